@@ -1,0 +1,169 @@
+"""The five Protocols a plug-in implements, and the loader that finds it.
+
+A plug-in is a factory registered under an entry-point group ``fer_stream.<kind>``; the built-ins register the same
+way in our own ``pyproject.toml``::
+
+    [project.entry-points."fer_stream.sources"]
+    opencv = "fer_stream.sources.opencv:open_source"
+
+| group         | the entry point is a callable                                    | returns        |
+|---------------|------------------------------------------------------------------|----------------|
+| sources       | ``(address: str, settings: CameraSettings)``                     | `Source`       |
+| detectors     | ``(settings: DetectorSettings)``                                 | `Detector`     |
+| classifiers   | ``(settings: ClassifierSettings)``                               | `Classifier`   |
+| transports    | ``()``                                                           | `Transport`    |
+| sinks         | ``(argument: str)``                                              | `Sink`         |
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any, Protocol
+
+from fer_stream.errors import PluginError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from fer_stream.types import Event, Face, Picture
+
+
+class Source(Protocol):
+    """Where pictures come from. Used by one thread, except that `close` may come from another one."""
+
+    live: bool
+    """Pictures arrive in real time and cannot be asked for again (a camera), or are recorded (a file)."""
+    frames: int | None
+    """How many pictures a recorded source has, where it knows."""
+
+    def read(self) -> Picture | None:
+        """Return the next picture, blocking until it is there; ``None`` at the end.
+
+        Raises:
+            SourceError: the source broke.
+        """
+        ...
+
+    def close(self) -> None:
+        """Release the device or file; a second call does nothing."""
+        ...
+
+
+class Detector(Protocol):
+    """Finds faces. Holds no state between frames: its answer is a function of the image alone."""
+
+    def detect(self, image: NDArray[np.uint8]) -> list[Face]:
+        """Return the faces in ``image`` (uint8 ``[H, W, 3]``, BGR), without expression scores."""
+        ...
+
+
+class Classifier(Protocol):
+    """Scores apparent expressions. Crops by itself: how a crop lies relative to a box is a matter of its model."""
+
+    labels: tuple[str, ...]
+    version: str
+    """Which model this is, for people: its name and version."""
+
+    def classify(self, image: NDArray[np.uint8], faces: Sequence[Face]) -> NDArray[np.float32]:
+        """Return probabilities, float32 ``[len(faces), len(labels)]``, each row summing to 1."""
+        ...
+
+
+class Sink(Protocol):
+    """Where events go."""
+
+    def write(self, event: Event, text: str) -> None:
+        """Take one event; ``text`` is its JSON as journaled, without a line end."""
+        ...
+
+    def close(self) -> None:
+        """Flush and release; a second call does nothing."""
+        ...
+
+
+class Hub(Protocol):
+    """The aggregator's end of a transport: many peers, told apart by an opaque id."""
+
+    def receive(self, timeout: float) -> list[tuple[str, bytes, list[Any]]]:
+        """Wait up to ``timeout`` seconds, then return all that is there as ``(link, peer, parts)``.
+
+        A part is a bytes-like object. On the broadcast links (`publish`) one part comes in: ``b"\\x01" + topic`` when
+        somebody begins to listen to a topic, ``b"\\x00" + topic`` when the last one stopped.
+        """
+        ...
+
+    def send(self, link: str, peer: bytes, parts: Sequence[Any]) -> bool:
+        """Send to one peer without waiting; ``False`` where that peer is gone or not taking anything."""
+        ...
+
+    def publish(self, link: str, topic: str, parts: Sequence[Any]) -> None:
+        """Send to everybody who listens to a prefix of ``topic``; who is too slow loses it, nobody waits."""
+        ...
+
+    def close(self) -> None:
+        """Close all links; what was sent has up to a second to leave."""
+        ...
+
+
+class Peer(Protocol):
+    """The other end of one link: a capture, a worker, a client. It reconnects by itself and for ever."""
+
+    def send(self, parts: Sequence[Any]) -> bool:
+        """Send without waiting; ``False`` where nothing can be taken now."""
+        ...
+
+    def receive(self, timeout: float) -> list[Any] | None:
+        """Return the next message's parts, or ``None`` after ``timeout`` seconds."""
+        ...
+
+    def close(self) -> None:
+        """Close; what was sent has up to a second to leave."""
+        ...
+
+
+class Transport(Protocol):
+    """How the roles reach each other: one address names an aggregator."""
+
+    def bind(self, address: str) -> Hub:
+        """Open every link of an aggregator.
+
+        Raises:
+            TransportError: the address is in use, or cannot be bound.
+            ConfigError: it is not an address.
+        """
+        ...
+
+    def connect(self, address: str, link: str) -> Peer:
+        """Open one link to the aggregator at ``address``, whether it is there already or not."""
+        ...
+
+    def subscribe(self, address: str, link: str, topics: Sequence[str]) -> Peer:
+        """Listen to a broadcast link: messages arrive as ``[topic, *parts]``. An empty topic is all."""
+        ...
+
+
+KINDS = ("sources", "detectors", "classifiers", "transports", "sinks")
+
+
+def available(kind: str) -> list[str]:
+    """Return the names registered under a kind, sorted."""
+    return sorted(entry.name for entry in entry_points(group=f"fer_stream.{kind}"))
+
+
+def load(kind: str, name: str) -> Any:
+    """Return the factory registered as ``name`` under ``kind`` (one of `KINDS`).
+
+    Raises:
+        PluginError: nothing is registered under that name, or importing it fails.
+    """
+    for entry in entry_points(group=f"fer_stream.{kind}", name=name):
+        try:
+            return entry.load()
+        except ImportError as error:
+            raise PluginError(
+                f"the {kind[:-1]} plug-in {name!r} cannot be imported: {error}; install what it needs"
+            ) from error
+    raise PluginError(f"there is no {kind[:-1]} {name!r}; installed are: {', '.join(available(kind)) or 'none'}")

@@ -1,0 +1,203 @@
+"""The values that flow through the house, in the order in which they come into being.
+
+All are frozen and import nothing of ours. Times are integers in nanoseconds since the Unix epoch, in the
+*capture clock*: taken once from the wall clock when a capture starts and monotonic from there, or the file's own
+timestamps from a fixed start (see :mod:`fer_stream.capture`). Boxes are in pixels of the image, ``x`` to the right
+and ``y`` down, ``(x1, y1)`` inclusive and ``(x2, y2)`` exclusive, not clipped to the image.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, NamedTuple, NewType
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+Nanoseconds = NewType("Nanoseconds", int)
+"""A point in capture time: nanoseconds since the Unix epoch."""
+
+Milliseconds = NewType("Milliseconds", int)
+"""A duration."""
+
+
+class Box(NamedTuple):
+    """An upright rectangle in pixels, unclipped."""
+
+    x1: float
+    y1: float
+    x2: float
+    y2: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Picture:
+    """What a source gives: pixels, and where in the source's own time they lie.
+
+    ``image`` is uint8 ``[H, W, 3]`` in BGR order, C-contiguous. ``offset`` is nanoseconds from the source's start for
+    a recorded source, ``None`` for a live one (the capture stamps it on arrival).
+    """
+
+    image: NDArray[np.uint8]
+    offset: int | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Frame:
+    """One captured picture: ``seq`` counts from 1 per capture process, with no gaps at the capture."""
+
+    camera: str
+    seq: int
+    time: Nanoseconds
+    image: NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """A distribution over labels: ``values[i]`` is the probability of ``labels[i]``; they sum to 1."""
+
+    labels: tuple[str, ...]
+    values: tuple[float, ...]
+
+    def as_dict(self) -> dict[str, float]:
+        """Return ``{label: probability}`` in the order of the labels."""
+        return dict(zip(self.labels, self.values, strict=True))
+
+    def top(self) -> tuple[str, float]:
+        """Return the most probable label and its probability (the first of equals)."""
+        best = max(range(len(self.values)), key=self.values.__getitem__)
+        return self.labels[best], self.values[best]
+
+
+@dataclass(frozen=True, slots=True)
+class Face:
+    """One face in one frame.
+
+    ``score`` is the detector's confidence in 0..1. ``landmarks`` are five points (left eye, right eye, nose, left and
+    right mouth corner, as seen in the picture), or empty where a detector has none. ``scores`` is ``None`` until a
+    classifier has looked at the face.
+    """
+
+    box: Box
+    score: float
+    landmarks: tuple[tuple[float, float], ...] = ()
+    scores: Scores | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Track:
+    """A face followed over frames by motion and overlap; ``id`` is unique within a camera's epoch, never an identity.
+
+    ``face`` is the latest observation, ``first_seen`` and ``last_seen`` are capture times.
+    """
+
+    id: int
+    face: Face
+    first_seen: Nanoseconds
+    last_seen: Nanoseconds
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """The smoothed state of one track after one observation.
+
+    ``label`` is the open interval's label, or ``None`` while uncertain. ``scores`` is the smoothed distribution over
+    the label set in force; it sums to at most 1 (a subset leaves the rest out).
+    """
+
+    track: int
+    scores: Scores
+    label: str | None
+
+
+class EventType(StrEnum):
+    """Every kind of event."""
+
+    CAMERA_ONLINE = "camera.online"
+    CAMERA_OFFLINE = "camera.offline"
+    CAMERA_RESET = "camera.reset"
+    FACE_ENTERED = "face.entered"
+    FACE_LEFT = "face.left"
+    EMOTION_STARTED = "emotion.started"
+    EMOTION_UPDATED = "emotion.updated"
+    EMOTION_ENDED = "emotion.ended"
+    VALENCE_STARTED = "valence.started"
+    VALENCE_UPDATED = "valence.updated"
+    VALENCE_ENDED = "valence.ended"
+    STREAM_GAP = "stream.gap"
+
+
+@dataclass(frozen=True, slots=True)
+class CameraData:
+    """``reason`` is one word for people and alerts; width and height are 0 where no frame is known."""
+
+    reason: str
+    width: int
+    height: int
+
+
+@dataclass(frozen=True, slots=True)
+class FaceData:
+    """A face's stay: ``end_time`` is ``None`` while it is in view."""
+
+    start_time: Nanoseconds
+    end_time: Nanoseconds | None
+    duration_ms: Milliseconds
+    box: Box
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Probability:
+    """Of an interval's label, over the interval so far."""
+
+    mean: float
+    peak: float
+
+
+@dataclass(frozen=True, slots=True)
+class ExpressionData:
+    """An interval of one apparent expression (an emotion, or a valence group) on one face."""
+
+    start_time: Nanoseconds
+    end_time: Nanoseconds | None
+    duration_ms: Milliseconds
+    label: str
+    previous: str | None
+    probability: Probability
+    scores: dict[str, float]
+    box: Box
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class GapData:
+    """Events with ``from_cursor < cursor <= to_cursor`` are not to be had any more, and why."""
+
+    from_cursor: int
+    to_cursor: int
+    reason: str
+
+
+EventData = CameraData | FaceData | ExpressionData | GapData
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened on a camera, before (``sequence == cursor == 0``) or after it was journaled.
+
+    ``time`` is the capture time of the causing frame and ``seq`` its number; ``track`` is 0 for events about the
+    camera itself. ``sequence`` counts per camera without gaps, ``cursor`` over all cameras of a journal.
+    """
+
+    type: EventType
+    camera: str
+    epoch: int
+    seq: int
+    track: int
+    time: Nanoseconds
+    data: EventData
+    sequence: int = 0
+    cursor: int = 0
