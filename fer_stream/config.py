@@ -1,24 +1,110 @@
 """One tree of settings: flags, then ``FER_STREAM_*`` (nested by ``__``), then a TOML file, then the defaults here.
 
-Field descriptions are the documentation: ``fer-stream config --template`` prints them.
+Field descriptions are the documentation: ``fer-stream config --template`` prints them. `load` is the door to all
+sources, `save` hands the tree to a child process. A variable can name only cameras in lower case.
 """
 
 from __future__ import annotations
 
 import os
-import tomllib
+import re
+import tempfile
+import warnings
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import platformdirs
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from fer_stream import settings_text
 from fer_stream.errors import ConfigError
+from fer_stream.settings_layers import Layers, read_environment, read_file, variable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+
+def host_port(text: str) -> tuple[str, int]:
+    """Return the host and port of ``HOST:PORT`` or ``[IPV6]:PORT``; an empty host is all of this machine's.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    host, colon, port = text.rpartition(":")
+    if not colon or not port.isascii() or not port.isdigit() or int(port) > 65_535:
+        raise ValueError("must be HOST:PORT, such as 127.0.0.1:9100")
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+def _host_port(text: str) -> str:
+    host_port(text)
+    return text
+
+
+def _labels(text: str) -> str:
+    names = [name.strip() for name in text.split(",")]
+    if not all(names):
+        raise ValueError("must be emotions, valence, or labels with commas between them, such as happy,neutral")
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"names {twice[0]} twice")
+    if len(names) > 1 and (whole := {"emotions", "valence"} & set(names)):
+        raise ValueError(f"{whole.pop()} is a whole label set and stands alone")
+    return text
+
+
+def _address(text: str) -> str:
+    if not re.match(r"[a-z][a-z0-9+.-]*://.", text):
+        raise ValueError("must be ipc://FOLDER or tcp://HOST:PORT")
+    return text
+
+
+def _sink(text: str) -> str:
+    if not text.partition(":")[0]:
+        raise ValueError("must be NAME:ARGUMENT, such as file:events.jsonl")
+    return text
+
+
+def _moment(text: str) -> str:
+    try:
+        known = datetime.fromisoformat(text).tzinfo is not None
+    except ValueError:
+        known = False
+    if not known:
+        raise ValueError("must be a time with its zone, such as 2026-01-01T00:00:00Z")
+    return text
+
+
+def _rectangle(mask: tuple[float, float, float, float]) -> tuple[float, float, float, float]:
+    x1, y1, x2, y2 = mask
+    if x1 >= x2 or y1 >= y2:
+        raise ValueError("a mask needs x1 below x2, and y1 below y2")
+    return mask
+
+
+def _default_address() -> str:
+    with warnings.catch_warnings():  # platformdirs warns where a session has no runtime folder; /tmp does, then
+        warnings.simplefilter("ignore")
+        return "ipc://" + platformdirs.user_runtime_dir("fer_stream", appauthor=False)
+
+
+def _differ(cameras: dict[str, CameraSettings]) -> dict[str, CameraSettings]:
+    seen: dict[str, str] = {}
+    for name in cameras:
+        if (other := seen.setdefault(name.lower(), name)) != name:
+            raise ValueError(f"{other} and {name} differ in case alone; rename one")
+    return cameras
+
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Seconds = Annotated[float, Field(gt=0)]
 Policy = Literal["drop_oldest", "wait"]
+HostPort = Annotated[str, AfterValidator(_host_port)]
+Sink = Annotated[str, AfterValidator(_sink)]
+Mask = Annotated[tuple[Fraction, Fraction, Fraction, Fraction], AfterValidator(_rectangle)]
+FilePath = Annotated[Path, AfterValidator(Path.expanduser)]
 
 CAMERA_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$"
 
@@ -34,16 +120,23 @@ class Section(BaseModel):
 class CameraSettings(Section):
     """One camera."""
 
-    source: str = Field("demo", description="webcam index, file, image folder, rtsp:// or http:// address, or 'demo'")
-    plugin: str | None = Field(None, description="the source plug-in; by default chosen from the source")
-    policy: Policy | None = Field(None, description="overrides the general policy")
+    source: str = Field(
+        "demo",
+        description="webcam index, file, image folder, rtsp:// or http:// address, or demo",
+        examples=["rtsp://user:password@192.0.2.10/stream"],
+    )
+    plugin: str | None = Field(
+        None, description="the source plug-in; by default chosen from the source", examples=["opencv"]
+    )
+    policy: Policy | None = Field(None, description="overrides the general policy", examples=["wait"])
     rate: Annotated[float, Field(gt=0, le=1000)] | None = Field(
-        None, description="frames/s: caps a live camera; sets a file's pace and time stamps"
+        None, description="frames/s: caps a live camera; sets a file's pace and time stamps", examples=[10.0]
     )
     loop: bool = Field(False, description="begin a file again at its end")
-    masks: list[tuple[Fraction, Fraction, Fraction, Fraction]] = Field(
+    masks: list[Mask] = Field(
         default_factory=list,
         description="privacy masks: [x1, y1, x2, y2] as fractions of the picture, blanked before anything else sees it",
+        examples=[[[0.0, 0.0, 0.25, 1.0]]],
     )
     encoding: Literal["auto", "raw", "jpeg"] = Field(
         "auto", description="pixels on the wire; auto: raw on this machine, JPEG beyond it"
@@ -52,7 +145,9 @@ class CameraSettings(Section):
     retry: bool = Field(True, description="a live source that fails is opened again, with a growing pause, for ever")
     open_timeout: Seconds = Field(10.0, description="seconds an address may take to open")
     read_timeout: Seconds = Field(5.0, description="seconds without a frame after which a live source has failed")
-    start_time: str = Field("1970-01-01T00:00:00Z", description="the capture time of a file's first frame (RFC 3339)")
+    start_time: Annotated[str, AfterValidator(_moment)] = Field(
+        "1970-01-01T00:00:00Z", description="the capture time of a file's first frame (RFC 3339)"
+    )
 
 
 class DetectorSettings(Section):
@@ -70,7 +165,9 @@ class ClassifierSettings(Section):
     """Expression recognition."""
 
     name: str = Field("onnx", description="the classifier plug-in")
-    model: Path | None = Field(None, description="an ONNX file; by default the one that comes with fer_stream")
+    model: FilePath | None = Field(
+        None, description="an ONNX file; by default the one that comes with fer_stream", examples=["model.onnx"]
+    )
 
 
 class DispatchSettings(Section):
@@ -79,6 +176,7 @@ class DispatchSettings(Section):
     deadline: Seconds = Field(10.0, description="seconds a worker may take for a frame before it is replaced")
     max_age: Seconds = Field(2.0, description="seconds after which a live frame that nobody took has expired")
     silence: Seconds = Field(2.0, description="seconds without a sign of life after which a peer is dead")
+    offline_after: Seconds = Field(5.0, description="seconds without a frame after which a live camera is offline")
 
 
 class TrackerSettings(Section):
@@ -108,7 +206,7 @@ class SmootherSettings(Section):
 class JournalSettings(Section):
     """The event log."""
 
-    path: Path = Field(
+    path: FilePath = Field(
         default_factory=lambda: Path(platformdirs.user_state_dir("fer_stream", appauthor=False)) / "events.db",
         description="the SQLite file",
     )
@@ -119,10 +217,15 @@ class Settings(BaseSettings):
     """Everything that can be set."""
 
     model_config = SettingsConfigDict(
-        env_prefix="FER_STREAM_", env_nested_delimiter="__", extra="forbid", frozen=True, nested_model_default_partial_update=True
+        env_prefix="FER_STREAM_",
+        env_nested_delimiter="__",
+        env_ignore_empty=True,
+        extra="forbid",
+        frozen=True,
+        nested_model_default_partial_update=True,
     )
 
-    labels: str = Field(
+    labels: Annotated[str, AfterValidator(_labels)] = Field(
         "emotions", description="emotions, valence, or a list of best-recognised labels: happy,surprise,neutral"
     )
     policy: Policy = Field(
@@ -132,15 +235,22 @@ class Settings(BaseSettings):
         default_factory=lambda: os.cpu_count() or 1, description="inference workers that run starts"
     )
     depth: Annotated[int, Field(ge=1, le=64)] = Field(4, description="frames of one camera in flight at most")
-    address: str = Field(
-        default_factory=lambda: "ipc://" + str(Path(platformdirs.user_runtime_dir("fer_stream", appauthor=False))),
+    address: Annotated[str, AfterValidator(_address)] = Field(
+        default_factory=_default_address,
         description="the aggregator's address: ipc://FOLDER, or tcp://HOST:PORT (it takes six ports from there on)",
     )
     transport: str = Field("zeromq", description="the transport plug-in")
-    metrics: str | None = Field(None, description="HOST:PORT for /metrics, /healthz and /readyz")
-    sinks: list[str] = Field(default_factory=list, description="further sinks, as NAME:ARGUMENT, e.g. file:events.jsonl")
-    cameras: dict[Annotated[str, Field(pattern=CAMERA_NAME)], CameraSettings] = Field(
-        default_factory=dict, description="cameras by name"
+    metrics: HostPort | None = Field(
+        None, description="HOST:PORT for /metrics, /healthz and /readyz", examples=["127.0.0.1:9100"]
+    )
+    sinks: list[Sink] = Field(
+        default_factory=list, description="further sinks, as NAME:ARGUMENT", examples=[["file:events.jsonl"]]
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="the least severe message logged"
+    )
+    cameras: Annotated[dict[Annotated[str, Field(pattern=CAMERA_NAME)], CameraSettings], AfterValidator(_differ)] = (
+        Field(default_factory=dict, description="cameras by name")
     )
     detector: DetectorSettings = DetectorSettings()
     classifier: ClassifierSettings = ClassifierSettings()
@@ -160,3 +270,91 @@ class Settings(BaseSettings):
         description="which valence group a label belongs to; a label left out counts for none",
     )
     journal: JournalSettings = JournalSettings()
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """Settings, and for each of them (by its dotted path) where its value came from."""
+
+    settings: Settings
+    origins: dict[str, str]
+
+    def lines(self) -> list[str]:
+        """Return every setting as a line of TOML with its origin behind it, without passwords."""
+        flat = {settings_text.dotted(path): value for path, value in _flat(self.settings)}
+        shown = {
+            key: f"# {key} is not set" if value is None else f"{key} = {redact(settings_text.toml(value))}"
+            for key, value in flat.items()
+        }
+        width = min(60, max(map(len, shown.values())))
+        return [f"{text:{width}}  # {self.origins[key]}" for key, text in shown.items()]
+
+
+def load(flags: Mapping[str, Any] | None = None, file: Path | None = None) -> Settings:
+    """Return the settings in force; see `explain`."""
+    return explain(flags, file).settings
+
+
+def explain(
+    flags: Mapping[str, Any] | None = None, file: Path | None = None, names: Mapping[str, str] | None = None
+) -> Loaded:
+    """Return the settings in force and where each came from: flags, else ``FER_STREAM_*``, else the file.
+
+    Args:
+        flags: values by setting. A key may be a dotted path, whose part ``*`` is every camera there is; in a nested
+            mapping keys stand as they are.
+        file: TOML, or JSON as `save` writes it.
+        names: what to call the origin of a flag, by its key in ``flags``; by default ``flag KEY``.
+
+    Raises:
+        ConfigError: anything wrong, one sentence a problem.
+    """
+    layers = Layers()
+    if file is not None:
+        layers.add(read_file(Settings, file), lambda _: f"file {file}")
+    environment, problems = read_environment(Settings)
+    layers.add(environment, lambda path: f"env {variable(path)}")
+    flags = flags or {}
+    for key in sorted(flags, key=lambda key: "*" in key):  # so that "*" finds the cameras of the other flags
+        layers.add_at(tuple(key.split(".")), flags[key], (names or {}).get(key, f"flag {key}"))
+
+    root = Settings.model_json_schema()
+    for key in sorted(layers.values.keys() - Settings.model_fields.keys()):
+        problems.append(f"{layers.origin((key,))}: {settings_text.unknown(root, (key,))}")
+        del layers.values[key]
+    try:
+        settings = Settings(**layers.values)
+    except ValidationError as error:
+        for detail in error.errors(include_url=False):
+            path, text = settings_text.sentence(root, layers.values, detail)
+            problems.append(f"{layers.origin(path)}: {text}")
+    if problems:
+        raise ConfigError(redact("\n".join(dict.fromkeys(problems))))
+    return Loaded(settings, {settings_text.dotted(path): layers.origin(path) for path, _ in _flat(settings)})
+
+
+def template() -> str:
+    """Return a commented TOML file of every setting, which loads as the defaults."""
+    defaults = Settings.model_construct().model_dump(mode="json")
+    return settings_text.template(Settings.model_json_schema(), defaults)
+
+
+def save(settings: Settings, path: Path) -> None:
+    """Write settings for a child process to `load`: JSON, mode 0600 because addresses hold passwords, in one step."""
+    handle, draft = tempfile.mkstemp(dir=path.parent, prefix=path.name)
+    with os.fdopen(handle, "w", encoding="utf-8") as stream:
+        stream.write(settings.model_dump_json())
+    Path(draft).replace(path)
+
+
+def _flat(settings: Settings) -> Iterator[tuple[settings_text.KeyPath, Any]]:
+    return settings_text.flatten(settings.model_dump(mode="json"))
+
+
+_USER = re.compile(r"(?P<before>[A-Za-z][A-Za-z0-9+.-]*://[^/?#\s:@]*):\S*@")  # a password may hold anything, "/" too
+_SECRET = re.compile(r"(?i)(?P<before>[?&;](?:\w*(?:pass|pwd|token|secret|key|auth|sig)\w*)=)[^&;#\s]*")
+
+
+def redact(address: str) -> str:
+    """Return an address, or any text with addresses in it, without the passwords, tokens and keys they carry."""
+    return _SECRET.sub(r"\g<before>***", _USER.sub(r"\g<before>:***@", address))

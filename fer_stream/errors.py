@@ -1,4 +1,6 @@
-"""Every error that fer_stream raises on purpose, one tree:
+"""Every error that fer_stream raises on purpose, in one tree.
+
+::
 
     FerStreamError                what the command line prints as one sentence
       ConfigError       exit 2    wrong use: a bad setting, label, option or address

@@ -84,14 +84,21 @@ class Sink(Protocol):
         ...
 
 
+LINKS = ("control", "frames", "work")
+"""Links with an aggregator's answer: clients ask on control, captures send frames, workers take work."""
+
+BROADCASTS = ("events", "observations")
+"""Links on which the aggregator speaks to all who listen."""
+
+
 class Hub(Protocol):
     """The aggregator's end of a transport: many peers, told apart by an opaque id."""
 
     def receive(self, timeout: float) -> list[tuple[str, bytes, list[Any]]]:
         """Wait up to ``timeout`` seconds, then return all that is there as ``(link, peer, parts)``.
 
-        A part is a bytes-like object. On the broadcast links (`publish`) one part comes in: ``b"\\x01" + topic`` when
-        somebody begins to listen to a topic, ``b"\\x00" + topic`` when the last one stopped.
+        A part is a bytes-like object. On a broadcast link one part comes in, a byte before a topic: 1 when somebody
+        begins to listen to it, 0 when the last one stopped.
         """
         ...
 
@@ -116,7 +123,11 @@ class Peer(Protocol):
         ...
 
     def receive(self, timeout: float) -> list[Any] | None:
-        """Return the next message's parts, or ``None`` after ``timeout`` seconds."""
+        """Return the next message's parts, or ``None`` after ``timeout`` seconds or a `wake`."""
+        ...
+
+    def wake(self) -> None:
+        """Make a `receive` that waits, or the next one, return at once. The one method for other threads."""
         ...
 
     def close(self) -> None:
@@ -125,7 +136,7 @@ class Peer(Protocol):
 
 
 class Transport(Protocol):
-    """How the roles reach each other: one address names an aggregator."""
+    """How the roles reach each other: one address names an aggregator and all its links (`LINKS`, `BROADCASTS`)."""
 
     def bind(self, address: str) -> Hub:
         """Open every link of an aggregator.

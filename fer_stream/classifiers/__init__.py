@@ -1,0 +1,1 @@
+"""What they seem to express."""

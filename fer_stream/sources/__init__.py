@@ -1,0 +1,37 @@
+"""Cameras, streams and files: where pictures come from (`fer_stream.plugins.Source`)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+from fer_stream import plugins
+from fer_stream.errors import PluginError
+
+if TYPE_CHECKING:
+    from fer_stream.config import CameraSettings
+    from fer_stream.plugins import Source
+
+DEFAULT = "opencv"
+
+
+def open_source(settings: CameraSettings) -> Source:
+    """Open a camera's source with the plug-in that ``settings.plugin`` names, or else the one its address names.
+
+    ``NAME`` alone, ``NAME:REST`` and ``NAME://REST`` choose the plug-in ``NAME`` if there is one; it gets the
+    address, of the second form only ``REST``. All other addresses are opened by ``opencv``.
+
+    Raises:
+        PluginError: there is no such plug-in, or what it gives is no source.
+        SourceError: the source cannot be opened.
+    """
+    name, address = settings.plugin, settings.source
+    if name is None:
+        scheme, colon, rest = address.partition(":")
+        name = scheme if scheme in plugins.available("sources") else DEFAULT
+        if name == scheme and colon and not rest.startswith("//"):
+            address = rest
+    source = plugins.load("sources", name)(address, settings)
+    missing = [member for member in ("live", "frames", "read", "close") if not hasattr(source, member)]
+    if missing:
+        raise PluginError(f"the source plug-in {name!r} gives an object without {', '.join(missing)}")
+    return cast("Source", source)

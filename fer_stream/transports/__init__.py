@@ -1,0 +1,1 @@
+"""How the roles reach each other: ZeroMQ between processes, memory within one."""

@@ -1,0 +1,186 @@
+"""`Event` <-> CloudEvents 1.0 JSON, derived from the dataclasses in `fer_stream.types`.
+
+The text is canonical: the same event gives the same bytes, in every process. Numbers are rounded here and nowhere
+else (boxes to a tenth of a pixel, everything else to four digits).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import types as python_types
+from dataclasses import dataclass, fields, is_dataclass
+from datetime import UTC, datetime
+from functools import cache
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+from fer_stream.errors import WireError
+from fer_stream.types import (
+    Box,
+    CameraData,
+    Event,
+    EventData,
+    EventType,
+    ExpressionData,
+    FaceData,
+    GapData,
+    Milliseconds,
+    Nanoseconds,
+)
+
+MAX_TEXT = 64 * 1024
+"""Longest event in bytes; a label set of 64 names stays far below."""
+
+DATA: dict[EventType, type[EventData]] = {
+    kind: {"camera": CameraData, "face": FaceData, "stream": GapData}.get(kind.split(".")[0], ExpressionData)
+    for kind in EventType
+}
+"""What ``data`` holds, for each event type."""
+
+RENAMED = {"from_cursor": "from", "to_cursor": "to"}
+"""Fields whose JSON name would not do in Python."""
+
+
+def to_rfc3339(time: int) -> str:
+    """Return nanoseconds since the Unix epoch as ``YYYY-MM-DDThh:mm:ss.ffffffZ`` (microseconds, cut off)."""
+    seconds, rest = divmod(time, 1_000_000_000)
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest // 1000:06d}Z"
+
+
+def from_rfc3339(text: str) -> Nanoseconds:
+    """Return nanoseconds since the Unix epoch.
+
+    Raises:
+        ValueError: not a time with a zone.
+    """
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        raise ValueError(f"{text!r} has no time zone")
+    since = moment - datetime(1970, 1, 1, tzinfo=UTC)
+    return Nanoseconds((since.days * 86_400 + since.seconds) * 1_000_000_000 + since.microseconds * 1000)
+
+
+def event_id(event: Event) -> str:
+    """Return the event's id: 32 hex digits of SHA-256 over (camera, epoch, track, type, seq of the causing frame)."""
+    name = f"{event.camera}\n{event.epoch}\n{event.track}\n{event.type}\n{event.seq}"
+    return hashlib.sha256(name.encode()).hexdigest()[:32]
+
+
+def encode(event: Event) -> str:
+    """Return the event as one line of JSON."""
+    envelope: dict[str, Any] = {
+        "specversion": "1.0",
+        "id": event_id(event),
+        "source": f"/cameras/{event.camera}",
+        "type": str(event.type),
+        "time": to_rfc3339(event.time),
+        "datacontenttype": "application/json",
+        "sequence": event.sequence,
+        "cursor": event.cursor,
+        "epoch": event.epoch,
+        "frame": event.seq,
+        "data": _dump(event.data, None),
+    }
+    if event.track:
+        envelope["subject"] = f"tracks/{event.track}"
+    return json.dumps(envelope, separators=(",", ":"), ensure_ascii=False)
+
+
+def decode(text: str | bytes) -> Event:
+    """Return the event that `encode` wrote (its numbers as rounded there).
+
+    Raises:
+        WireError: the text is not one of our events.
+    """
+    if len(text) > MAX_TEXT:
+        raise WireError(f"an event of {len(text)} bytes is longer than {MAX_TEXT}")
+    try:
+        body = json.loads(text)
+        kind = EventType(body["type"])
+        camera = str(body["source"]).removeprefix("/cameras/")
+        return Event(
+            type=kind,
+            camera=camera,
+            epoch=_integer(body["epoch"]),
+            seq=_integer(body["frame"]),
+            track=_integer(int(str(body["subject"]).removeprefix("tracks/"))) if "subject" in body else 0,
+            time=from_rfc3339(body["time"]),
+            data=_load(body["data"], DATA[kind]),
+            sequence=_integer(body["sequence"]),
+            cursor=_integer(body["cursor"]),
+        )
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        raise WireError(f"not one of our events: {type(error).__name__} {error}") from error
+
+
+def _integer(value: Any) -> int:
+    if type(value) is not int or value < 0:
+        raise ValueError(f"{value!r} is not a whole number")
+    return value
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One field of a data class as it stands in JSON; ``type`` is without the ``None`` of an optional one."""
+
+    attribute: str
+    name: str
+    type: Any
+    optional: bool
+
+
+@cache
+def data_fields(cls: type) -> tuple[Field, ...]:
+    """Return the fields of one of our data classes, with their JSON names: what encoder and schema are made from."""
+    hints = get_type_hints(cls)
+    found = []
+    for field in fields(cls):
+        kind, optional = hints[field.name], False
+        if get_origin(kind) in (Union, python_types.UnionType):
+            optional = type(None) in get_args(kind)
+            kind = next(part for part in get_args(kind) if part is not type(None))
+        found.append(Field(field.name, RENAMED.get(field.name, field.name), kind, optional))
+    return tuple(found)
+
+
+def _dump(value: Any, kind: Any) -> Any:
+    if value is None:
+        return None
+    if kind is Nanoseconds:
+        return to_rfc3339(value)
+    if kind is Box:
+        return [round(float(side), 1) for side in value]
+    if isinstance(value, float):
+        return round(value, 4)
+    if isinstance(value, dict):
+        return {key: _dump(part, None) for key, part in value.items()}
+    if is_dataclass(value) and not isinstance(value, type):
+        return {f.name: _dump(getattr(value, f.attribute), f.type) for f in data_fields(type(value))}
+    return value
+
+
+def _load(value: Any, kind: Any) -> Any:
+    if kind is Nanoseconds:
+        return from_rfc3339(value)
+    if kind is Box:
+        x1, y1, x2, y2 = value
+        return Box(float(x1), float(y1), float(x2), float(y2))
+    if is_dataclass(kind):
+        names = {f.name for f in data_fields(kind)}  # type: ignore[arg-type]
+        if set(value) != names:
+            raise ValueError(f"the fields of {kind.__name__} are {sorted(names)}")  # type: ignore[union-attr]
+        return kind(  # type: ignore[operator]
+            **{
+                f.attribute: None if value[f.name] is None and f.optional else _load(value[f.name], f.type)
+                for f in data_fields(kind)  # type: ignore[arg-type]
+            }
+        )
+    if get_origin(kind) is dict:
+        return {str(key): float(part) for key, part in value.items()}
+    if kind is float:
+        return float(value)
+    if kind in (int, Milliseconds):
+        return _integer(value)
+    if not isinstance(value, str):
+        raise ValueError(f"{value!r} is not text")
+    return value

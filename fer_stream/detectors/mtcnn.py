@@ -1,0 +1,214 @@
+"""MTCNN in onnxruntime: the boxes of facenet-pytorch without torch, at twice its speed or better.
+
+Three nets look one after the other (Zhang et al. 2016, https://arxiv.org/abs/1604.02878): P-Net proposes, over a
+pyramid of the image; R-Net refines 24x24 crops of what it proposed; O-Net decides, on 48x48 crops, and adds landmarks.
+
+The weights were trained with, and the boxes depend on, plain averages over windows with whole-numbered edges (torch's
+adaptive average pooling). Those are differences of an integral image, so one `cv2.integral` a frame serves every level
+of the pyramid and every crop.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+
+from fer_stream import models
+from fer_stream.types import Box, Face
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from fer_stream.config import DetectorSettings
+
+    Floats = NDArray[np.float32]
+    Ints = NDArray[np.intp]
+
+STRIDE, CELL = 2, 12
+"""P-Net's step from window to window, and a window's size, in pixels of a pyramid level."""
+
+BATCH = 64
+"""Most crops in one run: R-Net's and O-Net's time for a crop is flat in the batch, their memory is not."""
+
+
+def load(settings: DetectorSettings) -> MTCNN:
+    """Return the detector that the settings describe (the entry point).
+
+    Raises:
+        ModelError: a shipped net is missing or damaged.
+    """
+    return MTCNN(settings.min_face, settings.thresholds, settings.factor)
+
+
+class MTCNN:
+    """The detector. Finds faces of ``min_face`` pixels and more; state is nothing but the nets.
+
+    ``thresholds`` are the least scores to pass P-, R- and O-Net, ``factor`` is the ratio of the pyramid's levels.
+    """
+
+    def __init__(
+        self, min_face: int = 40, thresholds: tuple[float, float, float] = (0.6, 0.7, 0.7), factor: float = 0.709
+    ) -> None:
+        self.min_face, self.thresholds, self.factor = min_face, thresholds, factor
+        self._pnet, self._rnet, self._onet = (models.load(f"mtcnn-{net}.onnx") for net in ("pnet", "rnet", "onet"))
+
+    def detect(self, image: NDArray[np.uint8]) -> list[Face]:
+        """Return the faces in ``image`` (uint8 ``[H, W, 3]``, BGR), surest first, equals from top left on.
+
+        Boxes are facenet-pytorch's: floats in pixels of the image, not clipped to it. An image smaller than
+        ``min_face`` has no faces.
+        """
+        scales = self._scales(*image.shape[:2])
+        if not scales:
+            return []
+        windows = _Windows(image)
+        boxes = self._propose(windows, scales)
+        boxes = self._refine(windows, boxes)
+        return self._decide(windows, boxes)
+
+    def _scales(self, height: int, width: int) -> list[float]:
+        scales, scale = [], CELL / self.min_face
+        while min(height, width) * scale >= CELL:
+            scales.append(scale)
+            scale *= self.factor
+        return scales
+
+    def _propose(self, windows: _Windows, scales: list[float]) -> Floats:
+        found = [np.empty((0, 9), np.float32)]
+        for scale in scales:
+            scores, offsets = self._pnet.run(("scores", "offsets"), {"pixels": windows.level(scale)})
+            y, x = np.nonzero(scores[0] >= self.thresholds[0])
+            corner = np.stack((x, y), axis=1).astype(np.float32) * STRIDE
+            scores, offsets = scores[0, y, x], offsets[0, :, y, x]
+            boxes = np.floor(np.hstack((corner + 1, corner + CELL)) / np.float32(scale))
+            keep = _suppress(boxes, scores, 0.5)
+            found.append(np.hstack((boxes, scores[:, None], offsets))[keep])
+        proposals = np.concatenate(found)
+        proposals = proposals[_suppress(proposals[:, :4], proposals[:, 4], 0.7)]
+        boxes, offsets = proposals[:, :4], proposals[:, 5:]
+        return _squared(boxes + offsets * np.tile(boxes[:, 2:] - boxes[:, :2], 2))
+
+    def _refine(self, windows: _Windows, boxes: Floats) -> Floats:
+        boxes, scores, offsets = self._look(self._rnet, ("scores", "offsets"), windows, boxes, 24, self.thresholds[1])
+        keep = _suppress(boxes, scores, 0.7)
+        return _squared(_moved(boxes[keep], offsets[keep]))
+
+    def _decide(self, windows: _Windows, boxes: Floats) -> list[Face]:
+        boxes, scores, offsets, landmarks = self._look(
+            self._onet, ("scores", "offsets", "landmarks"), windows, boxes, 48, self.thresholds[2]
+        )
+        corner, size = boxes[:, None, :2], boxes[:, None, 2:] - boxes[:, None, :2] + 1
+        points = landmarks.reshape(-1, 2, 5).transpose(0, 2, 1) * size + corner - 1
+        boxes = _moved(boxes, offsets)
+        return [
+            Face(Box(*boxes[i].tolist()), float(scores[i]), tuple((x, y) for x, y in points[i].tolist()))
+            for i in _suppress_contained(boxes, scores, 0.7)
+        ]
+
+    def _look(
+        self, net: models.Model, outputs: tuple[str, ...], windows: _Windows, boxes: Floats, size: int, threshold: float
+    ) -> list[Floats]:
+        """Return the boxes whose crop scores above ``threshold``, and the net's outputs for them."""
+        boxes, edges = windows.inside(boxes)
+        batches = [  # an empty one where there is no box: the nets know the shapes of their outputs
+            net.run(outputs, {"pixels": windows.crops(edges[i : i + BATCH], size)})
+            for i in range(0, max(len(edges), 1), BATCH)
+        ]
+        results = [np.concatenate(parts) for parts in zip(*batches, strict=True)]
+        passed = results[0] > threshold
+        return [boxes[passed], *(result[passed] for result in results)]
+
+
+class _Windows:
+    """Averages over windows of one image, normalised for the nets: float32 ``[N, 3, h, w]`` in -1..1."""
+
+    def __init__(self, image: NDArray[np.uint8]) -> None:
+        self.height, self.width = image.shape[:2]
+        # Sums of a large image wrap round in 32 bits, and so do their differences: those come out right all the same.
+        self._sums = cv2.integral(np.ascontiguousarray(image))
+        self._rows = self._sums.reshape(self.height + 1, -1)
+
+    def level(self, scale: float) -> Floats:
+        """Return the whole image at a scale."""
+        height, width = int(self.height * scale + 1), int(self.width * scale + 1)
+        (top, bottom), (left, right) = _edges(self.height, height), _edges(self.width, width)
+        channels = np.arange(3)[:, None]
+        sums = self._rows.take(bottom, 0, mode="clip")
+        sums -= self._rows.take(top, 0, mode="clip")
+        left, right = ((3 * edge + channels).ravel() for edge in (left, right))
+        # Columns of all three channels are taken in one go, plane after plane: this is the transpose to [3, h, w], too.
+        windows = sums.take(right, 1, mode="clip")
+        windows -= sums.take(left, 1, mode="clip")
+        area = np.outer(bottom - top, (right - left)[:width] // 3)
+        return _normalised(windows.reshape(height, 3, width).transpose(1, 0, 2), area)[None]
+
+    def inside(self, boxes: Floats) -> tuple[Floats, Ints]:
+        """Return the boxes of which something lies in the image, and their edges there: x1, y1, x2, y2."""
+        edges = np.trunc(boxes).astype(np.intp)
+        edges[:, :2] = np.maximum(edges[:, :2], 1) - 1  # the nets count pixels from 1
+        edges[:, 2:] = np.minimum(edges[:, 2:], (self.width, self.height))
+        some = (edges[:, 2:] > edges[:, :2]).all(axis=1)
+        return boxes[some], edges[some]
+
+    def crops(self, edges: Ints, size: int) -> Floats:
+        """Return rectangles of the image, given by their edges, at ``size`` by ``size``."""
+        x1, y1, x2, y2 = edges.T[:, :, None]
+        (top, bottom), (left, right) = _edges(y2 - y1, size), _edges(x2 - x1, size)
+        top, bottom = (((y1 + edge) * (self.width + 1))[:, :, None] for edge in (top, bottom))
+        left, right = ((x1 + edge)[:, None, :] for edge in (left, right))
+        sums = self._sums.reshape(-1, 3)
+        windows = sums.take(bottom + right, 0, mode="clip")
+        windows -= sums.take(bottom + left, 0, mode="clip")
+        windows -= sums.take(top + right, 0, mode="clip")
+        windows += sums.take(top + left, 0, mode="clip")
+        area = (bottom - top) // (self.width + 1) * (right - left)
+        return _normalised(windows.transpose(0, 3, 1, 2), area[:, None])
+
+
+def _edges(length: int | Ints, count: int) -> tuple[Ints, Ints]:
+    """Return where ``count`` windows over ``length`` pixels begin and end: torch's AdaptiveAvgPool2d."""
+    index = np.arange(count)
+    return index * length // count, -((index + 1) * -length // count)
+
+
+def _normalised(sums: NDArray[np.int32], area: Ints) -> Floats:
+    pixels = np.empty(sums.shape, np.float32)
+    np.multiply(sums, (1 / area).astype(np.float32), out=pixels)
+    pixels -= 127.5
+    pixels *= 1 / 128
+    return pixels
+
+
+def _moved(boxes: Floats, offsets: Floats) -> Floats:
+    """Return boxes moved by a net's offsets, which are in units of the box (its last pixel included)."""
+    return boxes + offsets * np.tile(boxes[:, 2:] - boxes[:, :2] + 1, 2)
+
+
+def _squared(boxes: Floats) -> Floats:
+    """Return boxes grown to squares about their centres."""
+    size = boxes[:, 2:] - boxes[:, :2]
+    side = size.max(axis=1, keepdims=True)
+    corner = boxes[:, :2] + size * np.float32(0.5) - side * np.float32(0.5)
+    return np.hstack((corner, corner + side))
+
+
+def _suppress(boxes: Floats, scores: Floats, threshold: float) -> Ints:
+    """Return which boxes overlap (IoU) no better one by more than ``threshold``, best first."""
+    rectangles = boxes.astype(np.float64)
+    rectangles[:, 2:] -= rectangles[:, :2]
+    return np.asarray(cv2.dnn.NMSBoxes(rectangles, scores, 0.0, threshold), np.intp)
+
+
+def _suppress_contained(boxes: Floats, scores: Floats, threshold: float) -> Ints:
+    """Return which boxes share with no better one more than ``threshold`` of the smaller's area, best first."""
+    order = np.lexsort((boxes[:, 0], boxes[:, 1], -scores))
+    corner, end = boxes[order, :2], boxes[order, 2:]
+    area = (end - corner + 1).prod(axis=1)
+    keep: list[int] = []
+    for i in range(len(order)):
+        shared = np.minimum(end[i], end[keep]) - np.maximum(corner[i], corner[keep]) + 1
+        if (np.maximum(shared, 0).prod(axis=1) <= threshold * np.minimum(area[i], area[keep])).all():
+            keep.append(i)
+    return order[keep]

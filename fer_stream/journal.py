@@ -1,0 +1,269 @@
+"""The event log: SQLite, written before anything is published, read from any cursor.
+
+One process writes (a lock beside the file keeps a second one out), any number read. What is stored is the text that
+subscribers get, byte for byte, so a replay is the same as having been there.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+from dataclasses import replace
+from time import time as wall_clock
+from typing import TYPE_CHECKING, Any, Self
+
+from fer_stream.cloudevents import decode, encode, event_id
+from fer_stream.errors import JournalError
+from fer_stream.types import Event, EventType, GapData, Nanoseconds
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from pathlib import Path
+
+FORMAT = 1
+"""Of the file, in ``PRAGMA user_version``."""
+
+APPLICATION = 0x46455253
+"""``PRAGMA application_id``: tells our journals from other SQLite files."""
+
+_SCHEMA = """
+CREATE TABLE events (
+    cursor INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, camera TEXT NOT NULL, epoch INTEGER NOT NULL,
+    sequence INTEGER NOT NULL, journaled REAL NOT NULL, text TEXT NOT NULL, UNIQUE (camera, sequence)
+);
+CREATE INDEX events_journaled ON events (journaled);
+CREATE INDEX events_epoch ON events (camera, epoch);
+CREATE TABLE cameras (camera TEXT PRIMARY KEY, epoch INTEGER NOT NULL, sequence INTEGER NOT NULL);
+CREATE TABLE head (one INTEGER PRIMARY KEY CHECK (one = 1), cursor INTEGER NOT NULL, purged INTEGER NOT NULL);
+INSERT INTO head VALUES (1, 0, 0);
+"""
+
+
+class Reader:
+    """Reads a journal, also while another process writes it.
+
+    Raises:
+        JournalError: there is no journal of this format at ``path``.
+    """
+
+    def __init__(self, path: Path) -> None:
+        if not path.is_file():
+            raise JournalError(f"there is no journal at {path}: give the path that the aggregator was given")
+        self._path = path
+        self._db = self._open(f"{path.absolute().as_uri()}?mode=ro")
+
+    def _open(self, uri: str) -> sqlite3.Connection:
+        try:
+            db = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=5)
+            version = db.execute("PRAGMA user_version").fetchone()[0]
+            mine = db.execute("PRAGMA application_id").fetchone()[0]
+        except sqlite3.Error as error:
+            raise JournalError(f"the journal {self._path} cannot be read: {error}") from error
+        empty = version == 0 and mine == 0 and not db.execute("SELECT 1 FROM sqlite_master").fetchone()
+        if empty and isinstance(self, Journal):
+            return db
+        if mine != APPLICATION:
+            db.close()
+            raise JournalError(f"{self._path} is not a journal of fer_stream: give another path")
+        if version != FORMAT:
+            db.close()
+            raise JournalError(
+                f"the journal {self._path} has format {version}, this program reads format {FORMAT}: "
+                "update fer-stream, or give another path"
+            )
+        return db
+
+    def cursor(self) -> int:
+        """Return the cursor of the latest event, 0 where there is none yet."""
+        return int(self._query("SELECT cursor FROM head")[0][0])
+
+    def read(self, after: int, limit: int = 1000, camera: str | None = None) -> tuple[list[str], int]:
+        """Return up to ``limit`` events with a cursor greater than ``after``, in order, and where to go on from.
+
+        Where events after the cursor are past the retention, the first text is a ``stream.gap``.
+        """
+        texts = []
+        purged = int(self._query("SELECT purged FROM head")[0][0])
+        if after < purged:
+            texts.append(encode(gap(after, purged, "retention")))
+            after = purged
+        where, values = ("AND camera = ?", (camera,)) if camera else ("", ())
+        rows = self._query(
+            f"SELECT cursor, text FROM events WHERE cursor > ? {where} ORDER BY cursor LIMIT ?",  # noqa: S608
+            (after, *values, limit),
+        )
+        texts += [text for _, text in rows]
+        reached = rows[-1][0] if len(rows) == limit else max(after, self.cursor())
+        return texts, int(reached)
+
+    def _query(self, statement: str, values: tuple[object, ...] = ()) -> list[tuple[Any, ...]]:
+        try:
+            return self._db.execute(statement, values).fetchall()
+        except sqlite3.Error as error:
+            raise JournalError(f"the journal {self._path} cannot be read: {error}") from error
+
+    def close(self) -> None:
+        """Close the file; a second call does nothing."""
+        self._db.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class Journal(Reader):
+    """The writer's side. Every method that writes has returned only when the disk has it.
+
+    Raises:
+        JournalError: the file cannot be made or written, is of another format, or another process writes it.
+    """
+
+    def __init__(self, path: Path, clock: Callable[[], float] = wall_clock) -> None:
+        self._path = path
+        self._clock = clock
+        self._lock = self._take_lock()
+        try:
+            self._db = self._open(f"{path.absolute().as_uri()}?mode=rwc")
+            self._db.execute("PRAGMA journal_mode = WAL")
+            self._db.execute("PRAGMA synchronous = FULL")
+            if self._db.execute("PRAGMA application_id").fetchone()[0] != APPLICATION:
+                self._db.executescript(
+                    f"BEGIN; {_SCHEMA} PRAGMA user_version = {FORMAT}; PRAGMA application_id = {APPLICATION}; COMMIT;"
+                )
+            self._cursor = self.cursor()
+        except sqlite3.Error as error:
+            os.close(self._lock)
+            raise JournalError(f"the journal {path} cannot be written: {error}") from error
+        except JournalError:
+            os.close(self._lock)
+            raise
+        self._sequences: dict[str, int] = dict(self._query("SELECT camera, sequence FROM cameras"))
+
+    def _take_lock(self) -> int:
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            # Beside the file, not on it: closing a descriptor of the file itself would drop SQLite's own locks.
+            lock = os.open(self._path.with_name(self._path.name + ".lock"), os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError as error:
+            raise JournalError(f"the journal {self._path} cannot be written: {error.strerror}") from error
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(lock)
+            raise JournalError(
+                f"the journal {self._path} is in use by another aggregator: stop that one, or give another path"
+            ) from error
+        return lock
+
+    def epoch(self, camera: str) -> int:
+        """Begin a new epoch of a camera and return its number, from 1."""
+        with self._transaction() as db:
+            row = db.execute(
+                "INSERT INTO cameras VALUES (?, 1, 0) ON CONFLICT (camera) DO UPDATE SET epoch = epoch + 1 "
+                "RETURNING epoch",
+                (camera,),
+            ).fetchone()
+        return int(row[0])
+
+    def append(self, events: Iterable[Event]) -> list[tuple[Event, str]]:
+        """Write events in one transaction, and return them numbered, with the text that was stored.
+
+        An event whose id is there already is left out: a repeat is harmless.
+        """
+        cursor, sequences, stored = self._cursor, dict(self._sequences), []
+        with self._transaction() as db:
+            for event in events:
+                identity = event_id(event)
+                if db.execute("SELECT 1 FROM events WHERE id = ?", (identity,)).fetchone():
+                    continue
+                sequence = sequences.get(event.camera, 0) + 1
+                cursor += 1
+                numbered = replace(event, sequence=sequence, cursor=cursor)
+                text = encode(numbered)
+                row = (cursor, identity, event.camera, event.epoch, sequence, self._clock(), text)
+                db.execute("INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+                sequences[event.camera] = sequence
+                stored.append((numbered, text))
+            if stored:
+                db.execute("UPDATE head SET cursor = ?", (cursor,))
+                for camera in {event.camera for event, _ in stored}:
+                    db.execute(
+                        "INSERT INTO cameras VALUES (?, 0, ?) ON CONFLICT DO UPDATE SET sequence = excluded.sequence",
+                        (camera, sequences[camera]),
+                    )
+        self._cursor, self._sequences = cursor, sequences
+        return stored
+
+    def unclosed(self) -> list[Event]:
+        """Return what an aggregator that died left open: the latest event of every face and interval without an end.
+
+        In the order in which they should be closed: a face's intervals before the face, the faces before the camera.
+        """
+        still: dict[tuple[str, int, int, str], Event] = {}
+        for (text,) in self._query("SELECT text FROM events JOIN cameras USING (camera, epoch) ORDER BY cursor"):
+            event = decode(str(text))
+            family, _, what = event.type.partition(".")
+            key = (event.camera, event.epoch, event.track, family)
+            if what in ("ended", "left", "offline"):
+                still.pop(key, None)
+            elif what != "reset":
+                still[key] = event
+        order = {"emotion": 0, "valence": 0, "face": 1, "camera": 2}
+        return sorted(still.values(), key=lambda e: (e.camera, order[e.type.partition(".")[0]], e.track))
+
+    def purge(self, older_than: float) -> int:
+        """Delete the events journaled before ``older_than`` (Unix seconds), and return how many there were."""
+        with self._transaction() as db:
+            last = db.execute("SELECT max(cursor) FROM events WHERE journaled < ?", (older_than,)).fetchone()[0]
+            if last is None:
+                return 0
+            deleted = db.execute("DELETE FROM events WHERE cursor <= ?", (last,)).rowcount
+            db.execute("UPDATE head SET purged = ?", (last,))
+        return int(deleted)
+
+    def close(self) -> None:
+        """Close the file and let others write it; a second call does nothing."""
+        self._db.close()
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+    def _transaction(self) -> _Transaction:
+        return _Transaction(self._db, self._path)
+
+
+class _Transaction:
+    """``BEGIN IMMEDIATE`` to ``COMMIT``, or all of it undone; SQLite's errors come out as `JournalError`."""
+
+    def __init__(self, db: sqlite3.Connection, path: Path) -> None:
+        self._db = db
+        self._path = path
+
+    def __enter__(self) -> sqlite3.Connection:
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+        except sqlite3.Error as error:
+            raise self._translated(error) from error
+        return self._db
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        try:
+            self._db.execute("ROLLBACK" if error else "COMMIT")
+        except sqlite3.Error as failure:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            raise self._translated(failure) from failure
+        if isinstance(error, sqlite3.Error):
+            raise self._translated(error) from error
+
+    def _translated(self, error: sqlite3.Error) -> JournalError:
+        return JournalError(f"the journal {self._path} cannot be written: {error}")
+
+
+def gap(after: int, upto: int, reason: str) -> Event:
+    """Return the event that tells a subscriber which cursors it will not get. It is never journaled itself."""
+    data = GapData(after, upto, reason)
+    return Event(EventType.STREAM_GAP, "", 0, 0, 0, Nanoseconds(0), data, sequence=0, cursor=upto)

@@ -1,0 +1,114 @@
+"""Model files: where the shipped ones lie, whether they are what we shipped, and how onnxruntime opens them.
+
+A checkout has them in ``models/``, an installed wheel in ``fer_stream/assets/models/``; either way ``SHA256SUMS``
+beside them (written by ``training/manifest.py``) says what they must be.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fer_stream.errors import ModelError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+MANIFEST = "SHA256SUMS"
+
+_INSTALLED = Path(__file__).parent / "assets" / "models"
+_CHECKOUT = Path(__file__).resolve().parents[1] / "models"
+
+
+def folder() -> Path:
+    """Return where the shipped model files lie."""
+    return _INSTALLED if _INSTALLED.is_dir() else _CHECKOUT
+
+
+def digests() -> dict[str, str]:
+    """Return the SHA-256 each shipped file must have, by file name, in the order of the manifest.
+
+    Raises:
+        ModelError: the manifest is missing or unreadable.
+    """
+    path = folder() / MANIFEST
+    try:
+        lines = path.read_text(encoding="ascii").splitlines()
+        return {name: digest for digest, name in (line.split(maxsplit=1) for line in lines)}
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            f"the manifest of the model files, {path}, cannot be read: install fer-stream again"
+        ) from error
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Model:
+    """An ONNX file, opened for one thread. ``digest`` is the SHA-256 of its bytes, in hexadecimal."""
+
+    path: Path
+    digest: str
+    session: Any
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """The file's own custom metadata."""
+        return dict(self.session.get_modelmeta().custom_metadata_map)
+
+    def run(self, outputs: Sequence[str], inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[np.float32]]:
+        """Return the named outputs for the named inputs.
+
+        Raises:
+            ModelError: onnxruntime cannot run the graph on them.
+        """
+        try:
+            return list(self.session.run(outputs, inputs))
+        except Exception as error:
+            raise ModelError(f"{self.path} cannot be run by onnxruntime: {_sentence(error)}") from error
+
+
+def load(path: str | Path) -> Model:
+    """Open a model file: one of the shipped ones by its bare name, any other by its path.
+
+    A shipped file is checked against the manifest. The session runs on the calling thread alone, because a second
+    thread changes the last digits of a result and loses to a second process; nothing in it spins while it waits.
+
+    Raises:
+        ModelError: the file is missing, is not the one that was shipped, or is not a model.
+    """
+    shipped = isinstance(path, str)
+    path = folder() / path if shipped else Path(path)
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ModelError(f"the model file {path} cannot be read: {error.strerror}") from error
+    digest = hashlib.sha256(content).hexdigest()
+    if shipped and digests().get(path.name) != digest:
+        raise ModelError(
+            f"{path} is not the file that was shipped (see {MANIFEST} beside it): install fer-stream again"
+        )
+    return Model(path, digest, _open(path, content))
+
+
+def _open(path: Path, content: bytes) -> Any:
+    import onnxruntime  # noqa: PLC0415 - slow to import, and only processes that infer need it
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 4  # a failure is told once, by us
+    try:
+        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise ModelError(f"{path} is not a model that onnxruntime can open: {_sentence(error)}") from error
+
+
+def _sentence(error: Exception) -> str:
+    """Return the first line of a foreign message without its "[ONNXRuntimeError] : 7 : INVALID_PROTOBUF :"."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0].rpartition(" : ")[2].rstrip(". ")

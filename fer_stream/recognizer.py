@@ -1,0 +1,76 @@
+"""Faces and their apparent expressions in one picture: a detector and a classifier put together."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fer_stream import plugins
+from fer_stream.types import Box, Face, Scores
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from fer_stream.config import Settings
+    from fer_stream.plugins import Classifier, Detector
+
+
+@dataclass(frozen=True, slots=True)
+class Recognition:
+    """What was found in one image, and the seconds each stage took, by its name: ``detect``, ``classify``."""
+
+    faces: tuple[Face, ...]
+    seconds: dict[str, float]
+
+
+class Recognizer:
+    """Finds faces and scores their apparent expressions; keeps nothing from one image to the next."""
+
+    def __init__(self, detector: Detector, classifier: Classifier) -> None:
+        self.detector = detector
+        self.classifier = classifier
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> Recognizer:
+        """Load the detector and the classifier that the settings name.
+
+        Raises:
+            PluginError: one of them is not installed.
+            ModelError: a model file is missing or breaks its contract.
+        """
+        detector, classifier = settings.detector, settings.classifier
+        return cls(
+            plugins.load("detectors", detector.name)(detector),
+            plugins.load("classifiers", classifier.name)(classifier),
+        )
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The labels that faces are scored over."""
+        return self.classifier.labels
+
+    def recognize(self, image: NDArray[np.uint8]) -> Recognition:
+        """Return the faces in ``image`` (uint8 ``[H, W, 3]``, BGR), each with its scores, in the detector's order."""
+        start = time.perf_counter()
+        faces = self.detector.detect(image)
+        detected = time.perf_counter()
+        rows = self.classifier.classify(image, faces).tolist()
+        classified = time.perf_counter()
+        return Recognition(
+            tuple(replace(face, scores=Scores(self.labels, tuple(row))) for face, row in zip(faces, rows, strict=True)),
+            {"detect": detected - start, "classify": classified - detected},
+        )
+
+    def warm_up(self, height: int = 480, width: int = 640) -> None:
+        """Take the slow first runs before the first frame comes: of the scan, and of the classifier on a face.
+
+        Give the size of the frames to come where it is known.
+        """
+        image = np.zeros((height, width, 3), np.uint8)
+        self.recognize(image)
+        image[:] = np.random.default_rng(0).integers(0, 256, image.shape, np.uint8)
+        self.recognize(image)
+        self.classifier.classify(image, [Face(Box(width / 4, height / 4, width / 2, height / 2), 1.0)])

@@ -1,0 +1,110 @@
+"""Events on standard output: ``pretty``, a line an event made to be read, or ``jsonl``, the events' JSON."""
+
+from __future__ import annotations
+
+import os
+import sys
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from fer_stream.errors import ConfigError
+from fer_stream.types import CameraData, Event, EventType, ExpressionData, FaceData, GapData
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from fer_stream.plugins import Sink
+
+BOLD, DIM, RED, YELLOW = "\x1b[1m", "\x1b[2m", "\x1b[31m", "\x1b[33m"
+RESET = "\x1b[0m"
+
+COLOURS = {
+    EventType.FACE_ENTERED: BOLD,
+    EventType.EMOTION_STARTED: BOLD,
+    EventType.VALENCE_STARTED: BOLD,
+    EventType.FACE_LEFT: DIM,
+    EventType.EMOTION_ENDED: DIM,
+    EventType.VALENCE_ENDED: DIM,
+    EventType.CAMERA_OFFLINE: YELLOW,
+    EventType.CAMERA_RESET: YELLOW,
+    EventType.STREAM_GAP: RED,
+}
+
+
+def open_sink(argument: str) -> Sink:
+    """Open standard output; ``argument`` is ``pretty`` (or empty) or ``jsonl``.
+
+    Raises:
+        ConfigError: another argument.
+    """
+    if argument in {"", "pretty"}:
+        colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+        return Stdout(lambda event, _: pretty(event, colour=colour))
+    if argument == "jsonl":
+        return Stdout(lambda _, text: text)
+    raise ConfigError(f"there is no format {argument!r}; use pretty or jsonl")
+
+
+class Stdout:
+    """Writes each event at once.
+
+    When the reader of a pipe has gone (``| head``) that is no error: ``closed`` becomes true, what follows is dropped,
+    and whoever drives the sink may end.
+    """
+
+    def __init__(self, line: Callable[[Event, str], str]) -> None:
+        self._line = line
+        self.closed = False
+
+    def write(self, event: Event, text: str) -> None:
+        """Print one event."""
+        if self.closed:
+            return
+        try:
+            sys.stdout.write(self._line(event, text) + "\n")
+            sys.stdout.flush()
+        except BrokenPipeError:
+            self.closed = True
+            # What is left in the buffer goes nowhere, or Python would complain of it when it exits.
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, sys.stdout.fileno())
+            os.close(nowhere)
+
+    def close(self) -> None:
+        """Write no more; standard output itself stays open."""
+        self.closed = True
+
+
+def pretty(event: Event, *, colour: bool = False) -> str:
+    """Return one event as a line: time of day (UTC; of a file: its position), camera, track, what, details.
+
+    A face's or an expression's duration is how long it has lasted so far, its probability is the mean.
+    """
+    time = datetime.fromtimestamp(event.time // 1_000_000_000, UTC)
+    columns = [
+        f"{time:%H:%M:%S}.{event.time // 1_000_000 % 1000:03d}",
+        f"{event.camera:<10}",
+        f"{f'#{event.track}' if event.track else '':>4}",
+        f"{event.type.replace('.', ' '):<16}",
+        _details(event),
+    ]
+    line = "  ".join(columns).rstrip()
+    begin = COLOURS.get(event.type) if colour else None
+    return f"{begin}{line}{RESET}" if begin else line
+
+
+def _details(event: Event) -> str:
+    match event.data:
+        case CameraData(reason, width, height):
+            return f"{reason}, {width}x{height}" if width else reason
+        case FaceData():
+            return f"{'':<14}{_duration(event.data.duration_ms)}"
+        case ExpressionData(label=label, previous=previous, probability=probability, duration_ms=duration):
+            after = f"  after {previous}" if previous else ""
+            return f"{label:<10}{probability.mean:>4.0%}{_duration(duration)}{after}"
+        case GapData(begin, end, reason):
+            return f"events {begin + 1} to {end} are gone: {reason}"
+
+
+def _duration(milliseconds: int) -> str:
+    return f"{milliseconds / 1000:>8.1f} s" if milliseconds else f"{'':>10}"

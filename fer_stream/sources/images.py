@@ -1,0 +1,72 @@
+"""A folder of images, or one image, as a recording."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from fer_stream.errors import SourceError
+from fer_stream.sources._cv2 import cv2
+from fer_stream.types import Picture
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from fer_stream.config import CameraSettings
+
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".jp2", ".avif"})
+
+RATE = 25.0
+"""Images have no time of their own: frames/s where the settings name none (as FFmpeg does)."""
+
+
+class Images:
+    """The images of a folder in natural order (``2.png`` before ``10.png``), or a single one.
+
+    Raises:
+        SourceError: the folder holds no image.
+    """
+
+    live = False
+
+    def __init__(self, path: Path, settings: CameraSettings) -> None:
+        self._paths = sorted((p for p in path.iterdir() if is_image(p)), key=_natural) if path.is_dir() else [path]
+        if not self._paths:
+            raise SourceError(f"the folder {str(path)!r} holds no images; .jpg and .png are among those that are read")
+        self._rate = settings.rate or RATE
+        self._loop = settings.loop
+        self._read = 0
+        self._closed = False
+        self.frames = None if self._loop else len(self._paths)
+
+    def read(self) -> Picture | None:
+        """Return the next image; ``None`` at the end.
+
+        Raises:
+            SourceError: a file is not an image, damaged, or too large.
+        """
+        if self._closed or (self._read >= len(self._paths) and not self._loop):
+            return None
+        path = self._paths[self._read % len(self._paths)]
+        try:
+            image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+        except cv2.error:
+            image = None
+        if image is None:
+            raise SourceError(f"the image {str(path)!r} cannot be read; it is damaged, too large, or no image at all")
+        picture = Picture(image, round(self._read * 1e9 / self._rate))  # type: ignore[arg-type]
+        self._read += 1
+        return picture
+
+    def close(self) -> None:
+        """Give no more images."""
+        self._closed = True
+
+
+def is_image(path: Path) -> bool:
+    """Tell by its name whether ``path`` is a file that `Images` reads. A GIF is a video."""
+    return path.suffix.lower() in SUFFIXES and path.is_file()
+
+
+def _natural(path: Path) -> list[tuple[int, str]]:
+    return [(int(part), "") if part.isdecimal() else (-1, part.lower()) for part in re.split(r"(\d+)", path.name)]

@@ -1,0 +1,149 @@
+"""One camera's observations -> its events: the pure heart of the aggregator, and all of it that `analyze` needs.
+
+The same observations give the same events, byte for byte: nothing here knows a clock, a socket or a file.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fer_stream.smooth import Change, LabelSet, Smoother
+from fer_stream.track import Tracker
+from fer_stream.types import (
+    CameraData,
+    Estimate,
+    Event,
+    EventData,
+    EventType,
+    ExpressionData,
+    Face,
+    FaceData,
+    Milliseconds,
+    Nanoseconds,
+    Probability,
+    Track,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from fer_stream.config import SmootherSettings, TrackerSettings
+
+
+class Timeline:
+    """Follows one camera through one epoch.
+
+    Call `observe` for every frame in order of capture, `tick` when a silent camera's time goes on, `offline` when it
+    ended or died. Each returns the events that follow, in order, not journaled yet.
+    """
+
+    def __init__(
+        self, camera: str, epoch: int, labels: LabelSet, tracker: TrackerSettings, smoother: SmootherSettings
+    ) -> None:
+        self.camera = camera
+        self.epoch = epoch
+        self.online = False
+        self.time = Nanoseconds(0)
+        self.tracks: tuple[Track, ...] = ()
+        """The tracks seen in the latest frame."""
+        self._labels = labels
+        self._tracker_settings = tracker
+        self._smoother_settings = smoother
+        self._tracker = Tracker(tracker)
+        self._smoothers: dict[int, Smoother] = {}
+        self._seq = 0
+        self._size = (0, 0)
+
+    def observe(self, seq: int, time: Nanoseconds, size: tuple[int, int], faces: Sequence[Face]) -> list[Event]:
+        """Take the faces of one frame of ``size`` (width, height), each with scores."""
+        events: list[Event] = []
+        # A capture's clock is monotonic; a plug-in's may not be, and a track cannot live backwards.
+        self.time, self._seq = max(time, self.time), seq
+        if not self.online:
+            self.online, self._size = True, size
+            events.append(self._event(EventType.CAMERA_ONLINE, 0, CameraData("first frame", *size)))
+        elif size != self._size:
+            events += self._close_all()
+            self._size = size
+            events.append(self._event(EventType.CAMERA_RESET, 0, CameraData("resolution changed", *size)))
+        tracking = self._tracker.update(self.time, faces)
+        events += self._leave(tracking.left)
+        for track in tracking.entered:
+            self._smoothers[track.id] = Smoother(self._labels, self._smoother_settings)
+            events.append(self._event(EventType.FACE_ENTERED, track.id, self._stay(track, None)))
+        for track in tracking.seen:
+            if track.face.scores is not None:
+                changes = self._smoothers[track.id].observe(self.time, track.face.scores)
+                events += self._expressions(track, changes)
+        self.tracks = tracking.seen
+        return events
+
+    def tick(self, time: Nanoseconds) -> list[Event]:
+        """Let a silent camera's time go on: faces that were not seen for too long leave."""
+        self.time = max(time, self.time)
+        return self._leave(self._tracker.advance(self.time))
+
+    def offline(self, reason: str) -> list[Event]:
+        """End: every open interval closes at the last time its face was seen."""
+        if not self.online:
+            return []
+        events = self._close_all()
+        self.online = False
+        events.append(self._event(EventType.CAMERA_OFFLINE, 0, CameraData(reason, *self._size)))
+        return events
+
+    def estimates(self) -> list[Estimate]:
+        """Return the smoothed state of the tracks in the latest frame."""
+        found = []
+        for track in self.tracks:
+            smoother = self._smoothers.get(track.id)
+            if smoother is not None and smoother.scores.values:
+                label = smoother.interval.label if smoother.interval else None
+                found.append(Estimate(track.id, smoother.scores, label))
+        return found
+
+    def open_intervals(self) -> list[tuple[int, str, Nanoseconds]]:
+        """Return ``(track, label, start)`` of every open interval."""
+        return [(t, s.interval.label, s.interval.start) for t, s in self._smoothers.items() if s.interval]
+
+    def _close_all(self) -> list[Event]:
+        events = self._leave(self._tracker.tracks)
+        self._tracker.forget()
+        self.tracks = ()
+        return events
+
+    def _leave(self, tracks: Iterable[Track]) -> list[Event]:
+        events = []
+        for track in tracks:
+            events += self._expressions(track, self._smoothers.pop(track.id).close(track.last_seen))
+            events.append(self._event(EventType.FACE_LEFT, track.id, self._stay(track, track.last_seen)))
+        return events
+
+    def _stay(self, track: Track, end: Nanoseconds | None) -> FaceData:
+        duration = _milliseconds(track.first_seen, track.last_seen)
+        return FaceData(track.first_seen, end, duration, track.face.box, track.face.score)
+
+    def _expressions(self, track: Track, changes: Iterable[Change]) -> list[Event]:
+        events = []
+        for change in changes:
+            interval = change.interval
+            data = ExpressionData(
+                start_time=interval.start,
+                end_time=interval.last if change.what == "ended" else None,
+                duration_ms=_milliseconds(interval.start, interval.last),
+                label=interval.label,
+                previous=interval.previous,
+                probability=Probability(interval.mean, interval.peak),
+                scores=change.scores.as_dict(),
+                box=track.face.box,
+                score=track.face.score,
+            )
+            events.append(self._event(EventType(f"{self._labels.family}.{change.what}"), track.id, data))
+        return events
+
+    def _event(self, kind: EventType, track: int, data: EventData) -> Event:
+        return Event(kind, self.camera, self.epoch, self._seq, track, self.time, data)
+
+
+def _milliseconds(start: Nanoseconds, end: Nanoseconds) -> Milliseconds:
+    return Milliseconds((end - start) // 1_000_000)

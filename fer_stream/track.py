@@ -1,0 +1,174 @@
+"""Faces -> short-lived tracks, by motion and overlap: never by looks, so a track is no identity and dies with its face.
+
+Each track predicts its box with a constant-velocity alpha-beta filter (Kalata 1984) over centre and size, and takes the
+face that overlaps the prediction most; faces left over may continue a track that they are near to, in units of their
+size. Time is capture time, so uneven frames and gaps are no special case.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from fer_stream.types import Box, Face, Nanoseconds, Track
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from fer_stream.config import TrackerSettings
+
+ALPHA, BETA = 0.85, 0.3
+"""The filter's gains on position and velocity: boxes are accurate to a few percent, so measurements weigh much."""
+
+FAR = 0.6
+"""Greatest distance of centres, in face sizes, at which a face without overlap may still continue a track."""
+
+ALIKE = 1.6
+"""Greatest ratio of sizes then."""
+
+
+def overlap(a: Box, b: Box) -> float:
+    """Return the intersection over union of two boxes, 0 to 1."""
+    width = min(a.x2, b.x2) - max(a.x1, b.x1)
+    height = min(a.y2, b.y2) - max(a.y1, b.y1)
+    if width <= 0 or height <= 0:
+        return 0.0
+    common = width * height
+    return common / ((a.x2 - a.x1) * (a.y2 - a.y1) + (b.x2 - b.x1) * (b.y2 - b.y1) - common)
+
+
+@dataclass(frozen=True, slots=True)
+class Tracking:
+    """What one observation changed: tracks seen now, of these the newly confirmed, and those given up."""
+
+    seen: tuple[Track, ...]
+    entered: tuple[Track, ...]
+    left: tuple[Track, ...]
+
+
+class _State:
+    """One track's filter: centre x, centre y, log width, log height, with velocities per second."""
+
+    __slots__ = ("confirmed", "position", "track", "velocity")
+
+    def __init__(self, track: Track) -> None:
+        self.track = track
+        self.confirmed = False
+        self.position = _measure(track.face.box)
+        self.velocity = [0.0, 0.0, 0.0, 0.0]
+
+    def predict(self, time: int) -> list[float]:
+        dt = (time - self.track.last_seen) / 1e9
+        return [p + v * dt for p, v in zip(self.position, self.velocity, strict=True)]
+
+    def update(self, time: Nanoseconds, face: Face) -> None:
+        dt = (time - self.track.last_seen) / 1e9
+        expected = self.predict(time)
+        residual = [m - e for m, e in zip(_measure(face.box), expected, strict=True)]
+        self.position = [e + ALPHA * r for e, r in zip(expected, residual, strict=True)]
+        if dt > 0:
+            # A long gap says little about the speed now: the gain on velocity is bounded by what fits one step.
+            self.velocity = [v + BETA * r / dt for v, r in zip(self.velocity, residual, strict=True)]
+        self.track = replace(self.track, face=face, last_seen=time)
+
+
+def _measure(box: Box) -> list[float]:
+    width, height = max(box.x2 - box.x1, 1.0), max(box.y2 - box.y1, 1.0)
+    return [(box.x1 + box.x2) / 2, (box.y1 + box.y2) / 2, math.log(width), math.log(height)]
+
+
+def _box(position: Sequence[float]) -> Box:
+    x, y, width, height = position
+    half_width, half_height = math.exp(min(width, 12.0)) / 2, math.exp(min(height, 12.0)) / 2
+    return Box(x - half_width, y - half_height, x + half_width, y + half_height)
+
+
+class Tracker:
+    """Follows the faces of one camera. Deterministic: the same observations give the same tracks."""
+
+    def __init__(self, settings: TrackerSettings) -> None:
+        self._settings = settings
+        self._confirm = round(settings.confirm * 1e9)
+        self._patience = round(settings.patience * 1e9)
+        self._states: list[_State] = []
+        self._next = 1
+
+    @property
+    def tracks(self) -> tuple[Track, ...]:
+        """The confirmed tracks that are not given up."""
+        return tuple(state.track for state in self._states if state.confirmed)
+
+    def update(self, time: Nanoseconds, faces: Sequence[Face]) -> Tracking:
+        """Take the faces of one frame; ``time`` must not go back.
+
+        A track is confirmed once it was seen at least twice and for ``confirm`` seconds. It is given up when it was
+        not seen for ``patience`` seconds (half of that while it is not confirmed).
+        """
+        left = self.advance(time)
+        matched = self._match(time, faces)
+        seen: list[Track] = []
+        entered: list[Track] = []
+        for index, face in enumerate(faces):
+            state = matched.get(index)
+            if state is None:
+                state = _State(Track(0, face, time, time))
+                self._states.append(state)
+            else:
+                state.update(time, face)
+                if not state.confirmed and time - state.track.first_seen >= self._confirm:
+                    state.confirmed = True
+                    state.track = replace(state.track, id=self._next)
+                    self._next += 1
+                    entered.append(state.track)
+            if state.confirmed:
+                seen.append(state.track)
+        seen.sort(key=lambda track: track.id)
+        return Tracking(tuple(seen), tuple(entered), left)
+
+    def advance(self, time: Nanoseconds) -> tuple[Track, ...]:
+        """Let time pass without an observation, and return the tracks that are given up."""
+        kept: list[_State] = []
+        left: list[Track] = []
+        for state in self._states:
+            unseen = time - state.track.last_seen
+            if unseen <= (self._patience if state.confirmed else self._patience // 2):
+                kept.append(state)
+            elif state.confirmed:
+                left.append(state.track)
+        self._states = kept
+        return tuple(left)
+
+    def forget(self) -> None:
+        """Give up every track at once; ids are not used again."""
+        self._states = []
+
+    def _match(self, time: int, faces: Sequence[Face]) -> dict[int, _State]:
+        """Return which face continues which track: best pairs first, overlap before nearness."""
+        predicted = [_box(state.predict(time)) for state in self._states]
+        pairs: list[tuple[float, int, int]] = []
+        for s, expected in enumerate(predicted):
+            for f, face in enumerate(faces):
+                common = overlap(expected, face.box)
+                if common >= self._settings.overlap:
+                    pairs.append((-common, s, f))
+                elif (distance := _distance(self._states[s].track.face.box, expected, face.box)) < FAR:
+                    pairs.append((distance, s, f))
+        taken: set[int] = set()
+        matched: dict[int, _State] = {}
+        for _, s, f in sorted(pairs):
+            if s not in taken and f not in matched:
+                taken.add(s)
+                matched[f] = self._states[s]
+        return matched
+
+
+def _distance(last: Box, expected: Box, box: Box) -> float:
+    """Return how far a face is from where its track was or should be, in face sizes; infinite if sizes differ much."""
+    size = math.sqrt(max((box.x2 - box.x1) * (box.y2 - box.y1), 1e-6))
+    before = math.sqrt(max((last.x2 - last.x1) * (last.y2 - last.y1), 1e-6))
+    if max(size / before, before / size) > ALIKE:
+        return math.inf
+    x, y = box.x1 + box.x2, box.y1 + box.y2
+    near = min(math.hypot(x - b.x1 - b.x2, y - b.y1 - b.y2) for b in (last, expected))
+    return near / 2 / size

@@ -1,0 +1,170 @@
+"""Within one process, the same contract as between processes: for tests, and for using the roles as a library.
+
+Addresses are ``memory://NAME``. Messages are queues of parts between threads; nothing is encoded differently.
+"""
+
+from __future__ import annotations
+
+import queue
+import secrets
+import threading
+from collections import deque
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from fer_stream.errors import ConfigError, TransportError
+from fer_stream.plugins import BROADCASTS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+QUEUE = 1000
+"""Messages a queue holds; beyond that a sender is told, and a broadcast is lost to the one who is too slow."""
+
+_Parts = list[Any]
+
+
+class _Exchange:
+    """Where the ends of all memory links of this process meet."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.hubs: dict[str, MemoryHub] = {}
+        self.peers: dict[str, list[MemoryPeer]] = {}
+
+
+_exchange = _Exchange()
+
+
+def _check(address: str) -> str:
+    if not address.startswith("memory://") or address == "memory://":
+        raise ConfigError(f"{address!r} is not an address: give memory://NAME")
+    return address
+
+
+class Memory:
+    """The `Transport` within a process."""
+
+    def bind(self, address: str) -> MemoryHub:
+        """See `fer_stream.plugins.Transport.bind`."""
+        return MemoryHub(_check(address))
+
+    def connect(self, address: str, link: str) -> MemoryPeer:
+        """See `fer_stream.plugins.Transport.connect`."""
+        return MemoryPeer(_check(address), link, None)
+
+    def subscribe(self, address: str, link: str, topics: Sequence[str]) -> MemoryPeer:
+        """See `fer_stream.plugins.Transport.subscribe`."""
+        return MemoryPeer(_check(address), link, tuple(topics))
+
+
+class MemoryHub:
+    """All links of one aggregator."""
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+        self._inbox: queue.Queue[tuple[str, bytes, _Parts]] = queue.Queue()
+        with _exchange.lock:
+            if address in _exchange.hubs:
+                raise TransportError(f"{address} is in use by another aggregator: choose another name")
+            _exchange.hubs[address] = self
+            for peer in _exchange.peers.get(address, []):
+                self._welcome(peer)
+
+    def _welcome(self, peer: MemoryPeer) -> None:
+        """Let in a peer, with what it sent before there was a hub."""
+        for topic in peer.topics or ():
+            self._inbox.put((peer.link, b"", [b"\x01" + topic.encode()]))
+        while peer.early:
+            self._inbox.put((peer.link, peer.name, peer.early.popleft()))
+
+    def receive(self, timeout: float) -> list[tuple[str, bytes, _Parts]]:
+        """See `fer_stream.plugins.Hub.receive`."""
+        messages = []
+        with suppress(queue.Empty):
+            messages.append(self._inbox.get(timeout=max(timeout, 1e-6)))
+            while True:
+                messages.append(self._inbox.get_nowait())
+        return messages
+
+    def send(self, link: str, peer: bytes, parts: Sequence[Any]) -> bool:
+        """See `fer_stream.plugins.Hub.send`."""
+        with _exchange.lock:
+            for known in _exchange.peers.get(self._address, []):
+                if known.name == peer and known.link == link:
+                    return known.put(parts)
+        return False
+
+    def publish(self, link: str, topic: str, parts: Sequence[Any]) -> None:
+        """See `fer_stream.plugins.Hub.publish`."""
+        with _exchange.lock:
+            for known in _exchange.peers.get(self._address, []):
+                if known.link == link and any(topic.startswith(prefix) for prefix in known.topics or ()):
+                    known.put([topic.encode(), *parts])
+
+    def close(self) -> None:
+        """See `fer_stream.plugins.Hub.close`."""
+        with _exchange.lock:
+            if _exchange.hubs.get(self._address) is self:
+                del _exchange.hubs[self._address]
+
+
+class MemoryPeer:
+    """One link to an aggregator."""
+
+    def __init__(self, address: str, link: str, topics: tuple[str, ...] | None) -> None:
+        self.name = secrets.token_bytes(8)
+        self.link = link
+        self.topics = topics
+        self.early: deque[_Parts] = deque(maxlen=QUEUE)
+        self._address = address
+        self._queue: queue.Queue[_Parts | None] = queue.Queue(QUEUE)
+        with _exchange.lock:
+            _exchange.peers.setdefault(address, []).append(self)
+            hub = _exchange.hubs.get(address)
+            if hub is not None:
+                hub._welcome(self)
+
+    def put(self, parts: Sequence[Any]) -> bool:
+        """Take a message from the hub; ``False`` where the queue is full."""
+        try:
+            self._queue.put_nowait([bytes(part) for part in parts])
+        except queue.Full:
+            return False
+        return True
+
+    def send(self, parts: Sequence[Any]) -> bool:
+        """See `fer_stream.plugins.Peer.send`."""
+        if self.link in BROADCASTS:
+            raise TransportError(f"nothing can be sent on {self.link}: it only listens")
+        # Copied, as a socket would: the sender may use its buffer again.
+        message = [bytes(part) for part in parts]
+        with _exchange.lock:
+            hub = _exchange.hubs.get(self._address)
+            if hub is None:
+                self.early.append(message)
+            else:
+                hub._inbox.put((self.link, self.name, message))
+        return True
+
+    def receive(self, timeout: float) -> _Parts | None:
+        """See `fer_stream.plugins.Peer.receive`."""
+        with suppress(queue.Empty):
+            return self._queue.get(timeout=max(timeout, 1e-6))
+        return None
+
+    def wake(self) -> None:
+        """See `fer_stream.plugins.Peer.wake`."""
+        with suppress(queue.Full):
+            self._queue.put_nowait(None)
+
+    def close(self) -> None:
+        """See `fer_stream.plugins.Peer.close`."""
+        with _exchange.lock:
+            peers = _exchange.peers.get(self._address, [])
+            if self in peers:
+                peers.remove(self)
+            hub = _exchange.hubs.get(self._address)
+            for topic in self.topics or ():
+                if hub and not any(topic in (p.topics or ()) for p in peers if p.link == self.link):
+                    hub._inbox.put((self.link, b"", [b"\x00" + topic.encode()]))

@@ -1,0 +1,260 @@
+"""ZeroMQ: ``ipc://FOLDER`` on one machine, ``tcp://HOST:PORT`` beyond it (the links take the ports from there on).
+
+ROUTER and DEALER, never PUSH and PULL (which feed dead workers); XPUB and SUB for what everybody may hear. A dead peer
+is noticed by ZeroMQ's own heartbeats, which its I/O thread sends whatever our threads do.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+import socket
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import zmq
+
+from fer_stream.errors import ConfigError, TransportError
+from fer_stream.plugins import BROADCASTS, LINKS
+from fer_stream.wire import MAX_PAYLOAD
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+ALL = LINKS + BROADCASTS
+HIGH_WATER = {"control": 1000, "frames": 1000, "work": 16, "events": 10_000, "observations": 100}
+"""Messages a queue holds for one peer. Frames are few by protocol; a slow reader of events has the journal."""
+
+ZERO_COPY_FROM = 65_536
+"""Bytes from which passing a buffer by reference is cheaper than copying it."""
+
+MAX_IPC_PATH = 100
+"""A little under what ``sockaddr_un`` takes on every system."""
+
+
+def endpoint(address: str, link: str) -> str:
+    """Return the ZeroMQ endpoint of one link of the aggregator at an address.
+
+    Raises:
+        ConfigError: not an address.
+    """
+    scheme, _, rest = address.partition("://")
+    if scheme == "ipc" and rest:
+        path = str(Path(rest).absolute() / link)
+        if len(path.encode()) > MAX_IPC_PATH:
+            raise ConfigError(f"the address {address} is too long for a socket: choose a folder with a shorter path")
+        return f"ipc://{path}"
+    if scheme == "tcp":
+        try:
+            parts = urlsplit(address)
+            if parts.hostname and parts.port and parts.port + len(ALL) <= 65_536 and not parts.path:
+                host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+                return f"tcp://{host}:{parts.port + ALL.index(link)}"
+        except ValueError:
+            pass
+    raise ConfigError(f"{address!r} is not an address: give ipc://FOLDER or tcp://HOST:PORT")
+
+
+def _harden(sock: zmq.Socket[bytes], link: str) -> None:
+    """Set what libzmq leaves unbounded: queues, message size, lingering, silence."""
+    sock.set(zmq.SNDHWM, HIGH_WATER[link])
+    sock.set(zmq.RCVHWM, HIGH_WATER[link])
+    sock.set(zmq.MAXMSGSIZE, MAX_PAYLOAD)
+    sock.set(zmq.LINGER, 1000)
+    sock.set(zmq.HEARTBEAT_IVL, 500)
+    sock.set(zmq.HEARTBEAT_TIMEOUT, 2000)
+    sock.set(zmq.HEARTBEAT_TTL, 2000)
+    sock.set(zmq.HANDSHAKE_IVL, 5000)
+    sock.set(zmq.IPV6, 1)
+
+
+def _send(sock: zmq.Socket[bytes], parts: Sequence[Any]) -> bool:
+    try:
+        sock.send_multipart(parts, zmq.DONTWAIT, copy=sum(map(_size, parts)) < ZERO_COPY_FROM)
+    except zmq.ZMQError as error:
+        if error.errno in (zmq.EAGAIN, zmq.EHOSTUNREACH):
+            return False
+        raise TransportError(f"a message cannot be sent: {error.strerror}") from error
+    return True
+
+
+def _size(part: Any) -> int:
+    return len(part) if isinstance(part, bytes) else memoryview(part).nbytes
+
+
+def _receive(sock: zmq.Socket[bytes]) -> list[Any] | None:
+    try:
+        frames = sock.recv_multipart(zmq.DONTWAIT, copy=False)
+    except zmq.Again:
+        return None
+    return [frame.bytes if len(frame) < ZERO_COPY_FROM else frame.buffer for frame in frames]
+
+
+class ZeroMQ:
+    """The `Transport` between processes."""
+
+    def bind(self, address: str) -> ZeroMQHub:
+        """See `fer_stream.plugins.Transport.bind`."""
+        return ZeroMQHub(address)
+
+    def connect(self, address: str, link: str) -> ZeroMQPeer:
+        """See `fer_stream.plugins.Transport.connect`."""
+        return ZeroMQPeer(address, link)
+
+    def subscribe(self, address: str, link: str, topics: Sequence[str]) -> ZeroMQPeer:
+        """See `fer_stream.plugins.Transport.subscribe`."""
+        return ZeroMQPeer(address, link, topics)
+
+
+class ZeroMQHub:
+    """All links of one aggregator."""
+
+    def __init__(self, address: str) -> None:
+        self._lock = -1
+        self._files: list[Path] = []
+        self._context = zmq.Context()
+        self._sockets: dict[str, zmq.Socket[bytes]] = {}
+        self._poller = zmq.Poller()
+        try:
+            if address.startswith("ipc://"):
+                self._claim(address)
+            for link in ALL:
+                self._bind(address, link)
+        except BaseException:
+            self.close()
+            raise
+
+    def _claim(self, address: str) -> None:
+        """Take the folder for this process: a second bind would silently take the sockets away from the first."""
+        folder = Path(endpoint(address, "control").removeprefix("ipc://")).parent
+        try:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError as error:
+            raise TransportError(
+                f"the folder of {address} cannot be used: {error.strerror}; choose another with --bind"
+            ) from error
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(self._lock)
+            self._lock = -1
+            raise TransportError(
+                f"{address} is in use by another aggregator: stop that one, or choose another with --bind"
+            ) from error
+        # The lock stays: who unlinks a lock file may leave two processes with a lock each.
+        self._files = [folder / link for link in ALL]
+
+    def _bind(self, address: str, link: str) -> None:
+        sock = self._context.socket(zmq.XPUB if link in BROADCASTS else zmq.ROUTER)
+        self._sockets[link] = sock
+        _harden(sock, link)
+        if link in BROADCASTS:
+            sock.set(zmq.XPUB_VERBOSE, 1)  # so that each newcomer can be told what is open
+        else:
+            sock.set(zmq.ROUTER_MANDATORY, 1)
+            sock.set(zmq.ROUTER_HANDOVER, 1)  # a peer that reconnects is the same peer
+        where = endpoint(address, link)
+        try:
+            sock.bind(where)
+        except zmq.ZMQError as error:
+            raise TransportError(
+                f"{where} cannot be bound: {error.strerror}; stop what uses it, or choose another with --bind"
+            ) from error
+        self._poller.register(sock, zmq.POLLIN)
+
+    def receive(self, timeout: float) -> list[tuple[str, bytes, list[Any]]]:
+        """See `fer_stream.plugins.Hub.receive`."""
+        ready = dict(self._poller.poll(max(0, round(timeout * 1000))))
+        messages = []
+        for link, sock in self._sockets.items():
+            if sock in ready:
+                # Bounded, so that one flooded link cannot keep the others waiting.
+                for _ in range(100):
+                    parts = _receive(sock)
+                    if parts is None:
+                        break
+                    messages.append((link, b"", parts) if link in BROADCASTS else (link, bytes(parts[0]), parts[1:]))
+        return messages
+
+    def send(self, link: str, peer: bytes, parts: Sequence[Any]) -> bool:
+        """See `fer_stream.plugins.Hub.send`."""
+        return _send(self._sockets[link], [peer, *parts])
+
+    def publish(self, link: str, topic: str, parts: Sequence[Any]) -> None:
+        """See `fer_stream.plugins.Hub.publish`."""
+        _send(self._sockets[link], [topic.encode(), *parts])
+
+    def close(self) -> None:
+        """See `fer_stream.plugins.Hub.close`."""
+        for sock in self._sockets.values():
+            sock.close()
+        self._sockets = {}
+        self._context.term()
+        for path in self._files:
+            path.unlink(missing_ok=True)
+        self._files = []
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+
+class ZeroMQPeer:
+    """One link to an aggregator: a DEALER, or with topics a SUB."""
+
+    def __init__(self, address: str, link: str, topics: Sequence[str] | None = None) -> None:
+        where = endpoint(address, link)
+        self._context = zmq.Context()
+        self._socket = self._context.socket(zmq.DEALER if topics is None else zmq.SUB)
+        _harden(self._socket, link)
+        self._socket.set(zmq.RECONNECT_IVL, 50)
+        self._socket.set(zmq.RECONNECT_IVL_MAX, 1000)
+        if topics is None:
+            # One name for life: a router that sees it again after a break knows who it is.
+            self._socket.set(zmq.ROUTING_ID, b"p" + secrets.token_bytes(15))
+        else:
+            for topic in topics:
+                self._socket.set(zmq.SUBSCRIBE, topic.encode())
+        try:
+            self._socket.connect(where)
+        except zmq.ZMQError as error:
+            self._socket.close()
+            self._context.term()
+            raise ConfigError(f"{where} cannot be connected to: {error.strerror}; check the address") from error
+        self._waker, self._woken = socket.socketpair()
+        self._woken.setblocking(False)
+        self._waker.setblocking(False)
+        self._poller = zmq.Poller()
+        self._poller.register(self._socket, zmq.POLLIN)
+        self._poller.register(self._woken, zmq.POLLIN)
+
+    def send(self, parts: Sequence[Any]) -> bool:
+        """See `fer_stream.plugins.Peer.send`."""
+        return _send(self._socket, parts)
+
+    def receive(self, timeout: float) -> list[Any] | None:
+        """See `fer_stream.plugins.Peer.receive`."""
+        parts = _receive(self._socket)
+        if parts is None:
+            ready = dict(self._poller.poll(max(0, round(timeout * 1000))))
+            if self._woken.fileno() in ready:
+                self._woken.recv(4096)
+            if self._socket in ready:
+                parts = _receive(self._socket)
+        return parts
+
+    def wake(self) -> None:
+        """See `fer_stream.plugins.Peer.wake`."""
+        with suppress(OSError):  # full: it wakes anyhow; closed: nobody waits
+            self._waker.send(b"\0")
+
+    def close(self) -> None:
+        """See `fer_stream.plugins.Peer.close`."""
+        if not self._socket.closed:
+            self._socket.close()
+            self._context.term()
+            self._waker.close()
+            self._woken.close()

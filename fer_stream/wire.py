@@ -1,0 +1,296 @@
+"""Bytes <-> messages. Every limit stands here, and nothing but `WireError` leaves.
+
+A message is two parts: a fixed header, then a payload (pixels, faces or JSON)::
+
+    magic 4s | version B | kind B | encoding B | flags B | epoch I | width H | height H
+    seq Q | ticket Q | time q | age Q | captured Q | superseded Q | rejected Q | sent Q | length I | payload CRC-32 I
+    | header CRC-32 I                                                        (big endian)
+
+``age`` is microseconds since the picture was taken, measured on monotonic clocks and added up hop by hop, so machines
+need not agree on the time. The four totals are the capture's own, since its start: whatever message arrives tells them
+all. The payload's checksum may be left out (flag) for raw pixels that do not leave the machine.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+import zlib
+from array import array
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import TYPE_CHECKING, Any
+
+from fer_stream.errors import WireError
+from fer_stream.types import Box, Face, Scores
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    Buffer = bytes | bytearray | memoryview
+
+VERSION = 1
+MAX_SIDE = 16_384
+MAX_PIXELS = 50_000_000
+MAX_PAYLOAD = 3 * MAX_PIXELS
+MAX_JSON = 1_000_000
+MAX_FACES = 1_000
+MAX_LABELS = 64
+MAX_LANDMARKS = 68
+
+_MAGIC = b"FERS"
+_HEADER = struct.Struct("!4sBBBBIHHQQqQQQQQIII")
+_CRC = struct.Struct("!I")
+_FACES = struct.Struct("<HHHHfff")
+_CHECKED = 1
+
+
+class Kind(IntEnum):
+    """What a message says, and who says it."""
+
+    HELLO = 1  # capture: who I am
+    WELCOME = 2  # aggregator to capture: your epoch
+    REFUSED = 3  # aggregator: you cannot take part, and why
+    WHO = 4  # aggregator: I do not know you (I may be new), say who you are
+    OFFER = 5  # capture: my totals, and whether a frame waits in the slot; also its sign of life
+    NEXT = 6  # aggregator to capture: send the freshest frame; carries what became of the earlier ones
+    FRAME = 7  # capture to aggregator to worker
+    BYE = 8  # capture, worker: I end; a capture's last totals
+    GOODBYE = 9  # aggregator to capture: all your frames are resolved and their events journaled
+    READY = 10  # worker: warmed up, one credit
+    DONE = 11  # worker: the faces of a frame, and the credit back
+    REJECT = 12  # worker: no picture in this frame, and the credit back
+    PING = 13  # worker: a sign of life
+    STATUS = 14  # client: how are you; aggregator: so
+    REPLAY = 15  # client: the events after a cursor
+    EVENTS = 16  # aggregator: these
+
+
+class Encoding(IntEnum):
+    """Of a frame's pixels."""
+
+    NONE = 0
+    RAW = 1  # BGR, uint8 [H, W, 3]
+    JPEG = 2
+
+
+_JSON = frozenset(Kind) - {Kind.FRAME, Kind.DONE, Kind.EVENTS}
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """A capture's running totals since its start, in frames.
+
+    ``sent`` counts the frames given to the transport. ``captured - superseded - rejected - sent`` lie in the slot.
+    """
+
+    captured: int = 0
+    superseded: int = 0
+    rejected: int = 0
+    sent: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A header with its payload. Fields that a kind does not use are 0."""
+
+    kind: Kind
+    payload: Buffer = b""
+    epoch: int = 0
+    seq: int = 0
+    ticket: int = 0
+    time: int = 0
+    age: int = 0
+    totals: Totals = Totals()
+    width: int = 0
+    height: int = 0
+    encoding: Encoding = Encoding.NONE
+
+    def body(self) -> dict[str, Any]:
+        """Return the JSON payload.
+
+        Raises:
+            WireError: it is not a JSON object, or too large.
+        """
+        if len(self.payload) > MAX_JSON:
+            raise WireError(f"a {self.kind.name} body of {len(self.payload)} bytes is over {MAX_JSON}")
+        try:
+            body = json.loads(bytes(self.payload)) if len(self.payload) else {}
+        except (ValueError, RecursionError) as error:
+            raise WireError(f"the body of {self.kind.name} is not JSON: {error}") from error
+        if not isinstance(body, dict):
+            raise WireError(f"the body of {self.kind.name} is not a JSON object")
+        return body
+
+
+def json_message(kind: Kind, body: Mapping[str, Any] | None = None, **fields: Any) -> list[Buffer]:
+    """Return the parts of a message whose payload is JSON; ``fields`` are those of `Message`."""
+    text = json.dumps(body, separators=(",", ":")).encode() if body else b""
+    return pack(Message(kind, text, **fields))
+
+
+def pack(message: Message, checked: bool = True) -> list[Buffer]:
+    """Return a message's parts; the payload is passed on, not copied.
+
+    Args:
+        message: what to send.
+        checked: whether the payload's CRC-32 is taken (about 1 ms a megabyte).
+    """
+    m, t = message, message.totals
+    payload_crc = zlib.crc32(m.payload) if checked else 0
+    flags = _CHECKED if checked else 0
+    fields = (m.kind, m.encoding, flags, m.epoch, m.width, m.height, m.seq, m.ticket, m.time, m.age)
+    totals = (t.captured, t.superseded, t.rejected, t.sent)
+    draft = _HEADER.pack(_MAGIC, VERSION, *fields, *totals, memoryview(m.payload).nbytes, payload_crc, 0)
+    head = draft[: -_CRC.size]
+    return [head + _CRC.pack(zlib.crc32(head)), m.payload]
+
+
+def unpack(parts: Sequence[Buffer], verify: bool = True) -> Message:
+    """Return the message in these parts, whose header is whole and within all limits.
+
+    Args:
+        parts: header and payload.
+        verify: whether to check the payload's CRC-32; who only passes pixels on leaves that to the last one.
+
+    Raises:
+        WireError: not a message of this version of ours.
+    """
+    if len(parts) != 2:
+        raise WireError(f"a message has 2 parts, not {len(parts)}")
+    head, payload = bytes(parts[0][: _HEADER.size + 1]), parts[1]
+    if len(head) != _HEADER.size:
+        raise WireError(f"a header has {_HEADER.size} bytes, not {len(parts[0])}")
+    magic, version, kind, encoding, flags, epoch, width, height, *rest = _HEADER.unpack(head)
+    seq, ticket, time, age, captured, superseded, rejected, sent, length, payload_crc, crc = rest
+    if magic != _MAGIC:
+        raise WireError("not a fer_stream message")
+    if version != VERSION:
+        raise WireError(
+            f"the peer speaks version {version} of the protocol, this is version {VERSION}; update the older"
+        )
+    if crc != zlib.crc32(head[: -_CRC.size]):
+        raise WireError("the header is corrupt")
+    try:
+        kind, encoding = Kind(kind), Encoding(encoding)
+    except ValueError as error:
+        raise WireError(f"unknown kind or encoding: {error}") from error
+    if length != memoryview(payload).nbytes:
+        raise WireError(f"the payload has {memoryview(payload).nbytes} bytes, its header says {length}")
+    if length > (MAX_PAYLOAD if kind is Kind.FRAME else MAX_JSON):
+        raise WireError(f"a {kind.name} payload of {length} bytes is over the limit")
+    if kind is Kind.FRAME:
+        check_size(width, height)
+        if encoding is Encoding.RAW and length != width * height * 3:
+            raise WireError(f"{width}x{height} raw pixels are {width * height * 3} bytes, not {length}")
+        if encoding is Encoding.NONE:
+            raise WireError("a frame without an encoding")
+    if captured < superseded + rejected + sent:
+        raise WireError("the totals do not add up")
+    if flags & _CHECKED:
+        if verify and zlib.crc32(payload) != payload_crc:
+            raise WireError("the payload is corrupt")
+    elif kind is not Kind.FRAME:
+        raise WireError(f"a {kind.name} without a checksum")
+    totals = Totals(captured, superseded, rejected, sent)
+    return Message(kind, payload, epoch, seq, ticket, time, age, totals, width, height, encoding)
+
+
+def forwarded(parts: Sequence[Buffer], *, epoch: int, ticket: int, age: int) -> list[Buffer]:
+    """Return a FRAME's parts for a worker: another epoch, ticket and age, the same payload and payload checksum."""
+    fields = list(_HEADER.unpack(bytes(parts[0])))
+    fields[5], fields[9], fields[11] = epoch, ticket, age
+    head = _HEADER.pack(*fields)[: -_CRC.size]
+    return [head + _CRC.pack(zlib.crc32(head)), parts[1]]
+
+
+def check_size(width: int, height: int) -> None:
+    """Refuse pictures that nobody should decode.
+
+    Raises:
+        WireError: a side is 0 or over `MAX_SIDE`, or there are more than `MAX_PIXELS`.
+    """
+    if not (0 < width <= MAX_SIDE and 0 < height <= MAX_SIDE and width * height <= MAX_PIXELS):
+        raise WireError(f"a picture of {width}x{height} is over the limit of {MAX_SIDE} a side, {MAX_PIXELS} pixels")
+
+
+def jpeg_size(data: Buffer) -> tuple[int, int]:
+    """Return ``(width, height)`` from a JPEG's start-of-frame header, without decoding (ITU-T T.81, B.2.2).
+
+    A few kilobytes can decode to gigabytes, so this is asked first.
+
+    Raises:
+        WireError: no such header.
+    """
+    view = memoryview(data)
+    if bytes(view[:2]) != b"\xff\xd8":
+        raise WireError("not a JPEG")
+    at, end = 2, len(view)
+    while at + 9 <= end:
+        if view[at] != 0xFF:
+            raise WireError("a JPEG with a broken marker")
+        marker = view[at + 1]
+        if marker == 0xFF:  # a fill byte
+            at += 1
+        elif marker == 0x01 or 0xD0 <= marker <= 0xD7:  # markers without a length
+            at += 2
+        elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            height, width = struct.unpack_from("!HH", view, at + 5)
+            return width, height
+        else:
+            at += 2 + max(2, struct.unpack_from("!H", view, at + 2)[0])
+    raise WireError("a JPEG without a start of frame")
+
+
+@dataclass(frozen=True, slots=True)
+class Stages:
+    """Seconds that a worker spent on a frame, by stage."""
+
+    decode: float = 0.0
+    detect: float = 0.0
+    classify: float = 0.0
+
+
+def pack_faces(faces: Sequence[Face], labels: Sequence[str], stages: Stages) -> bytes:
+    """Return the payload of DONE: float32 rows of box, score, landmarks, and probabilities ordered as ``labels``."""
+    points = len(faces[0].landmarks) if faces else 0
+    head = _FACES.pack(len(faces), len(labels), points, 0, stages.decode, stages.detect, stages.classify)
+    values = array("f")
+    for face in faces:
+        values.extend(face.box)
+        values.append(face.score)
+        for point in face.landmarks:
+            values.extend(point)
+        if face.scores is None:
+            raise WireError("a face without scores cannot be sent")
+        values.extend(face.scores.values)
+    return head + values.tobytes()
+
+
+def unpack_faces(payload: Buffer, labels: tuple[str, ...]) -> tuple[tuple[Face, ...], Stages]:
+    """Return the faces of a DONE whose worker announced these labels.
+
+    Raises:
+        WireError: another size than announced, or a number that cannot be.
+    """
+    if len(payload) < _FACES.size:
+        raise WireError("a result without a head")
+    count, width, points, _, *seconds = _FACES.unpack_from(payload)
+    if count > MAX_FACES or width != len(labels) or points > MAX_LANDMARKS:
+        raise WireError(f"a result of {count} faces, {width} labels and {points} landmarks")
+    row = 5 + 2 * points + width
+    if len(payload) != _FACES.size + 4 * row * count:
+        raise WireError(f"a result of {len(payload)} bytes for {count} faces")
+    values = array("f", bytes(payload[_FACES.size :]))
+    if not all(map(math.isfinite, values)) or not all(0 <= s < math.inf for s in seconds):
+        raise WireError("a result with a number that is none")
+    faces = []
+    for at in range(0, len(values), row):
+        x1, y1, x2, y2, score, *rest = values[at : at + row].tolist()
+        probabilities = tuple(rest[2 * points :])
+        if not (x1 < x2 and y1 < y2 and -0.01 <= score <= 1.01 and all(-0.01 <= p <= 1.01 for p in probabilities)):
+            raise WireError("a result with an impossible face")
+        landmarks = tuple(zip(rest[0 : 2 * points : 2], rest[1 : 2 * points : 2], strict=True))
+        faces.append(Face(Box(x1, y1, x2, y2), score, landmarks, Scores(labels, probabilities)))
+    return tuple(faces), Stages(*seconds)

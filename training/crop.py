@@ -1,0 +1,92 @@
+"""Measure how FER2013's 48x48 frame lies relative to MTCNN's box, and write it to ``models/crop.json``.
+
+    python -m training.crop data/fer2013.csv
+
+A model that learnt from FER2013 must be shown faces cut as FER2013's are, and what a camera's frame has is a
+detector's box. So MTCNN is run on FER2013's own faces, each continued beyond its border by half its size (the border
+repeated, as the classifier does at an image's edge) and enlarged four times, and the frame's place is noted relative
+to the box of each one that holds a single sure face.
+
+The frame is a square: its side and the way from the box's centre to its own are given in units of
+``sqrt(width * height)`` of the box. Of the units tried (width, height, their mean, the larger, this one) it has the
+least spread. The medians, and in brackets a robust standard deviation (1.4826 times the median absolute deviation),
+over 6,020 faces, of 7,178 looked at:
+
+    x +0.004 (0.059)    y -0.012 (0.048)    side 1.082 (0.141)
+
+Other borders (reflected, black), margins (a quarter, one whole) and enlargements (2, 3) move the medians by less than
+2%. The spread is FER2013's own looseness, and training must jitter its crops by about as much.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+
+from fer_stream.classifiers.onnx import Crop
+from fer_stream.detectors.mtcnn import MTCNN
+from training.manifest import MODELS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from numpy.typing import NDArray
+
+SIDE = 48
+MARGIN = SIDE // 2
+ENLARGEMENT = 4
+SURE = 0.95
+"""Detector's score below which a box is not trusted to be the face."""
+
+
+def faces(path: Path, count: int) -> Iterator[NDArray[np.uint8]]:
+    """Yield ``count`` of the training faces of Kaggle's ``fer2013.csv``, evenly spaced: uint8 ``[48, 48]``."""
+    with path.open(newline="") as file:
+        rows = [row["pixels"] for row in csv.DictReader(file) if row["Usage"] == "Training"]
+    for i in range(0, len(rows), max(len(rows) // count, 1)):
+        yield np.array(rows[i].split(), np.uint8).reshape(SIDE, SIDE)
+
+
+def measure(pictures: Iterable[NDArray[np.uint8]]) -> NDArray[np.float64]:
+    """Return x, y and side of the frame relative to the box (see `Crop`), float64 ``[faces found, 3]``."""
+    detector = MTCNN(min_face=SIDE * ENLARGEMENT // 3)
+    found = []
+    for picture in pictures:
+        wide = cv2.copyMakeBorder(picture, MARGIN, MARGIN, MARGIN, MARGIN, cv2.BORDER_REPLICATE)
+        large = cv2.resize(wide, None, fx=ENLARGEMENT, fy=ENLARGEMENT, interpolation=cv2.INTER_CUBIC)
+        boxes = [face.box for face in detector.detect(cv2.cvtColor(large, cv2.COLOR_GRAY2BGR)) if face.score > SURE]
+        if len(boxes) != 1:
+            continue
+        x1, y1, x2, y2 = (value / ENLARGEMENT - MARGIN for value in boxes[0])
+        size = math.sqrt((x2 - x1) * (y2 - y1))
+        found.append(((SIDE - x1 - x2) / 2 / size, (SIDE - y1 - y2) / 2 / size, SIDE / size))
+    return np.array(found).reshape(-1, 3)
+
+
+def main() -> None:
+    """Measure, print medians and spread, and write them."""
+    parser = argparse.ArgumentParser(description="Measure how FER2013's frame lies relative to MTCNN's box.")
+    parser.add_argument("csv", type=Path, help="Kaggle's fer2013.csv")
+    parser.add_argument("--count", type=int, default=7000, help="faces to look at")
+    parser.add_argument("--output", type=Path, default=MODELS / "crop.json", help="file to write")
+    arguments = parser.parse_args()
+
+    found = measure(faces(arguments.csv, arguments.count))
+    if not len(found):
+        raise SystemExit(f"no face was found in {arguments.csv}: is it Kaggle's fer2013.csv?")
+    middle = np.median(found, axis=0)
+    spread = 1.4826 * np.median(np.abs(found - middle), axis=0)
+    print(f"{len(found)} faces")
+    for name, value, width in zip(("x", "y", "side"), middle, spread, strict=True):
+        print(f"{name:5} {value:+.3f} ({width:.3f})")
+    arguments.output.write_text(Crop(*(round(value, 3) for value in middle.tolist())).to_json() + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,203 @@
+"""Export MTCNN's three nets from facenet-pytorch's own weights to ONNX.
+
+    python -m training.mtcnn            # writes models/mtcnn-{pnet,rnet,onet}.onnx and models/SHA256SUMS
+
+The layers are those of Zhang et al. 2016 (https://arxiv.org/abs/1604.02878) in facenet-pytorch's port. They are
+written down here once more because importing that package needs torchvision, which its weights do not. What a graph
+takes and gives (float32, N is free, P-Net's H and W too):
+
+| file        | input `pixels`    | outputs                                                                       |
+|-------------|-------------------|-------------------------------------------------------------------------------|
+| mtcnn-pnet  | ``[N, 3, H, W]``  | `scores` ``[N, H', W']``, `offsets` ``[N, 4, H', W']``                        |
+| mtcnn-rnet  | ``[N, 3, 24, 24]``| `scores` ``[N]``, `offsets` ``[N, 4]``                                        |
+| mtcnn-onet  | ``[N, 3, 48, 48]``| `scores` ``[N]``, `offsets` ``[N, 4]``, `landmarks` ``[N, 10]`` (5 x, 5 y)    |
+
+Pixels are BGR, as OpenCV gives them, and normalised by ``(p - 127.5) / 128``; the weights were made for RGB, so the
+first layer's input channels are turned round here instead of every frame's there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from torch import Tensor, nn
+
+from training import manifest
+
+TOLERANCE = 2e-6
+"""Largest absolute difference allowed between a graph's outputs and torch's."""
+
+OPSET = 17
+
+
+class PNet(nn.Module):
+    """Proposes: a fully convolutional scan of 12x12 windows at a stride of 2."""
+
+    outputs = ("scores", "offsets")
+    size = 12
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.prelu1 = nn.Conv2d(3, 10, 3), nn.PReLU(10)
+        self.pool1 = nn.MaxPool2d(2, 2, ceil_mode=True)
+        self.conv2, self.prelu2 = nn.Conv2d(10, 16, 3), nn.PReLU(16)
+        self.conv3, self.prelu3 = nn.Conv2d(16, 32, 3), nn.PReLU(32)
+        self.conv4_1, self.conv4_2 = nn.Conv2d(32, 2, 1), nn.Conv2d(32, 4, 1)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Return scores and box offsets of every window."""
+        x = self.pool1(self.prelu1(self.conv1(x)))
+        x = self.prelu2(self.conv2(x))
+        x = self.prelu3(self.conv3(x))
+        return self.conv4_1(x).softmax(dim=1)[:, 1], self.conv4_2(x)
+
+
+class RNet(nn.Module):
+    """Refines: 24x24 crops of the proposals."""
+
+    outputs = ("scores", "offsets")
+    size = 24
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.prelu1 = nn.Conv2d(3, 28, 3), nn.PReLU(28)
+        self.pool1 = nn.MaxPool2d(3, 2, ceil_mode=True)
+        self.conv2, self.prelu2 = nn.Conv2d(28, 48, 3), nn.PReLU(48)
+        self.pool2 = nn.MaxPool2d(3, 2, ceil_mode=True)
+        self.conv3, self.prelu3 = nn.Conv2d(48, 64, 2), nn.PReLU(64)
+        self.dense4, self.prelu4 = nn.Linear(576, 128), nn.PReLU(128)
+        self.dense5_1, self.dense5_2 = nn.Linear(128, 2), nn.Linear(128, 4)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Return scores and box offsets of every crop."""
+        x = self.pool1(self.prelu1(self.conv1(x)))
+        x = self.pool2(self.prelu2(self.conv2(x)))
+        x = self.prelu3(self.conv3(x))
+        x = self.prelu4(self.dense4(_column_major(x)))
+        return self.dense5_1(x).softmax(dim=1)[:, 1], self.dense5_2(x)
+
+
+class ONet(nn.Module):
+    """Outputs: 48x48 crops of what was refined."""
+
+    outputs = ("scores", "offsets", "landmarks")
+    size = 48
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.prelu1 = nn.Conv2d(3, 32, 3), nn.PReLU(32)
+        self.pool1 = nn.MaxPool2d(3, 2, ceil_mode=True)
+        self.conv2, self.prelu2 = nn.Conv2d(32, 64, 3), nn.PReLU(64)
+        self.pool2 = nn.MaxPool2d(3, 2, ceil_mode=True)
+        self.conv3, self.prelu3 = nn.Conv2d(64, 64, 3), nn.PReLU(64)
+        self.pool3 = nn.MaxPool2d(2, 2, ceil_mode=True)
+        self.conv4, self.prelu4 = nn.Conv2d(64, 128, 2), nn.PReLU(128)
+        self.dense5, self.prelu5 = nn.Linear(1152, 256), nn.PReLU(256)
+        self.dense6_1, self.dense6_2, self.dense6_3 = nn.Linear(256, 2), nn.Linear(256, 4), nn.Linear(256, 10)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Return scores, box offsets and landmarks of every crop."""
+        x = self.pool1(self.prelu1(self.conv1(x)))
+        x = self.pool2(self.prelu2(self.conv2(x)))
+        x = self.pool3(self.prelu3(self.conv3(x)))
+        x = self.prelu4(self.conv4(x))
+        x = self.prelu5(self.dense5(_column_major(x)))
+        return self.dense6_1(x).softmax(dim=1)[:, 1], self.dense6_2(x), self.dense6_3(x)
+
+
+def _column_major(x: Tensor) -> Tensor:
+    # The weights were first made in Caffe under MATLAB, which counts columns before rows.
+    return x.permute(0, 3, 2, 1).flatten(1)
+
+
+NETS = {"pnet": PNet, "rnet": RNet, "onet": ONet}
+
+
+def load(name: str) -> PNet | RNet | ONet:
+    """Return one of `NETS` with facenet-pytorch's weights, taking BGR instead of RGB.
+
+    Raises:
+        SystemExit: facenet-pytorch is not installed.
+    """
+    package = importlib.util.find_spec("facenet_pytorch")
+    if package is None or not package.submodule_search_locations:
+        raise SystemExit("facenet-pytorch is not installed: pip install 'fer-stream[train]'")
+    weights = Path(package.submodule_search_locations[0]) / "data" / f"{name}.pt"
+    net = NETS[name]()
+    net.load_state_dict(torch.load(weights, weights_only=True))
+    with torch.no_grad():
+        net.conv1.weight.copy_(net.conv1.weight.flip(1))
+    return net.eval()
+
+
+def export(name: str, folder: Path) -> float:
+    """Write ``folder/mtcnn-<name>.onnx``; return the largest absolute difference of its outputs to torch's.
+
+    Raises:
+        AssertionError: the difference exceeds `TOLERANCE`.
+    """
+    net, path = load(name), folder / f"mtcnn-{name}.onnx"
+    free = {0: "N", 2: "H", 3: "W"} if name == "pnet" else {0: "N"}
+    axes = {"pixels": free} | {
+        output: {0: "N"} if name != "pnet" else {0: "N", **dict.fromkeys((1, 2) if output == "scores" else (2, 3))}
+        for output in net.outputs
+    }
+    torch.onnx.export(
+        net,
+        (torch.zeros(2, 3, net.size, net.size),),
+        str(path),
+        input_names=["pixels"],
+        output_names=list(net.outputs),
+        dynamic_axes={key: {axis: label or f"{key}_{axis}" for axis, label in value.items()} for key, value in axes.items()},
+        opset_version=OPSET,
+        dynamo=False,
+    )
+    model = onnx.load(path)
+    version = importlib.metadata.version("facenet-pytorch")
+    onnx.helper.set_model_props(
+        model,
+        {
+            "version": f"mtcnn-{name} of facenet-pytorch {version}",
+            "license": "MIT",
+            "source": "https://github.com/timesler/facenet-pytorch",
+        },
+    )
+    onnx.checker.check_model(model, full_check=True)
+    onnx.save(model, path)
+
+    difference = max(_difference(net, path, seed) for seed in range(8))
+    assert difference <= TOLERANCE, f"{path} differs from torch by {difference:.1e}, more than {TOLERANCE:.0e}"  # noqa: S101
+    return difference
+
+
+def _difference(net: PNet | RNet | ONet, path: Path, seed: int) -> float:
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    size = net.size if not isinstance(net, PNet) else 60 + 7 * seed
+    random = np.random.default_rng(seed)
+    pixels = ((random.integers(0, 256, (8, 3, size, size + 5 * isinstance(net, PNet))) - 127.5) / 128).astype(np.float32)
+    with torch.no_grad():
+        expected = net(torch.from_numpy(pixels))
+    got = session.run(list(net.outputs), {"pixels": pixels})
+    return max(float(np.abs(a - b.numpy()).max()) for a, b in zip(got, expected, strict=True))
+
+
+def main() -> None:
+    """Export all three and bring the manifest up to date."""
+    parser = argparse.ArgumentParser(description="Export MTCNN's nets from facenet-pytorch's weights to ONNX.")
+    parser.add_argument("--models", type=Path, default=manifest.MODELS, help="folder to write to")
+    folder = parser.parse_args().models
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in NETS:
+        print(f"mtcnn-{name}.onnx: largest difference to torch {export(name, folder):.1e}")
+    manifest.write(folder)
+
+
+if __name__ == "__main__":
+    main()
