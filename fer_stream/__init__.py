@@ -1,0 +1,77 @@
+"""Any camera in, trustworthy apparent-emotion events out.
+
+The data's way through the house, in order::
+
+    sources -> capture -> [frame] -> aggregator -> [frame] -> worker: detectors -> classifiers
+                                         | <- [faces + scores] <-'
+                                         '-> track -> smooth -> journal -> publish -> client, sinks, metrics
+
+As a library: `subscribe` to a running service's events, sync or async, or read them from its journal.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from fer_stream.errors import (
+    ConfigError,
+    FerStreamError,
+    JournalError,
+    ModelError,
+    PluginError,
+    SourceError,
+    TransportError,
+    WireError,
+)
+from fer_stream.types import Box, Estimate, Event, EventType, Face, Frame, Picture, Scores, Track
+
+if TYPE_CHECKING:
+    from fer_stream.client import Subscription, read_journal, status, subscribe
+    from fer_stream.config import Settings
+    from fer_stream.recognizer import Recognizer
+
+__version__ = "0.1.0"
+
+_LATER = {
+    "Recognizer": "fer_stream.recognizer",
+    "Settings": "fer_stream.config",
+    "Subscription": "fer_stream.client",
+    "read_journal": "fer_stream.client",
+    "status": "fer_stream.client",
+    "subscribe": "fer_stream.client",
+}
+"""What is imported on first use, so that `import fer_stream` stays quick."""
+
+__all__ = [
+    "Box",
+    "ConfigError",
+    "Estimate",
+    "Event",
+    "EventType",
+    "Face",
+    "FerStreamError",
+    "Frame",
+    "JournalError",
+    "ModelError",
+    "Picture",
+    "PluginError",
+    "Recognizer",
+    "Scores",
+    "Settings",
+    "SourceError",
+    "Subscription",
+    "Track",
+    "TransportError",
+    "WireError",
+    "read_journal",
+    "status",
+    "subscribe",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module  # noqa: PLC0415
+
+    return getattr(import_module(_LATER[name]), name)

@@ -12,6 +12,7 @@ import tempfile
 import warnings
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -28,13 +29,13 @@ if TYPE_CHECKING:
 
 
 def host_port(text: str) -> tuple[str, int]:
-    """Return the host and port of ``HOST:PORT`` or ``[IPV6]:PORT``; an empty host is all of this machine's.
+    """Return the host and port of ``HOST:PORT`` or ``[IPV6]:PORT``.
 
     Raises:
         ValueError: it is neither.
     """
-    host, colon, port = text.rpartition(":")
-    if not colon or not port.isascii() or not port.isdigit() or int(port) > 65_535:
+    host, _, port = text.rpartition(":")
+    if not host or not port.isascii() or not port.isdigit() or int(port) > 65_535:
         raise ValueError("must be HOST:PORT, such as 127.0.0.1:9100")
     return host.removeprefix("[").removesuffix("]"), int(port)
 
@@ -318,7 +319,7 @@ def explain(
     for key in sorted(flags, key=lambda key: "*" in key):  # so that "*" finds the cameras of the other flags
         layers.add_at(tuple(key.split(".")), flags[key], (names or {}).get(key, f"flag {key}"))
 
-    root = Settings.model_json_schema()
+    root = _schema()
     for key in sorted(layers.values.keys() - Settings.model_fields.keys()):
         problems.append(f"{layers.origin((key,))}: {settings_text.unknown(root, (key,))}")
         del layers.values[key]
@@ -336,7 +337,7 @@ def explain(
 def template() -> str:
     """Return a commented TOML file of every setting, which loads as the defaults."""
     defaults = Settings.model_construct().model_dump(mode="json")
-    return settings_text.template(Settings.model_json_schema(), defaults)
+    return settings_text.template(_schema(), defaults)
 
 
 def save(settings: Settings, path: Path) -> None:
@@ -347,11 +348,16 @@ def save(settings: Settings, path: Path) -> None:
     Path(draft).replace(path)
 
 
+@cache
+def _schema() -> dict[str, Any]:
+    return Settings.model_json_schema()
+
+
 def _flat(settings: Settings) -> Iterator[tuple[settings_text.KeyPath, Any]]:
     return settings_text.flatten(settings.model_dump(mode="json"))
 
 
-_USER = re.compile(r"(?P<before>[A-Za-z][A-Za-z0-9+.-]*://[^/?#\s:@]*):\S*@")  # a password may hold anything, "/" too
+_USER = re.compile(r"(?P<before>[A-Za-z][A-Za-z0-9+.-]*://[^/?#\s:]*):\S*@")  # a password may hold anything, "/" too
 _SECRET = re.compile(r"(?i)(?P<before>[?&;](?:\w*(?:pass|pwd|token|secret|key|auth|sig)\w*)=)[^&;#\s]*")
 
 

@@ -71,27 +71,34 @@ class Model:
             raise ModelError(f"{self.path} cannot be run by onnxruntime: {_sentence(error)}") from error
 
 
-def load(path: str | Path) -> Model:
-    """Open a model file: one of the shipped ones by its bare name, any other by its path.
-
-    A shipped file is checked against the manifest. The session runs on the calling thread alone, because a second
-    thread changes the last digits of a result and loses to a second process; nothing in it spins while it waits.
+def shipped(name: str) -> Model:
+    """Open one of the model files that come with fer_stream, by its file name.
 
     Raises:
-        ModelError: the file is missing, is not the one that was shipped, or is not a model.
+        ModelError: it is missing or damaged: the message names it.
     """
-    shipped = isinstance(path, str)
-    path = folder() / path if shipped else Path(path)
+    model = load(folder() / name)
+    if digests().get(name) != model.digest:
+        raise ModelError(
+            f"{model.path} is not the file that was shipped ({MANIFEST} beside it): install fer-stream again"
+        )
+    return model
+
+
+def load(path: Path) -> Model:
+    """Open a model file.
+
+    Its session runs on the calling thread alone, because a second thread changes the last digits of a result and loses
+    to a second process; nothing in it spins while it waits.
+
+    Raises:
+        ModelError: the file cannot be read, or is not a model.
+    """
     try:
         content = path.read_bytes()
     except OSError as error:
         raise ModelError(f"the model file {path} cannot be read: {error.strerror}") from error
-    digest = hashlib.sha256(content).hexdigest()
-    if shipped and digests().get(path.name) != digest:
-        raise ModelError(
-            f"{path} is not the file that was shipped (see {MANIFEST} beside it): install fer-stream again"
-        )
-    return Model(path, digest, _open(path, content))
+    return Model(path, hashlib.sha256(content).hexdigest(), _open(path, content))
 
 
 def _open(path: Path, content: bytes) -> Any:

@@ -9,16 +9,18 @@ from __future__ import annotations
 import json
 import logging
 import os
+import select
 import signal
 import sys
 import threading
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Self
 
 from fer_stream.errors import ConfigError, FerStreamError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from types import FrameType, TracebackType
 
 PARENT = "FER_STREAM_PARENT"
@@ -96,10 +98,21 @@ def setup_logging(level: str, role: str) -> None:
         level: debug, info, warning or error.
         role: who speaks, such as ``worker 2``.
     """
+    root = logging.getLogger()
+    for old in [handler for handler in root.handlers if isinstance(handler.formatter, _Text | _JsonLines)]:
+        root.removeHandler(old)
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Text(role) if sys.stderr.isatty() else _JsonLines(role))
-    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    root.addHandler(handler)
+    root.setLevel(level.upper())
     logging.captureWarnings(capture=True)
+
+
+def _poll(fd: int, events: int, timeout: float | None) -> int:
+    """Return what of ``events``, or of errors, a file descriptor has to tell within ``timeout`` seconds."""
+    poll = select.poll()
+    poll.register(fd, events)
+    return next((flags for _, flags in poll.poll(None if timeout is None else timeout * 1000)), 0)
 
 
 class Stop:
@@ -110,23 +123,26 @@ class Stop:
     """
 
     def __init__(self) -> None:
-        self._event = threading.Event()
+        # A pipe and a plain flag: the lock in threading.Event can deadlock when a signal's handler takes it again.
+        self._set = False
         self._reader, self._writer = os.pipe()
         self._before: dict[int, Any] = {}
 
     def is_set(self) -> bool:
         """Return whether to end."""
-        return self._event.is_set()
+        return self._set
 
     def set(self) -> None:
         """Ask to end; a second call does nothing."""
-        if not self._event.is_set():
-            self._event.set()
+        if not self._set and self._writer >= 0:
+            self._set = True
             os.write(self._writer, b"\0")
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait up to ``timeout`` seconds, and return whether to end."""
-        return self._event.wait(timeout)
+        """Wait up to ``timeout`` seconds (for ever without), and return whether to end."""
+        if self._reader >= 0:
+            _poll(self._reader, select.POLLIN, timeout)
+        return self._set
 
     def fileno(self) -> int:
         """Return a file descriptor that becomes readable when it is time to end."""
@@ -182,25 +198,38 @@ def parent_gone() -> bool:
     return os.getppid() != int(parent)
 
 
+@contextmanager
+def _sigterm_as_ctrl_c() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def main_guard(function: Callable[[], int | None]) -> int:
     """Run a command and return its exit code; whatever goes wrong leaves as it should.
 
-    One of our errors becomes one sentence on stderr and its own exit code; Ctrl-C and a reader of stdout who has gone
-    (``| head``) are a normal end; anything else is a fault of ours and is logged with its traceback.
+    One of our errors becomes one sentence on stderr and its own exit code; Ctrl-C, SIGTERM and a reader of stdout who
+    has gone (``| head``) are a normal end; anything else is a fault of ours and is logged with its traceback.
     """
     try:
-        code = function() or 0
-        sys.stdout.flush()
+        with _sigterm_as_ctrl_c():  # until `install_stop` takes over
+            code = function() or 0
+            sys.stdout.flush()
     except FerStreamError as error:
         sys.stderr.write(f"fer-stream: error: {_redact(str(error))}\n")
         return error.exit_code
     except KeyboardInterrupt:
         return 0
-    except BrokenPipeError:
-        # Python flushes stdout once more at exit, and would complain.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except Exception:
+    except Exception as error:
+        if isinstance(error, BrokenPipeError) and _poll(sys.stdout.fileno(), 0, 0) & select.POLLERR:
+            # Python flushes stdout once more at exit, and would complain.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
         logging.getLogger(__name__).critical("unexpected error, please report it", exc_info=True)
         return 1
     return code

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 _PREFIX = "FER_STREAM_"
 
-_INTERNAL = {"FER_STREAM_PARENT"}
-"""Set by a supervisor for its children; see `fer_stream.process`."""
+_INTERNAL = {"FER_STREAM_PARENT", "FER_STREAM_PROCESS"}
+"""Set by a supervisor for its children; see `fer_stream.process` and `fer_stream.metrics`."""
 
 _KUBERNETES = re.compile(r"FER_STREAM_(\w+_)?(SERVICE_(HOST|PORT\w*)|PORT(_\d\w*)?)")
 """What Kubernetes puts into every container's environment for a service whose name begins with ``fer-stream``."""
@@ -72,6 +72,7 @@ class Layers:
                 self._lay(tree[key], value, origin, path)
             else:
                 tree[key] = value
+            if not isinstance(value, Mapping) or not value:
                 self._origins[path] = origin(path)
 
 

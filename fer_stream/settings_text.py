@@ -35,7 +35,7 @@ _CAMERA_HEAD = """
 
 def dotted(path: KeyPath) -> str:
     """Return a path as a TOML key: ``cameras."front.door".rate``."""
-    return ".".join(key if _BARE_KEY.fullmatch(key) else json.dumps(key, ensure_ascii=False) for key in path)
+    return ".".join(key if _BARE_KEY.fullmatch(key) else toml(key) for key in path)
 
 
 def toml(value: Any) -> str:
@@ -44,7 +44,8 @@ def toml(value: Any) -> str:
         return "{" + ", ".join(f"{dotted((key,))} = {toml(part)}" for key, part in value.items()) + "}"
     if isinstance(value, list | tuple):
         return "[" + ", ".join(toml(part) for part in value) + "]"
-    return json.dumps(value, ensure_ascii=False, default=str)
+    # JSON's scalars are TOML's too, but for one character.
+    return json.dumps(value, ensure_ascii=False, default=str).replace("\x7f", "\\u007f")
 
 
 def flatten(tree: dict[str, Any], path: KeyPath = ()) -> Iterator[tuple[KeyPath, Any]]:
@@ -138,9 +139,8 @@ def sentence(root: Schema, tree: dict[str, Any], error: ErrorDetails) -> tuple[K
     """
     loc = error["loc"]
     if loc[-1] == "[key]":
-        name = repr(loc[-2])
         rule = "letters, digits, '_', '.' and '-', at most 63, the first a letter or digit"
-        return (str(loc[0]),), f"{name} cannot be a name in {loc[0]}; a name has {rule}"
+        return (str(loc[0]), str(loc[-2])), f"{loc[-2]!r} cannot be a name in {loc[0]}; a name has {rule}"
     path = tuple(str(key) for key in loc[: next((n for n, key in enumerate(loc) if isinstance(key, int)), len(loc))])
     if error["type"] == "extra_forbidden":
         return path, unknown(root, path)

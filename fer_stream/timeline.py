@@ -5,6 +5,7 @@ The same observations give the same events, byte for byte: nothing here knows a 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from fer_stream.smooth import Change, LabelSet, Smoother
@@ -78,10 +79,13 @@ class Timeline:
         self.tracks = tracking.seen
         return events
 
-    def tick(self, time: Nanoseconds) -> list[Event]:
-        """Let a silent camera's time go on: faces that were not seen for too long leave."""
-        self.time = max(time, self.time)
-        return self._leave(self._tracker.advance(self.time))
+    def tick(self, time: Nanoseconds, offline_after: float) -> list[Event]:
+        """Let a silent camera's time go on: faces leave, and after ``offline_after`` seconds it is offline."""
+        if not self.online:
+            return []
+        if time - self.time > offline_after * 1e9:
+            return self.offline("no frames")
+        return self._leave(self._tracker.advance(max(time, self.time)))
 
     def offline(self, reason: str) -> list[Event]:
         """End: every open interval closes at the last time its face was seen."""
@@ -147,3 +151,19 @@ class Timeline:
 
 def _milliseconds(start: Nanoseconds, end: Nanoseconds) -> Milliseconds:
     return Milliseconds((end - start) // 1_000_000)
+
+
+def closing(event: Event) -> Event:
+    """Return the event that closes what ``event``, the last one journaled of it, left open when an aggregator died.
+
+    It ends when it was last known to last: at the time of that event.
+    """
+    family = event.type.partition(".")[0]
+    kind = {"camera": EventType.CAMERA_OFFLINE, "face": EventType.FACE_LEFT}.get(family) or EventType(f"{family}.ended")
+    data = event.data
+    if isinstance(data, FaceData | ExpressionData):
+        end = max(event.time, data.start_time)
+        data = replace(data, end_time=end, duration_ms=_milliseconds(data.start_time, end))
+    elif isinstance(data, CameraData):
+        data = replace(data, reason="aggregator restarted")
+    return replace(event, type=kind, data=data, sequence=0, cursor=0)

@@ -1,6 +1,6 @@
 """Write ``models/SHA256SUMS``, against which fer_stream checks its own model files when it opens them.
 
-    python -m training.manifest         # once more by hand: (cd models && sha256sum --check SHA256SUMS)
+python -m training.manifest         # once more by hand: (cd models && sha256sum --check SHA256SUMS)
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Any ONNX file as a classifier, if it keeps this contract:
+"""Any ONNX file as a classifier, if it keeps this contract.
 
 | part               | must be                                                                                       |
 |--------------------|-----------------------------------------------------------------------------------------------|
@@ -66,9 +66,12 @@ class Crop:
         Raises:
             ValueError: it is not an object of three finite numbers, or the side is not positive.
         """
-        value, names = json.loads(text), [field.name for field in fields(cls)]
-        if not isinstance(value, dict) or sorted(value) != sorted(names):
-            raise ValueError("not an object of x, y and side")
+        try:
+            value = json.loads(text)
+        except ValueError:
+            value = None
+        if not isinstance(value, dict) or set(value) != {field.name for field in fields(cls)}:
+            raise ValueError("it must be an object of x, y and side")
         if not all(type(number) in (int, float) and math.isfinite(number) for number in value.values()):
             raise ValueError("x, y and side must be finite numbers")
         if value["side"] <= 0:
@@ -79,17 +82,17 @@ class Crop:
         """Return what `from_json` takes."""
         return json.dumps(asdict(self))
 
-    def frame(self, box: Box) -> Frame:
-        """Return where the model's frame lies in the image, for a detector's box."""
+    def square(self, box: Box) -> Square:
+        """Return where the model's frame lies in the image, given a detector's box."""
         size = math.sqrt(max(box.x2 - box.x1, 1.0) * max(box.y2 - box.y1, 1.0))
         side = self.side * size
         x = (box.x1 + box.x2) / 2 + self.x * size - side / 2
         y = (box.y1 + box.y2) / 2 + self.y * size - side / 2
-        return Frame(x, y, side)
+        return Square(x, y, side)
 
 
-class Frame(NamedTuple):
-    """A square in pixels of the image: left, top, side."""
+class Square(NamedTuple):
+    """A part of an image, in its pixels: left and top edge, and the side."""
 
     x: float
     y: float
@@ -106,7 +109,7 @@ class OnnxClassifier:
     """
 
     def __init__(self, path: Path | None = None) -> None:
-        self._model = models.load(path or DEFAULT)
+        self._model = models.load(path) if path else models.shipped(DEFAULT)
         self.digest = self._model.digest
         self._height, self._width, columns = _shapes(self._model)
         self.labels, self.crop, self.version = _metadata(self._model, columns)
@@ -122,7 +125,7 @@ class OnnxClassifier:
 
     def sample(self, image: NDArray[np.uint8], box: Box) -> NDArray[np.float32]:
         """Return what the model sees of the face in ``box``: grey 0..255, float32 ``[H, W]``."""
-        return sample(image, self.crop.frame(box), self._height, self._width)
+        return sample(image, self.crop.square(box), self._height, self._width)
 
     def _run(self, faces: NDArray[np.float32]) -> NDArray[np.float32]:
         return self._model.run(("probabilities",), {"faces": faces})[0]
@@ -138,18 +141,18 @@ class OnnxClassifier:
             raise _breach(self._model, "the rows of its output `probabilities` must be probabilities that sum to 1")
 
 
-def sample(image: NDArray[np.uint8], frame: Frame, height: int, width: int) -> NDArray[np.float32]:
+def sample(image: NDArray[np.uint8], square: Square, height: int, width: int) -> NDArray[np.float32]:
     """Return a square of an image in grey at another size: float32 ``[height, width]``, 0..255.
 
     Every value is the mean of the image, each pixel taken as a little square of one colour, over a window of as much
     as the value stands for, and of a pixel at least. So a large face is shrunk without aliasing, a small one grows as
     by bilinear interpolation, and both to a fraction of a pixel. Beyond the image its border goes on.
     """
-    (top, bottom), (left, right) = _windows(frame.y, frame.side, height), _windows(frame.x, frame.side, width)
+    (top, bottom), (left, right) = _windows(square.y, square.side, height), _windows(square.x, square.side, width)
     y1, y2 = _span(top[0], bottom[-1], image.shape[0])
     x1, x2 = _span(left[0], right[-1], image.shape[1])
     grey = cv2.cvtColor(image[y1:y2, x1:x2], cv2.COLOR_BGR2GRAY)
-    sums = cv2.integral(grey, sdepth=cv2.CV_64F)
+    sums = np.asarray(cv2.integral(grey, sdepth=cv2.CV_64F), np.float64)
     rows = _at(sums, bottom - y1) - _at(sums, top - y1)
     windows = _at(rows.T, right - x1) - _at(rows.T, left - x1)
     area = np.outer(bottom - top, right - left)
@@ -159,7 +162,7 @@ def sample(image: NDArray[np.uint8], frame: Frame, height: int, width: int) -> N
 def _windows(start: float, side: float, count: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return where the windows of ``count`` values over a side begin and end, in pixels."""
     step = side / count
-    centre = start + (np.arange(count) + 0.5) * step
+    centre = start + (np.arange(count, dtype=np.float64) + 0.5) * step
     half = max(step, 1.0) / 2
     return centre - half, centre + half
 

@@ -10,7 +10,7 @@ of the pyramid and every crop.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import cv2
 import numpy as np
@@ -52,7 +52,7 @@ class MTCNN:
         self, min_face: int = 40, thresholds: tuple[float, float, float] = (0.6, 0.7, 0.7), factor: float = 0.709
     ) -> None:
         self.min_face, self.thresholds, self.factor = min_face, thresholds, factor
-        self._pnet, self._rnet, self._onet = (models.load(f"mtcnn-{net}.onnx") for net in ("pnet", "rnet", "onet"))
+        self._pnet, self._rnet, self._onet = (models.shipped(f"mtcnn-{net}.onnx") for net in ("pnet", "rnet", "onet"))
 
     def detect(self, image: NDArray[np.uint8]) -> list[Face]:
         """Return the faces in ``image`` (uint8 ``[H, W, 3]``, BGR), surest first, equals from top left on.
@@ -127,7 +127,7 @@ class _Windows:
     def __init__(self, image: NDArray[np.uint8]) -> None:
         self.height, self.width = image.shape[:2]
         # Sums of a large image wrap round in 32 bits, and so do their differences: those come out right all the same.
-        self._sums = cv2.integral(np.ascontiguousarray(image))
+        self._sums = np.asarray(cv2.integral(np.ascontiguousarray(image)), np.int32)
         self._rows = self._sums.reshape(self.height + 1, -1)
 
     def level(self, scale: float) -> Floats:
@@ -196,9 +196,9 @@ def _squared(boxes: Floats) -> Floats:
 
 def _suppress(boxes: Floats, scores: Floats, threshold: float) -> Ints:
     """Return which boxes overlap (IoU) no better one by more than ``threshold``, best first."""
-    rectangles = boxes.astype(np.float64)
-    rectangles[:, 2:] -= rectangles[:, :2]
-    return np.asarray(cv2.dnn.NMSBoxes(rectangles, scores, 0.0, threshold), np.intp)
+    rectangles = np.hstack((boxes[:, :2], boxes[:, 2:] - boxes[:, :2])).astype(np.float64)
+    keep = cv2.dnn.NMSBoxes(cast("Any", rectangles), cast("Any", scores), 0.0, threshold)  # typed for lists alone
+    return np.asarray(keep, np.intp)
 
 
 def _suppress_contained(boxes: Floats, scores: Floats, threshold: float) -> Ints:

@@ -7,7 +7,7 @@ import sys
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from fer_stream.errors import ConfigError
+from fer_stream.errors import ConfigError, FerStreamError
 from fer_stream.types import CameraData, Event, EventType, ExpressionData, FaceData, GapData
 
 if TYPE_CHECKING:
@@ -57,18 +57,24 @@ class Stdout:
         self.closed = False
 
     def write(self, event: Event, text: str) -> None:
-        """Print one event."""
+        """Print one event.
+
+        Raises:
+            FerStreamError: the disk that standard output was sent to is full, or gone.
+        """
         if self.closed:
             return
         try:
             sys.stdout.write(self._line(event, text) + "\n")
             sys.stdout.flush()
-        except BrokenPipeError:
+        except OSError as error:
             self.closed = True
             # What is left in the buffer goes nowhere, or Python would complain of it when it exits.
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, sys.stdout.fileno())
             os.close(nowhere)
+            if not isinstance(error, BrokenPipeError):
+                raise FerStreamError(f"events cannot be written to standard output: {error.strerror}") from error
 
     def close(self) -> None:
         """Write no more; standard output itself stays open."""

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import os
 
+from fer_stream.wire import MAX_PIXELS
+
 for _name, _value in {
     "OPENCV_FFMPEG_LOGLEVEL": "-8",  # FFmpeg's AV_LOG_QUIET: its messages hold addresses, and so passwords
     "OPENCV_FFMPEG_CAPTURE_OPTIONS": "rtsp_transport;tcp",  # over UDP lost packets become grey smears
-    "OPENCV_IO_MAX_IMAGE_PIXELS": "100000000",  # a 5 KB file can claim to be 6 GB
+    "OPENCV_IO_MAX_IMAGE_PIXELS": str(MAX_PIXELS),  # a 5 KB file can claim to be 6 GB
 }.items():
     os.environ.setdefault(_name, _value)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from importlib.resources import files
 from itertools import pairwise
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import numpy as np
 
@@ -139,10 +139,10 @@ def _pose(visit: tuple[Pose, ...], time: float) -> Pose:
 def _print(name: str) -> NDArray[np.uint8]:
     """Return a portrait with a white border and a shadow: uint8 ``[H, W, 4]``, colours times coverage, coverage."""
     data = np.frombuffer((files("fer_stream") / "assets" / name).read_bytes(), np.uint8)
-    photo = cv2.imdecode(data, cv2.IMREAD_COLOR)
-    border, margin = 8, 24
-    photo = cv2.copyMakeBorder(photo, *[border] * 4, cv2.BORDER_CONSTANT, value=(235, 240, 240))  # type: ignore[arg-type]
-    photo = cv2.copyMakeBorder(photo, *[margin] * 4, cv2.BORDER_CONSTANT)
+    photo = cast("NDArray[np.uint8]", cv2.imdecode(data, cv2.IMREAD_COLOR))
+    margin = 24
+    photo = np.pad(photo, ((8, 8), (8, 8), (0, 0)), constant_values=238)
+    photo = np.pad(photo, ((margin, margin), (margin, margin), (0, 0)))
     paper = np.zeros(photo.shape[:2], np.uint8)
     paper[margin:-margin, margin:-margin] = 255
     shadow = cv2.GaussianBlur(np.roll(paper, 6, axis=0), (0, 0), 7)
@@ -170,6 +170,6 @@ def _draw(scene: NDArray[np.uint8], portrait: NDArray[np.uint8], pose: Pose) -> 
 
 def _wall(random: np.random.Generator) -> NDArray[np.uint8]:
     """Return a plain wall, brighter at the top, with stains too soft to be taken for anything."""
-    shade = np.linspace(150, 105, HEIGHT, dtype=np.float32)[:, None, None]
-    stains = cv2.resize(random.standard_normal((6, 8), np.float32), (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC)
-    return ((shade + 5 * stains[:, :, None]) * np.float32([0.96, 1.0, 1.02])).astype(np.uint8)
+    shade = np.linspace(150, 105, HEIGHT)[:, None]
+    stains = cv2.resize(random.standard_normal((6, 8)), (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC)
+    return np.multiply.outer(shade + 5 * stains, [0.96, 1.0, 1.02]).astype(np.uint8)

@@ -1,0 +1,7 @@
+"""``python -m fer_stream`` is ``fer-stream``."""
+
+import sys
+
+from fer_stream.cli import main
+
+sys.exit(main())

@@ -1,0 +1,531 @@
+"""The aggregator: it decides who gets which frame, makes events of the answers, journals and publishes them.
+
+One thread owns all sockets and the journal. Each turn of its loop takes what has arrived, tells the `Dispatcher`,
+carries out its commands, and then writes the events of that turn in one transaction before any of them is published.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from fer_stream import metrics, plugins, wire
+from fer_stream.dispatch import Ask, Assign, Dispatcher, Fence, Item, Release
+from fer_stream.errors import WireError
+from fer_stream.journal import Journal
+from fer_stream.process import install_stop, parent_gone
+from fer_stream.smooth import LabelSet
+from fer_stream.timeline import Timeline, closing
+from fer_stream.types import Event, Face, Nanoseconds, Scores
+from fer_stream.wire import Kind, Message
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from fer_stream.config import Policy, Settings
+    from fer_stream.dispatch import Command
+    from fer_stream.plugins import Hub
+    from fer_stream.process import Stop
+
+BEAT = 0.5
+"""Seconds between rounds: silence and deadlines are looked at, totals exported, the cursor published."""
+
+DRAIN = 4.0
+"""Seconds that frames in workers' hands have to come back after the aggregator was told to stop."""
+
+REPLAY_BATCH = 500
+"""Events in one answer to REPLAY, so that a long replay does not hold up the frames."""
+
+_log = logging.getLogger(__name__)
+
+
+class _Rate:
+    """Events a second, over about the last five."""
+
+    def __init__(self) -> None:
+        self._times: list[float] = []
+
+    def add(self, now: float) -> None:
+        self._times.append(now)
+        if len(self._times) > 2000 or self._times[0] < now - 10:
+            self._times = [t for t in self._times[-2000:] if t >= now - 5]
+
+    def now(self) -> float:
+        now = time.monotonic()
+        recent = [t for t in self._times if t >= now - 5]
+        return round((len(recent) - 1) / (now - recent[0]), 2) if len(recent) > 1 else 0.0
+
+
+@dataclass(slots=True)
+class _Camera:
+    """What is known of a camera beside its frames."""
+
+    name: str
+    peer: bytes
+    incarnation: str
+    pid: int
+    policy: Policy
+    live: bool
+    frames: int | None
+    heard: float
+    epoch: int = 0
+    export: metrics.LedgerExport = field(init=False)
+    timeline: Timeline | None = None
+    ending: list[Timeline] = field(default_factory=list)  # of earlier captures, with frames still to come
+    leaving: str = ""  # the reason, once the capture said BYE
+    silent: bool = False
+    age: float = 0.0
+    rate: _Rate = field(default_factory=_Rate)
+
+    def __post_init__(self) -> None:
+        self.export = metrics.LedgerExport(self.name)
+
+
+@dataclass(frozen=True, slots=True)
+class _Arrival:
+    """A frame's own part of an `Item`: its bytes, and the epoch that it belongs to."""
+
+    parts: list[Any]
+    header: Message
+    epoch: int
+    timeline: Timeline | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Worker:
+    name: str
+    pid: int
+    model: str
+    detector: str
+
+
+class Aggregator:
+    """See the module's text. `turn` does everything; `status` tells how things stand."""
+
+    def __init__(self, settings: Settings, hub: Hub, journal: Journal) -> None:
+        self._settings = settings
+        self._hub = hub
+        self._journal = journal
+        self._dispatcher = Dispatcher(settings.dispatch, settings.depth)
+        self._cameras: dict[str, _Camera] = {}
+        self._peers: dict[bytes, str] = {}
+        self._workers: dict[str, _Worker] = {}
+        self._labels: LabelSet | None = None
+        self._model_labels: tuple[str, ...] = ()
+        self._listened: Counter[str] = Counter()
+        self._counted: Counter[str] = Counter()
+        self._pending: list[Event] = []
+        self._beat = 0.0
+        self._started = time.time()
+        self._purge_at = 0.0
+        self._stopping = False
+        self._record(closing(event) for event in journal.unclosed())
+        self._flush()
+
+    @property
+    def ready(self) -> str:
+        """What is missing until frames can be worked on, or an empty text."""
+        return "" if self._workers else "a worker"
+
+    def turn(self, timeout: float) -> None:
+        """Take what has arrived, waiting for up to ``timeout`` seconds, and do all that follows from it.
+
+        Raises:
+            ConfigError: the settings do not fit the first worker's model.
+            JournalError: events cannot be written.
+        """
+        for link, peer, parts in self._hub.receive(timeout):
+            try:
+                if link in plugins.BROADCASTS:
+                    self._on_listener(link, bytes(parts[0]))
+                else:
+                    getattr(self, f"_on_{link}")(peer, parts)
+            except WireError as error:
+                metrics.rejected_messages.labels(link).inc()
+                _log.warning("a message on %s is rejected: %s", link, error)
+        now = time.monotonic()
+        if now >= self._beat:
+            self._beat = now + BEAT
+            self._round(now)
+        self._flush()
+
+    # Captures
+
+    def _on_frames(self, peer: bytes, parts: list[Any]) -> None:
+        now = time.monotonic()
+        try:
+            message = wire.unpack(parts, verify=False)
+        except WireError:
+            # The frame was sent and is not here: its capture's next totals will tell, and it counts as lost.
+            if peer not in self._peers:
+                self._hub.send("frames", peer, wire.json_message(Kind.WHO))
+            raise
+        name = self._peers.get(peer)
+        if message.kind is Kind.HELLO:
+            self._hello(peer, message, now)
+        elif name is None:
+            self._hub.send("frames", peer, wire.json_message(Kind.WHO))
+        else:
+            camera = self._cameras[name]
+            camera.heard, camera.silent = now, False
+            self._on_camera(camera, message, parts, now)
+
+    def _on_camera(self, camera: _Camera, message: Message, parts: list[Any], now: float) -> None:
+        if message.kind is Kind.FRAME:
+            camera.age = message.age / 1e6
+            arrival = _Arrival(parts, message, camera.epoch, camera.timeline)
+            taken = now - message.age / 1e6
+            self._do(self._dispatcher.frame(camera.name, message.seq, arrival, taken, message.totals, now))
+        elif message.kind is Kind.OFFER:
+            full = message.body().get("full") is True
+            self._do(self._dispatcher.offer(camera.name, message.totals, full and not self._stopping, now))
+            if camera.live and message.time and camera.timeline and not self._dispatcher.unresolved(camera.name):
+                self._record(camera.timeline.tick(Nanoseconds(message.time), self._settings.dispatch.offline_after))
+        elif message.kind is Kind.BYE:
+            self._do(self._dispatcher.offer(camera.name, message.totals, full=False, now=now))
+            camera.leaving = str(message.body().get("reason") or "end of stream")
+            self._take_leave(camera)
+
+    def _hello(self, peer: bytes, message: Message, now: float) -> None:
+        about = message.body()
+        try:
+            name, incarnation = str(about["camera"]), str(about["incarnation"])
+            told = {str(term): int(count) for term, count in dict(about["told"]).items()}
+            frames = None if about["frames"] is None else int(about["frames"])
+            policy: Policy = "wait" if about["policy"] == "wait" else "drop_oldest"
+            new = _Camera(name, peer, incarnation, int(about["pid"]), policy, bool(about["live"]), frames, now)
+        except (KeyError, TypeError, ValueError) as error:
+            raise WireError(f"a capture's HELLO is not whole: {error}") from error
+        old = self._cameras.get(name)
+        if old is not None and old.incarnation == incarnation:
+            old.heard, old.peer = now, peer
+            self._peers[peer] = name
+        elif old is not None and not old.leaving and now - old.heard < self._settings.dispatch.silence:
+            reason = (
+                f"camera {name} is captured by process {old.pid} already: stop that one, or choose another --camera"
+            )
+            self._hub.send("frames", peer, wire.json_message(Kind.REFUSED, {"reason": reason, "final": False}))
+            return
+        else:
+            self._join(new, old, message, told, now)
+        answer = {"camera": name}
+        self._hub.send("frames", peer, wire.json_message(Kind.WELCOME, answer, epoch=self._cameras[name].epoch))
+
+    def _join(self, new: _Camera, old: _Camera | None, message: Message, told: dict[str, int], now: float) -> None:
+        if old is not None:
+            self._peers.pop(old.peer, None)
+            new.export, new.rate = old.export, old.rate
+            new.ending = old.ending + ([old.timeline] if old.timeline else [])
+        new.epoch = self._journal.epoch(new.name)
+        self._cameras[new.name] = new
+        self._peers[new.peer] = new.name
+        if self._labels:
+            self._begin(new)
+        self._do(self._dispatcher.joined(new.name, new.policy, message.totals, told, now))
+        _log.info("camera %s is here", new.name, extra={"epoch": new.epoch, "pid": new.pid})
+
+    def _begin(self, camera: _Camera) -> None:
+        if self._labels is None:
+            raise AssertionError("no timeline before there are labels")
+        settings = self._settings
+        camera.timeline = Timeline(camera.name, camera.epoch, self._labels, settings.tracker, settings.smoother)
+
+    def _take_leave(self, camera: _Camera) -> None:
+        """Once every frame of a capture that ends is resolved: close its events, journal them, and let it go."""
+        if self._dispatcher.unresolved(camera.name):
+            return
+        self._dispatcher.left(camera.name)
+        if camera.timeline:
+            self._record(camera.timeline.offline(camera.leaving))
+        self._flush()
+        self._hub.send("frames", camera.peer, wire.json_message(Kind.GOODBYE))
+
+    # Workers
+
+    def _on_work(self, peer: bytes, parts: list[Any]) -> None:
+        now, worker = time.monotonic(), peer.hex()
+        message = wire.unpack(parts)
+        if message.kind is Kind.READY:
+            self._ready(peer, worker, message.body(), now)
+        elif message.kind is Kind.BYE:
+            self._do(self._dispatcher.gone(worker, "ended", now))
+        elif not self._dispatcher.heard(worker, now):
+            self._hub.send("work", peer, wire.json_message(Kind.WHO))
+        elif message.kind is Kind.DONE:
+            faces, stages = wire.unpack_faces(message.payload, self._model_labels)
+            self._do(self._dispatcher.done(worker, message.ticket, "done", "", (faces, stages), now))
+        elif message.kind is Kind.REJECT:
+            reason = str(message.body().get("reason", "corrupt"))
+            reason = reason if reason in ("corrupt", "limit", "poisoned") else "corrupt"
+            self._do(self._dispatcher.done(worker, message.ticket, "rejected", reason, None, now))
+
+    def _ready(self, peer: bytes, worker: str, about: dict[str, Any], now: float) -> None:
+        try:
+            labels = tuple(str(label) for label in about["labels"])
+            new = _Worker(str(about["name"]), int(about["pid"]), str(about["model"]), str(about["detector"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise WireError(f"a worker's READY is not whole: {error}") from error
+        if not 0 < len(labels) <= wire.MAX_LABELS:
+            raise WireError(f"a worker with {len(labels)} labels")
+        if self._labels is None:
+            self._labels = LabelSet(self._settings.labels, labels, self._settings.valence)
+            self._model_labels = labels
+            for camera in self._cameras.values():
+                self._begin(camera)
+        elif labels != self._model_labels:
+            reason = (
+                f"the model of worker {new.name} has the labels {', '.join(labels)}, the other workers' has "
+                f"{', '.join(self._model_labels)}: give all workers the same --model"
+            )
+            self._hub.send("work", peer, wire.json_message(Kind.REFUSED, {"reason": reason}))
+            return
+        # Of two workers of one name the newer one is there in place of the older.
+        for other, known in list(self._workers.items()):
+            if known.name == new.name:
+                self._do(self._dispatcher.gone(other, "replaced", now))
+        self._workers[worker] = new
+        self._do(self._dispatcher.ready(worker, now))
+        _log.info("worker %s is here", new.name, extra={"pid": new.pid, "model": new.model})
+
+    # What the dispatcher says
+
+    def _do(self, commands: Iterable[Command]) -> None:
+        todo = list(commands)
+        while todo:
+            command = todo.pop(0)
+            match command:
+                case Ask(name):
+                    told = self._dispatcher.told(name)
+                    self._hub.send("frames", self._cameras[name].peer, wire.json_message(Kind.NEXT, told))
+                case Assign(worker, ticket, item):
+                    if not self._send_frame(worker, ticket, item):
+                        todo += self._dispatcher.unreachable(worker, time.monotonic())
+                case Fence(worker, reason):
+                    self._fence(worker, reason)
+                case Release(item):
+                    self._release(item)
+
+    def _send_frame(self, worker: str, ticket: int, item: Item) -> bool:
+        arrival: _Arrival = item.frame
+        age = time.monotonic() - item.taken
+        metrics.frame_age.labels(item.camera).observe(age)
+        parts = wire.forwarded(arrival.parts, epoch=arrival.epoch, ticket=ticket, age=max(0, round(age * 1e6)))
+        return self._hub.send("work", bytes.fromhex(worker), parts)
+
+    def _fence(self, worker: str, reason: str) -> None:
+        known = self._workers.pop(worker, None)
+        metrics.fenced.labels(reason).inc()
+        if known and reason != "ended":
+            _log.warning("worker %s is given up: %s", known.name, reason, extra={"pid": known.pid})
+
+    def _release(self, item: Item) -> None:
+        camera, arrival = self._cameras[item.camera], item.frame
+        timeline: Timeline | None = arrival.timeline or (camera.timeline if arrival.epoch == camera.epoch else None)
+        # Frames are released in order, so one of a newer capture means that the older ones are through.
+        while camera.ending and camera.ending[0] is not timeline:
+            self._record(camera.ending.pop(0).offline("capture restarted"))
+        if item.outcome == "done" and timeline is not None:
+            faces: tuple[Face, ...] = item.result[0]
+            header: Message = arrival.header
+            metrics.faces.labels(item.camera).inc(len(faces))
+            size = (header.width, header.height)
+            self._record(timeline.observe(item.seq, Nanoseconds(header.time), size, faces))
+            self._observation(camera, timeline)
+            now = time.monotonic()
+            camera.rate.add(now)
+            metrics.latency.labels(item.camera).observe(now - item.taken)
+        if camera.leaving:
+            self._take_leave(camera)
+
+    # Events
+
+    def _record(self, events: Iterable[Event]) -> None:
+        self._pending += events
+
+    def _flush(self) -> None:
+        """Journal what happened in this turn, then publish it: never the other way round."""
+        if not self._pending:
+            return
+        before = time.perf_counter()
+        stored = self._journal.append(self._pending)
+        metrics.stage.labels("journal").observe(time.perf_counter() - before)
+        self._pending = []
+        for event, text in stored:
+            self._hub.publish("events", f"{event.camera}/", [text.encode()])
+            self._counted[event.type] += 1
+            label = getattr(event.data, "label", "")
+            metrics.events.labels(event.camera, event.type, label).inc()
+        if stored:
+            metrics.journal_cursor.set(stored[-1][0].cursor)
+
+    def _observation(self, camera: _Camera, timeline: Timeline) -> None:
+        """Tell who listens what is seen in this frame: lossy, not journaled."""
+        if self._listened["observations"]:
+            body = {"camera": camera.name, "time": timeline.time, "tracks": _tracks(timeline)}
+            self._hub.publish("observations", f"{camera.name}/", [json.dumps(body, separators=(",", ":")).encode()])
+
+    def _on_listener(self, link: str, notice: bytes) -> None:
+        """Count who listens; who begins late is told what is in view now."""
+        began = notice[:1] == b"\x01"
+        self._listened[link] = max(0, self._listened[link] + (1 if began else -1))
+        if began and link == "observations":
+            for camera in self._cameras.values():
+                if camera.timeline and f"{camera.name}/".startswith(notice[1:].decode(errors="replace")):
+                    self._observation(camera, camera.timeline)
+
+    # Clients
+
+    def _on_control(self, peer: bytes, parts: list[Any]) -> None:
+        message = wire.unpack(parts)
+        if message.kind is Kind.STATUS:
+            self._flush()
+            self._hub.send("control", peer, wire.json_message(Kind.STATUS, self.status(), ticket=message.ticket))
+        elif message.kind is Kind.REPLAY:
+            body = message.body()
+            after, camera = body.get("after"), body.get("camera")
+            if type(after) is not int or after < 0 or not isinstance(camera, str | None):
+                raise WireError("a REPLAY without a cursor")
+            self._flush()
+            texts, reached = self._journal.read(after, REPLAY_BATCH, camera)
+            payload = "\n".join(texts).encode()
+            answer = Message(Kind.EVENTS, payload, seq=reached, time=self._journal.cursor(), ticket=message.ticket)
+            self._hub.send("control", peer, wire.pack(answer))
+
+    def status(self) -> dict[str, Any]:
+        """Return how things stand, as JSON: cameras, workers, ledger, open intervals, journal."""
+        now = time.monotonic()
+        return {
+            "uptime_s": round(time.time() - self._started, 1),
+            "cursor": self._journal.cursor(),
+            "labels": list(self._labels.labels) if self._labels else [],
+            "cameras": {camera.name: self._camera_status(camera, now) for camera in self._cameras.values()},
+            "workers": {
+                known.name: {
+                    "state": self._dispatcher.workers()[worker][0],
+                    "frames": self._dispatcher.workers()[worker][1],
+                    "pid": known.pid,
+                    "model": known.model,
+                    "detector": known.detector,
+                }
+                for worker, known in self._workers.items()
+            },
+            "events": dict(sorted(self._counted.items())),
+        }
+
+    def _camera_status(self, camera: _Camera, now: float) -> dict[str, Any]:
+        timeline = camera.timeline
+        ended = camera.leaving and not self._dispatcher.unresolved(camera.name)
+        return {
+            "state": "ended" if ended else "online" if timeline and timeline.online else "offline",
+            "epoch": camera.epoch,
+            "pid": camera.pid,
+            "policy": camera.policy,
+            "frames": camera.frames,
+            "rate": 0.0 if ended else camera.rate.now(),
+            "frame_age_s": round(camera.age, 4),
+            "heard_s": round(now - camera.heard, 2),
+            "ledger": self._dispatcher.ledger(camera.name).as_dict(),
+            "tracks": _tracks(timeline) if timeline else [],
+        }
+
+    # Time
+
+    def _round(self, now: float) -> None:
+        self._do(self._dispatcher.tick(now))
+        for camera in self._cameras.values():
+            if now - camera.heard > self._settings.dispatch.silence and not camera.leaving and not camera.silent:
+                camera.silent = True
+                self._dispatcher.silent(camera.name)
+                _log.warning("camera %s is silent", camera.name, extra={"pid": camera.pid})
+            if not self._dispatcher.unresolved(camera.name):
+                for timeline in camera.ending:
+                    self._record(timeline.offline("capture restarted"))
+                camera.ending = []
+                if camera.silent and camera.timeline:
+                    self._record(camera.timeline.offline("capture silent"))
+            camera.export.export(self._dispatcher.ledger(camera.name))
+            metrics.camera_online.labels(camera.name).set(bool(camera.timeline and camera.timeline.online))
+            metrics.tracks.labels(camera.name).set(len(camera.timeline.tracks) if camera.timeline else 0)
+        states = Counter(state for state, _ in self._dispatcher.workers().values())
+        for state in ("idle", "busy"):
+            metrics.workers.labels(state).set(states[state])
+        if now >= self._purge_at:
+            self._purge_at = now + 3600
+            self._journal.purge(time.time() - self._settings.journal.retention_days * 86_400)
+        self._flush()
+        # Who missed the latest events learns it from this.
+        self._hub.publish("events", "/", [str(self._journal.cursor()).encode()])
+
+    def drain(self) -> None:
+        """End: let workers finish what they hold, close everything that is open, and journal it."""
+        self._stopping = True
+        deadline = time.monotonic() + DRAIN
+        for name in self._cameras:
+            self._dispatcher.silent(name)
+        while any(map(self._dispatcher.unresolved, self._cameras)) and time.monotonic() < deadline:
+            self.turn(0.05)
+        for camera in self._cameras.values():
+            for timeline in (*camera.ending, camera.timeline):
+                if timeline:
+                    self._record(timeline.offline("aggregator stopped"))
+            camera.ending = []
+        self._flush()
+        self._round(time.monotonic())
+
+
+def _tracks(timeline: Timeline) -> list[dict[str, Any]]:
+    """Return what is known of the faces in the latest frame, for people and for the live page."""
+    estimates = {estimate.track: estimate for estimate in timeline.estimates()}
+    since = {track: start for track, _, start in timeline.open_intervals()}
+    found = []
+    for track in timeline.tracks:
+        estimate = estimates.get(track.id)
+        scores = estimate.scores if estimate else Scores((), ())
+        found.append(
+            {
+                "track": track.id,
+                "box": [round(side, 1) for side in track.face.box],
+                "score": round(track.face.score, 4),
+                "label": estimate.label if estimate else None,
+                "since": since.get(track.id),
+                "scores": {label: round(value, 4) for label, value in scores.as_dict().items()},
+            }
+        )
+    return found
+
+
+def run(settings: Settings, stop: Stop | None = None) -> None:
+    """Aggregate until SIGINT or SIGTERM.
+
+    Args:
+        settings: the whole tree.
+        stop: ends the aggregator when it is set; by default the process's signals do.
+
+    Raises:
+        TransportError: the address is in use.
+        JournalError: the journal cannot be written.
+        ConfigError: the settings do not fit the workers' model.
+    """
+    stop = stop or install_stop()
+    journal = Journal(settings.journal.path)
+    try:
+        hub = plugins.load("transports", settings.transport)().bind(settings.address)
+        try:
+            aggregator = Aggregator(settings, hub, journal)
+            server = metrics.serve(settings.metrics, lambda: aggregator.ready)
+            _log.info("ready at %s", settings.address, extra={"journal": str(settings.journal.path)})
+            try:
+                while not (stop.is_set() or parent_gone()):
+                    aggregator.turn(BEAT / 2)
+                aggregator.drain()
+            finally:
+                if server:
+                    server.close()
+        finally:
+            hub.close()
+    finally:
+        journal.close()

@@ -1,0 +1,440 @@
+"""The capture: one camera's process. Read a picture, mask and stamp it, keep the freshest, send it when asked.
+
+Two threads: a reader, which the source may block for as long as it likes, and the one that owns the socket. Between
+them lies a `Slot` of one frame, so memory is bounded and what is sent is the freshest there is.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+
+from fer_stream import metrics, plugins, wire
+from fer_stream.cloudevents import from_rfc3339
+from fer_stream.errors import ConfigError, FerStreamError, SourceError, WireError
+from fer_stream.process import install_stop, parent_gone
+from fer_stream.sources import open_source
+from fer_stream.types import Frame, Nanoseconds, Picture
+from fer_stream.wire import Encoding, Kind, Message, Totals
+
+if TYPE_CHECKING:
+    from fer_stream.config import CameraSettings, Policy, Settings
+    from fer_stream.plugins import Peer, Source
+    from fer_stream.process import Stop
+
+BEAT = 0.5
+"""Seconds between signs of life."""
+
+DRAIN = 4.0
+"""Seconds that a capture which was told to stop waits for its last frame to be taken and resolved."""
+
+PAUSES = (1.0, 32.0)
+"""First and longest pause before a failed live source is opened again; each is twice the last."""
+
+_log = logging.getLogger(__name__)
+
+
+class Slot:
+    """Room for one frame between the reader and the sender, and the capture's count of all frames.
+
+    Under ``drop_oldest`` a fresher frame takes the place of one that nobody took (it is *superseded*); under ``wait``
+    the reader waits until it is taken.
+    """
+
+    def __init__(self, policy: Policy) -> None:
+        self._policy = policy
+        self._changed = threading.Condition()
+        self._held: tuple[Frame, float] | None = None
+        self._captured = self._superseded = self._rejected = self._sent = 0
+        self._closed = False
+
+    def put(self, frame: Frame, taken: float) -> bool:
+        """Leave a frame, taken at this monotonic time; return ``False`` (and count nothing) once closed."""
+        with self._changed:
+            while self._policy == "wait" and self._held is not None and not self._closed:
+                self._changed.wait()
+            if self._closed:
+                return False
+            self._superseded += self._held is not None
+            self._captured += 1
+            self._held = (frame, taken)
+            return True
+
+    def reject(self) -> None:
+        """Count a frame that is captured but may not be sent."""
+        with self._changed:
+            self._captured += 1
+            self._rejected += 1
+
+    def take(self) -> tuple[Frame, float] | None:
+        """Return the frame and make room; it counts as sent from here on."""
+        with self._changed:
+            held, self._held = self._held, None
+            self._sent += held is not None
+            self._changed.notify_all()
+            return held
+
+    def state(self) -> tuple[Totals, bool]:
+        """Return the totals, and whether a frame is there."""
+        with self._changed:
+            totals = Totals(self._captured, self._superseded, self._rejected, self._sent)
+            return totals, self._held is not None
+
+    def close(self) -> None:
+        """Take no more frames; what is there can still be taken."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+
+class Clock:
+    """Capture time: a live camera's from the wall clock at the start and monotonic from there, a file's its own."""
+
+    def __init__(self, settings: CameraSettings) -> None:
+        """Begin now.
+
+        Raises:
+            ConfigError: the settings' ``start_time`` is not a time.
+        """
+        try:
+            self._recorded = from_rfc3339(settings.start_time)
+        except ValueError as error:
+            raise ConfigError(f"start_time: {error}; give a time like 1970-01-01T00:00:00Z") from error
+        self._wall, self._start = time.time_ns(), time.monotonic_ns()
+
+    def now(self) -> Nanoseconds:
+        """Return the capture time of a live picture that arrives now."""
+        return Nanoseconds(self._wall + time.monotonic_ns() - self._start)
+
+    def of(self, picture: Picture) -> Nanoseconds:
+        """Return a picture's capture time."""
+        return self.now() if picture.offset is None else Nanoseconds(self._recorded + picture.offset)
+
+
+class Reader(threading.Thread):
+    """Reads the source into the slot until it ends, fails or is told to stop."""
+
+    def __init__(self, name: str, settings: CameraSettings, policy: Policy, slot: Slot, peer: Peer) -> None:
+        super().__init__(name="reader", daemon=True)
+        self.clock = Clock(settings)
+        self.opened = False
+        """Whether the source has been open once: before that there is no camera to tell of."""
+        self.live = False
+        self.frames: int | None = None
+        self.ended = False
+        self.error: FerStreamError | None = None
+        self._camera = name
+        self._settings = settings
+        self._policy = policy
+        self._slot = slot
+        self._peer = peer
+        self._stop_reading = threading.Event()
+        self._progress = time.monotonic()
+        self._seq = 0
+
+    def run(self) -> None:
+        """Read until the end; the outcome is in `ended` and `error`."""
+        try:
+            self._read_all()
+        except FerStreamError as error:
+            self.error = error
+        except Exception as error:  # a plug-in's source may raise anything
+            _log.exception("the source failed")
+            self.error = SourceError(f"the source of camera {self._camera} failed: {type(error).__name__}: {error}")
+        finally:
+            self._slot.close()
+            self.ended = True
+            self._peer.wake()
+
+    def stop(self) -> None:
+        """End soon; a frame in the slot stays there."""
+        self._stop_reading.set()
+        self._slot.close()
+
+    def stuck(self) -> bool:
+        """Whether a live source has kept the reader waiting for far longer than its time-outs allow."""
+        limit = 2 * max(self._settings.open_timeout, self._settings.read_timeout)
+        return self.live and not self.ended and time.monotonic() - self._progress > limit
+
+    def _read_all(self) -> None:
+        pause = PAUSES[0]
+        while not self._stop_reading.is_set():
+            try:
+                source = open_source(self._settings)
+            except SourceError as error:
+                if not self._may_retry():
+                    raise
+                self._wait_to_retry(error, pause)
+                pause = min(2 * pause, PAUSES[1])
+                continue
+            self.live, self.frames, self.opened = source.live, source.frames, True
+            self._peer.wake()
+            try:
+                got_any = self._read_source(source)
+            except SourceError as error:
+                if not (self.live and self._settings.retry):
+                    raise
+                self._wait_to_retry(error, pause)
+                pause = min(2 * pause, PAUSES[1])
+                continue
+            finally:
+                source.close()
+            if not (self.live and self._settings.retry):
+                return
+            pause = PAUSES[0] if got_any else min(2 * pause, PAUSES[1])
+            self._wait_to_retry(SourceError(f"the stream of camera {self._camera} ended"), pause)
+
+    def _may_retry(self) -> bool:
+        # Before it was open once, only an address tells whether there may be a camera later: a missing file stays so.
+        live = self.live if self.opened else is_live(self._settings.source)
+        return live and self._settings.retry
+
+    def _wait_to_retry(self, error: SourceError, pause: float) -> None:
+        metrics.source_failures.labels(self._camera).inc()
+        _log.warning("%s; trying again in %g s", error, pause)
+        self._progress = time.monotonic() + pause
+        self._stop_reading.wait(pause)
+        self._progress = time.monotonic()
+
+    def _read_source(self, source: Source) -> bool:
+        start = time.monotonic()
+        due = -1.0
+        began = self._seq
+        while not self._stop_reading.is_set():
+            before = time.perf_counter()
+            picture = source.read()
+            self._progress = time.monotonic()
+            if picture is None:
+                break
+            metrics.stage.labels("read").observe(time.perf_counter() - before)
+            if picture.offset is None:
+                if self._settings.rate and self._progress < due:
+                    continue  # the cap on a live camera's rate: this one was never captured
+                due = max(due, self._progress - 1 / (self._settings.rate or 1)) + 1 / (self._settings.rate or 1)
+            elif self._policy == "drop_oldest" or self._settings.rate:
+                # A recording plays at its own pace, as a camera would.
+                self._stop_reading.wait(max(0.0, start + picture.offset / 1e9 - self._progress))
+                if self._stop_reading.is_set():
+                    break
+            if not self._keep(picture):
+                break
+        return self._seq > began
+
+    def _keep(self, picture: Picture) -> bool:
+        height, width = picture.image.shape[:2]
+        try:
+            wire.check_size(width, height)
+        except WireError as error:
+            _log.warning("a frame of camera %s is rejected: %s", self._camera, error)
+            self._slot.reject()
+            return True
+        image = mask(picture.image, self._settings.masks)
+        taken = time.monotonic()
+        frame = Frame(self._camera, self._seq + 1, self.clock.of(picture), image)
+        if not self._slot.put(frame, taken):
+            return False
+        self._seq += 1
+        self._peer.wake()
+        return True
+
+
+def is_live(source: str) -> bool:
+    """Return whether an address is a camera's, which may come later, rather than a file's, which is there or not."""
+    scheme, separator, _ = source.partition("://")
+    return source.isdigit() or source.startswith("/dev/video") or bool(separator and scheme != "file")
+
+
+def mask(image: np.ndarray, masks: list[tuple[float, float, float, float]]) -> np.ndarray:
+    """Blank the masked regions of ``image`` (uint8 ``[H, W, 3]``), given as fractions, rounded outwards."""
+    if not masks:
+        return image
+    image = image if image.flags.writeable else image.copy()
+    height, width = image.shape[:2]
+    for x1, y1, x2, y2 in masks:
+        image[int(y1 * height) : int(np.ceil(y2 * height)), int(x1 * width) : int(np.ceil(x2 * width))] = 0
+    return image
+
+
+class Capture:
+    """The capture's side of the protocol: who it is, what it offers, what it was told."""
+
+    def __init__(self, settings: Settings, name: str, peer: Peer) -> None:
+        camera = settings.cameras[name]
+        self.name = name
+        self.policy: Policy = camera.policy or settings.policy
+        self.slot = Slot(self.policy)
+        self.reader = Reader(name, camera, self.policy, self.slot, peer)
+        self.finished = False
+        self.welcomed = False
+        self._camera = camera
+        self._peer = peer
+        self._encoding = _encoding(camera, settings.address)
+        self._incarnation = secrets.token_hex(8)
+        self._told: dict[str, int] = {}
+        self._offered = False
+        self._beat = 0.0
+        self._refused_since: float | None = None
+        self._patience = settings.dispatch.silence + 2.0
+        self._exported = Totals()
+
+    def step(self, timeout: float) -> None:
+        """Wait for a message or a frame, and say what there is to say.
+
+        Raises:
+            ConfigError: the aggregator refuses this camera for good.
+        """
+        parts = self._peer.receive(timeout)
+        while parts is not None:
+            try:
+                self._handle(wire.unpack(parts))
+            except WireError as error:
+                metrics.rejected_messages.labels("frames").inc()
+                _log.warning("a message of the aggregator is rejected: %s", error)
+            parts = self._peer.receive(0) if not self.finished else None
+        if not self.reader.opened or self.finished:
+            return
+        totals, full = self.slot.state()
+        now = time.monotonic()
+        if self.welcomed and self.reader.ended and not full:
+            if now >= self._beat:
+                reason = "source failed" if self.reader.error else "end of stream"
+                self._say(Kind.BYE, now, {"reason": reason})
+        elif now >= self._beat:
+            self._hello(now) if not self.welcomed else self._offer(now)
+        elif self.welcomed and full and not self._offered:
+            self._offer(now)
+        self._export(totals)
+
+    def _handle(self, message: Message) -> None:
+        match message.kind:
+            case Kind.WELCOME:
+                self.welcomed, self._refused_since = True, None
+                self._offer(time.monotonic())
+            case Kind.NEXT:
+                self._told = {str(term): int(n) for term, n in message.body().items()}
+                self._send_frame()
+            case Kind.WHO:
+                self._hello(time.monotonic())
+            case Kind.REFUSED:
+                # Another capture of this name may only be dead and not known to be: it is asked for a while.
+                reason, now = str(message.body().get("reason")), time.monotonic()
+                self.welcomed, self._refused_since = False, self._refused_since or now
+                if message.body().get("final") or now - self._refused_since > self._patience:
+                    raise ConfigError(reason)
+            case Kind.GOODBYE:
+                self.finished = True
+
+    def _hello(self, now: float) -> None:
+        about = {
+            "camera": self.name,
+            "incarnation": self._incarnation,
+            "pid": os.getpid(),
+            "policy": self.policy,
+            "live": self.reader.live,
+            "frames": self.reader.frames,
+            "told": self._told,
+        }
+        self._say(Kind.HELLO, now, about)
+
+    def _offer(self, now: float) -> None:
+        self._offered = self.slot.state()[1]
+        self._say(Kind.OFFER, now, {"full": self._offered})
+
+    def _say(self, kind: Kind, now: float, body: dict[str, object]) -> None:
+        self._beat = now + BEAT
+        # A live camera's time goes on without frames; a recording's does not.
+        stamp = self.reader.clock.now() if self.reader.live else 0
+        self._peer.send(wire.json_message(kind, body, totals=self.slot.state()[0], time=stamp))
+
+    def _send_frame(self) -> None:
+        held = self.slot.take()
+        self._offered = False
+        if held is None:
+            return
+        frame, taken = held
+        height, width = frame.image.shape[:2]
+        before = time.perf_counter()
+        if self._encoding is Encoding.JPEG:
+            quality = [cv2.IMWRITE_JPEG_QUALITY, self._camera.jpeg_quality]
+            payload = cv2.imencode(".jpg", frame.image, quality)[1].reshape(-1).data
+            metrics.stage.labels("encode").observe(time.perf_counter() - before)
+        else:
+            payload = np.ascontiguousarray(frame.image).reshape(-1).data
+        message = Message(
+            Kind.FRAME,
+            payload,
+            seq=frame.seq,
+            time=frame.time,
+            age=round((time.monotonic() - taken) * 1e6),
+            totals=self.slot.state()[0],
+            width=width,
+            height=height,
+            encoding=self._encoding,
+        )
+        # Raw pixels between processes of one machine are not checked: that costs as much as decoding them did.
+        self._peer.send(wire.pack(message, checked=self._encoding is Encoding.JPEG))
+
+    def _export(self, totals: Totals) -> None:
+        for term in ("captured", "superseded", "rejected", "sent"):
+            step = getattr(totals, term) - getattr(self._exported, term)
+            metrics.capture_frames.labels(self.name, term).inc(step)
+        self._exported = totals
+
+
+def _encoding(camera: CameraSettings, address: str) -> Encoding:
+    if camera.encoding != "auto":
+        return Encoding[camera.encoding.upper()]
+    here = address.startswith(("ipc://", "memory://", "tcp://127.", "tcp://localhost:", "tcp://[::1]"))
+    return Encoding.RAW if here else Encoding.JPEG
+
+
+def run(settings: Settings, camera: str, stop: Stop | None = None) -> None:
+    """Capture one camera until its source ends, or SIGINT or SIGTERM.
+
+    Args:
+        settings: the whole tree; ``settings.cameras[camera]`` is the camera.
+        camera: its name.
+        stop: ends the capture when it is set; by default the process's signals do.
+
+    Raises:
+        SourceError: the source cannot be opened, or failed and is not to be tried again.
+        ConfigError: the aggregator refuses this camera.
+    """
+    stop = stop or install_stop()
+    peer = plugins.load("transports", settings.transport)().connect(settings.address, "frames")
+    capture = Capture(settings, camera, peer)
+    reader = capture.reader
+
+    def missing() -> str:
+        return "" if capture.welcomed else "an aggregator" if reader.opened else "the source"
+
+    server = metrics.serve(settings.metrics, missing)
+    deadline: float | None = None
+    reader.start()
+    try:
+        while not capture.finished and not (reader.ended and not reader.opened):
+            capture.step(BEAT / 2)
+            if deadline is None and (stop.is_set() or parent_gone()):
+                reader.stop()
+                deadline = time.monotonic() + DRAIN
+            if deadline is not None and time.monotonic() > deadline:
+                _log.warning("the aggregator did not take leave of camera %s; its last frames count as lost", camera)
+                break
+            if reader.stuck():
+                raise SourceError(
+                    f"the source of camera {camera} gives nothing and does not time out: check the camera"
+                )
+    finally:
+        reader.stop()
+        peer.close()
+        if server:
+            server.close()
+    if reader.error:
+        raise reader.error

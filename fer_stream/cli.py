@@ -1,0 +1,199 @@
+"""``fer-stream``: which commands there are, with their options and help.
+
+What a command does stands in `fer_stream.commands`, and is imported when it is called: ``--help`` loads nothing else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from fer_stream.commands.options import add_option
+from fer_stream.process import main_guard
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+COMMON = ("--config", "--log-level")
+CAMERA = ("--policy", "--rate", "--loop")
+MODELS = ("--detector", "--min-face", "--model")
+EVENTS = ("--labels", "--journal")
+
+
+class Command(NamedTuple):
+    """One command: ``function`` is ``module:name`` in `fer_stream.commands`, ``own`` its own arguments for argparse."""
+
+    name: str
+    function: str
+    summary: str
+    example: str
+    options: tuple[str, ...] = ()
+    own: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = ()
+
+
+def _cursor(text: str) -> int:
+    if not text.isascii() or not text.isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a cursor; 0 is the beginning")
+    return int(text)
+
+
+def _argument(*names: str, **how: Any) -> tuple[tuple[str, ...], dict[str, Any]]:
+    return names, how
+
+
+COMMANDS = (
+    Command(
+        "run",
+        "pipeline:run",
+        "run everything on this machine and print events: captures, workers, aggregator",
+        "fer-stream run door=rtsp://192.0.2.10/stream --workers 2",
+        (
+            *CAMERA,
+            "--workers",
+            *MODELS,
+            *EVENTS,
+            "--duration",
+            "--format",
+            "--sink",
+            "--summary",
+            "--metrics",
+            "--bind",
+            *COMMON,
+        ),
+        (
+            _argument(
+                "sources",
+                metavar="[NAME=]SOURCE",
+                nargs="*",
+                help="webcam index, video file, image folder, rtsp:// or http:// address; none: the file's cameras, "
+                "or else the demo",
+            ),
+        ),
+    ),
+    Command(
+        "capture",
+        "pipeline:capture",
+        "run one camera's process",
+        "fer-stream capture rtsp://192.0.2.10/stream --camera door --connect tcp://10.0.0.1:7000",
+        (*CAMERA, "--metrics", "--connect", *COMMON),
+        (
+            _argument("source", metavar="SOURCE", nargs="?", help="as for run; none: what the settings say"),
+            _argument("--camera", metavar="NAME", help="the camera's name (default: the file's, or camera-1)"),
+        ),
+    ),
+    Command(
+        "worker",
+        "pipeline:worker",
+        "run one inference worker",
+        "fer-stream worker --name 2 --connect tcp://10.0.0.1:7000",
+        (*MODELS, "--metrics", "--connect", *COMMON),
+        (_argument("--name", metavar="NAME", default="1", help="what it is called in logs and status (default: 1)"),),
+    ),
+    Command(
+        "aggregator",
+        "pipeline:aggregator",
+        "dispatch frames, track and smooth, keep the journal, publish events",
+        "fer-stream aggregator --bind tcp://127.0.0.1:7000 --journal events.db",
+        ("--policy", *EVENTS, "--metrics", "--bind", *COMMON),
+    ),
+    Command(
+        "subscribe",
+        "reading:subscribe",
+        "print the events of a running aggregator, or of a journal",
+        "fer-stream subscribe --camera door --type emotion.started --from 0 --format jsonl",
+        ("--format", "--connect", *COMMON),
+        (
+            _argument("--camera", metavar="NAME", help="only this camera's"),
+            _argument(
+                "--type",
+                metavar="TYPE",
+                action="append",
+                help="only of this type, such as face.entered, or of a family, such as emotion; may be repeated",
+            ),
+            _argument(
+                "--from",
+                dest="after",
+                metavar="CURSOR",
+                type=_cursor,
+                help="begin after this cursor; 0 is the beginning (default: from now on)",
+            ),
+            _argument("--until-now", action="store_true", help="end with the latest event, instead of following"),
+            _argument(
+                "--journal",
+                dest="journal_file",
+                metavar="FILE",
+                help="read this journal from the cursor (default: 0) to its end; no aggregator is needed",
+            ),
+        ),
+    ),
+    Command(
+        "recognize",
+        "reading:recognize",
+        "find the faces in images and their apparent expressions: a JSON line an image",
+        "fer-stream recognize portrait.jpg --min-face 20",
+        (*MODELS, *COMMON),
+        (_argument("images", metavar="IMAGE", nargs="+", help="an image file"),),
+    ),
+    Command(
+        "config",
+        "install:config",
+        "print the effective settings and where each came from, as TOML without passwords",
+        "fer-stream config --template > cameras.toml",
+        (*CAMERA, "--workers", *MODELS, *EVENTS, "--sink", "--metrics", "--bind", *COMMON),
+        (_argument("--template", action="store_true", help="print a commented file of all settings instead"),),
+    ),
+    Command(
+        "schema", "install:schema", "print the JSON Schema of every event", "fer-stream schema > event.schema.json"
+    ),
+    Command(
+        "status",
+        "reading:status",
+        "show what a running aggregator sees: cameras, workers, ledger, open emotions",
+        "fer-stream status --format jsonl",
+        ("--format", "--connect", *COMMON),
+    ),
+    Command(
+        "doctor",
+        "install:doctor",
+        "check install, models, sources and ports, and say what to do about each finding",
+        "fer-stream doctor --config cameras.toml",
+        (*MODELS, "--workers", "--journal", "--metrics", "--bind", *COMMON),
+    ),
+    Command("version", "install:version", "print the version, and the models with their digests", "fer-stream version"),
+)
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the whole command line."""
+    top = argparse.ArgumentParser(
+        prog="fer-stream",
+        description="Any camera in, trustworthy apparent-emotion events out.",
+        epilog="Settings come from options, then FER_STREAM_*, then the --config file, then defaults.",
+        allow_abbrev=False,
+    )
+    commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for command in COMMANDS:
+        sub = commands.add_parser(
+            command.name,
+            help=command.summary,
+            description=f"{command.summary[0].upper()}{command.summary[1:]}.",
+            epilog=f"example: {command.example}",
+            allow_abbrev=False,
+        )
+        for names, how in command.own:
+            sub.add_argument(*names, **how)
+        for flag in command.options:
+            add_option(sub, flag)
+        sub.set_defaults(function=command.function)
+    return top
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code: 0 normal end, 1 failure, 2 wrong use."""
+    try:
+        arguments = parser().parse_args(argv)
+    except SystemExit as end:  # argparse has said what is wrong, or printed its help
+        return int(end.code or 0)
+    module, _, name = arguments.function.partition(":")
+    return main_guard(lambda: getattr(importlib.import_module(f"fer_stream.commands.{module}"), name)(arguments))

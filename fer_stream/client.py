@@ -1,0 +1,310 @@
+"""The library user's side: `subscribe` to events, sync or async, and ask for an aggregator's `status`.
+
+A subscription is gapless however it is cut off and resumed: events come live, and whatever may be missing is asked for
+from the journal. `Position` decides what is missing; it knows neither sockets nor clocks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Any, Self
+
+from fer_stream import cloudevents, plugins, wire
+from fer_stream.errors import JournalError, TransportError, WireError
+from fer_stream.journal import Reader
+from fer_stream.types import Event, EventType
+from fer_stream.wire import Kind, Message
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator, Sequence
+    from pathlib import Path
+
+    from fer_stream.config import Settings
+    from fer_stream.plugins import Peer
+
+ANSWER = 1.0
+"""Seconds after which a question is asked again."""
+
+
+class Position:
+    """What a subscriber has seen: which events are new to it, and whether some may be missing in between.
+
+    ``cursor`` is the point up to which nothing is missing.
+    """
+
+    def __init__(self, cursor: int) -> None:
+        self.cursor = cursor
+        self._sequences: dict[str, int] = {}
+
+    def live(self, event: Event) -> bool:
+        """Take an event as it is published; ``True`` if it directly follows what was seen and counts as seen now.
+
+        ``False`` means that it was seen before (``event.cursor <= cursor``) or that something may be missing.
+        """
+        if event.cursor <= self.cursor:
+            return False
+        follows = event.cursor == self.cursor + 1 or self._sequences.get(event.camera) == event.sequence - 1
+        if follows:
+            self._see(event)
+        return follows
+
+    def replayed(self, events: Sequence[Event], reached: int) -> list[Event]:
+        """Take an answer from the journal, which is whole up to ``reached``; return the events that are new."""
+        new = [event for event in events if event.cursor > self.cursor]
+        for event in new:
+            self._see(event)
+        self.cursor = max(self.cursor, reached)
+        return new
+
+    def _see(self, event: Event) -> None:
+        self.cursor = event.cursor
+        if event.sequence:
+            self._sequences[event.camera] = event.sequence
+
+
+class Subscription:
+    """Events of a running aggregator, in order and without a gap. Iterate over it, with ``for`` or ``async for``.
+
+    It waits for an aggregator that is not there (yet, or for a while) and resumes where it was. ``cursor`` is where to
+    resume from another time. Not thread-safe.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        *,
+        camera: str | None = None,
+        types: Sequence[str] = (),
+        after: int | None = None,
+        until_now: bool = False,
+        transport: str = "zeromq",
+    ) -> None:
+        """Subscribe.
+
+        Args:
+            address: the aggregator's.
+            camera: this camera's events only.
+            types: these types only, each whole (``emotion.started``) or a family (``emotion``); empty: all.
+            after: the cursor to begin after: 0 for all there is, ``None`` for what happens from now on.
+            until_now: end once everything is told that had happened when this began.
+            transport: the transport plug-in.
+
+        Raises:
+            ConfigError: not an address.
+        """
+        made = plugins.load("transports", transport)()
+        self._events: Peer = made.subscribe(address, "events", ["/", f"{camera}/"] if camera else [""])
+        self._control: Peer = made.connect(address, "control")
+        self._address = address
+        self._camera = camera
+        self._types = tuple(types)
+        self._until_now = until_now
+        self._until: int | None = None
+        self._position: Position | None = None if after is None else Position(after)
+        self._ready: deque[tuple[Event, str]] = deque()
+        self._asking = True
+        self._asked = 0.0
+        self._ticket = random.getrandbits(48)
+
+    @property
+    def cursor(self) -> int:
+        """Everything up to here has been told; give it as ``after`` to resume."""
+        if self._ready:
+            return self._ready[0][0].cursor - 1
+        return self._position.cursor if self._position else 0
+
+    @property
+    def ended(self) -> bool:
+        """Whether ``until_now`` is reached and everything is told."""
+        done = self._until is not None and self._position is not None and self._position.cursor >= self._until
+        return self._until_now and done and not self._ready
+
+    def receive(self, timeout: float) -> tuple[Event, str] | None:
+        """Return the next event and its text as journaled, or ``None`` after ``timeout`` seconds or at the end."""
+        deadline = time.monotonic() + timeout
+        while not self._ready and not self.ended:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return None
+            self._ask_if_due()
+            if self._asking:
+                self._hear_answer(min(left, 0.1))
+            else:
+                self._hear_event(min(left, 0.25))
+        return self._ready.popleft() if self._ready else None
+
+    def _ask_if_due(self) -> None:
+        now = time.monotonic()
+        if not self._asking or now - self._asked < ANSWER:
+            return
+        self._asked = now
+        self._ticket += 1
+        # Asked with no position, the answer tells where "now" is.
+        after = self._position.cursor if self._position else 2**62
+        body = {"after": after, "camera": self._camera}
+        self._control.send(wire.json_message(Kind.REPLAY, body, ticket=self._ticket))
+
+    def _hear_answer(self, timeout: float) -> None:
+        parts = self._control.receive(timeout)
+        if parts is None:
+            return
+        message = wire.unpack(parts)
+        if message.kind is not Kind.EVENTS or message.ticket != self._ticket:
+            return
+        newest = message.time
+        if self._until is None:
+            self._until = newest
+        if self._position is None or self._position.cursor > newest:
+            # From now on; or the journal is another one than the cursor was from, and what is new in it is all.
+            self._position = Position(newest if self._position is None else 0)
+            self._asking = self._position.cursor < newest
+        else:
+            texts = {event.cursor: (event, text) for event, text in _parse(bytes(message.payload))}
+            for event in self._position.replayed([event for event, _ in texts.values()], message.seq):
+                self._tell(*texts[event.cursor])
+            self._asking = message.seq < newest
+        self._asked = 0.0
+
+    def _hear_event(self, timeout: float) -> None:
+        if self._position is None:
+            return
+        parts = self._events.receive(timeout)
+        if parts is None:
+            return
+        topic, text = bytes(parts[0]), bytes(parts[1])
+        if topic == b"/":
+            if not text.isdigit():
+                raise WireError("a cursor that is no number")
+            self._asking = int(text) != self._position.cursor
+            return
+        event = cloudevents.decode(text)
+        if self._position.live(event):
+            self._tell(event, text.decode())
+        elif event.cursor > self._position.cursor:
+            self._asking = True
+
+    def _tell(self, event: Event, text: str) -> None:
+        if wanted(event, None, self._types):
+            self._ready.append((event, text))
+
+    def __iter__(self) -> Iterator[Event]:
+        while not self.ended:
+            found = self.receive(1.0)
+            if found is not None:
+                yield found[0]
+
+    async def __aiter__(self) -> AsyncIterator[Event]:
+        """Give way to the event loop while there is nothing."""
+        while not self.ended:
+            found = self.receive(0.001)
+            if found is not None:
+                yield found[0]
+            else:
+                await asyncio.sleep(0.01)
+
+    def close(self) -> None:
+        """Unsubscribe; a second call does nothing."""
+        self._events.close()
+        self._control.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _parse(payload: bytes) -> Iterator[tuple[Event, str]]:
+    for line in payload.decode().splitlines():
+        yield cloudevents.decode(line), line
+
+
+def wanted(event: Event, camera: str | None, types: Sequence[str]) -> bool:
+    """Return whether an event is of this camera and of one of these types or families. A gap concerns everybody."""
+    if event.type is EventType.STREAM_GAP:
+        return True
+    family = event.type.partition(".")[0]
+    return (camera is None or event.camera == camera) and (not types or event.type in types or family in types)
+
+
+def subscribe(
+    address: str | None = None,
+    *,
+    camera: str | None = None,
+    types: Sequence[str] = (),
+    after: int | None = None,
+    until_now: bool = False,
+    settings: Settings | None = None,
+) -> Subscription:
+    """Return a `Subscription` to the aggregator at ``address``, by default the one that the settings name.
+
+    ::
+
+        with fer_stream.subscribe(camera="door", types=["emotion.started"]) as events:
+            for event in events:
+                print(event.time, event.track, event.data.label)
+    """
+    if settings is None:
+        from fer_stream.config import Settings as Defaults  # noqa: PLC0415  (slow to import, not always needed)
+
+        settings = Defaults()
+    return Subscription(
+        address or settings.address,
+        camera=camera,
+        types=types,
+        after=after,
+        until_now=until_now,
+        transport=settings.transport,
+    )
+
+
+def read_journal(
+    path: Path, *, after: int = 0, camera: str | None = None, types: Sequence[str] = ()
+) -> Iterator[tuple[Event, str]]:
+    """Return the events in a journal file, with their texts, whether or not an aggregator runs.
+
+    Raises:
+        JournalError: there is no readable journal at ``path``.
+    """
+    with Reader(path) as reader:
+        while after < reader.cursor():
+            texts, reached = reader.read(after, camera=camera)
+            for text in texts:
+                try:
+                    event = cloudevents.decode(text)
+                except WireError as error:
+                    raise JournalError(f"the journal {path} holds what is not an event: {error}") from error
+                if wanted(event, None, types):
+                    yield event, text
+            after = reached
+
+
+def status(settings: Settings, timeout: float = 3.0) -> dict[str, Any]:
+    """Return how things stand with a running aggregator: see `fer_stream.aggregator.Aggregator.status`.
+
+    Raises:
+        TransportError: none answers within ``timeout`` seconds.
+    """
+    peer = plugins.load("transports", settings.transport)().connect(settings.address, "control")
+    try:
+        return ask_status(peer, settings.address, timeout)
+    finally:
+        peer.close()
+
+
+def ask_status(peer: Peer, address: str, timeout: float) -> dict[str, Any]:
+    """As `status`, over a control link that is there already."""
+    ticket = random.getrandbits(48)
+    deadline = time.monotonic() + timeout
+    peer.send(wire.json_message(Kind.STATUS, ticket=ticket))
+    while (left := deadline - time.monotonic()) > 0:
+        parts = peer.receive(left)
+        if parts is None:
+            continue
+        message: Message = wire.unpack(parts)
+        if message.kind is Kind.STATUS and message.ticket == ticket:
+            return message.body()
+    raise TransportError(f"no aggregator answers at {address}: start one, or give its address with --connect")

@@ -1,0 +1,127 @@
+"""The commands that are the pipeline: run, capture, worker, aggregator."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fer_stream import plugins
+from fer_stream.commands.options import begin
+from fer_stream.config import CAMERA_NAME
+from fer_stream.errors import ConfigError
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+    from collections.abc import Sequence
+
+    from fer_stream.config import Settings
+    from fer_stream.plugins import Sink
+
+
+def name_sources(arguments: Sequence[str]) -> dict[str, str]:
+    """Return ``{camera: source}`` for ``[NAME=]SOURCE`` arguments, in their order.
+
+    A source without a name is called after its file, or ``camera-N`` where it is none; names stay unique.
+
+    Raises:
+        ConfigError: a name that cannot be one, or one given twice.
+    """
+    parts = [_split(argument) for argument in arguments]
+    given = [name for name, _ in parts if name]
+    if twice := [name for name in given if [other.lower() for other in given].count(name.lower()) > 1]:
+        raise ConfigError(f"two cameras are called {twice[0]}: give each a name of its own")
+    sources: dict[str, str] = {}
+    for number, (name, source) in enumerate(parts, start=1):
+        sources[name or _unique(_name_of(source, number), {*given, *sources})] = source
+    return sources
+
+
+def _split(argument: str) -> tuple[str, str]:
+    name, equals, source = argument.partition("=")
+    # An address or a path may hold a "=" of its own.
+    if not equals or re.search(r"[:/]", name) or Path(argument).exists():
+        return "", argument
+    if not source:
+        raise ConfigError(f"camera {name} has no source: give {name}=SOURCE")
+    return _checked(name), source
+
+
+def _checked(name: str) -> str:
+    if not re.fullmatch(CAMERA_NAME, name):
+        rule = "letters, digits, '_', '.' and '-', at most 63, the first a letter or digit"
+        raise ConfigError(f"{name!r} cannot be a camera's name; a name has {rule}")
+    return name
+
+
+def _name_of(source: str, number: int) -> str:
+    if source.isdigit() or "://" in source or source.startswith("/dev/"):
+        return f"camera-{number}"
+    stem = re.sub(r"[^A-Za-z0-9_.-]+", "-", Path(source).resolve().stem)
+    return stem.strip("-_.")[:50] or f"camera-{number}"
+
+
+def _unique(name: str, taken: set[str]) -> str:
+    lower = {other.lower() for other in taken}
+    candidates = (f"{name}-{n}" if n > 1 else name for n in range(1, len(taken) + 2))
+    return next(candidate for candidate in candidates if candidate.lower() not in lower)
+
+
+def run(arguments: Namespace) -> int:
+    """Everything on this machine."""
+    from fer_stream.supervisor import run as run_all  # noqa: PLC0415
+
+    sources = name_sources(arguments.sources)
+    settings = begin(arguments, "run", sources)
+    if not settings.cameras:
+        settings = begin(arguments, "run", {"demo": "demo"})
+    if sources:
+        # What was named here is what runs; a file's camera of the same name lends it its other settings.
+        settings = settings.model_copy(update={"cameras": {name: settings.cameras[name] for name in sources}})
+    sinks = [_open_sink(sink) for sink in (f"stdout:{arguments.format}", *settings.sinks)]
+    return run_all(settings, duration=arguments.duration, sinks=sinks, summary=arguments.summary)
+
+
+def _open_sink(text: str) -> Sink:
+    name, _, argument = text.partition(":")
+    sink: Sink = plugins.load("sinks", name)(argument)
+    return sink
+
+
+def capture(arguments: Namespace) -> None:
+    """One camera's process."""
+    from fer_stream.capture import run as run_role  # noqa: PLC0415
+
+    if arguments.source is None:
+        settings = begin(arguments, f"capture {arguments.camera or ''}".strip())
+        camera = arguments.camera or _only_camera(settings)
+        if camera not in settings.cameras:
+            known = ", ".join(settings.cameras) or "none"
+            raise ConfigError(
+                f"camera {camera} has no source: give one, or a settings file that has it (known: {known})"
+            )
+    else:
+        camera = _checked(arguments.camera) if arguments.camera else _name_of(arguments.source, 1)
+        settings = begin(arguments, f"capture {camera}", {camera: arguments.source})
+    run_role(settings, camera)
+
+
+def _only_camera(settings: Settings) -> str:
+    if len(settings.cameras) != 1:
+        known = ", ".join(settings.cameras) or "none"
+        raise ConfigError(f"which camera? give a SOURCE, or with --camera one of the settings file's: {known}")
+    return next(iter(settings.cameras))
+
+
+def worker(arguments: Namespace) -> None:
+    """One inference worker."""
+    from fer_stream.worker import run as run_role  # noqa: PLC0415
+
+    run_role(begin(arguments, f"worker {arguments.name}"), arguments.name)
+
+
+def aggregator(arguments: Namespace) -> None:
+    """Dispatch, track, smooth, journal, publish."""
+    from fer_stream.aggregator import run as run_role  # noqa: PLC0415
+
+    run_role(begin(arguments, "aggregator"))

@@ -1,0 +1,209 @@
+"""Checks that an installation can do its work, and says what to do about each finding.
+
+Every check is a generator of findings that does not raise; nothing is changed that was there before.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import socket
+import sys
+import threading
+from dataclasses import dataclass
+from enum import StrEnum
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fer_stream import models, plugins
+from fer_stream.config import host_port, redact
+from fer_stream.errors import FerStreamError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from fer_stream.config import CameraSettings, Settings
+
+PATIENCE = 5.0
+"""Seconds that a source may take to open here."""
+
+SHARED_MEMORY = 64 * 2**20
+"""Bytes of /dev/shm below which frames may not fit; a container has 64 MB unless told otherwise."""
+
+
+class Level(StrEnum):
+    """How a check came out."""
+
+    OK = "ok"
+    WARN = "warn"
+    FAIL = "fail"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line: what was looked at, what was found and, unless it is fine, what to do."""
+
+    level: Level
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.level:<4}  {self.text}"
+
+
+def _ok(text: str) -> Finding:
+    return Finding(Level.OK, text)
+
+
+def _warn(text: str) -> Finding:
+    return Finding(Level.WARN, text)
+
+
+def _fail(text: str) -> Finding:
+    return Finding(Level.FAIL, text)
+
+
+def examine(settings: Settings) -> Iterator[Finding]:
+    """Yield what every check finds, one after the other."""
+    yield from _packages()
+    yield from _models(settings)
+    for name, camera in settings.cameras.items():
+        yield _source(name, camera)
+    yield _address(settings)
+    yield _journal(settings.journal.path)
+    if settings.metrics:
+        yield _port(settings.metrics)
+    yield from _machine(settings.workers)
+
+
+def _packages() -> Iterator[Finding]:
+    yield _ok(f"Python {'.'.join(map(str, sys.version_info[:3]))}")
+    try:
+        requirements = metadata.requires("fer-stream") or []
+    except metadata.PackageNotFoundError:
+        yield _fail("fer-stream is not installed, so its plug-ins cannot be found: run pip install .")
+        return
+    for requirement in requirements:
+        match = re.match(r"([A-Za-z0-9_.-]+)\s*(?:>=\s*([0-9.]+))?[^;]*(;.*extra\b)?", requirement)
+        if match is None or match[3]:
+            continue
+        name, least = match[1], match[2] or "0"
+        try:
+            version = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            yield _fail(f"{name} is not installed: run pip install '{requirement}'")
+            continue
+        if _numbers(version) < _numbers(least):
+            yield _fail(f"{name} {version} is older than {least}: run pip install '{requirement}'")
+        else:
+            yield _ok(f"{name} {version}")
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", version.partition("+")[0])[:3])
+
+
+def _models(settings: Settings) -> Iterator[Finding]:
+    try:
+        for name, digest in models.digests().items():
+            try:
+                content = (models.folder() / name).read_bytes()
+            except OSError as error:
+                yield _fail(f"the model file {name} cannot be read ({error.strerror}): install fer-stream again")
+                continue
+            if hashlib.sha256(content).hexdigest() == digest:
+                yield _ok(f"model file {name} {digest[:12]}")
+            else:
+                yield _fail(f"the model file {name} is not the one that was shipped: install fer-stream again")
+        plugins.load("detectors", settings.detector.name)(settings.detector)
+        yield _ok(f"detector {settings.detector.name}")
+        classifier = plugins.load("classifiers", settings.classifier.name)(settings.classifier)
+        yield _ok(f"classifier {settings.classifier.name}: {classifier.version}, {', '.join(classifier.labels)}")
+    except FerStreamError as error:
+        yield _fail(str(error))
+
+
+def _source(name: str, camera: CameraSettings) -> Finding:
+    """Open a camera, in a thread because a device may keep us waiting for longer than it was told."""
+    from fer_stream.sources import open_source  # noqa: PLC0415  (OpenCV is slow to import)
+
+    found: list[Finding] = []
+    quick = {"open_timeout": min(camera.open_timeout, PATIENCE), "read_timeout": min(camera.read_timeout, PATIENCE)}
+
+    def look() -> None:
+        try:
+            source = open_source(camera.model_copy(update=quick))
+            try:
+                picture = source.read()
+            finally:
+                source.close()
+            if picture is None:
+                found.append(_fail(f"camera {name}: {redact(camera.source)} opens, but gives no picture"))
+            else:
+                height, width = picture.image.shape[:2]
+                found.append(_ok(f"camera {name}: {redact(camera.source)} gives {width}x{height} pictures"))
+        except FerStreamError as error:
+            found.append(_fail(f"camera {name}: {redact(str(error))}"))
+
+    thread = threading.Thread(target=look, daemon=True)
+    thread.start()
+    thread.join(2 * PATIENCE)
+    silence = _fail(f"camera {name}: {redact(camera.source)} does not answer; check that it is on and not in use")
+    return found[0] if found else silence
+
+
+def _address(settings: Settings) -> Finding:
+    try:
+        plugins.load("transports", settings.transport)().bind(settings.address).close()
+    except FerStreamError as error:
+        return _fail(str(error))
+    return _ok(f"address {settings.address} can be bound")
+
+
+def _journal(path: Path) -> Finding:
+    from fer_stream.journal import Reader  # noqa: PLC0415
+
+    if path.exists():
+        try:
+            with Reader(path) as reader:
+                cursor = reader.cursor()
+        except FerStreamError as error:
+            return _fail(str(error))
+        if os.access(path, os.W_OK) and os.access(path.parent, os.W_OK):
+            return _ok(f"journal {path}, {cursor} events so far")
+        return _fail(f"the journal {path} cannot be written: give another path with --journal")
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    if folder.is_dir() and os.access(folder, os.W_OK | os.X_OK):
+        return _ok(f"journal {path} can be made")
+    return _fail(f"the journal {path} cannot be made in {folder}: give another path with --journal")
+
+
+def _port(address: str) -> Finding:
+    try:
+        host, port = host_port(address)
+        family, kind, protocol, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(where)
+    except OSError as error:
+        return _fail(f"metrics cannot be served at {address}: {error.strerror}; choose another --metrics")
+    return _ok(f"metrics port {address} is free")
+
+
+def _machine(workers: int) -> Iterator[Finding]:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if workers > cores:
+        yield _warn(f"{workers} workers share {cores} CPU cores: more than one a core is no faster, set --workers")
+    else:
+        yield _ok(f"{cores} CPU cores for {workers} workers")
+    shared = Path("/dev/shm")  # noqa: S108  (looked at, never written)
+    if not shared.is_dir() or not os.access(shared, os.W_OK):
+        yield _warn(f"{shared} cannot be written, so frames are copied between processes: mount it as tmpfs")
+        return
+    free = shutil.disk_usage(shared).free
+    if free < SHARED_MEMORY:
+        yield _warn(f"{shared} has {free >> 20} MiB free, large frames may not fit: give a container --shm-size=256m")
+    else:
+        yield _ok(f"{shared} has {free >> 20} MiB free")

@@ -1,0 +1,167 @@
+"""Prometheus metrics, and the HTTP endpoint that shows them beside ``/healthz`` and ``/readyz``.
+
+Each role fills its own part. Under ``fer-stream run`` all processes write into files of one folder
+(prometheus-client's multiprocess mode, on by ``PROMETHEUS_MULTIPROC_DIR``), and the supervisor serves their sum; a
+process that is started again under the same name goes on with its predecessor's files, so counters never fall.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING
+
+import prometheus_client
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, values
+from prometheus_client.multiprocess import MultiProcessCollector
+
+from fer_stream.errors import ConfigError, TransportError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from fer_stream.dispatch import Ledger
+
+MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR"
+PROCESS = "FER_STREAM_PROCESS"
+"""The environment variable that names a supervised process, for its files in that folder."""
+
+if MULTIPROCESS in os.environ and PROCESS in os.environ:
+    values.ValueClass = values.MultiProcessValue(  # type: ignore[no-untyped-call]
+        lambda: os.environ[PROCESS].replace(" ", "-")
+    )
+
+prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
+
+_FAST = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+_AGES = (0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0)
+
+frames = Counter(
+    "fer_stream_frames",
+    "Frames by what became of them; captured is the sum of all others.",
+    ["camera", "outcome", "reason"],
+)
+in_flight = Gauge(
+    "fer_stream_frames_in_flight",
+    "Captured frames that are not resolved yet.",
+    ["camera"],
+    multiprocess_mode="mostrecent",
+)
+frame_age = Histogram(
+    "fer_stream_frame_age_seconds", "Age of a frame when a worker is given it.", ["camera"], buckets=_AGES
+)
+latency = Histogram(
+    "fer_stream_latency_seconds", "From a frame's capture to its events being published.", ["camera"], buckets=_AGES
+)
+stage = Histogram("fer_stream_stage_seconds", "Time spent on a frame, by stage.", ["stage"], buckets=_FAST)
+faces = Counter("fer_stream_faces", "Faces found in frames.", ["camera"])
+events = Counter("fer_stream_events", "Events published.", ["camera", "type", "label"])
+camera_online = Gauge(
+    "fer_stream_camera_online", "1 while a camera gives frames.", ["camera"], multiprocess_mode="mostrecent"
+)
+tracks = Gauge("fer_stream_tracks", "Faces in view now.", ["camera"], multiprocess_mode="mostrecent")
+workers = Gauge("fer_stream_workers", "Workers by state.", ["state"], multiprocess_mode="mostrecent")
+fenced = Counter("fer_stream_workers_fenced", "Workers given up, by reason.", ["reason"])
+journal_cursor = Gauge(
+    "fer_stream_journal_cursor", "Cursor of the latest journaled event.", multiprocess_mode="mostrecent"
+)
+rejected_messages = Counter("fer_stream_messages_rejected", "Messages that broke the protocol.", ["link"])
+capture_frames = Counter("fer_stream_capture_frames", "Frames as the capture counts them.", ["camera", "outcome"])
+source_failures = Counter("fer_stream_source_failures", "Times a source failed or fell silent.", ["camera"])
+
+
+class LedgerExport:
+    """Brings a camera's ledger, which holds totals, into counters, which only grow by steps."""
+
+    def __init__(self, camera: str) -> None:
+        self._camera = camera
+        self._told: dict[tuple[str, str], int] = {}
+
+    def export(self, ledger: Ledger) -> None:
+        """Count what has been added since the last call."""
+        terms = {("rejected", reason): count for reason, count in ledger.rejected.items()}
+        for term in ("captured", "done", "superseded", "expired", "lost_worker", "lost_link"):
+            terms[term, ""] = getattr(ledger, term)
+        for (outcome, reason), total in terms.items():
+            step = total - self._told.get((outcome, reason), 0)
+            if step > 0 or (outcome, reason) not in self._told:
+                frames.labels(self._camera, outcome, reason).inc(max(step, 0))
+                self._told[outcome, reason] = total
+        in_flight.labels(self._camera).set(ledger.in_flight)
+
+
+def exposition() -> bytes:
+    """Return all metrics of this process, or under `run` of all its processes, as Prometheus text."""
+    if MULTIPROCESS in os.environ:
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+        return prometheus_client.generate_latest(registry)
+    return prometheus_client.generate_latest()
+
+
+class Server:
+    """Serves ``/metrics``, ``/healthz`` (200 while the process answers) and ``/readyz`` (200 when it can work).
+
+    Raises:
+        ConfigError: ``address`` is not HOST:PORT.
+        TransportError: it cannot be bound.
+    """
+
+    def __init__(self, address: str, ready: Callable[[], str]) -> None:
+        """Serve in a thread of its own.
+
+        Args:
+            address: HOST:PORT; port 0 takes a free one, see `port`.
+            ready: returns what is missing until this process can work, or an empty text.
+        """
+        host, colon, port = address.rpartition(":")
+        if not colon or not host or not port.isdigit() or int(port) > 65_535:
+            raise ConfigError(f"{address!r} is not an address for metrics: give HOST:PORT, such as 127.0.0.1:9108")
+
+        class Handler(BaseHTTPRequestHandler):
+            timeout = 5
+
+            def do_GET(self) -> None:
+                path = self.path.partition("?")[0]
+                if path == "/metrics":
+                    self._answer(200, prometheus_client.CONTENT_TYPE_LATEST, exposition())
+                elif path == "/healthz":
+                    self._answer(200, "application/json", b'{"status":"alive"}\n')
+                elif path == "/readyz":
+                    missing = ready()
+                    body = {"status": "not ready", "missing": missing} if missing else {"status": "ready"}
+                    self._answer(503 if missing else 200, "application/json", json.dumps(body).encode() + b"\n")
+                else:
+                    self._answer(404, "text/plain", b"there are /metrics, /healthz and /readyz\n")
+
+            def _answer(self, code: int, kind: str, body: bytes) -> None:
+                self.send_response(code)
+                self.send_header("Content-Type", kind)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: object) -> None:
+                """Scrapes are no news."""
+
+        try:
+            self._server = ThreadingHTTPServer((host.strip("[]"), int(port)), Handler)
+        except OSError as error:
+            raise TransportError(
+                f"metrics cannot be served at {address}: {error.strerror}; stop what uses it, or choose another port"
+            ) from error
+        self._server.daemon_threads = True
+        self.port: int = self._server.server_address[1]
+        threading.Thread(target=self._server.serve_forever, name="metrics", daemon=True).start()
+
+    def close(self) -> None:
+        """Stop serving."""
+        self._server.shutdown()
+        self._server.server_close()
+
+
+def serve(address: str | None, ready: Callable[[], str]) -> Server | None:
+    """Return a `Server`, or ``None`` where no address is set."""
+    return Server(address, ready) if address else None

@@ -1,0 +1,109 @@
+"""The JSON Schema (draft 2020-12) of every event, as journaled, published and printed.
+
+Made from the same walk over the data classes as the encoder (`fer_stream.cloudevents.data_fields`), so the two cannot
+differ. Keys that are not named are refused.
+"""
+
+from __future__ import annotations
+
+import re
+from inspect import getdoc
+from typing import Any, get_args, get_origin
+
+from fer_stream.cloudevents import DATA, data_fields
+from fer_stream.config import CAMERA_NAME
+from fer_stream.types import Box, EventType, GapData, Milliseconds, Nanoseconds
+
+Schema = dict[str, Any]
+
+_TIME: Schema = {
+    "type": "string",
+    "format": "date-time",
+    "pattern": r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z$",
+    "description": "A point in capture time.",
+}
+_COUNT: Schema = {"type": "integer", "minimum": 0}
+_PROBABILITY: Schema = {"type": "number", "minimum": 0, "maximum": 1}
+
+_JSON_TYPES: dict[Any, Schema] = {
+    Nanoseconds: _TIME,
+    Milliseconds: _COUNT,
+    Box: {
+        "type": "array",
+        "items": {"type": "number"},
+        "minItems": 4,
+        "maxItems": 4,
+        "description": "[x1, y1, x2, y2] in pixels of the picture, not clipped to it.",
+    },
+    int: _COUNT,
+    float: _PROBABILITY,
+    str: {"type": "string"},
+}
+"""What a field's type becomes. Every number of ours that is not a box counts something or lies in 0..1."""
+
+_ENVELOPE: Schema = {
+    "specversion": {"const": "1.0", "description": "Of CloudEvents."},
+    "id": {"type": "string", "pattern": "^[0-9a-f]{32}$", "description": "The same for a repeat of the same event."},
+    "datacontenttype": {"const": "application/json"},
+    "time": _TIME | {"description": "Capture time of the frame that caused the event."},
+    "sequence": _COUNT | {"description": "Counts the camera's events, without a gap."},
+    "cursor": _COUNT | {"description": "Counts the events of all cameras; what to resume from."},
+    "epoch": _COUNT | {"description": "Counts the starts of the camera's capture and of its aggregator."},
+    "frame": _COUNT | {"description": "Number of the frame that caused the event, within the epoch."},
+}
+
+
+def event_schema() -> Schema:
+    """Return the schema of an event: what all have in common, and a branch for each type."""
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "An event of fer_stream",
+        "description": "A CloudEvent 1.0. Labels are apparent expressions, not what a person feels.",
+        "type": "object",
+        "properties": _ENVELOPE,
+        "required": list(_ENVELOPE),
+        "oneOf": [_branch(kind) for kind in EventType],
+        "unevaluatedProperties": False,
+        "$defs": {cls.__name__: _object(cls) for cls in dict.fromkeys(DATA.values())},
+    }
+
+
+def _branch(kind: EventType) -> Schema:
+    about, _, what = kind.partition(".")
+    camera = CAMERA_NAME.removeprefix("^").removesuffix("$")
+    properties: Schema = {
+        "type": {"const": str(kind)},
+        # A gap is about all cameras at once.
+        "source": {"const": "/cameras/"}
+        if DATA[kind] is GapData
+        else {"type": "string", "pattern": f"^/cameras/{camera}$"},
+        "data": {"$ref": f"#/$defs/{DATA[kind].__name__}"},
+    }
+    if about in ("face", "emotion", "valence"):
+        ended = what in ("left", "ended")
+        properties["subject"] = {"type": "string", "pattern": "^tracks/[1-9][0-9]*$"}
+        properties["data"] |= {"properties": {"end_time": {"type": "string" if ended else "null"}}}
+    return {"title": str(kind), "properties": properties, "required": list(properties)}
+
+
+def _object(cls: type) -> Schema:
+    """Return the schema of a data class: all its fields, and no others."""
+    properties = {}
+    for field in data_fields(cls):
+        schema = _of_type(field.type)
+        properties[field.name] = {"anyOf": [schema, {"type": "null"}]} if field.optional else schema
+    return {
+        "type": "object",
+        "description": re.sub(r"`+", "", " ".join((getdoc(cls) or "").split())),
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+    }
+
+
+def _of_type(kind: Any) -> Schema:
+    if kind in _JSON_TYPES:
+        return _JSON_TYPES[kind]
+    if get_origin(kind) is dict:
+        return {"type": "object", "additionalProperties": _of_type(get_args(kind)[1])}
+    return _object(kind)

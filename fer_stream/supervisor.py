@@ -1,0 +1,381 @@
+"""`fer-stream run`: start every role on this machine, watch them, restart them, and end them in order.
+
+The children are the same commands that people run by hand (``fer-stream aggregator``, ``worker``, ``capture``), so
+nothing works here that would not work across machines. This process is also a subscriber like any other: it hands the
+events to the sinks as they come.
+
+A child that ends by its own verdict (exit 1 or 2) before it was ever ready cannot work, and neither can the service: it
+ends, with that code. One that was killed, or had worked, is started again.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fer_stream import plugins
+from fer_stream.client import Subscription, ask_status
+from fer_stream.errors import FerStreamError, JournalError, TransportError
+from fer_stream.journal import Reader
+from fer_stream.process import PARENT, install_stop
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from fer_stream.config import Settings
+    from fer_stream.metrics import Server
+    from fer_stream.plugins import Peer, Sink
+    from fer_stream.process import Stop
+
+BEAT = 0.5
+"""Seconds between looks at the children and at the aggregator's status."""
+
+PAUSES = (1.0, 32.0)
+"""First and longest pause before a child that was never ready is started again."""
+
+GRACE = 5.0
+"""Seconds that a child may take to end after it was asked to."""
+
+STARTUP = 60.0
+"""Seconds that a child may take until it is ready before it counts as silent."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _Child:
+    """One supervised process."""
+
+    title: str
+    arguments: list[str]
+    process: subprocess.Popen[bytes] | None = None
+    was_ready: bool = False
+    seen: float = 0.0
+    pause: float = PAUSES[0]
+    start_at: float = 0.0
+    restarts: int = 0
+    code: int | None = field(default=None)
+
+    @property
+    def running(self) -> bool:
+        return self.process is not None and self.process.poll() is None
+
+
+class Supervisor:
+    """See the module's text."""
+
+    def __init__(self, settings: Settings, folder: Path) -> None:
+        """Prepare; `start` starts.
+
+        Args:
+            settings: the whole tree, with at least one camera.
+            folder: an empty folder of our own for the children's settings and metrics.
+        """
+        self._settings = settings
+        self._folder = folder
+        self.aggregator = _Child("aggregator", ["aggregator"])
+        self.workers = [_Child(f"worker {n}", ["worker", "--name", str(n)]) for n in range(1, settings.workers + 1)]
+        self.captures = {name: _Child(f"capture {name}", ["capture", "--camera", name]) for name in settings.cameras}
+        self._file = folder / "settings.json"
+        # A role's own metrics go into files that this process serves in one.
+        shared = settings.model_copy(update={"metrics": None, "sinks": []})
+        self._file.touch(mode=0o600)
+        self._file.write_text(shared.model_dump_json())
+
+    @property
+    def _children(self) -> list[_Child]:
+        return [self.aggregator, *self.workers, *self.captures.values()]
+
+    def start(self) -> None:
+        """Start all children. Their order does not matter; the slowest to warm up goes first."""
+        for child in (*self.workers, self.aggregator, *self.captures.values()):
+            self._start(child)
+
+    def _start(self, child: _Child) -> None:
+        ours = "FER_STREAM_"
+        environment = {key: value for key, value in os.environ.items() if not key.startswith(ours)}
+        environment |= {PARENT: str(os.getpid()), "FER_STREAM_PROCESS": child.title}
+        command = [sys.executable, "-m", "fer_stream", *child.arguments, "--config", str(self._file)]
+        level = logging.getLevelName(logging.getLogger().getEffectiveLevel()).lower()
+        # A group of its own: Ctrl-C at the terminal comes to us alone, and we end the children in order.
+        child.process = subprocess.Popen(
+            [*command, "--log-level", level],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        child.seen, child.code = time.monotonic() + STARTUP, None
+
+    def note(self, status: dict[str, Any]) -> None:
+        """Take the aggregator's word on who is ready, and replace workers that run without its knowing."""
+        now = time.monotonic()
+        self._ready(self.aggregator, now)
+        for worker in self.workers:
+            known = status["workers"].get(worker.arguments[-1])
+            if worker.process and known and known["pid"] == worker.process.pid:
+                self._ready(worker, now)
+            elif worker.running and worker.process and now - worker.seen > self._settings.dispatch.silence:
+                _log.warning("%s does not answer and is replaced", worker.title, extra={"pid": worker.process.pid})
+                worker.process.kill()
+        for name, capture in self.captures.items():
+            known = status["cameras"].get(name)
+            if capture.process and known and known["pid"] == capture.process.pid:
+                self._ready(capture, now)
+
+    def _ready(self, child: _Child, now: float) -> None:
+        child.was_ready, child.pause = True, PAUSES[0]
+        child.seen = max(child.seen, now) if not child.was_ready else now
+
+    def watch(self) -> int | None:
+        """Start again who died; return an exit code if the service cannot go on."""
+        now = time.monotonic()
+        for child in self._children:
+            if child.process is None:
+                if child.start_at and now >= child.start_at:
+                    child.start_at = 0.0
+                    self._start(child)
+                continue
+            code = child.process.poll()
+            if code is None:
+                continue
+            child.process, child.code = None, code
+            is_capture = child in self.captures.values()
+            if is_capture and code == 0:
+                continue  # its source came to its end
+            if code > 0 and (not child.was_ready or (is_capture and not self._retries(child))):
+                if not is_capture or len(self.captures) == 1 or not child.was_ready:
+                    return code
+                _log.error("%s has failed and is not started again", child.title)
+                continue
+            pause = 0.0 if child.was_ready else child.pause
+            child.pause = min(2 * child.pause, PAUSES[1])
+            child.start_at, child.was_ready = now + pause or now, False
+            child.restarts += 1
+            _log.warning("%s ended with %d and is started again in %g s", child.title, code, pause)
+        return None
+
+    def _retries(self, capture: _Child) -> bool:
+        from fer_stream.capture import is_live  # noqa: PLC0415  (brings OpenCV, which this process does without)
+
+        camera = self._settings.cameras[capture.arguments[-1]]
+        return camera.retry and is_live(camera.source)
+
+    def ended(self) -> bool:
+        """Whether every camera has come to its end."""
+        return all(child.process is None and not child.start_at for child in self.captures.values())
+
+    def failed(self) -> int:
+        """Return the exit code of a capture that failed, or 0."""
+        return next((child.code for child in self.captures.values() if child.code and child.code > 0), 0)
+
+    def stop(self, children: list[_Child], look: Callable[[], None]) -> None:
+        """Ask children to end and wait; who does not within `GRACE` is killed. ``look`` is called while waiting."""
+        for child in children:
+            child.start_at = 0.0
+            if child.running and child.process:
+                child.process.send_signal(signal.SIGTERM)
+        deadline = time.monotonic() + GRACE
+        while any(child.running for child in children) and time.monotonic() < deadline:
+            look()
+        for child in children:
+            if child.process is not None:
+                if child.running:
+                    _log.warning("%s does not end and is killed", child.title)
+                    child.process.kill()
+                child.code = child.process.wait()
+                child.process = None
+
+
+class _Desk:
+    """What `run` shows: events to the sinks, a progress bar for files, the summary at the end."""
+
+    def __init__(self, settings: Settings, sinks: list[Sink]) -> None:
+        transport = plugins.load("transports", settings.transport)()
+        self._control: Peer = transport.connect(settings.address, "control")
+        self._settings = settings
+        self._sinks = sinks
+        self.status: dict[str, Any] = {}
+        self.events: dict[str, int] = {}
+        self._subscription = Subscription(
+            settings.address, after=_last_cursor(settings.journal.path), transport=settings.transport
+        )
+        self._bars: dict[str, Any] = {}
+
+    def look(self, timeout: float = 0.05) -> None:
+        """Hand on the events that came; wait up to ``timeout`` seconds for one."""
+        found = self._subscription.receive(timeout)
+        while found is not None:
+            event, text = found
+            self.events[event.type] = self.events.get(event.type, 0) + 1
+            for sink in self._sinks:
+                sink.write(event, text)
+            found = self._subscription.receive(0)
+
+    def ask(self, timeout: float) -> bool:
+        """Ask the aggregator how things stand; ``False`` if it does not answer."""
+        try:
+            self.status = ask_status(self._control, self._settings.address, timeout)
+        except TransportError:
+            return False
+        self._progress()
+        return True
+
+    def finish(self) -> None:
+        """Hand on every event up to the last one that the status told of."""
+        deadline = time.monotonic() + GRACE
+        while self._subscription.cursor < self.status.get("cursor", 0) and time.monotonic() < deadline:
+            self.look()
+
+    def _progress(self) -> None:
+        """Show how far each file is, on a terminal."""
+        for name, camera in self.status["cameras"].items():
+            if not camera["frames"]:
+                continue
+            if name not in self._bars:
+                from tqdm import tqdm  # noqa: PLC0415
+
+                self._bars[name] = tqdm(
+                    total=camera["frames"], desc=name, unit="frame", disable=None, leave=False, file=sys.stderr
+                )
+            bar = self._bars[name]
+            bar.update(camera["ledger"]["captured"] - bar.n)
+
+    def close(self) -> None:
+        for bar in self._bars.values():
+            bar.close()
+        self._subscription.close()
+        self._control.close()
+
+
+def _last_cursor(path: Path) -> int:
+    try:
+        with Reader(path) as reader:
+            return reader.cursor()
+    except JournalError:
+        return 0  # none yet; one that cannot be used is the aggregator's to complain of
+
+
+def _summary(desk: _Desk, started: float) -> dict[str, Any]:
+    cameras = desk.status.get("cameras", {})
+    return {
+        "cameras": {name: camera["ledger"] for name, camera in cameras.items()},
+        "events": dict(sorted(desk.events.items())),
+        "started": round(started, 3),
+        "duration_s": round(time.time() - started, 3),
+    }
+
+
+def _tell(summary: dict[str, Any]) -> None:
+    """Print the summary for people, on stderr: what was captured, done and lost, and why."""
+    lines = [f"ran for {summary['duration_s']:.1f} s"]
+    for name, ledger in summary["cameras"].items():
+        others = [f"{n} {term.replace('_', ' ')}" for term, n in ledger.items() if term != "captured" and n]
+        lines.append(f"{name}: {ledger['captured']} frames captured = {' + '.join(others) or '0'}")
+    lines.append("events: " + (", ".join(f"{n} {kind}" for kind, n in summary["events"].items()) or "none"))
+    sys.stderr.write("\n".join(lines) + "\n")
+
+
+def run(
+    settings: Settings,
+    *,
+    duration: float | None = None,
+    sinks: list[Sink] | None = None,
+    summary: Path | None = None,
+    stop: Stop | None = None,
+) -> int:
+    """Run every role on this machine until all sources end, ``duration`` is over, or SIGINT or SIGTERM.
+
+    Args:
+        settings: the whole tree, with at least one camera.
+        duration: seconds, or ``None`` for no limit.
+        sinks: where events go.
+        summary: a file for the ledger of every camera and the counts of events, as JSON.
+        stop: ends the run when it is set; by default the process's signals do.
+
+    Returns:
+        0, or the exit code of the process that could not work.
+    """
+    stop = stop or install_stop()
+    started = time.time()
+    # Before the metrics module is imported, which looks at this once.
+    folder = Path(tempfile.mkdtemp(prefix="fer-stream-"))
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder / "metrics")
+    (folder / "metrics").mkdir()
+    supervisor = Supervisor(settings, folder)
+    desk = _Desk(settings, sinks or [])
+    server: Server | None = None
+    code = 0
+    try:
+        if settings.metrics:
+            from fer_stream import metrics  # noqa: PLC0415
+
+            server = metrics.Server(settings.metrics, lambda: _missing(supervisor, desk))
+        supervisor.start()
+        code = _loop(supervisor, desk, stop, duration)
+        supervisor.stop(list(supervisor.captures.values()), desk.look)
+        if desk.ask(GRACE if not code else 0.2):
+            desk.finish()
+        rest = [*supervisor.workers, supervisor.aggregator]
+        supervisor.stop(rest, lambda: time.sleep(0.02))
+        result = _summary(desk, started)
+        if not code:
+            desk.close()
+            _tell(result)
+            code = supervisor.failed()
+        if summary:
+            _write(summary, result)
+    finally:
+        supervisor.stop([*supervisor.captures.values(), *supervisor.workers, supervisor.aggregator], lambda: None)
+        desk.close()
+        if server:
+            server.close()
+        for sink in sinks or []:
+            sink.close()
+        shutil.rmtree(folder, ignore_errors=True)
+    return code
+
+
+def _loop(supervisor: Supervisor, desk: _Desk, stop: Stop, duration: float | None) -> int:
+    end: float | None = None
+    beat = 0.0
+    while not stop.is_set():
+        desk.look()
+        now = time.monotonic()
+        if now < beat:
+            continue
+        beat = now + BEAT
+        if desk.ask(0.25):
+            supervisor.note(desk.status)
+            if duration is not None and end is None and supervisor.aggregator.was_ready:
+                end = now + duration
+        code = supervisor.watch()
+        if code is not None:
+            return code
+        if supervisor.ended() or (end is not None and now >= end):
+            break
+    return 0
+
+
+def _missing(supervisor: Supervisor, desk: _Desk) -> str:
+    """Return what is missing until frames flow, for ``/readyz``."""
+    if not desk.status.get("workers"):
+        return "a worker"
+    return ", ".join(name for name in supervisor.captures if name not in desk.status["cameras"])
+
+
+def _write(path: Path, summary: dict[str, Any]) -> None:
+    try:
+        path.write_text(json.dumps(summary, indent=2) + "\n")
+    except OSError as error:
+        raise FerStreamError(f"the summary {path} cannot be written: {error.strerror}") from error

@@ -1,0 +1,189 @@
+"""The worker: take a frame, find the faces, score their expressions, answer, forget.
+
+Nothing is kept from one frame to the next, so any worker can take any frame of any camera. Two threads: one that owns
+the socket and gives signs of life, and one that computes.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+
+from fer_stream import metrics, plugins, wire
+from fer_stream.errors import ConfigError, WireError
+from fer_stream.process import install_stop, parent_gone
+from fer_stream.recognizer import Recognizer
+from fer_stream.wire import Encoding, Kind, Message, Stages
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from fer_stream.config import Settings
+    from fer_stream.plugins import Peer
+    from fer_stream.process import Stop
+
+BEAT = 0.5
+"""Seconds between signs of life."""
+
+_log = logging.getLogger(__name__)
+
+
+def pixels(message: Message) -> NDArray[np.uint8]:
+    """Return the picture in a FRAME: uint8 ``[H, W, 3]``, BGR; of raw pixels a view, not a copy.
+
+    Raises:
+        WireError: it does not decode, or not to the size that its header says.
+    """
+    if message.encoding is Encoding.RAW:
+        flat = np.frombuffer(message.payload, np.uint8)
+        return flat.reshape(message.height, message.width, 3)
+    if wire.jpeg_size(message.payload) != (message.width, message.height):
+        raise WireError("a JPEG of another size than announced")
+    image = cv2.imdecode(np.frombuffer(message.payload, np.uint8), cv2.IMREAD_COLOR)
+    if image is None or image.shape != (message.height, message.width, 3):
+        raise WireError("a JPEG that does not decode")
+    return image.astype(np.uint8, copy=False)
+
+
+def answer(parts: list[Any], recognizer: Recognizer) -> list[wire.Buffer]:
+    """Return the message that answers a FRAME: DONE with its faces, or REJECT with a reason."""
+    ticket = 0
+    try:
+        ticket = wire.unpack(parts, verify=False).ticket
+        message = wire.unpack(parts)
+        before = time.perf_counter()
+        image = pixels(message)
+        decoded = time.perf_counter() - before
+    except WireError as error:
+        _log.warning("a frame is rejected: %s", error)
+        return wire.json_message(Kind.REJECT, {"reason": "corrupt"}, ticket=ticket)
+    try:
+        result = recognizer.recognize(image)
+        stages = Stages(decoded, result.seconds["detect"], result.seconds["classify"])
+        payload = wire.pack_faces(result.faces[: wire.MAX_FACES], recognizer.labels, stages)
+    except Exception:  # whatever a model or a plug-in does with this frame, the next one may be fine
+        _log.exception("a frame is rejected: it cannot be recognised")
+        return wire.json_message(Kind.REJECT, {"reason": "poisoned"}, ticket=ticket)
+    for name in ("decode", "detect", "classify"):
+        metrics.stage.labels(name).observe(getattr(stages, name))
+    return wire.pack(Message(Kind.DONE, payload, ticket=ticket))
+
+
+class _Computer(threading.Thread):
+    """Answers one frame at a time."""
+
+    def __init__(self, recognizer: Recognizer, peer: Peer) -> None:
+        super().__init__(name="compute", daemon=True)
+        self.answers: deque[list[wire.Buffer]] = deque()
+        self._recognizer = recognizer
+        self._peer = peer
+        self._frames: queue.SimpleQueue[list[Any] | None] = queue.SimpleQueue()
+
+    def run(self) -> None:
+        while (parts := self._frames.get()) is not None:
+            self.answers.append(answer(parts, self._recognizer))
+            self._peer.wake()
+
+    def give(self, parts: list[Any] | None) -> None:
+        self._frames.put(parts)
+
+
+@dataclass(slots=True)
+class Session:
+    """The worker's side of the protocol: its one credit, and what it says about itself."""
+
+    peer: Peer
+    about: dict[str, Any]
+    computer: _Computer
+    busy: bool = False
+    known: bool = False
+    """Whether the aggregator has spoken to this worker, or at least taken its READY."""
+    beat: float = 0.0
+    owes_ready: bool = True
+
+    def step(self, timeout: float) -> None:
+        """Wait for a message or an answer, and pass it on.
+
+        Raises:
+            ConfigError: the aggregator refuses this worker.
+        """
+        parts = self.peer.receive(timeout)
+        if parts is not None:
+            self._handle(parts)
+        while self.computer.answers:
+            self.peer.send(self.computer.answers.popleft())
+            self.busy = False
+        now = time.monotonic()
+        if self.owes_ready and not self.busy:
+            self.known = self.peer.send(wire.json_message(Kind.READY, self.about))
+            self.owes_ready, self.beat = False, now + BEAT
+        elif now >= self.beat:
+            self.peer.send(wire.json_message(Kind.PING))
+            self.beat = now + BEAT
+
+    def _handle(self, parts: list[Any]) -> None:
+        try:
+            message = wire.unpack(parts, verify=False)
+        except WireError as error:
+            metrics.rejected_messages.labels("work").inc()
+            _log.warning("a message of the aggregator is rejected: %s", error)
+            return
+        if message.kind is Kind.FRAME and not self.busy:
+            self.busy = True
+            self.computer.give(parts)
+        elif message.kind is Kind.WHO:
+            self.owes_ready = True
+        elif message.kind is Kind.REFUSED:
+            raise ConfigError(str(message.body().get("reason")))
+
+
+def run(settings: Settings, name: str = "1", stop: Stop | None = None) -> None:
+    """Work for an aggregator until SIGINT or SIGTERM; the frame in hand is finished first.
+
+    Args:
+        settings: the whole tree.
+        name: for people, unique among the workers of a machine.
+        stop: ends the worker when it is set; by default the process's signals do.
+
+    Raises:
+        ModelError, PluginError: detector or classifier cannot be loaded.
+        ConfigError: the aggregator refuses this worker.
+    """
+    stop = stop or install_stop()
+    # One worker a core: more threads in a worker than that are slower, not faster.
+    cv2.setNumThreads(1)
+    recognizer = Recognizer.from_settings(settings)
+    recognizer.warm_up()
+    peer = plugins.load("transports", settings.transport)().connect(settings.address, "work")
+    about = {
+        "name": name,
+        "pid": os.getpid(),
+        "labels": recognizer.labels,
+        "model": recognizer.classifier.version,
+        "detector": settings.detector.name,
+    }
+    computer = _Computer(recognizer, peer)
+    computer.start()
+    session = Session(peer, about, computer)
+    server = metrics.serve(settings.metrics, lambda: "" if session.known else "an aggregator")
+    _log.info("ready", extra={"model": recognizer.classifier.version})
+    try:
+        while not (stop.is_set() or parent_gone()):
+            session.step(BEAT / 2)
+        while session.busy:
+            session.step(BEAT / 2)
+        peer.send(wire.json_message(Kind.BYE))
+    finally:
+        computer.give(None)
+        peer.close()
+        if server:
+            server.close()

@@ -1,0 +1,161 @@
+"""Our MTCNN against facenet-pytorch's own, and against pictures that are no use to a detector."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from fer_stream.config import DetectorSettings
+from fer_stream.detectors import facenet, mtcnn
+
+MEDIA = Path(__file__).parents[2] / "../shared/media"
+ASSETS = Path(mtcnn.__file__).parents[1] / "assets"
+PORTRAITS = sorted(ASSETS.glob("*.jpg"))
+
+
+def portrait():
+    return cv2.imread(str(ASSETS / "grace_hopper.jpg"))
+
+
+def frames(path, every):
+    video = cv2.VideoCapture(str(path))
+    while video.grab():
+        yield video.retrieve()[1]
+        for _ in range(every - 1):
+            video.grab()
+
+
+def pair(min_face):
+    settings = DetectorSettings(min_face=min_face)
+    return mtcnn.load(settings), facenet.load(settings)
+
+
+def iou(a, b):
+    width = min(a.x2, b.x2) - max(a.x1, b.x1)
+    height = min(a.y2, b.y2) - max(a.y1, b.y1)
+    shared = max(width, 0) * max(height, 0)
+    return shared / ((a.x2 - a.x1) * (a.y2 - a.y1) + (b.x2 - b.x1) * (b.y2 - b.y1) - shared)
+
+
+def overlaps(faces, reference):
+    """Overlap (IoU) of each face with the one of the reference it is paired with, best pairs first, above 0.5."""
+    pairs = sorted(
+        ((iou(f.box, r.box), i, j) for i, f in enumerate(faces) for j, r in enumerate(reference)), reverse=True
+    )
+    found, taken, used = [], set(), set()
+    for overlap, i, j in pairs:
+        if overlap >= 0.5 and i not in taken and j not in used:
+            found.append(overlap)
+            taken.add(i)
+            used.add(j)
+    return found
+
+
+def assert_same(faces, reference, pixels=0.01):
+    assert len(faces) == len(reference)
+    for face, expected in zip(faces, reference, strict=True):
+        np.testing.assert_allclose(face.box, expected.box, atol=pixels)
+        np.testing.assert_allclose(face.landmarks, expected.landmarks, atol=pixels)
+        assert face.score == pytest.approx(expected.score, abs=1e-4)
+
+
+@pytest.mark.skipif(not MEDIA.is_dir(), reason=f"the shared clips are not at {MEDIA}")
+@pytest.mark.parametrize("min_face", [20, 40, 80])
+def test_finds_what_facenet_finds_on_real_clips(min_face):
+    ours, theirs = pair(min_face)
+    matched, found, expected = [], 0, 0
+    for path in sorted(p for p in MEDIA.iterdir() if p.suffix in {".mp4", ".gif"}):
+        for image in frames(path, every=11 if path.suffix == ".mp4" else 5):
+            faces, reference = ours.detect(image), theirs.detect(image)
+            matched += overlaps(faces, reference)
+            found += len(faces)
+            expected += len(reference)
+    # The figures, for `pytest -s`.
+    print(f"{min_face=} {found=} {expected=} matched={len(matched)} IoU={np.mean(matched):.6f}")  # noqa: T201
+    assert expected > 50
+    assert len(matched) / expected >= 0.995
+    assert len(matched) / found >= 0.995
+    assert np.mean(matched) >= 0.98
+
+
+@pytest.mark.parametrize("min_face", [20, 40, 80])
+@pytest.mark.parametrize("path", PORTRAITS, ids=lambda path: path.stem)
+def test_finds_what_facenet_finds_on_portraits(path, min_face):
+    ours, theirs = pair(min_face)
+    image = cv2.imread(str(path))
+    faces = ours.detect(image)
+    assert len(faces) >= 1
+    assert faces[0].score > 0.99
+    assert_same(faces, theirs.detect(image))
+
+
+def test_landmarks_are_where_they_are_said_to_be():
+    (face,) = mtcnn.load(DetectorSettings()).detect(portrait())
+    left_eye, right_eye, nose, left_mouth, right_mouth = face.landmarks
+    assert left_eye[0] < nose[0] < right_eye[0]
+    assert left_mouth[0] < nose[0] < right_mouth[0]
+    assert max(left_eye[1], right_eye[1]) < nose[1] < min(left_mouth[1], right_mouth[1])
+
+
+def test_a_face_cut_by_the_border_has_an_unclipped_box():
+    ours, theirs = pair(40)
+    image = portrait()[:, 90:]
+    faces = ours.detect(image)
+    assert faces[0].box.x1 < 0
+    assert_same(faces, theirs.detect(image))
+
+
+def test_several_faces_come_surest_first():
+    small, large = (cv2.imread(str(path)) for path in PORTRAITS)
+    image = np.zeros((700, 900, 3), np.uint8)
+    for y, x, part in ((0, 0, small), (0, 300, large), (350, 0, large), (350, 400, cv2.GaussianBlur(small, (0, 0), 5))):
+        image[y : y + part.shape[0], x : x + part.shape[1]] = part
+    ours, theirs = pair(40)
+    faces = ours.detect(image)
+    assert len(faces) >= 4
+    assert [face.score for face in faces] == sorted((face.score for face in faces), reverse=True)
+    assert_same(faces, theirs.detect(image))
+
+
+def test_the_settings_reach_the_detector():
+    image = portrait()
+    assert mtcnn.load(DetectorSettings(min_face=300)).detect(image) == []
+    assert mtcnn.load(DetectorSettings(thresholds=(0.6, 0.7, 1.0))).detect(image) == []
+    assert mtcnn.load(DetectorSettings(min_face=160, factor=0.5)).detect(image)
+
+
+def test_the_same_picture_has_the_same_faces_however_it_lies_in_memory():
+    detector = mtcnn.MTCNN()
+    image = portrait()
+    expected = detector.detect(image)
+    wide = np.zeros((image.shape[0], image.shape[1] * 2, 3), np.uint8)
+    wide[:, ::2] = image
+    assert detector.detect(wide[:, ::2]) == expected
+    assert detector.detect(np.asfortranarray(image)) == expected
+    assert detector.detect(image[::-1].copy()[::-1]) == expected
+
+
+@pytest.mark.parametrize("load", [mtcnn.load, facenet.load], ids=["mtcnn", "facenet"])
+@pytest.mark.parametrize("shape", [(0, 0), (0, 50), (1, 1), (39, 400), (400, 39), (40, 40), (41, 900)])
+def test_pictures_without_a_face_have_none(load, shape):
+    detector = load(DetectorSettings())
+    for level in (0, 128, 255):
+        assert detector.detect(np.full((*shape, 3), level, np.uint8)) == []
+
+
+def test_noise_is_looked_at_and_no_face():
+    detector = mtcnn.MTCNN(min_face=20)
+    for cell in (1, 8, 40):
+        noise = np.random.default_rng(cell).integers(0, 256, (320 // cell, 400 // cell, 3), np.uint8)
+        assert detector.detect(noise.repeat(cell, 0).repeat(cell, 1)) == []
+
+
+def test_a_picture_whose_sums_exceed_32_bits():
+    image = np.full((3000, 3000, 3), 255, np.uint8)  # 9 million pixels times 255 is more than 2**31
+    large = cv2.resize(portrait(), None, fx=3, fy=3, interpolation=cv2.INTER_LINEAR)
+    image[-large.shape[0] :, -large.shape[1] :] = large
+    ours, theirs = pair(300)
+    faces = ours.detect(image)
+    assert len(faces) == 1
+    assert_same(faces, theirs.detect(image), pixels=0.1)  # torch's own sums of large windows are rounded

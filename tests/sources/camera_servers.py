@@ -1,0 +1,116 @@
+"""Small cameras on loopback, as real servers: MJPEG over HTTP, and MPEG-TS over RTSP."""
+
+from __future__ import annotations
+
+import functools
+import http.server
+import re
+import socketserver
+import struct
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class Server:
+    """Serves connections with ``handler`` until the ``with`` block ends."""
+
+    def __init__(self, handler: type[socketserver.BaseRequestHandler]) -> None:
+        self._server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), handler)
+        self._server.daemon_threads = True
+        self.port = self._server.server_address[1]
+
+    def __enter__(self) -> Server:
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+
+def mjpeg(pictures: int, *, then_stall: threading.Event | None = None) -> type[http.server.BaseHTTPRequestHandler]:
+    """Send some pictures, each a little brighter, then hang up, or wait for the event."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
+            self.end_headers()
+            for n in range(pictures):
+                jpeg = cv2.imencode(".jpg", np.full((48, 64, 3), 10 * n, np.uint8))[1].tobytes()
+                part = b"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n" % len(jpeg)
+                self.wfile.write(part + jpeg + b"\r\n")
+                time.sleep(0.02)
+            if then_stall is not None:
+                then_stall.wait()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    return Handler
+
+
+def folder(path: Path) -> functools.partial[http.server.SimpleHTTPRequestHandler]:
+    """Serve the files of a folder."""
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_: object) -> None:
+            pass
+
+    return functools.partial(Handler, directory=str(path))
+
+
+def rtsp(transport_stream: bytes, asked: list[str]) -> type[socketserver.BaseRequestHandler]:
+    """Play a recorded MPEG transport stream over RTSP, interleaved in the TCP connection; note each request."""
+    sdp = "v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\ns=camera\r\nt=0 0\r\nm=video 0 RTP/AVP 33\r\na=control:track1\r\n"
+
+    class Handler(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            while request := self._request():
+                asked.append(request)
+                method = request.split()[0]
+                headers, body = "", ""
+                if method == "OPTIONS":
+                    headers = "Public: OPTIONS, DESCRIBE, SETUP, PLAY, TEARDOWN\r\n"
+                elif method == "DESCRIBE":
+                    headers, body = f"Content-Type: application/sdp\r\nContent-Length: {len(sdp)}\r\n", sdp
+                elif method == "SETUP":
+                    headers = "Transport: RTP/AVP/TCP;unicast;interleaved=0-1\r\nSession: 1\r\n"
+                elif method == "PLAY":
+                    headers = "Session: 1\r\n"
+                number = re.search(r"CSeq: *(\d+)", request)
+                assert number
+                self.wfile.write(f"RTSP/1.0 200 OK\r\nCSeq: {number[1]}\r\n{headers}\r\n{body}".encode())
+                if method == "PLAY":
+                    self._play()
+                    return
+
+        def _request(self) -> str:
+            lines = []
+            while (line := self.rfile.readline().decode().strip()) or not lines:
+                if not line:
+                    return ""
+                lines.append(line)
+            return "\n".join(lines)
+
+        def _play(self) -> None:
+            size = 7 * 188
+            try:
+                for n, begin in enumerate(range(0, len(transport_stream), size)):
+                    packet = struct.pack("!BBHII", 0x80, 33, n & 0xFFFF, n * 900, 1)
+                    packet += transport_stream[begin : begin + size]
+                    self.wfile.write(struct.pack("!cBH", b"$", 0, len(packet)) + packet)
+                    time.sleep(0.001)
+            except (BrokenPipeError, ConnectionResetError):
+                pass  # the client has seen enough
+
+    return Handler

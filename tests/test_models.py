@@ -1,0 +1,85 @@
+"""Shipped model files, in a checkout and in an installed wheel, whole and damaged."""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fer_stream import models
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_the_manifest_tells_every_shipped_file():
+    files = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in models.folder().glob("*.onnx")}
+    assert models.digests() == files
+    assert {"mtcnn-pnet.onnx", "mtcnn-rnet.onnx", "mtcnn-onet.onnx"} <= set(files)
+
+
+def test_a_shipped_file_opens_and_says_what_it_is():
+    model = models.shipped("mtcnn-pnet.onnx")
+    assert model.digest == models.digests()["mtcnn-pnet.onnx"]
+    assert model.metadata["license"] == "MIT"
+
+
+@pytest.fixture(params=["models", "fer_stream/assets/models"], ids=["checkout", "wheel"])
+def copy(tmp_path, request):
+    """Our package and one model file, copied in the layout of a checkout or of an installed wheel."""
+    shutil.copytree(
+        ROOT / "fer_stream", tmp_path / "fer_stream", ignore=shutil.ignore_patterns("__pycache__", "models")
+    )
+    folder = tmp_path / request.param
+    folder.mkdir(parents=True)
+    for name in ("mtcnn-pnet.onnx", models.MANIFEST):
+        shutil.copy(models.folder() / name, folder)
+    return folder
+
+
+def shipped(copy, name="mtcnn-pnet.onnx"):
+    """What a new process, which has nothing but the copy, says on opening a shipped file."""
+    code = (
+        "import sys; from fer_stream import errors, models\n"
+        "try:\n    print(models.shipped(sys.argv[1]).path)\n"
+        "except errors.ModelError as error:\n    print('ModelError:', error)"
+    )
+    root = copy.parent if copy.parent.name != "assets" else copy.parents[2]
+    done = subprocess.run(
+        [sys.executable, "-c", code, name],
+        cwd=root, env=os.environ | {"PYTHONPATH": str(root)}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stderr == ""
+    return done.stdout.strip()
+
+
+def test_a_whole_copy_opens(copy):
+    assert shipped(copy) == str(copy / "mtcnn-pnet.onnx")
+
+
+def test_a_file_that_is_not_the_shipped_one_is_refused(copy):
+    shutil.copy(models.folder() / "mtcnn-rnet.onnx", copy / "mtcnn-pnet.onnx")
+    assert shipped(copy) == (
+        f"ModelError: {copy / 'mtcnn-pnet.onnx'} is not the file that was shipped "
+        "(SHA256SUMS beside it): install fer-stream again"
+    )
+
+
+def test_a_damaged_file_is_refused(copy):
+    content = bytearray((copy / "mtcnn-pnet.onnx").read_bytes())
+    content[1000] ^= 1
+    (copy / "mtcnn-pnet.onnx").write_bytes(content)
+    assert shipped(copy).startswith(f"ModelError: {copy / 'mtcnn-pnet.onnx'} is not ")
+
+
+def test_a_missing_file_and_a_missing_manifest_are_named(copy):
+    assert shipped(copy, "mtcnn-onet.onnx") == (
+        f"ModelError: the model file {copy / 'mtcnn-onet.onnx'} cannot be read: No such file or directory"
+    )
+    (copy / models.MANIFEST).unlink()
+    assert shipped(copy) == (
+        f"ModelError: the manifest of the model files, {copy / models.MANIFEST}, cannot be read: "
+        "install fer-stream again"
+    )

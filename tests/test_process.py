@@ -1,0 +1,311 @@
+"""What every process needs, seen from outside: titles, logs, signals, exit codes, one sentence."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+from typing import TYPE_CHECKING
+
+import psutil  # type: ignore[import-untyped]
+import pytest
+
+from fer_stream.errors import ConfigError, SourceError
+from fer_stream.process import PARENT, Stop, install_stop, main_guard, parent_gone
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+TIMEOUT = 60
+
+
+@pytest.fixture
+def stop() -> Iterator[Stop]:
+    with install_stop() as installed:
+        yield installed
+
+
+def start(code: str, **environment: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | environment,
+    )
+
+
+def outcome(code: str, **environment: str) -> tuple[int, str, str]:
+    with start(code, **environment) as process:
+        out, err = process.communicate(timeout=TIMEOUT)
+    return process.returncode, out, err
+
+
+# Logs
+
+
+def test_logs_are_json_lines_where_nobody_reads() -> None:
+    _, out, err = outcome(
+        """
+        import logging, warnings
+        from fer_stream.process import setup_logging
+        setup_logging("info", "worker 2")
+        log = logging.getLogger("fer_stream.x")
+        log.debug("unseen")
+        log.warning("camera %s at rtsp://u:secret@h/x", "a", extra={"pid": 7, "source": "rtsp://u:secret@h/x"})
+        warnings.warn("old")
+        try:
+            1 / 0
+        except ZeroDivisionError:
+            log.exception("broken")
+        """
+    )
+    lines = [json.loads(line) for line in err.splitlines()]
+    assert out == ""
+    assert [line["level"] for line in lines] == ["warning", "warning", "error"]
+    assert lines[0] | {"time": ""} == {
+        "time": "",
+        "level": "warning",
+        "role": "worker 2",
+        "message": "camera a at rtsp://u:***@h/x",
+        "pid": 7,
+        "source": "rtsp://u:***@h/x",
+    }
+    assert lines[0]["time"].endswith("Z")
+    assert "ZeroDivisionError" in lines[2]["exception"]
+
+
+def test_logs_are_text_at_a_terminal() -> None:
+    ours, theirs = pty.openpty()
+    code = """
+        import logging
+        from fer_stream.process import setup_logging
+        setup_logging("warning", "worker 2")
+        setup_logging("warning", "worker 2")
+        logging.getLogger("fer_stream.x").info("unseen")
+        logging.getLogger("fer_stream.x").warning("slow: rtsp://u:secret@h/x", extra={"pid": 7})
+        """
+    with subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)], stderr=theirs) as process:
+        assert process.wait(TIMEOUT) == 0
+    os.close(theirs)
+    text = os.read(ours, 10_000).decode()
+    os.close(ours)
+    clock, _, rest = text.partition(" ")
+    assert len(clock.split(":")) == 3
+    assert rest == "worker 2  warning  slow: rtsp://u:***@h/x  pid=7\r\n"
+
+
+# Titles
+
+
+def test_the_title_hides_the_command_line() -> None:
+    process = start(
+        """
+        import sys
+        from fer_stream.process import set_title
+        set_title("worker 2")
+        print("ready", flush=True)
+        sys.stdin.read()
+        """
+    )
+    with process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        assert psutil.Process(process.pid).cmdline()[0] == "fer-stream: worker 2"
+
+
+# Signals
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_sets_stop_and_wakes_who_waits(stop: Stop, number: int) -> None:
+    assert not stop.is_set()
+    assert not stop.wait(0)
+    timer = threading.Timer(0.1, os.kill, (os.getpid(), number))
+    timer.start()
+    assert stop.wait(TIMEOUT)
+    timer.join()
+    assert stop.is_set()
+
+
+def test_the_descriptor_stays_readable(stop: Stop) -> None:
+    stop.set()
+    stop.set()
+    assert os.read(stop.fileno(), 10) == b"\0"
+    other = install_stop()
+    other.set()
+    assert other.wait(0)
+    assert other.wait(0)
+    other.close()
+
+
+def test_a_closed_stop_gives_the_signals_back() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    stop = install_stop()
+    assert signal.getsignal(signal.SIGTERM) != before
+    stop.close()
+    stop.close()
+    assert signal.getsignal(signal.SIGTERM) == before
+    assert not stop.wait(0)
+    stop.set()
+    assert not stop.is_set()
+
+
+def test_another_thread_gets_a_stop_without_signals() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    made: list[Stop] = []
+    thread = threading.Thread(target=lambda: made.append(install_stop()))
+    thread.start()
+    thread.join()
+    assert signal.getsignal(signal.SIGTERM) == before
+    made[0].set()
+    assert made[0].wait(0)
+    made[0].close()
+
+
+def test_a_second_ctrl_c_ends_at_once() -> None:
+    process = start(
+        """
+        import time
+        from fer_stream.process import install_stop
+        stop = install_stop()
+        print("ready", flush=True)
+        stop.wait()
+        print("stopping", flush=True)
+        while True:
+            time.sleep(1)
+        """
+    )
+    with process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        assert process.stdout.readline() == "stopping\n"
+        process.send_signal(signal.SIGTERM)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(TIMEOUT) == 130
+
+
+# Parents
+
+
+def test_without_a_supervisor_no_parent_is_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(PARENT, raising=False)
+    assert not parent_gone()
+    monkeypatch.setenv(PARENT, str(os.getppid()))
+    assert not parent_gone()
+    monkeypatch.setenv(PARENT, "x")
+    with pytest.raises(ConfigError, match=PARENT):
+        parent_gone()
+
+
+def test_a_child_notices_that_its_supervisor_died() -> None:
+    child = """
+import time
+from fer_stream.process import parent_gone
+print("alone" if parent_gone() else "together", flush=True)
+while not parent_gone():
+    time.sleep(0.02)
+print("orphan", flush=True)
+"""
+    parent = f"""
+import os, subprocess, sys
+subprocess.Popen([sys.executable, "-c", {child!r}], env=os.environ | {{"{PARENT}": str(os.getpid())}})
+sys.stdin.readline()
+os._exit(1)
+"""
+    with start(parent) as process:
+        assert process.stdout is not None
+        assert process.stdin is not None
+        assert process.stdout.readline() == "together\n"
+        process.kill()
+        assert process.stdout.readline() == "orphan\n"
+
+
+# Errors
+
+
+def test_our_errors_are_one_sentence_and_their_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
+    def fail(error: Exception) -> None:
+        raise error
+
+    assert main_guard(lambda: fail(ConfigError("no such label"))) == 2
+    assert capsys.readouterr().err == "fer-stream: error: no such label\n"
+    assert main_guard(lambda: fail(SourceError("rtsp://u:secret@h does not answer"))) == 1
+    assert capsys.readouterr().err == "fer-stream: error: rtsp://u:***@h does not answer\n"
+
+
+def test_exit_codes_pass_through() -> None:
+    assert main_guard(lambda: None) == 0
+    assert main_guard(lambda: 3) == 3
+
+
+def test_ctrl_c_is_a_normal_end() -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    assert main_guard(interrupted) == 0
+
+
+def test_sigterm_is_a_normal_end_too() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    timer = threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGTERM))
+    timer.start()
+    assert main_guard(lambda: threading.Event().wait(TIMEOUT)) == 0
+    timer.join()
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_fault_of_ours_is_logged_with_its_traceback() -> None:
+    code, out, err = outcome(
+        """
+        import sys
+        from fer_stream.process import main_guard, setup_logging
+        setup_logging("error", "worker 2")
+        sys.exit(main_guard(lambda: 1 / 0))
+        """
+    )
+    line = json.loads(err)
+    assert (code, out) == (1, "")
+    assert line["level"] == "critical"
+    assert "ZeroDivisionError" in line["exception"]
+
+
+def test_a_reader_who_left_is_a_normal_and_quiet_end() -> None:
+    process = start(
+        """
+        import sys
+        from fer_stream.process import main_guard
+        def talk():
+            while True:
+                print("x" * 1000)
+        sys.exit(main_guard(talk))
+        """
+    )
+    with process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.wait(TIMEOUT) == 0
+        assert process.stderr.read() == ""
+
+
+def test_a_broken_pipe_elsewhere_is_a_fault() -> None:
+    code, _, err = outcome(
+        """
+        import os, sys
+        from fer_stream.process import main_guard
+        reader, writer = os.pipe()
+        os.close(reader)
+        sys.exit(main_guard(lambda: os.write(writer, b"x")))
+        """
+    )
+    assert code == 1
+    assert "BrokenPipeError" in err

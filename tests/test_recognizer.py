@@ -1,0 +1,108 @@
+"""Detector and classifier together, on the portraits that come with the demo."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from fer_stream.classifiers.onnx import OnnxClassifier
+from fer_stream.config import EMOTIONS, DetectorSettings, Settings
+from fer_stream.detectors.mtcnn import MTCNN
+from fer_stream.errors import ModelError, PluginError
+from fer_stream.recognizer import Recognizer
+
+ASSETS = Path(__file__).parents[1] / "fer_stream/assets"
+
+
+class Width:
+    """A classifier as a plug-in might bring it: is the face in the left or in the right half?"""
+
+    labels = ("left", "right")
+    version = "width 1"
+
+    def classify(self, image, faces):
+        share = [(face.box.x1 + face.box.x2) / 2 / image.shape[1] for face in faces]
+        return np.array([(1 - x, x) for x in share], np.float32).reshape(-1, 2)
+
+
+def portrait(name):
+    return cv2.imread(str(ASSETS / f"{name}.jpg"))
+
+
+def side_by_side():
+    left, right = portrait("eileen_collins"), portrait("grace_hopper")
+    image = np.zeros((max(left.shape[0], right.shape[0]), left.shape[1] + right.shape[1], 3), np.uint8)
+    image[: left.shape[0], : left.shape[1]] = left
+    image[: right.shape[0], left.shape[1] :] = right
+    return image
+
+
+def test_every_face_has_the_scores_of_its_own_place():
+    image = side_by_side()
+    found = Recognizer(MTCNN(), Width()).recognize(image)
+    assert len(found.faces) == 2
+    for face in found.faces:
+        middle = (face.box.x1 + face.box.x2) / 2
+        assert face.scores.labels == ("left", "right")
+        assert face.scores.as_dict()["right"] == pytest.approx(middle / image.shape[1], abs=1e-6)
+        assert len(face.landmarks) == 5
+    assert {face.scores.top()[0] for face in found.faces} == {"left", "right"}
+
+
+def test_faces_are_the_detectors_and_in_its_order():
+    image = side_by_side()
+    found = Recognizer(MTCNN(), Width()).recognize(image)
+    expected = MTCNN().detect(image)
+    assert [(face.box, face.score, face.landmarks) for face in found.faces] == [
+        (face.box, face.score, face.landmarks) for face in expected
+    ]
+
+
+def test_the_stages_are_timed():
+    seconds = Recognizer(MTCNN(), Width()).recognize(side_by_side()).seconds
+    assert list(seconds) == ["detect", "classify"]
+    assert all(value > 0 for value in seconds.values())
+
+
+def test_a_picture_without_faces():
+    found = Recognizer(MTCNN(), OnnxClassifier()).recognize(np.zeros((120, 160, 3), np.uint8))
+    assert found.faces == ()
+
+
+def test_warming_up_changes_nothing():
+    image = side_by_side()
+    cold, warm = (Recognizer(MTCNN(), OnnxClassifier()) for _ in range(2))
+    warm.warm_up()
+    warm.warm_up(height=9, width=7)
+    assert warm.recognize(image).faces == cold.recognize(image).faces
+
+
+def test_the_settings_choose_both_plug_ins():
+    recognizer = Recognizer.from_settings(Settings(detector=DetectorSettings(min_face=60)))
+    assert recognizer.labels == EMOTIONS
+    assert recognizer.classifier.version
+    faces = recognizer.recognize(side_by_side()).faces
+    assert len(faces) == 2
+    for face in faces:
+        assert sum(face.scores.values) == pytest.approx(1, abs=1e-5)
+
+
+def test_a_smile_is_happy():
+    (face,) = Recognizer(MTCNN(), OnnxClassifier()).recognize(portrait("eileen_collins")).faces
+    label, probability = face.scores.top()
+    assert label == "happy"
+    assert probability > 0.5
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "sentence"),
+    [
+        ({"detector": {"name": "none"}}, PluginError, "there is no detector 'none'"),
+        ({"classifier": {"name": "none"}}, PluginError, "there is no classifier 'none'"),
+        ({"classifier": {"model": "nowhere.onnx"}}, ModelError, r"the model file nowhere\.onnx cannot be read"),
+    ],
+)
+def test_what_cannot_be_loaded_is_named(change, error, sentence):
+    with pytest.raises(error, match=sentence):
+        Recognizer.from_settings(Settings(**change))
