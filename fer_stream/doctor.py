@@ -6,6 +6,7 @@ Every check is a generator of findings that does not raise; nothing is changed t
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -14,13 +15,15 @@ import sys
 import threading
 from dataclasses import dataclass
 from enum import StrEnum
+from http.client import HTTPException
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.request import urlopen
 
 from fer_stream import models, plugins
 from fer_stream.config import host_port, redact
-from fer_stream.errors import FerStreamError
+from fer_stream.errors import FerStreamError, TransportError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -155,8 +158,16 @@ def _source(name: str, camera: CameraSettings) -> Finding:
 
 
 def _address(settings: Settings) -> Finding:
+    from fer_stream.client import status  # noqa: PLC0415
+
     try:
         plugins.load("transports", settings.transport)().bind(settings.address).close()
+    except TransportError as error:
+        try:
+            status(settings, timeout=1.0)
+        except FerStreamError:
+            return _fail(str(error))
+        return _ok(f"address {settings.address}: an aggregator runs there")
     except FerStreamError as error:
         return _fail(str(error))
     return _ok(f"address {settings.address} can be bound")
@@ -188,8 +199,18 @@ def _port(address: str) -> Finding:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(where)
     except OSError as error:
+        if _alive(address):
+            return _ok(f"metrics port {address}: a process of ours serves it")
         return _fail(f"metrics cannot be served at {address}: {error.strerror}; choose another --metrics")
     return _ok(f"metrics port {address} is free")
+
+
+def _alive(address: str) -> bool:
+    try:
+        with urlopen(f"http://{address}/healthz", timeout=1.0) as answer:  # noqa: S310  (http, to a port of our own)
+            return bool(json.load(answer).get("status") == "alive")
+    except (OSError, ValueError, AttributeError, HTTPException):
+        return False
 
 
 def _machine(workers: int) -> Iterator[Finding]:

@@ -71,6 +71,8 @@ def run(arguments: Namespace) -> int:
     """Everything on this machine."""
     from fer_stream.supervisor import run as run_all  # noqa: PLC0415
 
+    if arguments.summary and not arguments.summary.parent.is_dir():
+        raise ConfigError(f"the summary {arguments.summary} cannot be written: there is no folder for it; make it")
     sources = name_sources(arguments.sources)
     settings = begin(arguments, "run", sources)
     if not settings.cameras:

@@ -119,13 +119,14 @@ def status_lines(state: dict[str, Any]) -> list[str]:
 
 
 def _table(rows: list[list[str]]) -> list[str]:
-    """Return rows as lines of aligned columns, numbers to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    numeric = [column[-1].replace(".", "").isdigit() for column in zip(*rows, strict=True)]
+    """Return rows as lines of aligned columns: names to the left, numbers to the right."""
+    columns = list(zip(*rows, strict=True))
+    right = [number > 0 and column[-1].replace(".", "").isdigit() for number, column in enumerate(columns)]
+    widths = [max(map(len, column)) for column in columns]
     return [
         "  ".join(
-            text.rjust(width) if right else text.ljust(width)
-            for text, width, right in zip(row, widths, numeric, strict=True)
+            text.rjust(width) if numeric else text.ljust(width)
+            for text, width, numeric in zip(row, widths, right, strict=True)
         ).rstrip()
         for row in rows
     ]
