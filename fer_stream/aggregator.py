@@ -6,7 +6,6 @@ carries out its commands, and then writes the events of that turn in one transac
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections import Counter
@@ -18,9 +17,10 @@ from fer_stream.dispatch import Ask, Assign, Dispatcher, Fence, Item, Release
 from fer_stream.errors import WireError
 from fer_stream.journal import Journal
 from fer_stream.process import install_stop, parent_gone
+from fer_stream.publisher import Publisher, describe
 from fer_stream.smooth import LabelSet
 from fer_stream.timeline import Timeline, closing
-from fer_stream.types import Event, Face, Nanoseconds, Scores
+from fer_stream.types import Nanoseconds
 from fer_stream.wire import Kind, Message
 
 if TYPE_CHECKING:
@@ -30,15 +30,13 @@ if TYPE_CHECKING:
     from fer_stream.dispatch import Command
     from fer_stream.plugins import Hub
     from fer_stream.process import Stop
+    from fer_stream.types import Face
 
 BEAT = 0.5
 """Seconds between rounds: silence and deadlines are looked at, totals exported, the cursor published."""
 
 DRAIN = 4.0
 """Seconds that frames in workers' hands have to come back after the aggregator was told to stop."""
-
-REPLAY_BATCH = 500
-"""Events in one answer to REPLAY, so that a long replay does not hold up the frames."""
 
 _log = logging.getLogger(__name__)
 
@@ -116,15 +114,13 @@ class Aggregator:
         self._workers: dict[str, _Worker] = {}
         self._labels: LabelSet | None = None
         self._model_labels: tuple[str, ...] = ()
-        self._listened: Counter[str] = Counter()
-        self._counted: Counter[str] = Counter()
-        self._pending: list[Event] = []
+        self._publisher = Publisher(hub, journal)
         self._beat = 0.0
         self._started = time.time()
         self._purge_at = 0.0
         self._stopping = False
-        self._record(closing(event) for event in journal.unclosed())
-        self._flush()
+        self._publisher.record(closing(event) for event in journal.unclosed())
+        self._publisher.flush()
 
     @property
     def ready(self) -> str:
@@ -141,7 +137,7 @@ class Aggregator:
         for link, peer, parts in self._hub.receive(timeout):
             try:
                 if link in plugins.BROADCASTS:
-                    self._on_listener(link, bytes(parts[0]))
+                    self._publisher.listener(link, bytes(parts[0]), self._timelines())
                 else:
                     getattr(self, f"_on_{link}")(peer, parts)
             except WireError as error:
@@ -151,7 +147,10 @@ class Aggregator:
         if now >= self._beat:
             self._beat = now + BEAT
             self._round(now)
-        self._flush()
+        self._publisher.flush()
+
+    def _timelines(self) -> list[Timeline]:
+        return [camera.timeline for camera in self._cameras.values() if camera.timeline]
 
     # Captures
 
@@ -184,7 +183,9 @@ class Aggregator:
             full = message.body().get("full") is True
             self._do(self._dispatcher.offer(camera.name, message.totals, full and not self._stopping, now))
             if camera.live and message.time and camera.timeline and not self._dispatcher.unresolved(camera.name):
-                self._record(camera.timeline.tick(Nanoseconds(message.time), self._settings.dispatch.offline_after))
+                self._publisher.record(
+                    camera.timeline.tick(Nanoseconds(message.time), self._settings.dispatch.offline_after)
+                )
         elif message.kind is Kind.BYE:
             self._do(self._dispatcher.offer(camera.name, message.totals, full=False, now=now))
             camera.leaving = str(message.body().get("reason") or "end of stream")
@@ -240,8 +241,8 @@ class Aggregator:
             return
         self._dispatcher.left(camera.name)
         if camera.timeline:
-            self._record(camera.timeline.offline(camera.leaving))
-        self._flush()
+            self._publisher.record(camera.timeline.offline(camera.leaving))
+        self._publisher.flush()
         self._hub.send("frames", camera.peer, wire.json_message(Kind.GOODBYE))
 
     # Workers
@@ -327,80 +328,36 @@ class Aggregator:
         timeline: Timeline | None = arrival.timeline or (camera.timeline if arrival.epoch == camera.epoch else None)
         # Frames are released in order, so one of a newer capture means that the older ones are through.
         while camera.ending and camera.ending[0] is not timeline:
-            self._record(camera.ending.pop(0).offline("capture restarted"))
+            self._publisher.record(camera.ending.pop(0).offline("capture restarted"))
         if item.outcome == "done" and timeline is not None:
             faces: tuple[Face, ...] = item.result[0]
             header: Message = arrival.header
             metrics.faces.labels(item.camera).inc(len(faces))
             size = (header.width, header.height)
-            self._record(timeline.observe(item.seq, Nanoseconds(header.time), size, faces))
-            self._observation(camera, timeline)
+            self._publisher.record(timeline.observe(item.seq, Nanoseconds(header.time), size, faces))
+            self._publisher.observe(timeline)
             now = time.monotonic()
             camera.rate.add(now)
             metrics.latency.labels(item.camera).observe(now - item.taken)
         if camera.leaving:
             self._take_leave(camera)
 
-    # Events
-
-    def _record(self, events: Iterable[Event]) -> None:
-        self._pending += events
-
-    def _flush(self) -> None:
-        """Journal what happened in this turn, then publish it: never the other way round."""
-        if not self._pending:
-            return
-        before = time.perf_counter()
-        stored = self._journal.append(self._pending)
-        metrics.stage.labels("journal").observe(time.perf_counter() - before)
-        self._pending = []
-        for event, text in stored:
-            self._hub.publish("events", f"{event.camera}/", [text.encode()])
-            self._counted[event.type] += 1
-            label = getattr(event.data, "label", "")
-            metrics.events.labels(event.camera, event.type, label).inc()
-        if stored:
-            metrics.journal_cursor.set(stored[-1][0].cursor)
-
-    def _observation(self, camera: _Camera, timeline: Timeline) -> None:
-        """Tell who listens what is seen in this frame: lossy, not journaled."""
-        if self._listened["observations"]:
-            body = {"camera": camera.name, "time": timeline.time, "tracks": _tracks(timeline)}
-            self._hub.publish("observations", f"{camera.name}/", [json.dumps(body, separators=(",", ":")).encode()])
-
-    def _on_listener(self, link: str, notice: bytes) -> None:
-        """Count who listens; who begins late is told what is in view now."""
-        began = notice[:1] == b"\x01"
-        self._listened[link] = max(0, self._listened[link] + (1 if began else -1))
-        if began and link == "observations":
-            for camera in self._cameras.values():
-                if camera.timeline and f"{camera.name}/".startswith(notice[1:].decode(errors="replace")):
-                    self._observation(camera, camera.timeline)
-
     # Clients
 
     def _on_control(self, peer: bytes, parts: list[Any]) -> None:
         message = wire.unpack(parts)
         if message.kind is Kind.STATUS:
-            self._flush()
+            self._publisher.flush()
             self._hub.send("control", peer, wire.json_message(Kind.STATUS, self.status(), ticket=message.ticket))
         elif message.kind is Kind.REPLAY:
-            body = message.body()
-            after, camera = body.get("after"), body.get("camera")
-            if type(after) is not int or after < 0 or not isinstance(camera, str | None):
-                raise WireError("a REPLAY without a cursor")
-            self._flush()
-            texts, reached = self._journal.read(after, REPLAY_BATCH, camera)
-            payload = "\n".join(texts).encode()
-            answer = Message(Kind.EVENTS, payload, seq=reached, time=self._journal.cursor(), ticket=message.ticket)
-            self._hub.send("control", peer, wire.pack(answer))
+            self._publisher.replay(peer, message)
 
     def status(self) -> dict[str, Any]:
         """Return how things stand, as JSON: cameras, workers, ledger, open intervals, journal."""
         now = time.monotonic()
         return {
             "uptime_s": round(time.time() - self._started, 1),
-            "cursor": self._journal.cursor(),
+            "cursor": self._publisher.cursor,
             "labels": list(self._labels.labels) if self._labels else [],
             "cameras": {camera.name: self._camera_status(camera, now) for camera in self._cameras.values()},
             "workers": {
@@ -413,7 +370,7 @@ class Aggregator:
                 }
                 for worker, known in self._workers.items()
             },
-            "events": dict(sorted(self._counted.items())),
+            "events": dict(sorted(self._publisher.counted.items())),
         }
 
     def _camera_status(self, camera: _Camera, now: float) -> dict[str, Any]:
@@ -429,7 +386,7 @@ class Aggregator:
             "frame_age_s": round(camera.age, 4),
             "heard_s": round(now - camera.heard, 2),
             "ledger": self._dispatcher.ledger(camera.name).as_dict(),
-            "tracks": _tracks(timeline) if timeline else [],
+            "tracks": describe(timeline) if timeline else [],
         }
 
     # Time
@@ -443,10 +400,10 @@ class Aggregator:
                 _log.warning("camera %s is silent", camera.name, extra={"pid": camera.pid})
             if not self._dispatcher.unresolved(camera.name):
                 for timeline in camera.ending:
-                    self._record(timeline.offline("capture restarted"))
+                    self._publisher.record(timeline.offline("capture restarted"))
                 camera.ending = []
                 if camera.silent and camera.timeline:
-                    self._record(camera.timeline.offline("capture silent"))
+                    self._publisher.record(camera.timeline.offline("capture silent"))
             camera.export.export(self._dispatcher.ledger(camera.name))
             metrics.camera_online.labels(camera.name).set(bool(camera.timeline and camera.timeline.online))
             metrics.tracks.labels(camera.name).set(len(camera.timeline.tracks) if camera.timeline else 0)
@@ -456,9 +413,8 @@ class Aggregator:
         if now >= self._purge_at:
             self._purge_at = now + 3600
             self._journal.purge(time.time() - self._settings.journal.retention_days * 86_400)
-        self._flush()
-        # Who missed the latest events learns it from this.
-        self._hub.publish("events", "/", [str(self._journal.cursor()).encode()])
+        self._publisher.flush()
+        self._publisher.beat()
 
     def drain(self) -> None:
         """End: let workers finish what they hold, close everything that is open, and journal it."""
@@ -471,31 +427,10 @@ class Aggregator:
         for camera in self._cameras.values():
             for timeline in (*camera.ending, camera.timeline):
                 if timeline:
-                    self._record(timeline.offline("aggregator stopped"))
+                    self._publisher.record(timeline.offline("aggregator stopped"))
             camera.ending = []
-        self._flush()
+        self._publisher.flush()
         self._round(time.monotonic())
-
-
-def _tracks(timeline: Timeline) -> list[dict[str, Any]]:
-    """Return what is known of the faces in the latest frame, for people and for the live page."""
-    estimates = {estimate.track: estimate for estimate in timeline.estimates()}
-    since = {track: start for track, _, start in timeline.open_intervals()}
-    found = []
-    for track in timeline.tracks:
-        estimate = estimates.get(track.id)
-        scores = estimate.scores if estimate else Scores((), ())
-        found.append(
-            {
-                "track": track.id,
-                "box": [round(side, 1) for side in track.face.box],
-                "score": round(track.face.score, 4),
-                "label": estimate.label if estimate else None,
-                "since": since.get(track.id),
-                "scores": {label: round(value, 4) for label, value in scores.as_dict().items()},
-            }
-        )
-    return found
 
 
 def run(settings: Settings, stop: Stop | None = None) -> None:

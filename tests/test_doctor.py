@@ -14,6 +14,7 @@ import pytest
 from fer_stream import config, models
 from fer_stream.doctor import Finding, Level, examine
 from fer_stream.journal import Journal
+from fer_stream.metrics import Server
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -89,6 +90,14 @@ def test_an_address_in_use(check: Examine) -> None:
         findings = check(address=f"tcp://127.0.0.1:{port}", metrics=f"127.0.0.1:{port}")
     assert about(findings, "tcp://").level is Level.FAIL
     assert about(findings, "metrics cannot be served").level is Level.FAIL
+
+
+def test_a_metrics_port_that_is_ours_already(check: Examine) -> None:
+    server = Server("127.0.0.1:0", lambda: "")
+    try:
+        assert about(check(metrics=f"127.0.0.1:{server.port}"), "a process of ours").level is Level.OK
+    finally:
+        server.close()
 
 
 def test_a_journal_that_is_there(check: Examine, tmp_path: Path) -> None:
