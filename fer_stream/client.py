@@ -248,9 +248,9 @@ def subscribe(
                 print(event.time, event.track, event.data.label)
     """
     if settings is None:
-        from fer_stream.config import Settings as Defaults  # noqa: PLC0415  (slow to import, not always needed)
+        from fer_stream.config import load  # noqa: PLC0415  (slow to import, not always needed)
 
-        settings = Defaults()
+        settings = load()
     return Subscription(
         address or settings.address,
         camera=camera,

@@ -73,7 +73,7 @@ class Classifier(Protocol):
 
 
 class Sink(Protocol):
-    """Where events go."""
+    """Where events go. One that has nobody left to write to may say so by an attribute ``closed`` that is true."""
 
     def write(self, event: Event, text: str) -> None:
         """Take one event; ``text`` is its JSON as journaled, without a line end."""

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from fer_stream import plugins
 from fer_stream.client import Subscription, ask_status
+from fer_stream.config import save
 from fer_stream.errors import FerStreamError, JournalError, TransportError
 from fer_stream.journal import Reader
 from fer_stream.process import PARENT, install_stop
@@ -89,8 +90,7 @@ class Supervisor:
         self._file = folder / "settings.json"
         # A role's own metrics go into files that this process serves in one.
         shared = settings.model_copy(update={"metrics": None, "sinks": []})
-        self._file.touch(mode=0o600)
-        self._file.write_text(shared.model_dump_json())
+        save(shared, self._file)
 
     @property
     def _children(self) -> list[_Child]:
@@ -106,10 +106,9 @@ class Supervisor:
         environment = {key: value for key, value in os.environ.items() if not key.startswith(ours)}
         environment |= {PARENT: str(os.getpid()), "FER_STREAM_PROCESS": child.title}
         command = [sys.executable, "-m", "fer_stream", *child.arguments, "--config", str(self._file)]
-        level = logging.getLevelName(logging.getLogger().getEffectiveLevel()).lower()
         # A group of its own: Ctrl-C at the terminal comes to us alone, and we end the children in order.
         child.process = subprocess.Popen(
-            [*command, "--log-level", level],
+            command,
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -221,6 +220,11 @@ class _Desk:
             for sink in self._sinks:
                 sink.write(event, text)
             found = self._subscription.receive(0)
+
+    @property
+    def unread(self) -> bool:
+        """Whether a sink has nobody left to write to, as when stdout's reader has gone (``| head``)."""
+        return any(getattr(sink, "closed", False) for sink in self._sinks)
 
     def ask(self, timeout: float) -> bool:
         """Ask the aggregator how things stand; ``False`` if it does not answer."""
@@ -362,7 +366,7 @@ def _loop(supervisor: Supervisor, desk: _Desk, stop: Stop, duration: float | Non
         code = supervisor.watch()
         if code is not None:
             return code
-        if supervisor.ended() or (end is not None and now >= end):
+        if desk.unread or supervisor.ended() or (end is not None and now >= end):
             break
     return 0
 

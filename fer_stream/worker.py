@@ -15,10 +15,10 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import cv2
 import numpy as np
 
 from fer_stream import metrics, plugins, wire
+from fer_stream.cv import cv2
 from fer_stream.errors import ConfigError, WireError
 from fer_stream.process import install_stop, parent_gone
 from fer_stream.recognizer import Recognizer
@@ -159,8 +159,6 @@ def run(settings: Settings, name: str = "1", stop: Stop | None = None) -> None:
         ConfigError: the aggregator refuses this worker.
     """
     stop = stop or install_stop()
-    # One worker a core: more threads in a worker than that are slower, not faster.
-    cv2.setNumThreads(1)
     recognizer = Recognizer.from_settings(settings)
     recognizer.warm_up()
     peer = plugins.load("transports", settings.transport)().connect(settings.address, "work")

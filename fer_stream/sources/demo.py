@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 
 import numpy as np
 
-from fer_stream.sources._cv2 import cv2
+from fer_stream.cv import cv2
 from fer_stream.types import Picture
 
 if TYPE_CHECKING:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from fer_stream.cv import cv2
 from fer_stream.errors import SourceError
-from fer_stream.sources._cv2 import cv2
 from fer_stream.types import Picture
 
 if TYPE_CHECKING:

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from fer_stream.config import redact
+from fer_stream.cv import cv2
 from fer_stream.errors import SourceError
-from fer_stream.sources._cv2 import cv2
 from fer_stream.sources.images import Images, is_image
 from fer_stream.sources.video import COMPLETE, Capture, Live, Recording
 

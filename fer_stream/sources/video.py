@@ -6,8 +6,8 @@ import threading
 import time
 from typing import TYPE_CHECKING, cast
 
+from fer_stream.cv import cv2
 from fer_stream.errors import SourceError
-from fer_stream.sources._cv2 import cv2
 from fer_stream.types import Picture
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""OpenCV, set up before its first use: every module of this folder takes ``cv2`` from here.
+"""OpenCV, set up before its first use: every module takes ``cv2`` from here.
 
 OpenCV reads its environment once, when it or its FFmpeg part is loaded; what the user has set there stays.
 """
