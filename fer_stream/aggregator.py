@@ -75,6 +75,7 @@ class _Camera:
     timeline: Timeline | None = None
     ending: list[Timeline] = field(default_factory=list)  # of earlier captures, with frames still to come
     leaving: str = ""  # the reason, once the capture said BYE
+    ended: bool = False  # it said BYE, and all its frames are resolved
     silent: bool = False
     age: float = 0.0
     rate: _Rate = field(default_factory=_Rate)
@@ -174,7 +175,9 @@ class Aggregator:
             self._on_camera(camera, message, parts, now)
 
     def _on_camera(self, camera: _Camera, message: Message, parts: list[Any], now: float) -> None:
-        if message.kind is Kind.FRAME:
+        if camera.ended:  # its books are closed; it has not heard our leave-taking yet
+            self._hub.send("frames", camera.peer, wire.json_message(Kind.GOODBYE))
+        elif message.kind is Kind.FRAME:
             camera.age = message.age / 1e6
             arrival = _Arrival(parts, message, camera.epoch, camera.timeline)
             taken = now - message.age / 1e6
@@ -239,6 +242,7 @@ class Aggregator:
         """Once every frame of a capture that ends is resolved: close its events, journal them, and let it go."""
         if self._dispatcher.unresolved(camera.name):
             return
+        camera.ended = True
         self._dispatcher.left(camera.name)
         if camera.timeline:
             self._publisher.record(camera.timeline.offline(camera.leaving))
@@ -375,14 +379,13 @@ class Aggregator:
 
     def _camera_status(self, camera: _Camera, now: float) -> dict[str, Any]:
         timeline = camera.timeline
-        ended = camera.leaving and not self._dispatcher.unresolved(camera.name)
         return {
-            "state": "ended" if ended else "online" if timeline and timeline.online else "offline",
+            "state": "ended" if camera.ended else "online" if timeline and timeline.online else "offline",
             "epoch": camera.epoch,
             "pid": camera.pid,
             "policy": camera.policy,
             "frames": camera.frames,
-            "rate": 0.0 if ended else camera.rate.now(),
+            "rate": 0.0 if camera.ended else camera.rate.now(),
             "frame_age_s": round(camera.age, 4),
             "heard_s": round(now - camera.heard, 2),
             "ledger": self._dispatcher.ledger(camera.name).as_dict(),

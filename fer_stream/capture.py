@@ -205,7 +205,8 @@ class Reader(threading.Thread):
 
     def _read_source(self, source: Source) -> bool:
         start = time.monotonic()
-        due = -1.0
+        due = 0.0
+        interval = 1 / self._settings.rate if self._settings.rate else 0.0
         began = self._seq
         while not self._stop_reading.is_set():
             before = time.perf_counter()
@@ -215,9 +216,9 @@ class Reader(threading.Thread):
                 break
             metrics.stage.labels("read").observe(time.perf_counter() - before)
             if picture.offset is None:
-                if self._settings.rate and self._progress < due:
+                if self._progress < due:
                     continue  # the cap on a live camera's rate: this one was never captured
-                due = max(due, self._progress - 1 / (self._settings.rate or 1)) + 1 / (self._settings.rate or 1)
+                due = max(due, self._progress - interval) + interval
             elif self._policy == "drop_oldest" or self._settings.rate:
                 # A recording plays at its own pace, as a camera would.
                 self._stop_reading.wait(max(0.0, start + picture.offset / 1e9 - self._progress))

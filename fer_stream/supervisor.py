@@ -47,6 +47,9 @@ PAUSES = (1.0, 32.0)
 GRACE = 5.0
 """Seconds that a child may take to end after it was asked to."""
 
+FROZEN = 10.0
+"""Seconds without an answer after which a running aggregator is replaced: longer than any load explains."""
+
 STARTUP = 60.0
 """Seconds that a child may take until it is ready before it counts as silent."""
 
@@ -132,9 +135,15 @@ class Supervisor:
             if capture.process and known and known["pid"] == capture.process.pid:
                 self._ready(capture, now)
 
+    def note_silence(self) -> None:
+        """Take it that the aggregator did not answer; after long enough it is replaced."""
+        child = self.aggregator
+        if child.running and child.process and time.monotonic() - child.seen > FROZEN:
+            _log.warning("the aggregator does not answer and is replaced", extra={"pid": child.process.pid})
+            child.process.kill()
+
     def _ready(self, child: _Child, now: float) -> None:
-        child.was_ready, child.pause = True, PAUSES[0]
-        child.seen = max(child.seen, now) if not child.was_ready else now
+        child.was_ready, child.pause, child.seen = True, PAUSES[0], now
 
     def watch(self) -> int | None:
         """Start again who died; return an exit code if the service cannot go on."""
@@ -363,6 +372,8 @@ def _loop(supervisor: Supervisor, desk: _Desk, stop: Stop, duration: float | Non
             supervisor.note(desk.status)
             if duration is not None and end is None and supervisor.aggregator.was_ready:
                 end = now + duration
+        else:
+            supervisor.note_silence()
         code = supervisor.watch()
         if code is not None:
             return code

@@ -26,7 +26,7 @@ def _ordered(sizes: dict[int, float]) -> dict[int, float]:
     return sizes
 
 
-class Net(Section):
+class Architecture(Section):
     """The net's shape."""
 
     widths: Annotated[list[Annotated[int, Field(ge=8)]], Field(min_length=2, max_length=5)] = Field(
@@ -84,7 +84,7 @@ class Recipe(Section):
         default_factory=lambda: {32: 0.0, 40: 0.45, 48: 0.72},
         description="side in pixels by the share of the training from which faces are shown at it",
     )
-    net: Net = Net()
+    net: Architecture = Architecture()
     augmentation: Augmentation = Augmentation()
     loss: Loss = Loss()
     optimizer: Optimizer = Optimizer()

@@ -1,0 +1,209 @@
+"""``fer-stream`` as real processes: started, watched, and ended by their ids whatever a test does."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import psutil
+
+from fer_stream.process import PARENT
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+PATIENCE = 90.0
+"""Seconds until a test gives up hope; nothing is measured by it."""
+
+
+class Process:
+    """One ``fer-stream`` command. Its output goes to files, so that it can be read while it runs."""
+
+    def __init__(self, arguments: list[str], folder: Path, environment: dict[str, str], number: int) -> None:
+        self._out, self._err = folder / f"{number}.out", folder / f"{number}.err"
+        with self._out.open("wb") as out, self._err.open("wb") as err:
+            self.popen = subprocess.Popen(
+                [sys.executable, "-m", "fer_stream", *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+                env=environment,
+                cwd=folder,
+            )
+        self.pid = self.popen.pid
+
+    @property
+    def out(self) -> str:
+        return self._out.read_text()
+
+    @property
+    def err(self) -> str:
+        return self._err.read_text(errors="replace")
+
+    @property
+    def errors(self) -> list[str]:
+        """The sentences for people on stderr."""
+        return [line for line in self.err.splitlines() if line.startswith("fer-stream: error: ")]
+
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        """The events printed so far as JSON lines; one that is being written is left out."""
+        return [json.loads(line) for line in self.out.splitlines(keepends=True) if line.endswith("\n")]
+
+    def signal(self, number: signal.Signals) -> None:
+        self.popen.send_signal(number)
+
+    def end(self, timeout: float = PATIENCE) -> int:
+        """Wait for its end and return its exit code."""
+        try:
+            return self.popen.wait(timeout)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"it does not end; stderr:\n{self.err}") from None
+
+    def stop(self) -> int:
+        """SIGTERM it, and return its exit code."""
+        self.signal(signal.SIGTERM)
+        return self.end()
+
+    def until(self, condition: Callable[[], Any], what: str = "what was waited for") -> Any:
+        """Wait until ``condition`` holds while the process runs, and return its value."""
+        return wait_for(condition, what, lambda: self.popen.poll() is None, lambda: self.err)
+
+    def until_said(self, text: str) -> None:
+        """Wait until its log has ``text`` in it."""
+        self.until(lambda: text in self.err, repr(text))
+
+    def until_event(self, kind: str, number: int = 1) -> None:
+        """Wait until it has printed this many events of a type."""
+        self.until(lambda: sum(event["type"] == kind for event in self.events) >= number, kind)
+
+    def children(self) -> list[psutil.Process]:
+        """The processes that this one supervises, also where it has died itself."""
+        found = []
+        for process in psutil.process_iter():
+            try:
+                if process.environ().get(PARENT) == str(self.pid) and process.status() != psutil.STATUS_ZOMBIE:
+                    found.append(process)
+            except psutil.Error:
+                continue
+        return found
+
+    def child(self, title: str) -> psutil.Process:
+        """The supervised process with this title, such as ``worker 1``."""
+
+        def find() -> psutil.Process | None:
+            return next((p for p in self.children() if p.environ().get("FER_STREAM_PROCESS") == title), None)
+
+        return self.until(find, title)
+
+    def kill(self) -> None:
+        """End it and all that it started, at once."""
+        while self.popen.poll() is None or self.children():
+            self.popen.kill()
+            self.popen.wait()
+            for child in self.children():
+                child.kill()
+
+
+class Cli:
+    """Starts commands in ``folder``, with an empty home and temporary folder there and ``model`` as the classifier."""
+
+    def __init__(self, folder: Path, model: Path) -> None:
+        self.folder = folder
+        self.temporary = folder / "tmp"
+        self.temporary.mkdir()
+        ours = {key: value for key, value in os.environ.items() if not key.startswith(("FER_STREAM_", "XDG_"))}
+        self.environment = ours | {
+            "HOME": str(folder),
+            "TMPDIR": str(self.temporary),
+            "FER_STREAM_CLASSIFIER__MODEL": str(model),
+        }
+        self.started: list[Process] = []
+
+    def start(self, *arguments: object, **environment: str) -> Process:
+        texts = [str(argument) for argument in arguments]
+        process = Process(texts, self.folder, self.environment | environment, len(self.started))
+        self.started.append(process)
+        return process
+
+    def run(self, *arguments: object, **environment: str) -> Process:
+        """Start a command and wait for its end."""
+        process = self.start(*arguments, **environment)
+        process.end()
+        assert "Traceback" not in process.err
+        return process
+
+    def close(self) -> None:
+        for process in self.started:
+            process.kill()
+
+
+def wait_for(
+    condition: Callable[[], Any],
+    what: str,
+    alive: Callable[[], bool] = lambda: True,
+    log: Callable[[], str] = lambda: "",
+) -> Any:
+    """Wait until ``condition`` gives something true, and return that."""
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        running = alive()
+        if value := condition():
+            return value
+        if not running:
+            raise AssertionError(f"it ended before {what}:\n{log()}")
+        time.sleep(0.02)
+    raise AssertionError(f"never came: {what}\n{log()}")
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on, with five free ones after it, as tcp addresses need."""
+    while True:
+        with socket.socket() as first:
+            first.bind(("127.0.0.1", 0))
+            port = first.getsockname()[1]
+            try:
+                for other in range(port + 1, port + 6):
+                    with socket.socket() as sock:
+                        sock.bind(("127.0.0.1", other))
+            except OSError:
+                continue
+            return port
+
+
+def balanced(ledger: dict[str, int]) -> bool:
+    """Whether a camera's ledger adds up."""
+    terms = ("done", "superseded", "rejected", "expired", "lost_worker", "lost_link", "in_flight")
+    reasons = sum(count for term, count in ledger.items() if term.startswith("rejected_"))
+    return ledger["captured"] == sum(ledger[term] for term in terms) and ledger["rejected"] == reasons
+
+
+def gapless(events: list[dict[str, Any]], after: int = 0) -> bool:
+    """Whether sequences count up by one a camera, and cursors over all cameras."""
+    cameras: dict[str, list[int]] = {}
+    for event in events:
+        cameras.setdefault(event["source"], []).append(event["sequence"])
+    steps = all(b - a == 1 for numbers in cameras.values() for a, b in zip(numbers, numbers[1:], strict=False))
+    return steps and [event["cursor"] for event in events] == list(range(after + 1, after + 1 + len(events)))
+
+
+def unclosed(events: list[dict[str, Any]]) -> set[tuple[str, ...]]:
+    """Return what the events leave open: ``(camera, family)`` or ``(camera, family, track)``."""
+    found: set[tuple[str, ...]] = set()
+    for event in events:
+        family, _, what = event["type"].partition(".")
+        key = (event["source"], family, event.get("subject", ""))
+        if what in ("online", "entered", "started"):
+            assert key not in found, f"{key} was open already"
+            found.add(key)
+        elif what in ("offline", "left", "ended"):
+            assert key in found, f"{key} was not open"
+            found.remove(key)
+    return found

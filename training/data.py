@@ -1,0 +1,259 @@
+"""FER2013, and FER+'s votes on it, as arrays; class counts and samples as pictures.
+
+    python -m training.data data/fer2013.csv                               # what is in it
+    python -m training.data data/fer2013.csv --plus data/fer2013new.csv    # with the votes
+    python -m training.data my_faces/                                      # a folder per class, see below
+    python -m training.data data/fer2013.csv --output runs/data            # classes.png and samples.png go there
+
+What is read:
+
+- Kaggle's ``fer2013.csv``: columns emotion (0..6, in the order of `LABELS`), pixels (2304 numbers), Usage
+- Microsoft's ``fer2013new.csv`` for it: a row for each of its rows, with ten people's votes
+- or a folder: ``SPLIT/LABEL/*.png``, SPLIT being Training (or train) and PublicTest (or test), or ``LABEL/*.png``,
+  where all is Training. Pictures (png, jpg, bmp) are made grey and 48x48.
+
+A parsed CSV is kept as ``fer2013.npz`` beside it and used as long as the files do not change. Of the splits, Training
+is learnt from (a part of it can be held out to tune on: ``holdout`` in a recipe), PublicTest is only reported on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import sys
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+
+from fer_stream.config import EMOTIONS
+from fer_stream.errors import FerStreamError, SourceError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+LABELS = EMOTIONS
+"""FER2013's seven, in its own order."""
+
+VOTES = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt", "unknown", "NF")
+"""FER+'s columns; the first eight are expressions, NF is "not a face"."""
+
+PLUS_LABELS = VOTES[:8]
+
+SIDE = 48
+
+TRAINING, PUBLIC = "Training", "PublicTest"
+_FOLDERS = {"training": TRAINING, "train": TRAINING, "publictest": PUBLIC, "test": PUBLIC}
+_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp"}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Faces:
+    """Faces with their labels; row i of every array is the same face.
+
+    ``images`` is uint8 ``[N, 48, 48]``, ``labels`` int64 ``[N]`` (an index into `LABELS`), ``usage`` ``[N]`` the name
+    of the split, ``rows`` int64 ``[N]`` the row in the source, ``votes`` uint8 ``[N, 10]`` (see `VOTES`) or ``None``.
+    """
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+    usage: NDArray[np.str_]
+    rows: NDArray[np.int64]
+    votes: NDArray[np.uint8] | None = None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: NDArray[np.bool_] | NDArray[np.int64] | slice) -> Faces:
+        votes = None if self.votes is None else self.votes[index]
+        return Faces(self.images[index], self.labels[index], self.usage[index], self.rows[index], votes)
+
+    def split(self, usage: str) -> Faces:
+        """Return the faces of one split.
+
+        Raises:
+            SourceError: there are none.
+        """
+        chosen = self[self.usage == usage]
+        if not len(chosen):
+            raise SourceError(f"there are no {usage} faces in the data; it has {', '.join(np.unique(self.usage))}")
+        return chosen
+
+    def held_out(self, share: float, seed: int) -> tuple[Faces, Faces]:
+        """Return these faces without a random share of every class, and that share."""
+        order = np.random.default_rng(seed).permutation(len(self))
+        out = np.zeros(len(self), bool)
+        for label in range(len(LABELS)):
+            members = order[self.labels[order] == label]
+            out[members[: round(share * len(members))]] = True
+        return self[~out], self[out]
+
+    def counts(self) -> NDArray[np.int64]:
+        """Return how many faces each label has, int64 ``[7]``."""
+        return np.bincount(self.labels, minlength=len(LABELS))
+
+
+def load(path: Path, plus: Path | None = None) -> Faces:
+    """Return the faces in a CSV file or a folder, in its order, with FER+'s votes where their file is given.
+
+    Raises:
+        SourceError: a file is missing or does not have the layout above; the message says where.
+    """
+    if path.is_dir():
+        if plus is not None:
+            raise SourceError(f"{plus} belongs to fer2013.csv and says nothing about the pictures in {path}")
+        return _read_folder(path)
+    faces = _cached(path)
+    return faces if plus is None else _with_votes(faces, plus)
+
+
+def _cached(path: Path) -> Faces:
+    cache, stamp = path.with_suffix(".npz"), _stamp(path)
+    try:
+        with np.load(cache) as stored:
+            if str(stored["stamp"]) == stamp:
+                return Faces(stored["images"], stored["labels"], stored["usage"], stored["rows"])
+    except (OSError, ValueError, KeyError, EOFError):
+        pass  # not there, or not ours: it is written below
+    faces = _read_csv(path)
+    try:
+        np.savez(
+            cache, stamp=stamp, images=faces.images, labels=faces.labels, usage=faces.usage, rows=faces.rows
+        )
+    except OSError as error:
+        print(f"{cache} cannot be written ({error.strerror}); {path} will be parsed again next time", file=sys.stderr)
+    return faces
+
+
+def _stamp(path: Path) -> str:
+    try:
+        state = path.stat()
+    except OSError as error:
+        raise SourceError(f"{path} cannot be read: {error.strerror}; training/README.md says how to get it") from error
+    return f"1 {state.st_size} {state.st_mtime_ns}"
+
+
+def _rows(path: Path, *columns: str) -> Iterator[tuple[int, dict[str, str]]]:
+    """Yield ``(line, row)`` of a CSV file that must have some columns."""
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file, skipinitialspace=True)  # one of Kaggle's editions has ", " in its header
+            missing = [column for column in columns if column not in (reader.fieldnames or ())]
+            if missing:
+                raise SourceError(f"{path} has no column {', '.join(missing)}: is it the right file?")
+            for row in reader:
+                yield reader.line_num, row
+    except OSError as error:
+        raise SourceError(f"{path} cannot be read: {error.strerror}; training/README.md says how to get it") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise SourceError(f"{path} is not a CSV file: {error}") from error
+
+
+def _read_csv(path: Path) -> Faces:
+    images, labels, usage = [], [], []
+    for line, row in _rows(path, "emotion", "pixels", "Usage"):
+        if row["emotion"] not in set("0123456"):
+            raise SourceError(f"{path}, line {line}: emotion must be 0 to 6 and is {row['emotion']!r}")
+        if not row["Usage"]:
+            raise SourceError(f"{path}, line {line}: Usage is missing")
+        images.append(_pixels(row["pixels"] or "", f"{path}, line {line}"))
+        labels.append(int(row["emotion"]))
+        usage.append(row["Usage"])
+    if not images:
+        raise SourceError(f"{path} has no rows")
+    return Faces(np.stack(images), np.array(labels), np.array(usage), np.arange(len(labels)))
+
+
+def _pixels(text: str, where: str) -> NDArray[np.uint8]:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", DeprecationWarning)  # numpy's word for "this is not a number"
+            values = np.fromstring(text, np.int64, sep=" ")
+    except (ValueError, DeprecationWarning):
+        values = np.empty(0, np.int64)
+    if values.size != SIDE * SIDE or values.min() < 0 or values.max() > 255:
+        raise SourceError(f"{where}: pixels must be {SIDE * SIDE} numbers from 0 to 255")
+    return values.astype(np.uint8).reshape(SIDE, SIDE)
+
+
+def _with_votes(faces: Faces, plus: Path) -> Faces:
+    votes = np.zeros((len(faces), len(VOTES)), np.uint8)
+    count = 0
+    for line, row in _rows(plus, "Usage", *VOTES):
+        if count == len(faces) or row["Usage"] != faces.usage[count]:
+            raise SourceError(f"{plus}, line {line}: it does not go with the faces, row by row; is one file older?")
+        try:
+            votes[count] = [int(row[name] or 0) for name in VOTES]
+        except (ValueError, OverflowError) as error:
+            raise SourceError(f"{plus}, line {line}: votes must be whole numbers from 0 to 10") from error
+        count += 1
+    if count < len(faces):
+        raise SourceError(f"{plus} has {count} rows for {len(faces)} faces; it must have one for each")
+    return Faces(faces.images, faces.labels, faces.usage, faces.rows, votes)
+
+
+def _read_folder(root: Path) -> Faces:
+    splits = {folder: _FOLDERS[folder.name.lower()] for folder in sorted(root.iterdir()) if folder.name.lower() in _FOLDERS}
+    images, labels, usage = [], [], []
+    for folder, split in (splits or {root: TRAINING}).items():
+        for index, label in enumerate(LABELS):
+            for path in sorted((folder / label).glob("*")):
+                if path.suffix.lower() not in _SUFFIXES:
+                    continue
+                image = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+                if image is None:
+                    raise SourceError(f"{path} is not a picture")
+                images.append(cv2.resize(image, (SIDE, SIDE), interpolation=cv2.INTER_AREA))
+                labels.append(index)
+                usage.append(split)
+    if not images:
+        raise SourceError(f"{root} has no pictures in folders named {', '.join(LABELS)}")
+    return Faces(np.stack(images).astype(np.uint8), np.array(labels), np.array(usage), np.arange(len(labels)))
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that say where the data is: ``data`` and ``--plus``."""
+    parser.add_argument("data", type=Path, help="Kaggle's fer2013.csv, or a folder per class")
+    parser.add_argument("--plus", type=Path, help="FERPlus' fer2013new.csv")
+
+
+def main() -> None:
+    """Print class counts, and draw them and a sample of each class."""
+    from training import pictures  # noqa: PLC0415 - matplotlib is slow to import, and only this command draws
+
+    parser = argparse.ArgumentParser(description="Show what is in the data.")
+    add_arguments(parser)
+    parser.add_argument("--output", type=Path, default=Path("runs/data"), help="folder for the pictures")
+    arguments = parser.parse_args()
+    try:
+        faces = load(arguments.data, arguments.plus)
+    except FerStreamError as error:
+        raise SystemExit(str(error)) from error
+
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    counts = {str(usage): faces.split(usage).counts() for usage in np.unique(faces.usage)}
+    print(f"{'':12}" + "".join(f"{label:>10}" for label in LABELS))
+    for usage, row in counts.items():
+        print(f"{usage:12}" + "".join(f"{count:10,}" for count in row))
+    if faces.votes is not None:
+        expressions = faces.votes[:, : len(PLUS_LABELS)]
+        clear = expressions.max(axis=1) > faces.votes.sum(axis=1) / 2
+        names = {"anger": "angry", "happiness": "happy", "sadness": "sad"}
+        majority = np.array([names.get(name, name) for name in PLUS_LABELS])[expressions.argmax(axis=1)]
+        agree = majority[clear] == np.array(LABELS)[faces.labels[clear]]
+        print(f"FER+: most people agree on one expression for {clear.mean():.1%} of the faces; "
+              f"for {agree.mean():.1%} of these it is FER2013's")  # fmt: skip
+    pictures.bars(arguments.output / "classes.png", LABELS, counts, "faces")
+    sample = np.random.default_rng(0).permutation(len(faces))
+    rows = {label: faces.images[sample[faces.labels[sample] == i][:12]] for i, label in enumerate(LABELS)}
+    pictures.sheet(arguments.output / "samples.png", rows)
+    print(f"pictures: {arguments.output / 'classes.png'}, {arguments.output / 'samples.png'}")
+
+
+if __name__ == "__main__":
+    main()

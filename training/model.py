@@ -1,0 +1,118 @@
+"""The net: small, residual, with one body and a head for each set of labels.
+
+    python -m training.model            # its layers' shapes, parameters and multiply-adds
+
+A block is two 3x3 convolutions (He et al. 2015, arXiv:1512.03385) and a gate on each channel (squeeze-and-excitation,
+Hu et al. 2017, arXiv:1709.01507). A stage halves the side; all stages but the last have a second block.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from training.data import LABELS, PLUS_LABELS, SIDE
+
+if TYPE_CHECKING:
+    from training.recipe import Architecture
+
+
+class Block(nn.Module):
+    """Two convolutions, gated, added to what came in."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
+        self.norm1 = nn.BatchNorm2d(outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
+        self.norm2 = nn.BatchNorm2d(outputs)
+        self.squeeze, self.excite = nn.Linear(outputs, outputs // 8), nn.Linear(outputs // 8, outputs)
+        self.shortcut: nn.Module = nn.Identity()
+        if stride > 1 or inputs != outputs:
+            self.shortcut = nn.Sequential(
+                nn.AvgPool2d(stride), nn.Conv2d(inputs, outputs, 1, bias=False), nn.BatchNorm2d(outputs)
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return ``[N, outputs, H / stride, W / stride]``."""
+        h = self.norm2(self.conv2(functional.relu(self.norm1(self.conv1(x)))))
+        gate = torch.sigmoid(self.excite(functional.relu(self.squeeze(h.mean(dim=(2, 3))))))
+        return functional.relu(h * gate[:, :, None, None] + self.shortcut(x))
+
+
+class Net(nn.Module):
+    """Faces in, logits for FER2013's labels and for FER+'s out. The second head only helps the body to learn."""
+
+    def __init__(self, shape: Architecture) -> None:
+        super().__init__()
+        stem, *stages = shape.widths
+        self.stem = nn.Sequential(nn.Conv2d(1, stem, 3, 1, 1, bias=False), nn.BatchNorm2d(stem), nn.ReLU())
+        blocks, width = [], stem
+        for i, outputs in enumerate(stages):
+            blocks.append(Block(width, outputs, 2))
+            if i < len(stages) - 1:
+                blocks.append(Block(outputs, outputs, 1))
+            width = outputs
+        self.blocks = nn.Sequential(*blocks)
+        self.dropout = nn.Dropout(shape.dropout)
+        self.emotion, self.plus = nn.Linear(width, len(LABELS)), nn.Linear(width, len(PLUS_LABELS))
+
+    def forward(self, faces: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the logits of both heads for raw grey faces.
+
+        Args:
+            faces: grey 0..255, float32 ``[N, 1, H, W]``; H and W may be anything from 16 on.
+
+        Returns:
+            Logits of `LABELS` ``[N, 7]`` and of `PLUS_LABELS` ``[N, 8]``.
+        """
+        x = self.blocks(self.stem((faces - 128) / 64))
+        pooled = self.dropout(x.mean(dim=(2, 3)))
+        return self.emotion(pooled), self.plus(pooled)
+
+
+class Recognizer(nn.Module):
+    """What is shipped: faces in, calibrated probabilities of `LABELS` out."""
+
+    def __init__(self, net: Net, temperature: float) -> None:
+        super().__init__()
+        self.net, self.temperature = net, temperature
+
+    def forward(self, faces: Tensor) -> Tensor:
+        """Return probabilities ``[N, 7]`` of grey faces ``[N, 1, H, W]``."""
+        return torch.softmax(self.net(faces)[0] / self.temperature, dim=1)
+
+
+def multiply_adds(net: nn.Module, side: int = SIDE) -> int:
+    """Return the multiply-adds of a net's convolutions and dense layers for one face."""
+    total = 0
+
+    def count(module: nn.Module, _: object, output: Tensor) -> None:
+        nonlocal total
+        total += cast("Tensor", module.weight).numel() * output[0, 0].numel()
+
+    layers = [module for module in net.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
+    handles = [layer.register_forward_hook(count) for layer in layers]
+    with torch.no_grad():
+        net.eval()(torch.zeros(1, 1, side, side))
+    for handle in handles:
+        handle.remove()
+    return total
+
+
+def main() -> None:
+    """Print what the net of the default recipe consists of."""
+    from training.recipe import Architecture  # noqa: PLC0415 - only this command needs one
+
+    net = Net(Architecture())
+    for name, layer in net.named_children():
+        print(f"{name:10}{sum(weights.numel() for weights in layer.parameters()):12,} parameters")
+    print(f"{'all':10}{sum(weights.numel() for weights in net.parameters()):12,} parameters")
+    print(f"{multiply_adds(net) / 1e6:.0f} million multiply-adds for a face of {SIDE} pixels")
+
+
+if __name__ == "__main__":
+    main()
