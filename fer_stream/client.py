@@ -13,9 +13,9 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Self
 
 from fer_stream import cloudevents, plugins, wire
-from fer_stream.errors import JournalError, TransportError, WireError
+from fer_stream.errors import ConfigError, JournalError, TransportError, WireError
 from fer_stream.journal import Reader
-from fer_stream.types import Event, EventType
+from fer_stream.types import Event, EventType, GapData
 from fer_stream.wire import Kind, Message
 
 if TYPE_CHECKING:
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from fer_stream.config import Settings
     from fer_stream.plugins import Peer
 
+MAX_DIGITS = 19
+"""Of a cursor, which SQLite holds in 64 bits."""
+
 ANSWER = 1.0
 """Seconds after which a question is asked again."""
 
@@ -32,12 +35,14 @@ ANSWER = 1.0
 class Position:
     """What a subscriber has seen: which events are new to it, and whether some may be missing in between.
 
-    ``cursor`` is the point up to which nothing is missing.
+    ``cursor`` is the point up to which nothing is missing. Of one ``camera`` alone, cursors are left out and its own
+    sequence tells; of all cameras it does not, for what is missing may be another one's.
     """
 
-    def __init__(self, cursor: int) -> None:
+    def __init__(self, cursor: int, camera: str | None = None) -> None:
         self.cursor = cursor
-        self._sequences: dict[str, int] = {}
+        self._camera = camera
+        self._sequence: int | None = None
 
     def live(self, event: Event) -> bool:
         """Take an event as it is published; ``True`` if it directly follows what was seen and counts as seen now.
@@ -46,10 +51,10 @@ class Position:
         """
         if event.cursor <= self.cursor:
             return False
-        follows = event.cursor == self.cursor + 1 or self._sequences.get(event.camera) == event.sequence - 1
+        follows = event.cursor == self.cursor + 1 or (self._camera and self._sequence == event.sequence - 1)
         if follows:
             self._see(event)
-        return follows
+        return bool(follows)
 
     def replayed(self, events: Sequence[Event], reached: int) -> list[Event]:
         """Take an answer from the journal, which is whole up to ``reached``; return the events that are new."""
@@ -62,7 +67,7 @@ class Position:
     def _see(self, event: Event) -> None:
         self.cursor = event.cursor
         if event.sequence:
-            self._sequences[event.camera] = event.sequence
+            self._sequence = event.sequence
 
 
 class Subscription:
@@ -93,8 +98,10 @@ class Subscription:
             transport: the transport plug-in.
 
         Raises:
-            ConfigError: not an address.
+            ConfigError: not an address, or not a cursor.
         """
+        if after is not None and after < 0:
+            raise ConfigError(f"{after} is not a cursor: give 0 for all events, or the cursor to resume after")
         made = plugins.load("transports", transport)()
         self._events: Peer = made.subscribe(address, "events", ["/", f"{camera}/"] if camera else [""])
         self._control: Peer = made.connect(address, "control")
@@ -103,7 +110,7 @@ class Subscription:
         self._types = tuple(types)
         self._until_now = until_now
         self._until: int | None = None
-        self._position: Position | None = None if after is None else Position(after)
+        self._position: Position | None = None if after is None else Position(after, camera)
         self._ready: deque[tuple[Event, str]] = deque()
         self._asking = True
         self._asked = 0.0
@@ -113,7 +120,8 @@ class Subscription:
     def cursor(self) -> int:
         """Everything up to here has been told; give it as ``after`` to resume."""
         if self._ready:
-            return self._ready[0][0].cursor - 1
+            first = self._ready[0][0]
+            return first.data.from_cursor if isinstance(first.data, GapData) else first.cursor - 1
         return self._position.cursor if self._position else 0
 
     @property
@@ -159,7 +167,7 @@ class Subscription:
             self._until = newest
         if self._position is None or self._position.cursor > newest:
             # From now on; or the journal is another one than the cursor was from, and what is new in it is all.
-            self._position = Position(newest if self._position is None else 0)
+            self._position = Position(newest if self._position is None else 0, self._camera)
             self._asking = self._position.cursor < newest
         else:
             texts = {event.cursor: (event, text) for event, text in _parse(bytes(message.payload))}
@@ -176,7 +184,7 @@ class Subscription:
             return
         topic, text = bytes(parts[0]), bytes(parts[1])
         if topic == b"/":
-            if not text.isdigit():
+            if not text.isdigit() or len(text) > MAX_DIGITS:
                 raise WireError("a cursor that is no number")
             self._asking = int(text) != self._position.cursor
             return
@@ -218,8 +226,9 @@ class Subscription:
 
 
 def _parse(payload: bytes) -> Iterator[tuple[Event, str]]:
-    for line in payload.decode().splitlines():
-        yield cloudevents.decode(line), line
+    # Not splitlines: a text may hold U+2028 and other characters that end a line for Python, though not for JSON.
+    for line in payload.split(b"\n") if payload else ():
+        yield cloudevents.decode(line), line.decode()
 
 
 def wanted(event: Event, camera: str | None, types: Sequence[str]) -> bool:

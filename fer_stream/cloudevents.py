@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import types as python_types
 from dataclasses import dataclass, fields, is_dataclass
 from datetime import UTC, datetime
@@ -44,7 +45,7 @@ RENAMED = {"from_cursor": "from", "to_cursor": "to"}
 def to_rfc3339(time: int) -> str:
     """Return nanoseconds since the Unix epoch as ``YYYY-MM-DDThh:mm:ss.ffffffZ`` (microseconds, cut off)."""
     seconds, rest = divmod(time, 1_000_000_000)
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest // 1000:06d}Z"
+    return f"{datetime.fromtimestamp(seconds, UTC).isoformat()[:19]}.{rest // 1000:06d}Z"
 
 
 def from_rfc3339(text: str) -> Nanoseconds:
@@ -61,8 +62,14 @@ def from_rfc3339(text: str) -> Nanoseconds:
 
 
 def event_id(event: Event) -> str:
-    """Return the event's id: 32 hex digits of SHA-256 over (camera, epoch, track, type, seq of the causing frame)."""
+    """Return the event's id: 32 hex digits of SHA-256 over camera, epoch, track, type, causing frame's seq, label.
+
+    The label, because of one track two intervals may end at one frame: the first gave way to the second with it, and
+    no other frame came before the second one had to be closed.
+    """
     name = f"{event.camera}\n{event.epoch}\n{event.track}\n{event.type}\n{event.seq}"
+    if isinstance(event.data, ExpressionData):
+        name += f"\n{event.data.label}"
     return hashlib.sha256(name.encode()).hexdigest()[:32]
 
 
@@ -95,15 +102,15 @@ def decode(text: str | bytes) -> Event:
     if len(text) > MAX_TEXT:
         raise WireError(f"an event of {len(text)} bytes is longer than {MAX_TEXT}")
     try:
-        body = json.loads(text)
+        # Of bytes, json takes UTF-16 and more.
+        body = json.loads(text.decode() if isinstance(text, bytes) else text)
         kind = EventType(body["type"])
-        camera = str(body["source"]).removeprefix("/cameras/")
         return Event(
             type=kind,
-            camera=camera,
+            camera=_after("/cameras/", body["source"]),
             epoch=_integer(body["epoch"]),
             seq=_integer(body["frame"]),
-            track=_integer(int(str(body["subject"]).removeprefix("tracks/"))) if "subject" in body else 0,
+            track=_integer(int(_after("tracks/", body["subject"]))) if "subject" in body else 0,
             time=from_rfc3339(body["time"]),
             data=_load(body["data"], DATA[kind]),
             sequence=_integer(body["sequence"]),
@@ -113,10 +120,22 @@ def decode(text: str | bytes) -> Event:
         raise WireError(f"not one of our events: {type(error).__name__} {error}") from error
 
 
+def _after(prefix: str, text: str) -> str:
+    if not text.startswith(prefix):
+        raise ValueError(f"{text!r} does not begin with {prefix}")
+    return text[len(prefix) :]
+
+
 def _integer(value: Any) -> int:
     if type(value) is not int or value < 0:
         raise ValueError(f"{value!r} is not a whole number")
     return value
+
+
+def _number(value: Any) -> float:
+    if type(value) not in (int, float) or not math.isfinite(value):
+        raise ValueError(f"{value!r} is not a number")
+    return float(value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,8 +182,8 @@ def _load(value: Any, kind: Any) -> Any:
     if kind is Nanoseconds:
         return from_rfc3339(value)
     if kind is Box:
-        x1, y1, x2, y2 = value
-        return Box(float(x1), float(y1), float(x2), float(y2))
+        x1, y1, x2, y2 = map(_number, value)
+        return Box(x1, y1, x2, y2)
     if is_dataclass(kind):
         names = {f.name for f in data_fields(kind)}  # type: ignore[arg-type]
         if set(value) != names:
@@ -176,9 +195,9 @@ def _load(value: Any, kind: Any) -> Any:
             }
         )
     if get_origin(kind) is dict:
-        return {str(key): float(part) for key, part in value.items()}
+        return {key: _number(part) for key, part in value.items()}
     if kind is float:
-        return float(value)
+        return _number(value)
     if kind in (int, Milliseconds):
         return _integer(value)
     if not isinstance(value, str):

@@ -276,19 +276,7 @@ class Dispatcher:
 
     def gone(self, worker: str, reason: str, now: float) -> list[Command]:
         """End with a worker. Its frame is lost, or under ``wait`` given to another one, once."""
-        known = self._workers.pop(worker, None)
-        if known is None:
-            return []
-        commands: list[Command] = [Fence(worker, reason)]
-        item = known.item
-        if item is not None:
-            if item.policy == "drop_oldest":
-                commands += self._resolve(item, "lost_worker")
-            elif item.tries >= MAX_TRIES:
-                commands += self._resolve(item, "rejected", "poisoned")
-            else:
-                self._cameras[item.camera].waiting.appendleft(item)
-        return commands + self._pump(now)
+        return self._give_up(worker, reason) + self._pump(now)
 
     def unreachable(self, worker: str, now: float) -> list[Command]:
         """Undo an `Assign` that could not be sent: the worker is gone, but its frame never left."""
@@ -304,11 +292,12 @@ class Dispatcher:
     def tick(self, now: float) -> list[Command]:
         """Give up workers that are silent or too slow, and live frames that are too old."""
         commands: list[Command] = []
+        # All of them before anything is handed out: a frame given to one who is next would count as tried.
         for name, worker in list(self._workers.items()):
             if now - worker.heard > self._settings.silence:
-                commands += self.gone(name, "silent", now)
+                commands += self._give_up(name, "silent")
             elif worker.item is not None and now > worker.deadline:
-                commands += self.gone(name, "deadline", now)
+                commands += self._give_up(name, "deadline")
         return commands + self._pump(now)
 
     # What it knows
@@ -363,6 +352,21 @@ class Dispatcher:
             known.unresolved.popleft()
             self._book(known, head.session, head.outcome, head.reason)
             commands.append(Release(head))
+        return commands
+
+    def _give_up(self, worker: str, reason: str) -> list[Command]:
+        known = self._workers.pop(worker, None)
+        if known is None:
+            return []
+        commands: list[Command] = [Fence(worker, reason)]
+        item = known.item
+        if item is not None:
+            if item.policy == "drop_oldest":
+                commands += self._resolve(item, "lost_worker")
+            elif item.tries >= MAX_TRIES:
+                commands += self._resolve(item, "rejected", "poisoned")
+            else:
+                self._cameras[item.camera].waiting.appendleft(item)
         return commands
 
     def _pump(self, now: float) -> list[Command]:

@@ -27,6 +27,9 @@ FORMAT = 1
 APPLICATION = 0x46455253
 """``PRAGMA application_id``: tells our journals from other SQLite files."""
 
+_SQLITE_HEADER = 100
+"""Bytes (SQLite's file format, section 1.3)."""
+
 _SCHEMA = """
 CREATE TABLE events (
     cursor INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, camera TEXT NOT NULL, epoch INTEGER NOT NULL,
@@ -58,10 +61,12 @@ class Reader:
             db = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=5)
             version = db.execute("PRAGMA user_version").fetchone()[0]
             mine = db.execute("PRAGMA application_id").fetchone()[0]
+            tables = db.execute("SELECT 1 FROM sqlite_master").fetchone()
         except sqlite3.Error as error:
             raise JournalError(f"the journal {self._path} cannot be read: {error}") from error
-        empty = version == 0 and mine == 0 and not db.execute("SELECT 1 FROM sqlite_master").fetchone()
-        if empty and isinstance(self, Journal):
+        # SQLite takes a file that is shorter than its own header for an empty one.
+        foreign = 0 < self._path.stat().st_size < _SQLITE_HEADER
+        if isinstance(self, Journal) and version == mine == 0 and not tables and not foreign:
             return db
         if mine != APPLICATION:
             db.close()
@@ -83,18 +88,19 @@ class Reader:
 
         Where events after the cursor are past the retention, the first text is a ``stream.gap``.
         """
-        texts = []
-        purged = int(self._query("SELECT purged FROM head")[0][0])
-        if after < purged:
-            texts.append(encode(gap(after, purged, "retention")))
-            after = purged
-        where, values = ("AND camera = ?", (camera,)) if camera else ("", ())
+        # The plus keeps SQLite from an index that would have to sort all of a camera's events for every batch.
+        where, values = ("AND +e.camera = ?", (camera,)) if camera else ("", ())
+        # One statement, so that what a writer adds or purges meanwhile is all in it or all not.
         rows = self._query(
-            f"SELECT cursor, text FROM events WHERE cursor > ? {where} ORDER BY cursor LIMIT ?",  # noqa: S608
+            "SELECT h.purged, h.cursor, e.cursor, e.text FROM head h "  # noqa: S608
+            f"LEFT JOIN events e ON e.cursor > max(?, h.purged) {where} WHERE h.one = 1 ORDER BY e.cursor LIMIT ?",
             (after, *values, limit),
         )
-        texts += [text for _, text in rows]
-        reached = rows[-1][0] if len(rows) == limit else max(after, self.cursor())
+        purged, newest, last, text = rows[-1]
+        texts = [] if text is None else [text for *_, text in rows]
+        if after < purged:
+            texts.insert(0, encode(gap(after, purged, "retention")))
+        reached = last if len(rows) == limit and text is not None else max(after, newest)
         return texts, int(reached)
 
     def _query(self, statement: str, values: tuple[object, ...] = ()) -> list[tuple[Any, ...]]:
@@ -203,7 +209,12 @@ class Journal(Reader):
         In the order in which they should be closed: a face's intervals before the face, the faces before the camera.
         """
         still: dict[tuple[str, int, int, str], Event] = {}
-        for (text,) in self._query("SELECT text FROM events JOIN cameras USING (camera, epoch) ORDER BY cursor"):
+        # An epoch may have begun before all of the one before it was closed.
+        rows = self._query(
+            "SELECT e.text FROM cameras c CROSS JOIN events e ON e.camera = c.camera AND e.epoch >= c.epoch - 1 "
+            "ORDER BY e.cursor"
+        )
+        for (text,) in rows:
             event = decode(str(text))
             family, _, what = event.type.partition(".")
             key = (event.camera, event.epoch, event.track, family)
@@ -212,7 +223,7 @@ class Journal(Reader):
             elif what != "reset":
                 still[key] = event
         order = {"emotion": 0, "valence": 0, "face": 1, "camera": 2}
-        return sorted(still.values(), key=lambda e: (e.camera, order[e.type.partition(".")[0]], e.track))
+        return sorted(still.values(), key=lambda e: (e.camera, e.epoch, order[e.type.partition(".")[0]], e.track))
 
     def purge(self, older_than: float) -> int:
         """Delete the events journaled before ``older_than`` (Unix seconds), and return how many there were."""
@@ -251,7 +262,10 @@ class _Transaction:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
         try:
-            self._db.execute("ROLLBACK" if error else "COMMIT")
+            if error is None:
+                self._db.execute("COMMIT")
+            elif self._db.in_transaction:  # SQLite may have rolled back by itself, on a full disk for one
+                self._db.execute("ROLLBACK")
         except sqlite3.Error as failure:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")

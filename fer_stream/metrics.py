@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ import prometheus_client
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, values
 from prometheus_client.multiprocess import MultiProcessCollector
 
+from fer_stream.config import host_port
 from fer_stream.errors import ConfigError, TransportError
 
 if TYPE_CHECKING:
@@ -116,9 +118,15 @@ class Server:
             address: HOST:PORT; port 0 takes a free one, see `port`.
             ready: returns what is missing until this process can work, or an empty text.
         """
-        host, colon, port = address.rpartition(":")
-        if not colon or not host or not port.isdigit() or int(port) > 65_535:
-            raise ConfigError(f"{address!r} is not an address for metrics: give HOST:PORT, such as 127.0.0.1:9108")
+        try:
+            host, port = host_port(address)
+        except ValueError as error:
+            raise ConfigError(
+                f"{address!r} is not an address for metrics: give HOST:PORT, such as 127.0.0.1:9108"
+            ) from error
+
+        class Listener(ThreadingHTTPServer):
+            address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
 
         class Handler(BaseHTTPRequestHandler):
             timeout = 5
@@ -147,12 +155,11 @@ class Server:
                 """Scrapes are no news."""
 
         try:
-            self._server = ThreadingHTTPServer((host.strip("[]"), int(port)), Handler)
+            self._server = Listener((host, port), Handler)
         except OSError as error:
             raise TransportError(
                 f"metrics cannot be served at {address}: {error.strerror}; stop what uses it, or choose another port"
             ) from error
-        self._server.daemon_threads = True
         self.port: int = self._server.server_address[1]
         threading.Thread(target=self._server.serve_forever, name="metrics", daemon=True).start()
 

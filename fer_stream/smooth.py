@@ -2,7 +2,8 @@
 
 The distribution is an exponential average in capture time: after ``dt`` seconds new evidence weighs
 ``1 - exp(-dt / tau)``, so uneven frames and gaps are no special case. A label's interval starts when it stayed above
-``enter`` for ``min_dwell`` and ends when it falls below ``leave``; in between the state is uncertain, and says so.
+``enter`` for ``min_dwell`` and ends when it falls below ``leave``, or when another one starts; in between the state is
+uncertain, and says so. The intervals of a track do not overlap.
 """
 
 from __future__ import annotations
@@ -107,6 +108,7 @@ class Smoother:
         self._candidate: str | None = None
         self._since = Nanoseconds(0)
         self._previous: str | None = None
+        self._free = Nanoseconds(0)
         self.interval: Interval | None = None
 
     @property
@@ -142,7 +144,7 @@ class Smoother:
         if interval is None:
             return []
         interval.last = max(interval.last, time)
-        self._previous = interval.label
+        self._previous, self._free = interval.label, interval.last
         return [Change("ended", interval, self.scores)]
 
     def _consider(self, time: Nanoseconds) -> list[Change]:
@@ -157,7 +159,9 @@ class Smoother:
             return []
         self._candidate = None
         changes = self.close(time)
-        self.interval = Interval(label, self._previous, self._since, time, time)
+        # While the one before was open, the face showed that one.
+        start = max(self._since, self._free) if self._previous else self._since
+        self.interval = Interval(label, self._previous, start, time, time)
         self._extend(self.interval, time, probability)
         return [*changes, Change("started", self.interval, self.scores)]
 

@@ -35,6 +35,7 @@ MAX_SIDE = 16_384
 MAX_PIXELS = 50_000_000
 MAX_PAYLOAD = 3 * MAX_PIXELS
 MAX_JSON = 1_000_000
+MAX_EVENTS = 33_000_000  # a full answer to REPLAY of the longest events
 MAX_FACES = 1_000
 MAX_LABELS = 64
 MAX_LANDMARKS = 68
@@ -75,7 +76,7 @@ class Encoding(IntEnum):
     JPEG = 2
 
 
-_JSON = frozenset(Kind) - {Kind.FRAME, Kind.DONE, Kind.EVENTS}
+_LIMITS = {Kind.FRAME: MAX_PAYLOAD, Kind.EVENTS: MAX_EVENTS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +179,7 @@ def unpack(parts: Sequence[Buffer], verify: bool = True) -> Message:
         raise WireError(f"unknown kind or encoding: {error}") from error
     if length != memoryview(payload).nbytes:
         raise WireError(f"the payload has {memoryview(payload).nbytes} bytes, its header says {length}")
-    if length > (MAX_PAYLOAD if kind is Kind.FRAME else MAX_JSON):
+    if length > _LIMITS.get(kind, MAX_JSON):
         raise WireError(f"a {kind.name} payload of {length} bytes is over the limit")
     if kind is Kind.FRAME:
         check_size(width, height)
@@ -253,7 +254,13 @@ class Stages:
 
 
 def pack_faces(faces: Sequence[Face], labels: Sequence[str], stages: Stages) -> bytes:
-    """Return the payload of DONE: float32 rows of box, score, landmarks, and probabilities ordered as ``labels``."""
+    """Return the payload of DONE: float32 rows of box, score, landmarks, and probabilities ordered as ``labels``.
+
+    Raises:
+        WireError: more than `MAX_FACES`, a face not scored over ``labels``, or landmarks on some faces only.
+    """
+    if len(faces) > MAX_FACES:
+        raise WireError(f"a result of {len(faces)} faces is over {MAX_FACES}")
     points = len(faces[0].landmarks) if faces else 0
     head = _FACES.pack(len(faces), len(labels), points, 0, stages.decode, stages.detect, stages.classify)
     values = array("f")
@@ -262,8 +269,10 @@ def pack_faces(faces: Sequence[Face], labels: Sequence[str], stages: Stages) -> 
         values.append(face.score)
         for point in face.landmarks:
             values.extend(point)
-        if face.scores is None:
-            raise WireError("a face without scores cannot be sent")
+        if len(face.landmarks) != points:
+            raise WireError(f"a face with {len(face.landmarks)} landmarks beside one with {points} cannot be sent")
+        if face.scores is None or face.scores.labels != tuple(labels):
+            raise WireError("a face without scores over the labels announced cannot be sent")
         values.extend(face.scores.values)
     return head + values.tobytes()
 

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import cv2
-import onnx
 import pytest
-from onnx import TensorProto, helper
 from processes import Cli
+from tiny import write_model
 
-from fer_stream.config import EMOTIONS, CameraSettings
+from fer_stream.config import CameraSettings
 from fer_stream.sources.demo import open_source
 
 if TYPE_CHECKING:
@@ -22,37 +21,7 @@ if TYPE_CHECKING:
 
 CLIP_FRAMES = 60
 
-
-def write_model(path: Path, labels: tuple[str, ...] = EMOTIONS, likely: str = "happy") -> Path:
-    """Write a classifier under the contract: ``likely`` has 0.82, the others share the rest, and brightness shifts it a
-    little, so that its answers tell faces apart."""
-    rest = 0.18 / (len(labels) - 1)
-    base = [0.82 if label == likely else rest for label in labels]
-    other = next(label for label in labels if label != likely)
-    shift = [-0.1 if label == likely else 0.1 if label == other else 0.0 for label in labels]
-    graph = helper.make_graph(
-        [
-            helper.make_node("ReduceMean", ["faces"], ["mean"], axes=[1, 2, 3], keepdims=0),
-            helper.make_node("Mul", ["mean", "unit"], ["share"]),
-            helper.make_node("Unsqueeze", ["share", "axis"], ["column"]),
-            helper.make_node("MatMul", ["column", "shift"], ["shifted"]),
-            helper.make_node("Add", ["shifted", "base"], ["probabilities"]),
-        ],
-        "tiny",
-        [helper.make_tensor_value_info("faces", TensorProto.FLOAT, ["N", 1, 48, 48])],
-        [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["N", len(labels)])],
-        [
-            helper.make_tensor("unit", TensorProto.FLOAT, [], [1 / 255]),
-            helper.make_tensor("axis", TensorProto.INT64, [1], [1]),
-            helper.make_tensor("shift", TensorProto.FLOAT, [1, len(labels)], shift),
-            helper.make_tensor("base", TensorProto.FLOAT, [len(labels)], base),
-        ],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
-    metadata = {"labels": json.dumps(labels), "crop": '{"x": 0.0, "y": 0.0, "side": 1.0}', "version": "tiny 1"}
-    helper.set_model_props(model, metadata | {"license": "MIT", "trained_on": "nothing"})
-    onnx.save(model, str(path))
-    return path
+sys.path.append(str(Path(__file__).parent / "sources"))  # its camera servers serve the whole pipeline too
 
 
 @pytest.fixture(scope="session")

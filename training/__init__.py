@@ -2,15 +2,16 @@
 
 ::
 
-    data      fer2013.csv (+ fer2013new.csv) -> arrays; class counts and samples as pictures
-    augment   what a batch goes through before the net sees it
-    model     the net
-    recipe    every number of a training run, in one TOML file
-    train     data + recipe -> a checkpoint, and a loss for every sample
-    doubtful  those losses -> the labels most likely to be wrong
-    export    a checkpoint -> a calibrated ONNX file, checked against torch
-    evaluate  an ONNX file -> figures and pictures
-    crop      how FER2013's frame lies relative to a detector's box
-    mtcnn     facenet-pytorch's detector -> ONNX
-    manifest  the digests that fer_stream checks model files against
+    data       fer2013.csv (+ fer2013new.csv) -> arrays; class counts and samples as pictures
+    augment    what a batch goes through before the net sees it
+    model      the net
+    objective  what is minimised
+    recipe     every number of a training run, in one TOML file
+    train      data + recipe -> a checkpoint, and a loss for every sample
+    doubtful   those losses -> the labels most likely to be wrong
+    export     a checkpoint -> a calibrated ONNX file, checked against torch
+    evaluate   an ONNX file -> figures and pictures
+    crop       how FER2013's frame lies relative to a detector's box
+    mtcnn      facenet-pytorch's detector -> ONNX
+    manifest   the digests that fer_stream checks model files against
 """

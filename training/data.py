@@ -122,9 +122,7 @@ def _cached(path: Path) -> Faces:
         pass  # not there, or not ours: it is written below
     faces = _read_csv(path)
     try:
-        np.savez(
-            cache, stamp=stamp, images=faces.images, labels=faces.labels, usage=faces.usage, rows=faces.rows
-        )
+        np.savez(cache, stamp=stamp, images=faces.images, labels=faces.labels, usage=faces.usage, rows=faces.rows)
     except OSError as error:
         print(f"{cache} cannot be written ({error.strerror}); {path} will be parsed again next time", file=sys.stderr)
     return faces
@@ -198,7 +196,9 @@ def _with_votes(faces: Faces, plus: Path) -> Faces:
 
 
 def _read_folder(root: Path) -> Faces:
-    splits = {folder: _FOLDERS[folder.name.lower()] for folder in sorted(root.iterdir()) if folder.name.lower() in _FOLDERS}
+    splits = {
+        folder: _FOLDERS[folder.name.lower()] for folder in sorted(root.iterdir()) if folder.name.lower() in _FOLDERS
+    }
     images, labels, usage = [], [], []
     for folder, split in (splits or {root: TRAINING}).items():
         for index, label in enumerate(LABELS):
@@ -216,10 +216,11 @@ def _read_folder(root: Path) -> Faces:
     return Faces(np.stack(images).astype(np.uint8), np.array(labels), np.array(usage), np.arange(len(labels)))
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments that say where the data is: ``data`` and ``--plus``."""
+def add_arguments(parser: argparse.ArgumentParser, plus: bool = True) -> None:
+    """Add the arguments that say where the data is: ``data`` and, where votes are of use, ``--plus``."""
     parser.add_argument("data", type=Path, help="Kaggle's fer2013.csv, or a folder per class")
-    parser.add_argument("--plus", type=Path, help="FERPlus' fer2013new.csv")
+    if plus:
+        parser.add_argument("--plus", type=Path, help="FERPlus' fer2013new.csv")
 
 
 def main() -> None:

@@ -33,7 +33,11 @@ class Block(nn.Module):
         self.shortcut: nn.Module = nn.Identity()
         if stride > 1 or inputs != outputs:
             self.shortcut = nn.Sequential(
-                nn.AvgPool2d(stride), nn.Conv2d(inputs, outputs, 1, bias=False), nn.BatchNorm2d(outputs)
+                nn.AvgPool2d(
+                    stride, ceil_mode=True, count_include_pad=False
+                ),  # as many as the strided convolution gives
+                nn.Conv2d(inputs, outputs, 1, bias=False),
+                nn.BatchNorm2d(outputs),
             )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -84,6 +88,13 @@ class Recognizer(nn.Module):
     def forward(self, faces: Tensor) -> Tensor:
         """Return probabilities ``[N, 7]`` of grey faces ``[N, 1, H, W]``."""
         return torch.softmax(self.net(faces)[0] / self.temperature, dim=1)
+
+
+@torch.no_grad()
+def logits_of(net: Net, faces: Tensor, batch: int = 512) -> Tensor:
+    """Return the logits of `LABELS`, float32 ``[N, 7]``, of uint8 faces ``[N, 1, H, W]`` as they are."""
+    net.eval()
+    return torch.cat([net(part.float())[0] for part in torch.split(faces, batch)])
 
 
 def multiply_adds(net: nn.Module, side: int = SIDE) -> int:

@@ -116,9 +116,10 @@ class MemoryPeer:
         self.name = secrets.token_bytes(8)
         self.link = link
         self.topics = topics
-        self.early: deque[_Parts] = deque(maxlen=QUEUE)
+        self.early: deque[_Parts] = deque()
         self._address = address
         self._queue: queue.Queue[_Parts | None] = queue.Queue(QUEUE)
+        self._woken = False
         with _exchange.lock:
             _exchange.peers.setdefault(address, []).append(self)
             hub = _exchange.hubs.get(address)
@@ -141,6 +142,8 @@ class MemoryPeer:
         message = [bytes(part) for part in parts]
         with _exchange.lock:
             hub = _exchange.hubs.get(self._address)
+            if (len(self.early) if hub is None else hub._inbox.qsize()) >= QUEUE:
+                return False
             if hub is None:
                 self.early.append(message)
             else:
@@ -150,20 +153,29 @@ class MemoryPeer:
     def receive(self, timeout: float) -> _Parts | None:
         """See `fer_stream.plugins.Peer.receive`."""
         with suppress(queue.Empty):
-            return self._queue.get(timeout=max(timeout, 1e-6))
+            parts = self._queue.get(timeout=max(timeout, 1e-6))
+            if parts is None:
+                self._woken = False
+            return parts
         return None
 
     def wake(self) -> None:
         """See `fer_stream.plugins.Peer.wake`."""
-        with suppress(queue.Full):
+        if self._woken:  # one is enough, and more would take the place of messages
+            return
+        self._woken = True
+        try:
             self._queue.put_nowait(None)
+        except queue.Full:  # then nobody waits
+            self._woken = False
 
     def close(self) -> None:
         """See `fer_stream.plugins.Peer.close`."""
         with _exchange.lock:
             peers = _exchange.peers.get(self._address, [])
-            if self in peers:
-                peers.remove(self)
+            if self not in peers:
+                return
+            peers.remove(self)
             hub = _exchange.hubs.get(self._address)
             for topic in self.topics or ():
                 if hub and not any(topic in (p.topics or ()) for p in peers if p.link == self.link):

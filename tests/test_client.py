@@ -1,0 +1,550 @@
+"""The library user's side: gapless however it is cut off, over both transports and from a file."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import fer_stream
+from fer_stream import aggregator, plugins, wire
+from fer_stream.client import Position, Subscription, read_journal, status, subscribe, wanted
+from fer_stream.cloudevents import decode
+from fer_stream.config import EMOTIONS, JournalSettings, Settings
+from fer_stream.errors import ConfigError, JournalError, TransportError, WireError
+from fer_stream.journal import Journal, gap
+from fer_stream.process import Stop
+from fer_stream.types import CameraData, Event, EventType, GapData, Nanoseconds
+from fer_stream.wire import Encoding, Kind, Message, Totals
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from fer_stream.plugins import Hub
+
+PATIENCE = 30.0
+
+numbers = itertools.count()
+
+
+def event(cursor: int, camera: str = "door", sequence: int | None = None) -> Event:
+    data = CameraData("resolution changed", 640, 480)
+    seq = cursor if sequence is None else sequence
+    return Event(EventType.CAMERA_RESET, camera, 1, seq, 0, Nanoseconds(0), data, seq, cursor)
+
+
+# Where a subscriber stands
+
+
+def test_what_follows_is_taken_and_what_was_seen_is_not() -> None:
+    position = Position(3)
+    assert position.live(event(4))
+    assert not position.live(event(4))
+    assert not position.live(event(2))
+    assert position.live(event(5))
+    assert position.cursor == 5
+
+
+def test_after_a_hole_nothing_is_taken_until_it_is_filled() -> None:
+    position = Position(0)
+    assert position.live(event(1))
+    assert not position.live(event(3))
+    assert not position.live(event(4))
+    assert position.cursor == 1
+    assert [e.cursor for e in position.replayed([event(n) for n in (1, 2, 3, 4)], 4)] == [2, 3, 4]
+    assert position.live(event(5))
+
+
+def test_an_answer_reaches_past_what_is_not_of_this_camera() -> None:
+    position = Position(0, "door")
+    assert position.replayed([event(2, sequence=1), event(5, sequence=2)], 9) != []
+    assert position.cursor == 9
+    assert position.live(event(12, sequence=3)), "its camera's next one, whatever the others had in between"
+    assert not position.live(event(15, sequence=5))
+    assert position.replayed([], 4) == []
+    assert position.cursor == 12
+
+
+def test_of_all_cameras_a_lost_event_of_another_one_is_noticed() -> None:
+    """The door's sequence goes on, but cursor 3 was the gate's."""
+    position = Position(0)
+    assert position.live(event(1, "door", 1))
+    assert position.live(event(2, "gate", 1))
+    assert not position.live(event(4, "door", 2))
+    new = position.replayed([event(3, "gate", 2), event(4, "door", 2)], 4)
+    assert [e.cursor for e in new] == [3, 4]
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.lists(st.sampled_from(["door", "gate"]), max_size=40), st.data())
+def test_whatever_is_lost_or_repeated_on_the_way_every_event_is_seen_once(
+    cameras: list[str], data: st.DataObject
+) -> None:
+    only = data.draw(st.sampled_from([None, "door"]))
+    counts = {"door": 0, "gate": 0}
+    log = []
+    for cursor, camera in enumerate(cameras, 1):
+        counts[camera] += 1
+        log.append(event(cursor, camera, counts[camera]))
+    mine = [e for e in log if only in (None, e.camera)]
+    start = data.draw(st.integers(0, len(log)))
+    position = Position(start, only)
+    seen: list[int] = []
+
+    def ask(upto: int) -> None:
+        while position.cursor < upto:
+            after = position.cursor
+            answer = [e for e in mine if after < e.cursor <= upto][: data.draw(st.integers(1, 5))]
+            reached = answer[-1].cursor if answer and data.draw(st.booleans()) else upto
+            answer = [e for e in mine if after < e.cursor <= reached]
+            seen.extend(e.cursor for e in position.replayed(answer, reached))
+
+    for one in mine:
+        fate = data.draw(st.sampled_from(["comes", "comes", "lost", "twice"]))
+        for _ in range({"comes": 1, "lost": 0, "twice": 2}[fate]):
+            if position.live(one):
+                seen.append(one.cursor)
+            elif one.cursor > position.cursor:
+                ask(one.cursor)
+    ask(len(log))
+    assert seen == [e.cursor for e in mine if e.cursor > start]
+
+
+def test_a_gap_concerns_everybody() -> None:
+    assert wanted(gap(0, 5, "retention"), "door", ["face"])
+    assert wanted(event(1), None, [])
+    assert wanted(event(1), "door", ["camera"])
+    assert wanted(event(1), "door", ["face", "camera.reset"])
+    assert not wanted(event(1), "gate", [])
+    assert not wanted(event(1), "door", ["camera.online"])
+    assert not wanted(event(1), "door", ["cam"])
+
+
+# A real aggregator, with a capture and a worker that this test plays
+
+
+class House:
+    """An aggregator in a thread. Each picture that is taken has another size, so each one is one event."""
+
+    def __init__(self, transport: str, address: str, journal: Path) -> None:
+        self.address = address
+        self.journal = journal
+        self.settings = Settings(transport=transport, address=address, journal=JournalSettings(path=journal))
+        self._made = plugins.load("transports", transport)()
+        self._thread: threading.Thread | None = None
+        self._stop: Stop | None = None
+        self._error: list[BaseException] = []
+        self._taken = 0
+        self._lives = itertools.count()
+
+    def start(self) -> None:
+        stop = self._stop = Stop()
+
+        def run() -> None:
+            try:
+                aggregator.run(self.settings, stop)
+            except BaseException as error:
+                self._error.append(error)
+
+        self._thread = threading.Thread(target=run)
+        self._thread.start()
+
+    def end(self) -> None:
+        if self._thread and self._stop:
+            self._stop.set()
+            self._thread.join()
+            self._stop.close()
+        self._thread = None
+        assert not self._error, self._error
+
+    def take(self, count: int, camera: str = "door") -> None:
+        """Have ``count`` pictures go the whole way; a camera's first one is ``camera.online``, the last ``offline``."""
+        capture = self._made.connect(self.address, "frames")
+        worker = self._made.connect(self.address, "work")
+        try:
+            self._play(capture, worker, camera, count)
+        finally:
+            capture.close()
+            worker.close()
+
+    def _play(self, capture: plugins.Peer, worker: plugins.Peer, camera: str, count: int) -> None:
+        about = {"labels": EMOTIONS, "name": "1", "pid": 1, "model": "test", "detector": "test"}
+        worker.send(wire.json_message(Kind.READY, about))
+        incarnation = f"life {next(self._lives)}"
+        hello = {
+            "camera": camera, "incarnation": incarnation, "told": {}, "frames": None, "policy": "wait", "pid": 1,
+            "live": False,
+        }  # fmt: skip
+        capture.send(wire.json_message(Kind.HELLO, hello))
+        self.expect(capture, Kind.WELCOME)
+        for seq in range(1, count + 1):
+            self._taken += 1
+            size = {"width": 1 + self._taken % 1000, "height": 1 + self._taken // 1000}
+            header = {"seq": seq, "time": self._taken * 1_000_000, "totals": Totals(seq, 0, 0, seq)}
+            capture.send(wire.pack(Message(Kind.FRAME, b"x", encoding=Encoding.JPEG, **header, **size)))  # type: ignore[arg-type]
+            got = self.expect(worker, Kind.FRAME)
+            faces = wire.pack_faces([], EMOTIONS, wire.Stages())
+            worker.send(wire.pack(Message(Kind.DONE, faces, ticket=got.ticket)))
+        capture.send(wire.json_message(Kind.BYE, {"reason": "test"}, totals=Totals(count, 0, 0, count)))
+        self.expect(capture, Kind.GOODBYE)
+        worker.send(wire.json_message(Kind.BYE))
+
+    def expect(self, peer: plugins.Peer, kind: Kind) -> Message:
+        for _ in range(round(PATIENCE / 0.1)):
+            parts = peer.receive(0.1)
+            assert not self._error, self._error
+            if parts is not None and (message := wire.unpack(parts)).kind is kind:
+                return message
+        raise AssertionError(f"no {kind.name} came")
+
+    def listen(self, **how: Any) -> Subscription:
+        return Subscription(self.address, transport=self.settings.transport, **how)
+
+    def stored(self, after: int = 0, camera: str | None = None) -> list[str]:
+        return [text for _, text in read_journal(self.journal, after=after, camera=camera)]
+
+
+@pytest.fixture(params=["memory", "zeromq"])
+def house(request: pytest.FixtureRequest, short_folder: Path, tmp_path: Path) -> Iterator[House]:
+    address = f"memory://house-{next(numbers)}" if request.param == "memory" else f"ipc://{short_folder}/hub"
+    found = House(request.param, address, tmp_path / "events.db")
+    yield found
+    found.end()
+
+
+def collect(subscription: Subscription, count: int) -> list[str]:
+    texts = []
+    for _ in range(count):
+        found = subscription.receive(PATIENCE)
+        assert found is not None, f"{len(texts)} came, {count} should"
+        texts.append(found[1])
+    return texts
+
+
+def rest(subscription: Subscription) -> list[str]:
+    """Return all until the subscription ends by itself."""
+    texts = []
+    while not subscription.ended:
+        found = subscription.receive(PATIENCE)
+        if found is not None:
+            texts.append(found[1])
+    return texts
+
+
+def test_events_come_as_they_happen_with_the_bytes_of_the_journal(house: House) -> None:
+    house.start()
+    with house.listen(after=0) as subscription:
+        house.take(20)
+        texts = collect(subscription, 21)
+        assert subscription.receive(0.7) is None, "nor anything twice"
+        assert subscription.cursor == 21
+    assert texts == house.stored()
+    assert [decode(text).sequence for text in texts] == list(range(1, 22))
+
+
+def test_from_now_on(house: House) -> None:
+    house.start()
+    house.take(3)
+    with house.listen() as subscription:
+        assert subscription.receive(0.7) is None
+        assert subscription.cursor == 4
+        house.take(2)
+        assert collect(subscription, 3) == house.stored(after=4)
+
+
+def test_until_now_ends_by_itself(house: House) -> None:
+    house.start()
+    with house.listen(until_now=True, after=0) as subscription:
+        assert list(subscription) == []
+    house.take(5)
+    with house.listen(until_now=True, after=2) as subscription:
+        assert rest(subscription) == house.stored(after=2)
+        assert subscription.receive(PATIENCE * 10) is None
+    with house.listen(until_now=True) as subscription:
+        assert rest(subscription) == []
+
+
+def test_a_long_history_comes_in_many_answers(house: House) -> None:
+    writer = Journal(house.journal)
+    writer.append(event(n, "door" if n % 3 else "gate", n) for n in range(1, 1801))
+    writer.close()
+    house.start()
+    with house.listen(until_now=True, after=0) as subscription:
+        assert rest(subscription) == house.stored()
+    with house.listen(until_now=True, after=100, camera="gate") as subscription:
+        texts = rest(subscription)
+        assert texts == house.stored(after=100, camera="gate")
+        assert len(texts) == 567
+        assert subscription.cursor == 1800
+
+
+def test_cut_off_and_resumed_anywhere_it_is_the_same_sequence(house: House) -> None:
+    house.start()
+    house.take(15)
+    texts: list[str] = []
+    cursor = 0
+    for count in (1, 4, 2, 9):
+        with house.listen(after=cursor) as subscription:
+            texts += collect(subscription, count)
+            cursor = subscription.cursor
+            assert cursor == len(texts)
+    assert texts == house.stored()
+
+
+def test_one_camera_and_some_types(house: House) -> None:
+    house.start()
+    with house.listen(after=0, camera="gate", types=["camera.online", "camera.offline"]) as subscription:
+        house.take(4, "door")
+        house.take(4, "gate")
+        house.take(2, "door")
+        house.take(3, "gate")
+        texts = collect(subscription, 4)
+    assert [(decode(text).camera, decode(text).type) for text in texts] == [
+        ("gate", "camera.online"),
+        ("gate", "camera.offline"),
+    ] * 2
+    with house.listen(after=0, until_now=True, types=["face", "camera.reset"]) as subscription:
+        assert {decode(text).type for text in rest(subscription)} == {"camera.reset"}
+
+
+def test_it_outlives_the_aggregator(house: House) -> None:
+    with house.listen(after=0) as subscription:
+        assert subscription.receive(0.3) is None, "nobody there yet"
+        texts = []
+        for life in range(3):
+            house.start()
+            house.take(4)
+            texts += collect(subscription, 5)
+            house.end()
+            assert subscription.receive(0.3) is None
+            assert len(texts) == 5 * (life + 1)
+    assert texts == house.stored()
+
+
+def test_what_was_missed_between_two_aggregators_is_asked_for(house: House) -> None:
+    house.start()
+    with house.listen(after=0) as subscription:
+        house.take(2)
+        texts = collect(subscription, 3)
+        house.end()
+        writer = Journal(house.journal)
+        writer.append(event(n, "gate", n) for n in range(10))
+        writer.close()
+        house.start()
+        texts += collect(subscription, 10)
+        assert texts == house.stored()
+
+
+def test_another_journal_is_told_from_its_beginning(house: House) -> None:
+    house.start()
+    with house.listen(after=0) as subscription:
+        house.take(9)
+        collect(subscription, 10)
+        house.end()
+        house.journal.unlink()
+        house.start()
+        house.take(3)
+        assert collect(subscription, 4) == house.stored()
+
+
+def test_past_the_retention_comes_a_gap(house: House) -> None:
+    writer = Journal(house.journal, lambda: 1.0)
+    writer.append(event(n) for n in range(1, 11))
+    assert writer.purge(2.0) == 10
+    writer.close()
+    writer = Journal(house.journal)
+    writer.append(event(n) for n in range(11, 14))
+    writer.close()
+    house.start()
+    with house.listen(after=4, until_now=True, types=["face"]) as subscription:
+        first = subscription.receive(PATIENCE)
+        assert first is not None
+        assert first[0].data == GapData(4, 10, "retention")
+        assert rest(subscription) == []
+        assert subscription.cursor == 13
+    with house.listen(after=4, until_now=True) as subscription:
+        assert rest(subscription) == house.stored(after=4)
+        assert len(house.stored(after=4)) == 4
+
+
+def test_resumed_before_the_gap_was_told_it_is_told_whole(house: House) -> None:
+    writer = Journal(house.journal, lambda: 1.0)
+    writer.append(event(n) for n in range(1, 11))
+    writer.purge(2.0)
+    writer.close()
+    house.start()
+    with house.listen(after=3) as subscription:
+        while not subscription._ready:
+            subscription._ask_if_due()
+            subscription._hear_answer(0.1)
+        cursor = subscription.cursor
+    with house.listen(after=cursor) as subscription:
+        found = subscription.receive(PATIENCE)
+        assert found is not None
+        assert found[0].data == GapData(3, 10, "retention")
+
+
+def test_a_separator_of_lines_in_a_text_is_not_the_end_of_an_event(house: House) -> None:
+    """A label or a reason may hold any character; U+2028 ends a line for Python, not for JSON."""
+    writer = Journal(house.journal)
+    data = CameraData("a\u2028b\x85c\x1cd\re", 0, 0)
+    writer.append(Event(EventType.CAMERA_RESET, "door", 1, n, 0, Nanoseconds(0), data) for n in (1, 2))
+    writer.close()
+    house.start()
+    with house.listen(after=0, until_now=True) as subscription:
+        assert rest(subscription) == house.stored()
+        assert len(house.stored()) == 2
+
+
+def test_iterators(house: House) -> None:
+    house.start()
+    house.take(4)
+
+    async def all_of(subscription: Subscription) -> list[int]:
+        return [event.cursor async for event in subscription]
+
+    async def both() -> list[list[int]]:
+        with house.listen(after=0, until_now=True) as one, house.listen(after=3, until_now=True) as other:
+            return list(await asyncio.gather(all_of(one), all_of(other)))
+
+    with house.listen(after=0, until_now=True) as subscription:
+        assert [event.cursor for event in subscription] == [1, 2, 3, 4, 5]
+    assert asyncio.run(both()) == [[1, 2, 3, 4, 5], [4, 5]]
+
+
+def test_an_iterator_waits_for_what_comes(house: House) -> None:
+    house.start()
+    thread = threading.Timer(0.2, house.take, [3])
+    with house.listen(after=0) as subscription:
+        thread.start()
+        assert [event.cursor for _, event in zip(range(4), subscription, strict=False)] == [1, 2, 3, 4]
+    thread.join()
+
+
+def test_subscribe_by_settings(house: House) -> None:
+    house.start()
+    house.take(2)
+    with fer_stream.subscribe(after=0, until_now=True, camera="door", settings=house.settings) as subscription:
+        assert [event.type for event in subscription] == ["camera.online", "camera.reset", "camera.offline"]
+
+
+def test_subscribe_takes_the_settings_of_the_environment(
+    short_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house = House("zeromq", f"ipc://{short_folder}/hub", tmp_path / "events.db")
+    monkeypatch.setenv("FER_STREAM_ADDRESS", house.address)
+    house.start()
+    try:
+        house.take(1)
+        with subscribe(after=0, until_now=True) as subscription:
+            assert [event.cursor for event in subscription] == [1, 2]
+    finally:
+        house.end()
+
+
+def test_status(house: House) -> None:
+    house.start()
+    house.take(3)
+    about = status(house.settings, PATIENCE)
+    assert about["cursor"] == 4
+    assert about["cameras"]["door"]["ledger"]["done"] == 3
+    house.end()
+    with pytest.raises(TransportError, match=r"no aggregator answers at .*: start one, or give its address"):
+        status(house.settings, 0.2)
+
+
+# Aggregators that are none
+
+
+class Impostor:
+    """A hub that answers whatever it is asked with these parts, and publishes what it likes."""
+
+    def __init__(self, hub: Hub, answer: Any) -> None:
+        self.hub = hub
+        self.answer = answer
+
+    def turn(self) -> None:
+        for link, peer, parts in self.hub.receive(0.01):
+            if link == "control":
+                self.hub.send(link, peer, self.answer(wire.unpack(parts)))
+
+
+@pytest.fixture
+def hub() -> Iterator[Hub]:
+    opened = plugins.load("transports", "memory")().bind("memory://impostor")
+    yield opened
+    opened.close()
+
+
+def answered(hub: Hub, payload: bytes, **fields: int) -> Subscription:
+    def answer(question: Message) -> list[wire.Buffer]:
+        return wire.pack(Message(Kind.EVENTS, payload, ticket=question.ticket, **fields))  # type: ignore[arg-type]
+
+    subscription = Subscription("memory://impostor", after=0, transport="memory")
+    assert subscription.receive(0.05) is None
+    Impostor(hub, answer).turn()
+    return subscription
+
+
+@pytest.mark.parametrize("payload", [b"not json", b"{}", b"\xff\xfe", '{"a": 1}'.encode("utf-16")])
+def test_an_answer_that_is_no_event_is_one_clear_error(hub: Hub, payload: bytes) -> None:
+    with answered(hub, payload, seq=1, time=1) as subscription, pytest.raises(WireError):
+        subscription.receive(1)
+
+
+def test_an_answer_to_another_question_is_not_taken(hub: Hub) -> None:
+    with Subscription("memory://impostor", after=0, until_now=True, transport="memory") as subscription:
+        assert subscription.receive(0.05) is None
+        Impostor(hub, lambda question: wire.pack(Message(Kind.EVENTS, b"x", ticket=question.ticket + 1))).turn()
+        assert subscription.receive(0.05) is None
+        assert not subscription.ended
+
+
+@pytest.mark.parametrize(
+    ("topic", "text"), [("/", b"x"), ("/", b"-1"), ("/", b"9" * 5000), ("door/", b"{}"), ("door/", b"\xff")]
+)
+def test_what_is_published_and_is_no_event_is_one_clear_error(hub: Hub, topic: str, text: bytes) -> None:
+    with answered(hub, b"", seq=0, time=0) as subscription:
+        assert subscription.receive(0.1) is None
+        hub.publish("events", topic, [text])
+        with pytest.raises(WireError):
+            subscription.receive(1)
+
+
+def test_a_cursor_that_cannot_be_is_told() -> None:
+    with pytest.raises(ConfigError, match="-1"):
+        Subscription("memory://nowhere", after=-1, transport="memory")
+    with pytest.raises(ConfigError, match="is not an address"):
+        Subscription("nowhere", transport="memory")
+
+
+# A file
+
+
+def test_a_journal_without_an_aggregator(tmp_path: Path) -> None:
+    path = tmp_path / "events.db"
+    writer = Journal(path)
+    stored = [text for _, text in writer.append(event(n, "door" if n % 2 else "gate", n) for n in range(1, 2501))]
+    assert [text for _, text in read_journal(path)] == stored, "also while it is written"
+    writer.close()
+    assert [e.cursor for e, _ in read_journal(path, after=2490, camera="gate")] == [2492, 2494, 2496, 2498, 2500]
+    assert list(read_journal(path, types=["face"])) == []
+    assert list(read_journal(path, after=9999)) == []
+
+
+def test_a_journal_that_holds_what_is_no_event_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "events.db"
+    writer = Journal(path)
+    writer.append([event(1)])
+    writer._db.execute("UPDATE events SET text = 'x'")
+    writer.close()
+    with pytest.raises(JournalError, match=r"the journal .*events.db holds what is not an event"):
+        list(read_journal(path))
+    with pytest.raises(JournalError, match="there is no journal at"):
+        list(read_journal(tmp_path / "other.db"))

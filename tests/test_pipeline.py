@@ -1,0 +1,417 @@
+"""The whole pipeline, end to end: as threads of this process over memory, and as real processes over ipc and tcp."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import threading
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import camera_servers
+import pytest
+from processes import balanced, free_port, gapless, unclosed, wait_for
+
+import fer_stream
+from fer_stream import aggregator, capture, cloudevents, config, worker
+from fer_stream.client import Subscription, read_journal, status, subscribe
+from fer_stream.process import Stop
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from processes import Cli, Process
+
+MEDIA = Path(__file__).parents[1] / "../shared/media"
+SHARED = MEDIA / "facenet_video.mp4"
+
+CLEAN = {term: 0 for term in ("superseded", "rejected", "expired", "lost_worker", "lost_link", "in_flight")}
+
+
+def everything(frames: int) -> dict[str, int]:
+    """The ledger of a run that lost nothing."""
+    return {"captured": frames, "done": frames, **CLEAN}
+
+
+def ledgers(path: Path) -> dict[str, dict[str, int]]:
+    return json.loads(path.read_text())["cameras"]
+
+
+# In one process
+
+
+@pytest.fixture
+def roles() -> Iterator[Callable[..., Callable[[], None]]]:
+    """``roles(function, *arguments)`` runs a role in a thread and returns what ends it."""
+    running: list[tuple[Stop, threading.Thread]] = []
+    failures: list[BaseException] = []
+
+    def start(function: Callable[..., None], *arguments: Any) -> Callable[[], None]:
+        stop = Stop()
+
+        def run() -> None:
+            try:
+                function(*arguments, stop=stop)
+            except BaseException as error:
+                failures.append(error)
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        running.append((stop, thread))
+
+        def end() -> None:
+            stop.set()
+            thread.join()
+
+        return end
+
+    yield start
+    for stop, thread in reversed(running):
+        stop.set()
+        thread.join()
+        stop.close()
+    assert not failures
+
+
+@pytest.mark.parametrize("transport", ["memory", "zeromq"])
+def test_roles_in_threads(
+    transport: str, roles: Callable[..., Any], tmp_path: Path, short_folder: Path, tiny_model: Path, clip: Path
+) -> None:
+    settings = config.load(
+        {
+            "transport": transport,
+            "address": f"memory://{tmp_path.name}" if transport == "memory" else f"ipc://{short_folder}",
+            "policy": "wait",
+            "classifier.model": tiny_model,
+            "journal.path": tmp_path / "events.db",
+            "cameras": {"film": {"source": str(clip)}},
+        }
+    )
+    roles(aggregator.run, settings)
+    roles(worker.run, settings, "1")
+    roles(capture.run, settings, "film")
+    with subscribe(after=0, settings=settings) as events:
+        heard = []
+        for event in events:
+            heard.append(event)
+            if event.type == "camera.offline":
+                break
+    assert [event.type for event in heard].count("face.entered") == 2
+    assert [event.type for event in heard].count("emotion.started") == 2
+    assert {event.data.label for event in heard if event.type == "emotion.started"} == {"happy"}
+    assert [event.sequence for event in heard] == list(range(1, len(heard) + 1))
+    assert [event for event, _ in read_journal(tmp_path / "events.db")] == heard
+    state = status(settings)
+    assert state["cameras"]["film"]["ledger"] == everything(60)
+    assert state["cameras"]["film"]["state"] == "ended"
+    assert state["workers"]["1"]["frames"] == 60
+
+
+def test_observations_tell_a_latecomer_what_is_in_view(
+    roles: Callable[..., Any], tmp_path: Path, tiny_model: Path, clip: Path
+) -> None:
+    settings = config.load(
+        {
+            "transport": "memory",
+            "address": f"memory://{tmp_path.name}",
+            "classifier.model": tiny_model,
+            "journal.path": tmp_path / "events.db",
+            "cameras": {"film": {"source": str(clip), "loop": True}},
+        }
+    )
+    roles(aggregator.run, settings)
+    roles(worker.run, settings, "1")
+    roles(capture.run, settings, "film")
+    with subscribe(after=0, types=["emotion.started"], settings=settings) as events:
+        started = next(iter(events))
+    from fer_stream import plugins
+
+    listener = plugins.load("transports", "memory")().subscribe(settings.address, "observations", ["film/"])
+    try:
+        topic, text = wait_for(lambda: listener.receive(0.5), "an observation")
+    finally:
+        listener.close()
+    seen = json.loads(bytes(text))
+    assert bytes(topic) == b"film/"
+    assert seen["camera"] == "film"
+    track = next(track for track in seen["tracks"] if track["track"] == started.track)
+    assert track["label"] == "happy"
+    assert abs(sum(track["scores"].values()) - 1) < 0.01
+
+
+# `run` on a recording
+
+
+def run_whole(cli: Cli, short_folder: Path, source: Path, name: str, *more: object) -> Process:
+    arguments = ["--policy", "wait", "--format", "jsonl", "--bind", f"ipc://{short_folder}/{name}"]
+    files = ["--journal", f"{name}.db", "--summary", f"{name}.json"]
+    process = cli.run("run", f"film={source}", *arguments, *files, *more)
+    assert process.popen.returncode == 0, process.err
+    return process
+
+
+@pytest.mark.parametrize(
+    ("source", "frames", "runs"),
+    [
+        ("clip", 60, {"two": 2, "again": 2, "one": 1}),
+        pytest.param(
+            *(SHARED, 105, {"two": 2, "one": 1}),
+            marks=pytest.mark.skipif(not MEDIA.is_dir(), reason="there is no ../shared/media here"),
+        ),
+    ],
+    ids=["clip", "shared"],
+)
+def test_a_recording_gives_the_same_bytes_every_time(
+    source: str | Path,
+    frames: int,
+    runs: dict[str, int],
+    cli: Cli,
+    short_folder: Path,
+    request: pytest.FixtureRequest,
+) -> None:
+    path = request.getfixturevalue(source) if isinstance(source, str) else source
+    whole = [run_whole(cli, short_folder, path, name, "--workers", workers) for name, workers in runs.items()]
+    for name in runs:
+        assert ledgers(cli.folder / f"{name}.json") == {"film": everything(frames)}
+    first = whole[0]
+    assert [process.out == first.out for process in whole] == [True] * len(runs)
+    events = first.events
+    assert gapless(events)
+    assert not unclosed(events)
+    counted = json.loads((cli.folder / "two.json").read_text())["events"]
+    assert counted["face.entered"] >= 2
+    assert counted["emotion.started"] == counted["emotion.ended"] >= 2
+    assert sum(counted.values()) == len(events)
+
+    def replayed(*arguments: object) -> str:
+        return cli.run("subscribe", "--journal", "two.db", "--format", "jsonl", *arguments).out
+
+    assert replayed("--from", 0, "--until-now") == first.out
+    assert replayed() == first.out
+    lines = first.out.splitlines(keepends=True)
+    assert replayed("--from", 3) == "".join(lines[3:])
+    assert replayed("--from", len(lines)) == ""
+    assert replayed("--camera", "other") == ""
+    assert replayed("--type", "face") == "".join(line for line in lines if '"type":"face.' in line)
+
+
+def test_a_second_run_on_a_journal_goes_on_where_the_first_ended(cli: Cli, short_folder: Path, clip: Path) -> None:
+    arguments = ["--policy", "wait", "--format", "jsonl", "--workers", "1", "--journal", "events.db"]
+    runs = [cli.run("run", f"film={clip}", *arguments, "--bind", f"ipc://{short_folder}") for _ in range(2)]
+    first, second = (process.events for process in runs)
+    assert len(first) == len(second)
+    assert gapless(first + second)
+    assert not {event["id"] for event in first} & {event["id"] for event in second}
+    everything_there = cli.run("subscribe", "--journal", "events.db", "--format", "jsonl").out
+    assert everything_there == runs[0].out + runs[1].out
+
+
+def test_masked_faces_are_never_found_and_cameras_have_settings_of_their_own(
+    cli: Cli, short_folder: Path, clip: Path
+) -> None:
+    # In the clip the first portrait is in the left half, the second one in the right half.
+    (cli.folder / "cameras.toml").write_text(
+        f'policy = "wait"\nworkers = 2\nlabels = "valence"\n'
+        f'[cameras.open]\nsource = "{clip}"\n'
+        f'[cameras.left-half]\nsource = "{clip}"\nmasks = [[0.5, 0.0, 1.0, 1.0]]\nrate = 60\nencoding = "jpeg"\n'
+        f'[cameras.blind]\nsource = "{clip}"\nmasks = [[0, 0, 1, 1]]\nstart_time = "2026-01-01T00:00:00Z"\n'
+    )
+    process = cli.run(
+        *("run", "--config", "cameras.toml", "--format", "jsonl", "--summary", "s.json"),
+        *("--bind", f"ipc://{short_folder}", "--journal", "events.db"),
+    )
+    assert process.popen.returncode == 0, process.err
+    assert ledgers(cli.folder / "s.json") == dict.fromkeys(("open", "left-half", "blind"), everything(60))
+    assert gapless(process.events)
+    assert not unclosed(process.events)
+    faces: dict[str, list[float]] = {"open": [], "left-half": [], "blind": []}
+    for event in process.events:
+        if event["type"].startswith("face."):
+            faces[event["source"].removeprefix("/cameras/")].append(event["data"]["box"][0])
+    assert min(faces["open"]) < 320 < max(faces["open"])
+    assert faces["left-half"]
+    assert max(faces["left-half"]) < 320
+    assert not faces["blind"]
+    labels = {event["data"]["label"] for event in process.events if event["type"] == "valence.started"}
+    assert labels == {"positive"}
+    times = {event["source"]: event["time"] for event in process.events}  # the last of each
+    assert times["/cameras/left-half"].startswith("1970-01-01T00:00:00.98333")  # 59 / 60 s
+    assert times["/cameras/open"].startswith("1970-01-01T00:00:03.9333")  # 59 / 15 s
+    assert times["/cameras/blind"].startswith("2026-01-01T00:00:03.9333")
+
+
+# Live
+
+
+def test_a_live_ledger_adds_up_and_frames_stay_fresh(cli: Cli, short_folder: Path, clip: Path) -> None:
+    port = free_port()
+    process = cli.run(
+        *("run", f"film={clip}", "--policy", "drop_oldest", "--rate", 200, "--loop", "--workers", 2, "--duration", 6),
+        *("--format", "jsonl", "--summary", "s.json", "--metrics", f"127.0.0.1:{port}"),
+        *("--sink", "file:copy.jsonl", "--bind", f"ipc://{short_folder}", "--journal", "events.db"),
+    )
+    assert process.popen.returncode == 0, process.err
+    ledger = ledgers(cli.folder / "s.json")["film"]
+    assert balanced(ledger)
+    assert ledger["in_flight"] == ledger["lost_link"] == ledger["lost_worker"] == ledger["rejected"] == 0
+    assert ledger["done"] > 0
+    assert ledger["superseded"] > 0
+    assert gapless(process.events)
+    assert not unclosed(process.events)
+    assert (cli.folder / "copy.jsonl").read_text() == process.out
+
+
+def test_the_rate_of_a_live_source_is_capped(cli: Cli, short_folder: Path) -> None:
+    with camera_servers.Server(camera_servers.mjpeg(50)) as server:
+        source = f"door=http://127.0.0.1:{server.port}/"
+        (cli.folder / "once.toml").write_text("[cameras.door]\nretry = false\n")
+        process = cli.run(
+            *("run", source, "--config", "once.toml", "--rate", 5, "--workers", 1, "--format", "jsonl"),
+            *("--summary", "s.json", "--bind", f"ipc://{short_folder}", "--journal", "events.db"),
+        )
+    ledger = ledgers(cli.folder / "s.json")["door"]
+    assert balanced(ledger)
+    assert 0 < ledger["captured"] < 50
+
+
+# Subscribers
+
+
+def test_subscribers_see_one_sequence_however_they_are_cut_off(cli: Cli, short_folder: Path, clip: Path) -> None:
+    address = f"ipc://{short_folder}"
+    cli.start("aggregator", "--bind", address, "--policy", "wait", "--journal", "events.db")
+    cli.start("worker", "--connect", address)
+    killed = cli.start("subscribe", "--connect", address, "--from", 0, "--format", "jsonl")
+    follower = cli.start("subscribe", "--connect", address, "--from", 0, "--format", "jsonl")
+    film = cli.start("capture", clip, "--camera", "film", "--policy", "wait", "--connect", address)
+    killed.until(lambda: len(killed.events) >= 2, "two events")
+    killed.signal(signal.SIGKILL)
+    killed.popen.wait()
+    assert film.end() == 0
+    cli.run("capture", clip, "--camera", "film", "--policy", "wait", "--connect", address)
+    stored = cli.run("subscribe", "--journal", "events.db", "--format", "jsonl").out
+    lines = stored.splitlines(keepends=True)
+    assert gapless([json.loads(line) for line in lines])
+    follower.until(lambda: follower.out == stored, "all events")
+    seen = killed.events
+    resumed = cli.run(
+        *("subscribe", "--connect", address, "--from", seen[-1]["cursor"], "--until-now", "--format", "jsonl")
+    )
+    assert lines[: len(seen)] + resumed.out.splitlines(keepends=True) == lines
+
+    # The library's iterators: both kinds, cut off after every few events, resumed by a new subscription.
+    texts = [cloudevents.encode(event) + "\n" for event in in_pieces(address, 3)]
+    assert texts == lines
+    texts = [cloudevents.encode(event) + "\n" for event in asyncio.run(in_pieces_async(address, 2))]
+    assert texts == lines
+    with fer_stream.subscribe(address, after=0, until_now=True, types=["face.entered"], camera="film") as entered:
+        assert {event.type for event in entered} == {"face.entered"}
+    with fer_stream.subscribe(address, after=0, until_now=True, camera="other") as others:
+        assert list(others) == []
+    # "From now on" shows nothing old; a cursor of another, longer journal begins this one anew.
+    with fer_stream.subscribe(address, until_now=True) as now:
+        assert list(now) == []
+        assert now.cursor == len(lines)
+    with fer_stream.subscribe(address, after=10_000, until_now=True) as foreign:
+        assert len(list(foreign)) == len(lines)
+
+
+def in_pieces(address: str, size: int) -> list[fer_stream.Event]:
+    found: list[fer_stream.Event] = []
+    while True:
+        with Subscription(address, after=found[-1].cursor if found else 0, until_now=True) as events:
+            piece = [event for event, _ in zip(events, range(size), strict=False)]
+        if not piece:
+            return found
+        found += piece
+
+
+async def in_pieces_async(address: str, size: int) -> list[fer_stream.Event]:
+    found: list[fer_stream.Event] = []
+    while True:
+        piece: list[fer_stream.Event] = []
+        with Subscription(address, after=found[-1].cursor if found else 0, until_now=True) as events:
+            async for event in events:
+                piece.append(event)
+                if len(piece) == size:
+                    break
+        if not piece:
+            return found
+        found += piece
+
+
+# Five commands
+
+
+ORDERS = (
+    ("aggregator", "worker 1", "worker 2", "capture", "subscribe"),
+    ("subscribe", "capture", "worker 2", "worker 1", "aggregator"),
+    ("capture", "aggregator", "subscribe", "worker 1", "worker 2"),
+    ("worker 1", "subscribe", "aggregator", "capture", "worker 2"),
+)
+
+
+def test_the_order_in_which_commands_start_does_not_matter(cli: Cli, short_folder: Path, clip: Path) -> None:
+    outputs = []
+    for number, order in enumerate(ORDERS):
+        # tcp, with raw pixels as over ipc: JPEG would change them, and so the events.
+        address = f"tcp://127.0.0.1:{free_port()}" if number % 2 else f"ipc://{short_folder}/{number}"
+        commands = {
+            "aggregator": ("aggregator", "--bind", address, "--policy", "wait", "--journal", f"{number}.db"),
+            "worker 1": ("worker", "--name", "1", "--connect", address),
+            "worker 2": ("worker", "--name", "2", "--connect", address),
+            "capture": ("capture", clip, "--camera", "film", "--policy", "wait", "--connect", address),
+            "subscribe": ("subscribe", "--from", "0", "--format", "jsonl", "--connect", address),
+        }
+        started = {}
+        for name in order:
+            started[name] = cli.start(*commands[name])
+            if number >= 2 and name.startswith(("aggregator", "worker")):  # or all start at once
+                started[name].until_said("ready")
+        assert started["capture"].end() == 0
+        subscriber = started["subscribe"]
+        subscriber.until_event("camera.offline")
+        outputs.append(subscriber.out)
+        state = json.loads(cli.run("status", "--connect", address, "--format", "jsonl").out)
+        assert state["cameras"]["film"]["ledger"] == everything(60)
+        assert sum(known["frames"] for known in state["workers"].values()) == 60
+        for name in ("subscribe", "worker 1", "worker 2", "aggregator"):
+            assert started[name].stop() == 0, started[name].err
+        assert not [process for process in started.values() if "Traceback" in process.err]
+    assert outputs[0].count("face.entered") == 2
+    assert outputs == [outputs[0]] * len(ORDERS)
+
+
+def test_jpeg_over_tcp(cli: Cli, clip: Path) -> None:
+    address = f"tcp://127.0.0.1:{free_port()}"
+    (cli.folder / "jpeg.toml").write_text('[cameras.film]\nencoding = "jpeg"\njpeg_quality = 80\n')
+    process = cli.run(
+        *("run", f"film={clip}", "--config", "jpeg.toml", "--policy", "wait", "--format", "jsonl"),
+        *("--workers", 2, "--bind", address, "--journal", "events.db", "--summary", "s.json"),
+    )
+    assert process.popen.returncode == 0, process.err
+    assert ledgers(cli.folder / "s.json")["film"] == everything(60)
+    assert process.out.count('"face.entered"') == 2
+
+
+# The demo
+
+
+def test_the_demo_shows_both_portraits(cli: Cli, short_folder: Path) -> None:
+    cli.environment.pop("FER_STREAM_CLASSIFIER__MODEL")  # the model that comes along
+    process = cli.start(
+        *("run", "--workers", 2, "--format", "jsonl", "--summary", "s.json"),
+        *("--bind", f"ipc://{short_folder}", "--journal", "events.db"),
+    )
+    process.until_event("face.entered", 2)
+    process.signal(signal.SIGINT)
+    assert process.end() == 0
+    assert gapless(process.events)
+    assert not unclosed(process.events)
+    entered = [event for event in process.events if event["type"] == "face.entered"]
+    middles = [(event["data"]["box"][0] + event["data"]["box"][2]) / 2 for event in entered]
+    assert any(abs(a - b) > 100 for a, b in pairwise(middles))
+    assert balanced(ledgers(cli.folder / "s.json")["demo"])
+    assert "demo: " in process.err  # the summary for people

@@ -1,0 +1,343 @@
+"""`fer-stream run`: children that are killed, frozen or told to end; signals at any moment; bad input, told once."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import socket
+import sqlite3
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from processes import balanced, free_port, gapless, unclosed
+
+from fer_stream import config
+from fer_stream.supervisor import Supervisor
+
+if TYPE_CHECKING:
+    from processes import Cli, Process
+
+LIMIT = 5.0
+"""Seconds within which everything ends after a signal: the issue's promise, and the one time measured here."""
+
+
+def start_run(cli: Cli, short_folder: Path, source: object, *more: object) -> Process:
+    return cli.start(
+        *("run", f"film={source}", "--format", "jsonl", "--summary", "s.json", "--journal", "events.db"),
+        *("--bind", f"ipc://{short_folder}", "--workers", 2, *more),
+    )
+
+
+def ledger(cli: Cli) -> dict[str, int]:
+    return json.loads((cli.folder / "s.json").read_text())["cameras"]["film"]
+
+
+def nothing_is_left(cli: Cli, process: Process, short_folder: Path) -> bool:
+    """No child, no folder of settings, no socket but the lock that stays."""
+    left = [child.pid for child in process.children()]
+    files = {path.name for path in short_folder.iterdir()} if short_folder.is_dir() else set()
+    return (left, files - {"lock"}, list(cli.temporary.iterdir())) == ([], set(), [])
+
+
+# Faults
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, clip: Path) -> str:
+    """What a run of the clip under ``wait`` prints."""
+    from processes import Cli
+
+    cli = Cli(tmp_path_factory.mktemp("undisturbed"), tiny_model)
+    folder = Path(f"/tmp/f-{random.getrandbits(32):x}")
+    process = cli.run(
+        *("run", f"film={clip}", "--policy", "wait", "--format", "jsonl", "--journal", "events.db"),
+        *("--bind", f"ipc://{folder}", "--workers", 2),
+    )
+    for path in folder.iterdir():
+        path.unlink()
+    folder.rmdir()
+    return process.out
+
+
+def test_a_killed_worker_is_replaced_and_loses_no_event(
+    cli: Cli, short_folder: Path, clip: Path, undisturbed: str
+) -> None:
+    process = start_run(cli, short_folder, clip, "--policy", "wait")
+    process.until_event("camera.online")
+    killed = process.child("worker 1")
+    killed.kill()
+    process.until(lambda: process.child("worker 1").pid != killed.pid)
+    assert process.end() == 0
+    assert process.out == undisturbed
+    assert ledger(cli)["captured"] == ledger(cli)["done"] == 60
+    assert nothing_is_left(cli, process, short_folder)
+
+
+def test_a_frozen_worker_is_replaced_and_its_frame_counted(cli: Cli, short_folder: Path, clip: Path) -> None:
+    process = start_run(cli, short_folder, clip, "--loop", "--rate", 200)
+    process.until_event("camera.online")
+    frozen = process.child("worker 1")
+    frozen.suspend()
+    process.until_said("is given up")
+    process.until(lambda: process.child("worker 1").pid != frozen.pid, "another worker 1")
+    process.until(lambda: process.err.count('"worker 1 is here"') == 2, "its being ready")
+    assert process.stop() == 0
+    assert balanced(ledger(cli))
+    assert ledger(cli)["lost_worker"] + ledger(cli)["rejected"] <= 1
+    assert ledger(cli)["in_flight"] == 0
+    assert gapless(process.events)
+    assert nothing_is_left(cli, process, short_folder)
+
+
+def test_a_killed_capture_begins_a_new_epoch(cli: Cli, short_folder: Path) -> None:
+    # The demo is no file that could be missing, but a camera would be: only a live one may come again.
+    process = start_run(cli, short_folder, "demo", "--loop")
+    process.until_event("emotion.started")
+    process.child("capture film").kill()
+    process.until_event("camera.online", 2)
+    assert process.stop() == 0
+    kinds = [event["type"] for event in process.events]
+    assert kinds.count("camera.online") == kinds.count("camera.offline") == 2
+    again = len(kinds) - 1 - kinds[::-1].index("camera.online")
+    assert not unclosed(process.events[:again])  # closed before anything new begins
+    assert not unclosed(process.events)
+    assert gapless(process.events)
+    assert balanced(ledger(cli))
+    assert nothing_is_left(cli, process, short_folder)
+
+
+def test_a_killed_aggregator_comes_again_and_closes_what_was_open(cli: Cli, short_folder: Path) -> None:
+    process = start_run(cli, short_folder, "demo", "--loop")
+    process.until_event("emotion.started")
+    killed = process.child("aggregator")
+    killed.kill()
+    process.until_event("camera.online", 2)
+    assert process.stop() == 0
+    assert gapless(process.events)
+    kinds = [event["type"] for event in process.events]
+    again = len(kinds) - 1 - kinds[::-1].index("camera.online")
+    assert not unclosed(process.events[:again])
+    assert not unclosed(process.events)
+    assert process.events[again - 1]["data"]["reason"] == "aggregator restarted"
+    assert cli.run("subscribe", "--journal", "events.db", "--format", "jsonl").out == process.out
+    assert balanced(ledger(cli))
+    assert nothing_is_left(cli, process, short_folder)
+
+
+def test_children_end_when_their_supervisor_was_killed(cli: Cli, short_folder: Path, clip: Path) -> None:
+    process = start_run(cli, short_folder, clip, "--loop")
+    process.until_event("camera.online")
+    assert len(process.children()) == 4
+    process.popen.kill()
+    process.popen.wait()
+    deadline = time.monotonic() + 60
+    while process.children() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not process.children()
+
+
+# Signals
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("moment", ["at once", "starting", "running"])
+def test_a_signal_ends_everything_within_five_seconds(
+    number: signal.Signals, moment: str, cli: Cli, short_folder: Path, clip: Path
+) -> None:
+    process = start_run(cli, short_folder, clip, "--loop")
+    if moment == "at once":
+        process.until(lambda: list(cli.temporary.iterdir()), "the start of the children")
+    elif moment == "starting":
+        process.until_said("ready")
+        time.sleep(random.random())
+    else:
+        process.until_event("camera.online")
+        time.sleep(random.random())
+    begin = time.monotonic()
+    process.signal(number)
+    assert process.end() == 0, process.err
+    assert time.monotonic() - begin < LIMIT
+    assert nothing_is_left(cli, process, short_folder)
+    assert "Traceback" not in process.err
+    assert not unclosed(process.events)
+    assert gapless(process.events)
+    summary = json.loads((cli.folder / "s.json").read_text())
+    assert all(map(balanced, summary["cameras"].values()))
+    assert all(known["in_flight"] == 0 for known in summary["cameras"].values())
+    assert sum(summary["events"].values()) == len(process.events)
+
+
+def test_each_role_ends_on_a_signal_whoever_is_missing(cli: Cli, short_folder: Path, clip: Path) -> None:
+    alone = {
+        "capture": cli.start("capture", clip, "--camera", "film", "--loop", "--connect", f"ipc://{short_folder}/a"),
+        "worker": cli.start("worker", "--connect", f"ipc://{short_folder}/a"),
+        "aggregator": cli.start("aggregator", "--bind", f"ipc://{short_folder}/b", "--journal", "b.db"),
+        "subscribe": cli.start("subscribe", "--connect", f"ipc://{short_folder}/a"),
+    }
+    for name in ("worker", "aggregator"):
+        alone[name].until_said("ready")
+    address = f"ipc://{short_folder}/c"
+    together = [
+        cli.start("aggregator", "--bind", address, "--journal", "c.db"),
+        cli.start("worker", "--connect", address),
+        cli.start("capture", clip, "--camera", "film", "--loop", "--connect", address),
+        cli.start("subscribe", "--connect", address, "--from", 0, "--format", "jsonl"),
+    ]
+    together[-1].until_event("camera.online")
+    for process in (*together[1:], *alone.values(), together[0]):
+        begin = time.monotonic()
+        process.signal(random.choice((signal.SIGINT, signal.SIGTERM)))
+        assert process.end() == 0, process.err
+        assert time.monotonic() - begin < LIMIT
+        assert "Traceback" not in process.err
+    stored = cli.run("subscribe", "--journal", "c.db", "--format", "jsonl").events
+    assert gapless(stored)
+    assert not unclosed(stored)
+
+
+# Bad input: what `run` and the single roles say
+
+
+def told(process: Process, code: int, *words: str) -> None:
+    """The process failed as it should: its code, one sentence with these words, nothing else for people to wade in."""
+    assert process.popen.returncode == code, process.err
+    assert len(process.errors) == 1, process.err
+    for word in words:
+        assert word in process.errors[0]
+    assert "Traceback" not in process.err
+    assert not [line for line in process.err.splitlines() if '"warning"' in line or '"error"' in line]
+
+
+@pytest.mark.parametrize("command", ["run", "capture"])
+@pytest.mark.parametrize("fault", ["missing", "text", "empty", "no camera there"])
+def test_a_source_that_is_none(fault: str, command: str, cli: Cli, short_folder: Path) -> None:
+    (cli.folder / "text.mp4").write_text("not a film at all\n" * 100)
+    (cli.folder / "empty.mp4").touch()
+    (cli.folder / "once.toml").write_text("[cameras.film]\nretry = false\n")
+    source = {
+        "missing": "nowhere.mp4",
+        "text": "text.mp4",
+        "empty": "empty.mp4",
+        "no camera there": f"rtsp://user:secret@127.0.0.1:{free_port()}/film",
+    }[fault]
+    if command == "run":
+        process = start_run(cli, short_folder, source, "--config", "once.toml")
+        process.end()
+    else:
+        address = f"ipc://{short_folder}"
+        process = cli.run("capture", source, "--camera", "film", "--connect", address, "--config", "once.toml")
+    told(process, 1, "127.0.0.1" if fault == "no camera there" else source)
+    assert "secret" not in process.err
+    assert process.out == ""
+
+
+@pytest.mark.parametrize("command", ["run", "capture"])
+def test_an_unreachable_camera_is_tried_again_until_told_to_end(command: str, cli: Cli, short_folder: Path) -> None:
+    source = f"rtsp://user:secret@127.0.0.1:{free_port()}/film"
+    if command == "run":
+        process = start_run(cli, short_folder, source)
+    else:
+        process = cli.start("capture", source, "--camera", "film", "--connect", f"ipc://{short_folder}")
+    process.until(lambda: process.err.count("trying again") >= 2, "a second try")
+    assert process.stop() == 0
+    assert "secret" not in process.err
+    assert not process.errors
+
+
+def test_a_truncated_video_gives_its_events_and_then_fails(cli: Cli, short_folder: Path, clip: Path) -> None:
+    whole = clip.read_bytes()
+    (cli.folder / "cut.avi").write_bytes(whole[: len(whole) // 2])
+    process = start_run(cli, short_folder, "cut.avi", "--policy", "wait")
+    process.end()
+    told(process, 1, "cut.avi", "truncated")
+    assert "face.entered" in process.out
+    assert gapless(process.events)
+    assert not unclosed(process.events)
+    assert 0 < ledger(cli)["done"] == ledger(cli)["captured"] < 60
+
+
+@pytest.mark.parametrize("command", ["run", "worker"])
+def test_a_wrong_model_file(command: str, cli: Cli, short_folder: Path, clip: Path) -> None:
+    (cli.folder / "wrong.onnx").write_text("no model")
+    if command == "run":
+        process = start_run(cli, short_folder, clip, "--model", "wrong.onnx")
+        process.end()
+    else:
+        process = cli.run("worker", "--model", "wrong.onnx", "--connect", f"ipc://{short_folder}")
+    told(process, 1, "wrong.onnx")
+
+
+def start_role(command: str, cli: Cli, address: str, clip: Path, *more: object) -> Process:
+    if command == "run":
+        return cli.run("run", f"film={clip}", "--workers", 1, "--bind", address, *more)
+    return cli.run("aggregator", "--bind", address, *more)
+
+
+@pytest.mark.parametrize("command", ["run", "aggregator"])
+@pytest.mark.parametrize("kind", ["ipc", "tcp", "metrics"])
+def test_an_address_in_use(kind: str, command: str, cli: Cli, short_folder: Path, clip: Path) -> None:
+    port = free_port()
+    address = f"tcp://127.0.0.1:{port}" if kind == "tcp" else f"ipc://{short_folder}"
+    with socket.socket() as taken:
+        if kind == "ipc":
+            cli.start("aggregator", "--bind", address, "--journal", "first.db").until_said("ready")
+        else:
+            taken.bind(("127.0.0.1", port))
+            taken.listen()
+        more = ("--metrics", f"127.0.0.1:{port}") if kind == "metrics" else ()
+        process = start_role(command, cli, address, clip, "--journal", "second.db", *more)
+    told(process, 1, f"127.0.0.1:{port}" if kind != "ipc" else address)
+
+
+@pytest.mark.parametrize("command", ["run", "aggregator"])
+@pytest.mark.parametrize("fault", ["folder", "newer", "foreign", "in use"])
+def test_a_journal_that_cannot_be_used(fault: str, command: str, cli: Cli, short_folder: Path, clip: Path) -> None:
+    path = cli.folder / "bad.db"
+    if fault == "folder":
+        path.mkdir()
+    elif fault == "foreign":
+        path.write_text("Dear diary, " * 100)
+    else:
+        first = cli.start("aggregator", "--bind", f"ipc://{short_folder}/first", "--journal", path)
+        first.until_said("ready")
+        if fault == "newer":
+            first.stop()
+            with sqlite3.connect(path) as db:
+                db.execute("PRAGMA user_version = 99")
+            db.close()
+    process = start_role(command, cli, f"ipc://{short_folder}/second", clip, "--journal", path)
+    told(process, 1, "bad.db", *(("99",) if fault == "newer" else ()))
+
+
+@pytest.mark.parametrize("command", ["run", "aggregator"])
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (("--labels", "hapy,neutral"), ("hapy",)),
+        (("--bind", "tcp://127.0.0.1"), ("tcp://127.0.0.1",)),
+        (("--bind", f"ipc:///tmp/{'x' * 120}"), ("xxx",)),
+        (("--config", "typo.toml"), ("polici", "typo.toml")),
+    ],
+    ids=["label", "tcp", "ipc", "toml"],
+)
+def test_wrong_use(
+    more: tuple[str, ...], words: tuple[str, ...], command: str, cli: Cli, short_folder: Path, clip: Path
+) -> None:
+    (cli.folder / "typo.toml").write_text('polici = "wait"\n')
+    process = start_role(command, cli, f"ipc://{short_folder}", clip, "--journal", "events.db", *more)
+    told(process, 2, *words)
+
+
+def test_one_bad_source_among_good_ones(cli: Cli, short_folder: Path, clip: Path) -> None:
+    process = start_run(cli, short_folder, clip, "--policy", "wait", "bad=nowhere.mp4")
+    process.end()
+    told(process, 1, "nowhere.mp4")
+
+
+def test_the_settings_of_children_are_for_their_owner_alone(tmp_path: Path) -> None:
+    settings = config.load({"cameras": {"door": {"source": "rtsp://user:secret@192.0.2.1/"}}})
+    Supervisor(settings, tmp_path)
+    assert (tmp_path / "settings.json").stat().st_mode & 0o777 == 0o600

@@ -1,0 +1,218 @@
+"""Data, training, resuming, export, evaluation and the list of doubtful labels, on faces of two greys."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from fer_stream.classifiers.onnx import Crop, OnnxClassifier
+from fer_stream.errors import ConfigError
+from training import data, doubtful, evaluate, export, objective, recipe, train
+
+ROOT = Path(__file__).parents[2]
+
+TINY = """
+epochs = {epochs}
+batch = 16
+sizes = {{ 16 = 0.0, 24 = 0.6 }}
+[net]
+widths = [8, 8, 16]
+[optimizer]
+warmup = 2
+average = 0.5
+"""
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def tiny(folder, epochs=2, more=""):
+    path = folder / "tiny.toml"
+    path.write_text(more + TINY.format(epochs=epochs))
+    return path
+
+
+@pytest.fixture(scope="module")
+def csv_file(tmp_path_factory):
+    """Happy faces are bright and sad ones dark, all with noise; sample 5 is a bright one called sad."""
+    random = np.random.default_rng(0)
+    lines = ["emotion,pixels,Usage"]
+    for i in range(96):
+        label = (3, 4)[i % 2]
+        shade = 180 if label == 3 or i == 5 else 60
+        picture = np.clip(random.normal(shade, 25, 48 * 48), 0, 255).astype(int)
+        lines.append(f"{label},{' '.join(map(str, picture))},{'PublicTest' if i >= 64 else 'Training'}")
+    path = tmp_path_factory.mktemp("data") / "fer2013.csv"
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def weights(trainer):
+    return {name: value.numpy().copy() for name, value in trainer.average.state_dict().items()}
+
+
+def test_a_run_that_was_stopped_ends_with_the_same_weights(csv_file, tmp_path):
+    faces, how = data.load(csv_file), recipe.load(tiny(tmp_path))
+    straight = weights(train.train(how, faces, tmp_path / "straight"))
+    stopped = train.train(how, faces, tmp_path / "stopped", epochs=1)
+    assert stopped.epoch == 1
+    resumed = train.train(how, faces, tmp_path / "stopped")
+    assert resumed.epoch == 2
+    for name, value in weights(resumed).items():
+        np.testing.assert_array_equal(value, straight[name], err_msg=name)
+    again = train.train(how, faces, tmp_path / "straight")  # there is nothing left to do
+    assert again.epoch == 2
+    assert list((tmp_path / "straight").glob("events.out.tfevents.*"))
+
+
+def test_a_run_is_not_continued_by_another_recipe_or_on_other_data(csv_file, tmp_path):
+    faces = data.load(csv_file)
+    train.train(recipe.load(tiny(tmp_path)), faces, tmp_path / "run", epochs=1)
+    with pytest.raises(ConfigError, match="was made by another recipe"):
+        train.train(recipe.load(tiny(tmp_path, epochs=3)), faces, tmp_path / "run")
+    with pytest.raises(ConfigError, match="was made on other data"):
+        train.train(recipe.load(tiny(tmp_path)), faces[1:], tmp_path / "run")
+    (tmp_path / "run/checkpoint.pt").write_text("something else")
+    with pytest.raises(ConfigError, match="is not a checkpoint"):
+        train.train(recipe.load(tiny(tmp_path)), faces, tmp_path / "run")
+
+
+def test_faces_can_be_held_out(csv_file, tmp_path):
+    learnt, watched = train.prepare(data.load(csv_file), recipe.load(tiny(tmp_path, more="holdout = 0.25\n")))
+    assert (len(learnt), len(watched)) == (48, 16)
+    assert {*learnt.usage, *watched.usage} == {data.TRAINING}
+
+
+def test_votes_train_the_second_head(csv_file):
+    faces = data.load(csv_file)
+    votes = np.zeros((len(faces), 10), np.uint8)
+    votes[:, 1], votes[:, 4], votes[0, :] = 6, 2, 0
+    samples = objective.Samples.of(data.Faces(faces.images, faces.labels, faces.usage, faces.rows, votes))
+    assert samples.voted.tolist() == [0.0] + [1.0] * 95
+    np.testing.assert_allclose(samples.votes[1], [0, 0.75, 0, 0, 0.25, 0, 0, 0])
+    assert not objective.Samples.of(faces).voted.any()
+
+
+def test_the_prior_is_that_of_the_classes():
+    labels = torch.tensor([0] * 6 + [1] * 2)
+    prior = objective.log_prior(labels, 0.5)
+    assert float(prior[0] - prior[1]) == pytest.approx(0.5 * np.log(3))
+
+
+def command(module, *arguments):
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-m", f"training.{module}", *map(str, arguments)],
+        cwd=ROOT, env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert "Traceback" not in done.stderr, done.stderr
+    return done
+
+
+def test_from_a_csv_to_a_model_that_fer_stream_loads(csv_file, tmp_path):
+    run = tmp_path / "run"
+    model = run / "emotion.onnx"
+    done = command("train", tiny(tmp_path, epochs=12), csv_file, "--run", run, "--threads", 1)
+    assert done.returncode == 0, done.stderr
+    done = command("export", run, csv_file, "--version", "tiny 1")
+    assert done.returncode == 0, done.stderr
+    done = command("evaluate", model, csv_file, "--output", tmp_path / "figures")
+    assert done.returncode == 0, done.stderr
+    done = command("doubtful", run, csv_file, "--count", 3)
+    assert done.returncode == 0, done.stderr
+
+    classifier = OnnxClassifier(model)
+    assert (classifier.labels, classifier.version) == (data.LABELS, "tiny 1")
+    assert classifier.crop == Crop.from_json((ROOT / "models/crop.json").read_text())
+    metadata = {entry.key: entry.value for entry in onnx.load(model).metadata_props}
+    assert (metadata["license"], metadata["input_size"]) == ("MIT", "48")
+    assert float(metadata["temperature"]) > 0
+
+    public = data.load(csv_file).split(data.PUBLIC)
+    probabilities, _ = evaluate.predict(model, public)
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-5)
+    assert (probabilities.argmax(axis=1) == public.labels).mean() > 0.9
+
+    figures = json.loads((tmp_path / "figures/figures.json").read_text())
+    assert figures["emotions"]["accuracy"] == (probabilities.argmax(axis=1) == public.labels).mean()
+    assert set(figures["emotions"]["best_recognised"][:2]) == {"happy", "sad"}
+    assert figures["copies_of_training"] == 0
+    for name in ("confusion", "confusion_valence", "calibration"):
+        assert cv2.imread(str(tmp_path / f"figures/{name}.png")).std() > 1
+
+    with (run / "doubtful.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 3
+    assert (rows[0]["row"], rows[0]["label"], rows[0]["recognised"]) == ("5", "sad", "happy")
+    assert doubtful.mean_losses(run).argmax() == 5
+    assert cv2.imread(str(run / "doubtful.png")).std() > 1
+
+
+def test_the_temperature_is_in_the_graph(tmp_path):
+    torch.manual_seed(0)
+    net = export.Net(recipe.Architecture(widths=[8, 8])).eval()
+    faces = np.random.default_rng(0).uniform(0, 255, (5, 1, 48, 48)).astype(np.float32)
+    for temperature in (1.0, 2.0):
+        path = tmp_path / f"{temperature}.onnx"
+        assert export.export(net, temperature, Crop(0, 0, 1), "test", path) < 1e-6
+        with torch.no_grad():
+            expected = torch.softmax(net(torch.from_numpy(faces))[0] / temperature, dim=1).numpy()
+        np.testing.assert_allclose(export.run(path, faces), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments", "sentence"),
+    [
+        ("train", ("nowhere.toml", "{csv}", "--run", "{tmp}"), "the recipe nowhere.toml cannot be read: No such file"),
+        ("train", ("{recipe}", "nowhere.csv", "--run", "{tmp}"), "nowhere.csv cannot be read: No such file"),
+        ("export", ("{tmp}/nowhere", "{csv}"), "there is no checkpoint {tmp}/nowhere/checkpoint.pt"),
+        ("evaluate", ("{csv}", "{csv}"), "{csv} is not a model that onnxruntime can open"),
+        ("doubtful", ("{tmp}/nowhere", "{csv}"), "{tmp}/nowhere has no losses.npy"),
+    ],
+)
+def test_wrong_use_is_one_sentence(csv_file, tmp_path, module, arguments, sentence):
+    places = {"csv": csv_file, "tmp": tmp_path, "recipe": tiny(tmp_path)}
+    done = command(module, *(argument.format(**places) for argument in arguments))
+    assert done.returncode == 1
+    assert done.stderr.startswith(sentence.format(**places))
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("epochs = 0", "epochs = 0 is not allowed: it must be a whole number from 1"),
+        ("[optimiser]\nwarmup = 1", "there is no setting optimiser; did you mean optimizer?"),
+        ("[net]\nwidths = [8]", "net.widths"),
+        ("sizes = { 48 = 0.5 }", "one size must begin at 0"),
+        ("epochs", "is not TOML"),
+    ],
+)
+def test_a_wrong_recipe_is_named(tmp_path, text, sentence):
+    path = tmp_path / "wrong.toml"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as raised:
+        recipe.load(path)
+    assert str(path) in str(raised.value)
+    assert sentence in str(raised.value)
+
+
+@pytest.mark.parametrize("name", ["first", "quick"])
+def test_the_recipes_load(name):
+    how = recipe.load(ROOT / f"training/recipes/{name}.toml")
+    assert how.batch == 128
+    assert how.size(0.0) == min(how.sizes)
+    assert how.size(1.0) == max(how.sizes)

@@ -1,0 +1,164 @@
+"""Reading FER2013 and FER+, and what is said of files that are not that."""
+
+import sys
+
+import cv2
+import numpy as np
+import pytest
+
+from fer_stream.errors import SourceError
+from training import data
+
+HEADER = "emotion,pixels,Usage"
+PLUS_HEADER = "Usage,Image name,neutral,happiness,surprise,sadness,anger,disgust,fear,contempt,unknown,NF"
+
+
+def pixels(value):
+    return " ".join([str(value)] * 48 * 48)
+
+
+def write(path, *rows, header=HEADER):
+    path.write_text("\n".join([header, *rows]) + "\n")
+    return path
+
+
+@pytest.fixture
+def csv(tmp_path):
+    rows = [f"{i % 7},{pixels(i)},{'PublicTest' if i % 5 == 4 else 'Training'}" for i in range(20)]
+    return write(tmp_path / "fer2013.csv", *rows)
+
+
+def test_rows_become_arrays_in_their_order(csv):
+    faces = data.load(csv)
+    assert faces.images.dtype == np.uint8
+    assert faces.images.shape == (20, 48, 48)
+    np.testing.assert_array_equal(faces.images[:, 7, 9], np.arange(20))
+    np.testing.assert_array_equal(faces.labels, np.arange(20) % 7)
+    public = faces.split(data.PUBLIC)
+    np.testing.assert_array_equal(public.rows, [4, 9, 14, 19])
+    np.testing.assert_array_equal(public.images[:, 0, 0], [4, 9, 14, 19])
+    np.testing.assert_array_equal(public.counts(), [1, 0, 1, 0, 1, 1, 0])
+
+
+def test_kaggles_other_edition_is_read_too(tmp_path):
+    faces = data.load(write(tmp_path / "icml.csv", f"3,Training,{pixels(9)}", header="emotion, Usage, pixels"))
+    assert (faces.labels.item(), faces.usage.item(), faces.images.max()) == (3, "Training", 9)
+
+
+def test_a_csv_is_parsed_once_and_again_when_it_changes(csv):
+    data.load(csv)
+    stored = dict(np.load(csv.with_suffix(".npz")))
+    stored["labels"] = stored["labels"] * 0 + 6
+    np.savez(csv.with_suffix(".npz"), **stored)
+    assert set(data.load(csv).labels) == {6}  # from the cache
+
+    write(csv, f"2,{pixels(1)},Training")
+    assert data.load(csv).labels.tolist() == [2]
+
+    csv.with_suffix(".npz").write_bytes(b"damaged")
+    assert data.load(csv).labels.tolist() == [2]
+
+
+def test_votes_go_with_the_faces(csv, tmp_path):
+    rows = [f"{'PublicTest' if i % 5 == 4 else 'Training'},x.png,{i % 10},0,0,0,0,0,0,0,,1" for i in range(20)]
+    faces = data.load(csv, write(tmp_path / "plus.csv", *rows, header=PLUS_HEADER))
+    assert faces.votes.shape == (20, 10)
+    np.testing.assert_array_equal(faces.split(data.PUBLIC).votes[:, 0], [4, 9, 4, 9])
+    assert set(faces.votes[:, 9]) == {1}
+
+
+@pytest.mark.parametrize(
+    ("rows", "sentence"),
+    [
+        (["PublicTest,x,1,0,0,0,0,0,0,0,0,0"], "line 2: it does not go with the faces"),
+        (["Training,x,1,0,0,0,0,0,0,0,0,0"], "has 1 rows for 20 faces"),
+        (["Training,x,many,0,0,0,0,0,0,0,0,0"], "line 2: votes must be whole numbers"),
+    ],
+)
+def test_votes_that_do_not_fit_are_refused(csv, tmp_path, rows, sentence):
+    with pytest.raises(SourceError, match=sentence):
+        data.load(csv, write(tmp_path / "plus.csv", *rows, header=PLUS_HEADER))
+
+
+@pytest.mark.parametrize(
+    ("rows", "header", "sentence"),
+    [
+        ([], HEADER, "has no rows"),
+        ([f"0,{pixels(0)}"], "emotion,pixels", "has no column Usage: is it the right file"),
+        ([f"7,{pixels(0)},Training"], HEADER, "line 2: emotion must be 0 to 6 and is '7'"),
+        ([f"angry,{pixels(0)},Training"], HEADER, "line 2: emotion must be 0 to 6 and is 'angry'"),
+        ([f"0,{pixels(0)},Training", "1,1 2 3,Training"], HEADER, "line 3: pixels must be 2304 numbers from 0 to 255"),
+        ([f"0,{pixels(256)},Training"], HEADER, "line 2: pixels must be"),
+        ([f"0,{pixels(-1)},Training"], HEADER, "line 2: pixels must be"),
+        ([f"0,{pixels('x')},Training"], HEADER, "line 2: pixels must be"),
+        ([f"0,{pixels(0)},"], HEADER, "line 2: Usage is missing"),
+        (["0"], HEADER, "line 2: Usage is missing"),
+    ],
+)
+def test_a_wrong_layout_is_named(tmp_path, rows, header, sentence):
+    with pytest.raises(SourceError, match=sentence) as raised:
+        data.load(write(tmp_path / "fer2013.csv", *rows, header=header))
+    assert "\n" not in str(raised.value)
+    assert not (tmp_path / "fer2013.npz").exists()
+
+
+def test_what_is_no_text_and_what_is_not_there_are_named(tmp_path):
+    (tmp_path / "picture.csv").write_bytes(b"\xff\xd8\xff\xe0" * 100)
+    with pytest.raises(SourceError, match=r"picture\.csv is not a CSV file"):
+        data.load(tmp_path / "picture.csv")
+    with pytest.raises(SourceError, match=r"nowhere\.csv cannot be read: No such file"):
+        data.load(tmp_path / "nowhere.csv")
+
+
+def test_a_split_that_is_not_there_is_named(csv):
+    with pytest.raises(SourceError, match="no PrivateTest faces in the data; it has PublicTest, Training"):
+        data.load(csv).split("PrivateTest")
+
+
+@pytest.mark.parametrize("splits", [{"train": "Training", "test": "PublicTest"}, {".": "Training"}])
+def test_a_folder_per_class(tmp_path, splits):
+    for folder in splits:
+        for i, label in enumerate(data.LABELS):
+            (tmp_path / folder / label).mkdir(parents=True)
+            cv2.imwrite(str(tmp_path / folder / label / "face.png"), np.full((96, 96, 3), 10 * i, np.uint8))
+            (tmp_path / folder / label / "notes.txt").write_text("not a picture")
+    faces = data.load(tmp_path)
+    assert faces.images.shape == (7 * len(splits), 48, 48)
+    for usage in splits.values():
+        np.testing.assert_array_equal(faces.split(usage).labels, range(7))
+        np.testing.assert_array_equal(faces.split(usage).images.max(axis=(1, 2)), 10 * np.arange(7))
+
+
+def test_a_folder_of_something_else_is_named(tmp_path):
+    with pytest.raises(SourceError, match="has no pictures in folders named angry"):
+        data.load(tmp_path)
+    (tmp_path / "sad").mkdir()
+    (tmp_path / "sad/face.png").write_text("not a picture")
+    with pytest.raises(SourceError, match=r"sad/face\.png is not a picture"):
+        data.load(tmp_path)
+    with pytest.raises(SourceError, match=r"plus\.csv belongs to fer2013\.csv"):
+        data.load(tmp_path, tmp_path / "plus.csv")
+
+
+def test_a_share_of_every_class_is_held_out():
+    labels = np.repeat(np.arange(7), 20)
+    count = len(labels)
+    faces = data.Faces(np.zeros((count, 48, 48), np.uint8), labels, np.full(count, "Training"), np.arange(count))
+    rest, out = faces.held_out(0.25, seed=3)
+    assert out.counts().tolist() == [5] * 7
+    assert sorted([*rest.rows, *out.rows]) == list(range(count))
+    assert faces.held_out(0.25, seed=3)[1].rows.tolist() == out.rows.tolist()
+    assert faces.held_out(0.25, seed=4)[1].rows.tolist() != out.rows.tolist()
+
+
+def test_the_command_counts_and_draws(csv, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["data", str(csv), "--output", str(tmp_path / "out")])
+    data.main()
+    text = capsys.readouterr().out
+    assert [line.split()[1:] for line in text.splitlines()[1:3]] == [list("1010110"), list("2323222")]
+    for name in ("classes.png", "samples.png"):
+        assert cv2.imread(str(tmp_path / "out" / name)).std() > 1
+
+    monkeypatch.setattr(sys, "argv", ["data", str(tmp_path / "nowhere.csv")])
+    with pytest.raises(SystemExit, match="cannot be read"):
+        data.main()

@@ -1,0 +1,107 @@
+"""List the labels that are most likely wrong, with a picture sheet to judge by.
+
+    python -m training.doubtful runs/first data/fer2013.csv --plus data/fer2013new.csv
+
+Wrong labels are learnt last (Arpit et al. 2017, arXiv:1706.05394), so a sample is doubtful when its loss stays high:
+samples are ranked by the mean of the losses that `training.train` kept. Written into the run's folder:
+
+- ``doubtful.csv``: row in the source, label, what the net says, mean loss, FER+'s most voted expression where given
+- ``doubtful.png``: the most doubtful of each label, each with what the net says
+
+Nothing is changed or dropped by this; it is for eyes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from fer_stream.errors import ConfigError, FerStreamError
+from training import data
+from training.export import load
+from training.model import logits_of
+from training.recipe import Recipe
+from training.train import load_checkpoint, prepare
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+EMOTION_OF = {"anger": "angry", "happiness": "happy", "sadness": "sad"}
+"""FER+'s names, where FER2013 has another for the same."""
+
+
+def mean_losses(run: Path) -> NDArray[np.float64]:
+    """Return each training sample's loss, averaged over the epochs at which it was kept, float64 ``[N]``.
+
+    Raises:
+        ConfigError: the run has none.
+    """
+    try:
+        losses = np.load(run / "losses.npy")
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{run} has no losses.npy; python -m training.train keeps one") from error
+    mean: NDArray[np.float64] = np.asarray(losses, np.float64).mean(axis=0)
+    return mean
+
+
+def majority(votes: NDArray[np.uint8]) -> NDArray[np.str_]:
+    """Return FER+'s most voted expression for each row of votes, in FER2013's words."""
+    names = np.array([EMOTION_OF.get(name, name) for name in data.PLUS_LABELS])
+    most: NDArray[np.str_] = names[votes[:, : len(data.PLUS_LABELS)].argmax(axis=1)]
+    return most
+
+
+def main() -> None:
+    """Rank, list and draw."""
+    from training import pictures  # noqa: PLC0415 - matplotlib is slow to import
+
+    parser = argparse.ArgumentParser(description="List the training labels that are most likely wrong.")
+    parser.add_argument("run", type=Path, help="the run's folder")
+    data.add_arguments(parser)
+    parser.add_argument("--count", type=int, default=500, help="how many to list")
+    arguments = parser.parse_args()
+    run: Path = arguments.run
+    try:
+        losses = mean_losses(run)
+        state = load_checkpoint(run / "checkpoint.pt")
+        faces, _ = prepare(data.load(arguments.data, arguments.plus), Recipe.model_validate_json(state["recipe"]))
+        if len(faces) != len(losses):
+            raise ConfigError(f"{run} was trained on {len(losses)} faces and {arguments.data} gives it {len(faces)}")
+        net = load(run)
+    except FerStreamError as error:
+        raise SystemExit(str(error)) from error
+
+    order = np.argsort(-losses)
+    each = 12
+    shown = {label: order[faces.labels[order] == i][:each] for i, label in enumerate(data.LABELS)}
+    listed = order[: arguments.count]
+    needed = np.union1d(listed, np.concatenate(list(shown.values())))
+    logits = logits_of(net, torch.from_numpy(faces.images[needed])[:, None]).numpy()
+    said = dict(zip(needed.tolist(), np.array(data.LABELS)[logits.argmax(axis=1)].tolist(), strict=True))
+    voted = None if faces.votes is None else majority(faces.votes)
+
+    with (run / "doubtful.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["row", "label", "recognised", "loss", "voted"])
+        for i in listed.tolist():
+            vote = "" if voted is None else voted[i]
+            writer.writerow([faces.rows[i], data.LABELS[faces.labels[i]], said[i], f"{losses[i]:.3f}", vote])
+    pictures.sheet(
+        run / "doubtful.png",
+        {label: faces.images[rows] for label, rows in shown.items()},
+        {label: [said[i] for i in rows.tolist()] for label, rows in shown.items()},
+    )
+    if voted is not None:
+        differs = voted != np.array(data.LABELS)[faces.labels]
+        print(f"FER+'s most voted expression is another one for {differs[listed].mean():.0%} of the {len(listed)} "
+              f"most doubtful labels, and for {differs.mean():.0%} of all")  # fmt: skip
+    print(f"{run / 'doubtful.csv'}, {run / 'doubtful.png'}")
+
+
+if __name__ == "__main__":
+    main()

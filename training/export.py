@@ -1,0 +1,144 @@
+"""A checkpoint becomes the ONNX file that fer_stream loads: calibrated, described, checked against torch.
+
+    python -m training.export runs/quick data/fer2013.csv                                 # runs/quick/emotion.onnx
+    python -m training.export runs/first data/fer2013.csv --output models/emotion.onnx    # the one that is shipped
+
+The contract of the file stands in `fer_stream.classifiers.onnx`. Normalisation, softmax and the temperature are in the
+graph; the temperature is fitted on PublicTest. The crop is what ``python -m training.crop`` measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import warnings
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+
+from fer_stream.classifiers.onnx import Crop
+from fer_stream.errors import ConfigError, FerStreamError
+from training import data, manifest, metrics
+from training.model import Net, Recognizer, logits_of
+from training.recipe import Recipe
+from training.train import load_checkpoint
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from training.data import Faces
+
+TOLERANCE = 1e-5
+"""Largest absolute difference allowed between the file's probabilities and torch's."""
+
+OPSET = 17
+
+
+def load(run: Path) -> Net:
+    """Return the net of a run, with its averaged weights.
+
+    Raises:
+        ConfigError: the run has no checkpoint, or it is something else.
+    """
+    state = load_checkpoint(run / "checkpoint.pt")
+    net = Net(Recipe.model_validate_json(state["recipe"]).net)
+    net.load_state_dict(state["average"])
+    return net.eval()
+
+
+def fit(net: Net, faces: Faces) -> float:
+    """Return the temperature that calibrates a net on the faces given."""
+    logits = logits_of(net, torch.from_numpy(faces.images)[:, None]).double()
+    return metrics.fit_temperature(torch.softmax(logits, dim=1).numpy(), faces.labels)
+
+
+def export(net: Net, temperature: float, crop: Crop, version: str, path: Path) -> float:
+    """Write the ONNX file; return the largest absolute difference of its probabilities to torch's.
+
+    Raises:
+        RuntimeError: the difference exceeds `TOLERANCE`.
+    """
+    recognizer = Recognizer(net, temperature).eval()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of dynamo=False, whose graphs are smaller
+        torch.onnx.export(
+            recognizer,
+            (torch.zeros(2, 1, data.SIDE, data.SIDE),),
+            str(path),
+            input_names=["faces"],
+            output_names=["probabilities"],
+            dynamic_axes={"faces": {0: "N"}, "probabilities": {0: "N"}},
+            opset_version=OPSET,
+            dynamo=False,
+        )
+    model = onnx.load(path)
+    onnx.helper.set_model_props(
+        model,
+        {
+            "labels": json.dumps(data.LABELS),
+            "crop": crop.to_json(),
+            "version": version,
+            "license": "MIT",
+            "trained_on": "FER2013 (Training split), FER+ votes",
+            "input_size": str(data.SIDE),
+            "temperature": str(temperature),
+        },
+    )
+    onnx.checker.check_model(model, full_check=True)
+    onnx.save(model, path)
+
+    noise = np.random.default_rng(0).uniform(0, 255, (16, 1, data.SIDE, data.SIDE)).astype(np.float32)
+    with torch.no_grad():
+        expected = recognizer(torch.from_numpy(noise)).numpy()
+    difference = float(np.abs(run(path, noise) - expected).max())
+    if difference > TOLERANCE:
+        raise RuntimeError(f"{path} differs from torch by {difference:.1e}, more than {TOLERANCE:.0e}")
+    return difference
+
+
+def run(path: Path, faces: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return what an exported file says of faces, float32 ``[N, 1, H, W]``."""
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    probabilities: NDArray[np.float32] = session.run(["probabilities"], {"faces": faces})[0]
+    return probabilities
+
+
+def _crop(path: Path) -> Crop:
+    try:
+        return Crop.from_json(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}; python -m training.crop writes it") from error
+    except ValueError as error:
+        raise ConfigError(f"{path} is no crop: {error}; python -m training.crop writes it") from error
+
+
+def main() -> None:
+    """Calibrate, export and check."""
+    parser = argparse.ArgumentParser(description="Export a run's net to ONNX.")
+    parser.add_argument("run", type=Path, help="the run's folder")
+    data.add_arguments(parser, plus=False)
+    parser.add_argument("--output", type=Path, help="file to write (default: emotion.onnx in the run's folder)")
+    parser.add_argument("--crop", type=Path, default=manifest.MODELS / "crop.json", help="what training.crop measured")
+    parser.add_argument("--version", help="what the file calls itself (default: run and date)")
+    arguments = parser.parse_args()
+    output: Path = arguments.output or arguments.run / "emotion.onnx"
+    version = arguments.version or f"{arguments.run.name} {datetime.now(UTC):%Y-%m-%d}"
+    try:
+        net, crop = load(arguments.run), _crop(arguments.crop)
+        temperature = fit(net, data.load(arguments.data).split(data.PUBLIC))
+        difference = export(net, temperature, crop, version, output)
+    except FerStreamError as error:
+        raise SystemExit(str(error)) from error
+    if output.parent.resolve() == manifest.MODELS:
+        manifest.write()
+    size = output.stat().st_size / 2**20
+    print(f"{output}: {version}, {size:.1f} MiB, temperature {temperature:.3f}, difference {difference:.1e}")
+
+
+if __name__ == "__main__":
+    main()
