@@ -5,8 +5,10 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+DATA ?= data/fer2013.csv
+PLUS ?= $(wildcard data/fer2013new.csv)
 
-.PHONY: help run test lint train clean
+.PHONY: help run test lint train train-full clean
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -40,6 +42,19 @@ lint: $(VENV)/.test ## format and check the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 	$(BIN)/mypy
+
+train: $(VENV)/.test ## train a small model from data/fer2013.csv in minutes, into runs/quick: proves the chain
+	$(call trained,quick)
+
+train-full: $(VENV)/.test ## train the published model, into runs/first: hours on two cores
+	$(call trained,first)
+
+define trained
+$(BIN)/python -m training.train training/recipes/$(1).toml $(DATA) $(if $(PLUS),--plus $(PLUS)) --run runs/$(1)
+$(BIN)/python -m training.export runs/$(1) $(DATA)
+$(BIN)/python -m training.evaluate runs/$(1)/emotion.onnx $(DATA) --output runs/$(1)/evaluation
+$(BIN)/python -m training.doubtful runs/$(1) $(DATA) $(if $(PLUS),--plus $(PLUS))
+endef
 
 clean: ## remove the virtual environment and caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache build dist

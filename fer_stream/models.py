@@ -7,6 +7,7 @@ beside them (written by ``training/manifest.py``) says what they must be.
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -102,6 +103,8 @@ def load(path: Path) -> Model:
 
 
 def _open(path: Path, content: bytes) -> Any:
+    # Its builds (from 1.29 on) report every session to their maker over the network; nothing of ours may leave.
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     import onnxruntime  # noqa: PLC0415 - slow to import, and only processes that infer need it
 
     options = onnxruntime.SessionOptions()

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 CLIP_FRAMES = 60
 
-sys.path.append(str(Path(__file__).parent / "sources"))  # its camera servers serve the whole pipeline too
+# facenet-pytorch imports torchvision for two names. The real one wins where it is installed.
+sys.path.append(str(Path(__file__).parent / "standin"))
 
 
 @pytest.fixture(scope="session")

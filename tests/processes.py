@@ -9,11 +9,11 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import psutil
-
-from fer_stream.process import PARENT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,6 +38,7 @@ class Process:
                 cwd=folder,
             )
         self.pid = self.popen.pid
+        self._seen: set[psutil.Process] = set()
 
     @property
     def out(self) -> str:
@@ -85,31 +86,41 @@ class Process:
         self.until(lambda: sum(event["type"] == kind for event in self.events) >= number, kind)
 
     def children(self) -> list[psutil.Process]:
-        """The processes that this one supervises, also where it has died itself."""
-        found = []
-        for process in psutil.process_iter():
-            try:
-                if process.environ().get(PARENT) == str(self.pid) and process.status() != psutil.STATUS_ZOMBIE:
-                    found.append(process)
-            except psutil.Error:
-                continue
-        return found
+        """The processes that this one supervises, also, as far as they were seen before, where it has died itself."""
+        with suppress(psutil.NoSuchProcess):
+            self._seen |= set(psutil.Process(self.pid).children())
+        self._seen = {child for child in self._seen if _runs(child)}
+        return sorted(self._seen, key=lambda child: child.pid)
 
     def child(self, title: str) -> psutil.Process:
         """The supervised process with this title, such as ``worker 1``."""
 
         def find() -> psutil.Process | None:
-            return next((p for p in self.children() if p.environ().get("FER_STREAM_PROCESS") == title), None)
+            return next((child for child in self.children() if _title(child) == f"fer-stream: {title}"), None)
 
         return self.until(find, title)
 
     def kill(self) -> None:
         """End it and all that it started, at once."""
         while self.popen.poll() is None or self.children():
+            for child in self.children():
+                with suppress(psutil.NoSuchProcess):
+                    child.kill()
             self.popen.kill()
             self.popen.wait()
-            for child in self.children():
-                child.kill()
+
+
+def _runs(process: psutil.Process) -> bool:
+    with suppress(psutil.NoSuchProcess):
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return False
+
+
+def _title(process: psutil.Process) -> str:
+    # By its title, for that is written over the environment that /proc shows.
+    with suppress(psutil.NoSuchProcess):
+        return "".join(process.cmdline()[:1])
+    return ""
 
 
 class Cli:
@@ -190,7 +201,7 @@ def gapless(events: list[dict[str, Any]], after: int = 0) -> bool:
     cameras: dict[str, list[int]] = {}
     for event in events:
         cameras.setdefault(event["source"], []).append(event["sequence"])
-    steps = all(b - a == 1 for numbers in cameras.values() for a, b in zip(numbers, numbers[1:], strict=False))
+    steps = all(b - a == 1 for numbers in cameras.values() for a, b in pairwise(numbers))
     return steps and [event["cursor"] for event in events] == list(range(after + 1, after + 1 + len(events)))
 
 

@@ -83,3 +83,16 @@ def test_a_missing_file_and_a_missing_manifest_are_named(copy):
         f"ModelError: the manifest of the model files, {copy / models.MANIFEST}, cannot be read: "
         "install fer-stream again"
     )
+
+
+def test_onnxruntime_keeps_no_record_of_what_it_ran(tmp_path):
+    """Its builds come with telemetry: that leaves an identifier in the home and session files among the temporary."""
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("ORT_", "XDG_"))}
+    for key in ("HOME", "TMPDIR"):
+        environment[key] = str(tmp_path / key)
+        (tmp_path / key).mkdir()
+    # Its own rule keeps quiet where it takes a machine for one that only tests.
+    environment = {key: value for key, value in environment.items() if key not in ("CI", "GITHUB_ACTIONS", "TF_BUILD")}
+    code = "from fer_stream import models; models.shipped('mtcnn-pnet.onnx')"
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True, capture_output=True)
+    assert [path for path in tmp_path.rglob("*") if not path.is_dir()] == []

@@ -15,7 +15,7 @@ import pytest
 from processes import balanced, free_port, gapless, unclosed, wait_for
 
 import fer_stream
-from fer_stream import aggregator, capture, cloudevents, config, worker
+from fer_stream import aggregator, capture, cloudevents, config, plugins, worker
 from fer_stream.client import Subscription, read_journal, status, subscribe
 from fer_stream.process import Stop
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 MEDIA = Path(__file__).parents[1] / "../shared/media"
 SHARED = MEDIA / "facenet_video.mp4"
 
-CLEAN = {term: 0 for term in ("superseded", "rejected", "expired", "lost_worker", "lost_link", "in_flight")}
+CLEAN = dict.fromkeys(("superseded", "rejected", "expired", "lost_worker", "lost_link", "in_flight"), 0)
 
 
 def everything(frames: int) -> dict[str, int]:
@@ -126,8 +126,6 @@ def test_observations_tell_a_latecomer_what_is_in_view(
     roles(capture.run, settings, "film")
     with subscribe(after=0, types=["emotion.started"], settings=settings) as events:
         started = next(iter(events))
-    from fer_stream import plugins
-
     listener = plugins.load("transports", "memory")().subscribe(settings.address, "observations", ["film/"])
     try:
         topic, text = wait_for(lambda: listener.receive(0.5), "an observation")
@@ -267,7 +265,7 @@ def test_the_rate_of_a_live_source_is_capped(cli: Cli, short_folder: Path) -> No
     with camera_servers.Server(camera_servers.mjpeg(50)) as server:
         source = f"door=http://127.0.0.1:{server.port}/"
         (cli.folder / "once.toml").write_text("[cameras.door]\nretry = false\n")
-        process = cli.run(
+        cli.run(
             *("run", source, "--config", "once.toml", "--rate", 5, "--workers", 1, "--format", "jsonl"),
             *("--summary", "s.json", "--bind", f"ipc://{short_folder}", "--journal", "events.db"),
         )

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
-import onnxruntime
 import torch
 
+from fer_stream import models
 from fer_stream.classifiers.onnx import Crop
 from fer_stream.errors import ConfigError, FerStreamError
 from training import data, manifest, metrics
@@ -103,9 +103,7 @@ def export(net: Net, temperature: float, crop: Crop, version: str, path: Path) -
 
 def run(path: Path, faces: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return what an exported file says of faces, float32 ``[N, 1, H, W]``."""
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    probabilities: NDArray[np.float32] = session.run(["probabilities"], {"faces": faces})[0]
-    return probabilities
+    return models.load(path).run(("probabilities",), {"faces": faces})[0]
 
 
 def _crop(path: Path) -> Crop:

@@ -28,10 +28,10 @@ from typing import ClassVar
 
 import numpy as np
 import onnx
-import onnxruntime
 import torch
 from torch import Tensor, nn
 
+from fer_stream import models
 from training import manifest
 
 TOLERANCE = 2e-6
@@ -187,13 +187,12 @@ def export(name: str, folder: Path) -> float:
 
 
 def _difference(net: Net, path: Path, seed: int) -> float:
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     height, width = (60 + 7 * seed, 70 + 11 * seed) if isinstance(net, PNet) else (net.size, net.size)
     noise = np.random.default_rng(seed).integers(0, 256, (8, 3, height, width))
     pixels = ((noise - 127.5) / 128).astype(np.float32)
     with torch.no_grad():  # in 64 bits, or torch's own rounding would count as the graph's
         expected = copy.deepcopy(net).double()(torch.from_numpy(pixels).double())
-    got = session.run(list(net.outputs), {"pixels": pixels})
+    got = models.load(path).run(net.outputs, {"pixels": pixels})
     return max(float(np.abs(a - b.numpy()).max()) for a, b in zip(got, expected, strict=True))
 
 

@@ -1,0 +1,109 @@
+"""A real Prometheus scrapes every role of a pipeline of five commands, and is asked what an operator asks."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import urllib.parse
+import urllib.request
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from processes import balanced, free_port, wait_for
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from processes import Cli
+
+LIVE = ("aggregator", "worker-1", "worker-2", "door")
+
+
+class Prometheus:
+    """A server that scrapes the targets given, by their names, five times a second."""
+
+    def __init__(self, folder: Path, targets: dict[str, int]) -> None:
+        jobs = [
+            {"job_name": name, "static_configs": [{"targets": [f"127.0.0.1:{port}"]}]} for name, port in targets.items()
+        ]
+        config = {"global": {"scrape_interval": "200ms", "scrape_timeout": "200ms"}, "scrape_configs": jobs}
+        (folder / "prometheus.yml").write_text(json.dumps(config))  # JSON is YAML
+        self._port = free_port()
+        self._log = (folder / "prometheus.log").open("w")
+        self._process = subprocess.Popen(
+            [
+                "prometheus",
+                f"--config.file={folder / 'prometheus.yml'}",
+                f"--storage.tsdb.path={folder / 'prometheus'}",
+                f"--web.listen-address=127.0.0.1:{self._port}",
+            ],
+            stdout=self._log,
+            stderr=self._log,
+        )
+
+    def query(self, text: str) -> dict[tuple[str, ...], float]:
+        """Return the values that a query gives, by their labels' values in the labels' order."""
+        address = f"http://127.0.0.1:{self._port}/api/v1/query?" + urllib.parse.urlencode({"query": text})
+        try:
+            with urllib.request.urlopen(address, timeout=5) as answer:
+                result: list[dict[str, Any]] = json.loads(answer.read())["data"]["result"]
+        except OSError:  # it is starting
+            return {}
+        return {tuple(value for _, value in sorted(row["metric"].items())): float(row["value"][1]) for row in result}
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        self._log.close()
+
+
+@pytest.fixture
+def pipeline(cli: Cli, short_folder: Path, clip: Path) -> Iterator[tuple[Prometheus, dict[str, Any]]]:
+    """Four roles that run, each with its metrics, and a Prometheus that has scraped all of them."""
+    address, first = f"ipc://{short_folder}", free_port()
+    ports = {name: first + number for number, name in enumerate(LIVE)}
+
+    def start(name: str, *arguments: object) -> Any:
+        return cli.start(*arguments, "--metrics", f"127.0.0.1:{ports[name]}")
+
+    roles = {
+        "aggregator": start("aggregator", "aggregator", "--bind", address, "--journal", "events.db"),
+        "worker-1": start("worker-1", "worker", "--name", 1, "--connect", address),
+        "worker-2": start("worker-2", "worker", "--name", 2, "--connect", address),
+        "door": start("door", "capture", clip, "--camera", "door", "--loop", "--rate", 60, "--connect", address),
+    }
+    prometheus = Prometheus(cli.folder, ports)
+    yield prometheus, {"cli": cli, "address": address, **roles}
+    prometheus.close()
+
+
+def test_prometheus_scrapes_every_role(pipeline: tuple[Prometheus, dict[str, Any]]) -> None:
+    prometheus, it = pipeline
+    wait_for(lambda: prometheus.query("sum(up)") == {(): 4.0}, "four targets that are up")
+    seen = wait_for(
+        lambda: prometheus.query('sum(fer_stream_events_total{type="emotion.started"}) > 0'), "an event in Prometheus"
+    )
+    assert seen
+    assert sum(prometheus.query("fer_stream_workers").values()) == 2
+    assert prometheus.query("sum by (camera, job) (fer_stream_camera_online)") == {("door", "aggregator"): 1}
+    assert prometheus.query("histogram_quantile(0.99, sum by (le) (fer_stream_frame_age_seconds_bucket))")[()] < 5
+    stages = prometheus.query("sum by (job, stage) (fer_stream_stage_seconds_count) > 0")
+    assert {("worker-1", "detect"), ("worker-2", "classify"), ("door", "read"), ("aggregator", "journal")} <= set(
+        stages
+    )
+
+    # The capture ends, and with it everything that is on its way: then all three tell the same, to the frame.
+    assert it["door"].stop() == 0
+    state = json.loads(it["cli"].run("status", "--connect", it["address"], "--format", "jsonl").out)
+    ledger: dict[str, int] = state["cameras"]["door"]["ledger"]
+    assert balanced(ledger)
+    assert ledger["in_flight"] == 0
+    captured = f'fer_stream_frames_total{{camera="door", outcome="captured"}} == {ledger["captured"]}'
+    wait_for(lambda: prometheus.query(captured), "the last frames in Prometheus")
+    outcomes = prometheus.query('sum by (outcome) (fer_stream_frames_total{camera="door"})')
+    assert outcomes.items() >= {(term,): float(ledger[term]) for term in ("captured", "done", "superseded")}.items()
+    assert outcomes.pop(("captured",)) == sum(outcomes.values()) > 0
+    assert prometheus.query("sum by (camera) (fer_stream_frames_in_flight)") == {("door",): 0}
+    assert prometheus.query("max(fer_stream_journal_cursor)") == {(): state["cursor"]}
+    wait_for(lambda: prometheus.query('up{job="door"} == 0'), "the capture's absence in Prometheus")
