@@ -7,6 +7,7 @@ carries out its commands, and then writes the events of that turn in one transac
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections import Counter
 from dataclasses import dataclass, field
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 BEAT = 0.5
 """Seconds between rounds: silence and deadlines are looked at, totals exported, the cursor published."""
 
-DRAIN = 4.0
+DRAIN = 1.5
 """Seconds that frames in workers' hands have to come back after the aggregator was told to stop."""
 
 _log = logging.getLogger(__name__)
@@ -360,6 +361,7 @@ class Aggregator:
         """Return how things stand, as JSON: cameras, workers, ledger, open intervals, journal."""
         now = time.monotonic()
         return {
+            "pid": os.getpid(),
             "uptime_s": round(time.time() - self._started, 1),
             "cursor": self._publisher.cursor,
             "labels": list(self._labels.labels) if self._labels else [],

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 BEAT = 0.5
 """Seconds between signs of life."""
 
-DRAIN = 4.0
+DRAIN = 3.0
 """Seconds that a capture which was told to stop waits for its last frame to be taken and resolved."""
 
 PAUSES = (1.0, 32.0)

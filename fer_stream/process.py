@@ -14,7 +14,8 @@ import signal
 import sys
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from fer_stream.errors import ConfigError, FerStreamError
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
 
 PARENT = "FER_STREAM_PARENT"
 """The environment variable in which a supervisor tells its children its process id."""
+
+LAST_WORDS = "FER_STREAM_LAST_WORDS"
+"""The environment variable that names the file in which a supervised process says why it failed: one of several that
+fail for the same reason is enough to tell people."""
 
 INTERRUPTED = 130
 """Exit code after a second Ctrl-C: 128 + SIGINT, as shells have it."""
@@ -198,6 +203,21 @@ def parent_gone() -> bool:
     return os.getppid() != int(parent)
 
 
+def tell_error(text: str) -> None:
+    """Tell people on stderr what has failed."""
+    sys.stderr.write(f"fer-stream: error: {text}\n")
+
+
+def _fail(text: str) -> None:
+    """Tell the supervisor why this process fails, or where there is none, people."""
+    words = os.environ.get(LAST_WORDS)
+    if words is None:
+        tell_error(text)
+        return
+    with suppress(OSError):  # the supervisor has gone, and its folder with it
+        Path(words).write_text(text, encoding="utf-8")
+
+
 @contextmanager
 def _sigterm_as_ctrl_c() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
@@ -221,7 +241,7 @@ def main_guard(function: Callable[[], int | None]) -> int:
             code = function() or 0
             sys.stdout.flush()
     except FerStreamError as error:
-        sys.stderr.write(f"fer-stream: error: {_redact(str(error))}\n")
+        _fail(_redact(str(error)))
         return error.exit_code
     except KeyboardInterrupt:
         return 0

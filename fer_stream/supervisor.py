@@ -5,7 +5,7 @@ nothing works here that would not work across machines. This process is also a s
 events to the sinks as they come.
 
 A child that ends by its own verdict (exit 1 or 2) before it was ever ready cannot work, and neither can the service: it
-ends, with that code. One that was killed, or had worked, is started again.
+ends, with that code and that child's last words. One that was killed, or had worked, is started again.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from typing import TYPE_CHECKING, Any
 from fer_stream import plugins
 from fer_stream.client import Subscription, ask_status
 from fer_stream.config import save
-from fer_stream.errors import FerStreamError, JournalError, TransportError
+from fer_stream.errors import ConfigError, FerStreamError, JournalError, TransportError
 from fer_stream.journal import Reader
-from fer_stream.process import PARENT, install_stop
+from fer_stream.process import LAST_WORDS, PARENT, install_stop, tell_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,7 +45,10 @@ PAUSES = (1.0, 32.0)
 """First and longest pause before a child that was never ready is started again."""
 
 GRACE = 5.0
-"""Seconds that a child may take to end after it was asked to."""
+"""Seconds in which all children have ended after they were asked to: captures first, for as long as they drain."""
+
+CAPTURES_GRACE = 3.5
+"""Seconds of these that captures have."""
 
 FROZEN = 10.0
 """Seconds without an answer after which a running aggregator is replaced: longer than any load explains."""
@@ -58,21 +61,28 @@ _log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class _Child:
-    """One supervised process."""
+    """One supervised process; ``words`` is the file in which it leaves its last ones, where it fails."""
 
     title: str
     arguments: list[str]
+    words: Path
     process: subprocess.Popen[bytes] | None = None
     was_ready: bool = False
     seen: float = 0.0
     pause: float = PAUSES[0]
     start_at: float = 0.0
-    restarts: int = 0
     code: int | None = field(default=None)
 
     @property
     def running(self) -> bool:
         return self.process is not None and self.process.poll() is None
+
+    def said(self) -> str:
+        """Return why it failed, in its own words."""
+        try:
+            return self.words.read_text(encoding="utf-8")
+        except OSError:  # it had no time for any
+            return f"{self.title} ended with {self.code}"
 
 
 class Supervisor:
@@ -87,16 +97,21 @@ class Supervisor:
         """
         self._settings = settings
         self._folder = folder
-        self.aggregator = _Child("aggregator", ["aggregator"])
-        self.workers = [_Child(f"worker {n}", ["worker", "--name", str(n)]) for n in range(1, settings.workers + 1)]
-        self.captures = {name: _Child(f"capture {name}", ["capture", "--camera", name]) for name in settings.cameras}
+
+        def child(title: str, *arguments: str) -> _Child:
+            return _Child(title, list(arguments), folder / f"{title}.txt")
+
+        self.aggregator = child("aggregator", "aggregator")
+        self.workers = [child(f"worker {n}", "worker", "--name", str(n)) for n in range(1, settings.workers + 1)]
+        self.captures = {name: child(f"capture {name}", "capture", "--camera", name) for name in settings.cameras}
         self._file = folder / "settings.json"
         # A role's own metrics go into files that this process serves in one.
         shared = settings.model_copy(update={"metrics": None, "sinks": []})
         save(shared, self._file)
 
     @property
-    def _children(self) -> list[_Child]:
+    def children(self) -> list[_Child]:
+        """All of them."""
         return [self.aggregator, *self.workers, *self.captures.values()]
 
     def start(self) -> None:
@@ -107,7 +122,8 @@ class Supervisor:
     def _start(self, child: _Child) -> None:
         ours = "FER_STREAM_"
         environment = {key: value for key, value in os.environ.items() if not key.startswith(ours)}
-        environment |= {PARENT: str(os.getpid()), "FER_STREAM_PROCESS": child.title}
+        environment |= {PARENT: str(os.getpid()), "FER_STREAM_PROCESS": child.title, LAST_WORDS: str(child.words)}
+        child.words.unlink(missing_ok=True)
         command = [sys.executable, "-m", "fer_stream", *child.arguments, "--config", str(self._file)]
         # A group of its own: Ctrl-C at the terminal comes to us alone, and we end the children in order.
         child.process = subprocess.Popen(
@@ -121,7 +137,9 @@ class Supervisor:
 
     def note(self, status: dict[str, Any]) -> None:
         """Take the aggregator's word on who is ready, and replace workers that run without its knowing."""
-        now = time.monotonic()
+        now, process = time.monotonic(), self.aggregator.process
+        if process is None or status["pid"] != process.pid:
+            return  # another one is at that address; ours will find it in use
         self._ready(self.aggregator, now)
         for worker in self.workers:
             known = status["workers"].get(worker.arguments[-1])
@@ -145,10 +163,10 @@ class Supervisor:
     def _ready(self, child: _Child, now: float) -> None:
         child.was_ready, child.pause, child.seen = True, PAUSES[0], now
 
-    def watch(self) -> int | None:
-        """Start again who died; return an exit code if the service cannot go on."""
+    def watch(self) -> _Child | None:
+        """Start again who died; return a child whose failure is the end of the service."""
         now = time.monotonic()
-        for child in self._children:
+        for child in self.children:
             if child.process is None:
                 if child.start_at and now >= child.start_at:
                     child.start_at = 0.0
@@ -161,16 +179,17 @@ class Supervisor:
             is_capture = child in self.captures.values()
             if is_capture and code == 0:
                 continue  # its source came to its end
-            if code > 0 and (not child.was_ready or (is_capture and not self._retries(child))):
-                if not is_capture or len(self.captures) == 1 or not child.was_ready:
-                    return code
-                _log.error("%s has failed and is not started again", child.title)
+            if code == ConfigError.exit_code or (code > 0 and not child.was_ready):
+                return child
+            if code > 0 and is_capture and not self._retries(child):
+                if len(self.captures) == 1:
+                    return child
+                _log.error("%s has failed and is not started again: %s", child.title, child.said())
                 continue
             pause = 0.0 if child.was_ready else child.pause
             child.pause = min(2 * child.pause, PAUSES[1])
             child.start_at, child.was_ready = now + pause or now, False
-            child.restarts += 1
-            _log.warning("%s ended with %d and is started again in %g s", child.title, code, pause)
+            _log.warning("%s and is started again in %g s", child.said(), pause)
         return None
 
     def _retries(self, capture: _Child) -> bool:
@@ -187,19 +206,25 @@ class Supervisor:
         """Return the exit code of a capture that failed, or 0."""
         return next((child.code for child in self.captures.values() if child.code and child.code > 0), 0)
 
-    def stop(self, children: list[_Child], look: Callable[[], None]) -> None:
-        """Ask children to end and wait; who does not within `GRACE` is killed. ``look`` is called while waiting."""
+    def stop(self, children: list[_Child], deadline: float, look: Callable[[], None]) -> None:
+        """Ask children to end and wait; who has not by ``deadline`` is killed. ``look`` is called while waiting."""
         for child in children:
             child.start_at = 0.0
             if child.running and child.process:
                 child.process.send_signal(signal.SIGTERM)
-        deadline = time.monotonic() + GRACE
         while any(child.running for child in children) and time.monotonic() < deadline:
             look()
+        late = [child.title for child in children if child.running]
+        if late:
+            _log.warning("%s did not end in time and is killed", ", ".join(late))
+        self.kill(children)
+
+    def kill(self, children: list[_Child]) -> None:
+        """End children at once."""
         for child in children:
+            child.start_at = 0.0
             if child.process is not None:
                 if child.running:
-                    _log.warning("%s does not end and is killed", child.title)
                     child.process.kill()
                 child.code = child.process.wait()
                 child.process = None
@@ -244,9 +269,8 @@ class _Desk:
         self._progress()
         return True
 
-    def finish(self) -> None:
+    def finish(self, deadline: float) -> None:
         """Hand on every event up to the last one that the status told of."""
-        deadline = time.monotonic() + GRACE
         while self._subscription.cursor < self.status.get("cursor", 0) and time.monotonic() < deadline:
             self.look()
 
@@ -335,21 +359,19 @@ def run(
 
             server = metrics.Server(settings.metrics, lambda: _missing(supervisor, desk))
         supervisor.start()
-        code = _loop(supervisor, desk, stop, duration)
-        supervisor.stop(list(supervisor.captures.values()), desk.look)
-        if desk.ask(GRACE if not code else 0.2):
-            desk.finish()
-        rest = [*supervisor.workers, supervisor.aggregator]
-        supervisor.stop(rest, lambda: time.sleep(0.02))
-        result = _summary(desk, started)
-        if not code:
-            desk.close()
+        failed = _loop(supervisor, desk, stop, duration)
+        result = _end(supervisor, desk, failed, started)
+        desk.close()
+        if failed is None:
             _tell(result)
             code = supervisor.failed()
+        else:
+            tell_error(failed.said())
+            code = failed.code or 1
         if summary:
             _write(summary, result)
     finally:
-        supervisor.stop([*supervisor.captures.values(), *supervisor.workers, supervisor.aggregator], lambda: None)
+        supervisor.kill(supervisor.children)
         desk.close()
         if server:
             server.close()
@@ -359,11 +381,28 @@ def run(
     return code
 
 
-def _loop(supervisor: Supervisor, desk: _Desk, stop: Stop, duration: float | None) -> int:
+def _end(supervisor: Supervisor, desk: _Desk, failed: _Child | None, started: float) -> dict[str, Any]:
+    """End every role in order, hand on the last events, and return the summary."""
+    captures, deadline = list(supervisor.captures.values()), time.monotonic() + GRACE
+    if failed is not None and failed not in captures:
+        # There is nobody any more who would take their last frames.
+        supervisor.kill([*captures, *supervisor.workers])
+    supervisor.stop(captures, deadline - GRACE + CAPTURES_GRACE, desk.look)
+    if desk.ask(1.0 if supervisor.aggregator.running else 0.0):
+        desk.finish(deadline)
+    supervisor.stop([*supervisor.workers, supervisor.aggregator], deadline, lambda: time.sleep(0.02))
+    return _summary(desk, started)
+
+
+def _loop(supervisor: Supervisor, desk: _Desk, stop: Stop, duration: float | None) -> _Child | None:
+    """Look after everything until it is time to end; return the child that could not work, if that is why."""
     end: float | None = None
     beat = 0.0
     while not stop.is_set():
-        desk.look()
+        if supervisor.aggregator.was_ready:
+            desk.look()
+        else:
+            stop.wait(0.05)
         now = time.monotonic()
         if now < beat:
             continue
@@ -374,12 +413,12 @@ def _loop(supervisor: Supervisor, desk: _Desk, stop: Stop, duration: float | Non
                 end = now + duration
         else:
             supervisor.note_silence()
-        code = supervisor.watch()
-        if code is not None:
-            return code
+        failed = supervisor.watch()
+        if failed is not None:
+            return failed
         if desk.unread or supervisor.ended() or (end is not None and now >= end):
             break
-    return 0
+    return None
 
 
 def _missing(supervisor: Supervisor, desk: _Desk) -> str:

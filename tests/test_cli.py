@@ -17,7 +17,7 @@ import pytest
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 
 from fer_stream import __version__, config, models
-from fer_stream.cli import COMMANDS, main
+from fer_stream.cli import COMMANDS, main, parser
 from fer_stream.commands.pipeline import name_sources
 from fer_stream.commands.reading import status_lines
 from fer_stream.errors import ConfigError
@@ -82,7 +82,7 @@ def until(process: subprocess.Popen[str], text: str) -> str:
 def test_help_loads_nothing_heavy() -> None:
     heavy = ["numpy", "cv2", "onnxruntime", "pydantic", "pydantic_settings", "zmq", "sqlite3", "prometheus_client"]
     code = (
-        "import sys; from fer_stream.cli import COMMANDS, main; "
+        "import sys; from fer_stream.cli import COMMANDS, main, parser; "
         "codes = [main(['--help']), *(main([command.name, '--help']) for command in COMMANDS)]; "
         f"sys.exit(any(codes) or ', '.join(sys.modules.keys() & {heavy}) or None)"
     )
@@ -424,3 +424,10 @@ def test_status_lines() -> None:
     empty = "\n".join(status_lines(state | {"labels": [], "cameras": {}, "workers": {}}))
     assert "no cameras" in empty
     assert "no workers" in empty
+
+
+def test_arguments_may_stand_between_options() -> None:
+    arguments = parser().parse_args(["run", "a.mp4", "--policy", "wait", "b=b.mp4", "--loop", "c.mp4"])
+    assert (arguments.sources, arguments.policy, arguments.loop) == (["a.mp4", "b=b.mp4", "c.mp4"], "wait", True)
+    assert parser().parse_args(["run", "--loop"]).sources == []
+    assert parser().parse_args(["recognize", "--min-face", "20", "a.jpg", "b.jpg"]).images == ["a.jpg", "b.jpg"]

@@ -135,6 +135,7 @@ def _table(rows: list[list[str]]) -> list[str]:
 def recognize(arguments: Namespace) -> int:
     """Print one JSON line an image; one that cannot be read does not keep the others from it."""
     from fer_stream.config import CameraSettings  # noqa: PLC0415
+    from fer_stream.process import tell_error  # noqa: PLC0415
     from fer_stream.recognizer import Recognizer  # noqa: PLC0415
     from fer_stream.sources.images import Images  # noqa: PLC0415
 
@@ -147,7 +148,7 @@ def recognize(arguments: Namespace) -> int:
                 raise SourceError(f"there is no image file {name!r}; check the path")
             picture = Images(path, CameraSettings()).read()
         except SourceError as error:
-            sys.stderr.write(f"fer-stream: error: {error}\n")
+            tell_error(str(error))
             failures += 1
             continue
         if picture is not None:
