@@ -46,8 +46,8 @@ lint: $(VENV)/.test ## format and check the code
 train: $(VENV)/.test ## train a small model from data/fer2013.csv in minutes, into runs/quick: proves the chain
 	$(call trained,quick)
 
-train-full: $(VENV)/.test ## train the published model, into runs/first: hours on two cores
-	$(call trained,first)
+train-full: $(VENV)/.test ## train the published model, into runs/emotion: two hours on two cores
+	$(call trained,emotion)
 
 define trained
 $(BIN)/python -m training.train training/recipes/$(1).toml $(DATA) $(if $(PLUS),--plus $(PLUS)) --run runs/$(1)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def augment(faces: Tensor, size: int, how: Augmentation, random: torch.Generator) -> Tensor:
-    """Return the faces turned, scaled, shifted, mirrored, relit and partly covered.
+    """Return the faces turned, scaled, shifted, mirrored, relit, made coarse and noisy, and partly covered.
 
     Args:
         faces: grey 0..255, float32 ``[N, 1, H, W]``.
@@ -32,7 +32,8 @@ def augment(faces: Tensor, size: int, how: Augmentation, random: torch.Generator
     """
     moved = _move(faces, size, how, random)
     relit = _relight(moved, how, random)
-    return _cover(relit, how, random).clamp(0, 255)
+    coarse = _coarsen(relit, how, random)
+    return _cover(coarse, how, random).clamp(0, 255)
 
 
 def mixup(faces: Tensor, targets: tuple[Tensor, ...], alpha: float, random: torch.Generator) -> tuple[Tensor, ...]:
@@ -83,6 +84,18 @@ def _relight(faces: Tensor, how: Augmentation, random: torch.Generator) -> Tenso
     brightness = _even((len(faces), 1, 1, 1), how.brightness, random)
     mean = faces.mean(dim=(1, 2, 3), keepdim=True)
     return (faces - mean) * contrast + mean + brightness
+
+
+def _coarsen(faces: Tensor, how: Augmentation, random: torch.Generator) -> Tensor:
+    """Make some faces as coarse as one of down to 0.35 of the side, and add each face's own amount of noise."""
+    count, size = len(faces), faces.shape[-1]
+    small = round(size * (0.35 + 0.55 * float(torch.rand((), generator=random))))  # one size for the batch
+    shrunk = functional.interpolate(faces, size=(small, small), mode="bilinear", antialias=True)
+    blurred = functional.interpolate(shrunk, size=(size, size), mode="bilinear")
+    chosen = torch.rand(count, 1, 1, 1, generator=random) < how.coarse
+    amount = how.noise * torch.rand(count, 1, 1, 1, generator=random) ** 2
+    noise = torch.randn(faces.shape, generator=random) * amount
+    return torch.where(chosen, blurred, faces) + noise
 
 
 def _cover(faces: Tensor, how: Augmentation, random: torch.Generator) -> Tensor:

@@ -1,6 +1,6 @@
 """List the labels that are most likely wrong, with a picture sheet to judge by.
 
-    python -m training.doubtful runs/first data/fer2013.csv --plus data/fer2013new.csv
+    python -m training.doubtful runs/emotion data/fer2013.csv --plus data/fer2013new.csv
 
 Wrong labels are learnt last (Arpit et al. 2017, arXiv:1706.05394), so a sample is doubtful when its loss stays high:
 samples are ranked by the mean of the losses that `training.train` kept. Written into the run's folder:

@@ -1,6 +1,6 @@
 """How good is an ONNX file? Figures and pictures of what it says about PublicTest.
 
-    python -m training.evaluate models/emotion.onnx data/fer2013.csv --output runs/first/evaluation
+    python -m training.evaluate models/emotion.onnx data/fer2013.csv --output runs/emotion/evaluation
 
 Writes into the folder:
 

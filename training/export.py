@@ -1,7 +1,7 @@
 """A checkpoint becomes the ONNX file that fer_stream loads: calibrated, described, checked against torch.
 
     python -m training.export runs/quick data/fer2013.csv                                 # runs/quick/emotion.onnx
-    python -m training.export runs/first data/fer2013.csv --output models/emotion.onnx    # the one that is shipped
+    python -m training.export runs/emotion data/fer2013.csv --output models/emotion.onnx    # the one that is shipped
 
 The contract of the file stands in `fer_stream.classifiers.onnx`. Normalisation, softmax and the temperature are in the
 graph; the temperature is fitted on PublicTest. The crop is what ``python -m training.crop`` measured.

@@ -1,6 +1,6 @@
 """Every number of a training run, in one TOML file.
 
-python -m training.recipe training/recipes/first.toml       # check a recipe and show it whole
+python -m training.recipe training/recipes/emotion.toml       # check a recipe and show it whole
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Architecture(Section):
     """The net's shape."""
 
     widths: Annotated[list[Annotated[int, Field(ge=8)]], Field(min_length=2, max_length=5)] = Field(
-        [24, 32, 64, 128, 192], description="channels of the stem and of each stage"
+        [32, 48, 96, 160, 256], description="channels of the stem and of each stage"
     )
     dropout: Fraction = Field(0.3, description="before the heads")
 
@@ -41,9 +41,11 @@ class Augmentation(Section):
     rotation: NotNegative = Field(15.0, description="degrees")
     scale: NotNegative = Field(0.15, description="logarithm of the size")
     stretch: NotNegative = Field(0.06, description="logarithm of width over height, halved")
-    shift: Fraction = Field(0.06, description="of the frame's side")
+    shift: Fraction = Field(0.08, description="of the frame's side")
     contrast: NotNegative = Field(0.3, description="logarithm of the contrast")
     brightness: NotNegative = Field(25.0, description="grey levels")
+    coarse: Fraction = Field(0.2, description="share of the faces that are shrunk and enlarged again")
+    noise: NotNegative = Field(15.0, description="grey levels, standard deviation; most faces get less")
     erase: Fraction = Field(0.4, description="share of the faces with a rectangle blotted out")
     mixup: Fraction = Field(0.1, description="share of the batches in which faces are blended in pairs")
     mixup_alpha: Annotated[float, Field(gt=0, le=2)] = Field(
@@ -74,7 +76,7 @@ class Optimizer(Section):
 class Recipe(Section):
     """A whole training run."""
 
-    epochs: Annotated[int, Field(ge=1)] = 28
+    epochs: Annotated[int, Field(ge=1)] = 80
     batch: Annotated[int, Field(ge=2)] = 128
     seed: int = 0
     holdout: Annotated[float, Field(ge=0, lt=1)] = Field(
@@ -83,7 +85,7 @@ class Recipe(Section):
     limit: Annotated[int, Field(ge=1)] | None = Field(None, description="train on the first so many faces only")
     bfloat16: bool = Field(False, description="twice as fast on a CPU that has it (AMX, AVX512-BF16), slower on others")
     sizes: Annotated[dict[int, Fraction], AfterValidator(_ordered)] = Field(
-        default_factory=lambda: {32: 0.0, 40: 0.52, 48: 0.78},
+        default_factory=lambda: {32: 0.0, 40: 0.5, 48: 0.75},
         description="side in pixels by the share of the training from which faces are shown at it",
     )
     net: Architecture = Architecture()

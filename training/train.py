@@ -1,7 +1,8 @@
-"""Train the net: data and a recipe in, a checkpoint and a loss for every sample out.
+r"""Train the net: data and a recipe in, a checkpoint and a loss for every sample out.
 
     python -m training.train training/recipes/quick.toml data/fer2013.csv --run runs/quick      # proves the chain
-    python -m training.train training/recipes/first.toml data/fer2013.csv --plus data/fer2013new.csv --run runs/first
+    python -m training.train training/recipes/emotion.toml data/fer2013.csv --plus data/fer2013new.csv \
+        --run runs/emotion
     tensorboard --logdir runs                                                                   # watch it
 
 Stop it whenever you like: the same command goes on after the last whole epoch, and ends with the same weights as if
@@ -34,6 +35,7 @@ from tqdm import tqdm
 from fer_stream.errors import ConfigError, FerStreamError
 from training import data, recipe
 from training.augment import augment, mixup
+from training.duplicates import near_copies
 from training.model import Net, logits_of
 from training.objective import Samples, batch_loss, log_prior
 
@@ -180,10 +182,15 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def prepare(faces: Faces, how: Recipe) -> tuple[Faces, Faces]:
-    """Return the faces to learn from and those to watch: what the recipe holds out, else PublicTest."""
-    learnt = faces.split(data.TRAINING)[: how.limit]
+    """Return the faces to learn from and those to watch: what the recipe holds out, else PublicTest.
+
+    What is watched or reported on has no near-copy among what is learnt from.
+    """
+    learnt, public = faces.split(data.TRAINING)[: how.limit], faces[faces.usage == data.PUBLIC]
+    learnt = learnt[~near_copies(learnt, public)]
     if how.holdout:
-        return learnt.held_out(how.holdout, how.seed)
+        learnt, watched = learnt.held_out(how.holdout, how.seed)
+        return learnt[~near_copies(learnt, watched)], watched
     return learnt, faces.split(data.PUBLIC)
 
 

@@ -7,7 +7,9 @@ import torch
 from training.augment import augment, mixup
 from training.recipe import Augmentation
 
-NOTHING = {"rotation": 0, "scale": 0, "stretch": 0, "shift": 0, "contrast": 0, "brightness": 0, "erase": 0}
+NOTHING = dict.fromkeys(
+    ("rotation", "scale", "stretch", "shift", "contrast", "brightness", "erase", "coarse", "noise"), 0
+)
 
 
 def changed(faces, size=48, seed=0, **how):
@@ -72,6 +74,21 @@ def test_a_share_of_the_faces_is_partly_covered_by_one_grey():
     assert 0.34 < float((share > 0).float().mean()) < 0.46
     assert float(share.max()) < 0.2
     assert float(share[share > 0].min()) > 0.008
+
+
+def test_a_share_of_the_faces_loses_its_finest_detail():
+    stripes = (torch.arange(48) % 2 * 200.0 + 20).expand(500, 1, 48, 48)
+    contrast = changed(stripes, coarse=0.3).std(dim=(1, 2, 3))
+    assert 0.24 < float((contrast < 80).float().mean()) < 0.36
+    assert float(contrast.max()) == pytest.approx(100, abs=1)
+
+
+def test_noise_is_each_face_s_own_and_at_most_what_the_recipe_allows():
+    grey = torch.full((500, 1, 48, 48), 128.0)
+    amount = changed(grey, noise=20).std(dim=(1, 2, 3))
+    assert float(amount.min()) < 1
+    assert 18 < float(amount.max()) < 21.5
+    assert float(amount.median()) == pytest.approx(5, abs=1.5)
 
 
 def test_mixup_blends_faces_and_targets_alike(faces):

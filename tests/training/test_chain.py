@@ -210,7 +210,7 @@ def test_a_wrong_recipe_is_named(tmp_path, text, sentence):
     assert sentence in str(raised.value)
 
 
-@pytest.mark.parametrize("name", ["first", "quick"])
+@pytest.mark.parametrize("name", ["emotion", "quick"])
 def test_the_recipes_load(name):
     how = recipe.load(ROOT / f"training/recipes/{name}.toml")
     assert how.batch == 128
