@@ -1,0 +1,94 @@
+"""A source far faster than the workers, for minutes: does the ledger add up, do frames stay fresh, is memory flat?
+
+    python tests/bench/live.py VIDEO --seconds 300
+
+It runs ``fer-stream run VIDEO --policy drop_oldest --rate 200 --loop --workers 2`` and prints, at the end, the ledger,
+the age of frames when a worker gets them in units of a worker's own time for a frame, and each process's resident
+memory over the run: after the first quarter, and at the end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from pathlib import Path
+
+import psutil
+from prometheus_client.parser import text_string_to_metric_families
+
+PORT = 9188
+WORKERS = 2
+
+
+def memory(process: psutil.Process) -> dict[str, float]:
+    """Return the resident memory of a run's processes in MB, by title."""
+    found = {}
+    for part in (process, *process.children()):
+        try:
+            found[part.cmdline()[0].removeprefix("fer-stream: ")] = part.memory_info().rss / 1e6
+        except (psutil.NoSuchProcess, IndexError):
+            continue
+    return found
+
+
+def samples() -> dict[tuple[str, str], float]:
+    """Return what the service's metrics say of frame ages, by name and bucket."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{PORT}/metrics", timeout=10) as answer:
+        text = answer.read().decode()
+    return {
+        (sample.name, sample.labels.get("le", "")): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if sample.name.startswith("fer_stream_frame_age")
+    }
+
+
+def main() -> None:
+    """Run, watch and report."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("video", type=Path)
+    parser.add_argument("--seconds", type=float, default=300)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        command = ["run", arguments.video, "--policy", "drop_oldest", "--rate", 200, "--loop", "--workers", WORKERS]
+        command += ["--duration", arguments.seconds, "--summary", folder / "summary.json"]
+        command += ["--journal", folder / "events.db", "--bind", f"ipc://{folder}", "--metrics", f"127.0.0.1:{PORT}"]
+        run = psutil.Popen(
+            [sys.executable, "-m", "fer_stream", *map(str, command)],
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        seen: list[dict[str, float]] = []
+        ages: dict[tuple[str, str], float] = {}
+        end = time.monotonic() + arguments.seconds
+        while run.poll() is None and time.monotonic() < end:
+            time.sleep(min(arguments.seconds / 60, 5))
+            seen.append(memory(run))
+            ages = samples() or ages
+        run.wait()
+        summary = json.loads((folder / "summary.json").read_text())
+    (ledger,) = summary["cameras"].values()
+    others = sum(count for term, count in ledger.items() if term != "captured" and not term.startswith("rejected_"))
+    print("ledger:", {term: count for term, count in ledger.items() if count}, "adds up:", ledger["captured"] == others)
+    count, total = ages["fer_stream_frame_age_seconds_count", ""], ages["fer_stream_frame_age_seconds_sum", ""]
+    pace = WORKERS * arguments.seconds / ledger["done"]
+    below = {float(le): value for (name, le), value in ages.items() if name.endswith("_bucket")}
+    p99 = min(le for le, value in below.items() if value >= 0.99 * count)
+    print(f"a worker's time for a frame: {1000 * pace:.1f} ms; age at the worker, in units of that: "
+          f"mean {total / count / pace:.2f}, 99% below {p99 / pace:.1f} ({1000 * p99:.0f} ms, a bucket's edge)")  # fmt: skip
+    quarter = len(seen) // 4
+    for title in seen[-1]:
+        after = [part[title] for part in seen[quarter : quarter + 5] if title in part]
+        last = [part[title] for part in seen[-5:] if title in part]
+        begin, end = statistics.median(after), statistics.median(last)
+        print(f"{title:24} {begin:6.1f} MB after a quarter, {end:6.1f} MB at the end")
+
+
+if __name__ == "__main__":
+    main()
