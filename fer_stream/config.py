@@ -191,7 +191,8 @@ class TrackerSettings(Section):
 class SmootherSettings(Section):
     """From scores over time to intervals of one label."""
 
-    tau: Seconds = Field(0.4, description="seconds in which old evidence fades to 37%")
+    tau: Seconds = Field(0.4, description="seconds in which looks at a face repeat each other: more is slower")
+    stay: Seconds = Field(4.0, description="seconds that an expression stays on average")
     enter: Fraction = Field(0.5, description="probability above which a label may start")
     leave: Fraction = Field(0.35, description="probability below which it ends")
     min_dwell: Annotated[float, Field(ge=0)] = Field(0.4, description="seconds it must stay above enter to start")
@@ -266,6 +267,7 @@ class Settings(BaseSettings):
             "angry": "negative",
             "disgust": "negative",
             "fear": "negative",
+            "contempt": "negative",
             "sad": "negative",
         },
         description="which valence group a label belongs to; a label left out counts for none",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fer_stream import plugins
+from fer_stream import plugins, quality
 from fer_stream.types import Box, Face, Scores
 
 if TYPE_CHECKING:
@@ -53,16 +53,17 @@ class Recognizer:
         return self.classifier.labels
 
     def recognize(self, image: NDArray[np.uint8]) -> Recognition:
-        """Return the faces in ``image`` (uint8 ``[H, W, 3]``, BGR), each with its scores, in the detector's order."""
+        """Return the faces in ``image`` (uint8 ``[H, W, 3]``, BGR), with scores and quality, in the detector's order."""
         start = time.perf_counter()
         faces = self.detector.detect(image)
         detected = time.perf_counter()
         rows = self.classifier.classify(image, faces).tolist()
-        classified = time.perf_counter()
-        return Recognition(
-            tuple(replace(face, scores=Scores(self.labels, tuple(row))) for face, row in zip(faces, rows, strict=True)),
-            {"detect": detected - start, "classify": classified - detected},
+        found = tuple(
+            replace(face, scores=Scores(self.labels, tuple(row)), quality=quality.of(image, face))
+            for face, row in zip(faces, rows, strict=True)
         )
+        classified = time.perf_counter()
+        return Recognition(found, {"detect": detected - start, "classify": classified - detected})
 
     def warm_up(self, height: int = 480, width: int = 640) -> None:
         """Take the slow first runs before the first frame comes: of the scan, and of the classifier on a face.

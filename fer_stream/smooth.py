@@ -1,22 +1,22 @@
-"""Scores over time -> a smoothed distribution -> intervals of one label, with hysteresis.
+"""Scores over time -> what is believed of a face now -> intervals of one label, with hysteresis.
 
-The distribution is an exponential average in capture time: after ``dt`` seconds new evidence weighs
-``1 - exp(-dt / tau)``, so uneven frames and gaps are no special case. A label's interval starts when it stayed above
-``enter`` for ``min_dwell`` and ends when it falls below ``leave``, or when another one starts; in between the state is
-uncertain, and says so. The intervals of a track do not overlap.
+The belief is the forward filter of a hidden Markov model in continuous time (Rabiner 1989, section III), so uneven
+frames and gaps are no special case. A label's interval starts when its belief stayed above ``enter`` for ``min_dwell``
+and ends when it falls below ``leave``, or when another one starts; in between the state is uncertain, and says so. The
+intervals of a track do not overlap.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from fer_stream.errors import ConfigError
 from fer_stream.types import Nanoseconds, Scores
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from fer_stream.config import SmootherSettings
 
@@ -54,7 +54,7 @@ class LabelSet:
                 )
             groups = {name: name for name in model_labels if name in names}
         self.labels = tuple(dict.fromkeys(groups.values()))
-        self._model_labels = model_labels
+        self.model_labels = model_labels
         index = {label: i for i, label in enumerate(model_labels)}
         self._parts = tuple(
             tuple(index[label] for label, into in groups.items() if into == group) for group in self.labels
@@ -62,8 +62,8 @@ class LabelSet:
 
     def project(self, scores: Scores) -> Scores:
         """Return a model's scores over this set's labels; they sum to at most 1."""
-        if scores.labels != self._model_labels:
-            raise ConfigError(f"scores over {scores.labels}, where the label set was made for {self._model_labels}")
+        if scores.labels != self.model_labels:
+            raise ConfigError(f"scores over {scores.labels}, where the label set was made for {self.model_labels}")
         return Scores(self.labels, tuple(sum(scores.values[i] for i in part) for part in self._parts))
 
 
@@ -95,16 +95,64 @@ class Change:
     scores: Scores
 
 
+class Belief(Protocol):
+    """What is believed after a series of looks: one value a label, summing to at most 1."""
+
+    values: list[float]
+
+    def update(self, seconds: float, look: Sequence[float], weight: float) -> None:
+        """Take a distribution over the labels, seen ``seconds`` after the last (infinity: the first), 0..1 worth."""
+        ...
+
+
+WRONG = 0.02
+"""Share of looks that show something else than the face: the least probability that any label keeps."""
+
+
+class Markov:
+    """A face shows one label for ``stay`` seconds on average, then any other; what is seen of it is a model's scores.
+
+    Over ``dt`` seconds the state stays with ``exp(-dt / stay)``, or else is any of them. A look multiplies the belief
+    by the scores, which are likelihoods under a uniform prior, to the power of ``weight * (1 - exp(-dt / tau))``:
+    frames less than ``tau`` apart largely repeat each other, so evidence grows with time and not with the frame rate.
+    Where the labels leave some out, one more state stands for all others.
+    """
+
+    def __init__(self, labels: int, stay: float, tau: float) -> None:
+        self._stay, self._tau = stay, tau
+        self._labels = labels
+        self._state = [1.0 / labels] * labels + [0.0]
+
+    @property
+    def values(self) -> list[float]:
+        """The belief in each label."""
+        return self._state[:-1]
+
+    def update(self, seconds: float, look: Sequence[float], weight: float) -> None:
+        """See `Belief.update`."""
+        others = max(0.0, 1.0 - sum(look))
+        states = self._labels + (others > 1e-6 or self._state[-1] > 0)
+        fresh = -math.expm1(-seconds / self._stay) / states
+        kept = math.exp(-seconds / self._stay)
+        power = weight * -math.expm1(-seconds / self._tau)
+        floor = WRONG / states
+        seen = [(1 - WRONG) * share + floor for share in (*look, others)][:states]
+        state = [(kept * old + fresh) * share**power for old, share in zip(self._state, seen, strict=False)]
+        total = sum(state)
+        self._state = [value / total for value in state] + [0.0] * (self._labels + 1 - states)
+
+
 class Smoother:
     """Smooths the scores of one track. Deterministic; time must not go back."""
 
-    def __init__(self, labels: LabelSet, settings: SmootherSettings) -> None:
+    def __init__(self, labels: LabelSet, settings: SmootherSettings, belief: Belief | None = None) -> None:
+        """Begin a track, with another ``belief`` than the settings' where one is given."""
         self._labels = labels
         self._settings = settings
+        self._belief = belief or Markov(len(labels.labels), settings.stay, settings.tau)
         self._dwell = round(settings.min_dwell * 1e9)
         self._update = round(settings.update_interval * 1e9)
-        self._values: list[float] = []
-        self._time = Nanoseconds(0)
+        self._time: Nanoseconds | None = None
         self._candidate: str | None = None
         self._since = Nanoseconds(0)
         self._previous: str | None = None
@@ -113,21 +161,17 @@ class Smoother:
 
     @property
     def scores(self) -> Scores:
-        """The smoothed distribution; empty values before the first observation."""
-        return Scores(self._labels.labels, tuple(self._values))
+        """What is believed now; empty values before the first observation."""
+        return Scores(self._labels.labels, () if self._time is None else tuple(self._belief.values))
 
-    def observe(self, time: Nanoseconds, scores: Scores) -> list[Change]:
-        """Take a model's scores of the face at ``time``."""
-        values = self._labels.project(scores).values
-        if self._values:
-            weight = -math.expm1(-(time - self._time) / 1e9 / self._settings.tau)
-            self._values = [old + weight * (new - old) for old, new in zip(self._values, values, strict=True)]
-        else:
-            self._values = list(values)
+    def observe(self, time: Nanoseconds, scores: Scores, weight: float = 1.0) -> list[Change]:
+        """Take a model's scores of the face at ``time``, and what that look is worth, 0 to 1."""
+        seconds = math.inf if self._time is None else (time - self._time) / 1e9
+        self._belief.update(seconds, self._labels.project(scores).values, weight)
         self._time = time
         changes: list[Change] = []
         if self.interval is not None:
-            probability = self._values[self._labels.labels.index(self.interval.label)]
+            probability = self._belief.values[self._labels.labels.index(self.interval.label)]
             if probability < self._settings.leave:
                 changes += self.close(time)
             else:

@@ -74,7 +74,7 @@ class Timeline:
             events.append(self._event(EventType.FACE_ENTERED, track.id, self._stay(track, None)))
         for track in tracking.seen:
             if track.face.scores is not None:
-                changes = self._smoothers[track.id].observe(self.time, track.face.scores)
+                changes = self._smoothers[track.id].observe(self.time, track.face.scores, track.face.quality)
                 events += self._expressions(track, changes)
         self.tracks = tracking.seen
         return events

@@ -77,13 +77,14 @@ class Face:
 
     ``score`` is the detector's confidence in 0..1. ``landmarks`` are five points (left eye, right eye, nose, left and
     right mouth corner, as seen in the picture), or empty where a detector has none. ``scores`` is ``None`` until a
-    classifier has looked at the face.
+    classifier has looked at the face; ``quality`` in 0..1 is what that look is worth (`fer_stream.quality`).
     """
 
     box: Box
     score: float
     landmarks: tuple[tuple[float, float], ...] = ()
     scores: Scores | None = None
+    quality: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)

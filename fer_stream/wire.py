@@ -254,7 +254,7 @@ class Stages:
 
 
 def pack_faces(faces: Sequence[Face], labels: Sequence[str], stages: Stages) -> bytes:
-    """Return the payload of DONE: float32 rows of box, score, landmarks, and probabilities ordered as ``labels``.
+    """Return the payload of DONE: float32 rows of box, score, quality, landmarks, probabilities ordered as ``labels``.
 
     Raises:
         WireError: more than `MAX_FACES`, a face not scored over ``labels``, or landmarks on some faces only.
@@ -267,6 +267,7 @@ def pack_faces(faces: Sequence[Face], labels: Sequence[str], stages: Stages) -> 
     for face in faces:
         values.extend(face.box)
         values.append(face.score)
+        values.append(face.quality)
         for point in face.landmarks:
             values.extend(point)
         if len(face.landmarks) != points:
@@ -288,7 +289,7 @@ def unpack_faces(payload: Buffer, labels: tuple[str, ...]) -> tuple[tuple[Face, 
     count, width, points, _, *seconds = _FACES.unpack_from(payload)
     if count > MAX_FACES or width != len(labels) or points > MAX_LANDMARKS:
         raise WireError(f"a result of {count} faces, {width} labels and {points} landmarks")
-    row = 5 + 2 * points + width
+    row = 6 + 2 * points + width
     if len(payload) != _FACES.size + 4 * row * count:
         raise WireError(f"a result of {len(payload)} bytes for {count} faces")
     values = array("f", bytes(payload[_FACES.size :]))
@@ -296,10 +297,16 @@ def unpack_faces(payload: Buffer, labels: tuple[str, ...]) -> tuple[tuple[Face, 
         raise WireError("a result with a number that is none")
     faces = []
     for at in range(0, len(values), row):
-        x1, y1, x2, y2, score, *rest = values[at : at + row].tolist()
+        x1, y1, x2, y2, score, quality, *rest = values[at : at + row].tolist()
         probabilities = tuple(rest[2 * points :])
-        if not (x1 < x2 and y1 < y2 and -0.01 <= score <= 1.01 and all(-0.01 <= p <= 1.01 for p in probabilities)):
+        if not (
+            x1 < x2
+            and y1 < y2
+            and -0.01 <= score <= 1.01
+            and 0 <= quality <= 1
+            and all(-0.01 <= p <= 1.01 for p in probabilities)
+        ):
             raise WireError("a result with an impossible face")
         landmarks = tuple(zip(rest[0 : 2 * points : 2], rest[1 : 2 * points : 2], strict=True))
-        faces.append(Face(Box(x1, y1, x2, y2), score, landmarks, Scores(labels, probabilities)))
+        faces.append(Face(Box(x1, y1, x2, y2), score, landmarks, Scores(labels, probabilities), quality))
     return tuple(faces), Stages(*seconds)

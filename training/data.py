@@ -33,7 +33,7 @@ from fer_stream.config import EMOTIONS
 from fer_stream.errors import FerStreamError, SourceError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -44,6 +44,12 @@ VOTES = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fea
 """FER+'s columns; the first eight are expressions, NF is "not a face"."""
 
 PLUS_LABELS = VOTES[:8]
+
+EMOTION_OF = {"anger": "angry", "happiness": "happy", "sadness": "sad"}
+"""FER+'s names, where FER2013 has another for the same."""
+
+PLUS_EMOTIONS = tuple(EMOTION_OF.get(name, name) for name in PLUS_LABELS)
+"""FER+'s eight in FER2013's words, in FER+'s order."""
 
 SIDE = 48
 
@@ -96,6 +102,38 @@ class Faces:
     def counts(self) -> NDArray[np.int64]:
         """Return how many faces each label has, int64 ``[7]``."""
         return np.bincount(self.labels, minlength=len(LABELS))
+
+
+def majority(votes: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Return FER+'s majority label of each face, and whether there is one.
+
+    As its authors count (Barsoum et al. 2016, and their code): single votes are dropped, and the label must have more
+    than half of the rest; a face that most call unknown, or no face, has none.
+
+    Args:
+        votes: uint8 ``[N, 10]``, see `VOTES`.
+
+    Returns:
+        Indices into `PLUS_EMOTIONS`, int64 ``[N]``; bool ``[N]``.
+    """
+    counted = np.where(votes > 1, votes, 0).astype(np.int64)
+    label = counted.argmax(axis=1)
+    clear = (2 * counted.max(axis=1) > counted.sum(axis=1)) & (label < len(PLUS_EMOTIONS))
+    return label, clear
+
+
+def truth(faces: Faces, labels: Sequence[str]) -> tuple[Faces, NDArray[np.int64]]:
+    """Return the faces that have a label of this set, `LABELS` or `PLUS_EMOTIONS`, and each one's index, int64 ``[N]``.
+
+    Raises:
+        SourceError: the labels are FER+'s, and there are no votes.
+    """
+    if tuple(labels) == LABELS:
+        return faces, faces.labels
+    if faces.votes is None:
+        raise SourceError("FER+'s labels are not in the data: give its file with --plus")
+    label, clear = majority(faces.votes)
+    return faces[clear], label[clear]
 
 
 def load(path: Path, plus: Path | None = None) -> Faces:
@@ -244,9 +282,8 @@ def main() -> None:
     if faces.votes is not None:
         expressions = faces.votes[:, : len(PLUS_LABELS)]
         clear = expressions.max(axis=1) > faces.votes.sum(axis=1) / 2
-        names = {"anger": "angry", "happiness": "happy", "sadness": "sad"}
-        majority = np.array([names.get(name, name) for name in PLUS_LABELS])[expressions.argmax(axis=1)]
-        agree = majority[clear] == np.array(LABELS)[faces.labels[clear]]
+        most = np.array(PLUS_EMOTIONS)[expressions.argmax(axis=1)]
+        agree = most[clear] == np.array(LABELS)[faces.labels[clear]]
         print(f"FER+: most people agree on one expression for {clear.mean():.1%} of the faces; "
               f"for {agree.mean():.1%} of these it is FER2013's")  # fmt: skip
     pictures.bars(arguments.output / "classes.png", LABELS, counts, "faces")

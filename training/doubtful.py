@@ -31,9 +31,6 @@ from training.train import load_checkpoint, prepare
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-EMOTION_OF = {"anger": "angry", "happiness": "happy", "sadness": "sad"}
-"""FER+'s names, where FER2013 has another for the same."""
-
 
 def mean_losses(run: Path) -> NDArray[np.float64]:
     """Return each training sample's loss, averaged over the epochs at which it was kept, float64 ``[N]``.
@@ -51,8 +48,7 @@ def mean_losses(run: Path) -> NDArray[np.float64]:
 
 def majority(votes: NDArray[np.uint8]) -> NDArray[np.str_]:
     """Return FER+'s most voted expression for each row of votes, in FER2013's words."""
-    names = np.array([EMOTION_OF.get(name, name) for name in data.PLUS_LABELS])
-    most: NDArray[np.str_] = names[votes[:, : len(data.PLUS_LABELS)].argmax(axis=1)]
+    most: NDArray[np.str_] = np.array(data.PLUS_EMOTIONS)[votes[:, : len(data.PLUS_EMOTIONS)].argmax(axis=1)]
     return most
 
 

@@ -1,7 +1,9 @@
-"""A checkpoint becomes the ONNX file that fer_stream loads: calibrated, described, checked against torch.
+r"""A checkpoint becomes the ONNX file that fer_stream loads: calibrated, described, checked against torch.
 
     python -m training.export runs/quick data/fer2013.csv                                 # runs/quick/emotion.onnx
     python -m training.export runs/emotion data/fer2013.csv --output models/emotion.onnx    # the one that is shipped
+    python -m training.export runs/emotion data/fer2013.csv --plus data/fer2013new.csv \
+        --head ferplus --output models/emotion-ferplus.onnx                                 # FER+'s eight labels
 
 The contract of the file stands in `fer_stream.classifiers.onnx`. Normalisation, softmax and the temperature are in the
 graph; the temperature is fitted on PublicTest. The crop is what ``python -m training.crop`` measured.
@@ -24,7 +26,7 @@ from fer_stream import models
 from fer_stream.classifiers.onnx import Crop
 from fer_stream.errors import ConfigError, FerStreamError
 from training import data, manifest, metrics
-from training.model import Net, Recognizer, logits_of
+from training.model import HEADS, Net, Recognizer, logits_of
 from training.recipe import Recipe
 from training.train import load_checkpoint
 
@@ -51,19 +53,24 @@ def load(run: Path) -> Net:
     return net.eval()
 
 
-def fit(net: Net, faces: Faces) -> float:
-    """Return the temperature that calibrates a net on the faces given."""
-    logits = logits_of(net, torch.from_numpy(faces.images)[:, None]).double()
-    return metrics.fit_temperature(torch.softmax(logits, dim=1).numpy(), faces.labels)
+def fit(net: Net, head: str, faces: Faces) -> float:
+    """Return the temperature that calibrates one of a net's heads on the faces given.
+
+    Raises:
+        SourceError: the head is FER+'s, and the faces have no votes.
+    """
+    faces, labels = data.truth(faces, HEADS[head])
+    logits = logits_of(net, torch.from_numpy(faces.images)[:, None], head).double()
+    return metrics.fit_temperature(torch.softmax(logits, dim=1).numpy(), labels)
 
 
-def export(net: Net, temperature: float, crop: Crop, version: str, path: Path) -> float:
+def export(net: Net, head: str, temperature: float, crop: Crop, version: str, path: Path) -> float:
     """Write the ONNX file; return the largest absolute difference of its probabilities to torch's.
 
     Raises:
         RuntimeError: the difference exceeds `TOLERANCE`.
     """
-    recognizer = Recognizer(net, temperature).eval()
+    recognizer = Recognizer(net, head, temperature).eval()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of dynamo=False, whose graphs are smaller
         torch.onnx.export(
@@ -80,7 +87,7 @@ def export(net: Net, temperature: float, crop: Crop, version: str, path: Path) -
     onnx.helper.set_model_props(
         model,
         {
-            "labels": json.dumps(data.LABELS),
+            "labels": json.dumps(HEADS[head]),
             "crop": crop.to_json(),
             "version": version,
             "license": "MIT",
@@ -119,7 +126,8 @@ def main() -> None:
     """Calibrate, export and check."""
     parser = argparse.ArgumentParser(description="Export a run's net to ONNX.")
     parser.add_argument("run", type=Path, help="the run's folder")
-    data.add_arguments(parser, plus=False)
+    data.add_arguments(parser)
+    parser.add_argument("--head", choices=HEADS, default="fer2013", help="whose labels the file has")
     parser.add_argument("--output", type=Path, help="file to write (default: emotion.onnx in the run's folder)")
     parser.add_argument("--crop", type=Path, default=manifest.MODELS / "crop.json", help="what training.crop measured")
     parser.add_argument("--version", help="what the file calls itself (default: run and date)")
@@ -128,8 +136,9 @@ def main() -> None:
     version = arguments.version or f"{arguments.run.name} {datetime.now(UTC):%Y-%m-%d}"
     try:
         net, crop = load(arguments.run), _crop(arguments.crop)
-        temperature = fit(net, data.load(arguments.data).split(data.PUBLIC))
-        difference = export(net, temperature, crop, version, output)
+        faces = data.load(arguments.data, arguments.plus).split(data.PUBLIC)
+        temperature = fit(net, arguments.head, faces)
+        difference = export(net, arguments.head, temperature, crop, version, output)
     except FerStreamError as error:
         raise SystemExit(str(error)) from error
     if output.parent.resolve() == manifest.MODELS:

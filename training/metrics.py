@@ -97,6 +97,20 @@ def fit_temperature(probabilities: NDArray[np.float64], labels: NDArray[np.int64
     return 2 / (low + high)
 
 
+def risk_coverage(
+    probabilities: NDArray[np.float64], labels: NDArray[np.int64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return what share of the rows is wrong among the surest, by how many of them are kept (Geifman et al. 2017).
+
+    Returns:
+        Coverage, rising to 1, and the risk at it, float64 ``[N]`` each.
+    """
+    surest = np.argsort(-probabilities.max(axis=1), kind="stable")
+    wrong = (probabilities.argmax(axis=1) != labels)[surest]
+    kept = np.arange(1, len(labels) + 1)
+    return kept / len(labels), np.cumsum(wrong) / kept
+
+
 def interval(
     figure: Callable[[NDArray[np.int64]], float], labels: NDArray[np.int64], predicted: NDArray[np.int64],
     classes: int, rounds: int = 1000,

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from training.data import LABELS, PLUS_LABELS, SIDE
+from training.data import LABELS, PLUS_EMOTIONS, SIDE
 
 if TYPE_CHECKING:
     from training.recipe import Architecture
@@ -62,7 +62,7 @@ class Net(nn.Module):
             width = outputs
         self.blocks = nn.Sequential(*blocks)
         self.dropout = nn.Dropout(shape.dropout)
-        self.emotion, self.plus = nn.Linear(width, len(LABELS)), nn.Linear(width, len(PLUS_LABELS))
+        self.emotion, self.plus = nn.Linear(width, len(LABELS)), nn.Linear(width, len(PLUS_EMOTIONS))
 
     def forward(self, faces: Tensor) -> tuple[Tensor, Tensor]:
         """Return the logits of both heads for raw grey faces.
@@ -71,30 +71,35 @@ class Net(nn.Module):
             faces: grey 0..255, float32 ``[N, 1, H, W]``; H and W may be anything from 16 on.
 
         Returns:
-            Logits of `LABELS` ``[N, 7]`` and of `PLUS_LABELS` ``[N, 8]``.
+            Logits of `LABELS` ``[N, 7]`` and of `PLUS_EMOTIONS` ``[N, 8]``.
         """
         x = self.blocks(self.stem((faces - 128) / 64))
         pooled = self.dropout(x.mean(dim=(2, 3)))
         return self.emotion(pooled), self.plus(pooled)
 
 
-class Recognizer(nn.Module):
-    """What is shipped: faces in, calibrated probabilities of `LABELS` out."""
+HEADS = {"fer2013": LABELS, "ferplus": PLUS_EMOTIONS}
+"""The label set of each of `Net`'s outputs, in their order."""
 
-    def __init__(self, net: Net, temperature: float) -> None:
+
+class Recognizer(nn.Module):
+    """What is shipped: faces in, calibrated probabilities of one head's labels out."""
+
+    def __init__(self, net: Net, head: str, temperature: float) -> None:
         super().__init__()
-        self.net, self.temperature = net, temperature
+        self.net, self.output, self.temperature = net, list(HEADS).index(head), temperature
 
     def forward(self, faces: Tensor) -> Tensor:
-        """Return probabilities ``[N, 7]`` of grey faces ``[N, 1, H, W]``."""
-        return torch.softmax(self.net(faces)[0] / self.temperature, dim=1)
+        """Return probabilities ``[N, C]`` of grey faces ``[N, 1, H, W]``."""
+        return torch.softmax(self.net(faces)[self.output] / self.temperature, dim=1)
 
 
 @torch.no_grad()
-def logits_of(net: Net, faces: Tensor, batch: int = 512) -> Tensor:
-    """Return the logits of `LABELS`, float32 ``[N, 7]``, of uint8 faces ``[N, 1, H, W]`` as they are."""
+def logits_of(net: Net, faces: Tensor, head: str = "fer2013", batch: int = 512) -> Tensor:
+    """Return the logits of one of `HEADS`, float32 ``[N, C]``, of uint8 faces ``[N, 1, H, W]`` as they are."""
     net.eval()
-    return torch.cat([net(part.float())[0] for part in torch.split(faces, batch)])
+    output = list(HEADS).index(head)
+    return torch.cat([net(part.float())[output] for part in torch.split(faces, batch)])
 
 
 def multiply_adds(net: nn.Module, side: int = SIDE) -> int:

@@ -85,3 +85,16 @@ def calibration(
     axes.set_ylabel("accuracy")
     axes.legend(frameon=False)
     figure.savefig(path, dpi=_DOTS)
+
+
+def risk_coverage(path: Path, coverage: NDArray[np.float64], risk: NDArray[np.float64]) -> None:
+    """Draw which share is wrong among the surest faces, by how many of them are kept."""
+    figure = Figure(figsize=(5, 4), layout="constrained")
+    axes = figure.subplots()
+    axes.plot(coverage, risk)
+    axes.set_xlim(0, 1)
+    axes.set_ylim(0, max(float(risk[len(risk) // 50 :].max()) * 1.1, 0.01))
+    axes.set_xlabel("share of the faces that are kept, surest first")
+    axes.set_ylabel("share of these that are wrong")
+    axes.grid(alpha=0.3)
+    figure.savefig(path, dpi=_DOTS)

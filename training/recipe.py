@@ -76,7 +76,7 @@ class Optimizer(Section):
 class Recipe(Section):
     """A whole training run."""
 
-    epochs: Annotated[int, Field(ge=1)] = 80
+    epochs: Annotated[int, Field(ge=1)] = 60
     batch: Annotated[int, Field(ge=2)] = 128
     seed: int = 0
     holdout: Annotated[float, Field(ge=0, lt=1)] = Field(

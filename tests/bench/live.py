@@ -69,8 +69,9 @@ def main() -> None:
         end = time.monotonic() + arguments.seconds
         while run.poll() is None and time.monotonic() < end:
             time.sleep(min(arguments.seconds / 60, 5))
-            seen.append(memory(run))
-            ages = samples() or ages
+            if time.monotonic() < end - 1:
+                seen.append(memory(run))
+                ages = samples()
         run.wait()
         summary = json.loads((folder / "summary.json").read_text())
     (ledger,) = summary["cameras"].values()
@@ -80,8 +81,8 @@ def main() -> None:
     pace = WORKERS * arguments.seconds / ledger["done"]
     below = {float(le): value for (name, le), value in ages.items() if name.endswith("_bucket")}
     p99 = min(le for le, value in below.items() if value >= 0.99 * count)
-    print(f"a worker's time for a frame: {1000 * pace:.1f} ms; age at the worker, in units of that: "
-          f"mean {total / count / pace:.2f}, 99% below {p99 / pace:.1f} ({1000 * p99:.0f} ms, a bucket's edge)")  # fmt: skip
+    print(f"a worker's time for a frame: {1000 * pace:.1f} ms")
+    print(f"age at the worker: mean {total / count / pace:.2f} of that, 99% below {p99 / pace:.1f} (a bucket's edge)")
     quarter = len(seen) // 4
     for title in seen[-1]:
         after = [part[title] for part in seen[quarter : quarter + 5] if title in part]

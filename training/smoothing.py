@@ -1,0 +1,306 @@
+"""Which smoother makes the best events? Measured on tracks whose truth is known (`training.sequences`).
+
+    python -m training.smoothing models/emotion.onnx data/fer2013.csv --plus data/fer2013new.csv          # the table
+    python -m training.smoothing ... --fit 100                            # search for settings, on the other faces
+
+Half of PublicTest's clear faces are there to fit parameters on, the other half to report on. An event is right if its
+label is, and if it overlaps the truth by half (intersection over union). The delay is from a change to the moment at
+which its event is published; flicker is how many events there are for each that argmax makes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+from fer_stream.config import Settings, SmootherSettings
+from fer_stream.errors import FerStreamError
+from fer_stream.smooth import Belief, LabelSet, Smoother
+from fer_stream.types import Nanoseconds, Scores
+from training import data, sequences
+from training.evaluate import open_model, predict
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from training.sequences import Pool, Track
+
+RATES = (5.0, 10.0, 15.0, 30.0)
+"""Frames a second."""
+
+SEEDS = (0, 1, 2)
+
+WINDOW = 1.0
+"""Seconds of the majority window."""
+
+
+class Call(NamedTuple):
+    """A label that somebody was told of: when, and from when to when it was said to last. Seconds."""
+
+    label: str
+    told: float
+    start: float
+    end: float
+
+
+Method = Callable[[LabelSet, "Track"], list[Call]]
+
+
+def runs(times: Sequence[float], names: Sequence[str]) -> list[Call]:
+    """Return a call for each run of one name."""
+    calls = []
+    for name, group in itertools.groupby(zip(times, names, strict=True), key=lambda pair: pair[1]):
+        moments = [moment for moment, _ in group]
+        calls.append(Call(name, moments[0], moments[0], moments[-1]))
+    # A run lasts until the next one begins.
+    return [call._replace(end=after.start) for call, after in itertools.pairwise(calls)] + calls[-1:]
+
+
+def argmax(labels: LabelSet, track: Track) -> list[Call]:
+    """What demos show: each frame's most probable label."""
+    return runs(track.times.tolist(), [look.top()[0] for look in _looks(labels, track)])
+
+
+def majority(labels: LabelSet, track: Track) -> list[Call]:
+    """The label that was most probable most often over the last `WINDOW` seconds."""
+    times = track.times.tolist()
+    tops = [look.top()[0] for look in _looks(labels, track)]
+    names = []
+    for i, now in enumerate(times):
+        recent = [tops[k] for k in range(i, -1, -1) if times[k] > now - WINDOW]
+        names.append(max(labels.labels, key=recent.count))
+    return runs(times, names)
+
+
+class Average:
+    """An exponential average in continuous time: after ``dt`` a look weighs ``1 - exp(-dt / tau)``."""
+
+    def __init__(self, tau: float) -> None:
+        self._tau = tau
+        self.values: list[float] = []
+
+    def update(self, seconds: float, look: Sequence[float], weight: float) -> None:
+        """See `fer_stream.smooth.Belief.update`."""
+        if not self.values:
+            self.values = [1 / len(look)] * len(look)
+        share = weight * -math.expm1(-seconds / self._tau)
+        self.values = [old + share * (new - old) for old, new in zip(self.values, look, strict=True)]
+
+
+@dataclass(frozen=True)
+class Smoothed:
+    """The product's intervals and hysteresis, over its own belief or an average."""
+
+    settings: SmootherSettings
+    average: bool = False
+    weighted: bool = True
+
+    def __call__(self, labels: LabelSet, track: Track) -> list[Call]:
+        """Return the calls that a subscriber hears."""
+        belief: Belief | None = Average(self.settings.tau) if self.average else None
+        smoother = Smoother(labels, self.settings, belief)
+        calls: dict[int, Call] = {}
+        for time, row, worth in zip(track.times.tolist(), track.scores.tolist(), track.quality.tolist(), strict=True):
+            now = Nanoseconds(round(time * 1e9))
+            changes = smoother.observe(now, Scores(labels.model_labels, tuple(row)), worth if self.weighted else 1.0)
+            for change in changes:
+                start = change.interval.start / 1e9
+                if change.what == "started":
+                    calls[change.interval.start] = Call(change.interval.label, time, start, time)
+                elif change.what == "ended":
+                    call = calls[change.interval.start]
+                    calls[change.interval.start] = call._replace(end=change.interval.last / 1e9)
+        for change in smoother.close(Nanoseconds(round(track.times[-1] * 1e9))):
+            calls[change.interval.start] = calls[change.interval.start]._replace(end=track.times[-1])
+        return list(calls.values())
+
+
+@dataclass(frozen=True)
+class Figures:
+    """How well the calls of many tracks meet their truth."""
+
+    f1: float
+    delay: tuple[float, float]
+    """Seconds: the median, and what 95% stay below."""
+    calls: int
+
+
+def measure(method: Method, labels: LabelSet, mapping: dict[str, str], tracks: Iterable[Track]) -> Figures:
+    """Return a method's figures over tracks, whose labels are mapped to the label set's."""
+    right = said = true = 0
+    delays: list[float] = []
+    for track in tracks:
+        calls = method(labels, track)
+        truth = _merged((mapping[data.LABELS[label]], start, end) for label, start, end in track.truth)
+        said, true = said + len(calls), true + len(truth)
+        for label, start, end in truth:
+            # One call at most overlaps a stretch by half.
+            found = next((c for c in calls if c.label == label and _overlap(c, start, end) >= 0.5), None)
+            if found is not None:
+                right += 1
+                delays.append(max(found.told - start, 0.0))
+    median, most = np.percentile(delays, [50, 95]) if delays else (math.inf, math.inf)
+    return Figures(2 * right / max(said + true, 1), (float(median), float(most)), said)
+
+
+def _merged(truth: Iterable[tuple[str, float, float]]) -> list[tuple[str, float, float]]:
+    found: list[tuple[str, float, float]] = []
+    for label, start, end in truth:
+        if found and found[-1][0] == label:
+            found[-1] = (label, found[-1][1], end)
+        else:
+            found.append((label, start, end))
+    return found
+
+
+def _overlap(call: Call, start: float, end: float) -> float:
+    common = min(call.end, end) - max(call.start, start)
+    return max(common, 0.0) / (max(call.end, end) - min(call.start, start))
+
+
+def _looks(labels: LabelSet, track: Track) -> list[Scores]:
+    return [labels.project(Scores(labels.model_labels, tuple(row))) for row in track.scores.tolist()]
+
+
+def pools(model: Path, faces: data.Faces) -> tuple[tuple[str, ...], Pool, Pool]:
+    """Return a model's labels, and the clear faces of PublicTest as it sees them: half to fit on, half to report on.
+
+    Raises:
+        ModelError: the file breaks the contract.
+    """
+    net, names = open_model(model)
+    clear, labels = sequences.clear_faces(faces.split(data.PUBLIC))
+    pool = sequences.make_pool(clear.images, labels, lambda images: predict(net, images))
+    half = np.random.default_rng(0).random(len(labels)) < 0.5
+    return names, pool[half], pool[~half]
+
+
+def tracks_of(pool: Pool, rate: float, seeds: Sequence[int], count: int) -> list[Track]:
+    """Return ``count`` tracks of one rate for each seed."""
+    found = []
+    for seed in seeds:
+        random = np.random.default_rng([seed, round(rate)])
+        found += [sequences.make_track(pool, rate, random) for _ in range(count)]
+    return found
+
+
+SETS = {"seven labels": "emotions", "valence": "valence"}
+
+
+class Bench:
+    """Tracks of every rate, and two label sets with their truth."""
+
+    def __init__(self, names: tuple[str, ...], pool: Pool, seeds: Sequence[int], count: int) -> None:
+        """Make ``count`` tracks for each seed and rate, of faces that a model with the labels ``names`` has seen."""
+        valence = Settings.model_construct().valence
+        truths = {"emotions": {label: label for label in data.LABELS}, "valence": valence}
+        self.sets = {name: (LabelSet(choice, names, valence), truths[choice]) for name, choice in SETS.items()}
+        self.tracks = {rate: tracks_of(pool, rate, seeds, count) for rate in RATES}
+
+    def figures(self, method: Method, name: str, rate: float | None = None) -> Figures:
+        """Return a method's figures over one label set, at one rate or over all."""
+        labels, truth = self.sets[name]
+        return measure(method, labels, truth, self.tracks[rate] if rate else itertools.chain(*self.tracks.values()))
+
+    def worth(self, method: Method) -> float:
+        """Return what `fit` maximises: the mean F1, less for delays above what is wanted (0.5 s, 95% within 1 s)."""
+        found = [self.figures(method, name) for name in SETS]
+        late = [max(f.delay[0] - 0.5, 0) + 0.5 * max(f.delay[1] - 1.0, 0) for f in found]
+        return float(np.mean([f.f1 for f in found]) - 0.5 * np.mean(late))
+
+
+SEARCHED = {
+    "tau": (0.1, 0.15, 0.2, 0.3, 0.4, 0.6),
+    "stay": (2.0, 4.0, 8.0, 16.0),
+    "enter": (0.4, 0.45, 0.5, 0.6, 0.7, 0.8),
+    "leave": (0.1, 0.2, 0.3, 0.4),
+    "min_dwell": (0.0, 0.1, 0.2, 0.3),
+}
+
+
+def fit(bench: Bench, average: bool, tries: int, seed: int = 0) -> SmootherSettings:
+    """Return the best settings of a random search whose second half varies the best of the first."""
+    random = np.random.default_rng(seed)
+    found: list[tuple[float, dict[str, float]]] = []
+    with tqdm(total=tries, disable=None, unit="try") as show:
+        while len(found) < tries:
+            if len(found) < tries // 2:
+                values = {name: float(random.choice(choices)) for name, choices in SEARCHED.items()}
+            else:
+                values = dict(found[int(random.integers(min(5, len(found))))][1])
+                name = str(random.choice(list(values)))
+                values[name] = round(values[name] * float(random.choice([0.7, 0.85, 1.2, 1.4])), 3)
+            if values["leave"] >= values["enter"] or values["enter"] >= 1:
+                continue
+            found.append((bench.worth(Smoothed(SmootherSettings(**values), average=average)), values))
+            found.sort(key=lambda pair: -pair[0])
+            show.update()
+    return SmootherSettings(**found[0][1])
+
+
+AVERAGE = SmootherSettings(tau=0.5, enter=0.4, leave=0.25, min_dwell=0.0)
+"""What `fit` found for the exponential average; the hidden Markov filter's are the defaults of the settings."""
+
+
+def candidates() -> dict[str, Method]:
+    """Return every method of the table, by its name."""
+    return {
+        "each frame's most probable label": argmax,
+        f"majority of the last {WINDOW:g} s": majority,
+        "exponential average, hysteresis": Smoothed(AVERAGE, average=True, weighted=False),
+        "exponential average, hysteresis, quality": Smoothed(AVERAGE, average=True),
+        "hidden Markov filter, hysteresis": Smoothed(SmootherSettings(), weighted=False),
+        "hidden Markov filter, hysteresis, quality": Smoothed(SmootherSettings()),
+    }
+
+
+def table(bench: Bench) -> str:
+    """Return the figures of every method as Markdown."""
+    lines = []
+    for name in SETS:
+        lines.append(
+            f"| {name} | F1 | events, argmax's being 1 | delay, median | 95% below | median at 5, at 30 frames/s |"
+        )
+        lines.append("|---|---|---|---|---|---|")
+        most = bench.figures(argmax, name).calls
+        for title, method in candidates().items():
+            found = bench.figures(method, name)
+            slow, fast = (bench.figures(method, name, rate).delay[0] for rate in (RATES[0], RATES[-1]))
+            lines.append(
+                f"| {title} | {found.f1:.2f} | 1/{most / found.calls:.1f} | {found.delay[0]:.2f} s | "
+                f"{found.delay[1]:.2f} s | {slow:.2f} s, {fast:.2f} s |"
+            )
+        lines.append("")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Print the table, or fit."""
+    parser = argparse.ArgumentParser(description="Compare smoothers on tracks whose truth is known.")
+    parser.add_argument("model", type=Path, help="ONNX file")
+    data.add_arguments(parser)
+    parser.add_argument("--fit", type=int, metavar="TRIES", help="search for settings instead")
+    arguments = parser.parse_args()
+    try:
+        names, fitting, reporting = pools(arguments.model, data.load(arguments.data, arguments.plus))
+    except FerStreamError as error:
+        raise SystemExit(str(error)) from error
+    if arguments.fit:
+        bench = Bench(names, fitting, (10, 11), 6)
+        for title, average in (("hidden Markov filter", False), ("exponential average", True)):
+            settings = fit(bench, average, arguments.fit)
+            print(f"{title}: {settings}, worth {bench.worth(Smoothed(settings, average=average)):.3f}")
+    else:
+        print(table(Bench(names, reporting, SEEDS, 20)))
+
+
+if __name__ == "__main__":
+    main()
