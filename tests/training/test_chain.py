@@ -16,6 +16,7 @@ import torch
 from fer_stream.classifiers.onnx import Crop, OnnxClassifier
 from fer_stream.errors import ConfigError
 from training import data, doubtful, evaluate, export, objective, recipe, train
+from training.corrupt import CORRUPTIONS
 
 ROOT = Path(__file__).parents[2]
 
@@ -142,15 +143,22 @@ def test_from_a_csv_to_a_model_that_fer_stream_loads(csv_file, tmp_path):
     assert float(metadata["temperature"]) > 0
 
     public = data.load(csv_file).split(data.PUBLIC)
-    probabilities, _ = evaluate.predict(model, public)
+    opened, labels = evaluate.open_model(model)
+    assert labels == data.LABELS
+    probabilities = evaluate.predict(opened, public.images)
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-5)
     assert (probabilities.argmax(axis=1) == public.labels).mean() > 0.9
 
     figures = json.loads((tmp_path / "figures/figures.json").read_text())
     assert figures["emotions"]["accuracy"] == (probabilities.argmax(axis=1) == public.labels).mean()
     assert set(figures["emotions"]["best_recognised"][:2]) == {"happy", "sad"}
-    assert figures["copies_of_training"] == 0
-    for name in ("confusion", "confusion_valence", "calibration"):
+    assert figures["near_copies_in_training"] == 0
+    assert figures["accuracy_without_near_copies"] == figures["emotions"]["accuracy"]
+    assert figures["right_at_80_percent_coverage"] >= figures["emotions"]["accuracy"]
+    assert set(figures["corrupted"]) == set(CORRUPTIONS)
+    assert figures["corrupted"]["dark (30% of the light)"] < 0.75, "what tells these faces apart is their light"
+    assert figures["misplaced"]["box moved by 10%"] > 0.9
+    for name in ("confusion", "confusion_valence", "calibration", "risk_coverage"):
         assert cv2.imread(str(tmp_path / f"figures/{name}.png")).std() > 1
 
     with (run / "doubtful.csv").open() as file:
@@ -161,13 +169,48 @@ def test_from_a_csv_to_a_model_that_fer_stream_loads(csv_file, tmp_path):
     assert cv2.imread(str(run / "doubtful.png")).std() > 1
 
 
+@pytest.fixture(scope="module")
+def plus_file(csv_file):
+    """Ten people's votes on the same faces: happy ones are called so by eight, sad ones by nine; row 70 is no face."""
+    lines = ["Usage,Image name," + ",".join(data.VOTES)]
+    for i in range(96):
+        votes = dict.fromkeys(data.VOTES, 0) | (
+            {"happiness": 8, "surprise": 2} if i % 2 == 0 else {"sadness": 9, "fear": 1}
+        )
+        if i == 70:
+            votes = dict.fromkeys(data.VOTES, 0) | {"NF": 10}
+        usage = "PublicTest" if i >= 64 else "Training"
+        lines.append(f"{usage},fer{i:07d}.png," + ",".join(map(str, votes.values())))
+    path = csv_file.with_name("fer2013new.csv")
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def test_the_other_head_becomes_a_model_of_ferplus_labels(csv_file, plus_file, tmp_path):
+    run, model = tmp_path / "run", tmp_path / "ferplus.onnx"
+    votes = ("--plus", plus_file)
+    done = command("train", tiny(tmp_path, epochs=12), csv_file, *votes, "--run", run, "--threads", 1)
+    assert done.returncode == 0, done.stderr
+    done = command("export", run, csv_file, "--head", "ferplus", "--output", model)
+    assert done.stderr == "FER+'s labels are not in the data: give its file with --plus\n"
+    done = command("export", run, csv_file, *votes, "--head", "ferplus", "--output", model)
+    assert done.returncode == 0, done.stderr
+    assert OnnxClassifier(model).labels == data.PLUS_EMOTIONS
+    done = command("evaluate", model, csv_file, *votes, "--output", tmp_path / "figures")
+    assert done.returncode == 0, done.stderr
+    figures = json.loads((tmp_path / "figures/figures.json").read_text())
+    assert figures["faces"] == 31, "what is no face has no label"
+    assert figures["emotions"]["accuracy"] > 0.9
+    assert set(figures["emotions"]["best_recognised"][:2]) == {"happy", "sad"}
+
+
 def test_the_temperature_is_in_the_graph(tmp_path):
     torch.manual_seed(0)
     net = export.Net(recipe.Architecture(widths=[8, 8])).eval()
     faces = np.random.default_rng(0).uniform(0, 255, (5, 1, 48, 48)).astype(np.float32)
     for temperature in (1.0, 2.0):
         path = tmp_path / f"{temperature}.onnx"
-        assert export.export(net, temperature, Crop(0, 0, 1), "test", path) < 1e-6
+        assert export.export(net, "fer2013", temperature, Crop(0, 0, 1), "test", path) < 1e-6
         with torch.no_grad():
             expected = torch.softmax(net(torch.from_numpy(faces))[0] / temperature, dim=1).numpy()
         np.testing.assert_allclose(export.run(path, faces), expected, atol=1e-6)

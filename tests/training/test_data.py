@@ -40,6 +40,29 @@ def test_rows_become_arrays_in_their_order(csv):
     np.testing.assert_array_equal(public.counts(), [1, 0, 1, 0, 1, 1, 0])
 
 
+def votes(**counts):
+    return [counts.get(name, 0) for name in data.VOTES]
+
+
+@pytest.mark.parametrize(
+    ("row", "label"),
+    [
+        (votes(happiness=6, neutral=4), "happy"),
+        (votes(happiness=5, neutral=5), None),
+        (votes(anger=5, sadness=1, fear=1, disgust=1, neutral=2), "angry"),  # single votes are dropped: 5 of 7
+        (votes(contempt=7, neutral=3), "contempt"),
+        (votes(unknown=6, neutral=4), None),
+        (votes(NF=10), None),
+        (votes(happiness=1, sadness=1), None),
+    ],
+)
+def test_ferplus_majority(row, label):
+    index, clear = data.majority(np.array([row], np.uint8))
+    assert bool(clear[0]) == (label is not None)
+    if label:
+        assert data.PLUS_EMOTIONS[index[0]] == label
+
+
 def test_kaggles_other_edition_is_read_too(tmp_path):
     faces = data.load(write(tmp_path / "icml.csv", f"3,Training,{pixels(9)}", header="emotion, Usage, pixels"))
     assert (faces.labels.item(), faces.usage.item(), faces.images.max()) == (3, "Training", 9)

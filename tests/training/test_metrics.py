@@ -10,6 +10,13 @@ PREDICTED = np.array([0, 0, 1, 2, 1, 1, 1])
 MATRIX = np.array([[2, 1, 1], [0, 2, 0], [0, 1, 0]])
 
 
+def test_risk_falls_with_coverage_where_confidence_tells():
+    probabilities = np.array([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8], [0.55, 0.45]])
+    coverage, risk = metrics.risk_coverage(probabilities, np.array([0, 1, 1, 1]))
+    np.testing.assert_allclose(coverage, [0.25, 0.5, 0.75, 1])
+    np.testing.assert_allclose(risk, [0, 0, 1 / 3, 1 / 2])
+
+
 def test_a_confusion_matrix_has_labels_as_rows():
     np.testing.assert_array_equal(metrics.confusion(LABELS, PREDICTED, 3), MATRIX)
 
