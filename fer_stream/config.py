@@ -191,8 +191,7 @@ class TrackerSettings(Section):
 class SmootherSettings(Section):
     """From scores over time to intervals of one label."""
 
-    tau: Seconds = Field(0.4, description="seconds in which looks at a face repeat each other: more is slower")
-    stay: Seconds = Field(4.0, description="seconds that an expression stays on average")
+    tau: Seconds = Field(0.4, description="seconds in which what was seen fades to 37%")
     enter: Fraction = Field(0.5, description="probability above which a label may start")
     leave: Fraction = Field(0.35, description="probability below which it ends")
     min_dwell: Annotated[float, Field(ge=0)] = Field(0.4, description="seconds it must stay above enter to start")

@@ -53,7 +53,7 @@ class Recognizer:
         return self.classifier.labels
 
     def recognize(self, image: NDArray[np.uint8]) -> Recognition:
-        """Return the faces in ``image`` (uint8 ``[H, W, 3]``, BGR), with scores and quality, in the detector's order."""
+        """Return the faces in ``image`` (uint8 ``[H, W, 3]``, BGR), scored, in the detector's order."""
         start = time.perf_counter()
         faces = self.detector.detect(image)
         detected = time.perf_counter()

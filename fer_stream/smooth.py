@@ -1,9 +1,9 @@
 """Scores over time -> what is believed of a face now -> intervals of one label, with hysteresis.
 
-The belief is the forward filter of a hidden Markov model in continuous time (Rabiner 1989, section III), so uneven
-frames and gaps are no special case. A label's interval starts when its belief stayed above ``enter`` for ``min_dwell``
-and ends when it falls below ``leave``, or when another one starts; in between the state is uncertain, and says so. The
-intervals of a track do not overlap.
+The belief is an average over the last half second or so in capture time, so uneven frames and gaps are no special
+case. A label's interval starts when its belief stayed above ``enter`` for ``min_dwell`` and ends when it falls below
+``leave``, or when another one starts; in between the state is uncertain, and says so. The intervals of a track do not
+overlap. ``python -m training.smoothing`` compares this with other ways and fits the settings.
 """
 
 from __future__ import annotations
@@ -54,6 +54,8 @@ class LabelSet:
                 )
             groups = {name: name for name in model_labels if name in names}
         self.labels = tuple(dict.fromkeys(groups.values()))
+        self.left_out = len(model_labels) - len(groups)
+        """How many of the model's labels belong to none of these."""
         self.model_labels = model_labels
         index = {label: i for i, label in enumerate(model_labels)}
         self._parts = tuple(
@@ -96,50 +98,50 @@ class Change:
 
 
 class Belief(Protocol):
-    """What is believed after a series of looks: one value a label, summing to at most 1."""
+    """What is believed after a series of looks."""
 
-    values: list[float]
+    @property
+    def values(self) -> list[float]:
+        """One value a label, summing to at most 1."""
+        ...
 
     def update(self, seconds: float, look: Sequence[float], weight: float) -> None:
         """Take a distribution over the labels, seen ``seconds`` after the last (infinity: the first), 0..1 worth."""
         ...
 
 
-WRONG = 0.02
-"""Share of looks that show something else than the face: the least probability that any label keeps."""
+ENOUGH = 0.5
+"""Of a clear look's worth: what is known by less than that is filled up with not knowing."""
 
 
-class Markov:
-    """A face shows one label for ``stay`` seconds on average, then any other; what is seen of it is a model's scores.
+class Average:
+    """An exponential average in continuous time, in which a look weighs what it is worth.
 
-    Over ``dt`` seconds the state stays with ``exp(-dt / stay)``, or else is any of them. A look multiplies the belief
-    by the scores, which are likelihoods under a uniform prior, to the power of ``weight * (1 - exp(-dt / tau))``:
-    frames less than ``tau`` apart largely repeat each other, so evidence grows with time and not with the frame rate.
-    Where the labels leave some out, one more state stands for all others.
+    After ``dt`` seconds what was seen before counts ``exp(-dt / tau)``, and the new look the rest times its weight. The
+    belief is the average over the weights, so a blurred moment changes little; but where all looks of late together
+    are worth less than `ENOUGH`, the missing part is spread over all labels evenly: bad looks alone make nobody sure,
+    however many they are, because they err alike.
     """
 
-    def __init__(self, labels: int, stay: float, tau: float) -> None:
-        self._stay, self._tau = stay, tau
-        self._labels = labels
-        self._state = [1.0 / labels] * labels + [0.0]
+    def __init__(self, labels: int, tau: float, left_out: int = 0) -> None:
+        """Begin; ``left_out`` labels of the model are not among these, and share in not knowing."""
+        self._tau = tau
+        self._even = 1.0 / (labels + left_out)
+        self._sums = [0.0] * labels
+        self._weight = 0.0
 
     @property
     def values(self) -> list[float]:
         """The belief in each label."""
-        return self._state[:-1]
+        missing = max(0.0, ENOUGH - self._weight)
+        return [(value + missing * self._even) / (self._weight + missing) for value in self._sums]
 
     def update(self, seconds: float, look: Sequence[float], weight: float) -> None:
         """See `Belief.update`."""
-        others = max(0.0, 1.0 - sum(look))
-        states = self._labels + (others > 1e-6 or self._state[-1] > 0)
-        fresh = -math.expm1(-seconds / self._stay) / states
-        kept = math.exp(-seconds / self._stay)
-        power = weight * -math.expm1(-seconds / self._tau)
-        floor = WRONG / states
-        seen = [(1 - WRONG) * share + floor for share in (*look, others)][:states]
-        state = [(kept * old + fresh) * share**power for old, share in zip(self._state, seen, strict=False)]
-        total = sum(state)
-        self._state = [value / total for value in state] + [0.0] * (self._labels + 1 - states)
+        kept = math.exp(-seconds / self._tau)
+        worth = weight * -math.expm1(-seconds / self._tau)
+        self._sums = [kept * old + worth * share for old, share in zip(self._sums, look, strict=True)]
+        self._weight = kept * self._weight + worth
 
 
 class Smoother:
@@ -149,7 +151,7 @@ class Smoother:
         """Begin a track, with another ``belief`` than the settings' where one is given."""
         self._labels = labels
         self._settings = settings
-        self._belief = belief or Markov(len(labels.labels), settings.stay, settings.tau)
+        self._belief = belief or Average(len(labels.labels), settings.tau, labels.left_out)
         self._dwell = round(settings.min_dwell * 1e9)
         self._update = round(settings.update_interval * 1e9)
         self._time: Nanoseconds | None = None

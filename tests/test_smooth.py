@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fer_stream.config import EMOTIONS, Settings, SmootherSettings
 from fer_stream.errors import ConfigError
-from fer_stream.smooth import Change, LabelSet, Markov, Smoother
+from fer_stream.smooth import Change, LabelSet, Smoother
 from fer_stream.types import Nanoseconds, Scores
 
 if TYPE_CHECKING:
@@ -137,52 +137,36 @@ def test_scores_over_other_labels_are_refused() -> None:
         label_set().project(Scores(("happy", "sad"), (0.5, 0.5)))
 
 
-# The belief
-
-
-def belief_after(parts: list[float], tau: float = 0.4, stay: float = 4.0) -> list[float]:
-    """A first look at a happy face, then looks at a sad one after each of the parts of a second."""
-    belief = Markov(3, stay, tau)
-    belief.update(math.inf, (0.8, 0.1, 0.1), 1.0)
-    for part in parts:
-        belief.update(part, (0.2, 0.7, 0.1), 1.0)
-    return belief.values
-
-
-def test_the_first_look_is_believed_as_it_is_but_for_the_chance_that_it_is_of_something_else() -> None:
-    assert belief_after([]) == pytest.approx([0.98 * p + 0.02 / 3 for p in (0.8, 0.1, 0.1)])
-
-
-def test_one_step_is_the_forward_filter() -> None:
-    """Predict by the transition matrix, multiply by the tempered likelihood, normalise: written down with matrices."""
-    tau, stay, dt = 0.4, 4.0, 0.25
-    rates = np.full((3, 3), 1 / 3) - np.eye(3)
-    moves = exponential(rates * dt / stay)
-    expected = (np.array(belief_after([])) @ moves) * (0.98 * np.array([0.2, 0.7, 0.1]) + 0.02 / 3) ** (
-        1 - math.exp(-dt / tau)
-    )
-    assert belief_after([dt], tau, stay) == pytest.approx(expected / expected.sum())
-
-
-def exponential(matrix: np.ndarray) -> np.ndarray:
-    """Return the exponential of a small matrix, by its series."""
-    return sum((np.linalg.matrix_power(matrix, n) / math.factorial(n) for n in range(30)), np.zeros_like(matrix))
+# The average
 
 
 @profile
-@given(st.integers(2, 20))
-def test_more_frames_of_the_same_second_say_little_more(frames: int) -> None:
-    """Evidence grows with time: 60 frames/s make a face hardly surer than 10."""
-    few, many = belief_after([0.1] * 10), belief_after([1 / (10 * frames)] * 10 * frames)
-    assert many[1] == pytest.approx(few[1], abs=0.06)
-    assert many[1] > 0.6
+@given(st.floats(0.01, 10), st.lists(st.floats(0.001, 1), min_size=2, max_size=20))
+def test_a_constant_is_approached_at_any_frame_rate_alike(tau: float, parts: list[float]) -> None:
+    """One step of a second, or the same second in any pieces: the same average."""
+    whole, pieces = Run(tau=tau), Run(tau=tau)
+    for run in (whole, pieces):
+        run.observe(0, scores(happy=0.9))
+    whole.observe(1, scores(sad=0.8))
+    passed = list(itertools.accumulate(part / sum(parts) for part in parts))
+    pieces.feed(passed, scores(sad=0.8))
+    assert whole.smoother.scores.values == pytest.approx(pieces.smoother.scores.values, abs=1e-6)
+    expected = 0.9 + (scores(sad=0.8).as_dict()["happy"] - 0.9) * (1 - math.exp(-1 / tau))
+    assert whole.smoother.scores.as_dict()["happy"] == pytest.approx(expected)
 
 
-def test_nothing_seen_for_long_is_believed_no_longer() -> None:
-    belief = Markov(3, 4.0, 0.4)
-    belief.update(math.inf, (0.9, 0.05, 0.05), 1.0)
-    belief.update(60.0, (1 / 3, 1 / 3, 1 / 3), 1.0)
-    assert belief.values == pytest.approx([1 / 3] * 3, abs=1e-4)
+@profile
+@given(observations, st.sampled_from(["emotions", "valence", "happy,sad"]), st.floats(0, 1))
+def test_the_belief_stays_a_distribution(seen: list[tuple[float, Scores]], choice: str, weight: float) -> None:
+    run, now = Run(choice), 0.0
+    assert run.smoother.scores.values == ()
+    for gap, found in seen:
+        now += gap
+        run.observe(now, found, weight)
+        total = sum(run.smoother.scores.values)
+        assert total <= 1 + 1e-9
+        assert choice == "happy,sad" or total == pytest.approx(1)
+        assert min(run.smoother.scores.values) >= 0
 
 
 @pytest.mark.parametrize("weight", [0.0, 0.05])
@@ -205,26 +189,11 @@ def test_a_bad_look_weighs_less_than_a_good_one() -> None:
     assert good.smoother.scores.as_dict()["sad"] > 1.5 * bad.smoother.scores.as_dict()["sad"]
 
 
-@profile
-@given(observations, st.sampled_from(["emotions", "valence", "happy,sad"]), st.floats(0, 1))
-def test_the_belief_stays_a_distribution(seen: list[tuple[float, Scores]], choice: str, weight: float) -> None:
-    run, now = Run(choice), 0.0
-    assert run.smoother.scores.values == ()
-    for gap, found in seen:
-        now += gap
-        run.observe(now, found, weight)
-        total = sum(run.smoother.scores.values)
-        assert total <= 1 + 1e-9
-        assert choice == "happy,sad" or total == pytest.approx(1)
-        assert min(run.smoother.scores.values) >= 0
-
-
 def test_two_observations_of_one_time_leave_the_first_in_force() -> None:
     run = Run()
     run.observe(1, scores(happy=0.9))
-    before = run.smoother.scores
     run.observe(1, scores(sad=0.9))
-    assert run.smoother.scores.values == pytest.approx(before.values)
+    assert run.smoother.scores == scores(happy=0.9)
 
 
 # Intervals

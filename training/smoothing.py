@@ -14,7 +14,7 @@ import argparse
 import itertools
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -80,32 +80,56 @@ def majority(labels: LabelSet, track: Track) -> list[Call]:
     return runs(times, names)
 
 
-class Average:
-    """An exponential average in continuous time: after ``dt`` a look weighs ``1 - exp(-dt / tau)``."""
+WRONG = 0.02
+"""Share of looks that show something else than the face: the least probability that any label keeps."""
 
-    def __init__(self, tau: float) -> None:
-        self._tau = tau
-        self.values: list[float] = []
+
+class Markov:
+    """A face shows one label for ``stay`` seconds on average, then any other; what is seen of it is a model's scores.
+
+    Over ``dt`` seconds the state stays with ``exp(-dt / stay)``, or else is any of them. A look multiplies the belief
+    by the scores, which are likelihoods under a uniform prior, to the power of ``weight * (1 - exp(-dt / tau))``:
+    frames less than ``tau`` apart largely repeat each other, so evidence grows with time and not with the frame rate.
+    Where the labels leave some out, one more state stands for all others.
+    """
+
+    def __init__(self, labels: int, stay: float, tau: float) -> None:
+        self._stay, self._tau = stay, tau
+        self._labels = labels
+        self._state = [1.0 / labels] * labels + [0.0]
+
+    @property
+    def values(self) -> list[float]:
+        """The belief in each label."""
+        return self._state[:-1]
 
     def update(self, seconds: float, look: Sequence[float], weight: float) -> None:
         """See `fer_stream.smooth.Belief.update`."""
-        if not self.values:
-            self.values = [1 / len(look)] * len(look)
-        share = weight * -math.expm1(-seconds / self._tau)
-        self.values = [old + share * (new - old) for old, new in zip(self.values, look, strict=True)]
+        others = max(0.0, 1.0 - sum(look))
+        states = self._labels + (others > 1e-6 or self._state[-1] > 0)
+        fresh = -math.expm1(-seconds / self._stay) / states
+        kept = math.exp(-seconds / self._stay)
+        power = weight * -math.expm1(-seconds / self._tau)
+        floor = WRONG / states
+        seen = [(1 - WRONG) * share + floor for share in (*look, others)][:states]
+        state = [(kept * old + fresh) * share**power for old, share in zip(self._state, seen, strict=False)]
+        total = sum(state)
+        self._state = [value / total for value in state] + [0.0] * (self._labels + 1 - states)
 
 
 @dataclass(frozen=True)
 class Smoothed:
-    """The product's intervals and hysteresis, over its own belief or an average."""
+    """The product's hysteresis over its own belief, or where ``stay`` (seconds) is given over `Markov`'s."""
 
     settings: SmootherSettings
-    average: bool = False
+    stay: float | None = None
     weighted: bool = True
 
     def __call__(self, labels: LabelSet, track: Track) -> list[Call]:
         """Return the calls that a subscriber hears."""
-        belief: Belief | None = Average(self.settings.tau) if self.average else None
+        belief: Belief | None = None
+        if self.stay:
+            belief = Markov(len(labels.labels), self.stay, self.settings.tau)
         smoother = Smoother(labels, self.settings, belief)
         calls: dict[int, Call] = {}
         for time, row, worth in zip(track.times.tolist(), track.scores.tolist(), track.quality.tolist(), strict=True):
@@ -226,8 +250,8 @@ SEARCHED = {
 }
 
 
-def fit(bench: Bench, average: bool, tries: int, seed: int = 0) -> SmootherSettings:
-    """Return the best settings of a random search whose second half varies the best of the first."""
+def fit(bench: Bench, markov: bool, tries: int, seed: int = 0) -> Smoothed:
+    """Return the best of a random search whose second half varies the best of the first."""
     random = np.random.default_rng(seed)
     found: list[tuple[float, dict[str, float]]] = []
     with tqdm(total=tries, disable=None, unit="try") as show:
@@ -240,14 +264,19 @@ def fit(bench: Bench, average: bool, tries: int, seed: int = 0) -> SmootherSetti
                 values[name] = round(values[name] * float(random.choice([0.7, 0.85, 1.2, 1.4])), 3)
             if values["leave"] >= values["enter"] or values["enter"] >= 1:
                 continue
-            found.append((bench.worth(Smoothed(SmootherSettings(**values), average=average)), values))
+            found.append((bench.worth(_smoothed(values, markov)), values))
             found.sort(key=lambda pair: -pair[0])
             show.update()
-    return SmootherSettings(**found[0][1])
+    return _smoothed(found[0][1], markov)
 
 
-AVERAGE = SmootherSettings(tau=0.5, enter=0.4, leave=0.25, min_dwell=0.0)
-"""What `fit` found for the exponential average; the hidden Markov filter's are the defaults of the settings."""
+def _smoothed(values: dict[str, float], markov: bool) -> Smoothed:
+    settings = {name: value for name, value in values.items() if name != "stay"}
+    return Smoothed(SmootherSettings(**settings), values["stay"] if markov else None)
+
+
+MARKOV = Smoothed(SmootherSettings(tau=0.2, enter=0.8, leave=0.2, min_dwell=0.0), stay=8.0)
+"""What `fit` found for the hidden Markov filter; the average's are the defaults of the settings."""
 
 
 def candidates() -> dict[str, Method]:
@@ -255,10 +284,10 @@ def candidates() -> dict[str, Method]:
     return {
         "each frame's most probable label": argmax,
         f"majority of the last {WINDOW:g} s": majority,
-        "exponential average, hysteresis": Smoothed(AVERAGE, average=True, weighted=False),
-        "exponential average, hysteresis, quality": Smoothed(AVERAGE, average=True),
-        "hidden Markov filter, hysteresis": Smoothed(SmootherSettings(), weighted=False),
-        "hidden Markov filter, hysteresis, quality": Smoothed(SmootherSettings()),
+        "hidden Markov filter, hysteresis": replace(MARKOV, weighted=False),
+        "hidden Markov filter, hysteresis, quality": MARKOV,
+        "exponential average, hysteresis": Smoothed(SmootherSettings(), weighted=False),
+        "exponential average, hysteresis, quality (the default)": Smoothed(SmootherSettings()),
     }
 
 
@@ -295,9 +324,9 @@ def main() -> None:
         raise SystemExit(str(error)) from error
     if arguments.fit:
         bench = Bench(names, fitting, (10, 11), 6)
-        for title, average in (("hidden Markov filter", False), ("exponential average", True)):
-            settings = fit(bench, average, arguments.fit)
-            print(f"{title}: {settings}, worth {bench.worth(Smoothed(settings, average=average)):.3f}")
+        for markov in (False, True):
+            found = fit(bench, markov, arguments.fit)
+            print(f"{found}, worth {bench.worth(found):.3f}")
     else:
         print(table(Bench(names, reporting, SEEDS, 20)))
 
