@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import time
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from fer_stream import metrics, plugins, wire
+from fer_stream.config import CAMERA_NAME
 from fer_stream.dispatch import Ask, Assign, Dispatcher, Fence, Item, Release
-from fer_stream.errors import WireError
+from fer_stream.errors import JournalError, WireError
 from fer_stream.journal import Journal
 from fer_stream.process import install_stop, parent_gone
 from fer_stream.publisher import Publisher, describe
@@ -38,6 +40,11 @@ BEAT = 0.5
 
 DRAIN = 1.5
 """Seconds that frames in workers' hands have to come back after the aggregator was told to stop."""
+
+_REASONS = ("corrupt", "limit", "poisoned")
+"""Why a frame may be rejected."""
+
+_TERMS = {"done", "expired", "lost_worker", "lost_link", *(f"rejected_{reason}" for reason in _REASONS)}
 
 _log = logging.getLogger(__name__)
 
@@ -87,10 +94,10 @@ class _Camera:
 
 @dataclass(frozen=True, slots=True)
 class _Arrival:
-    """A frame's own part of an `Item`: its bytes, and the epoch that it belongs to."""
+    """What is kept of a frame in its `Item` when its bytes are gone, beside the epoch that it belongs to."""
 
-    parts: list[Any]
-    header: Message
+    time: int
+    size: tuple[int, int]
     epoch: int
     timeline: Timeline | None
 
@@ -98,6 +105,7 @@ class _Arrival:
 @dataclass(frozen=True, slots=True)
 class _Worker:
     name: str
+    host: str
     pid: int
     model: str
     detector: str
@@ -136,7 +144,9 @@ class Aggregator:
             ConfigError: the settings do not fit the first worker's model.
             JournalError: events cannot be written.
         """
-        for link, peer, parts in self._hub.receive(timeout):
+        messages = self._hub.receive(timeout)
+        now = time.monotonic()  # whatever the work on them takes: what comes meanwhile lies unread, not unsaid
+        for link, peer, parts in messages:
             try:
                 if link in plugins.BROADCASTS:
                     self._publisher.listener(link, bytes(parts[0]), self._timelines())
@@ -145,7 +155,6 @@ class Aggregator:
             except WireError as error:
                 metrics.rejected_messages.labels(link).inc()
                 _log.warning("a message on %s is rejected: %s", link, error)
-        now = time.monotonic()
         if now >= self._beat:
             self._beat = now + BEAT
             self._round(now)
@@ -180,9 +189,9 @@ class Aggregator:
             self._hub.send("frames", camera.peer, wire.json_message(Kind.GOODBYE))
         elif message.kind is Kind.FRAME:
             camera.age = message.age / 1e6
-            arrival = _Arrival(parts, message, camera.epoch, camera.timeline)
+            arrival = _Arrival(message.time, (message.width, message.height), camera.epoch, camera.timeline)
             taken = now - message.age / 1e6
-            self._do(self._dispatcher.frame(camera.name, message.seq, arrival, taken, message.totals, now))
+            self._do(self._dispatcher.frame(camera.name, message.seq, parts, taken, message.totals, now, about=arrival))
         elif message.kind is Kind.OFFER:
             full = message.body().get("full") is True
             self._do(self._dispatcher.offer(camera.name, message.totals, full and not self._stopping, now))
@@ -192,7 +201,8 @@ class Aggregator:
                 )
         elif message.kind is Kind.BYE:
             self._do(self._dispatcher.offer(camera.name, message.totals, full=False, now=now))
-            camera.leaving = str(message.body().get("reason") or "end of stream")
+            reason = str(message.body().get("reason"))
+            camera.leaving = reason if reason in ("end of stream", "source failed") else "capture ended"
             self._take_leave(camera)
 
     def _hello(self, peer: bytes, message: Message, now: float) -> None:
@@ -203,8 +213,12 @@ class Aggregator:
             frames = None if about["frames"] is None else int(about["frames"])
             policy: Policy = "wait" if about["policy"] == "wait" else "drop_oldest"
             new = _Camera(name, peer, incarnation, int(about["pid"]), policy, bool(about["live"]), frames, now)
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise WireError(f"a capture's HELLO is not whole: {error}") from error
+        if not re.fullmatch(CAMERA_NAME, name):
+            raise WireError(f"a capture with the name {name!r:.80}")
+        if not told.keys() <= _TERMS or min(told.values(), default=0) < 0 or sum(told.values()) > message.totals.sent:
+            raise WireError("a capture that was told what no aggregator tells")
         old = self._cameras.get(name)
         if old is not None and old.incarnation == incarnation:
             old.heard, old.peer = now, peer
@@ -231,6 +245,8 @@ class Aggregator:
         if self._labels:
             self._begin(new)
         self._do(self._dispatcher.joined(new.name, new.policy, message.totals, told, now))
+        if old is None and message.totals.sent:  # it was another aggregator's, which has exported all that it told
+            new.export.begin(self._dispatcher.ledger(new.name))
         _log.info("camera %s is here", new.name, extra={"epoch": new.epoch, "pid": new.pid})
 
     def _begin(self, camera: _Camera) -> None:
@@ -258,7 +274,8 @@ class Aggregator:
         if message.kind is Kind.READY:
             self._ready(peer, worker, message.body(), now)
         elif message.kind is Kind.BYE:
-            self._do(self._dispatcher.gone(worker, "ended", now))
+            # With nothing in hand: a frame that crosses with this was never begun.
+            self._do(self._dispatcher.unreachable(worker, now, "ended"))
         elif not self._dispatcher.heard(worker, now):
             self._hub.send("work", peer, wire.json_message(Kind.WHO))
         elif message.kind is Kind.DONE:
@@ -266,14 +283,17 @@ class Aggregator:
             self._do(self._dispatcher.done(worker, message.ticket, "done", "", (faces, stages), now))
         elif message.kind is Kind.REJECT:
             reason = str(message.body().get("reason", "corrupt"))
-            reason = reason if reason in ("corrupt", "limit", "poisoned") else "corrupt"
+            reason = reason if reason in _REASONS else "corrupt"
             self._do(self._dispatcher.done(worker, message.ticket, "rejected", reason, None, now))
 
     def _ready(self, peer: bytes, worker: str, about: dict[str, Any], now: float) -> None:
+        if self._dispatcher.heard(worker, now):
+            return  # it was asked who it is more than once, and has its credit
         try:
             labels = tuple(str(label) for label in about["labels"])
-            new = _Worker(str(about["name"]), int(about["pid"]), str(about["model"]), str(about["detector"]))
-        except (KeyError, TypeError, ValueError) as error:
+            told = {key: str(about[key]) for key in ("name", "host", "model", "detector")}
+            new = _Worker(pid=int(about["pid"]), **told)
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise WireError(f"a worker's READY is not whole: {error}") from error
         if not 0 < len(labels) <= wire.MAX_LABELS:
             raise WireError(f"a worker with {len(labels)} labels")
@@ -289,11 +309,12 @@ class Aggregator:
             )
             self._hub.send("work", peer, wire.json_message(Kind.REFUSED, {"reason": reason}))
             return
-        # Of two workers of one name the newer one is there in place of the older.
+        # Of two workers of one name on one machine the newer one is there in place of the older.
         for other, known in list(self._workers.items()):
-            if known.name == new.name:
+            if (known.name, known.host) == (new.name, new.host):
                 self._do(self._dispatcher.gone(other, "replaced", now))
         self._workers[worker] = new
+        self._hub.send("work", peer, wire.json_message(Kind.WELCOME))
         self._do(self._dispatcher.ready(worker, now))
         _log.info("worker %s is here", new.name, extra={"pid": new.pid, "model": new.model})
 
@@ -316,10 +337,10 @@ class Aggregator:
                     self._release(item)
 
     def _send_frame(self, worker: str, ticket: int, item: Item) -> bool:
-        arrival: _Arrival = item.frame
+        arrival: _Arrival = item.about
         age = time.monotonic() - item.taken
         metrics.frame_age.labels(item.camera).observe(age)
-        parts = wire.forwarded(arrival.parts, epoch=arrival.epoch, ticket=ticket, age=max(0, round(age * 1e6)))
+        parts = wire.forwarded(item.frame, epoch=arrival.epoch, ticket=ticket, age=max(0, round(age * 1e6)))
         return self._hub.send("work", bytes.fromhex(worker), parts)
 
     def _fence(self, worker: str, reason: str) -> None:
@@ -329,17 +350,15 @@ class Aggregator:
             _log.warning("worker %s is given up: %s", known.name, reason, extra={"pid": known.pid})
 
     def _release(self, item: Item) -> None:
-        camera, arrival = self._cameras[item.camera], item.frame
+        camera, arrival = self._cameras[item.camera], item.about
         timeline: Timeline | None = arrival.timeline or (camera.timeline if arrival.epoch == camera.epoch else None)
         # Frames are released in order, so one of a newer capture means that the older ones are through.
         while camera.ending and camera.ending[0] is not timeline:
             self._publisher.record(camera.ending.pop(0).offline("capture restarted"))
         if item.outcome == "done" and timeline is not None:
             faces: tuple[Face, ...] = item.result[0]
-            header: Message = arrival.header
             metrics.faces.labels(item.camera).inc(len(faces))
-            size = (header.width, header.height)
-            self._publisher.record(timeline.observe(item.seq, Nanoseconds(header.time), size, faces))
+            self._publisher.record(timeline.observe(item.seq, Nanoseconds(arrival.time), arrival.size, faces))
             self._publisher.observe(timeline)
             now = time.monotonic()
             camera.rate.add(now)
@@ -366,17 +385,22 @@ class Aggregator:
             "cursor": self._publisher.cursor,
             "labels": list(self._labels.labels) if self._labels else [],
             "cameras": {camera.name: self._camera_status(camera, now) for camera in self._cameras.values()},
-            "workers": {
-                known.name: {
-                    "state": self._dispatcher.workers()[worker][0],
-                    "frames": self._dispatcher.workers()[worker][1],
-                    "pid": known.pid,
-                    "model": known.model,
-                    "detector": known.detector,
-                }
-                for worker, known in self._workers.items()
-            },
+            "workers": self._worker_status(),
             "events": dict(sorted(self._publisher.counted.items())),
+        }
+
+    def _worker_status(self) -> dict[str, Any]:
+        states = self._dispatcher.workers()
+        names = Counter(known.name for known in self._workers.values())
+        return {
+            known.name if names[known.name] == 1 else f"{known.name} at {known.host}": {
+                "state": states[worker][0],
+                "frames": states[worker][1],
+                "pid": known.pid,
+                "model": known.model,
+                "detector": known.detector,
+            }
+            for worker, known in self._workers.items()
         }
 
     def _camera_status(self, camera: _Camera, now: float) -> dict[str, Any]:
@@ -417,7 +441,10 @@ class Aggregator:
             metrics.workers.labels(state).set(states[state])
         if now >= self._purge_at:
             self._purge_at = now + 3600
-            self._journal.purge(time.time() - self._settings.journal.retention_days * 86_400)
+            try:
+                self._journal.purge(time.time() - self._settings.journal.retention_days * 86_400)
+            except JournalError as error:
+                _log.warning("old events stay for another hour: %s", error)
         self._publisher.flush()
         self._publisher.beat()
 
@@ -429,13 +456,15 @@ class Aggregator:
             self._dispatcher.silent(name)
         while any(map(self._dispatcher.unresolved, self._cameras)) and time.monotonic() < deadline:
             self.turn(0.05)
+        self._round(time.monotonic())  # the last that may resolve a frame; after it nothing opens again
         for camera in self._cameras.values():
             for timeline in (*camera.ending, camera.timeline):
                 if timeline:
                     self._publisher.record(timeline.offline("aggregator stopped"))
             camera.ending = []
+            camera.export.export(self._dispatcher.ledger(camera.name))
         self._publisher.flush()
-        self._round(time.monotonic())
+        self._publisher.beat()
 
 
 def run(settings: Settings, stop: Stop | None = None) -> None:

@@ -161,7 +161,8 @@ class Reader(threading.Thread):
     def stuck(self) -> bool:
         """Whether a live source has kept the reader waiting for far longer than its time-outs allow."""
         limit = 2 * max(self._settings.open_timeout, self._settings.read_timeout)
-        return self.live and not self.ended and time.monotonic() - self._progress > limit
+        waits = self._policy == "wait" and self._slot.state()[1]  # for a worker, not for the source
+        return self.live and not self.ended and not waits and time.monotonic() - self._progress > limit
 
     def _read_all(self) -> None:
         pause = PAUSES[0]

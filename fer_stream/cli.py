@@ -88,7 +88,7 @@ COMMANDS = (
         "run one inference worker",
         "fer-stream worker --name 2 --connect tcp://10.0.0.1:7000",
         (*MODELS, "--metrics", "--connect", *COMMON),
-        (_argument("--name", metavar="NAME", default="1", help="what it is called in logs and status (default: 1)"),),
+        (_argument("--name", metavar="NAME", help="what it is called in logs and status (default: its process id)"),),
     ),
     Command(
         "aggregator",

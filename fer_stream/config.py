@@ -238,7 +238,7 @@ class Settings(BaseSettings):
     depth: Annotated[int, Field(ge=1, le=64)] = Field(4, description="frames of one camera in flight at most")
     address: Annotated[str, AfterValidator(_address)] = Field(
         default_factory=_default_address,
-        description="the aggregator's address: ipc://FOLDER, or tcp://HOST:PORT (it takes six ports from there on)",
+        description="the aggregator's address: ipc://FOLDER, or tcp://HOST:PORT (it takes five ports from there on)",
     )
     transport: str = Field("zeromq", description="the transport plug-in")
     metrics: HostPort | None = Field(

@@ -85,7 +85,10 @@ class Ledger:
 
 @dataclass(slots=True)
 class Item:
-    """One frame on its way. ``frame`` and ``result`` are the caller's own and not looked at here."""
+    """One frame on its way. ``frame``, ``about`` and ``result`` are the caller's own and not looked at here.
+
+    ``frame`` is let go once the frame is resolved, whether or not it can be released yet: it may be large.
+    """
 
     camera: str
     seq: int
@@ -99,6 +102,7 @@ class Item:
     outcome: Outcome | None = None
     reason: str = ""
     result: Any = None
+    about: Any = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,11 +217,19 @@ class Dispatcher:
         return self._pump(now)
 
     def frame(
-        self, camera: str, seq: int, frame: Any, taken: float, totals: Totals, now: float, refused: str = ""
+        self,
+        camera: str,
+        seq: int,
+        frame: Any,
+        taken: float,
+        totals: Totals,
+        now: float,
+        refused: str = "",
+        about: Any = None,
     ) -> list[Command]:
         """Take a frame that a capture sent; with ``refused`` it is rejected for that reason."""
         known = self._cameras[camera]
-        item = Item(camera, seq, frame, taken, known.policy, known.session)
+        item = Item(camera, seq, frame, taken, known.policy, known.session, about=about)
         known.received += 1
         known.booked.captured += 1
         known.offered, known.asked = False, None
@@ -278,14 +290,14 @@ class Dispatcher:
         """End with a worker. Its frame is lost, or under ``wait`` given to another one, once."""
         return self._give_up(worker, reason) + self._pump(now)
 
-    def unreachable(self, worker: str, now: float) -> list[Command]:
-        """Undo an `Assign` that could not be sent: the worker is gone, but its frame never left."""
+    def unreachable(self, worker: str, now: float, reason: str = "unreachable") -> list[Command]:
+        """Undo an `Assign` that the worker never got, or never began with: the worker is gone, its frame is not."""
         known = self._workers.get(worker)
         if known is not None and known.item is not None:
             item, known.item = known.item, None
             item.tries -= 1
             self._cameras[item.camera].waiting.appendleft(item)
-        return self.gone(worker, "unreachable", now)
+        return self.gone(worker, reason, now)
 
     # Time
 
@@ -345,7 +357,7 @@ class Dispatcher:
 
     def _resolve(self, item: Item, outcome: Outcome, reason: str = "") -> list[Command]:
         """Settle a frame, and release all frames at the head of its camera's line that are settled."""
-        item.outcome, item.reason = outcome, reason
+        item.outcome, item.reason, item.frame = outcome, reason, None
         known = self._cameras[item.camera]
         commands: list[Command] = []
         while known.unresolved and (head := known.unresolved[0]).outcome is not None:

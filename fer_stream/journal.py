@@ -207,8 +207,10 @@ class Journal(Reader):
         """Return what an aggregator that died left open: the latest event of every face and interval without an end.
 
         In the order in which they should be closed: a face's intervals before the face, the faces before the camera.
+        Their time and frame are the last of which anything is known of that face, or of that camera.
         """
         still: dict[tuple[str, int, int, str], Event] = {}
+        latest: dict[tuple[str, int, int], Event] = {}
         # An epoch may have begun before all of the one before it was closed.
         rows = self._query(
             "SELECT e.text FROM cameras c CROSS JOIN events e ON e.camera = c.camera AND e.epoch >= c.epoch - 1 "
@@ -218,12 +220,19 @@ class Journal(Reader):
             event = decode(str(text))
             family, _, what = event.type.partition(".")
             key = (event.camera, event.epoch, event.track, family)
+            for track in {event.track, 0}:
+                latest[event.camera, event.epoch, track] = event
             if what in ("ended", "left", "offline"):
                 still.pop(key, None)
             elif what != "reset":
                 still[key] = event
+        known = [
+            replace(event, time=last.time, seq=last.seq)
+            for event in still.values()
+            for last in (latest[event.camera, event.epoch, event.track],)
+        ]
         order = {"emotion": 0, "valence": 0, "face": 1, "camera": 2}
-        return sorted(still.values(), key=lambda e: (e.camera, e.epoch, order[e.type.partition(".")[0]], e.track))
+        return sorted(known, key=lambda e: (e.camera, e.epoch, order[e.type.partition(".")[0]], e.track))
 
     def purge(self, older_than: float) -> int:
         """Delete the events journaled before ``older_than`` (Unix seconds), and return how many there were."""

@@ -55,7 +55,10 @@ frame_age = Histogram(
     "fer_stream_frame_age_seconds", "Age of a frame when a worker is given it.", ["camera"], buckets=_AGES
 )
 latency = Histogram(
-    "fer_stream_latency_seconds", "From a frame's capture to its events being published.", ["camera"], buckets=_AGES
+    "fer_stream_latency_seconds",
+    "From a frame's capture to its events being there, about to be journaled.",
+    ["camera"],
+    buckets=_AGES,
 )
 stage = Histogram("fer_stream_stage_seconds", "Time spent on a frame, by stage.", ["stage"], buckets=_FAST)
 faces = Counter("fer_stream_faces", "Faces found in frames.", ["camera"])
@@ -81,12 +84,20 @@ class LedgerExport:
         self._camera = camera
         self._told: dict[tuple[str, str], int] = {}
 
-    def export(self, ledger: Ledger) -> None:
-        """Count what has been added since the last call."""
+    def begin(self, ledger: Ledger) -> None:
+        """Begin with a ledger whose frames have been counted already, by another process."""
+        self._told = self._terms(ledger)
+
+    @staticmethod
+    def _terms(ledger: Ledger) -> dict[tuple[str, str], int]:
         terms = {("rejected", reason): count for reason, count in ledger.rejected.items()}
         for term in ("captured", "done", "superseded", "expired", "lost_worker", "lost_link"):
             terms[term, ""] = getattr(ledger, term)
-        for (outcome, reason), total in terms.items():
+        return terms
+
+    def export(self, ledger: Ledger) -> None:
+        """Count what has been added since the last call."""
+        for (outcome, reason), total in self._terms(ledger).items():
             step = total - self._told.get((outcome, reason), 0)
             if step > 0 or (outcome, reason) not in self._told:
                 frames.labels(self._camera, outcome, reason).inc(max(step, 0))

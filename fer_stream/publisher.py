@@ -37,7 +37,9 @@ class Publisher:
         self._hub = hub
         self._journal = journal
         self._recorded: list[Event] = []
-        self._listened: Counter[str] = Counter()
+        self._listened: set[bytes] = (
+            set()
+        )  # topics of observations; of many who listen to one, all begin, the last ends
 
     @property
     def cursor(self) -> int:
@@ -89,19 +91,23 @@ class Publisher:
 
     def observe(self, timeline: Timeline) -> None:
         """Tell who listens what is seen on a camera now."""
-        if self._listened["observations"]:
+        if self._listened:
             body = {"camera": timeline.camera, "time": timeline.time, "tracks": describe(timeline)}
             text = json.dumps(body, separators=(",", ":"))
             self._hub.publish("observations", f"{timeline.camera}/", [text.encode()])
 
     def listener(self, link: str, notice: bytes, timelines: Iterable[Timeline]) -> None:
         """Take a notice of `Hub.receive` about who listens; who begins late is told what is in view now."""
-        began, topic = notice[:1] == b"\x01", notice[1:].decode(errors="replace")
-        self._listened[link] = max(0, self._listened[link] + (1 if began else -1))
-        if began and link == "observations":
-            for timeline in timelines:
-                if f"{timeline.camera}/".startswith(topic):
-                    self.observe(timeline)
+        if link != "observations":
+            return
+        began, topic = notice[:1] == b"\x01", notice[1:]
+        if not began:
+            self._listened.discard(topic)
+            return
+        self._listened.add(topic)
+        for timeline in timelines:
+            if f"{timeline.camera}/".encode().startswith(topic):
+                self.observe(timeline)
 
 
 def describe(timeline: Timeline) -> list[dict[str, Any]]:

@@ -13,18 +13,18 @@ from __future__ import annotations
 import json
 import logging
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fer_stream import plugins
-from fer_stream.client import Subscription, ask_status
+from fer_stream.client import Subscription, ask_status, read_journal
 from fer_stream.config import save
 from fer_stream.errors import ConfigError, FerStreamError, JournalError, TransportError
 from fer_stream.journal import Reader
@@ -34,9 +34,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from fer_stream.config import Settings
-    from fer_stream.metrics import Server
     from fer_stream.plugins import Peer, Sink
     from fer_stream.process import Stop
+    from fer_stream.types import Event
 
 BEAT = 0.5
 """Seconds between looks at the children and at the aggregator's status."""
@@ -140,6 +140,9 @@ class Supervisor:
         now, process = time.monotonic(), self.aggregator.process
         if process is None or status["pid"] != process.pid:
             return  # another one is at that address; ours will find it in use
+        if not self.aggregator.was_ready:  # it does not know them yet; one that is busy tells it only then
+            for worker in self.workers:
+                worker.seen = max(worker.seen, now + self._settings.dispatch.deadline)
         self._ready(self.aggregator, now)
         for worker in self.workers:
             known = status["workers"].get(worker.arguments[-1])
@@ -240,25 +243,40 @@ class _Desk:
         self._sinks = sinks
         self.status: dict[str, Any] = {}
         self.events: dict[str, int] = {}
+        self.error: FerStreamError | None = None
         self._subscription = Subscription(
             settings.address, after=_last_cursor(settings.journal.path), transport=settings.transport
         )
         self._bars: dict[str, Any] = {}
 
     def look(self, timeout: float = 0.05) -> None:
-        """Hand on the events that came; wait up to ``timeout`` seconds for one."""
+        """Hand on the events that are here; wait up to ``timeout`` seconds for one."""
         found = self._subscription.receive(timeout)
         while found is not None:
-            event, text = found
-            self.events[event.type] = self.events.get(event.type, 0) + 1
-            for sink in self._sinks:
-                sink.write(event, text)
+            self._hand_on(*found)
             found = self._subscription.receive(0)
+
+    def read_rest(self) -> None:
+        """Hand on what was journaled after the aggregator's last word, when it closed what was open."""
+        try:
+            for event, text in read_journal(self._settings.journal.path, after=self._subscription.cursor):
+                self._hand_on(event, text)
+        except JournalError as error:
+            self.error = self.error or error
+
+    def _hand_on(self, event: Event, text: str) -> None:
+        self.events[event.type] = self.events.get(event.type, 0) + 1
+        for sink in self._sinks:
+            try:
+                if not self.error:
+                    sink.write(event, text)
+            except FerStreamError as error:
+                self.error = error
 
     @property
     def unread(self) -> bool:
-        """Whether a sink has nobody left to write to, as when stdout's reader has gone (``| head``)."""
-        return any(getattr(sink, "closed", False) for sink in self._sinks)
+        """Whether a sink has failed, or has nobody left to write to, as when stdout's reader has gone (``| head``)."""
+        return self.error is not None or any(getattr(sink, "closed", False) for sink in self._sinks)
 
     def ask(self, timeout: float) -> bool:
         """Ask the aggregator how things stand; ``False`` if it does not answer."""
@@ -345,40 +363,34 @@ def run(
     """
     stop = stop or install_stop()
     started = time.time()
-    # Before the metrics module is imported, which looks at this once.
-    folder = Path(tempfile.mkdtemp(prefix="fer-stream-"))
-    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder / "metrics")
-    (folder / "metrics").mkdir()
-    supervisor = Supervisor(settings, folder)
-    desk = _Desk(settings, sinks or [])
-    server: Server | None = None
-    code = 0
-    try:
+    with ExitStack() as last:  # what is left to do however this ends, in reverse
+        folder = Path(last.enter_context(tempfile.TemporaryDirectory(prefix="fer-stream-", ignore_cleanup_errors=True)))
+        for sink in sinks or []:
+            last.callback(sink.close)
+        # Before the metrics module is imported, which looks at this once.
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder / "metrics")
+        (folder / "metrics").mkdir()
+        supervisor = Supervisor(settings, folder)
+        desk = _Desk(settings, sinks or [])
+        last.callback(desk.close)
         if settings.metrics:
             from fer_stream import metrics  # noqa: PLC0415
 
-            server = metrics.Server(settings.metrics, lambda: _missing(supervisor, desk))
+            last.callback(metrics.Server(settings.metrics, lambda: _missing(supervisor, desk)).close)
+        last.callback(lambda: supervisor.kill(supervisor.children))
         supervisor.start()
         failed = _loop(supervisor, desk, stop, duration)
         result = _end(supervisor, desk, failed, started)
         desk.close()
-        if failed is None:
-            _tell(result)
-            code = supervisor.failed()
-        else:
-            tell_error(failed.said())
-            code = failed.code or 1
         if summary:
             _write(summary, result)
-    finally:
-        supervisor.kill(supervisor.children)
-        desk.close()
-        if server:
-            server.close()
-        for sink in sinks or []:
-            sink.close()
-        shutil.rmtree(folder, ignore_errors=True)
-    return code
+        if desk.error:
+            raise desk.error
+        if failed is not None:
+            tell_error(failed.said())
+            return failed.code or 1
+        _tell(result)
+        return supervisor.failed()
 
 
 def _end(supervisor: Supervisor, desk: _Desk, failed: _Child | None, started: float) -> dict[str, Any]:
@@ -391,6 +403,8 @@ def _end(supervisor: Supervisor, desk: _Desk, failed: _Child | None, started: fl
     if desk.ask(1.0 if supervisor.aggregator.running else 0.0):
         desk.finish(deadline)
     supervisor.stop([*supervisor.workers, supervisor.aggregator], deadline, lambda: time.sleep(0.02))
+    if supervisor.aggregator.was_ready:
+        desk.read_rest()
     return _summary(desk, started)
 
 

@@ -39,6 +39,7 @@ MAX_EVENTS = 33_000_000  # a full answer to REPLAY of the longest events
 MAX_FACES = 1_000
 MAX_LABELS = 64
 MAX_LANDMARKS = 68
+MAX_AGE = 1_000_000 * 86_400  # a day, in microseconds
 
 _MAGIC = b"FERS"
 _HEADER = struct.Struct("!4sBBBBIHHQQqQQQQQIII")
@@ -187,6 +188,8 @@ def unpack(parts: Sequence[Buffer], verify: bool = True) -> Message:
             raise WireError(f"{width}x{height} raw pixels are {width * height * 3} bytes, not {length}")
         if encoding is Encoding.NONE:
             raise WireError("a frame without an encoding")
+    if age > MAX_AGE:
+        raise WireError(f"a {kind.name} that is {age} microseconds old")
     if captured < superseded + rejected + sent:
         raise WireError("the totals do not add up")
     if flags & _CHECKED:
@@ -298,15 +301,10 @@ def unpack_faces(payload: Buffer, labels: tuple[str, ...]) -> tuple[tuple[Face, 
     faces = []
     for at in range(0, len(values), row):
         x1, y1, x2, y2, score, quality, *rest = values[at : at + row].tolist()
-        probabilities = tuple(rest[2 * points :])
-        if not (
-            x1 < x2
-            and y1 < y2
-            and -0.01 <= score <= 1.01
-            and 0 <= quality <= 1
-            and all(-0.01 <= p <= 1.01 for p in probabilities)
-        ):
+        shares = rest[2 * points :]
+        if not (x1 < x2 and y1 < y2 and all(-0.01 <= share <= 1.01 for share in (score, quality, *shares))):
             raise WireError("a result with an impossible face")
+        score, quality, *shares = (min(max(share, 0.0), 1.0) for share in (score, quality, *shares))
         landmarks = tuple(zip(rest[0 : 2 * points : 2], rest[1 : 2 * points : 2], strict=True))
-        faces.append(Face(Box(x1, y1, x2, y2), score, landmarks, Scores(labels, probabilities), quality))
+        faces.append(Face(Box(x1, y1, x2, y2), score, landmarks, Scores(labels, tuple(shares)), quality))
     return tuple(faces), Stages(*seconds)

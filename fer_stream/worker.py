@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import queue
+import socket
 import threading
 import time
 from collections import deque
@@ -60,16 +61,20 @@ def answer(parts: list[Any], recognizer: Recognizer) -> list[wire.Buffer]:
     try:
         ticket = wire.unpack(parts, verify=False).ticket
         message = wire.unpack(parts)
-        before = time.perf_counter()
-        image = pixels(message)
-        decoded = time.perf_counter() - before
     except WireError as error:
         _log.warning("a frame is rejected: %s", error)
         return wire.json_message(Kind.REJECT, {"reason": "corrupt"}, ticket=ticket)
     try:
+        before = time.perf_counter()
+        image = pixels(message)
+        decoded = time.perf_counter() - before
         result = recognizer.recognize(image)
         stages = Stages(decoded, result.seconds["detect"], result.seconds["classify"])
         payload = wire.pack_faces(result.faces[: wire.MAX_FACES], recognizer.labels, stages)
+        wire.unpack_faces(payload, recognizer.labels)  # what the aggregator would refuse is told here
+    except WireError as error:
+        _log.warning("a frame is rejected: %s", error)
+        return wire.json_message(Kind.REJECT, {"reason": "corrupt"}, ticket=ticket)
     except Exception:  # whatever a model or a plug-in does with this frame, the next one may be fine
         _log.exception("a frame is rejected: it cannot be recognised")
         return wire.json_message(Kind.REJECT, {"reason": "poisoned"}, ticket=ticket)
@@ -106,7 +111,7 @@ class Session:
     computer: _Computer
     busy: bool = False
     known: bool = False
-    """Whether the aggregator has spoken to this worker, or at least taken its READY."""
+    """Whether the aggregator has taken this worker's READY."""
     beat: float = 0.0
     owes_ready: bool = True
 
@@ -124,7 +129,7 @@ class Session:
             self.busy = False
         now = time.monotonic()
         if self.owes_ready and not self.busy:
-            self.known = self.peer.send(wire.json_message(Kind.READY, self.about))
+            self.peer.send(wire.json_message(Kind.READY, self.about))
             self.owes_ready, self.beat = False, now + BEAT
         elif now >= self.beat:
             self.peer.send(wire.json_message(Kind.PING))
@@ -140,18 +145,21 @@ class Session:
         if message.kind is Kind.FRAME and not self.busy:
             self.busy = True
             self.computer.give(parts)
+        elif message.kind is Kind.WELCOME:
+            self.known = True
         elif message.kind is Kind.WHO:
-            self.owes_ready = True
+            self.owes_ready, self.known = True, False
         elif message.kind is Kind.REFUSED:
             raise ConfigError(str(message.body().get("reason")))
 
 
-def run(settings: Settings, name: str = "1", stop: Stop | None = None) -> None:
+def run(settings: Settings, name: str | None = None, stop: Stop | None = None) -> None:
     """Work for an aggregator until SIGINT or SIGTERM; the frame in hand is finished first.
 
     Args:
         settings: the whole tree.
-        name: for people, unique among the workers of a machine.
+        name: for people; a newer worker of the same name and machine takes an older one's place. By default one that
+            no other has.
         stop: ends the worker when it is set; by default the process's signals do.
 
     Raises:
@@ -163,7 +171,8 @@ def run(settings: Settings, name: str = "1", stop: Stop | None = None) -> None:
     recognizer.warm_up()
     peer = plugins.load("transports", settings.transport)().connect(settings.address, "work")
     about = {
-        "name": name,
+        "name": name or str(os.getpid()),
+        "host": socket.gethostname(),
         "pid": os.getpid(),
         "labels": recognizer.labels,
         "model": recognizer.classifier.version,
@@ -177,7 +186,8 @@ def run(settings: Settings, name: str = "1", stop: Stop | None = None) -> None:
     try:
         while not (stop.is_set() or parent_gone()):
             session.step(BEAT / 2)
-        while session.busy:
+        deadline = time.monotonic() + settings.dispatch.deadline
+        while session.busy and time.monotonic() < deadline:
             session.step(BEAT / 2)
         peer.send(wire.json_message(Kind.BYE))
     finally:

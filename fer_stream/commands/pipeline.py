@@ -119,7 +119,7 @@ def worker(arguments: Namespace) -> None:
     """One inference worker."""
     from fer_stream.worker import run as run_role  # noqa: PLC0415
 
-    run_role(begin(arguments, f"worker {arguments.name}"), arguments.name)
+    run_role(begin(arguments, f"worker {arguments.name or ''}".strip()), arguments.name)
 
 
 def aggregator(arguments: Namespace) -> None:

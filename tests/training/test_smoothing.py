@@ -1,0 +1,178 @@
+"""Tracks with a truth, what counts as meeting it, and the ways that are compared."""
+
+import math
+
+import numpy as np
+import pytest
+
+from fer_stream.config import EMOTIONS, Settings, SmootherSettings
+from fer_stream.smooth import LabelSet
+from training import data, sequences, smoothing
+from training.sequences import Pool, Track
+from training.smoothing import Bench, Call, Markov, Smoothed, argmax, majority, measure
+
+VALENCE = Settings.model_construct().valence
+LABELS = LabelSet("emotions", EMOTIONS, VALENCE)
+IDENTITY = {label: label for label in EMOTIONS}
+HAPPY, SAD = EMOTIONS.index("happy"), EMOTIONS.index("sad")
+
+
+def perfect_pool(right: float = 1.0, faces: int = 70) -> Pool:
+    """Faces that are recognised at 0.9 in this share of their views, else taken for another; blurs are told."""
+    random = np.random.default_rng(0)
+    labels = np.arange(faces) % len(EMOTIONS)
+    views = sequences.SHARP + sequences.BLURRED
+    said = np.where(random.random((faces, views)) < right, labels[:, None], random.integers(0, 7, (faces, views)))
+    scores = np.full((faces, views, 7), 0.1 / 6)
+    np.put_along_axis(scores, said[..., None], 0.9, axis=2)
+    quality = np.ones((faces, views))
+    quality[:, sequences.SHARP :] = 0.0
+    scores[:, sequences.SHARP :] = 1 / 7
+    return Pool(scores, quality, labels)
+
+
+@pytest.mark.parametrize("rate", smoothing.RATES)
+def test_a_track_has_a_truth_without_gaps_and_frames_at_its_rate(rate):
+    track = sequences.make_track(perfect_pool(), rate, np.random.default_rng(1))
+    assert track.truth[0][1] == 0
+    assert track.truth[-1][2] == sequences.LENGTH
+    for (label, _, end), (other, start, _) in zip(track.truth, track.truth[1:], strict=False):
+        assert (end, label != other) == (start, True)
+    assert 0.7 * rate * sequences.LENGTH < len(track.times) <= rate * sequences.LENGTH
+    assert (np.diff(track.times) > 0).all()
+    assert track.scores.shape == (len(track.times), 7)
+    np.testing.assert_allclose(track.scores.sum(axis=1), 1)
+    assert track.quality.min() == 0
+    truth = np.array([label for label, _, _ in track.truth])
+    now = np.searchsorted([start for _, start, _ in track.truth], track.times, side="right") - 1
+    clear = track.quality == 1
+    assert 0.8 < (track.scores.argmax(axis=1) == truth[now])[clear].mean() < 1, "most frames are right, some are not"
+
+
+def test_a_pool_is_what_a_model_says_of_each_view():
+    images = np.random.default_rng(0).integers(0, 256, (3, 12, 12)).repeat(4, 1).repeat(4, 2).astype(np.uint8)
+    seen = []
+
+    def predict(views):
+        seen.append(views)
+        return np.full((len(views), 7), 1 / 7)
+
+    pool = sequences.make_pool(images, np.array([0, 1, 2]), predict)
+    views = sequences.SHARP + sequences.BLURRED
+    assert pool.scores.shape == (3, views, 7)
+    assert seen[0].shape == (views, 48, 48)
+    assert pool.quality[:, : sequences.SHARP].min() > pool.quality[:, sequences.SHARP :].max()
+    assert pool[np.array([False, True, False])].labels.tolist() == [1]
+
+
+def test_clear_faces_are_those_that_eight_of_ten_agree_on():
+    votes = np.zeros((4, 10), np.uint8)
+    for row, name, count in ((0, "happiness", 8), (1, "happiness", 7), (2, "contempt", 9), (3, "anger", 10)):
+        votes[row, data.VOTES.index(name)] = count
+    faces = data.Faces(np.zeros((4, 48, 48), np.uint8), np.zeros(4, int), np.array(["x"] * 4), np.arange(4), votes)
+    clear, labels = sequences.clear_faces(faces)
+    assert clear.rows.tolist() == [0, 3]
+    assert [EMOTIONS[label] for label in labels] == ["happy", "angry"]
+
+
+TRACK = Track(np.arange(0, 10, 0.1), np.zeros((100, 7)), np.ones(100), [(HAPPY, 0.0, 5.0), (SAD, 5.0, 10.0)])
+
+
+@pytest.mark.parametrize(
+    ("calls", "f1", "delay"),
+    [
+        ([Call("happy", 0.3, 0.1, 5.2), Call("sad", 5.5, 5.4, 9.9)], 1.0, 0.4),
+        ([Call("happy", 0.3, 0.1, 5.2)], 2 / 3, 0.3),
+        ([Call("happy", 0.3, 0.1, 9.9)], 2 / 3, 0.3),  # half of it overlaps
+        ([Call("happy", 0.3, 0.1, 2.0), Call("sad", 5.5, 5.4, 9.9)], 0.5, 0.5),
+        ([Call("happy", 0.2, 0.1, 5.0), Call("fear", 5.2, 5.1, 6.0), Call("sad", 6.0, 6.0, 10.0)], 0.8, 0.6),
+        ([], 0.0, math.inf),
+    ],
+)
+def test_what_counts_as_right(calls, f1, delay):
+    found = measure(lambda *_: calls, LABELS, IDENTITY, [TRACK])
+    assert found.f1 == pytest.approx(f1)
+    assert found.delay[0] == pytest.approx(delay)
+    assert found.calls == len(calls)
+
+
+def test_labels_of_one_group_that_follow_each_other_are_one_truth():
+    track = Track(TRACK.times, TRACK.scores, TRACK.quality, [(SAD, 0.0, 5.0), (EMOTIONS.index("fear"), 5.0, 10.0)])
+    labels = LabelSet("valence", EMOTIONS, VALENCE)
+    assert measure(lambda *_: [Call("negative", 0.2, 0.0, 10.0)], labels, VALENCE, [track]).f1 == 1
+
+
+def flickering() -> Track:
+    """Happy, with every fifth frame sad."""
+    scores = np.full((100, 7), 0.02)
+    said = np.where(np.arange(100) % 5 == 4, SAD, HAPPY)
+    scores[np.arange(100), said] = 0.88
+    return Track(TRACK.times, scores, np.ones(100), [(HAPPY, 0.0, 10.0)])
+
+
+def test_argmax_flickers_and_the_others_do_not():
+    track = flickering()
+    assert len(argmax(LABELS, track)) == 40
+    assert [call.label for call in majority(LABELS, track)] == ["happy"]
+    for method in (Smoothed(SmootherSettings()), smoothing.MARKOV):
+        (call,) = method(LABELS, track)
+        assert (call.label, call.end) == ("happy", pytest.approx(9.9))
+        assert call.told < 1
+
+
+def test_quality_keeps_bad_looks_out():
+    track = flickering()
+    blurred = Track(track.times, track.scores.copy(), track.quality.copy(), track.truth)
+    blurred.scores[30:60] = np.where(np.arange(7) == SAD, 0.7, 0.05)
+    blurred.quality[30:60] = 0
+    assert {call.label for call in Smoothed(SmootherSettings(), weighted=False)(LABELS, blurred)} == {"happy", "sad"}
+    assert {call.label for call in Smoothed(SmootherSettings())(LABELS, blurred)} == {"happy"}
+
+
+# The hidden Markov filter
+
+
+def belief_after(parts: list[float], tau: float = 0.4, stay: float = 4.0) -> list[float]:
+    """A first look at a happy face, then looks at a sad one after each of the parts of a second."""
+    belief = Markov(3, stay, tau)
+    belief.update(math.inf, (0.8, 0.1, 0.1), 1.0)
+    for part in parts:
+        belief.update(part, (0.2, 0.7, 0.1), 1.0)
+    return belief.values
+
+
+def test_one_step_is_the_forward_filter():
+    """Predict by the transition matrix, multiply by the tempered likelihood, normalise: written down with matrices."""
+    tau, stay, dt = 0.4, 4.0, 0.25
+    rates = (np.full((3, 3), 1 / 3) - np.eye(3)) * dt / stay
+    moves = sum((np.linalg.matrix_power(rates, n) / math.factorial(n) for n in range(20)), np.zeros((3, 3)))
+    first = np.array(belief_after([]))
+    np.testing.assert_allclose(first, [0.98 * p + 0.02 / 3 for p in (0.8, 0.1, 0.1)])
+    likely = (0.98 * np.array([0.2, 0.7, 0.1]) + 0.02 / 3) ** (1 - math.exp(-dt / tau))
+    expected = (first @ moves) * likely
+    assert belief_after([dt], tau, stay) == pytest.approx(expected / expected.sum())
+
+
+def test_more_frames_of_the_same_second_say_little_more():
+    few, many = belief_after([0.1] * 10), belief_after([0.005] * 200)
+    assert many[1] == pytest.approx(few[1], abs=0.06)
+    assert many[1] > 0.6
+
+
+def test_labels_that_are_left_out_share_a_state():
+    belief = Markov(2, 4.0, 0.4)
+    belief.update(math.inf, (0.1, 0.1), 1.0)
+    assert sum(belief.values) == pytest.approx(0.2, abs=0.02)
+
+
+# The whole
+
+
+def test_fitting_finds_something_at_least_as_good_and_the_table_names_everything():
+    bench = Bench(EMOTIONS, perfect_pool(0.8), (0,), 1)
+    fitted = smoothing.fit(bench, markov=False, tries=6)
+    assert bench.worth(fitted) >= bench.worth(Smoothed(SmootherSettings(tau=3.0, enter=0.95, leave=0.9, min_dwell=2.0)))
+    assert isinstance(smoothing.fit(bench, markov=True, tries=2).stay, float)
+    text = smoothing.table(bench)
+    for name in (*smoothing.SETS, *smoothing.candidates()):
+        assert f"| {name} |" in text
