@@ -215,7 +215,7 @@ class Aggregator:
             new = _Camera(name, peer, incarnation, int(about["pid"]), policy, bool(about["live"]), frames, now)
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise WireError(f"a capture's HELLO is not whole: {error}") from error
-        if not re.fullmatch(CAMERA_NAME, name):
+        if not isinstance(about["camera"], str) or not re.fullmatch(CAMERA_NAME, name):
             raise WireError(f"a capture with the name {name!r:.80}")
         if not told.keys() <= _TERMS or min(told.values(), default=0) < 0 or sum(told.values()) > message.totals.sent:
             raise WireError("a capture that was told what no aggregator tells")

@@ -9,7 +9,6 @@ import hashlib
 import json
 import os
 import re
-import shutil
 import socket
 import sys
 import threading
@@ -17,7 +16,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 from http.client import HTTPException
 from importlib import metadata
-from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.request import urlopen
 
@@ -27,14 +25,12 @@ from fer_stream.errors import FerStreamError, TransportError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from fer_stream.config import CameraSettings, Settings
 
 PATIENCE = 5.0
 """Seconds that a source may take to open here."""
-
-SHARED_MEMORY = 64 * 2**20
-"""Bytes of /dev/shm below which frames may not fit; a container has 64 MB unless told otherwise."""
 
 
 class Level(StrEnum):
@@ -219,12 +215,3 @@ def _machine(workers: int) -> Iterator[Finding]:
         yield _warn(f"{workers} workers share {cores} CPU cores: more than one a core is no faster, set --workers")
     else:
         yield _ok(f"{cores} CPU cores for {workers} workers")
-    shared = Path("/dev/shm")  # noqa: S108  (looked at, never written)
-    if not shared.is_dir() or not os.access(shared, os.W_OK):
-        yield _warn(f"{shared} cannot be written, so frames are copied between processes: mount it as tmpfs")
-        return
-    free = shutil.disk_usage(shared).free
-    if free < SHARED_MEMORY:
-        yield _warn(f"{shared} has {free >> 20} MiB free, large frames may not fit: give a container --shm-size=256m")
-    else:
-        yield _ok(f"{shared} has {free >> 20} MiB free")

@@ -39,7 +39,7 @@ MAX_EVENTS = 33_000_000  # a full answer to REPLAY of the longest events
 MAX_FACES = 1_000
 MAX_LABELS = 64
 MAX_LANDMARKS = 68
-MAX_AGE = 1_000_000 * 86_400  # a day, in microseconds
+MAX_AGE = 1_000_000 * 86_400 * 366  # a year, in microseconds
 
 _MAGIC = b"FERS"
 _HEADER = struct.Struct("!4sBBBBIHHQQqQQQQQIII")

@@ -174,7 +174,7 @@ class House:
             worker.close()
 
     def _play(self, capture: plugins.Peer, worker: plugins.Peer, camera: str, count: int) -> None:
-        about = {"labels": EMOTIONS, "name": "1", "pid": 1, "model": "test", "detector": "test"}
+        about = {"labels": EMOTIONS, "name": "1", "host": "here", "pid": 1, "model": "test", "detector": "test"}
         worker.send(wire.json_message(Kind.READY, about))
         incarnation = f"life {next(self._lives)}"
         hello = {

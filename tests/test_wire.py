@@ -29,6 +29,7 @@ profile = settings(deadline=None, max_examples=150)
 
 u32, u64 = st.integers(0, 2**32 - 1), st.integers(0, 2**64 - 1)
 i64 = st.integers(-(2**63), 2**63 - 1)
+ages = st.integers(0, wire.MAX_AGE)
 
 
 @st.composite
@@ -40,7 +41,7 @@ def totals(draw: st.DrawFn) -> Totals:
 @st.composite
 def messages(draw: st.DrawFn, kinds: Sequence[Kind] = tuple(Kind)) -> Message:
     kind = draw(st.sampled_from(kinds))
-    shared = {"epoch": draw(u32), "seq": draw(u64), "ticket": draw(u64), "time": draw(i64), "age": draw(u64)}
+    shared = {"epoch": draw(u32), "seq": draw(u64), "ticket": draw(u64), "time": draw(i64), "age": draw(ages)}
     if kind is not Kind.FRAME:
         return Message(kind, draw(st.binary(max_size=200)), totals=draw(totals()), **shared)
     width, height = draw(st.integers(1, 12)), draw(st.integers(1, 12))
@@ -163,7 +164,7 @@ def test_a_frame_without_a_checksum_is_taken() -> None:
 
 
 @profile
-@given(messages([Kind.FRAME]), u32, u64, u64, st.booleans())
+@given(messages([Kind.FRAME]), u32, u64, ages, st.booleans())
 def test_a_forwarded_frame_differs_in_epoch_ticket_and_age_alone(
     message: Message, epoch: int, ticket: int, age: int, checked: bool
 ) -> None:

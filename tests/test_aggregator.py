@@ -1,0 +1,205 @@
+"""What an aggregator takes and refuses, turn by turn, over the memory transport and with a real journal."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from fer_stream import plugins, wire
+from fer_stream.aggregator import Aggregator
+from fer_stream.config import EMOTIONS, JournalSettings, Settings
+from fer_stream.journal import Journal
+from fer_stream.wire import Encoding, Kind, Message, Totals
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from fer_stream.plugins import Peer
+
+numbers = itertools.count()
+
+HELLO: dict[str, Any] = {
+    "camera": "door", "incarnation": "a", "told": {}, "frames": None, "policy": "wait", "pid": 1, "live": False
+}  # fmt: skip
+READY: dict[str, Any] = {
+    "labels": EMOTIONS, "name": "1", "host": "here", "pid": 1, "model": "m", "detector": "d"
+}  # fmt: skip
+
+
+class Bench:
+    """An aggregator that this test turns, and the peers it plays."""
+
+    def __init__(self, path: Path) -> None:
+        self.address = f"memory://aggregator-{next(numbers)}"
+        self._transport = plugins.load("transports", "memory")()
+        self._hub = self._transport.bind(self.address)
+        self.journal = Journal(path)
+        settings = Settings(transport="memory", address=self.address, journal=JournalSettings(path=path))
+        self.it = Aggregator(settings, self._hub, self.journal)
+
+    def peer(self, link: str) -> Peer:
+        made: Peer = self._transport.connect(self.address, link)
+        return made
+
+    def say(self, peer: Peer, parts: list[Any]) -> list[Kind]:
+        """Have a peer say something, and return the kinds of what it is answered."""
+        peer.send(parts)
+        return [message.kind for message in self.heard(peer)]
+
+    def heard(self, peer: Peer) -> list[Message]:
+        self.it.turn(0.01)
+        return [wire.unpack(parts) for parts in iter(lambda: peer.receive(0), None)]
+
+    def frame(self, capture: Peer, seq: int) -> list[Kind]:
+        header = {"seq": seq, "time": seq * 1_000_000_000, "totals": Totals(seq, 0, 0, seq), "width": 1, "height": 1}
+        return self.say(capture, wire.pack(Message(Kind.FRAME, bytes(3), encoding=Encoding.RAW, **header)))  # type: ignore[arg-type]
+
+    def ledger(self) -> dict[str, int]:
+        found: dict[str, int] = self.it.status()["cameras"]["door"]["ledger"]
+        return {term: count for term, count in found.items() if count}
+
+    def close(self) -> None:
+        self._hub.close()
+        self.journal.close()
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    found = Bench(tmp_path / "events.db")
+    yield found
+    found.close()
+
+
+def done(ticket: int) -> list[Any]:
+    return wire.pack(Message(Kind.DONE, wire.pack_faces([], EMOTIONS, wire.Stages()), ticket=ticket))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"camera": "../door"},
+        {"camera": "d" * 64},
+        {"camera": "\ud800"},
+        {"camera": None},
+        {"told": {"x": 1}},
+        {"told": {"captured": 1}},
+        {"told": {"done": 1}},
+        {"told": {"done": -1}},
+        {"frames": float("inf")},
+        {"frames": "many"},
+        {"pid": None},
+    ],
+    ids=str,
+)
+def test_a_hello_that_is_not_whole_is_refused_and_nothing_else_happens(bench: Bench, change: dict[str, Any]) -> None:
+    capture = bench.peer("frames")
+    assert bench.say(capture, wire.json_message(Kind.HELLO, HELLO | change)) == []
+    assert bench.it.status()["cameras"] == {}
+    assert bench.say(capture, wire.json_message(Kind.HELLO, HELLO)) == [Kind.WELCOME]
+
+
+def test_a_reason_is_one_that_is_known(bench: Bench) -> None:
+    capture, worker = bench.peer("frames"), bench.peer("work")
+    bench.say(worker, wire.json_message(Kind.READY, READY))
+    bench.say(capture, wire.json_message(Kind.HELLO, HELLO))
+    bench.frame(capture, 1)
+    (given,) = bench.heard(worker)[-1:]
+    bench.say(worker, done(given.ticket))
+    bye = wire.json_message(Kind.BYE, {"reason": "\ud800" * 100_000}, totals=Totals(1, 0, 0, 1))
+    assert Kind.GOODBYE in bench.say(capture, bye)
+    assert '"reason":"capture ended"' in bench.journal.read(0)[0][-1]
+
+
+def test_a_camera_is_captured_by_one_process_at_a_time(bench: Bench) -> None:
+    first, second = bench.peer("frames"), bench.peer("frames")
+    bench.say(first, wire.json_message(Kind.HELLO, HELLO))
+    second.send(wire.json_message(Kind.HELLO, HELLO | {"incarnation": "b", "pid": 2}))
+    (refused,) = bench.heard(second)
+    assert refused.kind is Kind.REFUSED
+    assert refused.body()["reason"].startswith("camera door is captured by process 1 already: stop that one")
+    assert bench.it.status()["cameras"]["door"]["pid"] == 1
+
+
+def test_workers_of_other_labels_are_refused(bench: Bench) -> None:
+    first, second = bench.peer("work"), bench.peer("work")
+    assert bench.say(first, wire.json_message(Kind.READY, READY)) == [Kind.WELCOME]
+    second.send(wire.json_message(Kind.READY, READY | {"name": "2", "labels": ["good", "bad"]}))
+    (refused,) = bench.heard(second)
+    assert refused.kind is Kind.REFUSED
+    assert "the model of worker 2 has the labels good, bad" in refused.body()["reason"]
+
+
+@pytest.mark.parametrize(
+    "change", [{"labels": []}, {"labels": None}, {"pid": "x"}, {"host": None, "pid": None}], ids=str
+)
+def test_a_ready_that_is_not_whole_is_refused(bench: Bench, change: dict[str, Any]) -> None:
+    worker = bench.peer("work")
+    assert bench.say(worker, wire.json_message(Kind.READY, READY | change)) == []
+    assert bench.it.status()["workers"] == {}
+
+
+def test_workers_of_one_name_on_two_machines_work_side_by_side(bench: Bench) -> None:
+    here, there, newer = (bench.peer("work") for _ in range(3))
+    bench.say(here, wire.json_message(Kind.READY, READY))
+    bench.say(there, wire.json_message(Kind.READY, READY | {"host": "there"}))
+    assert set(bench.it.status()["workers"]) == {"1 at here", "1 at there"}
+    assert bench.say(here, wire.json_message(Kind.PING)) == []
+    bench.say(newer, wire.json_message(Kind.READY, READY | {"pid": 2}))
+    assert {name: known["pid"] for name, known in bench.it.status()["workers"].items()} == {
+        "1 at here": 2,
+        "1 at there": 1,
+    }
+    assert bench.say(here, wire.json_message(Kind.PING)) == [Kind.WHO]
+
+
+def test_a_worker_that_says_ready_twice_keeps_its_frame(bench: Bench) -> None:
+    capture, worker = bench.peer("frames"), bench.peer("work")
+    bench.say(worker, wire.json_message(Kind.READY, READY))
+    bench.say(capture, wire.json_message(Kind.HELLO, HELLO))
+    bench.frame(capture, 1)
+    (given,) = bench.heard(worker)[-1:]
+    assert given.kind is Kind.FRAME
+    assert bench.say(worker, wire.json_message(Kind.READY, READY)) == []
+    bench.say(worker, done(given.ticket))
+    assert bench.ledger() == {"captured": 1, "done": 1}
+
+
+def test_a_frame_that_crosses_with_a_worker_s_leave_is_given_to_another(bench: Bench) -> None:
+    capture, leaving, other = bench.peer("frames"), bench.peer("work"), bench.peer("work")
+    bench.say(leaving, wire.json_message(Kind.READY, READY))
+    bench.say(capture, wire.json_message(Kind.HELLO, HELLO | {"policy": "drop_oldest"}))
+    bench.frame(capture, 1)
+    bench.say(leaving, wire.json_message(Kind.BYE))
+    other.send(wire.json_message(Kind.READY, READY | {"name": "2"}))
+    welcome, given = bench.heard(other)
+    assert (welcome.kind, given.kind) == (Kind.WELCOME, Kind.FRAME)
+    bench.say(other, done(given.ticket))
+    assert bench.ledger() == {"captured": 1, "done": 1}
+
+
+def test_observations_are_made_only_while_somebody_listens(bench: Bench) -> None:
+    capture, worker = bench.peer("frames"), bench.peer("work")
+    bench.say(worker, wire.json_message(Kind.READY, READY))
+    bench.say(capture, wire.json_message(Kind.HELLO, HELLO))
+    listeners = [bench._transport.subscribe(bench.address, "observations", ["door/"]) for _ in range(3)]
+
+    def reached(seq: int) -> list[int]:
+        """Take a frame through, and return how many observations each listener got."""
+        bench.frame(capture, seq)
+        bench.say(worker, done(bench.heard(worker)[-1].ticket))
+        return [count(one) for one in listeners]
+
+    def count(listener: Peer) -> int:
+        return len(list(iter(lambda: listener.receive(0), None)))
+
+    bench.it.turn(0.01)
+    assert reached(1) == [1, 1, 1]
+    for one in listeners[:2]:
+        one.close()
+    assert reached(2)[2] == 1
+    listeners[2].close()
+    bench.it.turn(0.01)
+    assert not bench.it._publisher._listened
