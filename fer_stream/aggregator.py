@@ -435,6 +435,7 @@ class Aggregator:
                     self._publisher.record(camera.timeline.offline("capture silent"))
             camera.export.export(self._dispatcher.ledger(camera.name))
             metrics.camera_online.labels(camera.name).set(bool(camera.timeline and camera.timeline.online))
+            metrics.waiting.labels(camera.name).set(self._dispatcher.waiting(camera.name))
             metrics.tracks.labels(camera.name).set(len(camera.timeline.tracks) if camera.timeline else 0)
         states = Counter(state for state, _ in self._dispatcher.workers().values())
         for state in ("idle", "busy"):

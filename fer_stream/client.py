@@ -254,7 +254,8 @@ def subscribe(
 
         with fer_stream.subscribe(camera="door", types=["emotion.started"]) as events:
             for event in events:
-                print(event.time, event.track, event.data.label)
+                if event.type == "emotion.started":  # a stream.gap may come too
+                    print(event.time, event.track, event.data.label)
     """
     if settings is None:
         from fer_stream.config import load  # noqa: PLC0415  (slow to import, not always needed)

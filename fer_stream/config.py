@@ -36,7 +36,7 @@ def host_port(text: str) -> tuple[str, int]:
     """
     host, _, port = text.rpartition(":")
     if not host or not port.isascii() or not port.isdigit() or int(port) > 65_535:
-        raise ValueError("must be HOST:PORT, such as 127.0.0.1:9100")
+        raise ValueError("must be HOST:PORT, such as 127.0.0.1:9108")
     return host.removeprefix("[").removesuffix("]"), int(port)
 
 
@@ -242,7 +242,7 @@ class Settings(BaseSettings):
     )
     transport: str = Field("zeromq", description="the transport plug-in")
     metrics: HostPort | None = Field(
-        None, description="HOST:PORT for /metrics, /healthz and /readyz", examples=["127.0.0.1:9100"]
+        None, description="HOST:PORT for /metrics, /healthz and /readyz", examples=["127.0.0.1:9108"]
     )
     sinks: list[Sink] = Field(
         default_factory=list, description="further sinks, as NAME:ARGUMENT", examples=[["file:events.jsonl"]]

@@ -336,6 +336,10 @@ class Dispatcher:
         """Return how many frames of a camera are received and not released."""
         return len(self._cameras[camera].unresolved)
 
+    def waiting(self, camera: str) -> int:
+        """Return how many frames of a camera are received and have no worker yet."""
+        return len(self._cameras[camera].waiting)
+
     def workers(self) -> dict[str, tuple[Literal["idle", "busy"], int]]:
         """Return each worker's state and how many frames it has answered."""
         return {name: ("idle" if w.item is None else "busy", w.done) for name, w in self._workers.items()}

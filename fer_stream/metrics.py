@@ -51,6 +51,12 @@ in_flight = Gauge(
     ["camera"],
     multiprocess_mode="mostrecent",
 )
+waiting = Gauge(
+    "fer_stream_frames_waiting",
+    "Frames that are here and have no worker yet.",
+    ["camera"],
+    multiprocess_mode="mostrecent",
+)
 frame_age = Histogram(
     "fer_stream_frame_age_seconds", "Age of a frame when a worker is given it.", ["camera"], buckets=_AGES
 )

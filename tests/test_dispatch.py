@@ -728,3 +728,21 @@ def test_what_is_not_done_yet_is_never_more_than_workers_and_cameras(workers: in
             for command in more:
                 if isinstance(command, Ask):
                     assigned += [c for c in desk.frame(command.camera) if isinstance(c, Assign)]
+
+
+def test_pixels_are_let_go_once_a_frame_is_resolved_though_older_ones_hold_it_back() -> None:
+    dispatcher = Dispatcher(Settings().dispatch, 4)
+    dispatcher.joined("door", "wait", Totals(), {}, 0.0)
+    for name in ("w1", "w2"):
+        dispatcher.ready(name, 0.0)
+    assigns = []
+    for seq in (1, 2, 3):
+        assigns += dispatcher.frame(
+            "door", seq, f"pixels {seq}", 0.0, Totals(seq, 0, 0, seq), 0.0, about=f"frame {seq}"
+        )
+    first, second = (command for command in assigns if isinstance(command, Assign))
+    assert dispatcher.waiting("door") == 1
+    dispatcher.done(second.worker, second.ticket, "done", "", None, 0.1)
+    assert dispatcher.waiting("door") == 0
+    assert (second.item.frame, second.item.about) == (None, "frame 2")
+    assert first.item.frame == "pixels 1"

@@ -182,6 +182,7 @@ FILLED = """
     metrics.events.labels("door", "emotion.started", "happy").inc()
     metrics.camera_online.labels("door").set(1)
     metrics.tracks.labels("door").set(1)
+    metrics.waiting.labels("door").set(1)
     metrics.workers.labels("idle").set(2)
     metrics.fenced.labels("deadline").inc()
     metrics.journal_cursor.set(7)
@@ -209,7 +210,7 @@ def promtool(text: str) -> str:
 def test_promtool_finds_nothing() -> None:
     text = run(FILLED + "    print(metrics.exposition().decode())")
     ours = {family.name for family in text_string_to_metric_families(text) if family.name.startswith("fer_stream_")}
-    assert len(ours) == 15, "each metric has a value here"
+    assert len(ours) == 16, "each metric has a value here"
     assert promtool(text) == "0 "
 
 

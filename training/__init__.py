@@ -1,8 +1,9 @@
-"""How the models in ``models/`` were made. Every module is a command, and says in its docstring how to run it.
+"""How the models in ``models/`` were made. Nearly every module is a command, and says in its docstring how to run it.
 
 ::
 
     data       fer2013.csv (+ fer2013new.csv) -> arrays; class counts and samples as pictures
+    duplicates which faces are the same picture
     augment    what a batch goes through before the net sees it
     model      the net
     objective  what is minimised
@@ -11,6 +12,9 @@
     doubtful   those losses -> the labels most likely to be wrong
     export     a checkpoint -> a calibrated ONNX file, checked against torch
     evaluate   an ONNX file -> figures and pictures
+    corrupt    what a camera does to faces, for the evaluation
+    sequences  synthetic tracks whose truth is known
+    smoothing  which smoother makes the best events of a model's scores
     crop       how FER2013's frame lies relative to a detector's box
     mtcnn      facenet-pytorch's detector -> ONNX
     manifest   the digests that fer_stream checks model files against

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from fer_stream.errors import SourceError
+
 if TYPE_CHECKING:
     from training.recipe import Augmentation
 
@@ -123,7 +125,10 @@ def main() -> None:
     data.add_arguments(parser, plus=False)
     parser.add_argument("--output", type=Path, default=Path("runs/data/augmented.png"), help="the picture")
     arguments = parser.parse_args()
-    faces = data.load(arguments.data)
+    try:
+        faces = data.load(arguments.data)
+    except SourceError as error:
+        raise SystemExit(str(error)) from error
     random = torch.Generator().manual_seed(0)
     rows = {}
     for i in torch.randperm(len(faces), generator=random)[:6].tolist():

@@ -79,7 +79,10 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=MODELS / "crop.json", help="file to write")
     arguments = parser.parse_args()
 
-    found = measure(faces(arguments.csv, arguments.count))
+    try:
+        found = measure(faces(arguments.csv, arguments.count))
+    except (OSError, KeyError, ValueError) as error:
+        raise SystemExit(f"{arguments.csv} cannot be read as Kaggle's fer2013.csv: {error}") from error
     if not len(found):
         raise SystemExit(f"no face was found in {arguments.csv}: is it Kaggle's fer2013.csv?")
     middle = np.median(found, axis=0)

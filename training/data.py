@@ -13,7 +13,7 @@ What is read:
   where all is Training. Pictures (png, jpg, bmp) are made grey and 48x48.
 
 A parsed CSV is kept as ``fer2013.npz`` beside it and used as long as the files do not change. Of the splits, Training
-is learnt from (a part of it can be held out to tune on: ``holdout`` in a recipe), PublicTest is only reported on.
+is learnt from (a part of it can be held out to tune on: ``holdout`` in a recipe), PublicTest is reported on.
 """
 
 from __future__ import annotations

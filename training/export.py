@@ -64,7 +64,9 @@ def fit(net: Net, head: str, faces: Faces) -> float:
     return metrics.fit_temperature(torch.softmax(logits, dim=1).numpy(), labels)
 
 
-def export(net: Net, head: str, temperature: float, crop: Crop, version: str, path: Path) -> float:
+def export(
+    net: Net, head: str, temperature: float, crop: Crop, version: str, path: Path, trained_on: str = "unknown"
+) -> float:
     """Write the ONNX file; return the largest absolute difference of its probabilities to torch's.
 
     Raises:
@@ -91,7 +93,7 @@ def export(net: Net, head: str, temperature: float, crop: Crop, version: str, pa
             "crop": crop.to_json(),
             "version": version,
             "license": "MIT",
-            "trained_on": "FER2013 (Training split), FER+ votes",
+            "trained_on": trained_on,
             "input_size": str(data.SIDE),
             "temperature": str(temperature),
         },
@@ -130,6 +132,11 @@ def main() -> None:
     parser.add_argument("--head", choices=HEADS, default="fer2013", help="whose labels the file has")
     parser.add_argument("--output", type=Path, help="file to write (default: emotion.onnx in the run's folder)")
     parser.add_argument("--crop", type=Path, default=manifest.MODELS / "crop.json", help="what training.crop measured")
+    parser.add_argument(
+        "--trained-on",
+        default="FER2013 (Training split), FER+ votes",
+        help="what the file says of the data (default: %(default)s)",
+    )
     parser.add_argument("--version", help="what the file calls itself (default: run and date)")
     arguments = parser.parse_args()
     output: Path = arguments.output or arguments.run / "emotion.onnx"
@@ -138,7 +145,7 @@ def main() -> None:
         net, crop = load(arguments.run), _crop(arguments.crop)
         faces = data.load(arguments.data, arguments.plus).split(data.PUBLIC)
         temperature = fit(net, arguments.head, faces)
-        difference = export(net, arguments.head, temperature, crop, version, output)
+        difference = export(net, arguments.head, temperature, crop, version, output, arguments.trained_on)
     except FerStreamError as error:
         raise SystemExit(str(error)) from error
     if output.parent.resolve() == manifest.MODELS:

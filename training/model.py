@@ -1,6 +1,6 @@
 """The net: small, residual, with one body and a head for each set of labels.
 
-    python -m training.model            # its layers' shapes, parameters and multiply-adds
+    python -m training.model            # its parts' parameters, and multiply-adds
 
 A block is two 3x3 convolutions (He et al. 2015, arXiv:1512.03385) and a gate on each channel (squeeze-and-excitation,
 Hu et al. 2017, arXiv:1709.01507). A stage halves the side; all stages but the last have a second block.
@@ -48,7 +48,7 @@ class Block(nn.Module):
 
 
 class Net(nn.Module):
-    """Faces in, logits for FER2013's labels and for FER+'s out. The second head only helps the body to learn."""
+    """Faces in, logits for FER2013's labels and for FER+'s out."""
 
     def __init__(self, shape: Architecture) -> None:
         super().__init__()

@@ -36,7 +36,7 @@ class Architecture(Section):
 
 
 class Augmentation(Section):
-    """How far a face is changed; each number is the most, drawn evenly up to it in both directions."""
+    """How far a face is changed; each number is the most, or as it says."""
 
     rotation: NotNegative = Field(15.0, description="degrees")
     scale: NotNegative = Field(0.15, description="logarithm of the size")
@@ -121,7 +121,13 @@ def load(path: Path) -> Recipe:
 
 def main() -> None:
     """Print a recipe with its defaults filled in."""
-    for path, value in settings_text.flatten(load(Path(sys.argv[1])).model_dump(mode="json")):
+    if len(sys.argv) != 2:
+        raise SystemExit("usage: python -m training.recipe FILE")
+    try:
+        how = load(Path(sys.argv[1]))
+    except ConfigError as error:
+        raise SystemExit(str(error)) from error
+    for path, value in settings_text.flatten(how.model_dump(mode="json")):
         print(f"{settings_text.dotted(path)} = {settings_text.toml(value)}")
 
 

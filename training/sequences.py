@@ -3,7 +3,7 @@
 A track is one face after another, each for a few seconds: who is seen changes too, which makes it harder than a camera
 does. The faces are those of a split whose label at least `AGREED` of FER+'s ten people share. While a face is shown
 
-- it wanders: shifted, scaled and turned along a smooth path, with a little noise that each frame has of its own;
+- it wanders: shifted, scaled and turned along a smooth path, each place with a little noise of its own;
 - now and then it is blurred for a moment, as by a quick movement, or seen as from far away;
 - at times one to three frames show another face altogether: a wrong detection, a hand, a blink;
 - frames are missing, one by one and for up to a second, and come at uneven times;
@@ -21,6 +21,7 @@ import cv2
 import numpy as np
 
 from fer_stream import quality
+from fer_stream.errors import SourceError
 from training import data
 
 if TYPE_CHECKING:
@@ -79,9 +80,13 @@ class Track:
 
 
 def clear_faces(faces: Faces) -> tuple[Faces, NDArray[np.int64]]:
-    """Return the faces that most of FER+'s people agree on, and their label by these people, int64 ``[N]``."""
+    """Return the faces that most of FER+'s people agree on, and their label by these people, int64 ``[N]``.
+
+    Raises:
+        SourceError: there are no votes.
+    """
     if faces.votes is None:
-        raise ValueError("without FER+'s votes nobody knows which labels to trust")
+        raise SourceError("which labels to trust is in FER+'s votes: give their file with --plus")
     index = np.array([data.LABELS.index(name) if name in data.LABELS else -1 for name in data.PLUS_EMOTIONS])
     votes = faces.votes[:, : len(index)]
     label = index[votes.argmax(axis=1)]
