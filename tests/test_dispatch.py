@@ -731,7 +731,7 @@ def test_what_is_not_done_yet_is_never_more_than_workers_and_cameras(workers: in
 
 
 def test_pixels_are_let_go_once_a_frame_is_resolved_though_older_ones_hold_it_back() -> None:
-    dispatcher = Dispatcher(Settings().dispatch, 4)
+    dispatcher = Dispatcher(DispatchSettings(), 4)
     dispatcher.joined("door", "wait", Totals(), {}, 0.0)
     for name in ("w1", "w2"):
         dispatcher.ready(name, 0.0)

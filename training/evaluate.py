@@ -10,10 +10,10 @@ Writes into the folder:
 - ``confusion.png``, ``confusion_valence.png``, ``calibration.png``, ``risk_coverage.png``
 
 Any file under the contract of `fer_stream.classifiers.onnx` for 48x48 faces will do, if its labels are FER2013's, or
-FER+'s: then the truth is the majority of its votes. Intervals are the bootstrap's, 95%, over the faces. The calibration error after
-fitting is cross-fitted: each half of the faces is measured under the temperature of the other, or it would flatter.
-Faces of which Training has a near-copy are counted and left out of a second accuracy; what the corruptions are is in
-`training.corrupt`.
+FER+'s: then the truth is the majority of its votes. Intervals are the bootstrap's, 95%, over the faces. The
+calibration error after fitting is cross-fitted: each half of the faces is measured under the temperature of the other,
+or it would flatter. Faces of which Training has a near-copy are counted and left out of a second accuracy; what the
+corruptions are is in `training.corrupt`.
 """
 
 from __future__ import annotations
