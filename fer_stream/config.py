@@ -167,7 +167,9 @@ class ClassifierSettings(Section):
 
     name: str = Field("onnx", description="the classifier plug-in")
     model: FilePath | None = Field(
-        None, description="an ONNX file; by default the one that comes with fer_stream", examples=["model.onnx"]
+        None,
+        description="an ONNX file, or the name of one that comes with fer_stream: emotion.onnx, emotion-ferplus.onnx",
+        examples=["model.onnx"],
     )
 
 

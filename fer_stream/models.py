@@ -86,6 +86,16 @@ def shipped(name: str) -> Model:
     return model
 
 
+def find(path: Path) -> Model:
+    """Open a model file, or, where there is no such file, the one of that name that comes with fer_stream.
+
+    Raises:
+        ModelError: as `load` and `shipped`.
+    """
+    name = str(path)
+    return shipped(name) if not path.exists() and name in digests() else load(path)
+
+
 def load(path: Path) -> Model:
     """Open a model file.
 

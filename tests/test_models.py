@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from fer_stream import models
+from fer_stream.errors import ModelError
 
 ROOT = Path(__file__).parents[1]
 
@@ -24,6 +25,15 @@ def test_a_shipped_file_opens_and_says_what_it_is():
     model = models.shipped("mtcnn-pnet.onnx")
     assert model.digest == models.digests()["mtcnn-pnet.onnx"]
     assert model.metadata["license"] == "MIT"
+
+
+def test_a_name_finds_a_shipped_file_where_there_is_none_of_ones_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert models.find(Path("mtcnn-pnet.onnx")).path == models.folder() / "mtcnn-pnet.onnx"
+    shutil.copy(models.folder() / "mtcnn-rnet.onnx", "mtcnn-pnet.onnx")
+    assert models.find(Path("mtcnn-pnet.onnx")).digest == models.digests()["mtcnn-rnet.onnx"]
+    with pytest.raises(ModelError, match=r"the model file nowhere\.onnx cannot be read"):
+        models.find(Path("nowhere.onnx"))
 
 
 @pytest.fixture(params=["models", "fer_stream/assets/models"], ids=["checkout", "wheel"])

@@ -100,7 +100,7 @@ class Square(NamedTuple):
 
 
 class OnnxClassifier:
-    """A classifier in one ONNX file; by default the one that comes with fer_stream.
+    """A classifier in one ONNX file, or in one that comes with fer_stream by its name; by default `DEFAULT`.
 
     ``labels`` and ``version`` are the file's own, ``digest`` is its SHA-256, ``crop`` its geometry.
 
@@ -109,7 +109,7 @@ class OnnxClassifier:
     """
 
     def __init__(self, path: Path | None = None) -> None:
-        self._model = models.load(path) if path else models.shipped(DEFAULT)
+        self._model = models.find(path) if path else models.shipped(DEFAULT)
         self.digest = self._model.digest
         self._height, self._width, columns = _shapes(self._model)
         self.labels, self.crop, self.version = _metadata(self._model, columns)

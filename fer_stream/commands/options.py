@@ -41,7 +41,12 @@ OPTIONS = (
     Option("--workers", "N", "inference workers (default: one a CPU core)", ("workers",)),
     Option("--min-face", "PX", "smallest face found, in pixels (default: 40)", ("detector.min_face",)),
     Option("--detector", "NAME", "detector plug-in (default: mtcnn)", ("detector.name",)),
-    Option("--model", "FILE", "ONNX classifier (default: the one that comes along)", ("classifier.model",)),
+    Option(
+        "--model",
+        "FILE",
+        "ONNX classifier, or emotion-ferplus.onnx (default: emotion.onnx, which comes along)",
+        ("classifier.model",),
+    ),
     Option("--rate", "FPS", "cap a live camera's rate, or force a file's pace", ("cameras.*.rate",)),
     Option(
         "--loop",
