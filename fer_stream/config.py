@@ -68,6 +68,12 @@ def _sink(text: str) -> str:
     return text
 
 
+def _file(path: Path) -> Path:
+    if not path.name:
+        raise ValueError("must be a file")
+    return path.expanduser()
+
+
 def _moment(text: str) -> str:
     try:
         known = datetime.fromisoformat(text).tzinfo is not None
@@ -105,7 +111,7 @@ Policy = Literal["drop_oldest", "wait"]
 HostPort = Annotated[str, AfterValidator(_host_port)]
 Sink = Annotated[str, AfterValidator(_sink)]
 Mask = Annotated[tuple[Fraction, Fraction, Fraction, Fraction], AfterValidator(_rectangle)]
-FilePath = Annotated[Path, AfterValidator(Path.expanduser)]
+FilePath = Annotated[Path, AfterValidator(_file)]
 
 CAMERA_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$"
 

@@ -142,7 +142,7 @@ class Journal(Reader):
             self._cursor = self.cursor()
         except sqlite3.Error as error:
             os.close(self._lock)
-            raise JournalError(f"the journal {path} cannot be written: {error}") from error
+            raise JournalError(f"the journal {path} cannot be written: {error}; give another path") from error
         except JournalError:
             os.close(self._lock)
             raise
@@ -154,7 +154,9 @@ class Journal(Reader):
             # Beside the file, not on it: closing a descriptor of the file itself would drop SQLite's own locks.
             lock = os.open(self._path.with_name(self._path.name + ".lock"), os.O_RDWR | os.O_CREAT, 0o600)
         except OSError as error:
-            raise JournalError(f"the journal {self._path} cannot be written: {error.strerror}") from error
+            raise JournalError(
+                f"the journal {self._path} cannot be written: {error.strerror}; give another path"
+            ) from error
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

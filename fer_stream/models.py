@@ -105,6 +105,8 @@ def load(path: Path) -> Model:
     Raises:
         ModelError: the file cannot be read, or is not a model.
     """
+    if path.exists() and not path.is_file():
+        raise ModelError(f"the model file {path} cannot be read: it is not a file")
     try:
         content = path.read_bytes()
     except OSError as error:

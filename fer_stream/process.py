@@ -6,6 +6,7 @@ has died (`parent_gone`). Standard library only, and nothing heavy: ``fer-stream
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -33,6 +34,8 @@ fail for the same reason is enough to tell people."""
 
 INTERRUPTED = 130
 """Exit code after a second Ctrl-C: 128 + SIGINT, as shells have it."""
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
 
@@ -230,12 +233,22 @@ def _sigterm_as_ctrl_c() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
+def _drop_stdout() -> None:
+    """Send to nowhere what is left to write: Python flushes once more at exit, and would complain."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
+
+
 def main_guard(function: Callable[[], int | None]) -> int:
     """Run a command and return its exit code; whatever goes wrong leaves as it should.
 
     One of our errors becomes one sentence on stderr and its own exit code; Ctrl-C, SIGTERM and a reader of stdout who
     has gone (``| head``) are a normal end; anything else is a fault of ours and is logged with its traceback.
     """
+    if sys.stdout is None:
+        tell_error("standard output is closed: send it somewhere, such as to /dev/null")
+        return FerStreamError.exit_code
     try:
         with _sigterm_as_ctrl_c():  # until `install_stop` takes over
             code = function() or 0
@@ -247,9 +260,13 @@ def main_guard(function: Callable[[], int | None]) -> int:
         return 0
     except Exception as error:
         if isinstance(error, BrokenPipeError) and _poll(sys.stdout.fileno(), 0, 0) & select.POLLERR:
-            # Python flushes stdout once more at exit, and would complain.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _drop_stdout()
             return 0
+        # Whatever else is written here tells its own errors, as ours.
+        if isinstance(error, OSError) and error.errno in _NO_ROOM and error.filename is None:
+            tell_error(f"standard output cannot be written: {error.strerror}")
+            _drop_stdout()
+            return FerStreamError.exit_code
         logging.getLogger(__name__).critical("unexpected error, please report it", exc_info=True)
         return 1
     return code

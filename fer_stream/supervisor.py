@@ -382,6 +382,8 @@ def run(
         failed = _loop(supervisor, desk, stop, duration)
         result = _end(supervisor, desk, failed, started)
         desk.close()
+        if failed is None:
+            _tell(result)
         if summary:
             _write(summary, result)
         if desk.error:
@@ -389,7 +391,6 @@ def run(
         if failed is not None:
             tell_error(failed.said())
             return failed.code or 1
-        _tell(result)
         return supervisor.failed()
 
 

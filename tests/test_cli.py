@@ -431,3 +431,36 @@ def test_arguments_may_stand_between_options() -> None:
     assert (arguments.sources, arguments.policy, arguments.loop) == (["a.mp4", "b=b.mp4", "c.mp4"], "wait", True)
     assert parser().parse_args(["run", "--loop"]).sources == []
     assert parser().parse_args(["recognize", "--min-face", "20", "a.jpg", "b.jpg"]).images == ["a.jpg", "b.jpg"]
+
+
+@pytest.mark.parametrize("command", ["version", "schema", "config"])
+@pytest.mark.parametrize(
+    ("redirect", "said"), [(">/dev/full", "cannot be written: No space left"), (">&-", "is closed")]
+)
+def test_standard_output_that_takes_nothing_is_told_in_a_sentence(command: str, redirect: str, said: str) -> None:
+    shell = f"exec {sys.executable} -m fer_stream {command} {redirect}"
+    done = subprocess.run(["/bin/sh", "-c", shell], capture_output=True, text=True, check=False, timeout=TIMEOUT)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"fer-stream: error: standard output {said}")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["run", "--journal", ""], "must be a file"),
+        (["run", "--journal", "/"], "must be a file"),
+        (["run", "--summary", "."], "the summary . cannot be written: it is not a file"),
+        (["run", "--summary", "pipe"], "the summary pipe cannot be written: it is not a file"),
+        (["run", "--summary", "nowhere/s.json"], "there is no folder for it; make it"),
+    ],
+)
+def test_a_file_that_cannot_be_written_later_is_told_before_anything_runs(
+    arguments: list[str], said: str, tmp_path: Path
+) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    command = [sys.executable, "-m", "fer_stream", *arguments]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=TIMEOUT)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert said in done.stderr
+    assert done.stderr.count("\n") == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -71,8 +72,8 @@ def run(arguments: Namespace) -> int:
     """Everything on this machine."""
     from fer_stream.supervisor import run as run_all  # noqa: PLC0415
 
-    if arguments.summary and not arguments.summary.parent.is_dir():
-        raise ConfigError(f"the summary {arguments.summary} cannot be written: there is no folder for it; make it")
+    if arguments.summary is not None:
+        _check_summary(arguments.summary)
     sources = name_sources(arguments.sources)
     settings = begin(arguments, "run", sources)
     if not settings.cameras:
@@ -82,6 +83,20 @@ def run(arguments: Namespace) -> int:
         settings = settings.model_copy(update={"cameras": {name: settings.cameras[name] for name in sources}})
     sinks = [_open_sink(sink) for sink in (f"stdout:{arguments.format}", *settings.sinks)]
     return run_all(settings, duration=arguments.duration, sinks=sinks, summary=arguments.summary)
+
+
+def _check_summary(path: Path) -> None:
+    """Refuse, before anything runs, what cannot become a summary when all has run.
+
+    Raises:
+        ConfigError: see above.
+    """
+    if not path.parent.is_dir():
+        raise ConfigError(f"the summary {path} cannot be written: there is no folder for it; make it")
+    if path.exists() and not (path.is_file() or path.is_char_device()):
+        raise ConfigError(f"the summary {path} cannot be written: it is not a file; give another path")
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise ConfigError(f"the summary {path} cannot be written: permission denied; give another path")
 
 
 def _open_sink(text: str) -> Sink:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from fer_stream.cv import cv2
 from fer_stream.errors import SourceError
 from fer_stream.types import Picture
@@ -48,8 +50,12 @@ class Images:
         if self._closed or (self._read >= len(self._paths) and not self._loop):
             return None
         path = self._paths[self._read % len(self._paths)]
-        try:
-            image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+        try:  # OpenCV itself crashes on a name that is not UTF-8
+            image = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_COLOR)
+        except OSError as error:
+            raise SourceError(
+                f"the image {str(path)!r} cannot be read: {(error.strerror or 'error').lower()}"
+            ) from error
         except cv2.error:
             image = None
         if image is None:

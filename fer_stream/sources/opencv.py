@@ -47,6 +47,9 @@ def open_source(address: str, settings: CameraSettings) -> Source:
         if path.is_dir() or is_image(path):
             return Images(path, settings)
         _check_video(path)
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        raise SourceError(f"{str(path)!r} cannot be read: its name is not UTF-8; rename it") from error
     except FileNotFoundError as error:
         raise SourceError(f"there is no file or folder {str(path)!r}; check the path") from error
     except OSError as error:

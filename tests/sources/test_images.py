@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -97,3 +98,12 @@ open_source(sys.argv[1], CameraSettings()).read()
     result = subprocess.run([sys.executable, "-c", program, path], capture_output=True, text=True, check=False)
     assert "SourceError: the image" in result.stderr
     assert "too large" in result.stderr
+
+
+def test_a_name_that_is_not_utf8_is_read_all_the_same(tmp_path):
+    name = os.fsdecode(b"bad\xff.png")
+    cv2.imwrite(str(tmp_path / "good.png"), np.full((8, 8, 3), 77, np.uint8))
+    (tmp_path / "good.png").rename(tmp_path / name)
+    picture = open_source(str(tmp_path / name), CameraSettings()).read()
+    assert picture is not None
+    assert picture.image.mean() == 77
