@@ -18,7 +18,7 @@ $(BIN)/python:
 	@$(PYTHON) -m venv $(VENV) 2>/dev/null || { rm -rf $(VENV); deploy/apt-install python3-venv && $(PYTHON) -m venv $(VENV); }
 
 $(VENV)/.run: pyproject.toml | $(BIN)/python
-	@echo "installing fer-stream into $(VENV) ..."
+	@echo "installing fer-stream into $(VENV) ..." >&2
 	@$(BIN)/pip install --quiet --disable-pip-version-check --editable .
 	@touch $@
 
