@@ -276,7 +276,7 @@ def _smoothed(values: dict[str, float], markov: bool) -> Smoothed:
 
 
 MARKOV = Smoothed(SmootherSettings(tau=0.2, enter=0.8, leave=0.2, min_dwell=0.0), stay=8.0)
-"""What `fit` found for the hidden Markov filter; the average's are the defaults of the settings."""
+"""A fair setting of the hidden Markov filter, found by hand; the average's are the defaults of the settings."""
 
 
 def candidates() -> dict[str, Method]:
