@@ -199,10 +199,10 @@ class TrackerSettings(Section):
 class SmootherSettings(Section):
     """From scores over time to intervals of one label."""
 
-    tau: Seconds = Field(0.4, description="seconds in which what was seen fades to 37%")
-    enter: Fraction = Field(0.5, description="probability above which a label may start")
-    leave: Fraction = Field(0.35, description="probability below which it ends")
-    min_dwell: Annotated[float, Field(ge=0)] = Field(0.4, description="seconds it must stay above enter to start")
+    tau: Seconds = Field(0.3, description="seconds in which what was seen fades to 37%")
+    enter: Fraction = Field(0.45, description="probability above which a label may start")
+    leave: Fraction = Field(0.17, description="probability below which it ends")
+    min_dwell: Annotated[float, Field(ge=0)] = Field(0.07, description="seconds it must stay above enter to start")
     update_interval: Seconds = Field(10.0, description="seconds between updates of an open interval")
 
     @model_validator(mode="after")
