@@ -231,8 +231,7 @@ class Aggregator:
             return
         else:
             self._join(new, old, message, told, now)
-        answer = {"camera": name}
-        self._hub.send("frames", peer, wire.json_message(Kind.WELCOME, answer, epoch=self._cameras[name].epoch))
+        self._hub.send("frames", peer, wire.json_message(Kind.WELCOME, epoch=self._cameras[name].epoch))
 
     def _join(self, new: _Camera, old: _Camera | None, message: Message, told: dict[str, int], now: float) -> None:
         if old is not None:
@@ -252,8 +251,8 @@ class Aggregator:
     def _begin(self, camera: _Camera) -> None:
         if self._labels is None:
             raise AssertionError("no timeline before there are labels")
-        settings = self._settings
-        camera.timeline = Timeline(camera.name, camera.epoch, self._labels, settings.tracker, settings.smoother)
+        how = self._settings.tracker, self._settings.smoother
+        camera.timeline = Timeline(camera.name, camera.epoch, self._labels, *how)
 
     def _take_leave(self, camera: _Camera) -> None:
         """Once every frame of a capture that ends is resolved: close its events, journal them, and let it go."""

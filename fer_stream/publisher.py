@@ -37,9 +37,8 @@ class Publisher:
         self._hub = hub
         self._journal = journal
         self._recorded: list[Event] = []
-        self._listened: set[bytes] = (
-            set()
-        )  # topics of observations; of many who listen to one, all begin, the last ends
+        # Topics of observations. Of several who listen to one each says so, but only the last one to leave does.
+        self._listened: set[bytes] = set()
 
     @property
     def cursor(self) -> int:

@@ -192,7 +192,7 @@ class Supervisor:
             pause = 0.0 if child.was_ready else child.pause
             child.pause = min(2 * child.pause, PAUSES[1])
             child.start_at, child.was_ready = now + pause or now, False
-            _log.warning("%s and is started again in %g s", child.said(), pause)
+            _log.warning("%s is started again in %g s: %s", child.title, pause, child.said())
         return None
 
     def _retries(self, capture: _Child) -> bool:
