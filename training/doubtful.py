@@ -23,10 +23,9 @@ import torch
 
 from fer_stream.errors import ConfigError, FerStreamError
 from training import data
-from training.export import load
 from training.model import logits_of
 from training.recipe import Recipe
-from training.train import load_checkpoint, prepare
+from training.train import load_checkpoint, load_net, prepare
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -68,7 +67,7 @@ def main() -> None:
         faces, _ = prepare(data.load(arguments.data, arguments.plus), Recipe.model_validate_json(state["recipe"]))
         if len(faces) != len(losses):
             raise ConfigError(f"{run} was trained on {len(losses)} faces and {arguments.data} gives it {len(faces)}")
-        net = load(run)
+        net = load_net(run)
     except FerStreamError as error:
         raise SystemExit(str(error)) from error
 

@@ -26,31 +26,19 @@ from fer_stream import models
 from fer_stream.classifiers.onnx import Crop
 from fer_stream.errors import ConfigError, FerStreamError
 from training import data, manifest, metrics
-from training.model import HEADS, Net, Recognizer, logits_of
-from training.recipe import Recipe
-from training.train import load_checkpoint
+from training.model import HEADS, Recognizer, logits_of
+from training.train import load_net
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from training.data import Faces
+    from training.model import Net
 
 TOLERANCE = 1e-5
 """Largest absolute difference allowed between the file's probabilities and torch's."""
 
 OPSET = 17
-
-
-def load(run: Path) -> Net:
-    """Return the net of a run, with its averaged weights.
-
-    Raises:
-        ConfigError: the run has no checkpoint, or it is something else.
-    """
-    state = load_checkpoint(run / "checkpoint.pt")
-    net = Net(Recipe.model_validate_json(state["recipe"]).net)
-    net.load_state_dict(state["average"])
-    return net.eval()
 
 
 def fit(net: Net, head: str, faces: Faces) -> float:
@@ -142,7 +130,7 @@ def main() -> None:
     output: Path = arguments.output or arguments.run / "emotion.onnx"
     version = arguments.version or f"{arguments.run.name} {datetime.now(UTC):%Y-%m-%d}"
     try:
-        net, crop = load(arguments.run), _crop(arguments.crop)
+        net, crop = load_net(arguments.run), _crop(arguments.crop)
         faces = data.load(arguments.data, arguments.plus).split(data.PUBLIC)
         temperature = fit(net, arguments.head, faces)
         difference = export(net, arguments.head, temperature, crop, version, output, arguments.trained_on)

@@ -2,6 +2,7 @@
 
 - FER2013's labels are wrong for a good part of the faces: they are smoothed.
 - Where ten people voted (FER+), their votes are learnt too, as the distribution that they are, by a second head.
+- What teachers say can take a share of both (`training.distill`).
 - `disgust` has a sixteenth of the faces that `happy` has: the logits are adjusted for how common a class is.
 """
 
@@ -10,12 +11,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch.nn import functional
 
+from fer_stream.errors import ConfigError
 from training import data
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
     from torch import Tensor
 
     from training.data import Faces
@@ -27,30 +33,85 @@ CLEAR_VOTES = 5
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Samples:
-    """What is learnt from: ``faces`` uint8 ``[N, 1, 48, 48]``, ``labels`` int64 ``[N]``, ``votes`` float32 ``[N, 8]``.
+class Soft:
+    """Soft targets; row i of every array is the same face.
 
-    ``votes`` are shares that sum to 1, and ``voted`` float32 ``[N]`` is 1 where there are enough of them.
+    ``rows`` int64 ``[N]`` the row in the source, ``emotion`` float32 ``[N, 7]`` and ``plus`` float32 ``[N, 8]``
+    distributions over FER2013's labels and FER+'s.
+    """
+
+    rows: NDArray[np.int64]
+    emotion: NDArray[np.float32]
+    plus: NDArray[np.float32]
+
+    def save(self, path: Path) -> None:
+        """Write the targets to an .npz file."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.savez(path, rows=self.rows, emotion=self.emotion, plus=self.plus)
+
+    @classmethod
+    def load(cls, path: Path) -> Soft:
+        """Return what `save` wrote.
+
+        Raises:
+            ConfigError: the file is missing or is something else.
+        """
+        try:
+            with np.load(path) as stored:
+                return cls(stored["rows"], stored["emotion"], stored["plus"])
+        except FileNotFoundError as error:
+            raise ConfigError(f"there are no soft targets {path}; python -m training.distill makes some") from error
+        except (OSError, ValueError, KeyError, EOFError) as error:
+            raise ConfigError(f"{path} is not what python -m training.distill writes") from error
+
+    def of(self, faces: Faces) -> Soft:
+        """Return the targets of some of the faces, in their order.
+
+        Raises:
+            ConfigError: there are none for one of them.
+        """
+        order = np.argsort(self.rows)
+        at = np.searchsorted(self.rows[order], faces.rows).clip(max=max(len(order) - 1, 0))
+        if not len(order) or (self.rows[order][at] != faces.rows).any():
+            raise ConfigError("the soft targets were made on other data; make them again")
+        return Soft(faces.rows, self.emotion[order[at]], self.plus[order[at]])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Samples:
+    """What is learnt from: ``faces`` uint8 ``[N, 1, 48, 48]``, ``labels`` int64 ``[N]``, ``targets`` float32 ``[N, 7]``.
+
+    ``targets`` are what the labels become: smoothed, and blended with what teachers say. ``votes`` float32 ``[N, 8]``
+    are FER+'s shares, and ``voted`` float32 ``[N]`` is 1 where there are enough of them.
     """
 
     faces: Tensor
     labels: Tensor
+    targets: Tensor
     votes: Tensor
     voted: Tensor
 
     @classmethod
-    def of(cls, faces: Faces) -> Samples:
-        """Return the faces as tensors; without votes, none is voted on."""
+    def of(cls, faces: Faces, how: Loss, soft: Soft | None = None) -> Samples:
+        """Return the faces as tensors; without votes, none is voted on.
+
+        Args:
+            faces: the faces.
+            how: how much the labels are smoothed, and the teachers' share.
+            soft: the teachers' targets for these faces, if there were any.
+        """
+        labels = torch.from_numpy(faces.labels)
+        targets = functional.one_hot(labels, len(data.LABELS)) * (1 - how.smoothing) + how.smoothing / len(data.LABELS)
         counts = torch.zeros(len(faces), len(data.PLUS_LABELS))
         if faces.votes is not None:
             counts = torch.from_numpy(faces.votes[:, : len(data.PLUS_LABELS)]).float()
         total = counts.sum(dim=1, keepdim=True)
-        return cls(
-            faces=torch.from_numpy(faces.images)[:, None],
-            labels=torch.from_numpy(faces.labels),
-            votes=counts / total.clamp(min=1),
-            voted=(total[:, 0] >= CLEAR_VOTES).float(),
-        )
+        votes, voted = counts / total.clamp(min=1), (total[:, 0] >= CLEAR_VOTES).float()
+        if soft is not None:
+            share = torch.where(voted[:, None] > 0, how.soft, 1.0)
+            targets = (1 - how.soft) * targets + how.soft * torch.from_numpy(soft.emotion)
+            votes, voted = (1 - share) * votes + share * torch.from_numpy(soft.plus), torch.ones_like(voted)
+        return cls(torch.from_numpy(faces.images)[:, None], labels, targets, votes, voted)
 
 
 def log_prior(labels: Tensor, share: float) -> Tensor:

@@ -58,6 +58,7 @@ class Loss(Section):
     """What is minimised, and what keeps rare classes and wrong labels from spoiling it."""
 
     smoothing: Fraction = Field(0.08, description="share of a label that is spread over all classes")
+    soft: Fraction = Field(0.5, description="share of each target that is the teachers', where --soft gives any")
     prior: Fraction = Field(0.25, description="how much of the class imbalance is taken out of the logits (1: all)")
     votes: NotNegative = Field(0.8, description="weight of the FER+ head, where there are votes")
 

@@ -37,7 +37,7 @@ from training import data, recipe
 from training.augment import augment, mixup
 from training.duplicates import near_copies
 from training.model import Net, logits_of
-from training.objective import Samples, batch_loss, log_prior
+from training.objective import Samples, Soft, batch_loss, log_prior
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -118,15 +118,26 @@ class Trainer:
         for name, part in self._parts().items():
             part.load_state_dict(state[name])
 
+    def begin_as(self, run: Path) -> None:
+        """Take over the averaged weights of another run.
+
+        Raises:
+            ConfigError: it has none, or they are of another shape.
+        """
+        weights = load_checkpoint(run / "checkpoint.pt")["average"]
+        try:
+            for net in (self.net, self.average):
+                net.load_state_dict(weights)
+        except RuntimeError as error:
+            raise ConfigError(f"the net of {run} has another shape than the recipe's; leave --start out") from error
+
     def _parts(self) -> dict[str, nn.Module | torch.optim.Optimizer]:
         return {"net": self.net, "average": self.average, "optimizer": self.optimizer}
 
     def _batch(self, rows: Tensor, progress: float, random: torch.Generator) -> tuple[Tensor, ...]:
         how, samples = self.how.augmentation, self.samples
         faces = augment(samples.faces[rows].float(), self.how.size(progress), how, random)
-        smoothing = self.how.loss.smoothing
-        labels = functional.one_hot(samples.labels[rows], len(data.LABELS)).float()
-        targets = (labels * (1 - smoothing) + smoothing / len(data.LABELS), samples.votes[rows], samples.voted[rows])
+        targets = (samples.targets[rows], samples.votes[rows], samples.voted[rows])
         blend = float(torch.rand((), generator=random)) < how.mixup
         if blend and progress < how.mixup_until:
             return mixup(faces, targets, how.mixup_alpha, random)
@@ -181,6 +192,18 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     return state
 
 
+def load_net(run: Path) -> Net:
+    """Return the net of a run, with its averaged weights.
+
+    Raises:
+        ConfigError: the run has no checkpoint, or it is something else.
+    """
+    state = load_checkpoint(run / "checkpoint.pt")
+    net = Net(recipe.Recipe.model_validate_json(state["recipe"]).net)
+    net.load_state_dict(state["average"])
+    return net.eval()
+
+
 def prepare(faces: Faces, how: Recipe) -> tuple[Faces, Faces]:
     """Return the faces to learn from and those to watch: what the recipe holds out, else PublicTest.
 
@@ -194,25 +217,37 @@ def prepare(faces: Faces, how: Recipe) -> tuple[Faces, Faces]:
     return learnt, faces.split(data.PUBLIC)
 
 
-def train(how: Recipe, faces: Faces, run: Path, epochs: int | None = None) -> Trainer:
+def train(
+    how: Recipe,
+    faces: Faces,
+    run: Path,
+    soft: Soft | None = None,
+    start: Path | None = None,
+    epochs: int | None = None,
+) -> Trainer:
     """Train, or go on training, in a run's folder until the recipe's last epoch.
 
     Args:
         how: the recipe.
         faces: all the data.
         run: the folder; what it holds already is continued.
+        soft: what teachers say of the faces.
+        start: another run, whose net this one begins as; it must have the same shape.
         epochs: stop after so many epochs in all, to go on another time.
 
     Raises:
-        ConfigError: the folder holds a run of another recipe or on other data.
+        ConfigError: the folder holds a run of another recipe or on other data, ``start`` is of another shape, or a
+            face has no soft targets.
         SourceError: the data lacks a split.
     """
     learnt, watched = prepare(faces, how)
-    trainer = Trainer(how, Samples.of(learnt))
+    trainer = Trainer(how, Samples.of(learnt, how.loss, soft and soft.of(learnt)))
     run.mkdir(parents=True, exist_ok=True)
     checkpoint = run / "checkpoint.pt"
     if checkpoint.exists():
         trainer.restore(checkpoint)
+    elif start is not None:
+        trainer.begin_as(start)
     last = min(epochs or how.epochs, how.epochs)
     watched_faces = torch.from_numpy(watched.images)[:, None]
     total, done = how.epochs * trainer.steps, trainer.epoch * trainer.steps
@@ -242,11 +277,14 @@ def main() -> None:
     parser.add_argument("recipe", type=Path, help="TOML file, see training/recipes")
     data.add_arguments(parser)
     parser.add_argument("--run", type=Path, required=True, help="folder for the checkpoint and TensorBoard's files")
+    parser.add_argument("--soft", type=Path, help="what teachers say of the faces, from training.distill")
+    parser.add_argument("--start", type=Path, help="folder of a run of the same shape, whose net this one begins as")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="CPU threads (default: all)")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     try:
-        train(recipe.load(arguments.recipe), data.load(arguments.data, arguments.plus), arguments.run)
+        faces, how = data.load(arguments.data, arguments.plus), recipe.load(arguments.recipe)
+        train(how, faces, arguments.run, arguments.soft and Soft.load(arguments.soft), arguments.start)
     except FerStreamError as error:
         raise SystemExit(str(error)) from error
 
