@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from fer_stream import metrics, plugins, wire
+from fer_stream.attention import Attention
 from fer_stream.config import CAMERA_NAME
 from fer_stream.dispatch import Ask, Assign, Dispatcher, Fence, Item, Release
 from fer_stream.errors import JournalError, WireError
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from fer_stream.dispatch import Command
     from fer_stream.plugins import Hub
     from fer_stream.process import Stop
-    from fer_stream.types import Face
 
 BEAT = 0.5
 """Seconds between rounds: silence and deadlines are looked at, totals exported, the cursor published."""
@@ -47,23 +47,6 @@ _REASONS = ("corrupt", "limit", "poisoned")
 _TERMS = {"done", "expired", "lost_worker", "lost_link", *(f"rejected_{reason}" for reason in _REASONS)}
 
 _log = logging.getLogger(__name__)
-
-
-class _Rate:
-    """Events a second, over about the last five."""
-
-    def __init__(self) -> None:
-        self._times: list[float] = []
-
-    def add(self, now: float) -> None:
-        self._times.append(now)
-        if len(self._times) > 2000 or self._times[0] < now - 10:
-            self._times = [t for t in self._times[-2000:] if t >= now - 5]
-
-    def now(self) -> float:
-        now = time.monotonic()
-        recent = [t for t in self._times if t >= now - 5]
-        return round((len(recent) - 1) / (now - recent[0]), 2) if len(recent) > 1 else 0.0
 
 
 @dataclass(slots=True)
@@ -86,7 +69,7 @@ class _Camera:
     ended: bool = False  # it said BYE, and all its frames are resolved
     silent: bool = False
     age: float = 0.0
-    rate: _Rate = field(default_factory=_Rate)
+    rate: metrics.Rate = field(default_factory=metrics.Rate)
 
     def __post_init__(self) -> None:
         self.export = metrics.LedgerExport(self.name)
@@ -251,8 +234,9 @@ class Aggregator:
     def _begin(self, camera: _Camera) -> None:
         if self._labels is None:
             raise AssertionError("no timeline before there are labels")
-        how = self._settings.tracker, self._settings.smoother
-        camera.timeline = Timeline(camera.name, camera.epoch, self._labels, *how)
+        how = self._settings
+        attention = Attention(how.detector, camera.policy, how.depth)
+        camera.timeline = Timeline(camera.name, camera.epoch, self._labels, how.tracker, how.smoother, attention)
 
     def _take_leave(self, camera: _Camera) -> None:
         """Once every frame of a capture that ends is resolved: close its events, journal them, and let it go."""
@@ -278,8 +262,8 @@ class Aggregator:
         elif not self._dispatcher.heard(worker, now):
             self._hub.send("work", peer, wire.json_message(Kind.WHO))
         elif message.kind is Kind.DONE:
-            faces, stages = wire.unpack_faces(message.payload, self._model_labels)
-            self._do(self._dispatcher.done(worker, message.ticket, "done", "", (faces, stages), now))
+            result = wire.unpack_faces(message.payload, self._model_labels)
+            self._do(self._dispatcher.done(worker, message.ticket, "done", "", result, now))
         elif message.kind is Kind.REJECT:
             reason = str(message.body().get("reason", "corrupt"))
             reason = reason if reason in _REASONS else "corrupt"
@@ -335,11 +319,22 @@ class Aggregator:
                 case Release(item):
                     self._release(item)
 
+    def _timeline(self, item: Item) -> Timeline | None:
+        camera = self._cameras[item.camera]
+        return item.about.timeline or (camera.timeline if item.about.epoch == camera.epoch else None)
+
     def _send_frame(self, worker: str, ticket: int, item: Item) -> bool:
         arrival: _Arrival = item.about
         age = time.monotonic() - item.taken
         metrics.frame_age.labels(item.camera).observe(age)
-        parts = wire.forwarded(item.frame, epoch=arrival.epoch, ticket=ticket, age=max(0, round(age * 1e6)))
+        timeline = self._timeline(item)
+        parts = wire.forwarded(
+            item.frame,
+            epoch=arrival.epoch,
+            ticket=ticket,
+            age=max(0, round(age * 1e6)),
+            hints=timeline.hints(item.seq, Nanoseconds(arrival.time)) if timeline else None,
+        )
         return self._hub.send("work", bytes.fromhex(worker), parts)
 
     def _fence(self, worker: str, reason: str) -> None:
@@ -349,19 +344,21 @@ class Aggregator:
             _log.warning("worker %s is given up: %s", known.name, reason, extra={"pid": known.pid})
 
     def _release(self, item: Item) -> None:
-        camera, arrival = self._cameras[item.camera], item.about
-        timeline: Timeline | None = arrival.timeline or (camera.timeline if arrival.epoch == camera.epoch else None)
+        camera, arrival, timeline = self._cameras[item.camera], item.about, self._timeline(item)
         # Frames are released in order, so one of a newer capture means that the older ones are through.
         while camera.ending and camera.ending[0] is not timeline:
             self._publisher.record(camera.ending.pop(0).offline("capture restarted"))
         if item.outcome == "done" and timeline is not None:
-            faces: tuple[Face, ...] = item.result[0]
-            metrics.faces.labels(item.camera).inc(len(faces))
-            self._publisher.record(timeline.observe(item.seq, Nanoseconds(arrival.time), arrival.size, faces))
+            found: wire.Result = item.result
+            metrics.faces.labels(item.camera).inc(len(found.faces))
+            when = Nanoseconds(arrival.time)
+            self._publisher.record(timeline.observe(item.seq, when, arrival.size, found.faces, found.searched))
             self._publisher.observe(timeline)
             now = time.monotonic()
             camera.rate.add(now)
             metrics.latency.labels(item.camera).observe(now - item.taken)
+        elif timeline is not None:
+            timeline.miss(item.seq)
         if camera.leaving:
             self._take_leave(camera)
 

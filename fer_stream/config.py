@@ -166,6 +166,16 @@ class DetectorSettings(Section):
         (0.6, 0.7, 0.7), description="least scores to pass P-Net, R-Net and O-Net"
     )
     factor: Annotated[float, Field(gt=0.1, lt=0.95)] = Field(0.709, description="ratio of the scan's pyramid levels")
+    scan_interval: Annotated[float, Field(ge=0)] = Field(
+        2.0, description="seconds between searches of the whole picture; 0: every frame, and no face is followed"
+    )
+    motion_interval: Annotated[float, Field(ge=0)] = Field(
+        0.2, description="seconds between searches of what changed in the picture"
+    )
+    look_interval: Annotated[float, Field(ge=0)] = Field(
+        0.15,
+        description="seconds between close looks at a face that is followed, in which it is scored; 0: every frame",
+    )
 
 
 class ClassifierSettings(Section):

@@ -11,6 +11,7 @@ import json
 import os
 import socket
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
 
@@ -109,6 +110,25 @@ class LedgerExport:
                 frames.labels(self._camera, outcome, reason).inc(max(step, 0))
                 self._told[outcome, reason] = total
         in_flight.labels(self._camera).set(ledger.in_flight)
+
+
+class Rate:
+    """Events a second, over about the last five."""
+
+    def __init__(self) -> None:
+        self._times: list[float] = []
+
+    def add(self, now: float) -> None:
+        """Count one at this monotonic time."""
+        self._times.append(now)
+        if len(self._times) > 2000 or self._times[0] < now - 10:
+            self._times = [t for t in self._times[-2000:] if t >= now - 5]
+
+    def now(self) -> float:
+        """Return the rate, per second."""
+        now = time.monotonic()
+        recent = [t for t in self._times if t >= now - 5]
+        return round((len(recent) - 1) / (now - recent[0]), 2) if len(recent) > 1 else 0.0
 
 
 def exposition() -> bytes:

@@ -18,7 +18,7 @@ way in our own ``pyproject.toml``::
 from __future__ import annotations
 
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from fer_stream.errors import PluginError
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from fer_stream.types import Event, Face, Picture
+    from fer_stream.types import Event, Expected, Face, Picture, Region
 
 
 class Source(Protocol):
@@ -57,6 +57,20 @@ class Detector(Protocol):
 
     def detect(self, image: NDArray[np.uint8]) -> list[Face]:
         """Return the faces in ``image`` (uint8 ``[H, W, 3]``, BGR), without expression scores."""
+        ...
+
+
+@runtime_checkable
+class FollowingDetector(Detector, Protocol):
+    """A detector that can also check known faces and search parts of an image, which saves most of its work."""
+
+    def look(
+        self, image: NDArray[np.uint8], expected: Sequence[Expected], regions: Sequence[Region]
+    ) -> tuple[list[Face | None], list[Face]]:
+        """Return each expected face as it is now, or ``None`` where it is not there; and those new in ``regions``.
+
+        An expected face that is ``due`` comes with landmarks where the detector has any.
+        """
         ...
 
 

@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fer_stream import plugins, quality
-from fer_stream.types import Box, Face, Scores
+from fer_stream import motion, plugins, quality
+from fer_stream.plugins import FollowingDetector
+from fer_stream.types import THUMBNAIL, Box, Face, Region, Scores, Searched
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from fer_stream.config import Settings
     from fer_stream.plugins import Classifier, Detector
+    from fer_stream.types import Hints
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +26,7 @@ class Recognition:
 
     faces: tuple[Face, ...]
     seconds: dict[str, float]
+    searched: Searched | None = None
 
 
 class Recognizer:
@@ -52,18 +55,47 @@ class Recognizer:
         """The labels that faces are scored over."""
         return self.classifier.labels
 
-    def recognize(self, image: NDArray[np.uint8]) -> Recognition:
-        """Return the faces in ``image`` (uint8 ``[H, W, 3]``, BGR), scored, in the detector's order."""
+    def recognize(self, image: NDArray[np.uint8], hints: Hints | None = None) -> Recognition:
+        """Return the faces in ``image`` (uint8 ``[H, W, 3]``, BGR), in the detector's order.
+
+        By default all faces there are, each scored; with hints those that they lead to, and scored are those that are
+        due and those that are new. A detector that cannot follow faces searches the whole image all the same.
+        """
         start = time.perf_counter()
-        faces = self.detector.detect(image)
+        faces, due, searched = self._detect(image, hints)
         detected = time.perf_counter()
-        rows = self.classifier.classify(image, faces).tolist()
-        found = tuple(
-            replace(face, scores=Scores(self.labels, tuple(row)), quality=quality.of(image, face))
-            for face, row in zip(faces, rows, strict=True)
-        )
+        rows = self.classifier.classify(image, [faces[i] for i in due]).tolist()
+        for i, row in zip(due, rows, strict=True):
+            faces[i] = replace(faces[i], scores=Scores(self.labels, tuple(row)), quality=quality.of(image, faces[i]))
         classified = time.perf_counter()
-        return Recognition(found, {"detect": detected - start, "classify": classified - detected})
+        return Recognition(tuple(faces), {"detect": detected - start, "classify": classified - detected}, searched)
+
+    def _detect(self, image: NDArray[np.uint8], hints: Hints | None) -> tuple[list[Face], list[int], Searched | None]:
+        """Return the faces, which of them are to be scored, and what was searched."""
+        height, width = image.shape[:2]
+        if not isinstance(self.detector, FollowingDetector) or hints is None:
+            faces = self.detector.detect(image)
+            return faces, list(range(len(faces))), None
+        searched = None
+        regions = []
+        if hints.whole:
+            regions = [Region(0, 0, width, height)]
+            searched = Searched(np.ones(THUMBNAIL, np.bool_), motion.thumbnail(image))
+        elif hints.seen is not None:
+            now = motion.thumbnail(image)
+            cells = motion.changed(now, hints.seen)
+            searched = Searched(cells.copy(), now)
+            motion.cover(cells, (face.box for face in hints.faces), height, width)
+            regions = motion.regions(cells, height, width)
+        found, new = self.detector.look(image, hints.faces, regions)
+        faces, due = [], []
+        for expected, face in zip(hints.faces, found, strict=True):
+            if face is not None:
+                if expected.due:
+                    due.append(len(faces))
+                faces.append(face)
+        due += range(len(faces), len(faces) + len(new))
+        return faces + new, due, searched
 
     def warm_up(self, height: int = 480, width: int = 640) -> None:
         """Take the slow first runs before the first frame comes: of the scan, and of the classifier on a face.

@@ -19,15 +19,18 @@ from fer_stream.types import (
     ExpressionData,
     Face,
     FaceData,
+    Hints,
     Milliseconds,
     Nanoseconds,
     Probability,
+    Searched,
     Track,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from fer_stream.attention import Attention
     from fer_stream.config import SmootherSettings, TrackerSettings
 
 
@@ -39,7 +42,13 @@ class Timeline:
     """
 
     def __init__(
-        self, camera: str, epoch: int, labels: LabelSet, tracker: TrackerSettings, smoother: SmootherSettings
+        self,
+        camera: str,
+        epoch: int,
+        labels: LabelSet,
+        tracker: TrackerSettings,
+        smoother: SmootherSettings,
+        attention: Attention,
     ) -> None:
         self.camera = camera
         self.epoch = epoch
@@ -51,12 +60,28 @@ class Timeline:
         self._tracker_settings = tracker
         self._smoother_settings = smoother
         self._tracker = Tracker(tracker)
+        self._attention = attention
         self._smoothers: dict[int, Smoother] = {}
         self._seq = 0
         self._size = (0, 0)
 
-    def observe(self, seq: int, time: Nanoseconds, size: tuple[int, int], faces: Sequence[Face]) -> list[Event]:
-        """Take the faces of one frame of ``size`` (width, height), each with scores."""
+    def hints(self, seq: int, time: Nanoseconds) -> Hints | None:
+        """Return what to look at in a frame; ``None`` is all that there is. It is followed by `observe` or `miss`."""
+        return self._attention.hints(seq, time)
+
+    def miss(self, seq: int) -> None:
+        """Take that a frame will not be observed."""
+        self._attention.miss(seq)
+
+    def observe(
+        self,
+        seq: int,
+        time: Nanoseconds,
+        size: tuple[int, int],
+        faces: Sequence[Face],
+        searched: Searched | None = None,
+    ) -> list[Event]:
+        """Take one frame of ``size`` (width, height): its faces, scored where they were due, and what was searched."""
         events: list[Event] = []
         # A capture's clock is monotonic; a plug-in's may not be, and a track cannot live backwards.
         self.time, self._seq = max(time, self.time), seq
@@ -77,6 +102,7 @@ class Timeline:
                 changes = self._smoothers[track.id].observe(self.time, track.face.scores, track.face.quality)
                 events += self._expressions(track, changes)
         self.tracks = tracking.seen
+        self._attention.take(seq, self._tracker.courses, searched)
         return events
 
     def tick(self, time: Nanoseconds, offline_after: float) -> list[Event]:

@@ -47,13 +47,35 @@ class Tracking:
     left: tuple[Track, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Course:
+    """Where a face was and where it goes, confirmed or not; ``key`` is its own within the epoch.
+
+    ``position`` is centre x, centre y, log width and log height, ``velocity`` their change a second. ``seen`` and
+    ``scored`` are the capture times at which it was last seen, and last scored.
+    """
+
+    key: int
+    position: tuple[float, ...]
+    velocity: tuple[float, ...]
+    seen: int
+    scored: int
+
+    def at(self, time: int) -> Box:
+        """Return where the face should be."""
+        dt = (time - self.seen) / 1e9
+        return _box([p + v * dt for p, v in zip(self.position, self.velocity, strict=True)])
+
+
 class _State:
     """One track's filter: centre x, centre y, log width, log height, with velocities per second."""
 
-    __slots__ = ("confirmed", "position", "track", "velocity")
+    __slots__ = ("confirmed", "key", "position", "scored", "track", "velocity")
 
-    def __init__(self, track: Track) -> None:
+    def __init__(self, key: int, track: Track) -> None:
+        self.key = key
         self.track = track
+        self.scored = track.last_seen if track.face.scores else 0
         self.confirmed = False
         self.position = _measure(track.face.box)
         self.velocity = [0.0, 0.0, 0.0, 0.0]
@@ -71,6 +93,11 @@ class _State:
             # A long gap says little about the speed now: the gain on velocity is bounded by what fits one step.
             self.velocity = [v + BETA * r / dt for v, r in zip(self.velocity, residual, strict=True)]
         self.track = replace(self.track, face=face, last_seen=time)
+        if face.scores:
+            self.scored = time
+
+    def course(self) -> Course:
+        return Course(self.key, tuple(self.position), tuple(self.velocity), self.track.last_seen, self.scored)
 
 
 def _measure(box: Box) -> list[float]:
@@ -93,6 +120,12 @@ class Tracker:
         self._patience = round(settings.patience * 1e9)
         self._states: list[_State] = []
         self._next = 1
+        self._begun = 0
+
+    @property
+    def courses(self) -> tuple[Course, ...]:
+        """Where all faces go that are not given up, the confirmed and the others."""
+        return tuple(state.course() for state in self._states)
 
     @property
     def tracks(self) -> tuple[Track, ...]:
@@ -112,7 +145,8 @@ class Tracker:
         for index, face in enumerate(faces):
             state = matched.get(index)
             if state is None:
-                state = _State(Track(0, face, time, time))
+                self._begun += 1
+                state = _State(self._begun, Track(0, face, time, time))
                 self._states.append(state)
             else:
                 state.update(time, face)

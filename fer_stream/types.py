@@ -88,6 +88,49 @@ class Face:
 
 
 @dataclass(frozen=True, slots=True)
+class Expected:
+    """Where a face that is known should be in a frame, and whether it is ``due`` for a closer look."""
+
+    box: Box
+    due: bool
+
+
+class Region(NamedTuple):
+    """A part of a picture, in whole pixels: ``(x1, y1)`` inclusive, ``(x2, y2)`` exclusive."""
+
+    x1: int
+    y1: int
+    x2: int
+    y2: int
+
+
+THUMBNAIL = (36, 64)
+"""Rows and columns of the thumbnail on which pictures are compared (`fer_stream.motion`)."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Hints:
+    """What a worker is to look at in a frame.
+
+    ``faces`` are those to check. With ``whole`` the whole picture is searched for others; otherwise, where there is
+    ``seen`` (uint8 ``[36, 64]``: how each cell of the thumbnail looked when it was last searched), what is
+    not like it.
+    """
+
+    faces: tuple[Expected, ...] = ()
+    whole: bool = False
+    seen: NDArray[np.uint8] | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Searched:
+    """Which ``cells`` of a picture were searched, bool ``[36, 64]``, and its thumbnail, uint8 ``[36, 64]``."""
+
+    cells: NDArray[np.bool_]
+    thumbnail: NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
 class Track:
     """A face followed over frames by motion and overlap; ``id`` is unique within a camera's epoch, never an identity.
 

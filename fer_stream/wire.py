@@ -1,6 +1,7 @@
 """Bytes <-> messages. Every limit stands here, and nothing but `WireError` leaves.
 
-A message is two parts: a fixed header, then a payload (pixels, faces or JSON)::
+A message is two parts: a fixed header, then a payload (pixels, faces or JSON). A FRAME for a worker may have a third:
+what to look at in it (`pack_hints`)::
 
     magic 4s | version B | kind B | encoding B | flags B | epoch I | width H | height H
     seq Q | ticket Q | time q | age Q | captured Q | superseded Q | rejected Q | sent Q | length I | payload CRC-32 I
@@ -22,8 +23,10 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from fer_stream.errors import WireError
-from fer_stream.types import Box, Face, Scores
+from fer_stream.types import THUMBNAIL, Box, Expected, Face, Hints, Scores, Searched
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -39,13 +42,17 @@ MAX_EVENTS = 33_000_000  # a full answer to REPLAY of the longest events
 MAX_FACES = 1_000
 MAX_LABELS = 64
 MAX_LANDMARKS = 68
+MAX_PLACE = 10 * MAX_SIDE  # how far from the picture's corner a face may be expected
 MAX_AGE = 1_000_000 * 86_400 * 366  # a year, in microseconds
 
 _MAGIC = b"FERS"
 _HEADER = struct.Struct("!4sBBBBIHHQQqQQQQQIII")
 _CRC = struct.Struct("!I")
 _FACES = struct.Struct("<HHHHfff")
+_HINTS = struct.Struct("!IHH")
 _CHECKED = 1
+_CELLS = THUMBNAIL[0] * THUMBNAIL[1]
+_MASK = -(-_CELLS // 8)
 
 
 class Kind(IntEnum):
@@ -201,12 +208,15 @@ def unpack(parts: Sequence[Buffer], verify: bool = True) -> Message:
     return Message(kind, payload, epoch, seq, ticket, time, age, totals, width, height, encoding)
 
 
-def forwarded(parts: Sequence[Buffer], *, epoch: int, ticket: int, age: int) -> list[Buffer]:
-    """Return a FRAME's parts for a worker: another epoch, ticket and age, the same payload and payload checksum."""
+def forwarded(
+    parts: Sequence[Buffer], *, epoch: int, ticket: int, age: int, hints: Hints | None = None
+) -> list[Buffer]:
+    """Return a FRAME's parts for a worker: another epoch, ticket and age, the same payload and checksum, and hints."""
     fields = list(_HEADER.unpack(bytes(parts[0])))
     fields[5], fields[9], fields[11] = epoch, ticket, age
     head = _HEADER.pack(*fields)[: -_CRC.size]
-    return [head + _CRC.pack(zlib.crc32(head)), parts[1]]
+    whole = [head + _CRC.pack(zlib.crc32(head)), parts[1]]
+    return whole if hints is None else [*whole, pack_hints(hints)]
 
 
 def check_size(width: int, height: int) -> None:
@@ -256,55 +266,117 @@ class Stages:
     classify: float = 0.0
 
 
-def pack_faces(faces: Sequence[Face], labels: Sequence[str], stages: Stages) -> bytes:
-    """Return the payload of DONE: float32 rows of box, score, quality, landmarks, probabilities ordered as ``labels``.
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a worker found in a frame."""
+
+    faces: tuple[Face, ...]
+    stages: Stages = Stages()
+    searched: Searched | None = None
+
+
+def pack_hints(hints: Hints) -> bytes:
+    """Return the third part of a FRAME for a worker: float32 boxes, a byte each (due), the thumbnail, a checksum."""
+    faces = hints.faces[:MAX_FACES]
+    boxes = array("f", [side for face in faces for side in face.box])
+    seen = b"" if hints.seen is None else hints.seen.tobytes()
+    body = boxes.tobytes() + bytes(face.due for face in faces) + seen
+    body = struct.pack("!HH", len(faces), hints.whole) + body
+    return _CRC.pack(zlib.crc32(body)) + body
+
+
+def unpack_hints(part: Buffer) -> Hints:
+    """Return what `pack_hints` packed.
 
     Raises:
-        WireError: more than `MAX_FACES`, a face not scored over ``labels``, or landmarks on some faces only.
+        WireError: it is not that, is corrupt, or holds a box that cannot be.
     """
+    if len(part) < _HINTS.size:
+        raise WireError("hints without a head")
+    crc, count, whole = _HINTS.unpack_from(part)
+    if crc != zlib.crc32(part[_CRC.size :]):
+        raise WireError("the hints are corrupt")
+    body = bytes(part[_HINTS.size :])
+    if count > MAX_FACES or whole > 1 or len(body) not in (17 * count, 17 * count + _CELLS):
+        raise WireError(f"hints of {len(body)} bytes for {count} faces")
+    sides = array("f", body[: 16 * count]).tolist()
+    expected = []
+    for at, due in zip(range(0, 4 * count, 4), body[16 * count : 17 * count], strict=True):
+        x1, y1, x2, y2 = sides[at : at + 4]
+        if not (x1 < x2 and y1 < y2 and all(-MAX_PLACE < side < MAX_PLACE for side in (x1, y1, x2, y2))) or due > 1:
+            raise WireError("hints with an impossible face")
+        expected.append(Expected(Box(x1, y1, x2, y2), bool(due)))
+    cells = body[17 * count :]
+    seen = np.frombuffer(cells, np.uint8).reshape(THUMBNAIL) if cells else None
+    return Hints(tuple(expected), bool(whole), seen)
+
+
+def pack_faces(result: Result, labels: Sequence[str]) -> bytes:
+    """Return the payload of DONE.
+
+    A float32 row a face: box, score, quality, whether it has landmarks and scores, landmarks, probabilities ordered as
+    ``labels``, with zeros for what it has not. Then the thumbnail and which of its cells were searched, if any were.
+
+    Raises:
+        WireError: more than `MAX_FACES`, or faces with different landmarks, or scores over other labels.
+    """
+    faces, stages = result.faces, result.stages
     if len(faces) > MAX_FACES:
         raise WireError(f"a result of {len(faces)} faces is over {MAX_FACES}")
-    points = len(faces[0].landmarks) if faces else 0
-    head = _FACES.pack(len(faces), len(labels), points, 0, stages.decode, stages.detect, stages.classify)
+    points = max((len(face.landmarks) for face in faces), default=0)
+    flag = result.searched is not None
+    head = _FACES.pack(len(faces), len(labels), points, flag, stages.decode, stages.detect, stages.classify)
     values = array("f")
     for face in faces:
         values.extend(face.box)
-        values.append(face.score)
-        values.append(face.quality)
-        for point in face.landmarks:
-            values.extend(point)
-        if len(face.landmarks) != points:
+        values.extend((face.score, face.quality, bool(face.landmarks), face.scores is not None))
+        if len(face.landmarks) not in (0, points):
             raise WireError(f"a face with {len(face.landmarks)} landmarks beside one with {points} cannot be sent")
-        if face.scores is None or face.scores.labels != tuple(labels):
-            raise WireError("a face without scores over the labels announced cannot be sent")
-        values.extend(face.scores.values)
-    return head + values.tobytes()
+        for point in face.landmarks or ((0.0, 0.0),) * points:
+            values.extend(point)
+        if face.scores is not None and face.scores.labels != tuple(labels):
+            raise WireError("a face with scores over other labels than announced cannot be sent")
+        values.extend(face.scores.values if face.scores else [0.0] * len(labels))
+    tail = b""
+    if result.searched is not None:
+        tail = result.searched.thumbnail.tobytes() + np.packbits(result.searched.cells).tobytes()
+    return head + values.tobytes() + tail
 
 
-def unpack_faces(payload: Buffer, labels: tuple[str, ...]) -> tuple[tuple[Face, ...], Stages]:
-    """Return the faces of a DONE whose worker announced these labels.
+def unpack_faces(payload: Buffer, labels: tuple[str, ...]) -> Result:
+    """Return what is in a DONE whose worker announced these labels.
 
     Raises:
         WireError: another size than announced, or a number that cannot be.
     """
     if len(payload) < _FACES.size:
         raise WireError("a result without a head")
-    count, width, points, _, *seconds = _FACES.unpack_from(payload)
+    count, width, points, flag, *seconds = _FACES.unpack_from(payload)
     if count > MAX_FACES or width != len(labels) or points > MAX_LANDMARKS:
         raise WireError(f"a result of {count} faces, {width} labels and {points} landmarks")
-    row = 6 + 2 * points + width
-    if len(payload) != _FACES.size + 4 * row * count:
+    row = 8 + 2 * points + width
+    end = _FACES.size + 4 * row * count
+    if flag > 1 or len(payload) != end + flag * (_CELLS + _MASK):
         raise WireError(f"a result of {len(payload)} bytes for {count} faces")
-    values = array("f", bytes(payload[_FACES.size :]))
+    values = array("f", bytes(payload[_FACES.size : end]))
     if not all(map(math.isfinite, values)) or not all(0 <= s < math.inf for s in seconds):
         raise WireError("a result with a number that is none")
     faces = []
     for at in range(0, len(values), row):
-        x1, y1, x2, y2, score, quality, *rest = values[at : at + row].tolist()
+        x1, y1, x2, y2, score, quality, marked, scored, *rest = values[at : at + row].tolist()
         shares = rest[2 * points :]
-        if not (x1 < x2 and y1 < y2 and all(-0.01 <= share <= 1.01 for share in (score, quality, *shares))):
+        if not (x1 < x2 and y1 < y2 and all(-0.01 <= share <= 1.01 for share in (score, quality, *shares))) or not (
+            {marked, scored} <= {0.0, 1.0}
+        ):
             raise WireError("a result with an impossible face")
         score, quality, *shares = (min(max(share, 0.0), 1.0) for share in (score, quality, *shares))
-        landmarks = tuple(zip(rest[0 : 2 * points : 2], rest[1 : 2 * points : 2], strict=True))
-        faces.append(Face(Box(x1, y1, x2, y2), score, landmarks, Scores(labels, tuple(shares)), quality))
-    return tuple(faces), Stages(*seconds)
+        landmarks = tuple(zip(rest[0 : 2 * points : 2], rest[1 : 2 * points : 2], strict=True)) if marked else ()
+        scores = Scores(labels, tuple(shares)) if scored else None
+        faces.append(Face(Box(x1, y1, x2, y2), score, landmarks, scores, quality))
+    return Result(tuple(faces), Stages(*seconds), _searched(bytes(payload[end:])) if flag else None)
+
+
+def _searched(tail: bytes) -> Searched:
+    thumbnail = np.frombuffer(tail, np.uint8, _CELLS).reshape(THUMBNAIL)
+    cells = np.unpackbits(np.frombuffer(tail, np.uint8, offset=_CELLS), count=_CELLS).astype(np.bool_)
+    return Searched(cells.reshape(THUMBNAIL), thumbnail)

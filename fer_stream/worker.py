@@ -59,8 +59,9 @@ def answer(parts: list[Any], recognizer: Recognizer) -> list[wire.Buffer]:
     """Return the message that answers a FRAME: DONE with its faces, or REJECT with a reason."""
     ticket = 0
     try:
-        ticket = wire.unpack(parts, verify=False).ticket
-        message = wire.unpack(parts)
+        ticket = wire.unpack(parts[:2], verify=False).ticket
+        message = wire.unpack(parts[:2])
+        hints = wire.unpack_hints(parts[2]) if len(parts) > 2 else None
     except WireError as error:
         _log.warning("a frame is rejected: %s", error)
         return wire.json_message(Kind.REJECT, {"reason": "corrupt"}, ticket=ticket)
@@ -68,9 +69,10 @@ def answer(parts: list[Any], recognizer: Recognizer) -> list[wire.Buffer]:
         before = time.perf_counter()
         image = pixels(message)
         decoded = time.perf_counter() - before
-        result = recognizer.recognize(image)
+        result = recognizer.recognize(image, hints)
         stages = Stages(decoded, result.seconds["detect"], result.seconds["classify"])
-        payload = wire.pack_faces(result.faces[: wire.MAX_FACES], recognizer.labels, stages)
+        found = wire.Result(result.faces[: wire.MAX_FACES], stages, result.searched)
+        payload = wire.pack_faces(found, recognizer.labels)
         wire.unpack_faces(payload, recognizer.labels)  # what the aggregator would refuse is told here
     except WireError as error:
         _log.warning("a frame is rejected: %s", error)
@@ -137,7 +139,7 @@ class Session:
 
     def _handle(self, parts: list[Any]) -> None:
         try:
-            message = wire.unpack(parts, verify=False)
+            message = wire.unpack(parts[:2], verify=False)
         except WireError as error:
             metrics.rejected_messages.labels("work").inc()
             _log.warning("a message of the aggregator is rejected: %s", error)

@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fer_stream.attention import Attention
 from fer_stream.cloudevents import decode, encode, event_id
-from fer_stream.config import EMOTIONS, Settings, SmootherSettings, TrackerSettings
+from fer_stream.config import EMOTIONS, DetectorSettings, Settings, SmootherSettings, TrackerSettings
 from fer_stream.schema import event_schema
 from fer_stream.smooth import LabelSet
 from fer_stream.timeline import Timeline, closing
@@ -40,7 +41,8 @@ SMOOTHER = {"tau": 0.4, "enter": 0.5, "leave": 0.35, "min_dwell": 0.4}
 
 def timeline(choice: str = "emotions", epoch: int = 1, **smoother: float) -> Timeline:
     labels = LabelSet(choice, EMOTIONS, VALENCE)
-    return Timeline("door", epoch, labels, TrackerSettings(), SmootherSettings(**(SMOOTHER | smoother)))
+    how = TrackerSettings(), SmootherSettings(**(SMOOTHER | smoother)), Attention(DetectorSettings(), "drop_oldest", 4)
+    return Timeline("door", epoch, labels, *how)
 
 
 def face(x: float = 100, label: str | None = "happy", probability: float = 0.9) -> Face:

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 from fer_stream import wire
 from fer_stream.errors import WireError
-from fer_stream.types import Box, Face, Scores
-from fer_stream.wire import Encoding, Kind, Message, Stages, Totals
+from fer_stream.types import THUMBNAIL, Box, Expected, Face, Hints, Scores, Searched
+from fer_stream.wire import Encoding, Kind, Message, Result, Stages, Totals
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -242,8 +242,8 @@ def faces(draw: st.DrawFn) -> list[Face]:
         x, y = draw(st.integers(-500, 5000)), draw(st.integers(-500, 5000))
         box = Box(float(x), float(y), x + float(draw(st.integers(1, 900))), y + float(draw(st.integers(1, 900))))
         landmarks = tuple((draw(place), draw(place)) for _ in range(points))
-        scores = Scores(LABELS, (draw(unit), draw(unit), draw(unit)))
-        found.append(Face(box, draw(unit), landmarks, scores))
+        scores = draw(st.sampled_from([None, Scores(LABELS, (draw(unit), draw(unit), draw(unit)))]))
+        found.append(Face(box, draw(unit), draw(st.sampled_from([landmarks, ()])), scores))
     return found
 
 
@@ -251,29 +251,41 @@ def faces(draw: st.DrawFn) -> list[Face]:
 @given(faces(), st.floats(0, 60, width=32))
 def test_faces_come_back(found: list[Face], seconds: float) -> None:
     stages = Stages(seconds, seconds / 2, 0.0)
-    payload = wire.pack_faces(found, LABELS, stages)
-    got, took = wire.unpack_faces(payload, LABELS)
-    assert list(got) == found
-    assert (took.decode, took.detect) == (rounded(seconds), rounded(seconds / 2))
+    got = wire.unpack_faces(wire.pack_faces(Result(tuple(found), stages), LABELS), LABELS)
+    assert list(got.faces) == found
+    assert (got.stages.decode, got.stages.detect) == (rounded(seconds), rounded(seconds / 2))
+    assert got.searched is None
+
+
+def searched() -> Searched:
+    random = np.random.default_rng(3)
+    return Searched(random.random(THUMBNAIL) < 0.3, random.integers(0, 256, THUMBNAIL, np.uint8))
+
+
+def test_what_was_searched_comes_back() -> None:
+    for found in ((), (FACE,)):
+        got = wire.unpack_faces(wire.pack_faces(Result(found, Stages(), searched()), LABELS), LABELS).searched
+        assert got is not None
+        np.testing.assert_array_equal(got.cells, searched().cells)
+        np.testing.assert_array_equal(got.thumbnail, searched().thumbnail)
 
 
 @profile
 @given(faces(), st.data())
 def test_mutated_faces_are_parsed_or_refused(found: list[Face], data: st.DataObject) -> None:
-    payload = bytearray(wire.pack_faces(found, LABELS, Stages()))
+    payload = bytearray(wire.pack_faces(Result(tuple(found)), LABELS))
     for _ in range(data.draw(st.integers(1, 5))):
         payload[data.draw(st.integers(0, len(payload) - 1))] = data.draw(st.integers(0, 255))
     cut = data.draw(st.integers(0, len(payload)))
     for result in (bytes(payload), bytes(payload[:cut]), memoryview(payload)):
         try:
-            got, _ = wire.unpack_faces(result, LABELS)
+            got = wire.unpack_faces(result, LABELS)
         except WireError:
             continue
-        for face in got:
+        for face in got.faces:
             assert face.box.x1 < face.box.x2
             assert face.box.y1 < face.box.y2
-            assert face.scores is not None
-            assert all(map(math.isfinite, (*face.box, face.score, *face.scores.values)))
+            assert all(map(math.isfinite, (*face.box, face.score, *(face.scores.values if face.scores else ()))))
 
 
 @profile
@@ -290,17 +302,16 @@ POINTS = tuple((float(i), float(i)) for i in range(5))
 @pytest.mark.parametrize(
     "found",
     [
-        [Face(FACE.box, 0.9)],
-        [FACE, Face(FACE.box, 0.9, POINTS, FACE.scores)],
+        [Face(FACE.box, 0.9, POINTS[:3], FACE.scores), Face(FACE.box, 0.9, POINTS, FACE.scores)],
         [Face(FACE.box, 0.9, (), Scores(("sad", "happy", "neutral"), (0.5, 0.25, 0.25)))],
         [FACE] * (wire.MAX_FACES + 1),
         [FACE] * 70_000,
     ],
-    ids=["no scores", "landmarks on one face only", "other labels", "too many", "far too many"],
+    ids=["different landmarks", "other labels", "too many", "far too many"],
 )
 def test_a_result_that_nobody_could_read_is_not_sent(found: list[Face]) -> None:
     with pytest.raises(WireError):
-        wire.pack_faces(found, LABELS, Stages())
+        wire.pack_faces(Result(tuple(found)), LABELS)
 
 
 @pytest.mark.parametrize(
@@ -316,15 +327,77 @@ def test_a_result_that_nobody_could_read_is_not_sent(found: list[Face]) -> None:
 )
 def test_an_impossible_face_is_refused(face: Face) -> None:
     with pytest.raises(WireError):
-        wire.unpack_faces(wire.pack_faces([face], LABELS, Stages()), LABELS)
+        wire.unpack_faces(wire.pack_faces(Result((face,)), LABELS), LABELS)
 
 
 def test_other_labels_than_announced_are_refused() -> None:
-    payload = wire.pack_faces([FACE], LABELS, Stages())
+    payload = wire.pack_faces(Result((FACE,)), LABELS)
     with pytest.raises(WireError, match="1 faces, 3 labels"):
         wire.unpack_faces(payload, LABELS[:2])
     with pytest.raises(WireError, match="without a head"):
         wire.unpack_faces(payload[:5], LABELS)
+
+
+# Hints
+
+
+@st.composite
+def hints(draw: st.DrawFn) -> Hints:
+    expected = []
+    for _ in range(draw(st.integers(0, 4))):
+        x, y = draw(st.integers(-500, 5000)), draw(st.integers(-500, 5000))
+        box = Box(float(x), float(y), x + float(draw(st.integers(1, 900))), y + float(draw(st.integers(1, 900))))
+        expected.append(Expected(box, draw(st.booleans())))
+    seen = draw(st.sampled_from([None, searched().thumbnail]))
+    return Hints(tuple(expected), draw(st.booleans()), seen)
+
+
+@profile
+@given(hints())
+def test_hints_come_back(given: Hints) -> None:
+    got = wire.unpack_hints(wire.pack_hints(given))
+    assert (got.faces, got.whole) == (given.faces, given.whole)
+    np.testing.assert_array_equal(got.seen, given.seen)
+
+
+def test_hints_travel_as_the_third_part_of_a_frame() -> None:
+    parts = wire.pack(Message(Kind.FRAME, bytes(12), width=2, height=2, encoding=Encoding.RAW))
+    assert len(wire.forwarded(parts, epoch=1, ticket=2, age=3)) == 2
+    sent = wire.forwarded(parts, epoch=1, ticket=2, age=3, hints=Hints((Expected(FACE.box, True),)))
+    assert wire.unpack_hints(sent[2]).faces == (Expected(FACE.box, True),)
+
+
+@profile
+@given(hints(), st.data())
+def test_mutated_hints_are_refused(given: Hints, data: st.DataObject) -> None:
+    part = bytearray(wire.pack_hints(given))
+    at = data.draw(st.integers(0, len(part) - 1))
+    part[at] ^= data.draw(st.integers(1, 255))
+    for changed in (bytes(part), bytes(part[:at])):
+        with pytest.raises(WireError):
+            wire.unpack_hints(changed)
+
+
+@profile
+@given(st.binary(max_size=200))
+def test_random_hints_are_parsed_or_refused(part: bytes) -> None:
+    with suppress(WireError):
+        wire.unpack_hints(part)
+
+
+@pytest.mark.parametrize(
+    "box",
+    [
+        Box(10.0, 0.0, 0.0, 10.0),
+        Box(0.0, math.nan, 10.0, 10.0),
+        Box(0.0, 0.0, math.inf, 10.0),
+        Box(0.0, 0.0, 1e30, 10.0),
+    ],
+    ids=["inside out", "not a number", "infinite", "far away"],
+)
+def test_an_impossible_expectation_is_refused(box: Box) -> None:
+    with pytest.raises(WireError, match="impossible"):
+        wire.unpack_hints(wire.pack_hints(Hints((Expected(box, False),))))
 
 
 # JPEG

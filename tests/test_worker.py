@@ -67,7 +67,8 @@ def test_a_picture_is_answered_with_its_faces() -> None:
     for parts in (frame(jpeg()), frame(IMAGE.tobytes(), Encoding.RAW)):
         said = say(parts, FACE)
         assert (said.kind, said.ticket) == (Kind.DONE, 7)
-        (face,), stages = wire.unpack_faces(said.payload, LABELS)
+        found = wire.unpack_faces(said.payload, LABELS)
+        (face,), stages = found.faces, found.stages
         assert face.box == FACE.box
         assert face.scores is not None
         assert face.scores.values == (0.5, 0.5)

@@ -79,10 +79,10 @@ class Soft:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Samples:
-    """What is learnt from: ``faces`` uint8 ``[N, 1, 48, 48]``, ``labels`` int64 ``[N]``, ``targets`` float32 ``[N, 7]``.
+    """What is learnt from: ``faces`` uint8 ``[N, 1, 48, 48]`` and ``labels`` int64 ``[N]``.
 
-    ``targets`` are what the labels become: smoothed, and blended with what teachers say. ``votes`` float32 ``[N, 8]``
-    are FER+'s shares, and ``voted`` float32 ``[N]`` is 1 where there are enough of them.
+    ``targets`` float32 ``[N, 7]`` are what the labels become: smoothed, and blended with what teachers say. ``votes``
+    float32 ``[N, 8]`` are FER+'s shares, and ``voted`` float32 ``[N]`` is 1 where there are enough of them.
     """
 
     faces: Tensor

@@ -10,24 +10,49 @@ of the pyramid and every crop.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from fer_stream import models
 from fer_stream.cv import cv2
-from fer_stream.types import Box, Face
+from fer_stream.track import overlap
+from fer_stream.types import Box, Face, Region
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from fer_stream.config import DetectorSettings
+    from fer_stream.types import Expected
 
     Floats = NDArray[np.float32]
     Ints = NDArray[np.intp]
 
 STRIDE, CELL = 2, 12
 """P-Net's step from window to window, and a window's size, in pixels of a pyramid level."""
+
+KEEP = 0.5
+"""Least score of a face that is known already: less than to be found, which costs nothing and bridges weak moments."""
+
+CERTAIN = 0.98
+"""R-Net's score above which nobody else is asked whether a known face is still there."""
+
+AROUND = 1.5
+"""How far around its expected place a face that was missed is searched for, in its size, to each side."""
+
+SAME = 0.35
+"""Overlap (IoU) from which two boxes are one face's."""
+
+SPARSE, PROMISING, ALIKE = 0.5, 0.8, 0.5
+"""Of a search for new faces: the ratio of its levels, P-Net's least score, and the overlap from which the better one of
+two proposals is enough. It comes again soon, so it may be coarser than `MTCNN.detect`: at half the price it finds 98%.
+"""
+
+DOUBLE = 0.5
+"""Share of the smaller box from which two boxes are one face."""
 
 BATCH = 64
 """Most crops in one run: R-Net's and O-Net's time for a crop is flat in the batch, their memory is not."""
@@ -60,33 +85,115 @@ class MTCNN:
         Boxes are facenet-pytorch's: floats in pixels of the image, not clipped to it. An image smaller than
         ``min_face`` has no faces.
         """
-        scales = self._scales(*image.shape[:2])
-        if not scales:
-            return []
+        scales = self._scales(min(image.shape[:2]), self.factor)
+        return self._cascade(image, scales) if scales else []
+
+    def _cascade(self, image: NDArray[np.uint8], scales: list[float], known: Floats | None = None) -> list[Face]:
         windows = _Windows(image)
-        boxes = self._propose(windows, scales)
+        if known is None:
+            boxes = self._propose(windows, scales, self.thresholds[0], 0.7)
+        else:
+            boxes = self._propose(windows, scales, max(self.thresholds[0], PROMISING), ALIKE)
+            boxes = boxes[(_overlaps(boxes, known) < SAME).all(axis=1)]
         boxes = self._refine(windows, boxes)
         return self._decide(windows, boxes)
 
-    def _scales(self, height: int, width: int) -> list[float]:
+    def look(
+        self, image: NDArray[np.uint8], expected: Sequence[Expected], regions: Sequence[Region]
+    ) -> tuple[list[Face | None], list[Face]]:
+        """Return each expected face as it is now, or ``None`` where it is not there; and those new in ``regions``.
+
+        An expected face costs a hundredth of a scan: it is checked by R-Net, and by O-Net where it is ``due`` or R-Net
+        is in doubt; only O-Net gives landmarks. Where both miss it, it is searched for around its place. What P-Net
+        proposes in a region is not looked at further where a known face is.
+        """
+        found = self._follow(image, expected)
+        known = [face for face in found if face is not None]
+        new: list[Face] = []
+        for region in regions:
+            for face in self._search(image, region, [other.box for other in (*known, *new)]):
+                if all(_contained(face.box, other.box) <= DOUBLE for other in (*known, *new)):
+                    new.append(face)
+        return found, new
+
+    def _follow(self, image: NDArray[np.uint8], expected: Sequence[Expected]) -> list[Face | None]:
+        found: list[Face | None] = [None] * len(expected)
+        boxes = _squared(np.array([face.box for face in expected], np.float32).reshape(-1, 4))
+        scores, offsets, inside = self._glance(self._rnet, ("scores", "offsets"), image, boxes, 24)
+        moved = _moved(boxes, offsets)
+        sure = inside & (scores > KEEP)
+        closer = np.flatnonzero(sure & (np.array([face.due for face in expected], bool) | (scores < CERTAIN)))
+        for i in np.flatnonzero(sure & ~np.isin(np.arange(len(expected)), closer)).tolist():
+            found[i] = Face(Box(*moved[i].tolist()), float(scores[i]))
+        squares = _squared(moved[closer])
+        outputs = ("scores", "offsets", "landmarks")
+        scores, offsets, landmarks, inside = self._glance(self._onet, outputs, image, squares, 48)
+        decided = _faces(squares, scores, offsets, landmarks)
+        for i, face, right in zip(closer.tolist(), decided, inside & (scores > KEEP), strict=True):
+            if right:
+                found[i] = face
+        _part(expected, found)
+        taken = [face.box for face in found if face is not None]
+        for i, place in enumerate(expected):
+            if found[i] is None and (again := self._find(image, place.box, taken)) is not None:
+                found[i] = again
+                taken.append(again.box)
+        return found
+
+    def _find(self, image: NDArray[np.uint8], box: Box, taken: Sequence[Box]) -> Face | None:
+        """Return the face nearest to a place where one was, of about the same size, that is not taken."""
+        size = math.sqrt((box.x2 - box.x1) * (box.y2 - box.y1))
+        x, y = (box.x1 + box.x2) / 2, (box.y1 + box.y2) / 2
+        region = Region(int(x - AROUND * size), int(y - AROUND * size), int(x + AROUND * size), int(y + AROUND * size))
+        near = self._search(image, region, taken, size)
+        free = [face for face in near if all(_contained(face.box, other) <= DOUBLE for other in taken)]
+        return min(free, key=lambda face: math.dist(_centre(face.box), (x, y)), default=None)
+
+    def _search(
+        self, image: NDArray[np.uint8], region: Region, known: Sequence[Box], size: float | None = None
+    ) -> list[Face]:
+        """Return the faces in a region of the image that are not known; of about one size alone where it is given."""
+        height, width = image.shape[:2]
+        x1, y1, x2, y2 = max(region.x1, 0), max(region.y1, 0), min(region.x2, width), min(region.y2, height)
+        part = image[y1:y2, x1:x2]
+        scales = self._scales(min(part.shape[:2]), SPARSE) if size is None else [CELL / size]
+        if not scales or min(part.shape[:2]) * scales[0] < CELL:
+            return []
+        there = np.array(known, np.float32).reshape(-1, 4) - np.array([x1, y1, x1, y1], np.float32)
+        return [_shifted(face, x1, y1) for face in self._cascade(part, scales, there)]
+
+    def _glance(
+        self, net: models.Model, outputs: tuple[str, ...], image: NDArray[np.uint8], boxes: Floats, size: int
+    ) -> list[NDArray[Any]]:
+        """Return a net's outputs for each box, and which boxes lie in the image at all."""
+        crops, inside = np.zeros((len(boxes), 3, size, size), np.float32), np.zeros(len(boxes), bool)
+        for i, box in enumerate(boxes):
+            x, y = (max(int(v) - 1, 0) for v in box[:2])
+            windows = _Windows(image[y : max(int(box[3]) + 1, 0), x : max(int(box[2]) + 1, 0)])
+            _, edges = windows.inside(box[None] - np.array([x, y, x, y], np.float32))
+            if len(edges):
+                crops[i], inside[i] = windows.crops(edges, size)[0], True
+        return [*net.run(outputs, {"pixels": crops}), inside]
+
+    def _scales(self, side: int, factor: float) -> list[float]:
         scales, scale = [], CELL / self.min_face
-        while min(height, width) * scale >= CELL:
+        while side * scale >= CELL:
             scales.append(scale)
-            scale *= self.factor
+            scale *= factor
         return scales
 
-    def _propose(self, windows: _Windows, scales: list[float]) -> Floats:
+    def _propose(self, windows: _Windows, scales: list[float], threshold: float, alike: float) -> Floats:
         found = [np.empty((0, 9), np.float32)]
         for scale in scales:
             scores, offsets = self._pnet.run(("scores", "offsets"), {"pixels": windows.level(scale)})
-            y, x = np.nonzero(scores[0] >= self.thresholds[0])
+            y, x = np.nonzero(scores[0] >= threshold)
             corner = np.stack((x, y), axis=1).astype(np.float32) * STRIDE
             scores, offsets = scores[0, y, x], offsets[0, :, y, x]
             boxes = np.floor(np.hstack((corner + 1, corner + CELL)) / np.float32(scale))
             keep = _suppress(boxes, scores, 0.5)
             found.append(np.hstack((boxes, scores[:, None], offsets))[keep])
         proposals = np.concatenate(found)
-        proposals = proposals[_suppress(proposals[:, :4], proposals[:, 4], 0.7)]
+        proposals = proposals[_suppress(proposals[:, :4], proposals[:, 4], alike)]
         boxes, offsets = proposals[:, :4], proposals[:, 5:]
         return _squared(boxes + offsets * np.tile(boxes[:, 2:] - boxes[:, :2], 2))
 
@@ -99,13 +206,8 @@ class MTCNN:
         boxes, scores, offsets, landmarks = self._look(
             self._onet, ("scores", "offsets", "landmarks"), windows, boxes, 48, self.thresholds[2]
         )
-        corner, size = boxes[:, None, :2], boxes[:, None, 2:] - boxes[:, None, :2] + 1
-        points = landmarks.reshape(-1, 2, 5).transpose(0, 2, 1) * size + corner - 1
-        boxes = _moved(boxes, offsets)
-        return [
-            Face(Box(*boxes[i].tolist()), float(scores[i]), tuple((x, y) for x, y in points[i].tolist()))
-            for i in _suppress_contained(boxes, scores, 0.7)
-        ]
+        faces = _faces(boxes, scores, offsets, landmarks)
+        return [faces[i] for i in _suppress_contained(_moved(boxes, offsets), scores, 0.7)]
 
     def _look(
         self, net: models.Model, outputs: tuple[str, ...], windows: _Windows, boxes: Floats, size: int, threshold: float
@@ -184,6 +286,56 @@ def _normalised(sums: NDArray[np.int32], area: Ints) -> Floats:
 def _moved(boxes: Floats, offsets: Floats) -> Floats:
     """Return boxes moved by a net's offsets, which are in units of the box (its last pixel included)."""
     return boxes + offsets * np.tile(boxes[:, 2:] - boxes[:, :2] + 1, 2)
+
+
+def _part(expected: Sequence[Expected], found: list[Face | None]) -> None:
+    """Where one face was found for two that were expected, leave it to the one that it lies nearer to."""
+    nearness = [overlap(e.box, face.box) if face else 0.0 for e, face in zip(expected, found, strict=True)]
+    kept: list[Face] = []
+    for i in sorted(range(len(found)), key=lambda i: -nearness[i]):
+        face = found[i]
+        if face is not None and any(overlap(face.box, other.box) > SAME for other in kept):
+            found[i] = None
+        elif face is not None:
+            kept.append(face)
+
+
+def _faces(boxes: Floats, scores: Floats, offsets: Floats, landmarks: Floats) -> list[Face]:
+    """Return what O-Net says of boxes."""
+    corner, size = boxes[:, None, :2], boxes[:, None, 2:] - boxes[:, None, :2] + 1
+    points = landmarks.reshape(-1, 2, 5).transpose(0, 2, 1) * size + corner - 1
+    moved = _moved(boxes, offsets)
+    return [
+        Face(Box(*box), score, tuple((x, y) for x, y in five))
+        for box, score, five in zip(moved.tolist(), scores.tolist(), points.tolist(), strict=True)
+    ]
+
+
+def _overlaps(a: Floats, b: Floats) -> Floats:
+    """Return the intersection over union of each of N boxes with each of M: ``[N, M]``."""
+    corner, end = np.maximum(a[:, None, :2], b[:, :2]), np.minimum(a[:, None, 2:], b[:, 2:])
+    common = np.maximum(end - corner, 0).prod(axis=2)
+    areas = [(boxes[:, 2:] - boxes[:, :2]).prod(axis=1) for boxes in (a, b)]
+    union: Floats = common / (areas[0][:, None] + areas[1] - common)
+    return union
+
+
+def _shifted(face: Face, x: int, y: int) -> Face:
+    """Return a face that was found in a part of an image which begins at ``(x, y)``."""
+    box = Box(face.box.x1 + x, face.box.y1 + y, face.box.x2 + x, face.box.y2 + y)
+    return Face(box, face.score, tuple((a + x, b + y) for a, b in face.landmarks))
+
+
+def _contained(a: Box, b: Box) -> float:
+    """Return which share of the smaller of two boxes lies in the other."""
+    width, height = min(a.x2, b.x2) - max(a.x1, b.x1), min(a.y2, b.y2) - max(a.y1, b.y1)
+    if width <= 0 or height <= 0:
+        return 0.0
+    return width * height / min((a.x2 - a.x1) * (a.y2 - a.y1), (b.x2 - b.x1) * (b.y2 - b.y1))
+
+
+def _centre(box: Box) -> tuple[float, float]:
+    return (box.x1 + box.x2) / 2, (box.y1 + box.y2) / 2
 
 
 def _squared(boxes: Floats) -> Floats:

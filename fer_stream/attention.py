@@ -1,0 +1,113 @@
+"""What a worker is to look at in a camera's next frame, given what was seen in the ones before.
+
+Faces persist, and expressions change slower than frames: so a whole picture is searched once in a while, what changed
+in it more often, and in between the faces that are known are checked where they should be. A worker keeps nothing, so
+all that it needs to know of earlier frames travels to it as `Hints`, and comes back with its answer as `Searched`.
+
+Under ``wait`` the hints for a frame follow from the answers to all frames up to the one ``depth`` before it, no sooner
+and no later, however many workers there are: the same file gives the same events. Live, they follow from all there is.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fer_stream.types import Expected, Hints
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from fer_stream.config import DetectorSettings, Policy
+    from fer_stream.track import Course
+    from fer_stream.types import Searched
+
+HORIZON = 500_000_000
+"""Nanoseconds for which a course is believed in; what was not seen for longer is not looked for."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Known:
+    """All that is known once a frame was answered."""
+
+    seq: int
+    courses: tuple[Course, ...]
+    seen: NDArray[np.uint8] | None
+
+
+class Attention:
+    """Of one camera, over one epoch."""
+
+    def __init__(self, settings: DetectorSettings, policy: Policy, depth: int) -> None:
+        self._scan, self._motion, self._look = (
+            round(seconds * 1e9)
+            for seconds in (settings.scan_interval, settings.motion_interval, settings.look_interval)
+        )
+        self._lag = depth if policy == "wait" else 0
+        self._known: deque[_Known] = deque([_Known(0, (), None)])
+        self._given: dict[int, Hints] = {}
+        self._scanned: int | None = None
+        self._searched: int | None = None
+        self._looked: dict[int, int] = {}
+
+    def hints(self, seq: int, time: int) -> Hints | None:
+        """Return what to look at in frame ``seq`` of capture time ``time``; ``None`` is all that there is.
+
+        Frames are asked for in order of capture; one that is asked for again gets the same.
+        """
+        if not self._scan:
+            return None
+        if seq not in self._given:
+            self._given[seq] = self._decide(self._before(seq), time)
+        return self._given[seq]
+
+    def take(self, seq: int, courses: Sequence[Course], searched: Searched | None) -> None:
+        """Take where the faces go after frame ``seq``, and what was searched in it; frames come in order."""
+        self._given.pop(seq, None)
+        seen = self._known[-1].seen
+        if searched is not None:
+            seen = searched.thumbnail if seen is None else np.where(searched.cells, searched.thumbnail, seen)
+        self._known.append(_Known(seq, tuple(courses), seen))
+        self._before(seq + 1)
+
+    def miss(self, seq: int) -> None:
+        """Take that frame ``seq`` will not be answered: live, what was to be searched in it is still to be."""
+        hints = self._given.pop(seq, None)
+        if hints is None or self._lag:
+            return
+        if hints.whole:
+            self._scanned = None
+        elif hints.seen is not None:
+            self._searched = None
+
+    def _decide(self, known: _Known, time: int) -> Hints:
+        expected, looked = [], {}
+        for course in known.courses:
+            last = max(self._looked.get(course.key, 0), course.scored)
+            due = time - last >= self._look
+            looked[course.key] = time if due else last
+            if time - course.seen <= HORIZON:
+                expected.append(Expected(course.at(time), due))
+        self._looked = looked
+        if known.seen is None or _over(time, self._scanned, self._scan):
+            self._scanned = self._searched = time
+            return Hints(tuple(expected), whole=True)
+        if _over(time, self._searched, self._motion):
+            self._searched = time
+            return Hints(tuple(expected), seen=known.seen)
+        return Hints(tuple(expected))
+
+    def _before(self, seq: int) -> _Known:
+        """Return what the hints of a frame follow from, and forget what came before it."""
+        while len(self._known) > 1 and self._known[1].seq <= seq - max(self._lag, 1):
+            self._known.popleft()
+        return self._known[0]
+
+
+def _over(time: int, since: int | None, interval: int) -> bool:
+    return since is None or not 0 <= time - since < interval
