@@ -253,7 +253,7 @@ class Settings(BaseSettings):
     workers: Annotated[int, Field(ge=1, le=256)] = Field(
         default_factory=lambda: os.cpu_count() or 1, description="inference workers that run starts"
     )
-    depth: Annotated[int, Field(ge=1, le=64)] = Field(4, description="frames of one camera in flight at most")
+    depth: Annotated[int, Field(ge=1, le=64)] = Field(3, description="frames of one camera in flight at most")
     address: Annotated[str, AfterValidator(_address)] = Field(
         default_factory=_default_address,
         description="the aggregator's address: ipc://FOLDER, or tcp://HOST:PORT (it takes five ports from there on)",

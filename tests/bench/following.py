@@ -1,0 +1,203 @@
+"""What is lost and what is won by following faces, instead of searching every frame whole?
+
+    python tests/bench/following.py ../shared/media/*.mp4 ../shared/media/*.gif
+
+Each clip goes through detector, classifier and timeline twice, as `fer-stream run --policy wait` would do it: once with
+``detector.scan_interval`` 0, which is the reference, and once as it is by default. Both look at each frame in turn, so
+that whatever else the machine does hits both. It prints, for each clip:
+
+- faces: recall, precision and F1 of the boxes (IoU 0.5) against the reference's
+- new: the longest time from a face's first sight in the reference (of those that are seen for half a second) to ours
+- events: F1 of the emotion intervals, paired by label, and overlap of at least half in time and some in place
+- CPU: milliseconds a frame of detection and classification, both ways, and the ratio
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fer_stream.attention import Attention
+from fer_stream.config import Settings
+from fer_stream.cv import cv2
+from fer_stream.recognizer import Recognizer
+from fer_stream.smooth import LabelSet
+from fer_stream.timeline import Timeline
+from fer_stream.track import overlap
+from fer_stream.types import EventType, ExpressionData, Face, Nanoseconds
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from fer_stream.recognizer import Recognition
+    from fer_stream.types import Event
+
+SMALL = 640
+"""Width in pixels up to which a clip is searched for faces of 20 pixels, not 40."""
+
+
+@dataclass
+class Pass:
+    """One way through a clip."""
+
+    settings: Settings
+    recognizer: Recognizer
+    depth: int
+    faces: list[tuple[Face, ...]] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
+    seconds: float = 0.0
+    kinds: Counter[str] = field(default_factory=Counter)
+
+    def __post_init__(self) -> None:
+        how = self.settings
+        labels = LabelSet(how.labels, self.recognizer.labels, how.valence)
+        attention = Attention(how.detector, "wait", self.depth)
+        self._line = Timeline("clip", 1, labels, how.tracker, how.smoother, attention)
+        self._under_way: list[tuple[int, Nanoseconds, tuple[int, int], Recognition]] = []
+
+    def take(self, seq: int, when: Nanoseconds, image: NDArray[np.uint8]) -> None:
+        """Look at a frame; answers are released as late as the depth allows."""
+        self._release(self.depth - 1)
+        hints = self._line.hints(seq, when)
+        before = time.process_time()
+        found = self.recognizer.recognize(image, hints)
+        self.seconds += time.process_time() - before
+        kind = "whole" if hints is None or hints.whole else "changed" if hints.seen is not None else "faces"
+        self.kinds[kind] += 1
+        self.faces.append(found.faces)
+        self._under_way.append((seq, when, (image.shape[1], image.shape[0]), found))
+
+    def end(self) -> None:
+        """Release the last frames."""
+        self._release(0)
+        self.events += self._line.offline("end of stream")
+
+    def _release(self, left: int) -> None:
+        while len(self._under_way) > left:
+            seq, when, size, found = self._under_way.pop(0)
+            self.events += self._line.observe(seq, when, size, found.faces, found.searched)
+
+
+def frames(path: Path) -> Iterator[tuple[Nanoseconds, NDArray[np.uint8]]]:
+    """Yield a video's frames with their times."""
+    video = cv2.VideoCapture(str(path))
+    rate = video.get(cv2.CAP_PROP_FPS) or 25.0
+    count = 0
+    while True:
+        there, image = video.read()
+        if not there:
+            return
+        yield Nanoseconds(10**15 + round(count / rate * 1e9)), image  # type: ignore[misc]
+        count += 1
+
+
+def pairs(ours: Sequence[Face], reference: Sequence[Face]) -> list[tuple[int, int]]:
+    """Return which faces of two sets are one another's, best overlap first."""
+    ranked = sorted(
+        ((-overlap(a.box, b.box), i, j) for i, a in enumerate(ours) for j, b in enumerate(reference)),
+        key=lambda p: p[0],
+    )
+    found: list[tuple[int, int]] = []
+    for value, i, j in ranked:
+        if value <= -0.5 and all(i != a and j != b for a, b in found):
+            found.append((i, j))
+    return found
+
+
+def f1(right: int, ours: int, reference: int) -> float:
+    """Return the F1 of so many right ones."""
+    return 2 * right / (ours + reference) if ours + reference else 1.0
+
+
+def intervals(events: Sequence[Event]) -> list[ExpressionData]:
+    """Return the emotion intervals that ended."""
+    ended = (EventType.EMOTION_ENDED, EventType.VALENCE_ENDED)
+    return [event.data for event in events if event.type in ended and isinstance(event.data, ExpressionData)]
+
+
+def same(a: ExpressionData, b: ExpressionData) -> bool:
+    """Whether two intervals are of one label and overlap in time by half of what both cover, and in place."""
+    if a.label != b.label or overlap(a.box, b.box) <= 0 or a.end_time is None or b.end_time is None:
+        return False
+    common = min(a.end_time, b.end_time) - max(a.start_time, b.start_time)
+    return common >= 0.5 * (max(a.end_time, b.end_time) - min(a.start_time, b.start_time))
+
+
+def delays(ours: Pass, reference: Pass, times: Sequence[int]) -> list[float]:
+    """Return how many seconds after the reference each new face is seen, of faces seen for half a second and more."""
+    runs: list[tuple[int, Face, int | None]] = []  # first frame, latest face, first frame in which we have it
+    seen: list[tuple[int, Face, int | None, int]] = []
+    for at, (found, truth) in enumerate(zip(ours.faces, reference.faces, strict=True)):
+        mine = {j for _, j in pairs(found, truth)}
+        still = []
+        for j, face in enumerate(truth):
+            known = next((run for run in seen if overlap(run[1].box, face.box) > 0.3), None)
+            begun, first = (known[0], known[2]) if known else (at, None)
+            still.append((begun, face, first if first is not None else at if j in mine else None, at))
+        gone = [run for run in seen if all(overlap(run[1].box, face.box) <= 0.3 for face in truth)]
+        runs += [(begun, face, first) for begun, face, first, last in gone if times[last] - times[begun] >= 5e8]
+        seen = still
+    runs += [(begun, face, first) for begun, face, first, last in seen if times[last] - times[begun] >= 5e8]
+    return [(times[first] - times[begun]) / 1e9 if first is not None else float("inf") for begun, _, first in runs]
+
+
+def main() -> None:
+    """Compare, clip by clip."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("clips", type=Path, nargs="+")
+    parser.add_argument("--depth", type=int, default=Settings.model_fields["depth"].default, help="frames in flight")
+    arguments = parser.parse_args()
+    row = "{:30.30} {:>5} | {:>6} {:>9} {:>5} | {:>5} | {:>6} | {:>16} {:>6}"
+    print(row.format("clip", "faces", "recall", "precision", "F1", "new", "events", "CPU ms a frame", "ratio"))
+    scores: list[float] = []
+    for clip in arguments.clips:
+        times, ways = [], []
+        for seq, (when, image) in enumerate(frames(clip), 1):
+            if not ways:
+                smallest = 20 if image.shape[1] <= SMALL else 40
+                for changed in ({"scan_interval": 0}, {}):
+                    settings = Settings(detector={"min_face": smallest, **changed})  # type: ignore[arg-type]
+                    recognizer = Recognizer.from_settings(settings)
+                    recognizer.warm_up(*image.shape[:2])
+                    ways.append(Pass(settings, recognizer, arguments.depth))
+            times.append(when)
+            for way in ways if seq % 2 else reversed(ways):
+                way.take(seq, when, image)
+        reference, ours = ways
+        reference.end()
+        ours.end()
+        right = sum(len(pairs(a, b)) for a, b in zip(ours.faces, reference.faces, strict=True))
+        found, truth = (sum(map(len, way.faces)) for way in (ours, reference))
+        mine, theirs = intervals(ours.events), intervals(reference.events)
+        agreed = sum(any(same(a, b) for b in theirs) for a in mine)
+        late = max(delays(ours, reference, times), default=0.0)
+        cost = [1e3 * way.seconds / len(times) for way in (reference, ours)]
+        scores.append(f1(right, found, truth))
+        print(
+            row.format(
+                clip.name,
+                f"{truth / len(times):.1f}",
+                f"{right / truth:.3f}",
+                f"{right / found:.3f}",
+                f"{scores[-1]:.3f}",
+                f"{late:.2f}",
+                f"{f1(agreed, len(mine), len(theirs)):.2f}",
+                f"{cost[0]:.1f} -> {cost[1]:.1f}",
+                f"{cost[0] / cost[1]:.1f}x",
+            ),
+            dict(ours.kinds),
+            f"{len(mine)}/{len(theirs)} intervals",
+            flush=True,
+        )
+    print(f"mean F1 {sum(scores) / len(scores):.3f}, least {min(scores):.3f}")
+
+
+if __name__ == "__main__":
+    main()
