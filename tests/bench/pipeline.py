@@ -1,0 +1,154 @@
+"""What does a frame cost from file to events, next to decoding alone and to the loop that everyone writes?
+
+    python tests/bench/pipeline.py ../shared/media/facenet_video.mp4
+    python tests/bench/pipeline.py ../shared/media/facenet_video.mp4 --size 640x480
+
+CPU time a frame (of all processes of the service, start-up left out), measured one after the other in each round:
+
+- decode: OpenCV reads the file
+- service: ``fer-stream run FILE --policy wait --loop --workers 1``, while it runs
+- full scan: the same with ``detector.scan_interval`` 0, so that every frame is searched whole
+- loop: OpenCV reads, facenet-pytorch's MTCNN detects, our classifier scores each face, in one process and one thread
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import psutil
+
+from fer_stream import client
+from fer_stream.classifiers.onnx import OnnxClassifier
+from fer_stream.config import DetectorSettings, Settings
+from fer_stream.cv import cv2
+from fer_stream.errors import FerStreamError
+
+
+def decode(video: Path) -> float:
+    """Return the CPU milliseconds a frame of reading a file."""
+    source, frames, before = cv2.VideoCapture(str(video)), 0, time.process_time()
+    while source.read()[0]:
+        frames += 1
+    return 1e3 * (time.process_time() - before) / frames
+
+
+def loop(video: Path, seconds: float) -> float:
+    """Return the CPU milliseconds a frame of the loop that everyone writes."""
+    import torch  # noqa: PLC0415 - slow, and only this way needs it
+
+    from fer_stream.detectors import facenet  # noqa: PLC0415
+
+    if importlib.util.find_spec("torchvision") is None:  # two of its functions are used, and stood in for
+        sys.path.append(str(Path(__file__).parents[1] / "standin"))
+    torch.set_num_threads(1)
+    detector, classifier = facenet.load(DetectorSettings()), OnnxClassifier()
+    source, frames = cv2.VideoCapture(str(video)), 0
+    image = source.read()[1]
+    for _ in range(2):
+        classifier.classify(image, detector.detect(image))  # type: ignore[arg-type]
+    before = time.process_time()
+    while time.process_time() - before < seconds:
+        there, image = source.read()
+        if not there:
+            source = cv2.VideoCapture(str(video))
+            continue
+        classifier.classify(image, detector.detect(image))  # type: ignore[arg-type]
+        frames += 1
+    return 1e3 * (time.process_time() - before) / frames
+
+
+def service(video: Path, seconds: float, **settings: str) -> dict[str, float]:
+    """Return the CPU milliseconds a frame of each process of a running service, by its title."""
+    with tempfile.TemporaryDirectory() as folder:
+        address = f"ipc://{folder}"
+        command = [sys.executable, "-m", "fer_stream", "run", video, "--policy", "wait", "--loop", "--workers", "1"]
+        command += ["--journal", Path(folder) / "events.db", "--bind", address]
+        environment = os.environ | {f"FER_STREAM_{key}": value for key, value in settings.items()}
+        process = psutil.Popen(
+            [*map(str, command)], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        try:
+            while done(address) < 10:
+                time.sleep(0.2)
+            frames, used = done(address), cpu(process)
+            time.sleep(seconds)
+            frames, used = done(address) - frames, {name: at - used[name] for name, at in cpu(process).items()}
+        finally:
+            process.terminate()
+            process.wait()
+    return {name: 1e3 * value / frames for name, value in used.items()}
+
+
+def done(address: str) -> int:
+    """Return how many frames a service has answered."""
+    try:
+        return sum(camera["ledger"]["done"] for camera in client.status(Settings(address=address))["cameras"].values())
+    except FerStreamError:
+        return 0
+
+
+def cpu(process: psutil.Process) -> dict[str, float]:
+    """Return the CPU seconds of a service's processes, by title."""
+    found = {}
+    for part in (process, *process.children()):
+        title = part.cmdline()[0].removeprefix("fer-stream: ")
+        times = part.cpu_times()
+        found["supervisor" if part.pid == process.pid else title] = times.user + times.system
+    return found
+
+
+def resized(video: Path, size: tuple[int, int], folder: Path) -> Path:
+    """Return the video at another size, in a file of the folder."""
+    source, path = cv2.VideoCapture(str(video)), folder / f"{size[0]}x{size[1]}.mp4"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), source.get(cv2.CAP_PROP_FPS), size)
+    while True:
+        there, image = source.read()
+        if not there:
+            break
+        writer.write(cv2.resize(image, size, interpolation=cv2.INTER_AREA))
+    writer.release()
+    return path
+
+
+def main() -> None:
+    """Measure in turn, and print medians, their spread and ratios."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("video", type=Path)
+    parser.add_argument("--size", help="WIDTHxHEIGHT to which the video is resized first")
+    parser.add_argument("--seconds", type=float, default=12, help="of each measurement")
+    parser.add_argument("--rounds", type=int, default=3)
+    arguments = parser.parse_args()
+    rows: dict[str, list[float]] = {"decode": [], "service": [], "full scan": [], "loop": []}
+    parts: dict[str, list[float]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        video = arguments.video
+        if arguments.size:
+            width, _, height = arguments.size.partition("x")
+            video = resized(video, (int(width), int(height)), Path(folder))
+        for _ in range(arguments.rounds):
+            rows["decode"].append(decode(video))
+            used = service(video, arguments.seconds)
+            rows["service"].append(sum(used.values()))
+            for name, value in used.items():
+                parts.setdefault(name, []).append(value)
+            rows["full scan"].append(sum(service(video, arguments.seconds, DETECTOR__SCAN_INTERVAL="0").values()))
+            rows["loop"].append(loop(video, arguments.seconds / 2))
+    middle = {name: statistics.median(values) for name, values in rows.items()}
+    for name, values in rows.items():
+        print(
+            f"{name:10} {middle[name]:7.1f} ms a frame ({min(values):.1f} to {max(values):.1f}), "
+            f"{middle[name] / middle['decode']:5.1f}x decoding, {middle[name] / middle['service']:5.1f}x the service"
+        )
+    print("of the service:", ", ".join(f"{name} {statistics.median(values):.1f}" for name, values in parts.items()))
+
+
+if __name__ == "__main__":
+    main()
