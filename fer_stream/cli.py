@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 COMMON = ("--config", "--log-level")
 CAMERA = ("--policy", "--rate", "--loop")
-MODELS = ("--detector", "--min-face", "--model")
+MODELS = ("--detector", "--min-face", "--model", "--provider")
 EVENTS = ("--labels", "--journal")
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import platformdirs
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -108,6 +108,7 @@ def _differ(cameras: dict[str, CameraSettings]) -> dict[str, CameraSettings]:
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Seconds = Annotated[float, Field(gt=0)]
 Policy = Literal["drop_oldest", "wait"]
+Provider = Literal["cpu", "cuda", "tensorrt", "openvino", "coreml", "directml", "rocm"]
 HostPort = Annotated[str, AfterValidator(_host_port)]
 Sink = Annotated[str, AfterValidator(_sink)]
 Mask = Annotated[tuple[Fraction, Fraction, Fraction, Fraction], AfterValidator(_rectangle)]
@@ -161,6 +162,7 @@ class DetectorSettings(Section):
     """Face detection."""
 
     name: str = Field("mtcnn", description="the detector plug-in")
+    provider: Provider = Field("cpu", description="what runs its nets: " + ", ".join(get_args(Provider)))
     min_face: Annotated[int, Field(ge=12, le=4096)] = Field(40, description="smallest face found, in pixels")
     thresholds: tuple[Fraction, Fraction, Fraction] = Field(
         (0.6, 0.7, 0.7), description="least scores to pass P-Net, R-Net and O-Net"
@@ -182,6 +184,7 @@ class ClassifierSettings(Section):
     """Expression recognition."""
 
     name: str = Field("onnx", description="the classifier plug-in")
+    provider: Provider = Field("cpu", description="what runs the model, as the detector's")
     model: FilePath | None = Field(
         None,
         description="an ONNX file, or the name of one that comes with fer_stream: emotion.onnx, emotion-ferplus.onnx",

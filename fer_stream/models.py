@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,17 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MANIFEST = "SHA256SUMS"
+
+PROVIDERS = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+    "openvino": "OpenVINOExecutionProvider",
+    "coreml": "CoreMLExecutionProvider",
+    "directml": "DmlExecutionProvider",
+    "rocm": "ROCMExecutionProvider",
+}
+"""onnxruntime's names of what may run a model. Each but the first comes with an onnxruntime of its own."""
 
 _INSTALLED = Path(__file__).parent / "assets" / "models"
 _CHECKOUT = Path(__file__).resolve().parents[1] / "models"
@@ -72,13 +84,13 @@ class Model:
             raise ModelError(f"{self.path} cannot be run by onnxruntime: {_sentence(error)}") from error
 
 
-def shipped(name: str) -> Model:
-    """Open one of the model files that come with fer_stream, by its file name.
+def shipped(name: str, provider: str = "cpu") -> Model:
+    """Open one of the model files that come with fer_stream, by its file name, for one of `PROVIDERS`.
 
     Raises:
-        ModelError: it is missing or damaged: the message names it.
+        ModelError: it is missing or damaged, or the provider is not there: the message names it.
     """
-    model = load(folder() / name)
+    model = load(folder() / name, provider)
     if digests().get(name) != model.digest:
         raise ModelError(
             f"{model.path} is not the file that was shipped ({MANIFEST} beside it): install fer-stream again"
@@ -86,24 +98,24 @@ def shipped(name: str) -> Model:
     return model
 
 
-def find(path: Path) -> Model:
+def find(path: Path, provider: str = "cpu") -> Model:
     """Open a model file, or, where there is no such file, the one of that name that comes with fer_stream.
 
     Raises:
         ModelError: as `load` and `shipped`.
     """
     name = str(path)
-    return shipped(name) if not path.exists() and name in digests() else load(path)
+    return shipped(name, provider) if not path.exists() and name in digests() else load(path, provider)
 
 
-def load(path: Path) -> Model:
-    """Open a model file.
+def load(path: Path, provider: str = "cpu") -> Model:
+    """Open a model file for one of `PROVIDERS`.
 
     Its session runs on the calling thread alone, because a second thread changes the last digits of a result and loses
     to a second process; nothing in it spins while it waits.
 
     Raises:
-        ModelError: the file cannot be read, or is not a model.
+        ModelError: the file cannot be read, or is not a model, or the provider is not there.
     """
     if path.exists() and not path.is_file():
         raise ModelError(f"the model file {path} cannot be read: it is not a file")
@@ -111,23 +123,47 @@ def load(path: Path) -> Model:
         content = path.read_bytes()
     except OSError as error:
         raise ModelError(f"the model file {path} cannot be read: {error.strerror}") from error
-    return Model(path, hashlib.sha256(content).hexdigest(), _open(path, content))
+    return Model(path, hashlib.sha256(content).hexdigest(), _open(path, content, provider))
 
 
-def _open(path: Path, content: bytes) -> Any:
+@cache
+def _runtime() -> Any:
     # Its builds (from 1.29 on) report every session to their maker over the network; nothing of ours may leave.
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     import onnxruntime  # noqa: PLC0415 - slow to import, and only processes that infer need it
 
+    # One arena for all sessions of the process, which grows by what is asked for: a worker's models run one after the
+    # other, and an arena of each one's own, doubled at every growth, cost it 100 MB.
+    memory = onnxruntime.OrtMemoryInfo(
+        "Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
+    )
+    onnxruntime.create_and_register_allocator(memory, onnxruntime.OrtArenaCfg(0, 1, -1, -1))
+    return onnxruntime
+
+
+def _open(path: Path, content: bytes, provider: str) -> Any:
+    onnxruntime = _runtime()
+    wanted, there = PROVIDERS[provider], onnxruntime.get_available_providers()
+    if wanted not in there:
+        known = ", ".join(name for name, its in PROVIDERS.items() if its in there)
+        raise ModelError(
+            f"there is no provider {provider} in this onnxruntime, which has {known}: install the onnxruntime package "
+            "that has it in place of this one, or leave --provider out"
+        )
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.use_env_allocators", "1")
+    options.enable_mem_pattern = False  # plans for each size of a picture; they cost memory and gain no time
     options.log_severity_level = 4  # a failure is told once, by us
     try:
-        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(content, options, providers=[wanted, *{PROVIDERS["cpu"]} - {wanted}])
     except Exception as error:
         raise ModelError(f"{path} is not a model that onnxruntime can open: {_sentence(error)}") from error
+    if session.get_providers()[0] != wanted:  # it goes on without one that does not start, and says so in a log
+        raise ModelError(f"the provider {provider} does not start on this machine: check its driver and libraries")
+    return session
 
 
 def _sentence(error: Exception) -> str:

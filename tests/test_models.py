@@ -6,10 +6,12 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from fer_stream import models
+from fer_stream.config import Provider
 from fer_stream.errors import ModelError
 
 ROOT = Path(__file__).parents[1]
@@ -106,3 +108,16 @@ def test_onnxruntime_keeps_no_record_of_what_it_ran(tmp_path):
     code = "from fer_stream import models; models.shipped('mtcnn-pnet.onnx')"
     subprocess.run([sys.executable, "-c", code], env=environment, check=True, capture_output=True)
     assert [path for path in tmp_path.rglob("*") if not path.is_dir()] == []
+
+
+def test_a_provider_that_this_onnxruntime_lacks_is_told():
+    with pytest.raises(ModelError, match=r"there is no provider coreml in this onnxruntime, which has .*cpu"):
+        models.shipped("mtcnn-pnet.onnx", "coreml")
+
+
+def test_a_model_runs_on_the_provider_that_is_asked_for():
+    assert models.shipped("mtcnn-pnet.onnx", "cpu").session.get_providers() == ["CPUExecutionProvider"]
+
+
+def test_the_settings_name_every_provider_there_is():
+    assert set(models.PROVIDERS) == set(get_args(Provider))

@@ -44,7 +44,7 @@ def load(settings: ClassifierSettings) -> OnnxClassifier:
     Raises:
         ModelError: the file is missing or breaks the contract; the message says which part of it.
     """
-    return OnnxClassifier(settings.model)
+    return OnnxClassifier(settings.model, settings.provider)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +108,8 @@ class OnnxClassifier:
         ModelError: the file is missing or breaks the contract; the message says which part of it.
     """
 
-    def __init__(self, path: Path | None = None) -> None:
-        self._model = models.find(path) if path else models.shipped(DEFAULT)
+    def __init__(self, path: Path | None = None, provider: str = "cpu") -> None:
+        self._model = models.find(path, provider) if path else models.shipped(DEFAULT, provider)
         self.digest = self._model.digest
         self._height, self._width, columns = _shapes(self._model)
         self.labels, self.crop, self.version = _metadata(self._model, columns)

@@ -47,6 +47,12 @@ OPTIONS = (
         "ONNX classifier, or emotion-ferplus.onnx (default: emotion.onnx, which comes along)",
         ("classifier.model",),
     ),
+    Option(
+        "--provider",
+        "NAME",
+        "what runs the models: cpu, cuda, openvino, coreml, ... (default: cpu)",
+        ("detector.provider", "classifier.provider"),
+    ),
     Option("--rate", "FPS", "cap a live camera's rate, or force a file's pace", ("cameras.*.rate",)),
     Option(
         "--loop",

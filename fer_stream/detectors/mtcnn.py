@@ -54,7 +54,7 @@ two proposals is enough. It comes again soon, so it may be coarser than `MTCNN.d
 DOUBLE = 0.5
 """Share of the smaller box from which two boxes are one face."""
 
-BATCH = 64
+BATCH = 16
 """Most crops in one run: R-Net's and O-Net's time for a crop is flat in the batch, their memory is not."""
 
 
@@ -64,20 +64,27 @@ def load(settings: DetectorSettings) -> MTCNN:
     Raises:
         ModelError: a shipped net is missing or damaged.
     """
-    return MTCNN(settings.min_face, settings.thresholds, settings.factor)
+    return MTCNN(settings.min_face, settings.thresholds, settings.factor, settings.provider)
 
 
 class MTCNN:
     """The detector. Finds faces of ``min_face`` pixels and more; state is nothing but the nets.
 
-    ``thresholds`` are the least scores to pass P-, R- and O-Net, ``factor`` is the ratio of the pyramid's levels.
+    ``thresholds`` are the least scores to pass P-, R- and O-Net, ``factor`` is the ratio of the pyramid's levels,
+    ``provider`` what runs the nets (`fer_stream.models.PROVIDERS`).
     """
 
     def __init__(
-        self, min_face: int = 40, thresholds: tuple[float, float, float] = (0.6, 0.7, 0.7), factor: float = 0.709
+        self,
+        min_face: int = 40,
+        thresholds: tuple[float, float, float] = (0.6, 0.7, 0.7),
+        factor: float = 0.709,
+        provider: str = "cpu",
     ) -> None:
         self.min_face, self.thresholds, self.factor = min_face, thresholds, factor
-        self._pnet, self._rnet, self._onet = (models.shipped(f"mtcnn-{net}.onnx") for net in ("pnet", "rnet", "onet"))
+        self._pnet, self._rnet, self._onet = (
+            models.shipped(f"mtcnn-{net}.onnx", provider) for net in ("pnet", "rnet", "onet")
+        )
 
     def detect(self, image: NDArray[np.uint8]) -> list[Face]:
         """Return the faces in ``image`` (uint8 ``[H, W, 3]``, BGR), surest first, equals from top left on.
