@@ -6,11 +6,13 @@ import cv2
 import numpy as np
 import pytest
 
+from fer_stream import motion
 from fer_stream.classifiers.onnx import OnnxClassifier
 from fer_stream.config import EMOTIONS, DetectorSettings, Settings
 from fer_stream.detectors.mtcnn import MTCNN
 from fer_stream.errors import ModelError, PluginError
 from fer_stream.recognizer import Recognizer
+from fer_stream.types import Expected, Hints
 
 ASSETS = Path(__file__).parents[1] / "fer_stream/assets"
 
@@ -106,3 +108,51 @@ def test_a_smile_is_happy():
 def test_what_cannot_be_loaded_is_named(change, error, sentence):
     with pytest.raises(error, match=sentence):
         Recognizer.from_settings(Settings(**change))
+
+
+# With hints
+
+
+def expected(due):
+    return tuple(Expected(face.box, due) for face in MTCNN().detect(side_by_side()))
+
+
+def test_only_faces_that_are_due_are_scored():
+    image, recognizer = side_by_side(), Recognizer(MTCNN(), Width())
+    first, second = expected(due=True)
+    found = recognizer.recognize(image, Hints((first, Expected(second.box, due=False))))
+    assert [face.scores is not None for face in found.faces] == [True, False]
+    assert found.searched is None
+
+
+def test_a_search_of_the_whole_picture_finds_and_scores_who_is_new():
+    image, recognizer = side_by_side(), Recognizer(MTCNN(), Width())
+    first, _ = expected(due=False)
+    found = recognizer.recognize(image, Hints((first,), whole=True))
+    assert [face.scores is not None for face in found.faces] == [False, True]
+    assert found.searched.cells.all()
+    np.testing.assert_array_equal(found.searched.thumbnail, motion.thumbnail(image))
+
+
+def test_a_search_of_what_changed_finds_who_came():
+    image, recognizer = side_by_side(), Recognizer(MTCNN(), Width())
+    before = image.copy()
+    before[:, image.shape[1] // 2 :] = 0
+    (there,) = recognizer.recognize(before).faces
+    found = recognizer.recognize(image, Hints((Expected(there.box, due=False),), seen=motion.thumbnail(before)))
+    assert len(found.faces) == 2
+    assert found.faces[1].scores.top()[0] == "right"
+    assert found.searched.cells[:, 40:].mean() > 0.5
+    same = recognizer.recognize(image, Hints(seen=motion.thumbnail(image)))
+    assert same.faces == ()
+    assert not same.searched.cells.any()
+
+
+def test_a_detector_that_cannot_follow_searches_everything():
+    class Simple:
+        def detect(self, image):
+            return MTCNN().detect(image)
+
+    found = Recognizer(Simple(), Width()).recognize(side_by_side(), Hints())
+    assert len(found.faces) == 2
+    assert all(face.scores for face in found.faces)

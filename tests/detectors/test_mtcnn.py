@@ -8,6 +8,7 @@ import pytest
 
 from fer_stream.config import DetectorSettings
 from fer_stream.detectors import facenet, mtcnn
+from fer_stream.types import Box, Expected, Region
 
 MEDIA = Path(__file__).parents[2] / "../shared/media"
 ASSETS = Path(mtcnn.__file__).parents[1] / "assets"
@@ -159,3 +160,89 @@ def test_a_picture_whose_sums_exceed_32_bits():
     faces = ours.detect(image)
     assert len(faces) == 1
     assert_same(faces, theirs.detect(image), pixels=0.1)  # torch's own sums of large windows are rounded
+
+
+# Following
+
+
+def pair_of_portraits():
+    """Two people side by side on grey ground, twice as wide as both."""
+    left, right = (cv2.imread(str(ASSETS / f"{name}.jpg")) for name in ("eileen_collins", "grace_hopper"))
+    image = np.full((max(left.shape[0], right.shape[0]), 2 * (left.shape[1] + right.shape[1]), 3), 127, np.uint8)
+    image[: left.shape[0], : left.shape[1]] = left
+    image[: right.shape[0], left.shape[1] : left.shape[1] + right.shape[1]] = right
+    return image
+
+
+def moved(face, by, size=1.0):
+    """Return where a face would be expected that has moved by ``by`` of its size, and grown."""
+    x1, y1, x2, y2 = face.box
+    shift, grow = by * (x2 - x1), (size - 1) / 2 * (x2 - x1)
+    return Box(x1 + shift - grow, y1 - grow, x2 + shift + grow, y2 + grow)
+
+
+@pytest.fixture(scope="module")
+def detector():
+    return mtcnn.MTCNN()
+
+
+@pytest.mark.parametrize("due", [True, False])
+@pytest.mark.parametrize(("by", "size"), [(0, 1), (0.1, 1), (-0.1, 1.15), (0.12, 0.88)])
+def test_expected_faces_are_found_where_they_are(detector, due, by, size):
+    image = pair_of_portraits()
+    truth = detector.detect(image)
+    assert len(truth) == 2
+    found, new = detector.look(image, [Expected(moved(face, by, size), due) for face in truth], [])
+    assert new == []
+    for face, real in zip(found, truth, strict=True):
+        assert iou(face.box, real.box) > (0.8 if due else 0.6)
+        if due:
+            assert len(face.landmarks) == 5
+            np.testing.assert_allclose(face.landmarks, real.landmarks, atol=0.06 * (real.box.x2 - real.box.x1))
+
+
+@pytest.mark.parametrize("by", [0.5, -0.6])
+def test_a_face_that_jumped_is_searched_for_around_its_place(detector, by):
+    image = pair_of_portraits()
+    for real in detector.detect(image):
+        (face,), _ = detector.look(image, [Expected(moved(real, by), False)], [])
+        assert iou(face.box, real.box) > 0.8
+
+
+def test_a_face_that_is_gone_is_not_found(detector):
+    image = pair_of_portraits()
+    places = [moved(face, 0) for face in detector.detect(image)]
+    image[:] = 127
+    assert detector.look(image, [Expected(place, True) for place in places], []) == ([None, None], [])
+
+
+@pytest.mark.parametrize("box", [Box(-90, -90, -10, -10), Box(5000, 10, 5050, 60), Box(-40, 20, 2, 62)])
+def test_a_face_expected_beyond_the_picture_is_not_there(detector, box):
+    assert detector.look(pair_of_portraits(), [Expected(box, True)], [])[0] == [None]
+
+
+def test_one_face_is_not_found_for_two(detector):
+    image = pair_of_portraits()
+    first, _ = detector.detect(image)
+    near, far = Expected(moved(first, 0.03), False), Expected(moved(first, 0.2), False)
+    found, _ = detector.look(image, [far, near], [])
+    assert found[0] is None
+    assert iou(found[1].box, first.box) > 0.6
+
+
+def test_new_faces_are_those_in_the_regions_that_nobody_expects(detector):
+    image = pair_of_portraits()
+    left, right = sorted(detector.detect(image), key=lambda face: face.box.x1)
+    height, width = image.shape[:2]
+    whole = Region(0, 0, width, height)
+    found, new = detector.look(image, [Expected(left.box, False)], [whole])
+    assert iou(found[0].box, left.box) > 0.8
+    assert len(overlaps(new, [right])) == len(new) == 1
+    _, new = detector.look(image, [], [Region(width // 2, 0, width, height)])
+    assert new == []
+    _, new = detector.look(image, [], [whole, whole])
+    assert len(new) == 2, "a face in two regions is one"
+
+
+def test_a_region_too_small_for_a_face_has_none(detector):
+    assert detector.look(pair_of_portraits(), [], [Region(0, 0, 30, 30), Region(10, 10, 10, 10)]) == ([], [])
