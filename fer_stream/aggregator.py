@@ -14,10 +14,10 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from fer_stream import metrics, plugins, wire
+from fer_stream import metrics, plugins, shared, wire
 from fer_stream.attention import Attention
 from fer_stream.config import CAMERA_NAME
-from fer_stream.dispatch import Ask, Assign, Dispatcher, Fence, Item, Release
+from fer_stream.dispatch import REASONS, TERMS, Ask, Assign, Dispatcher, Fence, Item, Release
 from fer_stream.errors import JournalError, WireError
 from fer_stream.journal import Journal
 from fer_stream.process import install_stop, parent_gone
@@ -40,11 +40,6 @@ BEAT = 0.5
 
 DRAIN = 1.5
 """Seconds that frames in workers' hands have to come back after the aggregator was told to stop."""
-
-_REASONS = ("corrupt", "limit", "poisoned")
-"""Why a frame may be rejected."""
-
-_TERMS = {"done", "expired", "lost_worker", "lost_link", *(f"rejected_{reason}" for reason in _REASONS)}
 
 _log = logging.getLogger(__name__)
 
@@ -92,6 +87,7 @@ class _Worker:
     pid: int
     model: str
     detector: str
+    shares: bool
 
 
 class Aggregator:
@@ -108,6 +104,7 @@ class Aggregator:
         self._labels: LabelSet | None = None
         self._model_labels: tuple[str, ...] = ()
         self._publisher = Publisher(hub, journal)
+        self._reader = shared.Reader()
         self._beat = 0.0
         self._started = time.time()
         self._purge_at = 0.0
@@ -200,7 +197,7 @@ class Aggregator:
             raise WireError(f"a capture's HELLO is not whole: {error}") from error
         if not isinstance(about["camera"], str) or not re.fullmatch(CAMERA_NAME, name):
             raise WireError(f"a capture with the name {name!r:.80}")
-        if not told.keys() <= _TERMS or min(told.values(), default=0) < 0 or sum(told.values()) > message.totals.sent:
+        if not told.keys() <= TERMS or min(told.values(), default=0) < 0 or sum(told.values()) > message.totals.sent:
             raise WireError("a capture that was told what no aggregator tells")
         old = self._cameras.get(name)
         if old is not None and old.incarnation == incarnation:
@@ -214,7 +211,8 @@ class Aggregator:
             return
         else:
             self._join(new, old, message, told, now)
-        self._hub.send("frames", peer, wire.json_message(Kind.WELCOME, epoch=self._cameras[name].epoch))
+        here = {"memory": bool(shared.identity()) and about.get("memory") == shared.identity()}
+        self._hub.send("frames", peer, wire.json_message(Kind.WELCOME, here, epoch=self._cameras[name].epoch))
 
     def _join(self, new: _Camera, old: _Camera | None, message: Message, told: dict[str, int], now: float) -> None:
         if old is not None:
@@ -266,7 +264,7 @@ class Aggregator:
             self._do(self._dispatcher.done(worker, message.ticket, "done", "", result, now))
         elif message.kind is Kind.REJECT:
             reason = str(message.body().get("reason", "corrupt"))
-            reason = reason if reason in _REASONS else "corrupt"
+            reason = reason if reason in REASONS else "corrupt"
             self._do(self._dispatcher.done(worker, message.ticket, "rejected", reason, None, now))
 
     def _ready(self, peer: bytes, worker: str, about: dict[str, Any], now: float) -> None:
@@ -275,7 +273,7 @@ class Aggregator:
         try:
             labels = tuple(str(label) for label in about["labels"])
             told = {key: str(about[key]) for key in ("name", "host", "model", "detector")}
-            new = _Worker(pid=int(about["pid"]), **told)
+            new = _Worker(pid=int(about["pid"]), shares=about.get("memory") == shared.identity(), **told)
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise WireError(f"a worker's READY is not whole: {error}") from error
         if not 0 < len(labels) <= wire.MAX_LABELS:
@@ -327,9 +325,11 @@ class Aggregator:
         arrival: _Arrival = item.about
         age = time.monotonic() - item.taken
         metrics.frame_age.labels(item.camera).observe(age)
-        timeline = self._timeline(item)
+        timeline, frame = self._timeline(item), item.frame
+        if not self._workers[worker].shares:
+            frame = self._reader.fetched(frame)
         parts = wire.forwarded(
-            item.frame,
+            frame,
             epoch=arrival.epoch,
             ticket=ticket,
             age=max(0, round(age * 1e6)),

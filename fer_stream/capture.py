@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fer_stream import metrics, plugins, wire
+from fer_stream import metrics, plugins, shared, wire
 from fer_stream.cloudevents import from_rfc3339
 from fer_stream.cv import cv2
 from fer_stream.errors import ConfigError, FerStreamError, SourceError, WireError
@@ -278,6 +278,8 @@ class Capture:
         self._camera = camera
         self._peer = peer
         self._encoding = _encoding(camera, settings.address)
+        self._memory = shared.Writer(settings.depth + 2)
+        self._shares = False
         self._incarnation = secrets.token_hex(8)
         self._told: dict[str, int] = {}
         self._offered = False
@@ -314,10 +316,15 @@ class Capture:
             self._offer(now)
         self._export(totals)
 
+    def close(self) -> None:
+        """Let the memory of the frames sent go."""
+        self._memory.close()
+
     def _handle(self, message: Message) -> None:
         match message.kind:
             case Kind.WELCOME:
                 self.welcomed, self._refused_since = True, None
+                self._shares = self._encoding is Encoding.SHARED and message.body().get("memory") is True
                 self._offer(time.monotonic())
             case Kind.NEXT:
                 self._told = {str(term): int(n) for term, n in message.body().items()}
@@ -342,6 +349,7 @@ class Capture:
             "live": self.reader.live,
             "frames": self.reader.frames,
             "told": self._told,
+            "memory": shared.identity(),
         }
         self._say(Kind.HELLO, now, about)
 
@@ -362,26 +370,31 @@ class Capture:
             return
         frame, taken = held
         height, width = frame.image.shape[:2]
+        totals = self.slot.state()[0]
         before = time.perf_counter()
-        if self._encoding is Encoding.JPEG:
+        payload: wire.Buffer | None = None
+        encoding = self._encoding
+        if encoding is Encoding.JPEG:
             quality = [cv2.IMWRITE_JPEG_QUALITY, self._camera.jpeg_quality]
             payload = cv2.imencode(".jpg", frame.image, quality)[1].reshape(-1).data
             metrics.stage.labels("encode").observe(time.perf_counter() - before)
-        else:
-            payload = np.ascontiguousarray(frame.image).reshape(-1).data
+        elif self._shares:
+            payload = self._memory.put(frame.image, totals.sent, resolved=sum(self._told.values()))
+        if payload is None:
+            payload, encoding = np.ascontiguousarray(frame.image).reshape(-1).data, Encoding.RAW
         message = Message(
             Kind.FRAME,
             payload,
             seq=frame.seq,
             time=frame.time,
             age=round((time.monotonic() - taken) * 1e6),
-            totals=self.slot.state()[0],
+            totals=totals,
             width=width,
             height=height,
-            encoding=self._encoding,
+            encoding=encoding,
         )
         # Raw pixels between processes of one machine are not checked: that costs as much as decoding them did.
-        self._peer.send(wire.pack(message, checked=self._encoding is Encoding.JPEG))
+        self._peer.send(wire.pack(message, checked=encoding is not Encoding.RAW))
 
     def _export(self, totals: Totals) -> None:
         for term in ("captured", "superseded", "rejected", "sent"):
@@ -393,7 +406,9 @@ class Capture:
 def _encoding(camera: CameraSettings, address: str) -> Encoding:
     if camera.encoding != "auto":
         return Encoding[camera.encoding.upper()]
-    here = address.startswith(("ipc://", "memory://", "tcp://127.", "tcp://localhost:", "tcp://[::1]"))
+    if address.startswith("ipc://"):
+        return Encoding.SHARED
+    here = address.startswith(("memory://", "tcp://127.", "tcp://localhost:", "tcp://[::1]"))
     return Encoding.RAW if here else Encoding.JPEG
 
 
@@ -435,6 +450,7 @@ def run(settings: Settings, camera: str, stop: Stop | None = None) -> None:
                 )
     finally:
         reader.stop()
+        capture.close()
         peer.close()
         if server:
             server.close()

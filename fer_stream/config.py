@@ -147,7 +147,7 @@ class CameraSettings(Section):
         examples=[[[0.0, 0.0, 0.25, 1.0]]],
     )
     encoding: Literal["auto", "raw", "jpeg"] = Field(
-        "auto", description="pixels on the wire; auto: raw on this machine, JPEG beyond it"
+        "auto", description="pixels on the wire; auto: in shared memory on this machine, or raw, and JPEG beyond it"
     )
     jpeg_quality: Annotated[int, Field(ge=1, le=100)] = Field(90, description="of JPEG frames")
     retry: bool = Field(True, description="a live source that fails is opened again, with a growing pause, for ever")

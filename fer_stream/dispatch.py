@@ -28,6 +28,12 @@ if TYPE_CHECKING:
 
 Outcome = Literal["done", "rejected", "expired", "lost_worker", "lost_link"]
 
+REASONS = ("corrupt", "limit", "poisoned")
+"""Why a frame may be rejected."""
+
+TERMS = {"done", "expired", "lost_worker", "lost_link", *(f"rejected_{reason}" for reason in REASONS)}
+"""What may become of a frame that was sent."""
+
 MAX_TRIES = 2
 """Under ``wait``, the workers that may die on one frame before it counts as poisoned."""
 

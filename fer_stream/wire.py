@@ -82,6 +82,7 @@ class Encoding(IntEnum):
     NONE = 0
     RAW = 1  # BGR, uint8 [H, W, 3]
     JPEG = 2
+    SHARED = 3  # raw, in memory of this machine: the payload says where (`fer_stream.shared`)
 
 
 _LIMITS = {Kind.FRAME: MAX_PAYLOAD, Kind.EVENTS: MAX_EVENTS}

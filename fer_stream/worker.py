@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fer_stream import metrics, plugins, wire
+from fer_stream import metrics, plugins, shared, wire
 from fer_stream.cv import cv2
 from fer_stream.errors import ConfigError, WireError
 from fer_stream.process import install_stop, parent_gone
@@ -37,9 +37,11 @@ BEAT = 0.5
 
 _log = logging.getLogger(__name__)
 
+_reader = shared.Reader()
+
 
 def pixels(message: Message) -> NDArray[np.uint8]:
-    """Return the picture in a FRAME: uint8 ``[H, W, 3]``, BGR; of raw pixels a view, not a copy.
+    """Return the picture in a FRAME: uint8 ``[H, W, 3]``, BGR; of raw and shared pixels a view, not a copy.
 
     Raises:
         WireError: it does not decode, or not to the size that its header says.
@@ -47,6 +49,8 @@ def pixels(message: Message) -> NDArray[np.uint8]:
     if message.encoding is Encoding.RAW:
         flat = np.frombuffer(message.payload, np.uint8)
         return flat.reshape(message.height, message.width, 3)
+    if message.encoding is Encoding.SHARED:
+        return _reader.view(bytes(message.payload), message.height, message.width)
     if wire.jpeg_size(message.payload) != (message.width, message.height):
         raise WireError("a JPEG of another size than announced")
     image = cv2.imdecode(np.frombuffer(message.payload, np.uint8), cv2.IMREAD_COLOR)
@@ -70,6 +74,8 @@ def answer(parts: list[Any], recognizer: Recognizer) -> list[wire.Buffer]:
         image = pixels(message)
         decoded = time.perf_counter() - before
         result = recognizer.recognize(image, hints)
+        if message.encoding is Encoding.SHARED and not _reader.intact(bytes(message.payload)):
+            raise WireError("a frame that was overwritten while it was looked at")
         stages = Stages(decoded, result.seconds["detect"], result.seconds["classify"])
         found = wire.Result(result.faces[: wire.MAX_FACES], stages, result.searched)
         payload = wire.pack_faces(found, recognizer.labels)
@@ -179,6 +185,7 @@ def run(settings: Settings, name: str | None = None, stop: Stop | None = None) -
         "labels": recognizer.labels,
         "model": recognizer.classifier.version,
         "detector": settings.detector.name,
+        "memory": shared.identity(),
     }
     computer = _Computer(recognizer, peer)
     computer.start()

@@ -1,0 +1,219 @@
+"""Pixels that the processes of one machine share: a frame is written once, and only its descriptor is sent.
+
+The capture owns a `Ring` of slots in anonymous memory (``memfd_create``): it has no name, so nothing is ever left in
+/dev/shm, whoever dies and however; it goes with the last process that has it open. Readers find it as
+``/proc/PID/fd/FD``, which the kernel grants to processes of the same user and process namespace alone (`identity`).
+
+A slot is written again only once its frame is resolved. Should that ever go wrong (a worker that was given up goes on
+reading), its generation tells: it is no longer the descriptor's then, and what was read does not count.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import mmap
+import os
+import secrets
+import struct
+import sys
+from collections import deque
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fer_stream import wire
+from fer_stream.errors import WireError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+MAX_SLOTS = 128
+DESCRIPTOR = struct.Struct("!IIQIIQ")
+"""Process, its file descriptor, the ring's token, slot, bytes of a slot, generation."""
+
+_log = logging.getLogger(__name__)
+
+_PAGE = 4096
+_TOKEN = struct.Struct("!Q")
+
+
+@cache
+def identity() -> str:
+    """Return what two processes must have in common to share memory; empty where there is none to share."""
+    if not hasattr(os, "memfd_create") or sys.platform != "linux":
+        return ""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return f"{boot}:{Path('/proc/self/ns/pid').stat().st_ino}:{os.getuid()}"
+    except OSError:
+        return ""
+
+
+def _there(process: int, file: int) -> bool:
+    return Path(f"/proc/{process}/fd/{file}").exists()
+
+
+class Ring:
+    """Slots for frames of one size. The first page holds the token and the generation of each slot.
+
+    Raises:
+        OSError: there is no memory for it.
+    """
+
+    def __init__(self, slots: int, size: int) -> None:
+        if not 0 < slots <= MAX_SLOTS:
+            raise ValueError(f"a ring of {slots} slots")
+        self.slots, self.size = slots, size
+        self._step = -(-size // _PAGE) * _PAGE
+        self._token = secrets.randbits(64)
+        self._written = 0
+        self._file = os.memfd_create("fer_stream", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        try:
+            length = _PAGE + slots * self._step
+            os.ftruncate(self._file, length)
+            # A reader must not be killed (SIGBUS) by memory that shrinks under it: it takes sealed memory alone.
+            fcntl.fcntl(self._file, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
+            self._memory = mmap.mmap(self._file, length)
+        except BaseException:
+            os.close(self._file)
+            raise
+        _TOKEN.pack_into(self._memory, 0, self._token)
+        self._generations = np.frombuffer(self._memory, np.uint64, slots, offset=8)
+
+    def put(self, image: NDArray[np.uint8]) -> bytes:
+        """Write an image of the ring's size into the next slot, and return its descriptor."""
+        slot = self._written % self.slots
+        self._written += 1
+        self._generations[slot] = 0  # from here on, whoever still reads it knows
+        place = np.frombuffer(self._memory, np.uint8, self.size, offset=_PAGE + slot * self._step)
+        np.copyto(place.reshape(image.shape), image)
+        self._generations[slot] = self._written
+        return DESCRIPTOR.pack(os.getpid(), self._file, self._token, slot, self.size, self._written)
+
+    def close(self) -> None:
+        """Let the memory go; readers that have it open keep it until they close it too."""
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+
+class Writer:
+    """The shared memory of a capture: a ring for the frames in flight, and older ones of other sizes as long as needed.
+
+    Frames are numbered as they are sent, from 1. A slot is free again once the frame in it is resolved.
+    """
+
+    def __init__(self, slots: int) -> None:
+        self._slots = slots
+        self._rings: deque[tuple[Ring, deque[int]]] = deque()
+
+    def put(self, image: NDArray[np.uint8], number: int, resolved: int) -> bytes | None:
+        """Write the frame of this number and return its descriptor, or ``None`` where there is no room.
+
+        Args:
+            image: uint8 ``[H, W, 3]``.
+            number: which of the frames sent it is.
+            resolved: how many of the frames sent are resolved; they are the first ones.
+        """
+        while self._rings and self._rings[0][1][-1] <= resolved and self._rings[0][0].size != image.nbytes:
+            self._rings.popleft()[0].close()
+        if not self._rings or self._rings[-1][0].size != image.nbytes:
+            try:
+                self._rings.append((Ring(self._slots, image.nbytes), deque([0], maxlen=self._slots)))
+            except OSError as error:
+                _log.warning("no shared memory for a frame: %s", error)
+                return None
+        ring, numbers = self._rings[-1]
+        if len(numbers) == self._slots and numbers[0] > resolved:
+            return None
+        numbers.append(number)
+        return ring.put(image)
+
+    def close(self) -> None:
+        """Let it all go."""
+        while self._rings:
+            self._rings.pop()[0].close()
+
+
+class _Mapping:
+    """A reader's side of a ring.
+
+    Raises:
+        OSError: it is not there, or not ours to open.
+        WireError: it is something else.
+    """
+
+    def __init__(self, process: int, file: int, token: int) -> None:
+        opened = os.open(f"/proc/{process}/fd/{file}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            if not fcntl.fcntl(opened, fcntl.F_GET_SEALS) & fcntl.F_SEAL_SHRINK:
+                raise WireError("shared memory that may shrink")
+            self.length = os.fstat(opened).st_size
+            if self.length < _PAGE:
+                raise WireError("shared memory of no ring")
+            self.memory = mmap.mmap(opened, self.length, prot=mmap.PROT_READ)
+        finally:
+            os.close(opened)
+        if _TOKEN.unpack_from(self.memory)[0] != token:
+            raise WireError("shared memory of another ring")
+        self.generations = np.frombuffer(self.memory, np.uint64, MAX_SLOTS, offset=8)
+
+
+class Reader:
+    """Opens frames by their descriptors, and keeps the rings that it has met open."""
+
+    def __init__(self) -> None:
+        self._mappings: dict[tuple[int, int, int], _Mapping] = {}
+
+    def view(self, descriptor: bytes | memoryview, height: int, width: int) -> NDArray[np.uint8]:
+        """Return the picture, uint8 ``[height, width, 3]``, where it lies; it may be written over later (`intact`).
+
+        Raises:
+            WireError: there is no such picture (any more), or it has another size.
+        """
+        mapping, slot, size, generation = self._open(descriptor)
+        if size != height * width * 3:
+            raise WireError(f"{width}x{height} pixels are {height * width * 3} bytes, not {size}")
+        offset = _PAGE + slot * (-(-size // _PAGE) * _PAGE)
+        if slot >= MAX_SLOTS or offset + size > mapping.length:
+            raise WireError("a frame beyond its ring")
+        if mapping.generations[slot] != generation:
+            raise WireError("a frame that is overwritten already")
+        return np.frombuffer(mapping.memory, np.uint8, size, offset=offset).reshape(height, width, 3)
+
+    def intact(self, descriptor: bytes | memoryview) -> bool:
+        """Return whether the picture was not written over while it was looked at."""
+        mapping, slot, _, generation = self._open(descriptor)
+        return bool(mapping.generations[slot] == generation)
+
+    def fetched(self, parts: Sequence[wire.Buffer]) -> Sequence[wire.Buffer]:
+        """Return a FRAME's parts with its pixels in them, for a peer that cannot open them where they lie."""
+        try:
+            message = wire.unpack(parts)
+            if message.encoding is not wire.Encoding.SHARED:
+                return parts
+            payload = self.view(bytes(message.payload), message.height, message.width).tobytes()
+            return wire.pack(replace(message, payload=payload, encoding=wire.Encoding.RAW), checked=False)
+        except WireError:
+            return parts  # the worker will tell what is wrong with it
+
+    def _open(self, descriptor: bytes | memoryview) -> tuple[_Mapping, int, int, int]:
+        if len(descriptor) != DESCRIPTOR.size:
+            raise WireError("not a descriptor of shared memory")
+        process, file, token, slot, size, generation = DESCRIPTOR.unpack(descriptor)
+        key = process, file, token
+        if key not in self._mappings:
+            try:
+                mapping = _Mapping(*key)
+            except (OSError, ValueError) as error:
+                raise WireError(f"a frame's shared memory cannot be opened: {error}") from error
+            for other in [other for other in self._mappings if not _there(*other[:2])]:
+                del self._mappings[other]  # the memory of a capture that is gone goes with the last mapping
+            self._mappings[key] = mapping
+        return self._mappings[key], slot, size, generation
