@@ -55,10 +55,6 @@ def identity() -> str:
         return ""
 
 
-def _there(process: int, file: int) -> bool:
-    return Path(f"/proc/{process}/fd/{file}").exists()
-
-
 class Ring:
     """Slots for frames of one size. The first page holds the token and the generation of each slot.
 
@@ -101,6 +97,8 @@ class Ring:
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
+            del self._generations
+            self._memory.close()
 
 
 class Writer:
@@ -154,6 +152,7 @@ class _Mapping:
         try:
             if not fcntl.fcntl(opened, fcntl.F_GET_SEALS) & fcntl.F_SEAL_SHRINK:
                 raise WireError("shared memory that may shrink")
+            self._path, self._inode = Path(f"/proc/{process}/fd/{file}"), os.fstat(opened).st_ino
             self.length = os.fstat(opened).st_size
             if self.length < _PAGE:
                 raise WireError("shared memory of no ring")
@@ -163,6 +162,13 @@ class _Mapping:
         if _TOKEN.unpack_from(self.memory)[0] != token:
             raise WireError("shared memory of another ring")
         self.generations = np.frombuffer(self.memory, np.uint64, MAX_SLOTS, offset=8)
+
+    def there(self) -> bool:
+        """Whether its writer still has it open."""
+        try:
+            return self._path.stat().st_ino == self._inode
+        except OSError:
+            return False
 
 
 class Reader:
@@ -213,7 +219,7 @@ class Reader:
                 mapping = _Mapping(*key)
             except (OSError, ValueError) as error:
                 raise WireError(f"a frame's shared memory cannot be opened: {error}") from error
-            for other in [other for other in self._mappings if not _there(*other[:2])]:
-                del self._mappings[other]  # the memory of a capture that is gone goes with the last mapping
+            # The memory of a ring that is gone goes with the last mapping.
+            self._mappings = {other: known for other, known in self._mappings.items() if known.there()}
             self._mappings[key] = mapping
         return self._mappings[key], slot, size, generation
