@@ -85,7 +85,7 @@ def test_prometheus_scrapes_every_role(pipeline: tuple[Prometheus, dict[str, Any
         lambda: prometheus.query('sum(fer_stream_events_total{type="emotion.started"}) > 0'), "an event in Prometheus"
     )
     assert seen
-    assert sum(prometheus.query("fer_stream_workers").values()) == 2
+    wait_for(lambda: prometheus.query("sum(fer_stream_workers)") == {(): 2.0}, "two workers in Prometheus")
     assert prometheus.query("max(fer_stream_frames_waiting)")[()] <= 4, "the depth"
     assert prometheus.query("sum by (camera, job) (fer_stream_camera_online)") == {("door", "aggregator"): 1}
     assert prometheus.query("histogram_quantile(0.99, sum by (le) (fer_stream_frame_age_seconds_bucket))")[()] < 5

@@ -1,7 +1,7 @@
 """Synthetic tracks whose truth is known: held-out faces that move, blur, blink, go missing and change expression.
 
-A track is one face after another, each for a few seconds: who is seen changes too, which makes it harder than a camera
-does. The faces are those of a split whose label at least `AGREED` of FER+'s ten people share. While a face is shown
+A track is one face after another, each for two to twenty seconds: who is seen changes too, which makes it harder than a
+camera does. The faces are those of a split whose label at least `AGREED` of FER+'s ten people share. While one is shown
 
 - it wanders: shifted, scaled and turned along a smooth path, each place with a little noise of its own;
 - now and then it is blurred for a moment, as by a quick movement, or seen as from far away;
@@ -37,10 +37,10 @@ AGREED = 8
 SHARP, BLURRED = 12, 6
 """Places on a face's path at which it is seen as it is, and blurred."""
 
-LENGTH = 24.0
+LENGTH = 60.0
 """Seconds of a track."""
 
-STAY = (2.0, 6.0)
+STAY = (2.0, 20.0)
 """Seconds that an expression is shown."""
 
 CHANGE = 0.25

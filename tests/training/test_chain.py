@@ -15,8 +15,10 @@ import torch
 
 from fer_stream.classifiers.onnx import Crop, OnnxClassifier
 from fer_stream.errors import ConfigError
-from training import data, doubtful, evaluate, export, objective, recipe, train
+from training import data, distill, doubtful, evaluate, export, objective, recipe, train
 from training.corrupt import CORRUPTIONS
+from training.model import Net
+from training.objective import Soft
 
 ROOT = Path(__file__).parents[2]
 
@@ -101,10 +103,56 @@ def test_votes_train_the_second_head(csv_file):
     faces = data.load(csv_file)
     votes = np.zeros((len(faces), 10), np.uint8)
     votes[:, 1], votes[:, 4], votes[0, :] = 6, 2, 0
-    samples = objective.Samples.of(data.Faces(faces.images, faces.labels, faces.usage, faces.rows, votes))
+    how = recipe.Loss(smoothing=0.1)
+    voted = data.Faces(faces.images, faces.labels, faces.usage, faces.rows, votes)
+    samples = objective.Samples.of(voted, how)
     assert samples.voted.tolist() == [0.0] + [1.0] * 95
     np.testing.assert_allclose(samples.votes[1], [0, 0.75, 0, 0, 0.25, 0, 0, 0])
-    assert not objective.Samples.of(faces).voted.any()
+    assert not objective.Samples.of(faces, how).voted.any()
+    np.testing.assert_allclose(samples.targets[0], [0.1 / 7 + 0.9 * (label == 3) for label in range(7)], atol=1e-6)
+
+
+def test_teachers_take_their_share_of_both_targets(csv_file):
+    faces = data.load(csv_file)
+    votes = np.zeros((len(faces), 10), np.uint8)
+    votes[1:, 1] = 10
+    voted = data.Faces(faces.images, faces.labels, faces.usage, faces.rows, votes)
+    emotion, plus = np.eye(7, dtype=np.float32)[[6] * 96], np.eye(8, dtype=np.float32)[[2] * 96]
+    samples = objective.Samples.of(voted, recipe.Loss(smoothing=0, soft=0.25), Soft(faces.rows, emotion, plus))
+    np.testing.assert_allclose(samples.targets[0], [0, 0, 0, 0.75, 0, 0, 0.25])
+    np.testing.assert_allclose(samples.votes[1], [0, 0.75, 0.25, 0, 0, 0, 0, 0])
+    np.testing.assert_allclose(samples.votes[0], plus[0], err_msg="where nobody voted, teachers alone count")
+    assert samples.voted.all()
+
+
+def test_soft_targets_find_their_faces(csv_file, tmp_path):
+    faces = data.load(csv_file)
+    random = np.random.default_rng(0)
+    order = random.permutation(len(faces))
+    soft = Soft(faces.rows[order], random.random((96, 7), np.float32), random.random((96, 8), np.float32))
+    soft.save(tmp_path / "deep/soft.npz")
+    found = Soft.load(tmp_path / "deep/soft.npz").of(faces[10:20])
+    np.testing.assert_array_equal(found.rows, faces.rows[10:20])
+    for row, emotion in zip(found.rows, found.emotion, strict=True):
+        np.testing.assert_array_equal(emotion, soft.emotion[soft.rows == row][0])
+    with pytest.raises(ConfigError, match="made on other data"):
+        soft.of(data.Faces(faces.images, faces.labels, faces.usage, faces.rows + 1))
+    for path, sentence in ((tmp_path / "none.npz", "there are no soft targets"), (csv_file, "is not what python -m")):
+        with pytest.raises(ConfigError, match=sentence):
+            Soft.load(path)
+
+
+def test_a_run_begins_as_another_one(csv_file, tmp_path):
+    faces, how = data.load(csv_file), recipe.load(tiny(tmp_path))
+    first = train.train(how, faces, tmp_path / "first", epochs=1)
+    second = train.Trainer(how, objective.Samples.of(faces, how.loss))
+    second.begin_as(tmp_path / "first")
+    for name, value in weights(second).items():
+        np.testing.assert_array_equal(value, weights(first)[name], err_msg=name)
+    wider = tmp_path / "wider.toml"
+    wider.write_text(tiny(tmp_path).read_text().replace("[8, 8, 16]", "[8, 16, 16]"))
+    with pytest.raises(ConfigError, match="has another shape"):
+        train.train(recipe.load(wider), faces, tmp_path / "second", start=tmp_path / "first")
 
 
 def test_the_prior_is_that_of_the_classes():
@@ -204,9 +252,32 @@ def test_the_other_head_becomes_a_model_of_ferplus_labels(csv_file, plus_file, t
     assert set(figures["emotions"]["best_recognised"][:2]) == {"happy", "sad"}
 
 
+def test_a_student_learns_from_a_teacher(csv_file, plus_file, tmp_path):
+    votes = ("--plus", plus_file)
+    done = command("train", tiny(tmp_path, epochs=12), csv_file, *votes, "--run", tmp_path / "teacher", "--threads", 1)
+    assert done.returncode == 0, done.stderr
+    soft = tmp_path / "soft.npz"
+    done = command("distill", csv_file, *votes, "--teacher", tmp_path / "teacher", "--output", soft)
+    assert done.returncode == 0, done.stderr
+    assert f"{data.PUBLIC}, teachers alone: " in done.stdout
+    learnt = data.load(csv_file).split(data.TRAINING)
+    targets = Soft.load(soft).of(learnt)
+    for values in (targets.emotion, targets.plus):
+        np.testing.assert_allclose(values.sum(axis=1), 1, atol=1e-5)
+    sad, happy = data.LABELS.index("sad"), data.LABELS.index("happy")
+    assert targets.plus[0, data.PLUS_EMOTIONS.index("happy")] > 0.6
+    assert targets.emotion[0, happy] > 0.8
+    alone = distill.soften([train.load_net(tmp_path / "teacher")], learnt)
+    assert alone.emotion[5, happy] > 0.5 > alone.emotion[5, sad], "its label is wrong, and its teacher knows better"
+    student = ("train", tiny(tmp_path, epochs=2), csv_file, *votes, "--run", tmp_path / "student", "--threads", 1)
+    done = command(*student, "--soft", soft, "--start", tmp_path / "teacher")
+    assert done.returncode == 0, done.stderr
+    assert train.load_net(tmp_path / "student") is not None
+
+
 def test_the_temperature_is_in_the_graph(tmp_path):
     torch.manual_seed(0)
-    net = export.Net(recipe.Architecture(widths=[8, 8])).eval()
+    net = Net(recipe.Architecture(widths=[8, 8])).eval()
     faces = np.random.default_rng(0).uniform(0, 255, (5, 1, 48, 48)).astype(np.float32)
     for temperature in (1.0, 2.0):
         path = tmp_path / f"{temperature}.onnx"
@@ -224,6 +295,8 @@ def test_the_temperature_is_in_the_graph(tmp_path):
         ("export", ("{tmp}/nowhere", "{csv}"), "there is no checkpoint {tmp}/nowhere/checkpoint.pt"),
         ("evaluate", ("{csv}", "{csv}"), "{csv} is not a model that onnxruntime can open"),
         ("doubtful", ("{tmp}/nowhere", "{csv}"), "{tmp}/nowhere has no losses.npy"),
+        ("distill", ("{csv}", "--teacher", "{tmp}/nowhere"), "there is no checkpoint {tmp}/nowhere/checkpoint.pt"),
+        ("train", ("{recipe}", "{csv}", "--run", "{tmp}/r", "--soft", "no.npz"), "there are no soft targets no.npz"),
     ],
 )
 def test_wrong_use_is_one_sentence(csv_file, tmp_path, module, arguments, sentence):
@@ -253,7 +326,7 @@ def test_a_wrong_recipe_is_named(tmp_path, text, sentence):
     assert sentence in str(raised.value)
 
 
-@pytest.mark.parametrize("name", ["emotion", "quick"])
+@pytest.mark.parametrize("name", ["emotion", "quick", "student", "tiny"])
 def test_the_recipes_load(name):
     how = recipe.load(ROOT / f"training/recipes/{name}.toml")
     assert how.batch == 128

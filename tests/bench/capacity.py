@@ -1,0 +1,160 @@
+"""How many frames and events can one aggregator take, on one core?
+
+    python tests/bench/capacity.py
+
+- dispatch: frames a second through the dispatcher alone, offered, asked for, assigned, done and released, ledger kept
+- frames: frames a second through a whole aggregator (protocol, dispatch, tracks), over the memory transport, no faces
+- events: events a second from scores on: tracked, smoothed, journaled with SQLite's full synchrony, published
+
+CPU seconds of this process; medians of several rounds, with their spread.
+"""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fer_stream import plugins, wire
+from fer_stream.aggregator import Aggregator
+from fer_stream.attention import Attention
+from fer_stream.config import EMOTIONS, DispatchSettings, JournalSettings, Settings, SmootherSettings
+from fer_stream.dispatch import Ask, Assign, Dispatcher
+from fer_stream.journal import Journal
+from fer_stream.publisher import Publisher
+from fer_stream.smooth import LabelSet
+from fer_stream.timeline import Timeline
+from fer_stream.types import Box, Face, Nanoseconds, Scores
+from fer_stream.wire import Encoding, Kind, Message, Totals
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+CAMERAS, WORKERS = 8, 4
+
+
+def dispatch(frames: int = 20_000) -> tuple[int, float]:
+    """Drive the dispatcher as captures and workers would."""
+    it, now = Dispatcher(DispatchSettings(), 3), 0.0
+    sent = dict.fromkeys((f"camera {i}" for i in range(CAMERAS)), 0)
+    busy: list[tuple[str, int]] = []
+    before = time.process_time()
+    for camera in sent:
+        it.joined(camera, "drop_oldest", Totals(), {}, now)
+    for worker in range(WORKERS):
+        it.ready(f"worker {worker}", now)
+    done, commands = 0, []
+    while done < frames:
+        now += 0.0001
+        for camera, count in sent.items():
+            commands += it.offer(camera, Totals(count + 1, 0, 0, count), True, now)
+        while commands:
+            command = commands.pop(0)
+            match command:
+                case Ask(camera):
+                    sent[camera] += 1
+                    totals = Totals(sent[camera], 0, 0, sent[camera])
+                    commands += it.frame(camera, sent[camera], b"", now, totals, now)
+                case Assign(worker, ticket, _):
+                    busy.append((worker, ticket))
+        for worker, ticket in busy:
+            commands += it.done(worker, ticket, "done", "", None, now)
+            done += 1
+        busy.clear()
+    took = time.process_time() - before
+    for camera in sent:
+        if not it.ledger(camera).balanced():
+            raise AssertionError(f"the ledger of {camera} does not add up")
+    return done, took
+
+
+def frames(count: int = 4000) -> tuple[int, float]:
+    """Drive a whole aggregator, playing its captures and workers."""
+    with tempfile.TemporaryDirectory() as folder:
+        path, address = Path(folder) / "events.db", "memory://capacity"
+        settings = Settings(transport="memory", address=address, journal=JournalSettings(path=path))
+        transport, journal = plugins.load("transports", "memory")(), Journal(path)
+        hub = transport.bind(address)
+        it = Aggregator(settings, hub, journal)
+        captures = [transport.connect(address, "frames") for _ in range(CAMERAS)]
+        workers = [transport.connect(address, "work") for _ in range(WORKERS)]
+        about: dict[str, Any] = {"incarnation": "a", "told": {}, "frames": None, "policy": "drop_oldest", "pid": 1}
+        for number, capture in enumerate(captures):
+            hello = about | {"camera": f"camera-{number}", "live": True}
+            capture.send(wire.json_message(Kind.HELLO, hello))
+        for number, worker in enumerate(workers):
+            ready = {"labels": EMOTIONS, "name": str(number), "host": "here", "pid": 1, "model": "m", "detector": "d"}
+            worker.send(wire.json_message(Kind.READY, ready))
+        it.turn(0)
+        sent, done = [0] * CAMERAS, 0
+        answer = wire.pack_faces(wire.Result(()), EMOTIONS)
+        before = time.process_time()
+        while done < count:
+            for number, capture in enumerate(captures):
+                offer = Totals(sent[number] + 1, 0, 0, sent[number])
+                asked = False
+                while (parts := capture.receive(0)) is not None:
+                    asked |= wire.unpack(parts).kind is Kind.NEXT
+                if asked:
+                    sent[number] += 1
+                    header = {"seq": sent[number], "time": sent[number] * 10**8, "width": 1, "height": 1}
+                    totals = Totals(sent[number], 0, 0, sent[number])
+                    message = Message(Kind.FRAME, bytes(3), encoding=Encoding.RAW, totals=totals, **header)  # type: ignore[arg-type]
+                    capture.send(wire.pack(message))
+                else:
+                    capture.send(wire.json_message(Kind.OFFER, {"full": True}, totals=offer))
+            for worker in workers:
+                while (parts := worker.receive(0)) is not None:
+                    message = wire.unpack(parts[:2])
+                    if message.kind is Kind.FRAME:
+                        worker.send(wire.pack(Message(Kind.DONE, answer, ticket=message.ticket)))
+                        done += 1
+            it.turn(0)
+        took = time.process_time() - before
+        hub.close()
+        journal.close()
+    return done, took
+
+
+def events(faces: int = 200, frames: int = 40) -> tuple[int, float]:
+    """Have many faces change their expression all the time."""
+    with tempfile.TemporaryDirectory() as folder:
+        journal = Journal(Path(folder) / "events.db")
+        hub = plugins.load("transports", "memory")().bind("memory://events")
+        publisher = Publisher(hub, journal)
+        settings = Settings(smoother=SmootherSettings(tau=0.01, min_dwell=0))
+        labels = LabelSet("emotions", EMOTIONS, settings.valence)
+        attention = Attention(settings.detector, "wait", 1)
+        line = Timeline("camera", 1, labels, settings.tracker, settings.smoother, attention)
+        rows = [tuple(0.94 if i == k else 0.01 for i in range(len(EMOTIONS))) for k in range(len(EMOTIONS))]
+        before = time.process_time()
+        for number in range(1, frames + 1):
+            found = [
+                Face(Box(100.0 * i, 0, 100.0 * i + 80, 90), 0.99, (), Scores(EMOTIONS, rows[(number + i) % len(rows)]))
+                for i in range(faces)
+            ]
+            publisher.record(line.observe(number, Nanoseconds(number * 10**8), (100 * faces, 100), found))
+            publisher.flush()
+        took = time.process_time() - before
+        count = sum(publisher.counted.values())
+        hub.close()
+        journal.close()
+    return count, took
+
+
+def main() -> None:
+    """Measure each in turn, several times."""
+    ways: dict[str, Callable[[], tuple[int, float]]] = {"dispatch": dispatch, "frames": frames, "events": events}
+    rates: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(5):
+        for name, way in ways.items():
+            count, took = way()
+            rates[name].append(count / took)
+    for name, values in rates.items():
+        print(f"{name:9} {statistics.median(values):8,.0f} a second ({min(values):,.0f} to {max(values):,.0f})")
+
+
+if __name__ == "__main__":
+    main()
