@@ -7,8 +7,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 DATA ?= data/fer2013.csv
 PLUS ?= $(wildcard data/fer2013new.csv)
+MEDIA ?= ../shared/media
 
-.PHONY: help run test lint train train-full clean
+.PHONY: help run test lint bench train train-full clean
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -43,14 +44,20 @@ lint: $(VENV)/.test ## format and check the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/mypy
 
+bench: $(VENV)/.test ## measure everything beside its reference and write docs/benchmarks.md (MEDIA=folder of clips)
+	$(BIN)/python tests/bench/report.py $(MEDIA)
+
 train: $(VENV)/.test ## train a small model from data/fer2013.csv in minutes, into runs/quick: proves the chain
 	$(call trained,quick)
 
-train-full: $(VENV)/.test ## train the published model, into runs/emotion: two hours on two cores
+train-full: $(VENV)/.test ## train the published models, into runs/: a teacher, then its students; many hours on two cores
 	$(call trained,emotion)
+	$(BIN)/python -m training.distill $(DATA) $(if $(PLUS),--plus $(PLUS)) --teacher runs/emotion --output runs/soft.npz
+	$(call trained,student,--soft runs/soft.npz --start runs/emotion)
+	$(call trained,tiny,--soft runs/soft.npz)
 
 define trained
-$(BIN)/python -m training.train training/recipes/$(1).toml $(DATA) $(if $(PLUS),--plus $(PLUS)) --run runs/$(1)
+$(BIN)/python -m training.train training/recipes/$(1).toml $(DATA) $(if $(PLUS),--plus $(PLUS)) --run runs/$(1) $(2)
 $(BIN)/python -m training.export runs/$(1) $(DATA)
 $(BIN)/python -m training.evaluate runs/$(1)/emotion.onnx $(DATA) --output runs/$(1)/evaluation
 $(BIN)/python -m training.doubtful runs/$(1) $(DATA) $(if $(PLUS),--plus $(PLUS))

@@ -12,8 +12,8 @@ import math
 import types as python_types
 from dataclasses import dataclass, fields, is_dataclass
 from datetime import UTC, datetime
-from functools import cache
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from functools import cache, lru_cache
+from typing import TYPE_CHECKING, Any, Union, cast, get_args, get_origin, get_type_hints
 
 from fer_stream.errors import WireError
 from fer_stream.types import (
@@ -28,6 +28,11 @@ from fer_stream.types import (
     Milliseconds,
     Nanoseconds,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_json = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 
 MAX_TEXT = 64 * 1024
 """Longest event in bytes; a label set of 64 names stays far below."""
@@ -45,7 +50,12 @@ RENAMED = {"from_cursor": "from", "to_cursor": "to"}
 def to_rfc3339(time: int) -> str:
     """Return nanoseconds since the Unix epoch as ``YYYY-MM-DDThh:mm:ss.ffffffZ`` (microseconds, cut off)."""
     seconds, rest = divmod(time, 1_000_000_000)
-    return f"{datetime.fromtimestamp(seconds, UTC).isoformat()[:19]}.{rest // 1000:06d}Z"
+    return f"{_second(seconds)}.{rest // 1000:06d}Z"
+
+
+@lru_cache(maxsize=1024)
+def _second(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat()[:19]
 
 
 def from_rfc3339(text: str) -> Nanoseconds:
@@ -73,11 +83,14 @@ def event_id(event: Event) -> str:
     return hashlib.sha256(name.encode()).hexdigest()[:32]
 
 
-def encode(event: Event) -> str:
-    """Return the event as one line of JSON."""
+def encode(event: Event, identity: str | None = None) -> str:
+    """Return the event as one line of JSON; ``identity`` is its `event_id` where that is known already."""
+    write = _writer(cast("Any", type(event.data)))
+    if write is None:
+        raise TypeError(f"{event.data!r} is not the data of an event")
     envelope: dict[str, Any] = {
         "specversion": "1.0",
-        "id": event_id(event),
+        "id": identity or event_id(event),
         "source": f"/cameras/{event.camera}",
         "type": str(event.type),
         "time": to_rfc3339(event.time),
@@ -86,11 +99,11 @@ def encode(event: Event) -> str:
         "cursor": event.cursor,
         "epoch": event.epoch,
         "frame": event.seq,
-        "data": _dump(event.data, None),
+        "data": write(event.data),
     }
     if event.track:
         envelope["subject"] = f"tracks/{event.track}"
-    return json.dumps(envelope, separators=(",", ":"), ensure_ascii=False)
+    return _json(envelope)
 
 
 def decode(text: str | bytes) -> Event:
@@ -162,20 +175,29 @@ def data_fields(cls: type) -> tuple[Field, ...]:
     return tuple(found)
 
 
-def _dump(value: Any, kind: Any) -> Any:
-    if value is None:
-        return None
+@cache
+def _writer(kind: Any) -> Callable[[Any], Any] | None:
+    """Return what turns a value of this type, which is not ``None``, into JSON's types; ``None`` where it is one."""
     if kind is Nanoseconds:
-        return to_rfc3339(value)
+        return to_rfc3339
     if kind is Box:
-        return [round(float(side), 1) for side in value]
-    if isinstance(value, float):
-        return round(value, 4)
-    if isinstance(value, dict):
-        return {key: _dump(part, None) for key, part in value.items()}
-    if is_dataclass(value) and not isinstance(value, type):
-        return {f.name: _dump(getattr(value, f.attribute), f.type) for f in data_fields(type(value))}
-    return value
+        return lambda box: [round(float(side), 1) for side in box]
+    if kind is float:
+        return lambda value: round(value, 4)
+    if get_origin(kind) is dict:
+        return lambda value: {key: round(part, 4) for key, part in value.items()}
+    if is_dataclass(kind):
+        parts = [(f.name, f.attribute, _writer(f.type)) for f in data_fields(kind)]  # type: ignore[arg-type]
+
+        def write(value: Any) -> dict[str, Any]:
+            found = {}
+            for name, attribute, part in parts:
+                got = getattr(value, attribute)
+                found[name] = got if part is None or got is None else part(got)
+            return found
+
+        return write
+    return None
 
 
 def _load(value: Any, kind: Any) -> Any:

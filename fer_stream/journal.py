@@ -184,16 +184,14 @@ class Journal(Reader):
         cursor, sequences, stored = self._cursor, dict(self._sequences), []
         with self._transaction() as db:
             for event in events:
-                identity = event_id(event)
-                if db.execute("SELECT 1 FROM events WHERE id = ?", (identity,)).fetchone():
+                identity, sequence = event_id(event), sequences.get(event.camera, 0) + 1
+                numbered = replace(event, sequence=sequence, cursor=cursor + 1)
+                text = encode(numbered, identity)
+                row = (cursor + 1, identity, event.camera, event.epoch, sequence, self._clock(), text)
+                insert = "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING"
+                if db.execute(insert, row).rowcount == 0:
                     continue
-                sequence = sequences.get(event.camera, 0) + 1
-                cursor += 1
-                numbered = replace(event, sequence=sequence, cursor=cursor)
-                text = encode(numbered)
-                row = (cursor, identity, event.camera, event.epoch, sequence, self._clock(), text)
-                db.execute("INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?)", row)
-                sequences[event.camera] = sequence
+                cursor, sequences[event.camera] = cursor + 1, sequence
                 stored.append((numbered, text))
             if stored:
                 db.execute("UPDATE head SET cursor = ?", (cursor,))

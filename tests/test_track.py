@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from fer_stream.config import TrackerSettings
 from fer_stream.track import Tracker, overlap
-from fer_stream.types import Box, Face, Nanoseconds
+from fer_stream.types import Box, Face, Nanoseconds, Scores
 
 profile = settings(deadline=None, max_examples=100)
 
@@ -195,3 +196,23 @@ def test_degenerate_boxes_do_no_harm() -> None:
     for number, size in enumerate([1e-3, 1e5, 1e-3, 1e5] * 3):
         found.update(at(number / 10), [face(1, 1, size), face(1, 1, size)])
     assert found.update(at(1e4), [face(1, 1)]).seen == ()
+
+
+def test_courses_tell_where_every_face_goes_confirmed_or_not() -> None:
+    it = tracker()
+    for step in range(5):
+        it.update(at(step / 10), [face(100 + 10 * step, 80), *([face(400, 80)] if step == 4 else [])])
+    moving, fresh = it.courses
+    assert (moving.key, fresh.key) == (1, 2)
+    assert (moving.seen, fresh.seen) == (at(0.4), at(0.4))
+    assert moving.at(at(0.5)).x1 == pytest.approx(face(150, 80).box.x1, abs=6)
+    assert fresh.at(at(0.9)) == pytest.approx(face(400, 80).box)
+
+
+def test_a_course_knows_when_its_face_was_scored_last() -> None:
+    it = tracker()
+    it.update(at(0.1), [face(100, 80)])
+    assert it.courses[0].scored == 0
+    it.update(at(0.2), [replace(face(100, 80), scores=Scores(("happy",), (1.0,)))])
+    it.update(at(0.3), [face(100, 80)])
+    assert it.courses[0].scored == at(0.2)

@@ -9,6 +9,7 @@
     objective  what is minimised
     recipe     every number of a training run, in one TOML file
     train      data + recipe -> a checkpoint, and a loss for every sample
+    distill    what teachers and voters say of each face -> soft targets for another training
     doubtful   those losses -> the labels most likely to be wrong
     export     a checkpoint -> a calibrated ONNX file, checked against torch
     evaluate   an ONNX file -> figures and pictures

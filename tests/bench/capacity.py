@@ -118,7 +118,7 @@ def frames(count: int = 4000) -> tuple[int, float]:
     return done, took
 
 
-def events(faces: int = 200, frames: int = 40) -> tuple[int, float]:
+def events(cameras: int = 20, faces: int = 10, frames: int = 40) -> tuple[int, float]:
     """Have many faces change their expression all the time."""
     with tempfile.TemporaryDirectory() as folder:
         journal = Journal(Path(folder) / "events.db")
@@ -126,8 +126,13 @@ def events(faces: int = 200, frames: int = 40) -> tuple[int, float]:
         publisher = Publisher(hub, journal)
         settings = Settings(smoother=SmootherSettings(tau=0.01, min_dwell=0))
         labels = LabelSet("emotions", EMOTIONS, settings.valence)
-        attention = Attention(settings.detector, "wait", 1)
-        line = Timeline("camera", 1, labels, settings.tracker, settings.smoother, attention)
+        lines = [
+            Timeline(
+                f"camera-{number}", 1, labels, settings.tracker, settings.smoother,
+                Attention(settings.detector, "wait", 1),
+            )
+            for number in range(cameras)
+        ]  # fmt: skip
         rows = [tuple(0.94 if i == k else 0.01 for i in range(len(EMOTIONS))) for k in range(len(EMOTIONS))]
         before = time.process_time()
         for number in range(1, frames + 1):
@@ -135,8 +140,9 @@ def events(faces: int = 200, frames: int = 40) -> tuple[int, float]:
                 Face(Box(100.0 * i, 0, 100.0 * i + 80, 90), 0.99, (), Scores(EMOTIONS, rows[(number + i) % len(rows)]))
                 for i in range(faces)
             ]
-            publisher.record(line.observe(number, Nanoseconds(number * 10**8), (100 * faces, 100), found))
-            publisher.flush()
+            for line in lines:
+                publisher.record(line.observe(number, Nanoseconds(number * 10**8), (100 * faces, 100), found))
+                publisher.flush()
         took = time.process_time() - before
         count = sum(publisher.counted.values())
         hub.close()

@@ -1,0 +1,75 @@
+"""Run every benchmark and write what they print into docs/benchmarks.md, with the commands and the machine.
+
+python tests/bench/report.py ../shared/media        # `make bench`; the machine should have nothing else to do
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import onnxruntime
+
+ROOT = Path(__file__).parents[2]
+
+INTRODUCTION = """# Benchmarks
+
+Made by `make bench`, which runs the commands below one after the other; clips are named as they lie in MEDIA. Where a
+figure has a reference, both were measured in the same run and in turn, so their ratio holds on other machines too. What
+each row means stands in the first lines of its script.
+
+"""
+
+
+def machine() -> str:
+    """Return what this ran on."""
+    model = next(
+        (
+            line.partition(":")[2].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if "model name" in line
+        ),
+        platform.machine(),
+    )
+    return (
+        f"{os.cpu_count()} cores of {model}, Python {platform.python_version()}, "
+        f"OpenCV {cv2.__version__}, onnxruntime {onnxruntime.__version__}\n"
+    )
+
+
+def main() -> None:
+    """Run them all."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("media", type=Path, help="folder of clips")
+    parser.add_argument("--output", type=Path, default=ROOT / "docs/benchmarks.md")
+    arguments = parser.parse_args()
+    clips = sorted(arguments.media.glob("*.gif"))
+    film = arguments.media / "facenet_video.mp4"
+    sections: list[tuple[str, list[object]]] = [
+        ("From a file to events", ["pipeline.py", film]),
+        ("The same at 640x480", ["pipeline.py", film, "--size", "640x480"]),
+        ("Following faces, against a search of every frame", ["following.py", film, *clips]),
+        ("One aggregator", ["capacity.py"]),
+        ("More frames than anybody can take", ["live.py", film, "--seconds", 60]),
+    ]
+    text = INTRODUCTION + machine()
+    for title, (script, *rest) in sections:
+        command = [sys.executable, str(Path(__file__).with_name(str(script))), *map(str, rest)]
+        print(title, "...", file=sys.stderr, flush=True)
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise SystemExit(f"{script} failed:\n{done.stderr}")
+        shown = " ".join(str(part).replace(str(arguments.media), "MEDIA") for part in (f"tests/bench/{script}", *rest))
+        text += f"\n## {title}\n\n    python {shown}\n\n```\n{done.stdout.rstrip()}\n```\n"
+    arguments.output.parent.mkdir(parents=True, exist_ok=True)
+    arguments.output.write_text(text)
+    print(arguments.output)
+
+
+if __name__ == "__main__":
+    main()
