@@ -107,7 +107,6 @@ class Aggregator:
         self._reader = shared.Reader()
         self._beat = 0.0
         self._started = time.time()
-        self._purge_at = 0.0
         self._stopping = False
         self._publisher.record(closing(event) for event in journal.unclosed())
         self._publisher.flush()
@@ -115,6 +114,8 @@ class Aggregator:
     @property
     def ready(self) -> str:
         """What is missing until frames can be worked on, or an empty text."""
+        if self._publisher.failing:
+            return "a journal that can be written"
         return "" if self._workers else "a worker"
 
     def turn(self, timeout: float) -> None:
@@ -122,7 +123,6 @@ class Aggregator:
 
         Raises:
             ConfigError: the settings do not fit the first worker's model.
-            JournalError: events cannot be written.
         """
         messages = self._hub.receive(timeout)
         now = time.monotonic()  # whatever the work on them takes: what comes meanwhile lies unread, not unsaid
@@ -173,8 +173,9 @@ class Aggregator:
             taken = now - message.age / 1e6
             self._do(self._dispatcher.frame(camera.name, message.seq, parts, taken, message.totals, now, about=arrival))
         elif message.kind is Kind.OFFER:
-            full = message.body().get("full") is True
-            self._do(self._dispatcher.offer(camera.name, message.totals, full and not self._stopping, now))
+            held_up = self._stopping or (self._publisher.failing and camera.policy == "wait")
+            full = message.body().get("full") is True and not held_up
+            self._do(self._dispatcher.offer(camera.name, message.totals, full, now))
             if camera.live and message.time and camera.timeline and not self._dispatcher.unresolved(camera.name):
                 self._publisher.record(
                     camera.timeline.tick(Nanoseconds(message.time), self._settings.dispatch.offline_after)
@@ -210,16 +211,20 @@ class Aggregator:
             self._hub.send("frames", peer, wire.json_message(Kind.REFUSED, {"reason": reason, "final": False}))
             return
         else:
-            self._join(new, old, message, told, now)
+            try:
+                self._join(new, old, message, told, now)
+            except JournalError as error:  # it says HELLO again soon
+                _log.warning("camera %s has to wait: %s", name, error)
+                return
         here = {"memory": bool(shared.identity()) and about.get("memory") == shared.identity()}
         self._hub.send("frames", peer, wire.json_message(Kind.WELCOME, here, epoch=self._cameras[name].epoch))
 
     def _join(self, new: _Camera, old: _Camera | None, message: Message, told: dict[str, int], now: float) -> None:
+        new.epoch = self._journal.epoch(new.name)
         if old is not None:
             self._peers.pop(old.peer, None)
             new.export, new.rate = old.export, old.rate
             new.ending = old.ending + ([old.timeline] if old.timeline else [])
-        new.epoch = self._journal.epoch(new.name)
         self._cameras[new.name] = new
         self._peers[new.peer] = new.name
         if self._labels:
@@ -238,7 +243,7 @@ class Aggregator:
 
     def _take_leave(self, camera: _Camera) -> None:
         """Once every frame of a capture that ends is resolved: close its events, journal them, and let it go."""
-        if self._dispatcher.unresolved(camera.name):
+        if self._dispatcher.unresolved(camera.name) or self._publisher.failing:
             return
         camera.ended = True
         self._dispatcher.left(camera.name)
@@ -379,6 +384,7 @@ class Aggregator:
             "pid": os.getpid(),
             "uptime_s": round(time.time() - self._started, 1),
             "cursor": self._publisher.cursor,
+            "events_held": self._publisher.held,
             "labels": list(self._labels.labels) if self._labels else [],
             "cameras": {camera.name: self._camera_status(camera, now) for camera in self._cameras.values()},
             "workers": self._worker_status(),
@@ -419,6 +425,8 @@ class Aggregator:
     def _round(self, now: float) -> None:
         self._do(self._dispatcher.tick(now))
         for camera in self._cameras.values():
+            if self._publisher.failing and camera.policy == "wait":
+                self._dispatcher.silent(camera.name)  # until it can be written, and the camera offers again
             if now - camera.heard > self._settings.dispatch.silence and not camera.leaving and not camera.silent:
                 camera.silent = True
                 self._dispatcher.silent(camera.name)
@@ -436,17 +444,16 @@ class Aggregator:
         states = Counter(state for state, _ in self._dispatcher.workers().values())
         for state in ("idle", "busy"):
             metrics.workers.labels(state).set(states[state])
-        if now >= self._purge_at:
-            self._purge_at = now + 3600
-            try:
-                self._journal.purge(time.time() - self._settings.journal.retention_days * 86_400)
-            except JournalError as error:
-                _log.warning("old events stay for another hour: %s", error)
+        self._publisher.purge(now, self._settings.journal.retention_days * 86_400)
         self._publisher.flush()
         self._publisher.beat()
 
     def drain(self) -> None:
-        """End: let workers finish what they hold, close everything that is open, and journal it."""
+        """End: let workers finish what they hold, close everything that is open, and journal it.
+
+        Raises:
+            JournalError: it cannot be written until the end.
+        """
         self._stopping = True
         deadline = time.monotonic() + DRAIN
         for name in self._cameras:
@@ -460,7 +467,7 @@ class Aggregator:
                     self._publisher.record(timeline.offline("aggregator stopped"))
             camera.ending = []
             camera.export.export(self._dispatcher.ledger(camera.name))
-        self._publisher.flush()
+        self._publisher.close()
         self._publisher.beat()
 
 

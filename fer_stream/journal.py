@@ -89,7 +89,7 @@ class Reader:
         Where events after the cursor are past the retention, the first text is a ``stream.gap``.
         """
         # The plus keeps SQLite from an index that would have to sort all of a camera's events for every batch.
-        where, values = ("AND +e.camera = ?", (camera,)) if camera else ("", ())
+        where, values = ("AND +e.camera IN (?, '')", (camera,)) if camera else ("", ())  # a gap is of no camera
         # One statement, so that what a writer adds or purges meanwhile is all in it or all not.
         rows = self._query(
             "SELECT h.purged, h.cursor, e.cursor, e.text FROM head h "  # noqa: S608
@@ -131,22 +131,60 @@ class Journal(Reader):
         self._path = path
         self._clock = clock
         self._lock = self._take_lock()
+        self._carried: list[tuple[str, int, int]] | None = None
         try:
-            self._db = self._open(f"{path.absolute().as_uri()}?mode=rwc")
-            self._db.execute("PRAGMA journal_mode = WAL")
-            self._db.execute("PRAGMA synchronous = FULL")
-            if self._db.execute("PRAGMA application_id").fetchone()[0] != APPLICATION:
-                self._db.executescript(
-                    f"BEGIN; {_SCHEMA} PRAGMA user_version = {FORMAT}; PRAGMA application_id = {APPLICATION}; COMMIT;"
-                )
-            self._cursor = self.cursor()
+            self._db = self._begin()
+            self._cursor = super().cursor()
+            self._sequences: dict[str, int] = dict(self._query("SELECT camera, sequence FROM cameras"))
         except sqlite3.Error as error:
             os.close(self._lock)
             raise JournalError(f"the journal {path} cannot be written: {error}; give another path") from error
         except JournalError:
             os.close(self._lock)
             raise
-        self._sequences: dict[str, int] = dict(self._query("SELECT camera, sequence FROM cameras"))
+
+    def _begin(self) -> sqlite3.Connection:
+        db = self._open(f"{self._path.absolute().as_uri()}?mode=rwc")
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA synchronous = FULL")
+        if db.execute("PRAGMA application_id").fetchone()[0] != APPLICATION:
+            db.executescript(
+                f"BEGIN; {_SCHEMA} PRAGMA user_version = {FORMAT}; PRAGMA application_id = {APPLICATION}; COMMIT;"
+            )
+        self._inode = self._path.stat().st_ino
+        return db
+
+    def cursor(self) -> int:
+        """Return the cursor of the latest event, 0 where there is none yet."""
+        return self._cursor
+
+    def there(self) -> bool:
+        """Whether the file that is written is still the one at its path; SQLite itself does not notice."""
+        try:
+            return self._path.stat().st_ino == self._inode
+        except OSError:
+            return False
+
+    def renew(self) -> None:
+        """Begin another file where somebody took this one away; numbers go on, and what was in it is a gap.
+
+        Raises:
+            JournalError: it cannot be made.
+        """
+        try:
+            if self._carried is None:  # else an earlier attempt came so far
+                self._carried = self._db.execute("SELECT camera, epoch, sequence FROM cameras").fetchall()
+                self._db.close()
+            self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            for left in ("-wal", "-shm"):  # of a file that is not there any more: they would spoil the new one
+                self._path.with_name(self._path.name + left).unlink(missing_ok=True)
+            self._db = self._begin()
+            with self._transaction() as db:
+                db.execute("UPDATE head SET cursor = ?, purged = ?", (self._cursor, self._cursor))
+                db.executemany("INSERT OR REPLACE INTO cameras VALUES (?, ?, ?)", self._carried)
+            self._carried = None
+        except (sqlite3.Error, OSError) as error:
+            raise JournalError(f"the journal {self._path} cannot be written: {error}") from error
 
     def _take_lock(self) -> int:
         try:
@@ -202,6 +240,22 @@ class Journal(Reader):
                     )
         self._cursor, self._sequences = cursor, sequences
         return stored
+
+    def lose(self, count: int, reason: str) -> tuple[Event, str]:
+        """Write that so many events could not be written, and return the ``stream.gap`` that tells of them.
+
+        Raises:
+            JournalError: it cannot be written.
+        """
+        cursor = self._cursor + count
+        event = gap(self._cursor, cursor, reason)
+        identity, text = event_id(replace(event, seq=cursor)), encode(event)
+        with self._transaction() as db:
+            row = (cursor, identity, event.camera, 0, cursor, self._clock(), text)
+            db.execute("INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+            db.execute("UPDATE head SET cursor = ?", (cursor,))
+        self._cursor = cursor
+        return event, text
 
     def unclosed(self) -> list[Event]:
         """Return what an aggregator that died left open: the latest event of every face and interval without an end.

@@ -76,6 +76,12 @@ camera_online = Gauge(
 tracks = Gauge("fer_stream_tracks", "Faces in view now.", ["camera"], multiprocess_mode="mostrecent")
 workers = Gauge("fer_stream_workers", "Workers by state.", ["state"], multiprocess_mode="mostrecent")
 fenced = Counter("fer_stream_workers_fenced", "Workers given up, by reason.", ["reason"])
+journal_failing = Gauge(
+    "fer_stream_journal_failing", "1 while the journal cannot be written, else 0.", multiprocess_mode="mostrecent"
+)
+events_lost = Counter(
+    "fer_stream_events_lost", "Events that could not be held any longer while the journal could not be written."
+)
 journal_cursor = Gauge(
     "fer_stream_journal_cursor", "Cursor of the latest journaled event.", multiprocess_mode="mostrecent"
 )

@@ -7,12 +7,13 @@ somebody listens.
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from fer_stream import metrics, wire
-from fer_stream.errors import WireError
+from fer_stream.errors import JournalError, WireError
 from fer_stream.types import Scores
 from fer_stream.wire import Kind, Message
 
@@ -24,8 +25,16 @@ if TYPE_CHECKING:
     from fer_stream.timeline import Timeline
     from fer_stream.types import Event
 
+HELD = 10_000
+"""Events that are held while the journal cannot be written; those beyond it are lost, counted, and told of."""
+
+RETRY = 0.5
+"""Seconds between attempts to write a journal that could not be written."""
+
 REPLAY_BATCH = 500
 """Events in one answer to REPLAY, so that a long replay does not hold up the frames."""
+
+_log = logging.getLogger(__name__)
 
 
 class Publisher:
@@ -37,6 +46,9 @@ class Publisher:
         self._hub = hub
         self._journal = journal
         self._recorded: list[Event] = []
+        self._lost = 0
+        self._failing_since: float | None = None
+        self._retry = self._purge_at = 0.0
         # Topics of observations. Of several who listen to one each says so, but only the last one to leave does.
         self._listened: set[bytes] = set()
 
@@ -45,28 +57,87 @@ class Publisher:
         """The cursor of the latest event."""
         return self._journal.cursor()
 
+    @property
+    def failing(self) -> bool:
+        """Whether the journal could not be written when it was last tried."""
+        return self._failing_since is not None
+
+    @property
+    def held(self) -> int:
+        """How many events wait to be journaled."""
+        return len(self._recorded)
+
     def record(self, events: Iterable[Event]) -> None:
         """Take events to be journaled and published by the next `flush`."""
         self._recorded += events
+        if (over := len(self._recorded) - HELD) > 0 and self.failing:
+            del self._recorded[HELD:]
+            self._lost += over
+            metrics.events_lost.inc(over)
 
     def flush(self) -> None:
         """Journal what was recorded in one transaction, then publish it: never the other way round.
 
-        Raises:
-            JournalError: it cannot be written; nothing was published, and it stays recorded.
+        What cannot be written is held, not published, and tried again by a later flush.
         """
-        if not self._recorded:
+        now = time.monotonic()
+        if not (self._recorded or self._lost) or (self.failing and now < self._retry):
             return
-        before = time.perf_counter()
-        stored = self._journal.append(self._recorded)
-        metrics.stage.labels("journal").observe(time.perf_counter() - before)
-        self._recorded = []
+        try:
+            if not self._journal.there():
+                self._journal.renew()
+                _log.error("the journal was taken away: a new one begins, and what was in the old one is a gap")
+            stored = self._journal.append(self._recorded)
+            self._recorded = []
+            if self._lost:
+                stored.append(self._journal.lose(self._lost, "journal full"))
+                self._lost = 0
+        except JournalError as error:
+            stored = []
+            self._fail(error, now)
+        else:
+            if self._failing_since is not None:
+                _log.warning("the journal can be written again, after %.1f s", now - self._failing_since)
+            self._failing_since = None
+            metrics.journal_failing.set(0)
+        metrics.stage.labels("journal").observe(time.monotonic() - now)
+        self._publish(stored)
+
+    def _fail(self, error: JournalError, now: float) -> None:
+        if self._failing_since is None:
+            self._failing_since = now
+            _log.error("%s; events are held until it can", error)
+        self._retry = now + RETRY
+        metrics.journal_failing.set(1)
+
+    def _publish(self, stored: Iterable[tuple[Event, str]]) -> None:
         for event, text in stored:
             self._hub.publish("events", f"{event.camera}/", [text.encode()])
             self.counted[event.type] += 1
             metrics.events.labels(event.camera, event.type, getattr(event.data, "label", "")).inc()
-        if stored:
-            metrics.journal_cursor.set(stored[-1][0].cursor)
+            metrics.journal_cursor.set(event.cursor)
+
+    def purge(self, now: float, retention: float) -> None:
+        """Once an hour, delete the events journaled more than ``retention`` seconds ago."""
+        if now < self._purge_at:
+            return
+        self._purge_at = now + 3600
+        try:
+            self._journal.purge(time.time() - retention)
+        except JournalError as error:
+            _log.warning("old events stay for another hour: %s", error)
+
+    def close(self) -> None:
+        """Journal and publish what is left.
+
+        Raises:
+            JournalError: it still cannot be written; the message says how many events are lost.
+        """
+        self._retry = 0.0
+        self.flush()
+        if self.failing:
+            count = len(self._recorded) + self._lost
+            raise JournalError(f"{count} events are lost: the journal could not be written until the end")
 
     def beat(self) -> None:
         """Tell the latest cursor: who missed events that nothing follows learns it from this."""
@@ -83,7 +154,11 @@ class Publisher:
         if type(after) is not int or after < 0 or not isinstance(camera, str | None):
             raise WireError("a REPLAY without a cursor")
         self.flush()
-        texts, reached = self._journal.read(min(after, self.cursor), REPLAY_BATCH, camera)
+        try:
+            texts, reached = self._journal.read(min(after, self.cursor), REPLAY_BATCH, camera)
+        except JournalError as error:
+            _log.error("a replay is not answered: %s", error)
+            return
         payload = "\n".join(texts).encode()
         answer = Message(Kind.EVENTS, payload, seq=reached, time=self.cursor, ticket=message.ticket)
         self._hub.send("control", peer, wire.pack(answer))

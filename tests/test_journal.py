@@ -503,3 +503,58 @@ def test_a_full_disk_is_told_and_survived(path: Path, journal: Journal) -> None:
 def test_events_keep_their_own_epoch(journal: Journal) -> None:
     (stored,) = journal.append([replace(event("camera.online"), epoch=5)])
     assert decode(stored[1]).epoch == 5
+
+
+def test_what_is_lost_is_a_gap_that_is_replayed(path: Path, journal: Journal) -> None:
+    journal.append(resets(2))
+    for count, reached in ((3, 5), (1, 6)):
+        told, text = journal.lose(count, "journal full")
+        assert told.data == GapData(reached - count, reached, "journal full")
+        assert decode(text) == told
+    (stored, _) = journal.append(resets(1, first=3))[0]
+    assert (stored.cursor, stored.sequence) == (7, 3), "a camera's own sequence has no gap"
+    texts = everything(path)
+    assert [decode(text).cursor for text in texts] == [1, 2, 5, 6, 7]
+    with Reader(path) as reader:
+        assert reader.read(0, camera="door")[0] == texts, "a gap concerns every camera"
+        assert reader.read(0, camera="yard")[0] == texts[2:4]
+    journal.close()
+    again = Journal(path)
+    assert again.unclosed() == []
+    assert again.cursor() == 7
+    again.close()
+
+
+def test_a_journal_that_was_deleted_begins_anew_where_it_stood(path: Path, journal: Journal) -> None:
+    journal.epoch("door")
+    journal.append(resets(3))
+    assert journal.there()
+    path.unlink()
+    assert not journal.there()
+    journal.renew()
+    assert journal.there()
+    (stored, text) = journal.append(resets(1, first=4))[0]
+    assert (stored.cursor, stored.sequence) == (4, 4)
+    gap, after = everything(path)
+    assert decode(gap).data == GapData(0, 3, "retention")
+    assert after == text
+    assert journal.epoch("door") == 2
+
+
+def test_a_journal_whose_folder_is_gone_is_tried_again(tmp_path: Path) -> None:
+    path = tmp_path / "folder" / "events.db"
+    journal = Journal(path)
+    journal.append(resets(2))
+    for file in path.parent.iterdir():
+        file.unlink()
+    path.parent.rmdir()
+    path.parent.touch()  # a file is in the way
+    for _ in range(2):
+        with pytest.raises(JournalError, match="cannot be written"):
+            journal.renew()
+    with pytest.raises(JournalError):
+        journal.append(resets(1, first=3))
+    path.parent.unlink()
+    journal.renew()
+    assert journal.append(resets(1, first=3))[0][0].cursor == 3
+    journal.close()

@@ -187,6 +187,8 @@ FILLED = """
     metrics.workers.labels("idle").set(2)
     metrics.fenced.labels("deadline").inc()
     metrics.journal_cursor.set(7)
+    metrics.journal_failing.set(0)
+    metrics.events_lost.inc()
     metrics.rejected_messages.labels("work").inc()
     metrics.capture_frames.labels("door", "sent").inc()
     metrics.source_failures.labels("door").inc()
@@ -211,7 +213,7 @@ def promtool(text: str) -> str:
 def test_promtool_finds_nothing() -> None:
     text = run(FILLED + "    print(metrics.exposition().decode())")
     ours = {family.name for family in text_string_to_metric_families(text) if family.name.startswith("fer_stream_")}
-    assert len(ours) == 16, "each metric has a value here"
+    assert len(ours) == 18, "each metric has a value here"
     assert promtool(text) == "0 "
 
 

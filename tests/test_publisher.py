@@ -1,0 +1,111 @@
+"""Events are published once they are journaled: held while they cannot be, and told of where they are lost."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING
+
+import pytest
+
+from fer_stream import plugins, publisher
+from fer_stream.cloudevents import decode
+from fer_stream.errors import JournalError
+from fer_stream.journal import Journal
+from fer_stream.publisher import Publisher
+from fer_stream.types import CameraData, Event, EventType, GapData, Nanoseconds
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+numbers = itertools.count()
+
+
+class Bench:
+    """A publisher over the memory transport, a real journal whose pages can be taken away, and a listener."""
+
+    def __init__(self, path: Path) -> None:
+        transport, address = plugins.load("transports", "memory")(), f"memory://publisher-{next(numbers)}"
+        self._hub = transport.bind(address)
+        self._listener = transport.subscribe(address, "events", ["door/", "/"])
+        self.journal = Journal(path)
+        self.it = Publisher(self._hub, self.journal)
+
+    def fill_the_disk(self) -> None:
+        pages = self.journal._db.execute("PRAGMA page_count").fetchone()[0]
+        self.journal._db.execute(f"PRAGMA max_page_count = {pages}")
+
+    def free_the_disk(self) -> None:
+        self.journal._db.execute("PRAGMA max_page_count = 100000")
+
+    def record(self, first: int, count: int) -> None:
+        self.it.record(
+            Event(EventType.CAMERA_RESET, "door", 1, seq, 0, Nanoseconds(seq), CameraData("x" * 1000, 4, 3))
+            for seq in range(first, first + count)
+        )
+        self.it.flush()
+
+    def heard(self) -> list[Event]:
+        messages = iter(lambda: self._listener.receive(0), None)
+        return [decode(bytes(parts[1])) for parts in messages if bytes(parts[1])[:1] == b"{"]
+
+    def close(self) -> None:
+        self._hub.close()
+        self.journal.close()
+
+
+@pytest.fixture
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
+    monkeypatch.setattr(publisher, "RETRY", 0.0)
+    made = Bench(tmp_path / "events.db")
+    yield made
+    made.close()
+
+
+def test_what_cannot_be_journaled_is_held_and_published_later(bench: Bench) -> None:
+    bench.record(1, 2)
+    assert [event.cursor for event in bench.heard()] == [1, 2]
+    bench.fill_the_disk()
+    bench.record(3, 20)
+    assert bench.it.failing
+    assert bench.it.held == 20
+    assert bench.heard() == [], "nothing is published that is not journaled"
+    bench.free_the_disk()
+    bench.it.flush()
+    assert not bench.it.failing
+    assert [(event.cursor, event.sequence) for event in bench.heard()] == [(n, n) for n in range(3, 23)]
+
+
+def test_what_cannot_be_held_is_counted_and_told(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(publisher, "HELD", 10)
+    bench.record(1, 1)
+    bench.fill_the_disk()
+    for first in range(2, 27, 5):
+        bench.record(first, 5)
+    assert bench.it.held == 10
+    bench.free_the_disk()
+    bench.it.flush()
+    *kept, gap = bench.heard()[1:]
+    assert [event.cursor for event in kept] == list(range(2, 12))
+    assert (gap.type, gap.data) == (EventType.STREAM_GAP, GapData(11, 26, "journal full"))
+    bench.record(50, 1)
+    (after,) = bench.heard()
+    assert (after.cursor, after.sequence) == (27, 12)
+    assert [decode(text).cursor for text in bench.journal.read(0)[0]] == [*range(1, 12), 26, 27]
+
+
+def test_an_end_without_a_journal_says_what_is_lost(bench: Bench) -> None:
+    bench.fill_the_disk()
+    bench.record(1, 20)
+    with pytest.raises(JournalError, match="20 events are lost"):
+        bench.it.close()
+
+
+def test_a_journal_that_was_deleted_begins_anew(bench: Bench, tmp_path: Path) -> None:
+    bench.record(1, 3)
+    (tmp_path / "events.db").unlink()
+    bench.record(4, 1)
+    assert [event.cursor for event in bench.heard()] == [1, 2, 3, 4]
+    gap, last = (decode(text) for text in bench.journal.read(0)[0])
+    assert gap.data == GapData(0, 3, "retention")
+    assert last.cursor == 4
