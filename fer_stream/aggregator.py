@@ -486,7 +486,7 @@ def run(settings: Settings, stop: Stop | None = None) -> None:
     stop = stop or install_stop()
     journal = Journal(settings.journal.path)
     try:
-        hub = plugins.load("transports", settings.transport)().bind(settings.address)
+        hub = plugins.transport(settings).bind(settings.address)
         try:
             aggregator = Aggregator(settings, hub, journal)
             server = metrics.serve(settings.metrics, lambda: aggregator.ready)

@@ -425,7 +425,7 @@ def run(settings: Settings, camera: str, stop: Stop | None = None) -> None:
         ConfigError: the aggregator refuses this camera.
     """
     stop = stop or install_stop()
-    peer = plugins.load("transports", settings.transport)().connect(settings.address, "frames")
+    peer = plugins.transport(settings).connect(settings.address, "frames")
     capture = Capture(settings, camera, peer)
     reader = capture.reader
 

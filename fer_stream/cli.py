@@ -59,6 +59,7 @@ COMMANDS = (
             "--summary",
             "--metrics",
             "--bind",
+            "--keys",
             *COMMON,
         ),
         (
@@ -76,7 +77,7 @@ COMMANDS = (
         "pipeline:capture",
         "run one camera's process",
         "fer-stream capture rtsp://192.0.2.10/stream --camera door --connect tcp://10.0.0.1:7000",
-        (*CAMERA, "--metrics", "--connect", *COMMON),
+        (*CAMERA, "--metrics", "--connect", "--key", *COMMON),
         (
             _argument("source", metavar="SOURCE", nargs="?", help="as for run; none: what the settings say"),
             _argument("--camera", metavar="NAME", help="the camera's name (default: the file's, or camera-1)"),
@@ -87,7 +88,7 @@ COMMANDS = (
         "pipeline:worker",
         "run one inference worker",
         "fer-stream worker --name 2 --connect tcp://10.0.0.1:7000",
-        (*MODELS, "--metrics", "--connect", *COMMON),
+        (*MODELS, "--metrics", "--connect", "--key", *COMMON),
         (_argument("--name", metavar="NAME", help="what it is called in logs and status (default: its process id)"),),
     ),
     Command(
@@ -95,14 +96,14 @@ COMMANDS = (
         "pipeline:aggregator",
         "dispatch frames, track and smooth, keep the journal, publish events",
         "fer-stream aggregator --bind tcp://127.0.0.1:7000 --journal events.db",
-        ("--policy", *EVENTS, "--metrics", "--bind", *COMMON),
+        ("--policy", *EVENTS, "--metrics", "--bind", "--keys", *COMMON),
     ),
     Command(
         "subscribe",
         "reading:subscribe",
         "print the events of a running aggregator, or of a journal",
         "fer-stream subscribe --camera door --type emotion.started --from 0 --format jsonl",
-        ("--format", "--connect", *COMMON),
+        ("--format", "--connect", "--key", *COMMON),
         (
             _argument("--camera", metavar="NAME", help="only this camera's"),
             _argument(
@@ -151,7 +152,7 @@ COMMANDS = (
         "reading:status",
         "show what a running aggregator sees: cameras, workers, ledger, open emotions",
         "fer-stream status --format jsonl",
-        ("--format", "--connect", *COMMON),
+        ("--format", "--connect", "--key", *COMMON),
     ),
     Command(
         "doctor",
@@ -159,6 +160,19 @@ COMMANDS = (
         "check install, models, sources and ports, and say what to do about each finding",
         "fer-stream doctor --config cameras.toml",
         (*MODELS, "--workers", "--journal", "--metrics", "--bind", *COMMON),
+    ),
+    Command(
+        "keys",
+        "keys:keys",
+        "make, allow, list and revoke the keys of processes on other machines",
+        "fer-stream keys new door --role capture",
+        ("--keys", *COMMON),
+        (
+            _argument("action", choices=["new", "allow", "list", "revoke"], help="what to do"),
+            _argument("name", metavar="NAME", nargs="?", help="the key's name"),
+            _argument("--role", metavar="ROLE", help="what it may do: capture, worker, client, or all"),
+            _argument("--public", metavar="KEY", help="allow: the public half of a key that was made elsewhere"),
+        ),
     ),
     Command("version", "install:version", "print the version, and the models with their digests", "fer-stream version"),
 )

@@ -86,6 +86,7 @@ class Subscription:
         after: int | None = None,
         until_now: bool = False,
         transport: str = "zeromq",
+        key: Path | None = None,
     ) -> None:
         """Subscribe.
 
@@ -96,13 +97,14 @@ class Subscription:
             after: the cursor to begin after: 0 for all there is, ``None`` for what happens from now on.
             until_now: end once everything is told that had happened when this began.
             transport: the transport plug-in.
+            key: this process's key file, for an aggregator on another machine.
 
         Raises:
             ConfigError: not an address, or not a cursor.
         """
         if after is not None and after < 0:
             raise ConfigError(f"{after} is not a cursor: give 0 for all events, or the cursor to resume after")
-        made = plugins.load("transports", transport)()
+        made = plugins.load("transports", transport)(key)
         self._events: Peer = made.subscribe(address, "events", ["/", f"{camera}/"] if camera else [""])
         self._control: Peer = made.connect(address, "control")
         self._address = address
@@ -268,6 +270,7 @@ def subscribe(
         after=after,
         until_now=until_now,
         transport=settings.transport,
+        key=settings.key,
     )
 
 
@@ -298,7 +301,7 @@ def status(settings: Settings, timeout: float = 3.0) -> dict[str, Any]:
     Raises:
         TransportError: none answers within ``timeout`` seconds.
     """
-    peer = plugins.load("transports", settings.transport)().connect(settings.address, "control")
+    peer = plugins.transport(settings).connect(settings.address, "control")
     try:
         return ask_status(peer, settings.address, timeout)
     finally:

@@ -262,6 +262,12 @@ class Settings(BaseSettings):
         description="the aggregator's address: ipc://FOLDER, or tcp://HOST:PORT (it takes five ports from there on)",
     )
     transport: str = Field("zeromq", description="the transport plug-in")
+    key: FilePath | None = Field(
+        None, description="this process's key file, for an aggregator on another machine", examples=["door.key"]
+    )
+    keys: FilePath | None = Field(
+        None, description="the aggregator's folder of keys; by default in the user's configuration", examples=["keys"]
+    )
     metrics: HostPort | None = Field(
         None, description="HOST:PORT for /metrics, /healthz and /readyz", examples=["127.0.0.1:9108"]
     )

@@ -157,7 +157,7 @@ def _address(settings: Settings) -> Finding:
     from fer_stream.client import status  # noqa: PLC0415
 
     try:
-        plugins.load("transports", settings.transport)().bind(settings.address).close()
+        plugins.transport(settings).bind(settings.address).close()
     except TransportError as error:
         try:
             status(settings, timeout=1.0)

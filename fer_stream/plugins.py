@@ -1,4 +1,4 @@
-"""The five Protocols a plug-in implements, and the loader that finds it.
+r"""The five Protocols a plug-in implements, and the loader that finds it.
 
 A plug-in is a factory registered under an entry-point group ``fer_stream.<kind>``; the built-ins register the same
 way in our own ``pyproject.toml``::
@@ -11,7 +11,7 @@ way in our own ``pyproject.toml``::
 | sources       | ``(address: str, settings: CameraSettings)``                     | `Source`       |
 | detectors     | ``(settings: DetectorSettings)``                                 | `Detector`     |
 | classifiers   | ``(settings: ClassifierSettings)``                               | `Classifier`   |
-| transports    | ``()``                                                           | `Transport`    |
+| transports    | ``(key: Path \| None = None, keys: Path \| None = None)``          | `Transport`    |
 | sinks         | ``(argument: str)``                                              | `Sink`         |
 """
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from fer_stream.config import Settings
     from fer_stream.types import Event, Expected, Face, Picture, Region
 
 
@@ -150,7 +151,10 @@ class Peer(Protocol):
 
 
 class Transport(Protocol):
-    """How the roles reach each other: one address names an aggregator and all its links (`LINKS`, `BROADCASTS`)."""
+    """How the roles reach each other: one address names an aggregator and all its links (`LINKS`, `BROADCASTS`).
+
+    Its factory gets the process's own key file, and the aggregator's folder of keys (`fer_stream.keys`), where named.
+    """
 
     def bind(self, address: str) -> Hub:
         """Open every link of an aggregator.
@@ -168,6 +172,16 @@ class Transport(Protocol):
     def subscribe(self, address: str, link: str, topics: Sequence[str]) -> Peer:
         """Listen to a broadcast link: messages arrive as ``[topic, *parts]``. An empty topic is all."""
         ...
+
+
+def transport(settings: Settings) -> Transport:
+    """Return the transport that the settings name, with the keys that they name.
+
+    Raises:
+        PluginError: it is not installed.
+    """
+    made: Transport = load("transports", settings.transport)(settings.key, settings.keys)
+    return made
 
 
 KINDS = ("sources", "detectors", "classifiers", "transports", "sinks")

@@ -237,7 +237,7 @@ class _Desk:
     """What `run` shows: events to the sinks, a progress bar for files, the summary at the end."""
 
     def __init__(self, settings: Settings, sinks: list[Sink]) -> None:
-        transport = plugins.load("transports", settings.transport)()
+        transport = plugins.transport(settings)
         self._control: Peer = transport.connect(settings.address, "control")
         self._settings = settings
         self._sinks = sinks
@@ -245,7 +245,10 @@ class _Desk:
         self.events: dict[str, int] = {}
         self.error: FerStreamError | None = None
         self._subscription = Subscription(
-            settings.address, after=_last_cursor(settings.journal.path), transport=settings.transport
+            settings.address,
+            after=_last_cursor(settings.journal.path),
+            transport=settings.transport,
+            key=settings.key,
         )
         self._bars: dict[str, Any] = {}
 

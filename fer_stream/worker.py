@@ -177,7 +177,7 @@ def run(settings: Settings, name: str | None = None, stop: Stop | None = None) -
     stop = stop or install_stop()
     recognizer = Recognizer.from_settings(settings)
     recognizer.warm_up()
-    peer = plugins.load("transports", settings.transport)().connect(settings.address, "work")
+    peer = plugins.transport(settings).connect(settings.address, "work")
     about = {
         "name": name or str(os.getpid()),
         "host": socket.gethostname(),

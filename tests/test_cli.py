@@ -26,6 +26,8 @@ from fer_stream.schema import event_schema
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from processes import Cli
+
 PLUGIN = Path(__file__).parent / "plugin"
 PORTRAIT = Path(models.__file__).parent / "assets" / "grace_hopper.jpg"
 TIMEOUT = 120
@@ -464,3 +466,23 @@ def test_a_file_that_cannot_be_written_later_is_told_before_anything_runs(
     assert (done.returncode, done.stdout) == (2, "")
     assert said in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("aggregator", "--bind", "tcp://0.0.0.0:5550", "--keys", "none"), "holds no key: make one for each process"),
+        (("worker", "--connect", "tcp://192.0.2.1:5550", "--keys", "x"), "unrecognized arguments"),
+        (("capture", "demo", "--connect", "tcp://192.0.2.1:5550", "--key", "no.key"), "no.key cannot be read"),
+        (("keys", "new", "--keys", "keys"), "which key? fer-stream keys new NAME"),
+        (("keys", "new", "door", "--keys", "keys"), "what may door do? --role capture, worker or client"),
+        (("keys", "new", "door", "--role", "boss", "--keys", "keys"), "there is no role 'boss'"),
+        (("keys", "allow", "door", "--role", "capture", "--keys", "keys"), "which key is it? --public"),
+        (("keys", "revoke", "door", "--keys", "keys"), "there is no key door: there are none"),
+    ],
+)
+def test_wrong_use_of_keys_is_told(arguments: tuple[str, ...], sentence: str, cli: Cli) -> None:
+    process = cli.run(*arguments)
+    assert process.popen.returncode == 2
+    assert sentence in process.err
+    assert "Traceback" not in process.err

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 LAYERS = {
     0: "types errors",
     1: "config settings_layers settings_text plugins wire cloudevents schema dispatch track smooth timeline journal "
-    "attention motion shared metrics models cv quality process",
+    "attention motion shared keys metrics models cv quality process",
     2: "sources detectors classifiers transports sinks",
     3: "recognizer publisher capture worker aggregator client supervisor doctor",
     4: "commands cli __main__",

@@ -413,3 +413,26 @@ def test_the_demo_shows_both_portraits(cli: Cli, short_folder: Path) -> None:
     assert any(abs(a - b) > 100 for a, b in pairwise(middles))
     assert balanced(ledgers(cli.folder / "s.json")["demo"])
     assert "demo: " in process.err  # the summary for people
+
+
+def test_roles_with_keys(cli: Cli, clip: Path) -> None:
+    """As on several machines: each role with the key that was made for it, and a capture without one."""
+    address = f"tcp://127.0.0.1:{free_port()}"
+    for name, role in (("door", "capture"), ("gpu", "worker"), ("desk", "client")):
+        made = cli.run("keys", "new", name, "--role", role, "--keys", "keys")
+        assert made.out == f"keys/{name}.key\n", made.err
+    listed = [line.split()[:2] for line in cli.run("keys", "list", "--keys", "keys").out.splitlines()]
+    assert listed == [["local", "all"], ["door", "capture"], ["gpu", "worker"], ["desk", "client"]]
+    cli.start("aggregator", "--bind", address, "--keys", "keys", "--journal", "events.db", "--policy", "wait")
+    stranger = cli.start("capture", clip, "--camera", "stranger", "--connect", address)
+    cli.start("worker", "--connect", address, "--key", "keys/gpu.key")
+    subscriber = cli.start(
+        *("subscribe", "--connect", address, "--key", "keys/desk.key", "--from", 0, "--format", "jsonl")
+    )
+    cli.run("capture", clip, "--camera", "door", "--policy", "wait", "--connect", address, "--key", "keys/door.key")
+    subscriber.until_event("camera.offline")
+    assert gapless(subscriber.events)
+    assert {event["source"] for event in subscriber.events} == {"/cameras/door"}
+    assert stranger.popen.poll() is None, "it waits for an aggregator that lets it in"
+    state = cli.run("status", "--connect", address, "--key", "keys/desk.key", "--format", "jsonl").out
+    assert set(json.loads(state)["cameras"]) == {"door"}

@@ -17,6 +17,7 @@ from fer_stream.plugins import BROADCASTS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
 QUEUE = 1000
 """Messages a queue holds; beyond that a sender is told, and a broadcast is lost to the one who is too slow."""
@@ -43,7 +44,10 @@ def _check(address: str) -> str:
 
 
 class Memory:
-    """The `Transport` within a process."""
+    """The `Transport` within a process, which needs no keys."""
+
+    def __init__(self, key: Path | None = None, keys: Path | None = None) -> None:
+        pass
 
     def bind(self, address: str) -> MemoryHub:
         """See `fer_stream.plugins.Transport.bind`."""

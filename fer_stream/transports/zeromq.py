@@ -1,5 +1,8 @@
 """ZeroMQ: ``ipc://FOLDER`` on one machine, ``tcp://HOST:PORT`` beyond it (the links take the ports from there on).
 
+Beyond this machine links are CURVE's: encrypted, and open to allowed keys alone (`fer_stream.keys`); ZAP, the question
+that ZeroMQ asks about each newcomer's key, is answered by the hub between two messages.
+
 ROUTER and DEALER, never PUSH and PULL (which feed dead workers); XPUB and SUB for what everybody may hear. A dead peer
 is noticed by ZeroMQ's own heartbeats, which its I/O thread sends whatever our threads do.
 """
@@ -7,6 +10,7 @@ is noticed by ZeroMQ's own heartbeats, which its I/O thread sends whatever our t
 from __future__ import annotations
 
 import fcntl
+import ipaddress
 import os
 import secrets
 import socket
@@ -16,7 +20,9 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import zmq
+import zmq.utils.z85
 
+from fer_stream import keys as access
 from fer_stream.errors import ConfigError, TransportError
 from fer_stream.plugins import BROADCASTS, LINKS
 from fer_stream.wire import MAX_PAYLOAD
@@ -93,34 +99,81 @@ def _receive(sock: zmq.Socket[bytes]) -> list[Any] | None:
     return [frame.bytes if len(frame) < ZERO_COPY_FROM else frame.buffer for frame in frames]
 
 
+def beyond(address: str) -> bool:
+    """Return whether an address can be reached from, or lies on, another machine."""
+    if not address.startswith("tcp://"):
+        return False
+    host = urlsplit(endpoint(address, LINKS[0])).hostname or ""
+    try:
+        return not ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host != "localhost"
+
+
 class ZeroMQ:
     """The `Transport` between processes."""
 
+    def __init__(self, key: Path | None = None, keys: Path | None = None) -> None:
+        """Take the process's own key, and the aggregator's folder of keys; by default those of this user."""
+        self._key, self._keys = key, keys
+
     def bind(self, address: str) -> ZeroMQHub:
-        """See `fer_stream.plugins.Transport.bind`."""
-        return ZeroMQHub(address)
+        """See `fer_stream.plugins.Transport.bind`.
+
+        Raises:
+            ConfigError: the address can be reached from other machines, and there are no keys.
+        """
+        folder = self._keys or access.default_folder()
+        wanted = self._keys is not None or beyond(address)
+        pair = access.server(folder) if wanted else None
+        if wanted and pair is None:
+            raise ConfigError(
+                f"{address} may be reached from other machines, and {folder} holds no key: make one for each process "
+                "there, as by `fer-stream keys new door --role capture`, or bind to tcp://127.0.0.1 without --keys"
+            )
+        return ZeroMQHub(address, pair, access.AllowList(folder))
 
     def connect(self, address: str, link: str) -> ZeroMQPeer:
         """See `fer_stream.plugins.Transport.connect`."""
-        return ZeroMQPeer(address, link)
+        return ZeroMQPeer(address, link, key=self._own(address))
 
     def subscribe(self, address: str, link: str, topics: Sequence[str]) -> ZeroMQPeer:
         """See `fer_stream.plugins.Transport.subscribe`."""
-        return ZeroMQPeer(address, link, topics)
+        return ZeroMQPeer(address, link, topics, self._own(address))
+
+    def _own(self, address: str) -> access.Key | None:
+        if self._key is not None:
+            return access.load(self._key)
+        if self._keys is None and not beyond(address):
+            return None
+        local = (self._keys or access.default_folder()) / f"{access.LOCAL}.key"
+        if local.exists():
+            return access.load(local)
+        raise ConfigError(
+            f"{address} lets in who has a key alone: have one made where the aggregator runs (`fer-stream keys new`), "
+            "and name its file with --key"
+        )
 
 
 class ZeroMQHub:
     """All links of one aggregator."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, pair: tuple[str, str] | None, allowed: access.AllowList) -> None:
         self._lock = -1
         self._files: list[Path] = []
+        self._pair, self._allowed = pair, allowed
+        self._gate: zmq.Socket[bytes] | None = None
         self._context = zmq.Context()
         self._sockets: dict[str, zmq.Socket[bytes]] = {}
         self._poller = zmq.Poller()
         try:
             if address.startswith("ipc://"):
                 self._claim(address)
+            if pair is not None:
+                self._gate = self._context.socket(zmq.REP)
+                self._gate.set(zmq.LINGER, 0)
+                self._gate.bind("inproc://zeromq.zap.01")  # before any newcomer can ask
+                self._poller.register(self._gate, zmq.POLLIN)
             for link in ALL:
                 self._bind(address, link)
         except BaseException:
@@ -157,6 +210,10 @@ class ZeroMQHub:
         else:
             sock.set(zmq.ROUTER_MANDATORY, 1)
             sock.set(zmq.ROUTER_HANDOVER, 1)  # a peer that reconnects is the same peer
+        if self._pair is not None:
+            sock.set(zmq.CURVE_SERVER, 1)
+            sock.set(zmq.CURVE_SECRETKEY, self._pair[1].encode())
+            sock.set(zmq.ZAP_DOMAIN, link.encode())
         where = endpoint(address, link)
         try:
             sock.bind(where)
@@ -169,6 +226,8 @@ class ZeroMQHub:
     def receive(self, timeout: float) -> list[tuple[str, bytes, list[Any]]]:
         """See `fer_stream.plugins.Hub.receive`."""
         ready = dict(self._poller.poll(max(0, round(timeout * 1000))))
+        if self._gate is not None and self._gate in ready:
+            self._answer_gate(self._gate)
         messages = []
         for link, sock in self._sockets.items():
             if sock in ready:
@@ -179,6 +238,18 @@ class ZeroMQHub:
                         break
                     messages.append((link, b"", parts) if link in BROADCASTS else (link, bytes(parts[0]), parts[1:]))
         return messages
+
+    def _answer_gate(self, gate: zmq.Socket[bytes]) -> None:
+        """Say who may come in (ZAP, https://rfc.zeromq.org/spec/27): whose key opens the link that is asked for."""
+        for _ in range(100):  # bounded, as above
+            try:
+                version, request, domain, _, _, mechanism, *credentials = gate.recv_multipart(zmq.DONTWAIT)
+            except zmq.Again:
+                return
+            public = zmq.utils.z85.encode(credentials[0]).decode() if credentials else ""
+            known = mechanism == b"CURVE" and self._allowed.may(public, domain.decode())
+            verdict = (b"200", b"OK") if known else (b"400", b"no key for this link")
+            gate.send_multipart([version, request, *verdict, b"", b""])
 
     def send(self, link: str, peer: bytes, parts: Sequence[Any]) -> bool:
         """See `fer_stream.plugins.Hub.send`."""
@@ -193,6 +264,9 @@ class ZeroMQHub:
         for sock in self._sockets.values():
             sock.close()
         self._sockets = {}
+        if self._gate is not None:
+            self._gate.close()
+            self._gate = None
         self._context.term()
         for path in self._files:
             path.unlink(missing_ok=True)
@@ -205,11 +279,17 @@ class ZeroMQHub:
 class ZeroMQPeer:
     """One link to an aggregator: a DEALER, or with topics a SUB."""
 
-    def __init__(self, address: str, link: str, topics: Sequence[str] | None = None) -> None:
+    def __init__(
+        self, address: str, link: str, topics: Sequence[str] | None = None, key: access.Key | None = None
+    ) -> None:
         where = endpoint(address, link)
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.DEALER if topics is None else zmq.SUB)
         _harden(self._socket, link)
+        if key is not None:
+            self._socket.set(zmq.CURVE_PUBLICKEY, key.public.encode())
+            self._socket.set(zmq.CURVE_SECRETKEY, key.secret.encode())
+            self._socket.set(zmq.CURVE_SERVERKEY, key.server.encode())
         self._socket.set(zmq.RECONNECT_IVL, 50)
         self._socket.set(zmq.RECONNECT_IVL_MAX, 1000)
         if topics is None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from fer_stream import plugins
+from fer_stream import keys, plugins
 from fer_stream.errors import ConfigError, TransportError
 from fer_stream.plugins import BROADCASTS, LINKS
 
@@ -430,14 +430,16 @@ def test_a_folder_that_cannot_be_used_is_told(short_folder: Path) -> None:
             plugins.load("transports", "zeromq")().bind(f"ipc://{folder}")
 
 
-def test_a_host_that_is_not_ours_cannot_be_bound() -> None:
+def test_a_host_that_is_not_ours_cannot_be_bound(tmp_path: Path) -> None:
+    keys.new(tmp_path, "door", "capture")
     with pytest.raises(TransportError, match=r"tcp://192.0.2.1:5000 cannot be bound: .*; stop what uses it, or choose"):
-        plugins.load("transports", "zeromq")().bind("tcp://192.0.2.1:5000")
+        plugins.load("transports", "zeromq")(keys=tmp_path).bind("tcp://192.0.2.1:5000")
 
 
-def test_a_host_that_is_no_host_cannot_be_connected_to() -> None:
+def test_a_host_that_is_no_host_cannot_be_connected_to(tmp_path: Path) -> None:
+    key = keys.new(tmp_path, "door", "capture")
     with pytest.raises(ConfigError, match="check the address"):
-        plugins.load("transports", "zeromq")().connect("tcp://no host:5000", "control")
+        plugins.load("transports", "zeromq")(key).connect("tcp://no host:5000", "control")
 
 
 def test_sockets_are_the_user_s_own_and_go_with_the_hub(short_folder: Path) -> None:

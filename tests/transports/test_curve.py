@@ -1,0 +1,148 @@
+"""Links that are open to allowed keys alone: nobody else is heard, and nobody else hears."""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+import pytest
+import zmq
+from processes import free_port
+
+from fer_stream import keys
+from fer_stream.errors import ConfigError
+from fer_stream.plugins import LINKS
+from fer_stream.transports.zeromq import ZeroMQ, beyond, endpoint
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from fer_stream.transports.zeromq import ZeroMQHub, ZeroMQPeer
+
+
+class Network:
+    """An aggregator's links with keys, and who wants to come in."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.address = folder, f"tcp://127.0.0.1:{free_port()}"
+        self.files = {role: keys.new(folder, f"a-{role}", role) for role in ("capture", "worker", "client")}
+        self._open = ExitStack()
+        self.hub: ZeroMQHub = self._keep(ZeroMQ(keys=folder).bind(self.address))
+
+    def peer(self, key: Path | None, link: str) -> ZeroMQPeer:
+        made: ZeroMQPeer = self._keep(ZeroMQ(key).connect(self.address, link))
+        return made
+
+    def listener(self, key: Path | None) -> ZeroMQPeer:
+        made: ZeroMQPeer = self._keep(ZeroMQ(key).subscribe(self.address, "events", [""]))
+        return made
+
+    def heard(self, seconds: float) -> list[tuple[str, bytes]]:
+        found, end = [], time.monotonic() + seconds
+        while time.monotonic() < end:
+            found += [(link, bytes(parts[0])) for link, _, parts in self.hub.receive(0.02) if link in LINKS]
+        return found
+
+    def _keep(self, made: object) -> object:  # type: ignore[misc]
+        self._open.callback(made.close)  # type: ignore[attr-defined]
+        return made
+
+    def close(self) -> None:
+        self._open.close()
+
+
+@pytest.fixture
+def network(tmp_path: Path) -> Iterator[Network]:
+    made = Network(tmp_path / "keys")
+    yield made
+    made.close()
+
+
+def test_a_key_opens_the_links_of_its_role_and_no_other(network: Network) -> None:
+    for role, path in network.files.items():
+        for link in LINKS:
+            network.peer(path, link).send([f"{role} on {link}".encode()])
+    assert sorted(network.heard(1.5)) == [
+        ("control", b"client on control"),
+        ("frames", b"capture on frames"),
+        ("work", b"worker on work"),
+    ]
+
+
+def test_strangers_are_not_heard(network: Network, tmp_path: Path) -> None:
+    """No key, a key of another aggregator, a revoked key, one with a wrong idea of the aggregator."""
+    foreign = keys.new(tmp_path / "other", "door", "capture")
+    revoked = tmp_path / "revoked.key"
+    revoked.write_bytes(network.files["capture"].read_bytes())
+    revoked.chmod(0o600)
+    keys.revoke(network.folder, "a-capture")
+    for _ in range(20):
+        for key in (None, foreign, revoked):
+            network.peer(key, "frames").send([b"let me in"])
+    assert network.heard(1.5) == []
+
+
+def test_a_stranger_with_bare_zeromq_is_not_heard(network: Network) -> None:
+    context = zmq.Context()
+    sockets = []
+    for kind in (zmq.DEALER, zmq.REQ, zmq.PUSH):
+        sock = context.socket(kind)
+        sock.set(zmq.LINGER, 0)
+        sock.connect(endpoint(network.address, "frames"))
+        sock.send(b"let me in", zmq.DONTWAIT) if kind != zmq.PUSH else None
+        sockets.append(sock)
+    assert network.heard(1.0) == []
+    for sock in sockets:
+        sock.close()
+    context.term()
+
+
+def test_events_reach_who_has_a_clients_key_alone(network: Network, tmp_path: Path) -> None:
+    friend = network.listener(network.files["client"])
+    strangers = [network.listener(network.files["worker"]), network.listener(keys.new(tmp_path / "o", "x", "client"))]
+    end, heard = time.monotonic() + 10, None
+    while heard is None and time.monotonic() < end:
+        network.hub.receive(0.02)
+        network.hub.publish("events", "door/", [b"an event"])
+        heard = friend.receive(0.02)
+    assert heard is not None
+    assert [bytes(part) for part in heard] == [b"door/", b"an event"]
+    for _ in range(20):
+        network.hub.receive(0.02)
+        network.hub.publish("events", "door/", [b"an event"])
+    assert all(stranger.receive(0.05) is None for stranger in strangers)
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [
+        ("tcp://127.0.0.1:5000", False),
+        ("tcp://localhost:5000", False),
+        ("tcp://[::1]:5000", False),
+        ("ipc:///tmp/x", False),
+        ("tcp://0.0.0.0:5000", True),
+        ("tcp://*:5000", True),
+        ("tcp://192.0.2.1:5000", True),
+        ("tcp://camera.example:5000", True),
+    ],
+)
+def test_what_lies_beyond_this_machine(address: str, expected: bool) -> None:
+    assert beyond(address) is expected
+
+
+def test_beyond_this_machine_nothing_is_bound_or_connected_without_keys(tmp_path: Path) -> None:
+    nowhere = tmp_path / "keys"
+    for address in ("tcp://0.0.0.0:5000", "tcp://*:5000"):
+        with pytest.raises(ConfigError, match=r"may be reached from other machines, and .* holds no key: make one for"):
+            ZeroMQ(keys=nowhere).bind(address)
+    with pytest.raises(ConfigError, match=r"lets in who has a key alone: have one made where the aggregator runs"):
+        ZeroMQ(keys=nowhere).connect("tcp://192.0.2.1:5000", "frames")
+
+
+def test_the_aggregators_own_machine_needs_no_further_key(network: Network) -> None:
+    peer = ZeroMQ(keys=network.folder).connect(network.address, "work")
+    peer.send([b"from here"])
+    assert network.heard(1.0) == [("work", b"from here")]
+    peer.close()
