@@ -38,6 +38,13 @@ def _cursor(text: str) -> int:
     return int(text)
 
 
+def _age(text: str) -> float:
+    unit = {"d": 86_400, "h": 3600, "m": 60, "s": 1}.get(text[-1:])
+    if unit is None or not text[:-1].isascii() or not text[:-1].isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r} is not an age: give days, hours, minutes or seconds, such as 30d")
+    return float(text[:-1]) * unit
+
+
 def _argument(*names: str, **how: Any) -> tuple[tuple[str, ...], dict[str, Any]]:
     return names, how
 
@@ -143,6 +150,18 @@ COMMANDS = (
         "fer-stream config --template > cameras.toml",
         (*CAMERA, "--workers", *MODELS, *EVENTS, "--sink", "--metrics", "--bind", *COMMON),
         (_argument("--template", action="store_true", help="print a commented file of all settings instead"),),
+    ),
+    Command(
+        "purge",
+        "reading:purge",
+        "delete old events from the journal, also while an aggregator writes it",
+        "fer-stream purge --older-than 7d",
+        ("--journal", *COMMON),
+        (
+            _argument(
+                "--older-than", metavar="AGE", type=_age, required=True, help="such as 30d, 12h, or 0s for all there is"
+            ),
+        ),
     ),
     Command(
         "schema", "install:schema", "print the JSON Schema of every event", "fer-stream schema > event.schema.json"

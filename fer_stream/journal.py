@@ -147,6 +147,7 @@ class Journal(Reader):
         db = self._open(f"{self._path.absolute().as_uri()}?mode=rwc")
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = FULL")
+        db.execute("PRAGMA secure_delete = ON")  # what is purged is overwritten, not only forgotten
         if db.execute("PRAGMA application_id").fetchone()[0] != APPLICATION:
             db.executescript(
                 f"BEGIN; {_SCHEMA} PRAGMA user_version = {FORMAT}; PRAGMA application_id = {APPLICATION}; COMMIT;"
@@ -291,12 +292,7 @@ class Journal(Reader):
     def purge(self, older_than: float) -> int:
         """Delete the events journaled before ``older_than`` (Unix seconds), and return how many there were."""
         with self._transaction() as db:
-            last = db.execute("SELECT max(cursor) FROM events WHERE journaled < ?", (older_than,)).fetchone()[0]
-            if last is None:
-                return 0
-            deleted = db.execute("DELETE FROM events WHERE cursor <= ?", (last,)).rowcount
-            db.execute("UPDATE head SET purged = ?", (last,))
-        return int(deleted)
+            return _delete(db, older_than)
 
     def close(self) -> None:
         """Close the file and let others write it; a second call does nothing."""
@@ -307,6 +303,38 @@ class Journal(Reader):
 
     def _transaction(self) -> _Transaction:
         return _Transaction(self._db, self._path)
+
+
+def purge(path: Path, older_than: float) -> int:
+    """Delete from a journal, whether or not an aggregator writes it now, what was journaled before a Unix time.
+
+    Returns:
+        How many events there were. Subscribers who ask for them get a ``stream.gap``.
+
+    Raises:
+        JournalError: there is no journal, or it cannot be written.
+    """
+    Reader(path).close()
+    db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, isolation_level=None, timeout=10)
+    try:
+        db.execute("PRAGMA secure_delete = ON")
+        with _Transaction(db, path):
+            count = _delete(db, older_than)
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # until then the write-ahead log still holds it
+    except sqlite3.Error as error:
+        raise JournalError(f"the journal {path} cannot be written: {error}") from error
+    finally:
+        db.close()
+    return count
+
+
+def _delete(db: sqlite3.Connection, older_than: float) -> int:
+    last = db.execute("SELECT max(cursor) FROM events WHERE journaled < ?", (older_than,)).fetchone()[0]
+    if last is None:
+        return 0
+    deleted = db.execute("DELETE FROM events WHERE cursor <= ?", (last,)).rowcount
+    db.execute("UPDATE head SET purged = max(purged, ?)", (last,))
+    return int(deleted)
 
 
 class _Transaction:

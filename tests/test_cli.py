@@ -486,3 +486,16 @@ def test_wrong_use_of_keys_is_told(arguments: tuple[str, ...], sentence: str, cl
     assert process.popen.returncode == 2
     assert sentence in process.err
     assert "Traceback" not in process.err
+
+
+def test_old_events_are_purged(cli: Cli) -> None:
+    assert cli.run("run", "--duration", 3, "--journal", "events.db", "--bind", f"ipc://{cli.temporary}/p").out
+    kept = cli.run("purge", "--older-than", "1d", "--journal", "events.db")
+    assert kept.out == "0 events deleted from events.db\n"
+    gone = cli.run("purge", "--older-than", "0s", "--journal", "events.db")
+    assert int(gone.out.split()[0]) > 0
+    (gap,) = cli.run("subscribe", "--journal", "events.db", "--format", "jsonl").out.splitlines()
+    assert json.loads(gap)["type"] == "stream.gap"
+    wrong = cli.run("purge", "--older-than", "yesterday")
+    assert wrong.popen.returncode == 2
+    assert "'yesterday' is not an age" in wrong.err

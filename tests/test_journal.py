@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from fer_stream.cloudevents import decode, event_id
 from fer_stream.errors import JournalError
-from fer_stream.journal import FORMAT, Journal, Reader
+from fer_stream.journal import FORMAT, Journal, Reader, purge
 from fer_stream.timeline import closing
 from fer_stream.types import (
     Box,
@@ -558,3 +558,30 @@ def test_a_journal_whose_folder_is_gone_is_tried_again(tmp_path: Path) -> None:
     journal.renew()
     assert journal.append(resets(1, first=3))[0][0].cursor == 3
     journal.close()
+
+
+def test_events_are_purged_beside_the_aggregator_that_writes_them(path: Path) -> None:
+    now = 1000.0
+    journal = Journal(path, lambda: now)
+    journal.append([replace(event("camera.online"), data=CameraData("a very private reason", 4, 3))])
+    now = 2000.0
+    journal.append(resets(1, first=2))
+    assert purge(path, 500.0) == 0
+    assert purge(path, 1500.0) == 1
+    gap, kept = everything(path)
+    assert decode(gap).data == GapData(0, 1, "retention")
+    assert decode(kept).cursor == 2
+    (stored, _) = journal.append(resets(1, first=3))[0]
+    assert (stored.cursor, stored.sequence) == (3, 3)
+    journal.close()
+    for file in path.parent.iterdir():
+        assert b"very private" not in file.read_bytes(), "what is deleted is not left in the file"
+
+
+def test_what_is_no_journal_is_not_purged(tmp_path: Path) -> None:
+    with pytest.raises(JournalError, match="there is no journal at"):
+        purge(tmp_path / "nowhere.db", 1.0)
+    (tmp_path / "text.db").write_text("x" * 500)
+    with pytest.raises(JournalError, match="cannot be read"):
+        purge(tmp_path / "text.db", 1.0)
+    assert (tmp_path / "text.db").read_text() == "x" * 500

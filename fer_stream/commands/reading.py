@@ -1,4 +1,4 @@
-"""The commands that read: subscribe, status, recognize."""
+"""The commands that read what the service made: subscribe, status, recognize; and the one that deletes it: purge."""
 
 from __future__ import annotations
 
@@ -40,6 +40,17 @@ def subscribe(arguments: Namespace) -> None:
             sink.write(event, text)
             if sink.closed or stop.is_set():
                 break
+
+
+def purge(arguments: Namespace) -> None:
+    """Delete old events from the journal."""
+    import time  # noqa: PLC0415
+
+    from fer_stream.journal import purge as delete  # noqa: PLC0415
+
+    path = begin(arguments, "purge").journal.path
+    count = delete(path, time.time() - arguments.older_than)
+    sys.stdout.write(f"{count} events deleted from {path}\n")
 
 
 def _follow(arguments: Namespace, settings: Settings, types: Sequence[str], stop: Stop) -> Iterator[tuple[Event, str]]:
