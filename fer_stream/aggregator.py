@@ -8,20 +8,19 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import time
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from fer_stream import metrics, plugins, shared, wire
 from fer_stream.attention import Attention
-from fer_stream.config import CAMERA_NAME
-from fer_stream.dispatch import REASONS, TERMS, Ask, Assign, Dispatcher, Fence, Item, Release
+from fer_stream.dispatch import REASONS, Ask, Assign, Dispatcher, Fence, Item, Release
 from fer_stream.errors import JournalError, WireError
 from fer_stream.journal import Journal
 from fer_stream.process import install_stop, parent_gone
 from fer_stream.publisher import Publisher, describe
+from fer_stream.roster import Arrival, Camera, Worker
 from fer_stream.smooth import LabelSet
 from fer_stream.timeline import Timeline, closing
 from fer_stream.types import Nanoseconds
@@ -30,7 +29,7 @@ from fer_stream.wire import Kind, Message
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from fer_stream.config import Policy, Settings
+    from fer_stream.config import Settings
     from fer_stream.dispatch import Command
     from fer_stream.plugins import Hub
     from fer_stream.process import Stop
@@ -44,52 +43,6 @@ DRAIN = 1.5
 _log = logging.getLogger(__name__)
 
 
-@dataclass(slots=True)
-class _Camera:
-    """What is known of a camera beside its frames."""
-
-    name: str
-    peer: bytes
-    incarnation: str
-    pid: int
-    policy: Policy
-    live: bool
-    frames: int | None
-    heard: float
-    epoch: int = 0
-    export: metrics.LedgerExport = field(init=False)
-    timeline: Timeline | None = None
-    ending: list[Timeline] = field(default_factory=list)  # of earlier captures, with frames still to come
-    leaving: str = ""  # the reason, once the capture said BYE
-    ended: bool = False  # it said BYE, and all its frames are resolved
-    silent: bool = False
-    age: float = 0.0
-    rate: metrics.Rate = field(default_factory=metrics.Rate)
-
-    def __post_init__(self) -> None:
-        self.export = metrics.LedgerExport(self.name)
-
-
-@dataclass(frozen=True, slots=True)
-class _Arrival:
-    """What is kept of a frame in its `Item` when its bytes are gone, beside the epoch that it belongs to."""
-
-    time: int
-    size: tuple[int, int]
-    epoch: int
-    timeline: Timeline | None
-
-
-@dataclass(frozen=True, slots=True)
-class _Worker:
-    name: str
-    host: str
-    pid: int
-    model: str
-    detector: str
-    shares: bool
-
-
 class Aggregator:
     """See the module's text. `turn` does everything; `status` tells how things stand."""
 
@@ -98,9 +51,9 @@ class Aggregator:
         self._hub = hub
         self._journal = journal
         self._dispatcher = Dispatcher(settings.dispatch, settings.depth)
-        self._cameras: dict[str, _Camera] = {}
+        self._cameras: dict[str, Camera] = {}
         self._peers: dict[bytes, str] = {}
-        self._workers: dict[str, _Worker] = {}
+        self._workers: dict[str, Worker] = {}
         self._labels: LabelSet | None = None
         self._model_labels: tuple[str, ...] = ()
         self._publisher = Publisher(hub, journal)
@@ -164,14 +117,21 @@ class Aggregator:
             camera.heard, camera.silent = now, False
             self._on_camera(camera, message, parts, now)
 
-    def _on_camera(self, camera: _Camera, message: Message, parts: list[Any], now: float) -> None:
+    def _on_camera(self, camera: Camera, message: Message, parts: list[Any], now: float) -> None:
         if camera.ended:  # its books are closed; it has not heard our leave-taking yet
             self._hub.send("frames", camera.peer, wire.json_message(Kind.GOODBYE))
         elif message.kind is Kind.FRAME:
             camera.age = message.age / 1e6
-            arrival = _Arrival(message.time, (message.width, message.height), camera.epoch, camera.timeline)
+            arrival = Arrival(message.time, (message.width, message.height), camera.epoch, camera.timeline)
             taken = now - message.age / 1e6
-            self._do(self._dispatcher.frame(camera.name, message.seq, parts, taken, message.totals, now, about=arrival))
+            lying = message.encoding is wire.Encoding.SHARED
+            strange = lying and not (camera.shares and shared.owner(message.payload) == camera.pid)
+            refused = "corrupt" if strange else ""
+            self._do(
+                self._dispatcher.frame(
+                    camera.name, message.seq, parts, taken, message.totals, now, refused, about=arrival
+                )
+            )
         elif message.kind is Kind.OFFER:
             held_up = self._stopping or (self._publisher.failing and camera.policy == "wait")
             full = message.body().get("full") is True and not held_up
@@ -187,21 +147,10 @@ class Aggregator:
             self._take_leave(camera)
 
     def _hello(self, peer: bytes, message: Message, now: float) -> None:
-        about = message.body()
-        try:
-            name, incarnation = str(about["camera"]), str(about["incarnation"])
-            told = {str(term): int(count) for term, count in dict(about["told"]).items()}
-            frames = None if about["frames"] is None else int(about["frames"])
-            policy: Policy = "wait" if about["policy"] == "wait" else "drop_oldest"
-            new = _Camera(name, peer, incarnation, int(about["pid"]), policy, bool(about["live"]), frames, now)
-        except (KeyError, TypeError, ValueError, OverflowError) as error:
-            raise WireError(f"a capture's HELLO is not whole: {error}") from error
-        if not isinstance(about["camera"], str) or not re.fullmatch(CAMERA_NAME, name):
-            raise WireError(f"a capture with the name {name!r:.80}")
-        if not told.keys() <= TERMS or min(told.values(), default=0) < 0 or sum(told.values()) > message.totals.sent:
-            raise WireError("a capture that was told what no aggregator tells")
+        new, told = Camera.from_hello(peer, message, now)
+        name = new.name
         old = self._cameras.get(name)
-        if old is not None and old.incarnation == incarnation:
+        if old is not None and old.incarnation == new.incarnation:
             old.heard, old.peer = now, peer
             self._peers[peer] = name
         elif old is not None and not old.leaving and now - old.heard < self._settings.dispatch.silence:
@@ -216,10 +165,10 @@ class Aggregator:
             except JournalError as error:  # it says HELLO again soon
                 _log.warning("camera %s has to wait: %s", name, error)
                 return
-        here = {"memory": bool(shared.identity()) and about.get("memory") == shared.identity()}
+        here = {"memory": self._cameras[name].shares}
         self._hub.send("frames", peer, wire.json_message(Kind.WELCOME, here, epoch=self._cameras[name].epoch))
 
-    def _join(self, new: _Camera, old: _Camera | None, message: Message, told: dict[str, int], now: float) -> None:
+    def _join(self, new: Camera, old: Camera | None, message: Message, told: dict[str, int], now: float) -> None:
         new.epoch = self._journal.epoch(new.name)
         if old is not None:
             self._peers.pop(old.peer, None)
@@ -234,15 +183,16 @@ class Aggregator:
             new.export.begin(self._dispatcher.ledger(new.name))
         _log.info("camera %s is here", new.name, extra={"epoch": new.epoch, "pid": new.pid})
 
-    def _begin(self, camera: _Camera) -> None:
+    def _begin(self, camera: Camera) -> None:
         if self._labels is None:
             raise AssertionError("no timeline before there are labels")
         how = self._settings
         attention = Attention(how.detector, camera.policy, how.depth)
         camera.timeline = Timeline(camera.name, camera.epoch, self._labels, how.tracker, how.smoother, attention)
 
-    def _take_leave(self, camera: _Camera) -> None:
+    def _take_leave(self, camera: Camera) -> None:
         """Once every frame of a capture that ends is resolved: close its events, journal them, and let it go."""
+        self._publisher.flush()
         if self._dispatcher.unresolved(camera.name) or self._publisher.failing:
             return
         camera.ended = True
@@ -269,20 +219,15 @@ class Aggregator:
             self._do(self._dispatcher.done(worker, message.ticket, "done", "", result, now))
         elif message.kind is Kind.REJECT:
             reason = str(message.body().get("reason", "corrupt"))
+            if reason == "memory" and worker in self._workers:  # from the next frame on it gets the pixels themselves
+                self._workers[worker] = replace(self._workers[worker], shares=False)
             reason = reason if reason in REASONS else "corrupt"
             self._do(self._dispatcher.done(worker, message.ticket, "rejected", reason, None, now))
 
     def _ready(self, peer: bytes, worker: str, about: dict[str, Any], now: float) -> None:
         if self._dispatcher.heard(worker, now):
             return  # it was asked who it is more than once, and has its credit
-        try:
-            labels = tuple(str(label) for label in about["labels"])
-            told = {key: str(about[key]) for key in ("name", "host", "model", "detector")}
-            new = _Worker(pid=int(about["pid"]), shares=about.get("memory") == shared.identity(), **told)
-        except (KeyError, TypeError, ValueError, OverflowError) as error:
-            raise WireError(f"a worker's READY is not whole: {error}") from error
-        if not 0 < len(labels) <= wire.MAX_LABELS:
-            raise WireError(f"a worker with {len(labels)} labels")
+        new, labels = Worker.from_ready(about)
         if self._labels is None:
             self._labels = LabelSet(self._settings.labels, labels, self._settings.valence)
             self._model_labels = labels
@@ -327,7 +272,7 @@ class Aggregator:
         return item.about.timeline or (camera.timeline if item.about.epoch == camera.epoch else None)
 
     def _send_frame(self, worker: str, ticket: int, item: Item) -> bool:
-        arrival: _Arrival = item.about
+        arrival: Arrival = item.about
         age = time.monotonic() - item.taken
         metrics.frame_age.labels(item.camera).observe(age)
         timeline, frame = self._timeline(item), item.frame
@@ -338,7 +283,7 @@ class Aggregator:
             epoch=arrival.epoch,
             ticket=ticket,
             age=max(0, round(age * 1e6)),
-            hints=timeline.hints(item.seq, Nanoseconds(arrival.time)) if timeline else None,
+            hints=timeline.hints(item.seq, Nanoseconds(arrival.time), arrival.size) if timeline else None,
         )
         return self._hub.send("work", bytes.fromhex(worker), parts)
 
@@ -405,7 +350,7 @@ class Aggregator:
             for worker, known in self._workers.items()
         }
 
-    def _camera_status(self, camera: _Camera, now: float) -> dict[str, Any]:
+    def _camera_status(self, camera: Camera, now: float) -> dict[str, Any]:
         timeline = camera.timeline
         return {
             "state": "ended" if camera.ended else "online" if timeline and timeline.online else "offline",
@@ -437,6 +382,8 @@ class Aggregator:
                 camera.ending = []
                 if camera.silent and camera.timeline:
                     self._publisher.record(camera.timeline.offline("capture silent"))
+            if camera.leaving and not camera.ended:  # what kept it may be over
+                self._take_leave(camera)
             camera.export.export(self._dispatcher.ledger(camera.name))
             metrics.camera_online.labels(camera.name).set(bool(camera.timeline and camera.timeline.online))
             metrics.waiting.labels(camera.name).set(self._dispatcher.waiting(camera.name))

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from fer_stream.types import Searched
 
 HORIZON = 500_000_000
-"""Nanoseconds for which a course is believed in; what was not seen for longer is not looked for."""
+"""Nanoseconds for which a face that is missed is looked for. Without an answer for twice as long, all is searched."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -36,6 +36,7 @@ class _Known:
     """All that is known once a frame was answered."""
 
     seq: int
+    time: int
     courses: tuple[Course, ...]
     seen: NDArray[np.uint8] | None
 
@@ -49,30 +50,35 @@ class Attention:
             for seconds in (settings.scan_interval, settings.motion_interval, settings.look_interval)
         )
         self._lag = depth if policy == "wait" else 0
-        self._known: deque[_Known] = deque([_Known(0, (), None)])
+        self._known: deque[_Known] = deque([_Known(0, 0, (), None)])
         self._given: dict[int, Hints] = {}
         self._scanned: int | None = None
         self._searched: int | None = None
         self._looked: dict[int, int] = {}
+        self._size: tuple[int, int] | None = None
+        self._since = 0  # the first frame of this size: what is known of others is of no use
 
-    def hints(self, seq: int, time: int) -> Hints | None:
+    def hints(self, seq: int, time: int, size: tuple[int, int]) -> Hints | None:
         """Return what to look at in frame ``seq`` of capture time ``time``; ``None`` is all that there is.
 
-        Frames are asked for in order of capture; one that is asked for again gets the same.
+        Frames are asked for in order of capture; one that is asked for again gets the same. ``size`` is its width and
+        height.
         """
         if not self._scan:
             return None
         if seq not in self._given:
+            if size != self._size:
+                self._size, self._since = size, seq
             self._given[seq] = self._decide(self._before(seq), time)
         return self._given[seq]
 
-    def take(self, seq: int, courses: Sequence[Course], searched: Searched | None) -> None:
+    def take(self, seq: int, time: int, courses: Sequence[Course], searched: Searched | None) -> None:
         """Take where the faces go after frame ``seq``, and what was searched in it; frames come in order."""
         self._given.pop(seq, None)
         seen = self._known[-1].seen
         if searched is not None:
             seen = searched.thumbnail if seen is None else np.where(searched.cells, searched.thumbnail, seen)
-        self._known.append(_Known(seq, tuple(courses), seen))
+        self._known.append(_Known(seq, time, tuple(courses), seen))
         self._before(seq + 1)
 
     def miss(self, seq: int) -> None:
@@ -86,15 +92,19 @@ class Attention:
             self._searched = None
 
     def _decide(self, known: _Known, time: int) -> Hints:
+        if known.seq < self._since:
+            self._scanned = self._searched = time
+            return Hints(whole=True)
         expected, looked = [], {}
         for course in known.courses:
             last = max(self._looked.get(course.key, 0), course.scored)
             due = time - last >= self._look
             looked[course.key] = time if due else last
-            if time - course.seen <= HORIZON:
+            if known.time - course.seen <= HORIZON:
                 expected.append(Expected(course.at(time), due))
         self._looked = looked
-        if known.seen is None or _over(time, self._scanned, self._scan):
+        stale = time - known.time > 2 * HORIZON
+        if known.seen is None or stale or _over(time, self._scanned, self._scan):
             self._scanned = self._searched = time
             return Hints(tuple(expected), whole=True)
         if _over(time, self._searched, self._motion):

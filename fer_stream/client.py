@@ -87,6 +87,7 @@ class Subscription:
         until_now: bool = False,
         transport: str = "zeromq",
         key: Path | None = None,
+        keys: Path | None = None,
     ) -> None:
         """Subscribe.
 
@@ -98,13 +99,14 @@ class Subscription:
             until_now: end once everything is told that had happened when this began.
             transport: the transport plug-in.
             key: this process's key file, for an aggregator on another machine.
+            keys: the aggregator's folder of keys, where this is its machine.
 
         Raises:
             ConfigError: not an address, or not a cursor.
         """
         if after is not None and after < 0:
             raise ConfigError(f"{after} is not a cursor: give 0 for all events, or the cursor to resume after")
-        made = plugins.load("transports", transport)(key)
+        made = plugins.load("transports", transport)(key, keys)
         self._events: Peer = made.subscribe(address, "events", ["/", f"{camera}/"] if camera else [""])
         self._control: Peer = made.connect(address, "control")
         self._address = address
@@ -271,6 +273,7 @@ def subscribe(
         until_now=until_now,
         transport=settings.transport,
         key=settings.key,
+        keys=settings.keys,
     )
 
 

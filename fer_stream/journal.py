@@ -133,7 +133,7 @@ class Journal(Reader):
         self._lock = self._take_lock()
         self._carried: list[tuple[str, int, int]] | None = None
         try:
-            self._db = self._begin()
+            self._db, self._inode = self._begin()
             self._cursor = super().cursor()
             self._sequences: dict[str, int] = dict(self._query("SELECT camera, sequence FROM cameras"))
         except sqlite3.Error as error:
@@ -143,7 +143,7 @@ class Journal(Reader):
             os.close(self._lock)
             raise
 
-    def _begin(self) -> sqlite3.Connection:
+    def _begin(self) -> tuple[sqlite3.Connection, int]:
         db = self._open(f"{self._path.absolute().as_uri()}?mode=rwc")
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = FULL")
@@ -152,8 +152,7 @@ class Journal(Reader):
             db.executescript(
                 f"BEGIN; {_SCHEMA} PRAGMA user_version = {FORMAT}; PRAGMA application_id = {APPLICATION}; COMMIT;"
             )
-        self._inode = self._path.stat().st_ino
-        return db
+        return db, self._path.stat().st_ino
 
     def cursor(self) -> int:
         """Return the cursor of the latest event, 0 where there is none yet."""
@@ -163,8 +162,10 @@ class Journal(Reader):
         """Whether the file that is written is still the one at its path; SQLite itself does not notice."""
         try:
             return self._path.stat().st_ino == self._inode
-        except OSError:
+        except (FileNotFoundError, NotADirectoryError):
             return False
+        except OSError:
+            return True  # the disk's trouble, of which writing will tell
 
     def renew(self) -> None:
         """Begin another file where somebody took this one away; numbers go on, and what was in it is a gap.
@@ -179,11 +180,11 @@ class Journal(Reader):
             self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             for left in ("-wal", "-shm"):  # of a file that is not there any more: they would spoil the new one
                 self._path.with_name(self._path.name + left).unlink(missing_ok=True)
-            self._db = self._begin()
+            self._db, inode = self._begin()
             with self._transaction() as db:
                 db.execute("UPDATE head SET cursor = ?, purged = ?", (self._cursor, self._cursor))
                 db.executemany("INSERT OR REPLACE INTO cameras VALUES (?, ?, ?)", self._carried)
-            self._carried = None
+            self._carried, self._inode = None, inode
         except (sqlite3.Error, OSError) as error:
             raise JournalError(f"the journal {self._path} cannot be written: {error}") from error
 
@@ -250,7 +251,8 @@ class Journal(Reader):
         """
         cursor = self._cursor + count
         event = gap(self._cursor, cursor, reason)
-        identity, text = event_id(replace(event, seq=cursor)), encode(event)
+        identity = event_id(replace(event, seq=cursor))
+        text = encode(event, identity)
         with self._transaction() as db:
             row = (cursor, identity, event.camera, 0, cursor, self._clock(), text)
             db.execute("INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?)", row)

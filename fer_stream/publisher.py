@@ -83,17 +83,17 @@ class Publisher:
         now = time.monotonic()
         if not (self._recorded or self._lost) or (self.failing and now < self._retry):
             return
+        stored: list[tuple[Event, str]] = []
         try:
             if not self._journal.there():
                 self._journal.renew()
                 _log.error("the journal was taken away: a new one begins, and what was in the old one is a gap")
             stored = self._journal.append(self._recorded)
             self._recorded = []
-            if self._lost:
-                stored.append(self._journal.lose(self._lost, "journal full"))
+            if self._lost:  # a subscriber finds it where it asks for what it missed
+                self._journal.lose(self._lost, "journal full")
                 self._lost = 0
         except JournalError as error:
-            stored = []
             self._fail(error, now)
         else:
             if self._failing_since is not None:

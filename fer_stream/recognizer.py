@@ -76,18 +76,21 @@ class Recognizer:
         if not isinstance(self.detector, FollowingDetector) or hints is None:
             faces = self.detector.detect(image)
             return faces, list(range(len(faces))), None
-        searched = None
-        regions = []
+        searched, now, regions = None, None, []
         if hints.whole:
             regions = [Region(0, 0, width, height)]
             searched = Searched(np.ones(THUMBNAIL, np.bool_), motion.thumbnail(image))
         elif hints.seen is not None:
             now = motion.thumbnail(image)
-            cells = motion.changed(now, hints.seen)
-            searched = Searched(cells.copy(), now)
+            changed = motion.changed(now, hints.seen)
+            cells = changed.copy()
             motion.cover(cells, (face.box for face in hints.faces), height, width)
             regions = motion.regions(cells, height, width)
         found, new = self.detector.look(image, hints.faces, regions)
+        if now is not None:  # what changed under a face that is not there any more is still to be searched
+            other = changed.copy()
+            motion.cover(other, (face.box for face in found if face is not None), height, width)
+            searched = Searched(cells | (changed & ~other), now)
         faces, due = [], []
         for expected, face in zip(hints.faces, found, strict=True):
             if face is not None:

@@ -17,6 +17,7 @@ import os
 import secrets
 import struct
 import sys
+import threading
 from collections import deque
 from dataclasses import replace
 from functools import cache
@@ -43,6 +44,10 @@ _PAGE = 4096
 _TOKEN = struct.Struct("!Q")
 
 
+class UnreachableError(WireError):
+    """Memory of this machine that this process may not open: pixels have to come with the message."""
+
+
 @cache
 def identity() -> str:
     """Return what two processes must have in common to share memory; empty where there is none to share."""
@@ -53,6 +58,11 @@ def identity() -> str:
         return f"{boot}:{Path('/proc/self/ns/pid').stat().st_ino}:{os.getuid()}"
     except OSError:
         return ""
+
+
+def owner(descriptor: bytes | bytearray | memoryview) -> int:
+    """Return the process whose memory a descriptor names, 0 where it is none."""
+    return int(DESCRIPTOR.unpack(descriptor)[0]) if len(descriptor) == DESCRIPTOR.size else 0
 
 
 class Ring:
@@ -119,7 +129,9 @@ class Writer:
             number: which of the frames sent it is.
             resolved: how many of the frames sent are resolved; they are the first ones.
         """
-        while self._rings and self._rings[0][1][-1] <= resolved and self._rings[0][0].size != image.nbytes:
+        while self._rings and self._rings[0][1][-1] <= resolved:
+            if len(self._rings) == 1 and self._rings[0][0].size == image.nbytes:
+                break
             self._rings.popleft()[0].close()
         if not self._rings or self._rings[-1][0].size != image.nbytes:
             try:
@@ -148,11 +160,14 @@ class _Mapping:
     """
 
     def __init__(self, process: int, file: int, token: int) -> None:
-        opened = os.open(f"/proc/{process}/fd/{file}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        self._path = Path(f"/proc/{process}/fd/{file}")
+        if not str(self._path.readlink()).startswith("/memfd:fer_stream"):  # opening alone may have effects elsewhere
+            raise WireError("not shared memory of ours")
+        opened = os.open(self._path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
         try:
             if not fcntl.fcntl(opened, fcntl.F_GET_SEALS) & fcntl.F_SEAL_SHRINK:
                 raise WireError("shared memory that may shrink")
-            self._path, self._inode = Path(f"/proc/{process}/fd/{file}"), os.fstat(opened).st_ino
+            self._inode = os.fstat(opened).st_ino
             self.length = os.fstat(opened).st_size
             if self.length < _PAGE:
                 raise WireError("shared memory of no ring")
@@ -176,6 +191,7 @@ class Reader:
 
     def __init__(self) -> None:
         self._mappings: dict[tuple[int, int, int], _Mapping] = {}
+        self._lock = threading.Lock()
 
     def view(self, descriptor: bytes | memoryview, height: int, width: int) -> NDArray[np.uint8]:
         """Return the picture, uint8 ``[height, width, 3]``, where it lies; it may be written over later (`intact`).
@@ -204,7 +220,10 @@ class Reader:
             message = wire.unpack(parts)
             if message.encoding is not wire.Encoding.SHARED:
                 return parts
-            payload = self.view(bytes(message.payload), message.height, message.width).tobytes()
+            descriptor = bytes(message.payload)
+            payload = self.view(descriptor, message.height, message.width).tobytes()
+            if not self.intact(descriptor):
+                return parts
             return wire.pack(replace(message, payload=payload, encoding=wire.Encoding.RAW), checked=False)
         except WireError:
             return parts  # the worker will tell what is wrong with it
@@ -214,12 +233,18 @@ class Reader:
             raise WireError("not a descriptor of shared memory")
         process, file, token, slot, size, generation = DESCRIPTOR.unpack(descriptor)
         key = process, file, token
+        with self._lock:
+            return self._mapping(key), slot, size, generation
+
+    def _mapping(self, key: tuple[int, int, int]) -> _Mapping:
         if key not in self._mappings:
             try:
                 mapping = _Mapping(*key)
+            except PermissionError as error:
+                raise UnreachableError(f"a frame's shared memory may not be opened: {error}") from error
             except (OSError, ValueError) as error:
                 raise WireError(f"a frame's shared memory cannot be opened: {error}") from error
             # The memory of a ring that is gone goes with the last mapping.
             self._mappings = {other: known for other, known in self._mappings.items() if known.there()}
             self._mappings[key] = mapping
-        return self._mappings[key], slot, size, generation
+        return self._mappings[key]

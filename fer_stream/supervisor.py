@@ -249,6 +249,7 @@ class _Desk:
             after=_last_cursor(settings.journal.path),
             transport=settings.transport,
             key=settings.key,
+            keys=settings.keys,
         )
         self._bars: dict[str, Any] = {}
 

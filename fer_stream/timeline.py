@@ -65,9 +65,9 @@ class Timeline:
         self._seq = 0
         self._size = (0, 0)
 
-    def hints(self, seq: int, time: Nanoseconds) -> Hints | None:
+    def hints(self, seq: int, time: Nanoseconds, size: tuple[int, int]) -> Hints | None:
         """Return what to look at in a frame; ``None`` is all that there is. It is followed by `observe` or `miss`."""
-        return self._attention.hints(seq, time)
+        return self._attention.hints(seq, time, size)
 
     def miss(self, seq: int) -> None:
         """Take that a frame will not be observed."""
@@ -102,7 +102,7 @@ class Timeline:
                 changes = self._smoothers[track.id].observe(self.time, track.face.scores, track.face.quality)
                 events += self._expressions(track, changes)
         self.tracks = tracking.seen
-        self._attention.take(seq, self._tracker.courses, searched)
+        self._attention.take(seq, self.time, self._tracker.courses, searched)
         return events
 
     def tick(self, time: Nanoseconds, offline_after: float) -> list[Event]:

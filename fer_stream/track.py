@@ -28,6 +28,10 @@ ALIKE = 1.6
 """Greatest ratio of sizes then."""
 
 
+MOST_MOVED, MOST_GROWN = 3.0, math.log(1.5)
+"""How far a face is believed to have moved since it was seen, in its size, and grown, as a logarithm."""
+
+
 def overlap(a: Box, b: Box) -> float:
     """Return the intersection over union of two boxes, 0 to 1."""
     width = min(a.x2, b.x2) - max(a.x1, b.x1)
@@ -64,7 +68,11 @@ class Course:
     def at(self, time: int) -> Box:
         """Return where the face should be."""
         dt = (time - self.seen) / 1e9
-        return _box([p + v * dt for p, v in zip(self.position, self.velocity, strict=True)])
+        x, y, width, height = (v * dt for v in self.velocity)
+        # Of two frames close together, or of a long time, a velocity is worth little.
+        far = MOST_MOVED * math.exp(min(max(self.position[2:]), 12.0))
+        steps = (_within(x, far), _within(y, far), _within(width, MOST_GROWN), _within(height, MOST_GROWN))
+        return _box([p + step for p, step in zip(self.position, steps, strict=True)])
 
 
 class _State:
@@ -98,6 +106,10 @@ class _State:
 
     def course(self) -> Course:
         return Course(self.key, tuple(self.position), tuple(self.velocity), self.track.last_seen, self.scored)
+
+
+def _within(value: float, most: float) -> float:
+    return min(max(value, -most), most)
 
 
 def _measure(box: Box) -> list[float]:

@@ -278,7 +278,7 @@ class Result:
 
 def pack_hints(hints: Hints) -> bytes:
     """Return the third part of a FRAME for a worker: float32 boxes, a byte each (due), the thumbnail, a checksum."""
-    faces = hints.faces[:MAX_FACES]
+    faces = [face for face in hints.faces if _plausible(face.box)][:MAX_FACES]
     boxes = array("f", [side for face in faces for side in face.box])
     seen = b"" if hints.seen is None else hints.seen.tobytes()
     body = boxes.tobytes() + bytes(face.due for face in faces) + seen
@@ -303,13 +303,18 @@ def unpack_hints(part: Buffer) -> Hints:
     sides = array("f", body[: 16 * count]).tolist()
     expected = []
     for at, due in zip(range(0, 4 * count, 4), body[16 * count : 17 * count], strict=True):
-        x1, y1, x2, y2 = sides[at : at + 4]
-        if not (x1 < x2 and y1 < y2 and all(-MAX_PLACE < side < MAX_PLACE for side in (x1, y1, x2, y2))) or due > 1:
+        box = Box(*sides[at : at + 4])
+        if not _plausible(box) or due > 1:
             raise WireError("hints with an impossible face")
-        expected.append(Expected(Box(x1, y1, x2, y2), bool(due)))
+        expected.append(Expected(box, bool(due)))
     cells = body[17 * count :]
     seen = np.frombuffer(cells, np.uint8).reshape(THUMBNAIL) if cells else None
     return Hints(tuple(expected), bool(whole), seen)
+
+
+def _plausible(box: Box) -> bool:
+    """Whether a face may be expected there; its sides are a pixel at least, which float32 does not lose."""
+    return box.x1 + 1 <= box.x2 and box.y1 + 1 <= box.y2 and all(-MAX_PLACE < side < MAX_PLACE for side in box)
 
 
 def pack_faces(result: Result, labels: Sequence[str]) -> bytes:

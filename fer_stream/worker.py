@@ -82,7 +82,8 @@ def answer(parts: list[Any], recognizer: Recognizer) -> list[wire.Buffer]:
         wire.unpack_faces(payload, recognizer.labels)  # what the aggregator would refuse is told here
     except WireError as error:
         _log.warning("a frame is rejected: %s", error)
-        return wire.json_message(Kind.REJECT, {"reason": "corrupt"}, ticket=ticket)
+        reason = "memory" if isinstance(error, shared.UnreachableError) else "corrupt"
+        return wire.json_message(Kind.REJECT, {"reason": reason}, ticket=ticket)
     except Exception:  # whatever a model or a plug-in does with this frame, the next one may be fine
         _log.exception("a frame is rejected: it cannot be recognised")
         return wire.json_message(Kind.REJECT, {"reason": "poisoned"}, ticket=ticket)

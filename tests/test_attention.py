@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from fer_stream.types import Hints
 
 MS = 1_000_000
+SIZE = (1280, 720)
 FRAME = 40 * MS
 
 
@@ -43,10 +44,10 @@ def live(which: Attention, frames: int, courses: tuple[Course, ...] = ()) -> lis
     """Answer every frame before the next one is captured."""
     said = []
     for seq in range(1, frames + 1):
-        hints = which.hints(seq, seq * FRAME)
+        hints = which.hints(seq, seq * FRAME, SIZE)
         said.append(kind(hints))
         assert hints is not None
-        which.take(seq, courses, everywhere() if said[-1] != "faces" else None)
+        which.take(seq, seq * FRAME, courses, everywhere() if said[-1] != "faces" else None)
     return said
 
 
@@ -61,14 +62,14 @@ def test_what_changed_is_searched_every_motion_interval_in_between() -> None:
 
 
 def test_without_a_scan_interval_every_frame_is_searched_whole() -> None:
-    assert attention(scan_interval=0).hints(1, FRAME) is None
+    assert attention(scan_interval=0).hints(1, FRAME, SIZE) is None
 
 
 def test_a_known_face_is_expected_where_it_goes() -> None:
     which = attention()
-    which.hints(1, 0)
-    which.take(1, [course(x=100, speed=50)], everywhere())
-    hints = which.hints(2, 400 * MS)
+    which.hints(1, 0, SIZE)
+    which.take(1, 0, [course(x=100, speed=50)], everywhere())
+    hints = which.hints(2, 400 * MS, SIZE)
     assert hints is not None
     (face,) = hints.faces
     assert (face.box.x1 + face.box.x2) / 2 == pytest.approx(120)
@@ -78,14 +79,14 @@ def test_a_face_is_due_every_look_interval() -> None:
     which, scored, due = attention(), 0, []
     for seq in range(1, 14):
         now = seq * FRAME
-        hints = which.hints(seq, now)
+        hints = which.hints(seq, now, SIZE)
         assert hints is not None
         for face in hints.faces:
             if face.due:
                 due.append(seq)
                 scored = now
         scored = scored or now  # found in the first frame, and scored there
-        which.take(seq, [course(seen=now, scored=scored)], everywhere())
+        which.take(seq, now, [course(seen=now, scored=scored)], everywhere())
     assert due == [5, 9, 13]
 
 
@@ -93,19 +94,22 @@ def test_a_look_that_is_under_way_is_not_ordered_again() -> None:
     which = attention("wait", depth=4)
     due = []
     for seq in range(1, 12):
-        hints = which.hints(seq, seq * FRAME)
+        hints = which.hints(seq, seq * FRAME, SIZE)
         assert hints is not None
         due += [seq for face in hints.faces if face.due]
         if seq >= 4:  # answers come late
-            which.take(seq - 3, [course(seen=(seq - 3) * FRAME, scored=FRAME)], everywhere())
+            which.take(seq - 3, (seq - 3) * FRAME, [course(seen=(seq - 3) * FRAME, scored=FRAME)], everywhere())
     assert due == [5, 9]
 
 
 def test_a_face_out_of_sight_is_looked_for_only_so_long() -> None:
     which = attention()
-    which.hints(1, 0)
-    which.take(1, [course(seen=0)], everywhere())
-    near, far = which.hints(2, HORIZON), which.hints(3, HORIZON + 1)
+    which.hints(1, 0, SIZE)
+    which.take(1, 0, [course(seen=0)], everywhere())
+    which.take(2, HORIZON, [course(seen=0)], None)
+    near = which.hints(3, HORIZON, SIZE)
+    which.take(3, HORIZON + 1, [course(seen=0)], None)
+    far = which.hints(4, HORIZON + 1, SIZE)
     assert near is not None
     assert far is not None
     assert (len(near.faces), len(far.faces)) == (1, 0)
@@ -113,13 +117,13 @@ def test_a_face_out_of_sight_is_looked_for_only_so_long() -> None:
 
 def test_what_was_searched_is_remembered_cell_by_cell() -> None:
     which = attention()
-    which.hints(1, 0)
-    which.take(1, [], everywhere(10))
+    which.hints(1, 0, SIZE)
+    which.take(1, 0, [], everywhere(10))
     part = np.zeros(THUMBNAIL, np.bool_)
     part[:, :32] = True
-    which.hints(2, 200 * MS)
-    which.take(2, [], Searched(part, np.full(THUMBNAIL, 90, np.uint8)))
-    hints = which.hints(3, 400 * MS)
+    which.hints(2, 200 * MS, SIZE)
+    which.take(2, 200 * MS, [], Searched(part, np.full(THUMBNAIL, 90, np.uint8)))
+    hints = which.hints(3, 400 * MS, SIZE)
     assert hints is not None
     assert hints.seen is not None
     assert (hints.seen == np.where(part, 90, 10)).all()
@@ -127,28 +131,28 @@ def test_what_was_searched_is_remembered_cell_by_cell() -> None:
 
 def test_live_a_search_that_was_lost_is_ordered_again() -> None:
     which = attention()
-    assert kind(which.hints(1, 0)) == "whole"
-    which.take(1, [], everywhere())
-    assert kind(which.hints(2, 2000 * MS)) == "whole"
-    assert kind(which.hints(3, 2040 * MS)) == "faces"
+    assert kind(which.hints(1, 0, SIZE)) == "whole"
+    which.take(1, 1900 * MS, [], everywhere())
+    assert kind(which.hints(2, 2000 * MS, SIZE)) == "whole"
+    assert kind(which.hints(3, 2040 * MS, SIZE)) == "faces"
     which.miss(2)
-    assert kind(which.hints(4, 2080 * MS)) == "whole"
-    which.take(4, [], everywhere())
-    assert kind(which.hints(5, 2300 * MS)) == "changed"
+    assert kind(which.hints(4, 2080 * MS, SIZE)) == "whole"
+    which.take(4, 2080 * MS, [], everywhere())
+    assert kind(which.hints(5, 2300 * MS, SIZE)) == "changed"
     which.miss(5)
-    assert kind(which.hints(6, 2340 * MS)) == "changed"
+    assert kind(which.hints(6, 2340 * MS, SIZE)) == "changed"
 
 
 def test_a_frame_that_is_given_again_has_the_same_hints() -> None:
     which = attention()
-    assert which.hints(1, 0) is which.hints(1, 0)
+    assert which.hints(1, 0, SIZE) is which.hints(1, 0, SIZE)
 
 
 def test_time_that_goes_back_starts_a_search() -> None:
     which = attention()
-    which.hints(1, 5000 * MS)
-    which.take(1, [], everywhere())
-    assert kind(which.hints(2, 0)) == "whole"
+    which.hints(1, 5000 * MS, SIZE)
+    which.take(1, 0, [], everywhere())
+    assert kind(which.hints(2, 0, SIZE)) == "whole"
 
 
 @pytest.mark.parametrize("depth", [1, 2, 4])
@@ -164,8 +168,8 @@ def test_under_wait_hints_depend_on_the_frame_depth_before_alone(depth: int) -> 
                 answered += 1
                 seen = tuple(course(key, answered * FRAME, x=answered + 9.0 * key) for key in range(answered % 3 + 1))
                 what = said[answered - 1][0]
-                which.take(answered, seen, everywhere(answered) if what != "faces" else None)
-            hints = which.hints(seq, seq * FRAME)
+                which.take(answered, answered * FRAME, seen, everywhere(answered) if what != "faces" else None)
+            hints = which.hints(seq, seq * FRAME, SIZE)
             assert hints is not None
             said.append((kind(hints), (*hints.faces, None if hints.seen is None else int(hints.seen[0, 0]))))
         return said
@@ -173,3 +177,38 @@ def test_under_wait_hints_depend_on_the_frame_depth_before_alone(depth: int) -> 
     late = run(0)
     assert run(2) == late
     assert run(5) == late
+
+
+def test_slow_films_are_followed_too() -> None:
+    """At two frames a second and a depth of 3 the newest answer is a second and a half old."""
+    which, expected = attention("wait", depth=3), []
+    for seq in range(1, 20):
+        hints = which.hints(seq, seq * 500 * MS, SIZE)
+        assert hints is not None
+        expected.append(len(hints.faces) or hints.whole)
+        if seq >= 3:
+            done = seq - 2
+            which.take(done, done * 500 * MS, [course(seen=done * 500 * MS)], everywhere())
+    assert all(expected)
+
+
+def test_after_a_stall_everything_is_searched() -> None:
+    which = attention()
+    which.hints(1, 0, SIZE)
+    which.take(1, 0, [course()], everywhere())
+    assert kind(which.hints(2, 900 * MS, SIZE)) == "changed"
+    assert kind(which.hints(3, 1100 * MS, SIZE)) == "whole"
+
+
+def test_what_was_known_of_another_size_is_of_no_use() -> None:
+    which = attention("wait", depth=2)
+    said = []
+    for seq in range(1, 13):
+        hints = which.hints(seq, seq * FRAME, SIZE if seq < 6 else (640, 360))
+        assert hints is not None
+        said.append((hints.whole, len(hints.faces)))
+        if seq >= 2:
+            which.take(seq - 1, (seq - 1) * FRAME, [course(seen=(seq - 1) * FRAME)], everywhere())
+    assert said[2:5] == [(False, 1)] * 3
+    assert said[5:7] == [(True, 0)] * 2, "until there is an answer of the new size"
+    assert all(faces == 1 and not whole for whole, faces in said[7:])

@@ -189,6 +189,22 @@ def test_without_memory_a_frame_is_not_shared(monkeypatch: pytest.MonkeyPatch, w
     assert put(writer, 1) is None
 
 
+def test_a_descriptor_names_its_owner(writer: Writer) -> None:
+    assert shared.owner(put(writer, 1) or b"") == os.getpid()
+    assert shared.owner(b"no descriptor") == 0
+
+
+def test_memory_that_may_not_be_opened_is_told_apart(monkeypatch: pytest.MonkeyPatch, writer: Writer) -> None:
+    def refuse(*_: object) -> int:
+        raise PermissionError(13, "Permission denied")
+
+    lying = put(writer, 1)
+    assert lying is not None
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(shared.UnreachableError, match="may not be opened"):
+        Reader().view(lying, HEIGHT, WIDTH)
+
+
 def test_a_reader_cannot_write(writer: Writer) -> None:
     lying = put(writer, 1)
     assert lying is not None

@@ -216,3 +216,14 @@ def test_a_course_knows_when_its_face_was_scored_last() -> None:
     it.update(at(0.2), [replace(face(100, 80), scores=Scores(("happy",), (1.0,)))])
     it.update(at(0.3), [face(100, 80)])
     assert it.courses[0].scored == at(0.2)
+
+
+def test_a_wild_velocity_is_not_believed() -> None:
+    """Two frames a tenth of a millisecond apart, the face a little larger in the second."""
+    it = tracker()
+    it.update(at(0.1), [face(100, 80, 100)])
+    it.update(at(0.1001), [face(104, 80, 105)])
+    (course,) = it.courses
+    box = course.at(at(0.5))
+    assert 50 < box.x2 - box.x1 < 200
+    assert abs((box.x1 + box.x2) / 2 - 100) < 400

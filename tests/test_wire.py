@@ -395,9 +395,12 @@ def test_random_hints_are_parsed_or_refused(part: bytes) -> None:
     ],
     ids=["inside out", "not a number", "infinite", "far away"],
 )
-def test_an_impossible_expectation_is_refused(box: Box) -> None:
+def test_an_impossible_expectation_is_not_sent_and_refused(box: Box) -> None:
+    near = Expected(Box(5.0, 5.0, 50.0, 50.0), False)
+    assert wire.unpack_hints(wire.pack_hints(Hints((Expected(box, False), near)))).faces == (near,)
+    body = struct.pack("!HH", 1, 0) + struct.pack("=4fB", *box, 0)
     with pytest.raises(WireError, match="impossible"):
-        wire.unpack_hints(wire.pack_hints(Hints((Expected(box, False),))))
+        wire.unpack_hints(struct.pack("!I", zlib.crc32(body)) + body)
 
 
 # JPEG

@@ -16,6 +16,7 @@
     corrupt    what a camera does to faces, for the evaluation
     sequences  synthetic tracks whose truth is known
     smoothing  which smoother makes the best events of a model's scores
+    clips      what models make of real faces in video
     crop       how FER2013's frame lies relative to a detector's box
     mtcnn      facenet-pytorch's detector -> ONNX
     manifest   the digests that fer_stream checks model files against

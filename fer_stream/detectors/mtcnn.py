@@ -161,9 +161,9 @@ class MTCNN:
     ) -> list[Face]:
         """Return the faces in a region of the image that are not known; of about one size alone where it is given."""
         height, width = image.shape[:2]
-        x1, y1, x2, y2 = max(region.x1, 0), max(region.y1, 0), min(region.x2, width), min(region.y2, height)
-        part = image[y1:y2, x1:x2]
-        scales = self._scales(min(part.shape[:2]), SPARSE) if size is None else [CELL / size]
+        x1, y1 = max(region.x1, 0), max(region.y1, 0)
+        part = image[y1 : max(min(region.y2, height), 0), x1 : max(min(region.x2, width), 0)]
+        scales = self._scales(min(part.shape[:2]), SPARSE) if size is None else [CELL / max(size, CELL)]
         if not scales or min(part.shape[:2]) * scales[0] < CELL:
             return []
         there = np.array(known, np.float32).reshape(-1, 4) - np.array([x1, y1, x1, y1], np.float32)

@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import fcntl
 import ipaddress
+import logging
 import os
 import secrets
 import socket
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,6 +38,8 @@ HIGH_WATER = {"control": 1000, "frames": 1000, "work": 16, "events": 10_000, "ob
 
 ZERO_COPY_FROM = 65_536
 """Bytes from which passing a buffer by reference is cheaper than copying it."""
+
+_log = logging.getLogger(__name__)
 
 MAX_IPC_PATH = 100
 """A little under what ``sockaddr_un`` takes on every system."""
@@ -162,6 +166,7 @@ class ZeroMQHub:
         self._lock = -1
         self._files: list[Path] = []
         self._pair, self._allowed = pair, allowed
+        self._told = -10.0
         self._gate: zmq.Socket[bytes] | None = None
         self._context = zmq.Context()
         self._sockets: dict[str, zmq.Socket[bytes]] = {}
@@ -248,6 +253,13 @@ class ZeroMQHub:
                 return
             public = zmq.utils.z85.encode(credentials[0]).decode() if credentials else ""
             known = mechanism == b"CURVE" and self._allowed.may(public, domain.decode())
+            if not known and time.monotonic() >= self._told + 10:
+                self._told = time.monotonic()
+                _log.warning(
+                    "refused on %s: the key %.8s...; fer-stream keys list shows who may come in",
+                    domain.decode(),
+                    public,
+                )
             verdict = (b"200", b"OK") if known else (b"400", b"no key for this link")
             gate.send_multipart([version, request, *verdict, b"", b""])
 

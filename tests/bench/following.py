@@ -65,7 +65,7 @@ class Pass:
     def take(self, seq: int, when: Nanoseconds, image: NDArray[np.uint8]) -> None:
         """Look at a frame; answers are released as late as the depth allows."""
         self._release(self.depth - 1)
-        hints = self._line.hints(seq, when)
+        hints = self._line.hints(seq, when, (image.shape[1], image.shape[0]))
         before = time.process_time()
         found = self.recognizer.recognize(image, hints)
         self.seconds += time.process_time() - before

@@ -216,7 +216,16 @@ def test_a_face_that_is_gone_is_not_found(detector):
     assert detector.look(image, [Expected(place, True) for place in places], []) == ([None, None], [])
 
 
-@pytest.mark.parametrize("box", [Box(-90, -90, -10, -10), Box(5000, 10, 5050, 60), Box(-40, 20, 2, 62)])
+@pytest.mark.parametrize(
+    "box",
+    [
+        Box(-90, -90, -10, -10),
+        Box(5000, 10, 5050, 60),
+        Box(-40, 20, 2, 62),
+        Box(-300, 50, -200, 150),
+        Box(9, 9, 10.5, 10.5),
+    ],
+)
 def test_a_face_expected_beyond_the_picture_is_not_there(detector, box):
     assert detector.look(pair_of_portraits(), [Expected(box, True)], [])[0] == [None]
 
