@@ -187,7 +187,7 @@ class ClassifierSettings(Section):
     provider: Provider = Field("cpu", description="what runs the model, as the detector's")
     model: FilePath | None = Field(
         None,
-        description="an ONNX file, or the name of one that comes with fer_stream: emotion.onnx, emotion-ferplus.onnx",
+        description="an ONNX file, or one that comes along: emotion-ferplus.onnx (the default) or emotion.onnx",
         examples=["model.onnx"],
     )
 
@@ -213,9 +213,9 @@ class SmootherSettings(Section):
     """From scores over time to intervals of one label."""
 
     tau: Seconds = Field(0.3, description="seconds in which what was seen fades to 37%")
-    enter: Fraction = Field(0.45, description="probability above which a label may start")
-    leave: Fraction = Field(0.17, description="probability below which it ends")
-    min_dwell: Annotated[float, Field(ge=0)] = Field(0.07, description="seconds it must stay above enter to start")
+    enter: Fraction = Field(0.65, description="probability above which a label may start")
+    leave: Fraction = Field(0.15, description="probability below which it ends")
+    min_dwell: Annotated[float, Field(ge=0)] = Field(0.1, description="seconds it must stay above enter to start")
     update_interval: Seconds = Field(10.0, description="seconds between updates of an open interval")
 
     @model_validator(mode="after")

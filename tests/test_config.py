@@ -123,7 +123,7 @@ def test_paths_know_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
         ("[cameras.a]\nstart_time = '2026-01-01'", ["cameras.a.start_time", "zone"]),
         ("[cameras.'b c']", ["'b c' cannot be a name in cameras"]),
         ("[cameras.Door]\n[cameras.door]", ["Door and door differ in case alone"]),
-        ("[smoother]\nleave = 0.6", ["smoother", "leave must be below enter"]),
+        ("[smoother]\nleave = 0.9", ["smoother", "leave must be below enter"]),
         ("metrics = 'here'", ['metrics = "here"', "HOST:PORT"]),
         ("metrics = '127.0.0.1:99999'", ["HOST:PORT"]),
         ("address = 'localhost'", ["ipc://FOLDER or tcp://HOST:PORT"]),
@@ -265,7 +265,7 @@ def test_the_template_loads_as_the_defaults(tmp_path: Path) -> None:
 
 def test_the_template_holds_every_setting_with_its_default(tmp_path: Path) -> None:
     text = re.sub(r"(?m)^#(?=[a-z_\[])", "", config.template())
-    examples = {"metrics", "sinks", "classifier.model", "cameras"}
+    examples = {"metrics", "sinks", "classifier.model", "cameras", "key", "keys"}
     loaded = config.explain(file=write(tmp_path, text))
     defaults = {dotted(path): value for path, value in flatten(Settings().model_dump(mode="json"))}
     given = {dotted(path): value for path, value in flatten(loaded.settings.model_dump(mode="json"))}

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from fer_stream.config import ClassifierSettings
     from fer_stream.types import Box, Face
 
-DEFAULT = "emotion.onnx"
-"""The model that comes with fer_stream."""
+DEFAULT = "emotion-ferplus.onnx"
+"""Of the models that come with fer_stream the one that does better on faces in video (`models/emotion.md`)."""
 
 BATCH = 32
 """Most faces in one run: the time for a face is flat in the batch, the memory is not."""

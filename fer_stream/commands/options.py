@@ -44,7 +44,7 @@ OPTIONS = (
     Option(
         "--model",
         "FILE",
-        "ONNX classifier, or emotion-ferplus.onnx (default: emotion.onnx, which comes along)",
+        "ONNX classifier, or emotion.onnx, which comes along (default: emotion-ferplus.onnx)",
         ("classifier.model",),
     ),
     Option(
