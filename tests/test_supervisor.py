@@ -25,6 +25,10 @@ LIMIT = 5.0
 """Seconds within which everything ends after a signal: the issue's promise, and the one time measured here."""
 
 
+SLOWLY = ("--policy", "wait", "--rate", 12)
+"""Five seconds for the clip's 60 frames: time for something to happen to it."""
+
+
 def start_run(cli: Cli, short_folder: Path, source: object, *more: object) -> Process:
     return cli.start(
         *("run", f"film={source}", "--format", "jsonl", "--summary", "s.json", "--journal", "events.db"),
@@ -51,7 +55,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, clip
     cli = Cli(tmp_path_factory.mktemp("undisturbed"), tiny_model)
     folder = Path(f"/tmp/f-{random.getrandbits(32):x}")
     process = cli.run(
-        *("run", f"film={clip}", "--policy", "wait", "--format", "jsonl", "--journal", "events.db"),
+        *("run", f"film={clip}", *SLOWLY, "--format", "jsonl", "--journal", "events.db"),
         *("--bind", f"ipc://{folder}", "--workers", 2),
     )
     shutil.rmtree(folder)
@@ -62,7 +66,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, clip
 def test_a_killed_worker_is_replaced_and_loses_no_event(
     cli: Cli, short_folder: Path, clip: Path, undisturbed: str
 ) -> None:
-    process = start_run(cli, short_folder, clip, "--policy", "wait")
+    process = start_run(cli, short_folder, clip, *SLOWLY)
     process.until_event("camera.online")
     killed = process.child("worker 1")
     killed.kill()

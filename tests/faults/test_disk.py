@@ -76,10 +76,10 @@ def test_under_wait_the_capture_pauses_and_nothing_is_lost(
     cli: Cli, short_folder: Path, clip: Path, status: Any
 ) -> None:
     undisturbed = cli.run(
-        *("run", f"film={clip}", "--policy", "wait", "--format", "jsonl", "--journal", "other.db"),
+        *("run", f"film={clip}", "--policy", "wait", "--rate", 12, "--format", "jsonl", "--journal", "other.db"),
         *("--bind", f"ipc://{short_folder}", "--workers", 1),
     ).out
-    process = start(cli, short_folder, clip, "--policy", "wait")
+    process = start(cli, short_folder, clip, "--policy", "wait", "--rate", 12)
     process.until_event("camera.online")
     disk = Disk(process)
     disk.fill()
