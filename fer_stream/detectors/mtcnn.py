@@ -244,8 +244,9 @@ class _Windows:
         height, width = int(self.height * scale + 1), int(self.width * scale + 1)
         (top, bottom), (left, right) = _edges(self.height, height), _edges(self.width, width)
         channels = np.arange(3)[:, None]
-        sums = self._rows.take(bottom, 0, mode="clip")
-        sums -= self._rows.take(top, 0, mode="clip")
+        sums = np.empty((height, self._rows.shape[1]), np.int32)
+        for i, (above, below) in enumerate(zip(top.tolist(), bottom.tolist(), strict=True)):
+            np.subtract(self._rows[below], self._rows[above], out=sums[i])
         left, right = ((3 * edge + channels).ravel() for edge in (left, right))
         # Columns of all three channels are taken in one go, plane after plane: this is the transpose to [3, h, w], too.
         windows = sums.take(right, 1, mode="clip")
@@ -283,10 +284,9 @@ def _edges(length: int | Ints, count: int) -> tuple[Ints, Ints]:
 
 
 def _normalised(sums: NDArray[np.int32], area: Ints) -> Floats:
-    pixels = np.empty(sums.shape, np.float32)
-    np.multiply(sums, (1 / area).astype(np.float32), out=pixels)
-    pixels -= 127.5
-    pixels *= 1 / 128
+    pixels = sums.astype(np.float32, order="C")  # first of all: of whole numbers, numpy computes in 64 bits
+    pixels *= (1 / (128 * area)).astype(np.float32)
+    pixels -= np.float32(127.5 / 128)
     return pixels
 
 
