@@ -59,6 +59,7 @@ COMMANDS = (
             *CAMERA,
             "--workers",
             *MODELS,
+            "--scan",
             *EVENTS,
             "--duration",
             "--format",
@@ -103,7 +104,7 @@ COMMANDS = (
         "pipeline:aggregator",
         "dispatch frames, track and smooth, keep the journal, publish events",
         "fer-stream aggregator --bind tcp://127.0.0.1:7000 --journal events.db",
-        ("--policy", *EVENTS, "--metrics", "--bind", "--keys", *COMMON),
+        ("--policy", "--scan", *EVENTS, "--metrics", "--bind", "--keys", *COMMON),
     ),
     Command(
         "subscribe",
@@ -148,7 +149,7 @@ COMMANDS = (
         "install:config",
         "print the effective settings and where each came from, as TOML without passwords",
         "fer-stream config --template > cameras.toml",
-        (*CAMERA, "--workers", *MODELS, *EVENTS, "--sink", "--metrics", "--bind", *COMMON),
+        (*CAMERA, "--workers", *MODELS, "--scan", *EVENTS, "--sink", "--metrics", "--bind", *COMMON),
         (_argument("--template", action="store_true", help="print a commented file of all settings instead"),),
     ),
     Command(

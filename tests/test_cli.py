@@ -119,6 +119,8 @@ def test_every_command_shows_an_example_that_parses(command: Any, capsys: pytest
         (["run", "--bind", "here"], "flag --bind: address = "),
         (["run", "--metrics", "9100"], "HOST:PORT"),
         (["run", "--min-face", "5"], "flag --min-face: detector.min_face = "),
+        (["run", "--scan", "sometimes"], "'sometimes' is neither every-frame nor a number of seconds"),
+        (["run", "--scan", "-1"], "above 0"),
         (["run", "--config", "missing.toml"], "no settings file missing.toml"),
         (["run", "--summary", "no/such/folder/s.json"], "no/such/folder"),
         (["run", "a b=0"], "'a b' cannot be a camera's name"),
@@ -226,6 +228,14 @@ def test_config_shows_where_a_setting_came_from(tmp_path: Path) -> None:
     assert lines["workers"].endswith("# default")
     assert "secret" not in out
     assert "rtsp://u:***@h/x" in out
+
+
+@pytest.mark.parametrize(("given", "seconds"), [("every-frame", 0), ("0.5", 0.5)])
+def test_scan_is_how_often_the_whole_picture_is_searched(
+    given: str, seconds: float, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["config", "--scan", given]) == 0
+    assert tomllib.loads(capsys.readouterr().out)["detector"]["scan_interval"] == seconds
 
 
 def test_the_template_is_a_settings_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -29,6 +29,13 @@ def _seconds(text: str) -> float:
     return seconds
 
 
+def _scan(text: str) -> float:
+    try:
+        return 0.0 if text == "every-frame" else _seconds(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither every-frame nor a number of seconds") from None
+
+
 OPTIONS = (
     Option("--config", "FILE", "TOML file of settings; see `fer-stream config --template`", how={"type": Path}),
     Option("--labels", "LIST", "emotions, valence, or labels: happy,surprise,neutral", ("labels",)),
@@ -40,6 +47,13 @@ OPTIONS = (
     ),
     Option("--workers", "N", "inference workers (default: one a CPU core)", ("workers",)),
     Option("--min-face", "PX", "smallest face found, in pixels (default: 40)", ("detector.min_face",)),
+    Option(
+        "--scan",
+        "S",
+        "seconds between searches of the whole picture, or every-frame (default: 2)",
+        ("detector.scan_interval",),
+        {"type": _scan},
+    ),
     Option("--detector", "NAME", "detector plug-in (default: mtcnn)", ("detector.name",)),
     Option(
         "--model",
