@@ -8,8 +8,9 @@ BIN := $(VENV)/bin
 DATA ?= data/fer2013.csv
 PLUS ?= $(wildcard data/fer2013new.csv)
 MEDIA ?= ../shared/media
+VIDEO ?= $(wildcard $(MEDIA)/facenet_video.mp4)
 
-.PHONY: help run test lint bench train train-full clean
+.PHONY: help run test lint bench profile train train-full clean
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -46,6 +47,12 @@ lint: $(VENV)/.test ## format and check the code
 
 bench: $(VENV)/.test ## measure everything beside its reference and write docs/benchmarks.md (MEDIA=folder of clips)
 	$(BIN)/python tests/bench/report.py $(MEDIA)
+
+profile: $(VENV)/.test ## draw where a run's time goes, as a flame graph in runs/profile.svg (VIDEO=file)
+	@$(BIN)/pip install --quiet --disable-pip-version-check py-spy==0.4.3
+	@mkdir -p runs
+	$(BIN)/py-spy record --subprocesses --native --rate 200 --output runs/profile.svg -- \
+		$(BIN)/python -m fer_stream run $(VIDEO) --policy wait --loop --workers 1 --duration 30 --journal runs/profile.db
 
 train: $(VENV)/.test ## train a small model from data/fer2013.csv in minutes, into runs/quick: proves the chain
 	$(call trained,quick)

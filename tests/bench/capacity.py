@@ -70,7 +70,7 @@ def dispatch(frames: int = 20_000) -> tuple[int, float]:
     return done, took
 
 
-def frames(count: int = 4000) -> tuple[int, float]:
+def frames(count: int = 4000, cameras: int = CAMERAS, workers: int = WORKERS) -> tuple[int, float]:
     """Drive a whole aggregator, playing its captures and workers."""
     with tempfile.TemporaryDirectory() as folder:
         path, address = Path(folder) / "events.db", "memory://capacity"
@@ -78,17 +78,17 @@ def frames(count: int = 4000) -> tuple[int, float]:
         transport, journal = plugins.load("transports", "memory")(), Journal(path)
         hub = transport.bind(address)
         it = Aggregator(settings, hub, journal)
-        captures = [transport.connect(address, "frames") for _ in range(CAMERAS)]
-        workers = [transport.connect(address, "work") for _ in range(WORKERS)]
+        captures = [transport.connect(address, "frames") for _ in range(cameras)]
+        pool = [transport.connect(address, "work") for _ in range(workers)]
         about: dict[str, Any] = {"incarnation": "a", "told": {}, "frames": None, "policy": "drop_oldest", "pid": 1}
         for number, capture in enumerate(captures):
             hello = about | {"camera": f"camera-{number}", "live": True}
             capture.send(wire.json_message(Kind.HELLO, hello))
-        for number, worker in enumerate(workers):
+        for number, worker in enumerate(pool):
             ready = {"labels": EMOTIONS, "name": str(number), "host": "here", "pid": 1, "model": "m", "detector": "d"}
             worker.send(wire.json_message(Kind.READY, ready))
         it.turn(0)
-        sent, done = [0] * CAMERAS, 0
+        sent, done = [0] * cameras, 0
         answer = wire.pack_faces(wire.Result(()), EMOTIONS)
         before = time.process_time()
         while done < count:
@@ -105,7 +105,7 @@ def frames(count: int = 4000) -> tuple[int, float]:
                     capture.send(wire.pack(message))
                 else:
                     capture.send(wire.json_message(Kind.OFFER, {"full": True}, totals=offer))
-            for worker in workers:
+            for worker in pool:
                 while (parts := worker.receive(0)) is not None:
                     message = wire.unpack(parts[:2])
                     if message.kind is Kind.FRAME:

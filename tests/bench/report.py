@@ -53,8 +53,12 @@ def main() -> None:
     sections: list[tuple[str, list[object]]] = [
         ("From a file to events", ["pipeline.py", film]),
         ("The same at 640x480", ["pipeline.py", film, "--size", "640x480"]),
+        ("A search of a whole picture", ["scan.py", film]),
         ("Following faces, against a search of every frame", ["following.py", film, *clips]),
         ("One aggregator", ["capacity.py"]),
+        ("How soon, how many, and too many", ["load.py"]),
+        ("From a cold start", ["start.py"]),
+        ("Growth", ["growth.py", "--plot", "docs/images/growth.svg"]),
         ("More frames than anybody can take", ["live.py", film, "--seconds", 60]),
     ]
     text = INTRODUCTION + machine()

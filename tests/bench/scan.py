@@ -1,0 +1,84 @@
+"""What does a search of a whole picture cost, next to facenet-pytorch's own? One thread each, in turn.
+
+    python tests/bench/scan.py ../shared/media/facenet_video.mp4
+
+For 1080p and 640x480, each with a least face of 40 pixels: CPU milliseconds a picture, the ratio, and whether the boxes
+are the same (every face of one is one of the other's, and their mean IoU).
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import statistics
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fer_stream.config import DetectorSettings
+from fer_stream.cv import cv2
+from fer_stream.detectors import mtcnn
+from fer_stream.track import overlap
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from fer_stream.plugins import Detector
+    from fer_stream.types import Face
+
+
+def pictures(video: Path, step: int) -> list[NDArray[np.uint8]]:
+    """Return every so-manieth picture of a video."""
+    source, found = cv2.VideoCapture(str(video)), []
+    while True:
+        there, image = source.read()
+        if not there:
+            return found[::step]
+        found.append(image)
+
+
+def timed(detector: Detector, image: NDArray[np.uint8]) -> tuple[float, list[Face]]:
+    """Return the CPU milliseconds of a search, and the faces."""
+    before = time.process_time()
+    faces = detector.detect(image)
+    return 1e3 * (time.process_time() - before), faces
+
+
+def main() -> None:
+    """Measure at both sizes."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("video", type=Path)
+    arguments = parser.parse_args()
+    import torch  # noqa: PLC0415 - slow, and only measured against
+
+    from fer_stream.detectors import facenet  # noqa: PLC0415
+
+    if importlib.util.find_spec("torchvision") is None:  # two of its functions are used, and stood in for
+        sys.path.append(str(Path(__file__).parents[1] / "standin"))
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    ours, theirs = mtcnn.load(DetectorSettings()), facenet.load(DetectorSettings())
+    images = pictures(arguments.video, 8)
+    for size in ((1920, 1080), (640, 480)):
+        costs: tuple[list[float], list[float]] = ([], [])
+        overlaps, found, expected = [], 0, 0
+        for number, whole in enumerate([images[0], *images]):
+            image = cv2.resize(whole, size, interpolation=cv2.INTER_AREA)
+            (a, mine), (b, other) = timed(ours, image), timed(theirs, image)  # type: ignore[arg-type]
+            if number:  # the first warms up
+                costs[0].append(a)
+                costs[1].append(b)
+                found, expected = found + len(mine), expected + len(other)
+                overlaps += [max((overlap(face.box, its.box) for its in mine), default=0.0) for face in other]
+        a, b = map(statistics.median, costs)
+        print(
+            f"{size[0]}x{size[1]}: ours {a:.1f} ms ({min(costs[0]):.1f} to {max(costs[0]):.1f}), "
+            f"facenet-pytorch {b:.1f} ({min(costs[1]):.1f} to {max(costs[1]):.1f}): {b / a:.1f}x; "
+            f"{found} faces of {expected}, mean IoU {statistics.mean(overlaps):.4f}"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,49 @@
+"""The ratios that the benchmarks state, in small: what is several times faster must not become twice as slow unseen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from growth import cost
+from scan import timed
+
+from fer_stream.config import DetectorSettings
+from fer_stream.cv import cv2
+from fer_stream.detectors import facenet, mtcnn
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """As all our processes have it; torch is held to one by its own fixture."""
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    yield
+    cv2.setNumThreads(threads)
+
+
+def test_a_search_costs_much_less_than_facenet_pytorchs() -> None:
+    """Four times less in docs/benchmarks.md."""
+    import torch  # noqa: PLC0415
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    image = cv2.imread(str(next(iter(sorted((Path(__file__).parents[2] / "fer_stream/assets").glob("*.jpg"))))))
+    assert image is not None
+    image = cv2.resize(image, (1280, 1280))
+    try:
+        ours, theirs = mtcnn.load(DetectorSettings()), facenet.load(DetectorSettings())
+        rounds = [(timed(ours, image)[0], timed(theirs, image)[0]) for _ in range(4)][1:]  # type: ignore[arg-type]
+    finally:
+        torch.set_num_threads(threads)
+    assert min(b for _, b in rounds) >= 2 * min(a for a, _ in rounds)
+
+
+def test_following_faces_costs_much_less_than_searching_every_frame() -> None:
+    """Eight times less in docs/benchmarks.md."""
+    following, searching = cost(faces=5, width=1920, height=1080, count=55)
+    assert searching >= 4 * following
