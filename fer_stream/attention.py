@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -30,6 +30,11 @@ if TYPE_CHECKING:
 HORIZON = 500_000_000
 """Nanoseconds for which a face that is missed is looked for. Without an answer for twice as long, all is searched."""
 
+PRESSED_SCAN, PRESSED_MOTION = 10, 2
+"""Least number of frames from one whole search to the next, and from one search of what changed to the next, while
+frames are superseded: a search costs several times what following does, and who cannot keep up should not search more.
+"""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Known:
@@ -39,6 +44,13 @@ class _Known:
     time: int
     courses: tuple[Course, ...]
     seen: NDArray[np.uint8] | None
+
+
+class _Search(NamedTuple):
+    """When a search was ordered, and in which of the frames that were asked for."""
+
+    time: int
+    asked: int
 
 
 class Attention:
@@ -52,8 +64,10 @@ class Attention:
         self._lag = depth if policy == "wait" else 0
         self._known: deque[_Known] = deque([_Known(0, 0, (), None)])
         self._given: dict[int, Hints] = {}
-        self._scanned: int | None = None
-        self._searched: int | None = None
+        self._scanned: _Search | None = None
+        self._searched: _Search | None = None
+        self._asked = 0
+        self._last = 0
         self._looked: dict[int, int] = {}
         self._size: tuple[int, int] | None = None
         self._since = 0  # the first frame of this size: what is known of others is of no use
@@ -69,7 +83,9 @@ class Attention:
         if seq not in self._given:
             if size != self._size:
                 self._size, self._since = size, seq
-            self._given[seq] = self._decide(self._before(seq), time)
+            pressed = not self._lag and seq > self._last + 1
+            self._asked, self._last = self._asked + 1, seq
+            self._given[seq] = self._decide(self._before(seq), time, pressed)
         return self._given[seq]
 
     def take(self, seq: int, time: int, courses: Sequence[Course], searched: Searched | None) -> None:
@@ -91,9 +107,10 @@ class Attention:
         elif hints.seen is not None:
             self._searched = None
 
-    def _decide(self, known: _Known, time: int) -> Hints:
+    def _decide(self, known: _Known, time: int, pressed: bool) -> Hints:
+        search = _Search(time, self._asked)
         if known.seq < self._since:
-            self._scanned = self._searched = time
+            self._scanned = self._searched = search
             return Hints(whole=True)
         expected, looked = [], {}
         for course in known.courses:
@@ -104,11 +121,11 @@ class Attention:
                 expected.append(Expected(course.at(time), due))
         self._looked = looked
         stale = time - known.time > 2 * HORIZON
-        if known.seen is None or stale or _over(time, self._scanned, self._scan):
-            self._scanned = self._searched = time
+        if known.seen is None or stale or _over(search, self._scanned, self._scan, pressed * PRESSED_SCAN):
+            self._scanned = self._searched = search
             return Hints(tuple(expected), whole=True)
-        if _over(time, self._searched, self._motion):
-            self._searched = time
+        if _over(search, self._searched, self._motion, pressed * PRESSED_MOTION):
+            self._searched = search
             return Hints(tuple(expected), seen=known.seen)
         return Hints(tuple(expected))
 
@@ -119,5 +136,7 @@ class Attention:
         return self._known[0]
 
 
-def _over(time: int, since: int | None, interval: int) -> bool:
-    return since is None or not 0 <= time - since < interval
+def _over(now: _Search, last: _Search | None, interval: int, frames: int) -> bool:
+    if last is None or now.time < last.time:
+        return True
+    return now.time - last.time >= interval and now.asked - last.asked >= frames

@@ -61,6 +61,21 @@ def test_what_changed_is_searched_every_motion_interval_in_between() -> None:
     assert [seq for seq, what in enumerate(said, 1) if what == "changed"] == [6, 11, 16]
 
 
+@pytest.mark.parametrize(("policy", "step", "whole", "changed"), [
+    ("drop_oldest", 1, [1, 6, 11, 16], [2, 3, 4, 5]),  # a slow camera: every frame is there to be searched
+    ("drop_oldest", 10, [1, 11], [3, 5, 7, 9]),  # as slow, because others were superseded
+    ("wait", 10, [1, 6, 11, 16], [2, 3, 4, 5]),
+])  # fmt: skip
+def test_who_cannot_keep_up_searches_less(policy: Policy, step: int, whole: list[int], changed: list[int]) -> None:
+    which, said = attention(policy, depth=1), []
+    for number in range(1, 17):
+        seq, time = 1 + (number - 1) * step, number * 400 * MS
+        said.append(kind(which.hints(seq, time, SIZE)))
+        which.take(seq, time, (), everywhere())
+    assert [number for number, what in enumerate(said, 1) if what == "whole"] == whole
+    assert [number for number, what in enumerate(said[:10], 1) if what == "changed"][:4] == changed
+
+
 def test_without_a_scan_interval_every_frame_is_searched_whole() -> None:
     assert attention(scan_interval=0).hints(1, FRAME, SIZE) is None
 
