@@ -3,8 +3,9 @@
     python tests/bench/live.py VIDEO --seconds 300
 
 It runs ``fer-stream run VIDEO --policy drop_oldest --rate 200 --loop --workers 2`` and prints, at the end, the ledger,
-the age of frames when a worker gets them in units of a worker's own time for a frame, and each process's resident
-memory over the run: after the first quarter, and at the end.
+the age of frames when a worker gets them in units of a worker's own time for a frame, and each process's memory over
+the run, after the first quarter and at the end: resident, and its share of it (what several processes have mapped, such as
+libraries and the frames in shared memory, divided among them: the kernel's PSS).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import sys
 import tempfile
 import time
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -26,12 +28,13 @@ PORT = 9188
 WORKERS = 2
 
 
-def memory(process: psutil.Process) -> dict[str, float]:
-    """Return the resident memory of a run's processes in MB, by title."""
+def memory(process: psutil.Process) -> dict[str, tuple[float, float]]:
+    """Return the resident memory of a run's processes and their share of it in MB, by title."""
     found = {}
     for part in (process, *process.children()):
         try:
-            found[part.cmdline()[0].removeprefix("fer-stream: ")] = part.memory_info().rss / 1e6
+            used = part.memory_full_info()
+            found[part.cmdline()[0].removeprefix("fer-stream: ")] = (used.rss / 1e6, used.pss / 1e6)
         except (psutil.NoSuchProcess, IndexError):
             continue
     return found
@@ -64,14 +67,15 @@ def main() -> None:
             [sys.executable, "-m", "fer_stream", *map(str, command)],
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
-        seen: list[dict[str, float]] = []
+        seen: list[dict[str, tuple[float, float]]] = []
         ages: dict[tuple[str, str], float] = {}
         end = time.monotonic() + arguments.seconds
         while run.poll() is None and time.monotonic() < end:
             time.sleep(min(arguments.seconds / 60, 5))
             if time.monotonic() < end - 1:
                 seen.append(memory(run))
-                ages = samples()
+                with suppress(OSError):  # at first nobody listens yet
+                    ages = samples()
         run.wait()
         summary = json.loads((folder / "summary.json").read_text())
     (ledger,) = summary["cameras"].values()
@@ -87,8 +91,11 @@ def main() -> None:
     for title in seen[-1]:
         after = [part[title] for part in seen[quarter : quarter + 5] if title in part]
         last = [part[title] for part in seen[-5:] if title in part]
-        begin, end = statistics.median(after), statistics.median(last)
-        print(f"{title:24} {begin:6.1f} MB after a quarter, {end:6.1f} MB at the end")
+        begin, end = ([statistics.median(values) for values in zip(*some, strict=True)] for some in (after, last))
+        print(
+            f"{title:24} after a quarter {begin[0]:6.1f} MB, its share {begin[1]:6.1f}; "
+            f"at the end {end[0]:6.1f} MB, its share {end[1]:6.1f}"
+        )
 
 
 if __name__ == "__main__":
