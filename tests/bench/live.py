@@ -4,8 +4,8 @@
 
 It runs ``fer-stream run VIDEO --policy drop_oldest --rate 200 --loop --workers 2`` and prints, at the end, the ledger,
 the age of frames when a worker gets them in units of a worker's own time for a frame, and each process's memory over
-the run, after the first quarter and at the end: resident, and its share of it (what several processes have mapped, such as
-libraries and the frames in shared memory, divided among them: the kernel's PSS).
+the run, after the first quarter and at the end: resident, and its share of it (what several processes have mapped, such
+as libraries and the frames in shared memory, divided among them: the kernel's PSS).
 """
 
 from __future__ import annotations
