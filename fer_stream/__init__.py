@@ -6,7 +6,8 @@ The data's way through the house, in order::
                                          | <- [faces + scores] <-'
                                          '-> track -> smooth -> journal -> publish -> client, sinks, metrics
 
-As a library: `subscribe` to a running service's events, sync or async, or read them from its journal.
+As a library: `subscribe` to a running service's events, sync or async, or read them from its journal; `recognize` faces
+in a picture, `analyze` a recording.
 """
 
 from __future__ import annotations
@@ -26,9 +27,10 @@ from fer_stream.errors import (
 from fer_stream.types import Box, Estimate, Event, EventType, Face, Frame, Picture, Scores, Track
 
 if TYPE_CHECKING:
+    from fer_stream.analysis import analyze
     from fer_stream.client import Subscription, read_journal, status, subscribe
     from fer_stream.config import Settings
-    from fer_stream.recognizer import Recognizer
+    from fer_stream.recognizer import Recognizer, recognize
 
 __version__ = "0.1.0"
 
@@ -36,7 +38,9 @@ _LATER = {
     "Recognizer": "fer_stream.recognizer",
     "Settings": "fer_stream.config",
     "Subscription": "fer_stream.client",
+    "analyze": "fer_stream.analysis",
     "read_journal": "fer_stream.client",
+    "recognize": "fer_stream.recognizer",
     "status": "fer_stream.client",
     "subscribe": "fer_stream.client",
 }
@@ -63,7 +67,9 @@ __all__ = [
     "Track",
     "TransportError",
     "WireError",
+    "analyze",
     "read_journal",
+    "recognize",
     "status",
     "subscribe",
 ]

@@ -25,6 +25,8 @@ from fer_stream.types import Frame, Nanoseconds, Picture
 from fer_stream.wire import Encoding, Kind, Message, Totals
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from fer_stream.config import CameraSettings, Policy, Settings
     from fer_stream.plugins import Peer, Source
     from fer_stream.process import Stop
@@ -104,24 +106,27 @@ class Clock:
             ConfigError: the settings' ``start_time`` is not a time.
         """
         try:
-            self._recorded = from_rfc3339(settings.start_time)
+            self.start = from_rfc3339(settings.start_time)
+            """The capture time at which a recording begins."""
         except ValueError as error:
             raise ConfigError(f"start_time: {error}; give a time like 1970-01-01T00:00:00Z") from error
-        self._wall, self._start = time.time_ns(), time.monotonic_ns()
+        self._wall, self._began = time.time_ns(), time.monotonic_ns()
 
     def now(self) -> Nanoseconds:
         """Return the capture time of a live picture that arrives now."""
-        return Nanoseconds(self._wall + time.monotonic_ns() - self._start)
+        return Nanoseconds(self._wall + time.monotonic_ns() - self._began)
 
     def of(self, picture: Picture) -> Nanoseconds:
         """Return a picture's capture time."""
-        return self.now() if picture.offset is None else Nanoseconds(self._recorded + picture.offset)
+        return self.now() if picture.offset is None else Nanoseconds(self.start + picture.offset)
 
 
 class Reader(threading.Thread):
-    """Reads the source into the slot until it ends, fails or is told to stop."""
+    """Reads the source into the slot until it ends, fails or is told to stop; ``wake`` tells that there is news."""
 
-    def __init__(self, name: str, settings: CameraSettings, policy: Policy, slot: Slot, peer: Peer) -> None:
+    def __init__(
+        self, name: str, settings: CameraSettings, policy: Policy, slot: Slot, wake: Callable[[], None]
+    ) -> None:
         super().__init__(name="reader", daemon=True)
         self.clock = Clock(settings)
         self.opened = False
@@ -134,7 +139,7 @@ class Reader(threading.Thread):
         self._settings = settings
         self._policy = policy
         self._slot = slot
-        self._peer = peer
+        self._wake = wake
         self._stop_reading = threading.Event()
         self._progress = time.monotonic()
         self._seq = 0
@@ -151,7 +156,7 @@ class Reader(threading.Thread):
         finally:
             self._slot.close()
             self.ended = True
-            self._peer.wake()
+            self._wake()
 
     def stop(self) -> None:
         """End soon; a frame in the slot stays there."""
@@ -176,7 +181,7 @@ class Reader(threading.Thread):
                 pause = min(2 * pause, PAUSES[1])
                 continue
             self.live, self.frames, self.opened = source.live, source.frames, True
-            self._peer.wake()
+            self._wake()
             try:
                 got_any = self._read_source(source)
             except SourceError as error:
@@ -243,7 +248,7 @@ class Reader(threading.Thread):
         if not self._slot.put(frame, taken):
             return False
         self._seq += 1
-        self._peer.wake()
+        self._wake()
         return True
 
 
@@ -272,7 +277,7 @@ class Capture:
         self.name = name
         self.policy: Policy = camera.policy or settings.policy
         self.slot = Slot(self.policy)
-        self.reader = Reader(name, camera, self.policy, self.slot, peer)
+        self.reader = Reader(name, camera, self.policy, self.slot, peer.wake)
         self.finished = False
         self.welcomed = False
         self._camera = camera

@@ -137,6 +137,31 @@ COMMANDS = (
         ),
     ),
     Command(
+        "analyze",
+        "analyze:analyze",
+        "make tables, events, plots and a report of recordings, as fast as this machine goes",
+        "fer-stream analyze talk.mp4 --output talk --video",
+        ("--labels", "--workers", *MODELS, "--scan", *COMMON),
+        (
+            _argument(
+                "sources",
+                metavar="RECORDING",
+                nargs="+",
+                help="a video, an image, a folder of images, or a folder of videos",
+            ),
+            _argument(
+                "-o",
+                "--output",
+                metavar="FOLDER",
+                required=True,
+                help="where to write; of several recordings, each has a folder in it",
+            ),
+            _argument("--video", action="store_true", help="write the video with what was seen drawn over, too"),
+            _argument("--show-faces", action="store_true", help="leave the faces in that video as they are"),
+            _argument("--force", action="store_true", help="do again what is done already"),
+        ),
+    ),
+    Command(
         "recognize",
         "reading:recognize",
         "find the faces in images and their apparent expressions: a JSON line an image",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -27,6 +28,33 @@ class Recognition:
     faces: tuple[Face, ...]
     seconds: dict[str, float]
     searched: Searched | None = None
+
+
+@cache
+def _default() -> Recognizer:
+    from fer_stream.config import load  # noqa: PLC0415  (slow to import, not always needed)
+
+    return Recognizer.from_settings(load())
+
+
+def recognize(image: NDArray[np.uint8]) -> tuple[Face, ...]:
+    """Return the faces in one picture (uint8 ``[H, W, 3]``, BGR, as OpenCV reads it), each with its scores.
+
+    ::
+
+        for face in fer_stream.recognize(cv2.imread("portrait.jpg")):
+            print(face.box, face.scores.top())
+
+    The models that the settings name are loaded once.
+
+    Raises:
+        PluginError: detector or classifier is not installed.
+        ModelError: a model file is missing or breaks its contract.
+        ValueError: it is not such a picture.
+    """
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        raise ValueError(f"a picture is uint8 [H, W, 3], not {image.dtype} {list(image.shape)}")
+    return _default().recognize(image).faces
 
 
 class Recognizer:

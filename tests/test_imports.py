@@ -13,9 +13,10 @@ ROOT = Path(__file__).parents[1]
 LAYERS = {
     0: "types errors",
     1: "config settings_layers settings_text plugins wire cloudevents schema dispatch track smooth timeline journal "
-    "attention motion shared keys metrics models cv quality process",
+    "attention motion shared keys metrics models cv quality process "
+    "extras palette privacy",
     2: "sources detectors classifiers transports sinks",
-    3: "recognizer publisher roster capture worker aggregator client supervisor doctor",
+    3: "recognizer publisher roster capture worker aggregator client supervisor doctor analysis",
     4: "commands cli __main__",
 }
 """What stands where; a new module or folder must find its place here, or the test tells that it has none."""

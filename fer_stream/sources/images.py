@@ -41,6 +41,11 @@ class Images:
         self._closed = False
         self.frames = None if self._loop else len(self._paths)
 
+    @property
+    def names(self) -> list[str]:
+        """The images' file names, in their order."""
+        return [path.name for path in self._paths]
+
     def read(self) -> Picture | None:
         """Return the next image; ``None`` at the end.
 

@@ -1,0 +1,103 @@
+"""What a recording comes down to: counts, shares, the curve of valence, and where nothing was sure."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from fer_stream.types import EventType, ExpressionData, FaceData
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from fer_stream.analysis.observe import Observation
+
+STEP = 0.5
+"""Seconds in one point of the curve of valence."""
+
+ENDED = (EventType.EMOTION_ENDED, EventType.VALENCE_ENDED)
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A label on a face, or (without a label) its whole stay: seconds from the recording's start."""
+
+    track: int
+    start: float
+    end: float
+    label: str | None
+
+
+class Summary:
+    """Adds up observations; what it holds grows with time and events, not with frames and faces."""
+
+    def __init__(self, start: int, valence: Mapping[str, str]) -> None:
+        self.frames = self.faces = 0
+        self.duration = 0.0
+        self.events: Counter[str] = Counter()
+        self.intervals: list[Interval] = []
+        self.stays: list[Interval] = []
+        self.seconds: Counter[str | None] = Counter()
+        """Face-seconds by label, ``None`` where none was sure."""
+        self.confused: Counter[tuple[str, str]] = Counter()
+        """Face-seconds without a sure label, by the two likeliest."""
+        self._start = start
+        self._sign = {label: {"positive": 1.0, "negative": -1.0}.get(group, 0.0) for label, group in valence.items()}
+        self._sign |= {"positive": 1.0, "negative": -1.0}
+        self._sums: defaultdict[int, list[float]] = defaultdict(lambda: [0.0, 0.0])
+        self._before: int | None = None
+
+    def add(self, observation: Observation) -> None:
+        """Take the next observation."""
+        for event, _ in observation.events:
+            self.events[event.type] += 1
+            if event.type in ENDED and isinstance(event.data, ExpressionData):
+                self._interval(self.intervals, event.track, event.data, event.data.label)
+            elif event.type is EventType.FACE_LEFT and isinstance(event.data, FaceData):
+                self._interval(self.stays, event.track, event.data, None)
+        if observation.frame is None:
+            return
+        now = observation.frame.time
+        step = (now - self._before) / 1e9 if self._before is not None else 0.0
+        self._before = now
+        self.frames += 1
+        self.duration = (now - self._start) / 1e9
+        self.faces += len(observation.tracks)
+        for estimate in observation.estimates.values():
+            self.seconds[estimate.label] += step  # type: ignore[assignment]  # a Counter may hold any number
+            ranked = sorted(estimate.scores.as_dict().items(), key=lambda item: -item[1])
+            if estimate.label is None and len(ranked) > 1:
+                first, second = sorted((ranked[0][0], ranked[1][0]))
+                self.confused[first, second] += step  # type: ignore[assignment]
+            place = self._sums[int(self.duration / STEP)]
+            place[0] += sum(self._sign.get(label, 0.0) * value for label, value in ranked)
+            place[1] += 1
+
+    def _interval(self, into: list[Interval], track: int, data: ExpressionData | FaceData, label: str | None) -> None:
+        if data.end_time is not None:
+            start, end = ((when - self._start) / 1e9 for when in (data.start_time, data.end_time))
+            into.append(Interval(track, start, end, label))
+
+    @property
+    def valence(self) -> list[tuple[float, float]]:
+        """The mean P(positive) - P(negative) of the faces in view, as ``(seconds, -1..1)``, where there are any."""
+        return [(STEP * (i + 0.5), total / count) for i, (total, count) in sorted(self._sums.items())]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as JSON."""
+        whole = sum(self.seconds.values())
+        return {
+            "frames": self.frames,
+            "duration_s": round(self.duration, 3),
+            "faces": self.faces,
+            "tracks": len(self.stays),
+            "face_seconds": {label or "uncertain": round(value, 3) for label, value in self.seconds.most_common()},
+            "share": {label or "uncertain": round(value / whole, 4) for label, value in self.seconds.most_common()}
+            if whole
+            else {},
+            "uncertain_between": {
+                f"{first} or {second}": round(value, 3) for (first, second), value in self.confused.most_common(10)
+            },
+            "events": dict(sorted(self.events.items())),
+        }

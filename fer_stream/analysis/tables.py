@@ -1,0 +1,105 @@
+"""Observations -> rows: ``faces.csv`` as they come, and from it ``faces.parquet`` or a data frame.
+
+| column                     | what                                                                            |
+|----------------------------|---------------------------------------------------------------------------------|
+| ``frame``                  | number of the frame, from 1                                                     |
+| ``time``                   | seconds from the recording's start                                              |
+| ``track``                  | the track's number; a face followed by motion, never an identity; none in images |
+| ``x1 y1 x2 y2``            | the face's box in pixels                                                        |
+| ``detection``              | the detector's score                                                            |
+| ``label``                  | the smoothed label, or nothing while none is sure                               |
+| ``happy`` ...              | the smoothed probability of each label                                          |
+| ``quality``                | what a look at the face is worth, where it was scored in this frame             |
+| ``scored_happy`` ...       | the model's own probabilities, where it was scored in this frame                |
+"""
+
+from __future__ import annotations
+
+import csv
+from typing import TYPE_CHECKING, Any
+
+from fer_stream.extras import require
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+
+    from fer_stream.analysis.observe import Observation
+
+PLACES = 4
+"""Decimal places of probabilities; of boxes one is enough, of times six."""
+
+Row = list[int | float | str | None]
+
+
+def columns(labels: Sequence[str], model_labels: Sequence[str]) -> dict[str, type]:
+    """Return the columns' names and types, in order, for a label set and a model's labels."""
+    return (
+        {"frame": int, "time": float, "track": int}
+        | dict.fromkeys(("x1", "y1", "x2", "y2", "detection"), float)
+        | {"label": str}
+        | dict.fromkeys(labels, float)
+        | {"quality": float}
+        | dict.fromkeys((f"scored_{label}" for label in model_labels), float)
+    )
+
+
+def rows(observation: Observation, start: int, labels: Sequence[str], model_labels: Sequence[str]) -> Iterable[Row]:
+    """Return a row for each face that a frame shows; ``start`` is the capture time that counts as 0."""
+    frame = observation.frame
+    if frame is None:
+        return
+    seconds = round((frame.time - start) / 1e9, 6)
+    for track in observation.tracks:
+        face, estimate = track.face, observation.estimates.get(track.id)
+        smoothed = estimate.scores.as_dict() if estimate else {}
+        scored = face.scores.as_dict() if face.scores else {}
+        yield [
+            frame.seq,
+            seconds,
+            track.id,
+            *(round(side, 1) for side in face.box),
+            round(face.score, PLACES),
+            estimate.label if estimate else None,
+            *(_rounded(smoothed.get(label)) for label in labels),
+            round(face.quality, PLACES) if face.scores else None,
+            *(_rounded(scored.get(label)) for label in model_labels),
+        ]
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, PLACES)
+
+
+class CsvTable:
+    """Writes rows to a file as they come."""
+
+    def __init__(self, path: Path, names: Iterable[str]) -> None:
+        self._file = path.open("w", encoding="utf-8", newline="")
+        self._writer = csv.writer(self._file, lineterminator="\n")
+        self._writer.writerow(names)
+        self.count = 0
+
+    def write(self, row: Row) -> None:
+        """Add a row."""
+        self._writer.writerow(row)
+        self.count += 1
+
+    def close(self) -> None:
+        """Close the file; a second call does nothing."""
+        self._file.close()
+
+
+def _schema(types: dict[str, type]) -> dict[str, Any]:
+    polars = require("polars", "analyze")
+    return {name: {int: polars.Int64, float: polars.Float64, str: polars.String}[kind] for name, kind in types.items()}
+
+
+def to_parquet(source: Path, target: Path, types: dict[str, type]) -> None:
+    """Write a CSV table as Parquet, a part at a time: memory does not grow with it."""
+    require("polars", "analyze").scan_csv(source, schema=_schema(types)).sink_parquet(target)
+
+
+def frame(found: Sequence[Row], types: dict[str, type]) -> Any:
+    """Return rows as a ``polars.DataFrame``."""
+    return require("polars", "analyze").DataFrame(found, schema=_schema(types), orient="row")

@@ -1,0 +1,29 @@
+"""One colour a label, told apart by colour-blind people too (Okabe and Ito, https://jfly.uni-koeln.de/color/)."""
+
+from __future__ import annotations
+
+COLOURS = {
+    "happy": "#e69f00",
+    "surprise": "#56b4e9",
+    "sad": "#0072b2",
+    "angry": "#d55e00",
+    "disgust": "#009e73",
+    "fear": "#cc79a7",
+    "contempt": "#f0e442",
+    "neutral": "#8c8c8c",
+    "positive": "#e69f00",
+    "negative": "#0072b2",
+}
+"""Of the labels that come along, as ``#rrggbb``."""
+
+UNCERTAIN = "#c8c8c8"
+"""Of a face of which no label is sure."""
+
+OTHERS = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7")
+
+
+def colour(label: str | None) -> str:
+    """Return a label's colour as ``#rrggbb``; a label that is not ours gets one of its own, always the same."""
+    if label is None:
+        return UNCERTAIN
+    return COLOURS.get(label) or OTHERS[sum(label.encode()) % len(OTHERS)]

@@ -1,0 +1,39 @@
+"""Making faces unrecognisable in pictures that somebody will see."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fer_stream.cv import cv2
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from numpy.typing import NDArray
+
+    from fer_stream.types import Box
+
+CELLS = 6
+"""What is left of a face and what is around it: so many blocks across. Sixteen blocks are enough to recognise somebody
+known (Harmon and Julesz 1973, doi:10.1126/science.180.4091.1194); and averages cannot be undone as a mild blur can."""
+
+MARGIN = 0.25
+"""How far beyond its box a face is hidden, in the box's size: hair and ears are part of it."""
+
+
+def hide_faces(image: NDArray[np.uint8], boxes: Iterable[Box]) -> NDArray[np.uint8]:
+    """Return a copy of ``image`` (uint8 ``[H, W, 3]``) in which what is in the boxes cannot be recognised."""
+    hidden = image.copy()
+    height, width = image.shape[:2]
+    for x1, y1, x2, y2 in boxes:
+        across, down = MARGIN * (x2 - x1), MARGIN * (y2 - y1)
+        left, right = max(int(x1 - across), 0), min(int(x2 + across) + 1, width)
+        top, bottom = max(int(y1 - down), 0), min(int(y2 + down) + 1, height)
+        if right <= left or bottom <= top:
+            continue
+        part = hidden[top:bottom, left:right]
+        few = cv2.resize(part, (CELLS, CELLS), interpolation=cv2.INTER_AREA)
+        hidden[top:bottom, left:right] = cv2.resize(few, part.shape[1::-1], interpolation=cv2.INTER_NEAREST)
+    return np.asarray(hidden, np.uint8)
