@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from fer_stream.config import Settings
-    from fer_stream.types import Estimate, Event, Frame, Hints, Track
+    from fer_stream.types import Box, Estimate, Event, Frame, Hints, Track
 
 _log = logging.getLogger(__name__)
 
@@ -42,19 +42,21 @@ _LENGTH = struct.Struct("<I")
 class Observation:
     """One frame, the tracks seen in it, their smoothed state, and the events that it caused, with their texts.
 
-    After the last frame comes one without a ``frame``: the events that close what was open.
+    ``faces`` is where faces are or should be, whether or not they are tracks (yet) or could be seen in this frame. After the last frame comes one without a ``frame``: the events that close what was open.
     """
 
     frame: Frame | None
     tracks: tuple[Track, ...]
     estimates: dict[int, Estimate]
     events: list[tuple[Event, str]]
+    faces: tuple[Box, ...] = ()
 
 
 class _Look(NamedTuple):
     """A frame that is looked at, or the answer that was ``known``."""
 
     frame: Frame
+    hints: Hints | None
     known: bytes | None
     answer: Future[bytes]
 
@@ -153,7 +155,7 @@ class Observer:
                         height, width = frame.image.shape[:2]
                         hints = self._timeline.hints(frame.seq, frame.time, (width, height))
                         known = self._answers.recall() if self._answers else None
-                        under_way.append(_Look(frame, known, pool.submit(self._look, frame, hints, known)))
+                        under_way.append(_Look(frame, hints, known, pool.submit(self._look, frame, hints, known)))
                     while under_way:
                         yield self._release(under_way.popleft())
                 finally:
@@ -209,7 +211,9 @@ class Observer:
         result = wire.unpack_faces(payload, self.labels)
         height, width = frame.image.shape[:2]
         events = self._numbered(line.observe(frame.seq, frame.time, (width, height), result.faces, result.searched))
-        return Observation(frame, line.tracks, {estimate.track: estimate for estimate in line.estimates()}, events)
+        faces = [face.box for face in result.faces] + [face.box for face in (look.hints.faces if look.hints else ())]
+        estimates = {estimate.track: estimate for estimate in line.estimates()}
+        return Observation(frame, line.tracks, estimates, events, tuple(faces))
 
     def _numbered(self, events: Iterable[Event]) -> list[tuple[Event, str]]:
         """Return events as a new journal would number them."""

@@ -22,12 +22,12 @@ WIDTH = 9.0
 
 
 def timeline(summary: Summary) -> str:
-    """Draw a line for each face's stay, coloured where a label was sure."""
+    """Draw a thin line for each face's stay, thick and coloured where a label was sure."""
     longest = sorted(summary.stays, key=lambda stay: stay.start - stay.end)[:MOST_TRACKS]
     order = {stay.track: i for i, stay in enumerate(sorted(longest, key=lambda stay: (stay.start, stay.track)))}
     figure, axes = _figure(0.9 + 0.24 * max(len(order), 3))
     for stay in longest:
-        axes.broken_barh([(stay.start, stay.end - stay.start)], (order[stay.track] - 0.35, 0.7), color=UNCERTAIN)
+        axes.broken_barh([(stay.start, stay.end - stay.start)], (order[stay.track] - 0.1, 0.2), color=UNCERTAIN)
     for interval in summary.intervals:
         if interval.track in order:
             span = (interval.start, max(interval.end - interval.start, summary.duration / 500))

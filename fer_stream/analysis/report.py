@@ -84,7 +84,7 @@ def page(title: str, summary: Summary, about: dict[str, Any]) -> str:
     }
     shares = ", ".join(f"{label} {share:.0%}" for label, share in told["share"].items()) or "no faces"
     sections = [
-        ("Who showed what, when", f"A line a face, the {plots.MOST_TRACKS} longest; grey while no label was sure.",
+        ("Who showed what, when", f"A line a face, the {plots.MOST_TRACKS} longest; thin while no label was sure.",
          f"Timeline of {len(summary.stays)} tracks over {summary.duration:.0f} seconds", plots.timeline(summary)),
         ("Share of each label", "Of all the time that faces were in view, added up over faces.", shares,
          plots.shares(summary)),

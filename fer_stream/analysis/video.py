@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
@@ -13,14 +14,19 @@ from fer_stream.palette import colour
 from fer_stream.privacy import hide_faces
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     from numpy.typing import NDArray
 
     from fer_stream.analysis.observe import Observation
+    from fer_stream.types import Box
 
 TICKS = 90_000
 """Units of a second in which pictures are timed: MPEG's own."""
+
+AROUND = 400_000_000
+"""Nanoseconds before and after a face is found for which its place is hidden, too: it may have been there unseen."""
 
 QUALITY = "23"
 """x264's constant rate factor, its own default."""
@@ -37,6 +43,8 @@ class Video:
         self._sound, self._sound_out = self._open_sound()
         self._start = 0
         self._last = -1
+        self._waiting: deque[Observation] = deque()
+        self._past: deque[tuple[int, tuple[Box, ...]]] = deque()
 
     def _open_sound(self) -> tuple[Any, Any]:
         try:
@@ -53,10 +61,24 @@ class Video:
             return None, None
 
     def write(self, observation: Observation) -> None:
-        """Add a frame."""
+        """Add a frame. It is written once what is seen soon after it is known, too."""
+        if observation.frame is None:
+            return
+        self._waiting.append(observation)
+        while (first := self._waiting[0].frame) and observation.frame.time - first.time > AROUND:
+            self._write_first()
+
+    def _write_first(self) -> None:
+        observation = self._waiting.popleft()
         frame = observation.frame
         if frame is None:
             return
+        while self._past and frame.time - self._past[0][0] > AROUND:
+            self._past.popleft()
+        self._past.append((frame.time, observation.faces))
+        hidden = [box for _, boxes in self._past for box in boxes] + [
+            box for other in self._waiting for box in other.faces
+        ]
         height, width = (side - side % 2 for side in frame.image.shape[:2])  # H.264 has no odd sizes
         if self._stream is None:
             self._stream = self._out.add_stream(
@@ -65,7 +87,7 @@ class Video:
             self._stream.width, self._stream.height, self._stream.pix_fmt = width, height, "yuv420p"
             self._stream.codec_context.time_base = Fraction(1, TICKS)
             self._start = frame.time
-        image = annotated(observation, show_faces=self._show)
+        image = annotated(observation, None if self._show else hidden)
         if image.shape[:2] != (self._stream.height, self._stream.width):  # also where the film changes its size
             size = (self._stream.width, self._stream.height)
             image = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
@@ -78,6 +100,8 @@ class Video:
         """Finish the file; a second call does nothing."""
         if self._out is None:
             return
+        while self._waiting:
+            self._write_first()
         if self._stream is not None:
             self._out.mux(self._stream.encode(None))
             if self._sound is not None:
@@ -91,13 +115,13 @@ class Video:
         self._out = None
 
 
-def annotated(observation: Observation, *, show_faces: bool) -> NDArray[np.uint8]:
-    """Return a frame's picture (a copy) with boxes, tracks, labels and probabilities."""
+def annotated(observation: Observation, hidden: Iterable[Box] | None) -> NDArray[np.uint8]:
+    """Return a frame's picture (a copy) with boxes, tracks, labels and probabilities; nobody in ``hidden`` is known."""
     frame = observation.frame
     if frame is None:
         raise ValueError("there is no picture after the last frame")
     tracks = observation.tracks
-    image = frame.image.copy() if show_faces else hide_faces(frame.image, (track.face.box for track in tracks))
+    image = frame.image.copy() if hidden is None else hide_faces(frame.image, hidden)
     size = max(image.shape[0] / 1080, 0.45)
     thick = max(round(2 * size), 1)
     for track in tracks:
