@@ -21,12 +21,12 @@ $(BIN)/python:
 
 $(VENV)/.run: pyproject.toml | $(BIN)/python
 	@echo "installing fer-stream into $(VENV) ..." >&2
-	@$(BIN)/pip install --quiet --disable-pip-version-check --editable .
+	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[analyze]'
 	@touch $@
 
 # torch is pinned to a CPU build, and facenet-pytorch comes without the torchvision that would bring a CUDA one.
 $(VENV)/.test: pyproject.toml training/requirements.txt | $(VENV)/.run
-	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[test]' --requirement training/requirements.txt
+	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[analyze,test]' --requirement training/requirements.txt
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps facenet-pytorch==2.6.0
 	@touch $@
 

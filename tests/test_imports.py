@@ -16,8 +16,8 @@ LAYERS = {
     "attention motion shared keys metrics models cv quality process "
     "extras palette privacy",
     2: "sources detectors classifiers transports sinks",
-    3: "recognizer publisher roster capture worker aggregator client supervisor doctor analysis",
-    4: "commands cli __main__",
+    3: "recognizer publisher roster capture worker aggregator client supervisor doctor",
+    4: "analysis commands cli __main__",
 }
 """What stands where; a new module or folder must find its place here, or the test tells that it has none."""
 

@@ -42,7 +42,8 @@ _LENGTH = struct.Struct("<I")
 class Observation:
     """One frame, the tracks seen in it, their smoothed state, and the events that it caused, with their texts.
 
-    ``faces`` is where faces are or should be, whether or not they are tracks (yet) or could be seen in this frame. After the last frame comes one without a ``frame``: the events that close what was open.
+    ``faces`` is where faces are or should be, whether or not they are tracks (yet), or could be seen in this frame.
+    After the last frame comes one without a ``frame``: the events that close what was open.
     """
 
     frame: Frame | None

@@ -1,0 +1,122 @@
+"""The same as the service, and the same again after an interruption."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from fer_stream.analysis.observe import Answers, Observer
+from fer_stream.config import Settings
+from fer_stream.errors import SourceError
+from fer_stream.recognizer import Recognizer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from processes import Cli
+
+MEDIA = Path(__file__).parents[2] / "../shared/media"
+
+
+def settings(source: Path, **others: object) -> Settings:
+    return Settings(cameras={"film": {"source": str(source)}}, **others)  # type: ignore[arg-type]
+
+
+def texts(observer: Observer) -> list[str]:
+    return [text for seen in observer for _, text in seen.events]
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_the_events_are_the_services_byte_for_byte(cli: Cli, tiny_model: Path, threads: int) -> None:
+    film = MEDIA / "classroom.gif"
+    assert film.exists(), f"{film} is needed: real clips lie beside the project"
+    journal = cli.folder / "events.db"
+    run = cli.run("run", f"film={film}", "--policy", "wait", "--format", "jsonl", "--journal", journal, "--workers", 2)
+    ours = texts(Observer(settings(film, classifier={"model": tiny_model}), "film", threads))
+    assert len(ours) > 2
+    assert ours == run.out.splitlines()
+
+
+def test_an_observation_holds_a_frame_and_what_is_seen_in_it(clip: Path, tiny_model: Path) -> None:
+    observer = Observer(settings(clip, classifier={"model": tiny_model}), "film")
+    *frames, last = observer
+    assert [seen.frame.seq for seen in frames if seen.frame] == list(range(1, 61))
+    assert last.frame is None
+    assert [event.type for event, _ in last.events][-1] == "camera.offline"
+    seen = frames[-1]
+    assert seen.tracks
+    assert {track.id for track in seen.tracks} == set(seen.estimates)
+    assert all(any(track.face.box == box for box in seen.faces) for track in seen.tracks)
+    assert observer.rejected == 0
+
+
+def test_what_was_found_before_an_interruption_is_not_looked_for_again(
+    clip: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    how = settings(clip, classifier={"model": tiny_model})
+    whole = texts(Observer(how, "film"))
+    first = Answers(tmp_path / "answers", "this")
+    begun = iter(Observer(how, "film", 1, first))
+    for _ in range(20):
+        next(begun)
+    begun.close()  # type: ignore[attr-defined]
+    first.close(finished=False)
+    with (tmp_path / "answers").open("ab") as file:
+        file.write(b"\x09\x00\x00\x00torn")  # as a process that is killed while it writes leaves it
+    looks, recognize = [], Recognizer.recognize
+    monkeypatch.setattr(Recognizer, "recognize", lambda *given: looks.append(1) or recognize(*given))
+    again = Answers(tmp_path / "answers", "this")
+    assert texts(Observer(how, "film", 1, again)) == whole
+    assert len(looks) == 40
+    again.close(finished=True)
+    assert not (tmp_path / "answers").exists()
+
+
+def test_answers_to_something_else_are_thrown_away(tmp_path: Path) -> None:
+    for identity, expected in (("a", []), ("a", [b"x", b"", b"yz"]), ("b", [])):
+        answers = Answers(tmp_path / "answers", identity)
+        found = []
+        while (answer := answers.recall()) is not None:
+            found.append(answer)
+        assert found == expected
+        if not found:
+            for answer in (b"x", b"", b"yz"):
+                answers.keep(answer)
+        answers.close(finished=False)
+
+
+def test_a_frame_that_cannot_be_looked_at_is_counted_and_the_others_go_on(
+    clip: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recognize, calls = Recognizer.recognize, iter(range(1000))
+
+    def break_once(self: Recognizer, image: np.ndarray, hints: object = None) -> object:
+        if next(calls) in (5, 6):  # both tries of one frame
+            raise RuntimeError("a model that breaks")
+        return recognize(self, image, hints)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Recognizer, "recognize", break_once)
+    observer = Observer(settings(clip, classifier={"model": tiny_model}), "film")
+    frames = [seen for seen in observer if seen.frame]
+    assert len(frames) == 60
+    assert observer.rejected == 1
+
+
+def test_a_source_that_cannot_be_read_is_an_error_after_what_came_before(tiny_model: Path, tmp_path: Path) -> None:
+    for number in range(3):
+        (tmp_path / f"{number}.png").write_bytes(_png())
+    (tmp_path / "3.png").write_bytes(b"no image")
+    observer: Iterator[object] = iter(Observer(settings(tmp_path, classifier={"model": tiny_model}), "film"))
+    for _ in range(4):  # three frames, and the events of the end
+        next(observer)
+    with pytest.raises(SourceError, match=r"3\.png"):
+        next(observer)
+
+
+def _png() -> bytes:
+    import cv2  # noqa: PLC0415
+
+    return cv2.imencode(".png", np.full((64, 64, 3), 90, np.uint8))[1].tobytes()
