@@ -187,7 +187,7 @@ class ClassifierSettings(Section):
     provider: Provider = Field("cpu", description="what runs the model, as the detector's")
     model: FilePath | None = Field(
         None,
-        description="an ONNX file, or one that comes along: emotion-ferplus.onnx (the default) or emotion.onnx",
+        description="an ONNX file, or one that comes along: emotion-ferplus.onnx (the default), emotion-tiny.onnx or emotion.onnx",
         examples=["model.onnx"],
     )
 

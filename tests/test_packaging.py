@@ -14,7 +14,15 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-MODELS = ("emotion.onnx", "emotion-ferplus.onnx", "mtcnn-pnet.onnx", "mtcnn-rnet.onnx", "mtcnn-onet.onnx", "SHA256SUMS")
+MODELS = (
+    "emotion.onnx",
+    "emotion-ferplus.onnx",
+    "emotion-tiny.onnx",
+    "mtcnn-pnet.onnx",
+    "mtcnn-rnet.onnx",
+    "mtcnn-onet.onnx",
+    "SHA256SUMS",
+)
 
 
 @pytest.fixture(scope="module")

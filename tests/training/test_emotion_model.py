@@ -15,7 +15,11 @@ ROOT = Path(__file__).parents[2]
 UNPACK = ROOT / "../shared/data/fer2013/unpack.py"
 
 
-SHIPPED = [("emotion.onnx", data.LABELS, 0.67), ("emotion-ferplus.onnx", data.PLUS_EMOTIONS, 0.85)]
+SHIPPED = [
+    ("emotion.onnx", data.LABELS, 0.67),
+    ("emotion-ferplus.onnx", data.PLUS_EMOTIONS, 0.85),
+    ("emotion-tiny.onnx", data.PLUS_EMOTIONS, 0.85),
+]
 
 
 @pytest.mark.parametrize(("name", "labels", "least"), SHIPPED)
