@@ -153,6 +153,13 @@ class CameraSettings(Section):
     retry: bool = Field(True, description="a live source that fails is opened again, with a growing pause, for ever")
     open_timeout: Seconds = Field(10.0, description="seconds an address may take to open")
     read_timeout: Seconds = Field(5.0, description="seconds without a frame after which a live source has failed")
+    decoder_threads: Annotated[int, Field(ge=1, le=64)] | None = Field(
+        None,
+        description="threads that decode; by default one for a stream (FFmpeg holds back a picture for each further one), "
+        "one a core for a file",
+        examples=[2],
+    )
+    hardware_decoding: bool = Field(False, description="let the GPU decode, where FFmpeg and the machine can")
     start_time: Annotated[str, AfterValidator(_moment)] = Field(
         "1970-01-01T00:00:00Z", description="the capture time of a file's first frame (RFC 3339)"
     )

@@ -57,7 +57,7 @@ def open_source(address: str, settings: CameraSettings) -> Source:
 
     def open_file() -> Capture:
         # Without the scheme FFmpeg takes "12:30.mp4" for a protocol and "%03d.mp4" for a pattern.
-        capture = Capture(cv2.VideoCapture(f"file:{path}", cv2.CAP_FFMPEG))
+        capture = Capture(cv2.VideoCapture(f"file:{path}", cv2.CAP_FFMPEG, _decoding(settings, None)))
         if not capture.opened:
             raise SourceError(
                 f"{str(path)!r} cannot be read as a video; it is truncated, damaged, or of a format that is not known"
@@ -83,13 +83,9 @@ def _open_url(address: str, settings: CameraSettings) -> Source:
 
     def connect() -> Capture:
         begin = time.monotonic()
-        limits = {
-            cv2.CAP_PROP_OPEN_TIMEOUT_MSEC: int(settings.open_timeout * 1000),
-            cv2.CAP_PROP_READ_TIMEOUT_MSEC: int(settings.read_timeout * 1000),
-            cv2.CAP_PROP_N_THREADS: 1,  # FFmpeg holds back a picture for each further one
-        }
-        parameters = [number for pair in limits.items() for number in pair]
-        capture = Capture(cv2.VideoCapture(address, cv2.CAP_FFMPEG, parameters))
+        limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, int(settings.open_timeout * 1000)]
+        limits += [cv2.CAP_PROP_READ_TIMEOUT_MSEC, int(settings.read_timeout * 1000)]
+        capture = Capture(cv2.VideoCapture(address, cv2.CAP_FFMPEG, limits + _decoding(settings, 1)))
         if not capture.opened:
             if time.monotonic() - begin > COMPLETE * settings.open_timeout:
                 raise SourceError(f"{name} cannot be opened: no answer within {settings.open_timeout:g} s")
@@ -100,6 +96,16 @@ def _open_url(address: str, settings: CameraSettings) -> Source:
     if address.startswith("http") and capture.get(cv2.CAP_PROP_FRAME_COUNT) > 0:
         return Recording(capture, connect, name, settings)
     return Live(capture, name, settings)
+
+
+def _decoding(settings: CameraSettings, threads: int | None) -> list[int]:
+    """Return OpenCV's parameters for how to decode, with so many threads (``None``: FFmpeg's choice) by default."""
+    parameters = []
+    if threads := settings.decoder_threads or threads:
+        parameters += [cv2.CAP_PROP_N_THREADS, threads]
+    if settings.hardware_decoding:  # where none is there, software decodes
+        parameters += [cv2.CAP_PROP_HW_ACCELERATION, cv2.VIDEO_ACCELERATION_ANY]
+    return parameters
 
 
 def _reason(address: str, timeout: float) -> str:

@@ -56,6 +56,23 @@ def test_a_video_gives_every_frame_once_at_its_own_time(make_video, name):
     assert source.read() is None
 
 
+@pytest.mark.parametrize("how", [{"decoder_threads": 1}, {"decoder_threads": 3}, {"hardware_decoding": True}])
+def test_how_it_is_decoded_changes_nothing_of_what_is_seen(make_video, how):
+    """Also where the hardware is not there: then software does it."""
+    path = str(make_video("v.mp4"))
+    usual, other = (read_all(open_source(path, settings)) for settings in (CameraSettings(), CameraSettings(**how)))
+    assert offsets(usual) == offsets(other)
+    assert all((a.image == b.image).all() for a, b in zip(usual, other, strict=True))
+
+
+def test_so_many_threads_decode(make_video):
+    path = str(make_video("v.mp4"))
+    for threads in (1, 3):
+        source = open_source(path, CameraSettings(decoder_threads=threads))
+        assert source._capture.get(cv2.CAP_PROP_N_THREADS) == threads
+        source.close()
+
+
 def test_uneven_times_of_a_gif_are_kept(tmp_path):
     animation = cv2.Animation()
     animation.frames = [np.full((48, 64, 3), 25 * n, np.uint8) for n in range(5)]
