@@ -155,8 +155,8 @@ class CameraSettings(Section):
     read_timeout: Seconds = Field(5.0, description="seconds without a frame after which a live source has failed")
     decoder_threads: Annotated[int, Field(ge=1, le=64)] | None = Field(
         None,
-        description="threads that decode; by default one for a stream (FFmpeg holds back a picture for each further one), "
-        "one a core for a file",
+        description="threads that decode; by default one for a stream (FFmpeg holds back a picture for each further "
+        "one), one a core for a file",
         examples=[2],
     )
     hardware_decoding: bool = Field(False, description="let the GPU decode, where FFmpeg and the machine can")
@@ -194,7 +194,8 @@ class ClassifierSettings(Section):
     provider: Provider = Field("cpu", description="what runs the model, as the detector's")
     model: FilePath | None = Field(
         None,
-        description="an ONNX file, or one that comes along: emotion-ferplus.onnx (the default), emotion-tiny.onnx or emotion.onnx",
+        description="an ONNX file, or one that comes along: emotion-ferplus.onnx (the default), emotion-tiny.onnx, "
+        "emotion.onnx",
         examples=["model.onnx"],
     )
 
