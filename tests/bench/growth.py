@@ -4,7 +4,8 @@
 
 CPU milliseconds a frame. Faces and pixels: detection and classification, of portraits side by side that all sway a
 little, at 25 frames/s, with faces followed as by default and with a search of every frame. Cameras and workers: the
-whole aggregator, its peers played in the same process, frames without faces.
+whole aggregator, frames without faces; a capture offers a frame whenever a worker is done, so that of many cameras most
+messages are offers.
 """
 
 from __future__ import annotations
