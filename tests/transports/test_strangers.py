@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import psutil
@@ -48,7 +49,8 @@ def knock(context: zmq.Context[zmq.Socket[bytes]], where: str, some: list[keys.K
             sock.set(zmq.CURVE_SERVERKEY, key.server.encode())
         monitor = sock.get_monitor_socket(zmq.Event.DISCONNECTED | zmq.Event.HANDSHAKE_SUCCEEDED)
         sock.connect(where)
-        sock.send_multipart(HELLO)
+        with suppress(zmq.Again):  # it was quicker than we, and this one is turned away already
+            sock.send_multipart(HELLO, zmq.DONTWAIT)
         poller.register(monitor, zmq.POLLIN)
         open_ones.append((sock, monitor))
     turned_away, deadline = set(), time.monotonic() + 30
