@@ -440,7 +440,7 @@ def run(settings: Settings, camera: str, stop: Stop | None = None) -> None:
     def missing() -> str:
         return "" if capture.welcomed else "an aggregator" if reader.opened else "the source"
 
-    server = metrics.serve(settings.metrics, missing)
+    server = metrics.serve(settings, missing)
     deadline: float | None = None
     reader.start()
     try:

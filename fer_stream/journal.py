@@ -152,9 +152,7 @@ class Journal(Reader):
         try:
             self._db, self._inode = self._begin()
             self._cursor = super().cursor()
-            self._sequences: dict[str, int] = dict(
-                self._query("SELECT camera, sequence FROM cameras", (), (str, int))
-            )
+            self._sequences: dict[str, int] = dict(self._query("SELECT camera, sequence FROM cameras", (), (str, int)))
         except sqlite3.Error as error:
             self._give_up()
             raise JournalError(f"the journal {path} cannot be written: {error}; give another path") from error

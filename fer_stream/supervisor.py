@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 from fer_stream import plugins
 from fer_stream.client import Subscription, ask_status, read_journal
 from fer_stream.config import save
+from fer_stream.deployment import check_purpose
 from fer_stream.errors import ConfigError, FerStreamError, JournalError, TransportError
 from fer_stream.journal import Reader
 from fer_stream.process import LAST_WORDS, PARENT, install_stop, tell_error
@@ -106,7 +107,7 @@ class Supervisor:
         self.captures = {name: child(f"capture {name}", "capture", "--camera", name) for name in settings.cameras}
         self._file = folder / "settings.json"
         # A role's own metrics go into files that this process serves in one.
-        shared = settings.model_copy(update={"metrics": None, "sinks": []})
+        shared = settings.model_copy(update={"metrics": None, "metrics_token": None, "sinks": []})
         save(shared, self._file)
 
     @property
@@ -366,6 +367,7 @@ def run(
         0, or the exit code of the process that could not work.
     """
     stop = stop or install_stop()
+    check_purpose(settings)
     started = time.time()
     with ExitStack() as last:  # what is left to do however this ends, in reverse
         folder = Path(last.enter_context(tempfile.TemporaryDirectory(prefix="fer-stream-", ignore_cleanup_errors=True)))
@@ -380,7 +382,8 @@ def run(
         if settings.metrics:
             from fer_stream import metrics  # noqa: PLC0415
 
-            last.callback(metrics.Server(settings.metrics, lambda: _missing(supervisor, desk)).close)
+            server = metrics.serve(settings, lambda: _missing(supervisor, desk))
+            last.callback(server.close if server else lambda: None)
         last.callback(lambda: supervisor.kill(supervisor.children))
         supervisor.start()
         failed = _loop(supervisor, desk, stop, duration)

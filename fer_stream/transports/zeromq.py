@@ -10,7 +10,6 @@ is noticed by ZeroMQ's own heartbeats, which its I/O thread sends whatever our t
 from __future__ import annotations
 
 import fcntl
-import ipaddress
 import logging
 import os
 import secrets
@@ -25,6 +24,7 @@ import zmq
 import zmq.utils.monitor
 import zmq.utils.z85
 
+from fer_stream import deployment
 from fer_stream import keys as access
 from fer_stream.errors import ConfigError, TransportError
 from fer_stream.plugins import BROADCASTS, LINKS
@@ -110,14 +110,13 @@ def _receive(sock: zmq.Socket[bytes]) -> list[Any] | None:
 
 
 def beyond(address: str) -> bool:
-    """Return whether an address can be reached from, or lies on, another machine."""
-    if not address.startswith("tcp://"):
-        return False
-    host = urlsplit(endpoint(address, LINKS[0])).hostname or ""
-    try:
-        return not ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host != "localhost"
+    """As `fer_stream.deployment.beyond`.
+
+    Raises:
+        ConfigError: not an address.
+    """
+    endpoint(address, LINKS[0])
+    return deployment.beyond(address)
 
 
 class ZeroMQ:

@@ -31,8 +31,21 @@ from fer_stream.errors import ConfigError, JournalError, ModelError, SourceError
 from fer_stream.journal import Journal, Reader
 from fer_stream.roster import Camera, Worker
 from fer_stream.sources.opencv import open_source
-from fer_stream.types import THUMBNAIL, Box, Event, EventType, Expected, ExpressionData, Face, FaceData, Hints
-from fer_stream.types import Nanoseconds, Probability, Scores, Searched
+from fer_stream.types import (
+    THUMBNAIL,
+    Box,
+    Event,
+    EventType,
+    Expected,
+    ExpressionData,
+    Face,
+    FaceData,
+    Hints,
+    Nanoseconds,
+    Probability,
+    Scores,
+    Searched,
+)
 from fer_stream.wire import Encoding, Kind, Message, Result, Totals
 from fer_stream.worker import pixels
 
@@ -190,9 +203,13 @@ def aggregator(data: bytes) -> None:
             payload, data = data[_SAYING.size : _SAYING.size + length], data[_SAYING.size + length :]
             said = Message(kind, payload, seq=seq, ticket=ticket, time=seq * 10**9, totals=Totals(sent, 0, 0, sent))
             if kind is Kind.FRAME:
-                said = Message(kind, payload[:3].ljust(3), 0, seq, ticket, seq * 10**9, 0, said.totals, 1, 1, Encoding.RAW)
+                said = Message(
+                    kind, payload[:3].ljust(3), 0, seq, ticket, seq * 10**9, 0, said.totals, 1, 1, Encoding.RAW
+                )
             peers[link].send(wire.pack(said))
-            with suppress(ConfigError):  # the first worker's labels do not fit the settings: that ends it, in a sentence
+            with suppress(
+                ConfigError
+            ):  # the first worker's labels do not fit the settings: that ends it, in a sentence
                 it.turn(0)
             for peer in peers.values():
                 while (parts := peer.receive(0)) is not None:
@@ -309,7 +326,11 @@ def settings(data: bytes) -> None:
 
 def _settings() -> list[bytes]:
     text = '[cameras.door]\nsource = "0"\nmasks = [[0.0, 0.0, 0.5, 1.0]]\nrate = 5\n[journal]\nretention_days = 3\n'
-    return [text.encode(), b"labels = 'valence'\n[valence]\nhappy = 'positive'\n", Settings().model_dump_json().encode()]
+    return [
+        text.encode(),
+        b"labels = 'valence'\n[valence]\nhappy = 'positive'\n",
+        Settings().model_dump_json().encode(),
+    ]
 
 
 def environment(data: bytes) -> None:

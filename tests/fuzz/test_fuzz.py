@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING
 
 import psutil
 import pytest
+from fuzz.targets import TARGETS
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-
-from fuzz.targets import TARGETS
 
 if TYPE_CHECKING:
     from fuzz.targets import Target

@@ -11,7 +11,6 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import psutil
-import pytest
 import zmq
 from processes import free_port
 
@@ -22,6 +21,7 @@ from fer_stream.wire import Kind
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import pytest
     from processes import Cli
 
 HELLO = wire.json_message(
