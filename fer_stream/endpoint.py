@@ -1,7 +1,7 @@
 """A small HTTP server for operators' pages, that a stranger can neither fill nor hold up.
 
-It reads, and says nothing of itself: GET and HEAD of the pages that it was given, one request a connection. Limits are on
-a request's head, on the time that asking and answering take in all, and on the connections at once. Beyond this
+It knows GET and HEAD of the pages that it was given, one request a connection, and says nothing of itself. Limits are
+on a request's head, on the time that asking and answering take in all, and on the connections at once. Beyond this
 machine it answers only who sends a token; it is not encrypted, so that is a proxy's task there.
 """
 
@@ -127,13 +127,13 @@ class _Listener(socketserver.ThreadingTCPServer):
         if not self._room.acquire(blocking=False):
             self.shutdown_request(request)
             return
-        super().process_request(request, client_address)  # type: ignore[arg-type]
+        super().process_request(request, client_address)
 
     def process_request_thread(
         self, request: socket.socket | tuple[bytes, socket.socket], client_address: object
     ) -> None:
         try:
-            super().process_request_thread(request, client_address)  # type: ignore[arg-type]
+            super().process_request_thread(request, client_address)
         finally:
             self._room.release()
 

@@ -228,7 +228,7 @@ def test_a_role_asks_for_its_token(cli: Cli, tmp_path: Path) -> None:
     role.until_said("ready at")
     ready = get(port, "/readyz")
     assert (status(ready), json.loads(ready.rpartition(b"\r\n\r\n")[2])) == (503, {"status": "not ready"})
-    assert status(get(at, "/metrics")) == 401  # type: ignore[arg-type]
+    assert status(get(port, "/metrics")) == 401
     assert b"fer_stream_" in get(port, "/metrics", f"Authorization: Bearer {TOKEN}")
     trusted = get(port, "/readyz", f"Authorization: Bearer {TOKEN}")
     assert json.loads(trusted.rpartition(b"\r\n\r\n")[2])["missing"] == "a worker"

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import cv2
 import numpy as np
+import onnx
 from tiny import write_model
 
 from fer_stream import cloudevents, config, keys, metrics, plugins, shared, wire
@@ -291,8 +292,9 @@ def journal(data: bytes) -> None:
 _STRANGE = (
     "", "DELETE FROM head", "UPDATE head SET cursor = 'x'", "UPDATE head SET purged = x'ff', cursor = 9e99",
     "UPDATE events SET text = x'ff'", "UPDATE events SET text = '{}'", "UPDATE events SET cursor = -cursor",
-    "UPDATE cameras SET sequence = 'x'", "UPDATE cameras SET epoch = 'x'", "UPDATE cameras SET epoch = 9223372036854775807",
-    "UPDATE cameras SET camera = x'ff'", "DROP TABLE cameras", "DROP TABLE events", "UPDATE head SET cursor = 9223372036854775807",
+    "UPDATE cameras SET sequence = 'x'", "UPDATE cameras SET epoch = 'x'",
+    "UPDATE cameras SET epoch = 9223372036854775807", "UPDATE cameras SET camera = x'ff'", "DROP TABLE cameras",
+    "DROP TABLE events", "UPDATE head SET cursor = 9223372036854775807",
     "UPDATE cameras SET sequence = 9223372036854775807", "ALTER TABLE events DROP COLUMN text",
     "INSERT INTO events SELECT 7, 'i', 'door', 1, 9, 'never', replace(text, 'started', 'reset') FROM events LIMIT 1",
     "UPDATE events SET journaled = 'x'",
@@ -398,8 +400,6 @@ def metadata(data: bytes) -> None:
 
 @cache
 def _bare_model() -> bytes:
-    import onnx
-
     model = onnx.load(str(write_model(_folder() / "bare.onnx")))
     del model.metadata_props[:]
     return model.SerializeToString()

@@ -1,4 +1,4 @@
-"""Whatever a stranger sends: it is parsed, or it is the one error. A few thousand mutated inputs, the same every time."""
+"""Whatever a stranger sends is parsed, or is the one error: a few thousand mutated inputs, the same every time."""
 
 from __future__ import annotations
 
