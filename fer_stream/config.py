@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import tempfile
 import warnings
 from dataclasses import dataclass
 from datetime import datetime
@@ -409,12 +408,15 @@ def template() -> str:
     return settings_text.template(_schema(), defaults)
 
 
-def save(settings: Settings, path: Path) -> None:
-    """Write settings for a child process to `load`: JSON, mode 0600 because addresses hold passwords, in one step."""
-    handle, draft = tempfile.mkstemp(dir=path.parent, prefix=path.name)
-    with os.fdopen(handle, "w", encoding="utf-8") as stream:
+def save(settings: Settings) -> int:
+    """Return the descriptor of nameless memory that holds settings, for a child process to `load` as ``/dev/fd/N``.
+
+    Addresses hold passwords: so they lie in no file, and nothing is left of them however the processes end.
+    """
+    memory = os.memfd_create("fer_stream_settings")
+    with os.fdopen(os.dup(memory), "w", encoding="utf-8") as stream:
         stream.write(settings.model_dump_json())
-    Path(draft).replace(path)
+    return memory
 
 
 @cache

@@ -49,8 +49,8 @@ def check_purpose(settings: Settings) -> None:
     if where.purpose in PROHIBITED and where.exception is None:
         raise ConfigError(
             f"deployment.purpose is {where.purpose}: inferring emotions of people at work or in education is "
-            "prohibited in the European Union (AI Act, Art. 5(1)(f)) but for medical or safety reasons; if one of these is "
-            "yours, set deployment.exception to medical or safety"
+            "prohibited in the European Union (AI Act, Art. 5(1)(f)) but for medical or safety reasons; if one of "
+            "these is yours, set deployment.exception to medical or safety"
         )
 
 

@@ -1,4 +1,4 @@
-"""Fuzz one target guided by coverage (atheris, which is libFuzzer): ``python tests/fuzz/guided.py TARGET [RUNS]``.
+"""Fuzz one target guided by coverage (atheris, which is libFuzzer): ``python tests/fuzz/guided.py TARGET [RUNS [LIBFUZZER_FLAGS]]``.
 
 An input that raises anything but its target's one error, takes longer than 10 s or 1.5 GB ends it, and lies in
 ``runs/fuzz`` then: give it to `test_fuzz.FOUND` as an example, and mend what it found.
@@ -29,7 +29,7 @@ def main() -> None:
             (Path(corpus) / str(number)).write_bytes(seed)
         limits = ["-timeout=10", "-rss_limit_mb=1536", "-max_len=4096" if name != "journal" else "-max_len=65536"]
         quiet = ["-print_final_stats=1", "-verbosity=0", f"-artifact_prefix={OUT}/{name}-", "-seed=1"]
-        atheris.Setup([sys.argv[0], corpus, f"-runs={runs}", *limits, *quiet], target.check)
+        atheris.Setup([sys.argv[0], corpus, f"-runs={runs}", *limits, *quiet, *sys.argv[3:]], target.check)
         atheris.Fuzz()
 
 
