@@ -33,6 +33,9 @@ MAX_EPOCH = 2**32
 _SQLITE_HEADER = 100
 """Bytes (SQLite's file format, section 1.3)."""
 
+_FAILURES = (sqlite3.Error, OverflowError, UnicodeDecodeError)
+"""What Python's module raises of a damaged file: also numbers beyond 64 bits, and messages that are not text."""
+
 _SCHEMA = """
 CREATE TABLE events (
     cursor INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, camera TEXT NOT NULL, epoch INTEGER NOT NULL,
@@ -66,7 +69,7 @@ class Reader:
             version = db.execute("PRAGMA user_version").fetchone()[0]
             mine = db.execute("PRAGMA application_id").fetchone()[0]
             tables = db.execute("SELECT 1 FROM sqlite_master").fetchone()
-        except sqlite3.Error as error:
+        except _FAILURES as error:
             if db is not None:
                 db.close()
             raise JournalError(f"the journal {self._path} cannot be read: {error}") from error
@@ -117,7 +120,7 @@ class Reader:
         """Return the rows, so many at least, whose columns are of these types: SQLite holds anything anywhere."""
         try:
             rows = self._db.execute(statement, values).fetchall()
-        except sqlite3.Error as error:
+        except _FAILURES as error:
             raise JournalError(f"the journal {self._path} cannot be read: {error}") from error
         if len(rows) < least or not all(all(map(isinstance, row, kinds)) for row in rows):
             raise self._damaged()
@@ -153,7 +156,7 @@ class Journal(Reader):
             self._db, self._inode = self._begin()
             self._cursor = super().cursor()
             self._sequences: dict[str, int] = dict(self._query("SELECT camera, sequence FROM cameras", (), (str, int)))
-        except sqlite3.Error as error:
+        except _FAILURES as error:
             self._give_up()
             raise JournalError(f"the journal {path} cannot be written: {error}; give another path") from error
         except JournalError:
@@ -207,7 +210,7 @@ class Journal(Reader):
                 db.execute("UPDATE head SET cursor = ?, purged = ?", (self._cursor, self._cursor))
                 db.executemany("INSERT OR REPLACE INTO cameras VALUES (?, ?, ?)", self._carried)
             self._carried, self._inode = None, inode
-        except (sqlite3.Error, OSError) as error:
+        except (*_FAILURES, OSError) as error:
             raise JournalError(f"the journal {self._path} cannot be written: {error}") from error
 
     def _take_lock(self) -> int:
@@ -354,7 +357,7 @@ def purge(path: Path, older_than: float) -> int:
         with _Transaction(db, path):
             count = _delete(db, older_than)
         db.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # until then the write-ahead log still holds it
-    except sqlite3.Error as error:
+    except _FAILURES as error:
         raise JournalError(f"the journal {path} cannot be written: {error}") from error
     finally:
         db.close()
@@ -380,7 +383,7 @@ class _Transaction:
     def __enter__(self) -> sqlite3.Connection:
         try:
             self._db.execute("BEGIN IMMEDIATE")
-        except sqlite3.Error as error:
+        except _FAILURES as error:
             raise self._translated(error) from error
         return self._db
 
@@ -390,14 +393,14 @@ class _Transaction:
                 self._db.execute("COMMIT")
             elif self._db.in_transaction:  # SQLite may have rolled back by itself, on a full disk for one
                 self._db.execute("ROLLBACK")
-        except sqlite3.Error as failure:
+        except _FAILURES as failure:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
             raise self._translated(failure) from failure
-        if isinstance(error, sqlite3.Error | OverflowError):  # a number beyond 64 bits: the file was not ours
+        if isinstance(error, _FAILURES):
             raise self._translated(error) from error
 
-    def _translated(self, error: sqlite3.Error | OverflowError) -> JournalError:
+    def _translated(self, error: BaseException) -> JournalError:
         return JournalError(f"the journal {self._path} cannot be written: {error}")
 
 

@@ -1,4 +1,4 @@
-"""Fuzz one target guided by coverage (atheris, which is libFuzzer): ``python tests/fuzz/guided.py TARGET [RUNS [LIBFUZZER_FLAGS]]``.
+"""Fuzz one target guided by coverage (atheris, which is libFuzzer): ``guided.py TARGET [RUNS [LIBFUZZER_FLAGS]]``.
 
 An input that raises anything but its target's one error, takes longer than 10 s or 1.5 GB ends it, and lies in
 ``runs/fuzz`` then: give it to `test_fuzz.FOUND` as an example, and mend what it found.

@@ -298,6 +298,7 @@ _STRANGE = (
     "UPDATE cameras SET sequence = 9223372036854775807", "ALTER TABLE events DROP COLUMN text",
     "INSERT INTO events SELECT 7, 'i', 'door', 1, 9, 'never', replace(text, 'started', 'reset') FROM events LIMIT 1",
     "UPDATE events SET journaled = 'x'",
+    "PRAGMA writable_schema = ON; UPDATE sqlite_master SET name = CAST(x'ff' AS TEXT), sql = 'none' WHERE name = 'head'",
 )  # fmt: skip
 """What a journal never says of itself, in SQL: bytes changed at random seldom get so far."""
 
@@ -311,7 +312,7 @@ def _journals() -> list[bytes]:
         made.append(_event_list())
         made.close()
         with closing(sqlite3.connect(path, isolation_level=None)) as db:
-            db.execute(statement)
+            db.executescript(statement)
         found.append(path.read_bytes())
     return [*found, b"", b"SQLite format 3\0" + bytes(100)]
 
@@ -443,7 +444,7 @@ def stream(data: bytes) -> None:
 
 def _streams() -> list[bytes]:
     found = []
-    for suffix, codec in ((".avi", "MJPG"), (".ts", "MPEG"), (".avi", "mp4v")):
+    for suffix, codec in ((".avi", "MJPG"), (".ts", "mp2v"), (".avi", "mp4v")):
         path = _folder() / f"seed{suffix}"
         writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*codec), 10, (32, 32))
         for n in range(3):
