@@ -298,7 +298,7 @@ _STRANGE = (
     "UPDATE cameras SET sequence = 9223372036854775807", "ALTER TABLE events DROP COLUMN text",
     "INSERT INTO events SELECT 7, 'i', 'door', 1, 9, 'never', replace(text, 'started', 'reset') FROM events LIMIT 1",
     "UPDATE events SET journaled = 'x'",
-    "PRAGMA writable_schema = ON; UPDATE sqlite_master SET name = CAST(x'ff' AS TEXT), sql = 'none' WHERE name = 'head'",
+    "PRAGMA writable_schema = 1; UPDATE sqlite_master SET name = CAST(x'ff' AS TEXT), sql = 'x' WHERE name = 'head'",
 )  # fmt: skip
 """What a journal never says of itself, in SQL: bytes changed at random seldom get so far."""
 
