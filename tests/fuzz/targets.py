@@ -61,7 +61,7 @@ class Target(NamedTuple):
 
     check: Callable[[bytes], None]
     seeds: Callable[[], list[bytes]]
-    examples: int = 500
+    examples: int = 2000
     """In ``make test``."""
 
 
@@ -461,13 +461,13 @@ TARGETS = {
     "hints": Target(hints, _hints),
     "faces": Target(faces, _faces),
     "descriptor": Target(descriptor, lambda: _ring()[1]),
-    "aggregator": Target(aggregator, _conversations, 150),
+    "aggregator": Target(aggregator, _conversations, 400),
     "event": Target(event, lambda: [cloudevents.encode(one).encode() for one in _event_list()]),
-    "journal": Target(journal, _journals, 200),
-    "settings": Target(settings, _settings, 200),
-    "environment": Target(environment, _variables, 200),
+    "journal": Target(journal, _journals, 500),
+    "settings": Target(settings, _settings, 800),
+    "environment": Target(environment, _variables, 400),
     "key": Target(key, _keys),
-    "metadata": Target(metadata, _metadata, 200),
+    "metadata": Target(metadata, _metadata, 800),
     "jpeg": Target(jpeg, _jpegs),
-    "stream": Target(stream, _streams, 100),
+    "stream": Target(stream, _streams, 400),
 }
