@@ -13,7 +13,7 @@ from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from fer_stream import metrics, plugins, shared, wire
+from fer_stream import deployment, metrics, plugins, shared, wire
 from fer_stream.attention import Attention
 from fer_stream.dispatch import REASONS, Ask, Assign, Dispatcher, Fence, Item, Release
 from fer_stream.errors import JournalError, WireError
@@ -428,16 +428,19 @@ def run(settings: Settings, stop: Stop | None = None) -> None:
     Raises:
         TransportError: the address is in use.
         JournalError: the journal cannot be written.
-        ConfigError: the settings do not fit the workers' model.
+        ConfigError: the settings do not fit the workers' model, or the place and purpose do not allow it.
     """
     stop = stop or install_stop()
+    deployment.check_purpose(settings)
     journal = Journal(settings.journal.path)
     try:
         hub = plugins.transport(settings).bind(settings.address)
         try:
+            deployment.check_reach(settings)  # after the keys, which binding asks for; nobody has been answered yet
             aggregator = Aggregator(settings, hub, journal)
-            server = metrics.serve(settings.metrics, lambda: aggregator.ready)
-            _log.info("ready at %s", settings.address, extra={"journal": str(settings.journal.path)})
+            server = metrics.serve(settings, lambda: aggregator.ready)
+            what_for = settings.deployment.model_dump(exclude_none=True) or {"purpose": None}
+            _log.info("ready at %s", settings.address, extra={"journal": str(settings.journal.path), **what_for})
             try:
                 while not (stop.is_set() or parent_gone()):
                     aggregator.turn(BEAT / 2)

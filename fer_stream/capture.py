@@ -37,6 +37,9 @@ BEAT = 0.5
 DRAIN = 3.0
 """Seconds that a capture which was told to stop waits for its last frame to be taken and resolved."""
 
+LAST_READ = 0.3
+"""Seconds that the reader has to come back from its source: one that comes while the process ends would abort it."""
+
 PAUSES = (1.0, 32.0)
 """First and longest pause before a failed live source is opened again; each is twice the last."""
 
@@ -437,7 +440,7 @@ def run(settings: Settings, camera: str, stop: Stop | None = None) -> None:
     def missing() -> str:
         return "" if capture.welcomed else "an aggregator" if reader.opened else "the source"
 
-    server = metrics.serve(settings.metrics, missing)
+    server = metrics.serve(settings, missing)
     deadline: float | None = None
     reader.start()
     try:
@@ -455,6 +458,7 @@ def run(settings: Settings, camera: str, stop: Stop | None = None) -> None:
                 )
     finally:
         reader.stop()
+        reader.join(LAST_READ)
         capture.close()
         peer.close()
         if server:

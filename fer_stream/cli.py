@@ -68,6 +68,7 @@ COMMANDS = (
             "--metrics",
             "--bind",
             "--keys",
+            "--purpose",
             *COMMON,
         ),
         (
@@ -104,7 +105,7 @@ COMMANDS = (
         "pipeline:aggregator",
         "dispatch frames, track and smooth, keep the journal, publish events",
         "fer-stream aggregator --bind tcp://127.0.0.1:7000 --journal events.db",
-        ("--policy", "--scan", *EVENTS, "--metrics", "--bind", "--keys", *COMMON),
+        ("--policy", "--scan", *EVENTS, "--metrics", "--bind", "--keys", "--purpose", *COMMON),
     ),
     Command(
         "subscribe",
@@ -174,7 +175,7 @@ COMMANDS = (
         "install:config",
         "print the effective settings and where each came from, as TOML without passwords",
         "fer-stream config --template > cameras.toml",
-        (*CAMERA, "--workers", *MODELS, "--scan", *EVENTS, "--sink", "--metrics", "--bind", *COMMON),
+        (*CAMERA, "--workers", *MODELS, "--scan", *EVENTS, "--sink", "--metrics", "--bind", "--purpose", *COMMON),
         (_argument("--template", action="store_true", help="print a commented file of all settings instead"),),
     ),
     Command(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import tempfile
 import warnings
 from dataclasses import dataclass
 from datetime import datetime
@@ -109,6 +108,18 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 Seconds = Annotated[float, Field(gt=0)]
 Policy = Literal["drop_oldest", "wait"]
 Provider = Literal["cpu", "cuda", "tensorrt", "openvino", "coreml", "directml", "rocm"]
+Purpose = Literal[
+    "development",
+    "research",
+    "personal",
+    "art",
+    "health",
+    "audience",
+    "public_space",
+    "workplace",
+    "education",
+    "other",
+]
 HostPort = Annotated[str, AfterValidator(_host_port)]
 Sink = Annotated[str, AfterValidator(_sink)]
 Mask = Annotated[tuple[Fraction, Fraction, Fraction, Fraction], AfterValidator(_rectangle)]
@@ -243,6 +254,21 @@ class JournalSettings(Section):
     retention_days: Annotated[float, Field(gt=0)] = Field(30.0, description="days that events are kept")
 
 
+class DeploymentSettings(Section):
+    """What this installation is for (`fer_stream.deployment`)."""
+
+    purpose: Purpose | None = Field(
+        None,
+        description="must be set where other machines can reach the aggregator: " + ", ".join(get_args(Purpose)),
+        examples=["research"],
+    )
+    exception: Literal["medical", "safety"] | None = Field(
+        None,
+        description="the reason for which the EU AI Act, Art. 5(1)(f), lets it run in workplace or education",
+        examples=["medical"],
+    )
+
+
 class Settings(BaseSettings):
     """Everything that can be set."""
 
@@ -279,6 +305,11 @@ class Settings(BaseSettings):
     metrics: HostPort | None = Field(
         None, description="HOST:PORT for /metrics, /healthz and /readyz", examples=["127.0.0.1:9108"]
     )
+    metrics_token: FilePath | None = Field(
+        None,
+        description="a file (mode 0600) with the token that who asks for /metrics must send (Authorization: Bearer)",
+        examples=["metrics.token"],
+    )
     sinks: list[Sink] = Field(
         default_factory=list, description="further sinks, as NAME:ARGUMENT", examples=[["file:events.jsonl"]]
     )
@@ -307,6 +338,7 @@ class Settings(BaseSettings):
         description="which valence group a label belongs to; a label left out counts for none",
     )
     journal: JournalSettings = JournalSettings()
+    deployment: DeploymentSettings = DeploymentSettings()
 
 
 @dataclass(frozen=True)
@@ -376,12 +408,15 @@ def template() -> str:
     return settings_text.template(_schema(), defaults)
 
 
-def save(settings: Settings, path: Path) -> None:
-    """Write settings for a child process to `load`: JSON, mode 0600 because addresses hold passwords, in one step."""
-    handle, draft = tempfile.mkstemp(dir=path.parent, prefix=path.name)
-    with os.fdopen(handle, "w", encoding="utf-8") as stream:
+def save(settings: Settings) -> int:
+    """Return the descriptor of nameless memory that holds settings, for a child process to `load` as ``/dev/fd/N``.
+
+    Addresses hold passwords: so they lie in no file, and nothing is left of them however the processes end.
+    """
+    memory = os.memfd_create("fer_stream_settings")
+    with os.fdopen(os.dup(memory), "w", encoding="utf-8") as stream:
         stream.write(settings.model_dump_json())
-    Path(draft).replace(path)
+    return memory
 
 
 @cache

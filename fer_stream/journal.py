@@ -14,7 +14,7 @@ from time import time as wall_clock
 from typing import TYPE_CHECKING, Any, Self
 
 from fer_stream.cloudevents import decode, encode, event_id
-from fer_stream.errors import JournalError
+from fer_stream.errors import JournalError, WireError
 from fer_stream.types import Event, EventType, GapData, Nanoseconds
 
 if TYPE_CHECKING:
@@ -27,8 +27,14 @@ FORMAT = 1
 APPLICATION = 0x46455253
 """``PRAGMA application_id``: tells our journals from other SQLite files."""
 
+MAX_EPOCH = 2**32
+"""Of a camera: the protocol has 32 bits for it."""
+
 _SQLITE_HEADER = 100
 """Bytes (SQLite's file format, section 1.3)."""
+
+_FAILURES = (sqlite3.Error, OverflowError, UnicodeDecodeError)
+"""What Python's module raises of a damaged file: also numbers beyond 64 bits, and messages that are not text."""
 
 _SCHEMA = """
 CREATE TABLE events (
@@ -57,12 +63,15 @@ class Reader:
         self._db = self._open(f"{path.absolute().as_uri()}?mode=ro")
 
     def _open(self, uri: str) -> sqlite3.Connection:
+        db = None
         try:
             db = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=5)
             version = db.execute("PRAGMA user_version").fetchone()[0]
             mine = db.execute("PRAGMA application_id").fetchone()[0]
             tables = db.execute("SELECT 1 FROM sqlite_master").fetchone()
-        except sqlite3.Error as error:
+        except _FAILURES as error:
+            if db is not None:
+                db.close()
             raise JournalError(f"the journal {self._path} cannot be read: {error}") from error
         # SQLite takes a file that is shorter than its own header for an empty one.
         foreign = 0 < self._path.stat().st_size < _SQLITE_HEADER
@@ -81,7 +90,7 @@ class Reader:
 
     def cursor(self) -> int:
         """Return the cursor of the latest event, 0 where there is none yet."""
-        return int(self._query("SELECT cursor FROM head")[0][0])
+        return int(self._query("SELECT cursor FROM head", (), (int,), least=1)[0][0])
 
     def read(self, after: int, limit: int = 1000, camera: str | None = None) -> tuple[list[str], int]:
         """Return up to ``limit`` events with a cursor greater than ``after``, in order, and where to go on from.
@@ -95,6 +104,8 @@ class Reader:
             "SELECT h.purged, h.cursor, e.cursor, e.text FROM head h "  # noqa: S608
             f"LEFT JOIN events e ON e.cursor > max(?, h.purged) {where} WHERE h.one = 1 ORDER BY e.cursor LIMIT ?",
             (after, *values, limit),
+            (int, int, int | None, str | None),
+            least=1,
         )
         purged, newest, last, text = rows[-1]
         texts = [] if text is None else [text for *_, text in rows]
@@ -103,11 +114,20 @@ class Reader:
         reached = last if len(rows) == limit and text is not None else max(after, newest)
         return texts, int(reached)
 
-    def _query(self, statement: str, values: tuple[object, ...] = ()) -> list[tuple[Any, ...]]:
+    def _query(
+        self, statement: str, values: tuple[object, ...], kinds: tuple[Any, ...], least: int = 0
+    ) -> list[tuple[Any, ...]]:
+        """Return the rows, so many at least, whose columns are of these types: SQLite holds anything anywhere."""
         try:
-            return self._db.execute(statement, values).fetchall()
-        except sqlite3.Error as error:
+            rows = self._db.execute(statement, values).fetchall()
+        except _FAILURES as error:
             raise JournalError(f"the journal {self._path} cannot be read: {error}") from error
+        if len(rows) < least or not all(all(map(isinstance, row, kinds)) for row in rows):
+            raise self._damaged()
+        return rows
+
+    def _damaged(self) -> JournalError:
+        return JournalError(f"the journal {self._path} is damaged: move it away, and a new one begins")
 
     def close(self) -> None:
         """Close the file; a second call does nothing."""
@@ -135,16 +155,21 @@ class Journal(Reader):
         try:
             self._db, self._inode = self._begin()
             self._cursor = super().cursor()
-            self._sequences: dict[str, int] = dict(self._query("SELECT camera, sequence FROM cameras"))
-        except sqlite3.Error as error:
-            os.close(self._lock)
+            self._sequences: dict[str, int] = dict(self._query("SELECT camera, sequence FROM cameras", (), (str, int)))
+        except _FAILURES as error:
+            self._give_up()
             raise JournalError(f"the journal {path} cannot be written: {error}; give another path") from error
         except JournalError:
-            os.close(self._lock)
+            self._give_up()
             raise
 
+    def _give_up(self) -> None:
+        os.close(self._lock)
+        if hasattr(self, "_db"):
+            self._db.close()
+
     def _begin(self) -> tuple[sqlite3.Connection, int]:
-        db = self._open(f"{self._path.absolute().as_uri()}?mode=rwc")
+        db = self._db = self._open(f"{self._path.absolute().as_uri()}?mode=rwc")
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = FULL")
         db.execute("PRAGMA secure_delete = ON")  # what is purged is overwritten, not only forgotten
@@ -185,7 +210,7 @@ class Journal(Reader):
                 db.execute("UPDATE head SET cursor = ?, purged = ?", (self._cursor, self._cursor))
                 db.executemany("INSERT OR REPLACE INTO cameras VALUES (?, ?, ?)", self._carried)
             self._carried, self._inode = None, inode
-        except (sqlite3.Error, OSError) as error:
+        except (*_FAILURES, OSError) as error:
             raise JournalError(f"the journal {self._path} cannot be written: {error}") from error
 
     def _take_lock(self) -> int:
@@ -214,6 +239,8 @@ class Journal(Reader):
                 "RETURNING epoch",
                 (camera,),
             ).fetchone()
+            if type(row[0]) is not int or not 0 < row[0] < MAX_EPOCH:
+                raise self._damaged()
         return int(row[0])
 
     def append(self, events: Iterable[Event]) -> list[tuple[Event, str]]:
@@ -271,11 +298,18 @@ class Journal(Reader):
         # An epoch may have begun before all of the one before it was closed.
         rows = self._query(
             "SELECT e.text FROM cameras c CROSS JOIN events e ON e.camera = c.camera AND e.epoch >= c.epoch - 1 "
-            "ORDER BY e.cursor"
+            "ORDER BY e.cursor",
+            (),
+            (str,),
         )
         for (text,) in rows:
-            event = decode(str(text))
+            try:
+                event = decode(text)
+            except WireError as error:
+                raise self._damaged() from error
             family, _, what = event.type.partition(".")
+            if family == "stream":
+                continue
             key = (event.camera, event.epoch, event.track, family)
             for track in {event.track, 0}:
                 latest[event.camera, event.epoch, track] = event
@@ -323,7 +357,7 @@ def purge(path: Path, older_than: float) -> int:
         with _Transaction(db, path):
             count = _delete(db, older_than)
         db.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # until then the write-ahead log still holds it
-    except sqlite3.Error as error:
+    except _FAILURES as error:
         raise JournalError(f"the journal {path} cannot be written: {error}") from error
     finally:
         db.close()
@@ -349,7 +383,7 @@ class _Transaction:
     def __enter__(self) -> sqlite3.Connection:
         try:
             self._db.execute("BEGIN IMMEDIATE")
-        except sqlite3.Error as error:
+        except _FAILURES as error:
             raise self._translated(error) from error
         return self._db
 
@@ -359,14 +393,14 @@ class _Transaction:
                 self._db.execute("COMMIT")
             elif self._db.in_transaction:  # SQLite may have rolled back by itself, on a full disk for one
                 self._db.execute("ROLLBACK")
-        except sqlite3.Error as failure:
+        except _FAILURES as failure:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
             raise self._translated(failure) from failure
-        if isinstance(error, sqlite3.Error):
+        if isinstance(error, _FAILURES):
             raise self._translated(error) from error
 
-    def _translated(self, error: sqlite3.Error) -> JournalError:
+    def _translated(self, error: BaseException) -> JournalError:
         return JournalError(f"the journal {self._path} cannot be written: {error}")
 
 

@@ -1,4 +1,4 @@
-"""Prometheus metrics, and the HTTP endpoint that shows them beside ``/healthz`` and ``/readyz``.
+"""Prometheus metrics, and the pages that show them: ``/metrics``, beside ``/healthz`` and ``/readyz``.
 
 Each role fills its own part. Under ``fer-stream run`` all processes write into files of one folder
 (prometheus-client's multiprocess mode, on by ``PROMETHEUS_MULTIPROC_DIR``), and the supervisor serves their sum; a
@@ -9,22 +9,19 @@ from __future__ import annotations
 
 import json
 import os
-import socket
-import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
 
 import prometheus_client
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, values
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, values
 from prometheus_client.multiprocess import MultiProcessCollector
 
-from fer_stream.config import host_port
-from fer_stream.errors import ConfigError, TransportError
+from fer_stream.endpoint import Answer, Server, read_token
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from fer_stream.config import Settings
     from fer_stream.dispatch import Ledger
 
 MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR"
@@ -146,72 +143,35 @@ def exposition() -> bytes:
     return prometheus_client.generate_latest()
 
 
-class Server:
-    """Serves ``/metrics``, ``/healthz`` (200 while the process answers) and ``/readyz`` (200 when it can work).
+def serve(settings: Settings, ready: Callable[[], str]) -> Server | None:
+    """Serve ``/metrics``, ``/healthz`` (200 while the process answers) and ``/readyz`` (200 when it can work).
+
+    Where a token is set, who does not send it learns only that the process is alive, and whether it is ready.
+
+    Args:
+        settings: the whole tree; ``metrics`` is where, ``metrics_token`` the token.
+        ready: returns what is missing until this process can work, or an empty text.
+
+    Returns:
+        What serves them, or ``None`` where no address is set.
 
     Raises:
-        ConfigError: ``address`` is not HOST:PORT.
+        ConfigError: the address is none, or may be reached from other machines and there is no token.
         TransportError: it cannot be bound.
     """
 
-    def __init__(self, address: str, ready: Callable[[], str]) -> None:
-        """Serve in a thread of its own.
+    def readiness(trusted: bool) -> Answer:
+        missing = ready()
+        body = {"status": "not ready" if missing else "ready"}
+        if missing and trusted:
+            body["missing"] = missing
+        return Answer(503 if missing else 200, "application/json", json.dumps(body).encode() + b"\n")
 
-        Args:
-            address: HOST:PORT; port 0 takes a free one, see `port`.
-            ready: returns what is missing until this process can work, or an empty text.
-        """
-        try:
-            host, port = host_port(address)
-        except ValueError as error:
-            raise ConfigError(
-                f"{address!r} is not an address for metrics: give HOST:PORT, such as 127.0.0.1:9108"
-            ) from error
-
-        class Listener(ThreadingHTTPServer):
-            address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
-
-        class Handler(BaseHTTPRequestHandler):
-            timeout = 5
-
-            def do_GET(self) -> None:
-                path = self.path.partition("?")[0]
-                if path == "/metrics":
-                    self._answer(200, prometheus_client.CONTENT_TYPE_LATEST, exposition())
-                elif path == "/healthz":
-                    self._answer(200, "application/json", b'{"status":"alive"}\n')
-                elif path == "/readyz":
-                    missing = ready()
-                    body = {"status": "not ready", "missing": missing} if missing else {"status": "ready"}
-                    self._answer(503 if missing else 200, "application/json", json.dumps(body).encode() + b"\n")
-                else:
-                    self._answer(404, "text/plain", b"there are /metrics, /healthz and /readyz\n")
-
-            def _answer(self, code: int, kind: str, body: bytes) -> None:
-                self.send_response(code)
-                self.send_header("Content-Type", kind)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, *_: object) -> None:
-                """Scrapes are no news."""
-
-        try:
-            self._server = Listener((host, port), Handler)
-        except OSError as error:
-            raise TransportError(
-                f"metrics cannot be served at {address}: {error.strerror}; stop what uses it, or choose another port"
-            ) from error
-        self.port: int = self._server.server_address[1]
-        threading.Thread(target=self._server.serve_forever, name="metrics", daemon=True).start()
-
-    def close(self) -> None:
-        """Stop serving."""
-        self._server.shutdown()
-        self._server.server_close()
-
-
-def serve(address: str | None, ready: Callable[[], str]) -> Server | None:
-    """Return a `Server`, or ``None`` where no address is set."""
-    return Server(address, ready) if address else None
+    pages: dict[str, Callable[[bool], Answer | None]] = {
+        "/metrics": lambda trusted: Answer(200, CONTENT_TYPE_LATEST, exposition()) if trusted else None,
+        "/healthz": lambda _: Answer(200, "application/json", b'{"status":"alive"}\n'),
+        "/readyz": readiness,
+    }
+    if settings.metrics is None:
+        return None
+    return Server(settings.metrics, pages, read_token(settings.metrics_token) if settings.metrics_token else None)

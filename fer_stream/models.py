@@ -69,8 +69,15 @@ class Model:
 
     @property
     def metadata(self) -> dict[str, str]:
-        """The file's own custom metadata."""
-        return dict(self.session.get_modelmeta().custom_metadata_map)
+        """The file's own custom metadata.
+
+        Raises:
+            ModelError: it is not text.
+        """
+        try:
+            return dict(self.session.get_modelmeta().custom_metadata_map)
+        except UnicodeDecodeError as error:
+            raise ModelError(f"{self.path} cannot be used: its metadata is not UTF-8 text") from error
 
     def run(self, outputs: Sequence[str], inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[np.float32]]:
         """Return the named outputs for the named inputs.

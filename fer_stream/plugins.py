@@ -138,7 +138,11 @@ class Peer(Protocol):
         ...
 
     def receive(self, timeout: float) -> list[Any] | None:
-        """Return the next message's parts, or ``None`` after ``timeout`` seconds or a `wake`."""
+        """Return the next message's parts, or ``None`` after ``timeout`` seconds or a `wake`.
+
+        Raises:
+            TransportError: the aggregator refuses this peer; one that is not there is waited for.
+        """
         ...
 
     def wake(self) -> None:

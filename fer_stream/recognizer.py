@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fer_stream import motion, plugins, quality
+from fer_stream.deployment import check_purpose
 from fer_stream.plugins import FollowingDetector
 from fer_stream.types import THUMBNAIL, Box, Face, Region, Scores, Searched
 
@@ -71,7 +72,9 @@ class Recognizer:
         Raises:
             PluginError: one of them is not installed.
             ModelError: a model file is missing or breaks its contract.
+            ConfigError: the purpose that they name is prohibited.
         """
+        check_purpose(settings)
         detector, classifier = settings.detector, settings.classifier
         return cls(
             plugins.load("detectors", detector.name)(detector),

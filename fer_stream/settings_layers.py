@@ -77,21 +77,23 @@ class Layers:
 
 
 def read_file(model: type[BaseSettings], file: Path) -> dict[str, Any]:
-    """Return what a TOML file sets, or one with the ending ``.json``.
+    """Return what a TOML file sets, or a JSON one, which begins with a brace or ends in ``.json``.
 
     Raises:
         ConfigError: there is no such file, or it is not what its ending says.
     """
     if not file.is_file():
         raise ConfigError(f"there is no settings file {file}; `fer-stream config --template` prints one to begin with")
+    kind = "JSON" if file.suffix == ".json" else "TOML"
     try:
-        if file.suffix == ".json":
+        with file.open("rb") as stream:
+            kind = "JSON" if stream.read(1) == b"{" else kind
+        if kind == "JSON":
             return dict(JsonConfigSettingsSource(model, json_file=file)())
         return dict(TomlConfigSettingsSource(model, toml_file=file)())
     except OSError as error:
         raise ConfigError(f"the settings file {file} cannot be read: {error.strerror}") from error
     except (SettingsError, ValueError, TypeError) as error:  # whatever a decoder says of bytes that are not its own
-        kind = "JSON" if file.suffix == ".json" else "TOML"
         raise ConfigError(f"the settings file {file} is not {kind}: {error}") from error
 
 

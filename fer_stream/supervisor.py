@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 from fer_stream import plugins
 from fer_stream.client import Subscription, ask_status, read_journal
 from fer_stream.config import save
+from fer_stream.deployment import check_purpose
 from fer_stream.errors import ConfigError, FerStreamError, JournalError, TransportError
 from fer_stream.journal import Reader
 from fer_stream.process import LAST_WORDS, PARENT, install_stop, tell_error
@@ -93,7 +94,7 @@ class Supervisor:
 
         Args:
             settings: the whole tree, with at least one camera.
-            folder: an empty folder of our own for the children's settings and metrics.
+            folder: an empty folder of our own for the children's last words and metrics.
         """
         self._settings = settings
         self._folder = folder
@@ -104,10 +105,9 @@ class Supervisor:
         self.aggregator = child("aggregator", "aggregator")
         self.workers = [child(f"worker {n}", "worker", "--name", str(n)) for n in range(1, settings.workers + 1)]
         self.captures = {name: child(f"capture {name}", "capture", "--camera", name) for name in settings.cameras}
-        self._file = folder / "settings.json"
         # A role's own metrics go into files that this process serves in one.
-        shared = settings.model_copy(update={"metrics": None, "sinks": []})
-        save(shared, self._file)
+        shared = settings.model_copy(update={"metrics": None, "metrics_token": None, "sinks": []})
+        self._file = save(shared)
 
     @property
     def children(self) -> list[_Child]:
@@ -124,7 +124,7 @@ class Supervisor:
         environment = {key: value for key, value in os.environ.items() if not key.startswith(ours)}
         environment |= {PARENT: str(os.getpid()), "FER_STREAM_PROCESS": child.title, LAST_WORDS: str(child.words)}
         child.words.unlink(missing_ok=True)
-        command = [sys.executable, "-m", "fer_stream", *child.arguments, "--config", str(self._file)]
+        command = [sys.executable, "-m", "fer_stream", *child.arguments, "--config", f"/dev/fd/{self._file}"]
         # A group of its own: Ctrl-C at the terminal comes to us alone, and we end the children in order.
         child.process = subprocess.Popen(
             command,
@@ -132,6 +132,7 @@ class Supervisor:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             start_new_session=True,
+            pass_fds=(self._file,),
         )
         child.seen, child.code = time.monotonic() + STARTUP, None
 
@@ -221,6 +222,11 @@ class Supervisor:
         if late:
             _log.warning("%s did not end in time and is killed", ", ".join(late))
         self.kill(children)
+
+    def close(self) -> None:
+        """End what still runs, and let go of the settings."""
+        self.kill(self.children)
+        os.close(self._file)
 
     def kill(self, children: list[_Child]) -> None:
         """End children at once."""
@@ -366,6 +372,7 @@ def run(
         0, or the exit code of the process that could not work.
     """
     stop = stop or install_stop()
+    check_purpose(settings)
     started = time.time()
     with ExitStack() as last:  # what is left to do however this ends, in reverse
         folder = Path(last.enter_context(tempfile.TemporaryDirectory(prefix="fer-stream-", ignore_cleanup_errors=True)))
@@ -380,8 +387,9 @@ def run(
         if settings.metrics:
             from fer_stream import metrics  # noqa: PLC0415
 
-            last.callback(metrics.Server(settings.metrics, lambda: _missing(supervisor, desk)).close)
-        last.callback(lambda: supervisor.kill(supervisor.children))
+            server = metrics.serve(settings, lambda: _missing(supervisor, desk))
+            last.callback(server.close if server else lambda: None)
+        last.callback(supervisor.close)
         supervisor.start()
         failed = _loop(supervisor, desk, stop, duration)
         result = _end(supervisor, desk, failed, started)

@@ -191,7 +191,7 @@ def run(settings: Settings, name: str | None = None, stop: Stop | None = None) -
     computer = _Computer(recognizer, peer)
     computer.start()
     session = Session(peer, about, computer)
-    server = metrics.serve(settings.metrics, lambda: "" if session.known else "an aggregator")
+    server = metrics.serve(settings, lambda: "" if session.known else "an aggregator")
     _log.info("ready", extra={"model": recognizer.classifier.version})
     try:
         while not (stop.is_set() or parent_gone()):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import functools
 import http.server
 import re
@@ -69,8 +70,14 @@ def folder(path: Path) -> functools.partial[http.server.SimpleHTTPRequestHandler
     return functools.partial(Handler, directory=str(path))
 
 
-def rtsp(transport_stream: bytes, asked: list[str]) -> type[socketserver.BaseRequestHandler]:
-    """Play a recorded MPEG transport stream over RTSP, interleaved in the TCP connection; note each request."""
+def rtsp(
+    transport_stream: bytes, asked: list[str], login: str = "", pause: float = 0.001
+) -> type[socketserver.BaseRequestHandler]:
+    """Play a recorded MPEG transport stream over RTSP, interleaved in the TCP connection; note each request.
+
+    With a ``login`` (``user:password``) only for who sends it.
+    """
+    pass_on = f"Authorization: Basic {base64.b64encode(login.encode()).decode()}"
     sdp = "v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\ns=camera\r\nt=0 0\r\nm=video 0 RTP/AVP 33\r\na=control:track1\r\n"
 
     class Handler(socketserver.StreamRequestHandler):
@@ -89,6 +96,10 @@ def rtsp(transport_stream: bytes, asked: list[str]) -> type[socketserver.BaseReq
                     headers = "Session: 1\r\n"
                 number = re.search(r"CSeq: *(\d+)", request)
                 assert number
+                if login and method != "OPTIONS" and pass_on not in request:
+                    refusal = 'WWW-Authenticate: Basic realm="camera"\r\n'
+                    self.wfile.write(f"RTSP/1.0 401 Unauthorized\r\nCSeq: {number[1]}\r\n{refusal}\r\n".encode())
+                    continue
                 self.wfile.write(f"RTSP/1.0 200 OK\r\nCSeq: {number[1]}\r\n{headers}\r\n{body}".encode())
                 if method == "PLAY":
                     self._play()
@@ -109,7 +120,7 @@ def rtsp(transport_stream: bytes, asked: list[str]) -> type[socketserver.BaseReq
                     packet = struct.pack("!BBHII", 0x80, 33, n & 0xFFFF, n * 900, 1)
                     packet += transport_stream[begin : begin + size]
                     self.wfile.write(struct.pack("!cBH", b"$", 0, len(packet)) + packet)
-                    time.sleep(0.001)
+                    time.sleep(pause)
             except (BrokenPipeError, ConnectionResetError):
                 pass  # the client has seen enough
 

@@ -25,6 +25,11 @@ CLIP_FRAMES = 60
 sys.path.append(str(Path(__file__).parent / "standin"))
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Offer what makes a test longer than ``make test`` has time for."""
+    parser.addoption("--strangers", type=int, default=400, help="connections that strangers make (default: 400)")
+
+
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A classifier of the seven emotions, in microseconds: every face is happy at 0.72 to 0.82."""

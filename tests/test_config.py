@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import os
 import re
-import stat
 import tomllib
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -17,9 +17,6 @@ from fer_stream import config
 from fer_stream.config import Settings
 from fer_stream.errors import ConfigError
 from fer_stream.settings_text import dotted, flatten, toml
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 @pytest.fixture(autouse=True)
@@ -265,7 +262,8 @@ def test_the_template_loads_as_the_defaults(tmp_path: Path) -> None:
 
 def test_the_template_holds_every_setting_with_its_default(tmp_path: Path) -> None:
     text = re.sub(r"(?m)^#(?=[a-z_\[])", "", config.template())
-    examples = {"metrics", "sinks", "classifier.model", "cameras", "key", "keys"}
+    examples = {"metrics", "sinks", "classifier.model", "cameras", "key", "keys", "metrics_token"}
+    examples |= {"deployment.purpose", "deployment.exception"}
     loaded = config.explain(file=write(tmp_path, text))
     defaults = {dotted(path): value for path, value in flatten(Settings().model_dump(mode="json"))}
     given = {dotted(path): value for path, value in flatten(loaded.settings.model_dump(mode="json"))}
@@ -283,7 +281,7 @@ def test_the_template_describes_every_setting() -> None:
             assert re.match(r"# \S", lines[number - 1]), line
 
 
-def test_settings_survive_the_way_to_a_child(tmp_path: Path) -> None:
+def test_settings_survive_the_way_to_a_child() -> None:
     settings = config.load(
         {
             "labels": "happy,sad",
@@ -292,12 +290,12 @@ def test_settings_survive_the_way_to_a_child(tmp_path: Path) -> None:
             "valence": {"happy": "good"},
         }
     )
-    file = tmp_path / "settings.json"
-    file.touch(mode=0o644)
-    config.save(settings, file)
-    assert stat.S_IMODE(file.stat().st_mode) == 0o600
-    assert config.load(file=file) == settings
-    assert list(tmp_path.iterdir()) == [file]
+    memory = config.save(settings)
+    path = Path(f"/dev/fd/{memory}")
+    assert config.load(file=path) == settings
+    assert config.load(file=path) == settings, "also for the next child"
+    assert str(path.resolve()).startswith("/memfd:"), "it has no name in any folder"
+    os.close(memory)
 
 
 def test_host_and_port() -> None:

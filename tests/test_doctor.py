@@ -13,8 +13,8 @@ import pytest
 
 from fer_stream import config, models
 from fer_stream.doctor import Finding, Level, examine
+from fer_stream.endpoint import Answer, Server
 from fer_stream.journal import Journal
-from fer_stream.metrics import Server
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -93,7 +93,7 @@ def test_an_address_in_use(check: Examine) -> None:
 
 
 def test_a_metrics_port_that_is_ours_already(check: Examine) -> None:
-    server = Server("127.0.0.1:0", lambda: "")
+    server = Server("127.0.0.1:0", {"/healthz": lambda _: Answer(200, "", b'{"status":"alive"}')}, None)
     try:
         assert about(check(metrics=f"127.0.0.1:{server.port}"), "a process of ours").level is Level.OK
     finally:

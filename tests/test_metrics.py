@@ -19,11 +19,14 @@ from prometheus_client import REGISTRY
 from prometheus_client.parser import text_string_to_metric_families
 
 from fer_stream import metrics
+from fer_stream.config import Settings
 from fer_stream.dispatch import Ledger
 from fer_stream.errors import ConfigError, TransportError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+
+    from fer_stream.endpoint import Server
 
 
 def value(name: str, **labels: str) -> float | None:
@@ -70,12 +73,18 @@ def test_two_cameras_are_told_apart() -> None:
 # Over HTTP
 
 
+def served(address: str, ready: Callable[[], str] = str, token: Path | None = None) -> Server:
+    server = metrics.serve(Settings.model_construct(metrics=address, metrics_token=token), ready)
+    assert server is not None
+    return server
+
+
 class Role:
     """A server, and whether what it serves is ready."""
 
     def __init__(self, address: str = "127.0.0.1:0") -> None:
         self.missing = ""
-        self.server = metrics.Server(address, lambda: self.missing)
+        self.server = served(address, lambda: self.missing)
         self.host = address.rpartition(":")[0]
 
     def get(self, path: str) -> tuple[int, str, str]:
@@ -145,15 +154,17 @@ def test_a_port_in_use_is_told(role: Role) -> None:
         Role(f"127.0.0.1:{role.server.port}")
 
 
-def test_a_host_that_is_not_ours_is_told() -> None:
+def test_a_host_that_is_not_ours_is_told(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("0123456789abcdef")
+    (tmp_path / "token").chmod(0o600)
     with pytest.raises(TransportError, match=r"metrics cannot be served at 192\.0\.2\.1:0"):
-        Role("192.0.2.1:0")
+        served("192.0.2.1:0", token=tmp_path / "token")
 
 
 @pytest.mark.parametrize("address", ["", "9100", ":9100", "host:", "host:x", "host:65536", "host:-1", "host:²"])
 def test_what_is_no_address_is_told(address: str) -> None:
     with pytest.raises(ConfigError, match=r"is not an address for metrics: give HOST:PORT, such as 127\.0\.0\.1:9108"):
-        metrics.Server(address, lambda: "")
+        served(address)
 
 
 @pytest.mark.skipif(not Path("/proc/net/if_inet6").exists(), reason="this machine has no IPv6")
@@ -164,10 +175,8 @@ def test_ipv6_is_served() -> None:
 
 
 def test_no_address_no_server() -> None:
-    assert metrics.serve(None, lambda: "") is None
-    server = metrics.serve("127.0.0.1:0", lambda: "")
-    assert server is not None
-    server.close()
+    assert metrics.serve(Settings(), lambda: "") is None
+    served("127.0.0.1:0").close()
 
 
 # As Prometheus' own tool sees them

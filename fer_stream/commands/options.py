@@ -89,6 +89,7 @@ OPTIONS = (
     Option("--connect", "ADDRESS", "the aggregator's address: ipc://FOLDER or tcp://HOST:PORT", ("address",)),
     Option("--key", "FILE", "this process's key, for an aggregator on another machine", ("key",)),
     Option("--keys", "FOLDER", "the aggregator's keys (default: in the user's configuration)", ("keys",)),
+    Option("--purpose", "NAME", "what this installation is for, such as research", ("deployment.purpose",)),
     Option("--log-level", "LEVEL", "debug, info, warning or error (default: info)", ("log_level",)),
     Option("--duration", "S", "end after this many seconds", how={"type": _seconds}),
     Option("--summary", "FILE", "write a JSON summary: frame ledgers, events, times", how={"type": Path}),

@@ -10,7 +10,6 @@ is noticed by ZeroMQ's own heartbeats, which its I/O thread sends whatever our t
 from __future__ import annotations
 
 import fcntl
-import ipaddress
 import logging
 import os
 import secrets
@@ -22,8 +21,10 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import zmq
+import zmq.utils.monitor
 import zmq.utils.z85
 
+from fer_stream import deployment
 from fer_stream import keys as access
 from fer_stream.errors import ConfigError, TransportError
 from fer_stream.plugins import BROADCASTS, LINKS
@@ -40,6 +41,11 @@ ZERO_COPY_FROM = 65_536
 """Bytes from which passing a buffer by reference is cheaper than copying it."""
 
 _log = logging.getLogger(__name__)
+
+_REFUSALS = zmq.Event.HANDSHAKE_FAILED_AUTH | zmq.Event.HANDSHAKE_FAILED_PROTOCOL | zmq.Event.HANDSHAKE_FAILED_NO_DETAIL
+
+CUT_OFF = 5
+"""Connections in a row that end before it is clear who is there, until a log says so: a key of another aggregator?"""
 
 MAX_IPC_PATH = 100
 """A little under what ``sockaddr_un`` takes on every system."""
@@ -104,14 +110,13 @@ def _receive(sock: zmq.Socket[bytes]) -> list[Any] | None:
 
 
 def beyond(address: str) -> bool:
-    """Return whether an address can be reached from, or lies on, another machine."""
-    if not address.startswith("tcp://"):
-        return False
-    host = urlsplit(endpoint(address, LINKS[0])).hostname or ""
-    try:
-        return not ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host != "localhost"
+    """As `fer_stream.deployment.beyond`.
+
+    Raises:
+        ConfigError: not an address.
+    """
+    endpoint(address, LINKS[0])
+    return deployment.beyond(address)
 
 
 class ZeroMQ:
@@ -219,6 +224,7 @@ class ZeroMQHub:
             sock.set(zmq.CURVE_SERVER, 1)
             sock.set(zmq.CURVE_SECRETKEY, self._pair[1].encode())
             sock.set(zmq.ZAP_DOMAIN, link.encode())
+            sock.set(zmq.ZAP_ENFORCE_DOMAIN, 1)  # nobody comes in while nobody is asked
         where = endpoint(address, link)
         try:
             sock.bind(where)
@@ -295,6 +301,8 @@ class ZeroMQPeer:
         self, address: str, link: str, topics: Sequence[str] | None = None, key: access.Key | None = None
     ) -> None:
         where = endpoint(address, link)
+        self._address, self._link, self._key = address, link, key
+        self._cut_off = 0
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.DEALER if topics is None else zmq.SUB)
         _harden(self._socket, link)
@@ -310,9 +318,11 @@ class ZeroMQPeer:
         else:
             for topic in topics:
                 self._socket.set(zmq.SUBSCRIBE, topic.encode())
+        self._monitor = self._socket.get_monitor_socket(_REFUSALS | zmq.Event.HANDSHAKE_SUCCEEDED)
         try:
             self._socket.connect(where)
         except zmq.ZMQError as error:
+            self._monitor.close()
             self._socket.close()
             self._context.term()
             raise ConfigError(f"{where} cannot be connected to: {error.strerror}; check the address") from error
@@ -322,6 +332,7 @@ class ZeroMQPeer:
         self._poller = zmq.Poller()
         self._poller.register(self._socket, zmq.POLLIN)
         self._poller.register(self._woken, zmq.POLLIN)
+        self._poller.register(self._monitor, zmq.POLLIN)
 
     def send(self, parts: Sequence[Any]) -> bool:
         """See `fer_stream.plugins.Peer.send`."""
@@ -336,7 +347,32 @@ class ZeroMQPeer:
                 self._woken.recv(4096)
             if self._socket in ready:
                 parts = _receive(self._socket)
+            if self._monitor in ready:
+                self._hear_refusal()
         return parts
+
+    def _hear_refusal(self) -> None:
+        """Say why this peer is not let in, after which ZeroMQ itself would be silent and never try again."""
+        event = zmq.utils.monitor.recv_monitor_message(self._monitor)["event"]
+        if event in (zmq.Event.HANDSHAKE_FAILED_AUTH, zmq.Event.HANDSHAKE_FAILED_PROTOCOL):
+            self._socket.set(zmq.LINGER, 0)  # what was to be sent never will be
+        who = f"the aggregator at {self._address}"
+        if event == zmq.Event.HANDSHAKE_FAILED_AUTH and self._key:
+            roles = ", ".join(role for role, links in access.ROLES.items() if self._link in links)
+            raise TransportError(
+                f"{who} refused the key {self._key.name} (role {self._key.role}): ask its operator to allow it with "
+                f"`fer-stream keys allow`; the link {self._link} is open to the roles {roles}"
+            )
+        if event == zmq.Event.HANDSHAKE_FAILED_PROTOCOL and self._key is None:
+            raise TransportError(
+                f"{who} lets in who has a key alone: have one made there (`fer-stream keys new`), and name its file "
+                "with --key"
+            )
+        if event == zmq.Event.HANDSHAKE_FAILED_PROTOCOL:
+            raise TransportError(f"{who} has no key of its own, so it is not the one that this key was made for")
+        self._cut_off = self._cut_off + 1 if event == zmq.Event.HANDSHAKE_FAILED_NO_DETAIL else 0
+        if self._cut_off == CUT_OFF and self._key:  # it may also be on its way down or up: one goes on trying
+            _log.warning("%s hangs up before it shows who it is: is the key %s made for it?", who, self._key.name)
 
     def wake(self) -> None:
         """See `fer_stream.plugins.Peer.wake`."""
@@ -346,6 +382,8 @@ class ZeroMQPeer:
     def close(self) -> None:
         """See `fer_stream.plugins.Peer.close`."""
         if not self._socket.closed:
+            self._socket.disable_monitor()
+            self._monitor.close()
             self._socket.close()
             self._context.term()
             self._waker.close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,7 +11,7 @@ import zmq
 from processes import free_port
 
 from fer_stream import keys
-from fer_stream.errors import ConfigError
+from fer_stream.errors import ConfigError, TransportError
 from fer_stream.plugins import LINKS
 from fer_stream.transports.zeromq import ZeroMQ, beyond, endpoint
 
@@ -78,7 +78,7 @@ def test_strangers_are_not_heard(network: Network, tmp_path: Path) -> None:
     revoked.write_bytes(network.files["capture"].read_bytes())
     revoked.chmod(0o600)
     keys.revoke(network.folder, "a-capture")
-    for _ in range(20):
+    for _ in range(2):  # a few thousand of them: test_strangers
         for key in (None, foreign, revoked):
             network.peer(key, "frames").send([b"let me in"])
     assert network.heard(1.5) == []
@@ -112,7 +112,71 @@ def test_events_reach_who_has_a_clients_key_alone(network: Network, tmp_path: Pa
     for _ in range(20):
         network.hub.receive(0.02)
         network.hub.publish("events", "door/", [b"an event"])
-    assert all(stranger.receive(0.05) is None for stranger in strangers)
+    for stranger in strangers:
+        with suppress(TransportError):
+            assert stranger.receive(0.05) is None
+
+
+# A refusal is told
+
+
+def told(network: Network, peer: ZeroMQPeer) -> str:
+    for _ in range(500):
+        network.hub.receive(0.01)
+        try:
+            peer.receive(0.01)
+        except TransportError as refusal:
+            return str(refusal)
+    return "nothing"
+
+
+def test_who_is_refused_is_told_why(network: Network) -> None:
+    assert told(network, network.peer(network.files["worker"], "frames")) == (
+        f"the aggregator at {network.address} refused the key a-worker (role worker): ask its operator to allow it "
+        "with `fer-stream keys allow`; the link frames is open to the roles capture, all"
+    )
+    assert "refused the key a-worker" in told(network, network.listener(network.files["worker"]))
+    assert "lets in who has a key alone: have one made there" in told(network, network.peer(None, "control"))
+
+
+def test_a_revoked_key_is_told_so_when_it_comes_again(network: Network) -> None:
+    path = network.folder.parent / "kept.key"
+    path.write_bytes(network.files["capture"].read_bytes())
+    path.chmod(0o600)
+    peer = network.peer(path, "frames")
+    peer.send([b"while it may"])
+    assert network.heard(1.0) == [("frames", b"while it may")]
+    keys.revoke(network.folder, "a-capture")
+    assert peer.receive(0.1) is None, "who is in stays in"
+    assert "refused the key a-capture (role capture)" in told(network, network.peer(path, "frames"))
+
+
+def test_an_aggregator_without_a_key_is_not_the_one(network: Network) -> None:
+    network.hub.close()
+    network.hub = network._keep(ZeroMQ().bind(network.address))
+    assert "has no key of its own, so it is not the one" in told(network, network.peer(network.files["worker"], "work"))
+
+
+def test_a_key_for_another_aggregator_is_told_in_the_log(
+    network: Network, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is not given up: nothing tells it from an aggregator that is on its way down, or up."""
+    peer = network.peer(keys.new(tmp_path / "other", "door", "capture"), "frames")
+    for _ in range(200):
+        network.hub.receive(0.01)
+        assert peer.receive(0.01) is None
+    assert [record.getMessage() for record in caplog.records] == [
+        f"the aggregator at {network.address} hangs up before it shows who it is: is the key door made for it?"
+    ]
+
+
+def test_an_aggregator_that_is_not_there_is_waited_for(network: Network) -> None:
+    network.hub.close()
+    peer = network.peer(network.files["capture"], "frames")
+    assert all(peer.receive(0.01) is None for _ in range(100))
+    network.hub = network._keep(ZeroMQ(keys=network.folder).bind(network.address))
+    peer.send([b"at last"])
+    assert network.heard(2.0) == [("frames", b"at last")]
 
 
 @pytest.mark.parametrize(

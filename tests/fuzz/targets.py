@@ -1,0 +1,473 @@
+"""What a stranger's bytes may reach: one function a decoder, with inputs to begin from.
+
+Each takes any bytes and has one invariant: what it calls parses them, or raises its one error. `test_fuzz` tries a few
+thousand mutated inputs a target in every ``make test``; ``make fuzz`` a million, guided by coverage
+(``python tests/fuzz/guided.py TARGET``).
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import sqlite3
+import struct
+import tempfile
+import zlib
+from contextlib import closing, suppress
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import cv2
+import numpy as np
+import onnx
+from tiny import write_model
+
+from fer_stream import cloudevents, config, keys, metrics, plugins, shared, wire
+from fer_stream.aggregator import Aggregator
+from fer_stream.classifiers.onnx import OnnxClassifier
+from fer_stream.config import EMOTIONS, CameraSettings, JournalSettings, Settings
+from fer_stream.errors import ConfigError, JournalError, ModelError, SourceError, WireError
+from fer_stream.journal import Journal, Reader
+from fer_stream.roster import Camera, Worker
+from fer_stream.sources.opencv import open_source
+from fer_stream.types import (
+    THUMBNAIL,
+    Box,
+    Event,
+    EventType,
+    Expected,
+    ExpressionData,
+    Face,
+    FaceData,
+    Hints,
+    Nanoseconds,
+    Probability,
+    Scores,
+    Searched,
+)
+from fer_stream.wire import Encoding, Kind, Message, Result, Totals
+from fer_stream.worker import pixels
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_MEMORY = Path("/dev/shm")
+
+
+class Target(NamedTuple):
+    """One decoder: what it does with any bytes, the inputs to begin from, and how many are a fair trial."""
+
+    check: Callable[[bytes], None]
+    seeds: Callable[[], list[bytes]]
+    examples: int = 2000
+    """In ``make test``."""
+
+
+@cache
+def _folder() -> Path:
+    """A folder in memory where there is one, for decoders that read files."""
+    kept = tempfile.TemporaryDirectory(prefix="fer-fuzz-", dir=_MEMORY if _MEMORY.is_dir() else None)
+    _kept.append(kept)
+    return Path(kept.name)
+
+
+_kept: list[Any] = []
+
+
+def _file(name: str, data: bytes) -> Path:
+    path = _folder() / name
+    path.write_bytes(data)
+    path.chmod(0o600)
+    return path
+
+
+# Messages
+
+
+def message(data: bytes) -> None:
+    """Header and payload; every second input under checksums that fit, for else no other check is ever reached."""
+    sealed, data = data[:1] > b"\x7f", data[1:]
+    head, payload = data[: wire._HEADER.size], data[wire._HEADER.size :]
+    if sealed and len(head) == wire._HEADER.size:
+        head = head[:-12] + struct.pack("!II", len(payload), zlib.crc32(payload))
+        head += struct.pack("!I", zlib.crc32(head))
+    with suppress(WireError):
+        found = wire.unpack([head, payload])
+        assert wire.unpack([bytes(part) for part in wire.pack(found)]) == found
+        if found.kind is Kind.FRAME and found.encoding is not Encoding.SHARED:
+            assert pixels(found).shape == (found.height, found.width, 3)
+        elif found.kind is not Kind.FRAME:
+            assert isinstance(found.body(), dict)
+
+
+def _messages() -> list[bytes]:
+    found = [Message(kind, b'{"a":1}', seq=1, totals=Totals(3, 1, 1, 1)) for kind in Kind if kind is not Kind.FRAME]
+    found.append(Message(Kind.FRAME, bytes(12), width=2, height=2, encoding=Encoding.RAW))
+    found.append(Message(Kind.FRAME, _jpegs()[0], width=16, height=8, encoding=Encoding.JPEG))
+    return [b"\xff" + b"".join(map(bytes, wire.pack(one))) for one in found]
+
+
+def hello(data: bytes) -> None:
+    """What a capture says of itself."""
+    with suppress(WireError):
+        Camera.from_hello(b"peer", Message(Kind.HELLO, data, totals=Totals(9, 0, 0, 9)), 0.0)
+
+
+HELLO = {
+    "camera": "door", "incarnation": "a", "pid": 1, "policy": "wait", "live": True, "frames": None,
+    "told": {"done": 1}, "memory": "",
+}  # fmt: skip
+
+
+def ready(data: bytes) -> None:
+    """What a worker says of itself."""
+    with suppress(WireError):
+        Worker.from_ready(Message(Kind.READY, data).body())
+
+
+READY = {"labels": EMOTIONS, "name": "1", "host": "here", "pid": 1, "model": "m", "detector": "d", "memory": ""}
+
+
+def hints(data: bytes) -> None:
+    """What a worker is to look at; under a checksum that fits."""
+    with suppress(WireError):
+        found = wire.unpack_hints(struct.pack("!I", zlib.crc32(data)) + data)
+        assert len(wire.unpack_hints(wire.pack_hints(found)).faces) == len(found.faces)
+
+
+def _hints() -> list[bytes]:
+    faces = (Expected(Box(1, 2, 30, 40), due=True), Expected(Box(5, 5, 9, 9), due=False))
+    seen = np.zeros(THUMBNAIL, np.uint8)
+    return [wire.pack_hints(made)[4:] for made in (Hints(), Hints(faces, whole=True), Hints(faces, seen=seen))]
+
+
+def faces(data: bytes) -> None:
+    """What a worker has found."""
+    with suppress(WireError):
+        found = wire.unpack_faces(data, EMOTIONS)
+        assert len(wire.unpack_faces(wire.pack_faces(found, EMOTIONS), EMOTIONS).faces) == len(found.faces)
+
+
+def _faces() -> list[bytes]:
+    face = Face(Box(1, 2, 3, 4), 0.9, ((1.0, 2.0),) * 5, Scores(EMOTIONS, (0.4, *[0.1] * 6)), 0.5)
+    searched = Searched(np.ones(THUMBNAIL, np.bool_), np.zeros(THUMBNAIL, np.uint8))
+    made = (Result(()), Result((face, Face(Box(1, 2, 3, 4), 0.9))), Result((face,), searched=searched))
+    return [wire.pack_faces(one, EMOTIONS) for one in made]
+
+
+def descriptor(data: bytes) -> None:
+    """Where in this machine's memory a frame lies."""
+    with suppress(WireError):
+        image = _reader.view(data, 8, 16)
+        assert image.shape == (8, 16, 3)
+        _reader.intact(data)
+
+
+_reader = shared.Reader()
+
+
+@cache
+def _ring() -> tuple[shared.Ring, list[bytes]]:
+    ring = shared.Ring(2, 8 * 16 * 3)
+    return ring, [ring.put(np.zeros((8, 16, 3), np.uint8)) for _ in range(2)]
+
+
+# The aggregator as a whole: whoever has a key may say anything, in any order
+
+_SAYING = struct.Struct("!BBBBH")
+_SAYINGS = (
+    ("frames", Kind.HELLO), ("frames", Kind.OFFER), ("frames", Kind.FRAME), ("frames", Kind.BYE), ("work", Kind.READY),
+    ("work", Kind.DONE), ("work", Kind.REJECT), ("work", Kind.PING), ("work", Kind.BYE), ("control", Kind.STATUS),
+    ("control", Kind.REPLAY), ("control", Kind.EVENTS), ("work", Kind.FRAME), ("frames", Kind.DONE),
+)  # fmt: skip
+_numbers = itertools.count()
+
+
+def aggregator(data: bytes) -> None:
+    """A few messages of a capture, a worker and a client with keys: each is taken, or counted as rejected."""
+    for path in _folder().glob("fuzz.db*"):
+        path.unlink(missing_ok=True)
+    address, path = f"memory://fuzz-{next(_numbers)}", _folder() / "fuzz.db"
+    transport = plugins.load("transports", "memory")()
+    hub, journal = transport.bind(address), Journal(path)
+    peers = {link: transport.connect(address, link) for link in plugins.LINKS}
+    settings = Settings(transport="memory", address=address, journal=JournalSettings(path=path))
+    try:
+        it = Aggregator(settings, hub, journal)
+        for _ in range(12):
+            if len(data) < _SAYING.size:
+                break
+            which, seq, ticket, sent, length = _SAYING.unpack_from(data)
+            link, kind = _SAYINGS[which % len(_SAYINGS)]
+            payload, data = data[_SAYING.size : _SAYING.size + length], data[_SAYING.size + length :]
+            said = Message(kind, payload, seq=seq, ticket=ticket, time=seq * 10**9, totals=Totals(sent, 0, 0, sent))
+            if kind is Kind.FRAME:
+                said = Message(
+                    kind, payload[:3].ljust(3), 0, seq, ticket, seq * 10**9, 0, said.totals, 1, 1, Encoding.RAW
+                )
+            peers[link].send(wire.pack(said))
+            with suppress(
+                ConfigError
+            ):  # the first worker's labels do not fit the settings: that ends it, in a sentence
+                it.turn(0)
+            for peer in peers.values():
+                while (parts := peer.receive(0)) is not None:
+                    wire.unpack(parts[:2])
+        json.dumps(it.status())
+    finally:
+        for peer in peers.values():
+            peer.close()
+        hub.close()
+        journal.close()
+        for counted in (metrics.frames, metrics.in_flight, metrics.waiting, metrics.camera_online, metrics.tracks):
+            counted.clear()
+        for timed in (metrics.frame_age, metrics.latency, metrics.faces, metrics.events):
+            timed.clear()
+
+
+def _conversations() -> list[bytes]:
+    def say(link: str, kind: Kind, payload: bytes = b"", seq: int = 0, ticket: int = 0, sent: int = 0) -> bytes:
+        return _SAYING.pack(_SAYINGS.index((link, kind)), seq, ticket, sent, len(payload)) + payload
+
+    hello, ready = json.dumps(HELLO | {"told": {}}).encode(), json.dumps(READY).encode()
+    body = [
+        say("work", Kind.READY, ready),
+        say("frames", Kind.HELLO, hello),
+        say("frames", Kind.OFFER, b'{"full":true}', sent=0),
+        say("frames", Kind.FRAME, b"abc", seq=1, sent=1),
+    ]
+    answers = [say("work", Kind.DONE, _faces()[n], ticket=1) for n in (0, 2)]
+    replay = say("control", Kind.REPLAY, b'{"after":0,"camera":"door"}') + say("control", Kind.STATUS)
+    leave = say("frames", Kind.BYE, b'{"reason":"end of stream"}', sent=1)
+    return [b"".join(body) + answer + replay + leave for answer in answers]
+
+
+# Events and the journal
+
+
+def event(data: bytes) -> None:
+    """An event's text, as it comes from an aggregator or from a journal."""
+    with suppress(WireError):
+        found = cloudevents.decode(data)
+        assert cloudevents.decode(cloudevents.encode(found)).type == found.type
+
+
+def _event_list() -> list[Event]:
+    at, shared_fields = Nanoseconds(10**18), {"epoch": 1, "seq": 7}
+    share = Probability(0.9, 0.95)
+    expression = ExpressionData(at, None, 1, "happy", None, share, {"happy": 0.9, "sad": 0.1}, Box(1, 2, 3, 4), 0.9)
+    return [
+        Event(EventType.FACE_ENTERED, "door", **shared_fields, track=1, time=at, data=_face_data(at)),
+        Event(EventType.EMOTION_STARTED, "door", **shared_fields, track=1, time=at, data=expression),
+    ]
+
+
+def _face_data(at: Nanoseconds) -> FaceData:
+    return FaceData(at, None, 1, Box(1, 2, 3, 4), 0.9)
+
+
+def journal(data: bytes) -> None:
+    """A file where a journal should be: read, and taken over by an aggregator."""
+    for path in _folder().glob("read.db*"):
+        path.unlink(missing_ok=True)
+    path = _file("read.db", data)
+    with suppress(JournalError), Reader(path) as reader:
+        reader.cursor()
+        for camera in (None, "door"):
+            for text in reader.read(0, 10, camera)[0]:
+                assert isinstance(text, str)
+    with suppress(JournalError):
+        writer = Journal(path)
+        try:
+            writer.unclosed()
+            assert 0 < writer.epoch("door") < 2**32
+            writer.append(_event_list())
+            writer.purge(1.0)
+        finally:
+            writer.close()
+
+
+_STRANGE = (
+    "", "DELETE FROM head", "UPDATE head SET cursor = 'x'", "UPDATE head SET purged = x'ff', cursor = 9e99",
+    "UPDATE events SET text = x'ff'", "UPDATE events SET text = '{}'", "UPDATE events SET cursor = -cursor",
+    "UPDATE cameras SET sequence = 'x'", "UPDATE cameras SET epoch = 'x'",
+    "UPDATE cameras SET epoch = 9223372036854775807", "UPDATE cameras SET camera = x'ff'", "DROP TABLE cameras",
+    "DROP TABLE events", "UPDATE head SET cursor = 9223372036854775807",
+    "UPDATE cameras SET sequence = 9223372036854775807", "ALTER TABLE events DROP COLUMN text",
+    "INSERT INTO events SELECT 7, 'i', 'door', 1, 9, 'never', replace(text, 'started', 'reset') FROM events LIMIT 1",
+    "UPDATE events SET journaled = 'x'",
+    "PRAGMA writable_schema = 1; UPDATE sqlite_master SET name = CAST(x'ff' AS TEXT), sql = 'x' WHERE name = 'head'",
+)  # fmt: skip
+"""What a journal never says of itself, in SQL: bytes changed at random seldom get so far."""
+
+
+def _journals() -> list[bytes]:
+    found = []
+    for number, statement in enumerate(_STRANGE):
+        path = _folder() / f"seed-{number}.db"
+        made = Journal(path)
+        made.epoch("door")
+        made.append(_event_list())
+        made.close()
+        with closing(sqlite3.connect(path, isolation_level=None)) as db:
+            db.executescript(statement)
+        found.append(path.read_bytes())
+    return [*found, b"", b"SQLite format 3\0" + bytes(100)]
+
+
+# Settings and keys
+
+
+def settings(data: bytes) -> None:
+    """A settings file: TOML, and what it says."""
+    for name in ("settings.toml", "settings.json"):
+        with suppress(ConfigError):
+            config.explain(file=_file(name, data)).lines()
+
+
+def _settings() -> list[bytes]:
+    text = '[cameras.door]\nsource = "0"\nmasks = [[0.0, 0.0, 0.5, 1.0]]\nrate = 5\n[journal]\nretention_days = 3\n'
+    return [
+        text.encode(),
+        b"labels = 'valence'\n[valence]\nhappy = 'positive'\n",
+        Settings().model_dump_json().encode(),
+    ]
+
+
+def environment(data: bytes) -> None:
+    """Variables of ours, a line each."""
+    before = dict(os.environ)
+    try:
+        for line in data.decode("utf-8", "surrogateescape").replace("\0", "").splitlines()[:8]:
+            name, equals, value = line.partition("=")
+            if equals and name.isprintable():
+                with suppress(UnicodeEncodeError):  # no process can be given such a one
+                    os.environ["FER_STREAM_" + name] = value
+        with suppress(ConfigError):
+            config.load()
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def _variables() -> list[bytes]:
+    return [b'LABELS=valence\nWORKERS=2\nCAMERAS={"a":{"source":"0"}}\nSINKS=["stdout:"]\nJOURNAL__PATH=/tmp/x']
+
+
+def key(data: bytes) -> None:
+    """Key files, and the list of those who may come in."""
+    path = _file("a.key", data)
+    with suppress(ConfigError):
+        keys.load(path)
+    for name, read in (("server.key", keys.server), ("allowed.json", keys.entries)):
+        _file(name, data)
+        with suppress(ConfigError):
+            read(_folder())
+        assert keys.AllowList(_folder()).may("?" * 40, "frames") in (False, True)
+        (_folder() / name).unlink()
+
+
+def _keys() -> list[bytes]:
+    folder = _folder() / "keys"
+    keys.new(folder, "door", "capture")
+    return [(folder / name).read_bytes() for name in ("door.key", "server.key", "allowed.json")]
+
+
+# Models and pictures
+
+
+def _field(number: int, data: bytes) -> bytes:
+    """A length-delimited field of protocol buffers."""
+    length, size = b"", len(data)
+    while True:
+        size, low = size >> 7, size & 0x7F
+        length += bytes([low | (0x80 if size else 0)])
+        if not size:
+            return bytes([number << 3 | 2]) + length + data
+
+
+def metadata(data: bytes) -> None:
+    """What an ONNX file says of its labels and its crop: keys and values, ended by zeros."""
+    parts = data.split(b"\0")[:20]
+    pairs = zip(parts[::2], parts[1::2], strict=False)
+    # ModelProto.metadata_props: fields that follow a message are a part of it.
+    props = b"".join(_field(14, _field(1, name) + _field(2, value)) for name, value in pairs)
+    with suppress(ModelError):
+        found = OnnxClassifier(_file("model.onnx", _bare_model() + props))
+        assert len(found.labels) == len(EMOTIONS)
+
+
+@cache
+def _bare_model() -> bytes:
+    model = onnx.load(str(write_model(_folder() / "bare.onnx")))
+    del model.metadata_props[:]
+    return model.SerializeToString()
+
+
+def _metadata() -> list[bytes]:
+    said = {"labels": json.dumps(EMOTIONS), "crop": '{"x": 0.0, "y": 0.0, "side": 1.0}', "version": "1"}
+    pairs = (said | {"license": "MIT", "trained_on": "nothing"}).items()
+    return [b"\0".join(text.encode() for pair in pairs for text in pair)]
+
+
+def jpeg(data: bytes) -> None:
+    """A JPEG in a FRAME: the size it says is asked for first, and a picture of that size comes, or none."""
+    with suppress(WireError):
+        width, height = wire.jpeg_size(data)
+        wire.check_size(width, height)
+        if width * height <= 1_000_000:  # decoding what is within the limits takes its time, as it should
+            image = pixels(Message(Kind.FRAME, data, width=width, height=height, encoding=Encoding.JPEG))
+            assert image.shape == (height, width, 3)
+
+
+@cache
+def _jpegs() -> list[bytes]:
+    image = np.random.default_rng(0).integers(0, 255, (8, 16, 3), np.uint8)
+    how = ([], [cv2.IMWRITE_JPEG_PROGRESSIVE, 1], [cv2.IMWRITE_JPEG_RST_INTERVAL, 1])
+    return [cv2.imencode(".jpg", image, flags)[1].tobytes() for flags in how]
+
+
+def stream(data: bytes) -> None:
+    """What a camera sends, as FFmpeg reads it: pictures, or a `SourceError`."""
+    with suppress(SourceError):
+        source = open_source(str(_file("stream", data)), CameraSettings())
+        try:
+            for _ in range(4):
+                if (picture := source.read()) is None:
+                    break
+                assert picture.image.ndim == 3
+        finally:
+            source.close()
+
+
+def _streams() -> list[bytes]:
+    found = []
+    for suffix, codec in ((".avi", "MJPG"), (".ts", "mp2v"), (".avi", "mp4v")):
+        path = _folder() / f"seed{suffix}"
+        writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*codec), 10, (32, 32))
+        for n in range(3):
+            writer.write(np.full((32, 32, 3), 40 * n, np.uint8))
+        writer.release()
+        found.append(path.read_bytes())
+    return [*found, b"".join(_jpegs())]
+
+
+TARGETS = {
+    "message": Target(message, _messages),
+    "hello": Target(hello, lambda: [json.dumps(HELLO).encode()]),
+    "ready": Target(ready, lambda: [json.dumps(READY).encode()]),
+    "hints": Target(hints, _hints),
+    "faces": Target(faces, _faces),
+    "descriptor": Target(descriptor, lambda: _ring()[1]),
+    "aggregator": Target(aggregator, _conversations, 400),
+    "event": Target(event, lambda: [cloudevents.encode(one).encode() for one in _event_list()]),
+    "journal": Target(journal, _journals, 500),
+    "settings": Target(settings, _settings, 800),
+    "environment": Target(environment, _variables, 400),
+    "key": Target(key, _keys),
+    "metadata": Target(metadata, _metadata, 800),
+    "jpeg": Target(jpeg, _jpegs),
+    "stream": Target(stream, _streams, 400),
+}
