@@ -59,7 +59,7 @@ class Aggregator:
         self._publisher = Publisher(hub, journal)
         self._reader = shared.Reader()
         self._beat = 0.0
-        self._started = time.time()
+        self._started = time.monotonic()
         self._stopping = False
         self._publisher.record(closing(event) for event in journal.unclosed())
         self._publisher.flush()
@@ -77,7 +77,7 @@ class Aggregator:
         Raises:
             ConfigError: the settings do not fit the first worker's model.
         """
-        messages = self._hub.receive(timeout)
+        messages = self._hub.receive(min(timeout, max(0.0, self._beat - time.monotonic())))
         now = time.monotonic()  # whatever the work on them takes: what comes meanwhile lies unread, not unsaid
         for link, peer, parts in messages:
             try:
@@ -219,8 +219,11 @@ class Aggregator:
             self._do(self._dispatcher.done(worker, message.ticket, "done", "", result, now))
         elif message.kind is Kind.REJECT:
             reason = str(message.body().get("reason", "corrupt"))
-            if reason == "memory" and worker in self._workers:  # from the next frame on it gets the pixels themselves
+            if reason == "memory" and self._workers[worker].shares:  # from now on it gets the pixels themselves
+                _log.warning("worker %s may not open captures' memory and gets copies", self._workers[worker].name)
                 self._workers[worker] = replace(self._workers[worker], shares=False)
+                self._do(self._dispatcher.returned(worker, message.ticket, now))
+                return
             reason = reason if reason in REASONS else "corrupt"
             self._do(self._dispatcher.done(worker, message.ticket, "rejected", reason, None, now))
 
@@ -327,7 +330,7 @@ class Aggregator:
         now = time.monotonic()
         return {
             "pid": os.getpid(),
-            "uptime_s": round(time.time() - self._started, 1),
+            "uptime_s": round(time.monotonic() - self._started, 1),
             "cursor": self._publisher.cursor,
             "events_held": self._publisher.held,
             "labels": list(self._labels.labels) if self._labels else [],

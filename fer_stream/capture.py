@@ -37,8 +37,9 @@ BEAT = 0.5
 DRAIN = 3.0
 """Seconds that a capture which was told to stop waits for its last frame to be taken and resolved."""
 
-PAUSES = (1.0, 32.0)
-"""First and longest pause before a failed live source is opened again; each is twice the last."""
+PAUSES = (1.0, 3.0)
+"""First and longest pause before a failed live source is opened again, each twice the last: a camera that returns is
+seen within 5 s."""
 
 _log = logging.getLogger(__name__)
 

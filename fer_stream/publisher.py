@@ -45,8 +45,11 @@ class Publisher:
         """Events published, by type."""
         self._hub = hub
         self._journal = journal
+        if journal.notice:
+            _log.error(journal.notice)
         self._recorded: list[Event] = []
         self._lost = 0
+        self._damaged = False
         self._failing_since: float | None = None
         self._retry = self._purge_at = 0.0
         # Topics of observations. Of several who listen to one each says so, but only the last one to leave does.
@@ -81,13 +84,14 @@ class Publisher:
         What cannot be written is held, not published, and tried again by a later flush.
         """
         now = time.monotonic()
-        if not (self._recorded or self._lost) or (self.failing and now < self._retry):
+        if not (self._recorded or self._lost or self._damaged) or (self.failing and now < self._retry):
             return
         stored: list[tuple[Event, str]] = []
         try:
             if not self._journal.there():
                 self._journal.renew()
-                _log.error("the journal was taken away: a new one begins, and what was in the old one is a gap")
+                self._damaged = False
+                _log.error(self._journal.notice)
             stored = self._journal.append(self._recorded)
             self._recorded = []
             if self._lost:  # a subscriber finds it where it asks for what it missed
@@ -157,6 +161,7 @@ class Publisher:
         try:
             texts, reached = self._journal.read(min(after, self.cursor), REPLAY_BATCH, camera)
         except JournalError as error:
+            self._damaged = not self._journal.there()  # a new one begins, and answers when it is asked again
             _log.error("a replay is not answered: %s", error)
             return
         payload = "\n".join(texts).encode()

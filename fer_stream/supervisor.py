@@ -237,6 +237,7 @@ class _Desk:
     """What `run` shows: events to the sinks, a progress bar for files, the summary at the end."""
 
     def __init__(self, settings: Settings, sinks: list[Sink]) -> None:
+        self.started, self.begin = time.time(), time.monotonic()
         transport = plugins.transport(settings)
         self._control: Peer = transport.connect(settings.address, "control")
         self._settings = settings
@@ -325,13 +326,13 @@ def _last_cursor(path: Path) -> int:
         return 0  # none yet; one that cannot be used is the aggregator's to complain of
 
 
-def _summary(desk: _Desk, started: float) -> dict[str, Any]:
+def _summary(desk: _Desk) -> dict[str, Any]:
     cameras = desk.status.get("cameras", {})
     return {
         "cameras": {name: camera["ledger"] for name, camera in cameras.items()},
         "events": dict(sorted(desk.events.items())),
-        "started": round(started, 3),
-        "duration_s": round(time.time() - started, 3),
+        "started": round(desk.started, 3),
+        "duration_s": round(time.monotonic() - desk.begin, 3),
     }
 
 
@@ -366,7 +367,6 @@ def run(
         0, or the exit code of the process that could not work.
     """
     stop = stop or install_stop()
-    started = time.time()
     with ExitStack() as last:  # what is left to do however this ends, in reverse
         folder = Path(last.enter_context(tempfile.TemporaryDirectory(prefix="fer-stream-", ignore_cleanup_errors=True)))
         for sink in sinks or []:
@@ -384,7 +384,7 @@ def run(
         last.callback(lambda: supervisor.kill(supervisor.children))
         supervisor.start()
         failed = _loop(supervisor, desk, stop, duration)
-        result = _end(supervisor, desk, failed, started)
+        result = _end(supervisor, desk, failed)
         desk.close()
         if failed is None:
             _tell(result)
@@ -398,7 +398,7 @@ def run(
         return supervisor.failed()
 
 
-def _end(supervisor: Supervisor, desk: _Desk, failed: _Child | None, started: float) -> dict[str, Any]:
+def _end(supervisor: Supervisor, desk: _Desk, failed: _Child | None) -> dict[str, Any]:
     """End every role in order, hand on the last events, and return the summary."""
     captures, deadline = list(supervisor.captures.values()), time.monotonic() + GRACE
     if failed is not None and failed not in captures:
@@ -410,7 +410,7 @@ def _end(supervisor: Supervisor, desk: _Desk, failed: _Child | None, started: fl
     supervisor.stop([*supervisor.workers, supervisor.aggregator], deadline, lambda: time.sleep(0.02))
     if supervisor.aggregator.was_ready:
         desk.read_rest()
-    return _summary(desk, started)
+    return _summary(desk)
 
 
 def _loop(supervisor: Supervisor, desk: _Desk, stop: Stop, duration: float | None) -> _Child | None:
