@@ -1,0 +1,69 @@
+"""The scale of the faults, and the table of what became of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from faults import table
+from faults.service import Service
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from faults.table import Tell
+    from processes import Cli
+
+ROWS = pytest.StashKey[list[table.Row]]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("faults")
+    group.addoption("--soak", type=float, default=0.0, metavar="SHARE", help="this share of the full numbers; 0: a few")
+    group.addoption("--faults-table", type=Path, metavar="FILE", help="write the rows into the table of this page")
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much of a fault: ``share`` of the full number, or where that is 0, a few for every day."""
+
+    share: float
+
+    def of(self, short: int, full: int) -> int:
+        return max(short, round(self.share * full)) if self.share else short
+
+
+@pytest.fixture
+def scale(pytestconfig: pytest.Config) -> Scale:
+    return Scale(pytestconfig.getoption("soak", 0.0))
+
+
+@pytest.fixture
+def tell(request: pytest.FixtureRequest, scale: Scale) -> Tell:
+    """``tell(fault, happened, figure, *limits)`` adds a row; in a soak a figure beyond its limit fails the test."""
+
+    def add(fault: str, happened: str, figure: str, *limits: tuple[float, float]) -> None:
+        held = all(value <= limit for value, limit in limits)
+        where = request.node.nodeid.partition("[")[0].removeprefix("tests/faults/")
+        command = f"{where} --soak {scale.share:g}" if scale.share else where
+        request.config.stash.setdefault(ROWS, []).append(table.Row(fault, happened, figure, held, command))
+        assert held or not scale.share, f"{fault}: {figure}"
+
+    return add
+
+
+@pytest.fixture
+def service(cli: Cli, short_folder: Path) -> Callable[..., Service]:
+    """``service(source, *options)`` starts ``fer-stream run`` with one camera, ``film``."""
+    return lambda source, *more, **how: Service(cli, short_folder, source, *more, **how)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    rows = config.stash.get(ROWS, [])
+    if rows:
+        terminalreporter.write_sep("-", "faults")
+        terminalreporter.write_line(table.text(rows))
+        if page := config.getoption("faults_table", None):
+            table.write(page, rows)
