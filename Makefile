@@ -10,7 +10,7 @@ PLUS ?= $(wildcard data/fer2013new.csv)
 MEDIA ?= ../shared/media
 VIDEO ?= $(wildcard $(MEDIA)/facenet_video.mp4)
 
-.PHONY: help run test lint bench profile train train-full clean
+.PHONY: help run test soak lint bench profile train train-full clean
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -35,10 +35,14 @@ run: $(VENV)/.run ## the main job: a demo camera, two workers, events as they co
 
 test: $(VENV)/.test ## set up and run every check and test
 	@command -v promtool >/dev/null || deploy/apt-install prometheus
+	@command -v cc >/dev/null || deploy/apt-install gcc
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/pytest --cov --cov-report=term-missing:skip-covered $(PYTEST)
+
+soak: $(VENV)/.test ## try every fault in its full number, three hours (SHARE=0.1: a tenth), and write docs/faults.md
+	$(BIN)/pytest tests/faults --soak $(or $(SHARE),1) --faults-table docs/faults.md --timeout 0 -v $(PYTEST)
 
 lint: $(VENV)/.test ## format and check the code
 	$(BIN)/ruff format .

@@ -369,6 +369,7 @@ class Dispatcher:
         missing = totals.sent - known.received
         if missing > 0:  # the link keeps the order, so what is not here by now will not come
             known.received += missing
+            known.asked = None
             known.booked.captured += missing
             self._book(known, known.session, "lost_link", frames=missing)
 

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from faults import table
-from faults.service import Service
+from faults.service import SLOWLY, Service
+from processes import Cli
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from faults.table import Tell
-    from processes import Cli
-
 ROWS = pytest.StashKey[list[table.Row]]()
 
 
@@ -23,6 +23,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("faults")
     group.addoption("--soak", type=float, default=0.0, metavar="SHARE", help="this share of the full numbers; 0: a few")
     group.addoption("--faults-table", type=Path, metavar="FILE", help="write the rows into the table of this page")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "soak: takes too long for every day")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("soak", 0.0):
+        items[:] = [item for item in items if not item.get_closest_marker("soak")]
 
 
 @dataclass(frozen=True)
@@ -58,6 +67,16 @@ def tell(request: pytest.FixtureRequest, scale: Scale) -> Tell:
 def service(cli: Cli, short_folder: Path) -> Callable[..., Service]:
     """``service(source, *options)`` starts ``fer-stream run`` with one camera, ``film``."""
     return lambda source, *more, **how: Service(cli, short_folder, source, *more, **how)
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, clip: Path) -> str:
+    """What a run of the clip under ``wait`` prints to which nothing happens."""
+    cli = Cli(tmp_path_factory.mktemp("undisturbed"), tiny_model)
+    with tempfile.TemporaryDirectory(prefix="f-", dir="/tmp") as folder:
+        it = Service(cli, Path(folder), clip, *SLOWLY)
+        it.end(stop=False)
+    return it.run.out
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

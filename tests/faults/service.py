@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from processes import Cli, Process
 
 
+SLOWLY = ("--policy", "wait", "--rate", 20)
+"""Three seconds for the clip's 60 frames: time for something to happen to it."""
+
+
 def standing(address: str, timeout: float = 1.0) -> dict[str, Any] | None:
     """Return the status of the aggregator at an address, ``None`` while none answers."""
     try:
@@ -68,6 +72,10 @@ class Service:
         begin = time.monotonic()
         self.run.until(condition, what)
         return time.monotonic() - begin
+
+    def started(self) -> bool:
+        """Whether it has begun to start its children."""
+        return any(self.cli.temporary.iterdir())
 
     def until_workers(self, count: int) -> None:
         self.until(lambda: len(self.status()["workers"]) == count, f"{count} workers")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 import pytest
-from faults.service import sound, standing, stored
+from faults.service import SLOWLY, sound, standing, stored
 from processes import balanced, wait_for
 
 if TYPE_CHECKING:
@@ -21,9 +21,6 @@ if TYPE_CHECKING:
     from faults.service import Service
     from faults.table import Tell
     from processes import Cli
-
-SLOWLY = ("--policy", "wait", "--rate", 20)
-"""Three seconds for the clip's 60 frames: time for something to happen to it."""
 
 
 def test_killed_every_two_seconds(service: Callable[..., Service], clip: Path, scale: Scale, tell: Tell) -> None:
@@ -59,17 +56,16 @@ def test_killed_every_two_seconds(service: Callable[..., Service], clip: Path, s
     )  # fmt: skip
 
 
-def test_killed_under_wait_the_events_are_the_same(service: Callable[..., Service], clip: Path, tell: Tell) -> None:
-    undisturbed = service(clip, *SLOWLY)
-    undisturbed.end(stop=False)
-    (undisturbed.cli.folder / "events.db").unlink()
+def test_killed_under_wait_the_events_are_the_same(
+    service: Callable[..., Service], clip: Path, undisturbed: str, tell: Tell
+) -> None:
     it = service(clip, *SLOWLY)
     it.run.until_event("camera.online")
     killed = it.run.child("worker 1")
     killed.kill()
     it.until(lambda: it.run.child("worker 1").pid != killed.pid, "another one")
     ledger, _ = it.end(stop=False)
-    assert it.run.out == undisturbed.run.out
+    assert it.run.out == undisturbed
     assert ledger["captured"] == ledger["done"] == 60
     tell("worker killed under `wait`", "no event differs from an undisturbed run", "0 frames lost")
 
