@@ -44,8 +44,9 @@ BEAT = 0.5
 PAUSES = (1.0, 32.0)
 """First and longest pause before a child that was never ready is started again."""
 
-GRACE = 5.0
-"""Seconds in which all children have ended after they were asked to: captures first, for as long as they drain."""
+GRACE = 4.5
+"""Seconds in which all children have ended after they were asked to: captures first, for as long as they drain. With what
+follows it makes the five seconds in which a run has ended."""
 
 CAPTURES_GRACE = 3.5
 """Seconds of these that captures have."""
