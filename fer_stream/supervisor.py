@@ -45,8 +45,8 @@ PAUSES = (1.0, 32.0)
 """First and longest pause before a child that was never ready is started again."""
 
 GRACE = 4.5
-"""Seconds in which all children have ended after they were asked to: captures first, for as long as they drain. With what
-follows it makes the five seconds in which a run has ended."""
+"""Seconds in which all children have ended after they were asked to: captures first, for as long as they drain. What
+follows has the rest of the five seconds in which a run has ended."""
 
 CAPTURES_GRACE = 3.5
 """Seconds of these that captures have."""
