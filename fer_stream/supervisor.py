@@ -167,6 +167,10 @@ class Supervisor:
     def _ready(self, child: _Child, now: float) -> None:
         child.was_ready, child.pause, child.seen = True, PAUSES[0], now
 
+    def killed(self) -> bool:
+        """Whether a child was killed since the last `watch`: there is nothing to ask, and no time to lose."""
+        return any(child.process is not None and (child.process.poll() or 0) < 0 for child in self.children)
+
     def watch(self) -> _Child | None:
         """Start again who died; return a child whose failure is the end of the service."""
         now = time.monotonic()
@@ -424,10 +428,10 @@ def _loop(supervisor: Supervisor, desk: _Desk, stop: Stop, duration: float | Non
         else:
             stop.wait(0.05)
         now = time.monotonic()
-        if now < beat:
+        if now < beat and not supervisor.killed():
             continue
         beat = now + BEAT
-        if desk.ask(0.25):
+        if supervisor.aggregator.running and desk.ask(0.25):
             supervisor.note(desk.status)
             if duration is not None and end is None and supervisor.aggregator.was_ready:
                 end = now + duration
