@@ -171,7 +171,8 @@ class Journal(Reader):
         except JournalError:
             if not (self._broken and self._ours()):
                 raise
-            self._first_epoch = int(self._clock())  # later than any that was, so that no event's id comes again
+            # Numbers that no event had before: no id comes again, and whoever holds an older cursor is told of the gap.
+            self._cursor = self._first_epoch = int(self._clock())
             self._anew()
 
     def _ours(self) -> bool:

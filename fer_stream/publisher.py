@@ -45,8 +45,6 @@ class Publisher:
         """Events published, by type."""
         self._hub = hub
         self._journal = journal
-        if journal.notice:
-            _log.error(journal.notice)
         self._recorded: list[Event] = []
         self._lost = 0
         self._damaged = False
@@ -84,6 +82,7 @@ class Publisher:
         What cannot be written is held, not published, and tried again by a later flush.
         """
         now = time.monotonic()
+        self._tell_of_the_old()
         if not (self._recorded or self._lost or self._damaged) or (self.failing and now < self._retry):
             return
         stored: list[tuple[Event, str]] = []
@@ -91,7 +90,7 @@ class Publisher:
             if not self._journal.there():
                 self._journal.renew()
                 self._damaged = False
-                _log.error(self._journal.notice)
+                self._tell_of_the_old()
             stored = self._journal.append(self._recorded)
             self._recorded = []
             if self._lost:  # a subscriber finds it where it asks for what it missed
@@ -106,6 +105,11 @@ class Publisher:
             metrics.journal_failing.set(0)
         metrics.stage.labels("journal").observe(time.monotonic() - now)
         self._publish(stored)
+
+    def _tell_of_the_old(self) -> None:
+        if self._journal.notice:
+            _log.error(self._journal.notice)
+            self._journal.notice = ""
 
     def _fail(self, error: JournalError, now: float) -> None:
         if self._failing_since is None:

@@ -10,7 +10,10 @@ import pytest
 from processes import gapless
 
 from fer_stream import journal as journals
+from fer_stream import plugins
+from fer_stream.aggregator import Aggregator
 from fer_stream.cloudevents import decode
+from fer_stream.config import JournalSettings, Settings
 from fer_stream.errors import JournalError
 from fer_stream.journal import Journal, Reader, purge
 from fer_stream.types import CameraData, Event, EventType, GapData, Nanoseconds
@@ -58,13 +61,15 @@ def test_a_journal_without_readable_schema_is_set_aside_at_the_start(tmp_path: P
     for number in (1, 2):
         with Journal(path) as writer:
             assert writer.notice.startswith(f"the journal {path} is corrupt and was set aside as events.db.corrupt-")
-            assert writer.cursor() == 0
+            assert writer.cursor() > 1_000_000_000, "a number that comes again would hide events from who has seen it"
             assert writer.unclosed() == []
             epoch = writer.epoch("door")
             assert epoch > 1_000_000_000, "an epoch that comes again would make ids that come again"
             writer.append(resets(2, epoch=epoch))
         assert (tmp_path / f"events.db.corrupt-{number}").read_bytes() == damaged
-        assert len(read(path)) == 2
+        gap, *events = read(path)
+        assert gap.type is EventType.STREAM_GAP
+        assert len(events) == 2
         path.write_bytes(damaged)
 
 
@@ -85,6 +90,20 @@ def test_what_can_still_be_read_of_it_is_carried_on(tmp_path: Path) -> None:
     gap, after = read(path)
     assert gap.data == GapData(0, 2000, "retention")
     assert after.cursor == 2001
+
+
+def test_an_aggregator_says_so_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "events.db"
+    filled(path)
+    damage(path, 16 * PAGE)
+    hub = plugins.load("transports", "memory")().bind("memory://corrupt")
+    with Journal(path) as writer:
+        settings = Settings(transport="memory", address="memory://corrupt", journal=JournalSettings(path=path))
+        it = Aggregator(settings, hub, writer)
+        for _ in range(3):
+            it.turn(0.01)
+    hub.close()
+    assert caplog.text.count("is corrupt and was set aside as events.db.corrupt-1: a new one begins") == 1
 
 
 def test_damage_that_is_found_while_it_is_written_is_mended_by_the_next_write(tmp_path: Path) -> None:
@@ -169,6 +188,10 @@ def test_the_service_goes_on_with_another_file(cli: Cli, short_folder: Path, cli
     assert process.stop() == 0, process.err
     assert "Traceback" not in process.err
     stored = cli.run("subscribe", "--journal", "events.db", "--format", "jsonl").events
-    assert gapless(stored)
-    assert stored
+    gap, *events = stored
+    assert gap["type"] == "stream.gap"
+    assert gapless(events, after=gap["cursor"])
+    told, *heard = process.events[-len(stored) :]
+    assert (told["type"], told["cursor"]) == (gap["type"], gap["cursor"]), "who listened is told of what it missed"
+    assert heard == events
     assert journals.APPLICATION.to_bytes(4, "big") in (cli.folder / "events.db.corrupt-1").read_bytes()[:100]
