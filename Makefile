@@ -12,7 +12,7 @@ VIDEO ?= $(wildcard $(MEDIA)/facenet_video.mp4)
 RUNS ?= 1000000
 TARGETS ?= message hello ready hints faces descriptor aggregator event journal settings environment key metadata jpeg stream
 
-.PHONY: help run test lint fuzz bench profile train train-full clean
+.PHONY: help run test soak lint fuzz bench profile train train-full clean
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -38,6 +38,7 @@ run: $(VENV)/.run ## the main job: a demo camera, two workers, events as they co
 test: $(VENV)/.test ## set up and run every check and test
 	@command -v promtool >/dev/null || deploy/apt-install prometheus
 	@command -v strace >/dev/null || deploy/apt-install strace
+	@command -v cc >/dev/null || deploy/apt-install gcc
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -47,6 +48,9 @@ test: $(VENV)/.test ## set up and run every check and test
 fuzz: $(VENV)/.test ## fuzz every decoder for hours (TARGETS="message journal", RUNS=1000000); what it finds lies in runs/fuzz
 	@$(BIN)/pip install --quiet --disable-pip-version-check 'atheris>=3'
 	@for target in $(TARGETS); do $(BIN)/python tests/fuzz/guided.py $$target $(RUNS) || exit; done
+
+soak: $(VENV)/.test ## try every fault in its full number, three hours (SHARE=0.1: a tenth), and write docs/faults.md
+	$(BIN)/pytest tests/faults --soak $(or $(SHARE),1) --faults-table docs/faults.md --timeout 0 -v $(PYTEST)
 
 lint: $(VENV)/.test ## format and check the code
 	$(BIN)/ruff format .

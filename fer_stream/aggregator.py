@@ -35,7 +35,10 @@ if TYPE_CHECKING:
     from fer_stream.process import Stop
 
 BEAT = 0.5
-"""Seconds between rounds: silence and deadlines are looked at, totals exported, the cursor published."""
+"""Seconds between rounds: silent cameras are looked at, totals exported, the cursor published."""
+
+LOOK = 0.2
+"""Seconds between looks for workers that are silent or late: one is noticed that much later at most."""
 
 DRAIN = 1.5
 """Seconds that frames in workers' hands have to come back after the aggregator was told to stop."""
@@ -58,8 +61,8 @@ class Aggregator:
         self._model_labels: tuple[str, ...] = ()
         self._publisher = Publisher(hub, journal)
         self._reader = shared.Reader()
-        self._beat = 0.0
-        self._started = time.time()
+        self._beat = self._look = 0.0
+        self._started = time.monotonic()
         self._stopping = False
         self._publisher.record(closing(event) for event in journal.unclosed())
         self._publisher.flush()
@@ -77,7 +80,7 @@ class Aggregator:
         Raises:
             ConfigError: the settings do not fit the first worker's model.
         """
-        messages = self._hub.receive(timeout)
+        messages = self._hub.receive(min(timeout, max(0.0, self._look - time.monotonic())))
         now = time.monotonic()  # whatever the work on them takes: what comes meanwhile lies unread, not unsaid
         for link, peer, parts in messages:
             try:
@@ -88,6 +91,9 @@ class Aggregator:
             except WireError as error:
                 metrics.rejected_messages.labels(link).inc()
                 _log.warning("a message on %s is rejected: %s", link, error)
+        if now >= self._look:
+            self._look = now + LOOK
+            self._do(self._dispatcher.tick(now))
         if now >= self._beat:
             self._beat = now + BEAT
             self._round(now)
@@ -219,8 +225,11 @@ class Aggregator:
             self._do(self._dispatcher.done(worker, message.ticket, "done", "", result, now))
         elif message.kind is Kind.REJECT:
             reason = str(message.body().get("reason", "corrupt"))
-            if reason == "memory" and worker in self._workers:  # from the next frame on it gets the pixels themselves
+            if reason == "memory" and self._workers[worker].shares:  # from now on it gets the pixels themselves
+                _log.warning("worker %s may not open captures' memory and gets copies", self._workers[worker].name)
                 self._workers[worker] = replace(self._workers[worker], shares=False)
+                self._do(self._dispatcher.returned(worker, message.ticket, now))
+                return
             reason = reason if reason in REASONS else "corrupt"
             self._do(self._dispatcher.done(worker, message.ticket, "rejected", reason, None, now))
 
@@ -327,7 +336,7 @@ class Aggregator:
         now = time.monotonic()
         return {
             "pid": os.getpid(),
-            "uptime_s": round(time.time() - self._started, 1),
+            "uptime_s": round(time.monotonic() - self._started, 1),
             "cursor": self._publisher.cursor,
             "events_held": self._publisher.held,
             "labels": list(self._labels.labels) if self._labels else [],

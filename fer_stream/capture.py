@@ -37,11 +37,12 @@ BEAT = 0.5
 DRAIN = 3.0
 """Seconds that a capture which was told to stop waits for its last frame to be taken and resolved."""
 
-LAST_READ = 0.3
-"""Seconds that the reader has to come back from its source: one that comes while the process ends would abort it."""
+READER_GRACE = 1.0
+"""Seconds that the reader has to come back from its source at the end; one that hangs there is left behind."""
 
-PAUSES = (1.0, 32.0)
-"""First and longest pause before a failed live source is opened again; each is twice the last."""
+PAUSES = (1.0, 3.0)
+"""First and longest pause before a failed live source is opened again, each twice the last: a camera that returns is
+seen within 5 s."""
 
 _log = logging.getLogger(__name__)
 
@@ -185,20 +186,22 @@ class Reader(threading.Thread):
                 continue
             self.live, self.frames, self.opened = source.live, source.frames, True
             self._wake()
+            began = self._seq
             try:
-                got_any = self._read_source(source)
+                self._read_source(source)
+                failure = SourceError(f"the stream of camera {self._camera} ended")
             except SourceError as error:
                 if not (self.live and self._settings.retry):
                     raise
-                self._wait_to_retry(error, pause)
-                pause = min(2 * pause, PAUSES[1])
-                continue
+                failure = error
             finally:
                 source.close()
             if not (self.live and self._settings.retry):
                 return
-            pause = PAUSES[0] if got_any else min(2 * pause, PAUSES[1])
-            self._wait_to_retry(SourceError(f"the stream of camera {self._camera} ended"), pause)
+            if self._seq > began:
+                pause = PAUSES[0]
+            self._wait_to_retry(failure, pause)
+            pause = min(2 * pause, PAUSES[1])
 
     def _may_retry(self) -> bool:
         # Before it was open once, only an address tells whether there may be a camera later: a missing file stays so.
@@ -212,11 +215,10 @@ class Reader(threading.Thread):
         self._stop_reading.wait(pause)
         self._progress = time.monotonic()
 
-    def _read_source(self, source: Source) -> bool:
+    def _read_source(self, source: Source) -> None:
         start = time.monotonic()
         due = 0.0
         interval = 1 / self._settings.rate if self._settings.rate else 0.0
-        began = self._seq
         while not self._stop_reading.is_set():
             before = time.perf_counter()
             picture = source.read()
@@ -235,7 +237,6 @@ class Reader(threading.Thread):
                     break
             if not self._keep(picture):
                 break
-        return self._seq > began
 
     def _keep(self, picture: Picture) -> bool:
         height, width = picture.image.shape[:2]
@@ -458,7 +459,8 @@ def run(settings: Settings, camera: str, stop: Stop | None = None) -> None:
                 )
     finally:
         reader.stop()
-        reader.join(LAST_READ)
+        # A thread that comes back from native code while the interpreter ends takes the process down with it.
+        reader.join(READER_GRACE)
         capture.close()
         peer.close()
         if server:

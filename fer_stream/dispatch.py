@@ -298,12 +298,24 @@ class Dispatcher:
 
     def unreachable(self, worker: str, now: float, reason: str = "unreachable") -> list[Command]:
         """Undo an `Assign` that the worker never got, or never began with: the worker is gone, its frame is not."""
+        self._take_back(worker)
+        return self.gone(worker, reason, now)
+
+    def returned(self, worker: str, ticket: int, now: float) -> list[Command]:
+        """Undo an `Assign` of a frame that the worker could not open and so never looked at; it has its credit back."""
+        known = self._workers.get(worker)
+        if known is None or known.item is None or known.ticket != ticket:
+            return []
+        self._take_back(worker)
+        known.idle_since = known.heard = now
+        return self._pump(now)
+
+    def _take_back(self, worker: str) -> None:
         known = self._workers.get(worker)
         if known is not None and known.item is not None:
             item, known.item = known.item, None
             item.tries -= 1
             self._cameras[item.camera].waiting.appendleft(item)
-        return self.gone(worker, reason, now)
 
     # Time
 
@@ -357,6 +369,7 @@ class Dispatcher:
         missing = totals.sent - known.received
         if missing > 0:  # the link keeps the order, so what is not here by now will not come
             known.received += missing
+            known.asked = None
             known.booked.captured += missing
             self._book(known, known.session, "lost_link", frames=missing)
 

@@ -7,8 +7,11 @@ subscribers get, byte for byte, so a replay is the same as having been there.
 from __future__ import annotations
 
 import fcntl
+import itertools
 import os
 import sqlite3
+import time
+from contextlib import suppress
 from dataclasses import replace
 from time import time as wall_clock
 from typing import TYPE_CHECKING, Any, Self
@@ -60,10 +63,11 @@ class Reader:
         if not path.is_file():
             raise JournalError(f"there is no journal at {path}: give the path that the aggregator was given")
         self._path = path
+        self._broken = False
         self._db = self._open(f"{path.absolute().as_uri()}?mode=ro")
 
     def _open(self, uri: str) -> sqlite3.Connection:
-        db = None
+        db: sqlite3.Connection | None = None
         try:
             db = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=5)
             version = db.execute("PRAGMA user_version").fetchone()[0]
@@ -72,7 +76,7 @@ class Reader:
         except _FAILURES as error:
             if db is not None:
                 db.close()
-            raise JournalError(f"the journal {self._path} cannot be read: {error}") from error
+            raise self._error(error, "read") from error
         # SQLite takes a file that is shorter than its own header for an empty one.
         foreign = 0 < self._path.stat().st_size < _SQLITE_HEADER
         if isinstance(self, Journal) and version == mine == 0 and not tables and not foreign:
@@ -121,13 +125,26 @@ class Reader:
         try:
             rows = self._db.execute(statement, values).fetchall()
         except _FAILURES as error:
-            raise JournalError(f"the journal {self._path} cannot be read: {error}") from error
+            raise self._error(error, "read") from error
         if len(rows) < least or not all(all(map(isinstance, row, kinds)) for row in rows):
             raise self._damaged()
         return rows
 
+    def _decoded(self, text: str) -> Event:
+        try:
+            return decode(text)
+        except WireError as error:
+            raise self._damaged() from error
+
     def _damaged(self) -> JournalError:
+        self._broken = True
         return JournalError(f"the journal {self._path} is damaged: move it away, and a new one begins")
+
+    def _error(self, error: Exception, what: str) -> JournalError:
+        """Translate SQLite's error, and note where it says that the file itself is damaged."""
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the other bits are detail
+        self._broken = self._broken or code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+        return JournalError(f"the journal {self._path} cannot be {what}: {error}")
 
     def close(self) -> None:
         """Close the file; a second call does nothing."""
@@ -143,22 +160,26 @@ class Reader:
 class Journal(Reader):
     """The writer's side. Every method that writes has returned only when the disk has it.
 
+    A file that is found to be corrupt is set aside under another name, and a new one begins (`renew`).
+
     Raises:
         JournalError: the file cannot be made or written, is of another format, or another process writes it.
     """
 
     def __init__(self, path: Path, clock: Callable[[], float] = wall_clock) -> None:
-        self._path = path
+        self.notice = ""
+        """What became of the file before this one, for people; empty where there was none."""
+        self._path = path.resolve()  # whoever names the file by a link meets the same lock
         self._clock = clock
+        self._broken = False
+        self._aside: Path | None = None
+        self._cursor = 0
+        self._first_epoch = 1
+        self._epochs: dict[str, int] = {}
+        self._sequences: dict[str, int] = {}
         self._lock = self._take_lock()
-        self._carried: list[tuple[str, int, int]] | None = None
         try:
-            self._db, self._inode = self._begin()
-            self._cursor = super().cursor()
-            self._sequences: dict[str, int] = dict(self._query("SELECT camera, sequence FROM cameras", (), (str, int)))
-        except _FAILURES as error:
-            self._give_up()
-            raise JournalError(f"the journal {path} cannot be written: {error}; give another path") from error
+            self._open_or_begin()
         except JournalError:
             self._give_up()
             raise
@@ -167,6 +188,30 @@ class Journal(Reader):
         os.close(self._lock)
         if hasattr(self, "_db"):
             self._db.close()
+
+    def _open_or_begin(self) -> None:
+        try:
+            self._db, self._inode = self._begin()
+            self._cursor = super().cursor()
+            rows = self._query("SELECT camera, epoch, sequence FROM cameras", (), (str, int, int))
+            for camera, epoch, sequence in rows:
+                self._epochs[camera], self._sequences[camera] = epoch, sequence
+        except _FAILURES as error:
+            raise JournalError(f"{self._error(error, 'written')}; give another path") from error
+        except JournalError:
+            if not (self._broken and self._ours()):
+                raise
+            # Numbers that no event had before: no id comes again, and whoever holds an older cursor is told of the gap.
+            self._cursor = self._first_epoch = int(self._clock())
+            self._anew()
+
+    def _ours(self) -> bool:
+        """Whether what SQLite cannot read is a journal nevertheless, by the one number in its header."""
+        try:
+            with self._path.open("rb") as file:
+                return file.read(_SQLITE_HEADER)[68:72] == APPLICATION.to_bytes(4, "big")
+        except OSError:
+            return False
 
     def _begin(self) -> tuple[sqlite3.Connection, int]:
         db = self._db = self._open(f"{self._path.absolute().as_uri()}?mode=rwc")
@@ -177,6 +222,7 @@ class Journal(Reader):
             db.executescript(
                 f"BEGIN; {_SCHEMA} PRAGMA user_version = {FORMAT}; PRAGMA application_id = {APPLICATION}; COMMIT;"
             )
+            db.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # whose file it is has to stand in the file itself
         return db, self._path.stat().st_ino
 
     def cursor(self) -> int:
@@ -184,8 +230,10 @@ class Journal(Reader):
         return self._cursor
 
     def there(self) -> bool:
-        """Whether the file that is written is still the one at its path; SQLite itself does not notice."""
-        try:
+        """Whether the file that is written is still the one at its path, and not known to be corrupt."""
+        if self._broken:
+            return False
+        try:  # SQLite itself does not notice
             return self._path.stat().st_ino == self._inode
         except (FileNotFoundError, NotADirectoryError):
             return False
@@ -193,25 +241,43 @@ class Journal(Reader):
             return True  # the disk's trouble, of which writing will tell
 
     def renew(self) -> None:
-        """Begin another file where somebody took this one away; numbers go on, and what was in it is a gap.
+        """Begin another file where somebody took this one away, or it is corrupt; ``notice`` says which.
+
+        Numbers go on, and what was in the old one is a gap. A corrupt one is kept under another name.
 
         Raises:
             JournalError: it cannot be made.
         """
+        self._db.close()
+        self._anew()
+
+    def _anew(self) -> None:
         try:
-            if self._carried is None:  # else an earlier attempt came so far
-                self._carried = self._db.execute("SELECT camera, epoch, sequence FROM cameras").fetchall()
-                self._db.close()
+            if self._broken:
+                self._set_aside()
             self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             for left in ("-wal", "-shm"):  # of a file that is not there any more: they would spoil the new one
                 self._path.with_name(self._path.name + left).unlink(missing_ok=True)
             self._db, inode = self._begin()
+            known = [(camera, self._epochs.get(camera, 0), n) for camera, n in self._sequences.items()]
             with self._transaction() as db:
                 db.execute("UPDATE head SET cursor = ?, purged = ?", (self._cursor, self._cursor))
-                db.executemany("INSERT OR REPLACE INTO cameras VALUES (?, ?, ?)", self._carried)
-            self._carried, self._inode = None, inode
+                db.executemany("INSERT OR REPLACE INTO cameras VALUES (?, ?, ?)", known)
+            self._inode = inode
         except (*_FAILURES, OSError) as error:
             raise JournalError(f"the journal {self._path} cannot be written: {error}") from error
+        fate = f"is corrupt and was set aside as {self._aside.name}" if self._aside else "was taken away"
+        self.notice = f"the journal {self._path} {fate}: a new one begins, and what was in the old one is a gap"
+        self._aside = None
+
+    def _set_aside(self) -> None:
+        """Give the file, and what may be left of its log, a name that no other has."""
+        names = (f"{self._path.name}.corrupt-{number}" for number in itertools.count(1))
+        aside = next(path for path in map(self._path.with_name, names) if not path.exists())
+        for part in ("-wal", "-shm", ""):
+            with suppress(FileNotFoundError):
+                self._path.with_name(self._path.name + part).rename(aside.with_name(aside.name + part))
+        self._aside, self._broken = aside, False
 
     def _take_lock(self) -> int:
         try:
@@ -235,13 +301,14 @@ class Journal(Reader):
         """Begin a new epoch of a camera and return its number, from 1."""
         with self._transaction() as db:
             row = db.execute(
-                "INSERT INTO cameras VALUES (?, 1, 0) ON CONFLICT (camera) DO UPDATE SET epoch = epoch + 1 "
-                "RETURNING epoch",
-                (camera,),
+                "INSERT INTO cameras VALUES (?, ?, 0) ON CONFLICT (camera) DO UPDATE SET epoch = epoch + 1 "
+                "RETURNING epoch, sequence",
+                (camera, self._first_epoch),
             ).fetchone()
             if type(row[0]) is not int or not 0 < row[0] < MAX_EPOCH:
                 raise self._damaged()
-        return int(row[0])
+        self._epochs[camera], self._sequences[camera] = row
+        return self._epochs[camera]
 
     def append(self, events: Iterable[Event]) -> list[tuple[Event, str]]:
         """Write events in one transaction, and return them numbered, with the text that was stored.
@@ -296,17 +363,20 @@ class Journal(Reader):
         still: dict[tuple[str, int, int, str], Event] = {}
         latest: dict[tuple[str, int, int], Event] = {}
         # An epoch may have begun before all of the one before it was closed.
-        rows = self._query(
-            "SELECT e.text FROM cameras c CROSS JOIN events e ON e.camera = c.camera AND e.epoch >= c.epoch - 1 "
-            "ORDER BY e.cursor",
-            (),
-            (str,),
-        )
-        for (text,) in rows:
-            try:
-                event = decode(text)
-            except WireError as error:
-                raise self._damaged() from error
+        try:
+            rows = self._query(
+                "SELECT e.text FROM cameras c CROSS JOIN events e ON e.camera = c.camera AND e.epoch >= c.epoch - 1 "
+                "ORDER BY e.cursor",
+                (),
+                (str,),
+            )
+            events = [self._decoded(text) for (text,) in rows]
+        except JournalError:
+            if not self._broken:
+                raise
+            self.renew()
+            return []  # what was open is in the gap with all the rest
+        for event in events:
             family, _, what = event.type.partition(".")
             if family == "stream":
                 continue
@@ -328,7 +398,7 @@ class Journal(Reader):
     def purge(self, older_than: float) -> int:
         """Delete the events journaled before ``older_than`` (Unix seconds), and return how many there were."""
         with self._transaction() as db:
-            return _delete(db, older_than)
+            return _delete(db, older_than, self._clock())
 
     def close(self) -> None:
         """Close the file and let others write it; a second call does nothing."""
@@ -338,25 +408,39 @@ class Journal(Reader):
             self._lock = -1
 
     def _transaction(self) -> _Transaction:
-        return _Transaction(self._db, self._path)
+        return _Transaction(self._db, self._error)
 
 
-def purge(path: Path, older_than: float) -> int:
+def purge(path: Path, older_than: float, patience: float = 10.0) -> int:
     """Delete from a journal, whether or not an aggregator writes it now, what was journaled before a Unix time.
+
+    Args:
+        path: the journal's.
+        older_than: Unix seconds.
+        patience: seconds that others who read or write it may take.
 
     Returns:
         How many events there were. Subscribers who ask for them get a ``stream.gap``.
 
     Raises:
-        JournalError: there is no journal, or it cannot be written.
+        JournalError: there is no journal, or it cannot be written, or what is deleted can still be found in its log.
     """
-    Reader(path).close()
-    db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, isolation_level=None, timeout=10)
+    with Reader(path) as reader:
+        failure = reader._error
+    db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, isolation_level=None, timeout=patience)
     try:
         db.execute("PRAGMA secure_delete = ON")
-        with _Transaction(db, path):
-            count = _delete(db, older_than)
-        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # until then the write-ahead log still holds it
+        with _Transaction(db, failure):
+            count = _delete(db, older_than, wall_clock())
+        deadline = time.monotonic() + patience
+        # Until then the write-ahead log still holds it; who reads an older state keeps the log as it is.
+        while db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
+            if time.monotonic() > deadline:
+                raise JournalError(
+                    f"{count} events are deleted, but {path}-wal still holds their text, because somebody keeps "
+                    "reading the journal: purge once more when they have ended"
+                )
+            time.sleep(0.05)
     except _FAILURES as error:
         raise JournalError(f"the journal {path} cannot be written: {error}") from error
     finally:
@@ -364,8 +448,17 @@ def purge(path: Path, older_than: float) -> int:
     return count
 
 
-def _delete(db: sqlite3.Connection, older_than: float) -> int:
-    last = db.execute("SELECT max(cursor) FROM events WHERE journaled < ?", (older_than,)).fetchone()[0]
+def _delete(db: sqlite3.Connection, older_than: float, now: float) -> int:
+    """Delete what is too old up to the first event that is not, and return how many events there were.
+
+    The wall clock may have been wrong for a while. An event that seems old, after one that is not, was journaled by a
+    clock that was late, and one from the future by a clock that was early: neither says anything about its neighbours.
+    """
+    fresh = "SELECT cursor FROM events WHERE +journaled BETWEEN ? AND ? ORDER BY cursor LIMIT 1"
+    first = db.execute(fresh, (older_than, now)).fetchone()
+    last = db.execute(
+        "SELECT max(cursor) FROM events WHERE journaled < ? AND cursor < ?", (older_than, first[0] if first else 2**62)
+    ).fetchone()[0]
     if last is None:
         return 0
     deleted = db.execute("DELETE FROM events WHERE cursor <= ?", (last,)).rowcount
@@ -376,9 +469,9 @@ def _delete(db: sqlite3.Connection, older_than: float) -> int:
 class _Transaction:
     """``BEGIN IMMEDIATE`` to ``COMMIT``, or all of it undone; SQLite's errors come out as `JournalError`."""
 
-    def __init__(self, db: sqlite3.Connection, path: Path) -> None:
+    def __init__(self, db: sqlite3.Connection, failure: Callable[[Exception, str], JournalError]) -> None:
         self._db = db
-        self._path = path
+        self._failure = failure
 
     def __enter__(self) -> sqlite3.Connection:
         try:
@@ -400,8 +493,8 @@ class _Transaction:
         if isinstance(error, _FAILURES):
             raise self._translated(error) from error
 
-    def _translated(self, error: BaseException) -> JournalError:
-        return JournalError(f"the journal {self._path} cannot be written: {error}")
+    def _translated(self, error: Exception) -> JournalError:
+        return self._failure(error, "written")
 
 
 def gap(after: int, upto: int, reason: str) -> Event:

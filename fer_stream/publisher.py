@@ -47,6 +47,7 @@ class Publisher:
         self._journal = journal
         self._recorded: list[Event] = []
         self._lost = 0
+        self._damaged = False
         self._failing_since: float | None = None
         self._retry = self._purge_at = 0.0
         # Topics of observations. Of several who listen to one each says so, but only the last one to leave does.
@@ -81,13 +82,15 @@ class Publisher:
         What cannot be written is held, not published, and tried again by a later flush.
         """
         now = time.monotonic()
-        if not (self._recorded or self._lost) or (self.failing and now < self._retry):
+        self._tell_of_the_old()
+        if not (self._recorded or self._lost or self._damaged) or (self.failing and now < self._retry):
             return
         stored: list[tuple[Event, str]] = []
         try:
             if not self._journal.there():
                 self._journal.renew()
-                _log.error("the journal was taken away: a new one begins, and what was in the old one is a gap")
+                self._damaged = False
+                self._tell_of_the_old()
             stored = self._journal.append(self._recorded)
             self._recorded = []
             if self._lost:  # a subscriber finds it where it asks for what it missed
@@ -102,6 +105,11 @@ class Publisher:
             metrics.journal_failing.set(0)
         metrics.stage.labels("journal").observe(time.monotonic() - now)
         self._publish(stored)
+
+    def _tell_of_the_old(self) -> None:
+        if self._journal.notice:
+            _log.error(self._journal.notice)
+            self._journal.notice = ""
 
     def _fail(self, error: JournalError, now: float) -> None:
         if self._failing_since is None:
@@ -157,6 +165,7 @@ class Publisher:
         try:
             texts, reached = self._journal.read(min(after, self.cursor), REPLAY_BATCH, camera)
         except JournalError as error:
+            self._damaged = not self._journal.there()  # a new one begins, and answers when it is asked again
             _log.error("a replay is not answered: %s", error)
             return
         payload = "\n".join(texts).encode()

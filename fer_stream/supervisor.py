@@ -45,8 +45,9 @@ BEAT = 0.5
 PAUSES = (1.0, 32.0)
 """First and longest pause before a child that was never ready is started again."""
 
-GRACE = 5.0
-"""Seconds in which all children have ended after they were asked to: captures first, for as long as they drain."""
+GRACE = 4.5
+"""Seconds in which all children have ended after they were asked to: captures first, for as long as they drain. What
+follows has the rest of the five seconds in which a run has ended."""
 
 CAPTURES_GRACE = 3.5
 """Seconds of these that captures have."""
@@ -167,6 +168,10 @@ class Supervisor:
     def _ready(self, child: _Child, now: float) -> None:
         child.was_ready, child.pause, child.seen = True, PAUSES[0], now
 
+    def killed(self) -> bool:
+        """Whether a child was killed since the last `watch`: there is nothing to ask, and no time to lose."""
+        return any(child.process is not None and (child.process.poll() or 0) < 0 for child in self.children)
+
     def watch(self) -> _Child | None:
         """Start again who died; return a child whose failure is the end of the service."""
         now = time.monotonic()
@@ -243,6 +248,7 @@ class _Desk:
     """What `run` shows: events to the sinks, a progress bar for files, the summary at the end."""
 
     def __init__(self, settings: Settings, sinks: list[Sink]) -> None:
+        self.started, self.begin = time.time(), time.monotonic()
         transport = plugins.transport(settings)
         self._control: Peer = transport.connect(settings.address, "control")
         self._settings = settings
@@ -331,13 +337,13 @@ def _last_cursor(path: Path) -> int:
         return 0  # none yet; one that cannot be used is the aggregator's to complain of
 
 
-def _summary(desk: _Desk, started: float) -> dict[str, Any]:
+def _summary(desk: _Desk) -> dict[str, Any]:
     cameras = desk.status.get("cameras", {})
     return {
         "cameras": {name: camera["ledger"] for name, camera in cameras.items()},
         "events": dict(sorted(desk.events.items())),
-        "started": round(started, 3),
-        "duration_s": round(time.time() - started, 3),
+        "started": round(desk.started, 3),
+        "duration_s": round(time.monotonic() - desk.begin, 3),
     }
 
 
@@ -373,7 +379,6 @@ def run(
     """
     stop = stop or install_stop()
     check_purpose(settings)
-    started = time.time()
     with ExitStack() as last:  # what is left to do however this ends, in reverse
         folder = Path(last.enter_context(tempfile.TemporaryDirectory(prefix="fer-stream-", ignore_cleanup_errors=True)))
         for sink in sinks or []:
@@ -392,7 +397,7 @@ def run(
         last.callback(supervisor.close)
         supervisor.start()
         failed = _loop(supervisor, desk, stop, duration)
-        result = _end(supervisor, desk, failed, started)
+        result = _end(supervisor, desk, failed)
         desk.close()
         if failed is None:
             _tell(result)
@@ -406,7 +411,7 @@ def run(
         return supervisor.failed()
 
 
-def _end(supervisor: Supervisor, desk: _Desk, failed: _Child | None, started: float) -> dict[str, Any]:
+def _end(supervisor: Supervisor, desk: _Desk, failed: _Child | None) -> dict[str, Any]:
     """End every role in order, hand on the last events, and return the summary."""
     captures, deadline = list(supervisor.captures.values()), time.monotonic() + GRACE
     if failed is not None and failed not in captures:
@@ -418,7 +423,7 @@ def _end(supervisor: Supervisor, desk: _Desk, failed: _Child | None, started: fl
     supervisor.stop([*supervisor.workers, supervisor.aggregator], deadline, lambda: time.sleep(0.02))
     if supervisor.aggregator.was_ready:
         desk.read_rest()
-    return _summary(desk, started)
+    return _summary(desk)
 
 
 def _loop(supervisor: Supervisor, desk: _Desk, stop: Stop, duration: float | None) -> _Child | None:
@@ -431,10 +436,10 @@ def _loop(supervisor: Supervisor, desk: _Desk, stop: Stop, duration: float | Non
         else:
             stop.wait(0.05)
         now = time.monotonic()
-        if now < beat:
+        if now < beat and not supervisor.killed():
             continue
         beat = now + BEAT
-        if desk.ask(0.25):
+        if supervisor.aggregator.running and desk.ask(0.25):
             supervisor.note(desk.status)
             if duration is not None and end is None and supervisor.aggregator.was_ready:
                 end = now + duration

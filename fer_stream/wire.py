@@ -42,6 +42,7 @@ MAX_EVENTS = 33_000_000  # a full answer to REPLAY of the longest events
 MAX_FACES = 1_000
 MAX_LABELS = 64
 MAX_LANDMARKS = 68
+MAX_MARKERS = 512  # of a JPEG before its size; more are no picture, but a way to keep somebody reading
 MAX_PLACE = 10 * MAX_SIDE  # how far from the picture's corner a face may be expected
 MAX_AGE = 1_000_000 * 86_400 * 366  # a year, in microseconds
 
@@ -242,7 +243,9 @@ def jpeg_size(data: Buffer) -> tuple[int, int]:
     if bytes(view[:2]) != b"\xff\xd8":
         raise WireError("not a JPEG")
     at, end = 2, len(view)
-    while at + 9 <= end:
+    for _ in range(MAX_MARKERS):
+        if at + 9 > end:
+            break
         if view[at] != 0xFF:
             raise WireError("a JPEG with a broken marker")
         marker = view[at + 1]

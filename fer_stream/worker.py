@@ -202,6 +202,7 @@ def run(settings: Settings, name: str | None = None, stop: Stop | None = None) -
         peer.send(wire.json_message(Kind.BYE))
     finally:
         computer.give(None)
+        computer.join(BEAT)  # coming back from native code while the interpreter ends, it would take it down
         peer.close()
         if server:
             server.close()

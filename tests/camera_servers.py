@@ -6,10 +6,12 @@ import base64
 import functools
 import http.server
 import re
+import socket
 import socketserver
 import struct
 import threading
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import cv2
@@ -58,6 +60,71 @@ def mjpeg(pictures: int, *, then_stall: threading.Event | None = None) -> type[h
             pass
 
     return Handler
+
+
+class Camera:
+    """A camera on one port that can fail: it serves its pictures, sends nothing more, or is gone."""
+
+    def __init__(self, pictures: list[bytes], rate: float = 15) -> None:
+        self.pictures = pictures
+        self._pause = 1 / rate
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        self._silent = threading.Event()
+        self._open: set[socket.socket] = set()
+        self._thread = threading.Thread(target=self._accept, args=(self._listener,), daemon=True)
+        self._thread.start()
+
+    def serve(self) -> None:
+        """Be there and send pictures, to those who wait for some as well."""
+        self._silent.clear()
+        if not self._thread.is_alive():
+            self._listener = socket.create_server(("127.0.0.1", self.port))
+            self._thread = threading.Thread(target=self._accept, args=(self._listener,), daemon=True)
+            self._thread.start()
+
+    def hang(self) -> None:
+        """Accept everybody, and send nothing."""
+        self._silent.set()
+
+    def cut(self) -> None:
+        """Hang up on everybody."""
+        for sock in list(self._open):
+            with suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+
+    def vanish(self) -> None:
+        """Hang up, and refuse everybody."""
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self._thread.join()
+        self.cut()
+
+    def _accept(self, listener: socket.socket) -> None:
+        with suppress(OSError):
+            while True:
+                sock, _ = listener.accept()
+                self._open.add(sock)
+                threading.Thread(target=self._send, args=(sock,), daemon=True).start()
+
+    def _send(self, sock: socket.socket) -> None:
+        with suppress(OSError), sock:
+            number = 0
+            self._wait()
+            sock.sendall(b"HTTP/1.0 200 OK\r\nContent-Type: multipart/x-mixed-replace; boundary=frame\r\n\r\n")
+            while True:
+                self._wait()
+                jpeg = self.pictures[number % len(self.pictures)]
+                head = b"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n" % len(jpeg)
+                sock.sendall(head + jpeg + b"\r\n")
+                number += 1
+                time.sleep(self._pause)
+        self._open.discard(sock)
+
+    def _wait(self) -> None:
+        while self._silent.is_set():
+            time.sleep(0.01)
 
 
 def folder(path: Path) -> functools.partial[http.server.SimpleHTTPRequestHandler]:

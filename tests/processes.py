@@ -26,11 +26,13 @@ PATIENCE = 90.0
 class Process:
     """One ``fer-stream`` command. Its output goes to files, so that it can be read while it runs."""
 
-    def __init__(self, arguments: list[str], folder: Path, environment: dict[str, str], number: int) -> None:
+    def __init__(
+        self, arguments: list[str], folder: Path, environment: dict[str, str], number: int, under: tuple[str, ...] = ()
+    ) -> None:
         self._out, self._err = folder / f"{number}.out", folder / f"{number}.err"
         with self._out.open("wb") as out, self._err.open("wb") as err:
             self.popen = subprocess.Popen(
-                [sys.executable, "-m", "fer_stream", *arguments],
+                [*under, sys.executable, "-m", "fer_stream", *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=err,
@@ -136,11 +138,13 @@ class Cli:
             "TMPDIR": str(self.temporary),
             "FER_STREAM_CLASSIFIER__MODEL": str(model),
         }
+        self.under: tuple[str, ...] = ()
+        """A command that starts the next ones, such as setpriv with its options."""
         self.started: list[Process] = []
 
     def start(self, *arguments: object, **environment: str) -> Process:
         texts = [str(argument) for argument in arguments]
-        process = Process(texts, self.folder, self.environment | environment, len(self.started))
+        process = Process(texts, self.folder, self.environment | environment, len(self.started), self.under)
         self.started.append(process)
         return process
 
@@ -150,6 +154,11 @@ class Cli:
         process.end()
         assert "Traceback" not in process.err
         return process
+
+    def left_over(self, process: Process, sockets: Path) -> list[object]:
+        """What a run has left: children, folders of settings, and sockets, but for the lock that stays."""
+        found = [path for path in sockets.glob("*") if path.name != "lock"]
+        return [*process.children(), *found, *self.temporary.iterdir()]
 
     def close(self) -> None:
         for process in self.started:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import os
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 
-from fer_stream import plugins, wire
+from fer_stream import plugins, shared, wire
 from fer_stream.aggregator import Aggregator
 from fer_stream.config import EMOTIONS, JournalSettings, Settings
 from fer_stream.journal import Journal
@@ -178,6 +180,26 @@ def test_a_frame_that_crosses_with_a_worker_s_leave_is_given_to_another(bench: B
     assert (welcome.kind, given.kind) == (Kind.WELCOME, Kind.FRAME)
     bench.say(other, done(given.ticket))
     assert bench.ledger() == {"captured": 1, "done": 1}
+
+
+def test_a_worker_that_may_not_open_memory_gets_the_frame_again_and_once(bench: Bench) -> None:
+    capture, worker = bench.peer("frames"), bench.peer("work")
+    here = {"memory": shared.identity(), "pid": os.getpid()}
+    bench.say(worker, wire.json_message(Kind.READY, READY | here))
+    bench.say(capture, wire.json_message(Kind.HELLO, HELLO | here | {"policy": "drop_oldest"}))
+    ring = shared.Ring(2, 3)
+    pixels = np.array([[[1, 2, 3]]], np.uint8)
+    fields: dict[str, Any] = {"seq": 1, "time": 1, "totals": Totals(1, 0, 0, 1), "width": 1, "height": 1}
+    bench.say(capture, wire.pack(Message(Kind.FRAME, ring.put(pixels), encoding=Encoding.SHARED, **fields)))
+    (given,) = bench.heard(worker)[-1:]
+    assert given.encoding is Encoding.SHARED
+    worker.send(wire.json_message(Kind.REJECT, {"reason": "memory"}, ticket=given.ticket))
+    (again,) = bench.heard(worker)
+    assert (again.encoding, again.payload, again.seq) == (Encoding.RAW, bytes([1, 2, 3]), 1)
+    assert bench.ledger() == {"captured": 1, "in_flight": 1}
+    bench.say(worker, wire.json_message(Kind.REJECT, {"reason": "memory"}, ticket=again.ticket))
+    assert bench.ledger() == {"captured": 1, "rejected": 1, "rejected_corrupt": 1}, "it has had its pixels"
+    ring.close()
 
 
 def test_observations_are_made_only_while_somebody_listens(bench: Bench) -> None:

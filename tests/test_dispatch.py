@@ -247,6 +247,25 @@ def test_a_worker_that_cannot_be_reached_is_no_mark_against_the_frame() -> None:
         assert shown(desk.done(commands[0])) == ["release door 1 done"]
 
 
+def test_a_frame_that_a_worker_cannot_open_is_given_out_again() -> None:
+    for policy in ("wait", "drop_oldest"):
+        desk = Desk()
+        desk.join(policy=policy)  # type: ignore[arg-type]
+        desk.frame()
+        commands = desk.it.ready("w1", 0)
+        assign = commands[0]
+        assert isinstance(assign, Assign)
+        assert desk.it.returned("w1", assign.ticket + 1, 0) == [], "an answer to another frame"
+        for _ in range(5):
+            commands = desk.it.returned("w1", assign.ticket, 0)
+            assert shown(commands) == ["w1 gets door 1"]
+            assign = commands[0]
+            assert isinstance(assign, Assign)
+            assert assign.item.tries == 1
+        assert desk.it.returned("w2", assign.ticket, 0) == []
+        assert shown(desk.done(assign)) == ["release door 1 done"]
+
+
 def test_silence_and_deadlines_end_a_worker() -> None:
     desk = Desk()
     desk.join()

@@ -383,23 +383,12 @@ def short_text(path: Path) -> None:
     path.write_text("Dear diary,\n")
 
 
-def torn(path: Path) -> None:
-    writer = Journal(path)
-    for batch in range(40):
-        writer.append(resets(50, first=1 + 50 * batch))
-    writer.close()
-    content = bytearray(path.read_bytes())
-    content[100:4096] = os.urandom(3996)
-    path.write_bytes(content)
-
-
 UNUSABLE: list[tuple[Callable[[Path], None], str]] = [
     (newer, f"has format {FORMAT + 1}, this program reads format {FORMAT}: update fer-stream, or give another path"),
     (foreign, "is not a journal of fer_stream: give another path"),
     (foreign_with_version, "is not a journal of fer_stream: give another path"),
     (text, r"the journal .*events.db cannot be"),
     (short_text, "is not a journal of fer_stream: give another path|cannot be read: file is not a database"),
-    (torn, r"the journal .*events.db cannot be"),
 ]
 
 

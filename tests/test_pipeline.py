@@ -243,24 +243,6 @@ def test_masked_faces_are_never_found_and_cameras_have_settings_of_their_own(
 # Live
 
 
-def test_a_live_ledger_adds_up_and_frames_stay_fresh(cli: Cli, short_folder: Path, clip: Path) -> None:
-    port = free_port()
-    process = cli.run(
-        *("run", f"film={clip}", "--policy", "drop_oldest", "--rate", 200, "--loop", "--workers", 2, "--duration", 6),
-        *("--format", "jsonl", "--summary", "s.json", "--metrics", f"127.0.0.1:{port}"),
-        *("--sink", "file:copy.jsonl", "--bind", f"ipc://{short_folder}", "--journal", "events.db"),
-    )
-    assert process.popen.returncode == 0, process.err
-    ledger = ledgers(cli.folder / "s.json")["film"]
-    assert balanced(ledger)
-    assert ledger["in_flight"] == ledger["lost_link"] == ledger["lost_worker"] == ledger["rejected"] == 0
-    assert ledger["done"] > 0
-    assert ledger["superseded"] > 0
-    assert gapless(process.events)
-    assert not unclosed(process.events)
-    assert (cli.folder / "copy.jsonl").read_text() == process.out
-
-
 def test_the_rate_of_a_live_source_is_capped(cli: Cli, short_folder: Path) -> None:
     with camera_servers.Server(camera_servers.mjpeg(50)) as server:
         source = f"door=http://127.0.0.1:{server.port}/"
@@ -340,46 +322,7 @@ async def in_pieces_async(address: str, size: int) -> list[fer_stream.Event]:
         found += piece
 
 
-# Five commands
-
-
-ORDERS = (
-    ("aggregator", "worker 1", "worker 2", "capture", "subscribe"),
-    ("subscribe", "capture", "worker 2", "worker 1", "aggregator"),
-    ("capture", "aggregator", "subscribe", "worker 1", "worker 2"),
-    ("worker 1", "subscribe", "aggregator", "capture", "worker 2"),
-)
-
-
-def test_the_order_in_which_commands_start_does_not_matter(cli: Cli, short_folder: Path, clip: Path) -> None:
-    outputs = []
-    for number, order in enumerate(ORDERS):
-        # tcp, with raw pixels as over ipc: JPEG would change them, and so the events.
-        address = f"tcp://127.0.0.1:{free_port()}" if number % 2 else f"ipc://{short_folder}/{number}"
-        commands = {
-            "aggregator": ("aggregator", "--bind", address, "--policy", "wait", "--journal", f"{number}.db"),
-            "worker 1": ("worker", "--name", "1", "--connect", address),
-            "worker 2": ("worker", "--name", "2", "--connect", address),
-            "capture": ("capture", clip, "--camera", "film", "--policy", "wait", "--connect", address),
-            "subscribe": ("subscribe", "--from", "0", "--format", "jsonl", "--connect", address),
-        }
-        started = {}
-        for name in order:
-            started[name] = cli.start(*commands[name])
-            if number >= 2 and name.startswith(("aggregator", "worker")):  # or all start at once
-                started[name].until_said("ready")
-        assert started["capture"].end() == 0
-        subscriber = started["subscribe"]
-        subscriber.until_event("camera.offline")
-        outputs.append(subscriber.out)
-        state = json.loads(cli.run("status", "--connect", address, "--format", "jsonl").out)
-        assert state["cameras"]["film"]["ledger"] == everything(60)
-        assert sum(known["frames"] for known in state["workers"].values()) == 60
-        for name in ("subscribe", "worker 1", "worker 2", "aggregator"):
-            assert started[name].stop() == 0, started[name].err
-        assert not [process for process in started.values() if "Traceback" in process.err]
-    assert outputs[0].count("face.entered") == 2
-    assert outputs == [outputs[0]] * len(ORDERS)
+# Five commands, in any order: tests/faults/test_orders.py
 
 
 def test_jpeg_over_tcp(cli: Cli, clip: Path) -> None:

@@ -4,29 +4,25 @@ from __future__ import annotations
 
 import json
 import random
-import shutil
 import signal
 import socket
 import sqlite3
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from processes import Cli, balanced, free_port, gapless, unclosed
+from processes import Cli, free_port, gapless, unclosed
 
 from fer_stream import config
 from fer_stream.supervisor import Supervisor
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from processes import Process
 
 LIMIT = 5.0
 """Seconds within which everything ends after a signal: the issue's promise, and the one time measured here."""
-
-
-SLOWLY = ("--policy", "wait", "--rate", 12)
-"""Five seconds for the clip's 60 frames: time for something to happen to it."""
 
 
 def start_run(cli: Cli, short_folder: Path, source: object, *more: object) -> Process:
@@ -40,93 +36,7 @@ def ledger(cli: Cli) -> dict[str, int]:
     return json.loads((cli.folder / "s.json").read_text())["cameras"]["film"]
 
 
-def left_over(cli: Cli, process: Process, short_folder: Path) -> list[object]:
-    """Children, folders of settings, and sockets, but for the lock that stays."""
-    sockets = [path for path in short_folder.glob("*") if path.name != "lock"]
-    return [*process.children(), *sockets, *cli.temporary.iterdir()]
-
-
-# Faults
-
-
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, clip: Path) -> str:
-    """What a run of the clip under ``wait`` prints."""
-    cli = Cli(tmp_path_factory.mktemp("undisturbed"), tiny_model)
-    folder = Path(f"/tmp/f-{random.getrandbits(32):x}")
-    process = cli.run(
-        *("run", f"film={clip}", *SLOWLY, "--format", "jsonl", "--journal", "events.db"),
-        *("--bind", f"ipc://{folder}", "--workers", 2),
-    )
-    shutil.rmtree(folder)
-    assert process.popen.returncode == 0, process.err
-    return process.out
-
-
-def test_a_killed_worker_is_replaced_and_loses_no_event(
-    cli: Cli, short_folder: Path, clip: Path, undisturbed: str
-) -> None:
-    process = start_run(cli, short_folder, clip, *SLOWLY)
-    process.until_event("camera.online")
-    killed = process.child("worker 1")
-    killed.kill()
-    process.until(lambda: process.child("worker 1").pid != killed.pid)
-    assert process.end() == 0
-    assert process.out == undisturbed
-    assert ledger(cli)["captured"] == ledger(cli)["done"] == 60
-    assert not left_over(cli, process, short_folder)
-
-
-def test_a_frozen_worker_is_replaced_and_its_frame_counted(cli: Cli, short_folder: Path, clip: Path) -> None:
-    process = start_run(cli, short_folder, clip, "--loop", "--rate", 200)
-    process.until_said("worker 1 is here")
-    process.until_event("camera.online")
-    frozen = process.child("worker 1")
-    frozen.suspend()
-    process.until_said("is given up")
-    process.until(lambda: process.child("worker 1").pid != frozen.pid, "another worker 1")
-    process.until(lambda: process.err.count('"worker 1 is here"') == 2, "its being ready")
-    assert process.stop() == 0
-    assert balanced(ledger(cli))
-    assert ledger(cli)["lost_worker"] + ledger(cli)["rejected"] <= 1
-    assert ledger(cli)["in_flight"] == 0
-    assert gapless(process.events)
-    assert not left_over(cli, process, short_folder)
-
-
-def test_a_killed_capture_begins_a_new_epoch(cli: Cli, short_folder: Path) -> None:
-    # The demo is no file that could be missing, but a camera would be: only a live one may come again.
-    process = start_run(cli, short_folder, "demo", "--loop")
-    process.until_event("emotion.started")
-    process.child("capture film").kill()
-    process.until_event("camera.online", 2)
-    assert process.stop() == 0
-    kinds = [event["type"] for event in process.events]
-    assert kinds.count("camera.online") == kinds.count("camera.offline") == 2
-    again = len(kinds) - 1 - kinds[::-1].index("camera.online")
-    assert not unclosed(process.events[:again])  # closed before anything new begins
-    assert not unclosed(process.events)
-    assert gapless(process.events)
-    assert balanced(ledger(cli))
-    assert not left_over(cli, process, short_folder)
-
-
-def test_a_killed_aggregator_comes_again_and_closes_what_was_open(cli: Cli, short_folder: Path) -> None:
-    process = start_run(cli, short_folder, "demo", "--loop")
-    process.until_event("emotion.started")
-    killed = process.child("aggregator")
-    killed.kill()
-    process.until_event("camera.online", 2)
-    assert process.stop() == 0
-    assert gapless(process.events)
-    kinds = [event["type"] for event in process.events]
-    again = len(kinds) - 1 - kinds[::-1].index("camera.online")
-    assert not unclosed(process.events[:again])
-    assert not unclosed(process.events)
-    assert process.events[again - 1]["data"]["reason"] == "aggregator restarted"
-    assert cli.run("subscribe", "--journal", "events.db", "--format", "jsonl").out == process.out
-    assert balanced(ledger(cli))
-    assert not left_over(cli, process, short_folder)
+# Faults of single processes: tests/faults
 
 
 def test_children_end_when_their_supervisor_was_killed(cli: Cli, short_folder: Path, clip: Path) -> None:
@@ -141,35 +51,7 @@ def test_children_end_when_their_supervisor_was_killed(cli: Cli, short_folder: P
     assert not process.children()
 
 
-# Signals
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("moment", ["at once", "starting", "running"])
-def test_a_signal_ends_everything_within_five_seconds(
-    number: signal.Signals, moment: str, cli: Cli, short_folder: Path, clip: Path
-) -> None:
-    process = start_run(cli, short_folder, clip, "--loop")
-    if moment == "at once":
-        process.until(lambda: list(cli.temporary.iterdir()), "the start of the children")
-    elif moment == "starting":
-        process.until_said("ready")
-        time.sleep(random.random())
-    else:
-        process.until_event("camera.online")
-        time.sleep(random.random())
-    begin = time.monotonic()
-    process.signal(number)
-    assert process.end() == 0, process.err
-    assert time.monotonic() - begin < LIMIT
-    assert not left_over(cli, process, short_folder)
-    assert "Traceback" not in process.err
-    assert not unclosed(process.events)
-    assert gapless(process.events)
-    summary = json.loads((cli.folder / "s.json").read_text())
-    assert all(map(balanced, summary["cameras"].values()))
-    assert all(known["in_flight"] == 0 for known in summary["cameras"].values())
-    assert sum(summary["events"].values()) == len(process.events)
+# Signals (at every moment of a run: tests/faults/test_terminate.py)
 
 
 def test_each_role_ends_on_a_signal_whoever_is_missing(cli: Cli, short_folder: Path, clip: Path) -> None:

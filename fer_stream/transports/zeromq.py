@@ -306,6 +306,8 @@ class ZeroMQPeer:
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.DEALER if topics is None else zmq.SUB)
         _harden(self._socket, link)
+        if link == "control":
+            self._socket.set(zmq.LINGER, 0)  # a question whose answer nobody waits for any more
         if key is not None:
             self._socket.set(zmq.CURVE_PUBLICKEY, key.public.encode())
             self._socket.set(zmq.CURVE_SECRETKEY, key.secret.encode())

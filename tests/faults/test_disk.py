@@ -1,26 +1,35 @@
-"""A disk that is full for a while: the aggregator's limit on file sizes is taken away and given back, from outside."""
+"""A disk that is full for a while, and a journal that is deleted: live, frames go on; under wait, the capture pauses.
+
+The aggregator's limit on file sizes is taken away and given back, from outside.
+"""
 
 from __future__ import annotations
 
-import json
 import resource
-from typing import TYPE_CHECKING, Any
+import time
+from typing import TYPE_CHECKING
 
 import psutil
 import pytest
-from processes import balanced, gapless, wait_for
+from faults.player import Player
+from faults.service import SLOWLY, standing, stored
+from processes import wait_for
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
-    from processes import Cli, Process
+    from faults.conftest import Scale
+    from faults.service import Service
+    from faults.table import Tell
+    from processes import Cli
 
 
 class Disk:
-    """The disk as the aggregator of a run sees it."""
+    """The disk as an aggregator sees it."""
 
-    def __init__(self, process: Process) -> None:
-        self._aggregator = psutil.Process(process.child("aggregator").pid)
+    def __init__(self, pid: int) -> None:
+        self._aggregator = psutil.Process(pid)
         self._before = self._aggregator.rlimit(resource.RLIMIT_FSIZE)
 
     def fill(self) -> None:
@@ -31,67 +40,85 @@ class Disk:
         self._aggregator.rlimit(resource.RLIMIT_FSIZE, self._before)
 
 
-@pytest.fixture
-def status(cli: Cli, short_folder: Path) -> Any:
-    def ask() -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(
-            cli.run("status", "--connect", f"ipc://{short_folder}", "--format", "jsonl").out
-        )
-        return found
-
-    return ask
-
-
-def start(cli: Cli, short_folder: Path, source: object, *more: object) -> Process:
-    return cli.start(
-        *("run", f"film={source}", "--format", "jsonl", "--summary", "s.json", "--journal", "events.db"),
-        *("--bind", f"ipc://{short_folder}", "--workers", 1, *more),
-    )
-
-
-def test_live_frames_go_on_and_events_are_held(cli: Cli, short_folder: Path, clip: Path, status: Any) -> None:
-    process = start(cli, short_folder, clip, "--loop", "--rate", 30)
-    process.until_event("emotion.started")
-    disk = Disk(process)
+def test_live_frames_go_on_and_events_are_held(
+    service: Callable[..., Service], clip: Path, scale: Scale, tell: Tell
+) -> None:
+    it = service(clip, "--loop", "--rate", 30, workers=1)
+    it.run.until_event("emotion.started")
+    disk, seconds = Disk(it.run.child("aggregator").pid), scale.of(0, 300)
     disk.fill()
-    process.until(lambda: status()["events_held"] > 3, "events that are held")
-    published, done = len(process.events), status()["cameras"]["film"]["ledger"]["done"]
-    process.until(lambda: status()["cameras"]["film"]["ledger"]["done"] > done + 20, "frames that go on")
-    assert len(process.events) == published, "what is not journaled is not published"
+    begin = time.monotonic()
+    it.until(lambda: it.status()["events_held"] > 3, "events that are held")
+    published, done = len(it.run.events), it.done()
+    it.until(lambda: it.done() > done + 20 and time.monotonic() > begin + seconds, "frames that go on")
+    assert len(it.run.events) == published, "what is not journaled is not published"
+    held = it.status()["events_held"]
     disk.free()
-    process.until(lambda: status()["events_held"] == 0, "a journal that is written again")
-    process.until(lambda: len(process.events) > published + 3, "events that come again")
-    assert process.stop() == 0
-    stored = [
-        json.loads(line)
-        for line in cli.run("subscribe", "--journal", "events.db", "--format", "jsonl").out.splitlines()
-    ]
-    assert process.events == stored
-    assert gapless(stored)
-    assert balanced(json.loads((cli.folder / "s.json").read_text())["cameras"]["film"])
-    assert "the journal can be written again" in process.err
+    back = it.until(lambda: it.status()["events_held"] == 0, "a journal that is written again")
+    it.until(lambda: len(it.run.events) > published + 3, "events that come again")
+    # And then somebody deletes it.
+    for part in it.cli.folder.glob("events.db*"):
+        part.unlink()
+    it.until(lambda: "events.db was taken away: a new one begins" in it.run.err, "another journal")
+    seen = len(it.run.events)
+    it.until(lambda: len(it.run.events) > seen, "events in it")
+    ledger, events = it.end()
+    assert ledger["lost_link"] == ledger["lost_worker"] == 0
+    gap, *rest = stored(it.cli)
+    assert gap["type"] == "stream.gap"
+    assert events[-len(rest) :] == rest
+    tell(
+        "disk full" + (f" for {seconds} s" if scale.share else "") + ", live",
+        f"frames go on, {held} events were held, and came in order on its return",
+        f"0 lost; written again within {back:.1f} s",
+    )
+    tell("journal deleted", "another one begins, in which numbers go on; a stream.gap tells of the old one", "0 lost")
+
+
+@pytest.mark.soak  # every day with a bound of ten: tests/test_publisher.py
+def test_beyond_what_can_be_held(cli: Cli, short_folder: Path, tell: Tell) -> None:
+    address = f"ipc://{short_folder}"
+    aggregator = cli.start("aggregator", "--bind", address, "--journal", "events.db")
+    far = cli.start("subscribe", "--connect", address, "--from", 0, "--format", "jsonl")
+    with Player(address, policy="drop_oldest") as player:
+        wait_for(lambda: player.frames > 100 and far.out, "events")
+        disk = Disk(aggregator.pid)
+        disk.fill()
+        wait_for(lambda: (standing(address) or {}).get("events_held") == 10_000, "no more that is held")
+        more = player.frames + 500
+        wait_for(lambda: player.frames > more, "frames that go on")
+        disk.free()
+        wait_for(lambda: (standing(address) or {}).get("events_held") == 0, "a journal that is written again")
+        more = player.frames + 100
+        wait_for(lambda: player.frames > more, "frames that go on")
+    assert aggregator.stop() == 0, aggregator.err
+    (gap,) = (event for event in stored(cli) if event["type"] == "stream.gap")
+    lost = gap["data"]["to"] - gap["data"]["from"]
+    assert gap["data"]["reason"] == "journal full"
+    assert lost >= 500
+    far.until(lambda: far.out.count("\n") == len(stored(cli)), "every event that there is")
+    assert far.events == stored(cli), "and the gap, as it is journaled"
+    tell("disk full, more events than can be held", f"10,000 held; {lost} beyond them are told as one stream.gap",
+         f"{lost} lost and told")  # fmt: skip
 
 
 def test_under_wait_the_capture_pauses_and_nothing_is_lost(
-    cli: Cli, short_folder: Path, clip: Path, status: Any
+    service: Callable[..., Service], clip: Path, undisturbed: str, tell: Tell
 ) -> None:
-    undisturbed = cli.run(
-        *("run", f"film={clip}", "--policy", "wait", "--rate", 12, "--format", "jsonl", "--journal", "other.db"),
-        *("--bind", f"ipc://{short_folder}", "--workers", 1),
-    ).out
-    process = start(cli, short_folder, clip, "--policy", "wait", "--rate", 12)
-    process.until_event("camera.online")
-    disk = Disk(process)
+    it = service(clip, *SLOWLY, workers=1)
+    it.run.until_event("camera.online")
+    disk = Disk(it.run.child("aggregator").pid)
     disk.fill()
-    process.until(lambda: status()["events_held"] > 0, "events that are held")
+    it.until(lambda: it.status()["events_held"] > 0, "events that are held")
 
     def still() -> bool:
-        done = status()["cameras"]["film"]["ledger"]["done"]
-        return bool(done == status()["cameras"]["film"]["ledger"]["done"])
+        done = it.done()
+        time.sleep(0.2)
+        return done == it.done()
 
-    wait_for(still, "a capture that pauses")
-    paused = status()["cameras"]["film"]["ledger"]["done"]
-    assert paused < 60
+    it.until(still, "a capture that pauses")
+    assert it.done() < 60
     disk.free()
-    assert process.end() == 0
-    assert process.out == undisturbed
+    it.end(stop=False)
+    assert it.run.out == undisturbed
+    tell("disk full under `wait`", "the capture pauses; then no event differs from an undisturbed run", "0 lost")

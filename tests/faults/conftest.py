@@ -1,0 +1,88 @@
+"""The scale of the faults, and the table of what became of them."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from faults import table
+from faults.service import SLOWLY, Service
+from processes import Cli
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from faults.table import Tell
+ROWS = pytest.StashKey[list[table.Row]]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("faults")
+    group.addoption("--soak", type=float, default=0.0, metavar="SHARE", help="this share of the full numbers; 0: a few")
+    group.addoption("--faults-table", type=Path, metavar="FILE", help="write the rows into the table of this page")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "soak: takes too long for every day")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("soak", 0.0):
+        items[:] = [item for item in items if not item.get_closest_marker("soak")]
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much of a fault: ``share`` of the full number, or where that is 0, a few for every day."""
+
+    share: float
+
+    def of(self, short: int, full: int) -> int:
+        return max(short, round(self.share * full)) if self.share else short
+
+
+@pytest.fixture
+def scale(pytestconfig: pytest.Config) -> Scale:
+    return Scale(pytestconfig.getoption("soak", 0.0))
+
+
+@pytest.fixture
+def tell(request: pytest.FixtureRequest, scale: Scale) -> Tell:
+    """``tell(fault, happened, figure, *limits)`` adds a row; in a soak a figure beyond its limit fails the test."""
+
+    def add(fault: str, happened: str, figure: str, *limits: tuple[float, float]) -> None:
+        held = all(value <= limit for value, limit in limits)
+        where = request.node.nodeid.partition("[")[0].removeprefix("tests/faults/")
+        command = f"{where} --soak {scale.share:g}" if scale.share else where
+        request.config.stash.setdefault(ROWS, []).append(table.Row(fault, happened, figure, held, command))
+        assert held or not scale.share, f"{fault}: {figure}"
+
+    return add
+
+
+@pytest.fixture
+def service(cli: Cli, short_folder: Path) -> Callable[..., Service]:
+    """``service(source, *options)`` starts ``fer-stream run`` with one camera, ``film``."""
+    return lambda source, *more, **how: Service(cli, short_folder, source, *more, **how)
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, clip: Path) -> str:
+    """What a run of the clip under ``wait`` prints to which nothing happens."""
+    cli = Cli(tmp_path_factory.mktemp("undisturbed"), tiny_model)
+    with tempfile.TemporaryDirectory(prefix="f-", dir="/tmp") as folder:
+        it = Service(cli, Path(folder), clip, *SLOWLY)
+        it.end(stop=False)
+    return it.run.out
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    rows = config.stash.get(ROWS, [])
+    if rows:
+        terminalreporter.write_sep("-", "faults")
+        terminalreporter.write_line(table.text(rows))
+        if page := config.getoption("faults_table", None):
+            table.write(page, rows)

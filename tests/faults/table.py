@@ -1,0 +1,45 @@
+"""The table of faults in docs/faults.md: a row a fault, replaced when it is tried again."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+HEAD = "| fault | what happened | figure | held | command, day |\n|---|---|---|---|---|\n"
+BEGIN, END = "<!-- rows -->\n", "<!-- end of rows -->\n"
+
+
+class Tell(Protocol):
+    """Adds a row: what was done, what happened, with which figure; pairs of a value and the most that it may be."""
+
+    def __call__(self, fault: str, happened: str, figure: str, *limits: tuple[float, float]) -> None: ...
+
+
+class Row(NamedTuple):
+    fault: str
+    happened: str
+    figure: str
+    held: bool
+    command: str
+
+    def text(self) -> str:
+        day = time.strftime("%Y-%m-%d", time.gmtime())
+        cells = (self.fault, self.happened, self.figure, "yes" if self.held else "**no**", f"`{self.command}`, {day}")
+        return "| " + " | ".join(cells) + " |\n"
+
+
+def text(rows: list[Row]) -> str:
+    return HEAD + "".join(row.text() for row in rows)
+
+
+def write(page: Path, rows: list[Row]) -> None:
+    """Put rows into the page's table, each in the place of an earlier one of the same fault."""
+    whole = page.read_text()
+    before, _, rest = whole.partition(BEGIN)
+    old, _, after = rest.partition(END)
+    known = {line.split(" | ")[0].removeprefix("| "): line for line in old.splitlines(keepends=True)[2:]}
+    known |= {row.fault: row.text() for row in rows}
+    page.write_text(before + BEGIN + HEAD + "".join(known.values()) + END + after)

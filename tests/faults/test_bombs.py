@@ -1,0 +1,144 @@
+"""Decompression bombs and absurd headers, sent to a real aggregator and worker: refused from what their headers say."""
+
+from __future__ import annotations
+
+import random
+import statistics
+import struct
+import time
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+import psutil
+from faults.service import megabytes, standing
+from processes import balanced, wait_for
+
+from fer_stream import plugins, wire, worker
+from fer_stream.errors import WireError
+from fer_stream.wire import Encoding, Kind, Message, Totals
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from faults.conftest import Scale
+    from faults.table import Tell
+    from processes import Cli
+
+    from fer_stream.plugins import Peer
+
+SMALL = cv2.imencode(".jpg", np.zeros((48, 64, 3), np.uint8))[1].tobytes()
+
+
+def sized(width: int, height: int) -> bytes:
+    """A JPEG of 64x48 pixels that says it has others."""
+    at = SMALL.index(b"\xff\xc0") + 5
+    return SMALL[:at] + struct.pack("!HH", height, width) + SMALL[at + 4 :]
+
+
+def twice_sized() -> bytes:
+    """A JPEG with a second start of frame, far larger, behind its first."""
+    begin = SMALL.index(b"\xff\xc0")
+    end = begin + 2 + struct.unpack("!H", SMALL[begin + 2 : begin + 4])[0]
+    huge = bytearray(SMALL[begin:end])
+    huge[5:9] = struct.pack("!HH", 65_500, 65_500)
+    return SMALL[:end] + bytes(huge) + SMALL[end:]
+
+
+def png() -> bytes:
+    """A picture of another format, 1.2 gigabytes in a megabyte or so, under the name of a JPEG."""
+    return cv2.imencode(".png", np.zeros((2000, 2000, 3), np.uint8))[1].tobytes()
+
+
+BOMBS: list[tuple[str, bytes, int, int]] = [
+    ("as large as a JPEG can say", sized(65_500, 65_500), 64, 48),
+    ("as large as the frame says", sized(16_000, 4000), 16_001, 4000),
+    ("twice", twice_sized(), 64, 48),
+    ("no lines", sized(64, 0), 64, 48),
+    ("a PNG", png(), 64, 48),
+    ("a header of 65535 pixels a side", SMALL, 65_535, 65_535),
+    ("a header of no pixels", SMALL, 0, 0),
+    ("a header of one line", SMALL, 65_535, 1),
+    ("nothing but fill bytes", b"\xff\xd8" + b"\xff" * 100_000, 64, 48),
+    ("markers without end", b"\xff\xd8" + b"\xff\xe0\x00\x02" * 25_000, 64, 48),
+]
+
+
+def frame(number: int, ticket: int = 0) -> list[wire.Buffer]:
+    _, payload, width, height = BOMBS[number % len(BOMBS)]
+    totals = Totals(number + 1, 0, 0, number + 1)
+    fields: dict[str, Any] = {"seq": number + 1, "time": number + 1, "totals": totals, "ticket": ticket}
+    return wire.pack(Message(Kind.FRAME, payload, encoding=Encoding.JPEG, width=width, height=height, **fields))
+
+
+def refused_in(number: int) -> float:
+    """Return the CPU seconds in which a frame is refused, by the aggregator's or the worker's first look at it."""
+    parts = frame(number)
+    begin = time.thread_time()
+    try:
+        worker.pixels(wire.unpack(parts))
+    except WireError:
+        return time.thread_time() - begin
+    raise AssertionError(f"{BOMBS[number % len(BOMBS)][0]} was decoded")
+
+
+def offer(peer: Peer, count: int) -> None:
+    """Play a capture that sends so many bombs, each when it is asked for a frame."""
+    about = {"camera": "film", "incarnation": "a", "told": {}, "frames": None, "policy": "wait", "pid": 1, "live": True}
+    peer.send(wire.json_message(Kind.HELLO, about))
+    sent, full = 0, wire.json_message(Kind.OFFER, {"full": True}, totals=Totals(1, 0, 0, 0))
+    deadline, beat = time.monotonic() + 300, 0.0
+    while sent < count and time.monotonic() < deadline:
+        parts = peer.receive(0.05)
+        kind = wire.unpack(parts).kind if parts else None
+        if kind is Kind.NEXT:
+            peer.send(frame(sent))
+            sent += 1
+        if kind is not None or time.monotonic() > beat:
+            beat = time.monotonic() + 0.3
+            full = wire.json_message(
+                Kind.OFFER, {"full": sent < count}, totals=Totals(min(sent + 1, count), 0, 0, sent)
+            )
+            peer.send(full)
+
+
+def test_bombs(cli: Cli, short_folder: Path, scale: Scale, tell: Tell) -> None:
+    address, count = f"ipc://{short_folder}", scale.of(200, 1000)
+    roles = [
+        cli.start("aggregator", "--bind", address, "--journal", "events.db"),
+        cli.start("worker", "--name", "1", "--connect", address),
+    ]
+    wait_for(lambda: (standing(address) or {}).get("workers"), "a worker")
+    running = [psutil.Process(role.pid) for role in roles]
+    before = megabytes(running)
+    peer = plugins.load("transports", "zeromq")().connect(address, "frames")
+    try:
+        offer(peer, count)
+
+        def ledger() -> dict[str, int]:
+            found: dict[str, int] = (standing(address) or {})["cameras"]["film"]["ledger"]
+            return found
+
+        wait_for(
+            lambda: ledger()["captured"] == count and not ledger()["in_flight"], "every frame", log=lambda: roles[0].err
+        )
+        found, grown = ledger(), megabytes(running) - before
+    finally:
+        peer.close()
+    assert balanced(found)
+    assert found["done"] == 0
+    assert found["rejected_corrupt"] + found["lost_link"] == count
+    assert found["rejected_corrupt"] >= count * 6 // 10, "those whose own header was in order"
+    assert grown < 50
+    assert (standing(address) or {})["workers"]["1"]["frames"] >= 0, "it lives"
+    for role in roles:
+        assert role.stop() == 0
+        assert "Traceback" not in role.err
+    took = [refused_in(random.randrange(len(BOMBS))) for _ in range(count)]
+    p99 = statistics.quantiles(took, n=100)[-1]
+    tell(
+        "decompression bombs and absurd headers",
+        f"{count} of {len(BOMBS)} kinds; all rejected, aggregator and worker live",
+        f"from the header in {1000 * p99:.2f} ms of CPU (p99); memory {grown:+.1f} MB",
+        (p99, 0.001), (grown, 50),
+    )  # fmt: skip

@@ -1,0 +1,197 @@
+"""A journal whose file is damaged is set aside, byte for byte, and another one goes on; a clock that was wrong."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from typing import TYPE_CHECKING
+
+import pytest
+from processes import gapless
+
+from fer_stream import journal as journals
+from fer_stream import plugins
+from fer_stream.aggregator import Aggregator
+from fer_stream.cloudevents import decode
+from fer_stream.config import JournalSettings, Settings
+from fer_stream.errors import JournalError
+from fer_stream.journal import Journal, Reader, purge
+from fer_stream.types import CameraData, Event, EventType, GapData, Nanoseconds
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from processes import Cli
+
+PAGE = 4096
+
+
+def resets(count: int, first: int = 1, epoch: int = 1) -> list[Event]:
+    data = CameraData("a very private reason", 640, 480)
+    numbers = range(first, first + count)
+    return [Event(EventType.CAMERA_RESET, "door", epoch, seq, 0, Nanoseconds(seq), data) for seq in numbers]
+
+
+def filled(path: Path) -> None:
+    """A journal of many pages, all of them in the file itself."""
+    with Journal(path) as writer:
+        writer.epoch("door")
+        writer.append(resets(2000))
+
+
+def damage(path: Path, begin: int, end: int | None = None) -> bytes:
+    """Write noise over a part of the file, and return what it holds now."""
+    content = bytearray(path.read_bytes())
+    stop = len(content) if end is None else end
+    content[begin:stop] = os.urandom(stop - begin)
+    with path.open("r+b") as file:  # the same file, whoever has it open
+        file.write(content)
+    return bytes(content)
+
+
+def read(path: Path) -> list[Event]:
+    with Reader(path) as reader:
+        return [decode(text) for text in reader.read(0, limit=100_000)[0]]
+
+
+def test_a_journal_without_readable_schema_is_set_aside_at_the_start(tmp_path: Path) -> None:
+    path = tmp_path / "events.db"
+    filled(path)
+    damaged = damage(path, 100, PAGE)
+    for number in (1, 2):
+        with Journal(path) as writer:
+            assert writer.notice.startswith(f"the journal {path} is corrupt and was set aside as events.db.corrupt-")
+            assert writer.cursor() > 1_000_000_000, "a number that comes again would hide events from who has seen it"
+            assert writer.unclosed() == []
+            epoch = writer.epoch("door")
+            assert epoch > 1_000_000_000, "an epoch that comes again would make ids that come again"
+            writer.append(resets(2, epoch=epoch))
+        assert (tmp_path / f"events.db.corrupt-{number}").read_bytes() == damaged
+        gap, *events = read(path)
+        assert gap.type is EventType.STREAM_GAP
+        assert len(events) == 2
+        path.write_bytes(damaged)
+
+
+def test_what_can_still_be_read_of_it_is_carried_on(tmp_path: Path) -> None:
+    """The events are noise, where they stood is known: numbers go on, and subscribers are told of the gap."""
+    path = tmp_path / "events.db"
+    filled(path)
+    pages = path.stat().st_size // PAGE
+    damaged = damage(path, 16 * PAGE, (pages - 2) * PAGE)
+    with Journal(path) as writer:
+        assert writer.notice == ""
+        assert writer.unclosed() == []
+        assert "is corrupt and was set aside as events.db.corrupt-1" in writer.notice
+        assert writer.epoch("door") == 2
+        (stored, _) = writer.append(resets(1, epoch=2))[0]
+        assert (stored.cursor, stored.sequence) == (2001, 2001)
+    assert (tmp_path / "events.db.corrupt-1").read_bytes() == damaged
+    gap, after = read(path)
+    assert gap.data == GapData(0, 2000, "retention")
+    assert after.cursor == 2001
+
+
+def test_an_aggregator_says_so_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "events.db"
+    filled(path)
+    damage(path, 16 * PAGE)
+    hub = plugins.load("transports", "memory")().bind("memory://corrupt")
+    with Journal(path) as writer:
+        settings = Settings(transport="memory", address="memory://corrupt", journal=JournalSettings(path=path))
+        it = Aggregator(settings, hub, writer)
+        for _ in range(3):
+            it.turn(0.01)
+    hub.close()
+    assert caplog.text.count("is corrupt and was set aside as events.db.corrupt-1: a new one begins") == 1
+
+
+def test_damage_that_is_found_while_it_is_written_is_mended_by_the_next_write(tmp_path: Path) -> None:
+    path = tmp_path / "events.db"
+    filled(path)
+    with Journal(path) as writer:
+        damage(path, 16 * PAGE)
+        with pytest.raises(JournalError, match=r"events\.db cannot be read: .*malformed"):
+            writer.read(0, limit=100_000)
+        assert not writer.there()
+        writer.renew()
+        assert writer.there()
+        (stored, _) = writer.append(resets(1, first=3000))[0]
+        assert (stored.cursor, stored.sequence) == (2001, 2001)
+        assert [event.cursor for event in read(path)] == [2000, 2001]
+    assert (tmp_path / "events.db.corrupt-1").stat().st_size > 0
+
+
+def test_a_foreign_file_is_not_taken_for_a_corrupt_journal(tmp_path: Path) -> None:
+    path = tmp_path / "events.db"
+    path.write_bytes(os.urandom(100_000))
+    before = path.read_bytes()
+    with pytest.raises(JournalError, match="cannot be"):
+        Journal(path)
+    assert path.read_bytes() == before
+
+
+def test_a_link_to_a_journal_is_the_same_journal(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    link = tmp_path / "elsewhere" / "link.db"
+    link.symlink_to(tmp_path / "events.db")
+    with Journal(tmp_path / "events.db"), pytest.raises(JournalError, match="is in use by another aggregator"):
+        Journal(link)
+
+
+def test_a_clock_that_was_wrong_for_a_while_deletes_nothing_early(tmp_path: Path) -> None:
+    """Days: the aggregator starts in 1970, is put right, is once a year ahead, and is put right again."""
+    path, day = tmp_path / "events.db", 86_400.0
+    now = 1000 * day
+    with Journal(path, lambda: now) as writer:
+        for number, at in enumerate((1000.0, 0.0, 1001.0, 1365.0, 1002.0), start=1):
+            now = at * day
+            writer.append(resets(1, first=number))
+        assert writer.purge(now - 30 * day) == 0
+        now = 1030.5 * day
+        assert writer.purge(now - 30 * day) == 2, "the oldest, and the one from 1970 after it"
+        now = 1032.5 * day
+        assert writer.purge(now - 30 * day) == 3, "an event from the future keeps nobody's"
+
+
+def test_purge_waits_for_who_reads_and_says_what_is_left(tmp_path: Path) -> None:
+    path = tmp_path / "events.db"
+    with Journal(path, lambda: 1000.0) as writer:
+        writer.append(resets(10))
+        reading = sqlite3.connect(path, isolation_level=None)
+        reading.execute("BEGIN")
+        reading.execute("SELECT count(*) FROM events").fetchall()
+        with pytest.raises(JournalError, match=r"10 events are deleted, but .*events\.db-wal still holds their text"):
+            purge(path, 2000.0, patience=0.2)
+        reading.close()
+        assert purge(path, 2000.0) == 0
+    assert not [part for part in tmp_path.iterdir() if b"very private" in part.read_bytes()]
+
+
+def test_the_service_goes_on_with_another_file(cli: Cli, short_folder: Path, clip: Path) -> None:
+    """The aggregator is killed, its journal damaged, and it comes again: one sentence, a gap, and events go on."""
+    process = cli.start(
+        *("run", f"film={clip}", "--loop", "--rate", 30, "--format", "jsonl", "--journal", "events.db"),
+        *("--bind", f"ipc://{short_folder}", "--workers", 1),
+    )
+    process.until_event("emotion.started")
+    path = cli.folder / "events.db"
+    killed = process.child("aggregator")
+    killed.suspend()
+    with sqlite3.connect(path) as db:  # what it has written so far, into the file itself
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    db.close()
+    damage(path, 100)
+    killed.kill()
+    process.until(lambda: "was set aside as events.db.corrupt-1" in process.err, "the corrupt journal's fate")
+    process.until_event("camera.online", 2)
+    assert process.stop() == 0, process.err
+    assert "Traceback" not in process.err
+    stored = cli.run("subscribe", "--journal", "events.db", "--format", "jsonl").events
+    gap, *events = stored
+    assert gap["type"] == "stream.gap"
+    assert gapless(events, after=gap["cursor"])
+    told, *heard = process.events[-len(stored) :]
+    assert (told["type"], told["cursor"]) == (gap["type"], gap["cursor"]), "who listened is told of what it missed"
+    assert heard == events
+    assert journals.APPLICATION.to_bytes(4, "big") in (cli.folder / "events.db.corrupt-1").read_bytes()[:100]

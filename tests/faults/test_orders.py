@@ -1,0 +1,62 @@
+"""The commands, started in every order: under wait the events are the same, and each waits for those it needs."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING, Any
+
+from faults.service import sound, standing
+from processes import free_port
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from faults.conftest import Scale
+    from faults.table import Tell
+    from processes import Cli
+
+ROLES = ("aggregator", "worker", "capture", "subscribe")
+
+FEW = ((2, 0, 3, 1), (3, 1, 2, 0))
+"""Orders for every day: over ipc and tcp, the capture before its aggregator, and everybody before it."""
+
+
+def test_all_start_orders(cli: Cli, short_folder: Path, clip: Path, scale: Scale, tell: Tell) -> None:
+    orders = list(itertools.permutations(range(4))) if scale.share else list(FEW)
+    outputs = []
+    for number, order in enumerate(orders):
+        # tcp, with raw pixels as over ipc: JPEG would change them, and so the events.
+        address = f"tcp://127.0.0.1:{free_port()}" if number % 2 else f"ipc://{short_folder}/{number}"
+        commands: dict[str, tuple[Any, ...]] = {
+            "aggregator": ("aggregator", "--bind", address, "--policy", "wait", "--journal", f"{number}.db"),
+            "worker": ("worker", "--name", "1", "--connect", address),
+            "capture": ("capture", clip, "--camera", "film", "--policy", "wait", "--connect", address),
+            "subscribe": ("subscribe", "--from", "0", "--format", "jsonl", "--connect", address),
+        }
+        started = {}
+        for place in order:
+            role = ROLES[place]
+            started[role] = cli.start(*commands[role])
+            if number % 4 >= 1 and role in ("aggregator", "worker"):  # or all start at once
+                started[role].until_said("ready")
+        second = cli.start("worker", "--name", "2", "--connect", address)
+        assert started["capture"].end() == 0
+        subscriber = started["subscribe"]
+        subscriber.until_event("camera.offline")
+        outputs.append(subscriber.out)
+        state = standing(address)
+        assert state is not None
+        ledger = state["cameras"]["film"]["ledger"]
+        assert {term: count for term, count in ledger.items() if count} == {"captured": 60, "done": 60}
+        assert sum(known["frames"] for known in state["workers"].values()) == 60
+        for process in (subscriber, started["worker"], second, started["aggregator"]):
+            assert process.stop() == 0, process.err
+        assert not [process for process in started.values() if "Traceback" in process.err]
+        sound(subscriber.events)
+    assert outputs[0].count("face.entered") == 2
+    assert outputs == [outputs[0]] * len(orders)
+    tell(
+        f"{len(orders)} of the 24 start orders of the four roles, `wait`",
+        "the same events, byte for byte",
+        "60 of 60 frames done each time",
+    )
