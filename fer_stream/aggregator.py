@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from fer_stream import deployment, metrics, plugins, shared, wire
 from fer_stream.attention import Attention
-from fer_stream.dispatch import REASONS, Ask, Assign, Dispatcher, Fence, Item, Release
+from fer_stream.dispatch import FENCES, REASONS, Ask, Assign, Dispatcher, Fence, Item, Release
 from fer_stream.errors import JournalError, WireError
 from fer_stream.journal import Journal
 from fer_stream.process import install_stop, parent_gone
@@ -64,6 +64,9 @@ class Aggregator:
         self._beat = self._look = 0.0
         self._started = time.monotonic()
         self._stopping = False
+        for counter, values in ((metrics.fenced, FENCES), (metrics.rejected_messages, plugins.LINKS)):
+            for value in values:
+                counter.labels(value)  # there from the beginning: of a counter that appears, no rate tells the first step
         self._publisher.record(closing(event) for event in journal.unclosed())
         self._publisher.flush()
 
@@ -400,6 +403,7 @@ class Aggregator:
         states = Counter(state for state, _ in self._dispatcher.workers().values())
         for state in ("idle", "busy"):
             metrics.workers.labels(state).set(states[state])
+        metrics.events_held.set(self._publisher.held)
         self._publisher.purge(now, self._settings.journal.retention_days * 86_400)
         self._publisher.flush()
         self._publisher.beat()

@@ -140,6 +140,7 @@ class Reader(threading.Thread):
         self.ended = False
         self.error: FerStreamError | None = None
         self._camera = name
+        metrics.source_failures.labels(name)  # there from the beginning, so that its first step is seen
         self._settings = settings
         self._policy = policy
         self._slot = slot

@@ -34,6 +34,9 @@ REASONS = ("corrupt", "limit", "poisoned")
 TERMS = {"done", "expired", "lost_worker", "lost_link", *(f"rejected_{reason}" for reason in REASONS)}
 """What may become of a frame that was sent."""
 
+FENCES = ("ended", "replaced", "unreachable", "silent", "deadline")
+"""Why a worker is given up; all but the first are deaths."""
+
 MAX_TRIES = 2
 """Under ``wait``, the workers that may die on one frame before it counts as poisoned."""
 

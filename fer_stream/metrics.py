@@ -16,6 +16,7 @@ import prometheus_client
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, values
 from prometheus_client.multiprocess import MultiProcessCollector
 
+from fer_stream.dispatch import REASONS
 from fer_stream.endpoint import Answer, Server, read_token
 
 if TYPE_CHECKING:
@@ -76,6 +77,9 @@ fenced = Counter("fer_stream_workers_fenced", "Workers given up, by reason.", ["
 journal_failing = Gauge(
     "fer_stream_journal_failing", "1 while the journal cannot be written, else 0.", multiprocess_mode="mostrecent"
 )
+events_held = Gauge(
+    "fer_stream_events_held", "Events that wait to be journaled.", multiprocess_mode="mostrecent"
+)
 events_lost = Counter(
     "fer_stream_events_lost", "Events that could not be held any longer while the journal could not be written."
 )
@@ -100,7 +104,7 @@ class LedgerExport:
 
     @staticmethod
     def _terms(ledger: Ledger) -> dict[tuple[str, str], int]:
-        terms = {("rejected", reason): count for reason, count in ledger.rejected.items()}
+        terms = {("rejected", reason): ledger.rejected.get(reason, 0) for reason in REASONS}
         for term in ("captured", "done", "superseded", "expired", "lost_worker", "lost_link"):
             terms[term, ""] = getattr(ledger, term)
         return terms

@@ -97,12 +97,7 @@ def shipped(name: str, provider: str = "cpu") -> Model:
     Raises:
         ModelError: it is missing or damaged, or the provider is not there: the message names it.
     """
-    model = load(folder() / name, provider)
-    if digests().get(name) != model.digest:
-        raise ModelError(
-            f"{model.path} is not the file that was shipped ({MANIFEST} beside it): install fer-stream again"
-        )
-    return model
+    return load(folder() / name, provider, digests().get(name, ""))
 
 
 def find(path: Path, provider: str = "cpu") -> Model:
@@ -115,14 +110,14 @@ def find(path: Path, provider: str = "cpu") -> Model:
     return shipped(name, provider) if not path.exists() and name in digests() else load(path, provider)
 
 
-def load(path: Path, provider: str = "cpu") -> Model:
-    """Open a model file for one of `PROVIDERS`.
+def load(path: Path, provider: str = "cpu", digest: str | None = None) -> Model:
+    """Open a model file for one of `PROVIDERS`; where ``digest`` is given, only if it is the SHA-256 of its bytes.
 
     Its session runs on the calling thread alone, because a second thread changes the last digits of a result and loses
     to a second process; nothing in it spins while it waits.
 
     Raises:
-        ModelError: the file cannot be read, or is not a model, or the provider is not there.
+        ModelError: the file cannot be read, has another digest, is not a model, or the provider is not there.
     """
     if path.exists() and not path.is_file():
         raise ModelError(f"the model file {path} cannot be read: it is not a file")
@@ -130,7 +125,10 @@ def load(path: Path, provider: str = "cpu") -> Model:
         content = path.read_bytes()
     except OSError as error:
         raise ModelError(f"the model file {path} cannot be read: {error.strerror}") from error
-    return Model(path, hashlib.sha256(content).hexdigest(), _open(path, content, provider))
+    found = hashlib.sha256(content).hexdigest()
+    if digest not in (None, found):  # before anything parses it
+        raise ModelError(f"{path} is not the file that was shipped ({MANIFEST} beside it): install fer-stream again")
+    return Model(path, found, _open(path, content, provider))
 
 
 @cache

@@ -86,6 +86,11 @@ def test_a_damaged_file_is_refused(copy):
     assert shipped(copy).startswith(f"ModelError: {copy / 'mtcnn-pnet.onnx'} is not ")
 
 
+def test_a_file_is_checked_before_anything_parses_it(copy):
+    (copy / "mtcnn-pnet.onnx").write_bytes(b"no model at all")
+    assert "is not the file that was shipped" in shipped(copy), "and not that onnxruntime cannot open it"
+
+
 def test_a_missing_file_and_a_missing_manifest_are_named(copy):
     assert shipped(copy, "mtcnn-onet.onnx") == (
         f"ModelError: the model file {copy / 'mtcnn-onet.onnx'} cannot be read: No such file or directory"
