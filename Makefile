@@ -12,7 +12,7 @@ VIDEO ?= $(wildcard $(MEDIA)/facenet_video.mp4)
 RUNS ?= 1000000
 TARGETS ?= message hello ready hints faces descriptor aggregator event journal settings environment key metadata jpeg stream
 
-.PHONY: help run test soak lint fuzz bench profile train train-full clean
+.PHONY: help run test soak lint fuzz bench profile lock audit train train-full clean
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -27,8 +27,9 @@ $(VENV)/.run: pyproject.toml | $(BIN)/python
 	@touch $@
 
 # torch is pinned to a CPU build, and facenet-pytorch comes without the torchvision that would bring a CUDA one.
-$(VENV)/.test: pyproject.toml training/requirements.txt | $(VENV)/.run
-	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[analyze,test]' --requirement training/requirements.txt
+$(VENV)/.test: pyproject.toml training/requirements.txt tests/deploy/requirements.txt | $(VENV)/.run
+	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[analyze,test]' \
+		--requirement training/requirements.txt --requirement tests/deploy/requirements.txt
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps facenet-pytorch==2.6.0
 	@touch $@
 
@@ -39,6 +40,7 @@ test: $(VENV)/.test ## set up and run every check and test
 	@command -v promtool >/dev/null || deploy/apt-install prometheus
 	@command -v strace >/dev/null || deploy/apt-install strace
 	@command -v cc >/dev/null || deploy/apt-install gcc
+	@command -v systemd-analyze >/dev/null || deploy/apt-install systemd
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -65,6 +67,14 @@ profile: $(VENV)/.test ## draw where a run's time goes, as a flame graph in runs
 	@mkdir -p runs
 	$(BIN)/py-spy record --subprocesses --native --rate 200 --output runs/profile.svg -- \
 		$(BIN)/python -m fer_stream run $(VIDEO) --policy wait --loop --workers 1 --duration 30 --journal runs/profile.db
+
+lock: $(VENV)/.run ## lock what the container and the systemd install take, with hashes (ARGS="--upgrade" takes what is new)
+	@$(BIN)/pip install --quiet --disable-pip-version-check uv==0.13.9
+	UV=$(BIN)/uv deploy/lock $(ARGS)
+
+audit: $(VENV)/.run ## look for known vulnerabilities in what is locked; asks PyPI
+	@$(BIN)/pip install --quiet --disable-pip-version-check pip-audit==2.10.1
+	$(BIN)/pip-audit --disable-pip --require-hashes --requirement deploy/requirements.lock --requirement deploy/build.lock
 
 train: $(VENV)/.test ## train a small model from data/fer2013.csv in minutes, into runs/quick: proves the chain
 	$(call trained,quick)

@@ -66,7 +66,9 @@ class Aggregator:
         self._stopping = False
         for counter, values in ((metrics.fenced, FENCES), (metrics.rejected_messages, plugins.LINKS)):
             for value in values:
-                counter.labels(value)  # there from the beginning: of a counter that appears, no rate tells the first step
+                counter.labels(
+                    value
+                )  # there from the beginning: of a counter that appears, no rate tells the first step
         self._publisher.record(closing(event) for event in journal.unclosed())
         self._publisher.flush()
 

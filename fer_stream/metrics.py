@@ -77,9 +77,7 @@ fenced = Counter("fer_stream_workers_fenced", "Workers given up, by reason.", ["
 journal_failing = Gauge(
     "fer_stream_journal_failing", "1 while the journal cannot be written, else 0.", multiprocess_mode="mostrecent"
 )
-events_held = Gauge(
-    "fer_stream_events_held", "Events that wait to be journaled.", multiprocess_mode="mostrecent"
-)
+events_held = Gauge("fer_stream_events_held", "Events that wait to be journaled.", multiprocess_mode="mostrecent")
 events_lost = Counter(
     "fer_stream_events_lost", "Events that could not be held any longer while the journal could not be written."
 )

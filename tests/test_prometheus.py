@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import urllib.parse
-import urllib.request
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from processes import balanced, free_port, wait_for
+from prometheus_server import Prometheus
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,44 +16,6 @@ if TYPE_CHECKING:
     from processes import Cli
 
 LIVE = ("aggregator", "worker-1", "worker-2", "door")
-
-
-class Prometheus:
-    """A server that scrapes the targets given, by their names, five times a second."""
-
-    def __init__(self, folder: Path, targets: dict[str, int]) -> None:
-        jobs = [
-            {"job_name": name, "static_configs": [{"targets": [f"127.0.0.1:{port}"]}]} for name, port in targets.items()
-        ]
-        config = {"global": {"scrape_interval": "200ms", "scrape_timeout": "200ms"}, "scrape_configs": jobs}
-        (folder / "prometheus.yml").write_text(json.dumps(config))  # JSON is YAML
-        self._port = free_port()
-        self._log = (folder / "prometheus.log").open("w")
-        self._process = subprocess.Popen(
-            [
-                "prometheus",
-                f"--config.file={folder / 'prometheus.yml'}",
-                f"--storage.tsdb.path={folder / 'prometheus'}",
-                f"--web.listen-address=127.0.0.1:{self._port}",
-            ],
-            stdout=self._log,
-            stderr=self._log,
-        )
-
-    def query(self, text: str) -> dict[tuple[str, ...], float]:
-        """Return the values that a query gives, by their labels' values in the labels' order."""
-        address = f"http://127.0.0.1:{self._port}/api/v1/query?" + urllib.parse.urlencode({"query": text})
-        try:
-            with urllib.request.urlopen(address, timeout=5) as answer:
-                result: list[dict[str, Any]] = json.loads(answer.read())["data"]["result"]
-        except OSError:  # it is starting
-            return {}
-        return {tuple(value for _, value in sorted(row["metric"].items())): float(row["value"][1]) for row in result}
-
-    def close(self) -> None:
-        self._process.kill()
-        self._process.wait()
-        self._log.close()
 
 
 @pytest.fixture

@@ -1,0 +1,79 @@
+"""Prometheus' rules, as Prometheus' own tool sees them; and that nothing is watched that is not there."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+import yaml
+from deployment import DEPLOY, ROOT, alerts, load, named, queries, rules, series
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def promtool(*arguments: str, folder: Path = DEPLOY / "prometheus") -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["promtool", *arguments], cwd=folder, capture_output=True, text=True, check=False, timeout=60)
+
+
+def test_promtool_takes_the_configuration_and_the_rules_it_names() -> None:
+    done = promtool("check", "config", "prometheus.yml")
+    assert done.returncode == 0, done.stderr
+    assert f"{len(rules())} rules found" in done.stdout
+
+
+def test_the_rules_do_what_their_tests_say() -> None:
+    done = promtool("test", "rules", "rules_test.yml")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_alert_is_seen_to_fire() -> None:
+    text = (DEPLOY / "prometheus" / "rules_test.yml").read_text()
+    fired = {
+        case["alertname"]
+        for test in yaml.safe_load(text)["tests"]
+        for case in test.get("alert_rule_test", [])
+        if case.get("exp_alerts")
+    }
+    for alert in alerts():
+        assert alert["alert"] in fired or f'ALERTS{{alertname="{alert["alert"]}", alertstate="firing"}}' in text
+
+
+@pytest.mark.parametrize("number", range(len(rules())), ids=[rule.get("alert", rule.get("record")) for rule in rules()])
+def test_a_rule_that_is_broken_is_noticed(number: int, tmp_path: Path) -> None:
+    groups = load("prometheus/rules.yml")["groups"]
+    [rule for group in groups for rule in group["rules"]][number]["expr"] = "vector(0) > 1"
+    (tmp_path / "rules.yml").write_text(yaml.safe_dump({"groups": groups}))
+    shutil.copy(DEPLOY / "prometheus" / "rules_test.yml", tmp_path)
+    assert promtool("test", "rules", "rules_test.yml", folder=tmp_path).returncode == 1
+
+
+def test_an_alert_has_a_severity_a_sentence_and_a_page() -> None:
+    for alert in alerts():
+        assert alert["labels"]["severity"] in ("warning", "critical")
+        assert alert["annotations"]["summary"].endswith(".")
+        page = ROOT / alert["annotations"]["runbook_url"]
+        assert page.read_text().startswith(f"# {alert['alert']}\n")
+
+
+def test_nothing_is_watched_that_is_not_there() -> None:
+    watched = [rule["expr"] for rule in rules()] + [query for _, query in queries()]
+    assert set().union(*map(named, watched)) <= series().keys()
+
+
+def test_every_metric_is_watched() -> None:
+    watched = [alert["expr"] for alert in alerts()] + [query for _, query in queries()]
+    seen = {series()[name] for name in set().union(*map(named, watched))}
+    assert seen == set(series().values())
+
+
+def test_prometheus_scrapes_every_role_of_compose() -> None:
+    (job,) = load("prometheus/prometheus.yml")["scrape_configs"]
+    services = load("compose.yaml")["services"]
+    ours = {name for name, service in services.items() if service["image"] == "fer-stream"}
+    assert set(job["dns_sd_configs"][0]["names"]) == ours
+    assert job["job_name"] == "fer-stream", "the alert about processes asks for it"
+    assert all(service["environment"]["FER_STREAM_METRICS"].endswith(f":{job['dns_sd_configs'][0]['port']}")
+               for name, service in services.items() if name in ours)  # fmt: skip

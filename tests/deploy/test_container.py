@@ -1,0 +1,142 @@
+"""The image and compose.yaml: linted, and every command of compose run with the keys that make-secrets makes."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from compose_spec import PyCompose
+from deployment import DEPLOY, ROOT, load
+from processes import free_port
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from processes import Cli
+
+
+def hadolint(path: Path) -> subprocess.CompletedProcess[str]:
+    program = Path(sys.executable).parent / "hadolint"
+    return subprocess.run([program, "--no-color", path], capture_output=True, text=True, check=False, timeout=60)
+
+
+def test_hadolint_finds_nothing(tmp_path: Path) -> None:
+    done = hadolint(DEPLOY / "Dockerfile")
+    assert (done.returncode, done.stdout) == (0, "")
+    (tmp_path / "Dockerfile").write_text("FROM python:latest\nRUN cd /tmp\n")
+    assert hadolint(tmp_path / "Dockerfile").returncode == 1, "and it would"
+
+
+def test_the_image_copies_what_there_is_and_lets_the_builder_have_it() -> None:
+    text = (DEPLOY / "Dockerfile").read_text()
+    copied = [word for line in re.findall(r"^COPY (?!--from)(.*)$", text, re.M) for word in line.split()[:-1]]
+    allowed = (DEPLOY / "Dockerfile.dockerignore").read_text().split("\n")
+    for path in copied:
+        assert (ROOT / path).exists()
+        assert f"!{path}" in allowed or f"!{Path(path).parent}/*{Path(path).suffix}" in allowed
+    assert re.search(r"^USER (\d+)", text, re.M)[1] != "0"
+    assert "torch" not in text + (DEPLOY / "requirements.lock").read_text()
+
+
+def compose(change: Callable[[dict[str, Any]], object] = lambda _: None) -> PyCompose:
+    services = copy.deepcopy(load("compose.yaml"))
+    change(services)
+    checked = PyCompose.from_json(json.dumps(services))
+    checked.validate()
+    return checked
+
+
+def test_compose_is_what_the_specification_says() -> None:
+    assert compose().service_names() == list(load("compose.yaml")["services"])
+    for wrong in (
+        lambda d: d["services"]["worker"].update(readonly=True),
+        lambda d: d["services"]["worker"].update(mem_limit="lots"),
+        lambda d: d["services"]["worker"]["networks"].append("nowhere"),
+        lambda d: d["services"]["worker"].update(secrets=["nothing"]),
+    ):
+        with pytest.raises(ValueError, match=r"readonly|lots|nowhere|nothing"):
+            compose(wrong)
+
+
+def test_every_service_is_contained() -> None:
+    for name, service in load("compose.yaml")["services"].items():
+        assert service["read_only"] is True, name
+        assert service["cap_drop"] == ["ALL"]
+        assert service["security_opt"] == ["no-new-privileges:true"]
+        assert service["mem_limit"]
+        assert service["pids_limit"]
+        assert all(port.startswith("127.0.0.1:") for port in service.get("ports", []))
+        if service["image"] == "fer-stream":
+            user = re.search(r"^USER (.*)$", (DEPLOY / "Dockerfile").read_text(), re.M)
+            assert service["user"] == user[1] if user else False
+
+
+def make_secrets(folder: Path, *cameras: str) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"SECRETS": str(folder), "FER_STREAM": f"{sys.executable} -m fer_stream"}
+    return subprocess.run(
+        [DEPLOY / "make-secrets", *cameras], env=environment, capture_output=True, text=True, check=False, timeout=120
+    )
+
+
+def test_the_services_of_compose_find_each_other(cli: Cli, clip: Path, tmp_path: Path) -> None:
+    secrets = tmp_path / "secrets"
+    done = make_secrets(secrets, "door", "hall")
+    assert done.returncode == 0, done.stderr
+    settings = (secrets / "settings.toml").read_text()
+    (secrets / "settings.toml").write_text(settings.replace('"demo"', json.dumps(str(clip))))
+
+    port, metrics = free_port(), free_port()
+    replaced = {
+        "0.0.0.0:5550": f"127.0.0.1:{port}",
+        "aggregator:5550": f"127.0.0.1:{port}",
+        "/run/secrets": str(secrets),
+        "/etc/fer-stream/keys": str(secrets / "keys"),
+    }
+
+    def here(text: str) -> str:
+        for there, place in replaced.items():
+            text = text.replace(there, place)
+        return text
+
+    services = {name: s for name, s in load("compose.yaml")["services"].items() if s["image"] == "fer-stream"}
+    for number, service in enumerate(services.values()):
+        variables = {key: here(value) for key, value in service["environment"].items()}
+        variables["FER_STREAM_METRICS"] = f"127.0.0.1:{metrics + number}"
+        cli.start(*map(here, service["command"]), **variables, FER_STREAM_JOURNAL__PATH=str(tmp_path / "events.db"))
+        for secret in service.get("secrets", []):
+            assert (secrets / secret).stat().st_mode & 0o777 == 0o600
+    follow = ["subscribe", "--connect", f"tcp://127.0.0.1:{port}", "--from", 0, "--format", "jsonl"]
+    client = cli.start(*follow, "--key", secrets / "client.key")
+    client.until(
+        lambda: (
+            {event["source"] for event in client.events if event["type"] == "emotion.started"}
+            == {"/cameras/door", "/cameras/hall"}
+        ),
+        "an emotion at each camera",
+    )
+    stranger = cli.start(*follow, "--until-now", "--key", secrets / "worker.key")
+    assert stranger.end() == 1, "a worker's key opens no client's link"
+    assert stranger.out == ""
+
+
+def test_secrets_that_are_there_stay(tmp_path: Path) -> None:
+    def content() -> dict[Path, bytes]:
+        return {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+    assert make_secrets(tmp_path, "door").returncode == 0
+    before = content()
+    assert make_secrets(tmp_path, "door", "yard").returncode == 0
+    after = content()
+    changed = {path.name for path in before if before[path] != after[path]}
+    assert changed == {"allowed.json"}
+    assert {path.name for path in after.keys() - before.keys()} == {"yard.key"}
+    assert all(path.stat().st_mode & 0o077 == 0 for path in after)
+    assert make_secrets(tmp_path).returncode == 2
+    assert "cannot name a key" in make_secrets(tmp_path, "a/b").stderr

@@ -1,0 +1,91 @@
+"""Grafana's dashboard: each query is put to a real Prometheus that scrapes a real run, and alerts fire in it."""
+
+from __future__ import annotations
+
+import re
+from itertools import combinations
+from typing import TYPE_CHECKING
+
+import pytest
+from deployment import DEPLOY, RUNBOOK, dashboard, load, panels, queries
+from processes import Cli, free_port, wait_for
+from prometheus_server import Prometheus
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from processes import Process
+
+
+@pytest.fixture(scope="module")
+def service(
+    tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, clip: Path
+) -> Iterator[tuple[Process, Prometheus]]:
+    """A run of two cameras and two workers, and a Prometheus that scrapes it and evaluates our rules."""
+    folder, port = tmp_path_factory.mktemp("service"), free_port()
+    cli = Cli(folder, tiny_model)
+    cameras = [f"door={clip}", f"hall={clip}"]
+    run = cli.start("run", *cameras, "--loop", "--workers", 2, "--metrics", f"127.0.0.1:{port}")
+    prometheus = Prometheus(folder, {"fer-stream": port}, DEPLOY / "prometheus" / "rules.yml")
+    wait_for(
+        lambda: prometheus.query('count(fer_stream_events_total{type="emotion.started"} > 0)') == {(): 2.0},
+        "an emotion at each camera",
+        log=lambda: run.err,
+    )
+    yield run, prometheus
+    prometheus.close()
+    cli.close()
+
+
+@pytest.mark.parametrize(("title", "query"), queries(), ids=[title for title, _ in queries()])
+def test_a_panel_shows_something(service: tuple[Process, Prometheus], title: str, query: str) -> None:
+    _, prometheus = service
+    for camera in (".*", "door|hall"):
+        asked = query.replace("$camera", camera).replace("$__rate_interval", "10s")
+        assert "$" not in asked
+        wait_for(lambda asked=asked: prometheus.query(asked), f"a series for {title}: {asked}")
+
+
+def test_the_cameras_can_be_chosen(service: tuple[Process, Prometheus]) -> None:
+    _, prometheus = service
+    (variable,) = [v for v in dashboard()["templating"]["list"] if v["name"] == "camera"]
+    asked = re.fullmatch(r"label_values\((\w+), (\w+)\)", variable["query"]["query"])
+    assert asked is not None
+    assert prometheus.get(f"label/{asked[2]}/values", **{"match[]": asked[1]}) == ["door", "hall"]
+
+
+def test_alerts_are_quiet_until_a_worker_is_killed(service: tuple[Process, Prometheus]) -> None:
+    run, prometheus = service
+    (groups,) = prometheus.get("rules").values()
+    assert {rule["health"] for group in groups for rule in group["rules"]} == {"ok"}
+    assert prometheus.query('ALERTS{alertstate="firing"}') == {}
+    run.child("worker 1").kill()
+    firing = 'count by (alertname) (ALERTS{alertstate="firing"})'
+    wait_for(lambda: ("FerStreamWorkerDeaths",) in prometheus.query(firing), "the alert", log=lambda: run.err)
+
+
+def test_panels_are_described_and_do_not_overlap() -> None:
+    everything = dashboard()["panels"]
+    assert len({panel["id"] for panel in everything}) == len(everything)
+    for one, other in combinations([panel["gridPos"] for panel in everything], 2):
+        beside = one["x"] + one["w"] <= other["x"] or other["x"] + other["w"] <= one["x"]
+        assert beside or one["y"] + one["h"] <= other["y"] or other["y"] + other["h"] <= one["y"]
+    for panel in panels():
+        assert panel["gridPos"]["x"] + panel["gridPos"]["w"] <= 24
+        assert panel["description"].endswith(".")
+        for pages in re.findall(r"Runbook: ([a-z, -]+)\.", panel["description"]):
+            assert all((RUNBOOK / f"{page}.md").is_file() for page in pages.split(", "))
+
+
+def test_grafana_finds_the_dashboard_and_prometheus() -> None:
+    services = load("compose.yaml")["services"]
+    mounts = dict(volume.split(":")[:2] for volume in services["grafana"]["volumes"])
+    (provider,) = load("grafana/provisioning/dashboards/fer-stream.yaml")["providers"]
+    assert mounts["./grafana/dashboard.json"].startswith(f"{provider['options']['path']}/")
+    (source,) = load("grafana/provisioning/datasources/prometheus.yaml")["datasources"]
+    assert source["url"] == "http://prometheus:9090"
+    assert "prometheus" in services
+    assert source["jsonData"]["timeInterval"] == load("prometheus/prometheus.yml")["global"]["scrape_interval"]
+    sources = {str(panel["datasource"]) for panel in panels()}
+    assert sources == {str({"type": source["type"], "uid": "${datasource}"})}

@@ -1,0 +1,64 @@
+"""The Kubernetes objects, against Kubernetes' own schemas, and KEDA's against its types."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import kubernetes_validate
+import pytest
+from cloudcoil.models.keda.v1alpha1 import ScaledObject
+from deployment import DEPLOY, load, named, series
+
+from fer_stream.cli import parser
+
+OBJECTS: list[dict[str, Any]] = load("kubernetes/fer-stream.yaml")["items"]
+
+
+def pods() -> list[dict[str, Any]]:
+    return [thing["spec"]["template"]["spec"] for thing in OBJECTS if "template" in thing["spec"]]
+
+
+@pytest.mark.parametrize("number", range(len(OBJECTS)), ids=[f"{o['kind']}-{o['metadata']['name']}" for o in OBJECTS])
+def test_kubernetes_knows_every_field(number: int) -> None:
+    kubernetes_validate.validate(OBJECTS[number], "1.31", strict=True)
+    with pytest.raises(kubernetes_validate.ValidationError):
+        kubernetes_validate.validate(OBJECTS[number] | {"sepc": {}}, "1.31", strict=True)
+
+
+def test_every_container_is_contained() -> None:
+    for pod in pods():
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        assert pod["automountServiceAccountToken"] is False
+        for container in pod["initContainers"] + pod["containers"]:
+            context = container["securityContext"]
+            assert context["readOnlyRootFilesystem"] is True
+            assert context["allowPrivilegeEscalation"] is False
+            assert context["capabilities"] == {"drop": ["ALL"]}
+            assert container["resources"]["limits"]["memory"]
+
+
+def test_every_command_is_one() -> None:
+    for pod in pods():
+        for container in pod["containers"]:
+            assert parser().parse_args(container["args"]).metrics == "0.0.0.0:9108"
+
+
+def test_what_is_mounted_is_there() -> None:
+    comments = (DEPLOY / "kubernetes" / "fer-stream.yaml").read_text().partition("apiVersion")[0]
+    claims = {claim["metadata"]["name"] for o in OBJECTS for claim in o["spec"].get("volumeClaimTemplates", [])}
+    for pod in pods():
+        volumes = {volume["name"] for volume in pod["volumes"]}
+        for container in pod["initContainers"] + pod["containers"]:
+            assert {mount["name"] for mount in container["volumeMounts"]} <= volumes | claims
+        for volume in pod["volumes"]:
+            name = volume.get("secret", {}).get("secretName", "")
+            assert name in comments or name.removeprefix("fer-stream-") in comments, "it is said how to make it"
+
+
+def test_keda_knows_every_field_and_scales_the_workers_by_a_metric_that_is_there() -> None:
+    written = load("kubernetes/scaling.yaml")
+    known = ScaledObject.model_validate(written).model_dump(mode="json", by_alias=True, exclude_unset=True)
+    assert known == written
+    assert written["spec"]["scaleTargetRef"]["name"] in {o["metadata"]["name"] for o in OBJECTS}
+    (trigger,) = written["spec"]["triggers"]
+    assert named(trigger["metadata"]["query"]) <= series().keys() - {""}

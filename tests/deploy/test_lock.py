@@ -1,0 +1,61 @@
+"""The container's dependencies: locked with hashes, and what pyproject.toml asks for."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from importlib import metadata
+
+import pytest
+from deployment import DEPLOY, ROOT
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+ASKED = {
+    "requirements.lock": PROJECT["project"]["dependencies"],
+    "build.lock": PROJECT["build-system"]["requires"],
+}
+
+
+def locked(name: str) -> dict[str, tuple[str, list[str]]]:
+    """The version and the hashes of each package."""
+    text = (DEPLOY / name).read_text().replace("\\\n", "")
+    lines = [line for line in text.splitlines() if line and not line.lstrip().startswith("#")]
+    found = {}
+    for line in lines:
+        pinned, *hashes = line.split(" --hash=")
+        package, version = re.fullmatch(r"([\w.-]+)==([\w.]+)\s*", pinned).groups()
+        found[canonicalize_name(package)] = version, [text.strip() for text in hashes]
+    return found
+
+
+@pytest.mark.parametrize("name", ASKED)
+def test_every_package_has_one_version_and_hashes(name: str) -> None:
+    assert locked(name)
+    for _, hashes in locked(name).values():
+        assert hashes
+        assert all(re.fullmatch(r"sha256:[0-9a-f]{64}", text) for text in hashes)
+
+
+@pytest.mark.parametrize("name", ASKED)
+def test_the_lock_satisfies_what_is_asked_for(name: str) -> None:
+    for asked in map(Requirement, ASKED[name]):
+        assert asked.specifier.contains(locked(name)[canonicalize_name(asked.name)][0]), "make lock"
+
+
+@pytest.mark.parametrize("name", ASKED)
+def test_the_lock_is_whole_and_holds_nothing_else(name: str) -> None:
+    """What each package needs in turn, as its installed version says, is locked too; what nobody needs is not."""
+    needed, todo = set(), [canonicalize_name(Requirement(asked).name) for asked in ASKED[name]]
+    while todo:
+        package = todo.pop()
+        if package not in needed:
+            needed.add(package)
+            further = map(Requirement, metadata.requires(package) or [])
+            todo += [
+                canonicalize_name(r.name)
+                for r in further
+                if not r.marker or r.marker.evaluate({"extra": "", "python_version": "3.11"})
+            ]
+    assert locked(name).keys() == needed

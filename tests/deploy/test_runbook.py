@@ -1,0 +1,70 @@
+"""The runbook and deploy/README.md: every command is one, every link leads somewhere."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from typing import TYPE_CHECKING
+
+import pytest
+from deployment import DEPLOY, ROOT, RUNBOOK, alerts, load
+
+from fer_stream.cli import parser
+from fer_stream.config import Settings, explain
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PAGES = sorted(path for path in RUNBOOK.glob("*.md") if path.name != "README.md")
+ALL = [*PAGES, RUNBOOK / "README.md", DEPLOY / "README.md"]
+
+
+def commands(page: Path) -> list[str]:
+    """The lines of a page's shell blocks, and what stands as code in its text."""
+    text = page.read_text()
+    blocks = re.findall(r"^```sh\n(.*?)^```", text, re.M | re.S)
+    lines = [line for block in blocks for line in block.replace("\\\n", "").splitlines()]
+    text = re.sub(r"^```.*?^```", "", text, flags=re.M | re.S)
+    return lines + [" ".join(code.split()) for code in re.findall(r"`([^`]+)`", text)]
+
+
+def test_each_page_is_an_alert_s_and_says_three_things() -> None:
+    assert {f"docs/runbook/{page.name}" for page in PAGES} == {a["annotations"]["runbook_url"] for a in alerts()}
+    for page in PAGES:
+        assert re.findall(r"^## (.*)$", page.read_text(), re.M) == [
+            "What it means",
+            "What to look at",
+            "What to do",
+        ]
+        assert f"]({page.name})" in (RUNBOOK / "README.md").read_text()
+
+
+@pytest.mark.parametrize("page", ALL, ids=lambda page: f"{page.parent.name}-{page.stem}")
+def test_commands_are_real(page: Path) -> None:
+    units = {path.name.partition(".")[0].partition("@")[0] for path in (DEPLOY / "systemd").glob("*.service")}
+    services = load("compose.yaml")["services"]
+    for line in commands(page):
+        words = shlex.split(line, comments=True)
+        if words[:1] == ["fer-stream"] and len(words) > 1:
+            parser().parse_args(words[1:])
+        elif words[:1] in (["systemctl"], ["journalctl"]):
+            for name in re.findall(r"fer-stream-([a-z]+)", line):
+                assert f"fer-stream-{name}" in units, line
+        elif words[:2] == ["docker", "compose"]:
+            assert words[2:4] == ["--file", "deploy/compose.yaml"]
+            if words[4] in ("logs", "exec"):
+                assert words[5] in services
+        elif words and words[0].startswith("deploy/") and len(words[0].split()) == 1:
+            assert (ROOT / words[0]).exists(), line
+
+
+@pytest.mark.parametrize("page", ALL, ids=lambda page: f"{page.parent.name}-{page.stem}")
+def test_links_and_settings_are_there(page: Path) -> None:
+    text = page.read_text()
+    for target in re.findall(r"\]\(([^)#:]+)\)", text):
+        assert (page.parent / target).exists(), target
+    known = explain().origins.keys() | {f"cameras.{name}" for name in Settings.model_fields}
+    sections = {key.partition(".")[0] for key in known if "." in key}
+    for code in re.findall(r"`([a-z]+\.[a-z_]+)`", text):
+        if code.partition(".")[0] in sections - {"cameras"}:
+            assert code in known, code

@@ -1,0 +1,60 @@
+"""What lies in deploy/, as tests look at it."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+from prometheus_client import REGISTRY
+
+import fer_stream.metrics  # noqa: F401 - so that its metrics are registered
+
+ROOT = Path(__file__).parents[1]
+DEPLOY = ROOT / "deploy"
+RUNBOOK = ROOT / "docs" / "runbook"
+
+
+def load(path: str) -> Any:
+    """A YAML file of deploy/."""
+    return yaml.safe_load((DEPLOY / path).read_text())
+
+
+def alerts() -> list[dict[str, Any]]:
+    return [rule for rule in rules() if "alert" in rule]
+
+
+def rules() -> list[dict[str, Any]]:
+    return [rule for group in load("prometheus/rules.yml")["groups"] for rule in group["rules"]]
+
+
+def dashboard() -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((DEPLOY / "grafana" / "dashboard.json").read_text())
+    return found
+
+
+def panels() -> list[dict[str, Any]]:
+    """The dashboard's panels that show something."""
+    return [panel for panel in dashboard()["panels"] if panel["type"] != "row"]
+
+
+def queries() -> list[tuple[str, str]]:
+    """Each query of the dashboard, with its panel's title."""
+    return [(panel["title"], target["expr"]) for panel in panels() for target in panel["targets"]]
+
+
+def named(query: str) -> set[str]:
+    """The fer_stream_* series that a query names."""
+    return set(re.findall(r"(?<![\w:])fer_stream_\w+(?![\w:])", query))
+
+
+def series() -> dict[str, str]:
+    """The metric of fer_stream/metrics.py for each name under which Prometheus has its values."""
+    found = {}
+    for family in REGISTRY.collect():
+        if family.name.startswith("fer_stream_"):
+            endings = {"counter": ["_total"], "histogram": ["_bucket", "_sum", "_count"]}.get(family.type, [""])
+            found |= {family.name + ending: family.name for ending in endings}
+    return found
