@@ -18,8 +18,12 @@ def promtool(*arguments: str, folder: Path = DEPLOY / "prometheus") -> subproces
     return subprocess.run(["promtool", *arguments], cwd=folder, capture_output=True, text=True, check=False, timeout=60)
 
 
-def test_promtool_takes_the_configuration_and_the_rules_it_names() -> None:
-    done = promtool("check", "config", "prometheus.yml")
+def test_promtool_takes_the_configuration_and_the_rules_it_names(tmp_path: Path) -> None:
+    shutil.copytree(DEPLOY / "prometheus", tmp_path, dirs_exist_ok=True)
+    written = (tmp_path / "prometheus.yml").read_text()
+    (tmp_path / "prometheus.yml").write_text(written.replace("/run/secrets", str(tmp_path)))
+    (tmp_path / "prometheus.token").write_text("secret")  # which it looks for, too
+    done = promtool("check", "config", "prometheus.yml", folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert f"{len(rules())} rules found" in done.stdout
 

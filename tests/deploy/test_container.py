@@ -94,6 +94,7 @@ def test_the_services_of_compose_find_each_other(cli: Cli, clip: Path, tmp_path:
 
     port, metrics = free_port(), free_port()
     replaced = {
+        load("compose.yaml")["services"]["aggregator"]["environment"]["FER_STREAM_DEPLOYMENT__PURPOSE"]: "research",
         "0.0.0.0:5550": f"127.0.0.1:{port}",
         "aggregator:5550": f"127.0.0.1:{port}",
         "/run/secrets": str(secrets),

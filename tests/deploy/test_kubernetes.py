@@ -41,6 +41,7 @@ def test_every_command_is_one() -> None:
     for pod in pods():
         for container in pod["containers"]:
             assert parser().parse_args(container["args"]).metrics == "0.0.0.0:9108"
+            assert {"name": "FER_STREAM_METRICS_TOKEN", "value": "/keys/metrics.token"} in container["env"]
 
 
 def test_what_is_mounted_is_there() -> None:
@@ -51,8 +52,9 @@ def test_what_is_mounted_is_there() -> None:
         for container in pod["initContainers"] + pod["containers"]:
             assert {mount["name"] for mount in container["volumeMounts"]} <= volumes | claims
         for volume in pod["volumes"]:
-            name = volume.get("secret", {}).get("secretName", "")
-            assert name in comments or name.removeprefix("fer-stream-") in comments, "it is said how to make it"
+            projected = [source["secret"]["name"] for source in volume.get("projected", {}).get("sources", [])]
+            for name in [*projected, volume.get("secret", {}).get("secretName", "")]:
+                assert name in comments or name.removeprefix("fer-stream-") in comments, "it is said how to make it"
 
 
 def test_keda_knows_every_field_and_scales_the_workers_by_a_metric_that_is_there() -> None:
