@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import yaml
-from deployment import DEPLOY, ROOT, alerts, load, named, queries, rules, series
+from deploy_files import DEPLOY, ROOT, alerts, load, named, queries, rules, series
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from compose_spec import PyCompose
-from deployment import DEPLOY, ROOT, load
+from deploy_files import DEPLOY, ROOT, load
 from processes import free_port
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from itertools import combinations
 from typing import TYPE_CHECKING
 
 import pytest
-from deployment import DEPLOY, RUNBOOK, dashboard, load, panels, queries
+from deploy_files import DEPLOY, RUNBOOK, dashboard, load, panels, queries
 from processes import Cli, free_port, wait_for
 from prometheus_server import Prometheus
 

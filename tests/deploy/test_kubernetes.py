@@ -7,7 +7,7 @@ from typing import Any
 import kubernetes_validate
 import pytest
 from cloudcoil.models.keda.v1alpha1 import ScaledObject
-from deployment import DEPLOY, load, named, series
+from deploy_files import DEPLOY, load, named, series
 
 from fer_stream.cli import parser
 

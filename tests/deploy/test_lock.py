@@ -7,7 +7,7 @@ import tomllib
 from importlib import metadata
 
 import pytest
-from deployment import DEPLOY, ROOT
+from deploy_files import DEPLOY, ROOT
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 

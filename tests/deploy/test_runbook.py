@@ -7,7 +7,7 @@ import shlex
 from typing import TYPE_CHECKING
 
 import pytest
-from deployment import DEPLOY, ROOT, RUNBOOK, alerts, load
+from deploy_files import DEPLOY, ROOT, RUNBOOK, alerts, load
 
 from fer_stream.cli import parser
 from fer_stream.config import Settings, explain

@@ -11,7 +11,7 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
-from deployment import DEPLOY
+from deploy_files import DEPLOY
 
 from fer_stream import config
 from fer_stream.cli import parser
