@@ -23,7 +23,7 @@ $(BIN)/python:
 
 $(VENV)/.run: pyproject.toml | $(BIN)/python
 	@echo "installing fer-stream into $(VENV) ..." >&2
-	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[analyze]'
+	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[analyze,live]'
 	@touch $@
 
 # torch is pinned to a CPU build, and facenet-pytorch comes without the torchvision that would bring a CUDA one.
@@ -41,6 +41,7 @@ test: $(VENV)/.test ## set up and run every check and test
 	@command -v strace >/dev/null || deploy/apt-install strace
 	@command -v cc >/dev/null || deploy/apt-install gcc
 	@command -v systemd-analyze >/dev/null || deploy/apt-install systemd
+	@command -v chromium >/dev/null || deploy/apt-install chromium
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy

@@ -290,6 +290,7 @@ class Aggregator:
         age = time.monotonic() - item.taken
         metrics.frame_age.labels(item.camera).observe(age)
         timeline, frame = self._timeline(item), item.frame
+        self._publisher.preview(item.camera, arrival.epoch, frame, self._reader.fetched)
         if not self._workers[worker].shares:
             frame = self._reader.fetched(frame)
         parts = wire.forwarded(
@@ -345,6 +346,7 @@ class Aggregator:
             "cursor": self._publisher.cursor,
             "events_held": self._publisher.held,
             "labels": list(self._labels.labels) if self._labels else [],
+            "memory": shared.identity(),
             "cameras": {camera.name: self._camera_status(camera, now) for camera in self._cameras.values()},
             "workers": self._worker_status(),
             "events": dict(sorted(self._publisher.counted.items())),

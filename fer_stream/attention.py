@@ -72,6 +72,11 @@ class Attention:
         self._size: tuple[int, int] | None = None
         self._since = 0  # the first frame of this size: what is known of others is of no use
 
+    @property
+    def following(self) -> bool:
+        """Whether frames are searched in part alone; before a first search is answered, and without, they are whole."""
+        return self._known[-1].seen is not None
+
     def hints(self, seq: int, time: int, size: tuple[int, int]) -> Hints | None:
         """Return what to look at in frame ``seq`` of capture time ``time``; ``None`` is all that there is.
 

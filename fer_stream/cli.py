@@ -19,6 +19,7 @@ COMMON = ("--config", "--log-level")
 CAMERA = ("--policy", "--rate", "--loop")
 MODELS = ("--detector", "--min-face", "--model", "--provider")
 EVENTS = ("--labels", "--journal")
+LIVE = ("--page", "--token-file", "--show-faces")
 
 
 class Command(NamedTuple):
@@ -69,9 +70,11 @@ COMMANDS = (
             "--bind",
             "--keys",
             "--purpose",
+            *LIVE,
             *COMMON,
         ),
         (
+            _argument("--live", action="store_true", help="serve the live page too, as `fer-stream live` does"),
             _argument(
                 "sources",
                 metavar="[NAME=]SOURCE",
@@ -106,6 +109,13 @@ COMMANDS = (
         "dispatch frames, track and smooth, keep the journal, publish events",
         "fer-stream aggregator --bind tcp://127.0.0.1:7000 --journal events.db",
         ("--policy", "--scan", *EVENTS, "--metrics", "--bind", "--keys", "--purpose", *COMMON),
+    ),
+    Command(
+        "live",
+        "pipeline:live",
+        "serve a page that shows what a running aggregator sees; faces are blurred",
+        "fer-stream live --page 127.0.0.1:8090",
+        (*LIVE, "--metrics", "--connect", "--key", "--purpose", *COMMON),
     ),
     Command(
         "subscribe",
@@ -216,7 +226,9 @@ COMMANDS = (
         (
             _argument("action", choices=["new", "allow", "list", "revoke"], help="what to do"),
             _argument("name", metavar="NAME", nargs="?", help="the key's name"),
-            _argument("--role", metavar="ROLE", help="what it may do: capture, worker, client, or all"),
+            _argument(
+                "--role", metavar="ROLE", help="what it may do: capture, worker, client, live (sees pictures), or all"
+            ),
             _argument("--public", metavar="KEY", help="allow: the public half of a key that was made elsewhere"),
         ),
     ),

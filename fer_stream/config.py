@@ -269,6 +269,23 @@ class DeploymentSettings(Section):
     )
 
 
+class LiveSettings(Section):
+    """The live page."""
+
+    bind: HostPort = Field("127.0.0.1:8090", description="HOST:PORT of the page; port 0 takes a free one")
+    token_file: FilePath | None = Field(
+        None,
+        description="file with the token that the page asks for; needed where other machines can reach it",
+        examples=["live.token"],
+    )
+    hosts: list[str] = Field(
+        default_factory=list,
+        description="further names by which browsers call the page",
+        examples=[["cameras.example.org"]],
+    )
+    show_faces: bool = Field(False, description="show faces as they are, rather than blurred")
+
+
 class Settings(BaseSettings):
     """Everything that can be set."""
 
@@ -293,7 +310,7 @@ class Settings(BaseSettings):
     depth: Annotated[int, Field(ge=1, le=64)] = Field(3, description="frames of one camera in flight at most")
     address: Annotated[str, AfterValidator(_address)] = Field(
         default_factory=_default_address,
-        description="the aggregator's address: ipc://FOLDER, or tcp://HOST:PORT (it takes five ports from there on)",
+        description="the aggregator's address: ipc://FOLDER, or tcp://HOST:PORT (it takes six ports from there on)",
     )
     transport: str = Field("zeromq", description="the transport plug-in")
     key: FilePath | None = Field(
@@ -339,6 +356,7 @@ class Settings(BaseSettings):
     )
     journal: JournalSettings = JournalSettings()
     deployment: DeploymentSettings = DeploymentSettings()
+    live: LiveSettings = LiveSettings()
 
 
 @dataclass(frozen=True)

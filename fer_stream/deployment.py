@@ -11,7 +11,7 @@ import ipaddress
 from typing import TYPE_CHECKING, get_args
 from urllib.parse import urlsplit
 
-from fer_stream.config import Purpose
+from fer_stream.config import Purpose, host_port
 from fer_stream.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -60,8 +60,18 @@ def check_reach(settings: Settings) -> None:
     Raises:
         ConfigError: the aggregator's address lies beyond this machine, and no purpose is set.
     """
-    if beyond(settings.address) and settings.deployment.purpose is None:
+    _ask(settings.address, beyond(settings.address), settings)
+
+
+def check_page(settings: Settings) -> None:
+    """As `check_purpose` and `check_reach`, for the live page's address."""
+    check_purpose(settings)
+    _ask(settings.live.bind, not loopback(host_port(settings.live.bind)[0]), settings)
+
+
+def _ask(address: str, reached: bool, settings: Settings) -> None:
+    if reached and settings.deployment.purpose is None:
         raise ConfigError(
-            f"{settings.address} may be reached from other machines: say with --purpose (deployment.purpose) what for; "
+            f"{address} may be reached from other machines: say with --purpose (deployment.purpose) what for; "
             f"there are {', '.join(get_args(Purpose))}"
         )

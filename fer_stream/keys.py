@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 ROLES: dict[str, tuple[str, ...]] = {
     "capture": ("frames",),
     "worker": ("work",),
-    "client": ("control", *BROADCASTS),
+    "client": ("control", "events", "observations"),
+    "live": ("control", *BROADCASTS),
     "all": (*LINKS, *BROADCASTS),
 }
 """The links that a key of each role opens."""

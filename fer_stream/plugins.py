@@ -102,7 +102,7 @@ class Sink(Protocol):
 LINKS = ("control", "frames", "work")
 """Links with an aggregator's answer: clients ask on control, captures send frames, workers take work."""
 
-BROADCASTS = ("events", "observations")
+BROADCASTS = ("events", "observations", "preview")
 """Links on which the aggregator speaks to all who listen."""
 
 

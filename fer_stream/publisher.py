@@ -1,7 +1,7 @@
 """What the aggregator tells the world: events, journaled before they are published, and replays of them.
 
-Beside the events go observations (what is seen in each frame now): lossy, never journaled, and only made while
-somebody listens.
+Beside the events go observations (what is seen in each frame now) and the preview (the frames themselves): lossy, never
+journaled, and only made while somebody listens.
 """
 
 from __future__ import annotations
@@ -18,12 +18,14 @@ from fer_stream.types import Scores
 from fer_stream.wire import Kind, Message
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from fer_stream.journal import Journal
     from fer_stream.plugins import Hub
     from fer_stream.timeline import Timeline
-    from fer_stream.types import Event
+    from fer_stream.types import Box, Event
+
+    _Fetched = Callable[[Sequence[Any]], Sequence[Any]]
 
 HELD = 10_000
 """Events that are held while the journal cannot be written; those beyond it are lost, counted, and told of."""
@@ -50,8 +52,8 @@ class Publisher:
         self._damaged = False
         self._failing_since: float | None = None
         self._retry = self._purge_at = 0.0
-        # Topics of observations. Of several who listen to one each says so, but only the last one to leave does.
-        self._listened: set[bytes] = set()
+        # Topics by link. Of several who listen to one each says so, but only the last one to leave does.
+        self._listened: dict[str, set[bytes]] = {"observations": set(), "preview": set()}
 
     @property
     def cursor(self) -> int:
@@ -174,21 +176,48 @@ class Publisher:
 
     def observe(self, timeline: Timeline) -> None:
         """Tell who listens what is seen on a camera now."""
-        if self._listened:
-            body = {"camera": timeline.camera, "time": timeline.time, "tracks": describe(timeline)}
-            text = json.dumps(body, separators=(",", ":"))
-            self._hub.publish("observations", f"{timeline.camera}/", [text.encode()])
+        topic = f"{timeline.camera}/"
+        if self._heard("observations", topic):
+            body = {
+                "camera": timeline.camera,
+                "epoch": timeline.epoch,
+                "frame": timeline.seq,
+                "time": timeline.time,
+                "size": timeline.size,
+                "searched": timeline.searched,
+                "places": [_rounded(box) for box in timeline.places],
+                "tracks": describe(timeline),
+            }
+            self._hub.publish("observations", topic, [json.dumps(body, separators=(",", ":")).encode()])
+
+    def preview(self, camera: str, epoch: int, frame: Sequence[Any], fetched: _Fetched) -> None:
+        """Pass a FRAME on to who watches: as it lies under ``CAMERA/``, with its pixels under ``/CAMERA/``.
+
+        Args:
+            camera: whose.
+            epoch: of the camera.
+            frame: the parts of the message.
+            fetched: returns them with the pixels in them; called only where somebody asks for those.
+        """
+        for topic in (f"{camera}/", f"/{camera}/"):
+            if self._heard("preview", topic):
+                parts = fetched(frame) if topic.startswith("/") else frame
+                self._hub.publish("preview", topic, wire.forwarded(parts, epoch=epoch, ticket=0, age=0))
+
+    def _heard(self, link: str, topic: str) -> bool:
+        listened = self._listened[link]
+        return bool(listened) and any(topic.encode().startswith(prefix) for prefix in listened)
 
     def listener(self, link: str, notice: bytes, timelines: Iterable[Timeline]) -> None:
         """Take a notice of `Hub.receive` about who listens; who begins late is told what is in view now."""
-        if link != "observations":
+        if link not in self._listened:
             return
         began, topic = notice[:1] == b"\x01", notice[1:]
         if not began:
-            self._listened.discard(topic)
+            self._listened[link].discard(topic)
             return
-        self._listened.add(topic)
-        for timeline in timelines:
+        self._listened[link].add(topic)
+        for timeline in timelines if link == "observations" else ():
             if f"{timeline.camera}/".encode().startswith(topic):
                 self.observe(timeline)
 
@@ -204,7 +233,7 @@ def describe(timeline: Timeline) -> list[dict[str, Any]]:
         found.append(
             {
                 "track": track.id,
-                "box": [round(side, 1) for side in track.face.box],
+                "box": _rounded(track.face.box),
                 "score": round(track.face.score, 4),
                 "label": estimate.label if estimate else None,
                 "since": since.get(track.id),
@@ -212,3 +241,7 @@ def describe(timeline: Timeline) -> list[dict[str, Any]]:
             }
         )
     return found
+
+
+def _rounded(box: Box) -> list[float]:
+    return [round(side, 1) for side in box]

@@ -214,6 +214,26 @@ class Reader:
         mapping, slot, _, generation = self._open(descriptor)
         return bool(mapping.generations[slot] == generation)
 
+    def picture(self, message: wire.Message) -> NDArray[np.uint8]:
+        """Return the picture in a FRAME: uint8 ``[H, W, 3]``, BGR; of raw and shared pixels a view, not a copy.
+
+        Raises:
+            WireError: it does not decode, or not to the size that its header says.
+        """
+        if message.encoding is wire.Encoding.RAW:
+            flat = np.frombuffer(message.payload, np.uint8)
+            return flat.reshape(message.height, message.width, 3)
+        if message.encoding is wire.Encoding.SHARED:
+            return self.view(bytes(message.payload), message.height, message.width)
+        if wire.jpeg_size(message.payload) != (message.width, message.height):
+            raise WireError("a JPEG of another size than announced")
+        from fer_stream.cv import cv2  # noqa: PLC0415  (large, and an aggregator does without)
+
+        image = cv2.imdecode(np.frombuffer(message.payload, np.uint8), cv2.IMREAD_COLOR)
+        if image is None or image.shape != (message.height, message.width, 3):
+            raise WireError("a JPEG that does not decode")
+        return image.astype(np.uint8, copy=False)
+
     def fetched(self, parts: Sequence[wire.Buffer]) -> Sequence[wire.Buffer]:
         """Return a FRAME's parts with its pixels in them, for a peer that cannot open them where they lie."""
         try:

@@ -90,12 +90,13 @@ class _Child:
 class Supervisor:
     """See the module's text."""
 
-    def __init__(self, settings: Settings, folder: Path) -> None:
+    def __init__(self, settings: Settings, folder: Path, live: bool = False) -> None:
         """Prepare; `start` starts.
 
         Args:
             settings: the whole tree, with at least one camera.
             folder: an empty folder of our own for the children's last words and metrics.
+            live: whether to serve the live page.
         """
         self._settings = settings
         self._folder = folder
@@ -106,6 +107,7 @@ class Supervisor:
         self.aggregator = child("aggregator", "aggregator")
         self.workers = [child(f"worker {n}", "worker", "--name", str(n)) for n in range(1, settings.workers + 1)]
         self.captures = {name: child(f"capture {name}", "capture", "--camera", name) for name in settings.cameras}
+        self.extras = [child("live", "live")] if live else []
         # A role's own metrics go into files that this process serves in one.
         shared = settings.model_copy(update={"metrics": None, "metrics_token": None, "sinks": []})
         self._file = save(shared)
@@ -113,11 +115,11 @@ class Supervisor:
     @property
     def children(self) -> list[_Child]:
         """All of them."""
-        return [self.aggregator, *self.workers, *self.captures.values()]
+        return [self.aggregator, *self.workers, *self.captures.values(), *self.extras]
 
     def start(self) -> None:
         """Start all children. Their order does not matter; the slowest to warm up goes first."""
-        for child in (*self.workers, self.aggregator, *self.captures.values()):
+        for child in (*self.workers, self.aggregator, *self.captures.values(), *self.extras):
             self._start(child)
 
     def _start(self, child: _Child) -> None:
@@ -185,6 +187,10 @@ class Supervisor:
             if code is None:
                 continue
             child.process, child.code = None, code
+            if child in self.extras:  # nothing depends on it
+                child.was_ready = code < 0 or now > child.seen
+                self._later(child)
+                continue
             is_capture = child in self.captures.values()
             if is_capture and code == 0:
                 continue  # its source came to its end
@@ -195,11 +201,14 @@ class Supervisor:
                     return child
                 _log.error("%s has failed and is not started again: %s", child.title, child.said())
                 continue
-            pause = 0.0 if child.was_ready else child.pause
-            child.pause = min(2 * child.pause, PAUSES[1])
-            child.start_at, child.was_ready = now + pause or now, False
-            _log.warning("%s is started again in %g s: %s", child.title, pause, child.said())
+            self._later(child)
         return None
+
+    def _later(self, child: _Child) -> None:
+        pause = 0.0 if child.was_ready else child.pause
+        child.pause = min(2 * child.pause, PAUSES[1])
+        child.start_at, child.was_ready = time.monotonic() + pause, False
+        _log.warning("%s is started again in %g s: %s", child.title, pause, child.said())
 
     def _retries(self, capture: _Child) -> bool:
         from fer_stream.capture import is_live  # noqa: PLC0415  (brings OpenCV, which this process does without)
@@ -364,6 +373,7 @@ def run(
     sinks: list[Sink] | None = None,
     summary: Path | None = None,
     stop: Stop | None = None,
+    live: bool = False,
 ) -> int:
     """Run every role on this machine until all sources end, ``duration`` is over, or SIGINT or SIGTERM.
 
@@ -373,6 +383,7 @@ def run(
         sinks: where events go.
         summary: a file for the ledger of every camera and the counts of events, as JSON.
         stop: ends the run when it is set; by default the process's signals do.
+        live: whether to serve the live page too.
 
     Returns:
         0, or the exit code of the process that could not work.
@@ -386,7 +397,7 @@ def run(
         # Before the metrics module is imported, which looks at this once.
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder / "metrics")
         (folder / "metrics").mkdir()
-        supervisor = Supervisor(settings, folder)
+        supervisor = Supervisor(settings, folder, live)
         desk = _Desk(settings, sinks or [])
         last.callback(desk.close)
         if settings.metrics:
@@ -420,7 +431,9 @@ def _end(supervisor: Supervisor, desk: _Desk, failed: _Child | None) -> dict[str
     supervisor.stop(captures, deadline - GRACE + CAPTURES_GRACE, desk.look)
     if desk.ask(1.0 if supervisor.aggregator.running else 0.0):
         desk.finish(deadline)
-    supervisor.stop([*supervisor.workers, supervisor.aggregator], deadline, lambda: time.sleep(0.02))
+    supervisor.stop(
+        [*supervisor.workers, supervisor.aggregator, *supervisor.extras], deadline, lambda: time.sleep(0.02)
+    )
     if supervisor.aggregator.was_ready:
         desk.read_rest()
     return _summary(desk)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from fer_stream.smooth import Change, LabelSet, Smoother
 from fer_stream.track import Tracker
 from fer_stream.types import (
+    Box,
     CameraData,
     Estimate,
     Event,
@@ -56,14 +57,20 @@ class Timeline:
         self.time = Nanoseconds(0)
         self.tracks: tuple[Track, ...] = ()
         """The tracks seen in the latest frame."""
+        self.seq = 0
+        """The latest frame's number."""
+        self.size = (0, 0)
+        """Its width and height."""
+        self.searched = False
+        """Whether new faces were looked for in it, rather than the known ones alone."""
+        self.places: tuple[Box, ...] = ()
+        """Where in it there are faces, confirmed or not, or should be although they were not found."""
         self._labels = labels
         self._tracker_settings = tracker
         self._smoother_settings = smoother
         self._tracker = Tracker(tracker)
         self._attention = attention
         self._smoothers: dict[int, Smoother] = {}
-        self._seq = 0
-        self._size = (0, 0)
 
     def hints(self, seq: int, time: Nanoseconds, size: tuple[int, int]) -> Hints | None:
         """Return what to look at in a frame; ``None`` is all that there is. It is followed by `observe` or `miss`."""
@@ -84,13 +91,13 @@ class Timeline:
         """Take one frame of ``size`` (width, height): its faces, scored where they were due, and what was searched."""
         events: list[Event] = []
         # A capture's clock is monotonic; a plug-in's may not be, and a track cannot live backwards.
-        self.time, self._seq = max(time, self.time), seq
+        self.time, self.seq = max(time, self.time), seq
         if not self.online:
-            self.online, self._size = True, size
+            self.online, self.size = True, size
             events.append(self._event(EventType.CAMERA_ONLINE, 0, CameraData("first frame", *size)))
-        elif size != self._size:
+        elif size != self.size:
             events += self._close_all()
-            self._size = size
+            self.size = size
             events.append(self._event(EventType.CAMERA_RESET, 0, CameraData("resolution changed", *size)))
         tracking = self._tracker.update(self.time, faces)
         events += self._leave(tracking.left)
@@ -102,7 +109,11 @@ class Timeline:
                 changes = self._smoothers[track.id].observe(self.time, track.face.scores, track.face.quality)
                 events += self._expressions(track, changes)
         self.tracks = tracking.seen
-        self._attention.take(seq, self.time, self._tracker.courses, searched)
+        self.searched = searched is not None or not self._attention.following
+        courses = self._tracker.courses
+        missed = (course.at(self.time) for course in courses if course.seen < self.time)
+        self.places = (*(face.box for face in faces), *missed)
+        self._attention.take(seq, self.time, courses, searched)
         return events
 
     def tick(self, time: Nanoseconds, offline_after: float) -> list[Event]:
@@ -119,7 +130,7 @@ class Timeline:
             return []
         events = self._close_all()
         self.online = False
-        events.append(self._event(EventType.CAMERA_OFFLINE, 0, CameraData(reason, *self._size)))
+        events.append(self._event(EventType.CAMERA_OFFLINE, 0, CameraData(reason, *self.size)))
         return events
 
     def estimates(self) -> list[Estimate]:
@@ -172,7 +183,7 @@ class Timeline:
         return events
 
     def _event(self, kind: EventType, track: int, data: EventData) -> Event:
-        return Event(kind, self.camera, self.epoch, self._seq, track, self.time, data)
+        return Event(kind, self.camera, self.epoch, self.seq, track, self.time, data)
 
 
 def _milliseconds(start: Nanoseconds, end: Nanoseconds) -> Milliseconds:

@@ -16,18 +16,13 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from fer_stream import metrics, plugins, shared, wire
-from fer_stream.cv import cv2
 from fer_stream.errors import ConfigError, WireError
 from fer_stream.process import install_stop, parent_gone
 from fer_stream.recognizer import Recognizer
 from fer_stream.wire import Encoding, Kind, Message, Stages
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from fer_stream.config import Settings
     from fer_stream.plugins import Peer
     from fer_stream.process import Stop
@@ -38,25 +33,6 @@ BEAT = 0.5
 _log = logging.getLogger(__name__)
 
 _reader = shared.Reader()
-
-
-def pixels(message: Message) -> NDArray[np.uint8]:
-    """Return the picture in a FRAME: uint8 ``[H, W, 3]``, BGR; of raw and shared pixels a view, not a copy.
-
-    Raises:
-        WireError: it does not decode, or not to the size that its header says.
-    """
-    if message.encoding is Encoding.RAW:
-        flat = np.frombuffer(message.payload, np.uint8)
-        return flat.reshape(message.height, message.width, 3)
-    if message.encoding is Encoding.SHARED:
-        return _reader.view(bytes(message.payload), message.height, message.width)
-    if wire.jpeg_size(message.payload) != (message.width, message.height):
-        raise WireError("a JPEG of another size than announced")
-    image = cv2.imdecode(np.frombuffer(message.payload, np.uint8), cv2.IMREAD_COLOR)
-    if image is None or image.shape != (message.height, message.width, 3):
-        raise WireError("a JPEG that does not decode")
-    return image.astype(np.uint8, copy=False)
 
 
 def answer(parts: list[Any], recognizer: Recognizer) -> list[wire.Buffer]:
@@ -71,7 +47,7 @@ def answer(parts: list[Any], recognizer: Recognizer) -> list[wire.Buffer]:
         return wire.json_message(Kind.REJECT, {"reason": "corrupt"}, ticket=ticket)
     try:
         before = time.perf_counter()
-        image = pixels(message)
+        image = _reader.picture(message)
         decoded = time.perf_counter() - before
         result = recognizer.recognize(image, hints)
         if message.encoding is Encoding.SHARED and not _reader.intact(bytes(message.payload)):

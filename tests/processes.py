@@ -184,13 +184,13 @@ def wait_for(
 
 
 def free_port() -> int:
-    """Return a port that nobody listens on, with five free ones after it, as tcp addresses need."""
+    """Return a port that nobody listens on, with six free ones after it, as tcp addresses need."""
     while True:
         with socket.socket() as first:
             first.bind(("127.0.0.1", 0))
             port = first.getsockname()[1]
             try:
-                for other in range(port + 1, port + 6):
+                for other in range(port + 1, port + 7):
                     with socket.socket() as sock:
                         sock.bind(("127.0.0.1", other))
             except OSError:

@@ -225,4 +225,32 @@ def test_observations_are_made_only_while_somebody_listens(bench: Bench) -> None
     assert reached(2)[2] == 1
     listeners[2].close()
     bench.it.turn(0.01)
-    assert not bench.it._publisher._listened
+    assert not bench.it._publisher._listened["observations"]
+
+
+def test_frames_are_passed_on_to_who_watches_as_they_lie_or_with_their_pixels(bench: Bench) -> None:
+    capture, worker = bench.peer("frames"), bench.peer("work")
+    bench.say(worker, wire.json_message(Kind.READY, READY | {"memory": shared.identity()}))
+    bench.say(capture, wire.json_message(Kind.HELLO, HELLO | {"memory": shared.identity(), "pid": os.getpid()}))
+    ring, image = shared.Ring(2, 12), np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
+
+    def passed_on(seq: int, listeners: list[Peer]) -> list[list[Message]]:
+        """Take a frame through, and return what each listener got."""
+        totals = Totals(seq, 0, 0, seq)
+        frame = Message(Kind.FRAME, ring.put(image), 0, seq, 0, seq, 0, totals, 2, 2, Encoding.SHARED)
+        bench.say(capture, wire.pack(frame))
+        bench.say(worker, done(bench.heard(worker)[-1].ticket))
+        return [[wire.unpack(parts[1:]) for parts in iter(lambda one=one: one.receive(0), None)] for one in listeners]
+
+    there, elsewhere, other = (
+        bench._transport.subscribe(bench.address, "preview", [topic]) for topic in ("door/", "/door/", "gate/")
+    )
+    ((lying,), (whole,), nothing) = passed_on(1, [there, elsewhere, other])
+    assert (lying.encoding, lying.seq, lying.epoch) == (Encoding.SHARED, 1, 1)
+    assert (whole.encoding, whole.payload, whole.seq, whole.epoch) == (Encoding.RAW, image.tobytes(), 1, 1)
+    assert nothing == []
+    for one in (there, elsewhere):
+        one.close()
+    assert passed_on(2, [other]) == [[]]
+    assert bench.it._publisher._listened["preview"] == {b"gate/"}
+    ring.close()

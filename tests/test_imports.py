@@ -16,7 +16,7 @@ LAYERS = {
     "attention motion shared keys deployment endpoint metrics models cv quality process "
     "extras palette privacy",
     2: "sources detectors classifiers transports sinks",
-    3: "recognizer publisher roster capture worker aggregator client supervisor doctor",
+    3: "recognizer publisher roster capture worker aggregator client supervisor doctor live",
     4: "analysis commands cli __main__",
 }
 """What stands where; a new module or folder must find its place here, or the test tells that it has none."""

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import jsonschema
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,7 +19,18 @@ from fer_stream.config import EMOTIONS, DetectorSettings, Settings, SmootherSett
 from fer_stream.schema import event_schema
 from fer_stream.smooth import LabelSet
 from fer_stream.timeline import Timeline, closing
-from fer_stream.types import Box, CameraData, Event, ExpressionData, Face, FaceData, Nanoseconds, Scores
+from fer_stream.types import (
+    THUMBNAIL,
+    Box,
+    CameraData,
+    Event,
+    ExpressionData,
+    Face,
+    FaceData,
+    Nanoseconds,
+    Scores,
+    Searched,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -335,3 +347,19 @@ def test_closing_ends_what_was_open_when_it_was_last_known() -> None:
 def test_a_closed_valence_is_one_of_valence() -> None:
     started = watch(timeline("valence"), 0, 2, [face()])[-1]
     assert told([closing(started)]) == ["valence.ended positive"]
+
+
+def test_it_tells_where_faces_are_or_should_be_and_whether_new_ones_were_looked_for() -> None:
+    line = timeline()
+    everywhere = Searched(np.ones(THUMBNAIL, np.bool_), np.zeros(THUMBNAIL, np.uint8))
+    line.observe(1, at(0.0), SIZE, [face(100)])
+    assert line.searched, "who never tells of a search has searched it all"
+    assert (line.seq, line.size, line.places) == (1, SIZE, (face(100).box,)), "though it is no track yet"
+    line.observe(2, at(0.1), SIZE, [face(110)], everywhere)
+    assert line.searched
+    line.observe(3, at(0.2), SIZE, [face(120)])
+    assert not line.searched, "known faces alone were looked at"
+    line.observe(4, at(0.3), SIZE, [], everywhere)
+    assert line.tracks == ()
+    (place,) = line.places
+    assert 120 < place.x1 < 140, "it goes on where it went"

@@ -9,11 +9,11 @@ import cv2
 import numpy as np
 import pytest
 
-from fer_stream import wire
+from fer_stream import shared, wire
 from fer_stream.recognizer import Recognizer
 from fer_stream.types import Box, Face
 from fer_stream.wire import Encoding, Kind, Message
-from fer_stream.worker import answer, pixels
+from fer_stream.worker import answer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -77,7 +77,7 @@ def test_a_picture_is_answered_with_its_faces() -> None:
 
 def test_raw_pixels_are_looked_at_where_they_are() -> None:
     payload = bytearray(IMAGE.tobytes())
-    image = pixels(wire.unpack(frame(bytes(payload), Encoding.RAW)))
+    image = shared.Reader().picture(wire.unpack(frame(bytes(payload), Encoding.RAW)))
     np.testing.assert_array_equal(image, IMAGE)
 
 

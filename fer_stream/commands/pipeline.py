@@ -1,4 +1,4 @@
-"""The commands that are the pipeline: run, capture, worker, aggregator."""
+"""The commands that are the pipeline: run, capture, worker, aggregator; and the page that shows it: live."""
 
 from __future__ import annotations
 
@@ -81,8 +81,12 @@ def run(arguments: Namespace) -> int:
     if sources:
         # What was named here is what runs; a file's camera of the same name lends it its other settings.
         settings = settings.model_copy(update={"cameras": {name: settings.cameras[name] for name in sources}})
+    if arguments.live:
+        from fer_stream.live.server import check  # noqa: PLC0415
+
+        check(settings)
     sinks = [_open_sink(sink) for sink in (f"stdout:{arguments.format}", *settings.sinks)]
-    return run_all(settings, duration=arguments.duration, sinks=sinks, summary=arguments.summary)
+    return run_all(settings, duration=arguments.duration, sinks=sinks, summary=arguments.summary, live=arguments.live)
 
 
 def _check_summary(path: Path) -> None:
@@ -142,3 +146,10 @@ def aggregator(arguments: Namespace) -> None:
     from fer_stream.aggregator import run as run_role  # noqa: PLC0415
 
     run_role(begin(arguments, "aggregator"))
+
+
+def live(arguments: Namespace) -> None:
+    """Show it all in a browser."""
+    from fer_stream.live.server import run as serve  # noqa: PLC0415
+
+    serve(begin(arguments, "live"))

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 ALL = LINKS + BROADCASTS
-HIGH_WATER = {"control": 1000, "frames": 1000, "work": 16, "events": 10_000, "observations": 100}
+HIGH_WATER = {"control": 1000, "frames": 1000, "work": 16, "events": 10_000, "observations": 100, "preview": 8}
 """Messages a queue holds for one peer. Frames are few by protocol; a slow reader of events has the journal."""
 
 ZERO_COPY_FROM = 65_536
@@ -318,6 +318,7 @@ class ZeroMQPeer:
             # One name for life: a router that sees it again after a break knows who it is.
             self._socket.set(zmq.ROUTING_ID, b"p" + secrets.token_bytes(15))
         else:
+            self._socket.set(zmq.SNDHWM, 0)  # topics travel as messages, and each beyond the mark would be lost
             for topic in topics:
                 self._socket.set(zmq.SUBSCRIBE, topic.encode())
         self._monitor = self._socket.get_monitor_socket(_REFUSALS | zmq.Event.HANDSHAKE_SUCCEEDED)

@@ -277,6 +277,23 @@ def test_who_listens_is_told(network: Network, link: str) -> None:
     assert arrive(hub, 1) == [(link, b"", [b"\x00door/"])]
 
 
+@pytest.mark.parametrize("link", BROADCASTS)
+def test_topics_may_be_many(network: Network, link: str) -> None:
+    """More than a queue holds: what is published may be lost, but not who listens to it."""
+    topics = [f"camera-{number}/" for number in range(300)]
+    listener = network.listener(*topics, link=link)
+    hub = network.hub()
+    assert {parts[0][1:].decode() for _, _, parts in arrive(hub, 300)} == set(topics)
+
+    def told(topic: str) -> bool:
+        hub.publish(link, topic, [b"x"])
+        parts = listener.receive(0.05)
+        return parts is not None and bytes(parts[0]) == topic.encode()
+
+    for topic in topics:
+        until(lambda topic=topic: told(topic))
+
+
 def test_nobody_listens_and_nobody_waits(network: Network) -> None:
     hub = network.hub()
     for _ in range(20_000):

@@ -1,0 +1,294 @@
+"""What the page knows of the service: a few threads that listen to it, and a `Feed` in the event loop that collects.
+
+Nothing is asked of the service that nobody looks at: frames and observations are subscribed to only for the cameras
+that somebody watches, and the status is asked for seldom while there is nobody.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import threading
+import time
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol
+
+from fer_stream import plugins, shared, wire
+from fer_stream.client import ask_status, subscribe
+from fer_stream.errors import FerStreamError, TransportError, WireError
+from fer_stream.live.picture import Pairing, Shown, render
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from fer_stream.config import Settings
+    from fer_stream.plugins import Peer
+
+BACKLOG = 500
+"""Events that a page which is opened is told of."""
+
+WATCHED, ALONE = 1.0, 5.0
+"""Seconds between questions for the status, with and without somebody who looks at it."""
+
+SHORTLY, PATIENCE = 0.5, 2.0
+"""Seconds that one question for it waits, and without an answer to any after which there is no aggregator."""
+
+PAUSE = 1.0
+"""Seconds until something that failed is tried again."""
+
+_log = logging.getLogger(__name__)
+
+
+class Watcher(Protocol):
+    """Somebody who looks (`fer_stream.live.viewer.Viewer`)."""
+
+    watching: dict[str, int]
+    """Cameras, and how many pixels across their pictures should be."""
+
+    def wake(self) -> None:
+        """There is something new."""
+
+
+class Feed:
+    """All that is known, for any number of watchers. Belongs to the event loop; its threads only post to it."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Connect.
+
+        Raises:
+            ConfigError: the settings' address, keys or transport are no good.
+        """
+        self.events: deque[tuple[int, str]] = deque(maxlen=BACKLOG)
+        """The latest events as journaled, numbered by when they came."""
+        self.connected = False
+        self.status: dict[str, Any] = {}
+        self.turn = 0
+        """How often the status has changed."""
+        self.shown: dict[str, Shown] = {}
+        """The newest picture of each camera that is watched."""
+        self._settings = settings
+        self._show_faces = settings.live.show_faces
+        self._transport = plugins.transport(settings)
+        self._control = self._transport.connect(settings.address, "control")
+        self._reader = shared.Reader()
+        self._pool = ThreadPoolExecutor(2, "picture")
+        self._pairs: dict[str, Pairing] = {}
+        self._watchers: set[Watcher] = set()
+        self._number = 0
+        self._stopping = threading.Event()
+        self._ask = threading.Event()
+        self._cursor: int | None = None
+        self._fetch = False
+        self._listeners = (_Listener(self, "observations"), _Listener(self, "preview"))
+        self._threads = [
+            threading.Thread(target=self._guard, args=(work,), name=work.__name__, daemon=True)
+            for work in (self._follow_status, self._follow_events, *(one.listen for one in self._listeners))
+        ]
+
+    def start(self) -> None:
+        """Begin to listen; call it in the event loop."""
+        self._loop = asyncio.get_running_loop()
+        for thread in self._threads:
+            thread.start()
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._stopping.set()
+        self._ask.set()
+        for one in self._listeners:
+            one.wake()
+        for thread in self._threads:
+            thread.join(2.0)
+        self._control.close()
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    @property
+    def missing(self) -> str:
+        """What is missing until there is something to see, or an empty text."""
+        return "" if self.connected else "an aggregator"
+
+    def join(self, watcher: Watcher) -> None:
+        """Take somebody in."""
+        self._watchers.add(watcher)
+        self._ask.set()
+
+    def leave(self, watcher: Watcher) -> None:
+        """Let somebody go."""
+        self._watchers.discard(watcher)
+        self.watch()
+
+    def watch(self) -> None:
+        """Take that what is watched has changed."""
+        cameras = sorted(set().union(*(watcher.watching for watcher in self._watchers)))
+        self._pairs = {name: self._pairs.get(name) or Pairing(self._show_faces) for name in cameras}
+        self.shown = {name: shown for name, shown in self.shown.items() if name in self._pairs}
+        observations, preview = self._listeners
+        observations.want(f"{name}/" for name in cameras)
+        preview.want(f"/{name}/" if self._fetch else f"{name}/" for name in cameras)
+
+    async def picture(self, shown: Shown, width: int) -> bytes | None:
+        """Return a picture as a JPEG, made once for all who want it of this width."""
+        if width not in shown.made:
+            work = partial(render, shown, width, self._reader, self._show_faces)
+            shown.made[width] = self._loop.run_in_executor(self._pool, work)
+        return await asyncio.shield(shown.made[width])
+
+    # In the event loop, from the threads
+
+    def _wake(self, camera: str | None = None) -> None:
+        for watcher in self._watchers:
+            if camera is None or camera in watcher.watching:
+                watcher.wake()
+
+    def _take_status(self, status: dict[str, Any] | None) -> None:
+        self.connected = status is not None
+        if status is not None:
+            # Where the aggregator has other memory than this process, frames have to come with their pixels.
+            fetch = self._fetch or status.pop("memory", "") != shared.identity()
+            self.status = status
+            if fetch != self._fetch:
+                self._fetch = fetch
+                self.watch()
+        self.turn += 1
+        self._wake()
+
+    def _take_event(self, text: str) -> None:
+        self._number += 1
+        self.events.append((self._number, text))
+        self._wake()
+
+    def _take_observations(self, parts: list[bytes]) -> None:
+        seen = json.loads(parts[1])
+        pair = self._pairs.get(seen["camera"])
+        if pair is not None:
+            self._show(seen["camera"], pair.observe(seen))
+
+    def _take_preview(self, parts: list[Any]) -> None:
+        name = bytes(parts[0]).decode().strip("/")
+        pair = self._pairs.get(name)
+        if pair is None:
+            return
+        message = wire.unpack(parts[1:])
+        if message.encoding is wire.Encoding.SHARED and not self._fetch:
+            try:
+                self._reader.intact(bytes(message.payload))
+            except shared.UnreachableError:  # ours, and yet it may not be opened
+                self._fetch = True
+                self.watch()
+                return
+        self._show(name, pair.frame(message))
+
+    def _show(self, camera: str, shown: Shown | None) -> None:
+        if shown is not None:
+            self.shown[camera] = shown
+            self._wake(camera)
+
+    def take(self, link: str, parts: list[Any]) -> None:
+        """Take a message of a broadcast link."""
+        try:
+            getattr(self, f"_take_{link}")(parts)
+        except (WireError, ValueError, KeyError) as error:
+            _log.warning("a message on %s is rejected: %s", link, error)
+
+    # In threads of their own
+
+    def post(self, function: Callable[..., None], *arguments: Any) -> None:
+        """Have a function called in the event loop, from another thread."""
+        if not self._stopping.is_set():
+            self._loop.call_soon_threadsafe(function, *arguments)
+
+    def subscribe(self, link: str, topics: list[str]) -> Peer:
+        """Return a peer that listens to a broadcast link."""
+        return self._transport.subscribe(self._settings.address, link, topics)
+
+    @property
+    def stopping(self) -> bool:
+        """Whether all is to end."""
+        return self._stopping.is_set()
+
+    def _guard(self, work: Callable[[], None]) -> None:
+        """Do some work until the end, however often it fails."""
+        while not self.stopping:
+            try:
+                work()
+            except FerStreamError as error:
+                _log.warning("%s; trying again", error)
+            except Exception:
+                if not self.stopping:
+                    _log.exception("%s failed, and is begun again", work.__name__)
+            self._stopping.wait(PAUSE)
+
+    def _follow_status(self) -> None:
+        answered = 0.0
+        while not self.stopping:
+            try:
+                status = ask_status(self._control, self._settings.address, timeout=SHORTLY)
+            except TransportError:
+                if time.monotonic() - answered > PATIENCE:
+                    self.post(self._take_status, None)
+            else:
+                answered = time.monotonic()
+                self._cursor = status["cursor"] if self._cursor is None else self._cursor
+                self.post(self._take_status, status)
+                self._ask.wait(WATCHED if self._watchers else ALONE)
+            self._ask.clear()
+
+    def _follow_events(self) -> None:
+        if self._cursor is None:  # a journal's end is not known yet
+            return
+        with subscribe(after=max(0, self._cursor - BACKLOG), settings=self._settings) as events:
+            while not self.stopping:
+                found = events.receive(0.25)
+                if found is not None:
+                    self.post(self._take_event, found[1])
+                self._cursor = events.cursor
+
+
+class _Listener:
+    """Listens to a broadcast link, to topics that change."""
+
+    def __init__(self, feed: Feed, link: str) -> None:
+        self._feed = feed
+        self._link = link
+        self._lock = threading.Lock()
+        self._wanted: list[str] = []
+        self._changed = threading.Event()
+        self._peer: Peer | None = None
+
+    def want(self, topics: Iterable[str]) -> None:
+        """Take the topics to listen to from now on."""
+        topics = list(topics)
+        with self._lock:
+            if topics != self._wanted:
+                self._wanted = topics
+                self._changed.set()
+                self.wake()
+
+    def wake(self) -> None:
+        """Look again at what to do."""
+        self._changed.set()
+        peer = self._peer
+        if peer is not None:
+            peer.wake()
+
+    def listen(self) -> None:
+        """Do it until the end."""
+        while not self._feed.stopping:
+            self._changed.wait()
+            with self._lock:
+                self._changed.clear()
+                wanted = list(self._wanted)
+            if not wanted:
+                continue
+            self._peer = self._feed.subscribe(self._link, wanted)
+            try:
+                while not (self._changed.is_set() or self._feed.stopping):
+                    parts = self._peer.receive(1.0)
+                    if parts is not None:
+                        self._feed.post(self._feed.take, self._link, [bytes(part) for part in parts])
+            finally:
+                peer, self._peer = self._peer, None
+                peer.close()

@@ -1,0 +1,180 @@
+"""`fer-stream live`: serves the page.
+
+The web server has a thread of its own, so that signals stay with this process's main thread, as in every role.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import sys
+import threading
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fer_stream import deployment, extras, metrics
+from fer_stream.config import host_port
+from fer_stream.errors import TransportError
+from fer_stream.process import install_stop, parent_gone
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from starlette.applications import Starlette
+    from starlette.websockets import WebSocket
+
+    from fer_stream.config import Settings
+    from fer_stream.process import Stop
+
+STATIC = Path(__file__).parent / "static"
+
+MOST_VIEWERS = 64
+"""Browsers at a time."""
+
+MAX_MESSAGE = 65_536
+"""Bytes that a browser may send at once: it says little."""
+
+_log = logging.getLogger(__name__)
+
+
+def check(settings: Settings) -> None:
+    """Find out whether the page can be served at all, before anything is started.
+
+    Raises:
+        PluginError: the extra is not installed.
+        ConfigError: the page needs a token or a purpose and has none.
+    """
+    for module in ("starlette", "uvicorn", "websockets"):
+        extras.require(module, "live")
+    from fer_stream.live.access import token  # noqa: PLC0415  (of the extra)
+
+    token(settings.live)
+    deployment.check_page(settings)
+
+
+def application(settings: Settings, started: Callable[[], None]) -> Starlette:
+    """Return the ASGI application; ``started`` is called once it serves.
+
+    Raises:
+        ConfigError: as `check`, or the aggregator's address, keys or transport are no good.
+    """
+    from starlette.applications import Starlette  # noqa: PLC0415
+    from starlette.middleware import Middleware  # noqa: PLC0415
+    from starlette.routing import Mount, WebSocketRoute  # noqa: PLC0415
+    from starlette.staticfiles import StaticFiles  # noqa: PLC0415
+
+    from fer_stream.live.access import Access, token  # noqa: PLC0415
+    from fer_stream.live.feed import Feed  # noqa: PLC0415
+    from fer_stream.live.viewer import Viewer  # noqa: PLC0415
+
+    feed = Feed(settings)
+    viewers: set[WebSocket] = set()
+
+    async def view(websocket: WebSocket) -> None:
+        if len(viewers) >= MOST_VIEWERS:
+            await websocket.close(1013)
+            return
+        viewers.add(websocket)
+        try:
+            await Viewer(feed, settings, websocket).run()
+        finally:
+            viewers.discard(websocket)
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        feed.start()
+        started()
+        try:
+            yield
+        finally:
+            feed.close()
+
+    made = Starlette(
+        routes=[WebSocketRoute("/feed", view), Mount("/", StaticFiles(directory=STATIC, html=True))],
+        middleware=[Middleware(Access, settings=settings.live, token=token(settings.live), form=STATIC / "enter.html")],
+        lifespan=lifespan,
+    )
+    made.state.feed = feed
+    return made
+
+
+def bind(address: str) -> socket.socket:
+    """Return a socket that listens at HOST:PORT.
+
+    Raises:
+        TransportError: it cannot be bound.
+    """
+    host, port = host_port(address)
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0][0]
+        return socket.create_server((host, port), family=family)
+    except OSError as error:
+        why = os.strerror(error.errno or 0)
+        raise TransportError(
+            f"the live page cannot be served at {address}: {why}; stop what uses it, or choose another address with "
+            "--page"
+        ) from error
+
+
+def url(settings: Settings, port: int) -> str:
+    """Return the page's address, as a browser takes it."""
+    host = host_port(settings.live.bind)[0]
+    host = {"0.0.0.0": socket.gethostname(), "::": socket.gethostname()}.get(host, host)  # noqa: S104
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}/"
+
+
+def run(settings: Settings, stop: Stop | None = None) -> None:
+    """Serve the page until SIGINT or SIGTERM.
+
+    Args:
+        settings: the whole tree.
+        stop: ends it when it is set; by default the process's signals do.
+
+    Raises:
+        PluginError, ConfigError: as `check`.
+        TransportError: the address is in use.
+    """
+    check(settings)
+    import uvicorn  # noqa: PLC0415  (an extra)
+
+    stop = stop or install_stop()
+    listening = bind(settings.live.bind)
+    where = url(settings, listening.getsockname()[1])
+
+    def started() -> None:
+        _log.info("the live page is at %s", where)
+        sys.stdout.write(f"the live page is at {where}\n")
+        sys.stdout.flush()
+
+    app = application(settings, started)
+    config = uvicorn.Config(
+        app,
+        ws="websockets-sansio",
+        ws_max_size=MAX_MESSAGE,
+        ws_ping_interval=10.0,
+        ws_ping_timeout=10.0,
+        log_config=None,
+        log_level="warning",
+        access_log=False,  # requests may hold the token
+        server_header=False,
+        lifespan="on",
+        timeout_graceful_shutdown=1,
+    )
+    server = uvicorn.Server(config)
+    health = metrics.serve(settings, lambda: app.state.feed.missing)
+    thread = threading.Thread(target=lambda: asyncio.run(server.serve([listening])), name="web", daemon=True)
+    thread.start()
+    try:
+        while thread.is_alive() and not (stop.wait(0.5) or parent_gone()):
+            pass
+    finally:
+        server.should_exit = True
+        thread.join(5.0)
+        listening.close()
+        if health:
+            health.close()
+    if not stop.is_set() and not parent_gone():
+        raise TransportError("the live page's web server has ended by itself; the log says why")

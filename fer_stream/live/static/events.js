@@ -1,0 +1,118 @@
+// The list of events, newest first, with its filter, and a voice that sums up for screen readers.
+
+import { cameraOf, trackOf } from "./history.js";
+import { colour, named, percent } from "./labels.js";
+
+const KEPT = 500;
+const SILENCE = 3000; // ms between two things said
+
+export class Events {
+  constructor(list, form, count, announcer) {
+    this.#list = list;
+    this.#form = form;
+    this.#count = count;
+    this.#announcer = announcer;
+    form.addEventListener("input", () => this.draw());
+    form.addEventListener("submit", (submitted) => submitted.preventDefault());
+  }
+
+  #list; #form; #count; #announcer;
+  #events = [];
+  #unsaid = [];
+  #timer = 0;
+
+  clear() {
+    this.#events = [];
+    this.draw();
+  }
+
+  /** Take events as they come, in order; those of the past (`told` false) are not read out. */
+  take(events, told) {
+    this.#events = [...this.#events, ...events].slice(-KEPT);
+    const wanted = events.filter((event) => this.#wanted(event));
+    this.#list.prepend(...wanted.map(newRow).reverse());
+    while (this.#list.children.length > KEPT) this.#list.lastElementChild.remove();
+    this.#sum();
+    if (told) this.#say(wanted);
+  }
+
+  /** Draw all of it again, as after another filter or other colours. */
+  draw() {
+    this.#list.replaceChildren(...this.#events.filter((event) => this.#wanted(event)).map(newRow).reverse());
+    this.#sum();
+  }
+
+  #sum() {
+    const [shown, all] = [this.#list.children.length, this.#events.length];
+    this.#count.textContent = shown === all ? `${all}` : `${shown} of ${all}`;
+  }
+
+  #wanted(event) {
+    const wanted = new FormData(this.#form).getAll("kind");
+    if (!kinds(event).every((kind) => wanted.includes(kind))) return false;
+    const words = this.#form.querySelector("#words").value.toLowerCase().split(/\s+/).filter(Boolean);
+    const text = words.length ? sentence(event).toLowerCase() : "";
+    return words.every((word) => text.includes(word));
+  }
+
+  #say(events) {
+    this.#unsaid.push(...events);
+    if (this.#timer || !this.#unsaid.length) return;
+    this.#timer = setTimeout(() => {
+      this.#timer = 0;
+      const [last, more] = [this.#unsaid.at(-1), this.#unsaid.length - 1];
+      this.#unsaid = [];
+      this.#announcer.textContent = sentence(last) + (more ? `, and ${more} more` : "");
+    }, this.#announcer.textContent ? SILENCE : 0);
+  }
+}
+
+function kinds(event) {
+  const [family, what] = event.type.split(".");
+  const kind = { face: "face", emotion: "expression", valence: "expression" }[family] ?? "camera";
+  return what === "updated" ? [kind, "updated"] : [kind];
+}
+
+/** Return an event in words. */
+export function sentence(event) {
+  return [clock(event.time), cameraOf(event), ...[trackOf(event)].filter(Boolean).map((track) => `#${track}`), ...about(event)].join(" ");
+}
+
+function about(event) {
+  const { data, type } = event;
+  const [family, what] = type.split(".");
+  if (family === "face") return [what === "entered" ? "face entered" : `face left after ${duration(data)}`];
+  if (family === "camera") return [`camera ${what}:`, data.reason];
+  if (family === "stream") return [`events ${data.from_cursor + 1} to ${data.to_cursor} are gone:`, data.reason];
+  const probability = percent(data.probability.mean);
+  const shown = named(data.label) === data.label ? data.label : `${data.label} (${named(data.label)})`;
+  return what === "started" ? [shown, probability] : [shown, what, probability, duration(data)];
+}
+
+const duration = (data) => `${(data.duration_ms / 1000).toFixed(1)} s`;
+
+/** Return a time as people read it: of the day, or of a recording, whose time begins in 1970, its position. */
+function clock(time) {
+  if (time.startsWith("1970")) return time.slice(11, 21);
+  return new Date(time).toLocaleTimeString([], { hour12: false });
+}
+
+function newRow(event) {
+  const row = document.createElement("li");
+  const label = event.data.label;
+  row.dataset.type = event.type;
+  row.dataset.cursor = event.cursor;
+  const parts = [
+    ["time", clock(event.time)], ["where", cameraOf(event)], ["track", trackOf(event) ? `#${trackOf(event)}` : ""],
+    ["what", about(event).join(" ")],
+  ];
+  for (const [name, text] of parts) {
+    const part = document.createElement("span");
+    part.className = name;
+    part.textContent = text;
+    row.append(part, " ");
+  }
+  if (label) row.style.setProperty("--paint", colour(named(label)));
+  row.classList.toggle("labelled", Boolean(label));
+  return row;
+}

@@ -1,0 +1,111 @@
+// How things stand: figures, health, the ledger, the workers.
+
+const TERMS = ["captured", "done", "superseded", "expired", "rejected", "lost_worker", "lost_link", "in_flight"];
+const MEANING = {
+  captured: "frames that the camera gave",
+  done: "looked at by a worker",
+  superseded: "replaced by a fresher one before a worker was free",
+  expired: "too old before a worker was free",
+  rejected: "corrupt, over a limit, or not to be recognised",
+  lost_worker: "in the hands of a worker that died or took too long",
+  lost_link: "did not arrive, or its fate died with a process",
+  in_flight: "on its way",
+};
+const whole = new Intl.NumberFormat("en-GB");
+
+/** Return what is wrong, in words; nothing is an empty list. */
+export function problems(open, connected, status) {
+  if (!open) return ["No connection to the page's server"];
+  if (!connected) return ["The aggregator does not answer"];
+  const cameras = Object.entries(status.cameras);
+  const offline = cameras.filter(([, camera]) => camera.state === "offline").map(([name]) => name);
+  return [
+    ...(Object.keys(status.workers).length ? [] : ["There is no worker"]),
+    ...(status.events_held ? [`${status.events_held} events wait for the journal`] : []),
+    ...(offline.length > 3 ? [`${offline.length} cameras are offline`] : offline.map((name) => `${name} is offline`)),
+  ];
+}
+
+/** Fill in the figures at the top. */
+export function figures(element, status) {
+  const cameras = Object.values(status.cameras);
+  const online = cameras.filter((camera) => camera.state === "online");
+  const workers = Object.values(status.workers);
+  const sum = (values) => values.reduce((a, b) => a + b, 0);
+  const texts = {
+    cameras: `${online.length}/${cameras.length}`,
+    faces: String(sum(online.map((camera) => camera.tracks.length))),
+    rate: sum(online.map((camera) => camera.rate)).toFixed(1),
+    age: online.length ? `${Math.round(1000 * Math.max(...online.map((camera) => camera.frame_age_s)))} ms` : "–",
+    workers: `${workers.filter((worker) => worker.state === "busy").length}/${workers.length} busy`,
+  };
+  for (const [name, text] of Object.entries(texts)) {
+    element.querySelector(`[data-figure=${name}]`).textContent = text;
+  }
+}
+
+/** Fill in what became of every frame. */
+export function ledger(table, cameras) {
+  const used = TERMS.filter((term) => ["captured", "done", "superseded", "in_flight"].includes(term)
+    || Object.values(cameras).some((camera) => camera.ledger[term]));
+  const names = ["camera", ...used, "share"];
+  fill(table, names.map((name) => [name.replace("_", " "), MEANING[name]]), Object.entries(cameras).map(([name, camera]) => [
+    name, ...used.map((term) => whole.format(camera.ledger[term])), bar(camera.ledger),
+  ]), "No camera yet");
+}
+
+/** Fill in the workers. */
+export function workers(table, status) {
+  const rows = Object.entries(status.workers).map(([name, worker]) => [
+    name, worker.state, whole.format(worker.frames), worker.model, worker.detector,
+  ]);
+  fill(table, [["worker"], ["state"], ["frames"], ["model"], ["detector"]], rows, "No worker");
+}
+
+function fill(table, names, rows, nothing) {
+  const head = document.createElement("thead");
+  const row = head.insertRow();
+  for (const [name, meaning] of names) {
+    const cell = document.createElement("th");
+    cell.scope = "col";
+    cell.textContent = name;
+    if (meaning) cell.title = meaning;
+    row.append(cell);
+  }
+  const body = document.createElement("tbody");
+  for (const parts of rows) {
+    const line = body.insertRow();
+    parts.forEach((part, n) => {
+      const cell = document.createElement(n ? "td" : "th");
+      if (!n) cell.scope = "row";
+      if (typeof part === "string" && /^[\d,]+$/.test(part)) cell.className = part === "0" ? "number zero" : "number";
+      cell.append(part);
+      if (part === "busy" || part === "idle") cell.dataset.state = part;
+      line.append(cell);
+    });
+  }
+  if (!rows.length) {
+    const cell = body.insertRow().insertCell();
+    cell.colSpan = names.length;
+    cell.textContent = nothing;
+  }
+  table.replaceChildren(head, body);
+}
+
+function bar(frames) {
+  const element = document.createElement("div");
+  element.className = "bar";
+  element.setAttribute("role", "img");
+  const total = Math.max(1, frames.captured);
+  const lost = frames.expired + frames.rejected + frames.lost_worker + frames.lost_link;
+  const shares = [["done", frames.done], ["superseded", frames.superseded], ["lost", lost], ["in flight", frames.in_flight]];
+  element.setAttribute("aria-label", shares.map(([name, n]) => `${name} ${(100 * n / total).toFixed(1)}%`).join(", "));
+  element.title = element.getAttribute("aria-label");
+  for (const [name, count] of shares) {
+    const part = document.createElement("i");
+    part.className = name.replace(" ", "-");
+    part.style.width = `${100 * count / total}%`;
+    element.append(part);
+  }
+  return element;
+}

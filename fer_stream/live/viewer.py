@@ -1,0 +1,136 @@
+"""One browser: what it is told, at the pace it manages.
+
+Over one WebSocket go, to the browser: JSON (``hello``, ``state``, ``events``), and pictures (a length, 4 bytes big
+endian; that much JSON: camera, frame, time, size, tracks; a JPEG). From it: ``{"watch": {camera: width}}`` for the
+tiles that are in view, and ``{"shown": camera}`` once a picture is on the screen. Until then that camera has no other
+one for it, and what comes meanwhile is passed over: the newest wins.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from starlette.websockets import WebSocketDisconnect
+
+from fer_stream import __version__, palette
+from fer_stream.live.picture import WIDTHS, Shown
+
+if TYPE_CHECKING:
+    from starlette.websockets import WebSocket
+
+    from fer_stream.config import Settings
+    from fer_stream.live.feed import Feed
+
+MOST_WATCHED = 256
+"""Cameras in view of one browser."""
+
+
+class Viewer:
+    """Serves one WebSocket until it closes."""
+
+    def __init__(self, feed: Feed, settings: Settings, socket: WebSocket) -> None:
+        self.watching: dict[str, int] = {}
+        self._feed = feed
+        self._settings = settings
+        self._socket = socket
+        self._news = asyncio.Event()
+        self._last: dict[str, Shown] = {}
+        self._unanswered: set[str] = set()
+        self._turn = -1
+        self._event = 0
+
+    def wake(self) -> None:
+        """See `fer_stream.live.feed.Watcher`."""
+        self._news.set()
+
+    async def run(self) -> None:
+        """Tell the browser what there is, and listen to it, until it goes."""
+        await self._socket.accept()
+        self._feed.join(self)
+        tasks = [asyncio.create_task(self._tell()), asyncio.create_task(self._listen())]
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            self._feed.leave(self)
+            for task in tasks:
+                task.cancel()
+            for result in await asyncio.gather(*tasks, return_exceptions=True):
+                if isinstance(result, ValueError):
+                    with suppress(RuntimeError):  # it went meanwhile
+                        await self._socket.close(1008, str(result)[:100])
+                elif isinstance(result, Exception) and not isinstance(result, WebSocketDisconnect):
+                    raise result
+
+    async def _listen(self) -> None:
+        while True:
+            message = await self._socket.receive_json()
+            match message:
+                case {"watch": dict(wanted)} if len(wanted) <= MOST_WATCHED:
+                    self._watch({str(name): _width(width) for name, width in wanted.items()})
+                case {"shown": str(camera)}:
+                    self._unanswered.discard(camera)
+                    self._news.set()
+                case _:
+                    raise ValueError("neither what is watched nor what is shown")
+
+    def _watch(self, wanted: dict[str, int]) -> None:
+        for name in self.watching.keys() - wanted.keys():  # its answer may never come
+            self._unanswered.discard(name)
+            self._last.pop(name, None)
+        self.watching = wanted
+        self._feed.watch()
+        self._news.set()
+
+    async def _tell(self) -> None:
+        live = self._settings.live
+        colours = {"known": palette.COLOURS, "others": palette.OTHERS, "uncertain": palette.UNCERTAIN}
+        hello = {
+            "version": __version__,
+            "blurred": not live.show_faces,
+            "valence": self._settings.valence,
+            "colours": colours,
+        }
+        await self._send("hello", hello)
+        self._news.set()
+        with suppress(WebSocketDisconnect):
+            while True:
+                await self._news.wait()
+                self._news.clear()
+                if self._turn != self._feed.turn:
+                    self._turn = self._feed.turn
+                    await self._send("state", {"connected": self._feed.connected, "status": self._feed.status})
+                await self._send_events()
+                for camera, width in list(self.watching.items()):
+                    await self._send_picture(camera, width)
+
+    async def _send(self, kind: str, body: dict[str, Any]) -> None:
+        await self._socket.send_text(json.dumps({"type": kind, **body}, separators=(",", ":")))
+
+    async def _send_events(self) -> None:
+        new = [(number, text) for number, text in self._feed.events if number > self._event]
+        if new:
+            self._event = new[-1][0]
+            texts = ",".join(text for _, text in new)  # JSON already
+            await self._socket.send_text(f'{{"type":"events","events":[{texts}]}}')
+
+    async def _send_picture(self, camera: str, width: int) -> None:
+        shown = self._feed.shown.get(camera)
+        if shown is None or camera in self._unanswered or shown is self._last.get(camera):
+            return
+        self._last[camera] = shown
+        jpeg = await self._feed.picture(shown, width)
+        if jpeg is None or camera not in self.watching:
+            return
+        self._unanswered.add(camera)
+        head = json.dumps({key: shown.seen[key] for key in ("camera", "frame", "time", "size", "tracks")}).encode()
+        await self._socket.send_bytes(len(head).to_bytes(4, "big") + head + jpeg)
+
+
+def _width(wanted: Any) -> int:
+    """Return the width that is made for a tile of so many pixels."""
+    if type(wanted) is not int:
+        raise ValueError("a width that is no number")
+    return next((width for width in WIDTHS if width >= wanted), WIDTHS[-1])
