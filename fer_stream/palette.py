@@ -27,3 +27,9 @@ def colour(label: str | None) -> str:
     if label is None:
         return UNCERTAIN
     return COLOURS.get(label) or OTHERS[sum(label.encode()) % len(OTHERS)]
+
+
+def ink_on(paper: str) -> str:
+    """Return black or white, whichever reads better on a colour (``#rrggbb``)."""
+    red, green, blue = bytes.fromhex(paper[1:])
+    return "#000000" if 0.299 * red + 0.587 * green + 0.114 * blue > 128 else "#ffffff"
