@@ -35,7 +35,10 @@ SUMMARY = "summary.json"
 VIDEO = "annotated.mp4"
 
 _LOOKS = ("labels", "depth", "detector", "classifier", "tracker", "smoother", "valence")
-"""Settings that change what is found; of the cameras, this one's do, too."""
+"""Settings that change what is found."""
+
+_SHOWS = ("plugin", "rate", "masks", "start_time")
+"""Settings of a camera that do."""
 
 
 class Analysis:
@@ -97,7 +100,7 @@ class Analysis:
             SourceError: the input cannot be read.
         """
         if not self._identity:
-            camera = self._settings.cameras[self._camera].model_dump(mode="json", exclude={"source"})
+            camera = self._settings.cameras[self._camera].model_dump(mode="json", include=set(_SHOWS))
             looks = [self._looks(), camera, self._pictures, self._video and self._show_faces]
             told = [__version__, self._models(), self._camera, *looks]
             text = json.dumps(told, sort_keys=True).encode()

@@ -168,7 +168,7 @@ def _section(section: _Section) -> str:
     # Its grey takes the page's own ink, which is darker on white and brighter on black.
     drawing = section.drawing.replace(plots.INK, "currentColor")
     text += _DRAWING.format(alt=escape(section.alt, quote=True), drawing=drawing)
-    return text + f"<details><summary aria-label="{title}, as a table">as a table</summary>{table}</details>\n"
+    return text + f'<details><summary aria-label="{title}, as a table">as a table</summary>{table}</details>\n'
 
 
 def _table(section: _Section) -> str:

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from fer_stream.analysis.observe import Observation
     from fer_stream.types import Box
 
-TICKS = 90_000
-"""Units of a second in which pictures are timed: MPEG's own."""
+TICKS = 60_000
+"""Units of a second in which pictures are timed: usual rates have a whole number of them, and MPEG-4 takes no finer."""
 
 AROUND = 400_000_000
 """Nanoseconds before and after a face is found for which its place is hidden, too: it may have been there unseen."""
@@ -31,7 +31,7 @@ AROUND = 400_000_000
 ENCODERS = {
     "libx264": {"crf": "23", "preset": "fast"},
     "libopenh264": {"b": "6000000"},
-    "mpeg4": {"qscale": "4", "flags": "+qscale"},
+    "mpeg4": {"b": "6000000"},
 }
 """By preference, with their options: PyAV's FFmpeg has the first, others may have been built without it. The last one
 is no H.264, but every FFmpeg has it."""

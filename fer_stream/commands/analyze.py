@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from contextlib import contextmanager
@@ -19,26 +20,8 @@ if TYPE_CHECKING:
 
     from fer_stream.analysis.folder import Progress
 
-VIDEOS = frozenset(
-    {
-        ".mp4",
-        ".m4v",
-        ".mov",
-        ".mkv",
-        ".webm",
-        ".avi",
-        ".gif",
-        ".mpg",
-        ".mpeg",
-        ".ts",
-        ".mts",
-        ".wmv",
-        ".flv",
-        ".3gp",
-        ".ogv",
-    }
-)
-"""What is taken for a video in a folder; one that is named itself may be called anything."""
+VIDEOS = re.compile(r"\.(mp4|m4v|mov|mkv|webm|avi|gif|mpe?g|m?ts|wmv|flv|3gp|ogv)", re.IGNORECASE)
+"""What is taken for a video in a folder, by its suffix; one that is named itself may be called anything."""
 
 PAUSE = 10.0
 """Seconds between lines that tell the progress where there is no terminal."""
@@ -113,7 +96,7 @@ def _inputs(arguments: Iterable[str]) -> Iterator[str]:
             raise ConfigError(
                 f"the folder {argument!r} cannot be read: {(error.strerror or 'error').lower()}"
             ) from error
-        videos = [str(file) for file in files if file.suffix.lower() in VIDEOS]
+        videos = [str(file) for file in files if VIDEOS.fullmatch(file.suffix)]
         images = any(map(is_image, files))
         if not videos and not images:
             raise ConfigError(f"the folder {argument!r} holds no videos and no images; what lies deeper is to be named")
