@@ -10,7 +10,7 @@ COLOURS = {
     "disgust": "#009e73",
     "fear": "#cc79a7",
     "contempt": "#f0e442",
-    "neutral": "#999999",
+    "neutral": "#6b6b6b",
     "positive": "#e69f00",
     "negative": "#0072b2",
 }

@@ -168,11 +168,10 @@ class Analysis:
     def _look(
         self, part: Path, answers: Answers, threads: int, progress: Progress
     ) -> tuple[dict[str, Any], FerStreamError | None]:
-        began = time.monotonic()
         observer = Observer(self._settings, self._camera, threads, answers)
         labels, model_labels, start = observer.label_set.labels, observer.labels, observer.reader.clock.start
         types = tables.columns(labels, model_labels)
-        summary, broken = Summary(start, self._settings.valence), None
+        summary, broken, began = Summary(start, self._settings.valence), None, time.monotonic()
         with ExitStack() as stack:
             table = tables.CsvTable(part / "faces.csv", types)
             stack.callback(table.close)
@@ -196,6 +195,7 @@ class Analysis:
                 if not summary.frames:
                     raise
                 broken = trouble
+        seconds = time.monotonic() - began
         tables.to_parquet(part / "faces.csv", part / "faces.parquet", types)
         about = self._about(observer.model, broken)
         drawings = plots.draw(summary)
@@ -203,7 +203,6 @@ class Analysis:
             (part / f"{name}.svg").write_text(drawing, encoding="utf-8")
         page = report.page(self._title, summary, drawings, about)
         (part / "report.html").write_text(page, encoding="utf-8")
-        seconds = time.monotonic() - began
         pace = {
             "seconds": round(seconds, 2),
             "frames_per_s": round(summary.frames / seconds, 2),

@@ -6,6 +6,8 @@ import hashlib
 import json
 import shutil
 import signal
+import subprocess
+import sys
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +20,7 @@ import pytest
 
 import fer_stream
 from fer_stream import motion
+from fer_stream.analysis import Analysis
 from fer_stream.config import Settings
 from fer_stream.errors import ConfigError
 
@@ -55,26 +58,37 @@ def test_a_recording_becomes_a_folder(cli: Cli, clip: Path, tiny_model: Path) ->
     assert clip.name in (out / "report.html").read_text()
 
 
-def test_what_is_done_is_not_done_again_unless_something_changed(cli: Cli, clip: Path) -> None:
-    out, film = cli.folder / "out", cli.folder / "film.avi"
+def test_what_is_done_is_not_done_again_unless_something_changed(clip: Path, tiny_model: Path, tmp_path: Path) -> None:
+    film, out = tmp_path / "film.avi", tmp_path / "out"
     shutil.copy(clip, film)
-    cli.run("analyze", film, "-o", out)
-    before = (out / "summary.json").stat().st_mtime_ns
-    again = cli.run("analyze", film, "-o", out)
-    assert "done already" in again.err
-    assert (out / "summary.json").stat().st_mtime_ns == before
-    for changed in (["--force"], ["--min-face", "50"]):
-        assert "done already" not in cli.run("analyze", film, "-o", out, *changed).err
+
+    def analysis(name: str = "film", video: bool = False, **others: object) -> Analysis:
+        how = {"cameras": {name: {"source": str(film)}}, "classifier": {"model": tiny_model}} | others
+        return Analysis(Settings(**how), name, out, video=video)  # type: ignore[arg-type]
+
+    assert analysis().finished() is None
+    told = analysis().run(2, lambda done, total: None)
+    assert analysis().finished() == told
+    assert analysis(workers=7, policy="drop_oldest", log_level="debug").finished() == told, "what changes nothing"
+    assert analysis("door").finished() is None
+    assert analysis(video=True).finished() is None
+    assert analysis(detector={"min_face": 50}).finished() is None
+    assert analysis(classifier={"model": "emotion.onnx"}).finished() is None
+    assert analysis(cameras={"film": {"source": str(film), "masks": [(0, 0, 0.5, 1)]}}).finished() is None
+    (out / "report.html").rename(out / "elsewhere.html")
+    assert analysis().finished() is None
+    (out / "elsewhere.html").rename(out / "report.html")
+    assert analysis().finished() == told
     film.write_bytes(clip.read_bytes() + b"\0")
-    assert "done already" not in cli.run("analyze", film, "-o", out, "--min-face", "50").err
+    assert analysis().finished() is None
 
 
 def test_cut_off_it_leaves_nothing_half_written_and_goes_on_where_it_was(cli: Cli, clip: Path) -> None:
     out = cli.folder / "out"
-    slow = {"FER_STREAM_DETECTOR__SCAN_INTERVAL": "0", "FER_STREAM_DETECTOR__MIN_FACE": "12"}
+    slow = {"FER_STREAM_DETECTOR__SCAN_INTERVAL": "0"}
     cut = cli.start("analyze", clip, "-o", out, **slow)
     answers = out / ".answers"
-    cut.until(lambda: answers.exists() and answers.stat().st_size > 2000)
+    cut.until(lambda: answers.exists() and answers.stat().st_size > 1000)
     cut.signal(signal.SIGINT)
     assert cut.end() == 130
     assert "interrupted" in cut.err
@@ -105,8 +119,7 @@ def test_of_several_an_interrupted_analysis_goes_on_with_the_first_that_is_not_f
     assert again.popen.returncode == 0
     assert again.err.count("done already") == 1
     assert {path.parent.name for path in out.glob("*/summary.json")} == {"a", "b", "c"}
-    again = cli.run("analyze", films, "-o", out, "--workers", "1")
-    assert again.err.count("done already") == 3
+    assert "done already" not in cli.run("analyze", films / "c.avi", "-o", out / "c", "--force").err
 
 
 def test_several_recordings_have_a_folder_each_and_a_broken_one_stops_no_other(cli: Cli, clip: Path) -> None:
@@ -274,6 +287,46 @@ def test_wrong_use_is_one_sentence(cli: Cli, clip: Path, arguments: list[str], s
     assert done.popen.returncode in (1, 2)
     assert len(done.errors) == 1
     assert said in done.errors[0]
+
+
+def test_ten_thousand_frames_take_no_more_memory_than_five_hundred(cli: Cli, tiny_model: Path) -> None:
+    """The limit is 400 MB, for small pictures; `depth` + 2 decoded ones come on top of it."""
+    face = cv2.resize(cv2.imread(str(PORTRAITS / "grace_hopper.jpg")), (60, 72), interpolation=cv2.INTER_AREA)
+    peaks = []
+    for count in (500, 10_000):
+        film = cli.folder / f"{count}.avi"
+        writer = cv2.VideoWriter(str(film), cv2.VideoWriter.fourcc(*"MJPG"), 15, (128, 96))
+        for number in range(count):
+            picture = np.full((96, 128, 3), 90, np.uint8)
+            left = 34 + round(20 * np.sin(number / 30))
+            picture[12:84, left : left + 60] = face
+            writer.write(picture)
+        writer.release()
+        code = (
+            "import resource, sys; from fer_stream.cli import main; code = main(sys.argv[1:]); "
+            "print(code, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+        )
+        arguments = ["analyze", str(film), "-o", str(cli.folder / str(count)), "--min-face", "30"]
+        command = [sys.executable, "-c", code, *arguments]
+        done = subprocess.run(command, env=cli.environment, capture_output=True, text=True, check=True)
+        code, peak = map(int, done.stdout.split())
+        assert code == 0
+        peaks.append(peak / 1024)
+        table = polars.scan_parquet(cli.folder / str(count) / "faces.parquet")
+        assert table.select(polars.len()).collect().item() > 0.99 * count
+    print("peak RSS in MB:", peaks)
+    assert peaks[1] < peaks[0] + 40
+    assert peaks[1] < 400
+
+
+def test_the_example_runs(cli: Cli, clip: Path) -> None:
+    example = Path(__file__).parents[2] / "docs/examples/analyze.py"
+    command = [sys.executable, str(example), str(clip)]
+    done = subprocess.run(command, env=cli.environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert "happy" in done.stdout
+    assert "scored_happy" in done.stdout.replace("\n", "")
 
 
 def test_without_its_extra_it_says_which_one_is_missing(cli: Cli, clip: Path) -> None:
