@@ -37,7 +37,7 @@ VIDEO = "annotated.mp4"
 _LOOKS = ("labels", "depth", "detector", "classifier", "tracker", "smoother", "valence")
 """Settings that change what is found."""
 
-_SHOWS = ("plugin", "rate", "masks", "start_time")
+_SHOWS = ("plugin", "rate", "masks", "start_time", "hardware_decoding")
 """Settings of a camera that do."""
 
 

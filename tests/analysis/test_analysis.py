@@ -314,9 +314,7 @@ def test_ten_thousand_frames_take_no_more_memory_than_five_hundred(cli: Cli, tin
         peaks.append(peak / 1024)
         table = polars.scan_parquet(cli.folder / str(count) / "faces.parquet")
         assert table.select(polars.len()).collect().item() > 0.99 * count
-    print("peak RSS in MB:", peaks)
-    assert peaks[1] < peaks[0] + 40
-    assert peaks[1] < 400
+    assert peaks[1] < min(peaks[0] + 40, 400), f"peak RSS in MB: {peaks}"
 
 
 def test_the_example_runs(cli: Cli, clip: Path) -> None:
