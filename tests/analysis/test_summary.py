@@ -97,7 +97,7 @@ def test_valence_groups_are_labels_of_their_own() -> None:
 
 def test_drawings_are_whole_and_name_what_they_show(summary: Summary) -> None:
     drawings = plots.draw(summary)
-    texts = {name: set(ElementTree.fromstring(svg).itertext()) for name, svg in drawings.items()}
+    texts = {name: set(ElementTree.fromstring(svg).itertext()) for name, svg in drawings.items()}  # noqa: S314 (ours)
     assert {"happy", "uncertain", "seconds", "1", "2"} <= texts["timeline"]
     assert {"66.7 %", "33.3 %", "happy", "uncertain"} <= texts["shares"]
     assert {"positive", "neutral", "negative"} <= texts["valence"]
