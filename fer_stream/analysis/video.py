@@ -48,7 +48,8 @@ class Video:
         self._show = show_faces
         self._out: Any = self._av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"})
         self._stream: Any = None
-        self._sound = _Sound(self._av, source, self._out)
+        self._source = source
+        self._sound: _Sound | None = None
         self._start = 0
         self._last = -1
         self._waiting: deque[Observation] = deque()
@@ -75,6 +76,7 @@ class Video:
         if self._stream is None:
             self._start = frame.time
             self._stream = self._open(frame.image.shape[0], frame.image.shape[1])
+            self._sound = _Sound(self._av, self._source, self._out)
         image = annotated(observation, None if self._show else hidden)
         if image.shape[:2] != (self._stream.height, self._stream.width):  # also where the film changes its size
             size = (self._stream.width, self._stream.height)
@@ -83,7 +85,10 @@ class Video:
         picture.time_base = Fraction(1, TICKS)
         picture.pts = self._last = max((frame.time - self._start) * TICKS // 10**9, self._last + 1)
         self._out.mux(self._stream.encode(picture))
-        for packet in self._sound.until((frame.time - self._start) / 1e9):
+        self._add_sound((frame.time - self._start) / 1e9)
+
+    def _add_sound(self, until: float) -> None:
+        for packet in self._sound.until(until) if self._sound else ():
             self._out.mux(packet)
 
     def _open(self, height: int, width: int) -> Any:
@@ -101,9 +106,9 @@ class Video:
             self._write_first()
         if self._stream is not None:
             self._out.mux(self._stream.encode(None))
-            for packet in self._sound.until(self._last / TICKS + 1):
-                self._out.mux(packet)
-        self._sound.close()
+            self._add_sound(self._last / TICKS + 1)
+        if self._sound:
+            self._sound.close()
         self._out.close()
         self._out = None
 
@@ -177,7 +182,8 @@ def annotated(observation: Observation, hidden: Iterable[Box] | None) -> NDArray
 def _sign(image: NDArray[np.uint8], box: Box, text: str, paper: Any, ink: Any, size: float, thick: int) -> None:
     """Draw a box with a line of text on top of it, or within where there is no room."""
     x1, y1, x2, y2 = (round(side) for side in box)
-    cv2.rectangle(image, (x1, y1), (x2, y2), paper, thick, cv2.LINE_AA)
+    for paint, width in ((ink, thick + 2), (paper, thick)):  # a seam, to be seen on any ground
+        cv2.rectangle(image, (x1, y1), (x2, y2), paint, width, cv2.LINE_AA)
     (across, up), down = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, 0.8 * size, thick)
     left = max(min(x1, image.shape[1] - across - down), 0)
     top = max(y1 - up - 2 * down, 0)
