@@ -83,13 +83,18 @@ class Analysis:
         Raises:
             SourceError: the input cannot be read.
         """
-        try:
-            told: dict[str, Any] = json.loads((self._folder / SUMMARY).read_text(encoding="utf-8"))
-            names, identity = told["files"], told["identity"]
-        except (OSError, ValueError, KeyError, TypeError):
-            return None
+        told = self._told()
+        names = told.get("files", [])
         whole = all((self._folder / name).is_file() for name in names) and (VIDEO in names) >= self._video
-        return told if whole and identity == self.identity() else None
+        return told if names and whole and told.get("identity") == self.identity() else None
+
+    def _told(self) -> dict[str, Any]:
+        """Return the summary that lies in the folder, whatever it is of; an empty one where there is none."""
+        try:
+            told = json.loads((self._folder / SUMMARY).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return told if isinstance(told, dict) else {}
 
     def identity(self) -> str:
         """Return what tells this analysis from others: a digest of the input, the settings, the models, the version.
@@ -130,8 +135,12 @@ class Analysis:
     def run(self, threads: int, progress: Progress) -> dict[str, Any]:
         """Look at all of it, write everything, and return the summary.
 
-        Cut off, it leaves no half-written file, and what was found already is not looked for again next time: only
-        the decoding is. ``progress`` is told the frames done, and how many there are where that is known.
+        Cut off, it leaves no half-written file, the analysis that was there before stays, and what was found already
+        is not looked for again next time (the recording is decoded again, though).
+
+        Args:
+            threads: frames looked at at once; more than the setting ``depth`` are of no use.
+            progress: is told the frames done, and how many there are where that is known.
 
         Raises:
             SourceError: the input cannot be read; or it broke, and what came before that is written.
@@ -141,7 +150,6 @@ class Analysis:
         finished = False
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            (self._folder / SUMMARY).unlink(missing_ok=True)
             shutil.rmtree(part, ignore_errors=True)
             part.mkdir()
             if self._pictures:
@@ -151,8 +159,7 @@ class Analysis:
                 told, broken = self._look(part, answers, threads, progress)
             told |= {"identity": identity, "files": sorted(path.name for path in part.iterdir())}
             (part / SUMMARY).write_text(json.dumps(told, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-            for name in (*told["files"], SUMMARY):
-                (part / name).replace(self._folder / name)
+            self._replace(part, told["files"])
             finished = True
         except OSError as trouble:
             where = trouble.filename or self._folder
@@ -164,6 +171,15 @@ class Analysis:
         if broken:
             raise broken
         return told
+
+    def _replace(self, part: Path, names: list[str]) -> None:
+        """Put an analysis in the place of the one that is there; between them there is none, not parts of both."""
+        old = {name for name in self._told().get("files", []) if Path(name).name == name}
+        (self._folder / SUMMARY).unlink(missing_ok=True)
+        for name in old - set(names):
+            (self._folder / name).unlink(missing_ok=True)
+        for name in (*names, SUMMARY):
+            (part / name).replace(self._folder / name)
 
     def _look(
         self, part: Path, answers: Answers, threads: int, progress: Progress

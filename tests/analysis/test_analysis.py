@@ -83,6 +83,28 @@ def test_what_is_done_is_not_done_again_unless_something_changed(clip: Path, tin
     assert analysis().finished() is None
 
 
+def test_a_new_analysis_takes_the_place_of_the_old_one_when_it_is_whole(
+    clip: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    how = Settings(cameras={"film": {"source": str(clip)}}, classifier={"model": tiny_model})  # type: ignore[arg-type]
+    whole = Analysis(how, "film", tmp_path, video=True)
+    told = whole.run(2, lambda done, total: None)
+    assert (tmp_path / "annotated.mp4").exists()
+
+    def stop(done: int, total: int | None) -> None:
+        if done == 30:
+            raise KeyboardInterrupt
+
+    again = Analysis(how.model_copy(update={"labels": "valence"}), "film", tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        again.run(2, stop)
+    assert whole.finished() == told
+    told = again.run(2, lambda done, total: None)
+    assert told["pace"]["recalled"] == 30
+    assert again.finished() == told
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*told["files"], "summary.json"])
+
+
 def test_cut_off_it_leaves_nothing_half_written_and_goes_on_where_it_was(cli: Cli, clip: Path) -> None:
     out = cli.folder / "out"
     slow = {"FER_STREAM_DETECTOR__SCAN_INTERVAL": "0"}
