@@ -26,6 +26,7 @@ print(
     .sort("track")
 )
 
-# Only what the model itself said, without smoothing, where a look at the face was worth something.
+# What the model itself said, without smoothing, where a look at the face was worth something.
 scored = [name for name in faces.columns if name.startswith("scored_")]
-print(faces.filter(polars.col("quality") > 0.5).select(polars.col(scored).mean().round(3)))
+means = faces.filter(polars.col("quality") > 0.5).select(polars.col(scored).mean().round(3))
+print(means.unpivot(variable_name="label", value_name="mean").sort("mean", descending=True))

@@ -24,8 +24,12 @@ MOST_TRACKS = 40
 WIDTH = 9.0
 """Of every drawing, in inches of 72 points."""
 
-LETTER = 0.075
+LETTER = 0.066
 """Inches that a letter takes inside a bar."""
+
+
+LONG, MOST_TICKS = 120, 12
+"""Seconds from which on times are told in minutes, and how many of them an axis has."""
 
 
 def draw(summary: Summary) -> dict[str, str]:
@@ -55,7 +59,8 @@ def timeline(summary: Summary) -> str:
         if length / whole * (WIDTH - 1) > LETTER * (len(interval.label) + 1):
             middle, ink = interval.start + length / 2, ink_on(colour(interval.label))
             axes.text(middle, at, interval.label, color=ink, fontsize=8, ha="center", va="center_baseline")
-    axes.set(xlim=(0, whole), ylim=(max(len(order), 1) - 0.4, -0.6), xlabel="seconds", ylabel="track")
+    axes.set(ylim=(max(len(order), 1) - 0.4, -0.6), ylabel="track")
+    _time(axes, whole)
     axes.set_yticks(list(order.values()), [str(track) for track in order])
     _legend(axes, sorted({interval.label for interval in summary.intervals if interval.label}))
     return _svg(figure, "timeline")
@@ -84,7 +89,8 @@ def valence(summary: Summary) -> str:
             for label, side in (("positive", max), ("negative", min)):
                 edge = [side(value, 0.0) for _, value in part]
                 axes.fill_between(seconds[begin:end], edge, 0, color=colour(label), alpha=0.55, linewidth=0)
-    axes.set(xlim=(0, max(summary.duration, 0.1)), ylim=(-1, 1), xlabel="seconds")
+    axes.set_ylim(-1, 1)
+    _time(axes, max(summary.duration, 0.1))
     axes.set_yticks([-1, 0, 1], ["negative", "neutral", "positive"])
     return _svg(figure, "valence")
 
@@ -121,6 +127,16 @@ def _figure(height: float) -> tuple[Any, Any]:
     axes.xaxis.label.set_color(INK)
     axes.yaxis.label.set_color(INK)
     return figure, axes
+
+
+def _time(axes: Any, whole: float) -> None:
+    """Let the axis along the bottom be time, from 0 to ``whole`` seconds; long ones as minutes and seconds."""
+    axes.set(xlim=(0, whole), xlabel="seconds")
+    if whole > LONG:
+        step = next((step for step in (15, 30, 60, 120, 300, 600, 900, 1800) if whole / step <= MOST_TICKS), 3600)
+        ticks = range(0, int(whole) + 1, step)
+        axes.set_xticks(ticks, [f"{tick // 60}:{tick % 60:02}" for tick in ticks])
+        axes.set_xlabel("minutes:seconds")
 
 
 def _legend(axes: Any, labels: list[str]) -> None:

@@ -103,6 +103,8 @@ def test_drawings_are_whole_and_name_what_they_show(summary: Summary) -> None:
     assert {"positive", "neutral", "negative"} <= texts["valence"]
     assert {"neutral or sad", "2.0 s"} <= texts["uncertain"]
     assert drawings == plots.draw(summary), "the same summary gives the same bytes"
+    summary.duration = 600.0
+    assert {"0:00", "10:00", "minutes:seconds"} <= set(ElementTree.fromstring(plots.valence(summary)).itertext())  # noqa: S314
     for svg in drawings.values():
         assert not re.search(r"<(script|image|foreignObject)|@import", svg)
 

@@ -59,7 +59,9 @@ def test_a_face_has_its_box_in_its_labels_colour() -> None:
     image = np.full((160, 160, 3), 90, np.uint8)
     drawn = annotated(seen(0, image, "happy"), None)
     red, green, blue = bytes.fromhex(colour("happy")[1:])
-    assert drawn[85, 40].tolist() == pytest.approx([blue, green, red], abs=20)
+    assert (drawn[40:60, 40:80] == (blue, green, red)).all(axis=2).any(), "its sign"
+    blended = drawn[85, 40].astype(int)
+    assert np.abs(blended - (blue, green, red)).max() < 40
     assert (drawn[: int(BOX.y1)] != 90).any(), "its sign is above it"
     assert (image == 90).all(), "the frame itself stays as it is"
     with pytest.raises(ValueError, match="no picture"):
