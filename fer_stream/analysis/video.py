@@ -29,7 +29,7 @@ AROUND = 400_000_000
 """Nanoseconds before and after a face is found for which its place is hidden, too: it may have been there unseen."""
 
 ENCODERS = {
-    "libx264": {"crf": "23", "preset": "fast"},
+    "libx264": {"crf": "23", "preset": "veryfast"},
     "libopenh264": {"b": "6000000"},
     "mpeg4": {"b": "6000000"},
 }
