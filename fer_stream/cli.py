@@ -150,25 +150,22 @@ COMMANDS = (
     Command(
         "analyze",
         "analyze:analyze",
-        "make tables, events, plots and a report of recordings, as fast as this machine goes",
+        "make tables, events, plots and a report of recordings, as fast as this machine goes; cut off, the same "
+        "command goes on where it was",
         "fer-stream analyze talk.mp4 --output talk --video",
         ("--labels", "--workers", *MODELS, "--scan", *COMMON),
         (
-            _argument(
-                "sources",
-                metavar="RECORDING",
-                nargs="+",
-                help="a video, an image, a folder of images, or a folder of videos",
-            ),
+            _argument("sources", metavar="RECORDING", nargs="+", help="a video, an image, or a folder of either"),
             _argument(
                 "-o",
                 "--output",
                 metavar="FOLDER",
                 required=True,
-                help="where to write; of several recordings, each has a folder in it",
+                help="where to write; each of several has its own there",
             ),
+            _argument("--pictures", action="store_true", help="a folder's images do not follow one another: no tracks"),
             _argument("--video", action="store_true", help="write the video with what was seen drawn over, too"),
-            _argument("--show-faces", action="store_true", help="leave the faces in that video as they are"),
+            _argument("--show-faces", action="store_true", help="leave the faces in it as they are"),
             _argument("--force", action="store_true", help="do again what is done already"),
         ),
     ),

@@ -10,7 +10,7 @@ COLOURS = {
     "disgust": "#009e73",
     "fear": "#cc79a7",
     "contempt": "#f0e442",
-    "neutral": "#8c8c8c",
+    "neutral": "#6b6b6b",
     "positive": "#e69f00",
     "negative": "#0072b2",
 }
@@ -27,3 +27,10 @@ def colour(label: str | None) -> str:
     if label is None:
         return UNCERTAIN
     return COLOURS.get(label) or OTHERS[sum(label.encode()) % len(OTHERS)]
+
+
+def ink_on(paper: str) -> str:
+    """Return black or white, whichever reads better on a colour (``#rrggbb``): WCAG 2's contrast is 4.5 at least."""
+    shares = [part / 255 for part in bytes.fromhex(paper[1:])]
+    red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in shares)
+    return "#000000" if 0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.179 else "#ffffff"

@@ -23,6 +23,7 @@ from prometheus_client.mmap_dict import MmapedDict
 from fer_stream.attention import Attention
 from fer_stream.config import EMOTIONS, DetectorSettings, Settings, SmootherSettings, TrackerSettings
 from fer_stream.journal import Journal
+from fer_stream.privacy import CELLS, hide_faces
 from fer_stream.schema import event_schema
 from fer_stream.smooth import LabelSet
 from fer_stream.timeline import Timeline
@@ -223,3 +224,25 @@ def test_events_go_by_themselves_after_the_retention_which_is_always_on(cli: Cli
     assert aggregator.stop() == 0
     never = cli.run("aggregator", FER_STREAM_JOURNAL__RETENTION_DAYS="0")
     assert never.popen.returncode == 2
+
+
+def test_a_hidden_face_has_few_cells_left_and_all_else_stays() -> None:
+    image = np.random.default_rng(1).integers(0, 256, (120, 160, 3), np.uint8)
+    before = image.copy()
+    hidden = hide_faces(image, [Box(40, 30, 80, 70)])
+    assert (image == before).all()
+    inside = hidden[20:80, 30:90]
+    assert len(np.unique(inside.reshape(-1, 3), axis=0)) <= CELLS**2
+    changed = (hidden != image).any(axis=2)
+    assert changed[30:70, 40:80].mean() > 0.99
+    rows, columns = np.nonzero(changed)
+    assert rows.min() >= 20
+    assert rows.max() <= 80
+    assert columns.min() >= 30
+    assert columns.max() <= 90
+
+
+def test_boxes_that_reach_out_of_the_picture_or_lie_beyond_it() -> None:
+    image = np.random.default_rng(1).integers(0, 256, (60, 60, 3), np.uint8)
+    assert (hide_faces(image, [Box(-30, -30, 20, 20)])[:20, :20] != image[:20, :20]).mean() > 0.9
+    assert (hide_faces(image, [Box(100, 100, 120, 120), Box(-50, 0, -30, 20)]) == image).all()

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
+import fer_stream
 from fer_stream import motion
 from fer_stream.classifiers.onnx import OnnxClassifier
 from fer_stream.config import EMOTIONS, DetectorSettings, Settings
@@ -156,3 +157,16 @@ def test_a_detector_that_cannot_follow_searches_everything():
     found = Recognizer(Simple(), Width()).recognize(side_by_side(), Hints())
     assert len(found.faces) == 2
     assert all(face.scores for face in found.faces)
+
+
+def test_as_a_function_it_takes_what_opencv_reads(tiny_model: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("FER_STREAM_CLASSIFIER__MODEL", str(tiny_model))
+    found = [fer_stream.recognize(portrait(name)) for name in ("eileen_collins", "grace_hopper")]
+    assert [len(faces) for faces in found] == [1, 1]
+    for (face,) in found:
+        assert face.scores.top()[0] == "happy"
+        assert sum(face.scores.values) == pytest.approx(1, abs=1e-5)
+    assert fer_stream.recognize(np.zeros((100, 100, 3), np.uint8)) == ()
+    for wrong in (np.zeros((100, 100), np.uint8), np.zeros((100, 100, 4), np.uint8), np.zeros((9, 9, 3), np.float32)):
+        with pytest.raises(ValueError, match=r"a picture is uint8 \[H, W, 3\], not"):
+            fer_stream.recognize(wrong)

@@ -2,47 +2,75 @@
 
 It is the service's own code, without its sockets: the capture's reader, workers' recognizers in threads, the wire's
 rounding, and the timeline, which is told answers in order of capture and asked for hints ``depth`` frames ahead. So the
-events are the same, byte for byte.
+events are the same, byte for byte, with any number of threads. (A camera's ``encoding`` alone is ignored: pixels that
+go nowhere are looked at as they are.)
+
+At most ``depth`` frames are looked at at once, and one more is decoded ahead, however long the recording is.
 """
 
 from __future__ import annotations
 
 import logging
-import os
 import queue
-import struct
 import threading
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
-from fer_stream import wire
+import numpy as np
+
+from fer_stream import motion, wire
 from fer_stream.attention import Attention
-from fer_stream.capture import Reader, Slot
+from fer_stream.capture import Reader, Slot, is_live
 from fer_stream.cloudevents import encode, event_id
+from fer_stream.errors import ConfigError
 from fer_stream.recognizer import Recognizer
 from fer_stream.smooth import LabelSet
 from fer_stream.timeline import Timeline
+from fer_stream.types import Searched
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from concurrent.futures import Future
-    from pathlib import Path
 
+    from numpy.typing import NDArray
+
+    from fer_stream.analysis.answers import Answers
     from fer_stream.config import Settings
+    from fer_stream.recognizer import Recognition
     from fer_stream.types import Box, Estimate, Event, Frame, Hints, Track
 
 _log = logging.getLogger(__name__)
 
-_LENGTH = struct.Struct("<I")
+
+class Recognizers:
+    """As many recognizers as threads, each used by one at a time.
+
+    Raises:
+        PluginError, ModelError: detector or classifier cannot be loaded.
+    """
+
+    def __init__(self, settings: Settings, count: int) -> None:
+        self._idle: queue.SimpleQueue[Recognizer] = queue.SimpleQueue()
+        for _ in range(count):
+            self._idle.put(recognizer := Recognizer.from_settings(settings))
+        self.labels, self.version = recognizer.labels, recognizer.classifier.version
+
+    def recognize(self, image: NDArray[np.uint8], hints: Hints | None = None) -> Recognition:
+        """See `fer_stream.recognizer.Recognizer.recognize`."""
+        recognizer = self._idle.get()
+        try:
+            return recognizer.recognize(image, hints)
+        finally:
+            self._idle.put(recognizer)
 
 
 @dataclass(frozen=True, slots=True)
 class Observation:
     """One frame, the tracks seen in it, their smoothed state, and the events that it caused, with their texts.
 
-    ``faces`` is where faces are or should be, whether or not they are tracks (yet), or could be seen in this frame.
+    ``faces`` is where faces are or should be, whether or not they are tracks (yet) or could be seen in this frame.
     After the last frame comes one without a ``frame``: the events that close what was open.
     """
 
@@ -54,72 +82,19 @@ class Observation:
 
 
 class _Look(NamedTuple):
-    """A frame that is looked at, or the answer that was ``known``."""
+    """A frame that is looked at; ``known`` says that it was before."""
 
     frame: Frame
     hints: Hints | None
-    known: bytes | None
-    answer: Future[bytes]
-
-
-class Answers:
-    """What was found in each frame, on disk, without a pixel: an analysis that was cut off goes on from it.
-
-    ``identity`` says what they are answers to; those to anything else are thrown away.
-
-    Raises:
-        OSError: the file cannot be written.
-    """
-
-    def __init__(self, path: Path, identity: str) -> None:
-        self._path = path
-        head = identity.encode() + b"\n"
-        self._file = path.open("r+b" if path.exists() else "w+b")
-        self._left = self._whole(head)
-        if not self._left:
-            self._file.seek(0)
-            self._file.write(head)
-        self._file.truncate()
-        self._file.seek(len(head))
-
-    def _whole(self, head: bytes) -> int:
-        """Return how many whole answers the file holds, and stand behind the last of them."""
-        if self._file.read(len(head)) != head:
-            return 0
-        count, end = 0, len(head)
-        while len(length := self._file.read(_LENGTH.size)) == _LENGTH.size:
-            (size,) = _LENGTH.unpack(length)
-            if len(self._file.read(size)) < size:
-                break
-            count, end = count + 1, self._file.tell()
-        self._file.seek(end)
-        return count
-
-    def recall(self) -> bytes | None:
-        """Return the next answer that was kept, in the order of `keep`; ``None`` after the last."""
-        if not self._left:
-            return None
-        self._left -= 1
-        (size,) = _LENGTH.unpack(self._file.read(_LENGTH.size))
-        return self._file.read(size)
-
-    def keep(self, answer: bytes) -> None:
-        """Add an answer. All kept ones have been recalled."""
-        self._file.seek(0, os.SEEK_END)
-        self._file.write(_LENGTH.pack(len(answer)) + answer)
-        self._file.flush()
-
-    def close(self, *, finished: bool) -> None:
-        """Close the file, and delete it once it is of no more use."""
-        self._file.close()
-        if finished:
-            self._path.unlink(missing_ok=True)
+    known: bool
+    answer: Future[wire.Result | None]
 
 
 class Observer:
     """Looks at one recorded camera of the settings; iterate over it once.
 
-    ``threads`` frames are looked at at once. After the end, ``rejected`` counts frames that could not be looked at.
+    Up to ``threads`` frames are looked at at once. After the end, ``rejected`` counts frames that could not be looked
+    at, and ``recalled`` those whose answers were there already.
 
     Raises:
         PluginError, ModelError: detector or classifier cannot be loaded.
@@ -128,17 +103,16 @@ class Observer:
     """
 
     def __init__(self, settings: Settings, camera: str, threads: int = 1, answers: Answers | None = None) -> None:
-        self.rejected = 0
+        self.rejected = self.recalled = 0
         self._bell = threading.Event()
         self._slot = Slot("wait")
-        self.reader = Reader(camera, settings.cameras[camera], "wait", self._slot, self._bell.set)
+        once = settings.cameras[camera].model_copy(update={"loop": False})
+        self.reader = Reader(camera, once, "wait", self._slot, self._bell.set)
         self._answers = answers
-        self._threads = threads
         self._depth = settings.depth
-        self._recognizers: queue.SimpleQueue[Recognizer] = queue.SimpleQueue()
-        for _ in range(threads):
-            self._recognizers.put(recognizer := Recognizer.from_settings(settings))
-        self.labels, self.model = recognizer.labels, recognizer.classifier.version
+        self._threads = min(threads, self._depth)
+        self._recognizers = Recognizers(settings, self._threads)
+        self.labels, self.model = self._recognizers.labels, self._recognizers.version
         self.label_set = LabelSet(settings.labels, self.labels, settings.valence)
         attention = Attention(settings.detector, "wait", settings.depth)
         self._timeline = Timeline(camera, 1, self.label_set, settings.tracker, settings.smoother, attention)
@@ -151,12 +125,10 @@ class Observer:
             with ThreadPoolExecutor(self._threads, "look") as pool:
                 try:
                     for frame in self._frames():
-                        if len(under_way) == self._depth:
-                            yield self._release(under_way.popleft())
-                        height, width = frame.image.shape[:2]
-                        hints = self._timeline.hints(frame.seq, frame.time, (width, height))
-                        known = self._answers.recall() if self._answers else None
-                        under_way.append(_Look(frame, hints, known, pool.submit(self._look, frame, hints, known)))
+                        seen = self._release(under_way.popleft()) if len(under_way) == self._depth else None
+                        under_way.append(self._begin(frame, pool))
+                        if seen:  # what is done with it is done while the next ones are looked at
+                            yield seen
                     while under_way:
                         yield self._release(under_way.popleft())
                 finally:
@@ -181,37 +153,54 @@ class Observer:
                 self._bell.wait(1.0)
                 self._bell.clear()
 
-    def _look(self, frame: Frame, hints: Hints | None, known: bytes | None) -> bytes:
-        """Return what is found in a frame, as it goes over the wire; nothing where it cannot be looked at."""
-        if known is not None:
-            return known
+    def _begin(self, frame: Frame, pool: ThreadPoolExecutor) -> _Look:
+        hints = self._timeline.hints(frame.seq, frame.time, _size(frame))
+        known = self._answers.recall() if self._answers else None
+        if known is None:
+            return _Look(frame, hints, known=False, answer=pool.submit(self._look, frame, hints))
+        self.recalled += 1
+        return _Look(frame, hints, known=True, answer=pool.submit(self._remember, frame, known))
+
+    def _look(self, frame: Frame, hints: Hints | None) -> wire.Result | None:
+        """Return what is found in a frame; nothing where it cannot be looked at."""
         # There and back, as over the wire: it rounds.
         hints = wire.unpack_hints(wire.pack_hints(hints)) if hints is not None else None
-        recognizer = self._recognizers.get()
-        try:
-            for _ in range(2):  # as the service does, which gives a frame to a second worker
-                try:
-                    found = recognizer.recognize(frame.image, hints)
-                    return wire.pack_faces(
-                        wire.Result(found.faces[: wire.MAX_FACES], searched=found.searched), self.labels
-                    )
-                except Exception:
-                    _log.exception("frame %d cannot be recognised", frame.seq)
+        for _ in range(2):  # as the service does, which gives a frame to a second worker
+            try:
+                found = self._recognizers.recognize(frame.image, hints)
+                result = wire.Result(found.faces[: wire.MAX_FACES], searched=found.searched)
+                return wire.unpack_faces(wire.pack_faces(result, self.labels), self.labels)
+            except Exception:  # whatever a model or a plug-in does with this frame, the next one may be fine
+                _log.exception("frame %d cannot be recognised", frame.seq)
+        return None
+
+    def _keep(self, result: wire.Result | None) -> bytes:
+        """Return an answer for the disk, where no picture lies, and be it a thumbnail: it is blank there."""
+        if result is None:
             return b""
-        finally:
-            self._recognizers.put(recognizer)
+        if result.searched is not None:
+            blank = np.zeros_like(result.searched.thumbnail)
+            result = replace(result, searched=replace(result.searched, thumbnail=blank))
+        return wire.pack_faces(result, self.labels)
+
+    def _remember(self, frame: Frame, answer: bytes) -> wire.Result | None:
+        """Return what `_keep` was given."""
+        if not answer:
+            return None
+        result = wire.unpack_faces(answer, self.labels)
+        if result.searched is None:
+            return result
+        return replace(result, searched=Searched(result.searched.cells, motion.thumbnail(frame.image)))
 
     def _release(self, look: _Look) -> Observation:
-        frame, payload, line = look.frame, look.answer.result(), self._timeline
-        if self._answers and look.known is None:
-            self._answers.keep(payload)
-        if not payload:
+        frame, result, line = look.frame, look.answer.result(), self._timeline
+        if self._answers and not look.known:
+            self._answers.keep(self._keep(result))
+        if result is None:
             self.rejected += 1
             line.miss(frame.seq)
             return Observation(frame, (), {}, [])
-        result = wire.unpack_faces(payload, self.labels)
-        height, width = frame.image.shape[:2]
-        events = self._numbered(line.observe(frame.seq, frame.time, (width, height), result.faces, result.searched))
+        events = self._numbered(line.observe(frame.seq, frame.time, _size(frame), result.faces, result.searched))
         faces = [face.box for face in result.faces] + [face.box for face in (look.hints.faces if look.hints else ())]
         estimates = {estimate.track: estimate for estimate in line.estimates()}
         return Observation(frame, line.tracks, estimates, events, tuple(faces))
@@ -226,3 +215,18 @@ class Observer:
                 whole = replace(event, sequence=number, cursor=number)
                 numbered.append((whole, encode(whole, identity)))
         return numbered
+
+
+def _size(frame: Frame) -> tuple[int, int]:
+    height, width = frame.image.shape[:2]
+    return width, height
+
+
+def refuse_live(source: str) -> None:
+    """Refuse what has no end.
+
+    Raises:
+        ConfigError: see above.
+    """
+    if is_live(source):
+        raise ConfigError(f"analyze is for recordings, and {source} is a live camera: use fer-stream run")

@@ -3,64 +3,83 @@
 from __future__ import annotations
 
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fer_stream import __version__
 from fer_stream.analysis import tables
-from fer_stream.config import CameraSettings
-from fer_stream.recognizer import Recognizer
-from fer_stream.sources.images import Images, is_image
+from fer_stream.analysis.observe import Recognizers
+from fer_stream.capture import mask
+from fer_stream.errors import SourceError
+from fer_stream.sources.images import Images
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
+    from collections.abc import Iterator
 
+    from fer_stream.analysis.tables import Row
     from fer_stream.config import Settings
-
-
-def is_pictures(path: Path) -> bool:
-    """Whether a path is an image, or a folder with images."""
-    return is_image(path) or (path.is_dir() and any(map(is_image, path.iterdir())))
+    from fer_stream.types import Face
 
 
 class Pictures:
-    """An image, or the images of a folder."""
+    """A camera of the settings that is an image, or the images of a folder; iterate over it once, for each one's rows.
 
-    def __init__(self, settings: Settings, path: Path) -> None:
-        self._recognizer = Recognizer.from_settings(settings)
-        self._path = path
-        self._images = Images(path, CameraSettings(source=str(path)))
+    ``threads`` are looked at at once. Those that cannot be read are in ``broken``, each with why, after the end.
 
-    def write(self, folder: Path, progress: Callable[[int, int | None], None]) -> dict[str, Any]:
-        """Write ``faces.csv`` and ``faces.parquet`` into a folder, and return a summary.
+    Raises:
+        SourceError: the folder holds no image.
+        PluginError, ModelError: detector or classifier cannot be loaded.
+    """
 
-        Raises:
-            SourceError: an image cannot be read.
-        """
-        labels = self._recognizer.labels
-        types: dict[str, type] = {"image": str} | dict.fromkeys(("x1", "y1", "x2", "y2", "detection"), float)
-        types |= {"label": str, "quality": float} | dict.fromkeys(labels, float)
-        table, found, number = tables.CsvTable(folder / "faces.csv", types), Counter[str](), 0
+    def __init__(self, settings: Settings, camera: str, threads: int) -> None:
+        self._camera = settings.cameras[camera].model_copy(update={"loop": False})
+        path = Path(self._camera.source).expanduser()
+        images = Images(path, self._camera)
+        self._paths = [path / name if path.is_dir() else path for name in images.names]
+        self._threads = threads
+        self._recognizers = Recognizers(settings, threads)
+        self.count = len(self._paths)
+        self.model = self._recognizers.version
+        self.columns: dict[str, type] = {"image": str} | dict.fromkeys((*tables.BOX, "detection"), float)
+        self.columns |= {"label": str, "quality": float} | dict.fromkeys(self._recognizers.labels, float)
+        self.faces: Counter[str] = Counter()
+        """Faces by their most probable label."""
+        self.broken: list[SourceError] = []
+
+    def __iter__(self) -> Iterator[list[Row]]:
+        with ThreadPoolExecutor(self._threads, "look") as pool:
+            try:
+                for path, found in zip(self._paths, pool.map(self._look, self._paths), strict=True):
+                    if isinstance(found, SourceError):
+                        self.broken.append(found)
+                    yield [] if isinstance(found, SourceError) else [self._row(path.name, face) for face in found]
+            finally:
+                pool.shutdown(cancel_futures=True)
+
+    def _look(self, path: Path) -> tuple[Face, ...] | SourceError:
         try:
-            for number, name in enumerate(self._images.names, 1):
-                picture = self._images.read()
-                for face in self._recognizer.recognize(picture.image).faces if picture else ():
-                    scores = face.scores.as_dict() if face.scores else {}
-                    label = max(scores, key=scores.__getitem__)
-                    found[label] += 1
-                    box = [round(side, 1) for side in face.box]
-                    probabilities = [round(value, tables.PLACES) for value in scores.values()]
-                    score, quality = round(face.score, tables.PLACES), round(face.quality, tables.PLACES)
-                    table.write([name, *box, score, label, quality, *probabilities])
-                progress(number, self._images.frames)
-        finally:
-            table.close()
-        tables.to_parquet(folder / "faces.csv", folder / "faces.parquet", types)
+            picture = Images(path, self._camera).read()
+        except SourceError as error:
+            return error
+        return self._recognizers.recognize(mask(picture.image, self._camera.masks)).faces if picture else ()
+
+    def _row(self, name: str, face: Face) -> Row:
+        scores = face.scores.as_dict() if face.scores else {}
+        label = max(scores, key=scores.__getitem__)
+        self.faces[label] += 1
+        probabilities = [round(value, tables.PLACES) for value in scores.values()]
+        score, quality = round(face.score, tables.PLACES), round(face.quality, tables.PLACES)
+        return [name, *tables.box(face), score, label, quality, *probabilities]
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """Each label's part of the faces, the largest first."""
+        return {label: count / self.faces.total() for label, count in self.faces.most_common()}
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return what they come down to, as JSON."""
         return {
-            "source": self._path.name,
-            "images": number,
-            "faces": found.total(),
-            "labels": dict(found.most_common()),
-            "version": __version__,
-            "model": self._recognizer.classifier.version,
+            "images": self.count,
+            "faces": self.faces.total(),
+            "share": {label: round(share, 4) for label, share in self.shares.items()},
         }

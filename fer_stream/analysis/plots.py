@@ -1,17 +1,21 @@
-"""Drawings of a summary, as SVG that reads on light and on dark paper."""
+"""Drawings of a summary, as SVG that reads on light and on dark paper and never by colour alone."""
 
 from __future__ import annotations
 
 import io
+import re
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from fer_stream.extras import require
-from fer_stream.palette import UNCERTAIN, colour
+from fer_stream.palette import UNCERTAIN, colour, ink_on
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from fer_stream.analysis.summary import Summary
 
-INK = "#808080"
+INK = "#767676"
 """Of text and axes: told from white and from black alike."""
 
 MOST_TRACKS = 40
@@ -20,35 +24,53 @@ MOST_TRACKS = 40
 WIDTH = 9.0
 """Of every drawing, in inches of 72 points."""
 
+LETTER = 0.066
+"""Inches that a letter takes inside a bar."""
+
+
+LONG, MOST_TICKS = 120, 12
+"""Seconds from which on times are told in minutes, and how many of them an axis has."""
+
+
+def draw(summary: Summary) -> dict[str, str]:
+    """Return all drawings of a recording, as SVG documents by name."""
+    return {
+        "timeline": timeline(summary),
+        "shares": shares(summary.shares, "% of the time that faces were in view"),
+        "valence": valence(summary),
+        "uncertain": uncertain(summary),
+    }
+
 
 def timeline(summary: Summary) -> str:
-    """Draw a thin line for each face's stay, thick and coloured where a label was sure."""
-    longest = sorted(summary.stays, key=lambda stay: stay.start - stay.end)[:MOST_TRACKS]
+    """Draw a thin line for each face's stay, thick, coloured and named where a label was sure."""
+    longest = sorted(summary.stays, key=lambda stay: (stay.start - stay.end, stay.track))[:MOST_TRACKS]
     order = {stay.track: i for i, stay in enumerate(sorted(longest, key=lambda stay: (stay.start, stay.track)))}
-    figure, axes = _figure(0.9 + 0.24 * max(len(order), 3))
+    whole = max(summary.duration, 0.1)
+    figure, axes = _figure(0.9 + 0.27 * max(len(order), 3))
     for stay in longest:
-        axes.broken_barh([(stay.start, stay.end - stay.start)], (order[stay.track] - 0.1, 0.2), color=UNCERTAIN)
+        axes.broken_barh([(stay.start, stay.end - stay.start)], (order[stay.track] - 0.08, 0.16), color=UNCERTAIN)
     for interval in summary.intervals:
-        if interval.track in order:
-            span = (interval.start, max(interval.end - interval.start, summary.duration / 500))
-            axes.broken_barh([span], (order[interval.track] - 0.35, 0.7), color=colour(interval.label))
-    axes.set(xlim=(0, max(summary.duration, 0.1)), ylim=(len(order) - 0.5, -0.5), xlabel="seconds", ylabel="track")
+        if interval.track not in order or interval.label is None:
+            continue
+        length, at = max(interval.end - interval.start, whole / 500), order[interval.track]
+        paint = {"facecolor": colour(interval.label), "edgecolor": INK, "linewidth": 0.6}
+        axes.broken_barh([(interval.start, length)], (at - 0.38, 0.76), **paint)
+        if length / whole * (WIDTH - 1) > LETTER * (len(interval.label) + 1):
+            middle, ink = interval.start + length / 2, ink_on(colour(interval.label))
+            axes.text(middle, at, interval.label, color=ink, fontsize=8, ha="center", va="center_baseline")
+    axes.set(ylim=(max(len(order), 1) - 0.4, -0.6), ylabel="track")
+    _time(axes, whole)
     axes.set_yticks(list(order.values()), [str(track) for track in order])
-    present = dict.fromkeys(interval.label for interval in summary.intervals)
-    _legend(axes, [*present, None])
-    return _svg(figure)
+    _legend(axes, sorted({interval.label for interval in summary.intervals if interval.label}))
+    return _svg(figure, "timeline")
 
 
-def shares(summary: Summary) -> str:
-    """Draw a bar for each label: its share of the time that faces were in view."""
-    whole = sum(summary.seconds.values()) or 1.0
-    items = sorted(summary.seconds.items(), key=lambda item: item[1])
-    figure, axes = _figure(0.8 + 0.3 * max(len(items), 2))
-    values = [100 * value / whole for _, value in items]
-    bars = axes.barh([label or "uncertain" for label, _ in items], values, color=[colour(label) for label, _ in items])
-    axes.bar_label(bars, [f"{value:.1f} %" for value in values], padding=4, color=INK)
-    axes.set(xlim=(0, 1.12 * max(values, default=100)), xlabel="% of the time that faces were in view")
-    return _svg(figure)
+def shares(found: Mapping[str, float], what: str) -> str:
+    """Draw a bar for each label, with its part of all."""
+    items = list(found.items())[::-1]
+    paints = [_paint(label) for label, _ in items]
+    return _bars("shares", [(label, 100 * share) for label, share in items], paints, "{:.1f} %", what)
 
 
 def valence(summary: Summary) -> str:
@@ -56,22 +78,42 @@ def valence(summary: Summary) -> str:
     figure, axes = _figure(2.6)
     points = summary.valence
     axes.axhline(0, color=INK, linewidth=0.8)
-    axes.plot(*zip(*points, strict=True), color=colour("happy"), linewidth=1.6) if points else None
-    axes.set(xlim=(0, max(summary.duration, 0.1)), ylim=(-1, 1), xlabel="seconds")
+    # A line joins what belongs together: it breaks where nobody was in view.
+    seconds = [second for second, _ in points]
+    breaks = [0, *(i for i in range(1, len(points)) if seconds[i] - seconds[i - 1] > 1.0), len(points)]
+    for begin, end in pairwise(breaks):
+        part = points[begin:end]
+        if part:
+            dot = "o" if len(part) == 1 else None
+            axes.plot(*zip(*part, strict=True), color=INK, linewidth=1.6, marker=dot, markersize=3)
+            for label, side in (("positive", max), ("negative", min)):
+                edge = [side(value, 0.0) for _, value in part]
+                axes.fill_between(seconds[begin:end], edge, 0, color=colour(label), alpha=0.55, linewidth=0)
+    axes.set_ylim(-1, 1)
+    _time(axes, max(summary.duration, 0.1))
     axes.set_yticks([-1, 0, 1], ["negative", "neutral", "positive"])
-    return _svg(figure)
+    return _svg(figure, "valence")
 
 
-def confusions(summary: Summary) -> str:
+def uncertain(summary: Summary) -> str:
     """Draw between which two labels faces were, while none was sure."""
-    items = summary.confused.most_common(8)[::-1]
-    figure, axes = _figure(0.8 + 0.3 * max(len(items), 2))
-    bars = axes.barh([f"{a} or {b}" for (a, b), _ in items], [value for _, value in items], color=UNCERTAIN)
-    axes.bar_label(bars, [f"{value:.1f} s" for _, value in items], padding=4, color=INK)
-    axes.set(
-        xlim=(0, 1.12 * max((value for _, value in items), default=1.0)), xlabel="face-seconds without a sure label"
+    items = list(summary.uncertain_between.items())[:8][::-1]
+    return _bars(
+        "uncertain", items, [_paint("uncertain") for _ in items], "{:.1f} s", "face-seconds without a sure label"
     )
-    return _svg(figure)
+
+
+def _bars(name: str, items: list[tuple[str, float]], paints: list[dict[str, Any]], value: str, what: str) -> str:
+    figure, axes = _figure(0.75 + 0.3 * max(len(items), 1))
+    for (label, size), paint in zip(items, paints, strict=True):
+        bar = axes.barh([label], [size], height=0.7, edgecolor=INK, linewidth=0.6, **paint)
+        axes.bar_label(bar, [value.format(size)], padding=4, color=INK, fontsize=9)
+    axes.set(xlim=(0, 1.12 * max((size for _, size in items), default=1.0)), xlabel=what)
+    return _svg(figure, name)
+
+
+def _paint(label: str) -> dict[str, Any]:
+    return {"color": "none", "hatch": "////"} if label == "uncertain" else {"color": colour(label)}
 
 
 def _figure(height: float) -> tuple[Any, Any]:
@@ -87,20 +129,36 @@ def _figure(height: float) -> tuple[Any, Any]:
     return figure, axes
 
 
-def _legend(axes: Any, labels: list[str | None]) -> None:
+def _time(axes: Any, whole: float) -> None:
+    """Let the axis along the bottom be time, from 0 to ``whole`` seconds; long ones as minutes and seconds."""
+    axes.set(xlim=(0, whole), xlabel="seconds")
+    if whole > LONG:
+        step = next((step for step in (15, 30, 60, 120, 300, 600, 900, 1800) if whole / step <= MOST_TICKS), 3600)
+        ticks = range(0, int(whole) + 1, step)
+        axes.set_xticks(ticks, [f"{tick // 60}:{tick % 60:02}" for tick in ticks])
+        axes.set_xlabel("minutes:seconds")
+
+
+def _legend(axes: Any, labels: list[str]) -> None:
     patch = require("matplotlib.patches", "analyze").Patch
-    handles = [patch(color=colour(label), label=label or "uncertain") for label in labels]
+    line = require("matplotlib.lines", "analyze").Line2D([], [], color=UNCERTAIN, linewidth=3, label="uncertain")
+    handles = [patch(facecolor=colour(label), edgecolor=INK, linewidth=0.6, label=label) for label in labels]
     axes.legend(
-        handles=handles, loc="lower left", bbox_to_anchor=(0, 1), ncols=len(handles), frameon=False, labelcolor=INK,
-        fontsize=9,
+        handles=[*handles, line], loc="lower left", bbox_to_anchor=(0, 1), ncols=5, frameon=False, labelcolor=INK,
+        fontsize=9, borderpad=0, columnspacing=1.4,
     )  # fmt: skip
 
 
-def _svg(figure: Any) -> str:
+def _svg(figure: Any, name: str) -> str:
     rc_context = require("matplotlib", "analyze").rc_context
     out = io.StringIO()
-    # The same summary gives the same file; text stays text, which a screen reader reads and a search finds.
-    with rc_context({"svg.hashsalt": "fer_stream", "svg.fonttype": "none", "font.family": "sans-serif"}):
+    # The same summary gives the same file; text stays text, which a search finds and every size keeps sharp.
+    how = {"svg.hashsalt": name, "svg.fonttype": "none", "font.family": "sans-serif", "hatch.linewidth": 0.8}
+    with rc_context(how):
         figure.savefig(out, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    text = out.getvalue()
+    text = re.sub(r"<metadata>.*?</metadata>", "", out.getvalue(), flags=re.DOTALL)
+    # Several drawings share a page: of their ids only those that something refers to stay, and they hold the name.
+    used = set(re.findall(r'(?:url\(|href=")#([^")]+)', text))
+    text = re.sub(r' id="([^"]+)"', lambda match: match[0] if match[1] in used else "", text)
+    text = re.sub(r'(url\(#|href="#| id=")(?=[^")]+["\)])', rf"\g<1>{name}-", text)
     return text[text.index("<svg") :]

@@ -1,15 +1,21 @@
-"""One page that holds everything: no request leaves it, and it prints."""
+"""One page that holds everything: no request leaves it, it prints, and every drawing can be read as a table."""
 
 from __future__ import annotations
 
 from html import escape
 from string import Template
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fer_stream.analysis import plots
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from fer_stream.analysis.pictures import Pictures
     from fer_stream.analysis.summary import Summary
+
+MOST_ROWS = 400
+"""Rows of a table in the page; faces.csv and events.jsonl have all."""
 
 _PAGE = Template("""<!doctype html>
 <html lang="en">
@@ -19,96 +25,202 @@ _PAGE = Template("""<!doctype html>
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; img-src data:">
 <title>$title: apparent expressions</title>
 <style>
-:root { color-scheme: light dark; --paper: #fff; --ink: #1c1c1c; --soft: #5c5c5c; --line: #d8d8d8; --card: #f7f7f5; }
+:root { color-scheme: light dark; --paper: #fff; --ink: #1c1c1c; --soft: #5a5a5a; --line: #d8d8d8; --card: #f7f7f5; }
 @media (prefers-color-scheme: dark) {
-  :root { --paper: #161616; --ink: #ececec; --soft: #a8a8a8; --line: #3a3a3a; --card: #202020; }
+  :root { --paper: #161616; --ink: #ececec; --soft: #ababab; --line: #3a3a3a; --card: #202020; }
 }
 * { box-sizing: border-box; }
-body { margin: 0 auto; padding: 2rem 1.25rem 4rem; max-width: 62rem; background: var(--paper); color: var(--ink);
+body { margin: 0 auto; padding: 2rem 1.25rem 3rem; max-width: 62rem; background: var(--paper); color: var(--ink);
   font: 1rem/1.55 system-ui, sans-serif; }
-h1 { font-size: 1.7rem; line-height: 1.2; margin: 0 0 .3rem; overflow-wrap: anywhere; }
-h2 { font-size: 1.15rem; margin: 2.4rem 0 .3rem; }
+h1 { font-size: 1.75rem; line-height: 1.2; margin: 0 0 .3rem; overflow-wrap: anywhere; }
+h2 { font-size: 1.2rem; margin: 2.6rem 0 .2rem; }
 p { max-width: 44rem; margin: .3rem 0 .8rem; }
 .lead, .note, footer { color: var(--soft); }
-dl.figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(8.5rem, 1fr)); gap: .75rem;
-  margin: 1.4rem 0; }
-dl.figures div { background: var(--card); border: 1px solid var(--line); border-radius: .5rem; padding: .7rem .9rem; }
+.broken { border-left: .3rem solid #d55e00; padding: .2rem .8rem; }
+dl.figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(9rem, 1fr)); gap: .75rem; margin: 1.4rem 0; }
+dl.figures div { background: var(--card); border: 1px solid var(--line); border-radius: .5rem; padding: .65rem .9rem; }
 dt { color: var(--soft); font-size: .85rem; }
 dd { margin: 0; font-size: 1.45rem; font-weight: 600; font-variant-numeric: tabular-nums; }
-figure { margin: 0; overflow-x: auto; }
-svg { width: 100%; height: auto; min-width: 30rem; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { text-align: left; padding: .25rem 1.2rem .25rem 0; border-bottom: 1px solid var(--line); font-weight: 400; }
+figure { margin: 0; overflow-x: auto; color: var(--soft); }
+figure svg { display: block; width: 100%; height: auto; min-width: 34rem; }
+details { margin: .4rem 0 0; }
+summary { color: var(--soft); font-size: .9rem; cursor: pointer; width: fit-content; border-radius: .25rem; }
+summary:focus-visible { outline: 2px solid #0072b2; outline-offset: 2px; }
+.wide { overflow-x: auto; }
+table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; margin: .4rem 0; }
+th, td { text-align: left; padding: .2rem 1.4rem .2rem 0; border-bottom: 1px solid var(--line); font-weight: 400; }
 thead th { color: var(--soft); font-size: .85rem; }
-td:nth-child(n+2), thead th:nth-child(n+2) { text-align: right; }
+.number { text-align: right; }
 footer { margin-top: 3rem; border-top: 1px solid var(--line); padding-top: 1rem; font-size: .85rem; }
-code { font-size: .9em; overflow-wrap: anywhere; }
+code { font-size: .95em; overflow-wrap: anywhere; }
+@media print { details { display: none; } figure { break-inside: avoid; } }
 </style>
 </head>
 <body>
 <main>
 <h1>$title</h1>
-<p class="lead">Apparent expressions of the faces in a recording of $duration, found by fer-stream $version.</p>
-<dl class="figures">$figures</dl>
+<p class="lead">$lead</p>
+$broken<dl class="figures">$figures</dl>
 $sections
-<h2>Events</h2>
-<table><thead><tr><th scope="col">type</th><th scope="col">count</th></tr></thead><tbody>$events</tbody></table>
 </main>
 <footer>
 <p>What a face shows is not what a person feels: the same expression has many causes, and many feelings show none
-(Barrett et al. 2019, doi:10.1177/1529100619832930). A track is a face followed by its motion while it was in view, not
-a person; the same person may have several. In the European Union, inferring emotions at work and in education is
-forbidden, but for medical or safety reasons (AI Act, Article 5(1)(f)).</p>
-<p>Model <code>$model</code>. $settings</p>
+(Barrett et al. 2019, doi:10.1177/1529100619832930). The model is often wrong; its card says how often. A track is a
+face followed by its motion while it was in view, not a person; the same person may have several. In the European
+Union, inferring emotions at work and in education is forbidden, but for medical or safety reasons (AI Act, Article
+5(1)(f)).</p>
+<p>fer-stream $version, model <code>$model</code>, $settings.</p>
 </footer>
 </body>
 </html>
 """)
 
-_SECTION = Template("""<h2>$title</h2>
-<p class="note">$note</p>
-<figure role="img" aria-label="$alt">$drawing</figure>
-""")
+_DRAWING = """<figure role="img" aria-label="{alt}">{drawing}</figure>
+"""
 
 
-def page(title: str, summary: Summary, about: dict[str, Any]) -> str:
-    """Return the report on a recording as HTML; ``about`` has its ``version``, ``model`` and ``settings``."""
-    told = summary.as_dict()
-    leading = next((label for label in told["share"] if label != "uncertain"), "none")
+class _Section(NamedTuple):
+    """What stands under one heading: a drawing, where there is one, and the same as a table."""
+
+    title: str
+    note: str
+    head: tuple[str, ...]
+    rows: Sequence[tuple[str | float | None, ...]]
+    alt: str = ""
+    drawing: str = ""
+
+
+def page(title: str, summary: Summary, drawings: Mapping[str, str], about: Mapping[str, Any]) -> str:
+    """Return the report on a recording as HTML.
+
+    Args:
+        title: of the recording.
+        summary: of all of it.
+        drawings: what `plots.draw` made of it.
+        about: ``version``, ``model``, ``settings`` (as JSON), and ``error`` where the recording broke.
+    """
+    shares, between = summary.shares, summary.uncertain_between
+    leading = next((label for label in shares if label != "uncertain"), "none")
     figures = {
         "frames": f"{summary.frames:,}",
         "tracks": f"{len(summary.stays):,}",
         "face-seconds": f"{sum(summary.seconds.values()):,.1f}",
         "label seen most": leading,
-        "without a sure label": f"{told['share'].get('uncertain', 0):.0%}",
+        "without a sure label": f"{shares.get('uncertain', 0):.0%}",
     }
-    shares = ", ".join(f"{label} {share:.0%}" for label, share in told["share"].items()) or "no faces"
+    longest = f", the {plots.MOST_TRACKS} longest" if len(summary.stays) > plots.MOST_TRACKS else ""
     sections = [
-        ("Who showed what, when", f"A line a face, the {plots.MOST_TRACKS} longest; thin while no label was sure.",
-         f"Timeline of {len(summary.stays)} tracks over {summary.duration:.0f} seconds", plots.timeline(summary)),
-        ("Share of each label", "Of all the time that faces were in view, added up over faces.", shares,
-         plots.shares(summary)),
-        ("Valence over time", "P(positive) minus P(negative), the mean of the faces in view.",
-         "Curve of the mean valence over time", plots.valence(summary)),
-        ("Where nothing was sure", "Between which two labels a face was while none was sure enough to be told.",
-         ", ".join(f"{pair} {seconds:.1f} s" for pair, seconds in told["uncertain_between"].items()) or "nowhere",
-         plots.confusions(summary)),
+        _Section("Which face showed what, when", f"A line for each track{longest}; thin where no label was sure.",
+                 ("track", "label", "from s", "to s"), _stretches(summary),
+                 f"Timeline of {len(summary.stays)} tracks over {_duration(summary.duration)}", drawings["timeline"]),
+        _Section("Share of each label", "Of all the time that faces were in view, added up over faces.",
+                 ("label", "share in %"), [(label, round(100 * share, 1)) for label, share in shares.items()],
+                 "Shares: " + _list(f"{label} {share:.1%}" for label, share in shares.items()), drawings["shares"]),
+        _Section("Valence over time", "P(positive) minus P(negative): the mean of the faces in view.",
+                 ("second", "valence, -1 to 1"), [(at, round(value, 2)) for at, value in summary.valence],
+                 _range([value for _, value in summary.valence]), drawings["valence"]),
+        _Section("What was left uncertain", "Between which two labels a face was while neither was sure.",
+                 ("labels", "face-seconds"), [(pair, round(value, 1)) for pair, value in between.items()],
+                 "Uncertain: " + _list(f"between {pair} {value:.1f} s" for pair, value in between.items()),
+                 drawings["uncertain"]),
+        _Section("Events", "", ("type", "count"), sorted(summary.events.items())),
     ]  # fmt: skip
+    lead = f"Apparent expressions of the faces in a recording of {_duration(summary.duration)}."
+    return _page(title, lead, figures, sections, about)
+
+
+def pictures_page(title: str, pictures: Pictures, drawing: str, about: Mapping[str, Any]) -> str:
+    """Return the report on pictures as HTML; ``drawing`` is that of their shares, the rest as for `page`."""
+    figures = {
+        "pictures": f"{pictures.count:,}",
+        "faces": f"{pictures.faces.total():,}",
+        "label seen most": next(iter(pictures.shares), "none"),
+    }
+    section = _Section(
+        "Share of each label", "Each face counts for its most probable label.", ("label", "faces"),
+        pictures.faces.most_common(),
+        "Shares: " + _list(f"{label} {share:.1%}" for label, share in pictures.shares.items()), drawing,
+    )  # fmt: skip
+    return _page(title, "Apparent expressions of the faces in pictures.", figures, [section], about)
+
+
+def _page(
+    title: str, lead: str, figures: Mapping[str, str], sections: Iterable[_Section], about: Mapping[str, Any]
+) -> str:
+    error = about.get("error")
     return _PAGE.substitute(
         title=escape(title),
-        duration=_duration(summary.duration),
+        lead=lead,
+        broken=f'<p class="broken">It is not whole: {escape(error)}.</p>\n' if error else "",
         version=escape(about["version"]),
         model=escape(about["model"]),
-        settings=escape(", ".join(f"{key} {value}" for key, value in about["settings"].items())),
+        settings=escape(_settings(about["settings"])),
         figures="".join(f"<div><dt>{escape(key)}</dt><dd>{escape(value)}</dd></div>" for key, value in figures.items()),
-        events="".join(
-            f'<tr><th scope="row">{escape(kind)}</th><td>{count:,}</td></tr>' for kind, count in told["events"].items()
-        ),
-        sections="".join(
-            _SECTION.substitute(title=head, note=note, alt=escape(alt, quote=True), drawing=drawing)
-            for head, note, alt, drawing in sections
-        ),
+        sections="".join(map(_section, sections)),
     )
+
+
+def _section(section: _Section) -> str:
+    title, table = escape(section.title), _table(section)
+    text = f"<h2>{title}</h2>\n" + (f'<p class="note">{escape(section.note)}</p>\n' if section.note else "")
+    if not section.drawing:
+        return text + table
+    # Its grey takes the page's own ink, which is darker on white and brighter on black.
+    drawing = section.drawing.replace(plots.INK, "currentColor")
+    text += _DRAWING.format(alt=escape(section.alt, quote=True), drawing=drawing)
+    return text + f'<details><summary aria-label="{title}, as a table">as a table</summary>{table}</details>\n'
+
+
+def _table(section: _Section) -> str:
+    if not section.rows:
+        return "<p>Nothing.</p>\n"
+
+    def cell(value: str | float | None, column: int) -> str:
+        text = f"{value:,}" if isinstance(value, int | float) else escape(value or "")
+        if column == 0:
+            return f'<th scope="row">{text}</th>'
+        return f'<td class="number">{text}</td>' if isinstance(value, int | float) else f"<td>{text}</td>"
+
+    numbers = [isinstance(value, int | float) and i > 0 for i, value in enumerate(section.rows[0])]
+    head = "".join(
+        f'<th scope="col"{" class=number" if number else ""}>{escape(text)}</th>'
+        for text, number in zip(section.head, numbers, strict=True)
+    )
+    body = "".join(
+        "<tr>" + "".join(cell(value, column) for column, value in enumerate(row)) + "</tr>\n"
+        for row in section.rows[:MOST_ROWS]
+    )
+    more = f"<p>The first {MOST_ROWS} of {len(section.rows):,}.</p>" if len(section.rows) > MOST_ROWS else ""
+    table = f"<table><thead><tr>{head}</tr></thead><tbody>\n{body}</tbody></table>"
+    return f'<div class="wide">{table}</div>{more}\n'
+
+
+def _stretches(summary: Summary) -> list[tuple[str | float | None, ...]]:
+    """Return the sure stretches of each track, and where it had none, its stay."""
+    sure = {interval.track for interval in summary.intervals}
+    found = [*summary.intervals, *(stay for stay in summary.stays if stay.track not in sure)]
+    found.sort(key=lambda stretch: (stretch.track, stretch.start))
+    return [
+        (str(stretch.track), stretch.label or "uncertain", round(stretch.start, 2), round(stretch.end, 2))
+        for stretch in found
+    ]
+
+
+def _settings(how: Mapping[str, Any]) -> str:
+    least, interval = how["detector"]["min_face"], how["detector"]["scan_interval"]
+    search = f"whole pictures searched every {interval:g} s" if interval else "every picture searched"
+    return f"labels: {how['labels']}, smallest face {least} pixels, {search}"
+
+
+def _list(parts: Iterable[str]) -> str:
+    return ", ".join(parts) or "none"
+
+
+def _range(values: Sequence[float]) -> str:
+    if not values:
+        return "Curve of the mean valence: there were no faces"
+    mean = sum(values) / len(values)
+    return f"Curve of the mean valence: from {min(values):.2f} to {max(values):.2f}, {mean:.2f} on average"
 
 
 def _duration(seconds: float) -> str:

@@ -30,7 +30,12 @@ class Interval:
 
 
 class Summary:
-    """Adds up observations; what it holds grows with time and events, not with frames and faces."""
+    """Adds up observations; what it holds grows with time and events, not with frames and faces.
+
+    Args:
+        start: the capture time that counts as 0.
+        valence: the group of each label, ``positive`` and ``negative`` among them.
+    """
 
     def __init__(self, start: int, valence: Mapping[str, str]) -> None:
         self.frames = self.faces = 0
@@ -38,9 +43,9 @@ class Summary:
         self.events: Counter[str] = Counter()
         self.intervals: list[Interval] = []
         self.stays: list[Interval] = []
-        self.seconds: Counter[str | None] = Counter()
+        self.seconds: defaultdict[str | None, float] = defaultdict(float)
         """Face-seconds by label, ``None`` where none was sure."""
-        self.confused: Counter[tuple[str, str]] = Counter()
+        self.confused: defaultdict[tuple[str, str], float] = defaultdict(float)
         """Face-seconds without a sure label, by the two likeliest."""
         self._start = start
         self._sign = {label: {"positive": 1.0, "negative": -1.0}.get(group, 0.0) for label, group in valence.items()}
@@ -64,12 +69,15 @@ class Summary:
         self.frames += 1
         self.duration = (now - self._start) / 1e9
         self.faces += len(observation.tracks)
-        for estimate in observation.estimates.values():
-            self.seconds[estimate.label] += step  # type: ignore[assignment]  # a Counter may hold any number
+        for track in observation.tracks:
+            estimate = observation.estimates.get(track.id)
+            self.seconds[estimate.label if estimate else None] += step
+            if estimate is None:
+                continue
             ranked = sorted(estimate.scores.as_dict().items(), key=lambda item: -item[1])
             if estimate.label is None and len(ranked) > 1:
                 first, second = sorted((ranked[0][0], ranked[1][0]))
-                self.confused[first, second] += step  # type: ignore[assignment]
+                self.confused[first, second] += step
             place = self._sums[int(self.duration / STEP)]
             place[0] += sum(self._sign.get(label, 0.0) * value for label, value in ranked)
             place[1] += 1
@@ -80,24 +88,33 @@ class Summary:
             into.append(Interval(track, start, end, label))
 
     @property
+    def shares(self) -> dict[str, float]:
+        """Each label's part of the face-seconds, ``uncertain`` among them, the largest first."""
+        whole = sum(self.seconds.values())
+        found = sorted(self.seconds.items(), key=lambda item: -item[1])
+        return {label or "uncertain": seconds / whole for label, seconds in found} if whole else {}
+
+    @property
+    def uncertain_between(self) -> dict[str, float]:
+        """Face-seconds without a sure label, by the two likeliest, as ``"sad or neutral"``, the most first."""
+        found = sorted(self.confused.items(), key=lambda item: -item[1])
+        return {f"{first} or {second}": seconds for (first, second), seconds in found if seconds}
+
+    @property
     def valence(self) -> list[tuple[float, float]]:
         """The mean P(positive) - P(negative) of the faces in view, as ``(seconds, -1..1)``, where there are any."""
-        return [(STEP * (i + 0.5), total / count) for i, (total, count) in sorted(self._sums.items())]
+        points = [(STEP * (i + 0.5), total / count) for i, (total, count) in sorted(self._sums.items())]
+        return [(min(seconds, self.duration), value) for seconds, value in points]
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as JSON."""
-        whole = sum(self.seconds.values())
         return {
             "frames": self.frames,
             "duration_s": round(self.duration, 3),
             "faces": self.faces,
             "tracks": len(self.stays),
-            "face_seconds": {label or "uncertain": round(value, 3) for label, value in self.seconds.most_common()},
-            "share": {label or "uncertain": round(value / whole, 4) for label, value in self.seconds.most_common()}
-            if whole
-            else {},
-            "uncertain_between": {
-                f"{first} or {second}": round(value, 3) for (first, second), value in self.confused.most_common(10)
-            },
+            "face_seconds": round(sum(self.seconds.values()), 3),
+            "share": {label: round(share, 4) for label, share in self.shares.items()},
+            "uncertain_between_s": {pair: round(seconds, 3) for pair, seconds in self.uncertain_between.items()},
             "events": dict(sorted(self.events.items())),
         }

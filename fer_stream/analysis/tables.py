@@ -4,13 +4,16 @@
 |----------------------------|---------------------------------------------------------------------------------|
 | ``frame``                  | number of the frame, from 1                                                     |
 | ``time``                   | seconds from the recording's start                                              |
-| ``track``                  | the track's number; a face followed by motion, never an identity; none in images |
-| ``x1 y1 x2 y2``            | the face's box in pixels                                                        |
+| ``track``                  | the track's number: a face followed by its motion, never an identity            |
+| ``x y width height``       | the face's box in pixels, from its upper left corner; it may reach out of view  |
 | ``detection``              | the detector's score                                                            |
 | ``label``                  | the smoothed label, or nothing while none is sure                               |
 | ``happy`` ...              | the smoothed probability of each label                                          |
 | ``quality``                | what a look at the face is worth, where it was scored in this frame             |
 | ``scored_happy`` ...       | the model's own probabilities, where it was scored in this frame                |
+
+Of pictures that do not follow one another the first three are ``image``, and nothing is smoothed: ``label`` is the most
+probable one, and ``happy`` ... are the model's own probabilities.
 """
 
 from __future__ import annotations
@@ -25,9 +28,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from fer_stream.analysis.observe import Observation
+    from fer_stream.types import Face
 
 PLACES = 4
 """Decimal places of probabilities; of boxes one is enough, of times six."""
+
+BOX = ("x", "y", "width", "height")
 
 Row = list[int | float | str | None]
 
@@ -36,12 +42,18 @@ def columns(labels: Sequence[str], model_labels: Sequence[str]) -> dict[str, typ
     """Return the columns' names and types, in order, for a label set and a model's labels."""
     return (
         {"frame": int, "time": float, "track": int}
-        | dict.fromkeys(("x1", "y1", "x2", "y2", "detection"), float)
+        | dict.fromkeys((*BOX, "detection"), float)
         | {"label": str}
         | dict.fromkeys(labels, float)
         | {"quality": float}
         | dict.fromkeys((f"scored_{label}" for label in model_labels), float)
     )
+
+
+def box(face: Face) -> list[float]:
+    """Return the values of the columns `BOX`."""
+    x1, y1, x2, y2 = face.box
+    return [round(side, 1) for side in (x1, y1, x2 - x1, y2 - y1)]
 
 
 def rows(observation: Observation, start: int, labels: Sequence[str], model_labels: Sequence[str]) -> Iterable[Row]:
@@ -58,7 +70,7 @@ def rows(observation: Observation, start: int, labels: Sequence[str], model_labe
             frame.seq,
             seconds,
             track.id,
-            *(round(side, 1) for side in face.box),
+            *box(face),
             round(face.score, PLACES),
             estimate.label if estimate else None,
             *(_rounded(smoothed.get(label)) for label in labels),
@@ -72,18 +84,20 @@ def _rounded(value: float | None) -> float | None:
 
 
 class CsvTable:
-    """Writes rows to a file as they come."""
+    """Writes rows to a file as they come.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
 
     def __init__(self, path: Path, names: Iterable[str]) -> None:
         self._file = path.open("w", encoding="utf-8", newline="")
         self._writer = csv.writer(self._file, lineterminator="\n")
         self._writer.writerow(names)
-        self.count = 0
 
     def write(self, row: Row) -> None:
         """Add a row."""
         self._writer.writerow(row)
-        self.count += 1
 
     def close(self) -> None:
         """Close the file; a second call does nothing."""

@@ -10,11 +10,11 @@ import numpy as np
 
 from fer_stream.cv import cv2
 from fer_stream.extras import require
-from fer_stream.palette import colour
+from fer_stream.palette import colour, ink_on
 from fer_stream.privacy import hide_faces
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -22,43 +22,38 @@ if TYPE_CHECKING:
     from fer_stream.analysis.observe import Observation
     from fer_stream.types import Box
 
-TICKS = 90_000
-"""Units of a second in which pictures are timed: MPEG's own."""
+TICKS = 60_000
+"""Units of a second in which pictures are timed: usual rates have a whole number of them, and MPEG-4 takes no finer."""
 
 AROUND = 400_000_000
 """Nanoseconds before and after a face is found for which its place is hidden, too: it may have been there unseen."""
 
-QUALITY = "23"
-"""x264's constant rate factor, its own default."""
+ENCODERS = {
+    "libx264": {"crf": "23", "preset": "veryfast"},
+    "libopenh264": {"b": "6000000"},
+    "mpeg4": {"b": "6000000"},
+}
+"""By preference, with their options: PyAV's FFmpeg has the first, others may have been built without it. The last one
+is no H.264, but every FFmpeg has it."""
 
 
 class Video:
-    """Writes H.264 into an MP4 file. The sound of ``source``, where it has any, is copied into it by `close`."""
+    """Writes an MP4 file, H.264 where FFmpeg has it. The sound of ``source``, where it has any, is copied into it.
+
+    Unless ``show_faces``, faces are made unrecognisable, and so is where they are just before and after they are found.
+    """
 
     def __init__(self, path: Path, source: Path, *, show_faces: bool) -> None:
         self._av = require("av", "analyze")
-        self._path, self._source, self._show = path, source, show_faces
-        self._out: Any = self._av.open(str(path), "w", format="mp4")
+        self._show = show_faces
+        self._out: Any = self._av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"})
         self._stream: Any = None
-        self._sound, self._sound_out = self._open_sound()
+        self._source = source
+        self._sound: _Sound | None = None
         self._start = 0
         self._last = -1
         self._waiting: deque[Observation] = deque()
         self._past: deque[tuple[int, tuple[Box, ...]]] = deque()
-
-    def _open_sound(self) -> tuple[Any, Any]:
-        try:
-            sound = self._av.open(str(self._source))
-        except (self._av.FFmpegError, OSError, ValueError):  # a folder of images, or what only OpenCV reads
-            return None, None
-        if not sound.streams.audio:
-            sound.close()
-            return None, None
-        try:
-            return sound, self._out.add_stream_from_template(sound.streams.audio[0])
-        except (self._av.FFmpegError, ValueError):  # a codec that MP4 cannot hold
-            sound.close()
-            return None, None
 
     def write(self, observation: Observation) -> None:
         """Add a frame. It is written once what is seen soon after it is known, too."""
@@ -76,17 +71,12 @@ class Video:
         while self._past and frame.time - self._past[0][0] > AROUND:
             self._past.popleft()
         self._past.append((frame.time, observation.faces))
-        hidden = [box for _, boxes in self._past for box in boxes] + [
-            box for other in self._waiting for box in other.faces
-        ]
-        height, width = (side - side % 2 for side in frame.image.shape[:2])  # H.264 has no odd sizes
+        hidden = [box for _, boxes in self._past for box in boxes]
+        hidden += [box for other in self._waiting for box in other.faces]
         if self._stream is None:
-            self._stream = self._out.add_stream(
-                "libx264", rate=Fraction(30), options={"crf": QUALITY, "preset": "fast"}
-            )
-            self._stream.width, self._stream.height, self._stream.pix_fmt = width, height, "yuv420p"
-            self._stream.codec_context.time_base = Fraction(1, TICKS)
             self._start = frame.time
+            self._stream = self._open(frame.image.shape[0], frame.image.shape[1])
+            self._sound = _Sound(self._av, self._source, self._out)
         image = annotated(observation, None if self._show else hidden)
         if image.shape[:2] != (self._stream.height, self._stream.width):  # also where the film changes its size
             size = (self._stream.width, self._stream.height)
@@ -95,6 +85,18 @@ class Video:
         picture.time_base = Fraction(1, TICKS)
         picture.pts = self._last = max((frame.time - self._start) * TICKS // 10**9, self._last + 1)
         self._out.mux(self._stream.encode(picture))
+        self._add_sound((frame.time - self._start) / 1e9)
+
+    def _add_sound(self, until: float) -> None:
+        for packet in self._sound.until(until) if self._sound else ():
+            self._out.mux(packet)
+
+    def _open(self, height: int, width: int) -> Any:
+        name = next(name for name in ENCODERS if name in self._av.codecs_available)
+        stream = self._out.add_stream(name, rate=Fraction(30), options=ENCODERS[name])
+        stream.width, stream.height, stream.pix_fmt = width - width % 2, height - height % 2, "yuv420p"  # no odd sizes
+        stream.codec_context.time_base = Fraction(1, TICKS)
+        return stream
 
     def close(self) -> None:
         """Finish the file; a second call does nothing."""
@@ -104,40 +106,92 @@ class Video:
             self._write_first()
         if self._stream is not None:
             self._out.mux(self._stream.encode(None))
-            if self._sound is not None:
-                for packet in self._sound.demux(audio=0):
-                    if packet.dts is not None:
-                        packet.stream = self._sound_out
-                        self._out.mux(packet)
-        if self._sound is not None:
+            self._add_sound(self._last / TICKS + 1)
+        if self._sound:
             self._sound.close()
         self._out.close()
         self._out = None
 
 
+class _Sound:
+    """The first sound track of a film, copied as it is, from the film's first picture on."""
+
+    def __init__(self, av: Any, source: Path, out: Any) -> None:
+        self._packets: Iterator[Any] = iter(())
+        self._next: Any = None
+        self._file: Any = None
+        try:
+            self._file = av.open(str(source))
+            sound = self._file.streams.audio[0]
+            self._stream = out.add_stream_from_template(sound)
+            pictures = self._file.streams.video[0]
+        except (av.FFmpegError, OSError, ValueError, IndexError):
+            return  # a folder of images, a film without sound, or sound of a kind that MP4 cannot hold
+        self._base = float(sound.time_base)
+        self._shift = round((pictures.start_time or 0) * pictures.time_base / sound.time_base)
+        self._packets = self._file.demux(sound)
+
+    def until(self, seconds: float) -> Iterator[Any]:
+        """Return the packets up to a time, so that picture and sound lie side by side in the file."""
+        while True:
+            if self._next is None:
+                self._next = next(self._packets, None)
+            packet = self._next
+            if packet is None:
+                return
+            if packet.dts is not None and packet.pts is not None:
+                if (packet.dts - self._shift) * self._base > seconds:
+                    return
+                if packet.dts >= self._shift:
+                    packet.pts, packet.dts, packet.stream = (
+                        packet.pts - self._shift,
+                        packet.dts - self._shift,
+                        self._stream,
+                    )
+                    yield packet
+            self._next = None
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+
+
 def annotated(observation: Observation, hidden: Iterable[Box] | None) -> NDArray[np.uint8]:
-    """Return a frame's picture (a copy) with boxes, tracks, labels and probabilities; nobody in ``hidden`` is known."""
+    """Return a frame's picture (a copy) with boxes, tracks, labels and probabilities; nobody in ``hidden`` is known.
+
+    Raises:
+        ValueError: the observation has no frame.
+    """
     frame = observation.frame
     if frame is None:
         raise ValueError("there is no picture after the last frame")
-    tracks = observation.tracks
     image = frame.image.copy() if hidden is None else hide_faces(frame.image, hidden)
     size = max(image.shape[0] / 1080, 0.45)
     thick = max(round(2 * size), 1)
-    for track in tracks:
+    for track in observation.tracks:
         estimate = observation.estimates.get(track.id)
         label = estimate.label if estimate else None
         text = f"{track.id} {label or 'uncertain'}"
         if estimate and label:
             text += f" {estimate.scores.as_dict()[label]:.0%}"
-        red, green, blue = bytes.fromhex(colour(label)[1:])
-        x1, y1, x2, y2 = (round(side) for side in track.face.box)
-        cv2.rectangle(image, (x1, y1), (x2, y2), (blue, green, red), thick, cv2.LINE_AA)
-        (across, up), down = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, 0.8 * size, thick)
-        top = max(y1 - up - 2 * down, 0)
-        cv2.rectangle(image, (x1, top), (x1 + across + down, top + up + 2 * down), (blue, green, red), cv2.FILLED)
-        bright = 0.114 * blue + 0.587 * green + 0.299 * red > 128
-        ink = (0, 0, 0) if bright else (255, 255, 255)
-        place = (x1 + down // 2, top + up + down // 2)
-        cv2.putText(image, text, place, cv2.FONT_HERSHEY_SIMPLEX, 0.8 * size, ink, thick, cv2.LINE_AA)
+        paper, ink = colour(label), ink_on(colour(label))
+        _sign(image, track.face.box, text, _bgr(paper), _bgr(ink), size, thick)
     return image
+
+
+def _sign(image: NDArray[np.uint8], box: Box, text: str, paper: Any, ink: Any, size: float, thick: int) -> None:
+    """Draw a box with a line of text on top of it, or within where there is no room."""
+    x1, y1, x2, y2 = (round(side) for side in box)
+    for paint, width in ((ink, thick + 2), (paper, thick)):  # a seam, to be seen on any ground
+        cv2.rectangle(image, (x1, y1), (x2, y2), paint, width, cv2.LINE_AA)
+    (across, up), down = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, 0.8 * size, thick)
+    left = max(min(x1, image.shape[1] - across - down), 0)
+    top = max(y1 - up - 2 * down, 0)
+    cv2.rectangle(image, (left, top), (left + across + down, top + up + 2 * down), paper, cv2.FILLED)
+    place = (left + down // 2, top + up + down // 2)
+    cv2.putText(image, text, place, cv2.FONT_HERSHEY_SIMPLEX, 0.8 * size, ink, thick, cv2.LINE_AA)
+
+
+def _bgr(paint: str) -> tuple[int, int, int]:
+    red, green, blue = bytes.fromhex(paint[1:])
+    return blue, green, red

@@ -5,10 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import cv2
 import numpy as np
 import pytest
 
-from fer_stream.analysis.observe import Answers, Observer
+from fer_stream import motion
+from fer_stream.analysis.answers import Answers
+from fer_stream.analysis.observe import Observer
 from fer_stream.config import Settings
 from fer_stream.errors import SourceError
 from fer_stream.recognizer import Recognizer
@@ -29,15 +32,25 @@ def texts(observer: Observer) -> list[str]:
     return [text for seen in observer for _, text in seen.events]
 
 
-@pytest.mark.parametrize("threads", [1, 3])
-def test_the_events_are_the_services_byte_for_byte(cli: Cli, tiny_model: Path, threads: int) -> None:
-    film = MEDIA / "classroom.gif"
+@pytest.mark.parametrize(
+    ("name", "threads", "how"),
+    [
+        ("head-pose-face-detection-female-and-male.gif", 3, {}),
+        ("face-demographics-walking.gif", 1, {"LABELS": "valence", "DEPTH": "5", "DETECTOR__MIN_FACE": "20"}),
+    ],
+    ids=["emotions", "valence"],
+)
+def test_the_events_are_the_services_byte_for_byte(cli: Cli, name: str, threads: int, how: dict[str, str]) -> None:
+    """With hints, depth and smoothing as they are, on real faces that move, enter and turn away."""
+    film = MEDIA / name
     assert film.exists(), f"{film} is needed: real clips lie beside the project"
-    journal = cli.folder / "events.db"
-    run = cli.run("run", f"film={film}", "--policy", "wait", "--format", "jsonl", "--journal", journal, "--workers", 2)
-    ours = texts(Observer(settings(film, classifier={"model": tiny_model}), "film", threads))
-    assert len(ours) > 2
-    assert ours == run.out.splitlines()
+    how = {f"FER_STREAM_{key}": value for key, value in ({"CLASSIFIER__MODEL": "emotion-ferplus.onnx"} | how).items()}
+    wait = ("--policy", "wait", "--format", "jsonl", "--journal", cli.folder / "events.db", "--workers", 2)
+    service = cli.run("run", f"film={film}", *wait, **how)
+    ours = cli.run("analyze", f"film={film}", "-o", cli.folder / "out", "--workers", threads, **how)
+    assert (service.popen.returncode, ours.popen.returncode) == (0, 0)
+    assert service.out.count(".started") == 2
+    assert (cli.folder / "out/events.jsonl").read_text() == service.out
 
 
 def test_an_observation_holds_a_frame_and_what_is_seen_in_it(clip: Path, tiny_model: Path) -> None:
@@ -63,14 +76,16 @@ def test_what_was_found_before_an_interruption_is_not_looked_for_again(
     for _ in range(20):
         next(begun)
     begun.close()  # type: ignore[attr-defined]
+    assert not _thumbnails(clip, (tmp_path / "answers").read_bytes()), "where an answer lies, no picture does"
     first.close(finished=False)
     with (tmp_path / "answers").open("ab") as file:
         file.write(b"\x09\x00\x00\x00torn")  # as a process that is killed while it writes leaves it
     looks, recognize = [], Recognizer.recognize
     monkeypatch.setattr(Recognizer, "recognize", lambda *given: looks.append(1) or recognize(*given))
     again = Answers(tmp_path / "answers", "this")
-    assert texts(Observer(how, "film", 1, again)) == whole
-    assert len(looks) == 40
+    observer = Observer(how, "film", 1, again)
+    assert texts(observer) == whole
+    assert (observer.recalled, len(looks)) == (20, 40)
     again.close(finished=True)
     assert not (tmp_path / "answers").exists()
 
@@ -116,7 +131,15 @@ def test_a_source_that_cannot_be_read_is_an_error_after_what_came_before(tiny_mo
         next(observer)
 
 
-def _png() -> bytes:
-    import cv2  # noqa: PLC0415
+def _thumbnails(film: Path, content: bytes) -> int:
+    """Return of how many frames ``content`` holds a row of the thumbnail."""
+    video, found = cv2.VideoCapture(str(film)), 0
+    while True:
+        there, image = video.read()
+        if not there:
+            return found
+        found += any(row.tobytes() in content for row in motion.thumbnail(image) if np.ptp(row) > 5)
 
+
+def _png() -> bytes:
     return cv2.imencode(".png", np.full((64, 64, 3), 90, np.uint8))[1].tobytes()

@@ -1,0 +1,67 @@
+"""What was found in each frame, on disk and without a pixel: an analysis that was cut off goes on from it."""
+
+from __future__ import annotations
+
+import os
+import struct
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_LENGTH = struct.Struct("<I")
+
+
+class Answers:
+    """The answers to the first frames of one recording, in their order.
+
+    ``identity`` says what they are answers to; those to anything else are thrown away, and so is one that was cut off.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+
+    def __init__(self, path: Path, identity: str) -> None:
+        self._path = path
+        head = identity.encode() + b"\n"
+        self._file = path.open("r+b" if path.exists() else "w+b")
+        self.left = self._whole(head)
+        """How many there still are to recall."""
+        if not self.left:
+            self._file.seek(0)
+            self._file.write(head)
+        self._file.truncate()
+        self._file.seek(len(head))
+
+    def _whole(self, head: bytes) -> int:
+        """Return how many whole answers the file holds, and stand behind the last of them."""
+        if self._file.read(len(head)) != head:
+            return 0
+        count, end = 0, len(head)
+        while len(length := self._file.read(_LENGTH.size)) == _LENGTH.size:
+            (size,) = _LENGTH.unpack(length)
+            if len(self._file.read(size)) < size:
+                break
+            count, end = count + 1, self._file.tell()
+        self._file.seek(end)
+        return count
+
+    def recall(self) -> bytes | None:
+        """Return the next answer that was kept, in the order of `keep`; ``None`` after the last."""
+        if not self.left:
+            return None
+        self.left -= 1
+        (size,) = _LENGTH.unpack(self._file.read(_LENGTH.size))
+        return self._file.read(size)
+
+    def keep(self, answer: bytes) -> None:
+        """Add an answer. All kept ones have been recalled."""
+        self._file.seek(0, os.SEEK_END)
+        self._file.write(_LENGTH.pack(len(answer)) + answer)
+        self._file.flush()
+
+    def close(self, *, finished: bool) -> None:
+        """Close the file, and delete it once it is of no more use."""
+        self._file.close()
+        if finished:
+            self._path.unlink(missing_ok=True)

@@ -1,0 +1,272 @@
+"""A whole analysis in a folder, or none: what was looked at is written down, and only when all is there it counts."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import shutil
+import time
+from contextlib import ExitStack
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fer_stream import __version__, models
+from fer_stream.analysis import plots, report, tables
+from fer_stream.analysis.answers import Answers
+from fer_stream.analysis.observe import Observer, refuse_live
+from fer_stream.analysis.pictures import Pictures
+from fer_stream.analysis.summary import Summary
+from fer_stream.errors import ConfigError, FerStreamError, SourceError
+from fer_stream.extras import require
+from fer_stream.sources.images import is_image
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from fer_stream.config import Settings
+
+    Progress = Callable[[int, int | None], None]
+
+SUMMARY = "summary.json"
+"""Written last, with the names of the other files: where it is, the rest is."""
+
+VIDEO = "annotated.mp4"
+
+_LOOKS = ("labels", "depth", "detector", "classifier", "tracker", "smoother", "valence")
+"""Settings that change what is found."""
+
+_SHOWS = ("plugin", "rate", "masks", "start_time", "hardware_decoding")
+"""Settings of a camera that do."""
+
+
+class Analysis:
+    """One input of `fer-stream analyze`: the camera of the settings with this name, written into a folder.
+
+    Args:
+        settings: the whole tree.
+        camera: its name; it stands in the events.
+        folder: made where it is missing.
+        pictures: the images of a folder have nothing to do with one another.
+        video: write an annotated video, too. Nothing else that is written holds a pixel.
+        show_faces: leave the faces in it as they are.
+
+    Raises:
+        ConfigError: it is a live camera.
+        PluginError: the extra ``analyze`` is not installed.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        camera: str,
+        folder: Path,
+        *,
+        pictures: bool = False,
+        video: bool = False,
+        show_faces: bool = False,
+    ) -> None:
+        self.source = settings.cameras[camera].source
+        refuse_live(self.source)
+        for module in ("polars", "matplotlib", *(["av"] if video else [])):
+            require(module, "analyze")
+        self._path = Path(self.source.removeprefix("file://")).expanduser()
+        self._settings, self._camera, self._folder = settings, camera, folder
+        self._pictures = pictures or is_image(self._path)
+        self._video, self._show_faces = video and not self._pictures, show_faces
+        self._identity = ""
+
+    def finished(self) -> dict[str, Any] | None:
+        """Return the summary of this very analysis, where the folder holds it already.
+
+        Raises:
+            SourceError: the input cannot be read.
+        """
+        told = self._told()
+        names = told.get("files", [])
+        whole = all((self._folder / name).is_file() for name in names) and (VIDEO in names) >= self._video
+        return told if names and whole and told.get("identity") == self.identity() else None
+
+    def _told(self) -> dict[str, Any]:
+        """Return the summary that lies in the folder, whatever it is of; an empty one where there is none."""
+        try:
+            told = json.loads((self._folder / SUMMARY).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return told if isinstance(told, dict) else {}
+
+    def identity(self) -> str:
+        """Return what tells this analysis from others: a digest of the input, the settings, the models, the version.
+
+        Of a folder of images it takes names, sizes and times instead of the pixels.
+
+        Raises:
+            SourceError: the input cannot be read.
+        """
+        if not self._identity:
+            camera = self._settings.cameras[self._camera].model_dump(mode="json", include=set(_SHOWS))
+            looks = [self._looks(), camera, self._pictures, self._video and self._show_faces]
+            told = [__version__, self._models(), self._camera, *looks]
+            text = json.dumps(told, sort_keys=True).encode()
+            self._identity = hashlib.sha256(self._content() + text).hexdigest()
+        return self._identity
+
+    def _content(self) -> bytes:
+        path = self._path
+        try:
+            if path.is_dir():
+                files = [(entry.name, entry.stat()) for entry in sorted(path.iterdir()) if is_image(entry)]
+                return repr([(name, stat.st_size, stat.st_mtime_ns) for name, stat in files]).encode()
+            return _digest(path) if path.is_file() else b""  # a plug-in's; or nothing, of which opening it will tell
+        except OSError as error:
+            raise SourceError(f"{str(path)!r} cannot be read: {(error.strerror or 'error').lower()}") from error
+
+    def _looks(self) -> dict[str, Any]:
+        how = self._settings.model_dump(mode="json", include=set(_LOOKS))
+        if own := self._settings.classifier.model:  # which one it is, its digest tells
+            how["classifier"]["model"] = own.name
+        return how
+
+    def _models(self) -> dict[str, str]:
+        own = self._settings.classifier.model
+        return models.digests() | ({own.name: _digest(own).hex()} if own and own.is_file() else {})
+
+    def run(self, threads: int, progress: Progress) -> dict[str, Any]:
+        """Look at all of it, write everything, and return the summary.
+
+        Cut off, it leaves no half-written file, the analysis that was there before stays, and what was found already
+        is not looked for again next time (the recording is decoded again, though).
+
+        Args:
+            threads: frames looked at at once; more than the setting ``depth`` are of no use.
+            progress: is told the frames done, and how many there are where that is known.
+
+        Raises:
+            SourceError: the input cannot be read; or it broke, and what came before that is written.
+            ConfigError: the folder cannot be written.
+        """
+        identity, part, answers = self.identity(), self._folder / ".part", None
+        finished = False
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            shutil.rmtree(part, ignore_errors=True)
+            part.mkdir()
+            if self._pictures:
+                told, broken = self._look_at_pictures(part, threads, progress)
+            else:
+                answers = Answers(self._folder / ".answers", identity)
+                told, broken = self._look(part, answers, threads, progress)
+            told |= {"identity": identity, "files": sorted(path.name for path in part.iterdir())}
+            (part / SUMMARY).write_text(json.dumps(told, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+            self._replace(part, told["files"])
+            finished = True
+        except OSError as trouble:
+            where = trouble.filename or self._folder
+            raise ConfigError(f"{str(where)!r} cannot be written: {(trouble.strerror or 'error').lower()}") from trouble
+        finally:
+            if answers:
+                answers.close(finished=finished)
+            shutil.rmtree(part, ignore_errors=True)
+        if broken:
+            raise broken
+        return told
+
+    def _replace(self, part: Path, names: list[str]) -> None:
+        """Put an analysis in the place of the one that is there; between them there is none, not parts of both."""
+        old = {name for name in self._told().get("files", []) if Path(name).name == name}
+        (self._folder / SUMMARY).unlink(missing_ok=True)
+        for name in old - set(names):
+            (self._folder / name).unlink(missing_ok=True)
+        for name in (*names, SUMMARY):
+            (part / name).replace(self._folder / name)
+
+    def _look(
+        self, part: Path, answers: Answers, threads: int, progress: Progress
+    ) -> tuple[dict[str, Any], FerStreamError | None]:
+        observer = Observer(self._settings, self._camera, threads, answers)
+        labels, model_labels, start = observer.label_set.labels, observer.labels, observer.reader.clock.start
+        types = tables.columns(labels, model_labels)
+        summary, broken, began = Summary(start, self._settings.valence), None, time.monotonic()
+        with ExitStack() as stack:
+            table = tables.CsvTable(part / "faces.csv", types)
+            stack.callback(table.close)
+            events = stack.enter_context((part / "events.jsonl").open("w", encoding="utf-8"))
+            video = None
+            if self._video:
+                from fer_stream.analysis.video import Video  # noqa: PLC0415  (it needs more than the rest)
+
+                video = Video(part / VIDEO, self._path, show_faces=self._show_faces)
+                stack.callback(video.close)
+            try:
+                for seen in observer:
+                    summary.add(seen)
+                    for row in tables.rows(seen, start, labels, model_labels):
+                        table.write(row)
+                    events.writelines(text + "\n" for _, text in seen.events)
+                    if video:
+                        video.write(seen)
+                    progress(summary.frames, observer.reader.frames)
+            except SourceError as trouble:
+                if not summary.frames:
+                    raise
+                broken = trouble
+        seconds = time.monotonic() - began
+        tables.to_parquet(part / "faces.csv", part / "faces.parquet", types)
+        about = self._about(observer.model, broken)
+        drawings = plots.draw(summary)
+        for name, drawing in drawings.items():
+            (part / f"{name}.svg").write_text(drawing, encoding="utf-8")
+        page = report.page(self._title, summary, drawings, about)
+        (part / "report.html").write_text(page, encoding="utf-8")
+        pace = {
+            "seconds": round(seconds, 2),
+            "frames_per_s": round(summary.frames / seconds, 2),
+            "threads": min(threads, self._settings.depth),
+            "recalled": observer.recalled,
+        }
+        return {
+            "source": self._title,
+            **summary.as_dict(),
+            "rejected": observer.rejected,
+            "pace": pace,
+            **about,
+        }, broken
+
+    def _look_at_pictures(
+        self, part: Path, threads: int, progress: Progress
+    ) -> tuple[dict[str, Any], FerStreamError | None]:
+        found = Pictures(self._settings, self._camera, threads)
+        table = tables.CsvTable(part / "faces.csv", found.columns)
+        try:
+            for number, rows in enumerate(found, 1):
+                for row in rows:
+                    table.write(row)
+                progress(number, found.count)
+        finally:
+            table.close()
+        if len(found.broken) == found.count:
+            raise found.broken[0]
+        tables.to_parquet(part / "faces.csv", part / "faces.parquet", found.columns)
+        broken = SourceError("; ".join(map(str, found.broken))) if found.broken else None
+        about = self._about(found.model, broken)
+        drawing = plots.shares(found.shares, "% of the faces")
+        (part / "shares.svg").write_text(drawing, encoding="utf-8")
+        page = report.pictures_page(self._title, found, drawing, about)
+        (part / "report.html").write_text(page, encoding="utf-8")
+        return {"source": self._title, **found.as_dict(), **about}, broken
+
+    @property
+    def _title(self) -> str:
+        return self._path.name or self.source
+
+    def _about(self, model: str, error: FerStreamError | None) -> dict[str, Any]:
+        packages = ("numpy", "onnxruntime", "opencv-python-headless")
+        versions = {"python": platform.python_version()} | {name: version(name) for name in packages}
+        about = {"version": __version__, "versions": versions, "model": model, "models": self._models()}
+        return about | {"settings": self._looks()} | ({"error": str(error)} if error else {})
+
+
+def _digest(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()

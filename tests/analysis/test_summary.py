@@ -1,0 +1,162 @@
+"""Counts, shares and curves of observations made by hand, and what is drawn and told of them."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+
+from fer_stream.analysis import plots, report
+from fer_stream.analysis.observe import Observation
+from fer_stream.analysis.summary import Summary
+from fer_stream.config import Settings
+from fer_stream.types import (
+    Box,
+    Estimate,
+    Event,
+    EventType,
+    ExpressionData,
+    Face,
+    FaceData,
+    Frame,
+    Milliseconds,
+    Nanoseconds,
+    Probability,
+    Scores,
+    Track,
+)
+
+START, SECOND = 5 * 10**9, 10**9
+FACE = Face(Box(0, 0, 10, 10), 0.9)
+LABELS = ("happy", "sad", "neutral")
+
+
+def at(seconds: float) -> Nanoseconds:
+    return Nanoseconds(round(START + seconds * SECOND))
+
+
+def seen(number: int, *faces: tuple[int, str | None, tuple[float, ...]], events: tuple[Event, ...] = ()) -> Observation:
+    """A frame a second: ``(track, label, values)`` for each face in it."""
+    frame = Frame("film", number, at(number), np.zeros((1, 1, 3), np.uint8))
+    tracks = tuple(Track(track, FACE, at(0), at(number)) for track, _, _ in faces)
+    estimates = {track: Estimate(track, Scores(LABELS, values), label) for track, label, values in faces if values}
+    return Observation(frame, tracks, estimates, [(event, "") for event in events])
+
+
+def stretch(track: int, label: str, begin: float, end: float) -> Event:
+    span = (at(begin), at(end), Milliseconds(round(1000 * (end - begin))))
+    data = ExpressionData(*span, label, None, Probability(0.8, 0.9), {}, FACE.box, 0.9)
+    return Event(EventType.EMOTION_ENDED, "film", 1, 1, track, at(end), data)
+
+
+def stay(track: int, begin: float, end: float) -> Event:
+    data = FaceData(at(begin), at(end), Milliseconds(round(1000 * (end - begin))), FACE.box, 0.9)
+    return Event(EventType.FACE_LEFT, "film", 1, 1, track, at(end), data)
+
+
+@pytest.fixture
+def summary() -> Summary:
+    """Six seconds: one face is happy for four of them and then between two, another is never sure of anything."""
+    made = Summary(START, Settings().valence)
+    made.add(seen(0, (1, None, ())))
+    for number in range(1, 5):
+        made.add(seen(number, (1, "happy", (0.9, 0.05, 0.05))))
+    made.add(seen(5, (1, None, (0.0, 0.5, 0.5)), (2, None, (0.1, 0.45, 0.45))))
+    made.add(seen(6))
+    closing = (stretch(1, "happy", 1, 4.5), stay(1, 0, 5), stay(2, 5, 5.5))
+    made.add(Observation(None, (), {}, [(event, "") for event in closing]))
+    return made
+
+
+def test_what_it_comes_down_to(summary: Summary) -> None:
+    told = summary.as_dict()
+    assert (told["frames"], told["duration_s"], told["faces"], told["tracks"]) == (7, 6.0, 7, 2)
+    assert told["face_seconds"] == 6  # the first frame has none before it, in the last one nobody is seen
+    assert told["share"] == {"happy": 0.6667, "uncertain": 0.3333}
+    assert told["uncertain_between_s"] == {"neutral or sad": 2.0}
+    assert told["events"] == {"emotion.ended": 1, "face.left": 2}
+    assert [(i.track, i.start, i.end, i.label) for i in summary.intervals] == [(1, 1.0, 4.5, "happy")]
+    curve = dict(summary.valence)
+    assert curve[1.25] == pytest.approx(0.85)
+    assert curve[5.25] == pytest.approx((-0.5 + 0.1 - 0.45) / 2)
+    assert max(curve) < 6, "there is no curve where there is nobody"
+
+
+def test_valence_groups_are_labels_of_their_own() -> None:
+    made = Summary(START, {"happy": "positive"})
+    made.add(seen(0))
+    scores = Scores(("positive", "negative"), (0.2, 0.7))
+    frame = Frame("film", 1, at(1), np.zeros((1, 1, 3), np.uint8))
+    made.add(Observation(frame, (Track(1, FACE, at(0), at(1)),), {1: Estimate(1, scores, "negative")}, []))
+    assert made.valence == [(1.0, pytest.approx(-0.5))]
+    assert made.shares == {"negative": 1.0}
+
+
+def test_drawings_are_whole_and_name_what_they_show(summary: Summary) -> None:
+    drawings = plots.draw(summary)
+    texts = {name: set(ElementTree.fromstring(svg).itertext()) for name, svg in drawings.items()}  # noqa: S314 (ours)
+    assert {"happy", "uncertain", "seconds", "1", "2"} <= texts["timeline"]
+    assert {"66.7 %", "33.3 %", "happy", "uncertain"} <= texts["shares"]
+    assert {"positive", "neutral", "negative"} <= texts["valence"]
+    assert {"neutral or sad", "2.0 s"} <= texts["uncertain"]
+    assert drawings == plots.draw(summary), "the same summary gives the same bytes"
+    summary.duration = 600.0
+    assert {"0:00", "10:00", "minutes:seconds"} <= set(ElementTree.fromstring(plots.valence(summary)).itertext())  # noqa: S314
+    for svg in drawings.values():
+        assert not re.search(r"<(script|image|foreignObject)|@import", svg)
+
+
+class Page(HTMLParser):
+    """What a browser, and a screen reader, would find."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attributes)))
+
+    def all(self, *names: str) -> list[dict[str, str | None]]:
+        return [attributes for tag, attributes in self.tags if tag in names]
+
+
+def test_the_report_asks_nobody_for_anything_and_can_be_read_aloud(summary: Summary) -> None:
+    about = {"version": "1", "model": "<m>", "settings": Settings().model_dump(mode="json")}
+    text = report.page("a & <b>.mp4", summary, plots.draw(summary), about)
+    page = Page(text)
+    assert "a &amp; &lt;b&gt;.mp4" in text
+    assert "&lt;m&gt;" in text
+    addresses = [value for _, attributes in page.tags for key, value in attributes.items() if key in ("src", "href")]
+    addresses += [attributes["xlink:href"] for attributes in page.all("use")]
+    assert addresses
+    assert all(address and address.startswith("#") for address in addresses)
+    assert not page.all("script", "img", "link", "iframe", "object", "base")
+    assert not re.search(r"@import|url\((?!#)", text)
+    (policy,) = [tag["content"] for tag in page.all("meta") if tag.get("http-equiv") == "Content-Security-Policy"]
+    assert str(policy).startswith("default-src 'none'")
+    assert page.all("html")[0]["lang"] == "en"
+    assert [tag for tag, _ in page.tags if tag in ("h1", "h2", "h3")] == ["h1"] + ["h2"] * 5
+    figures = page.all("figure")
+    assert len(figures) == len(page.all("details")) == 4, "every drawing is there as a table, too"
+    assert all(figure["role"] == "img" and figure["aria-label"] for figure in figures)
+    assert "happy 66.7%" in (figures[1]["aria-label"] or "")
+    ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+    assert ids
+    assert len(ids) == len(set(ids))
+    used = re.findall(r'(?:url\(|href=")#([^")]+)', text)
+    assert set(used) <= set(ids)
+    assert plots.INK not in text, "drawings take the page's own ink, light or dark"
+
+
+def test_nothing_seen_is_a_report_too() -> None:
+    made = Summary(START, Settings().valence)
+    made.add(seen(0))
+    about = {"version": "1", "model": "m", "settings": Settings().model_dump(mode="json"), "error": "it broke"}
+    text = report.page("empty", made, plots.draw(made), about)
+    assert "it broke" in text
+    assert "NaN" not in text
+    assert made.as_dict()["share"] == {}
