@@ -1,5 +1,4 @@
-"""The JSON Schema (draft 2020-12) of every event, as journaled, published and printed; and the AsyncAPI document of the
-links on which they go out.
+"""The JSON Schema (draft 2020-12) of every event, as journaled, published and printed, and an AsyncAPI page of it.
 
 Made from the same walk over the data classes as the encoder (`fer_stream.cloudevents.data_fields`), so the two cannot
 differ. Keys that are not named are refused.

@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Return a Markdown table; a bar in a cell is escaped, a line end becomes a space."""
     lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(" ".join(cell.replace("|", r"\|").split()) for cell in row) + " |" for row in lines)
+    return "\n".join(
+        "| " + " | ".join(" ".join(cell.replace("|", r"\|").split()) for cell in row) + " |" for row in lines
+    )
 
 
 def code(text: str) -> str:
@@ -56,7 +58,8 @@ def settings() -> str:
             (_setting(root, defaults, path, flags) for path in paths),
         )
         text += "\n"
-    return f"{text}\n## As a file\n\nWhat `fer-stream config --template` prints.\n\n```toml title=\"cameras.toml\"\n{template()}```\n"
+    head = "\n## As a file\n\nWhat `fer-stream config --template` prints.\n\n"
+    return f'{text}{head}```toml title="cameras.toml"\n{template()}```\n'
 
 
 def _setting(root: dict[str, Any], defaults: Any, path: tuple[str, ...], flags: dict[str, str]) -> tuple[str, ...]:
@@ -68,7 +71,9 @@ def _setting(root: dict[str, Any], defaults: Any, path: tuple[str, ...], flags: 
             value = value[key] if isinstance(value, dict) else getattr(value, key)
     if "default_factory" in _field(path):
         value = _field(path)["default_factory"]
-    shown = "not set" if value in (None, [], {}) else code(toml(value)) if not isinstance(value, _Computed) else str(value)
+    shown = (
+        "not set" if value in (None, [], {}) else code(toml(value)) if not isinstance(value, _Computed) else str(value)
+    )
     wildcard = ".".join("*" if key == "NAME" else key for key in path)
     name = dotted(path)
     return (
@@ -105,16 +110,15 @@ def command_line() -> str:
     """Return a section a command: usage, arguments, example."""
     top = cli.parser()
     (commands,) = (action for action in top._actions if isinstance(action, argparse._SubParsersAction))
-    text = table(
-        ("command", "does"), ((f"[`fer-stream {c.name}`](#{c.name})", c.summary) for c in cli.COMMANDS)
-    )
+    text = table(("command", "does"), ((f"[`fer-stream {c.name}`](#{c.name})", c.summary) for c in cli.COMMANDS))
     for command in cli.COMMANDS:
         parser = commands.choices[command.name]
         summary = f"{command.summary[0].upper()}{command.summary[1:]}."
-        text += f"\n\n## {command.name}\n\n{summary}\n\n```text\n{parser.format_usage().removeprefix('usage: ').rstrip()}\n```\n\n"
+        usage = parser.format_usage().removeprefix("usage: ").rstrip()
+        text += f"\n\n## {command.name}\n\n{summary}\n\n```text\n{usage}\n```\n\n"
         rows = [(_argument(action), action.help or "") for action in parser._actions]
         text += table(("argument", "meaning"), rows)
-        text += f"\n\nExample:\n\n```console\n$ {command.example}\n```\n"
+        text += f"\n\nExample:\n\n```bash\n{command.example}\n```\n"
     return text
 
 
@@ -143,12 +147,18 @@ def events() -> str:
     ]
     text += table(("key", "type", "meaning"), rows)
     text += "\n\n## Types\n\n"
-    text += table(("type", "data"), ((f"`{kind}`", f"[{DATA[kind].__name__}](#{DATA[kind].__name__.lower()})") for kind in EventType))
+    text += table(
+        ("type", "data"),
+        ((f"`{kind}`", f"[{DATA[kind].__name__}](#{DATA[kind].__name__.lower()})") for kind in EventType),
+    )
     for name, part in found["$defs"].items():
         text += f"\n\n### {name}\n\n{part['description']}\n\n"
         text += table(
             ("key", "type", "meaning"),
-            ((code(key), _type(value), _inner(value).get("description", "")) for key, value in part["properties"].items()),
+            (
+                (code(key), _type(value), _inner(value).get("description", ""))
+                for key, value in part["properties"].items()
+            ),
         )
     return text + "\n"
 
@@ -214,7 +224,12 @@ def protocol() -> str:
     text += "\n\n## Encodings\n\n" + _members(wire.Encoding)
     text += "\n\n## Links\n\n"
     rows = (
-        (code(link), f"+{number}", "all who listen" if link in plugins.BROADCASTS else "one peer", f"{HIGH_WATER[link]:,}")
+        (
+            code(link),
+            f"+{number}",
+            "all who listen" if link in plugins.BROADCASTS else "one peer",
+            f"{HIGH_WATER[link]:,}",
+        )
         for number, link in enumerate(ALL)
     )
     text += table(("link", "TCP port", "aggregator speaks to", "messages queued for a peer, at most"), rows)
@@ -226,7 +241,7 @@ def protocol() -> str:
 
 def _header() -> list[tuple[str, ...]]:
     drawn = re.search(r"^    (magic .+?)\n\n", wire.__doc__ or "", re.DOTALL | re.MULTILINE)
-    fields = [part.split("(")[0].strip() for part in re.split(r"\|", drawn[1])] if drawn else []
+    fields = [part.split("(")[0].strip() for part in re.split(r"[|\n]", drawn[1])] if drawn else []
     pairs = [field.rpartition(" ") for field in fields if field]
     if "!" + "".join(kind for _, _, kind in pairs) != wire._HEADER.format:
         raise ValueError("the header drawn in the docstring of fer_stream.wire is not the one that it packs")

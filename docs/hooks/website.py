@@ -11,6 +11,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import figure
 import reference
 from mkdocs.structure.files import File
 
@@ -55,22 +56,19 @@ def on_config(config: MkDocsConfig) -> None:
 
 
 def _expand(nav: Any, pages: list[str]) -> Any:
-    """Return a navigation in which a page that does not exist is left out, and ``FOLDER/*.md`` is what is in it."""
+    """Return a navigation without pages and sections that do not exist; ``FOLDER/*.md`` becomes what is in it."""
     if isinstance(nav, dict):
         return {title: _expand(below, pages) for title, below in nav.items()}
-    if not isinstance(nav, list):
-        return nav
+    if isinstance(nav, str):
+        return nav if nav in pages else None
     found: list[Any] = []
     for item in nav:
         if isinstance(item, str) and "*" in item:
             found += [page for page in pages if Path(page).match(item)]
-        elif isinstance(item, dict) and all(below == [] for below in (below := _expand(item, pages)).values()):
-            continue
-        elif isinstance(item, dict):
-            missing = [page for page in item.values() if isinstance(page, str) and page not in pages]
-            found += [] if missing else [_expand(item, pages)]
-        else:
+        elif isinstance(item, str):
             found.append(item)
+        elif all((below := _expand(item, pages)).values()):
+            found.append(below)
     return found
 
 
@@ -78,6 +76,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add what is generated, and the pages from elsewhere."""
     for name, document in (("event.schema.json", schema.event_schema()), ("asyncapi.json", schema.asyncapi())):
         files.append(File.generated(config, f"reference/{name}", content=json.dumps(document, indent=2) + "\n"))
+    files.append(File.generated(config, "images/hysteresis.svg", content=figure.hysteresis()))
     for path, page in ELSEWHERE.items():
         if (ROOT / path).exists():
             files.append(File.generated(config, page, content=(ROOT / path).read_text(encoding="utf-8")))
