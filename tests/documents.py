@@ -56,7 +56,8 @@ def inline(page: Path) -> Iterator[str]:
 
 def commands(text: str) -> Iterator[list[str]]:
     """The simple commands of shell lines, as words; variables set before a command are left out."""
-    for line in re.sub(r"\\\n\s*", " ", text).splitlines():
+    joined = re.sub(r"\\\n\s*", " ", text)
+    for line in re.sub(r"(?<=\s)[12]>", ">", joined).splitlines():
         try:
             lexer = shlex.shlex(line, posix=True, punctuation_chars="|&;<>")
             lexer.whitespace_split = True
