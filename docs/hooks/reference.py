@@ -46,7 +46,10 @@ def settings() -> str:
     groups: dict[str, list[tuple[str, ...]]] = {}
     for path in leaves(root):
         groups.setdefault(path[0] if len(path) > 1 else "", []).append(path)
-    flags = {name: option.flag for option in OPTIONS for name in option.settings}
+    flags: dict[str, list[str]] = {}
+    for option in OPTIONS:
+        for name in option.settings:
+            flags.setdefault(name.replace("*", "NAME"), []).append(option.flag)
     text = ""
     for group, paths in groups.items():
         text += f"\n## {group or 'General'}\n\n"
@@ -62,7 +65,9 @@ def settings() -> str:
     return f'{text}{head}```toml title="cameras.toml"\n{template()}```\n'
 
 
-def _setting(root: dict[str, Any], defaults: Any, path: tuple[str, ...], flags: dict[str, str]) -> tuple[str, ...]:
+def _setting(
+    root: dict[str, Any], defaults: Any, path: tuple[str, ...], flags: dict[str, list[str]]
+) -> tuple[str, ...]:
     found, value = schema_at(root, path), defaults
     if "NAME" in path:
         value = found.get("default")
@@ -74,14 +79,13 @@ def _setting(root: dict[str, Any], defaults: Any, path: tuple[str, ...], flags: 
     shown = (
         "not set" if value in (None, [], {}) else code(toml(value)) if not isinstance(value, _Computed) else str(value)
     )
-    wildcard = ".".join("*" if key == "NAME" else key for key in path)
     name = dotted(path)
     return (
         f'<span id="{name}"></span>`{name}`',
         allowed(found).replace("'", "`"),
         shown,
         found.get("description", ""),
-        code(flags.get(wildcard, "") or flags.get(name, "")),
+        ", ".join(map(code, flags.get(name, []))),
     )
 
 
