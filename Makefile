@@ -12,7 +12,7 @@ VIDEO ?= $(wildcard $(MEDIA)/facenet_video.mp4)
 RUNS ?= 1000000
 TARGETS ?= message hello ready hints faces descriptor aggregator event journal settings environment key metadata jpeg stream
 
-.PHONY: help run test soak lint fuzz bench profile lock audit train train-full clean
+.PHONY: help run test soak lint fuzz docs bench profile lock audit train train-full clean
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -28,7 +28,7 @@ $(VENV)/.run: pyproject.toml | $(BIN)/python
 
 # torch is pinned to a CPU build, and facenet-pytorch comes without the torchvision that would bring a CUDA one.
 $(VENV)/.test: pyproject.toml training/requirements.txt tests/deploy/requirements.txt | $(VENV)/.run
-	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[analyze,test]' \
+	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[analyze,docs,test]' \
 		--requirement training/requirements.txt --requirement tests/deploy/requirements.txt
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps facenet-pytorch==2.6.0
 	@touch $@
@@ -59,6 +59,14 @@ lint: $(VENV)/.test ## format and check the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 	$(BIN)/mypy
+
+$(VENV)/.docs: pyproject.toml | $(VENV)/.run
+	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	@touch $@
+
+docs: $(VENV)/.docs ## build the documents into site/, strictly: a warning is an error
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	@echo "site/index.html"
 
 bench: $(VENV)/.test ## measure everything beside its reference and write docs/benchmarks.md (MEDIA=folder of clips)
 	$(BIN)/python tests/bench/report.py $(MEDIA)
@@ -95,4 +103,4 @@ $(BIN)/python -m training.doubtful runs/$(1) $(DATA) $(if $(PLUS),--plus $(PLUS)
 endef
 
 clean: ## remove the virtual environment and caches
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache build dist
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache build dist site

@@ -198,7 +198,12 @@ COMMANDS = (
         ),
     ),
     Command(
-        "schema", "install:schema", "print the JSON Schema of every event", "fer-stream schema > event.schema.json"
+        "schema",
+        "install:schema",
+        "print the JSON Schema of every event",
+        "fer-stream schema > event.schema.json",
+        (),
+        (_argument("--asyncapi", action="store_true", help="print an AsyncAPI document of the event link instead"),),
     ),
     Command(
         "status",

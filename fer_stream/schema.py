@@ -1,4 +1,4 @@
-"""The JSON Schema (draft 2020-12) of every event, as journaled, published and printed.
+"""The JSON Schema (draft 2020-12) of every event, as journaled, published and printed, and an AsyncAPI page of it.
 
 Made from the same walk over the data classes as the encoder (`fer_stream.cloudevents.data_fields`), so the two cannot
 differ. Keys that are not named are refused.
@@ -10,6 +10,7 @@ import re
 from inspect import getdoc
 from typing import Any, get_args, get_origin
 
+from fer_stream import __version__
 from fer_stream.cloudevents import DATA, data_fields
 from fer_stream.config import CAMERA_NAME
 from fer_stream.types import Box, EventType, GapData, Milliseconds, Nanoseconds
@@ -65,6 +66,79 @@ def event_schema() -> Schema:
         "oneOf": [_branch(kind) for kind in EventType],
         "unevaluatedProperties": False,
         "$defs": {cls.__name__: _object(cls) for cls in dict.fromkeys(DATA.values())},
+    }
+
+
+def asyncapi() -> Schema:
+    """Return an AsyncAPI 3.0 document: the broadcast link ``events``, its topics, and a message for each type."""
+    return {
+        "asyncapi": "3.0.0",
+        "info": {
+            "title": "Events of fer_stream",
+            "version": __version__,
+            "description": "What an aggregator publishes: every event after it was journaled, and its cursor twice a "
+            "second. Labels are apparent expressions, not what a person feels.",
+            "license": {"name": "MIT"},
+        },
+        "defaultContentType": "application/json",
+        "servers": {
+            "local": {
+                "host": "localhost",
+                "pathname": "/events",
+                "protocol": "zmq",
+                "description": "A SUB socket connects to ipc://FOLDER/events, FOLDER being the aggregator's address.",
+            },
+            "network": {
+                "host": "{host}:{port}",
+                "protocol": "zmq",
+                "description": "The same over tcp://, encrypted with CURVE beyond the aggregator's machine.",
+                "variables": {
+                    "host": {"description": "The aggregator's machine."},
+                    "port": {"description": "The address's port and three."},
+                },
+            },
+        },
+        "channels": {
+            "events": {
+                "address": "{camera}/",
+                "title": "A camera's events",
+                "description": "Two parts: the topic, and one event as JSON.",
+                "parameters": {"camera": {"description": "The camera's name."}},
+                "messages": {str(kind): {"$ref": f"#/components/messages/{kind}"} for kind in EventType},
+            },
+            "cursor": {
+                "address": "/",
+                "title": "The latest event's cursor",
+                "description": "Two parts: the topic, and a number as text. A subscriber that has seen less asks for "
+                "what it missed.",
+                "messages": {"cursor": {"$ref": "#/components/messages/cursor"}},
+            },
+        },
+        "operations": {
+            name: {"action": "send", "channel": {"$ref": f"#/channels/{name}"}} for name in ("events", "cursor")
+        },
+        "components": {
+            "messages": {
+                **{str(kind): _message(kind) for kind in EventType},
+                "cursor": {"contentType": "text/plain", "payload": {"type": "string", "pattern": "^[0-9]{1,19}$"}},
+            }
+        },
+    }
+
+
+def _message(kind: EventType) -> Schema:
+    """Return an AsyncAPI message whose payload's schema stands alone."""
+    branch = _branch(kind)
+    parts = branch["properties"]["data"]
+    data = _object(DATA[kind])
+    for name, narrower in parts.get("properties", {}).items():
+        data["properties"][name] = _TIME if narrower["type"] == "string" else narrower
+    properties = _ENVELOPE | branch["properties"] | {"data": data}
+    schema = {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
+    return {
+        "name": str(kind),
+        "contentType": "application/json",
+        "payload": {"schemaFormat": "application/schema+json;version=draft-2020-12", "schema": schema},
     }
 
 

@@ -10,7 +10,7 @@ from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 
 from fer_stream.cloudevents import encode
 from fer_stream.journal import gap
-from fer_stream.schema import event_schema
+from fer_stream.schema import asyncapi, event_schema
 from fer_stream.types import (
     Box,
     CameraData,
@@ -117,3 +117,31 @@ def test_says_what_the_data_means() -> None:
     described = event_schema()["$defs"]["ExpressionData"]["description"]
     assert "apparent expression" in described
     assert "`" not in described
+
+
+ASYNCAPI = asyncapi()
+
+
+def resolve(reference: str) -> Any:
+    found: Any = ASYNCAPI
+    for key in reference.removeprefix("#/").split("/"):
+        found = found[key]
+    return found
+
+
+def test_the_asyncapi_document_leads_to_a_message_of_each_type() -> None:
+    assert ASYNCAPI["asyncapi"] == "3.0.0"
+    channels = [resolve(operation["channel"]["$ref"]) for operation in ASYNCAPI["operations"].values()]
+    assert [channel["address"] for channel in channels] == ["{camera}/", "/"]
+    events, cursor = ({name: resolve(link["$ref"]) for name, link in c["messages"].items()} for c in channels)
+    assert list(events) == [message["name"] for message in events.values()] == list(EventType)
+    Draft202012Validator(cursor["cursor"]["payload"]).validate("42")
+
+
+@pytest.mark.parametrize("kind", EventType)
+def test_an_asyncapi_message_takes_its_own_type_alone(kind: EventType) -> None:
+    payload = ASYNCAPI["components"]["messages"][kind]["payload"]["schema"]
+    Draft202012Validator.check_schema(payload)
+    validator = Draft202012Validator(payload, format_checker=Draft202012Validator.FORMAT_CHECKER)
+    assert [other for other in EventType if validator.is_valid(document(other))] == [kind]
+    assert not validator.is_valid(document(kind) | {"more": 1})

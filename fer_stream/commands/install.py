@@ -20,11 +20,11 @@ def config(arguments: Namespace) -> None:
     sys.stdout.write(text)
 
 
-def schema(_: Namespace) -> None:
-    """Print the JSON Schema of every event."""
-    from fer_stream.schema import event_schema  # noqa: PLC0415
+def schema(arguments: Namespace) -> None:
+    """Print the JSON Schema of every event, or the AsyncAPI document of the links that carry them."""
+    from fer_stream.schema import asyncapi, event_schema  # noqa: PLC0415
 
-    sys.stdout.write(json.dumps(event_schema(), indent=2) + "\n")
+    sys.stdout.write(json.dumps(asyncapi() if arguments.asyncapi else event_schema(), indent=2) + "\n")
 
 
 def version(_: Namespace) -> None:

@@ -1,0 +1,262 @@
+"""The reference, written from the code: settings, command line, events, metrics and protocol, each as Markdown."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import json
+import re
+import struct
+from typing import TYPE_CHECKING, Any
+
+from prometheus_client.metrics import MetricWrapperBase
+
+from fer_stream import cli, metrics, plugins, schema, wire
+from fer_stream.cloudevents import DATA
+from fer_stream.commands.options import OPTIONS
+from fer_stream.config import Settings, template
+from fer_stream.settings_text import allowed, dotted, leaves, schema_at, toml
+from fer_stream.transports.zeromq import ALL, HIGH_WATER
+from fer_stream.types import EventType
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a Markdown table; a bar in a cell is escaped, a line end becomes a space."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(
+        "| " + " | ".join(" ".join(cell.replace("|", r"\|").split()) for cell in row) + " |" for row in lines
+    )
+
+
+def code(text: str) -> str:
+    """Return text as inline code, or nothing where there is none."""
+    return f"`{text}`" if text else ""
+
+
+# Settings ------------------------------------------------------------------------------------------------------------
+
+
+def settings() -> str:
+    """Return a table of settings a section, and the template that `fer-stream config --template` prints."""
+    root = Settings.model_json_schema()
+    defaults = Settings.model_construct().model_dump(mode="json")
+    groups: dict[str, list[tuple[str, ...]]] = {}
+    for path in leaves(root):
+        groups.setdefault(path[0] if len(path) > 1 else "", []).append(path)
+    flags: dict[str, list[str]] = {}
+    for option in OPTIONS:
+        for name in option.settings:
+            flags.setdefault(name.replace("*", "NAME"), []).append(option.flag)
+    text = ""
+    for group, paths in groups.items():
+        text += f"\n## {group or 'General'}\n\n"
+        about = "One table a camera; `NAME` is the camera's." if group == "cameras" else ""
+        if group:
+            text += (about or schema_at(root, (group,)).get("description", "")) + "\n\n"
+        text += table(
+            ("setting", "allowed", "default", "meaning", "option"),
+            (_setting(root, defaults, path, flags) for path in paths),
+        )
+        text += "\n"
+    head = "\n## As a file\n\nWhat `fer-stream config --template` prints.\n\n"
+    return f'{text}{head}```toml title="cameras.toml"\n{template()}```\n'
+
+
+def _setting(
+    root: dict[str, Any], defaults: Any, path: tuple[str, ...], flags: dict[str, list[str]]
+) -> tuple[str, ...]:
+    found, value = schema_at(root, path), defaults
+    if "NAME" in path:
+        value = found.get("default")
+    else:
+        for key in path:
+            value = value[key] if isinstance(value, dict) else getattr(value, key)
+    if "default_factory" in _field(path):
+        value = _field(path)["default_factory"]
+    shown = (
+        "not set" if value in (None, [], {}) else code(toml(value)) if not isinstance(value, _Computed) else str(value)
+    )
+    name = dotted(path)
+    return (
+        f'<span id="{name}"></span>`{name}`',
+        allowed(found).replace("'", "`"),
+        shown,
+        found.get("description", ""),
+        ", ".join(map(code, flags.get(name, []))),
+    )
+
+
+class _Computed(str):
+    """A default that depends on the machine, in words."""
+
+    __slots__ = ()
+
+
+_MACHINE = {
+    "workers": _Computed("one a CPU core"),
+    "address": _Computed("`ipc://` and a folder of the user's session"),
+    "journal.path": _Computed("`fer_stream/events.db` in the user's state folder"),
+}
+
+
+def _field(path: tuple[str, ...]) -> dict[str, Any]:
+    name = dotted(path)
+    return {"default_factory": _MACHINE[name]} if name in _MACHINE else {}
+
+
+# Command line --------------------------------------------------------------------------------------------------------
+
+
+def command_line() -> str:
+    """Return a section a command: usage, arguments, example."""
+    top = cli.parser()
+    (commands,) = (action for action in top._actions if isinstance(action, argparse._SubParsersAction))
+    text = table(("command", "does"), ((f"[`fer-stream {c.name}`](#{c.name})", c.summary) for c in cli.COMMANDS))
+    for command in cli.COMMANDS:
+        parser = commands.choices[command.name]
+        summary = f"{command.summary[0].upper()}{command.summary[1:]}."
+        usage = parser.format_usage().removeprefix("usage: ").rstrip()
+        text += f"\n\n## {command.name}\n\n{summary}\n\n```text\n{usage}\n```\n\n"
+        rows = [(_argument(action), action.help or "") for action in parser._actions]
+        text += table(("argument", "meaning"), rows)
+        text += f"\n\nExample:\n\n```bash\n{command.example}\n```\n"
+    return text
+
+
+def _argument(action: argparse.Action) -> str:
+    value = "|".join(map(str, action.choices)) if action.choices else str(action.metavar or "")
+    if not action.option_strings:
+        return code(value)
+    return ", ".join(code(f"{flag} {value}".strip()) for flag in action.option_strings)
+
+
+# Events --------------------------------------------------------------------------------------------------------------
+
+_WORDS = {"integer": "whole number", "number": "number", "string": "text", "array": "list", "object": "object"}
+
+
+def events() -> str:
+    """Return what all events have, and each type's own data."""
+    found = schema.event_schema()
+    text = "## What all events have\n\n"
+    rows = [(code(name), _type(part), part.get("description", "")) for name, part in found["properties"].items()]
+    rows += [
+        ("`type`", "text", "One of those below."),
+        ("`source`", "text", "`/cameras/` and the camera's name."),
+        ("`subject`", "text", "`tracks/` and the track's number, where the event is about a face."),
+        ("`data`", "object", "What happened, by type: below."),
+    ]
+    text += table(("key", "type", "meaning"), rows)
+    text += "\n\n## Types\n\n"
+    text += table(
+        ("type", "data"),
+        ((f"`{kind}`", f"[{DATA[kind].__name__}](#{DATA[kind].__name__.lower()})") for kind in EventType),
+    )
+    for name, part in found["$defs"].items():
+        text += f"\n\n### {name}\n\n{part['description']}\n\n"
+        text += table(
+            ("key", "type", "meaning"),
+            (
+                (code(key), _type(value), _inner(value).get("description", ""))
+                for key, value in part["properties"].items()
+            ),
+        )
+    return text + "\n"
+
+
+def _inner(part: dict[str, Any]) -> dict[str, Any]:
+    inner: dict[str, Any] = part["anyOf"][0] if "anyOf" in part else part
+    return inner
+
+
+def _type(part: dict[str, Any]) -> str:
+    if "anyOf" in part:
+        return f"{_type(part['anyOf'][0])}, or `null`"
+    if "const" in part:
+        return code(json.dumps(part["const"]))
+    word = _WORDS[part["type"]]
+    if part.get("format") == "date-time":
+        return "time (RFC 3339, microseconds)"
+    if part["type"] == "array":
+        return f"list of {part['minItems']} numbers"
+    if part["type"] == "object" and "properties" in part:
+        return "object of " + ", ".join(code(key) for key in part["properties"])
+    if part["type"] == "object":
+        return f"object of {_type(part['additionalProperties'])} by name"
+    if part.get("maximum") == 1:
+        return "number, 0 to 1"
+    return word
+
+
+# Metrics -------------------------------------------------------------------------------------------------------------
+
+
+def collectors() -> list[MetricWrapperBase]:
+    """Return the metrics of `fer_stream.metrics`, in the order in which they stand there."""
+    return [value for value in vars(metrics).values() if isinstance(value, MetricWrapperBase)]
+
+
+def metrics_table() -> str:
+    """Return a table of all metrics."""
+    rows = []
+    for collector in collectors():
+        (family,) = collector.describe()
+        name = family.name + ("_total" if family.type == "counter" else "")
+        labels = ", ".join(code(label) for label in collector._labelnames)
+        rows.append((f'<span id="{name}"></span>`{name}`', family.type, labels, family.documentation))
+    return table(("metric", "type", "labels", "meaning"), rows) + "\n"
+
+
+# Protocol ------------------------------------------------------------------------------------------------------------
+
+_BYTES = {"s": "bytes", "B": "uint8", "H": "uint16", "I": "uint32", "Q": "uint64", "q": "int64"}
+
+
+def protocol() -> str:
+    """Return the header's layout, the kinds, encodings, links and limits.
+
+    Raises:
+        ValueError: the layout in the docstring of `fer_stream.wire` is not the one that it packs.
+    """
+    text = f"Version {wire.VERSION}. Magic: `{wire._MAGIC.decode()}`.\n\n## Header\n\n"
+    text += f"{wire._HEADER.size} bytes, big endian.\n\n"
+    text += table(("at", "bytes", "type", "field"), _header())
+    text += "\n\n## Kinds\n\n" + _members(wire.Kind)
+    text += "\n\n## Encodings\n\n" + _members(wire.Encoding)
+    text += "\n\n## Links\n\n"
+    rows = (
+        (
+            code(link),
+            f"+{number}",
+            "all who listen" if link in plugins.BROADCASTS else "one peer",
+            f"{HIGH_WATER[link]:,}",
+        )
+        for number, link in enumerate(ALL)
+    )
+    text += table(("link", "TCP port", "aggregator speaks to", "messages queued for a peer, at most"), rows)
+    text += "\n\nOver `ipc://FOLDER` each link is a socket of its name in the folder.\n\n## Limits\n\n"
+    limits = re.findall(r"^(MAX_\w+) = [^#\n]+(?:# (.+))?$", inspect.getsource(wire), re.MULTILINE)
+    text += table(("limit", "value", "of"), ((code(name), f"{getattr(wire, name):,}", about) for name, about in limits))
+    return text + "\n"
+
+
+def _header() -> list[tuple[str, ...]]:
+    drawn = re.search(r"^    (magic .+?)\n\n", wire.__doc__ or "", re.DOTALL | re.MULTILINE)
+    fields = [part.split("(")[0].strip() for part in re.split(r"[|\n]", drawn[1])] if drawn else []
+    pairs = [field.rpartition(" ") for field in fields if field]
+    if "!" + "".join(kind for _, _, kind in pairs) != wire._HEADER.format:
+        raise ValueError("the header drawn in the docstring of fer_stream.wire is not the one that it packs")
+    rows, at = [], 0
+    for name, _, kind in pairs:
+        size = struct.calcsize(f"!{kind}")
+        rows.append((str(at), str(size), _BYTES[kind[-1]], name))
+        at += size
+    return rows
+
+
+def _members(enum: Any) -> str:
+    comments = dict(re.findall(r"^    (\w+) = \d+(?:  # (.+))?$", inspect.getsource(enum), re.MULTILINE))
+    return table(("name", "number", "meaning"), ((code(m.name), str(int(m)), comments.get(m.name, "")) for m in enum))

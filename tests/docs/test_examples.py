@@ -1,0 +1,201 @@
+"""What the documents tell their readers to type works: Python is run, commands and settings are checked."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import reference
+from documents import ALL, PAGES, ROOT, SHELL, Block, blocks, commands, inline, without_redirection
+from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
+from processes import Cli
+
+from fer_stream import cli, config
+from fer_stream.schema import event_schema
+from fer_stream.settings_layers import variable
+from fer_stream.settings_text import leaves
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SETTINGS = {".".join(path) for path in leaves(config.Settings.model_json_schema())}
+SECTIONS = {path.rpartition(".")[0] for path in SETTINGS} - {""}
+OURS = [(block, words) for block in SHELL for words in commands(block.text)]
+
+
+def of_program(*names: str) -> list[tuple[Block, list[str]]]:
+    return [(block, without_redirection(words)) for block, words in OURS if Path(words[0]).name in names]
+
+
+def named(pairs: list[tuple[Block, list[str]]]) -> list[object]:
+    return [pytest.param(words, id=f"{block} {' '.join(words)[:60]}") for block, words in pairs]
+
+
+def test_examples_are_found() -> None:
+    """Were nothing found, everything below would hold."""
+    assert len(of_program("fer-stream")) > 40
+    assert {"tutorial.md", "README.md", "CONTRIBUTING.md"} <= {block.page.name for block in SHELL}
+    assert sum(block.language == "python" for block in ALL) > 6
+
+
+@pytest.mark.parametrize("words", named(of_program("fer-stream")))
+def test_the_command_line_takes_it(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with suppress(SystemExit):
+        cli.parser().parse_args(words[1:])
+    assert not capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", named(of_program("make")))
+def test_the_target_exists(words: list[str]) -> None:
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    for word in words[1:]:
+        assert "=" in word or word in targets
+
+
+@pytest.mark.parametrize("words", named(of_program("python", "python3", "pytest")))
+def test_what_python_is_to_run_exists(words: list[str]) -> None:
+    arguments = [word for word in words[1:] if not word.startswith("-") or word == "-m"]
+    if arguments[:1] == ["-m"] and arguments[1].startswith("training."):
+        assert (ROOT / f"{arguments[1].replace('.', '/')}.py").is_file()
+    for word in arguments:
+        if word.startswith(("tests/", "training/")):
+            assert (ROOT / word).exists()
+
+
+@pytest.mark.parametrize("words", named(of_program("pip")))
+def test_the_extras_exist(words: list[str]) -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    for word in words:
+        for names in re.findall(r"\[([\w,]+)\]", word):
+            assert set(names.split(",")) <= set(extras)
+
+
+@pytest.mark.parametrize("block", [b for b in ALL if b.language == "toml"], ids=str)
+def test_the_settings_file_loads(block: Block, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if block.title.endswith("pyproject.toml"):
+        if not block.text.startswith("--8<--"):
+            assert tomllib.loads(block.text)["project"]
+        return
+    for name in [name for name in os.environ if name.startswith("FER_STREAM_")]:
+        monkeypatch.delenv(name)
+    path = tmp_path / "settings.toml"
+    path.write_text(block.text)
+    config.load(file=path)
+
+
+@pytest.mark.parametrize("block", [b for b in ALL if b.language == "json" and '"specversion"' in b.text], ids=str)
+def test_the_event_keeps_the_schema(block: Block) -> None:
+    Draft202012Validator(event_schema()).validate(json.loads(block.text))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_names_in_the_text_exist(page: Path) -> None:
+    """Settings, variables, commands and metrics."""
+    series = {*_series(), *NO_METRICS}
+    variables = {variable(tuple(path.split("."))) for path in SETTINGS if "NAME" not in path}
+    for text in inline(page):
+        if re.fullmatch(
+            r"(cameras|detector|classifier|dispatch|tracker|smoother|journal|deployment)(\.(?!py\b)[\w*]+)+", text
+        ):
+            path = re.sub(r"^cameras\.[\w*]+", "cameras.NAME", text)
+            assert path in SETTINGS | SECTIONS, f"there is no setting {text}"
+        if words := re.match(r"fer-stream ([a-z]+)", text):
+            assert words[1] in {command.name for command in cli.COMMANDS}, f"there is no command {text}"
+        for name in re.findall(r"\bfer_stream_[a-z_]+(?=[\s{\[(]|$)", text):
+            assert name in series, f"there is no metric {name}"
+    for name in re.findall(r"\bFER_STREAM_[A-Z0-9_]+", page.read_text()):
+        assert name in variables or name == "FER_STREAM_", f"no setting is set by {name}"
+
+
+NO_METRICS = {"fer_stream_example", "fer_stream_csv"}
+
+
+def _series() -> Iterator[str]:
+    """What Prometheus calls our metrics."""
+    for collector in reference.collectors():
+        (family,) = collector.describe()
+        suffixes = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count", "")}.get(family.type, ("",))
+        yield from (family.name + suffix for suffix in suffixes)
+
+
+# Python: each block is run alone, beside a service, its journal, a recording and a picture. ---------------------------
+
+PYTHON = [b for b in ALL if b.language == "python" and "notest" not in b.info]
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory: pytest.TempPathFactory, clip: Path, tiny_model: Path) -> Iterator[Cli]:
+    """A folder with ``events.db``, ``talk.mp4`` and ``portrait.jpg``, and a service that shows camera ``door``."""
+    folder = tmp_path_factory.mktemp("stage")
+    commands = Cli(folder, tiny_model)
+    shutil.copy(clip, folder / "talk.mp4")
+    shutil.copy(ROOT / "fer_stream/assets/grace_hopper.jpg", folder / "portrait.jpg")
+    commands.environment |= {"FER_STREAM_ADDRESS": f"ipc://{tmp_path_factory.mktemp('s')}", "MPLBACKEND": "agg"}
+    commands.run("run", "door=talk.mp4", "--policy", "wait", "--journal", "events.db")
+    service = commands.start("run", "door=talk.mp4", "--policy", "wait", "--loop", "--format", "jsonl")
+    service.until_event("face.left")
+    yield commands
+    commands.close()
+
+
+@pytest.mark.parametrize("block", PYTHON, ids=str)
+def test_the_python_example_runs(block: Block, stage: Cli) -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", block.text],
+        cwd=stage.folder,
+        env=stage.environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    if "print(" in block.text:
+        assert done.stdout
+    if "savefig(" in block.text:
+        assert (stage.folder / "chart.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_sink_that_the_page_shows(tmp_path: Path, stage: Cli) -> None:
+    for block in blocks(ROOT / "docs/how-to/plug-in.md"):
+        if block.title.startswith("csv-sink/"):
+            path = tmp_path / block.title
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(block.text)
+    options = ["--no-deps", "--no-build-isolation", "--no-index", "--quiet", "--disable-pip-version-check"]
+    site = tmp_path / "site"
+    subprocess.run(
+        [sys.executable, "-m", "pip", "install", *options, "--target", site, tmp_path / "csv-sink"], check=True
+    )
+    rows = tmp_path / "events.csv"
+    arguments = ("run", "talk.mp4", "--policy", "wait", "--sink", f"csv:{rows}", "--journal", tmp_path / "new.db")
+    address = {"FER_STREAM_ADDRESS": f"ipc://{tmp_path}"}
+    ran = stage.run(*arguments, "--format", "jsonl", PYTHONPATH=str(site), **address)
+    assert [line.split(",")[0] for line in rows.read_text().splitlines()] == [str(e["cursor"]) for e in ran.events]
+    assert any(line.endswith("emotion.started,happy") for line in rows.read_text().splitlines())
+
+
+def test_prometheus_takes_the_configuration(tmp_path: Path) -> None:
+    (block,) = (b for b in ALL if b.title == "prometheus.yml")
+    path = tmp_path / "prometheus.yml"
+    path.write_text(block.text)
+    subprocess.run(["promtool", "check", "config", path], check=True, capture_output=True)
+
+
+def test_figures_of_the_benchmarks_are_the_benchmarks() -> None:
+    """What README quotes from them stands there; who runs them anew is told to quote anew."""
+    measured = (ROOT / "docs/benchmarks.md").read_text()
+    rows = re.findall(r"^\| .+? \| (.+?) \| `python tests/bench/.+\|$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    assert rows
+    for row in rows:
+        for number in re.findall(r"\d[\d,]*(?:\.\d+)?", row):
+            assert number in measured, f"{number} is not in docs/benchmarks.md"
