@@ -48,11 +48,11 @@ from fer_stream.types import (
     Searched,
 )
 from fer_stream.wire import Encoding, Kind, Message, Result, Totals
-from fer_stream.worker import pixels
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+_READER = shared.Reader()
 _MEMORY = Path("/dev/shm")
 
 
@@ -97,7 +97,7 @@ def message(data: bytes) -> None:
         found = wire.unpack([head, payload])
         assert wire.unpack([bytes(part) for part in wire.pack(found)]) == found
         if found.kind is Kind.FRAME and found.encoding is not Encoding.SHARED:
-            assert pixels(found).shape == (found.height, found.width, 3)
+            assert _READER.picture(found).shape == (found.height, found.width, 3)
         elif found.kind is not Kind.FRAME:
             assert isinstance(found.body(), dict)
 
@@ -418,7 +418,7 @@ def jpeg(data: bytes) -> None:
         width, height = wire.jpeg_size(data)
         wire.check_size(width, height)
         if width * height <= 1_000_000:  # decoding what is within the limits takes its time, as it should
-            image = pixels(Message(Kind.FRAME, data, width=width, height=height, encoding=Encoding.JPEG))
+            image = _READER.picture(Message(Kind.FRAME, data, width=width, height=height, encoding=Encoding.JPEG))
             assert image.shape == (height, width, 3)
 
 
