@@ -94,7 +94,7 @@ def asyncapi() -> Schema:
                 "description": "The same over tcp://, encrypted with CURVE beyond the aggregator's machine.",
                 "variables": {
                     "host": {"description": "The aggregator's machine."},
-                    "port": {"description": "The address's port and three."},
+                    "port": {"description": "The port of the aggregator's address, plus 3."},
                 },
             },
         },

@@ -37,6 +37,7 @@ ELSEWHERE = {
     "CHANGELOG.md": "project/changelog.md",
     "CONTRIBUTING.md": "project/contributing.md",
     "SECURITY.md": "project/security.md",
+    "deploy/README.md": "operation/index.md",
     "models/emotion.md": "models/emotion.md",
     "models/mtcnn.md": "models/mtcnn.md",
     "training/README.md": "models/training.md",
