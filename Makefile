@@ -65,7 +65,7 @@ $(VENV)/.docs: pyproject.toml | $(VENV)/.run
 	@touch $@
 
 docs: $(VENV)/.docs ## build the documents into site/, strictly: a warning is an error
-	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 	@echo "site/index.html"
 
 bench: $(VENV)/.test ## measure everything beside its reference and write docs/benchmarks.md (MEDIA=folder of clips)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -92,3 +95,10 @@ def without_redirection(words: list[str]) -> list[str]:
 
 ALL = [block for page in PAGES for block in blocks(page)]
 SHELL = [block for block in ALL if block.language in ("", "bash", "sh", "console", "shell")]
+
+
+def build(folder: Path, root: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    """Build the site of a checkout, strictly (``--quiet`` would not count warnings, and so not fail)."""
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
+    environment = os.environ | {"NO_MKDOCS_2_WARNING": "1"}
+    return subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False)

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
-import sys
 from html.parser import HTMLParser
 from typing import TYPE_CHECKING
 
 import pytest
 import reference
-from documents import ROOT
+from documents import ROOT, build
 
 import fer_stream
 from fer_stream import cli, config, plugins, schema, wire
@@ -26,9 +24,7 @@ if TYPE_CHECKING:
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("site")
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", folder]
-    environment = os.environ | {"NO_MKDOCS_2_WARNING": "1"}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    done = build(folder)
     assert done.returncode == 0, done.stderr
     return folder
 
@@ -59,9 +55,7 @@ def test_a_fault_breaks_the_build(tmp_path: Path) -> None:
     subprocess.run(["cp", "-r", ROOT / "docs", tmp_path / "docs"], check=True)
     page = tmp_path / "docs/tutorial.md"
     page.write_text(page.read_text() + "\n[nowhere](nowhere.md)\n")
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", tmp_path / "site"]
-    environment = os.environ | {"NO_MKDOCS_2_WARNING": "1"}
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    done = build(tmp_path / "site", tmp_path)
     assert done.returncode == 1
     assert "tutorial.md' contains a link 'nowhere.md'" in done.stderr
 
