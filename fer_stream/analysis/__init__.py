@@ -7,6 +7,7 @@ and `folder` puts all of it together.
 from __future__ import annotations
 
 import os
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,12 +53,13 @@ def analyze(
     path, threads = Path(source).expanduser(), threads or os.cpu_count() or 1
     settings = (settings or load()).model_copy(update={"cameras": {"film": CameraSettings(source=str(source))}})
     if pictures or is_image(path):
-        found = Pictures(settings, "film", threads)
-        table = tables.frame([row for rows in found for row in rows], found.columns)
-        for error in found.broken:
+        images = Pictures(settings, "film", threads)
+        table = tables.frame([row for rows in images for row in rows], images.columns)
+        for error in images.broken:
             raise error
         return table
     observer = Observer(settings, "film", threads)
     labels, start = observer.label_set.labels, observer.reader.clock.start
-    rows = [row for seen in observer for row in tables.rows(seen, start, labels, observer.labels)]
+    with closing(iter(observer)) as found:
+        rows = [row for seen in found for row in tables.rows(seen, start, labels, observer.labels)]
     return tables.frame(rows, tables.columns(labels, observer.labels))

@@ -7,7 +7,7 @@ import json
 import platform
 import shutil
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -198,8 +198,9 @@ class Analysis:
 
                 video = Video(part / VIDEO, self._path, show_faces=self._show_faces)
                 stack.callback(video.close)
+            seen_all = stack.enter_context(closing(iter(observer)))  # its threads have ended before anything else does
             try:
-                for seen in observer:
+                for seen in seen_all:
                     summary.add(seen)
                     for row in tables.rows(seen, start, labels, model_labels):
                         table.write(row)

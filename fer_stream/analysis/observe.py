@@ -22,7 +22,7 @@ import numpy as np
 
 from fer_stream import motion, wire
 from fer_stream.attention import Attention
-from fer_stream.capture import Reader, Slot, is_live
+from fer_stream.capture import READER_GRACE, Reader, Slot, is_live
 from fer_stream.cloudevents import encode, event_id
 from fer_stream.errors import ConfigError
 from fer_stream.recognizer import Recognizer
@@ -31,7 +31,7 @@ from fer_stream.timeline import Timeline
 from fer_stream.types import Searched
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Generator, Iterable, Iterator
     from concurrent.futures import Future
 
     from numpy.typing import NDArray
@@ -91,7 +91,7 @@ class _Look(NamedTuple):
 
 
 class Observer:
-    """Looks at one recorded camera of the settings; iterate over it once.
+    """Looks at one recorded camera of the settings; iterate over it once, and close the iterator where you leave early.
 
     Up to ``threads`` frames are looked at at once. After the end, ``rejected`` counts frames that could not be looked
     at, and ``recalled`` those whose answers were there already.
@@ -118,7 +118,7 @@ class Observer:
         self._timeline = Timeline(camera, 1, self.label_set, settings.tracker, settings.smoother, attention)
         self._ids: set[str] = set()
 
-    def __iter__(self) -> Iterator[Observation]:
+    def __iter__(self) -> Generator[Observation]:
         under_way: deque[_Look] = deque()
         self.reader.start()
         try:
@@ -135,6 +135,8 @@ class Observer:
                     pool.shutdown(cancel_futures=True)
         finally:
             self.reader.stop()
+            # A thread that comes back from native code while the interpreter ends takes the process down with it.
+            self.reader.join(READER_GRACE)
         reason = "source failed" if self.reader.error else "end of stream"
         yield Observation(None, (), {}, self._numbered(self._timeline.offline(reason)))
         if self.reader.error:
