@@ -176,7 +176,7 @@ def report(found: Mapping[str, Any]) -> str:
         "| faces | accuracy | of the clean one |",
         "|---|---|---|",
     ]
-    clean = found["emotions"]["accuracy"]
+    clean = found["emotions"]["accuracy"] or 1.0  # of nothing, nothing is kept
     kept = found["corrupted"] | {"mean of these": np.mean(list(found["corrupted"].values()))} | found["misplaced"]
     lines += [f"| {name} | {100 * value:.1f}% | {100 * value / clean:.0f}% |" for name, value in kept.items()]
     return "\n".join(lines) + "\n"
