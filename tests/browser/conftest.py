@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # not longer: while it is there, this thread has a running event loop
 def chromium() -> Iterator[Browser]:
     program = shutil.which("chromium")
     assert program, "these tests need Debian's chromium: deploy/apt-install chromium"

@@ -14,7 +14,7 @@ import psutil
 from faults.service import megabytes, standing
 from processes import balanced, wait_for
 
-from fer_stream import plugins, wire, worker
+from fer_stream import plugins, shared, wire
 from fer_stream.errors import WireError
 from fer_stream.wire import Encoding, Kind, Message, Totals
 
@@ -76,7 +76,7 @@ def refused_in(number: int) -> float:
     parts = frame(number)
     begin = time.thread_time()
     try:
-        worker.pixels(wire.unpack(parts))
+        shared.Reader().picture(wire.unpack(parts))
     except WireError:
         return time.thread_time() - begin
     raise AssertionError(f"{BOMBS[number % len(BOMBS)][0]} was decoded")
