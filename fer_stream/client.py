@@ -32,6 +32,10 @@ ANSWER = 1.0
 """Seconds after which a question is asked again."""
 
 
+class NoAnswerError(TransportError):
+    """Nobody answers, at least not in time; asking again may help, other than after a refusal."""
+
+
 class Position:
     """What a subscriber has seen: which events are new to it, and whether some may be missing in between.
 
@@ -323,4 +327,4 @@ def ask_status(peer: Peer, address: str, timeout: float) -> dict[str, Any]:
         message: Message = wire.unpack(parts)
         if message.kind is Kind.STATUS and message.ticket == ticket:
             return message.body()
-    raise TransportError(f"no aggregator answers at {address}: start one, or give its address with --connect")
+    raise NoAnswerError(f"no aggregator answers at {address}: start one, or give its address with --connect")

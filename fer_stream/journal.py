@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from pathlib import Path
 
+_NEWCOMERS = ""
+"""In the table of cameras, in place of a name: the first epoch of a camera that is not in it."""
+
 FORMAT = 1
 """Of the file, in ``PRAGMA user_version``."""
 
@@ -38,6 +41,12 @@ _SQLITE_HEADER = 100
 
 _FAILURES = (sqlite3.Error, OverflowError, UnicodeDecodeError)
 """What Python's module raises of a damaged file: also numbers beyond 64 bits, and messages that are not text."""
+
+_DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CONSTRAINT)
+"""SQLite's codes for a damaged file; the last two are of a schema or an index that is not ours any more."""
+
+MOST = 2**62
+"""No cursor and no sequence comes as far."""
 
 _SCHEMA = """
 CREATE TABLE events (
@@ -142,8 +151,11 @@ class Reader:
 
     def _error(self, error: Exception, what: str) -> JournalError:
         """Translate SQLite's error, and note where it says that the file itself is damaged."""
-        code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the other bits are detail
-        self._broken = self._broken or code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+        code = getattr(error, "sqlite_errorcode", None)
+        if code is None:  # Python's own: what is no text, or beyond 64 bits
+            self._broken = self._broken or not isinstance(error, sqlite3.ProgrammingError)
+        else:  # the other bits are detail
+            self._broken = self._broken or code & 0xFF in _DAMAGE
         return JournalError(f"the journal {self._path} cannot be {what}: {error}")
 
     def close(self) -> None:
@@ -192,17 +204,26 @@ class Journal(Reader):
     def _open_or_begin(self) -> None:
         try:
             self._db, self._inode = self._begin()
-            self._cursor = super().cursor()
+            cursor = super().cursor()
+            if not 0 <= cursor < MOST:
+                raise self._damaged()
+            self._cursor = cursor
             rows = self._query("SELECT camera, epoch, sequence FROM cameras", (), (str, int, int))
+            if not all(0 <= epoch < MAX_EPOCH - 1 and 0 <= sequence < MOST for _, epoch, sequence in rows):
+                self._first_epoch += max((epoch for _, epoch, _ in rows if 0 <= epoch < MAX_EPOCH - 1), default=0)
+                raise self._damaged()
             for camera, epoch, sequence in rows:
                 self._epochs[camera], self._sequences[camera] = epoch, sequence
-        except _FAILURES as error:
-            raise JournalError(f"{self._error(error, 'written')}; give another path") from error
-        except JournalError:
+            self._first_epoch = self._epochs.get(_NEWCOMERS, 1)
+        except (*_FAILURES, JournalError) as error:
+            failure = error if isinstance(error, JournalError) else self._error(error, "written")
             if not (self._broken and self._ours()):
-                raise
+                if failure is error:
+                    raise
+                raise JournalError(f"{failure}; give another path") from error
             # Numbers that no event had before: no id comes again, and whoever holds an older cursor is told of the gap.
-            self._cursor = self._first_epoch = int(self._clock())
+            self._first_epoch = max(self._first_epoch, int(self._clock()))
+            self._cursor = max(self._cursor + 1, self._first_epoch)
             self._anew()
 
     def _ours(self) -> bool:
@@ -229,6 +250,11 @@ class Journal(Reader):
         """Return the cursor of the latest event, 0 where there is none yet."""
         return self._cursor
 
+    @property
+    def broken(self) -> bool:
+        """Whether the file was found to be corrupt: `renew` sets it aside."""
+        return self._broken
+
     def there(self) -> bool:
         """Whether the file that is written is still the one at its path, and not known to be corrupt."""
         if self._broken:
@@ -248,6 +274,7 @@ class Journal(Reader):
         Raises:
             JournalError: it cannot be made.
         """
+        self._inode = -1  # a new file may have the old one's, and is not whole before all is written
         self._db.close()
         self._anew()
 
@@ -260,6 +287,7 @@ class Journal(Reader):
                 self._path.with_name(self._path.name + left).unlink(missing_ok=True)
             self._db, inode = self._begin()
             known = [(camera, self._epochs.get(camera, 0), n) for camera, n in self._sequences.items()]
+            known.append((_NEWCOMERS, self._first_epoch, 0))
             with self._transaction() as db:
                 db.execute("UPDATE head SET cursor = ?, purged = ?", (self._cursor, self._cursor))
                 db.executemany("INSERT OR REPLACE INTO cameras VALUES (?, ?, ?)", known)

@@ -49,7 +49,6 @@ class Publisher:
         self._journal = journal
         self._recorded: list[Event] = []
         self._lost = 0
-        self._damaged = False
         self._failing_since: float | None = None
         self._retry = self._purge_at = 0.0
         # Topics by link. Of several who listen to one each says so, but only the last one to leave does.
@@ -85,13 +84,12 @@ class Publisher:
         """
         now = time.monotonic()
         self._tell_of_the_old()
-        if not (self._recorded or self._lost or self._damaged) or (self.failing and now < self._retry):
+        if not (self._recorded or self._lost or self._journal.broken) or (self.failing and now < self._retry):
             return
         stored: list[tuple[Event, str]] = []
         try:
             if not self._journal.there():
                 self._journal.renew()
-                self._damaged = False
                 self._tell_of_the_old()
             stored = self._journal.append(self._recorded)
             self._recorded = []
@@ -167,7 +165,7 @@ class Publisher:
         try:
             texts, reached = self._journal.read(min(after, self.cursor), REPLAY_BATCH, camera)
         except JournalError as error:
-            self._damaged = not self._journal.there()  # a new one begins, and answers when it is asked again
+            # A corrupt one is set aside by the next flush; the new one answers when it is asked again.
             _log.error("a replay is not answered: %s", error)
             return
         payload = "\n".join(texts).encode()

@@ -419,6 +419,9 @@ def run(
         if failed is not None:
             tell_error(failed.said())
             return failed.code or 1
+        if (code := supervisor.aggregator.code or 0) > 0:  # it lost something at its end
+            tell_error(supervisor.aggregator.said())
+            return code
         return supervisor.failed()
 
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from fer_stream.smooth import Change, LabelSet, Smoother
-from fer_stream.track import Tracker
+from fer_stream.track import Tracker, overlap
 from fer_stream.types import (
     Box,
     CameraData,
@@ -33,6 +33,11 @@ if TYPE_CHECKING:
 
     from fer_stream.attention import Attention
     from fer_stream.config import SmootherSettings, TrackerSettings
+    from fer_stream.track import Course
+
+
+HERE = 0.5
+"""Overlap (IoU) from which a face that was found is the one that was expected there."""
 
 
 class Timeline:
@@ -63,14 +68,22 @@ class Timeline:
         """Its width and height."""
         self.searched = False
         """Whether new faces were looked for in it, rather than the known ones alone."""
-        self.places: tuple[Box, ...] = ()
-        """Where in it there are faces, confirmed or not, or should be although they were not found."""
+        self._found: tuple[Box, ...] = ()
+        self._courses: Sequence[Course] = ()
         self._labels = labels
         self._tracker_settings = tracker
         self._smoother_settings = smoother
         self._tracker = Tracker(tracker)
         self._attention = attention
         self._smoothers: dict[int, Smoother] = {}
+
+    @property
+    def places(self) -> tuple[Box, ...]:
+        """Where in the latest frame there are faces, confirmed or not, or should be although they were not found."""
+        # Not by when each was seen: where a clock stands still, one that is missed would count as one that is here.
+        expected = [course.at(self.time) for course in self._courses]
+        missed = [box for box in expected if all(overlap(box, other) < HERE for other in self._found)]
+        return (*self._found, *missed)
 
     def hints(self, seq: int, time: Nanoseconds, size: tuple[int, int]) -> Hints | None:
         """Return what to look at in a frame; ``None`` is all that there is. It is followed by `observe` or `miss`."""
@@ -111,8 +124,7 @@ class Timeline:
         self.tracks = tracking.seen
         self.searched = searched is not None or not self._attention.following
         courses = self._tracker.courses
-        missed = (course.at(self.time) for course in courses if course.seen < self.time)
-        self.places = (*(face.box for face in faces), *missed)
+        self._found, self._courses = tuple(face.box for face in faces), courses
         self._attention.take(seq, self.time, courses, searched)
         return events
 

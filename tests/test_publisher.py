@@ -109,3 +109,15 @@ def test_a_journal_that_was_deleted_begins_anew(bench: Bench, tmp_path: Path) ->
     gap, last = (decode(text) for text in bench.journal.read(0)[0])
     assert gap.data == GapData(0, 3, "retention")
     assert last.cursor == 4
+
+
+def test_damage_that_is_found_while_nothing_is_to_be_written_is_mended_too(bench: Bench, tmp_path: Path) -> None:
+    bench.record(1, 3)
+    bench.journal._db.execute("INSERT INTO cameras VALUES ('hall', 1099511627776, 0)")
+    with pytest.raises(JournalError, match="damaged"):
+        bench.journal.epoch("hall")
+    bench.it.flush()
+    assert bench.journal.epoch("hall") >= 1
+    assert len(list(tmp_path.glob("*.corrupt-1"))) == 1
+    bench.record(4, 1)
+    assert [event.cursor for event in bench.heard()][-1] == 4

@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import os
 import struct
+import zlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-_LENGTH = struct.Struct("<I")
+_HEAD = struct.Struct("<II")
+"""Of an answer: its length, and its CRC-32."""
+
+
+def _check(answer: bytes) -> int:
+    return zlib.crc32(answer, 1)  # not 0 of nothing: a disk that lost its power may have left zeros
 
 
 class Answers:
     """The answers to the first frames of one recording, in their order.
 
-    ``identity`` says what they are answers to; those to anything else are thrown away, and so is one that was cut off.
+    ``identity`` says what they are answers to; those to anything else are thrown away, and so is what is damaged or cut
+    off, with all after it.
 
     Raises:
         OSError: the file cannot be written.
@@ -38,9 +45,9 @@ class Answers:
         if self._file.read(len(head)) != head:
             return 0
         count, end = 0, len(head)
-        while len(length := self._file.read(_LENGTH.size)) == _LENGTH.size:
-            (size,) = _LENGTH.unpack(length)
-            if len(self._file.read(size)) < size:
+        while len(found := self._file.read(_HEAD.size)) == _HEAD.size:
+            size, check = _HEAD.unpack(found)
+            if len(answer := self._file.read(size)) < size or _check(answer) != check:
                 break
             count, end = count + 1, self._file.tell()
         self._file.seek(end)
@@ -51,13 +58,13 @@ class Answers:
         if not self.left:
             return None
         self.left -= 1
-        (size,) = _LENGTH.unpack(self._file.read(_LENGTH.size))
+        size, _ = _HEAD.unpack(self._file.read(_HEAD.size))
         return self._file.read(size)
 
     def keep(self, answer: bytes) -> None:
         """Add an answer. All kept ones have been recalled."""
         self._file.seek(0, os.SEEK_END)
-        self._file.write(_LENGTH.pack(len(answer)) + answer)
+        self._file.write(_HEAD.pack(len(answer), _check(answer)) + answer)
         self._file.flush()
 
     def close(self, *, finished: bool) -> None:

@@ -17,8 +17,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from fer_stream import plugins, shared, wire
-from fer_stream.client import ask_status, subscribe
-from fer_stream.errors import FerStreamError, TransportError, WireError
+from fer_stream.client import NoAnswerError, ask_status, subscribe
+from fer_stream.errors import FerStreamError, WireError
 from fer_stream.live.picture import Pairing, Shown, render
 
 if TYPE_CHECKING:
@@ -72,7 +72,6 @@ class Feed:
         self._settings = settings
         self._show_faces = settings.live.show_faces
         self._transport = plugins.transport(settings)
-        self._control = self._transport.connect(settings.address, "control")
         self._reader = shared.Reader()
         self._pool = ThreadPoolExecutor(2, "picture")
         self._pairs: dict[str, Pairing] = {}
@@ -81,6 +80,7 @@ class Feed:
         self._stopping = threading.Event()
         self._ask = threading.Event()
         self._cursor: int | None = None
+        self._resumed = False
         self._fetch = False
         self._listeners = (_Listener(self, "observations"), _Listener(self, "preview"))
         self._threads = [
@@ -102,7 +102,6 @@ class Feed:
             one.wake()
         for thread in self._threads:
             thread.join(2.0)
-        self._control.close()
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     @property
@@ -147,7 +146,8 @@ class Feed:
         self.connected = status is not None
         if status is not None:
             # Where the aggregator has other memory than this process, frames have to come with their pixels.
-            fetch = self._fetch or status.pop("memory", "") != shared.identity()
+            memory = status.pop("memory", "")
+            fetch = self._fetch or memory != shared.identity()
             self.status = status
             if fetch != self._fetch:
                 self._fetch = fetch
@@ -222,11 +222,19 @@ class Feed:
             self._stopping.wait(PAUSE)
 
     def _follow_status(self) -> None:
+        control = self._transport.connect(self._settings.address, "control")
+        try:
+            self._ask_for_status(control)
+        finally:  # after a refusal this peer gets no answer any more, and another one has to be made
+            self.post(self._take_status, None)
+            control.close()
+
+    def _ask_for_status(self, control: Peer) -> None:
         answered = 0.0
         while not self.stopping:
             try:
-                status = ask_status(self._control, self._settings.address, timeout=SHORTLY)
-            except TransportError:
+                status = ask_status(control, self._settings.address, timeout=SHORTLY)
+            except NoAnswerError:
                 if time.monotonic() - answered > PATIENCE:
                     self.post(self._take_status, None)
             else:
@@ -239,12 +247,14 @@ class Feed:
     def _follow_events(self) -> None:
         if self._cursor is None:  # a journal's end is not known yet
             return
-        with subscribe(after=max(0, self._cursor - BACKLOG), settings=self._settings) as events:
+        after = self._cursor if self._resumed else max(0, self._cursor - BACKLOG)
+        self._resumed = True
+        with subscribe(after=after, settings=self._settings) as events:
             while not self.stopping:
                 found = events.receive(0.25)
+                self._cursor = events.cursor
                 if found is not None:
                     self.post(self._take_event, found[1])
-                self._cursor = events.cursor
 
 
 class _Listener:
@@ -283,12 +293,16 @@ class _Listener:
                 wanted = list(self._wanted)
             if not wanted:
                 continue
-            self._peer = self._feed.subscribe(self._link, wanted)
             try:
+                self._peer = self._feed.subscribe(self._link, wanted)
                 while not (self._changed.is_set() or self._feed.stopping):
                     parts = self._peer.receive(1.0)
                     if parts is not None:
                         self._feed.post(self._feed.take, self._link, [bytes(part) for part in parts])
+            except BaseException:
+                self._changed.set()  # or the next try would wait until somebody wants something else
+                raise
             finally:
                 peer, self._peer = self._peer, None
-                peer.close()
+                if peer is not None:
+                    peer.close()

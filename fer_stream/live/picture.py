@@ -30,6 +30,10 @@ WAITING = 64
 """Frames of a camera that may wait for their observations: as many as may be in flight."""
 
 
+HELD = 64_000_000
+"""Bytes of these, where they come with their pixels."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Shown:
     """A frame with what was seen in it (`fer_stream.publisher.Publisher.observe`)."""
@@ -55,7 +59,7 @@ class Pairing:
     def frame(self, message: Message) -> Shown | None:
         """Take a frame; return it if its observation is here and the newest."""
         self._frames[message.epoch, message.seq] = message
-        if len(self._frames) > WAITING:
+        while len(self._frames) > WAITING or sum(len(it.payload) for it in self._frames.values()) > HELD:
             self._frames.popitem(last=False)
         return self._pair()
 

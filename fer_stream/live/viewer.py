@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from starlette.websockets import WebSocketDisconnect
 
 from fer_stream import __version__, palette
-from fer_stream.live.picture import WIDTHS, Shown
+from fer_stream.config import CAMERA_NAME
+from fer_stream.live.picture import WIDTHS
 
 if TYPE_CHECKING:
     from starlette.websockets import WebSocket
@@ -37,7 +39,7 @@ class Viewer:
         self._settings = settings
         self._socket = socket
         self._news = asyncio.Event()
-        self._last: dict[str, Shown] = {}
+        self._last: dict[str, tuple[int, int]] = {}
         self._unanswered: set[str] = set()
         self._turn = -1
         self._event = 0
@@ -66,10 +68,15 @@ class Viewer:
 
     async def _listen(self) -> None:
         while True:
-            message = await self._socket.receive_json()
+            try:
+                message = await self._socket.receive_json()
+            except (KeyError, RecursionError) as error:
+                raise ValueError("not JSON text") from error
             match message:
                 case {"watch": dict(wanted)} if len(wanted) <= MOST_WATCHED:
-                    self._watch({str(name): _width(width) for name, width in wanted.items()})
+                    if not all(re.fullmatch(CAMERA_NAME, name) for name in wanted):
+                        raise ValueError("a name that no camera has")
+                    self._watch({name: _width(width) for name, width in wanted.items()})
                 case {"shown": str(camera)}:
                     self._unanswered.discard(camera)
                     self._news.set()
@@ -118,9 +125,12 @@ class Viewer:
 
     async def _send_picture(self, camera: str, width: int) -> None:
         shown = self._feed.shown.get(camera)
-        if shown is None or camera in self._unanswered or shown is self._last.get(camera):
+        if shown is None or camera in self._unanswered:
             return
-        self._last[camera] = shown
+        which = (shown.message.epoch, shown.message.seq)
+        if which == self._last.get(camera):
+            return
+        self._last[camera] = which
         jpeg = await self._feed.picture(shown, width)
         if jpeg is None or camera not in self.watching:
             return

@@ -143,3 +143,17 @@ def _thumbnails(film: Path, content: bytes) -> int:
 
 def _png() -> bytes:
     return cv2.imencode(".png", np.full((64, 64, 3), 90, np.uint8))[1].tobytes()
+
+
+@pytest.mark.parametrize("tail", [bytes(400), b"\x03\x00\x00\x00\x01\x02\x03\x04abc"])
+def test_a_damaged_answer_is_looked_for_again_with_all_after_it(tmp_path: Path, tail: bytes) -> None:
+    """Zeros are what a disk that lost its power may leave."""
+    answers = Answers(tmp_path / "answers", "a")
+    answers.keep(b"x")
+    answers.close(finished=False)
+    with (tmp_path / "answers").open("ab") as file:
+        file.write(tail)
+    again = Answers(tmp_path / "answers", "a")
+    assert again.left == 1
+    assert (again.recall(), again.recall()) == (b"x", None)
+    again.close(finished=True)

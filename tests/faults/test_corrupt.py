@@ -195,3 +195,52 @@ def test_the_service_goes_on_with_another_file(cli: Cli, short_folder: Path, cli
     assert (told["type"], told["cursor"]) == (gap["type"], gap["cursor"]), "who listened is told of what it missed"
     assert heard == events
     assert journals.APPLICATION.to_bytes(4, "big") in (cli.folder / "events.db.corrupt-1").read_bytes()[:100]
+
+
+def execute(path: Path, *statements: str) -> None:
+    """Change the file behind everybody's back."""
+    db = sqlite3.connect(path)
+    for statement in statements:
+        db.execute(statement)
+    db.commit()
+    db.close()
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE events SET text = CAST(x'ff41' AS TEXT) WHERE cursor = 5",  # a text that is none
+        "UPDATE cameras SET epoch = 1099511627776",
+        "UPDATE cameras SET sequence = 9223372036854775807",
+        "UPDATE head SET cursor = 9223372036854775807",
+        "ALTER TABLE events RENAME TO others",
+    ],
+)
+def test_whatever_cannot_be_gone_on_with_is_set_aside_once(tmp_path: Path, statement: str) -> None:
+    path = tmp_path / "events.db"
+    filled(path)
+    execute(path, statement)
+    with Journal(path) as writer:
+        writer.unclosed()
+        writer.epoch("door")
+        writer.epoch("hall")
+        assert len(writer.append(resets(3, first=5000, epoch=writer._epochs["door"]))) == 3
+    with Journal(path) as again:
+        again.epoch("door")
+    assert sorted(file.name for file in tmp_path.glob("*.corrupt-?")) == ["events.db.corrupt-1"]
+
+
+def test_numbers_do_not_go_back_where_a_second_journal_is_lost_under_a_wrong_clock(tmp_path: Path) -> None:
+    path = tmp_path / "events.db"
+    filled(path)
+    damage(path, 100, PAGE)
+    with Journal(path, lambda: 10.0**9) as writer:
+        first = writer.epoch("door")
+        writer.append(resets(5, first=9000, epoch=first))
+        reached = writer.cursor()
+    with Journal(path) as later:  # another start, and a camera that was away meanwhile
+        assert later.epoch("hall") == first == 10**9
+    execute(path, "INSERT INTO cameras VALUES ('yard', 1099511627776, 0)")
+    with Journal(path, lambda: 10.0) as writer:
+        assert writer.epoch("door") > first
+        assert writer.cursor() > reached

@@ -135,6 +135,7 @@ def test_frames_are_asked_for_only_while_somebody_watches(
 def test_a_browser_that_says_what_it_should_not_is_shown_out_alone(service: Service, told: Callable[[], str]) -> None:
     url, _ = service.live(told)
     wrong = ("no JSON", "[]", '{"watch": 1}', '{"watch": {"film": "wide"}}', '{"shown": 1}', '{"other": 1}')
+    wrong += ('{"watch": {"\\ud800": 320}}', '{"watch": {"": 320}}', '{"watch": {"a/": 320}}', "[" * 60_000, b"{}")  # type: ignore[assignment]
     with Browser(url) as good:
         for message in wrong:
             with Browser(url) as bad:
@@ -192,7 +193,14 @@ def test_only_names_of_this_machine_are_served(service: Service, told: Callable[
 
 def test_only_the_page_itself_opens_a_socket(service: Service, told: Callable[[], str]) -> None:
     url, _ = service.live(told)
-    for origin in ("http://evil.example", "null", "http://127.0.0.1:1", f"ftp://{urlsplit(url).netloc}", None):
+    for origin in (
+        "http://evil.example",
+        "null",
+        "http://[",
+        "http://127.0.0.1:1",
+        f"ftp://{urlsplit(url).netloc}",
+        None,
+    ):
         with pytest.raises(InvalidStatus) as refused, Browser(url, origin):
             pass
         assert refused.value.response.status_code == 403
@@ -230,6 +238,8 @@ def test_a_token_opens_the_page_and_nothing_less_does(
         assert {"HttpOnly", "SameSite=strict"} <= set(cookie.split("; "))
         value = cookie.partition(";")[0]
         assert get(url, Cookie=value).status == 200
+        for other in ('a={"x": 1}', "x", "a[0]=1", "a@b=1"):  # programs on other ports of this host have cookies, too
+            assert get(url, Cookie=f"{other}; {value}").status == 200, other
         with Browser(url, Cookie=value) as browser:
             assert browser.hear()["type"] == "hello"
     assert get(url, "/enter", "POST", f"token={TOKEN}", Origin="http://evil.example").status == 403
