@@ -363,3 +363,13 @@ def test_it_tells_where_faces_are_or_should_be_and_whether_new_ones_were_looked_
     assert line.tracks == ()
     (place,) = line.places
     assert 120 < place.x1 < 140, "it goes on where it went"
+
+
+def test_a_face_that_is_missed_has_its_place_also_where_the_clock_stands_still() -> None:
+    """A plug-in's clock may: who shows the frame has to hide it all the same."""
+    line = timeline()
+    for seq in range(1, 4):
+        line.observe(seq, at(0.1 * seq), SIZE, [face(100)])
+    line.observe(4, at(0.3), SIZE, [])
+    (place,) = line.places
+    assert (place.x1, place.y1) == pytest.approx((100, 50), abs=5)
