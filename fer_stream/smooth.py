@@ -1,9 +1,9 @@
 """Scores over time -> what is believed of a face now -> intervals of one label, with hysteresis.
 
-The belief is an average over the last half second or so in capture time, so uneven frames and gaps are no special
-case. A label's interval starts when its belief stayed above ``enter`` for ``min_dwell`` and ends when it falls below
-``leave``, or when another one starts; in between the state is uncertain, and says so. The intervals of a track do not
-overlap. ``python -m training.smoothing`` compares this with other ways and fits the settings.
+The belief is an average over the last third of a second or so in capture time, so uneven frames and gaps are no special
+case. A label's interval starts when its belief stayed above ``enter`` for ``min_dwell``. It ends where its belief fell
+below ``leave``, once it stayed there for ``patience``, or when another one starts; in between the state is uncertain,
+and says so. The intervals of a track do not overlap. ``python -m training.smoothing`` compares this with other ways and fits the settings.
 """
 
 from __future__ import annotations
@@ -54,8 +54,6 @@ class LabelSet:
                 )
             groups = {name: name for name in model_labels if name in names}
         self.labels = tuple(dict.fromkeys(groups.values()))
-        self.left_out = len(model_labels) - len(groups)
-        """How many of the model's labels belong to none of these."""
         self.model_labels = model_labels
         index = {label: i for i, label in enumerate(model_labels)}
         self._parts = tuple(
@@ -111,7 +109,7 @@ class Belief(Protocol):
 
 
 ENOUGH = 0.5
-"""Of a clear look's worth: what is known by less than that is filled up with not knowing."""
+"""Of a clear look's worth: what is known by less than that is not known."""
 
 
 class Average:
@@ -119,22 +117,19 @@ class Average:
 
     After ``dt`` seconds what was seen before counts ``exp(-dt / tau)``, and the new look the rest times its weight. The
     belief is the average over the weights, so a blurred moment changes little; but where all looks of late together
-    are worth less than `ENOUGH`, the missing part is spread over all labels evenly: bad looks alone make nobody sure,
-    however many they are, because they err alike.
+    are worth less than `ENOUGH`, the missing part is belief in no label: bad looks alone make nobody sure, however many
+    they are, because they err alike.
     """
 
-    def __init__(self, labels: int, tau: float, left_out: int = 0) -> None:
-        """Begin; ``left_out`` labels of the model are not among these, and share in not knowing."""
+    def __init__(self, labels: int, tau: float) -> None:
         self._tau = tau
-        self._even = 1.0 / (labels + left_out)
         self._sums = [0.0] * labels
         self._weight = 0.0
 
     @property
     def values(self) -> list[float]:
         """The belief in each label."""
-        missing = max(0.0, ENOUGH - self._weight)
-        return [(value + missing * self._even) / (self._weight + missing) for value in self._sums]
+        return [value / max(self._weight, ENOUGH) for value in self._sums]
 
     def update(self, seconds: float, look: Sequence[float], weight: float) -> None:
         """See `Belief.update`."""
@@ -151,15 +146,19 @@ class Smoother:
         """Begin a track, with another ``belief`` than the settings' where one is given."""
         self._labels = labels
         self._settings = settings
-        self._belief = belief or Average(len(labels.labels), settings.tau, labels.left_out)
+        self._belief = belief or Average(len(labels.labels), settings.tau)
         self._dwell = round(settings.min_dwell * 1e9)
+        self._patience = round(settings.patience * 1e9)
         self._update = round(settings.update_interval * 1e9)
         self._time: Nanoseconds | None = None
         self._candidate: str | None = None
         self._since = Nanoseconds(0)
+        self._below: Nanoseconds | None = None
         self._previous: str | None = None
         self._free = Nanoseconds(0)
         self.interval: Interval | None = None
+        self.unsettled = False
+        """Whether the last look alone would change the label: another one soon tells a change from a mistake."""
 
     @property
     def scores(self) -> Scores:
@@ -169,16 +168,22 @@ class Smoother:
     def observe(self, time: Nanoseconds, scores: Scores, weight: float = 1.0) -> list[Change]:
         """Take a model's scores of the face at ``time``, and what that look is worth, 0 to 1."""
         seconds = math.inf if self._time is None else (time - self._time) / 1e9
-        self._belief.update(seconds, self._labels.project(scores).values, weight)
+        look = self._labels.project(scores)
+        self._belief.update(seconds, look.values, weight)
         self._time = time
         changes: list[Change] = []
         if self.interval is not None:
             probability = self._belief.values[self._labels.labels.index(self.interval.label)]
-            if probability < self._settings.leave:
-                changes += self.close(time)
-            else:
+            if probability >= self._settings.leave:
+                self._below = None
                 self._extend(self.interval, time, probability)
+            elif self._below is None:
+                self._below = time
+            if self._below is not None and time - self._below >= self._patience:
+                changes += self.close(self._below)
         changes += self._consider(time)
+        label, probability = look.top()
+        self.unsettled = probability >= self._settings.enter and (self.interval is None or label != self.interval.label)
         if not changes and self.interval is not None and time - self.interval.told >= self._update:
             self.interval.told = time
             changes.append(Change("updated", self.interval, self.scores))
@@ -186,7 +191,7 @@ class Smoother:
 
     def close(self, time: Nanoseconds) -> list[Change]:
         """End the open interval, if there is one, at ``time``."""
-        interval, self.interval = self.interval, None
+        interval, self.interval, self._below = self.interval, None, None
         if interval is None:
             return []
         interval.last = max(interval.last, time)

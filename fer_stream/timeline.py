@@ -125,7 +125,8 @@ class Timeline:
         self.searched = searched is not None or not self._attention.following
         courses = self._tracker.courses
         self._found, self._courses = tuple(face.box for face in faces), courses
-        self._attention.take(seq, self.time, courses, searched)
+        unsettled = (track for track, smoother in self._smoothers.items() if smoother.unsettled)
+        self._attention.take(seq, self.time, courses, searched, unsettled)
         return events
 
     def tick(self, time: Nanoseconds, offline_after: float) -> list[Event]:

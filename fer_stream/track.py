@@ -56,10 +56,12 @@ class Course:
     """Where a face was and where it goes, confirmed or not; ``key`` is its own within the epoch.
 
     ``position`` is centre x, centre y, log width and log height, ``velocity`` their change a second. ``seen`` and
-    ``scored`` are the capture times at which it was last seen, and last scored.
+    ``scored`` are the capture times at which it was last seen, and last scored; ``track`` is its track's id, 0 until
+    that is confirmed.
     """
 
     key: int
+    track: int
     position: tuple[float, ...]
     velocity: tuple[float, ...]
     seen: int
@@ -105,7 +107,9 @@ class _State:
             self.scored = time
 
     def course(self) -> Course:
-        return Course(self.key, tuple(self.position), tuple(self.velocity), self.track.last_seen, self.scored)
+        return Course(
+            self.key, self.track.id, tuple(self.position), tuple(self.velocity), self.track.last_seen, self.scored
+        )
 
 
 def _within(value: float, most: float) -> float:

@@ -26,9 +26,11 @@ def attention(policy: Policy = "drop_oldest", depth: int = 4, **settings: float)
     return Attention(DetectorSettings(**chosen), policy, depth)  # type: ignore[arg-type]
 
 
-def course(key: int = 1, seen: int = 0, scored: int = 0, x: float = 100.0, speed: float = 0.0) -> Course:
+def course(
+    key: int = 1, track: int = 0, seen: int = 0, scored: int = 0, x: float = 100.0, speed: float = 0.0
+) -> Course:
     size = 4.0  # of exp(4) = 55 pixels
-    return Course(key, (x, 100.0, size, size), (speed, 0.0, 0.0, 0.0), seen, scored)
+    return Course(key, track, (x, 100.0, size, size), (speed, 0.0, 0.0, 0.0), seen, scored)
 
 
 def everywhere(level: int = 0) -> Searched:
@@ -103,6 +105,24 @@ def test_a_face_is_due_every_look_interval() -> None:
         scored = scored or now  # found in the first frame, and scored there
         which.take(seq, now, [course(seen=now, scored=scored)], everywhere())
     assert due == [5, 9, 13]
+
+
+def test_a_face_that_may_have_changed_is_due_sooner() -> None:
+    """Twice 0.15 s after its first look, then four times as often while what it shows is not settled."""
+    which, scored, due = attention(), [0, 0], list[tuple[int, int]]()
+    for seq in range(1, 18):
+        now = seq * FRAME
+        hints = which.hints(seq, now, SIZE)
+        assert hints is not None
+        for i, face in enumerate(hints.faces):
+            if face.due:
+                due.append((seq, i))
+                scored[i] = now
+        scored = [at or now for at in scored]
+        courses = [course(key, track=key, seen=now, scored=scored[key - 1]) for key in (1, 2)]
+        which.take(seq, now, courses, everywhere(), unsettled=[2] if seq >= 9 else [])
+    assert [seq for seq, i in due if i == 0] == [5, 9, 13, 17]
+    assert [seq for seq, i in due if i == 1] == [5, 9, 10, 11, 12, 13, 14, 15, 16, 17]
 
 
 def test_a_look_that_is_under_way_is_not_ordered_again() -> None:

@@ -1,4 +1,4 @@
-r"""A checkpoint becomes the ONNX file that fer_stream loads: calibrated, described, checked against torch.
+r"""A checkpoint becomes the ONNX file that fer_stream loads: calibrated, checked against torch, quantized, described.
 
     python -m training.export runs/quick data/fer2013.csv                                 # runs/quick/emotion.onnx
     python -m training.export runs/emotion data/fer2013.csv --output models/emotion.onnx    # the one that is shipped
@@ -6,7 +6,8 @@ r"""A checkpoint becomes the ONNX file that fer_stream loads: calibrated, descri
         --head ferplus --output models/emotion-ferplus.onnx                                 # FER+'s eight labels
 
 The contract of the file stands in `fer_stream.classifiers.onnx`. Normalisation, softmax and the temperature are in the
-graph; the temperature is fitted on PublicTest. The crop is what ``python -m training.crop`` measured.
+graph; the temperature is fitted on PublicTest. The crop is what ``python -m training.crop`` measured. ``--float32``
+does not quantize (`training.quantize`), for accelerators that are slower with 8-bit numbers.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from fer_stream.classifiers.onnx import Crop
 from fer_stream.errors import ConfigError, FerStreamError
 from training import data, manifest, metrics
 from training.model import HEADS, Recognizer, logits_of
+from training.quantize import quantize
 from training.train import load_net
 
 if TYPE_CHECKING:
@@ -36,7 +38,7 @@ if TYPE_CHECKING:
     from training.model import Net
 
 TOLERANCE = 1e-5
-"""Largest absolute difference allowed between the file's probabilities and torch's."""
+"""Largest absolute difference allowed between torch's probabilities and the file's before it is quantized."""
 
 OPSET = 17
 
@@ -52,10 +54,8 @@ def fit(net: Net, head: str, faces: Faces) -> float:
     return metrics.fit_temperature(torch.softmax(logits, dim=1).numpy(), labels)
 
 
-def export(
-    net: Net, head: str, temperature: float, crop: Crop, version: str, path: Path, trained_on: str = "unknown"
-) -> float:
-    """Write the ONNX file; return the largest absolute difference of its probabilities to torch's.
+def export(net: Net, head: str, temperature: float, path: Path) -> float:
+    """Write a net as ONNX; return the largest absolute difference of its probabilities to torch's.
 
     Raises:
         RuntimeError: the difference exceeds `TOLERANCE`.
@@ -73,6 +73,17 @@ def export(
             opset_version=OPSET,
             dynamo=False,
         )
+    noise = np.random.default_rng(0).uniform(0, 255, (16, 1, data.SIDE, data.SIDE)).astype(np.float32)
+    with torch.no_grad():
+        expected = recognizer(torch.from_numpy(noise)).numpy()
+    difference = float(np.abs(run(path, noise) - expected).max())
+    if difference > TOLERANCE:
+        raise RuntimeError(f"{path} differs from torch by {difference:.1e}, more than {TOLERANCE:.0e}")
+    return difference
+
+
+def describe(path: Path, head: str, temperature: float, crop: Crop, version: str, trained_on: str = "unknown") -> None:
+    """Write into an ONNX file what `fer_stream.classifiers.onnx` and people want to know of it, and check it."""
     model = onnx.load(path)
     onnx.helper.set_model_props(
         model,
@@ -88,14 +99,6 @@ def export(
     )
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, path)
-
-    noise = np.random.default_rng(0).uniform(0, 255, (16, 1, data.SIDE, data.SIDE)).astype(np.float32)
-    with torch.no_grad():
-        expected = recognizer(torch.from_numpy(noise)).numpy()
-    difference = float(np.abs(run(path, noise) - expected).max())
-    if difference > TOLERANCE:
-        raise RuntimeError(f"{path} differs from torch by {difference:.1e}, more than {TOLERANCE:.0e}")
-    return difference
 
 
 def run(path: Path, faces: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -113,7 +116,7 @@ def _crop(path: Path) -> Crop:
 
 
 def main() -> None:
-    """Calibrate, export and check."""
+    """Calibrate, export, check, quantize and describe."""
     parser = argparse.ArgumentParser(description="Export a run's net to ONNX.")
     parser.add_argument("run", type=Path, help="the run's folder")
     data.add_arguments(parser)
@@ -125,21 +128,26 @@ def main() -> None:
         default="FER2013 (Training split), FER+ votes",
         help="what the file says of the data (default: %(default)s)",
     )
+    parser.add_argument("--float32", action="store_true", help="do not quantize")
     parser.add_argument("--version", help="what the file calls itself (default: run and date)")
     arguments = parser.parse_args()
     output: Path = arguments.output or arguments.run / "emotion.onnx"
     version = arguments.version or f"{arguments.run.name} {datetime.now(UTC):%Y-%m-%d}"
     try:
         net, crop = load_net(arguments.run), _crop(arguments.crop)
-        faces = data.load(arguments.data, arguments.plus).split(data.PUBLIC)
-        temperature = fit(net, arguments.head, faces)
-        difference = export(net, arguments.head, temperature, crop, version, output, arguments.trained_on)
+        faces = data.load(arguments.data, arguments.plus)
+        temperature = fit(net, arguments.head, faces.split(data.PUBLIC))
+        difference = export(net, arguments.head, temperature, output)
+        if not arguments.float32:
+            quantize(output, faces.split(data.TRAINING).images)
+        describe(output, arguments.head, temperature, crop, version, arguments.trained_on)
     except FerStreamError as error:
         raise SystemExit(str(error)) from error
     if output.parent.resolve() == manifest.MODELS:
         manifest.write()
     size = output.stat().st_size / 2**20
-    print(f"{output}: {version}, {size:.1f} MiB, temperature {temperature:.3f}, difference {difference:.1e}")
+    numbers = "float32" if arguments.float32 else "int8"
+    print(f"{output}: {version}, {numbers}, {size:.1f} MiB, temperature {temperature:.3f}, difference {difference:.1e}")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
 """Synthetic tracks whose truth is known: held-out faces that move, blur, blink, go missing and change expression.
 
 A track is one face after another, each for two to twenty seconds: who is seen changes too, which makes it harder than a
-camera does. The faces are those of a split whose label at least `AGREED` of FER+'s ten people share. While one is shown
+camera does. The faces are those of a split whose label at least `AGREED` of FER+'s ten people share, each as likely as
+any other but for those of the label before it: people agree on few faces of disgust and fear, and were each label as
+likely, one such face would decide the figures. While one is shown
 
 - it wanders: shifted, scaled and turned along a smooth path, each place with a little noise of its own;
 - now and then it is blurred for a moment, as by a quick movement, or seen as from far away;
@@ -118,7 +120,7 @@ def make_pool(
 
 
 def make_track(pool: Pool, rate: float, random: np.random.Generator) -> Track:
-    """Return a track of about ``rate`` frames/s over faces drawn from a pool, each label as likely as any other."""
+    """Return a track of about ``rate`` frames/s over faces drawn from a pool, each as likely as any other."""
     times = _times(rate, random)
     truth, faces = _script(pool, random)
     starts = np.array([start for _, start, _ in truth])
@@ -160,15 +162,15 @@ def _times(rate: float, random: np.random.Generator) -> NDArray[np.float64]:
 
 def _script(pool: Pool, random: np.random.Generator) -> tuple[list[tuple[int, float, float]], list[int]]:
     """Draw which expression is shown when, and by which face."""
-    known = np.unique(pool.labels)
     truth: list[tuple[int, float, float]] = []
     faces: list[int] = []
     end = 0.0
     while end < LENGTH:
-        label = int(random.choice(known[known != truth[-1][0]] if truth else known))
+        others = np.flatnonzero(pool.labels != truth[-1][0]) if truth else np.arange(len(pool.labels))
+        face = int(random.choice(others))
         start, end = end, end + random.uniform(*STAY)
-        truth.append((label, start, min(end, LENGTH)))
-        faces.append(int(random.choice(np.flatnonzero(pool.labels == label))))
+        truth.append((int(pool.labels[face]), start, min(end, LENGTH)))
+        faces.append(face)
     return truth, faces
 
 

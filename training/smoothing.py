@@ -6,7 +6,8 @@
 Half of PublicTest's clear faces are there to fit parameters on, the other half to report on. An event is right if its
 label is, and if it overlaps the truth by half (intersection over union). The delay is from a change to the moment at
 which its event is published; flicker is how many events there are for each that argmax makes. As in the service, a
-face is scored every ``detector.look_interval`` at most; argmax and the majority see every frame.
+face is scored every ``detector.look_interval`` at most, sooner where a look would change its label; argmax and the
+majority see every frame.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
+from fer_stream.attention import SOON
 from fer_stream.config import DetectorSettings, Settings, SmootherSettings
 from fer_stream.errors import FerStreamError
 from fer_stream.smooth import Belief, LabelSet, Smoother
@@ -83,7 +85,7 @@ def majority(labels: LabelSet, track: Track) -> list[Call]:
     return runs(times, names)
 
 
-WRONG = 0.02
+WRONG = 0.1
 """Share of looks that show something else than the face: the least probability that any label keeps."""
 
 
@@ -137,7 +139,7 @@ class Smoothed:
         calls: dict[int, Call] = {}
         looked = -math.inf
         for time, row, worth in zip(track.times.tolist(), track.scores.tolist(), track.quality.tolist(), strict=True):
-            if time - looked < LOOK:
+            if time - looked < (LOOK / SOON if smoother.unsettled else LOOK):
                 continue
             looked, now = time, Nanoseconds(round(time * 1e9))
             changes = smoother.observe(now, Scores(labels.model_labels, tuple(row)), worth if self.weighted else 1.0)
@@ -248,11 +250,12 @@ class Bench:
 
 
 SEARCHED = {
-    "tau": (0.1, 0.15, 0.2, 0.3, 0.4, 0.6),
+    "tau": (0.07, 0.1, 0.15, 0.2, 0.3, 0.4),
     "stay": (2.0, 4.0, 8.0, 16.0),
-    "enter": (0.4, 0.45, 0.5, 0.6, 0.7, 0.8),
-    "leave": (0.1, 0.2, 0.3, 0.4),
-    "min_dwell": (0.0, 0.1, 0.2, 0.3),
+    "enter": (0.5, 0.6, 0.65, 0.7, 0.75),
+    "leave": (0.1, 0.2, 0.25, 0.3),
+    "min_dwell": (0.0, 0.05, 0.1, 0.2),
+    "patience": (0.3, 0.6, 1.0),
 }
 
 

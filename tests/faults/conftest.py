@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import processes
 import pytest
 from faults import table
 from faults.service import SLOWLY, Service
@@ -27,6 +28,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "soak: takes too long for every day")
+    # Twenty crashes take longer than one.
+    processes.PATIENCE = max(processes.PATIENCE, 1200 * config.getoption("soak", 0.0))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -19,6 +19,7 @@ from training import data, distill, doubtful, evaluate, export, objective, recip
 from training.corrupt import CORRUPTIONS
 from training.model import Net
 from training.objective import Soft
+from training.quantize import quantize
 
 ROOT = Path(__file__).parents[2]
 
@@ -281,10 +282,46 @@ def test_the_temperature_is_in_the_graph(tmp_path):
     faces = np.random.default_rng(0).uniform(0, 255, (5, 1, 48, 48)).astype(np.float32)
     for temperature in (1.0, 2.0):
         path = tmp_path / f"{temperature}.onnx"
-        assert export.export(net, "fer2013", temperature, Crop(0, 0, 1), "test", path) < 1e-6
+        assert export.export(net, "fer2013", temperature, path) < 1e-6
         with torch.no_grad():
             expected = torch.softmax(net(torch.from_numpy(faces))[0] / temperature, dim=1).numpy()
         np.testing.assert_allclose(export.run(path, faces), expected, atol=1e-6)
+        export.describe(path, "fer2013", temperature, Crop(0, 0, 1), "test")
+        assert OnnxClassifier(path).labels == data.LABELS
+
+
+def test_a_quantized_net_is_smaller_and_says_nearly_the_same(tmp_path):
+    torch.manual_seed(0)
+    net = Net(recipe.Architecture(widths=[32, 64, 64])).eval()
+    faces = np.random.default_rng(0).integers(0, 256, (200, 48, 48), np.uint8)
+    path = tmp_path / "net.onnx"
+    export.export(net, "fer2013", 1.0, path)
+    before, size = export.run(path, faces[:, None].astype(np.float32)), path.stat().st_size
+    quantize(path, faces)
+    assert path.stat().st_size < 0.6 * size
+    after = export.run(path, faces[:, None].astype(np.float32))
+    assert 0 < np.abs(after - before).max() < 0.02
+    convolutions = [node for node in onnx.load(path).graph.node if node.op_type == "Conv"]
+    weights = {name.name: name for name in onnx.load(path).graph.initializer}
+    for node in convolutions:
+        assert f"{node.input[1]}".endswith("_DequantizeLinear_Output"), "its weights are whole numbers"
+    assert all(
+        np.abs(onnx.numpy_helper.to_array(found).astype(int)).max() <= 64
+        for name, found in weights.items()
+        if found.data_type == onnx.TensorProto.INT8 and name.endswith("weight_quantized")
+    ), "of 7 bits"
+
+
+def test_export_leaves_float32_if_asked(csv_file, tmp_path):
+    run = tmp_path / "run"
+    assert command("train", tiny(tmp_path), csv_file, "--run", run, "--threads", 1).returncode == 0
+    for options, numbers in (((), {"int8"}), (("--float32",), {"float32"})):
+        done = command("export", run, csv_file, *options, "--output", tmp_path / "net.onnx")
+        assert done.returncode == 0, done.stderr
+        assert done.stderr == ""
+        assert numbers <= set(done.stdout.split(", "))
+        nodes = {node.op_type for node in onnx.load(tmp_path / "net.onnx").graph.node}
+        assert ("DequantizeLinear" in nodes) == (not options)
 
 
 @pytest.mark.parametrize(
