@@ -50,6 +50,7 @@ RENAMED = {"from_cursor": "from", "to_cursor": "to"}
 """Fields whose JSON name would not do in Python."""
 
 
+@lru_cache(maxsize=1024)
 def to_rfc3339(time: int) -> str:
     """Return nanoseconds since the Unix epoch as ``YYYY-MM-DDThh:mm:ss.ffffffZ`` (microseconds, cut off)."""
     seconds, rest = divmod(time, 1_000_000_000)

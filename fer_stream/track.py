@@ -100,7 +100,7 @@ class _State:
         if dt > 0:
             # A long gap says little about the speed now: the gain on velocity is bounded by what fits one step.
             self.velocity = [v + BETA * r / dt for v, r in zip(self.velocity, residual, strict=True)]
-        self.track = replace(self.track, face=face, last_seen=time)
+        self.track = Track(self.track.id, face, self.track.first_seen, time)
         if face.scores:
             self.scored = time
 
@@ -231,5 +231,6 @@ def _distance(last: Box, expected: Box, box: Box) -> float:
     if max(size / before, before / size) > ALIKE:
         return math.inf
     x, y = box.x1 + box.x2, box.y1 + box.y2
-    near = min(math.hypot(x - b.x1 - b.x2, y - b.y1 - b.y2) for b in (last, expected))
-    return near / 2 / size
+    from_last = math.hypot(x - last.x1 - last.x2, y - last.y1 - last.y2)
+    from_expected = math.hypot(x - expected.x1 - expected.x2, y - expected.y1 - expected.y2)
+    return min(from_last, from_expected) / 2 / size

@@ -181,8 +181,8 @@ class Journal(Reader):
         new = [(event, event_id(event)) for event in events]
         if not new:
             return []
+        stored, sequences, rows = self._numbered(new)
         with self._db.transaction() as db:
-            stored, sequences, rows = self._numbered(new)
             if db.executemany(_INSERT, rows).rowcount < len(rows):  # seldom enough not to look every time
                 db.execute("DELETE FROM events WHERE cursor > ?", (self._cursor,))
                 stored, sequences, rows = self._numbered(_without_repeats(db, new))
