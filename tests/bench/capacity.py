@@ -5,10 +5,10 @@
 - dispatch: frames a second through the dispatcher alone, offered, asked for, assigned, done and released, ledger kept
 - frames: frames a second through a whole aggregator (protocol, dispatch, tracks), over the memory transport, no faces;
   each is one of two that its capture offered
-- events: events a second from scores on: tracked, smoothed, journaled with SQLite's full synchrony, published. A turn of
-  the aggregator writes the events of all frames that were answered meanwhile in one transaction: here of one frame, which
-  is the dearest way there is, and of four, as many as there are workers
-- commits: transactions a second with one row each, which is what the disk's share comes to
+- events: events a second from scores on: tracked, smoothed, journaled with SQLite's full synchrony, published. A turn
+  of the aggregator writes the events of all frames that were answered meanwhile in one transaction: here of one frame,
+  which is the dearest way there is, and of four, as many as there are workers
+- commits: transactions a second with one row each: the share that is SQLite's and the disk's
 
 CPU seconds of this process; medians of several rounds, with their spread.
 """
