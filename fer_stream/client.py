@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from fer_stream import cloudevents, plugins, wire
 from fer_stream.errors import ConfigError, JournalError, TransportError, WireError
-from fer_stream.journal import Reader
+from fer_stream.journal import Reader, gap
 from fer_stream.types import Event, EventType, GapData
 from fer_stream.wire import Kind, Message
 
@@ -173,10 +173,14 @@ class Subscription:
         newest = message.time
         if self._until is None:
             self._until = newest
-        if self._position is None or self._position.cursor > newest:
-            # From now on; or the journal is another one than the cursor was from, and what is new in it is all.
-            self._position = Position(newest if self._position is None else 0, self._camera)
-            self._asking = self._position.cursor < newest
+        if self._position is None:
+            self._position = Position(newest, self._camera)  # from now on
+            self._asking = False
+        elif self._position.cursor > newest:  # of another journal: what is new in this one is all of it
+            told = gap(self._position.cursor, 0, "another journal")
+            self._position = Position(0, self._camera)
+            self._tell(told, cloudevents.encode(told))
+            self._asking = newest > 0
         else:
             texts = {event.cursor: (event, text) for event, text in _parse(bytes(message.payload))}
             for event in self._position.replayed([event for event, _ in texts.values()], message.seq):

@@ -123,7 +123,7 @@ class Publisher:
             self._hub.publish("events", f"{event.camera}/", [text.encode()])
             self.counted[event.type] += 1
             metrics.events.labels(event.camera, event.type, getattr(event.data, "label", "")).inc()
-            metrics.journal_cursor.set(event.cursor)
+        metrics.journal_cursor.set(self.cursor)
 
     def purge(self, now: float, retention: float) -> None:
         """Once an hour, delete the events journaled more than ``retention`` seconds ago."""

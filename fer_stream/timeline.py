@@ -71,6 +71,7 @@ class Timeline:
         self._found: tuple[Box, ...] = ()
         self._courses: Sequence[Course] = ()
         self._labels = labels
+        self._kinds = {what: EventType(f"{labels.family}.{what}") for what in ("started", "updated", "ended")}
         self._tracker_settings = tracker
         self._smoother_settings = smoother
         self._tracker = Tracker(tracker)
@@ -192,7 +193,7 @@ class Timeline:
                 box=track.face.box,
                 score=track.face.score,
             )
-            events.append(self._event(EventType(f"{self._labels.family}.{change.what}"), track.id, data))
+            events.append(self._event(self._kinds[change.what], track.id, data))
         return events
 
     def _event(self, kind: EventType, track: int, data: EventData) -> Event:

@@ -102,7 +102,7 @@ class _State:
         if dt > 0:
             # A long gap says little about the speed now: the gain on velocity is bounded by what fits one step.
             self.velocity = [v + BETA * r / dt for v, r in zip(self.velocity, residual, strict=True)]
-        self.track = replace(self.track, face=face, last_seen=time)
+        self.track = Track(self.track.id, face, self.track.first_seen, time)
         if face.scores:
             self.scored = time
 
@@ -195,14 +195,20 @@ class Tracker:
 
     def _match(self, time: int, faces: Sequence[Face]) -> dict[int, _State]:
         """Return which face continues which track: best pairs first, overlap before nearness."""
-        predicted = [_box(state.predict(time)) for state in self._states]
         pairs: list[tuple[float, int, int]] = []
-        for s, expected in enumerate(predicted):
-            for f, face in enumerate(faces):
-                common = overlap(expected, face.box)
+        reaches = [_reach(face.box) for face in faces]
+        for s, state in enumerate(self._states):
+            last, expected = state.track.face.box, _box(state.predict(time))
+            left, top = min(last.x1, expected.x1), min(last.y1, expected.y1)
+            right, bottom = max(last.x2, expected.x2), max(last.y2, expected.y2)
+            for f, (x1, y1, x2, y2) in enumerate(reaches):
+                if x1 > right or x2 < left or y1 > bottom or y2 < top:  # of many faces, most are nowhere near
+                    continue
+                box = faces[f].box
+                common = overlap(expected, box)
                 if common >= self._settings.overlap:
                     pairs.append((-common, s, f))
-                elif (distance := _distance(self._states[s].track.face.box, expected, face.box)) < FAR:
+                elif (distance := _distance(last, expected, box)) < FAR:
                     pairs.append((distance, s, f))
         taken: set[int] = set()
         matched: dict[int, _State] = {}
@@ -213,12 +219,22 @@ class Tracker:
         return matched
 
 
+def _reach(box: Box) -> Box:
+    """Return where a track that this face may continue has its centre, or overlaps it: the box, and `FAR` around it."""
+    far = FAR * _size(box)
+    return Box(box.x1 - far, box.y1 - far, box.x2 + far, box.y2 + far)
+
+
+def _size(box: Box) -> float:
+    return math.sqrt(max((box.x2 - box.x1) * (box.y2 - box.y1), 1e-6))
+
+
 def _distance(last: Box, expected: Box, box: Box) -> float:
     """Return how far a face is from where its track was or should be, in face sizes; infinite if sizes differ much."""
-    size = math.sqrt(max((box.x2 - box.x1) * (box.y2 - box.y1), 1e-6))
-    before = math.sqrt(max((last.x2 - last.x1) * (last.y2 - last.y1), 1e-6))
+    size, before = _size(box), _size(last)
     if max(size / before, before / size) > ALIKE:
         return math.inf
     x, y = box.x1 + box.x2, box.y1 + box.y2
-    near = min(math.hypot(x - b.x1 - b.x2, y - b.y1 - b.y2) for b in (last, expected))
-    return near / 2 / size
+    from_last = math.hypot(x - last.x1 - last.x2, y - last.y1 - last.y2)
+    from_expected = math.hypot(x - expected.x1 - expected.x2, y - expected.y1 - expected.y2)
+    return min(from_last, from_expected) / 2 / size

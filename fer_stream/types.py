@@ -218,7 +218,10 @@ class ExpressionData:
 
 @dataclass(frozen=True, slots=True)
 class GapData:
-    """Events with ``from_cursor < cursor <= to_cursor`` are not to be had any more, and why."""
+    """Events with ``from_cursor < cursor <= to_cursor`` are not to be had any more, and why.
+
+    Where ``to_cursor`` is 0, the journal is another one than ``from_cursor`` was from, and is told from its beginning.
+    """
 
     from_cursor: int
     to_cursor: int

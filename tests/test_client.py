@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import itertools
 import threading
+import zlib
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from journals import execute
 
 import fer_stream
 from fer_stream import aggregator, plugins, wire
@@ -341,7 +343,8 @@ def test_what_was_missed_between_two_aggregators_is_asked_for(house: House) -> N
         assert texts == house.stored()
 
 
-def test_another_journal_is_told_from_its_beginning(house: House) -> None:
+def test_a_journal_that_was_deleted_meanwhile_is_a_gap(house: House) -> None:
+    """The numbers of the next one go on beyond all that anybody may hold."""
     house.start()
     with house.listen(after=0) as subscription:
         house.take(9)
@@ -350,7 +353,36 @@ def test_another_journal_is_told_from_its_beginning(house: House) -> None:
         house.journal.unlink()
         house.start()
         house.take(3)
-        assert collect(subscription, 4) == house.stored()
+        gap, *rest = collect(subscription, 5)
+        assert decode(gap).data == GapData(10, subscription.cursor - 4, "retention")
+        assert [gap, *rest] == house.stored(after=10)
+
+
+def test_another_journal_is_told_from_its_beginning(house: House) -> None:
+    """Nothing is left of the old one, not even its lock: only that the cursor is beyond the end can tell."""
+    house.start()
+    with house.listen(after=0) as subscription:
+        house.take(9)
+        collect(subscription, 10)
+        house.end()
+        for part in house.journal.parent.glob("events.db*"):
+            part.unlink()
+        house.start()
+        house.take(3)
+        gap, *rest = collect(subscription, 5)
+        assert decode(gap).data == GapData(10, 0, "another journal")
+        assert rest == house.stored()
+
+
+def test_a_damaged_text_in_the_journal_ends_nobody(house: House) -> None:
+    house.start()
+    house.take(5)
+    execute(house.journal, "UPDATE events SET text = replace(text, 'camera.reset', 'camera.roset') WHERE cursor = 3")
+    with house.listen(after=2) as subscription:
+        (gap,) = collect(subscription, 1)
+        assert decode(gap).data == GapData(2, 6, "retention")
+        house.take(2)
+        assert collect(subscription, 3) == house.stored(after=6)
 
 
 def test_past_the_retention_comes_a_gap(house: House) -> None:
@@ -542,8 +574,11 @@ def test_a_journal_that_holds_what_is_no_event_is_told(tmp_path: Path) -> None:
     path = tmp_path / "events.db"
     writer = Journal(path)
     writer.append([event(1)])
-    writer._db.execute("UPDATE events SET text = 'x'")
     writer.close()
+    execute(path, "UPDATE events SET text = 'x'")
+    with pytest.raises(JournalError, match=r"the journal .*events.db is damaged"):
+        list(read_journal(path))
+    execute(path, f"UPDATE events SET crc = {zlib.crc32(b'x')}")
     with pytest.raises(JournalError, match=r"the journal .*events.db holds what is not an event"):
         list(read_journal(path))
     with pytest.raises(JournalError, match="there is no journal at"):

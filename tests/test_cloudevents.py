@@ -103,9 +103,18 @@ HAPPY = Event(
 def test_what_is_encoded_is_decoded(event: Event) -> None:
     text = encode(event)
     assert "\n" not in text
+    assert text == json.dumps(json.loads(text), separators=(",", ":"), ensure_ascii=False), "as others write JSON"
     assert decode(text) == event
     assert decode(text.encode()) == event
     assert encode(decode(text)) == text
+
+
+@profile
+@given(st.floats(-1, 1) | st.floats(-1000, 1000) | st.sampled_from([0.00005, 0.03125, -0.0, 1e-9]))
+def test_numbers_are_rounded_once_and_written_as_others_write_them(value: float) -> None:
+    data = FaceData(Nanoseconds(0), None, Milliseconds(0), Box(value, 0, 1, 1), value)
+    text = encode(replace(ONLINE, type=EventType.FACE_ENTERED, data=data))
+    assert f'"box":[{round(value, 1)!r},0.0,1.0,1.0],"score":{round(value, 4)!r}}}' in text
 
 
 @profile

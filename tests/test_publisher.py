@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import itertools
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
+from journals import execute, limit
 
-from fer_stream import plugins, publisher
+from fer_stream import plugins, publisher, wire
 from fer_stream.cloudevents import decode
 from fer_stream.errors import JournalError
 from fer_stream.journal import Journal
 from fer_stream.publisher import Publisher
 from fer_stream.types import CameraData, Event, EventType, GapData, Nanoseconds
+from fer_stream.wire import Kind
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,16 +30,16 @@ class Bench:
     def __init__(self, path: Path) -> None:
         transport, address = plugins.load("transports", "memory")(), f"memory://publisher-{next(numbers)}"
         self._hub = transport.bind(address)
+        self.connect = partial(transport.connect, address)
         self._listener = transport.subscribe(address, "events", ["door/", "/"])
         self.journal = Journal(path)
         self.it = Publisher(self._hub, self.journal)
 
     def fill_the_disk(self) -> None:
-        pages = self.journal._db.execute("PRAGMA page_count").fetchone()[0]
-        self.journal._db.execute(f"PRAGMA max_page_count = {pages}")
+        limit(self.journal, 0)
 
     def free_the_disk(self) -> None:
-        self.journal._db.execute("PRAGMA max_page_count = 100000")
+        limit(self.journal, 100_000)
 
     def record(self, first: int, count: int) -> None:
         self.it.record(
@@ -113,7 +116,7 @@ def test_a_journal_that_was_deleted_begins_anew(bench: Bench, tmp_path: Path) ->
 
 def test_damage_that_is_found_while_nothing_is_to_be_written_is_mended_too(bench: Bench, tmp_path: Path) -> None:
     bench.record(1, 3)
-    bench.journal._db.execute("INSERT INTO cameras VALUES ('hall', 1099511627776, 0)")
+    execute(tmp_path / "events.db", "INSERT INTO cameras VALUES ('hall', 1099511627776, 0)")
     with pytest.raises(JournalError, match="damaged"):
         bench.journal.epoch("hall")
     bench.it.flush()
@@ -121,3 +124,20 @@ def test_damage_that_is_found_while_nothing_is_to_be_written_is_mended_too(bench
     assert len(list(tmp_path.glob("*.corrupt-1"))) == 1
     bench.record(4, 1)
     assert [event.cursor for event in bench.heard()][-1] == 4
+
+
+def test_a_text_that_is_not_what_was_written_reaches_nobody(bench: Bench, tmp_path: Path) -> None:
+    """It would end whoever decodes it: the journal is damaged, set aside, and what was in it is a gap."""
+    bench.record(1, 3)
+    execute(tmp_path / "events.db", "UPDATE events SET text = '{}' WHERE cursor = 2")
+    asks, ask = bench.connect("control"), wire.json_message(Kind.REPLAY, {"after": 0, "camera": None}, ticket=1)
+    bench.it.replay(asks.name, wire.unpack(ask))
+    assert asks.receive(0) is None
+    bench.it.flush()
+    bench.it.replay(asks.name, wire.unpack(ask))
+    answer = asks.receive(0)
+    assert answer is not None
+    (told,) = (decode(text) for text in bytes(wire.unpack(answer).payload).split(b"\n"))
+    assert told.data == GapData(0, 3, "retention")
+    bench.record(4, 1)
+    assert [event.cursor for event in bench.heard()] == [1, 2, 3, 4]

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import random
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from fer_stream.config import TrackerSettings
-from fer_stream.track import Tracker, overlap
+from fer_stream.track import ALIKE, FAR, Tracker, overlap
 from fer_stream.types import Box, Face, Nanoseconds, Scores
 
 profile = settings(deadline=None, max_examples=100)
@@ -43,6 +44,24 @@ def follow(found: Tracker, moments: list[float], *paths: list[tuple[float, float
 
 sides = st.floats(-1000, 1000)
 boxes = st.builds(lambda x, y, w, h: Box(x, y, x + w, y + h), sides, sides, st.floats(1, 500), st.floats(1, 500))
+
+
+@profile
+@given(boxes, boxes)
+def test_a_face_continues_a_track_that_it_overlaps_or_is_near_to_and_no_other(a: Box, b: Box) -> None:
+    how = TrackerSettings()
+    (size, other), (x, y), (ax, ay) = ((math.sqrt((c.x2 - c.x1) * (c.y2 - c.y1)) for c in (b, a)), centre(b), centre(a))
+    common, near, alike = overlap(a, b), math.hypot(x - ax, y - ay) / size, max(size / other, other / size)
+    # A box goes through logarithms, so one that is just at a threshold may fall on either side.
+    assume(all(abs(value - edge) > 1e-6 for value, edge in ((common, how.overlap), (near, FAR), (alike, ALIKE))))
+    found = Tracker(how)
+    for time, box in ((1, a), (2, b)):
+        found.update(Nanoseconds(time), [Face(box, 0.9)])
+    assert (len(found.courses) == 1) == (common >= how.overlap or (near < FAR and alike < ALIKE))
+
+
+def centre(box: Box) -> tuple[float, float]:
+    return (box.x1 + box.x2) / 2, (box.y1 + box.y2) / 2
 
 
 @profile

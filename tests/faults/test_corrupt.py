@@ -7,6 +7,7 @@ import sqlite3
 from typing import TYPE_CHECKING
 
 import pytest
+from journals import execute
 from processes import gapless
 
 from fer_stream import journal as journals
@@ -195,15 +196,6 @@ def test_the_service_goes_on_with_another_file(cli: Cli, short_folder: Path, cli
     assert (told["type"], told["cursor"]) == (gap["type"], gap["cursor"]), "who listened is told of what it missed"
     assert heard == events
     assert journals.APPLICATION.to_bytes(4, "big") in (cli.folder / "events.db.corrupt-1").read_bytes()[:100]
-
-
-def execute(path: Path, *statements: str) -> None:
-    """Change the file behind everybody's back."""
-    db = sqlite3.connect(path)
-    for statement in statements:
-        db.execute(statement)
-    db.commit()
-    db.close()
 
 
 @pytest.mark.parametrize(

@@ -296,8 +296,8 @@ _STRANGE = (
     "UPDATE cameras SET epoch = 9223372036854775807", "UPDATE cameras SET camera = x'ff'", "DROP TABLE cameras",
     "DROP TABLE events", "UPDATE head SET cursor = 9223372036854775807",
     "UPDATE cameras SET sequence = 9223372036854775807", "ALTER TABLE events DROP COLUMN text",
-    "INSERT INTO events SELECT 7, 'i', 'door', 1, 9, 'never', replace(text, 'started', 'reset') FROM events LIMIT 1",
-    "UPDATE events SET journaled = 'x'",
+    "INSERT INTO events SELECT 7, '', 'door', 1, 2, 9, 'x', crc, replace(text, 'started', 'reset') FROM events LIMIT 1",
+    "UPDATE events SET journaled = 'x'", "UPDATE events SET crc = 'x'", "PRAGMA user_version = 1",
     "PRAGMA writable_schema = 1; UPDATE sqlite_master SET name = CAST(x'ff' AS TEXT), sql = 'x' WHERE name = 'head'",
 )  # fmt: skip
 """What a journal never says of itself, in SQL: bytes changed at random seldom get so far."""

@@ -1,0 +1,18 @@
+"""The event log: SQLite, written before anything is published, read from any cursor.
+
+One process writes (a lock beside the file keeps a second one out), any number read. What is stored is the text that
+subscribers get, byte for byte, so a replay is the same as having been there::
+
+    place        the path: the lock beside the file, who may read it, what is set aside
+    database     the file: its schema, and which of SQLite's errors tell that it is damaged
+    reader       events after a cursor
+    writer       events in, numbered
+    retention    old events out
+"""
+
+from fer_stream.journal.database import APPLICATION, FORMAT
+from fer_stream.journal.reader import Reader, gap
+from fer_stream.journal.retention import purge
+from fer_stream.journal.writer import Journal
+
+__all__ = ["APPLICATION", "FORMAT", "Journal", "Reader", "gap", "purge"]

@@ -1,0 +1,223 @@
+"""The journal's file: its schema, transactions, and which of SQLite's errors tell that the file itself is damaged."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import zlib
+from contextlib import contextmanager, suppress
+from functools import cache
+from typing import TYPE_CHECKING, Any, Literal
+
+from fer_stream.errors import JournalError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+FORMAT = 2
+"""Of the file, in ``PRAGMA user_version``."""
+
+APPLICATION = 0x46455253
+"""``PRAGMA application_id``: tells our journals from other SQLite files."""
+
+FAILURES = (sqlite3.Error, OverflowError, UnicodeDecodeError)
+"""What Python's module raises: also of numbers beyond 64 bits, and of texts and messages that are none."""
+
+_HEADER = 100
+"""Bytes (SQLite's file format, section 1.3)."""
+
+_DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CONSTRAINT)
+"""SQLite's codes for a damaged file; the last is of numbers that are there already, or that nobody knows of."""
+
+# An event's id follows from its camera, epoch and frame, among others: an index that begins with these is as unique as
+# one of the id alone, and new events stand next to each other in it rather than all over the file.
+_EVENTS = """
+CREATE TABLE events (
+    cursor INTEGER PRIMARY KEY, id TEXT NOT NULL, camera TEXT NOT NULL, epoch INTEGER NOT NULL, frame INTEGER NOT NULL,
+    sequence INTEGER NOT NULL, journaled REAL NOT NULL, crc INTEGER NOT NULL, text TEXT NOT NULL,
+    UNIQUE (camera, epoch, frame, id), UNIQUE (camera, sequence)
+);
+CREATE INDEX events_journaled ON events (journaled);
+"""
+
+_SCHEMA = (
+    _EVENTS
+    + """
+CREATE TABLE cameras (camera TEXT PRIMARY KEY, epoch INTEGER NOT NULL, sequence INTEGER NOT NULL);
+CREATE TABLE head (one INTEGER PRIMARY KEY CHECK (one = 1), cursor INTEGER NOT NULL, purged INTEGER NOT NULL);
+INSERT INTO head VALUES (1, 0, 0);
+"""
+)
+
+_FROM_FORMAT_1 = f"""
+ALTER TABLE events RENAME TO former;
+DROP INDEX events_journaled;
+DROP INDEX events_epoch;
+{_EVENTS}
+INSERT INTO events SELECT cursor, id, camera, epoch,
+    CASE WHEN json_valid(text) THEN coalesce(json_extract(text, '$.frame'), 0) ELSE 0 END,
+    sequence, journaled, crc(text), text FROM former ORDER BY cursor;
+DROP TABLE former;
+"""  # noqa: S608
+
+
+class DamagedError(JournalError):
+    """The file itself is damaged."""
+
+
+class Database:
+    """One connection to a journal's file. Whatever goes wrong comes out as `JournalError`.
+
+    Args:
+        path: the journal's.
+        mode: ``ro`` to read; ``rw`` to write what is there; ``rwc`` to make it, or bring it to this format.
+        patience: seconds for which to wait for who writes.
+
+    Raises:
+        JournalError: there is none of this format, or it cannot be opened.
+        DamagedError: it is damaged.
+    """
+
+    def __init__(self, path: Path, mode: Literal["ro", "rw", "rwc"] = "ro", patience: float = 5.0) -> None:
+        self.path = path
+        self.damaged = False
+        """Whether the file was found to be damaged."""
+        try:
+            if mode == "rwc":  # SQLite would give it the mode that the umask leaves, and its log the same
+                with suppress(FileExistsError):
+                    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+            uri = f"{path.absolute().as_uri()}?mode={mode}"
+            self._db = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=patience)
+        except (*FAILURES, OSError) as error:
+            raise self.failure(error, "read" if mode == "ro" else "written") from error
+        try:
+            self._prepare(mode)
+        except FAILURES as error:
+            failure = self.failure(error, "read")
+            self._db.close()
+            raise failure from error
+        except JournalError:
+            self._db.close()
+            raise
+
+    def _prepare(self, mode: Literal["ro", "rw", "rwc"]) -> None:
+        version, mine = self._pragma("user_version"), self._pragma("application_id")
+        tables = self._db.execute("SELECT 1 FROM sqlite_master").fetchone()
+        # SQLite takes a file that is shorter than its own header for an empty one.
+        foreign = 0 < self.path.stat().st_size < _HEADER
+        new = mode == "rwc" and version == mine == 0 and not tables and not foreign
+        if not new and mine != APPLICATION:
+            raise JournalError(f"{self.path} is not a journal of fer_stream: give another path")
+        old = mode == "rwc" and version == 1
+        if not (new or old) and version != FORMAT:
+            way = "update fer-stream" if version > FORMAT else "start an aggregator on it, which brings it up to date"
+            raise JournalError(
+                f"the journal {self.path} has format {version}, this program reads format {FORMAT}: "
+                f"{way}, or give another path"
+            )
+        if mode == "ro":
+            return
+        self._db.execute("PRAGMA secure_delete = ON")  # what is purged is overwritten, not only forgotten
+        if mode == "rwc":
+            self._db.execute("PRAGMA journal_mode = WAL")
+            self._db.execute("PRAGMA synchronous = FULL")
+        if new or old:
+            self._db.create_function("crc", 1, checksum, deterministic=True)
+            steps = _SCHEMA if new else _FROM_FORMAT_1
+            self._db.executescript(
+                f"BEGIN; {steps} PRAGMA user_version = {FORMAT}; PRAGMA application_id = {APPLICATION}; COMMIT;"
+            )
+            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # whose file it is has to stand in the file itself
+
+    def _pragma(self, name: str) -> Any:
+        return self._db.execute(f"PRAGMA {name}").fetchone()[0]
+
+    def rows(
+        self, statement: str, values: tuple[object, ...], kinds: tuple[Any, ...], least: int = 0
+    ) -> list[tuple[Any, ...]]:
+        """Return the rows, so many at least, whose columns are of these types: SQLite holds anything anywhere."""
+        try:
+            rows = self._db.execute(statement, values).fetchall()
+        except FAILURES as error:
+            raise self.failure(error, "read") from error
+        if len(rows) < least or not all(all(map(isinstance, row, kinds)) for row in rows):
+            raise self.damage()
+        return rows
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """``BEGIN IMMEDIATE`` to ``COMMIT``, after which the disk has it; or all of it is undone."""
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._db
+                self._db.execute("COMMIT")
+            except BaseException:
+                if self._db.in_transaction:  # SQLite may have rolled back by itself, on a full disk for one
+                    self._db.execute("ROLLBACK")
+                raise
+        except FAILURES as error:
+            raise self.failure(error, "written") from error
+
+    def empty_log(self) -> bool:
+        """Bring the write-ahead log into the file; ``False`` where somebody reads an older state and needs it."""
+        try:
+            return not self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+        except FAILURES as error:
+            raise self.failure(error, "written") from error
+
+    def close(self) -> None:
+        """Close the file; a second call does nothing."""
+        self._db.close()
+
+    def damage(self) -> DamagedError:
+        """Note that the file is damaged, and return the error that tells it."""
+        self.damaged = True
+        return DamagedError(f"the journal {self.path} is damaged: move it away, and a new one begins")
+
+    def failure(self, error: Exception, what: str) -> JournalError:
+        """Translate an error: a `DamagedError`, and noted, where it tells that the file itself is damaged."""
+        text = f"the journal {self.path} cannot be {what}: {getattr(error, 'strerror', None) or error}"
+        if not self._tells_damage(error):
+            return JournalError(text)
+        self.damaged = True
+        return DamagedError(text)
+
+    def _tells_damage(self, error: Exception) -> bool:
+        code = getattr(error, "sqlite_errorcode", None)
+        if code is None:  # Python's own: of what is no text. One of a number of ours, or of misuse, is not the file's.
+            return isinstance(error, UnicodeDecodeError) or type(error) is sqlite3.OperationalError
+        code &= 0xFF  # the other bits are detail
+        # SQLite's "error" may mean anything, so look: also a missing table, after which nothing can be written.
+        return not self._whole() if code == sqlite3.SQLITE_ERROR else code in _DAMAGE
+
+    def _whole(self) -> bool:
+        """Whether all that we made is in the schema."""
+        try:
+            return _expected() <= set(self._db.execute("SELECT name, sql FROM sqlite_master"))
+        except FAILURES as error:
+            return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF not in _DAMAGE
+
+
+@cache
+def _expected() -> frozenset[tuple[str, str]]:
+    with sqlite3.connect(":memory:") as db:
+        db.executescript(_SCHEMA)
+        found = frozenset(db.execute("SELECT name, sql FROM sqlite_master"))
+    db.close()
+    return found
+
+
+def checksum(text: str) -> int:
+    """Return the CRC-32 that is stored beside an event's text: SQLite itself does not notice a byte that changed."""
+    return zlib.crc32(text.encode())
+
+
+def is_journal(path: Path) -> bool:
+    """Whether what SQLite cannot read is a journal nevertheless, by the one number in its header."""
+    try:
+        with path.open("rb") as file:
+            return file.read(_HEADER)[68:72] == APPLICATION.to_bytes(4, "big")
+    except OSError:
+        return False

@@ -1,0 +1,101 @@
+"""Where a journal lies: the lock that keeps a second writer out, who may read the file, and what is set aside."""
+
+from __future__ import annotations
+
+import fcntl
+import itertools
+import os
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from fer_stream.errors import JournalError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_LOG = ("-wal", "-shm")
+"""What SQLite puts beside its file, with the file's mode."""
+
+
+class Place:
+    """A journal's path, held by one writer until `release`.
+
+    Raises:
+        JournalError: another process holds it, or nothing can be written there.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path.resolve()  # whoever names the file by a link meets the same lock
+        # Beside the file, not on it: closing a descriptor of the file itself would drop SQLite's own locks.
+        self._lock_path = self._beside(".lock")
+        self.known = self._lock_path.exists() or self._beside("-wal").exists()
+        """Whether there was a journal here before, be its file there or not."""
+        try:
+            self.make_folder()
+            self._lock = self._take_lock()
+        except OSError as error:
+            raise JournalError(
+                f"the journal {self.path} cannot be written: {error.strerror}; give another path"
+            ) from error
+
+    def _beside(self, end: str) -> Path:
+        return self.path.with_name(self.path.name + end)
+
+    def _take_lock(self) -> int:
+        while True:
+            lock = os.open(self._lock_path, os.O_RDWR | os.O_CREAT, 0o600)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                os.close(lock)
+                raise JournalError(
+                    f"the journal {self.path} is in use by another aggregator: stop that one, or give another path"
+                ) from error
+            with suppress(FileNotFoundError):
+                if os.fstat(lock).st_ino == self._lock_path.stat().st_ino:
+                    return lock
+            os.close(lock)  # who was refused took it away (`release`) after it was opened, so it locks nothing
+
+    def release(self, withdraw: bool = False) -> None:
+        """Let others write here; a second call does nothing.
+
+        Args:
+            withdraw: leave no lock file behind where there was none before.
+        """
+        if self._lock < 0:
+            return
+        if withdraw and not self.known:
+            self._lock_path.unlink(missing_ok=True)
+        os.close(self._lock)
+        self._lock = -1
+
+    def make_folder(self) -> None:
+        """Make the folder where there is none, for its owner alone."""
+        self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+    def inode(self) -> int:
+        """Return which file is there now."""
+        return self.path.stat().st_ino
+
+    def holds(self, inode: int) -> bool:
+        """Whether this file is the one that is there."""
+        try:  # SQLite itself does not notice
+            return self.inode() == inode
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError:
+            return True  # the disk's trouble, of which writing will tell
+
+    def clear(self) -> None:
+        """Remove what is left of the log of a file that is not there any more: it would spoil a new one."""
+        for end in _LOG:
+            self._beside(end).unlink(missing_ok=True)
+
+    def set_aside(self) -> str:
+        """Give the file, and what may be left of its log, a name that no other has; return that name."""
+        names = (f"{self.path.name}.corrupt-{number}" for number in itertools.count(1))
+        aside = next(path for path in map(self.path.with_name, names) if not path.exists())
+        for end in (*_LOG, ""):
+            with suppress(FileNotFoundError):
+                self._beside(end).rename(aside.with_name(aside.name + end))
+        return aside.name

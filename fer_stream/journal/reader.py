@@ -1,0 +1,76 @@
+"""Events after a cursor, from the journal's file."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Self
+
+from fer_stream.cloudevents import encode
+from fer_stream.errors import JournalError
+from fer_stream.journal.database import Database, checksum
+from fer_stream.types import Event, EventType, GapData, Nanoseconds
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class Reader:
+    """Reads a journal, also while another process writes it.
+
+    Raises:
+        JournalError: there is no journal of this format at ``path``.
+    """
+
+    def __init__(self, path: Path) -> None:
+        if not path.is_file():
+            raise JournalError(f"there is no journal at {path}: give the path that the aggregator was given")
+        self._db = Database(path)
+
+    def cursor(self) -> int:
+        """Return the cursor of the latest event, 0 where there is none yet."""
+        return int(self._db.rows("SELECT cursor FROM head", (), (int,), least=1)[0][0])
+
+    def read(self, after: int, limit: int = 1000, camera: str | None = None) -> tuple[list[str], int]:
+        """Return up to ``limit`` events with a cursor greater than ``after``, in order, and where to go on from.
+
+        Where events after the cursor are past the retention, the first text is a ``stream.gap``.
+
+        Raises:
+            JournalError: the file cannot be read, or holds another text than was written.
+        """
+        # The plus keeps SQLite from an index that would have to sort all of a camera's events for every batch.
+        where, values = ("AND +e.camera IN (?, '')", (camera,)) if camera else ("", ())  # a gap is of no camera
+        # One statement, so that what a writer adds or purges meanwhile is all in it or all not.
+        rows = self._db.rows(
+            "SELECT h.purged, h.cursor, e.cursor, e.crc, e.text FROM head h "  # noqa: S608
+            f"LEFT JOIN events e ON e.cursor > max(?, h.purged) {where} WHERE h.one = 1 ORDER BY e.cursor LIMIT ?",
+            (after, *values, limit),
+            (int, int, int | None, int | None, str | None),
+            least=1,
+        )
+        purged, newest, last, *_, text = rows[-1]
+        texts = [] if text is None else [self._checked(text, crc) for *_, crc, text in rows]
+        if after < purged:
+            texts.insert(0, encode(gap(after, purged, "retention")))
+        reached = last if len(rows) == limit and text is not None else max(after, newest)
+        return texts, int(reached)
+
+    def _checked(self, text: str, crc: int) -> str:
+        if checksum(text) != crc:  # it would end whoever subscribed
+            raise self._db.damage()
+        return text
+
+    def close(self) -> None:
+        """Close the file; a second call does nothing."""
+        self._db.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def gap(after: int, upto: int, reason: str) -> Event:
+    """Return the event that tells a subscriber which cursors it will not get. It is never journaled itself."""
+    data = GapData(after, upto, reason)
+    return Event(EventType.STREAM_GAP, "", 0, 0, 0, Nanoseconds(0), data, sequence=0, cursor=upto)

@@ -1,0 +1,305 @@
+"""Events into the journal: numbered, once each, on the disk before anybody is told."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import replace
+from time import time as wall_clock
+from typing import TYPE_CHECKING
+
+from fer_stream.cloudevents import decode, encode, event_id
+from fer_stream.errors import JournalError, WireError
+from fer_stream.journal.database import DamagedError, Database, checksum, is_journal
+from fer_stream.journal.place import Place
+from fer_stream.journal.reader import Reader, gap
+from fer_stream.journal.retention import delete
+from fer_stream.types import Event
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Callable, Iterable, Iterator
+    from pathlib import Path
+
+_NEWCOMERS = ""
+"""In the table of cameras, in place of a name: the first epoch of a camera that is not in it."""
+
+MAX_EPOCH = 2**32
+"""Of a camera: the protocol has 32 bits for it."""
+
+MOST = 2**62
+"""No cursor and no sequence comes as far."""
+
+_INSERT = "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (camera, epoch, frame, id) DO NOTHING"
+
+_Stored = tuple[Event, str]
+
+
+class Journal(Reader):
+    """The writer's side. Every method that writes has returned only when the disk has it.
+
+    A file that is found to be corrupt is set aside under another name, and a new one begins (`renew`). So does one
+    where there was a journal before, but is none now; and its numbers are such as no event had, for subscribers hold
+    the old ones.
+
+    Raises:
+        JournalError: the file cannot be made or written, is of another format, or another process writes it.
+    """
+
+    def __init__(self, path: Path, clock: Callable[[], float] = wall_clock) -> None:
+        self.notice = ""
+        """What became of the file before this one, for people; empty where there was none."""
+        self._clock = clock
+        self._cursor = 0
+        self._first_epoch = 1
+        self._epochs: dict[str, int] = {}
+        self._sequences: dict[str, int] = {}
+        self._inode = -1
+        self._place = Place(path)
+        self._fate = "was taken away"
+        try:
+            self._begin()
+        except JournalError:
+            if hasattr(self, "_db"):
+                self._db.close()
+            self._place.release(withdraw=True)
+            raise
+
+    def _begin(self) -> None:
+        path = self._place.path
+        if self._place.known and not path.exists():
+            self._go_beyond()
+            self._anew()
+            return
+        try:
+            self._db, self._inode = self._open()
+            try:
+                self._take_up()
+            except JournalError:
+                self._db.close()
+                raise
+        except JournalError as error:
+            if not (isinstance(error, DamagedError) and is_journal(path)):
+                raise
+            self._set_aside()
+            self._go_beyond()
+            self._anew()
+
+    def _open(self) -> tuple[Database, int]:
+        db = Database(self._place.path, "rwc")
+        return db, self._place.inode()
+
+    def _take_up(self) -> None:
+        """Go on with the numbers in the file."""
+        cursor = super().cursor()
+        if not 0 <= cursor < MOST:
+            raise self._db.damage()
+        self._cursor = cursor
+        rows = self._db.rows("SELECT camera, epoch, sequence FROM cameras", (), (str, int, int))
+        if not all(0 <= epoch < MAX_EPOCH - 1 and 0 <= sequence < MOST for _, epoch, sequence in rows):
+            self._first_epoch += max((epoch for _, epoch, _ in rows if 0 <= epoch < MAX_EPOCH - 1), default=0)
+            raise self._db.damage()
+        for camera, epoch, sequence in rows:
+            self._epochs[camera], self._sequences[camera] = epoch, sequence
+        self._first_epoch = self._epochs.get(_NEWCOMERS, 1)
+
+    def _go_beyond(self) -> None:
+        """Take numbers that no event had: no id comes again, and whoever holds an older cursor is told of the gap."""
+        self._first_epoch = max(self._first_epoch, int(self._clock()))
+        self._cursor = max(self._cursor + 1, self._first_epoch)
+
+    def cursor(self) -> int:
+        """Return the cursor of the latest event, 0 where there is none yet."""
+        return self._cursor
+
+    @property
+    def broken(self) -> bool:
+        """Whether the file was found to be corrupt: `renew` sets it aside."""
+        return self._db.damaged
+
+    def there(self) -> bool:
+        """Whether the file that is written is still the one at its path, and not known to be corrupt."""
+        return not self.broken and self._place.holds(self._inode)
+
+    def renew(self) -> None:
+        """Begin another file where somebody took this one away, or it is corrupt; ``notice`` says which.
+
+        Numbers go on, and what was in the old one is a gap. A corrupt one is kept under another name.
+
+        Raises:
+            JournalError: it cannot be made.
+        """
+        self._inode = -1  # a new file may have the old one's, and is not whole before all is written
+        self._db.close()
+        if self.broken:
+            self._set_aside()
+            self._db.damaged = False
+        self._anew()
+
+    def _set_aside(self) -> None:
+        with self._told():
+            self._fate = f"is corrupt and was set aside as {self._place.set_aside()}"
+
+    def _anew(self) -> None:
+        with self._told():
+            self._place.make_folder()
+            self._place.clear()
+            self._db, inode = self._open()
+        known = [(camera, self._epochs.get(camera, 0), n) for camera, n in self._sequences.items()]
+        known.append((_NEWCOMERS, self._first_epoch, 0))
+        with self._db.transaction() as db:
+            db.execute("UPDATE head SET cursor = ?, purged = ?", (self._cursor, self._cursor))
+            db.executemany("INSERT OR REPLACE INTO cameras VALUES (?, ?, ?)", known)
+        self._inode = inode
+        fate, self._fate = self._fate, "was taken away"
+        self.notice = f"the journal {self._place.path} {fate}: a new one begins, and what was in the old one is a gap"
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise JournalError(f"the journal {self._place.path} cannot be written: {error.strerror}") from error
+
+    def epoch(self, camera: str) -> int:
+        """Begin a new epoch of a camera and return its number, from 1."""
+        with self._db.transaction() as db:
+            row = db.execute(
+                "INSERT INTO cameras VALUES (?, ?, 0) ON CONFLICT (camera) DO UPDATE SET epoch = epoch + 1 "
+                "RETURNING epoch, sequence",
+                (camera, self._first_epoch),
+            ).fetchone()
+            if type(row[0]) is not int or not 0 < row[0] < MAX_EPOCH:
+                raise self._db.damage()
+        self._epochs[camera], self._sequences[camera] = row
+        return self._epochs[camera]
+
+    def append(self, events: Iterable[Event]) -> list[_Stored]:
+        """Write events in one transaction, and return them numbered, with the text that was stored.
+
+        An event whose id is there already is left out: a repeat is harmless.
+        """
+        new = [(event, event_id(event)) for event in events]
+        if not new:
+            return []
+        stored, sequences, rows = self._numbered(new)
+        with self._db.transaction() as db:
+            if db.executemany(_INSERT, rows).rowcount < len(rows):  # seldom enough not to look every time
+                db.execute("DELETE FROM events WHERE cursor > ?", (self._cursor,))
+                stored, sequences, rows = self._numbered(_without_repeats(db, new))
+                db.executemany(_INSERT, rows)
+            cursor = self._cursor + len(stored)
+            db.execute("UPDATE head SET cursor = ?", (cursor,))
+            db.executemany(
+                "INSERT INTO cameras VALUES (?, 0, ?) ON CONFLICT DO UPDATE SET sequence = excluded.sequence",
+                sequences.items(),
+            )
+        self._cursor = cursor
+        self._sequences |= sequences
+        return stored
+
+    def _numbered(
+        self, new: Iterable[tuple[Event, str]]
+    ) -> tuple[list[_Stored], dict[str, int], list[tuple[object, ...]]]:
+        """Number events as though none were a repeat: these with texts, the cameras' sequences then, and table rows."""
+        cursor, now = self._cursor, self._clock()
+        stored: list[_Stored] = []
+        sequences: dict[str, int] = {}
+        rows: list[tuple[object, ...]] = []
+        for e, identity in new:
+            cursor += 1
+            sequence = sequences[e.camera] = (sequences.get(e.camera) or self._sequences.get(e.camera, 0)) + 1
+            # Not `replace`, which takes twice as long.
+            numbered = Event(e.type, e.camera, e.epoch, e.seq, e.track, e.time, e.data, sequence, cursor)
+            text = encode(numbered, identity)
+            stored.append((numbered, text))
+            rows.append(_row(numbered, identity, sequence, now, text))
+        return stored, sequences, rows
+
+    def lose(self, count: int, reason: str) -> _Stored:
+        """Write that so many events could not be written, and return the ``stream.gap`` that tells of them.
+
+        Raises:
+            JournalError: it cannot be written.
+        """
+        cursor = self._cursor + count
+        event = gap(self._cursor, cursor, reason)
+        identity = event_id(replace(event, seq=cursor))
+        text = encode(event, identity)
+        with self._db.transaction() as db:
+            db.execute(_INSERT, _row(event, identity, cursor, self._clock(), text))
+            db.execute("UPDATE head SET cursor = ?", (cursor,))
+        self._cursor = cursor
+        return event, text
+
+    def unclosed(self) -> list[Event]:
+        """Return what an aggregator that died left open: the latest event of every face and interval without an end.
+
+        In the order in which they should be closed: a face's intervals before the face, the faces before the camera.
+        Their time and frame are the last of which anything is known of that face, or of that camera.
+        """
+        # An epoch may have begun before all of the one before it was closed.
+        try:
+            rows = self._db.rows(
+                "SELECT e.text FROM cameras c CROSS JOIN events e ON e.camera = c.camera AND e.epoch >= c.epoch - 1 "
+                "ORDER BY e.cursor",
+                (),
+                (str,),
+            )
+            return _unclosed([self._decoded(text) for (text,) in rows])
+        except DamagedError:
+            self.renew()
+            return []  # what was open is in the gap with all the rest
+
+    def _decoded(self, text: str) -> Event:
+        try:
+            return decode(text)
+        except WireError as error:
+            raise self._db.damage() from error
+
+    def purge(self, older_than: float) -> int:
+        """Delete the events journaled before ``older_than`` (Unix seconds), and return how many there were."""
+        with self._db.transaction() as db:
+            return delete(db, older_than, self._clock())
+
+    def close(self) -> None:
+        """Close the file and let others write it; a second call does nothing."""
+        super().close()
+        self._place.release()
+
+
+def _row(event: Event, identity: str, sequence: int, now: float, text: str) -> tuple[object, ...]:
+    frame = event.seq % 2**63  # SQLite's numbers have a sign
+    return (event.cursor, identity, event.camera, event.epoch, frame, sequence, now, checksum(text), text)
+
+
+def _without_repeats(db: sqlite3.Connection, new: Iterable[tuple[Event, str]]) -> list[tuple[Event, str]]:
+    there = "SELECT 1 FROM events WHERE camera = ? AND epoch = ? AND frame = ? AND id = ?"
+    kept: dict[str, Event] = {}
+    for event, identity in new:
+        key = (event.camera, event.epoch, event.seq % 2**63, identity)
+        if identity not in kept and db.execute(there, key).fetchone() is None:
+            kept[identity] = event
+    return [(event, identity) for identity, event in kept.items()]
+
+
+def _unclosed(events: Iterable[Event]) -> list[Event]:
+    still: dict[tuple[str, int, int, str], Event] = {}
+    latest: dict[tuple[str, int, int], Event] = {}
+    for event in events:
+        family, _, what = event.type.partition(".")
+        if family == "stream":
+            continue
+        key = (event.camera, event.epoch, event.track, family)
+        for track in {event.track, 0}:
+            latest[event.camera, event.epoch, track] = event
+        if what in ("ended", "left", "offline"):
+            still.pop(key, None)
+        elif what != "reset":
+            still[key] = event
+    known = [
+        replace(event, time=last.time, seq=last.seq)
+        for event in still.values()
+        for last in (latest[event.camera, event.epoch, event.track],)
+    ]
+    order = {"emotion": 0, "valence": 0, "face": 1, "camera": 2}
+    return sorted(known, key=lambda e: (e.camera, e.epoch, order[e.type.partition(".")[0]], e.track))

@@ -1,0 +1,153 @@
+"""What is no journal is refused and left alone; which errors tell that one is damaged."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from typing import TYPE_CHECKING
+
+import pytest
+from journals import event, everything, execute, resets
+
+from fer_stream.errors import JournalError
+from fer_stream.journal import FORMAT, Journal, Reader
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+
+def newer(path: Path) -> None:
+    Journal(path).close()
+    with sqlite3.connect(path) as db:
+        db.execute(f"PRAGMA user_version = {FORMAT + 1}")
+    db.close()
+
+
+def foreign(path: Path) -> None:
+    with sqlite3.connect(path) as db:
+        db.execute("CREATE TABLE recipes (name TEXT)")
+    db.close()
+
+
+def foreign_with_version(path: Path) -> None:
+    foreign(path)
+    with sqlite3.connect(path) as db:
+        db.execute(f"PRAGMA user_version = {FORMAT}")
+    db.close()
+
+
+def text(path: Path) -> None:
+    path.write_text("Dear diary,\n" * 1000)
+
+
+def short_text(path: Path) -> None:
+    path.write_text("Dear diary,\n")
+
+
+UNUSABLE: list[tuple[Callable[[Path], None], str]] = [
+    (newer, f"has format {FORMAT + 1}, this program reads format {FORMAT}: update fer-stream, or give another path"),
+    (foreign, "is not a journal of fer_stream: give another path"),
+    (foreign_with_version, "is not a journal of fer_stream: give another path"),
+    (text, r"the journal .*events.db cannot be"),
+    (short_text, "is not a journal of fer_stream: give another path|cannot be read: file is not a database"),
+]
+
+
+@pytest.mark.parametrize(("spoil", "sentence"), UNUSABLE, ids=lambda value: getattr(value, "__name__", ""))
+def test_a_file_that_is_no_journal_is_refused_and_left_alone(
+    path: Path, spoil: Callable[[Path], None], sentence: str
+) -> None:
+    spoil(path)
+    before = path.read_bytes()
+    with pytest.raises(JournalError, match=sentence):
+        Journal(path)
+    assert path.read_bytes() == before
+    with pytest.raises(JournalError, match=sentence):
+        Reader(path).read(0)
+    # Refused, it is not kept locked either.
+    path.unlink()
+    for companion in path.parent.glob("events.db-*"):
+        companion.unlink()
+    Journal(path).close()
+
+
+def test_an_empty_file_becomes_a_journal_but_is_none(path: Path) -> None:
+    path.touch()
+    with pytest.raises(JournalError, match="is not a journal"):
+        Reader(path)
+    writer = Journal(path)
+    assert writer.append(resets(1))[0][0].cursor == 1
+    writer.close()
+
+
+def test_a_journal_that_is_taken_away_is_told(path: Path, journal: Journal) -> None:
+    journal.append(resets(1))
+    with sqlite3.connect(path) as db:
+        db.execute("DROP TABLE events")
+    db.close()
+    with pytest.raises(JournalError, match=r"events.db cannot be written: no such table"):
+        journal.append(resets(1, first=2))
+    with pytest.raises(JournalError, match=r"events.db cannot be read: no such table"):
+        journal.read(0)
+    journal.close()
+    with pytest.raises(JournalError, match="cannot be written"):
+        journal.append(resets(1, first=3))
+
+
+def test_an_error_that_is_not_the_file_s_sets_nothing_aside(path: Path, journal: Journal) -> None:
+    """SQLite calls nearly everything an "error": here, a trigger that somebody added and that cannot run."""
+    journal.append(resets(1))
+    execute(path, "CREATE TRIGGER theirs AFTER INSERT ON events BEGIN SELECT 1 FROM nowhere; END")
+    with pytest.raises(JournalError, match=r"cannot be written: no such table: main\.nowhere"):
+        journal.append(resets(1, first=2))
+    assert journal.there()
+    execute(path, "DROP TRIGGER theirs")
+    assert len(journal.read(0)[0]) == 1
+    assert journal.append(resets(1, first=2))[0][0].cursor == 2
+    with pytest.raises(JournalError, match="cannot be written: Python int too large"):
+        journal.append([event("camera.reset", epoch=2**64)])
+    assert journal.there(), "nor does a number of ours"
+
+
+def of_format_1(path: Path, texts: list[str]) -> None:
+    db = sqlite3.connect(path)
+    db.executescript("""
+        CREATE TABLE events (
+            cursor INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, camera TEXT NOT NULL, epoch INTEGER NOT NULL,
+            sequence INTEGER NOT NULL, journaled REAL NOT NULL, text TEXT NOT NULL, UNIQUE (camera, sequence)
+        );
+        CREATE INDEX events_journaled ON events (journaled);
+        CREATE INDEX events_epoch ON events (camera, epoch);
+        CREATE TABLE cameras (camera TEXT PRIMARY KEY, epoch INTEGER NOT NULL, sequence INTEGER NOT NULL);
+        CREATE TABLE head (one INTEGER PRIMARY KEY CHECK (one = 1), cursor INTEGER NOT NULL, purged INTEGER NOT NULL);
+        INSERT INTO head VALUES (1, 3, 0);
+        INSERT INTO cameras VALUES ('door', 1, 3);
+        PRAGMA user_version = 1;
+        PRAGMA application_id = 0x46455253;
+    """)
+    for number, text in enumerate(texts, start=1):
+        identity = json.loads(text)["id"] if text[0] == "{" else text
+        row = (number, identity, "door", 1, number, 10.0, text)
+        db.execute("INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+    db.commit()
+    db.close()
+
+
+def test_a_journal_of_the_format_before_is_brought_up_to_date(path: Path, tmp_path: Path) -> None:
+    with Journal(tmp_path / "new.db") as new:
+        texts = [text for _, text in new.append(resets(3))]
+    of_format_1(path, texts)
+    with pytest.raises(JournalError, match=r"has format 1, .*: start an aggregator on it, which brings it up to date"):
+        Reader(path)
+    with Journal(path) as writer:
+        assert writer.notice == ""
+        assert everything(path) == texts
+        assert [e.cursor for e, _ in writer.append(resets(2, first=3))] == [4], "a repeat is known as one"
+
+
+def test_a_damaged_journal_of_the_format_before_is_set_aside(path: Path) -> None:
+    of_format_1(path, ["x", "y", "z"])
+    execute(path, "DROP TABLE cameras")
+    with Journal(path) as writer:
+        assert "is corrupt and was set aside as events.db.corrupt-1" in writer.notice

@@ -1,0 +1,186 @@
+"""One writer at a path, for whose owner alone the file is; and what becomes of one that is deleted."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from journals import everything, resets
+
+from fer_stream.cloudevents import decode
+from fer_stream.errors import JournalError
+from fer_stream.journal import Journal
+from fer_stream.types import GapData
+
+
+def test_a_second_writer_is_refused(path: Path, journal: Journal) -> None:
+    program = "import sys; from pathlib import Path; from fer_stream.journal import Journal; Journal(Path(sys.argv[1]))"
+    with pytest.raises(JournalError, match="is in use by another aggregator: stop that one, or give another path"):
+        Journal(path)
+    run = subprocess.run([sys.executable, "-c", program, str(path)], capture_output=True, text=True, check=False)
+    assert run.returncode == 1
+    assert "is in use by another aggregator" in run.stderr
+    journal.close()
+    Journal(path).close()
+
+
+def test_folders_are_made(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "b" / "events.db"
+    Journal(path).close()
+    assert everything(path) == []
+
+
+@pytest.mark.parametrize("where", ["file/events.db", "folder", "/proc/fer_stream/events.db"])
+def test_where_nothing_can_be_written(tmp_path: Path, where: str) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "folder").mkdir()
+    for _ in range(2):
+        with pytest.raises(JournalError, match=r"the journal .* cannot be written|cannot be read"):
+            Journal(tmp_path / where)
+
+
+def test_a_folder_of_somebody_else(tmp_path: Path) -> None:
+    """Run as a user without rights there, whoever runs the tests."""
+    tmp_path.chmod(0o555)
+    program = """if True:
+        import os, sys
+        from pathlib import Path
+        from fer_stream.errors import JournalError
+        from fer_stream.journal import Journal
+        if os.getuid() == 0:
+            os.setuid(65534)
+        try:
+            Journal(Path(sys.argv[1]))
+        except JournalError as error:
+            print(error)
+    """
+    run = subprocess.run(
+        [sys.executable, "-c", program, "/nobody.db" if os.getuid() == 0 else str(tmp_path / "events.db")],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "cannot be written: Permission denied" in run.stdout
+
+
+def test_a_journal_that_was_deleted_begins_anew_where_it_stood(path: Path, journal: Journal) -> None:
+    journal.epoch("door")
+    journal.append(resets(3))
+    assert journal.there()
+    path.unlink()
+    assert not journal.there()
+    journal.renew()
+    assert journal.there()
+    (stored, text) = journal.append(resets(1, first=4))[0]
+    assert (stored.cursor, stored.sequence) == (4, 4)
+    gap, after = everything(path)
+    assert decode(gap).data == GapData(0, 3, "retention")
+    assert after == text
+    assert journal.epoch("door") == 2
+
+
+def test_a_journal_whose_folder_is_gone_is_tried_again(tmp_path: Path) -> None:
+    path = tmp_path / "folder" / "events.db"
+    journal = Journal(path)
+    journal.append(resets(2))
+    for file in path.parent.iterdir():
+        file.unlink()
+    path.parent.rmdir()
+    path.parent.touch()  # a file is in the way
+    for _ in range(2):
+        with pytest.raises(JournalError, match="cannot be written"):
+            journal.renew()
+    with pytest.raises(JournalError):
+        journal.append(resets(1, first=3))
+    path.parent.unlink()
+    journal.renew()
+    assert journal.append(resets(1, first=3))[0][0].cursor == 3
+    journal.close()
+
+
+def test_a_journal_that_was_deleted_while_nobody_wrote_it_gives_no_number_again(path: Path) -> None:
+    with Journal(path) as first:
+        epoch, (event, _) = first.epoch("door"), first.append(resets(1))[0]
+    path.unlink()
+    with Journal(path) as second:
+        assert "was taken away: a new one begins" in second.notice
+        assert second.epoch("door") > epoch, "the same id would come again"
+        assert second.cursor() > 1_000_000_000 > event.cursor
+        assert decode(everything(path, after=1)[0]).data == GapData(1, second.cursor(), "retention")
+    for part in path.parent.iterdir():
+        part.unlink()
+    with Journal(path) as third:
+        assert (third.notice, third.epoch("door"), third.cursor()) == ("", 1, 0), "who deletes all begins anew"
+
+
+def test_the_log_of_a_deleted_journal_is_none_of_the_next_one(path: Path) -> None:
+    program = (
+        "import os, sys; from pathlib import Path; from journals import *; from fer_stream.journal import Journal\n"
+    )
+    program += "Journal(Path(sys.argv[1])).append(resets(9)); os._exit(9)"
+    helpers = str(Path(__file__).parents[1])
+    subprocess.run([sys.executable, "-c", program, str(path)], check=False, env=os.environ | {"PYTHONPATH": helpers})
+    assert path.with_name("events.db-wal").stat().st_size > 0
+    path.unlink()
+    path.with_name("events.db.lock").unlink()
+    with Journal(path) as writer:
+        (stored, text) = writer.append(resets(1))[0]
+        gap, kept = everything(path)
+        assert decode(gap).data == GapData(0, stored.cursor - 1, "retention")
+        assert kept == text
+
+
+def modes(path: Path) -> dict[str, int]:
+    return {part.name: part.stat().st_mode & 0o777 for part in path.parent.iterdir()}
+
+
+def test_a_journal_is_its_owner_s_alone_whatever_the_umask(path: Path) -> None:
+    before = os.umask(0)
+    try:
+        with Journal(path) as journal:
+            journal.append(resets(1))
+            parts = ("events.db", "events.db-wal", "events.db-shm", "events.db.lock")
+            assert modes(path) == dict.fromkeys(parts, 0o600)
+            path.unlink()
+            journal.renew()
+            assert modes(path) == dict.fromkeys(parts, 0o600)
+    finally:
+        os.umask(before)
+    path.chmod(0o640)
+    with Journal(path) as journal:
+        journal.append(resets(1, first=2))
+        assert modes(path)["events.db-wal"] == 0o640, "whom the owner lets read, may"
+
+
+def test_what_is_refused_leaves_no_lock(path: Path) -> None:
+    path.write_text("Dear diary,\n" * 1000)
+    with pytest.raises(JournalError):
+        Journal(path)
+    assert [part.name for part in path.parent.iterdir()] == ["events.db"]
+
+
+def test_a_lock_that_is_taken_away_lets_nobody_in_twice(path: Path) -> None:
+    """Several processes take and withdraw it as fast as they can; whoever has it must be alone."""
+    program = """if True:
+        import os, sys
+        from pathlib import Path
+        from fer_stream.errors import JournalError
+        from fer_stream.journal.place import Place
+        path, had = Path(sys.argv[1]), 0
+        while had < 100:
+            try:
+                place = Place(path)
+            except JournalError:
+                continue
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL))
+            path.unlink()
+            place.known, had = False, had + 1
+            place.release(withdraw=True)
+    """
+    run = [sys.executable, "-c", program, str(path)]
+    rivals = [subprocess.Popen(run, stderr=subprocess.PIPE, text=True) for _ in range(3)]
+    assert [(rival.communicate()[1], rival.returncode) for rival in rivals] == [("", 0)] * 3
+    assert list(path.parent.iterdir()) == []

@@ -1,0 +1,70 @@
+"""Events for a journal, and what one holds."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import TYPE_CHECKING
+
+from fer_stream.journal import Reader
+from fer_stream.types import (
+    Box,
+    CameraData,
+    Event,
+    EventType,
+    ExpressionData,
+    FaceData,
+    Milliseconds,
+    Nanoseconds,
+    Probability,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from fer_stream.journal import Journal
+
+
+SECOND = 1_000_000_000
+
+
+BOX = Box(10.0, 10.0, 50.0, 50.0)
+
+
+def event(kind: str, camera: str = "door", seq: int = 1, track: int = 0, epoch: int = 1, label: str = "happy") -> Event:
+    time = Nanoseconds(seq * SECOND)
+    open_ = not kind.endswith(("left", "ended"))
+    end, duration = (None if open_ else time), Milliseconds(seq * 1000)
+    start = Nanoseconds(0)
+    data: CameraData | FaceData | ExpressionData
+    if kind.startswith("camera"):
+        data = CameraData("test", 640, 480)
+    elif kind.startswith("face"):
+        data = FaceData(start, end, duration, BOX, 0.9)
+    else:
+        data = ExpressionData(start, end, duration, label, None, Probability(0.5, 0.6), {label: 0.6}, BOX, 0.9)
+    return Event(EventType(kind), camera, epoch, seq, track, time, data)
+
+
+def resets(count: int, camera: str = "door", first: int = 1) -> list[Event]:
+    return [event("camera.reset", camera, seq) for seq in range(first, first + count)]
+
+
+def everything(path: Path, after: int = 0) -> list[str]:
+    with Reader(path) as reader:
+        return reader.read(after, limit=100_000)[0]
+
+
+def execute(path: Path, *statements: str) -> None:
+    """Change the file behind everybody's back."""
+    db = sqlite3.connect(path)
+    for statement in statements:
+        db.execute(statement)
+    db.commit()
+    db.close()
+
+
+def limit(journal: Journal, pages: int) -> None:
+    """Let the file grow by so many pages alone, as on a disk that is nearly full."""
+    with journal._db.transaction() as db:
+        now = db.execute("PRAGMA page_count").fetchone()[0]
+        db.execute(f"PRAGMA max_page_count = {now + pages}")
