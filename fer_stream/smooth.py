@@ -3,7 +3,8 @@
 The belief is an average over the last third of a second or so in capture time, so uneven frames and gaps are no special
 case. A label's interval starts when its belief stayed above ``enter`` for ``min_dwell``. It ends where its belief fell
 below ``leave``, once it stayed there for ``patience``, or when another one starts; in between the state is uncertain,
-and says so. The intervals of a track do not overlap. ``python -m training.smoothing`` compares this with other ways and fits the settings.
+and says so. The intervals of a track do not overlap. ``python -m training.smoothing`` compares this with other ways and
+fits the settings.
 """
 
 from __future__ import annotations
@@ -151,6 +152,8 @@ class Smoother:
         self._patience = round(settings.patience * 1e9)
         self._update = round(settings.update_interval * 1e9)
         self._time: Nanoseconds | None = None
+        self.scores = Scores(labels.labels, ())
+        """What is believed now; empty values before the first observation."""
         self._candidate: str | None = None
         self._since = Nanoseconds(0)
         self._below: Nanoseconds | None = None
@@ -160,20 +163,16 @@ class Smoother:
         self.unsettled = False
         """Whether the last look alone would change the label: another one soon tells a change from a mistake."""
 
-    @property
-    def scores(self) -> Scores:
-        """What is believed now; empty values before the first observation."""
-        return Scores(self._labels.labels, () if self._time is None else tuple(self._belief.values))
-
     def observe(self, time: Nanoseconds, scores: Scores, weight: float = 1.0) -> list[Change]:
         """Take a model's scores of the face at ``time``, and what that look is worth, 0 to 1."""
         seconds = math.inf if self._time is None else (time - self._time) / 1e9
         look = self._labels.project(scores)
         self._belief.update(seconds, look.values, weight)
+        self.scores = Scores(look.labels, tuple(self._belief.values))
         self._time = time
         changes: list[Change] = []
         if self.interval is not None:
-            probability = self._belief.values[self._labels.labels.index(self.interval.label)]
+            probability = self.scores.values[self.scores.labels.index(self.interval.label)]
             if probability >= self._settings.leave:
                 self._below = None
                 self._extend(self.interval, time, probability)
