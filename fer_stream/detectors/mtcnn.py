@@ -4,8 +4,7 @@ Three nets look one after the other (Zhang et al. 2016, https://arxiv.org/abs/16
 pyramid of the image; R-Net refines 24x24 crops of what it proposed; O-Net decides, on 48x48 crops, and adds landmarks.
 
 The weights were trained with, and the boxes depend on, plain averages over windows with whole-numbered edges (torch's
-adaptive average pooling). Those are differences of an integral image, so one `cv2.integral` a frame serves every level
-of the pyramid and every crop.
+adaptive average pooling): `fer_stream.detectors.windows` makes them.
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ import numpy as np
 
 from fer_stream import models
 from fer_stream.cv import cv2
+from fer_stream.detectors.windows import Windows, clipped, patches
 from fer_stream.track import overlap
 from fer_stream.types import Box, Face, Region
 
@@ -96,7 +96,7 @@ class MTCNN:
         return self._cascade(image, scales) if scales else []
 
     def _cascade(self, image: NDArray[np.uint8], scales: list[float], known: Floats | None = None) -> list[Face]:
-        windows = _Windows(image)
+        windows = Windows(image)
         if known is None:
             boxes = self._propose(windows, scales, self.thresholds[0], 0.7)
         else:
@@ -173,14 +173,11 @@ class MTCNN:
         self, net: models.Model, outputs: tuple[str, ...], image: NDArray[np.uint8], boxes: Floats, size: int
     ) -> list[NDArray[Any]]:
         """Return a net's outputs for each box, and which boxes lie in the image at all."""
-        crops, inside = np.zeros((len(boxes), 3, size, size), np.float32), np.zeros(len(boxes), bool)
-        for i, box in enumerate(boxes):
-            x, y = (max(int(v) - 1, 0) for v in box[:2])
-            windows = _Windows(image[y : max(int(box[3]) + 1, 0), x : max(int(box[2]) + 1, 0)])
-            _, edges = windows.inside(box[None] - np.array([x, y, x, y], np.float32))
-            if len(edges):
-                crops[i], inside[i] = windows.crops(edges, size)[0], True
-        return [*net.run(outputs, {"pixels": crops}), inside]
+        edges, inside = clipped(boxes, *image.shape[:2])
+        crops = np.zeros((len(boxes), 3, size, size), np.float32)
+        crops[inside] = patches(image, edges[inside], size)
+        batches = [net.run(outputs, {"pixels": crops[i : i + BATCH]}) for i in range(0, max(len(boxes), 1), BATCH)]
+        return [*(np.concatenate(parts) for parts in zip(*batches, strict=True)), inside]
 
     def _scales(self, side: int, factor: float) -> list[float]:
         scales, scale = [], CELL / self.min_face
@@ -189,7 +186,7 @@ class MTCNN:
             scale *= factor
         return scales
 
-    def _propose(self, windows: _Windows, scales: list[float], threshold: float, alike: float) -> Floats:
+    def _propose(self, windows: Windows, scales: list[float], threshold: float, alike: float) -> Floats:
         found = [np.empty((0, 9), np.float32)]
         for scale in scales:
             scores, offsets = self._pnet.run(("scores", "offsets"), {"pixels": windows.level(scale)})
@@ -204,12 +201,12 @@ class MTCNN:
         boxes, offsets = proposals[:, :4], proposals[:, 5:]
         return _squared(boxes + offsets * np.tile(boxes[:, 2:] - boxes[:, :2], 2))
 
-    def _refine(self, windows: _Windows, boxes: Floats) -> Floats:
+    def _refine(self, windows: Windows, boxes: Floats) -> Floats:
         boxes, scores, offsets = self._look(self._rnet, ("scores", "offsets"), windows, boxes, 24, self.thresholds[1])
         keep = _suppress(boxes, scores, 0.7)
         return _squared(_moved(boxes[keep], offsets[keep]))
 
-    def _decide(self, windows: _Windows, boxes: Floats) -> list[Face]:
+    def _decide(self, windows: Windows, boxes: Floats) -> list[Face]:
         boxes, scores, offsets, landmarks = self._look(
             self._onet, ("scores", "offsets", "landmarks"), windows, boxes, 48, self.thresholds[2]
         )
@@ -217,10 +214,11 @@ class MTCNN:
         return [faces[i] for i in _suppress_contained(_moved(boxes, offsets), scores, 0.7)]
 
     def _look(
-        self, net: models.Model, outputs: tuple[str, ...], windows: _Windows, boxes: Floats, size: int, threshold: float
+        self, net: models.Model, outputs: tuple[str, ...], windows: Windows, boxes: Floats, size: int, threshold: float
     ) -> list[Floats]:
         """Return the boxes whose crop scores above ``threshold``, and the net's outputs for them."""
-        boxes, edges = windows.inside(boxes)
+        edges, inside = clipped(boxes, windows.height, windows.width)
+        boxes, edges = boxes[inside], edges[inside]
         batches = [  # an empty one where there is no box: the nets know the shapes of their outputs
             net.run(outputs, {"pixels": windows.crops(edges[i : i + BATCH], size)})
             for i in range(0, max(len(edges), 1), BATCH)
@@ -228,66 +226,6 @@ class MTCNN:
         results = [np.concatenate(parts) for parts in zip(*batches, strict=True)]
         passed = results[0] > threshold
         return [boxes[passed], *(result[passed] for result in results)]
-
-
-class _Windows:
-    """Averages over windows of one image, normalised for the nets: float32 ``[N, 3, h, w]`` in -1..1."""
-
-    def __init__(self, image: NDArray[np.uint8]) -> None:
-        self.height, self.width = image.shape[:2]
-        # Sums of a large image wrap round in 32 bits, and so do their differences: those come out right all the same.
-        self._sums = np.asarray(cv2.integral(np.ascontiguousarray(image)), np.int32)
-        self._rows = self._sums.reshape(self.height + 1, -1)
-
-    def level(self, scale: float) -> Floats:
-        """Return the whole image at a scale."""
-        height, width = int(self.height * scale + 1), int(self.width * scale + 1)
-        (top, bottom), (left, right) = _edges(self.height, height), _edges(self.width, width)
-        channels = np.arange(3)[:, None]
-        sums = np.empty((height, self._rows.shape[1]), np.int32)
-        for i, (above, below) in enumerate(zip(top.tolist(), bottom.tolist(), strict=True)):
-            np.subtract(self._rows[below], self._rows[above], out=sums[i])
-        left, right = ((3 * edge + channels).ravel() for edge in (left, right))
-        # Columns of all three channels are taken in one go, plane after plane: this is the transpose to [3, h, w], too.
-        windows = sums.take(right, 1, mode="clip")
-        windows -= sums.take(left, 1, mode="clip")
-        area = np.outer(bottom - top, (right - left)[:width] // 3)
-        return _normalised(windows.reshape(height, 3, width).transpose(1, 0, 2), area)[None]
-
-    def inside(self, boxes: Floats) -> tuple[Floats, Ints]:
-        """Return the boxes of which something lies in the image, and their edges there: x1, y1, x2, y2."""
-        edges = np.trunc(boxes).astype(np.intp)
-        edges[:, :2] = np.maximum(edges[:, :2], 1) - 1  # the nets count pixels from 1
-        edges[:, 2:] = np.minimum(edges[:, 2:], (self.width, self.height))
-        some = (edges[:, 2:] > edges[:, :2]).all(axis=1)
-        return boxes[some], edges[some]
-
-    def crops(self, edges: Ints, size: int) -> Floats:
-        """Return rectangles of the image, given by their edges, at ``size`` by ``size``."""
-        x1, y1, x2, y2 = edges.T[:, :, None]
-        (top, bottom), (left, right) = _edges(y2 - y1, size), _edges(x2 - x1, size)
-        top, bottom = (((y1 + edge) * (self.width + 1))[:, :, None] for edge in (top, bottom))
-        left, right = ((x1 + edge)[:, None, :] for edge in (left, right))
-        sums = self._sums.reshape(-1, 3)
-        windows = sums.take(bottom + right, 0, mode="clip")
-        windows -= sums.take(bottom + left, 0, mode="clip")
-        windows -= sums.take(top + right, 0, mode="clip")
-        windows += sums.take(top + left, 0, mode="clip")
-        area = (bottom - top) // (self.width + 1) * (right - left)
-        return _normalised(windows.transpose(0, 3, 1, 2), area[:, None])
-
-
-def _edges(length: int | Ints, count: int) -> tuple[Ints, Ints]:
-    """Return where ``count`` windows over ``length`` pixels begin and end: torch's AdaptiveAvgPool2d."""
-    index = np.arange(count)
-    return index * length // count, -((index + 1) * -length // count)
-
-
-def _normalised(sums: NDArray[np.int32], area: Ints) -> Floats:
-    pixels = sums.astype(np.float32, order="C")  # first of all: of whole numbers, numpy computes in 64 bits
-    pixels *= (1 / (128 * area)).astype(np.float32)
-    pixels -= np.float32(127.5 / 128)
-    return pixels
 
 
 def _moved(boxes: Floats, offsets: Floats) -> Floats:
