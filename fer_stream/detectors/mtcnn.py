@@ -54,6 +54,9 @@ two proposals is enough. It comes again soon, so it may be coarser than `MTCNN.d
 DOUBLE = 0.5
 """Share of the smaller box from which two boxes are one face."""
 
+APART = 100_000
+"""Pixels by which the boxes of one square are shifted from those of the next, so that none hides another's."""
+
 BATCH = 16
 """Most crops in one run: R-Net's and O-Net's time for a crop is flat in the batch, their memory is not."""
 
@@ -140,31 +143,63 @@ class MTCNN:
             if right:
                 found[i] = face
         _part(expected, found)
+        missed = [i for i, face in enumerate(found) if face is None]
         taken = [face.box for face in found if face is not None]
-        for i, place in enumerate(expected):
-            if found[i] is None and (again := self._find(image, place.box, taken)) is not None:
-                found[i] = again
-                taken.append(again.box)
+        for i, face in zip(missed, self._find(image, [expected[i].box for i in missed], taken), strict=True):
+            found[i] = face
         return found
 
-    def _find(self, image: NDArray[np.uint8], box: Box, taken: Sequence[Box]) -> Face | None:
-        """Return the face nearest to a place where one was, of about the same size, that is not taken."""
-        size = math.sqrt((box.x2 - box.x1) * (box.y2 - box.y1))
-        x, y = (box.x1 + box.x2) / 2, (box.y1 + box.y2) / 2
-        region = Region(int(x - AROUND * size), int(y - AROUND * size), int(x + AROUND * size), int(y + AROUND * size))
-        near = self._search(image, region, taken, size)
-        free = [face for face in near if all(_contained(face.box, other) <= DOUBLE for other in taken)]
-        return min(free, key=lambda face: math.dist(_centre(face.box), (x, y)), default=None)
+    def _find(self, image: NDArray[np.uint8], places: Sequence[Box], taken: Sequence[Box]) -> list[Face | None]:
+        """Return for each place where a face was the nearest one of about the same size that is not taken.
 
-    def _search(
-        self, image: NDArray[np.uint8], region: Region, known: Sequence[Box], size: float | None = None
-    ) -> list[Face]:
-        """Return the faces in a region of the image that are not known; of about one size alone where it is given."""
+        All places go through the nets together, each at the scale at which its face is of P-Net's size.
+        """
+        if not places:
+            return []
+        sizes = np.array([max(math.sqrt((x2 - x1) * (y2 - y1)), CELL) for x1, y1, x2, y2 in places])
+        centres = np.array([_centre(box) for box in places])
+        corners = (centres - AROUND * sizes[:, None]).astype(np.intp)
+        edges = np.hstack((corners, (centres + AROUND * sizes[:, None]).astype(np.intp)))
+        pixels = patches(image, edges, round(2 * AROUND * CELL) + 1)
+        at, boxes = self._promising(pixels, edges, np.array(taken, np.float32).reshape(-1, 4))
+        scores, offsets, inside = self._glance(self._rnet, ("scores", "offsets"), image, boxes, 24)
+        passed = inside & (scores > self.thresholds[1])
+        at, boxes = at[passed], _squared(_moved(boxes[passed], offsets[passed]))
+        keep = _suppress(boxes + at[:, None] * APART, scores[passed], 0.7)
+        at, boxes = at[keep], boxes[keep]
+        outputs = ("scores", "offsets", "landmarks")
+        scores, offsets, landmarks, inside = self._glance(self._onet, outputs, image, boxes, 48)
+        faces = _faces(boxes, scores, offsets, landmarks)
+        found: list[Face | None] = []
+        for i, centre in enumerate(centres.tolist()):
+            here = [faces[j] for j in np.flatnonzero((at == i) & inside & (scores > self.thresholds[2])).tolist()]
+            free = [face for face in here if all(_contained(face.box, other) <= DOUBLE for other in taken)]
+            face = min(free, key=lambda face: math.dist(_centre(face.box), centre), default=None)
+            taken = taken if face is None else [*taken, face.box]
+            found.append(face)
+        return found
+
+    def _promising(self, pixels: Floats, edges: Ints, known: Floats) -> tuple[Ints, Floats]:
+        """Return what P-Net proposes in squares of an image of these edges: which square it is in, and its box."""
+        scores, offsets = self._pnet.run(("scores", "offsets"), {"pixels": pixels})
+        at, y, x = np.nonzero(scores >= max(self.thresholds[0], PROMISING))
+        scores, offsets = scores[at, y, x], offsets[at, :, y, x]
+        corner = np.stack((x, y), axis=1).astype(np.float32) * STRIDE
+        scale = (edges[at, 2:3] - edges[at, :1]) / np.float32(pixels.shape[3])
+        boxes = np.floor(np.hstack((corner + 1, corner + CELL)) * scale).astype(np.float32) + np.tile(edges[at, :2], 2)
+        keep = _suppress(boxes + at[:, None] * APART, scores, ALIKE)
+        at, boxes, offsets = at[keep], boxes[keep], offsets[keep]
+        boxes = _squared(boxes + offsets * np.tile(boxes[:, 2:] - boxes[:, :2], 2)).astype(np.float32)
+        new = (_overlaps(boxes, known) < SAME).all(axis=1)
+        return at[new], boxes[new]
+
+    def _search(self, image: NDArray[np.uint8], region: Region, known: Sequence[Box]) -> list[Face]:
+        """Return the faces in a region of the image that are not known."""
         height, width = image.shape[:2]
         x1, y1 = max(region.x1, 0), max(region.y1, 0)
         part = image[y1 : max(min(region.y2, height), 0), x1 : max(min(region.x2, width), 0)]
-        scales = self._scales(min(part.shape[:2]), SPARSE) if size is None else [CELL / max(size, CELL)]
-        if not scales or min(part.shape[:2]) * scales[0] < CELL:
+        scales = self._scales(min(part.shape[:2]), SPARSE)
+        if not scales:
             return []
         there = np.array(known, np.float32).reshape(-1, 4) - np.array([x1, y1, x1, y1], np.float32)
         return [_shifted(face, x1, y1) for face in self._cascade(part, scales, there)]
