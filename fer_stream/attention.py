@@ -27,8 +27,19 @@ if TYPE_CHECKING:
     from fer_stream.track import Course
     from fer_stream.types import Searched
 
-HORIZON = 500_000_000
-"""Nanoseconds for which a face that is missed is looked for. Without an answer for twice as long, all is searched."""
+HORIZON = 300_000_000
+"""Nanoseconds for which a face that is missed is looked for: one that is not found again soon has left its place."""
+
+STALE = 1_000_000_000
+"""Nanoseconds without an answer after which nothing is where it was: all is searched."""
+
+STEADY = 2
+"""Looks that must agree, each with the one before, until there is time: what begins is told as soon as ever."""
+
+CALM = 3
+"""How many times longer the pause between looks grows while they go on agreeing. After 3 x 0.15 s the smoother (``tau``
+0.3 s) still believes what it knew by a fifth, more than ``leave``: one odd look does not end what was steady.
+"""
 
 PRESSED_SCAN, PRESSED_MOTION = 10, 2
 """Least number of frames from one whole search to the next, and from one search of what changed to the next, while
@@ -120,12 +131,12 @@ class Attention:
         expected, looked = [], {}
         for course in known.courses:
             last = max(self._looked.get(course.key, 0), course.scored)
-            due = time - last >= self._look
+            due = time - last >= self._look * min(max(course.steady - STEADY, 1), CALM)
             looked[course.key] = time if due else last
             if known.time - course.seen <= HORIZON:
                 expected.append(Expected(course.at(time), due))
         self._looked = looked
-        stale = time - known.time > 2 * HORIZON
+        stale = time - known.time > STALE
         if known.seen is None or stale or _over(search, self._scanned, self._scan, pressed * PRESSED_SCAN):
             self._scanned = self._searched = search
             return Hints(tuple(expected), whole=True)

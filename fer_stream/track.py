@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from fer_stream.types import Box, Face, Nanoseconds, Track
+from fer_stream.types import Box, Face, Nanoseconds, Scores, Track
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,6 +27,8 @@ FAR = 0.6
 ALIKE = 1.6
 """Greatest ratio of sizes then."""
 
+AGREED = 0.85
+"""Share of their probability that two looks at a face give to the same labels when they say the same."""
 
 MOST_MOVED, MOST_GROWN = 3.0, math.log(1.5)
 """How far a face is believed to have moved since it was seen, in its size, and grown, as a logarithm."""
@@ -56,7 +58,8 @@ class Course:
     """Where a face was and where it goes, confirmed or not; ``key`` is its own within the epoch.
 
     ``position`` is centre x, centre y, log width and log height, ``velocity`` their change a second. ``seen`` and
-    ``scored`` are the capture times at which it was last seen, and last scored.
+    ``scored`` are the capture times at which it was last seen, and last scored; ``steady`` counts how many times in a
+    row its scores were those of the time before.
     """
 
     key: int
@@ -64,6 +67,7 @@ class Course:
     velocity: tuple[float, ...]
     seen: int
     scored: int
+    steady: int
 
     def at(self, time: int) -> Box:
         """Return where the face should be."""
@@ -78,12 +82,14 @@ class Course:
 class _State:
     """One track's filter: centre x, centre y, log width, log height, with velocities per second."""
 
-    __slots__ = ("confirmed", "key", "position", "scored", "track", "velocity")
+    __slots__ = ("confirmed", "key", "position", "scored", "scores", "steady", "track", "velocity")
 
     def __init__(self, key: int, track: Track) -> None:
         self.key = key
         self.track = track
         self.scored = track.last_seen if track.face.scores else 0
+        self.scores = track.face.scores
+        self.steady = 0
         self.confirmed = False
         self.position = _measure(track.face.box)
         self.velocity = [0.0, 0.0, 0.0, 0.0]
@@ -103,13 +109,21 @@ class _State:
         self.track = replace(self.track, face=face, last_seen=time)
         if face.scores:
             self.scored = time
+            self.steady = self.steady + 1 if self.scores and _agree(self.scores, face.scores) else 0
+            self.scores = face.scores
 
     def course(self) -> Course:
-        return Course(self.key, tuple(self.position), tuple(self.velocity), self.track.last_seen, self.scored)
+        return Course(
+            self.key, tuple(self.position), tuple(self.velocity), self.track.last_seen, self.scored, self.steady
+        )
 
 
 def _within(value: float, most: float) -> float:
     return min(max(value, -most), most)
+
+
+def _agree(a: Scores, b: Scores) -> bool:
+    return sum(map(min, a.values, b.values)) >= AGREED
 
 
 def _measure(box: Box) -> list[float]:

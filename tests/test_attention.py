@@ -26,9 +26,11 @@ def attention(policy: Policy = "drop_oldest", depth: int = 4, **settings: float)
     return Attention(DetectorSettings(**chosen), policy, depth)  # type: ignore[arg-type]
 
 
-def course(key: int = 1, seen: int = 0, scored: int = 0, x: float = 100.0, speed: float = 0.0) -> Course:
+def course(
+    key: int = 1, seen: int = 0, scored: int = 0, x: float = 100.0, speed: float = 0.0, steady: int = 0
+) -> Course:
     size = 4.0  # of exp(4) = 55 pixels
-    return Course(key, (x, 100.0, size, size), (speed, 0.0, 0.0, 0.0), seen, scored)
+    return Course(key, (x, 100.0, size, size), (speed, 0.0, 0.0, 0.0), seen, scored, steady)
 
 
 def everywhere(level: int = 0) -> Searched:
@@ -103,6 +105,20 @@ def test_a_face_is_due_every_look_interval() -> None:
         scored = scored or now  # found in the first frame, and scored there
         which.take(seq, now, [course(seen=now, scored=scored)], everywhere())
     assert due == [5, 9, 13]
+
+
+@pytest.mark.parametrize(("steady", "frames"), [(0, 4), (2, 4), (4, 8), (5, 12), (50, 12)])
+def test_a_face_whose_looks_agree_is_looked_at_less(steady: int, frames: int) -> None:
+    which, scored, due = attention(), FRAME, []
+    for seq in range(1, 40):
+        now = seq * FRAME
+        hints = which.hints(seq, now, SIZE)
+        assert hints is not None
+        if any(face.due for face in hints.faces):
+            due.append(seq)
+            scored = now
+        which.take(seq, now, [course(seen=now, scored=scored, steady=steady)], everywhere())
+    assert due == list(range(1 + frames, 40, frames))
 
 
 def test_a_look_that_is_under_way_is_not_ordered_again() -> None:

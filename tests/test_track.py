@@ -218,6 +218,15 @@ def test_a_course_knows_when_its_face_was_scored_last() -> None:
     assert it.courses[0].scored == at(0.2)
 
 
+def test_a_course_counts_the_looks_that_agree() -> None:
+    it, steady = tracker(), []
+    for step, happy in enumerate([0.9, None, 0.8, 0.95, None, 0.7, 0.1]):
+        scores = None if happy is None else Scores(("happy", "sad"), (happy, 1 - happy))
+        it.update(at(step / 10), [replace(face(100, 80), scores=scores)])
+        steady.append(it.courses[0].steady)
+    assert steady == [0, 0, 1, 2, 2, 0, 0], "0.95 and 0.7 have three quarters in common, which is not enough"
+
+
 def test_a_wild_velocity_is_not_believed() -> None:
     """Two frames a tenth of a millisecond apart, the face a little larger in the second."""
     it = tracker()

@@ -37,7 +37,7 @@ STRIDE, CELL = 2, 12
 KEEP = 0.5
 """Least score of a face that is known already: less than to be found, which costs nothing and bridges weak moments."""
 
-CERTAIN = 0.98
+CERTAIN = 0.95
 """R-Net's score above which nobody else is asked whether a known face is still there."""
 
 AROUND = 1.5
