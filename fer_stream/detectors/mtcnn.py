@@ -145,8 +145,8 @@ class MTCNN:
         _part(expected, found)
         missed = [i for i, face in enumerate(found) if face is None]
         taken = [face.box for face in found if face is not None]
-        for i, face in zip(missed, self._find(image, [expected[i].box for i in missed], taken), strict=True):
-            found[i] = face
+        for i, again in zip(missed, self._find(image, [expected[i].box for i in missed], taken), strict=True):
+            found[i] = again
         return found
 
     def _find(self, image: NDArray[np.uint8], places: Sequence[Box], taken: Sequence[Box]) -> list[Face | None]:

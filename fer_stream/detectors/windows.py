@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float32]
     Ints = NDArray[np.intp]
 
+ENOUGH = 8
+"""Pixels across a window from which an average of every second one is as good."""
+
 
 class Windows:
     """Averages over windows of one image, normalised for the nets: float32 ``[N, 3, h, w]`` in -1..1."""
@@ -66,23 +69,27 @@ def clipped(boxes: Floats, height: int, width: int) -> tuple[Ints, NDArray[np.bo
     edges = np.trunc(boxes).astype(np.intp)
     edges[:, :2] = np.maximum(edges[:, :2], 1) - 1
     edges[:, 2:] = np.minimum(edges[:, 2:], (width, height))
-    return edges, (edges[:, 2:] > edges[:, :2]).all(axis=1)
+    inside: NDArray[np.bool_] = np.all(edges[:, 2:] > edges[:, :2], axis=1)
+    return edges, inside
 
 
 def patches(image: NDArray[np.uint8], edges: Ints, size: int) -> Floats:
     """Return rectangles of an image at ``size`` by ``size``, without looking at the rest of it.
 
-    ``edges`` are whole numbers (x1, y1, x2, y2), which may lie beyond the image: there it is black.
+    ``edges`` are whole numbers (x1, y1, x2, y2), which may lie beyond the image: there it is black. Of rectangles far
+    larger than that every second, third, ... pixel is taken, so that none costs much, however large.
     """
     if not len(edges):
         return np.empty((0, 3, size, size), np.float32)
-    sides = edges[:, 2:] - edges[:, :2]
+    steps = np.maximum((edges[:, 2:] - edges[:, :2]).max(axis=1) // (ENOUGH * size), 1)
+    sides = -(-(edges[:, 2:] - edges[:, :2]) // steps[:, None])
     left = np.cumsum(sides[:, 0]) - sides[:, 0]
     canvas = np.zeros((int(sides[:, 1].max()), int(sides[:, 0].sum()), 3), np.uint8)
-    for (x1, y1, x2, y2), start in zip(edges.tolist(), left.tolist(), strict=True):
+    for (x1, y1, x2, y2), start, step in zip(edges.tolist(), left.tolist(), steps.tolist(), strict=True):
         x, y = max(x1, 0), max(y1, 0)
-        part = image[y : max(y2, 0), x : max(x2, 0)]
-        canvas[y - y1 : y - y1 + part.shape[0], start + x - x1 : start + x - x1 + part.shape[1]] = part
+        part = image[y : max(y2, 0) : step, x : max(x2, 0) : step]
+        top, first = (y - y1) // step, start + (x - x1) // step
+        canvas[top : top + part.shape[0], first : first + part.shape[1]] = part
     places = np.stack((left, np.zeros_like(left), left + sides[:, 0], sides[:, 1]), axis=1)
     return Windows(canvas).crops(places, size)
 
