@@ -27,8 +27,11 @@ if TYPE_CHECKING:
     from fer_stream.track import Course
     from fer_stream.types import Searched
 
-HORIZON = 500_000_000
-"""Nanoseconds for which a face that is missed is looked for. Without an answer for twice as long, all is searched."""
+HORIZON = 300_000_000
+"""Nanoseconds for which a face that is missed is looked for: one that is not found again soon has left its place."""
+
+STALE = 1_000_000_000
+"""Nanoseconds without an answer after which nothing is where it was: all is searched."""
 
 PRESSED_SCAN, PRESSED_MOTION = 10, 2
 """Least number of frames from one whole search to the next, and from one search of what changed to the next, while
@@ -141,7 +144,7 @@ class Attention:
             if known.time - course.seen <= HORIZON:
                 expected.append(Expected(course.at(time), due))
         self._looked = looked
-        stale = time - known.time > 2 * HORIZON
+        stale = time - known.time > STALE
         if known.seen is None or stale or _over(search, self._scanned, self._scan, pressed * PRESSED_SCAN):
             self._scanned = self._searched = search
             return Hints(tuple(expected), whole=True)

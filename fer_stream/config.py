@@ -194,7 +194,8 @@ class DetectorSettings(Section):
     )
     look_interval: Annotated[float, Field(ge=0)] = Field(
         0.15,
-        description="seconds between close looks at a face that is followed, in which it is scored; 0: every frame",
+        description="seconds between close looks at a face that is followed, in which it is scored, a quarter of that "
+        "while its label may be changing; 0: every frame",
     )
 
 

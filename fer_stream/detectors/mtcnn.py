@@ -4,8 +4,7 @@ Three nets look one after the other (Zhang et al. 2016, https://arxiv.org/abs/16
 pyramid of the image; R-Net refines 24x24 crops of what it proposed; O-Net decides, on 48x48 crops, and adds landmarks.
 
 The weights were trained with, and the boxes depend on, plain averages over windows with whole-numbered edges (torch's
-adaptive average pooling). Those are differences of an integral image, so one `cv2.integral` a frame serves every level
-of the pyramid and every crop.
+adaptive average pooling): `fer_stream.detectors.windows` makes them.
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ import numpy as np
 
 from fer_stream import models
 from fer_stream.cv import cv2
+from fer_stream.detectors.windows import Windows, clipped, patches
 from fer_stream.track import overlap
 from fer_stream.types import Box, Face, Region
 
@@ -37,7 +37,7 @@ STRIDE, CELL = 2, 12
 KEEP = 0.5
 """Least score of a face that is known already: less than to be found, which costs nothing and bridges weak moments."""
 
-CERTAIN = 0.98
+CERTAIN = 0.95
 """R-Net's score above which nobody else is asked whether a known face is still there."""
 
 AROUND = 1.5
@@ -53,6 +53,9 @@ two proposals is enough. It comes again soon, so it may be coarser than `MTCNN.d
 
 DOUBLE = 0.5
 """Share of the smaller box from which two boxes are one face."""
+
+APART = 100_000
+"""Pixels by which the boxes of one square are shifted from those of the next, so that none hides another's."""
 
 BATCH = 16
 """Most crops in one run: R-Net's and O-Net's time for a crop is flat in the batch, their memory is not."""
@@ -96,7 +99,7 @@ class MTCNN:
         return self._cascade(image, scales) if scales else []
 
     def _cascade(self, image: NDArray[np.uint8], scales: list[float], known: Floats | None = None) -> list[Face]:
-        windows = _Windows(image)
+        windows = Windows(image)
         if known is None:
             boxes = self._propose(windows, scales, self.thresholds[0], 0.7)
         else:
@@ -140,31 +143,63 @@ class MTCNN:
             if right:
                 found[i] = face
         _part(expected, found)
+        missed = [i for i, face in enumerate(found) if face is None]
         taken = [face.box for face in found if face is not None]
-        for i, place in enumerate(expected):
-            if found[i] is None and (again := self._find(image, place.box, taken)) is not None:
-                found[i] = again
-                taken.append(again.box)
+        for i, again in zip(missed, self._find(image, [expected[i].box for i in missed], taken), strict=True):
+            found[i] = again
         return found
 
-    def _find(self, image: NDArray[np.uint8], box: Box, taken: Sequence[Box]) -> Face | None:
-        """Return the face nearest to a place where one was, of about the same size, that is not taken."""
-        size = math.sqrt((box.x2 - box.x1) * (box.y2 - box.y1))
-        x, y = (box.x1 + box.x2) / 2, (box.y1 + box.y2) / 2
-        region = Region(int(x - AROUND * size), int(y - AROUND * size), int(x + AROUND * size), int(y + AROUND * size))
-        near = self._search(image, region, taken, size)
-        free = [face for face in near if all(_contained(face.box, other) <= DOUBLE for other in taken)]
-        return min(free, key=lambda face: math.dist(_centre(face.box), (x, y)), default=None)
+    def _find(self, image: NDArray[np.uint8], places: Sequence[Box], taken: Sequence[Box]) -> list[Face | None]:
+        """Return for each place where a face was the nearest one of about the same size that is not taken.
 
-    def _search(
-        self, image: NDArray[np.uint8], region: Region, known: Sequence[Box], size: float | None = None
-    ) -> list[Face]:
-        """Return the faces in a region of the image that are not known; of about one size alone where it is given."""
+        All places go through the nets together, each at the scale at which its face is of P-Net's size.
+        """
+        if not places:
+            return []
+        sizes = np.array([max(math.sqrt((x2 - x1) * (y2 - y1)), CELL) for x1, y1, x2, y2 in places])
+        centres = np.array([_centre(box) for box in places])
+        corners = (centres - AROUND * sizes[:, None]).astype(np.intp)
+        edges = np.hstack((corners, (centres + AROUND * sizes[:, None]).astype(np.intp)))
+        pixels = patches(image, edges, round(2 * AROUND * CELL) + 1)
+        at, boxes = self._promising(pixels, edges, np.array(taken, np.float32).reshape(-1, 4))
+        scores, offsets, inside = self._glance(self._rnet, ("scores", "offsets"), image, boxes, 24)
+        passed = inside & (scores > self.thresholds[1])
+        at, boxes = at[passed], _squared(_moved(boxes[passed], offsets[passed]))
+        keep = _suppress(boxes + at[:, None] * APART, scores[passed], 0.7)
+        at, boxes = at[keep], boxes[keep]
+        outputs = ("scores", "offsets", "landmarks")
+        scores, offsets, landmarks, inside = self._glance(self._onet, outputs, image, boxes, 48)
+        faces = _faces(boxes, scores, offsets, landmarks)
+        found: list[Face | None] = []
+        for i, centre in enumerate(centres.tolist()):
+            here = [faces[j] for j in np.flatnonzero((at == i) & inside & (scores > self.thresholds[2])).tolist()]
+            free = [face for face in here if all(_contained(face.box, other) <= DOUBLE for other in taken)]
+            face = min(free, key=lambda face: math.dist(_centre(face.box), centre), default=None)
+            taken = taken if face is None else [*taken, face.box]
+            found.append(face)
+        return found
+
+    def _promising(self, pixels: Floats, edges: Ints, known: Floats) -> tuple[Ints, Floats]:
+        """Return what P-Net proposes in squares of an image of these edges: which square it is in, and its box."""
+        scores, offsets = self._pnet.run(("scores", "offsets"), {"pixels": pixels})
+        at, y, x = np.nonzero(scores >= max(self.thresholds[0], PROMISING))
+        scores, offsets = scores[at, y, x], offsets[at, :, y, x]
+        corner = np.stack((x, y), axis=1).astype(np.float32) * STRIDE
+        scale = (edges[at, 2:3] - edges[at, :1]) / np.float32(pixels.shape[3])
+        boxes = np.floor(np.hstack((corner + 1, corner + CELL)) * scale).astype(np.float32) + np.tile(edges[at, :2], 2)
+        keep = _suppress(boxes + at[:, None] * APART, scores, ALIKE)
+        at, boxes, offsets = at[keep], boxes[keep], offsets[keep]
+        boxes = _squared(boxes + offsets * np.tile(boxes[:, 2:] - boxes[:, :2], 2)).astype(np.float32)
+        new = (_overlaps(boxes, known) < SAME).all(axis=1)
+        return at[new], boxes[new]
+
+    def _search(self, image: NDArray[np.uint8], region: Region, known: Sequence[Box]) -> list[Face]:
+        """Return the faces in a region of the image that are not known."""
         height, width = image.shape[:2]
         x1, y1 = max(region.x1, 0), max(region.y1, 0)
         part = image[y1 : max(min(region.y2, height), 0), x1 : max(min(region.x2, width), 0)]
-        scales = self._scales(min(part.shape[:2]), SPARSE) if size is None else [CELL / max(size, CELL)]
-        if not scales or min(part.shape[:2]) * scales[0] < CELL:
+        scales = self._scales(min(part.shape[:2]), SPARSE)
+        if not scales:
             return []
         there = np.array(known, np.float32).reshape(-1, 4) - np.array([x1, y1, x1, y1], np.float32)
         return [_shifted(face, x1, y1) for face in self._cascade(part, scales, there)]
@@ -173,14 +208,11 @@ class MTCNN:
         self, net: models.Model, outputs: tuple[str, ...], image: NDArray[np.uint8], boxes: Floats, size: int
     ) -> list[NDArray[Any]]:
         """Return a net's outputs for each box, and which boxes lie in the image at all."""
-        crops, inside = np.zeros((len(boxes), 3, size, size), np.float32), np.zeros(len(boxes), bool)
-        for i, box in enumerate(boxes):
-            x, y = (max(int(v) - 1, 0) for v in box[:2])
-            windows = _Windows(image[y : max(int(box[3]) + 1, 0), x : max(int(box[2]) + 1, 0)])
-            _, edges = windows.inside(box[None] - np.array([x, y, x, y], np.float32))
-            if len(edges):
-                crops[i], inside[i] = windows.crops(edges, size)[0], True
-        return [*net.run(outputs, {"pixels": crops}), inside]
+        edges, inside = clipped(boxes, *image.shape[:2])
+        crops = np.zeros((len(boxes), 3, size, size), np.float32)
+        crops[inside] = patches(image, edges[inside], size)
+        batches = [net.run(outputs, {"pixels": crops[i : i + BATCH]}) for i in range(0, max(len(boxes), 1), BATCH)]
+        return [*(np.concatenate(parts) for parts in zip(*batches, strict=True)), inside]
 
     def _scales(self, side: int, factor: float) -> list[float]:
         scales, scale = [], CELL / self.min_face
@@ -189,7 +221,7 @@ class MTCNN:
             scale *= factor
         return scales
 
-    def _propose(self, windows: _Windows, scales: list[float], threshold: float, alike: float) -> Floats:
+    def _propose(self, windows: Windows, scales: list[float], threshold: float, alike: float) -> Floats:
         found = [np.empty((0, 9), np.float32)]
         for scale in scales:
             scores, offsets = self._pnet.run(("scores", "offsets"), {"pixels": windows.level(scale)})
@@ -204,12 +236,12 @@ class MTCNN:
         boxes, offsets = proposals[:, :4], proposals[:, 5:]
         return _squared(boxes + offsets * np.tile(boxes[:, 2:] - boxes[:, :2], 2))
 
-    def _refine(self, windows: _Windows, boxes: Floats) -> Floats:
+    def _refine(self, windows: Windows, boxes: Floats) -> Floats:
         boxes, scores, offsets = self._look(self._rnet, ("scores", "offsets"), windows, boxes, 24, self.thresholds[1])
         keep = _suppress(boxes, scores, 0.7)
         return _squared(_moved(boxes[keep], offsets[keep]))
 
-    def _decide(self, windows: _Windows, boxes: Floats) -> list[Face]:
+    def _decide(self, windows: Windows, boxes: Floats) -> list[Face]:
         boxes, scores, offsets, landmarks = self._look(
             self._onet, ("scores", "offsets", "landmarks"), windows, boxes, 48, self.thresholds[2]
         )
@@ -217,10 +249,11 @@ class MTCNN:
         return [faces[i] for i in _suppress_contained(_moved(boxes, offsets), scores, 0.7)]
 
     def _look(
-        self, net: models.Model, outputs: tuple[str, ...], windows: _Windows, boxes: Floats, size: int, threshold: float
+        self, net: models.Model, outputs: tuple[str, ...], windows: Windows, boxes: Floats, size: int, threshold: float
     ) -> list[Floats]:
         """Return the boxes whose crop scores above ``threshold``, and the net's outputs for them."""
-        boxes, edges = windows.inside(boxes)
+        edges, inside = clipped(boxes, windows.height, windows.width)
+        boxes, edges = boxes[inside], edges[inside]
         batches = [  # an empty one where there is no box: the nets know the shapes of their outputs
             net.run(outputs, {"pixels": windows.crops(edges[i : i + BATCH], size)})
             for i in range(0, max(len(edges), 1), BATCH)
@@ -228,66 +261,6 @@ class MTCNN:
         results = [np.concatenate(parts) for parts in zip(*batches, strict=True)]
         passed = results[0] > threshold
         return [boxes[passed], *(result[passed] for result in results)]
-
-
-class _Windows:
-    """Averages over windows of one image, normalised for the nets: float32 ``[N, 3, h, w]`` in -1..1."""
-
-    def __init__(self, image: NDArray[np.uint8]) -> None:
-        self.height, self.width = image.shape[:2]
-        # Sums of a large image wrap round in 32 bits, and so do their differences: those come out right all the same.
-        self._sums = np.asarray(cv2.integral(np.ascontiguousarray(image)), np.int32)
-        self._rows = self._sums.reshape(self.height + 1, -1)
-
-    def level(self, scale: float) -> Floats:
-        """Return the whole image at a scale."""
-        height, width = int(self.height * scale + 1), int(self.width * scale + 1)
-        (top, bottom), (left, right) = _edges(self.height, height), _edges(self.width, width)
-        channels = np.arange(3)[:, None]
-        sums = np.empty((height, self._rows.shape[1]), np.int32)
-        for i, (above, below) in enumerate(zip(top.tolist(), bottom.tolist(), strict=True)):
-            np.subtract(self._rows[below], self._rows[above], out=sums[i])
-        left, right = ((3 * edge + channels).ravel() for edge in (left, right))
-        # Columns of all three channels are taken in one go, plane after plane: this is the transpose to [3, h, w], too.
-        windows = sums.take(right, 1, mode="clip")
-        windows -= sums.take(left, 1, mode="clip")
-        area = np.outer(bottom - top, (right - left)[:width] // 3)
-        return _normalised(windows.reshape(height, 3, width).transpose(1, 0, 2), area)[None]
-
-    def inside(self, boxes: Floats) -> tuple[Floats, Ints]:
-        """Return the boxes of which something lies in the image, and their edges there: x1, y1, x2, y2."""
-        edges = np.trunc(boxes).astype(np.intp)
-        edges[:, :2] = np.maximum(edges[:, :2], 1) - 1  # the nets count pixels from 1
-        edges[:, 2:] = np.minimum(edges[:, 2:], (self.width, self.height))
-        some = (edges[:, 2:] > edges[:, :2]).all(axis=1)
-        return boxes[some], edges[some]
-
-    def crops(self, edges: Ints, size: int) -> Floats:
-        """Return rectangles of the image, given by their edges, at ``size`` by ``size``."""
-        x1, y1, x2, y2 = edges.T[:, :, None]
-        (top, bottom), (left, right) = _edges(y2 - y1, size), _edges(x2 - x1, size)
-        top, bottom = (((y1 + edge) * (self.width + 1))[:, :, None] for edge in (top, bottom))
-        left, right = ((x1 + edge)[:, None, :] for edge in (left, right))
-        sums = self._sums.reshape(-1, 3)
-        windows = sums.take(bottom + right, 0, mode="clip")
-        windows -= sums.take(bottom + left, 0, mode="clip")
-        windows -= sums.take(top + right, 0, mode="clip")
-        windows += sums.take(top + left, 0, mode="clip")
-        area = (bottom - top) // (self.width + 1) * (right - left)
-        return _normalised(windows.transpose(0, 3, 1, 2), area[:, None])
-
-
-def _edges(length: int | Ints, count: int) -> tuple[Ints, Ints]:
-    """Return where ``count`` windows over ``length`` pixels begin and end: torch's AdaptiveAvgPool2d."""
-    index = np.arange(count)
-    return index * length // count, -((index + 1) * -length // count)
-
-
-def _normalised(sums: NDArray[np.int32], area: Ints) -> Floats:
-    pixels = sums.astype(np.float32, order="C")  # first of all: of whole numbers, numpy computes in 64 bits
-    pixels *= (1 / (128 * area)).astype(np.float32)
-    pixels -= np.float32(127.5 / 128)
-    return pixels
 
 
 def _moved(boxes: Floats, offsets: Floats) -> Floats:

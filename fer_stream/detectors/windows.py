@@ -1,0 +1,107 @@
+"""Averages over windows with whole-numbered edges, as MTCNN's nets were trained with: differences of an integral image.
+
+One `cv2.integral` serves every level of a pyramid and every crop. Of single places, their patches are laid side by side
+first, so that a frame's faces cost one integral of a few thousand pixels and one run of everything that follows.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fer_stream.cv import cv2
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float32]
+    Ints = NDArray[np.intp]
+
+ENOUGH = 8
+"""Pixels across a window from which an average of every second one is as good."""
+
+
+class Windows:
+    """Averages over windows of one image, normalised for the nets: float32 ``[N, 3, h, w]`` in -1..1."""
+
+    def __init__(self, image: NDArray[np.uint8]) -> None:
+        self.height, self.width = image.shape[:2]
+        # Sums of a large image wrap round in 32 bits, and so do their differences: those come out right all the same.
+        self._sums = np.asarray(cv2.integral(np.ascontiguousarray(image)), np.int32)
+        self._rows = self._sums.reshape(self.height + 1, -1)
+
+    def level(self, scale: float) -> Floats:
+        """Return the whole image at a scale."""
+        height, width = int(self.height * scale + 1), int(self.width * scale + 1)
+        (top, bottom), (left, right) = _edges(self.height, height), _edges(self.width, width)
+        channels = np.arange(3)[:, None]
+        sums = np.empty((height, self._rows.shape[1]), np.int32)
+        for i, (above, below) in enumerate(zip(top.tolist(), bottom.tolist(), strict=True)):
+            np.subtract(self._rows[below], self._rows[above], out=sums[i])
+        left, right = ((3 * edge + channels).ravel() for edge in (left, right))
+        # Columns of all three channels are taken in one go, plane after plane: this is the transpose to [3, h, w], too.
+        windows = sums.take(right, 1, mode="clip")
+        windows -= sums.take(left, 1, mode="clip")
+        area = np.outer(bottom - top, (right - left)[:width] // 3)
+        return _normalised(windows.reshape(height, 3, width).transpose(1, 0, 2), area)[None]
+
+    def crops(self, edges: Ints, size: int) -> Floats:
+        """Return rectangles of the image, given by their edges (`clipped`), at ``size`` by ``size``."""
+        x1, y1, x2, y2 = edges.T[:, :, None]
+        (top, bottom), (left, right) = _edges(y2 - y1, size), _edges(x2 - x1, size)
+        top, bottom = (((y1 + edge) * (self.width + 1))[:, :, None] for edge in (top, bottom))
+        left, right = ((x1 + edge)[:, None, :] for edge in (left, right))
+        sums = self._sums.reshape(-1, 3)
+        windows = sums.take(bottom + right, 0, mode="clip")
+        windows -= sums.take(bottom + left, 0, mode="clip")
+        windows -= sums.take(top + right, 0, mode="clip")
+        windows += sums.take(top + left, 0, mode="clip")
+        area = (bottom - top) // (self.width + 1) * (right - left)
+        return _normalised(windows.transpose(0, 3, 1, 2), area[:, None])
+
+
+def clipped(boxes: Floats, height: int, width: int) -> tuple[Ints, NDArray[np.bool_]]:
+    """Return the edges (x1, y1, x2, y2) of boxes within an image of this size, and of which of them there is something.
+
+    The nets count pixels from 1.
+    """
+    edges = np.trunc(boxes).astype(np.intp)
+    edges[:, :2] = np.maximum(edges[:, :2], 1) - 1
+    edges[:, 2:] = np.minimum(edges[:, 2:], (width, height))
+    inside: NDArray[np.bool_] = np.all(edges[:, 2:] > edges[:, :2], axis=1)
+    return edges, inside
+
+
+def patches(image: NDArray[np.uint8], edges: Ints, size: int) -> Floats:
+    """Return rectangles of an image at ``size`` by ``size``, without looking at the rest of it.
+
+    ``edges`` are whole numbers (x1, y1, x2, y2), which may lie beyond the image: there it is black. Of rectangles far
+    larger than that every second, third, ... pixel is taken, so that none costs much, however large.
+    """
+    if not len(edges):
+        return np.empty((0, 3, size, size), np.float32)
+    steps = np.maximum((edges[:, 2:] - edges[:, :2]).max(axis=1) // (ENOUGH * size), 1)
+    sides = -(-(edges[:, 2:] - edges[:, :2]) // steps[:, None])
+    left = np.cumsum(sides[:, 0]) - sides[:, 0]
+    canvas = np.zeros((int(sides[:, 1].max()), int(sides[:, 0].sum()), 3), np.uint8)
+    for (x1, y1, x2, y2), start, step in zip(edges.tolist(), left.tolist(), steps.tolist(), strict=True):
+        x, y = max(x1, 0), max(y1, 0)
+        part = image[y : max(y2, 0) : step, x : max(x2, 0) : step]
+        top, first = (y - y1) // step, start + (x - x1) // step
+        canvas[top : top + part.shape[0], first : first + part.shape[1]] = part
+    places = np.stack((left, np.zeros_like(left), left + sides[:, 0], sides[:, 1]), axis=1)
+    return Windows(canvas).crops(places, size)
+
+
+def _edges(length: int | Ints, count: int) -> tuple[Ints, Ints]:
+    """Return where ``count`` windows over ``length`` pixels begin and end: torch's AdaptiveAvgPool2d."""
+    index = np.arange(count)
+    return index * length // count, -((index + 1) * -length // count)
+
+
+def _normalised(sums: NDArray[np.int32], area: Ints) -> Floats:
+    pixels = sums.astype(np.float32, order="C")  # first of all: of whole numbers, numpy computes in 64 bits
+    pixels *= (1 / (128 * area)).astype(np.float32)
+    pixels -= np.float32(127.5 / 128)
+    return pixels
