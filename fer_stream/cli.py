@@ -101,7 +101,7 @@ COMMANDS = (
         "run one inference worker",
         "fer-stream worker --name 2 --connect tcp://10.0.0.1:7000",
         (*MODELS, "--metrics", "--connect", "--key", *COMMON),
-        (_argument("--name", metavar="NAME", help="what it is called in logs and status (default: its process id)"),),
+        (_argument("--name", metavar="NAME", help="its name in logs and status (default: one that no other has)"),),
     ),
     Command(
         "aggregator",
