@@ -231,6 +231,13 @@ COMMANDS = (
             _argument(
                 "--role", metavar="ROLE", help="what it may do: capture, worker, client, live (sees pictures), or all"
             ),
+            _argument(
+                "--camera",
+                metavar="NAME",
+                action="append",
+                default=[],
+                help="a camera that a capture's key speaks for (default: the one of its own name); may be repeated",
+            ),
             _argument("--public", metavar="KEY", help="allow: the public half of a key that was made elsewhere"),
         ),
     ),
