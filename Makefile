@@ -83,8 +83,7 @@ lock: $(VENV)/.run ## lock what the container and the systemd install take, with
 
 audit: $(VENV)/.run ## look for known vulnerabilities in what is locked; asks PyPI
 	@$(BIN)/pip install --quiet --disable-pip-version-check pip-audit==2.10.1
-	$(BIN)/pip-audit --strict --disable-pip --require-hashes --requirement deploy/requirements.lock \
-		--requirement deploy/build.lock
+	@PIP_AUDIT=$(BIN)/pip-audit deploy/audit $(ARGS)
 
 train: $(VENV)/.test ## train a small model from data/fer2013.csv in minutes, into runs/quick: proves the chain
 	$(call trained,quick)

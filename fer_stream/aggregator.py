@@ -160,6 +160,10 @@ class Aggregator:
     def _hello(self, peer: bytes, message: Message, now: float) -> None:
         new, told = Camera.from_hello(peer, message, now)
         name = new.name
+        if reason := self._hub.objection(peer, name):
+            _log.warning("a capture is refused: %s", reason)
+            self._hub.send("frames", peer, wire.json_message(Kind.REFUSED, {"reason": reason, "final": True}))
+            return
         old = self._cameras.get(name)
         if old is not None and old.incarnation == new.incarnation:
             old.heard, old.peer = now, peer

@@ -101,7 +101,7 @@ COMMANDS = (
         "run one inference worker",
         "fer-stream worker --name 2 --connect tcp://10.0.0.1:7000",
         (*MODELS, "--metrics", "--connect", "--key", *COMMON),
-        (_argument("--name", metavar="NAME", help="what it is called in logs and status (default: its process id)"),),
+        (_argument("--name", metavar="NAME", help="its name in logs and status (default: one that no other has)"),),
     ),
     Command(
         "aggregator",
@@ -230,6 +230,13 @@ COMMANDS = (
             _argument("name", metavar="NAME", nargs="?", help="the key's name"),
             _argument(
                 "--role", metavar="ROLE", help="what it may do: capture, worker, client, live (sees pictures), or all"
+            ),
+            _argument(
+                "--camera",
+                metavar="NAME",
+                action="append",
+                default=[],
+                help="a camera that a capture's key speaks for (default: the one of its own name); may be repeated",
             ),
             _argument("--public", metavar="KEY", help="allow: the public half of a key that was made elsewhere"),
         ),

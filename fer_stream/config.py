@@ -282,7 +282,7 @@ class LiveSettings(Section):
     )
     hosts: list[str] = Field(
         default_factory=list,
-        description="further names by which browsers call the page",
+        description="further names by which browsers call the page, as behind a proxy; with one it asks for the token",
         examples=[["cameras.example.org"]],
     )
     show_faces: bool = Field(False, description="show faces as they are, rather than blurred")

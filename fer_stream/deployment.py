@@ -15,7 +15,7 @@ from fer_stream.config import Purpose, host_port
 from fer_stream.errors import ConfigError
 
 if TYPE_CHECKING:
-    from fer_stream.config import Settings
+    from fer_stream.config import LiveSettings, Settings
 
 PROHIBITED = ("workplace", "education")
 """Purposes that need a reason that the law knows."""
@@ -37,6 +37,17 @@ def beyond(address: str) -> bool:
         return not loopback(urlsplit(address).hostname or "")
     except ValueError:
         return True
+
+
+def page_beyond(live: LiveSettings) -> str:
+    """Return where other machines can reach the live page, or an empty text.
+
+    A page at loopback that is called by another name than this machine's stands behind a proxy, for others.
+    """
+    if not loopback(host_port(live.bind)[0]):
+        return live.bind
+    names = (f"{name} (live.hosts)" for name in live.hosts if not loopback(name.lower()))
+    return next(names, "")
 
 
 def check_purpose(settings: Settings) -> None:
@@ -64,9 +75,10 @@ def check_reach(settings: Settings) -> None:
 
 
 def check_page(settings: Settings) -> None:
-    """As `check_purpose` and `check_reach`, for the live page's address."""
+    """As `check_purpose` and `check_reach`, for the live page."""
     check_purpose(settings)
-    _ask(settings.live.bind, not loopback(host_port(settings.live.bind)[0]), settings)
+    where = page_beyond(settings.live)
+    _ask(where, bool(where), settings)
 
 
 def _ask(address: str, reached: bool, settings: Settings) -> None:

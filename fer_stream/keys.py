@@ -3,7 +3,8 @@
 Links over a network are encrypted and authenticated by CURVE (Curve25519, http://curvezmq.org). The aggregator's folder
 holds its own pair (``server.key``) and ``allowed.json``: for each key its name, its role and its public half. What
 another machine needs stands in one file, ``NAME.key``: its pair and the aggregator's public half. A key opens the links
-of its role alone, and from the moment that it is revoked none, for whoever connects from then on.
+of its role alone, and from the moment that it is revoked none, for whoever connects from then on. A capture's key
+speaks for the camera of its own name, or for those that it was made for.
 
 Files are for their owner alone (mode 0600), and refused where others may read them.
 """
@@ -20,11 +21,12 @@ from typing import TYPE_CHECKING, Any
 
 import platformdirs
 
+from fer_stream.config import CAMERA_NAME
 from fer_stream.errors import ConfigError
 from fer_stream.plugins import BROADCASTS, LINKS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
 ROLES: dict[str, tuple[str, ...]] = {
     "capture": ("frames",),
@@ -60,6 +62,17 @@ class Entry:
     name: str
     role: str
     public: str
+    cameras: Sequence[str] = ()
+    """Those that a capture's key speaks for; none: the one of its own name."""
+
+    def objection(self, camera: str) -> str:
+        """Return why this key may not speak for a camera, or an empty text."""
+        if self.role != "capture" or camera in (self.cameras or [self.name]):
+            return ""
+        return (
+            f"the key {self.name} may not speak for camera {camera}, but for {', '.join(self.cameras or [self.name])}: "
+            f"have one made, as by `fer-stream keys new {camera} --role capture`, or choose another --camera"
+        )
 
 
 def default_folder() -> Path:
@@ -110,43 +123,49 @@ def entries(folder: Path) -> list[Entry]:
         return []
     value = _read(path, "restore it, or remove it and allow every key again")
     try:
-        return [Entry(**entry) for entry in value["keys"]]
-    except (KeyError, TypeError) as error:
+        return [Entry(**{**entry, "cameras": tuple(map(str, entry.get("cameras", ())))}) for entry in value["keys"]]
+    except (KeyError, TypeError, AttributeError) as error:
         raise ConfigError(f"{path} is not a list of keys: restore it, or remove it") from error
 
 
-def new(folder: Path, name: str, role: str) -> Path:
+def new(folder: Path, name: str, role: str, cameras: Sequence[str] = ()) -> Path:
     """Make a key, allow it, and return the file for the process that will use it.
 
+    Args:
+        folder: the aggregator's.
+        name: the key's.
+        role: one of `ROLES`.
+        cameras: those that a capture's key may speak for; by default the one of its own name.
+
     Raises:
-        ConfigError: the name or role cannot be, or there is one of this name.
+        ConfigError: the name, role or cameras cannot be, or there is one of this name.
     """
     import zmq  # noqa: PLC0415 - only who makes keys needs it here
 
-    _check(name, role)
+    _check(name, role, cameras)
     path, own = folder / f"{name}.key", _own(folder)
     if path.exists() or any(entry.name == name for entry in entries(folder)):
         raise ConfigError(f"there is a key {name} already: revoke it first, or choose another name")
     public, secret = (half.decode() for half in zmq.curve_keypair())
     _write(path, asdict(Key(name, role, public, secret, own)))
-    allow(folder, name, role, public)
+    allow(folder, name, role, public, cameras)
     return path
 
 
-def allow(folder: Path, name: str, role: str, public: str) -> None:
-    """Let a key in that was made elsewhere.
+def allow(folder: Path, name: str, role: str, public: str, cameras: Sequence[str] = ()) -> None:
+    """Let a key in that was made elsewhere; the rest is as for `new`.
 
     Raises:
-        ConfigError: name, role or key cannot be, or there is one of this name.
+        ConfigError: name, role, cameras or key cannot be, or there is one of this name.
     """
-    _check(name, role)
+    _check(name, role, cameras)
     if not _PUBLIC.fullmatch(public):
         raise ConfigError(f"{public!r} is not the public half of a key: it has 40 characters")
     _own(folder)
     known = entries(folder)
     if any(name == entry.name for entry in known):
         raise ConfigError(f"there is a key {name} already: revoke it first, or choose another name")
-    _list(folder, [*known, Entry(name, role, public)])
+    _list(folder, [*known, Entry(name, role, public, tuple(cameras))])
 
 
 def revoke(folder: Path, name: str) -> None:
@@ -169,18 +188,27 @@ class AllowList:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._stamp: tuple[int, int] | None = None
-        self._links: dict[str, tuple[str, ...]] = {}
+        self._entries: dict[str, Entry] = {}
 
     def may(self, public: str, link: str) -> bool:
         """Return whether a key opens a link; none does where the list cannot be read."""
+        entry = self._now().get(public)
+        return entry is not None and link in ROLES.get(entry.role, ())
+
+    def objection(self, public: str, camera: str) -> str:
+        """Return why a key may not speak for a camera, or an empty text."""
+        entry = self._now().get(public)
+        return entry.objection(camera) if entry else "this key is let in no longer: ask the aggregator's operator"
+
+    def _now(self) -> dict[str, Entry]:
         try:
             state = (self._folder / "allowed.json").stat()
             if (stamp := (state.st_mtime_ns, state.st_size)) != self._stamp:
-                self._links = {entry.public: ROLES.get(entry.role, ()) for entry in entries(self._folder)}
+                self._entries = {entry.public: entry for entry in entries(self._folder)}
                 self._stamp = stamp
         except (OSError, ConfigError):
-            self._links, self._stamp = {}, None
-        return link in self._links.get(public, ())
+            self._entries, self._stamp = {}, None
+        return self._entries
 
 
 def _own(folder: Path) -> str:
@@ -201,11 +229,15 @@ def _halves(key: Key) -> Iterable[str]:
     return key.public, key.secret, key.server
 
 
-def _check(name: str, role: str) -> None:
+def _check(name: str, role: str, cameras: Sequence[str]) -> None:
     if not _NAME.fullmatch(name) or name in ("server", LOCAL):
         raise ConfigError(f"{name!r} cannot name a key: give letters, digits, and . _ - between them")
     if role not in ROLES:
         raise ConfigError(f"there is no role {role!r}: choose one of {', '.join(ROLES)}")
+    if cameras and role != "capture":
+        raise ConfigError(f"a key of role {role} speaks for no camera: leave out --camera")
+    if wrong := [camera for camera in cameras if not re.fullmatch(CAMERA_NAME, camera)]:
+        raise ConfigError(f"{wrong[0]!r} cannot be a camera's name")
 
 
 def _list(folder: Path, known: list[Entry]) -> None:

@@ -121,6 +121,10 @@ class Hub(Protocol):
         """Send to one peer without waiting; ``False`` where that peer is gone or not taking anything."""
         ...
 
+    def objection(self, peer: bytes, camera: str) -> str:
+        """Return why a peer of the link frames, just received from, may not speak for a camera, or an empty text."""
+        ...
+
     def publish(self, link: str, topic: str, parts: Sequence[Any]) -> None:
         """Send to everybody who listens to a prefix of ``topic``; who is too slow loses it, nobody waits."""
         ...

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import queue
+import secrets
 import socket
 import threading
 import time
@@ -156,7 +157,8 @@ def run(settings: Settings, name: str | None = None, stop: Stop | None = None) -
     recognizer.warm_up()
     peer = plugins.transport(settings).connect(settings.address, "work")
     about = {
-        "name": name or str(os.getpid()),
+        # The process id alone is 1 in every container, and containers on the host's network have its name, too.
+        "name": name or f"{os.getpid()}-{secrets.token_hex(4)}",
         "host": socket.gethostname(),
         "pid": os.getpid(),
         "labels": recognizer.labels,

@@ -31,6 +31,31 @@ def test_a_new_key_is_allowed_the_links_of_its_role(folder: Path) -> None:
     assert not allowed.may("x" * 40, "frames")
 
 
+def test_a_captures_key_speaks_for_its_own_camera_or_for_those_named(folder: Path) -> None:
+    own = keys.load(keys.new(folder, "door", "capture"))
+    several = keys.load(keys.new(folder, "shed", "capture", ["yard", "gate"]))
+    local = keys.load(folder / "local.key")
+    allowed = keys.AllowList(folder)
+
+    def speaks(key: keys.Key) -> set[str]:
+        return {camera for camera in ("door", "shed", "yard", "gate") if not allowed.objection(key.public, camera)}
+
+    assert (speaks(own), speaks(several)) == ({"door"}, {"yard", "gate"})
+    assert speaks(local) == {"door", "shed", "yard", "gate"}
+    assert allowed.objection(several.public, "door").startswith(
+        "the key shed may not speak for camera door, but for yard, gate: have one made, as by `fer-stream keys new door"
+    )
+    keys.revoke(folder, "door")
+    assert allowed.objection(own.public, "door").startswith("this key is let in no longer")
+    with pytest.raises(ConfigError, match="a key of role worker speaks for no camera: leave out --camera"):
+        keys.new(folder, "gpu", "worker", ["door"])
+    with pytest.raises(ConfigError, match="'a/b' cannot be a camera's name"):
+        keys.allow(folder, "other", "capture", "x" * 40, ["a/b"])
+    path = folder / "allowed.json"
+    path.write_text(path.read_text().replace('"gate"', "{"))
+    assert allowed.objection(several.public, "yard"), "with no list nobody speaks"
+
+
 def test_the_aggregators_own_machine_has_a_key_for_all_links(folder: Path) -> None:
     keys.new(folder, "door", "capture")
     own = keys.load(folder / "local.key")

@@ -109,6 +109,19 @@ def test_roles_in_threads(
     assert state["workers"]["1"]["frames"] == 60
 
 
+def test_workers_of_one_process_id_and_host_are_two(
+    roles: Callable[..., Any], tmp_path: Path, short_folder: Path, tiny_model: Path
+) -> None:
+    """As in containers on the host's network, where each is process 1."""
+    changes = {"address": f"ipc://{short_folder}", "classifier.model": tiny_model, "journal.path": tmp_path / "e.db"}
+    settings = config.load(changes)
+    roles(aggregator.run, settings)
+    for _ in range(2):
+        roles(worker.run, settings)
+    workers = wait_for(lambda: len(found := status(settings)["workers"]) == 2 and found, "two workers")
+    assert len({worker["pid"] for worker in workers.values()}) == 1
+
+
 def test_observations_tell_a_latecomer_what_is_in_view(
     roles: Callable[..., Any], tmp_path: Path, tiny_model: Path, clip: Path
 ) -> None:

@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from fer_stream.extras import require
-from fer_stream.palette import UNCERTAIN, colour, ink_on
+from fer_stream.palette import colour, ink_on
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -49,7 +49,9 @@ def timeline(summary: Summary) -> str:
     whole = max(summary.duration, 0.1)
     figure, axes = _figure(0.9 + 0.27 * max(len(order), 3))
     for stay in longest:
-        axes.broken_barh([(stay.start, stay.end - stay.start)], (order[stay.track] - 0.08, 0.16), color=UNCERTAIN)
+        axes.broken_barh(
+            [(stay.start, stay.end - stay.start)], (order[stay.track] - 0.08, 0.16), color=INK, linewidth=0
+        )
     for interval in summary.intervals:
         if interval.track not in order or interval.label is None:
             continue
@@ -141,7 +143,7 @@ def _time(axes: Any, whole: float) -> None:
 
 def _legend(axes: Any, labels: list[str]) -> None:
     patch = require("matplotlib.patches", "analyze").Patch
-    line = require("matplotlib.lines", "analyze").Line2D([], [], color=UNCERTAIN, linewidth=3, label="uncertain")
+    line = require("matplotlib.lines", "analyze").Line2D([], [], color=INK, linewidth=3, label="uncertain")
     handles = [patch(facecolor=colour(label), edgecolor=INK, linewidth=0.6, label=label) for label in labels]
     axes.legend(
         handles=[*handles, line], loc="lower left", bbox_to_anchor=(0, 1), ncols=5, frameon=False, labelcolor=INK,

@@ -41,19 +41,23 @@ dl.figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(9rem,
 dl.figures div { background: var(--card); border: 1px solid var(--line); border-radius: .5rem; padding: .65rem .9rem; }
 dt { color: var(--soft); font-size: .85rem; }
 dd { margin: 0; font-size: 1.45rem; font-weight: 600; font-variant-numeric: tabular-nums; }
-figure { margin: 0; overflow-x: auto; color: var(--soft); }
-figure svg { display: block; width: 100%; height: auto; min-width: 34rem; }
+figure { margin: 0; color: var(--soft); }
+figure svg { display: block; width: 100%; height: auto; min-width: 44rem; }
 details { margin: .4rem 0 0; }
 summary { color: var(--soft); font-size: .9rem; cursor: pointer; width: fit-content; border-radius: .25rem; }
 summary:focus-visible { outline: 2px solid #0072b2; outline-offset: 2px; }
-.wide { overflow-x: auto; }
+/* What is wider than the page can be scrolled, and a shade at its edge says so while there is more. */
+.wide { overflow-x: auto; background:
+  linear-gradient(to left, var(--paper) 40%, transparent) right / 3rem 100% no-repeat local,
+  linear-gradient(to left, var(--line), transparent) right / 1.2rem 100% no-repeat scroll; }
+.wide:focus-visible { outline: 2px solid #0072b2; outline-offset: 2px; }
 table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; margin: .4rem 0; }
 th, td { text-align: left; padding: .2rem 1.4rem .2rem 0; border-bottom: 1px solid var(--line); font-weight: 400; }
 thead th { color: var(--soft); font-size: .85rem; }
 .number { text-align: right; }
 footer { margin-top: 3rem; border-top: 1px solid var(--line); padding-top: 1rem; font-size: .85rem; }
 code { font-size: .95em; overflow-wrap: anywhere; }
-@media print { details { display: none; } figure { break-inside: avoid; } }
+@media print { details { display: none; } figure { break-inside: avoid; } figure svg { min-width: 0; } }
 </style>
 </head>
 <body>
@@ -75,7 +79,7 @@ Union, inferring emotions at work and in education is forbidden, but for medical
 </html>
 """)
 
-_DRAWING = """<figure role="img" aria-label="{alt}">{drawing}</figure>
+_DRAWING = """<figure class="wide"><div role="img" aria-label="{alt}">{drawing}</div></figure>
 """
 
 

@@ -24,7 +24,8 @@ def keys(arguments: Namespace) -> None:
     name, role = arguments.name, arguments.role
     if arguments.action == "list":
         for entry in store.entries(folder):
-            sys.stdout.write(f"{entry.name:24} {entry.role:8} {entry.public}\n")
+            speaks = " ".join(entry.cameras or [entry.name]) if entry.role == "capture" else ""
+            sys.stdout.write(f"{entry.name:24} {entry.role:8} {entry.public}  {speaks}".rstrip() + "\n")
         return
     if name is None:
         raise ConfigError(f"which key? fer-stream keys {arguments.action} NAME")
@@ -37,8 +38,8 @@ def keys(arguments: Namespace) -> None:
     if arguments.action == "allow":
         if arguments.public is None:
             raise ConfigError(f"which key is it? --public, the public half of {name}'s")
-        store.allow(folder, name, role, arguments.public)
+        store.allow(folder, name, role, arguments.public, arguments.camera)
         return
-    path = store.new(folder, name, role)
+    path = store.new(folder, name, role, arguments.camera)
     sys.stdout.write(f"{path}\n")
     sys.stderr.write(f"move it to the machine of {name}, and name it there with --key\n")

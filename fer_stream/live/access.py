@@ -20,7 +20,7 @@ from starlette.requests import Request, cookie_parser
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 
 from fer_stream.config import host_port
-from fer_stream.deployment import loopback
+from fer_stream.deployment import loopback, page_beyond
 from fer_stream.endpoint import read_token
 from fer_stream.errors import ConfigError
 
@@ -56,10 +56,11 @@ def token(settings: LiveSettings) -> str | None:
     """
     if settings.token_file is not None:
         return read_token(settings.token_file)
-    if loopback(host_port(settings.bind)[0]):
+    where = page_beyond(settings)
+    if not where:
         return None
     raise ConfigError(
-        f"the live page at {settings.bind} may be reached from other machines, and has no token: put one into a file, "
+        f"the live page at {where} may be reached from other machines, and has no token: put one into a file, "
         "as by `(umask 077; openssl rand -hex 32 > live.token)`, and name it with --token-file"
     )
 

@@ -99,6 +99,10 @@ class MemoryHub:
                     return known.put(parts)
         return False
 
+    def objection(self, peer: bytes, camera: str) -> str:  # noqa: ARG002  (as the Protocol has it)
+        """See `fer_stream.plugins.Hub.objection`: all are of this process."""
+        return ""
+
     def publish(self, link: str, topic: str, parts: Sequence[Any]) -> None:
         """See `fer_stream.plugins.Hub.publish`."""
         with _exchange.lock:

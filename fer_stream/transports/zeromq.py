@@ -101,11 +101,14 @@ def _size(part: Any) -> int:
     return len(part) if isinstance(part, bytes) else memoryview(part).nbytes
 
 
-def _receive(sock: zmq.Socket[bytes]) -> list[Any] | None:
+def _receive(sock: zmq.Socket[bytes]) -> list[zmq.Frame] | None:
     try:
-        frames = sock.recv_multipart(zmq.DONTWAIT, copy=False)
+        return sock.recv_multipart(zmq.DONTWAIT, copy=False)
     except zmq.Again:
         return None
+
+
+def _contents(frames: list[zmq.Frame]) -> list[Any]:
     return [frame.bytes if len(frame) < ZERO_COPY_FROM else frame.buffer for frame in frames]
 
 
@@ -172,6 +175,7 @@ class ZeroMQHub:
         self._files: list[Path] = []
         self._pair, self._allowed = pair, allowed
         self._told = -10.0
+        self._speakers: dict[bytes, str] = {}
         self._gate: zmq.Socket[bytes] | None = None
         self._context = zmq.Context()
         self._sockets: dict[str, zmq.Socket[bytes]] = {}
@@ -240,13 +244,17 @@ class ZeroMQHub:
         if self._gate is not None and self._gate in ready:
             self._answer_gate(self._gate)
         messages = []
+        self._speakers = {}
         for link, sock in self._sockets.items():
             if sock in ready:
                 # Bounded, so that one flooded link cannot keep the others waiting.
                 for _ in range(100):
-                    parts = _receive(sock)
-                    if parts is None:
+                    frames = _receive(sock)
+                    if frames is None:
                         break
+                    parts = _contents(frames)
+                    if self._pair is not None and link == "frames":
+                        self._speakers[bytes(parts[0])] = str(frames[0].get("User-Id"))
                     messages.append((link, b"", parts) if link in BROADCASTS else (link, bytes(parts[0]), parts[1:]))
         return messages
 
@@ -267,7 +275,11 @@ class ZeroMQHub:
                     public,
                 )
             verdict = (b"200", b"OK") if known else (b"400", b"no key for this link")
-            gate.send_multipart([version, request, *verdict, b"", b""])
+            gate.send_multipart([version, request, *verdict, public.encode() if known else b"", b""])
+
+    def objection(self, peer: bytes, camera: str) -> str:
+        """See `fer_stream.plugins.Hub.objection`."""
+        return self._allowed.objection(self._speakers.get(peer, ""), camera) if self._pair is not None else ""
 
     def send(self, link: str, peer: bytes, parts: Sequence[Any]) -> bool:
         """See `fer_stream.plugins.Hub.send`."""
@@ -343,16 +355,16 @@ class ZeroMQPeer:
 
     def receive(self, timeout: float) -> list[Any] | None:
         """See `fer_stream.plugins.Peer.receive`."""
-        parts = _receive(self._socket)
-        if parts is None:
+        frames = _receive(self._socket)
+        if frames is None:
             ready = dict(self._poller.poll(max(0, round(timeout * 1000))))
             if self._woken.fileno() in ready:
                 self._woken.recv(4096)
             if self._socket in ready:
-                parts = _receive(self._socket)
+                frames = _receive(self._socket)
             if self._monitor in ready:
                 self._hear_refusal()
-        return parts
+        return _contents(frames) if frames is not None else None
 
     def _hear_refusal(self) -> None:
         """Say why this peer is not let in, after which ZeroMQ itself would be silent and never try again."""

@@ -140,9 +140,9 @@ def test_the_report_asks_nobody_for_anything_and_can_be_read_aloud(summary: Summ
     assert str(policy).startswith("default-src 'none'")
     assert page.all("html")[0]["lang"] == "en"
     assert [tag for tag, _ in page.tags if tag in ("h1", "h2", "h3")] == ["h1"] + ["h2"] * 5
-    figures = page.all("figure")
+    figures = [attributes for attributes in page.all("div") if attributes.get("role") == "img"]
     assert len(figures) == len(page.all("details")) == 4, "every drawing is there as a table, too"
-    assert all(figure["role"] == "img" and figure["aria-label"] for figure in figures)
+    assert all(figure["aria-label"] for figure in figures)
     assert "happy 66.7%" in (figures[1]["aria-label"] or "")
     ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
     assert ids

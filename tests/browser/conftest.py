@@ -14,6 +14,27 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
 
+CONTRAST = """() => {
+  const luminance = (rgb) => { const [r, g, b] = rgb.map((c) => c / 255).map((c) => c <= 0.04045 ? c / 12.92
+    : ((c + 0.055) / 1.055) ** 2.4); return 0.2126 * r + 0.7152 * g + 0.0722 * b; };
+  const parse = (text) => { const n = text.match(/[\\d.]+/g).map(Number); return text.startsWith("color(")
+    ? [...n.slice(0, 3).map((c) => 255 * c), n[3] ?? 1] : [...n.slice(0, 3), n[3] ?? 1]; };
+  const found = [];
+  for (const element of document.body.querySelectorAll("*")) {
+    const texts = [...element.childNodes].filter((n) => n.nodeType === 3 && n.textContent.trim());
+    if (!texts.length || !element.checkVisibility() || element.closest(".unseen, .skip, .picture, svg")) continue;
+    let ground = [0, 0, 0]; const layers = [];
+    for (let at = element; at; at = at.parentElement) layers.unshift(parse(getComputedStyle(at).backgroundColor));
+    for (const [r, g, b, a] of layers) ground = ground.map((c, n) => c * (1 - a) + [r, g, b][n] * a);
+    const ink = parse(getComputedStyle(element).color).slice(0, 3);
+    const [high, low] = [luminance(ink), luminance(ground)].sort((a, b) => b - a);
+    found.push([(high + 0.05) / (low + 0.05), element.textContent.trim().slice(0, 40)]);
+  }
+  return found;
+}"""
+"""Of each text of a page: its contrast with its ground (WCAG 1.4.3 wants 4.5), and how it begins."""
+
+
 @pytest.fixture(scope="module")  # not longer: while it is there, this thread has a running event loop
 def chromium() -> Iterator[Browser]:
     program = shutil.which("chromium")
@@ -46,3 +67,9 @@ def page(chromium: Browser) -> Iterator[Callable[..., Page]]:
     for context in contexts:
         context.close()
     assert not wrong
+
+
+@pytest.fixture
+def contrasts() -> Callable[[Page], list[tuple[float, str]]]:
+    """``contrasts(page)``: see `CONTRAST`."""
+    return lambda page: page.evaluate(CONTRAST)

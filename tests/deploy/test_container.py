@@ -15,6 +15,8 @@ import pytest
 from compose_spec import PyCompose
 from deploy_files import DEPLOY, ROOT, load
 from processes import free_port
+from service import Browser
+from websockets.exceptions import InvalidStatus
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -92,9 +94,11 @@ def test_the_services_of_compose_find_each_other(cli: Cli, clip: Path, tmp_path:
     settings = (secrets / "settings.toml").read_text()
     (secrets / "settings.toml").write_text(settings.replace('"demo"', json.dumps(str(clip))))
 
-    port, metrics = free_port(), free_port()
+    port, metrics, page = free_port(), free_port(), free_port()
     replaced = {
         load("compose.yaml")["services"]["aggregator"]["environment"]["FER_STREAM_DEPLOYMENT__PURPOSE"]: "research",
+        "${LIVE_HOSTS:-}": "",
+        "0.0.0.0:8090": f"127.0.0.1:{page}",
         "0.0.0.0:5550": f"127.0.0.1:{port}",
         "aggregator:5550": f"127.0.0.1:{port}",
         "/run/secrets": str(secrets),
@@ -125,6 +129,14 @@ def test_the_services_of_compose_find_each_other(cli: Cli, clip: Path, tmp_path:
     stranger = cli.start(*follow, "--until-now", "--key", secrets / "worker.key")
     assert stranger.end() == 1, "a worker's key opens no client's link"
     assert stranger.out == ""
+    url = f"http://127.0.0.1:{page}/"
+    with pytest.raises(InvalidStatus), Browser(url):
+        pass
+    with Browser(url, Authorization=f"Bearer {(secrets / 'live.token').read_text()}") as browser:
+        browser.say(watch={"door": 320, "hall": 320})
+        for camera in ("door", "hall"):
+            browser.until("picture", lambda picture, camera=camera: picture["camera"] == camera)
+            browser.say(shown=camera)
 
 
 def test_secrets_that_are_there_stay(tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ from deploy_files import DEPLOY, load, named, series
 
 from fer_stream.cli import parser
 
-OBJECTS: list[dict[str, Any]] = load("kubernetes/fer-stream.yaml")["items"]
+FILES = ("kubernetes/fer-stream.yaml", "kubernetes/live.yaml")
+OBJECTS: list[dict[str, Any]] = [item for file in FILES for item in load(file)["items"]]
 
 
 def pods() -> list[dict[str, Any]]:
@@ -45,7 +46,7 @@ def test_every_command_is_one() -> None:
 
 
 def test_what_is_mounted_is_there() -> None:
-    comments = (DEPLOY / "kubernetes" / "fer-stream.yaml").read_text().partition("apiVersion")[0]
+    comments = "".join((DEPLOY / file).read_text().partition("apiVersion")[0] for file in FILES)
     claims = {claim["metadata"]["name"] for o in OBJECTS for claim in o["spec"].get("volumeClaimTemplates", [])}
     for pod in pods():
         volumes = {volume["name"] for volume in pod["volumes"]}

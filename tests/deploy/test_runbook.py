@@ -52,6 +52,8 @@ def test_commands_are_real(page: Path) -> None:
                 assert f"fer-stream-{name}" in units, line
         elif words[:2] == ["docker", "compose"]:
             assert words[2:4] == ["--file", "deploy/compose.yaml"]
+            if words[4] == "--profile":
+                assert words[5] in {profile for service in services.values() for profile in service.get("profiles", [])}
             if words[4] in ("logs", "exec"):
                 assert words[5] in services
         elif words and re.match("deploy/(?!secrets)", words[0]):

@@ -70,6 +70,7 @@ def test_a_service_runs_a_command_that_there_is(name: str) -> None:
 def test_the_user_and_the_folders_are_made(tmp_path: Path) -> None:
     root = tmp_path / "root"
     (root / "etc" / "fer-stream").mkdir(parents=True)
+    (root / "etc" / "fer-stream" / "live.token").touch()
     shutil.copy(UNITS / "settings.toml", root / "etc" / "fer-stream")
     done = tool("systemd-sysusers", f"--root={root}", UNITS / "sysusers.conf")
     assert done.returncode == 0, done.stderr
@@ -86,6 +87,7 @@ def test_the_user_and_the_folders_are_made(tmp_path: Path) -> None:
         ("var/lib/fer-stream", 0o700, owner),
         ("etc/fer-stream", 0o750, 0),
         ("etc/fer-stream/settings.toml", 0o640, 0),
+        ("etc/fer-stream/live.token", 0o600, owner),
     ):
         found = (root / folder).stat()
         assert (stat.S_IMODE(found.st_mode), found.st_uid) == (mode, uid), folder
@@ -102,3 +104,5 @@ def test_units_and_settings_mean_the_same_places() -> None:
     tmpfiles = (UNITS / "tmpfiles.conf").read_text()
     assert f"d {settings.address.removeprefix('ipc://')} 0700 fer-stream" in tmpfiles
     assert f"d {settings.journal.path.parent} 0700 fer-stream" in tmpfiles
+    assert f"z {settings.live.token_file} 0600 fer-stream" in tmpfiles
+    assert str(settings.live.token_file) in (UNITS / "install").read_text()

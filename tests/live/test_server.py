@@ -184,11 +184,28 @@ def test_headers_keep_strangers_out(service: Service, told: Callable[[], str]) -
 
 
 def test_only_names_of_this_machine_are_served(service: Service, told: Callable[[], str]) -> None:
-    url, _ = service.live(told, hosts=["page.example"])
+    url, _ = service.live(told)
     for host in ("evil.example", "localhost.evil.example", "", "[::1", "192.0.2.1"):
         assert get(url, Host=host).status == 421, host
-    for host in ("localhost", "127.0.0.1:1", "[::1]", "LOCALHOST:80", "page.example"):
+    for host in ("localhost", "127.0.0.1:1", "[::1]", "LOCALHOST:80"):
         assert get(url, Host=host).status == 200, host
+
+
+def test_behind_a_proxy_the_page_has_a_further_name_and_asks_for_the_token(
+    short_folder: Path, tiny_model: Path, told: Callable[[], str], tmp_path: Path
+) -> None:
+    service = Service(short_folder, tiny_model, {"film": {}}, **{"deployment.purpose": "research"})
+    try:
+        url, _ = service.live(told, hosts=["page.example"], token_file=token_file(tmp_path))
+        assert get(url, Host="evil.example").status == 421
+        for host in ("page.example", "localhost"):  # whatever a proxy passes on
+            assert get(url, Host=host).status == 401, host
+            assert get(url, Host=host, Authorization=f"Bearer {TOKEN}").status == 200, host
+        proxied = {"Origin": "https://page.example", "X_Forwarded_Proto": "https"}
+        answer = get(url, "/enter", "POST", f"token={TOKEN}", Host="page.example", **proxied)
+        assert (answer.status, "Secure" in answer.headers["Set-Cookie"].split("; ")) == (303, True)
+    finally:
+        service.close()
 
 
 def test_only_the_page_itself_opens_a_socket(service: Service, told: Callable[[], str]) -> None:
@@ -250,19 +267,25 @@ def test_a_token_opens_the_page_and_nothing_less_does(
 
 
 def test_beyond_this_machine_a_page_needs_a_token(tmp_path: Path) -> None:
-    there = {"bind": "0.0.0.0:0"}
-    with pytest.raises(ConfigError, match=r"0.0.0.0:0 may be reached from other machines, and has no token: put one"):
-        token(LiveSettings(**there))
     assert token(LiveSettings()) is None
+    assert token(LiveSettings(hosts=["LocalHost", "127.0.0.1"])) is None, "names of this machine, for itself alone"
     path = token_file(tmp_path)
-    assert token(LiveSettings(**there, token_file=path)) == TOKEN
+    for there, where in (
+        ({"bind": "0.0.0.0:0"}, "0.0.0.0:0"),
+        ({"hosts": ["page.example"]}, r"page.example \(live.hosts\)"),
+    ):
+        with pytest.raises(
+            ConfigError, match=where + r" may be reached from other machines, and has no token: put one"
+        ):
+            token(LiveSettings(**there))
+        assert token(LiveSettings(**there, token_file=path)) == TOKEN
+        settings = Settings(live=LiveSettings(**there, token_file=path))
+        with pytest.raises(ConfigError, match=where + r" may be reached from other machines: say with --purpose"):
+            server.check(settings)
+        server.check(settings.model_copy(update={"deployment": DeploymentSettings(purpose="research")}))
     path.chmod(0o640)
     with pytest.raises(ConfigError, match=r"others may read .*live.token: chmod 600 it"):
         token(LiveSettings(token_file=path))
-    settings = Settings(live=LiveSettings(**there, token_file=token_file(tmp_path)))
-    with pytest.raises(ConfigError, match=r"0.0.0.0:0 may be reached from other machines: say with --purpose"):
-        server.check(settings)
-    server.check(settings.model_copy(update={"deployment": DeploymentSettings(purpose="research")}))
 
 
 def test_beyond_this_machine_names_are_still_known_ones() -> None:

@@ -71,6 +71,19 @@ def test_a_key_opens_the_links_of_its_role_and_no_other(network: Network) -> Non
     ]
 
 
+def test_who_speaks_is_known_by_the_key_of_its_connection(network: Network) -> None:
+    keys.new(network.folder, "hall", "capture", ["hall", "attic"])
+    for file, mine, others in (("a-capture", "a-capture", "hall"), ("hall", "attic", "a-capture")):
+        peer = network.peer(network.folder / f"{file}.key", "frames")
+        peer.send([mine.encode()])
+        heard: list[tuple[str, bytes, list[bytes]]] = []
+        while not heard:
+            heard = network.hub.receive(0.1)
+        ((_, name, _),) = heard
+        assert network.hub.objection(name, mine) == ""
+        assert f"the key {file} may not speak for camera {others}" in network.hub.objection(name, others)
+
+
 def test_strangers_are_not_heard(network: Network, tmp_path: Path) -> None:
     """No key, a key of another aggregator, a revoked key, one with a wrong idea of the aggregator."""
     foreign = keys.new(tmp_path / "other", "door", "capture")

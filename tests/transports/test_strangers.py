@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 import zmq
-from processes import free_port
+from processes import free_port, wait_for
 
 from fer_stream import keys, shared, wire
 from fer_stream.transports.zeromq import endpoint
@@ -118,3 +118,33 @@ def test_every_command_tells_why_it_may_not_take_part(cli: Cli, tmp_path: Path, 
         assert f"the aggregator at {address} refused the key a-{role} (role {role}): ask its operator" in sentence
         assert "Traceback" not in process.err
     assert aggregator.stop() == 0
+
+
+def test_a_capture_does_not_take_the_place_of_a_camera_that_is_not_its_own(
+    cli: Cli, tmp_path: Path, clip: Path
+) -> None:
+    folder, address = tmp_path / "keys", f"tcp://127.0.0.1:{free_port()}"
+    cli.run("keys", "new", "shed", "--role", "capture", "--camera", "yard", "--camera", "gate", "--keys", folder)
+    listed = cli.run("keys", "list", "--keys", folder).out.splitlines()
+    assert [line.split()[3:] for line in listed] == [[], ["yard", "gate"]]
+    cli.start("aggregator", "--bind", address, "--keys", folder, "--journal", "events.db").until_said("ready at")
+    capture = ("capture", clip, "--loop", "--connect", address, "--key", folder / "shed.key", "--camera")
+    gate = cli.start(*capture, "gate")
+    refused = cli.run(*capture, "door")
+    assert refused.popen.returncode == 2
+    assert refused.errors == [
+        "fer-stream: error: the key shed may not speak for camera door, but for yard, gate: have one made, as by "
+        "`fer-stream keys new door --role capture`, or choose another --camera"
+    ]
+    wait_for(
+        lambda: (
+            list(
+                cli.run("status", "--connect", address, "--key", folder / "local.key", "--format", "jsonl").events[0][
+                    "cameras"
+                ]
+            )
+            == ["gate"]
+        ),
+        "the one camera",
+        log=lambda: gate.err,
+    )

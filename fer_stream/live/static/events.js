@@ -89,7 +89,7 @@ function about(event) {
   return what === "started" ? [shown, probability] : [shown, what, probability, duration(data)];
 }
 
-const duration = (data) => `${(data.duration_ms / 1000).toFixed(1)} s`;
+const duration = (data) => `${(data.duration_ms / 1000).toFixed(1)}\u00a0s`; // a number is not parted from its unit
 
 /** Return a time as people read it: of the day, or of a recording, whose time begins in 1970, its position. */
 function clock(time) {

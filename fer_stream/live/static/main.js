@@ -49,7 +49,8 @@ function hello(message) {
 
 function state(message) {
   ({ connected, status } = message.status.cameras ? message : { connected: message.connected, status });
-  const names = Object.keys(status.cameras);
+  const names = Object.keys(status.cameras).sort(byName);
+  status.cameras = Object.fromEntries(names.map((name) => [name, status.cameras[name]]));
   for (const name of names) tileOf(name).update(status.cameras[name], connected);
   for (const [name, tile] of tiles) {
     if (connected && !(name in status.cameras)) drop(name, tile);
@@ -77,6 +78,9 @@ function happened(message) {
   fresh = false;
 }
 
+// Wherever there are cameras they stand in this order, whichever came first: door-2 before door-10.
+const byName = new Intl.Collator("en", { numeric: true }).compare;
+
 const pasts = new Map(); // events of cameras, for tiles that come later
 
 function tileOf(name) {
@@ -84,7 +88,8 @@ function tileOf(name) {
     const tile = new Tile(name, { enlarge, shown: (camera) => paused || send({ shown: camera }) });
     for (const event of pasts.get(name) ?? []) tile.history.take(event);
     tiles.set(name, tile);
-    find("tiles").append(tile.element);
+    const next = [...tiles.keys()].filter((other) => byName(name, other) < 0).sort(byName)[0];
+    find("tiles").insertBefore(tile.element, tiles.get(next)?.element ?? null);
     sight.observe(tile.element);
   }
   return tiles.get(name);

@@ -33,6 +33,7 @@ export class Tile {
     this.#faces = find(".faces");
     this.#veil = find(".veil");
     this.#lanes = find(".lanes");
+    this.#axis = find(".axis");
     this.#lanes.setAttribute("aria-label", `Faces on ${name} in the last minute`);
     this.#canvas.setAttribute("aria-label", `${name}: no picture yet`);
     this.button = find("button");
@@ -40,7 +41,7 @@ export class Tile {
     this.enlarged = false;
   }
 
-  #badge; #pace; #picture; #canvas; #faces; #veil; #lanes; #shown;
+  #badge; #pace; #picture; #canvas; #faces; #veil; #lanes; #axis; #shown;
   #tracks = []; // of the newest picture
   #stamp = null; // its capture time, and when it came
   #rows = new Map();
@@ -138,7 +139,7 @@ export class Tile {
     this.#rows = rows;
     const wanted = [...rows.values()];
     const more = recent.length - there.length;
-    this.#lanes.dataset.more = more > 0 ? `+${more}` : "";
+    this.#axis.dataset.more = more > 0 ? `+${more} more` : "";
     if (wanted.length !== this.#lanes.children.length || wanted.some((row, n) => row !== this.#lanes.children[n])) {
       this.#lanes.replaceChildren(...wanted);
     }
@@ -157,7 +158,7 @@ export class Tile {
     const pen = canvas.getContext("2d");
     const at = (time) => ((time - this.history.now) / WINDOW + 1) * width;
     pen.clearRect(0, 0, width, height);
-    pen.fillStyle = colour(UNCERTAIN);
+    pen.fillStyle = getComputedStyle(canvas).color;
     pen.fillRect(at(face.start), height / 2 - ratio, at(face.end ?? this.history.now) - at(face.start), 2 * ratio);
     pen.font = `600 ${10.5 * ratio}px system-ui, sans-serif`;
     pen.textBaseline = "middle";

@@ -1,0 +1,56 @@
+"""The search for known vulnerabilities: what is found is told, and so is that nobody could tell."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+from deploy_files import DEPLOY
+from processes import free_port
+
+FOUND = {"id": "PYSEC-1", "summary": "it may be read by others", "affected": [
+    {"package": {"name": "numpy", "ecosystem": "PyPI"}, "ranges": [{"type": "ECOSYSTEM", "events": [{"fixed": "99"}]}]}
+]}  # fmt: skip
+
+
+class Advisories(BaseHTTPRequestHandler):
+    """Knows of one, in numpy, as OSV tells it."""
+
+    def do_POST(self) -> None:
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        body = json.dumps({"vulns": [FOUND]} if asked["package"]["name"] == "numpy" else {}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def audit(port: int, **environment: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PIP_AUDIT": str(Path(sys.executable).parent / "pip-audit"), **environment}
+    command = [DEPLOY / "audit", "--vulnerability-service", "osv", "--osv-url", f"http://127.0.0.1:{port}/v1/query"]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
+
+
+def test_what_is_known_to_be_vulnerable_is_told() -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Advisories) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        done = audit(server.server_address[1], UNREACHABLE="0")
+        server.shutdown()
+    assert done.returncode == 1
+    assert "PYSEC-1" in done.stdout
+    assert "Found 1 known vulnerability in 1 package" in done.stdout
+
+
+def test_advisories_that_do_not_answer_are_told_in_a_sentence_and_fail() -> None:
+    done = audit(free_port())
+    assert (done.returncode, done.stdout) == (3, "")
+    (sentence,) = done.stderr.splitlines()
+    assert sentence.startswith("audit: whether what is locked has known vulnerabilities cannot be told here, for the")
