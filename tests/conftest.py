@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import shutil
-import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import cv2
 import pytest
+import theirs  # noqa: F401  (has facenet-pytorch find a torchvision)
 from processes import Cli
 from tiny import write_model
 
@@ -21,13 +21,18 @@ if TYPE_CHECKING:
 
 CLIP_FRAMES = 60
 
-# facenet-pytorch imports torchvision for two names. The real one wins where it is installed.
-sys.path.append(str(Path(__file__).parent / "standin"))
-
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Offer what makes a test longer than ``make test`` has time for."""
     parser.addoption("--strangers", type=int, default=400, help="connections that strangers make (default: 400)")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def runtime() -> Iterator[None]:
+    """The default address is these tests' own: others of this user, and tests beside these, have theirs."""
+    with tempfile.TemporaryDirectory(prefix="f-", dir="/tmp") as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_RUNTIME_DIR", folder)
+        yield
 
 
 @pytest.fixture(scope="session")

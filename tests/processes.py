@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 PATIENCE = 90.0
 """Seconds until a test gives up hope; nothing is measured by it."""
+
+_random = random.SystemRandom()
+"""Which nobody seeds: tests that run beside each other draw different numbers."""
 
 
 class Process:
@@ -134,6 +138,7 @@ class Cli:
         self.temporary.mkdir()
         ours = {key: value for key, value in os.environ.items() if not key.startswith(("FER_STREAM_", "XDG_"))}
         self.environment = ours | {
+            "XDG_RUNTIME_DIR": os.environ["XDG_RUNTIME_DIR"],
             "HOME": str(folder),
             "TMPDIR": str(self.temporary),
             "FER_STREAM_CLASSIFIER__MODEL": str(model),
@@ -184,18 +189,19 @@ def wait_for(
 
 
 def free_port() -> int:
-    """Return a port that nobody listens on, with six free ones after it, as tcp addresses need."""
+    """Return a port that nobody listens on, with six free ones after it, as tcp addresses need.
+
+    It is none of those that systems give to connections, or another test's could take it before it is bound.
+    """
     while True:
-        with socket.socket() as first:
-            first.bind(("127.0.0.1", 0))
-            port = first.getsockname()[1]
-            try:
-                for other in range(port + 1, port + 7):
-                    with socket.socket() as sock:
-                        sock.bind(("127.0.0.1", other))
-            except OSError:
-                continue
-            return port
+        port = _random.randrange(10_000, 32_000)
+        try:
+            for each in range(port, port + 7):
+                with socket.socket() as sock:
+                    sock.bind(("127.0.0.1", each))
+        except OSError:
+            continue
+        return port
 
 
 def balanced(ledger: dict[str, int]) -> bool:

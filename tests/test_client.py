@@ -6,210 +6,26 @@ import asyncio
 import itertools
 import threading
 import zlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from house import House, event
 from journals import execute
+from processes import PATIENCE
 
 import fer_stream
-from fer_stream import aggregator, plugins, wire
-from fer_stream.client import Position, Subscription, read_journal, status, subscribe, wanted
+from fer_stream.client import Subscription, read_journal, status, subscribe
 from fer_stream.cloudevents import decode
-from fer_stream.config import EMOTIONS, JournalSettings, Settings
-from fer_stream.errors import ConfigError, JournalError, TransportError, WireError
-from fer_stream.journal import Journal, gap
-from fer_stream.process import Stop
+from fer_stream.errors import JournalError, TransportError
+from fer_stream.journal import Journal
 from fer_stream.types import CameraData, Event, EventType, GapData, Nanoseconds
-from fer_stream.wire import Encoding, Kind, Message, Totals
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from fer_stream.plugins import Hub
-
-PATIENCE = 30.0
 
 numbers = itertools.count()
-
-
-def event(cursor: int, camera: str = "door", sequence: int | None = None) -> Event:
-    data = CameraData("resolution changed", 640, 480)
-    seq = cursor if sequence is None else sequence
-    return Event(EventType.CAMERA_RESET, camera, 1, seq, 0, Nanoseconds(0), data, seq, cursor)
-
-
-# Where a subscriber stands
-
-
-def test_what_follows_is_taken_and_what_was_seen_is_not() -> None:
-    position = Position(3)
-    assert position.live(event(4))
-    assert not position.live(event(4))
-    assert not position.live(event(2))
-    assert position.live(event(5))
-    assert position.cursor == 5
-
-
-def test_after_a_hole_nothing_is_taken_until_it_is_filled() -> None:
-    position = Position(0)
-    assert position.live(event(1))
-    assert not position.live(event(3))
-    assert not position.live(event(4))
-    assert position.cursor == 1
-    assert [e.cursor for e in position.replayed([event(n) for n in (1, 2, 3, 4)], 4)] == [2, 3, 4]
-    assert position.live(event(5))
-
-
-def test_an_answer_reaches_past_what_is_not_of_this_camera() -> None:
-    position = Position(0, "door")
-    assert position.replayed([event(2, sequence=1), event(5, sequence=2)], 9) != []
-    assert position.cursor == 9
-    assert position.live(event(12, sequence=3)), "its camera's next one, whatever the others had in between"
-    assert not position.live(event(15, sequence=5))
-    assert position.replayed([], 4) == []
-    assert position.cursor == 12
-
-
-def test_of_all_cameras_a_lost_event_of_another_one_is_noticed() -> None:
-    """The door's sequence goes on, but cursor 3 was the gate's."""
-    position = Position(0)
-    assert position.live(event(1, "door", 1))
-    assert position.live(event(2, "gate", 1))
-    assert not position.live(event(4, "door", 2))
-    new = position.replayed([event(3, "gate", 2), event(4, "door", 2)], 4)
-    assert [e.cursor for e in new] == [3, 4]
-
-
-@settings(deadline=None, max_examples=200)
-@given(st.lists(st.sampled_from(["door", "gate"]), max_size=40), st.data())
-def test_whatever_is_lost_or_repeated_on_the_way_every_event_is_seen_once(
-    cameras: list[str], data: st.DataObject
-) -> None:
-    only = data.draw(st.sampled_from([None, "door"]))
-    counts = {"door": 0, "gate": 0}
-    log = []
-    for cursor, camera in enumerate(cameras, 1):
-        counts[camera] += 1
-        log.append(event(cursor, camera, counts[camera]))
-    mine = [e for e in log if only in (None, e.camera)]
-    start = data.draw(st.integers(0, len(log)))
-    position = Position(start, only)
-    seen: list[int] = []
-
-    def ask(upto: int) -> None:
-        while position.cursor < upto:
-            after = position.cursor
-            answer = [e for e in mine if after < e.cursor <= upto][: data.draw(st.integers(1, 5))]
-            reached = answer[-1].cursor if answer and data.draw(st.booleans()) else upto
-            answer = [e for e in mine if after < e.cursor <= reached]
-            seen.extend(e.cursor for e in position.replayed(answer, reached))
-
-    for one in mine:
-        fate = data.draw(st.sampled_from(["comes", "comes", "lost", "twice"]))
-        for _ in range({"comes": 1, "lost": 0, "twice": 2}[fate]):
-            if position.live(one):
-                seen.append(one.cursor)
-            elif one.cursor > position.cursor:
-                ask(one.cursor)
-    ask(len(log))
-    assert seen == [e.cursor for e in mine if e.cursor > start]
-
-
-def test_a_gap_concerns_everybody() -> None:
-    assert wanted(gap(0, 5, "retention"), "door", ["face"])
-    assert wanted(event(1), None, [])
-    assert wanted(event(1), "door", ["camera"])
-    assert wanted(event(1), "door", ["face", "camera.reset"])
-    assert not wanted(event(1), "gate", [])
-    assert not wanted(event(1), "door", ["camera.online"])
-    assert not wanted(event(1), "door", ["cam"])
-
-
-# A real aggregator, with a capture and a worker that this test plays
-
-
-class House:
-    """An aggregator in a thread. Each picture that is taken has another size, so each one is one event."""
-
-    def __init__(self, transport: str, address: str, journal: Path) -> None:
-        self.address = address
-        self.journal = journal
-        self.settings = Settings(transport=transport, address=address, journal=JournalSettings(path=journal))
-        self._made = plugins.load("transports", transport)()
-        self._thread: threading.Thread | None = None
-        self._stop: Stop | None = None
-        self._error: list[BaseException] = []
-        self._taken = 0
-        self._lives = itertools.count()
-
-    def start(self) -> None:
-        stop = self._stop = Stop()
-
-        def run() -> None:
-            try:
-                aggregator.run(self.settings, stop)
-            except BaseException as error:
-                self._error.append(error)
-
-        self._thread = threading.Thread(target=run)
-        self._thread.start()
-
-    def end(self) -> None:
-        if self._thread and self._stop:
-            self._stop.set()
-            self._thread.join()
-            self._stop.close()
-        self._thread = None
-        assert not self._error, self._error
-
-    def take(self, count: int, camera: str = "door") -> None:
-        """Have ``count`` pictures go the whole way; a camera's first one is ``camera.online``, the last ``offline``."""
-        capture = self._made.connect(self.address, "frames")
-        worker = self._made.connect(self.address, "work")
-        try:
-            self._play(capture, worker, camera, count)
-        finally:
-            capture.close()
-            worker.close()
-
-    def _play(self, capture: plugins.Peer, worker: plugins.Peer, camera: str, count: int) -> None:
-        about = {"labels": EMOTIONS, "name": "1", "host": "here", "pid": 1, "model": "test", "detector": "test"}
-        worker.send(wire.json_message(Kind.READY, about))
-        incarnation = f"life {next(self._lives)}"
-        hello = {
-            "camera": camera, "incarnation": incarnation, "told": {}, "frames": None, "policy": "wait", "pid": 1,
-            "live": False,
-        }  # fmt: skip
-        capture.send(wire.json_message(Kind.HELLO, hello))
-        self.expect(capture, Kind.WELCOME)
-        for seq in range(1, count + 1):
-            self._taken += 1
-            size = {"width": 1 + self._taken % 1000, "height": 1 + self._taken // 1000}
-            header = {"seq": seq, "time": self._taken * 1_000_000, "totals": Totals(seq, 0, 0, seq)}
-            capture.send(wire.pack(Message(Kind.FRAME, b"x", encoding=Encoding.JPEG, **header, **size)))  # type: ignore[arg-type]
-            got = self.expect(worker, Kind.FRAME)
-            faces = wire.pack_faces(wire.Result(()), EMOTIONS)
-            worker.send(wire.pack(Message(Kind.DONE, faces, ticket=got.ticket)))
-        capture.send(wire.json_message(Kind.BYE, {"reason": "test"}, totals=Totals(count, 0, 0, count)))
-        self.expect(capture, Kind.GOODBYE)
-        worker.send(wire.json_message(Kind.BYE))
-
-    def expect(self, peer: plugins.Peer, kind: Kind) -> Message:
-        for _ in range(round(PATIENCE / 0.1)):
-            parts = peer.receive(0.1)
-            assert not self._error, self._error
-            if parts is not None and (message := wire.unpack(parts[:2])).kind is kind:
-                return message
-        raise AssertionError(f"no {kind.name} came")
-
-    def listen(self, **how: Any) -> Subscription:
-        return Subscription(self.address, transport=self.settings.transport, **how)
-
-    def stored(self, after: int = 0, camera: str | None = None) -> list[str]:
-        return [text for _, text in read_journal(self.journal, after=after, camera=camera)]
 
 
 @pytest.fixture(params=["memory", "zeromq"])
@@ -489,71 +305,6 @@ def test_status(house: House) -> None:
     house.end()
     with pytest.raises(TransportError, match=r"no aggregator answers at .*: start one, or give its address"):
         status(house.settings, 0.2)
-
-
-# Aggregators that are none
-
-
-class Impostor:
-    """A hub that answers whatever it is asked with these parts, and publishes what it likes."""
-
-    def __init__(self, hub: Hub, answer: Any) -> None:
-        self.hub = hub
-        self.answer = answer
-
-    def turn(self) -> None:
-        for link, peer, parts in self.hub.receive(0.01):
-            if link == "control":
-                self.hub.send(link, peer, self.answer(wire.unpack(parts[:2])))
-
-
-@pytest.fixture
-def hub() -> Iterator[Hub]:
-    opened = plugins.load("transports", "memory")().bind("memory://impostor")
-    yield opened
-    opened.close()
-
-
-def answered(hub: Hub, payload: bytes, **fields: int) -> Subscription:
-    def answer(question: Message) -> list[wire.Buffer]:
-        return wire.pack(Message(Kind.EVENTS, payload, ticket=question.ticket, **fields))  # type: ignore[arg-type]
-
-    subscription = Subscription("memory://impostor", after=0, transport="memory")
-    assert subscription.receive(0.05) is None
-    Impostor(hub, answer).turn()
-    return subscription
-
-
-@pytest.mark.parametrize("payload", [b"not json", b"{}", b"\xff\xfe", '{"a": 1}'.encode("utf-16")])
-def test_an_answer_that_is_no_event_is_one_clear_error(hub: Hub, payload: bytes) -> None:
-    with answered(hub, payload, seq=1, time=1) as subscription, pytest.raises(WireError):
-        subscription.receive(1)
-
-
-def test_an_answer_to_another_question_is_not_taken(hub: Hub) -> None:
-    with Subscription("memory://impostor", after=0, until_now=True, transport="memory") as subscription:
-        assert subscription.receive(0.05) is None
-        Impostor(hub, lambda question: wire.pack(Message(Kind.EVENTS, b"x", ticket=question.ticket + 1))).turn()
-        assert subscription.receive(0.05) is None
-        assert not subscription.ended
-
-
-@pytest.mark.parametrize(
-    ("topic", "text"), [("/", b"x"), ("/", b"-1"), ("/", b"9" * 5000), ("door/", b"{}"), ("door/", b"\xff")]
-)
-def test_what_is_published_and_is_no_event_is_one_clear_error(hub: Hub, topic: str, text: bytes) -> None:
-    with answered(hub, b"", seq=0, time=0) as subscription:
-        assert subscription.receive(0.1) is None
-        hub.publish("events", topic, [text])
-        with pytest.raises(WireError):
-            subscription.receive(1)
-
-
-def test_a_cursor_that_cannot_be_is_told() -> None:
-    with pytest.raises(ConfigError, match="-1"):
-        Subscription("memory://nowhere", after=-1, transport="memory")
-    with pytest.raises(ConfigError, match="is not an address"):
-        Subscription("nowhere", transport="memory")
 
 
 # A file

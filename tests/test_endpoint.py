@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import socket
 import threading
-import time
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
 
 import psutil
 import pytest
-from processes import free_port
+from processes import free_port, wait_for
 
 from fer_stream import endpoint
 from fer_stream.endpoint import CONNECTIONS, MAX_HEAD, Answer, Server, read_token
@@ -131,31 +130,24 @@ def test_one_who_does_not_take_the_answer_is_cut_off(monkeypatch: pytest.MonkeyP
     server = Server("127.0.0.1:0", {"/much": lambda _: Answer(200, "text/plain", bytes(50_000_000))}, None)
     with connect(server) as deaf:
         deaf.sendall(b"GET /much HTTP/1.1\r\n\r\n")
-        until(lambda: threading.active_count() > before + 1)
-        until(lambda: threading.active_count() == before + 1)
+        wait_for(lambda: threading.active_count() > before + 1, "a thread for it")
+        wait_for(lambda: threading.active_count() == before + 1, "its end")
     server.close()
-
-
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def test_only_so_many_at_once(server: Server) -> None:
     before, files = threading.active_count(), psutil.Process().num_fds()
     with ExitStack() as crowd:
         waiting = [crowd.enter_context(connect(server)) for _ in range(CONNECTIONS)]
-        until(lambda: threading.active_count() == before + CONNECTIONS)
+        wait_for(lambda: threading.active_count() == before + CONNECTIONS, "as many as may be there")
         for _ in range(3 * CONNECTIONS):
             assert ask(server, b"GET /all HTTP/1.1\r\n\r\n") == b"", "closed unheard"
         assert threading.active_count() == before + CONNECTIONS
         waiting[0].sendall(b"GET /all HTTP/1.1\r\n\r\n")
         assert waiting[0].recv(100).startswith(b"HTTP/1.0 200"), "who was there first is served"
-    until(lambda: threading.active_count() == before)
+    wait_for(lambda: threading.active_count() == before, "the end of all")
     assert status(get(server, "/all")) == 200
-    until(lambda: psutil.Process().num_fds() <= files)
+    wait_for(lambda: psutil.Process().num_fds() <= files, "the files' end")
 
 
 def test_a_page_that_fails_ends_its_connection_alone(server: Server, caplog: pytest.LogCaptureFixture) -> None:

@@ -7,9 +7,9 @@ import json
 import signal
 import threading
 from itertools import pairwise
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import beside
 import camera_servers
 import pytest
 from processes import balanced, free_port, gapless, unclosed, wait_for
@@ -21,11 +21,9 @@ from fer_stream.process import Stop
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from processes import Cli, Process
-
-MEDIA = Path(__file__).parents[1] / "../shared/media"
-SHARED = MEDIA / "facenet_video.mp4"
 
 CLEAN = dict.fromkeys(("superseded", "rejected", "expired", "lost_worker", "lost_link", "in_flight"), 0)
 
@@ -167,22 +165,19 @@ def run_whole(cli: Cli, short_folder: Path, source: Path, name: str, *more: obje
     ("source", "frames", "runs"),
     [
         ("clip", 60, {"two": 2, "again": 2, "one": 1}),
-        pytest.param(
-            *(SHARED, 105, {"two": 2, "one": 1}),
-            marks=pytest.mark.skipif(not MEDIA.is_dir(), reason="there is no ../shared/media here"),
-        ),
+        ("facenet_video.mp4", 105, {"two": 2, "one": 1}),
     ],
     ids=["clip", "shared"],
 )
 def test_a_recording_gives_the_same_bytes_every_time(
-    source: str | Path,
+    source: str,
     frames: int,
     runs: dict[str, int],
     cli: Cli,
     short_folder: Path,
     request: pytest.FixtureRequest,
 ) -> None:
-    path = request.getfixturevalue(source) if isinstance(source, str) else source
+    path = request.getfixturevalue(source) if source == "clip" else beside.clip(source)
     whole = [run_whole(cli, short_folder, path, name, "--workers", workers) for name, workers in runs.items()]
     for name in runs:
         assert ledgers(cli.folder / f"{name}.json") == {"film": everything(frames)}

@@ -15,6 +15,7 @@ from pydantic import AfterValidator, Field, ValidationError
 from fer_stream import settings_text
 from fer_stream.config import Fraction, Section
 from fer_stream.errors import ConfigError
+from fer_stream.process import main_guard
 
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
@@ -133,4 +134,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main_guard(main))  # its reader may leave, as `| head` does

@@ -284,11 +284,11 @@ def _smoothed(values: dict[str, float], markov: bool) -> Smoothed:
     return Smoothed(SmootherSettings(**settings), values["stay"] if markov else None)
 
 
-MARKOV = Smoothed(SmootherSettings(tau=0.18, enter=0.7, leave=0.085, min_dwell=0.1), stay=16.0)
-"""What `fit` found for the hidden Markov filter (30 tries).
+MARKOV = Smoothed(SmootherSettings(tau=0.07, enter=0.75, leave=0.1, min_dwell=0.05, patience=0.864), stay=1.96)
+"""What `fit` found for the hidden Markov filter (80 tries).
 
-The average's are the defaults of the settings: of a few around what `fit` found, those with the shortest median delay
-whose F1 is within 0.03 of the best, on the faces to fit on.
+The average's are the defaults of the settings: of a few around what `fit` found, those with the best F1 whose median
+delay is half a second, on the faces to fit on.
 """
 
 

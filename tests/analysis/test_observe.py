@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+import beside
 import cv2
 import numpy as np
 import pytest
@@ -18,10 +18,9 @@ from fer_stream.recognizer import Recognizer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from processes import Cli
-
-MEDIA = Path(__file__).parents[2] / "../shared/media"
 
 
 def settings(source: Path, **others: object) -> Settings:
@@ -42,8 +41,7 @@ def texts(observer: Observer) -> list[str]:
 )
 def test_the_events_are_the_services_byte_for_byte(cli: Cli, name: str, threads: int, how: dict[str, str]) -> None:
     """With hints, depth and smoothing as they are, on real faces that move, enter and turn away."""
-    film = MEDIA / name
-    assert film.exists(), f"{film} is needed: real clips lie beside the project"
+    film = beside.clip(name)
     how = {f"FER_STREAM_{key}": value for key, value in ({"CLASSIFIER__MODEL": "emotion-ferplus.onnx"} | how).items()}
     wait = ("--policy", "wait", "--format", "jsonl", "--journal", cli.folder / "events.db", "--workers", 2)
     service = cli.run("run", f"film={film}", *wait, **how)

@@ -14,7 +14,6 @@ CPU time a frame (of all processes of the service, start-up left out), measured 
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import os
 import statistics
 import subprocess
@@ -24,10 +23,11 @@ import time
 from pathlib import Path
 
 import psutil
+import theirs
 
 from fer_stream import client
 from fer_stream.classifiers.onnx import OnnxClassifier
-from fer_stream.config import DetectorSettings, Settings
+from fer_stream.config import Settings
 from fer_stream.cv import cv2
 from fer_stream.errors import FerStreamError
 
@@ -42,14 +42,7 @@ def decode(video: Path) -> float:
 
 def loop(video: Path, seconds: float) -> float:
     """Return the CPU milliseconds a frame of the loop that everyone writes."""
-    import torch  # noqa: PLC0415 - slow, and only this way needs it
-
-    from fer_stream.detectors import facenet  # noqa: PLC0415
-
-    if importlib.util.find_spec("torchvision") is None:  # two of its functions are used, and stood in for
-        sys.path.append(str(Path(__file__).parents[1] / "standin"))
-    torch.set_num_threads(1)
-    detector, classifier = facenet.load(DetectorSettings()), OnnxClassifier()
+    detector, classifier = theirs.detector(), OnnxClassifier()
     source, frames = cv2.VideoCapture(str(video)), 0
     image = source.read()[1]
     for _ in range(2):

@@ -9,12 +9,12 @@ are the same (every face of one is one of the other's, and their mean IoU).
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import statistics
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import theirs
 
 from fer_stream.config import DetectorSettings
 from fer_stream.cv import cv2
@@ -51,22 +51,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("video", type=Path)
     arguments = parser.parse_args()
-    import torch  # noqa: PLC0415 - slow, and only measured against
-
-    from fer_stream.detectors import facenet  # noqa: PLC0415
-
-    if importlib.util.find_spec("torchvision") is None:  # two of its functions are used, and stood in for
-        sys.path.append(str(Path(__file__).parents[1] / "standin"))
-    torch.set_num_threads(1)
     cv2.setNumThreads(1)
-    ours, theirs = mtcnn.load(DetectorSettings()), facenet.load(DetectorSettings())
+    detectors = mtcnn.load(DetectorSettings()), theirs.detector()
     images = pictures(arguments.video, 8)
     for size in ((1920, 1080), (640, 480)):
         costs: tuple[list[float], list[float]] = ([], [])
         overlaps, found, expected = [], 0, 0
         for number, whole in enumerate([images[0], *images]):
             image = cv2.resize(whole, size, interpolation=cv2.INTER_AREA)
-            (a, mine), (b, other) = timed(ours, image), timed(theirs, image)  # type: ignore[arg-type]
+            (a, mine), (b, other) = (timed(detector, image) for detector in detectors)  # type: ignore[arg-type]
             if number:  # the first warms up
                 costs[0].append(a)
                 costs[1].append(b)

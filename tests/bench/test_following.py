@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
+import beside
 import pytest
 from bench.following import compare, f1
-
-MEDIA = Path(__file__).parents[2] / "../shared/media"
 
 
 @pytest.mark.parametrize(
@@ -19,9 +16,7 @@ MEDIA = Path(__file__).parents[2] / "../shared/media"
     ],
 )
 def test_following_finds_the_same_faces_for_less(clip: str, least: float, ratio: float) -> None:
-    path = MEDIA / clip
-    assert path.exists(), f"{path} is needed: real clips lie beside the project"
-    found = compare(path, depth=3)
+    found = compare(beside.clip(clip), depth=3)
     assert found.faces_f1 >= least
     assert found.late <= 0.25
     assert found.ratio >= ratio / 2, "half of what docs/benchmarks.md says"

@@ -6,12 +6,17 @@ import shutil
 from typing import TYPE_CHECKING
 
 import pytest
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import expect, sync_playwright
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from playwright.sync_api import Browser, Page
+
+PATIENCE = 60_000
+"""Milliseconds until a test gives up hope."""
+
+expect.set_options(timeout=PATIENCE)
 
 
 CONTRAST = """() => {
@@ -54,7 +59,7 @@ def page(chromium: Browser) -> Iterator[Callable[..., Page]]:
         context = chromium.new_context(viewport=options.pop("viewport", {"width": 1280, "height": 900}), **options)  # type: ignore[arg-type]
         contexts.append(context)
         made = context.new_page()
-        made.set_default_timeout(60_000)
+        made.set_default_timeout(PATIENCE)
         origin = url.split("/")[2]
         made.on("pageerror", lambda error: wrong.append(f"error: {error}"))
         made.on("console", lambda said: wrong.append(said.text) if "Content Security Policy" in said.text else None)

@@ -6,6 +6,7 @@ import base64
 import json
 import re
 import statistics
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -69,10 +70,10 @@ class Site:
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, clip: Path) -> Iterator[Site]:
-    short = Path(f"/tmp/f-{free_port()}")
-    made = Site(tmp_path_factory.mktemp("site"), short, tiny_model, clip)
-    yield made
-    made.cli.close()
+    with tempfile.TemporaryDirectory(prefix="f-", dir="/tmp") as short:
+        made = Site(tmp_path_factory.mktemp("site"), Path(short), tiny_model, clip)
+        yield made
+        made.cli.close()
 
 
 class Observations(threading.Thread):

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import beside
 import cv2
 import numpy as np
 import pytest
@@ -10,7 +11,6 @@ from fer_stream.config import DetectorSettings
 from fer_stream.detectors import facenet, mtcnn
 from fer_stream.types import Box, Expected, Region
 
-MEDIA = Path(__file__).parents[2] / "../shared/media"
 ASSETS = Path(mtcnn.__file__).parents[1] / "assets"
 PORTRAITS = sorted(ASSETS.glob("*.jpg"))
 
@@ -61,12 +61,11 @@ def assert_same(faces, reference, pixels=0.01):
         assert face.score == pytest.approx(expected.score, abs=1e-4)
 
 
-@pytest.mark.skipif(not MEDIA.is_dir(), reason=f"the shared clips are not at {MEDIA}")
 @pytest.mark.parametrize("min_face", [20, 40, 80])
 def test_finds_what_facenet_finds_on_real_clips(min_face):
     ours, theirs = pair(min_face)
     matched, found, expected = [], 0, 0
-    for path in sorted(p for p in MEDIA.iterdir() if p.suffix in {".mp4", ".gif"}):
+    for path in beside.clips():
         for image in frames(path, every=11 if path.suffix == ".mp4" else 5):
             faces, reference = ours.detect(image), theirs.detect(image)
             matched += overlaps(faces, reference)

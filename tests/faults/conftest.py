@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from faults.table import Tell
-ROWS = pytest.StashKey[list[table.Row]]()
+
+ROW = "fault"
+"""What a row is called among a test's properties, which come back with its report from whatever process ran it."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -60,7 +62,7 @@ def tell(request: pytest.FixtureRequest, scale: Scale) -> Tell:
         held = all(value <= limit for value, limit in limits)
         where = request.node.nodeid.partition("[")[0].removeprefix("tests/faults/")
         command = f"{where} --soak {scale.share:g}" if scale.share else where
-        request.config.stash.setdefault(ROWS, []).append(table.Row(fault, happened, figure, held, command))
+        request.node.user_properties.append((ROW, tuple(table.Row(fault, happened, figure, held, command))))
         assert held or not scale.share, f"{fault}: {figure}"
 
     return add
@@ -83,7 +85,8 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, clip
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    rows = config.stash.get(ROWS, [])
+    reports = [it for how in ("passed", "failed") for it in terminalreporter.getreports(how) if it.when == "call"]
+    rows = [table.Row(*row) for it in reports for name, row in it.user_properties if name == ROW]
     if rows:
         terminalreporter.write_sep("-", "faults")
         terminalreporter.write_line(table.text(rows))

@@ -15,6 +15,8 @@ from faults.player import Player
 from faults.service import SLOWLY, standing, stored
 from processes import wait_for
 
+from fer_stream.errors import JournalError
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
@@ -33,8 +35,8 @@ class Disk:
         self._before = self._aggregator.rlimit(resource.RLIMIT_FSIZE)
 
     def fill(self) -> None:
-        """No file can be written beyond its first byte."""
-        self._aggregator.rlimit(resource.RLIMIT_FSIZE, (1, self._before[1]))
+        """No file can be written beyond its first 4 KiB: room for last words, not for a page of a journal's."""
+        self._aggregator.rlimit(resource.RLIMIT_FSIZE, (4096, self._before[1]))
 
     def free(self) -> None:
         self._aggregator.rlimit(resource.RLIMIT_FSIZE, self._before)
@@ -73,6 +75,19 @@ def test_live_frames_go_on_and_events_are_held(
         f"0 lost; written again within {back:.1f} s",
     )
     tell("journal deleted", "another one begins, in which numbers go on; a stream.gap tells of the old one", "0 lost")
+
+
+def test_full_until_the_end_what_is_lost_is_told_and_the_run_has_failed(
+    service: Callable[..., Service], clip: Path
+) -> None:
+    it = service(clip, "--loop", workers=1)
+    it.run.until_event("camera.online")
+    Disk(it.run.child("aggregator").pid).fill()
+    it.until(lambda: it.status()["events_held"] > 0, "events that are held")
+    it.run.child("capture film").terminate()  # alone, so that the aggregator has time for its last words
+    assert it.run.end() == JournalError.exit_code, it.run.err
+    (told,) = it.run.errors
+    assert "events are lost: the journal could not be written until the end" in told
 
 
 @pytest.mark.soak  # every day with a bound of ten: tests/test_publisher.py

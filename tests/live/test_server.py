@@ -23,30 +23,9 @@ from fer_stream.live import server
 from fer_stream.live.access import Access, token
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
 TOKEN = "0123456789abcdef-token"
-
-
-@pytest.fixture
-def told(capsys: pytest.CaptureFixture[str]) -> Callable[[], str]:
-    """What this process has printed so far."""
-    text = ""
-
-    def read() -> str:
-        nonlocal text
-        text += capsys.readouterr().out
-        return text
-
-    return read
-
-
-@pytest.fixture
-def service(short_folder: Path, tiny_model: Path, clip: Path) -> Iterator[Service]:
-    """One that is not started, of a camera ``film``, whose recording goes on for ever."""
-    made = Service(short_folder, tiny_model, {"film": {"source": str(clip), "loop": True}})
-    yield made
-    made.close()
 
 
 def get(url: str, path: str = "/", method: str = "GET", body: str = "", **headers: str) -> http.client.HTTPResponse:

@@ -1,7 +1,6 @@
 """The measured crop, on data of our own and on FER2013."""
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -15,7 +14,6 @@ from fer_stream.detectors.mtcnn import MTCNN
 from training import crop
 
 ROOT = Path(__file__).parents[2]
-UNPACK = ROOT / "../shared/data/fer2013/unpack.py"
 PORTRAITS = sorted((ROOT / "fer_stream/assets").glob("*.jpg"))
 
 
@@ -59,13 +57,8 @@ def test_a_file_without_faces_is_told(tmp_path, monkeypatch):
     assert not (tmp_path / "crop.json").exists()
 
 
-@pytest.mark.skipif(not UNPACK.is_file(), reason=f"FER2013 is not at {UNPACK.parent}")
-def test_the_shipped_crop_is_what_fer2013_says(tmp_path):
-    path = ROOT / "data/fer2013.csv"
-    if not path.is_file():
-        subprocess.run([sys.executable, UNPACK, tmp_path], check=True)
-        path = tmp_path / "fer2013.csv"
-    found = crop.measure(crop.faces(path, 300))
+def test_the_shipped_crop_is_what_fer2013_says(fer2013):
+    found = crop.measure(crop.faces(fer2013 / "fer2013.csv", 300))
     assert len(found) > 200
     np.testing.assert_allclose(np.median(found, axis=0), [shipped().x, shipped().y, shipped().side], atol=0.04)
 

@@ -1,7 +1,5 @@
 """The model that is shipped, on FER2013's PublicTest."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +8,6 @@ import pytest
 from fer_stream import models
 from fer_stream.classifiers.onnx import DEFAULT, Crop, OnnxClassifier
 from training import data, evaluate, metrics
-
-ROOT = Path(__file__).parents[2]
-UNPACK = ROOT / "../shared/data/fer2013/unpack.py"
-
 
 SHIPPED = [
     ("emotion.onnx", data.LABELS, 0.67),
@@ -37,13 +31,8 @@ def test_the_default_is_one_of_them():
     assert DEFAULT in [name for name, *_ in SHIPPED]
 
 
-@pytest.mark.skipif(not UNPACK.is_file(), reason=f"FER2013 is not at {UNPACK.parent}")
-def test_shipped_models_recognise_and_are_as_sure_as_they_are_right(tmp_path):
-    folder = ROOT / "data"
-    if not all((folder / name).is_file() for name in ("fer2013.csv", "fer2013new.csv")):
-        folder = tmp_path
-        subprocess.run([sys.executable, UNPACK, folder], check=True)
-    public = data.load(folder / "fer2013.csv", folder / "fer2013new.csv").split(data.PUBLIC)
+def test_shipped_models_recognise_and_are_as_sure_as_they_are_right(fer2013):
+    public = data.load(fer2013 / "fer2013.csv", fer2013 / "fer2013new.csv").split(data.PUBLIC)
     for name, _, least in SHIPPED:
         model, names = evaluate.open_model(models.folder() / name)
         faces, labels = data.truth(public, names)

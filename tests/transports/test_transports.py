@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import itertools
-import socket
 import stat
 import threading
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from processes import free_port
 
 from fer_stream import keys, plugins
 from fer_stream.errors import ConfigError, TransportError
@@ -27,18 +26,6 @@ PATIENCE = 20.0
 """Seconds after which a test gives up; nothing takes as long."""
 
 numbers = itertools.count()
-
-
-def free_port() -> int:
-    """Return a port with some free ones behind it."""
-    while True:
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            port: int = probe.getsockname()[1]
-        if port < 60_000:
-            with suppress(OSError):
-                for offset in range(8):
-                    socket.create_server(("127.0.0.1", port + offset)).close()
-                return port
 
 
 class Network:

@@ -1,0 +1,58 @@
+"""What goes wrong between the live page and the aggregator for a while is tried again until it works."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from processes import wait_for
+from service import Browser, Service
+
+from fer_stream import aggregator, keys
+from fer_stream.errors import TransportError
+from fer_stream.transports.zeromq import ZeroMQ
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+
+@pytest.mark.parametrize("link", ["observations", "preview"])
+def test_a_listener_that_fails_listens_again_though_nobody_wants_anything_else(
+    link: str, service: Service, told: Callable[[], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failures = ["no more sockets"]
+    subscribe = ZeroMQ.subscribe
+
+    def fails_once(self: ZeroMQ, address: str, other: str, topics: list[str]) -> Any:
+        if other == link and failures:
+            raise TransportError(failures.pop())
+        return subscribe(self, address, other, topics)
+
+    monkeypatch.setattr(ZeroMQ, "subscribe", fails_once)
+    service.pipeline()
+    url, _ = service.live(told)
+    with Browser(url) as browser:
+        browser.say(watch={"film": 320})
+        browser.until("picture")
+    assert not failures
+
+
+def test_a_page_whose_key_was_refused_gets_in_once_it_is_allowed(
+    short_folder: Path, tmp_path: Path, tiny_model: Path, told: Callable[[], str], caplog: pytest.LogCaptureFixture
+) -> None:
+    folder, own = tmp_path / "keys", tmp_path / "page.key"
+    keys.new(folder, "page", "live").rename(own)
+    public = keys.load(own).public
+    keys.revoke(folder, "page")
+    service = Service(short_folder, tiny_model, {}, keys=folder, key=own)
+    try:
+        service.start(aggregator.run)
+        url, _ = service.live(told)
+        wait_for(lambda: "refused the key page (role live)" in caplog.text, "a refusal")
+        with Browser(url) as browser:
+            assert browser.until("state")["connected"] is False
+            keys.allow(folder, "page", "live", public)
+            browser.until("state", lambda state: state["connected"])
+    finally:
+        service.close()
