@@ -232,8 +232,8 @@ class TrackerSettings(Section):
 class SmootherSettings(Section):
     """From scores over time to intervals of one label."""
 
-    tau: Seconds = Field(0.22, description="seconds in which what was seen fades to 37%")
-    enter: Fraction = Field(0.7, description="probability above which a label may start")
+    tau: Seconds = Field(0.25, description="seconds in which what was seen fades to 37%")
+    enter: Fraction = Field(0.65, description="probability above which a label may start")
     leave: Fraction = Field(0.25, description="probability below which it may end")
     min_dwell: Annotated[float, Field(ge=0)] = Field(0.1, description="seconds it must stay above enter to start")
     patience: Annotated[float, Field(ge=0)] = Field(1.0, description="seconds it must stay below leave to end")
