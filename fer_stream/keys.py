@@ -165,6 +165,8 @@ def allow(folder: Path, name: str, role: str, public: str, cameras: Sequence[str
     known = entries(folder)
     if any(name == entry.name for entry in known):
         raise ConfigError(f"there is a key {name} already: revoke it first, or choose another name")
+    if twin := next((entry.name for entry in known if entry.public == public), None):
+        raise ConfigError(f"this key is let in as {twin} already: revoke that first, or name its cameras by --camera")
     _list(folder, [*known, Entry(name, role, public, tuple(cameras))])
 
 

@@ -161,7 +161,7 @@ class Smoother:
         self._free = Nanoseconds(0)
         self.interval: Interval | None = None
         self.unsettled = False
-        """Whether the last look alone would change the label: another one soon tells a change from a mistake."""
+        """Whether looks like the last alone would change the label: another one soon tells a change from a mistake."""
 
     def observe(self, time: Nanoseconds, scores: Scores, weight: float = 1.0) -> list[Change]:
         """Take a model's scores of the face at ``time``, and what that look is worth, 0 to 1."""
@@ -179,21 +179,24 @@ class Smoother:
             elif self._below is None:
                 self._below = time
             if self._below is not None and time - self._below >= self._patience:
-                changes += self.close(self._below)
+                changes += self.close(time)
         changes += self._consider(time)
         label, probability = look.top()
-        self.unsettled = probability >= self._settings.enter and (self.interval is None or label != self.interval.label)
+        self.unsettled = probability * min(weight / ENOUGH, 1.0) >= self._settings.enter and (
+            self.interval is None or label != self.interval.label
+        )
         if not changes and self.interval is not None and time - self.interval.told >= self._update:
             self.interval.told = time
             changes.append(Change("updated", self.interval, self.scores))
         return changes
 
     def close(self, time: Nanoseconds) -> list[Change]:
-        """End the open interval, if there is one, at ``time``."""
+        """End the open interval, if there is one, at ``time``, or where its belief had fallen below ``leave``."""
+        end = time if self._below is None else min(self._below, time)
         interval, self.interval, self._below = self.interval, None, None
         if interval is None:
             return []
-        interval.last = max(interval.last, time)
+        interval.last = max(interval.last, end)
         self._previous, self._free = interval.label, interval.last
         return [Change("ended", interval, self.scores)]
 

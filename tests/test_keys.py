@@ -56,6 +56,14 @@ def test_a_captures_key_speaks_for_its_own_camera_or_for_those_named(folder: Pat
     assert allowed.objection(several.public, "yard"), "with no list nobody speaks"
 
 
+def test_one_key_has_one_name(folder: Path) -> None:
+    """Or revoking one would leave it let in by the other."""
+    key = keys.load(keys.new(folder, "door", "capture"))
+    with pytest.raises(ConfigError, match="this key is let in as door already: revoke that first, or name its cameras"):
+        keys.allow(folder, "hall", "capture", key.public)
+    assert not keys.AllowList(folder).objection(key.public, "door")
+
+
 def test_the_aggregators_own_machine_has_a_key_for_all_links(folder: Path) -> None:
     keys.new(folder, "door", "capture")
     own = keys.load(folder / "local.key")

@@ -281,6 +281,19 @@ def test_a_look_that_would_change_the_label_leaves_it_unsettled() -> None:
     assert run.smoother.unsettled
     run.observe(0.5, scores(happy=0.6))
     assert not run.smoother.unsettled
+    for moment in every(0.1, 0.6, 3):
+        run.observe(moment, scores(sad=0.9), 0.2)
+        assert not run.smoother.unsettled, "looks that are worth so little make nobody sure, however many"
+
+
+def test_what_came_before_another_label_ends_where_it_fell_below_leave() -> None:
+    run = Run(tau=0.05, patience=1.0, min_dwell=0.1).feed(every(0.1, 0, 3), scores(happy=0.9))
+    run.feed(every(0.1, 3.1, 3.6), scores(neutral=0.2)).feed(every(0.1, 3.7, 5), scores(sad=0.9))
+    (_, ended, started) = run.changes
+    assert ended[:2] == ("ended", "happy")
+    assert ended[3] == pytest.approx(3.1)
+    assert started[:2] == ("started", "sad")
+    assert started[2] == pytest.approx(3.7)
 
 
 def test_scores_that_tremble_do_not_flicker() -> None:
@@ -389,6 +402,6 @@ def test_whatever_is_seen_the_intervals_make_sense(
         if interval is not None:
             assert interval.mean <= interval.peak + 1e-9
             assert interval.peak <= 1 + 1e-9
-            assert run.smoother.scores.as_dict()[interval.label] >= leave
+            assert patience or run.smoother.scores.as_dict()[interval.label] >= leave
     assert open_label is None
     assert sum(what == "ended" for what, *_ in run.changes) == started

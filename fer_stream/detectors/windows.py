@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 ENOUGH = 8
 """Pixels across a window from which an average of every second one is as good."""
 
+TOGETHER = 16
+"""Patches that are laid side by side at once: each may have a megabyte, and its sums four."""
+
 
 class Windows:
     """Averages over windows of one image, normalised for the nets: float32 ``[N, 3, h, w]`` in -1..1."""
@@ -81,6 +84,9 @@ def patches(image: NDArray[np.uint8], edges: Ints, size: int) -> Floats:
     """
     if not len(edges):
         return np.empty((0, 3, size, size), np.float32)
+    if len(edges) > TOGETHER:
+        parts = np.split(edges, range(TOGETHER, len(edges), TOGETHER))
+        return np.concatenate([patches(image, part, size) for part in parts])
     steps = np.maximum((edges[:, 2:] - edges[:, :2]).max(axis=1) // (ENOUGH * size), 1)
     sides = -(-(edges[:, 2:] - edges[:, :2]) // steps[:, None])
     left = np.cumsum(sides[:, 0]) - sides[:, 0]

@@ -109,7 +109,7 @@ def _details(event: Event) -> str:
             after = f"  after {previous}" if previous else ""
             return f"{label:<10}{probability.mean:>4.0%}{_duration(duration)}{after}"
         case GapData(begin, end, reason):
-            return f"events {begin + 1} to {end} are gone: {reason}"
+            return f"events {begin + 1} to {end} are gone: {reason}" if end else f"all events anew: {reason}"
 
 
 def _duration(milliseconds: int) -> str:

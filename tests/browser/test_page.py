@@ -19,8 +19,9 @@ from playwright.sync_api import expect
 from processes import Cli, free_port, wait_for
 from service import Service
 
-from fer_stream import config, plugins
+from fer_stream import cloudevents, config, plugins
 from fer_stream.client import subscribe
+from fer_stream.types import Event, EventType, GapData, Nanoseconds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -190,6 +191,19 @@ def test_events_are_filtered_by_word_and_kind(site: Site, page: Callable[..., Pa
     one.get_by_role("searchbox").fill("nothing like it")
     expect(rows).to_have_count(0)
     expect(one.locator("#count")).to_contain_text("0 of ")
+
+
+@pytest.mark.parametrize(
+    ("gap", "words"),
+    [
+        (GapData(3, 40, "retention"), "events 4 to 40 are gone: retention"),
+        (GapData(40, 0, "another journal"), "all events anew: another journal"),
+    ],
+)
+def test_a_gap_is_told_in_words(site: Site, page: Callable[..., Page], gap: GapData, words: str) -> None:
+    event = json.loads(cloudevents.encode(Event(EventType.STREAM_GAP, "", 0, 0, 0, Nanoseconds(0), gap)))
+    said = page(site.url).evaluate("event => import('/events.js').then(it => it.sentence(event))", event)
+    assert said.endswith(words)
 
 
 def test_a_camera_goes_offline_and_comes_back(site: Site, page: Callable[..., Page]) -> None:

@@ -54,3 +54,9 @@ def test_advisories_that_do_not_answer_are_told_in_a_sentence_and_fail() -> None
     assert (done.returncode, done.stdout) == (3, "")
     (sentence,) = done.stderr.splitlines()
     assert sentence.startswith("audit: whether what is locked has known vulnerabilities cannot be told here, for the")
+
+
+def test_what_else_goes_wrong_fails_whatever_it_is() -> None:
+    done = audit(free_port(), PIP_AUDIT="no-such-pip-audit", UNREACHABLE="0")
+    assert done.returncode == 127
+    assert "no-such-pip-audit" in done.stderr

@@ -56,6 +56,7 @@ EVENTS = [
     event(EventType.EMOTION_ENDED, expression("surprise", 12_400, "neutral"), track=1),
     event(EventType.VALENCE_UPDATED, expression("positive", 3_600_000), track=1),
     event(EventType.STREAM_GAP, GapData(0, 40, "retention"), camera="a-very-long-name"),
+    event(EventType.STREAM_GAP, GapData(40, 0, "another journal"), camera=""),
 ]
 
 LINES = [
@@ -67,6 +68,7 @@ LINES = [
     "01:02:03.456  door          #1  emotion ended     surprise   87%    12.4 s  after neutral",
     "01:02:03.456  door          #1  valence updated   positive   87%  3600.0 s",
     "01:02:03.456  a-very-long-name        stream gap        events 1 to 40 are gone: retention",
+    "01:02:03.456                    stream gap        all events anew: another journal",
 ]
 
 
