@@ -7,7 +7,7 @@ import sqlite3
 import zlib
 from contextlib import contextmanager, suppress
 from functools import cache
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from fer_stream.errors import JournalError
 
@@ -32,34 +32,28 @@ _DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CONSTRA
 
 # An event's id follows from its camera, epoch and frame, among others: an index that begins with these is as unique as
 # one of the id alone, and new events stand next to each other in it rather than all over the file.
-_EVENTS = """
-CREATE TABLE events (
+_SCHEMA = (
+    """CREATE TABLE events (
     cursor INTEGER PRIMARY KEY, id TEXT NOT NULL, camera TEXT NOT NULL, epoch INTEGER NOT NULL, frame INTEGER NOT NULL,
     sequence INTEGER NOT NULL, journaled REAL NOT NULL, crc INTEGER NOT NULL, text TEXT NOT NULL,
     UNIQUE (camera, epoch, frame, id), UNIQUE (camera, sequence)
-);
-CREATE INDEX events_journaled ON events (journaled);
-"""
-
-_SCHEMA = (
-    _EVENTS
-    + """
-CREATE TABLE cameras (camera TEXT PRIMARY KEY, epoch INTEGER NOT NULL, sequence INTEGER NOT NULL);
-CREATE TABLE head (one INTEGER PRIMARY KEY CHECK (one = 1), cursor INTEGER NOT NULL, purged INTEGER NOT NULL);
-INSERT INTO head VALUES (1, 0, 0);
-"""
+)""",
+    "CREATE INDEX events_journaled ON events (journaled)",
+    "CREATE TABLE cameras (camera TEXT PRIMARY KEY, epoch INTEGER NOT NULL, sequence INTEGER NOT NULL)",
+    "CREATE TABLE head (one INTEGER PRIMARY KEY CHECK (one = 1), cursor INTEGER NOT NULL, purged INTEGER NOT NULL)",
 )
 
-_FROM_FORMAT_1 = f"""
-ALTER TABLE events RENAME TO former;
-DROP INDEX events_journaled;
-DROP INDEX events_epoch;
-{_EVENTS}
-INSERT INTO events SELECT cursor, id, camera, epoch,
-    CASE WHEN json_valid(text) THEN coalesce(json_extract(text, '$.frame'), 0) ELSE 0 END,
-    sequence, journaled, crc(text), text FROM former ORDER BY cursor;
-DROP TABLE former;
-"""  # noqa: S608
+
+class Numbers(NamedTuple):
+    """What a new journal begins with: where it goes on, and what is known of its cameras."""
+
+    cursor: int = 0
+    cameras: tuple[tuple[str, int, int], ...] = ()
+    """Name, epoch and sequence of each."""
+
+
+AFRESH = Numbers()
+"""Where there was no journal before."""
 
 
 class DamagedError(JournalError):
@@ -71,16 +65,25 @@ class Database:
 
     Args:
         path: the journal's.
-        mode: ``ro`` to read; ``rw`` to write what is there; ``rwc`` to make it, or bring it to this format.
+        mode: ``ro`` to read; ``rw`` to write what is there; ``rwc`` to make it where there is none.
         patience: seconds for which to wait for who writes.
+        numbers: what it begins with where it is made.
 
     Raises:
         JournalError: there is none of this format, or it cannot be opened.
         DamagedError: it is damaged.
     """
 
-    def __init__(self, path: Path, mode: Literal["ro", "rw", "rwc"] = "ro", patience: float = 5.0) -> None:
+    def __init__(
+        self,
+        path: Path,
+        mode: Literal["ro", "rw", "rwc"] = "ro",
+        patience: float = 5.0,
+        numbers: Numbers = AFRESH,
+    ) -> None:
         self.path = path
+        self.new = False
+        """Whether it was made just now."""
         self.damaged = False
         """Whether the file was found to be damaged."""
         try:
@@ -92,7 +95,7 @@ class Database:
         except (*FAILURES, OSError) as error:
             raise self.failure(error, "read" if mode == "ro" else "written") from error
         try:
-            self._prepare(mode)
+            self._prepare(mode, numbers)
         except FAILURES as error:
             failure = self.failure(error, "read")
             self._db.close()
@@ -101,17 +104,16 @@ class Database:
             self._db.close()
             raise
 
-    def _prepare(self, mode: Literal["ro", "rw", "rwc"]) -> None:
+    def _prepare(self, mode: Literal["ro", "rw", "rwc"], numbers: Numbers) -> None:
         version, mine = self._pragma("user_version"), self._pragma("application_id")
         tables = self._db.execute("SELECT 1 FROM sqlite_master").fetchone()
         # SQLite takes a file that is shorter than its own header for an empty one.
         foreign = 0 < self.path.stat().st_size < _HEADER
-        new = mode == "rwc" and version == mine == 0 and not tables and not foreign
-        if not new and mine != APPLICATION:
+        self.new = mode == "rwc" and version == mine == 0 and not tables and not foreign
+        if not self.new and mine != APPLICATION:
             raise JournalError(f"{self.path} is not a journal of fer_stream: give another path")
-        old = mode == "rwc" and version == 1
-        if not (new or old) and version != FORMAT:
-            way = "update fer-stream" if version > FORMAT else "start an aggregator on it, which brings it up to date"
+        if not self.new and version != FORMAT:
+            way = "update fer-stream" if version > FORMAT else "move it away, and a new one begins"
             raise JournalError(
                 f"the journal {self.path} has format {version}, this program reads format {FORMAT}: "
                 f"{way}, or give another path"
@@ -122,13 +124,19 @@ class Database:
         if mode == "rwc":
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA synchronous = FULL")
-        if new or old:
-            self._db.create_function("crc", 1, checksum, deterministic=True)
-            steps = _SCHEMA if new else _FROM_FORMAT_1
-            self._db.executescript(
-                f"BEGIN; {steps} PRAGMA user_version = {FORMAT}; PRAGMA application_id = {APPLICATION}; COMMIT;"
-            )
-            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # whose file it is has to stand in the file itself
+        if self.new:
+            self._make(numbers)
+
+    def _make(self, numbers: Numbers) -> None:
+        # All of it at once: a journal that has a format has its numbers, whatever ends this process meanwhile.
+        with self.transaction() as db:
+            for statement in _SCHEMA:
+                db.execute(statement)
+            db.execute("INSERT INTO head VALUES (1, ?, ?)", (numbers.cursor, numbers.cursor))
+            db.executemany("INSERT INTO cameras VALUES (?, ?, ?)", numbers.cameras)
+            db.execute(f"PRAGMA user_version = {FORMAT}")
+            db.execute(f"PRAGMA application_id = {APPLICATION}")
+        self.empty_log()  # whose file it is has to stand in the file itself
 
     def _pragma(self, name: str) -> Any:
         return self._db.execute(f"PRAGMA {name}").fetchone()[0]
@@ -203,7 +211,8 @@ class Database:
 @cache
 def _expected() -> frozenset[tuple[str, str]]:
     with sqlite3.connect(":memory:") as db:
-        db.executescript(_SCHEMA)
+        for statement in _SCHEMA:
+            db.execute(statement)
         found = frozenset(db.execute("SELECT name, sql FROM sqlite_master"))
     db.close()
     return found

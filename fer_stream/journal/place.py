@@ -98,4 +98,5 @@ class Place:
         for end in (*_LOG, ""):
             with suppress(FileNotFoundError):
                 self._beside(end).rename(aside.with_name(aside.name + end))
+        self.known = True  # also where its lock was taken away: the next one must not begin as though there was none
         return aside.name

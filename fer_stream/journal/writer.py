@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from fer_stream.cloudevents import decode, encode, event_id
 from fer_stream.errors import JournalError, WireError
-from fer_stream.journal.database import DamagedError, Database, checksum, is_journal
+from fer_stream.journal.database import AFRESH, DamagedError, Database, Numbers, checksum, is_journal
 from fer_stream.journal.place import Place
 from fer_stream.journal.reader import Reader, gap
 from fer_stream.journal.retention import delete
@@ -71,12 +71,16 @@ class Journal(Reader):
             self._anew()
             return
         try:
-            self._db, self._inode = self._open()
+            # An empty file where there was a journal is one that ended before it had begun, or was emptied.
+            self._db, self._inode = self._open(self._beyond() if self._place.known else AFRESH)
             try:
                 self._take_up()
             except JournalError:
                 self._db.close()
                 raise
+            if self._place.known and self._db.new:
+                self._fate = "was emptied"
+                self._tell()
         except JournalError as error:
             if not (isinstance(error, DamagedError) and is_journal(path)):
                 raise
@@ -84,8 +88,8 @@ class Journal(Reader):
             self._go_beyond()
             self._anew()
 
-    def _open(self) -> tuple[Database, int]:
-        db = Database(self._place.path, "rwc")
+    def _open(self, numbers: Numbers) -> tuple[Database, int]:
+        db = Database(self._place.path, "rwc", numbers=numbers)
         return db, self._place.inode()
 
     def _take_up(self) -> None:
@@ -102,10 +106,13 @@ class Journal(Reader):
             self._epochs[camera], self._sequences[camera] = epoch, sequence
         self._first_epoch = self._epochs.get(_NEWCOMERS, 1)
 
+    def _beyond(self) -> Numbers:
+        """Return numbers that no event had: no id comes again, and whoever holds an older cursor is told of the gap."""
+        first_epoch = max(self._first_epoch, int(self._clock()))
+        return Numbers(max(self._cursor + 1, first_epoch), ((_NEWCOMERS, first_epoch, 0),))
+
     def _go_beyond(self) -> None:
-        """Take numbers that no event had: no id comes again, and whoever holds an older cursor is told of the gap."""
-        self._first_epoch = max(self._first_epoch, int(self._clock()))
-        self._cursor = max(self._cursor + 1, self._first_epoch)
+        self._cursor, ((_, self._first_epoch, _),) = self._beyond()
 
     def cursor(self) -> int:
         """Return the cursor of the latest event, 0 where there is none yet."""
@@ -140,16 +147,20 @@ class Journal(Reader):
             self._fate = f"is corrupt and was set aside as {self._place.set_aside()}"
 
     def _anew(self) -> None:
+        known = [(camera, self._epochs.get(camera, 0), n) for camera, n in self._sequences.items() if camera]
+        known.append((_NEWCOMERS, self._first_epoch, 0))
         with self._told():
             self._place.make_folder()
             self._place.clear()
-            self._db, inode = self._open()
-        known = [(camera, self._epochs.get(camera, 0), n) for camera, n in self._sequences.items()]
-        known.append((_NEWCOMERS, self._first_epoch, 0))
-        with self._db.transaction() as db:
-            db.execute("UPDATE head SET cursor = ?, purged = ?", (self._cursor, self._cursor))
-            db.executemany("INSERT OR REPLACE INTO cameras VALUES (?, ?, ?)", known)
+            self._db, inode = self._open(Numbers(self._cursor, tuple(known)))
+        if not self._db.new:  # somebody put a journal there meanwhile, which goes on with our numbers
+            with self._db.transaction() as db:
+                db.execute("UPDATE head SET cursor = ?, purged = ?", (self._cursor, self._cursor))
+                db.executemany("INSERT OR REPLACE INTO cameras VALUES (?, ?, ?)", known)
         self._inode = inode
+        self._tell()
+
+    def _tell(self) -> None:
         fate, self._fate = self._fate, "was taken away"
         self.notice = f"the journal {self._place.path} {fate}: a new one begins, and what was in the old one is a gap"
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from typing import TYPE_CHECKING
 
 import pytest
-from journals import event, everything, execute, resets
+from journals import event, execute, resets
 
 from fer_stream.errors import JournalError
 from fer_stream.journal import FORMAT, Journal, Reader
@@ -21,6 +20,18 @@ def newer(path: Path) -> None:
     Journal(path).close()
     with sqlite3.connect(path) as db:
         db.execute(f"PRAGMA user_version = {FORMAT + 1}")
+    db.close()
+
+
+def older(path: Path) -> None:
+    """What was written before any release, with text that a reader of this format would stumble over."""
+    with sqlite3.connect(path) as db:
+        db.executescript("""
+            CREATE TABLE events (cursor INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, text TEXT NOT NULL);
+            INSERT INTO events VALUES (1, 'x', 'y');
+            PRAGMA user_version = 1;
+            PRAGMA application_id = 0x46455253;
+        """)
     db.close()
 
 
@@ -47,6 +58,11 @@ def short_text(path: Path) -> None:
 
 UNUSABLE: list[tuple[Callable[[Path], None], str]] = [
     (newer, f"has format {FORMAT + 1}, this program reads format {FORMAT}: update fer-stream, or give another path"),
+    (
+        older,
+        f"events.db has format 1, this program reads format {FORMAT}: "
+        "move it away, and a new one begins, or give another path",
+    ),
     (foreign, "is not a journal of fer_stream: give another path"),
     (foreign_with_version, "is not a journal of fer_stream: give another path"),
     (text, r"the journal .*events.db cannot be"),
@@ -108,46 +124,3 @@ def test_an_error_that_is_not_the_file_s_sets_nothing_aside(path: Path, journal:
     with pytest.raises(JournalError, match="cannot be written: Python int too large"):
         journal.append([event("camera.reset", epoch=2**64)])
     assert journal.there(), "nor does a number of ours"
-
-
-def of_format_1(path: Path, texts: list[str]) -> None:
-    db = sqlite3.connect(path)
-    db.executescript("""
-        CREATE TABLE events (
-            cursor INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, camera TEXT NOT NULL, epoch INTEGER NOT NULL,
-            sequence INTEGER NOT NULL, journaled REAL NOT NULL, text TEXT NOT NULL, UNIQUE (camera, sequence)
-        );
-        CREATE INDEX events_journaled ON events (journaled);
-        CREATE INDEX events_epoch ON events (camera, epoch);
-        CREATE TABLE cameras (camera TEXT PRIMARY KEY, epoch INTEGER NOT NULL, sequence INTEGER NOT NULL);
-        CREATE TABLE head (one INTEGER PRIMARY KEY CHECK (one = 1), cursor INTEGER NOT NULL, purged INTEGER NOT NULL);
-        INSERT INTO head VALUES (1, 3, 0);
-        INSERT INTO cameras VALUES ('door', 1, 3);
-        PRAGMA user_version = 1;
-        PRAGMA application_id = 0x46455253;
-    """)
-    for number, text in enumerate(texts, start=1):
-        identity = json.loads(text)["id"] if text[0] == "{" else text
-        row = (number, identity, "door", 1, number, 10.0, text)
-        db.execute("INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?)", row)
-    db.commit()
-    db.close()
-
-
-def test_a_journal_of_the_format_before_is_brought_up_to_date(path: Path, tmp_path: Path) -> None:
-    with Journal(tmp_path / "new.db") as new:
-        texts = [text for _, text in new.append(resets(3))]
-    of_format_1(path, texts)
-    with pytest.raises(JournalError, match=r"has format 1, .*: start an aggregator on it, which brings it up to date"):
-        Reader(path)
-    with Journal(path) as writer:
-        assert writer.notice == ""
-        assert everything(path) == texts
-        assert [e.cursor for e, _ in writer.append(resets(2, first=3))] == [4], "a repeat is known as one"
-
-
-def test_a_damaged_journal_of_the_format_before_is_set_aside(path: Path) -> None:
-    of_format_1(path, ["x", "y", "z"])
-    execute(path, "DROP TABLE cameras")
-    with Journal(path) as writer:
-        assert "is corrupt and was set aside as events.db.corrupt-1" in writer.notice

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from journals import everything, resets
+from journals import everything, execute, resets
 
 from fer_stream.cloudevents import decode
 from fer_stream.errors import JournalError
@@ -114,6 +115,110 @@ def test_a_journal_that_was_deleted_while_nobody_wrote_it_gives_no_number_again(
         part.unlink()
     with Journal(path) as third:
         assert (third.notice, third.epoch("door"), third.cursor()) == ("", 1, 0), "who deletes all begins anew"
+
+
+BEGINNING = """if True:
+    import os, shutil, sqlite3, sys
+    from pathlib import Path
+    from fer_stream.journal import Journal
+
+    class Mortal(sqlite3.Connection):
+        left, ending = 0, None
+
+        def step(self, call, *arguments):
+            if not Mortal.left:
+                Mortal.ending()
+            Mortal.left -= 1
+            return call(*arguments)
+
+        def execute(self, *arguments):
+            return self.step(super().execute, *arguments)
+
+        def executemany(self, *arguments):
+            return self.step(super().executemany, *arguments)
+
+        def executescript(self, *arguments):
+            return self.step(super().executescript, *arguments)
+
+    def killed():
+        os._exit(9)
+
+    def full():
+        raise sqlite3.OperationalError("database or disk is full")
+
+    def begin(path, left):
+        connect, Mortal.left, Mortal.ending = sqlite3.connect, left, globals()[sys.argv[2]]
+        sqlite3.connect = lambda *args, **named: connect(*args, **named, factory=Mortal)
+        Journal(path)
+
+    path = Path(sys.argv[1])
+    Journal(path).close()
+    for left in range(100):
+        path.unlink()
+        if not (child := os.fork()):
+            try:
+                begin(path, left)
+            except BaseException:
+                os._exit(9)
+            os._exit(0)
+        if not os.waitpid(child, 0)[1]:
+            break
+        with Journal(path) as journal:
+            print(journal.cursor(), journal.epoch("door"), bool(journal.notice))
+"""
+
+
+@pytest.mark.parametrize("ending", ["killed", "full"])
+def test_a_start_that_ends_anywhere_gives_no_number_again(path: Path, ending: str) -> None:
+    """After a journal was deleted, at each of the statements that make the next one."""
+    run = subprocess.run(
+        [sys.executable, "-c", BEGINNING, str(path), ending], capture_output=True, text=True, check=True
+    )
+    starts = [line.split() for line in run.stdout.splitlines()]
+    assert len(starts) > 10
+    assert min(int(cursor) for cursor, *_ in starts) > 1_000_000_000
+    assert min(int(epoch) for _, epoch, _ in starts) > 1_000_000_000
+    told = [notice == "True" for *_, notice in starts]
+    assert told[0], "before there was anything but an empty file"
+    assert told == sorted(told, reverse=True), "and until all of it is written"
+
+
+@pytest.mark.parametrize("size", [0, None])
+def test_an_empty_file_where_there_was_a_journal_gives_no_number_again(path: Path, size: int | None) -> None:
+    with Journal(path) as first:
+        first.append(resets(3))
+    if size is None:
+        path.unlink()
+        db = sqlite3.connect(path)
+        db.execute("PRAGMA journal_mode = WAL")  # a page, and in it nothing but that
+        db.close()
+    else:
+        os.truncate(path, size)
+    with Journal(path) as second:
+        assert second.notice == (
+            f"the journal {path} was emptied: a new one begins, and what was in the old one is a gap"
+        )
+        assert second.epoch("door") > 1_000_000_000
+        assert decode(everything(path, after=1)[0]).data == GapData(1, second.cursor(), "retention")
+        (stored, _) = second.append(resets(1, first=4))[0]
+    with Journal(path) as third:
+        assert (third.notice, third.cursor()) == ("", stored.cursor)
+
+
+def test_what_was_set_aside_is_known_of_also_where_the_next_one_cannot_be_made(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Journal(path) as first:
+        first.append(resets(3))
+    path.with_name("events.db.lock").unlink()
+    execute(path, "DROP TABLE cameras")
+    with monkeypatch.context() as patch:
+        patch.setattr("fer_stream.journal.place.Place.clear", lambda place: (place.path / "x").stat())
+        with pytest.raises(JournalError, match="cannot be written"):
+            Journal(path)
+    assert not path.exists()
+    with Journal(path) as second:
+        assert second.cursor() > 1_000_000_000
 
 
 def test_the_log_of_a_deleted_journal_is_none_of_the_next_one(path: Path) -> None:
