@@ -181,7 +181,9 @@ class DetectorSettings(Section):
 
     name: str = Field("mtcnn", description="the detector plug-in")
     provider: Provider = Field("cpu", description="what runs its nets: " + ", ".join(get_args(Provider)))
-    min_face: Annotated[int, Field(ge=12, le=4096)] = Field(40, description="smallest face found, in pixels")
+    min_face: Annotated[int, Field(ge=12, le=4096)] = Field(
+        40, description="size in pixels of the smallest faces that are searched for; of half of it some are found"
+    )
     thresholds: tuple[Fraction, Fraction, Fraction] = Field(
         (0.6, 0.7, 0.7), description="least scores to pass P-Net, R-Net and O-Net"
     )

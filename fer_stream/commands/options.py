@@ -46,7 +46,9 @@ OPTIONS = (
         ("policy", "cameras.*.policy"),
     ),
     Option("--workers", "N", "inference workers (default: one a CPU core)", ("workers",)),
-    Option("--min-face", "PX", "smallest face found, in pixels (default: 40)", ("detector.min_face",)),
+    Option(
+        "--min-face", "PX", "size in pixels of the smallest faces searched for (default: 40)", ("detector.min_face",)
+    ),
     Option(
         "--scan",
         "S",
@@ -58,7 +60,7 @@ OPTIONS = (
     Option(
         "--model",
         "FILE",
-        "ONNX classifier, or emotion-tiny.onnx (3 times faster) or emotion.onnx, which come along (default: "
+        "ONNX classifier, or emotion-tiny.onnx (less than half the time) or emotion.onnx, which come along (default: "
         "emotion-ferplus.onnx)",
         ("classifier.model",),
     ),
