@@ -1,10 +1,10 @@
 """Scores over time -> what is believed of a face now -> intervals of one label, with hysteresis.
 
-The belief is an average over the last quarter of a second or so in capture time, so uneven frames and gaps are no special
-case. A label's interval starts when its belief stayed above ``enter`` for ``min_dwell``. It ends where its belief fell
-below ``leave``, once it stayed there for ``patience``, or when another one starts; in between the state is uncertain,
-and says so. The intervals of a track do not overlap. ``python -m training.smoothing`` compares this with other ways and
-fits the settings.
+The belief is an average over the last quarter of a second or so in capture time, so uneven frames and gaps are no
+special case. A label's interval starts when its belief stayed above ``enter`` for ``min_dwell``. It ends where its
+belief fell below ``leave``, once it stayed there for ``patience``, or when another one starts; in between the state is
+uncertain, and says so. The intervals of a track do not overlap. ``python -m training.smoothing`` compares this with
+other ways and fits the settings.
 """
 
 from __future__ import annotations
