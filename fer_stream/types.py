@@ -148,7 +148,7 @@ class Estimate:
     """The smoothed state of one track after one observation.
 
     ``label`` is the open interval's label, or ``None`` while uncertain. ``scores`` is the smoothed distribution over
-    the label set in force; it sums to at most 1 (a subset leaves the rest out).
+    the label set in force; it sums to at most 1 (a subset leaves the rest out, and poor looks leave something unknown).
     """
 
     track: int
