@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import cv2
 import pytest
 import theirs  # noqa: F401  (has facenet-pytorch find a torchvision)
+from faults import table
 from processes import Cli
 from tiny import write_model
 
@@ -25,6 +26,16 @@ CLIP_FRAMES = 60
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Offer what makes a test longer than ``make test`` has time for."""
     parser.addoption("--strangers", type=int, default=400, help="connections that strangers make (default: 400)")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Show what became of faults; here, for where tests run beside each other no other conftest is known at the end."""
+    rows = table.told(report for how in ("passed", "failed") for report in terminalreporter.getreports(how))
+    if rows:
+        terminalreporter.write_sep("-", "faults")
+        terminalreporter.write_line(table.text(rows))
+        if page := config.getoption("faults_table", None):
+            table.write(page, rows)
 
 
 @pytest.fixture(scope="session", autouse=True)

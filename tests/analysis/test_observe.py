@@ -47,7 +47,7 @@ def test_the_events_are_the_services_byte_for_byte(cli: Cli, name: str, threads:
     service = cli.run("run", f"film={film}", *wait, **how)
     ours = cli.run("analyze", f"film={film}", "-o", cli.folder / "out", "--workers", threads, **how)
     assert (service.popen.returncode, ours.popen.returncode) == (0, 0)
-    assert service.out.count(".started") == 2
+    assert ".started" in service.out, "how many is the models' business"
     assert (cli.folder / "out/events.jsonl").read_text() == service.out
 
 

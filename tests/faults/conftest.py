@@ -18,9 +18,6 @@ if TYPE_CHECKING:
 
     from faults.table import Tell
 
-ROW = "fault"
-"""What a row is called among a test's properties, which come back with its report from whatever process ran it."""
-
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("faults")
@@ -62,7 +59,7 @@ def tell(request: pytest.FixtureRequest, scale: Scale) -> Tell:
         held = all(value <= limit for value, limit in limits)
         where = request.node.nodeid.partition("[")[0].removeprefix("tests/faults/")
         command = f"{where} --soak {scale.share:g}" if scale.share else where
-        request.node.user_properties.append((ROW, tuple(table.Row(fault, happened, figure, held, command))))
+        request.node.user_properties.append((table.PROPERTY, tuple(table.Row(fault, happened, figure, held, command))))
         assert held or not scale.share, f"{fault}: {figure}"
 
     return add
@@ -82,13 +79,3 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, clip
         it = Service(cli, Path(folder), clip, *SLOWLY)
         it.end(stop=False)
     return it.run.out
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    reports = [it for how in ("passed", "failed") for it in terminalreporter.getreports(how) if it.when == "call"]
-    rows = [table.Row(*row) for it in reports for name, row in it.user_properties if name == ROW]
-    if rows:
-        terminalreporter.write_sep("-", "faults")
-        terminalreporter.write_line(table.text(rows))
-        if page := config.getoption("faults_table", None):
-            table.write(page, rows)

@@ -6,9 +6,15 @@ import time
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
+    import pytest
+
 HEAD = "| fault | what happened | figure | held | command, day |\n|---|---|---|---|---|\n"
+PROPERTY = "fault"
+"""What a row is called among a test's properties, which come back with its report from whatever process ran it."""
+
 BEGIN, END = "<!-- rows -->\n", "<!-- end of rows -->\n"
 
 
@@ -29,6 +35,13 @@ class Row(NamedTuple):
         day = time.strftime("%Y-%m-%d", time.gmtime())
         cells = (self.fault, self.happened, self.figure, "yes" if self.held else "**no**", f"`{self.command}`, {day}")
         return "| " + " | ".join(cells) + " |\n"
+
+
+def told(reports: Iterable[pytest.TestReport]) -> list[Row]:
+    """Return the rows of tests that have run."""
+    return [
+        Row(*value) for it in reports if it.when == "call" for name, value in it.user_properties if name == PROPERTY
+    ]
 
 
 def text(rows: list[Row]) -> str:
