@@ -138,7 +138,7 @@ class Cli:
         self.temporary.mkdir()
         ours = {key: value for key, value in os.environ.items() if not key.startswith(("FER_STREAM_", "XDG_"))}
         self.environment = ours | {
-            "XDG_RUNTIME_DIR": os.environ["XDG_RUNTIME_DIR"],
+            "XDG_RUNTIME_DIR": os.environ.get("XDG_RUNTIME_DIR", str(self.temporary)),
             "HOME": str(folder),
             "TMPDIR": str(self.temporary),
             "FER_STREAM_CLASSIFIER__MODEL": str(model),

@@ -57,6 +57,7 @@ def main() -> None:
         ("Following faces, against a search of every frame", ["following.py", film, *clips]),
         ("One aggregator", ["capacity.py"]),
         ("How soon, how many, and too many", ["load.py"]),
+        ("What looking costs", ["viewers.py", "--seconds", 12]),
         ("From a cold start", ["start.py"]),
         ("Growth", ["growth.py", "--plot", "docs/images/growth.svg"]),
         ("More frames than anybody can take", ["live.py", film, "--seconds", 60]),
