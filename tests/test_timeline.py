@@ -212,6 +212,21 @@ def test_faces_without_scores_are_followed_too() -> None:
     assert line.estimates() == []
 
 
+def test_a_face_whose_label_may_be_changing_is_looked_at_again_soon() -> None:
+    line, searched = timeline(), Searched(np.ones(THUMBNAIL, np.bool_), np.zeros(THUMBNAIL, np.uint8))
+    looks, events = Counter[str](), list[Event]()
+    for seq in range(1, 126):  # happy for two seconds of 25 frames, then sad for three
+        hints = line.hints(seq, at(seq / 25), SIZE)
+        assert hints is not None
+        label = "happy" if seq <= 50 else "sad"
+        due = seq == 1 or any(face.due for face in hints.faces)
+        changed = any(event.type == "emotion.started" and event.data.label == "sad" for event in events)
+        looks["settled" if changed else label] += due
+        events += line.observe(seq, at(seq / 25), SIZE, [face(label=label if due else None)], searched)
+    assert looks["settled"] < 20, "of more than 50 frames, every fourth"
+    assert looks["sad"] > 10, "until it is told, every frame after the first that is sad"
+
+
 def test_what_is_known_now() -> None:
     line = timeline()
     watch(line, 0, 0.5, [face()])
