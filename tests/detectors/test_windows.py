@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import numpy as np
 
-from fer_stream.detectors.windows import Windows, clipped, patches
+from fer_stream.detectors.windows import TOGETHER, Windows, clipped, patches
 
 IMAGE = np.random.default_rng(1).integers(0, 256, (90, 120, 3), np.uint8)
 
 
 def test_patches_are_the_crops_of_the_whole_image() -> None:
     edges = np.array([[0, 0, 48, 48], [10, 5, 75, 41], [100, 60, 120, 90], [10, 5, 75, 41]])
+    assert np.array_equal(patches(IMAGE, edges, 24), Windows(IMAGE).crops(edges, 24))
+
+
+def test_many_patches_come_in_their_order() -> None:
+    left = np.arange(3 * TOGETHER + 1)
+    edges = np.stack((left, left, left + 40, left + 35), axis=1)
     assert np.array_equal(patches(IMAGE, edges, 24), Windows(IMAGE).crops(edges, 24))
 
 
