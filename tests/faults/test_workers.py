@@ -166,7 +166,7 @@ def test_poisoned_under_wait(
     it = service(poisoned, "--policy", "wait", "--detector", "crashing", **crashing)
     ledger, events = it.end(stop=False)
     assert (ledger["captured"], ledger["done"], ledger["rejected_poisoned"]) == (30, 29, 1)
-    assert it.run.err.count("is started again in 0 s") == 2
+    assert it.run.err.count("is started again in") == 2, "at once, or after a pause if it had not yet been seen ready"
     assert [event["type"] for event in events].count("face.entered") >= 1
     tell("model crashes on one frame, `wait`", "rejected as poisoned after two tries; the pool lives", "29 of 30 done")
 
@@ -180,7 +180,7 @@ def test_poisoned_live(
     done = it.done()
     it.until(lambda: it.done() > done + 10, "a pool that lives")
     ledger, _ = it.end()
-    died = it.run.err.count("is started again in 0 s")
+    died = it.run.err.count("is started again in")
     assert ledger["lost_worker"] == died
     assert ledger["rejected"] == 0
     tell("model crashes on one frame, live", f"{died} times: lost after one try; the pool lives", f"{died} frames lost")
