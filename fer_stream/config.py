@@ -228,7 +228,9 @@ class TrackerSettings(Section):
 
     overlap: Fraction = Field(0.3, description="least overlap (IoU) of a face with where its track should be now")
     confirm: Annotated[float, Field(ge=0)] = Field(0.2, description="seconds a face must be seen before it has entered")
-    patience: Seconds = Field(1.0, description="seconds a face may be out of sight before it has left")
+    patience: Seconds = Field(
+        1.0, description="seconds a face may be out of sight before it has left; three frames, where that is longer"
+    )
 
 
 class SmootherSettings(Section):

@@ -8,6 +8,7 @@ size. Time is capture time, so uneven frames and gaps are no special case.
 from __future__ import annotations
 
 import math
+from collections import deque
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -27,9 +28,16 @@ FAR = 0.6
 ALIKE = 1.6
 """Greatest ratio of sizes then."""
 
-
 MOST_MOVED, MOST_GROWN = 3.0, math.log(1.5)
 """How far a face is believed to have moved since it was seen, in its size, and grown, as a logarithm."""
+
+LEAST_FRAMES = 3
+"""Frames for which a face may be out of sight at least: where one a second comes, no face would be seen twice within a
+shorter patience."""
+
+GAPS = 8
+"""The latest times between frames, of which the longest but one tells how often they come: a single stall is no rate,
+and where several workers answer together, the pauses in between are it."""
 
 
 def overlap(a: Box, b: Box) -> float:
@@ -137,6 +145,8 @@ class Tracker:
         self._states: list[_State] = []
         self._next = 1
         self._begun = 0
+        self._time: int | None = None
+        self._gaps: deque[int] = deque(maxlen=GAPS)
 
     @property
     def courses(self) -> tuple[Course, ...]:
@@ -152,8 +162,12 @@ class Tracker:
         """Take the faces of one frame; ``time`` must not go back.
 
         A track is confirmed once it was seen at least twice and for ``confirm`` seconds. It is given up when it was
-        not seen for ``patience`` seconds (half of that while it is not confirmed).
+        not seen for ``patience`` seconds, or where that is longer, the time of `LEAST_FRAMES` (half of either while it
+        is not confirmed).
         """
+        if self._time is not None:
+            self._gaps.append(time - self._time)
+        self._time = time
         left = self.advance(time)
         matched = self._match(time, faces)
         seen: list[Track] = []
@@ -178,11 +192,13 @@ class Tracker:
 
     def advance(self, time: Nanoseconds) -> tuple[Track, ...]:
         """Let time pass without an observation, and return the tracks that are given up."""
+        gap = sorted(self._gaps)[-2] if len(self._gaps) > 1 else 0
+        patience = max(self._patience, LEAST_FRAMES * gap)
         kept: list[_State] = []
         left: list[Track] = []
         for state in self._states:
             unseen = time - state.track.last_seen
-            if unseen <= (self._patience if state.confirmed else self._patience // 2):
+            if unseen <= (patience if state.confirmed else patience // 2):
                 kept.append(state)
             elif state.confirmed:
                 left.append(state.track)
@@ -190,8 +206,10 @@ class Tracker:
         return tuple(left)
 
     def forget(self) -> None:
-        """Give up every track at once; ids are not used again."""
+        """Give up every track at once, and the rate of their frames; ids are not used again."""
         self._states = []
+        self._time = None
+        self._gaps.clear()
 
     def _match(self, time: int, faces: Sequence[Face]) -> dict[int, _State]:
         """Return which face continues which track: best pairs first, overlap before nearness."""

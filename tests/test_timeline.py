@@ -128,6 +128,16 @@ def check_books(events: list[Event]) -> None:
 # A plain visit
 
 
+def test_of_a_frame_a_second_faces_and_their_emotions_are_told() -> None:
+    line = timeline()
+    events = [event for second in range(8) for event in line.observe(second + 1, at(second), SIZE, [face()])]
+    events += line.offline("end of stream")
+    assert told(events) == [
+        "camera.online", "face.entered", "emotion.started happy", "emotion.ended happy", "face.left", "camera.offline"
+    ]  # fmt: skip
+    check_books(events)
+
+
 def test_a_visit() -> None:
     line = timeline()
     events = watch(line, 0, 1) + watch(line, 1, 3, [face()]) + watch(line, 3, 6)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 from dataclasses import replace
@@ -113,6 +114,50 @@ def test_one_who_comes_back_after_having_left_is_another() -> None:
     assert follow(found, [0, 0.2, 3.0, 3.2], [(100, 100)] * 4) == [{1, 2}]
 
 
+@pytest.mark.parametrize("gap", [1.0, 5.0])
+def test_where_frames_are_few_patience_lasts_for_three_of_them(gap: float) -> None:
+    found = tracker()
+    here = [face(100, 100)]
+    for number in range(4):  # the first two tell how often they come
+        found.update(at(gap * number), here)
+    assert [track.id for track in found.tracks] == [1]
+    assert found.update(at(gap * 4), []).left == ()
+    assert found.update(at(gap * 5), []).left == ()
+    assert [track.id for track in found.update(at(gap * 6), here).seen] == [1]
+    assert found.advance(at(gap * 9)) == ()
+    assert [track.id for track in found.advance(at(gap * 9.01))] == [1]
+
+
+def test_frames_of_two_workers_that_answer_together_come_as_often_as_their_pairs() -> None:
+    moments = [pair + at for pair in range(8) for at in (0.0, 0.05)]
+    ids = follow(tracker(), moments, [(100 + 2 * t, 100) for t in moments])
+    assert ids == [{1}]
+
+
+def test_how_often_frames_came_is_forgotten_with_the_tracks() -> None:
+    found = tracker()
+    follow(found, [0, 2, 4, 6], [(100, 100)] * 4)
+    found.forget()
+    assert follow(found, [60, 60.2, 62, 62.2], [(100, 100)] * 4) == [{2, 3}]
+
+
+@profile
+@given(st.lists(st.floats(0.0, 0.33), min_size=9, max_size=40), st.integers(0, 40), st.floats(1.01, 60))
+def test_at_three_frames_a_second_and_a_stall_patience_is_as_it_was_set(
+    steps: list[float], where: int, stall: float
+) -> None:
+    moments = list(itertools.accumulate(steps))
+    before, after = moments[:where], [moment + stall for moment in moments[where:]]
+    found = tracker(confirm=0)
+    for moment in before:
+        found.update(at(moment), [face(100, 100)])
+    known = {track.id for track in found.tracks}
+    left = set()
+    for moment in after:
+        left |= {track.id for track in found.update(at(moment), [face(100, 100)]).left}
+    assert left == (known if after else set())
+
+
 def test_forgotten_ids_are_not_used_again() -> None:
     found = tracker()
     assert follow(found, [0, 0.3], [(100, 100)] * 2) == [{1}]
@@ -207,7 +252,7 @@ def test_whatever_is_seen_the_books_are_kept(steps: list[tuple[float, list[Face]
         assert ids == sorted(set(ids))
         assert sum(track.face in faces for track in tracking.seen) == len(ids) <= len(faces)
         assert {track.id for track in found.tracks} == set(inside)
-    assert {track.id for track in found.advance(at(now + 1.1))} == set(inside)
+    assert {track.id for track in found.advance(at(now + 4.6))} == set(inside)
 
 
 def test_degenerate_boxes_do_no_harm() -> None:
