@@ -101,7 +101,7 @@ def uncertain(summary: Summary) -> str:
     """Draw between which two labels faces were, while none was sure."""
     items = list(summary.uncertain_between.items())[:8][::-1]
     return _bars(
-        "uncertain", items, [_paint("uncertain") for _ in items], "{:.1f} s", "face-seconds without a sure label"
+        "uncertain", items, [_paint("uncertain") for _ in items], "{:.1f} s", "seconds of frames without a sure label"
     )
 
 

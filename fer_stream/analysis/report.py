@@ -108,7 +108,7 @@ def page(title: str, summary: Summary, drawings: Mapping[str, str], about: Mappi
     figures = {
         "frames": f"{summary.frames:,}",
         "tracks": f"{len(summary.stays):,}",
-        "face-seconds": f"{sum(summary.seconds.values()):,.1f}",
+        "face-seconds": f"{summary.face_seconds:,.1f}",
         "label seen most": leading,
         "without a sure label": f"{shares.get('uncertain', 0):.0%}",
     }
@@ -117,13 +117,15 @@ def page(title: str, summary: Summary, drawings: Mapping[str, str], about: Mappi
         _Section("Which face showed what, when", f"A line for each track{longest}; thin where no label was sure.",
                  ("track", "label", "from s", "to s"), _stretches(summary),
                  f"Timeline of {len(summary.stays)} tracks over {_duration(summary.duration)}", drawings["timeline"]),
-        _Section("Share of each label", "Of all the time that faces were in view, added up over faces.",
+        _Section("Share of each label", "Of the time that faces were in view, from entering to leaving, added up over "
+                 "faces: the timeline above, measured.",
                  ("label", "share in %"), [(label, round(100 * share, 1)) for label, share in shares.items()],
                  "Shares: " + _list(f"{label} {share:.1%}" for label, share in shares.items()), drawings["shares"]),
         _Section("Valence over time", "P(positive) minus P(negative): the mean of the faces in view.",
                  ("second", "valence, -1 to 1"), [(at, round(value, 2)) for at, value in summary.valence],
                  _range([value for _, value in summary.valence]), drawings["valence"]),
-        _Section("What was left uncertain", "Between which two labels a face was while neither was sure.",
+        _Section("What was left uncertain", "Between which two labels a face was, in frames that show it "
+                 "while no label was sure.",
                  ("labels", "face-seconds"), [(pair, round(value, 1)) for pair, value in between.items()],
                  "Uncertain: " + _list(f"between {pair} {value:.1f} s" for pair, value in between.items()),
                  drawings["uncertain"]),
@@ -141,8 +143,9 @@ def pictures_page(title: str, pictures: Pictures, drawing: str, about: Mapping[s
         "label seen most": next(iter(pictures.shares), "none"),
     }
     section = _Section(
-        "Share of each label", "Each face counts for its most probable label.", ("label", "faces"),
-        pictures.faces.most_common(),
+        "Share of each label", "Of all faces, each of which counts for its most probable label.",
+        ("label", "faces", "share in %"),
+        [(label, pictures.faces[label], round(100 * share, 1)) for label, share in pictures.shares.items()],
         "Shares: " + _list(f"{label} {share:.1%}" for label, share in pictures.shares.items()), drawing,
     )  # fmt: skip
     return _page(title, "Apparent expressions of the faces in pictures.", figures, [section], about)

@@ -28,6 +28,11 @@ class Interval:
     end: float
     label: str | None
 
+    @property
+    def seconds(self) -> float:
+        """How long it lasted."""
+        return self.end - self.start
+
 
 class Summary:
     """Adds up observations; what it holds grows with time and events, not with frames and faces.
@@ -43,10 +48,8 @@ class Summary:
         self.events: Counter[str] = Counter()
         self.intervals: list[Interval] = []
         self.stays: list[Interval] = []
-        self.seconds: defaultdict[str | None, float] = defaultdict(float)
-        """Face-seconds by label, ``None`` where none was sure."""
         self.confused: defaultdict[tuple[str, str], float] = defaultdict(float)
-        """Face-seconds without a sure label, by the two likeliest."""
+        """Seconds of the frames that show a face without a sure label, by the two likeliest."""
         self._start = start
         self._sign = {label: {"positive": 1.0, "negative": -1.0}.get(group, 0.0) for label, group in valence.items()}
         self._sign |= {"positive": 1.0, "negative": -1.0}
@@ -71,7 +74,6 @@ class Summary:
         self.faces += len(observation.tracks)
         for track in observation.tracks:
             estimate = observation.estimates.get(track.id)
-            self.seconds[estimate.label if estimate else None] += step
             if estimate is None:
                 continue
             ranked = sorted(estimate.scores.as_dict().items(), key=lambda item: -item[1])
@@ -88,15 +90,25 @@ class Summary:
             into.append(Interval(track, start, end, label))
 
     @property
+    def face_seconds(self) -> float:
+        """The time that faces were in view, from entering to leaving, added up over faces."""
+        return sum(stay.seconds for stay in self.stays)
+
+    @property
     def shares(self) -> dict[str, float]:
-        """Each label's part of the face-seconds, ``uncertain`` among them, the largest first."""
-        whole = sum(self.seconds.values())
-        found = sorted(self.seconds.items(), key=lambda item: -item[1])
-        return {label or "uncertain": seconds / whole for label, seconds in found} if whole else {}
+        """Each label's part of `face_seconds`, ``uncertain`` what no interval covers, the largest first."""
+        seconds: defaultdict[str, float] = defaultdict(float)
+        for interval in self.intervals:
+            seconds[interval.label or ""] += interval.seconds
+        whole = self.face_seconds
+        if rest := round(max(whole - sum(seconds.values()), 0.0), 6):
+            seconds["uncertain"] = rest
+        found = sorted(seconds.items(), key=lambda item: -item[1])
+        return {label: part / whole for label, part in found} if whole else {}
 
     @property
     def uncertain_between(self) -> dict[str, float]:
-        """Face-seconds without a sure label, by the two likeliest, as ``"sad or neutral"``, the most first."""
+        """As ``confused``, named ``"sad or neutral"``, the most first."""
         found = sorted(self.confused.items(), key=lambda item: -item[1])
         return {f"{first} or {second}": seconds for (first, second), seconds in found if seconds}
 
@@ -113,7 +125,7 @@ class Summary:
             "duration_s": round(self.duration, 3),
             "faces": self.faces,
             "tracks": len(self.stays),
-            "face_seconds": round(sum(self.seconds.values()), 3),
+            "face_seconds": round(self.face_seconds, 3),
             "share": {label: round(share, 4) for label, share in self.shares.items()},
             "uncertain_between_s": {pair: round(seconds, 3) for pair, seconds in self.uncertain_between.items()},
             "events": dict(sorted(self.events.items())),

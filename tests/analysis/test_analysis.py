@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections import defaultdict
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -51,7 +52,14 @@ def test_a_recording_becomes_a_folder(cli: Cli, clip: Path, tiny_model: Path) ->
     assert told["tracks"] == table["track"].n_unique() == 2
     events = [json.loads(line) for line in (out / "events.jsonl").read_text().splitlines()]
     assert told["events"]["face.entered"] == sum(event["type"] == "face.entered" for event in events) == 2
-    assert sum(told["share"].values()) == pytest.approx(1, abs=0.001)
+    lasted: defaultdict[str, float] = defaultdict(float)
+    for event in events:
+        if event["type"] in ("emotion.ended", "face.left"):
+            lasted[event["data"].get("label", "")] += event["data"]["duration_ms"] / 1000
+    in_view = lasted.pop("")
+    assert told["face_seconds"] == pytest.approx(in_view, abs=0.01)
+    shares = {label: seconds / in_view for label, seconds in lasted.items()}
+    assert told["share"] == pytest.approx(shares | {"uncertain": 1 - sum(shares.values())}, abs=0.001)
     scored = table.filter(polars.col("quality").is_not_null())
     assert 0 < len(scored) < len(table)
     assert (scored["scored_happy"] > 0.7).all()

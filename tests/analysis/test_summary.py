@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from xml.etree import ElementTree
 
@@ -74,8 +75,8 @@ def summary() -> Summary:
 def test_what_it_comes_down_to(summary: Summary) -> None:
     told = summary.as_dict()
     assert (told["frames"], told["duration_s"], told["faces"], told["tracks"]) == (7, 6.0, 7, 2)
-    assert told["face_seconds"] == 6  # the first frame has none before it, in the last one nobody is seen
-    assert told["share"] == {"happy": 0.6667, "uncertain": 0.3333}
+    assert told["face_seconds"] == 5.5
+    assert told["share"] == {"happy": 0.6364, "uncertain": 0.3636}, "3.5 s of them, as the timeline shows"
     assert told["uncertain_between_s"] == {"neutral or sad": 2.0}
     assert told["events"] == {"emotion.ended": 1, "face.left": 2}
     assert [(i.track, i.start, i.end, i.label) for i in summary.intervals] == [(1, 1.0, 4.5, "happy")]
@@ -92,6 +93,8 @@ def test_valence_groups_are_labels_of_their_own() -> None:
     frame = Frame("film", 1, at(1), np.zeros((1, 1, 3), np.uint8))
     made.add(Observation(frame, (Track(1, FACE, at(0), at(1)),), {1: Estimate(1, scores, "negative")}, []))
     assert made.valence == [(1.0, pytest.approx(-0.5))]
+    ended = replace(stretch(1, "negative", 0, 1), type=EventType.VALENCE_ENDED)
+    made.add(Observation(None, (), {}, [(ended, ""), (stay(1, 0, 1), "")]))
     assert made.shares == {"negative": 1.0}
 
 
@@ -99,7 +102,7 @@ def test_drawings_are_whole_and_name_what_they_show(summary: Summary) -> None:
     drawings = plots.draw(summary)
     texts = {name: set(ElementTree.fromstring(svg).itertext()) for name, svg in drawings.items()}  # noqa: S314 (ours)
     assert {"happy", "uncertain", "seconds", "1", "2"} <= texts["timeline"]
-    assert {"66.7 %", "33.3 %", "happy", "uncertain"} <= texts["shares"]
+    assert {"63.6 %", "36.4 %", "happy", "uncertain"} <= texts["shares"]
     assert {"positive", "neutral", "negative"} <= texts["valence"]
     assert {"neutral or sad", "2.0 s"} <= texts["uncertain"]
     assert drawings == plots.draw(summary), "the same summary gives the same bytes"
@@ -143,7 +146,8 @@ def test_the_report_asks_nobody_for_anything_and_can_be_read_aloud(summary: Summ
     figures = [attributes for attributes in page.all("div") if attributes.get("role") == "img"]
     assert len(figures) == len(page.all("details")) == 4, "every drawing is there as a table, too"
     assert all(figure["aria-label"] for figure in figures)
-    assert "happy 66.7%" in (figures[1]["aria-label"] or "")
+    assert "happy 63.6%" in (figures[1]["aria-label"] or "")
+    assert '<th scope="row">happy</th><td class="number">63.6</td>' in text
     ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
     assert ids
     assert len(ids) == len(set(ids))
