@@ -23,7 +23,10 @@ def keys(arguments: Namespace) -> None:
     folder = begin(arguments, "keys").keys or store.default_folder()
     name, role = arguments.name, arguments.role
     if arguments.action == "list":
-        for entry in store.entries(folder):
+        listed = store.entries(folder)
+        if not listed:
+            sys.stderr.write(f"no key is let in: {folder} lists none; `fer-stream keys new` makes one\n")
+        for entry in listed:
             speaks = " ".join(entry.cameras or [entry.name]) if entry.role == "capture" else ""
             sys.stdout.write(f"{entry.name:24} {entry.role:8} {entry.public}  {speaks}".rstrip() + "\n")
         return

@@ -1,4 +1,4 @@
-"""Wrong use of keys is told."""
+"""The command about keys: wrong use is told, and so is that there is none."""
 
 from __future__ import annotations
 
@@ -28,3 +28,16 @@ def test_wrong_use_of_keys_is_told(arguments: tuple[str, ...], sentence: str, cl
     assert process.popen.returncode == 2
     assert sentence in process.err
     assert "Traceback" not in process.err
+
+
+def test_that_there_is_no_key_is_said_once(cli: Cli) -> None:
+    nobody = cli.run("keys", "list", "--keys", "keys")
+    assert (nobody.popen.returncode, nobody.out) == (0, "")
+    assert nobody.err == "no key is let in: keys lists none; `fer-stream keys new` makes one\n"
+    cli.run("keys", "new", "door", "--role", "capture", "--keys", "keys")
+    listed = cli.run("keys", "list", "--keys", "keys")
+    assert (listed.popen.returncode, listed.err) == (0, "")
+    assert [line.split()[0] for line in listed.out.splitlines()] == ["local", "door"]
+    for name in ("door", "local"):
+        cli.run("keys", "revoke", name, "--keys", "keys")
+    assert "no key is let in" in cli.run("keys", "list", "--keys", "keys").err
