@@ -256,12 +256,16 @@ class Aggregator:
                 f"the model of worker {new.name} has the labels {', '.join(labels)}, the other workers' has "
                 f"{', '.join(self._model_labels)}: give all workers the same --model"
             )
-            self._hub.send("work", peer, wire.json_message(Kind.REFUSED, {"reason": reason}))
+            self._hub.send("work", peer, wire.json_message(Kind.REFUSED, {"reason": reason, "final": True}))
             return
-        # Of two workers of one name on one machine the newer one is there in place of the older.
         for other, known in list(self._workers.items()):
-            if (known.name, known.host) == (new.name, new.host):
-                self._do(self._dispatcher.gone(other, "replaced", now))
+            if (known.name, known.host) != (new.name, new.host):
+                continue
+            if self._hub.send("work", bytes.fromhex(other), wire.json_message(Kind.WELCOME)):  # it is still connected
+                reason = f"worker {new.name} is process {known.pid} already: stop that one, or choose another --name"
+                self._hub.send("work", peer, wire.json_message(Kind.REFUSED, {"reason": reason, "final": False}))
+                return
+            self._do(self._dispatcher.gone(other, "replaced", now))
         self._workers[worker] = new
         self._hub.send("work", peer, wire.json_message(Kind.WELCOME))
         self._do(self._dispatcher.ready(worker, now))

@@ -95,11 +95,14 @@ class Session:
     peer: Peer
     about: dict[str, Any]
     computer: _Computer
+    patience: float
+    """Seconds for which it may be refused: another one of its name may only be dead and not known to be."""
     busy: bool = False
     known: bool = False
     """Whether the aggregator has taken this worker's READY."""
     beat: float = 0.0
     owes_ready: bool = True
+    refused_since: float | None = None
 
     def step(self, timeout: float) -> None:
         """Wait for a message or an answer, and pass it on.
@@ -132,11 +135,14 @@ class Session:
             self.busy = True
             self.computer.give(parts)
         elif message.kind is Kind.WELCOME:
-            self.known = True
+            self.known, self.refused_since = True, None
         elif message.kind is Kind.WHO:
             self.owes_ready, self.known = True, False
         elif message.kind is Kind.REFUSED:
-            raise ConfigError(str(message.body().get("reason")))
+            about, now = message.body(), time.monotonic()
+            self.refused_since = self.refused_since or now
+            if about.get("final") or now - self.refused_since > self.patience:
+                raise ConfigError(str(about.get("reason")))
 
 
 def run(settings: Settings, name: str | None = None, stop: Stop | None = None) -> None:
@@ -144,8 +150,8 @@ def run(settings: Settings, name: str | None = None, stop: Stop | None = None) -
 
     Args:
         settings: the whole tree.
-        name: for people; a newer worker of the same name and machine takes an older one's place. By default one that
-            no other has.
+        name: for people; on one machine it is one worker's at a time, and who is started again under it takes the dead
+            one's place. By default one that no other has.
         stop: ends the worker when it is set; by default the process's signals do.
 
     Raises:
@@ -168,7 +174,7 @@ def run(settings: Settings, name: str | None = None, stop: Stop | None = None) -
     }
     computer = _Computer(recognizer, peer)
     computer.start()
-    session = Session(peer, about, computer)
+    session = Session(peer, about, computer, settings.dispatch.silence + 2.0)
     server = metrics.serve(settings, lambda: "" if session.known else "an aggregator")
     _log.info("ready", extra={"model": recognizer.classifier.version})
     try:

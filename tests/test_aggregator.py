@@ -143,18 +143,25 @@ def test_a_ready_that_is_not_whole_is_refused(bench: Bench, change: dict[str, An
     assert bench.it.status()["workers"] == {}
 
 
-def test_workers_of_one_name_on_two_machines_work_side_by_side(bench: Bench) -> None:
+def test_workers_of_one_name_on_two_machines_work_side_by_side_and_on_one_machine_the_first_stays(
+    bench: Bench,
+) -> None:
     here, there, newer = (bench.peer("work") for _ in range(3))
     bench.say(here, wire.json_message(Kind.READY, READY))
     bench.say(there, wire.json_message(Kind.READY, READY | {"host": "there"}))
     assert set(bench.it.status()["workers"]) == {"1 at here", "1 at there"}
     assert bench.say(here, wire.json_message(Kind.PING)) == []
-    bench.say(newer, wire.json_message(Kind.READY, READY | {"pid": 2}))
+    newer.send(wire.json_message(Kind.READY, READY | {"pid": 2}))
+    (refused,) = bench.heard(newer)
+    assert refused.kind is Kind.REFUSED
+    assert refused.body()["reason"] == "worker 1 is process 1 already: stop that one, or choose another --name"
+    assert bench.say(newer, wire.json_message(Kind.PING)) == [Kind.WHO]
+    here.close()
+    assert bench.say(newer, wire.json_message(Kind.READY, READY | {"pid": 2})) == [Kind.WELCOME]
     assert {name: known["pid"] for name, known in bench.it.status()["workers"].items()} == {
         "1 at here": 2,
         "1 at there": 1,
     }
-    assert bench.say(here, wire.json_message(Kind.PING)) == [Kind.WHO]
 
 
 def test_a_worker_that_says_ready_twice_keeps_its_frame(bench: Bench) -> None:

@@ -1,4 +1,4 @@
-"""Two of what there may be one of, also while the first is frozen: aggregators on a journal, captures of a camera."""
+"""Two of what there may be one of, also while the first is frozen: aggregators, captures of a camera, named workers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from faults.table import Tell
-    from processes import Cli
+    from processes import Cli, Process
 
 
 def test_two_aggregators_on_one_journal(cli: Cli, short_folder: Path, tell: Tell) -> None:
@@ -61,3 +61,36 @@ def test_two_captures_of_one_camera(cli: Cli, short_folder: Path, clip: Path, te
     assert aggregator.stop() == 0
     sound(stored(cli))
     tell("two captures of one camera name", "the second is refused; one that was frozen and replaced is fenced", "-")
+
+
+def test_two_workers_of_one_name(cli: Cli, short_folder: Path, tell: Tell) -> None:
+    address = f"ipc://{short_folder}"
+    soon = {"FER_STREAM_DISPATCH__SILENCE": "1"}
+    aggregator = cli.start("aggregator", "--bind", address, "--journal", "events.db", **soon)
+
+    def worker() -> Process:
+        return cli.start("worker", "--name", "gpu", "--connect", address, **soon)
+
+    def holder() -> int:
+        pid: int = (standing(address) or {"workers": {}})["workers"].get("gpu", {"pid": 0})["pid"]
+        return pid
+
+    both = worker(), worker()
+    wait_for(lambda: any(one.popen.poll() is not None for one in both), "an end of one of them")
+    second, first = sorted(both, key=lambda one: one.popen.poll() is None)
+    assert second.end() == 2
+    (sentence,) = second.errors
+    assert f"worker gpu is process {first.pid} already: stop that one, or choose another --name" in sentence
+    assert holder() == first.pid
+    # Frozen, it counts as dead: another one takes its place, and it is fenced when it comes back.
+    first.signal(signal.SIGSTOP)
+    third = worker()
+    wait_for(lambda: holder() == third.pid, "another worker in its place")
+    first.signal(signal.SIGCONT)
+    assert first.end() == 2
+    (sentence,) = first.errors
+    assert f"worker gpu is process {third.pid} already: stop that one" in sentence
+    assert holder() == third.pid
+    assert third.stop() == 0
+    assert aggregator.stop() == 0
+    tell("two workers of one name", "the second is refused; one that was frozen and replaced is fenced", "-")
