@@ -19,7 +19,7 @@ from fer_stream import metrics, plugins, shared, wire
 from fer_stream.cloudevents import from_rfc3339
 from fer_stream.cv import cv2
 from fer_stream.errors import ConfigError, FerStreamError, SourceError, WireError
-from fer_stream.process import install_stop, parent_gone
+from fer_stream.process import install_stop, leave_behind, parent_gone
 from fer_stream.sources import open_source
 from fer_stream.types import Frame, Nanoseconds, Picture
 from fer_stream.wire import Encoding, Kind, Message, Totals
@@ -92,6 +92,11 @@ class Slot:
         with self._changed:
             totals = Totals(self._captured, self._superseded, self._rejected, self._sent)
             return totals, self._held is not None
+
+    @property
+    def closed(self) -> bool:
+        """Whether no more frames will come."""
+        return self._closed
 
     def close(self) -> None:
         """Take no more frames; what is there can still be taken."""
@@ -197,7 +202,7 @@ class Reader(threading.Thread):
                 failure = error
             finally:
                 source.close()
-            if not (self.live and self._settings.retry):
+            if self._stop_reading.is_set() or not (self.live and self._settings.retry):
                 return
             if self._seq > began:
                 pause = PAUSES[0]
@@ -316,7 +321,7 @@ class Capture:
             return
         totals, full = self.slot.state()
         now = time.monotonic()
-        if self.welcomed and self.reader.ended and not full:
+        if self.welcomed and self.slot.closed and not full:  # whatever keeps the reader, told to stop, in its source
             if now >= self._beat:
                 reason = "source failed" if self.reader.error else "end of stream"
                 self._say(Kind.BYE, now, {"reason": reason})
@@ -451,6 +456,8 @@ def run(settings: Settings, camera: str, stop: Stop | None = None) -> None:
             if deadline is None and (stop.is_set() or parent_gone()):
                 reader.stop()
                 deadline = time.monotonic() + DRAIN
+                if not reader.opened:  # there is nothing to take leave of
+                    break
             if deadline is not None and time.monotonic() > deadline:
                 _log.warning("the aggregator did not take leave of camera %s; its last frames count as lost", camera)
                 break
@@ -460,8 +467,9 @@ def run(settings: Settings, camera: str, stop: Stop | None = None) -> None:
                 )
     finally:
         reader.stop()
-        # A thread that comes back from native code while the interpreter ends takes the process down with it.
         reader.join(READER_GRACE)
+        if reader.is_alive():
+            leave_behind(reader)
         capture.close()
         peer.close()
         if server:

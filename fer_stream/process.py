@@ -240,12 +240,30 @@ def _drop_stdout() -> None:
     os.close(nowhere)
 
 
+_left_behind: list[threading.Thread] = []
+
+
+def leave_behind(thread: threading.Thread) -> None:
+    """Take it that a daemon thread hangs in native code: `main_guard` ends the process without waiting for it.
+
+    Coming back while the interpreter ends, or still in there when libraries are unloaded, it would abort the process.
+    """
+    _left_behind.append(thread)
+
+
 def main_guard(function: Callable[[], int | None]) -> int:
     """Run a command and return its exit code; whatever goes wrong leaves as it should.
 
     One of our errors becomes one sentence on stderr and its own exit code; Ctrl-C, SIGTERM and a reader of stdout who
     has gone (``| head``) are a normal end; anything else is a fault of ours and is logged with its traceback.
     """
+    code = _run_guarded(function)
+    if any(thread.is_alive() for thread in _left_behind):
+        os._exit(code)
+    return code
+
+
+def _run_guarded(function: Callable[[], int | None]) -> int:
     if sys.stdout is None:
         tell_error("standard output is closed: send it somewhere, such as to /dev/null")
         return FerStreamError.exit_code

@@ -246,6 +246,26 @@ def test_exit_codes_pass_through() -> None:
     assert main_guard(lambda: 3) == 3
 
 
+@pytest.mark.parametrize(("seconds", "finalised"), [(0, "finalised\n"), (60, "")])
+def test_who_hangs_in_native_code_is_not_waited_for(seconds: int, finalised: str) -> None:
+    """What runs at the interpreter's end would wait, or abort, with a thread in there."""
+    code, out, err = outcome(
+        f"""
+        import atexit, sys, threading, time
+        from fer_stream.process import leave_behind, main_guard
+        def end():
+            thread = threading.Thread(target=time.sleep, args=({seconds},), daemon=True)
+            thread.start()
+            thread.join(0.5)
+            leave_behind(thread)
+            return 3
+        atexit.register(print, "finalised")
+        sys.exit(main_guard(end))
+        """
+    )
+    assert (code, out, err) == (3, finalised, "")
+
+
 def test_ctrl_c_is_a_normal_end() -> None:
     def interrupted() -> None:
         raise KeyboardInterrupt

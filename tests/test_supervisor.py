@@ -7,10 +7,14 @@ import random
 import signal
 import socket
 import sqlite3
+import threading
 import time
 from typing import TYPE_CHECKING
 
+import cv2
+import numpy as np
 import pytest
+from camera_servers import Camera, Server, mjpeg
 from processes import Cli, free_port, gapless, unclosed
 
 from fer_stream import config
@@ -124,6 +128,24 @@ def test_an_unreachable_camera_is_tried_again_until_told_to_end(command: str, cl
     assert process.stop() == 0
     assert "secret" not in process.err
     assert not process.errors
+
+
+def test_a_planned_end_is_silent_whatever_cameras_do(cli: Cli, short_folder: Path) -> None:
+    """One sends pictures, one has stopped doing so, one has never answered."""
+    stall, good = threading.Event(), Camera([cv2.imencode(".jpg", np.zeros((48, 64, 3), np.uint8))[1].tobytes()])
+    with Server(mjpeg(20, then_stall=stall)) as mute, socket.create_server(("127.0.0.1", 0)) as deaf:
+        ports = {"good": good.port, "mute": mute.port, "deaf": deaf.getsockname()[1]}
+        process = cli.run(
+            *("run", *(f"{name}=http://127.0.0.1:{port}/" for name, port in ports.items()), "--duration", 2),
+            *("--journal", "events.db", "--bind", f"ipc://{short_folder}", "--workers", 1, "--log-level", "warning"),
+        )
+        stall.set()
+    good.vanish()
+    assert process.popen.returncode == 0
+    told = {line.partition(" ")[0]: line for line in process.err.splitlines()}
+    assert set(told) == {"ran", "good:", "mute:", "events:"}
+    assert "20 frames captured = " in told["mute:"]
+    assert "lost" not in process.err
 
 
 def test_a_truncated_video_gives_its_events_and_then_fails(cli: Cli, short_folder: Path, clip: Path) -> None:
