@@ -258,7 +258,10 @@ class Feed:
 
 
 class _Listener:
-    """Listens to a broadcast link, to topics that change."""
+    """Listens to a broadcast link, to topics that change.
+
+    It is connected without any, too: that its key does not open this link is told before somebody looks.
+    """
 
     def __init__(self, feed: Feed, link: str) -> None:
         self._feed = feed
@@ -287,21 +290,15 @@ class _Listener:
     def listen(self) -> None:
         """Do it until the end."""
         while not self._feed.stopping:
-            self._changed.wait()
             with self._lock:
                 self._changed.clear()
                 wanted = list(self._wanted)
-            if not wanted:
-                continue
             try:
                 self._peer = self._feed.subscribe(self._link, wanted)
                 while not (self._changed.is_set() or self._feed.stopping):
                     parts = self._peer.receive(1.0)
                     if parts is not None:
                         self._feed.post(self._feed.take, self._link, [bytes(part) for part in parts])
-            except BaseException:
-                self._changed.set()  # or the next try would wait until somebody wants something else
-                raise
             finally:
                 peer, self._peer = self._peer, None
                 if peer is not None:

@@ -38,6 +38,20 @@ def test_a_listener_that_fails_listens_again_though_nobody_wants_anything_else(
     assert not failures
 
 
+def test_a_key_that_opens_no_pictures_is_told_of_before_anybody_looks(
+    short_folder: Path, tmp_path: Path, tiny_model: Path, told: Callable[[], str], caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "keys"
+    service = Service(short_folder, tiny_model, {}, keys=folder, key=keys.new(folder, "desk", "client"))
+    try:
+        service.start(aggregator.run)
+        service.live(told)
+        refused = "refused the key desk (role client): ask its operator to allow it with `fer-stream keys allow`; "
+        wait_for(lambda: refused + "the link preview is open to the roles live, all" in caplog.text, "a refusal")
+    finally:
+        service.close()
+
+
 def test_a_page_whose_key_was_refused_gets_in_once_it_is_allowed(
     short_folder: Path, tmp_path: Path, tiny_model: Path, told: Callable[[], str], caplog: pytest.LogCaptureFixture
 ) -> None:
