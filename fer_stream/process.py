@@ -192,6 +192,11 @@ def install_stop() -> Stop:
     return stop
 
 
+def supervised() -> bool:
+    """Return whether a supervisor started this process: people read its log alone."""
+    return PARENT in os.environ
+
+
 def parent_gone() -> bool:
     """Return whether the supervisor that started this process has died; never, where none did.
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from fer_stream import deployment, extras, metrics
 from fer_stream.config import host_port
 from fer_stream.errors import TransportError
-from fer_stream.process import install_stop, parent_gone
+from fer_stream.process import install_stop, parent_gone, supervised
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -145,9 +145,11 @@ def run(settings: Settings, stop: Stop | None = None) -> None:
     where = url(settings, listening.getsockname()[1])
 
     def started() -> None:
-        _log.info("the live page is at %s", where)
-        sys.stdout.write(f"the live page is at {where}\n")
-        sys.stdout.flush()
+        if supervised():
+            _log.info("the live page is at %s", where)
+        else:
+            sys.stdout.write(f"the live page is at {where}\n")
+            sys.stdout.flush()
 
     app = application(settings, started)
     config = uvicorn.Config(

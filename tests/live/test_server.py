@@ -282,6 +282,7 @@ def test_the_command_prints_its_address_and_ends_in_order(cli: Cli, short_folder
     process = cli.start("live", "--page", "127.0.0.1:0", "--connect", f"ipc://{short_folder}")
     process.until(lambda: "the live page is at http://127.0.0.1:" in process.out, "its address")
     url = process.out.split()[-1]
+    assert "the live page is at" not in process.err, "told once"
     assert get(url).status == 200
     with Browser(url) as browser:
         assert browser.hear()["type"] == "hello"
