@@ -386,7 +386,7 @@ def run(
         live: whether to serve the live page too.
 
     Returns:
-        0, or the exit code of the process that could not work.
+        0, or the exit code of the process that could not work, or lost events at its end.
     """
     stop = stop or install_stop()
     check_purpose(settings)
@@ -422,6 +422,11 @@ def run(
         if (code := supervisor.aggregator.code or 0) > 0:  # it lost something at its end
             tell_error(supervisor.aggregator.said())
             return code
+        if code < 0 and desk.status:  # one that has never answered has lost nothing
+            held = desk.status["events_held"]
+            lost = f"{held} events that it held are lost" if held else "its last events are missing"
+            tell_error(f"the aggregator was killed before it had ended: {lost}; its next start closes what is open")
+            return FerStreamError.exit_code
         return supervisor.failed()
 
 

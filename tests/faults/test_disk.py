@@ -5,7 +5,9 @@ The aggregator's limit on file sizes is taken away and given back, from outside.
 
 from __future__ import annotations
 
+import re
 import resource
+import signal
 import time
 from typing import TYPE_CHECKING
 
@@ -88,6 +90,26 @@ def test_full_until_the_end_what_is_lost_is_told_and_the_run_has_failed(
     assert it.run.end() == JournalError.exit_code, it.run.err
     (told,) = it.run.errors
     assert "events are lost: the journal could not be written until the end" in told
+
+
+def test_an_aggregator_that_is_killed_at_the_end_leaves_a_run_that_has_failed(
+    service: Callable[..., Service], clip: Path
+) -> None:
+    it = service(clip, "--loop", workers=1)
+    it.run.until_event("camera.online")
+    aggregator = it.run.child("aggregator")
+    Disk(aggregator.pid).fill()
+    it.until(lambda: it.status()["events_held"] > 0, "events that are held")
+    done = it.done()
+    it.until(lambda: it.done() > done + 20, "the run to know of them")
+    aggregator.suspend()
+    capture = it.run.child("capture film")
+    it.run.signal(signal.SIGTERM)
+    wait_for(lambda: capture not in it.run.children(), "the end to begin")
+    aggregator.kill()
+    assert it.run.end() == 1, it.run.err
+    (told,) = it.run.errors
+    assert re.search(r"the aggregator was killed before it had ended: \d+ events that it held are lost", told)
 
 
 @pytest.mark.soak  # every day with a bound of ten: tests/test_publisher.py
