@@ -159,35 +159,33 @@ def test_what_was_missed_between_two_aggregators_is_asked_for(house: House) -> N
         assert texts == house.stored()
 
 
-def test_a_journal_that_was_deleted_meanwhile_is_a_gap(house: House) -> None:
-    """The numbers of the next one go on beyond all that anybody may hold."""
+def told_of_another_journal(house: House, deleted: str) -> tuple[Event, list[str], int]:
+    """Delete files between two aggregators, and return what who had ten events is told then, and where they stand."""
     house.start()
     with house.listen(after=0) as subscription:
         house.take(9)
         collect(subscription, 10)
         house.end()
-        house.journal.unlink()
-        house.start()
-        house.take(3)
-        gap, *rest = collect(subscription, 5)
-        assert decode(gap).data == GapData(10, subscription.cursor - 4, "retention")
-        assert [gap, *rest] == house.stored(after=10)
-
-
-def test_another_journal_is_told_from_its_beginning(house: House) -> None:
-    """Nothing is left of the old one, not even its lock: only that the cursor is beyond the end can tell."""
-    house.start()
-    with house.listen(after=0) as subscription:
-        house.take(9)
-        collect(subscription, 10)
-        house.end()
-        for part in house.journal.parent.glob("events.db*"):
+        for part in house.journal.parent.glob(deleted):
             part.unlink()
         house.start()
         house.take(3)
         gap, *rest = collect(subscription, 5)
-        assert decode(gap).data == GapData(10, 0, "another journal")
-        assert rest == house.stored()
+        return decode(gap), rest, subscription.cursor
+
+
+def test_a_journal_that_was_deleted_meanwhile_is_a_gap(house: House) -> None:
+    """The numbers of the next one go on beyond all that anybody may hold."""
+    gap, rest, cursor = told_of_another_journal(house, "events.db")
+    assert gap.data == GapData(10, cursor - 4, "retention")
+    assert rest == house.stored(after=10)[1:]
+
+
+def test_another_journal_is_told_from_its_beginning(house: House) -> None:
+    """Nothing is left of the old one, not even its lock: only that the cursor is beyond the end can tell."""
+    gap, rest, _ = told_of_another_journal(house, "events.db*")
+    assert gap.data == GapData(10, 0, "another journal")
+    assert rest == house.stored()
 
 
 def test_a_damaged_text_in_the_journal_ends_nobody(house: House) -> None:
