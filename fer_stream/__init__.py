@@ -30,11 +30,13 @@ if TYPE_CHECKING:
     from fer_stream.analysis import analyze
     from fer_stream.client import Subscription, read_journal, status, subscribe
     from fer_stream.config import Settings
+    from fer_stream.jpeg import Jpeg
     from fer_stream.recognizer import Recognizer, recognize
 
 __version__ = "0.1.0"
 
 _LATER = {
+    "Jpeg": "fer_stream.jpeg",
     "Recognizer": "fer_stream.recognizer",
     "Settings": "fer_stream.config",
     "Subscription": "fer_stream.client",
@@ -56,6 +58,7 @@ __all__ = [
     "FerStreamError",
     "Frame",
     "JournalError",
+    "Jpeg",
     "ModelError",
     "Picture",
     "PluginError",

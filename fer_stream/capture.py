@@ -1,5 +1,7 @@
 """The capture: one camera's process. Read a picture, mask and stamp it, keep the freshest, send it when asked.
 
+A picture that its camera gives as a JPEG stays one: a worker decodes it, and nobody does if it is superseded.
+
 Two threads: a reader, which the source may block for as long as it likes, and the one that owns the socket. Between
 them lies a `Slot` of one frame, so memory is bounded and what is sent is the freshest there is.
 """
@@ -19,6 +21,7 @@ from fer_stream import metrics, plugins, shared, wire
 from fer_stream.cloudevents import from_rfc3339
 from fer_stream.cv import cv2
 from fer_stream.errors import ConfigError, FerStreamError, SourceError, WireError
+from fer_stream.jpeg import Jpeg
 from fer_stream.process import install_stop, leave_behind, parent_gone
 from fer_stream.sources import open_source
 from fer_stream.types import Frame, Nanoseconds, Picture
@@ -26,6 +29,8 @@ from fer_stream.wire import Encoding, Kind, Message, Totals
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from numpy.typing import NDArray
 
     from fer_stream.config import CameraSettings, Policy, Settings
     from fer_stream.plugins import Peer, Source
@@ -245,21 +250,31 @@ class Reader(threading.Thread):
                 break
 
     def _keep(self, picture: Picture) -> bool:
-        height, width = picture.image.shape[:2]
         try:
-            wire.check_size(width, height)
+            content = self._content(picture)
         except WireError as error:
             _log.warning("a frame of camera %s is rejected: %s", self._camera, error)
             self._slot.reject()
             return True
-        image = mask(picture.image, self._settings.masks)
         taken = time.monotonic()
-        frame = Frame(self._camera, self._seq + 1, self.clock.of(picture), image)
+        frame = Frame(self._camera, self._seq + 1, self.clock.of(picture), content)
         if not self._slot.put(frame, taken):
             return False
         self._seq += 1
         self._wake()
         return True
+
+    def _content(self, picture: Picture) -> NDArray[np.uint8] | Jpeg:
+        """Return what may leave the capture: the camera's own JPEG, where nothing has to be done to its pixels first.
+
+        Raises:
+            WireError: nothing of it may.
+        """
+        wire.check_size(*picture.size)
+        content, settings = picture.content, self._settings
+        if isinstance(content, Jpeg) and content.plain and not settings.masks and settings.encoding != "raw":
+            return content
+        return mask(picture.image, settings.masks)
 
 
 def is_live(source: str) -> bool:
@@ -384,12 +399,14 @@ class Capture:
         if held is None:
             return
         frame, taken = held
-        height, width = frame.image.shape[:2]
+        width, height = frame.size
         totals = self.slot.state()[0]
         before = time.perf_counter()
         payload: wire.Buffer | None = None
         encoding = self._encoding
-        if encoding is Encoding.JPEG:
+        if isinstance(frame.content, Jpeg):
+            payload, encoding = frame.content.data, Encoding.JPEG
+        elif encoding is Encoding.JPEG:
             quality = [cv2.IMWRITE_JPEG_QUALITY, self._camera.jpeg_quality]
             payload = cv2.imencode(".jpg", frame.image, quality)[1].reshape(-1).data
             metrics.stage.labels("encode").observe(time.perf_counter() - before)

@@ -227,12 +227,12 @@ class Reader:
             return self.view(bytes(message.payload), message.height, message.width)
         if wire.jpeg_size(message.payload) != (message.width, message.height):
             raise WireError("a JPEG of another size than announced")
-        from fer_stream.cv import cv2  # noqa: PLC0415  (large, and an aggregator does without)
+        from fer_stream.jpeg import decode  # noqa: PLC0415  (OpenCV is large, and an aggregator does without)
 
-        image = cv2.imdecode(np.frombuffer(message.payload, np.uint8), cv2.IMREAD_COLOR)
-        if image is None or image.shape != (message.height, message.width, 3):
-            raise WireError("a JPEG that does not decode")
-        return image.astype(np.uint8, copy=False)
+        image = decode(message.payload)
+        if image.shape != (message.height, message.width, 3):
+            raise WireError("a JPEG that is turned")
+        return image
 
     def fetched(self, parts: Sequence[wire.Buffer]) -> Sequence[wire.Buffer]:
         """Return a FRAME's parts with its pixels in them, for a peer that cannot open them where they lie."""

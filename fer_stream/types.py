@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from fer_stream.jpeg import Jpeg
+
 Nanoseconds = NewType("Nanoseconds", int)
 """A point in capture time: nanoseconds since the Unix epoch."""
 
@@ -32,26 +34,55 @@ class Box(NamedTuple):
     y2: float
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Picture:
-    """What a source gives: pixels, and where in the source's own time they lie.
+class _Visible:
+    """What has pixels, or a JPEG of which they are decoded when they are asked for."""
 
-    ``image`` is uint8 ``[H, W, 3]`` in BGR order, C-contiguous. ``offset`` is nanoseconds from the source's start for
-    a recorded source, ``None`` for a live one (the capture stamps it on arrival).
+    __slots__ = ()
+    content: NDArray[np.uint8] | Jpeg
+
+    @property
+    def image(self) -> NDArray[np.uint8]:
+        """The pixels, uint8 ``[H, W, 3]`` in BGR order, C-contiguous.
+
+        Raises:
+            WireError: it is a JPEG that does not decode.
+        """
+        import numpy as np  # noqa: PLC0415  (slow, and most of these types do without)
+
+        return self.content if isinstance(self.content, np.ndarray) else self.content.decode()
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """``(width, height)``, for which nothing is decoded.
+
+        Raises:
+            WireError: it is a JPEG without a header, or cut short.
+        """
+        height, width = self.content.shape[:2]
+        return width, height
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Picture(_Visible):
+    """What a source gives: a picture, and where in the source's own time it lies.
+
+    ``content`` is pixels, uint8 ``[H, W, 3]`` in BGR order, C-contiguous, or a `fer_stream.Jpeg` as a camera sent it.
+    ``offset`` is nanoseconds from the source's start for a recorded source, ``None`` for a live one (the capture stamps
+    it on arrival).
     """
 
-    image: NDArray[np.uint8]
+    content: NDArray[np.uint8] | Jpeg
     offset: int | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Frame:
+class Frame(_Visible):
     """One captured picture: ``seq`` counts from 1 per capture process, with no gaps at the capture."""
 
     camera: str
     seq: int
     time: Nanoseconds
-    image: NDArray[np.uint8]
+    content: NDArray[np.uint8] | Jpeg
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,7 @@ from fer_stream.errors import WireError
 from fer_stream.types import THUMBNAIL, Box, Expected, Face, Hints, Scores, Searched
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     Buffer = bytes | bytearray | memoryview
 
@@ -239,13 +239,28 @@ def jpeg_size(data: Buffer) -> tuple[int, int]:
     Raises:
         WireError: no such header.
     """
+    for marker, begin, _ in jpeg_segments(data):
+        if begins_frame(marker):
+            height, width = struct.unpack_from("!HH", data, begin + 1)
+            return width, height
+    raise WireError("a JPEG without a start of frame")
+
+
+def jpeg_segments(data: Buffer) -> Iterator[tuple[int, int, int]]:
+    """Yield each segment of a JPEG's header, up to the first scan's: its marker, where it begins behind it, its end.
+
+    Of `MAX_MARKERS` at most, and none of fewer than 5 bytes.
+
+    Raises:
+        WireError: while iterating, what comes is none.
+    """
     view = memoryview(data)
     if bytes(view[:2]) != b"\xff\xd8":
         raise WireError("not a JPEG")
-    at, end = 2, len(view)
+    at, marker = 2, 0
     for _ in range(MAX_MARKERS):
-        if at + 9 > end:
-            break
+        if at + 9 > len(view) or marker == 0xDA:
+            return
         if view[at] != 0xFF:
             raise WireError("a JPEG with a broken marker")
         marker = view[at + 1]
@@ -253,12 +268,14 @@ def jpeg_size(data: Buffer) -> tuple[int, int]:
             at += 1
         elif marker == 0x01 or 0xD0 <= marker <= 0xD7:  # markers without a length
             at += 2
-        elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            height, width = struct.unpack_from("!HH", view, at + 5)
-            return width, height
         else:
-            at += 2 + max(2, struct.unpack_from("!H", view, at + 2)[0])
-    raise WireError("a JPEG without a start of frame")
+            begin, at = at + 4, at + 2 + max(2, struct.unpack_from("!H", view, at + 2)[0])
+            yield marker, begin, at
+
+
+def begins_frame(marker: int) -> bool:
+    """Return whether a JPEG's marker is one of those that begin a frame, whose size comes then."""
+    return 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)
 
 
 @dataclass(frozen=True, slots=True)

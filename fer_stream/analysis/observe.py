@@ -24,7 +24,7 @@ from fer_stream import motion, wire
 from fer_stream.attention import Attention
 from fer_stream.capture import READER_GRACE, Reader, Slot, is_live
 from fer_stream.cloudevents import encode, event_id
-from fer_stream.errors import ConfigError
+from fer_stream.errors import ConfigError, WireError
 from fer_stream.recognizer import Recognizer
 from fer_stream.smooth import LabelSet
 from fer_stream.timeline import Timeline
@@ -156,7 +156,7 @@ class Observer:
                 self._bell.clear()
 
     def _begin(self, frame: Frame, pool: ThreadPoolExecutor) -> _Look:
-        hints = self._timeline.hints(frame.seq, frame.time, _size(frame))
+        hints = self._timeline.hints(frame.seq, frame.time, frame.size)
         known = self._answers.recall() if self._answers else None
         if known is None:
             return _Look(frame, hints, known=False, answer=pool.submit(self._look, frame, hints))
@@ -172,6 +172,8 @@ class Observer:
                 found = self._recognizers.recognize(frame.image, hints)
                 result = wire.Result(found.faces[: wire.MAX_FACES], searched=found.searched)
                 return wire.unpack_faces(wire.pack_faces(result, self.labels), self.labels)
+            except WireError as error:  # a JPEG that does not decode, or faces that cannot be told
+                _log.warning("frame %d is rejected: %s", frame.seq, error)
             except Exception:  # whatever a model or a plug-in does with this frame, the next one may be fine
                 _log.exception("frame %d cannot be recognised", frame.seq)
         return None
@@ -202,7 +204,7 @@ class Observer:
             self.rejected += 1
             line.miss(frame.seq)
             return Observation(frame, (), {}, [])
-        events = self._numbered(line.observe(frame.seq, frame.time, _size(frame), result.faces, result.searched))
+        events = self._numbered(line.observe(frame.seq, frame.time, frame.size, result.faces, result.searched))
         faces = [face.box for face in result.faces] + [face.box for face in (look.hints.faces if look.hints else ())]
         estimates = {estimate.track: estimate for estimate in line.estimates()}
         return Observation(frame, line.tracks, estimates, events, tuple(faces))
@@ -217,11 +219,6 @@ class Observer:
                 whole = replace(event, sequence=number, cursor=number)
                 numbered.append((whole, encode(whole, identity)))
         return numbered
-
-
-def _size(frame: Frame) -> tuple[int, int]:
-    height, width = frame.image.shape[:2]
-    return width, height
 
 
 def refuse_live(source: str) -> None:

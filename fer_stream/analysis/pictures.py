@@ -11,7 +11,7 @@ from fer_stream.analysis import tables
 from fer_stream.analysis.observe import Recognizers
 from fer_stream.capture import mask
 from fer_stream.errors import SourceError
-from fer_stream.sources.images import Images
+from fer_stream.sources.images import Images, load
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -58,10 +58,10 @@ class Pictures:
 
     def _look(self, path: Path) -> tuple[Face, ...] | SourceError:
         try:
-            picture = Images(path, self._camera).read()
+            image = load(path)
         except SourceError as error:
             return error
-        return self._recognizers.recognize(mask(picture.image, self._camera.masks)).faces if picture else ()
+        return self._recognizers.recognize(mask(image, self._camera.masks)).faces
 
     def _row(self, name: str, face: Face) -> Row:
         scores = face.scores.as_dict() if face.scores else {}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fer_stream.cv import cv2
+from fer_stream.errors import WireError
 from fer_stream.extras import require
 from fer_stream.palette import colour, ink_on
 from fer_stream.privacy import hide_faces
@@ -73,11 +74,14 @@ class Video:
         self._past.append((frame.time, observation.faces))
         hidden = [box for _, boxes in self._past for box in boxes]
         hidden += [box for other in self._waiting for box in other.faces]
+        try:
+            image = annotated(observation, None if self._show else hidden)
+        except WireError:  # a JPEG that does not decode: the one before it stays
+            return
         if self._stream is None:
             self._start = frame.time
-            self._stream = self._open(frame.image.shape[0], frame.image.shape[1])
+            self._stream = self._open(image.shape[0], image.shape[1])
             self._sound = _Sound(self._av, self._source, self._out)
-        image = annotated(observation, None if self._show else hidden)
         if image.shape[:2] != (self._stream.height, self._stream.width):  # also where the film changes its size
             size = (self._stream.width, self._stream.height)
             image = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)

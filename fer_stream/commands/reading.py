@@ -145,10 +145,9 @@ def _table(rows: list[list[str]]) -> list[str]:
 
 def recognize(arguments: Namespace) -> int:
     """Print one JSON line an image; one that cannot be read does not keep the others from it."""
-    from fer_stream.config import CameraSettings  # noqa: PLC0415
     from fer_stream.process import tell_error  # noqa: PLC0415
     from fer_stream.recognizer import Recognizer  # noqa: PLC0415
-    from fer_stream.sources.images import Images  # noqa: PLC0415
+    from fer_stream.sources.images import load  # noqa: PLC0415
 
     recognizer = Recognizer.from_settings(begin(arguments, "recognize"))
     failures = 0
@@ -157,15 +156,14 @@ def recognize(arguments: Namespace) -> int:
         try:
             if not path.is_file():
                 raise SourceError(f"there is no image file {name!r}; check the path")
-            picture = Images(path, CameraSettings()).read()
+            image = load(path)
         except SourceError as error:
             tell_error(str(error))
             failures += 1
             continue
-        if picture is not None:
-            faces = [_face(face) for face in recognizer.recognize(picture.image).faces]
-            sys.stdout.write(json.dumps({"image": name, "faces": faces}, ensure_ascii=False) + "\n")
-            sys.stdout.flush()
+        faces = [_face(face) for face in recognizer.recognize(image).faces]
+        sys.stdout.write(json.dumps({"image": name, "faces": faces}, ensure_ascii=False) + "\n")
+        sys.stdout.flush()
     return 1 if failures else 0
 
 

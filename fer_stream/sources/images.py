@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fer_stream.cv import cv2
-from fer_stream.errors import SourceError
+from fer_stream.errors import SourceError, WireError
+from fer_stream.jpeg import Jpeg
 from fer_stream.types import Picture
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from numpy.typing import NDArray
 
     from fer_stream.config import CameraSettings
 
@@ -47,7 +50,7 @@ class Images:
         return [path.name for path in self._paths]
 
     def read(self) -> Picture | None:
-        """Return the next image; ``None`` at the end.
+        """Return the next image, a JPEG as it lies in its file; ``None`` at the end.
 
         Raises:
             SourceError: a file is not an image, damaged, or too large.
@@ -55,23 +58,50 @@ class Images:
         if self._closed or (self._read >= len(self._paths) and not self._loop):
             return None
         path = self._paths[self._read % len(self._paths)]
-        try:  # OpenCV itself crashes on a name that is not UTF-8
-            image = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_COLOR)
-        except OSError as error:
-            raise SourceError(
-                f"the image {str(path)!r} cannot be read: {(error.strerror or 'error').lower()}"
-            ) from error
-        except cv2.error:
-            image = None
-        if image is None:
-            raise SourceError(f"the image {str(path)!r} cannot be read; it is damaged, too large, or no image at all")
-        picture = Picture(image, round(self._read * 1e9 / self._rate))  # type: ignore[arg-type]
+        data = _bytes(path)
+        content = Jpeg(data) if _passes(data) else _decoded(path, data)
+        picture = Picture(content, round(self._read * 1e9 / self._rate))
         self._read += 1
         return picture
 
     def close(self) -> None:
         """Give no more images."""
         self._closed = True
+
+
+def load(path: Path) -> NDArray[np.uint8]:
+    """Return an image's pixels, uint8 ``[H, W, 3]``, BGR.
+
+    Raises:
+        SourceError: the file is not an image, damaged, or too large.
+    """
+    return _decoded(path, _bytes(path))
+
+
+def _bytes(path: Path) -> bytes:
+    try:  # OpenCV itself crashes on a name that is not UTF-8
+        return path.read_bytes()
+    except OSError as error:
+        raise SourceError(f"the image {str(path)!r} cannot be read: {(error.strerror or 'error').lower()}") from error
+
+
+def _passes(data: bytes) -> bool:
+    """Tell whether an image is a JPEG that needs not be decoded here; one that is damaged is to be named."""
+    jpeg = Jpeg(data)
+    try:
+        return jpeg.plain and bool(jpeg.shape)
+    except WireError:
+        return False
+
+
+def _decoded(path: Path, data: bytes) -> NDArray[np.uint8]:
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    except cv2.error:
+        image = None
+    if image is None:
+        raise SourceError(f"the image {str(path)!r} cannot be read; it is damaged, too large, or no image at all")
+    return image.astype(np.uint8, copy=False)
 
 
 def is_image(path: Path) -> bool:

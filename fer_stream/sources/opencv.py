@@ -7,6 +7,8 @@
 | ``http://``, ``https://``                      | a stream, or a recording if it has a length     |      |
 | a video file, a GIF                            | a recording with its own time stamps            | no   |
 | an image, a folder of images                   | a recording (see `fer_stream.sources.images`)   | no   |
+
+What a stream, a file or a folder holds as JPEGs is given as it is (`fer_stream.Jpeg`); what a webcam sends is decoded.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from fer_stream.config import redact
 from fer_stream.cv import cv2
 from fer_stream.errors import SourceError
 from fer_stream.sources.images import Images, is_image
-from fer_stream.sources.video import COMPLETE, Capture, Live, Recording
+from fer_stream.sources.video import COMPLETE, Capture, Live, Recording, open_video
 
 if TYPE_CHECKING:
     from fer_stream.config import CameraSettings
@@ -64,7 +66,10 @@ def open_source(address: str, settings: CameraSettings) -> Source:
             )
         return capture
 
-    return Recording(open_file(), open_file, repr(str(path)), settings)
+    def reopen() -> Capture:
+        return open_video(open_file, settings.hardware_decoding)
+
+    return Recording(reopen(), reopen, repr(str(path)), settings)
 
 
 def _open_webcam(index: int) -> Capture:
@@ -92,9 +97,12 @@ def _open_url(address: str, settings: CameraSettings) -> Source:
             raise SourceError(f"{name} cannot be opened: {_reason(address, settings.open_timeout)}")
         return capture
 
-    capture = connect()
+    def reopen() -> Capture:
+        return open_video(connect, settings.hardware_decoding)
+
+    capture = reopen()
     if address.startswith("http") and capture.get(cv2.CAP_PROP_FRAME_COUNT) > 0:
-        return Recording(capture, connect, name, settings)
+        return Recording(capture, reopen, name, settings)
     return Live(capture, name, settings)
 
 

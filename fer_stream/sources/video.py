@@ -7,7 +7,8 @@ import time
 from typing import TYPE_CHECKING, cast
 
 from fer_stream.cv import cv2
-from fer_stream.errors import SourceError
+from fer_stream.errors import SourceError, WireError
+from fer_stream.jpeg import Jpeg
 from fer_stream.types import Picture
 
 if TYPE_CHECKING:
@@ -26,6 +27,10 @@ NEVER = 1e12
 """A time stamp in ms (32 years) that no recording has; what is beyond it, or not a number, is no stamp."""
 
 
+MJPEG = frozenset({b"MJPG", b"mjpg", b"jpeg"})
+"""What FFmpeg and OpenCV call a stream whose packets are JPEGs, each a picture."""
+
+
 class Capture:
     """A ``cv2.VideoCapture`` that another thread may close while one reads.
 
@@ -35,6 +40,8 @@ class Capture:
     def __init__(self, capture: cv2.VideoCapture) -> None:
         self._capture = capture
         self._lock = threading.Lock()
+        self._packets = False
+        self._first: tuple[Jpeg, float] | None = None
         self.opened = capture.isOpened()
         self.closed = False
 
@@ -42,14 +49,40 @@ class Capture:
         """Return a property (``cv2.CAP_PROP_...``)."""
         return self._capture.get(prop)
 
-    def read(self) -> tuple[NDArray[np.uint8], float] | None:
-        """Return the next picture, which OpenCV has made BGR, and its time stamp in ms; ``None`` at the end."""
+    def pass_through(self) -> bool:
+        """Have `read` give each picture as it came, not decoded, from the first one on.
+
+        Return ``False`` where that one is no JPEG that FFmpeg shows as it lies (two fields, turned, broken): then this
+        is of no use any more, and is to be opened again. Where there are no JPEGs at all, nothing changes.
+        """
+        if int(self.get(cv2.CAP_PROP_FOURCC)).to_bytes(4, "little", signed=True) not in MJPEG:
+            return True
+        size = self.get(cv2.CAP_PROP_FRAME_HEIGHT), self.get(cv2.CAP_PROP_FRAME_WIDTH), 3
+        upright = not self.get(cv2.CAP_PROP_ORIENTATION_META)
+        self._packets = self._capture.set(cv2.CAP_PROP_FORMAT, -1)
+        got = self.read() if self._packets else None
+        if got is None or not isinstance(got[0], Jpeg):
+            return True
+        self._first = got[0], got[1]
+        try:
+            return upright and got[0].shape == size and got[0].plain
+        except WireError:
+            return False
+
+    def read(self) -> tuple[NDArray[np.uint8] | Jpeg, float] | None:
+        """Return the next picture, BGR or as it came, and its time stamp in ms; ``None`` at the end."""
         try:
             with self._lock:
                 if self.closed:
                     return None
+                if self._first is not None:
+                    first, self._first = self._first, None
+                    return first
                 good, image = self._capture.read()
-                return (cast("NDArray[np.uint8]", image), self._capture.get(cv2.CAP_PROP_POS_MSEC)) if good else None
+                if not good:
+                    return None
+                content = Jpeg(image.tobytes()) if self._packets else cast("NDArray[np.uint8]", image)
+                return content, self._capture.get(cv2.CAP_PROP_POS_MSEC)
         finally:
             if self.closed:  # while the lock was ours
                 self.close()
@@ -60,6 +93,15 @@ class Capture:
         if self._lock.acquire(blocking=False):  # else the reader closes: releasing under a reader crashes
             self._capture.release()
             self._lock.release()
+
+
+def open_video(connect: Callable[[], Capture], decode: bool) -> Capture:
+    """Open a video, which gives JPEGs undecoded where it consists of them, unless ``decode``."""
+    capture = connect()
+    if decode or capture.pass_through():
+        return capture
+    capture.close()
+    return connect()
 
 
 class Live:

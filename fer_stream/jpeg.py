@@ -1,0 +1,84 @@
+"""A picture as its camera encoded it: passed on untouched, and decoded by who needs its pixels, if anybody does."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fer_stream import wire
+from fer_stream.cv import cv2
+from fer_stream.errors import WireError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_HUFFMAN = (0xC0, 0xC1, 0xC2)
+"""Starts of frames of baseline, extended and progressive JPEGs, the ones that cameras make."""
+
+_APP1, _SCAN, _END = 0xE1, 0xDA, b"\xff\xd9"
+
+
+class Jpeg:
+    """A JPEG, of which nothing is looked at before it is asked for. It takes any bytes, and says then what they are."""
+
+    __slots__ = ("_image", "data")
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+        """What the camera sent."""
+        self._image: NDArray[np.uint8] | None = None
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """``(H, W, 3)`` as its header says, without decoding.
+
+        Raises:
+            WireError: there is no such header, or the end is missing.
+        """
+        width, height = wire.jpeg_size(self.data)
+        scan = next((end for marker, _, end in wire.jpeg_segments(self.data) if marker == _SCAN), len(self.data))
+        if self.data.rfind(_END, scan) < 0:
+            raise WireError("a JPEG that is cut short")
+        return height, width, 3
+
+    @property
+    def plain(self) -> bool:
+        """Whether it is grey or in colour, of 8 bits, Huffman coded, and shown as it lies: nothing else is passed on.
+
+        Raises:
+            WireError: it has no header.
+        """
+        frames = []
+        for marker, begin, _ in wire.jpeg_segments(self.data):
+            if marker == _APP1 and self.data.startswith(b"Exif", begin):
+                return False  # it may have to be turned
+            if wire.begins_frame(marker):
+                bits, components = self.data[begin : begin + 1], self.data[begin + 5 : begin + 6]
+                frames.append(marker in _HUFFMAN and bits == b"\x08" and components in (b"\x01", b"\x03"))
+        return frames == [True]
+
+    def decode(self) -> NDArray[np.uint8]:
+        """Return its pixels, uint8 ``[H, W, 3]`` in BGR order, the right way up; they are decoded once.
+
+        Raises:
+            WireError: it does not decode.
+        """
+        if self._image is None:
+            self._image = decode(self.data)
+        return self._image
+
+
+def decode(data: wire.Buffer) -> NDArray[np.uint8]:
+    """Return a JPEG's pixels, uint8 ``[H, W, 3]`` in BGR order: the one decoder of them in the house.
+
+    Raises:
+        WireError: it does not decode.
+    """
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    except cv2.error:
+        image = None
+    if image is None:
+        raise WireError("a JPEG that does not decode")
+    return image.astype(np.uint8, copy=False)
