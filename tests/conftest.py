@@ -57,7 +57,8 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """60 frames of the demo scene, 640x480 at 15 frames/s: one portrait is there, the second one enters."""
     path = tmp_path_factory.mktemp("clips") / "portraits.avi"
     scene = open_source("demo", CameraSettings())
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 15, (640, 480))
+    codec = cv2.VideoWriter.fourcc(*"mp4v")  # no JPEGs, which would not lie in shared memory
+    writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, codec, 15, (640, 480))
     for number in range(45 + CLIP_FRAMES):
         picture = scene.read()
         if number >= 45 and picture is not None:

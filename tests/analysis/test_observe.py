@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import beside
 import cv2
+import jpegs
 import numpy as np
 import pytest
 
@@ -49,6 +51,26 @@ def test_the_events_are_the_services_byte_for_byte(cli: Cli, name: str, threads:
     assert (service.popen.returncode, ours.popen.returncode) == (0, 0)
     assert ".started" in service.out, "how many is the models' business"
     assert (cli.folder / "out/events.jsonl").read_text() == service.out
+
+
+def test_a_film_of_jpegs_gives_the_same_bytes_passed_through_or_not(cli: Cli, clip: Path, tiny_model: Path) -> None:
+    """One picture is cut short, which the capture sees, and one does not decode, which a worker finds out."""
+    read, packets = cv2.VideoCapture(str(clip)), []
+    while len(packets) < 40 and (got := read.read())[0]:
+        packets.append(cv2.imencode(".jpg", got[1])[1].tobytes())
+    packets[20] = packets[20][:5000]
+    film = jpegs.film(cli.folder / "film.avi", [*packets, jpegs.undecodable(packets[0])], 640, 480, 15)
+    wait = ("--policy", "wait", "--format", "jsonl", "--journal", cli.folder / "events.db", "--workers", 1)
+    service = cli.run("run", f"film={film}", *wait, "--summary", "summary.json")
+    assert service.popen.returncode == 0
+    assert '"face.entered"' in service.out
+    ledger = json.loads((cli.folder / "summary.json").read_text())["cameras"]["film"]
+    assert (ledger["captured"], ledger["done"], ledger["rejected"]) == (41, 39, 2)
+    for encoding in ("auto", "raw"):
+        cameras = {"film": {"source": str(film), "encoding": encoding}}
+        observer = Observer(Settings(cameras=cameras, classifier={"model": tiny_model}), "film", 2)  # type: ignore[arg-type]
+        assert texts(observer) == service.out.splitlines()
+        assert observer.rejected == 2
 
 
 def test_an_observation_holds_a_frame_and_what_is_seen_in_it(clip: Path, tiny_model: Path) -> None:

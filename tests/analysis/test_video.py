@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 import av
 import numpy as np
 import pytest
+from jpegs import jpeg, undecodable
 
+from fer_stream import Jpeg
 from fer_stream.analysis import video
 from fer_stream.analysis.observe import Observation
 from fer_stream.analysis.video import Video, annotated
@@ -78,6 +80,13 @@ def test_a_face_is_hidden_as_long_as_it_may_be_there(tmp_path: Path) -> None:
     assert len(hidden) <= 10
     shown = [roughness(picture) for picture in write(tmp_path / "b.mp4", film, show_faces=True)]
     assert min(shown) > 0.5 * roughness(image)
+
+
+def test_a_picture_that_does_not_decode_is_left_out(tmp_path: Path) -> None:
+    broken = Observation(Frame("film", 1, Nanoseconds(0), Jpeg(undecodable(jpeg()))), (), {}, [])
+    film = [broken] + [seen(n, rough()) for n in range(1, 4)]
+    film.insert(3, broken)
+    assert len(write(tmp_path / "film.mp4", film)) == 3
 
 
 def test_times_odd_sizes_and_a_change_of_size(tmp_path: Path) -> None:

@@ -1,0 +1,178 @@
+"""What leaves the capture: the camera's own JPEGs where nothing has to be done to them, and what is counted else."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from camera_servers import Camera
+from jpegs import exif, film, inserted, jpeg
+from processes import free_port, wait_for
+
+from fer_stream import Frame, Jpeg, Picture, plugins, shared, wire
+from fer_stream.capture import Capture, Reader, Slot
+from fer_stream.config import CameraSettings, Settings
+from fer_stream.types import Nanoseconds
+from fer_stream.wire import Encoding, Kind, Message, Totals
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+PICTURES = [jpeg(seed=seed) for seed in range(3)]
+SPOILT = jpeg()[:700], b"no JPEG", jpeg(64, 0x4000).replace(b"\x40\x00\x00\x40", b"\x40\x01\x00\x40")
+"""Cut short, none at all, and one that says it is taller than a picture may be."""
+
+
+def kept(source: object, **settings: Any) -> tuple[list[Frame], Totals]:
+    """Return the frames that a recording leaves in the slot, and the totals."""
+    slot, news = Slot("wait"), threading.Event()
+    reader = Reader("door", CameraSettings(source=str(source), **settings), "wait", slot, news.set)
+    reader.start()
+    found = []
+    while True:
+        ended = reader.ended
+        if (held := slot.take()) is not None:
+            found.append(held[0])
+        elif ended:
+            assert reader.error is None
+            return found, slot.state()[0]
+        else:
+            news.wait(1)
+            news.clear()
+
+
+def test_jpegs_are_kept_as_they_came(tmp_path: Path) -> None:
+    frames, totals = kept(film(tmp_path / "film.avi", PICTURES))
+    assert [frame.content.data for frame in frames if isinstance(frame.content, Jpeg)] == PICTURES
+    assert [frame.seq for frame in frames] == [1, 2, 3]
+    assert totals == Totals(captured=3, sent=3)
+
+
+def test_a_mask_lies_on_what_leaves(tmp_path: Path) -> None:
+    frames, _ = kept(film(tmp_path / "film.avi", PICTURES), masks=[(0, 0, 0.5, 1)])
+    for frame, data in zip(frames, PICTURES, strict=True):
+        assert isinstance(frame.content, np.ndarray)
+        assert not frame.image[:, :32].any()
+        np.testing.assert_array_equal(frame.image[:, 32:], Jpeg(data).decode()[:, 32:])
+
+
+def test_raw_pixels_are_those_that_a_worker_would_see(tmp_path: Path) -> None:
+    frames, _ = kept(film(tmp_path / "film.avi", PICTURES), encoding="raw")
+    for frame, data in zip(frames, PICTURES, strict=True):
+        assert isinstance(frame.content, np.ndarray)
+        np.testing.assert_array_equal(frame.image, Jpeg(data).decode())
+
+
+def test_what_is_broken_is_rejected_and_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    frames, totals = kept(film(tmp_path / "film.avi", [PICTURES[0], *SPOILT, PICTURES[1]]))
+    assert [frame.content.data for frame in frames if isinstance(frame.content, Jpeg)] == PICTURES[:2]
+    assert [frame.seq for frame in frames] == [1, 2]
+    assert totals == Totals(captured=5, rejected=3, sent=2)
+    for why in ("a JPEG that is cut short", "not a JPEG", "64x16385 is over the limit"):
+        assert why in caplog.text
+
+
+@pytest.mark.parametrize(
+    "spoilt", [SPOILT[0], inserted(jpeg(), exif(6))[:900], jpeg().replace(b"\xff\xdb", b"\xff\xe9")]
+)
+def test_a_mask_does_not_hide_what_is_broken(tmp_path: Path, spoilt: bytes) -> None:
+    _, totals = kept(film(tmp_path / "film.avi", [PICTURES[0], spoilt, PICTURES[1]]), masks=[(0, 0, 0.5, 1)])
+    assert totals == Totals(captured=3, rejected=1, sent=2)
+
+
+def test_one_that_is_turned_within_a_film_is_decoded(tmp_path: Path) -> None:
+    """It comes the right way up, as from a folder; a worker would not know its size."""
+    turned = inserted(jpeg(), exif(6))
+    (_, frame), totals = kept(film(tmp_path / "film.avi", [PICTURES[0], turned]))
+    assert isinstance(frame.content, np.ndarray)
+    assert frame.size == (48, 64)
+    assert totals.sent == 2
+
+
+class Aggregator:
+    """The other side of one capture's link."""
+
+    def __init__(self, transport: str, address: str, **camera: Any) -> None:
+        self._hub = plugins.load("transports", transport)().bind(address)
+        self._peer = plugins.load("transports", transport)().connect(address, "frames")
+        self._from = b""
+        settings = Settings(transport=transport, address=address, cameras={"door": CameraSettings(**camera)})
+        self.capture = Capture(settings, "door", self._peer)
+        self.capture.reader.start()
+
+    def hear(self, kind: Kind) -> Message:
+        """Return the next message of a kind."""
+
+        def heard() -> list[Message]:
+            self.capture.step(0.02)
+            came = self._hub.receive(0.02)
+            self._from = next((peer for _, peer, _ in came), self._from)
+            found = [wire.unpack(parts) for _, _, parts in came]
+            return [message for message in found if message.kind is kind]
+
+        return wait_for(heard, kind.name)[0]
+
+    def say(self, kind: Kind, body: dict[str, Any]) -> None:
+        self._hub.send("frames", self._from, wire.json_message(kind, body))
+
+    def close(self) -> None:
+        self.capture.reader.stop()
+        self.capture.reader.join()
+        self.capture.close()
+        self._peer.close()
+        self._hub.close()
+
+
+@pytest.fixture
+def camera() -> Iterator[Camera]:
+    found = Camera(PICTURES[:1], rate=100)
+    yield found
+    found.vanish()
+
+
+@pytest.mark.parametrize("link", ["memory", "ipc", "tcp", "raw"])
+def test_a_camera_s_picture_goes_to_the_aggregator_as_it_came(
+    link: str, camera: Camera, tmp_path: Path, short_folder: Path
+) -> None:
+    address = {"ipc": f"ipc://{short_folder}", "tcp": f"tcp://127.0.0.1:{free_port()}"}.get(
+        link, f"memory://{tmp_path.name}"
+    )
+    encoding = {"tcp": "jpeg", "raw": "raw"}.get(link, "auto")
+    it = Aggregator(
+        "memory" if link in ("memory", "raw") else "zeromq",
+        address,
+        source=f"http://127.0.0.1:{camera.port}/",
+        encoding=encoding,
+    )
+    try:
+        it.hear(Kind.HELLO)
+        it.say(Kind.WELCOME, {"memory": True})
+        it.hear(Kind.OFFER)
+        it.say(Kind.NEXT, {})
+        message = it.hear(Kind.FRAME)
+    finally:
+        it.close()
+    assert (message.width, message.height) == (64, 48)
+    assert message.encoding is (Encoding.RAW if link == "raw" else Encoding.JPEG)
+    pixels = Jpeg(PICTURES[0]).decode()
+    assert bytes(message.payload) == (pixels.tobytes() if link == "raw" else PICTURES[0])
+    np.testing.assert_array_equal(shared.Reader().picture(message), pixels)
+
+
+def test_what_is_superseded_is_never_decoded() -> None:
+    slot, jpegs = Slot("drop_oldest"), [Jpeg(data) for data in PICTURES]
+    for seq, content in enumerate(jpegs, 1):
+        slot.put(Frame("door", seq, Nanoseconds(seq), content), time.monotonic())
+    assert slot.state()[0] == Totals(captured=3, superseded=2)
+    held = slot.take()
+    assert held is not None
+    assert held[0].content is jpegs[-1]
+    assert [content._image for content in jpegs] == [None] * 3
+
+
+def test_a_plug_in_gives_what_its_camera_sends() -> None:
+    assert Picture(Jpeg(PICTURES[0])).size == Picture(Jpeg(PICTURES[0]).decode()).size == (64, 48)

@@ -1,0 +1,103 @@
+"""A JPEG is known from its header alone: what may be passed on, what not, and what is none."""
+
+from __future__ import annotations
+
+import struct
+
+import cv2
+import numpy as np
+import pytest
+from jpegs import exif, inserted, jpeg, segments, without_tables
+
+from fer_stream import Frame, Jpeg, Picture
+from fer_stream.errors import WireError
+from fer_stream.types import Nanoseconds
+
+
+def changed(at: int, value: int) -> bytes:
+    """A JPEG with another byte in its start of frame, counted from the marker."""
+    data = bytearray(jpeg())
+    data[data.index(b"\xff\xc0") + at] = value
+    return bytes(data)
+
+
+@pytest.mark.parametrize(
+    "flags", [(), (cv2.IMWRITE_JPEG_PROGRESSIVE, 1), (cv2.IMWRITE_JPEG_RST_INTERVAL, 1), (cv2.IMWRITE_JPEG_QUALITY, 5)]
+)
+@pytest.mark.parametrize("grey", [False, True])
+def test_what_a_camera_sends_has_a_size_and_pixels(flags: tuple[int, ...], grey: bool) -> None:
+    data = jpeg(37, 21, flags, grey)
+    it = Jpeg(data)
+    assert it.data is data
+    assert it.shape == (21, 37, 3)
+    assert it.plain
+    np.testing.assert_array_equal(it.decode(), cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR))
+    assert it.decode() is it.decode(), "once"
+
+
+def test_tables_of_motion_jpeg_may_be_left_out() -> None:
+    """As webcams do (AVI1): every decoder knows them."""
+    bare = without_tables(jpeg())
+    assert b"\xff\xc4" not in bare
+    assert Jpeg(bare).plain
+    np.testing.assert_array_equal(Jpeg(bare).decode(), Jpeg(jpeg()).decode())
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        changed(4, 12),  # bits
+        changed(9, 4),  # components: CMYK
+        changed(1, 0xC9),  # arithmetic coding
+        changed(1, 0xC3),  # lossless
+        inserted(jpeg(), exif(6)),
+        inserted(jpeg(), exif(1)),
+        inserted(jpeg(), segments(jpeg())[0xC0]),  # a second start of frame
+    ],
+    ids=["12 bits", "CMYK", "arithmetic", "lossless", "turned", "Exif", "two frames"],
+)
+def test_what_others_may_show_otherwise_is_not_plain(data: bytes) -> None:
+    assert Jpeg(data).shape == (48, 64, 3)
+    assert not Jpeg(data).plain
+
+
+def test_one_that_is_turned_comes_the_right_way_up() -> None:
+    upright, turned = Jpeg(jpeg()).decode(), Jpeg(inserted(jpeg(), exif(6))).decode()
+    np.testing.assert_array_equal(turned, cv2.rotate(upright, cv2.ROTATE_90_CLOCKWISE))
+
+
+@pytest.mark.parametrize("length", [0, 1, 2, 100, 600, 1000, len(jpeg()) - 2, len(jpeg()) - 1])
+def test_one_that_is_cut_short_is_refused(length: int) -> None:
+    with pytest.raises(WireError, match="JPEG"):
+        _ = Jpeg(jpeg()[:length]).shape
+    with pytest.raises(WireError, match="does not decode"):
+        Jpeg(jpeg()[: length // 2]).decode()
+
+
+def test_the_end_of_a_picture_within_is_not_its_own() -> None:
+    """Cameras put a small picture for their menu into a segment."""
+    nested = inserted(jpeg(), b"\xff\xe2" + struct.pack("!H", 2 + len(jpeg(8, 8))) + jpeg(8, 8))
+    assert Jpeg(nested).shape == (48, 64, 3)
+    with pytest.raises(WireError, match="cut short"):
+        _ = Jpeg(nested[:-2]).shape
+
+
+def test_what_lies_behind_the_end_does_no_harm() -> None:
+    assert Jpeg(jpeg() + bytes(13)).shape == (48, 64, 3)
+
+
+@pytest.mark.parametrize("data", [b"", b"no JPEG", b"\xff\xd8" + b"\xff" * 1000, bytes(1000)])
+def test_anything_can_be_given_and_what_is_none_is_refused(data: bytes) -> None:
+    for look in (lambda: Jpeg(data).shape, lambda: Jpeg(data).decode()):
+        with pytest.raises(WireError):
+            look()
+
+
+def test_pictures_and_frames_have_pixels_whatever_they_hold() -> None:
+    pixels = Jpeg(jpeg()).decode()
+    for content in (pixels, Jpeg(jpeg())):
+        for it in (Picture(content), Frame("door", 1, Nanoseconds(0), content)):
+            assert it.size == (64, 48)
+            assert it.content is content
+            np.testing.assert_array_equal(it.image, pixels)
+    assert Picture(pixels).image is pixels
