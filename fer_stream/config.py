@@ -158,9 +158,11 @@ class CameraSettings(Section):
         examples=[[[0.0, 0.0, 0.25, 1.0]]],
     )
     encoding: Literal["auto", "raw", "jpeg"] = Field(
-        "auto", description="pixels on the wire; auto: in shared memory on this machine, or raw, and JPEG beyond it"
+        "auto",
+        description="pixels on the wire; auto: in shared memory on this machine, or raw, and JPEG beyond it; the JPEGs "
+        "of a camera are passed on as they are, unless there are masks or this is raw",
     )
-    jpeg_quality: Annotated[int, Field(ge=1, le=100)] = Field(90, description="of JPEG frames")
+    jpeg_quality: Annotated[int, Field(ge=1, le=100)] = Field(90, description="of JPEG frames that the capture makes")
     retry: bool = Field(True, description="a live source that fails is opened again, with a growing pause, for ever")
     open_timeout: Seconds = Field(10.0, description="seconds an address may take to open")
     read_timeout: Seconds = Field(5.0, description="seconds without a frame after which a live source has failed")
@@ -170,7 +172,7 @@ class CameraSettings(Section):
         "one), one a core for a file",
         examples=[2],
     )
-    hardware_decoding: bool = Field(False, description="let the GPU decode, where FFmpeg and the machine can")
+    hardware_decoding: bool = Field(False, description="let the GPU decode, MJPEG too, where FFmpeg can")
     start_time: Annotated[str, AfterValidator(_moment)] = Field(
         "1970-01-01T00:00:00Z", description="the capture time of a file's first frame (RFC 3339)"
     )

@@ -43,6 +43,8 @@ class Source(Protocol):
     def read(self) -> Picture | None:
         """Return the next picture, blocking until it is there; ``None`` at the end.
 
+        It holds pixels, or a `fer_stream.Jpeg` of what a camera sent, which the capture looks at.
+
         Raises:
             SourceError: the source broke.
         """

@@ -2,6 +2,7 @@
 
     python tests/bench/pipeline.py ../shared/media/facenet_video.mp4
     python tests/bench/pipeline.py ../shared/media/facenet_video.mp4 --size 640x480
+    python tests/bench/pipeline.py ../shared/media/facenet_video.mp4 --mjpeg --encoding jpeg
 
 CPU time a frame (of all processes of the service, start-up left out), measured one after the other in each round:
 
@@ -98,15 +99,19 @@ def cpu(process: psutil.Process) -> dict[str, float]:
     return found
 
 
-def resized(video: Path, size: tuple[int, int], folder: Path) -> Path:
-    """Return the video at another size, in a file of the folder."""
-    source, path = cv2.VideoCapture(str(video)), folder / f"{size[0]}x{size[1]}.mp4"
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), source.get(cv2.CAP_PROP_FPS), size)
+def remade(video: Path, size: str | None, mjpeg: bool, folder: Path) -> Path:
+    """Return the video at another size, or as MJPEG, in a file of the folder."""
+    source = cv2.VideoCapture(str(video))
+    across, down = (source.get(prop) for prop in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
+    width, height = map(int, size.split("x")) if size else (int(across), int(down))
+    path = folder / f"{width}x{height}{'.avi' if mjpeg else '.mp4'}"
+    codec = cv2.VideoWriter.fourcc(*("MJPG" if mjpeg else "mp4v"))
+    writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, codec, source.get(cv2.CAP_PROP_FPS), (width, height))
     while True:
         there, image = source.read()
         if not there:
             break
-        writer.write(cv2.resize(image, size, interpolation=cv2.INTER_AREA))
+        writer.write(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA))
     writer.release()
     return path
 
@@ -116,6 +121,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("video", type=Path)
     parser.add_argument("--size", help="WIDTHxHEIGHT to which the video is resized first")
+    parser.add_argument("--mjpeg", action="store_true", help="make it a film of JPEGs first, as a camera may send it")
+    parser.add_argument("--encoding", default="auto", help="of the pixels on the wire; jpeg is that between machines")
     parser.add_argument("--seconds", type=float, default=12, help="of each measurement")
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
@@ -123,16 +130,17 @@ def main() -> None:
     parts: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory() as folder:
         video = arguments.video
-        if arguments.size:
-            width, _, height = arguments.size.partition("x")
-            video = resized(video, (int(width), int(height)), Path(folder))
+        if arguments.size or arguments.mjpeg:
+            video = remade(video, arguments.size, arguments.mjpeg, Path(folder))
+        how = {f"CAMERAS__{video.stem}__ENCODING": arguments.encoding}
         for _ in range(arguments.rounds):
             rows["decode"].append(decode(video))
-            used = service(video, arguments.seconds)
+            used = service(video, arguments.seconds, **how)
             rows["service"].append(sum(used.values()))
             for name, value in used.items():
                 parts.setdefault(name, []).append(value)
-            rows["full scan"].append(sum(service(video, arguments.seconds, DETECTOR__SCAN_INTERVAL="0").values()))
+            dear = service(video, arguments.seconds, DETECTOR__SCAN_INTERVAL="0", **how)
+            rows["full scan"].append(sum(dear.values()))
             rows["loop"].append(loop(video, arguments.seconds / 2))
     middle = {name: statistics.median(values) for name, values in rows.items()}
     for name, values in rows.items():
