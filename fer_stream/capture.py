@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from fer_stream.config import CameraSettings, Policy, Settings
-    from fer_stream.plugins import Peer, Source
+    from fer_stream.plugins import Peer, Place, Source
     from fer_stream.process import Stop
 
 BEAT = 0.5
@@ -139,7 +139,13 @@ class Reader(threading.Thread):
     """Reads the source into the slot until it ends, fails or is told to stop; ``wake`` tells that there is news."""
 
     def __init__(
-        self, name: str, settings: CameraSettings, policy: Policy, slot: Slot, wake: Callable[[], None]
+        self,
+        name: str,
+        settings: CameraSettings,
+        policy: Policy,
+        slot: Slot,
+        wake: Callable[[], None],
+        place: Place | None = None,
     ) -> None:
         super().__init__(name="reader", daemon=True)
         self.clock = Clock(settings)
@@ -155,6 +161,7 @@ class Reader(threading.Thread):
         self._policy = policy
         self._slot = slot
         self._wake = wake
+        self._place = place
         self._stop_reading = threading.Event()
         self._progress = time.monotonic()
         self._seq = 0
@@ -195,6 +202,8 @@ class Reader(threading.Thread):
                 self._wait_to_retry(error, pause)
                 pause = min(2 * pause, PAUSES[1])
                 continue
+            if isinstance(source, plugins.PlacingSource):
+                source.place = self._place
             self.live, self.frames, self.opened = source.live, source.frames, True
             self._wake()
             began = self._seq
@@ -302,13 +311,13 @@ class Capture:
         self.name = name
         self.policy: Policy = camera.policy or settings.policy
         self.slot = Slot(self.policy)
-        self.reader = Reader(name, camera, self.policy, self.slot, peer.wake)
+        self.reader = Reader(name, camera, self.policy, self.slot, peer.wake, self._room)
         self.finished = False
         self.welcomed = False
         self._camera = camera
         self._peer = peer
         self._encoding = _encoding(camera, settings.address)
-        self._memory = shared.Writer(settings.depth + 2)
+        self._memory = shared.Writer(settings.depth + 3)  # in flight, in the slot, being read, and one to spare
         self._shares = False
         self._incarnation = secrets.token_hex(8)
         self._told: dict[str, int] = {}
@@ -349,6 +358,9 @@ class Capture:
     def close(self) -> None:
         """Let the memory of the frames sent go."""
         self._memory.close()
+
+    def _room(self, shape: tuple[int, ...]) -> NDArray[np.uint8] | None:
+        return self._memory.lend(shape) if self._shares else None
 
     def _handle(self, message: Message) -> None:
         match message.kind:

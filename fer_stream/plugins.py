@@ -23,13 +23,15 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 from fer_stream.errors import PluginError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
 
     from fer_stream.config import Settings
     from fer_stream.types import Event, Expected, Face, Picture, Region
+
+    Place = Callable[[tuple[int, ...]], NDArray[np.uint8] | None]
 
 
 class Source(Protocol):
@@ -53,6 +55,14 @@ class Source(Protocol):
     def close(self) -> None:
         """Release the device or file; a second call does nothing."""
         ...
+
+
+@runtime_checkable
+class PlacingSource(Source, Protocol):
+    """A source that can write a picture where the capture wants it, which saves a copy of it."""
+
+    place: Place | None
+    """Called with a shape, gives memory for a picture, uint8 and C-contiguous, or ``None`` where there is none now."""
 
 
 class Detector(Protocol):

@@ -1,7 +1,8 @@
 """Pixels that the processes of one machine share: a frame is written once, and only its descriptor is sent.
 
 The capture owns a `Ring` of slots in anonymous memory (``memfd_create``): it has no name, so nothing is ever left in
-/dev/shm, whoever dies and however; it goes with the last process that has it open. Readers find it as
+/dev/shm, whoever dies and however; it goes with the last process that has it open. Video is decoded into a slot, other
+pictures are copied there when they are sent. Readers find it as
 ``/proc/PID/fd/FD``, which the kernel grants to processes of the same user and process namespace alone (`identity`).
 
 A slot is written again only once its frame is resolved. Should that ever go wrong (a worker that was given up goes on
@@ -12,13 +13,16 @@ from __future__ import annotations
 
 import fcntl
 import logging
+import math
 import mmap
 import os
 import secrets
 import struct
 import sys
 import threading
+import weakref
 from collections import deque
+from contextlib import suppress
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -79,6 +83,8 @@ class Ring:
         self._step = -(-size // _PAGE) * _PAGE
         self._token = secrets.randbits(64)
         self._written = 0
+        self._numbers = [0] * slots
+        self._lent: list[weakref.ref[NDArray[np.uint8]] | None] = [None] * slots
         self._file = os.memfd_create("fer_stream", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         try:
             length = _PAGE + slots * self._step
@@ -92,63 +98,113 @@ class Ring:
         _TOKEN.pack_into(self._memory, 0, self._token)
         self._generations = np.frombuffer(self._memory, np.uint64, slots, offset=8)
 
-    def put(self, image: NDArray[np.uint8]) -> bytes:
-        """Write an image of the ring's size into the next slot, and return its descriptor."""
-        slot = self._written % self.slots
-        self._written += 1
+    def free(self, resolved: int) -> int | None:
+        """Return the next slot whose frame is among the first so many and to which no array refers, if there is one."""
+        for step in range(self.slots):
+            slot = (self._written + step) % self.slots
+            lent = self._lent[slot]
+            if self._numbers[slot] <= resolved and (lent is None or lent() is None):
+                return slot
+        return None
+
+    def idle(self, resolved: int) -> bool:
+        """Whether all slots are free."""
+        lent = any(array is not None and array() is not None for array in self._lent)
+        return max(self._numbers) <= resolved and not lent
+
+    def lend(self, slot: int) -> NDArray[np.uint8]:
+        """Return a slot's memory to write to, uint8 ``[size]``; it is not free while an array refers to it."""
         self._generations[slot] = 0  # from here on, whoever still reads it knows
         place = np.frombuffer(self._memory, np.uint8, self.size, offset=_PAGE + slot * self._step)
-        np.copyto(place.reshape(image.shape), image)
+        self._lent[slot] = weakref.ref(place)
+        return place
+
+    def holding(self, image: NDArray[np.uint8]) -> int | None:
+        """Return the slot in whose lent memory the whole image lies, if there is one."""
+        lent = (slot for slot, array in enumerate(self._lent) if array is not None and array() is image.base)
+        return next(lent, None) if image.base is not None and image.nbytes == self.size else None
+
+    def put(self, image: NDArray[np.uint8], slot: int | None = None, number: int = 0) -> bytes:
+        """Write an image of the ring's size into a slot (the next one), unless it lies there; return its descriptor."""
+        if slot is None:
+            slot = self._written % self.slots
+        if self.holding(image) != slot:
+            np.copyto(self.lend(slot).reshape(image.shape), image)
+        self._written += 1
+        self._numbers[slot] = number
         self._generations[slot] = self._written
         return DESCRIPTOR.pack(os.getpid(), self._file, self._token, slot, self.size, self._written)
 
     def close(self) -> None:
-        """Let the memory go; readers that have it open keep it until they close it too."""
+        """Let the memory go; readers that have it open keep it until they close it too, and so do arrays lent."""
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
             del self._generations
-            self._memory.close()
+            with suppress(BufferError):
+                self._memory.close()
 
 
 class Writer:
-    """The shared memory of a capture: a ring for the frames in flight, and older ones of other sizes as long as needed.
+    """The shared memory of a capture: a ring for its frames, and older ones of other sizes as long as needed.
 
-    Frames are numbered as they are sent, from 1. A slot is free again once the frame in it is resolved.
+    Frames are numbered as they are sent, from 1. A slot is free again once the frame in it is resolved, and nothing
+    refers to its memory any more: so one that is superseded before it is sent gives its place back by itself. Two
+    threads may use it, one to read pictures into it and one to send them.
     """
 
     def __init__(self, slots: int) -> None:
         self._slots = slots
-        self._rings: deque[tuple[Ring, deque[int]]] = deque()
+        self._rings: deque[Ring] = deque()
+        self._resolved = 0
+        self._closed = False
+        self._lock = threading.Lock()
+
+    def lend(self, shape: tuple[int, ...]) -> NDArray[np.uint8] | None:
+        """Return memory to write a picture into, uint8 of this shape, or ``None`` where there is no room.
+
+        A picture that lies there is not copied by `put`.
+        """
+        with self._lock:
+            found = self._room(math.prod(shape))
+            return found and found[0].lend(found[1]).reshape(shape)
 
     def put(self, image: NDArray[np.uint8], number: int, resolved: int) -> bytes | None:
-        """Write the frame of this number and return its descriptor, or ``None`` where there is no room.
+        """Write the frame of this number, unless it lies there, and return its descriptor; ``None``: there is no room.
 
         Args:
             image: uint8 ``[H, W, 3]``.
             number: which of the frames sent it is.
             resolved: how many of the frames sent are resolved; they are the first ones.
         """
-        while self._rings and self._rings[0][1][-1] <= resolved:
-            if len(self._rings) == 1 and self._rings[0][0].size == image.nbytes:
+        with self._lock:
+            self._resolved = resolved
+            held = ((ring, slot) for ring in self._rings if (slot := ring.holding(image)) is not None)
+            found = next(held, None) or self._room(image.nbytes)
+            return found and found[0].put(image, found[1], number)
+
+    def _room(self, size: int) -> tuple[Ring, int] | None:
+        if self._closed:
+            return None
+        while self._rings and self._rings[0].idle(self._resolved):
+            if len(self._rings) == 1 and self._rings[0].size == size:
                 break
-            self._rings.popleft()[0].close()
-        if not self._rings or self._rings[-1][0].size != image.nbytes:
+            self._rings.popleft().close()
+        if not self._rings or self._rings[-1].size != size:
             try:
-                self._rings.append((Ring(self._slots, image.nbytes), deque([0], maxlen=self._slots)))
+                self._rings.append(Ring(self._slots, size))
             except OSError as error:
                 _log.warning("no shared memory for a frame: %s", error)
                 return None
-        ring, numbers = self._rings[-1]
-        if len(numbers) == self._slots and numbers[0] > resolved:
-            return None
-        numbers.append(number)
-        return ring.put(image)
+        slot = self._rings[-1].free(self._resolved)
+        return None if slot is None else (self._rings[-1], slot)
 
     def close(self) -> None:
         """Let it all go."""
-        while self._rings:
-            self._rings.pop()[0].close()
+        with self._lock:
+            self._closed = True
+            while self._rings:
+                self._rings.pop().close()
 
 
 class _Mapping:

@@ -6,6 +6,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
+import cv2
 import numpy as np
 import pytest
 from camera_servers import Camera
@@ -116,6 +117,13 @@ class Aggregator:
 
         return wait_for(heard, kind.name)[0]
 
+    def welcome(self) -> None:
+        """Know the capture, and share memory with it; return once it has a frame."""
+        self.hear(Kind.HELLO)
+        self.say(Kind.WELCOME, {"memory": True})
+        while not self.hear(Kind.OFFER).body()["full"]:
+            pass
+
     def say(self, kind: Kind, body: dict[str, Any]) -> None:
         self._hub.send("frames", self._from, wire.json_message(kind, body))
 
@@ -125,6 +133,16 @@ class Aggregator:
         self.capture.close()
         self._peer.close()
         self._hub.close()
+
+
+@pytest.fixture
+def clip_of_noise(tmp_path: Path) -> Path:
+    """A film that FFmpeg decodes."""
+    writer = cv2.VideoWriter(str(tmp_path / "film.mp4"), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*"mp4v"), 20, (64, 48))
+    for seed in range(24):
+        writer.write(Jpeg(jpeg(seed=seed)).decode())
+    writer.release()
+    return tmp_path / "film.mp4"
 
 
 @pytest.fixture
@@ -149,9 +167,7 @@ def test_a_camera_s_picture_goes_to_the_aggregator_as_it_came(
         encoding=encoding,
     )
     try:
-        it.hear(Kind.HELLO)
-        it.say(Kind.WELCOME, {"memory": True})
-        it.hear(Kind.OFFER)
+        it.welcome()
         it.say(Kind.NEXT, {})
         message = it.hear(Kind.FRAME)
     finally:
@@ -161,6 +177,30 @@ def test_a_camera_s_picture_goes_to_the_aggregator_as_it_came(
     pixels = Jpeg(PICTURES[0]).decode()
     assert bytes(message.payload) == (pixels.tobytes() if link == "raw" else PICTURES[0])
     np.testing.assert_array_equal(shared.Reader().picture(message), pixels)
+
+
+@pytest.mark.parametrize("masks", [[], [(0, 0, 0.5, 1)]])
+def test_a_film_is_decoded_into_the_memory_that_is_shared(
+    masks: list[tuple[float, ...]], clip_of_noise: Path, short_folder: Path
+) -> None:
+    it = Aggregator("zeromq", f"ipc://{short_folder}", source=str(clip_of_noise), policy="wait", masks=masks)
+    reader, seen = shared.Reader(), cv2.VideoCapture(str(clip_of_noise))
+    try:
+        it.welcome()
+        for number in range(20):
+            waiting = wait_for(lambda: it.capture.slot._held, "a frame")
+            rings = it.capture._memory._rings
+            # The first ones were read before it was known whether there is anybody to share with.
+            assert number < 3 or rings[-1].holding(waiting[0].image) is not None
+            del waiting
+            it.say(Kind.NEXT, {"done": number})
+            message = it.hear(Kind.FRAME)
+            assert message.encoding is Encoding.SHARED
+            image = seen.read()[1]
+            image[:, : 32 if masks else 0] = 0
+            np.testing.assert_array_equal(reader.picture(message), image)
+    finally:
+        it.close()
 
 
 def test_what_is_superseded_is_never_decoded() -> None:

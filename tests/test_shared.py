@@ -97,6 +97,113 @@ def test_frames_of_another_size_go_into_another_ring(writer: Writer) -> None:
     assert mapped() == before + 1 + 2, "the small ring is gone with its frame, and this reader's mappings are there"
 
 
+def lend(writer: Writer, number: int) -> np.ndarray:
+    """Borrow a place, and write a picture there."""
+    place = writer.lend((HEIGHT, WIDTH, 3))
+    assert place is not None
+    place[:] = picture(number)
+    return place
+
+
+def test_what_lies_there_already_is_not_copied(writer: Writer) -> None:
+    place = lend(writer, 1)
+    descriptor = writer.put(place, 1, resolved=0)
+    assert descriptor is not None
+    view = Reader().view(descriptor, HEIGHT, WIDTH)
+    np.testing.assert_array_equal(view, picture(1))
+    place[0, 0, 0] ^= 255
+    assert view[0, 0, 0] == place[0, 0, 0], "it is the same memory"
+
+
+def test_a_place_is_taken_while_anything_refers_to_it(writer: Writer) -> None:
+    places = [lend(writer, number) for number in (1, 2, 3)]
+    assert writer.lend((HEIGHT, WIDTH, 3)) is None
+    assert put(writer, 1) is None, "nor is there room for a copy"
+    raw = places.pop().reshape(-1).data
+    assert writer.lend((HEIGHT, WIDTH, 3)) is None, "as while it is sent"
+    del raw
+    assert writer.lend((HEIGHT, WIDTH, 3)) is not None, "superseded: it was never sent"
+    assert writer.put(places[0], 1, resolved=0) is not None
+    places.clear()
+    kept = lend(writer, 4)
+    assert [writer.put(lend(writer, 5), 2, resolved=0) is not None, writer.lend((HEIGHT, WIDTH, 3))] == [True, None]
+    np.testing.assert_array_equal(kept, picture(4))
+    del kept
+
+
+def test_a_part_of_a_place_is_not_taken_for_the_whole(writer: Writer) -> None:
+    part = lend(writer, 1)[:12]
+    descriptor = writer.put(part, 1, resolved=0)
+    assert descriptor is not None
+    np.testing.assert_array_equal(Reader().view(descriptor, 12, WIDTH), picture(1)[:12])
+
+
+def test_who_still_reads_a_place_that_is_written_to_again_knows(writer: Writer) -> None:
+    reader = Reader()
+    descriptors = [put(writer, number) for number in (1, 2, 3)]
+    assert descriptors[0] is not None
+    reader.view(descriptors[0], HEIGHT, WIDTH)
+    put(writer, 4, resolved=1)  # which takes the place of the first one
+    assert not reader.intact(descriptors[0])
+    assert descriptors[1] is not None
+    writer.put(np.zeros(3, np.uint8), 5, resolved=4)  # another size: nothing is written, what is resolved is known
+    third = put(writer, 6, resolved=5)
+    assert third is not None
+    place = writer.lend((HEIGHT, WIDTH, 3))
+    assert place is not None
+    place[:] = 0
+    np.testing.assert_array_equal(reader.view(third, HEIGHT, WIDTH), picture(6))
+
+
+def test_memory_that_is_lent_outlives_its_writer() -> None:
+    began, writer = mapped(), Writer(2)
+    place = lend(writer, 1)
+    writer.close()
+    np.testing.assert_array_equal(place, picture(1))
+    assert writer.lend((HEIGHT, WIDTH, 3)) is None
+    assert put(writer, 1) is None
+    assert mapped() == began + 1
+    del place
+    assert mapped() == began
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(st.lists(st.sampled_from(["lend", "drop", "send", "copy", "resolve", "other"]), max_size=60))
+def test_frames_in_flight_stay_as_they_are_in_any_order(steps: list[str]) -> None:
+    writer, reader = Writer(3), Reader()
+    held: list[tuple[int, np.ndarray]] = []
+    flying: dict[int, tuple[bytes, np.ndarray]] = {}
+    sent = resolved = 0
+    for made, step in enumerate(steps):
+        height = 48 if step == "other" else HEIGHT
+        if step == "lend" and (place := writer.lend((HEIGHT, WIDTH, 3))) is not None:
+            place[:] = picture(made)
+            held.append((made, place))
+            del place
+        elif step == "drop" and held:
+            held.pop(0)
+        elif step == "resolve" and flying:
+            resolved = min(flying)
+            del flying[resolved]
+        elif step in ("send", "copy", "other") and (step != "send" or held):
+            image = held.pop()[1] if step == "send" else picture(made, height)
+            sent += 1
+            seen = image.copy()
+            descriptor = writer.put(image, sent, resolved)
+            assert step != "send" or descriptor is not None, "it lies there already"
+            if descriptor is None:
+                sent -= 1
+            else:
+                flying[sent] = descriptor, seen
+            del image
+        for descriptor, seen in flying.values():
+            np.testing.assert_array_equal(reader.view(descriptor, *seen.shape[:2]), seen)
+        for number, place in held:
+            np.testing.assert_array_equal(place, picture(number))
+        place = None
+    writer.close()
+
+
 def test_memory_goes_with_its_last_reader() -> None:
     began, reader = mapped(), Reader()
     for number in range(5):

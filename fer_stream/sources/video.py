@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from fer_stream.config import CameraSettings
+    from fer_stream.plugins import Place
 
 COMPLETE = 0.9
 """Lengths and times are rough: a recording that ends before this part of its length is truncated, a wait that took
@@ -41,6 +42,7 @@ class Capture:
         self._capture = capture
         self._lock = threading.Lock()
         self._packets = False
+        self._shape: tuple[int, ...] | None = None
         self._first: tuple[Jpeg, float] | None = None
         self.opened = capture.isOpened()
         self.closed = False
@@ -69,8 +71,11 @@ class Capture:
         except WireError:
             return False
 
-    def read(self) -> tuple[NDArray[np.uint8] | Jpeg, float] | None:
-        """Return the next picture, BGR or as it came, and its time stamp in ms; ``None`` at the end."""
+    def read(self, place: Place | None = None) -> tuple[NDArray[np.uint8] | Jpeg, float] | None:
+        """Return the next picture, BGR or as it came, and its time stamp in ms; ``None`` at the end.
+
+        One of the size of the last one is written to the memory that ``place`` gives.
+        """
         try:
             with self._lock:
                 if self.closed:
@@ -78,9 +83,11 @@ class Capture:
                 if self._first is not None:
                     first, self._first = self._first, None
                     return first
-                good, image = self._capture.read()
+                room = place(self._shape) if place and self._shape and not self._packets else None
+                good, image = self._capture.read(room)  # into another array, where this one does not fit
                 if not good:
                     return None
+                self._shape = image.shape
                 content = Jpeg(image.tobytes()) if self._packets else cast("NDArray[np.uint8]", image)
                 return content, self._capture.get(cv2.CAP_PROP_POS_MSEC)
         finally:
@@ -109,6 +116,7 @@ class Live:
 
     live = True
     frames: int | None = None
+    place: Place | None = None
 
     def __init__(self, capture: Capture, name: str, settings: CameraSettings) -> None:
         self._capture = capture
@@ -122,7 +130,7 @@ class Live:
             SourceError: none came within the time limit, or the device or the peer has gone.
         """
         begin = time.monotonic()
-        got = self._capture.read()
+        got = self._capture.read(self.place)
         if got is not None:
             return Picture(got[0])
         if self._capture.closed:
@@ -147,6 +155,7 @@ class Recording:
     """
 
     live = False
+    place: Place | None = None
 
     def __init__(self, capture: Capture, reopen: Callable[[], Capture], name: str, settings: CameraSettings) -> None:
         self._capture = capture
@@ -168,10 +177,10 @@ class Recording:
         Raises:
             SourceError: there is no picture in it, or it ends long before its stated length.
         """
-        got = self._capture.read()
+        got = self._capture.read(self.place)
         if got is None and self._loop and self._read and not self._closed:
             self._rewind()
-            got = self._capture.read()
+            got = self._capture.read(self.place)
         if got is None:
             if not self._closed:
                 self._check_end()
