@@ -30,6 +30,7 @@ from fer_stream.classifiers.onnx import OnnxClassifier
 from fer_stream.config import EMOTIONS, CameraSettings, JournalSettings, Settings
 from fer_stream.errors import ConfigError, JournalError, ModelError, SourceError, WireError
 from fer_stream.journal import Journal, Reader
+from fer_stream.jpeg import Jpeg
 from fer_stream.roster import Camera, Worker
 from fer_stream.sources.opencv import open_source
 from fer_stream.types import (
@@ -420,6 +421,10 @@ def jpeg(data: bytes) -> None:
         if width * height <= 1_000_000:  # decoding what is within the limits takes its time, as it should
             image = _READER.picture(Message(Kind.FRAME, data, width=width, height=height, encoding=Encoding.JPEG))
             assert image.shape == (height, width, 3)
+    with suppress(WireError):  # what a capture passes on is shown as its header says, or not at all
+        height, width, _ = (it := Jpeg(data)).shape
+        if it.plain and width * height <= 1_000_000:
+            assert it.decode().shape == it.shape
 
 
 @cache
@@ -430,8 +435,8 @@ def _jpegs() -> list[bytes]:
 
 
 def stream(data: bytes) -> None:
-    """What a camera sends, as FFmpeg reads it: pictures, or a `SourceError`."""
-    with suppress(SourceError):
+    """What a camera sends, as FFmpeg reads it: pictures, of which one may be broken, or a `SourceError`."""
+    with suppress(SourceError, WireError):
         source = open_source(str(_file("stream", data)), CameraSettings())
         try:
             for _ in range(4):
