@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fer_stream import wire
 from fer_stream.cv import cv2
 from fer_stream.errors import SourceError, WireError
 from fer_stream.jpeg import Jpeg
@@ -86,10 +87,12 @@ def _bytes(path: Path) -> bytes:
 
 
 def _passes(data: bytes) -> bool:
-    """Tell whether an image is a JPEG that needs not be decoded here; one that is damaged is to be named."""
+    """Tell whether an image is a JPEG that need not be decoded here; one that is damaged or too large is named here."""
     jpeg = Jpeg(data)
     try:
-        return jpeg.plain and bool(jpeg.shape)
+        height, width, _ = jpeg.shape
+        wire.check_size(width, height)
+        return jpeg.plain
     except WireError:
         return False
 

@@ -57,7 +57,7 @@ class Capture:
         Return ``False`` where that one is no JPEG that FFmpeg shows as it lies (two fields, turned, broken): then this
         is of no use any more, and is to be opened again. Where there are no JPEGs at all, nothing changes.
         """
-        if int(self.get(cv2.CAP_PROP_FOURCC)).to_bytes(4, "little", signed=True) not in MJPEG:
+        if (int(self.get(cv2.CAP_PROP_FOURCC)) & 0xFFFFFFFF).to_bytes(4, "little") not in MJPEG:
             return True
         size = self.get(cv2.CAP_PROP_FRAME_HEIGHT), self.get(cv2.CAP_PROP_FRAME_WIDTH), 3
         upright = not self.get(cv2.CAP_PROP_ORIENTATION_META)
