@@ -22,6 +22,7 @@ from fer_stream.cloudevents import from_rfc3339
 from fer_stream.cv import cv2
 from fer_stream.errors import ConfigError, FerStreamError, SourceError, WireError
 from fer_stream.jpeg import Jpeg
+from fer_stream.privacy import mask
 from fer_stream.process import install_stop, leave_behind, parent_gone
 from fer_stream.sources import open_source
 from fer_stream.types import Frame, Nanoseconds, Picture
@@ -290,17 +291,6 @@ def is_live(source: str) -> bool:
     """Return whether an address is a camera's, which may come later, rather than a file's, which is there or not."""
     scheme, separator, _ = source.partition("://")
     return source.isdigit() or source.startswith("/dev/video") or bool(separator and scheme != "file")
-
-
-def mask(image: np.ndarray, masks: list[tuple[float, float, float, float]]) -> np.ndarray:
-    """Blank the masked regions of ``image`` (uint8 ``[H, W, 3]``), given as fractions, rounded outwards."""
-    if not masks:
-        return image
-    image = image if image.flags.writeable else image.copy()
-    height, width = image.shape[:2]
-    for x1, y1, x2, y2 in masks:
-        image[int(y1 * height) : int(np.ceil(y2 * height)), int(x1 * width) : int(np.ceil(x2 * width))] = 0
-    return image
 
 
 class Capture:

@@ -1,4 +1,4 @@
-"""Making faces unrecognisable in pictures that somebody will see."""
+"""Blanking what no one may see, and making faces unrecognisable in pictures that somebody will."""
 
 from __future__ import annotations
 
@@ -37,3 +37,14 @@ def hide_faces(image: NDArray[np.uint8], boxes: Iterable[Box]) -> NDArray[np.uin
         few = cv2.resize(part, (CELLS, CELLS), interpolation=cv2.INTER_AREA)
         hidden[top:bottom, left:right] = cv2.resize(few, part.shape[1::-1], interpolation=cv2.INTER_NEAREST)
     return np.asarray(hidden, np.uint8)
+
+
+def mask(image: NDArray[np.uint8], masks: list[tuple[float, float, float, float]]) -> NDArray[np.uint8]:
+    """Blank the masked regions of ``image`` (uint8 ``[H, W, 3]``), given as fractions, rounded outwards."""
+    if not masks:
+        return image
+    image = image if image.flags.writeable else image.copy()
+    height, width = image.shape[:2]
+    for x1, y1, x2, y2 in masks:
+        image[int(y1 * height) : int(np.ceil(y2 * height)), int(x1 * width) : int(np.ceil(x2 * width))] = 0
+    return image

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from fer_stream.analysis import tables
 from fer_stream.analysis.observe import Recognizers
-from fer_stream.capture import mask
 from fer_stream.errors import SourceError
+from fer_stream.privacy import mask
 from fer_stream.sources.images import Images, load
 
 if TYPE_CHECKING:
