@@ -6,6 +6,7 @@
     duplicates which faces are the same picture
     augment    what a batch goes through before the net sees it
     model      the net
+    pretrained dlib's face recognition net, which a teacher begins as
     objective  what is minimised
     recipe     every number of a training run, in one TOML file
     train      data + recipe -> a checkpoint, and a loss for every sample

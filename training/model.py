@@ -1,9 +1,11 @@
-"""The net: small, residual, with one body and a head for each set of labels.
+"""The nets: one body, and a head for each set of labels.
 
-    python -m training.model            # its parts' parameters, and multiply-adds
+    python -m training.model            # the shipped one's parts' parameters, and multiply-adds
 
-A block is two 3x3 convolutions (He et al. 2015, arXiv:1512.03385) and a gate on each channel (squeeze-and-excitation,
-Hu et al. 2017, arXiv:1709.01507). A stage halves the side; all stages but the last have a second block.
+What is shipped is `Residual`, small and trained from nothing; `training.pretrained` has another body, for teachers. A
+block of it is two 3x3 convolutions (He et al. 2015, arXiv:1512.03385) and a gate on each channel
+(squeeze-and-excitation, Hu et al. 2017, arXiv:1709.01507). A stage halves the side; all stages but the last have a
+second block.
 """
 
 from __future__ import annotations
@@ -48,21 +50,19 @@ class Block(nn.Module):
 
 
 class Net(nn.Module):
-    """Faces in, logits for FER2013's labels and for FER+'s out."""
+    """Faces in, logits for FER2013's labels and for FER+'s out: a body that describes a face, and a head for each set.
 
-    def __init__(self, shape: Architecture) -> None:
+    A body says in `describe` what it sees, ``width`` numbers a face.
+    """
+
+    def __init__(self, width: int, dropout: float) -> None:
         super().__init__()
-        stem, *stages = shape.widths
-        self.stem = nn.Sequential(nn.Conv2d(1, stem, 3, 1, 1, bias=False), nn.BatchNorm2d(stem), nn.ReLU())
-        blocks, width = [], stem
-        for i, outputs in enumerate(stages):
-            blocks.append(Block(width, outputs, 2))
-            if i < len(stages) - 1:
-                blocks.append(Block(outputs, outputs, 1))
-            width = outputs
-        self.blocks = nn.Sequential(*blocks)
-        self.dropout = nn.Dropout(shape.dropout)
+        self.dropout = nn.Dropout(dropout)
         self.emotion, self.plus = nn.Linear(width, len(LABELS)), nn.Linear(width, len(PLUS_EMOTIONS))
+
+    def describe(self, faces: Tensor) -> Tensor:
+        """Return what the body sees, ``[N, width]``, of raw grey faces ``[N, 1, H, W]``."""
+        raise NotImplementedError
 
     def forward(self, faces: Tensor) -> tuple[Tensor, Tensor]:
         """Return the logits of both heads for raw grey faces.
@@ -73,9 +73,28 @@ class Net(nn.Module):
         Returns:
             Logits of `LABELS` ``[N, 7]`` and of `PLUS_EMOTIONS` ``[N, 8]``.
         """
-        x = self.blocks(self.stem((faces - 128) / 64))
-        pooled = self.dropout(x.mean(dim=(2, 3)))
-        return self.emotion(pooled), self.plus(pooled)
+        seen = self.dropout(self.describe(faces))
+        return self.emotion(seen), self.plus(seen)
+
+
+class Residual(Net):
+    """The net that is shipped."""
+
+    def __init__(self, shape: Architecture) -> None:
+        stem, *stages = shape.widths
+        super().__init__(stages[-1], shape.dropout)
+        self.stem = nn.Sequential(nn.Conv2d(1, stem, 3, 1, 1, bias=False), nn.BatchNorm2d(stem), nn.ReLU())
+        blocks, width = [], stem
+        for i, outputs in enumerate(stages):
+            blocks.append(Block(width, outputs, 2))
+            if i < len(stages) - 1:
+                blocks.append(Block(outputs, outputs, 1))
+            width = outputs
+        self.blocks = nn.Sequential(*blocks)
+
+    def describe(self, faces: Tensor) -> Tensor:
+        """Return the mean of each of the last stage's channels."""
+        return cast("Tensor", self.blocks(self.stem((faces - 128) / 64)).mean(dim=(2, 3)))
 
 
 HEADS = {"fer2013": LABELS, "ferplus": PLUS_EMOTIONS}
@@ -103,7 +122,7 @@ def logits_of(net: Net, faces: Tensor, head: str = "fer2013", batch: int = 512) 
 
 
 def multiply_adds(net: nn.Module, side: int = SIDE) -> int:
-    """Return the multiply-adds of a net's convolutions and dense layers for one face."""
+    """Return the multiply-adds of a net's convolutions and dense layers for one face of a side in pixels."""
     total = 0
 
     def count(module: nn.Module, _: object, output: Tensor) -> None:
@@ -119,15 +138,19 @@ def multiply_adds(net: nn.Module, side: int = SIDE) -> int:
     return total
 
 
-def main() -> None:
-    """Print what the net of the default recipe consists of."""
-    from training.recipe import Architecture  # noqa: PLC0415 - only this command needs one
-
-    net = Net(Architecture())
+def show(net: nn.Module) -> None:
+    """Print what a net consists of, and what a face costs it."""
     for name, layer in net.named_children():
         print(f"{name:10}{sum(weights.numel() for weights in layer.parameters()):12,} parameters")
     print(f"{'all':10}{sum(weights.numel() for weights in net.parameters()):12,} parameters")
     print(f"{multiply_adds(net) / 1e6:.0f} million multiply-adds for a face of {SIDE} pixels")
+
+
+def main() -> None:
+    """Show the net of the default recipe."""
+    from training.recipe import Architecture  # noqa: PLC0415 - only this command needs one
+
+    show(Residual(Architecture()))
 
 
 if __name__ == "__main__":

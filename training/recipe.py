@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 import tomllib
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, ValidationError
 
@@ -30,8 +30,11 @@ def _ordered(sizes: dict[int, float]) -> dict[int, float]:
 class Architecture(Section):
     """The net's shape."""
 
+    body: Literal["residual", "pretrained"] = Field(
+        "residual", description="which body: from nothing, or dlib's (training.pretrained), for a teacher"
+    )
     widths: Annotated[list[Annotated[int, Field(ge=8)]], Field(min_length=2, max_length=5)] = Field(
-        [32, 48, 96, 160, 256], description="channels of the stem and of each stage"
+        [32, 48, 96, 160, 256], description="channels of the residual body's stem and of each of its stages"
     )
     dropout: Fraction = Field(0.3, description="before the heads")
 

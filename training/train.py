@@ -36,18 +36,23 @@ from fer_stream.errors import ConfigError, FerStreamError
 from training import data, recipe
 from training.augment import augment, mixup
 from training.duplicates import near_copies
-from training.model import Net, logits_of
+from training.model import Residual, logits_of
 from training.objective import Samples, Soft, batch_loss, log_prior
+from training.pretrained import Pretrained, weights
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
     from training.data import Faces
-    from training.recipe import Optimizer, Recipe
+    from training.model import Net
+    from training.recipe import Architecture, Optimizer, Recipe
 
 LOSSES_EVERY = 10
 """Epochs; measuring them costs a fifth of an epoch."""
+
+SHOWN = 2048
+"""Faces on which a pretrained body's normalisations are set."""
 
 
 class Trainer:
@@ -56,9 +61,9 @@ class Trainer:
     def __init__(self, how: Recipe, samples: Samples) -> None:
         torch.manual_seed(how.seed)
         self.how, self.samples = how, samples
-        self.net = Net(how.net)
+        self.net = _net(how.net)
         self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a third faster on a CPU
-        self.average = Net(how.net)
+        self.average = _net(how.net)
         self.average.load_state_dict(self.net.state_dict())
         self.optimizer = _optimizer(self.net, how.optimizer)
         self.prior = log_prior(samples.labels, how.loss.prior)
@@ -118,16 +123,21 @@ class Trainer:
         for name, part in self._parts().items():
             part.load_state_dict(state[name])
 
-    def begin_as(self, run: Path) -> None:
-        """Take over the averaged weights of another run.
+    def begin(self, run: Path | None) -> None:
+        """Begin with the averaged weights of another run; without one, with random ones or those of a pretrained body.
 
         Raises:
-            ConfigError: it has none, or they are of another shape.
+            ConfigError: the run has none, or they are of another shape; or the body's are not there.
         """
-        weights = load_checkpoint(run / "checkpoint.pt")["average"]
+        if run is None:
+            if isinstance(self.net, Pretrained):
+                self.net.adopt(weights(), self.samples.faces[:SHOWN])
+                self.average.load_state_dict(self.net.state_dict())
+            return
+        state = load_checkpoint(run / "checkpoint.pt")["average"]
         try:
             for net in (self.net, self.average):
-                net.load_state_dict(weights)
+                net.load_state_dict(state)
         except RuntimeError as error:
             raise ConfigError(f"the net of {run} has another shape than the recipe's; leave --start out") from error
 
@@ -157,6 +167,10 @@ class Trainer:
         cosine = 0.5 + 0.5 * math.cos(math.pi * done / (self.how.epochs * self.steps))
         for group in self.optimizer.param_groups:
             group["lr"] = self.how.optimizer.learning_rate * warm * cosine
+
+
+def _net(shape: Architecture) -> Net:
+    return Pretrained(shape) if shape.body == "pretrained" else Residual(shape)
 
 
 def _optimizer(net: Net, how: Optimizer) -> torch.optim.Optimizer:
@@ -199,7 +213,7 @@ def load_net(run: Path) -> Net:
         ConfigError: the run has no checkpoint, or it is something else.
     """
     state = load_checkpoint(run / "checkpoint.pt")
-    net = Net(recipe.Recipe.model_validate_json(state["recipe"]).net)
+    net = _net(recipe.Recipe.model_validate_json(state["recipe"]).net)
     net.load_state_dict(state["average"])
     return net.eval()
 
@@ -246,8 +260,8 @@ def train(
     checkpoint = run / "checkpoint.pt"
     if checkpoint.exists():
         trainer.restore(checkpoint)
-    elif start is not None:
-        trainer.begin_as(start)
+    else:
+        trainer.begin(start)
     last = min(epochs or how.epochs, how.epochs)
     watched_faces = torch.from_numpy(watched.images)[:, None]
     total, done = how.epochs * trainer.steps, trainer.epoch * trainer.steps

@@ -17,7 +17,7 @@ from fer_stream.classifiers.onnx import Crop, OnnxClassifier
 from fer_stream.errors import ConfigError
 from training import data, distill, doubtful, evaluate, export, objective, recipe, train
 from training.corrupt import CORRUPTIONS
-from training.model import Net
+from training.model import Residual
 from training.objective import Soft
 from training.quantize import quantize
 
@@ -278,7 +278,7 @@ def test_a_student_learns_from_a_teacher(csv_file, plus_file, tmp_path):
 
 def test_the_temperature_is_in_the_graph(tmp_path):
     torch.manual_seed(0)
-    net = Net(recipe.Architecture(widths=[8, 8])).eval()
+    net = Residual(recipe.Architecture(widths=[8, 8])).eval()
     faces = np.random.default_rng(0).uniform(0, 255, (5, 1, 48, 48)).astype(np.float32)
     for temperature in (1.0, 2.0):
         path = tmp_path / f"{temperature}.onnx"
@@ -292,7 +292,7 @@ def test_the_temperature_is_in_the_graph(tmp_path):
 
 def test_a_quantized_net_is_smaller_and_says_nearly_the_same(tmp_path):
     torch.manual_seed(0)
-    net = Net(recipe.Architecture(widths=[32, 64, 64])).eval()
+    net = Residual(recipe.Architecture(widths=[32, 64, 64])).eval()
     faces = np.random.default_rng(0).integers(0, 256, (200, 48, 48), np.uint8)
     path = tmp_path / "net.onnx"
     export.export(net, "fer2013", 1.0, path)
