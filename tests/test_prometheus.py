@@ -49,10 +49,9 @@ def test_prometheus_scrapes_every_role(pipeline: tuple[Prometheus, dict[str, Any
     assert prometheus.query("max(fer_stream_frames_waiting)")[()] <= 4, "the depth"
     assert prometheus.query("sum by (camera, job) (fer_stream_camera_online)") == {("door", "aggregator"): 1}
     assert prometheus.query("histogram_quantile(0.99, sum by (le) (fer_stream_frame_age_seconds_bucket))")[()] < 5
-    stages = prometheus.query("sum by (job, stage) (fer_stream_stage_seconds_count) > 0")
-    assert {("worker-1", "detect"), ("worker-2", "classify"), ("door", "read"), ("aggregator", "journal")} <= set(
-        stages
-    )
+    stages = {("worker-1", "detect"), ("worker-2", "classify"), ("door", "read"), ("aggregator", "journal")}
+    query = "sum by (job, stage) (fer_stream_stage_seconds_count) > 0"
+    wait_for(lambda: stages <= set(prometheus.query(query)), "each role's stages in Prometheus")
 
     # The capture ends, and with it everything that is on its way: then all three tell the same, to the frame.
     assert it["door"].stop() == 0

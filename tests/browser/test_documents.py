@@ -29,7 +29,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 def test_the_search_finds_what_is_looked_for(page: Callable[..., Page], site: str) -> None:
     shown = page(f"{site}/index.html")
-    shown.get_by_role("textbox", name="Search").fill("hysteresis")
+    shown.get_by_role("textbox", name="Search").press_sequentially("hysteresis")  # keys, which the page listens to
     shown.locator(".md-search-result__link").first.click()
     shown.wait_for_url("**/explanation/smoother.html*")
 

@@ -147,7 +147,7 @@ def test_a_run_begins_as_another_one(csv_file, tmp_path):
     faces, how = data.load(csv_file), recipe.load(tiny(tmp_path))
     first = train.train(how, faces, tmp_path / "first", epochs=1)
     second = train.Trainer(how, objective.Samples.of(faces, how.loss))
-    second.begin_as(tmp_path / "first")
+    second.begin(tmp_path / "first")
     for name, value in weights(second).items():
         np.testing.assert_array_equal(value, weights(first)[name], err_msg=name)
     wider = tmp_path / "wider.toml"
