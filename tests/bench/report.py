@@ -53,10 +53,11 @@ def main() -> None:
     sections: list[tuple[str, list[object]]] = [
         ("From a file to events", ["pipeline.py", film]),
         ("The same at 640x480", ["pipeline.py", film, "--size", "640x480"]),
+        ("A camera that sends JPEGs, to another machine", ["pipeline.py", film, "--mjpeg", "--encoding", "jpeg"]),
         ("A search of a whole picture", ["scan.py", film]),
         ("Following faces, against a search of every frame", ["following.py", film, *clips]),
         ("One aggregator", ["capacity.py"]),
-        ("How soon, how many, and too many", ["load.py"]),
+        ("How soon, how many, and too many", ["load.py", "--seconds", 8]),
         ("What looking costs", ["viewers.py", "--seconds", 12]),
         ("From a cold start", ["start.py"]),
         ("Growth", ["growth.py", "--plot", "docs/images/growth.svg"]),
@@ -71,6 +72,8 @@ def main() -> None:
             raise SystemExit(f"{script} failed:\n{done.stderr}")
         shown = " ".join(str(part).replace(str(arguments.media), "MEDIA") for part in (f"tests/bench/{script}", *rest))
         text += f"\n## {title}\n\n    python {shown}\n\n```\n{done.stdout.rstrip()}\n```\n"
+        if title == "Growth":
+            text += "\n[Drawn and explained](explanation/figures.md#growth).\n"
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     arguments.output.write_text(text)
     print(arguments.output)
