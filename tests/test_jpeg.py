@@ -84,6 +84,12 @@ def test_the_end_of_a_picture_within_is_not_its_own() -> None:
         _ = Jpeg(nested[:-2]).shape
 
 
+def test_a_header_within_what_is_no_marker_is_not_hidden() -> None:
+    """Decoders look for the next marker there, and would find another size."""
+    with pytest.raises(WireError, match="broken marker"):
+        _ = Jpeg(inserted(jpeg(), b"\xff\x00" + segments(jpeg(640, 480))[0xC0][2:])).shape
+
+
 def test_what_lies_behind_the_end_does_no_harm() -> None:
     assert Jpeg(jpeg() + bytes(13)).shape == (48, 64, 3)
 
