@@ -214,7 +214,7 @@ class Reader(threading.Thread):
             except SourceError as error:
                 if not (self.live and self._settings.retry):
                     raise
-                failure = error
+                failure = error.with_traceback(None)  # which holds the last picture, and its place
             finally:
                 source.close()
             if self._stop_reading.is_set() or not (self.live and self._settings.retry):
