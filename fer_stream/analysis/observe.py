@@ -174,6 +174,7 @@ class Observer:
                 return wire.unpack_faces(wire.pack_faces(result, self.labels), self.labels)
             except WireError as error:  # a JPEG that does not decode, or faces that cannot be told
                 _log.warning("frame %d is rejected: %s", frame.seq, error)
+                break
             except Exception:  # whatever a model or a plug-in does with this frame, the next one may be fine
                 _log.exception("frame %d cannot be recognised", frame.seq)
         return None
