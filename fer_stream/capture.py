@@ -486,9 +486,7 @@ def run(settings: Settings, camera: str, stop: Stop | None = None) -> None:
                 )
     finally:
         reader.stop()
-        reader.join(READER_GRACE)
-        if reader.is_alive():
-            leave_behind(reader)
+        leave_behind(reader, READER_GRACE)
         capture.close()
         peer.close()
         if server:
