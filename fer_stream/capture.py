@@ -214,7 +214,7 @@ class Reader(threading.Thread):
             except SourceError as error:
                 if not (self.live and self._settings.retry):
                     raise
-                failure = error
+                failure = error.with_traceback(None)  # which holds the last picture, and its place
             finally:
                 source.close()
             if self._stop_reading.is_set() or not (self.live and self._settings.retry):
@@ -486,9 +486,7 @@ def run(settings: Settings, camera: str, stop: Stop | None = None) -> None:
                 )
     finally:
         reader.stop()
-        reader.join(READER_GRACE)
-        if reader.is_alive():
-            leave_behind(reader)
+        leave_behind(reader, READER_GRACE)
         capture.close()
         peer.close()
         if server:

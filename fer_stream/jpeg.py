@@ -13,8 +13,8 @@ from fer_stream.errors import WireError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_HUFFMAN = (0xC0, 0xC1, 0xC2)
-"""Starts of frames of baseline, extended and progressive JPEGs, the ones that cameras make."""
+_SEQUENTIAL = (0xC0, 0xC1)
+"""Starts of frames of baseline and extended JPEGs, the ones that cameras make."""
 
 _APP1, _SCAN, _END = 0xE1, 0xDA, b"\xff\xd9"
 
@@ -44,18 +44,22 @@ class Jpeg:
 
     @property
     def plain(self) -> bool:
-        """Whether it is grey or in colour, of 8 bits, Huffman coded, and shown as it lies: nothing else is passed on.
+        """Whether it is grey or in colour, of 8 bits, in one scan, and shown as it lies: nothing else is passed on.
+
+        A further scan is a few bytes, and a look at every pixel: what has some, its own capture decodes, not a worker.
 
         Raises:
             WireError: it has no header.
         """
-        frames = []
+        frames, components = [], b""
         for marker, begin, _ in wire.jpeg_segments(self.data):
             if marker == _APP1 and self.data.startswith(b"Exif", begin):
                 return False  # it may have to be turned
             if wire.begins_frame(marker):
                 bits, components = self.data[begin : begin + 1], self.data[begin + 5 : begin + 6]
-                frames.append(marker in _HUFFMAN and bits == b"\x08" and components in (b"\x01", b"\x03"))
+                frames.append(marker in _SEQUENTIAL and bits == b"\x08" and components in (b"\x01", b"\x03"))
+            if marker == _SCAN and self.data[begin : begin + 1] != components:
+                return False
         return frames == [True]
 
     def decode(self) -> NDArray[np.uint8]:

@@ -248,12 +248,14 @@ def _drop_stdout() -> None:
 _left_behind: list[threading.Thread] = []
 
 
-def leave_behind(thread: threading.Thread) -> None:
-    """Take it that a daemon thread hangs in native code: `main_guard` ends the process without waiting for it.
+def leave_behind(thread: threading.Thread, grace: float) -> None:
+    """Wait so many seconds for a daemon thread; from one that hangs in native code `main_guard` ends the process.
 
     Coming back while the interpreter ends, or still in there when libraries are unloaded, it would abort the process.
     """
-    _left_behind.append(thread)
+    thread.join(grace)
+    if thread.is_alive():
+        _left_behind.append(thread)
 
 
 def main_guard(function: Callable[[], int | None]) -> int:

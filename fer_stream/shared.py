@@ -103,9 +103,13 @@ class Ring:
         for step in range(self.slots):
             slot = (self._written + step) % self.slots
             lent = self._lent[slot]
-            if self._numbers[slot] <= resolved and (lent is None or lent() is None):
+            if self.through(slot, resolved) and (lent is None or lent() is None):
                 return slot
         return None
+
+    def through(self, slot: int, resolved: int) -> bool:
+        """Whether the frame that was put into a slot last is among the first so many."""
+        return self._numbers[slot] <= resolved
 
     def idle(self, resolved: int) -> bool:
         """Whether all slots are free."""
@@ -120,9 +124,10 @@ class Ring:
         return place
 
     def holding(self, image: NDArray[np.uint8]) -> int | None:
-        """Return the slot in whose lent memory the whole image lies, if there is one."""
+        """Return the slot in whose lent memory the whole image lies, row by row, if there is one."""
         lent = (slot for slot, array in enumerate(self._lent) if array is not None and array() is image.base)
-        return next(lent, None) if image.base is not None and image.nbytes == self.size else None
+        whole = image.base is not None and image.nbytes == self.size and image.flags.c_contiguous
+        return next(lent, None) if whole else None
 
     def put(self, image: NDArray[np.uint8], slot: int | None = None, number: int = 0) -> bytes:
         """Write an image of the ring's size into a slot (the next one), unless it lies there; return its descriptor."""
@@ -172,6 +177,8 @@ class Writer:
     def put(self, image: NDArray[np.uint8], number: int, resolved: int) -> bytes | None:
         """Write the frame of this number, unless it lies there, and return its descriptor; ``None``: there is no room.
 
+        A picture that is sent again while its first frame is not resolved is copied: the two are resolved one by one.
+
         Args:
             image: uint8 ``[H, W, 3]``.
             number: which of the frames sent it is.
@@ -180,7 +187,7 @@ class Writer:
         with self._lock:
             self._resolved = resolved
             held = ((ring, slot) for ring in self._rings if (slot := ring.holding(image)) is not None)
-            found = next(held, None) or self._room(image.nbytes)
+            found = next((it for it in held if it[0].through(it[1], resolved)), None) or self._room(image.nbytes)
             return found and found[0].put(image, found[1], number)
 
     def _room(self, size: int) -> tuple[Ring, int] | None:

@@ -149,8 +149,9 @@ class Supervisor:
                 worker.seen = max(worker.seen, now + self._settings.dispatch.deadline)
         self._ready(self.aggregator, now)
         for worker in self.workers:
-            known = status["workers"].get(worker.arguments[-1])
-            if worker.process and known and known["pid"] == worker.process.pid:
+            name = worker.arguments[-1]  # which another machine's may have, too: each is told with its machine's then
+            pids = [known["pid"] for title, known in status["workers"].items() if title.split(" at ")[0] == name]
+            if worker.process and worker.process.pid in pids:
                 self._ready(worker, now)
             elif worker.running and worker.process and now - worker.seen > self._settings.dispatch.silence:
                 _log.warning("%s does not answer and is replaced", worker.title, extra={"pid": worker.process.pid})

@@ -261,9 +261,9 @@ def jpeg_segments(data: Buffer) -> Iterator[tuple[int, int, int]]:
     for _ in range(MAX_MARKERS):
         if at + 9 > len(view) or marker == 0xDA:
             return
-        if view[at] != 0xFF:
-            raise WireError("a JPEG with a broken marker")
         marker = view[at + 1]
+        if view[at] != 0xFF or marker == 0x00:  # behind which decoders would look for the next one, within a segment
+            raise WireError("a JPEG with a broken marker")
         if marker == 0xFF:  # a fill byte
             at += 1
         elif marker == 0x01 or 0xD0 <= marker <= 0xD7:  # markers without a length

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from fer_stream import metrics, plugins, shared, wire
 from fer_stream.errors import ConfigError, WireError
-from fer_stream.process import install_stop, parent_gone
+from fer_stream.process import install_stop, leave_behind, parent_gone
 from fer_stream.recognizer import Recognizer
 from fer_stream.wire import Encoding, Kind, Message, Stages
 
@@ -186,7 +186,7 @@ def run(settings: Settings, name: str | None = None, stop: Stop | None = None) -
         peer.send(wire.json_message(Kind.BYE))
     finally:
         computer.give(None)
-        computer.join(BEAT)  # coming back from native code while the interpreter ends, it would take it down
+        leave_behind(computer, BEAT)
         peer.close()
         if server:
             server.close()

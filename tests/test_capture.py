@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+import weakref
 from typing import TYPE_CHECKING, Any
 
 import cv2
@@ -13,9 +14,10 @@ from camera_servers import Camera
 from jpegs import exif, film, inserted, jpeg
 from processes import free_port, wait_for
 
-from fer_stream import Frame, Jpeg, Picture, plugins, shared, wire
+from fer_stream import Frame, Jpeg, Picture, capture, plugins, shared, wire
 from fer_stream.capture import Capture, Reader, Slot
 from fer_stream.config import CameraSettings, Settings
+from fer_stream.errors import SourceError
 from fer_stream.types import Nanoseconds
 from fer_stream.wire import Encoding, Kind, Message, Totals
 
@@ -212,6 +214,41 @@ def test_what_is_superseded_is_never_decoded() -> None:
     assert held is not None
     assert held[0].content is jpegs[-1]
     assert [content._image for content in jpegs] == [None] * 3
+
+
+def test_a_source_that_has_failed_leaves_no_picture_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its place would be taken until it fails again, and all of a ring whose size is another one by then."""
+    pictures, again = [], threading.Event()
+
+    class Failing:
+        live, frames = True, None
+
+        def read(self) -> Picture:
+            if pictures:
+                raise SourceError("the camera has gone")
+            image = np.zeros((48, 64, 3), np.uint8)
+            pictures.append(weakref.ref(image))
+            return Picture(image)
+
+        def close(self) -> None:
+            pass
+
+    class Waiting(Failing):
+        def read(self) -> None:  # type: ignore[override]
+            again.set()
+            time.sleep(0.5)
+
+    sources = [Failing(), Waiting()]
+    monkeypatch.setattr(capture, "open_source", lambda _: sources.pop(0))
+    monkeypatch.setattr(capture, "PAUSES", (0.01, 0.01))
+    slot = Slot("drop_oldest")
+    reader = Reader("door", CameraSettings(source="rtsp://192.0.2.1/"), "drop_oldest", slot, lambda: None)
+    reader.start()
+    assert again.wait(10)
+    assert slot.take() is not None
+    assert pictures[0]() is None
+    reader.stop()
+    reader.join()
 
 
 def test_a_plug_in_gives_what_its_camera_sends() -> None:

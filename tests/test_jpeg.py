@@ -22,7 +22,7 @@ def changed(at: int, value: int) -> bytes:
 
 
 @pytest.mark.parametrize(
-    "flags", [(), (cv2.IMWRITE_JPEG_PROGRESSIVE, 1), (cv2.IMWRITE_JPEG_RST_INTERVAL, 1), (cv2.IMWRITE_JPEG_QUALITY, 5)]
+    "flags", [(), (cv2.IMWRITE_JPEG_OPTIMIZE, 1), (cv2.IMWRITE_JPEG_RST_INTERVAL, 1), (cv2.IMWRITE_JPEG_QUALITY, 5)]
 )
 @pytest.mark.parametrize("grey", [False, True])
 def test_what_a_camera_sends_has_a_size_and_pixels(flags: tuple[int, ...], grey: bool) -> None:
@@ -53,8 +53,10 @@ def test_tables_of_motion_jpeg_may_be_left_out() -> None:
         inserted(jpeg(), exif(6)),
         inserted(jpeg(), exif(1)),
         inserted(jpeg(), segments(jpeg())[0xC0]),  # a second start of frame
+        jpeg(flags=(cv2.IMWRITE_JPEG_PROGRESSIVE, 1)),
+        jpeg().replace(b"\xff\xda\x00\x0c\x03", b"\xff\xda\x00\x08\x01"),  # a scan of one component, so more follow
     ],
-    ids=["12 bits", "CMYK", "arithmetic", "lossless", "turned", "Exif", "two frames"],
+    ids=["12 bits", "CMYK", "arithmetic", "lossless", "turned", "Exif", "two frames", "progressive", "scans"],
 )
 def test_what_others_may_show_otherwise_is_not_plain(data: bytes) -> None:
     assert Jpeg(data).shape == (48, 64, 3)
@@ -80,6 +82,12 @@ def test_the_end_of_a_picture_within_is_not_its_own() -> None:
     assert Jpeg(nested).shape == (48, 64, 3)
     with pytest.raises(WireError, match="cut short"):
         _ = Jpeg(nested[:-2]).shape
+
+
+def test_a_header_within_what_is_no_marker_is_not_hidden() -> None:
+    """Decoders look for the next marker there, and would find another size."""
+    with pytest.raises(WireError, match="broken marker"):
+        _ = Jpeg(inserted(jpeg(), b"\xff\x00" + segments(jpeg(640, 480))[0xC0][2:])).shape
 
 
 def test_what_lies_behind_the_end_does_no_harm() -> None:

@@ -256,8 +256,7 @@ def test_who_hangs_in_native_code_is_not_waited_for(seconds: int, finalised: str
         def end():
             thread = threading.Thread(target=time.sleep, args=({seconds},), daemon=True)
             thread.start()
-            thread.join(0.5)
-            leave_behind(thread)
+            leave_behind(thread, 0.5)
             return 3
         atexit.register(print, "finalised")
         sys.exit(main_guard(end))

@@ -138,6 +138,27 @@ def test_a_part_of_a_place_is_not_taken_for_the_whole(writer: Writer) -> None:
     np.testing.assert_array_equal(Reader().view(descriptor, 12, WIDTH), picture(1)[:12])
 
 
+def test_a_view_of_a_place_in_another_order_is_not_taken_for_it(writer: Writer) -> None:
+    """As of a source that has RGB, or pictures upside down."""
+    for number in (1, 2):
+        place = lend(writer, number)
+        image = place[::-1] if number == 1 else place[:, :, ::-1]
+        descriptor = writer.put(image, number, resolved=number - 1)
+        assert descriptor is not None
+        np.testing.assert_array_equal(Reader().view(descriptor, HEIGHT, WIDTH), image)
+
+
+def test_a_picture_that_is_sent_again_does_not_disturb_the_first(writer: Writer) -> None:
+    """As by a source that gives its last picture once more while its camera stalls."""
+    place, reader = lend(writer, 1), Reader()
+    descriptors = [writer.put(place, number, resolved=0) for number in (1, 2, 3)]
+    for descriptor in descriptors:
+        assert descriptor is not None
+        np.testing.assert_array_equal(reader.view(descriptor, HEIGHT, WIDTH), picture(1))
+    assert writer.put(place, 4, resolved=0) is None
+    assert writer.put(place, 4, resolved=1) is not None
+
+
 def test_who_still_reads_a_place_that_is_written_to_again_knows(writer: Writer) -> None:
     reader = Reader()
     descriptors = [put(writer, number) for number in (1, 2, 3)]

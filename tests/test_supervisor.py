@@ -7,6 +7,7 @@ import random
 import signal
 import socket
 import sqlite3
+import subprocess
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -238,6 +239,16 @@ def test_one_bad_source_among_good_ones(cli: Cli, short_folder: Path, clip: Path
     process = start_run(cli, short_folder, clip, "--policy", "wait", "bad=nowhere.mp4")
     process.end()
     told(process, 1, "nowhere.mp4")
+
+
+def test_a_worker_whose_name_another_machine_s_has_too_is_not_replaced(tmp_path: Path) -> None:
+    supervisor = Supervisor(config.load({"cameras": {"door": {}}, "workers": 1}), tmp_path)
+    (worker,) = supervisor.workers
+    worker.process, supervisor.aggregator.process = (subprocess.Popen(["sleep", "60"]) for _ in range(2))
+    both = {"1 at here": {"pid": worker.process.pid}, "1 at there": {"pid": 1}}
+    supervisor.note({"pid": supervisor.aggregator.process.pid, "cameras": {}, "workers": both})
+    assert worker.was_ready
+    supervisor.close()
 
 
 def test_the_settings_of_children_lie_in_no_file(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from fer_stream.attention import Attention
 from fer_stream.capture import READER_GRACE, Reader, Slot, is_live
 from fer_stream.cloudevents import encode, event_id
 from fer_stream.errors import ConfigError, WireError
+from fer_stream.process import leave_behind
 from fer_stream.recognizer import Recognizer
 from fer_stream.smooth import LabelSet
 from fer_stream.timeline import Timeline
@@ -135,8 +136,7 @@ class Observer:
                     pool.shutdown(cancel_futures=True)
         finally:
             self.reader.stop()
-            # A thread that comes back from native code while the interpreter ends takes the process down with it.
-            self.reader.join(READER_GRACE)
+            leave_behind(self.reader, READER_GRACE)
         reason = "source failed" if self.reader.error else "end of stream"
         yield Observation(None, (), {}, self._numbered(self._timeline.offline(reason)))
         if self.reader.error:
@@ -174,6 +174,7 @@ class Observer:
                 return wire.unpack_faces(wire.pack_faces(result, self.labels), self.labels)
             except WireError as error:  # a JPEG that does not decode, or faces that cannot be told
                 _log.warning("frame %d is rejected: %s", frame.seq, error)
+                break
             except Exception:  # whatever a model or a plug-in does with this frame, the next one may be fine
                 _log.exception("frame %d cannot be recognised", frame.seq)
         return None

@@ -73,6 +73,14 @@ def test_a_film_of_jpegs_gives_the_same_bytes_passed_through_or_not(cli: Cli, cl
         assert observer.rejected == 2
 
 
+def test_a_picture_that_does_not_decode_is_told_of_once(
+    tmp_path: Path, tiny_model: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    film = jpegs.film(tmp_path / "film.avi", [jpegs.jpeg(), jpegs.undecodable(jpegs.jpeg())])
+    assert texts(Observer(settings(film, classifier={"model": tiny_model}), "film"))
+    assert caplog.text.count("frame 2 is rejected: a JPEG that does not decode") == 1
+
+
 def test_an_observation_holds_a_frame_and_what_is_seen_in_it(clip: Path, tiny_model: Path) -> None:
     observer = Observer(settings(clip, classifier={"model": tiny_model}), "film")
     *frames, last = observer

@@ -45,6 +45,14 @@ def twice_sized() -> bytes:
     return SMALL[:end] + bytes(huge) + SMALL[end:]
 
 
+def hidden() -> bytes:
+    """A JPEG with a whole header of a larger one in a segment that has no marker, where decoders look for the next."""
+    huge = sized(8100, 8100)
+    scan = huge.index(b"\xff\xda")
+    header = huge[2 : scan + 2 + struct.unpack("!H", huge[scan + 2 : scan + 4])[0]]
+    return SMALL[:2] + b"\xff\x00" + struct.pack("!H", 2 + len(header)) + header + SMALL[2:]
+
+
 def png() -> bytes:
     """A picture of another format, 1.2 gigabytes in a megabyte or so, under the name of a JPEG."""
     return cv2.imencode(".png", np.zeros((2000, 2000, 3), np.uint8))[1].tobytes()
@@ -54,6 +62,7 @@ BOMBS: list[tuple[str, bytes, int, int]] = [
     ("as large as a JPEG can say", sized(65_500, 65_500), 64, 48),
     ("as large as the frame says", sized(16_000, 4000), 16_001, 4000),
     ("twice", twice_sized(), 64, 48),
+    ("hidden", hidden(), 64, 48),
     ("no lines", sized(64, 0), 64, 48),
     ("a PNG", png(), 64, 48),
     ("a header of 65535 pixels a side", SMALL, 65_535, 65_535),
