@@ -44,11 +44,14 @@ DRAIN = 3.0
 """Seconds that a capture which was told to stop waits for its last frame to be taken and resolved."""
 
 READER_GRACE = 1.0
-"""Seconds that the reader has to come back from its source at the end; one that hangs there is left behind."""
+"""Seconds that the reader has to come back from its source at the end."""
 
 PAUSES = (1.0, 3.0)
 """First and longest pause before a failed live source is opened again, each twice the last: a camera that returns is
 seen within 5 s."""
+
+TELLING = 10.0
+"""Least seconds from one word on a frame that may not be sent to the next: there may be one in every frame."""
 
 _log = logging.getLogger(__name__)
 
@@ -80,10 +83,10 @@ class Slot:
             return True
 
     def reject(self) -> None:
-        """Count a frame that is captured but may not be sent."""
+        """Count a frame that is captured but may not be sent; none once closed."""
         with self._changed:
-            self._captured += 1
-            self._rejected += 1
+            self._captured += not self._closed
+            self._rejected += not self._closed
 
     def take(self) -> tuple[Frame, float] | None:
         """Return the frame and make room; it counts as sent from here on."""
@@ -164,6 +167,7 @@ class Reader(threading.Thread):
         self._wake = wake
         self._place = place
         self._stop_reading = threading.Event()
+        self._told = -TELLING
         self._progress = time.monotonic()
         self._seq = 0
 
@@ -263,12 +267,13 @@ class Reader(threading.Thread):
         try:
             content = self._content(picture)
         except WireError as error:
-            _log.warning("a frame of camera %s is rejected: %s", self._camera, error)
+            if self._progress >= self._told + TELLING:
+                self._told = self._progress
+                _log.warning("a frame of camera %s is rejected: %s", self._camera, error)
             self._slot.reject()
             return True
-        taken = time.monotonic()
         frame = Frame(self._camera, self._seq + 1, self.clock.of(picture), content)
-        if not self._slot.put(frame, taken):
+        if not self._slot.put(frame, time.monotonic()):
             return False
         self._seq += 1
         self._wake()

@@ -51,6 +51,8 @@ class Jpeg:
         Raises:
             WireError: it has no header.
         """
+        if len(self.data) > wire.MAX_PAYLOAD:
+            return False
         frames, components = [], b""
         for marker, begin, _ in wire.jpeg_segments(self.data):
             if marker == _APP1 and self.data.startswith(b"Exif", begin):
@@ -74,7 +76,7 @@ class Jpeg:
 
 
 def decode(data: wire.Buffer) -> NDArray[np.uint8]:
-    """Return a JPEG's pixels, uint8 ``[H, W, 3]`` in BGR order: the one decoder of them in the house.
+    """Return the pixels, uint8 ``[H, W, 3]`` in BGR order, of a JPEG, or of whatever else OpenCV knows.
 
     Raises:
         WireError: it does not decode.

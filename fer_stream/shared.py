@@ -281,21 +281,22 @@ class Reader:
         """Return the picture in a FRAME: uint8 ``[H, W, 3]``, BGR; of raw and shared pixels a view, not a copy.
 
         Raises:
-            WireError: it does not decode, or not to the size that its header says.
+            WireError: it does not decode, is of another size than announced, or a JPEG that costs more than a look at
+                each pixel (`fer_stream.Jpeg.plain`), which no capture passes on.
         """
         if message.encoding is wire.Encoding.RAW:
             flat = np.frombuffer(message.payload, np.uint8)
             return flat.reshape(message.height, message.width, 3)
         if message.encoding is wire.Encoding.SHARED:
             return self.view(bytes(message.payload), message.height, message.width)
-        if wire.jpeg_size(message.payload) != (message.width, message.height):
-            raise WireError("a JPEG of another size than announced")
-        from fer_stream.jpeg import decode  # noqa: PLC0415  (OpenCV is large, and an aggregator does without)
+        from fer_stream.jpeg import Jpeg  # noqa: PLC0415  (OpenCV is large, and an aggregator does without)
 
-        image = decode(message.payload)
-        if image.shape != (message.height, message.width, 3):
-            raise WireError("a JPEG that is turned")
-        return image
+        jpeg = Jpeg(bytes(message.payload))
+        if jpeg.shape != (message.height, message.width, 3):
+            raise WireError("a JPEG of another size than announced")
+        if not jpeg.plain:
+            raise WireError("a JPEG of several scans, turned, or of a kind that cameras do not send")
+        return jpeg.decode()
 
     def fetched(self, parts: Sequence[wire.Buffer]) -> Sequence[wire.Buffer]:
         """Return a FRAME's parts with its pixels in them, for a peer that cannot open them where they lie."""

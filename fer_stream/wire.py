@@ -82,7 +82,7 @@ class Encoding(IntEnum):
 
     NONE = 0
     RAW = 1  # BGR, uint8 [H, W, 3]
-    JPEG = 2  # as its camera sent it, or made by the capture
+    JPEG = 2  # sequential, 8 bits, one scan, no Exif; as its camera sent it, or made by the capture
     SHARED = 3  # raw, in memory of this machine: the payload says where (`fer_stream.shared`)
 
 

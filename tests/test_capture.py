@@ -75,8 +75,26 @@ def test_what_is_broken_is_rejected_and_counted(tmp_path: Path, caplog: pytest.L
     assert [frame.content.data for frame in frames if isinstance(frame.content, Jpeg)] == PICTURES[:2]
     assert [frame.seq for frame in frames] == [1, 2]
     assert totals == Totals(captured=5, rejected=3, sent=2)
-    for why in ("a JPEG that is cut short", "not a JPEG", "64x16385 is over the limit"):
-        assert why in caplog.text
+    assert len(caplog.records) == 1, "one word for all of them: each frame of a camera may be so"
+    (told,) = (record.getMessage() for record in caplog.records)
+    assert any(why in told for why in ("a JPEG that is cut short", "not a JPEG", "64x16385 is over the limit"))
+
+
+@pytest.mark.parametrize(
+    ("spoilt", "why"),
+    list(zip(SPOILT, ("a JPEG that is cut short", "not a JPEG", "64x16385 is over the limit"), strict=True)),
+)
+def test_it_says_why(tmp_path: Path, caplog: pytest.LogCaptureFixture, spoilt: bytes, why: str) -> None:
+    kept(film(tmp_path / "film.avi", [PICTURES[0], spoilt]))
+    assert why in caplog.text
+
+
+def test_a_closed_slot_counts_nothing() -> None:
+    slot = Slot("drop_oldest")
+    slot.reject()
+    slot.close()
+    slot.reject()
+    assert slot.state() == (Totals(captured=1, rejected=1), False)
 
 
 @pytest.mark.parametrize(

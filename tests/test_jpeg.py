@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from jpegs import exif, inserted, jpeg, segments, without_tables
 
-from fer_stream import Frame, Jpeg, Picture
+from fer_stream import Frame, Jpeg, Picture, wire
 from fer_stream.errors import WireError
 from fer_stream.types import Nanoseconds
 
@@ -61,6 +61,13 @@ def test_tables_of_motion_jpeg_may_be_left_out() -> None:
 def test_what_others_may_show_otherwise_is_not_plain(data: bytes) -> None:
     assert Jpeg(data).shape == (48, 64, 3)
     assert not Jpeg(data).plain
+
+
+def test_one_that_no_message_holds_is_not_plain(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = jpeg()
+    monkeypatch.setattr(wire, "MAX_PAYLOAD", len(data))
+    assert Jpeg(data).plain
+    assert not Jpeg(data[:-2] + b"\0" + data[-2:]).plain
 
 
 def test_one_that_is_turned_comes_the_right_way_up() -> None:

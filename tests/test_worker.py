@@ -55,8 +55,8 @@ def frame(payload: bytes, encoding: Encoding = Encoding.JPEG, **changes: int) ->
     return wire.pack(Message(Kind.FRAME, payload, encoding=encoding, **fields))  # type: ignore[arg-type]
 
 
-def jpeg(image: np.ndarray = IMAGE) -> bytes:
-    return cv2.imencode(".jpg", image)[1].tobytes()
+def jpeg(image: np.ndarray = IMAGE, *flags: int) -> bytes:
+    return cv2.imencode(".jpg", image, flags)[1].tobytes()
 
 
 def say(parts: list[wire.Buffer], *faces: Face, failure: Exception | None = None) -> Message:
@@ -90,8 +90,15 @@ def damaged() -> list[wire.Buffer]:
 
 @pytest.mark.parametrize(
     "parts",
-    [frame(b"no picture"), frame(jpeg()[:40]), frame(jpeg(), width=31), frame(jpeg(), width=24, height=32), damaged()],
-    ids=["text", "cut", "narrower", "turned", "damaged"],
+    [
+        frame(b"no picture"),
+        frame(jpeg()[:40]),
+        frame(jpeg(), width=31),
+        frame(jpeg(), width=24, height=32),
+        frame(jpeg(IMAGE, cv2.IMWRITE_JPEG_PROGRESSIVE, 1)),  # a few bytes a scan, each of which costs a whole look
+        damaged(),
+    ],
+    ids=["text", "cut", "narrower", "turned", "scans", "damaged"],
 )
 def test_what_is_no_picture_is_rejected_as_corrupt(parts: list[wire.Buffer]) -> None:
     said = say(parts, FACE)

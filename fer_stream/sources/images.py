@@ -5,17 +5,15 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from fer_stream import wire
-from fer_stream.cv import cv2
 from fer_stream.errors import SourceError, WireError
-from fer_stream.jpeg import Jpeg
+from fer_stream.jpeg import Jpeg, decode
 from fer_stream.types import Picture
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import numpy as np
     from numpy.typing import NDArray
 
     from fer_stream.config import CameraSettings
@@ -99,12 +97,11 @@ def _passes(data: bytes) -> bool:
 
 def _decoded(path: Path, data: bytes) -> NDArray[np.uint8]:
     try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-    except cv2.error:
-        image = None
-    if image is None:
-        raise SourceError(f"the image {str(path)!r} cannot be read; it is damaged, too large, or no image at all")
-    return image.astype(np.uint8, copy=False)
+        return decode(data)
+    except WireError as error:
+        raise SourceError(
+            f"the image {str(path)!r} cannot be read; it is damaged, too large, or no image at all"
+        ) from error
 
 
 def is_image(path: Path) -> bool:
