@@ -22,12 +22,13 @@ _APP1, _SCAN, _END = 0xE1, 0xDA, b"\xff\xd9"
 class Jpeg:
     """A JPEG, of which nothing is looked at before it is asked for. It takes any bytes, and says then what they are."""
 
-    __slots__ = ("_image", "data")
+    __slots__ = ("_image", "_shape", "data")
 
     def __init__(self, data: bytes) -> None:
         self.data = data
         """What the camera sent."""
         self._image: NDArray[np.uint8] | None = None
+        self._shape: tuple[int, int, int] | None = None
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -36,11 +37,14 @@ class Jpeg:
         Raises:
             WireError: there is no such header, or the end is missing.
         """
+        if self._shape is not None:
+            return self._shape
         width, height = wire.jpeg_size(self.data)
         scan = next((end for marker, _, end in wire.jpeg_segments(self.data) if marker == _SCAN), len(self.data))
         if self.data.rfind(_END, scan) < 0:
             raise WireError("a JPEG that is cut short")
-        return height, width, 3
+        self._shape = height, width, 3
+        return self._shape
 
     @property
     def plain(self) -> bool:

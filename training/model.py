@@ -10,6 +10,7 @@ second block.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, cast
 
 import torch
@@ -49,7 +50,7 @@ class Block(nn.Module):
         return functional.relu(h * gate[:, :, None, None] + self.shortcut(x))
 
 
-class Net(nn.Module):
+class Net(nn.Module, ABC):
     """Faces in, logits for FER2013's labels and for FER+'s out: a body that describes a face, and a head for each set.
 
     A body says in `describe` what it sees, ``width`` numbers a face.
@@ -60,9 +61,9 @@ class Net(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.emotion, self.plus = nn.Linear(width, len(LABELS)), nn.Linear(width, len(PLUS_EMOTIONS))
 
+    @abstractmethod
     def describe(self, faces: Tensor) -> Tensor:
         """Return what the body sees, ``[N, width]``, of raw grey faces ``[N, 1, H, W]``."""
-        raise NotImplementedError
 
     def forward(self, faces: Tensor) -> tuple[Tensor, Tensor]:
         """Return the logits of both heads for raw grey faces.
