@@ -122,18 +122,29 @@ def majority(votes: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.bo
     return label, clear
 
 
+def labels_of(faces: Faces, labels: Sequence[str]) -> NDArray[np.int64]:
+    """Return each face's index into a set of labels, `LABELS` or `PLUS_EMOTIONS`, int64 ``[N]``; -1 where it has none.
+
+    Raises:
+        SourceError: the labels are FER+'s, and there are no votes.
+    """
+    if tuple(labels) == LABELS:
+        return faces.labels
+    if faces.votes is None:
+        raise SourceError("FER+'s labels are not in the data: give its file with --plus")
+    label, clear = majority(faces.votes)
+    return np.where(clear, label, -1)
+
+
 def truth(faces: Faces, labels: Sequence[str]) -> tuple[Faces, NDArray[np.int64]]:
     """Return the faces that have a label of this set, `LABELS` or `PLUS_EMOTIONS`, and each one's index, int64 ``[N]``.
 
     Raises:
         SourceError: the labels are FER+'s, and there are no votes.
     """
-    if tuple(labels) == LABELS:
-        return faces, faces.labels
-    if faces.votes is None:
-        raise SourceError("FER+'s labels are not in the data: give its file with --plus")
-    label, clear = majority(faces.votes)
-    return faces[clear], label[clear]
+    label = labels_of(faces, labels)
+    has = label >= 0
+    return (faces, label) if has.all() else (faces[has], label[has])
 
 
 def load(path: Path, plus: Path | None = None) -> Faces:

@@ -47,11 +47,17 @@ def likeness(images: NDArray[np.uint8], others: NDArray[np.uint8]) -> tuple[NDAr
     return np.concatenate(highest), np.concatenate(which)
 
 
+def copied(faces: Faces, of: Faces) -> NDArray[np.int64]:
+    """Return which of the others each face is a near-copy of, int64 ``[N]``; -1 where it is of none."""
+    if not len(of):
+        return np.full(len(faces), -1)
+    alike, which = likeness(faces.images, of.images)
+    return np.where(alike > ALIKE, which, -1)
+
+
 def near_copies(faces: Faces, of: Faces) -> NDArray[np.bool_]:
     """Return which of the faces are near-copies of one of the others, bool ``[N]``."""
-    if not len(of):
-        return np.zeros(len(faces), bool)
-    return likeness(faces.images, of.images)[0] > ALIKE
+    return copied(faces, of) >= 0
 
 
 def _fingerprints(images: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -79,8 +85,12 @@ def main() -> None:
     except FerStreamError as error:
         raise SystemExit(str(error)) from error
     alike, which = likeness(public.images, learnt.images)
-    print(f"{(alike > ALIKE).sum()} of {len(public)} {data.PUBLIC} faces have a near-copy in {data.TRAINING}; "
-          f"{near_copies(learnt, public).sum()} of {len(learnt)} {data.TRAINING} faces are near-copies")  # fmt: skip
+    near = alike > ALIKE
+    same = (learnt.labels[which] == public.labels)[near]
+    print(
+        f"{near.sum()} of {len(public)} {data.PUBLIC} faces have a near-copy in {data.TRAINING}, {same.sum()} with the "
+        f"same label; {near_copies(learnt, public).sum()} of {len(learnt)} {data.TRAINING} faces are near-copies"
+    )
     rows = {}
     for least, most in zip((0.99, 0.98, 0.97, 0.96, 0.95, 0.94), (1.1, 0.99, 0.98, 0.97, 0.96, 0.95), strict=True):
         shown = np.flatnonzero((alike > least) & (alike <= most))[:6]

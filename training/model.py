@@ -20,6 +20,8 @@ from torch.nn import functional
 from training.data import LABELS, PLUS_EMOTIONS, SIDE
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from training.recipe import Architecture
 
 
@@ -120,6 +122,32 @@ def logits_of(net: Net, faces: Tensor, head: str = "fer2013", batch: int = 512) 
     net.eval()
     output = list(HEADS).index(head)
     return torch.cat([net(part.float())[output] for part in torch.split(faces, batch)])
+
+
+@torch.no_grad()
+def set_norms(net: Net, affine: Mapping[nn.BatchNorm2d, Tensor], faces: Tensor) -> None:
+    """Set normalisations so that each does no more than multiply each channel by a factor and add an offset to it.
+
+    So a net into whose convolutions the normalisations are folded can be trained again: their means and variances
+    become those of what comes in.
+
+    Args:
+        net: the net, with its other weights set.
+        affine: the factors and the offsets of each normalisation, float32 ``[2, C]``.
+        faces: some raw grey faces ``[N, 1, H, W]``, which the net looks at.
+    """
+
+    def see(norm: nn.BatchNorm2d, inputs: tuple[Tensor]) -> None:
+        factor, offset = affine[norm]
+        mean, variance = inputs[0].mean(dim=(0, 2, 3)), inputs[0].var(dim=(0, 2, 3), unbiased=False)
+        now = {"running_mean": mean, "running_var": variance, "num_batches_tracked": torch.tensor(1)}
+        now |= {"weight": factor * (variance + norm.eps).sqrt(), "bias": offset + factor * mean}
+        norm.load_state_dict(now)
+
+    handles = [norm.register_forward_pre_hook(see) for norm in affine]
+    net.eval().describe(faces.float())
+    for handle in handles:
+        handle.remove()
 
 
 def multiply_adds(net: nn.Module, side: int = SIDE) -> int:

@@ -17,7 +17,6 @@ from __future__ import annotations
 import importlib.util
 import math
 import re
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,7 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fer_stream.errors import ConfigError
-from training.model import Net, show
+from training.model import Net, set_norms, show
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -113,13 +112,10 @@ class Pretrained(Net):
         if [kind for kind, _ in layers] != ["con_4", "affine_"] * len(convolutions):
             raise ConfigError(f"{path} is another net of dlib's than its face recognition one")
         numbers = [torch.from_numpy(values) for _, values in layers]
-        handles = []
-        for conv, norm, inputs, affine in zip(convolutions, norms, numbers[::2], numbers[1::2], strict=True):
+        for conv, inputs in zip(convolutions, numbers[::2], strict=True):
             _set_convolution(conv, inputs)
-            handles.append(norm.register_forward_pre_hook(partial(_set_norm, affine=affine.reshape(2, -1))))
-        self.eval().describe(faces.float())
-        for handle in handles:
-            handle.remove()
+        affine = (values.reshape(2, -1) for values in numbers[1::2])
+        set_norms(self, dict(zip(norms, affine, strict=True)), faces)
 
 
 def weights() -> Path:
@@ -171,15 +167,6 @@ def _set_convolution(conv: nn.Conv2d, numbers: Tensor) -> None:
         offsets = offsets + filters.sum(dim=(2, 3)) @ (GREY - torch.tensor(MEAN)) / SCALE
         filters = filters.sum(dim=1, keepdim=True)
     conv.load_state_dict({"weight": filters, "bias": offsets})
-
-
-def _set_norm(norm: nn.BatchNorm2d, inputs: tuple[Tensor], affine: Tensor) -> None:
-    """Set a normalisation by what comes in, so that it does as dlib's affine layer: times a factor, plus an offset."""
-    factor, offset = affine
-    mean, variance = inputs[0].mean(dim=(0, 2, 3)), inputs[0].var(dim=(0, 2, 3), unbiased=False)
-    now = {"running_mean": mean, "running_var": variance, "num_batches_tracked": torch.tensor(1)}
-    now |= {"weight": factor * (variance + norm.eps).sqrt(), "bias": offset + factor * mean}
-    norm.load_state_dict(now)
 
 
 def main() -> None:

@@ -88,7 +88,9 @@ class Recipe(Section):
         0.0, description="share of the training faces kept out to tune on; 0 for the model that is shipped"
     )
     limit: Annotated[int, Field(ge=1)] | None = Field(None, description="train on the first so many faces only")
-    bfloat16: bool = Field(False, description="twice as fast on a CPU that has it (AMX, AVX512-BF16), slower on others")
+    bfloat16: bool = Field(
+        False, description="twice as fast on a CPU that has it (AMX, AVX512-BF16); others train in float32"
+    )
     sizes: Annotated[dict[int, Fraction], AfterValidator(_ordered)] = Field(
         default_factory=lambda: {32: 0.0, 40: 0.5, 48: 0.75},
         description="side in pixels by the share of the training from which faces are shown at it",

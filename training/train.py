@@ -33,7 +33,7 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from fer_stream.errors import ConfigError, FerStreamError
-from training import data, recipe
+from training import data, published, recipe
 from training.augment import augment, mixup
 from training.duplicates import near_copies
 from training.model import Residual, logits_of
@@ -41,6 +41,8 @@ from training.objective import Samples, Soft, batch_loss, log_prior
 from training.pretrained import Pretrained, weights
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
     from torch import Tensor
 
@@ -51,8 +53,11 @@ if TYPE_CHECKING:
 LOSSES_EVERY = 10
 """Epochs; measuring them costs a fifth of an epoch."""
 
+BFLOAT16 = any(torch.cpu.get_capabilities().get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+"""Whether this processor multiplies bfloat16; where it does not, torch imitates it at a twelfth of float32's speed."""
+
 SHOWN = 2048
-"""Faces on which a pretrained body's normalisations are set."""
+"""Faces on which the normalisations of weights from elsewhere are set."""
 
 
 class Trainer:
@@ -123,23 +128,30 @@ class Trainer:
         for name, part in self._parts().items():
             part.load_state_dict(state[name])
 
-    def begin(self, run: Path | None) -> None:
-        """Begin with the averaged weights of another run; without one, with random ones or those of a pretrained body.
+    def begin(self, start: Sequence[Path] = ()) -> None:
+        """Begin with the weights of another net; without one, with random ones or those of a pretrained body.
+
+        Args:
+            start: the folder of a run, whose averaged weights are taken; or published files (`training.published`).
 
         Raises:
-            ConfigError: the run has none, or they are of another shape; or the body's are not there.
+            ConfigError: there are no weights, or they are of another shape; or the body's are not there.
         """
-        if run is None:
-            if isinstance(self.net, Pretrained):
-                self.net.adopt(weights(), self.samples.faces[:SHOWN])
-                self.average.load_state_dict(self.net.state_dict())
-            return
-        state = load_checkpoint(run / "checkpoint.pt")["average"]
-        try:
-            for net in (self.net, self.average):
-                net.load_state_dict(state)
-        except RuntimeError as error:
-            raise ConfigError(f"the net of {run} has another shape than the recipe's; leave --start out") from error
+        seen = self.samples.faces[:SHOWN]
+        match start:
+            case []:
+                if isinstance(self.net, Pretrained):
+                    self.net.adopt(weights(), seen)
+            case [run] if run.is_dir():
+                try:
+                    self.net.load_state_dict(load_checkpoint(run / "checkpoint.pt")["average"])
+                except RuntimeError as error:
+                    raise ConfigError(f"the net of {run} has another shape than the recipe's") from error
+            case files if isinstance(self.net, Residual):
+                published.adopt(self.net, files, seen)
+            case _:
+                raise ConfigError("a pretrained body begins with a run or with nothing; leave --start out")
+        self.average.load_state_dict(self.net.state_dict())
 
     def _parts(self) -> dict[str, nn.Module | torch.optim.Optimizer]:
         return {"net": self.net, "average": self.average, "optimizer": self.optimizer}
@@ -154,7 +166,7 @@ class Trainer:
         return faces, *targets
 
     def _step(self, batch: tuple[Tensor, ...]) -> float:
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.how.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.how.bfloat16 and BFLOAT16):
             loss = batch_loss(self.net, batch, self.prior, self.how.loss)
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
@@ -236,7 +248,7 @@ def train(
     faces: Faces,
     run: Path,
     soft: Soft | None = None,
-    start: Path | None = None,
+    start: Sequence[Path] = (),
     epochs: int | None = None,
 ) -> Trainer:
     """Train, or go on training, in a run's folder until the recipe's last epoch.
@@ -246,7 +258,7 @@ def train(
         faces: all the data.
         run: the folder; what it holds already is continued.
         soft: what teachers say of the faces.
-        start: another run, whose net this one begins as; it must have the same shape.
+        start: another run, or published files, whose net this one begins as; it must have the same shape.
         epochs: stop after so many epochs in all, to go on another time.
 
     Raises:
@@ -292,7 +304,13 @@ def main() -> None:
     data.add_arguments(parser)
     parser.add_argument("--run", type=Path, required=True, help="folder for the checkpoint and TensorBoard's files")
     parser.add_argument("--soft", type=Path, help="what teachers say of the faces, from training.distill")
-    parser.add_argument("--start", type=Path, help="folder of a run of the same shape, whose net this one begins as")
+    parser.add_argument(
+        "--start",
+        type=Path,
+        nargs="+",
+        default=(),
+        help="net to begin as, of the same shape: a run's folder, or its published files (one for each head)",
+    )
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="CPU threads (default: all)")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)

@@ -147,13 +147,13 @@ def test_a_run_begins_as_another_one(csv_file, tmp_path):
     faces, how = data.load(csv_file), recipe.load(tiny(tmp_path))
     first = train.train(how, faces, tmp_path / "first", epochs=1)
     second = train.Trainer(how, objective.Samples.of(faces, how.loss))
-    second.begin(tmp_path / "first")
+    second.begin([tmp_path / "first"])
     for name, value in weights(second).items():
         np.testing.assert_array_equal(value, weights(first)[name], err_msg=name)
     wider = tmp_path / "wider.toml"
     wider.write_text(tiny(tmp_path).read_text().replace("[8, 8, 16]", "[8, 16, 16]"))
     with pytest.raises(ConfigError, match="has another shape"):
-        train.train(recipe.load(wider), faces, tmp_path / "second", start=tmp_path / "first")
+        train.train(recipe.load(wider), faces, tmp_path / "second", start=[tmp_path / "first"])
 
 
 def test_the_prior_is_that_of_the_classes():
@@ -203,6 +203,7 @@ def test_from_a_csv_to_a_model_that_fer_stream_loads(csv_file, tmp_path):
     assert set(figures["emotions"]["best_recognised"][:2]) == {"happy", "sad"}
     assert figures["near_copies_in_training"] == 0
     assert figures["accuracy_without_near_copies"] == figures["emotions"]["accuracy"]
+    assert figures["accuracy_with_near_copies_by_heart"] == figures["emotions"]["accuracy"]
     assert figures["right_at_80_percent_coverage"] >= figures["emotions"]["accuracy"]
     assert set(figures["corrupted"]) == set(CORRUPTIONS)
     assert figures["corrupted"]["dark (30% of the light)"] < 0.75, "what tells these faces apart is their light"

@@ -71,5 +71,7 @@ def test_the_command_counts_and_draws(pictures, tmp_path):
     (tmp_path / "fer2013.csv").write_text("\n".join(lines) + "\n")
     command = [sys.executable, "-m", "training.duplicates", tmp_path / "fer2013.csv", "--output", tmp_path / "d.png"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout.startswith("1 of 1 PublicTest faces have a near-copy in Training; 1 of 12 Training faces are")
+    assert done.stdout.startswith(
+        "1 of 1 PublicTest faces have a near-copy in Training, 1 with the same label; 1 of 12 Training"
+    )
     assert cv2.imread(str(tmp_path / "d.png")).std() > 1

@@ -67,7 +67,7 @@ def test_a_run_begins_with_it(tmp_path):
         faces, torch.arange(32) % 7, torch.full((32, 7), 1 / 7), torch.zeros(32, 8), torch.zeros(32)
     )
     trainer = train.Trainer(recipe.Recipe(batch=16, sizes={96: 0.0}, net=SHAPE), samples)
-    trainer.begin(None)
+    trainer.begin()
     numbers = next(read(weights()))[1]
     for made in (trainer.net, trainer.average):
         torch.testing.assert_close(made.conv.weight.sum(), torch.from_numpy(numbers[:-32]).sum())

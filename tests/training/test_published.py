@@ -1,0 +1,130 @@
+"""Published files as nets again, and files that are none."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from fer_stream import models
+from fer_stream.errors import ConfigError
+from training import export, published, recipe, train
+from training.model import HEADS, Residual
+from training.quantize import quantize
+
+SHAPE = recipe.Architecture(widths=[8, 16, 16])
+
+
+@pytest.fixture(scope="module")
+def faces():
+    return np.random.default_rng(0).integers(0, 256, (64, 48, 48), np.uint8)
+
+
+@pytest.fixture
+def net(faces):
+    """A net with a past: its normalisations are not those of a new one."""
+    torch.manual_seed(0)
+    made = Residual(SHAPE)
+    for layer in made.modules():
+        if isinstance(layer, torch.nn.BatchNorm2d):
+            torch.nn.init.normal_(layer.weight, 1, 0.3)
+            torch.nn.init.normal_(layer.bias, 0, 0.3)
+    for _ in range(20):
+        made(torch.from_numpy(faces)[:, None].float())
+    return made.eval()
+
+
+def files(net, folder, name="net"):
+    paths = {head: folder / f"{name}-{head}.onnx" for head in HEADS}
+    for head, path in paths.items():
+        export.export(net, head, 1.5, path)
+    return paths
+
+
+def adopted(paths, faces, shape=SHAPE):
+    torch.manual_seed(1)
+    made = Residual(shape)
+    published.adopt(made, list(paths), torch.from_numpy(faces)[:, None])
+    return made.eval()
+
+
+@torch.no_grad()
+def test_it_answers_as_before_and_is_trained_on(net, faces, tmp_path):
+    again = adopted(files(net, tmp_path).values(), faces)
+    seen = torch.from_numpy(faces)[:, None].float()
+    for found, expected in zip(again(seen), net(seen), strict=True):
+        torch.testing.assert_close(found, expected, atol=1e-3, rtol=1e-3)
+    for found, expected in zip(again.train().describe(seen), again.eval().describe(seen), strict=True):
+        torch.testing.assert_close(found, expected, atol=1e-2, rtol=1e-2, msg="a batch is normalised as all were")
+
+
+@torch.no_grad()
+def test_of_one_file_the_other_head_is_new(net, faces, tmp_path):
+    again = adopted([files(net, tmp_path)["ferplus"]], faces)
+    torch.testing.assert_close(again.plus.weight, net.plus.weight)
+    torch.manual_seed(1)
+    torch.testing.assert_close(again.emotion.weight, Residual(SHAPE).emotion.weight)
+
+
+@torch.no_grad()
+def test_the_shipped_files_can_be_gone_on_with(faces):
+    paths = [models.folder() / "emotion.onnx", models.folder() / "emotion-ferplus.onnx"]
+    again = adopted(paths, faces, recipe.load(Path("training/recipes/own.toml")).net)
+    seen = torch.from_numpy(faces)[:, None].float()
+    for path, logits in zip(paths, again(seen), strict=True):
+        temperature = float(models.load(path).metadata["temperature"])
+        probabilities = torch.softmax(logits / temperature, dim=1).numpy()
+        assert np.abs(probabilities - export.run(path, seen.numpy())).mean() < 0.02, "of whole numbers, it is near"
+
+
+def test_a_run_begins_with_them(net, faces, tmp_path):
+    how = recipe.Recipe(batch=16, sizes={32: 0.0}, net=SHAPE)
+    samples = train.Samples(
+        torch.from_numpy(faces)[:, None], torch.arange(64) % 7, torch.full((64, 7), 1 / 7),
+        torch.zeros(64, 8), torch.zeros(64),
+    )  # fmt: skip
+    trainer = train.Trainer(how, samples)
+    trainer.begin(list(files(net, tmp_path).values()))
+    for made in (trainer.net, trainer.average):
+        torch.testing.assert_close(made.emotion.weight, net.emotion.weight)
+        torch.testing.assert_close(made.blocks[0].squeeze.weight, net.blocks[0].squeeze.weight)
+    body = recipe.Architecture(body="pretrained")
+    with pytest.raises(ConfigError, match="leave --start out"):
+        train.Trainer(how.model_copy(update={"net": body}), samples).begin([tmp_path / "net-ferplus.onnx"])
+
+
+def test_other_files(net, faces, tmp_path):
+    good = files(net, tmp_path)["fer2013"]
+    torch.manual_seed(2)
+    other = files(Residual(SHAPE).eval(), tmp_path, "other")["ferplus"]
+    broken = tmp_path / "broken.onnx"
+    broken.write_bytes(b"no model")
+    stripped = onnx.load(good)
+    for node in stripped.graph.node:
+        node.name = ""
+    onnx.save(stripped, tmp_path / "stripped.onnx")
+    told = {
+        (tmp_path / "nowhere.onnx",): "nowhere.onnx cannot be read: No such file",
+        (broken,): "broken.onnx is not an ONNX file",
+        (tmp_path / "stripped.onnx",): "has no layer stem.0",
+        (good, other): "are not heads of the same net",
+    }
+    for paths, sentence in told.items():
+        with pytest.raises(ConfigError, match=sentence):
+            adopted(paths, faces)
+    for widths, sentence in (([8, 16, 24], "has another shape"), ([8, 16, 16, 16], "has no layer blocks.3.conv1")):
+        with pytest.raises(ConfigError, match=sentence):
+            adopted([good], faces, recipe.Architecture(widths=widths))
+
+
+@torch.no_grad()
+def test_a_quantized_file_is_read(net, faces, tmp_path):
+    path = files(net, tmp_path)["fer2013"]
+    before = adopted([path], faces)
+    quantize(path, faces)
+    after = adopted([path], faces)
+    for name, kernel in before.state_dict().items():
+        if name.endswith(("conv1.weight", "conv2.weight")):
+            step = kernel.abs().amax(dim=(1, 2, 3), keepdim=True) / 63
+            assert ((after.state_dict()[name] - kernel).abs() <= 0.51 * step).all(), name
