@@ -148,9 +148,8 @@ class Aggregator:
             full = message.body().get("full") is True and not held_up
             self._do(self._dispatcher.offer(camera.name, message.totals, full, now))
             if camera.live and message.time and camera.timeline and not self._dispatcher.unresolved(camera.name):
-                self._publisher.record(
-                    camera.timeline.tick(Nanoseconds(message.time), self._settings.dispatch.offline_after)
-                )
+                patience = max(self._settings.dispatch.offline_after, 2 * camera.pause)
+                self._publisher.record(camera.timeline.tick(Nanoseconds(message.time), patience))
         elif message.kind is Kind.BYE:
             self._do(self._dispatcher.offer(camera.name, message.totals, full=False, now=now))
             reason = str(message.body().get("reason"))

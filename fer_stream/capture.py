@@ -385,6 +385,7 @@ class Capture:
             "policy": self.policy,
             "live": self.reader.live,
             "frames": self.reader.frames,
+            "rate": self._camera.rate,
             "told": self._told,
             "memory": shared.identity(),
         }

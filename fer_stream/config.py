@@ -222,7 +222,10 @@ class DispatchSettings(Section):
     deadline: Seconds = Field(10.0, description="seconds a worker may take for a frame before it is replaced")
     max_age: Seconds = Field(2.0, description="seconds after which a live frame that nobody took has expired")
     silence: Seconds = Field(2.0, description="seconds without a sign of life after which a peer is dead")
-    offline_after: Seconds = Field(5.0, description="seconds without a frame after which a live camera is offline")
+    offline_after: Seconds = Field(
+        5.0,
+        description="seconds without a frame after which a live camera is offline; at a low `rate`, two frames' time",
+    )
 
 
 class TrackerSettings(Section):

@@ -28,6 +28,7 @@ class Camera:
     policy: Policy
     live: bool
     frames: int | None
+    pause: float  # seconds between two frames, where its rate is capped
     heard: float
     shares: bool  # this machine's memory
     epoch: int = 0
@@ -64,6 +65,7 @@ class Camera:
                 policy="wait" if about["policy"] == "wait" else "drop_oldest",
                 live=bool(about["live"]),
                 frames=None if about["frames"] is None else int(about["frames"]),
+                pause=0.0 if about["rate"] is None else _pause(about["rate"]),
                 heard=now,
                 shares=_shares(about),
             )
@@ -72,6 +74,13 @@ class Camera:
         if not told.keys() <= TERMS or min(told.values(), default=0) < 0 or sum(told.values()) > message.totals.sent:
             raise WireError("a capture that was told what no aggregator tells")
         return found, told
+
+
+def _pause(rate: Any) -> float:
+    """Return the seconds from a frame to the next, of frames a second."""
+    if not 0 < float(rate) <= 1e6:
+        raise ValueError(f"a rate of {rate!r:.20}")
+    return 1 / float(rate)
 
 
 @dataclass(frozen=True, slots=True)

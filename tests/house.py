@@ -74,8 +74,8 @@ class House:
         worker.send(wire.json_message(Kind.READY, about))
         incarnation = f"life {next(self._lives)}"
         hello = {
-            "camera": camera, "incarnation": incarnation, "told": {}, "frames": None, "policy": "wait", "pid": 1,
-            "live": False,
+            "camera": camera, "incarnation": incarnation, "told": {}, "frames": None, "rate": None,
+            "policy": "wait", "pid": 1, "live": False,
         }  # fmt: skip
         capture.send(wire.json_message(Kind.HELLO, hello))
         self.expect(capture, Kind.WELCOME)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
 numbers = itertools.count()
 
 HELLO: dict[str, Any] = {
-    "camera": "door", "incarnation": "a", "told": {}, "frames": None, "policy": "wait", "pid": 1, "live": False
+    "camera": "door", "incarnation": "a", "told": {}, "frames": None, "rate": None, "policy": "wait", "pid": 1,
+    "live": False,
 }  # fmt: skip
 READY: dict[str, Any] = {
     "labels": EMOTIONS, "name": "1", "host": "here", "pid": 1, "model": "m", "detector": "d"
@@ -92,6 +94,9 @@ def done(ticket: int) -> list[Any]:
         {"told": {"done": -1}},
         {"frames": float("inf")},
         {"frames": "many"},
+        {"rate": 0},
+        {"rate": float("nan")},
+        {"rate": "fast"},
         {"pid": None},
     ],
     ids=str,
@@ -101,6 +106,23 @@ def test_a_hello_that_is_not_whole_is_refused_and_nothing_else_happens(bench: Be
     assert bench.say(capture, wire.json_message(Kind.HELLO, HELLO | change)) == []
     assert bench.it.status()["cameras"] == {}
     assert bench.say(capture, wire.json_message(Kind.HELLO, HELLO)) == [Kind.WELCOME]
+
+
+def test_a_camera_of_few_frames_is_not_called_offline_between_them(bench: Bench) -> None:
+    capture, worker = bench.peer("frames"), bench.peer("work")
+    bench.say(worker, wire.json_message(Kind.READY, READY))
+    bench.say(capture, wire.json_message(Kind.HELLO, HELLO | {"live": True, "rate": 0.1}))
+    bench.frame(capture, 1)
+    (given,) = bench.heard(worker)[-1:]
+    bench.say(worker, done(given.ticket))
+
+    def told(after: float) -> list[str]:
+        time = int((1 + after) * 1e9)
+        bench.say(capture, wire.json_message(Kind.OFFER, {"full": False}, totals=Totals(1, 0, 0, 1), time=time))
+        return [json.loads(text)["type"] for text in bench.journal.read(0)[0]]
+
+    assert told(after=19) == ["camera.online"]
+    assert told(after=21) == ["camera.online", "camera.offline"]
 
 
 def test_a_reason_is_one_that_is_known(bench: Bench) -> None:

@@ -86,7 +86,14 @@ def frames(count: int = 4000, cameras: int = CAMERAS, workers: int = WORKERS) ->
         it = Aggregator(settings, hub, journal)
         captures = [transport.connect(address, "frames") for _ in range(cameras)]
         pool = [transport.connect(address, "work") for _ in range(workers)]
-        about: dict[str, Any] = {"incarnation": "a", "told": {}, "frames": None, "policy": "drop_oldest", "pid": 1}
+        about: dict[str, Any] = {
+            "incarnation": "a",
+            "told": {},
+            "frames": None,
+            "rate": None,
+            "policy": "drop_oldest",
+            "pid": 1,
+        }
         for number, capture in enumerate(captures):
             hello = about | {"camera": f"camera-{number}", "live": True}
             capture.send(wire.json_message(Kind.HELLO, hello))

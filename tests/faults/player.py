@@ -13,7 +13,8 @@ from fer_stream.wire import Encoding, Kind, Message, Totals
 
 READY = {"labels": EMOTIONS, "name": "player", "host": "here", "pid": 1, "model": "m", "detector": "d"}
 HELLO: dict[str, Any] = {
-    "camera": "film", "incarnation": "a", "told": {}, "frames": None, "policy": "wait", "pid": 1, "live": True
+    "camera": "film", "incarnation": "a", "told": {}, "frames": None, "rate": None, "policy": "wait", "pid": 1,
+    "live": True,
 }  # fmt: skip
 
 

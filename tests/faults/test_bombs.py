@@ -93,7 +93,16 @@ def refused_in(number: int) -> float:
 
 def offer(peer: Peer, count: int) -> None:
     """Play a capture that sends so many bombs, each when it is asked for a frame."""
-    about = {"camera": "film", "incarnation": "a", "told": {}, "frames": None, "policy": "wait", "pid": 1, "live": True}
+    about = {
+        "camera": "film",
+        "incarnation": "a",
+        "told": {},
+        "frames": None,
+        "rate": None,
+        "policy": "wait",
+        "pid": 1,
+        "live": True,
+    }
     peer.send(wire.json_message(Kind.HELLO, about))
     sent, full = 0, wire.json_message(Kind.OFFER, {"full": True}, totals=Totals(1, 0, 0, 0))
     deadline, beat = time.monotonic() + 300, 0.0

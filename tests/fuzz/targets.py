@@ -117,7 +117,7 @@ def hello(data: bytes) -> None:
 
 
 HELLO = {
-    "camera": "door", "incarnation": "a", "pid": 1, "policy": "wait", "live": True, "frames": None,
+    "camera": "door", "incarnation": "a", "pid": 1, "policy": "wait", "live": True, "frames": None, "rate": 0.1,
     "told": {"done": 1}, "memory": "",
 }  # fmt: skip
 

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 HELLO = wire.json_message(
     Kind.HELLO,
     {
-        "camera": "stranger", "incarnation": "a", "pid": 1, "policy": "wait", "live": True, "frames": None, "told": {},
-        "memory": shared.identity(),
+        "camera": "stranger", "incarnation": "a", "pid": 1, "policy": "wait", "live": True, "frames": None,
+        "rate": None, "told": {}, "memory": shared.identity(),
     },
 )  # fmt: skip
 """Were it delivered, there would be a camera of that name."""
