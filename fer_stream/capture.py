@@ -158,6 +158,8 @@ class Reader(threading.Thread):
         self.live = False
         self.frames: int | None = None
         self.ended = False
+        self.reason = "capture ended"
+        """Why no more frames come, as `fer_stream.events.CameraData` says it: until the source has ended, the stop."""
         self.error: FerStreamError | None = None
         self._camera = name
         metrics.source_failures.labels(name)  # there from the beginning, so that its first step is seen
@@ -172,15 +174,19 @@ class Reader(threading.Thread):
         self._seq = 0
 
     def run(self) -> None:
-        """Read until the end; the outcome is in `ended` and `error`."""
+        """Read until the end; the outcome is in `ended`, `reason` and `error`."""
         try:
             self._read_all()
+            if not self._stop_reading.is_set():
+                self.reason = "end of stream"
         except FerStreamError as error:
             self.error = error
         except Exception as error:  # a plug-in's source may raise anything
             _log.exception("the source failed")
             self.error = SourceError(f"the source of camera {self._camera} failed: {type(error).__name__}: {error}")
         finally:
+            if self.error:
+                self.reason = "source failed"
             self._slot.close()
             self.ended = True
             self._wake()
@@ -342,8 +348,7 @@ class Capture:
         now = time.monotonic()
         if self.welcomed and self.slot.closed and not full:  # whatever keeps the reader, told to stop, in its source
             if now >= self._beat:
-                reason = "source failed" if self.reader.error else "end of stream"
-                self._say(Kind.BYE, now, {"reason": reason})
+                self._say(Kind.BYE, now, {"reason": self.reader.reason})
         elif now >= self._beat:
             self._hello(now) if not self.welcomed else self._offer(now)
         elif self.welcomed and full and not self._offered:

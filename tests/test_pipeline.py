@@ -102,6 +102,7 @@ def test_roles_in_threads(
     assert {event.data.label for event in heard if event.type == "emotion.started"} == {"happy"}
     assert [event.sequence for event in heard] == list(range(1, len(heard) + 1))
     assert [event for event, _ in read_journal(tmp_path / "events.db")] == heard
+    assert heard[-1].data.reason == "end of stream"
     state = status(settings)
     assert state["cameras"]["film"]["ledger"] == everything(60)
     assert state["cameras"]["film"]["state"] == "ended"

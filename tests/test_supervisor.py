@@ -147,6 +147,12 @@ def test_a_planned_end_is_silent_whatever_cameras_do(cli: Cli, short_folder: Pat
     assert set(told) == {"ran", "good:", "mute:", "events:"}
     assert "20 frames captured = " in told["mute:"]
     assert "lost" not in process.err
+    lines = cli.run("subscribe", "--journal", "events.db", "--format", "jsonl").out.splitlines()
+    events = [event for event in map(json.loads, lines) if event["type"] == "camera.offline"]
+    assert {(event["source"], event["data"]["reason"]) for event in events} == {
+        ("/cameras/good", "capture ended"),
+        ("/cameras/mute", "capture ended"),
+    }
 
 
 def test_a_truncated_video_gives_its_events_and_then_fails(cli: Cli, short_folder: Path, clip: Path) -> None:
@@ -156,6 +162,7 @@ def test_a_truncated_video_gives_its_events_and_then_fails(cli: Cli, short_folde
     process.end()
     told(process, 1, "cut.avi", "truncated")
     assert "face.entered" in process.out
+    assert process.events[-1]["data"]["reason"] == "source failed"
     assert gapless(process.events)
     assert not unclosed(process.events)
     assert 0 < ledger(cli)["done"] == ledger(cli)["captured"] < 60

@@ -137,8 +137,7 @@ class Observer:
         finally:
             self.reader.stop()
             leave_behind(self.reader, READER_GRACE)
-        reason = "source failed" if self.reader.error else "end of stream"
-        yield Observation(None, (), {}, self._numbered(self._timeline.offline(reason)))
+        yield Observation(None, (), {}, self._numbered(self._timeline.offline(self.reader.reason)))
         if self.reader.error:
             raise self.reader.error
 
