@@ -46,6 +46,9 @@ if TYPE_CHECKING:
 
 VALENCES = ("positive", "neutral", "negative")
 
+COVERAGES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)
+"""Shares of the faces, the surest first, whose accuracy is told."""
+
 
 def open_model(path: Path) -> tuple[Model, tuple[str, ...]]:
     """Return a model and its labels.
@@ -172,7 +175,7 @@ def evaluate(path: Path, faces: Faces, split: str = data.PUBLIC) -> tuple[dict[s
         "emotions": with_intervals(labels, predicted, names),
         "valence": with_intervals(truth, valence, VALENCES),
         "calibration": calibration(probabilities, labels, float(model.metadata.get("temperature", 1))),
-        "right_at_80_percent_coverage": 1 - float(risk[np.searchsorted(coverage, 0.8)]),
+        "right_by_coverage": {share: 1 - float(risk[np.searchsorted(coverage, share)]) for share in COVERAGES},
         "near_copies_in_training": len(copies),
         "accuracy_without_near_copies": float(np.delete(right, copies).mean()),
         "accuracy_with_near_copies_by_heart": by_heart(right, labels, data.labels_of(learnt, names), of),
@@ -204,10 +207,13 @@ def report(found: Mapping[str, Any]) -> str:
         "",
         f"Expected calibration error (15 bins): {fitted['error_before']:.3f} before, {fitted['error_after']:.3f} after "
         f"the temperature ({fitted['temperature']:.3f}), cross-fitted.",
-        f"The surest 80% of the faces are right at {100 * found['right_at_80_percent_coverage']:.1f}%.",
         f"{found['near_copies_in_training']} of the {found['faces']:,} faces have a near-copy in Training (not learnt "
         f"from); without them the accuracy is {100 * found['accuracy_without_near_copies']:.1f}%, with Training's "
         f"labels of these known by heart it would be {100 * found['accuracy_with_near_copies_by_heart']:.1f}%.",
+        "",
+        f"| the surest | {' | '.join(f'{share:.0%}' for share in found['right_by_coverage'])} |",
+        "|---" * (len(COVERAGES) + 1) + "|",
+        f"| are right at | {' | '.join(f'{right:.1%}' for right in found['right_by_coverage'].values())} |",
         "",
         "| faces | accuracy | of the clean one |",
         "|---|---|---|",

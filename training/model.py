@@ -117,7 +117,7 @@ class Recognizer(nn.Module):
 
 
 @torch.no_grad()
-def logits_of(net: Net, faces: Tensor, head: str = "fer2013", batch: int = 512) -> Tensor:
+def logits_of(net: Net, faces: Tensor, head: str = "fer2013", batch: int = 64) -> Tensor:
     """Return the logits of one of `HEADS`, float32 ``[N, C]``, of uint8 faces ``[N, 1, H, W]`` as they are."""
     net.eval()
     output = list(HEADS).index(head)
