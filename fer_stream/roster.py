@@ -65,7 +65,7 @@ class Camera:
                 policy="wait" if about["policy"] == "wait" else "drop_oldest",
                 live=bool(about["live"]),
                 frames=None if about["frames"] is None else int(about["frames"]),
-                pause=0.0 if about["rate"] is None else _pause(about["rate"]),
+                pause=0.0 if about.get("rate") is None else _pause(about["rate"]),
                 heard=now,
                 shares=_shares(about),
             )

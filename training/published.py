@@ -42,17 +42,19 @@ def adopt(net: Residual, files: Sequence[Path], faces: Tensor) -> None:
         ConfigError: a file cannot be read, is of another net, or the net has another shape.
     """
     convolutions = {name: layer for name, layer in net.named_modules() if isinstance(layer, nn.Conv2d)}
-    norms = [layer for layer in net.modules() if isinstance(layer, nn.BatchNorm2d)]  # each follows its convolution
+    norms = {name: layer for name, layer in net.named_modules() if isinstance(layer, nn.BatchNorm2d)}
     state: dict[str, Tensor] = {}
     offsets: dict[str, Tensor] = {}
     for path in files:
-        weights = _Weights(path)
-        for name in convolutions:
-            kernel, offset = weights.convolution(name)
-            if name in offsets and not torch.equal(state[f"{name}.weight"], kernel):
-                raise ConfigError(f"{path} and {files[0]} are not heads of the same net; give files of one run's net")
-            state[f"{name}.weight"], offsets[name] = kernel, offset
-        state |= weights.others
+        weights = _Weights(path, list(convolutions))
+        if any(not torch.equal(state.get(name, kernel), kernel) for name, kernel in weights.kernels.items()):
+            raise ConfigError(f"{path} and {files[0]} are not heads of the same net; give files of one run's net")
+        state |= weights.kernels | weights.others
+        offsets = weights.offsets
+    heads = {f"{head}.{part}" for head in ("emotion", "plus") for part in ("weight", "bias")}
+    expected = {name for name in net.state_dict() if name.rpartition(".")[0] not in norms}
+    if state.keys() - expected or expected - heads - state.keys() or not heads & state.keys():
+        raise ConfigError(f"{files[0]} has other layers than the recipe's net, or is not of training.export")
     try:
         net.load_state_dict(state, strict=False)
     except RuntimeError as error:
@@ -61,52 +63,58 @@ def adopt(net: Residual, files: Sequence[Path], faces: Tensor) -> None:
         ) from error
     affine = {
         norm: torch.stack([torch.ones_like(offsets[name]), offsets[name]])
-        for name, norm in zip(convolutions, norms, strict=True)
+        for name, norm in zip(convolutions, norms.values(), strict=True)  # each follows its convolution
     }
     set_norms(net, affine, faces)
 
 
 class _Weights:
-    """The numbers in a file: ``others`` are those of what was not folded, by their names in the net."""
+    """The numbers in a file, by their layers' names in the net.
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    ``kernels`` are the convolutions', ``offsets`` what is added to each channel after them, and ``others`` belong to
+    layers that were not folded.
+    """
+
+    def __init__(self, path: Path, convolutions: Sequence[str]) -> None:
         try:
             graph = onnx.load(path).graph
         except OSError as error:
             raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
         except Exception as error:  # protobuf's
             raise ConfigError(f"{path} is not an ONNX file") from error
-        self._values: dict[str, NDArray[Any]] = {item.name: numpy_helper.to_array(item) for item in graph.initializer}
-        for node in graph.node:
-            if node.op_type == "DequantizeLinear" and node.input[0] in self._values:
-                self._values[node.output[0]] = self._dequantized(*node.input)
-        self._convolutions = {node.name: node.input[1:] for node in graph.node if node.op_type == "Conv"}
-        self.others = {
-            name.removeprefix("net."): _tensor(values)
-            for name, values in self._values.items()
-            if name.startswith("net.")
-        }
-
-    def convolution(self, name: str) -> tuple[Tensor, Tensor]:
-        """Return a convolution's kernel, and what is added to each channel, by the layer's name in the net."""
+        self._initializers = {item.name: item for item in graph.initializer}
+        self._nodes = {node.output[0]: node for node in graph.node}
+        nodes = {node.name: node for node in graph.node if node.op_type == "Conv"}
+        self.kernels: dict[str, Tensor] = {}
+        self.offsets: dict[str, Tensor] = {}
         try:
-            kernel, offset = (self._values[value] for value in self._convolutions[_scope(name)])
-        except (KeyError, ValueError) as error:
-            raise ConfigError(
-                f"{self._path} has no layer {name}: it is of another net than the recipe's, or not of training.export"
-            ) from error
-        return _tensor(kernel), _tensor(offset)
+            for name in convolutions:
+                _, kernel, offset = nodes.pop(_scope(name)).input
+                self.kernels[f"{name}.weight"], self.offsets[name] = self._tensor(kernel), self._tensor(offset)
+            values = [name for name in (*self._initializers, *self._nodes) if name.startswith("net.")]
+            self.others = {name.removeprefix("net."): self._tensor(name) for name in values}
+        except (KeyError, TypeError, ValueError) as error:
+            raise ConfigError(f"{path} has other layers than the recipe's net, or is not of training.export") from error
+        if nodes:
+            raise ConfigError(f"{path} has more layers than the recipe's net; its widths must agree")
 
-    def _dequantized(self, values: str, scale: str, zero: str) -> NDArray[np.float32]:
-        numbers = self._values[values].astype(np.float32)
+    def _tensor(self, name: str) -> Tensor:
+        return torch.from_numpy(np.array(self._value(name), np.float32))
+
+    def _value(self, name: str) -> NDArray[Any]:
+        """Return what a name stands for: numbers in the file, if need be of other names, or quantized."""
+        if name in self._initializers:
+            return numpy_helper.to_array(self._initializers[name])
+        node = self._nodes[name]
+        values = [self._value(value) for value in node.input]
+        if node.op_type == "Identity":  # torch writes equal numbers once
+            return values[0]
+        if node.op_type != "DequantizeLinear":
+            raise ValueError(f"{name} is computed")
+        numbers, scale, zero = values
         shape = (-1,) + (1,) * (numbers.ndim - 1)  # one scale a channel, of which the first axis is
-        floats: NDArray[np.float32] = (numbers - self._values[zero].reshape(shape)) * self._values[scale].reshape(shape)
+        floats: NDArray[np.float32] = (numbers.astype(np.float32) - zero.reshape(shape)) * scale.reshape(shape)
         return floats
-
-
-def _tensor(values: NDArray[Any]) -> Tensor:
-    return torch.from_numpy(np.array(values, np.float32))
 
 
 def _scope(name: str) -> str:

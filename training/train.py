@@ -56,7 +56,7 @@ LOSSES_EVERY = 10
 BFLOAT16 = any(torch.cpu.get_capabilities().get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 """Whether this processor multiplies bfloat16; where it does not, torch imitates it at a twelfth of float32's speed."""
 
-SHOWN = 2048
+SHOWN = 512
 """Faces on which the normalisations of weights from elsewhere are set."""
 
 
@@ -137,7 +137,8 @@ class Trainer:
         Raises:
             ConfigError: there are no weights, or they are of another shape; or the body's are not there.
         """
-        seen = self.samples.faces[:SHOWN]
+        drawn = torch.randperm(len(self.samples.faces), generator=torch.Generator().manual_seed(0))[:SHOWN]
+        seen = self.samples.faces[drawn]
         match start:
             case []:
                 if isinstance(self.net, Pretrained):
@@ -150,7 +151,7 @@ class Trainer:
             case files if isinstance(self.net, Residual):
                 published.adopt(self.net, files, seen)
             case _:
-                raise ConfigError("a pretrained body begins with a run or with nothing; leave --start out")
+                raise ConfigError(f"{start[0]} is not a run's folder, with which alone a pretrained body can begin")
         self.average.load_state_dict(self.net.state_dict())
 
     def _parts(self) -> dict[str, nn.Module | torch.optim.Optimizer]:

@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from tqdm import tqdm
 
 from fer_stream.classifiers.onnx import Crop, OnnxClassifier
 from fer_stream.errors import ConfigError
@@ -154,6 +155,26 @@ def test_a_run_begins_as_another_one(csv_file, tmp_path):
     wider.write_text(tiny(tmp_path).read_text().replace("[8, 8, 16]", "[8, 16, 16]"))
     with pytest.raises(ConfigError, match="has another shape"):
         train.train(recipe.load(wider), faces, tmp_path / "second", start=[tmp_path / "first"])
+
+
+@pytest.mark.parametrize("has", [True, False])
+def test_bfloat16_is_used_where_the_processor_has_it(csv_file, tmp_path, monkeypatch, has):
+    monkeypatch.setattr(train, "BFLOAT16", has)
+    how = recipe.load(tiny(tmp_path, more="bfloat16 = true\n"))
+    trainer = train.Trainer(how, objective.Samples.of(data.load(csv_file)[:16], how.loss))
+    seen = []
+    trainer.net.stem[0].register_forward_hook(lambda *given: seen.append(given[2].dtype))
+    with tqdm(disable=True) as show:
+        trainer.run_epoch(show)
+    assert seen == [torch.bfloat16 if has else torch.float32]
+
+
+def test_labels_known_by_heart():
+    right, labels = np.array([False, True, False, True, False]), np.array([3, 3, 4, 4, 0])
+    learnt = np.array([3, 4, -1])
+    of = np.array([0, 1, 2, -1, -1])  # of the same label, of another, of none, and no copies
+    assert evaluate.by_heart(right, labels, learnt, of) == 2 / 5
+    assert evaluate.by_heart(right, labels, learnt[:0], np.full(5, -1)) == right.mean()
 
 
 def test_the_prior_is_that_of_the_classes():

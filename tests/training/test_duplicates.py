@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from training import data, train
-from training.duplicates import likeness, near_copies
+from training.duplicates import copied, likeness, near_copies
 from training.recipe import Recipe
 
 ROOT = Path(__file__).parents[2]
@@ -53,6 +53,7 @@ def test_other_pictures_and_plain_ones_are_none(pictures):
     assert not near_copies(faces, faces_of([*pictures[6:], plain], ["PublicTest"] * 7)).any()
     assert near_copies(faces, faces_of(pictures[2:4], ["PublicTest"] * 2)).tolist() == [n in (2, 3) for n in range(7)]
     assert not near_copies(faces, faces[:0]).any()
+    assert copied(faces_of([pictures[3], pictures[9]], ["PublicTest"] * 2), faces).tolist() == [3, -1]
 
 
 def test_nothing_is_learnt_from_copies_of_what_is_watched(pictures):
@@ -65,13 +66,13 @@ def test_nothing_is_learnt_from_copies_of_what_is_watched(pictures):
 
 def test_the_command_counts_and_draws(pictures, tmp_path):
     lines = ["emotion,pixels,Usage"]
-    for number, image in enumerate([*pictures, pictures[3]]):
-        usage = "PublicTest" if number == 12 else "Training"
-        lines.append(f"0,{' '.join(map(str, image.reshape(-1)))},{usage}")
+    for number, image in enumerate([*pictures, pictures[3], pictures[5]]):
+        usage = "PublicTest" if number >= 12 else "Training"
+        lines.append(f"{int(number == 13)},{' '.join(map(str, image.reshape(-1)))},{usage}")
     (tmp_path / "fer2013.csv").write_text("\n".join(lines) + "\n")
     command = [sys.executable, "-m", "training.duplicates", tmp_path / "fer2013.csv", "--output", tmp_path / "d.png"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.startswith(
-        "1 of 1 PublicTest faces have a near-copy in Training, 1 with the same label; 1 of 12 Training"
+        "2 of 2 PublicTest faces have a near-copy in Training, 1 with the same label; 2 of 12 Training"
     )
     assert cv2.imread(str(tmp_path / "d.png")).std() > 1

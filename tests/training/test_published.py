@@ -90,7 +90,7 @@ def test_a_run_begins_with_them(net, faces, tmp_path):
         torch.testing.assert_close(made.emotion.weight, net.emotion.weight)
         torch.testing.assert_close(made.blocks[0].squeeze.weight, net.blocks[0].squeeze.weight)
     body = recipe.Architecture(body="pretrained")
-    with pytest.raises(ConfigError, match="leave --start out"):
+    with pytest.raises(ConfigError, match="not a run's folder"):
         train.Trainer(how.model_copy(update={"net": body}), samples).begin([tmp_path / "net-ferplus.onnx"])
 
 
@@ -100,22 +100,55 @@ def test_other_files(net, faces, tmp_path):
     other = files(Residual(SHAPE).eval(), tmp_path, "other")["ferplus"]
     broken = tmp_path / "broken.onnx"
     broken.write_bytes(b"no model")
-    stripped = onnx.load(good)
+    stripped, renamed = onnx.load(good), onnx.load(good)
     for node in stripped.graph.node:
         node.name = ""
+    for name in renamed.graph.initializer:
+        name.name = name.name.replace("net.", "other.")
     onnx.save(stripped, tmp_path / "stripped.onnx")
+    onnx.save(renamed, tmp_path / "renamed.onnx")
+    whole = tmp_path / "whole.onnx"
+    whole.write_bytes(good.read_bytes())
+    quantize(whole, faces)
+    quantized = onnx.load(whole)
+    for node in quantized.graph.node:
+        if node.op_type == "DequantizeLinear":
+            del node.input[2:]
+    onnx.save(quantized, tmp_path / "zeroless.onnx")
     told = {
         (tmp_path / "nowhere.onnx",): "nowhere.onnx cannot be read: No such file",
         (broken,): "broken.onnx is not an ONNX file",
-        (tmp_path / "stripped.onnx",): "has no layer stem.0",
+        (tmp_path / "stripped.onnx",): "has other layers than the recipe's net",
+        (tmp_path / "renamed.onnx",): "has other layers than the recipe's net",
+        (tmp_path / "zeroless.onnx",): "has other layers than the recipe's net",
         (good, other): "are not heads of the same net",
     }
     for paths, sentence in told.items():
         with pytest.raises(ConfigError, match=sentence):
             adopted(paths, faces)
-    for widths, sentence in (([8, 16, 24], "has another shape"), ([8, 16, 16, 16], "has no layer blocks.3.conv1")):
+    for widths, sentence in (
+        ([8, 16, 24], "has another shape"),
+        ([8, 16, 16, 16], "has other layers"),
+        ([8, 16], "has more layers"),
+    ):
         with pytest.raises(ConfigError, match=sentence):
             adopted([good], faces, recipe.Architecture(widths=widths))
+
+
+@torch.no_grad()
+def test_numbers_that_are_equal_are_written_once_and_read_everywhere(net, faces, tmp_path):
+    for block in net.blocks:
+        block.squeeze.bias.fill_(0.5)
+        block.excite.bias.fill_(-0.5)
+        for norm in (block.norm1, block.norm2):
+            for values in (norm.weight, norm.running_var):
+                values.fill_(1)
+            for values in (norm.bias, norm.running_mean):
+                values.fill_(0)
+    path = files(net, tmp_path)["fer2013"]
+    assert any(node.op_type == "Identity" for node in onnx.load(path).graph.node)
+    again, seen = adopted([path], faces), torch.from_numpy(faces)[:, None].float()
+    torch.testing.assert_close(again(seen)[0], net(seen)[0], atol=1e-3, rtol=1e-3)
 
 
 @torch.no_grad()
