@@ -153,13 +153,11 @@ class Reader(threading.Thread):
     ) -> None:
         super().__init__(name="reader", daemon=True)
         self.clock = Clock(settings)
-        self.opened = False
-        """Whether the source has been open once: before that there is no camera to tell of."""
+        self.opened = False  # whether the source has been open once: before that there is no camera to tell of
         self.live = False
         self.frames: int | None = None
         self.ended = False
-        self.reason = "capture ended"
-        """Why no more frames come, as `fer_stream.events.CameraData` says it: until the source has ended, the stop."""
+        self.reason = "capture ended"  # why no more frames come: until the source has ended, because of `stop`
         self.error: FerStreamError | None = None
         self._camera = name
         metrics.source_failures.labels(name)  # there from the beginning, so that its first step is seen
@@ -180,13 +178,12 @@ class Reader(threading.Thread):
             if not self._stop_reading.is_set():
                 self.reason = "end of stream"
         except FerStreamError as error:
-            self.error = error
+            self.reason, self.error = "source failed", error
         except Exception as error:  # a plug-in's source may raise anything
             _log.exception("the source failed")
+            self.reason = "source failed"
             self.error = SourceError(f"the source of camera {self._camera} failed: {type(error).__name__}: {error}")
         finally:
-            if self.error:
-                self.reason = "source failed"
             self._slot.close()
             self.ended = True
             self._wake()
@@ -210,8 +207,7 @@ class Reader(threading.Thread):
             except SourceError as error:
                 if not self._may_retry():
                     raise
-                self._wait_to_retry(error, pause)
-                pause = min(2 * pause, PAUSES[1])
+                pause = self._wait_to_retry(error, pause)
                 continue
             if isinstance(source, plugins.PlacingSource):
                 source.place = self._place
@@ -229,22 +225,21 @@ class Reader(threading.Thread):
                 source.close()
             if self._stop_reading.is_set() or not (self.live and self._settings.retry):
                 return
-            if self._seq > began:
-                pause = PAUSES[0]
-            self._wait_to_retry(failure, pause)
-            pause = min(2 * pause, PAUSES[1])
+            pause = self._wait_to_retry(failure, PAUSES[0] if self._seq > began else pause)
 
     def _may_retry(self) -> bool:
         # Before it was open once, only an address tells whether there may be a camera later: a missing file stays so.
         live = self.live if self.opened else is_live(self._settings.source)
         return live and self._settings.retry
 
-    def _wait_to_retry(self, error: SourceError, pause: float) -> None:
+    def _wait_to_retry(self, error: SourceError, pause: float) -> float:
+        """Wait, and return how long to wait the next time."""
         metrics.source_failures.labels(self._camera).inc()
         _log.warning("%s; trying again in %g s", error, pause)
         self._progress = time.monotonic() + pause
         self._stop_reading.wait(pause)
         self._progress = time.monotonic()
+        return min(2 * pause, PAUSES[1])
 
     def _read_source(self, source: Source) -> None:
         start = time.monotonic()
@@ -261,11 +256,10 @@ class Reader(threading.Thread):
                 if self._progress < due:
                     continue  # the cap on a live camera's rate: this one was never captured
                 due = max(due, self._progress - interval) + interval
-            elif self._policy == "drop_oldest" or self._settings.rate:
-                # A recording plays at its own pace, as a camera would.
-                self._stop_reading.wait(max(0.0, start + picture.offset / 1e9 - self._progress))
-                if self._stop_reading.is_set():
-                    break
+            elif (self._policy == "drop_oldest" or self._settings.rate) and self._stop_reading.wait(
+                max(0.0, start + picture.offset / 1e9 - self._progress)  # a recording plays at its own pace
+            ):
+                break
             if not self._keep(picture):
                 break
 
