@@ -107,7 +107,7 @@ def find(path: Path, provider: str = "cpu") -> Model:
         ModelError: as `load` and `shipped`.
     """
     name = str(path)
-    return shipped(name, provider) if not path.exists() and name in digests() else load(path, provider)
+    return shipped(name, provider) if name in digests() and not path.exists() else load(path, provider)
 
 
 def load(path: Path, provider: str = "cpu", digest: str | None = None) -> Model:
@@ -119,9 +119,9 @@ def load(path: Path, provider: str = "cpu", digest: str | None = None) -> Model:
     Raises:
         ModelError: the file cannot be read, has another digest, is not a model, or the provider is not there.
     """
-    if path.exists() and not path.is_file():
-        raise ModelError(f"the model file {path} cannot be read: it is not a file")
     try:
+        if path.exists() and not path.is_file():
+            raise ModelError(f"the model file {path} cannot be read: it is not a file")
         content = path.read_bytes()
     except OSError as error:
         raise ModelError(f"the model file {path} cannot be read: {error.strerror}") from error

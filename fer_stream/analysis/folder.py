@@ -20,7 +20,7 @@ from fer_stream.analysis.pictures import Pictures
 from fer_stream.analysis.summary import Summary
 from fer_stream.errors import ConfigError, FerStreamError, SourceError
 from fer_stream.extras import require
-from fer_stream.sources.images import is_image
+from fer_stream.sources.images import check_name, is_image
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,6 +55,7 @@ class Analysis:
     Raises:
         ConfigError: it is a live camera.
         PluginError: the extra ``analyze`` is not installed.
+        SourceError: its name is not UTF-8.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class Analysis:
         for module in ("polars", "matplotlib", *(["av"] if video else [])):
             require(module, "analyze")
         self._path = Path(self.source.removeprefix("file://")).expanduser()
+        check_name(self._path)
         self._settings, self._camera, self._folder = settings, camera, folder
         self._pictures = pictures or is_image(self._path)
         self._video, self._show_faces = video and not self._pictures, show_faces
@@ -89,12 +91,13 @@ class Analysis:
         return told if names and whole and told.get("identity") == self.identity() else None
 
     def _told(self) -> dict[str, Any]:
-        """Return the summary that lies in the folder, whatever it is of; an empty one where there is none."""
+        """Return the summary that lies in the folder, whatever it is of; an empty one where there is none of ours."""
         try:
             told = json.loads((self._folder / SUMMARY).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return {}
-        return told if isinstance(told, dict) else {}
+        ours = isinstance(told, dict) and isinstance(told.get("identity"), str) and isinstance(told.get("files"), list)
+        return told if ours and all(isinstance(name, str) for name in told["files"]) else {}
 
     def identity(self) -> str:
         """Return what tells this analysis from others: a digest of the input, the settings, the models, the version.

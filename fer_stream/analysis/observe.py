@@ -71,8 +71,9 @@ class Recognizers:
 class Observation:
     """One frame, the tracks seen in it, their smoothed state, and the events that it caused, with their texts.
 
-    ``faces`` is where faces are or should be, whether or not they are tracks (yet) or could be seen in this frame.
-    After the last frame comes one without a ``frame``: the events that close what was open.
+    ``faces`` is where faces are or should be, whether or not they are tracks (yet) or could be seen in this frame;
+    nothing is known of them where it could not be ``looked_at``. After the last frame comes one without a ``frame``:
+    the events that close what was open.
     """
 
     frame: Frame | None
@@ -80,6 +81,7 @@ class Observation:
     estimates: dict[int, Estimate]
     events: list[tuple[Event, str]]
     faces: tuple[Box, ...] = ()
+    looked_at: bool = True
 
 
 class _Look(NamedTuple):
@@ -203,7 +205,7 @@ class Observer:
         if result is None:
             self.rejected += 1
             line.miss(frame.seq)
-            return Observation(frame, (), {}, [])
+            return Observation(frame, (), {}, [], looked_at=False)
         events = self._numbered(line.observe(frame.seq, frame.time, frame.size, result.faces, result.searched))
         faces = [face.box for face in result.faces] + [face.box for face in (look.hints.faces if look.hints else ())]
         estimates = {estimate.track: estimate for estimate in line.estimates()}

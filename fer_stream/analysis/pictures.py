@@ -40,8 +40,12 @@ class Pictures:
         self._recognizers = Recognizers(settings, threads)
         self.count = len(self._paths)
         self.model = self._recognizers.version
-        self.columns: dict[str, type] = {"image": str} | dict.fromkeys((*tables.BOX, "detection"), float)
-        self.columns |= {"label": str, "quality": float} | dict.fromkeys(self._recognizers.labels, float)
+        self.columns = tables.whole(
+            {"image": str},
+            dict.fromkeys((*tables.BOX, "detection"), float),
+            {"label": str, "quality": float},
+            dict.fromkeys(self._recognizers.labels, float),
+        )
         self.faces: Counter[str] = Counter()
         """Faces by their most probable label."""
         self.broken: list[SourceError] = []

@@ -37,9 +37,8 @@ def draw(summary: Summary) -> dict[str, str]:
     return {
         "timeline": timeline(summary),
         "shares": shares(summary.shares, "% of the time that faces were in view"),
-        "valence": valence(summary),
         "uncertain": uncertain(summary),
-    }
+    } | ({"valence": valence(summary)} if summary.signed else {})
 
 
 def timeline(summary: Summary) -> str:
@@ -60,7 +59,7 @@ def timeline(summary: Summary) -> str:
         axes.broken_barh([(interval.start, length)], (at - 0.38, 0.76), **paint)
         if length / whole * (WIDTH - 1) > LETTER * (len(interval.label) + 1):
             middle, ink = interval.start + length / 2, ink_on(colour(interval.label))
-            axes.text(middle, at, interval.label, color=ink, fontsize=8, ha="center", va="center_baseline")
+            axes.text(middle, at, _plain(interval.label), color=ink, fontsize=8, ha="center", va="center_baseline")
     axes.set(ylim=(max(len(order), 1) - 0.4, -0.6), ylabel="track")
     _time(axes, whole)
     axes.set_yticks(list(order.values()), [str(track) for track in order])
@@ -108,10 +107,15 @@ def uncertain(summary: Summary) -> str:
 def _bars(name: str, items: list[tuple[str, float]], paints: list[dict[str, Any]], value: str, what: str) -> str:
     figure, axes = _figure(0.75 + 0.3 * max(len(items), 1))
     for (label, size), paint in zip(items, paints, strict=True):
-        bar = axes.barh([label], [size], height=0.7, edgecolor=INK, linewidth=0.6, **paint)
+        bar = axes.barh([_plain(label)], [size], height=0.7, edgecolor=INK, linewidth=0.6, **paint)
         axes.bar_label(bar, [value.format(size)], padding=4, color=INK, fontsize=9)
     axes.set(xlim=(0, 1.12 * max((size for _, size in items), default=1.0)), xlabel=what)
     return _svg(figure, name)
+
+
+def _plain(label: str) -> str:
+    """Return a label that is not taken for a formula."""
+    return label.replace("$", r"\$")
 
 
 def _paint(label: str) -> dict[str, Any]:
@@ -144,7 +148,7 @@ def _time(axes: Any, whole: float) -> None:
 def _legend(axes: Any, labels: list[str]) -> None:
     patch = require("matplotlib.patches", "analyze").Patch
     line = require("matplotlib.lines", "analyze").Line2D([], [], color=INK, linewidth=3, label="uncertain")
-    handles = [patch(facecolor=colour(label), edgecolor=INK, linewidth=0.6, label=label) for label in labels]
+    handles = [patch(facecolor=colour(label), edgecolor=INK, linewidth=0.6, label=_plain(label)) for label in labels]
     axes.legend(
         handles=[*handles, line], loc="lower left", bbox_to_anchor=(0, 1), ncols=5, frameon=False, labelcolor=INK,
         fontsize=9, borderpad=0, columnspacing=1.4,

@@ -121,9 +121,9 @@ def page(title: str, summary: Summary, drawings: Mapping[str, str], about: Mappi
                  "faces: the timeline above, measured.",
                  ("label", "share in %"), [(label, round(100 * share, 1)) for label, share in shares.items()],
                  "Shares: " + _list(f"{label} {share:.1%}" for label, share in shares.items()), drawings["shares"]),
-        _Section("Valence over time", "P(positive) minus P(negative): the mean of the faces in view.",
-                 ("second", "valence, -1 to 1"), [(at, round(value, 2)) for at, value in summary.valence],
-                 _range([value for _, value in summary.valence]), drawings["valence"]),
+        *([_Section("Valence over time", "P(positive) minus P(negative): the mean of the faces in view.",
+                    ("second", "valence, -1 to 1"), [(at, round(value, 2)) for at, value in summary.valence],
+                    _range([value for _, value in summary.valence]), drawings["valence"])] if summary.signed else []),
         _Section("What was left uncertain", "Between which two labels a face was, in frames that show it "
                  "while no label was sure.",
                  ("labels", "face-seconds"), [(pair, round(value, 1)) for pair, value in between.items()],

@@ -39,7 +39,7 @@ class Summary:
 
     Args:
         start: the capture time that counts as 0.
-        valence: the group of each label, ``positive`` and ``negative`` among them.
+        valence: the group of each label; ``positive`` and ``negative`` make the curve.
     """
 
     def __init__(self, start: int, valence: Mapping[str, str]) -> None:
@@ -51,8 +51,10 @@ class Summary:
         self.confused: defaultdict[tuple[str, str], float] = defaultdict(float)
         """Seconds of the frames that show a face without a sure label, by the two likeliest."""
         self._start = start
-        self._sign = {label: {"positive": 1.0, "negative": -1.0}.get(group, 0.0) for label, group in valence.items()}
-        self._sign |= {"positive": 1.0, "negative": -1.0}
+        sign = {"positive": 1.0, "negative": -1.0}
+        self.signed = any(group in sign for group in valence.values())
+        """Whether the groups say what is positive or negative; they may have other names."""
+        self._sign = {label: sign.get(group, 0.0) for label, group in valence.items()} | sign
         self._sums: defaultdict[int, list[float]] = defaultdict(lambda: [0.0, 0.0])
         self._before: int | None = None
 

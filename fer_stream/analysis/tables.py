@@ -19,12 +19,14 @@ probable one, and ``happy`` ... are the model's own probabilities.
 from __future__ import annotations
 
 import csv
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from fer_stream.errors import ModelError
 from fer_stream.extras import require
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
     from fer_stream.analysis.observe import Observation
@@ -39,15 +41,31 @@ Row = list[int | float | str | None]
 
 
 def columns(labels: Sequence[str], model_labels: Sequence[str]) -> dict[str, type]:
-    """Return the columns' names and types, in order, for a label set and a model's labels."""
-    return (
-        {"frame": int, "time": float, "track": int}
-        | dict.fromkeys((*BOX, "detection"), float)
-        | {"label": str}
-        | dict.fromkeys(labels, float)
-        | {"quality": float}
-        | dict.fromkeys((f"scored_{label}" for label in model_labels), float)
+    """Return the columns' names and types, in order, for a label set and a model's labels.
+
+    Raises:
+        ModelError: as `whole`.
+    """
+    return whole(
+        {"frame": int, "time": float, "track": int},
+        dict.fromkeys((*BOX, "detection"), float),
+        {"label": str},
+        dict.fromkeys(labels, float),
+        {"quality": float},
+        dict.fromkeys((f"scored_{label}" for label in model_labels), float),
     )
+
+
+def whole(*parts: Mapping[str, type]) -> dict[str, type]:
+    """Return a table's columns, put together.
+
+    Raises:
+        ModelError: a label is called as another column is.
+    """
+    count = Counter(name for part in parts for name in part)
+    if twice := [name for name, n in count.items() if n > 1]:
+        raise ModelError(f"the model's label {twice[0]!r} is called as a column of the tables is: rename it there")
+    return {name: kind for part in parts for name, kind in part.items()}
 
 
 def box(face: Face) -> list[float]:

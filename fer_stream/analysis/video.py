@@ -74,9 +74,11 @@ class Video:
         self._past.append((frame.time, observation.faces))
         hidden = [box for _, boxes in self._past for box in boxes]
         hidden += [box for other in self._waiting for box in other.faces]
+        if not (observation.looked_at or self._show):  # there may be faces anywhere: the picture before it stays
+            return
         try:
             image = annotated(observation, None if self._show else hidden)
-        except WireError:  # a JPEG that does not decode: the one before it stays
+        except WireError:  # a JPEG that does not decode: as above
             return
         if self._stream is None:
             self._start = frame.time

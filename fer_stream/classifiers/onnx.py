@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -68,11 +69,12 @@ class Crop:
         """
         try:
             value = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             value = None
         if not isinstance(value, dict) or set(value) != {field.name for field in fields(cls)}:
             raise ValueError("it must be an object of x, y and side")
-        if not all(type(number) in (int, float) and math.isfinite(number) for number in value.values()):
+        most = sys.float_info.max  # which an integer of many digits is beyond, too
+        if not all(type(number) in (int, float) and abs(number) <= most for number in value.values()):
             raise ValueError("x, y and side must be finite numbers")
         if value["side"] <= 0:
             raise ValueError("side must be positive")
@@ -228,7 +230,7 @@ def _metadata(model: models.Model, columns: int) -> tuple[tuple[str, ...], Crop,
             raise _breach(model, f"its metadata has no `{key}`")
     try:
         labels = json.loads(metadata["labels"])
-    except ValueError:
+    except (ValueError, RecursionError):
         labels = None
     if not isinstance(labels, list) or not all(isinstance(label, str) and label.strip() for label in labels):
         raise _breach(model, "its metadata `labels` must be a JSON array of names")

@@ -37,6 +37,10 @@ def analyze(arguments: Namespace) -> int:
 
     if arguments.show_faces and not arguments.video:
         raise ConfigError("--show-faces is about the annotated video: give --video, too")
+    if arguments.video and arguments.pictures:
+        raise ConfigError(
+            "there is no video of pictures that do not follow one another: leave out --video or --pictures"
+        )
     sources = name_sources(list(_inputs(arguments.sources)))
     settings = begin(arguments, "analyze", sources)
     output = Path(arguments.output)
@@ -87,7 +91,11 @@ def _inputs(arguments: Iterable[str]) -> Iterator[str]:
 
     for argument in arguments:
         path = Path(argument)
-        if not path.is_dir():
+        try:
+            folder = path.is_dir()
+        except OSError:  # as in one that may not be entered; opening it tells
+            folder = False
+        if not folder:
             yield argument
             continue
         try:

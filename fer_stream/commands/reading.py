@@ -154,8 +154,6 @@ def recognize(arguments: Namespace) -> int:
     for name in arguments.images:
         path = Path(name)
         try:
-            if not path.is_file():
-                raise SourceError(f"there is no image file {name!r}; check the path")
             image = load(path)
         except SourceError as error:
             tell_error(str(error))

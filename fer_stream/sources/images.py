@@ -72,14 +72,29 @@ def load(path: Path) -> NDArray[np.uint8]:
     """Return an image's pixels, uint8 ``[H, W, 3]``, BGR.
 
     Raises:
-        SourceError: the file is not an image, damaged, or too large.
+        SourceError: the file is not an image, damaged, or too large, or its name cannot be told in what is made of it.
     """
+    check_name(path)
     return _decoded(path, _bytes(path))
+
+
+def check_name(path: Path) -> None:
+    """Refuse a name that OpenCV takes for another file, and that no JSON can tell.
+
+    Raises:
+        SourceError: it is not UTF-8.
+    """
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        raise SourceError(f"{str(path)!r} cannot be read: its name is not UTF-8; rename it") from error
 
 
 def _bytes(path: Path) -> bytes:
     try:  # OpenCV itself crashes on a name that is not UTF-8
         return path.read_bytes()
+    except FileNotFoundError as error:
+        raise SourceError(f"there is no image file {str(path)!r}; check the path") from error
     except OSError as error:
         raise SourceError(f"the image {str(path)!r} cannot be read: {(error.strerror or 'error').lower()}") from error
 
@@ -106,7 +121,10 @@ def _decoded(path: Path, data: bytes) -> NDArray[np.uint8]:
 
 def is_image(path: Path) -> bool:
     """Tell by its name whether ``path`` is a file that `Images` reads. A GIF is a video."""
-    return path.suffix.lower() in SUFFIXES and path.is_file()
+    try:
+        return path.suffix.lower() in SUFFIXES and path.is_file()
+    except OSError:  # in a folder that may not be entered, as opening it tells
+        return False
 
 
 def _natural(path: Path) -> list[tuple[int, str]]:

@@ -24,7 +24,7 @@ from urllib.parse import urlsplit
 from fer_stream.config import redact
 from fer_stream.cv import cv2
 from fer_stream.errors import SourceError
-from fer_stream.sources.images import Images, is_image
+from fer_stream.sources.images import Images, check_name, is_image
 from fer_stream.sources.video import COMPLETE, Capture, Live, Recording, open_video
 
 if TYPE_CHECKING:
@@ -49,13 +49,12 @@ def open_source(address: str, settings: CameraSettings) -> Source:
         if path.is_dir() or is_image(path):
             return Images(path, settings)
         _check_video(path)
-        str(path).encode()
-    except UnicodeEncodeError as error:
-        raise SourceError(f"{str(path)!r} cannot be read: its name is not UTF-8; rename it") from error
     except FileNotFoundError as error:
         raise SourceError(f"there is no file or folder {str(path)!r}; check the path") from error
     except OSError as error:
         raise SourceError(f"{str(path)!r} cannot be read: {(error.strerror or 'error').lower()}") from error
+
+    check_name(path)
 
     def open_file() -> Capture:
         # Without the scheme FFmpeg takes "12:30.mp4" for a protocol and "%03d.mp4" for a pattern.

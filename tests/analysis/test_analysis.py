@@ -92,6 +92,19 @@ def test_what_is_done_is_not_done_again_unless_something_changed(clip: Path, tin
     assert analysis().finished() is None
 
 
+@pytest.mark.parametrize("told", [{"files": ["thesis.txt"]}, {"files": 12, "identity": "x"}, {"identity": 3}, 7])
+def test_a_summary_of_another_program_costs_nobody_a_file(
+    told: object, clip: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "summary.json").write_text(json.dumps(told))
+    (tmp_path / "thesis.txt").write_text("years of work")
+    how = Settings(cameras={"film": {"source": str(clip)}}, classifier={"model": tiny_model})  # type: ignore[arg-type]
+    analysis = Analysis(how, "film", tmp_path)
+    assert analysis.finished() is None
+    assert analysis.run(2, lambda done, total: None) == analysis.finished()
+    assert (tmp_path / "thesis.txt").read_text() == "years of work"
+
+
 def test_a_new_analysis_takes_the_place_of_the_old_one_when_it_is_whole(
     clip: Path, tiny_model: Path, tmp_path: Path
 ) -> None:
@@ -310,6 +323,8 @@ def test_a_live_camera_is_refused(cli: Cli) -> None:
         (["{clip}", "-o", "{clip}"], "cannot be written"),
         (["{empty}", "-o", "out"], "holds no videos and no images"),
         (["{clip}", "-o", "out", "--show-faces"], "give --video, too"),
+        (["{empty}", "-o", "out", "--pictures", "--video"], "leave out --video or --pictures"),
+        (["x" * 300, "-o", "out"], "cannot be read: file name too long"),
     ],
 )
 def test_wrong_use_is_one_sentence(cli: Cli, clip: Path, arguments: list[str], said: str) -> None:

@@ -10,6 +10,7 @@ import cv2
 import jpegs
 import numpy as np
 import pytest
+from faults.service import STEADY
 
 from fer_stream import motion
 from fer_stream.analysis.answers import Answers
@@ -23,6 +24,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from processes import Cli
+
+
+@pytest.fixture(autouse=True)
+def steady(cli: Cli) -> None:
+    cli.environment |= STEADY
 
 
 def settings(source: Path, **others: object) -> Settings:

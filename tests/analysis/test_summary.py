@@ -10,10 +10,11 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from fer_stream.analysis import plots, report
+from fer_stream.analysis import plots, report, tables
 from fer_stream.analysis.observe import Observation
 from fer_stream.analysis.summary import Summary
 from fer_stream.config import Settings
+from fer_stream.errors import ModelError
 from fer_stream.types import (
     Box,
     Estimate,
@@ -33,6 +34,7 @@ from fer_stream.types import (
 START, SECOND = 5 * 10**9, 10**9
 FACE = Face(Box(0, 0, 10, 10), 0.9)
 LABELS = ("happy", "sad", "neutral")
+ABOUT = {"version": "1", "model": "<m>", "settings": Settings().model_dump(mode="json")}
 
 
 def at(seconds: float) -> Nanoseconds:
@@ -98,6 +100,25 @@ def test_valence_groups_are_labels_of_their_own() -> None:
     assert made.shares == {"negative": 1.0}
 
 
+def test_groups_of_other_names_make_no_curve_and_any_label_is_drawn_as_it_is() -> None:
+    made = Summary(START, {"happy": "good"})
+    made.add(seen(0, (1, "happy", (0.9, 0.05, 0.05))))
+    made.add(seen(6))
+    stretches = (stretch(1, "$a_{$", 0, 5), stay(1, 0, 5))
+    made.add(Observation(None, (), {}, [(event, "") for event in stretches]))
+    drawings = plots.draw(made)
+    assert "valence" not in drawings
+    for name in ("timeline", "shares"):
+        assert "$a_{$" in set(ElementTree.fromstring(drawings[name]).itertext())  # noqa: S314 (ours)
+    assert "Valence" not in report.page("film", made, drawings, ABOUT)
+
+
+@pytest.mark.parametrize("labels", [("happy", "quality"), ("happy", "scored_happy"), ("frame", "x")])
+def test_a_label_called_as_a_column_is_refused(labels: tuple[str, ...]) -> None:
+    with pytest.raises(ModelError, match=r"the model's label '.*' is called as a column of the tables is"):
+        tables.columns(labels, labels)
+
+
 def test_drawings_are_whole_and_name_what_they_show(summary: Summary) -> None:
     drawings = plots.draw(summary)
     texts = {name: set(ElementTree.fromstring(svg).itertext()) for name, svg in drawings.items()}  # noqa: S314 (ours)
@@ -128,8 +149,7 @@ class Page(HTMLParser):
 
 
 def test_the_report_asks_nobody_for_anything_and_can_be_read_aloud(summary: Summary) -> None:
-    about = {"version": "1", "model": "<m>", "settings": Settings().model_dump(mode="json")}
-    text = report.page("a & <b>.mp4", summary, plots.draw(summary), about)
+    text = report.page("a & <b>.mp4", summary, plots.draw(summary), ABOUT)
     page = Page(text)
     assert "a &amp; &lt;b&gt;.mp4" in text
     assert "&lt;m&gt;" in text

@@ -89,6 +89,13 @@ def test_a_picture_that_does_not_decode_is_left_out(tmp_path: Path) -> None:
     assert len(write(tmp_path / "film.mp4", film)) == 3
 
 
+def test_a_picture_that_nobody_looked_at_is_left_out_unless_faces_are_shown(tmp_path: Path) -> None:
+    film = [seen(n, rough()) for n in range(5)]
+    film[2] = Observation(film[2].frame, (), {}, [], looked_at=False)
+    assert len(write(tmp_path / "a.mp4", film)) == 4
+    assert len(write(tmp_path / "b.mp4", film, show_faces=True)) == 5
+
+
 def test_times_odd_sizes_and_a_change_of_size(tmp_path: Path) -> None:
     film = [seen(n, rough(101, 75)) for n in (0, 1, 5)] + [seen(9, rough(60, 90))]
     assert [picture.shape for picture in write(tmp_path / "film.mp4", film)] == [(100, 74, 3)] * 4

@@ -124,6 +124,12 @@ def test_a_crowd_is_scored_face_by_face(tmp_path):
         ({"crop": "{"}, "its metadata `crop` cannot be read: it must be an object of x, y and side"),
         ({"crop": '{"x": 0, "y": NaN, "side": 1}'}, "its metadata `crop` cannot be read: x, y and side must be finite"),
         ({"crop": '{"x": 0, "y": "0", "side": 1}'}, "its metadata `crop` cannot be read: x, y and side must be finite"),
+        ({"labels": "[" * 100_000}, "its metadata `labels` must be a JSON array of names"),
+        ({"crop": "[" * 100_000}, "its metadata `crop` cannot be read: it must be an object of x, y and side"),
+        (
+            {"crop": f'{{"x": 0, "y": 0, "side": 1{"0" * 400}}}'},
+            "its metadata `crop` cannot be read: x, y and side must",
+        ),
         ({"crop": '{"x": 0, "y": 0, "side": 0}'}, "its metadata `crop` cannot be read: side must be positive"),
     ],
 )

@@ -19,9 +19,9 @@ PORTRAIT = Path(models.__file__).parent / "assets" / "grace_hopper.jpg"
 
 
 def test_recognize_goes_on_after_an_image_that_is_none(environment: Environment) -> None:
-    code, out, err = fer_stream("recognize", "missing.jpg", __file__, str(PORTRAIT), environment=environment)
+    code, out, err = fer_stream("recognize", "missing.jpg", "x" * 300, __file__, str(PORTRAIT), environment=environment)
     assert code == 1
-    assert len([line for line in err.splitlines() if line.startswith("fer-stream: error: ")]) == 2
+    assert len([line for line in err.splitlines() if line.startswith("fer-stream: error: ")]) == 3
     (line,) = [json.loads(line) for line in out.splitlines()]
     assert line["image"] == str(PORTRAIT)
     (face,) = line["faces"]
@@ -63,7 +63,9 @@ def test_status_lines() -> None:
 
 
 def test_old_events_are_purged(cli: Cli) -> None:
-    assert cli.run("run", "--duration", 3, "--journal", "events.db", "--bind", f"ipc://{cli.temporary}/p").out
+    run = cli.start("run", "--journal", "events.db", "--bind", f"ipc://{cli.temporary}/p")
+    run.until(lambda: run.out, "an event")
+    assert run.stop() == 0
     kept = cli.run("purge", "--older-than", "1d", "--journal", "events.db")
     assert kept.out == "0 events deleted from events.db\n"
     gone = cli.run("purge", "--older-than", "0s", "--journal", "events.db")

@@ -10,6 +10,7 @@ import pytest
 
 from fer_stream.config import CameraSettings
 from fer_stream.errors import SourceError
+from fer_stream.sources.images import load
 from fer_stream.sources.opencv import open_source
 
 GREY = np.full((30, 40, 3), 100, np.uint8)
@@ -108,3 +109,5 @@ def test_a_name_that_is_not_utf8_is_read_all_the_same(tmp_path):
     picture = open_source(str(tmp_path / name), CameraSettings()).read()
     assert picture is not None
     assert picture.image.mean() == 77
+    with pytest.raises(SourceError, match="its name is not UTF-8; rename it"):  # where it is told, which cannot be
+        load(tmp_path / name)
