@@ -7,7 +7,7 @@ import re
 import threading
 from typing import TYPE_CHECKING, Any, Self
 
-from processes import wait_for
+from processes import PATIENCE, wait_for
 from websockets.sync.client import ClientConnection, connect
 
 from fer_stream import aggregator, capture, config, worker
@@ -88,7 +88,9 @@ class Browser:
     def __init__(self, url: str, origin: str | None = "", **headers: str) -> None:
         own = url.rstrip("/") if origin == "" else origin
         address = url.replace("http", "ws") + "feed"
-        self._opening = connect(address, origin=own, additional_headers=headers, max_size=None)  # type: ignore[arg-type]
+        self._opening = connect(
+            address, origin=own, additional_headers=headers, max_size=None, open_timeout=PATIENCE, ping_interval=None
+        )  # type: ignore[arg-type]
 
     def say(self, **message: Any) -> None:
         self.socket.send(json.dumps(message))

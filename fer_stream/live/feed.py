@@ -76,7 +76,7 @@ class Feed:
         self._pool = ThreadPoolExecutor(2, "picture")
         self._pairs: dict[str, Pairing] = {}
         self._watchers: set[Watcher] = set()
-        self._number = 0
+        self._number = self.past = 0
         self._stopping = threading.Event()
         self._ask = threading.Event()
         self._cursor: int | None = None
@@ -155,8 +155,9 @@ class Feed:
         self.turn += 1
         self._wake()
 
-    def _take_event(self, text: str) -> None:
+    def _take_event(self, text: str, past: bool) -> None:
         self._number += 1
+        self.past = self._number if past else self.past
         self.events.append((self._number, text))
         self._wake()
 
@@ -247,6 +248,7 @@ class Feed:
     def _follow_events(self) -> None:
         if self._cursor is None:  # a journal's end is not known yet
             return
+        known = 0 if self._resumed else self._cursor
         after = self._cursor if self._resumed else max(0, self._cursor - BACKLOG)
         self._resumed = True
         with subscribe(after=after, settings=self._settings) as events:
@@ -254,7 +256,10 @@ class Feed:
                 found = events.receive(0.25)
                 self._cursor = events.cursor
                 if found is not None:
-                    self.post(self._take_event, found[1])
+                    if not after <= found[0].cursor <= known:  # from here on, or all of another journal
+                        known = 0
+                    after = found[0].cursor
+                    self.post(self._take_event, found[1], after <= known)
 
 
 class _Listener:
@@ -277,7 +282,6 @@ class _Listener:
         with self._lock:
             if topics != self._wanted:
                 self._wanted = topics
-                self._changed.set()
                 self.wake()
 
     def wake(self) -> None:

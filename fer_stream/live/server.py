@@ -112,7 +112,7 @@ def bind(address: str) -> socket.socket:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0][0]
         return socket.create_server((host, port), family=family)
     except OSError as error:
-        why = os.strerror(error.errno or 0)
+        why = error.strerror if isinstance(error, socket.gaierror) else os.strerror(error.errno or 0)
         raise TransportError(
             f"the live page cannot be served at {address}: {why}; stop what uses it, or choose another address with "
             "--page"

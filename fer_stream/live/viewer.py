@@ -1,9 +1,10 @@
 """One browser: what it is told, at the pace it manages.
 
 Over one WebSocket go, to the browser: JSON (``hello``, ``state``, ``events``), and pictures (a length, 4 bytes big
-endian; that much JSON: camera, frame, time, size, tracks; a JPEG). From it: ``{"watch": {camera: width}}`` for the
-tiles that are in view, and ``{"shown": camera}`` once a picture is on the screen. Until then that camera has no other
-one for it, and what comes meanwhile is passed over: the newest wins.
+endian; that much JSON: camera, frame, time, size, tracks; a JPEG). Of ``events``, the first ``past`` were journaled
+before this browser or the page's server came. From it: ``{"watch": {camera: width}}`` for the tiles that are in view,
+and ``{"shown": camera}`` once a picture is on the screen. Until then that camera has no other one for it, and what
+comes meanwhile is passed over: the newest wins.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ class Viewer:
         self._unanswered: set[str] = set()
         self._turn = -1
         self._event = 0
+        self._joined = feed.events[-1][0] if feed.events else 0
 
     def wake(self) -> None:
         """See `fer_stream.live.feed.Watcher`."""
@@ -120,8 +122,9 @@ class Viewer:
         new = [(number, text) for number, text in self._feed.events if number > self._event]
         if new:
             self._event = new[-1][0]
+            past = sum(number <= max(self._joined, self._feed.past) for number, _ in new)
             texts = ",".join(text for _, text in new)  # JSON already
-            await self._socket.send_text(f'{{"type":"events","events":[{texts}]}}')
+            await self._socket.send_text(f'{{"type":"events","past":{past},"events":[{texts}]}}')
 
     async def _send_picture(self, camera: str, width: int) -> None:
         shown = self._feed.shown.get(camera)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from http.server import ThreadingHTTPServer
 from typing import TYPE_CHECKING
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from camera_servers import folder
 from documents import build
+from playwright.sync_api import expect
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -30,7 +32,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def test_the_search_finds_what_is_looked_for(page: Callable[..., Page], site: str) -> None:
     shown = page(f"{site}/index.html")
     shown.get_by_role("textbox", name="Search").press_sequentially("hysteresis")  # keys, which the page listens to
-    shown.locator(".md-search-result__link").first.click()
+    first = shown.locator(".md-search-result__link").first
+    expect(first).to_have_attribute("href", re.compile("explanation/smoother"))  # not what its first letters find
+    first.click()
     shown.wait_for_url("**/explanation/smoother.html*")
 
 

@@ -16,11 +16,11 @@ import cv2
 import numpy as np
 import pytest
 from playwright.sync_api import expect
-from processes import Cli, free_port, wait_for
+from processes import PATIENCE, Cli, free_port, wait_for
 from service import Service
 
 from fer_stream import cloudevents, config, plugins
-from fer_stream.client import subscribe
+from fer_stream.client import status, subscribe
 from fer_stream.types import Event, EventType, GapData, Nanoseconds
 
 if TYPE_CHECKING:
@@ -206,6 +206,55 @@ def test_a_gap_is_told_in_words(site: Site, page: Callable[..., Page], gap: GapD
     assert said.endswith(words)
 
 
+def test_a_camera_where_nothing_happens_shows_no_hour_old_face_as_if_it_were_now(
+    site: Site, page: Callable[..., Page]
+) -> None:
+    lanes = page(site.url).evaluate("""async () => {
+        const { Tile } = await import("/tile.js");
+        const tile = new Tile("quiet", { enlarge() {}, shown() {} });
+        document.body.append(tile.element);
+        const now = Date.now(), iso = (ago) => new Date(now - 1000 * ago).toISOString();
+        const event = (type, ago, end_time) => tile.history.take({
+            type, time: iso(ago), epoch: 1, subject: "tracks/1", source: "/cameras/quiet",
+            data: { start_time: iso(3600), end_time },
+        });
+        event("face.entered", 3600, null);
+        event("face.left", 3580, iso(3580));
+        const found = [];
+        const look = () => { tile.tick(); found.push(tile.element.querySelectorAll(".lanes li").length); };
+        look();
+        tile.update({ state: "online", rate: 10, frame_age_s: 0.01 }, true);
+        const canvas = document.createElement("canvas");
+        const blob = await new Promise((made) => canvas.toBlob(made, "image/jpeg"));
+        const show = async (ago) => {
+            const time = 1e6 * (now - 1000 * ago);
+            await tile.show({ time, size: [4, 3], frame: 1, tracks: [], camera: "quiet" }, blob);
+            await new Promise((drawn) => requestAnimationFrame(() => requestAnimationFrame(drawn)));
+        };
+        await show(0);
+        look();
+        await show(3590);
+        look();
+        tile.element.remove();
+        return found;
+    }""")
+    assert lanes == [1, 0, 1], "and again, where a recording begins again"
+
+
+def test_the_hour_after_midnight_is_the_first(site: Site, page: Callable[..., Page]) -> None:
+    event = json.loads(
+        cloudevents.encode(Event(EventType.STREAM_GAP, "", 0, 0, 0, Nanoseconds(0), GapData(3, 40, "x")))
+    )
+    said = page(site.url).evaluate(
+        """async (event) => {
+            event.time = new Date(2026, 0, 1, 0, 5).toISOString();
+            return (await import("/events.js")).sentence(event);
+        }""",
+        event,
+    )
+    assert said.startswith("00:05:00")
+
+
 def test_a_camera_goes_offline_and_comes_back(site: Site, page: Callable[..., Page]) -> None:
     one = page(site.url)
     tile = one.locator(".tile[data-camera=film]")
@@ -261,10 +310,19 @@ def test_it_is_used_by_keyboard(site: Site, page: Callable[..., Page]) -> None:
     expect(one.get_by_role("radio", name="Valence")).to_be_checked()
     expect(one.locator(".face span").first).to_contain_text("positive")
     one.get_by_role("button", name="Pause").press("Space")
-    one.wait_for_timeout(500)
+
+    def done() -> int:
+        found: int = status(site.settings, PATIENCE)["cameras"]["film"]["ledger"]["done"]
+        return found
+
+    def still() -> bool:
+        shown, before = one.locator(".tile").get_attribute("data-frame"), done()
+        wait_for(lambda: done() > before + 10, "frames")
+        return one.locator(".tile").get_attribute("data-frame") == shown
+
+    wait_for(still, "a picture that stays")
+    assert still()
     frame = one.locator(".tile").get_attribute("data-frame") or ""
-    one.wait_for_timeout(1500)
-    expect(one.locator(".tile")).to_have_attribute("data-frame", frame)
     one.get_by_role("button", name="Resume").press("Space")
     expect(one.locator(".tile")).not_to_have_attribute("data-frame", frame)
 

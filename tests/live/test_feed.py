@@ -17,6 +17,25 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+def test_events_from_before_the_page_s_server_are_the_past_whenever_they_come(
+    service: Service, told: Callable[[], str]
+) -> None:
+    service.pipeline()
+    url, end = service.live(told)
+    with Browser(url) as browser:
+        before = browser.until("events", lambda it: it["events"][-1]["type"] == "emotion.started")["events"][-1][
+            "cursor"
+        ]
+    end()
+    url, _ = service.live(told)
+    with Browser(url) as browser:  # it may be there before the server knows of any event
+        heard: list[tuple[int, bool]] = []
+        while not heard or heard[-1][1]:
+            message = browser.until("events")
+            heard += [(one["cursor"], n < message["past"]) for n, one in enumerate(message["events"])]
+    assert all(past for cursor, past in heard if cursor <= before)
+
+
 @pytest.mark.parametrize("link", ["observations", "preview"])
 def test_a_listener_that_fails_listens_again_though_nobody_wants_anything_else(
     link: str, service: Service, told: Callable[[], str], monkeypatch: pytest.MonkeyPatch

@@ -103,10 +103,10 @@ def test_a_picture_is_made_as_small_as_it_is_shown_and_boxes_shrink_with_it() ->
 def test_shared_pixels_are_shown_while_they_are_there() -> None:
     ring = shared.Ring(1, 240 * 320 * 3)
     image = noise()
-    message = Message(Kind.FRAME, ring.put(image), width=320, height=240, encoding=Encoding.SHARED)
+    message = Message(Kind.FRAME, ring.put(image, 0, 1), width=320, height=240, encoding=Encoding.SHARED)
     reader = shared.Reader()
     assert render(Shown(message, seen(1)), 320, reader, show_faces=True) is not None
-    ring.put(image)
+    ring.put(image, 0, 1)
     assert render(Shown(message, seen(1)), 320, reader, show_faces=True) is None, "it is another frame by now"
     ring.close()
 

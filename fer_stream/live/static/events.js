@@ -26,14 +26,14 @@ export class Events {
     this.draw();
   }
 
-  /** Take events as they come, in order; those of the past (`told` false) are not read out. */
-  take(events, told) {
+  /** Take events as they come, in order; the first so many, which are of the past, are not read out. */
+  take(events, past) {
     this.#events = [...this.#events, ...events].slice(-KEPT);
     const wanted = events.filter((event) => this.#wanted(event));
     this.#list.prepend(...wanted.map(newRow).reverse());
     while (this.#list.children.length > KEPT) this.#list.lastElementChild.remove();
     this.#sum();
-    if (told) this.#say(wanted);
+    this.#say(events.slice(past).filter((event) => this.#wanted(event)));
   }
 
   /** Draw all of it again, as after another filter or other colours. */
@@ -94,7 +94,7 @@ const duration = (data) => `${(data.duration_ms / 1000).toFixed(1)}\u00a0s`; // 
 /** Return a time as people read it: of the day, or of a recording, whose time begins in 1970, its position. */
 function clock(time) {
   if (time.startsWith("1970")) return time.slice(11, 21);
-  return new Date(time).toLocaleTimeString([], { hour12: false });
+  return new Date(time).toLocaleTimeString([], { hourCycle: "h23" });
 }
 
 function newRow(event) {

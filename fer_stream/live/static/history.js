@@ -41,7 +41,7 @@ export class History {
   recent(length) {
     const since = this.now - length;
     const found = [...this.faces.values()].filter((f) => f.start <= this.now && (f.end === null || f.end > since));
-    return found.sort((a, b) => (a.end !== null) - (b.end !== null) || (a.end ?? 0) * -1 - (b.end ?? 0) * -1 || a.start - b.start);
+    return found.sort((a, b) => (a.end !== null) - (b.end !== null) || (b.end ?? 0) - (a.end ?? 0) || a.start - b.start);
   }
 
   #forget() {

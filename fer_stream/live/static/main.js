@@ -18,13 +18,11 @@ let connected = false;
 let status = { cameras: {}, workers: {} };
 let enlarged = null;
 let paused = false;
-let fresh = true; // the first events after a connection are the past
 
 const send = connect({
   open(yes) {
     open = yes;
-    if (yes) fresh = true;
-    else connected = false;
+    if (!yes) connected = false;
     tell();
     for (const [name, tile] of tiles) if (status.cameras[name]) tile.update(status.cameras[name], connected);
   },
@@ -64,7 +62,7 @@ function state(message) {
 }
 
 function happened(message) {
-  for (const event of message.events) {
+  for (const [index, event] of message.events.entries()) {
     const name = cameraOf(event);
     if (!name) continue;
     tiles.get(name)?.history.take(event);
@@ -72,10 +70,9 @@ function happened(message) {
     if (pasts.get(name).length > 500) pasts.get(name).shift();
     const tile = tiles.get(name);
     // Said at once, and a second later by the status.
-    if (event.type === "camera.offline" && tile && status.cameras[name] && !fresh) tile.update({ ...status.cameras[name], state: "offline" }, true);
+    if (event.type === "camera.offline" && tile && status.cameras[name] && index >= message.past) tile.update({ ...status.cameras[name], state: "offline" }, true);
   }
-  events.take(message.events, !fresh);
-  fresh = false;
+  events.take(message.events, message.past);
 }
 
 // Wherever there are cameras they stand in this order, whichever came first: door-2 before door-10.
@@ -85,7 +82,7 @@ const pasts = new Map(); // events of cameras, for tiles that come later
 
 function tileOf(name) {
   if (!tiles.has(name)) {
-    const tile = new Tile(name, { enlarge, shown: (camera) => paused || send({ shown: camera }) });
+    const tile = new Tile(name, { enlarge, shown: (camera) => send({ shown: camera }) });
     for (const event of pasts.get(name) ?? []) tile.history.take(event);
     tiles.set(name, tile);
     const next = [...tiles.keys()].filter((other) => byName(name, other) < 0).sort(byName)[0];
@@ -172,7 +169,7 @@ for (const radio of document.querySelectorAll("[name=colour]")) {
 }
 
 function legend() {
-  const labels = scheme.by === "valence" ? ["positive", "neutral", "negative"] : status.labels ?? [];
+  const labels = scheme.by === "valence" ? Object.values(scheme.valence) : status.labels ?? [];
   const items = [...new Set([...labels.map(named), UNCERTAIN])].map((label) => {
     const item = document.createElement("li");
     item.style.setProperty("--paint", colour(label));

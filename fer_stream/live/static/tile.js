@@ -88,7 +88,9 @@ export class Tile {
       const changed = this.size[0] * head.size[1] !== this.size[1] * head.size[0];
       this.size = head.size;
       if (changed) this.element.dispatchEvent(new CustomEvent("resized", { bubbles: true }));
-      this.#stamp = { time: head.time / 1e9, came: performance.now() };
+      const time = head.time / 1e9;
+      if (this.#stamp && time < this.#stamp.time - 1) this.history.now = time; // a recording has begun again
+      this.#stamp = { time, came: performance.now() };
       if (this.state === "online") this.#veil.textContent = "";
       this.element.dataset.frame = head.frame;
       this.#draw(this.state === "online" ? head.tracks : []);
@@ -126,7 +128,7 @@ export class Tile {
     if (this.#stamp && this.state === "online") {
       const ahead = Math.min(1, (performance.now() - this.#stamp.came) / 1000);
       const now = this.#stamp.time + ahead;
-      if (Math.abs(now - this.history.now) < WINDOW) this.history.now = Math.max(this.history.now, now);
+      this.history.now = Math.max(this.history.now, now);
     }
     const recent = this.history.recent(WINDOW);
     const there = recent.slice(0, this.lanes);
