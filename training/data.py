@@ -22,6 +22,7 @@ import argparse
 import csv
 import sys
 import warnings
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -164,14 +165,16 @@ def load(path: Path, plus: Path | None = None) -> Faces:
 def _cached(path: Path) -> Faces:
     cache, stamp = path.with_suffix(".npz"), _stamp(path)
     try:
-        with np.load(cache) as stored:
+        with cache.open("rb") as file, np.load(file) as stored:
             if str(stored["stamp"]) == stamp:
                 return Faces(stored["images"], stored["labels"], stored["usage"], stored["rows"])
-    except (OSError, ValueError, KeyError, EOFError):
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         pass  # not there, or not ours: it is written below
     faces = _read_csv(path)
+    draft = cache.with_suffix(".draft.npz")
     try:
-        np.savez(cache, stamp=stamp, images=faces.images, labels=faces.labels, usage=faces.usage, rows=faces.rows)
+        np.savez(draft, stamp=stamp, images=faces.images, labels=faces.labels, usage=faces.usage, rows=faces.rows)
+        draft.replace(cache)
     except OSError as error:
         print(f"{cache} cannot be written ({error.strerror}); {path} will be parsed again next time", file=sys.stderr)
     return faces

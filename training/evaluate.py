@@ -57,7 +57,10 @@ def open_model(path: Path) -> tuple[Model, tuple[str, ...]]:
         ModelError: the file breaks the contract, or has neither FER2013's labels nor FER+'s.
     """
     model = models.load(path)
-    labels = tuple(json.loads(model.metadata.get("labels", "[]")))
+    try:
+        labels = tuple(map(str, json.loads(model.metadata.get("labels", "[]"))))
+    except (ValueError, TypeError, RecursionError):
+        labels = ()
     if labels not in (data.LABELS, data.PLUS_EMOTIONS):
         raise ModelError(f"{path} has neither FER2013's labels nor FER+'s: {', '.join(labels) or 'it has none'}")
     return model, labels

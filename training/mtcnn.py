@@ -92,7 +92,7 @@ class RNet(nn.Module):
     """Refines: 24x24 crops of the proposals."""
 
     outputs = ("scores", "offsets")
-    axes: ClassVar = {"pixels": {0: "N"}, "scores": {0: "N"}, "offsets": {0: "N"}, "landmarks": {0: "N"}}
+    axes: ClassVar = {"pixels": {0: "N"}, "scores": {0: "N"}, "offsets": {0: "N"}}
     size = 24
 
     def __init__(self) -> None:

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -57,11 +58,11 @@ class Soft:
             ConfigError: the file is missing or is something else.
         """
         try:
-            with np.load(path) as stored:
+            with path.open("rb") as file, np.load(file) as stored:
                 return cls(stored["rows"], stored["emotion"], stored["plus"])
         except FileNotFoundError as error:
             raise ConfigError(f"there are no soft targets {path}; python -m training.distill makes some") from error
-        except (OSError, ValueError, KeyError, EOFError) as error:
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise ConfigError(f"{path} is not what python -m training.distill writes") from error
 
     def of(self, faces: Faces) -> Soft:

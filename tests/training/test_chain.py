@@ -139,7 +139,10 @@ def test_soft_targets_find_their_faces(csv_file, tmp_path):
         np.testing.assert_array_equal(emotion, soft.emotion[soft.rows == row][0])
     with pytest.raises(ConfigError, match="made on other data"):
         soft.of(data.Faces(faces.images, faces.labels, faces.usage, faces.rows + 1))
-    for path, sentence in ((tmp_path / "none.npz", "there are no soft targets"), (csv_file, "is not what python -m")):
+    cut = tmp_path / "cut.npz"
+    cut.write_bytes((tmp_path / "deep/soft.npz").read_bytes()[:-100])
+    wrong = "is not what python -m"
+    for path, sentence in ((tmp_path / "none.npz", "there are no soft targets"), (csv_file, wrong), (cut, wrong)):
         with pytest.raises(ConfigError, match=sentence):
             Soft.load(path)
 

@@ -78,8 +78,11 @@ def test_a_csv_is_parsed_once_and_again_when_it_changes(csv):
     write(csv, f"2,{pixels(1)},Training")
     assert data.load(csv).labels.tolist() == [2]
 
-    csv.with_suffix(".npz").write_bytes(b"damaged")
-    assert data.load(csv).labels.tolist() == [2]
+    whole = csv.with_suffix(".npz").read_bytes()
+    for damaged in (b"damaged", whole[: len(whole) // 2]):
+        csv.with_suffix(".npz").write_bytes(damaged)
+        assert data.load(csv).labels.tolist() == [2]
+    assert sorted(path.suffix for path in csv.parent.glob(f"{csv.stem}*")) == [".csv", ".npz"]
 
 
 def test_votes_go_with_the_faces(csv, tmp_path):
