@@ -207,7 +207,7 @@ class Subscription:
             self._asking = True
 
     def _tell(self, event: Event, text: str) -> None:
-        if wanted(event, None, self._types):
+        if wanted(event, self._types):
             self._ready.append((event, text))
 
     def __iter__(self) -> Iterator[Event]:
@@ -243,12 +243,12 @@ def _parse(payload: bytes) -> Iterator[tuple[Event, str]]:
         yield cloudevents.decode(line), line.decode()
 
 
-def wanted(event: Event, camera: str | None, types: Sequence[str]) -> bool:
-    """Return whether an event is of this camera and of one of these types or families. A gap concerns everybody."""
+def wanted(event: Event, types: Sequence[str]) -> bool:
+    """Return whether an event is of one of these types or families; all are where none is named, and a gap always."""
     if event.type is EventType.STREAM_GAP:
         return True
     family = event.type.partition(".")[0]
-    return (camera is None or event.camera == camera) and (not types or event.type in types or family in types)
+    return not types or event.type in types or family in types
 
 
 def subscribe(
@@ -301,7 +301,7 @@ def read_journal(
                     event = cloudevents.decode(text)
                 except WireError as error:
                     raise JournalError(f"the journal {path} holds what is not an event: {error}") from error
-                if wanted(event, None, types):
+                if wanted(event, types):
                     yield event, text
             after = reached
 

@@ -221,7 +221,7 @@ def load(kind: str, name: str) -> Any:
     for entry in entry_points(group=f"fer_stream.{kind}", name=name):
         try:
             return entry.load()
-        except ImportError as error:
+        except (ImportError, AttributeError) as error:
             raise PluginError(
                 f"the {kind[:-1]} plug-in {name!r} cannot be imported: {error}; install what it needs"
             ) from error

@@ -87,6 +87,7 @@ class Publisher:
         if not (self._recorded or self._lost or self._journal.broken) or (self.failing and now < self._retry):
             return
         stored: list[tuple[Event, str]] = []
+        gap = False
         try:
             if not self._journal.there():
                 self._journal.renew()
@@ -95,7 +96,7 @@ class Publisher:
             self._recorded = []
             if self._lost:  # a subscriber finds it where it asks for what it missed
                 self._journal.lose(self._lost, "journal full")
-                self._lost = 0
+                self._lost, gap = 0, True
         except JournalError as error:
             self._fail(error, now)
         else:
@@ -105,6 +106,8 @@ class Publisher:
             metrics.journal_failing.set(0)
         metrics.stage.labels("journal").observe(time.monotonic() - now)
         self._publish(stored)
+        if gap:
+            self.beat()  # to who follows one camera alone, that one's sequence looks whole
 
     def _tell_of_the_old(self) -> None:
         if self._journal.notice:

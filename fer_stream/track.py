@@ -35,6 +35,9 @@ LEAST_FRAMES = 3
 """Frames for which a face may be out of sight at least: where one a second comes, no face would be seen twice within a
 shorter patience."""
 
+BURST = 0.02
+"""Seconds: frames that follow one another sooner tell no more of a speed than these."""
+
 GAPS = 8
 """The latest times between frames, of which the longest but one tells how often they come: a single stall is no rate,
 and where several workers answer together, the pauses in between are it."""
@@ -108,8 +111,9 @@ class _State:
         residual = [m - e for m, e in zip(_measure(face.box), expected, strict=True)]
         self.position = [e + ALPHA * r for e, r in zip(expected, residual, strict=True)]
         if dt > 0:
-            # A long gap says little about the speed now: the gain on velocity is bounded by what fits one step.
-            self.velocity = [v + BETA * r / dt for v, r in zip(self.velocity, residual, strict=True)]
+            # A long gap says little about the speed now, and two frames in a burst less: what the detector errs by
+            # would be great speed.
+            self.velocity = [v + BETA * r / max(dt, BURST) for v, r in zip(self.velocity, residual, strict=True)]
         self.track = Track(self.track.id, face, self.track.first_seen, time)
         if face.scores:
             self.scored = time

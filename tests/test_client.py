@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 from house import House, event
 from journals import execute
-from processes import PATIENCE
+from processes import PATIENCE, wait_for
 
 import fer_stream
 from fer_stream.client import Subscription, read_journal, status, subscribe
@@ -70,8 +70,7 @@ def test_from_now_on(house: House) -> None:
     house.start()
     house.take(3)
     with house.listen() as subscription:
-        assert subscription.receive(0.7) is None
-        assert subscription.cursor == 4
+        wait_for(lambda: subscription.receive(0.1) is None and subscription.cursor == 4, "now")
         house.take(2)
         assert collect(subscription, 3) == house.stored(after=4)
 

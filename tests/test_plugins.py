@@ -57,6 +57,12 @@ def test_a_plug_in_whose_own_needs_are_missing(register):
         plugins.load("sinks", "broken")
 
 
+def test_a_plug_in_that_is_not_where_it_says(register):
+    register("sinks", "")
+    with pytest.raises(PluginError, match=r"the sink plug-in 'broken' cannot be imported: .*factory"):
+        plugins.load("sinks", "broken")
+
+
 def test_a_plug_in_that_gives_no_source(register):
     register("sources", "def factory(address, settings):\n    return iter([address])\n")
     with pytest.raises(PluginError, match="the source plug-in 'broken' gives an object without live, frames, read"):

@@ -282,6 +282,14 @@ def test_a_course_knows_when_its_face_was_scored_last() -> None:
     assert it.courses[0].scored == at(0.2)
 
 
+def test_frames_in_a_burst_do_not_throw_a_face_away() -> None:
+    it = tracker()
+    for step in range(3):  # a fifth of a millisecond apart, and found a little elsewhere each time
+        it.update(at(0.1 + step * 0.0002), [face(100 + 4 * step, 80)])
+    (course,) = it.courses
+    assert overlap(course.at(at(0.14)), face(108, 80).box) > 0.8
+
+
 def test_a_wild_velocity_is_not_believed() -> None:
     """Two frames a tenth of a millisecond apart, the face a little larger in the second."""
     it = tracker()

@@ -132,9 +132,10 @@ class MTCNN:
         scores, offsets, inside = self._glance(self._rnet, ("scores", "offsets"), image, boxes, 24)
         moved = _moved(boxes, offsets)
         sure = inside & (scores > KEEP)
-        closer = np.flatnonzero(sure & (np.array([face.due for face in expected], bool) | (scores < CERTAIN)))
-        for i in np.flatnonzero(sure & ~np.isin(np.arange(len(expected)), closer)).tolist():
+        close = sure & (np.array([face.due for face in expected], bool) | (scores < CERTAIN))
+        for i in np.flatnonzero(sure & ~close).tolist():
             found[i] = Face(Box(*moved[i].tolist()), float(scores[i]))
+        closer = np.flatnonzero(close)
         squares = _squared(moved[closer])
         outputs = ("scores", "offsets", "landmarks")
         scores, offsets, landmarks, inside = self._glance(self._onet, outputs, image, squares, 48)

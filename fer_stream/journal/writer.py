@@ -112,7 +112,8 @@ class Journal(Reader):
         return Numbers(max(self._cursor + 1, first_epoch), ((_NEWCOMERS, first_epoch, 0),))
 
     def _go_beyond(self) -> None:
-        self._cursor, ((_, self._first_epoch, _),) = self._beyond()
+        numbers = self._beyond()
+        self._cursor, (_, self._first_epoch, _) = numbers.cursor, numbers.cameras[0]
 
     def cursor(self) -> int:
         """Return the cursor of the latest event, 0 where there is none yet."""
@@ -305,7 +306,7 @@ def _unclosed(events: Iterable[Event]) -> list[Event]:
             latest[event.camera, event.epoch, track] = event
         if what in ("ended", "left", "offline"):
             still.pop(key, None)
-        elif what != "reset":
+        elif what != "reset" or key in still:
             still[key] = event
     known = [
         replace(event, time=last.time, seq=last.seq)

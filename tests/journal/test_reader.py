@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def test_a_reader_beside_the_writer_misses_nothing(path: Path) -> None:
     """It reads while another connection writes, and goes on from where it was told to."""
-    count = 1500
+    count = 400
     Journal(path).close()
 
     def write() -> None:

@@ -207,7 +207,13 @@ OPEN = [
 
 def test_what_a_dead_aggregator_left_open_is_known_in_the_order_of_closing(path: Path) -> None:
     left = crashed(path, [*OPEN, event("emotion.updated", seq=9, track=1), event("camera.reset", seq=10)])
-    assert named(left) == ["emotion.updated 1 1", "face.entered 1 1", "face.entered 2 1", "camera.online 0 1"]
+    assert named(left) == ["emotion.updated 1 1", "face.entered 1 1", "face.entered 2 1", "camera.reset 0 1"]
+
+
+def test_a_camera_is_closed_as_it_was_last(path: Path) -> None:
+    (left,) = crashed(path, [OPEN[0], event("camera.reset", seq=10), event("camera.reset", camera="gate")])
+    assert named([closing(left)]) == ["camera.offline 0 1"]
+    assert left.type == "camera.reset", "which has its latest size"
 
 
 def test_what_was_closed_is_not_open(path: Path) -> None:
