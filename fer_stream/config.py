@@ -34,9 +34,14 @@ def host_port(text: str) -> tuple[str, int]:
         ValueError: it is neither.
     """
     host, _, port = text.rpartition(":")
-    if not host or not port.isascii() or not port.isdigit() or int(port) > 65_535:
+    host = host.removeprefix("[").removesuffix("]")
+    try:
+        name = host.encode("idna")  # as whoever asks for its number will have it
+    except UnicodeError:
+        name = b""
+    if not name or not port.isascii() or not port.isdigit() or int(port) > 65_535:
         raise ValueError("must be HOST:PORT, such as 127.0.0.1:9108")
-    return host.removeprefix("[").removesuffix("]"), int(port)
+    return host, int(port)
 
 
 def _host_port(text: str) -> str:
@@ -75,11 +80,11 @@ def _file(path: Path) -> Path:
 
 def _moment(text: str) -> str:
     try:
-        known = datetime.fromisoformat(text).tzinfo is not None
+        moment = datetime.fromisoformat(text)
     except ValueError:
-        known = False
-    if not known:
-        raise ValueError("must be a time with its zone, such as 2026-01-01T00:00:00Z")
+        moment = None
+    if moment is None or moment.tzinfo is None or moment.year not in YEARS:
+        raise ValueError(f"must be a time with its zone, such as 2026-01-01T00:00:00Z, from {YEARS[0]} to {YEARS[-1]}")
     return text
 
 
@@ -93,7 +98,10 @@ def _rectangle(mask: tuple[float, float, float, float]) -> tuple[float, float, f
 def _default_address() -> str:
     with warnings.catch_warnings():  # platformdirs warns where a session has no runtime folder; /tmp does, then
         warnings.simplefilter("ignore")
-        return "ipc://" + platformdirs.user_runtime_dir("fer_stream", appauthor=False)
+        try:
+            return "ipc://" + platformdirs.user_runtime_dir("fer_stream", appauthor=False)
+        except OSError as error:  # somebody else's
+            raise ConfigError(f"there is no folder for the default address: {error}, or address in the file") from error
 
 
 def _differ(cameras: dict[str, CameraSettings]) -> dict[str, CameraSettings]:
@@ -127,13 +135,17 @@ FilePath = Annotated[Path, AfterValidator(_file)]
 
 CAMERA_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$"
 
+YEARS = range(1700, 2201)
+"""Those of which a time in nanoseconds is sent in 64 bits, and some to spare."""
+
 EMOTIONS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
+"""FER2013's labels, in its own order."""
 
 
 class Section(BaseModel):
     """A part of the tree: unknown keys are refused, so a typing error is told and not ignored."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class CameraSettings(Section):
@@ -164,8 +176,8 @@ class CameraSettings(Section):
     )
     jpeg_quality: Annotated[int, Field(ge=1, le=100)] = Field(90, description="of JPEG frames that the capture makes")
     retry: bool = Field(True, description="a live source that fails is opened again, with a growing pause, for ever")
-    open_timeout: Seconds = Field(10.0, description="seconds an address may take to open")
-    read_timeout: Seconds = Field(5.0, description="seconds without a frame after which a live source has failed")
+    open_timeout: Seconds = Field(10.0, description="seconds an address may take to open; a webcam has no such limit")
+    read_timeout: Seconds = Field(5.0, description="seconds without a frame after which a stream has failed")
     decoder_threads: Annotated[int, Field(ge=1, le=64)] | None = Field(
         None,
         description="threads that decode; by default one for a stream (FFmpeg holds back a picture for each further "
@@ -187,9 +199,14 @@ class DetectorSettings(Section):
         40, description="size in pixels of the smallest faces that are searched for; of half of it some are found"
     )
     thresholds: tuple[Fraction, Fraction, Fraction] = Field(
-        (0.6, 0.7, 0.7), description="least scores to pass P-Net, R-Net and O-Net"
+        (0.6, 0.7, 0.7),
+        description="least scores to pass P-Net, R-Net and O-Net; where faces are followed (scan_interval above 0), "
+        "P-Net's is 0.8 at least, and a face that is known already stays above 0.5",
     )
-    factor: Annotated[float, Field(gt=0.1, lt=0.95)] = Field(0.709, description="ratio of the scan's pyramid levels")
+    factor: Annotated[float, Field(gt=0.1, lt=0.95)] = Field(
+        0.709,
+        description="ratio of the pyramid's levels where every frame is searched (scan_interval 0); else it is 0.5",
+    )
     scan_interval: Annotated[float, Field(ge=0)] = Field(
         2.0, description="seconds between searches of the whole picture; 0: every frame, and no face is followed"
     )
@@ -306,6 +323,7 @@ class Settings(BaseSettings):
         env_ignore_empty=True,
         extra="forbid",
         frozen=True,
+        allow_inf_nan=False,
         nested_model_default_partial_update=True,
     )
 
@@ -458,7 +476,7 @@ def _flat(settings: Settings) -> Iterator[tuple[settings_text.KeyPath, Any]]:
 
 
 _USER = re.compile(r"(?P<before>[A-Za-z][A-Za-z0-9+.-]*://[^/?#\s:]*):\S*@")  # a password may hold anything, "/" too
-_SECRET = re.compile(r"(?i)(?P<before>[?&;](?:\w*(?:pass|pwd|token|secret|key|auth|sig)\w*)=)[^&;#\s]*")
+_SECRET = re.compile(r"(?i)(?P<before>[?&;/_](?:\w*(?:pass|pwd|token|secret|key|auth|sig)\w*)=)[^&;#\s]*")
 
 
 def redact(address: str) -> str:

@@ -48,8 +48,8 @@ class Layers:
             at = path.index("*")
             above: Any = self.values
             for key in path[:at]:
-                above = above.get(key, {})
-            for key in above:
+                above = above.get(key, {}) if isinstance(above, dict) else {}
+            for key in above if isinstance(above, dict) else ():
                 self.add_at((*path[:at], key, *path[at + 1 :]), value, origin)
             return
         for key in reversed(path):
@@ -67,8 +67,10 @@ class Layers:
         for key, value in layer.items():
             path = (*above, key)
             if isinstance(value, Mapping):
-                if not isinstance(tree.get(key), dict):
+                if tree.get(key) is None:
                     tree[key] = {}
+                if not isinstance(tree[key], dict):
+                    continue  # what stands where a table belongs stays, for the validation to tell of it
                 self._lay(tree[key], value, origin, path)
             else:
                 tree[key] = value
@@ -82,10 +84,10 @@ def read_file(model: type[BaseSettings], file: Path) -> dict[str, Any]:
     Raises:
         ConfigError: there is no such file, or it is not what its ending says.
     """
-    if not file.is_file():
-        raise ConfigError(f"there is no settings file {file}; `fer-stream config --template` prints one to begin with")
     kind = "JSON" if file.suffix == ".json" else "TOML"
     try:
+        if not file.is_file():
+            raise ConfigError(f"there is no settings file {file}; `fer-stream config --template` prints one")
         with file.open("rb") as stream:
             kind = "JSON" if stream.read(1) == b"{" else kind
         if kind == "JSON":
@@ -93,7 +95,7 @@ def read_file(model: type[BaseSettings], file: Path) -> dict[str, Any]:
         return dict(TomlConfigSettingsSource(model, toml_file=file)())
     except OSError as error:
         raise ConfigError(f"the settings file {file} cannot be read: {error.strerror}") from error
-    except (SettingsError, ValueError, TypeError) as error:  # whatever a decoder says of bytes that are not its own
+    except (SettingsError, ValueError, TypeError, RecursionError) as error:  # whatever a decoder says
         raise ConfigError(f"the settings file {file} is not {kind}: {error}") from error
 
 

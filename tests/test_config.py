@@ -91,6 +91,14 @@ def test_a_star_is_every_camera_also_those_of_other_flags(tmp_path: Path) -> Non
     assert settings.cameras["c.d"].source == "0"
 
 
+@pytest.mark.parametrize("cameras", ["cameras = 3", "[cameras]\ndoor = 'rtsp://192.0.2.1/'"])
+def test_a_star_makes_no_table_of_what_is_none(tmp_path: Path, cameras: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = write(tmp_path, cameras)
+    assert problem({"cameras.*.rate": 7}, file) == problem(file=file)
+    monkeypatch.setenv("FER_STREAM_CAMERAS__DOOR__RATE", "5")
+    assert problem(file=file).startswith(f"file {file}: cameras")
+
+
 def test_a_valence_table_replaces_the_default_mapping(tmp_path: Path) -> None:
     settings = config.load(file=write(tmp_path, "[valence]\nhappy = 'good'\n"))
     assert settings.valence == {"happy": "good"}
@@ -118,6 +126,10 @@ def test_paths_know_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
         ("[cameras.a]\nretry = 'perhaps'", ['cameras.a.retry = "perhaps"', "true or false"]),
         ("[cameras.a]\nmasks = [[0, 0, 0, 1]]", ["cameras.a.masks = [[0, 0, 0, 1]]", "x1 below x2"]),
         ("[cameras.a]\nstart_time = '2026-01-01'", ["cameras.a.start_time", "zone"]),
+        ("[cameras.a]\nstart_time = '3000-01-01T00:00:00Z'", ["cameras.a.start_time", "from 1700 to 2200"]),
+        ("update_interval = inf", ["there is no setting update_interval"]),
+        ("[journal]\nretention_days = inf", ["journal.retention_days = Infinity is not allowed", "a number above 0"]),
+        ("metrics = '..:9108'", ["HOST:PORT"]),
         ("[cameras.'b c']", ["'b c' cannot be a name in cameras"]),
         ("[cameras.Door]\n[cameras.door]", ["Door and door differ in case alone"]),
         ("[smoother]\nleave = 0.9", ["smoother", "leave must be below enter"]),
@@ -224,6 +236,7 @@ def test_a_json_file_that_is_none(tmp_path: Path, text: str) -> None:
         ("rtsp://admin:sec@re/t:#@10.0.0.2/s", "rtsp://admin:***@10.0.0.2/s"),
         ("http://h/v.cgi?user=a&pwd=secret&n=2", "http://h/v.cgi?user=a&pwd=***&n=2"),
         ("http://h/?api_key=secret#f", "http://h/?api_key=***#f"),
+        ("rtsp://h/user=a_password=secret_channel=1.sdp", "rtsp://h/user=a_password=***"),
         ("cannot open rtsp://u:secret@h/x, retrying", "cannot open rtsp://u:***@h/x, retrying"),
         ("rtsp://10.0.0.2:554/stream", "rtsp://10.0.0.2:554/stream"),
         ("film@home.mp4", "film@home.mp4"),
@@ -279,6 +292,15 @@ def test_the_template_describes_every_setting() -> None:
     for number, line in enumerate(lines):
         if re.match(r"#?[a-z_]+ = ", line):
             assert re.match(r"# \S", lines[number - 1]), line
+
+
+def test_a_default_address_that_is_somebody_elses_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> str:
+        raise PermissionError("runtime directory is owned by another user; set XDG_RUNTIME_DIR instead")
+
+    monkeypatch.setattr(config.platformdirs, "user_runtime_dir", refuse)
+    assert "owned by another user; set XDG_RUNTIME_DIR instead, or address" in problem()
+    assert config.load({"address": "ipc:///tmp/x"}).address == "ipc:///tmp/x"
 
 
 def test_settings_survive_the_way_to_a_child() -> None:
