@@ -194,7 +194,9 @@ class Aggregator:
             self._begin(new)
         self._do(self._dispatcher.joined(new.name, new.policy, message.totals, told, now))
         if old is None and message.totals.sent:  # it was another aggregator's, which has exported all that it told
-            new.export.begin(self._dispatcher.ledger(new.name))
+            known = self._dispatcher.ledger(new.name)
+            known.lost_link = told.get("lost_link", 0)  # it could not tell of those that were lost with it
+            new.export.begin(known)
         _log.info("camera %s is here", new.name, extra={"epoch": new.epoch, "pid": new.pid})
 
     def _begin(self, camera: Camera) -> None:
@@ -380,6 +382,7 @@ class Aggregator:
             "epoch": camera.epoch,
             "pid": camera.pid,
             "policy": camera.policy,
+            "live": camera.live,
             "frames": camera.frames,
             "rate": 0.0 if camera.ended else camera.rate.now(),
             "frame_age_s": round(camera.age, 4),

@@ -9,6 +9,7 @@ them lies a `Slot` of one frame, so memory is bounded and what is sent is the fr
 from __future__ import annotations
 
 import logging
+import math
 import os
 import secrets
 import threading
@@ -118,16 +119,9 @@ class Clock:
     """Capture time: a live camera's from the wall clock at the start and monotonic from there, a file's its own."""
 
     def __init__(self, settings: CameraSettings) -> None:
-        """Begin now.
-
-        Raises:
-            ConfigError: the settings' ``start_time`` is not a time.
-        """
-        try:
-            self.start = from_rfc3339(settings.start_time)
-            """The capture time at which a recording begins."""
-        except ValueError as error:
-            raise ConfigError(f"start_time: {error}; give a time like 1970-01-01T00:00:00Z") from error
+        """Begin now."""
+        self.start = from_rfc3339(settings.start_time)
+        """The capture time at which a recording begins."""
         self._wall, self._began = time.time_ns(), time.monotonic_ns()
 
     def now(self) -> Nanoseconds:
@@ -168,7 +162,7 @@ class Reader(threading.Thread):
         self._place = place
         self._stop_reading = threading.Event()
         self._told = -TELLING
-        self._progress = time.monotonic()
+        self._asked = time.monotonic()  # when the source was asked for what it has not given yet
         self._seq = 0
 
     def run(self) -> None:
@@ -196,8 +190,7 @@ class Reader(threading.Thread):
     def stuck(self) -> bool:
         """Whether a live source has kept the reader waiting for far longer than its time-outs allow."""
         limit = 2 * max(self._settings.open_timeout, self._settings.read_timeout)
-        waits = self._policy == "wait" and self._slot.state()[1]  # for a worker, not for the source
-        return self.live and not self.ended and not waits and time.monotonic() - self._progress > limit
+        return self.live and not self.ended and time.monotonic() - self._asked > limit
 
     def _read_all(self) -> None:
         pause = PAUSES[0]
@@ -236,9 +229,9 @@ class Reader(threading.Thread):
         """Wait, and return how long to wait the next time."""
         metrics.source_failures.labels(self._camera).inc()
         _log.warning("%s; trying again in %g s", error, pause)
-        self._progress = time.monotonic() + pause
+        self._asked = math.inf
         self._stop_reading.wait(pause)
-        self._progress = time.monotonic()
+        self._asked = time.monotonic()
         return min(2 * pause, PAUSES[1])
 
     def _read_source(self, source: Source) -> None:
@@ -246,18 +239,19 @@ class Reader(threading.Thread):
         due = 0.0
         interval = 1 / self._settings.rate if self._settings.rate else 0.0
         while not self._stop_reading.is_set():
-            before = time.perf_counter()
+            self._asked = time.monotonic()
             picture = source.read()
-            self._progress = time.monotonic()
+            now = time.monotonic()
             if picture is None:
                 break
-            metrics.stage.labels("read").observe(time.perf_counter() - before)
+            metrics.stage.labels("read").observe(now - self._asked)
+            self._asked = math.inf  # however long a worker keeps us waiting, the source does not
             if picture.offset is None:
-                if self._progress < due:
+                if now < due:
                     continue  # the cap on a live camera's rate: this one was never captured
-                due = max(due, self._progress - interval) + interval
+                due = max(due, now - interval) + interval
             elif (self._policy == "drop_oldest" or self._settings.rate) and self._stop_reading.wait(
-                max(0.0, start + picture.offset / 1e9 - self._progress)  # a recording plays at its own pace
+                max(0.0, start + picture.offset / 1e9 - now)  # a recording plays at its own pace
             ):
                 break
             if not self._keep(picture):
@@ -267,8 +261,8 @@ class Reader(threading.Thread):
         try:
             content = self._content(picture)
         except WireError as error:
-            if self._progress >= self._told + TELLING:
-                self._told = self._progress
+            if (now := time.monotonic()) >= self._told + TELLING:
+                self._told = now
                 _log.warning("a frame of camera %s is rejected: %s", self._camera, error)
             self._slot.reject()
             return True
@@ -348,6 +342,11 @@ class Capture:
         elif self.welcomed and full and not self._offered:
             self._offer(now)
         self._export(totals)
+
+    def give_up(self) -> None:
+        """Take leave though a frame that nobody took is still here: it is lost then, and not on its way for ever."""
+        if self.welcomed:
+            self._say(Kind.BYE, time.monotonic(), {"reason": self.reader.reason})
 
     def close(self) -> None:
         """Let the memory of the frames sent go."""
@@ -484,6 +483,7 @@ def run(settings: Settings, camera: str, stop: Stop | None = None) -> None:
                     break
             if deadline is not None and time.monotonic() > deadline:
                 _log.warning("the aggregator did not take leave of camera %s; its last frames count as lost", camera)
+                capture.give_up()
                 break
             if reader.stuck():
                 raise SourceError(

@@ -70,6 +70,8 @@ class _Child:
     words: Path
     process: subprocess.Popen[bytes] | None = None
     was_ready: bool = False
+    live: bool = False
+    """Of a capture that was ready: whether what it opened is a camera, which may come back."""
     seen: float = 0.0
     pause: float = PAUSES[0]
     start_at: float = 0.0
@@ -160,6 +162,7 @@ class Supervisor:
             known = status["cameras"].get(name)
             if capture.process and known and known["pid"] == capture.process.pid:
                 self._ready(capture, now)
+                capture.live = known["live"]
 
     def note_silence(self) -> None:
         """Take it that the aggregator did not answer; after long enough it is replaced."""
@@ -197,7 +200,7 @@ class Supervisor:
                 continue  # its source came to its end
             if code == ConfigError.exit_code or (code > 0 and not child.was_ready):
                 return child
-            if code > 0 and is_capture and not self._retries(child):
+            if code > 0 and is_capture and not (child.live and self._settings.cameras[child.arguments[-1]].retry):
                 if len(self.captures) == 1:
                     return child
                 _log.error("%s has failed and is not started again: %s", child.title, child.said())
@@ -210,12 +213,6 @@ class Supervisor:
         child.pause = min(2 * child.pause, PAUSES[1])
         child.start_at, child.was_ready = time.monotonic() + pause, False
         _log.warning("%s is started again in %g s: %s", child.title, pause, child.said())
-
-    def _retries(self, capture: _Child) -> bool:
-        from fer_stream.capture import is_live  # noqa: PLC0415  (brings OpenCV, which this process does without)
-
-        camera = self._settings.cameras[capture.arguments[-1]]
-        return camera.retry and is_live(camera.source)
 
     def ended(self) -> bool:
         """Whether every camera has come to its end."""
@@ -438,7 +435,8 @@ def _end(supervisor: Supervisor, desk: _Desk, failed: _Child | None) -> dict[str
         # There is nobody any more who would take their last frames.
         supervisor.kill([*captures, *supervisor.workers])
     supervisor.stop(captures, deadline - GRACE + CAPTURES_GRACE, desk.look)
-    if desk.ask(1.0 if supervisor.aggregator.running else 0.0):
+    patience = 1.0 if failed is not None else max(1.0, (deadline - time.monotonic()) / 2)
+    if desk.ask(patience if supervisor.aggregator.running else 0.0):
         desk.finish(deadline)
     supervisor.stop(
         [*supervisor.workers, supervisor.aggregator, *supervisor.extras], deadline, lambda: time.sleep(0.02)

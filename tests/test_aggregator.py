@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from fer_stream import plugins, shared, wire
+from fer_stream import metrics, plugins, shared, wire
 from fer_stream.aggregator import Aggregator
-from fer_stream.config import EMOTIONS, JournalSettings, Settings
+from fer_stream.config import EMOTIONS, DispatchSettings, JournalSettings, Settings
 from fer_stream.journal import Journal
 from fer_stream.wire import Encoding, Kind, Message, Totals
 
@@ -41,7 +41,12 @@ class Bench:
         self._transport = plugins.load("transports", "memory")()
         self._hub = self._transport.bind(self.address)
         self.journal = Journal(path)
-        settings = Settings(transport="memory", address=self.address, journal=JournalSettings(path=path))
+        settings = Settings(
+            transport="memory",
+            address=self.address,
+            journal=JournalSettings(path=path),
+            dispatch=DispatchSettings(silence=60),
+        )
         self.it = Aggregator(settings, self._hub, self.journal)
 
     def peer(self, link: str) -> Peer:
@@ -123,6 +128,19 @@ def test_a_camera_of_few_frames_is_not_called_offline_between_them(bench: Bench)
 
     assert told(after=19) == ["camera.online"]
     assert told(after=21) == ["camera.online", "camera.offline"]
+
+
+def test_frames_that_were_lost_with_another_aggregator_are_counted(bench: Bench) -> None:
+    capture = bench.peer("frames")
+    told = {"told": {"done": 3, "lost_link": 1}, "camera": "lost"}
+    bench.say(capture, wire.json_message(Kind.HELLO, HELLO | told, totals=Totals(9, 2, 0, 7)))
+    ledger = bench.it.status()["cameras"]["lost"]["ledger"]
+    assert {term: count for term, count in ledger.items() if count} == {
+        "captured": 9, "done": 3, "superseded": 2, "lost_link": 4
+    }  # fmt: skip
+    bench.it.drain()
+    counted = {term: metrics.frames.labels("lost", term, "")._value.get() for term in ("captured", "done", "lost_link")}
+    assert counted == {"captured": 0, "done": 0, "lost_link": 3}, "all but these the other one has counted"
 
 
 def test_a_reason_is_one_that_is_known(bench: Bench) -> None:
@@ -219,7 +237,7 @@ def test_a_worker_that_may_not_open_memory_gets_the_frame_again_and_once(bench: 
     ring = shared.Ring(2, 3)
     pixels = np.array([[[1, 2, 3]]], np.uint8)
     fields: dict[str, Any] = {"seq": 1, "time": 1, "totals": Totals(1, 0, 0, 1), "width": 1, "height": 1}
-    bench.say(capture, wire.pack(Message(Kind.FRAME, ring.put(pixels), encoding=Encoding.SHARED, **fields)))
+    bench.say(capture, wire.pack(Message(Kind.FRAME, ring.put(pixels, 0, 1), encoding=Encoding.SHARED, **fields)))
     (given,) = bench.heard(worker)[-1:]
     assert given.encoding is Encoding.SHARED
     worker.send(wire.json_message(Kind.REJECT, {"reason": "memory"}, ticket=given.ticket))
@@ -266,7 +284,7 @@ def test_frames_are_passed_on_to_who_watches_as_they_lie_or_with_their_pixels(be
     def passed_on(seq: int, listeners: list[Peer]) -> list[list[Message]]:
         """Take a frame through, and return what each listener got."""
         totals = Totals(seq, 0, 0, seq)
-        frame = Message(Kind.FRAME, ring.put(image), 0, seq, 0, seq, 0, totals, 2, 2, Encoding.SHARED)
+        frame = Message(Kind.FRAME, ring.put(image, seq % 2, seq), 0, seq, 0, seq, 0, totals, 2, 2, Encoding.SHARED)
         bench.say(capture, wire.pack(frame))
         bench.say(worker, done(bench.heard(worker)[-1].ticket))
         return [[wire.unpack(parts[1:]) for parts in iter(lambda one=one: one.receive(0), None)] for one in listeners]

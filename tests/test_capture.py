@@ -269,5 +269,46 @@ def test_a_source_that_has_failed_leaves_no_picture_behind(monkeypatch: pytest.M
     reader.join()
 
 
+def test_a_camera_is_stuck_that_gives_nothing_and_not_one_whose_pictures_nobody_takes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked, stalled = threading.Semaphore(0), threading.Event()
+
+    class Stalling:
+        live, frames = True, None
+        given = 0
+
+        def read(self) -> Picture:
+            self.given += 1
+            asked.release()
+            if self.given == 4:
+                stalled.wait()
+            return Picture(np.zeros((48, 64, 3), np.uint8))
+
+        def close(self) -> None:
+            pass
+
+    monkeypatch.setattr(capture, "open_source", lambda _: Stalling())
+    slot = Slot("wait")
+    camera = CameraSettings(source="rtsp://192.0.2.1/", open_timeout=0.1, read_timeout=0.1)
+    reader = Reader("door", camera, "wait", slot, lambda: None)
+    reader.start()
+    assert asked.acquire(timeout=10)
+    assert asked.acquire(timeout=10)
+    time.sleep(0.5)
+    assert not reader.stuck(), "the second picture waits for room"
+    slot.take()
+    assert asked.acquire(timeout=10)
+    time.sleep(0.5)
+    assert not reader.stuck(), "as the third does then"
+    slot.take()
+    assert asked.acquire(timeout=10)
+    slot.take()
+    wait_for(reader.stuck, "word that the camera gives nothing")
+    stalled.set()
+    reader.stop()
+    reader.join()
+
+
 def test_a_plug_in_gives_what_its_camera_sends() -> None:
     assert Picture(Jpeg(PICTURES[0])).size == Picture(Jpeg(PICTURES[0]).decode()).size == (64, 48)

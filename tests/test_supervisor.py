@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 import pytest
-from camera_servers import Camera, Server, mjpeg
+from camera_servers import Camera, Server, folder, mjpeg
+from faults.service import standing
 from processes import Cli, free_port, gapless, unclosed
 
 from fer_stream import config
@@ -133,16 +134,31 @@ def test_an_unreachable_camera_is_tried_again_until_told_to_end(command: str, cl
 
 def test_a_planned_end_is_silent_whatever_cameras_do(cli: Cli, short_folder: Path) -> None:
     """One sends pictures, one has stopped doing so, one has never answered."""
+    patient = (
+        "[dispatch]\noffline_after = 300.0\n[cameras.mute]\nread_timeout = 300.0\n[cameras.deaf]\nopen_timeout = 300.0"
+    )
+    (cli.folder / "patient.toml").write_text(patient)
     stall, good = threading.Event(), Camera([cv2.imencode(".jpg", np.zeros((48, 64, 3), np.uint8))[1].tobytes()])
     with Server(mjpeg(20, then_stall=stall)) as mute, socket.create_server(("127.0.0.1", 0)) as deaf:
         ports = {"good": good.port, "mute": mute.port, "deaf": deaf.getsockname()[1]}
-        process = cli.run(
-            *("run", *(f"{name}=http://127.0.0.1:{port}/" for name, port in ports.items()), "--duration", 2),
+        process = cli.start(
+            *("run", *(f"{name}=http://127.0.0.1:{port}/" for name, port in ports.items()), "--config", "patient.toml"),
             *("--journal", "events.db", "--bind", f"ipc://{short_folder}", "--workers", 1, "--log-level", "warning"),
+            *("--format", "jsonl"),
         )
+        both = {"/cameras/good", "/cameras/mute"}
+        process.until(
+            lambda: {one["source"] for one in process.events if one["type"] == "camera.online"} == both, "both"
+        )
+
+        def captured() -> int:
+            cameras = (standing(f"ipc://{short_folder}") or {"cameras": {}})["cameras"]
+            return cameras["mute"]["ledger"]["captured"] if "mute" in cameras else 0
+
+        process.until(lambda: captured() == 20, "all that it sends")
+        assert process.stop() == 0
         stall.set()
     good.vanish()
-    assert process.popen.returncode == 0
     told = {line.partition(" ")[0]: line for line in process.err.splitlines()}
     assert set(told) == {"ran", "good:", "mute:", "events:"}
     assert "20 frames captured = " in told["mute:"]
@@ -166,6 +182,18 @@ def test_a_truncated_video_gives_its_events_and_then_fails(cli: Cli, short_folde
     assert gapless(process.events)
     assert not unclosed(process.events)
     assert 0 < ledger(cli)["done"] == ledger(cli)["captured"] < 60
+
+
+def test_a_recording_that_a_server_has_is_not_played_again_where_it_breaks(
+    cli: Cli, short_folder: Path, clip: Path
+) -> None:
+    whole = clip.read_bytes()
+    (cli.folder / "cut.avi").write_bytes(whole[: len(whole) // 2])
+    with Server(folder(cli.folder)) as server:
+        process = start_run(cli, short_folder, f"http://127.0.0.1:{server.port}/cut.avi", "--policy", "wait")
+        process.end()
+    told(process, 1, "cut.avi")
+    assert [event["type"] for event in process.events].count("camera.online") == 1
 
 
 @pytest.mark.parametrize("command", ["run", "worker"])
