@@ -108,7 +108,7 @@ COMMANDS = (
         "pipeline:aggregator",
         "dispatch frames, track and smooth, keep the journal, publish events",
         "fer-stream aggregator --bind tcp://127.0.0.1:7000 --journal events.db",
-        ("--policy", "--scan", *EVENTS, "--metrics", "--bind", "--keys", "--purpose", *COMMON),
+        ("--scan", *EVENTS, "--metrics", "--bind", "--keys", "--purpose", *COMMON),
     ),
     Command(
         "live",
@@ -286,7 +286,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code: 0 normal end, 1 failure, 2 wrong use."""
+    """Run one command and return its exit code: 0 normal end, 1 failure, 2 wrong use, 130 cut off."""
     try:
         arguments = parser().parse_args(argv)
     except SystemExit as end:  # argparse has said what is wrong, or printed its help

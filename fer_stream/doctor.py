@@ -9,7 +9,6 @@ import hashlib
 import json
 import os
 import re
-import socket
 import sys
 import threading
 from dataclasses import dataclass
@@ -19,9 +18,10 @@ from importlib import metadata
 from typing import TYPE_CHECKING
 from urllib.request import urlopen
 
-from fer_stream import models, plugins
-from fer_stream.config import host_port, redact
+from fer_stream import deployment, models, plugins
+from fer_stream.config import redact
 from fer_stream.errors import FerStreamError, TransportError
+from fer_stream.process import leave_behind
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -73,7 +73,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
     yield _address(settings)
     yield _journal(settings.journal.path)
     if settings.metrics:
-        yield _port(settings.metrics)
+        yield _port(settings)
     yield from _machine(settings.workers)
 
 
@@ -145,10 +145,12 @@ def _source(name: str, camera: CameraSettings) -> Finding:
                 found.append(_ok(f"camera {name}: {redact(camera.source)} gives {width}x{height} pictures"))
         except FerStreamError as error:
             found.append(_fail(f"camera {name}: {redact(str(error))}"))
+        except Exception as error:  # a plug-in's source may raise anything
+            found.append(_fail(f"camera {name}: its source failed: {type(error).__name__}: {redact(str(error))}"))
 
     thread = threading.Thread(target=look, daemon=True)
     thread.start()
-    thread.join(2 * PATIENCE)
+    leave_behind(thread, 2 * PATIENCE)
     silence = _fail(f"camera {name}: {redact(camera.source)} does not answer; check that it is on and not in use")
     return found[0] if found else silence
 
@@ -157,7 +159,9 @@ def _address(settings: Settings) -> Finding:
     from fer_stream.client import status  # noqa: PLC0415
 
     try:
+        deployment.check_purpose(settings)
         plugins.transport(settings).bind(settings.address).close()
+        deployment.check_reach(settings)
     except TransportError as error:
         try:
             status(settings, timeout=1.0)
@@ -172,7 +176,11 @@ def _address(settings: Settings) -> Finding:
 def _journal(path: Path) -> Finding:
     from fer_stream.journal import Reader  # noqa: PLC0415
 
-    if path.exists():
+    try:
+        there = path.exists()
+    except OSError as error:
+        return _fail(f"the journal {path} cannot be used: {error.strerror}; give another path with --journal")
+    if there:
         try:
             with Reader(path) as reader:
                 cursor = reader.cursor()
@@ -187,17 +195,18 @@ def _journal(path: Path) -> Finding:
     return _fail(f"the journal {path} cannot be made in {folder}: give another path with --journal")
 
 
-def _port(address: str) -> Finding:
+def _port(settings: Settings) -> Finding:
+    from fer_stream import metrics  # noqa: PLC0415
+
+    address = settings.metrics
     try:
-        host, port = host_port(address)
-        family, kind, protocol, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind, protocol) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(where)
-    except OSError as error:
-        if _alive(address):
+        server = metrics.serve(settings, lambda: "")
+    except FerStreamError as error:
+        if _alive(str(address)):
             return _ok(f"metrics port {address}: a process of ours serves it")
-        return _fail(f"metrics cannot be served at {address}: {error.strerror}; choose another --metrics")
+        return _fail(str(error))
+    if server is not None:
+        server.close()
     return _ok(f"metrics port {address} is free")
 
 

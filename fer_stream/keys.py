@@ -91,7 +91,12 @@ def load(path: Path) -> Key:
         key = Key(**value)
     except TypeError:
         key = None
-    if key is None or key.role not in ROLES or not all(_PUBLIC.fullmatch(str(half)) for half in _halves(key)):
+    if (
+        key is None
+        or not isinstance(key.role, str)
+        or key.role not in ROLES
+        or not all(_PUBLIC.fullmatch(str(half)) for half in _halves(key))
+    ):
         raise ConfigError(f"{path} is not a key of fer-stream: fer-stream keys new makes one")
     return key
 
@@ -123,7 +128,10 @@ def entries(folder: Path) -> list[Entry]:
         return []
     value = _read(path, "restore it, or remove it and allow every key again")
     try:
-        return [Entry(**{**entry, "cameras": tuple(map(str, entry.get("cameras", ())))}) for entry in value["keys"]]
+        return [
+            Entry(str(it["name"]), str(it["role"]), str(it["public"]), tuple(map(str, it.get("cameras", ()))))
+            for it in value["keys"]
+        ]
     except (KeyError, TypeError, AttributeError) as error:
         raise ConfigError(f"{path} is not a list of keys: restore it, or remove it") from error
 
@@ -253,7 +261,7 @@ def _read(path: Path, advice: str) -> dict[str, Any]:
         value = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}; {advice}") from error
-    except ValueError:
+    except (ValueError, RecursionError):
         value = None
     if not isinstance(value, dict):
         raise ConfigError(f"{path} is not what fer-stream keys writes: {advice}")

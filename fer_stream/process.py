@@ -126,8 +126,8 @@ def _poll(fd: int, events: int, timeout: float | None) -> int:
 class Stop:
     """Whether this process has been asked to end.
 
-    A loop looks at `is_set` or waits with `wait`; a poller watches `fileno`, which becomes readable and stays so.
-    As a context manager it gives the signals back to whom they belonged before.
+    A loop looks at `is_set` or waits with `wait`. As a context manager it gives the signals back to whom they belonged
+    before.
     """
 
     def __init__(self) -> None:
@@ -151,10 +151,6 @@ class Stop:
         if self._reader >= 0:
             _poll(self._reader, select.POLLIN, timeout)
         return self._set
-
-    def fileno(self) -> int:
-        """Return a file descriptor that becomes readable when it is time to end."""
-        return self._reader
 
     def close(self) -> None:
         """Give the signals back; a second call does nothing."""
@@ -291,6 +287,10 @@ def _run_guarded(function: Callable[[], int | None]) -> int:
         if isinstance(error, OSError) and error.errno in _NO_ROOM and error.filename is None:
             tell_error(f"standard output cannot be written: {error.strerror}")
             _drop_stdout()
+            return FerStreamError.exit_code
+        if isinstance(error, OSError) and error.filename is not None:  # as of a folder that may not be entered
+            logging.getLogger(__name__).debug("in detail", exc_info=True)
+            _fail(_redact(f"{error.filename} cannot be used: {error.strerror}; check the path and who may use it"))
             return FerStreamError.exit_code
         logging.getLogger(__name__).critical("unexpected error, please report it", exc_info=True)
         return 1

@@ -129,10 +129,8 @@ class Ring:
         whole = image.base is not None and image.nbytes == self.size and image.flags.c_contiguous
         return next(lent, None) if whole else None
 
-    def put(self, image: NDArray[np.uint8], slot: int | None = None, number: int = 0) -> bytes:
-        """Write an image of the ring's size into a slot (the next one), unless it lies there; return its descriptor."""
-        if slot is None:
-            slot = self._written % self.slots
+    def put(self, image: NDArray[np.uint8], slot: int, number: int) -> bytes:
+        """Write an image of the ring's size, the frame of this number, unless it lies there; return its descriptor."""
         if self.holding(image) != slot:
             np.copyto(self.lend(slot).reshape(image.shape), image)
         self._written += 1

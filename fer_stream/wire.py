@@ -38,7 +38,7 @@ MAX_SIDE = 16_384
 MAX_PIXELS = 50_000_000
 MAX_PAYLOAD = 3 * MAX_PIXELS
 MAX_JSON = 1_000_000
-MAX_EVENTS = 33_000_000  # a full answer to REPLAY of the longest events
+MAX_EVENTS = 33_000_000  # a full answer to REPLAY of the longest events; or to STATUS, of all tracks
 MAX_FACES = 1_000
 MAX_LABELS = 64
 MAX_LANDMARKS = 68
@@ -86,7 +86,7 @@ class Encoding(IntEnum):
     SHARED = 3  # raw, in memory of this machine: the payload says where (`fer_stream.shared`)
 
 
-_LIMITS = {Kind.FRAME: MAX_PAYLOAD, Kind.EVENTS: MAX_EVENTS}
+_LIMITS = {Kind.FRAME: MAX_PAYLOAD, Kind.EVENTS: MAX_EVENTS, Kind.STATUS: MAX_EVENTS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,8 +124,8 @@ class Message:
         Raises:
             WireError: it is not a JSON object, or too large.
         """
-        if len(self.payload) > MAX_JSON:
-            raise WireError(f"a {self.kind.name} body of {len(self.payload)} bytes is over {MAX_JSON}")
+        if len(self.payload) > (most := _LIMITS.get(self.kind, MAX_JSON)):
+            raise WireError(f"a {self.kind.name} body of {len(self.payload)} bytes is over {most}")
         try:
             body = json.loads(bytes(self.payload)) if len(self.payload) else {}
         except (ValueError, RecursionError) as error:
@@ -214,9 +214,9 @@ def forwarded(
     parts: Sequence[Buffer], *, epoch: int, ticket: int, age: int, hints: Hints | None = None
 ) -> list[Buffer]:
     """Return a FRAME's parts for a worker: another epoch, ticket and age, the same payload and checksum, and hints."""
-    fields = list(_HEADER.unpack(bytes(parts[0])))
-    fields[5], fields[9], fields[11] = epoch, ticket, age
-    head = _HEADER.pack(*fields)[: -_CRC.size]
+    magic, version, kind, encoding, flags, _, width, height, seq, _, time, _, *rest = _HEADER.unpack(bytes(parts[0]))
+    draft = _HEADER.pack(magic, version, kind, encoding, flags, epoch, width, height, seq, ticket, time, age, *rest)
+    head = draft[: -_CRC.size]
     whole = [head + _CRC.pack(zlib.crc32(head)), parts[1]]
     return whole if hints is None else [*whole, pack_hints(hints)]
 

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from processes import free_port
 
-from fer_stream import config, models
+from fer_stream import config, keys, models, sources
 from fer_stream.doctor import Finding, Level, examine
 from fer_stream.endpoint import Answer, Server
 from fer_stream.journal import Journal
@@ -90,6 +91,27 @@ def test_an_address_in_use(check: Examine) -> None:
         findings = check(address=f"tcp://127.0.0.1:{port}", metrics=f"127.0.0.1:{port}")
     assert about(findings, "tcp://").level is Level.FAIL
     assert about(findings, "metrics cannot be served").level is Level.FAIL
+
+
+def test_what_a_role_would_refuse_is_told_before(check: Examine, tmp_path: Path) -> None:
+    keys.new(tmp_path / "keys", "door", "capture")
+    address = f"tcp://0.0.0.0:{free_port()}"
+    findings = check(address=address, keys=str(tmp_path / "keys"), metrics="0.0.0.0:0")
+    assert about(findings, address).level is Level.FAIL
+    assert "--purpose" in about(findings, address).text
+    assert about(findings, "set metrics_token").level is Level.FAIL
+    assert about(check(deployment__purpose="workplace"), "deployment.exception").level is Level.FAIL
+    too_long = tmp_path / ("x" * 300) / "events.db"
+    assert about(check(journal__path=str(too_long)), "name too long").level is Level.FAIL
+
+
+def test_a_source_that_raises_what_it_likes(check: Examine, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_: object) -> None:
+        raise ZeroDivisionError("no width")
+
+    monkeypatch.setattr(sources, "open_source", broken)
+    found = about(check(cameras={"desk": {"source": "0"}}), "camera desk")
+    assert (found.level, found.text) == (Level.FAIL, "camera desk: its source failed: ZeroDivisionError: no width")
 
 
 def test_a_metrics_port_that_is_ours_already(check: Examine) -> None:

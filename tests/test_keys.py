@@ -124,7 +124,7 @@ def test_what_cannot_be_a_key_is_told(folder: Path, name: str, role: str, senten
         keys.allow(folder, "other", "worker", "short")
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"name": "door"}', "\x00"])
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"name": "door"}', "\x00", '{"a":' * 100_000])
 def test_what_is_no_key_is_refused(folder: Path, text: str) -> None:
     path = keys.new(folder, "door", "capture")
     path.write_text(text)
@@ -136,6 +136,17 @@ def test_what_is_no_key_is_refused(folder: Path, text: str) -> None:
     (folder / "allowed.json").write_text(text)
     with pytest.raises(ConfigError, match=r"allowed.json is not"):
         keys.entries(folder)
+
+
+def test_a_role_that_is_no_text_is_refused(folder: Path) -> None:
+    path = keys.new(folder, "door", "capture")
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"role": []}))
+    with pytest.raises(ConfigError, match=r"door.key is not a key"):
+        keys.load(path)
+    listed = json.loads((folder / "allowed.json").read_text())
+    listed["keys"][1] |= {"role": [], "public": [1]}
+    (folder / "allowed.json").write_text(json.dumps(listed))
+    assert not keys.AllowList(folder).may("[1]", "frames")
 
 
 def test_what_is_not_there_is_told(folder: Path, tmp_path: Path) -> None:

@@ -72,12 +72,12 @@ def test_a_slot_is_used_again_only_when_its_frame_is_resolved(writer: Writer) ->
 
 def test_a_frame_that_was_written_over_is_noticed() -> None:
     ring, reader = Ring(2, HEIGHT * WIDTH * 3), Reader()
-    first = ring.put(picture(1))
+    first = ring.put(picture(1), 0, 1)
     reader.view(first, HEIGHT, WIDTH)
     assert reader.intact(first)
-    ring.put(picture(2))
+    ring.put(picture(2), 1, 2)
     assert reader.intact(first)
-    ring.put(picture(3))
+    ring.put(picture(3), 0, 3)
     assert not reader.intact(first)
     with pytest.raises(WireError, match="overwritten"):
         reader.view(first, HEIGHT, WIDTH)

@@ -217,6 +217,11 @@ def test_a_body_has_a_limit() -> None:
         Message(Kind.HELLO, body).body()
 
 
+def test_a_status_of_thousands_of_faces_is_read() -> None:
+    body = {"tracks": ["x" * 249] * 8000}
+    assert wire.unpack(wire.json_message(Kind.STATUS, body)).body() == body
+
+
 def test_a_full_batch_of_long_events_fits_into_one_answer() -> None:
     """A label set of 64 names makes events of some 2 KB, and a replay sends 500 at once."""
     payload = bytes(500 * 3000)

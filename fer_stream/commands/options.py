@@ -23,17 +23,20 @@ class Option(NamedTuple):
 
 
 def _seconds(text: str) -> float:
-    seconds = float(text)
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
     if not 0 < seconds < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not a number of seconds above 0")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
     return seconds
 
 
 def _scan(text: str) -> float:
     try:
         return 0.0 if text == "every-frame" else _seconds(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is neither every-frame nor a number of seconds") from None
+    except argparse.ArgumentTypeError:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither every-frame nor a number of seconds above 0") from None
 
 
 OPTIONS = (

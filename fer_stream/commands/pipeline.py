@@ -41,11 +41,18 @@ def name_sources(arguments: Sequence[str]) -> dict[str, str]:
 def _split(argument: str) -> tuple[str, str]:
     name, equals, source = argument.partition("=")
     # An address or a path may hold a "=" of its own.
-    if not equals or re.search(r"[:/]", name) or Path(argument).exists():
+    if not equals or re.search(r"[:/]", name) or _there(argument):
         return "", argument
     if not source:
         raise ConfigError(f"camera {name} has no source: give {name}=SOURCE")
     return _checked(name), source
+
+
+def _there(argument: str) -> bool:
+    try:
+        return Path(argument).exists()
+    except OSError:  # such as a name longer than any file's
+        return False
 
 
 def _checked(name: str) -> str:

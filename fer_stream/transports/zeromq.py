@@ -37,6 +37,9 @@ ALL = LINKS + BROADCASTS
 HIGH_WATER = {"control": 1000, "frames": 1000, "work": 16, "events": 10_000, "observations": 100, "preview": 8}
 """Messages a queue holds for one peer. Frames are few by protocol; a slow reader of events has the journal."""
 
+QUESTIONS = 64
+"""Those that one peer's queue holds for an aggregator that is not there: it will answer all of them."""
+
 ZERO_COPY_FROM = 65_536
 """Bytes from which passing a buffer by reference is cheaper than copying it."""
 
@@ -139,9 +142,10 @@ class ZeroMQ:
         wanted = self._keys is not None or beyond(address)
         pair = access.server(folder) if wanted else None
         if wanted and pair is None:
+            why = "may be reached from other machines" if beyond(address) else "was given --keys"
             raise ConfigError(
-                f"{address} may be reached from other machines, and {folder} holds no key: make one for each process "
-                "there, as by `fer-stream keys new door --role capture`, or bind to tcp://127.0.0.1 without --keys"
+                f"{address} {why}, and {folder} holds no key: make one for each process that connects, as by "
+                "`fer-stream keys new door --role capture`, or bind to tcp://127.0.0.1 without --keys"
             )
         return ZeroMQHub(address, pair, access.AllowList(folder))
 
@@ -199,6 +203,12 @@ class ZeroMQHub:
         folder = Path(endpoint(address, "control").removeprefix("ipc://")).parent
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            found = folder.stat()
+            if found.st_uid != os.geteuid() or found.st_mode & 0o077:
+                raise TransportError(
+                    f"the folder of {address} is open to others, who could listen or take the place of the aggregator: "
+                    "make it your own and chmod 700 it, or choose another with --bind"
+                )
             self._lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
         except OSError as error:
             raise TransportError(
@@ -320,6 +330,7 @@ class ZeroMQPeer:
         _harden(self._socket, link)
         if link == "control":
             self._socket.set(zmq.LINGER, 0)  # a question whose answer nobody waits for any more
+            self._socket.set(zmq.SNDHWM, QUESTIONS)
         if key is not None:
             self._socket.set(zmq.CURVE_PUBLICKEY, key.public.encode())
             self._socket.set(zmq.CURVE_SECRETKEY, key.secret.encode())
@@ -380,8 +391,8 @@ class ZeroMQPeer:
             )
         if event == zmq.Event.HANDSHAKE_FAILED_PROTOCOL and self._key is None:
             raise TransportError(
-                f"{who} lets in who has a key alone: have one made there (`fer-stream keys new`), and name its file "
-                "with --key"
+                f"{who} lets in who has a key alone: have one made there (`fer-stream keys new`; on its own machine "
+                f"there is {access.LOCAL}.key), and name its file with --key"
             )
         if event == zmq.Event.HANDSHAKE_FAILED_PROTOCOL:
             raise TransportError(f"{who} has no key of its own, so it is not the one that this key was made for")

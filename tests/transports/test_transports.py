@@ -16,6 +16,7 @@ from processes import free_port
 from fer_stream import keys, plugins
 from fer_stream.errors import ConfigError, TransportError
 from fer_stream.plugins import BROADCASTS, LINKS
+from fer_stream.transports.zeromq import QUESTIONS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -313,6 +314,13 @@ def test_without_a_hub_a_sender_is_told_when_nothing_more_is_kept(network: Netwo
     assert not all(peer.send([b"x"]) for _ in range(5_000))
 
 
+def test_a_question_that_nobody_hears_is_not_kept_a_thousand_times(short_folder: Path) -> None:
+    network = Network("zeromq", f"ipc://{short_folder}")
+    peer = network.peer("control")
+    assert sum(peer.send([b"what is new?"]) for _ in range(1000)) == QUESTIONS
+    network.close()
+
+
 def test_a_peer_that_reads_nothing_does_not_fill_the_memory(network: Network) -> None:
     hub, peer = network.hub(), network.peer("work")
     peer.send([b"here"])
@@ -432,6 +440,12 @@ def test_a_folder_that_cannot_be_used_is_told(short_folder: Path) -> None:
             TransportError, match=r"the folder of ipc:.* cannot be used: .*; choose another with --bind"
         ):
             plugins.load("transports", "zeromq")().bind(f"ipc://{folder}")
+
+
+def test_a_folder_that_others_may_enter_is_refused(short_folder: Path) -> None:
+    short_folder.chmod(0o755)
+    with pytest.raises(TransportError, match=r"the folder of ipc:.* is open to others.*chmod 700 it, or choose"):
+        plugins.load("transports", "zeromq")().bind(f"ipc://{short_folder}")
 
 
 def test_a_host_that_is_not_ours_cannot_be_bound(tmp_path: Path) -> None:
