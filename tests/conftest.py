@@ -11,6 +11,7 @@ import cv2
 import pytest
 import theirs  # noqa: F401  (has facenet-pytorch find a torchvision)
 from faults import table
+from hypothesis import HealthCheck, settings
 from processes import Cli
 from tiny import write_model
 
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 CLIP_FRAMES = 60
+
+settings.register_profile("ours", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("ours")  # no test fails because a machine is slow
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

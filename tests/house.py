@@ -10,7 +10,7 @@ from processes import PATIENCE
 
 from fer_stream import aggregator, plugins, wire
 from fer_stream.client import Subscription, read_journal
-from fer_stream.config import EMOTIONS, JournalSettings, Settings
+from fer_stream.config import EMOTIONS, DispatchSettings, JournalSettings, Settings
 from fer_stream.process import Stop
 from fer_stream.types import CameraData, Event, EventType, Nanoseconds
 from fer_stream.wire import Encoding, Kind, Message, Totals
@@ -31,7 +31,12 @@ class House:
     def __init__(self, transport: str, address: str, journal: Path) -> None:
         self.address = address
         self.journal = journal
-        self.settings = Settings(transport=transport, address=address, journal=JournalSettings(path=journal))
+        self.settings = Settings(
+            transport=transport,
+            address=address,
+            journal=JournalSettings(path=journal),
+            dispatch=DispatchSettings(silence=60),  # the worker that is played says no more than it has to
+        )
         self._made = plugins.load("transports", transport)()
         self._thread: threading.Thread | None = None
         self._stop: Stop | None = None

@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 
 class Prometheus:
-    """A server that scrapes the targets given, by their jobs' names, five times a second, and evaluates ``rules``."""
+    """A server that scrapes the targets given, by their jobs' names, once a second, and evaluates ``rules``."""
 
     def __init__(self, folder: Path, targets: dict[str, int], rules: Path | None = None) -> None:
         jobs = [
             {"job_name": name, "static_configs": [{"targets": [f"127.0.0.1:{port}"]}]} for name, port in targets.items()
         ]
         config = {
-            "global": {"scrape_interval": "200ms", "scrape_timeout": "200ms", "evaluation_interval": "200ms"},
+            "global": {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"},
             "scrape_configs": jobs,
             "rule_files": [str(rules)] if rules else [],
         }

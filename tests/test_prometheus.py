@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from faults.service import standing
 from processes import balanced, free_port, wait_for
 from prometheus_server import Prometheus
 
@@ -38,6 +38,11 @@ def pipeline(cli: Cli, short_folder: Path, clip: Path) -> Iterator[tuple[Prometh
     prometheus.close()
 
 
+def resolved(state: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Return a status in which nothing is on its way any more."""
+    return state if state and not state["cameras"]["door"]["ledger"]["in_flight"] else None
+
+
 def test_prometheus_scrapes_every_role(pipeline: tuple[Prometheus, dict[str, Any]]) -> None:
     prometheus, it = pipeline
     wait_for(lambda: prometheus.query("sum(up)") == {(): 4.0}, "four targets that are up")
@@ -46,24 +51,26 @@ def test_prometheus_scrapes_every_role(pipeline: tuple[Prometheus, dict[str, Any
     )
     assert seen
     wait_for(lambda: prometheus.query("sum(fer_stream_workers)") == {(): 2.0}, "two workers in Prometheus")
-    assert prometheus.query("max(fer_stream_frames_waiting)")[()] <= 4, "the depth"
-    assert prometheus.query("sum by (camera, job) (fer_stream_camera_online)") == {("door", "aggregator"): 1}
-    assert prometheus.query("histogram_quantile(0.99, sum by (le) (fer_stream_frame_age_seconds_bucket))")[()] < 5
+    wait_for(lambda: prometheus.query("max(fer_stream_frames_waiting)").get((), 99) <= 4, "the depth at most")
+    online = "sum by (camera, job) (fer_stream_camera_online)"
+    wait_for(lambda: prometheus.query(online) == {("door", "aggregator"): 1}, "a camera that is online")
+    age = "histogram_quantile(0.99, sum by (le) (fer_stream_frame_age_seconds_bucket))"
+    wait_for(lambda: prometheus.query(age).get((), 99) < 5, "fresh frames")
     stages = {("worker-1", "detect"), ("worker-2", "classify"), ("door", "read"), ("aggregator", "journal")}
     query = "sum by (job, stage) (fer_stream_stage_seconds_count) > 0"
     wait_for(lambda: stages <= set(prometheus.query(query)), "each role's stages in Prometheus")
 
     # The capture ends, and with it everything that is on its way: then all three tell the same, to the frame.
     assert it["door"].stop() == 0
-    state = json.loads(it["cli"].run("status", "--connect", it["address"], "--format", "jsonl").out)
+    state = wait_for(lambda: resolved(standing(it["address"])), "the end of what was on its way")
     ledger: dict[str, int] = state["cameras"]["door"]["ledger"]
     assert balanced(ledger)
-    assert ledger["in_flight"] == 0
     captured = f'fer_stream_frames_total{{camera="door", outcome="captured"}} == {ledger["captured"]}'
     wait_for(lambda: prometheus.query(captured), "the last frames in Prometheus")
-    outcomes = prometheus.query('sum by (outcome) (fer_stream_frames_total{camera="door"})')
+    query = 'sum by (outcome) (fer_stream_frames_total{camera="door"})'
+    outcomes = wait_for(lambda: prometheus.query(query), "what became of them")
     assert outcomes.items() >= {(term,): float(ledger[term]) for term in ("captured", "done", "superseded")}.items()
     assert outcomes.pop(("captured",)) == sum(outcomes.values()) > 0
-    assert prometheus.query("sum by (camera) (fer_stream_frames_in_flight)") == {("door",): 0}
-    assert prometheus.query("max(fer_stream_journal_cursor)") == {(): state["cursor"]}
+    wait_for(lambda: prometheus.query("sum by (camera) (fer_stream_frames_in_flight)") == {("door",): 0}, "none")
+    wait_for(lambda: prometheus.query("max(fer_stream_journal_cursor)") == {(): state["cursor"]}, "the last event")
     wait_for(lambda: prometheus.query('up{job="door"} == 0'), "the capture's absence in Prometheus")

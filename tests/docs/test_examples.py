@@ -141,7 +141,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory, clip: Path, tiny_model: Path
     shutil.copy(ROOT / "fer_stream/assets/grace_hopper.jpg", folder / "portrait.jpg")
     commands.environment |= {"FER_STREAM_ADDRESS": f"ipc://{tmp_path_factory.mktemp('s')}", "MPLBACKEND": "agg"}
     commands.run("run", "door=talk.mp4", "--policy", "wait", "--journal", "events.db")
-    service = commands.start("run", "door=talk.mp4", "--policy", "wait", "--loop", "--format", "jsonl")
+    service = commands.start("run", "door=talk.mp4", "--loop", "--rate", 15, "--workers", 1, "--format", "jsonl")
     service.until_event("face.left")
     yield commands
     commands.close()

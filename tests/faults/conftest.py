@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import processes
 import pytest
 from faults import table
-from faults.service import SLOWLY, Service
+from faults.service import SLOWLY, STEADY, Service
 from processes import Cli
 
 if TYPE_CHECKING:
@@ -76,6 +76,6 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, clip
     """What a run of the clip under ``wait`` prints to which nothing happens."""
     cli = Cli(tmp_path_factory.mktemp("undisturbed"), tiny_model)
     with tempfile.TemporaryDirectory(prefix="f-", dir="/tmp") as folder:
-        it = Service(cli, Path(folder), clip, *SLOWLY)
+        it = Service(cli, Path(folder), clip, *SLOWLY, **STEADY)
         it.end(stop=False)
     return it.run.out

@@ -20,8 +20,12 @@ if TYPE_CHECKING:
     from processes import Cli, Process
 
 
-SLOWLY = ("--policy", "wait", "--rate", 20)
-"""Three seconds for the clip's 60 frames: time for something to happen to it."""
+SLOWLY = ("--policy", "wait", "--rate", 10)
+"""Six seconds for the clip's 60 frames: time for something to happen to it."""
+
+
+STEADY = {"FER_STREAM_DISPATCH__SILENCE": "60"}
+"""Nobody counts as silent because the machine is slow."""
 
 
 def standing(address: str, timeout: float = 1.0) -> dict[str, Any] | None:

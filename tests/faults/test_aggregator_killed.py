@@ -29,6 +29,7 @@ def test_killed(service: Callable[..., Service], scale: Scale, tell: Tell) -> No
         back.append(it.until(lambda old=done: it.status()["pid"] != old and it.done() > 0, "work that goes on"))
         assert len(it.run.events) >= seen
     it.run.until_event("camera.online", times + 1)
+    far.until_event("camera.online", times + 1)
     ledger, events = it.end()
     assert events == stored(it.cli), "what was published is journaled, and the other way round"
     far.until(lambda: len(far.events) == len(events), "every event")

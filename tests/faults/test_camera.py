@@ -47,7 +47,7 @@ def sizes(out: str) -> set[int]:
 
 def brief(folder: Path) -> tuple[str, str]:
     """Limits far below the defaults, for what has to happen often."""
-    limits = "open_timeout = 1.0\nread_timeout = 1.0\n"
+    limits = "open_timeout = 20.0\nread_timeout = 1.0\n"
     (folder / "brief.toml").write_text(f"[cameras.film]\n{limits}[dispatch]\noffline_after = 1.0\n")
     return "--config", "brief.toml"
 
@@ -60,20 +60,19 @@ def test_faults_of_a_camera(
     def count(kind: str) -> int:
         return [event["type"] for event in it.run.events].count(kind)
 
-    def seen(kind: str) -> float:
-        """How many seconds it takes until there is one more event of a kind."""
+    def seen(kind: str, deed: Callable[[], object]) -> float:
+        """How many seconds it takes after a deed until there is one more event of a kind."""
         before = count(kind)
+        deed()
         return it.until(lambda: count(kind) > before, kind)
 
     it.run.until_event("emotion.started")
     limit, figures = 10.0 if scale.share else 60.0, []
     for fault, fail in (("cut off", camera.vanish), ("accepts and sends nothing", camera.hang)):
         begin = time.monotonic()
-        fail()
-        gone = seen("camera.offline")
+        gone = seen("camera.offline", fail)
         time.sleep(max(0, scale.of(2, 60) - (time.monotonic() - begin)))
-        camera.serve()
-        back = seen("camera.online")
+        back = seen("camera.online", camera.serve)
         figures += [(gone, limit), (back, 5.0)]
         tell(
             f"camera {fault}" + (f" for {scale.of(2, 60)} s" if scale.share else ""),
@@ -93,10 +92,8 @@ def test_faults_of_a_camera(
     tell("camera changes its resolution", "told, by camera.reset or the next camera.online", "0 events missing")
 
     old = it.run.child("capture film").pid
-    it.run.child("capture film").kill()
-    gone = seen("camera.offline")
-    online = count("camera.online")
-    it.until(lambda: count("camera.online") > online or it.run.events[-1]["epoch"] > 1, "another capture")
+    gone = seen("camera.offline", it.run.child("capture film").kill)
+    it.until(lambda: it.run.events[-1]["epoch"] > 1, "another capture")
     assert it.run.child("capture film").pid != old
     ledger, events = it.end()
     assert ledger["done"] > 0
@@ -107,9 +104,9 @@ def test_faults_of_a_camera(
 
 
 def test_a_camera_that_comes_and_goes(
-    service: Callable[..., Service], camera: Camera, tmp_path: Path, scale: Scale, tell: Tell
+    service: Callable[..., Service], camera: Camera, scale: Scale, tell: Tell
 ) -> None:
-    it = service(f"http://127.0.0.1:{camera.port}/", *brief(tmp_path), workers=1)
+    it = service(f"http://127.0.0.1:{camera.port}/", workers=1)
     cycles, begun = scale.of(3, 1000), (0.0, 0)
 
     def parts() -> list[psutil.Process]:
@@ -130,7 +127,7 @@ def test_a_camera_that_comes_and_goes(
     assert {part.pid for part in parts()} == pids, "no process died, and none is left over"
     assert grown < 50
     it.end()
-    assert "trying again in 2 s" not in it.run.err, "the pause grows with failures alone"
+    assert it.run.err.count("trying again in 1 s") >= cycles, "the pause grows with failures alone"
     tell(
         "camera comes and goes",
         f"{cycles} times; file descriptors +0, no process died or is left over",

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 from faults.player import Player
-from faults.service import SLOWLY, standing, stored
+from faults.service import SLOWLY, STEADY, standing, stored
 from processes import wait_for
 
 from fer_stream.errors import JournalError
@@ -53,7 +53,8 @@ def test_live_frames_go_on_and_events_are_held(
     disk.fill()
     begin = time.monotonic()
     it.until(lambda: it.status()["events_held"] > 3, "events that are held")
-    published, done = len(it.run.events), it.done()
+    published, done = it.status()["cursor"], it.done()
+    it.until(lambda: len(it.run.events) == published, "what was journaled before")
     it.until(lambda: it.done() > done + 20 and time.monotonic() > begin + seconds, "frames that go on")
     assert len(it.run.events) == published, "what is not journaled is not published"
     held = it.status()["events_held"]
@@ -100,8 +101,8 @@ def test_an_aggregator_that_is_killed_at_the_end_leaves_a_run_that_has_failed(
     aggregator = it.run.child("aggregator")
     Disk(aggregator.pid).fill()
     it.until(lambda: it.status()["events_held"] > 0, "events that are held")
-    done = it.done()
-    it.until(lambda: it.done() > done + 20, "the run to know of them")
+    it.run.child("worker 1").suspend()
+    it.run.until_said("worker 1 does not answer and is replaced")  # which the run learns from a later status
     aggregator.suspend()
     capture = it.run.child("capture film")
     it.run.signal(signal.SIGTERM)
@@ -142,8 +143,8 @@ def test_beyond_what_can_be_held(cli: Cli, short_folder: Path, tell: Tell) -> No
 def test_under_wait_the_capture_pauses_and_nothing_is_lost(
     service: Callable[..., Service], clip: Path, undisturbed: str, tell: Tell
 ) -> None:
-    it = service(clip, *SLOWLY, workers=1)
-    it.run.until_event("camera.online")
+    it = service(clip, *SLOWLY, workers=1, **STEADY)
+    it.run.until_said("camera film is here")
     disk = Disk(it.run.child("aggregator").pid)
     disk.fill()
     it.until(lambda: it.status()["events_held"] > 0, "events that are held")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING, Any
 
-from faults.service import sound, standing
-from processes import free_port
+from faults.service import STEADY, sound, standing
+from processes import free_port, wait_for
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,12 +23,13 @@ FEW = ((2, 0, 3, 1), (3, 1, 2, 0))
 
 def test_all_start_orders(cli: Cli, short_folder: Path, clip: Path, scale: Scale, tell: Tell) -> None:
     orders = list(itertools.permutations(range(4))) if scale.share else list(FEW)
+    cli.environment |= STEADY
     outputs = []
     for number, order in enumerate(orders):
         # tcp, with raw pixels as over ipc: JPEG would change them, and so the events.
         address = f"tcp://127.0.0.1:{free_port()}" if number % 2 else f"ipc://{short_folder}/{number}"
         commands: dict[str, tuple[Any, ...]] = {
-            "aggregator": ("aggregator", "--bind", address, "--policy", "wait", "--journal", f"{number}.db"),
+            "aggregator": ("aggregator", "--bind", address, "--journal", f"{number}.db"),
             "worker": ("worker", "--name", "1", "--connect", address),
             "capture": ("capture", clip, "--camera", "film", "--policy", "wait", "--connect", address),
             "subscribe": ("subscribe", "--from", "0", "--format", "jsonl", "--connect", address),
@@ -44,8 +45,7 @@ def test_all_start_orders(cli: Cli, short_folder: Path, clip: Path, scale: Scale
         subscriber = started["subscribe"]
         subscriber.until_event("camera.offline")
         outputs.append(subscriber.out)
-        state = standing(address)
-        assert state is not None
+        state = wait_for(lambda at=address: standing(at), "an answer")
         ledger = state["cameras"]["film"]["ledger"]
         assert {term: count for term, count in ledger.items() if count} == {"captured": 60, "done": 60}
         assert sum(known["frames"] for known in state["workers"].values()) == 60

@@ -30,6 +30,12 @@ def test_overload(service: Callable[..., Service], clip: Path, scale: Scale, tel
         FER_STREAM_DETECTOR__MIN_FACE="20",
     )
     it.run.until_event("emotion.started")
+
+    def at_work() -> bool:
+        workers = it.status()["workers"].values()
+        return len(workers) == 2 and min(worker["frames"] for worker in workers) > 5
+
+    it.until(at_work, "both workers at work")
     begin, age = time.monotonic(), 0.0
     grown: dict[int, list[float]] = {}
     while (passed := time.monotonic() - begin) < seconds:

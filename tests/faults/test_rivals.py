@@ -54,9 +54,9 @@ def test_two_captures_of_one_camera(cli: Cli, short_folder: Path, clip: Path, te
     assert first.end() == 2
     (sentence,) = first.errors
     assert f"camera film is captured by process {third.pid} already: stop that one" in sentence
-    assert holder() == third.pid
+    wait_for(lambda: holder() == third.pid, "the one in its place")
     assert third.stop() == 0
-    ledger = (standing(address) or {})["cameras"]["film"]["ledger"]
+    ledger = wait_for(lambda: standing(address), "an answer")["cameras"]["film"]["ledger"]
     assert balanced(ledger)
     assert aggregator.stop() == 0
     sound(stored(cli))
@@ -81,7 +81,7 @@ def test_two_workers_of_one_name(cli: Cli, short_folder: Path, tell: Tell) -> No
     assert second.end() == 2
     (sentence,) = second.errors
     assert f"worker gpu is process {first.pid} already: stop that one, or choose another --name" in sentence
-    assert holder() == first.pid
+    wait_for(lambda: holder() == first.pid, "the first one")
     # Frozen, it counts as dead: another one takes its place, and it is fenced when it comes back.
     first.signal(signal.SIGSTOP)
     third = worker()
@@ -90,7 +90,7 @@ def test_two_workers_of_one_name(cli: Cli, short_folder: Path, tell: Tell) -> No
     assert first.end() == 2
     (sentence,) = first.errors
     assert f"worker gpu is process {third.pid} already: stop that one" in sentence
-    assert holder() == third.pid
+    wait_for(lambda: holder() == third.pid, "the one in its place")
     assert third.stop() == 0
     assert aggregator.stop() == 0
     tell("two workers of one name", "the second is refused; one that was frozen and replaced is fenced", "-")

@@ -63,13 +63,15 @@ def test_frozen(cli: Cli, short_folder: Path, scale: Scale, tell: Tell) -> None:
             wait_for(lambda: player.frames > 2 * RATE and len(watch.seconds) > RATE and slow.out, "events")
             watch.taken()
             time.sleep(seconds / 2)
+            wait_for(lambda: len(watch.seconds) > 1, "events")
             before, memory = watch.taken(), megabytes([psutil.Process(aggregator.pid)])
             slow.signal(signal.SIGSTOP)
             time.sleep(seconds)
+            wait_for(lambda: len(watch.seconds) > 1, "events")
             during = watch.taken()
             grown = megabytes([psutil.Process(aggregator.pid)]) - memory
             slow.signal(signal.SIGCONT)
-        cursor = (standing(address) or {})["cursor"]
+        cursor = wait_for(lambda: standing(address), "an answer")["cursor"]
         assert cursor > seconds * RATE / 10
         begin = time.monotonic()
         slow.until(lambda: slow.out.count("\n") >= cursor, "every event")

@@ -172,7 +172,7 @@ _reader = shared.Reader()
 @cache
 def _ring() -> tuple[shared.Ring, list[bytes]]:
     ring = shared.Ring(2, 8 * 16 * 3)
-    return ring, [ring.put(np.zeros((8, 16, 3), np.uint8)) for _ in range(2)]
+    return ring, [ring.put(np.zeros((8, 16, 3), np.uint8), slot, slot + 1) for slot in range(2)]
 
 
 # The aggregator as a whole: whoever has a key may say anything, in any order
