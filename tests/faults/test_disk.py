@@ -144,7 +144,7 @@ def test_under_wait_the_capture_pauses_and_nothing_is_lost(
     service: Callable[..., Service], clip: Path, undisturbed: str, tell: Tell
 ) -> None:
     it = service(clip, *SLOWLY, workers=1, **STEADY)
-    it.run.until_said("camera film is here")
+    it.run.until_event("camera.online")  # by now Prometheus has its files, which this disk has no room for either
     disk = Disk(it.run.child("aggregator").pid)
     disk.fill()
     it.until(lambda: it.status()["events_held"] > 0, "events that are held")
