@@ -13,7 +13,7 @@ RUNS ?= 1000000
 JOBS ?= 2
 TARGETS ?= message hello ready hints faces descriptor aggregator event journal settings environment key metadata jpeg stream
 
-.PHONY: help run test soak lint fuzz docs bench profile lock audit train train-full clean
+.PHONY: help run test soak lint fuzz docs bench profile lock audit train train-full publish clean
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -93,6 +93,9 @@ train-full: $(VENV)/.test ## train the published models, into runs/: a teacher, 
 	$(BIN)/python -m training.distill $(DATA) $(if $(PLUS),--plus $(PLUS)) --teacher runs/emotion --output runs/soft.npz
 	$(call trained,student,--soft runs/soft.npz --start runs/emotion)
 	$(call trained,tiny,--soft runs/soft.npz)
+
+publish: $(VENV)/.test ## make soft targets or models, and every figure said of them, of a campaign (FROM=runs/students)
+	$(BIN)/python -m training.publish $(FROM) $(DATA) $(if $(PLUS),--plus $(PLUS))
 
 define trained
 $(BIN)/python -m training.train training/recipes/$(1).toml $(DATA) $(if $(PLUS),--plus $(PLUS)) --run runs/$(1) $(2)

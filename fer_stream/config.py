@@ -138,9 +138,6 @@ CAMERA_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$"
 YEARS = range(1700, 2201)
 """Those of which a time in nanoseconds is sent in 64 bits, and some to spare."""
 
-EMOTIONS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
-"""FER2013's labels, in its own order."""
-
 
 class Section(BaseModel):
     """A part of the tree: unknown keys are refused, so a typing error is told and not ignored."""

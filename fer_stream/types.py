@@ -24,6 +24,9 @@ Nanoseconds = NewType("Nanoseconds", int)
 Milliseconds = NewType("Milliseconds", int)
 """A duration."""
 
+EMOTIONS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
+"""FER2013's labels, in FER2013's order."""
+
 
 class Box(NamedTuple):
     """An upright rectangle in pixels, unclipped."""

@@ -10,9 +10,9 @@ from processes import PATIENCE
 
 from fer_stream import aggregator, plugins, wire
 from fer_stream.client import Subscription, read_journal
-from fer_stream.config import EMOTIONS, DispatchSettings, JournalSettings, Settings
+from fer_stream.config import DispatchSettings, JournalSettings, Settings
 from fer_stream.process import Stop
-from fer_stream.types import CameraData, Event, EventType, Nanoseconds
+from fer_stream.types import EMOTIONS, CameraData, Event, EventType, Nanoseconds
 from fer_stream.wire import Encoding, Kind, Message, Totals
 
 if TYPE_CHECKING:

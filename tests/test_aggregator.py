@@ -12,8 +12,9 @@ import pytest
 
 from fer_stream import metrics, plugins, shared, wire
 from fer_stream.aggregator import Aggregator
-from fer_stream.config import EMOTIONS, DispatchSettings, JournalSettings, Settings
+from fer_stream.config import DispatchSettings, JournalSettings, Settings
 from fer_stream.journal import Journal
+from fer_stream.types import EMOTIONS
 from fer_stream.wire import Encoding, Kind, Message, Totals
 
 if TYPE_CHECKING:

@@ -5,8 +5,8 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from fer_stream.config import EMOTIONS
 from fer_stream.palette import UNCERTAIN, colour, ink_on
+from fer_stream.types import EMOTIONS
 
 # Machado, Oliveira and Fernandes 2009, severity 1, for linear RGB.
 SIGHT = {

@@ -21,13 +21,13 @@ import pytest
 from prometheus_client.mmap_dict import MmapedDict
 
 from fer_stream.attention import Attention
-from fer_stream.config import EMOTIONS, DetectorSettings, Settings, SmootherSettings, TrackerSettings
+from fer_stream.config import DetectorSettings, Settings, SmootherSettings, TrackerSettings
 from fer_stream.journal import Journal
 from fer_stream.privacy import CELLS, hide_faces
 from fer_stream.schema import event_schema
 from fer_stream.smooth import LabelSet
 from fer_stream.timeline import Timeline
-from fer_stream.types import Box, Event, EventType, Face, FaceData, Nanoseconds, Scores
+from fer_stream.types import EMOTIONS, Box, Event, EventType, Face, FaceData, Nanoseconds, Scores
 
 if TYPE_CHECKING:
     from processes import Cli

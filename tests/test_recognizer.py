@@ -9,11 +9,11 @@ import pytest
 import fer_stream
 from fer_stream import motion
 from fer_stream.classifiers.onnx import OnnxClassifier
-from fer_stream.config import EMOTIONS, DetectorSettings, Settings
+from fer_stream.config import DetectorSettings, Settings
 from fer_stream.detectors.mtcnn import MTCNN
 from fer_stream.errors import ModelError, PluginError
 from fer_stream.recognizer import Recognizer
-from fer_stream.types import Expected, Hints
+from fer_stream.types import EMOTIONS, Expected, Hints
 
 ASSETS = Path(__file__).parents[1] / "fer_stream/assets"
 

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fer_stream.config import EMOTIONS, Settings, SmootherSettings
+from fer_stream.config import Settings, SmootherSettings
 from fer_stream.errors import ConfigError
 from fer_stream.smooth import Change, LabelSet, Smoother
-from fer_stream.types import Nanoseconds, Scores
+from fer_stream.types import EMOTIONS, Nanoseconds, Scores
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

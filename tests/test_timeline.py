@@ -15,11 +15,12 @@ from hypothesis import strategies as st
 
 from fer_stream.attention import Attention
 from fer_stream.cloudevents import decode, encode, event_id
-from fer_stream.config import EMOTIONS, DetectorSettings, Settings, SmootherSettings, TrackerSettings
+from fer_stream.config import DetectorSettings, Settings, SmootherSettings, TrackerSettings
 from fer_stream.schema import event_schema
 from fer_stream.smooth import LabelSet
 from fer_stream.timeline import Timeline, closing
 from fer_stream.types import (
+    EMOTIONS,
     THUMBNAIL,
     Box,
     CameraData,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import onnx
 from onnx import TensorProto, helper
 
-from fer_stream.config import EMOTIONS
+from fer_stream.types import EMOTIONS
 
 if TYPE_CHECKING:
     from pathlib import Path

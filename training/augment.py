@@ -1,12 +1,19 @@
 """What a batch goes through before the net sees it. All faces of a batch at once, each in its own way.
 
 python -m training.augment data/fer2013.csv         # runs/data/augmented.png: six faces, eleven ways each
+
+Everything here is tensor code without branches on values, so that a GPU can record it once and repeat it
+(`training.loop`). It has three parts: `pose` draws how each face is placed and lit, `show` does it, and `spoil` makes
+faces coarse and noisy and covers parts of them. Teachers and students see the same poses (`views`), each with other
+spoilt pixels.
 """
 
 from __future__ import annotations
 
 import argparse
 import math
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +26,33 @@ from fer_stream.errors import SourceError
 if TYPE_CHECKING:
     from training.recipe import Augmentation
 
+COARSEST, FINEST = 0.35, 0.9
+"""Sides to which coarse faces are shrunk, as a share of the frame's."""
+
+STEPS = 12
+"""How many sides there are between the two."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pose:
+    """How each of N faces is placed and lit.
+
+    ``matrix`` float32 ``[N, 2, 3]`` leads from a place in the result to a place in the face, both from -1 to 1;
+    ``contrast`` float32 ``[N]`` multiplies the difference to the face's mean, ``brightness`` float32 ``[N]`` is added,
+    in grey levels.
+    """
+
+    matrix: Tensor
+    contrast: Tensor
+    brightness: Tensor
+
+    def __getitem__(self, index: Tensor | tuple[Tensor, Tensor]) -> Pose:
+        return Pose(self.matrix[index], self.contrast[index], self.brightness[index])
+
+    def to(self, device: torch.device) -> Pose:
+        """Return the pose on a device."""
+        return Pose(self.matrix.to(device), self.contrast.to(device), self.brightness.to(device))
+
 
 def augment(faces: Tensor, size: int, how: Augmentation, random: torch.Generator) -> Tensor:
     """Return the faces turned, scaled, shifted, mirrored, relit, made coarse and noisy, and partly covered.
@@ -27,94 +61,140 @@ def augment(faces: Tensor, size: int, how: Augmentation, random: torch.Generator
         faces: grey 0..255, float32 ``[N, 1, H, W]``.
         size: side of what is returned, in pixels.
         how: how far each change may go.
-        random: where every draw comes from.
+        random: where every draw comes from; of the faces' device.
 
     Returns:
         float32 ``[N, 1, size, size]``, grey 0..255.
     """
-    moved = _move(faces, size, how, random)
-    relit = _relight(moved, how, random)
-    coarse = _coarsen(relit, how, random)
-    return _cover(coarse, how, random).clamp(0, 255)
+    return spoil(show(faces, pose(len(faces), how, random), size), how, random)
 
 
-def mixup(faces: Tensor, targets: tuple[Tensor, ...], alpha: float, random: torch.Generator) -> tuple[Tensor, ...]:
-    """Blend each face, and each of its targets, with another of the batch (Zhang et al. 2017, arXiv:1710.09412).
+def pose(count: int, how: Augmentation, random: torch.Generator) -> Pose:
+    """Draw how so many faces are placed and lit."""
+    draw = _Draw(random)
+    angle = draw.even((count,), math.radians(how.rotation))
+    across = torch.exp(draw.even((count,), how.scale))
+    stretch = torch.exp(draw.even((count,), how.stretch))
+    mirror = torch.where(draw.chosen((count,), 0.5), -1.0, 1.0)
+    x = torch.stack([angle.cos() * across * stretch * mirror, -angle.sin() * across], dim=1)
+    y = torch.stack([angle.sin() * across * mirror, angle.cos() * across / stretch], dim=1)
+    shift = draw.even((count, 2, 1), 2 * how.shift)
+    matrix = torch.cat([torch.stack([x, y], dim=1), shift], dim=2)
+    contrast = torch.exp(draw.even((count,), how.contrast))
+    return Pose(matrix, contrast, draw.even((count,), how.brightness))
+
+
+def views(rows: Tensor, count: int, how: Augmentation, seed: int) -> Pose:
+    """Return the poses of some faces in each of several views, ``[count, N]`` of each.
+
+    A face's views depend on its row, the seed and ``how`` alone: teachers on one machine and students on another see
+    the same ones.
 
     Args:
-        faces: float32 ``[N, ...]``.
-        targets: float32 ``[N, ...]`` each.
-        alpha: the blend is drawn from Beta(alpha, alpha), once for the batch.
-        random: where every draw comes from.
-
-    Returns:
-        The faces and the targets, blended.
+        rows: rows of the faces in their source, int64 ``[N]``.
+        count: how many views of each face.
+        how: how far each change may go.
+        seed: of the draws.
     """
-    partner = torch.randperm(len(faces), generator=random)
-    share = _beta(alpha, random)
-    return tuple(torch.lerp(value[partner], value, share) for value in (faces, *targets))
+    random = torch.Generator().manual_seed(seed)
+    every = [pose(int(rows.max()) + 1, how, random)[rows] for _ in range(count)]
+    matrix, contrast, brightness = zip(*((one.matrix, one.contrast, one.brightness) for one in every), strict=True)
+    return Pose(torch.stack(matrix), torch.stack(contrast), torch.stack(brightness))
 
 
-def _beta(alpha: float, random: torch.Generator) -> float:
-    """Draw from Beta(alpha, alpha) by Jöhnk's method: quick for an alpha of up to 2 or so."""
-    while True:
-        one, other = (torch.rand(2, generator=random, dtype=torch.float64) ** (1 / alpha)).tolist()
-        if 0 < one + other <= 1:
-            return float(one / (one + other))
+def show(faces: Tensor, how: Pose, size: int) -> Tensor:
+    """Return the faces, float32 ``[N, 1, size, size]``, as they look in a pose; greys may leave 0..255."""
+    grid = functional.affine_grid(how.matrix, [len(faces), 1, size, size], align_corners=False)
+    moved = functional.grid_sample(faces, grid, padding_mode="border", align_corners=False)
+    mean = moved.mean(dim=(1, 2, 3), keepdim=True)
+    contrast, brightness = (values[:, None, None, None] for values in (how.contrast, how.brightness))
+    return (moved - mean) * contrast + mean + brightness
 
 
-def _move(faces: Tensor, size: int, how: Augmentation, random: torch.Generator) -> Tensor:
-    count = len(faces)
-    angle = _even(count, math.radians(how.rotation), random)
-    across = torch.exp(_even(count, how.scale, random))
-    stretch = torch.exp(_even(count, how.stretch, random))
-    mirror = torch.where(torch.rand(count, generator=random) < 0.5, -1.0, 1.0)
-
-    # Row by row what leads from a place in the result to a place in the face; both reach from -1 to 1.
-    matrix = torch.empty(count, 2, 3)
-    matrix[:, 0, 0] = angle.cos() * across * stretch * mirror
-    matrix[:, 0, 1] = -angle.sin() * across
-    matrix[:, 1, 0] = angle.sin() * across * mirror
-    matrix[:, 1, 1] = angle.cos() * across / stretch
-    matrix[:, :, 2] = _even((count, 2), 2 * how.shift, random)
-    grid = functional.affine_grid(matrix, [count, 1, size, size], align_corners=False)
-    return functional.grid_sample(faces, grid, padding_mode="border", align_corners=False)
+def spoil(faces: Tensor, how: Augmentation, random: torch.Generator) -> Tensor:
+    """Return the faces, float32 ``[N, 1, S, S]``, some coarse, some partly covered, all noisy; greys are 0..255."""
+    return _cover(_coarsen(faces, how, random), how, random).clamp(0, 255)
 
 
-def _relight(faces: Tensor, how: Augmentation, random: torch.Generator) -> Tensor:
-    contrast = torch.exp(_even((len(faces), 1, 1, 1), how.contrast, random))
-    brightness = _even((len(faces), 1, 1, 1), how.brightness, random)
-    mean = faces.mean(dim=(1, 2, 3), keepdim=True)
-    return (faces - mean) * contrast + mean + brightness
+def blend(values: Tensor, share: Tensor) -> Tensor:
+    """Blend each of the values ``[N, ...]`` with the value before it, of which ``1 - share`` is taken.
+
+    Args:
+        values: faces or targets, float32 ``[N, ...]``.
+        share: float32, one number, or one for each pixel as `patch` returns them.
+    """
+    return torch.lerp(values.roll(1, 0), values, share)
+
+
+def patch(mix: Tensor, size: int) -> Tensor:
+    """Return which share of each pixel is a face's own, float32 ``[size, size]``.
+
+    With mixup (Zhang et al. 2017, arXiv:1710.09412) it is the same share everywhere; with CutMix (Yun et al. 2019,
+    arXiv:1905.04899) none in a rectangle and all outside it.
+
+    Args:
+        mix: float32 ``[5]``: the share outside the rectangle, and the rectangle's x1, y1, x2, y2 from 0 to 1.
+        size: side in pixels.
+    """
+    place = (torch.arange(size, device=mix.device) + 0.5) / size
+    across, down = ((place >= mix[i]) & (place < mix[i + 2]) for i in (1, 2))
+    return mix[0] * (~(down[:, None] & across)).float()
+
+
+class _Draw:
+    """Random numbers of a generator, on its device."""
+
+    def __init__(self, random: torch.Generator) -> None:
+        self.random, self.device = random, random.device
+
+    def rand(self, shape: tuple[int, ...]) -> Tensor:
+        return torch.rand(shape, generator=self.random, device=self.device)
+
+    def even(self, shape: tuple[int, ...], most: float) -> Tensor:
+        return (self.rand(shape) * 2 - 1) * most
+
+    def chosen(self, shape: tuple[int, ...], share: float) -> Tensor:
+        return self.rand(shape) < share
+
+
+@cache
+def _shrunk(size: int, device: torch.device) -> Tensor:
+    """Return matrices ``[STEPS + 1, size, size]`` that shrink a line of pixels and enlarge it; the last does nothing.
+
+    Shrinking is linear, and so is enlarging: applied to rows and to columns, a matrix does both at once, and each face
+    of a batch can have its own.
+    """
+    line = torch.eye(size)[:, None, None]  # as many images as pixels, each with one pixel set
+    found = []
+    for step in range(STEPS):
+        small = max(round(size * (COARSEST + (FINEST - COARSEST) * step / (STEPS - 1))), 1)
+        shrunk = functional.interpolate(line, size=(1, small), mode="bilinear", antialias=True)
+        found.append(functional.interpolate(shrunk, size=(1, size), mode="bilinear")[:, 0, 0].T)
+    return torch.stack([*found, torch.eye(size)]).to(device)
 
 
 def _coarsen(faces: Tensor, how: Augmentation, random: torch.Generator) -> Tensor:
     """Make some faces as coarse as one of down to 0.35 of the side, and add each face's own amount of noise."""
-    count, size = len(faces), faces.shape[-1]
-    small = round(size * (0.35 + 0.55 * float(torch.rand((), generator=random))))  # one size for the batch
-    shrunk = functional.interpolate(faces, size=(small, small), mode="bilinear", antialias=True)
-    blurred = functional.interpolate(shrunk, size=(size, size), mode="bilinear")
-    chosen = torch.rand(count, 1, 1, 1, generator=random) < how.coarse
-    amount = how.noise * torch.rand(count, 1, 1, 1, generator=random) ** 2
-    noise = torch.randn(faces.shape, generator=random) * amount
-    return torch.where(chosen, blurred, faces) + noise
+    draw, count = _Draw(random), len(faces)
+    step = (draw.rand((count,)) * STEPS).long()
+    chosen = draw.chosen((count,), how.coarse)
+    amount = how.noise * draw.rand((count, 1, 1, 1)) ** 2
+    noise = torch.randn(faces.shape, generator=random, device=faces.device) * amount
+    matrix = _shrunk(faces.shape[-1], faces.device)[torch.where(chosen, step, STEPS)]
+    return (matrix @ faces[:, 0] @ matrix.mT)[:, None] + noise
 
 
 def _cover(faces: Tensor, how: Augmentation, random: torch.Generator) -> Tensor:
     """Blot out a rectangle of an eighth to two fifths of the side each way, in an even grey."""
-    count, size = len(faces), faces.shape[-1]
-    extent = (torch.rand(count, 2, generator=random) * 0.3 + 0.12) * size
-    start = torch.rand(count, 2, generator=random) * (size - extent)
-    grey = torch.rand(count, 1, 1, generator=random) * 255
-    chosen = torch.rand(count, generator=random) < how.erase
-    place = torch.arange(size) + 0.5
+    draw, (count, size) = _Draw(random), (len(faces), faces.shape[-1])
+    extent = (draw.rand((count, 2)) * 0.3 + 0.12) * size
+    start = draw.rand((count, 2)) * (size - extent)
+    grey = draw.rand((count, 1, 1)) * 255
+    chosen = draw.chosen((count,), how.erase)
+    place = torch.arange(size, device=faces.device) + 0.5
     inside = (place >= start[..., None]) & (place < (start + extent)[..., None])  # [N, 2, size]: rows, columns
     covered = inside[:, 0, :, None] & inside[:, 1, None, :] & chosen[:, None, None]
     return torch.where(covered[:, None], grey[:, None], faces)
-
-
-def _even(shape: int | tuple[int, ...], most: float, random: torch.Generator) -> Tensor:
-    return (torch.rand(shape, generator=random) * 2 - 1) * most
 
 
 def main() -> None:

@@ -11,6 +11,8 @@ What is read:
 - Microsoft's ``fer2013new.csv`` for it: a row for each of its rows, with ten people's votes
 - or a folder: ``SPLIT/LABEL/*.png``, SPLIT being Training (or train) and PublicTest (or test), or ``LABEL/*.png``,
   where all is Training. Pictures (png, jpg, bmp) are made grey and 48x48.
+- or a folder of sheets, a fifth of the CSV's size: ``labels.csv`` (Usage, emotion, and FER+'s votes as
+  ``ferplus_neutral`` and so on) and ``faces-*.webp``, whose 48x48 tiles are the rows of ``labels.csv``, row by row.
 
 A parsed CSV is kept as ``fer2013.npz`` beside it and used as long as the files do not change. Of the splits, Training
 is learnt from (a part of it can be held out to tune on: ``holdout`` in a recipe), PublicTest is reported on.
@@ -30,8 +32,8 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from fer_stream.config import EMOTIONS
 from fer_stream.errors import FerStreamError, SourceError
+from fer_stream.types import EMOTIONS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -155,6 +157,8 @@ def load(path: Path, plus: Path | None = None) -> Faces:
         SourceError: a file is missing or does not have the layout above; the message says where.
     """
     if path.is_dir():
+        if plus is None and (path / "labels.csv").is_file():
+            return _read_sheets(path)
         if plus is not None:
             raise SourceError(f"{plus} belongs to fer2013.csv and says nothing about the pictures in {path}")
         return _read_folder(path)
@@ -247,7 +251,58 @@ def _with_votes(faces: Faces, plus: Path) -> Faces:
     return Faces(faces.images, faces.labels, faces.usage, faces.rows, votes)
 
 
+def _read_sheets(root: Path) -> Faces:
+    labels, usage, votes = [], [], []
+    for line, row in _rows(root / "labels.csv", "Usage", "emotion", *(f"ferplus_{name}" for name in VOTES)):
+        try:
+            labels.append(range(len(LABELS)).index(int(row["emotion"])))
+            votes.append([int(row[f"ferplus_{name}"]) for name in VOTES])
+        except (TypeError, ValueError) as error:
+            raise SourceError(
+                f"{root / 'labels.csv'}, line {line}: emotion must be 0 to 6, and votes whole numbers"
+            ) from error
+        usage.append(row["Usage"])
+    images = []
+    for path in sorted(root.glob("faces-*.webp")):
+        sheet = _grey(path)
+        if sheet.shape[0] % SIDE or sheet.shape[1] % SIDE:
+            raise SourceError(f"{path} is no sheet of faces: its sides are not multiples of {SIDE} pixels")
+        tiles = sheet.reshape(-1, SIDE, sheet.shape[1] // SIDE, SIDE).transpose(0, 2, 1, 3)
+        images.append(tiles.reshape(-1, SIDE, SIDE))
+    count = sum(map(len, images))
+    if not labels or count < len(labels):
+        raise SourceError(f"{root} has {count} faces in its sheets for {len(labels)} labels; is a sheet missing?")
+    return Faces(
+        np.concatenate(images)[: len(labels)],
+        np.array(labels),
+        np.array(usage),
+        np.arange(len(labels)),
+        np.array(votes, np.uint8),
+    )
+
+
+def _grey(path: Path) -> NDArray[np.uint8]:
+    """Return a picture in grey, read by OpenCV or, where that is not installed, by Pillow."""
+    try:
+        import cv2  # noqa: PLC0415 - where a campaign runs, there may be Pillow instead
+    except ImportError:
+        try:
+            from PIL import Image  # noqa: PLC0415
+        except ImportError:
+            raise SourceError(f"{path}: reading pictures needs OpenCV or Pillow; or unpack them to a .csv") from None
+        try:
+            with Image.open(path) as picture:
+                return np.asarray(picture.convert("L"))
+        except OSError as error:
+            raise SourceError(f"{path} is not a picture") from error
+    image = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+    if image is None:
+        raise SourceError(f"{path} is not a picture")
+    return image.astype(np.uint8, copy=False)
+
+
 def _read_folder(root: Path) -> Faces:
+
     splits = {
         folder: _FOLDERS[folder.name.lower()] for folder in sorted(root.iterdir()) if folder.name.lower() in _FOLDERS
     }
@@ -257,10 +312,7 @@ def _read_folder(root: Path) -> Faces:
             for path in sorted((folder / label).glob("*")):
                 if path.suffix.lower() not in _SUFFIXES:
                     continue
-                image = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
-                if image is None:
-                    raise SourceError(f"{path} is not a picture")
-                images.append(cv2.resize(image, (SIDE, SIDE), interpolation=cv2.INTER_AREA))
+                images.append(cv2.resize(_grey(path), (SIDE, SIDE), interpolation=cv2.INTER_AREA))
                 labels.append(index)
                 usage.append(split)
     if not images:
@@ -270,7 +322,7 @@ def _read_folder(root: Path) -> Faces:
 
 def add_arguments(parser: argparse.ArgumentParser, plus: bool = True) -> None:
     """Add the arguments that say where the data is: ``data`` and, where votes are of use, ``--plus``."""
-    parser.add_argument("data", type=Path, help="Kaggle's fer2013.csv, or a folder per class")
+    parser.add_argument("data", type=Path, help="Kaggle's fer2013.csv, a folder per class, or one of sheets")
     if plus:
         parser.add_argument("--plus", type=Path, help="FERPlus' fer2013new.csv")
 

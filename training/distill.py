@@ -3,38 +3,48 @@ r"""Soft targets: what teachers say of each training face, and what its voters s
     python -m training.distill data/fer2013.csv --plus data/fer2013new.csv --teacher runs/emotion --output runs/soft.npz
     python -m training.train training/recipes/student.toml data/fer2013.csv --plus data/fer2013new.csv \
         --soft runs/soft.npz --run runs/student
+    python -m training.distill data/fer2013.csv --plus data/fer2013new.csv --campaign runs/teachers
 
 A label is one person's opinion; the probability of each label, given all else that is known of the picture, teaches
-more (Hinton et al. 2015, arXiv:1503.02531). Teachers are runs of `training.train`, of any shape; each looks at every
-face and at its mirror image once, and what they say is averaged and kept, so that a student costs nothing more to
-train than any net. For FER2013's labels, teachers and votes are joined by multinomial logistic regression on the
+more (Hinton et al. 2015, arXiv:1503.02531). Teachers are runs of `training.train`, of any shape: each looks at every
+face and at its mirror image once, and what they say is averaged. Or they are the nets of a campaign
+(`training.campaign`), which looked at several views of every face; a student then sees the same views, each with what
+its teachers said of that view (Beyer et al. 2021, arXiv:2106.05237). All is kept, so that a student costs nothing more
+to train than any net. For FER2013's labels, teachers and votes are joined by multinomial logistic regression on the
 training labels. For FER+'s, teachers count as some more voters.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch.nn import functional
-from tqdm import tqdm
 
-from fer_stream.errors import FerStreamError
-from training import data
+from fer_stream.errors import ConfigError, FerStreamError
+from training import data, results
+from training.augment import show
+from training.loop import load_checkpoint, load_net, recipe_of
+from training.model import logits_of
 from training.objective import Soft
-from training.train import load_net
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
-    import numpy as np
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from training.augment import Pose
     from training.data import Faces
     from training.model import Net
+    from training.objective import Views
+    from training.recipe import Loss
+    from training.results import NetResult, Results
 
 VOTERS = 3
 """How many of FER+'s voters the teachers together are worth."""
@@ -46,17 +56,63 @@ DECAY = 1e-4
 """Weight of the squared norm in the regression."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Opinions:
+    """What one net says: ``emotion`` float32 ``[K, N, 7]`` and ``plus`` float32 ``[K, N, 8]`` for K looks at N faces.
+
+    ``None`` stands for a head that was not trained.
+    """
+
+    emotion: Tensor | None
+    plus: Tensor | None
+
+    def halves(self) -> tuple[NDArray[np.float16], NDArray[np.float16]]:
+        """Return both heads' probabilities, float16 ``[K, N, C]``; C is 0 for a head that was not trained."""
+        none = next(said[..., :0] for said in (self.emotion, self.plus) if said is not None)
+        emotion, plus = (none if said is None else said for said in (self.emotion, self.plus))
+        return emotion.half().numpy(), plus.half().numpy()
+
+
 @torch.no_grad()
-def opinions(net: Net, images: NDArray[np.uint8], batch: int = 256) -> tuple[Tensor, Tensor]:
-    """Return a net's probabilities ``[N, 7]`` and ``[N, 8]`` of faces ``[N, 48, 48]``, averaged with their mirrors'."""
-    net.eval()
-    faces = torch.from_numpy(images)[:, None]
-    found: list[tuple[Tensor, ...]] = []
-    for part in tqdm(torch.split(faces, batch), unit="batch", disable=None, leave=False):
-        looks = [net(look.float()) for look in (part, part.flip(3))]
-        found.append(tuple(torch.stack(heads).softmax(dim=2).mean(dim=0) for heads in zip(*looks, strict=True)))
-    emotion, plus = (torch.cat(parts) for parts in zip(*found, strict=True))
-    return emotion, plus
+def opinions(
+    net: Net, how: Loss, faces: Tensor, poses: Pose | None = None, late: Callable[[], bool] | None = None
+) -> Opinions:
+    """Return a net's probabilities of faces.
+
+    Args:
+        net: the net; it is asked where its weights lie.
+        how: the loss it was trained with, which says which heads were trained.
+        faces: uint8 ``[N, 1, 48, 48]``.
+        poses: ``[K, N]``, each of which is shown once; without, the face as it is and its mirror image are shown, and
+            what the net says of the two is averaged (K is 1).
+        late: asked now and then; once it is true, there is no time for the rest.
+
+    Raises:
+        TimeoutError: there was no time.
+    """
+    device = next(net.parameters()).device
+    found: list[tuple[Tensor, Tensor]] = []
+    for rows in torch.split(torch.arange(len(faces)), 512):
+        if late is not None and late():
+            raise TimeoutError
+        part = faces[rows].to(device).float()
+        if poses is None:
+            heads = [logits_of(net, look) for look in (part, part.flip(3))]
+            said = [torch.stack(head).softmax(dim=2).mean(dim=0, keepdim=True) for head in zip(*heads, strict=True)]
+        else:
+            looks = [poses[torch.tensor(k), rows].to(device) for k in range(len(poses.matrix))]
+            heads = [logits_of(net, show(part, look, net.side).clamp(0, 255)) for look in looks]
+            said = [torch.stack(head).softmax(dim=2) for head in zip(*heads, strict=True)]
+        found.append((said[0], said[1]))
+    emotion, plus = (torch.cat(parts, dim=1) for parts in zip(*found, strict=True))
+    return Opinions(emotion if how.labels else None, plus if how.votes else None)
+
+
+def mean_of(told: Sequence[Opinions]) -> tuple[Tensor | None, Tensor | None]:
+    """Return the mean of what several nets say, by head; ``None`` where none of them has that head."""
+    emotion = [one.emotion for one in told if one.emotion is not None]
+    plus = [one.plus for one in told if one.plus is not None]
+    return torch.stack(emotion).mean(dim=0) if emotion else None, torch.stack(plus).mean(dim=0) if plus else None
 
 
 def regression(evidence: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -75,9 +131,9 @@ def regression(evidence: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     return weights.detach(), offsets.detach()
 
 
-def join(emotion: Tensor, plus: Tensor, votes: NDArray[np.uint8] | None) -> Tensor:
+def join(emotion: Tensor | None, plus: Tensor | None, votes: NDArray[np.uint8] | None) -> Tensor:
     """Return what speaks for a label, ``[N, F]``: the teachers' log-probabilities, and the shares of the votes."""
-    parts = [emotion.clamp(min=LEAST).log(), plus.clamp(min=LEAST).log()]
+    parts = [said.clamp(min=LEAST).log() for said in (emotion, plus) if said is not None]
     if votes is not None:
         share = torch.from_numpy(votes).float()
         share = share / share.sum(dim=1, keepdim=True).clamp(min=1)
@@ -85,48 +141,106 @@ def join(emotion: Tensor, plus: Tensor, votes: NDArray[np.uint8] | None) -> Tens
     return torch.cat(parts, dim=1)
 
 
-def soften(nets: Sequence[Net], faces: Faces) -> Soft:
+def soften(told: Sequence[Opinions], faces: Faces, views: Views | None = None) -> Soft:
     """Return the soft targets of faces, the regression being fitted on their labels.
 
     Args:
-        nets: one or more teachers.
+        told: what one or more teachers say of the faces.
         faces: what is learnt from.
+        views: how the faces were shown to the teachers, if not as they are.
     """
-    told = [opinions(net, faces.images) for net in nets]
-    emotion, plus = (torch.stack(heads).mean(dim=0) for heads in zip(*told, strict=True))
-    evidence = join(emotion, plus, faces.votes)
-    weights, offsets = regression(evidence, torch.from_numpy(faces.labels))
+    emotion, plus = mean_of(told)
+    looks = len(next(said for said in (emotion, plus) if said is not None))
+    evidence = torch.stack([join(_view(emotion, k), _view(plus, k), faces.votes) for k in range(looks)])
+    weights, offsets = regression(evidence.flatten(0, 1), torch.from_numpy(faces.labels).repeat(looks))
+    softened = (evidence @ weights + offsets).softmax(dim=2)
+    votes = torch.zeros(len(faces), len(data.PLUS_LABELS))
     if faces.votes is not None:
         votes = torch.from_numpy(faces.votes[:, : len(data.PLUS_LABELS)]).float()
-        plus = (votes + VOTERS * plus) / (votes.sum(dim=1, keepdim=True) + VOTERS)
-    return Soft(faces.rows, (evidence @ weights + offsets).softmax(dim=1).numpy(), plus.numpy())
+    voters = torch.zeros(1) if plus is None else VOTERS * plus
+    joined = (votes + voters) / (votes + voters).sum(dim=-1, keepdim=True).clamp(min=1)
+    emotions, shares = (said.expand(looks, -1, -1).half().numpy() for said in (softened, joined))
+    return Soft(faces.rows, emotions, shares, views)
+
+
+def _view(said: Tensor | None, k: int) -> Tensor | None:
+    return None if said is None else said[k]
+
+
+def of_runs(runs: Sequence[Path], faces: Faces) -> list[Opinions]:
+    """Return what the nets of some runs say of faces, and of their mirror images.
+
+    Raises:
+        ConfigError: a run has no checkpoint, or it is something else.
+    """
+    told = []
+    for run in runs:
+        checkpoint = run / "checkpoint.pt"
+        how = recipe_of(load_checkpoint(checkpoint), checkpoint).loss
+        told.append(opinions(load_net(run), how, torch.from_numpy(faces.images)[:, None]))
+    return told
+
+
+def of_campaign(found: Results, faces: Faces) -> list[Opinions]:
+    """Return what a campaign's nets said of the views of faces.
+
+    Raises:
+        ConfigError: they were made on other data.
+    """
+    told = []
+    for net in found.nets:
+        if net.soft is not None:
+            soft = Soft(found.rows, *net.soft).of(faces)
+            told.append(_heads(net, soft.emotion, soft.plus))
+    if not told:
+        raise ConfigError("no net of this campaign has soft targets yet; let it go on")
+    return told
+
+
+def of_public(found: Results) -> list[Opinions]:
+    """Return what a campaign's nets said of PublicTest."""
+    return [_heads(net, *net.public) for net in found.nets if net.public is not None]
+
+
+def _heads(net: NetResult, emotion: NDArray[np.float16], plus: NDArray[np.float16]) -> Opinions:
+    """Return what a net says, without the head that it did not learn; arrays without views have one."""
+    heads = [torch.from_numpy(said).float().reshape(-1, *said.shape[-2:]) for said in (emotion, plus)]
+    return Opinions(heads[0] if net.recipe.loss.labels else None, heads[1] if net.recipe.loss.votes else None)
+
+
+def right(told: Sequence[Opinions], labels: NDArray[np.int64]) -> float:
+    """Return the share of faces of which nets together say FER2013's label; NaN where none learnt these labels."""
+    emotion, _ = mean_of(told)
+    return math.nan if emotion is None else float((emotion[0].argmax(dim=1).numpy() == labels).mean())
 
 
 def main() -> None:
-    """Ask the teachers, and keep what they say."""
+    """Ask the teachers, or read what they said, and keep what follows from it."""
     parser = argparse.ArgumentParser(description="Make soft targets of what teachers and voters say.")
     data.add_arguments(parser)
-    parser.add_argument("--teacher", type=Path, nargs="+", required=True, help="folders of runs")
+    teachers = parser.add_mutually_exclusive_group(required=True)
+    teachers.add_argument("--teacher", type=Path, nargs="+", help="folders of runs")
+    teachers.add_argument("--campaign", type=Path, help="folder of a campaign, whose nets are the teachers")
     parser.add_argument("--output", type=Path, default=Path("runs/soft.npz"), help="file to write")
     arguments = parser.parse_args()
     try:
         faces = data.load(arguments.data, arguments.plus)
-        nets = [load_net(run) for run in arguments.teacher]
-        learnt = faces.split(data.TRAINING)
-        soft = soften(nets, learnt)
-        public = faces.split(data.PUBLIC)
+        learnt, public = faces.split(data.TRAINING), faces.split(data.PUBLIC)
+        if arguments.campaign:
+            found = results.read(arguments.campaign)
+            learnt = learnt[np.isin(learnt.rows, found.rows)]
+            soft = soften(of_campaign(found, learnt), learnt, found.views)
+            told = of_public(found)
+        else:
+            soft = soften(of_runs(arguments.teacher, learnt), learnt)
+            told = of_runs(arguments.teacher, public)
     except FerStreamError as error:
         raise SystemExit(str(error)) from error
     soft.save(arguments.output)
-    for split, right in (("training", soft.emotion.argmax(axis=1) == learnt.labels),
-                         (f"{data.PUBLIC}, teachers alone", _ensemble(nets, public) == public.labels)):  # fmt: skip
-        print(f"{split}: {right.mean():.1%} right")
+    fitted = (soft.emotion.mean(axis=0, dtype=np.float32).argmax(axis=1) == learnt.labels).mean()
+    print(f"training: {fitted:.1%} right")
+    print(f"{data.PUBLIC}, teachers alone: {right(told, public.labels):.1%} right")
     print(arguments.output)
-
-
-def _ensemble(nets: Sequence[Net], faces: Faces) -> NDArray[np.int64]:
-    said = torch.stack([opinions(net, faces.images)[0] for net in nets]).mean(dim=0)
-    return said.argmax(dim=1).numpy()
 
 
 if __name__ == "__main__":

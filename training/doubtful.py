@@ -23,9 +23,9 @@ import torch
 
 from fer_stream.errors import ConfigError, FerStreamError
 from training import data
+from training.loop import load_checkpoint, load_net, recipe_of
 from training.model import logits_of
-from training.recipe import Recipe
-from training.train import load_checkpoint, load_net, prepare
+from training.setup import prepare
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -63,8 +63,9 @@ def main() -> None:
     run: Path = arguments.run
     try:
         losses = mean_losses(run)
-        state = load_checkpoint(run / "checkpoint.pt")
-        faces, _ = prepare(data.load(arguments.data, arguments.plus), Recipe.model_validate_json(state["recipe"]))
+        checkpoint = run / "checkpoint.pt"
+        how = recipe_of(load_checkpoint(checkpoint), checkpoint)
+        faces, _ = prepare(data.load(arguments.data, arguments.plus), how)
         if len(faces) != len(losses):
             raise ConfigError(f"{run} was trained on {len(losses)} faces and {arguments.data} gives it {len(faces)}")
         net = load_net(run)
@@ -76,8 +77,8 @@ def main() -> None:
     shown = {label: order[faces.labels[order] == i][:each] for i, label in enumerate(data.LABELS)}
     listed = order[: arguments.count]
     needed = np.union1d(listed, np.concatenate(list(shown.values())))
-    logits = logits_of(net, torch.from_numpy(faces.images[needed])[:, None]).numpy()
-    said = dict(zip(needed.tolist(), np.array(data.LABELS)[logits.argmax(axis=1)].tolist(), strict=True))
+    logits, _ = logits_of(net, torch.from_numpy(faces.images[needed])[:, None])
+    said = dict(zip(needed.tolist(), np.array(data.LABELS)[logits.argmax(dim=1).numpy()].tolist(), strict=True))
     voted = None if faces.votes is None else majority(faces.votes)
 
     with (run / "doubtful.csv").open("w", newline="") as file:

@@ -27,9 +27,9 @@ from fer_stream import models
 from fer_stream.classifiers.onnx import Crop
 from fer_stream.errors import ConfigError, FerStreamError
 from training import data, manifest, metrics
+from training.loop import load_net
 from training.model import HEADS, Recognizer, logits_of
 from training.quantize import quantize
-from training.train import load_net
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -50,7 +50,7 @@ def fit(net: Net, head: str, faces: Faces) -> float:
         SourceError: the head is FER+'s, and the faces have no votes.
     """
     faces, labels = data.truth(faces, HEADS[head])
-    logits = logits_of(net, torch.from_numpy(faces.images)[:, None], head).double()
+    logits = logits_of(net, torch.from_numpy(faces.images)[:, None])[list(HEADS).index(head)].double()
     return metrics.fit_temperature(torch.softmax(logits, dim=1).numpy(), labels)
 
 
@@ -106,7 +106,42 @@ def run(path: Path, faces: NDArray[np.float32]) -> NDArray[np.float32]:
     return models.load(path).run(("probabilities",), {"faces": faces})[0]
 
 
-def _crop(path: Path) -> Crop:
+def write(
+    net: Net, head: str, faces: Faces, path: Path, crop: Crop, version: str, trained_on: str, float32: bool = False
+) -> tuple[float, float]:
+    """Calibrate a net on PublicTest, write it as ONNX, quantize and describe it.
+
+    Args:
+        net: the net.
+        head: one of `HEADS`.
+        faces: all the data; Training's fit the scales of the quantized numbers.
+        path: the file to write.
+        crop: how a face is cut out for it.
+        version: what the file calls itself.
+        trained_on: what it says of its data.
+        float32: whether to leave it as it is, not quantized.
+
+    Returns:
+        The temperature, and the largest absolute difference of the file's probabilities to torch's.
+
+    Raises:
+        RuntimeError: the difference exceeds `TOLERANCE`.
+        SourceError: the data lacks a split, or the votes that the head needs.
+    """
+    temperature = fit(net, head, faces.split(data.PUBLIC))
+    difference = export(net, head, temperature, path)
+    if not float32:
+        quantize(path, faces.split(data.TRAINING).images)
+    describe(path, head, temperature, crop, version, trained_on)
+    return temperature, difference
+
+
+def read_crop(path: Path) -> Crop:
+    """Return the crop that `training.crop` measured.
+
+    Raises:
+        ConfigError: the file cannot be read, or is something else.
+    """
     try:
         return Crop.from_json(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -134,13 +169,11 @@ def main() -> None:
     output: Path = arguments.output or arguments.run / "emotion.onnx"
     version = arguments.version or f"{arguments.run.name} {datetime.now(UTC):%Y-%m-%d}"
     try:
-        net, crop = load_net(arguments.run), _crop(arguments.crop)
+        net, crop = load_net(arguments.run), read_crop(arguments.crop)
         faces = data.load(arguments.data, arguments.plus)
-        temperature = fit(net, arguments.head, faces.split(data.PUBLIC))
-        difference = export(net, arguments.head, temperature, output)
-        if not arguments.float32:
-            quantize(output, faces.split(data.TRAINING).images)
-        describe(output, arguments.head, temperature, crop, version, arguments.trained_on)
+        temperature, difference = write(
+            net, arguments.head, faces, output, crop, version, arguments.trained_on, arguments.float32
+        )
     except FerStreamError as error:
         raise SystemExit(str(error)) from error
     if output.parent.resolve() == manifest.MODELS:

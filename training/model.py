@@ -2,10 +2,9 @@
 
     python -m training.model            # the shipped one's parts' parameters, and multiply-adds
 
-What is shipped is `Residual`, small and trained from nothing; `training.pretrained` has another body, for teachers. A
-block of it is two 3x3 convolutions (He et al. 2015, arXiv:1512.03385) and a gate on each channel
-(squeeze-and-excitation, Hu et al. 2017, arXiv:1709.01507). A stage halves the side; all stages but the last have a
-second block.
+What is shipped is `Residual`, small and trained from nothing; `training.bodies` has others, for teachers. A block of it
+is two 3x3 convolutions (He et al. 2015, arXiv:1512.03385) and a gate on each channel (squeeze-and-excitation, Hu et al.
+2017, arXiv:1709.01507). A stage halves the side; all stages but the last have a second block.
 """
 
 from __future__ import annotations
@@ -22,6 +21,7 @@ from training.data import LABELS, PLUS_EMOTIONS, SIDE
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from training.data import Faces
     from training.recipe import Architecture
 
 
@@ -55,12 +55,14 @@ class Block(nn.Module):
 class Net(nn.Module, ABC):
     """Faces in, logits for FER2013's labels and for FER+'s out: a body that describes a face, and a head for each set.
 
-    A body says in `describe` what it sees, ``width`` numbers a face.
+    A body says in `describe` what it sees, ``width`` numbers a face. ``side`` is the side in pixels at which the
+    trained net looks at faces.
     """
 
-    def __init__(self, width: int, dropout: float) -> None:
+    def __init__(self, width: int, shape: Architecture) -> None:
         super().__init__()
-        self.dropout = nn.Dropout(dropout)
+        self.side = shape.side
+        self.dropout = nn.Dropout(shape.dropout)
         self.emotion, self.plus = nn.Linear(width, len(LABELS)), nn.Linear(width, len(PLUS_EMOTIONS))
 
     @abstractmethod
@@ -85,7 +87,7 @@ class Residual(Net):
 
     def __init__(self, shape: Architecture) -> None:
         stem, *stages = shape.widths
-        super().__init__(stages[-1], shape.dropout)
+        super().__init__(stages[-1], shape)
         self.stem = nn.Sequential(nn.Conv2d(1, stem, 3, 1, 1, bias=False), nn.BatchNorm2d(stem), nn.ReLU())
         blocks, width = [], stem
         for i, outputs in enumerate(stages):
@@ -117,11 +119,31 @@ class Recognizer(nn.Module):
 
 
 @torch.no_grad()
-def logits_of(net: Net, faces: Tensor, head: str = "fer2013", batch: int = 64) -> Tensor:
-    """Return the logits of one of `HEADS`, float32 ``[N, C]``, of uint8 faces ``[N, 1, H, W]`` as they are."""
+def logits_of(net: Net, faces: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the logits of both heads, ``[N, 7]`` and ``[N, 8]``, on the CPU.
+
+    Args:
+        net: the net; it is asked where its weights lie.
+        faces: uint8 or float32 ``[N, 1, H, W]``, grey 0..255; enlarged to the net's side.
+    """
     net.eval()
-    output = list(HEADS).index(head)
-    return torch.cat([net(part.float())[output] for part in torch.split(faces, batch)])
+    device = next(net.parameters()).device
+    batch = 512 if device.type == "cuda" else 64  # on a CPU larger ones cost more memory and no less time
+    found: list[tuple[Tensor, Tensor]] = []
+    for part in torch.split(faces, batch):
+        seen = part.to(device).float()
+        if seen.shape[-1] != net.side:
+            seen = functional.interpolate(seen, size=(net.side, net.side), mode="bilinear")
+        emotion, plus = net(seen.contiguous(memory_format=torch.channels_last))
+        found.append((emotion.float().cpu(), plus.float().cpu()))
+    emotion, plus = (torch.cat(parts) for parts in zip(*found, strict=True))
+    return emotion, plus
+
+
+def accuracy(net: Net, faces: Faces) -> float:
+    """Return the share of faces whose FER2013 label a net recognises."""
+    logits, _ = logits_of(net, torch.from_numpy(faces.images)[:, None])
+    return float((logits.argmax(dim=1).numpy() == faces.labels).mean())
 
 
 @torch.no_grad()
@@ -167,12 +189,12 @@ def multiply_adds(net: nn.Module, side: int = SIDE) -> int:
     return total
 
 
-def show(net: nn.Module) -> None:
-    """Print what a net consists of, and what a face costs it."""
+def show(net: nn.Module, side: int = SIDE) -> None:
+    """Print what a net consists of, and what a face of a side in pixels costs it."""
     for name, layer in net.named_children():
         print(f"{name:10}{sum(weights.numel() for weights in layer.parameters()):12,} parameters")
     print(f"{'all':10}{sum(weights.numel() for weights in net.parameters()):12,} parameters")
-    print(f"{multiply_adds(net) / 1e6:.0f} million multiply-adds for a face of {SIDE} pixels")
+    print(f"{multiply_adds(net, side) / 1e6:.1f} million multiply-adds for a face of {side} pixels")
 
 
 def main() -> None:

@@ -2,14 +2,15 @@
 
 - FER2013's labels are wrong for a good part of the faces: they are smoothed.
 - Where ten people voted (FER+), their votes are learnt too, as the distribution that they are, by a second head.
-- What teachers say can take a share of both (`training.distill`).
+- What teachers say can take a share of both (`training.distill`), for each view of a face in which they were shown it.
 - `disgust` has a sixteenth of the faces that `happy` has: the logits are adjusted for how common a class is.
 """
 
 from __future__ import annotations
 
+import json
 import zipfile
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,6 +19,8 @@ from torch.nn import functional
 
 from fer_stream.errors import ConfigError
 from training import data
+from training.augment import Pose, views
+from training.recipe import Augmentation
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,21 +37,54 @@ CLEAR_VOTES = 5
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Views:
+    """How faces were shown to teachers: so many times each, at poses drawn from a seed (`training.augment.views`)."""
+
+    count: int
+    seed: int
+    augmentation: Augmentation
+
+    def poses(self, rows: Tensor) -> Pose:
+        """Return the poses of faces by their rows, int64 ``[N]``: ``[count, N]`` of each."""
+        return views(rows, self.count, self.augmentation, self.seed)
+
+    def to_json(self) -> str:
+        """Return what `from_json` reads."""
+        return json.dumps({"count": self.count, "seed": self.seed, "augmentation": asdict(self.augmentation)})
+
+    @classmethod
+    def from_json(cls, text: str) -> Views:
+        """Return what `to_json` wrote.
+
+        Raises:
+            ValueError: it is something else.
+        """
+        try:
+            values = json.loads(text)
+            return cls(int(values["count"]), int(values["seed"]), Augmentation(**values["augmentation"]))
+        except (TypeError, KeyError) as error:
+            raise ValueError("these are not views") from error
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Soft:
     """Soft targets; row i of every array is the same face.
 
-    ``rows`` int64 ``[N]`` the row in the source, ``emotion`` float32 ``[N, 7]`` and ``plus`` float32 ``[N, 8]``
-    distributions over FER2013's labels and FER+'s.
+    ``rows`` int64 ``[N]`` the row in the source, ``emotion`` float16 ``[K, N, 7]`` and ``plus`` float16 ``[K, N, 8]``
+    distributions over FER2013's labels and FER+'s, for each of K views of each face. Without ``views`` K is 1, and the
+    face was shown as it is.
     """
 
     rows: NDArray[np.int64]
-    emotion: NDArray[np.float32]
-    plus: NDArray[np.float32]
+    emotion: NDArray[np.float16]
+    plus: NDArray[np.float16]
+    views: Views | None = None
 
     def save(self, path: Path) -> None:
         """Write the targets to an .npz file."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        np.savez(path, rows=self.rows, emotion=self.emotion, plus=self.plus)
+        views = "" if self.views is None else self.views.to_json()
+        np.savez(path, rows=self.rows, emotion=self.emotion, plus=self.plus, views=views)
 
     @classmethod
     def load(cls, path: Path) -> Soft:
@@ -59,7 +95,8 @@ class Soft:
         """
         try:
             with path.open("rb") as file, np.load(file) as stored:
-                return cls(stored["rows"], stored["emotion"], stored["plus"])
+                views = str(stored["views"])
+                return cls(stored["rows"], stored["emotion"], stored["plus"], Views.from_json(views) if views else None)
         except FileNotFoundError as error:
             raise ConfigError(f"there are no soft targets {path}; python -m training.distill makes some") from error
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
@@ -75,15 +112,16 @@ class Soft:
         at = np.searchsorted(self.rows[order], faces.rows).clip(max=max(len(order) - 1, 0))
         if not len(order) or (self.rows[order][at] != faces.rows).any():
             raise ConfigError("the soft targets were made on other data; make them again")
-        return Soft(faces.rows, self.emotion[order[at]], self.plus[order[at]])
+        return Soft(faces.rows, self.emotion[:, order[at]], self.plus[:, order[at]], self.views)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Samples:
     """What is learnt from: ``faces`` uint8 ``[N, 1, 48, 48]`` and ``labels`` int64 ``[N]``.
 
-    ``targets`` float32 ``[N, 7]`` are what the labels become: smoothed, and blended with what teachers say. ``votes``
-    float32 ``[N, 8]`` are FER+'s shares, and ``voted`` float32 ``[N]`` is 1 where there are enough of them.
+    ``targets`` float32 ``[K, N, 7]`` are what the labels become: smoothed, and blended with what teachers say of each
+    of K views. ``votes`` float32 ``[K, N, 8]`` are FER+'s shares, and ``voted`` float32 ``[N]`` is 1 where there are
+    enough of them. ``poses`` are the views', ``[K, N]``; without, each face is shown in a new pose each time.
     """
 
     faces: Tensor
@@ -91,6 +129,7 @@ class Samples:
     targets: Tensor
     votes: Tensor
     voted: Tensor
+    poses: Pose | None = None
 
     @classmethod
     def of(cls, faces: Faces, how: Loss, soft: Soft | None = None) -> Samples:
@@ -108,11 +147,19 @@ class Samples:
             counts = torch.from_numpy(faces.votes[:, : len(data.PLUS_LABELS)]).float()
         total = counts.sum(dim=1, keepdim=True)
         votes, voted = counts / total.clamp(min=1), (total[:, 0] >= CLEAR_VOTES).float()
+        targets, votes, poses = targets[None], votes[None], None
         if soft is not None:
             share = torch.where(voted[:, None] > 0, how.soft, 1.0)
-            targets = (1 - how.soft) * targets + how.soft * torch.from_numpy(soft.emotion)
-            votes, voted = (1 - share) * votes + share * torch.from_numpy(soft.plus), torch.ones_like(voted)
-        return cls(torch.from_numpy(faces.images)[:, None], labels, targets, votes, voted)
+            targets = (1 - how.soft) * targets + how.soft * torch.from_numpy(soft.emotion).float()
+            votes, voted = (1 - share) * votes + share * torch.from_numpy(soft.plus).float(), torch.ones_like(voted)
+            poses = None if soft.views is None else soft.views.poses(torch.from_numpy(soft.rows))
+        return cls(torch.from_numpy(faces.images)[:, None], labels, targets, votes, voted, poses)
+
+    def to(self, device: torch.device) -> Samples:
+        """Return the samples on a device."""
+        parts = (self.faces, self.labels, self.targets, self.votes, self.voted)
+        faces, labels, targets, votes, voted = (part.to(device) for part in parts)
+        return Samples(faces, labels, targets, votes, voted, self.poses and self.poses.to(device))
 
 
 def log_prior(labels: Tensor, share: float) -> Tensor:
@@ -130,10 +177,12 @@ def soft_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def batch_loss(net: Net, batch: tuple[Tensor, ...], prior: Tensor, how: Loss) -> Tensor:
-    """Return the loss of both heads on ``(faces, label distributions, vote shares, voted)``."""
+    """Return the loss of the heads that are learnt on ``(faces, label distributions, vote shares, voted)``."""
     faces, targets, votes, voted = batch
     emotion, plus = net(faces.contiguous(memory_format=torch.channels_last))
-    return (
-        soft_cross_entropy(emotion + prior, targets).mean()
-        + how.votes * (soft_cross_entropy(plus, votes) * voted).mean()
-    )
+    loss = torch.zeros((), device=faces.device)
+    if how.labels:
+        loss = loss + how.labels * soft_cross_entropy(emotion + prior, targets).mean()
+    if how.votes:
+        loss = loss + how.votes * (soft_cross_entropy(plus, votes) * voted).mean()
+    return loss

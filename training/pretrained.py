@@ -77,7 +77,7 @@ class Pretrained(Net):
     """dlib's net as a body. As made, its weights are random: `adopt` reads dlib's."""
 
     def __init__(self, shape: Architecture) -> None:
-        super().__init__(LEVELS[-1][0], shape.dropout)
+        super().__init__(LEVELS[-1][0], shape)
         width = LEVELS[0][0]
         self.conv, self.norm = nn.Conv2d(1, width, 7, 2), nn.BatchNorm2d(width)
         blocks = []

@@ -1,99 +1,133 @@
 """Every number of a training run, in one TOML file.
 
 python -m training.recipe training/recipes/emotion.toml       # check a recipe and show it whole
+
+This module needs the standard library alone: a campaign (`training.campaign`) runs where little else is installed.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import math
 import sys
 import tomllib
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
-
-from pydantic import AfterValidator, Field, ValidationError
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
 from fer_stream import settings_text
-from fer_stream.config import Fraction, Section
 from fer_stream.errors import ConfigError
 from fer_stream.process import main_guard
 
-Positive = Annotated[float, Field(gt=0)]
-NotNegative = Annotated[float, Field(ge=0)]
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from fer_stream.settings_text import KeyPath, Schema
+
+Body = Literal["residual", "wide", "plain", "separable", "pretrained"]
 
 
-def _ordered(sizes: dict[int, float]) -> dict[int, float]:
-    if not sizes or min(sizes.values()) != 0:
-        raise ValueError("one size must begin at 0, the start of the training")
-    return sizes
+def _set(default: Any, description: str = "", **rules: float) -> Any:
+    """Return a field with its default, its description and JSON Schema's rules for numbers."""
+    told = {"rules": rules, "description": description}
+    if isinstance(default, list | dict):
+        return field(default_factory=lambda: type(default)(default), metadata=told)
+    return field(default=default, metadata=told)
 
 
-class Architecture(Section):
+def _share(default: float, description: str) -> Any:
+    return _set(default, description, minimum=0, maximum=1)
+
+
+def _amount(default: float, description: str) -> Any:
+    return _set(default, description, minimum=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Architecture:
     """The net's shape."""
 
-    body: Literal["residual", "pretrained"] = Field(
-        "residual", description="which body: from nothing, or dlib's (training.pretrained), for a teacher"
+    body: Body = _set(  # noqa: RUF009 - it returns a field
+        "residual",
+        "residual: the shipped kind; wide: a wide residual net; plain: convolutions and poolings, as VGG; separable: "
+        "inverted bottlenecks, as EfficientNet; pretrained: dlib's net (training.pretrained)",
     )
-    widths: Annotated[list[Annotated[int, Field(ge=8)]], Field(min_length=2, max_length=5)] = Field(
-        [32, 48, 96, 160, 256], description="channels of the residual body's stem and of each of its stages"
+    widths: list[int] = _set(  # noqa: RUF009
+        [32, 48, 96, 160, 256], "channels of the stem and of each of the stages", minimum=8
     )
-    dropout: Fraction = Field(0.3, description="before the heads")
+    depth: int = _set(2, "blocks a stage of a wide or separable net, convolutions a stage of a plain one", minimum=1)
+    side: int = _set(
+        48, "side in pixels at which the trained net looks at faces; `sizes` says what it learns from", minimum=16
+    )
+    dropout: float = _share(0.3, "before the heads")
 
 
-class Augmentation(Section):
+@dataclass(frozen=True, kw_only=True)
+class Augmentation:
     """How far a face is changed; each number is the most, or as it says."""
 
-    rotation: NotNegative = Field(15.0, description="degrees")
-    scale: NotNegative = Field(0.15, description="logarithm of the size")
-    stretch: NotNegative = Field(0.06, description="logarithm of width over height, halved")
-    shift: Fraction = Field(0.08, description="of the frame's side")
-    contrast: NotNegative = Field(0.3, description="logarithm of the contrast")
-    brightness: NotNegative = Field(25.0, description="grey levels")
-    coarse: Fraction = Field(0.2, description="share of the faces that are shrunk and enlarged again")
-    noise: NotNegative = Field(15.0, description="grey levels, standard deviation; most faces get less")
-    erase: Fraction = Field(0.4, description="share of the faces with a rectangle blotted out")
-    mixup: Fraction = Field(0.1, description="share of the batches in which faces are blended in pairs")
-    mixup_alpha: Annotated[float, Field(gt=0, le=2)] = Field(
-        0.3, description="Beta distribution's parameter: how evenly they are blended"
+    rotation: float = _amount(15.0, "degrees")
+    scale: float = _amount(0.15, "logarithm of the size")
+    stretch: float = _amount(0.06, "logarithm of width over height, halved")
+    shift: float = _share(0.08, "of the frame's side")
+    contrast: float = _amount(0.3, "logarithm of the contrast")
+    brightness: float = _amount(25.0, "grey levels")
+    coarse: float = _share(0.2, "share of the faces that are shrunk and enlarged again")
+    noise: float = _amount(15.0, "grey levels, standard deviation; most faces get less")
+    erase: float = _share(0.4, "share of the faces with a rectangle blotted out")
+    mixup: float = _share(0.1, "share of the batches in which faces are blended in pairs")
+    mixup_alpha: float = _set(
+        0.3, "Beta distribution's parameter: how evenly they are blended", exclusiveMinimum=0, maximum=2
     )
-    mixup_until: Fraction = Field(0.85, description="share of the training after which nothing is blended")
+    cutmix: float = _share(0.0, "share of the batches in which faces get a rectangle of another face")
+    mixup_until: float = _share(0.85, "share of the training after which nothing is blended or exchanged")
 
 
-class Loss(Section):
+@dataclass(frozen=True, kw_only=True)
+class Loss:
     """What is minimised, and what keeps rare classes and wrong labels from spoiling it."""
 
-    smoothing: Fraction = Field(0.08, description="share of a label that is spread over all classes")
-    soft: Fraction = Field(0.5, description="share of each target that is the teachers', where --soft gives any")
-    prior: Fraction = Field(0.25, description="how much of the class imbalance is taken out of the logits (1: all)")
-    votes: NotNegative = Field(0.8, description="weight of the FER+ head, where there are votes")
+    smoothing: float = _share(0.08, "share of a label that is spread over all classes")
+    soft: float = _share(0.5, "share of each target that is the teachers', where there are soft targets")
+    prior: float = _share(0.25, "how much of the class imbalance is taken out of the logits (1: all)")
+    labels: float = _amount(1.0, "weight of FER2013's head; 0: the net learns FER+'s votes alone")
+    votes: float = _amount(0.8, "weight of FER+'s head, where there are votes; 0: FER2013's labels alone")
 
 
-class Optimizer(Section):
+@dataclass(frozen=True, kw_only=True)
+class Optimizer:
     """Stochastic gradient descent with Nesterov momentum, a warm-up and a cosine."""
 
-    learning_rate: Positive = 0.1
-    momentum: Fraction = 0.9
-    weight_decay: NotNegative = Field(5e-4, description="of weights, not of biases and normalisation")
-    warmup: Annotated[int, Field(ge=0)] = Field(600, description="steps")
-    clip: Positive = Field(5.0, description="largest norm of a gradient")
-    average: Fraction = Field(0.998, description="decay of the moving average of the weights, which is what is kept")
+    learning_rate: float = _set(0.1, exclusiveMinimum=0)
+    momentum: float = _share(0.9, "Nesterov's")
+    weight_decay: float = _amount(5e-4, "of weights, not of biases and normalisation")
+    warmup: int = _set(600, "steps", minimum=0)
+    clip: float = _set(5.0, "largest norm of a gradient", exclusiveMinimum=0)
+    average: float = _share(0.998, "decay of the moving average of the weights, which is what is kept")
 
 
-class Recipe(Section):
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
     """A whole training run."""
 
-    epochs: Annotated[int, Field(ge=1)] = 60
-    batch: Annotated[int, Field(ge=2)] = 128
-    seed: int = 0
-    holdout: Annotated[float, Field(ge=0, lt=1)] = Field(
-        0.0, description="share of the training faces kept out to tune on; 0 for the model that is shipped"
+    epochs: int = _set(60, "how often each face is shown", minimum=1)
+    batch: int = _set(128, "faces a step", minimum=2)
+    seed: int = _set(0, "of all that is drawn at random")
+    holdout: float = _set(
+        0.0,
+        "share of the training faces kept out to tune on; 0 for the model that is shipped",
+        minimum=0,
+        exclusiveMaximum=1,
     )
-    limit: Annotated[int, Field(ge=1)] | None = Field(None, description="train on the first so many faces only")
-    bfloat16: bool = Field(
-        False, description="twice as fast on a CPU that has it (AMX, AVX512-BF16); others train in float32"
+    limit: int | None = _set(None, "train on the first so many faces only", minimum=1)
+    bfloat16: bool = _set(
+        False, "twice as fast on a processor that has it (a GPU; AMX, AVX512-BF16); others train in float32"
     )
-    sizes: Annotated[dict[int, Fraction], AfterValidator(_ordered)] = Field(
-        default_factory=lambda: {32: 0.0, 40: 0.5, 48: 0.75},
-        description="side in pixels by the share of the training from which faces are shown at it",
+    sizes: dict[int, float] = _set(  # noqa: RUF009
+        {32: 0.0, 40: 0.5, 48: 0.75},
+        "side in pixels by the share of the training from which faces are shown at it",
+        minimum=0,
+        maximum=1,
     )
     net: Architecture = Architecture()
     augmentation: Augmentation = Augmentation()
@@ -111,19 +145,141 @@ def load(path: Path) -> Recipe:
     Raises:
         ConfigError: there is no such file, it is not TOML, or it sets something wrong; one sentence a problem.
     """
+    return parse(read(path), f"the recipe {path}")
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Return what is in a recipe's or a campaign's TOML file.
+
+    Raises:
+        ConfigError: there is no such file, or it is not TOML.
+    """
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigError(f"the recipe {path} cannot be read: {error.strerror}") from error
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
     except ValueError as error:
-        raise ConfigError(f"the recipe {path} is not TOML: {error}") from error
-    try:
-        return Recipe.model_validate(values)
-    except ValidationError as error:
-        schema = Recipe.model_json_schema()
-        details = error.errors(include_url=False)
-        sentences = (settings_text.sentence(schema, values, detail)[1] for detail in details)
-        raise ConfigError("\n".join(f"the recipe {path}: {text}" for text in dict.fromkeys(sentences))) from error
+        raise ConfigError(f"{path} is not TOML: {error}") from error
+
+
+def parse(values: Mapping[str, Any], where: str) -> Recipe:
+    """Return the recipe of some values, as TOML or JSON has them.
+
+    Args:
+        values: what differs from the defaults, by section.
+        where: what the values came from, for the sentences.
+
+    Raises:
+        ConfigError: something is wrong; one sentence a problem.
+    """
+    problems: list[str] = []
+    how: Recipe = _build(Recipe, values, (), problems)
+    if not problems:
+        problems = [*_contradictions(how)]
+    if problems:
+        raise ConfigError("\n".join(f"{where}: {text}" for text in problems))
+    return how
+
+
+def values_of(how: Recipe) -> dict[str, Any]:
+    """Return every number of a recipe, as `parse` takes them and JSON can hold them."""
+    values = dataclasses.asdict(how)
+    return values | {"sizes": {str(side): start for side, start in how.sizes.items()}}
+
+
+def _contradictions(how: Recipe) -> Iterator[str]:
+    if not how.sizes or min(how.sizes.values()) != 0:
+        yield "sizes: one size must begin at 0, the start of the training"
+    if not 2 <= len(how.net.widths) <= 6:
+        yield "net.widths: there must be 2 to 6 of them, a stem's and 1 to 5 stages'"
+    if not how.loss.labels and not how.loss.votes:
+        yield "loss.labels and loss.votes are both 0, which leaves nothing to learn"
+
+
+def _build(kind: Any, values: Mapping[str, Any], path: KeyPath, problems: list[str]) -> Any:
+    """Return a section of the recipe, and note what is wrong with its values."""
+    hints, known = get_type_hints(kind), {item.name: item for item in dataclasses.fields(kind)}
+    given: dict[str, Any] = {}
+    for name, value in values.items():
+        here = (*path, name)
+        if name not in known:
+            problems.append(settings_text.unknown(schema(), here))
+        elif dataclasses.is_dataclass(hints[name]):
+            if isinstance(value, dict):
+                given[name] = _build(hints[name], value, here, problems)
+            else:
+                problems.append(f"{settings_text.dotted(here)} must be a table")
+        else:
+            rules = _schema_of(hints[name], known[name].metadata["rules"])
+            try:
+                given[name] = _value(rules, value)
+            except ValueError:
+                said = settings_text.toml(value)
+                problems.append(
+                    f"{settings_text.dotted(here)} = {said} is not allowed: it must be {settings_text.allowed(rules)}"
+                )
+    return kind(**given)
+
+
+def _value(rules: Schema, value: Any) -> Any:
+    """Return a value as its field holds it.
+
+    Raises:
+        ValueError: the rules do not allow it.
+    """
+    match rules:
+        case {"enum": choices} if value in choices:
+            return value
+        case {"type": "boolean"} if isinstance(value, bool):
+            return value
+        case {"type": "array", "items": items} if isinstance(value, list):
+            return [_value(items, part) for part in value]
+        case {"type": "object", "additionalProperties": items} if isinstance(value, dict):
+            return {int(key): _value(items, part) for key, part in value.items()}
+        case {"type": "integer"} if isinstance(value, int) and not isinstance(value, bool) and _within(rules, value):
+            return value
+        case {"type": "number"} if isinstance(value, int | float) and not isinstance(value, bool):
+            if _within(rules, value):
+                return float(value)
+    if value is None and rules.get("nullable"):
+        return None
+    raise ValueError
+
+
+def _within(rules: Schema, value: float) -> bool:
+    return (
+        math.isfinite(value)
+        and rules.get("minimum", value) <= value <= rules.get("maximum", value)
+        and not value <= rules.get("exclusiveMinimum", float("-inf"))
+        and not value >= rules.get("exclusiveMaximum", float("inf"))
+    )
+
+
+def schema(kind: Any = Recipe) -> Schema:
+    """Return the JSON Schema of a recipe, from which `settings_text` makes its sentences."""
+    hints, properties = get_type_hints(kind), {}
+    for item in dataclasses.fields(kind):
+        hint = hints[item.name]
+        if dataclasses.is_dataclass(hint):
+            properties[item.name] = schema(hint)
+        else:
+            properties[item.name] = _schema_of(hint, item.metadata["rules"])
+            properties[item.name]["description"] = item.metadata["description"]
+    return {"type": "object", "properties": properties}
+
+
+def _schema_of(hint: Any, rules: Mapping[str, float]) -> Schema:
+    if hint is bool:
+        return {"type": "boolean"}
+    if hint in (int, float):
+        return {"type": "integer" if hint is int else "number", **rules}
+    if get_origin(hint) is list:
+        return {"type": "array", "items": _schema_of(get_args(hint)[0], rules)}
+    if get_origin(hint) is dict:
+        return {"type": "object", "additionalProperties": _schema_of(get_args(hint)[1], rules)}
+    if get_origin(hint) is Literal:
+        return {"enum": list(get_args(hint))}
+    return _schema_of(get_args(hint)[0], rules) | {"nullable": True}  # X | None
 
 
 def main() -> None:
@@ -134,8 +290,9 @@ def main() -> None:
         how = load(Path(sys.argv[1]))
     except ConfigError as error:
         raise SystemExit(str(error)) from error
-    for path, value in settings_text.flatten(how.model_dump(mode="json")):
-        print(f"{settings_text.dotted(path)} = {settings_text.toml(value)}")
+    for path, value in settings_text.flatten(values_of(how)):
+        if value is not None:
+            print(f"{settings_text.dotted(path)} = {settings_text.toml(value)}")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import time
 from typing import Any
 
 from fer_stream import plugins, wire
-from fer_stream.config import EMOTIONS
+from fer_stream.types import EMOTIONS
 from fer_stream.wire import Encoding, Kind, Message, Totals
 
 READY = {"labels": EMOTIONS, "name": "player", "host": "here", "pid": 1, "model": "m", "detector": "d"}

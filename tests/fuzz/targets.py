@@ -27,13 +27,14 @@ from tiny import write_model
 from fer_stream import cloudevents, config, keys, metrics, plugins, shared, wire
 from fer_stream.aggregator import Aggregator
 from fer_stream.classifiers.onnx import OnnxClassifier
-from fer_stream.config import EMOTIONS, CameraSettings, JournalSettings, Settings
+from fer_stream.config import CameraSettings, JournalSettings, Settings
 from fer_stream.errors import ConfigError, JournalError, ModelError, SourceError, WireError
 from fer_stream.journal import Journal, Reader
 from fer_stream.jpeg import Jpeg
 from fer_stream.roster import Camera, Worker
 from fer_stream.sources.opencv import open_source
 from fer_stream.types import (
+    EMOTIONS,
     THUMBNAIL,
     Box,
     Event,

@@ -1,0 +1,356 @@
+r"""Train several nets within a time: where a GPU is lent for minutes, or a night is all there is.
+
+    python -m training.campaign training/campaigns/teachers.toml data/fer2013.csv --plus data/fer2013new.csv \
+        --minutes 8 --out runs/teachers
+    python -m training.campaign training/campaigns/teachers.toml sheets/ --out runs/teachers --estimate
+    python -m training.campaign training/campaigns/students.toml sheets/ --soft runs/soft.npz --minutes 8 \
+        --out runs/students
+
+What a campaign's file says stands in `training.campaign_file`. Some nets are trained side by side (``--beside``), each
+in a queue of its own on the device; when one is done, the next begins. At the limit all stop where they are. The folder
+then has ``results-*.npz`` (`training.results`: at most eight files of at most 15 MiB) with each net's averaged weights,
+its log, what it says of the views of each training face (for `training.distill`), and what it says of PublicTest (for
+evaluation; no student sees it). ``state/`` in the folder has what the same command needs to go on where it stopped, and
+is not needed for anything else.
+
+This module needs Python 3.11, torch and numpy, and OpenCV or Pillow where the faces lie in sheets; nothing else of
+this project's environment.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from fer_stream.errors import ConfigError, FerStreamError
+from training import campaign_file, data, recipe, results
+from training.distill import Opinions, opinions
+from training.loop import Trainer
+from training.model import accuracy, logits_of
+from training.objective import Samples, Soft
+from training.results import NetResult, Results
+from training.setup import device_named, first_net, prepare
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from training.augment import Pose
+    from training.campaign_file import Campaign, Entry
+    from training.data import Faces
+
+AHEAD = 16
+"""Steps after which the device is waited for: Python must not run ahead of it, or the limit would be passed."""
+
+WATCHED = 10
+"""How often PublicTest is looked at in a net's training, to see how it goes; nothing is decided by it."""
+
+WRITING = 3.0
+"""Seconds kept free to write the results."""
+
+SAFE = 1.5
+"""By how much the time that looking at all faces takes is overestimated: a machine has other things to do, too."""
+
+PROBED = 128
+"""Faces that a net looks at in the beginning, to see how long it will take for all."""
+
+
+class Clock:
+    """How much of the time is left; a signal to end ends it."""
+
+    def __init__(self, minutes: float) -> None:
+        self.end = time.monotonic() + 60 * minutes
+
+    @property
+    def left(self) -> float:
+        """Seconds."""
+        return self.end - time.monotonic()
+
+    def late(self) -> bool:
+        """Return whether all that is left is needed to write the results."""
+        return self.left < WRITING
+
+    def stop(self, *_: object) -> None:
+        """End the time now."""
+        self.end = time.monotonic()
+
+
+class Net:
+    """A net of the campaign on its way: what it is, how far it is, and what has been seen of it."""
+
+    def __init__(self, entry: Entry, trainer: Trainer, state: Path) -> None:
+        """Begin, or go on from the state's file."""
+        self.entry, self.trainer, self.state = entry, trainer, state
+        self.log: list[dict[str, Any]] = []
+        self.seconds, self.look = 0.0, 0.0
+        self.answers: tuple[Opinions, Opinions] | None = None
+        self._since, self._images = time.monotonic(), 0
+        if state.exists():
+            kept = trainer.restore(state)
+            self.log, self.seconds = json.loads(kept["log"]), kept["seconds"]
+            if kept["answers"] is not None:
+                public, soft = kept["answers"]
+                self.answers = Opinions(*public), Opinions(*soft)
+
+    @property
+    def done(self) -> bool:
+        """Whether it is trained to its recipe's last step."""
+        return self.trainer.step >= self.trainer.total
+
+    def advance(self, watched: Faces) -> None:
+        """Take a step; at the end of an epoch, note how it goes."""
+        self.trainer.advance()
+        self._images += self.entry.recipe.batch
+        if self.trainer.step % self.trainer.steps == 0:
+            self._note(watched)
+
+    def probe(self, faces: Tensor) -> None:
+        """See how long the net takes to look at a face."""
+        some = faces[:PROBED]
+        logits_of(self.trainer.average, some)  # the first time is slower
+        began = time.monotonic()
+        logits_of(self.trainer.average, some)
+        self.look = (time.monotonic() - began) / len(some)
+
+    def ask(self, faces: Tensor, poses: Pose, public: Tensor, clock: Clock) -> None:
+        """Let the net look at PublicTest and at the views of the training faces, if there is time."""
+        net, how = self.trainer.average, self.entry.recipe.loss
+        self.trainer.finish()
+        try:
+            said = opinions(net, how, public, late=clock.late)
+            self.answers = said, opinions(net, how, faces, poses, clock.late)
+        except TimeoutError:
+            self.answers = None
+            _say(self.entry.name, "there was no time for soft targets; the same command makes them")
+
+    def save(self) -> None:
+        """Keep all that the same command needs to go on."""
+        self.seconds += time.monotonic() - self._since
+        self._since = time.monotonic()
+        answers = self.answers and tuple((one.emotion, one.plus) for one in self.answers)
+        self.trainer.save(self.state, log=json.dumps(self.log), seconds=self.seconds, answers=answers)
+
+    def result(self) -> NetResult:
+        """Return what `training.results` writes."""
+        public, soft = (None, None) if self.answers is None else (one.halves() for one in self.answers)
+        return NetResult(
+            self.entry.name,
+            self.entry.recipe,
+            self.trainer.step,
+            self.trainer.total,
+            self.log,
+            public and (public[0][0], public[1][0]),
+            soft,
+            results.weights_of(self.trainer.average.state_dict()),
+            self.entry.publish,
+        )
+
+    def _note(self, watched: Faces) -> None:
+        loss, now = self.trainer.mean_loss(), time.monotonic()
+        record: dict[str, Any] = {"epoch": self.trainer.epoch, "loss": round(loss, 4)}
+        record["images/s"] = round(self._images / max(now - self._since, 1e-6))
+        self.seconds += now - self._since
+        record["seconds"] = round(self.seconds, 1)
+        if self.done or self.trainer.epoch % max(self.entry.recipe.epochs // WATCHED, 1) == 0:
+            record["accuracy"] = round(accuracy(self.trainer.average, watched), 4)
+        self.log.append(record)
+        self._since, self._images = time.monotonic(), 0
+        _say(self.entry.name, ", ".join(f"{name} {value}" for name, value in record.items()))
+
+
+class Crew:
+    """The nets of a campaign: those that wait, those that learn, and those that are done with."""
+
+    def __init__(
+        self,
+        campaign: Campaign,
+        faces: Faces,
+        out: Path,
+        clock: Clock,
+        device: torch.device,
+        soft: Soft | None = None,
+        beside: int = 1,
+        recorded: bool = True,
+    ) -> None:
+        """Prepare; what a folder has is gone on from.
+
+        Args:
+            campaign: what to train.
+            faces: all the data.
+            out: the folder of results, with what is gone on from in its ``state`` folder.
+            clock: the time.
+            device: where to train.
+            soft: what teachers say of the training faces.
+            beside: how many nets are trained side by side, memory allowing.
+            recorded: whether a GPU repeats recorded steps; otherwise Python starts each kernel.
+
+        Raises:
+            ConfigError: a training face has no soft targets.
+            SourceError: the data lacks a split.
+        """
+        self._campaign, self._out, self._clock, self._device = campaign, out, clock, device
+        self._beside, self._recorded = beside, recorded
+        self._learnt, self._watched = prepare(faces, campaign.nets[0].recipe)
+        self._soft = soft and soft.of(self._learnt)
+        self._shown, self._public = (torch.from_numpy(part.images)[:, None] for part in (self._learnt, self._watched))
+        self._poses = campaign.views.poses(torch.from_numpy(self._learnt.rows))
+        self._waiting, self._active, self._ended = list(campaign.nets), list[Net](), list[Net]()
+        self._round_took = 0.0  # seconds
+
+    def run(self) -> Results:
+        """Train until all nets are done or the time is over, and write the results.
+
+        Returns:
+            The results of the nets that were begun, in the campaign's order.
+
+        Raises:
+            ConfigError: the folder's state is of another campaign or other data, or the device has too little memory.
+        """
+        (self._out / "state").mkdir(parents=True, exist_ok=True)
+        while self._fill():
+            self._round()
+            for net in [net for net in self._active if net.done]:
+                self._end(net)
+            if not self._time:
+                break
+        for net in list(self._active):
+            self._end(net)
+        order = [entry.name for entry in self._campaign.nets]
+        self._ended.sort(key=lambda net: order.index(net.entry.name))
+        found = Results(self._learnt.rows, self._campaign.views, [net.result() for net in self._ended])
+        if left_out := results.write(self._out, found):
+            _say("results", f"no room for {', '.join(left_out)}; {self._out / 'state'} has all of it")
+        return found
+
+    @property
+    def _time(self) -> bool:
+        """Whether there is time for a round, and then for the nets to look at all faces."""
+        looks = self._campaign.views.count * len(self._shown) + 2 * len(self._public)
+        return self._clock.left > WRITING + SAFE * looks * sum(net.look for net in self._active) + self._round_took
+
+    def _fill(self) -> bool:
+        """Begin nets while there is room; return whether any are learning."""
+        while self._waiting and len(self._active) < self._beside and self._time:
+            try:
+                net = self._begin(self._waiting[0])
+            except torch.OutOfMemoryError:
+                if not self._active:
+                    name = self._waiting[0].name
+                    raise ConfigError(
+                        f"{name} needs more memory than {self._device} has; make its batch smaller"
+                    ) from None
+                self._beside = len(self._active)
+                break
+            self._waiting.pop(0)
+            if net.done and net.answers:
+                self._ended.append(net)
+            else:
+                net.probe(self._shown)
+                self._active.append(net)
+        return bool(self._active)
+
+    def _begin(self, entry: Entry) -> Net:
+        samples = Samples.of(self._learnt, entry.recipe.loss, self._soft)
+        trainer = Trainer(entry.recipe, samples, self._device, self._recorded)
+        if (first := first_net(entry.recipe, samples.faces)) is not None:
+            trainer.begin(first)
+        return Net(entry, trainer, self._out / "state" / f"{entry.name}.pt")
+
+    def _round(self) -> None:
+        """Take some steps of each net that learns."""
+        began = time.monotonic()
+        for _ in range(AHEAD if self._device.type == "cuda" else 1):
+            for net in self._active:
+                if not net.done:
+                    net.advance(self._watched)
+        for net in self._active:
+            net.trainer.finish()
+        self._round_took = time.monotonic() - began
+
+    def _end(self, net: Net) -> None:
+        """Keep a net, let it answer, and keep its answers."""
+        net.save()
+        net.ask(self._shown, self._poses, self._public, self._clock)
+        net.save()
+        self._active.remove(net)
+        self._ended.append(net)
+        how = "done" if net.done else "stopped"
+        _say(net.entry.name, f"{how} after {net.trainer.step} of {net.trainer.total} steps")
+
+
+def estimate(campaign: Campaign, faces: Faces, device: torch.device, steps: int = 24, recorded: bool = True) -> str:
+    """Return a table of how long each net's training would take on a device, from some steps of its last size."""
+    learnt, _ = prepare(faces, campaign.nets[0].recipe)
+    lines = [f"{'net':24}{'ms/step':>10}{'images/s':>10}{'s/epoch':>10}{'epochs':>8}{'minutes':>9}{'MiB':>8}"]
+    for entry in campaign.nets:
+        how = recipe.parse(recipe.values_of(entry.recipe) | {"sizes": {str(entry.recipe.size(1.0)): 0.0}}, entry.name)
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+        trainer = Trainer(how, Samples.of(learnt, how.loss), device, recorded)
+        for _ in range(steps // 3):
+            trainer.advance()
+        trainer.finish()
+        began = time.monotonic()
+        for _ in range(steps):
+            trainer.advance()
+        trainer.finish()
+        took = (time.monotonic() - began) / steps
+        memory = torch.cuda.max_memory_allocated(device) / 2**20 if device.type == "cuda" else 0
+        minutes = took * trainer.total / 60
+        lines.append(
+            f"{entry.name:24}{1e3 * took:10.2f}{how.batch / took:10.0f}{took * trainer.steps:10.2f}"
+            f"{how.epochs:8}{minutes:9.2f}{memory:8.0f}"
+        )
+    return "\n".join(lines)
+
+
+def _say(name: str, text: str) -> None:
+    print(f"{name}: {text}", flush=True)
+
+
+def main() -> None:
+    """Run a campaign."""
+    parser = argparse.ArgumentParser(description="Train several nets within a time, or go on where the folder stops.")
+    parser.add_argument("campaign", type=Path, help="TOML file, see training/campaigns")
+    data.add_arguments(parser)
+    parser.add_argument("--out", type=Path, required=True, help="folder for the results, and for what is gone on from")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="when to stop (default: when all are done)")
+    parser.add_argument("--soft", type=Path, help="what teachers say of the faces, from training.distill")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where to train")
+    parser.add_argument("--beside", type=int, help="nets trained side by side (default: 3 on a GPU, 1 on a CPU)")
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="CPU threads (default: all)")
+    parser.add_argument("--eager", action="store_true", help="on a GPU: record no steps, start each kernel from Python")
+    parser.add_argument(
+        "--estimate", action="store_true", help="take a few steps of each net, and tell how long all take"
+    )
+    arguments = parser.parse_args()
+    clock = Clock(arguments.minutes)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, clock.stop)
+    torch.set_num_threads(arguments.threads)
+    torch.backends.cudnn.benchmark = True
+    try:
+        device = device_named(arguments.device)
+        beside = arguments.beside if arguments.beside is not None else {"cuda": 3, "cpu": 1}[device.type]
+        if not arguments.minutes > 0 or beside < 1:
+            raise ConfigError("--minutes must be above 0 and --beside from 1")
+        campaign, faces = campaign_file.load(arguments.campaign), data.load(arguments.data, arguments.plus)
+        if arguments.estimate:
+            print(estimate(campaign, faces, device, recorded=not arguments.eager))
+            return
+        soft = arguments.soft and Soft.load(arguments.soft)
+        crew = Crew(campaign, faces, arguments.out, clock, device, soft, beside, recorded=not arguments.eager)
+        found = crew.run()
+    except FerStreamError as error:
+        raise SystemExit(str(error)) from error
+    print(f"{arguments.out}: {len(found.nets)} of {len(campaign.nets)} nets, {max(clock.left, 0):.0f} s left")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,105 @@
+"""Which nets a campaign trains: recipes in a TOML file, the most important first.
+
+::
+
+    views = 4                             # looks at each training face, of which soft targets are written
+
+    [[net]]
+    name = "wide-1"
+    recipe = "../recipes/wide.toml"       # beside the campaign's file
+    publish = "emotion"                   # optional: what `training.publish` makes of it, emotion or tiny
+    with = { seed = 1, net.side = 96 }    # optional: what differs from the recipe
+
+With ``[augmentation]`` the file says how those looks differ; without, they differ as a recipe's default says.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from fer_stream.errors import ConfigError
+from training import recipe
+from training.objective import Views
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from training.recipe import Recipe
+
+PUBLISHED = ("emotion", "tiny")
+"""What a net of a campaign can become: the name of a model file."""
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,40}")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One net of a campaign: its name, its recipe, and the model that it is to become, if any."""
+
+    name: str
+    recipe: Recipe
+    publish: str | None = None
+
+
+@dataclass(frozen=True)
+class Campaign:
+    """Nets in order of importance, and how training faces are shown to them afterwards."""
+
+    nets: tuple[Entry, ...]
+    views: Views
+
+
+def load(path: Path) -> Campaign:
+    """Return the campaign in a TOML file.
+
+    Raises:
+        ConfigError: the file, or one of its recipes, cannot be read or sets something wrong; one sentence a problem.
+    """
+    values = recipe.read(path)
+    if unknown := sorted(values.keys() - {"views", "augmentation", "net"}):
+        raise ConfigError(f"{path}: there is no setting {unknown[0]}; known there are views, augmentation, net")
+    count, tables = values.get("views", 4), values.get("net", [])
+    if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+        raise ConfigError(f"{path}: views = {count!r} is not allowed: it must be a whole number from 1")
+    if not isinstance(tables, list) or not tables or not all(isinstance(table, dict) for table in tables):
+        raise ConfigError(f"{path} has no nets; each is a table of its own, [[net]]")
+    shown = recipe.parse({"augmentation": values.get("augmentation", {})}, str(path)).augmentation
+    nets = tuple(_entry(table, path, number) for number, table in enumerate(tables, 1))
+    for kind, told in (("name", [net.name for net in nets]), ("publish", [net.publish for net in nets])):
+        if twice := [value for value in told if value is not None and told.count(value) > 1]:
+            raise ConfigError(f"{path}: two nets have {kind} = {twice[0]!r}; each needs one of its own")
+    if len({(net.recipe.limit, net.recipe.holdout, net.recipe.holdout and net.recipe.seed) for net in nets}) > 1:
+        raise ConfigError(f"{path}: all nets must learn from the same faces, with the same limit and holdout")
+    return Campaign(nets, Views(count, 0, shown))
+
+
+def _entry(table: dict[str, Any], path: Path, number: int) -> Entry:
+    name = table.get("name")
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise ConfigError(f"{path}: net {number} needs a name of small letters, digits, '-' and '_', at most 41")
+    where = f"{path}: net {name}"
+    if unknown := sorted(table.keys() - {"name", "recipe", "publish", "with"}):
+        raise ConfigError(f"{where}: there is no setting {unknown[0]}; known there are name, recipe, publish, with")
+    if not isinstance(table.get("recipe"), str):
+        raise ConfigError(f'{where} needs a recipe, such as recipe = "../recipes/wide.toml"')
+    if table.get("publish") not in (None, *PUBLISHED):
+        raise ConfigError(f"{where}: publish = {table['publish']!r} is not allowed: it must be emotion or tiny")
+    changes = table.get("with", {})
+    if not isinstance(changes, dict):
+        raise ConfigError(f"{where}: with must be a table, such as with = {{ seed = 1 }}")
+    values = _merged(recipe.read(path.parent / table["recipe"]), changes)
+    return Entry(name, recipe.parse(values, where), table.get("publish"))
+
+
+def _merged(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """Return the values with some replaced; ``sizes`` is replaced whole, for it is one setting."""
+    merged = copy.copy(values)
+    for key, value in changes.items():
+        old = merged.get(key)
+        merged[key] = (
+            _merged(old, value) if isinstance(old, dict) and isinstance(value, dict) and key != "sizes" else value
+        )
+    return merged

@@ -1,0 +1,110 @@
+"""Measure the published models anew, and put the figures where users read them: the model card and the documents.
+
+    python -m training.card data/fer2013.csv --plus data/fer2013new.csv
+
+A part of a document that a command makes stands between two comments, which no reader of the page sees::
+
+    <!-- made by training.evaluate emotion-ferplus.onnx -->
+    ...
+    <!-- end -->
+
+All such parts of all documents are made from the same model files and replaced together, or none is. Figures in the
+sentences around them are people's: the command lists these lines, to be read again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fer_stream.errors import ConfigError, FerStreamError
+from training import data, evaluate, manifest, smoothing
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from training.data import Faces
+
+ROOT = manifest.MODELS.parent
+
+DOCUMENTS = (manifest.MODELS / "emotion.md", ROOT / "docs/explanation/smoother.md")
+"""Where figures of models stand."""
+
+_PART = re.compile(r"(<!-- made by (?P<command>[a-z.]+) (?P<model>\S+) -->\n)(?P<text>.*?)(<!-- end -->)", re.DOTALL)
+_FIGURE = re.compile(r"\d\.\d%|\b0\.\d\d+\b|\bF1\b")
+
+
+def make(command: str, model: Path, faces: Faces) -> str:
+    """Return what a command says of a model, as Markdown.
+
+    Raises:
+        ConfigError: there is no such command.
+        ModelError: the model breaks the contract.
+        SourceError: the data lacks what the model's labels need.
+    """
+    if command == "training.evaluate":
+        return evaluate.report(evaluate.evaluate(model, faces)[0])
+    if command == "training.smoothing":
+        names, _, reporting = smoothing.pools(model, faces)
+        return smoothing.table(smoothing.Bench(names, reporting, smoothing.SEEDS, 10))
+    raise ConfigError(f"{command} makes no part of a document; training.evaluate and training.smoothing do")
+
+
+def write(documents: Sequence[Path], models: Path, faces: Faces) -> list[str]:
+    """Replace every part that a command makes; return the lines around them that have figures, too.
+
+    Args:
+        documents: files with such parts.
+        models: folder of the model files.
+        faces: all the data.
+
+    Raises:
+        ConfigError: a document cannot be read, or has no such part; nothing is replaced then.
+        FerStreamError: as `make`.
+    """
+    made: dict[tuple[str, str], str] = {}
+    drafts: dict[Path, str] = {}
+    for path in documents:
+        try:
+            text = path.read_text(encoding="utf-8")
+        except OSError as error:
+            raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
+        if not _PART.search(text):
+            raise ConfigError(f'{path} has no part that a command makes: "<!-- made by COMMAND MODEL -->"')
+
+        def replaced(part: re.Match[str]) -> str:
+            key = part["command"], part["model"]
+            if key not in made:
+                made[key] = make(key[0], models / key[1], faces)
+            return f"{part[1]}\n{made[key].strip()}\n\n{part[5]}"
+
+        drafts[path] = _PART.sub(replaced, text)
+    for path, text in drafts.items():
+        path.write_text(text, encoding="utf-8")
+    return [
+        f"{path}: {line.strip()}"
+        for path, text in drafts.items()
+        for line in _PART.sub("", text).splitlines()
+        if _FIGURE.search(line)
+    ]
+
+
+def main() -> None:
+    """Make all figures anew."""
+    parser = argparse.ArgumentParser(description="Measure the models and rewrite the documents' figures.")
+    data.add_arguments(parser)
+    parser.add_argument("--models", type=Path, default=manifest.MODELS, help="folder of the model files")
+    parser.add_argument("--documents", type=Path, nargs="+", default=DOCUMENTS, help="files to rewrite")
+    arguments = parser.parse_args()
+    try:
+        around = write(arguments.documents, arguments.models, data.load(arguments.data, arguments.plus))
+    except FerStreamError as error:
+        raise SystemExit(str(error)) from error
+    print("rewritten. Figures in sentences of these lines are not; read them again:")
+    print("\n".join(around))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,364 @@
+"""The training loop, on a CPU or a GPU: `training.train` runs it for one net, `training.campaign` for several.
+
+All that a step reads lies in the device's memory before it begins: the faces as bytes, the targets, and tables of
+this epoch's order and rates. The step finds its row in them by a counter on the device, so nothing crosses from Python
+but the command to go. On a GPU that command repeats a CUDA graph, recorded once for each size of face: a small net's
+step is some hundred short kernels, and Python needs longer to start them than the GPU to run them.
+
+What a step draws at random depends on the seed and the step alone. On a device that computes the same each time, a
+training that is stopped at any step and goes on later ends with the same weights as one that is not.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.nn import functional
+
+from fer_stream.errors import ConfigError
+from training import recipe
+from training.augment import blend, patch, pose, show, spoil
+from training.bodies import build
+from training.model import logits_of
+from training.objective import batch_loss, log_prior
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from torch import Tensor, nn
+
+    from training.model import Net
+    from training.objective import Samples
+    from training.recipe import Recipe
+
+BFLOAT16 = any(torch.cpu.get_capabilities().get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+"""Whether this processor multiplies bfloat16; where it does not, torch imitates it at a twelfth of float32's speed."""
+
+EAGER = 3
+"""Steps of each size that a GPU takes before one is recorded: cuDNN chooses its algorithms in these."""
+
+RATE, KEEP, MIX = 0, 1, slice(2, 7)
+"""Columns of the table of an epoch's steps: learning rate, decay of the average, and what `augment.patch` takes."""
+
+
+class Trainer:
+    """All that changes while training; `save` and `restore` make it outlive its process.
+
+    ``net`` learns; ``average`` has the moving average of its weights and statistics, which is what is kept. ``step``
+    counts the steps done.
+    """
+
+    def __init__(
+        self, how: Recipe, samples: Samples, device: torch.device | None = None, recorded: bool = True
+    ) -> None:
+        """Begin with random weights.
+
+        Args:
+            how: the recipe.
+            samples: what is learnt from; moved to the device.
+            device: where to train (default: the CPU).
+            recorded: whether a GPU repeats recorded steps; otherwise Python starts each kernel.
+        """
+        self.how, self.device = how, device or torch.device("cpu")
+        self.samples = samples.to(self.device)
+        torch.manual_seed(how.seed)
+        self.net = build(how.net).to(self.device)
+        self.average = build(how.net).to(self.device)
+        self.average.load_state_dict(self.net.state_dict())
+        self._weights, self._averaged = _Flat(self.net), _Flat(self.average)
+        self._gradient, self._momentum = self._weights.add_gradient(), torch.zeros_like(self._weights.learnt)
+        self._prior = log_prior(samples.labels, how.loss.prior).to(self.device)
+        self.step = 0
+        self._table = torch.zeros(self.steps, 7, device=self.device)
+        self._order = torch.zeros(self.steps, self._batch, dtype=torch.int64, device=self.device)
+        self._at = torch.zeros(1, dtype=torch.int64, device=self.device)
+        self._total = torch.zeros((), device=self.device)
+        self._counted, self._planned = 0, -1
+        self._stream = _stream_on(self.device)
+        self._recorded = recorded and self._stream is not None
+        self._graphs: dict[int, torch.cuda.CUDAGraph] = {}
+        self._eager: dict[int, int] = {}
+
+    @property
+    def _batch(self) -> int:
+        return min(self.how.batch, len(self.samples.labels))
+
+    @property
+    def steps(self) -> int:
+        """Steps in an epoch; the faces left over are others each time."""
+        return max(len(self.samples.labels) // self.how.batch, 1)
+
+    @property
+    def total(self) -> int:
+        """Steps in the whole training."""
+        return self.how.epochs * self.steps
+
+    @property
+    def epoch(self) -> int:
+        """Whole epochs done."""
+        return self.step // self.steps
+
+    @property
+    def rate(self) -> float:
+        """The learning rate of the last step."""
+        return self._row(max(self.step - 1, 0))[RATE]
+
+    def advance(self) -> None:
+        """Train for one step. On a GPU this returns before the step is done."""
+        if self.epoch != self._planned:
+            self._plan()
+        torch.manual_seed(_seed(self.how.seed, self.step))
+        size = self.how.size(self.step / self.total)
+        if self._stream is None:
+            self._work(size)
+        else:
+            with torch.cuda.stream(self._stream):
+                self._repeat(size)
+        self.step += 1
+        self._counted += 1
+
+    def finish(self) -> None:
+        """Wait until the steps begun are done."""
+        if self._stream is not None:
+            self._stream.synchronize()
+
+    def mean_loss(self) -> float:
+        """Return the mean loss of the steps since it was last asked for."""
+        self.finish()
+        mean = float(self._total) / max(self._counted, 1)
+        self._total.zero_()
+        self._counted = 0
+        return mean
+
+    def sample_losses(self) -> Tensor:
+        """Return each sample's loss ``[N]`` under the averaged weights, as it is, without augmentation or smoothing."""
+        self.finish()
+        logits, _ = logits_of(self.average, self.samples.faces)
+        return functional.cross_entropy(logits, self.samples.labels.cpu(), reduction="none")
+
+    def begin(self, net: Net) -> None:
+        """Begin with another net's weights, of the same shape, instead of random ones."""
+        self.net.load_state_dict(net.state_dict())
+        self.average.load_state_dict(net.state_dict())
+
+    def state(self) -> dict[str, Any]:
+        """Return what `restore` takes, for torch.save."""
+        self.finish()
+        return {
+            "recipe": json.dumps(recipe.values_of(self.how)),
+            "samples": len(self.samples.labels),
+            "step": self.step,
+            "net": self.net.state_dict(),
+            "average": self.average.state_dict(),
+            "momentum": self._momentum,
+            "loss": (self._total, self._counted),
+        }
+
+    def save(self, path: Path, **more: Any) -> None:
+        """Write the state, and whatever else is to be kept with it, to a file in one step."""
+        draft = path.with_suffix(".draft")
+        torch.save(self.state() | more, draft)
+        draft.replace(path)
+
+    def restore(self, path: Path) -> dict[str, Any]:
+        """Go on from what `save` wrote, and return it.
+
+        Raises:
+            ConfigError: the file was written under another recipe, or on other data.
+        """
+        state = load_checkpoint(path)
+        if json.loads(state["recipe"]) != recipe.values_of(self.how):
+            raise ConfigError(f"{path} was made by another recipe; choose another folder, or remove it")
+        if state["samples"] != len(self.samples.labels):
+            raise ConfigError(f"{path} was made on other data; choose another folder, or remove it")
+        self.step = state["step"]
+        self.net.load_state_dict(state["net"])
+        self.average.load_state_dict(state["average"])
+        self._momentum.copy_(state["momentum"])
+        total, self._counted = state["loss"]
+        self._total.copy_(total)
+        return state
+
+    def _plan(self) -> None:
+        """Draw this epoch's order, and tell each of its steps what it is given from outside."""
+        epoch, how = self.epoch, self.how
+        order = torch.randperm(
+            len(self.samples.labels), generator=torch.Generator().manual_seed(_seed(how.seed, -1 - epoch))
+        )
+        rows = [self._row(epoch * self.steps + step) for step in range(self.steps)]
+        with torch.cuda.stream(self._stream):  # after the last epoch's steps, and before this one's
+            self._order.copy_(order[: self.steps * self._batch].view(self.steps, self._batch))
+            self._table.copy_(torch.tensor(rows))
+            self._at.fill_(self.step - epoch * self.steps)
+        self._planned = epoch
+
+    def _row(self, done: int) -> list[float]:
+        """Return one step's row of the table: what `RATE`, `KEEP` and `MIX` name."""
+        how, progress = self.how, done / self.total
+        warm = min(1.0, (done + 1) / max(how.optimizer.warmup, 1))
+        rate = how.optimizer.learning_rate * warm * (0.5 + 0.5 * math.cos(math.pi * progress))
+        keep = min(how.optimizer.average, (1 + done) / (10 + done))
+        share, box = 1.0, (0.0, 0.0, 0.0, 0.0)
+        draw = random.Random(_seed(how.seed, done))  # noqa: S311 - nothing secret
+        chosen, change = draw.random(), how.augmentation
+        if progress < change.mixup_until:
+            if chosen < change.mixup:
+                share = draw.betavariate(change.mixup_alpha, change.mixup_alpha)
+            elif chosen < change.mixup + change.cutmix:
+                side = math.sqrt(draw.random())  # so that the rectangle's area is drawn evenly, as CutMix has it
+                x, y = (draw.random() * (1 - side) for _ in range(2))
+                box = (x, y, x + side, y + side)
+        return [rate, keep, share, *box]
+
+    def _repeat(self, size: int) -> None:
+        """Take a step on a GPU: repeat the recorded one, and before there is one, count how many were not."""
+        seen = self._eager.get(size, 0)
+        if not self._recorded or seen < EAGER:
+            self._eager[size] = seen + 1
+            self._work(size)
+            return
+        if size not in self._graphs:
+            graph = torch.cuda.CUDAGraph()
+            pool = next(iter(self._graphs.values())).pool() if self._graphs else None
+            with torch.cuda.graph(graph, pool=pool, stream=self._stream):
+                self._work(size)
+            self._graphs[size] = graph
+        self._graphs[size].replay()
+
+    def _work(self, size: int) -> None:
+        """Take the step that the counter names: draw the batch, learn from it, move the average, count on."""
+        row = self._table.index_select(0, self._at)[0]
+        batch = self._draw(self._order.index_select(0, self._at)[0], row[MIX], size)
+        self.net.train()
+        self._gradient.zero_()
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._bfloat16, cache_enabled=False):
+            loss = batch_loss(self.net, batch, self._prior, self.how.loss)
+        loss.backward()  # type: ignore[no-untyped-call]
+        with torch.no_grad():
+            self._descend(row[RATE])
+            self._averaged.values.lerp_(self._weights.values, 1 - row[KEEP])
+            self._total += loss.detach()
+            self._at += 1
+
+    @property
+    def _bfloat16(self) -> bool:
+        return self.how.bfloat16 and (BFLOAT16 or self.device.type == "cuda")
+
+    @torch.no_grad()
+    def _draw(self, rows: Tensor, mix: Tensor, size: int) -> tuple[Tensor, ...]:
+        """Return a batch as `batch_loss` takes it, from the samples in some rows."""
+        samples, how = self.samples, self.how.augmentation
+        draws = torch.cuda.default_generators[self.device.index or 0] if self._stream else torch.default_generator
+        view = torch.randint(len(samples.targets), rows.shape, generator=draws, device=self.device)
+        posed = pose(len(rows), how, draws) if samples.poses is None else samples.poses[view, rows]
+        faces = spoil(show(samples.faces[rows].float(), posed, size), how, draws)
+        own = patch(mix, size)
+        share = own.mean()
+        targets = (samples.targets[view, rows], samples.votes[view, rows], samples.voted[rows])
+        return blend(faces, own), *(blend(target, share) for target in targets)
+
+    def _descend(self, rate: Tensor) -> None:
+        """Move the weights against the gradient: clipped, with weight decay and Nesterov's momentum."""
+        how, gradient, momentum = self.how.optimizer, self._gradient, self._momentum
+        gradient *= (how.clip / (gradient.norm() + 1e-6)).clamp(max=1)
+        decaying = self._weights.decaying
+        gradient[:decaying].add_(self._weights.learnt[:decaying], alpha=how.weight_decay)
+        momentum.mul_(how.momentum).add_(gradient)
+        gradient.add_(momentum, alpha=how.momentum)
+        self._weights.learnt.sub_(gradient * rate)
+
+
+class _Flat:
+    """A net's weights and statistics laid one after the other in ``values``, of which they become parts.
+
+    So the optimizer and the moving average are a few operations on one tensor, not some on each of a hundred. First
+    come the weights that decay, ``decaying`` numbers, then biases and normalisations' factors, then statistics.
+    """
+
+    def __init__(self, net: nn.Module) -> None:
+        self._parameters = sorted(net.parameters(), key=lambda weights: weights.ndim <= 1)
+        statistics = [values for values in net.buffers() if values.dtype.is_floating_point]
+        parts = [*self._parameters, *statistics]
+        self.decaying = sum(weights.numel() for weights in self._parameters if weights.ndim > 1)
+        self._count = sum(weights.numel() for weights in self._parameters)
+        self.values = torch.empty(sum(part.numel() for part in parts), device=parts[0].device)
+        with torch.no_grad():
+            for part, place in zip(parts, _places(self.values, parts), strict=True):
+                part.data = place.copy_(part)
+
+    @property
+    def learnt(self) -> Tensor:
+        return self.values[: self._count]
+
+    def add_gradient(self) -> Tensor:
+        """Return a tensor in which the gradients of all parameters will be found, laid as ``learnt``."""
+        gradient = torch.zeros_like(self.learnt)
+        for weights, place in zip(self._parameters, _places(gradient, self._parameters), strict=True):
+            weights.grad = place
+        return gradient
+
+
+def _places(values: Tensor, parts: list[Any]) -> list[Tensor]:
+    """Return a view of ``values`` for each part, of its shape; convolutions lie with their channels last."""
+    places = []
+    for place, part in zip(torch.split(values, [part.numel() for part in parts]), parts, strict=True):
+        if part.ndim == 4:
+            outputs, inputs, height, width = part.shape
+            places.append(place.view(outputs, height, width, inputs).permute(0, 3, 1, 2))
+        else:
+            places.append(place.view(part.shape))
+    return places
+
+
+def _stream_on(device: torch.device) -> torch.cuda.Stream | None:
+    """Return a queue of work for a GPU, beside those of other nets; ``None`` for a CPU."""
+    return torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
+
+
+def _seed(seed: int, step: int) -> int:
+    """Return a seed for one step of a training, far from those of its other steps and of other trainings."""
+    mixed = (seed * 0x9E3779B97F4A7C15 + (step + 2**31) * 0xBF58476D1CE4E5B9) % 2**64
+    return (mixed ^ (mixed >> 31)) % 2**63
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Return what `Trainer.save` wrote.
+
+    Raises:
+        ConfigError: the file is missing or is something else.
+    """
+    try:
+        state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
+    except FileNotFoundError as error:
+        raise ConfigError(f"there is no checkpoint {path}; python -m training.train makes one") from error
+    except Exception as error:  # torch raises whatever its unpickler meets
+        raise ConfigError(f"{path} is not a checkpoint of training.train") from error
+    if not isinstance(state, dict) or not {"net", "average", "momentum", "recipe", "step", "samples"} <= state.keys():
+        raise ConfigError(f"{path} is not a checkpoint of training.train")
+    return state
+
+
+def recipe_of(state: dict[str, Any], path: Path) -> Recipe:
+    """Return the recipe in a checkpoint.
+
+    Raises:
+        ConfigError: it is one of another version of this program.
+    """
+    return recipe.parse(json.loads(state["recipe"]), f"the recipe in {path}")
+
+
+def load_net(run: Path) -> Net:
+    """Return the net of a run, with its averaged weights.
+
+    Raises:
+        ConfigError: the run has no checkpoint, or it is something else.
+    """
+    path = run / "checkpoint.pt"
+    state = load_checkpoint(path)
+    net = build(recipe_of(state, path).net)
+    net.load_state_dict(state["average"])
+    return net.eval()

@@ -1,0 +1,98 @@
+r"""What a campaign found becomes what users run: soft targets of its teachers, model files of its students.
+
+    make publish FROM=runs/teachers         # runs/teachers/soft.npz, for the students' campaign
+    make publish FROM=runs/students         # models/*.onnx, their digests, and every figure in the model card
+
+    python -m training.publish runs/students data/fer2013.csv --plus data/fer2013new.csv
+
+A net whose campaign says ``publish = "emotion"`` becomes ``emotion.onnx`` and, with its other head,
+``emotion-ferplus.onnx``; ``publish = "tiny"`` becomes ``emotion-tiny.onnx``. They are calibrated and quantized
+(`training.export`), and everything that is said of them is measured anew (`training.card`). A campaign without such
+nets has teachers: what they say together becomes soft targets (`training.distill`).
+"""
+
+from __future__ import annotations
+
+import argparse
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fer_stream.errors import ConfigError, FerStreamError
+from training import card, data, distill, export, manifest, results
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from training.data import Faces
+    from training.results import NetResult, Results
+
+FILES = {
+    "emotion": {"emotion.onnx": "fer2013", "emotion-ferplus.onnx": "ferplus"},
+    "tiny": {"emotion-tiny.onnx": "ferplus"},
+}
+"""Model files of each kind of net that is published, and the head of each."""
+
+TRAINED_ON = "FER2013 (Training split), FER+ votes"
+
+
+def teach(found: Results, faces: Faces, path: Path) -> float:
+    """Write the soft targets of a campaign's teachers; return how many of PublicTest they recognise together.
+
+    Raises:
+        ConfigError: the results were made on other data, or have no soft targets.
+    """
+    learnt = faces.split(data.TRAINING)
+    learnt = learnt[np.isin(learnt.rows, found.rows)]
+    distill.soften(distill.of_campaign(found, learnt), learnt, found.views).save(path)
+    return distill.right(distill.of_public(found), faces.split(data.PUBLIC).labels)
+
+
+def write(nets: Sequence[NetResult], faces: Faces, models: Path, crop: Path) -> list[Path]:
+    """Write the model files of nets that are to be published; return their paths.
+
+    Raises:
+        ConfigError: a net is not trained to its end, or its weights were left out of the results.
+        SourceError: the data has no votes.
+    """
+    for net in nets:
+        if net.steps < net.total:
+            raise ConfigError(f"{net.name} has done {net.steps} of {net.total} steps; let its campaign go on")
+    paths = []
+    for net in nets:
+        for name, head in FILES[net.publish or ""].items():
+            version = f"{net.name} {datetime.now(UTC):%Y-%m-%d}"
+            export.write(net.net(), head, faces, models / name, export.read_crop(crop), version, TRAINED_ON)
+            paths.append(models / name)
+    manifest.write(models)
+    return paths
+
+
+def main() -> None:
+    """Publish what a campaign found."""
+    parser = argparse.ArgumentParser(description="Make soft targets, or models and their figures, of a campaign.")
+    parser.add_argument("campaign", type=Path, help="the campaign's folder")
+    data.add_arguments(parser)
+    parser.add_argument("--models", type=Path, default=manifest.MODELS, help="folder of the model files")
+    parser.add_argument("--documents", type=Path, nargs="+", default=card.DOCUMENTS, help="whose figures are rewritten")
+    arguments = parser.parse_args()
+    try:
+        found, faces = results.read(arguments.campaign), data.load(arguments.data, arguments.plus)
+        nets = [net for net in found.nets if net.publish]
+        if not nets:
+            soft = arguments.campaign / "soft.npz"
+            print(f"{data.PUBLIC}, teachers together: {teach(found, faces, soft):.1%} right\n{soft}")
+            return
+        for path in write(nets, faces, arguments.models, manifest.MODELS / "crop.json"):
+            print(path)
+        around = card.write(arguments.documents, arguments.models, faces)
+    except FerStreamError as error:
+        raise SystemExit(str(error)) from error
+    print("figures rewritten; those in these lines are people's, read them again:")
+    print("\n".join(around))
+
+
+if __name__ == "__main__":
+    main()

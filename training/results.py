@@ -1,0 +1,234 @@
+"""What a campaign leaves for others: a few files of limited size, each an .npz that numpy reads on its own.
+
+A machine that is lent for minutes gives back some files of some megabytes, so results are packed: `LIMIT` bytes a
+file, `FILES` files at most. An array that is larger than `PIECE` lies in pieces, in as many files as it takes. What
+matters most is packed first: every net's log and its accuracy, then soft targets, then weights, each in the campaign's
+order. What does not fit any more is left out and named.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import zipfile
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from fer_stream.errors import ConfigError
+from training import recipe
+from training.bodies import build
+from training.objective import Views
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from training.model import Net
+    from training.recipe import Recipe
+
+LIMIT = 15 * 2**20
+"""Most bytes a file."""
+
+FILES = 8
+
+PIECE = 2**20
+"""Bytes of the pieces in which large arrays lie."""
+
+_ROOM = 2**16
+"""Bytes left free in each file for its directory."""
+
+
+@dataclass(frozen=True, eq=False)
+class NetResult:
+    """What became of one net: how many steps of how many in all it has done, and what it is to be published as.
+
+    ``weights`` are the averaged ones, float16, all in one line in the order of the net's state. ``soft`` are its
+    probabilities of each view of each training face, float16 ``[K, N, 7]`` and ``[K, N, 8]``, and ``public`` those of
+    PublicTest as it is, ``[M, 7]`` and ``[M, 8]``: for evaluation alone. ``None`` is what there was no time or no room
+    for.
+    """
+
+    name: str
+    recipe: Recipe
+    steps: int
+    total: int
+    log: list[dict[str, Any]]
+    public: tuple[NDArray[np.float16], NDArray[np.float16]] | None = None
+    soft: tuple[NDArray[np.float16], NDArray[np.float16]] | None = None
+    weights: NDArray[np.float16] | None = None
+    publish: str | None = None
+
+    def net(self) -> Net:
+        """Return the net with its averaged weights.
+
+        Raises:
+            ConfigError: they were left out.
+        """
+        if self.weights is None:
+            raise ConfigError(f"the weights of {self.name} are not in the results: they did not fit any more")
+        net, at = build(self.recipe.net), 0
+        state = net.state_dict()
+        for name, part in state.items():
+            if part.dtype.is_floating_point:
+                values = self.weights[at : at + part.numel()].astype(np.float32)
+                state[name] = torch.from_numpy(values).view(part.shape)
+                at += part.numel()
+        net.load_state_dict(state)
+        return net.eval()
+
+
+def weights_of(state: dict[str, Tensor]) -> NDArray[np.float16]:
+    """Return a net's weights as `NetResult` holds them, of what its ``state_dict`` returns."""
+    parts = [part.flatten().half().cpu() for part in state.values() if part.dtype.is_floating_point]
+    return torch.cat(parts).numpy()
+
+
+@dataclass(frozen=True, eq=False)
+class Results:
+    """All that a campaign found: ``rows`` int64 ``[N]`` of the training faces, their ``views``, and each net's."""
+
+    rows: NDArray[np.int64]
+    views: Views
+    nets: list[NetResult] = field(default_factory=list)
+
+
+def write(folder: Path, found: Results) -> list[str]:
+    """Write the results into a folder, in place of those there; return what did not fit."""
+    bins: list[dict[str, NDArray[Any]]] = [{}]
+    sizes, left_out = [0], []
+    for name, array in _by_importance(found):
+        pieces = _pieces(name, np.ascontiguousarray(array))
+        if sum(part.nbytes for part in pieces.values()) > LIMIT * FILES - sum(sizes) - (FILES + 1) * (PIECE + _ROOM):
+            left_out.append(name)
+            continue
+        for key, part in pieces.items():
+            if sizes[-1] + part.nbytes + _ROOM + 256 * len(bins[-1]) > LIMIT:
+                bins.append({})
+                sizes.append(0)
+            bins[-1][key] = part
+            sizes[-1] += part.nbytes
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(FILES):
+        path = folder / f"results-{number + 1}.npz"
+        if number >= len(bins):
+            path.unlink(missing_ok=True)
+            continue
+        draft = path.with_suffix(".draft")
+        with draft.open("wb") as file:
+            np.savez(file, allow_pickle=False, **bins[number])
+        draft.replace(path)
+    return left_out
+
+
+def read(folder: Path) -> Results:
+    """Return what `write` wrote, from all files of a folder.
+
+    Raises:
+        ConfigError: there are none, or they are damaged, or one is missing.
+    """
+    parts: dict[str, NDArray[Any]] = {}
+    paths = sorted(folder.glob("results-*.npz"))
+    if not paths:
+        raise ConfigError(f"{folder} has no results of a campaign; python -m training.campaign writes them")
+    for path in paths:
+        try:
+            with np.load(path) as stored:
+                parts |= {key: stored[key] for key in stored.files}
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            raise ConfigError(f"{path} is damaged, or not of a campaign: {error}") from error
+    try:
+        about = json.loads(parts["about#0"].tobytes())
+        views = Views.from_json(about["views"])
+        rows = _whole(parts, "rows", about["arrays"]["rows"]).astype(np.int64)
+        nets = [_net(parts, name, about["arrays"]) for name in about["nets"]]
+    except (KeyError, ValueError) as error:
+        raise ConfigError(f"{folder} lacks a part of the results: {error}; are all its files there?") from error
+    return Results(rows, views, nets)
+
+
+def _net(parts: dict[str, NDArray[Any]], name: str, arrays: dict[str, Any]) -> NetResult:
+    about = json.loads(parts[f"{name}/about#0"].tobytes())
+    held = {
+        kind: _whole(parts, f"{name}/{kind}", arrays[f"{name}/{kind}"])
+        for kind in ("public emotion", "public plus", "soft emotion", "soft plus", "weights")
+        if f"{name}/{kind}#0" in parts
+    }
+    public, soft = (
+        (held[f"{kind} emotion"], held[f"{kind} plus"])
+        if f"{kind} emotion" in held and f"{kind} plus" in held
+        else None
+        for kind in ("public", "soft")
+    )
+    return NetResult(
+        name,
+        recipe.parse(about["recipe"], f"the recipe of {name}"),
+        about["steps"],
+        about["total"],
+        about["log"],
+        public,
+        soft,
+        held.get("weights"),
+        about["publish"],
+    )
+
+
+def _by_importance(found: Results) -> Iterator[tuple[str, NDArray[Any]]]:
+    large = dict(_large(found))
+    yield (
+        "about",
+        _text(
+            {
+                "views": found.views.to_json(),
+                "nets": [net.name for net in found.nets],
+                "arrays": {name: list(array.shape) for name, array in large.items()},
+            }
+        ),
+    )
+    for net in found.nets:
+        about = {"steps": net.steps, "total": net.total, "publish": net.publish, "log": net.log}
+        yield f"{net.name}/about", _text(about | {"recipe": recipe.values_of(net.recipe)})
+    yield from large.items()
+
+
+def _large(found: Results) -> Iterator[tuple[str, NDArray[Any]]]:
+    yield "rows", found.rows.astype(np.int32)
+    for kind in ("public", "soft"):
+        for net in found.nets:
+            if (said := getattr(net, kind)) is not None:
+                yield from ((f"{net.name}/{kind} {head}", part) for head, part in zip(_HEADS, said, strict=True))
+    for net in found.nets:
+        if net.weights is not None:
+            yield f"{net.name}/weights", net.weights
+
+
+_HEADS = ("emotion", "plus")
+
+
+def _text(values: dict[str, Any]) -> NDArray[np.uint8]:
+    return np.frombuffer(json.dumps(values).encode(), np.uint8)
+
+
+def _pieces(name: str, array: NDArray[Any]) -> dict[str, NDArray[Any]]:
+    count = math.ceil(array.nbytes / PIECE) if name != "about" and not name.endswith("/about") else 1
+    return {f"{name}#{i}": part for i, part in enumerate(np.array_split(array.reshape(-1), max(count, 1)))}
+
+
+def _whole(parts: dict[str, NDArray[Any]], name: str, shape: Sequence[int]) -> NDArray[Any]:
+    """Return an array put together from its pieces.
+
+    Raises:
+        ValueError: a piece is missing.
+    """
+    found, number = [], 0
+    while (key := f"{name}#{number}") in parts:
+        found.append(parts[key])
+        number += 1
+    if sum(part.size for part in found) != math.prod(shape):
+        raise ValueError(f"{name} is not complete")
+    return np.concatenate(found).reshape(shape)
