@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 COARSEST, FINEST = 0.35, 0.9
 """Sides to which coarse faces are shrunk, as a share of the frame's."""
 
-STEPS = 12
+STEPS = 28
 """How many sides there are between the two."""
 
 
@@ -71,17 +71,17 @@ def augment(faces: Tensor, size: int, how: Augmentation, random: torch.Generator
 
 def pose(count: int, how: Augmentation, random: torch.Generator) -> Pose:
     """Draw how so many faces are placed and lit."""
-    draw = _Draw(random)
-    angle = draw.even((count,), math.radians(how.rotation))
-    across = torch.exp(draw.even((count,), how.scale))
-    stretch = torch.exp(draw.even((count,), how.stretch))
-    mirror = torch.where(draw.chosen((count,), 0.5), -1.0, 1.0)
+    even = (
+        _Draw(random).rand((count, 8)) * 2 - 1
+    )  # -1 to 1; one row a face, so that the first faces' do not change with N
+    angle = even[:, 0] * math.radians(how.rotation)
+    across, stretch = torch.exp(even[:, 1] * how.scale), torch.exp(even[:, 2] * how.stretch)
+    mirror = torch.where(even[:, 3] < 0, -1.0, 1.0)
     x = torch.stack([angle.cos() * across * stretch * mirror, -angle.sin() * across], dim=1)
     y = torch.stack([angle.sin() * across * mirror, angle.cos() * across / stretch], dim=1)
-    shift = draw.even((count, 2, 1), 2 * how.shift)
+    shift = even[:, 4:6, None] * 2 * how.shift
     matrix = torch.cat([torch.stack([x, y], dim=1), shift], dim=2)
-    contrast = torch.exp(draw.even((count,), how.contrast))
-    return Pose(matrix, contrast, draw.even((count,), how.brightness))
+    return Pose(matrix, torch.exp(even[:, 6] * how.contrast), even[:, 7] * how.brightness)
 
 
 def views(rows: Tensor, count: int, how: Augmentation, seed: int) -> Pose:
@@ -96,8 +96,8 @@ def views(rows: Tensor, count: int, how: Augmentation, seed: int) -> Pose:
         how: how far each change may go.
         seed: of the draws.
     """
-    random = torch.Generator().manual_seed(seed)
-    every = [pose(int(rows.max()) + 1, how, random)[rows] for _ in range(count)]
+    draws = [torch.Generator().manual_seed(1000 * seed + k) for k in range(count)]
+    every = [pose(int(rows.max()) + 1, how, random)[rows] for random in draws]
     matrix, contrast, brightness = zip(*((one.matrix, one.contrast, one.brightness) for one in every), strict=True)
     return Pose(torch.stack(matrix), torch.stack(contrast), torch.stack(brightness))
 
@@ -150,9 +150,6 @@ class _Draw:
     def rand(self, shape: tuple[int, ...]) -> Tensor:
         return torch.rand(shape, generator=self.random, device=self.device)
 
-    def even(self, shape: tuple[int, ...], most: float) -> Tensor:
-        return (self.rand(shape) * 2 - 1) * most
-
     def chosen(self, shape: tuple[int, ...], share: float) -> Tensor:
         return self.rand(shape) < share
 
@@ -167,7 +164,7 @@ def _shrunk(size: int, device: torch.device) -> Tensor:
     line = torch.eye(size)[:, None, None]  # as many images as pixels, each with one pixel set
     found = []
     for step in range(STEPS):
-        small = max(round(size * (COARSEST + (FINEST - COARSEST) * step / (STEPS - 1))), 1)
+        small = max(round(size * (COARSEST + (FINEST - COARSEST) * (step + 0.5) / STEPS)), 1)
         shrunk = functional.interpolate(line, size=(1, small), mode="bilinear", antialias=True)
         found.append(functional.interpolate(shrunk, size=(1, size), mode="bilinear")[:, 0, 0].T)
     return torch.stack([*found, torch.eye(size)]).to(device)

@@ -36,7 +36,7 @@ CLEAR_VOTES = 5
 """A face with fewer votes for an expression does not train the FER+ head."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True)
 class Views:
     """How faces were shown to teachers: so many times each, at poses drawn from a seed (`training.augment.views`)."""
 

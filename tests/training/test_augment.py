@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional
 
-from training.augment import augment, mixup
+from training.augment import augment, blend, patch, spoil, views
 from training.recipe import Augmentation
 
 NOTHING = dict.fromkeys(
@@ -92,18 +93,53 @@ def test_noise_is_each_face_s_own_and_at_most_what_the_recipe_allows():
 
 
 def test_mixup_blends_faces_and_targets_alike(faces):
-    targets = torch.eye(64)
-    mixed, shares = mixup(faces, (targets,), 1.0, torch.Generator().manual_seed(2))
+    own = patch(torch.tensor([0.7, 0, 0, 0, 0]), 48)
+    mixed, shares = blend(faces, own), blend(torch.eye(64), own.mean())
     np.testing.assert_allclose(shares.sum(dim=1), 1, atol=1e-6)
     np.testing.assert_allclose(mixed.flatten(1), shares @ faces.flatten(1), atol=1e-3)
-    assert 0 < float(shares[0, 0]) < 1
+    assert float(shares[5, 5]) == pytest.approx(0.7)
+    assert float(shares[5, 4]) == pytest.approx(0.3)
 
 
-@pytest.mark.parametrize("alpha", [0.3, 1.0])
-def test_mixup_draws_from_the_beta_distribution(alpha):
-    random = torch.Generator().manual_seed(3)
-    zero_one = torch.tensor([0.0, 1.0])
-    shares = [float(mixup(zero_one, (), alpha, random)[0].max()) for _ in range(4000)]
-    # The larger of x and 1 - x, or 1 where a face met itself; the variance of Beta(a, a) is 1 / (4 (2a + 1)).
-    blended = np.array([share for share in shares if share < 1])
-    assert blended.var() + (blended.mean() - 0.5) ** 2 == pytest.approx(1 / (4 * (2 * alpha + 1)), rel=0.06)
+def test_cutmix_gives_each_face_a_rectangle_of_another_and_its_share_of_that_target(faces):
+    own = patch(torch.tensor([1.0, 0.25, 0.5, 0.75, 1.0]), 48)  # x from a quarter to three quarters, the lower half
+    mixed = blend(faces, own)
+    assert torch.equal(mixed[1, 0, 24:, 12:36], faces[0, 0, 24:, 12:36])
+    assert torch.equal(mixed[1, 0, :24], faces[1, 0, :24])
+    assert torch.equal(mixed[1, 0, :, :12], faces[1, 0, :, :12])
+    assert float(own.mean()) == 0.75
+
+
+def test_without_a_mix_a_batch_stays_as_it_is(faces):
+    assert torch.equal(blend(faces, patch(torch.tensor([1.0, 0, 0, 0, 0]), 48)), faces)
+
+
+def test_a_face_s_views_depend_on_its_row_alone():
+    how = Augmentation()
+    all_of_them = views(torch.arange(50), 3, how, 7)
+    some = views(torch.tensor([3, 40]), 3, how, 7)
+    for every, few in ((all_of_them.matrix, some.matrix), (all_of_them.contrast, some.contrast)):
+        np.testing.assert_array_equal(every[:, [3, 40]], few)
+    assert all_of_them.matrix.shape == (3, 50, 2, 3)
+    assert not torch.equal(all_of_them.matrix[0], all_of_them.matrix[1])
+    assert not torch.equal(some.matrix, views(torch.tensor([3, 40]), 3, how, 8).matrix)
+
+
+def before(faces, size, how, random):
+    """Do what this module did on whole batches before it was made for GPUs: one size of coarse faces a batch."""
+    small = round(size * (0.35 + 0.55 * float(torch.rand((), generator=random))))
+    shrunk = functional.interpolate(faces, size=(small, small), mode="bilinear", antialias=True)
+    blurred = functional.interpolate(shrunk, size=(size, size), mode="bilinear")
+    chosen = torch.rand(len(faces), 1, 1, 1, generator=random) < how.coarse
+    return torch.where(chosen, blurred, faces)
+
+
+def test_coarse_faces_are_those_that_shrinking_and_enlarging_makes():
+    """Each face's own matrix does what OpenCV's and torch's resizing of whole batches did; few levels lie between."""
+    random = torch.Generator().manual_seed(0)
+    stripes = (torch.arange(48) // 2 % 2 * 200.0 + 20).expand(20, 1, 48, 48)
+    how = Augmentation(**NOTHING | {"coarse": 1.0})
+    old = torch.cat([before(stripes, 48, how, random) for _ in range(200)]).std(dim=(1, 2, 3))
+    new = torch.cat([spoil(stripes, how, random) for _ in range(200)]).std(dim=(1, 2, 3))
+    levels = torch.linspace(0.05, 0.95, 10)
+    np.testing.assert_allclose(old.quantile(levels), new.quantile(levels), atol=4)

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from fer_stream import models
 from fer_stream.errors import ConfigError
-from training import recipe, train
+from training import loop, recipe, setup, train
 from training.pretrained import GREY, MEAN, SCALE, Pretrained, read, weights
 
 ASSETS = Path(models.__file__).parent / "assets"
@@ -64,15 +64,16 @@ def test_it_tells_people_apart(net, portraits):
 def test_a_run_begins_with_it(tmp_path):
     faces = torch.randint(0, 256, (32, 1, 48, 48), dtype=torch.uint8)
     samples = train.Samples(
-        faces, torch.arange(32) % 7, torch.full((32, 7), 1 / 7), torch.zeros(32, 8), torch.zeros(32)
+        faces, torch.arange(32) % 7, torch.full((1, 32, 7), 1 / 7), torch.zeros(1, 32, 8), torch.zeros(32)
     )
-    trainer = train.Trainer(recipe.Recipe(batch=16, sizes={96: 0.0}, net=SHAPE), samples)
-    trainer.begin()
+    how = recipe.Recipe(batch=16, sizes={96: 0.0}, net=SHAPE)
+    trainer = train.Trainer(how, samples)
+    trainer.begin(setup.first_net(how, samples.faces))
     numbers = next(read(weights()))[1]
     for made in (trainer.net, trainer.average):
         torch.testing.assert_close(made.conv.weight.sum(), torch.from_numpy(numbers[:-32]).sum())
     trainer.save(tmp_path / "checkpoint.pt")
-    again = train.load_net(tmp_path)
+    again = loop.load_net(tmp_path)
     torch.testing.assert_close(again.describe(faces.float()), trainer.average.eval().describe(faces.float()))
 
 

@@ -1,5 +1,6 @@
 """Published files as nets again, and files that are none."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 
 from fer_stream import models
 from fer_stream.errors import ConfigError
-from training import export, published, recipe, train
+from training import export, published, recipe, setup, train
 from training.model import HEADS, Residual
 from training.quantize import quantize
 
@@ -81,17 +82,17 @@ def test_the_shipped_files_can_be_gone_on_with(faces):
 def test_a_run_begins_with_them(net, faces, tmp_path):
     how = recipe.Recipe(batch=16, sizes={32: 0.0}, net=SHAPE)
     samples = train.Samples(
-        torch.from_numpy(faces)[:, None], torch.arange(64) % 7, torch.full((64, 7), 1 / 7),
-        torch.zeros(64, 8), torch.zeros(64),
+        torch.from_numpy(faces)[:, None], torch.arange(64) % 7, torch.full((1, 64, 7), 1 / 7),
+        torch.zeros(1, 64, 8), torch.zeros(64),
     )  # fmt: skip
     trainer = train.Trainer(how, samples)
-    trainer.begin(list(files(net, tmp_path).values()))
+    trainer.begin(setup.first_net(how, samples.faces, list(files(net, tmp_path).values())))
     for made in (trainer.net, trainer.average):
         torch.testing.assert_close(made.emotion.weight, net.emotion.weight)
         torch.testing.assert_close(made.blocks[0].squeeze.weight, net.blocks[0].squeeze.weight)
     body = recipe.Architecture(body="pretrained")
     with pytest.raises(ConfigError, match="not a run's folder"):
-        train.Trainer(how.model_copy(update={"net": body}), samples).begin([tmp_path / "net-ferplus.onnx"])
+        setup.first_net(replace(how, net=body), samples.faces, [tmp_path / "net-ferplus.onnx"])
 
 
 def test_other_files(net, faces, tmp_path):
