@@ -29,7 +29,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import cv2
 import numpy as np
 
 from fer_stream.errors import FerStreamError, SourceError
@@ -302,6 +301,7 @@ def _grey(path: Path) -> NDArray[np.uint8]:
 
 
 def _read_folder(root: Path) -> Faces:
+    import cv2  # noqa: PLC0415 - a campaign runs where it may be missing, on data that need no resizing
 
     splits = {
         folder: _FOLDERS[folder.name.lower()] for folder in sorted(root.iterdir()) if folder.name.lower() in _FOLDERS

@@ -204,7 +204,7 @@ def of_public(found: Results) -> list[Opinions]:
 
 def _heads(net: NetResult, emotion: NDArray[np.float16], plus: NDArray[np.float16]) -> Opinions:
     """Return what a net says, without the head that it did not learn; arrays without views have one."""
-    heads = [torch.from_numpy(said).float().reshape(-1, *said.shape[-2:]) for said in (emotion, plus)]
+    heads = [torch.from_numpy(said if said.ndim == 3 else said[None]).float() for said in (emotion, plus)]
     return Opinions(heads[0] if net.recipe.loss.labels else None, heads[1] if net.recipe.loss.votes else None)
 
 

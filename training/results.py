@@ -138,7 +138,7 @@ def read(folder: Path) -> Results:
         raise ConfigError(f"{folder} has no results of a campaign; python -m training.campaign writes them")
     for path in paths:
         try:
-            with np.load(path) as stored:
+            with path.open("rb") as file, np.load(file) as stored:
                 parts |= {key: stored[key] for key in stored.files}
         except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
             raise ConfigError(f"{path} is damaged, or not of a campaign: {error}") from error

@@ -188,3 +188,57 @@ def test_the_command_counts_and_draws(csv, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["data", str(tmp_path / "nowhere.csv")])
     with pytest.raises(SystemExit, match="cannot be read"):
         data.main()
+
+
+@pytest.fixture
+def sheets(tmp_path):
+    """Two sheets of 3 faces a row, of which the second has an empty tile at its end."""
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, (9, 48, 48), np.uint8)
+    for number, part in enumerate((images[:6], images[6:])):
+        tiles = part.reshape(-1, 3, 48, 48).transpose(0, 2, 1, 3).reshape(-1, 3 * 48)
+        assert cv2.imwrite(str(tmp_path / f"faces-{number:02}.webp"), tiles, [cv2.IMWRITE_WEBP_QUALITY, 101])
+    lines = ["row,Usage,emotion," + ",".join(f"ferplus_{name}" for name in data.VOTES)]
+    lines += [f"{i},{'Training' if i < 5 else 'PublicTest'},{i % 7}," + ",".join("1" * 10) for i in range(8)]
+    (tmp_path / "labels.csv").write_text("\n".join(lines) + "\n")
+    return tmp_path, images
+
+
+def test_sheets_of_faces_are_read(sheets):
+    folder, images = sheets
+    faces = data.load(folder)
+    np.testing.assert_array_equal(faces.images, images[:8])
+    assert faces.labels.tolist() == [0, 1, 2, 3, 4, 5, 6, 0]
+    assert faces.usage.tolist() == ["Training"] * 5 + ["PublicTest"] * 3
+    assert faces.votes.shape == (8, 10)
+
+
+def test_sheets_are_read_by_pillow_where_opencv_is_not(sheets, monkeypatch):
+    pytest.importorskip("PIL.Image")
+    folder, images = sheets
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    np.testing.assert_array_equal(data.load(folder).images, images[:8])
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    with pytest.raises(SourceError, match="reading pictures needs OpenCV or Pillow"):
+        data.load(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "sentence"),
+    [
+        ("faces-01.webp", None, None, "has 6 faces in its sheets for 8 labels; is a sheet missing"),
+        ("labels.csv", "0,Training,0", "0,Training,7", "line 2: emotion must be 0 to 6"),
+        ("labels.csv", "ferplus_NF", "ferplus_nobody", "has no column ferplus_NF"),
+    ],
+)
+def test_sheets_that_are_wrong_are_named(sheets, name, old, new, sentence):
+    path = sheets[0] / name
+    path.unlink() if old is None else path.write_text(path.read_text().replace(old, new))
+    with pytest.raises(SourceError, match=sentence):
+        data.load(sheets[0])
+
+
+def test_a_sheet_that_cannot_be_cut_is_named(sheets):
+    assert cv2.imwrite(str(sheets[0] / "faces-01.webp"), np.zeros((50, 48), np.uint8))
+    with pytest.raises(SourceError, match="its sides are not multiples of 48 pixels"):
+        data.load(sheets[0])

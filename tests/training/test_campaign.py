@@ -1,0 +1,286 @@
+"""A campaign trains its nets within its time, goes on where it was, and leaves what students and users need."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from training_runs import ROOT, TINY, command
+
+from fer_stream.classifiers.onnx import OnnxClassifier
+from fer_stream.errors import ConfigError
+from training import augment, campaign, campaign_file, card, data, distill, publish, results
+from training.loop import load_checkpoint
+from training.model import logits_of
+from training.objective import Soft
+
+NETS = """
+views = 2
+
+[[net]]
+name = "first"
+recipe = "tiny.toml"
+publish = "emotion"
+
+[[net]]
+name = "second"
+recipe = "tiny.toml"
+with = { seed = 1, loss = { votes = 0.0 } }
+
+[[net]]
+name = "third"
+recipe = "tiny.toml"
+publish = "tiny"
+with = { seed = 2, net = { body = "wide", widths = [8, 8], depth = 1, side = 24 } }
+"""
+
+
+@pytest.fixture
+def nets(tmp_path):
+    (tmp_path / "tiny.toml").write_text(TINY.format(epochs=3))
+    path = tmp_path / "nets.toml"
+    path.write_text(NETS)
+    return path
+
+
+@pytest.fixture
+def faces(csv_file, plus_file):
+    return data.load(csv_file, plus_file)
+
+
+class Counted(campaign.Clock):
+    """A clock whose time is over after it was asked so many times."""
+
+    def __init__(self, asked):
+        super().__init__(10)
+        self.asked = asked
+
+    @property
+    def left(self):
+        self.asked -= 1
+        return 600.0 if self.asked > 0 else 0.0
+
+
+def run(nets, faces, out, clock=None, **more):
+    crew = campaign.Crew(
+        campaign_file.load(nets), faces, out, clock or campaign.Clock(60), torch.device("cpu"), **more
+    )  # fmt: skip
+    return crew.run()
+
+
+def test_each_net_is_trained_as_it_would_be_alone(nets, faces, tmp_path):
+    found = run(nets, faces, tmp_path / "out", beside=3)
+    assert [(net.name, net.steps, net.total, net.publish) for net in found.nets] == [
+        ("first", 12, 12, "emotion"), ("second", 12, 12, None), ("third", 12, 12, "tiny"),
+    ]  # fmt: skip
+    alone = run(nets, faces, tmp_path / "alone", beside=1)
+    for one, other in zip(found.nets, alone.nets, strict=True):
+        np.testing.assert_array_equal(one.weights, other.weights)
+        assert [entry["loss"] for entry in one.log] == [entry["loss"] for entry in other.log]
+        assert one.log[-1]["accuracy"] > 0.5
+
+
+@pytest.mark.parametrize("asked", [2, 4, 9, 13])
+@pytest.mark.parametrize("beside", [1, 2])
+def test_a_campaign_that_was_stopped_ends_with_the_same_weights(nets, faces, tmp_path, asked, beside):
+    straight = run(nets, faces, tmp_path / "straight", beside=beside)
+    stopped = run(nets, faces, tmp_path / "stopped", Counted(asked), beside=beside)
+    assert len(stopped.nets) < 3 or any(net.steps < net.total for net in stopped.nets)
+    again = run(nets, faces, tmp_path / "stopped", beside=beside)
+    for one, other in zip(again.nets, straight.nets, strict=True):
+        np.testing.assert_array_equal(one.weights, other.weights)
+        np.testing.assert_array_equal(one.soft[0], other.soft[0])
+        assert [entry["loss"] for entry in one.log] == [entry["loss"] for entry in other.log]
+
+
+def test_what_is_done_is_not_done_again(nets, faces, tmp_path, monkeypatch):
+    run(nets, faces, tmp_path / "out")
+    monkeypatch.setattr(campaign.Trainer, "advance", lambda self: pytest.fail("it was trained again"))
+    monkeypatch.setattr(campaign, "opinions", lambda *_: pytest.fail("it was asked again"))
+    assert len(run(nets, faces, tmp_path / "out").nets) == 3
+
+
+def test_soft_targets_are_what_a_net_says_of_the_views(nets, faces, tmp_path):
+    found = run(nets, faces, tmp_path / "out")
+    learnt = faces.split(data.TRAINING)
+    np.testing.assert_array_equal(found.rows, learnt.rows)
+    poses = found.views.poses(torch.from_numpy(learnt.rows))
+    third = found.nets[2]
+    pixels = torch.from_numpy(learnt.images)[:, None].float()
+    for k in range(2):
+        shown = augment.show(pixels, poses[torch.tensor(k)], 24).clamp(0, 255)
+        expected = logits_of(third.net(), shown)[0].softmax(dim=1)
+        np.testing.assert_allclose(third.soft[0][k], expected, atol=0.01)
+    assert found.nets[1].soft[1].shape == (2, len(learnt), 0), "FER+'s head was not learnt"
+    public = torch.from_numpy(faces.split(data.PUBLIC).images)[:, None]
+    looks = [logits_of(third.net(), look)[0].softmax(dim=1) for look in (public, public.flip(3))]
+    np.testing.assert_allclose(third.public[0], sum(looks) / 2, atol=0.01)
+
+
+def test_a_teachers_campaign_becomes_a_student(nets, faces, tmp_path, csv_file, plus_file):
+    teachers, students = tmp_path / "teachers", tmp_path / "students"
+    found = run(nets, faces, teachers)
+    soft = tmp_path / "soft.npz"
+    done = command("distill", csv_file, "--plus", plus_file, "--campaign", teachers, "--output", soft)
+    assert done.returncode == 0, done.stderr
+    told = distill.of_campaign(found, faces.split(data.TRAINING))
+    together = sum(net.soft[0].astype(float) for net in found.nets) / 3
+    np.testing.assert_allclose(distill.mean_of(told)[0], together, atol=1e-3)
+    assert (
+        f"{data.PUBLIC}, teachers alone: {distill.right(distill.of_public(found), faces.split(data.PUBLIC).labels):.1%}"
+        in done.stdout
+    )
+    targets = Soft.load(soft)
+    assert targets.views == found.views
+    assert targets.emotion.shape == (2, 64, 7)
+    taught = run(nets, faces, students, soft=targets)
+    assert not np.array_equal(taught.nets[0].weights, found.nets[0].weights)
+
+
+CARD = """# A card
+It is right for 12.3% of something.
+<!-- made by training.evaluate emotion-tiny.onnx -->
+old figures: 99.9%
+<!-- end -->
+The end.
+"""
+
+
+def test_students_become_models_and_figures(nets, faces, tmp_path, csv_file, plus_file):
+    run(nets, faces, tmp_path / "out")
+    (tmp_path / "card.md").write_text(CARD)
+    models = tmp_path / "models"
+    models.mkdir()
+    done = command(
+        "publish", tmp_path / "out", csv_file, "--plus", plus_file, "--models", models,
+        "--documents", tmp_path / "card.md",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert {path.name for path in models.iterdir()} == {
+        "emotion.onnx", "emotion-ferplus.onnx", "emotion-tiny.onnx", "SHA256SUMS",
+    }  # fmt: skip
+    assert OnnxClassifier(models / "emotion.onnx").labels == data.LABELS
+    assert OnnxClassifier(models / "emotion-tiny.onnx").labels == data.PLUS_EMOTIONS
+    assert OnnxClassifier(models / "emotion-tiny.onnx").version.startswith("third ")
+    text = (tmp_path / "card.md").read_text()
+    assert "old figures" not in text
+    assert "| emotions | 100.0%" in text
+    assert text.startswith("# A card\nIt is right for 12.3% of something.\n<!-- made by")
+    assert text.endswith("<!-- end -->\nThe end.\n")
+    assert "It is right for 12.3% of something." in done.stdout
+    assert "99.9%" not in done.stdout
+
+
+def test_a_campaign_without_students_is_one_of_teachers(nets, faces, tmp_path, csv_file, plus_file):
+    nets.write_text(NETS.replace('publish = "emotion"\n', "").replace('publish = "tiny"\n', ""))
+    run(nets, faces, tmp_path / "out")
+    done = command("publish", tmp_path / "out", csv_file, "--plus", plus_file)
+    assert done.returncode == 0, done.stderr
+    assert Soft.load(tmp_path / "out/soft.npz").emotion.shape == (2, 64, 7)
+    assert "teachers together: " in done.stdout
+
+
+def test_a_student_that_is_not_done_is_not_published(nets, faces, tmp_path):
+    found = run(nets, faces, tmp_path / "out", Counted(5))
+    with pytest.raises(ConfigError, match=r"first has done \d of 12 steps; let its campaign go on"):
+        publish.write(found.nets[:1], faces, tmp_path, ROOT / "models/crop.json")
+    assert not list(tmp_path.glob("*.onnx"))
+
+
+def test_a_document_without_figures_of_ours_is_refused(faces, tmp_path):
+    (tmp_path / "card.md").write_text(CARD)
+    (tmp_path / "other.md").write_text("# nothing\n")
+    with pytest.raises(ConfigError, match=r"other\.md has no part that a command makes"):
+        card.write([tmp_path / "other.md", tmp_path / "card.md"], tmp_path, faces)
+    assert (tmp_path / "card.md").read_text() == CARD
+
+
+WITHOUT = """
+import sys
+for name in (
+    "pydantic", "pydantic_settings", "cv2", "tqdm", "tensorboard", "torch.utils.tensorboard", "onnx", "onnxruntime",
+    "matplotlib", "zmq", "prometheus_client", "platformdirs", "setproctitle",
+):
+    sys.modules[name] = None  # an import of it fails
+from training import campaign
+campaign.main()
+"""
+
+
+def test_the_command_needs_torch_and_numpy_alone(nets, csv_file, tmp_path):
+    arguments = [nets, csv_file, "--out", tmp_path / "out", "--threads", "1", "--device", "cpu"]
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT, *map(str, arguments)],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "3 of 3 nets" in done.stdout
+    assert len(results.read(tmp_path / "out").nets) == 3
+
+
+def test_the_command_stops_in_its_time_and_goes_on(nets, csv_file, tmp_path):
+    (tmp_path / "tiny.toml").write_text(TINY.format(epochs=100_000))
+    stop = ["--out", tmp_path / "out", "--threads", "1", "--device", "cpu"]
+    done = command("campaign", nets, csv_file, *stop, "--minutes", "0.15")
+    assert done.returncode == 0, done.stderr
+    (first,) = results.read(tmp_path / "out").nets
+    assert 0 < first.steps < first.total
+    assert load_checkpoint(tmp_path / "out/state/first.pt")["step"] == first.steps
+    done = command("campaign", nets, csv_file, *stop, "--minutes", "0.15")
+    assert done.returncode == 0, done.stderr
+    assert results.read(tmp_path / "out").nets[0].steps > first.steps
+
+
+def test_a_signal_ends_the_time(nets, csv_file, tmp_path):
+    (tmp_path / "tiny.toml").write_text(TINY.format(epochs=100_000))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "training.campaign", nets, csv_file, "--out", tmp_path / "out", "--threads", "1"],
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert process.stdout.readline().startswith("first: epoch 1")
+    process.send_signal(signal.SIGTERM)
+    told, errors = process.communicate(timeout=120)
+    assert (process.returncode, errors) == (0, "")
+    assert "first: stopped after" in told
+    assert results.read(tmp_path / "out").nets[0].steps > 0
+
+
+def test_an_estimate_has_a_row_a_net(nets, faces):
+    rows = campaign.estimate(campaign_file.load(nets), faces, torch.device("cpu"), steps=3).splitlines()
+    assert [row.split()[0] for row in rows] == ["net", "first", "second", "third"]
+    assert all(float(number) >= 0 for row in rows[1:] for number in row.split()[1:])
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "sentence"),
+    [
+        ("views = 2", "views = 0", "views = 0 is not allowed: it must be a whole number from 1"),
+        ("views = 2", "looks = 2", "there is no setting looks; known there are views, augmentation, net"),
+        ("views = 2", "[augmentation]\nrotation = -1", "augmentation.rotation = -1 is not allowed"),
+        ('name = "second"', 'name = "first"', "two nets have name = 'first'"),
+        ('name = "second"', 'name = "../second"', "net 2 needs a name of small letters"),
+        ('publish = "tiny"', 'publish = "emotion"', "two nets have publish = 'emotion'"),
+        ('publish = "tiny"', 'publish = "huge"', "publish = 'huge' is not allowed: it must be emotion or tiny"),
+        ('recipe = "tiny.toml"\nwith', 'recipe = "none.toml"\nwith', "none.toml cannot be read: No such file"),
+        ("seed = 1,", "sed = 1,", "net second: there is no setting sed; did you mean seed?"),
+        ("seed = 1,", "limit = 5,", "all nets must learn from the same faces"),
+        ("[[net]]", "[[nets]]", "there is no setting nets"),
+        ("[[net]]", "[[net]", "is not TOML"),
+    ],
+)
+def test_a_wrong_campaign_is_told_in_a_sentence(nets, old, new, sentence):
+    nets.write_text(NETS.replace(old, new))
+    with pytest.raises(ConfigError) as raised:
+        campaign_file.load(nets)
+    assert sentence in str(raised.value)
+
+
+@pytest.mark.parametrize("name", ["teachers", "students", "quick"])
+def test_our_own_campaigns_load(name):
+    found = campaign_file.load(ROOT / f"training/campaigns/{name}.toml")
+    published = [net.publish for net in found.nets if net.publish]
+    assert published == ([] if name == "teachers" else ["emotion", "tiny"])
+    assert all(net.recipe.size(1.0) == net.recipe.net.side for net in found.nets) or name == "quick"
