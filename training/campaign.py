@@ -32,7 +32,7 @@ import torch
 from fer_stream.errors import ConfigError, FerStreamError
 from training import campaign_file, data, recipe, results
 from training.distill import Opinions, opinions
-from training.loop import Trainer
+from training.loop import EAGER, Trainer
 from training.model import accuracy, logits_of
 from training.objective import Samples, Soft
 from training.results import NetResult, Results
@@ -57,7 +57,7 @@ WRITING = 3.0
 SAFE = 1.5
 """By how much the time that looking at all faces takes is overestimated: a machine has other things to do, too."""
 
-PROBED = 128
+PROBED = {"cpu": 128, "cuda": 1024}
 """Faces that a net looks at in the beginning, to see how long it will take for all."""
 
 
@@ -112,7 +112,7 @@ class Net:
 
     def probe(self, faces: Tensor) -> None:
         """See how long the net takes to look at a face."""
-        some = faces[:PROBED]
+        some = faces[: PROBED[self.trainer.device.type]]
         logits_of(self.trainer.average, some)  # the first time is slower
         began = time.monotonic()
         logits_of(self.trainer.average, some)
@@ -213,6 +213,26 @@ class Crew:
             ConfigError: the folder's state is of another campaign or other data, or the device has too little memory.
         """
         (self._out / "state").mkdir(parents=True, exist_ok=True)
+        failed = None
+        try:
+            self._train()
+        except RuntimeError as error:  # the device's; what is done so far must not be lost with it
+            names = ", ".join(net.entry.name for net in self._active) or "a net"
+            failed = ConfigError(
+                f"{self._device} failed while {names} was trained ({str(error).splitlines()[0]}); {self._out} has what "
+                "was done before. Try --eager, or --beside 1"
+            )
+        order = [entry.name for entry in self._campaign.nets]
+        self._ended.sort(key=lambda net: order.index(net.entry.name))
+        found = Results(self._learnt.rows, self._campaign.views, [net.result() for net in self._ended])
+        if left_out := results.write(self._out, found):
+            _say("results", f"no room for {', '.join(left_out)}; {self._out / 'state'} has all of it")
+        if failed is not None:
+            raise failed
+        return found
+
+    def _train(self) -> None:
+        """Train until all nets are done or the time is over."""
         while self._fill():
             self._round()
             for net in [net for net in self._active if net.done]:
@@ -221,12 +241,6 @@ class Crew:
                 break
         for net in list(self._active):
             self._end(net)
-        order = [entry.name for entry in self._campaign.nets]
-        self._ended.sort(key=lambda net: order.index(net.entry.name))
-        found = Results(self._learnt.rows, self._campaign.views, [net.result() for net in self._ended])
-        if left_out := results.write(self._out, found):
-            _say("results", f"no room for {', '.join(left_out)}; {self._out / 'state'} has all of it")
-        return found
 
     @property
     def _time(self) -> bool:
@@ -260,7 +274,11 @@ class Crew:
         trainer = Trainer(entry.recipe, samples, self._device, self._recorded)
         if (first := first_net(entry.recipe, samples.faces)) is not None:
             trainer.begin(first)
-        return Net(entry, trainer, self._out / "state" / f"{entry.name}.pt")
+        net = Net(entry, trainer, self._out / "state" / f"{entry.name}.pt")
+        if self._device.type == "cuda":
+            for _ in range(min(EAGER + 1, trainer.total - trainer.step)):
+                net.advance(self._watched)  # a step is recorded, so that what does not fit is known now
+        return net
 
     def _round(self) -> None:
         """Take some steps of each net that learns."""

@@ -82,6 +82,7 @@ class Trainer:
         self._recorded = recorded and self._stream is not None
         self._graphs: dict[int, torch.cuda.CUDAGraph] = {}
         self._eager: dict[int, int] = {}
+        self._settle()
 
     @property
     def _batch(self) -> int:
@@ -132,6 +133,7 @@ class Trainer:
         mean = float(self._total) / max(self._counted, 1)
         self._total.zero_()
         self._counted = 0
+        self._settle()
         return mean
 
     def sample_losses(self) -> Tensor:
@@ -144,6 +146,7 @@ class Trainer:
         """Begin with another net's weights, of the same shape, instead of random ones."""
         self.net.load_state_dict(net.state_dict())
         self.average.load_state_dict(net.state_dict())
+        self._settle()
 
     def state(self) -> dict[str, Any]:
         """Return what `restore` takes, for torch.save."""
@@ -181,7 +184,13 @@ class Trainer:
         self._momentum.copy_(state["momentum"])
         total, self._counted = state["loss"]
         self._total.copy_(total)
+        self._settle()
         return state
+
+    def _settle(self) -> None:
+        """Wait until what was done outside the net's own queue is done, too: the two do not wait for each other."""
+        if self._stream is not None:
+            torch.cuda.synchronize(self.device)
 
     def _plan(self) -> None:
         """Draw this epoch's order, and tell each of its steps what it is given from outside."""

@@ -248,6 +248,23 @@ def test_a_signal_ends_the_time(nets, csv_file, tmp_path):
     assert results.read(tmp_path / "out").nets[0].steps > 0
 
 
+def test_what_was_done_is_kept_when_the_device_fails(nets, faces, tmp_path, monkeypatch):
+    advance = campaign.Trainer.advance
+
+    def fail(trainer):
+        if trainer.how.seed == 1 and trainer.step == 5:
+            raise RuntimeError("CUDA error: an illegal memory access was encountered\nCUDA kernel errors might be ...")
+        advance(trainer)
+
+    monkeypatch.setattr(campaign.Trainer, "advance", fail)
+    with pytest.raises(ConfigError, match=r"failed while second was trained \(CUDA error: an illegal .* encountered\)"):
+        run(nets, faces, tmp_path / "out")
+    (first,) = results.read(tmp_path / "out").nets
+    assert first.steps == first.total
+    monkeypatch.undo()
+    assert len(run(nets, faces, tmp_path / "out").nets) == 3
+
+
 def test_an_estimate_has_a_row_a_net(nets, faces):
     rows = campaign.estimate(campaign_file.load(nets), faces, torch.device("cpu"), steps=3).splitlines()
     assert [row.split()[0] for row in rows] == ["net", "first", "second", "third"]
