@@ -19,7 +19,7 @@ import platformdirs
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from fer_stream import settings_text
+from fer_stream import folders, settings_text
 from fer_stream.errors import ConfigError
 from fer_stream.settings_layers import Layers, read_environment, read_file, variable
 
@@ -75,7 +75,7 @@ def _sink(text: str) -> str:
 def _file(path: Path) -> Path:
     if not path.name:
         raise ValueError("must be a file")
-    return path.expanduser()
+    return folders.expand(path)
 
 
 def _moment(text: str) -> str:
@@ -100,6 +100,8 @@ def _default_address() -> str:
         warnings.simplefilter("ignore")
         try:
             return "ipc://" + platformdirs.user_runtime_dir("fer_stream", appauthor=False)
+        except FileNotFoundError:  # nowhere may temporary files be written: whoever needs the address will say so
+            return f"ipc:///run/user/{os.geteuid()}/fer_stream"
         except OSError as error:  # somebody else's
             raise ConfigError(f"there is no folder for the default address: {error}, or address in the file") from error
 
@@ -276,7 +278,7 @@ class JournalSettings(Section):
     """The event log."""
 
     path: FilePath = Field(
-        default_factory=lambda: Path(platformdirs.user_state_dir("fer_stream", appauthor=False)) / "events.db",
+        default_factory=lambda: folders.state() / "events.db",
         description="the SQLite file",
     )
     retention_days: Annotated[float, Field(gt=0)] = Field(30.0, description="days that events are kept")

@@ -11,6 +11,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fer_stream import folders
 from fer_stream.analysis import tables
 from fer_stream.analysis.folder import Analysis
 from fer_stream.analysis.observe import Observer, refuse_live
@@ -50,7 +51,7 @@ def analyze(
     """
     require("polars", "analyze")
     refuse_live(str(source))
-    path, threads = Path(source).expanduser(), threads or os.cpu_count() or 1
+    path, threads = folders.expand(Path(source)), threads or os.cpu_count() or 1
     settings = (settings or load()).model_copy(update={"cameras": {"film": CameraSettings(source=str(source))}})
     if pictures or is_image(path):
         images = Pictures(settings, "film", threads)

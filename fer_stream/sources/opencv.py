@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from fer_stream import folders
 from fer_stream.config import redact
 from fer_stream.cv import cv2
 from fer_stream.errors import SourceError
@@ -44,7 +45,7 @@ def open_source(address: str, settings: CameraSettings) -> Source:
         return Live(_open_webcam(int(webcam[1])), f"webcam {int(webcam[1])}", settings)
     if "://" in address:
         return _open_url(address, settings)
-    path = Path(address).expanduser()
+    path = folders.expand(Path(address))
     try:
         if path.is_dir() or is_image(path):
             return Images(path, settings)
