@@ -75,7 +75,10 @@ def _sink(text: str) -> str:
 def _file(path: Path) -> Path:
     if not path.name:
         raise ValueError("must be a file")
-    return folders.expand(path)
+    expanded = folders.expand(path)
+    if expanded.parts[0].startswith("~"):
+        raise ValueError(f"must be a whole path: nobody here is called {expanded.parts[0][1:]}")
+    return expanded
 
 
 def _moment(text: str) -> str:
@@ -100,10 +103,10 @@ def _default_address() -> str:
         warnings.simplefilter("ignore")
         try:
             return "ipc://" + platformdirs.user_runtime_dir("fer_stream", appauthor=False)
-        except FileNotFoundError:  # nowhere may temporary files be written: whoever needs the address will say so
+        except OSError:
+            # Others may write the temporary folder, or nobody may. Not every command needs an address: so no failure
+            # here, but a place that nobody else can have made. Who binds it is told if it cannot be used.
             return f"ipc:///run/user/{os.geteuid()}/fer_stream"
-        except OSError as error:  # somebody else's
-            raise ConfigError(f"there is no folder for the default address: {error}, or address in the file") from error
 
 
 def _differ(cameras: dict[str, CameraSettings]) -> dict[str, CameraSettings]:

@@ -266,6 +266,16 @@ def main_guard(function: Callable[[], int | None]) -> int:
     return code
 
 
+def _temporary_folder() -> str:
+    """Return the folder for temporary files, or an empty text where none can be written."""
+    import tempfile  # noqa: PLC0415  (5 ms)
+
+    try:
+        return tempfile.gettempdir()
+    except FileNotFoundError:
+        return ""
+
+
 def _run_guarded(function: Callable[[], int | None]) -> int:
     if sys.stdout is None:
         tell_error("standard output is closed: send it somewhere, such as to /dev/null")
@@ -291,6 +301,10 @@ def _run_guarded(function: Callable[[], int | None]) -> int:
         if isinstance(error, OSError) and error.filename is not None:  # as of a folder that may not be entered
             logging.getLogger(__name__).debug("in detail", exc_info=True)
             _fail(_redact(f"{error.filename} cannot be used: {error.strerror}; check the path and who may use it"))
+            return FerStreamError.exit_code
+        if isinstance(error, OSError) and not _temporary_folder():
+            logging.getLogger(__name__).debug("in detail", exc_info=True)
+            _fail("no folder for temporary files can be written: set TMPDIR to one, or mount one at /tmp")
             return FerStreamError.exit_code
         logging.getLogger(__name__).critical("unexpected error, please report it", exc_info=True)
         return 1
