@@ -19,7 +19,7 @@ import platformdirs
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from fer_stream import folders, settings_text
+from fer_stream import folders, machine, settings_text
 from fer_stream.errors import ConfigError
 from fer_stream.settings_layers import Layers, read_environment, read_file, variable
 
@@ -186,7 +186,7 @@ class CameraSettings(Section):
     decoder_threads: Annotated[int, Field(ge=1, le=64)] | None = Field(
         None,
         description="threads that decode; by default one for a stream (FFmpeg holds back a picture for each further "
-        "one), one a core for a file",
+        "one), one a core for a file, 16 at most",
         examples=[2],
     )
     hardware_decoding: bool = Field(False, description="let the GPU decode, MJPEG too, where FFmpeg can")
@@ -339,7 +339,9 @@ class Settings(BaseSettings):
         "drop_oldest", description="drop_oldest: live, the freshest frame wins; wait: every frame, in order"
     )
     workers: Annotated[int, Field(ge=1, le=256)] = Field(
-        default_factory=lambda: os.cpu_count() or 1, description="inference workers that run starts"
+        default_factory=lambda: int(machine.workers().amount),
+        description="inference workers that run starts; by default one for each CPU core that this process may use "
+        "(affinity and the quota of a container count), where memory has room for them",
     )
     depth: Annotated[int, Field(ge=1, le=64)] = Field(3, description="frames of one camera in flight at most")
     address: Annotated[str, AfterValidator(_address)] = Field(

@@ -18,7 +18,7 @@ from importlib import metadata
 from typing import TYPE_CHECKING
 from urllib.request import urlopen
 
-from fer_stream import deployment, models, plugins
+from fer_stream import deployment, machine, models, plugins
 from fer_stream.config import redact
 from fer_stream.errors import FerStreamError, TransportError
 from fer_stream.process import leave_behind
@@ -219,8 +219,20 @@ def _alive(address: str) -> bool:
 
 
 def _machine(workers: int) -> Iterator[Finding]:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if workers > cores:
-        yield _warn(f"{workers} workers share {cores} CPU cores: more than one a core is no faster, set --workers")
+    cores, memory = machine.cores(), machine.memory()
+    advice = f"set --workers to {machine.workers().amount:.0f}"
+    if workers > max(cores.amount, 1):
+        yield _warn(
+            f"{workers} workers share {cores.amount:g} CPU cores ({cores.by}): "
+            f"more than one a core is no faster, {advice}"
+        )
     else:
-        yield _ok(f"{cores} CPU cores for {workers} workers")
+        yield _ok(f"{cores.amount:g} CPU cores for {workers} workers ({cores.by})")
+    needed = machine.OTHERS + workers * machine.WORKER
+    there = f"{memory.amount / 2**30:.1f} GiB of memory ({memory.by})"
+    if needed > memory.amount:
+        yield _warn(
+            f"{workers} workers and the rest take about {needed / 2**30:.1f} GiB, and there is {there}: {advice}"
+        )
+    else:
+        yield _ok(f"{there} for {workers} workers")

@@ -21,7 +21,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +31,7 @@ from torch.nn import functional
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
+from fer_stream import machine
 from fer_stream.errors import ConfigError, FerStreamError
 from training import data, published, recipe
 from training.augment import augment, mixup
@@ -312,7 +312,7 @@ def main() -> None:
         default=(),
         help="net to begin as, of the same shape: a run's folder, or its published files (one for each head)",
     )
-    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="CPU threads (default: all)")
+    parser.add_argument("--threads", type=int, default=machine.threads(), help="CPU threads (default: all)")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     try:
