@@ -13,7 +13,7 @@ from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from fer_stream import deployment, metrics, plugins, shared, wire
+from fer_stream import deployment, machine, metrics, plugins, shared, wire
 from fer_stream.attention import Attention
 from fer_stream.dispatch import FENCES, REASONS, Ask, Assign, Dispatcher, Fence, Item, Release
 from fer_stream.errors import JournalError, WireError
@@ -417,6 +417,9 @@ class Aggregator:
         states = Counter(state for state, _ in self._dispatcher.workers().values())
         for state in ("idle", "busy"):
             metrics.workers.labels(state).set(states[state])
+        if descriptors := machine.descriptors():
+            metrics.descriptors_open.set(descriptors[0])
+            metrics.descriptors_limit.set(descriptors[1])
         metrics.events_held.set(self._publisher.held)
         self._publisher.purge(now, self._settings.journal.retention_days * 86_400)
         self._publisher.flush()

@@ -84,6 +84,17 @@ def threads() -> int:
     return max(1, int(cores().amount))
 
 
+def descriptors() -> tuple[int, int] | None:
+    """Return how many file descriptors this process has open, and how many it may; ``None`` where nothing tells."""
+    # Not by getrlimit, which a unit's SystemCallFilter may forbid.
+    limit = re.search(r"^Max open files\s+(\d+)", _read(Path("/proc/self/limits")), re.MULTILINE)
+    try:
+        used = len(os.listdir("/proc/self/fd")) - 1  # noqa: PTH208  (names are enough, and there may be many)
+    except OSError:
+        return None
+    return (used, int(limit[1])) if limit else None
+
+
 def _groups(root: Path, controller: str) -> Iterator[Path]:
     """Yield the folders of this process's control group, and of those above it, in which a controller has its files."""
     groups = [line.split(":", 2) for line in _read(root / "proc/self/cgroup").splitlines() if line.count(":") >= 2]

@@ -10,6 +10,7 @@ import errno
 import json
 import logging
 import os
+import resource
 import select
 import signal
 import sys
@@ -38,6 +39,19 @@ INTERRUPTED = 130
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
+
+
+def prepare() -> None:
+    """Set what concerns a whole process; it must be our own, not one that uses us as a library.
+
+    It may have as many file descriptors as the system lets it (each connection takes one, and the usual limit of 1024
+    is for programs that wait by ``select``). NumPy's threads, one for each core of the host, are not started: they are
+    of no use here, and count against a container's limits.
+    """
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    with suppress(OSError, ValueError):  # a unit may forbid it, and sets the limit itself
+        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def set_title(role: str) -> None:
