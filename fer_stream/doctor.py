@@ -187,12 +187,23 @@ def _journal(path: Path) -> Finding:
         except FerStreamError as error:
             return _fail(str(error))
         if os.access(path, os.W_OK) and os.access(path.parent, os.W_OK):
-            return _ok(f"journal {path}, {cursor} events so far")
+            return _elsewhere(path) or _ok(f"journal {path}, {cursor} events so far")
         return _fail(f"the journal {path} cannot be written: give another path with --journal")
     folder = next(parent for parent in path.absolute().parents if parent.exists())
     if folder.is_dir() and os.access(folder, os.W_OK | os.X_OK):
-        return _ok(f"journal {path} can be made")
+        return _elsewhere(path) or _ok(f"journal {path} can be made")
     return _fail(f"the journal {path} cannot be made in {folder}: give another path with --journal")
+
+
+def _elsewhere(path: Path) -> Finding | None:
+    from fer_stream.journal import shared  # noqa: PLC0415
+
+    if where := shared(path):
+        return _warn(
+            f"the journal {path} lies on {where}: locks may not keep an aggregator on another machine out; "
+            "a disk of this machine is safer, and faster"
+        )
+    return None
 
 
 def _port(settings: Settings) -> Finding:

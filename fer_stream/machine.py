@@ -34,12 +34,12 @@ class Limit(NamedTuple):
 
 
 class _Mount(NamedTuple):
-    """Where a hierarchy of control groups is mounted."""
+    """One mount of a file system."""
 
     kind: str
     options: tuple[str, ...]
     root: str
-    """The group that is seen at the mount point; the others are below it."""
+    """What of the file system is seen at the mount point: of control groups, the group that the others are below."""
     place: str
 
 
@@ -95,26 +95,40 @@ def descriptors() -> tuple[int, int] | None:
     return (used, int(limit[1])) if limit else None
 
 
+def file_system(path: Path, root: Path = Path("/")) -> tuple[str, str]:
+    """Return the kind of the file system that a path lies on, such as ``ext4``, and where that is mounted.
+
+    Args:
+        path: an absolute one, without links; it need not be there.
+        root: as for `cores`.
+
+    Returns:
+        Two empty texts where it is not known.
+    """
+    places = {str(place) for place in (path, *path.parents)}
+    mounts = [mount for mount in _mounts(root) if mount.place in places]
+    deepest = max(mounts, key=lambda mount: len(mount.place), default=None)
+    latest = [mount for mount in mounts if deepest and mount.place == deepest.place][-1:]  # which hides those before it
+    return (latest[0].kind, latest[0].place) if latest else ("", "")
+
+
 def _groups(root: Path, controller: str) -> Iterator[Path]:
     """Yield the folders of this process's control group, and of those above it, in which a controller has its files."""
     groups = [line.split(":", 2) for line in _read(root / "proc/self/cgroup").splitlines() if line.count(":") >= 2]
     for mount in _mounts(root):
         for number, controllers, path in groups:
-            if mount.kind == "cgroup2":
-                ours = number == "0"
-            else:
-                ours = controller in mount.options and controller in controllers.split(",")
-            if ours:
+            version_1 = controller in mount.options and controller in controllers.split(",")
+            if (mount.kind == "cgroup2" and number == "0") or (mount.kind == "cgroup" and version_1):
                 yield from _upwards(root / mount.place.lstrip("/"), _below(path, mount.root))
 
 
 def _mounts(root: Path) -> list[_Mount]:
-    """Return the mounts of control groups (proc(5), mountinfo)."""
+    """Return the mounts, in the order in which they were made (proc(5), mountinfo)."""
     found = []
     for line in _read(root / "proc/self/mountinfo").splitlines():
         before, _, after = line.partition(" - ")
         fields, about = before.split(), after.split()
-        if len(fields) > 4 and len(about) > 2 and about[0] in ("cgroup", "cgroup2"):
+        if len(fields) > 4 and len(about) > 2:
             found.append(_Mount(about[0], tuple(about[-1].split(",")), _plain(fields[3]), _plain(fields[4])))
     return found
 

@@ -27,8 +27,12 @@ from fer_stream import machine
 if TYPE_CHECKING:
     from collections.abc import Container, Iterator
 
-PLENTY = 16_384
-"""Free descriptors with which libzmq accepts as it likes: more than it does between two looks."""
+PLENTY = 1024
+"""Peers for whom there must be room where libzmq accepts as it likes. One at a time is slower, and who comes without a
+key where one is needed is less often told so: its connection may be cut before it has read why."""
+
+PACE = 40_000
+"""Connections that libzmq accepts in a second at most: how soon to look again, so that no look comes too late."""
 
 RESERVE = 128
 """Descriptors that peers do not get, or a sixth of a small limit: for the journal, for pages, for frames in memory.
@@ -41,7 +45,7 @@ NEAR = 0.8
 """Share of the descriptors from which a warning tells of it."""
 
 LOOK = 0.5
-"""Seconds between looks at how many there are."""
+"""Seconds between looks at how many there are, at most."""
 
 _ADVICE = "let this process have more (LimitNOFILE in its unit, ulimit -n), or look for peers that connect needlessly"
 
@@ -158,7 +162,6 @@ class Doors:
             self._count()
 
     def _count(self) -> None:
-        self._next = time.monotonic() + LOOK
         found = machine.descriptors()
         if found is None:
             return
@@ -166,6 +169,7 @@ class Doors:
         reserve = min(RESERVE, limit // 6)
         self._room = {False: limit - used - reserve, True: limit - used - reserve // 2}
         self._tell(f"{used} of {limit} file descriptors are open", near=used > NEAR * limit)
+        self._next = time.monotonic() + min(LOOK, max(self._room[False], PLENTY) / PACE)
         for door in self._doors:
             plenty = self._room[door.last] > PLENTY
             door.accept(select.EPOLLIN if plenty else 0)
