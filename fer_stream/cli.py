@@ -291,6 +291,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments = parser().parse_args(argv)
     except SystemExit as end:  # argparse has said what is wrong, or printed its help
         return int(end.code or 0)
-    prepare()
-    module, _, name = arguments.function.partition(":")
-    return main_guard(lambda: getattr(importlib.import_module(f"fer_stream.commands.{module}"), name)(arguments))
+
+    def run() -> int | None:
+        prepare()
+        module, _, name = arguments.function.partition(":")
+        code: int | None = getattr(importlib.import_module(f"fer_stream.commands.{module}"), name)(arguments)
+        return code
+
+    return main_guard(run)

@@ -36,6 +36,9 @@ fail for the same reason is enough to tell people."""
 INTERRUPTED = 130
 """Exit code after a second Ctrl-C: 128 + SIGINT, as shells have it."""
 
+LEAST_DESCRIPTORS = 64
+"""File descriptors without which libzmq aborts the process: an aggregator without any peer has 40 open."""
+
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
@@ -47,10 +50,18 @@ def prepare() -> None:
     It may have as many file descriptors as the system lets it (each connection takes one, and the usual limit of 1024
     is for programs that wait by ``select``). NumPy's threads, one for each core of the host, are not started: they are
     of no use here, and count against a container's limits.
+
+    Raises:
+        ConfigError: it may have too few file descriptors for anything.
     """
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     with suppress(OSError, ValueError):  # a unit may forbid it, and sets the limit itself
         hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        if 0 <= hard < LEAST_DESCRIPTORS:
+            raise ConfigError(
+                f"a process may open {hard} files here, and {LEAST_DESCRIPTORS} are needed: raise the limit "
+                "(LimitNOFILE in a unit, ulimit -n)"
+            )
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 

@@ -125,6 +125,20 @@ def test_our_own_processes_may_have_as_many_as_the_system_lets_them(cli: Cli, sh
     assert psutil.Process(aggregator.pid).rlimit(psutil.RLIMIT_NOFILE) == (4096, 4096)
 
 
+def test_too_few_for_anything_are_told(cli: Cli, short_folder: Path) -> None:
+    cli.under = ("prlimit", "--nofile=40:40")
+    refused = cli.run("aggregator", "--bind", f"ipc://{short_folder}", "--journal", "events.db")
+    assert refused.popen.returncode == 2
+    (sentence,) = refused.errors
+    assert sentence.endswith(
+        "a process may open 40 files here, and 64 are needed: raise the limit (LimitNOFILE in a unit, ulimit -n)"
+    )
+    cli.under = ("prlimit", "--nofile=64:64")
+    least = cli.start("aggregator", "--bind", f"ipc://{short_folder}", "--journal", "events.db")
+    least.until_said("ready at")
+    assert client.status(config.load({"address": f"ipc://{short_folder}"}), timeout=60)["pid"] == least.pid
+
+
 def test_a_program_that_uses_us_keeps_its_limit() -> None:
     program = (
         "import resource, fer_stream, fer_stream.aggregator, fer_stream.client, fer_stream.supervisor, fer_stream.cli;"
