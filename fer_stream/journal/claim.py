@@ -13,6 +13,7 @@ import secrets
 import socket
 import threading
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from fer_stream.errors import JournalError
@@ -84,7 +85,8 @@ class Claim:
         self._released.set()
         self._thread.join()
         if not self.rival:
-            _store(self._path, "")
+            with suppress(OSError):  # the share is away: the next writer waits until it takes us for dead
+                _store(self._path, "")
 
 
 def beating(path: Path) -> str:
