@@ -39,6 +39,7 @@ run: $(VENV)/.run ## the main job: a demo camera, two workers, events as they co
 test: $(VENV)/.test ## set up and run every check and test (JOBS=2 at a time; PYTEST="..." passes options on)
 	@command -v promtool >/dev/null || deploy/apt-install prometheus
 	@command -v strace >/dev/null || deploy/apt-install strace
+	@command -v bindfs >/dev/null || deploy/apt-install bindfs fuse3
 	@command -v cc >/dev/null || deploy/apt-install gcc
 	@command -v systemd-analyze >/dev/null || deploy/apt-install systemd
 	@command -v chromium >/dev/null || deploy/apt-install chromium

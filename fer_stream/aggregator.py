@@ -13,10 +13,10 @@ from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from fer_stream import deployment, metrics, plugins, shared, wire
+from fer_stream import deployment, machine, metrics, plugins, shared, wire
 from fer_stream.attention import Attention
 from fer_stream.dispatch import FENCES, REASONS, Ask, Assign, Dispatcher, Fence, Item, Release
-from fer_stream.errors import JournalError, WireError
+from fer_stream.errors import JournalError, RivalError, WireError
 from fer_stream.journal import Journal
 from fer_stream.process import install_stop, parent_gone
 from fer_stream.publisher import Publisher, describe
@@ -176,6 +176,8 @@ class Aggregator:
         else:
             try:
                 self._join(new, old, message, told, now)
+            except RivalError:
+                raise
             except JournalError as error:  # it says HELLO again soon
                 _log.warning("camera %s has to wait: %s", name, error)
                 return
@@ -417,6 +419,9 @@ class Aggregator:
         states = Counter(state for state, _ in self._dispatcher.workers().values())
         for state in ("idle", "busy"):
             metrics.workers.labels(state).set(states[state])
+        if descriptors := machine.descriptors():
+            metrics.descriptors_open.set(descriptors[0])
+            metrics.descriptors_limit.set(descriptors[1])
         metrics.events_held.set(self._publisher.held)
         self._publisher.purge(now, self._settings.journal.retention_days * 86_400)
         self._publisher.flush()
@@ -460,6 +465,12 @@ def run(settings: Settings, stop: Stop | None = None) -> None:
     stop = stop or install_stop()
     deployment.check_purpose(settings)
     journal = Journal(settings.journal.path)
+    if journal.shared:
+        _log.warning(
+            "the journal lies on %s, where locks may not keep an aggregator on another machine out: "
+            "a disk of this machine is safer, and faster",
+            journal.shared,
+        )
     try:
         hub = plugins.transport(settings).bind(settings.address)
         try:

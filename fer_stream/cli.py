@@ -10,7 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fer_stream.commands.options import add_option
-from fer_stream.process import main_guard
+from fer_stream.process import main_guard, prepare
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -291,5 +291,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments = parser().parse_args(argv)
     except SystemExit as end:  # argparse has said what is wrong, or printed its help
         return int(end.code or 0)
-    module, _, name = arguments.function.partition(":")
-    return main_guard(lambda: getattr(importlib.import_module(f"fer_stream.commands.{module}"), name)(arguments))
+
+    def run() -> int | None:
+        prepare()
+        module, _, name = arguments.function.partition(":")
+        code: int | None = getattr(importlib.import_module(f"fer_stream.commands.{module}"), name)(arguments)
+        return code
+
+    return main_guard(run)

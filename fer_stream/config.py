@@ -19,7 +19,7 @@ import platformdirs
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from fer_stream import settings_text
+from fer_stream import folders, machine, settings_text
 from fer_stream.errors import ConfigError
 from fer_stream.settings_layers import Layers, read_environment, read_file, variable
 
@@ -75,7 +75,10 @@ def _sink(text: str) -> str:
 def _file(path: Path) -> Path:
     if not path.name:
         raise ValueError("must be a file")
-    return path.expanduser()
+    expanded = folders.expand(path)
+    if expanded.parts[0].startswith("~"):
+        raise ValueError(f"must be a whole path: nobody here is called {expanded.parts[0][1:]}")
+    return expanded
 
 
 def _moment(text: str) -> str:
@@ -100,8 +103,10 @@ def _default_address() -> str:
         warnings.simplefilter("ignore")
         try:
             return "ipc://" + platformdirs.user_runtime_dir("fer_stream", appauthor=False)
-        except OSError as error:  # somebody else's
-            raise ConfigError(f"there is no folder for the default address: {error}, or address in the file") from error
+        except OSError:
+            # Others may write the temporary folder, or nobody may. Not every command needs an address: so no failure
+            # here, but a place that nobody else can have made. Who binds it is told if it cannot be used.
+            return f"ipc:///run/user/{os.geteuid()}/fer_stream"
 
 
 def _differ(cameras: dict[str, CameraSettings]) -> dict[str, CameraSettings]:
@@ -178,7 +183,7 @@ class CameraSettings(Section):
     decoder_threads: Annotated[int, Field(ge=1, le=64)] | None = Field(
         None,
         description="threads that decode; by default one for a stream (FFmpeg holds back a picture for each further "
-        "one), one a core for a file",
+        "one), one a core for a file, 16 at most",
         examples=[2],
     )
     hardware_decoding: bool = Field(False, description="let the GPU decode, MJPEG too, where FFmpeg can")
@@ -273,7 +278,7 @@ class JournalSettings(Section):
     """The event log."""
 
     path: FilePath = Field(
-        default_factory=lambda: Path(platformdirs.user_state_dir("fer_stream", appauthor=False)) / "events.db",
+        default_factory=lambda: folders.state() / "events.db",
         description="the SQLite file",
     )
     retention_days: Annotated[float, Field(gt=0)] = Field(30.0, description="days that events are kept")
@@ -331,7 +336,9 @@ class Settings(BaseSettings):
         "drop_oldest", description="drop_oldest: live, the freshest frame wins; wait: every frame, in order"
     )
     workers: Annotated[int, Field(ge=1, le=256)] = Field(
-        default_factory=lambda: os.cpu_count() or 1, description="inference workers that run starts"
+        default_factory=lambda: int(machine.workers().amount),
+        description="inference workers that run starts; by default one for each CPU core that this process may use "
+        "(affinity and the quota of a container count), where memory has room for them",
     )
     depth: Annotated[int, Field(ge=1, le=64)] = Field(3, description="frames of one camera in flight at most")
     address: Annotated[str, AfterValidator(_address)] = Field(

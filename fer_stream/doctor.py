@@ -18,7 +18,7 @@ from importlib import metadata
 from typing import TYPE_CHECKING
 from urllib.request import urlopen
 
-from fer_stream import deployment, models, plugins
+from fer_stream import deployment, machine, models, plugins
 from fer_stream.config import redact
 from fer_stream.errors import FerStreamError, TransportError
 from fer_stream.process import leave_behind
@@ -187,12 +187,23 @@ def _journal(path: Path) -> Finding:
         except FerStreamError as error:
             return _fail(str(error))
         if os.access(path, os.W_OK) and os.access(path.parent, os.W_OK):
-            return _ok(f"journal {path}, {cursor} events so far")
+            return _elsewhere(path) or _ok(f"journal {path}, {cursor} events so far")
         return _fail(f"the journal {path} cannot be written: give another path with --journal")
     folder = next(parent for parent in path.absolute().parents if parent.exists())
     if folder.is_dir() and os.access(folder, os.W_OK | os.X_OK):
-        return _ok(f"journal {path} can be made")
+        return _elsewhere(path) or _ok(f"journal {path} can be made")
     return _fail(f"the journal {path} cannot be made in {folder}: give another path with --journal")
+
+
+def _elsewhere(path: Path) -> Finding | None:
+    from fer_stream.journal import shared  # noqa: PLC0415
+
+    if where := shared(path):
+        return _warn(
+            f"the journal {path} lies on {where}: locks may not keep an aggregator on another machine out; "
+            "a disk of this machine is safer, and faster"
+        )
+    return None
 
 
 def _port(settings: Settings) -> Finding:
@@ -219,8 +230,20 @@ def _alive(address: str) -> bool:
 
 
 def _machine(workers: int) -> Iterator[Finding]:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if workers > cores:
-        yield _warn(f"{workers} workers share {cores} CPU cores: more than one a core is no faster, set --workers")
+    cores, memory = machine.cores(), machine.memory()
+    advice = f"set --workers to {machine.workers().amount:.0f}"
+    if workers > max(cores.amount, 1):
+        yield _warn(
+            f"{workers} workers share {cores.amount:g} CPU cores ({cores.by}): "
+            f"more than one a core is no faster, {advice}"
+        )
     else:
-        yield _ok(f"{cores} CPU cores for {workers} workers")
+        yield _ok(f"{cores.amount:g} CPU cores for {workers} workers ({cores.by})")
+    needed = machine.OTHERS + workers * machine.WORKER
+    there = f"{memory.amount / 2**30:.1f} GiB of memory ({memory.by})"
+    if needed > memory.amount:
+        yield _warn(
+            f"{workers} workers and the rest take about {needed / 2**30:.1f} GiB, and there is {there}: {advice}"
+        )
+    else:
+        yield _ok(f"{there} for {workers} workers")

@@ -8,6 +8,7 @@
       SourceError       exit 1    a camera, file or address that gives no pictures
       ModelError        exit 1    a model file that breaks its contract
       JournalError      exit 1    an event log that cannot be read or written
+        RivalError      exit 2    an event log that another aggregator writes
       TransportError    exit 1    an address in use, or a peer that cannot be reached
       WireError         exit 1    bytes that are not a message of ours
 
@@ -43,6 +44,12 @@ class ModelError(FerStreamError):
 
 class JournalError(FerStreamError):
     """The event log cannot be opened, read or written."""
+
+
+class RivalError(JournalError):
+    """Another aggregator writes this event log: a fault of whoever started both, which no restart mends."""
+
+    exit_code = 2
 
 
 class TransportError(FerStreamError):

@@ -19,8 +19,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import platformdirs
-
+from fer_stream import folders
 from fer_stream.config import CAMERA_NAME
 from fer_stream.errors import ConfigError
 from fer_stream.plugins import BROADCASTS, LINKS
@@ -77,7 +76,7 @@ class Entry:
 
 def default_folder() -> Path:
     """Return where an aggregator's keys lie if no other folder is named."""
-    return Path(platformdirs.user_config_dir("fer_stream", appauthor=False)) / "keys"
+    return folders.config() / "keys"
 
 
 def load(path: Path) -> Key:

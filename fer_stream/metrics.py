@@ -84,6 +84,16 @@ events_lost = Counter(
 journal_cursor = Gauge(
     "fer_stream_journal_cursor", "Cursor of the latest journaled event.", multiprocess_mode="mostrecent"
 )
+descriptors_open = Gauge(
+    "fer_stream_descriptors_open",
+    "File descriptors that the aggregator has open; each connection of a peer takes one.",
+    multiprocess_mode="mostrecent",
+)
+descriptors_limit = Gauge(
+    "fer_stream_descriptors_limit",
+    "File descriptors that the aggregator may have open. Near it new peers have to wait.",
+    multiprocess_mode="mostrecent",
+)
 rejected_messages = Counter("fer_stream_messages_rejected", "Messages that broke the protocol.", ["link"])
 capture_frames = Counter("fer_stream_capture_frames", "Frames as the capture counts them.", ["camera", "outcome"])
 source_failures = Counter("fer_stream_source_failures", "Times a source failed or fell silent.", ["camera"])

@@ -10,6 +10,7 @@ import errno
 import json
 import logging
 import os
+import resource
 import select
 import signal
 import sys
@@ -35,9 +36,33 @@ fail for the same reason is enough to tell people."""
 INTERRUPTED = 130
 """Exit code after a second Ctrl-C: 128 + SIGINT, as shells have it."""
 
+LEAST_DESCRIPTORS = 64
+"""File descriptors without which libzmq aborts the process: an aggregator without any peer has 40 open."""
+
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
+
+
+def prepare() -> None:
+    """Set what concerns a whole process; it must be our own, not one that uses us as a library.
+
+    It may have as many file descriptors as the system lets it (each connection takes one, and the usual limit of 1024
+    is for programs that wait by ``select``). NumPy's threads, one for each core of the host, are not started: they are
+    of no use here, and count against a container's limits.
+
+    Raises:
+        ConfigError: it may have too few file descriptors for anything.
+    """
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    with suppress(OSError, ValueError):  # a unit may forbid it, and sets the limit itself
+        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        if 0 <= hard < LEAST_DESCRIPTORS:
+            raise ConfigError(
+                f"a process may open {hard} files here, and {LEAST_DESCRIPTORS} are needed: raise the limit "
+                "(LimitNOFILE in a unit, ulimit -n)"
+            )
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def set_title(role: str) -> None:
@@ -266,6 +291,16 @@ def main_guard(function: Callable[[], int | None]) -> int:
     return code
 
 
+def _temporary_folder() -> str:
+    """Return the folder for temporary files, or an empty text where none can be written."""
+    import tempfile  # noqa: PLC0415  (5 ms)
+
+    try:
+        return tempfile.gettempdir()
+    except FileNotFoundError:
+        return ""
+
+
 def _run_guarded(function: Callable[[], int | None]) -> int:
     if sys.stdout is None:
         tell_error("standard output is closed: send it somewhere, such as to /dev/null")
@@ -291,6 +326,10 @@ def _run_guarded(function: Callable[[], int | None]) -> int:
         if isinstance(error, OSError) and error.filename is not None:  # as of a folder that may not be entered
             logging.getLogger(__name__).debug("in detail", exc_info=True)
             _fail(_redact(f"{error.filename} cannot be used: {error.strerror}; check the path and who may use it"))
+            return FerStreamError.exit_code
+        if isinstance(error, OSError) and not _temporary_folder():
+            logging.getLogger(__name__).debug("in detail", exc_info=True)
+            _fail("no folder for temporary files can be written: set TMPDIR to one, or mount one at /tmp")
             return FerStreamError.exit_code
         logging.getLogger(__name__).critical("unexpected error, please report it", exc_info=True)
         return 1

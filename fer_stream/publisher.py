@@ -13,7 +13,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from fer_stream import metrics, wire
-from fer_stream.errors import JournalError, WireError
+from fer_stream.errors import JournalError, RivalError, WireError
 from fer_stream.types import Scores
 from fer_stream.wire import Kind, Message
 
@@ -83,6 +83,7 @@ class Publisher:
         What cannot be written is held, not published, and tried again by a later flush.
         """
         now = time.monotonic()
+        self._journal.check()
         self._tell_of_the_old()
         if not (self._recorded or self._lost or self._journal.broken) or (self.failing and now < self._retry):
             return
@@ -97,6 +98,9 @@ class Publisher:
             if self._lost:  # a subscriber finds it where it asks for what it missed
                 self._journal.lose(self._lost, "journal full")
                 self._lost, gap = 0, True
+        except RivalError as error:
+            count = len(self._recorded) + self._lost
+            raise RivalError(f"{error}; {count} events of this one are not in it" if count else str(error)) from error
         except JournalError as error:
             self._fail(error, now)
         else:
@@ -135,6 +139,8 @@ class Publisher:
         self._purge_at = now + 3600
         try:
             self._journal.purge(time.time() - retention)
+        except RivalError:
+            raise
         except JournalError as error:
             _log.warning("old events stay for another hour: %s", error)
 

@@ -294,12 +294,18 @@ def test_the_template_describes_every_setting() -> None:
             assert re.match(r"# \S", lines[number - 1]), line
 
 
-def test_a_default_address_that_is_somebody_elses_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object, **__: object) -> str:
-        raise PermissionError("runtime directory is owned by another user; set XDG_RUNTIME_DIR instead")
-
-    monkeypatch.setattr(config.platformdirs, "user_runtime_dir", refuse)
-    assert "owned by another user; set XDG_RUNTIME_DIR instead, or address" in problem()
+def test_where_no_folder_is_safe_the_default_address_is_one_that_nobody_else_can_make(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a container whose /tmp is an emptyDir, which everybody may write: a command without address works."""
+    open_to_all = tmp_path / "tmp"
+    open_to_all.mkdir()
+    open_to_all.chmod(0o777)
+    monkeypatch.delenv("XDG_RUNTIME_DIR")
+    monkeypatch.setenv("TMPDIR", str(open_to_all))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    monkeypatch.setattr(os, "geteuid", lambda: 1_000_660_000)
+    assert config.load().address == "ipc:///run/user/1000660000/fer_stream"
     assert config.load({"address": "ipc:///tmp/x"}).address == "ipc:///tmp/x"
 
 

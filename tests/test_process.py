@@ -50,6 +50,15 @@ def outcome(code: str, **environment: str) -> tuple[int, str, str]:
 # Logs
 
 
+def test_a_process_of_ours_starts_no_thread_for_each_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    program = (
+        "from fer_stream.process import prepare; prepare(); import numpy, os; print(len(os.listdir('/proc/self/task')))"
+    )
+    monkeypatch.delenv("OPENBLAS_NUM_THREADS", raising=False)
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert run.stdout == "1\n"
+
+
 def test_logs_are_json_lines_where_nobody_reads() -> None:
     _, out, err = outcome(
         """

@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import signal
 import time
 from pathlib import Path
@@ -29,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from fer_stream import machine
 from fer_stream.errors import ConfigError, FerStreamError
 from training import campaign_file, data, recipe, results
 from training.distill import Opinions, opinions
@@ -342,7 +342,7 @@ def main() -> None:
     parser.add_argument("--soft", type=Path, help="what teachers say of the faces, from training.distill")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where to train")
     parser.add_argument("--beside", type=int, help="nets trained side by side (default: 3 on a GPU, 1 on a CPU)")
-    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="CPU threads (default: all)")
+    parser.add_argument("--threads", type=int, default=machine.threads(), help="CPU threads (default: all)")
     parser.add_argument("--eager", action="store_true", help="on a GPU: record no steps, start each kernel from Python")
     parser.add_argument(
         "--estimate", action="store_true", help="take a few steps of each net, and tell how long all take"

@@ -20,7 +20,6 @@ itself; `training.campaign` runs it for several nets within a time.
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,6 +28,7 @@ import torch
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
+from fer_stream import machine
 from fer_stream.errors import FerStreamError
 from training import data, recipe
 from training.loop import Trainer
@@ -114,7 +114,7 @@ def main() -> None:
         default=(),
         help="net to begin as, of the same shape: a run's folder, or its published files (one for each head)",
     )
-    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="CPU threads (default: all)")
+    parser.add_argument("--threads", type=int, default=machine.threads(), help="CPU threads (default: all)")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where to train")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)

@@ -6,11 +6,11 @@ and `folder` puts all of it together.
 
 from __future__ import annotations
 
-import os
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fer_stream import folders, machine
 from fer_stream.analysis import tables
 from fer_stream.analysis.folder import Analysis
 from fer_stream.analysis.observe import Observer, refuse_live
@@ -50,7 +50,7 @@ def analyze(
     """
     require("polars", "analyze")
     refuse_live(str(source))
-    path, threads = Path(source).expanduser(), threads or os.cpu_count() or 1
+    path, threads = folders.expand(Path(source)), threads or machine.threads()
     settings = (settings or load()).model_copy(update={"cameras": {"film": CameraSettings(source=str(source))}})
     if pictures or is_image(path):
         images = Pictures(settings, "film", threads)

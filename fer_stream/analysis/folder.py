@@ -12,7 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fer_stream import __version__, models
+from fer_stream import __version__, folders, models
 from fer_stream.analysis import plots, report, tables
 from fer_stream.analysis.answers import Answers
 from fer_stream.analysis.observe import Observer, refuse_live
@@ -72,7 +72,7 @@ class Analysis:
         refuse_live(self.source)
         for module in ("polars", "matplotlib", *(["av"] if video else [])):
             require(module, "analyze")
-        self._path = Path(self.source.removeprefix("file://")).expanduser()
+        self._path = folders.expand(Path(self.source.removeprefix("file://")))
         check_name(self._path)
         self._settings, self._camera, self._folder = settings, camera, folder
         self._pictures = pictures or is_image(self._path)

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fer_stream import folders
 from fer_stream.analysis import tables
 from fer_stream.analysis.observe import Recognizers
 from fer_stream.errors import SourceError
@@ -33,7 +34,7 @@ class Pictures:
 
     def __init__(self, settings: Settings, camera: str, threads: int) -> None:
         self._camera = settings.cameras[camera].model_copy(update={"loop": False})
-        path = Path(self._camera.source).expanduser()
+        path = folders.expand(Path(self._camera.source))
         images = Images(path, self._camera)
         self._paths = [path / name if path.is_dir() else path for name in images.names]
         self._threads = threads

@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fer_stream import plugins
+from fer_stream import folders, plugins
 from fer_stream.commands.options import begin
 from fer_stream.errors import ConfigError, SourceError
 from fer_stream.types import EventType
@@ -32,7 +32,7 @@ def subscribe(arguments: Namespace) -> None:
     sink = plugins.load("sinks", "stdout")(arguments.format)
     with install_stop() as stop:
         if arguments.journal_file:
-            path, after = Path(arguments.journal_file).expanduser(), arguments.after or 0
+            path, after = folders.expand(Path(arguments.journal_file)), arguments.after or 0
             events = read_journal(path, after=after, camera=arguments.camera, types=types)
         else:
             events = _follow(arguments, settings, types, stop)

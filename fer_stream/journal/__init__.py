@@ -3,6 +3,7 @@
 One process writes (a lock beside the file keeps a second one out), any number read. What is stored is the text that
 subscribers get, byte for byte, so a replay is the same as having been there::
 
+    claim        who writes it, where other machines may share the file
     place        the path: the lock beside the file, who may read it, what is set aside
     database     the file: its schema, and which of SQLite's errors tell that it is damaged
     reader       events after a cursor
@@ -11,8 +12,9 @@ subscribers get, byte for byte, so a replay is the same as having been there::
 """
 
 from fer_stream.journal.database import APPLICATION, FORMAT
+from fer_stream.journal.place import shared
 from fer_stream.journal.reader import Reader, gap
 from fer_stream.journal.retention import purge
 from fer_stream.journal.writer import Journal
 
-__all__ = ["APPLICATION", "FORMAT", "Journal", "Reader", "gap", "purge"]
+__all__ = ["APPLICATION", "FORMAT", "Journal", "Reader", "gap", "purge", "shared"]

@@ -68,6 +68,8 @@ class Database:
         mode: ``ro`` to read; ``rw`` to write what is there; ``rwc`` to make it where there is none.
         patience: seconds for which to wait for who writes.
         numbers: what it begins with where it is made.
+        log: whether to write ahead into a log beside it, where all who read it share this machine's memory; SQLite's
+            rollback journal else.
 
     Raises:
         JournalError: there is none of this format, or it cannot be opened.
@@ -80,6 +82,7 @@ class Database:
         mode: Literal["ro", "rw", "rwc"] = "ro",
         patience: float = 5.0,
         numbers: Numbers = AFRESH,
+        log: bool = True,
     ) -> None:
         self.path = path
         self.new = False
@@ -95,7 +98,7 @@ class Database:
         except (*FAILURES, OSError) as error:
             raise self.failure(error, "read" if mode == "ro" else "written") from error
         try:
-            self._prepare(mode, numbers)
+            self._prepare(mode, numbers, "WAL" if log else "TRUNCATE")
         except FAILURES as error:
             failure = self.failure(error, "read")
             self._db.close()
@@ -104,7 +107,7 @@ class Database:
             self._db.close()
             raise
 
-    def _prepare(self, mode: Literal["ro", "rw", "rwc"], numbers: Numbers) -> None:
+    def _prepare(self, mode: Literal["ro", "rw", "rwc"], numbers: Numbers, journal_mode: str) -> None:
         version, mine = self._pragma("user_version"), self._pragma("application_id")
         tables = self._db.execute("SELECT 1 FROM sqlite_master").fetchone()
         # SQLite takes a file that is shorter than its own header for an empty one.
@@ -122,7 +125,7 @@ class Database:
             return
         self._db.execute("PRAGMA secure_delete = ON")  # what is purged is overwritten, not only forgotten
         if mode == "rwc":
-            self._db.execute("PRAGMA journal_mode = WAL")
+            self._db.execute(f"PRAGMA journal_mode = {journal_mode}")
             self._db.execute("PRAGMA synchronous = FULL")
         if self.new:
             self._make(numbers)

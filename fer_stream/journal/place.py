@@ -5,16 +5,37 @@ from __future__ import annotations
 import fcntl
 import itertools
 import os
+import re
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from fer_stream import machine
 from fer_stream.errors import JournalError
+from fer_stream.journal.claim import Claim
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-_LOG = ("-wal", "-shm")
+_LOG = ("-wal", "-shm", "-journal")
 """What SQLite puts beside its file, with the file's mode."""
+
+_LOCAL = re.compile(
+    r"bcachefs|btrfs|exfat|ext[234]|f2fs|jfs|nilfs2|ntfs3?|overlay|ramfs|reiserfs|tmpfs|ubifs|vfat|xfs|zfs"
+)
+"""File systems of one machine alone. Of others, such as nfs, cifs, 9p, ceph or fuse, other machines may have the files,
+too: locks may not reach them, and the memory that SQLite's write-ahead log shares does not."""
+
+
+def shared(path: Path) -> str:
+    """Return the kind and place of the file system on which a journal lies, where other machines may share it."""
+    kind, place = machine.file_system(path.resolve())
+    return f"{kind}, mounted at {place}" if kind and not _LOCAL.fullmatch(kind) else ""
+
+
+def lock_of(path: Path) -> Path:
+    """Return the lock file of a journal."""
+    path = path.resolve()  # whoever names the file by a link meets the same lock
+    return path.with_name(path.name + ".lock")
 
 
 class Place:
@@ -25,14 +46,23 @@ class Place:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path.resolve()  # whoever names the file by a link meets the same lock
+        self.path = path.resolve()
         # Beside the file, not on it: closing a descriptor of the file itself would drop SQLite's own locks.
-        self._lock_path = self._beside(".lock")
+        self._lock_path = lock_of(self.path)
+        self.shared = shared(self.path)
+        """Where other machines may share the file: the kind and place of the file system, for people."""
         self.known = self._lock_path.exists() or self._beside("-wal").exists()
         """Whether there was a journal here before, be its file there or not."""
+        self._claim: Claim | None = None
         try:
             self.make_folder()
             self._lock = self._take_lock()
+            if self.shared:
+                try:
+                    self._claim = Claim(self._lock_path, self.path)
+                except BaseException:
+                    os.close(self._lock)
+                    raise
         except OSError as error:
             raise JournalError(
                 f"the journal {self.path} cannot be written: {error.strerror}; give another path"
@@ -64,10 +94,17 @@ class Place:
         """
         if self._lock < 0:
             return
+        if self._claim:
+            self._claim.release()
         if withdraw and not self.known:
             self._lock_path.unlink(missing_ok=True)
         os.close(self._lock)
         self._lock = -1
+
+    @property
+    def rival(self) -> str:
+        """Who else took this place, for people; empty as long as it is held."""
+        return self._claim.rival if self._claim else ""
 
     def make_folder(self) -> None:
         """Make the folder where there is none, for its owner alone."""

@@ -7,7 +7,9 @@ from time import time as wall_clock
 from typing import TYPE_CHECKING
 
 from fer_stream.errors import JournalError
+from fer_stream.journal.claim import elsewhere
 from fer_stream.journal.database import Database
+from fer_stream.journal.place import lock_of, shared
 from fer_stream.journal.reader import Reader
 
 if TYPE_CHECKING:
@@ -29,6 +31,10 @@ def purge(path: Path, older_than: float, patience: float = 10.0) -> int:
     Raises:
         JournalError: there is no journal, or it cannot be written, or what is deleted can still be found in its log.
     """
+    if shared(path) and (other := elsewhere(lock_of(path))):
+        raise JournalError(
+            f"the journal {path} is written by {other}, and locks may not reach that far: purge it on that machine"
+        )
     Reader(path).close()  # which says that there is none, rather than that it cannot be opened
     db = Database(path, "rw", patience)
     try:

@@ -8,7 +8,7 @@ from time import time as wall_clock
 from typing import TYPE_CHECKING
 
 from fer_stream.cloudevents import decode, encode, event_id
-from fer_stream.errors import JournalError, WireError
+from fer_stream.errors import JournalError, RivalError, WireError
 from fer_stream.journal.database import AFRESH, DamagedError, Database, Numbers, checksum, is_journal
 from fer_stream.journal.place import Place
 from fer_stream.journal.reader import Reader, gap
@@ -43,6 +43,7 @@ class Journal(Reader):
 
     Raises:
         JournalError: the file cannot be made or written, is of another format, or another process writes it.
+        RivalError: of a method that writes: another process does, too.
     """
 
     def __init__(self, path: Path, clock: Callable[[], float] = wall_clock) -> None:
@@ -89,7 +90,7 @@ class Journal(Reader):
             self._anew()
 
     def _open(self, numbers: Numbers) -> tuple[Database, int]:
-        db = Database(self._place.path, "rwc", numbers=numbers)
+        db = Database(self._place.path, "rwc", numbers=numbers, log=not self._place.shared)
         return db, self._place.inode()
 
     def _take_up(self) -> None:
@@ -123,6 +124,11 @@ class Journal(Reader):
     def broken(self) -> bool:
         """Whether the file was found to be corrupt: `renew` sets it aside."""
         return self._db.damaged
+
+    @property
+    def shared(self) -> str:
+        """Where other machines may share the file: the kind and place of its file system, for people; else empty."""
+        return self._place.shared
 
     def there(self) -> bool:
         """Whether the file that is written is still the one at its path, and not known to be corrupt."""
@@ -175,6 +181,7 @@ class Journal(Reader):
     def epoch(self, camera: str) -> int:
         """Begin a new epoch of a camera and return its number, from 1."""
         with self._db.transaction() as db:
+            self._advance(db, self._cursor)
             row = db.execute(
                 "INSERT INTO cameras VALUES (?, ?, 0) ON CONFLICT (camera) DO UPDATE SET epoch = epoch + 1 "
                 "RETURNING epoch, sequence",
@@ -182,6 +189,9 @@ class Journal(Reader):
             ).fetchone()
             if type(row[0]) is not int or not 0 < row[0] < MAX_EPOCH:
                 raise self._db.damage()
+            known = self._epochs.get(camera, 0 if camera in self._sequences else self._first_epoch - 1)
+            if row != (known + 1, self._sequences.get(camera, 0)):
+                raise self._rival()  # who began an epoch, and has not written an event yet
         self._epochs[camera], self._sequences[camera] = row
         return self._epochs[camera]
 
@@ -195,19 +205,53 @@ class Journal(Reader):
             return []
         stored, sequences, rows = self._numbered(new)
         with self._db.transaction() as db:
+            self._advance(db, self._cursor + len(stored))  # first: what another one wrote would look like damage
             if db.executemany(_INSERT, rows).rowcount < len(rows):  # seldom enough not to look every time
                 db.execute("DELETE FROM events WHERE cursor > ?", (self._cursor,))
                 stored, sequences, rows = self._numbered(_without_repeats(db, new))
                 db.executemany(_INSERT, rows)
-            cursor = self._cursor + len(stored)
-            db.execute("UPDATE head SET cursor = ?", (cursor,))
+                db.execute("UPDATE head SET cursor = ?", (self._cursor + len(stored),))
             db.executemany(
                 "INSERT INTO cameras VALUES (?, 0, ?) ON CONFLICT DO UPDATE SET sequence = excluded.sequence",
                 sequences.items(),
             )
-        self._cursor = cursor
+        self._cursor += len(stored)
         self._sequences |= sequences
         return stored
+
+    def check(self) -> None:
+        """Look whether this is still the one writer; without an event, nothing else would tell.
+
+        Raises:
+            RivalError: another one has taken its place.
+        """
+        if self._place.rival:
+            raise self._rival()
+
+    def _advance(self, db: sqlite3.Connection, cursor: int) -> None:
+        """Move the head on, from where we left it: one that is elsewhere was moved by somebody whom no lock kept out.
+
+        Raises:
+            RivalError: another one writes this journal.
+            JournalError: it was put back to an older state; `renew` goes on with it.
+        """
+        self.check()
+        if db.execute("UPDATE head SET cursor = ? WHERE cursor = ?", (cursor, self._cursor)).rowcount == 1:
+            return
+        found = db.execute("SELECT cursor FROM head").fetchone()
+        if found is None or type(found[0]) is not int:
+            raise self._db.damage()
+        if found[0] > self._cursor:
+            raise self._rival()
+        self._fate, self._inode = "was put back to an older state", -1
+        raise JournalError(f"the journal {self._place.path} {self._fate}: a gap will tell of the events in between")
+
+    def _rival(self) -> RivalError:
+        who = f" ({self._place.rival})" if self._place.rival else ""
+        return RivalError(
+            f"the journal {self._place.path} is written by another aggregator, too{who}: this one ends, give each a "
+            "journal of its own with --journal"
+        )
 
     def _numbered(
         self, new: Iterable[tuple[Event, str]]
@@ -238,8 +282,8 @@ class Journal(Reader):
         identity = event_id(replace(event, seq=cursor))
         text = encode(event, identity)
         with self._db.transaction() as db:
+            self._advance(db, cursor)
             db.execute(_INSERT, _row(event, identity, cursor, self._clock(), text))
-            db.execute("UPDATE head SET cursor = ?", (cursor,))
         self._cursor = cursor
         return event, text
 
@@ -271,6 +315,7 @@ class Journal(Reader):
     def purge(self, older_than: float) -> int:
         """Delete the events journaled before ``older_than`` (Unix seconds), and return how many there were."""
         with self._db.transaction() as db:
+            self._advance(db, self._cursor)
             return delete(db, older_than, self._clock())
 
     def close(self) -> None:

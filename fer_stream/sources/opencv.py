@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from fer_stream import folders, machine
 from fer_stream.config import redact
 from fer_stream.cv import cv2
 from fer_stream.errors import SourceError
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
 
 PORTS = {"rtsp": 554, "rtsps": 322, "http": 80, "https": 443, "rtmp": 1935}
 
+MOST_DECODERS = 16
+"""Threads that decode a file by default; each holds pictures, and more are hardly faster."""
+
 
 def open_source(address: str, settings: CameraSettings) -> Source:
     """Open whatever ``address`` names (see the table above).
@@ -44,7 +48,7 @@ def open_source(address: str, settings: CameraSettings) -> Source:
         return Live(_open_webcam(int(webcam[1])), f"webcam {int(webcam[1])}", settings)
     if "://" in address:
         return _open_url(address, settings)
-    path = Path(address).expanduser()
+    path = folders.expand(Path(address))
     try:
         if path.is_dir() or is_image(path):
             return Images(path, settings)
@@ -55,10 +59,11 @@ def open_source(address: str, settings: CameraSettings) -> Source:
         raise SourceError(f"{str(path)!r} cannot be read: {(error.strerror or 'error').lower()}") from error
 
     check_name(path)
+    decoding = _decoding(settings, min(machine.threads(), MOST_DECODERS))
 
     def open_file() -> Capture:
         # Without the scheme FFmpeg takes "12:30.mp4" for a protocol and "%03d.mp4" for a pattern.
-        capture = Capture(cv2.VideoCapture(f"file:{path}", cv2.CAP_FFMPEG, _decoding(settings, None)))
+        capture = Capture(cv2.VideoCapture(f"file:{path}", cv2.CAP_FFMPEG, decoding))
         if not capture.opened:
             raise SourceError(
                 f"{str(path)!r} cannot be read as a video; it is truncated, damaged, or of a format that is not known"
@@ -105,11 +110,9 @@ def _open_url(address: str, settings: CameraSettings) -> Source:
     return Live(capture, name, settings)
 
 
-def _decoding(settings: CameraSettings, threads: int | None) -> list[int]:
-    """Return OpenCV's parameters for how to decode, with so many threads (``None``: FFmpeg's choice) by default."""
-    parameters = []
-    if threads := settings.decoder_threads or threads:
-        parameters += [cv2.CAP_PROP_N_THREADS, threads]
+def _decoding(settings: CameraSettings, threads: int) -> list[int]:
+    """Return OpenCV's parameters for how to decode, with so many threads by default."""
+    parameters = [cv2.CAP_PROP_N_THREADS, settings.decoder_threads or threads]
     if settings.hardware_decoding:  # where none is there, software decodes
         parameters += [cv2.CAP_PROP_HW_ACCELERATION, cv2.VIDEO_ACCELERATION_ANY]
     return parameters

@@ -28,6 +28,7 @@ from fer_stream import deployment
 from fer_stream import keys as access
 from fer_stream.errors import ConfigError, TransportError
 from fer_stream.plugins import BROADCASTS, LINKS
+from fer_stream.transports.doors import Doors
 from fer_stream.wire import MAX_PAYLOAD
 
 if TYPE_CHECKING:
@@ -184,6 +185,7 @@ class ZeroMQHub:
         self._context = zmq.Context()
         self._sockets: dict[str, zmq.Socket[bytes]] = {}
         self._poller = zmq.Poller()
+        self._doors = Doors(self._poller)
         try:
             if address.startswith("ipc://"):
                 self._claim(address)
@@ -241,8 +243,8 @@ class ZeroMQHub:
             sock.set(zmq.ZAP_ENFORCE_DOMAIN, 1)  # nobody comes in while nobody is asked
         where = endpoint(address, link)
         try:
-            sock.bind(where)
-        except zmq.ZMQError as error:
+            self._doors.bind(sock, where, last=link == "control")
+        except (zmq.ZMQError, OSError) as error:
             raise TransportError(
                 f"{where} cannot be bound: {error.strerror}; stop what uses it, or choose another with --bind"
             ) from error
@@ -251,6 +253,7 @@ class ZeroMQHub:
     def receive(self, timeout: float) -> list[tuple[str, bytes, list[Any]]]:
         """See `fer_stream.plugins.Hub.receive`."""
         ready = dict(self._poller.poll(max(0, round(timeout * 1000))))
+        self._doors.look(ready)
         if self._gate is not None and self._gate in ready:
             self._answer_gate(self._gate)
         messages = []
@@ -307,6 +310,7 @@ class ZeroMQHub:
         if self._gate is not None:
             self._gate.close()
             self._gate = None
+        self._doors.close()
         self._context.term()
         for path in self._files:
             path.unlink(missing_ok=True)

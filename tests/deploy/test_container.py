@@ -74,6 +74,7 @@ def test_every_service_is_contained() -> None:
         assert service["security_opt"] == ["no-new-privileges:true"]
         assert service["mem_limit"]
         assert service["pids_limit"]
+        assert service["ulimits"]["nofile"] >= 65_536
         assert all(port.startswith("127.0.0.1:") for port in service.get("ports", []))
         if service["image"] == "fer-stream":
             user = re.search(r"^USER (.*)$", (DEPLOY / "Dockerfile").read_text(), re.M)

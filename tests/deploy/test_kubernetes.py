@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
+import shlex
+import subprocess
 from typing import Any
 
 import kubernetes_validate
 import pytest
+import yaml
 from cloudcoil.models.keda.v1alpha1 import ScaledObject
 from deploy_files import DEPLOY, load, named, series
 
@@ -36,6 +40,18 @@ def test_every_container_is_contained() -> None:
             assert context["allowPrivilegeEscalation"] is False
             assert context["capabilities"] == {"drop": ["ALL"]}
             assert container["resources"]["limits"]["memory"]
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_the_command_for_openshift_leaves_the_choice_of_users_and_groups_to_it(file: str) -> None:
+    (command,) = re.findall(r"^#   (sed .*) \|", (DEPLOY / FILES[0]).read_text(), re.M)
+    assert f"{command} | oc" in (DEPLOY / "README.md").read_text()
+    sed, script, _ = shlex.split(command)
+    text = subprocess.run([sed, script, DEPLOY / file], capture_output=True, text=True, check=True).stdout
+    for thing in yaml.safe_load(text)["items"]:
+        kubernetes_validate.validate(thing, "1.31", strict=True)
+        if pod := thing["spec"].get("template", {}).get("spec"):
+            assert pod["securityContext"] == {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
 
 
 def test_every_command_is_one() -> None:

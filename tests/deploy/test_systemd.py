@@ -67,6 +67,12 @@ def test_a_service_runs_a_command_that_there_is(name: str) -> None:
     assert str(arguments.config) == "/etc/fer-stream/settings.toml"
 
 
+@pytest.mark.parametrize("name", ["fer-stream-aggregator.service", "fer-stream-live.service"])
+def test_who_takes_connections_may_have_many(name: str) -> None:
+    (limit,) = re.findall(r"^LimitNOFILE=(\d+)$", (UNITS / name).read_text(), re.M)
+    assert int(limit) >= 65_536
+
+
 def test_the_user_and_the_folders_are_made(tmp_path: Path) -> None:
     root = tmp_path / "root"
     (root / "etc" / "fer-stream").mkdir(parents=True)

@@ -1,0 +1,220 @@
+"""Two writers of one journal that no lock keeps apart: one is refused, and nothing is lost, doubled or broken."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from journals import everything, execute, resets
+from processes import wait_for
+
+from fer_stream import machine
+from fer_stream.cloudevents import decode
+from fer_stream.errors import JournalError, RivalError
+from fer_stream.journal import Journal, purge, shared
+from fer_stream.types import GapData
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from processes import Cli
+
+HELPERS = str(Path(__file__).parents[1])
+
+
+@pytest.fixture
+def unlocked(path: Path) -> Iterator[tuple[Journal, Journal]]:
+    """Two writers of one file: somebody took the lock file away between their starts."""
+    with Journal(path) as first:
+        path.with_name("events.db.lock").unlink()
+        with Journal(path) as second:
+            yield first, second
+
+
+def test_the_second_to_write_is_refused(path: Path, unlocked: tuple[Journal, Journal]) -> None:
+    first, second = unlocked
+    stored = [text for _, text in first.append(resets(3))]
+    for write in (
+        lambda: second.append(resets(2, "hall")),
+        lambda: second.epoch("hall"),
+        lambda: second.purge(1e12),
+        lambda: second.lose(4, "journal full"),
+    ):
+        with pytest.raises(RivalError, match="is written by another aggregator, too: this one ends, give each"):
+            write()
+    assert not second.broken, "what another one wrote is no damage"
+    stored += [text for _, text in first.append(resets(3, first=4))]
+    assert everything(path) == stored
+
+
+def test_the_second_to_begin_an_epoch_is_refused(path: Path, unlocked: tuple[Journal, Journal]) -> None:
+    first, second = unlocked
+    assert first.epoch("door") == 1
+    with pytest.raises(RivalError):
+        second.epoch("door")
+    assert second.epoch("hall") == 1
+    with pytest.raises(RivalError):
+        first.epoch("hall")
+    assert first.epoch("door") == 2
+    first.append(resets(1))
+
+
+def test_a_journal_that_goes_back_in_time_is_gone_on_with(path: Path, journal: Journal) -> None:
+    """As when a backup is copied over it while it is written."""
+    before = [text for _, text in journal.append(resets(2))]
+    execute(path, "CREATE TABLE kept AS SELECT * FROM head")
+    journal.append(resets(3, first=3))
+    execute(path, "UPDATE head SET cursor = 2", "DELETE FROM events WHERE cursor > 2", "DROP TABLE kept")
+    execute(path, "UPDATE cameras SET sequence = 2")
+    assert everything(path) == before
+    with pytest.raises(JournalError, match="was put back to an older state") as caught:
+        journal.append(resets(1, first=6))
+    assert not isinstance(caught.value, RivalError)
+    assert not journal.there()
+    journal.renew()
+    assert "was put back to an older state" in journal.notice
+    ((stored, text),) = journal.append(resets(1, first=6))
+    assert (stored.cursor, stored.sequence) == (6, 6)
+    gap, last = everything(path, after=2)
+    assert decode(gap).data == GapData(2, 5, "retention")
+    assert last == text
+
+
+# Two mounts of one folder by FUSE stand for two machines: each has its own locks, and its own memory of files.
+
+
+@pytest.fixture
+def hosts() -> Iterator[tuple[Path, Path]]:
+    if not shutil.which("bindfs") or not os.access("/dev/fuse", os.W_OK):
+        pytest.skip("bindfs and FUSE make two machines of one")
+    with ExitStack() as last:
+        folder = Path(subprocess.run(["mktemp", "-d"], capture_output=True, text=True, check=True).stdout.strip())
+        last.callback(shutil.rmtree, folder, ignore_errors=True)
+        mounts = []
+        for name in ("share", "one", "two"):
+            (folder / name).mkdir()
+        for name in ("one", "two"):
+            done = subprocess.run(["bindfs", folder / "share", folder / name], capture_output=True, check=False)
+            if done.returncode:
+                pytest.skip(f"FUSE mounts nothing here: {done.stderr.decode()}")
+            last.callback(subprocess.run, ["fusermount3", "-uz", folder / name], check=False)
+            mounts.append(folder / name / "events.db")
+        yield mounts[0], mounts[1]
+
+
+WRITER = """if True:
+    import sys
+    from pathlib import Path
+    from journals import resets
+    from fer_stream.errors import JournalError
+    from fer_stream.journal import Journal
+    try:
+        with Journal(Path(sys.argv[1])) as journal:
+            print("open", flush=True)
+            sys.stdin.readline()
+            journal.epoch(sys.argv[2])
+            for first in range(1, 31):
+                journal.append(resets(1, sys.argv[2], first))
+            print("done", flush=True)
+    except JournalError as error:
+        print(error, flush=True)
+"""
+
+
+def writer(path: Path, camera: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", WRITER, str(path), camera],
+        env=os.environ | {"PYTHONPATH": HELPERS},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_of_two_who_start_at_once_on_a_share_one_writes(hosts: tuple[Path, Path]) -> None:
+    writers = [writer(path, camera) for path, camera in zip(hosts, ("door", "hall"), strict=True)]
+    first = [process.stdout.readline().strip() if process.stdout else "" for process in writers]  # before one writes
+    told = [process.communicate("\n", timeout=90)[0].strip() for process in writers]
+    (refused,) = [line for line in first if line != "open"]
+    assert "is in use by another aggregator (process " in refused
+    assert sorted(told) == ["", "done"]
+    assert len(everything(hosts[0])) == 30
+    assert len({json.loads(text)["source"] for text in everything(hosts[1])}) == 1
+    db = sqlite3.connect(hosts[0].parents[1] / "share" / "events.db")
+    assert db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+    assert db.execute("PRAGMA journal_mode").fetchone() != ("wal",), "whose memory is one machine's"
+    db.close()
+
+
+def test_two_aggregators_on_a_share(cli: Cli, short_folder: Path, hosts: tuple[Path, Path]) -> None:
+    def start(number: int) -> list[str]:
+        return ["aggregator", "--bind", f"ipc://{short_folder}/{number}", "--journal", str(hosts[number])]
+
+    first = cli.start(*start(0))
+    first.until_said("ready")
+    assert "locks may not keep an aggregator on another machine out" in first.err
+    refused = cli.run(*start(1))
+    assert refused.popen.returncode == 1
+    (sentence,) = refused.errors
+    assert f"is in use by another aggregator (process {first.pid} on " in sentence
+    purged = cli.run("purge", "--older-than", "1d", "--journal", str(hosts[1]))
+    assert purged.popen.returncode == 1
+    assert "purge it on that machine" in purged.errors[0]
+    assert cli.run("purge", "--older-than", "1d", "--journal", str(hosts[0])).popen.returncode == 0
+
+    first.signal(signal.SIGSTOP)  # for so long that another takes its place
+    second = cli.start(*start(1))
+    second.until_said("ready")
+    first.signal(signal.SIGCONT)
+    assert first.end() == 2, "so that nobody starts it again"
+    assert f"is written by another aggregator, too (process {second.pid} on " in first.errors[0]
+
+    second.kill()  # which leaves its name in the file
+    third = cli.start(*start(0))
+    third.until_said("ready")
+    assert third.stop() == 0
+    fourth = cli.start(*start(1))
+    fourth.until_said("ready")
+    assert fourth.stop() == 0
+
+
+def test_doctor_tells_of_a_share(cli: Cli, short_folder: Path, hosts: tuple[Path, Path], path: Path) -> None:
+    assert shared(path) == ""
+    assert shared(hosts[0]) == f"fuse, mounted at {hosts[0].parent}"
+    done = cli.run("doctor", "--bind", f"ipc://{short_folder}", "--journal", str(hosts[0]))
+    (line,) = [line for line in done.out.splitlines() if "lies on fuse" in line]
+    assert line.startswith("warn  ")
+
+
+@pytest.mark.parametrize(
+    ("kind", "is_shared"),
+    [(kind, False) for kind in ("ext4", "xfs", "btrfs", "zfs", "tmpfs", "overlay", "vfat")]
+    + [
+        (kind, True)
+        for kind in ("nfs", "nfs4", "cifs", "smb3", "9p", "ceph", "fuse.glusterfs", "fuse.sshfs", "lustre", "virtiofs")
+    ],
+)
+def test_kinds_of_file_systems(kind: str, is_shared: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "proc" / "self").mkdir(parents=True)
+    lines = ["22 1 8:1 / / rw - ext4 /dev/sda1 rw", f"40 22 0:50 / /mnt/my\\040share rw - {kind} server:/x rw"]
+    (tmp_path / "proc" / "self" / "mountinfo").write_text("\n".join(lines) + "\n")
+    here = machine.file_system
+    monkeypatch.setattr(machine, "file_system", lambda path: here(path, tmp_path))
+    assert bool(shared(Path("/mnt/my share/deep/events.db"))) == is_shared
+    assert shared(Path("/mnt/elsewhere/events.db")) == ""
+
+
+def test_purge_of_a_share_whose_writer_died(hosts: tuple[Path, Path]) -> None:
+    with Journal(hosts[0]) as journal:
+        journal.append(resets(3))
+    assert purge(hosts[1], 1e12) == 3
+    wait_for(lambda: len(everything(hosts[0])) == 1, "the gap alone")

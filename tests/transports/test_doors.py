@@ -1,0 +1,156 @@
+"""More peers than file descriptors: those that are there are served, and others wait until there is room."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.request import urlopen
+
+import psutil
+import pytest
+import zmq
+from processes import free_port, wait_for
+
+from fer_stream import client, config, machine
+from fer_stream.transports.zeromq import endpoint
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from processes import Cli, Process
+
+LIMIT, PEERS = 100, 96
+
+pytestmark = pytest.mark.skipif(shutil.which("prlimit") is None, reason="prlimit sets the limit of a process")
+
+
+@pytest.fixture(params=["tcp", "ipc"])
+def address(request: pytest.FixtureRequest, short_folder: Path) -> str:
+    return f"ipc://{short_folder}" if request.param == "ipc" else f"tcp://127.0.0.1:{free_port()}"
+
+
+@pytest.fixture
+def listeners(address: str) -> Iterator[Callable[[int], list[zmq.Socket[bytes]]]]:
+    """Makes subscribers, one descriptor of the aggregator each; twice a second it tells all of them its cursor."""
+    context = zmq.Context()
+    made: list[zmq.Socket[bytes]] = []
+
+    def make(count: int) -> list[zmq.Socket[bytes]]:
+        for _ in range(count):
+            sock = context.socket(zmq.SUB)
+            made.append(sock)
+            sock.set(zmq.LINGER, 0)
+            sock.set(zmq.RECONNECT_IVL_MAX, 500)
+            sock.set(zmq.CONNECT_TIMEOUT, 1000)  # the kernel alone would ask again after 1, 3, 7, 15 seconds
+            sock.set(zmq.SUBSCRIBE, b"/")
+            sock.connect(endpoint(address, "events"))
+        return made[-count:]
+
+    yield make
+    context.destroy(linger=0)
+
+
+def served(sockets: list[zmq.Socket[bytes]]) -> list[zmq.Socket[bytes]]:
+    """Those that were told something since the last time."""
+    found = []
+    for sock in sockets:
+        if not sock.closed and sock.poll(0):
+            found.append(sock)
+            while sock.poll(0):
+                sock.recv_multipart()
+    return found
+
+
+def all_told(sockets: list[zmq.Socket[bytes]], log: Callable[[], str]) -> None:
+    """Wait until each of them was told something."""
+    told: set[int] = set()
+
+    def all_of_them() -> bool:
+        told.update(id(sock) for sock in served(sockets))
+        return len(told) == len(sockets)
+
+    wait_for(all_of_them, f"a word to {len(sockets)}", log=log)
+
+
+def start(cli: Cli, address: str, port: int) -> Process:
+    cli.under = ("prlimit", f"--nofile={LIMIT}:{LIMIT}")
+    aggregator = cli.start("aggregator", "--bind", address, "--journal", "events.db", "--metrics", f"127.0.0.1:{port}")
+    cli.under = ()
+    aggregator.until_said("ready at")
+    return aggregator
+
+
+def page(port: int, name: str) -> str:
+    with urlopen(f"http://127.0.0.1:{port}/{name}", timeout=60) as answer:
+        return answer.read().decode()
+
+
+def test_more_peers_than_descriptors(
+    cli: Cli, address: str, listeners: Callable[[int], list[zmq.Socket[bytes]]]
+) -> None:
+    port = free_port() + 6
+    aggregator = start(cli, address, port)
+    present = listeners(10)
+    all_told(present, lambda: aggregator.err)
+    newcomers = listeners(PEERS - 10)
+    aggregator.until_said("new peers have to wait")
+    assert json.loads(page(port, "healthz")) == {"status": "alive"}
+    inside: set[int] = set()
+    for _ in range(3):
+        served(present)
+        all_told(present, lambda: aggregator.err)
+        inside.update(id(sock) for sock in served(newcomers))
+    assert len(inside) < len(newcomers), "there is no room for all of them"
+    assert client.status(config.load({"address": address}), timeout=60)["pid"] == aggregator.pid, "who asks why is told"
+
+    figures = dict(line.split() for line in page(port, "metrics").splitlines() if "fer_stream_descriptors" in line[:22])
+    assert float(figures["fer_stream_descriptors_limit"]) == LIMIT
+    assert 0.8 * LIMIT < float(figures["fer_stream_descriptors_open"]) <= LIMIT
+    for sock in (*present, *newcomers[:70]):
+        sock.close()
+    aggregator.until_said("new peers are let in")
+    all_told(newcomers[70:], lambda: aggregator.err)
+    assert aggregator.stop() == 0
+    assert "Traceback" not in aggregator.err
+
+
+def test_our_own_processes_may_have_as_many_as_the_system_lets_them(cli: Cli, short_folder: Path) -> None:
+    cli.under = ("prlimit", "--nofile=256:4096")
+    aggregator = cli.start("aggregator", "--bind", f"ipc://{short_folder}", "--journal", "events.db")
+    aggregator.until_said("ready at")
+    assert psutil.Process(aggregator.pid).rlimit(psutil.RLIMIT_NOFILE) == (4096, 4096)
+
+
+def test_too_few_for_anything_are_told(cli: Cli, short_folder: Path) -> None:
+    cli.under = ("prlimit", "--nofile=40:40")
+    refused = cli.run("aggregator", "--bind", f"ipc://{short_folder}", "--journal", "events.db")
+    assert refused.popen.returncode == 2
+    (sentence,) = refused.errors
+    assert sentence.endswith(
+        "a process may open 40 files here, and 64 are needed: raise the limit (LimitNOFILE in a unit, ulimit -n)"
+    )
+    cli.under = ("prlimit", "--nofile=64:64")
+    least = cli.start("aggregator", "--bind", f"ipc://{short_folder}", "--journal", "events.db")
+    least.until_said("ready at")
+    assert client.status(config.load({"address": f"ipc://{short_folder}"}), timeout=60)["pid"] == least.pid
+
+
+def test_a_program_that_uses_us_keeps_its_limit() -> None:
+    program = (
+        "import resource, fer_stream, fer_stream.aggregator, fer_stream.client, fer_stream.supervisor, fer_stream.cli;"
+        "print(*resource.getrlimit(resource.RLIMIT_NOFILE))"
+    )
+    command = ["prlimit", "--nofile=256:4096", sys.executable, "-c", program]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "256 4096\n"
+
+
+def test_descriptors_are_counted() -> None:
+    before = machine.descriptors()
+    assert before is not None
+    with Path("/dev/null").open(), Path("/dev/null").open():
+        after = machine.descriptors()
+    assert after == (before[0] + 2, before[1])
