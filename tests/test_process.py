@@ -54,7 +54,7 @@ def test_logs_are_json_lines_where_nobody_reads() -> None:
     _, out, err = outcome(
         """
         import logging, warnings
-        from fer_stream.process import setup_logging
+        from fer_stream.logs import setup_logging
         setup_logging("info", "worker 2")
         log = logging.getLogger("fer_stream.x")
         log.debug("unseen")
@@ -85,7 +85,7 @@ def test_logs_are_text_at_a_terminal() -> None:
     ours, theirs = pty.openpty()
     code = """
         import logging
-        from fer_stream.process import setup_logging
+        from fer_stream.logs import setup_logging
         setup_logging("warning", "worker 2")
         setup_logging("warning", "worker 2")
         logging.getLogger("fer_stream.x").info("unseen")
@@ -281,7 +281,8 @@ def test_a_fault_of_ours_is_logged_with_its_traceback() -> None:
     code, out, err = outcome(
         """
         import sys
-        from fer_stream.process import main_guard, setup_logging
+        from fer_stream.logs import setup_logging
+        from fer_stream.process import main_guard
         setup_logging("error", "worker 2")
         sys.exit(main_guard(lambda: 1 / 0))
         """

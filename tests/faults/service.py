@@ -79,7 +79,7 @@ class Service:
 
     def started(self) -> bool:
         """Whether it has begun to start its children."""
-        return any(self.cli.temporary.iterdir())
+        return any(self.cli.runtime.glob("fer_stream/run-*/metrics"))
 
     def until_workers(self, count: int) -> None:
         self.until(lambda: len(self.status()["workers"]) == count, f"{count} workers")
