@@ -1,0 +1,81 @@
+"""Stderr that nobody reads keeps nobody waiting; what was dropped is counted."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+from fer_stream import logs
+
+if TYPE_CHECKING:
+    import pytest
+
+TALKER = """
+import logging, sys, time
+from fer_stream import logs
+from fer_stream.process import main_guard
+logs.setup_logging("info", "talker")
+def talk():
+    for n in range(int(sys.argv[1])):
+        logging.getLogger("x").info("line %d of many that fill a pipe soon", n)
+    print("said", flush=True)
+    return 3
+code = main_guard(talk)
+sys.exit(code)
+"""
+
+
+def start(number: int, stderr: int) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", TALKER, str(number)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True)
+
+
+def test_who_speaks_does_not_wait_for_a_reader_not_even_at_its_end() -> None:
+    ours, theirs = os.pipe()
+    fcntl.fcntl(theirs, fcntl.F_SETPIPE_SZ, 4096)
+    with start(1000, theirs) as process:
+        os.close(theirs)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "said\n"
+        assert process.wait(60) == 3
+    os.close(ours)
+
+
+def test_a_reader_who_is_late_gets_every_line_in_order() -> None:
+    ours, theirs = os.pipe()
+    with start(2000, theirs) as process:
+        os.close(theirs)
+        assert process.stdout is not None
+        process.stdout.readline()
+        with os.fdopen(ours) as reader:
+            lines = reader.read().splitlines()
+    assert [f"line {n} of" in line for n, line in enumerate(lines)] == [True] * 2000
+
+
+def test_a_reader_who_has_gone_is_no_error() -> None:
+    ours, theirs = os.pipe()
+    os.close(ours)
+    with start(10, theirs) as process:
+        os.close(theirs)
+        assert process.wait(60) == 3
+
+
+def test_what_is_too_much_is_dropped_and_counted(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(logs, "ROOM", 5)
+    ours, theirs = os.pipe()
+    fcntl.fcntl(theirs, fcntl.F_SETPIPE_SZ, 4096)
+    stream = logs.Unhurried()
+    with capfd.disabled(), os.fdopen(theirs, "w") as pipe, os.fdopen(ours) as reader:
+        monkeypatch.setattr(sys, "stderr", pipe)
+        for n in range(10):
+            stream.write(f"{n}" * 4096 + "\n")
+        assert not stream.drain(0.1)
+        kept = [reader.readline()[0] for _ in range(5)]
+        assert stream.drain(60)
+    assert kept == list("01234")
+    assert "5 log lines were dropped because nobody read them" in caplog.text
