@@ -10,6 +10,7 @@ import json
 import logging
 import threading
 import time
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from fer_stream import plugins
@@ -19,13 +20,16 @@ from fer_stream.errors import FerStreamError, WireError
 from fer_stream.process import leave_behind
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from fer_stream.config import Settings
     from fer_stream.plugins import Sink
     from fer_stream.process import Stop
     from fer_stream.types import Event
+
+    Export = Callable[[str, int, int], None]
+    """Takes a sink's title, how many events it did not take, and how many it has still to take."""
 
 STUCK = 10.0
 """Seconds without an event taken after which a sink that is behind counts as stuck."""
@@ -42,6 +46,9 @@ waited for until the run is told to end: somebody may be reading it page by page
 
 GRACE = 0.3
 """Seconds that sinks have at least, once the run has ended or was told to."""
+
+LINGER = 1.0
+"""Seconds that their links have to close."""
 
 _log = logging.getLogger(__name__)
 
@@ -71,6 +78,8 @@ class Outlet(threading.Thread):
         """Why the last event was not taken; empty where it was."""
         self.closed = False
         """Whether the sink has nobody left to write to."""
+        self.finished = threading.Event()
+        """Set when the sink is closed and gets nothing any more."""
         self._opened = threading.Event()
         self._newest = after
         self._failure: Exception | None = None
@@ -115,11 +124,15 @@ class Outlet(threading.Thread):
         self._newest = newest
         self._rest_begins.set()
 
-    def give_up(self, grace: float) -> None:
-        """After `finish`: end within ``grace`` seconds; what the sink has not taken by then is undelivered."""
+    def abandon(self) -> None:
+        """End as soon as the sink lets go, whatever it has still to take."""
         self._given_up.set()
         self._rest_begins.set()
-        leave_behind(self, grace)
+
+    def give_up(self, grace: float) -> None:
+        """After `finish`: end within ``grace`` seconds; what the sink has not taken by then is undelivered."""
+        self.abandon()
+        self.finished.wait(grace)
         if not self.closed and (left := self._newest - self.cursor) > 0:
             self.undelivered += left
             self.error = self.error or "it did not take them in time"
@@ -132,35 +145,38 @@ class Outlet(threading.Thread):
             sink: Sink = self._factory(self._argument)
         except Exception as error:  # a plug-in may raise anything
             self._failure = error
+            self.finished.set()
             return
         finally:
             self._opened.set()
         self._progress = time.monotonic()
-        try:
-            self._follow(sink)
-            self._read_rest(sink)
-        except Exception as error:
-            self._tell("gets no events", error)
-        finally:
-            try:
-                sink.close()
-            except Exception as error:
-                self._tell("cannot be closed", error)
+        with ExitStack() as last:  # closing links takes longer than anybody has to wait for
+            self._guarded("gets no events for now", lambda: self._follow(sink, last))
+            self._rest_begins.wait()
+            self._guarded("gets no events", lambda: self._read_rest(sink))
+            self._guarded("cannot be closed", sink.close)
+            self.finished.set()
 
-    def _follow(self, sink: Sink) -> None:
+    def _guarded(self, what: str, action: Callable[[], None]) -> None:
+        try:
+            action()
+        except Exception as error:
+            self._tell(what, error)
+
+    def _follow(self, sink: Sink, last: ExitStack) -> None:
         how = self._settings
-        with Subscription(
-            how.address, after=self.cursor, transport=how.transport, key=how.key, keys=how.keys
-        ) as subscription:
-            while not (self._rest_begins.is_set() or self.closed):
-                try:
-                    found = subscription.receive(0.1)
-                except WireError as error:
-                    self._tell("missed a message", error)
-                    continue
-                if found is not None:
-                    self._hand_on(sink, *found)
-                self.cursor = subscription.cursor
+        subscription = last.enter_context(
+            Subscription(how.address, after=self.cursor, transport=how.transport, key=how.key, keys=how.keys)
+        )
+        while not (self._rest_begins.is_set() or self.closed):
+            try:
+                found = subscription.receive(0.1)
+            except WireError as error:
+                self._tell("missed a message", error)
+                continue
+            if found is not None:
+                self._hand_on(sink, *found)
+            self.cursor = subscription.cursor
 
     def _read_rest(self, sink: Sink) -> None:
         if self.cursor >= self._newest:
@@ -217,17 +233,17 @@ class Outlets:
         """Return how each stands, by its title."""
         return {outlet.title: outlet.state(newest) for outlet in self.all}
 
-    def tell(self, path: Path, newest: int, metrics: Any | None) -> None:
-        """Tell the children, who answer for the status, and Prometheus."""
+    def tell(self, path: Path, newest: int, export: Export | None) -> None:
+        """Tell the children, who answer for the status, by a file at ``path``, and Prometheus by ``export``."""
         states = self.states(newest)
         if states != self._told:
             fresh = path.with_suffix(".new")
             fresh.write_text(json.dumps(states))
             fresh.replace(path)  # whole for whoever reads it meanwhile
             self._told = states
-        if metrics:
+        if export:
             for title, state in states.items():
-                metrics.export_sink(title, state["undelivered"], state["behind"])
+                export(title, state["undelivered"], state["behind"])
 
     @property
     def closed(self) -> bool:
@@ -247,9 +263,18 @@ class Outlets:
         for outlet in self.all:
             outlet.give_up(max(0.0, deadline - time.monotonic()))
 
+    def close(self) -> None:
+        """Have all end, whatever they have still to take, and wait a moment for the threads of those that do."""
+        deadline = time.monotonic() + LINGER
+        for outlet in self.all:
+            outlet.abandon()
+        for outlet in self.all:
+            left = max(0.0, deadline - time.monotonic())
+            leave_behind(outlet, left if outlet.finished.wait(min(left, GRACE)) else 0.0)
+
     @staticmethod
     def _waits(outlet: Outlet) -> bool:
-        return outlet.is_alive() and (outlet.title.startswith("stdout:") or outlet.idle() < PATIENCE)
+        return not outlet.finished.is_set() and (outlet.title.startswith("stdout:") or outlet.idle() < PATIENCE)
 
 
 def _why(error: Exception) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fer_stream import instances, plugins, summary
 from fer_stream.deployment import check_purpose
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from fer_stream.children import Child
     from fer_stream.config import Settings
+    from fer_stream.outlet import Export
     from fer_stream.process import Stop
 
 BEAT = 0.5
@@ -79,6 +80,7 @@ def run(
         plugins.transport(settings).bind(settings.address).close()
         begin = _last_cursor(settings.journal.path)
         outlets = Outlets(sinks, settings, begin)
+        last.callback(outlets.close)
         outlets.open(stop)
         # Before the metrics module is imported, which looks at this once.
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(claim.path / "metrics")
@@ -86,17 +88,18 @@ def run(
         supervisor = Supervisor(settings, claim.path, live, (claim.lock,))
         desk = Desk(settings, begin)
         last.callback(desk.close)
-        metrics: Any = None
+        export: Export | None = None
         if settings.metrics:
             from fer_stream import metrics  # noqa: PLC0415
 
             server = metrics.serve(settings, lambda: _missing(supervisor, desk))
             last.callback(server.close if server else lambda: None)
+            export = metrics.export_sink
         last.callback(supervisor.close)
         last.enter_context(instances.announced(settings.address, settings.cameras))
         supervisor.start()
 
-        failed = _loop(supervisor, desk, outlets, stop, duration, metrics)
+        failed = _loop(supervisor, desk, outlets, stop, duration, export)
         deadline = _end(supervisor, desk, failed) + SINKS_GRACE
         newest = _last_cursor(settings.journal.path) if supervisor.aggregator.was_ready else begin
         outlets.finish(stop, newest, deadline)
@@ -108,10 +111,11 @@ def run(
             summary.write(summary_file, made)
         if desk.error:
             raise desk.error
+        code = _verdict(supervisor, desk, failed)
         if failed is None and (lost := summary.undelivered(made)):
             tell_error("; ".join(lost))
-            return FerStreamError.exit_code
-        return _verdict(supervisor, desk, failed)
+            return code or FerStreamError.exit_code
+        return code
 
 
 def _last_cursor(path: Path) -> int:
@@ -123,7 +127,7 @@ def _last_cursor(path: Path) -> int:
 
 
 def _loop(
-    supervisor: Supervisor, desk: Desk, outlets: Outlets, stop: Stop, duration: float | None, metrics: Any
+    supervisor: Supervisor, desk: Desk, outlets: Outlets, stop: Stop, duration: float | None, export: Export | None
 ) -> Child | None:
     """Look after everything until it is time to end; return the child that could not work, if that is why."""
     end: float | None = None
@@ -143,7 +147,7 @@ def _loop(
                 end = now + duration
         else:
             supervisor.note_silence()
-        outlets.tell(supervisor.deliveries, desk.cursor, metrics)
+        outlets.tell(supervisor.deliveries, desk.cursor, export)
         failed = supervisor.watch()
         if failed is not None:
             return failed
