@@ -1,11 +1,14 @@
-"""Stderr that nobody reads keeps nobody waiting; what was dropped is counted."""
+"""Logs, as people and as programs read them; and that nobody waits where stderr is not read."""
 
 from __future__ import annotations
 
 import fcntl
+import json
 import os
+import pty
 import subprocess
 import sys
+import textwrap
 from typing import TYPE_CHECKING
 
 from fer_stream import logs
@@ -79,3 +82,59 @@ def test_what_is_too_much_is_dropped_and_counted(
         assert stream.drain(60)
     assert kept == list("01234")
     assert "5 log lines were dropped because nobody read them" in caplog.text
+
+
+# As text and as JSON lines
+
+
+def test_logs_are_json_lines_where_nobody_reads() -> None:
+    code = """
+        import logging, warnings
+        from fer_stream.logs import setup_logging
+        setup_logging("info", "worker 2")
+        log = logging.getLogger("fer_stream.x")
+        log.debug("unseen")
+        log.warning("camera %s at rtsp://u:secret@h/x", "a", extra={"pid": 7, "source": "rtsp://u:secret@h/x"})
+        warnings.warn("old")
+        try:
+            1 / 0
+        except ZeroDivisionError:
+            log.exception("broken")
+        """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True, timeout=60
+    )
+    out, err = done.stdout, done.stderr
+    lines = [json.loads(line) for line in err.splitlines()]
+    assert out == ""
+    assert [line["level"] for line in lines] == ["warning", "warning", "error"]
+    assert lines[0] | {"time": ""} == {
+        "time": "",
+        "level": "warning",
+        "role": "worker 2",
+        "message": "camera a at rtsp://u:***@h/x",
+        "pid": 7,
+        "source": "rtsp://u:***@h/x",
+    }
+    assert lines[0]["time"].endswith("Z")
+    assert "ZeroDivisionError" in lines[2]["exception"]
+
+
+def test_logs_are_text_at_a_terminal() -> None:
+    ours, theirs = pty.openpty()
+    code = """
+        import logging
+        from fer_stream.logs import setup_logging
+        setup_logging("warning", "worker 2")
+        setup_logging("warning", "worker 2")
+        logging.getLogger("fer_stream.x").info("unseen")
+        logging.getLogger("fer_stream.x").warning("slow: rtsp://u:secret@h/x", extra={"pid": 7})
+        """
+    with subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)], stderr=theirs) as process:
+        assert process.wait(60) == 0
+    os.close(theirs)
+    text = os.read(ours, 10_000).decode()
+    os.close(ours)
+    clock, _, rest = text.partition(" ")
+    assert len(clock.split(":")) == 3
+    assert rest == "worker 2  warning  slow: rtsp://u:***@h/x  pid=7\r\n"
