@@ -10,7 +10,7 @@ import json
 import logging
 import threading
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Any
 
 from fer_stream import plugins
@@ -236,10 +236,17 @@ class Outlets:
     def tell(self, path: Path, newest: int, export: Export | None) -> None:
         """Tell the children, who answer for the status, by a file at ``path``, and Prometheus by ``export``."""
         states = self.states(newest)
+        for title, state in states.items():
+            if state["state"] == "stuck" != self._told.get(title, {}).get("state"):
+                waiting = state["behind"]
+                _log.warning(
+                    "the sink %s has taken no event for %g s; %d wait, and the run goes on", title, STUCK, waiting
+                )
         if states != self._told:
             fresh = path.with_suffix(".new")
-            fresh.write_text(json.dumps(states))
-            fresh.replace(path)  # whole for whoever reads it meanwhile
+            with suppress(OSError):  # no room: the next ones may find some
+                fresh.write_text(json.dumps(states))
+                fresh.replace(path)  # whole for whoever reads it meanwhile
             self._told = states
         if export:
             for title, state in states.items():

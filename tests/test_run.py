@@ -381,6 +381,7 @@ def test_a_sink_that_never_comes_back_delays_nothing(
     os.mkfifo(cli.folder / "pipe")
     run = start(cli, "film", clip, "--bind", f"ipc://{short_folder}", "--sink", sink, **plugins)
     run.until_event("emotion.ended", 2)
+    run.until_said(f"the sink {sink} has taken no event for 10 s")
     assert run.stop() == 1
     sound(run.events)
     (error,) = run.errors

@@ -42,6 +42,7 @@ def test_killed(service: Callable[..., Service], scale: Scale, tell: Tell) -> No
     tell(
         "aggregator killed (-9) under load",
         f"{times} times, {len(events)} events: none lost, no id twice, no gap; whatever was open is closed",
-        f"working again within {max(back):.1f} s and the pause; {ledger['lost_link']} of {ledger['captured']} lost_link",
+        f"working again within {max(back):.1f} s and the pause; "
+        f"{ledger['lost_link']} of {ledger['captured']} frames lost_link",
         (max(back), 3.0),
     )  # fmt: skip
