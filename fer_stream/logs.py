@@ -43,6 +43,7 @@ class Unhurried(io.TextIOBase):
         self._changed = threading.Condition()
         self._waiting: deque[tuple[TextIO, str]] = deque()
         self._dropped = 0
+        self._broken = False
         self._thread: threading.Thread | None = None
 
     def write(self, text: str) -> int:
@@ -70,9 +71,12 @@ class Unhurried(io.TextIOBase):
         return sys.stderr is not None and sys.stderr.isatty()
 
     def drain(self, timeout: float = GRACE) -> bool:
-        """Wait up to ``timeout`` seconds until everything is written, and return whether it is."""
+        """Wait, at a process's end, up to ``timeout`` seconds until everything is written; return whether it is."""
         with self._changed:
-            return self._changed.wait_for(lambda: not self._waiting, timeout)
+            drained = self._changed.wait_for(lambda: not self._waiting, timeout)
+        if self._broken and sys.stderr is not None:  # or the exit code would be Python's own, for its last flush fails
+            drop(sys.stderr)
+        return drained
 
     def _run(self) -> None:
         while True:
@@ -82,7 +86,9 @@ class Unhurried(io.TextIOBase):
             try:
                 stream.write(text)
                 stream.flush()
+                self._broken = False
             except OSError as error:
+                self._broken = True
                 if error.errno in GONE:
                     drop(stream)
             except ValueError:  # the stream is closed

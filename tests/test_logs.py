@@ -66,6 +66,13 @@ def test_a_reader_who_has_gone_is_no_error() -> None:
         assert process.wait(60) == 3
 
 
+def test_a_full_disk_is_no_error() -> None:
+    full = os.open("/dev/full", os.O_WRONLY)
+    with start(10, full) as process:
+        os.close(full)
+        assert process.wait(60) == 3
+
+
 def test_what_is_too_much_is_dropped_and_counted(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
