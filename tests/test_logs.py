@@ -9,11 +9,14 @@ import pty
 import subprocess
 import sys
 import textwrap
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from fer_stream import logs
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import pytest
 
 TALKER = """
@@ -31,26 +34,31 @@ sys.exit(code)
 """
 
 
-def start(number: int, stderr: int) -> subprocess.Popen[str]:
+@contextmanager
+def start(number: int, stderr: int) -> Iterator[subprocess.Popen[str]]:
+    """A process that logs so many lines to a descriptor, and has ended afterwards whatever it does."""
     command = [sys.executable, "-c", TALKER, str(number)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True) as process:
+        os.close(stderr)
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def test_who_speaks_does_not_wait_for_a_reader_not_even_at_its_end() -> None:
     ours, theirs = os.pipe()
     fcntl.fcntl(theirs, fcntl.F_SETPIPE_SZ, 4096)
     with start(1000, theirs) as process:
-        os.close(theirs)
-        assert process.stdout is not None
-        assert process.stdout.readline() == "said\n"
         assert process.wait(60) == 3
+        assert process.stdout is not None
+        assert process.stdout.read() == "said\n"
     os.close(ours)
 
 
 def test_a_reader_who_is_late_gets_every_line_in_order() -> None:
     ours, theirs = os.pipe()
     with start(2000, theirs) as process:
-        os.close(theirs)
         assert process.stdout is not None
         process.stdout.readline()
         with os.fdopen(ours) as reader:
@@ -62,14 +70,12 @@ def test_a_reader_who_has_gone_is_no_error() -> None:
     ours, theirs = os.pipe()
     os.close(ours)
     with start(10, theirs) as process:
-        os.close(theirs)
         assert process.wait(60) == 3
 
 
 def test_a_full_disk_is_no_error() -> None:
     full = os.open("/dev/full", os.O_WRONLY)
     with start(10, full) as process:
-        os.close(full)
         assert process.wait(60) == 3
 
 
