@@ -33,4 +33,4 @@ def test_a_process_that_crashes_two_seconds_after_each_start_is_started_a_few_ti
     while now < 60:
         now += 2.0 + it.died(0.5)
         starts += 1
-    assert starts <= 6
+    assert starts <= 7, "30, were there no pauses"
