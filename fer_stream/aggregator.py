@@ -10,15 +10,16 @@ import logging
 import os
 import time
 from collections import Counter
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from fer_stream import deployment, machine, metrics, plugins, shared, wire
+from fer_stream import deployment, instances, machine, metrics, plugins, shared, wire
 from fer_stream.attention import Attention
 from fer_stream.dispatch import FENCES, REASONS, Ask, Assign, Dispatcher, Fence, Item, Release
 from fer_stream.errors import JournalError, RivalError, WireError
 from fer_stream.journal import Journal
-from fer_stream.process import install_stop, parent_gone
+from fer_stream.process import deliveries, install_stop, parent_gone, supervised
 from fer_stream.publisher import Publisher, describe
 from fer_stream.roster import Arrival, Camera, Worker
 from fer_stream.smooth import LabelSet
@@ -190,6 +191,7 @@ class Aggregator:
             self._peers.pop(old.peer, None)
             new.export, new.rate = old.export, old.rate
             new.ending = old.ending + ([old.timeline] if old.timeline else [])
+        metrics.remember(new.name)
         self._cameras[new.name] = new
         self._peers[new.peer] = new.name
         if self._labels:
@@ -360,6 +362,7 @@ class Aggregator:
             "memory": shared.identity(),
             "cameras": {camera.name: self._camera_status(camera, now) for camera in self._cameras.values()},
             "workers": self._worker_status(),
+            "sinks": deliveries(),
             "events": dict(sorted(self._publisher.counted.items())),
         }
 
@@ -416,6 +419,8 @@ class Aggregator:
             metrics.camera_online.labels(camera.name).set(bool(camera.timeline and camera.timeline.online))
             metrics.waiting.labels(camera.name).set(self._dispatcher.waiting(camera.name))
             metrics.tracks.labels(camera.name).set(len(camera.timeline.tracks) if camera.timeline else 0)
+        for name in [name for name, camera in self._cameras.items() if camera.over(now, self._settings.dispatch)]:
+            self._forget(name)
         states = Counter(state for state, _ in self._dispatcher.workers().values())
         for state in ("idle", "busy"):
             metrics.workers.labels(state).set(states[state])
@@ -426,6 +431,14 @@ class Aggregator:
         self._publisher.purge(now, self._settings.journal.retention_days * 86_400)
         self._publisher.flush()
         self._publisher.beat()
+
+    def _forget(self, name: str) -> None:
+        if self._dispatcher.unresolved(name):
+            return
+        _log.info("camera %s is forgotten: its capture has gone", name)
+        self._peers.pop(self._cameras.pop(name).peer, None)
+        self._dispatcher.forget(name)
+        metrics.forget(name)
 
     def drain(self) -> None:
         """End: let workers finish what they hold, close everything that is open, and journal it.
@@ -451,7 +464,7 @@ class Aggregator:
 
 
 def run(settings: Settings, stop: Stop | None = None) -> None:
-    """Aggregate until SIGINT or SIGTERM.
+    """Aggregate until SIGINT, SIGTERM or SIGHUP.
 
     Args:
         settings: the whole tree.
@@ -480,8 +493,9 @@ def run(settings: Settings, stop: Stop | None = None) -> None:
             what_for = settings.deployment.model_dump(exclude_none=True) or {"purpose": None}
             _log.info("ready at %s", settings.address, extra={"journal": str(settings.journal.path), **what_for})
             try:
-                while not (stop.is_set() or parent_gone()):
-                    aggregator.turn(BEAT / 2)
+                with nullcontext() if supervised() else instances.announced(settings.address):
+                    while not (stop.is_set() or parent_gone()):
+                        aggregator.turn(BEAT / 2)
                 aggregator.drain()
             finally:
                 if server:

@@ -12,7 +12,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Any, Self
 
-from fer_stream import cloudevents, plugins, wire
+from fer_stream import cloudevents, instances, plugins, wire
 from fer_stream.errors import ConfigError, JournalError, TransportError, WireError
 from fer_stream.journal import Reader, gap
 from fer_stream.types import Event, EventType, GapData
@@ -260,7 +260,9 @@ def subscribe(
     until_now: bool = False,
     settings: Settings | None = None,
 ) -> Subscription:
-    """Return a `Subscription` to the aggregator at ``address``, by default the one that the settings name.
+    """Return a `Subscription` to the aggregator at ``address``.
+
+    By default it is the one that the settings name, or else the one service of this user that runs on this machine.
 
     ::
 
@@ -268,13 +270,17 @@ def subscribe(
             for event in events:
                 if event.type == "emotion.started":  # a stream.gap may come too
                     print(event.time, event.track, event.data.label)
+
+    Raises:
+        TransportError: no address is given, and no service runs.
+        ConfigError: no address is given, and several services run.
     """
     if settings is None:
         from fer_stream.config import load  # noqa: PLC0415  (slow to import, not always needed)
 
         settings = load()
     return Subscription(
-        address or settings.address,
+        address or instances.find(settings),
         camera=camera,
         types=types,
         after=after,
@@ -306,15 +312,26 @@ def read_journal(
             after = reached
 
 
-def status(settings: Settings, timeout: float = 3.0) -> dict[str, Any]:
+def status(settings: Settings | None = None, timeout: float = 3.0) -> dict[str, Any]:
     """Return how things stand with a running aggregator: see `fer_stream.aggregator.Aggregator.status`.
 
+    Args:
+        settings: the whole tree, by default as loaded; without an address in it, the one service of this user that
+            runs on this machine is asked.
+        timeout: seconds to wait for an answer.
+
     Raises:
-        TransportError: none answers within ``timeout`` seconds.
+        TransportError: none answers in time, or none runs.
+        ConfigError: no address is given, and several services run.
     """
-    peer = plugins.transport(settings).connect(settings.address, "control")
+    if settings is None:
+        from fer_stream.config import load  # noqa: PLC0415  (slow to import, not always needed)
+
+        settings = load()
+    address = instances.find(settings)
+    peer = plugins.transport(settings).connect(address, "control")
     try:
-        return ask_status(peer, settings.address, timeout)
+        return ask_status(peer, address, timeout)
     finally:
         peer.close()
 

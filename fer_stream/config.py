@@ -98,15 +98,20 @@ def _rectangle(mask: tuple[float, float, float, float]) -> tuple[float, float, f
     return mask
 
 
-def _default_address() -> str:
+def runtime_folder() -> Path:
+    """Return this user's folder for sockets and locks, which need not exist; somebody else's is a `ConfigError`."""
     with warnings.catch_warnings():  # platformdirs warns where a session has no runtime folder; /tmp does, then
         warnings.simplefilter("ignore")
         try:
-            return "ipc://" + platformdirs.user_runtime_dir("fer_stream", appauthor=False)
+            return Path(platformdirs.user_runtime_dir("fer_stream", appauthor=False))
         except OSError:
-            # Others may write the temporary folder, or nobody may. Not every command needs an address: so no failure
-            # here, but a place that nobody else can have made. Who binds it is told if it cannot be used.
-            return f"ipc:///run/user/{os.geteuid()}/fer_stream"
+            # Others may write the temporary folder, or nobody may. Not every command needs an address, so this is no
+            # failure, but a place that nobody else can have made. Who binds it is told if it cannot be used.
+            return Path(f"/run/user/{os.geteuid()}/fer_stream")
+
+
+def _default_address() -> str:
+    return f"ipc://{runtime_folder()}"
 
 
 def _differ(cameras: dict[str, CameraSettings]) -> dict[str, CameraSettings]:
@@ -246,6 +251,13 @@ class DispatchSettings(Section):
         description="seconds without a frame after which a live camera is offline; at a low `rate`, two frames' time",
     )
 
+    forget_after: Seconds = Field(
+        600.0, description="seconds until a camera whose capture has ended leaves status, metrics and alerts"
+    )
+    forget_silent_after: Seconds = Field(
+        86_400.0, description="the same for a capture that fell silent without taking leave, which may be a fault"
+    )
+
 
 class TrackerSettings(Section):
     """Following faces by motion and overlap."""
@@ -343,7 +355,8 @@ class Settings(BaseSettings):
     depth: Annotated[int, Field(ge=1, le=64)] = Field(3, description="frames of one camera in flight at most")
     address: Annotated[str, AfterValidator(_address)] = Field(
         default_factory=_default_address,
-        description="the aggregator's address: ipc://FOLDER, or tcp://HOST:PORT (it takes six ports from there on)",
+        description="the aggregator's: ipc://FOLDER, or tcp://HOST:PORT (it takes six ports from there on); where none "
+        "is given each run has its own, and readers find what runs",
     )
     transport: str = Field("zeromq", description="the transport plug-in")
     key: FilePath | None = Field(

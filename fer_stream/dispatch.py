@@ -268,6 +268,12 @@ class Dispatcher:
         known.totals, known.received, known.session = Totals(), 0, known.session + 1
         known.offered, known.asked = False, None
 
+    def forget(self, camera: str) -> None:
+        """Drop all that is known of a camera, of which no frame is unresolved; `joined` begins anew with it."""
+        if self._cameras[camera].unresolved:
+            raise AssertionError("a camera with frames that are still worked on")
+        del self._cameras[camera]
+
     # What workers say
 
     def ready(self, worker: str, now: float) -> list[Command]:

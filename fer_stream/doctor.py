@@ -164,7 +164,7 @@ def _address(settings: Settings) -> Finding:
         deployment.check_reach(settings)
     except TransportError as error:
         try:
-            status(settings, timeout=1.0)
+            status(settings.model_copy(update={"address": settings.address}), timeout=1.0)
         except FerStreamError:
             return _fail(str(error))
         return _ok(f"address {settings.address}: an aggregator runs there")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import prometheus_client
@@ -20,7 +21,9 @@ from fer_stream.dispatch import REASONS
 from fer_stream.endpoint import Answer, Server, read_token
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+
+    from prometheus_client import Metric
 
     from fer_stream.config import Settings
     from fer_stream.dispatch import Ledger
@@ -28,6 +31,9 @@ if TYPE_CHECKING:
 MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR"
 PROCESS = "FER_STREAM_PROCESS"
 """The environment variable that names a supervised process, for its files in that folder."""
+
+_FORGOTTEN = ".forgotten"
+"""How the names of files end in that folder that name cameras which are forgotten."""
 
 if MULTIPROCESS in os.environ and PROCESS in os.environ:
     values.ValueClass = values.MultiProcessValue(  # type: ignore[no-untyped-call]
@@ -96,7 +102,44 @@ descriptors_limit = Gauge(
 )
 rejected_messages = Counter("fer_stream_messages_rejected", "Messages that broke the protocol.", ["link"])
 capture_frames = Counter("fer_stream_capture_frames", "Frames as the capture counts them.", ["camera", "outcome"])
+sink_undelivered = Counter("fer_stream_sink_events_undelivered", "Events that a sink did not take.", ["sink"])
+sink_behind = Gauge(
+    "fer_stream_sink_events_behind",
+    "Journaled events that a sink has still to take.",
+    ["sink"],
+    multiprocess_mode="mostrecent",
+)
 source_failures = Counter("fer_stream_source_failures", "Times a source failed or fell silent.", ["camera"])
+
+
+_sinks: dict[str, int] = {}
+
+
+def export_sink(sink: str, undelivered: int, behind: int) -> None:
+    """Tell how a sink stands: how many events it did not take in all, and how many it has still to take."""
+    sink_undelivered.labels(sink).inc(max(0, undelivered - _sinks.get(sink, 0)))
+    _sinks[sink] = undelivered
+    sink_behind.labels(sink).set(behind)
+
+
+def forget(camera: str) -> None:
+    """Let all series of a camera go, those of other processes of a run too, until `remember`."""
+    if folder := os.environ.get(MULTIPROCESS):
+        (Path(folder) / f"{camera}{_FORGOTTEN}").touch()  # its values stay in these processes' files: see `exposition`
+        return
+    for metric in _of_cameras():
+        metric.remove_by_labels({"camera": camera})
+
+
+def remember(camera: str) -> None:
+    """Take it that a camera is there, which may have been forgotten."""
+    if folder := os.environ.get(MULTIPROCESS):
+        (Path(folder) / f"{camera}{_FORGOTTEN}").unlink(missing_ok=True)
+
+
+def _of_cameras() -> list[Counter | Gauge | Histogram]:
+    ours = (value for value in globals().values() if isinstance(value, Counter | Gauge | Histogram))
+    return [metric for metric in ours if "camera" in metric._labelnames]
 
 
 class LedgerExport:
@@ -146,12 +189,24 @@ class Rate:
         return round((len(recent) - 1) / (now - recent[0]), 2) if len(recent) > 1 else 0.0
 
 
+class _Remembered(CollectorRegistry):
+    """The metrics of all processes of a run, without the series of forgotten cameras."""
+
+    def __init__(self, folder: str) -> None:
+        super().__init__()
+        self._forgotten = {path.name.removesuffix(_FORGOTTEN) for path in Path(folder).glob(f"*{_FORGOTTEN}")}
+        MultiProcessCollector(self, folder)  # type: ignore[no-untyped-call]
+
+    def collect(self) -> Iterator[Metric]:
+        for metric in super().collect():
+            metric.samples = [one for one in metric.samples if one.labels.get("camera") not in self._forgotten]
+            yield metric
+
+
 def exposition() -> bytes:
     """Return all metrics of this process, or under `run` of all its processes, as Prometheus text."""
     if MULTIPROCESS in os.environ:
-        registry = CollectorRegistry()
-        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-        return prometheus_client.generate_latest(registry)
+        return prometheus_client.generate_latest(_Remembered(os.environ[MULTIPROCESS]))
     return prometheus_client.generate_latest()
 
 

@@ -1,7 +1,7 @@
-"""What every process of ours needs: a readable title, logs, an orderly end, and one sentence where it fails.
+"""What every process of ours needs: a readable title, an orderly end, and one sentence where it fails.
 
-A process ends in order on SIGINT or SIGTERM (`install_stop`) and, where a supervisor started it, when that supervisor
-has died (`parent_gone`). Standard library only, and nothing heavy: ``fer-stream --help`` passes through here.
+A process ends in order on SIGINT, SIGTERM or SIGHUP (`install_stop`) and, where a supervisor started it, when that
+supervisor has died (`parent_gone`). Standard library only, and nothing heavy: ``fer-stream --help`` comes through here.
 """
 
 from __future__ import annotations
@@ -15,16 +15,17 @@ import select
 import signal
 import sys
 import threading
-import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from fer_stream.errors import ConfigError, FerStreamError
+from fer_stream.logs import drop, redacted, stderr, tell_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import FrameType, TracebackType
+    from typing import TextIO
 
 PARENT = "FER_STREAM_PARENT"
 """The environment variable in which a supervisor tells its children its process id."""
@@ -33,6 +34,9 @@ LAST_WORDS = "FER_STREAM_LAST_WORDS"
 """The environment variable that names the file in which a supervised process says why it failed: one of several that
 fail for the same reason is enough to tell people."""
 
+DELIVERIES = "FER_STREAM_DELIVERIES"
+"""The environment variable that names the file in which a supervisor tells its children what its sinks do (JSON)."""
+
 INTERRUPTED = 130
 """Exit code after a second Ctrl-C: 128 + SIGINT, as shells have it."""
 
@@ -40,8 +44,6 @@ LEAST_DESCRIPTORS = 64
 """File descriptors without which libzmq aborts the process: an aggregator without any peer has 40 open."""
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
-
-_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
 
 
 def prepare() -> None:
@@ -70,75 +72,6 @@ def set_title(role: str) -> None:
     from setproctitle import setproctitle  # noqa: PLC0415  (a C extension that --help does without)
 
     setproctitle(f"fer-stream: {role}")
-
-
-class _Text(logging.Formatter):
-    """``12:03:01 worker 2  warning  text  key=value``: for people at a terminal."""
-
-    def __init__(self, role: str) -> None:
-        super().__init__()
-        self._role = role
-
-    def format(self, record: logging.LogRecord) -> str:
-        clock = time.strftime("%H:%M:%S", time.localtime(record.created))
-        extras = "".join(f"  {key}={value}" for key, value in _extras(record).items())
-        trace = f"\n{self.formatException(record.exc_info)}" if record.exc_info else ""
-        level = record.levelname.lower()
-        return _redact(f"{clock} {self._role}  {level}  {record.getMessage()}{extras}{trace}")
-
-
-class _JsonLines(logging.Formatter):
-    """One JSON object a line: for whatever collects logs."""
-
-    def __init__(self, role: str) -> None:
-        super().__init__()
-        self._role = role
-
-    def format(self, record: logging.LogRecord) -> str:
-        moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
-        line: dict[str, Any] = {
-            "time": f"{moment}.{int(record.msecs):03d}Z",
-            "level": record.levelname.lower(),
-            "role": self._role,
-            "message": _redact(record.getMessage()),
-        }
-        line |= {key: value if _plain(value) else _redact(str(value)) for key, value in _extras(record).items()}
-        if record.exc_info:
-            line["exception"] = _redact(self.formatException(record.exc_info))
-        return json.dumps(line, ensure_ascii=False)
-
-
-def _extras(record: logging.LogRecord) -> dict[str, Any]:
-    return {key: value for key, value in vars(record).items() if key not in _STANDARD}
-
-
-def _plain(value: Any) -> bool:
-    return value is None or isinstance(value, bool | int | float)
-
-
-def _redact(text: str) -> str:
-    if "://" not in text:
-        return text
-    from fer_stream.config import redact  # noqa: PLC0415  (slow to import, and few lines hold an address)
-
-    return redact(text)
-
-
-def setup_logging(level: str, role: str) -> None:
-    """Log to stderr from here on, everything of at least ``level``: as text on a terminal, else as JSON lines.
-
-    Args:
-        level: debug, info, warning or error.
-        role: who speaks, such as ``worker 2``.
-    """
-    root = logging.getLogger()
-    for old in [handler for handler in root.handlers if isinstance(handler.formatter, _Text | _JsonLines)]:
-        root.removeHandler(old)
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Text(role) if sys.stderr.isatty() else _JsonLines(role))
-    root.addHandler(handler)
-    root.setLevel(level.upper())
-    logging.captureWarnings(capture=True)
 
 
 def _poll(fd: int, events: int, timeout: float | None) -> int:
@@ -202,15 +135,24 @@ class Stop:
 
 
 def install_stop() -> Stop:
-    """Return a `Stop` that SIGINT and SIGTERM set; a second SIGINT ends the process at once, with 130.
+    """Return a `Stop` that SIGINT, SIGTERM and SIGHUP set; a second SIGINT ends the process at once, with 130.
 
     Signals come to a process's main thread alone: called from another one, nothing is installed.
     """
     stop = Stop()
     if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, *_endings()):
             stop._before[number] = signal.signal(number, stop._on_signal)
     return stop
+
+
+def _endings() -> list[signal.Signals]:
+    """Return the signals, beside SIGINT, that ask for an orderly end.
+
+    SIGHUP is one: it comes when a terminal is closed. Under ``nohup`` it is ignored, and stays so.
+    """
+    ignored = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    return [signal.SIGTERM] if ignored else [signal.SIGTERM, signal.SIGHUP]
 
 
 def supervised() -> bool:
@@ -232,9 +174,13 @@ def parent_gone() -> bool:
     return os.getppid() != int(parent)
 
 
-def tell_error(text: str) -> None:
-    """Tell people on stderr what has failed."""
-    sys.stderr.write(f"fer-stream: error: {text}\n")
+def deliveries() -> dict[str, Any]:
+    """Return what the supervisor of this process has told of its sinks, by their names; empty where there is none."""
+    try:
+        found: dict[str, Any] = json.loads(Path(os.environ[DELIVERIES]).read_bytes())
+    except (KeyError, OSError):
+        return {}
+    return found
 
 
 def _fail(text: str) -> None:
@@ -248,22 +194,16 @@ def _fail(text: str) -> None:
 
 
 @contextmanager
-def _sigterm_as_ctrl_c() -> Iterator[None]:
+def _endings_as_ctrl_c() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    before = {number: signal.signal(number, signal.default_int_handler) for number in _endings()}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _drop_stdout() -> None:
-    """Send to nowhere what is left to write: Python flushes once more at exit, and would complain."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())
-    os.close(nowhere)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 _left_behind: list[threading.Thread] = []
@@ -282,11 +222,12 @@ def leave_behind(thread: threading.Thread, grace: float) -> None:
 def main_guard(function: Callable[[], int | None]) -> int:
     """Run a command and return its exit code; whatever goes wrong leaves as it should.
 
-    One of our errors becomes one sentence on stderr and its own exit code; Ctrl-C, SIGTERM and a reader of stdout who
-    has gone (``| head``) are a normal end; anything else is a fault of ours and is logged with its traceback.
+    One of our errors becomes one sentence on stderr and its own exit code; Ctrl-C, SIGTERM, SIGHUP and a reader of
+    stdout who has gone (``| head``) are a normal end; anything else is a fault of ours, logged with its traceback.
     """
     code = _run_guarded(function)
-    if any(thread.is_alive() for thread in _left_behind):
+    stderr.drain()
+    if _hanging():
         os._exit(code)
     return code
 
@@ -301,31 +242,45 @@ def _temporary_folder() -> str:
         return ""
 
 
+def _hanging() -> bool:
+    return any(thread.is_alive() for thread in _left_behind)
+
+
+def _takes_more(stream: TextIO) -> bool:
+    try:
+        return bool(_poll(stream.fileno(), select.POLLOUT, 0) & select.POLLOUT)
+    except (OSError, ValueError):  # a stream without a descriptor
+        return True
+
+
 def _run_guarded(function: Callable[[], int | None]) -> int:
     if sys.stdout is None:
         tell_error("standard output is closed: send it somewhere, such as to /dev/null")
         return FerStreamError.exit_code
     try:
-        with _sigterm_as_ctrl_c():  # until `install_stop` takes over
+        with _endings_as_ctrl_c():  # until `install_stop` takes over
             code = function() or 0
-            sys.stdout.flush()
+            if not _hanging():  # what hangs may hold it
+                sys.stdout.flush()
     except FerStreamError as error:
-        _fail(_redact(str(error)))
+        _fail(redacted(str(error)))
         return error.exit_code
     except KeyboardInterrupt:
+        if not _takes_more(sys.stdout):  # or Python waits for a reader when it flushes at exit
+            drop(sys.stdout)
         return 0
     except Exception as error:
         if isinstance(error, BrokenPipeError) and _poll(sys.stdout.fileno(), 0, 0) & select.POLLERR:
-            _drop_stdout()
+            drop(sys.stdout)
             return 0
         # Whatever else is written here tells its own errors, as ours.
         if isinstance(error, OSError) and error.errno in _NO_ROOM and error.filename is None:
             tell_error(f"standard output cannot be written: {error.strerror}")
-            _drop_stdout()
+            drop(sys.stdout)
             return FerStreamError.exit_code
         if isinstance(error, OSError) and error.filename is not None:  # as of a folder that may not be entered
             logging.getLogger(__name__).debug("in detail", exc_info=True)
-            _fail(_redact(f"{error.filename} cannot be used: {error.strerror}; check the path and who may use it"))
+            _fail(redacted(f"{error.filename} cannot be used: {error.strerror}; check the path and who may use it"))
             return FerStreamError.exit_code
         if isinstance(error, OSError) and not _temporary_folder():
             logging.getLogger(__name__).debug("in detail", exc_info=True)

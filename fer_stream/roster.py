@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ from fer_stream.dispatch import TERMS
 from fer_stream.errors import WireError
 
 if TYPE_CHECKING:
-    from fer_stream.config import Policy
+    from fer_stream.config import DispatchSettings, Policy
     from fer_stream.timeline import Timeline
     from fer_stream.wire import Message
 
@@ -43,6 +44,11 @@ class Camera:
 
     def __post_init__(self) -> None:
         self.export = metrics.LedgerExport(self.name)
+
+    def over(self, now: float, how: DispatchSettings) -> bool:
+        """Whether its capture has gone for so long that nobody has to know of the camera any more."""
+        patience = how.forget_after if self.ended else how.forget_silent_after if self.silent else math.inf
+        return now - self.heard > patience and not self.ending
 
     @classmethod
     def from_hello(cls, peer: bytes, message: Message, now: float) -> tuple[Camera, dict[str, int]]:

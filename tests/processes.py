@@ -5,20 +5,22 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from contextlib import suppress
 from itertools import pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
 PATIENCE = 90.0
 """Seconds until a test gives up hope; nothing is measured by it."""
@@ -136,9 +138,10 @@ class Cli:
         self.folder = folder
         self.temporary = folder / "tmp"
         self.temporary.mkdir()
+        self.runtime = Path(tempfile.mkdtemp(prefix="f-", dir="/tmp"))  # short, for sockets
         ours = {key: value for key, value in os.environ.items() if not key.startswith(("FER_STREAM_", "XDG_"))}
         self.environment = ours | {
-            "XDG_RUNTIME_DIR": os.environ.get("XDG_RUNTIME_DIR", str(self.temporary)),
+            "XDG_RUNTIME_DIR": str(self.runtime),
             "HOME": str(folder),
             "TMPDIR": str(self.temporary),
             "FER_STREAM_CLASSIFIER__MODEL": str(model),
@@ -161,13 +164,18 @@ class Cli:
         return process
 
     def left_over(self, process: Process, sockets: Path) -> list[object]:
-        """What a run has left: children, folders of settings, and sockets, but for the lock that stays."""
-        found = [path for path in sockets.glob("*") if path.name != "lock"]
+        """What a run has left: children, folders, and sockets, but for the lock that stays."""
+        found = [path for path in (*sockets.glob("*"), *self.claims()) if path.name != "lock"]
         return [*process.children(), *found, *self.temporary.iterdir()]
+
+    def claims(self) -> list[Path]:
+        """What processes have in the runtime folder, but for the locks that stay."""
+        return [path for path in self.runtime.glob("fer_stream/*") if path.suffix != ".lock"]
 
     def close(self) -> None:
         for process in self.started:
             process.kill()
+        shutil.rmtree(self.runtime)
 
 
 def wait_for(

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from processes import wait_for
+from prometheus_client import REGISTRY
 
 from fer_stream import metrics, plugins, shared, wire
 from fer_stream.aggregator import Aggregator
@@ -37,7 +39,7 @@ READY: dict[str, Any] = {
 class Bench:
     """An aggregator that this test turns, and the peers it plays."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, **dispatch: float) -> None:
         self.address = f"memory://aggregator-{next(numbers)}"
         self._transport = plugins.load("transports", "memory")()
         self._hub = self._transport.bind(self.address)
@@ -46,7 +48,7 @@ class Bench:
             transport="memory",
             address=self.address,
             journal=JournalSettings(path=path),
-            dispatch=DispatchSettings(silence=60),
+            dispatch=DispatchSettings(silence=60, **dispatch),
         )
         self.it = Aggregator(settings, self._hub, self.journal)
 
@@ -129,6 +131,48 @@ def test_a_camera_of_few_frames_is_not_called_offline_between_them(bench: Bench)
 
     assert told(after=19) == ["camera.online"]
     assert told(after=21) == ["camera.online", "camera.offline"]
+
+
+def cameras_of(bench: Bench) -> set[str]:
+    """Those in the status, after a round."""
+    bench.it._beat = 0.0
+    bench.it.turn(0.0)
+    return set(bench.it.status()["cameras"])
+
+
+def online(camera: str) -> float | None:
+    return REGISTRY.get_sample_value("fer_stream_camera_online", {"camera": camera})
+
+
+def test_a_camera_whose_capture_has_ended_is_forgotten_after_a_while(tmp_path: Path) -> None:
+    bench = Bench(tmp_path / "events.db", forget_after=0.5, forget_silent_after=1e9)
+    captures = {name: bench.peer("frames") for name in ("ended", "silent", "here")}
+    for name, capture in captures.items():
+        assert bench.say(capture, wire.json_message(Kind.HELLO, HELLO | {"camera": name})) == [Kind.WELCOME]
+    assert bench.say(captures["ended"], wire.json_message(Kind.BYE, {"reason": "end of stream"})) == [Kind.GOODBYE]
+    bench.it._cameras["silent"].silent = True
+    assert cameras_of(bench) == {"ended", "silent", "here"}, "not at once"
+    assert online("ended") == 0
+    wait_for(lambda: cameras_of(bench) == {"silent", "here"}, "its being forgotten")
+    assert online("ended") is None
+    assert online("silent") == 0
+
+    again = bench.say(captures["ended"], wire.json_message(Kind.HELLO, HELLO | {"camera": "ended", "incarnation": "b"}))
+    assert again == [Kind.WELCOME]
+    assert cameras_of(bench) == {"ended", "silent", "here"}
+    assert online("ended") == 0
+    bench.close()
+
+
+def test_a_silent_camera_is_forgotten_when_its_own_time_is_over(tmp_path: Path) -> None:
+    bench = Bench(tmp_path / "events.db", forget_after=1e9, forget_silent_after=0.2)
+    capture = bench.peer("frames")
+    bench.say(capture, wire.json_message(Kind.HELLO, HELLO))
+    bench.it._cameras["door"].silent = True
+    wait_for(lambda: cameras_of(bench) == set(), "its being forgotten")
+    assert bench.say(capture, wire.json_message(Kind.OFFER, {"full": False})) == [Kind.WHO], "who is back begins anew"
+    assert bench.say(capture, wire.json_message(Kind.HELLO, HELLO)) == [Kind.WELCOME]
+    bench.close()
 
 
 def test_frames_that_were_lost_with_another_aggregator_are_counted(bench: Bench) -> None:

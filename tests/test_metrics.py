@@ -202,6 +202,7 @@ FILLED = """
     metrics.rejected_messages.labels("work").inc()
     metrics.capture_frames.labels("door", "sent").inc()
     metrics.source_failures.labels("door").inc()
+    metrics.export_sink("stdout:jsonl", undelivered=1, behind=2)
 """
 
 
@@ -249,6 +250,36 @@ def test_processes_of_one_folder_are_served_as_one(tmp_path: Path) -> None:
     assert samples["fer_stream_journal_cursor", None] == 7
     assert promtool(text) == "0 "
     assert {"aggregator.db", "capture-door.db"} <= {path.name.rpartition("_")[2] for path in tmp_path.iterdir()}
+
+
+FORGETTING = (
+    FILLED
+    + """
+    metrics.camera_online.labels("hall").set(1)
+    metrics.forget("door")
+    print(metrics.exposition().decode())
+    metrics.remember("door")
+    metrics.camera_online.labels("door").set(1)
+    print("=====", metrics.exposition().decode())
+"""
+)
+
+
+@pytest.mark.parametrize("several", [False, True], ids=["one process", "processes of one folder"])
+def test_a_forgotten_camera_has_no_series_until_it_is_back(several: bool, tmp_path: Path) -> None:
+    shared = {"PROMETHEUS_MULTIPROC_DIR": str(tmp_path), "FER_STREAM_PROCESS": "aggregator"} if several else {}
+    gone, back = run(FORGETTING, **shared).split("=====")
+    assert 'camera="door"' not in gone
+    assert 'fer_stream_camera_online{camera="hall"} 1.0' in gone
+    assert "fer_stream_journal_cursor 7.0" in gone
+    assert 'fer_stream_camera_online{camera="door"} 1.0' in back
+
+
+def test_a_sink_s_totals_become_counters() -> None:
+    for undelivered in (2, 2, 5):
+        metrics.export_sink("file:x", undelivered, behind=3)
+    assert value("fer_stream_sink_events_undelivered_total", sink="file:x") == 5
+    assert value("fer_stream_sink_events_behind", sink="file:x") == 3
 
 
 def test_a_rate_is_of_the_last_seconds(monkeypatch: pytest.MonkeyPatch) -> None:

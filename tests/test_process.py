@@ -1,10 +1,9 @@
-"""What every process needs, seen from outside: titles, logs, signals, exit codes, one sentence."""
+"""What every process needs, seen from outside: titles, signals, exit codes, one sentence."""
 
 from __future__ import annotations
 
 import json
 import os
-import pty
 import signal
 import subprocess
 import sys
@@ -47,9 +46,6 @@ def outcome(code: str, **environment: str) -> tuple[int, str, str]:
     return process.returncode, out, err
 
 
-# Logs
-
-
 def test_a_process_of_ours_starts_no_thread_for_each_core(monkeypatch: pytest.MonkeyPatch) -> None:
     program = (
         "from fer_stream.process import prepare; prepare(); import numpy, os; print(len(os.listdir('/proc/self/task')))"
@@ -57,57 +53,6 @@ def test_a_process_of_ours_starts_no_thread_for_each_core(monkeypatch: pytest.Mo
     monkeypatch.delenv("OPENBLAS_NUM_THREADS", raising=False)
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert run.stdout == "1\n"
-
-
-def test_logs_are_json_lines_where_nobody_reads() -> None:
-    _, out, err = outcome(
-        """
-        import logging, warnings
-        from fer_stream.process import setup_logging
-        setup_logging("info", "worker 2")
-        log = logging.getLogger("fer_stream.x")
-        log.debug("unseen")
-        log.warning("camera %s at rtsp://u:secret@h/x", "a", extra={"pid": 7, "source": "rtsp://u:secret@h/x"})
-        warnings.warn("old")
-        try:
-            1 / 0
-        except ZeroDivisionError:
-            log.exception("broken")
-        """
-    )
-    lines = [json.loads(line) for line in err.splitlines()]
-    assert out == ""
-    assert [line["level"] for line in lines] == ["warning", "warning", "error"]
-    assert lines[0] | {"time": ""} == {
-        "time": "",
-        "level": "warning",
-        "role": "worker 2",
-        "message": "camera a at rtsp://u:***@h/x",
-        "pid": 7,
-        "source": "rtsp://u:***@h/x",
-    }
-    assert lines[0]["time"].endswith("Z")
-    assert "ZeroDivisionError" in lines[2]["exception"]
-
-
-def test_logs_are_text_at_a_terminal() -> None:
-    ours, theirs = pty.openpty()
-    code = """
-        import logging
-        from fer_stream.process import setup_logging
-        setup_logging("warning", "worker 2")
-        setup_logging("warning", "worker 2")
-        logging.getLogger("fer_stream.x").info("unseen")
-        logging.getLogger("fer_stream.x").warning("slow: rtsp://u:secret@h/x", extra={"pid": 7})
-        """
-    with subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)], stderr=theirs) as process:
-        assert process.wait(TIMEOUT) == 0
-    os.close(theirs)
-    text = os.read(ours, 10_000).decode()
-    os.close(ours)
-    clock, _, rest = text.partition(" ")
-    assert len(clock.split(":")) == 3
-    assert rest == "worker 2  warning  slow: rtsp://u:***@h/x  pid=7\r\n"
 
 
 # Titles
@@ -132,7 +77,7 @@ def test_the_title_hides_the_command_line() -> None:
 # Signals
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_sets_stop_and_wakes_who_waits(stop: Stop, number: int) -> None:
     assert not stop.is_set()
     assert not stop.wait(0)
@@ -160,6 +105,41 @@ def test_a_closed_stop_gives_the_signals_back() -> None:
     assert not stop.wait(0)
     stop.set()
     assert not stop.is_set()
+
+
+def test_sighup_that_is_ignored_stays_so() -> None:
+    """As under nohup, whether or not a role has begun."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with install_stop() as stop:
+            assert main_guard(lambda: os.kill(os.getpid(), signal.SIGHUP)) == 0
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not stop.is_set()
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_command_that_is_told_to_end_does_not_wait_for_who_reads(number: int) -> None:
+    ours, theirs = os.pipe()
+    code = """
+import sys
+from fer_stream.process import main_guard
+def talk():
+    print("begun", file=sys.stderr, flush=True)
+    while True:
+        print("x" * 5000)
+sys.exit(main_guard(talk))
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stdout=theirs, stderr=subprocess.PIPE) as process:
+        os.close(theirs)
+        assert process.stderr is not None
+        process.stderr.readline()
+        os.read(ours, 1)  # so it has begun to write, and is stuck soon
+        process.send_signal(number)
+        assert process.wait(TIMEOUT) == 0
+    os.close(ours)
 
 
 def test_another_thread_gets_a_stop_without_signals() -> None:
@@ -290,7 +270,8 @@ def test_a_fault_of_ours_is_logged_with_its_traceback() -> None:
     code, out, err = outcome(
         """
         import sys
-        from fer_stream.process import main_guard, setup_logging
+        from fer_stream.logs import setup_logging
+        from fer_stream.process import main_guard
         setup_logging("error", "worker 2")
         sys.exit(main_guard(lambda: 1 / 0))
         """

@@ -75,7 +75,7 @@ def test_each_role_ends_on_a_signal_whoever_is_missing(cli: Cli, short_folder: P
     ]
     together[-1].until_event("camera.online")
     for process in (*together[1:], *alone.values(), together[0]):
-        process.signal(random.choice((signal.SIGINT, signal.SIGTERM)))
+        process.signal(random.choice((signal.SIGINT, signal.SIGTERM, signal.SIGHUP)))
         assert process.end() == 0, process.err
         assert "Traceback" not in process.err
     stored = cli.run("subscribe", "--journal", "c.db", "--format", "jsonl").events

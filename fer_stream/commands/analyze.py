@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from fer_stream.commands.options import begin
 from fer_stream.commands.pipeline import name_sources
 from fer_stream.errors import ConfigError, SourceError
-from fer_stream.process import INTERRUPTED, tell_error
+from fer_stream.logs import tell_error
+from fer_stream.process import INTERRUPTED
 
 if TYPE_CHECKING:
     from argparse import Namespace

@@ -160,9 +160,30 @@ def begin(arguments: argparse.Namespace, role: str, sources: Mapping[str, str] |
     Raises:
         ConfigError: as `explain`.
     """
-    from fer_stream.process import set_title, setup_logging  # noqa: PLC0415
+    from fer_stream.logs import setup_logging  # noqa: PLC0415
+    from fer_stream.process import set_title  # noqa: PLC0415
 
     settings = explain(arguments, sources).settings
     set_title(role)
     setup_logging(settings.log_level, role)
     return settings
+
+
+def await_service(settings: Settings) -> Settings:
+    """Return settings with an address: the given one, or that of the one service that runs, as soon as one does.
+
+    Raises:
+        ConfigError: several run.
+    """
+    import logging  # noqa: PLC0415
+    import time  # noqa: PLC0415
+
+    from fer_stream import instances  # noqa: PLC0415  (slow to import)
+
+    if not instances.given(settings) and not instances.running():
+        logging.getLogger(__name__).warning(
+            "no service of yours runs on this machine yet: waiting for one; --connect gives an address elsewhere"
+        )
+        while not instances.running():
+            time.sleep(0.25)
+    return settings.model_copy(update={"address": instances.find(settings)})

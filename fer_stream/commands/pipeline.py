@@ -7,8 +7,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fer_stream import plugins
-from fer_stream.commands.options import begin
+from fer_stream.commands.options import await_service, begin
 from fer_stream.config import CAMERA_NAME
 from fer_stream.errors import ConfigError
 
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from fer_stream.config import Settings
-    from fer_stream.plugins import Sink
 
 
 def name_sources(arguments: Sequence[str]) -> dict[str, str]:
@@ -77,7 +75,7 @@ def _unique(name: str, taken: set[str]) -> str:
 
 def run(arguments: Namespace) -> int:
     """Everything on this machine."""
-    from fer_stream.supervisor import run as run_all  # noqa: PLC0415
+    from fer_stream.run import run as run_all  # noqa: PLC0415
 
     if arguments.summary is not None:
         _check_summary(arguments.summary)
@@ -92,8 +90,13 @@ def run(arguments: Namespace) -> int:
         from fer_stream.live.server import check  # noqa: PLC0415
 
         check(settings)
-    sinks = [_open_sink(sink) for sink in (f"stdout:{arguments.format}", *settings.sinks)]
-    return run_all(settings, duration=arguments.duration, sinks=sinks, summary=arguments.summary, live=arguments.live)
+    return run_all(
+        settings,
+        duration=arguments.duration,
+        sinks=(f"stdout:{arguments.format}", *settings.sinks),
+        summary_file=arguments.summary,
+        live=arguments.live,
+    )
 
 
 def _check_summary(path: Path) -> None:
@@ -108,12 +111,6 @@ def _check_summary(path: Path) -> None:
         raise ConfigError(f"the summary {path} cannot be written: it is not a file; give another path")
     if not os.access(path if path.exists() else path.parent, os.W_OK):
         raise ConfigError(f"the summary {path} cannot be written: permission denied; give another path")
-
-
-def _open_sink(text: str) -> Sink:
-    name, _, argument = text.partition(":")
-    sink: Sink = plugins.load("sinks", name)(argument)
-    return sink
 
 
 def capture(arguments: Namespace) -> None:
@@ -157,6 +154,9 @@ def aggregator(arguments: Namespace) -> None:
 
 def live(arguments: Namespace) -> None:
     """Show it all in a browser."""
+    from fer_stream.live.server import check  # noqa: PLC0415
     from fer_stream.live.server import run as serve  # noqa: PLC0415
 
-    serve(begin(arguments, "live"))
+    settings = begin(arguments, "live")
+    check(settings)  # before the wait
+    serve(await_service(settings))

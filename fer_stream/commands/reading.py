@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fer_stream import folders, plugins
-from fer_stream.commands.options import begin
+from fer_stream.commands.options import await_service, begin
 from fer_stream.errors import ConfigError, SourceError
 from fer_stream.types import EventType
 
@@ -18,28 +18,26 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from fer_stream.config import Settings
-    from fer_stream.process import Stop
     from fer_stream.types import Event, Face
 
 
 def subscribe(arguments: Namespace) -> None:
     """Print the events of a running aggregator, or of a journal."""
     from fer_stream.client import read_journal  # noqa: PLC0415
-    from fer_stream.process import install_stop  # noqa: PLC0415
 
     settings = begin(arguments, "subscribe")
     types = _checked_types(arguments.type)
     sink = plugins.load("sinks", "stdout")(arguments.format)
-    with install_stop() as stop:
-        if arguments.journal_file:
-            path, after = folders.expand(Path(arguments.journal_file)), arguments.after or 0
-            events = read_journal(path, after=after, camera=arguments.camera, types=types)
-        else:
-            events = _follow(arguments, settings, types, stop)
-        for event, text in events:
-            sink.write(event, text)
-            if sink.closed or stop.is_set():
-                break
+    # Signals raise KeyboardInterrupt here, also in a write that waits for a reader.
+    if arguments.journal_file:
+        path, after = folders.expand(Path(arguments.journal_file)), arguments.after or 0
+        events = read_journal(path, after=after, camera=arguments.camera, types=types)
+    else:
+        events = _follow(arguments, settings, types)
+    for event, text in events:
+        sink.write(event, text)
+        if sink.closed:
+            break
 
 
 def purge(arguments: Namespace) -> None:
@@ -53,16 +51,18 @@ def purge(arguments: Namespace) -> None:
     sys.stdout.write(f"{count} events deleted from {path}\n")
 
 
-def _follow(arguments: Namespace, settings: Settings, types: Sequence[str], stop: Stop) -> Iterator[tuple[Event, str]]:
+def _follow(arguments: Namespace, settings: Settings, types: Sequence[str]) -> Iterator[tuple[Event, str]]:
     from fer_stream.client import status as ask  # noqa: PLC0415
     from fer_stream.client import subscribe as listen  # noqa: PLC0415
 
     if arguments.until_now:
         ask(settings)  # there is no "now" where no aggregator runs: that is an error, not a wait
+    else:
+        settings = await_service(settings)
     with listen(
         camera=arguments.camera, types=types, after=arguments.after, until_now=arguments.until_now, settings=settings
     ) as events:
-        while not (stop.is_set() or events.ended):
+        while not events.ended:
             found = events.receive(0.25)
             if found is not None:
                 yield found
@@ -120,6 +120,10 @@ def status_lines(state: dict[str, Any]) -> list[str]:
     for name, worker in workers.items():
         rows.append([name, *(str(worker[key]) for key in ("state", "frames", "pid", "model", "detector"))])
     lines += ["", *(_table(rows) if workers else ["no workers"])]
+    rows = [["sink", "state", "delivered", "undelivered", "behind", "error"]]
+    for name, sink in state.get("sinks", {}).items():
+        rows.append([name, *(str(sink[key]) for key in rows[0][1:])])
+    lines += ["", *_table(rows)] if len(rows) > 1 else []
     rows = [["camera", "face", "apparent expression"]]
     for name, camera in cameras.items():
         for track in camera["tracks"]:
@@ -145,7 +149,7 @@ def _table(rows: list[list[str]]) -> list[str]:
 
 def recognize(arguments: Namespace) -> int:
     """Print one JSON line an image; one that cannot be read does not keep the others from it."""
-    from fer_stream.process import tell_error  # noqa: PLC0415
+    from fer_stream.logs import tell_error  # noqa: PLC0415
     from fer_stream.recognizer import Recognizer  # noqa: PLC0415
     from fer_stream.sources.images import load  # noqa: PLC0415
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fer_stream.errors import ConfigError, FerStreamError
+from fer_stream.sinks.lines import Lines
 
 if TYPE_CHECKING:
     from fer_stream.plugins import Sink
@@ -25,33 +28,65 @@ def open_sink(argument: str) -> Sink:
 
 
 class JsonLines:
-    """Appends each event at once, so that a reader may follow the file."""
+    """Appends each event at once, so that a reader may follow the file.
+
+    A file that was moved away or deleted, as by logrotate, is made anew at its path with the next event; no signal is
+    needed. A named pipe (FIFO) is opened with the first event, which waits until somebody reads.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        try:
-            self._file = path.open("a", encoding="utf-8", newline="\n")
-        except OSError as error:
-            raise self._unwritable(error) from error
+        self._lines: Lines | None = None
+        self._identity: tuple[int, int] | None = None
+        if not self._is_pipe():
+            self._open()
 
     def write(self, event: Event, text: str) -> None:  # noqa: ARG002
         """Append one event.
 
         Raises:
-            FerStreamError: the disk is full, or gone.
+            FerStreamError: the disk is full, or gone; nobody reads the pipe any more.
         """
         try:
-            self._file.write(text + "\n")
-            self._file.flush()
+            lines = self._lines
+            if lines is None or self._moved():
+                self.close()
+                lines = self._open()
+            lines.write(text)
+        except BrokenPipeError as error:
+            self.close()
+            raise self._unwritable(error) from error
         except OSError as error:
             raise self._unwritable(error) from error
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file; a second call does nothing."""
+        if self._lines is not None:
+            self._lines.close()
+            self._lines = None
+
+    def _open(self) -> Lines:
         try:
-            self._file.close()
+            raw = self._path.open("ab", buffering=0)
         except OSError as error:
             raise self._unwritable(error) from error
+        found = os.fstat(raw.fileno())
+        self._identity = (found.st_dev, found.st_ino)
+        self._lines = Lines(raw)
+        return self._lines
+
+    def _moved(self) -> bool:
+        try:
+            found = self._path.stat()
+        except FileNotFoundError:
+            return True
+        return (found.st_dev, found.st_ino) != self._identity
+
+    def _is_pipe(self) -> bool:
+        try:
+            return stat.S_ISFIFO(self._path.stat().st_mode)
+        except OSError:  # none yet; opening it tells what is wrong
+            return False
 
     def _unwritable(self, error: OSError) -> FerStreamError:
         return FerStreamError(f"events cannot be written to {str(self._path)!r}: {error.strerror}")

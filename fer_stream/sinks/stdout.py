@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from fer_stream.errors import ConfigError, FerStreamError
+from fer_stream.sinks.lines import Lines
 from fer_stream.types import CameraData, Event, EventType, ExpressionData, FaceData, GapData
 
 if TYPE_CHECKING:
@@ -48,16 +50,21 @@ def open_sink(argument: str) -> Sink:
 class Stdout:
     """Writes each event at once.
 
-    When the reader of a pipe has gone (``| head``) that is no error: ``closed`` becomes true, what follows is dropped,
-    and whoever drives the sink may end.
+    When the reader of a pipe has gone (``| head``), or the terminal was closed, that is no error: ``closed`` becomes
+    true, what follows is dropped, and whoever drives the sink may end.
     """
 
     def __init__(self, line: Callable[[Event, str], str]) -> None:
         self._line = line
         self.closed = False
+        sys.stdout.flush()
+        buffer = sys.stdout.buffer
+        # Unbuffered: whoever ends the process finds nothing in a buffer that a stuck reader keeps from being written.
+        self._lines = Lines(getattr(buffer, "raw", buffer))
+        self._terminal = sys.stdout.isatty()
 
     def write(self, event: Event, text: str) -> None:
-        """Print one event.
+        """Print one event; this takes as long as the reader does.
 
         Raises:
             FerStreamError: the disk that standard output was sent to is full, or gone.
@@ -65,16 +72,12 @@ class Stdout:
         if self.closed:
             return
         try:
-            sys.stdout.write(self._line(event, text) + "\n")
-            sys.stdout.flush()
+            self._lines.write(self._line(event, text))
         except OSError as error:
-            self.closed = True
-            # What is left in the buffer goes nowhere, or Python would complain of it when it exits.
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, sys.stdout.fileno())
-            os.close(nowhere)
-            if not isinstance(error, BrokenPipeError):
-                raise FerStreamError(f"events cannot be written to standard output: {error.strerror}") from error
+            if isinstance(error, BrokenPipeError) or (self._terminal and error.errno == errno.EIO):
+                self.closed = True
+                return
+            raise FerStreamError(f"events cannot be written to standard output: {error.strerror}") from error
 
     def close(self) -> None:
         """Write no more; standard output itself stays open."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -79,7 +80,7 @@ class Service:
 
     def started(self) -> bool:
         """Whether it has begun to start its children."""
-        return any(self.cli.temporary.iterdir())
+        return any(self.cli.runtime.glob("fer_stream/run-*/metrics"))
 
     def until_workers(self, count: int) -> None:
         self.until(lambda: len(self.status()["workers"]) == count, f"{count} workers")
@@ -97,6 +98,11 @@ class Service:
 
     def done(self) -> int:
         return self.ledger().get("done", 0)
+
+    def pause(self, child: str) -> float:
+        """How long it waited after a child's latest death to start it again; longer for one that keeps dying."""
+        told = re.findall(rf"{child} is started again in ([\d.]+) s", self.run.err)
+        return float(told[-1]) if told else 0.0
 
     def pid(self, worker: str) -> int:
         """The process that is known as this worker, 0 while none is."""

@@ -149,3 +149,48 @@ def test_colour_on_a_terminal_only(no_color, coloured):
     assert b"camera reset" in shown
     assert (b"\x1b[" in shown) == coloured
     assert b"\x1b[" not in subprocess.run(command, stdout=subprocess.PIPE, env=environment, check=True).stdout
+
+
+STEADFAST = """
+import os, sys
+from fer_stream.errors import FerStreamError
+from fer_stream.sinks.stdout import open_sink
+sink = open_sink("jsonl")
+full = os.open("/dev/full", os.O_WRONLY)
+before = os.dup(1)
+sink.write(None, "1")
+os.dup2(full, 1)
+try:
+    sink.write(None, "2")
+except FerStreamError:
+    os.dup2(before, 1)
+sink.write(None, "3")
+sys.exit(3 if sink.closed else 0)
+"""
+
+
+def test_a_disk_that_has_room_again_is_written_again():
+    done = subprocess.run([sys.executable, "-c", STEADFAST], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "1\n3\n", "")
+
+
+def test_a_stream_that_another_program_made_non_blocking_loses_nothing():
+    ours, theirs = os.pipe()
+    os.set_blocking(theirs, False)
+    with subprocess.Popen([sys.executable, "-c", WRITER, "jsonl", "20000"], stdout=theirs) as process:
+        os.close(theirs)
+        with os.fdopen(ours) as reader:
+            assert reader.read() == "".join(f'{{"n":{n}}}\n' for n in range(20000))
+    assert process.returncode == 0
+
+
+def test_a_terminal_that_was_closed_is_no_error():
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(
+        [sys.executable, "-c", WRITER, "jsonl", "100000"], stdout=theirs, stderr=subprocess.PIPE
+    ) as process:
+        os.close(theirs)
+        os.read(ours, 100)
+        os.close(ours)
+        assert process.stderr.read() == b""
+    assert process.returncode == 3

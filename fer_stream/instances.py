@@ -1,0 +1,215 @@
+"""Which services of this user run on this machine: each has a folder of its own, and tells its address to who looks.
+
+What is here lies in the user's runtime folder. Locks tell who is alive, and a kernel releases them however a process
+ends: so who was killed is never found, and what it left is deleted by the next one that starts.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import os
+import re
+import shutil
+import tempfile
+import time
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from fer_stream.config import runtime_folder
+from fer_stream.errors import ConfigError, TransportError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from fer_stream.config import Settings
+
+_log = logging.getLogger(__name__)
+
+_LOCK = "instances.lock"
+_RUN = re.compile(r"run-\d+")
+_NOTE = re.compile(r"service-\w+\.json")
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """A service that runs: where, which process, and which cameras `run` was given."""
+
+    address: str
+    pid: int
+    cameras: tuple[str, ...]
+    started: float
+    """Seconds since 1970."""
+
+    def __str__(self) -> str:
+        cameras = f"cameras {', '.join(self.cameras)}; " if self.cameras else ""
+        return f"{self.address} ({cameras}process {self.pid})"
+
+
+class Claim:
+    """A folder that is one run's alone, ``path``, until `close` and until every process with ``lock`` has ended.
+
+    The number in its name is the lowest that is free, so the address of a service that is started again stays the same.
+    """
+
+    def __init__(self) -> None:
+        """Take a folder.
+
+        Raises:
+            ConfigError: the runtime folder cannot be used.
+        """
+        with _alone() as root:
+            for number in count(1):
+                self.path = root / f"run-{number}"
+                with suppress(FileExistsError):
+                    self.path.mkdir(mode=0o700)
+                    break
+            self.lock = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
+            fcntl.flock(self.lock, fcntl.LOCK_EX)
+
+    def close(self) -> None:
+        """Delete the folder; a second call does nothing."""
+        if self.lock >= 0:
+            shutil.rmtree(self.path, ignore_errors=True)
+            os.close(self.lock)
+            self.lock = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+@contextmanager
+def announced(address: str, cameras: Iterable[str] = ()) -> Iterator[None]:
+    """Have `running` name this process as a service at ``address`` for as long as the context lasts.
+
+    Where the runtime folder cannot be used, the log says so: whoever looks for the service has to give its address.
+    """
+    with ExitStack() as last:
+        try:
+            last.enter_context(_announced(address, cameras))
+        except ConfigError as error:
+            _log.warning("readers do not find this service by themselves: %s", error)
+        yield
+
+
+@contextmanager
+def _announced(address: str, cameras: Iterable[str]) -> Iterator[None]:
+    with _alone() as root:
+        note, name = tempfile.mkstemp(prefix="service-", suffix=".json", dir=root)
+        fcntl.flock(note, fcntl.LOCK_EX)
+        about = {"address": address, "pid": os.getpid(), "cameras": list(cameras), "started": time.time()}
+        os.write(note, json.dumps(about).encode())
+    try:
+        yield
+    finally:
+        Path(name).unlink(missing_ok=True)
+        os.close(note)
+
+
+def running() -> list[Instance]:
+    """Return the services of this user that run on this machine, the oldest first.
+
+    Raises:
+        ConfigError: the runtime folder cannot be used.
+    """
+    if not runtime_folder().is_dir():
+        return []
+    with _alone() as root:
+        found = [_read(path) for path in root.iterdir() if _NOTE.fullmatch(path.name)]
+    return sorted((instance for instance in found if instance), key=lambda instance: instance.started)
+
+
+def find(settings: Settings) -> str:
+    """Return the address that the settings give, or else that of the one service that runs.
+
+    Raises:
+        TransportError: none runs.
+        ConfigError: several run.
+    """
+    if given(settings):
+        return settings.address
+    found = running()
+    if not found:
+        raise TransportError(
+            "no service of yours runs on this machine: start one, or give its address with --connect ADDRESS"
+        )
+    if len(found) > 1:
+        several = ", ".join(map(str, found))
+        raise ConfigError(f"{len(found)} services of yours run here: {several}; choose one with --connect ADDRESS")
+    return found[0].address
+
+
+def given(settings: Settings) -> bool:
+    """Return whether the settings name an address, rather than leave it to who needs one."""
+    return "address" in settings.model_fields_set
+
+
+@contextmanager
+def _alone() -> Iterator[Path]:
+    """Hold the runtime folder, rid of what dead processes left there, for oneself.
+
+    Raises:
+        ConfigError: it cannot be used.
+    """
+    root = runtime_folder()
+    try:
+        root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        found = root.stat()
+        if found.st_uid != os.geteuid() or found.st_mode & 0o077:
+            raise ConfigError(
+                f"the runtime folder {root} is open to others: make it your own and chmod 700 it, or set "
+                "XDG_RUNTIME_DIR to a folder that is"
+            )
+        lock = os.open(root / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise ConfigError(
+            f"the runtime folder {root} cannot be used: {error.strerror}; set XDG_RUNTIME_DIR to a folder of your own"
+        ) from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # each holds it for milliseconds
+        _sweep(root)
+        yield root
+    finally:
+        os.close(lock)
+
+
+def _sweep(root: Path) -> None:
+    for path in root.iterdir():
+        is_run = _RUN.fullmatch(path.name)
+        if (is_run or _NOTE.fullmatch(path.name)) and not _alive(path):
+            if is_run:
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+
+
+def _alive(path: Path) -> bool:
+    try:
+        found = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    except FileNotFoundError:  # it has just ended
+        return False
+    except OSError:  # nothing of ours
+        return True
+    try:
+        fcntl.flock(found, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(found)
+    return False
+
+
+def _read(path: Path) -> Instance | None:
+    try:
+        about = json.loads(path.read_bytes())
+        cameras = tuple(map(str, about["cameras"]))
+        return Instance(str(about["address"]), int(about["pid"]), cameras, float(about["started"]))
+    except (OSError, ValueError, KeyError, TypeError):  # it has just ended, or is of another version
+        return None
