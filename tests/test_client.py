@@ -225,9 +225,7 @@ def test_resumed_before_the_gap_was_told_it_is_told_whole(house: House) -> None:
     writer.close()
     house.start()
     with house.listen(after=3) as subscription:
-        while not subscription._ready:
-            subscription._ask_if_due()
-            subscription._hear_answer(0.1)
+        wait_for(lambda: not subscription._step() and subscription._ready, "the gap, which nobody takes")
         cursor = subscription.cursor
     with house.listen(after=cursor) as subscription:
         found = subscription.receive(PATIENCE)
@@ -300,7 +298,7 @@ def test_status(house: House) -> None:
     assert about["cursor"] == 4
     assert about["cameras"]["door"]["ledger"]["done"] == 3
     house.end()
-    with pytest.raises(TransportError, match=r"no aggregator answers at .*: start one, or give its address"):
+    with pytest.raises(TransportError, match=r"no aggregator answers at .*: nothing listens there; start one, or"):
         status(house.settings, 0.2)
 
 

@@ -6,8 +6,9 @@ from house import event
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fer_stream.client import Position, wanted
 from fer_stream.journal import gap
+from fer_stream.replay import Position
+from fer_stream.subscription import wanted
 
 
 def test_what_follows_is_taken_and_what_was_seen_is_not() -> None:
