@@ -49,6 +49,13 @@ class NoAnswerError(TransportError):
     """Nobody answers, at least not in time; asking again may help, other than after a refusal."""
 
 
+class _SilenceError(Exception):
+    """No answer came for so many seconds; why remains to be found out, which may take a second."""
+
+    def __init__(self, control: Peer, seconds: float) -> None:
+        self.control, self.seconds = control, seconds
+
+
 class _Links(NamedTuple):
     events: Peer
     control: Peer
@@ -113,6 +120,7 @@ class Subscription:
         self._asking = True
         self._heard = self._left = time.monotonic()
         self._away = 0.0
+        self._received = 0
         self._closed = self._looping = False
         self._woken: asyncio.Future[None] | None = None
         self._links: _Links | None = self._connect()
@@ -163,6 +171,8 @@ class Subscription:
                     poller.register(descriptor, select.POLLIN)
                 poller.poll(1000 * min(left, self._pause()))
             return self._ready.popleft() if self._ready else None
+        except _SilenceError as error:
+            raise no_answer(self._address, error.control, error.seconds) from None
         finally:
             self._left = time.monotonic()
 
@@ -212,9 +222,13 @@ class Subscription:
         control.send(wire.json_message(Kind.REPLAY, body, ticket=question.ticket))
 
     def _check_patience(self, now: float, control: Peer) -> None:
+        received = control.standing().received
+        if received > self._received > 0:
+            self._heard = now
+        self._received = received
         silent = self._questions.silent(now)
         if silent > self._timeout and (now - self._heard > self._timeout or silent > BEATING * self._timeout):
-            raise no_answer(self._address, control, silent)
+            raise _SilenceError(control, silent)
 
     def _hear_control(self, links: _Links) -> bool:
         parts = links.control.receive(0)
@@ -333,6 +347,8 @@ class Subscription:
                 if time.monotonic() - begun > TURN:
                     await asyncio.sleep(0)
                     begun = time.monotonic()
+        except _SilenceError as error:
+            raise await asyncio.to_thread(no_answer, self._address, error.control, error.seconds) from None
         finally:
             self._leave_loop()
 
