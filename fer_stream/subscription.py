@@ -207,19 +207,19 @@ class Subscription:
             return True
         if self._hear_control(self._links) or self._hear_events(self._links.events):
             return True
-        if self._asking:
-            self._ask(self._links.control)
-        return False
+        return self._asking and self._ask(self._links.control)
 
-    def _ask(self, control: Peer) -> None:
+    def _ask(self, control: Peer) -> bool:
+        """Ask if it is time; ``True`` if so: sending may have taken the news of what arrives from a descriptor."""
         now, standing = self._now(), control.standing()
         if self._questions.due(now, standing) > 0:
             self._check_patience(now, control)
-            return
+            return False
         after = NOW if self._position is None else self._position.cursor
         question = self._questions.ask(after, now, standing)
         body = {"after": after, "camera": self._camera, "bytes": question.size}
         control.send(wire.json_message(Kind.REPLAY, body, ticket=question.ticket))
+        return True
 
     def _check_patience(self, now: float, control: Peer) -> None:
         received = control.standing().received

@@ -17,7 +17,6 @@ from fer_stream.journal import Journal
 from fer_stream.types import CameraData, Event, EventType, Nanoseconds
 
 if TYPE_CHECKING:
-
     from processes import Cli, Process
 
 Link = SlowLink | ThrottledProxy
