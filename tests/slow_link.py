@@ -146,13 +146,15 @@ class ThrottledProxy(Proxy):
         self.far: tuple[str, ...] = ()
         self.passed = {"near": 0, "far": 0}
         self._turns = {"near": threading.Lock(), "far": threading.Lock()}
+        self._free = {"near": 0.0, "far": 0.0}  # when the last piece in this direction is through
         super().__init__(self._far_port)
 
     def pace(self, towards: bool, size: int) -> None:
         end = "far" if towards else "near"
         with self._turns[end]:
             if self.rate:
-                time.sleep(8 * size / self.rate)
+                self._free[end] = max(time.monotonic(), self._free[end]) + 8 * size / self.rate
+                time.sleep(max(0.0, self._free[end] - time.monotonic()))
             self.passed[end] += size
 
     def cut(self) -> int:

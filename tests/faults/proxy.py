@@ -89,8 +89,8 @@ class Proxy:
             except OSError:
                 near.close()
                 continue
-            for sock in (near, far):  # what the kernel takes in advance passes without waiting
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self.piece)
+            for sock in (near, far):  # what the kernel takes in advance does not wait for its turn
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, min(8 * self.piece, 65_536))
             with self._lock:
                 self._open |= {near, far}
             threading.Thread(target=self._pump, args=(near, far, True), daemon=True).start()
