@@ -121,7 +121,8 @@ class Subscription:
         self._heard = self._left = time.monotonic()
         self._away = 0.0
         self._received = 0
-        self._closed = self._looping = False
+        self._closed = False
+        self._loop: object | None = None
         self._woken: asyncio.Future[None] | None = None
         self._links: _Links | None = self._connect()
 
@@ -321,36 +322,36 @@ class Subscription:
     # Loops
 
     def __iter__(self) -> Iterator[Event]:
-        self._enter_loop()
+        mine = self._enter_loop()
         try:
             while not (self.ended or self._closed):
                 found = self.receive(1.0)
                 if found is not None:
                     yield found[0]
         finally:
-            self._leave_loop()
+            self._leave_loop(mine)
 
-    async def __aiter__(self) -> AsyncIterator[Event]:
-        """Wait on the sockets, and give the event loop its turn where many events come at once."""
-        self._enter_loop()
-        begun = time.monotonic()
+    def __aiter__(self) -> AsyncIterator[Event]:
+        return _AsyncLoop(self, self._enter_loop())
+
+    async def _next(self, begun: float) -> tuple[Event | None, float]:
+        """Return the next event, ``None`` at the end, and since when the event loop waits for its turn."""
+        self._return()
         try:
             while not (self.ended or self._closed):
-                if self._ready:
-                    event, _ = self._ready.popleft()
-                    self._left = time.monotonic()
-                    yield event
-                    self._return()
-                elif not self._step():
-                    await self._readable(self._pause())
-                    begun = time.monotonic()
                 if time.monotonic() - begun > TURN:
                     await asyncio.sleep(0)
+                    begun = time.monotonic()
+                elif self._ready:
+                    return self._ready.popleft()[0], begun
+                elif not self._step():
+                    await self._readable(self._pause())
                     begun = time.monotonic()
         except _SilenceError as error:
             raise await asyncio.to_thread(no_answer, self._address, error.control, error.seconds) from None
         finally:
-            self._leave_loop()
+            self._left = time.monotonic()
+        return None, begun
 
     async def _readable(self, timeout: float) -> None:
         """Wait until something comes, for so many seconds at most."""
@@ -372,16 +373,17 @@ class Subscription:
         if self._woken is not None and not self._woken.done():
             self._woken.set_result(None)
 
-    def _enter_loop(self) -> None:
-        if self._looping:
+    def _enter_loop(self) -> object:
+        if self._loop is not None:
             raise ConfigError("a subscription serves one loop at a time: subscribe once for each")
-        self._looping = True
-        self._return()
+        self._loop = object()
+        return self._loop
 
-    def _leave_loop(self) -> None:
-        self._looping = False
-        self._left = time.monotonic()
-        self._disconnect()
+    def _leave_loop(self, which: object) -> None:
+        """Close the sockets, unless this loop was left already."""
+        if which is self._loop:
+            self._loop = None
+            self._disconnect()
 
     def _disconnect(self) -> None:
         links, self._links = self._links, None
@@ -401,6 +403,32 @@ class Subscription:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+class _AsyncLoop:
+    """One ``async for``. It is left as soon as nobody holds it; an async generator would be left some turns later."""
+
+    def __init__(self, subscription: Subscription, mine: object) -> None:
+        self._subscription, self._mine = subscription, mine
+        self._begun = time.monotonic()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Event:
+        event = None
+        try:
+            if self._subscription._loop is self._mine:
+                event, self._begun = await self._subscription._next(self._begun)
+        finally:
+            if event is None:
+                self._subscription._leave_loop(self._mine)
+        if event is None:
+            raise StopAsyncIteration
+        return event
+
+    def __del__(self) -> None:
+        self._subscription._leave_loop(self._mine)
 
 
 def wanted(event: Event, types: Sequence[str]) -> bool:
