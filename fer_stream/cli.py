@@ -46,6 +46,16 @@ def _age(text: str) -> float:
     return float(text[:-1]) * unit
 
 
+def _seconds(text: str) -> float:
+    try:
+        found = float(text)
+    except ValueError:
+        found = 0.0
+    if not found > 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time: give seconds, such as 5 or 0.5")
+    return found
+
+
 def _argument(*names: str, **how: Any) -> tuple[tuple[str, ...], dict[str, Any]]:
     return names, how
 
@@ -140,6 +150,13 @@ COMMANDS = (
             ),
             _argument("--until-now", action="store_true", help="end with the latest event, instead of following"),
             _argument(
+                "--timeout",
+                metavar="SECONDS",
+                type=_seconds,
+                help="fail where no aggregator answers for so long (default: 10 with --until-now; otherwise it is "
+                "waited for)",
+            ),
+            _argument(
                 "--journal",
                 dest="journal_file",
                 metavar="FILE",
@@ -211,6 +228,15 @@ COMMANDS = (
         "show what a running aggregator sees: cameras, workers, ledger, open emotions",
         "fer-stream status --format jsonl",
         ("--format", "--connect", "--key", *COMMON),
+        (
+            _argument(
+                "--timeout",
+                metavar="SECONDS",
+                type=_seconds,
+                default=3.0,
+                help="fail where no aggregator answers for so long (default: 3)",
+            ),
+        ),
     ),
     Command(
         "doctor",

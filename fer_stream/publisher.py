@@ -36,6 +36,12 @@ RETRY = 0.5
 REPLAY_BATCH = 500
 """Events in one answer to REPLAY, so that a long replay does not hold up the frames."""
 
+REPLAY_BYTES = 256_000
+"""Bytes in one answer to REPLAY; who has a slow link asks for fewer."""
+
+LEAST_EVENT = 256
+"""Bytes of any event, at least."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -163,16 +169,22 @@ class Publisher:
     def replay(self, peer: bytes, message: Message) -> None:
         """Answer a REPLAY with the events after its cursor, a batch of them; ``seq`` tells how far it reaches.
 
+        The batch has up to ``bytes`` bytes, by default and at most `REPLAY_BYTES`, but always one event.
+
         Raises:
-            WireError: the request names no cursor.
+            WireError: the request names no cursor, or no number of bytes.
         """
         body = message.body()
-        after, camera = body.get("after"), body.get("camera")
+        after, camera, size = body.get("after"), body.get("camera"), body.get("bytes", REPLAY_BYTES)
         if type(after) is not int or after < 0 or not isinstance(camera, str | None):
             raise WireError("a REPLAY without a cursor")
+        if type(size) is not int or size <= 0:
+            raise WireError("a REPLAY for no number of bytes")
+        size = min(size, REPLAY_BYTES)
         self.flush()
         try:
-            texts, reached = self._journal.read(min(after, self.cursor), REPLAY_BATCH, camera)
+            limit = min(REPLAY_BATCH, 1 + size // LEAST_EVENT)
+            texts, reached = self._journal.read(min(after, self.cursor), limit, camera, size)
         except JournalError as error:
             # A corrupt one is set aside by the next flush; the new one answers when it is asked again.
             _log.error("a replay is not answered: %s", error)

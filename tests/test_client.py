@@ -4,24 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import math
+import socket
 import threading
+import time
 import zlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from house import House, event
 from journals import execute
-from processes import PATIENCE, wait_for
+from processes import PATIENCE, free_port, wait_for
 
 import fer_stream
-from fer_stream.client import Subscription, read_journal, status, subscribe
+from fer_stream import keys, plugins
+from fer_stream.client import NoAnswerError, Subscription, read_journal, status, subscribe
 from fer_stream.cloudevents import decode
-from fer_stream.errors import JournalError, TransportError
-from fer_stream.journal import Journal
+from fer_stream.config import Settings
+from fer_stream.errors import ConfigError, JournalError, TransportError
+from fer_stream.journal import Journal, gap
+from fer_stream.subscription import wanted
 from fer_stream.types import CameraData, Event, EventType, GapData, Nanoseconds
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 
@@ -130,6 +136,15 @@ def test_one_camera_and_some_types(house: House) -> None:
         assert {decode(text).type for text in rest(subscription)} == {"camera.reset"}
 
 
+def test_a_gap_concerns_everybody() -> None:
+    assert wanted(gap(0, 5, "retention"), ["face"])
+    assert wanted(event(1), [])
+    assert wanted(event(1), ["camera"])
+    assert wanted(event(1), ["face", "camera.reset"])
+    assert not wanted(event(1), ["camera.online"])
+    assert not wanted(event(1), ["cam"])
+
+
 def test_it_outlives_the_aggregator(house: House) -> None:
     with house.listen(after=0) as subscription:
         assert subscription.receive(0.3) is None, "nobody there yet"
@@ -225,9 +240,7 @@ def test_resumed_before_the_gap_was_told_it_is_told_whole(house: House) -> None:
     writer.close()
     house.start()
     with house.listen(after=3) as subscription:
-        while not subscription._ready:
-            subscription._ask_if_due()
-            subscription._hear_answer(0.1)
+        wait_for(lambda: not subscription._step() and subscription._ready, "the gap, which nobody takes")
         cursor = subscription.cursor
     with house.listen(after=cursor) as subscription:
         found = subscription.receive(PATIENCE)
@@ -300,8 +313,137 @@ def test_status(house: House) -> None:
     assert about["cursor"] == 4
     assert about["cameras"]["door"]["ledger"]["done"] == 3
     house.end()
-    with pytest.raises(TransportError, match=r"no aggregator answers at .*: start one, or give its address"):
+    with pytest.raises(TransportError, match=r"no aggregator answers at .*: nothing listens there; start one, or"):
         status(house.settings, 0.2)
+
+
+# No answer
+
+
+@pytest.fixture
+def silent() -> Iterator[str]:
+    """The address of what takes connections and says nothing."""
+    port = free_port()
+    listeners = [socket.create_server(("127.0.0.1", port + link)) for link in range(6)]
+    yield f"tcp://127.0.0.1:{port}"
+    for listener in listeners:
+        listener.close()
+
+
+def asked(address: str, **how: Any) -> None:
+    with Subscription(address, until_now=True, after=0, timeout=0.5, **how) as subscription:
+        rest(subscription)
+
+
+def asked_status(address: str, **how: Any) -> None:
+    status(Settings(address=address, **how), 0.5)
+
+
+ASKING = pytest.mark.parametrize("ask", [asked, asked_status])
+
+
+@ASKING
+@pytest.mark.parametrize("address", ["ipc://{folder}/nobody", "tcp://127.0.0.1:{port}", "tcp://localhost:{port}"])
+def test_where_nothing_listens_that_is_said(ask: Callable[..., None], address: str, short_folder: Path) -> None:
+    address = address.format(folder=short_folder, port=free_port())
+    with pytest.raises(NoAnswerError, match=rf"no aggregator answers at {address} within .* s: nothing listens there;"):
+        ask(address)
+
+
+@ASKING
+def test_what_listens_and_does_not_answer_is_told_from_nothing(ask: Callable[..., None], silent: str) -> None:
+    with pytest.raises(
+        NoAnswerError, match=rf"answers at {silent} within .*: something listens there, but it does not"
+    ):
+        ask(silent)
+
+
+@ASKING
+def test_a_name_that_is_none_is_said(ask: Callable[..., None], tmp_path: Path) -> None:
+    key = keys.new(tmp_path, "desk", "client")
+    with pytest.raises(
+        NoAnswerError, match=r"tcp://nowhere.invalid:5550 within .*: its host name cannot be resolved: "
+    ):
+        ask("tcp://nowhere.invalid:5550", key=key)
+
+
+@ASKING
+def test_a_refusal_is_no_silence(ask: Callable[..., None], tmp_path: Path) -> None:
+    folder, address = tmp_path / "keys", f"tcp://127.0.0.1:{free_port()}"
+    worker = keys.new(folder, "gpu", "worker")
+    foreign = keys.new(tmp_path / "others", "desk", "client")
+    transport = plugins.load("transports", "zeromq")(None, folder)
+    hub, ended = transport.bind(address), threading.Event()
+
+    def serve() -> None:
+        while not ended.is_set():
+            hub.receive(0.05)
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        with pytest.raises(TransportError, match=r"lets in who has a key alone: have one made there") as without:
+            ask(address)
+        with pytest.raises(
+            TransportError, match=r"refused the key gpu \(role worker\): ask its operator"
+        ) as with_other:
+            ask(address, key=worker)
+        with pytest.raises(NoAnswerError, match="hangs up before it shows who it is: is the key desk made for it"):
+            ask(address, key=foreign)
+    finally:
+        ended.set()
+        thread.join()
+        hub.close()
+    for refused in (without, with_other):
+        assert address in str(refused.value)
+        assert not isinstance(refused.value, NoAnswerError)
+
+
+def test_one_that_goes_away_in_the_middle_is_an_error_too(house: House) -> None:
+    house.start()
+    house.take(3)
+    with house.listen(after=0, until_now=True, timeout=0.5) as subscription:
+        wait_for(lambda: not subscription._step() and subscription._until is not None, "an answer")
+        subscription._until = 100  # as if the answer were only a part
+        collect(subscription, 4)
+        house.end()
+        subscription._asking = True
+        with pytest.raises(NoAnswerError, match="nothing listens there"):
+            subscription.receive(PATIENCE)
+
+
+def test_without_until_now_it_waits_unless_told_for_how_long(short_folder: Path) -> None:
+    with Subscription(f"ipc://{short_folder}/hub") as subscription:
+        assert subscription.receive(1.0) is None
+    with Subscription(f"ipc://{short_folder}/hub", timeout=0.2) as subscription, pytest.raises(NoAnswerError):
+        subscription.receive(PATIENCE)
+    with Subscription(f"ipc://{short_folder}/hub", until_now=True, timeout=math.inf) as subscription:
+        assert subscription.receive(1.0) is None
+
+
+def test_time_spent_elsewhere_is_no_silence(house: House) -> None:
+    """Who comes back to its subscription after a while finds the events that are there, and no error."""
+    house.start()
+    house.take(3)
+    with house.listen(after=0, until_now=True, timeout=0.8) as subscription:
+        assert subscription._step(), "it asks"
+        time.sleep(1.0)
+        assert rest(subscription) == house.stored()
+
+
+@pytest.mark.parametrize("timeout", [0, -1, math.nan])
+def test_a_timeout_that_is_none_is_told(timeout: float) -> None:
+    with pytest.raises(ConfigError, match="is not a timeout"):
+        Subscription("memory://nowhere", timeout=timeout, transport="memory")
+
+
+def test_closed_it_gives_nothing_more(house: House) -> None:
+    subscription = house.listen(after=0)
+    subscription.close()
+    subscription.close()
+    with pytest.raises(TransportError, match="closed: subscribe again"):
+        subscription.receive(0)
+    assert list(subscription) == []
 
 
 # A file

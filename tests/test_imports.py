@@ -14,10 +14,10 @@ LAYERS = {
     0: "types errors",
     1: "config settings_layers settings_text plugins wire cloudevents schema dispatch track smooth timeline journal "
     "attention motion shared jpeg keys deployment endpoint metrics models cv quality process "
-    "extras palette privacy folders machine instances logs",
+    "extras palette privacy folders machine instances logs replay",
     2: "sources detectors classifiers transports sinks",
-    3: "recognizer publisher roster capture worker aggregator client children supervisor desk outlet summary "
-    "run doctor live",
+    3: "recognizer publisher roster capture worker aggregator subscription client children supervisor desk outlet "
+    "summary run doctor live",
     4: "analysis commands cli __main__",
 }
 """What stands where; a new module or folder must find its place here, or the test tells that it has none."""

@@ -11,7 +11,7 @@ from journals import execute, limit
 
 from fer_stream import plugins, publisher, wire
 from fer_stream.cloudevents import decode
-from fer_stream.errors import JournalError
+from fer_stream.errors import JournalError, WireError
 from fer_stream.journal import Journal
 from fer_stream.publisher import Publisher
 from fer_stream.types import CameraData, Event, EventType, GapData, Nanoseconds
@@ -146,3 +146,32 @@ def test_a_text_that_is_not_what_was_written_reaches_nobody(bench: Bench, tmp_pa
     assert told.data == GapData(0, 3, "retention")
     bench.record(4, 1)
     assert [event.cursor for event in bench.heard()] == [1, 2, 3, 4]
+
+
+def replayed(bench: Bench, **body: object) -> tuple[list[int], int, int]:
+    """Ask for a replay: the cursors that are in the answer, how far it reaches, and its bytes."""
+    asks = bench.connect("control")
+    bench.it.replay(asks.name, wire.unpack(wire.json_message(Kind.REPLAY, body, ticket=1)))
+    answer = wire.unpack(asks.receive(1))
+    asks.close()
+    lines = bytes(answer.payload).split(b"\n") if answer.payload else []
+    return [decode(line).cursor for line in lines], answer.seq, len(answer.payload)
+
+
+def test_a_replay_has_as_many_bytes_as_were_asked_for(bench: Bench) -> None:
+    bench.record(1, 800)  # of 1.3 kB each
+    cursors, reached, size = replayed(bench, after=0, camera=None, bytes=20_000)
+    assert cursors == list(range(1, reached + 1))
+    assert 18_000 < size <= 20_000
+    assert replayed(bench, after=reached, camera="door", bytes=1)[:2] == ([reached + 1], reached + 1), "one at least"
+    cursors, reached, size = replayed(bench, after=100, camera=None)
+    assert publisher.REPLAY_BYTES - 2_000 < size <= publisher.REPLAY_BYTES
+    assert replayed(bench, after=100, camera=None, bytes=10**9) == (cursors, reached, size), "and no more than that"
+    assert replayed(bench, after=790, camera="gate", bytes=1) == ([], 800, 0)
+    assert replayed(bench, after=2**62, camera=None, bytes=1) == ([], 800, 0)
+
+
+@pytest.mark.parametrize("size", [0, -1, 1.5, "1", True, None])
+def test_a_replay_of_no_number_of_bytes_is_refused(bench: Bench, size: object) -> None:
+    with pytest.raises(WireError, match="no number of bytes"):
+        replayed(bench, after=0, camera=None, bytes=size)

@@ -52,15 +52,17 @@ def purge(arguments: Namespace) -> None:
 
 
 def _follow(arguments: Namespace, settings: Settings, types: Sequence[str]) -> Iterator[tuple[Event, str]]:
-    from fer_stream.client import status as ask  # noqa: PLC0415
     from fer_stream.client import subscribe as listen  # noqa: PLC0415
 
-    if arguments.until_now:
-        ask(settings)  # there is no "now" where no aggregator runs: that is an error, not a wait
-    else:
+    if not arguments.until_now:
         settings = await_service(settings)
     with listen(
-        camera=arguments.camera, types=types, after=arguments.after, until_now=arguments.until_now, settings=settings
+        camera=arguments.camera,
+        types=types,
+        after=arguments.after,
+        until_now=arguments.until_now,
+        timeout=arguments.timeout,
+        settings=settings,
     ) as events:
         while not events.ended:
             found = events.receive(0.25)
@@ -87,7 +89,7 @@ def status(arguments: Namespace) -> None:
     """Show what a running aggregator sees."""
     from fer_stream.client import status as ask  # noqa: PLC0415
 
-    state = ask(begin(arguments, "status"))
+    state = ask(begin(arguments, "status"), arguments.timeout)
     if arguments.format == "jsonl":
         sys.stdout.write(json.dumps(state, ensure_ascii=False) + "\n")
     else:

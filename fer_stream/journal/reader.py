@@ -29,10 +29,18 @@ class Reader:
         """Return the cursor of the latest event, 0 where there is none yet."""
         return int(self._db.rows("SELECT cursor FROM head", (), (int,), least=1)[0][0])
 
-    def read(self, after: int, limit: int = 1000, camera: str | None = None) -> tuple[list[str], int]:
-        """Return up to ``limit`` events with a cursor greater than ``after``, in order, and where to go on from.
+    def read(
+        self, after: int, limit: int = 1000, camera: str | None = None, size: int | None = None
+    ) -> tuple[list[str], int]:
+        """Return events with a cursor greater than ``after``, in order, and where to go on from.
 
         Where events after the cursor are past the retention, the first text is a ``stream.gap``.
+
+        Args:
+            after: the cursor.
+            limit: so many at most.
+            camera: of this camera alone.
+            size: so many bytes of text at most, but one event at least.
 
         Raises:
             JournalError: the file cannot be read, or holds another text than was written.
@@ -47,12 +55,18 @@ class Reader:
             (int, int, int | None, int | None, str | None),
             least=1,
         )
-        purged, newest, last, *_, text = rows[-1]
-        texts = [] if text is None else [self._checked(text, crc) for *_, crc, text in rows]
-        if after < purged:
-            texts.insert(0, encode(gap(after, purged, "retention")))
-        reached = last if len(rows) == limit and text is not None else max(after, newest)
-        return texts, int(reached)
+        purged, newest, *_, text = rows[0]
+        texts = [encode(gap(after, purged, "retention"))] if after < purged else []
+        if text is None:
+            return texts, max(after, newest)
+        taken, reached = 0, after
+        for _, _, cursor, crc, text in rows:
+            taken += len(text.encode())
+            if size is not None and taken > size and reached > after:
+                return texts, reached
+            texts.append(self._checked(text, crc))
+            reached = cursor
+        return texts, reached if len(rows) == limit else max(after, newest)
 
     def _checked(self, text: str, crc: int) -> str:
         if checksum(text) != crc:  # it would end whoever subscribed

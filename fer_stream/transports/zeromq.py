@@ -27,8 +27,9 @@ import zmq.utils.z85
 from fer_stream import deployment
 from fer_stream import keys as access
 from fer_stream.errors import ConfigError, TransportError
-from fer_stream.plugins import BROADCASTS, LINKS
+from fer_stream.plugins import BROADCASTS, LINKS, Standing
 from fer_stream.transports.doors import Doors
+from fer_stream.transports.sockets import Connection, why_silent
 from fer_stream.wire import MAX_PAYLOAD
 
 if TYPE_CHECKING:
@@ -46,7 +47,14 @@ ZERO_COPY_FROM = 65_536
 
 _log = logging.getLogger(__name__)
 
+FOR_CLIENTS = ("control", "events")
+"""Links of clients, which may be far away: over TCP a long message, or a lost packet, takes seconds there."""
+
+LOOK = 0.5
+"""Seconds between looks at whether a connection lives."""
+
 _REFUSALS = zmq.Event.HANDSHAKE_FAILED_AUTH | zmq.Event.HANDSHAKE_FAILED_PROTOCOL | zmq.Event.HANDSHAKE_FAILED_NO_DETAIL
+_CHANGES = zmq.Event.CONNECTED | zmq.Event.HANDSHAKE_SUCCEEDED | zmq.Event.DISCONNECTED
 
 CUT_OFF = 5
 """Connections in a row that end before it is clear who is there, until a log says so: a key of another aggregator?"""
@@ -78,16 +86,18 @@ def endpoint(address: str, link: str) -> str:
     raise ConfigError(f"{address!r} is not an address: give ipc://FOLDER or tcp://HOST:PORT")
 
 
-def _harden(sock: zmq.Socket[bytes], link: str) -> None:
+def _harden(sock: zmq.Socket[bytes], link: str, where: str) -> None:
     """Set what libzmq leaves unbounded: queues, message size, lingering, silence."""
+    # libzmq counts whole messages alone as signs of life; a `Connection` finds out sooner, and knows better.
+    slow = link in FOR_CLIENTS and where.startswith("tcp://")
     sock.set(zmq.SNDHWM, HIGH_WATER[link])
     sock.set(zmq.RCVHWM, HIGH_WATER[link])
     sock.set(zmq.MAXMSGSIZE, MAX_PAYLOAD)
     sock.set(zmq.LINGER, 1000)
     sock.set(zmq.HEARTBEAT_IVL, 500)
-    sock.set(zmq.HEARTBEAT_TIMEOUT, 2000)
-    sock.set(zmq.HEARTBEAT_TTL, 2000)
-    sock.set(zmq.HANDSHAKE_IVL, 5000)
+    sock.set(zmq.HEARTBEAT_TIMEOUT, 60_000 if slow else 2000)
+    sock.set(zmq.HEARTBEAT_TTL, 60_000 if slow else 2000)
+    sock.set(zmq.HANDSHAKE_IVL, 30_000 if slow else 5000)
     sock.set(zmq.IPV6, 1)
 
 
@@ -228,9 +238,10 @@ class ZeroMQHub:
         self._files = [folder / link for link in ALL]
 
     def _bind(self, address: str, link: str) -> None:
+        where = endpoint(address, link)
         sock = self._context.socket(zmq.XPUB if link in BROADCASTS else zmq.ROUTER)
         self._sockets[link] = sock
-        _harden(sock, link)
+        _harden(sock, link, where)
         if link in BROADCASTS:
             sock.set(zmq.XPUB_VERBOSE, 1)  # so that each newcomer can be told what is open
         else:
@@ -241,7 +252,6 @@ class ZeroMQHub:
             sock.set(zmq.CURVE_SECRETKEY, self._pair[1].encode())
             sock.set(zmq.ZAP_DOMAIN, link.encode())
             sock.set(zmq.ZAP_ENFORCE_DOMAIN, 1)  # nobody comes in while nobody is asked
-        where = endpoint(address, link)
         try:
             self._doors.bind(sock, where, last=link == "control")
         except (zmq.ZMQError, OSError) as error:
@@ -328,12 +338,14 @@ class ZeroMQPeer:
     ) -> None:
         where = endpoint(address, link)
         self._address, self._link, self._key = address, link, key
-        self._cut_off = 0
+        self._cut_off = self._life = 0
+        self._connection: Connection | None = None
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.DEALER if topics is None else zmq.SUB)
-        _harden(self._socket, link)
+        _harden(self._socket, link, where)
+        if link in FOR_CLIENTS:
+            self._socket.set(zmq.LINGER, 0)  # a question whose answer nobody waits for any more, or topics
         if link == "control":
-            self._socket.set(zmq.LINGER, 0)  # a question whose answer nobody waits for any more
             self._socket.set(zmq.SNDHWM, QUESTIONS)
         if key is not None:
             self._socket.set(zmq.CURVE_PUBLICKEY, key.public.encode())
@@ -348,7 +360,7 @@ class ZeroMQPeer:
             self._socket.set(zmq.SNDHWM, 0)  # topics travel as messages, and each beyond the mark would be lost
             for topic in topics:
                 self._socket.set(zmq.SUBSCRIBE, topic.encode())
-        self._monitor = self._socket.get_monitor_socket(_REFUSALS | zmq.Event.HANDSHAKE_SUCCEEDED)
+        self._monitor = self._socket.get_monitor_socket(_REFUSALS | _CHANGES)
         try:
             self._socket.connect(where)
         except zmq.ZMQError as error:
@@ -370,20 +382,61 @@ class ZeroMQPeer:
 
     def receive(self, timeout: float) -> list[Any] | None:
         """See `fer_stream.plugins.Peer.receive`."""
+        deadline = time.monotonic() + timeout
         frames = _receive(self._socket)
-        if frames is None:
-            ready = dict(self._poller.poll(max(0, round(timeout * 1000))))
-            if self._woken.fileno() in ready:
-                self._woken.recv(4096)
+        while frames is None:
+            left = max(0.0, deadline - time.monotonic())
+            ready = dict(self._poller.poll(round(min(left, LOOK) * 1000)))
             if self._socket in ready:
                 frames = _receive(self._socket)
-            if self._monitor in ready:
-                self._hear_refusal()
+            while self._monitor.poll(0):
+                told = zmq.utils.monitor.recv_monitor_message(self._monitor)
+                self._hear(told["event"], int(told["value"]))
+            if self._connection is not None:
+                self._connection.look(time.monotonic())
+            if self._woken.fileno() in ready:
+                self._woken.recv(4096)
+                break
+            if left <= LOOK:
+                break
         return _contents(frames) if frames is not None else None
 
-    def _hear_refusal(self) -> None:
+    def standing(self) -> Standing:
+        """See `fer_stream.plugins.Peer.standing`."""
+        connection = self._connection
+        up = connection is not None and connection.established
+        return Standing(up, self._life, connection.received if connection else 0)
+
+    def descriptors(self) -> tuple[int, ...]:
+        """See `fer_stream.plugins.Peer.descriptors`."""
+        return self._socket.fileno(), self._monitor.fileno(), self._woken.fileno()
+
+    def trouble(self) -> str:
+        """See `fer_stream.plugins.Peer.trouble`."""
+        if self._cut_off and self._key:
+            return f"it hangs up before it shows who it is: is the key {self._key.name} made for it?"
+        return why_silent(endpoint(self._address, self._link))
+
+    def _hear(self, event: int, value: int) -> None:
+        """Take what ZeroMQ tells of the connection."""
+        if event == zmq.Event.CONNECTED:
+            self._let_go()
+            self._connection = Connection(value, time.monotonic())
+        elif event == zmq.Event.DISCONNECTED:
+            self._life += bool(self._connection and self._connection.established)
+            self._let_go()
+        else:
+            if event == zmq.Event.HANDSHAKE_SUCCEEDED and self._connection:
+                self._connection.established = True
+            self._check_refusal(event)
+
+    def _let_go(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _check_refusal(self, event: int) -> None:
         """Say why this peer is not let in, after which ZeroMQ itself would be silent and never try again."""
-        event = zmq.utils.monitor.recv_monitor_message(self._monitor)["event"]
         if event in (zmq.Event.HANDSHAKE_FAILED_AUTH, zmq.Event.HANDSHAKE_FAILED_PROTOCOL):
             self._socket.set(zmq.LINGER, 0)  # what was to be sent never will be
         who = f"the aggregator at {self._address}"
@@ -412,6 +465,7 @@ class ZeroMQPeer:
     def close(self) -> None:
         """See `fer_stream.plugins.Peer.close`."""
         if not self._socket.closed:
+            self._let_go()
             self._socket.disable_monitor()
             self._monitor.close()
             self._socket.close()
