@@ -24,11 +24,10 @@ import zmq
 import zmq.utils.monitor
 import zmq.utils.z85
 
-from fer_stream import deployment
+from fer_stream import deployment, wire
 from fer_stream import keys as access
 from fer_stream.errors import ConfigError, TransportError
 from fer_stream.plugins import BROADCASTS, LINKS
-from fer_stream.wire import MAX_PAYLOAD
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,6 +35,9 @@ if TYPE_CHECKING:
 ALL = LINKS + BROADCASTS
 HIGH_WATER = {"control": 1000, "frames": 1000, "work": 16, "events": 10_000, "observations": 100, "preview": 8}
 """Messages a queue holds for one peer. Frames are few by protocol; a slow reader of events has the journal."""
+
+WITH_PICTURES = ("frames", "work", "preview")
+"""Links whose messages are long: they travel in pieces (`fer_stream.wire.split`), each of which is a sign of life."""
 
 QUESTIONS = 64
 """Those that one peer's queue holds for an aggregator that is not there: it will answer all of them."""
@@ -81,7 +83,7 @@ def _harden(sock: zmq.Socket[bytes], link: str) -> None:
     """Set what libzmq leaves unbounded: queues, message size, lingering, silence."""
     sock.set(zmq.SNDHWM, HIGH_WATER[link])
     sock.set(zmq.RCVHWM, HIGH_WATER[link])
-    sock.set(zmq.MAXMSGSIZE, MAX_PAYLOAD)
+    sock.set(zmq.MAXMSGSIZE, wire.MAX_PAYLOAD)
     sock.set(zmq.LINGER, 1000)
     sock.set(zmq.HEARTBEAT_IVL, 500)
     sock.set(zmq.HEARTBEAT_TIMEOUT, 2000)
@@ -111,8 +113,14 @@ def _receive(sock: zmq.Socket[bytes]) -> list[zmq.Frame] | None:
         return None
 
 
-def _contents(frames: list[zmq.Frame]) -> list[Any]:
-    return [frame.bytes if len(frame) < ZERO_COPY_FROM else frame.buffer for frame in frames]
+def _pieces(link: str, parts: Sequence[Any]) -> Sequence[Any]:
+    return wire.split(parts) if link in WITH_PICTURES else parts
+
+
+def _contents(link: str, frames: list[zmq.Frame], before: int = 0) -> list[Any]:
+    """Return the parts of what was received, of which so many stand before our message: a ROUTER's peer, a topic."""
+    parts: list[Any] = [frame.bytes if len(frame) < ZERO_COPY_FROM else frame.buffer for frame in frames]
+    return [*parts[:before], *wire.joined(parts[before:])] if link in WITH_PICTURES else parts
 
 
 def beyond(address: str) -> bool:
@@ -262,7 +270,7 @@ class ZeroMQHub:
                     frames = _receive(sock)
                     if frames is None:
                         break
-                    parts = _contents(frames)
+                    parts = _contents(link, frames, before=1)
                     if self._pair is not None and link == "frames":
                         self._speakers[bytes(parts[0])] = str(frames[0].get("User-Id"))
                     messages.append((link, b"", parts) if link in BROADCASTS else (link, bytes(parts[0]), parts[1:]))
@@ -293,11 +301,11 @@ class ZeroMQHub:
 
     def send(self, link: str, peer: bytes, parts: Sequence[Any]) -> bool:
         """See `fer_stream.plugins.Hub.send`."""
-        return _send(self._sockets[link], [peer, *parts])
+        return _send(self._sockets[link], [peer, *_pieces(link, parts)])
 
     def publish(self, link: str, topic: str, parts: Sequence[Any]) -> None:
         """See `fer_stream.plugins.Hub.publish`."""
-        _send(self._sockets[link], [topic.encode(), *parts])
+        _send(self._sockets[link], [topic.encode(), *_pieces(link, parts)])
 
     def close(self) -> None:
         """See `fer_stream.plugins.Hub.close`."""
@@ -362,7 +370,7 @@ class ZeroMQPeer:
 
     def send(self, parts: Sequence[Any]) -> bool:
         """See `fer_stream.plugins.Peer.send`."""
-        return _send(self._socket, parts)
+        return _send(self._socket, _pieces(self._link, parts))
 
     def receive(self, timeout: float) -> list[Any] | None:
         """See `fer_stream.plugins.Peer.receive`."""
@@ -375,7 +383,7 @@ class ZeroMQPeer:
                 frames = _receive(self._socket)
             if self._monitor in ready:
                 self._hear_refusal()
-        return _contents(frames) if frames is not None else None
+        return None if frames is None else _contents(self._link, frames, before=self._link in BROADCASTS)
 
     def _hear_refusal(self) -> None:
         """Say why this peer is not let in, after which ZeroMQ itself would be silent and never try again."""

@@ -25,6 +25,9 @@ PICTURE = 2000
 class Proxy:
     """Listens on an address of its own for every link of the aggregator at ``port``."""
 
+    piece = 65_536
+    """Bytes that are passed on at a time."""
+
     def __init__(self, port: int, seed: int = 0) -> None:
         self.port = free_port()
         self.spoil = 0.0
@@ -63,6 +66,9 @@ class Proxy:
                     sock.shutdown(socket.SHUT_RDWR)
             return len(self._open) // 2
 
+    def pace(self, towards: bool, size: int) -> None:
+        """Wait until a piece may pass; a subclass may make it late."""
+
     def close(self) -> None:
         self._ended = True
         self._flowing.set()
@@ -83,6 +89,8 @@ class Proxy:
             except OSError:
                 near.close()
                 continue
+            for sock in (near, far):  # what the kernel takes in advance passes without waiting
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self.piece)
             with self._lock:
                 self._open |= {near, far}
             threading.Thread(target=self._pump, args=(near, far, True), daemon=True).start()
@@ -91,8 +99,9 @@ class Proxy:
     def _pump(self, source: socket.socket, sink: socket.socket, towards: bool) -> None:
         parts = _Parts()
         with suppress(OSError):
-            while data := source.recv(65_536):
+            while data := source.recv(self.piece):
                 self._flowing.wait()
+                self.pace(towards, len(data))
                 changed = bytearray(data)
                 if towards:
                     for begin, end in parts.pictures(data):
