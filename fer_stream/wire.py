@@ -8,8 +8,9 @@ what to look at in it (`pack_hints`). A transport may send a long payload as sev
     | header CRC-32 I                                                        (big endian)
 
 ``age`` is microseconds since the picture was taken, measured on monotonic clocks and added up hop by hop, so machines
-need not agree on the time. The four totals are the capture's own, since its start: whatever message arrives tells them
-all. The payload's checksum may be left out (flag) for raw pixels that do not leave the machine.
+need not agree on the time; in NEXT it is how long the last frame took to come. The four totals are the capture's own,
+since its start: whatever message arrives tells them all. The payload's checksum may be left out (flag) for raw pixels
+that do not leave the machine.
 """
 
 from __future__ import annotations
@@ -67,14 +68,16 @@ class Kind(IntEnum):
     REFUSED = 3  # aggregator: you cannot take part, and why
     WHO = 4  # aggregator: I do not know you (I may be new), say who you are
     OFFER = 5  # capture: my totals, and whether a frame waits in the slot; also its sign of life
-    NEXT = 6  # aggregator to capture: send the freshest frame; carries what became of the earlier ones
+    NEXT = 6  # aggregator to capture: send the freshest frame; what became of the earlier ones; age: the last one's way
     FRAME = 7  # capture to aggregator to worker
     BYE = 8  # capture, worker: I end; a capture's last totals
     GOODBYE = 9  # aggregator to capture: all your frames are resolved and their events journaled
     READY = 10  # worker: warmed up, one credit
     DONE = 11  # worker: the faces of a frame, and the credit back
     REJECT = 12  # worker: no picture in this frame, and the credit back
-    PING = 13  # worker: a sign of life
+    PING = (
+        13  # worker: a sign of life, and the ticket of the frame that came last; aggregator to capture: are you there
+    )
     STATUS = 14  # client: how are you; aggregator: so
     REPLAY = 15  # client: the events after a cursor
     EVENTS = 16  # aggregator: these
