@@ -18,7 +18,7 @@ way in our own ``pyproject.toml``::
 from __future__ import annotations
 
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 from fer_stream.errors import PluginError
 
@@ -146,6 +146,17 @@ class Hub(Protocol):
         ...
 
 
+class Standing(NamedTuple):
+    """How a link stands, as far as its transport can tell."""
+
+    up: bool
+    """There is a connection; what is sent without one waits for it."""
+    life: int
+    """Changes where what was sent before may be lost: its connection broke."""
+    received: int
+    """Bytes that arrived on this connection, also of a message that is not whole yet; 0 where nobody knows."""
+
+
 class Peer(Protocol):
     """The other end of one link: a capture, a worker, a client. It reconnects by itself and for ever."""
 
@@ -163,6 +174,22 @@ class Peer(Protocol):
 
     def wake(self) -> None:
         """Make a `receive` that waits, or the next one, return at once. The one method for other threads."""
+        ...
+
+    def descriptors(self) -> tuple[int, ...]:
+        """Return file descriptors to wait on in an event loop.
+
+        One of them becomes readable when `receive` has something. Call ``receive(0)`` until it returns ``None`` before
+        waiting, or what came earlier may never be told.
+        """
+        ...
+
+    def standing(self) -> Standing:
+        """Return how this link stood at the latest `receive`."""
+        ...
+
+    def trouble(self) -> str:
+        """Return why no answer comes, in words that follow the address: "nothing listens there". May take a second."""
         ...
 
     def close(self) -> None:

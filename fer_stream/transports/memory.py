@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import queue
 import secrets
+import socket
 import threading
 from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from fer_stream.errors import ConfigError, TransportError
-from fer_stream.plugins import BROADCASTS
+from fer_stream.plugins import BROADCASTS, Standing
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -77,6 +78,7 @@ class MemoryHub:
 
     def _welcome(self, peer: MemoryPeer) -> None:
         """Let in a peer, with what it sent before there was a hub."""
+        peer.hubs += 1
         for topic in peer.topics or ():
             self._inbox.put((peer.link, b"", [b"\x01" + topic.encode()]))
         while peer.early:
@@ -125,6 +127,9 @@ class MemoryPeer:
         self.link = link
         self.topics = topics
         self.early: deque[_Parts] = deque()
+        self.hubs = 0
+        """How many have let it in."""
+        self._bell: tuple[socket.socket, socket.socket] | None = None
         self._address = address
         self._queue: queue.Queue[_Parts | None] = queue.Queue(QUEUE)
         self._woken = False
@@ -140,7 +145,34 @@ class MemoryPeer:
             self._queue.put_nowait([bytes(part) for part in parts])
         except queue.Full:
             return False
+        self._ring()
         return True
+
+    def _ring(self) -> None:
+        if self._bell is not None:
+            with suppress(OSError):  # full: it rings anyhow; closed: nobody waits
+                self._bell[1].send(b"\0")
+
+    def descriptors(self) -> tuple[int, ...]:
+        """See `fer_stream.plugins.Peer.descriptors`."""
+        if self._bell is None:
+            self._bell = socket.socketpair()
+            for end in self._bell:
+                end.setblocking(False)
+            self._ring()  # for what came before
+        return (self._bell[0].fileno(),)
+
+    def standing(self) -> Standing:
+        """See `fer_stream.plugins.Peer.standing`."""
+        with _exchange.lock:
+            there = self._address in _exchange.hubs
+        return Standing(there, max(0, self.hubs - 1), 0)
+
+    def trouble(self) -> str:
+        """See `fer_stream.plugins.Peer.trouble`."""
+        with _exchange.lock:
+            there = self._address in _exchange.hubs
+        return "the aggregator is there, but does not answer" if there else "nothing listens there"
 
     def send(self, parts: Sequence[Any]) -> bool:
         """See `fer_stream.plugins.Peer.send`."""
@@ -160,6 +192,9 @@ class MemoryPeer:
 
     def receive(self, timeout: float) -> _Parts | None:
         """See `fer_stream.plugins.Peer.receive`."""
+        if self._bell is not None:
+            with suppress(OSError):
+                self._bell[0].recv(4096)  # before looking, so that none is lost in between
         with suppress(queue.Empty):
             parts = self._queue.get(timeout=max(timeout, 1e-6))
             if parts is None:
@@ -176,6 +211,7 @@ class MemoryPeer:
             self._queue.put_nowait(None)
         except queue.Full:  # then nobody waits
             self._woken = False
+        self._ring()
 
     def close(self) -> None:
         """See `fer_stream.plugins.Peer.close`."""
@@ -184,6 +220,8 @@ class MemoryPeer:
             if self not in peers:
                 return
             peers.remove(self)
+            for end in self._bell or ():
+                end.close()
             hub = _exchange.hubs.get(self._address)
             for topic in self.topics or ():
                 if hub and not any(topic in (p.topics or ()) for p in peers if p.link == self.link):

@@ -27,7 +27,9 @@ import zmq.utils.z85
 from fer_stream import deployment, wire
 from fer_stream import keys as access
 from fer_stream.errors import ConfigError, TransportError
-from fer_stream.plugins import BROADCASTS, LINKS
+from fer_stream.plugins import BROADCASTS, LINKS, Standing
+from fer_stream.transports.reach import Watch
+from fer_stream.transports.sockets import Connection, why_silent
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -47,7 +49,17 @@ ZERO_COPY_FROM = 65_536
 
 _log = logging.getLogger(__name__)
 
+FOR_CLIENTS = ("control", "events")
+"""Links of clients, which may be far away: over TCP a long message, or a lost packet, takes seconds there."""
+
+LOOK = 0.5
+"""Seconds between looks at whether a connection lives."""
+
 _REFUSALS = zmq.Event.HANDSHAKE_FAILED_AUTH | zmq.Event.HANDSHAKE_FAILED_PROTOCOL | zmq.Event.HANDSHAKE_FAILED_NO_DETAIL
+_CHANGES = zmq.Event.CONNECTED | zmq.Event.HANDSHAKE_SUCCEEDED | zmq.Event.DISCONNECTED
+
+CONNECT = 3000
+"""Milliseconds that one try to connect may take: TCP's first two repetitions; a name is resolved for each try anew."""
 
 CUT_OFF = 5
 """Connections in a row that end before it is clear who is there, until a log says so: a key of another aggregator?"""
@@ -79,16 +91,18 @@ def endpoint(address: str, link: str) -> str:
     raise ConfigError(f"{address!r} is not an address: give ipc://FOLDER or tcp://HOST:PORT")
 
 
-def _harden(sock: zmq.Socket[bytes], link: str) -> None:
+def _harden(sock: zmq.Socket[bytes], link: str, where: str) -> None:
     """Set what libzmq leaves unbounded: queues, message size, lingering, silence."""
+    # libzmq counts whole messages alone as signs of life; a `Connection` finds out sooner, and knows better.
+    slow = link in FOR_CLIENTS and where.startswith("tcp://")
     sock.set(zmq.SNDHWM, HIGH_WATER[link])
     sock.set(zmq.RCVHWM, HIGH_WATER[link])
     sock.set(zmq.MAXMSGSIZE, wire.MAX_PAYLOAD)
     sock.set(zmq.LINGER, 1000)
     sock.set(zmq.HEARTBEAT_IVL, 500)
-    sock.set(zmq.HEARTBEAT_TIMEOUT, 2000)
-    sock.set(zmq.HEARTBEAT_TTL, 2000)
-    sock.set(zmq.HANDSHAKE_IVL, 5000)
+    sock.set(zmq.HEARTBEAT_TIMEOUT, 60_000 if slow else 2000)
+    sock.set(zmq.HEARTBEAT_TTL, 60_000 if slow else 2000)
+    sock.set(zmq.HANDSHAKE_IVL, 30_000 if slow else 5000)
     sock.set(zmq.IPV6, 1)
 
 
@@ -234,9 +248,10 @@ class ZeroMQHub:
         self._files = [folder / link for link in ALL]
 
     def _bind(self, address: str, link: str) -> None:
+        where = endpoint(address, link)
         sock = self._context.socket(zmq.XPUB if link in BROADCASTS else zmq.ROUTER)
         self._sockets[link] = sock
-        _harden(sock, link)
+        _harden(sock, link, where)
         if link in BROADCASTS:
             sock.set(zmq.XPUB_VERBOSE, 1)  # so that each newcomer can be told what is open
         else:
@@ -247,7 +262,6 @@ class ZeroMQHub:
             sock.set(zmq.CURVE_SECRETKEY, self._pair[1].encode())
             sock.set(zmq.ZAP_DOMAIN, link.encode())
             sock.set(zmq.ZAP_ENFORCE_DOMAIN, 1)  # nobody comes in while nobody is asked
-        where = endpoint(address, link)
         try:
             sock.bind(where)
         except zmq.ZMQError as error:
@@ -332,17 +346,22 @@ class ZeroMQPeer:
     ) -> None:
         where = endpoint(address, link)
         self._address, self._link, self._key = address, link, key
-        self._cut_off = 0
+        self._cut_off = self._life = 0
+        self._connection: Connection | None = None
+        self._watch = Watch(address, self.trouble)
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.DEALER if topics is None else zmq.SUB)
-        _harden(self._socket, link)
+        _harden(self._socket, link, where)
+        if link in FOR_CLIENTS:
+            self._socket.set(zmq.LINGER, 0)  # a question whose answer nobody waits for any more, or topics
         if link == "control":
-            self._socket.set(zmq.LINGER, 0)  # a question whose answer nobody waits for any more
             self._socket.set(zmq.SNDHWM, QUESTIONS)
         if key is not None:
             self._socket.set(zmq.CURVE_PUBLICKEY, key.public.encode())
             self._socket.set(zmq.CURVE_SECRETKEY, key.secret.encode())
             self._socket.set(zmq.CURVE_SERVERKEY, key.server.encode())
+        # The system would go on for two minutes with an address that swallows packets, whatever its name is by now.
+        self._socket.set(zmq.CONNECT_TIMEOUT, CONNECT)
         self._socket.set(zmq.RECONNECT_IVL, 50)
         self._socket.set(zmq.RECONNECT_IVL_MAX, 1000)
         if topics is None:
@@ -352,7 +371,7 @@ class ZeroMQPeer:
             self._socket.set(zmq.SNDHWM, 0)  # topics travel as messages, and each beyond the mark would be lost
             for topic in topics:
                 self._socket.set(zmq.SUBSCRIBE, topic.encode())
-        self._monitor = self._socket.get_monitor_socket(_REFUSALS | zmq.Event.HANDSHAKE_SUCCEEDED)
+        self._monitor = self._socket.get_monitor_socket(_REFUSALS | _CHANGES)
         try:
             self._socket.connect(where)
         except zmq.ZMQError as error:
@@ -374,20 +393,62 @@ class ZeroMQPeer:
 
     def receive(self, timeout: float) -> list[Any] | None:
         """See `fer_stream.plugins.Peer.receive`."""
+        deadline = time.monotonic() + timeout
         frames = _receive(self._socket)
-        if frames is None:
-            ready = dict(self._poller.poll(max(0, round(timeout * 1000))))
-            if self._woken.fileno() in ready:
-                self._woken.recv(4096)
+        while frames is None:
+            left = max(0.0, deadline - time.monotonic())
+            ready = dict(self._poller.poll(round(min(left, LOOK) * 1000)))
             if self._socket in ready:
                 frames = _receive(self._socket)
-            if self._monitor in ready:
-                self._hear_refusal()
+            while self._monitor.poll(0):
+                told = zmq.utils.monitor.recv_monitor_message(self._monitor)
+                self._hear(told["event"], int(told["value"]))
+            if self._connection is not None:
+                self._connection.look(time.monotonic())
+            self._watch.look(self.standing().up)
+            if self._woken.fileno() in ready:
+                self._woken.recv(4096)
+                break
+            if left <= LOOK:
+                break
         return None if frames is None else _contents(self._link, frames, before=self._link in BROADCASTS)
 
-    def _hear_refusal(self) -> None:
+    def standing(self) -> Standing:
+        """See `fer_stream.plugins.Peer.standing`."""
+        connection = self._connection
+        up = connection is not None and connection.established
+        return Standing(up, self._life, connection.received if connection else 0)
+
+    def descriptors(self) -> tuple[int, ...]:
+        """See `fer_stream.plugins.Peer.descriptors`."""
+        return self._socket.fileno(), self._monitor.fileno(), self._woken.fileno()
+
+    def trouble(self) -> str:
+        """See `fer_stream.plugins.Peer.trouble`."""
+        if self._cut_off and self._key:
+            return f"it hangs up before it shows who it is: is the key {self._key.name} made for it?"
+        return why_silent(endpoint(self._address, self._link))
+
+    def _hear(self, event: int, value: int) -> None:
+        """Take what ZeroMQ tells of the connection."""
+        if event == zmq.Event.CONNECTED:
+            self._let_go()
+            self._connection = Connection(value, time.monotonic())
+        elif event == zmq.Event.DISCONNECTED:
+            self._life += bool(self._connection and self._connection.established)
+            self._let_go()
+        else:
+            if event == zmq.Event.HANDSHAKE_SUCCEEDED and self._connection:
+                self._connection.established = True
+            self._check_refusal(event)
+
+    def _let_go(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _check_refusal(self, event: int) -> None:
         """Say why this peer is not let in, after which ZeroMQ itself would be silent and never try again."""
-        event = zmq.utils.monitor.recv_monitor_message(self._monitor)["event"]
         if event in (zmq.Event.HANDSHAKE_FAILED_AUTH, zmq.Event.HANDSHAKE_FAILED_PROTOCOL):
             self._socket.set(zmq.LINGER, 0)  # what was to be sent never will be
         who = f"the aggregator at {self._address}"
@@ -416,6 +477,7 @@ class ZeroMQPeer:
     def close(self) -> None:
         """See `fer_stream.plugins.Peer.close`."""
         if not self._socket.closed:
+            self._let_go()
             self._socket.disable_monitor()
             self._monitor.close()
             self._socket.close()
