@@ -70,15 +70,16 @@ class Encoder:
         if self._fit.took(seconds):
             how = f"JPEG quality {self._quality}" if self._fit.scale == 1 else f"{self._fit.scale:g} of their size"
             _log.info("frames of camera %s are sent at %s now: the last took %.1f s", self._name, how, seconds)
-        if told := self._pace.slow(seconds, time.monotonic()):
+        if self._fit.ends and (told := self._pace.slow(seconds, time.monotonic())):
             here = f"cameras.{self._name}"
-            advice = f", or let both follow the link with {here}.transfer_time" if self._fit.full else ""
-            if self._camera.encoding == "raw":
-                advice = f"; raw pixels are for one machine: leave {here}.encoding out"
+            advice = f"set a lower {here}.jpeg_quality or a {here}.max_width"
+            if self.encoding is Encoding.RAW:
+                advice = f'set {here}.encoding = "jpeg", for these are raw pixels'
+            elif self._camera.transfer_time is None:
+                advice += f", or let both follow the link with {here}.transfer_time"
             _log.warning(
-                "the link to the aggregator is slow: %s, so no more than %.2g frames/s of camera %s arrive; "
-                "set a lower %s.jpeg_quality or a %s.max_width%s",
-                *(told, 1 / seconds, self._name, here, here, advice),
+                "the link to the aggregator is slow: %s, so no more than %.2g frames/s of camera %s arrive; %s",
+                *(told, 1 / seconds, self._name, advice),
             )
 
     def close(self) -> None:

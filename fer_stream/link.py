@@ -8,15 +8,19 @@ SLOW = 1.0
 REPEAT = 600.0
 """Least seconds from one such sentence to the next."""
 
-LEVELS = ((100, 1.0), (75, 1.0), (60, 1.0), (45, 1.0), (30, 1.0), (30, 0.5), (30, 0.25))
-"""Highest JPEG quality and share of each side, from large to small: a level has a quarter of the last one's bytes at
-least. Size comes last, for a camera whose pictures change their size begins anew (``camera.reset``)."""
+LEVELS = ((100, 1.0), (75, 1.0), (50, 1.0), (30, 1.0), (30, 0.7), (30, 0.5), (30, 0.35), (30, 0.25))
+"""Highest JPEG quality and share of each side, from large to small; each has half of the last one's bytes or more.
+Size comes last, for a camera whose pictures change their size begins anew (``camera.reset``)."""
 
-MARGIN = 4
-"""A frame must take this many times less than it may before larger ones are tried: those must not take too long."""
+MARGIN = 2.5
+"""A frame must take this many times less than it may before larger ones are tried, for those take up to twice as long;
+one that takes this many times more makes two steps."""
 
-PATIENCE = 10
-"""Frames in a row that must do so."""
+SLOW_FRAMES = 3
+"""Frames in a row that must take too long before smaller ones are sent: one may be late by chance."""
+
+QUICK_FRAMES = 20
+"""Frames in a row that must be quick before larger ones are tried; twice as many each time that this was too much."""
 
 
 class Pace:
@@ -37,12 +41,14 @@ class Pace:
 
 
 class Fit:
-    """Chooses one of `LEVELS` so that a frame takes no longer than ``seconds``; with ``None`` it stays at the first."""
+    """Chooses one of `LEVELS` so that a frame takes no longer than ``most`` seconds; ``None``: always the first."""
 
-    def __init__(self, seconds: float | None) -> None:
-        self._most = seconds
-        self._quick = 0
+    def __init__(self, most: float | None) -> None:
+        self._most = most
         self._level = 0
+        self._slow = self._quick = 0
+        self._patience = QUICK_FRAMES
+        self._tried = False  # larger ones, since smaller ones had to be sent
 
     @property
     def quality(self) -> int:
@@ -59,18 +65,28 @@ class Fit:
         """Whether nothing has to be made smaller."""
         return self._level == 0
 
+    @property
+    def ends(self) -> bool:
+        """Whether nothing can be made smaller, or may be."""
+        return self._most is None or self._level == len(LEVELS) - 1
+
     def took(self, seconds: float) -> bool:
         """Take how long a frame took; return whether the level is another one now."""
-        before = self._level
         if self._most is None:
             return False
-        if seconds > self._most:
-            self._quick = 0
-            self._level = min(self._level + (2 if seconds > MARGIN * self._most else 1), len(LEVELS) - 1)
-        elif seconds * MARGIN < self._most:
-            self._quick += 1
-            if self._quick == PATIENCE:
-                self._quick, self._level = 0, max(self._level - 1, 0)
-        else:
-            self._quick = 0
+        before = self._level
+        self._slow = self._slow + 1 if seconds > self._most else 0
+        self._quick = self._quick + 1 if seconds * MARGIN < self._most else 0
+        if seconds > MARGIN * self._most:
+            self._shrink(2)
+        elif self._slow == SLOW_FRAMES:
+            self._shrink(1)
+        elif self._quick >= self._patience and self._level > 0:
+            self._level, self._quick, self._tried = self._level - 1, 0, True
         return self._level != before
+
+    def _shrink(self, steps: int) -> None:
+        self._level = min(self._level + steps, len(LEVELS) - 1)
+        self._slow = 0
+        if self._tried:
+            self._patience, self._tried = 2 * self._patience, False
