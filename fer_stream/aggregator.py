@@ -232,7 +232,7 @@ class Aggregator:
         elif not self._dispatcher.heard(worker, now):
             self._hub.send("work", peer, wire.json_message(Kind.WHO))
         elif message.kind is Kind.PING:
-            seconds = self._dispatcher.begun(worker, message.ticket, now)
+            seconds = self._dispatcher.pinged(worker, message.ticket, message.seq, now)
             if seconds is not None:
                 self._workers[worker].came(seconds, now)
         elif message.kind is Kind.DONE:

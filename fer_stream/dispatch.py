@@ -3,7 +3,7 @@
 The aggregator tells it what arrived and what time it is (monotonic seconds) and carries out the commands it gets back::
 
     joined, offer, frame, left      from captures            ->  Ask     send NEXT to a capture
-    ready, begun, done, heard, gone from workers             ->  Assign  send a frame to a worker
+    ready, pinged, done, gone, ...  from workers             ->  Assign  send a frame to a worker
     tick                            time passes              ->  Fence   this worker is given up
                                                              ->  Release a frame is resolved, in order of capture
 
@@ -174,6 +174,7 @@ class _Worker:
     ticket: int = 0
     item: Item | None = None
     assigned: float = 0.0
+    life: int = 0
     begun: bool = False  # whether it is known to have the frame, rather than a part of it
     deadline: float = 0.0
     done: int = 0
@@ -290,10 +291,16 @@ class Dispatcher:
         item.result = result
         return self._resolve(item, outcome, reason) + self._pump(now)
 
-    def begun(self, worker: str, ticket: int, now: float) -> float | None:
-        """Take a worker's word that it has all of a frame; return the seconds that this took where it is news."""
-        known = self._workers.get(worker)
-        if known is None or known.item is None or known.ticket != ticket or known.begun:
+    def pinged(self, worker: str, ticket: int, life: int, now: float) -> float | None:
+        """Take a worker's word of the frame that came last; return the seconds that this took where it is news.
+
+        ``life`` counts its connections: what was on its way when one broke will not come, and gets no more time.
+        """
+        known = self._workers[worker]
+        if life != known.life:
+            known.life = life
+            known.deadline = min(known.deadline, now + self._settings.deadline)
+        if known.item is None or known.ticket != ticket or known.begun:
             return None
         known.begun, known.deadline = True, now + self._settings.deadline
         return now - known.assigned

@@ -126,7 +126,7 @@ class Session:
             self._live(now)
 
     def _live(self, now: float) -> None:
-        self.peer.send(wire.json_message(Kind.PING, ticket=self.ticket))
+        self.peer.send(wire.json_message(Kind.PING, ticket=self.ticket, seq=self.peer.standing().life))
         self.beat = now + BEAT
 
     def _handle(self, parts: list[Any]) -> None:
