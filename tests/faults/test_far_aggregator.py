@@ -82,7 +82,7 @@ def site(cli: Cli) -> Iterator[Site]:
         yield Site(cli, link)
 
 
-@pytest.mark.parametrize("away", [0.0, 6.0])
+@pytest.mark.parametrize("away", [pytest.param(0.0, marks=pytest.mark.soak), 6.0])
 def test_a_new_number_while_the_old_one_swallows_packets(site: Site, away: float, tell: Tell) -> None:
     site.until_back(site.hub, {})
     site.move()
@@ -100,7 +100,7 @@ def test_a_new_number_while_the_old_one_swallows_packets(site: Site, away: float
     )
 
 
-@pytest.mark.parametrize("cut", [5.0, 20.0])
+@pytest.mark.parametrize("cut", [5.0, pytest.param(20.0, marks=pytest.mark.soak)])
 def test_a_partition_that_heals(site: Site, cut: float, tell: Tell) -> None:
     site.until_back(site.hub, {})
     site.link.cut()

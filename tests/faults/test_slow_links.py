@@ -55,7 +55,7 @@ class Seen:
         self.until(lambda ledger: ledger["done"] >= done + more)
 
 
-@pytest.mark.parametrize("rate", [1_500_000, 500_000])
+@pytest.mark.parametrize("rate", [1_500_000, pytest.param(500_000, marks=pytest.mark.soak)])
 def test_a_camera_behind_a_slow_link(cli: Cli, film: Path, rate: int, scale: Scale, tell: Tell) -> None:
     with slow_link(rate, latency=0.02) as link:
         machines = Machines(cli, link)
@@ -133,7 +133,7 @@ def test_smaller_pictures_by_choice(cli: Cli, film: Path) -> None:
 
 
 def test_who_is_cut_off_in_the_middle_of_a_frame_is_found(cli: Cli, film: Path) -> None:
-    with slow_link(500_000, latency=0.02) as link:
+    with slow_link(1_500_000, latency=0.02) as link:
         machines = Machines(cli, link)
         hub = machines.aggregator()
         machines.far("worker").until_said("ready")
