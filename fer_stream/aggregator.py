@@ -134,6 +134,7 @@ class Aggregator:
             self._hub.send("frames", camera.peer, wire.json_message(Kind.GOODBYE))
         elif message.kind is Kind.FRAME:
             camera.age = message.age / 1e6
+            camera.way = now - (self._dispatcher.asked(camera.name) or now)
             arrival = Arrival(message.time, (message.width, message.height), camera.epoch, camera.timeline)
             taken = now - message.age / 1e6
             lying = message.encoding is wire.Encoding.SHARED
@@ -149,7 +150,7 @@ class Aggregator:
             full = message.body().get("full") is True and not held_up
             self._do(self._dispatcher.offer(camera.name, message.totals, full, now))
             if camera.live and message.time and camera.timeline and not self._dispatcher.unresolved(camera.name):
-                patience = max(self._settings.dispatch.offline_after, 2 * camera.pause)
+                patience = max(self._settings.dispatch.offline_after, 2 * camera.pause, 3 * camera.way)
                 self._publisher.record(camera.timeline.tick(Nanoseconds(message.time), patience))
         elif message.kind is Kind.BYE:
             self._do(self._dispatcher.offer(camera.name, message.totals, full=False, now=now))
@@ -168,7 +169,7 @@ class Aggregator:
         if old is not None and old.incarnation == new.incarnation:
             old.heard, old.peer = now, peer
             self._peers[peer] = name
-        elif old is not None and not old.leaving and now - old.heard < self._settings.dispatch.silence:
+        elif old is not None and not old.leaving and not self._silent(old, now):
             reason = (
                 f"camera {name} is captured by process {old.pid} already: stop that one, or choose another --camera"
             )
@@ -234,6 +235,10 @@ class Aggregator:
             self._do(self._dispatcher.unreachable(worker, now, "ended"))
         elif not self._dispatcher.heard(worker, now):
             self._hub.send("work", peer, wire.json_message(Kind.WHO))
+        elif message.kind is Kind.PING:
+            seconds = self._dispatcher.pinged(worker, message.ticket, message.seq, now)
+            if seconds is not None:
+                self._workers[worker].came(seconds, now)
         elif message.kind is Kind.DONE:
             result = wire.unpack_faces(message.payload, self._model_labels)
             self._do(self._dispatcher.done(worker, message.ticket, "done", "", result, now))
@@ -285,7 +290,9 @@ class Aggregator:
             match command:
                 case Ask(name):
                     told = self._dispatcher.told(name)
-                    self._hub.send("frames", self._cameras[name].peer, wire.json_message(Kind.NEXT, told))
+                    camera = self._cameras[name]
+                    message = wire.json_message(Kind.NEXT, told, age=round(camera.way * 1e6))
+                    self._hub.send("frames", camera.peer, message)
                 case Assign(worker, ticket, item):
                     if not self._send_frame(worker, ticket, item):
                         todo += self._dispatcher.unreachable(worker, time.monotonic())
@@ -306,6 +313,7 @@ class Aggregator:
         self._publisher.preview(item.camera, arrival.epoch, frame, self._reader.fetched)
         if not self._workers[worker].shares:
             frame = self._reader.fetched(frame)
+        self._workers[worker].pace.size = memoryview(frame[1]).nbytes
         parts = wire.forwarded(
             frame,
             epoch=arrival.epoch,
@@ -403,7 +411,7 @@ class Aggregator:
         for camera in self._cameras.values():
             if self._publisher.failing and camera.policy == "wait":
                 self._dispatcher.silent(camera.name)  # until it can be written, and the camera offers again
-            if now - camera.heard > self._settings.dispatch.silence and not camera.leaving and not camera.silent:
+            if not (camera.leaving or camera.silent) and self._silent(camera, now):
                 camera.silent = True
                 self._dispatcher.silent(camera.name)
                 _log.warning("camera %s is silent", camera.name, extra={"pid": camera.pid})
@@ -439,6 +447,14 @@ class Aggregator:
         self._peers.pop(self._cameras.pop(name).peer, None)
         self._dispatcher.forget(name)
         metrics.forget(name)
+
+    def _silent(self, camera: Camera, now: float) -> bool:
+        """Whether a capture is silent. While a frame is on its way all else waits behind it: the connection tells."""
+        how, quiet = self._settings.dispatch, now - camera.heard
+        if quiet <= how.silence:
+            return False
+        comes = self._dispatcher.asked(camera.name) is not None and quiet < how.transfer
+        return not (comes and self._hub.send("frames", camera.peer, wire.json_message(Kind.PING)))
 
     def drain(self) -> None:
         """End: let workers finish what they hold, close everything that is open, and journal it.

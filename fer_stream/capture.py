@@ -16,11 +16,9 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from fer_stream import metrics, plugins, shared, wire
 from fer_stream.cloudevents import from_rfc3339
-from fer_stream.cv import cv2
+from fer_stream.encoder import Encoder
 from fer_stream.errors import ConfigError, FerStreamError, SourceError, WireError
 from fer_stream.jpeg import Jpeg
 from fer_stream.privacy import mask
@@ -32,6 +30,7 @@ from fer_stream.wire import Encoding, Kind, Message, Totals
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    import numpy as np
     from numpy.typing import NDArray
 
     from fer_stream.config import CameraSettings, Policy, Settings
@@ -300,14 +299,13 @@ class Capture:
         self.name = name
         self.policy: Policy = camera.policy or settings.policy
         self.slot = Slot(self.policy)
-        self.reader = Reader(name, camera, self.policy, self.slot, peer.wake, self._room)
+        # In flight, in the slot, being read, and one to spare.
+        self._encoder = Encoder(name, camera, settings.address, settings.depth + 3)
+        self.reader = Reader(name, camera, self.policy, self.slot, peer.wake, self._encoder.room)
         self.finished = False
         self.welcomed = False
         self._camera = camera
         self._peer = peer
-        self._encoding = _encoding(camera, settings.address)
-        self._memory = shared.Writer(settings.depth + 3)  # in flight, in the slot, being read, and one to spare
-        self._shares = False
         self._incarnation = secrets.token_hex(8)
         self._told: dict[str, int] = {}
         self._offered = False
@@ -350,19 +348,19 @@ class Capture:
 
     def close(self) -> None:
         """Let the memory of the frames sent go."""
-        self._memory.close()
-
-    def _room(self, shape: tuple[int, ...]) -> NDArray[np.uint8] | None:
-        return self._memory.lend(shape) if self._shares else None
+        self._encoder.close()
 
     def _handle(self, message: Message) -> None:
         match message.kind:
             case Kind.WELCOME:
                 self.welcomed, self._refused_since = True, None
-                self._shares = self._encoding is Encoding.SHARED and message.body().get("memory") is True
+                here = self._encoder.encoding is Encoding.SHARED
+                self._encoder.shares = here and message.body().get("memory") is True
                 self._offer(time.monotonic())
             case Kind.NEXT:
                 self._told = {str(term): int(n) for term, n in message.body().items()}
+                if message.age:
+                    self._encoder.came(message.age / 1e6)
                 self._send_frame()
             case Kind.WHO:
                 self._hello(time.monotonic())
@@ -405,21 +403,8 @@ class Capture:
         if held is None:
             return
         frame, taken = held
-        width, height = frame.size
         totals = self.slot.state()[0]
-        before = time.perf_counter()
-        payload: wire.Buffer | None = None
-        encoding = self._encoding
-        if isinstance(frame.content, Jpeg):
-            payload, encoding = frame.content.data, Encoding.JPEG
-        elif encoding is Encoding.JPEG:
-            quality = [cv2.IMWRITE_JPEG_QUALITY, self._camera.jpeg_quality]
-            payload = cv2.imencode(".jpg", frame.image, quality)[1].reshape(-1).data
-            metrics.stage.labels("encode").observe(time.perf_counter() - before)
-        elif self._shares:
-            payload = self._memory.put(frame.image, totals.sent, resolved=sum(self._told.values()))
-        if payload is None:
-            payload, encoding = np.ascontiguousarray(frame.image).reshape(-1).data, Encoding.RAW
+        payload, encoding, (width, height) = self._encoder.encode(frame, totals.sent, sum(self._told.values()))
         message = Message(
             Kind.FRAME,
             payload,
@@ -439,15 +424,6 @@ class Capture:
             step = getattr(totals, term) - getattr(self._exported, term)
             metrics.capture_frames.labels(self.name, term).inc(step)
         self._exported = totals
-
-
-def _encoding(camera: CameraSettings, address: str) -> Encoding:
-    if camera.encoding != "auto":
-        return Encoding[camera.encoding.upper()]
-    if address.startswith("ipc://"):
-        return Encoding.SHARED
-    here = address.startswith(("memory://", "tcp://127.", "tcp://localhost:", "tcp://[::1]"))
-    return Encoding.RAW if here else Encoding.JPEG
 
 
 def run(settings: Settings, camera: str, stop: Stop | None = None) -> None:

@@ -182,6 +182,17 @@ class CameraSettings(Section):
         "of a camera are passed on as they are, unless there are masks or this is raw",
     )
     jpeg_quality: Annotated[int, Field(ge=1, le=100)] = Field(90, description="of JPEG frames that the capture makes")
+    max_width: Annotated[int, Field(ge=64, le=16_384)] | None = Field(
+        None,
+        description="pixels: wider pictures are scaled down to it before they are sent; boxes are in that size, too",
+        examples=[960],
+    )
+    transfer_time: Seconds | None = Field(
+        None,
+        description="seconds that a frame may take to the aggregator: where it takes longer, JPEG quality, and then "
+        "size, follow the link by themselves; not set, they stay as they are",
+        examples=[0.5],
+    )
     retry: bool = Field(True, description="a live source that fails is opened again, with a growing pause, for ever")
     open_timeout: Seconds = Field(10.0, description="seconds an address may take to open; a webcam has no such limit")
     read_timeout: Seconds = Field(5.0, description="seconds without a frame after which a stream has failed")
@@ -243,7 +254,14 @@ class ClassifierSettings(Section):
 class DispatchSettings(Section):
     """Who gets which frame, and when a frame or a peer is given up."""
 
-    deadline: Seconds = Field(10.0, description="seconds a worker may take for a frame before it is replaced")
+    deadline: Seconds = Field(
+        10.0, description="seconds a worker may take for a frame that it has before it is replaced"
+    )
+    transfer: Seconds = Field(
+        60.0,
+        description="seconds that a frame may be on its way, from a capture that was asked for it or to a worker; for "
+        "so long neither counts as silent or late as long as its connection lives",
+    )
     max_age: Seconds = Field(2.0, description="seconds after which a live frame that nobody took has expired")
     silence: Seconds = Field(2.0, description="seconds without a sign of life after which a peer is dead")
     offline_after: Seconds = Field(

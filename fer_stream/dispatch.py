@@ -3,7 +3,7 @@
 The aggregator tells it what arrived and what time it is (monotonic seconds) and carries out the commands it gets back::
 
     joined, offer, frame, left      from captures            ->  Ask     send NEXT to a capture
-    ready, done, heard, gone        from workers             ->  Assign  send a frame to a worker
+    ready, pinged, done, gone, ...  from workers             ->  Assign  send a frame to a worker
     tick                            time passes              ->  Fence   this worker is given up
                                                              ->  Release a frame is resolved, in order of capture
 
@@ -173,6 +173,9 @@ class _Worker:
     idle_since: float
     ticket: int = 0
     item: Item | None = None
+    assigned: float = 0.0
+    life: int = 0
+    begun: bool = False  # whether it is known to have the frame, rather than a part of it
     deadline: float = 0.0
     done: int = 0
 
@@ -294,6 +297,20 @@ class Dispatcher:
         item.result = result
         return self._resolve(item, outcome, reason) + self._pump(now)
 
+    def pinged(self, worker: str, ticket: int, life: int, now: float) -> float | None:
+        """Take a worker's word of the frame that came last; return the seconds that this took where it is news.
+
+        ``life`` counts its connections: what was on its way when one broke will not come, and gets no more time.
+        """
+        known = self._workers[worker]
+        if life != known.life:
+            known.life = life
+            known.deadline = min(known.deadline, now + self._settings.deadline)
+        if known.item is None or known.ticket != ticket or known.begun:
+            return None
+        known.begun, known.deadline = True, now + self._settings.deadline
+        return now - known.assigned
+
     def heard(self, worker: str, now: float) -> bool:
         """Take a worker's sign of life; ``False`` where that worker is not known."""
         known = self._workers.get(worker)
@@ -358,6 +375,10 @@ class Dispatcher:
         rejected = {f"rejected_{reason}": frames for reason, frames in told.rejected.items()}
         plain = {term: getattr(told, term) for term in ("done", "expired", "lost_worker", "lost_link")}
         return {term: frames for term, frames in (plain | rejected).items() if frames}
+
+    def asked(self, camera: str) -> float | None:
+        """Return when a camera was asked for the frame that it has not sent yet, if it was."""
+        return self._cameras[camera].asked
 
     def unresolved(self, camera: str) -> int:
         """Return how many frames of a camera are received and not released."""
@@ -435,7 +456,8 @@ class Dispatcher:
     def _assign(self, worker: str, item: Item, now: float) -> Command:
         self._ticket += 1
         known = self._workers[worker]
-        known.item, known.ticket, known.deadline = item, self._ticket, now + self._settings.deadline
+        known.item, known.ticket, known.assigned, known.begun = item, self._ticket, now, False
+        known.deadline = now + self._settings.transfer + self._settings.deadline
         item.tries += 1
         self._cameras[item.camera].served = now
         return Assign(worker, self._ticket, item)

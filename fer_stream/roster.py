@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import re
 from dataclasses import dataclass, field
@@ -11,6 +12,9 @@ from fer_stream import metrics, shared, wire
 from fer_stream.config import CAMERA_NAME
 from fer_stream.dispatch import TERMS
 from fer_stream.errors import WireError
+from fer_stream.link import Pace
+
+_log = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from fer_stream.config import DispatchSettings, Policy
@@ -40,6 +44,7 @@ class Camera:
     ended: bool = False  # it said BYE, and all its frames are resolved
     silent: bool = False
     age: float = 0.0
+    way: float = 0.0  # seconds from when it was asked for its last frame until that was here
     rate: metrics.Rate = field(default_factory=metrics.Rate)
 
     def __post_init__(self) -> None:
@@ -109,6 +114,7 @@ class Worker:
     model: str
     detector: str
     shares: bool  # this machine's memory
+    pace: Pace = field(default_factory=Pace, init=False)  # of the link to it
 
     @classmethod
     def from_ready(cls, about: dict[str, Any]) -> tuple[Worker, tuple[str, ...]]:
@@ -126,6 +132,15 @@ class Worker:
         if not 0 < len(labels) <= wire.MAX_LABELS:
             raise WireError(f"a worker with {len(labels)} labels")
         return found, labels
+
+    def came(self, seconds: float, now: float) -> None:
+        """Take how long the last frame took to this worker, and tell of a link that is slow."""
+        if told := self.pace.slow(seconds, now):
+            _log.warning(
+                "the link to worker %s at %s is slow: %s; set a lower jpeg_quality or a max_width of the cameras "
+                '(and encoding = "jpeg" of those on this machine), or run the worker nearer',
+                *(self.name, self.host, told),
+            )
 
 
 def _shares(about: dict[str, Any]) -> bool:

@@ -1,15 +1,16 @@
 """Bytes <-> messages. Every limit stands here, and nothing but `WireError` leaves.
 
 A message is two parts: a fixed header, then a payload (pixels, faces or JSON). A FRAME for a worker may have a third:
-what to look at in it (`pack_hints`)::
+what to look at in it (`pack_hints`). A transport may send a long payload as several parts (`split`)::
 
     magic 4s | version B | kind B | encoding B | flags B | epoch I | width H | height H
     seq Q | ticket Q | time q | age Q | captured Q | superseded Q | rejected Q | sent Q | length I | payload CRC-32 I
     | header CRC-32 I                                                        (big endian)
 
 ``age`` is microseconds since the picture was taken, measured on monotonic clocks and added up hop by hop, so machines
-need not agree on the time. The four totals are the capture's own, since its start: whatever message arrives tells them
-all. The payload's checksum may be left out (flag) for raw pixels that do not leave the machine.
+need not agree on the time; in NEXT it is how long the last frame took to come. The four totals are the capture's own,
+since its start: whatever message arrives tells them all. The payload's checksum may be left out (flag) for raw pixels
+that do not leave the machine.
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ VERSION = 1
 MAX_SIDE = 16_384
 MAX_PIXELS = 50_000_000
 MAX_PAYLOAD = 3 * MAX_PIXELS
+PIECE = 16_384  # bytes from which a payload is sent in pieces, and the least that a piece but the last has
+PIECES = 32  # of one payload at most: each costs time, and even a raw picture needs no more to show that it is coming
 MAX_JSON = 1_000_000
 MAX_EVENTS = 33_000_000  # a full answer to REPLAY of the longest events; or to STATUS, of all tracks
 MAX_FACES = 1_000
@@ -48,6 +51,7 @@ MAX_AGE = 1_000_000 * 86_400 * 366  # a year, in microseconds
 
 _MAGIC = b"FERS"
 _HEADER = struct.Struct("!4sBBBBIHHQQqQQQQQIII")
+_LENGTH = struct.Struct("!I")  # of the payload, before the two checksums
 _CRC = struct.Struct("!I")
 _FACES = struct.Struct("<HHHHfff")
 _HINTS = struct.Struct("!IHH")
@@ -64,14 +68,16 @@ class Kind(IntEnum):
     REFUSED = 3  # aggregator: you cannot take part, and why
     WHO = 4  # aggregator: I do not know you (I may be new), say who you are
     OFFER = 5  # capture: my totals, and whether a frame waits in the slot; also its sign of life
-    NEXT = 6  # aggregator to capture: send the freshest frame; carries what became of the earlier ones
+    NEXT = 6  # aggregator to capture: send the freshest frame; what became of the earlier ones; age: the last one's way
     FRAME = 7  # capture to aggregator to worker
     BYE = 8  # capture, worker: I end; a capture's last totals
     GOODBYE = 9  # aggregator to capture: all your frames are resolved and their events journaled
     READY = 10  # worker: warmed up, one credit
     DONE = 11  # worker: the faces of a frame, and the credit back
     REJECT = 12  # worker: no picture in this frame, and the credit back
-    PING = 13  # worker: a sign of life
+    PING = (
+        13  # worker: a sign of life, and the ticket of the frame that came last; aggregator to capture: are you there
+    )
     STATUS = 14  # client: how are you; aggregator: so
     REPLAY = 15  # client: the events after a cursor
     EVENTS = 16  # aggregator: these
@@ -208,6 +214,32 @@ def unpack(parts: Sequence[Buffer], verify: bool = True) -> Message:
         raise WireError(f"a {kind.name} without a checksum")
     totals = Totals(captured, superseded, rejected, sent)
     return Message(kind, payload, epoch, seq, ticket, time, age, totals, width, height, encoding)
+
+
+def split(parts: Sequence[Buffer]) -> list[Buffer]:
+    """Return a message's parts, with a payload of more than `PIECE` bytes in up to `PIECES` parts, for `joined`.
+
+    ZeroMQ counts parts that arrive as signs of life, not bytes: one of 400 kB on a slow link would look like silence.
+    """
+    if len(parts) < 2 or memoryview(parts[1]).nbytes <= PIECE or len(parts[0]) != _HEADER.size:
+        return list(parts)
+    payload = memoryview(parts[1]).cast("B")
+    step = max(PIECE, -(-len(payload) // PIECES))
+    return [parts[0], *(payload[at : at + step] for at in range(0, len(payload), step)), *parts[2:]]
+
+
+def joined(parts: Sequence[Buffer]) -> list[Buffer]:
+    """Return a message's parts with the payload in one: as many parts make it as its header's length takes.
+
+    What is no message of ours stays as it is, for `unpack` to refuse.
+    """
+    if len(parts) < 3 or len(parts[0]) != _HEADER.size:
+        return list(parts)
+    (length,) = _LENGTH.unpack_from(parts[0], _HEADER.size - 3 * _LENGTH.size)
+    size, end = memoryview(parts[1]).nbytes, 2
+    while size < length and end < len(parts):
+        size, end = size + memoryview(parts[end]).nbytes, end + 1
+    return list(parts) if end == 2 else [parts[0], b"".join(parts[1:end]), *parts[end:]]
 
 
 def forwarded(

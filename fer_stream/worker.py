@@ -98,6 +98,8 @@ class Session:
     patience: float
     """Seconds for which it may be refused: another one of its name may only be dead and not known to be."""
     busy: bool = False
+    ticket: int = 0
+    """Of the frame that came last."""
     known: bool = False
     """Whether the aggregator has taken this worker's READY."""
     beat: float = 0.0
@@ -121,8 +123,11 @@ class Session:
             self.peer.send(wire.json_message(Kind.READY, self.about))
             self.owes_ready, self.beat = False, now + BEAT
         elif now >= self.beat:
-            self.peer.send(wire.json_message(Kind.PING))
-            self.beat = now + BEAT
+            self._live(now)
+
+    def _live(self, now: float) -> None:
+        self.peer.send(wire.json_message(Kind.PING, ticket=self.ticket, seq=self.peer.standing().life))
+        self.beat = now + BEAT
 
     def _handle(self, parts: list[Any]) -> None:
         try:
@@ -132,8 +137,11 @@ class Session:
             _log.warning("a message of the aggregator is rejected: %s", error)
             return
         if message.kind is Kind.FRAME and not self.busy:
-            self.busy = True
+            self.busy, self.ticket = True, message.ticket
             self.computer.give(parts)
+            self._live(
+                time.monotonic()
+            )  # its time begins now, not when the frame was sent over a link that may be slow
         elif message.kind is Kind.WELCOME:
             self.known, self.refused_since = True, None
         elif message.kind is Kind.WHO:

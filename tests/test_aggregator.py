@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from fer_stream import metrics, plugins, shared, wire
 from fer_stream.aggregator import Aggregator
 from fer_stream.config import DispatchSettings, JournalSettings, Settings
 from fer_stream.journal import Journal
+from fer_stream.link import SLOW
 from fer_stream.types import EMOTIONS
 from fer_stream.wire import Encoding, Kind, Message, Totals
 
@@ -39,7 +41,7 @@ READY: dict[str, Any] = {
 class Bench:
     """An aggregator that this test turns, and the peers it plays."""
 
-    def __init__(self, path: Path, **dispatch: float) -> None:
+    def __init__(self, path: Path, silence: float = 60, **dispatch: float) -> None:
         self.address = f"memory://aggregator-{next(numbers)}"
         self._transport = plugins.load("transports", "memory")()
         self._hub = self._transport.bind(self.address)
@@ -48,7 +50,7 @@ class Bench:
             transport="memory",
             address=self.address,
             journal=JournalSettings(path=path),
-            dispatch=DispatchSettings(silence=60, **dispatch),
+            dispatch=DispatchSettings(silence=silence, **dispatch),
         )
         self.it = Aggregator(settings, self._hub, self.journal)
 
@@ -346,3 +348,70 @@ def test_frames_are_passed_on_to_who_watches_as_they_lie_or_with_their_pixels(be
     assert passed_on(2, [other]) == [[]]
     assert bench.it._publisher._listened["preview"] == {b"gate/"}
     ring.close()
+
+
+# Slow links
+
+
+def offer(frames: int) -> list[Any]:
+    return wire.json_message(Kind.OFFER, {"full": True}, totals=Totals(frames + 1, 0, 0, frames))
+
+
+def test_a_capture_whose_frame_is_on_its_way_is_silent_only_without_a_connection(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench = Bench(tmp_path / "events.db", silence=0.1)
+    try:
+        capture, rival = bench.peer("frames"), bench.peer("frames")
+        bench.say(capture, wire.json_message(Kind.HELLO, HELLO))
+        bench.say(bench.peer("work"), wire.json_message(Kind.READY, READY))
+        assert Kind.NEXT in bench.say(capture, offer(0))
+        wait_for(lambda: Kind.PING in [message.kind for message in bench.heard(capture)], "a look whether it is there")
+        assert bench.say(rival, wire.json_message(Kind.HELLO, HELLO | {"incarnation": "b"})) == [Kind.REFUSED]
+        assert "is silent" not in caplog.text
+        capture.close()
+        wait_for(lambda: bench.it.turn(0.01) or "camera door is silent" in caplog.text, "that it is told")
+    finally:
+        bench.close()
+
+
+def test_a_capture_that_was_not_asked_is_silent_after_a_while(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    bench = Bench(tmp_path / "events.db", silence=0.1)
+    try:
+        capture = bench.peer("frames")
+        bench.say(capture, wire.json_message(Kind.HELLO, HELLO))
+        assert bench.say(capture, offer(0)) == [], "there is no worker"
+        wait_for(lambda: bench.it.turn(0.01) or "camera door is silent" in caplog.text, "that it is told")
+    finally:
+        bench.close()
+
+
+def test_a_capture_is_told_how_long_its_last_frame_took(bench: Bench) -> None:
+    capture, worker = bench.peer("frames"), bench.peer("work")
+    bench.say(capture, wire.json_message(Kind.HELLO, HELLO))
+    bench.say(worker, wire.json_message(Kind.READY, READY))
+    ages = []
+    for seq in (1, 2):
+        capture.send(offer(seq - 1))
+        ages += [message.age for message in bench.heard(capture) if message.kind is Kind.NEXT]
+        begin = time.monotonic()
+        time.sleep(0.05)
+        bench.frame(capture, seq)
+        took = time.monotonic() - begin
+        bench.say(worker, done(seq))
+    assert ages[0] == 0, "there was none"
+    assert 0.05e6 <= ages[1] <= 2e6 * took
+
+
+def test_a_slow_link_to_a_worker_is_told_of_once(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    capture, worker = bench.peer("frames"), bench.peer("work")
+    bench.say(capture, wire.json_message(Kind.HELLO, HELLO))
+    bench.say(worker, wire.json_message(Kind.READY, READY))
+    for seq in (1, 2):
+        bench.say(capture, offer(seq - 1))
+        bench.frame(capture, seq)
+        time.sleep(SLOW)
+        bench.say(worker, wire.json_message(Kind.PING, ticket=seq))
+        bench.say(worker, done(seq))
+    assert bench.ledger()["done"] == 2
+    assert caplog.text.count("the link to worker 1 at here is slow: a frame of 0 kB takes") == 1

@@ -209,7 +209,7 @@ def test_a_film_is_decoded_into_the_memory_that_is_shared(
         it.welcome()
         for number in range(20):
             waiting = wait_for(lambda: it.capture.slot._held, "a frame")
-            rings = it.capture._memory._rings
+            rings = it.capture._encoder._memory._rings
             # The first ones were read before it was known whether there is anybody to share with.
             assert number < 3 or rings[-1].holding(waiting[0].image) is not None
             del waiting

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from fer_stream.config import Policy
     from fer_stream.dispatch import Command
 
-SETTINGS = DispatchSettings(deadline=2.0, max_age=1.0, silence=1.5)
+SETTINGS = DispatchSettings(deadline=2.0, max_age=1.0, silence=1.5, transfer=3.0)
 
 
 class Desk:
@@ -260,11 +260,68 @@ def test_a_frame_that_a_worker_cannot_open_is_given_out_again() -> None:
         assert shown(desk.done(assign)) == ["release door 1 done"]
 
 
+def test_a_deadline_begins_when_the_worker_has_the_frame() -> None:
+    desk = Desk()
+    desk.join()
+    desk.it.ready("far", 0)
+    (assign,) = desk.frame()
+    assert isinstance(assign, Assign)
+    for now in (1.0, 2.0, 2.5):
+        assert desk.it.heard("far", now)
+        assert desk.it.tick(now) == [], "the frame is on its way"
+    assert desk.it.pinged("far", assign.ticket + 1, 0, 2.5) is None, "not this frame"
+    assert desk.it.pinged("far", assign.ticket, 0, 2.5) == 2.5
+    assert desk.it.pinged("far", assign.ticket, 0, 3.0) is None, "it was known"
+    for now in (3.0, 4.0, 4.5):
+        assert desk.it.heard("far", now)
+        assert desk.it.tick(now) == []
+    assert shown(desk.it.tick(4.6)) == ["fence far deadline", "release door 1 lost_worker"]
+
+
+def test_a_frame_that_never_arrives_is_given_up_with_its_worker() -> None:
+    desk = Desk()
+    desk.join()
+    desk.it.ready("far", 0)
+    desk.frame()
+    for now in (1.0, 2.0, 3.0, 4.0, 5.0):
+        assert desk.it.heard("far", now)
+        assert desk.it.tick(now) == []
+    assert shown(desk.it.tick(5.1)) == ["fence far deadline", "release door 1 lost_worker"]
+
+
+def test_a_frame_that_was_on_its_way_when_the_connection_broke_gets_no_more_time() -> None:
+    desk = Desk()
+    desk.join()
+    desk.it.ready("far", 0)
+    desk.frame()
+    assert desk.it.heard("far", 0.5)
+    assert desk.it.pinged("far", 0, 1, 0.5) is None
+    for now in (1.5, 2.5):
+        assert desk.it.heard("far", now)
+        assert desk.it.pinged("far", 0, 1, now) is None
+        assert desk.it.tick(now) == []
+    assert shown(desk.it.tick(2.6)) == ["fence far deadline", "release door 1 lost_worker"]
+
+
+def test_who_was_asked_is_known_until_the_frame_is_here() -> None:
+    desk = Desk()
+    desk.join()
+    desk.it.ready("w1", 0)
+    assert desk.it.asked("door") is None
+    desk.now = 1.5
+    assert shown(desk.offer()) == ["ask door"]
+    assert desk.it.asked("door") == 1.5
+    desk.frame()
+    assert desk.it.asked("door") is None
+
+
 def test_silence_and_deadlines_end_a_worker() -> None:
     desk = Desk()
     desk.join()
     desk.it.ready("slow", 0)
-    desk.frame()
+    (assign,) = desk.frame()
+    assert isinstance(assign, Assign)
+    assert desk.it.pinged("slow", assign.ticket, 0, 0) == 0
     desk.it.ready("mute", 0)
     for now in (1.0, 1.4):
         assert desk.it.heard("slow", now)

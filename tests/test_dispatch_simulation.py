@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from fer_stream.config import Policy
     from fer_stream.dispatch import Command, Item
 
-SETTINGS = DispatchSettings(deadline=2.0, max_age=1.0, silence=1.5)
+SETTINGS = DispatchSettings(deadline=2.0, max_age=1.0, silence=1.5, transfer=0.5)
 
 
 @dataclass

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import random
 import struct
 import zlib
 from contextlib import suppress
@@ -455,3 +456,32 @@ def test_mutated_jpegs_have_a_size_or_are_refused(tail: bytes, data: st.DataObje
             continue
         assert 0 <= width <= 65_535
         assert 0 <= height <= 65_535
+
+
+# In pieces
+
+
+@pytest.mark.parametrize("size", [0, 1, wire.PIECE, wire.PIECE + 1, 450_000, 6_220_800])
+@pytest.mark.parametrize("more", [[], [b"hints"], [b""]])
+def test_a_long_payload_travels_in_pieces(size: int, more: list[bytes]) -> None:
+    payload = random.Random(size).randbytes(size)
+    parts = [*wire.pack(Message(Kind.EVENTS, payload)), *more]
+    pieces = wire.split(parts)
+    assert len(pieces) <= 1 + wire.PIECES + len(more)
+    assert all(len(piece) <= max(wire.PIECE, -(-size // wire.PIECES)) for piece in pieces)
+    assert (len(pieces) == len(parts)) == (size <= wire.PIECE)
+    whole = wire.joined([bytes(piece) for piece in pieces])
+    assert whole == [bytes(part) for part in parts]
+    assert wire.unpack(whole[:2]).payload == payload
+
+
+def test_what_is_no_message_of_ours_is_left_as_it_is() -> None:
+    for parts in ([], [b"x"], [b"x", b"y"], [b"x", bytes(100_000), b"z"]):
+        assert wire.split(parts) == wire.joined(parts) == parts
+
+
+def test_pieces_that_are_missing_or_too_many_are_refused() -> None:
+    pieces = [bytes(piece) for piece in wire.split(wire.pack(Message(Kind.EVENTS, bytes(100_000))))]
+    for wrong in (pieces[:-1], [*pieces, b"x"], [pieces[0], *pieces[2:]]):
+        with pytest.raises(WireError):
+            wire.unpack(wire.joined(wrong))

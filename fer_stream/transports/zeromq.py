@@ -24,13 +24,13 @@ import zmq
 import zmq.utils.monitor
 import zmq.utils.z85
 
-from fer_stream import deployment
+from fer_stream import deployment, wire
 from fer_stream import keys as access
 from fer_stream.errors import ConfigError, TransportError
 from fer_stream.plugins import BROADCASTS, LINKS, Standing
 from fer_stream.transports.doors import Doors
+from fer_stream.transports.reach import Watch
 from fer_stream.transports.sockets import Connection, why_silent
-from fer_stream.wire import MAX_PAYLOAD
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 ALL = LINKS + BROADCASTS
 HIGH_WATER = {"control": 1000, "frames": 1000, "work": 16, "events": 10_000, "observations": 100, "preview": 8}
 """Messages a queue holds for one peer. Frames are few by protocol; a slow reader of events has the journal."""
+
+WITH_PICTURES = ("frames", "work", "preview")
+"""Links whose messages are long: they travel in pieces (`fer_stream.wire.split`), each of which is a sign of life."""
 
 QUESTIONS = 64
 """Those that one peer's queue holds for an aggregator that is not there: it will answer all of them."""
@@ -55,6 +58,9 @@ LOOK = 0.5
 
 _REFUSALS = zmq.Event.HANDSHAKE_FAILED_AUTH | zmq.Event.HANDSHAKE_FAILED_PROTOCOL | zmq.Event.HANDSHAKE_FAILED_NO_DETAIL
 _CHANGES = zmq.Event.CONNECTED | zmq.Event.HANDSHAKE_SUCCEEDED | zmq.Event.DISCONNECTED
+
+CONNECT = 3000
+"""Milliseconds that one try to connect may take: TCP's first two repetitions; a name is resolved for each try anew."""
 
 CUT_OFF = 5
 """Connections in a row that end before it is clear who is there, until a log says so: a key of another aggregator?"""
@@ -92,7 +98,7 @@ def _harden(sock: zmq.Socket[bytes], link: str, where: str) -> None:
     slow = link in FOR_CLIENTS and where.startswith("tcp://")
     sock.set(zmq.SNDHWM, HIGH_WATER[link])
     sock.set(zmq.RCVHWM, HIGH_WATER[link])
-    sock.set(zmq.MAXMSGSIZE, MAX_PAYLOAD)
+    sock.set(zmq.MAXMSGSIZE, wire.MAX_PAYLOAD)
     sock.set(zmq.LINGER, 1000)
     sock.set(zmq.HEARTBEAT_IVL, 500)
     sock.set(zmq.HEARTBEAT_TIMEOUT, 60_000 if slow else 2000)
@@ -122,8 +128,14 @@ def _receive(sock: zmq.Socket[bytes]) -> list[zmq.Frame] | None:
         return None
 
 
-def _contents(frames: list[zmq.Frame]) -> list[Any]:
-    return [frame.bytes if len(frame) < ZERO_COPY_FROM else frame.buffer for frame in frames]
+def _pieces(link: str, parts: Sequence[Any]) -> Sequence[Any]:
+    return wire.split(parts) if link in WITH_PICTURES else parts
+
+
+def _contents(link: str, frames: list[zmq.Frame], before: int = 0) -> list[Any]:
+    """Return the parts of what was received, of which so many stand before our message: a ROUTER's peer, a topic."""
+    parts: list[Any] = [frame.bytes if len(frame) < ZERO_COPY_FROM else frame.buffer for frame in frames]
+    return [*parts[:before], *wire.joined(parts[before:])] if link in WITH_PICTURES else parts
 
 
 def beyond(address: str) -> bool:
@@ -275,7 +287,7 @@ class ZeroMQHub:
                     frames = _receive(sock)
                     if frames is None:
                         break
-                    parts = _contents(frames)
+                    parts = _contents(link, frames, before=1)
                     if self._pair is not None and link == "frames":
                         self._speakers[bytes(parts[0])] = str(frames[0].get("User-Id"))
                     messages.append((link, b"", parts) if link in BROADCASTS else (link, bytes(parts[0]), parts[1:]))
@@ -306,11 +318,11 @@ class ZeroMQHub:
 
     def send(self, link: str, peer: bytes, parts: Sequence[Any]) -> bool:
         """See `fer_stream.plugins.Hub.send`."""
-        return _send(self._sockets[link], [peer, *parts])
+        return _send(self._sockets[link], [peer, *_pieces(link, parts)])
 
     def publish(self, link: str, topic: str, parts: Sequence[Any]) -> None:
         """See `fer_stream.plugins.Hub.publish`."""
-        _send(self._sockets[link], [topic.encode(), *parts])
+        _send(self._sockets[link], [topic.encode(), *_pieces(link, parts)])
 
     def close(self) -> None:
         """See `fer_stream.plugins.Hub.close`."""
@@ -340,6 +352,7 @@ class ZeroMQPeer:
         self._address, self._link, self._key = address, link, key
         self._cut_off = self._life = 0
         self._connection: Connection | None = None
+        self._watch = Watch(address, self.trouble)
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.DEALER if topics is None else zmq.SUB)
         _harden(self._socket, link, where)
@@ -351,6 +364,8 @@ class ZeroMQPeer:
             self._socket.set(zmq.CURVE_PUBLICKEY, key.public.encode())
             self._socket.set(zmq.CURVE_SECRETKEY, key.secret.encode())
             self._socket.set(zmq.CURVE_SERVERKEY, key.server.encode())
+        # The system would go on for two minutes with an address that swallows packets, whatever its name is by now.
+        self._socket.set(zmq.CONNECT_TIMEOUT, CONNECT)
         self._socket.set(zmq.RECONNECT_IVL, 50)
         self._socket.set(zmq.RECONNECT_IVL_MAX, 1000)
         if topics is None:
@@ -378,7 +393,7 @@ class ZeroMQPeer:
 
     def send(self, parts: Sequence[Any]) -> bool:
         """See `fer_stream.plugins.Peer.send`."""
-        return _send(self._socket, parts)
+        return _send(self._socket, _pieces(self._link, parts))
 
     def receive(self, timeout: float) -> list[Any] | None:
         """See `fer_stream.plugins.Peer.receive`."""
@@ -394,12 +409,13 @@ class ZeroMQPeer:
                 self._hear(told["event"], int(told["value"]))
             if self._connection is not None:
                 self._connection.look(time.monotonic())
+            self._watch.look(self.standing().up)
             if self._woken.fileno() in ready:
                 self._woken.recv(4096)
                 break
             if left <= LOOK:
                 break
-        return _contents(frames) if frames is not None else None
+        return None if frames is None else _contents(self._link, frames, before=self._link in BROADCASTS)
 
     def standing(self) -> Standing:
         """See `fer_stream.plugins.Peer.standing`."""

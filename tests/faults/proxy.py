@@ -127,6 +127,7 @@ class _Parts:
         self._left = GREETING
         self._head = b""
         self._begins = False
+        self._inside = False  # the picture of this message has begun: its further pieces are no other one
 
     def pictures(self, data: bytes) -> Iterator[tuple[int, int]]:
         """Yield where in ``data`` pictures begin, and where what is in it of each ends."""
@@ -143,4 +144,7 @@ class _Parts:
             at += 1
             if len(self._head) == (9 if self._head[0] & 2 else 2):
                 self._left = int.from_bytes(self._head[1:], "big")
-                self._begins, self._head = self._left >= PICTURE, b""
+                self._begins = self._left >= PICTURE and not self._inside
+                if not self._head[0] & 4:  # a command, such as a heartbeat, may come between two parts
+                    self._inside = (self._inside or self._begins) and bool(self._head[0] & 1)  # more parts follow
+                self._head = b""

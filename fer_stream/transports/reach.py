@@ -1,0 +1,100 @@
+"""When a log tells that an aggregator is not reached, and why."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from fer_stream.process import supervised
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+PATIENCE = 5.0
+"""Seconds without a connection until a log says so."""
+
+ASK = 3.5
+"""Seconds after which the cause is asked for, so that it is known by then."""
+
+RESOLVE = 8.0
+"""Seconds without a connection after which a cause that is still being asked for is a name without an answer."""
+
+ASK_AGAIN = 30.0
+"""Seconds until the cause is asked for again: another one is told, the same one only after `REPEAT`."""
+
+REPEAT = 600.0
+"""Least seconds from a warning to the next one of the same cause, in the whole process."""
+
+ANEW = 60.0
+"""The same where there was a connection in between."""
+
+_log = logging.getLogger(__name__)
+
+_told: dict[tuple[str, str], float] = {}  # when, by address and cause: of several links one warning is enough
+
+
+class Watch:
+    """Tells in the log when a link has had no connection for a while, and why; and when it has one again.
+
+    Under a supervisor it is silent: that one starts the aggregator, and tells of it.
+    """
+
+    def __init__(self, address: str, why: Callable[[], str]) -> None:
+        """Begin without a connection.
+
+        Args:
+            address: the aggregator's.
+            why: returns why there is no connection; it may take long, and is called in a thread of its own.
+        """
+        self._address, self._why = address, why
+        self._silent = supervised()
+        self._asking: threading.Thread | None = None
+        self._begin(time.monotonic())
+
+    def _begin(self, now: float) -> None:
+        self._since: float | None = now
+        self._ask_at = now + ASK
+        self._cause = self._warned = ""
+
+    def look(self, up: bool) -> None:
+        """Take whether there is a connection, and tell what is due. This takes no time, and is to be called often."""
+        now = time.monotonic()
+        if self._silent or (up and self._since is None):
+            return
+        if up:
+            self._reached(now)
+        elif self._since is None:
+            self._begin(now)
+        else:
+            self._ask_if_due(now, self._since)
+            if self._cause and now >= self._since + PATIENCE:
+                self._tell(now)
+
+    def _reached(self, now: float) -> None:
+        if self._warned and self._since is not None:
+            _log.warning("the aggregator at %s is reached, after %.0f s", self._address, now - self._since)
+            _told[self._address, self._warned] = now - REPEAT + ANEW
+        self._since = None
+
+    def _ask_if_due(self, now: float, since: float) -> None:
+        asking = self._asking is not None and self._asking.is_alive()
+        if asking:
+            if not self._cause and now >= since + RESOLVE:
+                self._cause = "its host name is not resolved: no name server answers"
+        elif now >= self._ask_at:
+            self._ask_at = now + ASK_AGAIN
+            self._asking = threading.Thread(target=self._ask, args=(since,), name="reach", daemon=True)
+            self._asking.start()
+
+    def _ask(self, since: float) -> None:
+        cause = self._why()
+        if self._since == since:  # else it is about another time
+            self._cause = cause
+
+    def _tell(self, now: float) -> None:
+        if now >= _told.get((self._address, self._cause), -REPEAT) + REPEAT:
+            _told[self._address, self._cause] = now
+            self._warned = self._cause
+            _log.warning("no aggregator is reached at %s: %s; it is tried again and again", self._address, self._cause)
