@@ -14,7 +14,7 @@ LAYERS = {
     0: "types errors",
     1: "config settings_layers settings_text plugins wire cloudevents schema dispatch track smooth timeline journal "
     "attention motion shared jpeg keys deployment endpoint metrics models cv quality process "
-    "extras palette privacy",
+    "extras palette privacy origins",
     2: "sources detectors classifiers transports sinks",
     3: "recognizer publisher roster capture worker aggregator client supervisor doctor live",
     4: "analysis commands cli __main__",
