@@ -42,6 +42,11 @@ test: $(VENV)/.test ## set up and run every check and test (JOBS=2 at a time; PY
 	@command -v cc >/dev/null || deploy/apt-install gcc
 	@command -v systemd-analyze >/dev/null || deploy/apt-install systemd
 	@command -v chromium >/dev/null || deploy/apt-install chromium
+	@command -v nginx >/dev/null || test -x /usr/sbin/nginx || deploy/apt-install nginx-light
+	@command -v caddy >/dev/null || deploy/apt-install caddy
+	@command -v openssl >/dev/null || deploy/apt-install openssl
+	@command -v node >/dev/null || deploy/apt-install nodejs
+	@command -v npm >/dev/null || deploy/apt-install npm
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
