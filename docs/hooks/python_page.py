@@ -52,7 +52,8 @@ def _find(name: str) -> griffe.Object:
 
 
 def _described(name: str, found: griffe.Object) -> Iterator[str]:
-    yield f'### {name.removeprefix("fer_stream.")} <a id="{name}"></a>'
+    yield f'<a id="{name}"></a>'
+    yield f"### {name.removeprefix('fer_stream.')}"
     if isinstance(found, griffe.Class):
         yield from _class(name, found)
     else:
@@ -143,8 +144,8 @@ def _markdown(text: str) -> str:
 
 
 def fenced(text: str) -> str:
-    """Return Python that is only to be read."""
-    return f"```python notest\n{text}\n```"
+    """Return Python that is only to be read: tests run what is called python."""
+    return f"```py\n{text}\n```"
 
 
 PARTS: dict[str, Callable[[], str]] = {f"python-{group}": partial(section, group) for group in GROUPS}

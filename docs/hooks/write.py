@@ -1,6 +1,7 @@
 """Write what is made from the code into the pages of docs/: ``python docs/hooks/write.py`` (``make reference``).
 
 In a page it stands between ``<!-- generated: NAME -->`` and ``<!-- end -->``; the rest of the page is written by hand.
+``<!-- generated: file PATH -->`` stands for a file of the repository.
 """
 
 from __future__ import annotations
@@ -38,7 +39,16 @@ FILES: dict[str, Callable[[], str]] = {
     "images/hysteresis.svg": figure.hysteresis,
 }
 
-_PART = re.compile(r"(<!-- generated: (?P<name>[\w-]+) -->\n).*?(?=<!-- end -->)", re.DOTALL)
+_PART = re.compile(r"(<!-- generated: (?P<name>[\w-]+)(?: (?P<path>\S+))? -->\n).*?(?=<!-- end -->)", re.DOTALL)
+
+
+def _file(path: str) -> str:
+    return f'```{Path(path).suffix[1:]} title="{path}"\n{(DOCS.parent / path).read_text(encoding="utf-8")}```'
+
+
+def _made(part: re.Match[str]) -> str:
+    text = _file(part["path"]) if part["name"] == "file" else PARTS[part["name"]]()
+    return f"{part[1]}\n{text.strip()}\n\n"
 
 
 def fresh() -> dict[Path, str]:
@@ -50,9 +60,8 @@ def fresh() -> dict[Path, str]:
     found = {DOCS / name: made() for name, made in FILES.items()}
     for page in sorted(DOCS.rglob("*.md")):
         text = page.read_text(encoding="utf-8")
-        made = _PART.sub(lambda part: f"{part[1]}\n{PARTS[part['name']]().strip()}\n\n", text)
         if _PART.search(text):
-            found[page] = made
+            found[page] = _PART.sub(_made, text)
     return found
 
 
