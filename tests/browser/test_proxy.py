@@ -21,6 +21,7 @@ from playwright.sync_api import expect
 from processes import free_port, wait_for
 from service import Service
 
+from fer_stream.client import status
 from fer_stream.live import server
 
 if TYPE_CHECKING:
@@ -80,6 +81,11 @@ class Site:
         self._ends.append(self.service.start(server.run, settings=settings.model_copy(update={"live": live})))
         _listening(port)
         return port
+
+    def done(self) -> int:
+        """How many frames of the film, of 15 a second, have been looked at."""
+        ledger: dict[str, int] = status(self.service.settings)["cameras"]["film"]["ledger"]
+        return ledger["done"] + ledger["superseded"]
 
     def nginx(self, text: str) -> int:
         """Run nginx with a file as in ``conf.d``, but for the ports; return the port of its TLS."""
@@ -233,6 +239,19 @@ def test_caddy_as_the_page_says(site: Site, visit: Callable[[str], Visit]) -> No
     assert (cookie["path"], cookie["secure"]) == ("/fer", True)
 
 
+def test_a_connection_is_never_as_idle_as_proxies_allow(site: Site, visit: Callable[[str], Visit]) -> None:
+    quick = {"proxy_http_version 1.1;": "proxy_http_version 1.1; proxy_read_timeout 3s; proxy_send_timeout 3s;"}
+    port = site.nginx(before(site.live(), BLOCKS["fer-stream.conf"], **quick))
+    seen = visit(f"https://{NAME}:{port}/fer/").enter()
+    sees(seen.page)
+    seen.page.get_by_role("button", name="Pause").click()  # so that no pictures pass
+    done = site.done()
+    wait_for(lambda: site.done() > done + 150, "ten seconds of the film")
+    seen.page.get_by_role("button", name="Resume").click()
+    sees(seen.page)
+    assert [method for method, _ in seen.asked].count("websocket") == 1
+
+
 HOSTS = {
     "leaves the port out": "proxy_set_header Host $host;",
     "says its own name": "",
@@ -343,8 +362,14 @@ def test_a_proxy_that_buffers_is_told_of(site: Site, visit: Callable[[str], Visi
     proxy.close()
 
 
+@pytest.fixture(params=["https"])
+def scheme(request: pytest.FixtureRequest) -> str:
+    """Of the page of another site."""
+    return str(request.param)
+
+
 @pytest.fixture
-def home(certificate: Path) -> Iterator[Callable[[str], str]]:
+def home(scheme: str, certificate: Path) -> Iterator[Callable[[str], str]]:
     """``home(address)`` is the address of a page of another site, which shows that address in a frame."""
     shown = ""
 
@@ -359,15 +384,16 @@ def home(certificate: Path) -> Iterator[Callable[[str], str]]:
             pass
 
     listener = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate / "cameras.pem", certificate / "cameras.key")
-    listener.socket = context.wrap_socket(listener.socket, server_side=True)
+    if scheme == "https":
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate / "cameras.pem", certificate / "cameras.key")
+        listener.socket = context.wrap_socket(listener.socket, server_side=True)
     threading.Thread(target=listener.serve_forever, daemon=True).start()
 
     def show(address: str = "") -> str:
         nonlocal shown
         shown = address or shown
-        return f"https://{HOME}:{listener.server_address[1]}"
+        return f"{scheme}://{HOME}:{listener.server_address[1]}"
 
     yield show
     listener.shutdown()
@@ -399,5 +425,22 @@ def test_no_other_page_shows_it_in_a_frame(site: Site, visit: Callable[[str], Vi
     for allowed in ([], ["https://other.example.net"]):
         port = site.nginx(before(site.live(frame_ancestors=allowed), BLOCKS["fer-stream.conf"]))
         home(f"https://{NAME}:{port}/fer/")
-        page: Page = visit(home()).page
-        wait_for(lambda page=page: any(frame.url.startswith("chrome-error") for frame in page.frames), "a refusal")
+        page: Page = visit("about:blank").page
+        with page.expect_console_message(lambda said: "frame-ancestors" in said.text):
+            page.goto(home())
+
+
+@pytest.mark.parametrize("scheme", ["http"], indirect=True)
+def test_a_frame_whose_cookie_the_browser_does_not_keep_says_so(
+    site: Site, chromium: Browser, home: Callable[..., str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Another site's page without TLS: it may show the page, but no cookie comes along."""
+    home(f"http://{NAME}:{site.live(frame_ancestors=[home()])}/")
+    page = chromium.new_context().new_page()
+    page.goto(home())
+    frame = page.frame_locator("iframe")
+    frame.get_by_label("Token").fill(TOKEN)
+    frame.get_by_role("button", name="Enter").click()
+    expect(frame.get_by_role("alert")).to_contain_text("In a frame of another site that takes https.")
+    assert "a browser keeps no cookie of the page" in caplog.text
+    page.context.close()

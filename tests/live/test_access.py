@@ -6,11 +6,12 @@ import logging
 from typing import TYPE_CHECKING
 
 import pytest
+from processes import wait_for
 from service import Browser, Service, get
 from websockets.exceptions import InvalidStatus
 
+from fer_stream.live import server
 from fer_stream.live.refusals import MOST, Refusals
-from fer_stream.live.server import NO_UPGRADE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -89,8 +90,8 @@ def test_every_refusal_has_its_sentence_there_and_in_the_log(
     bearer = {"Authorization": f"Bearer {TOKEN}"}
     for method in ("GET", "POST"):
         answer = get(url, "/feed", method, Origin=own, **bearer)
-        assert (answer.status, answer.body.decode().strip()) == (426, NO_UPGRADE)  # type: ignore[attr-defined]
-    for sentence in (*sentences, NO_UPGRADE):
+        assert (answer.status, answer.body.decode().strip()) == (426, server.NO_UPGRADE)  # type: ignore[attr-defined]
+    for sentence in (*sentences, server.NO_UPGRADE):
         assert any(record.message.endswith(sentence) for record in caplog.records), sentence
     assert len(set(sentences)) == 3
     assert "evil.example" in sentences[0]
@@ -100,6 +101,21 @@ def test_every_refusal_has_its_sentence_there_and_in_the_log(
     assert "keeps no cookie" in get(url, "/?entered").body.decode()  # type: ignore[attr-defined]
     assert "a wrong token was given, from 127.0.0.1" in caplog.text
     assert TOKEN not in caplog.text
+
+
+def test_a_page_that_is_full_says_so(served: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
+    url = served()
+    own = url.rstrip("/")
+    bearer = {"Authorization": f"Bearer {TOKEN}"}
+    monkeypatch.setattr(server, "MOST_VIEWERS", 1)
+    with Browser(url, **bearer) as first:
+        first.hear()
+        with pytest.raises(InvalidStatus) as refused, Browser(url, **bearer):
+            pass
+        assert refused.value.response.status_code == 503
+        assert refused.value.response.body == b"1 browsers look at this page already: close one of them\n"
+        assert get(url, "/feed", "POST", Origin=own, **bearer).status == 503
+    wait_for(lambda: get(url, "/feed", "POST", Origin=own, **bearer).status == 426, "room")
 
 
 def test_strangers_cannot_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:
