@@ -13,11 +13,11 @@ import protocol
 import pytest
 import write
 from documents import ROOT
-from house import House
+from house import House, event
 from processes import free_port, wait_for
 from service import Service
 
-from fer_stream import keys, plugins, wire
+from fer_stream import cloudevents, keys, plugins, wire
 from fer_stream.client import status
 from fer_stream.wire import Kind
 
@@ -213,3 +213,104 @@ def test_a_client_in_javascript_has_a_key(
         assert not without.texts
     finally:
         service.close()
+
+
+class Played:
+    """An aggregator that this test plays, to which what happens to real ones by chance happens when it should."""
+
+    def __init__(self, address: str) -> None:
+        self._hub = plugins.load("transports", "zeromq")().bind(address)
+
+    def listened(self) -> None:
+        def began() -> bool:
+            return any(link == "events" and parts[0][:1] == b"\x01" for link, _, parts in self._hub.receive(0.1))
+
+        wait_for(began, "a subscription")
+
+    def asked(self) -> tuple[bytes, int, dict[str, Any]]:
+        """Return the next question: whose, its ticket, its body."""
+
+        def ask() -> tuple[bytes, int, dict[str, Any]] | None:
+            for link, peer, parts in self._hub.receive(0.1):
+                if link == "control":
+                    message = wire.unpack(parts)
+                    assert message.kind is Kind.REPLAY
+                    return peer, message.ticket, message.body()
+            return None
+
+        found: tuple[bytes, int, dict[str, Any]] = wait_for(ask, "a question")
+        return found
+
+    def answer(self, peer: bytes, ticket: int, *cursors: int, reached: int, newest: int) -> None:
+        payload = b"\n".join(map(self._event, cursors))
+        self._hub.send(
+            "control", peer, wire.pack(wire.Message(Kind.EVENTS, payload, seq=reached, time=newest, ticket=ticket))
+        )
+
+    def publish(self, cursor: int) -> None:
+        self._hub.publish("events", "door/", [self._event(cursor)])
+
+    def beat(self, cursor: int) -> None:
+        self._hub.publish("events", "/", [str(cursor).encode()])
+
+    def _event(self, cursor: int) -> bytes:
+        return cloudevents.encode(event(cursor)).encode()
+
+    def close(self) -> None:
+        self._hub.close()
+
+
+@pytest.fixture
+def played(short_folder: Path) -> Iterator[Played]:
+    made = Played(f"ipc://{short_folder}")
+    yield made
+    made.close()
+
+
+def test_a_client_in_javascript_asks_for_what_it_missed(
+    played: Played, short_folder: Path, follow: Callable[..., Follower]
+) -> None:
+    client = follow(f"ipc://{short_folder}")
+    played.listened()
+    peer, ticket, body = played.asked()
+    assert body == {"after": 0, "camera": None}
+    played.answer(peer, ticket, 1, 2, reached=2, newest=3)
+    peer, ticket, body = played.asked()
+    assert body["after"] == 2, "there is more"
+    played.answer(peer, ticket, 3, reached=3, newest=3)
+    client.until(lambda cursors: cursors == [1, 2, 3])
+    played.publish(3)  # it was seen
+    played.publish(4)
+    played.publish(6)  # one is missing
+    peer, ticket, body = played.asked()
+    assert body["after"] == 4
+    played.answer(peer, ticket, 5, 6, reached=6, newest=6)
+    client.until(lambda cursors: cursors == [1, 2, 3, 4, 5, 6])
+    played.beat(6)
+    played.beat(7)  # the last one is missing
+    peer, ticket, body = played.asked()
+    assert body["after"] == 6
+    played.answer(peer, ticket, 7, reached=7, newest=7)
+    client.until(lambda cursors: cursors == [1, 2, 3, 4, 5, 6, 7])
+    played.beat(2)  # of another journal
+    peer, ticket, body = played.asked()
+    played.answer(peer, ticket, reached=2, newest=2)
+    peer, ticket, body = played.asked()
+    assert body["after"] == 0
+    played.answer(peer, ticket, 1, 2, reached=2, newest=2)
+    client.until(lambda cursors: cursors[7:] == [1, 2])
+
+
+def test_a_client_in_javascript_takes_late_answers(
+    played: Played, short_folder: Path, follow: Callable[..., Follower]
+) -> None:
+    client = follow(f"ipc://{short_folder}")
+    peer, first, _ = played.asked()
+    _, second, body = played.asked()  # after a silence
+    assert first != second
+    assert body["after"] == 0
+    played.answer(peer, first, 1, 2, reached=2, newest=2)
+    client.until(lambda cursors: cursors == [1, 2])
+    played.answer(peer, second, 1, 2, reached=2, newest=2)
+    played.publish(3)
+    client.until(lambda cursors: cursors == [1, 2, 3])
