@@ -29,6 +29,7 @@ from fer_stream.config import host_port
 from fer_stream.deployment import loopback, page_beyond
 from fer_stream.endpoint import read_token
 from fer_stream.errors import ConfigError
+from fer_stream.live.refusals import who
 from fer_stream.origins import Names
 
 if TYPE_CHECKING:
@@ -190,8 +191,7 @@ class Access:
         if given and self._is_token(given):
             return self._entered(request)
         if given:
-            where = request.client.host if request.client else "unknown"
-            self._refusals.tell(f"a wrong token was given, from {where}")
+            self._refusals.tell(f"a wrong token was given, from {who(request.scope)}")
             return self._asking("This is not the token.")
         if "entered" in request.query_params:
             self._refusals.tell("a browser keeps no cookie of the page, which it needs after the token")

@@ -29,7 +29,7 @@ class Refusals:
 
     def refuse(self, scope: Scope, status: int, why: str) -> ASGIApp:
         """Log a reason, and return an answer with it, to a request or to the opening of a WebSocket."""
-        self.tell(f"{scope['path']!a:.60} is refused to {_who(scope)}: {why}")
+        self.tell(f"{scope['path']!a:.60} is refused to {who(scope)}: {why}")
         return PlainTextResponse(why + "\n", status)
 
     def tell(self, text: str) -> None:
@@ -48,6 +48,7 @@ class Refusals:
         self._log.warning("%s", text)
 
 
-def _who(scope: Scope) -> str:
+def who(scope: Scope) -> str:
+    """Return a client's address for a log; a proxy may have taken it from what the client says."""
     client = scope.get("client")
-    return client[0] if client else "somebody"
+    return f"{client[0]!a:.60}".strip("'\"") if client else "somebody"

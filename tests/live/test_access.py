@@ -136,6 +136,9 @@ def test_what_the_log_says_of_a_header_is_short_and_printable(
     assert body.isascii()
     assert "\x1b" not in body
     assert len(body) < 400
+    get(url, "/", "POST", "token=wrong", Origin=url.rstrip("/"), X_Forwarded_For="\xff\x85" + "x" * 5000)
+    assert "a wrong token was given, from " in caplog.text
+    assert all(record.message.isascii() for record in caplog.records)
     assert all(len(record.message) < 500 and record.message.isprintable() for record in caplog.records)
 
 
