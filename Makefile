@@ -13,7 +13,7 @@ RUNS ?= 1000000
 JOBS ?= 2
 TARGETS ?= message hello ready hints faces descriptor aggregator event journal settings environment key metadata jpeg stream
 
-.PHONY: help run test soak lint fuzz docs bench profile lock audit train train-full publish clean
+.PHONY: help run test soak lint fuzz reference docs bench profile lock audit train train-full publish clean
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -33,6 +33,12 @@ $(VENV)/.test: pyproject.toml training/requirements.txt | $(VENV)/.run
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps facenet-pytorch==2.6.0
 	@touch $@
 
+# What the example in JavaScript needs: ZeroMQ's package brings its library along, so nothing is compiled.
+$(VENV)/.node: docs/examples/package.json | $(BIN)/python
+	@mkdir -p $(VENV)/node && cp docs/examples/package.json $(VENV)/node/
+	@npm install --silent --no-audit --no-fund --ignore-scripts --prefix $(VENV)/node
+	@touch $@
+
 run: $(VENV)/.run ## the main job: a demo camera, two workers, events as they come (ARGS="..." passes options on)
 	@$(BIN)/fer-stream run --workers 2 $(ARGS)
 
@@ -43,6 +49,12 @@ test: $(VENV)/.test ## set up and run every check and test (JOBS=2 at a time; PY
 	@command -v cc >/dev/null || deploy/apt-install gcc
 	@command -v systemd-analyze >/dev/null || deploy/apt-install systemd
 	@command -v chromium >/dev/null || deploy/apt-install chromium
+	@command -v nginx >/dev/null || test -x /usr/sbin/nginx || deploy/apt-install nginx
+	@command -v caddy >/dev/null || deploy/apt-install caddy
+	@command -v openssl >/dev/null || deploy/apt-install openssl
+	@command -v node >/dev/null || deploy/apt-install nodejs
+	@command -v npm >/dev/null || deploy/apt-install npm
+	@$(MAKE) --no-print-directory $(VENV)/.node
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -65,7 +77,10 @@ $(VENV)/.docs: pyproject.toml | $(VENV)/.run
 	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[docs]'
 	@touch $@
 
-docs: $(VENV)/.docs ## build the documents into site/, strictly: a warning is an error
+reference: $(VENV)/.docs ## write what is made from the code into docs/
+	@$(BIN)/python docs/hooks/write.py
+
+docs: reference ## build the documents into site/, strictly: a warning is an error
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 	@echo "site/index.html"
 

@@ -19,7 +19,7 @@ import platformdirs
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from fer_stream import folders, machine, settings_text
+from fer_stream import folders, machine, origins, settings_text
 from fer_stream.errors import ConfigError
 from fer_stream.settings_layers import Layers, read_environment, read_file, variable
 
@@ -139,6 +139,9 @@ Purpose = Literal[
     "other",
 ]
 HostPort = Annotated[str, AfterValidator(_host_port)]
+PageName = Annotated[str, AfterValidator(origins.page_name)]
+BasePath = Annotated[str, AfterValidator(origins.base_path)]
+Ancestor = Annotated[str, AfterValidator(origins.ancestor)]
 Sink = Annotated[str, AfterValidator(_sink)]
 Mask = Annotated[tuple[Fraction, Fraction, Fraction, Fraction], AfterValidator(_rectangle)]
 FilePath = Annotated[Path, AfterValidator(_file)]
@@ -338,10 +341,17 @@ class LiveSettings(Section):
         description="file with the token that the page asks for; needed where other machines can reach it",
         examples=["live.token"],
     )
-    hosts: list[str] = Field(
+    hosts: list[PageName] = Field(
         default_factory=list,
-        description="further names by which browsers call the page, as behind a proxy; with one it asks for the token",
-        examples=[["cameras.example.org"]],
+        description="further names by which browsers call the page, as behind a proxy, with the port where it is not "
+        "the usual one; with one it asks for the token",
+        examples=[["cameras.example.org:8443"]],
+    )
+    base_path: BasePath = Field("/", description="a path that a proxy leaves before those of the page, such as /fer/")
+    frame_ancestors: list[Ancestor] = Field(
+        default_factory=list,
+        description="origins whose pages may show this one in a frame; self is its own; by default none may",
+        examples=[["https://home.example.org:8123"]],
     )
     show_faces: bool = Field(False, description="show faces as they are, rather than blurred")
 

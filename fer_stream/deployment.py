@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from fer_stream.config import Purpose, host_port
 from fer_stream.errors import ConfigError
+from fer_stream.origins import name_port
 
 if TYPE_CHECKING:
     from fer_stream.config import LiveSettings, Settings
@@ -46,7 +47,7 @@ def page_beyond(live: LiveSettings) -> str:
     """
     if not loopback(host_port(live.bind)[0]):
         return live.bind
-    names = (f"{name} (live.hosts)" for name in live.hosts if not loopback(name.lower()))
+    names = (f"{name} (live.hosts)" for name in live.hosts if not loopback(name_port(name)[0]))
     return next(names, "")
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import re
+import socket
 import threading
 from typing import TYPE_CHECKING, Any, Self
+from urllib.parse import urlsplit
 
 from processes import PATIENCE, wait_for
 from websockets.sync.client import ClientConnection, connect
@@ -19,6 +22,16 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from fer_stream.config import Settings
+
+
+def get(url: str, path: str = "/", method: str = "GET", body: str = "", **headers: str) -> http.client.HTTPResponse:
+    parts = urlsplit(url)
+    connection = http.client.HTTPConnection(parts.hostname or "", parts.port or 0, timeout=30)
+    connection.request(method, path, body or None, {name.replace("_", "-"): value for name, value in headers.items()})
+    answer = connection.getresponse()
+    answer.body = answer.read()  # type: ignore[attr-defined]
+    connection.close()
+    return answer
 
 
 class Service:
@@ -86,11 +99,18 @@ class Browser:
     """What a browser says and hears, without one."""
 
     def __init__(self, url: str, origin: str | None = "", **headers: str) -> None:
-        own = url.rstrip("/") if origin == "" else origin
-        address = url.replace("http", "ws") + "feed"
+        parts = urlsplit(url)
+        own = f"{parts.scheme}://{parts.netloc}" if origin == "" else origin
+        host = headers.pop("Host", parts.netloc)
         self._opening = connect(
-            address, origin=own, additional_headers=headers, max_size=None, open_timeout=PATIENCE, ping_interval=None
-        )  # type: ignore[arg-type]
+            f"ws://{host}{parts.path}feed",
+            sock=socket.create_connection((parts.hostname or "", parts.port or 0), PATIENCE),
+            origin=own,  # type: ignore[arg-type]
+            additional_headers={name.replace("_", "-"): value for name, value in headers.items()},
+            max_size=None,
+            open_timeout=PATIENCE,
+            ping_interval=None,
+        )
 
     def say(self, **message: Any) -> None:
         self.socket.send(json.dumps(message))

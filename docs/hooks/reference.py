@@ -1,22 +1,19 @@
-"""The reference, written from the code: settings, command line, events, metrics and protocol, each as Markdown."""
+"""The reference, written from the code: settings, command line, events and metrics, each as Markdown."""
 
 from __future__ import annotations
 
 import argparse
-import inspect
 import json
-import re
-import struct
+import os
 from typing import TYPE_CHECKING, Any
 
 from prometheus_client.metrics import MetricWrapperBase
 
-from fer_stream import cli, metrics, plugins, schema, wire
+from fer_stream import cli, metrics, schema, settings_text
 from fer_stream.cloudevents import DATA
 from fer_stream.commands.options import OPTIONS
-from fer_stream.config import Settings, template
+from fer_stream.config import Settings
 from fer_stream.settings_text import allowed, dotted, leaves, schema_at, toml
-from fer_stream.transports.zeromq import ALL, HIGH_WATER
 from fer_stream.types import EventType
 
 if TYPE_CHECKING:
@@ -61,8 +58,15 @@ def settings() -> str:
             (_setting(root, defaults, path, flags) for path in paths),
         )
         text += "\n"
-    head = "\n## As a file\n\nWhat `fer-stream config --template` prints.\n\n"
-    return f'{text}{head}```toml title="cameras.toml"\n{template()}```\n'
+    head = "\n## As a file\n\nWhat `fer-stream config --template` prints, on a machine of four cores.\n\n"
+    example = settings_text.template(root, _on_some_machine(defaults))
+    return f'{text}{head}```toml title="cameras.toml"\n{example}```\n'
+
+
+def _on_some_machine(defaults: dict[str, Any]) -> dict[str, Any]:
+    """Return the defaults without what is this machine's, so that the page is the same wherever it is written."""
+    journal = defaults["journal"] | {"path": "~/.local/state/fer_stream/events.db"}
+    return defaults | {"workers": 4, "address": "ipc:///run/user/1000/fer_stream", "journal": journal}
 
 
 def _setting(
@@ -112,6 +116,7 @@ def _field(path: tuple[str, ...]) -> dict[str, Any]:
 
 def command_line() -> str:
     """Return a section a command: usage, arguments, example."""
+    os.environ["COLUMNS"] = "100"  # argparse breaks lines as wide as the terminal is
     top = cli.parser()
     (commands,) = (action for action in top._actions if isinstance(action, argparse._SubParsersAction))
     text = table(("command", "does"), ((f"[`fer-stream {c.name}`](#{c.name})", c.summary) for c in cli.COMMANDS))
@@ -208,55 +213,3 @@ def metrics_table() -> str:
         labels = ", ".join(code(label) for label in collector._labelnames)
         rows.append((f'<span id="{name}"></span>`{name}`', family.type, labels, family.documentation))
     return table(("metric", "type", "labels", "meaning"), rows) + "\n"
-
-
-# Protocol ------------------------------------------------------------------------------------------------------------
-
-_BYTES = {"s": "bytes", "B": "uint8", "H": "uint16", "I": "uint32", "Q": "uint64", "q": "int64"}
-
-
-def protocol() -> str:
-    """Return the header's layout, the kinds, encodings, links and limits.
-
-    Raises:
-        ValueError: the layout in the docstring of `fer_stream.wire` is not the one that it packs.
-    """
-    text = f"Version {wire.VERSION}. Magic: `{wire._MAGIC.decode()}`.\n\n## Header\n\n"
-    text += f"{wire._HEADER.size} bytes, big endian.\n\n"
-    text += table(("at", "bytes", "type", "field"), _header())
-    text += "\n\n## Kinds\n\n" + _members(wire.Kind)
-    text += "\n\n## Encodings\n\n" + _members(wire.Encoding)
-    text += "\n\n## Links\n\n"
-    rows = (
-        (
-            code(link),
-            f"+{number}",
-            "all who listen" if link in plugins.BROADCASTS else "one peer",
-            f"{HIGH_WATER[link]:,}",
-        )
-        for number, link in enumerate(ALL)
-    )
-    text += table(("link", "TCP port", "aggregator speaks to", "messages queued for a peer, at most"), rows)
-    text += "\n\nOver `ipc://FOLDER` each link is a socket of its name in the folder.\n\n## Limits\n\n"
-    limits = re.findall(r"^(MAX_\w+) = [^#\n]+(?:# (.+))?$", inspect.getsource(wire), re.MULTILINE)
-    text += table(("limit", "value", "of"), ((code(name), f"{getattr(wire, name):,}", about) for name, about in limits))
-    return text + "\n"
-
-
-def _header() -> list[tuple[str, ...]]:
-    drawn = re.search(r"^    (magic .+?)\n\n", wire.__doc__ or "", re.DOTALL | re.MULTILINE)
-    fields = [part.split("(")[0].strip() for part in re.split(r"[|\n]", drawn[1])] if drawn else []
-    pairs = [field.rpartition(" ") for field in fields if field]
-    if "!" + "".join(kind for _, _, kind in pairs) != wire._HEADER.format:
-        raise ValueError("the header drawn in the docstring of fer_stream.wire is not the one that it packs")
-    rows, at = [], 0
-    for name, _, kind in pairs:
-        size = struct.calcsize(f"!{kind}")
-        rows.append((str(at), str(size), _BYTES[kind[-1]], name))
-        at += size
-    return rows
-
-
-def _members(enum: Any) -> str:
-    comments = dict(re.findall(r"^    (\w+) = \d+(?:  # (.+))?$", inspect.getsource(enum), re.MULTILINE))
-    return table(("name", "number", "meaning"), ((code(m.name), str(int(m)), comments.get(m.name, "")) for m in enum))

@@ -1,21 +1,16 @@
-"""MkDocs' hooks: pages that are written from the code, pages that lie elsewhere in the repository, links between them.
+"""MkDocs' hooks: pages that lie elsewhere in the repository, and links between them.
 
 Run by `mkdocs build --strict` (`make docs`); see https://www.mkdocs.org/user-guide/configuration/#hooks.
 """
 
 from __future__ import annotations
 
-import json
 import posixpath
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import figure
-import reference
 from mkdocs.structure.files import File
-
-from fer_stream import schema
 
 if TYPE_CHECKING:
     from mkdocs.config.defaults import MkDocsConfig
@@ -23,15 +18,6 @@ if TYPE_CHECKING:
     from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parents[2]
-
-GENERATED = {
-    "settings": reference.settings,
-    "command-line": reference.command_line,
-    "events": reference.events,
-    "metrics": reference.metrics_table,
-    "protocol": reference.protocol,
-}
-"""What stands for ``<!-- generated: NAME -->`` in a page."""
 
 ELSEWHERE = {
     "CHANGELOG.md": "project/changelog.md",
@@ -46,7 +32,6 @@ ELSEWHERE = {
 """Pages that lie outside of ``docs/``, and where they stand on the site."""
 
 _LINK = re.compile(r"(?<!!)\[(?P<text>[^\]\n]+)\]\((?P<target>[^)\s#]+)(?P<anchor>#[^)\s]*)?\)")
-_GENERATED = re.compile(r"<!-- generated: ([\w-]+) -->")
 
 
 def on_config(config: MkDocsConfig) -> None:
@@ -74,10 +59,7 @@ def _expand(nav: Any, pages: list[str]) -> Any:
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add what is generated, and the pages from elsewhere."""
-    for name, document in (("event.schema.json", schema.event_schema()), ("asyncapi.json", schema.asyncapi())):
-        files.append(File.generated(config, f"reference/{name}", content=json.dumps(document, indent=2) + "\n"))
-    files.append(File.generated(config, "images/hysteresis.svg", content=figure.hysteresis()))
+    """Add the pages from elsewhere."""
     for path, page in ELSEWHERE.items():
         if (ROOT / path).exists():
             files.append(File.generated(config, page, content=(ROOT / path).read_text(encoding="utf-8")))
@@ -85,8 +67,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, files: Files, **_: Any) -> str:
-    """Put in what is generated, and make links into the repository links of the site."""
-    markdown = _GENERATED.sub(lambda found: GENERATED[found[1]](), markdown)
+    """Make links into the repository links of the site."""
     here = page.file.src_uri
     source = next((path for path, uri in ELSEWHERE.items() if uri == here), f"docs/{here}")
 

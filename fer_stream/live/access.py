@@ -4,16 +4,22 @@ Three doors, each with its own reason. *Host*: a strange site may have its name 
 and is told by that name. *Origin*: a page from elsewhere may try to open a WebSocket to here, and only ours may.
 *Token*: where more than this machine can reach the address; it comes once as ``?token=`` or from a form and becomes a
 cookie, or with each request as ``Authorization: Bearer``. Secrets are compared in constant time.
+
+A proxy may serve the page below any path, on any port. So no answer holds a path: addresses are relative, the form
+posts to where it came from, and the cookie has the path that browsers give it by default, the folder of the page.
+Whoever is refused is told why in one sentence, and the log has the same.
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
-import ipaddress
+import html
+import re
 import socket
+from base64 import b64encode
 from typing import TYPE_CHECKING
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request, cookie_parser
@@ -23,6 +29,8 @@ from fer_stream.config import host_port
 from fer_stream.deployment import loopback, page_beyond
 from fer_stream.endpoint import read_token
 from fer_stream.errors import ConfigError
+from fer_stream.live.refusals import who
+from fer_stream.origins import Names
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,22 +38,12 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from fer_stream.config import LiveSettings
+    from fer_stream.live.refusals import Refusals
 
 COOKIE = "fer_stream_live"
-OPEN = {"/live.css", "/enter.html"}
-"""What is served without the token: the form that asks for it."""
-
-HEADERS = {
-    "content-security-policy": "default-src 'self'; base-uri 'none'; object-src 'none'; form-action 'self'; "
-    "frame-ancestors 'none'",
-    "cache-control": "no-store",
-    "x-content-type-options": "nosniff",
-    "x-frame-options": "DENY",
-    "referrer-policy": "same-origin",  # with none, a form says Origin: null
-    "cross-origin-opener-policy": "same-origin",
-    "cross-origin-resource-policy": "same-origin",
-    "permissions-policy": "camera=(), microphone=(), geolocation=()",
-}
+NOBODY = "'none'"
+OPEN = {"/live.css"}
+"""What is served without the token: what the form that asks for it needs."""
 
 
 def token(settings: LiveSettings) -> str | None:
@@ -65,23 +63,51 @@ def token(settings: LiveSettings) -> str | None:
     )
 
 
-def known_hosts(settings: LiveSettings) -> set[str]:
-    """Return the names, beside addresses, by which the page may be called."""
-    names = {"localhost", *(name.lower() for name in settings.hosts)}
-    if not loopback(host_port(settings.bind)[0]):
-        names |= {socket.gethostname().lower(), socket.getfqdn().lower()}
-    return names
+def names(settings: LiveSettings) -> Names:
+    """Return the names by which the page may be called."""
+    local = loopback(host_port(settings.bind)[0])
+    own = ("localhost",) if local else ("localhost", socket.gethostname(), socket.getfqdn())
+    return Names(own, settings.hosts, strangers=not local)
+
+
+def security_headers(settings: LiveSettings, scripts: str) -> dict[str, str]:
+    """Return the headers of every answer; ``scripts`` is the HTML whose own scripts may run."""
+    framers = ["'self'" if one == "self" else one for one in settings.frame_ancestors]
+    hashes = " ".join(
+        f"'sha256-{b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+        for text in sorted(set(re.findall(r"<script>(.*?)</script>", scripts, re.DOTALL)))
+    )
+    policy = (
+        f"default-src 'self'; script-src 'self' {hashes}; base-uri 'none'; object-src 'none'; form-action 'self'; "
+        f"frame-ancestors {' '.join(framers or [NOBODY])}"
+    )
+    return {
+        "content-security-policy": policy,
+        "cache-control": "no-store",
+        "x-content-type-options": "nosniff",
+        "referrer-policy": "same-origin",  # with none, a form says Origin: null
+        "cross-origin-opener-policy": "same-origin",
+        "cross-origin-resource-policy": "same-origin",
+        "permissions-policy": "camera=(), microphone=(), geolocation=()",
+        # It knows no list of origins, and browsers that know frame-ancestors need it no more.
+        **({} if framers else {"x-frame-options": "DENY"}),
+    }
 
 
 class Access:
-    """ASGI middleware: refuses who may not, and puts `HEADERS` on every answer."""
+    """ASGI middleware: refuses who may not, and puts `security_headers` on every answer."""
 
-    def __init__(self, app: ASGIApp, settings: LiveSettings, token: str | None, form: Path) -> None:
+    def __init__(
+        self, app: ASGIApp, settings: LiveSettings, token: str | None, static: Path, refusals: Refusals
+    ) -> None:
         self._app = app
-        self._names = known_hosts(settings)
-        self._local = loopback(host_port(settings.bind)[0])
+        self._names = names(settings)
+        self._base = settings.base_path
+        self._framed = bool(settings.frame_ancestors)
         self._token = token
-        self._form = form
+        self._form = (static / "enter.html").read_text(encoding="utf-8")
+        self._headers = security_headers(settings, self._form + (static / "index.html").read_text(encoding="utf-8"))
+        self._refusals = refusals
         # Of the token, but not the token: what a browser stores opens nothing else.
         self._cookie = hmac.new((token or "").encode(), b"the live page's cookie", hashlib.sha256).hexdigest()
 
@@ -90,39 +116,58 @@ class Access:
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
-        headers = Headers(scope=scope)
         socket_ = scope["type"] == "websocket"
-        host = headers.get("host", "")
-        answer: ASGIApp | None = None
-        if not self._known(host):
-            answer = PlainTextResponse("this page has another address\n", 421)
-        elif (socket_ or scope["method"] not in ("GET", "HEAD")) and not _same(headers.get("origin", ""), host):
-            answer = PlainTextResponse("only the page itself may ask for this\n", 403)
-        elif self._token is not None and not self._may(headers):
-            answer = await self._ask(Request(scope, receive)) if not socket_ else PlainTextResponse("no token\n", 403)
+        scope, answer = self._below_base(scope)
+        if answer is None:
+            answer = self._refused(scope, Headers(scope=scope))
+        if answer is None and self._token is not None and not self._may(Headers(scope=scope)):
+            answer = self._no_cookie(scope) if socket_ else await self._ask(Request(scope, receive))
 
         async def send_with_headers(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                MutableHeaders(scope=message).update(HEADERS)
+            if message["type"] in ("http.response.start", "websocket.http.response.start"):
+                MutableHeaders(scope=message).update(self._headers)
             await send(message)
 
-        if socket_ and answer is not None:
-            await send({"type": "websocket.close", "code": 1008})
-            return
         await (answer or self._app)(scope, receive, send_with_headers)
 
-    def _known(self, host: str) -> bool:
-        try:
-            name = (urlsplit(f"//{host}").hostname or "").lower()
-        except ValueError:
-            return False
-        if name in self._names:
-            return True
-        try:
-            address = ipaddress.ip_address(name)
-        except ValueError:
-            return False
-        return address.is_loopback or not self._local  # no name, so nothing that could be made to mean this machine
+    def _below_base(self, scope: Scope) -> tuple[Scope, ASGIApp | None]:
+        """Return the request as it is without the base path; a proxy may have removed that already."""
+        path = scope["path"]
+        if self._base == "/":
+            return scope, None
+        if path == self._base[:-1] and scope["type"] == "http":
+            last = self._base.rsplit("/", 2)[-2]
+            return scope, RedirectResponse(f"{last}/", 308)  # relative, whatever another proxy puts before it
+        if path.startswith(self._base):
+            path = path[len(self._base) - 1 :]
+        return {**scope, "path": path, "raw_path": path.encode()}, None
+
+    def _refused(self, scope: Scope, headers: Headers) -> ASGIApp | None:
+        """Return the answer to a request by another name, or from another page."""
+        host = headers.get("host", "")
+        if not self._names.known(host):
+            return self._refusals.refuse(
+                scope,
+                421,
+                f"This page is not known by the name {host!a:.100}: name it in live.hosts, or have the proxy pass on "
+                "the Host that it was asked for",
+            )
+        origin = headers.get("origin", "")
+        asks = scope["type"] == "websocket" or scope["method"] not in ("GET", "HEAD")
+        if asks and not self._names.same(origin, host, _over_tls(scope, headers)):
+            return self._refusals.refuse(
+                scope,
+                403,
+                f"Only the page itself may ask for this: the browser's page is at {origin!a:.100}, and the request is "
+                f"for {host!a:.100}; if that is a proxy's doing, have it pass on Host with the port, or name the page "
+                "in live.hosts as NAME:PORT",
+            )
+        return None
+
+    def _no_cookie(self, scope: Scope) -> ASGIApp:
+        return self._refusals.refuse(
+            scope, 401, "The browser has not entered the token, or it is another one by now: open the page anew"
+        )
 
     def _may(self, headers: Headers) -> bool:
         scheme, _, given = headers.get("authorization", "").partition(" ")
@@ -137,27 +182,57 @@ class Access:
 
     async def _ask(self, request: Request) -> ASGIApp | None:
         """Return the answer to a request without the right cookie; ``None`` for what needs none."""
-        path = request.url.path
-        given = request.query_params.get("token", "") if path == "/" else ""
-        if request.method == "POST" and path == "/enter":
-            given = await _posted(request)
-        if given and self._is_token(given):
-            answer: Response = RedirectResponse("/", 303)
-            secure = request.url.scheme == "https"
-            answer.set_cookie(COOKIE, self._cookie, httponly=True, samesite="strict", secure=secure)
-            return answer
-        if path in OPEN and request.method in ("GET", "HEAD"):
+        path, reading = request.scope["path"], request.method in ("GET", "HEAD")
+        if path in OPEN and reading:
             return None
-        return Response(self._form.read_bytes(), 401, media_type="text/html")
+        if path != "/" and (reading or path != "/enter"):
+            return PlainTextResponse("this page asks for a token: enter it at the page's address\n", 401)
+        given = request.query_params.get("token", "") if reading else await _posted(request)
+        if given and self._is_token(given):
+            return self._entered(request)
+        if given:
+            self._refusals.tell(f"a wrong token was given, from {who(request.scope)}")
+            return self._asking("This is not the token.")
+        if "entered" in request.query_params:
+            self._refusals.tell("a browser keeps no cookie of the page, which it needs after the token")
+            return self._asking(_NO_COOKIES_IN_FRAMES if self._framed else _NO_COOKIES)
+        return self._asking("")
+
+    def _entered(self, request: Request) -> Response:
+        """Return where the page is, with the cookie that opens it."""
+        answer = RedirectResponse("./?entered", 303)
+        encrypted = _over_tls(request.scope, request.headers)
+        within = self._framed and encrypted  # on another site's page a browser sends no stricter cookie
+        # Without a path it is for the page's folder alone, wherever a proxy has put that.
+        flags = "; HttpOnly" + ("; Secure" if encrypted else "")
+        flags += "; SameSite=none; Partitioned" if within else "; SameSite=strict"
+        answer.headers["set-cookie"] = f"{COOKIE}={self._cookie}{flags}"
+        return answer
+
+    def _asking(self, why: str) -> Response:
+        return Response(self._form.replace("<!-- why -->", html.escape(why)), 401, media_type="text/html")
 
 
-def _same(origin: str, host: str) -> bool:
-    try:
-        parts = urlsplit(origin)
-    except ValueError:
-        return False
-    return parts.scheme in ("http", "https") and hmac.compare_digest(
-        parts.netloc.lower().encode(), host.lower().encode()
+_NO_COOKIES = (
+    "The token is right, but the browser keeps no cookie of this page: allow it for this address, and do not open the "
+    "page in a frame of another one."
+)
+_NO_COOKIES_IN_FRAMES = (
+    "The token is right, but the browser keeps no cookie of this page: allow it for this address. In a frame of "
+    "another site that takes https."
+)
+
+
+def _over_tls(scope: Scope, headers: Headers) -> bool:
+    """Return whether somebody says that the browser uses TLS: the proxy, or the browser's origin.
+
+    Anybody may say so: it only makes the checks and the cookie stricter.
+    """
+    told = headers.get("x-forwarded-proto", "").partition(",")[0].strip().lower()
+    return (
+        scope["scheme"] in ("https", "wss")
+        or told in ("https", "wss")
+        or headers.get("origin", "").startswith("https:")
     )
 
 

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from starlette.applications import Starlette
+    from starlette.requests import Request
+    from starlette.types import ASGIApp, Scope
     from starlette.websockets import WebSocket
 
     from fer_stream.config import Settings
@@ -33,6 +35,11 @@ STATIC = Path(__file__).parent / "static"
 
 MOST_VIEWERS = 64
 """Browsers at a time."""
+
+NO_UPGRADE = (
+    "This address takes WebSockets alone, and none came through: have the proxy pass on the headers Upgrade and "
+    "Connection, over HTTP/1.1"
+)
 
 MAX_MESSAGE = 65_536
 """Bytes that a browser may send at once: it says little."""
@@ -63,25 +70,36 @@ def application(settings: Settings, started: Callable[[], None]) -> Starlette:
     """
     from starlette.applications import Starlette  # noqa: PLC0415
     from starlette.middleware import Middleware  # noqa: PLC0415
-    from starlette.routing import Mount, WebSocketRoute  # noqa: PLC0415
+    from starlette.routing import Mount, Route, WebSocketRoute  # noqa: PLC0415
     from starlette.staticfiles import StaticFiles  # noqa: PLC0415
 
     from fer_stream.live.access import Access, token  # noqa: PLC0415
     from fer_stream.live.feed import Feed  # noqa: PLC0415
+    from fer_stream.live.refusals import Refusals  # noqa: PLC0415
     from fer_stream.live.viewer import Viewer  # noqa: PLC0415
 
     feed = Feed(settings)
     viewers: set[WebSocket] = set()
+    refusals = Refusals(_log)
+
+    def full(scope: Scope) -> ASGIApp | None:
+        if len(viewers) < MOST_VIEWERS:
+            return None
+        return refusals.refuse(scope, 503, f"{MOST_VIEWERS} browsers look at this page already: close one of them")
 
     async def view(websocket: WebSocket) -> None:
-        if len(viewers) >= MOST_VIEWERS:
-            await websocket.close(1013)
+        if answer := full(websocket.scope):
+            await answer(websocket.scope, websocket.receive, websocket.send)
             return
         viewers.add(websocket)
         try:
             await Viewer(feed, settings, websocket).run()
         finally:
             viewers.discard(websocket)
+
+    async def no_upgrade(request: Request) -> ASGIApp:
+        """Answer a page that asks why its WebSocket does not open, and a WebSocket that was made a plain request."""
+        return full(request.scope) or refusals.refuse(request.scope, 426, NO_UPGRADE)
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -93,8 +111,14 @@ def application(settings: Settings, started: Callable[[], None]) -> Starlette:
             feed.close()
 
     made = Starlette(
-        routes=[WebSocketRoute("/feed", view), Mount("/", StaticFiles(directory=STATIC, html=True))],
-        middleware=[Middleware(Access, settings=settings.live, token=token(settings.live), form=STATIC / "enter.html")],
+        routes=[
+            WebSocketRoute("/feed", view),
+            Route("/feed", no_upgrade, methods=["GET", "POST"]),
+            Mount("/", StaticFiles(directory=STATIC, html=True)),
+        ],
+        middleware=[
+            Middleware(Access, settings=settings.live, token=token(settings.live), static=STATIC, refusals=refusals)
+        ],
         lifespan=lifespan,
     )
     made.state.feed = feed

@@ -40,12 +40,18 @@ CONTRAST = """() => {
 """Of each text of a page: its contrast with its ground (WCAG 1.4.3 wants 4.5), and how it begins."""
 
 
+@pytest.fixture(scope="module")
+def resolver() -> list[str]:
+    """Options of Chromium that say where names are; a module may have its own."""
+    return []
+
+
 @pytest.fixture(scope="module")  # not longer: while it is there, this thread has a running event loop
-def chromium() -> Iterator[Browser]:
+def chromium(resolver: list[str]) -> Iterator[Browser]:
     program = shutil.which("chromium")
     assert program, "these tests need Debian's chromium: deploy/apt-install chromium"
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox", *resolver])
         yield browser
         browser.close()
 

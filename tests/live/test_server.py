@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import http.client
 import socket
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -13,29 +11,20 @@ import cv2
 import numpy as np
 import pytest
 from processes import Cli, wait_for
-from service import Browser, Service
+from service import Browser, Service, get
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from fer_stream import aggregator, plugins
 from fer_stream.config import DeploymentSettings, LiveSettings, Settings
 from fer_stream.errors import ConfigError, PluginError, TransportError
 from fer_stream.live import server
-from fer_stream.live.access import Access, token
+from fer_stream.live.access import names, token
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 TOKEN = "0123456789abcdef-token"
-
-
-def get(url: str, path: str = "/", method: str = "GET", body: str = "", **headers: str) -> http.client.HTTPResponse:
-    parts = urlsplit(url)
-    connection = http.client.HTTPConnection(parts.hostname or "", parts.port or 0, timeout=30)
-    connection.request(method, path, body or None, {name.replace("_", "-"): value for name, value in headers.items()})
-    answer = connection.getresponse()
-    answer.body = answer.read()  # type: ignore[attr-defined]
-    connection.close()
-    return answer
 
 
 # What a browser is told
@@ -195,7 +184,7 @@ def test_behind_a_proxy_the_page_has_a_further_name_and_asks_for_the_token(
             assert get(url, Host=host).status == 401, host
             assert get(url, Host=host, Authorization=f"Bearer {TOKEN}").status == 200, host
         proxied = {"Origin": "https://page.example", "X_Forwarded_Proto": "https"}
-        answer = get(url, "/enter", "POST", f"token={TOKEN}", Host="page.example", **proxied)
+        answer = get(url, "/", "POST", f"token={TOKEN}", Host="page.example", **proxied)
         assert (answer.status, "Secure" in answer.headers["Set-Cookie"].split("; ")) == (303, True)
     finally:
         service.close()
@@ -231,7 +220,11 @@ def test_a_token_opens_the_page_and_nothing_less_does(
     url, _ = service.live(told, token_file=token_file(tmp_path))
     for path in ("/", "/main.js", f"/?token={TOKEN}x", "/?token=", f"/main.js?token={TOKEN}"):
         answer = get(url, path)
-        assert (answer.status, b"<form" in answer.body, answer.headers["Set-Cookie"]) == (401, True, None)  # type: ignore[attr-defined]
+        assert (answer.status, b"<form" in answer.body, answer.headers["Set-Cookie"]) == (
+            401,
+            path.partition("?")[0] == "/",
+            None,
+        )  # type: ignore[attr-defined]
     for value in (TOKEN, f"Basic {TOKEN}", f"Bearer {TOKEN}x", "Bearer "):
         assert get(url, Authorization=value).status == 401
     assert get(url, Authorization=f"Bearer {TOKEN}").status == 200
@@ -240,20 +233,20 @@ def test_a_token_opens_the_page_and_nothing_less_does(
     assert get(url, "/live.css").status == 200, "the form has it"
     for answer in (
         get(url, f"/?token={TOKEN}"),
-        get(url, "/enter", "POST", f"token={TOKEN}", Origin=url.rstrip("/")),
+        get(url, "/", "POST", f"token={TOKEN}", Origin=url.rstrip("/")),
     ):
-        assert (answer.status, answer.headers["Location"]) == (303, "/")
+        assert (answer.status, answer.headers["Location"]) == (303, "./?entered")
         cookie = answer.headers["Set-Cookie"]
         assert TOKEN not in cookie
-        assert {"HttpOnly", "SameSite=strict"} <= set(cookie.split("; "))
+        assert {"HttpOnly", "SameSite=strict"} == set(cookie.split("; ")[1:]), "for the page's folder alone"
         value = cookie.partition(";")[0]
         assert get(url, Cookie=value).status == 200
         for other in ('a={"x": 1}', "x", "a[0]=1", "a@b=1"):  # programs on other ports of this host have cookies, too
             assert get(url, Cookie=f"{other}; {value}").status == 200, other
         with Browser(url, Cookie=value) as browser:
             assert browser.hear()["type"] == "hello"
-    assert get(url, "/enter", "POST", f"token={TOKEN}", Origin="http://evil.example").status == 403
-    assert get(url, "/enter", "POST", "token=" + "x" * 2000, Origin=url.rstrip("/")).status == 401
+    assert get(url, "/", "POST", f"token={TOKEN}", Origin="http://evil.example").status == 403
+    assert get(url, "/", "POST", "token=" + "x" * 2000, Origin=url.rstrip("/")).status == 401
     with pytest.raises(InvalidStatus), Browser(url):
         pass
     assert TOKEN not in told()
@@ -282,11 +275,11 @@ def test_beyond_this_machine_a_page_needs_a_token(tmp_path: Path) -> None:
 
 
 def test_beyond_this_machine_names_are_still_known_ones() -> None:
-    access = Access(None, LiveSettings(bind="0.0.0.0:0", hosts=["page.example"]), TOKEN, Path())  # type: ignore[arg-type]
+    known = names(LiveSettings(bind="0.0.0.0:0", hosts=["page.example"])).known
     for host in ("192.0.2.1:80", "[2001:db8::1]", "page.example", socket.gethostname(), "localhost"):
-        assert access._known(host), host
+        assert known(host), host
     for host in ("evil.example", "192.0.2.1.evil.example", "", ":80"):
-        assert not access._known(host), host
+        assert not known(host), host
 
 
 # As a command

@@ -8,20 +8,26 @@ import { arrange } from "./layout.js";
 import { figures, ledger, problems, workers } from "./tables.js";
 import { Tile } from "./tile.js";
 
+const here = new URL(location.href);
+here.search = ""; // a token has been heard
+history.replaceState(null, "", here);
+
 const find = (id) => document.getElementById(id);
 const tiles = new Map();
 const visible = new Set();
 const events = new Events(find("events"), find("filter"), find("count"), find("announcer"));
 let version = null;
 let open = false;
+let why = "";
 let connected = false;
 let status = { cameras: {}, workers: {} };
 let enlarged = null;
 let paused = false;
 
 const send = connect({
-  open(yes) {
+  open(yes, reason) {
     open = yes;
+    why = reason;
     if (!yes) connected = false;
     tell();
     for (const [name, tile] of tiles) if (status.cameras[name]) tile.update(status.cameras[name], connected);
@@ -180,15 +186,16 @@ function legend() {
 }
 
 function tell() {
-  const found = problems(open, connected, status);
+  const found = problems(open, why, connected, status);
   const health = find("health");
   health.dataset.state = !open || !connected ? "bad" : found.length ? "warn" : "good";
   const text = found[0] ? found[0] + (found.length > 1 ? ` (+${found.length - 1})` : "") : "All well";
   if (health.lastElementChild.textContent !== text) health.lastElementChild.textContent = text;
   health.title = found.join("\n");
   const lost = version !== null && (!open || !connected);
-  find("banner").hidden = !lost;
-  find("banner").textContent = lost ? `${found[0]}. What you see is the past; it goes on by itself once it is back.` : "";
+  const past = lost ? " What you see is the past; it goes on by itself once it is back." : "";
+  find("banner").hidden = !lost && !why;
+  find("banner").textContent = lost || why ? `${found[0]}.${past}` : "";
   if (String(find("legend").dataset.labels) !== String(status.labels)) {
     find("legend").dataset.labels = String(status.labels);
     legend();

@@ -14,8 +14,8 @@ const MEANING = {
 const whole = new Intl.NumberFormat("en-GB");
 
 /** Return what is wrong, in words; nothing is an empty list. */
-export function problems(open, connected, status) {
-  if (!open) return ["No connection to the page's server"];
+export function problems(open, why, connected, status) {
+  if (!open) return [why || "No connection to the page's server"];
   if (!connected) return ["The aggregator does not answer"];
   const cameras = Object.entries(status.cameras);
   const offline = cameras.filter(([, camera]) => camera.state === "offline").map(([name]) => name);

@@ -1,0 +1,288 @@
+"""The protocol's tables and its worked example, written from the code for docs/reference/protocol.md."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import struct
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import zmq
+from reference import code, table
+
+from fer_stream import aggregator, capture, keys, plugins, wire, worker
+from fer_stream.config import DispatchSettings
+from fer_stream.transports.zeromq import ALL, HIGH_WATER, ZeroMQ
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+BYTES = {"s": "bytes", "B": "uint8", "H": "uint16", "I": "uint32", "Q": "uint64", "q": "int64", "f": "float32"}
+
+SILENCE = DispatchSettings().silence
+
+FIELDS = {
+    "magic": "`FERS` in ASCII",
+    "version": f"{wire.VERSION}; another version is refused",
+    "kind": "see [Kinds](#kinds)",
+    "encoding": "of a FRAME's pixels, see [Encodings](#encodings); else 0",
+    "flags": f"bit 0 (value {wire._CHECKED}): the payload's CRC-32 was taken, as always but in a FRAME; others are 0",
+    "epoch": "counts the starts of a camera's capture and of its aggregator; in FRAME and WELCOME",
+    "width": "of a FRAME's picture, in pixels",
+    "height": "of a FRAME's picture, in pixels",
+    "seq": "FRAME: the frame's number within the epoch; EVENTS: the cursor up to which this answer is whole",
+    "ticket": "a number that comes back in the answer; choose another one for each question",
+    "time": "FRAME, OFFER: capture time, nanoseconds since 1970; EVENTS: the cursor of the journal's latest event",
+    "age": "FRAME: microseconds since the picture was taken",
+    "captured": "frames that a capture has taken since its start",
+    "superseded": "of these: replaced by a fresher one before they were sent",
+    "rejected": "of these: refused by the capture",
+    "sent": "of these: given to the transport",
+    "length": "bytes of the payload",
+    "payload CRC-32": "of all bytes of the payload; 0 where flag bit 0 is not set",
+    "header CRC-32": "of the header's bytes before this field",
+}
+
+LIMITS = {
+    "MAX_SIDE": "pixels of a picture's width, and of its height",
+    "MAX_PIXELS": "pixels of a picture",
+    "MAX_PAYLOAD": "bytes of a payload",
+    "MAX_JSON": "bytes of a JSON body, but for STATUS and EVENTS",
+    "MAX_FACES": "faces of a DONE, and of hints",
+    "MAX_LABELS": "labels of a READY",
+    "MAX_LANDMARKS": "landmarks of a face in a DONE",
+}
+"""Those that no comment beside them explains."""
+
+BODIES: dict[str, tuple[tuple[str, str, str], ...]] = {
+    "replay": (
+        ("after", "whole number, 0 to 9223372036854775807", "the cursor after which events are wanted: 0 for all"),
+        ("camera", "text or `null`; may be left out", "one camera's events only; a `stream.gap` comes in any case"),
+        ("bytes", "whole number above 0; may be left out", "the size of the answer wanted, a wish"),
+    ),
+    "status": (
+        ("pid", "whole number", "the aggregator's process"),
+        ("uptime_s", "number", "seconds since its start"),
+        ("cursor", "whole number", "of the latest event"),
+        ("events_held", "whole number", "events that wait for a journal that cannot be written"),
+        ("labels", "list of texts", "that events may have; empty until a worker is there"),
+        ("memory", "text", "the machine, user and process namespace that share pictures' memory; empty: none"),
+        ("cameras", "object by name", "see below"),
+        ("workers", "object by name", "see below"),
+        ("events", "object by type", "events published since the start"),
+    ),
+    "status-camera": (
+        ("state", "`online`, `offline` or `ended`", ""),
+        ("epoch", "whole number", "as in events"),
+        ("pid", "whole number", "the capture's process"),
+        ("policy", "`drop_oldest` or `wait`", ""),
+        ("live", "true or false", "whether it is a camera rather than a recording"),
+        ("frames", "whole number or `null`", "of a recording, where known"),
+        ("rate", "number", "frames/s that are looked at now"),
+        ("frame_age_s", "number", "how old the latest frame was when it came"),
+        ("heard_s", "number", "seconds since the last sign of life"),
+        ("ledger", "object of whole numbers", "what became of each frame: [why](../explanation/ledger.md)"),
+        ("tracks", "list", "the faces in view, as in an observation"),
+    ),
+    "status-worker": (
+        ("state", "`idle` or `busy`", ""),
+        ("frames", "whole number", "that it has looked at"),
+        ("pid", "whole number", ""),
+        ("model", "text", "the classifier's name and version"),
+        ("detector", "text", "the detector's name"),
+    ),
+    "observation": (
+        ("camera", "text", ""),
+        ("epoch", "whole number", "of the frame"),
+        ("frame", "whole number", "`seq` of the frame in the preview"),
+        ("time", "whole number", "capture time, nanoseconds since 1970: more digits than a double holds"),
+        ("size", "list of 2 whole numbers", "width and height in pixels, to which boxes refer"),
+        ("searched", "true or false", "whether all of it was searched, rather than faces known already looked at"),
+        ("places", "list of boxes", "where faces may be, confirmed or not: what to blur"),
+        ("tracks", "list", "the faces in view"),
+    ),
+    "track": (
+        ("track", "whole number", "its number within the epoch"),
+        ("box", "list of 4 numbers", "x1, y1, x2, y2 in pixels, not clipped to the picture"),
+        ("score", "number, 0 to 1", "that it is a face"),
+        ("label", "text or `null`", "`null` while no label is certain"),
+        ("since", "whole number or `null`", "capture time at which the label's interval began"),
+        ("scores", "object of numbers", "the smoothed probability of each label"),
+    ),
+    "hello": (
+        ("camera", "text", "its name"),
+        ("incarnation", "text", "another one for each start of the capture"),
+        ("pid", "whole number", ""),
+        ("policy", "`drop_oldest` or `wait`", ""),
+        ("live", "true or false", "whether pictures come in real time"),
+        ("frames", "whole number or `null`", "of a recording"),
+        ("rate", "number or `null`", "frames/s that it is limited to"),
+        ("told", "object of whole numbers", "the body of the last NEXT, empty before the first"),
+        ("memory", "text; may be left out", "as in STATUS; left out or empty: pictures do not lie in shared memory"),
+    ),
+    "welcome": (("memory", "true or false", "FRAME may be SHARED"),),
+    "refused": (
+        ("reason", "text", "a sentence for people"),
+        ("final", "true or false", "whether asking again is of no use"),
+    ),
+    "offer": (("full", "true or false", "whether a frame is there to be sent"),),
+    "bye": (("reason", "`end of stream`, `source failed` or `capture ended`", ""),),
+}  # fmt: skip
+"""The JSON bodies; a test compares them with those of a running service."""
+
+
+def body(name: str) -> str:
+    """Return a table of a body's keys."""
+    return table(("key", "value", "meaning"), ((code(key), value, about) for key, value, about in BODIES[name]))
+
+
+def links() -> str:
+    """Return a table of the links."""
+    roles = {link: ", ".join(code(role) for role, opened in keys.ROLES.items() if link in opened) for link in ALL}
+    rows = []
+    for number, link in enumerate(ALL):
+        client = "SUB" if link in plugins.BROADCASTS else "DEALER"
+        rows.append((code(link), f"+{number}", client, f"{HIGH_WATER[link]:,}", roles[link]))
+    return table(
+        ("link", "TCP port", "your socket", "messages queued for you, at most", "roles whose keys open it"), rows
+    )
+
+
+def options() -> str:
+    """Return a table of the socket options that our own clients set, as libzmq has them."""
+    peer = ZeroMQ().subscribe("tcp://127.0.0.1:9", "events", [""])
+    try:
+        rows = []
+        for name, about in (
+            ("HEARTBEAT_IVL", "ms between pings (ZMTP PING)"),
+            ("HEARTBEAT_TIMEOUT", "ms without a sign of life after which a connection is given up and made anew"),
+            ("HEARTBEAT_TTL", "ms after which the aggregator gives up a peer that is silent"),
+            ("HANDSHAKE_IVL", "ms that a handshake may take"),
+            ("RECONNECT_IVL", "ms until the first attempt to connect again"),
+            ("RECONNECT_IVL_MAX", "ms until later attempts, at most"),
+            ("MAXMSGSIZE", "bytes of a message part, at most"),
+        ):
+            rows.append((f"`ZMQ_{name}`", f"{int(peer._socket.get(getattr(zmq, name))):,}", about))
+    finally:
+        peer.close()
+    return table(("option", "value", "meaning"), rows)
+
+
+def header() -> str:
+    """Return the header's layout.
+
+    Raises:
+        ValueError: the layout in the docstring of `fer_stream.wire` is not the one that it packs.
+    """
+    drawn = re.search(r"^    (magic .+?)\n\n", wire.__doc__ or "", re.DOTALL | re.MULTILINE)
+    fields = [part.split("(")[0].strip() for part in re.split(r"[|\n]", drawn[1])] if drawn else []
+    pairs = [field.rpartition(" ") for field in fields if field]
+    if "!" + "".join(kind for _, _, kind in pairs) != wire._HEADER.format:
+        raise ValueError("the header drawn in the docstring of fer_stream.wire is not the one that it packs")
+    rows, at = [], 0
+    for name, _, kind in pairs:
+        size = struct.calcsize(f"!{kind}")
+        rows.append((str(at), str(size), BYTES[kind[-1]], name, FIELDS[name]))
+        at += size
+    if at != wire._HEADER.size:
+        raise ValueError("the header's fields are not as long as the header")
+    return f"{at} bytes, big endian.\n\n" + table(("at", "bytes", "type", "field", "meaning"), rows)
+
+
+def limits() -> str:
+    """Return a table of the limits."""
+    found = re.findall(r"^(MAX_\w+) = [^#\n]+(?:# (.+))?$", inspect.getsource(wire), re.MULTILINE)
+    rows = [(code(name), f"{getattr(wire, name):,}", LIMITS.get(name, about)) for name, about in found]
+    return table(("limit", "value", "meaning"), rows)
+
+
+def payloads() -> str:
+    """Return a table of how long each kind's payload may be."""
+    rows = [(kind.name, f"{most:,}") for kind, most in wire._LIMITS.items()]
+    return table(("payload of", "bytes, at most"), [*rows, ("any other kind", f"{wire.MAX_JSON:,}")])
+
+
+def members(enum: Any) -> str:
+    """Return a table of an enumeration, with the comments beside its members."""
+    comments = dict(re.findall(r"^    (\w+) = (?:\(\s*)?\d+ *(?:# (.+))?$", inspect.getsource(enum), re.MULTILINE))
+    return table(("name", "number", "meaning"), ((code(m.name), str(int(m)), comments.get(m.name, "")) for m in enum))
+
+
+def faces() -> str:
+    """Return the layout of the head of a DONE's payload."""
+    names = (
+        "faces n",
+        "labels l",
+        "landmarks p",
+        "searched, 0 or 1",
+        "seconds to decode",
+        "seconds to detect",
+        "seconds to classify",
+    )
+    return _layout(wire._FACES, names)
+
+
+def hints() -> str:
+    """Return the layout of the head of a FRAME's hints."""
+    return _layout(wire._HINTS, ("CRC-32 of what follows it", "faces n", "search the whole picture, 0 or 1"))
+
+
+def _layout(layout: struct.Struct, names: Iterable[str]) -> str:
+    rows, at = [], 0
+    kinds = re.sub(r"[<>!]", "", layout.format)
+    for name, kind in zip(names, kinds, strict=True):
+        size = struct.calcsize(f"!{kind}")
+        rows.append((str(at), str(size), BYTES[kind], name))
+        at += size
+    return table(("at", "bytes", "type", "field"), rows)
+
+
+def times() -> str:
+    """Return a table of what is said at intervals."""
+    rows = [
+        ("the aggregator tells the cursor, under `/` on `events`", f"{aggregator.BEAT} s"),
+        ("a capture says OFFER, or HELLO or BYE until it is answered", f"{capture.BEAT} s"),
+        ("a worker says PING", f"{worker.BEAT} s"),
+        ("silence after which a capture or worker is taken for dead (`dispatch.silence`)", f"{SILENCE} s"),
+    ]
+    return table(("what", "every"), rows)
+
+
+def example() -> str:
+    """Return a question for events and its answer, in hexadecimal."""
+    ask = wire.json_message(wire.Kind.REPLAY, {"after": 0, "camera": None}, ticket=1)
+    event = b'{"cursor":1}'
+    answer = wire.pack(wire.Message(wire.Kind.EVENTS, event, seq=1, time=1, ticket=1))
+    text = "A REPLAY with ticket 1 and the body `" + bytes(ask[1]).decode() + "`:\n\n" + _dump(ask)
+    text += "\n\nThe answer of a journal with one event (here shortened to `" + event.decode() + "`): `seq` is 1, "
+    return text + "`time` is 1, so nothing is left to ask for:\n\n" + _dump(answer)
+
+
+def _dump(parts: Iterable[Any]) -> str:
+    lines = ["```text"]
+    for number, part in enumerate(parts, 1):
+        data = bytes(part)
+        lines.append(f"part {number}, {len(data)} bytes")
+        for at in range(0, len(data), 16):
+            row = data[at : at + 16]
+            shown = "".join(chr(byte) if 32 <= byte < 127 else "." for byte in row)
+            lines.append(f"{at:04x}  {row.hex(' '):<47}  {shown}")
+    return "\n".join([*lines, "```"])
+
+
+PARTS: dict[str, Callable[[], str]] = {
+    "protocol-links": links,
+    "protocol-options": options,
+    "protocol-header": header,
+    "protocol-limits": limits,
+    "protocol-payloads": payloads,
+    "protocol-kinds": lambda: members(wire.Kind),
+    "protocol-encodings": lambda: members(wire.Encoding),
+    "protocol-times": times,
+    "protocol-example": example,
+    "protocol-faces": faces,
+    "protocol-hints": hints,
+    **{f"protocol-body-{name}": partial(body, name) for name in BODIES},
+}
+"""What stands between ``<!-- generated: NAME -->`` and ``<!-- end -->``."""
