@@ -16,11 +16,11 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
+import cv2
 import numpy as np
 
 from fer_stream import metrics, plugins, shared, wire
 from fer_stream.cloudevents import from_rfc3339
-from fer_stream.cv import cv2
 from fer_stream.errors import ConfigError, FerStreamError, SourceError, WireError
 from fer_stream.jpeg import Jpeg
 from fer_stream.privacy import mask

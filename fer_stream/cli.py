@@ -10,6 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fer_stream.commands.options import add_option
+from fer_stream.environment import prepare
 from fer_stream.process import main_guard
 
 if TYPE_CHECKING:
@@ -291,5 +292,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments = parser().parse_args(argv)
     except SystemExit as end:  # argparse has said what is wrong, or printed its help
         return int(end.code or 0)
+    prepare()
     module, _, name = arguments.function.partition(":")
     return main_guard(lambda: getattr(importlib.import_module(f"fer_stream.commands.{module}"), name)(arguments))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MANIFEST = "SHA256SUMS"
+
+TELEMETRY = "ORT_DISABLE_TELEMETRY"
 
 PROVIDERS = {
     "cpu": "CPUExecutionProvider",
@@ -133,16 +136,20 @@ def load(path: Path, provider: str = "cpu", digest: str | None = None) -> Model:
 
 @cache
 def _runtime() -> Any:
-    # Its builds (from 1.29 on) report every session to their maker over the network; nothing of ours may leave.
-    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
-    import onnxruntime  # noqa: PLC0415 - slow to import, and only processes that infer need it
+    if "onnxruntime" not in sys.modules:
+        # Its builds (from 1.29 on) report every session to their maker over the network, unless this is set when they
+        # are loaded; nothing of ours may leave. The environment of the program that uses us stays as it is.
+        before = os.environ.get(TELEMETRY)
+        os.environ[TELEMETRY] = "1"
+        try:
+            import onnxruntime  # noqa: PLC0415 - slow to import, and only processes that infer need it
+        finally:
+            if before is None:
+                del os.environ[TELEMETRY]
+            else:
+                os.environ[TELEMETRY] = before
+    import onnxruntime  # noqa: PLC0415
 
-    # One arena for all sessions of the process, which grows by what is asked for: a worker's models run one after the
-    # other, and an arena of each one's own, doubled at every growth, cost it 100 MB.
-    memory = onnxruntime.OrtMemoryInfo(
-        "Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
-    )
-    onnxruntime.create_and_register_allocator(memory, onnxruntime.OrtArenaCfg(0, 1, -1, -1))
     return onnxruntime
 
 
@@ -159,7 +166,7 @@ def _open(path: Path, content: bytes, provider: str) -> Any:
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.add_session_config_entry("session.use_env_allocators", "1")
+    options.enable_cpu_mem_arena = False  # one for each session costs 35 MB, one for all is the whole process's
     options.enable_mem_pattern = False  # plans for each size of a picture; they cost memory and gain no time
     options.log_severity_level = 4  # a failure is told once, by us
     try:

@@ -17,10 +17,10 @@ import sys
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, NamedTuple
 
+import cv2
 import numpy as np
 
 from fer_stream import models
-from fer_stream.cv import cv2
 from fer_stream.errors import ModelError
 
 if TYPE_CHECKING:

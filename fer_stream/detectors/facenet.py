@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import cv2
 import numpy as np
 
-from fer_stream.cv import cv2
 from fer_stream.errors import PluginError
 from fer_stream.types import Box, Face
 

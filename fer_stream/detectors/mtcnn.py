@@ -12,10 +12,10 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, cast
 
+import cv2
 import numpy as np
 
 from fer_stream import models
-from fer_stream.cv import cv2
 from fer_stream.detectors.windows import Windows, clipped, patches
 from fer_stream.track import overlap
 from fer_stream.types import Box, Face, Region
