@@ -14,6 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fer_stream import extras
 from fer_stream.errors import ModelError
 
 if TYPE_CHECKING:
@@ -132,6 +133,12 @@ def load(path: Path, provider: str = "cpu", digest: str | None = None) -> Model:
     if digest not in (None, found):  # before anything parses it
         raise ModelError(f"{path} is not the file that was shipped ({MANIFEST} beside it): install fer-stream again")
     return Model(path, found, _open(path, content, provider))
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of the modules of others that compute what is found, by their names."""
+    _runtime()
+    return {name: extras.version(name) for name in ("numpy", "cv2", "onnxruntime")}
 
 
 @cache

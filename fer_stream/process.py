@@ -279,6 +279,10 @@ def _run_guarded(function: Callable[[], int | None]) -> int:
         return error.exit_code
     except KeyboardInterrupt:
         return 0
+    except ImportError as error:
+        logging.getLogger(__name__).debug("in detail", exc_info=True)
+        _fail(f"a package cannot be imported: {error}; fer-stream doctor says what to install")
+        return FerStreamError.exit_code
     except Exception as error:
         if isinstance(error, BrokenPipeError) and _poll(sys.stdout.fileno(), 0, 0) & select.POLLERR:
             _drop_stdout()

@@ -1,5 +1,7 @@
 """What is not installed is named, with what brings it."""
 
+from __future__ import annotations
+
 import math
 
 import pytest

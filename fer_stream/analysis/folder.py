@@ -8,7 +8,6 @@ import platform
 import shutil
 import time
 from contextlib import ExitStack, closing
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -265,8 +264,7 @@ class Analysis:
         return self._path.name or self.source
 
     def _about(self, model: str, error: FerStreamError | None) -> dict[str, Any]:
-        packages = ("numpy", "onnxruntime", "opencv-python-headless")
-        versions = {"python": platform.python_version()} | {name: version(name) for name in packages}
+        versions = {"python": platform.python_version()} | models.versions()
         about = {"version": __version__, "versions": versions, "model": model, "models": self._models()}
         return about | {"settings": self._looks()} | ({"error": str(error)} if error else {})
 
