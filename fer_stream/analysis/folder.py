@@ -11,7 +11,7 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fer_stream import __version__, models
+from fer_stream import __version__, models, plugins
 from fer_stream.analysis import plots, report, tables
 from fer_stream.analysis.answers import Answers
 from fer_stream.analysis.observe import Observer, refuse_live
@@ -19,6 +19,7 @@ from fer_stream.analysis.pictures import Pictures
 from fer_stream.analysis.summary import Summary
 from fer_stream.errors import ConfigError, FerStreamError, SourceError
 from fer_stream.extras import require
+from fer_stream.sources import DEFAULT, choose
 from fer_stream.sources.images import check_name, is_image
 
 if TYPE_CHECKING:
@@ -99,9 +100,10 @@ class Analysis:
         return told if ours and all(isinstance(name, str) for name in told["files"]) else {}
 
     def identity(self) -> str:
-        """Return what tells this analysis from others: a digest of the input, the settings, the models, the version.
+        """Return what tells this analysis from others: a digest of all that decides what is found.
 
-        Of a folder of images it takes names, sizes and times instead of the pixels.
+        That is the input (of a folder of images names, sizes and times instead of the pixels), the settings, every file
+        of the models, our code and that of plug-ins, and the versions of what computes.
 
         Raises:
             SourceError: the input cannot be read.
@@ -109,7 +111,7 @@ class Analysis:
         if not self._identity:
             camera = self._settings.cameras[self._camera].model_dump(mode="json", include=set(_SHOWS))
             looks = [self._looks(), camera, self._pictures, self._video and self._show_faces]
-            told = [__version__, self._models(), self._camera, *looks]
+            told = [self._code(), models.versions(), self._models(), self._camera, *looks]
             text = json.dumps(told, sort_keys=True).encode()
             self._identity = hashlib.sha256(self._content() + text).hexdigest()
         return self._identity
@@ -130,9 +132,14 @@ class Analysis:
             how["classifier"]["model"] = own.name
         return how
 
+    def _code(self) -> list[str]:
+        used = {"sources": choose(self._settings.cameras[self._camera])[0]}
+        used |= {"detectors": self._settings.detector.name, "classifiers": self._settings.classifier.name}
+        return [plugins.code("sources", DEFAULT), *(plugins.code(kind, name) for kind, name in used.items())]
+
     def _models(self) -> dict[str, str]:
         own = self._settings.classifier.model
-        return models.digests() | ({own.name: _digest(own).hex()} if own and own.is_file() else {})
+        return models.digests() | (models.files(own) if own and own.exists() else {})
 
     def run(self, threads: int, progress: Progress) -> dict[str, Any]:
         """Look at all of it, write everything, and return the summary.

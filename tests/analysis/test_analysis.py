@@ -19,6 +19,7 @@ import cv2
 import numpy as np
 import polars
 import pytest
+from tiny import write_beside
 
 import fer_stream
 from fer_stream import motion
@@ -90,6 +91,46 @@ def test_what_is_done_is_not_done_again_unless_something_changed(clip: Path, tin
     assert analysis().finished() == told
     film.write_bytes(clip.read_bytes() + b"\0")
     assert analysis().finished() is None
+
+
+def test_a_retrained_model_of_the_same_name_is_another_one(clip: Path, tmp_path: Path) -> None:
+    """Also where the file itself is the same, and its weights lie beside it."""
+    model, out = write_beside(tmp_path / "own.onnx"), tmp_path / "out"
+    how = Settings(cameras={"film": {"source": str(clip)}}, classifier={"model": model})  # type: ignore[arg-type]
+    told = Analysis(how, "film", out).run(2, lambda done, total: None)
+    assert set(told["models"]) > {"own.onnx", "own.onnx.data"}
+    assert Analysis(how, "film", out).finished() == told
+    before = model.read_bytes()
+    write_beside(model, likely="sad")
+    assert model.read_bytes() == before
+    assert Analysis(how, "film", out).finished() is None
+    Analysis(how, "film", out).run(2, lambda done, total: None)
+    labels = polars.read_parquet(out / "faces.parquet")["label"].drop_nulls().unique().to_list()
+    assert labels == ["sad"]
+
+
+def test_other_code_or_other_packages_are_another_analysis(
+    clip: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def identity(**others: object) -> str:
+        how = {"cameras": {"film": {"source": str(clip)}}, "classifier": {"model": tiny_model}} | others
+        return Analysis(Settings(**how), "film", tmp_path / "out").identity()  # type: ignore[arg-type]
+
+    package = tmp_path / "theirs"
+    (package / "mine").mkdir(parents=True)
+    (package / "mine-1.dist-info").mkdir()
+    (package / "mine-1.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: mine\nVersion: 1\n")
+    (package / "mine-1.dist-info/entry_points.txt").write_text("[fer_stream.detectors]\nmine = mine.faces:load\n")
+    (package / "mine/__init__.py").write_text("")
+    (package / "mine/faces.py").write_text("from fer_stream.detectors.mtcnn import load\n")
+    monkeypatch.syspath_prepend(package)
+    with_plugin = identity(detector={"name": "mine"})
+    assert with_plugin == identity(detector={"name": "mine"})
+    (package / "mine/faces.py").write_text("from fer_stream.detectors.mtcnn import load  # retuned\n")
+    assert identity(detector={"name": "mine"}) != with_plugin
+    before = identity()
+    monkeypatch.setattr(cv2, "__version__", "3.0")
+    assert identity() != before
 
 
 @pytest.mark.parametrize("told", [{"files": ["thesis.txt"]}, {"files": 12, "identity": "x"}, {"identity": 3}, 7])
