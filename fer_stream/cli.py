@@ -167,7 +167,9 @@ COMMANDS = (
             _argument("--pictures", action="store_true", help="a folder's images do not follow one another: no tracks"),
             _argument("--video", action="store_true", help="write the video with what was seen drawn over, too"),
             _argument("--show-faces", action="store_true", help="leave the faces in it as they are"),
-            _argument("--force", action="store_true", help="do again what is done already"),
+            _argument(
+                "--force", action="store_true", help="do again what is done already, and overwrite files of others"
+            ),
         ),
     ),
     Command(

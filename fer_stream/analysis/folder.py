@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-import shutil
 import time
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -16,6 +15,7 @@ from fer_stream.analysis import plots, report, tables
 from fer_stream.analysis.answers import Answers
 from fer_stream.analysis.observe import Observer, refuse_live
 from fer_stream.analysis.pictures import Pictures
+from fer_stream.analysis.place import Place
 from fer_stream.analysis.summary import Summary
 from fer_stream.errors import ConfigError, FerStreamError, SourceError
 from fer_stream.extras import require
@@ -29,10 +29,11 @@ if TYPE_CHECKING:
 
     Progress = Callable[[int, int | None], None]
 
-SUMMARY = "summary.json"
-"""Written last, with the names of the other files: where it is, the rest is."""
-
 VIDEO = "annotated.mp4"
+
+PICTURES = ("faces.csv", "faces.parquet", "report.html", "shares.svg")
+RECORDING = (*PICTURES, "events.jsonl", "timeline.svg", "uncertain.svg", "valence.svg")
+"""What may be written of pictures, and of a recording."""
 
 _LOOKS = ("labels", "depth", "detector", "classifier", "tracker", "smoother", "valence")
 """Settings that change what is found."""
@@ -51,6 +52,7 @@ class Analysis:
         pictures: the images of a folder have nothing to do with one another.
         video: write an annotated video, too. Nothing else that is written holds a pixel.
         show_faces: leave the faces in it as they are.
+        force: overwrite files of others in the folder, where they have the names of ours; never an input.
 
     Raises:
         ConfigError: it is a live camera.
@@ -67,14 +69,17 @@ class Analysis:
         pictures: bool = False,
         video: bool = False,
         show_faces: bool = False,
+        force: bool = False,
     ) -> None:
         self.source = settings.cameras[camera].source
         refuse_live(self.source)
         for module in ("polars", "matplotlib", *(["av"] if video else [])):
             require(module, "analyze")
-        self._path = Path(self.source.removeprefix("file://")).expanduser()
+        self._path = _path(self.source)
         check_name(self._path)
-        self._settings, self._camera, self._folder = settings, camera, folder
+        self._settings, self._camera = settings, camera
+        sources = [_path(choose(other)[1]) for other in settings.cameras.values()]
+        self._place = Place(folder, [*sources, *self._model_files()], force=force)
         self._pictures = pictures or is_image(self._path)
         self._video, self._show_faces = video and not self._pictures, show_faces
         self._identity = ""
@@ -85,19 +90,10 @@ class Analysis:
         Raises:
             SourceError: the input cannot be read.
         """
-        told = self._told()
-        names = told.get("files", [])
-        whole = all((self._folder / name).is_file() for name in names) and (VIDEO in names) >= self._video
-        return told if names and whole and told.get("identity") == self.identity() else None
-
-    def _told(self) -> dict[str, Any]:
-        """Return the summary that lies in the folder, whatever it is of; an empty one where there is none of ours."""
-        try:
-            told = json.loads((self._folder / SUMMARY).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return {}
-        ours = isinstance(told, dict) and isinstance(told.get("identity"), str) and isinstance(told.get("files"), list)
-        return told if ours and all(isinstance(name, str) for name in told["files"]) else {}
+        told = self._place.told()
+        return (
+            told if told and (VIDEO in told["files"]) >= self._video and told["identity"] == self.identity() else None
+        )
 
     def identity(self) -> str:
         """Return what tells this analysis from others: a digest of all that decides what is found.
@@ -137,6 +133,10 @@ class Analysis:
         used |= {"detectors": self._settings.detector.name, "classifiers": self._settings.classifier.name}
         return [plugins.code("sources", DEFAULT), *(plugins.code(kind, name) for kind, name in used.items())]
 
+    def _model_files(self) -> list[Path]:
+        own = self._settings.classifier.model
+        return [own.parent / name for name in models.files(own)] if own and own.exists() else []
+
     def _models(self) -> dict[str, str]:
         own = self._settings.classifier.model
         return models.digests() | (models.files(own) if own and own.exists() else {})
@@ -153,42 +153,29 @@ class Analysis:
 
         Raises:
             SourceError: the input cannot be read; or it broke, and what came before that is written.
-            ConfigError: the folder cannot be written.
+            ConfigError: the folder cannot be written, or what lies there is not ours (`fer_stream.analysis.place`).
         """
-        identity, part, answers = self.identity(), self._folder / ".part", None
-        finished = False
+        identity, place, answers, finished = self.identity(), self._place, None, False
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            shutil.rmtree(part, ignore_errors=True)
-            part.mkdir()
+            names = PICTURES if self._pictures else (*RECORDING, *([VIDEO] if self._video else []))
+            part = place.begin(names)
             if self._pictures:
                 told, broken = self._look_at_pictures(part, threads, progress)
             else:
-                answers = Answers(self._folder / ".answers", identity)
+                answers = Answers(place.answers, identity)
                 told, broken = self._look(part, answers, threads, progress)
-            told |= {"identity": identity, "files": sorted(path.name for path in part.iterdir())}
-            (part / SUMMARY).write_text(json.dumps(told, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-            self._replace(part, told["files"])
+            told = place.finish(told | {"identity": identity})
             finished = True
         except OSError as trouble:
-            where = trouble.filename or self._folder
+            where = trouble.filename or place.path
             raise ConfigError(f"{str(where)!r} cannot be written: {(trouble.strerror or 'error').lower()}") from trouble
         finally:
             if answers:
                 answers.close(finished=finished)
-            shutil.rmtree(part, ignore_errors=True)
+            place.close()
         if broken:
             raise broken
         return told
-
-    def _replace(self, part: Path, names: list[str]) -> None:
-        """Put an analysis in the place of the one that is there; between them there is none, not parts of both."""
-        old = {name for name in self._told().get("files", []) if Path(name).name == name}
-        (self._folder / SUMMARY).unlink(missing_ok=True)
-        for name in old - set(names):
-            (self._folder / name).unlink(missing_ok=True)
-        for name in (*names, SUMMARY):
-            (part / name).replace(self._folder / name)
 
     def _look(
         self, part: Path, answers: Answers, threads: int, progress: Progress
@@ -274,6 +261,10 @@ class Analysis:
         versions = {"python": platform.python_version()} | models.versions()
         about = {"version": __version__, "versions": versions, "model": model, "models": self._models()}
         return about | {"settings": self._looks()} | ({"error": str(error)} if error else {})
+
+
+def _path(address: str) -> Path:
+    return Path(address.removeprefix("file://")).expanduser()
 
 
 def _digest(path: Path) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import shutil
 import signal
@@ -133,17 +134,46 @@ def test_other_code_or_other_packages_are_another_analysis(
     assert identity() != before
 
 
-@pytest.mark.parametrize("told", [{"files": ["thesis.txt"]}, {"files": 12, "identity": "x"}, {"identity": 3}, 7])
-def test_a_summary_of_another_program_costs_nobody_a_file(
-    told: object, clip: Path, tiny_model: Path, tmp_path: Path
-) -> None:
-    (tmp_path / "summary.json").write_text(json.dumps(told))
-    (tmp_path / "thesis.txt").write_text("years of work")
-    how = Settings(cameras={"film": {"source": str(clip)}}, classifier={"model": tiny_model})  # type: ignore[arg-type]
-    analysis = Analysis(how, "film", tmp_path)
-    assert analysis.finished() is None
-    assert analysis.run(2, lambda done, total: None) == analysis.finished()
-    assert (tmp_path / "thesis.txt").read_text() == "years of work"
+def test_an_analysis_of_its_own_video_leaves_it_where_it_is(cli: Cli, clip: Path) -> None:
+    out = cli.folder / "v"
+    cli.run("analyze", clip, "-o", out, "--video")
+    film = out / "annotated.mp4"
+    before = film.read_bytes()
+    links = cli.folder / "links"
+    links.mkdir()
+    (links / "soft.mp4").symlink_to(film)
+    os.link(film, links / "hard.mp4")
+    (cli.folder / "way").symlink_to(out)
+    names = (film, out / ".." / "v" / "annotated.mp4", f"file://{film}", links / "soft.mp4", links / "hard.mp4")
+    for name in (*names, cli.folder / "way" / "annotated.mp4"):
+        done = cli.run("analyze", name, "-o", out, "--video", "--force")
+        assert done.popen.returncode == 2
+        assert len(done.errors) == 1
+        assert "annotated.mp4' is an input, and would be overwritten: choose another folder" in done.errors[0]
+    for name in (film, links / "hard.mp4", clip):  # without a video of its own nothing is in the way
+        done = cli.run("analyze", name, clip if name != clip else film, "-o", out, "--force")
+        assert done.popen.returncode == 0
+        assert cli.run("analyze", name, "-o", out).popen.returncode == 0
+        assert film.read_bytes() == before
+
+
+def test_files_of_others_stay_unless_force_is_given(cli: Cli, clip: Path) -> None:
+    out = cli.folder / "out"
+    out.mkdir()
+    (out / "faces.csv").write_text("years of work")
+    refused = cli.run("analyze", clip, "-o", out)
+    assert refused.popen.returncode == 2
+    assert len(refused.errors) == 1
+    assert "faces.csv' was not written by fer-stream analyze" in refused.errors[0]
+    assert [path.read_text() for path in out.iterdir()] == ["years of work"]
+    assert cli.run("analyze", clip, "-o", out, "--force").popen.returncode == 0
+    assert (out / "faces.csv").read_text().startswith("frame,time,")
+    assert cli.run("analyze", clip, "-o", out, "--labels", "valence").popen.returncode == 0, "what we wrote is replaced"
+    with (out / "report.html").open("a") as page:
+        page.write("<p>notes of mine</p>")
+    refused = cli.run("analyze", clip, "-o", out)
+    assert "report.html' was not written by fer-stream analyze, or was changed since" in refused.errors[0]
+    assert "notes of mine" in (out / "report.html").read_text()
 
 
 def test_a_new_analysis_takes_the_place_of_the_old_one_when_it_is_whole(
