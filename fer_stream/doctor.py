@@ -22,6 +22,7 @@ from fer_stream import deployment, models, plugins
 from fer_stream.config import redact
 from fer_stream.errors import FerStreamError, TransportError
 from fer_stream.extras import version
+from fer_stream.pixels import pixels
 from fer_stream.process import leave_behind
 
 if TYPE_CHECKING:
@@ -132,6 +133,7 @@ def _models(settings: Settings) -> Iterator[Finding]:
 
 def _source(name: str, camera: CameraSettings) -> Finding:
     """Open a camera, in a thread because a device may keep us waiting for longer than it was told."""
+    from fer_stream.jpeg import Jpeg  # noqa: PLC0415  (as the next)
     from fer_stream.sources import open_source  # noqa: PLC0415  (OpenCV is slow to import)
 
     found: list[Finding] = []
@@ -147,9 +149,12 @@ def _source(name: str, camera: CameraSettings) -> Finding:
             if picture is None:
                 found.append(_fail(f"camera {name}: {redact(camera.source)} opens, but gives no picture"))
             else:
-                height, width = picture.image.shape[:2]
+                content = picture.content
+                height, width = (content.decode() if isinstance(content, Jpeg) else pixels(content)).shape[:2]
                 found.append(_ok(f"camera {name}: {redact(camera.source)} gives {width}x{height} pictures"))
         except FerStreamError as error:
+            found.append(_fail(f"camera {name}: {redact(str(error))}"))
+        except ValueError as error:  # a plug-in's source that gives no picture
             found.append(_fail(f"camera {name}: {redact(str(error))}"))
         except Exception as error:  # a plug-in's source may raise anything
             found.append(_fail(f"camera {name}: its source failed: {type(error).__name__}: {redact(str(error))}"))

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 LAYERS = {
     0: "types errors",
     1: "config settings_layers settings_text plugins wire cloudevents schema dispatch track smooth timeline journal "
-    "attention motion shared jpeg keys deployment endpoint metrics models external environment quality process "
+    "attention motion shared jpeg keys deployment endpoint metrics models external environment pixels quality process "
     "extras palette privacy",
     2: "sources detectors classifiers transports sinks",
     3: "recognizer publisher roster capture worker aggregator client supervisor doctor live",

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from fer_stream import __version__, models, plugins
 from fer_stream.analysis import plots, report, tables
 from fer_stream.analysis.answers import Answers
-from fer_stream.analysis.observe import Observer, refuse_live
-from fer_stream.analysis.pictures import Pictures
+from fer_stream.analysis.observe import Observer, refuse
+from fer_stream.analysis.pictures import Pictures, are_pictures
 from fer_stream.analysis.place import Place
 from fer_stream.analysis.summary import Summary
 from fer_stream.errors import ConfigError, FerStreamError, SourceError
@@ -55,7 +55,7 @@ class Analysis:
         force: overwrite files of others in the folder, where they have the names of ours; never an input.
 
     Raises:
-        ConfigError: it is a live camera.
+        ConfigError: it is a live camera, or its settings cannot be heeded.
         PluginError: the extra ``analyze`` is not installed.
         SourceError: its name is not UTF-8.
     """
@@ -72,7 +72,7 @@ class Analysis:
         force: bool = False,
     ) -> None:
         self.source = settings.cameras[camera].source
-        refuse_live(self.source)
+        refuse(settings.cameras[camera])
         for module in ("polars", "matplotlib", *(["av"] if video else [])):
             require(module, "analyze")
         self._path = _path(self.source)
@@ -80,7 +80,7 @@ class Analysis:
         self._settings, self._camera = settings, camera
         sources = [_path(choose(other)[1]) for other in settings.cameras.values()]
         self._place = Place(folder, [*sources, *self._model_files()], force=force)
-        self._pictures = pictures or is_image(self._path)
+        self._pictures = are_pictures(settings.cameras[camera], asked=pictures)
         self._video, self._show_faces = video and not self._pictures, show_faces
         self._identity = ""
 

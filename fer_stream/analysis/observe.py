@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from fer_stream.analysis.answers import Answers
-    from fer_stream.config import Settings
+    from fer_stream.config import CameraSettings, Settings
     from fer_stream.recognizer import Recognition
     from fer_stream.types import Box, Estimate, Event, Frame, Hints, Track
 
@@ -110,7 +110,7 @@ class Observer:
         self._bell = threading.Event()
         self._slot = Slot("wait")
         once = settings.cameras[camera].model_copy(update={"loop": False})
-        self.reader = Reader(camera, once, "wait", self._slot, self._bell.set)
+        self.reader = Reader(camera, once, "wait", self._slot, self._bell.set, paced=False)
         self._answers = answers
         self._depth = settings.depth
         self._threads = min(threads, self._depth)
@@ -223,11 +223,19 @@ class Observer:
         return numbered
 
 
-def refuse_live(source: str) -> None:
-    """Refuse what has no end.
+def refuse(camera: CameraSettings) -> None:
+    """Refuse what has no end, and settings of which nothing can be made here.
 
     Raises:
         ConfigError: see above.
     """
-    if is_live(source):
-        raise ConfigError(f"analyze is for recordings, and {source} is a live camera: use fer-stream run")
+    if is_live(camera.source):
+        raise ConfigError(f"analyze is for recordings, and {camera.source} is a live camera: use fer-stream run")
+    if camera.loop:
+        raise ConfigError(
+            f"analyze needs an end, and the settings begin {camera.source} again at its end: leave out loop"
+        )
+    if camera.policy == "drop_oldest":
+        raise ConfigError(
+            f"analyze looks at every frame of {camera.source}, and its settings want drop_oldest: leave out policy"
+        )

@@ -366,17 +366,6 @@ def _no_pixels(home: Path, out: Path, rows: set[bytes]) -> None:
         assert not {content[i : i + 32] for i in range(len(content) - 31)} & rows
 
 
-def test_as_a_function_it_gives_a_data_frame(clip: Path, tiny_model: Path) -> None:
-    faces = fer_stream.analyze(clip, Settings(classifier={"model": tiny_model}))  # type: ignore[arg-type]
-    assert faces["frame"].max() == 60
-    assert faces.group_by("track").len().height == 2
-    assert faces.filter(polars.col("label").is_not_null())["label"].unique().to_list() == ["happy"]
-    assert faces.columns[:8] == ["frame", "time", "track", "x", "y", "width", "height", "detection"]
-    album = fer_stream.analyze(PORTRAITS, Settings(classifier={"model": tiny_model}), pictures=True)  # type: ignore[arg-type]
-    assert album.columns[:6] == ["image", "x", "y", "width", "height", "detection"]
-    assert len(album) == 2
-
-
 def test_a_live_camera_is_refused(cli: Cli) -> None:
     done = cli.run("analyze", "rtsp://user:secret@192.0.2.1/x", "-o", cli.folder / "out")
     assert done.popen.returncode == 2
