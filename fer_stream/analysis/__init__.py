@@ -127,7 +127,8 @@ def _pictures(settings: Settings, threads: int) -> tuple[Any, tuple[SourceError,
 
 def _recording(settings: Settings, threads: int) -> tuple[Any, tuple[SourceError, ...]]:
     observer = Observer(settings, "film", threads)
-    labels, start = observer.label_set.labels, observer.reader.clock.start
+    labels = observer.label_set.labels
+    table = tables.Rows(observer.reader.clock.start, labels, observer.labels)
     rows: list[tables.Row] = []
     errors: list[SourceError] = []
     count = 0
@@ -135,7 +136,7 @@ def _recording(settings: Settings, threads: int) -> tuple[Any, tuple[SourceError
         try:
             for seen in found:
                 count += seen.frame is not None
-                rows += tables.rows(seen, start, labels, observer.labels)
+                rows += table.of(seen)
         except SourceError as error:
             if not count:
                 raise

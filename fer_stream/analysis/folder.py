@@ -182,7 +182,7 @@ class Analysis:
     ) -> tuple[dict[str, Any], FerStreamError | None]:
         observer = Observer(self._settings, self._camera, threads, answers)
         labels, model_labels, start = observer.label_set.labels, observer.labels, observer.reader.clock.start
-        types = tables.columns(labels, model_labels)
+        types, rows = tables.columns(labels, model_labels), tables.Rows(start, labels, model_labels)
         summary, broken, began = Summary(start, self._settings.valence), None, time.monotonic()
         with ExitStack() as stack:
             table = tables.CsvTable(part / "faces.csv", types)
@@ -197,8 +197,9 @@ class Analysis:
             seen_all = stack.enter_context(closing(iter(observer)))  # its threads have ended before anything else does
             try:
                 for seen in seen_all:
-                    summary.add(seen)
-                    for row in tables.rows(seen, start, labels, model_labels):
+                    ready = rows.of(seen)
+                    summary.add(seen, len(ready))
+                    for row in ready:
                         table.write(row)
                     events.writelines(text + "\n" for _, text in seen.events)
                     if video:
