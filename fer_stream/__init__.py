@@ -15,6 +15,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from fer_stream.errors import (
+    AnalysisWarning,
     ConfigError,
     FerStreamError,
     JournalError,
@@ -49,6 +50,7 @@ _LATER = {
 """What is imported on first use, so that `import fer_stream` stays quick."""
 
 __all__ = [
+    "AnalysisWarning",
     "Box",
     "ConfigError",
     "Estimate",

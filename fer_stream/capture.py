@@ -16,11 +16,14 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from fer_stream import metrics, plugins, shared, wire
 from fer_stream.cloudevents import from_rfc3339
 from fer_stream.encoder import Encoder
 from fer_stream.errors import ConfigError, FerStreamError, SourceError, WireError
 from fer_stream.jpeg import Jpeg
+from fer_stream.pixels import pixels
 from fer_stream.privacy import mask
 from fer_stream.process import install_stop, leave_behind, parent_gone
 from fer_stream.sources import open_source
@@ -133,7 +136,10 @@ class Clock:
 
 
 class Reader(threading.Thread):
-    """Reads the source into the slot until it ends, fails or is told to stop; ``wake`` tells that there is news."""
+    """Reads the source into the slot until it ends, fails or is told to stop; ``wake`` tells that there is news.
+
+    Unless ``paced``, a recording comes as fast as it can be read, whatever its rate.
+    """
 
     def __init__(
         self,
@@ -143,6 +149,8 @@ class Reader(threading.Thread):
         slot: Slot,
         wake: Callable[[], None],
         place: Place | None = None,
+        *,
+        paced: bool = True,
     ) -> None:
         super().__init__(name="reader", daemon=True)
         self.clock = Clock(settings)
@@ -159,6 +167,7 @@ class Reader(threading.Thread):
         self._slot = slot
         self._wake = wake
         self._place = place
+        self._paced = paced
         self._stop_reading = threading.Event()
         self._told = -TELLING
         self._asked = time.monotonic()  # when the source was asked for what it has not given yet
@@ -249,8 +258,10 @@ class Reader(threading.Thread):
                 if now < due:
                     continue  # the cap on a live camera's rate: this one was never captured
                 due = max(due, now - interval) + interval
-            elif (self._policy == "drop_oldest" or self._settings.rate) and self._stop_reading.wait(
-                max(0.0, start + picture.offset / 1e9 - now)  # a recording plays at its own pace
+            elif (
+                self._paced
+                and (self._policy == "drop_oldest" or self._settings.rate)
+                and self._stop_reading.wait(max(0.0, start + picture.offset / 1e9 - now))  # it plays at its own pace
             ):
                 break
             if not self._keep(picture):
@@ -278,11 +289,17 @@ class Reader(threading.Thread):
         Raises:
             WireError: nothing of it may.
         """
-        wire.check_size(*picture.size)
         content, settings = picture.content, self._settings
+        if not isinstance(content, Jpeg):
+            try:  # a plug-in may give anything
+                content = pixels(content)
+            except ValueError as error:
+                raise WireError(str(error)) from error
+        height, width = content.shape[:2]
+        wire.check_size(width, height)
         if isinstance(content, Jpeg) and content.plain and not settings.masks and settings.encoding != "raw":
             return content
-        return mask(picture.image, settings.masks)
+        return mask(content.decode() if isinstance(content, Jpeg) else content, settings.masks)
 
 
 def is_live(source: str) -> bool:

@@ -9,8 +9,9 @@ import argparse
 import importlib
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from fer_stream import environment
 from fer_stream.commands.options import add_option
-from fer_stream.process import main_guard, prepare
+from fer_stream.process import main_guard, raise_limits
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -183,7 +184,9 @@ COMMANDS = (
             _argument("--pictures", action="store_true", help="a folder's images do not follow one another: no tracks"),
             _argument("--video", action="store_true", help="write the video with what was seen drawn over, too"),
             _argument("--show-faces", action="store_true", help="leave the faces in it as they are"),
-            _argument("--force", action="store_true", help="do again what is done already"),
+            _argument(
+                "--force", action="store_true", help="do again what is done already, and overwrite files of others"
+            ),
         ),
     ),
     Command(
@@ -317,9 +320,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments = parser().parse_args(argv)
     except SystemExit as end:  # argparse has said what is wrong, or printed its help
         return int(end.code or 0)
+    environment.prepare()
 
     def run() -> int | None:
-        prepare()
+        raise_limits()
         module, _, name = arguments.function.partition(":")
         code: int | None = getattr(importlib.import_module(f"fer_stream.commands.{module}"), name)(arguments)
         return code

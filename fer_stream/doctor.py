@@ -21,6 +21,8 @@ from urllib.request import urlopen
 from fer_stream import deployment, machine, models, plugins
 from fer_stream.config import redact
 from fer_stream.errors import FerStreamError, TransportError
+from fer_stream.extras import version
+from fer_stream.pixels import pixels
 from fer_stream.process import leave_behind
 
 if TYPE_CHECKING:
@@ -28,6 +30,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from fer_stream.config import CameraSettings, Settings
+
+MODULES = {"opencv-python-headless": "cv2", "pyzmq": "zmq"}
+"""What the packages that we require are called where they are imported, where that is not their own name."""
 
 PATIENCE = 5.0
 """Seconds that a source may take to open here."""
@@ -88,16 +93,18 @@ def _packages() -> Iterator[Finding]:
         match = re.match(r"([A-Za-z0-9_.-]+)\s*(?:>=\s*([0-9.]+))?[^;]*(;.*extra\b)?", requirement)
         if match is None or match[3]:
             continue
-        name, least = match[1], match[2] or "0"
+        module, least = MODULES.get(match[1], match[1].replace("-", "_")), match[2] or "0"
         try:
-            version = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            yield _fail(f"{name} is not installed: run pip install '{requirement}'")
+            found = version(module)
+        except Exception as error:  # a package that does not fit the others may raise anything
+            missing = isinstance(error, ModuleNotFoundError) and error.name == module
+            what = "is not installed" if missing else f"cannot be imported ({type(error).__name__}: {error})"
+            yield _fail(f"{module} {what}: run pip install '{requirement}'")
             continue
-        if _numbers(version) < _numbers(least):
-            yield _fail(f"{name} {version} is older than {least}: run pip install '{requirement}'")
+        if found != "unknown" and _numbers(found) < _numbers(least):
+            yield _fail(f"{module} {found} is older than {least}: run pip install '{requirement}'")
         else:
-            yield _ok(f"{name} {version}")
+            yield _ok(f"{module} {found}")
 
 
 def _numbers(version: str) -> tuple[int, ...]:
@@ -126,6 +133,7 @@ def _models(settings: Settings) -> Iterator[Finding]:
 
 def _source(name: str, camera: CameraSettings) -> Finding:
     """Open a camera, in a thread because a device may keep us waiting for longer than it was told."""
+    from fer_stream.jpeg import Jpeg  # noqa: PLC0415  (as the next)
     from fer_stream.sources import open_source  # noqa: PLC0415  (OpenCV is slow to import)
 
     found: list[Finding] = []
@@ -141,9 +149,12 @@ def _source(name: str, camera: CameraSettings) -> Finding:
             if picture is None:
                 found.append(_fail(f"camera {name}: {redact(camera.source)} opens, but gives no picture"))
             else:
-                height, width = picture.image.shape[:2]
+                content = picture.content
+                height, width = (content.decode() if isinstance(content, Jpeg) else pixels(content)).shape[:2]
                 found.append(_ok(f"camera {name}: {redact(camera.source)} gives {width}x{height} pictures"))
         except FerStreamError as error:
+            found.append(_fail(f"camera {name}: {redact(str(error))}"))
+        except ValueError as error:  # a plug-in's source that gives no picture
             found.append(_fail(f"camera {name}: {redact(str(error))}"))
         except Exception as error:  # a plug-in's source may raise anything
             found.append(_fail(f"camera {name}: its source failed: {type(error).__name__}: {redact(str(error))}"))

@@ -6,10 +6,10 @@ import logging
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
+import cv2
 import numpy as np
 
 from fer_stream import metrics, shared, wire
-from fer_stream.cv import cv2
 from fer_stream.jpeg import Jpeg
 from fer_stream.link import Fit, Pace
 from fer_stream.wire import Encoding

@@ -12,7 +12,8 @@
       TransportError    exit 1    an address in use, or a peer that cannot be reached
       WireError         exit 1    bytes that are not a message of ours
 
-The message says what is wrong, where, and what to do about it.
+The message says what is wrong, where, and what to do about it. What is not whole, but can be used, is told by an
+`AnalysisWarning`.
 """
 
 
@@ -58,3 +59,7 @@ class TransportError(FerStreamError):
 
 class WireError(FerStreamError):
     """Bytes that are not one of our messages, or exceed a limit."""
+
+
+class AnalysisWarning(UserWarning):
+    """A part of a recording, or some of many pictures, could not be analysed; the rows of the rest are there."""

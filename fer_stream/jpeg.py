@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from typing import TYPE_CHECKING
 
+import cv2
+import imagesize
 import numpy as np
 
 from fer_stream import wire
-from fer_stream.cv import cv2
 from fer_stream.errors import WireError
 
 if TYPE_CHECKING:
@@ -80,15 +82,41 @@ class Jpeg:
 
 
 def decode(data: wire.Buffer) -> NDArray[np.uint8]:
-    """Return the pixels, uint8 ``[H, W, 3]`` in BGR order, of a JPEG, or of whatever else OpenCV knows.
+    """Return the pixels, uint8 ``[H, W, 3]`` in BGR order, of a JPEG, PNG, TIFF or another image that OpenCV knows.
+
+    Its header is asked for its size first: a few kilobytes can claim to be gigabytes.
 
     Raises:
-        WireError: it does not decode.
+        WireError: it does not decode, or has more than `fer_stream.wire.MAX_PIXELS` pixels.
     """
+    try:
+        width, height = _size(data)
+    except WireError as error:
+        raise WireError(f"a picture that does not decode: {error}") from error
+    if width * height > wire.MAX_PIXELS:
+        raise WireError(f"a picture of {width}x{height} is over the limit of {wire.MAX_PIXELS} pixels")
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     except cv2.error:
         image = None
     if image is None:
-        raise WireError("a JPEG that does not decode")
+        raise WireError("a picture that does not decode: it is damaged")
     return image.astype(np.uint8, copy=False)
+
+
+def _size(data: wire.Buffer) -> tuple[int, int]:
+    """Return an image's ``(width, height)`` from its header.
+
+    Raises:
+        WireError: there is none that is known.
+    """
+    if bytes(data[:2]) == b"\xff\xd8":
+        return wire.jpeg_size(data)
+    try:
+        # SVG, which begins with "<", OpenCV does not read, and its parser is one for XML.
+        width, height = (0, 0) if bytes(data[:1]) == b"<" else imagesize.get(io.BytesIO(data))
+    except Exception as error:  # whatever it makes of a damaged header
+        raise WireError("its header is damaged") from error
+    if width <= 0 or height <= 0:
+        raise WireError("it is of no kind that is known")
+    return width, height

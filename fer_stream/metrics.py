@@ -10,13 +10,16 @@ from __future__ import annotations
 import json
 import os
 import time
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Self
 
 import prometheus_client
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, values
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, values
+from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.multiprocess import MultiProcessCollector
 
+from fer_stream import environment
 from fer_stream.dispatch import REASONS
 from fer_stream.endpoint import Answer, Server, read_token
 
@@ -35,12 +38,37 @@ PROCESS = "FER_STREAM_PROCESS"
 _FORGOTTEN = ".forgotten"
 """How the names of files end in that folder that name cameras which are forgotten."""
 
-if MULTIPROCESS in os.environ and PROCESS in os.environ:
+if environment.prepared() and MULTIPROCESS in os.environ and PROCESS in os.environ:
     values.ValueClass = values.MultiProcessValue(  # type: ignore[no-untyped-call]
         lambda: os.environ[PROCESS].replace(" ", "-")
     )
 
-prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
+REGISTRY = CollectorRegistry()
+"""Ours alone: a program that uses fer_stream as a library finds nothing of it among its own metrics."""
+
+
+class _Silent:
+    """Takes all that a metric is told, and keeps nothing."""
+
+    def __init__(self, *_: object, **__: object) -> None:
+        pass
+
+    def __getattr__(self, name: str) -> Callable[..., Self]:
+        return lambda *_, **__: self
+
+
+Counter: Any = partial(prometheus_client.Counter, registry=REGISTRY)
+Gauge: Any = partial(prometheus_client.Gauge, registry=REGISTRY)
+Histogram: Any = partial(prometheus_client.Histogram, registry=REGISTRY)
+if MULTIPROCESS in os.environ and not environment.prepared():
+    # A program that uses us as a library shares its metrics by files (as under gunicorn), and ours would lie in them.
+    Counter = Gauge = Histogram = _Silent
+for _about_the_process in (
+    prometheus_client.ProcessCollector,
+    prometheus_client.PlatformCollector,
+    prometheus_client.GCCollector,
+):
+    _about_the_process(registry=REGISTRY)
 
 _FAST = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 _AGES = (0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0)
@@ -137,8 +165,8 @@ def remember(camera: str) -> None:
         (Path(folder) / f"{camera}{_FORGOTTEN}").unlink(missing_ok=True)
 
 
-def _of_cameras() -> list[Counter | Gauge | Histogram]:
-    ours = (value for value in globals().values() if isinstance(value, Counter | Gauge | Histogram))
+def _of_cameras() -> list[MetricWrapperBase]:
+    ours = (value for value in globals().values() if isinstance(value, MetricWrapperBase))
     return [metric for metric in ours if "camera" in metric._labelnames]
 
 
@@ -207,7 +235,16 @@ def exposition() -> bytes:
     """Return all metrics of this process, or under `run` of all its processes, as Prometheus text."""
     if MULTIPROCESS in os.environ:
         return prometheus_client.generate_latest(_Remembered(os.environ[MULTIPROCESS]))
-    return prometheus_client.generate_latest()
+    return prometheus_client.generate_latest(_WithoutCreated())
+
+
+class _WithoutCreated:
+    """The registry without the series ``..._created``, which double the page."""
+
+    def collect(self) -> Iterator[Metric]:
+        for family in REGISTRY.collect():
+            family.samples = [sample for sample in family.samples if not sample.name.endswith("_created")]
+            yield family
 
 
 def serve(settings: Settings, ready: Callable[[], str]) -> Server | None:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fer_stream import external, extras
 from fer_stream.errors import ModelError
 
 if TYPE_CHECKING:
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MANIFEST = "SHA256SUMS"
+
+TELEMETRY = "ORT_DISABLE_TELEMETRY"
 
 PROVIDERS = {
     "cpu": "CPUExecutionProvider",
@@ -61,7 +65,10 @@ def digests() -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Model:
-    """An ONNX file, opened for one thread. ``digest`` is the SHA-256 of its bytes, in hexadecimal."""
+    """An ONNX file, opened for one thread.
+
+    ``digest`` is the SHA-256 of its bytes, in hexadecimal; where its weights lie in other files, one of all of them.
+    """
 
     path: Path
     digest: str
@@ -128,21 +135,73 @@ def load(path: Path, provider: str = "cpu", digest: str | None = None) -> Model:
     found = hashlib.sha256(content).hexdigest()
     if digest not in (None, found):  # before anything parses it
         raise ModelError(f"{path} is not the file that was shipped ({MANIFEST} beside it): install fer-stream again")
+    if beside := _beside(path, content):
+        found = hashlib.sha256("".join([found, *beside.values()]).encode()).hexdigest()
     return Model(path, found, _open(path, content, provider))
+
+
+def files(path: Path) -> dict[str, str]:
+    """Return the SHA-256 of each file of a model, by its name: of an ONNX file, of others that it names, of a folder.
+
+    Raises:
+        ModelError: one of them is missing, or cannot be read.
+    """
+    try:
+        if path.is_dir():
+            inside = sorted(file for file in path.rglob("*") if file.is_file())
+            return {file.relative_to(path.parent).as_posix(): _digest(file) for file in inside}
+        content = path.read_bytes()
+    except OSError as error:
+        raise ModelError(f"the model file {path} cannot be read: {error.strerror}") from error
+    return {path.name: hashlib.sha256(content).hexdigest()} | _beside(path, content)
+
+
+def _beside(path: Path, content: bytes) -> dict[str, str]:
+    """Return the SHA-256 of each file that an ONNX file names, by its name there.
+
+    Raises:
+        ModelError: one is missing, or lies elsewhere than beside the model.
+    """
+    found = {}
+    for name in external.locations(content):
+        other = path.parent / name
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise ModelError(f"{path} keeps weights in {name!r}, outside its folder: put them beside it")
+        try:
+            found[name] = _digest(other)
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is no name of a file"
+            raise ModelError(f"{path} keeps weights in {name!r}, which cannot be read ({reason}): copy both") from error
+    return found
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of the modules of others that compute what is found, by their names."""
+    _runtime()
+    return {name: extras.version(name) for name in ("numpy", "cv2", "onnxruntime")}
 
 
 @cache
 def _runtime() -> Any:
-    # Its builds (from 1.29 on) report every session to their maker over the network; nothing of ours may leave.
-    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
-    import onnxruntime  # noqa: PLC0415 - slow to import, and only processes that infer need it
+    if "onnxruntime" not in sys.modules:
+        # Its builds (from 1.29 on) report every session to their maker over the network, unless this is set when they
+        # are loaded; nothing of ours may leave. The environment of the program that uses us stays as it is.
+        before = os.environ.get(TELEMETRY)
+        os.environ[TELEMETRY] = "1"
+        try:
+            import onnxruntime  # noqa: PLC0415 - slow to import, and only processes that infer need it
+        finally:
+            if before is None:
+                del os.environ[TELEMETRY]
+            else:
+                os.environ[TELEMETRY] = before
+    import onnxruntime  # noqa: PLC0415
 
-    # One arena for all sessions of the process, which grows by what is asked for: a worker's models run one after the
-    # other, and an arena of each one's own, doubled at every growth, cost it 100 MB.
-    memory = onnxruntime.OrtMemoryInfo(
-        "Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
-    )
-    onnxruntime.create_and_register_allocator(memory, onnxruntime.OrtArenaCfg(0, 1, -1, -1))
     return onnxruntime
 
 
@@ -159,8 +218,11 @@ def _open(path: Path, content: bytes, provider: str) -> Any:
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.add_session_config_entry("session.use_env_allocators", "1")
+    options.enable_cpu_mem_arena = False  # one for each session costs 35 MB, one for all is the whole process's
     options.enable_mem_pattern = False  # plans for each size of a picture; they cost memory and gain no time
+    options.add_session_config_entry(
+        "session.model_external_initializers_file_folder_path", str(path.parent.absolute())
+    )
     options.log_severity_level = 4  # a failure is told once, by us
     try:
         session = onnxruntime.InferenceSession(content, options, providers=[wanted, *{PROVIDERS["cpu"]} - {wanted}])

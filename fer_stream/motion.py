@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import cv2
 import numpy as np
 
-from fer_stream.cv import cv2
 from fer_stream.types import THUMBNAIL, Region
 
 if TYPE_CHECKING:

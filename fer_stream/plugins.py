@@ -17,7 +17,10 @@ way in our own ``pyproject.toml``::
 
 from __future__ import annotations
 
+import hashlib
+import importlib.util
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 from fer_stream.errors import PluginError
@@ -231,12 +234,31 @@ def transport(settings: Settings) -> Transport:
     return made
 
 
+CODE = frozenset({".py", ".so", ".pyd"})
+"""Suffixes of what Python runs."""
+
 KINDS = ("sources", "detectors", "classifiers", "transports", "sinks")
 
 
 def available(kind: str) -> list[str]:
     """Return the names registered under a kind, sorted."""
     return sorted(entry.name for entry in entry_points(group=f"fer_stream.{kind}"))
+
+
+def code(kind: str, name: str) -> str:
+    """Return the SHA-256 of the code in which a plug-in lies: of all files of its package that Python runs.
+
+    It is empty where there is no such plug-in, or no file of it.
+    """
+    found = hashlib.sha256()
+    for entry in entry_points(group=f"fer_stream.{kind}", name=name):
+        spec = importlib.util.find_spec(entry.module.partition(".")[0])
+        folders = (spec.submodule_search_locations if spec else None) or ()
+        files = [file for folder in folders for file in Path(folder).rglob("*") if file.suffix in CODE]
+        for file in sorted(files) or ([Path(spec.origin)] if spec and spec.origin else []):
+            found.update(file.read_bytes())
+        return found.hexdigest()
+    return ""
 
 
 def load(kind: str, name: str) -> Any:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import cv2
 import numpy as np
-
-from fer_stream.cv import cv2
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -46,17 +46,14 @@ LEAST_DESCRIPTORS = 64
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 
 
-def prepare() -> None:
-    """Set what concerns a whole process; it must be our own, not one that uses us as a library.
+def raise_limits() -> None:
+    """Let this process, which must be our own, have as many file descriptors as the system lets it.
 
-    It may have as many file descriptors as the system lets it (each connection takes one, and the usual limit of 1024
-    is for programs that wait by ``select``). NumPy's threads, one for each core of the host, are not started: they are
-    of no use here, and count against a container's limits.
+    Each connection takes one, and the usual limit of 1024 is for programs that wait by ``select``.
 
     Raises:
-        ConfigError: it may have too few file descriptors for anything.
+        ConfigError: it may have too few for anything.
     """
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     with suppress(OSError, ValueError):  # a unit may forbid it, and sets the limit itself
         hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         if 0 <= hard < LEAST_DESCRIPTORS:
@@ -269,6 +266,10 @@ def _run_guarded(function: Callable[[], int | None]) -> int:
         if not _takes_more(sys.stdout):  # or Python waits for a reader when it flushes at exit
             drop(sys.stdout)
         return 0
+    except ImportError as error:
+        logging.getLogger(__name__).debug("in detail", exc_info=True)
+        _fail(f"a package cannot be imported: {error}; fer-stream doctor says what to install")
+        return FerStreamError.exit_code
     except Exception as error:
         if isinstance(error, BrokenPipeError) and _poll(sys.stdout.fileno(), 0, 0) & select.POLLERR:
             drop(sys.stdout)

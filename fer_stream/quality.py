@@ -10,9 +10,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+import cv2
 import numpy as np
-
-from fer_stream.cv import cv2
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

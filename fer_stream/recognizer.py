@@ -11,6 +11,8 @@ import numpy as np
 
 from fer_stream import motion, plugins, quality
 from fer_stream.deployment import check_purpose
+from fer_stream.errors import PluginError
+from fer_stream.pixels import pixels
 from fer_stream.plugins import FollowingDetector
 from fer_stream.types import THUMBNAIL, Box, Face, Region, Scores, Searched
 
@@ -51,10 +53,8 @@ def recognize(image: NDArray[np.uint8]) -> tuple[Face, ...]:
     Raises:
         PluginError: detector or classifier is not installed.
         ModelError: a model file is missing or breaks its contract.
-        ValueError: it is not such a picture.
+        ValueError: it is not such a picture; the message says what it seems to be, and what to do.
     """
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-        raise ValueError(f"a picture is uint8 [H, W, 3], not {image.dtype} {list(image.shape)}")
     return _default().recognize(image).faces
 
 
@@ -91,15 +91,28 @@ class Recognizer:
 
         By default all faces there are, each scored; with hints those that they lead to, and scored are those that are
         due and those that are new. A detector that cannot follow faces searches the whole image all the same.
+
+        Raises:
+            ValueError: it is not such a picture; the message says what it seems to be, and what to do.
+            PluginError: the classifier gives something else than a row of probabilities for each face.
         """
+        image = pixels(image)
         start = time.perf_counter()
         faces, due, searched = self._detect(image, hints)
         detected = time.perf_counter()
-        rows = self.classifier.classify(image, [faces[i] for i in due]).tolist()
+        rows = self._classify(image, [faces[i] for i in due])
         for i, row in zip(due, rows, strict=True):
             faces[i] = replace(faces[i], scores=Scores(self.labels, tuple(row)), quality=quality.of(image, faces[i]))
         classified = time.perf_counter()
         return Recognition(tuple(faces), {"detect": detected - start, "classify": classified - detected}, searched)
+
+    def _classify(self, image: NDArray[np.uint8], faces: list[Face]) -> list[list[float]]:
+        rows = np.asarray(self.classifier.classify(image, faces))
+        if rows.shape != (len(faces), len(self.labels)) or rows.dtype.kind not in "fiu" or not np.isfinite(rows).all():
+            wanted = f"finite numbers [{len(faces)}, {len(self.labels)}], a row a face and a column a label"
+            raise PluginError(f"the classifier gives {rows.dtype} {list(rows.shape)}, and must give {wanted}")
+        found: list[list[float]] = rows.tolist()
+        return found
 
     def _detect(self, image: NDArray[np.uint8], hints: Hints | None) -> tuple[list[Face], list[int], Searched | None]:
         """Return the faces, which of them are to be scored, and what was searched."""

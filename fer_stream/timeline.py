@@ -68,8 +68,11 @@ class Timeline:
         """Its width and height."""
         self.searched = False
         """Whether new faces were looked for in it, rather than the known ones alone."""
+        self.candidates: dict[int, Face] = {}
+        """The faces in it that are no tracks yet, by the keys of their courses."""
+        self.courses: Sequence[Course] = ()
+        """Where all faces go that are not given up."""
         self._found: tuple[Box, ...] = ()
-        self._courses: Sequence[Course] = ()
         self._labels = labels
         self._kinds = {what: EventType(f"{labels.family}.{what}") for what in ("started", "updated", "ended")}
         self._tracker_settings = tracker
@@ -82,7 +85,7 @@ class Timeline:
     def places(self) -> tuple[Box, ...]:
         """Where in the latest frame there are faces, confirmed or not, or should be although they were not found."""
         # Not by when each was seen: where a clock stands still, one that is missed would count as one that is here.
-        expected = [course.at(self.time) for course in self._courses]
+        expected = [course.at(self.time) for course in self.courses]
         missed = [box for box in expected if all(overlap(box, other) < HERE for other in self._found)]
         return (*self._found, *missed)
 
@@ -124,10 +127,10 @@ class Timeline:
                 events += self._expressions(track, changes)
         self.tracks = tracking.seen
         self.searched = searched is not None or not self._attention.following
-        courses = self._tracker.courses
-        self._found, self._courses = tuple(face.box for face in faces), courses
+        self.candidates, self.courses = tracking.candidates, self._tracker.courses
+        self._found = tuple(face.box for face in faces)
         unsettled = (track for track, smoother in self._smoothers.items() if smoother.unsettled)
-        self._attention.take(seq, self.time, courses, searched, unsettled)
+        self._attention.take(seq, self.time, self.courses, searched, unsettled)
         return events
 
     def tick(self, time: Nanoseconds, offline_after: float) -> list[Event]:

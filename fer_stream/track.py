@@ -55,11 +55,15 @@ def overlap(a: Box, b: Box) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Tracking:
-    """What one observation changed: tracks seen now, of these the newly confirmed, and those given up."""
+    """What one observation changed: tracks seen now, of these the newly confirmed, and those given up.
+
+    ``candidates`` are the faces seen now that are no tracks yet, by the keys of their courses.
+    """
 
     seen: tuple[Track, ...]
     entered: tuple[Track, ...]
     left: tuple[Track, ...]
+    candidates: dict[int, Face]
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +180,7 @@ class Tracker:
         matched = self._match(time, faces)
         seen: list[Track] = []
         entered: list[Track] = []
+        candidates: dict[int, Face] = {}
         for index, face in enumerate(faces):
             state = matched.get(index)
             if state is None:
@@ -191,8 +196,10 @@ class Tracker:
                     entered.append(state.track)
             if state.confirmed:
                 seen.append(state.track)
+            else:
+                candidates[state.key] = face
         seen.sort(key=lambda track: track.id)
-        return Tracking(tuple(seen), tuple(entered), left)
+        return Tracking(tuple(seen), tuple(entered), left, candidates)
 
     def advance(self, time: Nanoseconds) -> tuple[Track, ...]:
         """Let time pass without an observation, and return the tracks that are given up."""

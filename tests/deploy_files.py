@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from prometheus_client import REGISTRY
 
-import fer_stream.metrics  # noqa: F401 - so that its metrics are registered
+from fer_stream import metrics
 
 ROOT = Path(__file__).parents[1]
 DEPLOY = ROOT / "deploy"
@@ -53,7 +52,7 @@ def named(query: str) -> set[str]:
 def series() -> dict[str, str]:
     """The metric of fer_stream/metrics.py for each name under which Prometheus has its values."""
     found = {}
-    for family in REGISTRY.collect():
+    for family in metrics.REGISTRY.collect():
         if family.name.startswith("fer_stream_"):
             endings = {"counter": ["_total"], "histogram": ["_bucket", "_sum", "_count"]}.get(family.type, [""])
             found |= {family.name + ending: family.name for ending in endings}

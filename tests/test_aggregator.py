@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from processes import wait_for
-from prometheus_client import REGISTRY
 
 from fer_stream import metrics, plugins, shared, wire
 from fer_stream.aggregator import Aggregator
@@ -143,7 +142,7 @@ def cameras_of(bench: Bench) -> set[str]:
 
 
 def online(camera: str) -> float | None:
-    return REGISTRY.get_sample_value("fer_stream_camera_online", {"camera": camera})
+    return metrics.REGISTRY.get_sample_value("fer_stream_camera_online", {"camera": camera})
 
 
 def test_a_camera_whose_capture_has_ended_is_forgotten_after_a_while(tmp_path: Path) -> None:

@@ -15,7 +15,6 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
-from prometheus_client import REGISTRY
 from prometheus_client.parser import text_string_to_metric_families
 
 from fer_stream import metrics
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
 
 
 def value(name: str, **labels: str) -> float | None:
-    return REGISTRY.get_sample_value(name, labels)
+    return metrics.REGISTRY.get_sample_value(name, labels)
 
 
 def frames(camera: str, outcome: str, reason: str = "") -> float | None:
@@ -182,6 +181,8 @@ def test_no_address_no_server() -> None:
 # As Prometheus' own tool sees them
 
 FILLED = """
+    from fer_stream import environment
+    environment.prepare()
     from fer_stream import metrics
     from fer_stream.dispatch import Ledger
     metrics.LedgerExport("door").export(Ledger(captured=3, done=1, rejected={"corrupt": 1}, in_flight=1))

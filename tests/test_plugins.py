@@ -136,3 +136,17 @@ def test_run_uses_both(installed, tmp_path):
     events = [json.loads(line) for line in result.stdout.splitlines()]
     labels = {event["data"]["label"] for event in events if event["type"].endswith("emotion.started")}
     assert labels == {"bright"}
+
+
+def test_a_plug_in_s_code_has_a_digest(tmp_path, monkeypatch):
+    (tmp_path / "of_others-1.dist-info").mkdir()
+    (tmp_path / "of_others-1.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: of_others\nVersion: 1\n")
+    (tmp_path / "of_others-1.dist-info/entry_points.txt").write_text("[fer_stream.sinks]\nof_others = of_others:load\n")
+    (tmp_path / "of_others.py").write_text("one = 1\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    before = plugins.code("sinks", "of_others")
+    assert len(before) == 64
+    (tmp_path / "of_others.py").write_text("one = 2\n")
+    assert plugins.code("sinks", "of_others") != before
+    assert plugins.code("sinks", "nosuch") == ""
+    assert plugins.code("sinks", "file") == plugins.code("sources", "demo"), "built-in ones share our package"

@@ -167,6 +167,15 @@ def test_as_a_function_it_takes_what_opencv_reads(tiny_model: Path, monkeypatch:
         assert face.scores.top()[0] == "happy"
         assert sum(face.scores.values) == pytest.approx(1, abs=1e-5)
     assert fer_stream.recognize(np.zeros((100, 100, 3), np.uint8)) == ()
-    for wrong in (np.zeros((100, 100), np.uint8), np.zeros((100, 100, 4), np.uint8), np.zeros((9, 9, 3), np.float32)):
-        with pytest.raises(ValueError, match=r"a picture is uint8 \[H, W, 3\], not"):
-            fer_stream.recognize(wrong)
+
+
+@pytest.mark.parametrize(
+    "rows", [np.zeros((1, 3)), np.zeros(2), np.full((2, 2), np.nan), [["a", "b"], ["c", "d"]], np.zeros((3, 2))]
+)
+def test_a_classifier_that_gives_something_else_is_named(rows):
+    class Odd(Width):
+        def classify(self, image, faces):
+            return rows
+
+    with pytest.raises(PluginError, match=r"the classifier gives .* and must give finite numbers \[2, 2\]"):
+        Recognizer(MTCNN(), Odd()).recognize(side_by_side())

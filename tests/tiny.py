@@ -14,6 +14,18 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+def write_beside(path: Path, likely: str = "happy") -> Path:
+    """Write such a classifier whose weights lie in a file beside it, ``NAME.data``."""
+    model = onnx.load(write_model(path, likely=likely))
+    for tensor in model.graph.initializer:
+        if tensor.name in ("shift", "base"):  # those that decide the answer; no shape may depend on others
+            tensor.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor), tensor.name))
+    beside = path.with_name(f"{path.name}.data")
+    beside.unlink(missing_ok=True)  # onnx would add to it
+    onnx.save(model, str(path), save_as_external_data=True, location=beside.name, size_threshold=0)
+    return path
+
+
 def write_model(path: Path, labels: tuple[str, ...] = EMOTIONS, likely: str = "happy") -> Path:
     """Write a classifier under the contract: ``likely`` has 0.82, the others share the rest, and brightness shifts it a
     little, so that its answers tell faces apart."""

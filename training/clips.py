@@ -16,11 +16,11 @@ from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import cv2
 import numpy as np
 
 from fer_stream.attention import Attention
 from fer_stream.config import ClassifierSettings, DetectorSettings, Settings
-from fer_stream.cv import cv2
 from fer_stream.errors import FerStreamError, SourceError
 from fer_stream.recognizer import Recognizer
 from fer_stream.smooth import LabelSet

@@ -14,6 +14,9 @@ _HEAD = struct.Struct("<II")
 """Of an answer: its length, and its CRC-32."""
 
 
+_MAGIC = b"fer-stream answers\n"
+
+
 def _check(answer: bytes) -> int:
     return zlib.crc32(answer, 1)  # not 0 of nothing: a disk that lost its power may have left zeros
 
@@ -30,7 +33,7 @@ class Answers:
 
     def __init__(self, path: Path, identity: str) -> None:
         self._path = path
-        head = identity.encode() + b"\n"
+        head = _MAGIC + identity.encode() + b"\n"
         self._file = path.open("r+b" if path.exists() else "w+b")
         self.left = self._whole(head)
         """How many there still are to recall."""
@@ -39,6 +42,17 @@ class Answers:
             self._file.write(head)
         self._file.truncate()
         self._file.seek(len(head))
+
+    @staticmethod
+    def ours(path: Path) -> bool:
+        """Tell whether a file is one that this class wrote."""
+        try:
+            if path.is_symlink():
+                return False
+            with path.open("rb") as file:
+                return file.read(len(_MAGIC)) == _MAGIC
+        except OSError:
+            return False
 
     def _whole(self, head: bytes) -> int:
         """Return how many whole answers the file holds, and stand behind the last of them."""

@@ -5,21 +5,21 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-import shutil
 import time
 from contextlib import ExitStack, closing
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fer_stream import __version__, folders, models
+from fer_stream import __version__, models, plugins
 from fer_stream.analysis import plots, report, tables
 from fer_stream.analysis.answers import Answers
-from fer_stream.analysis.observe import Observer, refuse_live
-from fer_stream.analysis.pictures import Pictures
+from fer_stream.analysis.observe import Observer, refuse
+from fer_stream.analysis.pictures import Pictures, are_pictures
+from fer_stream.analysis.place import Place
 from fer_stream.analysis.summary import Summary
 from fer_stream.errors import ConfigError, FerStreamError, SourceError
 from fer_stream.extras import require
+from fer_stream.sources import DEFAULT, choose
 from fer_stream.sources.images import check_name, is_image
 
 if TYPE_CHECKING:
@@ -29,10 +29,11 @@ if TYPE_CHECKING:
 
     Progress = Callable[[int, int | None], None]
 
-SUMMARY = "summary.json"
-"""Written last, with the names of the other files: where it is, the rest is."""
-
 VIDEO = "annotated.mp4"
+
+PICTURES = ("faces.csv", "faces.parquet", "report.html", "shares.svg")
+RECORDING = (*PICTURES, "events.jsonl", "timeline.svg", "uncertain.svg", "valence.svg")
+"""What may be written of pictures, and of a recording."""
 
 _LOOKS = ("labels", "depth", "detector", "classifier", "tracker", "smoother", "valence")
 """Settings that change what is found."""
@@ -51,9 +52,10 @@ class Analysis:
         pictures: the images of a folder have nothing to do with one another.
         video: write an annotated video, too. Nothing else that is written holds a pixel.
         show_faces: leave the faces in it as they are.
+        force: overwrite files of others in the folder, where they have the names of ours; never an input.
 
     Raises:
-        ConfigError: it is a live camera.
+        ConfigError: it is a live camera, or its settings cannot be heeded.
         PluginError: the extra ``analyze`` is not installed.
         SourceError: its name is not UTF-8.
     """
@@ -67,15 +69,18 @@ class Analysis:
         pictures: bool = False,
         video: bool = False,
         show_faces: bool = False,
+        force: bool = False,
     ) -> None:
         self.source = settings.cameras[camera].source
-        refuse_live(self.source)
+        refuse(settings.cameras[camera])
         for module in ("polars", "matplotlib", *(["av"] if video else [])):
             require(module, "analyze")
-        self._path = folders.expand(Path(self.source.removeprefix("file://")))
+        self._path = _path(self.source)
         check_name(self._path)
-        self._settings, self._camera, self._folder = settings, camera, folder
-        self._pictures = pictures or is_image(self._path)
+        self._settings, self._camera = settings, camera
+        sources = [_path(choose(other)[1]) for other in settings.cameras.values()]
+        self._place = Place(folder, [*sources, *self._model_files()], force=force)
+        self._pictures = are_pictures(settings.cameras[camera], asked=pictures)
         self._video, self._show_faces = video and not self._pictures, show_faces
         self._identity = ""
 
@@ -85,24 +90,16 @@ class Analysis:
         Raises:
             SourceError: the input cannot be read.
         """
-        told = self._told()
-        names = told.get("files", [])
-        whole = all((self._folder / name).is_file() for name in names) and (VIDEO in names) >= self._video
-        return told if names and whole and told.get("identity") == self.identity() else None
-
-    def _told(self) -> dict[str, Any]:
-        """Return the summary that lies in the folder, whatever it is of; an empty one where there is none of ours."""
-        try:
-            told = json.loads((self._folder / SUMMARY).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return {}
-        ours = isinstance(told, dict) and isinstance(told.get("identity"), str) and isinstance(told.get("files"), list)
-        return told if ours and all(isinstance(name, str) for name in told["files"]) else {}
+        told = self._place.told()
+        return (
+            told if told and (VIDEO in told["files"]) >= self._video and told["identity"] == self.identity() else None
+        )
 
     def identity(self) -> str:
-        """Return what tells this analysis from others: a digest of the input, the settings, the models, the version.
+        """Return what tells this analysis from others: a digest of all that decides what is found.
 
-        Of a folder of images it takes names, sizes and times instead of the pixels.
+        That is the input (of a folder of images names, sizes and times instead of the pixels), the settings, every file
+        of the models, our code and that of plug-ins, and the versions of what computes.
 
         Raises:
             SourceError: the input cannot be read.
@@ -110,7 +107,7 @@ class Analysis:
         if not self._identity:
             camera = self._settings.cameras[self._camera].model_dump(mode="json", include=set(_SHOWS))
             looks = [self._looks(), camera, self._pictures, self._video and self._show_faces]
-            told = [__version__, self._models(), self._camera, *looks]
+            told = [self._code(), models.versions(), self._models(), self._camera, *looks]
             text = json.dumps(told, sort_keys=True).encode()
             self._identity = hashlib.sha256(self._content() + text).hexdigest()
         return self._identity
@@ -131,9 +128,18 @@ class Analysis:
             how["classifier"]["model"] = own.name
         return how
 
+    def _code(self) -> list[str]:
+        used = {"sources": choose(self._settings.cameras[self._camera])[0]}
+        used |= {"detectors": self._settings.detector.name, "classifiers": self._settings.classifier.name}
+        return [plugins.code("sources", DEFAULT), *(plugins.code(kind, name) for kind, name in used.items())]
+
+    def _model_files(self) -> list[Path]:
+        own = self._settings.classifier.model
+        return [own.parent / name for name in models.files(own)] if own and own.exists() else []
+
     def _models(self) -> dict[str, str]:
         own = self._settings.classifier.model
-        return models.digests() | ({own.name: _digest(own).hex()} if own and own.is_file() else {})
+        return models.digests() | (models.files(own) if own and own.exists() else {})
 
     def run(self, threads: int, progress: Progress) -> dict[str, Any]:
         """Look at all of it, write everything, and return the summary.
@@ -147,49 +153,36 @@ class Analysis:
 
         Raises:
             SourceError: the input cannot be read; or it broke, and what came before that is written.
-            ConfigError: the folder cannot be written.
+            ConfigError: the folder cannot be written, or what lies there is not ours (`fer_stream.analysis.place`).
         """
-        identity, part, answers = self.identity(), self._folder / ".part", None
-        finished = False
+        identity, place, answers, finished = self.identity(), self._place, None, False
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            shutil.rmtree(part, ignore_errors=True)
-            part.mkdir()
+            names = PICTURES if self._pictures else (*RECORDING, *([VIDEO] if self._video else []))
+            part = place.begin(names)
             if self._pictures:
                 told, broken = self._look_at_pictures(part, threads, progress)
             else:
-                answers = Answers(self._folder / ".answers", identity)
+                answers = Answers(place.answers, identity)
                 told, broken = self._look(part, answers, threads, progress)
-            told |= {"identity": identity, "files": sorted(path.name for path in part.iterdir())}
-            (part / SUMMARY).write_text(json.dumps(told, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-            self._replace(part, told["files"])
+            told = place.finish(told | {"identity": identity})
             finished = True
         except OSError as trouble:
-            where = trouble.filename or self._folder
+            where = trouble.filename or place.path
             raise ConfigError(f"{str(where)!r} cannot be written: {(trouble.strerror or 'error').lower()}") from trouble
         finally:
             if answers:
                 answers.close(finished=finished)
-            shutil.rmtree(part, ignore_errors=True)
+            place.close()
         if broken:
             raise broken
         return told
-
-    def _replace(self, part: Path, names: list[str]) -> None:
-        """Put an analysis in the place of the one that is there; between them there is none, not parts of both."""
-        old = {name for name in self._told().get("files", []) if Path(name).name == name}
-        (self._folder / SUMMARY).unlink(missing_ok=True)
-        for name in old - set(names):
-            (self._folder / name).unlink(missing_ok=True)
-        for name in (*names, SUMMARY):
-            (part / name).replace(self._folder / name)
 
     def _look(
         self, part: Path, answers: Answers, threads: int, progress: Progress
     ) -> tuple[dict[str, Any], FerStreamError | None]:
         observer = Observer(self._settings, self._camera, threads, answers)
         labels, model_labels, start = observer.label_set.labels, observer.labels, observer.reader.clock.start
-        types = tables.columns(labels, model_labels)
+        types, rows = tables.columns(labels, model_labels), tables.Rows(start, labels, model_labels)
         summary, broken, began = Summary(start, self._settings.valence), None, time.monotonic()
         with ExitStack() as stack:
             table = tables.CsvTable(part / "faces.csv", types)
@@ -204,8 +197,9 @@ class Analysis:
             seen_all = stack.enter_context(closing(iter(observer)))  # its threads have ended before anything else does
             try:
                 for seen in seen_all:
-                    summary.add(seen)
-                    for row in tables.rows(seen, start, labels, model_labels):
+                    ready = rows.of(seen)
+                    summary.add(seen, len(ready))
+                    for row in ready:
                         table.write(row)
                     events.writelines(text + "\n" for _, text in seen.events)
                     if video:
@@ -265,10 +259,13 @@ class Analysis:
         return self._path.name or self.source
 
     def _about(self, model: str, error: FerStreamError | None) -> dict[str, Any]:
-        packages = ("numpy", "onnxruntime", "opencv-python-headless")
-        versions = {"python": platform.python_version()} | {name: version(name) for name in packages}
+        versions = {"python": platform.python_version()} | models.versions()
         about = {"version": __version__, "versions": versions, "model": model, "models": self._models()}
         return about | {"settings": self._looks()} | ({"error": str(error)} if error else {})
+
+
+def _path(address: str) -> Path:
+    return Path(address.removeprefix("file://")).expanduser()
 
 
 def _digest(path: Path) -> bytes:

@@ -15,7 +15,7 @@ import queue
 import threading
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -38,9 +38,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from fer_stream.analysis.answers import Answers
-    from fer_stream.config import Settings
+    from fer_stream.config import CameraSettings, Settings
     from fer_stream.recognizer import Recognition
-    from fer_stream.types import Box, Estimate, Event, Frame, Hints, Track
+    from fer_stream.types import Box, Estimate, Event, Face, Frame, Hints, Track
 
 _log = logging.getLogger(__name__)
 
@@ -71,6 +71,9 @@ class Recognizers:
 class Observation:
     """One frame, the tracks seen in it, their smoothed state, and the events that it caused, with their texts.
 
+    ``candidates`` are the faces in it that are no tracks yet, by their keys; ``fates`` has, for each face that is not
+    given up, its track's number by its key, 0 while it has none.
+
     ``faces`` is where faces are or should be, whether or not they are tracks (yet) or could be seen in this frame;
     nothing is known of them where it could not be ``looked_at``. After the last frame comes one without a ``frame``:
     the events that close what was open.
@@ -82,6 +85,8 @@ class Observation:
     events: list[tuple[Event, str]]
     faces: tuple[Box, ...] = ()
     looked_at: bool = True
+    candidates: dict[int, Face] = field(default_factory=dict)
+    fates: dict[int, int] = field(default_factory=dict)
 
 
 class _Look(NamedTuple):
@@ -110,7 +115,7 @@ class Observer:
         self._bell = threading.Event()
         self._slot = Slot("wait")
         once = settings.cameras[camera].model_copy(update={"loop": False})
-        self.reader = Reader(camera, once, "wait", self._slot, self._bell.set)
+        self.reader = Reader(camera, once, "wait", self._slot, self._bell.set, paced=False)
         self._answers = answers
         self._depth = settings.depth
         self._threads = min(threads, self._depth)
@@ -209,7 +214,8 @@ class Observer:
         events = self._numbered(line.observe(frame.seq, frame.time, frame.size, result.faces, result.searched))
         faces = [face.box for face in result.faces] + [face.box for face in (look.hints.faces if look.hints else ())]
         estimates = {estimate.track: estimate for estimate in line.estimates()}
-        return Observation(frame, line.tracks, estimates, events, tuple(faces))
+        fates = {course.key: course.track for course in line.courses}
+        return Observation(frame, line.tracks, estimates, events, tuple(faces), candidates=line.candidates, fates=fates)
 
     def _numbered(self, events: Iterable[Event]) -> list[tuple[Event, str]]:
         """Return events as a new journal would number them."""
@@ -223,11 +229,19 @@ class Observer:
         return numbered
 
 
-def refuse_live(source: str) -> None:
-    """Refuse what has no end.
+def refuse(camera: CameraSettings) -> None:
+    """Refuse what has no end, and settings of which nothing can be made here.
 
     Raises:
         ConfigError: see above.
     """
-    if is_live(source):
-        raise ConfigError(f"analyze is for recordings, and {source} is a live camera: use fer-stream run")
+    if is_live(camera.source):
+        raise ConfigError(f"analyze is for recordings, and {camera.source} is a live camera: use fer-stream run")
+    if camera.loop:
+        raise ConfigError(
+            f"analyze needs an end, and the settings begin {camera.source} again at its end: leave out loop"
+        )
+    if camera.policy == "drop_oldest":
+        raise ConfigError(
+            f"analyze looks at every frame of {camera.source}, and its settings want drop_oldest: leave out policy"
+        )

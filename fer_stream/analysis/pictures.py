@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,16 +11,33 @@ from typing import TYPE_CHECKING, Any
 from fer_stream import folders
 from fer_stream.analysis import tables
 from fer_stream.analysis.observe import Recognizers
-from fer_stream.errors import SourceError
+from fer_stream.errors import ConfigError, SourceError
 from fer_stream.privacy import mask
-from fer_stream.sources.images import Images, load
+from fer_stream.sources import DEFAULT, choose
+from fer_stream.sources.images import Images, is_image, load
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from fer_stream.analysis.tables import Row
-    from fer_stream.config import Settings
+    from fer_stream.config import CameraSettings, Settings
     from fer_stream.types import Face
+
+_log = logging.getLogger(__name__)
+
+
+def are_pictures(camera: CameraSettings, *, asked: bool) -> bool:
+    """Tell whether a camera's images do not follow one another: where that is ``asked`` for, and of a single one.
+
+    Raises:
+        ConfigError: it is asked for, and the camera's plug-in gives frames that follow one another.
+    """
+    plugin, address = choose(camera)
+    if plugin == DEFAULT:
+        return asked or is_image(Path(address.removeprefix("file://")).expanduser())
+    if asked:
+        raise ConfigError(f"the source plug-in {plugin!r} gives no pictures of a folder: leave out pictures or plugin")
+    return False
 
 
 class Pictures:
@@ -34,7 +52,7 @@ class Pictures:
 
     def __init__(self, settings: Settings, camera: str, threads: int) -> None:
         self._camera = settings.cameras[camera].model_copy(update={"loop": False})
-        path = folders.expand(Path(self._camera.source))
+        path = folders.expand(Path(self._camera.source.removeprefix("file://")))
         images = Images(path, self._camera)
         self._paths = [path / name if path.is_dir() else path for name in images.names]
         self._threads = threads
@@ -66,7 +84,11 @@ class Pictures:
             image = load(path)
         except SourceError as error:
             return error
-        return self._recognizers.recognize(mask(image, self._camera.masks)).faces
+        try:
+            return self._recognizers.recognize(mask(image, self._camera.masks)).faces
+        except Exception as error:  # whatever a model or a plug-in does with this picture, the next one may be fine
+            _log.debug("in detail", exc_info=True)
+            return SourceError(f"the image {str(path)!r} cannot be recognised: {type(error).__name__}: {error}")
 
     def _row(self, name: str, face: Face) -> Row:
         scores = face.scores.as_dict() if face.scores else {}

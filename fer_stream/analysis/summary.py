@@ -58,8 +58,9 @@ class Summary:
         self._sums: defaultdict[int, list[float]] = defaultdict(lambda: [0.0, 0.0])
         self._before: int | None = None
 
-    def add(self, observation: Observation) -> None:
-        """Take the next observation."""
+    def add(self, observation: Observation, faces: int) -> None:
+        """Take the next observation, with which so many rows of faces became ready."""
+        self.faces += faces
         for event, _ in observation.events:
             self.events[event.type] += 1
             if event.type in ENDED and isinstance(event.data, ExpressionData):
@@ -73,7 +74,6 @@ class Summary:
         self._before = now
         self.frames += 1
         self.duration = (now - self._start) / 1e9
-        self.faces += len(observation.tracks)
         for track in observation.tracks:
             estimate = observation.estimates.get(track.id)
             if estimate is None:

@@ -7,7 +7,7 @@
 | ``track``                  | the track's number: a face followed by its motion, never an identity            |
 | ``x y width height``       | the face's box in pixels, from its upper left corner; it may reach out of view  |
 | ``detection``              | the detector's score                                                            |
-| ``label``                  | the smoothed label, or nothing while none is sure                               |
+| ``label``                  | the smoothed label, or nothing while none is sure, as in a face's first 0.2 s   |
 | ``happy`` ...              | the smoothed probability of each label                                          |
 | ``quality``                | what a look at the face is worth, where it was scored in this frame             |
 | ``scored_happy`` ...       | the model's own probabilities, where it was scored in this frame                |
@@ -19,7 +19,7 @@ probable one, and ``happy`` ... are the model's own probabilities.
 from __future__ import annotations
 
 import csv
-from collections import Counter
+from collections import Counter, deque
 from typing import TYPE_CHECKING, Any
 
 from fer_stream.errors import ModelError
@@ -30,10 +30,16 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from fer_stream.analysis.observe import Observation
-    from fer_stream.types import Face
+    from fer_stream.types import Face, Frame
 
 PLACES = 4
 """Decimal places of probabilities; of boxes one is enough, of times six."""
+
+TRACK = 2
+"""Index of the column ``track``."""
+
+GONE = -1
+"""Instead of a track's number, for a face that was given up before it had one."""
 
 BOX = ("x", "y", "width", "height")
 
@@ -74,26 +80,56 @@ def box(face: Face) -> list[float]:
     return [round(side, 1) for side in (x1, y1, x2 - x1, y2 - y1)]
 
 
-def rows(observation: Observation, start: int, labels: Sequence[str], model_labels: Sequence[str]) -> Iterable[Row]:
-    """Return a row for each face that a frame shows; ``start`` is the capture time that counts as 0."""
-    frame = observation.frame
-    if frame is None:
-        return
-    seconds = round((frame.time - start) / 1e9, 6)
-    for track in observation.tracks:
-        face, estimate = track.face, observation.estimates.get(track.id)
+class Rows:
+    """Makes rows of observations: one for each face that a frame shows, from the first frame in which it was seen.
+
+    The tracker calls a face a track only once it was seen for a while. So the rows of a frame wait until it is known of
+    each face in it whether it is one; those of faces that never become tracks are left out.
+
+    Args:
+        start: the capture time that counts as 0.
+        labels: of the smoothed probabilities.
+        model_labels: of the model's own.
+    """
+
+    def __init__(self, start: int, labels: Sequence[str], model_labels: Sequence[str]) -> None:
+        self._start, self._labels, self._model_labels = start, labels, model_labels
+        self._waiting: deque[tuple[list[Row], dict[int, Row]]] = deque()
+
+    def of(self, observation: Observation) -> list[Row]:
+        """Take the next observation, and return the rows that are ready, in the order of their frames."""
+        frame = observation.frame
+        if frame is not None:
+            tracks = [self._row(frame, track.id, track.face, observation) for track in observation.tracks]
+            early = {key: self._row(frame, 0, face, observation) for key, face in observation.candidates.items()}
+            self._waiting.append((tracks, early))
+            if not observation.looked_at:  # nothing new is known of any face
+                return []
+        ready: list[Row] = []
+        for rows, early in self._waiting:
+            for key in [key for key in early if observation.fates.get(key, GONE)]:
+                row = early.pop(key)
+                row[TRACK] = observation.fates.get(key, GONE)
+                rows.extend([row] if row[TRACK] != GONE else [])
+        while self._waiting and not self._waiting[0][1]:
+            rows, _ = self._waiting.popleft()
+            ready += sorted(rows, key=lambda row: row[TRACK])  # type: ignore[arg-type,return-value]
+        return ready
+
+    def _row(self, frame: Frame, track: int, face: Face, observation: Observation) -> Row:
+        estimate = observation.estimates.get(track)
         smoothed = estimate.scores.as_dict() if estimate else {}
         scored = face.scores.as_dict() if face.scores else {}
-        yield [
+        return [
             frame.seq,
-            seconds,
-            track.id,
+            round((frame.time - self._start) / 1e9, 6),
+            track,
             *box(face),
             round(face.score, PLACES),
             estimate.label if estimate else None,
-            *(_rounded(smoothed.get(label)) for label in labels),
+            *(_rounded(smoothed.get(label)) for label in self._labels),
             round(face.quality, PLACES) if face.scores else None,
-            *(_rounded(scored.get(label)) for label in model_labels),
+            *(_rounded(scored.get(label)) for label in self._model_labels),
         ]
 
 

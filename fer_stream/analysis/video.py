@@ -6,9 +6,9 @@ from collections import deque
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
+import cv2
 import numpy as np
 
-from fer_stream.cv import cv2
 from fer_stream.errors import WireError
 from fer_stream.extras import require
 from fer_stream.palette import colour, ink_on

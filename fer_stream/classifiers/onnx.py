@@ -17,11 +17,12 @@ import sys
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, NamedTuple
 
+import cv2
 import numpy as np
 
 from fer_stream import models
-from fer_stream.cv import cv2
 from fer_stream.errors import ModelError
+from fer_stream.pixels import pixels
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -118,7 +119,12 @@ class OnnxClassifier:
         self._check_rows()
 
     def classify(self, image: NDArray[np.uint8], faces: Sequence[Face]) -> NDArray[np.float32]:
-        """Return probabilities, float32 ``[len(faces), len(labels)]``, of faces in ``image`` (uint8 ``[H, W, 3]``)."""
+        """Return probabilities, float32 ``[len(faces), len(labels)]``, of faces in ``image`` (uint8 ``[H, W, 3]``).
+
+        Raises:
+            ValueError: it is not such a picture (`fer_stream.pixels`).
+        """
+        image = pixels(image)
         rows = [np.empty((0, len(self.labels)), np.float32)]
         for start in range(0, len(faces), BATCH):
             crops = [self.sample(image, face.box) for face in faces[start : start + BATCH]]

@@ -56,6 +56,7 @@ def analyze(arguments: Namespace) -> int:
                 pictures=arguments.pictures,
                 video=arguments.video,
                 show_faces=arguments.show_faces,
+                force=arguments.force,
             )
             if not arguments.force and (told := analysis.finished()):
                 _say(f"{analysis.source}: done already, in {folder} (--force does it again)")

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
+import cv2
 
-from fer_stream.cv import cv2
 from fer_stream.errors import PluginError
+from fer_stream.pixels import pixels
 from fer_stream.types import Box, Face
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
     from fer_stream.config import DetectorSettings
@@ -52,10 +53,15 @@ class FacenetMTCNN:
         )
 
     def detect(self, image: NDArray[np.uint8]) -> list[Face]:
-        """Return the faces in ``image`` (uint8 ``[H, W, 3]``, BGR), surest first."""
+        """Return the faces in ``image`` (uint8 ``[H, W, 3]``, BGR), surest first.
+
+        Raises:
+            ValueError: it is not such a picture (`fer_stream.pixels`).
+        """
+        image = pixels(image)
         if min(image.shape[:2]) < self.min_face:  # it has no pyramid then, and fails
             return []
-        rgb = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_BGR2RGB)
+        rgb = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
         boxes, scores, points = self._mtcnn.detect(rgb, landmarks=True)
         if boxes is None:
             return []

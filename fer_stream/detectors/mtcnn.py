@@ -12,11 +12,12 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, cast
 
+import cv2
 import numpy as np
 
 from fer_stream import models
-from fer_stream.cv import cv2
 from fer_stream.detectors.windows import Windows, clipped, patches
+from fer_stream.pixels import pixels
 from fer_stream.track import overlap
 from fer_stream.types import Box, Face, Region
 
@@ -94,7 +95,11 @@ class MTCNN:
 
         Boxes are facenet-pytorch's: floats in pixels of the image, not clipped to it. An image smaller than
         ``min_face`` has no faces.
+
+        Raises:
+            ValueError: it is not such a picture (`fer_stream.pixels`).
         """
+        image = pixels(image)
         scales = self._scales(min(image.shape[:2]), self.factor)
         return self._cascade(image, scales) if scales else []
 
@@ -116,7 +121,11 @@ class MTCNN:
         An expected face costs a hundredth of a scan: it is checked by R-Net, and by O-Net where it is ``due`` or R-Net
         is in doubt; only O-Net gives landmarks. Where both miss it, it is searched for around its place. What P-Net
         proposes in a region is not looked at further where a known face is.
+
+        Raises:
+            ValueError: as `detect`.
         """
+        image = pixels(image)
         found = self._follow(image, expected)
         known = [face for face in found if face is not None]
         new: list[Face] = []

@@ -6,9 +6,9 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import cv2
 import numpy as np
 
-from fer_stream.cv import cv2
 from fer_stream.errors import WireError
 from fer_stream.privacy import hide_faces
 from fer_stream.types import Box

@@ -14,6 +14,15 @@ if TYPE_CHECKING:
 DEFAULT = "opencv"
 
 
+def choose(settings: CameraSettings) -> tuple[str, str]:
+    """Return the plug-in that opens a camera's source (see `open_source`), and the address that it gets."""
+    if settings.plugin is not None:
+        return settings.plugin, settings.source
+    scheme, colon, rest = settings.source.partition(":")
+    name = scheme if scheme in plugins.available("sources") else DEFAULT
+    return name, rest if name == scheme and colon and not rest.startswith("//") else settings.source
+
+
 def open_source(settings: CameraSettings) -> Source:
     """Open a camera's source with the plug-in that ``settings.plugin`` names, or else the one its address names.
 
@@ -24,12 +33,7 @@ def open_source(settings: CameraSettings) -> Source:
         PluginError: there is no such plug-in, or what it gives is no source.
         SourceError: the source cannot be opened.
     """
-    name, address = settings.plugin, settings.source
-    if name is None:
-        scheme, colon, rest = address.partition(":")
-        name = scheme if scheme in plugins.available("sources") else DEFAULT
-        if name == scheme and colon and not rest.startswith("//"):
-            address = rest
+    name, address = choose(settings)
     source = plugins.load("sources", name)(address, settings)
     missing = [member for member in ("live", "frames", "read", "close") if not hasattr(source, member)]
     if missing:

@@ -11,9 +11,9 @@ from importlib.resources import files
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple, cast
 
+import cv2
 import numpy as np
 
-from fer_stream.cv import cv2
 from fer_stream.types import Picture
 
 if TYPE_CHECKING:

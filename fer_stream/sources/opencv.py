@@ -21,9 +21,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+import cv2
+
 from fer_stream import folders, machine
 from fer_stream.config import redact
-from fer_stream.cv import cv2
 from fer_stream.errors import SourceError
 from fer_stream.sources.images import Images, check_name, is_image
 from fer_stream.sources.video import COMPLETE, Capture, Live, Recording, open_video

@@ -6,7 +6,8 @@ import threading
 import time
 from typing import TYPE_CHECKING, cast
 
-from fer_stream.cv import cv2
+import cv2
+
 from fer_stream.errors import SourceError, WireError
 from fer_stream.jpeg import Jpeg
 from fer_stream.types import Picture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import shutil
 import signal
@@ -19,6 +20,7 @@ import cv2
 import numpy as np
 import polars
 import pytest
+from tiny import write_beside
 
 import fer_stream
 from fer_stream import motion
@@ -92,17 +94,86 @@ def test_what_is_done_is_not_done_again_unless_something_changed(clip: Path, tin
     assert analysis().finished() is None
 
 
-@pytest.mark.parametrize("told", [{"files": ["thesis.txt"]}, {"files": 12, "identity": "x"}, {"identity": 3}, 7])
-def test_a_summary_of_another_program_costs_nobody_a_file(
-    told: object, clip: Path, tiny_model: Path, tmp_path: Path
+def test_a_retrained_model_of_the_same_name_is_another_one(clip: Path, tmp_path: Path) -> None:
+    """Also where the file itself is the same, and its weights lie beside it."""
+    model, out = write_beside(tmp_path / "own.onnx"), tmp_path / "out"
+    how = Settings(cameras={"film": {"source": str(clip)}}, classifier={"model": model})  # type: ignore[arg-type]
+    told = Analysis(how, "film", out).run(2, lambda done, total: None)
+    assert set(told["models"]) > {"own.onnx", "own.onnx.data"}
+    assert Analysis(how, "film", out).finished() == told
+    before = model.read_bytes()
+    write_beside(model, likely="sad")
+    assert model.read_bytes() == before
+    assert Analysis(how, "film", out).finished() is None
+    Analysis(how, "film", out).run(2, lambda done, total: None)
+    labels = polars.read_parquet(out / "faces.parquet")["label"].drop_nulls().unique().to_list()
+    assert labels == ["sad"]
+
+
+def test_other_code_or_other_packages_are_another_analysis(
+    clip: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "summary.json").write_text(json.dumps(told))
-    (tmp_path / "thesis.txt").write_text("years of work")
-    how = Settings(cameras={"film": {"source": str(clip)}}, classifier={"model": tiny_model})  # type: ignore[arg-type]
-    analysis = Analysis(how, "film", tmp_path)
-    assert analysis.finished() is None
-    assert analysis.run(2, lambda done, total: None) == analysis.finished()
-    assert (tmp_path / "thesis.txt").read_text() == "years of work"
+    def identity(**others: object) -> str:
+        how = {"cameras": {"film": {"source": str(clip)}}, "classifier": {"model": tiny_model}} | others
+        return Analysis(Settings(**how), "film", tmp_path / "out").identity()  # type: ignore[arg-type]
+
+    package = tmp_path / "theirs"
+    (package / "mine").mkdir(parents=True)
+    (package / "mine-1.dist-info").mkdir()
+    (package / "mine-1.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: mine\nVersion: 1\n")
+    (package / "mine-1.dist-info/entry_points.txt").write_text("[fer_stream.detectors]\nmine = mine.faces:load\n")
+    (package / "mine/__init__.py").write_text("")
+    (package / "mine/faces.py").write_text("from fer_stream.detectors.mtcnn import load\n")
+    monkeypatch.syspath_prepend(package)
+    with_plugin = identity(detector={"name": "mine"})
+    assert with_plugin == identity(detector={"name": "mine"})
+    (package / "mine/faces.py").write_text("from fer_stream.detectors.mtcnn import load  # retuned\n")
+    assert identity(detector={"name": "mine"}) != with_plugin
+    before = identity()
+    monkeypatch.setattr(cv2, "__version__", "3.0")
+    assert identity() != before
+
+
+def test_an_analysis_of_its_own_video_leaves_it_where_it_is(cli: Cli, clip: Path) -> None:
+    out = cli.folder / "v"
+    cli.run("analyze", clip, "-o", out, "--video")
+    film = out / "annotated.mp4"
+    before = film.read_bytes()
+    links = cli.folder / "links"
+    links.mkdir()
+    (links / "soft.mp4").symlink_to(film)
+    os.link(film, links / "hard.mp4")
+    (cli.folder / "way").symlink_to(out)
+    names = (film, out / ".." / "v" / "annotated.mp4", f"file://{film}", links / "soft.mp4", links / "hard.mp4")
+    for name in (*names, cli.folder / "way" / "annotated.mp4"):
+        done = cli.run("analyze", name, "-o", out, "--video", "--force")
+        assert done.popen.returncode == 2
+        assert len(done.errors) == 1
+        assert "annotated.mp4' is an input, and would be overwritten: choose another folder" in done.errors[0]
+    for name in (film, links / "hard.mp4", clip):  # without a video of its own nothing is in the way
+        done = cli.run("analyze", name, clip if name != clip else film, "-o", out, "--force")
+        assert done.popen.returncode == 0
+        assert cli.run("analyze", name, "-o", out).popen.returncode == 0
+        assert film.read_bytes() == before
+
+
+def test_files_of_others_stay_unless_force_is_given(cli: Cli, clip: Path) -> None:
+    out = cli.folder / "out"
+    out.mkdir()
+    (out / "faces.csv").write_text("years of work")
+    refused = cli.run("analyze", clip, "-o", out)
+    assert refused.popen.returncode == 2
+    assert len(refused.errors) == 1
+    assert "faces.csv' was not written by fer-stream analyze" in refused.errors[0]
+    assert [path.read_text() for path in out.iterdir()] == ["years of work"]
+    assert cli.run("analyze", clip, "-o", out, "--force").popen.returncode == 0
+    assert (out / "faces.csv").read_text().startswith("frame,time,")
+    assert cli.run("analyze", clip, "-o", out, "--labels", "valence").popen.returncode == 0, "what we wrote is replaced"
+    with (out / "report.html").open("a") as page:
+        page.write("<p>notes of mine</p>")
+    refused = cli.run("analyze", clip, "-o", out)
+    assert "report.html' was not written by fer-stream analyze, or was changed since" in refused.errors[0]
+    assert "notes of mine" in (out / "report.html").read_text()
 
 
 def test_a_new_analysis_takes_the_place_of_the_old_one_when_it_is_whole(
@@ -293,17 +364,6 @@ def _no_pixels(home: Path, out: Path, rows: set[bytes]) -> None:
         content = path.read_bytes()
         assert not any(mark in content for mark in (b"\xff\xd8\xff", b"\x89PNG", b"data:image", b"ftyp", b"RIFF"))
         assert not {content[i : i + 32] for i in range(len(content) - 31)} & rows
-
-
-def test_as_a_function_it_gives_a_data_frame(clip: Path, tiny_model: Path) -> None:
-    faces = fer_stream.analyze(clip, Settings(classifier={"model": tiny_model}))  # type: ignore[arg-type]
-    assert faces["frame"].max() == 60
-    assert faces.group_by("track").len().height == 2
-    assert faces.filter(polars.col("label").is_not_null())["label"].unique().to_list() == ["happy"]
-    assert faces.columns[:8] == ["frame", "time", "track", "x", "y", "width", "height", "detection"]
-    album = fer_stream.analyze(PORTRAITS, Settings(classifier={"model": tiny_model}), pictures=True)  # type: ignore[arg-type]
-    assert album.columns[:6] == ["image", "x", "y", "width", "height", "detection"]
-    assert len(album) == 2
 
 
 def test_a_live_camera_is_refused(cli: Cli) -> None:

@@ -84,7 +84,7 @@ def test_a_picture_that_does_not_decode_is_told_of_once(
 ) -> None:
     film = jpegs.film(tmp_path / "film.avi", [jpegs.jpeg(), jpegs.undecodable(jpegs.jpeg())])
     assert texts(Observer(settings(film, classifier={"model": tiny_model}), "film"))
-    assert caplog.text.count("frame 2 is rejected: a JPEG that does not decode") == 1
+    assert caplog.text.count("frame 2 is rejected: a picture that does not decode") == 1
 
 
 def test_an_observation_holds_a_frame_and_what_is_seen_in_it(clip: Path, tiny_model: Path) -> None:

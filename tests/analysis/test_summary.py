@@ -64,13 +64,13 @@ def stay(track: int, begin: float, end: float) -> Event:
 def summary() -> Summary:
     """Six seconds: one face is happy for four of them and then between two, another is never sure of anything."""
     made = Summary(START, Settings().valence)
-    made.add(seen(0, (1, None, ())))
+    made.add(seen(0, (1, None, ())), 1)
     for number in range(1, 5):
-        made.add(seen(number, (1, "happy", (0.9, 0.05, 0.05))))
-    made.add(seen(5, (1, None, (0.0, 0.5, 0.5)), (2, None, (0.1, 0.45, 0.45))))
-    made.add(seen(6))
+        made.add(seen(number, (1, "happy", (0.9, 0.05, 0.05))), 1)
+    made.add(seen(5, (1, None, (0.0, 0.5, 0.5)), (2, None, (0.1, 0.45, 0.45))), 2)
+    made.add(seen(6), 0)
     closing = (stretch(1, "happy", 1, 4.5), stay(1, 0, 5), stay(2, 5, 5.5))
-    made.add(Observation(None, (), {}, [(event, "") for event in closing]))
+    made.add(Observation(None, (), {}, [(event, "") for event in closing]), 0)
     return made
 
 
@@ -90,22 +90,22 @@ def test_what_it_comes_down_to(summary: Summary) -> None:
 
 def test_valence_groups_are_labels_of_their_own() -> None:
     made = Summary(START, {"happy": "positive"})
-    made.add(seen(0))
+    made.add(seen(0), 0)
     scores = Scores(("positive", "negative"), (0.2, 0.7))
     frame = Frame("film", 1, at(1), np.zeros((1, 1, 3), np.uint8))
-    made.add(Observation(frame, (Track(1, FACE, at(0), at(1)),), {1: Estimate(1, scores, "negative")}, []))
+    made.add(Observation(frame, (Track(1, FACE, at(0), at(1)),), {1: Estimate(1, scores, "negative")}, []), 0)
     assert made.valence == [(1.0, pytest.approx(-0.5))]
     ended = replace(stretch(1, "negative", 0, 1), type=EventType.VALENCE_ENDED)
-    made.add(Observation(None, (), {}, [(ended, ""), (stay(1, 0, 1), "")]))
+    made.add(Observation(None, (), {}, [(ended, ""), (stay(1, 0, 1), "")]), 0)
     assert made.shares == {"negative": 1.0}
 
 
 def test_groups_of_other_names_make_no_curve_and_any_label_is_drawn_as_it_is() -> None:
     made = Summary(START, {"happy": "good"})
-    made.add(seen(0, (1, "happy", (0.9, 0.05, 0.05))))
-    made.add(seen(6))
+    made.add(seen(0, (1, "happy", (0.9, 0.05, 0.05))), 0)
+    made.add(seen(6), 0)
     stretches = (stretch(1, "$a_{$", 0, 5), stay(1, 0, 5))
-    made.add(Observation(None, (), {}, [(event, "") for event in stretches]))
+    made.add(Observation(None, (), {}, [(event, "") for event in stretches]), 0)
     drawings = plots.draw(made)
     assert "valence" not in drawings
     for name in ("timeline", "shares"):
@@ -178,7 +178,7 @@ def test_the_report_asks_nobody_for_anything_and_can_be_read_aloud(summary: Summ
 
 def test_nothing_seen_is_a_report_too() -> None:
     made = Summary(START, Settings().valence)
-    made.add(seen(0))
+    made.add(seen(0), 0)
     about = {"version": "1", "model": "m", "settings": Settings().model_dump(mode="json"), "error": "it broke"}
     text = report.page("empty", made, plots.draw(made), about)
     assert "it broke" in text

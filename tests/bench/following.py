@@ -21,9 +21,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import cv2
+
 from fer_stream.attention import Attention
 from fer_stream.config import Settings
-from fer_stream.cv import cv2
 from fer_stream.recognizer import Recognizer
 from fer_stream.smooth import LabelSet
 from fer_stream.timeline import Timeline
@@ -210,6 +211,7 @@ def main() -> None:
     parser.add_argument("clips", type=Path, nargs="+")
     parser.add_argument("--depth", type=int, default=Settings.model_fields["depth"].default, help="frames in flight")
     arguments = parser.parse_args()
+    cv2.setNumThreads(1)  # as in our own processes
     row = "{:24.24} {:>5} | {:>6} {:>9} {:>5} | {:>6} | {:>12} | {:>14} {:>6} | {}"
     print(
         row.format("clip", "faces", "recall", "precision", "F1", "new", "events", "CPU ms a frame", "ratio", "frames")

@@ -16,12 +16,12 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import cv2
 import numpy as np
 from capacity import frames
 from following import Pass
 
 from fer_stream.config import Settings
-from fer_stream.cv import cv2
 from fer_stream.recognizer import Recognizer
 from fer_stream.types import Nanoseconds
 

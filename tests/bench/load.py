@@ -30,11 +30,11 @@ from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import cv2
 import psutil
 
 from fer_stream import client
 from fer_stream.config import CameraSettings, Settings
-from fer_stream.cv import cv2
 from fer_stream.errors import FerStreamError
 from fer_stream.sources import demo
 

@@ -23,13 +23,13 @@ import tempfile
 import time
 from pathlib import Path
 
+import cv2
 import psutil
 import theirs
 
 from fer_stream import client
 from fer_stream.classifiers.onnx import OnnxClassifier
 from fer_stream.config import Settings
-from fer_stream.cv import cv2
 from fer_stream.errors import FerStreamError
 
 
@@ -126,6 +126,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=12, help="of each measurement")
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
+    cv2.setNumThreads(1)  # as in our own processes
     rows: dict[str, list[float]] = {"decode": [], "service": [], "full scan": [], "loop": []}
     parts: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory() as folder:

@@ -14,10 +14,10 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import cv2
 import theirs
 
 from fer_stream.config import DetectorSettings
-from fer_stream.cv import cv2
 from fer_stream.detectors import mtcnn
 from fer_stream.track import overlap
 

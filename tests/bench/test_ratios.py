@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import cv2
 import pytest
 from growth import cost
 from scan import timed
 
 from fer_stream.config import DetectorSettings
-from fer_stream.cv import cv2
 from fer_stream.detectors import facenet, mtcnn
 
 if TYPE_CHECKING:

@@ -137,7 +137,7 @@ def test_the_same_picture_has_the_same_faces_however_it_lies_in_memory():
 
 
 @pytest.mark.parametrize("load", [mtcnn.load, facenet.load], ids=["mtcnn", "facenet"])
-@pytest.mark.parametrize("shape", [(0, 0), (0, 50), (1, 1), (39, 400), (400, 39), (40, 40), (41, 900)])
+@pytest.mark.parametrize("shape", [(1, 1), (39, 400), (400, 39), (40, 40), (41, 900)])
 def test_pictures_without_a_face_have_none(load, shape):
     detector = load(DetectorSettings())
     for level in (0, 128, 255):

@@ -335,6 +335,8 @@ def test_opencv_and_ffmpeg_are_silent(make_video, tmp_path):
     (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(50))
     program = """
 import sys
+from fer_stream import environment
+environment.prepare()  # as every command does; elsewhere it is the program's to say
 from fer_stream.config import CameraSettings
 from fer_stream.errors import SourceError
 from fer_stream.sources.opencv import open_source

@@ -1,0 +1,224 @@
+"""Only what an analysis wrote itself is replaced or deleted, whatever else has its names; and never an input."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from fer_stream.analysis.answers import Answers
+from fer_stream.analysis.place import ANSWERS, PART, SUMMARY, Place
+from fer_stream.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+NAMES = ("faces.csv", "report.html", "annotated.mp4")
+
+
+def write(folder: Path, *names: str, inputs: tuple[Path, ...] = (), force: bool = False, text: str = "1") -> None:
+    """Write an analysis of these files."""
+    place = Place(folder, inputs, force=force)
+    try:
+        part = place.begin(NAMES)
+        for name in names:
+            (part / name).write_text(f"{name} {text}")
+        told = place.finish({"frames": 1})
+        assert Place(folder, inputs, force=force).told() == told
+    finally:
+        place.close()
+
+
+def content(folder: Path) -> dict[str, Any]:
+    return {path.name: path.read_text() for path in folder.iterdir() if path.is_file() and path.name != SUMMARY}
+
+
+def test_what_was_written_is_replaced_and_deleted(tmp_path: Path) -> None:
+    write(tmp_path, "faces.csv", "annotated.mp4")
+    (tmp_path / "thesis.txt").write_text("years of work")
+    write(tmp_path, "faces.csv", "report.html", text="2")
+    assert content(tmp_path) == {
+        "faces.csv": "faces.csv 2", "report.html": "report.html 2", "thesis.txt": "years of work",
+    }  # fmt: skip
+    assert not (tmp_path / PART).exists()
+
+
+def _foreign(path: Path) -> None:
+    path.write_text("years of work")
+
+
+def _changed(path: Path) -> None:
+    write(path.parent, *NAMES)
+    path.write_text("years of work")
+
+
+def _linked(path: Path) -> None:
+    (path.parent.parent / "theirs").write_text("years of work")
+    path.symlink_to(path.parent.parent / "theirs")
+
+
+def _nowhere(path: Path) -> None:
+    path.symlink_to(path.parent.parent / "nothing")
+
+
+@pytest.mark.parametrize("make", [_foreign, _changed, _linked, _nowhere])
+@pytest.mark.parametrize("name", ["faces.csv", "annotated.mp4"])
+def test_what_is_not_ours_is_refused_and_with_force_replaced(
+    make: Callable[[Path], None], name: str, tmp_path: Path
+) -> None:
+    (out := tmp_path / "out").mkdir()
+    make(out / name)
+    before = sorted((path.name, path.is_symlink(), path.is_file() and path.read_text()) for path in out.iterdir())
+    with pytest.raises(ConfigError, match=f"{name}' was not written by fer-stream analyze, or was changed since"):
+        write(out, *NAMES)
+    assert before == sorted(
+        (path.name, path.is_symlink(), path.is_file() and path.read_text()) for path in out.iterdir()
+    )
+    write(out, *NAMES, force=True, text="2")
+    assert content(out) == {name: f"{name} 2" for name in NAMES}
+    if make is _linked:
+        assert (tmp_path / "theirs").read_text() == "years of work", "a link is replaced, not what it leads to"
+
+
+def test_what_was_changed_is_not_deleted(tmp_path: Path) -> None:
+    write(tmp_path, "faces.csv", "annotated.mp4")
+    (tmp_path / "annotated.mp4").write_text("cut by hand")
+    write(tmp_path, "faces.csv", force=True)
+    assert content(tmp_path)["annotated.mp4"] == "cut by hand"
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"files": ["thesis.txt"]}, {"files": {"thesis.txt": "0"}}, {"files": 12, "identity": "x"}, 7, None,
+        {"files": {"thesis.txt": "0"}, "digest": "0"},
+    ],
+)  # fmt: skip
+def test_a_summary_of_another_program_costs_nobody_a_file(told: object, tmp_path: Path) -> None:
+    (tmp_path / SUMMARY).write_text(json.dumps(told))
+    (tmp_path / "thesis.txt").write_text("years of work")
+    assert Place(tmp_path, (), force=False).told() == {}
+    with pytest.raises(ConfigError, match=SUMMARY):
+        write(tmp_path, "faces.csv")
+    assert json.loads((tmp_path / SUMMARY).read_text()) == told
+    write(tmp_path, "faces.csv", force=True)
+    assert (tmp_path / "thesis.txt").read_text() == "years of work"
+
+
+def test_a_summary_that_was_edited_is_no_longer_ours(tmp_path: Path) -> None:
+    write(tmp_path, "faces.csv")
+    text = (tmp_path / SUMMARY).read_text()
+    (tmp_path / SUMMARY).write_text(text.replace('"frames": 1', '"frames": 2'))
+    with pytest.raises(ConfigError, match="was changed since"):
+        write(tmp_path, "faces.csv")
+    (tmp_path / SUMMARY).write_text(text)
+    write(tmp_path, "faces.csv")
+
+
+@pytest.mark.parametrize("force", [False, True])
+@pytest.mark.parametrize("how", ["itself", "folder", "symbolic", "hard", "copy"])
+def test_an_input_is_never_touched(how: str, force: bool, tmp_path: Path) -> None:
+    """Also not one that we wrote, as the annotated video of an earlier analysis."""
+    out = tmp_path / "out"
+    write(out, *NAMES)
+    film = source = out / "annotated.mp4"
+    before = film.read_text()
+    if how != "itself":
+        (tmp_path / "films").mkdir()
+        source = tmp_path / "films/film.mp4"
+    match how:
+        case "folder" | "hard":
+            os.link(film, source)
+        case "symbolic":
+            source.symlink_to(film)
+        case "copy":  # as where one folder is mounted twice, and the numbers of its files differ
+            source.write_text(before)
+    inputs = (source.parent if how == "folder" else source,)
+    with pytest.raises(ConfigError, match="is an input, and would be overwritten"):
+        write(out, *NAMES, inputs=inputs, force=force)
+    place = Place(out, inputs, force=force)
+    with pytest.raises(ConfigError, match="is an input"):
+        place.begin(NAMES)
+    place.close()
+    place = Place(out, inputs, force=force)
+    (place.begin(NAMES[1:2]) / "report.html").write_text("2")
+    place.finish({})
+    place.close()
+    assert film.read_text() == source.read_text() == before
+
+
+def test_a_folder_that_has_a_file_s_name_stays(tmp_path: Path) -> None:
+    (tmp_path / "report.html/deep").mkdir(parents=True)
+    with pytest.raises(ConfigError, match=r"report\.html' is a folder"):
+        write(tmp_path, *NAMES, force=True)
+    assert (tmp_path / "report.html/deep").is_dir()
+
+
+def test_hidden_files_of_others_stay(tmp_path: Path) -> None:
+    (tmp_path / PART).mkdir()
+    (tmp_path / PART / "thesis.txt").write_text("years of work")
+    for force in (False, True):
+        with pytest.raises(ConfigError, match=f"{PART}' was not made by fer-stream analyze"):
+            write(tmp_path, *NAMES, force=force)
+    assert (tmp_path / PART / "thesis.txt").read_text() == "years of work"
+    (other := tmp_path / "other").mkdir()
+    (other / ANSWERS).write_text("years of work")
+    with pytest.raises(ConfigError, match=f"{ANSWERS}' was not written"):
+        write(other, *NAMES)
+    assert (other / ANSWERS).read_text() == "years of work"
+
+
+def test_answers_of_ours_are_known(tmp_path: Path) -> None:
+    Answers(tmp_path / ANSWERS, "film").close(finished=False)
+    assert Answers.ours(tmp_path / ANSWERS)
+    write(tmp_path, *NAMES)
+    assert Answers.ours(tmp_path / ANSWERS), "it is for whoever goes on"
+
+
+@pytest.mark.parametrize("steps", range(8))
+def test_cut_off_at_any_step_what_lies_there_is_still_known(
+    steps: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by a kill, after which nothing is tidied up: the next analysis takes the place of what is left."""
+    write(tmp_path, "faces.csv", "annotated.mp4")
+    place, done = Place(tmp_path, (), force=False), 0
+    part = place.begin(NAMES)
+    for name in ("faces.csv", "report.html"):
+        (part / name).write_text("2")
+
+    def cut(step: Callable[..., Any]) -> Callable[..., Any]:
+        def counted(*arguments: Any, **others: Any) -> Any:
+            nonlocal done
+            if done == steps:
+                raise KeyboardInterrupt
+            done += 1
+            return step(*arguments, **others)
+
+        return counted
+
+    path = type(tmp_path)
+    with monkeypatch.context() as patch:
+        for name in ("unlink", "replace", "rmdir", "mkdir"):
+            patch.setattr(path, name, cut(getattr(path, name)))
+        try:
+            place.finish({"frames": 1})
+            place.close()
+        except KeyboardInterrupt:
+            os.close(place._lock or -1)  # all that the end of a process does
+    write(tmp_path, "faces.csv", text="3")
+    assert content(tmp_path) == {"faces.csv": "faces.csv 3"}
+
+
+def test_two_analyses_do_not_write_into_one_folder(tmp_path: Path) -> None:
+    first, second = (Place(tmp_path, (), force=False) for _ in range(2))
+    first.begin(NAMES)
+    with pytest.raises(ConfigError, match="another analysis is being written into"):
+        second.begin(NAMES)
+    second.close()
+    first.close()
+    second.begin(NAMES)
+    second.close()
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,78 @@
+"""fer_stream in somebody else's program: what is theirs stays as it is."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+import fer_stream
+from fer_stream.config import CameraSettings, Settings
+from fer_stream.sources.demo import open_source
+
+HERE = Path(__file__).parent
+ASSETS = Path(fer_stream.__file__).parent / "assets"
+
+
+def told(folder: Path, clip: Path, tiny_model: Path, how: str) -> dict[str, object]:
+    """Return what `untouched.py` prints; it says nothing else."""
+    folder = folder / how
+    (folder / "pictures").mkdir(parents=True)
+    shutil.copy(clip, folder / "clip.avi")
+    shutil.copy(tiny_model, folder / "tiny.onnx")
+    shutil.copy(ASSETS / "grace_hopper.jpg", folder / "pictures")
+    command = [sys.executable, HERE / "untouched.py", folder, how]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    found: dict[str, object] = json.loads(done.stdout)
+    return found
+
+
+def test_what_a_program_has_set_stays_as_it_was(clip: Path, tiny_model: Path, tmp_path: Path) -> None:
+    """After imports, after `recognize`, after `analyze`."""
+    assert told(tmp_path, clip, tiny_model, "settled") == {}
+
+
+def test_what_fer_stream_loads_first_is_as_anybody_else_would_load_it(
+    clip: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    assert told(tmp_path, clip, tiny_model, "with") == told(tmp_path, clip, tiny_model, "without")
+
+
+def test_metrics_do_not_lie_among_those_of_a_program_of_several_processes(tmp_path: Path) -> None:
+    """Under gunicorn a program's processes share their metrics by the files of a folder."""
+    code = (
+        "import prometheus_client, fer_stream.capture\n"
+        "from fer_stream import metrics\n"
+        "metrics.frames.labels('door', 'done', '').inc()\n"
+        "prometheus_client.Counter('theirs', 'Theirs.').inc()\n"
+    )
+    environment = os.environ | {"PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+    (file,) = tmp_path.iterdir()
+    assert b"theirs" in file.read_bytes()
+    assert b"fer_stream" not in file.read_bytes()
+
+
+def test_faces_are_the_same_with_any_number_of_the_program_s_threads() -> None:
+    """OpenCV's threads are the program's; they decide how fast it goes, not what is found."""
+    scene = open_source("demo", CameraSettings())
+    image = next(picture.image for number in range(200) if (picture := scene.read()) and number == 199)
+    image = np.asarray(cv2.resize(image, (1920, 1440), interpolation=cv2.INTER_CUBIC), np.uint8)
+    recognizer = fer_stream.Recognizer.from_settings(Settings())
+    before, found = cv2.getNumThreads(), []
+    try:
+        for threads in (1, 2, 5, 16):
+            cv2.setNumThreads(threads)
+            found.append(recognizer.recognize(image).faces)
+    finally:
+        cv2.setNumThreads(before)
+    assert len(found[0]) >= 1
+    assert all(faces == found[0] for faces in found)
