@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 CLIP_FRAMES = 60
 
+pytest_plugins = ["beside"]
+
 settings.register_profile("ours", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("ours")  # no test fails because a machine is slow
 
