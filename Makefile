@@ -10,7 +10,7 @@ PLUS ?= $(wildcard data/fer2013new.csv)
 MEDIA ?= ../shared/media
 VIDEO ?= $(wildcard $(MEDIA)/facenet_video.mp4)
 RUNS ?= 1000000
-JOBS ?= 2
+JOBS ?= 3
 TARGETS ?= message hello ready hints faces descriptor aggregator event journal settings environment key metadata jpeg stream
 
 .PHONY: help run test soak lint fuzz reference docs bench profile lock audit train train-full publish clean
@@ -42,23 +42,14 @@ $(VENV)/.node: docs/examples/package.json | $(BIN)/python
 run: $(VENV)/.run ## the main job: a demo camera, two workers, events as they come (ARGS="..." passes options on)
 	@$(BIN)/fer-stream run --workers 2 $(ARGS)
 
-test: $(VENV)/.test ## set up and run every check and test (JOBS=2 at a time; PYTEST="..." passes options on)
-	@command -v promtool >/dev/null || deploy/apt-install prometheus
-	@command -v strace >/dev/null || deploy/apt-install strace
-	@command -v bindfs >/dev/null || deploy/apt-install bindfs fuse3
-	@command -v cc >/dev/null || deploy/apt-install gcc
-	@command -v systemd-analyze >/dev/null || deploy/apt-install systemd
-	@command -v chromium >/dev/null || deploy/apt-install chromium
-	@command -v nginx >/dev/null || test -x /usr/sbin/nginx || deploy/apt-install nginx
-	@command -v caddy >/dev/null || deploy/apt-install caddy
-	@command -v openssl >/dev/null || deploy/apt-install openssl
-	@command -v node >/dev/null || deploy/apt-install nodejs
-	@command -v npm >/dev/null || deploy/apt-install npm
+test: $(VENV)/.test ## set up and run every check and test (JOBS=3 at a time; PYTEST="..." passes options on)
+	@deploy/apt-install promtool=prometheus strace cc=gcc systemd-analyze=systemd chromium bindfs fusermount3=fuse3 \
+		/usr/sbin/nginx=nginx caddy openssl node=nodejs npm ip=iproute2
 	@$(MAKE) --no-print-directory $(VENV)/.node
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/pytest --numprocesses $(JOBS) --dist loadfile --cov --cov-report=term-missing:skip-covered $(PYTEST)
+	$(BIN)/pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder $(PYTEST)
 
 # 1,000,000 mutated inputs a target, guided by coverage; the wheels of atheris are for Linux on x86-64.
 fuzz: $(VENV)/.test ## fuzz every decoder for hours (TARGETS="message journal", RUNS=1000000); what it finds lies in runs/fuzz

@@ -112,7 +112,10 @@ def decode(text: str | bytes) -> Event:
         raise WireError(f"an event of {len(text)} bytes is longer than {MAX_TEXT}")
     try:
         # Of bytes, json takes UTF-16 and more.
-        body = json.loads(text.decode() if isinstance(text, bytes) else text)
+        text = text.decode() if isinstance(text, bytes) else text
+        body = json.loads(text)
+        if "\\u" in text:
+            json.dumps(body, ensure_ascii=False).encode()  # half of a surrogate pair cannot be written as UTF-8
         kind = EventType(body["type"])
         return Event(
             type=kind,

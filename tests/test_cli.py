@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
@@ -120,7 +121,7 @@ def test_arguments_may_stand_between_options() -> None:
     ("redirect", "said"), [(">/dev/full", "cannot be written: No space left"), (">&-", "is closed")]
 )
 def test_standard_output_that_takes_nothing_is_told_in_a_sentence(command: str, redirect: str, said: str) -> None:
-    shell = f"exec {sys.executable} -m fer_stream {command} {redirect}"
+    shell = f"exec {shlex.quote(sys.executable)} -m fer_stream {command} {redirect}"
     done = subprocess.run(["/bin/sh", "-c", shell], capture_output=True, text=True, check=False, timeout=TIMEOUT)
     assert done.returncode == 1
     assert done.stderr.startswith(f"fer-stream: error: standard output {said}")

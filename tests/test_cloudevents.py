@@ -195,6 +195,8 @@ def test_another_value_in_any_place_is_decoded_or_refused(event: Event, data: st
         ("data.start_time", None),
         ("data.duration_ms", 1.5),
         ("data.extra", 1),
+        ("source", "/cameras/\ud800"),  # half of a surrogate pair
+        ("data.label", "\udc00"),
     ],
 )
 def test_what_we_would_never_write_is_refused(where: str, value: object) -> None:

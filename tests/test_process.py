@@ -47,7 +47,10 @@ def outcome(code: str, **environment: str) -> tuple[int, str, str]:
 
 
 def test_a_process_of_ours_starts_no_thread_for_each_core(monkeypatch: pytest.MonkeyPatch) -> None:
-    program = "from fer_stream.environment import prepare; prepare(); import numpy, os; print(len(os.listdir('/proc/self/task')))"
+    program = (
+        "from fer_stream.environment import prepare; prepare();"
+        "import numpy, os; print(len(os.listdir('/proc/self/task')))"
+    )
     monkeypatch.delenv("OPENBLAS_NUM_THREADS", raising=False)
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert run.stdout == "1\n"

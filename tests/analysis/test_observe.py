@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-import beside
 import cv2
 import jpegs
 import numpy as np
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from beside import Beside
     from processes import Cli
 
 
@@ -39,17 +39,33 @@ def texts(observer: Observer) -> list[str]:
     return [text for seen in observer for _, text in seen.events]
 
 
+WAYS: dict[str, tuple[int, dict[str, str]]] = {
+    "emotions": (3, {}),
+    "valence": (1, {"LABELS": "valence", "DEPTH": "5", "DETECTOR__MIN_FACE": "20"}),
+}
+"""Threads and settings."""
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_the_events_are_the_services_byte_for_byte(cli: Cli, clip: Path, way: str) -> None:
+    """With hints, depth and smoothing as they are."""
+    same_events(cli, clip, *WAYS[way])
+
+
 @pytest.mark.parametrize(
-    ("name", "threads", "how"),
+    ("name", "way"),
     [
-        ("head-pose-face-detection-female-and-male.gif", 3, {}),
-        ("face-demographics-walking.gif", 1, {"LABELS": "valence", "DEPTH": "5", "DETECTOR__MIN_FACE": "20"}),
+        ("head-pose-face-detection-female-and-male.gif", "emotions"),
+        ("face-demographics-walking.gif", "valence"),
     ],
-    ids=["emotions", "valence"],
 )
-def test_the_events_are_the_services_byte_for_byte(cli: Cli, name: str, threads: int, how: dict[str, str]) -> None:
-    """With hints, depth and smoothing as they are, on real faces that move, enter and turn away."""
-    film = beside.clip(name)
+def test_of_real_faces_the_events_are_the_services_byte_for_byte(cli: Cli, beside: Beside, name: str, way: str) -> None:
+    """Faces that move, enter and turn away."""
+    same_events(cli, beside.clip(name), *WAYS[way])
+
+
+def same_events(cli: Cli, film: Path, threads: int, how: dict[str, str]) -> None:
+    """The service and the analysis print the same."""
     how = {f"FER_STREAM_{key}": value for key, value in ({"CLASSIFIER__MODEL": "emotion-ferplus.onnx"} | how).items()}
     wait = ("--policy", "wait", "--format", "jsonl", "--journal", cli.folder / "events.db", "--workers", 2)
     service = cli.run("run", f"film={film}", *wait, **how)

@@ -50,6 +50,8 @@ def main() -> None:
     arguments = parser.parse_args()
     clips = sorted(arguments.media.glob("*.gif"))
     film = arguments.media / "facenet_video.mp4"
+    if not film.is_file():
+        parser.error(f"there is no {film}: the clips are not part of the repository; name their folder (MEDIA=FOLDER)")
     sections: list[tuple[str, list[object]]] = [
         ("From a file to events", ["pipeline.py", film]),
         ("The same at 640x480", ["pipeline.py", film, "--size", "640x480"]),

@@ -82,7 +82,10 @@ def test_every_service_is_contained() -> None:
 
 
 def make_secrets(folder: Path, *cameras: str) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"SECRETS": str(folder), "FER_STREAM": f"{sys.executable} -m fer_stream"}
+    python = Path(sys.executable)
+    # By its name alone, for FER_STREAM is split into words and the path may have a space.
+    path = f"{python.parent}{os.pathsep}{os.environ['PATH']}"
+    environment = os.environ | {"SECRETS": str(folder), "FER_STREAM": f"{python.name} -m fer_stream", "PATH": path}
     return subprocess.run(
         [DEPLOY / "make-secrets", *cameras], env=environment, capture_output=True, text=True, check=False, timeout=120
     )

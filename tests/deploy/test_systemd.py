@@ -35,7 +35,7 @@ def units(tmp_path: Path) -> Path:
     folder = tmp_path / "units"
     shutil.copytree(UNITS, folder)
     for path in list(folder.glob("*.service")):
-        path.write_text(path.read_text().replace("/opt/fer-stream/bin/fer-stream", sys.executable))
+        path.write_text(path.read_text().replace("/opt/fer-stream/bin/fer-stream", f'"{sys.executable}"'))
         if "@" in path.name:
             shutil.copy(path, folder / path.name.replace("@", "@1"))
     return folder

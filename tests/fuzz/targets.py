@@ -63,7 +63,7 @@ class Target(NamedTuple):
 
     check: Callable[[bytes], None]
     seeds: Callable[[], list[bytes]]
-    examples: int = 2000
+    examples: int = 10_000
     """In ``make test``."""
 
 
@@ -472,7 +472,7 @@ TARGETS = {
     "journal": Target(journal, _journals, 500),
     "settings": Target(settings, _settings, 800),
     "environment": Target(environment, _variables, 400),
-    "key": Target(key, _keys),
+    "key": Target(key, _keys, 2000),
     "metadata": Target(metadata, _metadata, 800),
     "jpeg": Target(jpeg, _jpegs),
     "stream": Target(stream, _streams, 400),

@@ -6,7 +6,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import beside
 import numpy as np
 import pytest
 import torch
@@ -17,7 +16,7 @@ DATA = Path(__file__).parents[2] / "data"
 
 
 @pytest.fixture(scope="session")
-def fer2013(tmp_path_factory):
+def fer2013(tmp_path_factory, beside):
     """A folder with ``fer2013.csv`` and ``fer2013new.csv``: ours, where they are unpacked already."""
     if all((DATA / name).is_file() for name in ("fer2013.csv", "fer2013new.csv")):
         return DATA

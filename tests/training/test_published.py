@@ -1,5 +1,6 @@
 """Published files as nets again, and files that are none."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,9 +23,13 @@ def faces():
     return np.random.default_rng(0).integers(0, 256, (64, 48, 48), np.uint8)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def net(faces):
     """A net with a past: its normalisations are not those of a new one."""
+    return trained(faces)
+
+
+def trained(faces):
     torch.manual_seed(0)
     made = Residual(SHAPE)
     for layer in made.modules():
@@ -36,11 +41,16 @@ def net(faces):
     return made.eval()
 
 
-def files(net, folder, name="net"):
-    paths = {head: folder / f"{name}-{head}.onnx" for head in HEADS}
-    for head, path in paths.items():
-        export.export(net, head, 1.5, path)
-    return paths
+def file(net, head, path):
+    export.export(net, head, 1.5, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def files(net, tmp_path_factory):
+    """The net as it is published, which takes seconds: a file a head."""
+    folder = tmp_path_factory.mktemp("published")
+    return {head: file(net, head, folder / f"net-{head}.onnx") for head in HEADS}
 
 
 def adopted(paths, faces, shape=SHAPE):
@@ -51,8 +61,8 @@ def adopted(paths, faces, shape=SHAPE):
 
 
 @torch.no_grad()
-def test_it_answers_as_before_and_is_trained_on(net, faces, tmp_path):
-    again = adopted(files(net, tmp_path).values(), faces)
+def test_it_answers_as_before_and_is_trained_on(net, files, faces):
+    again = adopted(files.values(), faces)
     seen = torch.from_numpy(faces)[:, None].float()
     for found, expected in zip(again(seen), net(seen), strict=True):
         torch.testing.assert_close(found, expected, atol=1e-3, rtol=1e-3)
@@ -61,8 +71,8 @@ def test_it_answers_as_before_and_is_trained_on(net, faces, tmp_path):
 
 
 @torch.no_grad()
-def test_of_one_file_the_other_head_is_new(net, faces, tmp_path):
-    again = adopted([files(net, tmp_path)["ferplus"]], faces)
+def test_of_one_file_the_other_head_is_new(net, files, faces):
+    again = adopted([files["ferplus"]], faces)
     torch.testing.assert_close(again.plus.weight, net.plus.weight)
     torch.manual_seed(1)
     torch.testing.assert_close(again.emotion.weight, Residual(SHAPE).emotion.weight)
@@ -79,26 +89,26 @@ def test_the_shipped_files_can_be_gone_on_with(faces):
         assert np.abs(probabilities - export.run(path, seen.numpy())).mean() < 0.02, "of whole numbers, it is near"
 
 
-def test_a_run_begins_with_them(net, faces, tmp_path):
+def test_a_run_begins_with_them(net, files, faces):
     how = recipe.Recipe(batch=16, sizes={32: 0.0}, net=SHAPE)
     samples = train.Samples(
         torch.from_numpy(faces)[:, None], torch.arange(64) % 7, torch.full((1, 64, 7), 1 / 7),
         torch.zeros(1, 64, 8), torch.zeros(64),
     )  # fmt: skip
     trainer = train.Trainer(how, samples)
-    trainer.begin(setup.first_net(how, samples.faces, list(files(net, tmp_path).values())))
+    trainer.begin(setup.first_net(how, samples.faces, list(files.values())))
     for made in (trainer.net, trainer.average):
         torch.testing.assert_close(made.emotion.weight, net.emotion.weight)
         torch.testing.assert_close(made.blocks[0].squeeze.weight, net.blocks[0].squeeze.weight)
     body = recipe.Architecture(body="pretrained")
     with pytest.raises(ConfigError, match="not a run's folder"):
-        setup.first_net(replace(how, net=body), samples.faces, [tmp_path / "net-ferplus.onnx"])
+        setup.first_net(replace(how, net=body), samples.faces, [files["ferplus"]])
 
 
-def test_other_files(net, faces, tmp_path):
-    good = files(net, tmp_path)["fer2013"]
+def test_other_files(files, faces, tmp_path):
+    good = files["fer2013"]
     torch.manual_seed(2)
-    other = files(Residual(SHAPE).eval(), tmp_path, "other")["ferplus"]
+    other = file(Residual(SHAPE).eval(), "ferplus", tmp_path / "other.onnx")
     broken = tmp_path / "broken.onnx"
     broken.write_bytes(b"no model")
     stripped, renamed = onnx.load(good), onnx.load(good)
@@ -137,7 +147,8 @@ def test_other_files(net, faces, tmp_path):
 
 
 @torch.no_grad()
-def test_numbers_that_are_equal_are_written_once_and_read_everywhere(net, faces, tmp_path):
+def test_numbers_that_are_equal_are_written_once_and_read_everywhere(faces, tmp_path):
+    net = trained(faces)
     for block in net.blocks:
         block.squeeze.bias.fill_(0.5)
         block.excite.bias.fill_(-0.5)
@@ -146,15 +157,15 @@ def test_numbers_that_are_equal_are_written_once_and_read_everywhere(net, faces,
                 values.fill_(1)
             for values in (norm.bias, norm.running_mean):
                 values.fill_(0)
-    path = files(net, tmp_path)["fer2013"]
+    path = file(net, "fer2013", tmp_path / "net.onnx")
     assert any(node.op_type == "Identity" for node in onnx.load(path).graph.node)
     again, seen = adopted([path], faces), torch.from_numpy(faces)[:, None].float()
     torch.testing.assert_close(again(seen)[0], net(seen)[0], atol=1e-3, rtol=1e-3)
 
 
 @torch.no_grad()
-def test_a_quantized_file_is_read(net, faces, tmp_path):
-    path = files(net, tmp_path)["fer2013"]
+def test_a_quantized_file_is_read(files, faces, tmp_path):
+    path = shutil.copy(files["fer2013"], tmp_path / "net.onnx")
     before = adopted([path], faces)
     quantize(path, faces)
     after = adopted([path], faces)
