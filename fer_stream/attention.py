@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from fer_stream.config import DetectorSettings, Policy
+    from fer_stream.config import DetectorSettings
+    from fer_stream.setting_kinds import Policy
     from fer_stream.track import Course
     from fer_stream.types import Searched
 

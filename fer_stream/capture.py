@@ -36,9 +36,10 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from fer_stream.config import CameraSettings, Policy, Settings
+    from fer_stream.config import CameraSettings, Settings
     from fer_stream.plugins import Peer, Place, Source
     from fer_stream.process import Stop
+    from fer_stream.setting_kinds import Policy
 
 BEAT = 0.5
 """Seconds between signs of life."""

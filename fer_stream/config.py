@@ -8,110 +8,42 @@ from __future__ import annotations
 
 import os
 import re
-import warnings
 from dataclasses import dataclass
-from datetime import datetime
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
-import platformdirs
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from fer_stream import folders, machine, origins, settings_text
+from fer_stream import folders, machine, settings_text
 from fer_stream.errors import ConfigError
+from fer_stream.setting_kinds import (
+    CAMERA_NAME,
+    Address,
+    Ancestor,
+    BasePath,
+    FilePath,
+    Fraction,
+    HostPort,
+    Labels,
+    Mask,
+    Moment,
+    PageName,
+    Policy,
+    Provider,
+    Purpose,
+    Seconds,
+    Sink,
+)
 from fer_stream.settings_layers import Layers, read_environment, read_file, variable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-
-
-def host_port(text: str) -> tuple[str, int]:
-    """Return the host and port of ``HOST:PORT`` or ``[IPV6]:PORT``.
-
-    Raises:
-        ValueError: it is neither.
-    """
-    host, _, port = text.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]")
-    try:
-        name = host.encode("idna")  # as whoever asks for its number will have it
-    except UnicodeError:
-        name = b""
-    if not name or not port.isascii() or not port.isdigit() or int(port) > 65_535:
-        raise ValueError("must be HOST:PORT, such as 127.0.0.1:9108")
-    return host, int(port)
-
-
-def _host_port(text: str) -> str:
-    host_port(text)
-    return text
-
-
-def _labels(text: str) -> str:
-    names = [name.strip() for name in text.split(",")]
-    if not all(names):
-        raise ValueError("must be emotions, valence, or labels with commas between them, such as happy,neutral")
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise ValueError(f"names {twice[0]} twice")
-    if len(names) > 1 and (whole := {"emotions", "valence"} & set(names)):
-        raise ValueError(f"{whole.pop()} is a whole label set and stands alone")
-    return text
-
-
-def _address(text: str) -> str:
-    if not re.match(r"[a-z][a-z0-9+.-]*://.", text):
-        raise ValueError("must be ipc://FOLDER or tcp://HOST:PORT")
-    return text
-
-
-def _sink(text: str) -> str:
-    if not text.partition(":")[0]:
-        raise ValueError("must be NAME:ARGUMENT, such as file:events.jsonl")
-    return text
-
-
-def _file(path: Path) -> Path:
-    if not path.name:
-        raise ValueError("must be a file")
-    expanded = folders.expand(path)
-    if expanded.parts[0].startswith("~"):
-        raise ValueError(f"must be a whole path: nobody here is called {expanded.parts[0][1:]}")
-    return expanded
-
-
-def _moment(text: str) -> str:
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        moment = None
-    if moment is None or moment.tzinfo is None or moment.year not in YEARS:
-        raise ValueError(f"must be a time with its zone, such as 2026-01-01T00:00:00Z, from {YEARS[0]} to {YEARS[-1]}")
-    return text
-
-
-def _rectangle(mask: tuple[float, float, float, float]) -> tuple[float, float, float, float]:
-    x1, y1, x2, y2 = mask
-    if x1 >= x2 or y1 >= y2:
-        raise ValueError("a mask needs x1 below x2, and y1 below y2")
-    return mask
-
-
-def runtime_folder() -> Path:
-    """Return this user's folder for sockets and locks, which need not exist; somebody else's is a `ConfigError`."""
-    with warnings.catch_warnings():  # platformdirs warns where a session has no runtime folder; /tmp does, then
-        warnings.simplefilter("ignore")
-        try:
-            return Path(platformdirs.user_runtime_dir("fer_stream", appauthor=False))
-        except OSError:
-            # Others may write the temporary folder, or nobody may. Not every command needs an address, so this is no
-            # failure, but a place that nobody else can have made. Who binds it is told if it cannot be used.
-            return Path(f"/run/user/{os.geteuid()}/fer_stream")
+    from pathlib import Path
 
 
 def _default_address() -> str:
-    return f"ipc://{runtime_folder()}"
+    return f"ipc://{folders.runtime()}"
 
 
 def _differ(cameras: dict[str, CameraSettings]) -> dict[str, CameraSettings]:
@@ -120,36 +52,6 @@ def _differ(cameras: dict[str, CameraSettings]) -> dict[str, CameraSettings]:
         if (other := seen.setdefault(name.lower(), name)) != name:
             raise ValueError(f"{other} and {name} differ in case alone; rename one")
     return cameras
-
-
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Seconds = Annotated[float, Field(gt=0)]
-Policy = Literal["drop_oldest", "wait"]
-Provider = Literal["cpu", "cuda", "tensorrt", "openvino", "coreml", "directml", "rocm"]
-Purpose = Literal[
-    "development",
-    "research",
-    "personal",
-    "art",
-    "health",
-    "audience",
-    "public_space",
-    "workplace",
-    "education",
-    "other",
-]
-HostPort = Annotated[str, AfterValidator(_host_port)]
-PageName = Annotated[str, AfterValidator(origins.page_name)]
-BasePath = Annotated[str, AfterValidator(origins.base_path)]
-Ancestor = Annotated[str, AfterValidator(origins.ancestor)]
-Sink = Annotated[str, AfterValidator(_sink)]
-Mask = Annotated[tuple[Fraction, Fraction, Fraction, Fraction], AfterValidator(_rectangle)]
-FilePath = Annotated[Path, AfterValidator(_file)]
-
-CAMERA_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$"
-
-YEARS = range(1700, 2201)
-"""Those of which a time in nanoseconds is sent in 64 bits, and some to spare."""
 
 
 class Section(BaseModel):
@@ -206,7 +108,7 @@ class CameraSettings(Section):
         examples=[2],
     )
     hardware_decoding: bool = Field(False, description="let the GPU decode, MJPEG too, where FFmpeg can")
-    start_time: Annotated[str, AfterValidator(_moment)] = Field(
+    start_time: Moment = Field(
         "1970-01-01T00:00:00Z", description="the capture time of a file's first frame (RFC 3339)"
     )
 
@@ -369,7 +271,7 @@ class Settings(BaseSettings):
         nested_model_default_partial_update=True,
     )
 
-    labels: Annotated[str, AfterValidator(_labels)] = Field(
+    labels: Labels = Field(
         "emotions", description="emotions, valence, or a list of best-recognised labels: happy,surprise,neutral"
     )
     policy: Policy = Field(
@@ -381,7 +283,7 @@ class Settings(BaseSettings):
         "(affinity and the quota of a container count), where memory has room for them",
     )
     depth: Annotated[int, Field(ge=1, le=64)] = Field(3, description="frames of one camera in flight at most")
-    address: Annotated[str, AfterValidator(_address)] = Field(
+    address: Address = Field(
         default_factory=_default_address,
         description="the aggregator's: ipc://FOLDER, or tcp://HOST:PORT (it takes six ports from there on); where none "
         "is given each run has its own, and readers find what runs",

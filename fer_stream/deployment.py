@@ -11,9 +11,9 @@ import ipaddress
 from typing import TYPE_CHECKING, get_args
 from urllib.parse import urlsplit
 
-from fer_stream.config import Purpose, host_port
 from fer_stream.errors import ConfigError
 from fer_stream.origins import name_port
+from fer_stream.setting_kinds import Purpose, host_port
 
 if TYPE_CHECKING:
     from fer_stream.config import LiveSettings, Settings

@@ -24,7 +24,8 @@ from fer_stream.wire import Totals
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from fer_stream.config import DispatchSettings, Policy
+    from fer_stream.config import DispatchSettings
+    from fer_stream.setting_kinds import Policy
 
 Outcome = Literal["done", "rejected", "expired", "lost_worker", "lost_link"]
 

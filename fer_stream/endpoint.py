@@ -17,9 +17,9 @@ import time
 from http.server import BaseHTTPRequestHandler
 from typing import TYPE_CHECKING, NamedTuple
 
-from fer_stream.config import host_port
 from fer_stream.deployment import loopback
 from fer_stream.errors import ConfigError, TransportError
+from fer_stream.setting_kinds import host_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

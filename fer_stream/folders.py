@@ -8,6 +8,7 @@ not says so, and names the path.
 from __future__ import annotations
 
 import os
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,20 @@ def state() -> Path:
 def config() -> Path:
     """Return the folder for what people write for us: ``~/.config/fer_stream`` or ``XDG_CONFIG_HOME``'s."""
     return _of_user(platformdirs.user_config_dir, ".config")
+
+
+def runtime() -> Path:
+    """Return the folder for sockets and locks, which need not exist.
+
+    Others may write the temporary folder, or nobody may. Not every command needs the folder, so this is no failure, but
+    a place that nobody else can have made. Who uses it is told if it cannot be used.
+    """
+    with warnings.catch_warnings():  # platformdirs warns where a session has no runtime folder; /tmp does, then
+        warnings.simplefilter("ignore")
+        try:
+            return Path(platformdirs.user_runtime_dir(_NAME, appauthor=False))
+        except OSError:
+            return Path(f"/run/user/{os.geteuid()}", _NAME)
 
 
 def _of_user(find: Callable[..., str], below_home: str) -> Path:

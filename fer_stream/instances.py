@@ -20,7 +20,7 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from fer_stream.config import runtime_folder
+from fer_stream import folders
 from fer_stream.errors import ConfigError, TransportError
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ def running() -> list[Instance]:
     Raises:
         ConfigError: the runtime folder cannot be used.
     """
-    if not runtime_folder().is_dir():
+    if not folders.runtime().is_dir():
         return []
     with _alone() as root:
         found = [_read(path) for path in root.iterdir() if _NOTE.fullmatch(path.name)]
@@ -158,7 +158,7 @@ def _alone() -> Iterator[Path]:
     Raises:
         ConfigError: it cannot be used.
     """
-    root = runtime_folder()
+    root = folders.runtime()
     try:
         root.mkdir(parents=True, exist_ok=True, mode=0o700)
         found = root.stat()

@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fer_stream import folders
-from fer_stream.config import CAMERA_NAME
 from fer_stream.errors import ConfigError
 from fer_stream.plugins import BROADCASTS, LINKS
+from fer_stream.setting_kinds import CAMERA_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -9,15 +9,16 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from fer_stream import metrics, shared, wire
-from fer_stream.config import CAMERA_NAME
 from fer_stream.dispatch import TERMS
 from fer_stream.errors import WireError
 from fer_stream.link import Pace
+from fer_stream.setting_kinds import CAMERA_NAME
 
 _log = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
-    from fer_stream.config import DispatchSettings, Policy
+    from fer_stream.config import DispatchSettings
+    from fer_stream.setting_kinds import Policy
     from fer_stream.timeline import Timeline
     from fer_stream.wire import Message
 

@@ -12,7 +12,7 @@ from typing import Any, get_args, get_origin
 
 from fer_stream import __version__
 from fer_stream.cloudevents import DATA, data_fields
-from fer_stream.config import CAMERA_NAME
+from fer_stream.setting_kinds import CAMERA_NAME
 from fer_stream.types import Box, EventType, GapData, Milliseconds, Nanoseconds
 
 Schema = dict[str, Any]

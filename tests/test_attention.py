@@ -13,7 +13,7 @@ from fer_stream.track import Course
 from fer_stream.types import THUMBNAIL, Searched
 
 if TYPE_CHECKING:
-    from fer_stream.config import Policy
+    from fer_stream.setting_kinds import Policy
     from fer_stream.types import Hints
 
 MS = 1_000_000

@@ -327,14 +327,6 @@ def test_settings_survive_the_way_to_a_child() -> None:
     os.close(memory)
 
 
-def test_host_and_port() -> None:
-    assert config.host_port("127.0.0.1:9100") == ("127.0.0.1", 9100)
-    assert config.host_port("[::1]:0") == ("::1", 0)
-    for wrong in ("9100", ":9100", "a:b", "a:-1", "a:65536", "a:", ""):
-        with pytest.raises(ValueError, match="HOST:PORT"):
-            config.host_port(wrong)
-
-
 json_values = st.recursive(
     st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),

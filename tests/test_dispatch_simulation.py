@@ -17,8 +17,8 @@ from fer_stream.wire import Totals
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from fer_stream.config import Policy
     from fer_stream.dispatch import Command, Item
+    from fer_stream.setting_kinds import Policy
 
 SETTINGS = DispatchSettings(deadline=2.0, max_age=1.0, silence=1.5, transfer=0.5)
 

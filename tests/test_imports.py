@@ -12,9 +12,9 @@ ROOT = Path(__file__).parents[1]
 
 LAYERS = {
     0: "types errors",
-    1: "config settings_layers settings_text plugins wire cloudevents schema dispatch track smooth timeline journal "
-    "attention motion shared jpeg link encoder keys deployment endpoint metrics models external environment pixels "
-    "quality process extras palette privacy folders machine instances logs replay origins",
+    1: "config setting_kinds settings_layers settings_text plugins wire cloudevents schema dispatch track smooth "
+    "timeline journal attention motion shared jpeg link encoder keys deployment endpoint metrics models external "
+    "environment pixels quality process extras palette privacy folders machine instances logs replay origins",
     2: "sources detectors classifiers transports sinks",
     3: "recognizer publisher roster capture worker aggregator subscription client children supervisor desk outlet "
     "summary run doctor live",

@@ -11,8 +11,8 @@ from typing import get_args
 import pytest
 
 from fer_stream import models
-from fer_stream.config import Provider
 from fer_stream.errors import ModelError
+from fer_stream.setting_kinds import Provider
 
 ROOT = Path(__file__).parents[1]
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fer_stream.commands.options import await_service, begin
-from fer_stream.config import CAMERA_NAME
 from fer_stream.errors import ConfigError
+from fer_stream.setting_kinds import CAMERA_NAME
 
 if TYPE_CHECKING:
     from argparse import Namespace

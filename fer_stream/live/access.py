@@ -25,12 +25,12 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request, cookie_parser
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 
-from fer_stream.config import host_port
 from fer_stream.deployment import loopback, page_beyond
 from fer_stream.endpoint import read_token
 from fer_stream.errors import ConfigError
 from fer_stream.live.refusals import who
 from fer_stream.origins import Names
+from fer_stream.setting_kinds import host_port
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fer_stream import deployment, extras, metrics
-from fer_stream.config import host_port
 from fer_stream.errors import TransportError
 from fer_stream.process import install_stop, parent_gone, supervised
+from fer_stream.setting_kinds import host_port
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

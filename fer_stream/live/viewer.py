@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 from starlette.websockets import WebSocketDisconnect
 
 from fer_stream import __version__, palette
-from fer_stream.config import CAMERA_NAME
 from fer_stream.live.picture import WIDTHS
+from fer_stream.setting_kinds import CAMERA_NAME
 
 if TYPE_CHECKING:
     from starlette.websockets import WebSocket
