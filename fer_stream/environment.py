@@ -14,6 +14,8 @@ _prepared = False
 
 def prepare() -> None:
     """Set up a process of our own. What the user has set in the environment stays."""
+    # NumPy reads this when it is imported. Its threads, one a core of the host, count against a container's limits.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from fer_stream.wire import MAX_PIXELS  # noqa: PLC0415  (numpy is slow to import, and --help does without)
 
     global _prepared  # noqa: PLW0603
@@ -24,7 +26,6 @@ def prepare() -> None:
         "OPENCV_IO_MAX_IMAGE_PIXELS": str(MAX_PIXELS),  # a 5 KB file can claim to be 6 GB
         "OPENCV_FOR_THREADS_NUM": "1",  # a process a core is faster than a thread a core
         "OPENCV_LOG_LEVEL": "SILENT",  # what fails is told once, by us
-        "OPENBLAS_NUM_THREADS": "1",  # its threads, one for each core of the host, count against a container's limits
         "ORT_DISABLE_TELEMETRY": "1",  # its builds from 1.29 on report every session to their maker over the network
     }.items():
         os.environ.setdefault(name, value)

@@ -71,6 +71,7 @@ BODIES: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("cameras", "object by name", "see below"),
         ("workers", "object by name", "see below"),
         ("events", "object by type", "events published since the start"),
+        ("sinks", "object by name", "under `run`: each sink's state (`ok`, `failing`, `stuck`, `closed`)"),
     ),
     "status-camera": (
         ("state", "`online`, `offline` or `ended`", ""),

@@ -23,7 +23,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "values": ("Event", "EventType", "Box", "Face", "Scores", "Estimate", "Track", "Frame", "Picture", "Jpeg"),
     "errors": (
         *("FerStreamError", "ConfigError", "SourceError", "ModelError", "PluginError", "TransportError", "WireError"),
-        "JournalError",
+        *("JournalError", "AnalysisWarning"),
     ),
     "plugins": (
         *("plugins.Source", "plugins.PlacingSource", "plugins.Detector", "plugins.FollowingDetector"),

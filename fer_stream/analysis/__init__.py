@@ -12,7 +12,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fer_stream import folders, machine
+from fer_stream import folders
 from fer_stream.analysis import tables
 from fer_stream.analysis.folder import Analysis
 from fer_stream.analysis.observe import Observer, refuse
@@ -76,7 +76,7 @@ def analyze(
     settings, given = settings or load(), settings is not None
     film = _camera(address, settings, camera, given=given).model_copy(update={"source": address})
     refuse(film)
-    settings, threads = settings.model_copy(update={"cameras": {"film": film}}), threads or machine.threads()
+    settings, threads = settings.model_copy(update={"cameras": {"film": film}}), threads or settings.workers
     found = _pictures if are_pictures(film, asked=pictures) else _recording
     table, errors = found(settings, threads)
     table.errors = errors
