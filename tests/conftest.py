@@ -35,10 +35,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 LONG = (
-    "test_run.py", "test_pipeline.py", "faults/test_slow_links.py", "training/test_chain.py", "training/test_campaign.py",
-    "analysis/test_analysis.py", "faults", "commands/test_strangers.py", "test_subscription_slow.py",
-    "detectors/test_mtcnn.py", "browser", "journal/test_rivals.py", "test_supervisor.py", "commands/test_pipeline.py",
-    "live/test_server.py", "docs/test_examples.py", "training",
+    "test_run.py", "test_pipeline.py", "faults/test_slow_links.py", "training/test_chain.py",
+    "training/test_campaign.py", "analysis/test_analysis.py", "faults", "commands/test_strangers.py",
+    "test_subscription_slow.py", "detectors/test_mtcnn.py", "browser", "journal/test_rivals.py",
+    "test_supervisor.py", "commands/test_pipeline.py", "live/test_server.py", "docs/test_examples.py", "training",
 )  # fmt: skip
 """Files and folders that take longest. They come first: a process that begins one last leaves the others idle."""
 
