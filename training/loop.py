@@ -70,7 +70,7 @@ class Trainer:
         self.average = build(how.net).to(self.device)
         self.average.load_state_dict(self.net.state_dict())
         self._weights, self._averaged = _Flat(self.net), _Flat(self.average)
-        self._gradient, self._momentum = self._weights.add_gradient(), torch.zeros_like(self._weights.learnt)
+        self._momentum = torch.zeros_like(self._weights.learnt)
         self._prior = log_prior(samples.labels, how.loss.prior).to(self.device)
         self.step = 0
         self._table = torch.zeros(self.steps, 7, device=self.device)
@@ -243,7 +243,7 @@ class Trainer:
         row = self._table.index_select(0, self._at)[0]
         batch = self._draw(self._order.index_select(0, self._at)[0], row[MIX], size)
         self.net.train()
-        self._gradient.zero_()
+        self.net.zero_grad(set_to_none=True)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self._bfloat16, cache_enabled=False):
             loss = batch_loss(self.net, batch, self._prior, self.how.loss)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -265,14 +265,16 @@ class Trainer:
         view = torch.randint(len(samples.targets), rows.shape, generator=draws, device=self.device)
         posed = pose(len(rows), how, draws) if samples.poses is None else samples.poses[view, rows]
         faces = spoil(show(samples.faces[rows].float(), posed, size), how, draws)
+        targets = (samples.targets[view, rows], samples.votes[view, rows], samples.voted[rows])
+        if not (how.mixup or how.cutmix):
+            return faces, *targets
         own = patch(mix, size)
         share = own.mean()
-        targets = (samples.targets[view, rows], samples.votes[view, rows], samples.voted[rows])
         return blend(faces, own), *(blend(target, share) for target in targets)
 
     def _descend(self, rate: Tensor) -> None:
         """Move the weights against the gradient: clipped, with weight decay and Nesterov's momentum."""
-        how, gradient, momentum = self.how.optimizer, self._gradient, self._momentum
+        how, gradient, momentum = self.how.optimizer, self._weights.gradient(), self._momentum
         gradient *= (how.clip / (gradient.norm() + 1e-6)).clamp(max=1)
         decaying = self._weights.decaying
         gradient[:decaying].add_(self._weights.learnt[:decaying], alpha=how.weight_decay)
@@ -303,12 +305,10 @@ class _Flat:
     def learnt(self) -> Tensor:
         return self.values[: self._count]
 
-    def add_gradient(self) -> Tensor:
-        """Return a tensor in which the gradients of all parameters will be found, laid as ``learnt``."""
-        gradient = torch.zeros_like(self.learnt)
-        for weights, place in zip(self._parameters, _places(gradient, self._parameters), strict=True):
-            weights.grad = place
-        return gradient
+    def gradient(self) -> Tensor:
+        """Return the gradients of all parameters, laid as ``learnt``; 0 for what had no part in the loss."""
+        found = [torch.zeros_like(one) if one.grad is None else one.grad for one in self._parameters]
+        return torch.cat([(part.permute(0, 2, 3, 1) if part.ndim == 4 else part).reshape(-1) for part in found])
 
 
 def _places(values: Tensor, parts: list[Any]) -> list[Tensor]:
