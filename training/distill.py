@@ -209,8 +209,14 @@ def _heads(net: NetResult, emotion: NDArray[np.float16], plus: NDArray[np.float1
 
 
 def right(told: Sequence[Opinions], labels: NDArray[np.int64]) -> float:
-    """Return the share of faces of which nets together say FER2013's label; NaN where none learnt these labels."""
+    """Return the share of faces of which nets together say FER2013's label; NaN where none learnt these labels.
+
+    Raises:
+        ConfigError: the nets were shown other faces.
+    """
     emotion, _ = mean_of(told)
+    if emotion is not None and emotion.shape[1] != len(labels):
+        raise ConfigError(f"the campaign's nets were not shown {data.PUBLIC}, but what its recipes hold out")
     return math.nan if emotion is None else float((emotion[0].argmax(dim=1).numpy() == labels).mean())
 
 

@@ -301,3 +301,90 @@ def test_our_own_campaigns_load(name):
     published = [net.publish for net in found.nets if net.publish]
     assert published == ([] if name == "teachers" else ["emotion", "tiny"])
     assert all(net.recipe.size(1.0) == net.recipe.net.side for net in found.nets) or name == "quick"
+
+
+class Over(campaign.Clock):
+    """A clock whose time is over at once."""
+
+    left = 0.0
+
+
+def test_a_call_without_time_loses_nothing(nets, faces, tmp_path):
+    before = run(nets, faces, tmp_path / "out")
+    run(nets, faces, tmp_path / "out", Over(0))
+    again = results.read(tmp_path / "out")
+    assert [(net.name, net.steps) for net in again.nets] == [(net.name, net.steps) for net in before.nets]
+    for one, other in zip(again.nets, before.nets, strict=True):
+        np.testing.assert_array_equal(one.weights, other.weights)
+        np.testing.assert_array_equal(one.soft[0], other.soft[0])
+
+
+def test_what_learns_is_saved_now_and_then(nets, faces, tmp_path, monkeypatch):
+    monkeypatch.setattr(campaign, "KEPT", 0.0)
+    monkeypatch.setattr(campaign.Crew, "_end", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        run(nets, faces, tmp_path / "out")
+    assert load_checkpoint(tmp_path / "out/state/first.pt")["step"] == 12
+
+
+def test_two_calls_do_not_share_a_folder(nets, faces, tmp_path):
+    with campaign._alone(tmp_path / "out/state"), pytest.raises(ConfigError, match="another campaign runs in"):
+        run(nets, faces, tmp_path / "out")
+
+
+def test_other_data_are_told_before_anything_is_trained(nets, faces, csv_file, tmp_path, monkeypatch):
+    run(nets, faces, tmp_path / "out")
+    (tmp_path / "out/state/first.pt").unlink()
+    monkeypatch.setattr(campaign.Trainer, "advance", lambda self: pytest.fail("it was trained"))
+    with pytest.raises(ConfigError, match=r"second\.pt was made on other data, votes or soft targets"):
+        run(nets, data.load(csv_file), tmp_path / "out")
+
+
+def test_other_views_are_looked_at_anew(nets, faces, tmp_path):
+    before = run(nets, faces, tmp_path / "out")
+    nets.write_text(NETS.replace("views = 2", "views = 3"))
+    after = run(nets, faces, tmp_path / "out")
+    assert [net.soft[0].shape[0] for net in after.nets] == [3, 3, 3]
+    np.testing.assert_array_equal(after.nets[0].weights, before.nets[0].weights)
+
+
+def test_a_net_that_diverges_is_ended_and_teaches_nobody(nets, faces, tmp_path, capsys):
+    nets.write_text(NETS.replace("seed = 1,", "seed = 1, epochs = 50, optimizer = { learning_rate = 1e30 },"))
+    found = run(nets, faces, tmp_path / "out")
+    assert found.nets[1].steps < found.nets[1].total
+    assert found.nets[1].soft is None
+    assert "its loss is not a number any more" in capsys.readouterr().out
+    assert len(distill.of_campaign(found, faces.split(data.TRAINING))) == 2
+
+
+@pytest.mark.parametrize(
+    ("setting", "sentence"),
+    [
+        ("holdout = 0.99", "faces to learn from; two are the least"),
+        ("limit = 1", "leave 1 faces to learn from"),
+        ("holdout = 0.001", "keeps no face of"),
+        ("seed = 100000000000000000000", "seed = 100000000000000000000 is not allowed"),
+    ],
+)
+def test_faces_too_few_and_numbers_too_large_are_told(nets, faces, tmp_path, setting, sentence):
+    (tmp_path / "tiny.toml").write_text(setting + TINY.format(epochs=3))
+    nets.write_text('[[net]]\nname = "only"\nrecipe = "tiny.toml"\n')
+    with pytest.raises(ConfigError, match=sentence):
+        run(nets, faces, tmp_path / "out")
+
+
+@pytest.mark.parametrize("side", ["0", "-5", "100000"])
+def test_a_side_that_no_face_can_have_is_told(nets, tmp_path, side):
+    (tmp_path / "tiny.toml").write_text(TINY.format(epochs=3).replace("16 = 0.0", f"{side} = 0.0"))
+    with pytest.raises(ConfigError, match=f"sizes: {side} is not allowed"):
+        campaign_file.load(nets)
+
+
+def test_a_folder_that_cannot_be_written_is_told(nets, csv_file, tmp_path):
+    (tmp_path / "file").touch()
+    for out, sentence in ((tmp_path / "file", "Not a directory"), ("/dev/full/x", "Not a directory")):
+        done = command("campaign", nets, csv_file, "--out", out, "--threads", "1")
+        assert done.returncode == 1
+        assert sentence in done.stderr
+    done = command("campaign", nets, csv_file, "--out", tmp_path / "out", "--threads", "0")
+    assert "--threads from 1" in done.stderr
