@@ -20,6 +20,7 @@ this project's environment.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import fcntl
 import json
 import math
@@ -145,6 +146,8 @@ class Net:
     def ask(self, faces: Tensor, poses: Pose, public: Tensor, clock: Clock) -> None:
         """Let the net look at PublicTest and at the views of the training faces, if there is time."""
         net, how = self.trainer.average, self.entry.recipe.loss
+        if not self.trainer.samples.voted.any():  # without votes, FER+'s head is as it began
+            how = dataclasses.replace(how, votes=0.0)
         self.trainer.finish()
         if self.diverged:
             _say(self.entry.name, "its loss is not a number any more; give it a lower learning rate, and a new name")
@@ -335,6 +338,10 @@ class Crew:
 
     def _begin(self, entry: Entry) -> Net:
         samples = Samples.of(self._learnt, entry.recipe.loss, self._soft)
+        if not entry.recipe.loss.labels and not samples.voted.any():
+            raise ConfigError(
+                f"{entry.name} learns FER+'s votes alone, and the data has none: give their file with --plus"
+            )
         trainer = Trainer(entry.recipe, samples, self._device, self._recorded)
         if (first := first_net(entry.recipe, samples.faces)) is not None:
             trainer.begin(first)

@@ -107,7 +107,7 @@ class Faces:
         digest = hashlib.sha256()
         for part in (self.images, self.labels, self.votes):
             if part is not None:
-                digest.update(np.ascontiguousarray(part))
+                digest.update(part.tobytes())
         return digest.hexdigest()
 
     def counts(self) -> NDArray[np.int64]:

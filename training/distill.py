@@ -191,7 +191,7 @@ def of_campaign(found: Results, faces: Faces) -> list[Opinions]:
     for net in found.nets:
         if net.soft is not None:
             soft = Soft(found.rows, *net.soft).of(faces)
-            told.append(_heads(net, soft.emotion, soft.plus))
+            told.append(_heads(soft.emotion, soft.plus))
     if not told:
         raise ConfigError("no net of this campaign has soft targets yet; let it go on")
     return told
@@ -199,13 +199,13 @@ def of_campaign(found: Results, faces: Faces) -> list[Opinions]:
 
 def of_public(found: Results) -> list[Opinions]:
     """Return what a campaign's nets said of PublicTest."""
-    return [_heads(net, *net.public) for net in found.nets if net.public is not None]
+    return [_heads(*net.public) for net in found.nets if net.public is not None]
 
 
-def _heads(net: NetResult, emotion: NDArray[np.float16], plus: NDArray[np.float16]) -> Opinions:
+def _heads(emotion: NDArray[np.float16], plus: NDArray[np.float16]) -> Opinions:
     """Return what a net says, without the head that it did not learn; arrays without views have one."""
     heads = [torch.from_numpy(said if said.ndim == 3 else said[None]).float() for said in (emotion, plus)]
-    return Opinions(heads[0] if net.recipe.loss.labels else None, heads[1] if net.recipe.loss.votes else None)
+    return Opinions(*(said if said.shape[-1] else None for said in heads))
 
 
 def right(told: Sequence[Opinions], labels: NDArray[np.int64]) -> float:

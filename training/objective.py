@@ -158,7 +158,7 @@ class Samples:
             poses = None if soft.views is None else soft.views.poses(torch.from_numpy(soft.rows))
         digest = hashlib.sha256(faces.digest().encode())
         for part in () if soft is None else (soft.emotion, soft.plus):
-            digest.update(np.ascontiguousarray(part))
+            digest.update(part.tobytes())
         if soft is not None and soft.views is not None:
             digest.update(soft.views.to_json().encode())
         images = torch.from_numpy(faces.images)[:, None]

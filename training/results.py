@@ -49,10 +49,11 @@ _ROOM = 2**16
 class NetResult:
     """What became of one net: how many steps of how many in all it has done, and what it is to be published as.
 
-    ``weights`` are the averaged ones, float16 (float32 where one is too large for that), all in one line in the order of the net's state. ``soft`` are its
+    ``weights`` are the averaged ones, float16 (float32 where one is too large for that),
+    all in one line in the order of the net's state. ``soft`` are its
     probabilities of each view of each training face, float16 ``[K, N, 7]`` and ``[K, N, 8]``, and ``public`` those of
     PublicTest as it is, ``[M, 7]`` and ``[M, 8]``: for evaluation alone. ``None`` is what there was no time or no room
-    for.
+    for; a head that was not learnt, for want of votes or by the recipe, has no columns.
     """
 
     name: str
@@ -64,6 +65,12 @@ class NetResult:
     soft: tuple[NDArray[np.float16], NDArray[np.float16]] | None = None
     weights: NDArray[np.float16 | np.float32] | None = None
     publish: str | None = None
+
+    def learnt(self, head: str) -> bool:
+        """Return whether a head, ``fer2013`` or ``ferplus``, was learnt, as far as is known."""
+        number = ("fer2013", "ferplus").index(head)
+        weight = (self.recipe.loss.labels, self.recipe.loss.votes)[number]
+        return weight > 0 and (self.public is None or self.public[number].shape[-1] > 0)
 
     def net(self) -> Net:
         """Return the net with its averaged weights.

@@ -11,7 +11,7 @@ import torch
 from training_runs import ROOT, TINY, command
 
 from fer_stream.classifiers.onnx import OnnxClassifier
-from fer_stream.errors import ConfigError
+from fer_stream.errors import ConfigError, SourceError
 from training import augment, campaign, campaign_file, card, data, distill, publish, results
 from training.loop import load_checkpoint
 from training.model import logits_of
@@ -388,3 +388,39 @@ def test_a_folder_that_cannot_be_written_is_told(nets, csv_file, tmp_path):
         assert sentence in done.stderr
     done = command("campaign", nets, csv_file, "--out", tmp_path / "out", "--threads", "0")
     assert "--threads from 1" in done.stderr
+
+
+def test_without_votes_their_head_says_nothing_and_is_not_published(nets, faces, csv_file, tmp_path):
+    found = run(nets, data.load(csv_file), tmp_path / "out")
+    assert all(net.soft[1].shape == (2, 64, 0) for net in found.nets)
+    assert all(told.plus is None for told in distill.of_campaign(found, faces.split(data.TRAINING)))
+    models = tmp_path / "models"
+    models.mkdir()
+    with pytest.raises(ConfigError, match=r"first cannot become emotion-ferplus\.onnx: it has not learnt"):
+        publish.write(found.nets[:1], faces, models, ROOT / "models/crop.json")
+    assert not list(models.iterdir())
+
+
+def test_votes_alone_need_votes(nets, csv_file, tmp_path):
+    nets.write_text(NETS.replace("votes = 0.0", "labels = 0.0"))
+    with pytest.raises(ConfigError, match="second learns FER\\+'s votes alone, and the data has none"):
+        run(nets, data.load(csv_file), tmp_path / "out")
+
+
+def test_models_are_replaced_together_or_not_at_all(nets, faces, csv_file, tmp_path):
+    found = run(nets, faces, tmp_path / "out")
+    models = tmp_path / "models"
+    models.mkdir()
+    (models / "emotion.onnx").write_text("the old one")
+    with pytest.raises(SourceError, match="FER\\+'s labels are not in the data"):
+        publish.write(found.nets[:1], data.load(csv_file), models, ROOT / "models/crop.json")
+    assert [path.name for path in models.iterdir()] == ["emotion.onnx"]
+    assert (models / "emotion.onnx").read_text() == "the old one"
+
+
+def test_nets_that_were_shown_other_faces_are_not_measured(nets, faces, tmp_path):
+    (tmp_path / "tiny.toml").write_text("holdout = 0.2" + TINY.format(epochs=3))
+    nets.write_text('[[net]]\nname = "only"\nrecipe = "tiny.toml"\n')
+    found = run(nets, faces, tmp_path / "out")
+    with pytest.raises(ConfigError, match="but what its recipes hold out"):
+        distill.right(distill.of_public(found), faces.split(data.PUBLIC).labels)
