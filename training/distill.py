@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from training.model import Net
     from training.objective import Views
     from training.recipe import Loss
-    from training.results import NetResult, Results
+    from training.results import Results
 
 VOTERS = 3
 """How many of FER+'s voters the teachers together are worth."""
