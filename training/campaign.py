@@ -20,9 +20,13 @@ this project's environment.
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import fcntl
 import json
+import math
 import signal
 import time
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,13 +36,15 @@ from fer_stream import machine
 from fer_stream.errors import ConfigError, FerStreamError
 from training import campaign_file, data, recipe, results
 from training.distill import Opinions, opinions
-from training.loop import EAGER, Trainer
+from training.loop import EAGER, Trainer, check, load_checkpoint
 from training.model import accuracy, logits_of
 from training.objective import Samples, Soft
 from training.results import NetResult, Results
 from training.setup import device_named, first_net, prepare
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from torch import Tensor
 
     from training.augment import Pose
@@ -50,6 +56,9 @@ AHEAD = 16
 
 WATCHED = 10
 """How often PublicTest is looked at in a net's training, to see how it goes; nothing is decided by it."""
+
+KEPT = 60.0
+"""Seconds after which a net that learns is saved again: so much is lost at most when the process is killed."""
 
 WRITING = 3.0
 """Seconds kept free to write the results."""
@@ -84,29 +93,45 @@ class Clock:
 class Net:
     """A net of the campaign on its way: what it is, how far it is, and what has been seen of it."""
 
-    def __init__(self, entry: Entry, trainer: Trainer, state: Path) -> None:
-        """Begin, or go on from the state's file."""
-        self.entry, self.trainer, self.state = entry, trainer, state
+    def __init__(self, entry: Entry, trainer: Trainer, state: Path, shown: str) -> None:
+        """Begin, or go on from the state's file.
+
+        Args:
+            entry: what the campaign's file says of it.
+            trainer: trains it.
+            state: the file it is saved in.
+            shown: what it is asked about; answers about something else are forgotten.
+        """
+        self.entry, self.trainer, self.state, self._shown = entry, trainer, state, shown
         self.log: list[dict[str, Any]] = []
         self.seconds, self.look = 0.0, 0.0
         self.answers: tuple[Opinions, Opinions] | None = None
-        self._since, self._images = time.monotonic(), 0
+        self._since, self._images, self.saved = time.monotonic(), 0, time.monotonic()
         if state.exists():
             kept = trainer.restore(state)
             self.log, self.seconds = json.loads(kept["log"]), kept["seconds"]
-            if kept["answers"] is not None:
-                public, soft = kept["answers"]
-                self.answers = Opinions(*public), Opinions(*soft)
+            self.answers = _answers_in(kept, shown)
 
     @property
     def done(self) -> bool:
         """Whether it is trained to its recipe's last step."""
         return self.trainer.step >= self.trainer.total
 
+    @property
+    def diverged(self) -> bool:
+        """Whether its loss is no number any more."""
+        return bool(self.log) and not math.isfinite(self.log[-1]["loss"])
+
+    @property
+    def ended(self) -> bool:
+        """Whether it needs no more steps."""
+        return self.done or self.diverged
+
     def advance(self, watched: Faces) -> None:
         """Take a step; at the end of an epoch, note how it goes."""
         self.trainer.advance()
-        self._images += self.entry.recipe.batch
+        self.answers = None  # they were the net's before this step
+        self._images += min(self.entry.recipe.batch, len(self.trainer.samples.labels))
         if self.trainer.step % self.trainer.steps == 0:
             self._note(watched)
 
@@ -121,7 +146,12 @@ class Net:
     def ask(self, faces: Tensor, poses: Pose, public: Tensor, clock: Clock) -> None:
         """Let the net look at PublicTest and at the views of the training faces, if there is time."""
         net, how = self.trainer.average, self.entry.recipe.loss
+        if not self.trainer.samples.voted.any():  # without votes, FER+'s head is as it began
+            how = dataclasses.replace(how, votes=0.0)
         self.trainer.finish()
+        if self.diverged:
+            _say(self.entry.name, "its loss is not a number any more; give it a lower learning rate, and a new name")
+            return
         try:
             said = opinions(net, how, public, late=clock.late)
             self.answers = said, opinions(net, how, faces, poses, clock.late)
@@ -132,23 +162,15 @@ class Net:
     def save(self) -> None:
         """Keep all that the same command needs to go on."""
         self.seconds += time.monotonic() - self._since
-        self._since = time.monotonic()
+        self._since = self.saved = time.monotonic()
         answers = self.answers and tuple((one.emotion, one.plus) for one in self.answers)
-        self.trainer.save(self.state, log=json.dumps(self.log), seconds=self.seconds, answers=answers)
-
-    def result(self) -> NetResult:
-        """Return what `training.results` writes."""
-        public, soft = (None, None) if self.answers is None else (one.halves() for one in self.answers)
-        return NetResult(
-            self.entry.name,
-            self.entry.recipe,
-            self.trainer.step,
-            self.trainer.total,
-            self.log,
-            public and (public[0][0], public[1][0]),
-            soft,
-            results.weights_of(self.trainer.average.state_dict()),
-            self.entry.publish,
+        self.trainer.save(
+            self.state,
+            log=json.dumps(self.log),
+            seconds=self.seconds,
+            answers=answers,
+            shown=self._shown,
+            total=self.trainer.total,
         )
 
     def _note(self, watched: Faces) -> None:
@@ -162,6 +184,30 @@ class Net:
         self.log.append(record)
         self._since, self._images = time.monotonic(), 0
         _say(self.entry.name, ", ".join(f"{name} {value}" for name, value in record.items()))
+
+
+def _answers_in(kept: dict[str, Any], shown: str) -> tuple[Opinions, Opinions] | None:
+    if kept["answers"] is None or kept["shown"] != shown:
+        return None
+    public, soft = kept["answers"]
+    return Opinions(*public), Opinions(*soft)
+
+
+def _result(entry: Entry, kept: dict[str, Any], shown: str) -> NetResult:
+    """Return what `training.results` writes of a net, from what was saved of it."""
+    answers = _answers_in(kept, shown)
+    public, soft = (None, None) if answers is None else (one.halves() for one in answers)
+    return NetResult(
+        entry.name,
+        entry.recipe,
+        kept["step"],
+        kept["total"],
+        json.loads(kept["log"]),
+        public and (public[0][0], public[1][0]),
+        soft,
+        results.weights_of(kept["average"]),
+        entry.publish,
+    )
 
 
 class Crew:
@@ -200,19 +246,37 @@ class Crew:
         self._soft = soft and soft.of(self._learnt)
         self._shown, self._public = (torch.from_numpy(part.images)[:, None] for part in (self._learnt, self._watched))
         self._poses = campaign.views.poses(torch.from_numpy(self._learnt.rows))
-        self._waiting, self._active, self._ended = list(campaign.nets), list[Net](), list[Net]()
+        self._about = f"{campaign.views.to_json()} {self._watched.digest()}"
+        self._waiting, self._active, self._found = list(campaign.nets), list[Net](), dict[str, NetResult]()
         self._round_took = 0.0  # seconds
 
     def run(self) -> Results:
         """Train until all nets are done or the time is over, and write the results.
 
         Returns:
-            The results of the nets that were begun, in the campaign's order.
+            The results of the nets that were begun, now or before, in the campaign's order.
 
         Raises:
-            ConfigError: the folder's state is of another campaign or other data, or the device has too little memory.
+            ConfigError: the folder's state is of another campaign or other data, or another campaign runs in it; the
+                device has too little memory; or the folder cannot be written.
         """
-        (self._out / "state").mkdir(parents=True, exist_ok=True)
+        with _alone(self._out / "state"):
+            self._look()
+            return self._run()
+
+    def _look(self) -> None:
+        """Read what the folder has; what does not belong to this campaign is told before anything is trained."""
+        for entry in self._campaign.nets:
+            path = self._state_of(entry)
+            if path.exists():
+                kept = load_checkpoint(path)
+                check(kept, path, entry.recipe, Samples.of(self._learnt, entry.recipe.loss, self._soft))
+                self._found[entry.name] = _result(entry, kept, self._about)
+
+    def _state_of(self, entry: Entry) -> Path:
+        return self._out / "state" / f"{entry.name}.pt"
+
+    def _run(self) -> Results:
         failed = None
         try:
             self._train()
@@ -222,21 +286,26 @@ class Crew:
                 f"{self._device} failed while {names} was trained ({str(error).splitlines()[0]}); {self._out} has what "
                 "was done before. Try --eager, or --beside 1"
             )
-        order = [entry.name for entry in self._campaign.nets]
-        self._ended.sort(key=lambda net: order.index(net.entry.name))
-        found = Results(self._learnt.rows, self._campaign.views, [net.result() for net in self._ended])
-        if left_out := results.write(self._out, found):
-            _say("results", f"no room for {', '.join(left_out)}; {self._out / 'state'} has all of it")
+        found = self._write()
         if failed is not None:
             raise failed
+        return found
+
+    def _write(self) -> Results:
+        """Write the results of all nets that were begun."""
+        nets = [self._found[entry.name] for entry in self._campaign.nets if entry.name in self._found]
+        found = Results(self._learnt.rows, self._campaign.views, nets)
+        if left_out := results.write(self._out, found):
+            _say("results", f"no room for {', '.join(left_out)}; {self._out / 'state'} has all of it")
         return found
 
     def _train(self) -> None:
         """Train until all nets are done or the time is over."""
         while self._fill():
             self._round()
-            for net in [net for net in self._active if net.done]:
+            for net in [net for net in self._active if net.ended]:
                 self._end(net)
+                self._write()
             if not self._time:
                 break
         for net in list(self._active):
@@ -262,19 +331,21 @@ class Crew:
                 self._beside = len(self._active)
                 break
             self._waiting.pop(0)
-            if net.done and net.answers:
-                self._ended.append(net)
-            else:
+            if not (net.diverged or (net.done and net.answers)):
                 net.probe(self._shown)
                 self._active.append(net)
         return bool(self._active)
 
     def _begin(self, entry: Entry) -> Net:
         samples = Samples.of(self._learnt, entry.recipe.loss, self._soft)
+        if not entry.recipe.loss.labels and not samples.voted.any():
+            raise ConfigError(
+                f"{entry.name} learns FER+'s votes alone, and the data has none: give their file with --plus"
+            )
         trainer = Trainer(entry.recipe, samples, self._device, self._recorded)
         if (first := first_net(entry.recipe, samples.faces)) is not None:
             trainer.begin(first)
-        net = Net(entry, trainer, self._out / "state" / f"{entry.name}.pt")
+        net = Net(entry, trainer, self._state_of(entry), self._about)
         if self._device.type == "cuda":
             for _ in range(min(EAGER + 1, trainer.total - trainer.step)):
                 net.advance(self._watched)  # a step is recorded, so that what does not fit is known now
@@ -285,19 +356,22 @@ class Crew:
         began = time.monotonic()
         for _ in range(AHEAD if self._device.type == "cuda" else 1):
             for net in self._active:
-                if not net.done:
+                if not net.ended:
                     net.advance(self._watched)
         for net in self._active:
             net.trainer.finish()
         self._round_took = time.monotonic() - began
+        for net in self._active:
+            if time.monotonic() - net.saved > KEPT:
+                net.save()
 
     def _end(self, net: Net) -> None:
         """Keep a net, let it answer, and keep its answers."""
         net.save()
         net.ask(self._shown, self._poses, self._public, self._clock)
         net.save()
+        self._found[net.entry.name] = _result(net.entry, load_checkpoint(net.state), self._about)
         self._active.remove(net)
-        self._ended.append(net)
         how = "done" if net.done else "stopped"
         _say(net.entry.name, f"{how} after {net.trainer.step} of {net.trainer.total} steps")
 
@@ -328,6 +402,27 @@ def estimate(campaign: Campaign, faces: Faces, device: torch.device, steps: int 
     return "\n".join(lines)
 
 
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Make a folder, and keep other processes from the same one for the time of a ``with`` block.
+
+    Raises:
+        ConfigError: it cannot be made, or another process holds it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / "lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ConfigError(f"another campaign runs in {folder.parent}; wait for its end") from None
+            except OSError:  # a file system without locks
+                pass
+            yield
+    except OSError as error:
+        raise ConfigError(f"{folder} cannot be written: {error.strerror}") from error
+
+
 def _say(name: str, text: str) -> None:
     print(f"{name}: {text}", flush=True)
 
@@ -351,16 +446,19 @@ def main() -> None:
     clock = Clock(arguments.minutes)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, clock.stop)
-    torch.set_num_threads(arguments.threads)
     torch.backends.cudnn.benchmark = True
     try:
         device = device_named(arguments.device)
         beside = arguments.beside if arguments.beside is not None else {"cuda": 3, "cpu": 1}[device.type]
-        if not arguments.minutes > 0 or beside < 1:
-            raise ConfigError("--minutes must be above 0 and --beside from 1")
+        if not arguments.minutes > 0 or beside < 1 or arguments.threads < 1:
+            raise ConfigError("--minutes must be above 0, and --beside and --threads from 1")
+        torch.set_num_threads(arguments.threads)
         campaign, faces = campaign_file.load(arguments.campaign), data.load(arguments.data, arguments.plus)
         if arguments.estimate:
-            print(estimate(campaign, faces, device, recorded=not arguments.eager))
+            try:
+                print(estimate(campaign, faces, device, recorded=not arguments.eager))
+            except RuntimeError as error:
+                raise ConfigError(f"{device} failed ({str(error).splitlines()[0]}); try --eager") from error
             return
         soft = arguments.soft and Soft.load(arguments.soft)
         crew = Crew(campaign, faces, arguments.out, clock, device, soft, beside, recorded=not arguments.eager)

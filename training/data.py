@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import hashlib
 import sys
 import warnings
 import zipfile
@@ -100,6 +101,14 @@ class Faces:
             members = order[self.labels[order] == label]
             out[members[: round(share * len(members))]] = True
         return self[~out], self[out]
+
+    def digest(self) -> str:
+        """Return a digest of the pictures, labels and votes, by which other data are told from these."""
+        digest = hashlib.sha256()
+        for part in (self.images, self.labels, self.votes):
+            if part is not None:
+                digest.update(part.tobytes())
+        return digest.hexdigest()
 
     def counts(self) -> NDArray[np.int64]:
         """Return how many faces each label has, int64 ``[7]``."""

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from training.model import Net
     from training.objective import Views
     from training.recipe import Loss
-    from training.results import NetResult, Results
+    from training.results import Results
 
 VOTERS = 3
 """How many of FER+'s voters the teachers together are worth."""
@@ -191,7 +191,7 @@ def of_campaign(found: Results, faces: Faces) -> list[Opinions]:
     for net in found.nets:
         if net.soft is not None:
             soft = Soft(found.rows, *net.soft).of(faces)
-            told.append(_heads(net, soft.emotion, soft.plus))
+            told.append(_heads(soft.emotion, soft.plus))
     if not told:
         raise ConfigError("no net of this campaign has soft targets yet; let it go on")
     return told
@@ -199,18 +199,24 @@ def of_campaign(found: Results, faces: Faces) -> list[Opinions]:
 
 def of_public(found: Results) -> list[Opinions]:
     """Return what a campaign's nets said of PublicTest."""
-    return [_heads(net, *net.public) for net in found.nets if net.public is not None]
+    return [_heads(*net.public) for net in found.nets if net.public is not None]
 
 
-def _heads(net: NetResult, emotion: NDArray[np.float16], plus: NDArray[np.float16]) -> Opinions:
+def _heads(emotion: NDArray[np.float16], plus: NDArray[np.float16]) -> Opinions:
     """Return what a net says, without the head that it did not learn; arrays without views have one."""
     heads = [torch.from_numpy(said if said.ndim == 3 else said[None]).float() for said in (emotion, plus)]
-    return Opinions(heads[0] if net.recipe.loss.labels else None, heads[1] if net.recipe.loss.votes else None)
+    return Opinions(*(said if said.shape[-1] else None for said in heads))
 
 
 def right(told: Sequence[Opinions], labels: NDArray[np.int64]) -> float:
-    """Return the share of faces of which nets together say FER2013's label; NaN where none learnt these labels."""
+    """Return the share of faces of which nets together say FER2013's label; NaN where none learnt these labels.
+
+    Raises:
+        ConfigError: the nets were shown other faces.
+    """
     emotion, _ = mean_of(told)
+    if emotion is not None and emotion.shape[1] != len(labels):
+        raise ConfigError(f"the campaign's nets were not shown {data.PUBLIC}, but what its recipes hold out")
     return math.nan if emotion is None else float((emotion[0].argmax(dim=1).numpy() == labels).mean())
 
 

@@ -79,6 +79,7 @@ class Trainer:
         self._total = torch.zeros((), device=self.device)
         self._counted, self._planned = 0, -1
         self._stream = _stream_on(self.device)
+        self._draws = None if self._stream is None else torch.Generator(self.device)
         self._recorded = recorded and self._stream is not None
         self._graphs: dict[int, torch.cuda.CUDAGraph] = {}
         self._eager: dict[int, int] = {}
@@ -112,11 +113,15 @@ class Trainer:
         """Train for one step. On a GPU this returns before the step is done."""
         if self.epoch != self._planned:
             self._plan()
-        torch.manual_seed(_seed(self.how.seed, self.step))
         size = self.how.size(self.step / self.total)
-        if self._stream is None:
+        if self._stream is None or self._draws is None:
+            torch.manual_seed(_seed(self.how.seed, self.step))
             self._work(size)
         else:
+            # A recorded step reads its seed from the memory of the generator state it was recorded with. Were that
+            # the same for nets side by side, one would overwrite the seed that another's queue has yet to read.
+            torch.cuda.default_generators[self.device.index or 0].graphsafe_set_state(self._draws)
+            torch.manual_seed(_seed(self.how.seed, self.step))
             with torch.cuda.stream(self._stream):
                 self._repeat(size)
         self.step += 1
@@ -153,7 +158,7 @@ class Trainer:
         self.finish()
         return {
             "recipe": json.dumps(recipe.values_of(self.how)),
-            "samples": len(self.samples.labels),
+            "samples": self.samples.digest,
             "step": self.step,
             "net": self.net.state_dict(),
             "average": self.average.state_dict(),
@@ -162,10 +167,20 @@ class Trainer:
         }
 
     def save(self, path: Path, **more: Any) -> None:
-        """Write the state, and whatever else is to be kept with it, to a file in one step."""
-        draft = path.with_suffix(".draft")
-        torch.save(self.state() | more, draft)
-        draft.replace(path)
+        """Write the state, and whatever else is to be kept with it, to a file in one step.
+
+        Raises:
+            ConfigError: it cannot be written; what the file had before is still there.
+        """
+        draft, state = path.with_suffix(".draft"), self.state() | more
+        try:
+            torch.save(state, draft)
+            draft.replace(path)
+        except (OSError, RuntimeError) as error:  # torch's writer raises the latter where the disk is full
+            draft.unlink(missing_ok=True)
+            raise ConfigError(
+                f"{path} cannot be written ({str(error).splitlines()[0]}); is the disk full? What it had is kept"
+            ) from error
 
     def restore(self, path: Path) -> dict[str, Any]:
         """Go on from what `save` wrote, and return it.
@@ -174,10 +189,7 @@ class Trainer:
             ConfigError: the file was written under another recipe, or on other data.
         """
         state = load_checkpoint(path)
-        if json.loads(state["recipe"]) != recipe.values_of(self.how):
-            raise ConfigError(f"{path} was made by another recipe; choose another folder, or remove it")
-        if state["samples"] != len(self.samples.labels):
-            raise ConfigError(f"{path} was made on other data; choose another folder, or remove it")
+        check(state, path, self.how, self.samples)
         self.step = state["step"]
         self.net.load_state_dict(state["net"])
         self.average.load_state_dict(state["average"])
@@ -349,6 +361,24 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     if not isinstance(state, dict) or not {"net", "average", "momentum", "recipe", "step", "samples"} <= state.keys():
         raise ConfigError(f"{path} is not a checkpoint of training.train")
     return state
+
+
+def check(state: dict[str, Any], path: Path, how: Recipe, samples: Samples) -> None:
+    """Check that a training goes on as it began.
+
+    Args:
+        state: what `load_checkpoint` returned.
+        path: where it was.
+        how: the recipe.
+        samples: what is learnt from.
+
+    Raises:
+        ConfigError: the state is of another recipe, or of other data.
+    """
+    if json.loads(state["recipe"]) != recipe.values_of(how):
+        raise ConfigError(f"{path} was made by another recipe; choose another folder, or remove it")
+    if state["samples"] != samples.digest:
+        raise ConfigError(f"{path} was made on other data, votes or soft targets; choose another folder, or remove it")
 
 
 def recipe_of(state: dict[str, Any], path: Path) -> Recipe:

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import zipfile
 from dataclasses import asdict, dataclass
@@ -122,6 +123,7 @@ class Samples:
     ``targets`` float32 ``[K, N, 7]`` are what the labels become: smoothed, and blended with what teachers say of each
     of K views. ``votes`` float32 ``[K, N, 8]`` are FER+'s shares, and ``voted`` float32 ``[N]`` is 1 where there are
     enough of them. ``poses`` are the views', ``[K, N]``; without, each face is shown in a new pose each time.
+    ``digest`` tells these samples from others, those with other votes or soft targets included.
     """
 
     faces: Tensor
@@ -130,6 +132,7 @@ class Samples:
     votes: Tensor
     voted: Tensor
     poses: Pose | None = None
+    digest: str = ""
 
     @classmethod
     def of(cls, faces: Faces, how: Loss, soft: Soft | None = None) -> Samples:
@@ -153,13 +156,19 @@ class Samples:
             targets = (1 - how.soft) * targets + how.soft * torch.from_numpy(soft.emotion).float()
             votes, voted = (1 - share) * votes + share * torch.from_numpy(soft.plus).float(), torch.ones_like(voted)
             poses = None if soft.views is None else soft.views.poses(torch.from_numpy(soft.rows))
-        return cls(torch.from_numpy(faces.images)[:, None], labels, targets, votes, voted, poses)
+        digest = hashlib.sha256(faces.digest().encode())
+        for part in () if soft is None else (soft.emotion, soft.plus):
+            digest.update(part.tobytes())
+        if soft is not None and soft.views is not None:
+            digest.update(soft.views.to_json().encode())
+        images = torch.from_numpy(faces.images)[:, None]
+        return cls(images, labels, targets, votes, voted, poses, digest.hexdigest())
 
     def to(self, device: torch.device) -> Samples:
         """Return the samples on a device."""
         parts = (self.faces, self.labels, self.targets, self.votes, self.voted)
         faces, labels, targets, votes, voted = (part.to(device) for part in parts)
-        return Samples(faces, labels, targets, votes, voted, self.poses and self.poses.to(device))
+        return Samples(faces, labels, targets, votes, voted, self.poses and self.poses.to(device), self.digest)
 
 
 def log_prior(labels: Tensor, share: float) -> Tensor:

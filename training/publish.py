@@ -14,6 +14,7 @@ nets has teachers: what they say together becomes soft targets (`training.distil
 from __future__ import annotations
 
 import argparse
+import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -54,18 +55,26 @@ def write(nets: Sequence[NetResult], faces: Faces, models: Path, crop: Path) -> 
     """Write the model files of nets that are to be published; return their paths.
 
     Raises:
-        ConfigError: a net is not trained to its end, or its weights were left out of the results.
+        ConfigError: a net is not trained to its end, has not learnt the labels of a file that it is to become, or its
+            weights were left out of the results.
         SourceError: the data has no votes.
     """
     for net in nets:
         if net.steps < net.total:
             raise ConfigError(f"{net.name} has done {net.steps} of {net.total} steps; let its campaign go on")
-    paths = []
-    for net in nets:
         for name, head in FILES[net.publish or ""].items():
-            version = f"{net.name} {datetime.now(UTC):%Y-%m-%d}"
-            export.write(net.net(), head, faces, models / name, export.read_crop(crop), version, TRAINED_ON)
-            paths.append(models / name)
+            if not net.learnt(head):
+                raise ConfigError(f"{net.name} cannot become {name}: it has not learnt {head}'s labels")
+    paths = []
+    with tempfile.TemporaryDirectory(dir=models) as folder:  # all are replaced, or none
+        for net in nets:
+            for name, head in FILES[net.publish or ""].items():
+                version = f"{net.name} {datetime.now(UTC):%Y-%m-%d}"
+                draft = Path(folder) / name
+                export.write(net.net(), head, faces, draft, export.read_crop(crop), version, TRAINED_ON)
+                paths.append(models / name)
+        for path in paths:
+            (Path(folder) / path.name).replace(path)
     manifest.write(models)
     return paths
 

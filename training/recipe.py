@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 Body = Literal["residual", "wide", "plain", "separable", "pretrained"]
 
 
+SIDES = (16, 512)
+"""Least and most pixels of the side at which a face is shown."""
+
+
 def _set(default: Any, description: str = "", **rules: float) -> Any:
     """Return a field with its default, its description and JSON Schema's rules for numbers."""
     told = {"rules": rules, "description": description}
@@ -57,8 +61,9 @@ class Architecture:
     )
     depth: int = _set(2, "blocks a stage of a wide or separable net, convolutions a stage of a plain one", minimum=1)
     side: int = _set(
-        48, "side in pixels at which the trained net looks at faces; `sizes` says what it learns from", minimum=16
-    )
+        48, "side in pixels at which the trained net looks at faces; `sizes` says what it learns from",
+        minimum=SIDES[0], maximum=SIDES[1],
+    )  # fmt: skip
     dropout: float = _share(0.3, "before the heads")
 
 
@@ -112,7 +117,7 @@ class Recipe:
 
     epochs: int = _set(60, "how often each face is shown", minimum=1)
     batch: int = _set(128, "faces a step", minimum=2)
-    seed: int = _set(0, "of all that is drawn at random")
+    seed: int = _set(0, "of all that is drawn at random", minimum=0, maximum=2**31 - 1)
     holdout: float = _set(
         0.0,
         "share of the training faces kept out to tune on; 0 for the model that is shipped",
@@ -190,6 +195,8 @@ def values_of(how: Recipe) -> dict[str, Any]:
 def _contradictions(how: Recipe) -> Iterator[str]:
     if not how.sizes or min(how.sizes.values()) != 0:
         yield "sizes: one size must begin at 0, the start of the training"
+    if wrong := [side for side in how.sizes if not SIDES[0] <= side <= SIDES[1]]:
+        yield f"sizes: {wrong[0]} is not allowed: a side must be from {SIDES[0]} to {SIDES[1]} pixels"
     if not 2 <= len(how.net.widths) <= 6:
         yield "net.widths: there must be 2 to 6 of them, a stem's and 1 to 5 stages'"
     if not how.loss.labels and not how.loss.votes:

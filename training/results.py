@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+import uuid
 import zipfile
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -48,10 +49,11 @@ _ROOM = 2**16
 class NetResult:
     """What became of one net: how many steps of how many in all it has done, and what it is to be published as.
 
-    ``weights`` are the averaged ones, float16, all in one line in the order of the net's state. ``soft`` are its
+    ``weights`` are the averaged ones, float16 (float32 where one is too large for that),
+    all in one line in the order of the net's state. ``soft`` are its
     probabilities of each view of each training face, float16 ``[K, N, 7]`` and ``[K, N, 8]``, and ``public`` those of
     PublicTest as it is, ``[M, 7]`` and ``[M, 8]``: for evaluation alone. ``None`` is what there was no time or no room
-    for.
+    for; a head that was not learnt, for want of votes or by the recipe, has no columns.
     """
 
     name: str
@@ -61,8 +63,14 @@ class NetResult:
     log: list[dict[str, Any]]
     public: tuple[NDArray[np.float16], NDArray[np.float16]] | None = None
     soft: tuple[NDArray[np.float16], NDArray[np.float16]] | None = None
-    weights: NDArray[np.float16] | None = None
+    weights: NDArray[np.float16 | np.float32] | None = None
     publish: str | None = None
+
+    def learnt(self, head: str) -> bool:
+        """Return whether a head, ``fer2013`` or ``ferplus``, was learnt, as far as is known."""
+        number = ("fer2013", "ferplus").index(head)
+        weight = (self.recipe.loss.labels, self.recipe.loss.votes)[number]
+        return weight > 0 and (self.public is None or self.public[number].shape[-1] > 0)
 
     def net(self) -> Net:
         """Return the net with its averaged weights.
@@ -83,10 +91,12 @@ class NetResult:
         return net.eval()
 
 
-def weights_of(state: dict[str, Tensor]) -> NDArray[np.float16]:
+def weights_of(state: dict[str, Tensor]) -> NDArray[np.float16 | np.float32]:
     """Return a net's weights as `NetResult` holds them, of what its ``state_dict`` returns."""
-    parts = [part.flatten().half().cpu() for part in state.values() if part.dtype.is_floating_point]
-    return torch.cat(parts).numpy()
+    parts = [part.flatten().float().cpu() for part in state.values() if part.dtype.is_floating_point]
+    weights = torch.cat(parts)
+    halves = weights.half()
+    return (weights if halves.isinf().any() else halves).numpy()  # a variance may be beyond float16
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,6 +123,11 @@ def write(folder: Path, found: Results) -> list[str]:
                 sizes.append(0)
             bins[-1][key] = part
             sizes[-1] += part.nbytes
+    about = json.loads(bins[0]["about#0"].tobytes())
+    for name in left_out:
+        about["arrays"].pop(name, None)
+    bins[0]["about#0"] = _text(about)
+    written = _text({"call": uuid.uuid4().hex})
     folder.mkdir(parents=True, exist_ok=True)
     for number in range(FILES):
         path = folder / f"results-{number + 1}.npz"
@@ -121,7 +136,7 @@ def write(folder: Path, found: Results) -> list[str]:
             continue
         draft = path.with_suffix(".draft")
         with draft.open("wb") as file:
-            np.savez(file, allow_pickle=False, **bins[number])
+            np.savez(file, allow_pickle=False, **bins[number], **{"call#0": written})
         draft.replace(path)
     return left_out
 
@@ -133,14 +148,16 @@ def read(folder: Path) -> Results:
         ConfigError: there are none, or they are damaged, or one is missing.
     """
     parts: dict[str, NDArray[Any]] = {}
-    paths = sorted(folder.glob("results-*.npz"))
+    paths = sorted(folder.glob("results-[1-8].npz"))
     if not paths:
         raise ConfigError(f"{folder} has no results of a campaign; python -m training.campaign writes them")
     for path in paths:
         try:
             with path.open("rb") as file, np.load(file) as stored:
+                if stored["call#0"].tobytes() != parts.get("call#0", stored["call#0"]).tobytes():
+                    raise ConfigError(f"{path} was written at another time than the files before it; {_AGAIN}")
                 parts |= {key: stored[key] for key in stored.files}
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise ConfigError(f"{path} is damaged, or not of a campaign: {error}") from error
     try:
         about = json.loads(parts["about#0"].tobytes())
@@ -157,7 +174,7 @@ def _net(parts: dict[str, NDArray[Any]], name: str, arrays: dict[str, Any]) -> N
     held = {
         kind: _whole(parts, f"{name}/{kind}", arrays[f"{name}/{kind}"])
         for kind in ("public emotion", "public plus", "soft emotion", "soft plus", "weights")
-        if f"{name}/{kind}#0" in parts
+        if f"{name}/{kind}" in arrays
     }
     public, soft = (
         (held[f"{kind} emotion"], held[f"{kind} plus"])
@@ -209,6 +226,8 @@ def _large(found: Results) -> Iterator[tuple[str, NDArray[Any]]]:
 
 _HEADS = ("emotion", "plus")
 
+_AGAIN = "run the campaign once more, which writes all of them anew from its state folder"
+
 
 def _text(values: dict[str, Any]) -> NDArray[np.uint8]:
     return np.frombuffer(json.dumps(values).encode(), np.uint8)
@@ -229,6 +248,6 @@ def _whole(parts: dict[str, NDArray[Any]], name: str, shape: Sequence[int]) -> N
     while (key := f"{name}#{number}") in parts:
         found.append(parts[key])
         number += 1
-    if sum(part.size for part in found) != math.prod(shape):
+    if not found or sum(part.size for part in found) != math.prod(shape):
         raise ValueError(f"{name} is not complete")
     return np.concatenate(found).reshape(shape)

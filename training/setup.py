@@ -79,10 +79,19 @@ def prepare(faces: Faces, how: Recipe) -> tuple[Faces, Faces]:
     """Return the faces to learn from and those to watch: what the recipe holds out, else PublicTest.
 
     What is watched or reported on has no near-copy among what is learnt from.
+
+    Raises:
+        ConfigError: the recipe's limit and holdout leave too few faces to learn from, or none to watch.
+        SourceError: the data lacks a split.
     """
     learnt, public = faces.split(data.TRAINING)[: how.limit], faces[faces.usage == data.PUBLIC]
     learnt = learnt[~near_copies(learnt, public)]
+    watched = public
     if how.holdout:
         learnt, watched = learnt.held_out(how.holdout, how.seed)
-        return learnt[~near_copies(learnt, watched)], watched
-    return learnt, faces.split(data.PUBLIC)
+        learnt = learnt[~near_copies(learnt, watched)]
+        if not len(watched):
+            raise ConfigError(f"holdout = {how.holdout:g} keeps no face of {len(learnt)} out; choose more")
+    if len(learnt) < 2:
+        raise ConfigError(f"limit and holdout leave {len(learnt)} faces to learn from; two are the least")
+    return learnt, watched if how.holdout else faces.split(data.PUBLIC)

@@ -11,7 +11,7 @@ import torch
 from training_runs import ROOT, TINY, command
 
 from fer_stream.classifiers.onnx import OnnxClassifier
-from fer_stream.errors import ConfigError
+from fer_stream.errors import ConfigError, SourceError
 from training import augment, campaign, campaign_file, card, data, distill, publish, results
 from training.loop import load_checkpoint
 from training.model import logits_of
@@ -301,3 +301,126 @@ def test_our_own_campaigns_load(name):
     published = [net.publish for net in found.nets if net.publish]
     assert published == ([] if name == "teachers" else ["emotion", "tiny"])
     assert all(net.recipe.size(1.0) == net.recipe.net.side for net in found.nets) or name == "quick"
+
+
+class Over(campaign.Clock):
+    """A clock whose time is over at once."""
+
+    left = 0.0
+
+
+def test_a_call_without_time_loses_nothing(nets, faces, tmp_path):
+    before = run(nets, faces, tmp_path / "out")
+    run(nets, faces, tmp_path / "out", Over(0))
+    again = results.read(tmp_path / "out")
+    assert [(net.name, net.steps) for net in again.nets] == [(net.name, net.steps) for net in before.nets]
+    for one, other in zip(again.nets, before.nets, strict=True):
+        np.testing.assert_array_equal(one.weights, other.weights)
+        np.testing.assert_array_equal(one.soft[0], other.soft[0])
+
+
+def test_what_learns_is_saved_now_and_then(nets, faces, tmp_path, monkeypatch):
+    monkeypatch.setattr(campaign, "KEPT", 0.0)
+    monkeypatch.setattr(campaign.Crew, "_end", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        run(nets, faces, tmp_path / "out")
+    assert load_checkpoint(tmp_path / "out/state/first.pt")["step"] == 12
+
+
+def test_two_calls_do_not_share_a_folder(nets, faces, tmp_path):
+    with campaign._alone(tmp_path / "out/state"), pytest.raises(ConfigError, match="another campaign runs in"):
+        run(nets, faces, tmp_path / "out")
+
+
+def test_other_data_are_told_before_anything_is_trained(nets, faces, csv_file, tmp_path, monkeypatch):
+    run(nets, faces, tmp_path / "out")
+    (tmp_path / "out/state/first.pt").unlink()
+    monkeypatch.setattr(campaign.Trainer, "advance", lambda self: pytest.fail("it was trained"))
+    with pytest.raises(ConfigError, match=r"second\.pt was made on other data, votes or soft targets"):
+        run(nets, data.load(csv_file), tmp_path / "out")
+
+
+def test_other_views_are_looked_at_anew(nets, faces, tmp_path):
+    before = run(nets, faces, tmp_path / "out")
+    nets.write_text(NETS.replace("views = 2", "views = 3"))
+    after = run(nets, faces, tmp_path / "out")
+    assert [net.soft[0].shape[0] for net in after.nets] == [3, 3, 3]
+    np.testing.assert_array_equal(after.nets[0].weights, before.nets[0].weights)
+
+
+def test_a_net_that_diverges_is_ended_and_teaches_nobody(nets, faces, tmp_path, capsys):
+    nets.write_text(NETS.replace("seed = 1,", "seed = 1, epochs = 50, optimizer = { learning_rate = 1e30 },"))
+    found = run(nets, faces, tmp_path / "out")
+    assert found.nets[1].steps < found.nets[1].total
+    assert found.nets[1].soft is None
+    assert "its loss is not a number any more" in capsys.readouterr().out
+    assert len(distill.of_campaign(found, faces.split(data.TRAINING))) == 2
+
+
+@pytest.mark.parametrize(
+    ("setting", "sentence"),
+    [
+        ("holdout = 0.99", "faces to learn from; two are the least"),
+        ("limit = 1", "leave 1 faces to learn from"),
+        ("holdout = 0.001", "keeps no face of"),
+        ("seed = 100000000000000000000", "seed = 100000000000000000000 is not allowed"),
+    ],
+)
+def test_faces_too_few_and_numbers_too_large_are_told(nets, faces, tmp_path, setting, sentence):
+    (tmp_path / "tiny.toml").write_text(setting + TINY.format(epochs=3))
+    nets.write_text('[[net]]\nname = "only"\nrecipe = "tiny.toml"\n')
+    with pytest.raises(ConfigError, match=sentence):
+        run(nets, faces, tmp_path / "out")
+
+
+@pytest.mark.parametrize("side", ["0", "-5", "100000"])
+def test_a_side_that_no_face_can_have_is_told(nets, tmp_path, side):
+    (tmp_path / "tiny.toml").write_text(TINY.format(epochs=3).replace("16 = 0.0", f"{side} = 0.0"))
+    with pytest.raises(ConfigError, match=f"sizes: {side} is not allowed"):
+        campaign_file.load(nets)
+
+
+def test_a_folder_that_cannot_be_written_is_told(nets, csv_file, tmp_path):
+    (tmp_path / "file").touch()
+    for out, sentence in ((tmp_path / "file", "Not a directory"), ("/dev/full/x", "Not a directory")):
+        done = command("campaign", nets, csv_file, "--out", out, "--threads", "1")
+        assert done.returncode == 1
+        assert sentence in done.stderr
+    done = command("campaign", nets, csv_file, "--out", tmp_path / "out", "--threads", "0")
+    assert "--threads from 1" in done.stderr
+
+
+def test_without_votes_their_head_says_nothing_and_is_not_published(nets, faces, csv_file, tmp_path):
+    found = run(nets, data.load(csv_file), tmp_path / "out")
+    assert all(net.soft[1].shape == (2, 64, 0) for net in found.nets)
+    assert all(told.plus is None for told in distill.of_campaign(found, faces.split(data.TRAINING)))
+    models = tmp_path / "models"
+    models.mkdir()
+    with pytest.raises(ConfigError, match=r"first cannot become emotion-ferplus\.onnx: it has not learnt"):
+        publish.write(found.nets[:1], faces, models, ROOT / "models/crop.json")
+    assert not list(models.iterdir())
+
+
+def test_votes_alone_need_votes(nets, csv_file, tmp_path):
+    nets.write_text(NETS.replace("votes = 0.0", "labels = 0.0"))
+    with pytest.raises(ConfigError, match="second learns FER\\+'s votes alone, and the data has none"):
+        run(nets, data.load(csv_file), tmp_path / "out")
+
+
+def test_models_are_replaced_together_or_not_at_all(nets, faces, csv_file, tmp_path):
+    found = run(nets, faces, tmp_path / "out")
+    models = tmp_path / "models"
+    models.mkdir()
+    (models / "emotion.onnx").write_text("the old one")
+    with pytest.raises(SourceError, match="FER\\+'s labels are not in the data"):
+        publish.write(found.nets[:1], data.load(csv_file), models, ROOT / "models/crop.json")
+    assert [path.name for path in models.iterdir()] == ["emotion.onnx"]
+    assert (models / "emotion.onnx").read_text() == "the old one"
+
+
+def test_nets_that_were_shown_other_faces_are_not_measured(nets, faces, tmp_path):
+    (tmp_path / "tiny.toml").write_text("holdout = 0.2" + TINY.format(epochs=3))
+    nets.write_text('[[net]]\nname = "only"\nrecipe = "tiny.toml"\n')
+    found = run(nets, faces, tmp_path / "out")
+    with pytest.raises(ConfigError, match="but what its recipes hold out"):
+        distill.right(distill.of_public(found), faces.split(data.PUBLIC).labels)

@@ -1,6 +1,7 @@
 """A step of the loop is torch's own SGD with a warm-up, a cosine and a moving average; a stop changes nothing."""
 
 import math
+import resource
 
 import numpy as np
 import pytest
@@ -129,3 +130,18 @@ def test_a_state_of_something_else_is_refused(samples, tmp_path):
     (tmp_path / "checkpoint.pt").write_bytes(b"something else")
     with pytest.raises(ConfigError, match="is not a checkpoint"):
         loop.load_net(tmp_path)
+
+
+def test_a_disk_that_is_full_keeps_what_was_there(samples, tmp_path):
+    trainer = loop.Trainer(HOW, samples)
+    trainer.save(tmp_path / "state.pt")
+    trainer.advance()
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        with pytest.raises(ConfigError, match="cannot be written"):
+            trainer.save(tmp_path / "state.pt")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert [path.name for path in tmp_path.iterdir()] == ["state.pt"]
+    assert loop.load_checkpoint(tmp_path / "state.pt")["step"] == 0

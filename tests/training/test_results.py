@@ -106,3 +106,37 @@ def test_a_missing_or_damaged_file_is_told(found, tmp_path, monkeypatch):
     last.write_bytes(content[:1000])
     with pytest.raises(ConfigError, match="is damaged"):
         results.read(tmp_path)
+
+
+def test_files_of_two_calls_are_not_mixed(found, tmp_path, monkeypatch):
+    monkeypatch.setattr(results, "LIMIT", 300_000)
+    monkeypatch.setattr(results, "PIECE", 20_000)
+    results.write(tmp_path, found)
+    last = max(tmp_path.iterdir())
+    content = last.read_bytes()
+    results.write(tmp_path, found)
+    last.write_bytes(content)
+    with pytest.raises(ConfigError, match="was written at another time"):
+        results.read(tmp_path)
+
+
+@pytest.mark.parametrize("lost", [0, 1, 2, 3])
+def test_a_lost_file_is_not_taken_for_what_had_no_room(found, tmp_path, monkeypatch, lost):
+    monkeypatch.setattr(results, "LIMIT", 150_000)
+    monkeypatch.setattr(results, "PIECE", 2**20)
+    monkeypatch.setattr(results, "_ROOM", 2000)
+    monkeypatch.setattr(results, "PIECE", 5000)
+    assert results.write(tmp_path, found) == []
+    files = sorted(tmp_path.iterdir())
+    assert len(files) > 3
+    files[lost].unlink()
+    with pytest.raises(ConfigError, match="lacks a part of the results"):
+        results.read(tmp_path)
+
+
+def test_a_weight_beyond_float16_comes_back():
+    state = build(SHAPE).state_dict()
+    name = next(name for name in state if name.endswith("running_var"))
+    state[name][0] = 1e6
+    net = NetResult("net", Recipe(net=SHAPE), 1, 1, [], weights=results.weights_of(state)).net()
+    assert net.state_dict()[name][0] == 1e6
