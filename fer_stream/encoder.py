@@ -66,7 +66,7 @@ class Encoder:
         return made
 
     def came(self, seconds: float) -> None:
-        """Take how many seconds the last frame took to the aggregator; if that is long, log it and make frames smaller."""
+        """Take how many seconds the last frame took to arrive; if that is long, log it and make frames smaller."""
         if self._fit.took(seconds):
             how = f"JPEG quality {self._quality}" if self._fit.scale == 1 else f"{self._fit.scale:g} of their size"
             _log.info("frames of camera %s are now sent at %s: the last one took %.1f s", self._name, how, seconds)

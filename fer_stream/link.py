@@ -13,14 +13,14 @@ LEVELS = ((100, 1.0), (75, 1.0), (50, 1.0), (30, 1.0), (30, 0.7), (30, 0.5), (30
 bytes of the one before. Size is reduced last, because a change of size resets the camera (``camera.reset``)."""
 
 MARGIN = 2.5
-"""Larger frames are tried only when frames take less than the limit divided by this: a larger one may take twice as long.
-A frame that takes longer than the limit times this lowers the level by two steps."""
+"""Larger frames are tried only when frames take less than the limit divided by this, for they may take twice as long. A
+frame that takes longer than the limit times this lowers the level by two steps."""
 
 SLOW_FRAMES = 3
 """Frames in a row that must take too long before smaller ones are sent: one may be late by chance."""
 
 QUICK_FRAMES = 20
-"""Frames in a row that must be quick before larger ones are tried. The number doubles each time the larger ones were too slow."""
+"""Frames in a row that must be quick before larger ones are tried; the number doubles each time those were too slow."""
 
 
 class Pace:

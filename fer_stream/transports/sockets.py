@@ -23,8 +23,8 @@ _AT = 128
 class Connection:
     """A TCP connection of a ZeroMQ peer.
 
-    libzmq counts only whole messages as signs of life, so a long message on a slow link looks like a dead peer. Here any
-    packet counts, even an acknowledgement.
+    libzmq counts only whole messages as signs of life, so a long message on a slow link looks like a dead peer. Here
+    any packet counts, even an acknowledgement.
     """
 
     def __init__(self, descriptor: int, now: float) -> None:
