@@ -33,16 +33,16 @@ _log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class Backoff:
-    """How long to wait before a process is started again: the first time not at all where it had worked, then longer.
+    """How long to wait before a process is started again: at first not at all, if it had worked; then 1 s.
 
-    Twice as long each time, until it was healthy for a minute.
+    The pause doubles with each death; a healthy minute resets it.
     """
 
     deaths: int = 0
     """Since it was last healthy for a minute."""
 
     def died(self, worked: float | None) -> float:
-        """Return the pause in seconds. ``worked`` is for how many it had worked, ``None`` where it was never ready."""
+        """Return the pause in seconds. ``worked``: seconds that it had worked, ``None`` if it was never ready."""
         if worked is not None:
             self.well(worked)
         self.deaths += 1
@@ -51,7 +51,7 @@ class Backoff:
         return min(2.0 ** max(0, self.deaths - 2), LONGEST_PAUSE)
 
     def well(self, worked: float) -> None:
-        """Take it that the process has worked for so many seconds."""
+        """Record that the process has worked for so many seconds."""
         if worked >= HEALTHY:
             self.deaths = 0
 
@@ -60,8 +60,8 @@ class Backoff:
 class Child:
     """One supervised process.
 
-    ``arguments`` are those of ``fer-stream``; in ``words`` it leaves its last ones, where it fails; ``deliveries`` is
-    the file in which it finds what sinks did.
+    ``arguments`` are those of ``fer-stream``. A process that fails writes the reason to the file ``words``. In the file
+    ``deliveries`` it reads the states of the sinks.
     """
 
     title: str
@@ -95,7 +95,7 @@ class Child:
         return self._backoff.deaths > 1
 
     def said(self) -> str:
-        """Return why it failed, in its own words."""
+        """Return its own message of why it failed."""
         try:
             return self.words.read_text(encoding="utf-8")
         except OSError:  # it had no time for any
@@ -129,7 +129,7 @@ class Child:
         self.seen = time.monotonic() + STARTUP
 
     def ready(self, now: float) -> None:
-        """Take it that the process works now."""
+        """Record that the process works now."""
         self.seen = now
         if self._ready_since is None:
             self._ready_since = now

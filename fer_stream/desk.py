@@ -1,4 +1,4 @@
-"""What `fer-stream run` knows of its service: its status, the counts of its events, and how far files are."""
+"""What `fer-stream run` knows about its service: status, counts of events, and progress through files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from fer_stream.plugins import Peer
 
 STALE = 5.0
-"""Seconds after which a status says nothing of how things stand now."""
+"""Seconds after which a status is out of date."""
 
 
 class Desk:
@@ -39,13 +39,13 @@ class Desk:
 
     @property
     def cursor(self) -> int:
-        """The cursor of the latest event that is known of."""
+        """The cursor of the latest known event."""
         told: int = self.status.get("cursor", 0)
         return max(self._subscription.cursor, told)
 
     @property
     def stale(self) -> bool:
-        """Whether the aggregator has not told for long how things stand."""
+        """Whether the last status is out of date."""
         return time.monotonic() - self._answered > STALE
 
     def look(self, timeout: float = 0.05) -> None:
@@ -67,7 +67,7 @@ class Desk:
         self.events[kind] = self.events.get(kind, 0) + 1
 
     def ask(self, timeout: float) -> bool:
-        """Ask the aggregator how things stand; ``False`` if it does not answer."""
+        """Ask the aggregator for its status; ``False`` if it does not answer."""
         try:
             self.status = ask_status(self._control, self._settings.address, timeout)
         except TransportError:
@@ -78,12 +78,12 @@ class Desk:
         return True
 
     def finish(self, deadline: float) -> None:
-        """Count every event up to the last one that the status told of."""
+        """Count every event up to the last one that the status named."""
         while self._subscription.cursor < self.status.get("cursor", 0) and time.monotonic() < deadline:
             self.look()
 
     def _progress(self) -> None:
-        """Show how far each file is, on a terminal."""
+        """Show the progress through each file, on a terminal."""
         for name, camera in self.status["cameras"].items():
             if not camera["frames"]:
                 continue

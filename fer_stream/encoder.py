@@ -66,10 +66,10 @@ class Encoder:
         return made
 
     def came(self, seconds: float) -> None:
-        """Take how long the last frame took to the aggregator: where that is long, say so, and send smaller ones."""
+        """Take how many seconds the last frame took to arrive; if that is long, log it and make frames smaller."""
         if self._fit.took(seconds):
             how = f"JPEG quality {self._quality}" if self._fit.scale == 1 else f"{self._fit.scale:g} of their size"
-            _log.info("frames of camera %s are sent at %s now: the last took %.1f s", self._name, how, seconds)
+            _log.info("frames of camera %s are now sent at %s: the last one took %.1f s", self._name, how, seconds)
         if self._fit.ends and (told := self._pace.slow(seconds, time.monotonic())):
             here = f"cameras.{self._name}"
             advice = f"set a lower {here}.jpeg_quality or a {here}.max_width"
@@ -83,7 +83,7 @@ class Encoder:
             )
 
     def close(self) -> None:
-        """Let the memory of the frames sent go."""
+        """Release the memory of the frames that were sent."""
         self._memory.close()
 
     @property

@@ -1,7 +1,7 @@
 """What a process of our own sets for the whole process: the environment that OpenCV, onnxruntime and others read.
 
 `fer_stream.cli.main` calls `prepare`, before it imports any of them. A program that uses fer_stream as a library keeps
-its own settings: there, what safety needs is done in each call (`fer_stream.jpeg.decode` asks for a picture's size
+its own settings: there, each call is made safe by itself (`fer_stream.jpeg.decode` asks for a picture's size
 before it decodes it).
 """
 

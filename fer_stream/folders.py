@@ -1,8 +1,8 @@
 """Where the files of this user lie by default, and what ``~`` stands for.
 
 A process in a container may run as any user number, with no entry in passwd and no ``HOME``. Docker and CRI-O give such
-a user the home folder ``/``, and so do we: nothing here fails for want of a home folder. Whoever writes there and may
-not says so, and names the path.
+a user the home folder ``/``, and so do we: nothing here fails without a home folder. If writing there is not allowed,
+the writer's error names the path.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ def config() -> Path:
 def runtime() -> Path:
     """Return the folder for sockets and locks, which need not exist.
 
-    Others may write the temporary folder, or nobody may. Not every command needs the folder, so this is no failure, but
-    a place that nobody else can have made. Who uses it is told if it cannot be used.
+    The temporary folder may be writable for everybody, or for nobody. Not every command needs a runtime folder, so this
+    does not fail: it returns a path that no other user can have made. An error follows only if the folder is used.
     """
     with warnings.catch_warnings():  # platformdirs warns where a session has no runtime folder; /tmp does, then
         warnings.simplefilter("ignore")

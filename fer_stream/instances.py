@@ -1,7 +1,7 @@
-"""Which services of this user run on this machine: each has a folder of its own, and tells its address to who looks.
+"""Which services of this user run on this machine: each has a folder of its own, and a file with its address.
 
-What is here lies in the user's runtime folder. Locks tell who is alive, and a kernel releases them however a process
-ends: so who was killed is never found, and what it left is deleted by the next one that starts.
+Both lie in the user's runtime folder. A lock shows that a process is alive. The kernel releases it however the process
+ends, so a killed service is never found, and the next one that starts deletes what it left.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def announced(address: str, cameras: Iterable[str] = ()) -> Iterator[None]:
         try:
             last.enter_context(_announced(address, cameras))
         except ConfigError as error:
-            _log.warning("readers do not find this service by themselves: %s", error)
+            _log.warning("readers cannot find this service without its address: %s", error)
         yield
 
 
@@ -147,13 +147,13 @@ def find(settings: Settings) -> str:
 
 
 def given(settings: Settings) -> bool:
-    """Return whether the settings name an address, rather than leave it to who needs one."""
+    """Return whether the settings name an address, rather than leave the choice to the caller."""
     return "address" in settings.model_fields_set
 
 
 @contextmanager
 def _alone() -> Iterator[Path]:
-    """Hold the runtime folder, rid of what dead processes left there, for oneself.
+    """Lock the runtime folder for this process, and delete what dead processes left there.
 
     Raises:
         ConfigError: it cannot be used.

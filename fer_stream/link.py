@@ -1,30 +1,30 @@
-"""What frames cost on a link: a sentence where it is slow, and pictures that follow it. No sockets, no clocks."""
+"""Slow links: when to warn about one, and how small frames must be to fit it. No sockets, no clocks."""
 
 from __future__ import annotations
 
 SLOW = 1.0
-"""Seconds from which a frame's way is worth a sentence."""
+"""Seconds that a frame's transfer may take before it is worth a warning."""
 
 REPEAT = 600.0
-"""Least seconds from one such sentence to the next."""
+"""Least seconds between two such warnings."""
 
 LEVELS = ((100, 1.0), (75, 1.0), (50, 1.0), (30, 1.0), (30, 0.7), (30, 0.5), (30, 0.35), (30, 0.25))
-"""Highest JPEG quality and share of each side, from large to small; each has half of the last one's bytes or more.
-Size comes last, for a camera whose pictures change their size begins anew (``camera.reset``)."""
+"""Highest JPEG quality and share of each side, from large to small; each gives at least half the
+bytes of the one before. Size is reduced last, because a change of size resets the camera (``camera.reset``)."""
 
 MARGIN = 2.5
-"""A frame must take this many times less than it may before larger ones are tried, for those take up to twice as long;
-one that takes this many times more makes two steps."""
+"""Larger frames are tried only when frames take less than the limit divided by this, for they may take twice as long. A
+frame that takes longer than the limit times this lowers the level by two steps."""
 
 SLOW_FRAMES = 3
 """Frames in a row that must take too long before smaller ones are sent: one may be late by chance."""
 
 QUICK_FRAMES = 20
-"""Frames in a row that must be quick before larger ones are tried; twice as many each time that this was too much."""
+"""Frames in a row that must be quick before larger ones are tried; the number doubles each time those were too slow."""
 
 
 class Pace:
-    """Says that frames take long, now and then."""
+    """Decides when to warn that frames take long."""
 
     def __init__(self) -> None:
         self.size = 0
@@ -32,7 +32,7 @@ class Pace:
         self._told = -REPEAT
 
     def slow(self, seconds: float, now: float) -> str:
-        """Take how many seconds that frame took; return it in words where it is time to tell it, else an empty text."""
+        """Take how many seconds that frame took; return a text for the log if a warning is due, else an empty text."""
         if seconds < SLOW or now < self._told + REPEAT:
             return ""
         self._told = now
@@ -67,11 +67,11 @@ class Fit:
 
     @property
     def ends(self) -> bool:
-        """Whether nothing can be made smaller, or may be."""
+        """Whether frames cannot be made smaller any more, or must not be."""
         return self._most is None or self._level == len(LEVELS) - 1
 
     def took(self, seconds: float) -> bool:
-        """Take how long a frame took; return whether the level is another one now."""
+        """Take how long a frame took; return whether the level has changed."""
         if self._most is None:
             return False
         before = self._level

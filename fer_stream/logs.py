@@ -1,7 +1,7 @@
 """What a process writes to stderr: its log, as text on a terminal and else as JSON lines, and sentences for people.
 
-Nobody may be reading it: a pager that waits, a terminal after Ctrl-S, a slow log driver. A write would block then, and
-with it whatever the process does. So a thread writes (`stderr`), and no other thread ever waits for a reader.
+Its reader may have stopped: a pager that waits, a terminal after Ctrl-S, a slow log driver. Then a write blocks. So one
+thread does all writing (`stderr`), and no other thread ever waits for a reader.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from typing import TextIO
 
 ROOM = 10_000
-"""Writes that are kept for a reader who is late; further ones are dropped, and their number is logged."""
+"""Writes that are kept for a slow reader; further ones are dropped, and their number is logged."""
 
 GRACE = 1.0
-"""Seconds that a process which ends waits for its last words to be read."""
+"""Seconds that a process waits at its end until its last output is read."""
 
 GONE = (errno.EPIPE, errno.EIO)
 """Errors of a pipe without a reader and of a terminal that was closed."""
@@ -47,7 +47,7 @@ class Unhurried(io.TextIOBase):
         self._thread: threading.Thread | None = None
 
     def write(self, text: str) -> int:
-        """Leave ``text`` to be written to what ``sys.stderr`` is now; drop it where too much waits already."""
+        """Queue ``text`` for the present ``sys.stderr``; drop it if the queue is full."""
         stream = sys.stderr
         if stream is None or not text:
             return len(text)
@@ -171,7 +171,7 @@ def setup_logging(level: str, role: str) -> None:
 
     Args:
         level: debug, info, warning or error.
-        role: who speaks, such as ``worker 2``.
+        role: the name of this process in the log, such as ``worker 2``.
     """
     root = logging.getLogger()
     for old in [handler for handler in root.handlers if isinstance(handler.formatter, _Text | _JsonLines)]:
@@ -184,5 +184,5 @@ def setup_logging(level: str, role: str) -> None:
 
 
 def tell_error(text: str) -> None:
-    """Tell people on stderr what has failed."""
+    """Print an error message on stderr."""
     stderr.write(f"fer-stream: error: {text}\n")

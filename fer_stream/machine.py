@@ -1,9 +1,9 @@
 """How much of this machine a process may use: CPU cores, memory, and how many workers these are enough for.
 
-A process in a container sees the whole host, but its control group holds it back: a quota of CPU time slows it down,
-and above a limit of memory the kernel kills. What counts is the least of what the machine has, of the cores that the
-process may run on (CPU affinity, which tells of cpusets, too), and of the limits of its control group and of all groups
-above that it can see, in version 1 and version 2 of control groups.
+A process in a container sees the whole host, but its control group limits it: a CPU quota slows it down,
+and the kernel kills it above the memory limit. The smallest limit counts: that of the machine, of the cores that the
+process may run on (CPU affinity, which includes cpusets), and of its control group and all visible groups above it, in
+version 1 and version 2 of control groups.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 WORKER = 256 * 2**20
-"""Bytes of memory that one worker takes, with 1080p pictures (225 MiB) and some to spare."""
+"""Bytes of memory for one worker: 225 MiB with 1080p pictures, and a reserve."""
 
 OTHERS = 512 * 2**20
 """Bytes that the other processes take: a supervisor, an aggregator, and a capture or two."""
 
 MOST_WORKERS = 256
-"""That can be set."""
+"""The most workers that settings allow."""
 
 
 class Limit(NamedTuple):
-    """How much there is, and what sets this limit, for people."""
+    """A limit, and a text that names what sets it."""
 
     amount: float
     by: str
@@ -85,7 +85,7 @@ def threads() -> int:
 
 
 def descriptors() -> tuple[int, int] | None:
-    """Return how many file descriptors this process has open, and how many it may; ``None`` where nothing tells."""
+    """Return how many file descriptors this process has open, and how many it may open; ``None`` if this is unknown."""
     # Not by getrlimit, which a unit's SystemCallFilter may forbid.
     limit = re.search(r"^Max open files\s+(\d+)", _read(Path("/proc/self/limits")), re.MULTILINE)
     try:

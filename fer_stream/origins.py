@@ -1,4 +1,4 @@
-"""The names of a page: as settings give them, and as requests come with them (``Host``, ``Origin``). Pure.
+"""The names of a page, in settings and in requests (``Host``, ``Origin``). Pure.
 
 A proxy may change ``Host``: it may leave the port out (nginx's ``$host``) or put in the address of the page's own
 server (nginx's default). A browser's ``Origin`` is not changed on the way, and no script can set it. So an origin is
@@ -100,7 +100,7 @@ class Names:
     def known(self, host: str) -> bool:
         """Return whether a ``Host`` is one of the page's, whatever its port.
 
-        An address is no name that somebody else's DNS could make mean this machine.
+        An IP address is safe: no foreign DNS entry can make it point to this machine.
         """
         try:
             name, _ = name_port(host)
@@ -137,5 +137,5 @@ class Names:
             return effective == at
         if name == asked and effective == USUAL[scheme]:
             return True
-        # The proxy left the port out, or the whole name. TLS can only be the proxy's, so it has another port than we.
+        # The proxy left out the port, or the whole name. Only the proxy speaks TLS, so its port differs from ours.
         return None in ports or (name == asked and scheme == "https" and not ports)

@@ -1,7 +1,7 @@
-"""Sinks, each in a thread of its own, and what became of the events that they were given.
+"""Sinks, each in a thread of its own, and counts of the events that they took or refused.
 
-The thread opens, feeds and closes the sink, and subscribes like anybody else: a sink that is slow, or whose reader is
-late, delays nobody. It falls behind, and goes on from the journal where it was.
+The thread opens, feeds and closes the sink, and subscribes like any other client. A slow sink delays nothing else: it
+falls behind, and continues from the journal where it was.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ STUCK = 10.0
 """Seconds without an event taken after which a sink that is behind counts as stuck."""
 
 TELLING = 10.0
-"""Least seconds from one word in the log on a sink that fails to the next."""
+"""Least seconds between two log messages on a failing sink."""
 
 OPENING = 5.0
 """Seconds that a run waits for its sinks to open; one that takes longer gets its events when it has."""

@@ -1,6 +1,6 @@
-"""Whether something is a picture as we take it, and where it is none, what it looks like and what to do.
+"""Checks that a value is a picture in our form; if not, the error says what it looks like and what to do.
 
-Every door through which a program's arrays come in asks here, so that all of them say the same.
+Every public function that takes a picture calls this, so that all give the same errors.
 """
 
 from __future__ import annotations

@@ -160,7 +160,7 @@ def _end(supervisor: Supervisor, desk: Desk, failed: Child | None) -> float:
     """End every role in order and count the last events; return until when that may have taken (monotonic)."""
     captures, deadline = list(supervisor.captures.values()), time.monotonic() + GRACE
     if failed is not None and failed not in captures:
-        # There is nobody any more who would take their last frames.
+        # Nothing is left to process their last frames.
         supervisor.kill([*captures, *supervisor.workers])
     supervisor.stop(captures, deadline - GRACE + CAPTURES_GRACE, desk.look)
     patience = 1.0 if failed is not None else max(1.0, (deadline - time.monotonic()) / 2)
@@ -193,5 +193,5 @@ def _verdict(supervisor: Supervisor, desk: Desk, failed: Child | None) -> int:
 def _missing(supervisor: Supervisor, desk: Desk) -> str:
     """Return what is missing until frames flow, for ``/readyz``."""
     if desk.stale:
-        return "an answer of the aggregator"
+        return "an answer from the aggregator"
     return ", ".join(supervisor.missing(desk.status))

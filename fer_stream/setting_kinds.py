@@ -1,4 +1,4 @@
-"""Kinds of values that settings have, each with its check; what a check raises is told after the setting's name."""
+"""Kinds of values that settings have, each with its check; a check's error message follows the setting's name."""
 
 from __future__ import annotations
 

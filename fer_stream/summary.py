@@ -1,4 +1,4 @@
-"""What a run tells at its end: what became of every frame and every event, and why."""
+"""The summary that a run gives at its end: what became of every frame and every event, and why."""
 
 from __future__ import annotations
 

@@ -129,7 +129,7 @@ def test_with_a_time_that_frames_may_take_they_become_smaller_by_themselves(
     assert payloads == sorted(payloads, reverse=True)
     assert sizes[0] == (160, 90)
     assert sizes[-1] == (40, 22)
-    assert caplog.messages[0] == "frames of camera door are sent at JPEG quality 50 now: the last took 2.0 s"
+    assert caplog.messages[0] == "frames of camera door are now sent at JPEG quality 50: the last one took 2.0 s"
     warned = [record.message for record in caplog.records if record.levelno == logging.WARNING]
     assert len(warned) == 1, "when nothing can be made smaller any more"
     assert "transfer_time" not in warned[0]

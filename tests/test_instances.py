@@ -116,7 +116,7 @@ def test_a_folder_that_is_open_to_others_is_refused(root: Path, caplog: pytest.L
     with pytest.raises(ConfigError, match="is open to others: make it your own and chmod 700 it, or set XDG_RUNTIME"):
         instances.Claim()
     with instances.announced("ipc:///a"):
-        assert "readers do not find this service by themselves" in caplog.text
+        assert "readers cannot find this service without its address" in caplog.text
 
 
 def test_what_others_left_there_stays(root: Path) -> None:

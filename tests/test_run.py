@@ -417,7 +417,7 @@ def test_a_stale_status_is_not_readiness(cli: Cli, short_folder: Path, clip: Pat
     run = start(cli, "film", clip, "--bind", f"ipc://{short_folder}", "--metrics", f"127.0.0.1:{port}")
     run.until(lambda: readiness(port)["code"] == 200, "readiness")
     run.child("aggregator").suspend()
-    run.until(lambda: readiness(port).get("missing") == "an answer of the aggregator", "a status that is old")
+    run.until(lambda: readiness(port).get("missing") == "an answer from the aggregator", "a status that is old")
     run.until(lambda: readiness(port)["code"] == 200, "another aggregator")
     assert run.stop() == 0
 

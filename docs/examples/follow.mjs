@@ -72,9 +72,9 @@ function endpoint(address, link) {
 function options(keyFile) {
   const common = {
     heartbeatInterval: 500,
-    heartbeatTimeout: 2000,
-    heartbeatTimeToLive: 2000,
-    handshakeInterval: 5000,
+    heartbeatTimeout: 60000,
+    heartbeatTimeToLive: 60000,
+    handshakeInterval: 30000,
     reconnectInterval: 50,
     reconnectMaxInterval: 1000,
     linger: 0,
@@ -192,6 +192,7 @@ if (positionals.length !== 1) {
   console.error("usage: node follow.mjs ADDRESS [--after CURSOR] [--camera NAME] [--key FILE]");
   process.exit(2);
 }
+process.stdout.on("error", () => process.exit(0)); // the reader has gone, as with `| head`
 for await (const event of follow(positionals[0], { ...values, after: Number(values.after) })) {
   console.log(JSON.stringify(event));
 }

@@ -1,8 +1,8 @@
 """Where an analysis is written: only what we wrote there is ever replaced or deleted, and never an input.
 
 Files of ours are known by a record, not by their names: `SUMMARY` names those of a whole analysis, with the SHA-256 of
-each and one of itself; while a new one takes its place, a record in the folder `PART` names those of both. A file that
-was changed since is no longer ours.
+each and one of itself; while a new one replaces it, a record in the folder `PART` names the files of both. A file that
+was changed since then no longer counts as ours.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ SUMMARY = "summary.json"
 """Written last: where it is, the rest is."""
 
 PART, RECORD, NEW_RECORD = ".part", "record.json", "record.json.new"
-"""Where a new analysis is written before it takes its place; and in there, what in both places is ours."""
+"""The folder in which a new analysis is written first, and the file in it that records which files are ours."""
 
 ANSWERS = ".answers"
-"""What was found so far, for a recording that was cut off."""
+"""The results so far of an interrupted analysis."""
 
 
 class Place:

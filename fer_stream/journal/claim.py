@@ -1,8 +1,8 @@
-"""Who writes a journal where locks may not reach from one machine to another, as on NFS, SMB or a FUSE file system.
+"""One writer for each journal, also where locks do not work between machines: on NFS, SMB or a FUSE file system.
 
-The writer's name stands in the lock file, with a number that it raises twice a second. Whoever else wants to write
-looks at the file for a while: as long as the number rises, somebody is there. A writer that finds another's name has
-lost its claim, as one that was frozen or cut off for so long that another took its place.
+The writer puts its name into the lock file, with a number that it raises twice a second. A second writer watches the
+file first: while the number rises, the journal is in use. A writer that finds another name there has lost its claim: it
+was frozen or cut off for so long that another took its place.
 """
 
 from __future__ import annotations

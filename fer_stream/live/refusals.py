@@ -1,4 +1,4 @@
-"""How a refusal is told: one sentence as the answer, and the same in the log, which strangers cannot fill."""
+"""Refused requests: one sentence as the answer, and the same in the log, which repeated requests cannot flood."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Refusals:
 
     def refuse(self, scope: Scope, status: int, why: str) -> ASGIApp:
         """Log a reason, and return an answer with it, to a request or to the opening of a WebSocket."""
-        self.tell(f"{scope['path']!a:.60} is refused to {who(scope)}: {why}")
+        self.tell(f"refused {scope['path']!a:.60} to {who(scope)}: {why}")
         return PlainTextResponse(why + "\n", status)
 
     def tell(self, text: str) -> None:

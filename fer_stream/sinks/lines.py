@@ -1,4 +1,4 @@
-"""Whole lines to a file, pipe or terminal, whatever becomes of a single write."""
+"""Writes whole lines to a file, pipe or terminal, also if a single write fails or is partial."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 class Lines:
-    """Writes lines at once. A line of which an error left only a part in the file is completed before the next one."""
+    """Writes lines at once. If an error cuts a line short, its rest is written before the next line."""
 
     def __init__(self, raw: BinaryIO) -> None:
         """Take an unbuffered binary stream."""

@@ -1,4 +1,4 @@
-"""When a log tells that an aggregator is not reached, and why."""
+"""Log messages that an aggregator cannot be reached, with the cause."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ _told: dict[tuple[str, str], float] = {}  # when, by address and cause: of sever
 
 
 class Watch:
-    """Tells in the log when a link has had no connection for a while, and why; and when it has one again.
+    """Logs when a link has had no connection for a while, with the cause, and when it is connected again.
 
-    Under a supervisor it is silent: that one starts the aggregator, and tells of it.
+    Under a supervisor it is silent: the supervisor starts the aggregator, and logs its failures.
     """
 
     def __init__(self, address: str, why: Callable[[], str]) -> None:
@@ -59,7 +59,7 @@ class Watch:
         self._cause = self._warned = ""
 
     def look(self, up: bool) -> None:
-        """Take whether there is a connection, and tell what is due. This takes no time, and is to be called often."""
+        """Take whether there is a connection, and log what is due. This takes no time; call it often."""
         now = time.monotonic()
         if self._silent or (up and self._since is None):
             return
@@ -97,4 +97,4 @@ class Watch:
         if now >= _told.get((self._address, self._cause), -REPEAT) + REPEAT:
             _told[self._address, self._cause] = now
             self._warned = self._cause
-            _log.warning("no aggregator is reached at %s: %s; it is tried again and again", self._address, self._cause)
+            _log.warning("no aggregator is reached at %s: %s; this process keeps trying", self._address, self._cause)

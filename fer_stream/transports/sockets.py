@@ -1,4 +1,4 @@
-"""What the kernel knows of a connection, and ZeroMQ does not tell: whether bytes arrive, and why there is none."""
+"""What the kernel knows about a connection and ZeroMQ does not report: whether bytes arrive, and why there is none."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ _AT = 128
 class Connection:
     """A TCP connection of a ZeroMQ peer.
 
-    libzmq takes whole messages alone for signs of life, so a long one on a slow link looks dead to it. Here it is
-    packets that count: any of them, so that an acknowledgement will do.
+    libzmq counts only whole messages as signs of life, so a long message on a slow link looks like a dead peer. Here
+    any packet counts, even an acknowledgement.
     """
 
     def __init__(self, descriptor: int, now: float) -> None:

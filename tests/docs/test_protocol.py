@@ -141,13 +141,19 @@ class Follower:
 
 
 @pytest.fixture
-def follow(tmp_path: Path, modules: Path) -> Iterator[Callable[..., Follower]]:
+def follow_folder(tmp_path: Path, modules: Path) -> Path:
+    """A folder with the client and what it needs."""
     shutil.copy(EXAMPLES / "follow.mjs", tmp_path)
     (tmp_path / "node_modules").symlink_to(modules)
+    return tmp_path
+
+
+@pytest.fixture
+def follow(follow_folder: Path) -> Iterator[Callable[..., Follower]]:
     made: list[Follower] = []
 
     def start(*arguments: object) -> Follower:
-        made.append(Follower(tmp_path, *arguments))
+        made.append(Follower(follow_folder, *arguments))
         return made[-1]
 
     yield start
@@ -161,6 +167,29 @@ def house(short_folder: Path, tmp_path: Path) -> Iterator[House]:
     made.start()
     yield made
     made.end()
+
+
+def test_the_client_in_javascript_sets_the_options_that_the_page_names() -> None:
+    page = (ROOT / "docs/reference/protocol.md").read_text()
+    client = (EXAMPLES / "follow.mjs").read_text()
+    for option, name in {
+        "ZMQ_HEARTBEAT_IVL": "heartbeatInterval",
+        "ZMQ_HEARTBEAT_TIMEOUT": "heartbeatTimeout",
+        "ZMQ_HEARTBEAT_TTL": "heartbeatTimeToLive",
+        "ZMQ_HANDSHAKE_IVL": "handshakeInterval",
+        "ZMQ_RECONNECT_IVL": "reconnectInterval",
+        "ZMQ_RECONNECT_IVL_MAX": "reconnectMaxInterval",
+    }.items():
+        value = page.split(f"| `{option}` | ")[1].split(" |")[0].replace(",", "")
+        assert f"{name}: {value}," in client
+
+
+def test_the_client_in_javascript_ends_quietly_where_its_reader_has_gone(house: House, follow_folder: Path) -> None:
+    house.take(700)
+    command = f"node {follow_folder}/follow.mjs {house.address} | head -n 1"
+    done = subprocess.run(["bash", "-c", command], check=False, capture_output=True, text=True, timeout=60)
+    assert json.loads(done.stdout)["cursor"] == 1
+    assert not done.stderr
 
 
 def test_a_client_in_javascript_gets_what_was_and_what_happens(house: House, follow: Callable[..., Follower]) -> None:

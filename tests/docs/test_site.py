@@ -47,6 +47,11 @@ class Page(HTMLParser):
             self.asked.append(values.get("href", ""))
 
 
+def test_files_shown_in_pages_are_there_whole() -> None:
+    for page in (ROOT / "docs").rglob("*.md"):
+        assert not re.search(r"^-+8 *<", page.read_text(), re.MULTILINE), page  # nothing replaces such a line
+
+
 def test_a_fault_breaks_the_build(tmp_path: Path) -> None:
     """A link that leads nowhere, in a copy of the pages."""
     for name in ("docs", "mkdocs.yml", "fer_stream", "tests", "models", "training", "CHANGELOG.md", "CONTRIBUTING.md"):

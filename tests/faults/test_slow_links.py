@@ -100,7 +100,7 @@ def test_pictures_that_follow_the_link(cli: Cli, film: Path, tell: Tell) -> None
         machines.far("worker").until_said("ready")
         capture = machines.near("capture", *settings(cli, film, "transfer_time = 0.5\n"))
         seen = Seen(machines, hub)
-        capture.until_said("frames of camera door are sent at JPEG quality 30")
+        capture.until_said("frames of camera door are now sent at JPEG quality 30")
         seen.until_done(1)
         before, done = link.passed["far"], seen.ledger["done"]
         seen.until_done(20)
