@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -123,6 +124,23 @@ def test_what_others_left_there_stays(root: Path) -> None:
     root.mkdir(mode=0o700)
     for name in ("run-x", "service.json", "notes.txt"):
         (root / name).touch()
-    (root / "service-abc.json").write_text("no note of ours")
+    (root / "service-abc").mkdir()
+    (root / "service-abc/about.json").write_text("no note of ours")
     with instances.Claim():
         assert left(root) == ["notes.txt", "run-1", "run-x", "service.json"]
+
+
+def test_a_cleaner_of_temporary_folders_leaves_a_service_that_runs_alone(root: Path, tmp_path: Path) -> None:
+    """As systemd-tmpfiles, which deletes what was not touched for ten days; here, for no time at all."""
+    cleaner = shutil.which("systemd-tmpfiles")
+    if cleaner is None:
+        pytest.skip("there is no systemd-tmpfiles")
+    rules = tmp_path / "old.conf"
+    rules.write_text(f"e {root.parent} - - - 0\n")
+    with instances.Claim() as claim, instances.announced("ipc:///a", ["door"]):
+        (claim.path / "note").touch()
+        (root / "old").touch()
+        subprocess.run([cleaner, "--clean", rules], check=True)
+        assert not (root / "old").exists(), "it has cleaned"
+        assert (claim.path / "note").exists()
+        assert [found.address for found in instances.running()] == ["ipc:///a"]
