@@ -201,8 +201,13 @@ def _fail(text: str) -> None:
     if words is None:
         tell_error(text)
         return
-    with suppress(OSError):  # the supervisor has gone, and its folder with it
+    try:
         Path(words).write_text(text, encoding="utf-8")
+    except OSError as error:
+        if not parent_gone():  # else its folder has gone with it
+            tell_error(
+                f"{text}; the supervisor does not learn this, because {words} cannot be written: {error.strerror}"
+            )
 
 
 @contextmanager

@@ -70,7 +70,10 @@ def recognize(image: NDArray[np.uint8]) -> tuple[Face, ...]:
 
 
 class Recognizer:
-    """Finds faces and scores their apparent expressions; keeps nothing from one image to the next."""
+    """Finds faces and scores their apparent expressions; keeps nothing from one image to the next.
+
+    One that `from_settings` made can be pickled, as for a pool of processes: each process loads the models itself.
+    """
 
     def __init__(self, detector: Detector, classifier: Classifier) -> None:
         self.detector = detector

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 import signal
 import socket
 import sqlite3
@@ -333,3 +334,14 @@ def test_files_that_may_not_become_long_enough(cli: Cli) -> None:
 def test_a_soft_limit_of_the_size_of_files_is_raised(cli: Cli) -> None:
     cli.under = ("prlimit", "--fsize=40960:unlimited")
     assert cli.run("run", "a=demo", "--workers", 1, "--duration", 2).end() == 0
+
+
+def test_a_run_whose_folder_was_deleted_says_so_where_it_fails(cli: Cli) -> None:
+    """As by a script that empties temporary folders: what a child wanted to leave there is told nevertheless."""
+    run = cli.start("run", "a=demo", "--workers", 1, "--loop", "--format", "jsonl")
+    run.until_event("camera.online")
+    (folder,) = (path for path in cli.claims() if path.name.startswith("run-"))
+    shutil.rmtree(folder)
+    run.child("worker 1").kill()
+    assert run.end() == 1
+    assert any(f"{folder}" in line and "No such file or directory" in line for line in run.errors), run.errors
