@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fer_stream import environment
 from fer_stream.commands.options import add_option
-from fer_stream.process import main_guard, raise_limits
+from fer_stream.process import main_guard, raise_limits, reset_signals
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -323,6 +323,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     environment.prepare()
 
     def run() -> int | None:
+        reset_signals()
         raise_limits()
         module, _, name = arguments.function.partition(":")
         code: int | None = getattr(importlib.import_module(f"fer_stream.commands.{module}"), name)(arguments)

@@ -32,7 +32,8 @@ _log = logging.getLogger(__name__)
 
 _LOCK = "instances.lock"
 _RUN = re.compile(r"run-\d+")
-_NOTE = re.compile(r"service-\w+\.json")
+_SERVICE = re.compile(r"service-\w+")
+_NOTE = "about.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +69,7 @@ class Claim:
                 with suppress(FileExistsError):
                     self.path.mkdir(mode=0o700)
                     break
-            self.lock = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
-            fcntl.flock(self.lock, fcntl.LOCK_EX)
+            self.lock = _hold(self.path)
 
     def close(self) -> None:
         """Delete the folder; a second call does nothing."""
@@ -102,15 +102,25 @@ def announced(address: str, cameras: Iterable[str] = ()) -> Iterator[None]:
 @contextmanager
 def _announced(address: str, cameras: Iterable[str]) -> Iterator[None]:
     with _alone() as root:
-        note, name = tempfile.mkstemp(prefix="service-", suffix=".json", dir=root)
-        fcntl.flock(note, fcntl.LOCK_EX)
+        folder = Path(tempfile.mkdtemp(prefix="service-", dir=root))
+        lock = _hold(folder)
         about = {"address": address, "pid": os.getpid(), "cameras": list(cameras), "started": time.time()}
-        os.write(note, json.dumps(about).encode())
+        (folder / _NOTE).write_text(json.dumps(about), encoding="utf-8")
     try:
         yield
     finally:
-        Path(name).unlink(missing_ok=True)
-        os.close(note)
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(lock)
+
+
+def _hold(folder: Path) -> int:
+    """Lock a folder, and return the descriptor that holds the lock.
+
+    Programs that delete old files from folders for temporary ones (systemd-tmpfiles) leave a locked folder alone.
+    """
+    lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    return lock
 
 
 def running() -> list[Instance]:
@@ -122,7 +132,7 @@ def running() -> list[Instance]:
     if not folders.runtime().is_dir():
         return []
     with _alone() as root:
-        found = [_read(path) for path in root.iterdir() if _NOTE.fullmatch(path.name)]
+        found = [_read(path / _NOTE) for path in root.iterdir() if _SERVICE.fullmatch(path.name)]
     return sorted((instance for instance in found if instance), key=lambda instance: instance.started)
 
 
@@ -182,12 +192,8 @@ def _alone() -> Iterator[Path]:
 
 def _sweep(root: Path) -> None:
     for path in root.iterdir():
-        is_run = _RUN.fullmatch(path.name)
-        if (is_run or _NOTE.fullmatch(path.name)) and not _alive(path):
-            if is_run:
-                shutil.rmtree(path, ignore_errors=True)
-            else:
-                path.unlink(missing_ok=True)
+        if (_RUN.fullmatch(path.name) or _SERVICE.fullmatch(path.name)) and not _alive(path):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _alive(path: Path) -> bool:

@@ -47,9 +47,9 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 
 
 def raise_limits() -> None:
-    """Let this process, which must be our own, have as many file descriptors as the system lets it.
+    """Let this process, which must be our own, have as many file descriptors, and files as long, as the system lets it.
 
-    Each connection takes one, and the usual limit of 1024 is for programs that wait by ``select``.
+    Each connection takes a descriptor, and the usual limit of 1024 is for programs that wait by ``select``.
 
     Raises:
         ConfigError: it may have too few for anything.
@@ -62,6 +62,21 @@ def raise_limits() -> None:
                 "(LimitNOFILE in a unit, ulimit -n)"
             )
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    with suppress(OSError, ValueError):
+        hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+
+
+def reset_signals() -> None:
+    """Undo what this process, which must be our own, may have inherited: blocked signals, and SIGCHLD ignored.
+
+    Both outlive ``exec``. A signal that is blocked never ends a process in order. While SIGCHLD is ignored, the kernel
+    drops the exit codes of children, and Python takes them to be 0.
+    """
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD})
+    on_main_thread = threading.current_thread() is threading.main_thread()
+    if on_main_thread and signal.getsignal(signal.SIGCHLD) == signal.SIG_IGN:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
 
 def set_title(role: str) -> None:
@@ -186,8 +201,13 @@ def _fail(text: str) -> None:
     if words is None:
         tell_error(text)
         return
-    with suppress(OSError):  # the supervisor has gone, and its folder with it
+    try:
         Path(words).write_text(text, encoding="utf-8")
+    except OSError as error:
+        if not parent_gone():  # else its folder has gone with it
+            tell_error(
+                f"{text}; the supervisor does not learn this, because {words} cannot be written: {error.strerror}"
+            )
 
 
 @contextmanager
@@ -278,6 +298,16 @@ def _run_guarded(function: Callable[[], int | None]) -> int:
         if isinstance(error, OSError) and error.errno in _NO_ROOM and error.filename is None:
             tell_error(f"standard output cannot be written: {error.strerror}")
             drop(sys.stdout)
+            return FerStreamError.exit_code
+        if isinstance(error, OSError) and error.errno == errno.EFBIG:
+            logging.getLogger(__name__).debug("in detail", exc_info=True)
+            limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+            _fail(
+                f"a file would become too large: {limit} bytes are allowed here; raise the limit "
+                "(LimitFSIZE in a unit, ulimit -f)"
+                if limit >= 0
+                else "a file would become too large for its file system; choose another one"
+            )
             return FerStreamError.exit_code
         if isinstance(error, OSError) and error.filename is not None:  # as of a folder that may not be entered
             logging.getLogger(__name__).debug("in detail", exc_info=True)

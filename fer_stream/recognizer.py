@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -31,6 +31,17 @@ class Recognition:
     faces: tuple[Face, ...]
     seconds: dict[str, float]
     searched: Searched | None = None
+
+
+_last_unpickled: tuple[str, Recognizer] | None = None
+
+
+def _unpickled(kind: type[Recognizer], settings: Settings) -> Recognizer:
+    global _last_unpickled  # noqa: PLW0603
+    key = f"{kind!r} {settings.model_dump_json()}"
+    if _last_unpickled is None or _last_unpickled[0] != key:
+        _last_unpickled = key, kind.from_settings(settings)
+    return _last_unpickled[1]
 
 
 @cache
@@ -59,11 +70,15 @@ def recognize(image: NDArray[np.uint8]) -> tuple[Face, ...]:
 
 
 class Recognizer:
-    """Finds faces and scores their apparent expressions; keeps nothing from one image to the next."""
+    """Finds faces and scores their apparent expressions; keeps nothing from one image to the next.
+
+    One that `from_settings` made can be pickled, as for a pool of processes: each process loads the models itself.
+    """
 
     def __init__(self, detector: Detector, classifier: Classifier) -> None:
         self.detector = detector
         self.classifier = classifier
+        self._settings: Settings | None = None
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Recognizer:
@@ -76,10 +91,27 @@ class Recognizer:
         """
         check_purpose(settings)
         detector, classifier = settings.detector, settings.classifier
-        return cls(
+        made = cls(
             plugins.load("detectors", detector.name)(detector),
             plugins.load("classifiers", classifier.name)(classifier),
         )
+        made._settings = settings
+        return made
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the settings rather than the models, which no other process can take over.
+
+        A process loads them once for all that it unpickles with the same settings one after the other.
+
+        Raises:
+            TypeError: it was put together by hand.
+        """
+        if self._settings is None:
+            raise TypeError(
+                "a Recognizer can be pickled only if it was made by Recognizer.from_settings; "
+                "make one in each process instead"
+            )
+        return _unpickled, (type(self), self._settings)
 
     @property
     def labels(self) -> tuple[str, ...]:

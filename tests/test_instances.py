@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
-from fer_stream import config, instances
+from fer_stream import config, instances, plugins
 from fer_stream.client import status, subscribe
+from fer_stream.config import Settings
 from fer_stream.errors import ConfigError, TransportError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 
@@ -123,6 +126,47 @@ def test_what_others_left_there_stays(root: Path) -> None:
     root.mkdir(mode=0o700)
     for name in ("run-x", "service.json", "notes.txt"):
         (root / name).touch()
-    (root / "service-abc.json").write_text("no note of ours")
+    (root / "service-abc").mkdir()
+    (root / "service-abc/about.json").write_text("no note of ours")
     with instances.Claim():
         assert left(root) == ["notes.txt", "run-1", "run-x", "service.json"]
+
+
+@pytest.fixture
+def clean(root: Path, tmp_path: Path) -> Callable[[], None]:
+    """Deletes what was not touched for no time at all below the runtime folder; by default it is ten days in /tmp."""
+    cleaner = shutil.which("systemd-tmpfiles")
+    if cleaner is None:
+        pytest.skip("there is no systemd-tmpfiles")
+    rules = tmp_path / "old.conf"
+    rules.write_text(f"e {root.parent} - - - 0\n")
+
+    def run() -> None:
+        (root / "old").touch()
+        subprocess.run([cleaner, "--clean", rules], check=True)
+
+    return run
+
+
+def test_a_cleaner_of_temporary_folders_leaves_a_service_that_runs_alone(root: Path, clean: Callable[[], None]) -> None:
+    with instances.Claim() as claim, instances.announced("ipc:///a", ["door"]):
+        (claim.path / "note").touch()
+        clean()
+        assert not (root / "old").exists(), "it has cleaned"
+        assert (claim.path / "note").exists()
+        assert [found.address for found in instances.running()] == ["ipc:///a"]
+
+
+def test_a_cleaner_of_temporary_folders_does_not_let_a_second_aggregator_in(
+    root: Path, clean: Callable[[], None]
+) -> None:
+    root.mkdir(mode=0o700)
+    settings = Settings(address=f"ipc://{root.parent}/a")
+    hub = plugins.transport(settings).bind(settings.address)
+    try:
+        clean()
+        assert not (root / "old").exists(), "it has cleaned"
+        with pytest.raises(TransportError, match="is in use by another aggregator"):
+            plugins.transport(settings).bind(settings.address)
+    finally:
+        hub.close()

@@ -1,5 +1,7 @@
 """Detector and classifier together, on the portraits that come with the demo."""
 
+import multiprocessing
+import pickle
 from pathlib import Path
 
 import cv2
@@ -179,3 +181,32 @@ def test_a_classifier_that_gives_something_else_is_named(rows):
 
     with pytest.raises(PluginError, match=r"the classifier gives .* and must give finite numbers \[2, 2\]"):
         Recognizer(MTCNN(), Odd()).recognize(side_by_side())
+
+
+def test_a_pool_of_processes_takes_a_recognizer_along():
+    """Its models stay behind; each process loads them from the settings, once."""
+    recognizer = Recognizer.from_settings(Settings(classifier={"model": "emotion-tiny.onnx"}))
+    image = portrait("eileen_collins")
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        found = pool.map(recognizer.recognize, [image, image], chunksize=1)
+    here = recognizer.recognize(image).faces
+    assert here
+    assert [recognition.faces for recognition in found] == [here, here]
+
+
+def unpickled(made):
+    return pickle.loads(made)  # noqa: S301  (our own)
+
+
+def test_two_that_are_unpickled_with_the_same_settings_are_one():
+    made = pickle.dumps(Recognizer.from_settings(Settings(classifier={"model": "emotion-tiny.onnx"})))
+    other = pickle.dumps(Recognizer.from_settings(Settings(detector={"min_face": 80})))
+    first = unpickled(made)
+    assert unpickled(made) is first
+    assert unpickled(other) is not first
+    assert unpickled(other).detector.min_face == 80
+
+
+def test_a_recognizer_put_together_by_hand_says_why_it_cannot_be_pickled():
+    with pytest.raises(TypeError, match=r"made by Recognizer\.from_settings"):
+        pickle.dumps(Recognizer(MTCNN(), Width()))

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 import signal
 import socket
 import sqlite3
 import subprocess
+import sys
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -291,3 +293,55 @@ def test_the_settings_of_children_lie_in_no_file(tmp_path: Path) -> None:
     supervisor = Supervisor(settings, tmp_path)
     assert list(tmp_path.iterdir()) == []
     supervisor.close()
+
+
+INHERITED = """
+import os, signal, sys
+{}
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+
+
+def test_signals_that_the_parent_had_blocked_end_a_run(cli: Cli) -> None:
+    """A process inherits blocked signals, also from a thread of a program that blocks them there."""
+    blocking = "signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})"
+    cli.under = (sys.executable, "-c", INHERITED.format(blocking))
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        run = cli.start("run", "a=demo", "--workers", 1, "--format", "jsonl")
+        run.until_event("camera.online")
+        run.signal(number)
+        assert run.end() == 0
+        assert not run.children()
+
+
+def test_a_parent_that_ignored_sigchld_does_not_hide_what_failed(cli: Cli) -> None:
+    """Where SIGCHLD is ignored the kernel drops exit codes, and Python takes them to be 0."""
+    (cli.folder / "broken.mp4").write_text("no film")
+    cli.under = (sys.executable, "-c", INHERITED.format("signal.signal(signal.SIGCHLD, signal.SIG_IGN)"))
+    run = cli.start("run", "a=broken.mp4", "--workers", 1)
+    assert run.end() == 1
+    assert run.errors == ["fer-stream: error: 'broken.mp4' is a text file, not a video"]
+
+
+def test_files_that_may_not_become_long_enough(cli: Cli) -> None:
+    cli.under = ("prlimit", "--fsize=40960:40960")
+    run = cli.run("run", "a=demo", "--workers", 1, "--duration", 2)
+    assert run.end() == 1
+    assert len(run.errors) == 1
+    assert "40960 bytes are allowed here; raise the limit (LimitFSIZE in a unit, ulimit -f)" in run.errors[0]
+
+
+def test_a_soft_limit_of_the_size_of_files_is_raised(cli: Cli) -> None:
+    cli.under = ("prlimit", "--fsize=40960:unlimited")
+    assert cli.run("run", "a=demo", "--workers", 1, "--duration", 2).end() == 0
+
+
+def test_a_run_whose_folder_was_deleted_says_so_where_it_fails(cli: Cli) -> None:
+    """As by a script that empties temporary folders: what a child wanted to leave there is told nevertheless."""
+    run = cli.start("run", "a=demo", "--workers", 1, "--loop", "--format", "jsonl")
+    run.until_event("camera.online")
+    (folder,) = (path for path in cli.claims() if path.name.startswith("run-"))
+    shutil.rmtree(folder)
+    run.child("worker 1").kill()
+    assert run.end() == 1
+    assert any(f"{folder}" in line and "No such file or directory" in line for line in run.errors), run.errors

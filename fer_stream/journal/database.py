@@ -94,6 +94,8 @@ class Database:
                 with suppress(FileExistsError):
                     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
             uri = f"{path.absolute().as_uri()}?mode={mode}"
+            if mode == "ro" and self._rests():
+                uri += "&immutable=1"
             self._db = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=patience)
         except (*FAILURES, OSError) as error:
             raise self.failure(error, "read" if mode == "ro" else "written") from error
@@ -106,6 +108,17 @@ class Database:
         except JournalError:
             self._db.close()
             raise
+
+    def _rests(self) -> bool:
+        """Whether nobody has the file open, and this process may not make the log without which SQLite reads nothing.
+
+        So it is on read-only media, in a snapshot, and for a user who may only read. Who writes has a log there.
+        """
+        return not os.access(self.path.absolute().parent, os.W_OK) and not self._log.exists()
+
+    @property
+    def _log(self) -> Path:
+        return self.path.with_name(f"{self.path.name}-wal")
 
     def _prepare(self, mode: Literal["ro", "rw", "rwc"], numbers: Numbers, journal_mode: str) -> None:
         version, mine = self._pragma("user_version"), self._pragma("application_id")
@@ -189,11 +202,27 @@ class Database:
 
     def failure(self, error: Exception, what: str) -> JournalError:
         """Translate an error: a `DamagedError`, and noted, where it tells that the file itself is damaged."""
-        text = f"the journal {self.path} cannot be {what}: {getattr(error, 'strerror', None) or error}"
+        reason = self._refusal(error) if what == "read" else None
+        text = f"the journal {self.path} cannot be {what}: {reason or getattr(error, 'strerror', None) or error}"
         if not self._tells_damage(error):
             return JournalError(text)
         self.damaged = True
         return DamagedError(text)
+
+    def _refusal(self, error: Exception) -> str | None:
+        """Say why a reader is refused where SQLite's own words ("attempt to write a readonly database") mislead."""
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        if code not in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY):
+            return None
+        for path in (self.path, self._log):
+            if path.exists() and not os.access(path, os.R_OK):
+                return f"this user may not read {path}; let its owner grant that, or copy the events with subscribe"
+        if not os.access(self.path.absolute().parent, os.W_OK):
+            return (
+                f"what was written last is in {self._log}, which SQLite reads only where it may write to the folder; "
+                "copy both files to a folder of your own"
+            )
+        return None
 
     def _tells_damage(self, error: Exception) -> bool:
         code = getattr(error, "sqlite_errorcode", None)

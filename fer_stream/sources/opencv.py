@@ -14,6 +14,7 @@ What a stream, a file or a folder holds as JPEGs is given as it is (`fer_stream.
 from __future__ import annotations
 
 import codecs
+import os
 import re
 import socket
 import time
@@ -30,6 +31,8 @@ from fer_stream.sources.images import Images, check_name, is_image
 from fer_stream.sources.video import COMPLETE, Capture, Live, Recording, open_video
 
 if TYPE_CHECKING:
+    from urllib.parse import SplitResult
+
     from fer_stream.config import CameraSettings
     from fer_stream.plugins import Source
 
@@ -123,14 +126,43 @@ def _reason(address: str, timeout: float) -> str:
     """Say why FFmpeg, which does not tell, could not open ``address``."""
     try:
         url = urlsplit(address)
-        host, port = url.hostname, url.port or PORTS.get(url.scheme)
+        proxy = _proxy(url)
+        host, port = proxy or (url.hostname, url.port or PORTS.get(url.scheme))
+    except ValueError:
+        return "it is not a valid address"
+    try:
         if host and port:
             socket.create_connection((host, port), timeout).close()
     except OSError as error:
-        return f"{(error.strerror or 'no answer').lower()}; check the address, and that the camera is on"
-    except ValueError:
-        return "it is not a valid address"
+        reason = (error.strerror or "no answer").lower()
+        if proxy:
+            return f"the proxy {host}:{port} that http_proxy names: {reason}; {_DIRECTLY}"
+        return f"{reason}; check the address, and that the camera is on"
+    if proxy:
+        return f"the proxy {host}:{port} that http_proxy names gives no video that can be read for it; {_DIRECTLY}"
     return "it gives no video that can be read; check the path, the user name and the password"
+
+
+_DIRECTLY = "set no_proxy to the camera's host where it is to be asked directly"
+
+
+def _proxy(url: SplitResult) -> tuple[str, int] | None:
+    """Return host and port of the proxy by which FFmpeg asks for ``url``, if it does.
+
+    FFmpeg takes it from ``http_proxy``, for ``https`` too, and leaves it out for hosts in ``no_proxy``.
+
+    Raises:
+        ValueError: the address of the proxy is not valid.
+    """
+    from urllib.request import proxy_bypass_environment  # type: ignore[attr-defined]  # noqa: PLC0415  (rarely needed)
+
+    named = os.environ.get("http_proxy", "")
+    if url.scheme not in ("http", "https") or not url.hostname or not named.startswith("http://"):
+        return None
+    if proxy_bypass_environment(url.hostname, {"no": os.environ.get("no_proxy", "")}):
+        return None
+    proxy = urlsplit(named)
+    return (proxy.hostname, proxy.port or PORTS["http"]) if proxy.hostname else None
 
 
 def _check_video(path: Path) -> None:

@@ -198,7 +198,7 @@ class ZeroMQHub:
     """All links of one aggregator."""
 
     def __init__(self, address: str, pair: tuple[str, str] | None, allowed: access.AllowList) -> None:
-        self._lock = -1
+        self._lock = self._folder = -1
         self._files: list[Path] = []
         self._pair, self._allowed = pair, allowed
         self._told = -10.0
@@ -246,6 +246,11 @@ class ZeroMQHub:
             raise TransportError(
                 f"{address} is in use by another aggregator: stop that one, or choose another with --bind"
             ) from error
+        # Programs that delete old files from folders for temporary ones leave a locked folder alone, and so the lock
+        # file. A folder that `run` gave us is locked already.
+        self._folder = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        with suppress(OSError):
+            fcntl.flock(self._folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
         # The lock stays: who unlinks a lock file may leave two processes with a lock each.
         self._files = [folder / link for link in ALL]
 
@@ -338,8 +343,9 @@ class ZeroMQHub:
             path.unlink(missing_ok=True)
         self._files = []
         if self._lock >= 0:
+            os.close(self._folder)
             os.close(self._lock)
-            self._lock = -1
+            self._lock = self._folder = -1
 
 
 class ZeroMQPeer:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import strangers
 from journals import resets
+from strangers import Stranger
 
 from fer_stream.cloudevents import decode
 from fer_stream.errors import JournalError
 from fer_stream.journal import Journal, Reader
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator
 
 
 def test_a_reader_beside_the_writer_misses_nothing(path: Path) -> None:
@@ -53,3 +57,42 @@ def test_what_is_not_there_cannot_be_read(path: Path, tmp_path: Path) -> None:
     for missing in (path, tmp_path):
         with pytest.raises(JournalError, match="there is no journal at"):
             Reader(missing)
+
+
+@pytest.fixture
+def beside(journal: Journal, path: Path) -> Iterator[Path]:
+    """A journal with three events in a folder of ours, where others may read and may not write."""
+    journal.append(resets(3))
+    journal.close()
+    with strangers.folder() as folder:
+        Path(folder).chmod(0o755)
+        theirs = Path(shutil.copy(path, folder))
+        theirs.chmod(0o644)
+        yield theirs
+
+
+def test_who_may_only_read_reads_a_journal_that_rests(beside: Path) -> None:
+    """SQLite would make a log for it first; so also on read-only media, and in a snapshot."""
+    found = Stranger(Path("/")).run("subscribe", "--journal", beside, "--format", "jsonl")
+    assert (found.returncode, found.stderr) == (0, "")
+    assert len(found.stdout.splitlines()) == 3
+    assert list(beside.parent.iterdir()) == [beside]
+
+
+def test_who_may_not_read_is_told_that(beside: Path) -> None:
+    beside.chmod(0o600)
+    found = Stranger(Path("/")).run("subscribe", "--journal", beside)
+    assert found.returncode == 1
+    assert f"cannot be read: this user may not read {beside}; let its owner grant that" in found.stderr
+
+
+def test_who_may_not_read_the_log_is_told_that(beside: Path) -> None:
+    """What is in the log would be missed without a word."""
+    log = beside.with_name(f"{beside.name}-wal")
+    log.write_bytes(b"")
+    log.chmod(0o644)
+    found = Stranger(Path("/")).run("subscribe", "--journal", beside)
+    assert found.returncode == 1
+    assert f"what was written last is in {log}, which SQLite reads only where it may write" in found.stderr
+    log.chmod(0o600)
+    assert f"this user may not read {log}" in Stranger(Path("/")).run("subscribe", "--journal", beside).stderr

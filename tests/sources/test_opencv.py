@@ -318,6 +318,25 @@ def test_a_server_without_video(tmp_path):
         open_source(f"http://127.0.0.1:{server.port}/missing.mjpg", PATIENT)
 
 
+def test_a_proxy_that_does_not_lead_to_the_camera_is_named(tmp_path, monkeypatch):
+    """FFmpeg heeds http_proxy, which many machines set; the camera is not what fails."""
+    with Server(mjpeg([b"x"])) as camera, Server(folder(tmp_path)) as proxy:
+        address = f"http://127.0.0.1:{camera.port}/"
+        monkeypatch.setenv("http_proxy", f"http://me:s3cret@127.0.0.1:{proxy.port}")
+        monkeypatch.delenv("no_proxy", raising=False)
+        told = f"the proxy 127.0.0.1:{proxy.port} that http_proxy names gives no video .* set no_proxy"
+        with pytest.raises(SourceError, match=told) as caught:
+            open_source(address, PATIENT)
+        assert "s3cret" not in str(caught.value)
+        monkeypatch.setenv("no_proxy", "127.0.0.1")
+        with pytest.raises(SourceError, match="check the path, the user name"):
+            open_source(f"http://127.0.0.1:{proxy.port}/missing.mjpg", PATIENT)
+    monkeypatch.delenv("no_proxy")
+    told = f"the proxy 127.0.0.1:{proxy.port} that http_proxy names: connection refused; set no_proxy"
+    with pytest.raises(SourceError, match=told):
+        open_source("http://camera.example.org/", PATIENT)
+
+
 def test_a_host_that_does_not_exist():
     with pytest.raises(SourceError, match=r"rtsp://camera\.invalid/x cannot be opened: "):
         open_source("rtsp://camera.invalid/x", PATIENT)
