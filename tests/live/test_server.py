@@ -90,25 +90,31 @@ def test_frames_are_asked_for_only_while_somebody_watches(
     """This test is the aggregator, and is told who listens to what."""
     service = Service(short_folder, tiny_model, {"door": {}})
     hub = plugins.transport(service.settings).bind(service.settings.address)
-    notices: list[tuple[str, bytes]] = []
+    latest: dict[tuple[str, bytes], bool] = {}
 
-    def listened(link: str, notice: bytes) -> bool:
-        notices.extend((link, bytes(parts[0])) for link, _, parts in hub.receive(0.05) if link in plugins.BROADCASTS)
-        return (link, notice) in notices
+    def listens(link: str, topic: bytes) -> bool | None:
+        """Return what the latest notice of a topic was: somebody listens, nobody does any more, or there was none."""
+        for sent, _, parts in hub.receive(0.05):
+            if sent in plugins.BROADCASTS:
+                latest[sent, bytes(parts[0][1:])] = bytes(parts[0][:1]) == b"\x01"
+        return latest.get((link, topic))
+
+    def watched(*topics: bytes) -> bool:
+        return all(listens(link, topic) for link in ("preview", "observations") for topic in topics)
 
     try:
         url, _ = service.live(told)
         with Browser(url) as one, Browser(url) as two:
-            assert not listened("preview", b"\x01door/")
+            assert listens("preview", b"door/") is None
             one.say(watch={"door": 320})
-            wait_for(lambda: listened("preview", b"\x01door/") and listened("observations", b"\x01door/"), "a listener")
+            wait_for(lambda: watched(b"door/"), "a listener")
             two.say(watch={"door": 640, "gate": 640})
-            wait_for(lambda: listened("preview", b"\x01gate/"), "a listener")
+            wait_for(lambda: watched(b"door/", b"gate/"), "a listener to both")
             one.say(watch={})
             two.say(watch={"door": 640})
-            wait_for(lambda: listened("preview", b"\x00gate/"), "the end of listening")
-            notices.clear()
-        wait_for(lambda: listened("preview", b"\x00door/") and listened("observations", b"\x00door/"), "the end")
+            wait_for(lambda: listens("preview", b"gate/") is False and watched(b"door/"), "the end of listening to one")
+        for link in ("preview", "observations"):
+            wait_for(lambda link=link: listens(link, b"door/") is False, f"the end of listening to {link}")
     finally:
         service.close()
         hub.close()
