@@ -465,7 +465,8 @@ def main() -> None:
         found = crew.run()
     except FerStreamError as error:
         raise SystemExit(str(error)) from error
-    print(f"{arguments.out}: {len(found.nets)} of {len(campaign.nets)} nets, {max(clock.left, 0):.0f} s left")
+    left = "" if clock.left == float("inf") else f", {max(clock.left, 0):.0f} s left"
+    print(f"{arguments.out}: {len(found.nets)} of {len(campaign.nets)} nets{left}")
 
 
 if __name__ == "__main__":
