@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,6 +33,16 @@ settings.load_profile("ours")  # no test fails because a machine is slow
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Offer what makes a test longer than ``make test`` has time for."""
     parser.addoption("--strangers", type=int, default=400, help="connections that strangers make (default: 400)")
+
+
+def pytest_configure() -> None:
+    """Let the processes of tests get signals that this one was told to ignore, as ``nohup`` and ``&`` in scripts do.
+
+    Who is started inherits that a signal is ignored, but not that a function handles it.
+    """
+    for number in (signal.SIGHUP, signal.SIGINT):
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)
 
 
 LONG = (

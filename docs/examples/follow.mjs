@@ -71,9 +71,10 @@ function endpoint(address, link) {
 
 function options(keyFile) {
   const common = {
-    heartbeatInterval: 500,
-    heartbeatTimeout: 60000,
-    heartbeatTimeToLive: 60000,
+    tcpKeepalive: 1,
+    tcpKeepaliveIdle: 1,
+    tcpKeepaliveInterval: 1,
+    tcpMaxRetransmitTimeout: 60000,
     handshakeInterval: 30000,
     reconnectInterval: 50,
     reconnectMaxInterval: 1000,

@@ -156,9 +156,10 @@ def options() -> str:
     try:
         rows = []
         for name, about in (
-            ("HEARTBEAT_IVL", "ms between pings (ZMTP PING)"),
-            ("HEARTBEAT_TIMEOUT", "ms without a sign of life after which a connection is given up and made anew"),
-            ("HEARTBEAT_TTL", "ms after which the aggregator gives up a peer that is silent"),
+            ("TCP_KEEPALIVE", "1: the system asks whether the other host is there"),
+            ("TCP_KEEPALIVE_IDLE", "s without a packet until it asks"),
+            ("TCP_KEEPALIVE_INTVL", "s until it asks again"),
+            ("TCP_MAXRT", "ms without an acknowledgement after which a connection is given up and made anew"),
             ("HANDSHAKE_IVL", "ms that a handshake may take"),
             ("RECONNECT_IVL", "ms until the first attempt to connect again"),
             ("RECONNECT_IVL_MAX", "ms until later attempts, at most"),

@@ -10,10 +10,10 @@ from contextlib import suppress
 from urllib.parse import urlsplit
 
 SILENCE = 3.0
-"""Seconds without a packet after which a connection is dead: ZeroMQ's heartbeats alone make several a second."""
+"""Seconds without a packet after which a connection is dead: TCP's keepalive alone makes one a second."""
 
 HANDSHAKE = 6.0
-"""The same before there are heartbeats: a lost packet is sent again after seconds."""
+"""The same during ZeroMQ's handshake: a lost packet is sent again after seconds."""
 
 _COUNTERS = struct.Struct("=Q4xI")
 """In Linux's ``struct tcp_info``: the bytes and the segments received, from `_AT` on."""
@@ -23,8 +23,7 @@ _AT = 128
 class Connection:
     """A TCP connection of a ZeroMQ peer.
 
-    libzmq counts only whole messages as signs of life, so a long message on a slow link looks like a dead peer. Here
-    any packet counts, even an acknowledgement.
+    Any packet is a sign of life, even an acknowledgement: a long message on a slow link takes seconds.
     """
 
     def __init__(self, descriptor: int, now: float) -> None:
@@ -51,7 +50,7 @@ class Connection:
             self.received, segments = _COUNTERS.unpack_from(
                 self._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256), _AT
             )
-        except (OSError, struct.error):  # not TCP, or an older kernel: ZeroMQ's own heartbeats have to do
+        except (OSError, struct.error):  # not TCP, or an older kernel: the system alone ends it
             self.close()
             return
         if segments != self._segments:

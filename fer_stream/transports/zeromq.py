@@ -3,8 +3,11 @@
 Beyond this machine links are CURVE's: encrypted, and open to allowed keys alone (`fer_stream.keys`); ZAP, the question
 that ZeroMQ asks about each newcomer's key, is answered by the hub between two messages.
 
-ROUTER and DEALER, never PUSH and PULL (which feed dead workers); XPUB and SUB for what everybody may hear. A dead peer
-is noticed by ZeroMQ's own heartbeats, which its I/O thread sends whatever our threads do.
+ROUTER and DEALER, never PUSH and PULL (which feed dead workers); XPUB and SUB for what everybody may hear.
+
+The kernel finds that a host is dead: with TCP's keepalive while nothing is sent, and after `SILENT` otherwise. A peer
+finds it sooner (`Connection`). ZeroMQ's own heartbeats (ZMTP's PING) are not used: libzmq 4.3.5 aborts the process when
+a heartbeat is due on a broken connection whose incoming queue is full (zeromq/libzmq#3937, #4364, #4767).
 """
 
 from __future__ import annotations
@@ -59,6 +62,12 @@ LOOK = 0.5
 _REFUSALS = zmq.Event.HANDSHAKE_FAILED_AUTH | zmq.Event.HANDSHAKE_FAILED_PROTOCOL | zmq.Event.HANDSHAKE_FAILED_NO_DETAIL
 _CHANGES = zmq.Event.CONNECTED | zmq.Event.HANDSHAKE_SUCCEEDED | zmq.Event.DISCONNECTED
 
+KEEPALIVE = 1
+"""Seconds without a packet until one is sent to see whether the other host is there, and between such packets."""
+
+SILENT = 60_000
+"""Milliseconds after which the kernel ends a connection whose other host acknowledges nothing, or reads nothing."""
+
 CONNECT = 3000
 """Milliseconds that one try to connect may take: TCP's first two repetitions; a name is resolved for each try anew."""
 
@@ -94,15 +103,15 @@ def endpoint(address: str, link: str) -> str:
 
 def _harden(sock: zmq.Socket[bytes], link: str, where: str) -> None:
     """Set what libzmq leaves unbounded: queues, message size, lingering, silence."""
-    # libzmq counts whole messages alone as signs of life; a `Connection` finds out sooner, and knows better.
     slow = link in FOR_CLIENTS and where.startswith("tcp://")
     sock.set(zmq.SNDHWM, HIGH_WATER[link])
     sock.set(zmq.RCVHWM, HIGH_WATER[link])
     sock.set(zmq.MAXMSGSIZE, wire.MAX_PAYLOAD)
     sock.set(zmq.LINGER, 1000)
-    sock.set(zmq.HEARTBEAT_IVL, 500)
-    sock.set(zmq.HEARTBEAT_TIMEOUT, 60_000 if slow else 2000)
-    sock.set(zmq.HEARTBEAT_TTL, 60_000 if slow else 2000)
+    sock.set(zmq.TCP_KEEPALIVE, 1)
+    sock.set(zmq.TCP_KEEPALIVE_IDLE, KEEPALIVE)
+    sock.set(zmq.TCP_KEEPALIVE_INTVL, KEEPALIVE)
+    sock.set(zmq.TCP_MAXRT, SILENT)
     sock.set(zmq.HANDSHAKE_IVL, 30_000 if slow else 5000)
     sock.set(zmq.IPV6, 1)
 

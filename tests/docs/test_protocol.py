@@ -173,9 +173,10 @@ def test_the_client_in_javascript_sets_the_options_that_the_page_names() -> None
     page = (ROOT / "docs/reference/protocol.md").read_text()
     client = (EXAMPLES / "follow.mjs").read_text()
     for option, name in {
-        "ZMQ_HEARTBEAT_IVL": "heartbeatInterval",
-        "ZMQ_HEARTBEAT_TIMEOUT": "heartbeatTimeout",
-        "ZMQ_HEARTBEAT_TTL": "heartbeatTimeToLive",
+        "ZMQ_TCP_KEEPALIVE": "tcpKeepalive",
+        "ZMQ_TCP_KEEPALIVE_IDLE": "tcpKeepaliveIdle",
+        "ZMQ_TCP_KEEPALIVE_INTVL": "tcpKeepaliveInterval",
+        "ZMQ_TCP_MAXRT": "tcpMaxRetransmitTimeout",
         "ZMQ_HANDSHAKE_IVL": "handshakeInterval",
         "ZMQ_RECONNECT_IVL": "reconnectInterval",
         "ZMQ_RECONNECT_IVL_MAX": "reconnectMaxInterval",
