@@ -30,20 +30,20 @@ from fer_stream.types import Box, Estimate, Event, EventType, Face, Frame, Pictu
 if TYPE_CHECKING:
     from fer_stream.analysis import analyze
     from fer_stream.client import Subscription, read_journal, status, subscribe
-    from fer_stream.config import Settings
-    from fer_stream.jpeg import Jpeg
-    from fer_stream.recognizer import Recognizer, recognize
+    from fer_stream.imaging.jpeg import Jpeg
+    from fer_stream.inference.recognizer import Recognizer, recognize
+    from fer_stream.settings.tree import Settings
 
 __version__ = "0.1.0"
 
 _LATER = {
-    "Jpeg": "fer_stream.jpeg",
-    "Recognizer": "fer_stream.recognizer",
-    "Settings": "fer_stream.config",
+    "Jpeg": "fer_stream.imaging.jpeg",
+    "Recognizer": "fer_stream.inference.recognizer",
+    "Settings": "fer_stream.settings.tree",
     "Subscription": "fer_stream.client",
     "analyze": "fer_stream.analysis",
     "read_journal": "fer_stream.client",
-    "recognize": "fer_stream.recognizer",
+    "recognize": "fer_stream.inference.recognizer",
     "status": "fer_stream.client",
     "subscribe": "fer_stream.client",
 }

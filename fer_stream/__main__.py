@@ -2,6 +2,6 @@
 
 import sys
 
-from fer_stream.cli import main
+from fer_stream.cli.main import main
 
 sys.exit(main())

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from fer_stream.config import Settings
+    from fer_stream.settings.tree import Settings
     from fer_stream.types import Event, Expected, Face, Picture, Region
 
     Place = Callable[[tuple[int, ...]], NDArray[np.uint8] | None]
@@ -203,7 +203,8 @@ class Peer(Protocol):
 class Transport(Protocol):
     """How the roles reach each other: one address names an aggregator and all its links (`LINKS`, `BROADCASTS`).
 
-    Its factory gets the process's own key file, and the aggregator's folder of keys (`fer_stream.keys`), where named.
+    Its factory gets the process's own key file, and the aggregator's folder of keys (`fer_stream.transports.keys`),
+    where named.
     """
 
     def bind(self, address: str) -> Hub:

@@ -2,21 +2,19 @@
 
 All are frozen and import nothing of ours. Times are integers in nanoseconds since the Unix epoch, in the
 *capture clock*: taken once from the wall clock when a capture starts and monotonic from there, or the file's own
-timestamps from a fixed start (see :mod:`fer_stream.capture`). Boxes are in pixels of the image, ``x`` to the right
-and ``y`` down, ``(x1, y1)`` inclusive and ``(x2, y2)`` exclusive, not clipped to the image.
+timestamps from a fixed start (see :mod:`fer_stream.capture.capture`). Boxes are in pixels of the image, ``x`` to the
+right and ``y`` down, ``(x1, y1)`` inclusive and ``(x2, y2)`` exclusive, not clipped to the image.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, NamedTuple, NewType
+from typing import TYPE_CHECKING, NamedTuple, NewType, Protocol
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-
-    from fer_stream.jpeg import Jpeg
 
 Nanoseconds = NewType("Nanoseconds", int)
 """A point in capture time: nanoseconds since the Unix epoch."""
@@ -37,11 +35,30 @@ class Box(NamedTuple):
     y2: float
 
 
+class Encoded(Protocol):
+    """A picture that is decoded when somebody needs its pixels (`fer_stream.Jpeg`)."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """``(H, W, 3)``, without decoding.
+
+        Raises:
+            WireError: its header says nothing of the kind.
+        """
+
+    def decode(self) -> NDArray[np.uint8]:
+        """Return its pixels, uint8 ``[H, W, 3]`` in BGR order.
+
+        Raises:
+            WireError: it does not decode.
+        """
+
+
 class _Visible:
     """What has pixels, or a JPEG of which they are decoded when they are asked for."""
 
     __slots__ = ()
-    content: NDArray[np.uint8] | Jpeg
+    content: NDArray[np.uint8] | Encoded
 
     @property
     def image(self) -> NDArray[np.uint8]:
@@ -74,7 +91,7 @@ class Picture(_Visible):
     it on arrival).
     """
 
-    content: NDArray[np.uint8] | Jpeg
+    content: NDArray[np.uint8] | Encoded
     offset: int | None = None
 
 
@@ -85,7 +102,7 @@ class Frame(_Visible):
     camera: str
     seq: int
     time: Nanoseconds
-    content: NDArray[np.uint8] | Jpeg
+    content: NDArray[np.uint8] | Encoded
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +128,7 @@ class Face:
 
     ``score`` is the detector's confidence in 0..1. ``landmarks`` are five points (left eye, right eye, nose, left and
     right mouth corner, as seen in the picture), or empty where a detector has none. ``scores`` is ``None`` until a
-    classifier has looked at the face; ``quality`` in 0..1 is what that look is worth (`fer_stream.quality`).
+    classifier has looked at the face; ``quality`` in 0..1 is what that look is worth (`fer_stream.imaging.quality`).
     """
 
     box: Box
@@ -139,7 +156,7 @@ class Region(NamedTuple):
 
 
 THUMBNAIL = (36, 64)
-"""Rows and columns of the thumbnail on which pictures are compared (`fer_stream.motion`)."""
+"""Rows and columns of the thumbnail on which pictures are compared (`fer_stream.imaging.motion`)."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, settings
 from processes import Cli
 from tiny import write_model
 
-from fer_stream.config import CameraSettings
+from fer_stream.settings.tree import CameraSettings
 from fer_stream.sources.demo import open_source
 
 if TYPE_CHECKING:
@@ -46,10 +46,10 @@ def pytest_configure() -> None:
 
 
 LONG = (
-    "test_run.py", "test_pipeline.py", "faults/test_slow_links.py", "training/test_chain.py",
-    "training/test_campaign.py", "analysis/test_analysis.py", "faults", "commands/test_strangers.py",
-    "test_subscription_slow.py", "detectors/test_mtcnn.py", "browser", "journal/test_rivals.py",
-    "test_supervisor.py", "commands/test_pipeline.py", "live/test_server.py", "docs/test_examples.py", "training",
+    "service/test_run.py", "test_pipeline.py", "faults/test_slow_links.py", "training/test_chain.py",
+    "training/test_campaign.py", "analysis/test_analysis.py", "faults", "cli/test_strangers.py",
+    "client/test_subscription_slow.py", "inference/detectors/test_mtcnn.py", "browser", "journal/test_rivals.py",
+    "service/test_supervisor.py", "cli/test_pipeline.py", "live/test_server.py", "docs/test_examples.py", "training",
 )  # fmt: skip
 """Files and folders that take longest. They come first: a process that begins one last leaves the others idle."""
 

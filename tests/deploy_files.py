@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from fer_stream import metrics
+from fer_stream.operations import metrics
 
 ROOT = Path(__file__).parents[1]
 DEPLOY = ROOT / "deploy"
@@ -50,7 +50,7 @@ def named(query: str) -> set[str]:
 
 
 def series() -> dict[str, str]:
-    """The metric of fer_stream/metrics.py for each name under which Prometheus has its values."""
+    """The metric of fer_stream/operations/metrics.py for each name under which Prometheus has its values."""
     found = {}
     for family in metrics.REGISTRY.collect():
         if family.name.startswith("fer_stream_"):

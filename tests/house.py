@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from processes import PATIENCE
 
-from fer_stream import aggregator, plugins, wire
+from fer_stream import plugins
+from fer_stream.aggregator import aggregator
 from fer_stream.client import Subscription, read_journal
-from fer_stream.config import DispatchSettings, JournalSettings, Settings
-from fer_stream.process import Stop
+from fer_stream.operations.process import Stop
+from fer_stream.protocol import wire
+from fer_stream.protocol.wire import Encoding, Kind, Message, Totals
+from fer_stream.settings.tree import DispatchSettings, JournalSettings, Settings
 from fer_stream.types import EMOTIONS, CameraData, Event, EventType, Nanoseconds
-from fer_stream.wire import Encoding, Kind, Message, Totals
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
-from fer_stream.config import CameraSettings
+from fer_stream.settings.tree import CameraSettings
 from fer_stream.sources.demo import open_source
 
 if TYPE_CHECKING:

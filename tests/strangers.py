@@ -29,7 +29,7 @@ def python() -> str:
         pytest.skip("only root can start a process as another user")
     for candidate in (sys.executable, f"/usr/bin/python3.{sys.version_info.minor}"):
         tried = subprocess.run(
-            [*SETPRIV, candidate, "-c", "import sys, fer_stream.config; assert sys.executable; open(sys.executable)"],
+            [*SETPRIV, candidate, "-c", "import sys, fer_stream.settings.tree as _; open(sys.executable)"],
             env={"PATH": os.defpath, "PYTHONPATH": PATHS},
             cwd="/",
             capture_output=True,

@@ -15,9 +15,14 @@ from faults.service import STEADY, standing
 from processes import PATIENCE, balanced, free_port, gapless, unclosed, wait_for
 
 import fer_stream
-from fer_stream import aggregator, capture, cloudevents, config, plugins, worker
+from fer_stream import plugins
+from fer_stream.aggregator import aggregator
+from fer_stream.capture import capture
 from fer_stream.client import Subscription, read_journal, status, subscribe
-from fer_stream.process import Stop
+from fer_stream.events import cloudevents
+from fer_stream.inference import worker
+from fer_stream.operations.process import Stop
+from fer_stream.settings import tree
 from fer_stream.types import GapData
 
 if TYPE_CHECKING:
@@ -79,7 +84,7 @@ def roles() -> Iterator[Callable[..., Callable[[], None]]]:
 def test_roles_in_threads(
     transport: str, roles: Callable[..., Any], tmp_path: Path, short_folder: Path, tiny_model: Path, clip: Path
 ) -> None:
-    settings = config.load(
+    settings = tree.load(
         {
             "transport": transport,
             "address": f"memory://{tmp_path.name}" if transport == "memory" else f"ipc://{short_folder}",
@@ -116,7 +121,7 @@ def test_workers_of_one_process_id_and_host_are_two(
 ) -> None:
     """As in containers on the host's network, where each is process 1."""
     changes = {"address": f"ipc://{short_folder}", "classifier.model": tiny_model, "journal.path": tmp_path / "e.db"}
-    settings = config.load(changes)
+    settings = tree.load(changes)
     roles(aggregator.run, settings)
     for _ in range(2):
         roles(worker.run, settings)
@@ -127,7 +132,7 @@ def test_workers_of_one_process_id_and_host_are_two(
 def test_observations_tell_a_latecomer_what_is_in_view(
     roles: Callable[..., Any], tmp_path: Path, tiny_model: Path, clip: Path
 ) -> None:
-    settings = config.load(
+    settings = tree.load(
         {
             "transport": "memory",
             "address": f"memory://{tmp_path.name}",

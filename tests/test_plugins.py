@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from fer_stream import plugins
-from fer_stream.config import CameraSettings
 from fer_stream.errors import PluginError
+from fer_stream.settings.tree import CameraSettings
 from fer_stream.sources import open_source
 
 PACKAGE = Path(__file__).parent / "plugin"
@@ -82,8 +82,8 @@ def installed(tmp_path_factory):
 PROGRAM = """
 import json
 from fer_stream import plugins
-from fer_stream.config import CameraSettings
-from fer_stream.config import CameraSettings, ClassifierSettings
+from fer_stream.settings.tree import CameraSettings
+from fer_stream.settings.tree import CameraSettings, ClassifierSettings
 from fer_stream.errors import SourceError
 from fer_stream.sources import open_source
 from fer_stream.types import Box, Face

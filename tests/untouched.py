@@ -136,7 +136,7 @@ def use(folder: Path) -> Iterator[str]:
 
     import numpy as np  # noqa: PLC0415
 
-    from fer_stream.config import Settings  # noqa: PLC0415
+    from fer_stream.settings.tree import Settings  # noqa: PLC0415
 
     black, film = np.zeros((120, 160, 3), np.uint8), folder / "clip.avi"
     settings = Settings(classifier={"model": folder / "tiny.onnx"}, cameras={"film": {"source": str(film)}})  # type: ignore[arg-type]

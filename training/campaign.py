@@ -32,8 +32,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from fer_stream import machine
 from fer_stream.errors import ConfigError, FerStreamError
+from fer_stream.system import machine
 from training import campaign_file, data, recipe, results
 from training.distill import Opinions, opinions
 from training.loop import EAGER, Trainer, check, load_checkpoint

@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from fer_stream.attention import Attention
-from fer_stream.config import ClassifierSettings, DetectorSettings, Settings
 from fer_stream.errors import FerStreamError, SourceError
-from fer_stream.recognizer import Recognizer
-from fer_stream.smooth import LabelSet
-from fer_stream.timeline import Timeline
+from fer_stream.events.attention import Attention
+from fer_stream.events.smoother import LabelSet
+from fer_stream.events.timeline import Timeline
+from fer_stream.inference.recognizer import Recognizer
+from fer_stream.settings.tree import ClassifierSettings, DetectorSettings, Settings
 from fer_stream.types import EventType, ExpressionData, FaceData, Nanoseconds
 
 if TYPE_CHECKING:

@@ -30,8 +30,8 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from fer_stream.classifiers.onnx import Crop
-from fer_stream.detectors.mtcnn import MTCNN
+from fer_stream.inference.classifiers.onnx import Crop
+from fer_stream.inference.detectors.mtcnn import MTCNN
 from training.manifest import MODELS
 
 if TYPE_CHECKING:

@@ -9,12 +9,12 @@ Writes into the folder:
 - ``report.md``: the same as tables, for a model card
 - ``confusion.png``, ``confusion_valence.png``, ``calibration.png``, ``risk_coverage.png``
 
-Any file under the contract of `fer_stream.classifiers.onnx` for 48x48 faces will do, if its labels are FER2013's, or
-FER+'s: then the truth is the majority of its votes. Intervals are the bootstrap's, 95%, over the faces. The
-calibration error after fitting is cross-fitted: each half of the faces is measured under the temperature of the other,
-or it would flatter. Faces of which Training has a near-copy are counted and left out of a second accuracy; a third is
-that of the same model, had it learnt Training's labels of these by heart, as models that were trained on them may have.
-What the corruptions are is in `training.corrupt`.
+Any file under the contract of `fer_stream.inference.classifiers.onnx` for 48x48 faces will do, if its labels are
+FER2013's, or FER+'s: then the truth is the majority of its votes. Intervals are the bootstrap's, 95%, over the faces.
+The calibration error after fitting is cross-fitted: each half of the faces is measured under the temperature of the
+other, or it would flatter. Faces of which Training has a near-copy are counted and left out of a second accuracy; a
+third is that of the same model, had it learnt Training's labels of these by heart, as models that were trained on them
+may have. What the corruptions are is in `training.corrupt`.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fer_stream import models
-from fer_stream.config import Settings
 from fer_stream.errors import FerStreamError, ModelError
+from fer_stream.inference import models
+from fer_stream.settings.tree import Settings
 from training import data, metrics
 from training.corrupt import CORRUPTIONS, MISPLACED, apply
 from training.duplicates import copied
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from fer_stream.models import Model
+    from fer_stream.inference.models import Model
     from training.corrupt import Change
     from training.data import Faces
 

@@ -5,9 +5,9 @@ r"""A checkpoint becomes the ONNX file that fer_stream loads: calibrated, checke
     python -m training.export runs/emotion data/fer2013.csv --plus data/fer2013new.csv \
         --head ferplus --output models/emotion-ferplus.onnx                                 # FER+'s eight labels
 
-The contract of the file stands in `fer_stream.classifiers.onnx`. Normalisation, softmax and the temperature are in the
-graph; the temperature is fitted on PublicTest. The crop is what ``python -m training.crop`` measured. ``--float32``
-does not quantize (`training.quantize`), for accelerators that are slower with 8-bit numbers.
+The contract of the file stands in `fer_stream.inference.classifiers.onnx`. Normalisation, softmax and the temperature
+are in the graph; the temperature is fitted on PublicTest. The crop is what ``python -m training.crop`` measured.
+``--float32`` does not quantize (`training.quantize`), for accelerators that are slower with 8-bit numbers.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ import numpy as np
 import onnx
 import torch
 
-from fer_stream import models
-from fer_stream.classifiers.onnx import Crop
 from fer_stream.errors import ConfigError, FerStreamError
+from fer_stream.inference import models
+from fer_stream.inference.classifiers.onnx import Crop
 from training import data, manifest, metrics
 from training.loop import load_net
 from training.model import HEADS, Recognizer, logits_of
@@ -83,7 +83,7 @@ def export(net: Net, head: str, temperature: float, path: Path) -> float:
 
 
 def describe(path: Path, head: str, temperature: float, crop: Crop, version: str, trained_on: str = "unknown") -> None:
-    """Write into an ONNX file what `fer_stream.classifiers.onnx` and people want to know of it, and check it."""
+    """Write into an ONNX file what `fer_stream.inference.classifiers.onnx` and people read, and check it."""
     model = onnx.load(path)
     onnx.helper.set_model_props(
         model,

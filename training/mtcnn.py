@@ -34,7 +34,7 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from fer_stream import models
+from fer_stream.inference import models
 from training import manifest
 
 if TYPE_CHECKING:

@@ -15,14 +15,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
-from fer_stream import settings_text
 from fer_stream.errors import ConfigError
-from fer_stream.process import main_guard
+from fer_stream.operations.process import main_guard
+from fer_stream.settings import texts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from fer_stream.settings_text import KeyPath, Schema
+    from fer_stream.settings.texts import KeyPath, Schema
 
 Body = Literal["residual", "wide", "plain", "separable", "pretrained"]
 
@@ -210,21 +210,19 @@ def _build(kind: Any, values: Mapping[str, Any], path: KeyPath, problems: list[s
     for name, value in values.items():
         here = (*path, name)
         if name not in known:
-            problems.append(settings_text.unknown(schema(), here))
+            problems.append(texts.unknown(schema(), here))
         elif dataclasses.is_dataclass(hints[name]):
             if isinstance(value, dict):
                 given[name] = _build(hints[name], value, here, problems)
             else:
-                problems.append(f"{settings_text.dotted(here)} must be a table")
+                problems.append(f"{texts.dotted(here)} must be a table")
         else:
             rules = _schema_of(hints[name], known[name].metadata["rules"])
             try:
                 given[name] = _value(rules, value)
             except ValueError:
-                said = settings_text.toml(value)
-                problems.append(
-                    f"{settings_text.dotted(here)} = {said} is not allowed: it must be {settings_text.allowed(rules)}"
-                )
+                said = texts.toml(value)
+                problems.append(f"{texts.dotted(here)} = {said} is not allowed: it must be {texts.allowed(rules)}")
     return kind(**given)
 
 
@@ -297,9 +295,9 @@ def main() -> None:
         how = load(Path(sys.argv[1]))
     except ConfigError as error:
         raise SystemExit(str(error)) from error
-    for path, value in settings_text.flatten(values_of(how)):
+    for path, value in texts.flatten(values_of(how)):
         if value is not None:
-            print(f"{settings_text.dotted(path)} = {settings_text.toml(value)}")
+            print(f"{texts.dotted(path)} = {texts.toml(value)}")
 
 
 if __name__ == "__main__":

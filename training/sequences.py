@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from fer_stream import quality
 from fer_stream.errors import SourceError
+from fer_stream.imaging import quality
 from training import data
 
 if TYPE_CHECKING:
@@ -56,8 +56,8 @@ WRONG, BLUR, GAP, MISSING = 0.2, 0.15, 0.08, 0.05
 class Pool:
     """What a model says of many faces, each seen in several views along a closed path.
 
-    ``scores`` is float64 ``[N, V, C]``, ``quality`` float64 ``[N, V]`` (see `fer_stream.quality`), ``labels`` int64
-    ``[N]``; the first `SHARP` views are sharp, the others blurred.
+    ``scores`` is float64 ``[N, V, C]``, ``quality`` float64 ``[N, V]`` (see `fer_stream.imaging.quality`), ``labels``
+    int64 ``[N]``; the first `SHARP` views are sharp, the others blurred.
     """
 
     scores: NDArray[np.float64]

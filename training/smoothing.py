@@ -23,10 +23,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from fer_stream.attention import SOON
-from fer_stream.config import DetectorSettings, Settings, SmootherSettings
 from fer_stream.errors import FerStreamError
-from fer_stream.smooth import Belief, LabelSet, Smoother
+from fer_stream.events.attention import SOON
+from fer_stream.events.smoother import Belief, LabelSet, Smoother
+from fer_stream.settings.tree import DetectorSettings, Settings, SmootherSettings
 from fer_stream.types import Nanoseconds, Scores
 from training import data, sequences
 from training.evaluate import open_model, predict
@@ -109,7 +109,7 @@ class Markov:
         return self._state[:-1]
 
     def update(self, seconds: float, look: Sequence[float], weight: float) -> None:
-        """See `fer_stream.smooth.Belief.update`."""
+        """See `fer_stream.events.smoother.Belief.update`."""
         others = max(0.0, 1.0 - sum(look))
         states = self._labels + (others > 1e-6 or self._state[-1] > 0)
         fresh = -math.expm1(-seconds / self._stay) / states

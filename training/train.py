@@ -28,8 +28,8 @@ import torch
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from fer_stream import machine
 from fer_stream.errors import FerStreamError
+from fer_stream.system import machine
 from training import data, recipe
 from training.loop import Trainer
 from training.model import accuracy

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import random
 
-from fer_stream.config import SmootherSettings
-from fer_stream.smooth import LabelSet, Smoother
+from fer_stream.events.smoother import LabelSet, Smoother
+from fer_stream.settings.tree import SmootherSettings
 from fer_stream.types import Nanoseconds, Scores
 
 LABELS = ("happy", "neutral")

@@ -11,8 +11,13 @@ from typing import TYPE_CHECKING, Any
 import zmq
 from reference import code, table
 
-from fer_stream import aggregator, capture, keys, plugins, wire, worker
-from fer_stream.config import DispatchSettings
+from fer_stream import plugins
+from fer_stream.aggregator import aggregator
+from fer_stream.capture import capture
+from fer_stream.inference import worker
+from fer_stream.protocol import wire
+from fer_stream.settings.tree import DispatchSettings
+from fer_stream.transports import keys
 from fer_stream.transports.zeromq import ALL, HIGH_WATER, ZeroMQ
 
 if TYPE_CHECKING:
@@ -175,13 +180,13 @@ def header() -> str:
     """Return the header's layout.
 
     Raises:
-        ValueError: the layout in the docstring of `fer_stream.wire` is not the one that it packs.
+        ValueError: the layout in the docstring of `fer_stream.protocol.wire` is not the one that it packs.
     """
     drawn = re.search(r"^    (magic .+?)\n\n", wire.__doc__ or "", re.DOTALL | re.MULTILINE)
     fields = [part.split("(")[0].strip() for part in re.split(r"[|\n]", drawn[1])] if drawn else []
     pairs = [field.rpartition(" ") for field in fields if field]
     if "!" + "".join(kind for _, _, kind in pairs) != wire._HEADER.format:
-        raise ValueError("the header drawn in the docstring of fer_stream.wire is not the one that it packs")
+        raise ValueError("the header drawn in the docstring of fer_stream.protocol.wire is not the one that it packs")
     rows, at = [], 0
     for name, _, kind in pairs:
         size = struct.calcsize(f"!{kind}")

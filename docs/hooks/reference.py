@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from prometheus_client.metrics import MetricWrapperBase
 
-from fer_stream import cli, metrics, schema, settings_text
-from fer_stream.cloudevents import DATA
-from fer_stream.commands.options import OPTIONS
-from fer_stream.config import Settings
-from fer_stream.settings_text import allowed, dotted, leaves, schema_at, toml
+from fer_stream.cli.main import main
+from fer_stream.cli.options import OPTIONS
+from fer_stream.events import schema
+from fer_stream.events.cloudevents import DATA
+from fer_stream.operations import metrics
+from fer_stream.settings import texts
+from fer_stream.settings.texts import allowed, dotted, leaves, schema_at, toml
+from fer_stream.settings.tree import Settings
 from fer_stream.types import EventType
 
 if TYPE_CHECKING:
@@ -59,7 +62,7 @@ def settings() -> str:
         )
         text += "\n"
     head = "\n## As a file\n\nWhat `fer-stream config --template` prints, on a machine of four cores.\n\n"
-    example = settings_text.template(root, _on_some_machine(defaults))
+    example = texts.template(root, _on_some_machine(defaults))
     return f'{text}{head}```toml title="cameras.toml"\n{example}```\n'
 
 
@@ -117,10 +120,10 @@ def _field(path: tuple[str, ...]) -> dict[str, Any]:
 def command_line() -> str:
     """Return a section a command: usage, arguments, example."""
     os.environ["COLUMNS"] = "100"  # argparse breaks lines as wide as the terminal is
-    top = cli.parser()
+    top = main.parser()
     (commands,) = (action for action in top._actions if isinstance(action, argparse._SubParsersAction))
-    text = table(("command", "does"), ((f"[`fer-stream {c.name}`](#{c.name})", c.summary) for c in cli.COMMANDS))
-    for command in cli.COMMANDS:
+    text = table(("command", "does"), ((f"[`fer-stream {c.name}`](#{c.name})", c.summary) for c in main.COMMANDS))
+    for command in main.COMMANDS:
         parser = commands.choices[command.name]
         summary = f"{command.summary[0].upper()}{command.summary[1:]}."
         usage = parser.format_usage().removeprefix("usage: ").rstrip()
@@ -200,7 +203,7 @@ def _type(part: dict[str, Any]) -> str:
 
 
 def collectors() -> list[MetricWrapperBase]:
-    """Return the metrics of `fer_stream.metrics`, in the order in which they stand there."""
+    """Return the metrics of `fer_stream.operations.metrics`, in the order in which they stand there."""
     return [value for value in vars(metrics).values() if isinstance(value, MetricWrapperBase)]
 
 

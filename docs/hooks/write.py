@@ -17,7 +17,7 @@ import protocol
 import python_page
 import reference
 
-from fer_stream import schema
+from fer_stream.events import schema
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -12,17 +12,17 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fer_stream import folders
 from fer_stream.analysis import tables
 from fer_stream.analysis.folder import Analysis
 from fer_stream.analysis.observe import Observer, refuse
 from fer_stream.analysis.pictures import Pictures, are_pictures
-from fer_stream.config import CameraSettings, load
 from fer_stream.errors import AnalysisWarning, ConfigError, SourceError
-from fer_stream.extras import require
+from fer_stream.settings.tree import CameraSettings, load
+from fer_stream.system import folders
+from fer_stream.system.extras import require
 
 if TYPE_CHECKING:
-    from fer_stream.config import Settings
+    from fer_stream.settings.tree import Settings
 
 __all__ = ["Analysis", "analyze"]
 
@@ -54,7 +54,7 @@ def analyze(
 
     Args:
         source: a video, an image, or a folder of images that follow one another.
-        settings: by default those in force (`fer_stream.config.load`).
+        settings: by default those in force (`fer_stream.settings.tree.load`).
         camera: the name of the camera in ``settings`` whose masks, rate and other settings apply.
         threads: frames looked at at once; by default the setting ``workers``. More than ``depth`` are of no use.
         pictures: the images of the folder have nothing to do with one another.

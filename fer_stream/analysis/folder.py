@@ -10,7 +10,7 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fer_stream import __version__, models, plugins
+from fer_stream import __version__, plugins
 from fer_stream.analysis import plots, report, tables
 from fer_stream.analysis.answers import Answers
 from fer_stream.analysis.observe import Observer, refuse
@@ -18,14 +18,15 @@ from fer_stream.analysis.pictures import Pictures, are_pictures
 from fer_stream.analysis.place import Place
 from fer_stream.analysis.summary import Summary
 from fer_stream.errors import ConfigError, FerStreamError, SourceError
-from fer_stream.extras import require
+from fer_stream.inference import models
 from fer_stream.sources import DEFAULT, choose
 from fer_stream.sources.images import check_name, is_image
+from fer_stream.system.extras import require
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from fer_stream.config import Settings
+    from fer_stream.settings.tree import Settings
 
     Progress = Callable[[int, int | None], None]
 

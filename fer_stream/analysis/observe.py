@@ -20,15 +20,16 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from fer_stream import motion, wire
-from fer_stream.attention import Attention
-from fer_stream.capture import READER_GRACE, Reader, Slot, is_live
-from fer_stream.cloudevents import encode, event_id
+from fer_stream.capture.capture import READER_GRACE, Reader, Slot, is_live
 from fer_stream.errors import ConfigError, WireError
-from fer_stream.process import leave_behind
-from fer_stream.recognizer import Recognizer
-from fer_stream.smooth import LabelSet
-from fer_stream.timeline import Timeline
+from fer_stream.events.attention import Attention
+from fer_stream.events.cloudevents import encode, event_id
+from fer_stream.events.smoother import LabelSet
+from fer_stream.events.timeline import Timeline
+from fer_stream.imaging import motion
+from fer_stream.inference.recognizer import Recognizer
+from fer_stream.operations.process import leave_behind
+from fer_stream.protocol import wire
 from fer_stream.types import Searched
 
 if TYPE_CHECKING:
@@ -38,8 +39,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from fer_stream.analysis.answers import Answers
-    from fer_stream.config import CameraSettings, Settings
-    from fer_stream.recognizer import Recognition
+    from fer_stream.inference.recognizer import Recognition
+    from fer_stream.settings.tree import CameraSettings, Settings
     from fer_stream.types import Box, Estimate, Event, Face, Frame, Hints, Track
 
 _log = logging.getLogger(__name__)
@@ -59,7 +60,7 @@ class Recognizers:
         self.labels, self.version = recognizer.labels, recognizer.classifier.version
 
     def recognize(self, image: NDArray[np.uint8], hints: Hints | None = None) -> Recognition:
-        """See `fer_stream.recognizer.Recognizer.recognize`."""
+        """See `fer_stream.inference.recognizer.Recognizer.recognize`."""
         recognizer = self._idle.get()
         try:
             return recognizer.recognize(image, hints)

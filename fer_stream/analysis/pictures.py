@@ -8,19 +8,19 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fer_stream import folders
 from fer_stream.analysis import tables
 from fer_stream.analysis.observe import Recognizers
 from fer_stream.errors import ConfigError, SourceError
-from fer_stream.privacy import mask
+from fer_stream.imaging.privacy import mask
 from fer_stream.sources import DEFAULT, choose
 from fer_stream.sources.images import Images, is_image, load
+from fer_stream.system import folders
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from fer_stream.analysis.tables import Row
-    from fer_stream.config import CameraSettings, Settings
+    from fer_stream.settings.tree import CameraSettings, Settings
     from fer_stream.types import Face
 
 _log = logging.getLogger(__name__)

@@ -7,8 +7,8 @@ import re
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from fer_stream.extras import require
-from fer_stream.palette import colour, ink_on
+from fer_stream.imaging.palette import colour, ink_on
+from fer_stream.system.extras import require
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -23,7 +23,7 @@ from collections import Counter, deque
 from typing import TYPE_CHECKING, Any
 
 from fer_stream.errors import ModelError
-from fer_stream.extras import require
+from fer_stream.system.extras import require
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

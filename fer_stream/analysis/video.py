@@ -10,9 +10,9 @@ import cv2
 import numpy as np
 
 from fer_stream.errors import WireError
-from fer_stream.extras import require
-from fer_stream.palette import colour, ink_on
-from fer_stream.privacy import hide_faces
+from fer_stream.imaging.palette import colour, ink_on
+from fer_stream.imaging.privacy import hide_faces
+from fer_stream.system.extras import require
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -9,9 +9,9 @@ import re
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from fer_stream import machine
 from fer_stream.errors import JournalError
 from fer_stream.journal.claim import Claim
+from fer_stream.system import machine
 
 if TYPE_CHECKING:
     from pathlib import Path

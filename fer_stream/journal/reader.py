@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Self
 
-from fer_stream.cloudevents import encode
 from fer_stream.errors import JournalError
+from fer_stream.events.cloudevents import encode
 from fer_stream.journal.database import Database, checksum
 from fer_stream.types import Event, EventType, GapData, Nanoseconds
 

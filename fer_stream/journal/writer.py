@@ -7,8 +7,8 @@ from dataclasses import replace
 from time import time as wall_clock
 from typing import TYPE_CHECKING
 
-from fer_stream.cloudevents import decode, encode, event_id
 from fer_stream.errors import JournalError, RivalError, WireError
+from fer_stream.events.cloudevents import decode, encode, event_id
 from fer_stream.journal.database import AFRESH, DamagedError, Database, Numbers, checksum, is_journal
 from fer_stream.journal.place import Place
 from fer_stream.journal.reader import Reader, gap

@@ -25,20 +25,20 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request, cookie_parser
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 
-from fer_stream.deployment import loopback, page_beyond
-from fer_stream.endpoint import read_token
 from fer_stream.errors import ConfigError
 from fer_stream.live.refusals import who
-from fer_stream.origins import Names
-from fer_stream.setting_kinds import host_port
+from fer_stream.operations.http import read_token
+from fer_stream.settings.deployment import loopback, page_beyond
+from fer_stream.settings.kinds import host_port
+from fer_stream.settings.origins import Names
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-    from fer_stream.config import LiveSettings
     from fer_stream.live.refusals import Refusals
+    from fer_stream.settings.tree import LiveSettings
 
 COOKIE = "fer_stream_live"
 NOBODY = "'none'"

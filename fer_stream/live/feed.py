@@ -16,16 +16,17 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
-from fer_stream import plugins, shared, wire
+from fer_stream import plugins
 from fer_stream.client import NoAnswerError, ask_status, subscribe
 from fer_stream.errors import FerStreamError, WireError
 from fer_stream.live.picture import Pairing, Shown, render
+from fer_stream.protocol import shared, wire
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from fer_stream.config import Settings
     from fer_stream.plugins import Peer
+    from fer_stream.settings.tree import Settings
 
 BACKLOG = 500
 """Events that a page which is opened is told of."""

@@ -10,15 +10,15 @@ import cv2
 import numpy as np
 
 from fer_stream.errors import WireError
-from fer_stream.privacy import hide_faces
+from fer_stream.imaging.privacy import hide_faces
+from fer_stream.protocol.wire import Encoding
 from fer_stream.types import Box
-from fer_stream.wire import Encoding
 
 if TYPE_CHECKING:
     from asyncio import Future
 
-    from fer_stream.shared import Reader
-    from fer_stream.wire import Message
+    from fer_stream.protocol.shared import Reader
+    from fer_stream.protocol.wire import Message
 
 WIDTHS = (320, 480, 640, 960, 1280, 1920)
 """Pixels across of the pictures that are made: a few sizes, so that browsers share them."""
@@ -36,7 +36,7 @@ HELD = 64_000_000
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Shown:
-    """A frame with what was seen in it (`fer_stream.publisher.Publisher.observe`)."""
+    """A frame with what was seen in it (`fer_stream.aggregator.publisher.Publisher.observe`)."""
 
     message: Message
     seen: dict[str, Any]

@@ -15,10 +15,12 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fer_stream import deployment, extras, metrics
 from fer_stream.errors import TransportError
-from fer_stream.process import install_stop, parent_gone, supervised
-from fer_stream.setting_kinds import host_port
+from fer_stream.operations import metrics
+from fer_stream.operations.process import install_stop, parent_gone, supervised
+from fer_stream.settings import deployment
+from fer_stream.settings.kinds import host_port
+from fer_stream.system import extras
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -28,8 +30,8 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Scope
     from starlette.websockets import WebSocket
 
-    from fer_stream.config import Settings
-    from fer_stream.process import Stop
+    from fer_stream.operations.process import Stop
+    from fer_stream.settings.tree import Settings
 
 STATIC = Path(__file__).parent / "static"
 

@@ -17,15 +17,16 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.websockets import WebSocketDisconnect
 
-from fer_stream import __version__, palette
+from fer_stream import __version__
+from fer_stream.imaging import palette
 from fer_stream.live.picture import WIDTHS
-from fer_stream.setting_kinds import CAMERA_NAME
+from fer_stream.settings.kinds import CAMERA_NAME
 
 if TYPE_CHECKING:
     from starlette.websockets import WebSocket
 
-    from fer_stream.config import Settings
     from fer_stream.live.feed import Feed
+    from fer_stream.settings.tree import Settings
 
 MOST_WATCHED = 256
 """Cameras in view of one browser."""

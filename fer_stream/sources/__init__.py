@@ -8,8 +8,8 @@ from fer_stream import plugins
 from fer_stream.errors import PluginError
 
 if TYPE_CHECKING:
-    from fer_stream.config import CameraSettings
     from fer_stream.plugins import Source
+    from fer_stream.settings.tree import CameraSettings
 
 DEFAULT = "opencv"
 

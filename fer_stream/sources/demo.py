@@ -19,8 +19,8 @@ from fer_stream.types import Picture
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from fer_stream.config import CameraSettings
     from fer_stream.plugins import Source
+    from fer_stream.settings.tree import CameraSettings
 
 WIDTH, HEIGHT = 640, 480
 RATE = 15

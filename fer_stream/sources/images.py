@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from fer_stream import wire
 from fer_stream.errors import SourceError, WireError
-from fer_stream.jpeg import Jpeg, decode
+from fer_stream.imaging.jpeg import Jpeg, decode
+from fer_stream.imaging.limits import check_size
 from fer_stream.types import Picture
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from fer_stream.config import CameraSettings
+    from fer_stream.settings.tree import CameraSettings
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".jp2", ".avif"})
 
@@ -104,7 +104,7 @@ def _passes(data: bytes) -> bool:
     jpeg = Jpeg(data)
     try:
         height, width, _ = jpeg.shape
-        wire.check_size(width, height)
+        check_size(width, height)
         return jpeg.plain
     except WireError:
         return False

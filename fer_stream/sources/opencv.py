@@ -24,17 +24,17 @@ from urllib.parse import urlsplit
 
 import cv2
 
-from fer_stream import folders, machine
-from fer_stream.config import redact
 from fer_stream.errors import SourceError
+from fer_stream.settings.tree import redact
 from fer_stream.sources.images import Images, check_name, is_image
 from fer_stream.sources.video import COMPLETE, Capture, Live, Recording, open_video
+from fer_stream.system import folders, machine
 
 if TYPE_CHECKING:
     from urllib.parse import SplitResult
 
-    from fer_stream.config import CameraSettings
     from fer_stream.plugins import Source
+    from fer_stream.settings.tree import CameraSettings
 
 PORTS = {"rtsp": 554, "rtsps": 322, "http": 80, "https": 443, "rtmp": 1935}
 

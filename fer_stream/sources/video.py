@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, cast
 import cv2
 
 from fer_stream.errors import SourceError, WireError
-from fer_stream.jpeg import Jpeg
+from fer_stream.imaging.jpeg import Jpeg
 from fer_stream.types import Picture
 
 if TYPE_CHECKING:
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from fer_stream.config import CameraSettings
     from fer_stream.plugins import Place
+    from fer_stream.settings.tree import CameraSettings
 
 COMPLETE = 0.9
 """Lengths and times are rough: a recording that ends before this part of its length is truncated, a wait that took

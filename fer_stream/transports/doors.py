@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 import zmq
 import zmq.utils.monitor
 
-from fer_stream import machine
+from fer_stream.system import machine
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterator

@@ -7,7 +7,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from fer_stream.process import supervised
+from fer_stream.operations.process import supervised
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -1,7 +1,7 @@
 """ZeroMQ: ``ipc://FOLDER`` on one machine, ``tcp://HOST:PORT`` beyond it (the links take the ports from there on).
 
-Beyond this machine links are CURVE's: encrypted, and open to allowed keys alone (`fer_stream.keys`); ZAP, the question
-that ZeroMQ asks about each newcomer's key, is answered by the hub between two messages.
+Beyond this machine links are CURVE's: encrypted, and open to allowed keys alone (`fer_stream.transports.keys`); ZAP,
+the question that ZeroMQ asks about each newcomer's key, is answered by the hub between two messages.
 
 ROUTER and DEALER, never PUSH and PULL (which feed dead workers); XPUB and SUB for what everybody may hear.
 
@@ -27,10 +27,11 @@ import zmq
 import zmq.utils.monitor
 import zmq.utils.z85
 
-from fer_stream import deployment, wire
-from fer_stream import keys as access
 from fer_stream.errors import ConfigError, TransportError
 from fer_stream.plugins import BROADCASTS, LINKS, Standing
+from fer_stream.protocol import wire
+from fer_stream.settings import deployment
+from fer_stream.transports import keys as access
 from fer_stream.transports.doors import Doors
 from fer_stream.transports.reach import Watch
 from fer_stream.transports.sockets import Connection, why_silent
@@ -43,7 +44,8 @@ HIGH_WATER = {"control": 1000, "frames": 1000, "work": 16, "events": 10_000, "ob
 """Messages a queue holds for one peer. Frames are few by protocol; a slow reader of events has the journal."""
 
 WITH_PICTURES = ("frames", "work", "preview")
-"""Links whose messages are long: they travel in pieces (`fer_stream.wire.split`), each of which is a sign of life."""
+"""Links whose messages are long: they travel in pieces (`fer_stream.protocol.wire.split`), each of which is a sign of
+life."""
 
 QUESTIONS = 64
 """Those that one peer's queue holds for an aggregator that is not there: it will answer all of them."""
@@ -148,7 +150,7 @@ def _contents(link: str, frames: list[zmq.Frame], before: int = 0) -> list[Any]:
 
 
 def beyond(address: str) -> bool:
-    """As `fer_stream.deployment.beyond`.
+    """As `fer_stream.settings.deployment.beyond`.
 
     Raises:
         ConfigError: not an address.

@@ -23,10 +23,10 @@ import pytest
 from tiny import write_beside
 
 import fer_stream
-from fer_stream import motion
 from fer_stream.analysis import Analysis
-from fer_stream.config import Settings
 from fer_stream.errors import ConfigError
+from fer_stream.imaging import motion
+from fer_stream.settings.tree import Settings
 
 if TYPE_CHECKING:
     from processes import Cli
@@ -123,11 +123,11 @@ def test_other_code_or_other_packages_are_another_analysis(
     (package / "mine-1.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: mine\nVersion: 1\n")
     (package / "mine-1.dist-info/entry_points.txt").write_text("[fer_stream.detectors]\nmine = mine.faces:load\n")
     (package / "mine/__init__.py").write_text("")
-    (package / "mine/faces.py").write_text("from fer_stream.detectors.mtcnn import load\n")
+    (package / "mine/faces.py").write_text("from fer_stream.inference.detectors.mtcnn import load\n")
     monkeypatch.syspath_prepend(package)
     with_plugin = identity(detector={"name": "mine"})
     assert with_plugin == identity(detector={"name": "mine"})
-    (package / "mine/faces.py").write_text("from fer_stream.detectors.mtcnn import load  # retuned\n")
+    (package / "mine/faces.py").write_text("from fer_stream.inference.detectors.mtcnn import load  # retuned\n")
     assert identity(detector={"name": "mine"}) != with_plugin
     before = identity()
     monkeypatch.setattr(cv2, "__version__", "3.0")
@@ -410,7 +410,7 @@ def test_ten_thousand_frames_take_no_more_memory_than_five_hundred(cli: Cli, tin
         writer.release()
         # Not its ru_maxrss, which has the memory of the process that started it in it.
         code = (
-            "import re, sys; from fer_stream.cli import main; code = main(sys.argv[1:]); "
+            "import re, sys; from fer_stream.cli.main import main; code = main(sys.argv[1:]); "
             "print(code, re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1])"
         )
         arguments = ["analyze", str(film), "-o", str(cli.folder / str(count)), "--min-face", "30"]

@@ -16,8 +16,8 @@ import pytest
 
 import fer_stream
 from fer_stream import AnalysisWarning
-from fer_stream.config import Settings
 from fer_stream.errors import ConfigError, SourceError
+from fer_stream.settings.tree import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -74,7 +74,7 @@ def test_a_picture_that_a_model_fails_on_is_one_of_many(make: Make, tmp_path: Pa
     (tmp_path / "fails-1.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: fails\nVersion: 1\n")
     (tmp_path / "fails-1.dist-info/entry_points.txt").write_text("[fer_stream.detectors]\nfails = fails:Fails\n")
     (tmp_path / "fails.py").write_text(
-        "from fer_stream.detectors.mtcnn import MTCNN\n"
+        "from fer_stream.inference.detectors.mtcnn import MTCNN\n"
         "class Fails:\n"
         "    def __init__(self, settings): self.real = MTCNN()\n"
         "    def detect(self, image):\n"

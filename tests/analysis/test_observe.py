@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from faults.service import STEADY
 
-from fer_stream import motion
 from fer_stream.analysis.answers import Answers
 from fer_stream.analysis.observe import Observer
-from fer_stream.config import Settings
 from fer_stream.errors import SourceError
-from fer_stream.recognizer import Recognizer
+from fer_stream.imaging import motion
+from fer_stream.inference.recognizer import Recognizer
+from fer_stream.settings.tree import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

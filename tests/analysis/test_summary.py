@@ -13,8 +13,8 @@ import pytest
 from fer_stream.analysis import plots, report, tables
 from fer_stream.analysis.observe import Observation
 from fer_stream.analysis.summary import Summary
-from fer_stream.config import Settings
 from fer_stream.errors import ModelError
+from fer_stream.settings.tree import Settings
 from fer_stream.types import (
     Box,
     Estimate,

@@ -12,9 +12,9 @@ import fer_stream
 from fer_stream.analysis import Analysis
 from fer_stream.analysis.observe import Observation
 from fer_stream.analysis.tables import TRACK, Rows, columns, whole
-from fer_stream.cloudevents import from_rfc3339
-from fer_stream.config import Settings
 from fer_stream.errors import ModelError
+from fer_stream.events.cloudevents import from_rfc3339
+from fer_stream.settings.tree import Settings
 from fer_stream.types import Box, Face, Frame, Nanoseconds, Track
 
 if TYPE_CHECKING:

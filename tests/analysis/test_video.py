@@ -13,7 +13,7 @@ from fer_stream import Jpeg
 from fer_stream.analysis import video
 from fer_stream.analysis.observe import Observation
 from fer_stream.analysis.video import Video, annotated
-from fer_stream.palette import colour
+from fer_stream.imaging.palette import colour
 from fer_stream.types import Box, Estimate, Face, Frame, Nanoseconds, Scores, Track
 
 if TYPE_CHECKING:

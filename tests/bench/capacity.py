@@ -23,17 +23,18 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fer_stream import plugins, wire
-from fer_stream.aggregator import Aggregator
-from fer_stream.attention import Attention
-from fer_stream.config import DispatchSettings, JournalSettings, Settings, SmootherSettings
-from fer_stream.dispatch import Ask, Assign, Dispatcher
+from fer_stream import plugins
+from fer_stream.aggregator.aggregator import Aggregator
+from fer_stream.aggregator.dispatcher import Ask, Assign, Dispatcher
+from fer_stream.aggregator.publisher import Publisher
+from fer_stream.events.attention import Attention
+from fer_stream.events.smoother import LabelSet
+from fer_stream.events.timeline import Timeline
 from fer_stream.journal import Journal
-from fer_stream.publisher import Publisher
-from fer_stream.smooth import LabelSet
-from fer_stream.timeline import Timeline
+from fer_stream.protocol import wire
+from fer_stream.protocol.wire import Encoding, Kind, Message, Totals
+from fer_stream.settings.tree import DispatchSettings, JournalSettings, Settings, SmootherSettings
 from fer_stream.types import EMOTIONS, Box, Face, Nanoseconds, Scores
-from fer_stream.wire import Encoding, Kind, Message, Totals
 
 if TYPE_CHECKING:
     from collections.abc import Callable

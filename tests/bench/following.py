@@ -23,12 +23,12 @@ from typing import TYPE_CHECKING
 
 import cv2
 
-from fer_stream.attention import Attention
-from fer_stream.config import Settings
-from fer_stream.recognizer import Recognizer
-from fer_stream.smooth import LabelSet
-from fer_stream.timeline import Timeline
-from fer_stream.track import overlap
+from fer_stream.events.attention import Attention
+from fer_stream.events.smoother import LabelSet
+from fer_stream.events.timeline import Timeline
+from fer_stream.events.tracker import overlap
+from fer_stream.inference.recognizer import Recognizer
+from fer_stream.settings.tree import Settings
 from fer_stream.types import EventType, ExpressionData, Face, Nanoseconds
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from fer_stream.recognizer import Recognition
+    from fer_stream.inference.recognizer import Recognition
     from fer_stream.types import Event
 
 SMALL = 640

@@ -21,8 +21,8 @@ import numpy as np
 from capacity import frames
 from following import Pass
 
-from fer_stream.config import Settings
-from fer_stream.recognizer import Recognizer
+from fer_stream.inference.recognizer import Recognizer
+from fer_stream.settings.tree import Settings
 from fer_stream.types import Nanoseconds
 
 if TYPE_CHECKING:

@@ -34,8 +34,8 @@ import cv2
 import psutil
 
 from fer_stream import client
-from fer_stream.config import CameraSettings, Settings
 from fer_stream.errors import FerStreamError
+from fer_stream.settings.tree import CameraSettings, Settings
 from fer_stream.sources import demo
 
 if TYPE_CHECKING:

@@ -28,9 +28,9 @@ import psutil
 import theirs
 
 from fer_stream import client
-from fer_stream.classifiers.onnx import OnnxClassifier
-from fer_stream.config import Settings
 from fer_stream.errors import FerStreamError
+from fer_stream.inference.classifiers.onnx import OnnxClassifier
+from fer_stream.settings.tree import Settings
 
 
 def decode(video: Path) -> float:

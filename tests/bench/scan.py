@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 import cv2
 import theirs
 
-from fer_stream.config import DetectorSettings
-from fer_stream.detectors import mtcnn
-from fer_stream.track import overlap
+from fer_stream.events.tracker import overlap
+from fer_stream.inference.detectors import mtcnn
+from fer_stream.settings.tree import DetectorSettings
 
 if TYPE_CHECKING:
     import numpy as np

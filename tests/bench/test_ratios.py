@@ -10,8 +10,8 @@ import pytest
 from growth import cost
 from scan import timed
 
-from fer_stream.config import DetectorSettings
-from fer_stream.detectors import facenet, mtcnn
+from fer_stream.inference.detectors import facenet, mtcnn
+from fer_stream.settings.tree import DetectorSettings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

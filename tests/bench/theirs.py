@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fer_stream.config import DetectorSettings
+from fer_stream.settings.tree import DetectorSettings
 
 if TYPE_CHECKING:
     from fer_stream.plugins import Detector
@@ -18,7 +18,7 @@ def detector() -> Detector:
     """Return facenet-pytorch's detector, with torch held to one thread."""
     import torch  # noqa: PLC0415 - slow, and only measured against
 
-    from fer_stream.detectors import facenet  # noqa: PLC0415
+    from fer_stream.inference.detectors import facenet  # noqa: PLC0415
 
     torch.set_num_threads(1)
     return facenet.load(DetectorSettings())

@@ -17,9 +17,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from processes import Cli
-from service import Browser
+from served import Browser
 
-from fer_stream.config import Settings
+from fer_stream.settings.tree import Settings
 
 WIDTH = 960
 """Pixels across of a tile on a large screen."""

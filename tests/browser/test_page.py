@@ -17,10 +17,12 @@ import numpy as np
 import pytest
 from playwright.sync_api import expect
 from processes import PATIENCE, Cli, free_port, wait_for
-from service import Service
+from served import Service
 
-from fer_stream import cloudevents, config, plugins
+from fer_stream import plugins
 from fer_stream.client import status, subscribe
+from fer_stream.events import cloudevents
+from fer_stream.settings import tree
 from fer_stream.types import Event, EventType, GapData, Nanoseconds
 
 if TYPE_CHECKING:
@@ -47,7 +49,7 @@ class Site:
         self.cli = Cli(folder, model)
         self.clip = clip
         self.address = f"ipc://{short}"
-        self.settings = config.load({"address": self.address})
+        self.settings = tree.load({"address": self.address})
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}/"
         self.aggregator = self.start_aggregator()

@@ -19,7 +19,7 @@ import pytest
 from documents import ROOT, blocks
 from playwright.sync_api import expect
 from processes import free_port, wait_for
-from service import Service
+from served import Service
 
 from fer_stream.client import status
 from fer_stream.live import server

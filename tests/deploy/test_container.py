@@ -15,7 +15,7 @@ import pytest
 from compose_spec import PyCompose
 from deploy_files import DEPLOY, ROOT, load
 from processes import free_port
-from service import Browser
+from served import Browser
 from websockets.exceptions import InvalidStatus
 
 if TYPE_CHECKING:

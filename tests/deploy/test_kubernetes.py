@@ -13,7 +13,7 @@ import yaml
 from cloudcoil.models.keda.v1alpha1 import ScaledObject
 from deploy_files import DEPLOY, load, named, series
 
-from fer_stream.cli import parser
+from fer_stream.cli.main import parser
 
 FILES = ("kubernetes/fer-stream.yaml", "kubernetes/live.yaml")
 OBJECTS: list[dict[str, Any]] = [item for file in FILES for item in load(file)["items"]]

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 from deploy_files import DEPLOY, ROOT, RUNBOOK, alerts, load
 
-from fer_stream.cli import parser
-from fer_stream.config import Settings, explain
+from fer_stream.cli.main import parser
+from fer_stream.settings.tree import Settings, explain
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import pytest
 from deploy_files import DEPLOY
 
-from fer_stream import config
-from fer_stream.cli import parser
+from fer_stream.cli.main import parser
+from fer_stream.settings import tree
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -101,12 +101,12 @@ def test_the_user_and_the_folders_are_made(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("file", ["settings.toml", "systemd/settings.toml"])
 def test_the_settings_that_come_along_are_settings(file: str) -> None:
-    settings = config.load(file=DEPLOY / file)
+    settings = tree.load(file=DEPLOY / file)
     assert set(settings.cameras) == ({"door"} if "systemd" in file else {"door", "hall"})
 
 
 def test_units_and_settings_mean_the_same_places() -> None:
-    settings = config.load(file=UNITS / "settings.toml")
+    settings = tree.load(file=UNITS / "settings.toml")
     tmpfiles = (UNITS / "tmpfiles.conf").read_text()
     assert f"d {settings.address.removeprefix('ipc://')} 0700 fer-stream" in tmpfiles
     assert f"d {settings.journal.path.parent} 0700 fer-stream" in tmpfiles

@@ -19,15 +19,16 @@ from documents import ALL, PAGES, ROOT, SHELL, Block, blocks, commands, inline, 
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 from processes import Cli
 
-from fer_stream import cli, config
-from fer_stream.schema import event_schema
-from fer_stream.settings_layers import variable
-from fer_stream.settings_text import leaves
+from fer_stream.cli.main import main
+from fer_stream.events.schema import event_schema
+from fer_stream.settings import tree
+from fer_stream.settings.layers import variable
+from fer_stream.settings.texts import leaves
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-SETTINGS = {".".join(path) for path in leaves(config.Settings.model_json_schema())}
+SETTINGS = {".".join(path) for path in leaves(tree.Settings.model_json_schema())}
 SECTIONS = {path.rpartition(".")[0] for path in SETTINGS} - {""}
 OURS = [(block, words) for block in SHELL for words in commands(block.text)]
 
@@ -50,7 +51,7 @@ def test_examples_are_found() -> None:
 @pytest.mark.parametrize("words", named(of_program("fer-stream")))
 def test_the_command_line_takes_it(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with suppress(SystemExit):
-        cli.parser().parse_args(words[1:])
+        main.parser().parse_args(words[1:])
     assert not capsys.readouterr().err
 
 
@@ -88,7 +89,7 @@ def test_the_settings_file_loads(block: Block, tmp_path: Path, monkeypatch: pyte
         monkeypatch.delenv(name)
     path = tmp_path / "settings.toml"
     path.write_text(block.text)
-    config.load(file=path)
+    tree.load(file=path)
 
 
 @pytest.mark.parametrize("block", [b for b in ALL if b.language == "json" and '"specversion"' in b.text], ids=str)
@@ -108,7 +109,7 @@ def test_names_in_the_text_exist(page: Path) -> None:
             path = re.sub(r"^cameras\.[\w*]+", "cameras.NAME", text)
             assert path in SETTINGS | SECTIONS, f"there is no setting {text}"
         if words := re.match(r"fer-stream ([a-z]+)", text):
-            assert words[1] in {command.name for command in cli.COMMANDS}, f"there is no command {text}"
+            assert words[1] in {command.name for command in main.COMMANDS}, f"there is no command {text}"
         for name in re.findall(r"\bfer_stream_[a-z_]+(?=[\s{\[(]|$)", text):
             assert name in series, f"there is no metric {name}"
     for name in re.findall(r"\bFER_STREAM_[A-Z0-9_]+", page.read_text()):

@@ -15,11 +15,14 @@ import write
 from documents import ROOT
 from house import House, event
 from processes import free_port, wait_for
-from service import Service
+from served import Service
 
-from fer_stream import cloudevents, keys, plugins, wire
+from fer_stream import plugins
 from fer_stream.client import status
-from fer_stream.wire import Kind
+from fer_stream.events import cloudevents
+from fer_stream.protocol import wire
+from fer_stream.protocol.wire import Kind
+from fer_stream.transports import keys
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -13,8 +13,12 @@ import reference
 from documents import ROOT, build
 
 import fer_stream
-from fer_stream import cli, config, plugins, schema, wire
-from fer_stream.settings_text import dotted, leaves
+from fer_stream import plugins
+from fer_stream.cli.main import main
+from fer_stream.events import schema
+from fer_stream.protocol import wire
+from fer_stream.settings import tree
+from fer_stream.settings.texts import dotted, leaves
 from fer_stream.types import EventType
 
 if TYPE_CHECKING:
@@ -85,13 +89,13 @@ def test_the_search_knows_every_page(site: Path) -> None:
 
 def test_every_setting_stands_there(site: Path) -> None:
     places = Page(site / "reference/settings.html").places
-    assert {dotted(path) for path in leaves(config.Settings.model_json_schema())} <= places
+    assert {dotted(path) for path in leaves(tree.Settings.model_json_schema())} <= places
 
 
 def test_every_command_and_option_stands_there(site: Path) -> None:
     text = (site / "reference/command-line.html").read_text()
-    assert {command.name for command in cli.COMMANDS} <= Page(site / "reference/command-line.html").places
-    for command in cli.COMMANDS:
+    assert {command.name for command in main.COMMANDS} <= Page(site / "reference/command-line.html").places
+    for command in main.COMMANDS:
         for flag in command.options:
             assert f"<code>{flag}" in text
 

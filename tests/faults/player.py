@@ -7,9 +7,10 @@ import threading
 import time
 from typing import Any
 
-from fer_stream import plugins, wire
+from fer_stream import plugins
+from fer_stream.protocol import wire
+from fer_stream.protocol.wire import Encoding, Kind, Message, Totals
 from fer_stream.types import EMOTIONS
-from fer_stream.wire import Encoding, Kind, Message, Totals
 
 READY = {"labels": EMOTIONS, "name": "player", "host": "here", "pid": 1, "model": "m", "detector": "d"}
 HELLO: dict[str, Any] = {

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from processes import PATIENCE, balanced, gapless, unclosed, wait_for
 
 from fer_stream.client import status
-from fer_stream.config import Settings
 from fer_stream.errors import TransportError
+from fer_stream.settings.tree import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -14,9 +14,10 @@ import psutil
 from faults.service import megabytes, standing
 from processes import balanced, wait_for
 
-from fer_stream import plugins, shared, wire
+from fer_stream import plugins
 from fer_stream.errors import WireError
-from fer_stream.wire import Encoding, Kind, Message, Totals
+from fer_stream.protocol import shared, wire
+from fer_stream.protocol.wire import Encoding, Kind, Message, Totals
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,11 +12,11 @@ from processes import gapless
 
 from fer_stream import journal as journals
 from fer_stream import plugins
-from fer_stream.aggregator import Aggregator
-from fer_stream.cloudevents import decode
-from fer_stream.config import JournalSettings, Settings
+from fer_stream.aggregator.aggregator import Aggregator
 from fer_stream.errors import JournalError
+from fer_stream.events.cloudevents import decode
 from fer_stream.journal import Journal, Reader, purge
+from fer_stream.settings.tree import JournalSettings, Settings
 from fer_stream.types import CameraData, Event, EventType, GapData, Nanoseconds
 
 if TYPE_CHECKING:

@@ -113,7 +113,7 @@ def test_an_aggregator_that_is_killed_at_the_end_leaves_a_run_that_has_failed(
     assert re.search(r"the aggregator was killed before it had ended: \d+ events that it held are lost", told)
 
 
-@pytest.mark.soak  # every day with a bound of ten: tests/test_publisher.py
+@pytest.mark.soak  # every day with a bound of ten: tests/aggregator/test_publisher.py
 def test_beyond_what_can_be_held(cli: Cli, short_folder: Path, tell: Tell) -> None:
     address = f"ipc://{short_folder}"
     aggregator = cli.start("aggregator", "--bind", address, "--journal", "events.db")

@@ -120,7 +120,7 @@ def test_frozen_and_continued(cli: Cli, short_folder: Path, clip: Path, scale: S
 CRASHING = '''
 """MTCNN, but for one picture: on a white one the process dies, as of a fault in a native library."""
 import os, signal
-from fer_stream.detectors import mtcnn
+from fer_stream.inference.detectors import mtcnn
 
 class Crashing:
     def __init__(self, settings):

@@ -24,15 +24,22 @@ import numpy as np
 import onnx
 from tiny import write_model
 
-from fer_stream import cloudevents, config, keys, metrics, plugins, shared, wire
-from fer_stream.aggregator import Aggregator
-from fer_stream.classifiers.onnx import OnnxClassifier
-from fer_stream.config import CameraSettings, JournalSettings, Settings
+from fer_stream import plugins
+from fer_stream.aggregator.aggregator import Aggregator
+from fer_stream.aggregator.roster import Camera, Worker
 from fer_stream.errors import ConfigError, JournalError, ModelError, SourceError, WireError
+from fer_stream.events import cloudevents
+from fer_stream.imaging.jpeg import Jpeg, header_size
+from fer_stream.imaging.limits import check_size
+from fer_stream.inference.classifiers.onnx import OnnxClassifier
 from fer_stream.journal import Journal, Reader
-from fer_stream.jpeg import Jpeg
-from fer_stream.roster import Camera, Worker
+from fer_stream.operations import metrics
+from fer_stream.protocol import shared, wire
+from fer_stream.protocol.wire import Encoding, Kind, Message, Result, Totals
+from fer_stream.settings import tree
+from fer_stream.settings.tree import CameraSettings, JournalSettings, Settings
 from fer_stream.sources.opencv import open_source
+from fer_stream.transports import keys
 from fer_stream.types import (
     EMOTIONS,
     THUMBNAIL,
@@ -49,7 +56,6 @@ from fer_stream.types import (
     Scores,
     Searched,
 )
-from fer_stream.wire import Encoding, Kind, Message, Result, Totals
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -326,7 +332,7 @@ def settings(data: bytes) -> None:
     """A settings file: TOML, and what it says."""
     for name in ("settings.toml", "settings.json"):
         with suppress(ConfigError):
-            config.explain(file=_file(name, data)).lines()
+            tree.explain(file=_file(name, data)).lines()
 
 
 def _settings() -> list[bytes]:
@@ -348,7 +354,7 @@ def environment(data: bytes) -> None:
                 with suppress(UnicodeEncodeError):  # no process can be given such a one
                     os.environ["FER_STREAM_" + name] = value
         with suppress(ConfigError):
-            config.load()
+            tree.load()
     finally:
         os.environ.clear()
         os.environ.update(before)
@@ -417,8 +423,8 @@ def _metadata() -> list[bytes]:
 def jpeg(data: bytes) -> None:
     """A JPEG in a FRAME: the size it says is asked for first, and a picture of that size comes, or none."""
     with suppress(WireError):
-        width, height = wire.jpeg_size(data)
-        wire.check_size(width, height)
+        width, height = header_size(data)
+        check_size(width, height)
         if width * height <= 1_000_000:  # decoding what is within the limits takes its time, as it should
             image = _READER.picture(Message(Kind.FRAME, data, width=width, height=height, encoding=Encoding.JPEG))
             assert image.shape == (height, width, 3)

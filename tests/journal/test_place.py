@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from journals import everything, execute, resets
 
-from fer_stream.cloudevents import decode
 from fer_stream.errors import JournalError
+from fer_stream.events.cloudevents import decode
 from fer_stream.journal import Journal
 from fer_stream.types import GapData
 

@@ -12,8 +12,8 @@ import strangers
 from journals import resets
 from strangers import Stranger
 
-from fer_stream.cloudevents import decode
 from fer_stream.errors import JournalError
+from fer_stream.events.cloudevents import decode
 from fer_stream.journal import Journal, Reader
 
 if TYPE_CHECKING:

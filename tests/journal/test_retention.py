@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 from journals import event, everything, resets
 
-from fer_stream.cloudevents import decode
 from fer_stream.errors import JournalError
+from fer_stream.events.cloudevents import decode
 from fer_stream.journal import Journal, purge
 from fer_stream.types import CameraData, EventType, GapData
 

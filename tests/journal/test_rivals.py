@@ -17,10 +17,10 @@ import pytest
 from journals import everything, execute, resets
 from processes import wait_for
 
-from fer_stream import machine
-from fer_stream.cloudevents import decode
 from fer_stream.errors import JournalError, RivalError
+from fer_stream.events.cloudevents import decode
 from fer_stream.journal import Journal, purge, shared
+from fer_stream.system import machine
 from fer_stream.types import GapData
 
 if TYPE_CHECKING:

@@ -14,10 +14,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from journals import event, everything, limit, resets
 
-from fer_stream.cloudevents import decode, event_id
 from fer_stream.errors import JournalError
+from fer_stream.events.cloudevents import decode, event_id
+from fer_stream.events.timeline import closing
 from fer_stream.journal import Journal, Reader
-from fer_stream.timeline import closing
 from fer_stream.types import GapData
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from service import Service
+from served import Service
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from processes import wait_for
-from service import Browser, Service, get
+from served import Browser, Service, get
 from websockets.exceptions import InvalidStatus
 
 from fer_stream.live import server

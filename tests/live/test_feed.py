@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from processes import wait_for
-from service import Browser, Service
+from served import Browser, Service
 
-from fer_stream import aggregator, keys
+from fer_stream.aggregator import aggregator
 from fer_stream.errors import TransportError
+from fer_stream.transports import keys
 from fer_stream.transports.zeromq import ZeroMQ
 
 if TYPE_CHECKING:

@@ -7,9 +7,9 @@ from typing import Any
 import cv2
 import numpy as np
 
-from fer_stream import shared
 from fer_stream.live.picture import WAITING, Pairing, Shown, render
-from fer_stream.wire import Encoding, Kind, Message
+from fer_stream.protocol import shared
+from fer_stream.protocol.wire import Encoding, Kind, Message
 
 
 def frame(seq: int, epoch: int = 1, **fields: Any) -> Message:

@@ -11,14 +11,15 @@ import cv2
 import numpy as np
 import pytest
 from processes import Cli, wait_for
-from service import Browser, Service, get
+from served import Browser, Service, get
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from fer_stream import aggregator, plugins
-from fer_stream.config import DeploymentSettings, LiveSettings, Settings
+from fer_stream import plugins
+from fer_stream.aggregator import aggregator
 from fer_stream.errors import ConfigError, PluginError, TransportError
 from fer_stream.live import server
 from fer_stream.live.access import names, token
+from fer_stream.settings.tree import DeploymentSettings, LiveSettings, Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable

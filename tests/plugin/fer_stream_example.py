@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from fer_stream.config import CameraSettings, ClassifierSettings
+    from fer_stream.settings.tree import CameraSettings, ClassifierSettings
     from fer_stream.types import Face
 
 

@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fer_stream.config import CameraSettings, DetectorSettings
-from fer_stream.detectors.mtcnn import load
+from fer_stream.inference.detectors.mtcnn import load
+from fer_stream.settings.tree import CameraSettings, DetectorSettings
 from fer_stream.sources.demo import open_source
 
 COLLINS_AND_HOPPER = 2

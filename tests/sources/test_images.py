@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 import pytest
 
-from fer_stream.config import CameraSettings
 from fer_stream.errors import SourceError
+from fer_stream.settings.tree import CameraSettings
 from fer_stream.sources.images import load
 from fer_stream.sources.opencv import open_source
 
@@ -93,7 +93,7 @@ def test_a_small_file_that_claims_to_be_huge_is_refused(tmp_path, name):
     # In a process of its own, for OpenCV takes its limits from the environment when it is loaded.
     program = """
 import sys
-from fer_stream.config import CameraSettings
+from fer_stream.settings.tree import CameraSettings
 from fer_stream.sources.opencv import open_source
 open_source(sys.argv[1], CameraSettings()).read()
 """

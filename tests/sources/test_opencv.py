@@ -15,8 +15,8 @@ from camera_servers import Server, folder, mjpeg, rtsp
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fer_stream.config import CameraSettings
 from fer_stream.errors import SourceError, WireError
+from fer_stream.settings.tree import CameraSettings
 from fer_stream.sources.opencv import open_source
 from fer_stream.sources.video import Stamps
 
@@ -354,9 +354,9 @@ def test_opencv_and_ffmpeg_are_silent(make_video, tmp_path):
     (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(50))
     program = """
 import sys
-from fer_stream import environment
+from fer_stream.operations import environment
 environment.prepare()  # as every command does; elsewhere it is the program's to say
-from fer_stream.config import CameraSettings
+from fer_stream.settings.tree import CameraSettings
 from fer_stream.errors import SourceError
 from fer_stream.sources.opencv import open_source
 for address in sys.argv[1:]:

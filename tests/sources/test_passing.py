@@ -12,8 +12,8 @@ from camera_servers import Camera, Server, folder
 from jpegs import exif, film, inserted, jpeg, without_tables
 
 from fer_stream import Jpeg, Picture
-from fer_stream.config import CameraSettings
 from fer_stream.errors import SourceError, WireError
+from fer_stream.settings.tree import CameraSettings
 from fer_stream.sources.opencv import open_source
 
 if TYPE_CHECKING:

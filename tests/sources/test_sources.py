@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from fer_stream.config import CameraSettings
 from fer_stream.errors import PluginError, SourceError
+from fer_stream.settings.tree import CameraSettings
 from fer_stream.sources import open_source
 from fer_stream.sources.demo import Demo
 from fer_stream.sources.video import Recording

@@ -10,8 +10,8 @@ import pytest
 import torch
 from training_runs import ROOT, TINY, command
 
-from fer_stream.classifiers.onnx import OnnxClassifier
 from fer_stream.errors import ConfigError, SourceError
+from fer_stream.inference.classifiers.onnx import OnnxClassifier
 from training import augment, campaign, campaign_file, card, data, distill, publish, results
 from training.loop import load_checkpoint
 from training.model import logits_of

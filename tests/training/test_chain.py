@@ -11,8 +11,8 @@ import pytest
 import torch
 from training_runs import command, tiny
 
-from fer_stream.classifiers.onnx import Crop, OnnxClassifier
 from fer_stream.errors import ConfigError
+from fer_stream.inference.classifiers.onnx import Crop, OnnxClassifier
 from training import data, distill, doubtful, evaluate, export, loop, objective, recipe, setup, train
 from training.corrupt import CORRUPTIONS
 from training.model import Residual

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from fer_stream import models
 from fer_stream.errors import SourceError
+from fer_stream.inference import models
 from training import clips
 
-ASSETS = Path(models.__file__).parent / "assets"
+ASSETS = Path(models.__file__).parents[1] / "assets"
 
 
 def test_a_picture_is_a_clip_of_two_seconds():

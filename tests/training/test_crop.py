@@ -8,9 +8,9 @@ import cv2
 import numpy as np
 import pytest
 
-from fer_stream import models
-from fer_stream.classifiers.onnx import Crop, sample
-from fer_stream.detectors.mtcnn import MTCNN
+from fer_stream.inference import models
+from fer_stream.inference.classifiers.onnx import Crop, sample
+from fer_stream.inference.detectors.mtcnn import MTCNN
 from training import crop
 
 ROOT = Path(__file__).parents[2]

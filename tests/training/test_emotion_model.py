@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fer_stream import models
-from fer_stream.classifiers.onnx import DEFAULT, Crop, OnnxClassifier
+from fer_stream.inference import models
+from fer_stream.inference.classifiers.onnx import DEFAULT, Crop, OnnxClassifier
 from training import data, evaluate, metrics
 
 SHIPPED = [

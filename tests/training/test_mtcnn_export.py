@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from fer_stream import models
+from fer_stream.inference import models
 from training import manifest, mtcnn
 
 OURS_IN_THEIRS = {"pnet": (1, 0), "rnet": (1, 0), "onet": (2, 0, 1)}

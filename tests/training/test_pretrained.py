@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch.nn import functional
 
-from fer_stream import models
 from fer_stream.errors import ConfigError
+from fer_stream.inference import models
 from training import loop, recipe, setup, train
 from training.pretrained import GREY, MEAN, SCALE, Pretrained, read, weights
 
-ASSETS = Path(models.__file__).parent / "assets"
+ASSETS = Path(models.__file__).parents[1] / "assets"
 
 SHAPE = recipe.Architecture(body="pretrained")
 

@@ -9,8 +9,8 @@ import onnx
 import pytest
 import torch
 
-from fer_stream import models
 from fer_stream.errors import ConfigError
+from fer_stream.inference import models
 from training import export, published, recipe, setup, train
 from training.model import HEADS, Residual
 from training.quantize import quantize

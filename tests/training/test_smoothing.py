@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from fer_stream.config import Settings, SmootherSettings
-from fer_stream.smooth import LabelSet
+from fer_stream.events.smoother import LabelSet
+from fer_stream.settings.tree import Settings, SmootherSettings
 from fer_stream.types import EMOTIONS
 from training import data, sequences, smoothing
 from training.sequences import Pool, Track

@@ -10,9 +10,9 @@ import pytest
 import zmq
 from processes import PATIENCE, free_port
 
-from fer_stream import keys
 from fer_stream.errors import ConfigError, TransportError
 from fer_stream.plugins import LINKS
+from fer_stream.transports import keys
 from fer_stream.transports.zeromq import ZeroMQ, beyond, endpoint
 
 if TYPE_CHECKING:

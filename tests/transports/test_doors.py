@@ -15,7 +15,9 @@ import pytest
 import zmq
 from processes import free_port, wait_for
 
-from fer_stream import client, config, machine
+from fer_stream import client
+from fer_stream.settings import tree
+from fer_stream.system import machine
 from fer_stream.transports.zeromq import endpoint
 
 if TYPE_CHECKING:
@@ -105,7 +107,7 @@ def test_more_peers_than_descriptors(
         all_told(present, lambda: aggregator.err)
         inside.update(id(sock) for sock in served(newcomers))
     assert len(inside) < len(newcomers), "there is no room for all of them"
-    assert client.status(config.load({"address": address}), timeout=60)["pid"] == aggregator.pid, "who asks why is told"
+    assert client.status(tree.load({"address": address}), timeout=60)["pid"] == aggregator.pid, "who asks why is told"
 
     figures = dict(line.split() for line in page(port, "metrics").splitlines() if "fer_stream_descriptors" in line[:22])
     assert float(figures["fer_stream_descriptors_limit"]) == LIMIT
@@ -136,13 +138,13 @@ def test_too_few_for_anything_are_told(cli: Cli, short_folder: Path) -> None:
     cli.under = ("prlimit", "--nofile=64:64")
     least = cli.start("aggregator", "--bind", f"ipc://{short_folder}", "--journal", "events.db")
     least.until_said("ready at")
-    assert client.status(config.load({"address": f"ipc://{short_folder}"}), timeout=60)["pid"] == least.pid
+    assert client.status(tree.load({"address": f"ipc://{short_folder}"}), timeout=60)["pid"] == least.pid
 
 
 def test_a_program_that_uses_us_keeps_its_limit() -> None:
     program = (
-        "import resource, fer_stream, fer_stream.aggregator, fer_stream.client, fer_stream.supervisor, fer_stream.cli;"
-        "print(*resource.getrlimit(resource.RLIMIT_NOFILE))"
+        "import resource, fer_stream.aggregator.aggregator, fer_stream.client, fer_stream.service.run;"
+        "import fer_stream.cli.main; print(*resource.getrlimit(resource.RLIMIT_NOFILE))"
     )
     command = ["prlimit", "--nofile=256:4096", sys.executable, "-c", program]
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "256 4096\n"

@@ -14,9 +14,10 @@ import psutil
 import zmq
 from processes import free_port, wait_for
 
-from fer_stream import keys, shared, wire
+from fer_stream.protocol import shared, wire
+from fer_stream.protocol.wire import Kind
+from fer_stream.transports import keys
 from fer_stream.transports.zeromq import endpoint
-from fer_stream.wire import Kind
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 from processes import free_port
 
-from fer_stream import keys, plugins
+from fer_stream import plugins
 from fer_stream.errors import ConfigError, TransportError
 from fer_stream.plugins import BROADCASTS, LINKS
+from fer_stream.transports import keys
 from fer_stream.transports.zeromq import QUESTIONS
 
 if TYPE_CHECKING:

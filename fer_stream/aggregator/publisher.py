@@ -1,0 +1,267 @@
+"""What the aggregator tells the world: events, journaled before they are published, and replays of them.
+
+Beside the events go observations (what is seen in each frame now) and the preview (the frames themselves): lossy, never
+journaled, and only made while somebody listens.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from fer_stream.errors import JournalError, RivalError, WireError
+from fer_stream.operations import metrics
+from fer_stream.protocol import wire
+from fer_stream.protocol.wire import Kind, Message
+from fer_stream.types import Scores
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from fer_stream.events.timeline import Timeline
+    from fer_stream.journal import Journal
+    from fer_stream.plugins import Hub
+    from fer_stream.types import Box, Event
+
+    _Fetched = Callable[[Sequence[Any]], Sequence[Any]]
+
+HELD = 10_000
+"""Events that are held while the journal cannot be written; those beyond it are lost, counted, and told of."""
+
+RETRY = 0.5
+"""Seconds between attempts to write a journal that could not be written."""
+
+REPLAY_BATCH = 500
+"""Events in one answer to REPLAY, so that a long replay does not hold up the frames."""
+
+REPLAY_BYTES = 256_000
+"""Bytes in one answer to REPLAY; who has a slow link asks for fewer."""
+
+LEAST_EVENT = 256
+"""Bytes of any event, at least."""
+
+_log = logging.getLogger(__name__)
+
+
+class Publisher:
+    """Journals, publishes and replays events. `record` collects; nothing is published before a `flush` stored it."""
+
+    def __init__(self, hub: Hub, journal: Journal) -> None:
+        self.counted: Counter[str] = Counter()
+        """Events published, by type."""
+        self._hub = hub
+        self._journal = journal
+        self._recorded: list[Event] = []
+        self._lost = 0
+        self._failing_since: float | None = None
+        self._retry = self._purge_at = 0.0
+        # Topics by link. Of several who listen to one each says so, but only the last one to leave does.
+        self._listened: dict[str, set[bytes]] = {"observations": set(), "preview": set()}
+
+    @property
+    def cursor(self) -> int:
+        """The cursor of the latest event."""
+        return self._journal.cursor()
+
+    @property
+    def failing(self) -> bool:
+        """Whether the journal could not be written when it was last tried."""
+        return self._failing_since is not None
+
+    @property
+    def held(self) -> int:
+        """How many events wait to be journaled."""
+        return len(self._recorded)
+
+    def record(self, events: Iterable[Event]) -> None:
+        """Take events to be journaled and published by the next `flush`."""
+        self._recorded += events
+        if (over := len(self._recorded) - HELD) > 0 and self.failing:
+            del self._recorded[HELD:]
+            self._lost += over
+            metrics.events_lost.inc(over)
+
+    def flush(self) -> None:
+        """Journal what was recorded in one transaction, then publish it: never the other way round.
+
+        What cannot be written is held, not published, and tried again by a later flush.
+        """
+        now = time.monotonic()
+        self._journal.check()
+        self._tell_of_the_old()
+        if not (self._recorded or self._lost or self._journal.broken) or (self.failing and now < self._retry):
+            return
+        stored: list[tuple[Event, str]] = []
+        gap = False
+        try:
+            if not self._journal.there():
+                self._journal.renew()
+                self._tell_of_the_old()
+            stored = self._journal.append(self._recorded)
+            self._recorded = []
+            if self._lost:  # a subscriber finds it where it asks for what it missed
+                self._journal.lose(self._lost, "journal full")
+                self._lost, gap = 0, True
+        except RivalError as error:
+            count = len(self._recorded) + self._lost
+            raise RivalError(f"{error}; {count} events of this one are not in it" if count else str(error)) from error
+        except JournalError as error:
+            self._fail(error, now)
+        else:
+            if self._failing_since is not None:
+                _log.warning("the journal can be written again, after %.1f s", now - self._failing_since)
+            self._failing_since = None
+            metrics.journal_failing.set(0)
+        metrics.stage.labels("journal").observe(time.monotonic() - now)
+        self._publish(stored)
+        if gap:
+            self.beat()  # to who follows one camera alone, that one's sequence looks whole
+
+    def _tell_of_the_old(self) -> None:
+        if self._journal.notice:
+            _log.error(self._journal.notice)
+            self._journal.notice = ""
+
+    def _fail(self, error: JournalError, now: float) -> None:
+        if self._failing_since is None:
+            self._failing_since = now
+            _log.error("%s; events are held until it can", error)
+        self._retry = now + RETRY
+        metrics.journal_failing.set(1)
+
+    def _publish(self, stored: Iterable[tuple[Event, str]]) -> None:
+        for event, text in stored:
+            self._hub.publish("events", f"{event.camera}/", [text.encode()])
+            self.counted[event.type] += 1
+            metrics.events.labels(event.camera, event.type, getattr(event.data, "label", "")).inc()
+        metrics.journal_cursor.set(self.cursor)
+
+    def purge(self, now: float, retention: float) -> None:
+        """Once an hour, delete the events journaled more than ``retention`` seconds ago."""
+        if now < self._purge_at:
+            return
+        self._purge_at = now + 3600
+        try:
+            self._journal.purge(time.time() - retention)
+        except RivalError:
+            raise
+        except JournalError as error:
+            _log.warning("old events stay for another hour: %s", error)
+
+    def close(self) -> None:
+        """Journal and publish what is left.
+
+        Raises:
+            JournalError: it still cannot be written; the message says how many events are lost.
+        """
+        self._retry = 0.0
+        self.flush()
+        if self.failing:
+            count = len(self._recorded) + self._lost
+            raise JournalError(f"{count} events are lost: the journal could not be written until the end")
+
+    def beat(self) -> None:
+        """Tell the latest cursor: who missed events that nothing follows learns it from this."""
+        self._hub.publish("events", "/", [str(self.cursor).encode()])
+
+    def replay(self, peer: bytes, message: Message) -> None:
+        """Answer a REPLAY with the events after its cursor, a batch of them; ``seq`` tells how far it reaches.
+
+        The batch has up to ``bytes`` bytes, by default and at most `REPLAY_BYTES`, but always one event.
+
+        Raises:
+            WireError: the request names no cursor, or no number of bytes.
+        """
+        body = message.body()
+        after, camera, size = body.get("after"), body.get("camera"), body.get("bytes", REPLAY_BYTES)
+        if type(after) is not int or after < 0 or not isinstance(camera, str | None):
+            raise WireError("a REPLAY without a cursor")
+        if type(size) is not int or size <= 0:
+            raise WireError("a REPLAY for no number of bytes")
+        size = min(size, REPLAY_BYTES)
+        self.flush()
+        try:
+            limit = min(REPLAY_BATCH, 1 + size // LEAST_EVENT)
+            texts, reached = self._journal.read(min(after, self.cursor), limit, camera, size)
+        except JournalError as error:
+            # A corrupt one is set aside by the next flush; the new one answers when it is asked again.
+            _log.error("a replay is not answered: %s", error)
+            return
+        payload = "\n".join(texts).encode()
+        answer = Message(Kind.EVENTS, payload, seq=reached, time=self.cursor, ticket=message.ticket)
+        self._hub.send("control", peer, wire.pack(answer))
+
+    def observe(self, timeline: Timeline) -> None:
+        """Tell who listens what is seen on a camera now."""
+        topic = f"{timeline.camera}/"
+        if self._heard("observations", topic):
+            body = {
+                "camera": timeline.camera,
+                "epoch": timeline.epoch,
+                "frame": timeline.seq,
+                "time": timeline.time,
+                "size": timeline.size,
+                "searched": timeline.searched,
+                "places": [_rounded(box) for box in timeline.places],
+                "tracks": describe(timeline),
+            }
+            self._hub.publish("observations", topic, [json.dumps(body, separators=(",", ":")).encode()])
+
+    def preview(self, camera: str, epoch: int, frame: Sequence[Any], fetched: _Fetched) -> None:
+        """Pass a FRAME on to who watches: as it lies under ``CAMERA/``, with its pixels under ``/CAMERA/``.
+
+        Args:
+            camera: whose.
+            epoch: of the camera.
+            frame: the parts of the message.
+            fetched: returns them with the pixels in them; called only where somebody asks for those.
+        """
+        for topic in (f"{camera}/", f"/{camera}/"):
+            if self._heard("preview", topic):
+                parts = fetched(frame) if topic.startswith("/") else frame
+                self._hub.publish("preview", topic, wire.forwarded(parts, epoch=epoch, ticket=0, age=0))
+
+    def _heard(self, link: str, topic: str) -> bool:
+        listened = self._listened[link]
+        return bool(listened) and any(topic.encode().startswith(prefix) for prefix in listened)
+
+    def listener(self, link: str, notice: bytes, timelines: Iterable[Timeline]) -> None:
+        """Take a notice of `Hub.receive` about who listens; who begins late is told what is in view now."""
+        if link not in self._listened:
+            return
+        began, topic = notice[:1] == b"\x01", notice[1:]
+        if not began:
+            self._listened[link].discard(topic)
+            return
+        self._listened[link].add(topic)
+        for timeline in timelines if link == "observations" else ():
+            if f"{timeline.camera}/".encode().startswith(topic):
+                self.observe(timeline)
+
+
+def describe(timeline: Timeline) -> list[dict[str, Any]]:
+    """Return what is known of the faces in a camera's latest frame, as JSON."""
+    estimates = {estimate.track: estimate for estimate in timeline.estimates()}
+    since = {track: start for track, _, start in timeline.open_intervals()}
+    found = []
+    for track in timeline.tracks:
+        estimate = estimates.get(track.id)
+        scores = estimate.scores if estimate else Scores((), ())
+        found.append(
+            {
+                "track": track.id,
+                "box": _rounded(track.face.box),
+                "score": round(track.face.score, 4),
+                "label": estimate.label if estimate else None,
+                "since": since.get(track.id),
+                "scores": {label: round(value, 4) for label, value in scores.as_dict().items()},
+            }
+        )
+    return found
+
+
+def _rounded(box: Box) -> list[float]:
+    return [round(side, 1) for side in box]

@@ -1,0 +1,149 @@
+"""Who takes part: what an aggregator knows of captures and workers, and how it reads what they say of themselves."""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from fer_stream.aggregator.dispatcher import TERMS
+from fer_stream.errors import WireError
+from fer_stream.operations import metrics
+from fer_stream.protocol import shared, wire
+from fer_stream.protocol.pace import Pace
+from fer_stream.settings.kinds import CAMERA_NAME
+
+_log = logging.getLogger(__name__)
+
+if TYPE_CHECKING:
+    from fer_stream.events.timeline import Timeline
+    from fer_stream.protocol.wire import Message
+    from fer_stream.settings.kinds import Policy
+    from fer_stream.settings.tree import DispatchSettings
+
+
+@dataclass(slots=True)
+class Camera:
+    """What is known of a camera and its capture, beside its frames."""
+
+    name: str
+    peer: bytes
+    incarnation: str
+    pid: int
+    policy: Policy
+    live: bool
+    frames: int | None
+    pause: float  # seconds between two frames, where its rate is capped
+    heard: float
+    shares: bool  # this machine's memory
+    epoch: int = 0
+    export: metrics.LedgerExport = field(init=False)
+    timeline: Timeline | None = None
+    ending: list[Timeline] = field(default_factory=list)  # of earlier captures, with frames still to come
+    leaving: str = ""  # the reason, once the capture said BYE
+    ended: bool = False  # it said BYE, and all its frames are resolved
+    silent: bool = False
+    age: float = 0.0
+    way: float = 0.0  # seconds from when it was asked for its last frame until that was here
+    rate: metrics.Rate = field(default_factory=metrics.Rate)
+
+    def __post_init__(self) -> None:
+        self.export = metrics.LedgerExport(self.name)
+
+    def over(self, now: float, how: DispatchSettings) -> bool:
+        """Whether its capture has gone for so long that nobody has to know of the camera any more."""
+        patience = how.forget_after if self.ended else how.forget_silent_after if self.silent else math.inf
+        return now - self.heard > patience and not self.ending
+
+    @classmethod
+    def from_hello(cls, peer: bytes, message: Message, now: float) -> tuple[Camera, dict[str, int]]:
+        """Return the camera that a HELLO tells of, and what its capture was told of the frames that it sent.
+
+        Raises:
+            WireError: it is not whole, or cannot be.
+        """
+        about = message.body()
+        name = about.get("camera")
+        if not isinstance(name, str) or not re.fullmatch(CAMERA_NAME, name):
+            raise WireError(f"a capture with the name {name!r:.80}")
+        try:
+            told = {str(term): int(count) for term, count in dict(about["told"]).items()}
+            found = cls(
+                name=name,
+                peer=peer,
+                incarnation=str(about["incarnation"]),
+                pid=int(about["pid"]),
+                policy="wait" if about["policy"] == "wait" else "drop_oldest",
+                live=bool(about["live"]),
+                frames=None if about["frames"] is None else int(about["frames"]),
+                pause=0.0 if about.get("rate") is None else _pause(about["rate"]),
+                heard=now,
+                shares=_shares(about),
+            )
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise WireError(f"a capture's HELLO is not whole: {error}") from error
+        if not told.keys() <= TERMS or min(told.values(), default=0) < 0 or sum(told.values()) > message.totals.sent:
+            raise WireError("a capture that was told what no aggregator tells")
+        return found, told
+
+
+def _pause(rate: Any) -> float:
+    """Return the seconds from a frame to the next, of frames a second."""
+    if not 0 < float(rate) <= 1e6:
+        raise ValueError(f"a rate of {rate!r:.20}")
+    return 1 / float(rate)
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """What is kept of a frame in its `fer_stream.aggregator.dispatcher.Item` when its bytes are gone."""
+
+    time: int
+    size: tuple[int, int]
+    epoch: int
+    timeline: Timeline | None
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """What is known of a worker."""
+
+    name: str
+    host: str
+    pid: int
+    model: str
+    detector: str
+    shares: bool  # this machine's memory
+    pace: Pace = field(default_factory=Pace, init=False)  # of the link to it
+
+    @classmethod
+    def from_ready(cls, about: dict[str, Any]) -> tuple[Worker, tuple[str, ...]]:
+        """Return the worker that a READY tells of, and its model's labels.
+
+        Raises:
+            WireError: it is not whole, or has no labels, or too many.
+        """
+        try:
+            labels = tuple(str(label) for label in about["labels"])
+            told = {key: str(about[key]) for key in ("name", "host", "model", "detector")}
+            found = cls(pid=int(about["pid"]), shares=_shares(about), **told)
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise WireError(f"a worker's READY is not whole: {error}") from error
+        if not 0 < len(labels) <= wire.MAX_LABELS:
+            raise WireError(f"a worker with {len(labels)} labels")
+        return found, labels
+
+    def came(self, seconds: float, now: float) -> None:
+        """Take how long the last frame took to this worker, and tell of a link that is slow."""
+        if told := self.pace.slow(seconds, now):
+            _log.warning(
+                "the link to worker %s at %s is slow: %s; set a lower jpeg_quality or a max_width of the cameras "
+                '(and encoding = "jpeg" of those on this machine), or run the worker nearer',
+                *(self.name, self.host, told),
+            )
+
+
+def _shares(about: dict[str, Any]) -> bool:
+    return bool(shared.identity()) and about.get("memory") == shared.identity()

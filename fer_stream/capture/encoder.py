@@ -1,0 +1,132 @@
+"""What a capture's frames are sent as: the camera's own JPEG, one that is made here, or pixels; smaller where asked."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING, NamedTuple
+
+import cv2
+import numpy as np
+
+from fer_stream.imaging.jpeg import Jpeg
+from fer_stream.operations import metrics
+from fer_stream.protocol import shared, wire
+from fer_stream.protocol.pace import Fit, Pace
+from fer_stream.protocol.wire import Encoding
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from fer_stream.settings.tree import CameraSettings
+    from fer_stream.types import Frame
+
+_log = logging.getLogger(__name__)
+
+
+class Encoded(NamedTuple):
+    """A frame's payload."""
+
+    payload: wire.Buffer
+    encoding: Encoding
+    size: tuple[int, int]
+    """Width and height."""
+
+
+class Encoder:
+    """Makes the payloads of one camera's frames. ``shares`` says whether the aggregator may open our memory."""
+
+    def __init__(self, name: str, camera: CameraSettings, address: str, slots: int) -> None:
+        """Begin with a camera.
+
+        Args:
+            name: the camera's.
+            camera: its settings.
+            address: the aggregator's, which decides what ``encoding = "auto"`` is.
+            slots: frames that may lie in shared memory at once.
+        """
+        self.shares = False
+        self.encoding = _encoding(camera, address)
+        self._name, self._camera = name, camera
+        self._memory = shared.Writer(slots)
+        self._pace, self._fit = Pace(), Fit(camera.transfer_time)
+
+    def room(self, shape: tuple[int, ...]) -> NDArray[np.uint8] | None:
+        """Return memory in which a picture of this shape can be sent as it lies, if there is some."""
+        return self._memory.lend(shape) if self.shares and shape[1] <= self._widest(shape[1]) else None
+
+    def encode(self, frame: Frame, number: int, resolved: int) -> Encoded:
+        """Return the payload of a frame, the ``number``-th one sent, of which the first so many are resolved."""
+        before = time.perf_counter()
+        made = self._jpeg(frame)
+        if made is not None:
+            metrics.stage.labels("encode").observe(time.perf_counter() - before)
+        else:
+            made = self._pixels(frame, number, resolved)
+        self._pace.size = memoryview(made.payload).nbytes
+        return made
+
+    def came(self, seconds: float) -> None:
+        """Take how many seconds the last frame took to arrive; if that is long, log it and make frames smaller."""
+        if self._fit.took(seconds):
+            how = f"JPEG quality {self._quality}" if self._fit.scale == 1 else f"{self._fit.scale:g} of their size"
+            _log.info("frames of camera %s are now sent at %s: the last one took %.1f s", self._name, how, seconds)
+        if self._fit.ends and (told := self._pace.slow(seconds, time.monotonic())):
+            here = f"cameras.{self._name}"
+            advice = f"set a lower {here}.jpeg_quality or a {here}.max_width"
+            if self.encoding is Encoding.RAW:
+                advice = f'set {here}.encoding = "jpeg", for these are raw pixels'
+            elif self._camera.transfer_time is None:
+                advice += f", or let both follow the link with {here}.transfer_time"
+            _log.warning(
+                "the link to the aggregator is slow: %s, so no more than %.2g frames/s of camera %s arrive; %s",
+                *(told, 1 / seconds, self._name, advice),
+            )
+
+    def close(self) -> None:
+        """Release the memory of the frames that were sent."""
+        self._memory.close()
+
+    @property
+    def _quality(self) -> int:
+        return min(self._fit.quality, self._camera.jpeg_quality)
+
+    def _widest(self, width: int) -> int:
+        scaled = max(1, round(width * self._fit.scale))
+        return scaled if self._camera.max_width is None else min(scaled, self._camera.max_width)
+
+    def _jpeg(self, frame: Frame) -> Encoded | None:
+        """Return a frame as a JPEG, the camera's own where nothing has to be made smaller, if it is sent as one."""
+        width = frame.size[0]
+        own = isinstance(frame.content, Jpeg)
+        if not own and self.encoding is not Encoding.JPEG:
+            return None
+        if isinstance(frame.content, Jpeg) and self._fit.full and self._widest(width) == width:
+            return Encoded(frame.content.data, Encoding.JPEG, frame.size)
+        image = self._scaled(frame)
+        data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, self._quality])[1].reshape(-1).data
+        return Encoded(data, Encoding.JPEG, (image.shape[1], image.shape[0]))
+
+    def _pixels(self, frame: Frame, number: int, resolved: int) -> Encoded:
+        image = self._scaled(frame)
+        size = image.shape[1], image.shape[0]
+        descriptor = self._memory.put(image, number, resolved) if self.shares else None
+        if descriptor is not None:
+            return Encoded(descriptor, Encoding.SHARED, size)
+        return Encoded(np.ascontiguousarray(image).reshape(-1).data, Encoding.RAW, size)
+
+    def _scaled(self, frame: Frame) -> NDArray[np.uint8]:
+        (width, height), image = frame.size, frame.image
+        if (new := self._widest(width)) >= width:
+            return image
+        size = new, max(1, round(height * new / width))
+        return cv2.resize(image, size, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
+
+
+def _encoding(camera: CameraSettings, address: str) -> Encoding:
+    if camera.encoding != "auto":
+        return Encoding[camera.encoding.upper()]
+    if address.startswith("ipc://"):
+        return Encoding.SHARED
+    here = address.startswith(("memory://", "tcp://127.", "tcp://localhost:", "tcp://[::1]"))
+    return Encoding.RAW if here else Encoding.JPEG

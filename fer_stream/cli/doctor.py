@@ -1,0 +1,263 @@
+"""Checks that an installation can do its work, and says what to do about each finding.
+
+Every check is a generator of findings that does not raise; nothing is changed that was there before.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import sys
+import threading
+from dataclasses import dataclass
+from enum import StrEnum
+from http.client import HTTPException
+from importlib import metadata
+from typing import TYPE_CHECKING
+from urllib.request import urlopen
+
+from fer_stream import plugins
+from fer_stream.errors import FerStreamError, TransportError
+from fer_stream.imaging.pixels import pixels
+from fer_stream.inference import models
+from fer_stream.operations.process import leave_behind
+from fer_stream.settings import deployment
+from fer_stream.settings.tree import redact
+from fer_stream.system import machine
+from fer_stream.system.extras import version
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from fer_stream.settings.tree import CameraSettings, Settings
+
+MODULES = {"opencv-python-headless": "cv2", "pyzmq": "zmq"}
+"""What the packages that we require are called where they are imported, where that is not their own name."""
+
+PATIENCE = 5.0
+"""Seconds that a source may take to open here."""
+
+
+class Level(StrEnum):
+    """How a check came out."""
+
+    OK = "ok"
+    WARN = "warn"
+    FAIL = "fail"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line: what was looked at, what was found and, unless it is fine, what to do."""
+
+    level: Level
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.level:<4}  {self.text}"
+
+
+def _ok(text: str) -> Finding:
+    return Finding(Level.OK, text)
+
+
+def _warn(text: str) -> Finding:
+    return Finding(Level.WARN, text)
+
+
+def _fail(text: str) -> Finding:
+    return Finding(Level.FAIL, text)
+
+
+def examine(settings: Settings) -> Iterator[Finding]:
+    """Yield what every check finds, one after the other."""
+    yield from _packages()
+    yield from _models(settings)
+    for name, camera in settings.cameras.items():
+        yield _source(name, camera)
+    yield _address(settings)
+    yield _journal(settings.journal.path)
+    if settings.metrics:
+        yield _port(settings)
+    yield from _machine(settings.workers)
+
+
+def _packages() -> Iterator[Finding]:
+    yield _ok(f"Python {'.'.join(map(str, sys.version_info[:3]))}")
+    try:
+        requirements = metadata.requires("fer-stream") or []
+    except metadata.PackageNotFoundError:
+        yield _fail("fer-stream is not installed, so its plug-ins cannot be found: run pip install .")
+        return
+    for requirement in requirements:
+        match = re.match(r"([A-Za-z0-9_.-]+)\s*(?:>=\s*([0-9.]+))?[^;]*(;.*extra\b)?", requirement)
+        if match is None or match[3]:
+            continue
+        module, least = MODULES.get(match[1], match[1].replace("-", "_")), match[2] or "0"
+        try:
+            found = version(module)
+        except Exception as error:  # a package that does not fit the others may raise anything
+            missing = isinstance(error, ModuleNotFoundError) and error.name == module
+            what = "is not installed" if missing else f"cannot be imported ({type(error).__name__}: {error})"
+            yield _fail(f"{module} {what}: run pip install '{requirement}'")
+            continue
+        if found != "unknown" and _numbers(found) < _numbers(least):
+            yield _fail(f"{module} {found} is older than {least}: run pip install '{requirement}'")
+        else:
+            yield _ok(f"{module} {found}")
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", version.partition("+")[0])[:3])
+
+
+def _models(settings: Settings) -> Iterator[Finding]:
+    try:
+        for name, digest in models.digests().items():
+            try:
+                content = (models.folder() / name).read_bytes()
+            except OSError as error:
+                yield _fail(f"the model file {name} cannot be read ({error.strerror}): install fer-stream again")
+                continue
+            if hashlib.sha256(content).hexdigest() == digest:
+                yield _ok(f"model file {name} {digest[:12]}")
+            else:
+                yield _fail(f"the model file {name} is not the one that was shipped: install fer-stream again")
+        plugins.load("detectors", settings.detector.name)(settings.detector)
+        yield _ok(f"detector {settings.detector.name}")
+        classifier = plugins.load("classifiers", settings.classifier.name)(settings.classifier)
+        yield _ok(f"classifier {settings.classifier.name}: {classifier.version}, {', '.join(classifier.labels)}")
+    except FerStreamError as error:
+        yield _fail(str(error))
+
+
+def _source(name: str, camera: CameraSettings) -> Finding:
+    """Open a camera, in a thread because a device may keep us waiting for longer than it was told."""
+    from fer_stream.imaging.jpeg import Jpeg  # noqa: PLC0415  (as the next)
+    from fer_stream.sources import open_source  # noqa: PLC0415  (OpenCV is slow to import)
+
+    found: list[Finding] = []
+    quick = {"open_timeout": min(camera.open_timeout, PATIENCE), "read_timeout": min(camera.read_timeout, PATIENCE)}
+
+    def look() -> None:
+        try:
+            source = open_source(camera.model_copy(update=quick))
+            try:
+                picture = source.read()
+            finally:
+                source.close()
+            if picture is None:
+                found.append(_fail(f"camera {name}: {redact(camera.source)} opens, but gives no picture"))
+            else:
+                content = picture.content
+                height, width = (content.decode() if isinstance(content, Jpeg) else pixels(content)).shape[:2]
+                found.append(_ok(f"camera {name}: {redact(camera.source)} gives {width}x{height} pictures"))
+        except FerStreamError as error:
+            found.append(_fail(f"camera {name}: {redact(str(error))}"))
+        except ValueError as error:  # a plug-in's source that gives no picture
+            found.append(_fail(f"camera {name}: {redact(str(error))}"))
+        except Exception as error:  # a plug-in's source may raise anything
+            found.append(_fail(f"camera {name}: its source failed: {type(error).__name__}: {redact(str(error))}"))
+
+    thread = threading.Thread(target=look, daemon=True)
+    thread.start()
+    leave_behind(thread, 2 * PATIENCE)
+    silence = _fail(f"camera {name}: {redact(camera.source)} does not answer; check that it is on and not in use")
+    return found[0] if found else silence
+
+
+def _address(settings: Settings) -> Finding:
+    from fer_stream.client import status  # noqa: PLC0415
+
+    try:
+        deployment.check_purpose(settings)
+        plugins.transport(settings).bind(settings.address).close()
+        deployment.check_reach(settings)
+    except TransportError as error:
+        try:
+            status(settings.model_copy(update={"address": settings.address}), timeout=1.0)
+        except FerStreamError:
+            return _fail(str(error))
+        return _ok(f"address {settings.address}: an aggregator runs there")
+    except FerStreamError as error:
+        return _fail(str(error))
+    return _ok(f"address {settings.address} can be bound")
+
+
+def _journal(path: Path) -> Finding:
+    from fer_stream.journal import Reader  # noqa: PLC0415
+
+    try:
+        there = path.exists()
+    except OSError as error:
+        return _fail(f"the journal {path} cannot be used: {error.strerror}; give another path with --journal")
+    if there:
+        try:
+            with Reader(path) as reader:
+                cursor = reader.cursor()
+        except FerStreamError as error:
+            return _fail(str(error))
+        if os.access(path, os.W_OK) and os.access(path.parent, os.W_OK):
+            return _elsewhere(path) or _ok(f"journal {path}, {cursor} events so far")
+        return _fail(f"the journal {path} cannot be written: give another path with --journal")
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    if folder.is_dir() and os.access(folder, os.W_OK | os.X_OK):
+        return _elsewhere(path) or _ok(f"journal {path} can be made")
+    return _fail(f"the journal {path} cannot be made in {folder}: give another path with --journal")
+
+
+def _elsewhere(path: Path) -> Finding | None:
+    from fer_stream.journal import shared  # noqa: PLC0415
+
+    if where := shared(path):
+        return _warn(
+            f"the journal {path} lies on {where}: locks may not keep an aggregator on another machine out; "
+            "a disk of this machine is safer, and faster"
+        )
+    return None
+
+
+def _port(settings: Settings) -> Finding:
+    from fer_stream.operations import metrics  # noqa: PLC0415
+
+    address = settings.metrics
+    try:
+        server = metrics.serve(settings, lambda: "")
+    except FerStreamError as error:
+        if _alive(str(address)):
+            return _ok(f"metrics port {address}: a process of ours serves it")
+        return _fail(str(error))
+    if server is not None:
+        server.close()
+    return _ok(f"metrics port {address} is free")
+
+
+def _alive(address: str) -> bool:
+    try:
+        with urlopen(f"http://{address}/healthz", timeout=1.0) as answer:
+            return bool(json.load(answer).get("status") == "alive")
+    except (OSError, ValueError, AttributeError, HTTPException):
+        return False
+
+
+def _machine(workers: int) -> Iterator[Finding]:
+    cores, memory = machine.cores(), machine.memory()
+    advice = f"set --workers to {machine.workers().amount:.0f}"
+    if workers > max(cores.amount, 1):
+        yield _warn(
+            f"{workers} workers share {cores.amount:g} CPU cores ({cores.by}): "
+            f"more than one a core is no faster, {advice}"
+        )
+    else:
+        yield _ok(f"{cores.amount:g} CPU cores for {workers} workers ({cores.by})")
+    needed = machine.OTHERS + workers * machine.WORKER
+    there = f"{memory.amount / 2**30:.1f} GiB of memory ({memory.by})"
+    if needed > memory.amount:
+        yield _warn(
+            f"{workers} workers and the rest take about {needed / 2**30:.1f} GiB, and there is {there}: {advice}"
+        )
+    else:
+        yield _ok(f"{there} for {workers} workers")

@@ -1,0 +1,49 @@
+"""The commands about this installation: config, schema, version, doctor."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING
+
+from fer_stream.cli.options import begin, explain
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+
+def config(arguments: Namespace) -> None:
+    """Print the effective settings with their origins, or a template."""
+    from fer_stream.settings.tree import template  # noqa: PLC0415
+
+    text = template() if arguments.template else "\n".join(explain(arguments).lines()) + "\n"
+    sys.stdout.write(text)
+
+
+def schema(arguments: Namespace) -> None:
+    """Print the JSON Schema of every event, or the AsyncAPI document of the links that carry them."""
+    from fer_stream.events.schema import asyncapi, event_schema  # noqa: PLC0415
+
+    sys.stdout.write(json.dumps(asyncapi() if arguments.asyncapi else event_schema(), indent=2) + "\n")
+
+
+def version(_: Namespace) -> None:
+    """Print the version, and the models with their digests."""
+    from fer_stream import __version__  # noqa: PLC0415
+    from fer_stream.inference import models  # noqa: PLC0415
+
+    sys.stdout.write(f"fer-stream {__version__}\n")
+    for name, digest in models.digests().items():
+        sys.stdout.write(f"{name}  sha256:{digest}\n")
+
+
+def doctor(arguments: Namespace) -> int:
+    """Check everything, and fail where something does."""
+    from fer_stream.cli.doctor import Level, examine  # noqa: PLC0415
+
+    failed = False
+    for finding in examine(begin(arguments, "doctor")):
+        failed |= finding.level is Level.FAIL
+        sys.stdout.write(f"{finding}\n")
+        sys.stdout.flush()
+    return 1 if failed else 0

@@ -1,0 +1,332 @@
+"""``fer-stream``: which commands there are, with their options and help.
+
+What a command does stands in `fer_stream.cli`, and is imported when it is called: ``--help`` loads nothing else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from fer_stream.cli.options import add_option
+from fer_stream.operations import environment
+from fer_stream.operations.process import main_guard, raise_limits, reset_signals
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+COMMON = ("--config", "--log-level")
+CAMERA = ("--policy", "--rate", "--loop")
+MODELS = ("--detector", "--min-face", "--model", "--provider")
+EVENTS = ("--labels", "--journal")
+LIVE = ("--page", "--token-file", "--show-faces")
+
+
+class Command(NamedTuple):
+    """One command: ``function`` is ``module:name`` in `fer_stream.cli`, ``own`` its own arguments for argparse."""
+
+    name: str
+    function: str
+    summary: str
+    example: str
+    options: tuple[str, ...] = ()
+    own: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = ()
+
+
+def _cursor(text: str) -> int:
+    if not text.isascii() or not text.isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a cursor; 0 is the beginning")
+    return int(text)
+
+
+def _age(text: str) -> float:
+    unit = {"d": 86_400, "h": 3600, "m": 60, "s": 1}.get(text[-1:])
+    if unit is None or not text[:-1].isascii() or not text[:-1].isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r} is not an age: give days, hours, minutes or seconds, such as 30d")
+    return float(text[:-1]) * unit
+
+
+def _seconds(text: str) -> float:
+    try:
+        found = float(text)
+    except ValueError:
+        found = 0.0
+    if not found > 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time: give seconds, such as 5 or 0.5")
+    return found
+
+
+def _argument(*names: str, **how: Any) -> tuple[tuple[str, ...], dict[str, Any]]:
+    return names, how
+
+
+COMMANDS = (
+    Command(
+        "run",
+        "pipeline:run",
+        "run everything on this machine and print events: captures, workers, aggregator",
+        "fer-stream run door=rtsp://192.0.2.10/stream --workers 2",
+        (
+            *CAMERA,
+            "--workers",
+            *MODELS,
+            "--scan",
+            *EVENTS,
+            "--duration",
+            "--format",
+            "--sink",
+            "--summary",
+            "--metrics",
+            "--bind",
+            "--keys",
+            "--purpose",
+            *LIVE,
+            *COMMON,
+        ),
+        (
+            _argument("--live", action="store_true", help="serve the live page too, as `fer-stream live` does"),
+            _argument(
+                "sources",
+                metavar="[NAME=]SOURCE",
+                nargs="*",
+                help="webcam index, video file, image folder, rtsp:// or http:// address; none: the file's cameras, "
+                "or else the demo",
+            ),
+        ),
+    ),
+    Command(
+        "capture",
+        "pipeline:capture",
+        "run one camera's process",
+        "fer-stream capture rtsp://192.0.2.10/stream --camera door --connect tcp://10.0.0.1:7000",
+        (*CAMERA, "--metrics", "--connect", "--key", *COMMON),
+        (
+            _argument("source", metavar="SOURCE", nargs="?", help="as for run; none: what the settings say"),
+            _argument("--camera", metavar="NAME", help="the camera's name (default: the file's, or camera-1)"),
+        ),
+    ),
+    Command(
+        "worker",
+        "pipeline:worker",
+        "run one inference worker",
+        "fer-stream worker --name 2 --connect tcp://10.0.0.1:7000",
+        (*MODELS, "--metrics", "--connect", "--key", *COMMON),
+        (_argument("--name", metavar="NAME", help="its name in logs and status (default: one that no other has)"),),
+    ),
+    Command(
+        "aggregator",
+        "pipeline:aggregator",
+        "dispatch frames, track and smooth, keep the journal, publish events",
+        "fer-stream aggregator --bind tcp://127.0.0.1:7000 --journal events.db",
+        ("--scan", *EVENTS, "--metrics", "--bind", "--keys", "--purpose", *COMMON),
+    ),
+    Command(
+        "live",
+        "pipeline:live",
+        "serve a page that shows what a running aggregator sees; faces are blurred",
+        "fer-stream live --page 127.0.0.1:8090",
+        (*LIVE, "--metrics", "--connect", "--key", "--purpose", *COMMON),
+    ),
+    Command(
+        "subscribe",
+        "reading:subscribe",
+        "print the events of a running aggregator, or of a journal",
+        "fer-stream subscribe --camera door --type emotion.started --from 0 --format jsonl",
+        ("--format", "--connect", "--key", *COMMON),
+        (
+            _argument("--camera", metavar="NAME", help="only this camera's"),
+            _argument(
+                "--type",
+                metavar="TYPE",
+                action="append",
+                help="only of this type, such as face.entered, or of a family, such as emotion; may be repeated",
+            ),
+            _argument(
+                "--from",
+                dest="after",
+                metavar="CURSOR",
+                type=_cursor,
+                help="begin after this cursor; 0 is the beginning (default: from now on)",
+            ),
+            _argument("--until-now", action="store_true", help="end with the latest event, instead of following"),
+            _argument(
+                "--timeout",
+                metavar="SECONDS",
+                type=_seconds,
+                help="fail where no aggregator answers for so long (default: 10 with --until-now; otherwise it is "
+                "waited for)",
+            ),
+            _argument(
+                "--journal",
+                dest="journal_file",
+                metavar="FILE",
+                help="read this journal from the cursor (default: 0) to its end; no aggregator is needed",
+            ),
+        ),
+    ),
+    Command(
+        "analyze",
+        "analyze:analyze",
+        "make tables, events, plots and a report of recordings, as fast as this machine goes; cut off, the same "
+        "command goes on where it was",
+        "fer-stream analyze talk.mp4 --output talk --video",
+        ("--labels", "--workers", *MODELS, "--scan", *COMMON),
+        (
+            _argument("sources", metavar="RECORDING", nargs="+", help="a video, an image, or a folder of either"),
+            _argument(
+                "-o",
+                "--output",
+                metavar="FOLDER",
+                required=True,
+                help="where to write; each of several has its own there",
+            ),
+            _argument("--pictures", action="store_true", help="a folder's images do not follow one another: no tracks"),
+            _argument("--video", action="store_true", help="write the video with what was seen drawn over, too"),
+            _argument("--show-faces", action="store_true", help="leave the faces in it as they are"),
+            _argument(
+                "--force", action="store_true", help="do again what is done already, and overwrite files of others"
+            ),
+        ),
+    ),
+    Command(
+        "recognize",
+        "reading:recognize",
+        "find the faces in images and their apparent expressions: a JSON line an image",
+        "fer-stream recognize portrait.jpg --min-face 20",
+        (*MODELS, *COMMON),
+        (_argument("images", metavar="IMAGE", nargs="+", help="an image file"),),
+    ),
+    Command(
+        "config",
+        "install:config",
+        "print the effective settings and where each came from, as TOML without passwords",
+        "fer-stream config --template > cameras.toml",
+        (*CAMERA, "--workers", *MODELS, "--scan", *EVENTS, "--sink", "--metrics", "--bind", "--purpose", *COMMON),
+        (_argument("--template", action="store_true", help="print a commented file of all settings instead"),),
+    ),
+    Command(
+        "purge",
+        "reading:purge",
+        "delete old events from the journal, also while an aggregator writes it",
+        "fer-stream purge --older-than 7d",
+        ("--journal", *COMMON),
+        (
+            _argument(
+                "--older-than", metavar="AGE", type=_age, required=True, help="such as 30d, 12h, or 0s for all there is"
+            ),
+        ),
+    ),
+    Command(
+        "schema",
+        "install:schema",
+        "print the JSON Schema of every event",
+        "fer-stream schema > event.schema.json",
+        (),
+        (_argument("--asyncapi", action="store_true", help="print an AsyncAPI document of the event link instead"),),
+    ),
+    Command(
+        "status",
+        "reading:status",
+        "show what a running aggregator sees: cameras, workers, ledger, open emotions",
+        "fer-stream status --format jsonl",
+        ("--format", "--connect", "--key", *COMMON),
+        (
+            _argument(
+                "--timeout",
+                metavar="SECONDS",
+                type=_seconds,
+                default=3.0,
+                help="fail where no aggregator answers for so long (default: 3)",
+            ),
+        ),
+    ),
+    Command(
+        "doctor",
+        "install:doctor",
+        "check install, models, sources and ports, and say what to do about each finding",
+        "fer-stream doctor --config cameras.toml",
+        (*MODELS, "--workers", "--journal", "--metrics", "--bind", *COMMON),
+    ),
+    Command(
+        "keys",
+        "keys:keys",
+        "make, allow, list and revoke the keys of processes on other machines",
+        "fer-stream keys new door --role capture",
+        ("--keys", *COMMON),
+        (
+            _argument("action", choices=["new", "allow", "list", "revoke"], help="what to do"),
+            _argument("name", metavar="NAME", nargs="?", help="the key's name"),
+            _argument(
+                "--role", metavar="ROLE", help="what it may do: capture, worker, client, live (sees pictures), or all"
+            ),
+            _argument(
+                "--camera",
+                metavar="NAME",
+                action="append",
+                default=[],
+                help="a camera that a capture's key speaks for (default: the one of its own name); may be repeated",
+            ),
+            _argument("--public", metavar="KEY", help="allow: the public half of a key that was made elsewhere"),
+        ),
+    ),
+    Command("version", "install:version", "print the version, and the models with their digests", "fer-stream version"),
+)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Takes a command's arguments before, between and after its options, which argparse alone does not."""
+
+    _mixing = False
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        if self._mixing:  # what follows comes through here itself
+            return super().parse_known_args(args, namespace)
+        self._mixing = True
+        try:
+            return self.parse_known_intermixed_args(args, namespace)
+        finally:
+            self._mixing = False
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the whole command line."""
+    top = argparse.ArgumentParser(
+        prog="fer-stream",
+        description="Any camera in, trustworthy apparent-emotion events out.",
+        epilog="Settings come from options, then FER_STREAM_*, then the --config file, then defaults.",
+        allow_abbrev=False,
+    )
+    commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=_Parser)
+    for command in COMMANDS:
+        sub = commands.add_parser(
+            command.name,
+            help=command.summary,
+            description=f"{command.summary[0].upper()}{command.summary[1:]}.",
+            epilog=f"example: {command.example}",
+            allow_abbrev=False,
+        )
+        for names, how in command.own:
+            sub.add_argument(*names, **how)
+        for flag in command.options:
+            add_option(sub, flag)
+        sub.set_defaults(function=command.function)
+    return top
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code: 0 normal end, 1 failure, 2 wrong use, 130 cut off."""
+    try:
+        arguments = parser().parse_args(argv)
+    except SystemExit as end:  # argparse has said what is wrong, or printed its help
+        return int(end.code or 0)
+    environment.prepare()
+
+    def run() -> int | None:
+        reset_signals()
+        raise_limits()
+        module, _, name = arguments.function.partition(":")
+        code: int | None = getattr(importlib.import_module(f"fer_stream.cli.{module}"), name)(arguments)
+        return code
+
+    return main_guard(run)

@@ -1,0 +1,189 @@
+"""The options that commands share, each described once: its flag, its help, and the settings it stands for."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from fer_stream.settings.tree import Loaded, Settings
+
+
+class Option(NamedTuple):
+    """One option. Where it stands for settings, its value is checked with them, like one from a file."""
+
+    flag: str
+    metavar: str | None
+    help: str
+    settings: tuple[str, ...] = ()
+    how: dict[str, Any] = {}  # noqa: RUF012  (further arguments for argparse, never changed)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
+    return seconds
+
+
+def _scan(text: str) -> float:
+    try:
+        return 0.0 if text == "every-frame" else _seconds(text)
+    except argparse.ArgumentTypeError:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither every-frame nor a number of seconds above 0") from None
+
+
+OPTIONS = (
+    Option("--config", "FILE", "TOML file of settings; see `fer-stream config --template`", how={"type": Path}),
+    Option("--labels", "LIST", "emotions, valence, or labels: happy,surprise,neutral", ("labels",)),
+    Option(
+        "--policy",
+        "NAME",
+        "drop_oldest: the freshest frame wins; wait: every frame, in order",
+        ("policy", "cameras.*.policy"),
+    ),
+    Option("--workers", "N", "inference workers (default: one a CPU core)", ("workers",)),
+    Option(
+        "--min-face", "PX", "size in pixels of the smallest faces searched for (default: 40)", ("detector.min_face",)
+    ),
+    Option(
+        "--scan",
+        "S",
+        "seconds between searches of the whole picture, or every-frame (default: 2)",
+        ("detector.scan_interval",),
+        {"type": _scan},
+    ),
+    Option("--detector", "NAME", "detector plug-in (default: mtcnn)", ("detector.name",)),
+    Option(
+        "--model",
+        "FILE",
+        "ONNX classifier, or emotion-tiny.onnx (less than half the time) or emotion.onnx, which come along (default: "
+        "emotion-ferplus.onnx)",
+        ("classifier.model",),
+    ),
+    Option(
+        "--provider",
+        "NAME",
+        "what runs the models: cpu, cuda, openvino, coreml, ... (default: cpu)",
+        ("detector.provider", "classifier.provider"),
+    ),
+    Option("--rate", "FPS", "cap a live camera's rate, or force a file's pace", ("cameras.*.rate",)),
+    Option(
+        "--loop",
+        None,
+        "begin a file again at its end",
+        ("cameras.*.loop",),
+        {"action": "store_const", "const": True},
+    ),
+    Option("--journal", "FILE", "the event log (default: in the user's state directory)", ("journal.path",)),
+    Option("--metrics", "HOST:PORT", "serve /metrics, /healthz and /readyz there", ("metrics",)),
+    Option(
+        "--sink",
+        "NAME:ARG",
+        "further sink, such as file:events.jsonl; may be repeated",
+        ("sinks",),
+        {"action": "append"},
+    ),
+    Option("--bind", "ADDRESS", "ipc://FOLDER or tcp://HOST:PORT to listen on", ("address",)),
+    Option("--connect", "ADDRESS", "the aggregator's address: ipc://FOLDER or tcp://HOST:PORT", ("address",)),
+    Option("--key", "FILE", "this process's key, for an aggregator on another machine", ("key",)),
+    Option("--keys", "FOLDER", "the aggregator's keys (default: in the user's configuration)", ("keys",)),
+    Option("--purpose", "NAME", "what this installation is for, such as research", ("deployment.purpose",)),
+    Option("--page", "HOST:PORT", "where the live page is served (default: 127.0.0.1:8090)", ("live.bind",)),
+    Option("--token-file", "FILE", "the token that the live page asks for", ("live.token_file",)),
+    Option(
+        "--show-faces",
+        None,
+        "show faces as they are, rather than blurred",
+        ("live.show_faces",),
+        {"action": "store_const", "const": True},
+    ),
+    Option("--log-level", "LEVEL", "debug, info, warning or error (default: info)", ("log_level",)),
+    Option("--duration", "S", "end after this many seconds", how={"type": _seconds}),
+    Option("--summary", "FILE", "write a JSON summary: frame ledgers, events, times", how={"type": Path}),
+    Option(
+        "--format",
+        None,
+        "a line made to be read, or one JSON document a line (default: pretty)",
+        how={"choices": ["pretty", "jsonl"], "default": "pretty"},
+    ),
+)
+
+BY_FLAG = {option.flag: option for option in OPTIONS}
+
+
+def _destination(option: Option) -> str:
+    return option.flag.removeprefix("--").replace("-", "_")
+
+
+def add_option(parser: argparse.ArgumentParser, flag: str) -> None:
+    """Give a command's parser one of the options."""
+    option = BY_FLAG[flag]
+    how: dict[str, Any] = {"metavar": option.metavar} if option.metavar else {}
+    parser.add_argument(option.flag, dest=_destination(option), help=option.help, **how, **option.how)
+
+
+def explain(arguments: argparse.Namespace, sources: Mapping[str, str] | None = None) -> Loaded:
+    """Return the settings that a command's arguments, the environment and the file make together.
+
+    Args:
+        arguments: as parsed; an option that the command does not have, or that was not given, sets nothing.
+        sources: cameras from the command line, by name.
+
+    Raises:
+        ConfigError: see `fer_stream.settings.tree.explain`.
+    """
+    from fer_stream.settings import tree  # noqa: PLC0415  (pydantic is slow to import, and --help comes through here)
+
+    flags: dict[str, Any] = {}
+    names: dict[str, str] = {}
+    if sources:
+        flags["cameras"] = {name: {"source": source} for name, source in sources.items()}
+        names["cameras"] = "argument SOURCE"
+    for option in OPTIONS:
+        value = getattr(arguments, _destination(option), None)
+        if value is not None:
+            flags |= dict.fromkeys(option.settings, value)
+            names |= dict.fromkeys(option.settings, f"flag {option.flag}")
+    return tree.explain(flags, getattr(arguments, "config", None), names)
+
+
+def begin(arguments: argparse.Namespace, role: str, sources: Mapping[str, str] | None = None) -> Settings:
+    """Return the settings of a process that begins now, after giving it its title and its logs.
+
+    Raises:
+        ConfigError: as `explain`.
+    """
+    from fer_stream.operations.logs import setup_logging  # noqa: PLC0415
+    from fer_stream.operations.process import set_title  # noqa: PLC0415
+
+    settings = explain(arguments, sources).settings
+    set_title(role)
+    setup_logging(settings.log_level, role)
+    return settings
+
+
+def await_service(settings: Settings) -> Settings:
+    """Return settings with an address: the given one, or that of the one service that runs, as soon as one does.
+
+    Raises:
+        ConfigError: several run.
+    """
+    import logging  # noqa: PLC0415
+    import time  # noqa: PLC0415
+
+    from fer_stream.operations import instances  # noqa: PLC0415  (slow to import)
+
+    if not instances.given(settings) and not instances.running():
+        logging.getLogger(__name__).warning(
+            "no service of yours runs on this machine yet: waiting for one; --connect gives an address elsewhere"
+        )
+        while not instances.running():
+            time.sleep(0.25)
+    return settings.model_copy(update={"address": instances.find(settings)})

@@ -1,0 +1,181 @@
+"""The commands that read what the service made: subscribe, status, recognize; and the one that deletes it: purge."""
+
+from __future__ import annotations
+
+import json
+import sys
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fer_stream import plugins
+from fer_stream.cli.options import await_service, begin
+from fer_stream.errors import ConfigError, SourceError
+from fer_stream.system import folders
+from fer_stream.types import EventType
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+    from collections.abc import Iterator, Sequence
+
+    from fer_stream.settings.tree import Settings
+    from fer_stream.types import Event, Face
+
+
+def subscribe(arguments: Namespace) -> None:
+    """Print the events of a running aggregator, or of a journal."""
+    from fer_stream.client import read_journal  # noqa: PLC0415
+
+    settings = begin(arguments, "subscribe")
+    types = _checked_types(arguments.type)
+    sink = plugins.load("sinks", "stdout")(arguments.format)
+    # Signals raise KeyboardInterrupt here, also in a write that waits for a reader.
+    if arguments.journal_file:
+        path, after = folders.expand(Path(arguments.journal_file)), arguments.after or 0
+        events = read_journal(path, after=after, camera=arguments.camera, types=types)
+    else:
+        events = _follow(arguments, settings, types)
+    for event, text in events:
+        sink.write(event, text)
+        if sink.closed:
+            break
+
+
+def purge(arguments: Namespace) -> None:
+    """Delete old events from the journal."""
+    import time  # noqa: PLC0415
+
+    from fer_stream.journal import purge as delete  # noqa: PLC0415
+
+    path = begin(arguments, "purge").journal.path
+    count = delete(path, time.time() - arguments.older_than)
+    sys.stdout.write(f"{count} events deleted from {path}\n")
+
+
+def _follow(arguments: Namespace, settings: Settings, types: Sequence[str]) -> Iterator[tuple[Event, str]]:
+    from fer_stream.client import subscribe as listen  # noqa: PLC0415
+
+    if not arguments.until_now:
+        settings = await_service(settings)
+    with listen(
+        camera=arguments.camera,
+        types=types,
+        after=arguments.after,
+        until_now=arguments.until_now,
+        timeout=arguments.timeout,
+        settings=settings,
+    ) as events:
+        while not events.ended:
+            found = events.receive(0.25)
+            if found is not None:
+                yield found
+
+
+def _checked_types(names: Sequence[str] | None) -> list[str]:
+    """Return the types and families to print.
+
+    Raises:
+        ConfigError: one that no event has.
+    """
+    known = [*EventType, *dict.fromkeys(kind.partition(".")[0] for kind in EventType)]
+    for name in names or ():
+        if name not in known:
+            near = get_close_matches(name, known, 1)
+            advice = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
+            raise ConfigError(f"flag --type: no event is of type {name!r}; {advice}")
+    return list(names or ())
+
+
+def status(arguments: Namespace) -> None:
+    """Show what a running aggregator sees."""
+    from fer_stream.client import status as ask  # noqa: PLC0415
+
+    state = ask(begin(arguments, "status"), arguments.timeout)
+    if arguments.format == "jsonl":
+        sys.stdout.write(json.dumps(state, ensure_ascii=False) + "\n")
+    else:
+        sys.stdout.write("\n".join(status_lines(state)) + "\n")
+
+
+def status_lines(state: dict[str, Any]) -> list[str]:
+    """Return an aggregator's status (`fer_stream.aggregator.aggregator.Aggregator.status`) as lines for people."""
+    lines = [
+        f"up {state['uptime_s']:.0f} s, {sum(state['events'].values())} events, cursor {state['cursor']}, "
+        f"labels: {', '.join(state['labels']) or 'none until a worker is there'}",
+        "",
+    ]
+    cameras, workers = state["cameras"], state["workers"]
+    # Terms that are 0 everywhere say nothing, except these.
+    always = ("captured", "done", "in_flight")
+    terms = [
+        term
+        for term in dict.fromkeys(term for camera in cameras.values() for term in camera["ledger"])
+        if term in always or any(camera["ledger"].get(term) for camera in cameras.values())
+    ]
+    rows = [["camera", "state", "policy", "fps", "age ms", *(term.replace("_", " ") for term in terms), "faces"]]
+    for name, camera in cameras.items():
+        counts = [str(camera["ledger"].get(term, 0)) for term in terms]
+        age = f"{1000 * camera['frame_age_s']:.0f}"
+        head = [name, camera["state"], camera["policy"], f"{camera['rate']:.1f}", age]
+        rows.append([*head, *counts, str(len(camera["tracks"]))])
+    lines += _table(rows) if cameras else ["no cameras"]
+    rows = [["worker", "state", "frames", "pid", "model", "detector"]]
+    for name, worker in workers.items():
+        rows.append([name, *(str(worker[key]) for key in ("state", "frames", "pid", "model", "detector"))])
+    lines += ["", *(_table(rows) if workers else ["no workers"])]
+    rows = [["sink", "state", "delivered", "undelivered", "behind", "error"]]
+    for name, sink in state.get("sinks", {}).items():
+        rows.append([name, *(str(sink[key]) for key in rows[0][1:])])
+    lines += ["", *_table(rows)] if len(rows) > 1 else []
+    rows = [["camera", "face", "apparent expression"]]
+    for name, camera in cameras.items():
+        for track in camera["tracks"]:
+            label = track["label"]
+            text = f"{label} {track['scores'].get(label, 0):.0%}" if label else "uncertain"
+            rows.append([name, f"#{track['track']}", text])
+    return [*lines, "", *_table(rows)] if len(rows) > 1 else lines
+
+
+def _table(rows: list[list[str]]) -> list[str]:
+    """Return rows as lines of aligned columns: names to the left, numbers to the right."""
+    columns = list(zip(*rows, strict=True))
+    right = [number > 0 and column[-1].replace(".", "").isdigit() for number, column in enumerate(columns)]
+    widths = [max(map(len, column)) for column in columns]
+    return [
+        "  ".join(
+            text.rjust(width) if numeric else text.ljust(width)
+            for text, width, numeric in zip(row, widths, right, strict=True)
+        ).rstrip()
+        for row in rows
+    ]
+
+
+def recognize(arguments: Namespace) -> int:
+    """Print one JSON line an image; one that cannot be read does not keep the others from it."""
+    from fer_stream.inference.recognizer import Recognizer  # noqa: PLC0415
+    from fer_stream.operations.logs import tell_error  # noqa: PLC0415
+    from fer_stream.sources.images import load  # noqa: PLC0415
+
+    recognizer = Recognizer.from_settings(begin(arguments, "recognize"))
+    failures = 0
+    for name in arguments.images:
+        path = Path(name)
+        try:
+            image = load(path)
+        except SourceError as error:
+            tell_error(str(error))
+            failures += 1
+            continue
+        faces = [_face(face) for face in recognizer.recognize(image).faces]
+        sys.stdout.write(json.dumps({"image": name, "faces": faces}, ensure_ascii=False) + "\n")
+        sys.stdout.flush()
+    return 1 if failures else 0
+
+
+def _face(face: Face) -> dict[str, Any]:
+    scores = face.scores.as_dict() if face.scores else {}
+    return {
+        "box": [round(side, 3) for side in face.box],
+        "score": round(face.score, 6),
+        "probabilities": {label: round(value, 6) for label, value in scores.items()},
+    }

@@ -1,0 +1,131 @@
+"""The library user's side: `subscribe` to events, read a journal, and ask for an aggregator's `status`."""
+
+from __future__ import annotations
+
+import random
+import time
+from typing import TYPE_CHECKING, Any
+
+from fer_stream import plugins
+from fer_stream.client.subscription import NoAnswerError, Subscription, no_answer, wanted
+from fer_stream.errors import JournalError, WireError
+from fer_stream.events import cloudevents
+from fer_stream.journal import Reader
+from fer_stream.operations import instances
+from fer_stream.protocol import wire
+from fer_stream.protocol.wire import Kind, Message
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from fer_stream.plugins import Peer
+    from fer_stream.settings.tree import Settings
+    from fer_stream.types import Event
+
+__all__ = ["NoAnswerError", "Subscription", "ask_status", "read_journal", "status", "subscribe"]
+
+
+def subscribe(
+    address: str | None = None,
+    *,
+    camera: str | None = None,
+    types: Sequence[str] = (),
+    after: int | None = None,
+    until_now: bool = False,
+    timeout: float | None = None,
+    settings: Settings | None = None,
+) -> Subscription:
+    """Return a `Subscription` to the aggregator at ``address``.
+
+    By default it is the one that the settings name, or else the one service of this user that runs on this machine.
+
+    ::
+
+        with fer_stream.subscribe(camera="door", types=["emotion.started"]) as events:
+            for event in events:
+                if event.type == "emotion.started":  # a stream.gap may come too
+                    print(event.time, event.track, event.data.label)
+
+    Raises:
+        TransportError: no address is given, and no service runs.
+        ConfigError: no address is given, and several services run.
+    """
+    if settings is None:
+        from fer_stream.settings.tree import load  # noqa: PLC0415  (slow to import, not always needed)
+
+        settings = load()
+    return Subscription(
+        address or instances.find(settings),
+        camera=camera,
+        types=types,
+        after=after,
+        until_now=until_now,
+        timeout=timeout,
+        transport=settings.transport,
+        key=settings.key,
+        keys=settings.keys,
+    )
+
+
+def read_journal(
+    path: Path, *, after: int = 0, camera: str | None = None, types: Sequence[str] = ()
+) -> Iterator[tuple[Event, str]]:
+    """Return the events in a journal file, with their texts, whether or not an aggregator runs.
+
+    Raises:
+        JournalError: there is no readable journal at ``path``.
+    """
+    with Reader(path) as reader:
+        while after < reader.cursor():
+            texts, reached = reader.read(after, camera=camera)
+            for text in texts:
+                try:
+                    event = cloudevents.decode(text)
+                except WireError as error:
+                    raise JournalError(f"the journal {path} holds what is not an event: {error}") from error
+                if wanted(event, types):
+                    yield event, text
+            after = reached
+
+
+def status(settings: Settings | None = None, timeout: float = 3.0) -> dict[str, Any]:
+    """Return how things stand with a running aggregator: see `fer_stream.aggregator.aggregator.Aggregator.status`.
+
+    Args:
+        settings: the whole tree, by default as loaded; without an address in it, the one service of this user that
+            runs on this machine is asked.
+        timeout: seconds to wait for an answer.
+
+    Raises:
+        TransportError: none runs, none answers within ``timeout`` seconds, or it refuses this process's key; the
+            message says which, and what is known of the reason.
+        ConfigError: no address is given, and several services run.
+    """
+    if settings is None:
+        from fer_stream.settings.tree import load  # noqa: PLC0415  (slow to import, not always needed)
+
+        settings = load()
+    address = instances.find(settings)
+    peer = plugins.transport(settings).connect(address, "control")
+    try:
+        return ask_status(peer, address, timeout)
+    except NoAnswerError:
+        raise no_answer(address, peer, timeout) from None
+    finally:
+        peer.close()
+
+
+def ask_status(peer: Peer, address: str, timeout: float) -> dict[str, Any]:
+    """As `status`, over a control link that is there already, and without looking for the reason."""
+    ticket = random.getrandbits(48)
+    deadline = time.monotonic() + timeout
+    peer.send(wire.json_message(Kind.STATUS, ticket=ticket))
+    while (left := deadline - time.monotonic()) > 0:
+        parts = peer.receive(left)
+        if parts is None:
+            continue
+        message: Message = wire.unpack(parts)
+        if message.kind is Kind.STATUS and message.ticket == ticket:
+            return message.body()
+    raise NoAnswerError(f"no aggregator answers at {address}")

@@ -1,0 +1,1 @@
+"""From faces to events: tracks, smoothing, intervals, what to look at next, and events as CloudEvents."""

@@ -1,0 +1,183 @@
+"""The JSON Schema (draft 2020-12) of every event, as journaled, published and printed, and an AsyncAPI page of it.
+
+Made from the same walk over the data classes as the encoder (`fer_stream.events.cloudevents.data_fields`), so the two
+cannot differ. Keys that are not named are refused.
+"""
+
+from __future__ import annotations
+
+import re
+from inspect import getdoc
+from typing import Any, get_args, get_origin
+
+from fer_stream import __version__
+from fer_stream.events.cloudevents import DATA, data_fields
+from fer_stream.settings.kinds import CAMERA_NAME
+from fer_stream.types import Box, EventType, GapData, Milliseconds, Nanoseconds
+
+Schema = dict[str, Any]
+
+_TIME: Schema = {
+    "type": "string",
+    "format": "date-time",
+    "pattern": r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z$",
+    "description": "A point in capture time.",
+}
+_COUNT: Schema = {"type": "integer", "minimum": 0}
+_PROBABILITY: Schema = {"type": "number", "minimum": 0, "maximum": 1}
+
+_JSON_TYPES: dict[Any, Schema] = {
+    Nanoseconds: _TIME,
+    Milliseconds: _COUNT,
+    Box: {
+        "type": "array",
+        "items": {"type": "number"},
+        "minItems": 4,
+        "maxItems": 4,
+        "description": "[x1, y1, x2, y2] in pixels of the picture, not clipped to it.",
+    },
+    int: _COUNT,
+    float: _PROBABILITY,
+    str: {"type": "string"},
+}
+"""What a field's type becomes. Every number of ours that is not a box counts something or lies in 0..1."""
+
+_ENVELOPE: Schema = {
+    "specversion": {"const": "1.0", "description": "Of CloudEvents."},
+    "id": {"type": "string", "pattern": "^[0-9a-f]{32}$", "description": "The same for a repeat of the same event."},
+    "datacontenttype": {"const": "application/json"},
+    "time": _TIME | {"description": "Capture time of the frame that caused the event."},
+    "sequence": _COUNT | {"description": "Counts the camera's events, without a gap."},
+    "cursor": _COUNT | {"description": "Counts the events of all cameras; what to resume from."},
+    "epoch": _COUNT | {"description": "Counts the starts of the camera's capture and of its aggregator."},
+    "frame": _COUNT | {"description": "Number of the frame that caused the event, within the epoch."},
+}
+
+
+def event_schema() -> Schema:
+    """Return the schema of an event: what all have in common, and a branch for each type."""
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "An event of fer_stream",
+        "description": "A CloudEvent 1.0. Labels are apparent expressions, not what a person feels.",
+        "type": "object",
+        "properties": _ENVELOPE,
+        "required": list(_ENVELOPE),
+        "oneOf": [_branch(kind) for kind in EventType],
+        "unevaluatedProperties": False,
+        "$defs": {cls.__name__: _object(cls) for cls in dict.fromkeys(DATA.values())},
+    }
+
+
+def asyncapi() -> Schema:
+    """Return an AsyncAPI 3.0 document: the broadcast link ``events``, its topics, and a message for each type."""
+    return {
+        "asyncapi": "3.0.0",
+        "info": {
+            "title": "Events of fer_stream",
+            "version": __version__,
+            "description": "What an aggregator publishes: every event after it was journaled, and its cursor twice a "
+            "second. Labels are apparent expressions, not what a person feels.",
+            "license": {"name": "MIT"},
+        },
+        "defaultContentType": "application/json",
+        "servers": {
+            "local": {
+                "host": "localhost",
+                "pathname": "/events",
+                "protocol": "zmq",
+                "description": "A SUB socket connects to ipc://FOLDER/events, FOLDER being the aggregator's address.",
+            },
+            "network": {
+                "host": "{host}:{port}",
+                "protocol": "zmq",
+                "description": "The same over tcp://, encrypted with CURVE beyond the aggregator's machine.",
+                "variables": {
+                    "host": {"description": "The aggregator's machine."},
+                    "port": {"description": "The port of the aggregator's address, plus 3."},
+                },
+            },
+        },
+        "channels": {
+            "events": {
+                "address": "{camera}/",
+                "title": "A camera's events",
+                "description": "Two parts: the topic, and one event as JSON.",
+                "parameters": {"camera": {"description": "The camera's name."}},
+                "messages": {str(kind): {"$ref": f"#/components/messages/{kind}"} for kind in EventType},
+            },
+            "cursor": {
+                "address": "/",
+                "title": "The latest event's cursor",
+                "description": "Two parts: the topic, and a number as text. A subscriber that has seen less asks for "
+                "what it missed.",
+                "messages": {"cursor": {"$ref": "#/components/messages/cursor"}},
+            },
+        },
+        "operations": {
+            name: {"action": "send", "channel": {"$ref": f"#/channels/{name}"}} for name in ("events", "cursor")
+        },
+        "components": {
+            "messages": {
+                **{str(kind): _message(kind) for kind in EventType},
+                "cursor": {"contentType": "text/plain", "payload": {"type": "string", "pattern": "^[0-9]{1,19}$"}},
+            }
+        },
+    }
+
+
+def _message(kind: EventType) -> Schema:
+    """Return an AsyncAPI message whose payload's schema stands alone."""
+    branch = _branch(kind)
+    parts = branch["properties"]["data"]
+    data = _object(DATA[kind])
+    for name, narrower in parts.get("properties", {}).items():
+        data["properties"][name] = _TIME if narrower["type"] == "string" else narrower
+    properties = _ENVELOPE | branch["properties"] | {"data": data}
+    schema = {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
+    return {
+        "name": str(kind),
+        "contentType": "application/json",
+        "payload": {"schemaFormat": "application/schema+json;version=draft-2020-12", "schema": schema},
+    }
+
+
+def _branch(kind: EventType) -> Schema:
+    about, _, what = kind.partition(".")
+    camera = CAMERA_NAME.removeprefix("^").removesuffix("$")
+    properties: Schema = {
+        "type": {"const": str(kind)},
+        # A gap is about all cameras at once.
+        "source": {"const": "/cameras/"}
+        if DATA[kind] is GapData
+        else {"type": "string", "pattern": f"^/cameras/{camera}$"},
+        "data": {"$ref": f"#/$defs/{DATA[kind].__name__}"},
+    }
+    if about in ("face", "emotion", "valence"):
+        ended = what in ("left", "ended")
+        properties["subject"] = {"type": "string", "pattern": "^tracks/[1-9][0-9]*$"}
+        properties["data"] |= {"properties": {"end_time": {"type": "string" if ended else "null"}}}
+    return {"title": str(kind), "properties": properties, "required": list(properties)}
+
+
+def _object(cls: type) -> Schema:
+    """Return the schema of a data class: all its fields, and no others."""
+    properties = {}
+    for field in data_fields(cls):
+        schema = _of_type(field.type)
+        properties[field.name] = {"anyOf": [schema, {"type": "null"}]} if field.optional else schema
+    return {
+        "type": "object",
+        "description": re.sub(r"`+", "", " ".join((getdoc(cls) or "").split())),
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+    }
+
+
+def _of_type(kind: Any) -> Schema:
+    if kind in _JSON_TYPES:
+        return _JSON_TYPES[kind]
+    if get_origin(kind) is dict:
+        return {"type": "object", "additionalProperties": _of_type(get_args(kind)[1])}
+    return _object(kind)

@@ -1,0 +1,223 @@
+"""One camera's observations -> its events: the pure heart of the aggregator, and all of it that `analyze` needs.
+
+The same observations give the same events, byte for byte: nothing here knows a clock, a socket or a file.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from fer_stream.events.smoother import Change, LabelSet, Smoother
+from fer_stream.events.tracker import Tracker, overlap
+from fer_stream.types import (
+    Box,
+    CameraData,
+    Estimate,
+    Event,
+    EventData,
+    EventType,
+    ExpressionData,
+    Face,
+    FaceData,
+    Hints,
+    Milliseconds,
+    Nanoseconds,
+    Probability,
+    Searched,
+    Track,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from fer_stream.events.attention import Attention
+    from fer_stream.events.tracker import Course
+    from fer_stream.settings.tree import SmootherSettings, TrackerSettings
+
+
+HERE = 0.5
+"""Overlap (IoU) from which a face that was found is the one that was expected there."""
+
+
+class Timeline:
+    """Follows one camera through one epoch.
+
+    Call `observe` for every frame in order of capture, `tick` when a silent camera's time goes on, `offline` when it
+    ended or died. Each returns the events that follow, in order, not journaled yet.
+    """
+
+    def __init__(
+        self,
+        camera: str,
+        epoch: int,
+        labels: LabelSet,
+        tracker: TrackerSettings,
+        smoother: SmootherSettings,
+        attention: Attention,
+    ) -> None:
+        self.camera = camera
+        self.epoch = epoch
+        self.online = False
+        self.time = Nanoseconds(0)
+        self.tracks: tuple[Track, ...] = ()
+        """The tracks seen in the latest frame."""
+        self.seq = 0
+        """The latest frame's number."""
+        self.size = (0, 0)
+        """Its width and height."""
+        self.searched = False
+        """Whether new faces were looked for in it, rather than the known ones alone."""
+        self.candidates: dict[int, Face] = {}
+        """The faces in it that are no tracks yet, by the keys of their courses."""
+        self.courses: Sequence[Course] = ()
+        """Where all faces go that are not given up."""
+        self._found: tuple[Box, ...] = ()
+        self._labels = labels
+        self._kinds = {what: EventType(f"{labels.family}.{what}") for what in ("started", "updated", "ended")}
+        self._tracker_settings = tracker
+        self._smoother_settings = smoother
+        self._tracker = Tracker(tracker)
+        self._attention = attention
+        self._smoothers: dict[int, Smoother] = {}
+
+    @property
+    def places(self) -> tuple[Box, ...]:
+        """Where in the latest frame there are faces, confirmed or not, or should be although they were not found."""
+        # Not by when each was seen: where a clock stands still, one that is missed would count as one that is here.
+        expected = [course.at(self.time) for course in self.courses]
+        missed = [box for box in expected if all(overlap(box, other) < HERE for other in self._found)]
+        return (*self._found, *missed)
+
+    def hints(self, seq: int, time: Nanoseconds, size: tuple[int, int]) -> Hints | None:
+        """Return what to look at in a frame; ``None`` is all that there is. It is followed by `observe` or `miss`."""
+        return self._attention.hints(seq, time, size)
+
+    def miss(self, seq: int) -> None:
+        """Take that a frame will not be observed."""
+        self._attention.miss(seq)
+
+    def observe(
+        self,
+        seq: int,
+        time: Nanoseconds,
+        size: tuple[int, int],
+        faces: Sequence[Face],
+        searched: Searched | None = None,
+    ) -> list[Event]:
+        """Take one frame of ``size`` (width, height): its faces, scored where they were due, and what was searched."""
+        events: list[Event] = []
+        # A capture's clock is monotonic; a plug-in's may not be, and a track cannot live backwards.
+        self.time, self.seq = max(time, self.time), seq
+        if not self.online:
+            self.online, self.size = True, size
+            events.append(self._event(EventType.CAMERA_ONLINE, 0, CameraData("first frame", *size)))
+        elif size != self.size:
+            events += self._close_all()
+            self.size = size
+            events.append(self._event(EventType.CAMERA_RESET, 0, CameraData("resolution changed", *size)))
+        tracking = self._tracker.update(self.time, faces)
+        events += self._leave(tracking.left)
+        for track in tracking.entered:
+            self._smoothers[track.id] = Smoother(self._labels, self._smoother_settings)
+            events.append(self._event(EventType.FACE_ENTERED, track.id, self._stay(track, None)))
+        for track in tracking.seen:
+            if track.face.scores is not None:
+                changes = self._smoothers[track.id].observe(self.time, track.face.scores, track.face.quality)
+                events += self._expressions(track, changes)
+        self.tracks = tracking.seen
+        self.searched = searched is not None or not self._attention.following
+        self.candidates, self.courses = tracking.candidates, self._tracker.courses
+        self._found = tuple(face.box for face in faces)
+        unsettled = (track for track, smoother in self._smoothers.items() if smoother.unsettled)
+        self._attention.take(seq, self.time, self.courses, searched, unsettled)
+        return events
+
+    def tick(self, time: Nanoseconds, offline_after: float) -> list[Event]:
+        """Let a silent camera's time go on: faces leave, and after ``offline_after`` seconds it is offline."""
+        if not self.online:
+            return []
+        if time - self.time > offline_after * 1e9:
+            return self.offline("no frames")
+        return self._leave(self._tracker.advance(max(time, self.time)))
+
+    def offline(self, reason: str) -> list[Event]:
+        """End: every open interval closes at the last time its face was seen."""
+        if not self.online:
+            return []
+        events = self._close_all()
+        self.online = False
+        events.append(self._event(EventType.CAMERA_OFFLINE, 0, CameraData(reason, *self.size)))
+        return events
+
+    def estimates(self) -> list[Estimate]:
+        """Return the smoothed state of the tracks in the latest frame."""
+        found = []
+        for track in self.tracks:
+            smoother = self._smoothers.get(track.id)
+            if smoother is not None and smoother.scores.values:
+                label = smoother.interval.label if smoother.interval else None
+                found.append(Estimate(track.id, smoother.scores, label))
+        return found
+
+    def open_intervals(self) -> list[tuple[int, str, Nanoseconds]]:
+        """Return ``(track, label, start)`` of every open interval."""
+        return [(t, s.interval.label, s.interval.start) for t, s in self._smoothers.items() if s.interval]
+
+    def _close_all(self) -> list[Event]:
+        events = self._leave(self._tracker.tracks)
+        self._tracker.forget()
+        self.tracks = ()
+        return events
+
+    def _leave(self, tracks: Iterable[Track]) -> list[Event]:
+        events = []
+        for track in tracks:
+            events += self._expressions(track, self._smoothers.pop(track.id).close(track.last_seen))
+            events.append(self._event(EventType.FACE_LEFT, track.id, self._stay(track, track.last_seen)))
+        return events
+
+    def _stay(self, track: Track, end: Nanoseconds | None) -> FaceData:
+        duration = _milliseconds(track.first_seen, track.last_seen)
+        return FaceData(track.first_seen, end, duration, track.face.box, track.face.score)
+
+    def _expressions(self, track: Track, changes: Iterable[Change]) -> list[Event]:
+        events = []
+        for change in changes:
+            interval = change.interval
+            data = ExpressionData(
+                start_time=interval.start,
+                end_time=interval.last if change.what == "ended" else None,
+                duration_ms=_milliseconds(interval.start, interval.last),
+                label=interval.label,
+                previous=interval.previous,
+                probability=Probability(interval.mean, interval.peak),
+                scores=change.scores.as_dict(),
+                box=track.face.box,
+                score=track.face.score,
+            )
+            events.append(self._event(self._kinds[change.what], track.id, data))
+        return events
+
+    def _event(self, kind: EventType, track: int, data: EventData) -> Event:
+        return Event(kind, self.camera, self.epoch, self.seq, track, self.time, data)
+
+
+def _milliseconds(start: Nanoseconds, end: Nanoseconds) -> Milliseconds:
+    return Milliseconds((end - start) // 1_000_000)
+
+
+def closing(event: Event) -> Event:
+    """Return the event that closes what ``event``, the last one journaled of it, left open when an aggregator died.
+
+    It ends when it was last known to last: at the time of that event.
+    """
+    family = event.type.partition(".")[0]
+    kind = {"camera": EventType.CAMERA_OFFLINE, "face": EventType.FACE_LEFT}.get(family) or EventType(f"{family}.ended")
+    data = event.data
+    if isinstance(data, FaceData | ExpressionData):
+        end = max(event.time, data.start_time)
+        data = replace(data, end_time=end, duration_ms=_milliseconds(data.start_time, end))
+    elif isinstance(data, CameraData):
+        data = replace(data, reason="aggregator restarted")
+    return replace(event, type=kind, data=data, sequence=0, cursor=0)

@@ -1,0 +1,269 @@
+"""Faces -> short-lived tracks, by motion and overlap: never by looks, so a track is no identity and dies with its face.
+
+Each track predicts its box with a constant-velocity alpha-beta filter (Kalata 1984) over centre and size, and takes the
+face that overlaps the prediction most; faces left over may continue a track that they are near to, in units of their
+size. Time is capture time, so uneven frames and gaps are no special case.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from fer_stream.types import Box, Face, Nanoseconds, Track
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from fer_stream.settings.tree import TrackerSettings
+
+ALPHA, BETA = 0.85, 0.3
+"""The filter's gains on position and velocity: boxes are accurate to a few percent, so measurements weigh much."""
+
+FAR = 0.6
+"""Greatest distance of centres, in face sizes, at which a face without overlap may still continue a track."""
+
+ALIKE = 1.6
+"""Greatest ratio of sizes then."""
+
+MOST_MOVED, MOST_GROWN = 3.0, math.log(1.5)
+"""How far a face is believed to have moved since it was seen, in its size, and grown, as a logarithm."""
+
+LEAST_FRAMES = 3
+"""Frames for which a face may be out of sight at least: where one a second comes, no face would be seen twice within a
+shorter patience."""
+
+BURST = 0.02
+"""Seconds: frames that follow one another sooner tell no more of a speed than these."""
+
+GAPS = 8
+"""The latest times between frames, of which the longest but one tells how often they come: a single stall is no rate,
+and where several workers answer together, the pauses in between are it."""
+
+
+def overlap(a: Box, b: Box) -> float:
+    """Return the intersection over union of two boxes, 0 to 1."""
+    width = min(a.x2, b.x2) - max(a.x1, b.x1)
+    height = min(a.y2, b.y2) - max(a.y1, b.y1)
+    if width <= 0 or height <= 0:
+        return 0.0
+    common = width * height
+    return common / ((a.x2 - a.x1) * (a.y2 - a.y1) + (b.x2 - b.x1) * (b.y2 - b.y1) - common)
+
+
+@dataclass(frozen=True, slots=True)
+class Tracking:
+    """What one observation changed: tracks seen now, of these the newly confirmed, and those given up.
+
+    ``candidates`` are the faces seen now that are no tracks yet, by the keys of their courses.
+    """
+
+    seen: tuple[Track, ...]
+    entered: tuple[Track, ...]
+    left: tuple[Track, ...]
+    candidates: dict[int, Face]
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """Where a face was and where it goes, confirmed or not; ``key`` is its own within the epoch.
+
+    ``position`` is centre x, centre y, log width and log height, ``velocity`` their change a second. ``seen`` and
+    ``scored`` are the capture times at which it was last seen, and last scored; ``track`` is its track's id, 0 until
+    that is confirmed.
+    """
+
+    key: int
+    track: int
+    position: tuple[float, ...]
+    velocity: tuple[float, ...]
+    seen: int
+    scored: int
+
+    def at(self, time: int) -> Box:
+        """Return where the face should be."""
+        dt = (time - self.seen) / 1e9
+        x, y, width, height = (v * dt for v in self.velocity)
+        # Of two frames close together, or of a long time, a velocity is worth little.
+        far = MOST_MOVED * math.exp(min(max(self.position[2:]), 12.0))
+        steps = (_within(x, far), _within(y, far), _within(width, MOST_GROWN), _within(height, MOST_GROWN))
+        return _box([p + step for p, step in zip(self.position, steps, strict=True)])
+
+
+class _State:
+    """One track's filter: centre x, centre y, log width, log height, with velocities per second."""
+
+    __slots__ = ("confirmed", "key", "position", "scored", "track", "velocity")
+
+    def __init__(self, key: int, track: Track) -> None:
+        self.key = key
+        self.track = track
+        self.scored = track.last_seen if track.face.scores else 0
+        self.confirmed = False
+        self.position = _measure(track.face.box)
+        self.velocity = [0.0, 0.0, 0.0, 0.0]
+
+    def predict(self, time: int) -> list[float]:
+        dt = (time - self.track.last_seen) / 1e9
+        return [p + v * dt for p, v in zip(self.position, self.velocity, strict=True)]
+
+    def update(self, time: Nanoseconds, face: Face) -> None:
+        dt = (time - self.track.last_seen) / 1e9
+        expected = self.predict(time)
+        residual = [m - e for m, e in zip(_measure(face.box), expected, strict=True)]
+        self.position = [e + ALPHA * r for e, r in zip(expected, residual, strict=True)]
+        if dt > 0:
+            # A long gap says little about the speed now, and two frames in a burst less: what the detector errs by
+            # would be great speed.
+            self.velocity = [v + BETA * r / max(dt, BURST) for v, r in zip(self.velocity, residual, strict=True)]
+        self.track = Track(self.track.id, face, self.track.first_seen, time)
+        if face.scores:
+            self.scored = time
+
+    def course(self) -> Course:
+        return Course(
+            self.key, self.track.id, tuple(self.position), tuple(self.velocity), self.track.last_seen, self.scored
+        )
+
+
+def _within(value: float, most: float) -> float:
+    return min(max(value, -most), most)
+
+
+def _measure(box: Box) -> list[float]:
+    width, height = max(box.x2 - box.x1, 1.0), max(box.y2 - box.y1, 1.0)
+    return [(box.x1 + box.x2) / 2, (box.y1 + box.y2) / 2, math.log(width), math.log(height)]
+
+
+def _box(position: Sequence[float]) -> Box:
+    x, y, width, height = position
+    half_width, half_height = math.exp(min(width, 12.0)) / 2, math.exp(min(height, 12.0)) / 2
+    return Box(x - half_width, y - half_height, x + half_width, y + half_height)
+
+
+class Tracker:
+    """Follows the faces of one camera. Deterministic: the same observations give the same tracks."""
+
+    def __init__(self, settings: TrackerSettings) -> None:
+        self._settings = settings
+        self._confirm = round(settings.confirm * 1e9)
+        self._patience = round(settings.patience * 1e9)
+        self._states: list[_State] = []
+        self._next = 1
+        self._begun = 0
+        self._time: int | None = None
+        self._gaps: deque[int] = deque(maxlen=GAPS)
+
+    @property
+    def courses(self) -> tuple[Course, ...]:
+        """Where all faces go that are not given up, the confirmed and the others."""
+        return tuple(state.course() for state in self._states)
+
+    @property
+    def tracks(self) -> tuple[Track, ...]:
+        """The confirmed tracks that are not given up."""
+        return tuple(state.track for state in self._states if state.confirmed)
+
+    def update(self, time: Nanoseconds, faces: Sequence[Face]) -> Tracking:
+        """Take the faces of one frame; ``time`` must not go back.
+
+        A track is confirmed once it was seen at least twice and for ``confirm`` seconds. It is given up when it was
+        not seen for ``patience`` seconds, or where that is longer, the time of `LEAST_FRAMES` (half of either while it
+        is not confirmed).
+        """
+        if self._time is not None:
+            self._gaps.append(time - self._time)
+        self._time = time
+        left = self.advance(time)
+        matched = self._match(time, faces)
+        seen: list[Track] = []
+        entered: list[Track] = []
+        candidates: dict[int, Face] = {}
+        for index, face in enumerate(faces):
+            state = matched.get(index)
+            if state is None:
+                self._begun += 1
+                state = _State(self._begun, Track(0, face, time, time))
+                self._states.append(state)
+            else:
+                state.update(time, face)
+                if not state.confirmed and time - state.track.first_seen >= self._confirm:
+                    state.confirmed = True
+                    state.track = replace(state.track, id=self._next)
+                    self._next += 1
+                    entered.append(state.track)
+            if state.confirmed:
+                seen.append(state.track)
+            else:
+                candidates[state.key] = face
+        seen.sort(key=lambda track: track.id)
+        return Tracking(tuple(seen), tuple(entered), left, candidates)
+
+    def advance(self, time: Nanoseconds) -> tuple[Track, ...]:
+        """Let time pass without an observation, and return the tracks that are given up."""
+        gap = sorted(self._gaps)[-2] if len(self._gaps) > 1 else 0
+        patience = max(self._patience, LEAST_FRAMES * gap)
+        kept: list[_State] = []
+        left: list[Track] = []
+        for state in self._states:
+            unseen = time - state.track.last_seen
+            if unseen <= (patience if state.confirmed else patience // 2):
+                kept.append(state)
+            elif state.confirmed:
+                left.append(state.track)
+        self._states = kept
+        return tuple(left)
+
+    def forget(self) -> None:
+        """Give up every track at once, and the rate of their frames; ids are not used again."""
+        self._states = []
+        self._time = None
+        self._gaps.clear()
+
+    def _match(self, time: int, faces: Sequence[Face]) -> dict[int, _State]:
+        """Return which face continues which track: best pairs first, overlap before nearness."""
+        pairs: list[tuple[float, int, int]] = []
+        reaches = [_reach(face.box) for face in faces]
+        for s, state in enumerate(self._states):
+            last, expected = state.track.face.box, _box(state.predict(time))
+            left, top = min(last.x1, expected.x1), min(last.y1, expected.y1)
+            right, bottom = max(last.x2, expected.x2), max(last.y2, expected.y2)
+            for f, (x1, y1, x2, y2) in enumerate(reaches):
+                if x1 > right or x2 < left or y1 > bottom or y2 < top:  # of many faces, most are nowhere near
+                    continue
+                box = faces[f].box
+                common = overlap(expected, box)
+                if common >= self._settings.overlap:
+                    pairs.append((-common, s, f))
+                elif (distance := _distance(last, expected, box)) < FAR:
+                    pairs.append((distance, s, f))
+        taken: set[int] = set()
+        matched: dict[int, _State] = {}
+        for _, s, f in sorted(pairs):
+            if s not in taken and f not in matched:
+                taken.add(s)
+                matched[f] = self._states[s]
+        return matched
+
+
+def _reach(box: Box) -> Box:
+    """Return where a track that this face may continue has its centre, or overlaps it: the box, and `FAR` around it."""
+    far = FAR * _size(box)
+    return Box(box.x1 - far, box.y1 - far, box.x2 + far, box.y2 + far)
+
+
+def _size(box: Box) -> float:
+    return math.sqrt(max((box.x2 - box.x1) * (box.y2 - box.y1), 1e-6))
+
+
+def _distance(last: Box, expected: Box, box: Box) -> float:
+    """Return how far a face is from where its track was or should be, in face sizes; infinite if sizes differ much."""
+    size, before = _size(box), _size(last)
+    if max(size / before, before / size) > ALIKE:
+        return math.inf
+    x, y = box.x1 + box.x2, box.y1 + box.y2
+    from_last = math.hypot(x - last.x1 - last.x2, y - last.y1 - last.y2)
+    from_expected = math.hypot(x - expected.x1 - expected.x2, y - expected.y1 - expected.y2)
+    return min(from_last, from_expected) / 2 / size

@@ -1,0 +1,1 @@
+"""Pictures: JPEG headers and decoding, limits, motion, quality, privacy masks, colours."""

@@ -1,0 +1,1 @@
+"""Faces and expressions: model files, detectors, classifiers, and the worker that runs them."""

@@ -1,0 +1,251 @@
+"""Any ONNX file as a classifier, if it keeps this contract.
+
+| part               | must be                                                                                       |
+|--------------------|-----------------------------------------------------------------------------------------------|
+| input `faces`      | float32 ``[N, 1, H, W]``, N free: raw grey 0..255, normalised inside the graph                 |
+| output             | `probabilities`, float32 ``[N, C]``, rows summing to 1                                        |
+| metadata `labels`  | JSON array of C different names, in the order of the columns                                  |
+| metadata `crop`    | JSON object ``{"x": ..., "y": ..., "side": ...}``: where the model's frame lies, see `Crop`   |
+| metadata           | `version`, `license`, `trained_on`: text                                                      |
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING, NamedTuple
+
+import cv2
+import numpy as np
+
+from fer_stream.errors import ModelError
+from fer_stream.imaging.pixels import pixels
+from fer_stream.inference import models
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from fer_stream.settings.tree import ClassifierSettings
+    from fer_stream.types import Box, Face
+
+DEFAULT = "emotion-ferplus.onnx"
+"""Of the models that come with fer_stream the one that does better on faces in video (`models/emotion.md`)."""
+
+BATCH = 32
+"""Most faces in one run: the time for a face is flat in the batch, the memory is not."""
+
+
+def load(settings: ClassifierSettings) -> OnnxClassifier:
+    """Return the classifier that the settings name (the entry point).
+
+    Raises:
+        ModelError: the file is missing or breaks the contract; the message says which part of it.
+    """
+    return OnnxClassifier(settings.model, settings.provider)
+
+
+@dataclass(frozen=True, slots=True)
+class Crop:
+    """How a model's square frame lies relative to a detector's box.
+
+    In units of the box's size, which is ``sqrt(width * height)``: ``x`` and ``y`` lead from the box's centre to the
+    frame's, ``side`` is the frame's. Measured by ``training/crop.py``.
+    """
+
+    x: float
+    y: float
+    side: float
+
+    @classmethod
+    def from_json(cls, text: str) -> Crop:
+        """Return the crop that ``text`` describes.
+
+        Raises:
+            ValueError: it is not an object of three finite numbers, or the side is not positive.
+        """
+        try:
+            value = json.loads(text)
+        except (ValueError, RecursionError):
+            value = None
+        if not isinstance(value, dict) or set(value) != {field.name for field in fields(cls)}:
+            raise ValueError("it must be an object of x, y and side")
+        most = sys.float_info.max  # which an integer of many digits is beyond, too
+        if not all(type(number) in (int, float) and abs(number) <= most for number in value.values()):
+            raise ValueError("x, y and side must be finite numbers")
+        if value["side"] <= 0:
+            raise ValueError("side must be positive")
+        return cls(**value)
+
+    def to_json(self) -> str:
+        """Return what `from_json` takes."""
+        return json.dumps(asdict(self))
+
+    def square(self, box: Box) -> Square:
+        """Return where the model's frame lies in the image, given a detector's box."""
+        size = math.sqrt(max(box.x2 - box.x1, 1.0) * max(box.y2 - box.y1, 1.0))
+        side = self.side * size
+        x = (box.x1 + box.x2) / 2 + self.x * size - side / 2
+        y = (box.y1 + box.y2) / 2 + self.y * size - side / 2
+        return Square(x, y, side)
+
+
+class Square(NamedTuple):
+    """A part of an image, in its pixels: left and top edge, and the side."""
+
+    x: float
+    y: float
+    side: float
+
+
+class OnnxClassifier:
+    """A classifier in one ONNX file, or in one that comes with fer_stream by its name; by default `DEFAULT`.
+
+    ``labels`` and ``version`` are the file's own, ``digest`` is its SHA-256, ``crop`` its geometry.
+
+    Raises:
+        ModelError: the file is missing or breaks the contract; the message says which part of it.
+    """
+
+    def __init__(self, path: Path | None = None, provider: str = "cpu") -> None:
+        self._model = models.find(path, provider) if path else models.shipped(DEFAULT, provider)
+        self.digest = self._model.digest
+        self._height, self._width, columns = _shapes(self._model)
+        self.labels, self.crop, self.version = _metadata(self._model, columns)
+        self._check_rows()
+
+    def classify(self, image: NDArray[np.uint8], faces: Sequence[Face]) -> NDArray[np.float32]:
+        """Return probabilities, float32 ``[len(faces), len(labels)]``, of faces in ``image`` (uint8 ``[H, W, 3]``).
+
+        Raises:
+            ValueError: it is not such a picture (`fer_stream.imaging.pixels`).
+        """
+        image = pixels(image)
+        rows = [np.empty((0, len(self.labels)), np.float32)]
+        for start in range(0, len(faces), BATCH):
+            crops = [self.sample(image, face.box) for face in faces[start : start + BATCH]]
+            rows.append(self._run(np.stack(crops)[:, None]))
+        return np.concatenate(rows)
+
+    def sample(self, image: NDArray[np.uint8], box: Box) -> NDArray[np.float32]:
+        """Return what the model sees of the face in ``box``: grey 0..255, float32 ``[H, W]``."""
+        return sample(image, self.crop.square(box), self._height, self._width)
+
+    def _run(self, faces: NDArray[np.float32]) -> NDArray[np.float32]:
+        return self._model.run(("probabilities",), {"faces": faces})[0]
+
+    def _check_rows(self) -> None:
+        noise = np.random.default_rng(0).uniform(0, 255, (2, 1, self._height, self._width)).astype(np.float32)
+        rows = self._run(noise)
+        if (
+            rows.shape != (2, len(self.labels))
+            or not (rows >= 0).all()
+            or not np.allclose(rows.sum(axis=1), 1, atol=1e-3)
+        ):
+            raise _breach(self._model, "the rows of its output `probabilities` must be probabilities that sum to 1")
+
+
+def sample(image: NDArray[np.uint8], square: Square, height: int, width: int) -> NDArray[np.float32]:
+    """Return a square of an image in grey at another size: float32 ``[height, width]``, 0..255.
+
+    Every value is the mean of the image, each pixel taken as a little square of one colour, over a window of as much
+    as the value stands for, and of a pixel at least. So a large face is shrunk without aliasing, a small one grows as
+    by bilinear interpolation, and both to a fraction of a pixel. Beyond the image its border goes on.
+    """
+    (top, bottom), (left, right) = _windows(square.y, square.side, height), _windows(square.x, square.side, width)
+    y1, y2 = _span(top[0], bottom[-1], image.shape[0])
+    x1, x2 = _span(left[0], right[-1], image.shape[1])
+    grey = cv2.cvtColor(image[y1:y2, x1:x2], cv2.COLOR_BGR2GRAY)
+    sums = np.asarray(cv2.integral(grey, sdepth=cv2.CV_64F), np.float64)
+    rows = _at(sums, bottom - y1) - _at(sums, top - y1)
+    windows = _at(rows.T, right - x1) - _at(rows.T, left - x1)
+    area = np.outer(bottom - top, right - left)
+    return (windows.T / area).astype(np.float32)
+
+
+def _windows(start: float, side: float, count: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return where the windows of ``count`` values over a side begin and end, in pixels."""
+    step = side / count
+    centre = start + (np.arange(count, dtype=np.float64) + 0.5) * step
+    half = max(step, 1.0) / 2
+    return centre - half, centre + half
+
+
+def _span(start: float, end: float, length: int) -> tuple[int, int]:
+    """Return the whole pixels from ``start`` to ``end`` that lie in the image, at least one."""
+    first = min(max(math.floor(start), 0), length - 1)
+    return first, max(min(math.ceil(end), length), first + 1)
+
+
+def _at(sums: NDArray[np.float64], places: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return running sums between whole rows; beyond the ends they grow as at the ends, which repeats the border."""
+    row = np.clip(np.floor(places).astype(np.intp), 0, len(sums) - 2)
+    below, above = sums[row], sums[row + 1]
+    return below + (places - row)[:, None] * (above - below)
+
+
+def _breach(model: models.Model, what: str) -> ModelError:
+    return ModelError(f"{model.path} is not a classifier for fer-stream: {what}")
+
+
+def _shapes(model: models.Model) -> tuple[int, int, int]:
+    """Return height and width of the input and the columns of the output.
+
+    Raises:
+        ModelError: either breaks the contract.
+    """
+    inputs = {value.name: value for value in model.session.get_inputs()}
+    if list(inputs) != ["faces"]:
+        raise _breach(model, f"it must have one input, `faces`, and has {', '.join(inputs) or 'none'}")
+    faces = inputs["faces"]
+    if faces.type != "tensor(float)":
+        raise _breach(model, f"its input `faces` must be float32 and is {faces.type}")
+    match faces.shape:
+        case [int(batch), 1, int(), int()]:
+            raise _breach(model, f"its input `faces` takes exactly {batch} faces; export it with a free first axis")
+        case [_, 1, int(height), int(width)]:
+            pass
+        case shape:
+            raise _breach(model, f"its input `faces` must be [N, 1, H, W] with H and W fixed and is {shape}")
+    outputs = {value.name: value for value in model.session.get_outputs()}
+    if "probabilities" not in outputs:
+        raise _breach(model, f"it must have an output `probabilities` and has {', '.join(outputs)}")
+    probabilities = outputs["probabilities"]
+    if probabilities.type != "tensor(float)":
+        raise _breach(model, f"its output `probabilities` must be float32 and is {probabilities.type}")
+    match probabilities.shape:
+        case [_, int(columns)]:
+            return height, width, columns
+        case shape:
+            raise _breach(model, f"its output `probabilities` must be [N, C] with C fixed and is {shape}")
+
+
+def _metadata(model: models.Model, columns: int) -> tuple[tuple[str, ...], Crop, str]:
+    """Return labels, crop and version.
+
+    Raises:
+        ModelError: any of the metadata is missing or breaks the contract.
+    """
+    metadata = model.metadata
+    for key in ("labels", "crop", "version", "license", "trained_on"):
+        if not metadata.get(key, "").strip():
+            raise _breach(model, f"its metadata has no `{key}`")
+    try:
+        labels = json.loads(metadata["labels"])
+    except (ValueError, RecursionError):
+        labels = None
+    if not isinstance(labels, list) or not all(isinstance(label, str) and label.strip() for label in labels):
+        raise _breach(model, "its metadata `labels` must be a JSON array of names")
+    if len(set(labels)) != len(labels):
+        raise _breach(model, "its metadata `labels` names a label twice")
+    if len(labels) != columns:
+        raise _breach(model, f"its metadata `labels` has {len(labels)} names for {columns} columns of probabilities")
+    try:
+        crop = Crop.from_json(metadata["crop"])
+    except ValueError as error:
+        raise _breach(model, f"its metadata `crop` cannot be read: {error}") from error
+    return tuple(labels), crop, metadata["version"]

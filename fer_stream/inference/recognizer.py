@@ -1,0 +1,192 @@
+"""Faces and their apparent expressions in one picture: a detector and a classifier put together."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fer_stream import plugins
+from fer_stream.errors import PluginError
+from fer_stream.imaging import motion, quality
+from fer_stream.imaging.pixels import pixels
+from fer_stream.plugins import FollowingDetector
+from fer_stream.settings.deployment import check_purpose
+from fer_stream.types import THUMBNAIL, Box, Face, Region, Scores, Searched
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from fer_stream.plugins import Classifier, Detector
+    from fer_stream.settings.tree import Settings
+    from fer_stream.types import Hints
+
+
+@dataclass(frozen=True, slots=True)
+class Recognition:
+    """What was found in one image, and the seconds each stage took, by its name: ``detect``, ``classify``."""
+
+    faces: tuple[Face, ...]
+    seconds: dict[str, float]
+    searched: Searched | None = None
+
+
+_last_unpickled: tuple[str, Recognizer] | None = None
+
+
+def _unpickled(kind: type[Recognizer], settings: Settings) -> Recognizer:
+    global _last_unpickled  # noqa: PLW0603
+    key = f"{kind!r} {settings.model_dump_json()}"
+    if _last_unpickled is None or _last_unpickled[0] != key:
+        _last_unpickled = key, kind.from_settings(settings)
+    return _last_unpickled[1]
+
+
+@cache
+def _default() -> Recognizer:
+    from fer_stream.settings.tree import load  # noqa: PLC0415  (slow to import, not always needed)
+
+    return Recognizer.from_settings(load())
+
+
+def recognize(image: NDArray[np.uint8]) -> tuple[Face, ...]:
+    """Return the faces in one picture (uint8 ``[H, W, 3]``, BGR, as OpenCV reads it), each with its scores.
+
+    ::
+
+        for face in fer_stream.recognize(cv2.imread("portrait.jpg")):
+            print(face.box, face.scores.top())
+
+    The models that the settings name are loaded once.
+
+    Raises:
+        PluginError: detector or classifier is not installed.
+        ModelError: a model file is missing or breaks its contract.
+        ValueError: it is not such a picture; the message says what it seems to be, and what to do.
+    """
+    return _default().recognize(image).faces
+
+
+class Recognizer:
+    """Finds faces and scores their apparent expressions; keeps nothing from one image to the next.
+
+    One that `from_settings` made can be pickled, as for a pool of processes: each process loads the models itself.
+    """
+
+    def __init__(self, detector: Detector, classifier: Classifier) -> None:
+        self.detector = detector
+        self.classifier = classifier
+        self._settings: Settings | None = None
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> Recognizer:
+        """Load the detector and the classifier that the settings name.
+
+        Raises:
+            PluginError: one of them is not installed.
+            ModelError: a model file is missing or breaks its contract.
+            ConfigError: the purpose that they name is prohibited.
+        """
+        check_purpose(settings)
+        detector, classifier = settings.detector, settings.classifier
+        made = cls(
+            plugins.load("detectors", detector.name)(detector),
+            plugins.load("classifiers", classifier.name)(classifier),
+        )
+        made._settings = settings
+        return made
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the settings rather than the models, which no other process can take over.
+
+        A process loads them once for all that it unpickles with the same settings one after the other.
+
+        Raises:
+            TypeError: it was put together by hand.
+        """
+        if self._settings is None:
+            raise TypeError(
+                "a Recognizer can be pickled only if it was made by Recognizer.from_settings; "
+                "make one in each process instead"
+            )
+        return _unpickled, (type(self), self._settings)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The labels that faces are scored over."""
+        return self.classifier.labels
+
+    def recognize(self, image: NDArray[np.uint8], hints: Hints | None = None) -> Recognition:
+        """Return the faces in ``image`` (uint8 ``[H, W, 3]``, BGR), in the detector's order.
+
+        By default all faces there are, each scored; with hints those that they lead to, and scored are those that are
+        due and those that are new. A detector that cannot follow faces searches the whole image all the same.
+
+        Raises:
+            ValueError: it is not such a picture; the message says what it seems to be, and what to do.
+            PluginError: the classifier gives something else than a row of probabilities for each face.
+        """
+        image = pixels(image)
+        start = time.perf_counter()
+        faces, due, searched = self._detect(image, hints)
+        detected = time.perf_counter()
+        rows = self._classify(image, [faces[i] for i in due])
+        for i, row in zip(due, rows, strict=True):
+            faces[i] = replace(faces[i], scores=Scores(self.labels, tuple(row)), quality=quality.of(image, faces[i]))
+        classified = time.perf_counter()
+        return Recognition(tuple(faces), {"detect": detected - start, "classify": classified - detected}, searched)
+
+    def _classify(self, image: NDArray[np.uint8], faces: list[Face]) -> list[list[float]]:
+        rows = np.asarray(self.classifier.classify(image, faces))
+        if rows.shape != (len(faces), len(self.labels)) or rows.dtype.kind not in "fiu" or not np.isfinite(rows).all():
+            wanted = f"finite numbers [{len(faces)}, {len(self.labels)}], a row a face and a column a label"
+            raise PluginError(f"the classifier gives {rows.dtype} {list(rows.shape)}, and must give {wanted}")
+        found: list[list[float]] = rows.tolist()
+        return found
+
+    def _detect(self, image: NDArray[np.uint8], hints: Hints | None) -> tuple[list[Face], list[int], Searched | None]:
+        """Return the faces, which of them are to be scored, and what was searched."""
+        height, width = image.shape[:2]
+        if not isinstance(self.detector, FollowingDetector) or hints is None:
+            faces = self.detector.detect(image)
+            return faces, list(range(len(faces))), None
+        searched, now, regions = None, None, []
+        if hints.whole:
+            regions = [Region(0, 0, width, height)]
+            searched = Searched(np.ones(THUMBNAIL, np.bool_), motion.thumbnail(image))
+        elif hints.seen is not None:
+            now = motion.thumbnail(image)
+            changed = motion.changed(now, hints.seen)
+            cells = changed.copy()
+            motion.cover(cells, (face.box for face in hints.faces), height, width)
+            regions = motion.regions(cells, height, width)
+        found, new = self.detector.look(image, hints.faces, regions)
+        if now is not None:  # what changed under a face that is not there any more is still to be searched
+            other = changed.copy()
+            motion.cover(other, (face.box for face in found if face is not None), height, width)
+            searched = Searched(cells | (changed & ~other), now)
+        faces, due = [], []
+        for expected, face in zip(hints.faces, found, strict=True):
+            if face is not None:
+                if expected.due:
+                    due.append(len(faces))
+                faces.append(face)
+        due += range(len(faces), len(faces) + len(new))
+        return faces + new, due, searched
+
+    def warm_up(self, height: int = 480, width: int = 640) -> None:
+        """Take the slow first runs before the first frame comes: of the scan, and of the classifier on a face.
+
+        Give the size of the frames to come where it is known.
+        """
+        blank = np.zeros((height, width, 3), np.uint8)
+        self.recognize(blank)
+        # A coarse pattern has enough of a face about it to come as far as the second of a cascade's nets.
+        cell = max(min(height, width) // 20, 1)
+        pattern = np.random.default_rng(0).integers(0, 256, (-(-height // cell), -(-width // cell), 3), np.uint8)
+        image = pattern.repeat(cell, 0).repeat(cell, 1)[:height, :width]
+        self.recognize(image)
+        self.classifier.classify(image, [Face(Box(width / 4, height / 4, width / 2, height / 2), 1.0)])

@@ -1,0 +1,281 @@
+"""Prometheus metrics, and the pages that show them: ``/metrics``, beside ``/healthz`` and ``/readyz``.
+
+Each role fills its own part. Under ``fer-stream run`` all processes write into files of one folder
+(prometheus-client's multiprocess mode, on by ``PROMETHEUS_MULTIPROC_DIR``), and the supervisor serves their sum; a
+process that is started again under the same name goes on with its predecessor's files, so counters never fall.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import prometheus_client
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, values
+from prometheus_client.metrics import MetricWrapperBase
+from prometheus_client.multiprocess import MultiProcessCollector
+
+from fer_stream.aggregator.dispatcher import REASONS
+from fer_stream.operations import environment
+from fer_stream.operations.http import Answer, Server, read_token
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from prometheus_client import Metric
+
+    from fer_stream.aggregator.dispatcher import Ledger
+    from fer_stream.settings.tree import Settings
+
+MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR"
+PROCESS = "FER_STREAM_PROCESS"
+"""The environment variable that names a supervised process, for its files in that folder."""
+
+_FORGOTTEN = ".forgotten"
+"""How the names of files end in that folder that name cameras which are forgotten."""
+
+if environment.prepared() and MULTIPROCESS in os.environ and PROCESS in os.environ:
+    values.ValueClass = values.MultiProcessValue(  # type: ignore[no-untyped-call]
+        lambda: os.environ[PROCESS].replace(" ", "-")
+    )
+
+REGISTRY = CollectorRegistry()
+"""Ours alone: a program that uses fer_stream as a library finds nothing of it among its own metrics."""
+
+
+class _Silent:
+    """Takes all that a metric is told, and keeps nothing."""
+
+    def __init__(self, *_: object, **__: object) -> None:
+        pass
+
+    def __getattr__(self, name: str) -> Callable[..., Self]:
+        return lambda *_, **__: self
+
+
+Counter: Any = partial(prometheus_client.Counter, registry=REGISTRY)
+Gauge: Any = partial(prometheus_client.Gauge, registry=REGISTRY)
+Histogram: Any = partial(prometheus_client.Histogram, registry=REGISTRY)
+if MULTIPROCESS in os.environ and not environment.prepared():
+    # A program that uses us as a library shares its metrics by files (as under gunicorn), and ours would lie in them.
+    Counter = Gauge = Histogram = _Silent
+for _about_the_process in (
+    prometheus_client.ProcessCollector,
+    prometheus_client.PlatformCollector,
+    prometheus_client.GCCollector,
+):
+    _about_the_process(registry=REGISTRY)
+
+_FAST = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+_AGES = (0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0)
+
+frames = Counter(
+    "fer_stream_frames",
+    "Frames by what became of them; captured is the sum of all others.",
+    ["camera", "outcome", "reason"],
+)
+in_flight = Gauge(
+    "fer_stream_frames_in_flight",
+    "Captured frames that are not resolved yet.",
+    ["camera"],
+    multiprocess_mode="mostrecent",
+)
+waiting = Gauge(
+    "fer_stream_frames_waiting",
+    "Frames that are here and have no worker yet.",
+    ["camera"],
+    multiprocess_mode="mostrecent",
+)
+frame_age = Histogram(
+    "fer_stream_frame_age_seconds", "Age of a frame when a worker is given it.", ["camera"], buckets=_AGES
+)
+latency = Histogram(
+    "fer_stream_latency_seconds",
+    "From a frame's capture to its events being there, about to be journaled.",
+    ["camera"],
+    buckets=_AGES,
+)
+stage = Histogram("fer_stream_stage_seconds", "Time spent on a frame, by stage.", ["stage"], buckets=_FAST)
+faces = Counter("fer_stream_faces", "Faces found in frames.", ["camera"])
+events = Counter("fer_stream_events", "Events published.", ["camera", "type", "label"])
+camera_online = Gauge(
+    "fer_stream_camera_online", "1 while a camera gives frames.", ["camera"], multiprocess_mode="mostrecent"
+)
+tracks = Gauge("fer_stream_tracks", "Faces in view now.", ["camera"], multiprocess_mode="mostrecent")
+workers = Gauge("fer_stream_workers", "Workers by state.", ["state"], multiprocess_mode="mostrecent")
+fenced = Counter("fer_stream_workers_fenced", "Workers given up, by reason.", ["reason"])
+journal_failing = Gauge(
+    "fer_stream_journal_failing", "1 while the journal cannot be written, else 0.", multiprocess_mode="mostrecent"
+)
+events_held = Gauge("fer_stream_events_held", "Events that wait to be journaled.", multiprocess_mode="mostrecent")
+events_lost = Counter(
+    "fer_stream_events_lost", "Events that could not be held any longer while the journal could not be written."
+)
+journal_cursor = Gauge(
+    "fer_stream_journal_cursor", "Cursor of the latest journaled event.", multiprocess_mode="mostrecent"
+)
+descriptors_open = Gauge(
+    "fer_stream_descriptors_open",
+    "File descriptors that the aggregator has open; each connection of a peer takes one.",
+    multiprocess_mode="mostrecent",
+)
+descriptors_limit = Gauge(
+    "fer_stream_descriptors_limit",
+    "File descriptors that the aggregator may have open. Near it new peers have to wait.",
+    multiprocess_mode="mostrecent",
+)
+rejected_messages = Counter("fer_stream_messages_rejected", "Messages that broke the protocol.", ["link"])
+capture_frames = Counter("fer_stream_capture_frames", "Frames as the capture counts them.", ["camera", "outcome"])
+sink_undelivered = Counter("fer_stream_sink_events_undelivered", "Events that a sink did not take.", ["sink"])
+sink_behind = Gauge(
+    "fer_stream_sink_events_behind",
+    "Journaled events that a sink has still to take.",
+    ["sink"],
+    multiprocess_mode="mostrecent",
+)
+source_failures = Counter("fer_stream_source_failures", "Times a source failed or fell silent.", ["camera"])
+
+
+_sinks: dict[str, int] = {}
+
+
+def export_sink(sink: str, undelivered: int, behind: int) -> None:
+    """Tell how a sink stands: how many events it did not take in all, and how many it has still to take."""
+    sink_undelivered.labels(sink).inc(max(0, undelivered - _sinks.get(sink, 0)))
+    _sinks[sink] = undelivered
+    sink_behind.labels(sink).set(behind)
+
+
+def forget(camera: str) -> None:
+    """Let all series of a camera go, those of other processes of a run too, until `remember`."""
+    if folder := os.environ.get(MULTIPROCESS):
+        (Path(folder) / f"{camera}{_FORGOTTEN}").touch()  # its values stay in these processes' files: see `exposition`
+        return
+    for metric in _of_cameras():
+        metric.remove_by_labels({"camera": camera})
+
+
+def remember(camera: str) -> None:
+    """Take it that a camera is there, which may have been forgotten."""
+    if folder := os.environ.get(MULTIPROCESS):
+        (Path(folder) / f"{camera}{_FORGOTTEN}").unlink(missing_ok=True)
+
+
+def _of_cameras() -> list[MetricWrapperBase]:
+    ours = (value for value in globals().values() if isinstance(value, MetricWrapperBase))
+    return [metric for metric in ours if "camera" in metric._labelnames]
+
+
+class LedgerExport:
+    """Brings a camera's ledger, which holds totals, into counters, which only grow by steps."""
+
+    def __init__(self, camera: str) -> None:
+        self._camera = camera
+        self._told: dict[tuple[str, str], int] = {}
+
+    def begin(self, ledger: Ledger) -> None:
+        """Begin with a ledger whose frames have been counted already, by another process."""
+        self._told = self._terms(ledger)
+
+    @staticmethod
+    def _terms(ledger: Ledger) -> dict[tuple[str, str], int]:
+        terms = {("rejected", reason): ledger.rejected.get(reason, 0) for reason in REASONS}
+        for term in ("captured", "done", "superseded", "expired", "lost_worker", "lost_link"):
+            terms[term, ""] = getattr(ledger, term)
+        return terms
+
+    def export(self, ledger: Ledger) -> None:
+        """Count what has been added since the last call."""
+        for (outcome, reason), total in self._terms(ledger).items():
+            step = total - self._told.get((outcome, reason), 0)
+            if step > 0 or (outcome, reason) not in self._told:
+                frames.labels(self._camera, outcome, reason).inc(max(step, 0))
+                self._told[outcome, reason] = total
+        in_flight.labels(self._camera).set(ledger.in_flight)
+
+
+class Rate:
+    """Events a second, over about the last five."""
+
+    def __init__(self) -> None:
+        self._times: list[float] = []
+
+    def add(self, now: float) -> None:
+        """Count one at this monotonic time."""
+        self._times.append(now)
+        if len(self._times) > 2000 or self._times[0] < now - 10:
+            self._times = [t for t in self._times[-2000:] if t >= now - 5]
+
+    def now(self) -> float:
+        """Return the rate, per second."""
+        now = time.monotonic()
+        recent = [t for t in self._times if t >= now - 5]
+        return round((len(recent) - 1) / (now - recent[0]), 2) if len(recent) > 1 else 0.0
+
+
+class _Remembered(CollectorRegistry):
+    """The metrics of all processes of a run, without the series of forgotten cameras."""
+
+    def __init__(self, folder: str) -> None:
+        super().__init__()
+        self._forgotten = {path.name.removesuffix(_FORGOTTEN) for path in Path(folder).glob(f"*{_FORGOTTEN}")}
+        MultiProcessCollector(self, folder)  # type: ignore[no-untyped-call]
+
+    def collect(self) -> Iterator[Metric]:
+        for metric in super().collect():
+            metric.samples = [one for one in metric.samples if one.labels.get("camera") not in self._forgotten]
+            yield metric
+
+
+def exposition() -> bytes:
+    """Return all metrics of this process, or under `run` of all its processes, as Prometheus text."""
+    if MULTIPROCESS in os.environ:
+        return prometheus_client.generate_latest(_Remembered(os.environ[MULTIPROCESS]))
+    return prometheus_client.generate_latest(_WithoutCreated())
+
+
+class _WithoutCreated:
+    """The registry without the series ``..._created``, which double the page."""
+
+    def collect(self) -> Iterator[Metric]:
+        for family in REGISTRY.collect():
+            family.samples = [sample for sample in family.samples if not sample.name.endswith("_created")]
+            yield family
+
+
+def serve(settings: Settings, ready: Callable[[], str]) -> Server | None:
+    """Serve ``/metrics``, ``/healthz`` (200 while the process answers) and ``/readyz`` (200 when it can work).
+
+    Where a token is set, who does not send it learns only that the process is alive, and whether it is ready.
+
+    Args:
+        settings: the whole tree; ``metrics`` is where, ``metrics_token`` the token.
+        ready: returns what is missing until this process can work, or an empty text.
+
+    Returns:
+        What serves them, or ``None`` where no address is set.
+
+    Raises:
+        ConfigError: the address is none, or may be reached from other machines and there is no token.
+        TransportError: it cannot be bound.
+    """
+
+    def readiness(trusted: bool) -> Answer:
+        missing = ready()
+        body = {"status": "not ready" if missing else "ready"}
+        if missing and trusted:
+            body["missing"] = missing
+        return Answer(503 if missing else 200, "application/json", json.dumps(body).encode() + b"\n")
+
+    pages: dict[str, Callable[[bool], Answer | None]] = {
+        "/metrics": lambda trusted: Answer(200, CONTENT_TYPE_LATEST, exposition()) if trusted else None,
+        "/healthz": lambda _: Answer(200, "application/json", b'{"status":"alive"}\n'),
+        "/readyz": readiness,
+    }
+    if settings.metrics is None:
+        return None
+    return Server(settings.metrics, pages, read_token(settings.metrics_token) if settings.metrics_token else None)

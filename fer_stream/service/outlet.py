@@ -1,0 +1,288 @@
+"""Sinks, each in a thread of its own, and counts of the events that they took or refused.
+
+The thread opens, feeds and closes the sink, and subscribes like any other client. A slow sink delays nothing else: it
+falls behind, and continues from the journal where it was.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+from contextlib import ExitStack, suppress
+from typing import TYPE_CHECKING, Any
+
+from fer_stream import plugins
+from fer_stream.client import Subscription, read_journal
+from fer_stream.errors import FerStreamError, WireError
+from fer_stream.operations.process import leave_behind
+from fer_stream.settings.tree import redact
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from fer_stream.operations.process import Stop
+    from fer_stream.plugins import Sink
+    from fer_stream.settings.tree import Settings
+    from fer_stream.types import Event
+
+    Export = Callable[[str, int, int], None]
+    """Takes a sink's title, how many events it did not take, and how many it has still to take."""
+
+STUCK = 10.0
+"""Seconds without an event taken after which a sink that is behind counts as stuck."""
+
+TELLING = 10.0
+"""Least seconds between two log messages on a failing sink."""
+
+OPENING = 5.0
+"""Seconds that a run waits for its sinks to open; one that takes longer gets its events when it has."""
+
+PATIENCE = 10.0
+"""Seconds without an event taken after which a run that ends by itself waits for a sink no longer. Standard output is
+waited for until the run is told to end: somebody may be reading it page by page."""
+
+GRACE = 0.3
+"""Seconds that sinks have at least, once the run has ended or was told to."""
+
+LINGER = 1.0
+"""Seconds that their links have to close."""
+
+_log = logging.getLogger(__name__)
+
+
+class Outlet(threading.Thread):
+    """See the module's text. ``title`` names the sink, without passwords."""
+
+    def __init__(self, sink: str, settings: Settings, after: int) -> None:
+        """Prepare; `start` starts.
+
+        Args:
+            sink: the sink, as NAME:ARGUMENT.
+            settings: the whole tree; the sink gets the events of the aggregator at its address.
+            after: the cursor after which its events begin.
+
+        Raises:
+            PluginError: there is no such sink.
+        """
+        kind, _, self._argument = sink.partition(":")
+        self.title = redact(sink)
+        super().__init__(name=self.title, daemon=True)
+        self._factory = plugins.load("sinks", kind)
+        self._settings = settings
+        self.cursor = after
+        self.delivered = self.undelivered = 0
+        self.error = ""
+        """Why the last event was not taken; empty where it was."""
+        self.closed = False
+        """Whether the sink has nobody left to write to."""
+        self.finished = threading.Event()
+        """Set when the sink is closed and gets nothing any more."""
+        self._opened = threading.Event()
+        self._newest = after
+        self._failure: Exception | None = None
+        self._rest_begins, self._given_up = threading.Event(), threading.Event()
+        self._progress = time.monotonic()
+        self._told = -TELLING
+
+    # In other threads
+
+    def await_open(self, timeout: float) -> bool:
+        """Wait for the sink to be open, and return whether it is.
+
+        Raises:
+            FerStreamError: it cannot be opened.
+        """
+        opened = self._opened.wait(timeout)
+        if isinstance(self._failure, FerStreamError):
+            raise self._failure
+        if self._failure is not None:
+            raise FerStreamError(f"the sink {self.title} cannot be opened: {_why(self._failure)}") from self._failure
+        return opened
+
+    def state(self, newest: int) -> dict[str, Any]:
+        """Return how things stand, as JSON, where ``newest`` is the cursor of the latest event."""
+        behind = 0 if self.closed else max(0, newest - self.cursor)
+        stuck = behind and time.monotonic() - self._progress > STUCK
+        return {
+            "state": "closed" if self.closed else "failing" if self.error else "stuck" if stuck else "ok",
+            "delivered": self.delivered,
+            "undelivered": self.undelivered,
+            "behind": behind,
+            "error": self.error,
+        }
+
+    def idle(self) -> float:
+        """Return for how many seconds it has taken no event."""
+        return time.monotonic() - self._progress
+
+    def finish(self, newest: int) -> None:
+        """Hand on what is left in the journal, up to the cursor ``newest``, and end: the aggregator has ended."""
+        self._progress = time.monotonic()
+        self._newest = newest
+        self._rest_begins.set()
+
+    def abandon(self) -> None:
+        """End as soon as the sink lets go, whatever it has still to take."""
+        self._given_up.set()
+        self._rest_begins.set()
+
+    def give_up(self, grace: float) -> None:
+        """After `finish`: end within ``grace`` seconds; what the sink has not taken by then is undelivered."""
+        self.abandon()
+        self.finished.wait(grace)
+        if not self.closed and (left := self._newest - self.cursor) > 0:
+            self.undelivered += left
+            self.error = self.error or "it did not take them in time"
+
+    # In this thread
+
+    def run(self) -> None:
+        """Open the sink, feed it, close it; whatever it raises is told and counted."""
+        try:
+            sink: Sink = self._factory(self._argument)
+        except Exception as error:  # a plug-in may raise anything
+            self._failure = error
+            self.finished.set()
+            return
+        finally:
+            self._opened.set()
+        self._progress = time.monotonic()
+        with ExitStack() as last:  # closing links takes longer than anybody has to wait for
+            self._guarded("gets no events for now", lambda: self._follow(sink, last))
+            self._rest_begins.wait()
+            self._guarded("gets no events", lambda: self._read_rest(sink))
+            self._guarded("cannot be closed", sink.close)
+            self.finished.set()
+
+    def _guarded(self, what: str, action: Callable[[], None]) -> None:
+        try:
+            action()
+        except Exception as error:
+            self._tell(what, error)
+
+    def _follow(self, sink: Sink, last: ExitStack) -> None:
+        how = self._settings
+        subscription = last.enter_context(
+            Subscription(how.address, after=self.cursor, transport=how.transport, key=how.key, keys=how.keys)
+        )
+        while not (self._rest_begins.is_set() or self.closed):
+            try:
+                found = subscription.receive(0.1)
+            except WireError as error:
+                self._tell("missed a message", error)
+                continue
+            if found is not None:
+                self._hand_on(sink, *found)
+            self.cursor = subscription.cursor
+
+    def _read_rest(self, sink: Sink) -> None:
+        if self.cursor >= self._newest:
+            return
+        for event, text in read_journal(self._settings.journal.path, after=self.cursor):
+            if self._given_up.is_set() or self.closed:
+                return
+            self._hand_on(sink, event, text)
+            self.cursor = max(self.cursor, event.cursor)
+        self.cursor = self._newest
+
+    def _hand_on(self, sink: Sink, event: Event, text: str) -> None:
+        try:
+            sink.write(event, text)
+        except Exception as error:
+            self.undelivered += 1
+            self._tell("did not take an event", error)
+        else:
+            self.closed = bool(getattr(sink, "closed", False))
+            self.delivered += not self.closed
+            if self.error:
+                _log.warning("the sink %s takes events again; %d were not delivered", self.title, self.undelivered)
+            self.error = ""
+        self._progress = time.monotonic()
+
+    def _tell(self, what: str, error: Exception) -> None:
+        self.error = redact(_why(error))
+        if (now := time.monotonic()) >= self._told + TELLING:
+            self._told = now
+            _log.error("the sink %s %s, and the run goes on: %s", self.title, what, self.error)
+
+
+class Outlets:
+    """All sinks of a run: they are opened before anything starts, and told of in status, metrics and summary."""
+
+    def __init__(self, sinks: Sequence[str], settings: Settings, begin: int) -> None:
+        self.all = [Outlet(sink, settings, begin) for sink in sinks]
+        self._told: dict[str, Any] = {}
+
+    def open(self, stop: Stop) -> None:
+        """Open them, for `OPENING` seconds at most.
+
+        Raises:
+            FerStreamError: one cannot be opened.
+        """
+        for outlet in self.all:
+            outlet.start()
+        deadline = time.monotonic() + OPENING
+        for outlet in self.all:
+            while not (outlet.await_open(0.02) or stop.is_set() or time.monotonic() > deadline):
+                pass
+
+    def states(self, newest: int) -> dict[str, Any]:
+        """Return how each stands, by its title."""
+        return {outlet.title: outlet.state(newest) for outlet in self.all}
+
+    def tell(self, path: Path, newest: int, export: Export | None) -> None:
+        """Tell the children, who answer for the status, by a file at ``path``, and Prometheus by ``export``."""
+        states = self.states(newest)
+        for title, state in states.items():
+            if state["state"] == "stuck" != self._told.get(title, {}).get("state"):
+                waiting = state["behind"]
+                _log.warning(
+                    "the sink %s has taken no event for %g s; %d wait, and the run goes on", title, STUCK, waiting
+                )
+        if states != self._told:
+            fresh = path.with_suffix(".new")
+            with suppress(OSError):  # no room: the next ones may find some
+                fresh.write_text(json.dumps(states))
+                fresh.replace(path)  # whole for whoever reads it meanwhile
+            self._told = states
+        if export:
+            for title, state in states.items():
+                export(title, state["undelivered"], state["behind"])
+
+    @property
+    def closed(self) -> bool:
+        """Whether one has nobody left to write to, as when stdout's reader has gone (``| head``)."""
+        return any(outlet.closed for outlet in self.all)
+
+    def finish(self, stop: Stop, newest: int, deadline: float) -> None:
+        """Let them take what is left, up to the cursor ``newest``, and close them.
+
+        Where the run is told to end they have until ``deadline`` (monotonic seconds), else as long as they take events.
+        """
+        for outlet in self.all:
+            outlet.finish(newest)
+        while any(map(self._waits, self.all)) and not stop.wait(0.05):
+            pass
+        deadline = max(deadline, time.monotonic() + GRACE)
+        for outlet in self.all:
+            outlet.give_up(max(0.0, deadline - time.monotonic()))
+
+    def close(self) -> None:
+        """Have all end, whatever they have still to take, and wait a moment for the threads of those that do."""
+        deadline = time.monotonic() + LINGER
+        for outlet in self.all:
+            outlet.abandon()
+        for outlet in self.all:
+            left = max(0.0, deadline - time.monotonic())
+            leave_behind(outlet, left if outlet.finished.wait(min(left, GRACE)) else 0.0)
+
+    @staticmethod
+    def _waits(outlet: Outlet) -> bool:
+        return not outlet.finished.is_set() and (outlet.title.startswith("stdout:") or outlet.idle() < PATIENCE)
+
+
+def _why(error: Exception) -> str:
+    return str(error) if isinstance(error, FerStreamError) else f"{type(error).__name__}: {error}"

@@ -1,0 +1,67 @@
+"""The summary that a run gives at its end: what became of every frame and every event, and why."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING, Any
+
+from fer_stream.errors import FerStreamError
+from fer_stream.operations.logs import stderr
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from fer_stream.service.desk import Desk
+    from fer_stream.service.outlet import Outlets
+
+
+def summary(desk: Desk, outlets: Outlets) -> dict[str, Any]:
+    """Return the summary, as JSON: the ledger of each camera, counts of events, what each sink was given, times."""
+    return {
+        "cameras": {name: camera["ledger"] for name, camera in desk.cameras.items()},
+        "events": dict(sorted(desk.events.items())),
+        "sinks": {
+            outlet.title: {
+                "delivered": outlet.delivered,
+                "undelivered": outlet.undelivered,
+                "error": outlet.error if outlet.undelivered else "",
+            }
+            for outlet in outlets.all
+        },
+        "started": round(desk.started, 3),
+        "duration_s": round(time.monotonic() - desk.begin, 3),
+    }
+
+
+def tell(made: dict[str, Any]) -> None:
+    """Print a summary for people, on stderr."""
+    lines = [f"ran for {made['duration_s']:.1f} s"]
+    for name, ledger in made["cameras"].items():
+        others = [f"{n} {term.replace('_', ' ')}" for term, n in ledger.items() if term != "captured" and n]
+        lines.append(f"{name}: {ledger['captured']} frames captured = {' + '.join(others) or '0'}")
+    lines.append("events: " + (", ".join(f"{n} {kind}" for kind, n in made["events"].items()) or "none"))
+    lines += [f"sink {line}" for line in undelivered(made)]
+    stderr.write("\n".join(lines) + "\n")
+
+
+def undelivered(made: dict[str, Any]) -> list[str]:
+    """Return a sentence for each sink that did not take every event."""
+    return [
+        f"{title}: {sink['undelivered']} of {sink['delivered'] + sink['undelivered']} events were not delivered: "
+        f"{sink['error']}"
+        for title, sink in made["sinks"].items()
+        if sink["undelivered"]
+    ]
+
+
+def write(path: Path, made: dict[str, Any]) -> None:
+    """Write a summary to a file.
+
+    Raises:
+        FerStreamError: it cannot be written.
+    """
+    try:
+        path.write_text(json.dumps(made, indent=2) + "\n")
+    except OSError as error:
+        raise FerStreamError(f"the summary {path} cannot be written: {error.strerror}") from error

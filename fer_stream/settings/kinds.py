@@ -1,0 +1,117 @@
+"""Kinds of values that settings have, each with its check; a check's error message follows the setting's name."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field
+
+from fer_stream.settings import origins
+from fer_stream.system import folders
+
+CAMERA_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$"
+
+YEARS = range(1700, 2201)
+"""Those of which a time in nanoseconds is sent in 64 bits, and some to spare."""
+
+
+def host_port(text: str) -> tuple[str, int]:
+    """Return the host and port of ``HOST:PORT`` or ``[IPV6]:PORT``.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    host, _, port = text.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    try:
+        name = host.encode("idna")  # as whoever asks for its number will have it
+    except UnicodeError:
+        name = b""
+    if not name or not port.isascii() or not port.isdigit() or int(port) > 65_535:
+        raise ValueError("must be HOST:PORT, such as 127.0.0.1:9108")
+    return host, int(port)
+
+
+def _host_port(text: str) -> str:
+    host_port(text)
+    return text
+
+
+def _labels(text: str) -> str:
+    names = [name.strip() for name in text.split(",")]
+    if not all(names):
+        raise ValueError("must be emotions, valence, or labels with commas between them, such as happy,neutral")
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"names {twice[0]} twice")
+    if len(names) > 1 and (whole := {"emotions", "valence"} & set(names)):
+        raise ValueError(f"{whole.pop()} is a whole label set and stands alone")
+    return text
+
+
+def _address(text: str) -> str:
+    if not re.match(r"[a-z][a-z0-9+.-]*://.", text):
+        raise ValueError("must be ipc://FOLDER or tcp://HOST:PORT")
+    return text
+
+
+def _sink(text: str) -> str:
+    if not text.partition(":")[0]:
+        raise ValueError("must be NAME:ARGUMENT, such as file:events.jsonl")
+    return text
+
+
+def _file(path: Path) -> Path:
+    if not path.name:
+        raise ValueError("must be a file")
+    expanded = folders.expand(path)
+    if expanded.parts[0].startswith("~"):
+        raise ValueError(f"must be a whole path: nobody here is called {expanded.parts[0][1:]}")
+    return expanded
+
+
+def _moment(text: str) -> str:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        moment = None
+    if moment is None or moment.tzinfo is None or moment.year not in YEARS:
+        raise ValueError(f"must be a time with its zone, such as 2026-01-01T00:00:00Z, from {YEARS[0]} to {YEARS[-1]}")
+    return text
+
+
+def _rectangle(mask: tuple[float, float, float, float]) -> tuple[float, float, float, float]:
+    x1, y1, x2, y2 = mask
+    if x1 >= x2 or y1 >= y2:
+        raise ValueError("a mask needs x1 below x2, and y1 below y2")
+    return mask
+
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Seconds = Annotated[float, Field(gt=0)]
+Policy = Literal["drop_oldest", "wait"]
+Provider = Literal["cpu", "cuda", "tensorrt", "openvino", "coreml", "directml", "rocm"]
+Purpose = Literal[
+    "development",
+    "research",
+    "personal",
+    "art",
+    "health",
+    "audience",
+    "public_space",
+    "workplace",
+    "education",
+    "other",
+]
+HostPort = Annotated[str, AfterValidator(_host_port)]
+PageName = Annotated[str, AfterValidator(origins.page_name)]
+BasePath = Annotated[str, AfterValidator(origins.base_path)]
+Ancestor = Annotated[str, AfterValidator(origins.ancestor)]
+Sink = Annotated[str, AfterValidator(_sink)]
+Mask = Annotated[tuple[Fraction, Fraction, Fraction, Fraction], AfterValidator(_rectangle)]
+FilePath = Annotated[Path, AfterValidator(_file)]
+Address = Annotated[str, AfterValidator(_address)]
+Labels = Annotated[str, AfterValidator(_labels)]
+Moment = Annotated[str, AfterValidator(_moment)]

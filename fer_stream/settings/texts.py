@@ -1,0 +1,184 @@
+"""Settings as text: TOML for people to edit, and the sentences that say what is wrong with one.
+
+Everything here works on the tree's JSON Schema (`fer_stream.settings.tree.Settings.model_json_schema`) and on plain
+values, so a field's description, range and default are written once, at the field. A *path* is a tuple of keys from
+the root.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pydantic_core import ErrorDetails
+
+Schema = dict[str, Any]
+KeyPath = tuple[str, ...]
+
+_BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
+
+_HEAD = """\
+# Settings of fer-stream, each with what it means, what is allowed and its default. Remove a "#" to change one.
+# Flags go before environment variables (FER_STREAM_DETECTOR__MIN_FACE=20), and those before this file.
+"""
+
+_CAMERA_HEAD = """
+# Cameras, each with settings of its own: one table a camera.
+
+#[cameras.front]
+"""
+
+
+def dotted(path: KeyPath) -> str:
+    """Return a path as a TOML key: ``cameras."front.door".rate``."""
+    return ".".join(key if _BARE_KEY.fullmatch(key) else toml(key) for key in path)
+
+
+def toml(value: Any) -> str:
+    """Return a JSON value (without null) in TOML, on one line."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{dotted((key,))} = {toml(part)}" for key, part in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(toml(part) for part in value) + "]"
+    # JSON's scalars are TOML's too, but for one character.
+    return json.dumps(value, ensure_ascii=False, default=str).replace("\x7f", "\\u007f")
+
+
+def flatten(tree: dict[str, Any], path: KeyPath = ()) -> Iterator[tuple[KeyPath, Any]]:
+    """Yield ``(path, value)`` of every leaf; an empty table is one."""
+    for key, value in tree.items():
+        if isinstance(value, dict) and value:
+            yield from flatten(value, (*path, key))
+        else:
+            yield (*path, key), value
+
+
+def schema_at(root: Schema, path: KeyPath) -> Schema:
+    """Return the schema at a path, without references and null; empty where the path leads nowhere."""
+    schema = _resolve(root, root)
+    for key in path:
+        below = schema.get("properties", {}).get(key) or _any_name(schema)
+        if not below:
+            return {}
+        schema = _resolve(root, below)
+    return schema
+
+
+def _any_name(schema: Schema) -> Schema:
+    """Return the schema of what a table of free names holds."""
+    below = next(iter(schema.get("patternProperties", {}).values()), schema.get("additionalProperties"))
+    return below if isinstance(below, dict) else {}
+
+
+def _resolve(root: Schema, schema: Schema) -> Schema:
+    if "anyOf" in schema:
+        schema = schema | next(part for part in schema["anyOf"] if part.get("type") != "null")
+    if "$ref" in schema:
+        schema = root["$defs"][schema["$ref"].rpartition("/")[2]] | {k: v for k, v in schema.items() if k != "$ref"}
+    return schema
+
+
+def allowed(schema: Schema) -> str:
+    """Return in words which values a schema allows: ``a whole number from 12 to 4096``."""
+    if "enum" in schema:
+        *first, last = (repr(choice) for choice in schema["enum"])
+        return f"{', '.join(first)} or {last}"
+    kind = schema.get("type")
+    if kind in ("integer", "number"):
+        words = "a whole number" if kind == "integer" else "a number"
+        for key, relation in (
+            ("minimum", " from"),
+            ("exclusiveMinimum", " above"),
+            ("maximum", " to" if "minimum" in schema else ", at most"),
+            ("exclusiveMaximum", " and below"),
+        ):
+            if key in schema:
+                words += f"{relation} {schema[key]:g}"
+        return words
+    if kind == "array":
+        items = schema.get("prefixItems", [])
+        size = f" of {len(items)}" if items else ""
+        return f"a list{size}, each {allowed(items[0] if items else schema.get('items', {}))}"
+    return {"boolean": "true or false", "string": "text", "object": "a table"}.get(kind or "", "something else")
+
+
+def unknown(root: Schema, path: KeyPath) -> str:
+    """Return what to say about a path that is no setting, with the nearest one that is."""
+    here = schema_at(root, path[:-1]).get("properties", {})
+    near = [(*path[:-1], key) for key in get_close_matches(path[-1], here, 1, 0.7)]
+    if not near:
+        everywhere = {leaf[-1]: leaf for leaf in leaves(root)}
+        near = [everywhere[key] for key in get_close_matches(path[-1], everywhere, 1, 0.8)]
+    advice = f"did you mean {dotted(near[0])}?" if near else f"known there are {', '.join(here) or 'none'}"
+    return f"there is no setting {dotted(path)}; {advice}"
+
+
+def leaves(root: Schema, path: KeyPath = ()) -> Iterator[KeyPath]:
+    """Yield the path of every setting; where a table takes any name, it is ``NAME``."""
+    schema = schema_at(root, path)
+    if "properties" in schema:
+        for key in schema["properties"]:
+            yield from leaves(root, (*path, key))
+    elif "$ref" in _any_name(schema):
+        yield from leaves(root, (*path, "NAME"))
+    else:
+        yield path
+
+
+def sentence(root: Schema, tree: dict[str, Any], error: ErrorDetails) -> tuple[KeyPath, str]:
+    """Return where a validation error lies, and what to say about it.
+
+    Args:
+        root: the tree's schema.
+        tree: the values that were refused.
+        error: one of pydantic's errors about them.
+    """
+    loc = error["loc"]
+    if loc[-1] == "[key]":
+        rule = "letters, digits, '_', '.' and '-', at most 63, the first a letter or digit"
+        return (str(loc[0]), str(loc[-2])), f"{loc[-2]!r} cannot be a name in {loc[0]}; a name has {rule}"
+    path = tuple(str(key) for key in loc[: next((n for n, key in enumerate(loc) if isinstance(key, int)), len(loc))])
+    if error["type"] == "extra_forbidden":
+        return path, unknown(root, path)
+    value: Any = tree
+    for key in path:
+        value = value.get(key) if isinstance(value, dict) else None
+    given = dotted(path) if isinstance(value, dict) or not path else f"{dotted(path)} = {toml(value)}"
+    if error["type"] == "value_error":
+        return path, f"{given}: {error['ctx']['error']}" if path else str(error["ctx"]["error"])
+    return path, f"{given} is not allowed: it must be {allowed(schema_at(root, path))}"
+
+
+def template(root: Schema, defaults: dict[str, Any]) -> str:
+    """Return a TOML file of every setting, all commented out, so that it loads as the defaults.
+
+    Args:
+        root: the tree's schema.
+        defaults: the tree's default values; a schema's first example goes before them.
+    """
+    sections = [name for name in root["properties"] if "properties" in schema_at(root, (name,))]
+    plain = [name for name in root["properties"] if name not in sections and name != "cameras"]
+    text = _HEAD + "".join(_commented(schema_at(root, (name,)), name, defaults[name]) for name in plain) + _CAMERA_HEAD
+    camera = schema_at(root, ("cameras", "front"))
+    for name, schema in camera["properties"].items():
+        text += _commented(_resolve(root, schema), name, schema.get("default"))
+    for section in sections:
+        schema = schema_at(root, (section,))
+        text += f"\n# {schema['description']}\n\n[{section}]\n"
+        for name in schema["properties"]:
+            text += _commented(schema_at(root, (section, name)), name, defaults[section][name])
+    return text
+
+
+def _commented(schema: Schema, name: str, default: Any) -> str:
+    rule = f" [{allowed(schema)}]" if schema["type"] in ("integer", "number") or "enum" in schema else ""
+    value, note = default, ""
+    if "examples" in schema:
+        value = schema["examples"][0]
+        note = f"  # an example; by default {toml(default) if default else 'not set'}"
+    return f"\n# {schema['description']}{rule}\n#{name} = {toml(value)}{note}\n"

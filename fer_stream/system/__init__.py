@@ -1,0 +1,1 @@
+"""What this machine offers a process: cores, memory, folders, and optional packages."""

@@ -1,0 +1,278 @@
+"""Who may take part beyond this machine: a key for each process, and the list of those that the aggregator lets in.
+
+Links over a network are encrypted and authenticated by CURVE (Curve25519, http://curvezmq.org). The aggregator's folder
+holds its own pair (``server.key``) and ``allowed.json``: for each key its name, its role and its public half. What
+another machine needs stands in one file, ``NAME.key``: its pair and the aggregator's public half. A key opens the links
+of its role alone, and from the moment that it is revoked none, for whoever connects from then on. A capture's key
+speaks for the camera of its own name, or for those that it was made for.
+
+Files are for their owner alone (mode 0600), and refused where others may read them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tempfile
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fer_stream.errors import ConfigError
+from fer_stream.plugins import BROADCASTS, LINKS
+from fer_stream.settings.kinds import CAMERA_NAME
+from fer_stream.system import folders
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+ROLES: dict[str, tuple[str, ...]] = {
+    "capture": ("frames",),
+    "worker": ("work",),
+    "client": ("control", "events", "observations"),
+    "live": ("control", *BROADCASTS),
+    "all": (*LINKS, *BROADCASTS),
+}
+"""The links that a key of each role opens."""
+
+LOCAL = "local"
+"""The key of the processes on the aggregator's own machine."""
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
+_PUBLIC = re.compile(r"[!-~]{40}")
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One process's key: its pair, and the public half of the aggregator that it is for (Z85, 40 characters each)."""
+
+    name: str
+    role: str
+    public: str
+    secret: str = field(repr=False)
+    server: str
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One key that is let in."""
+
+    name: str
+    role: str
+    public: str
+    cameras: Sequence[str] = ()
+    """Those that a capture's key speaks for; none: the one of its own name."""
+
+    def objection(self, camera: str) -> str:
+        """Return why this key may not speak for a camera, or an empty text."""
+        if self.role != "capture" or camera in (self.cameras or [self.name]):
+            return ""
+        return (
+            f"the key {self.name} may not speak for camera {camera}, but for {', '.join(self.cameras or [self.name])}: "
+            f"have one made, as by `fer-stream keys new {camera} --role capture`, or choose another --camera"
+        )
+
+
+def default_folder() -> Path:
+    """Return where an aggregator's keys lie if no other folder is named."""
+    return folders.config() / "keys"
+
+
+def load(path: Path) -> Key:
+    """Return the key in a ``NAME.key`` file.
+
+    Raises:
+        ConfigError: it cannot be read, others can read it, or it is no key.
+    """
+    value = _read(path, "fer-stream keys new makes one")
+    try:
+        key = Key(**value)
+    except TypeError:
+        key = None
+    if (
+        key is None
+        or not isinstance(key.role, str)
+        or key.role not in ROLES
+        or not all(_PUBLIC.fullmatch(str(half)) for half in _halves(key))
+    ):
+        raise ConfigError(f"{path} is not a key of fer-stream: fer-stream keys new makes one")
+    return key
+
+
+def server(folder: Path) -> tuple[str, str] | None:
+    """Return the aggregator's own pair, public and secret, or ``None`` where it has none yet.
+
+    Raises:
+        ConfigError: the file cannot be read, or is no pair.
+    """
+    path = folder / "server.key"
+    if not path.exists():
+        return None
+    value = _read(path, "remove it, and make all keys again")
+    pair = str(value.get("public")), str(value.get("secret"))
+    if not all(map(_PUBLIC.fullmatch, pair)):
+        raise ConfigError(f"{path} is not the key of an aggregator: remove it, and make all keys again")
+    return pair
+
+
+def entries(folder: Path) -> list[Entry]:
+    """Return the keys that are let in, in the order in which they were allowed.
+
+    Raises:
+        ConfigError: the list cannot be read, or is none.
+    """
+    path = folder / "allowed.json"
+    if not path.exists():
+        return []
+    value = _read(path, "restore it, or remove it and allow every key again")
+    try:
+        return [
+            Entry(str(it["name"]), str(it["role"]), str(it["public"]), tuple(map(str, it.get("cameras", ()))))
+            for it in value["keys"]
+        ]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ConfigError(f"{path} is not a list of keys: restore it, or remove it") from error
+
+
+def new(folder: Path, name: str, role: str, cameras: Sequence[str] = ()) -> Path:
+    """Make a key, allow it, and return the file for the process that will use it.
+
+    Args:
+        folder: the aggregator's.
+        name: the key's.
+        role: one of `ROLES`.
+        cameras: those that a capture's key may speak for; by default the one of its own name.
+
+    Raises:
+        ConfigError: the name, role or cameras cannot be, or there is one of this name.
+    """
+    import zmq  # noqa: PLC0415 - only who makes keys needs it here
+
+    _check(name, role, cameras)
+    path, own = folder / f"{name}.key", _own(folder)
+    if path.exists() or any(entry.name == name for entry in entries(folder)):
+        raise ConfigError(f"there is a key {name} already: revoke it first, or choose another name")
+    public, secret = (half.decode() for half in zmq.curve_keypair())
+    _write(path, asdict(Key(name, role, public, secret, own)))
+    allow(folder, name, role, public, cameras)
+    return path
+
+
+def allow(folder: Path, name: str, role: str, public: str, cameras: Sequence[str] = ()) -> None:
+    """Let a key in that was made elsewhere; the rest is as for `new`.
+
+    Raises:
+        ConfigError: name, role, cameras or key cannot be, or there is one of this name.
+    """
+    _check(name, role, cameras)
+    if not _PUBLIC.fullmatch(public):
+        raise ConfigError(f"{public!r} is not the public half of a key: it has 40 characters")
+    _own(folder)
+    known = entries(folder)
+    if any(name == entry.name for entry in known):
+        raise ConfigError(f"there is a key {name} already: revoke it first, or choose another name")
+    if twin := next((entry.name for entry in known if entry.public == public), None):
+        raise ConfigError(f"this key is let in as {twin} already: revoke that first, or name its cameras by --camera")
+    _list(folder, [*known, Entry(name, role, public, tuple(cameras))])
+
+
+def revoke(folder: Path, name: str) -> None:
+    """Let a key in no longer, and remove its file where it lies in the folder.
+
+    Raises:
+        ConfigError: there is no such key.
+    """
+    known = entries(folder)
+    if all(entry.name != name for entry in known):
+        names = ", ".join(entry.name for entry in known) or "none"
+        raise ConfigError(f"there is no key {name}: there are {names}")
+    _list(folder, [entry for entry in known if entry.name != name])
+    (folder / f"{name}.key").unlink(missing_ok=True)
+
+
+class AllowList:
+    """The list as an aggregator asks it, read again whenever it has changed."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._stamp: tuple[int, int] | None = None
+        self._entries: dict[str, Entry] = {}
+
+    def may(self, public: str, link: str) -> bool:
+        """Return whether a key opens a link; none does where the list cannot be read."""
+        entry = self._now().get(public)
+        return entry is not None and link in ROLES.get(entry.role, ())
+
+    def objection(self, public: str, camera: str) -> str:
+        """Return why a key may not speak for a camera, or an empty text."""
+        entry = self._now().get(public)
+        return entry.objection(camera) if entry else "this key is let in no longer: ask the aggregator's operator"
+
+    def _now(self) -> dict[str, Entry]:
+        try:
+            state = (self._folder / "allowed.json").stat()
+            if (stamp := (state.st_mtime_ns, state.st_size)) != self._stamp:
+                self._entries = {entry.public: entry for entry in entries(self._folder)}
+                self._stamp = stamp
+        except (OSError, ConfigError):
+            self._entries, self._stamp = {}, None
+        return self._entries
+
+
+def _own(folder: Path) -> str:
+    """Return the aggregator's public half; its pair is made where there is none, and the key of its own machine."""
+    import zmq  # noqa: PLC0415 - as above
+
+    pair = server(folder)
+    if pair is not None:
+        return pair[0]
+    (public, secret), (own, own_secret) = ([half.decode() for half in zmq.curve_keypair()] for _ in range(2))
+    _write(folder / f"{LOCAL}.key", asdict(Key(LOCAL, "all", own, own_secret, public)))
+    _list(folder, [*entries(folder), Entry(LOCAL, "all", own)])
+    _write(folder / "server.key", {"public": public, "secret": secret})
+    return public
+
+
+def _halves(key: Key) -> Iterable[str]:
+    return key.public, key.secret, key.server
+
+
+def _check(name: str, role: str, cameras: Sequence[str]) -> None:
+    if not _NAME.fullmatch(name) or name in ("server", LOCAL):
+        raise ConfigError(f"{name!r} cannot name a key: give letters, digits, and . _ - between them")
+    if role not in ROLES:
+        raise ConfigError(f"there is no role {role!r}: choose one of {', '.join(ROLES)}")
+    if cameras and role != "capture":
+        raise ConfigError(f"a key of role {role} speaks for no camera: leave out --camera")
+    if wrong := [camera for camera in cameras if not re.fullmatch(CAMERA_NAME, camera)]:
+        raise ConfigError(f"{wrong[0]!r} cannot be a camera's name")
+
+
+def _list(folder: Path, known: list[Entry]) -> None:
+    _write(folder / "allowed.json", {"keys": [asdict(entry) for entry in known]})
+
+
+def _read(path: Path, advice: str) -> dict[str, Any]:
+    try:
+        if path.stat().st_mode & 0o077:
+            raise ConfigError(f"others may read {path}: chmod 600 it")
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}; {advice}") from error
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
+        raise ConfigError(f"{path} is not what fer-stream keys writes: {advice}")
+    return value
+
+
+def _write(path: Path, value: dict[str, Any]) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        handle, draft = tempfile.mkstemp(dir=path.parent, prefix=path.name)  # of mode 0600
+        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+            json.dump(value, stream, indent=1)
+        Path(draft).replace(path)
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be written: {error.strerror}; choose another folder with --keys") from error

@@ -1,0 +1,158 @@
+"""Every command as a user whom the machine does not know, as containers run them, and on a read-only machine."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import strangers
+from strangers import Stranger
+
+from fer_stream.cli.main import COMMANDS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+DOCKERFILE = Path(__file__).parents[2] / "deploy" / "Dockerfile"
+
+READ_ONLY = """
+mount --make-rprivate /
+for place in /tmp /var/tmp /usr/tmp /; do
+    ! mountpoint --quiet $place || mount --options remount,ro,bind $place || exit 77
+done
+exec "$@"
+"""
+
+
+@pytest.fixture
+def stranger(tiny_model: Path, clip: Path) -> Iterator[Stranger]:
+    with strangers.folder() as name:
+        shutil.copy(tiny_model, name)
+        shutil.copy(clip, name)
+        yield Stranger(Path(name))
+    shutil.rmtree(f"/tmp/runtime-{strangers.UID}", ignore_errors=True)
+
+
+@pytest.fixture
+def settings(stranger: Stranger, tiny_model: Path) -> dict[str, str]:
+    return {"FER_STREAM_CLASSIFIER__MODEL": str(stranger.folder / tiny_model.name), "FER_STREAM_WORKERS": "1"}
+
+
+COMMAND_LINES = {
+    "run": "run --duration 1",
+    "capture": "capture nothing.mp4",
+    "worker": "worker --key nothing.key",
+    "aggregator": "aggregator",
+    "live": "live --page 192.0.2.1:8090",
+    "subscribe": "subscribe --until-now",
+    "analyze": "analyze portraits.avi --output found",
+    "recognize": "recognize portraits.avi",
+    "config": "config",
+    "purge": "purge --older-than 1d",
+    "schema": "schema",
+    "status": "status",
+    "doctor": "doctor",
+    "keys": "keys new door --role capture",
+    "version": "version",
+}
+
+
+@pytest.mark.parametrize("command", [command.name for command in COMMANDS])
+def test_a_command_works_or_says_one_sentence(command: str, stranger: Stranger, settings: dict[str, str]) -> None:
+    assert stranger.run(command, "--help").returncode == 0
+    done = stranger.run(*COMMAND_LINES[command].split(), **settings)
+    if command in ("analyze", "config", "schema", "version"):
+        assert done.returncode == 0, done.stderr
+    elif command == "doctor":
+        assert (done.returncode, done.stderr) == (1, "")
+        fails = [line for line in done.stdout.splitlines() if line.startswith("fail")]
+        assert fails == [
+            "fail  the journal /.local/state/fer_stream/events.db cannot be made in /: give another path with --journal"
+        ]
+    else:
+        assert done.returncode in (1, 2)
+        assert len([line for line in done.stderr.splitlines() if line.startswith("fer-stream: error: ")]) == 1
+
+
+@pytest.mark.parametrize("home", [{}, {"HOME": "/"}, {"HOME": "/nonexistent"}])
+def test_run_wants_a_journal_that_it_can_write_and_no_more(
+    home: dict[str, str], stranger: Stranger, settings: dict[str, str]
+) -> None:
+    refused = stranger.run("run", "portraits.avi", **settings, **home)
+    assert refused.returncode == 1
+    place = home.get("HOME", "/").rstrip("/")
+    assert refused.stderr.splitlines()[-1] == (
+        f"fer-stream: error: the journal {place}/.local/state/fer_stream/events.db cannot be written: Permission "
+        "denied; give another path"
+    )
+    done = stranger.run("run", "portraits.avi", "--journal", "events.db", "--format", "jsonl", **settings, **home)
+    assert done.returncode == 0, done.stderr
+    printed = [json.loads(line) for line in done.stdout.splitlines()]
+    assert "emotion.started" in {event["type"] for event in printed}
+    again = stranger.run("subscribe", "--journal", "events.db", "--format", "jsonl", **home)
+    assert again.stdout == done.stdout
+
+
+def test_a_home_folder_of_nobody_is_refused(stranger: Stranger) -> None:
+    refused = stranger.run("run", "--journal", "~nobody-is-called-this/events.db")
+    assert (refused.returncode, refused.stderr) == (
+        2,
+        'fer-stream: error: flag --journal: journal.path = "~nobody-is-called-this/events.db": must be a whole path: '
+        "nobody here is called nobody-is-called-this\n",
+    )
+
+
+def test_a_read_only_machine(stranger: Stranger, settings: dict[str, str]) -> None:
+    """As `docker run --read-only`, where memory at /dev/shm alone can be written."""
+    strangers.python()
+    contained = Stranger(Path("/"), "unshare", "--mount", "sh", "-c", READ_ONLY, "sh")
+    if subprocess.run(["unshare", "--mount", "sh", "-c", READ_ONLY, "sh", "true"], check=False).returncode:
+        pytest.skip("the file systems of this machine cannot be made read-only")
+    film = stranger.folder / "portraits.avi"
+    refused = contained.run("run", film, **settings)
+    assert refused.returncode == 2
+    assert refused.stderr.splitlines()[-1].endswith(
+        "cannot be used: Read-only file system; set XDG_RUNTIME_DIR to a folder of your own"
+    )
+    refused = contained.run("analyze", film, "--output", "/dev/shm/never", **settings)
+    assert refused.returncode == 1
+    assert refused.stderr.splitlines()[-1] == (
+        "fer-stream: error: no folder for temporary files can be written: set TMPDIR to one, or mount one at /tmp"
+    )
+    assert "portraits.avi" in contained.run("recognize", film, **settings).stderr, "it writes nothing"
+    assert contained.run("config", **settings).returncode == 0
+    memory = Path(f"/dev/shm/f-{stranger.folder.name}")
+    memory.mkdir()
+    memory.chmod(0o1777)  # or others could put something else in the place of our folder there
+    try:
+        done = contained.run("run", film, "--journal", memory / "events.db", **settings, TMPDIR=str(memory))
+        assert done.returncode == 0, done.stderr
+        assert "emotion.started" in done.stdout or "happy" in done.stdout
+    finally:
+        shutil.rmtree(memory)
+
+
+def test_the_image_s_folder_and_variables_are_enough_for_any_user_of_group_0(
+    stranger: Stranger, settings: dict[str, str]
+) -> None:
+    """OpenShift: the folder as the Dockerfile makes it, the variables that it sets, and a user who is not in it."""
+    text = DOCKERFILE.read_text()
+    made = re.search(r"install --directory --owner (\d+) --group (\d+) --mode (\d+) (\S+)", text)
+    assert made is not None
+    variables = dict(re.findall(r"^(?:ENV|   ) *([A-Z_]+)=(\S+?)(?: \\)?$", text, re.M))
+    home = stranger.folder / "home"
+    subprocess.run(
+        ["install", "--directory", "--owner", made[1], "--group", made[2], "--mode", made[3], home], check=True
+    )
+    here = {
+        key: value.replace(made[4], str(home)) for key, value in variables.items() if key.startswith(("FER_", "HO"))
+    }
+    assert here.keys() == {"HOME", "FER_STREAM_JOURNAL__PATH", "FER_STREAM_METRICS"}
+    done = stranger.run("run", "portraits.avi", **settings, **here | {"FER_STREAM_METRICS": "127.0.0.1:0"})
+    assert done.returncode == 0, done.stderr
+    assert (home / "events.db").stat().st_uid == strangers.UID

@@ -1,0 +1,68 @@
+"""What changed in a picture is found where it changed, and nowhere else."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fer_stream.imaging import motion
+from fer_stream.types import THUMBNAIL, Box
+
+HEIGHT, WIDTH = 720, 1280
+NOISE = np.random.default_rng(0)
+
+
+def picture(level: int = 100) -> np.ndarray:
+    return np.full((HEIGHT, WIDTH, 3), level, np.uint8)
+
+
+def noisy(image: np.ndarray, sigma: float) -> np.ndarray:
+    return np.clip(image + NOISE.normal(0, sigma, image.shape), 0, 255).astype(np.uint8)
+
+
+def test_a_thumbnail_is_the_picture_made_small() -> None:
+    image = picture()
+    image[:, WIDTH // 2 :] = 200
+    small = motion.thumbnail(image)
+    assert (small.shape, small.dtype) == (THUMBNAIL, np.uint8)
+    assert (small[:, :32] == 100).all()
+    assert (small[:, 32:] == 200).all()
+
+
+def test_pictures_smaller_than_a_thumbnail_have_one_too() -> None:
+    assert (motion.thumbnail(np.full((5, 7, 3), 9, np.uint8)) == 9).all()
+
+
+def test_a_sensors_noise_is_no_change() -> None:
+    before, now = (motion.thumbnail(noisy(picture(), 3)) for _ in range(2))
+    assert not motion.changed(now, before).any()
+
+
+def test_what_changed_lies_in_one_of_the_regions() -> None:
+    before = motion.thumbnail(picture())
+    image = picture()
+    image[200:260, 300:340] = 180  # y, x
+    image[600:700, 1200:1280] = 20
+    cells = motion.changed(motion.thumbnail(image), before)
+    first, second = sorted(motion.regions(cells, HEIGHT, WIDTH))
+    assert first.x1 <= 300
+    assert first.y1 <= 200
+    assert first.x2 >= 340
+    assert first.y2 >= 260
+    assert (second.x2, second.y2) == (WIDTH, HEIGHT)
+    searched = sum((r.x2 - r.x1) * (r.y2 - r.y1) for r in (first, second))
+    assert searched < 0.1 * HEIGHT * WIDTH
+
+
+def test_what_is_known_is_no_region() -> None:
+    before = motion.thumbnail(picture())
+    image = picture()
+    image[200:260, 300:340] = 180
+    cells = motion.changed(motion.thumbnail(image), before)
+    motion.cover(cells, [Box(250, 150, 400, 310)], HEIGHT, WIDTH)
+    assert motion.regions(cells, HEIGHT, WIDTH) == []
+    motion.cover(cells, [Box(-900, -900, -10, 5e4)], HEIGHT, WIDTH)  # beyond the picture
+
+
+def test_a_picture_that_changed_everywhere_is_one_region() -> None:
+    cells = motion.changed(motion.thumbnail(picture(90)), motion.thumbnail(picture(140)))
+    assert motion.regions(cells, HEIGHT, WIDTH) == [(0, 0, WIDTH, HEIGHT)]

@@ -1,0 +1,226 @@
+"""The classifier contract, kept and broken, and where the classifier looks."""
+
+import json
+import math
+
+import cv2
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx import TensorProto, helper
+
+from fer_stream.errors import ModelError
+from fer_stream.inference.classifiers import onnx as classifiers
+from fer_stream.inference.classifiers.onnx import Crop, OnnxClassifier, Square, sample
+from fer_stream.settings.tree import ClassifierSettings
+from fer_stream.types import Box, Face
+
+METADATA = {
+    "labels": '["bright", "dark"]',
+    "crop": '{"x": 0.0, "y": 0.0, "side": 1.0}',
+    "version": "brightness 1",
+    "license": "MIT",
+    "trained_on": "nothing",
+}
+
+
+def write(
+    path, *, shape=("N", 1, 48, 48), columns=2, names=("faces", "probabilities"), scale=1.0, kind=None, **metadata
+):
+    """Write a classifier of mean brightness; what is given makes it break the contract."""
+    given_in, given_out = names
+    float_in = kind or TensorProto.FLOAT
+    nodes = [
+        helper.make_node("Cast", [given_in], ["pixels"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMean", ["pixels"], ["mean"], axes=[1, 2, 3], keepdims=0),
+        helper.make_node("Mul", ["mean", "unit"], ["share"]),
+        helper.make_node("Unsqueeze", ["share", "axis"], ["bright"]),
+        helper.make_node("Sub", ["one", "bright"], ["dark"]),
+        helper.make_node("Concat", ["bright", "dark"], [given_out], axis=1),
+    ]
+    constants = [
+        helper.make_tensor("unit", TensorProto.FLOAT, [], [scale / 255]),
+        helper.make_tensor("one", TensorProto.FLOAT, [], [1.0]),
+        helper.make_tensor("axis", TensorProto.INT64, [1], [1]),
+    ]
+    if columns is None:  # a second axis that is not known before the graph runs
+        nodes[-1].output[0] = "both"
+        nodes.append(helper.make_node("Compress", ["both", "all"], [given_out], axis=1))
+        constants.append(helper.make_tensor("all", TensorProto.BOOL, [2], [1, 1]))
+    graph = helper.make_graph(
+        nodes,
+        "brightness",
+        [helper.make_tensor_value_info(given_in, float_in, list(shape))],
+        [helper.make_tensor_value_info(given_out, TensorProto.FLOAT, [shape[0], columns or "C"])],
+        constants,
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    helper.set_model_props(model, {k: v for k, v in (METADATA | metadata).items() if v is not None})
+    onnx.save(model, path)
+    return path
+
+
+def face(x1, y1, x2, y2):
+    return Face(Box(x1, y1, x2, y2), 0.9)
+
+
+def test_a_file_that_keeps_the_contract_is_a_classifier(tmp_path):
+    path = write(tmp_path / "brightness.onnx")
+    classifier = classifiers.load(ClassifierSettings(model=path))
+    assert classifier.labels == ("bright", "dark")
+    assert classifier.version == "brightness 1"
+    assert len(classifier.digest) == 64
+
+    image = np.zeros((100, 200, 3), np.uint8)
+    image[:, 100:] = 255
+    rows = classifier.classify(image, [face(20, 20, 60, 60), face(120, 20, 160, 60), face(80, 20, 120, 60)])
+    assert rows.dtype == np.float32
+    np.testing.assert_allclose(rows, [[0, 1], [1, 0], [0.5, 0.5]], atol=1e-6)
+
+
+def test_no_faces_have_no_rows(tmp_path):
+    classifier = OnnxClassifier(write(tmp_path / "brightness.onnx"))
+    rows = classifier.classify(np.zeros((10, 10, 3), np.uint8), [])
+    assert rows.shape == (0, 2)
+    assert rows.dtype == np.float32
+
+
+def test_a_crowd_is_scored_face_by_face(tmp_path):
+    classifier = OnnxClassifier(write(tmp_path / "brightness.onnx", shape=("N", 1, 24, 32)))
+    random = np.random.default_rng(1)
+    image = cv2.resize(random.integers(0, 256, (9, 16, 3), np.uint8), (320, 180), interpolation=cv2.INTER_CUBIC)
+    crowd = [face(x, y, x + 33, y + 41) for x, y in random.uniform(-20, 300, (100, 2))]
+    alone = np.concatenate([classifier.classify(image, [one]) for one in crowd])
+    np.testing.assert_allclose(classifier.classify(image, crowd), alone, atol=1e-6)
+    assert len(np.unique(alone[:, 0])) > 50
+
+
+@pytest.mark.parametrize(
+    ("broken", "sentence"),
+    [
+        ({"names": ("image", "probabilities")}, "it must have one input, `faces`, and has image"),
+        ({"kind": TensorProto.UINT8}, "its input `faces` must be float32 and is tensor(uint8)"),
+        ({"shape": (1, 1, 48, 48)}, "its input `faces` takes exactly 1 faces; export it with a free first axis"),
+        ({"shape": ("N", 3, 48, 48)}, "its input `faces` must be [N, 1, H, W] with H and W fixed and is"),
+        ({"shape": ("N", 1, "H", "W")}, "its input `faces` must be [N, 1, H, W] with H and W fixed and is"),
+        ({"names": ("faces", "logits")}, "it must have an output `probabilities` and has logits"),
+        ({"columns": None}, "its output `probabilities` must be [N, C] with C fixed and is"),
+        ({"scale": 3.0}, "the rows of its output `probabilities` must be probabilities that sum to 1"),
+        ({"scale": math.nan}, "the rows of its output `probabilities` must be probabilities that sum to 1"),
+        ({"labels": None}, "its metadata has no `labels`"),
+        ({"crop": None}, "its metadata has no `crop`"),
+        ({"version": None}, "its metadata has no `version`"),
+        ({"license": " "}, "its metadata has no `license`"),
+        ({"trained_on": ""}, "its metadata has no `trained_on`"),
+        ({"labels": "bright, dark"}, "its metadata `labels` must be a JSON array of names"),
+        ({"labels": '{"bright": 0}'}, "its metadata `labels` must be a JSON array of names"),
+        ({"labels": '["bright", 1]'}, "its metadata `labels` must be a JSON array of names"),
+        ({"labels": '["dark", "dark"]'}, "its metadata `labels` names a label twice"),
+        ({"labels": '["bright"]'}, "its metadata `labels` has 1 names for 2 columns of probabilities"),
+        ({"crop": "1.08"}, "its metadata `crop` cannot be read: it must be an object of x, y and side"),
+        ({"crop": '{"x": 0}'}, "its metadata `crop` cannot be read: it must be an object of x, y and side"),
+        ({"crop": "{"}, "its metadata `crop` cannot be read: it must be an object of x, y and side"),
+        ({"crop": '{"x": 0, "y": NaN, "side": 1}'}, "its metadata `crop` cannot be read: x, y and side must be finite"),
+        ({"crop": '{"x": 0, "y": "0", "side": 1}'}, "its metadata `crop` cannot be read: x, y and side must be finite"),
+        ({"labels": "[" * 100_000}, "its metadata `labels` must be a JSON array of names"),
+        ({"crop": "[" * 100_000}, "its metadata `crop` cannot be read: it must be an object of x, y and side"),
+        (
+            {"crop": f'{{"x": 0, "y": 0, "side": 1{"0" * 400}}}'},
+            "its metadata `crop` cannot be read: x, y and side must",
+        ),
+        ({"crop": '{"x": 0, "y": 0, "side": 0}'}, "its metadata `crop` cannot be read: side must be positive"),
+    ],
+)
+def test_each_breach_is_named(tmp_path, broken, sentence):
+    path = write(tmp_path / "broken.onnx", **broken)
+    with pytest.raises(ModelError) as raised:
+        OnnxClassifier(path)
+    message = str(raised.value)
+    assert message.startswith(f"{path} is not a classifier for fer-stream: {sentence}")
+    assert "\n" not in message
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(ModelError, match=r"the model file .*nowhere\.onnx cannot be read: No such file or directory"):
+        OnnxClassifier(tmp_path / "nowhere.onnx")
+
+
+def test_a_file_that_is_no_model_is_named(tmp_path):
+    text = tmp_path / "text.onnx"
+    text.write_text("This is a text.\n" * 100)
+    whole = write(tmp_path / "whole.onnx").read_bytes()
+    part = tmp_path / "part.onnx"
+    part.write_bytes(whole[: len(whole) // 2])
+    empty = tmp_path / "empty.onnx"
+    empty.touch()
+    for path in (text, part, empty):
+        with pytest.raises(ModelError) as raised:
+            OnnxClassifier(path)
+        assert str(raised.value).startswith(f"{path} is not a model that onnxruntime can open: ")
+        assert "\n" not in str(raised.value)
+
+
+def test_a_crop_comes_back_from_its_json():
+    crop = Crop(0.004, -0.012, 1.082)
+    assert Crop.from_json(crop.to_json()) == crop
+    assert json.loads(crop.to_json()) == {"x": 0.004, "y": -0.012, "side": 1.082}
+
+
+def test_the_frame_lies_as_the_crop_says():
+    assert Crop(0, 0, 1).square(Box(10, 20, 50, 110)) == Square(0, 35, 60)  # 60 is the root of 40 times 90
+    assert Crop(0.5, -0.25, 2).square(Box(10, 20, 50, 110)) == Square(0, -10, 120)
+
+
+def gradient(height, width, across, down):
+    y, x = np.mgrid[:height, :width]
+    return np.repeat((10 + across * x + down * y).astype(np.uint8)[..., None], 3, axis=2)
+
+
+@pytest.mark.parametrize(
+    "square", [Square(10, 12, 24), Square(10.3, 11.6, 17.7), Square(4.5, 3.25, 48), Square(2.1, 5.7, 60.4)]
+)
+def test_values_lie_where_they_should_to_a_fraction_of_a_pixel(square):
+    image = gradient(80, 70, 2, 1)
+    step = square.side / 24
+    centre = (np.arange(24) + 0.5) * step - 0.5  # pixel i is centred at i + 0.5
+    expected = 10 + 2 * (square.x + centre)[None, :] + (square.y + centre)[:, None]
+    # A step in a staircase is not a slope: a window wider than a pixel may be off by an eighth of it, at most.
+    np.testing.assert_allclose(sample(image, square, 24, 24), expected, atol=1e-3 if step <= 1 else 0.4)
+
+
+def test_an_aligned_frame_is_the_picture_itself():
+    image = np.repeat(np.random.default_rng(2).integers(0, 256, (60, 70, 1), np.uint8), 3, axis=2)
+    np.testing.assert_array_equal(sample(image, Square(7, 5, 48), 48, 48), image[5:53, 7:55, 0])
+
+
+def test_shrinking_does_not_alias():
+    stripes = np.zeros((480, 480, 3), np.uint8)
+    stripes[:, ::2] = 254
+    values = sample(stripes, Square(0.4, 0.4, 470.0), 48, 48)
+    np.testing.assert_allclose(values, 127, atol=14)
+
+
+def weights(start, side, count, length, margin):
+    """How much of each pixel of a picture with a margin lies in each window."""
+    step = side / count
+    half = max(step, 1) / 2
+    centre = start + (np.arange(count)[:, None] + 0.5) * step
+    left = np.arange(-margin, length + margin)[None, :]
+    return np.clip(np.minimum(centre + half, left + 1) - np.maximum(centre - half, left), 0, None) / (2 * half)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    x=st.floats(-90, 90), y=st.floats(-90, 90), side=st.floats(1, 80),
+    height=st.integers(1, 30), width=st.integers(1, 30), size=st.integers(1, 12),
+)  # fmt: skip
+def test_every_frame_is_the_mean_over_its_windows_with_the_border_repeated(x, y, side, height, width, size):
+    grey = np.random.default_rng(height * 31 + width).integers(0, 256, (height, width), np.uint8)
+    margin = 180
+    padded = np.pad(grey.astype(float), margin, mode="edge")
+    expected = weights(y, side, size, height, margin) @ padded @ weights(x, side, size, width, margin).T
+    got = sample(np.repeat(grey[..., None], 3, axis=2), Square(x, y, side), size, size)
+    assert got.dtype == np.float32
+    np.testing.assert_allclose(got, expected, atol=1e-3)

@@ -1,0 +1,121 @@
+"""What a worker answers to frames that are no pictures, and to plug-ins that break."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+import pytest
+
+from fer_stream.inference.recognizer import Recognizer
+from fer_stream.inference.worker import answer
+from fer_stream.protocol import shared, wire
+from fer_stream.protocol.wire import Encoding, Kind, Message
+from fer_stream.types import Box, Face
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+LABELS = ("dark", "bright")
+
+
+class Detector:
+    """A plug-in that finds what it was told to."""
+
+    def __init__(self, *faces: Face) -> None:
+        self._faces = faces
+
+    def detect(self, image: np.ndarray) -> list[Face]:
+        return list(self._faces)
+
+
+class Classifier:
+    """A plug-in that is half sure of everything, or fails."""
+
+    labels = LABELS
+    version = "half 1"
+
+    def __init__(self, failure: Exception | None = None) -> None:
+        self._failure = failure
+
+    def classify(self, image: np.ndarray, faces: Sequence[Face]) -> np.ndarray:
+        if self._failure:
+            raise self._failure
+        return np.full((len(faces), 2), 0.5, np.float32)
+
+
+FACE = Face(Box(2, 2, 20, 20), 0.9)
+IMAGE = np.random.default_rng(0).integers(0, 256, (24, 32, 3), np.uint8)
+
+
+def frame(payload: bytes, encoding: Encoding = Encoding.JPEG, **changes: int) -> list[wire.Buffer]:
+    fields = {"width": 32, "height": 24, "ticket": 7} | changes
+    return wire.pack(Message(Kind.FRAME, payload, encoding=encoding, **fields))  # type: ignore[arg-type]
+
+
+def jpeg(image: np.ndarray = IMAGE, *flags: int) -> bytes:
+    return cv2.imencode(".jpg", image, flags)[1].tobytes()
+
+
+def say(parts: list[wire.Buffer], *faces: Face, failure: Exception | None = None) -> Message:
+    return wire.unpack(answer(parts, Recognizer(Detector(*faces), Classifier(failure))))
+
+
+def test_a_picture_is_answered_with_its_faces() -> None:
+    for parts in (frame(jpeg()), frame(IMAGE.tobytes(), Encoding.RAW)):
+        said = say(parts, FACE)
+        assert (said.kind, said.ticket) == (Kind.DONE, 7)
+        found = wire.unpack_faces(said.payload, LABELS)
+        (face,), stages = found.faces, found.stages
+        assert face.box == FACE.box
+        assert face.scores is not None
+        assert face.scores.values == (0.5, 0.5)
+        assert stages.detect > 0
+
+
+def test_raw_pixels_are_looked_at_where_they_are() -> None:
+    payload = bytearray(IMAGE.tobytes())
+    image = shared.Reader().picture(wire.unpack(frame(bytes(payload), Encoding.RAW)))
+    np.testing.assert_array_equal(image, IMAGE)
+
+
+def damaged() -> list[wire.Buffer]:
+    head, payload = frame(jpeg())
+    broken = bytearray(payload)
+    broken[100] ^= 1
+    return [head, bytes(broken)]
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        frame(b"no picture"),
+        frame(jpeg()[:40]),
+        frame(jpeg(), width=31),
+        frame(jpeg(), width=24, height=32),
+        frame(jpeg(IMAGE, cv2.IMWRITE_JPEG_PROGRESSIVE, 1)),  # a few bytes a scan, each of which costs a whole look
+        damaged(),
+    ],
+    ids=["text", "cut", "narrower", "turned", "scans", "damaged"],
+)
+def test_what_is_no_picture_is_rejected_as_corrupt(parts: list[wire.Buffer]) -> None:
+    said = say(parts, FACE)
+    assert (said.kind, said.ticket, said.body()) == (Kind.REJECT, 7, {"reason": "corrupt"})
+
+
+@pytest.mark.parametrize(
+    ("face", "failure"),
+    [
+        (Face(Box(2, 2, 2, 20), 0.9), None),
+        (Face(Box(2, math.nan, 20, 20), 0.9), None),
+        (Face(Box(2, 2, 20, 20), 7.0), None),
+        (FACE, ValueError("the plug-in is broken")),
+        (FACE, MemoryError()),
+    ],
+)
+def test_what_a_plug_in_makes_of_a_frame_must_make_sense(face: Face, failure: Exception | None) -> None:
+    said = say(frame(jpeg()), face, failure=failure)
+    assert (said.kind, said.ticket) == (Kind.REJECT, 7)
+    assert said.body()["reason"] in {"corrupt", "poisoned"}

@@ -1,0 +1,317 @@
+"""What every process needs, seen from outside: titles, signals, exit codes, one sentence."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+from typing import TYPE_CHECKING
+
+import psutil  # type: ignore[import-untyped]
+import pytest
+
+from fer_stream.errors import ConfigError, SourceError
+from fer_stream.operations.process import PARENT, Stop, install_stop, main_guard, parent_gone
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+TIMEOUT = 60
+
+
+@pytest.fixture
+def stop() -> Iterator[Stop]:
+    with install_stop() as installed:
+        yield installed
+
+
+def start(code: str, **environment: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | environment,
+    )
+
+
+def outcome(code: str, **environment: str) -> tuple[int, str, str]:
+    with start(code, **environment) as process:
+        out, err = process.communicate(timeout=TIMEOUT)
+    return process.returncode, out, err
+
+
+def test_a_process_of_ours_starts_no_thread_for_each_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    program = (
+        "from fer_stream.operations.environment import prepare; prepare();"
+        "import numpy, os; print(len(os.listdir('/proc/self/task')))"
+    )
+    monkeypatch.delenv("OPENBLAS_NUM_THREADS", raising=False)
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert run.stdout == "1\n"
+
+
+# Titles
+
+
+def test_the_title_hides_the_command_line() -> None:
+    process = start(
+        """
+        import sys
+        from fer_stream.operations.process import set_title
+        set_title("worker 2")
+        print("ready", flush=True)
+        sys.stdin.read()
+        """
+    )
+    with process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        assert psutil.Process(process.pid).cmdline()[0] == "fer-stream: worker 2"
+
+
+# Signals
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_sets_stop_and_wakes_who_waits(stop: Stop, number: int) -> None:
+    assert not stop.is_set()
+    assert not stop.wait(0)
+    timer = threading.Timer(0.1, os.kill, (os.getpid(), number))
+    timer.start()
+    assert stop.wait(TIMEOUT)
+    timer.join()
+    assert stop.is_set()
+
+
+def test_it_stays_set(stop: Stop) -> None:
+    stop.set()
+    stop.set()
+    assert stop.wait(0)
+    assert stop.wait(0)
+
+
+def test_a_closed_stop_gives_the_signals_back() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    stop = install_stop()
+    assert signal.getsignal(signal.SIGTERM) != before
+    stop.close()
+    stop.close()
+    assert signal.getsignal(signal.SIGTERM) == before
+    assert not stop.wait(0)
+    stop.set()
+    assert not stop.is_set()
+
+
+def test_sighup_that_is_ignored_stays_so() -> None:
+    """As under nohup, whether or not a role has begun."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with install_stop() as stop:
+            assert main_guard(lambda: os.kill(os.getpid(), signal.SIGHUP)) == 0
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not stop.is_set()
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_command_that_is_told_to_end_does_not_wait_for_who_reads(number: int) -> None:
+    ours, theirs = os.pipe()
+    code = """
+import sys
+from fer_stream.operations.process import main_guard
+def talk():
+    print("begun", file=sys.stderr, flush=True)
+    while True:
+        print("x" * 5000)
+sys.exit(main_guard(talk))
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stdout=theirs, stderr=subprocess.PIPE) as process:
+        os.close(theirs)
+        assert process.stderr is not None
+        process.stderr.readline()
+        os.read(ours, 1)  # so it has begun to write, and is stuck soon
+        process.send_signal(number)
+        assert process.wait(TIMEOUT) == 0
+    os.close(ours)
+
+
+def test_another_thread_gets_a_stop_without_signals() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    made: list[Stop] = []
+    thread = threading.Thread(target=lambda: made.append(install_stop()))
+    thread.start()
+    thread.join()
+    assert signal.getsignal(signal.SIGTERM) == before
+    made[0].set()
+    assert made[0].wait(0)
+    made[0].close()
+
+
+def test_a_second_ctrl_c_ends_at_once() -> None:
+    process = start(
+        """
+        import time
+        from fer_stream.operations.process import install_stop
+        stop = install_stop()
+        print("ready", flush=True)
+        stop.wait()
+        print("stopping", flush=True)
+        while True:
+            time.sleep(1)
+        """
+    )
+    with process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        assert process.stdout.readline() == "stopping\n"
+        process.send_signal(signal.SIGTERM)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(TIMEOUT) == 130
+
+
+# Parents
+
+
+def test_without_a_supervisor_no_parent_is_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(PARENT, raising=False)
+    assert not parent_gone()
+    monkeypatch.setenv(PARENT, str(os.getppid()))
+    assert not parent_gone()
+    monkeypatch.setenv(PARENT, "x")
+    with pytest.raises(ConfigError, match=PARENT):
+        parent_gone()
+
+
+def test_a_child_notices_that_its_supervisor_died() -> None:
+    child = """
+import time
+from fer_stream.operations.process import parent_gone
+print("alone" if parent_gone() else "together", flush=True)
+while not parent_gone():
+    time.sleep(0.02)
+print("orphan", flush=True)
+"""
+    parent = f"""
+import os, subprocess, sys
+subprocess.Popen([sys.executable, "-c", {child!r}], env=os.environ | {{"{PARENT}": str(os.getpid())}})
+sys.stdin.readline()
+os._exit(1)
+"""
+    with start(parent) as process:
+        assert process.stdout is not None
+        assert process.stdin is not None
+        assert process.stdout.readline() == "together\n"
+        process.kill()
+        assert process.stdout.readline() == "orphan\n"
+
+
+# Errors
+
+
+def test_our_errors_are_one_sentence_and_their_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
+    def fail(error: Exception) -> None:
+        raise error
+
+    assert main_guard(lambda: fail(ConfigError("no such label"))) == 2
+    assert capsys.readouterr().err == "fer-stream: error: no such label\n"
+    assert main_guard(lambda: fail(SourceError("rtsp://u:secret@h does not answer"))) == 1
+    assert capsys.readouterr().err == "fer-stream: error: rtsp://u:***@h does not answer\n"
+    assert main_guard(lambda: fail(PermissionError(13, "Permission denied", "/closed/a.jpg"))) == 1
+    told = "/closed/a.jpg cannot be used: Permission denied; check the path and who may use it"
+    assert capsys.readouterr().err == f"fer-stream: error: {told}\n"
+
+
+def test_exit_codes_pass_through() -> None:
+    assert main_guard(lambda: None) == 0
+    assert main_guard(lambda: 3) == 3
+
+
+@pytest.mark.parametrize(("seconds", "finalised"), [(0, "finalised\n"), (60, "")])
+def test_who_hangs_in_native_code_is_not_waited_for(seconds: int, finalised: str) -> None:
+    """What runs at the interpreter's end would wait, or abort, with a thread in there."""
+    code, out, err = outcome(
+        f"""
+        import atexit, sys, threading, time
+        from fer_stream.operations.process import leave_behind, main_guard
+        def end():
+            thread = threading.Thread(target=time.sleep, args=({seconds},), daemon=True)
+            thread.start()
+            leave_behind(thread, 0.5)
+            return 3
+        atexit.register(print, "finalised")
+        sys.exit(main_guard(end))
+        """
+    )
+    assert (code, out, err) == (3, finalised, "")
+
+
+def test_ctrl_c_is_a_normal_end() -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    assert main_guard(interrupted) == 0
+
+
+def test_sigterm_is_a_normal_end_too() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    assert main_guard(lambda: os.kill(os.getpid(), signal.SIGTERM) or threading.Event().wait(TIMEOUT)) == 0
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_fault_of_ours_is_logged_with_its_traceback() -> None:
+    code, out, err = outcome(
+        """
+        import sys
+        from fer_stream.operations.logs import setup_logging
+        from fer_stream.operations.process import main_guard
+        setup_logging("error", "worker 2")
+        sys.exit(main_guard(lambda: 1 / 0))
+        """
+    )
+    line = json.loads(err)
+    assert (code, out) == (1, "")
+    assert line["level"] == "critical"
+    assert "ZeroDivisionError" in line["exception"]
+
+
+def test_a_reader_who_left_is_a_normal_and_quiet_end() -> None:
+    process = start(
+        """
+        import sys
+        from fer_stream.operations.process import main_guard
+        def talk():
+            while True:
+                print("x" * 1000)
+        sys.exit(main_guard(talk))
+        """
+    )
+    with process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.wait(TIMEOUT) == 0
+        assert process.stderr.read() == ""
+
+
+def test_a_broken_pipe_elsewhere_is_a_fault() -> None:
+    code, _, err = outcome(
+        """
+        import os, sys
+        from fer_stream.operations.process import main_guard
+        reader, writer = os.pipe()
+        os.close(reader)
+        sys.exit(main_guard(lambda: os.write(writer, b"x")))
+        """
+    )
+    assert code == 1
+    assert "BrokenPipeError" in err

@@ -1,0 +1,161 @@
+"""Keys in files: made, allowed, listed, revoked, and refused where they are not for their owner alone."""
+
+from __future__ import annotations
+
+import json
+import stat
+from typing import TYPE_CHECKING
+
+import pytest
+
+from fer_stream.errors import ConfigError
+from fer_stream.transports import keys
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "keys"
+
+
+def test_a_new_key_is_allowed_the_links_of_its_role(folder: Path) -> None:
+    path = keys.new(folder, "door", "capture")
+    key = keys.load(path)
+    assert (key.name, key.role, key.server) == ("door", "capture", keys.server(folder)[0])  # type: ignore[index]
+    allowed = keys.AllowList(folder)
+    assert allowed.may(key.public, "frames")
+    for link in ("work", "control", "events", "observations"):
+        assert not allowed.may(key.public, link)
+    assert not allowed.may("x" * 40, "frames")
+
+
+def test_a_captures_key_speaks_for_its_own_camera_or_for_those_named(folder: Path) -> None:
+    own = keys.load(keys.new(folder, "door", "capture"))
+    several = keys.load(keys.new(folder, "shed", "capture", ["yard", "gate"]))
+    local = keys.load(folder / "local.key")
+    allowed = keys.AllowList(folder)
+
+    def speaks(key: keys.Key) -> set[str]:
+        return {camera for camera in ("door", "shed", "yard", "gate") if not allowed.objection(key.public, camera)}
+
+    assert (speaks(own), speaks(several)) == ({"door"}, {"yard", "gate"})
+    assert speaks(local) == {"door", "shed", "yard", "gate"}
+    assert allowed.objection(several.public, "door").startswith(
+        "the key shed may not speak for camera door, but for yard, gate: have one made, as by `fer-stream keys new door"
+    )
+    keys.revoke(folder, "door")
+    assert allowed.objection(own.public, "door").startswith("this key is let in no longer")
+    with pytest.raises(ConfigError, match="a key of role worker speaks for no camera: leave out --camera"):
+        keys.new(folder, "gpu", "worker", ["door"])
+    with pytest.raises(ConfigError, match="'a/b' cannot be a camera's name"):
+        keys.allow(folder, "other", "capture", "x" * 40, ["a/b"])
+    path = folder / "allowed.json"
+    path.write_text(path.read_text().replace('"gate"', "{"))
+    assert allowed.objection(several.public, "yard"), "with no list nobody speaks"
+
+
+def test_one_key_has_one_name(folder: Path) -> None:
+    """Or revoking one would leave it let in by the other."""
+    key = keys.load(keys.new(folder, "door", "capture"))
+    with pytest.raises(ConfigError, match="this key is let in as door already: revoke that first, or name its cameras"):
+        keys.allow(folder, "hall", "capture", key.public)
+    assert not keys.AllowList(folder).objection(key.public, "door")
+
+
+def test_the_aggregators_own_machine_has_a_key_for_all_links(folder: Path) -> None:
+    keys.new(folder, "door", "capture")
+    own = keys.load(folder / "local.key")
+    assert all(keys.AllowList(folder).may(own.public, link) for link in keys.ROLES["all"])
+
+
+def test_files_are_for_their_owner_alone(folder: Path) -> None:
+    keys.new(folder, "door", "capture")
+    assert {stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()} == {0o600}
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    for name, use in (
+        ("door.key", lambda: keys.load(folder / "door.key")),
+        ("server.key", lambda: keys.server(folder)),
+        ("allowed.json", lambda: keys.entries(folder)),
+    ):
+        (folder / name).chmod(0o640)
+        with pytest.raises(ConfigError, match=f"others may read .*{name}: chmod 600 it"):
+            use()
+    assert not keys.AllowList(folder).may(json.loads((folder / "door.key").read_text())["public"], "frames")
+
+
+def test_a_revoked_key_opens_nothing_any_more(folder: Path) -> None:
+    key = keys.load(keys.new(folder, "door", "capture"))
+    keys.new(folder, "yard", "capture")
+    allowed = keys.AllowList(folder)
+    assert allowed.may(key.public, "frames")
+    keys.revoke(folder, "door")
+    assert not allowed.may(key.public, "frames")
+    assert not (folder / "door.key").exists()
+    assert [entry.name for entry in keys.entries(folder)] == ["local", "yard"]
+    with pytest.raises(ConfigError, match="there is no key door: there are local, yard"):
+        keys.revoke(folder, "door")
+
+
+def test_a_key_made_elsewhere_can_be_allowed(folder: Path, tmp_path: Path) -> None:
+    other = keys.load(keys.new(tmp_path / "elsewhere", "gpu", "worker"))
+    keys.allow(folder, "gpu-7", "worker", other.public)
+    assert keys.AllowList(folder).may(other.public, "work")
+
+
+@pytest.mark.parametrize(
+    ("name", "role", "sentence"),
+    [
+        ("a/b", "worker", "cannot name a key"),
+        ("", "worker", "cannot name a key"),
+        ("server", "worker", "cannot name a key"),
+        ("local", "worker", "cannot name a key"),
+        ("door", "boss", "there is no role 'boss': choose one of capture, worker, client, live, all"),
+        ("yard", "worker", "there is a key yard already"),
+    ],
+)
+def test_what_cannot_be_a_key_is_told(folder: Path, name: str, role: str, sentence: str) -> None:
+    keys.new(folder, "yard", "capture")
+    for make in (lambda: keys.new(folder, name, role), lambda: keys.allow(folder, name, role, "x" * 40)):
+        with pytest.raises(ConfigError, match=sentence):
+            make()
+    with pytest.raises(ConfigError, match="is not the public half of a key"):
+        keys.allow(folder, "other", "worker", "short")
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"name": "door"}', "\x00", '{"a":' * 100_000])
+def test_what_is_no_key_is_refused(folder: Path, text: str) -> None:
+    path = keys.new(folder, "door", "capture")
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=r"door.key is not"):
+        keys.load(path)
+    (folder / "server.key").write_text(text)
+    with pytest.raises(ConfigError, match=r"server.key is not"):
+        keys.server(folder)
+    (folder / "allowed.json").write_text(text)
+    with pytest.raises(ConfigError, match=r"allowed.json is not"):
+        keys.entries(folder)
+
+
+def test_a_role_that_is_no_text_is_refused(folder: Path) -> None:
+    path = keys.new(folder, "door", "capture")
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"role": []}))
+    with pytest.raises(ConfigError, match=r"door.key is not a key"):
+        keys.load(path)
+    listed = json.loads((folder / "allowed.json").read_text())
+    listed["keys"][1] |= {"role": [], "public": [1]}
+    (folder / "allowed.json").write_text(json.dumps(listed))
+    assert not keys.AllowList(folder).may("[1]", "frames")
+
+
+def test_what_is_not_there_is_told(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(
+        ConfigError, match=r"nowhere.key cannot be read: No such file or directory; fer-stream keys new"
+    ):
+        keys.load(tmp_path / "nowhere.key")
+    assert keys.server(folder) is None
+    assert keys.entries(folder) == []
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match=r"cannot be written: .*; choose another folder with --keys"):
+        keys.new(tmp_path / "file" / "keys", "door", "capture")
