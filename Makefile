@@ -49,6 +49,7 @@ test: $(VENV)/.test ## set up and run every check and test (JOBS=3 at a time; PY
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
 	$(BIN)/pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder $(PYTEST)
 
 # 1,000,000 mutated inputs a target, guided by coverage; the wheels of atheris are for Linux on x86-64.
@@ -63,6 +64,7 @@ lint: $(VENV)/.test ## format and check the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
 
 $(VENV)/.docs: pyproject.toml | $(VENV)/.run
 	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[docs]'

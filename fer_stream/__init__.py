@@ -25,6 +25,7 @@ from fer_stream.errors import (
     TransportError,
     WireError,
 )
+from fer_stream.system.version import __version__ as __version__
 from fer_stream.types import Box, Estimate, Event, EventType, Face, Frame, Picture, Scores, Track
 
 if TYPE_CHECKING:
@@ -33,8 +34,6 @@ if TYPE_CHECKING:
     from fer_stream.imaging.jpeg import Jpeg
     from fer_stream.inference.recognizer import Recognizer, recognize
     from fer_stream.settings.tree import Settings
-
-__version__ = "0.1.0"
 
 _LATER = {
     "Jpeg": "fer_stream.imaging.jpeg",

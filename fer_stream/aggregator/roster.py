@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from fer_stream.aggregator.dispatcher import TERMS
+from fer_stream.aggregator.export import LedgerExport
 from fer_stream.errors import WireError
 from fer_stream.operations import metrics
 from fer_stream.protocol import shared, wire
@@ -39,7 +40,7 @@ class Camera:
     heard: float
     shares: bool  # this machine's memory
     epoch: int = 0
-    export: metrics.LedgerExport = field(init=False)
+    export: LedgerExport = field(init=False)
     timeline: Timeline | None = None
     ending: list[Timeline] = field(default_factory=list)  # of earlier captures, with frames still to come
     leaving: str = ""  # the reason, once the capture said BYE
@@ -50,7 +51,7 @@ class Camera:
     rate: metrics.Rate = field(default_factory=metrics.Rate)
 
     def __post_init__(self) -> None:
-        self.export = metrics.LedgerExport(self.name)
+        self.export = LedgerExport(self.name)
 
     def over(self, now: float, how: DispatchSettings) -> bool:
         """Whether its capture has gone for so long that nobody has to know of the camera any more."""

@@ -10,7 +10,7 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fer_stream import __version__, plugins
+from fer_stream import plugins
 from fer_stream.analysis import plots, report, tables
 from fer_stream.analysis.answers import Answers
 from fer_stream.analysis.observe import Observer, refuse
@@ -22,6 +22,7 @@ from fer_stream.inference import models
 from fer_stream.sources import DEFAULT, choose
 from fer_stream.sources.images import check_name, is_image
 from fer_stream.system.extras import require
+from fer_stream.system.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -29,8 +29,8 @@ def schema(arguments: Namespace) -> None:
 
 def version(_: Namespace) -> None:
     """Print the version, and the models with their digests."""
-    from fer_stream import __version__  # noqa: PLC0415
     from fer_stream.inference import models  # noqa: PLC0415
+    from fer_stream.system.version import __version__  # noqa: PLC0415
 
     sys.stdout.write(f"fer-stream {__version__}\n")
     for name, digest in models.digests().items():

@@ -10,9 +10,9 @@ import re
 from inspect import getdoc
 from typing import Any, get_args, get_origin
 
-from fer_stream import __version__
 from fer_stream.events.cloudevents import DATA, data_fields
 from fer_stream.settings.kinds import CAMERA_NAME
+from fer_stream.system.version import __version__
 from fer_stream.types import Box, EventType, GapData, Milliseconds, Nanoseconds
 
 Schema = dict[str, Any]

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.websockets import WebSocketDisconnect
 
-from fer_stream import __version__
 from fer_stream.imaging import palette
 from fer_stream.live.picture import WIDTHS
 from fer_stream.settings.kinds import CAMERA_NAME
+from fer_stream.system.version import __version__
 
 if TYPE_CHECKING:
     from starlette.websockets import WebSocket

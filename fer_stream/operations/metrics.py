@@ -19,7 +19,6 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, values
 from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.multiprocess import MultiProcessCollector
 
-from fer_stream.aggregator.dispatcher import REASONS
 from fer_stream.operations import environment
 from fer_stream.operations.http import Answer, Server, read_token
 
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
 
     from prometheus_client import Metric
 
-    from fer_stream.aggregator.dispatcher import Ledger
     from fer_stream.settings.tree import Settings
 
 MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR"
@@ -168,34 +166,6 @@ def remember(camera: str) -> None:
 def _of_cameras() -> list[MetricWrapperBase]:
     ours = (value for value in globals().values() if isinstance(value, MetricWrapperBase))
     return [metric for metric in ours if "camera" in metric._labelnames]
-
-
-class LedgerExport:
-    """Brings a camera's ledger, which holds totals, into counters, which only grow by steps."""
-
-    def __init__(self, camera: str) -> None:
-        self._camera = camera
-        self._told: dict[tuple[str, str], int] = {}
-
-    def begin(self, ledger: Ledger) -> None:
-        """Begin with a ledger whose frames have been counted already, by another process."""
-        self._told = self._terms(ledger)
-
-    @staticmethod
-    def _terms(ledger: Ledger) -> dict[tuple[str, str], int]:
-        terms = {("rejected", reason): ledger.rejected.get(reason, 0) for reason in REASONS}
-        for term in ("captured", "done", "superseded", "expired", "lost_worker", "lost_link"):
-            terms[term, ""] = getattr(ledger, term)
-        return terms
-
-    def export(self, ledger: Ledger) -> None:
-        """Count what has been added since the last call."""
-        for (outcome, reason), total in self._terms(ledger).items():
-            step = total - self._told.get((outcome, reason), 0)
-            if step > 0 or (outcome, reason) not in self._told:
-                frames.labels(self._camera, outcome, reason).inc(max(step, 0))
-                self._told[outcome, reason] = total
-        in_flight.labels(self._camera).set(ledger.in_flight)
 
 
 class Rate:

@@ -18,6 +18,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from fer_stream.aggregator.dispatcher import Ledger
+from fer_stream.aggregator.export import LedgerExport
 from fer_stream.errors import ConfigError, TransportError
 from fer_stream.operations import metrics
 from fer_stream.settings.tree import Settings
@@ -40,7 +41,7 @@ def frames(camera: str, outcome: str, reason: str = "") -> float | None:
 
 
 def test_a_ledger_s_totals_become_counters() -> None:
-    export = metrics.LedgerExport("ledger-1")
+    export = LedgerExport("ledger-1")
     export.export(Ledger(captured=10, done=4, superseded=2, rejected={"corrupt": 1}, lost_link=2, in_flight=1))
     assert frames("ledger-1", "captured") == 10
     assert frames("ledger-1", "done") == 4
@@ -57,15 +58,15 @@ def test_a_ledger_s_totals_become_counters() -> None:
 
 
 def test_a_counter_never_falls() -> None:
-    export = metrics.LedgerExport("ledger-2")
+    export = LedgerExport("ledger-2")
     for done in (5, 3, 4, 6):
         export.export(Ledger(captured=done, done=done))
     assert frames("ledger-2", "done") == 6
 
 
 def test_two_cameras_are_told_apart() -> None:
-    metrics.LedgerExport("ledger-3").export(Ledger(captured=1, done=1))
-    metrics.LedgerExport("ledger-4").export(Ledger(captured=2, done=2))
+    LedgerExport("ledger-3").export(Ledger(captured=1, done=1))
+    LedgerExport("ledger-4").export(Ledger(captured=2, done=2))
     assert (frames("ledger-3", "done"), frames("ledger-4", "done")) == (1, 2)
 
 
@@ -103,7 +104,7 @@ def role() -> Iterator[Role]:
 
 
 def test_metrics_are_served_as_prometheus_reads_them(role: Role) -> None:
-    metrics.LedgerExport("served").export(Ledger(captured=3, done=3))
+    LedgerExport("served").export(Ledger(captured=3, done=3))
     code, kind, text = role.get("/metrics?format=prometheus")
     assert code == 200
     assert kind.startswith("text/plain; version=")
@@ -185,7 +186,7 @@ FILLED = """
     environment.prepare()
     from fer_stream.operations import metrics
     from fer_stream.aggregator.dispatcher import Ledger
-    metrics.LedgerExport("door").export(Ledger(captured=3, done=1, rejected={"corrupt": 1}, in_flight=1))
+    LedgerExport("door").export(Ledger(captured=3, done=1, rejected={"corrupt": 1}, in_flight=1))
     for histogram in (metrics.frame_age, metrics.latency):
         histogram.labels("door").observe(0.1)
     metrics.stage.labels("detect").observe(0.02)
