@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from prometheus_client.metrics import MetricWrapperBase
 
-from fer_stream.cli.main import main
+from fer_stream.cli import main
 from fer_stream.cli.options import OPTIONS
 from fer_stream.events import schema
 from fer_stream.events.cloudevents import DATA

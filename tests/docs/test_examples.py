@@ -19,7 +19,7 @@ from documents import ALL, PAGES, ROOT, SHELL, Block, blocks, commands, inline, 
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 from processes import Cli
 
-from fer_stream.cli.main import main
+from fer_stream.cli import main
 from fer_stream.events.schema import event_schema
 from fer_stream.settings import tree
 from fer_stream.settings.layers import variable

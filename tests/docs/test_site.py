@@ -14,7 +14,7 @@ from documents import ROOT, build
 
 import fer_stream
 from fer_stream import plugins
-from fer_stream.cli.main import main
+from fer_stream.cli import main
 from fer_stream.events import schema
 from fer_stream.protocol import wire
 from fer_stream.settings import tree
