@@ -37,6 +37,8 @@ fail for the same reason is enough to tell people."""
 DELIVERIES = "FER_STREAM_DELIVERIES"
 """The environment variable that names the file in which a supervisor tells its children what its sinks do (JSON)."""
 
+_supervising = 0
+
 INTERRUPTED = 130
 """Exit code after a second Ctrl-C: 128 + SIGINT, as shells have it."""
 
@@ -170,6 +172,22 @@ def _endings() -> list[signal.Signals]:
 def supervised() -> bool:
     """Return whether a supervisor started this process: people read its log alone."""
     return PARENT in os.environ
+
+
+@contextmanager
+def supervising() -> Iterator[None]:
+    """Within this, the process is a supervisor: it starts the aggregator, and logs that one's failures."""
+    global _supervising  # noqa: PLW0603
+    _supervising += 1
+    try:
+        yield
+    finally:
+        _supervising -= 1
+
+
+def starts_aggregator() -> bool:
+    """Return whether this process or its supervisor starts the aggregator, and so logs it where that is missing."""
+    return supervised() or _supervising > 0
 
 
 def parent_gone() -> bool:

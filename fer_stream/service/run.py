@@ -16,7 +16,7 @@ from fer_stream.errors import FerStreamError, JournalError
 from fer_stream.journal import Reader
 from fer_stream.operations import instances
 from fer_stream.operations.logs import tell_error
-from fer_stream.operations.process import install_stop
+from fer_stream.operations.process import install_stop, supervising
 from fer_stream.service import summary
 from fer_stream.service.desk import Desk
 from fer_stream.service.outlet import Outlets
@@ -80,6 +80,7 @@ def run(
             settings = settings.model_copy(update={"address": f"ipc://{claim.path}"})
         # Our captures and workers must not find another's aggregator there.
         plugins.transport(settings).bind(settings.address).close()
+        last.enter_context(supervising())
         begin = _last_cursor(settings.journal.path)
         outlets = Outlets(sinks, settings, begin)
         last.callback(outlets.close)

@@ -7,7 +7,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from fer_stream.operations.process import supervised
+from fer_stream.operations.process import starts_aggregator
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,7 +38,7 @@ _told: dict[tuple[str, str], float] = {}  # when, by address and cause: of sever
 class Watch:
     """Logs when a link has had no connection for a while, with the cause, and when it is connected again.
 
-    Under a supervisor it is silent: the supervisor starts the aggregator, and logs its failures.
+    It is silent in a supervisor and its children: the supervisor starts the aggregator, and logs its failures.
     """
 
     def __init__(self, address: str, why: Callable[[], str]) -> None:
@@ -49,7 +49,7 @@ class Watch:
             why: returns why there is no connection; it may take long, and is called in a thread of its own.
         """
         self._address, self._why = address, why
-        self._silent = supervised()
+        self._silent = starts_aggregator()
         self._asking: threading.Thread | None = None
         self._begin(time.monotonic())
 

@@ -1,0 +1,49 @@
+"""Who logs that an aggregator is missing: every process that connects, but not a supervisor, which starts it."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import nullcontext
+from typing import TYPE_CHECKING
+
+import pytest
+
+from fer_stream.operations.process import PARENT, supervising
+from fer_stream.transports import reach
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+
+@pytest.mark.parametrize(
+    ("within", "parent", "warnings"),
+    [(nullcontext(), "", 1), (supervising(), "", 0), (nullcontext(), "1", 0)],
+    ids=["a client", "a supervisor", "a child"],
+)
+def test_who_warns_that_an_aggregator_is_missing(
+    within: AbstractContextManager[None],
+    parent: str,
+    warnings: int,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(reach.time, "monotonic", lambda: now[0])
+    monkeypatch.delenv(PARENT, raising=False)
+    if parent:
+        monkeypatch.setenv(PARENT, parent)
+    with within, caplog.at_level(logging.WARNING):
+        watch = reach.Watch(f"ipc:///nowhere/{warnings}{parent}", lambda: "nothing listens there")
+        for _ in range(20):
+            now[0] += 1
+            watch.look(up=False)
+            for thread in reach.threading.enumerate():
+                if thread.name == "reach":
+                    thread.join()
+    assert len(caplog.messages) == warnings
+
+
+def test_a_supervisor_that_has_ended_is_a_client_again() -> None:
+    with supervising(), supervising():
+        pass
+    assert not reach.starts_aggregator()
