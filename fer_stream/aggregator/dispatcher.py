@@ -19,10 +19,11 @@ from collections import deque
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
+from fer_stream.aggregator.priority import PriorityQueue
 from fer_stream.protocol.wire import Totals
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
     from fer_stream.settings.kinds import Policy
     from fer_stream.settings.tree import DispatchSettings
@@ -93,7 +94,7 @@ class Ledger:
             setattr(self, outcome, getattr(self, outcome) + frames)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Item:
     """One frame on its way. ``frame``, ``about`` and ``result`` are the caller's own and not looked at here.
 
@@ -189,7 +190,13 @@ class Dispatcher:
         self._depth = depth
         self._cameras: dict[str, _Camera] = {}
         self._workers: dict[str, _Worker] = {}
-        self._ticket = 0
+        self._ticket = self._arrivals = 0
+        # Indexes of the above, so that no message costs a look at every camera. `_index` and `_index_worker` keep them.
+        self._idle: PriorityQueue[str, tuple[float, str]] = PriorityQueue()  # workers, longest idle first
+        self._askable: PriorityQueue[str, tuple[float, str]] = PriorityQueue()  # cameras, longest unserved first
+        self._waiting: PriorityQueue[str, tuple[float, str]] = PriorityQueue()  # the same, of those with waiting frames
+        self._asked: PriorityQueue[str, tuple[float, str]] = PriorityQueue()  # cameras asked lately, oldest first
+        self._aging: PriorityQueue[Item, tuple[float, int]] = PriorityQueue()  # waiting live frames, oldest first
 
     # What captures say
 
@@ -218,6 +225,7 @@ class Dispatcher:
             self._book(known, known.session, outcome, reason, frames)  # type: ignore[arg-type]
         self._book(known, known.session, "lost_link", frames=max(0, totals.sent - known.told.resolved()))
         self._cameras[camera] = known
+        self._index(camera)
         return self._pump(now)
 
     def offer(self, camera: str, totals: Totals, full: bool, now: float) -> list[Command]:
@@ -227,6 +235,7 @@ class Dispatcher:
         known.offered = full
         if not full or (known.asked is not None and now - known.asked > ASK_PATIENCE):
             known.asked = None
+        self._index(camera)
         return self._pump(now)
 
     def frame(
@@ -251,12 +260,14 @@ class Dispatcher:
         if refused:
             return self._resolve(item, "rejected", refused) + self._pump(now)
         known.waiting.append(item)
+        self._index_item(item)
         return self._pump(now)
 
     def silent(self, camera: str) -> None:
         """Ask nothing more of a camera until it offers again."""
         known = self._cameras[camera]
         known.offered, known.asked = False, None
+        self._index(camera)
 
     def left(self, camera: str) -> None:
         """Close the books of a camera's capture: what it did not send is lost; what it sent is still worked on."""
@@ -271,18 +282,22 @@ class Dispatcher:
         known.booked.captured += t.superseded + t.rejected + slot
         known.totals, known.received, known.session = Totals(), 0, known.session + 1
         known.offered, known.asked = False, None
+        self._index(camera)
 
     def forget(self, camera: str) -> None:
         """Drop all that is known of a camera, of which no frame is unresolved; `joined` begins anew with it."""
         if self._cameras[camera].unresolved:
             raise AssertionError("a camera with frames that are still worked on")
         del self._cameras[camera]
+        for index in (self._askable, self._waiting, self._asked):
+            index.discard(camera)
 
     # What workers say
 
     def ready(self, worker: str, now: float) -> list[Command]:
         """Begin with a worker, which has one credit."""
         self._workers[worker] = _Worker(heard=now, idle_since=now)
+        self._index_worker(worker)
         return self._pump(now)
 
     def done(
@@ -295,6 +310,7 @@ class Dispatcher:
         item, known.item = known.item, None
         known.idle_since = known.heard = now
         known.done += 1
+        self._index_worker(worker)
         item.result = result
         return self._resolve(item, outcome, reason) + self._pump(now)
 
@@ -335,6 +351,7 @@ class Dispatcher:
             return []
         self._take_back(worker)
         known.idle_since = known.heard = now
+        self._index_worker(worker)
         return self._pump(now)
 
     def _take_back(self, worker: str) -> None:
@@ -343,6 +360,7 @@ class Dispatcher:
             item, known.item = known.item, None
             item.tries -= 1
             self._cameras[item.camera].waiting.appendleft(item)
+            self._index_item(item)
 
     # Time
 
@@ -418,10 +436,12 @@ class Dispatcher:
             known.unresolved.popleft()
             self._book(known, head.session, head.outcome, head.reason)
             commands.append(Release(head))
+        self._index(item.camera)
         return commands
 
     def _give_up(self, worker: str, reason: str) -> list[Command]:
         known = self._workers.pop(worker, None)
+        self._idle.discard(worker)
         if known is None:
             return []
         commands: list[Command] = [Fence(worker, reason)]
@@ -433,51 +453,80 @@ class Dispatcher:
                 commands += self._resolve(item, "rejected", "poisoned")
             else:
                 self._cameras[item.camera].waiting.appendleft(item)
+                self._index_item(item)
         return commands
 
     def _pump(self, now: float) -> list[Command]:
+        """Expire old frames, hand out waiting ones, then ask for as many as there are workers left."""
         commands = self._expire(now)
-        idle = sorted((w.idle_since, name) for name, w in self._workers.items() if w.item is None)
-        for used, (_, worker) in enumerate(idle):
-            camera = self._longest_unserved(name for name, known in self._cameras.items() if known.waiting)
-            if camera is None:
-                return commands + self._ask(len(idle) - used, now)
-            commands.append(self._assign(worker, self._cameras[camera].waiting.popleft(), now))
-        return commands
+        while (worker := self._idle.first()) and (camera := self._waiting.first()):
+            commands.append(self._assign(worker[0], camera[0], now))
+        return commands + self._ask(now)
 
     def _expire(self, now: float) -> list[Command]:
         commands: list[Command] = []
-        for known in self._cameras.values():
-            for item in [item for item in known.waiting if item.policy == "drop_oldest"]:
-                if now - item.taken > self._settings.max_age:
-                    known.waiting.remove(item)
-                    commands += self._resolve(item, "expired")
+        while (oldest := self._aging.first()) and now - oldest[0].taken > self._settings.max_age:
+            item = oldest[0]
+            self._aging.discard(item)
+            self._cameras[item.camera].waiting.remove(item)
+            commands += self._resolve(item, "expired")
         return commands
 
-    def _assign(self, worker: str, item: Item, now: float) -> Command:
+    def _assign(self, worker: str, camera: str, now: float) -> Command:
+        item = self._cameras[camera].waiting.popleft()
+        self._aging.discard(item)
         self._ticket += 1
         known = self._workers[worker]
         known.item, known.ticket, known.assigned, known.begun = item, self._ticket, now, False
         known.deadline = now + self._settings.transfer + self._settings.deadline
+        self._index_worker(worker)
         item.tries += 1
-        self._cameras[item.camera].served = now
+        self._cameras[camera].served = now
+        self._index(camera)
         return Assign(worker, self._ticket, item)
 
-    def _ask(self, idle: int, now: float) -> list[Command]:
+    def _ask(self, now: float) -> list[Command]:
         """Ask as many captures as workers are idle, less those who were asked and are about to send."""
-        free = idle - sum(1 for c in self._cameras.values() if c.asked is not None and now - c.asked < ASK_PATIENCE)
+        while (asked := self._asked.first()) and now - asked[1][0] >= ASK_PATIENCE:
+            self._asked.discard(asked[0])
         commands: list[Command] = []
-        while len(commands) < free:
-            camera = self._longest_unserved(
-                name
-                for name, known in self._cameras.items()
-                if known.offered and known.asked is None and len(known.unresolved) < self._depth
-            )
-            if camera is None:
-                break
-            self._cameras[camera].asked = self._cameras[camera].served = now
+        while len(self._asked) < len(self._idle) and (first := self._askable.first()):
+            camera = first[0]
+            known = self._cameras[camera]
+            known.asked = known.served = now
+            self._asked.put(camera, (now, camera))
+            self._index(camera)
             commands.append(Ask(camera))
         return commands
 
-    def _longest_unserved(self, cameras: Iterable[str]) -> str | None:
-        return min(cameras, key=lambda name: (self._cameras[name].served, name), default=None)
+    # The indexes
+
+    def _index(self, camera: str) -> None:
+        """Bring the indexes up to date after a change to a camera."""
+        known = self._cameras[camera]
+        rank = known.served, camera
+        if known.asked is None:
+            self._asked.discard(camera)
+        if known.offered and known.asked is None and len(known.unresolved) < self._depth:
+            self._askable.put(camera, rank)
+        else:
+            self._askable.discard(camera)
+        if known.waiting:
+            self._waiting.put(camera, rank)
+        else:
+            self._waiting.discard(camera)
+
+    def _index_item(self, item: Item) -> None:
+        """Bring the indexes up to date after a frame began to wait."""
+        if item.policy == "drop_oldest":
+            self._arrivals += 1
+            self._aging.put(item, (item.taken, self._arrivals))
+        self._index(item.camera)
+
+    def _index_worker(self, worker: str) -> None:
+        """Bring the index up to date after a change to a worker."""
+        known = self._workers[worker]
+        if known.item is None:
+            self._idle.put(worker, (known.idle_since, worker))
+        else:
+            self._idle.discard(worker)
