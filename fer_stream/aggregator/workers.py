@@ -7,7 +7,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from fer_stream.aggregator.dispatcher import REASONS
+from fer_stream.aggregator.ledger import REASONS
 from fer_stream.aggregator.roster import Arrival, Worker
 from fer_stream.events.smoother import LabelSet
 from fer_stream.operations import metrics
