@@ -1,1 +1,1 @@
-"""The aggregator: gives frames to workers, makes events of their results, journals and publishes them."""
+"""The aggregator: assigns frames to workers, turns their results into events, journals and publishes them."""

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fer_stream.aggregator.dispatcher import REASONS
+from fer_stream.aggregator.ledger import REASONS
 from fer_stream.operations import metrics
 
 if TYPE_CHECKING:
-    from fer_stream.aggregator.dispatcher import Ledger
+    from fer_stream.aggregator.ledger import Ledger
 
 
 class LedgerExport:
-    """Brings a camera's ledger, which holds totals, into counters, which only grow by steps."""
+    """Adds the increments of a camera's ledger, which holds totals, to Prometheus counters."""
 
     def __init__(self, camera: str) -> None:
         self._camera = camera
         self._told: dict[tuple[str, str], int] = {}
 
     def begin(self, ledger: Ledger) -> None:
-        """Begin with a ledger whose frames have been counted already, by another process."""
+        """Start from a ledger whose frames another process has exported already."""
         self._told = self._terms(ledger)
 
     @staticmethod

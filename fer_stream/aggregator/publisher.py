@@ -1,7 +1,7 @@
-"""What the aggregator tells the world: events, journaled before they are published, and replays of them.
+"""The aggregator's output: events, which are journaled before they are published, and replays of them.
 
-Beside the events go observations (what is seen in each frame now) and the preview (the frames themselves): lossy, never
-journaled, and only made while somebody listens.
+Observations (the faces in each frame) and the preview (the frames themselves) are lossy, are never journaled, and are
+only made while somebody subscribes to them.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ if TYPE_CHECKING:
     _Fetched = Callable[[Sequence[Any]], Sequence[Any]]
 
 HELD = 10_000
-"""Events that are held while the journal cannot be written; those beyond it are lost, counted, and told of."""
+"""Most events held while the journal cannot be written. Further ones are lost, counted, and reported as a gap."""
 
 RETRY = 0.5
 """Seconds between attempts to write a journal that could not be written."""
 
 REPLAY_BATCH = 500
-"""Events in one answer to REPLAY, so that a long replay does not hold up the frames."""
+"""Most events in one answer to REPLAY, so that a long replay does not delay the frames."""
 
 REPLAY_BYTES = 256_000
-"""Bytes in one answer to REPLAY; who has a slow link asks for fewer."""
+"""Most bytes in one answer to REPLAY. A client with a slow link asks for fewer."""
 
 LEAST_EVENT = 256
-"""Bytes of any event, at least."""
+"""Least bytes of any event."""
 
 _log = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ class Publisher:
         self._lost = 0
         self._failing_since: float | None = None
         self._retry = self._purge_at = 0.0
-        # Topics by link. Of several who listen to one each says so, but only the last one to leave does.
+        # Topics by link. ZeroMQ reports every subscribe, but only the last unsubscribe.
         self._listened: dict[str, set[bytes]] = {"observations": set(), "preview": set()}
 
     @property
@@ -68,12 +68,12 @@ class Publisher:
 
     @property
     def failing(self) -> bool:
-        """Whether the journal could not be written when it was last tried."""
+        """Whether the latest attempt to write the journal failed."""
         return self._failing_since is not None
 
     @property
     def held(self) -> int:
-        """How many events wait to be journaled."""
+        """The number of events that wait to be journaled."""
         return len(self._recorded)
 
     def record(self, events: Iterable[Event]) -> None:
@@ -85,13 +85,13 @@ class Publisher:
             metrics.events_lost.inc(over)
 
     def flush(self) -> None:
-        """Journal what was recorded in one transaction, then publish it: never the other way round.
+        """Journal the recorded events in one transaction, then publish them.
 
-        What cannot be written is held, not published, and tried again by a later flush.
+        Events that cannot be written are held, not published, and tried again by a later flush.
         """
         now = time.monotonic()
         self._journal.check()
-        self._tell_of_the_old()
+        self._report_old_journal()
         if not (self._recorded or self._lost or self._journal.broken) or (self.failing and now < self._retry):
             return
         stored: list[tuple[Event, str]] = []
@@ -99,10 +99,10 @@ class Publisher:
         try:
             if not self._journal.there():
                 self._journal.renew()
-                self._tell_of_the_old()
+                self._report_old_journal()
             stored = self._journal.append(self._recorded)
             self._recorded = []
-            if self._lost:  # a subscriber finds it where it asks for what it missed
+            if self._lost:  # a subscriber that asks for a replay finds the gap there
                 self._journal.lose(self._lost, "journal full")
                 self._lost, gap = 0, True
         except RivalError as error:
@@ -118,9 +118,9 @@ class Publisher:
         metrics.stage.labels("journal").observe(time.monotonic() - now)
         self._publish(stored)
         if gap:
-            self.beat()  # to who follows one camera alone, that one's sequence looks whole
+            self.beat()  # a subscriber of one camera cannot see the gap in that camera's sequence
 
-    def _tell_of_the_old(self) -> None:
+    def _report_old_journal(self) -> None:
         if self._journal.notice:
             _log.error(self._journal.notice)
             self._journal.notice = ""
@@ -164,11 +164,11 @@ class Publisher:
             raise JournalError(f"{count} events are lost: the journal could not be written until the end")
 
     def beat(self) -> None:
-        """Tell the latest cursor: who missed events that nothing follows learns it from this."""
+        """Publish the latest cursor. A subscriber that missed the last events learns it from this."""
         self._hub.publish("events", "/", [str(self.cursor).encode()])
 
     def replay(self, peer: bytes, message: Message) -> None:
-        """Answer a REPLAY with the events after its cursor, a batch of them; ``seq`` tells how far it reaches.
+        """Answer a REPLAY with the events after its cursor, a batch of them; ``seq`` is the last cursor it covers.
 
         The batch has up to ``bytes`` bytes, by default and at most `REPLAY_BYTES`, but always one event.
 
@@ -187,7 +187,7 @@ class Publisher:
             limit = min(REPLAY_BATCH, 1 + size // LEAST_EVENT)
             texts, reached = self._journal.read(min(after, self.cursor), limit, camera, size)
         except JournalError as error:
-            # A corrupt one is set aside by the next flush; the new one answers when it is asked again.
+            # The next flush sets a corrupt journal aside; the client repeats its request and the new journal answers.
             _log.error("a replay is not answered: %s", error)
             return
         payload = "\n".join(texts).encode()
@@ -195,7 +195,7 @@ class Publisher:
         self._hub.send("control", peer, wire.pack(answer))
 
     def observe(self, timeline: Timeline) -> None:
-        """Tell who listens what is seen on a camera now."""
+        """Publish the faces in a camera's latest frame, if somebody subscribed to them."""
         topic = f"{timeline.camera}/"
         if self._heard("observations", topic):
             body = {
@@ -211,13 +211,13 @@ class Publisher:
             self._hub.publish("observations", topic, [json.dumps(body, separators=(",", ":")).encode()])
 
     def preview(self, camera: str, epoch: int, frame: Sequence[Any], fetched: _Fetched) -> None:
-        """Pass a FRAME on to who watches: as it lies under ``CAMERA/``, with its pixels under ``/CAMERA/``.
+        """Publish a FRAME: unchanged under ``CAMERA/``, with its pixels under ``/CAMERA/``.
 
         Args:
-            camera: whose.
-            epoch: of the camera.
+            camera: its name.
+            epoch: the camera's present one.
             frame: the parts of the message.
-            fetched: returns them with the pixels in them; called only where somebody asks for those.
+            fetched: returns the parts with the pixels included; called only if somebody subscribed to them.
         """
         for topic in (f"{camera}/", f"/{camera}/"):
             if self._heard("preview", topic):
@@ -229,7 +229,7 @@ class Publisher:
         return bool(listened) and any(topic.encode().startswith(prefix) for prefix in listened)
 
     def listener(self, link: str, notice: bytes, timelines: Iterable[Timeline]) -> None:
-        """Take a notice of `Hub.receive` about who listens; who begins late is told what is in view now."""
+        """Take a subscription from `Hub.receive`; a new subscriber is sent the present observations at once."""
         if link not in self._listened:
             return
         began, topic = notice[:1] == b"\x01", notice[1:]
@@ -243,7 +243,7 @@ class Publisher:
 
 
 def describe(timeline: Timeline) -> list[dict[str, Any]]:
-    """Return what is known of the faces in a camera's latest frame, as JSON."""
+    """Return the faces in a camera's latest frame, with track and label, as JSON."""
     estimates = {estimate.track: estimate for estimate in timeline.estimates()}
     since = {track: start for track, _, start in timeline.open_intervals()}
     found = []

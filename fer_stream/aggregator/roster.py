@@ -1,4 +1,4 @@
-"""Who takes part: what an aggregator knows of captures and workers, and how it reads what they say of themselves."""
+"""Records of cameras and workers, and how HELLO and READY are parsed into them."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from fer_stream.aggregator.dispatcher import TERMS
 from fer_stream.aggregator.export import LedgerExport
+from fer_stream.aggregator.ledger import TERMS
 from fer_stream.errors import WireError
 from fer_stream.operations import metrics
 from fer_stream.protocol import shared, wire
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Camera:
-    """What is known of a camera and its capture, beside its frames."""
+    """A camera and its capture. The `Dispatcher` keeps the state of its frames."""
 
     name: str
     peer: bytes
@@ -36,34 +36,34 @@ class Camera:
     policy: Policy
     live: bool
     frames: int | None
-    pause: float  # seconds between two frames, where its rate is capped
+    pause: float  # seconds between two frames if the rate is capped, else 0
     heard: float
-    shares: bool  # this machine's memory
+    shares: bool  # it can share memory with this process
     epoch: int = 0
     export: LedgerExport = field(init=False)
     timeline: Timeline | None = None
     ending: list[Timeline] = field(default_factory=list)  # of earlier captures, with frames still to come
     leaving: str = ""  # the reason, once the capture said BYE
-    ended: bool = False  # it said BYE, and all its frames are resolved
+    ended: bool = False  # after BYE, once all its frames are resolved
     silent: bool = False
     age: float = 0.0
-    way: float = 0.0  # seconds from when it was asked for its last frame until that was here
+    way: float = 0.0  # seconds from the request for its last frame to the arrival
     rate: metrics.Rate = field(default_factory=metrics.Rate)
 
     def __post_init__(self) -> None:
         self.export = LedgerExport(self.name)
 
     def over(self, now: float, how: DispatchSettings) -> bool:
-        """Whether its capture has gone for so long that nobody has to know of the camera any more."""
+        """Return whether the capture has been gone for so long that the camera can be forgotten."""
         patience = how.forget_after if self.ended else how.forget_silent_after if self.silent else math.inf
         return now - self.heard > patience and not self.ending
 
     @classmethod
     def from_hello(cls, peer: bytes, message: Message, now: float) -> tuple[Camera, dict[str, int]]:
-        """Return the camera that a HELLO tells of, and what its capture was told of the frames that it sent.
+        """Parse a HELLO: return the camera, and the outcomes of its sent frames that aggregators reported to it.
 
         Raises:
-            WireError: it is not whole, or cannot be.
+            WireError: a field is missing or not valid.
         """
         about = message.body()
         name = about.get("camera")
@@ -84,9 +84,9 @@ class Camera:
                 shares=_shares(about),
             )
         except (KeyError, TypeError, ValueError, OverflowError) as error:
-            raise WireError(f"a capture's HELLO is not whole: {error}") from error
+            raise WireError(f"a capture's HELLO has a missing or invalid field: {error}") from error
         if not told.keys() <= TERMS or min(told.values(), default=0) < 0 or sum(told.values()) > message.totals.sent:
-            raise WireError("a capture that was told what no aggregator tells")
+            raise WireError("HELLO carries ledger counts that no aggregator can have sent")
         return found, told
 
 
@@ -99,7 +99,7 @@ def _pause(rate: Any) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """What is kept of a frame in its `fer_stream.aggregator.dispatcher.Item` when its bytes are gone."""
+    """The header of a frame, kept in its `fer_stream.aggregator.dispatcher.Item` after the pixels are dropped."""
 
     time: int
     size: tuple[int, int]
@@ -109,35 +109,35 @@ class Arrival:
 
 @dataclass(frozen=True, slots=True)
 class Worker:
-    """What is known of a worker."""
+    """A worker. The `Dispatcher` keeps which frame it holds."""
 
     name: str
     host: str
     pid: int
     model: str
     detector: str
-    shares: bool  # this machine's memory
+    shares: bool  # it can share memory with this process
     pace: Pace = field(default_factory=Pace, init=False)  # of the link to it
 
     @classmethod
     def from_ready(cls, about: dict[str, Any]) -> tuple[Worker, tuple[str, ...]]:
-        """Return the worker that a READY tells of, and its model's labels.
+        """Parse a READY: return the worker, and its model's labels.
 
         Raises:
-            WireError: it is not whole, or has no labels, or too many.
+            WireError: a field is missing or not valid, or there are no labels or too many.
         """
         try:
             labels = tuple(str(label) for label in about["labels"])
             told = {key: str(about[key]) for key in ("name", "host", "model", "detector")}
             found = cls(pid=int(about["pid"]), shares=_shares(about), **told)
         except (KeyError, TypeError, ValueError, OverflowError) as error:
-            raise WireError(f"a worker's READY is not whole: {error}") from error
+            raise WireError(f"a worker's READY has a missing or invalid field: {error}") from error
         if not 0 < len(labels) <= wire.MAX_LABELS:
             raise WireError(f"a worker with {len(labels)} labels")
         return found, labels
 
     def came(self, seconds: float, now: float) -> None:
-        """Take how long the last frame took to this worker, and tell of a link that is slow."""
+        """Take how many seconds the last frame took to this worker, and warn if the link is slow."""
         if told := self.pace.slow(seconds, now):
             _log.warning(
                 "the link to worker %s at %s is slow: %s; set a lower jpeg_quality or a max_width of the cameras "

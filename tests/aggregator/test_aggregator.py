@@ -138,8 +138,7 @@ def test_a_camera_of_few_frames_is_not_called_offline_between_them(bench: Bench)
 
 def cameras_of(bench: Bench) -> set[str]:
     """Those in the status, after a round."""
-    bench.it._beat = 0.0
-    bench.it.turn(0.0)
+    bench.it.round(time.monotonic())
     return set(bench.it.status()["cameras"])
 
 
@@ -153,7 +152,7 @@ def test_a_camera_whose_capture_has_ended_is_forgotten_after_a_while(tmp_path: P
     for name, capture in captures.items():
         assert bench.say(capture, wire.json_message(Kind.HELLO, HELLO | {"camera": name})) == [Kind.WELCOME]
     assert bench.say(captures["ended"], wire.json_message(Kind.BYE, {"reason": "end of stream"})) == [Kind.GOODBYE]
-    bench.it._cameras["silent"].silent = True
+    bench.it.captures.cameras["silent"].silent = True
     assert cameras_of(bench) == {"ended", "silent", "here"}, "not at once"
     assert online("ended") == 0
     wait_for(lambda: cameras_of(bench) == {"silent", "here"}, "its being forgotten")
@@ -171,7 +170,7 @@ def test_a_silent_camera_is_forgotten_when_its_own_time_is_over(tmp_path: Path) 
     bench = Bench(tmp_path / "events.db", forget_after=1e9, forget_silent_after=0.2)
     capture = bench.peer("frames")
     bench.say(capture, wire.json_message(Kind.HELLO, HELLO))
-    bench.it._cameras["door"].silent = True
+    bench.it.captures.cameras["door"].silent = True
     wait_for(lambda: cameras_of(bench) == set(), "its being forgotten")
     assert bench.say(capture, wire.json_message(Kind.OFFER, {"full": False})) == [Kind.WHO], "who is back begins anew"
     assert bench.say(capture, wire.json_message(Kind.HELLO, HELLO)) == [Kind.WELCOME]

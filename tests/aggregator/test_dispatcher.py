@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from fer_stream.aggregator.dispatcher import Ask, Assign, Dispatcher, Fence, Ledger, Release
+from fer_stream.aggregator.dispatcher import Ask, Assign, Dispatcher, Fence, Release
+from fer_stream.aggregator.ledger import Ledger
 from fer_stream.protocol.wire import Totals
 from fer_stream.settings.tree import DispatchSettings
 

@@ -4,8 +4,12 @@
 
 CPU milliseconds a frame. Faces and pixels: detection and classification, of portraits side by side that all sway a
 little, at 25 frames/s, with faces followed as by default and with a search of every frame. Cameras and workers: the
-whole aggregator, frames without faces; a capture offers a frame whenever a worker is done, so that of many cameras most
-messages are offers.
+whole aggregator, frames without faces, with every capture offering its frame once (as captures do), and with every
+capture offering it again each turn, so that most messages of many cameras are offers. Dispatcher: its own share.
+
+    python tests/bench/growth.py --cameras
+
+measures the cameras alone, in a few seconds.
 """
 
 from __future__ import annotations
@@ -18,7 +22,7 @@ from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
-from capacity import frames
+from capacity import dispatch, frames
 from following import Pass
 
 from fer_stream.inference.recognizer import Recognizer
@@ -26,12 +30,15 @@ from fer_stream.settings.tree import Settings
 from fer_stream.types import Nanoseconds
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
 FACES = (0, 1, 2, 5, 10, 20, 35, 50)
 PIXELS = (0.3, 0.9, 2.1, 3.7, 5.5, 8.3)
 CAMERAS = (1, 4, 16, 64)
 WORKERS = (1, 2, 4, 8)
+ROUNDS = 3
 SIDE = 150
 """Pixels from one portrait to the next: faces of about 80."""
 
@@ -70,7 +77,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--plot", type=Path)
     parser.add_argument("--frames", type=int, default=100, help="of each crowd; 50 are a whole search apart")
+    parser.add_argument("--cameras", action="store_true", help="measure these alone")
     arguments = parser.parse_args()
+    if arguments.cameras:
+        show(of_cameras())
+        return
     cv2.setNumThreads(1)
     curves: dict[str, dict[str, list[tuple[float, float]]]] = {}
     for faces in FACES:
@@ -82,17 +93,37 @@ def main() -> None:
         both = cost(2, height * 16 // 9, height, arguments.frames)
         for name, value in zip(("followed", "every frame searched"), both, strict=True):
             curves.setdefault("megapixels, two faces", {}).setdefault(name, []).append((million, value))
-    for cameras in CAMERAS:
-        count, took = frames(2000, cameras=cameras)
-        curves.setdefault("cameras", {}).setdefault("aggregator", []).append((cameras, 1e3 * took / count))
+    curves |= of_cameras()
     for workers in WORKERS:
         count, took = frames(2000, workers=workers)
         curves.setdefault("workers", {}).setdefault("aggregator", []).append((workers, 1e3 * took / count))
-    for title, lines in curves.items():
-        for name, points in lines.items():
-            print(f"{title}, {name}:", ", ".join(f"{x:g}: {y:.2f} ms" for x, y in points))
+    show(curves)
     if arguments.plot:
         draw(curves, arguments.plot)
+
+
+def of_cameras() -> dict[str, dict[str, list[tuple[float, float]]]]:
+    """Return the milliseconds a frame by number of cameras, the least of `ROUNDS`, taken in turn."""
+    ways: dict[str, Callable[[int], tuple[int, float]]] = {
+        "aggregator": lambda cameras: frames(2000, cameras=cameras, repeated=False),
+        "aggregator, offers repeated": lambda cameras: frames(2000, cameras=cameras),
+        "dispatcher": lambda cameras: dispatch(4000, cameras=cameras, repeated=False),
+        "dispatcher, offers repeated": lambda cameras: dispatch(4000, cameras=cameras),
+    }
+    found: dict[str, dict[float, float]] = {name: dict.fromkeys(CAMERAS, math.inf) for name in ways}
+    for _ in range(ROUNDS):
+        for cameras in CAMERAS:
+            for name, way in ways.items():
+                count, took = way(cameras)
+                found[name][cameras] = min(found[name][cameras], 1e3 * took / count)
+    return {"cameras": {name: list(points.items()) for name, points in found.items()}}
+
+
+def show(curves: dict[str, dict[str, list[tuple[float, float]]]]) -> None:
+    """Print a line for each curve."""
+    for title, lines in curves.items():
+        for name, points in lines.items():
+            print(f"{title}, {name}:", ", ".join(f"{x:g}: {y:.3g} ms" for x, y in points))
 
 
 def draw(curves: dict[str, dict[str, list[tuple[float, float]]]], path: Path) -> None:
@@ -101,7 +132,7 @@ def draw(curves: dict[str, dict[str, list[tuple[float, float]]]], path: Path) ->
 
     figure = Figure(figsize=(10, 6), layout="constrained")
     for axes, (title, lines) in zip(figure.subplots(2, 2).flat, curves.items(), strict=True):
-        for (name, points), colour in zip(lines.items(), ("#0072b2", "#d55e00"), strict=False):
+        for (name, points), colour in zip(lines.items(), ("#0072b2", "#d55e00", "#009e73", "#cc79a7"), strict=False):
             axes.plot(*zip(*points, strict=True), marker="o", color=colour, label=name)
         axes.set(xlabel=title, ylabel="CPU ms a frame", ylim=(0, None))
         axes.grid(alpha=0.3)

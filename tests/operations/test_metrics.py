@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from fer_stream.aggregator.dispatcher import Ledger
 from fer_stream.aggregator.export import LedgerExport
+from fer_stream.aggregator.ledger import Ledger
 from fer_stream.errors import ConfigError, TransportError
 from fer_stream.operations import metrics
 from fer_stream.settings.tree import Settings
@@ -185,8 +185,7 @@ FILLED = """
     from fer_stream.operations import environment
     environment.prepare()
     from fer_stream.operations import metrics
-    from fer_stream.aggregator.dispatcher import Ledger
-    from fer_stream.aggregator.export import LedgerExport
+    from fer_stream.aggregator.ledger import Ledger
     LedgerExport("door").export(Ledger(captured=3, done=1, rejected={"corrupt": 1}, in_flight=1))
     for histogram in (metrics.frame_age, metrics.latency):
         histogram.labels("door").observe(0.1)

@@ -1,0 +1,314 @@
+"""The aggregator's side of the capture protocol: cameras join, send frames, fall silent and leave."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING, Any
+
+from fer_stream.aggregator.roster import Arrival, Camera
+from fer_stream.errors import JournalError, RivalError, WireError
+from fer_stream.events.attention import Attention
+from fer_stream.events.timeline import Timeline
+from fer_stream.operations import metrics
+from fer_stream.protocol import shared, wire
+from fer_stream.protocol.wire import Kind, Message
+from fer_stream.types import Nanoseconds
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from fer_stream.aggregator.dispatcher import Command, Dispatcher, Item
+    from fer_stream.aggregator.publisher import Publisher
+    from fer_stream.events.smoother import LabelSet
+    from fer_stream.journal import Journal
+    from fer_stream.plugins import Hub
+    from fer_stream.settings.tree import Settings
+
+_log = logging.getLogger(__name__)
+
+
+class Captures:
+    """All cameras by name, and what their captures are sent.
+
+    Args:
+        settings: the whole tree.
+        hub: sends to the captures.
+        journal: numbers the epochs.
+        dispatcher: is given the frames.
+        publisher: takes the events.
+        carry_out: carries out the dispatcher's commands.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        hub: Hub,
+        journal: Journal,
+        dispatcher: Dispatcher,
+        publisher: Publisher,
+        carry_out: Callable[[Iterable[Command]], None],
+    ) -> None:
+        self.cameras: dict[str, Camera] = {}
+        self._settings = settings
+        self._hub = hub
+        self._journal = journal
+        self._dispatcher = dispatcher
+        self._publisher = publisher
+        self._carry_out = carry_out
+        self._peers: dict[bytes, str] = {}
+        self._labels: LabelSet | None = None
+        self._stopping = False
+
+    def timelines(self) -> list[Timeline]:
+        """Return the timelines of the cameras that have one."""
+        return [camera.timeline for camera in self.cameras.values() if camera.timeline]
+
+    def begin(self, labels: LabelSet) -> None:
+        """Take the labels of the workers' model. No camera has a timeline before they are known."""
+        self._labels = labels
+        for camera in self.cameras.values():
+            self._begin(camera, labels)
+
+    # Messages
+
+    def receive(self, peer: bytes, parts: list[Any]) -> None:
+        """Take a message of a capture.
+
+        Raises:
+            WireError: it is not valid.
+        """
+        now = time.monotonic()
+        try:
+            message = wire.unpack(parts, verify=False)
+        except WireError:
+            # If this was a frame, the capture's next totals count it as sent, and it is booked as lost on the link.
+            if peer not in self._peers:
+                self._send(peer, Kind.WHO)
+            raise
+        name = self._peers.get(peer)
+        if message.kind is Kind.HELLO:
+            self._hello(peer, message, now)
+        elif name is None:
+            self._send(peer, Kind.WHO)
+        else:
+            camera = self.cameras[name]
+            camera.heard, camera.silent = now, False
+            if camera.ended:  # the capture has not received GOODBYE yet
+                self._send(peer, Kind.GOODBYE)
+            elif message.kind is Kind.FRAME:
+                self._frame(camera, message, parts, now)
+            elif message.kind is Kind.OFFER:
+                self._offer(camera, message, now)
+            elif message.kind is Kind.BYE:
+                self._bye(camera, message, now)
+
+    def _send(self, peer: bytes, kind: Kind, body: dict[str, Any] | None = None, **fields: Any) -> bool:
+        return self._hub.send("frames", peer, wire.json_message(kind, body, **fields))
+
+    def _frame(self, camera: Camera, message: Message, parts: list[Any], now: float) -> None:
+        camera.age = message.age / 1e6
+        camera.way = now - (self._dispatcher.asked(camera.name) or now)
+        arrival = Arrival(message.time, (message.width, message.height), camera.epoch, camera.timeline)
+        # A descriptor of another process's memory would have workers open what the capture does not own.
+        in_memory = message.encoding is wire.Encoding.SHARED
+        foreign = in_memory and not (camera.shares and shared.owner(message.payload) == camera.pid)
+        commands = self._dispatcher.frame(
+            camera.name,
+            message.seq,
+            parts,
+            now - camera.age,
+            message.totals,
+            now,
+            "corrupt" if foreign else "",
+            about=arrival,
+        )
+        self._carry_out(commands)
+
+    def _offer(self, camera: Camera, message: Message, now: float) -> None:
+        held_up = self._stopping or (self._publisher.failing and camera.policy == "wait")
+        full = message.body().get("full") is True and not held_up
+        self._carry_out(self._dispatcher.offer(camera.name, message.totals, full, now))
+        if camera.live and message.time and camera.timeline and not self._dispatcher.unresolved(camera.name):
+            patience = max(self._settings.dispatch.offline_after, 2 * camera.pause, 3 * camera.way)
+            self._publisher.record(camera.timeline.tick(Nanoseconds(message.time), patience))
+
+    def _bye(self, camera: Camera, message: Message, now: float) -> None:
+        self._carry_out(self._dispatcher.offer(camera.name, message.totals, full=False, now=now))
+        reason = str(message.body().get("reason"))
+        camera.leaving = reason if reason in ("end of stream", "source failed") else "capture ended"
+        self._take_leave(camera)
+
+    # Joining and leaving
+
+    def _hello(self, peer: bytes, message: Message, now: float) -> None:
+        new, told = Camera.from_hello(peer, message, now)
+        name = new.name
+        if reason := self._hub.objection(peer, name):
+            _log.warning("a capture is refused: %s", reason)
+            self._send(peer, Kind.REFUSED, {"reason": reason, "final": True})
+            return
+        old = self.cameras.get(name)
+        if old is not None and old.incarnation == new.incarnation:
+            old.heard, old.peer = now, peer
+            self._peers[peer] = name
+        elif old is not None and not old.leaving and not self._silent(old, now):
+            reason = (
+                f"camera {name} is captured by process {old.pid} already: stop that one, or choose another --camera"
+            )
+            self._send(peer, Kind.REFUSED, {"reason": reason, "final": False})
+            return
+        else:
+            try:
+                self._join(new, old, message, told, now)
+            except RivalError:
+                raise
+            except JournalError as error:  # the capture repeats its HELLO
+                _log.warning("camera %s has to wait: %s", name, error)
+                return
+        camera = self.cameras[name]
+        self._send(peer, Kind.WELCOME, {"memory": camera.shares}, epoch=camera.epoch)
+
+    def _join(self, new: Camera, old: Camera | None, message: Message, told: dict[str, int], now: float) -> None:
+        new.epoch = self._journal.epoch(new.name)
+        if old is not None:
+            self._peers.pop(old.peer, None)
+            new.export, new.rate = old.export, old.rate
+            new.ending = old.ending + ([old.timeline] if old.timeline else [])
+        metrics.remember(new.name)
+        self.cameras[new.name] = new
+        self._peers[new.peer] = new.name
+        if self._labels:
+            self._begin(new, self._labels)
+        self._carry_out(self._dispatcher.joined(new.name, new.policy, message.totals, told, now))
+        if old is None and message.totals.sent:
+            # The capture is older than this aggregator. The one before exported all that it reported to the capture,
+            # so only the frames that were lost with it are still to be counted.
+            known = self._dispatcher.ledger(new.name)
+            known.lost_link = told.get("lost_link", 0)
+            new.export.begin(known)
+        _log.info("camera %s is here", new.name, extra={"epoch": new.epoch, "pid": new.pid})
+
+    def _begin(self, camera: Camera, labels: LabelSet) -> None:
+        how = self._settings
+        attention = Attention(how.detector, camera.policy, how.depth)
+        camera.timeline = Timeline(camera.name, camera.epoch, labels, how.tracker, how.smoother, attention)
+
+    def _take_leave(self, camera: Camera) -> None:
+        """Once all frames of a leaving capture are resolved and journaled: close its events and send GOODBYE."""
+        self._publisher.flush()
+        if self._dispatcher.unresolved(camera.name) or self._publisher.failing:
+            return
+        camera.ended = True
+        self._dispatcher.left(camera.name)
+        if camera.timeline:
+            self._publisher.record(camera.timeline.offline(camera.leaving))
+        self._publisher.flush()
+        self._send(camera.peer, Kind.GOODBYE)
+
+    # The dispatcher's commands
+
+    def ask(self, name: str) -> None:
+        """Ask a capture for its freshest frame, and report what became of those that it sent."""
+        camera = self.cameras[name]
+        self._send(camera.peer, Kind.NEXT, self._dispatcher.told(name), age=round(camera.way * 1e6))
+
+    def timeline(self, item: Item) -> Timeline | None:
+        """Return the timeline that a frame belongs to. A frame may be older than the first worker's labels."""
+        camera = self.cameras[item.camera]
+        found: Timeline | None = item.about.timeline
+        return found or (camera.timeline if item.about.epoch == camera.epoch else None)
+
+    def release(self, item: Item) -> None:
+        """Make events of a resolved frame."""
+        camera, timeline = self.cameras[item.camera], self.timeline(item)
+        arrival: Arrival = item.about
+        # Frames are released in order of capture, so the first frame of a newer capture ends the older timelines.
+        while camera.ending and camera.ending[0] is not timeline:
+            self._publisher.record(camera.ending.pop(0).offline("capture restarted"))
+        if item.outcome == "done" and timeline is not None:
+            found: wire.Result = item.result
+            metrics.faces.labels(item.camera).inc(len(found.faces))
+            when = Nanoseconds(arrival.time)
+            self._publisher.record(timeline.observe(item.seq, when, arrival.size, found.faces, found.searched))
+            self._publisher.observe(timeline)
+            now = time.monotonic()
+            camera.rate.add(now)
+            metrics.latency.labels(item.camera).observe(now - item.taken)
+        elif timeline is not None:
+            timeline.miss(item.seq)
+        if camera.leaving:
+            self._take_leave(camera)
+
+    # Time
+
+    def round(self, now: float) -> None:
+        """Find silent cameras, end what can end, export the ledgers, and forget cameras that are long gone."""
+        for camera in self.cameras.values():
+            self._look_at(camera, now)
+            self._export(camera)
+        for name in [name for name, camera in self.cameras.items() if camera.over(now, self._settings.dispatch)]:
+            self._forget(name)
+
+    def _look_at(self, camera: Camera, now: float) -> None:
+        if self._publisher.failing and camera.policy == "wait":
+            self._dispatcher.silent(camera.name)  # until the journal can be written and the camera offers again
+        if not (camera.leaving or camera.silent) and self._silent(camera, now):
+            camera.silent = True
+            self._dispatcher.silent(camera.name)
+            _log.warning("camera %s is silent", camera.name, extra={"pid": camera.pid})
+        if not self._dispatcher.unresolved(camera.name):
+            for timeline in camera.ending:
+                self._publisher.record(timeline.offline("capture restarted"))
+            camera.ending = []
+            if camera.silent and camera.timeline:
+                self._publisher.record(camera.timeline.offline("capture silent"))
+        if camera.leaving and not camera.ended:  # the journal may have failed when the last frame was released
+            self._take_leave(camera)
+
+    def _export(self, camera: Camera) -> None:
+        camera.export.export(self._dispatcher.ledger(camera.name))
+        metrics.camera_online.labels(camera.name).set(bool(camera.timeline and camera.timeline.online))
+        metrics.waiting.labels(camera.name).set(self._dispatcher.waiting(camera.name))
+        metrics.tracks.labels(camera.name).set(len(camera.timeline.tracks) if camera.timeline else 0)
+
+    def _forget(self, name: str) -> None:
+        if self._dispatcher.unresolved(name):
+            return
+        _log.info("camera %s is forgotten: its capture has gone", name)
+        self._peers.pop(self.cameras.pop(name).peer, None)
+        self._dispatcher.forget(name)
+        metrics.forget(name)
+
+    def _silent(self, camera: Camera, now: float) -> bool:
+        """Return whether a capture is silent.
+
+        A frame on its way holds up the messages behind it. Until ``dispatch.transfer`` is over, only a broken
+        connection counts as silence then.
+        """
+        how, quiet = self._settings.dispatch, now - camera.heard
+        if quiet <= how.silence:
+            return False
+        comes = self._dispatcher.asked(camera.name) is not None and quiet < how.transfer
+        return not (comes and self._send(camera.peer, Kind.PING))
+
+    # The end
+
+    def stop(self) -> None:
+        """Ask for no more frames."""
+        self._stopping = True
+        for name in self.cameras:
+            self._dispatcher.silent(name)
+
+    def busy(self) -> bool:
+        """Return whether a frame is not resolved."""
+        return any(map(self._dispatcher.unresolved, self.cameras))
+
+    def close(self) -> None:
+        """Record the end of everything that is open, and export the ledgers for the last time."""
+        for camera in self.cameras.values():
+            for timeline in (*camera.ending, camera.timeline):
+                if timeline:
+                    self._publisher.record(timeline.offline("aggregator stopped"))
+            camera.ending = []
+            camera.export.export(self._dispatcher.ledger(camera.name))

@@ -1,0 +1,158 @@
+"""The aggregator's side of the worker protocol: workers join, are sent frames, answer and are given up."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from fer_stream.aggregator.ledger import REASONS
+from fer_stream.aggregator.roster import Arrival, Worker
+from fer_stream.events.smoother import LabelSet
+from fer_stream.operations import metrics
+from fer_stream.protocol import shared, wire
+from fer_stream.protocol.wire import Kind
+from fer_stream.types import Nanoseconds
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from fer_stream.aggregator.captures import Captures
+    from fer_stream.aggregator.dispatcher import Command, Dispatcher, Item
+    from fer_stream.aggregator.publisher import Publisher
+    from fer_stream.plugins import Hub
+    from fer_stream.settings.tree import Settings
+
+_log = logging.getLogger(__name__)
+
+
+class Workers:
+    """All workers by the hexadecimal text of their peer, and what they are sent.
+
+    Args:
+        settings: the whole tree.
+        hub: sends to the workers.
+        dispatcher: is given the answers.
+        publisher: shows each frame that is sent to those who watch.
+        captures: learn the labels of the first worker's model.
+        carry_out: carries out the dispatcher's commands.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        hub: Hub,
+        dispatcher: Dispatcher,
+        publisher: Publisher,
+        captures: Captures,
+        carry_out: Callable[[Iterable[Command]], None],
+    ) -> None:
+        self.known: dict[str, Worker] = {}
+        self.labels: LabelSet | None = None
+        """Of the events; ``None`` before the first worker."""
+        self._settings = settings
+        self._hub = hub
+        self._dispatcher = dispatcher
+        self._publisher = publisher
+        self._captures = captures
+        self._carry_out = carry_out
+        self._model_labels: tuple[str, ...] = ()
+        self._reader = shared.Reader()
+
+    # Messages
+
+    def receive(self, peer: bytes, parts: list[Any]) -> None:
+        """Take a message of a worker.
+
+        Raises:
+            WireError: it is not valid.
+            ConfigError: the settings do not fit the first worker's model.
+        """
+        now, worker = time.monotonic(), peer.hex()
+        message = wire.unpack(parts)
+        if message.kind is Kind.READY:
+            self._ready(peer, worker, message.body(), now)
+        elif message.kind is Kind.BYE:
+            # A worker leaves with no frame in hand, so it never began with one that was sent in the meantime.
+            self._carry_out(self._dispatcher.unreachable(worker, now, "ended"))
+        elif not self._dispatcher.heard(worker, now):
+            self._hub.send("work", peer, wire.json_message(Kind.WHO))
+        elif message.kind is Kind.PING:
+            seconds = self._dispatcher.pinged(worker, message.ticket, message.seq, now)
+            if seconds is not None:
+                self.known[worker].came(seconds, now)
+        elif message.kind is Kind.DONE:
+            result = wire.unpack_faces(message.payload, self._model_labels)
+            self._carry_out(self._dispatcher.done(worker, message.ticket, "done", "", result, now))
+        elif message.kind is Kind.REJECT:
+            self._reject(worker, message.ticket, str(message.body().get("reason", "corrupt")), now)
+
+    def _reject(self, worker: str, ticket: int, reason: str, now: float) -> None:
+        known = self.known[worker]
+        if reason == "memory" and known.shares:  # from now on, send it the pixels themselves
+            _log.warning("worker %s may not open captures' memory and gets copies", known.name)
+            self.known[worker] = replace(known, shares=False)
+            self._carry_out(self._dispatcher.returned(worker, ticket, now))
+            return
+        reason = reason if reason in REASONS else "corrupt"
+        self._carry_out(self._dispatcher.done(worker, ticket, "rejected", reason, None, now))
+
+    def _ready(self, peer: bytes, worker: str, about: dict[str, Any], now: float) -> None:
+        if self._dispatcher.heard(worker, now):
+            return  # it answered WHO more than once, and has its credit
+        new, labels = Worker.from_ready(about)
+        if self.labels is None:
+            self.labels = LabelSet(self._settings.labels, labels, self._settings.valence)
+            self._model_labels = labels
+            self._captures.begin(self.labels)
+        elif labels != self._model_labels:
+            reason = (
+                f"the model of worker {new.name} has the labels {', '.join(labels)}, the other workers' has "
+                f"{', '.join(self._model_labels)}: give all workers the same --model"
+            )
+            self._refuse(peer, reason, final=True)
+            return
+        for other, known in list(self.known.items()):
+            if (known.name, known.host) != (new.name, new.host):
+                continue
+            if self._hub.send("work", bytes.fromhex(other), wire.json_message(Kind.WELCOME)):  # it is still connected
+                reason = f"worker {new.name} is process {known.pid} already: stop that one, or choose another --name"
+                self._refuse(peer, reason, final=False)
+                return
+            self._carry_out(self._dispatcher.gone(other, "replaced", now))
+        self.known[worker] = new
+        self._hub.send("work", peer, wire.json_message(Kind.WELCOME))
+        self._carry_out(self._dispatcher.ready(worker, now))
+        _log.info("worker %s is here", new.name, extra={"pid": new.pid, "model": new.model})
+
+    def _refuse(self, peer: bytes, reason: str, *, final: bool) -> None:
+        self._hub.send("work", peer, wire.json_message(Kind.REFUSED, {"reason": reason, "final": final}))
+
+    # The dispatcher's commands
+
+    def send(self, worker: str, ticket: int, item: Item) -> bool:
+        """Send a frame to a worker, and show it to those who watch; return whether the worker is connected."""
+        arrival: Arrival = item.about
+        age = time.monotonic() - item.taken
+        metrics.frame_age.labels(item.camera).observe(age)
+        timeline, frame = self._captures.timeline(item), item.frame
+        self._publisher.preview(item.camera, arrival.epoch, frame, self._reader.fetched)
+        if not self.known[worker].shares:
+            frame = self._reader.fetched(frame)
+        self.known[worker].pace.size = memoryview(frame[1]).nbytes
+        parts = wire.forwarded(
+            frame,
+            epoch=arrival.epoch,
+            ticket=ticket,
+            age=max(0, round(age * 1e6)),
+            hints=timeline.hints(item.seq, Nanoseconds(arrival.time), arrival.size) if timeline else None,
+        )
+        return self._hub.send("work", bytes.fromhex(worker), parts)
+
+    def fence(self, worker: str, reason: str) -> None:
+        """Forget a worker that was given up, and count why."""
+        known = self.known.pop(worker, None)
+        metrics.fenced.labels(reason).inc()
+        if known and reason != "ended":
+            _log.warning("worker %s is given up: %s", known.name, reason, extra={"pid": known.pid})
