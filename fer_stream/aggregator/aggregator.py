@@ -20,6 +20,7 @@ from fer_stream.aggregator.publisher import Publisher, describe
 from fer_stream.aggregator.roster import Arrival, Camera, Worker
 from fer_stream.errors import JournalError, RivalError, WireError
 from fer_stream.events.attention import Attention
+from fer_stream.events.cursor import to_cursor
 from fer_stream.events.smoother import LabelSet
 from fer_stream.events.timeline import Timeline, closing
 from fer_stream.journal import Journal
@@ -368,7 +369,7 @@ class Aggregator:
         return {
             "pid": os.getpid(),
             "uptime_s": round(time.monotonic() - self._started, 1),
-            "cursor": self._publisher.cursor,
+            "cursor": to_cursor(self._publisher.cursor),
             "events_held": self._publisher.held,
             "labels": list(self._labels.labels) if self._labels else [],
             "memory": shared.identity(),

@@ -12,25 +12,24 @@ import random
 import select
 import time
 from collections import deque
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import TYPE_CHECKING, Literal, NamedTuple, Self
 
 from fer_stream import plugins
 from fer_stream.client.replay import NOW, Position, Questions
 from fer_stream.errors import ConfigError, TransportError, WireError
 from fer_stream.events import cloudevents
+from fer_stream.events.cursor import to_cursor, to_number
 from fer_stream.journal import gap
 from fer_stream.protocol import wire
 from fer_stream.protocol.wire import Kind
-from fer_stream.types import Event, EventType, GapData
+from fer_stream.types import BEGINNING, Event, EventType, GapData
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence
     from pathlib import Path
 
     from fer_stream.plugins import Peer
-
-MAX_DIGITS = 19
-"""Of a cursor, which SQLite holds in 64 bits."""
+    from fer_stream.types import Cursor
 
 TIMEOUT = 10.0
 """Seconds without an answer after which who wants all events until now is told that none comes."""
@@ -79,7 +78,7 @@ class Subscription:
         *,
         camera: str | None = None,
         types: Sequence[str] = (),
-        after: int | None = None,
+        after: str | Literal[0] | None = None,
         until_now: bool = False,
         timeout: float | None = None,
         transport: str = "zeromq",
@@ -92,7 +91,8 @@ class Subscription:
             address: the aggregator's.
             camera: this camera's events only.
             types: these types only, each whole (``emotion.started``) or a family (``emotion``); empty: all.
-            after: the cursor to begin after: 0 for all there is, ``None`` for what happens from now on.
+            after: the cursor to resume after, as an event or ``cursor`` gave it; 0 for all there is; ``None`` for what
+                happens from now on.
             until_now: end once everything is told that had happened when this began.
             timeout: seconds without an answer after which waiting for one is an error; ``math.inf``: never. ``None``:
                 10 with ``until_now``, never without.
@@ -103,8 +103,7 @@ class Subscription:
         Raises:
             ConfigError: not an address, not a cursor, or not a time.
         """
-        if after is not None and after < 0:
-            raise ConfigError(f"{after} is not a cursor: give 0 for all events, or the cursor to resume after")
+        self._position: Position | None = None if after is None else Position(number_after(after), camera)
         if timeout is not None and not timeout > 0:
             raise ConfigError(f"{timeout} is not a timeout: give seconds, or math.inf to wait for ever")
         self._transport: plugins.Transport = plugins.load("transports", transport)(key, keys)
@@ -114,7 +113,6 @@ class Subscription:
         self._until_now = until_now
         self._timeout = timeout if timeout is not None else TIMEOUT if until_now else math.inf
         self._until: int | None = None
-        self._position: Position | None = None if after is None else Position(after, camera)
         self._questions = Questions(random.getrandbits(48))
         self._ready: deque[tuple[Event, str]] = deque()
         self._answer: deque[bytes] = deque()
@@ -138,12 +136,14 @@ class Subscription:
             raise
 
     @property
-    def cursor(self) -> int:
-        """Everything up to here has been told; give it as ``after`` to resume."""
+    def cursor(self) -> Cursor:
+        """Where to resume, as ``after`` of a `Subscription`: every event up to here was returned."""
         if self._ready:
             first = self._ready[0][0]
-            return first.data.from_cursor if isinstance(first.data, GapData) else first.cursor - 1
-        return self._position.cursor if self._position else 0
+            if isinstance(first.data, GapData):
+                return first.data.from_cursor
+            return to_cursor(to_number(first.cursor) - 1)
+        return to_cursor(self._position.cursor) if self._position else BEGINNING
 
     @property
     def ended(self) -> bool:
@@ -283,7 +283,7 @@ class Subscription:
         self._asking = reached < newest
         while self._asking and self._held and self._position is not None:
             first = self._held[0]
-            if not isinstance(first, int) and first[0].cursor > self._position.cursor:
+            if not isinstance(first, int) and to_number(first[0].cursor) > self._position.cursor:
                 self._asking = not self._position.follows(first[0])
                 break
             self._held.popleft()
@@ -297,11 +297,13 @@ class Subscription:
         if topic != b"/":
             self._held.append((cloudevents.decode(text), text.decode()))
             return True
-        if not text.isdigit() or len(text) > MAX_DIGITS:
-            raise WireError("a cursor that is no number")
+        try:
+            newest = to_number(text.decode())
+        except ValueError as error:
+            raise WireError(f"a heartbeat without a cursor: {error}") from error
         if self._held and isinstance(self._held[-1], int):
             self._held.pop()  # an older one says nothing more
-        self._held.append(int(text))
+        self._held.append(newest)
         return True
 
     def _take_held(self) -> None:
@@ -314,7 +316,7 @@ class Subscription:
         event, text = held
         if self._position.live(event):
             self._tell(event, text)
-        elif event.cursor > self._position.cursor:
+        elif to_number(event.cursor) > self._position.cursor:
             self._held.appendleft(held)
             self._asking = True
 
@@ -432,6 +434,20 @@ class _AsyncLoop:
 
     def __del__(self) -> None:
         self._subscription._leave_loop(self._mine)
+
+
+def number_after(after: str | Literal[0]) -> int:
+    """Return the number of the cursor to resume after.
+
+    Raises:
+        ConfigError: neither a cursor nor 0.
+    """
+    try:
+        if not isinstance(after, str) and (type(after) is not int or after != 0):
+            raise ValueError(f"{after!r} is not a cursor: give the cursor of an event as text, or 0 for the beginning")
+        return to_number(str(after))
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
 
 
 def wanted(event: Event, types: Sequence[str]) -> bool:

@@ -100,7 +100,7 @@ class _State:
     def __init__(self, key: int, track: Track) -> None:
         self.key = key
         self.track = track
-        self.scored = track.last_seen if track.face.scores else 0
+        self.scored = track.last_seen if track.face.probabilities else 0
         self.confirmed = False
         self.position = _measure(track.face.box)
         self.velocity = [0.0, 0.0, 0.0, 0.0]
@@ -119,7 +119,7 @@ class _State:
             # would be great speed.
             self.velocity = [v + BETA * r / max(dt, BURST) for v, r in zip(self.velocity, residual, strict=True)]
         self.track = Track(self.track.id, face, self.track.first_seen, time)
-        if face.scores:
+        if face.probabilities:
             self.scored = time
 
     def course(self) -> Course:

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-FORMAT = 2
-"""Of the file, in ``PRAGMA user_version``."""
+FORMAT = 3
+"""Of the file and of the events in it, in ``PRAGMA user_version``. Other formats are refused."""
 
 APPLICATION = 0x46455253
 """``PRAGMA application_id``: tells our journals from other SQLite files."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from fer_stream.errors import JournalError, RivalError, WireError
 from fer_stream.events.cloudevents import decode, encode, event_id
+from fer_stream.events.cursor import to_cursor
 from fer_stream.journal.database import AFRESH, DamagedError, Database, Numbers, checksum, is_journal
 from fer_stream.journal.place import Place
 from fer_stream.journal.reader import Reader, gap
@@ -117,7 +118,7 @@ class Journal(Reader):
         self._cursor, (_, self._first_epoch, _) = numbers.cursor, numbers.cameras[0]
 
     def cursor(self) -> int:
-        """Return the cursor of the latest event, 0 where there is none yet."""
+        """Return the number of the latest event's cursor, 0 where there is none yet."""
         return self._cursor
 
     @property
@@ -265,10 +266,10 @@ class Journal(Reader):
             cursor += 1
             sequence = sequences[e.camera] = (sequences.get(e.camera) or self._sequences.get(e.camera, 0)) + 1
             # Not `replace`, which takes twice as long.
-            numbered = Event(e.type, e.camera, e.epoch, e.seq, e.track, e.time, e.data, sequence, cursor)
+            numbered = Event(e.type, e.camera, e.epoch, e.seq, e.track, e.time, e.data, sequence, to_cursor(cursor))
             text = encode(numbered, identity)
             stored.append((numbered, text))
-            rows.append(_row(numbered, identity, sequence, now, text))
+            rows.append(_row(numbered, cursor, identity, sequence, now, text))
         return stored, sequences, rows
 
     def lose(self, count: int, reason: str) -> _Stored:
@@ -283,7 +284,7 @@ class Journal(Reader):
         text = encode(event, identity)
         with self._db.transaction() as db:
             self._advance(db, cursor)
-            db.execute(_INSERT, _row(event, identity, cursor, self._clock(), text))
+            db.execute(_INSERT, _row(event, cursor, identity, cursor, self._clock(), text))
         self._cursor = cursor
         return event, text
 
@@ -324,9 +325,9 @@ class Journal(Reader):
         self._place.release()
 
 
-def _row(event: Event, identity: str, sequence: int, now: float, text: str) -> tuple[object, ...]:
+def _row(event: Event, cursor: int, identity: str, sequence: int, now: float, text: str) -> tuple[object, ...]:
     frame = event.seq % 2**63  # SQLite's numbers have a sign
-    return (event.cursor, identity, event.camera, event.epoch, frame, sequence, now, checksum(text), text)
+    return (cursor, identity, event.camera, event.epoch, frame, sequence, now, checksum(text), text)
 
 
 def _without_repeats(db: sqlite3.Connection, new: Iterable[tuple[Event, str]]) -> list[tuple[Event, str]]:
