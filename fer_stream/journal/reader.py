@@ -17,14 +17,20 @@ if TYPE_CHECKING:
 class Reader:
     """Reads a journal, also while another process writes it.
 
+    Args:
+        journal: its path, or a connection to it that is open already.
+
     Raises:
-        JournalError: there is no journal of this format at ``path``.
+        JournalError: there is no journal of this format at the path.
     """
 
-    def __init__(self, path: Path) -> None:
-        if not path.is_file():
-            raise JournalError(f"there is no journal at {path}: give the path that the aggregator was given")
-        self._db = Database(path)
+    def __init__(self, journal: Path | Database) -> None:
+        if isinstance(journal, Database):
+            self._db = journal
+            return
+        if not journal.is_file():
+            raise JournalError(f"there is no journal at {journal}: give the path that the aggregator was given")
+        self._db = Database(journal)
 
     def cursor(self) -> int:
         """Return the number of the latest event's cursor, 0 where there is none yet."""
@@ -70,7 +76,7 @@ class Reader:
         return texts, reached if len(rows) == limit else max(after, newest)
 
     def _checked(self, text: str, crc: int) -> str:
-        if checksum(text) != crc:  # it would end whoever subscribed
+        if checksum(text) != crc:  # a damaged text would end every subscription that gets it
             raise self._db.damage()
         return text
 

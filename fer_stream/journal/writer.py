@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from dataclasses import replace
 from time import time as wall_clock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from fer_stream.errors import JournalError, RivalError, WireError
 from fer_stream.events.cloudevents import decode, encode, event_id
@@ -35,8 +35,8 @@ _INSERT = "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (ca
 _Stored = tuple[Event, str]
 
 
-class Journal(Reader):
-    """The writer's side. Every method that writes has returned only when the disk has it.
+class Journal:
+    """A journal that this process writes. Every method that writes has returned only when the disk has it.
 
     A file that is found to be corrupt is set aside under another name, and a new one begins (`renew`). So does one
     where there was a journal before, but is none now; and its numbers are such as no event had, for subscribers hold
@@ -61,8 +61,6 @@ class Journal(Reader):
         try:
             self._begin()
         except JournalError:
-            if hasattr(self, "_db"):
-                self._db.close()
             self._place.release(withdraw=True)
             raise
 
@@ -96,7 +94,7 @@ class Journal(Reader):
 
     def _take_up(self) -> None:
         """Go on with the numbers in the file."""
-        cursor = super().cursor()
+        cursor = Reader(self._db).cursor()
         if not 0 <= cursor < MOST:
             raise self._db.damage()
         self._cursor = cursor
@@ -120,6 +118,12 @@ class Journal(Reader):
     def cursor(self) -> int:
         """Return the number of the latest event's cursor, 0 where there is none yet."""
         return self._cursor
+
+    def read(
+        self, after: int, limit: int = 1000, camera: str | None = None, size: int | None = None
+    ) -> tuple[list[str], int]:
+        """See `Reader.read`."""
+        return Reader(self._db).read(after, limit, camera, size)
 
     @property
     def broken(self) -> bool:
@@ -161,10 +165,14 @@ class Journal(Reader):
             self._place.make_folder()
             self._place.clear()
             self._db, inode = self._open(Numbers(self._cursor, tuple(known)))
-        if not self._db.new:  # somebody put a journal there meanwhile, which goes on with our numbers
-            with self._db.transaction() as db:
-                db.execute("UPDATE head SET cursor = ?, purged = ?", (self._cursor, self._cursor))
-                db.executemany("INSERT OR REPLACE INTO cameras VALUES (?, ?, ?)", known)
+        if not self._db.new:  # another process put a journal there in between: it continues with our numbers
+            try:
+                with self._db.transaction() as db:
+                    db.execute("UPDATE head SET cursor = ?, purged = ?", (self._cursor, self._cursor))
+                    db.executemany("INSERT OR REPLACE INTO cameras VALUES (?, ?, ?)", known)
+            except JournalError:
+                self._db.close()
+                raise
         self._inode = inode
         self._tell()
 
@@ -321,8 +329,14 @@ class Journal(Reader):
 
     def close(self) -> None:
         """Close the file and let others write it; a second call does nothing."""
-        super().close()
+        self._db.close()
         self._place.release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 def _row(event: Event, cursor: int, identity: str, sequence: int, now: float, text: str) -> tuple[object, ...]:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime
 from typing import Any
 
 import pytest
+from cloudevents.core.formats.json import JSONFormat
+from cloudevents.core.v1.event import CloudEvent
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 
 from fer_stream.events.cloudevents import encode
@@ -49,6 +52,14 @@ def document(kind: EventType) -> dict[str, Any]:
 
 def test_the_schema_is_one_itself() -> None:
     Draft202012Validator.check_schema(event_schema())
+
+
+@pytest.mark.parametrize("kind", EventType)
+def test_the_cncf_s_package_reads_every_type_of_event(kind: EventType) -> None:
+    event = JSONFormat().read(CloudEvent, encode(example(kind)))
+    expected = document(kind)
+    assert event.get_data() == expected.pop("data")
+    assert event.get_attributes() == expected | {"time": datetime.fromisoformat(expected["time"])}
 
 
 @pytest.mark.parametrize("kind", EventType)
