@@ -1,4 +1,4 @@
-"""The values that flow through the house, in the order in which they come into being.
+"""The values that the processes exchange, in the order in which they are made.
 
 All are frozen and import nothing of ours. Times are integers in nanoseconds since the Unix epoch, in the
 *capture clock*: taken once from the wall clock when a capture starts and monotonic from there, or the file's own
@@ -93,7 +93,7 @@ class Picture(_Visible):
     """What a source gives: a picture, and where in the source's own time it lies.
 
     ``content`` is pixels, uint8 ``[H, W, 3]`` in BGR order, C-contiguous, or a `fer_stream.Jpeg` as a camera sent it.
-    ``offset`` is nanoseconds from the source's start for a recorded source, ``None`` for a live one (the capture stamps
+    ``offset`` is nanoseconds from the source's start for a recorded source, ``None`` for a camera (the capture stamps
     it on arrival).
     """
 

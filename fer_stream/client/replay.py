@@ -46,7 +46,7 @@ class Position:
         self._camera = camera
         self._sequence: int | None = None
 
-    def live(self, event: Event) -> bool:
+    def published(self, event: Event) -> bool:
         """Take an event as it is published; ``True`` if it directly follows what was seen and counts as seen now.
 
         ``False`` means that it was seen before (``event.cursor <= cursor``) or that something may be missing.

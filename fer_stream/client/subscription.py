@@ -1,7 +1,7 @@
-"""Events of a running aggregator, without a gap: they come live, and whatever may be missing is asked for.
+"""Events of a running aggregator, without a gap: they are published, and what may be missing is asked for.
 
-What is missing, how much to ask for, and when again, `fer_stream.client.replay` decides; here are the sockets and the
-clock.
+`fer_stream.client.replay` decides what is missing, how much to ask for and when to ask again. This module has the
+sockets and the clock.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ if TYPE_CHECKING:
     from fer_stream.types import Cursor
 
 TIMEOUT = 10.0
-"""Seconds without an answer after which who wants all events until now is told that none comes."""
+"""Seconds without an answer after which a subscription to all events until now fails."""
 
 BEATING = 6
 """So many times longer an answer may take where the aggregator's events or heartbeats arrive."""
 
 HELD = 1_000
-"""Live events that are held while earlier ones are asked for; of more, the older ones are asked for, too."""
+"""Published events held while earlier ones are asked for. Of more, the oldest are dropped and asked for too."""
 
 PULSE = 0.5
 """Seconds between looks at the links while nothing comes, so that a dead one is noticed."""
@@ -93,7 +93,7 @@ class Subscription:
             types: these types only, each whole (``emotion.started``) or a family (``emotion``); empty: all.
             after: the cursor to resume after, as an event or ``cursor`` gave it; 0 for all there is; ``None`` for what
                 happens from now on.
-            until_now: end once everything is told that had happened when this began.
+            until_now: end after the last event that had happened when this began.
             timeout: seconds without an answer after which waiting for one is an error; ``math.inf``: never. ``None``:
                 10 with ``until_now``, never without.
             transport: the transport plug-in.
@@ -147,7 +147,7 @@ class Subscription:
 
     @property
     def ended(self) -> bool:
-        """Whether ``until_now`` is reached and everything is told."""
+        """Whether every event until now was returned (see ``until_now``)."""
         done = self._until is not None and self._position is not None and self._position.cursor >= self._until
         return self._until_now and done and not self._ready
 
@@ -250,13 +250,13 @@ class Subscription:
             self._position = Position(newest, self._camera)  # from now on
             self._progress(newest, newest)
         elif question.after != NOW and question.after > newest:  # of another journal: what is in this one is new
-            told = gap(self._position.cursor, 0, "another journal")
+            lost = gap(self._position.cursor, 0, "another journal")
             self._position = Position(0, self._camera)
             self._questions.forget()
             self._held.clear()
             while links.events.receive(0) is not None:
                 pass  # the old journal's, whose numbers come again
-            self._tell(told, cloudevents.encode(told))
+            self._deliver(lost, cloudevents.encode(lost))
             self._progress(0, newest)
         elif question.after <= self._position.cursor and message.seq >= self._position.cursor:
             # Not splitlines: a text may hold U+2028 and others that end a line for Python, though not for JSON.
@@ -272,13 +272,13 @@ class Subscription:
             raise AssertionError("an answer is of events after a position")
         event = cloudevents.decode(line)
         for new in self._position.replayed([event], 0):
-            self._tell(new, line.decode())
+            self._deliver(new, line.decode())
         if not self._answer:
             self._position.replayed([], self._reached)
             self._progress(self._reached, self._newest)
 
     def _progress(self, reached: int, newest: int) -> None:
-        """Take that all up to ``reached`` is known, and see whether live events go on from there."""
+        """Take that all up to ``reached`` is known, and see whether published events continue from there."""
         self._questions.settle()
         self._asking = reached < newest
         while self._asking and self._held and self._position is not None:
@@ -308,19 +308,19 @@ class Subscription:
 
     def _take_held(self) -> None:
         if self._position is None:
-            raise AssertionError("nothing is live before there is a position")
+            raise AssertionError("no published event is taken before there is a position")
         held = self._held.popleft()
         if isinstance(held, int):
             self._asking = held != self._position.cursor
             return
         event, text = held
-        if self._position.live(event):
-            self._tell(event, text)
+        if self._position.published(event):
+            self._deliver(event, text)
         elif to_number(event.cursor) > self._position.cursor:
             self._held.appendleft(held)
             self._asking = True
 
-    def _tell(self, event: Event, text: str) -> None:
+    def _deliver(self, event: Event, text: str) -> None:
         if wanted(event, self._types):
             self._ready.append((event, text))
 

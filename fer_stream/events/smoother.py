@@ -76,13 +76,17 @@ class LabelSet:
 
 @dataclass(slots=True)
 class Interval:
-    """A stretch of one label. ``mean`` and ``peak`` are of its smoothed probability, by observation."""
+    """A stretch of one label.
+
+    ``mean`` and ``peak`` are of its smoothed probability, over observations. ``reported`` is when its latest event was
+    made.
+    """
 
     label: str
     previous: str | None
     start: Nanoseconds
     last: Nanoseconds
-    told: Nanoseconds
+    reported: Nanoseconds
     peak: float = 0.0
     total: float = 0.0
     observations: int = 0
@@ -167,7 +171,7 @@ class Smoother:
         self._free = Nanoseconds(0)
         self.interval: Interval | None = None
         self.unsettled = False
-        """Whether looks like the last alone would change the label: another one soon tells a change from a mistake."""
+        """Whether the last look, repeated, would change the label. Another look soon shows whether it was a mistake."""
 
     def observe(self, time: Nanoseconds, probabilities: Probabilities, weight: float = 1.0) -> list[Change]:
         """Take a model's probabilities for the face at ``time``, with a weight from 0 to 1."""
@@ -191,8 +195,8 @@ class Smoother:
         self.unsettled = probability * min(weight / ENOUGH, 1.0) >= self._settings.enter and (
             self.interval is None or label != self.interval.label
         )
-        if not changes and self.interval is not None and time - self.interval.told >= self._update:
-            self.interval.told = time
+        if not changes and self.interval is not None and time - self.interval.reported >= self._update:
+            self.interval.reported = time
             changes.append(Change("updated", self.interval, self.probabilities))
         return changes
 

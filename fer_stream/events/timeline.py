@@ -91,11 +91,11 @@ class Timeline:
         return (*self._found, *missed)
 
     def hints(self, seq: int, time: Nanoseconds, size: tuple[int, int]) -> Hints | None:
-        """Return what to look at in a frame; ``None`` is all that there is. It is followed by `observe` or `miss`."""
+        """Return what to look at in a frame; ``None`` means the whole frame. Call `observe` or `miss` for it next."""
         return self._attention.hints(seq, time, size)
 
     def miss(self, seq: int) -> None:
-        """Take that a frame will not be observed."""
+        """Note that a frame will not be observed."""
         self._attention.miss(seq)
 
     def observe(
@@ -108,7 +108,7 @@ class Timeline:
     ) -> list[Event]:
         """Take one frame of ``size`` (width, height): its faces, scored where they were due, and what was searched."""
         events: list[Event] = []
-        # A capture's clock is monotonic; a plug-in's may not be, and a track cannot live backwards.
+        # A capture's clock is monotonic; a plug-in's may not be, and a track's time must not go back.
         self.time, self.seq = max(time, self.time), seq
         if not self.online:
             self.online, self.size = True, size

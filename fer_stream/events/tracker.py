@@ -36,11 +36,11 @@ LEAST_FRAMES = 3
 shorter patience."""
 
 BURST = 0.02
-"""Seconds: frames that follow one another sooner tell no more of a speed than these."""
+"""Seconds: frames closer together than this count as this far apart, because their speeds are mostly noise."""
 
 GAPS = 8
-"""The latest times between frames, of which the longest but one tells how often they come: a single stall is no rate,
-and where several workers answer together, the pauses in between are it."""
+"""How many recent times between frames are kept. The second-longest estimates the frame interval: it ignores a single
+stall, and where several workers answer together, it is the pause between their answers."""
 
 
 def overlap(a: Box, b: Box) -> float:
