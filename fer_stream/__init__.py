@@ -26,7 +26,7 @@ from fer_stream.errors import (
     WireError,
 )
 from fer_stream.system.version import __version__ as __version__
-from fer_stream.types import Box, Estimate, Event, EventType, Face, Frame, Picture, Scores, Track
+from fer_stream.types import Box, Estimate, Event, EventType, Face, Frame, Picture, Probabilities, Track
 
 if TYPE_CHECKING:
     from fer_stream.analysis import analyze
@@ -63,8 +63,8 @@ __all__ = [
     "ModelError",
     "Picture",
     "PluginError",
+    "Probabilities",
     "Recognizer",
-    "Scores",
     "Settings",
     "SourceError",
     "Subscription",

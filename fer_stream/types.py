@@ -1,4 +1,4 @@
-"""The values that flow through the house, in the order in which they come into being.
+"""The values that the processes exchange, in the order in which they are made.
 
 All are frozen and import nothing of ours. Times are integers in nanoseconds since the Unix epoch, in the
 *capture clock*: taken once from the wall clock when a capture starts and monotonic from there, or the file's own
@@ -21,6 +21,12 @@ Nanoseconds = NewType("Nanoseconds", int)
 
 Milliseconds = NewType("Milliseconds", int)
 """A duration."""
+
+Cursor = NewType("Cursor", str)
+"""A point in a journal to resume from. Opaque: compare cursors for equality only. ``"0"`` is the beginning."""
+
+BEGINNING = Cursor("0")
+"""The cursor before the first event of a journal."""
 
 EMOTIONS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 """FER2013's labels, in FER2013's order."""
@@ -87,7 +93,7 @@ class Picture(_Visible):
     """What a source gives: a picture, and where in the source's own time it lies.
 
     ``content`` is pixels, uint8 ``[H, W, 3]`` in BGR order, C-contiguous, or a `fer_stream.Jpeg` as a camera sent it.
-    ``offset`` is nanoseconds from the source's start for a recorded source, ``None`` for a live one (the capture stamps
+    ``offset`` is nanoseconds from the source's start for a recorded source, ``None`` for a camera (the capture stamps
     it on arrival).
     """
 
@@ -106,7 +112,7 @@ class Frame(_Visible):
 
 
 @dataclass(frozen=True, slots=True)
-class Scores:
+class Probabilities:
     """A distribution over labels: ``values[i]`` is the probability of ``labels[i]``; they sum to 1."""
 
     labels: tuple[str, ...]
@@ -126,15 +132,16 @@ class Scores:
 class Face:
     """One face in one frame.
 
-    ``score`` is the detector's confidence in 0..1. ``landmarks`` are five points (left eye, right eye, nose, left and
-    right mouth corner, as seen in the picture), or empty where a detector has none. ``scores`` is ``None`` until a
-    classifier has looked at the face; ``quality`` in 0..1 is what that look is worth (`fer_stream.imaging.quality`).
+    ``confidence`` is the detector's, in 0..1, that this is a face. ``landmarks`` are five points (left eye, right eye,
+    nose, left and right mouth corner, as seen in the picture), or empty where a detector has none. ``probabilities`` is
+    ``None`` until a classifier has looked at the face; ``quality``, in 0..1, is the weight of that look
+    (`fer_stream.imaging.quality`).
     """
 
     box: Box
-    score: float
+    confidence: float
     landmarks: tuple[tuple[float, float], ...] = ()
-    scores: Scores | None = None
+    probabilities: Probabilities | None = None
     quality: float = 1.0
 
 
@@ -198,12 +205,13 @@ class Track:
 class Estimate:
     """The smoothed state of one track after one observation.
 
-    ``label`` is the open interval's label, or ``None`` while uncertain. ``scores`` is the smoothed distribution over
-    the label set in force; it sums to at most 1 (a subset leaves the rest out, and poor looks leave something unknown).
+    ``label`` is the open interval's label, or ``None`` while uncertain. ``probabilities`` is the smoothed
+    distribution over the label set in force; it sums to at most 1 (a subset leaves the rest out, and poor looks leave
+    something unknown).
     """
 
     track: int
-    scores: Scores
+    probabilities: Probabilities
     label: str | None
 
 
@@ -241,7 +249,7 @@ class FaceData:
     end_time: Nanoseconds | None
     duration_ms: Milliseconds
     box: Box
-    score: float
+    confidence: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,20 +270,20 @@ class ExpressionData:
     label: str
     previous: str | None
     probability: Probability
-    scores: dict[str, float]
+    probabilities: dict[str, float]
     box: Box
-    score: float
+    confidence: float
 
 
 @dataclass(frozen=True, slots=True)
 class GapData:
-    """Events with ``from_cursor < cursor <= to_cursor`` are not to be had any more, and why.
+    """The events after ``from_cursor``, up to and including ``to_cursor``, are no longer available, and why.
 
-    Where ``to_cursor`` is 0, the journal is another one than ``from_cursor`` was from, and is told from its beginning.
+    Where ``to_cursor`` is ``"0"``, ``from_cursor`` was of another journal, and this one follows from its beginning.
     """
 
-    from_cursor: int
-    to_cursor: int
+    from_cursor: Cursor
+    to_cursor: Cursor
     reason: str
 
 
@@ -284,10 +292,11 @@ EventData = CameraData | FaceData | ExpressionData | GapData
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something that happened on a camera, before (``sequence == cursor == 0``) or after it was journaled.
+    """Something that happened on a camera.
 
     ``time`` is the capture time of the causing frame and ``seq`` its number; ``track`` is 0 for events about the
-    camera itself. ``sequence`` counts per camera without gaps, ``cursor`` over all cameras of a journal.
+    camera itself. ``sequence`` counts the camera's events without gaps; ``cursor`` is where to resume after this event.
+    Before the event is journaled, ``sequence`` is 0 and ``cursor`` is `BEGINNING`.
     """
 
     type: EventType
@@ -298,4 +307,4 @@ class Event:
     time: Nanoseconds
     data: EventData
     sequence: int = 0
-    cursor: int = 0
+    cursor: Cursor = BEGINNING

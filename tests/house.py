@@ -11,6 +11,7 @@ from processes import PATIENCE
 from fer_stream import plugins
 from fer_stream.aggregator import aggregator
 from fer_stream.client import Subscription, read_journal
+from fer_stream.events.cursor import to_cursor
 from fer_stream.operations.process import Stop
 from fer_stream.protocol import wire
 from fer_stream.protocol.wire import Encoding, Kind, Message, Totals
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 def event(cursor: int, camera: str = "door", sequence: int | None = None) -> Event:
     data = CameraData("resolution changed", 640, 480)
     seq = cursor if sequence is None else sequence
-    return Event(EventType.CAMERA_RESET, camera, 1, seq, 0, Nanoseconds(0), data, seq, cursor)
+    return Event(EventType.CAMERA_RESET, camera, 1, seq, 0, Nanoseconds(0), data, seq, to_cursor(cursor))
 
 
 class House:
@@ -106,8 +107,9 @@ class House:
                 return message
         raise AssertionError(f"no {kind.name} came")
 
-    def listen(self, **how: Any) -> Subscription:
-        return Subscription(self.address, transport=self.settings.transport, **how)
+    def listen(self, after: int | None = None, **how: Any) -> Subscription:
+        cursor = None if after is None else to_cursor(after)
+        return Subscription(self.address, after=cursor, transport=self.settings.transport, **how)
 
     def stored(self, after: int = 0, camera: str | None = None) -> list[str]:
-        return [text for _, text in read_journal(self.journal, after=after, camera=camera)]
+        return [text for _, text in read_journal(self.journal, after=to_cursor(after), camera=camera)]

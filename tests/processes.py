@@ -223,9 +223,9 @@ def gapless(events: list[dict[str, Any]], after: int = 0) -> bool:
     """Whether sequences count up by one a camera, and cursors over all cameras."""
     cameras: dict[str, list[int]] = {}
     for event in events:
-        cameras.setdefault(event["source"], []).append(event["sequence"])
+        cameras.setdefault(event["source"], []).append(int(event["sequence"]))
     steps = all(b - a == 1 for numbers in cameras.values() for a, b in pairwise(numbers))
-    return steps and [event["cursor"] for event in events] == list(range(after + 1, after + 1 + len(events)))
+    return steps and [int(event["cursor"]) for event in events] == list(range(after + 1, after + 1 + len(events)))
 
 
 def unclosed(events: list[dict[str, Any]]) -> set[tuple[str, ...]]:

@@ -73,5 +73,5 @@ def test_an_installed_wheel_works_outside_the_checkout(built: Path, tmp_path: Pa
     portrait = str(ROOT / "fer_stream/assets/eileen_collins.jpg")
     (line,) = run("-m", "fer_stream", "recognize", portrait).splitlines()
     (face,) = json.loads(line)["faces"]
-    assert face["score"] > 0.99
+    assert face["confidence"] > 0.99
     assert max(face["probabilities"], key=face["probabilities"].get) == "happy"

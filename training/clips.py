@@ -69,7 +69,7 @@ def watch(path: Path, model: Path, min_face: int) -> str:
     events, sure = [], []
     for seq, (seconds, image) in enumerate(frames(path), 1):
         faces = recognizer.recognize(image).faces
-        sure += [face.scores.top()[1] for face in faces if face.scores]
+        sure += [face.probabilities.top()[1] for face in faces if face.probabilities]
         size = image.shape[1], image.shape[0]
         events += line.observe(seq, Nanoseconds(round(seconds * 1e9)), size, faces)
     events += line.offline("end of stream")

@@ -62,7 +62,7 @@ def measure(pictures: Iterable[NDArray[np.uint8]]) -> NDArray[np.float64]:
         wide = cv2.copyMakeBorder(picture, MARGIN, MARGIN, MARGIN, MARGIN, cv2.BORDER_REPLICATE)
         large = cv2.resize(wide, None, fx=ENLARGEMENT, fy=ENLARGEMENT, interpolation=cv2.INTER_CUBIC)
         image = np.asarray(cv2.cvtColor(large, cv2.COLOR_GRAY2BGR), np.uint8)
-        boxes = [face.box for face in detector.detect(image) if face.score > SURE]
+        boxes = [face.box for face in detector.detect(image) if face.confidence > SURE]
         if len(boxes) != 1:
             continue
         x1, y1, x2, y2 = (value / ENLARGEMENT - MARGIN for value in boxes[0])

@@ -27,7 +27,7 @@ from fer_stream.errors import FerStreamError
 from fer_stream.events.attention import SOON
 from fer_stream.events.smoother import Belief, LabelSet, Smoother
 from fer_stream.settings.tree import DetectorSettings, Settings, SmootherSettings
-from fer_stream.types import Nanoseconds, Scores
+from fer_stream.types import Nanoseconds, Probabilities
 from training import data, sequences
 from training.evaluate import open_model, predict
 
@@ -142,7 +142,9 @@ class Smoothed:
             if time - looked < (LOOK / SOON if smoother.unsettled else LOOK):
                 continue
             looked, now = time, Nanoseconds(round(time * 1e9))
-            changes = smoother.observe(now, Scores(labels.model_labels, tuple(row)), worth if self.weighted else 1.0)
+            changes = smoother.observe(
+                now, Probabilities(labels.model_labels, tuple(row)), worth if self.weighted else 1.0
+            )
             for change in changes:
                 start = change.interval.start / 1e9
                 if change.what == "started":
@@ -198,8 +200,8 @@ def _overlap(call: Call, start: float, end: float) -> float:
     return max(common, 0.0) / (max(call.end, end) - min(call.start, start))
 
 
-def _looks(labels: LabelSet, track: Track) -> list[Scores]:
-    return [labels.project(Scores(labels.model_labels, tuple(row))) for row in track.scores.tolist()]
+def _looks(labels: LabelSet, track: Track) -> list[Probabilities]:
+    return [labels.project(Probabilities(labels.model_labels, tuple(row))) for row in track.scores.tolist()]
 
 
 def pools(model: Path, faces: data.Faces) -> tuple[tuple[str, ...], Pool, Pool]:

@@ -96,7 +96,7 @@ async function* follow(address, { after, camera, key }) {
   control.connect(endpoint(address, "control"));
   const heard = merge({ live: events, answer: control });
 
-  let position = after;
+  let position = after; // in this version of the protocol a cursor is a number, written as text
   let sequence = null; // of the camera's event before, where only one is followed
   let ticket = BigInt(Date.now());
   let asking = false;
@@ -112,8 +112,8 @@ async function* follow(address, { after, camera, key }) {
     await control.send(pack(KIND.REPLAY, ticket, { after: position, camera: camera ?? null }));
   }
   function* take(event) {
-    position = event.cursor;
-    if (event.sequence) sequence = event.sequence;
+    position = Number(event.cursor);
+    if (Number(event.sequence)) sequence = Number(event.sequence);
     yield event;
   }
 
@@ -136,7 +136,7 @@ async function* follow(address, { after, camera, key }) {
         if (position === from) [position, sequence] = [0, null]; // another journal
       } else {
         const texts = answer.payload.length ? answer.payload.toString("utf8").split("\n") : [];
-        for (const event of texts.map((text) => JSON.parse(text))) if (event.cursor > position) yield* take(event);
+        for (const event of texts.map((text) => JSON.parse(text))) if (Number(event.cursor) > position) yield* take(event);
         position = Math.max(position, answer.seq);
       }
       if (answer.ticket === ticket) asking = false;
@@ -148,8 +148,9 @@ async function* follow(address, { after, camera, key }) {
         continue;
       }
       const event = JSON.parse(text);
-      if (event.cursor <= position) continue;
-      if (event.cursor === position + 1 || (camera && event.sequence === sequence + 1)) yield* take(event);
+      const cursor = Number(event.cursor);
+      if (cursor <= position) continue;
+      if (cursor === position + 1 || (camera && Number(event.sequence) === sequence + 1)) yield* take(event);
       else await ask();
     }
   }

@@ -7,7 +7,7 @@ import random
 
 from fer_stream.events.smoother import LabelSet, Smoother
 from fer_stream.settings.tree import SmootherSettings
-from fer_stream.types import Nanoseconds, Scores
+from fer_stream.types import Nanoseconds, Probabilities
 
 LABELS = ("happy", "neutral")
 SECONDS, RATE = 5.0, 15
@@ -39,14 +39,14 @@ def hysteresis() -> str:
     smoother = Smoother(LabelSet("emotions", LABELS, {}), settings)
     dots, line, spans, open_at = "", [], [], None
     for second, happy in looks():
-        changes = smoother.observe(Nanoseconds(round(second * 1e9)), Scores(LABELS, (happy, 1 - happy)))
+        changes = smoother.observe(Nanoseconds(round(second * 1e9)), Probabilities(LABELS, (happy, 1 - happy)))
         for change in changes:
             if change.interval.label == "happy" and change.what == "started":
                 open_at = change.interval.start / 1e9
             elif change.interval.label == "happy" and change.what == "ended" and open_at is not None:
                 spans.append((open_at, change.interval.last / 1e9))
         dots += f'<circle class="look" cx="{_x(second):.1f}" cy="{_y(happy):.1f}" r="3"/>'
-        line.append(f"{_x(second):.1f},{_y(smoother.scores.values[0]):.1f}")
+        line.append(f"{_x(second):.1f},{_y(smoother.probabilities.values[0]):.1f}")
     right, bottom = LEFT + WIDTH, TOP + HEIGHT
     rules = "".join(
         f'<line class="line" x1="{LEFT}" x2="{right}" y1="{_y(at):.1f}" y2="{_y(at):.1f}"/>'

@@ -38,7 +38,7 @@ FIELDS = {
     "height": "of a FRAME's picture, in pixels",
     "seq": "FRAME: the frame's number within the epoch; EVENTS: the cursor up to which this answer is whole",
     "ticket": "a number that comes back in the answer; choose another one for each question",
-    "time": "FRAME, OFFER: capture time, nanoseconds since 1970; EVENTS: the cursor of the journal's latest event",
+    "time": "FRAME, OFFER: capture time, nanoseconds since 1970; EVENTS: the cursor of the latest event",
     "age": "FRAME: microseconds since the picture was taken",
     "captured": "frames that a capture has taken since its start",
     "superseded": "of these: replaced by a fresher one before they were sent",
@@ -69,7 +69,7 @@ BODIES: dict[str, tuple[tuple[str, str, str], ...]] = {
     "status": (
         ("pid", "whole number", "the aggregator's process"),
         ("uptime_s", "number", "seconds since its start"),
-        ("cursor", "whole number", "of the latest event"),
+        ("cursor", "text", "of the latest event"),
         ("events_held", "whole number", "events that wait for a journal that cannot be written"),
         ("labels", "list of texts", "that events may have; empty until a worker is there"),
         ("memory", "text", "the machine, user and process namespace that share pictures' memory; empty: none"),
@@ -111,10 +111,10 @@ BODIES: dict[str, tuple[tuple[str, str, str], ...]] = {
     "track": (
         ("track", "whole number", "its number within the epoch"),
         ("box", "list of 4 numbers", "x1, y1, x2, y2 in pixels, not clipped to the picture"),
-        ("score", "number, 0 to 1", "that it is a face"),
+        ("confidence", "number, 0 to 1", "that it is a face"),
         ("label", "text or `null`", "`null` while no label is certain"),
         ("since", "whole number or `null`", "capture time at which the label's interval began"),
-        ("scores", "object of numbers", "the smoothed probability of each label"),
+        ("probabilities", "object of numbers", "the smoothed probability of each label"),
     ),
     "hello": (
         ("camera", "text", "its name"),
@@ -259,7 +259,7 @@ def times() -> str:
 def example() -> str:
     """Return a question for events and its answer, in hexadecimal."""
     ask = wire.json_message(wire.Kind.REPLAY, {"after": 0, "camera": None}, ticket=1)
-    event = b'{"cursor":1}'
+    event = b'{"cursor":"1"}'
     answer = wire.pack(wire.Message(wire.Kind.EVENTS, event, seq=1, time=1, ticket=1))
     text = "A REPLAY with ticket 1 and the body `" + bytes(ask[1]).decode() + "`:\n\n" + _dump(ask)
     text += "\n\nThe answer of a journal with one event (here shortened to `" + event.decode() + "`): `seq` is 1, "

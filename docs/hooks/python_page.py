@@ -20,7 +20,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "events": ("subscribe", "Subscription", "read_journal", "status"),
     "pictures": ("recognize", "Recognizer", "analyze"),
     "settings": ("settings.tree.load",),
-    "values": ("Event", "EventType", "Box", "Face", "Scores", "Estimate", "Track", "Frame", "Picture", "Jpeg"),
+    "values": ("Event", "EventType", "Box", "Face", "Probabilities", "Estimate", "Track", "Frame", "Picture", "Jpeg"),
     "errors": (
         *("FerStreamError", "ConfigError", "SourceError", "ModelError", "PluginError", "TransportError", "WireError"),
         *("JournalError", "AnalysisWarning"),

@@ -16,7 +16,7 @@ from fer_stream.errors import JournalError, RivalError, WireError
 from fer_stream.operations import metrics
 from fer_stream.protocol import wire
 from fer_stream.protocol.wire import Kind, Message
-from fer_stream.types import Scores
+from fer_stream.types import Probabilities
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -249,15 +249,15 @@ def describe(timeline: Timeline) -> list[dict[str, Any]]:
     found = []
     for track in timeline.tracks:
         estimate = estimates.get(track.id)
-        scores = estimate.scores if estimate else Scores((), ())
+        probabilities = estimate.probabilities if estimate else Probabilities((), ())
         found.append(
             {
                 "track": track.id,
                 "box": _rounded(track.face.box),
-                "score": round(track.face.score, 4),
+                "confidence": round(track.face.confidence, 4),
                 "label": estimate.label if estimate else None,
                 "since": since.get(track.id),
-                "scores": {label: round(value, 4) for label, value in scores.as_dict().items()},
+                "probabilities": {label: round(value, 4) for label, value in probabilities.as_dict().items()},
             }
         )
     return found

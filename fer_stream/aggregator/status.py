@@ -7,6 +7,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from fer_stream.aggregator.publisher import describe
+from fer_stream.events.cursor import to_cursor
 from fer_stream.operations.process import deliveries
 from fer_stream.protocol import shared
 
@@ -34,7 +35,7 @@ def status(
     return {
         "pid": os.getpid(),
         "uptime_s": round(now - started, 1),
-        "cursor": publisher.cursor,
+        "cursor": to_cursor(publisher.cursor),
         "events_held": publisher.held,
         "labels": list(workers.labels.labels) if workers.labels else [],
         "memory": shared.identity(),

@@ -24,6 +24,7 @@ from fer_stream.capture.capture import READER_GRACE, Reader, Slot, is_live
 from fer_stream.errors import ConfigError, WireError
 from fer_stream.events.attention import Attention
 from fer_stream.events.cloudevents import encode, event_id
+from fer_stream.events.cursor import to_cursor
 from fer_stream.events.smoother import LabelSet
 from fer_stream.events.timeline import Timeline
 from fer_stream.imaging import motion
@@ -225,7 +226,7 @@ class Observer:
             identity, number = event_id(event), len(self._ids) + 1
             if identity not in self._ids:
                 self._ids.add(identity)
-                whole = replace(event, sequence=number, cursor=number)
+                whole = replace(event, sequence=number, cursor=to_cursor(number))
                 numbered.append((whole, encode(whole, identity)))
         return numbered
 

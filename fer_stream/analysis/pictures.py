@@ -91,12 +91,12 @@ class Pictures:
             return SourceError(f"the image {str(path)!r} cannot be recognised: {type(error).__name__}: {error}")
 
     def _row(self, name: str, face: Face) -> Row:
-        scores = face.scores.as_dict() if face.scores else {}
-        label = max(scores, key=scores.__getitem__)
+        probabilities = face.probabilities.as_dict() if face.probabilities else {}
+        label = max(probabilities, key=probabilities.__getitem__)
         self.faces[label] += 1
-        probabilities = [round(value, tables.PLACES) for value in scores.values()]
-        score, quality = round(face.score, tables.PLACES), round(face.quality, tables.PLACES)
-        return [name, *tables.box(face), score, label, quality, *probabilities]
+        rounded = [round(value, tables.PLACES) for value in probabilities.values()]
+        confidence, quality = round(face.confidence, tables.PLACES), round(face.quality, tables.PLACES)
+        return [name, *tables.box(face), confidence, label, quality, *rounded]
 
     @property
     def shares(self) -> dict[str, float]:

@@ -78,7 +78,7 @@ class Summary:
             estimate = observation.estimates.get(track.id)
             if estimate is None:
                 continue
-            ranked = sorted(estimate.scores.as_dict().items(), key=lambda item: -item[1])
+            ranked = sorted(estimate.probabilities.as_dict().items(), key=lambda item: -item[1])
             if estimate.label is None and len(ranked) > 1:
                 first, second = sorted((ranked[0][0], ranked[1][0]))
                 self.confused[first, second] += step

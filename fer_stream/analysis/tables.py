@@ -6,7 +6,7 @@
 | ``time``                   | seconds from the recording's start                                              |
 | ``track``                  | the track's number: a face followed by its motion, never an identity            |
 | ``x y width height``       | the face's box in pixels, from its upper left corner; it may reach out of view  |
-| ``detection``              | the detector's score                                                            |
+| ``detection``              | the detector's confidence                                                       |
 | ``label``                  | the smoothed label, or nothing while none is sure, as in a face's first 0.2 s   |
 | ``happy`` ...              | the smoothed probability of each label                                          |
 | ``quality``                | what a look at the face is worth, where it was scored in this frame             |
@@ -118,17 +118,17 @@ class Rows:
 
     def _row(self, frame: Frame, track: int, face: Face, observation: Observation) -> Row:
         estimate = observation.estimates.get(track)
-        smoothed = estimate.scores.as_dict() if estimate else {}
-        scored = face.scores.as_dict() if face.scores else {}
+        smoothed = estimate.probabilities.as_dict() if estimate else {}
+        scored = face.probabilities.as_dict() if face.probabilities else {}
         return [
             frame.seq,
             round((frame.time - self._start) / 1e9, 6),
             track,
             *box(face),
-            round(face.score, PLACES),
+            round(face.confidence, PLACES),
             estimate.label if estimate else None,
             *(_rounded(smoothed.get(label)) for label in self._labels),
-            round(face.quality, PLACES) if face.scores else None,
+            round(face.quality, PLACES) if face.probabilities else None,
             *(_rounded(scored.get(label)) for label in self._model_labels),
         ]
 

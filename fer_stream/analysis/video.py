@@ -179,7 +179,7 @@ def annotated(observation: Observation, hidden: Iterable[Box] | None) -> NDArray
         label = estimate.label if estimate else None
         text = f"{track.id} {label or 'uncertain'}"
         if estimate and label:
-            text += f" {estimate.scores.as_dict()[label]:.0%}"
+            text += f" {estimate.probabilities.as_dict()[label]:.0%}"
         paper, ink = colour(label), ink_on(colour(label))
         _sign(image, track.face.box, text, _bgr(paper), _bgr(ink), size, thick)
     return image

@@ -34,10 +34,14 @@ class Command(NamedTuple):
     own: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = ()
 
 
-def _cursor(text: str) -> int:
-    if not text.isascii() or not text.isdigit():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a cursor; 0 is the beginning")
-    return int(text)
+def _cursor(text: str) -> str:
+    from fer_stream.events.cursor import to_number  # noqa: PLC0415
+
+    try:
+        to_number(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return text
 
 
 def _age(text: str) -> float:
@@ -147,7 +151,7 @@ COMMANDS = (
                 dest="after",
                 metavar="CURSOR",
                 type=_cursor,
-                help="begin after this cursor; 0 is the beginning (default: from now on)",
+                help="begin after the event with this cursor; 0 is the beginning (default: from now on)",
             ),
             _argument("--until-now", action="store_true", help="end with the latest event, instead of following"),
             _argument(

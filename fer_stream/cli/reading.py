@@ -12,7 +12,7 @@ from fer_stream import plugins
 from fer_stream.cli.options import await_service, begin
 from fer_stream.errors import ConfigError, SourceError
 from fer_stream.system import folders
-from fer_stream.types import EventType
+from fer_stream.types import BEGINNING, EventType
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -31,7 +31,7 @@ def subscribe(arguments: Namespace) -> None:
     sink = plugins.load("sinks", "stdout")(arguments.format)
     # Signals raise KeyboardInterrupt here, also in a write that waits for a reader.
     if arguments.journal_file:
-        path, after = folders.expand(Path(arguments.journal_file)), arguments.after or 0
+        path, after = folders.expand(Path(arguments.journal_file)), arguments.after or BEGINNING
         events = read_journal(path, after=after, camera=arguments.camera, types=types)
     else:
         events = _follow(arguments, settings, types)
@@ -131,7 +131,7 @@ def status_lines(state: dict[str, Any]) -> list[str]:
     for name, camera in cameras.items():
         for track in camera["tracks"]:
             label = track["label"]
-            text = f"{label} {track['scores'].get(label, 0):.0%}" if label else "uncertain"
+            text = f"{label} {track['probabilities'].get(label, 0):.0%}" if label else "uncertain"
             rows.append([name, f"#{track['track']}", text])
     return [*lines, "", *_table(rows)] if len(rows) > 1 else lines
 
@@ -173,9 +173,9 @@ def recognize(arguments: Namespace) -> int:
 
 
 def _face(face: Face) -> dict[str, Any]:
-    scores = face.scores.as_dict() if face.scores else {}
+    probabilities = face.probabilities.as_dict() if face.probabilities else {}
     return {
         "box": [round(side, 3) for side in face.box],
-        "score": round(face.score, 6),
-        "probabilities": {label: round(value, 6) for label, value in scores.items()},
+        "confidence": round(face.confidence, 6),
+        "probabilities": {label: round(value, 6) for label, value in probabilities.items()},
     }

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import random
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from fer_stream import plugins
-from fer_stream.client.subscription import NoAnswerError, Subscription, no_answer, wanted
+from fer_stream.client.subscription import NoAnswerError, Subscription, no_answer, number_after, wanted
 from fer_stream.errors import JournalError, WireError
 from fer_stream.events import cloudevents
 from fer_stream.journal import Reader
@@ -31,7 +31,7 @@ def subscribe(
     *,
     camera: str | None = None,
     types: Sequence[str] = (),
-    after: int | None = None,
+    after: str | Literal[0] | None = None,
     until_now: bool = False,
     timeout: float | None = None,
     settings: Settings | None = None,
@@ -69,16 +69,18 @@ def subscribe(
 
 
 def read_journal(
-    path: Path, *, after: int = 0, camera: str | None = None, types: Sequence[str] = ()
+    path: Path, *, after: str | Literal[0] = 0, camera: str | None = None, types: Sequence[str] = ()
 ) -> Iterator[tuple[Event, str]]:
-    """Return the events in a journal file, with their texts, whether or not an aggregator runs.
+    """Return the events in a journal file after a cursor, with their texts, whether or not an aggregator runs.
 
     Raises:
         JournalError: there is no readable journal at ``path``.
+        ConfigError: ``after`` is neither a cursor nor 0.
     """
+    position = number_after(after)
     with Reader(path) as reader:
-        while after < reader.cursor():
-            texts, reached = reader.read(after, camera=camera)
+        while position < reader.cursor():
+            texts, reached = reader.read(position, camera=camera)
             for text in texts:
                 try:
                     event = cloudevents.decode(text)
@@ -86,7 +88,7 @@ def read_journal(
                     raise JournalError(f"the journal {path} holds what is not an event: {error}") from error
                 if wanted(event, types):
                     yield event, text
-            after = reached
+            position = reached
 
 
 def status(settings: Settings | None = None, timeout: float = 3.0) -> dict[str, Any]:

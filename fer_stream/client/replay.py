@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from fer_stream.events.cursor import to_number
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -29,14 +31,14 @@ OPEN = 16
 """Questions whose late answers count."""
 
 NOW = 2**62
-"""The cursor to ask after where only the latest one is wanted."""
+"""The number to ask after where only the latest cursor is wanted."""
 
 
 class Position:
     """What a subscriber has seen: which events are new to it, and whether some may be missing in between.
 
-    ``cursor`` is the point up to which nothing is missing. Of one ``camera`` alone, cursors are left out and its own
-    sequence tells; of all cameras it does not, for what is missing may be another one's.
+    ``cursor`` is the number of the cursor up to which nothing is missing. With one ``camera``, its cursors have gaps,
+    so its sequence decides; with all cameras it cannot, because what is missing may be of another camera.
     """
 
     def __init__(self, cursor: int, camera: str | None = None) -> None:
@@ -44,7 +46,7 @@ class Position:
         self._camera = camera
         self._sequence: int | None = None
 
-    def live(self, event: Event) -> bool:
+    def published(self, event: Event) -> bool:
         """Take an event as it is published; ``True`` if it directly follows what was seen and counts as seen now.
 
         ``False`` means that it was seen before (``event.cursor <= cursor``) or that something may be missing.
@@ -56,20 +58,21 @@ class Position:
 
     def follows(self, event: Event) -> bool:
         """Return whether nothing is missing between what was seen and this event, which is new."""
-        if event.cursor <= self.cursor:
+        number = to_number(event.cursor)
+        if number <= self.cursor:
             return False
-        return event.cursor == self.cursor + 1 or bool(self._camera and self._sequence == event.sequence - 1)
+        return number == self.cursor + 1 or bool(self._camera and self._sequence == event.sequence - 1)
 
     def replayed(self, events: Sequence[Event], reached: int) -> list[Event]:
         """Take an answer from the journal, which is whole up to ``reached``; return the events that are new."""
-        new = [event for event in events if event.cursor > self.cursor]
+        new = [event for event in events if to_number(event.cursor) > self.cursor]
         for event in new:
             self._see(event)
         self.cursor = max(self.cursor, reached)
         return new
 
     def _see(self, event: Event) -> None:
-        self.cursor = event.cursor
+        self.cursor = to_number(event.cursor)
         if event.sequence:
             self._sequence = event.sequence
 

@@ -1,7 +1,7 @@
-"""Events of a running aggregator, without a gap: they come live, and whatever may be missing is asked for.
+"""Events of a running aggregator, without a gap: they are published, and what may be missing is asked for.
 
-What is missing, how much to ask for, and when again, `fer_stream.client.replay` decides; here are the sockets and the
-clock.
+`fer_stream.client.replay` decides what is missing, how much to ask for and when to ask again. This module has the
+sockets and the clock.
 """
 
 from __future__ import annotations
@@ -12,34 +12,33 @@ import random
 import select
 import time
 from collections import deque
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import TYPE_CHECKING, Literal, NamedTuple, Self
 
 from fer_stream import plugins
 from fer_stream.client.replay import NOW, Position, Questions
 from fer_stream.errors import ConfigError, TransportError, WireError
 from fer_stream.events import cloudevents
+from fer_stream.events.cursor import to_cursor, to_number
 from fer_stream.journal import gap
 from fer_stream.protocol import wire
 from fer_stream.protocol.wire import Kind
-from fer_stream.types import Event, EventType, GapData
+from fer_stream.types import BEGINNING, Event, EventType, GapData
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence
     from pathlib import Path
 
     from fer_stream.plugins import Peer
-
-MAX_DIGITS = 19
-"""Of a cursor, which SQLite holds in 64 bits."""
+    from fer_stream.types import Cursor
 
 TIMEOUT = 10.0
-"""Seconds without an answer after which who wants all events until now is told that none comes."""
+"""Seconds without an answer after which a subscription to all events until now fails."""
 
 BEATING = 6
 """So many times longer an answer may take where the aggregator's events or heartbeats arrive."""
 
 HELD = 1_000
-"""Live events that are held while earlier ones are asked for; of more, the older ones are asked for, too."""
+"""Published events held while earlier ones are asked for. Of more, the oldest are dropped and asked for too."""
 
 PULSE = 0.5
 """Seconds between looks at the links while nothing comes, so that a dead one is noticed."""
@@ -79,7 +78,7 @@ class Subscription:
         *,
         camera: str | None = None,
         types: Sequence[str] = (),
-        after: int | None = None,
+        after: str | Literal[0] | None = None,
         until_now: bool = False,
         timeout: float | None = None,
         transport: str = "zeromq",
@@ -92,8 +91,9 @@ class Subscription:
             address: the aggregator's.
             camera: this camera's events only.
             types: these types only, each whole (``emotion.started``) or a family (``emotion``); empty: all.
-            after: the cursor to begin after: 0 for all there is, ``None`` for what happens from now on.
-            until_now: end once everything is told that had happened when this began.
+            after: the cursor to resume after, as an event or ``cursor`` gave it; 0 for all there is; ``None`` for what
+                happens from now on.
+            until_now: end after the last event that had happened when this began.
             timeout: seconds without an answer after which waiting for one is an error; ``math.inf``: never. ``None``:
                 10 with ``until_now``, never without.
             transport: the transport plug-in.
@@ -103,8 +103,7 @@ class Subscription:
         Raises:
             ConfigError: not an address, not a cursor, or not a time.
         """
-        if after is not None and after < 0:
-            raise ConfigError(f"{after} is not a cursor: give 0 for all events, or the cursor to resume after")
+        self._position: Position | None = None if after is None else Position(number_after(after), camera)
         if timeout is not None and not timeout > 0:
             raise ConfigError(f"{timeout} is not a timeout: give seconds, or math.inf to wait for ever")
         self._transport: plugins.Transport = plugins.load("transports", transport)(key, keys)
@@ -114,7 +113,6 @@ class Subscription:
         self._until_now = until_now
         self._timeout = timeout if timeout is not None else TIMEOUT if until_now else math.inf
         self._until: int | None = None
-        self._position: Position | None = None if after is None else Position(after, camera)
         self._questions = Questions(random.getrandbits(48))
         self._ready: deque[tuple[Event, str]] = deque()
         self._answer: deque[bytes] = deque()
@@ -138,16 +136,18 @@ class Subscription:
             raise
 
     @property
-    def cursor(self) -> int:
-        """Everything up to here has been told; give it as ``after`` to resume."""
+    def cursor(self) -> Cursor:
+        """Where to resume, as ``after`` of a `Subscription`: every event up to here was returned."""
         if self._ready:
             first = self._ready[0][0]
-            return first.data.from_cursor if isinstance(first.data, GapData) else first.cursor - 1
-        return self._position.cursor if self._position else 0
+            if isinstance(first.data, GapData):
+                return first.data.from_cursor
+            return to_cursor(to_number(first.cursor) - 1)
+        return to_cursor(self._position.cursor) if self._position else BEGINNING
 
     @property
     def ended(self) -> bool:
-        """Whether ``until_now`` is reached and everything is told."""
+        """Whether every event until now was returned (see ``until_now``)."""
         done = self._until is not None and self._position is not None and self._position.cursor >= self._until
         return self._until_now and done and not self._ready
 
@@ -250,13 +250,13 @@ class Subscription:
             self._position = Position(newest, self._camera)  # from now on
             self._progress(newest, newest)
         elif question.after != NOW and question.after > newest:  # of another journal: what is in this one is new
-            told = gap(self._position.cursor, 0, "another journal")
+            lost = gap(self._position.cursor, 0, "another journal")
             self._position = Position(0, self._camera)
             self._questions.forget()
             self._held.clear()
             while links.events.receive(0) is not None:
                 pass  # the old journal's, whose numbers come again
-            self._tell(told, cloudevents.encode(told))
+            self._deliver(lost, cloudevents.encode(lost))
             self._progress(0, newest)
         elif question.after <= self._position.cursor and message.seq >= self._position.cursor:
             # Not splitlines: a text may hold U+2028 and others that end a line for Python, though not for JSON.
@@ -272,18 +272,18 @@ class Subscription:
             raise AssertionError("an answer is of events after a position")
         event = cloudevents.decode(line)
         for new in self._position.replayed([event], 0):
-            self._tell(new, line.decode())
+            self._deliver(new, line.decode())
         if not self._answer:
             self._position.replayed([], self._reached)
             self._progress(self._reached, self._newest)
 
     def _progress(self, reached: int, newest: int) -> None:
-        """Take that all up to ``reached`` is known, and see whether live events go on from there."""
+        """Take that all up to ``reached`` is known, and see whether published events continue from there."""
         self._questions.settle()
         self._asking = reached < newest
         while self._asking and self._held and self._position is not None:
             first = self._held[0]
-            if not isinstance(first, int) and first[0].cursor > self._position.cursor:
+            if not isinstance(first, int) and to_number(first[0].cursor) > self._position.cursor:
                 self._asking = not self._position.follows(first[0])
                 break
             self._held.popleft()
@@ -297,28 +297,30 @@ class Subscription:
         if topic != b"/":
             self._held.append((cloudevents.decode(text), text.decode()))
             return True
-        if not text.isdigit() or len(text) > MAX_DIGITS:
-            raise WireError("a cursor that is no number")
+        try:
+            newest = to_number(text.decode())
+        except ValueError as error:
+            raise WireError(f"a heartbeat without a cursor: {error}") from error
         if self._held and isinstance(self._held[-1], int):
             self._held.pop()  # an older one says nothing more
-        self._held.append(int(text))
+        self._held.append(newest)
         return True
 
     def _take_held(self) -> None:
         if self._position is None:
-            raise AssertionError("nothing is live before there is a position")
+            raise AssertionError("no published event is taken before there is a position")
         held = self._held.popleft()
         if isinstance(held, int):
             self._asking = held != self._position.cursor
             return
         event, text = held
-        if self._position.live(event):
-            self._tell(event, text)
-        elif event.cursor > self._position.cursor:
+        if self._position.published(event):
+            self._deliver(event, text)
+        elif to_number(event.cursor) > self._position.cursor:
             self._held.appendleft(held)
             self._asking = True
 
-    def _tell(self, event: Event, text: str) -> None:
+    def _deliver(self, event: Event, text: str) -> None:
         if wanted(event, self._types):
             self._ready.append((event, text))
 
@@ -432,6 +434,20 @@ class _AsyncLoop:
 
     def __del__(self) -> None:
         self._subscription._leave_loop(self._mine)
+
+
+def number_after(after: str | Literal[0]) -> int:
+    """Return the number of the cursor to resume after.
+
+    Raises:
+        ConfigError: neither a cursor nor 0.
+    """
+    try:
+        if not isinstance(after, str) and (type(after) is not int or after != 0):
+            raise ValueError(f"{after!r} is not a cursor: give the cursor of an event as text, or 0 for the beginning")
+        return to_number(str(after))
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
 
 
 def wanted(event: Event, types: Sequence[str]) -> bool:

@@ -29,19 +29,19 @@ if TYPE_CHECKING:
     from fer_stream.types import Searched
 
 HORIZON = 300_000_000
-"""Nanoseconds for which a face that is missed is looked for: one that is not found again soon has left its place."""
+"""Nanoseconds for which a face that was not found is looked for where it should be."""
 
 STALE = 1_000_000_000
-"""Nanoseconds without an answer after which nothing is where it was: all is searched."""
+"""Nanoseconds without an answer after which known positions are too old, and the whole picture is searched."""
 
 PRESSED_SCAN, PRESSED_MOTION = 10, 2
 """Least number of frames from one whole search to the next, and from one search of what changed to the next, while
-frames are superseded: a search costs several times what following does, and who cannot keep up should not search more.
+frames are superseded. A search costs several times as much as following faces, so a busy system searches less often.
 """
 
 SOON = 4
-"""How many times as often a face is looked at whose last look would change its label, to tell a change from a mistake:
-changes are told earlier, and faces that stay as they are cost nothing more (`training.smoothing`).
+"""How many times as often a face is looked at whose last look would change its label. This shows sooner whether the
+expression changed or the look was a mistake; faces that do not change cost no more (`training.smoothing`).
 """
 
 
@@ -84,11 +84,11 @@ class Attention:
 
     @property
     def following(self) -> bool:
-        """Whether frames are searched in part alone; before a first search is answered, and without, they are whole."""
+        """Whether frames are searched in part: not before the first search is answered, nor where all are searched."""
         return self._known[-1].seen is not None
 
     def hints(self, seq: int, time: int, size: tuple[int, int]) -> Hints | None:
-        """Return what to look at in frame ``seq`` of capture time ``time``; ``None`` is all that there is.
+        """Return what to look at in frame ``seq`` of capture time ``time``; ``None`` means the whole frame.
 
         Frames are asked for in order of capture; one that is asked for again gets the same. ``size`` is its width and
         height.
@@ -123,7 +123,7 @@ class Attention:
         self._before(seq + 1)
 
     def miss(self, seq: int) -> None:
-        """Take that frame ``seq`` will not be answered: live, what was to be searched in it is still to be."""
+        """Note that frame ``seq`` will not be answered. Unless frames wait for answers, its search is due again."""
         hints = self._given.pop(seq, None)
         if hints is None or self._lag:
             return

@@ -18,9 +18,11 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Union, cast, get_args, get_origin, get_type_hints
 
 from fer_stream.errors import WireError
+from fer_stream.events.cursor import to_cursor, to_number
 from fer_stream.types import (
     Box,
     CameraData,
+    Cursor,
     Event,
     EventData,
     EventType,
@@ -37,6 +39,10 @@ if TYPE_CHECKING:
 
 MAX_TEXT = 64 * 1024
 """Longest event in bytes; a label set of 64 names stays far below."""
+
+SEQUENCE_DIGITS = 20
+"""Length of ``sequence`` as text. Zeros on the left make texts sort as their numbers do, as CloudEvents' extension asks
+(https://github.com/cloudevents/spec/blob/main/cloudevents/extensions/sequence.md); 64 bits have at most 20 digits."""
 
 DATA: dict[EventType, type[EventData]] = {
     kind: {"camera": CameraData, "face": FaceData, "stream": GapData}.get(kind.split(".")[0], ExpressionData)
@@ -97,7 +103,7 @@ def encode(event: Event, identity: str | None = None) -> str:
     return (
         f'{{"specversion":"1.0","id":"{identity or event_id(event)}","source":{_quoted(f"/cameras/{event.camera}")},'
         f'"type":"{event.type}","time":"{to_rfc3339(event.time)}","datacontenttype":"application/json",'
-        f'"sequence":{event.sequence},"cursor":{event.cursor},"epoch":{event.epoch},"frame":{event.seq},'
+        f'"sequence":"{event.sequence:0{SEQUENCE_DIGITS}d}","cursor":"{event.cursor}","epoch":{event.epoch},"frame":{event.seq},'
         f'"data":{data}{subject}}}'
     )
 
@@ -125,8 +131,8 @@ def decode(text: str | bytes) -> Event:
             track=_integer(int(_after("tracks/", body["subject"]))) if "subject" in body else 0,
             time=from_rfc3339(body["time"]),
             data=_load(body["data"], DATA[kind]),
-            sequence=_integer(body["sequence"]),
-            cursor=_integer(body["cursor"]),
+            sequence=_sequence(body["sequence"]),
+            cursor=_cursor(body["cursor"]),
         )
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise WireError(f"not one of our events: {type(error).__name__} {error}") from error
@@ -136,6 +142,18 @@ def _after(prefix: str, text: str) -> str:
     if not text.startswith(prefix):
         raise ValueError(f"{text!r} does not begin with {prefix}")
     return text[len(prefix) :]
+
+
+def _sequence(value: Any) -> int:
+    if not (isinstance(value, str) and len(value) == SEQUENCE_DIGITS and value.isascii() and value.isdigit()):
+        raise ValueError(f"{value!r} is not a sequence of {SEQUENCE_DIGITS} digits")
+    return int(value)
+
+
+def _cursor(value: Any) -> Cursor:
+    if not isinstance(value, str):
+        raise ValueError(f"{value!r} is not a cursor")
+    return to_cursor(to_number(value))
 
 
 def _integer(value: Any) -> int:
@@ -194,7 +212,7 @@ def _writer(kind: Any) -> Callable[[Any], str]:
             return whole % tuple(["null" if (got := get(value)) is None else part(got) for get, part in parts])
 
         return write
-    return _quoted if kind is str else str
+    return _quoted if kind in (str, Cursor) else str
 
 
 def _rounded(value: float) -> str:
@@ -223,6 +241,8 @@ def _load(value: Any, kind: Any) -> Any:
         return {key: _number(part) for key, part in value.items()}
     if kind is float:
         return _number(value)
+    if kind is Cursor:
+        return _cursor(value)
     if kind in (int, Milliseconds):
         return _integer(value)
     if not isinstance(value, str):

@@ -10,10 +10,10 @@ import re
 from inspect import getdoc
 from typing import Any, get_args, get_origin
 
-from fer_stream.events.cloudevents import DATA, data_fields
+from fer_stream.events.cloudevents import DATA, SEQUENCE_DIGITS, data_fields
 from fer_stream.settings.kinds import CAMERA_NAME
 from fer_stream.system.version import __version__
-from fer_stream.types import Box, EventType, GapData, Milliseconds, Nanoseconds
+from fer_stream.types import Box, Cursor, EventType, GapData, Milliseconds, Nanoseconds
 
 Schema = dict[str, Any]
 
@@ -24,11 +24,13 @@ _TIME: Schema = {
     "description": "A point in capture time.",
 }
 _COUNT: Schema = {"type": "integer", "minimum": 0}
+_CURSOR: Schema = {"type": "string", "minLength": 1, "description": "Opaque: compare cursors for equality only."}
 _PROBABILITY: Schema = {"type": "number", "minimum": 0, "maximum": 1}
 
 _JSON_TYPES: dict[Any, Schema] = {
     Nanoseconds: _TIME,
     Milliseconds: _COUNT,
+    Cursor: _CURSOR,
     Box: {
         "type": "array",
         "items": {"type": "number"},
@@ -47,8 +49,13 @@ _ENVELOPE: Schema = {
     "id": {"type": "string", "pattern": "^[0-9a-f]{32}$", "description": "The same for a repeat of the same event."},
     "datacontenttype": {"const": "application/json"},
     "time": _TIME | {"description": "Capture time of the frame that caused the event."},
-    "sequence": _COUNT | {"description": "Counts the camera's events, without a gap."},
-    "cursor": _COUNT | {"description": "Counts the events of all cameras; what to resume from."},
+    "sequence": {
+        "type": "string",
+        "pattern": f"^[0-9]{{{SEQUENCE_DIGITS}}}$",
+        "description": "Counts the camera's events, without a gap: decimal digits, with zeros on the left, so "
+        "that the texts sort as their numbers do (an extension of CloudEvents).",
+    },
+    "cursor": _CURSOR | {"description": "Where to resume after this event. Opaque: compare cursors for equality only."},
     "epoch": _COUNT | {"description": "Counts the starts of the camera's capture and of its aggregator."},
     "frame": _COUNT | {"description": "Number of the frame that caused the event, within the epoch."},
 }
@@ -109,8 +116,8 @@ def asyncapi() -> Schema:
             "cursor": {
                 "address": "/",
                 "title": "The latest event's cursor",
-                "description": "Two parts: the topic, and a number as text. A subscriber that has seen less asks for "
-                "what it missed.",
+                "description": "Two parts: the topic, and the cursor as text. A subscriber at another "
+                "cursor asks for what it missed.",
                 "messages": {"cursor": {"$ref": "#/components/messages/cursor"}},
             },
         },
@@ -120,7 +127,7 @@ def asyncapi() -> Schema:
         "components": {
             "messages": {
                 **{str(kind): _message(kind) for kind in EventType},
-                "cursor": {"contentType": "text/plain", "payload": {"type": "string", "pattern": "^[0-9]{1,19}$"}},
+                "cursor": {"contentType": "text/plain", "payload": _CURSOR},
             }
         },
     }

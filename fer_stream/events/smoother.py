@@ -1,4 +1,4 @@
-"""Scores over time -> what is believed of a face now -> intervals of one label, with hysteresis.
+"""Probabilities over time -> what is believed of a face now -> intervals of one label, with hysteresis.
 
 The belief is an average over the last quarter of a second or so in capture time, so uneven frames and gaps are no
 special case. A label's interval starts when its belief stayed above ``enter`` for ``min_dwell``. It ends where its
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from fer_stream.errors import ConfigError
-from fer_stream.types import Nanoseconds, Scores
+from fer_stream.types import Nanoseconds, Probabilities
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -61,22 +61,32 @@ class LabelSet:
             tuple(index[label] for label, into in groups.items() if into == group) for group in self.labels
         )
 
-    def project(self, scores: Scores) -> Scores:
-        """Return a model's scores over this set's labels; they sum to at most 1."""
-        if scores.labels != self.model_labels:
-            raise ConfigError(f"scores over {scores.labels}, where the label set was made for {self.model_labels}")
-        return Scores(self.labels, tuple(sum(scores.values[i] for i in part) for part in self._parts))
+    def project(self, model: Probabilities) -> Probabilities:
+        """Return a model's probabilities over this set's labels; they sum to at most 1.
+
+        Raises:
+            ConfigError: the probabilities are over other labels than the set was made for.
+        """
+        if model.labels != self.model_labels:
+            raise ConfigError(
+                f"probabilities over {model.labels}, where the label set was made for {self.model_labels}"
+            )
+        return Probabilities(self.labels, tuple(sum(model.values[i] for i in part) for part in self._parts))
 
 
 @dataclass(slots=True)
 class Interval:
-    """A stretch of one label. ``mean`` and ``peak`` are of its smoothed probability, by observation."""
+    """A stretch of one label.
+
+    ``mean`` and ``peak`` are of its smoothed probability, over observations. ``reported`` is when its latest event was
+    made.
+    """
 
     label: str
     previous: str | None
     start: Nanoseconds
     last: Nanoseconds
-    told: Nanoseconds
+    reported: Nanoseconds
     peak: float = 0.0
     total: float = 0.0
     observations: int = 0
@@ -93,7 +103,7 @@ class Change:
 
     what: Literal["started", "updated", "ended"]
     interval: Interval
-    scores: Scores
+    probabilities: Probabilities
 
 
 class Belief(Protocol):
@@ -141,7 +151,7 @@ class Average:
 
 
 class Smoother:
-    """Smooths the scores of one track. Deterministic; time must not go back."""
+    """Smooths the probabilities of one track. Deterministic; time must not go back."""
 
     def __init__(self, labels: LabelSet, settings: SmootherSettings, belief: Belief | None = None) -> None:
         """Begin a track, with another ``belief`` than the settings' where one is given."""
@@ -152,7 +162,7 @@ class Smoother:
         self._patience = round(settings.patience * 1e9)
         self._update = round(settings.update_interval * 1e9)
         self._time: Nanoseconds | None = None
-        self.scores = Scores(labels.labels, ())
+        self.probabilities = Probabilities(labels.labels, ())
         """What is believed now; empty values before the first observation."""
         self._candidate: str | None = None
         self._since = Nanoseconds(0)
@@ -161,18 +171,18 @@ class Smoother:
         self._free = Nanoseconds(0)
         self.interval: Interval | None = None
         self.unsettled = False
-        """Whether looks like the last alone would change the label: another one soon tells a change from a mistake."""
+        """Whether the last look, repeated, would change the label. Another look soon shows whether it was a mistake."""
 
-    def observe(self, time: Nanoseconds, scores: Scores, weight: float = 1.0) -> list[Change]:
-        """Take a model's scores of the face at ``time``, and what that look is worth, 0 to 1."""
+    def observe(self, time: Nanoseconds, probabilities: Probabilities, weight: float = 1.0) -> list[Change]:
+        """Take a model's probabilities for the face at ``time``, with a weight from 0 to 1."""
         seconds = math.inf if self._time is None else (time - self._time) / 1e9
-        look = self._labels.project(scores)
+        look = self._labels.project(probabilities)
         self._belief.update(seconds, look.values, weight)
-        self.scores = Scores(look.labels, tuple(self._belief.values))
+        self.probabilities = Probabilities(look.labels, tuple(self._belief.values))
         self._time = time
         changes: list[Change] = []
         if self.interval is not None:
-            probability = self.scores.values[self.scores.labels.index(self.interval.label)]
+            probability = self.probabilities.values[self.probabilities.labels.index(self.interval.label)]
             if probability >= self._settings.leave:
                 self._below = None
                 self._extend(self.interval, time, probability)
@@ -185,9 +195,9 @@ class Smoother:
         self.unsettled = probability * min(weight / ENOUGH, 1.0) >= self._settings.enter and (
             self.interval is None or label != self.interval.label
         )
-        if not changes and self.interval is not None and time - self.interval.told >= self._update:
-            self.interval.told = time
-            changes.append(Change("updated", self.interval, self.scores))
+        if not changes and self.interval is not None and time - self.interval.reported >= self._update:
+            self.interval.reported = time
+            changes.append(Change("updated", self.interval, self.probabilities))
         return changes
 
     def close(self, time: Nanoseconds) -> list[Change]:
@@ -198,11 +208,11 @@ class Smoother:
             return []
         interval.last = max(interval.last, end)
         self._previous, self._free = interval.label, interval.last
-        return [Change("ended", interval, self.scores)]
+        return [Change("ended", interval, self.probabilities)]
 
     def _consider(self, time: Nanoseconds) -> list[Change]:
         """Start an interval of the most probable label once it stayed above ``enter`` for long enough."""
-        label, probability = self.scores.top()
+        label, probability = self.probabilities.top()
         if probability < self._settings.enter or (self.interval is not None and self.interval.label == label):
             self._candidate = None
             return []
@@ -216,7 +226,7 @@ class Smoother:
         start = max(self._since, self._free) if self._previous else self._since
         self.interval = Interval(label, self._previous, start, time, time)
         self._extend(self.interval, time, probability)
-        return [*changes, Change("started", self.interval, self.scores)]
+        return [*changes, Change("started", self.interval, self.probabilities)]
 
     def _extend(self, interval: Interval, time: Nanoseconds, probability: float) -> None:
         interval.last = time

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from fer_stream.events.smoother import Change, LabelSet, Smoother
 from fer_stream.events.tracker import Tracker, overlap
 from fer_stream.types import (
+    BEGINNING,
     Box,
     CameraData,
     Estimate,
@@ -90,11 +91,11 @@ class Timeline:
         return (*self._found, *missed)
 
     def hints(self, seq: int, time: Nanoseconds, size: tuple[int, int]) -> Hints | None:
-        """Return what to look at in a frame; ``None`` is all that there is. It is followed by `observe` or `miss`."""
+        """Return what to look at in a frame; ``None`` means the whole frame. Call `observe` or `miss` for it next."""
         return self._attention.hints(seq, time, size)
 
     def miss(self, seq: int) -> None:
-        """Take that a frame will not be observed."""
+        """Note that a frame will not be observed."""
         self._attention.miss(seq)
 
     def observe(
@@ -107,7 +108,7 @@ class Timeline:
     ) -> list[Event]:
         """Take one frame of ``size`` (width, height): its faces, scored where they were due, and what was searched."""
         events: list[Event] = []
-        # A capture's clock is monotonic; a plug-in's may not be, and a track cannot live backwards.
+        # A capture's clock is monotonic; a plug-in's may not be, and a track's time must not go back.
         self.time, self.seq = max(time, self.time), seq
         if not self.online:
             self.online, self.size = True, size
@@ -122,8 +123,8 @@ class Timeline:
             self._smoothers[track.id] = Smoother(self._labels, self._smoother_settings)
             events.append(self._event(EventType.FACE_ENTERED, track.id, self._stay(track, None)))
         for track in tracking.seen:
-            if track.face.scores is not None:
-                changes = self._smoothers[track.id].observe(self.time, track.face.scores, track.face.quality)
+            if track.face.probabilities is not None:
+                changes = self._smoothers[track.id].observe(self.time, track.face.probabilities, track.face.quality)
                 events += self._expressions(track, changes)
         self.tracks = tracking.seen
         self.searched = searched is not None or not self._attention.following
@@ -155,9 +156,9 @@ class Timeline:
         found = []
         for track in self.tracks:
             smoother = self._smoothers.get(track.id)
-            if smoother is not None and smoother.scores.values:
+            if smoother is not None and smoother.probabilities.values:
                 label = smoother.interval.label if smoother.interval else None
-                found.append(Estimate(track.id, smoother.scores, label))
+                found.append(Estimate(track.id, smoother.probabilities, label))
         return found
 
     def open_intervals(self) -> list[tuple[int, str, Nanoseconds]]:
@@ -179,7 +180,7 @@ class Timeline:
 
     def _stay(self, track: Track, end: Nanoseconds | None) -> FaceData:
         duration = _milliseconds(track.first_seen, track.last_seen)
-        return FaceData(track.first_seen, end, duration, track.face.box, track.face.score)
+        return FaceData(track.first_seen, end, duration, track.face.box, track.face.confidence)
 
     def _expressions(self, track: Track, changes: Iterable[Change]) -> list[Event]:
         events = []
@@ -192,9 +193,9 @@ class Timeline:
                 label=interval.label,
                 previous=interval.previous,
                 probability=Probability(interval.mean, interval.peak),
-                scores=change.scores.as_dict(),
+                probabilities=change.probabilities.as_dict(),
                 box=track.face.box,
-                score=track.face.score,
+                confidence=track.face.confidence,
             )
             events.append(self._event(self._kinds[change.what], track.id, data))
         return events
@@ -220,4 +221,4 @@ def closing(event: Event) -> Event:
         data = replace(data, end_time=end, duration_ms=_milliseconds(data.start_time, end))
     elif isinstance(data, CameraData):
         data = replace(data, reason="aggregator restarted")
-    return replace(event, type=kind, data=data, sequence=0, cursor=0)
+    return replace(event, type=kind, data=data, sequence=0, cursor=BEGINNING)

@@ -36,11 +36,11 @@ LEAST_FRAMES = 3
 shorter patience."""
 
 BURST = 0.02
-"""Seconds: frames that follow one another sooner tell no more of a speed than these."""
+"""Seconds: frames closer together than this count as this far apart, because their speeds are mostly noise."""
 
 GAPS = 8
-"""The latest times between frames, of which the longest but one tells how often they come: a single stall is no rate,
-and where several workers answer together, the pauses in between are it."""
+"""How many recent times between frames are kept. The second-longest estimates the frame interval: it ignores a single
+stall, and where several workers answer together, it is the pause between their answers."""
 
 
 def overlap(a: Box, b: Box) -> float:
@@ -100,7 +100,7 @@ class _State:
     def __init__(self, key: int, track: Track) -> None:
         self.key = key
         self.track = track
-        self.scored = track.last_seen if track.face.scores else 0
+        self.scored = track.last_seen if track.face.probabilities else 0
         self.confirmed = False
         self.position = _measure(track.face.box)
         self.velocity = [0.0, 0.0, 0.0, 0.0]
@@ -119,7 +119,7 @@ class _State:
             # would be great speed.
             self.velocity = [v + BETA * r / max(dt, BURST) for v, r in zip(self.velocity, residual, strict=True)]
         self.track = Track(self.track.id, face, self.track.first_seen, time)
-        if face.scores:
+        if face.probabilities:
             self.scored = time
 
     def course(self) -> Course:

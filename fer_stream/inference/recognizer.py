@@ -15,7 +15,7 @@ from fer_stream.imaging import motion, quality
 from fer_stream.imaging.pixels import pixels
 from fer_stream.plugins import FollowingDetector
 from fer_stream.settings.deployment import check_purpose
-from fer_stream.types import THUMBNAIL, Box, Face, Region, Scores, Searched
+from fer_stream.types import THUMBNAIL, Box, Face, Probabilities, Region, Searched
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -53,12 +53,12 @@ def _default() -> Recognizer:
 
 
 def recognize(image: NDArray[np.uint8]) -> tuple[Face, ...]:
-    """Return the faces in one picture (uint8 ``[H, W, 3]``, BGR, as OpenCV reads it), each with its scores.
+    """Return the faces in one picture (uint8 ``[H, W, 3]``, BGR, as OpenCV reads it), each with its probabilities.
 
     ::
 
         for face in fer_stream.recognize(cv2.imread("portrait.jpg")):
-            print(face.box, face.scores.top())
+            print(face.box, face.probabilities.top())
 
     The models that the settings name are loaded once.
 
@@ -135,7 +135,9 @@ class Recognizer:
         detected = time.perf_counter()
         rows = self._classify(image, [faces[i] for i in due])
         for i, row in zip(due, rows, strict=True):
-            faces[i] = replace(faces[i], scores=Scores(self.labels, tuple(row)), quality=quality.of(image, faces[i]))
+            faces[i] = replace(
+                faces[i], probabilities=Probabilities(self.labels, tuple(row)), quality=quality.of(image, faces[i])
+            )
         classified = time.perf_counter()
         return Recognition(tuple(faces), {"detect": detected - start, "classify": classified - detected}, searched)
 

@@ -1,11 +1,11 @@
 """The event log: SQLite, written before anything is published, read from any cursor.
 
-One process writes (a lock beside the file keeps a second one out), any number read. What is stored is the text that
-subscribers get, byte for byte, so a replay is the same as having been there::
+One process writes (a lock beside the file keeps a second one out), any number read. It stores the text that
+subscribers get, byte for byte, so a replay gives them the same events::
 
-    claim        who writes it, where other machines may share the file
+    claim        one writer, where other machines may share the file
     place        the path: the lock beside the file, who may read it, what is set aside
-    database     the file: its schema, and which of SQLite's errors tell that it is damaged
+    database     the file: its schema, and which of SQLite's errors mean that it is damaged
     reader       events after a cursor
     writer       events in, numbered
     retention    old events out

@@ -2,7 +2,7 @@
 
 The writer puts its name into the lock file, with a number that it raises twice a second. A second writer watches the
 file first: while the number rises, the journal is in use. A writer that finds another name there has lost its claim: it
-was frozen or cut off for so long that another took its place.
+was frozen or cut off for so long that another process took the claim.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The journal's file: its schema, transactions, and which of SQLite's errors tell that the file itself is damaged."""
+"""The journal's file: its schema, transactions, and which of SQLite's errors mean that the file itself is damaged."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-FORMAT = 2
-"""Of the file, in ``PRAGMA user_version``."""
+FORMAT = 3
+"""Of the file and of the events in it, in ``PRAGMA user_version``. Other formats are refused."""
 
 APPLICATION = 0x46455253
-"""``PRAGMA application_id``: tells our journals from other SQLite files."""
+"""``PRAGMA application_id``, which other SQLite files do not have."""
 
 FAILURES = (sqlite3.Error, OverflowError, UnicodeDecodeError)
 """What Python's module raises: also of numbers beyond 64 bits, and of texts and messages that are none."""
@@ -61,12 +61,12 @@ class DamagedError(JournalError):
 
 
 class Database:
-    """One connection to a journal's file. Whatever goes wrong comes out as `JournalError`.
+    """One connection to a journal's file. Every error is raised as `JournalError`.
 
     Args:
         path: the journal's.
         mode: ``ro`` to read; ``rw`` to write what is there; ``rwc`` to make it where there is none.
-        patience: seconds for which to wait for who writes.
+        patience: seconds to wait for another process that writes.
         numbers: what it begins with where it is made.
         log: whether to write ahead into a log beside it, where all who read it share this machine's memory; SQLite's
             rollback journal else.
@@ -160,7 +160,7 @@ class Database:
     def rows(
         self, statement: str, values: tuple[object, ...], kinds: tuple[Any, ...], least: int = 0
     ) -> list[tuple[Any, ...]]:
-        """Return the rows, so many at least, whose columns are of these types: SQLite holds anything anywhere."""
+        """Return at least ``least`` rows, with columns of these types: SQLite stores any type in any column."""
         try:
             rows = self._db.execute(statement, values).fetchall()
         except FAILURES as error:
@@ -196,15 +196,15 @@ class Database:
         self._db.close()
 
     def damage(self) -> DamagedError:
-        """Note that the file is damaged, and return the error that tells it."""
+        """Note that the file is damaged, and return the error to raise."""
         self.damaged = True
         return DamagedError(f"the journal {self.path} is damaged: move it away, and a new one begins")
 
     def failure(self, error: Exception, what: str) -> JournalError:
-        """Translate an error: a `DamagedError`, and noted, where it tells that the file itself is damaged."""
+        """Translate an error. A `DamagedError`, also noted in ``damaged``, means that the file itself is damaged."""
         reason = self._refusal(error) if what == "read" else None
         text = f"the journal {self.path} cannot be {what}: {reason or getattr(error, 'strerror', None) or error}"
-        if not self._tells_damage(error):
+        if not self._means_damage(error):
             return JournalError(text)
         self.damaged = True
         return DamagedError(text)
@@ -224,7 +224,7 @@ class Database:
             )
         return None
 
-    def _tells_damage(self, error: Exception) -> bool:
+    def _means_damage(self, error: Exception) -> bool:
         code = getattr(error, "sqlite_errorcode", None)
         if code is None:  # Python's own: of what is no text. One of a number of ours, or of misuse, is not the file's.
             return isinstance(error, UnicodeDecodeError) or type(error) is sqlite3.OperationalError

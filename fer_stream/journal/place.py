@@ -1,4 +1,4 @@
-"""Where a journal lies: the lock that keeps a second writer out, who may read the file, and what is set aside."""
+"""A journal's path: the lock that keeps a second writer out, who may read the file, and what is set aside."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ too: locks may not reach them, and the memory that SQLite's write-ahead log shar
 
 
 def shared(path: Path) -> str:
-    """Return the kind and place of the file system on which a journal lies, where other machines may share it."""
-    kind, place = machine.file_system(path.resolve())
-    return f"{kind}, mounted at {place}" if kind and not _LOCAL.fullmatch(kind) else ""
+    """Return a journal's kind of file system and mount point where other machines may share it, else an empty text."""
+    kind, mount = machine.file_system(path.resolve())
+    return f"{kind}, mounted at {mount}" if kind and not _LOCAL.fullmatch(kind) else ""
 
 
 def lock_of(path: Path) -> Path:
@@ -50,7 +50,7 @@ class Place:
         # Beside the file, not on it: closing a descriptor of the file itself would drop SQLite's own locks.
         self._lock_path = lock_of(self.path)
         self.shared = shared(self.path)
-        """Where other machines may share the file: the kind and place of the file system, for people."""
+        """The file system's kind and mount point, for people, where other machines may share the file; else empty."""
         self.known = self._lock_path.exists() or self._beside("-wal").exists()
         """Whether there was a journal here before, be its file there or not."""
         self._claim: Claim | None = None
@@ -103,7 +103,7 @@ class Place:
 
     @property
     def rival(self) -> str:
-        """Who else took this place, for people; empty as long as it is held."""
+        """The other process that took the claim, for people; empty as long as it is held here."""
         return self._claim.rival if self._claim else ""
 
     def make_folder(self) -> None:
@@ -121,7 +121,7 @@ class Place:
         except (FileNotFoundError, NotADirectoryError):
             return False
         except OSError:
-            return True  # the disk's trouble, of which writing will tell
+            return True  # a failure of the disk, which the next write reports
 
     def clear(self) -> None:
         """Remove what is left of the log of a file that is not there any more: it would spoil a new one."""

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Self
 
 from fer_stream.errors import JournalError
 from fer_stream.events.cloudevents import encode
+from fer_stream.events.cursor import to_cursor
 from fer_stream.journal.database import Database, checksum
 from fer_stream.types import Event, EventType, GapData, Nanoseconds
 
@@ -16,28 +17,34 @@ if TYPE_CHECKING:
 class Reader:
     """Reads a journal, also while another process writes it.
 
+    Args:
+        journal: its path, or a connection to it that is open already.
+
     Raises:
-        JournalError: there is no journal of this format at ``path``.
+        JournalError: there is no journal of this format at the path.
     """
 
-    def __init__(self, path: Path) -> None:
-        if not path.is_file():
-            raise JournalError(f"there is no journal at {path}: give the path that the aggregator was given")
-        self._db = Database(path)
+    def __init__(self, journal: Path | Database) -> None:
+        if isinstance(journal, Database):
+            self._db = journal
+            return
+        if not journal.is_file():
+            raise JournalError(f"there is no journal at {journal}: give the path that the aggregator was given")
+        self._db = Database(journal)
 
     def cursor(self) -> int:
-        """Return the cursor of the latest event, 0 where there is none yet."""
+        """Return the number of the latest event's cursor, 0 where there is none yet."""
         return int(self._db.rows("SELECT cursor FROM head", (), (int,), least=1)[0][0])
 
     def read(
         self, after: int, limit: int = 1000, camera: str | None = None, size: int | None = None
     ) -> tuple[list[str], int]:
-        """Return events with a cursor greater than ``after``, in order, and where to go on from.
+        """Return the events after a cursor, in order, and the number of the cursor to continue after.
 
         Where events after the cursor are past the retention, the first text is a ``stream.gap``.
 
         Args:
-            after: the cursor.
+            after: the cursor's number.
             limit: so many at most.
             camera: of this camera alone.
             size: so many bytes of text at most, but one event at least.
@@ -69,7 +76,7 @@ class Reader:
         return texts, reached if len(rows) == limit else max(after, newest)
 
     def _checked(self, text: str, crc: int) -> str:
-        if checksum(text) != crc:  # it would end whoever subscribed
+        if checksum(text) != crc:  # a damaged text would end every subscription that gets it
             raise self._db.damage()
         return text
 
@@ -85,6 +92,6 @@ class Reader:
 
 
 def gap(after: int, upto: int, reason: str) -> Event:
-    """Return the event that tells a subscriber which cursors it will not get. It is never journaled itself."""
-    data = GapData(after, upto, reason)
-    return Event(EventType.STREAM_GAP, "", 0, 0, 0, Nanoseconds(0), data, sequence=0, cursor=upto)
+    """Return the event that tells a subscriber which events it will not get, by the numbers of their cursors."""
+    data = GapData(to_cursor(after), to_cursor(upto), reason)
+    return Event(EventType.STREAM_GAP, "", 0, 0, 0, Nanoseconds(0), data, sequence=0, cursor=data.to_cursor)

@@ -1,14 +1,15 @@
-"""Events into the journal: numbered, once each, on the disk before anybody is told."""
+"""Events into the journal: numbered, once each, on the disk before they are published."""
 
 from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import replace
 from time import time as wall_clock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from fer_stream.errors import JournalError, RivalError, WireError
 from fer_stream.events.cloudevents import decode, encode, event_id
+from fer_stream.events.cursor import to_cursor
 from fer_stream.journal.database import AFRESH, DamagedError, Database, Numbers, checksum, is_journal
 from fer_stream.journal.place import Place
 from fer_stream.journal.reader import Reader, gap
@@ -34,8 +35,8 @@ _INSERT = "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (ca
 _Stored = tuple[Event, str]
 
 
-class Journal(Reader):
-    """The writer's side. Every method that writes has returned only when the disk has it.
+class Journal:
+    """A journal that this process writes. Every method that writes has returned only when the disk has it.
 
     A file that is found to be corrupt is set aside under another name, and a new one begins (`renew`). So does one
     where there was a journal before, but is none now; and its numbers are such as no event had, for subscribers hold
@@ -60,8 +61,6 @@ class Journal(Reader):
         try:
             self._begin()
         except JournalError:
-            if hasattr(self, "_db"):
-                self._db.close()
             self._place.release(withdraw=True)
             raise
 
@@ -81,7 +80,7 @@ class Journal(Reader):
                 raise
             if self._place.known and self._db.new:
                 self._fate = "was emptied"
-                self._tell()
+                self._report()
         except JournalError as error:
             if not (isinstance(error, DamagedError) and is_journal(path)):
                 raise
@@ -95,7 +94,7 @@ class Journal(Reader):
 
     def _take_up(self) -> None:
         """Go on with the numbers in the file."""
-        cursor = super().cursor()
+        cursor = Reader(self._db).cursor()
         if not 0 <= cursor < MOST:
             raise self._db.damage()
         self._cursor = cursor
@@ -108,7 +107,7 @@ class Journal(Reader):
         self._first_epoch = self._epochs.get(_NEWCOMERS, 1)
 
     def _beyond(self) -> Numbers:
-        """Return numbers that no event had: no id comes again, and whoever holds an older cursor is told of the gap."""
+        """Return numbers that no event had: no id is repeated, and subscribers with an older cursor get a gap."""
         first_epoch = max(self._first_epoch, int(self._clock()))
         return Numbers(max(self._cursor + 1, first_epoch), ((_NEWCOMERS, first_epoch, 0),))
 
@@ -117,8 +116,14 @@ class Journal(Reader):
         self._cursor, (_, self._first_epoch, _) = numbers.cursor, numbers.cameras[0]
 
     def cursor(self) -> int:
-        """Return the cursor of the latest event, 0 where there is none yet."""
+        """Return the number of the latest event's cursor, 0 where there is none yet."""
         return self._cursor
+
+    def read(
+        self, after: int, limit: int = 1000, camera: str | None = None, size: int | None = None
+    ) -> tuple[list[str], int]:
+        """See `Reader.read`."""
+        return Reader(self._db).read(after, limit, camera, size)
 
     @property
     def broken(self) -> bool:
@@ -127,7 +132,7 @@ class Journal(Reader):
 
     @property
     def shared(self) -> str:
-        """Where other machines may share the file: the kind and place of its file system, for people; else empty."""
+        """The file system's kind and mount point, for people, where other machines may share the file; else empty."""
         return self._place.shared
 
     def there(self) -> bool:
@@ -135,14 +140,14 @@ class Journal(Reader):
         return not self.broken and self._place.holds(self._inode)
 
     def renew(self) -> None:
-        """Begin another file where somebody took this one away, or it is corrupt; ``notice`` says which.
+        """Begin another file where this one was removed, or it is corrupt; ``notice`` says which.
 
         Numbers go on, and what was in the old one is a gap. A corrupt one is kept under another name.
 
         Raises:
             JournalError: it cannot be made.
         """
-        self._inode = -1  # a new file may have the old one's, and is not whole before all is written
+        self._inode = -1  # the new file may get the same inode, and is not complete until all is written
         self._db.close()
         if self.broken:
             self._set_aside()
@@ -150,29 +155,33 @@ class Journal(Reader):
         self._anew()
 
     def _set_aside(self) -> None:
-        with self._told():
+        with self._translated():
             self._fate = f"is corrupt and was set aside as {self._place.set_aside()}"
 
     def _anew(self) -> None:
         known = [(camera, self._epochs.get(camera, 0), n) for camera, n in self._sequences.items() if camera]
         known.append((_NEWCOMERS, self._first_epoch, 0))
-        with self._told():
+        with self._translated():
             self._place.make_folder()
             self._place.clear()
             self._db, inode = self._open(Numbers(self._cursor, tuple(known)))
-        if not self._db.new:  # somebody put a journal there meanwhile, which goes on with our numbers
-            with self._db.transaction() as db:
-                db.execute("UPDATE head SET cursor = ?, purged = ?", (self._cursor, self._cursor))
-                db.executemany("INSERT OR REPLACE INTO cameras VALUES (?, ?, ?)", known)
+        if not self._db.new:  # another process put a journal there in between: it continues with our numbers
+            try:
+                with self._db.transaction() as db:
+                    db.execute("UPDATE head SET cursor = ?, purged = ?", (self._cursor, self._cursor))
+                    db.executemany("INSERT OR REPLACE INTO cameras VALUES (?, ?, ?)", known)
+            except JournalError:
+                self._db.close()
+                raise
         self._inode = inode
-        self._tell()
+        self._report()
 
-    def _tell(self) -> None:
+    def _report(self) -> None:
         fate, self._fate = self._fate, "was taken away"
         self.notice = f"the journal {self._place.path} {fate}: a new one begins, and what was in the old one is a gap"
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
+    def _translated(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:
@@ -191,7 +200,7 @@ class Journal(Reader):
                 raise self._db.damage()
             known = self._epochs.get(camera, 0 if camera in self._sequences else self._first_epoch - 1)
             if row != (known + 1, self._sequences.get(camera, 0)):
-                raise self._rival()  # who began an epoch, and has not written an event yet
+                raise self._rival()  # it began an epoch and has not written an event yet
         self._epochs[camera], self._sequences[camera] = row
         return self._epochs[camera]
 
@@ -205,8 +214,10 @@ class Journal(Reader):
             return []
         stored, sequences, rows = self._numbered(new)
         with self._db.transaction() as db:
-            self._advance(db, self._cursor + len(stored))  # first: what another one wrote would look like damage
-            if db.executemany(_INSERT, rows).rowcount < len(rows):  # seldom enough not to look every time
+            self._advance(db, self._cursor + len(stored))  # first, or what another writer wrote would look like damage
+            if db.executemany(_INSERT, rows).rowcount < len(
+                rows
+            ):  # repeats are rare, so check only when an insert was ignored
                 db.execute("DELETE FROM events WHERE cursor > ?", (self._cursor,))
                 stored, sequences, rows = self._numbered(_without_repeats(db, new))
                 db.executemany(_INSERT, rows)
@@ -220,10 +231,10 @@ class Journal(Reader):
         return stored
 
     def check(self) -> None:
-        """Look whether this is still the one writer; without an event, nothing else would tell.
+        """Check that this is still the only writer. Without events to write, nothing else notices another one.
 
         Raises:
-            RivalError: another one has taken its place.
+            RivalError: another process writes the journal.
         """
         if self._place.rival:
             raise self._rival()
@@ -244,7 +255,7 @@ class Journal(Reader):
         if found[0] > self._cursor:
             raise self._rival()
         self._fate, self._inode = "was put back to an older state", -1
-        raise JournalError(f"the journal {self._place.path} {self._fate}: a gap will tell of the events in between")
+        raise JournalError(f"the journal {self._place.path} {self._fate}: a gap reports the events in between")
 
     def _rival(self) -> RivalError:
         who = f" ({self._place.rival})" if self._place.rival else ""
@@ -264,15 +275,15 @@ class Journal(Reader):
         for e, identity in new:
             cursor += 1
             sequence = sequences[e.camera] = (sequences.get(e.camera) or self._sequences.get(e.camera, 0)) + 1
-            # Not `replace`, which takes twice as long.
-            numbered = Event(e.type, e.camera, e.epoch, e.seq, e.track, e.time, e.data, sequence, cursor)
+            # `replace` would take twice as long.
+            numbered = Event(e.type, e.camera, e.epoch, e.seq, e.track, e.time, e.data, sequence, to_cursor(cursor))
             text = encode(numbered, identity)
             stored.append((numbered, text))
-            rows.append(_row(numbered, identity, sequence, now, text))
+            rows.append(_row(numbered, cursor, identity, sequence, now, text))
         return stored, sequences, rows
 
     def lose(self, count: int, reason: str) -> _Stored:
-        """Write that so many events could not be written, and return the ``stream.gap`` that tells of them.
+        """Write a ``stream.gap`` for so many events that could not be written, and return it.
 
         Raises:
             JournalError: it cannot be written.
@@ -283,7 +294,7 @@ class Journal(Reader):
         text = encode(event, identity)
         with self._db.transaction() as db:
             self._advance(db, cursor)
-            db.execute(_INSERT, _row(event, identity, cursor, self._clock(), text))
+            db.execute(_INSERT, _row(event, cursor, identity, cursor, self._clock(), text))
         self._cursor = cursor
         return event, text
 
@@ -304,7 +315,7 @@ class Journal(Reader):
             return _unclosed([self._decoded(text) for (text,) in rows])
         except DamagedError:
             self.renew()
-            return []  # what was open is in the gap with all the rest
+            return []  # the gap covers what was open
 
     def _decoded(self, text: str) -> Event:
         try:
@@ -320,13 +331,19 @@ class Journal(Reader):
 
     def close(self) -> None:
         """Close the file and let others write it; a second call does nothing."""
-        super().close()
+        self._db.close()
         self._place.release()
 
+    def __enter__(self) -> Self:
+        return self
 
-def _row(event: Event, identity: str, sequence: int, now: float, text: str) -> tuple[object, ...]:
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _row(event: Event, cursor: int, identity: str, sequence: int, now: float, text: str) -> tuple[object, ...]:
     frame = event.seq % 2**63  # SQLite's numbers have a sign
-    return (event.cursor, identity, event.camera, event.epoch, frame, sequence, now, checksum(text), text)
+    return (cursor, identity, event.camera, event.epoch, frame, sequence, now, checksum(text), text)
 
 
 def _without_repeats(db: sqlite3.Connection, new: Iterable[tuple[Event, str]]) -> list[tuple[Event, str]]:

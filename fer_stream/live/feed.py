@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from fer_stream import plugins
 from fer_stream.client import NoAnswerError, ask_status, subscribe
 from fer_stream.errors import FerStreamError, WireError
+from fer_stream.events.cursor import to_cursor, to_number
 from fer_stream.live.picture import Pairing, Shown, render
 from fer_stream.protocol import shared, wire
 
@@ -241,7 +242,7 @@ class Feed:
                     self.post(self._take_status, None)
             else:
                 answered = time.monotonic()
-                self._cursor = status["cursor"] if self._cursor is None else self._cursor
+                self._cursor = to_number(status["cursor"]) if self._cursor is None else self._cursor
                 self.post(self._take_status, status)
                 self._ask.wait(WATCHED if self._watchers else ALONE)
             self._ask.clear()
@@ -252,14 +253,15 @@ class Feed:
         known = 0 if self._resumed else self._cursor
         after = self._cursor if self._resumed else max(0, self._cursor - BACKLOG)
         self._resumed = True
-        with subscribe(after=after, settings=self._settings) as events:
+        with subscribe(after=to_cursor(after), settings=self._settings) as events:
             while not self.stopping:
                 found = events.receive(0.25)
-                self._cursor = events.cursor
+                self._cursor = to_number(events.cursor)
                 if found is not None:
-                    if not after <= found[0].cursor <= known:  # from here on, or all of another journal
+                    number = to_number(found[0].cursor)
+                    if not after <= number <= known:  # from here on, or all of another journal
                         known = 0
-                    after = found[0].cursor
+                    after = number
                     self.post(self._take_event, found[1], after <= known)
 
 

@@ -28,7 +28,7 @@ import numpy as np
 
 from fer_stream.errors import WireError
 from fer_stream.imaging.limits import MAX_PIXELS, MAX_SIDE, check_size
-from fer_stream.types import THUMBNAIL, Box, Expected, Face, Hints, Scores, Searched
+from fer_stream.types import THUMBNAIL, Box, Expected, Face, Hints, Probabilities, Searched
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -313,11 +313,12 @@ def _plausible(box: Box) -> bool:
 def pack_faces(result: Result, labels: Sequence[str]) -> bytes:
     """Return the payload of DONE.
 
-    A float32 row a face: box, score, quality, whether it has landmarks and scores, landmarks, probabilities ordered as
-    ``labels``, with zeros for what it has not. Then the thumbnail and which of its cells were searched, if any were.
+    A float32 row a face: box, confidence, quality, whether it has landmarks and probabilities, landmarks, probabilities
+    ordered as ``labels``, with zeros for what it has not. Then the thumbnail and which of its cells were searched, if
+    any were.
 
     Raises:
-        WireError: more than `MAX_FACES`, or faces with different landmarks, or scores over other labels.
+        WireError: more than `MAX_FACES`, or faces with different landmarks, or probabilities over other labels.
     """
     faces, stages = result.faces, result.stages
     if len(faces) > MAX_FACES:
@@ -328,14 +329,14 @@ def pack_faces(result: Result, labels: Sequence[str]) -> bytes:
     values = array("f")
     for face in faces:
         values.extend(face.box)
-        values.extend((face.score, face.quality, bool(face.landmarks), face.scores is not None))
+        values.extend((face.confidence, face.quality, bool(face.landmarks), face.probabilities is not None))
         if len(face.landmarks) not in (0, points):
             raise WireError(f"a face with {len(face.landmarks)} landmarks beside one with {points} cannot be sent")
         for point in face.landmarks or ((0.0, 0.0),) * points:
             values.extend(point)
-        if face.scores is not None and face.scores.labels != tuple(labels):
-            raise WireError("a face with scores over other labels than announced cannot be sent")
-        values.extend(face.scores.values if face.scores else [0.0] * len(labels))
+        if face.probabilities is not None and face.probabilities.labels != tuple(labels):
+            raise WireError("a face with probabilities over other labels than announced cannot be sent")
+        values.extend(face.probabilities.values if face.probabilities else [0.0] * len(labels))
     tail = b""
     if result.searched is not None:
         tail = result.searched.thumbnail.tobytes() + np.packbits(result.searched.cells).tobytes()
@@ -362,16 +363,16 @@ def unpack_faces(payload: Buffer, labels: tuple[str, ...]) -> Result:
         raise WireError("a result with a number that is none")
     faces = []
     for at in range(0, len(values), row):
-        x1, y1, x2, y2, score, quality, marked, scored, *rest = values[at : at + row].tolist()
+        x1, y1, x2, y2, confidence, quality, marked, scored, *rest = values[at : at + row].tolist()
         shares = rest[2 * points :]
-        if not (x1 < x2 and y1 < y2 and all(-0.01 <= share <= 1.01 for share in (score, quality, *shares))) or not (
-            {marked, scored} <= {0.0, 1.0}
-        ):
+        if not (
+            x1 < x2 and y1 < y2 and all(-0.01 <= share <= 1.01 for share in (confidence, quality, *shares))
+        ) or not ({marked, scored} <= {0.0, 1.0}):
             raise WireError("a result with an impossible face")
-        score, quality, *shares = (min(max(share, 0.0), 1.0) for share in (score, quality, *shares))
+        confidence, quality, *shares = (min(max(share, 0.0), 1.0) for share in (confidence, quality, *shares))
         landmarks = tuple(zip(rest[0 : 2 * points : 2], rest[1 : 2 * points : 2], strict=True)) if marked else ()
-        scores = Scores(labels, tuple(shares)) if scored else None
-        faces.append(Face(Box(x1, y1, x2, y2), score, landmarks, scores, quality))
+        probabilities = Probabilities(labels, tuple(shares)) if scored else None
+        faces.append(Face(Box(x1, y1, x2, y2), confidence, landmarks, probabilities, quality))
     return Result(tuple(faces), Stages(*seconds), _searched(bytes(payload[end:])) if flag else None)
 
 

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 from fer_stream import plugins
 from fer_stream.client import Subscription, ask_status, read_journal
 from fer_stream.errors import FerStreamError, JournalError, TransportError
+from fer_stream.events.cursor import to_cursor, to_number
 from fer_stream.operations.logs import stderr
+from fer_stream.types import BEGINNING
 
 if TYPE_CHECKING:
     from fer_stream.plugins import Peer
@@ -22,12 +24,12 @@ class Desk:
     """See the module's text."""
 
     def __init__(self, settings: Settings, begin: int) -> None:
-        """Listen to the aggregator at the settings' address; count its events after the cursor ``begin``."""
+        """Listen to the aggregator at the settings' address; count its events after the cursor number ``begin``."""
         self.started, self.begin = time.time(), time.monotonic()
         self._settings = settings
         self._control: Peer = plugins.transport(settings).connect(settings.address, "control")
         self._subscription = Subscription(
-            settings.address, after=begin, transport=settings.transport, key=settings.key, keys=settings.keys
+            settings.address, after=to_cursor(begin), transport=settings.transport, key=settings.key, keys=settings.keys
         )
         self.status: dict[str, Any] = {}
         self.cameras: dict[str, dict[str, Any]] = {}
@@ -39,9 +41,12 @@ class Desk:
 
     @property
     def cursor(self) -> int:
-        """The cursor of the latest known event."""
-        told: int = self.status.get("cursor", 0)
-        return max(self._subscription.cursor, told)
+        """The number of the latest known event's cursor."""
+        return max(to_number(self._subscription.cursor), self._newest)
+
+    @property
+    def _newest(self) -> int:
+        return to_number(self.status.get("cursor", BEGINNING))
 
     @property
     def stale(self) -> bool:
@@ -79,7 +84,7 @@ class Desk:
 
     def finish(self, deadline: float) -> None:
         """Count every event up to the last one that the status named."""
-        while self._subscription.cursor < self.status.get("cursor", 0) and time.monotonic() < deadline:
+        while to_number(self._subscription.cursor) < self._newest and time.monotonic() < deadline:
             self.look()
 
     def _progress(self) -> None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from fer_stream import plugins
 from fer_stream.client import Subscription, read_journal
 from fer_stream.errors import FerStreamError, WireError
+from fer_stream.events.cursor import to_cursor, to_number
 from fer_stream.operations.process import leave_behind
 from fer_stream.settings.tree import redact
 
@@ -62,7 +63,7 @@ class Outlet(threading.Thread):
         Args:
             sink: the sink, as NAME:ARGUMENT.
             settings: the whole tree; the sink gets the events of the aggregator at its address.
-            after: the cursor after which its events begin.
+            after: the number of the cursor after which its events begin.
 
         Raises:
             PluginError: there is no such sink.
@@ -103,7 +104,7 @@ class Outlet(threading.Thread):
         return opened
 
     def state(self, newest: int) -> dict[str, Any]:
-        """Return how things stand, as JSON, where ``newest`` is the cursor of the latest event."""
+        """Return how things stand, as JSON, where ``newest`` is the number of the latest event's cursor."""
         behind = 0 if self.closed else max(0, newest - self.cursor)
         stuck = behind and time.monotonic() - self._progress > STUCK
         return {
@@ -119,7 +120,7 @@ class Outlet(threading.Thread):
         return time.monotonic() - self._progress
 
     def finish(self, newest: int) -> None:
-        """Hand on what is left in the journal, up to the cursor ``newest``, and end: the aggregator has ended."""
+        """Hand on what the journal holds up to the cursor number ``newest``, then end: the aggregator has ended."""
         self._progress = time.monotonic()
         self._newest = newest
         self._rest_begins.set()
@@ -166,7 +167,7 @@ class Outlet(threading.Thread):
     def _follow(self, sink: Sink, last: ExitStack) -> None:
         how = self._settings
         subscription = last.enter_context(
-            Subscription(how.address, after=self.cursor, transport=how.transport, key=how.key, keys=how.keys)
+            Subscription(how.address, after=to_cursor(self.cursor), transport=how.transport, key=how.key, keys=how.keys)
         )
         while not (self._rest_begins.is_set() or self.closed):
             try:
@@ -176,16 +177,16 @@ class Outlet(threading.Thread):
                 continue
             if found is not None:
                 self._hand_on(sink, *found)
-            self.cursor = subscription.cursor
+            self.cursor = to_number(subscription.cursor)
 
     def _read_rest(self, sink: Sink) -> None:
         if self.cursor >= self._newest:
             return
-        for event, text in read_journal(self._settings.journal.path, after=self.cursor):
+        for event, text in read_journal(self._settings.journal.path, after=to_cursor(self.cursor)):
             if self._given_up.is_set() or self.closed:
                 return
             self._hand_on(sink, event, text)
-            self.cursor = max(self.cursor, event.cursor)
+            self.cursor = max(self.cursor, to_number(event.cursor))
         self.cursor = self._newest
 
     def _hand_on(self, sink: Sink, event: Event, text: str) -> None:
@@ -258,7 +259,7 @@ class Outlets:
         return any(outlet.closed for outlet in self.all)
 
     def finish(self, stop: Stop, newest: int, deadline: float) -> None:
-        """Let them take what is left, up to the cursor ``newest``, and close them.
+        """Let them take what is left, up to the cursor number ``newest``, and close them.
 
         Where the run is told to end they have until ``deadline`` (monotonic seconds), else as long as they take events.
         """

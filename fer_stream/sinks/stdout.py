@@ -111,8 +111,10 @@ def _details(event: Event) -> str:
         case ExpressionData(label=label, previous=previous, probability=probability, duration_ms=duration):
             after = f"  after {previous}" if previous else ""
             return f"{label:<10}{probability.mean:>4.0%}{_duration(duration)}{after}"
+        case GapData(to_cursor="0", reason=reason):
+            return f"all events anew: {reason}"
         case GapData(begin, end, reason):
-            return f"events {begin + 1} to {end} are gone: {reason}" if end else f"all events anew: {reason}"
+            return f"events after cursor {begin}, up to {end}, are gone: {reason}"
 
 
 def _duration(milliseconds: int) -> str:

@@ -26,8 +26,8 @@ from fer_stream.types import (
     Frame,
     Milliseconds,
     Nanoseconds,
+    Probabilities,
     Probability,
-    Scores,
     Track,
 )
 
@@ -45,7 +45,9 @@ def seen(number: int, *faces: tuple[int, str | None, tuple[float, ...]], events:
     """A frame a second: ``(track, label, values)`` for each face in it."""
     frame = Frame("film", number, at(number), np.zeros((1, 1, 3), np.uint8))
     tracks = tuple(Track(track, FACE, at(0), at(number)) for track, _, _ in faces)
-    estimates = {track: Estimate(track, Scores(LABELS, values), label) for track, label, values in faces if values}
+    estimates = {
+        track: Estimate(track, Probabilities(LABELS, values), label) for track, label, values in faces if values
+    }
     return Observation(frame, tracks, estimates, [(event, "") for event in events])
 
 
@@ -91,7 +93,7 @@ def test_what_it_comes_down_to(summary: Summary) -> None:
 def test_valence_groups_are_labels_of_their_own() -> None:
     made = Summary(START, {"happy": "positive"})
     made.add(seen(0), 0)
-    scores = Scores(("positive", "negative"), (0.2, 0.7))
+    scores = Probabilities(("positive", "negative"), (0.2, 0.7))
     frame = Frame("film", 1, at(1), np.zeros((1, 1, 3), np.uint8))
     made.add(Observation(frame, (Track(1, FACE, at(0), at(1)),), {1: Estimate(1, scores, "negative")}, []), 0)
     assert made.valence == [(1.0, pytest.approx(-0.5))]

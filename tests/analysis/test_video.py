@@ -14,7 +14,7 @@ from fer_stream.analysis import video
 from fer_stream.analysis.observe import Observation
 from fer_stream.analysis.video import Video, annotated
 from fer_stream.imaging.palette import colour
-from fer_stream.types import Box, Estimate, Face, Frame, Nanoseconds, Scores, Track
+from fer_stream.types import Box, Estimate, Face, Frame, Nanoseconds, Probabilities, Track
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,7 +34,7 @@ def seen(number: int, image: NDArray[np.uint8], label: str | None = None, faces:
     tracks, estimates = (), {}
     if label:
         tracks = (Track(7, Face(BOX, 0.9), when, when),)
-        estimates = {7: Estimate(7, Scores((label,), (0.8,)), label)}
+        estimates = {7: Estimate(7, Probabilities((label,), (0.8,)), label)}
     return Observation(Frame("film", number + 1, when, image), tracks, estimates, [], faces)
 
 

@@ -34,7 +34,7 @@ from fer_stream.journal import Journal
 from fer_stream.protocol import wire
 from fer_stream.protocol.wire import Encoding, Kind, Message, Totals
 from fer_stream.settings.tree import DispatchSettings, JournalSettings, Settings, SmootherSettings
-from fer_stream.types import EMOTIONS, Box, Face, Nanoseconds, Scores
+from fer_stream.types import EMOTIONS, Box, Face, Nanoseconds, Probabilities
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -175,7 +175,12 @@ def events(cameras: int = 20, faces: int = 10, frames: int = 40, turn: int = 1) 
         before = time.process_time()
         for number in range(1, frames + 1):
             found = [
-                Face(Box(100.0 * i, 0, 100.0 * i + 80, 90), 0.99, (), Scores(EMOTIONS, rows[(number + i) % len(rows)]))
+                Face(
+                    Box(100.0 * i, 0, 100.0 * i + 80, 90),
+                    0.99,
+                    (),
+                    Probabilities(EMOTIONS, rows[(number + i) % len(rows)]),
+                )
                 for i in range(faces)
             ]
             for place, line in enumerate(lines, start=1):

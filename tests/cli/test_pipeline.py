@@ -155,7 +155,7 @@ def test_the_roles_as_single_commands(aggregator: tuple[subprocess.Popen[str], s
         assert psutil.Process(process.pid).cmdline()[0] == "fer-stream: aggregator"
         assert capture.wait(TIMEOUT) == 0
         first = json.loads(subscriber.stdout.readline())
-        assert (first["type"], first["cursor"]) == ("camera.online", 1)
+        assert (first["type"], int(first["cursor"])) == ("camera.online", 1)
 
         code, out, err = fer_stream("status", "--format", "jsonl", "--connect", address)
         assert (code, err) == (0, "")

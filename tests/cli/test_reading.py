@@ -28,7 +28,7 @@ def test_recognize_goes_on_after_an_image_that_is_none(environment: Environment)
     x1, y1, x2, y2 = face["box"]
     assert x1 < x2
     assert y1 < y2
-    assert face["score"] > 0.9
+    assert face["confidence"] > 0.9
     assert set(face["probabilities"]) == {"dark", "bright"}
     assert sum(face["probabilities"].values()) == pytest.approx(1, abs=1e-5)
 
@@ -36,8 +36,8 @@ def test_recognize_goes_on_after_an_image_that_is_none(environment: Environment)
 def test_status_lines() -> None:
     ledger = {"captured": 100, "done": 97, "superseded": 2, "rejected": 0, "lost_link": 0, "in_flight": 1}
     tracks = [
-        {"track": 4, "label": "happy", "scores": {"happy": 0.81}},
-        {"track": 5, "label": None, "scores": {}},
+        {"track": 4, "label": "happy", "probabilities": {"happy": 0.81}},
+        {"track": 5, "label": None, "probabilities": {}},
     ]
     camera = {
         "state": "online",
@@ -48,7 +48,7 @@ def test_status_lines() -> None:
         "tracks": tracks,
     }
     worker = {"state": "busy", "frames": 97, "pid": 12, "model": "emotion 1.0", "detector": "mtcnn"}
-    state = {"uptime_s": 61.4, "cursor": 9, "labels": ["happy"], "events": {"face.entered": 2}}
+    state = {"uptime_s": 61.4, "cursor": "9", "labels": ["happy"], "events": {"face.entered": 2}}
     text = "\n".join(status_lines(state | {"cameras": {"door": camera}, "workers": {"1": worker}}))
     assert "up 61 s, 2 events, cursor 9, labels: happy" in text
     assert "door    online  wait    24.5      12       100    97           2          1      2" in text

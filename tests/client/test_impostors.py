@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -74,7 +75,8 @@ def test_what_is_published_and_is_no_event_is_one_clear_error(hub: Hub, topic: s
 
 
 def test_a_cursor_that_cannot_be_is_told() -> None:
-    with pytest.raises(ConfigError, match="-1"):
-        Subscription("memory://nowhere", after=-1, transport="memory")
+    for cursor in ("-1", "1.0", "", " 1", "01", "\u0661", "latest", 7, 1.0, True, False):
+        with pytest.raises(ConfigError, match=re.escape(f"{cursor!r} is not a cursor: give the cursor of an event")):
+            Subscription("memory://nowhere", after=cursor, transport="memory")
     with pytest.raises(ConfigError, match="is not an address"):
         Subscription("nowhere", transport="memory")

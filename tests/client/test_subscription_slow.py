@@ -135,7 +135,7 @@ def test_a_cut_link_that_is_mended(cli: Cli) -> None:
         link.mend()
         subscriber.until(lambda: subscriber.out.count("\n") > before, "the next ones")
         subscriber.until(lambda: subscriber.out.count("\n") >= 2000, "all events")
-        assert [json.loads(line)["cursor"] for line in subscriber.out.splitlines()] == list(range(1, 2001))
+        assert [int(json.loads(line)["cursor"]) for line in subscriber.out.splitlines()] == list(range(1, 2001))
 
 
 def test_an_aggregator_that_starts_anew_meanwhile(cli: Cli) -> None:
@@ -147,4 +147,4 @@ def test_an_aggregator_that_starts_anew_meanwhile(cli: Cli) -> None:
         far.aggregator.end()
         far.start()
         subscriber.until(lambda: subscriber.out.count("\n") >= 600, "all events")
-        assert [json.loads(line)["cursor"] for line in subscriber.out.splitlines()] == list(range(1, 601))
+        assert [int(json.loads(line)["cursor"]) for line in subscriber.out.splitlines()] == list(range(1, 601))

@@ -180,7 +180,7 @@ def test_the_sink_that_the_page_shows(tmp_path: Path, stage: Cli) -> None:
     arguments = ("run", "talk.mp4", "--policy", "wait", "--sink", f"csv:{rows}", "--journal", tmp_path / "new.db")
     address = {"FER_STREAM_ADDRESS": f"ipc://{tmp_path}"}
     ran = stage.run(*arguments, "--format", "jsonl", PYTHONPATH=str(site), **address)
-    assert [line.split(",")[0] for line in rows.read_text().splitlines()] == [str(e["cursor"]) for e in ran.events]
+    assert [line.split(",")[0] for line in rows.read_text().splitlines()] == [e["cursor"] for e in ran.events]
     assert any(line.endswith("emotion.started,happy") for line in rows.read_text().splitlines())
 
 

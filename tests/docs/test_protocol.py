@@ -125,7 +125,7 @@ class Follower:
 
     @property
     def cursors(self) -> list[int]:
-        return [json.loads(text)["cursor"] for text in list(self.texts)]
+        return [int(json.loads(text)["cursor"]) for text in list(self.texts)]
 
     def until(self, condition: Callable[[list[int]], object]) -> None:
         def log() -> str:
@@ -192,7 +192,7 @@ def test_the_client_in_javascript_ends_quietly_where_its_reader_has_gone(house: 
     house.take(700)
     command = f"node {follow_folder}/follow.mjs {house.address} | head -n 1"
     done = subprocess.run(["bash", "-c", command], check=False, capture_output=True, text=True, timeout=60)
-    assert json.loads(done.stdout)["cursor"] == 1
+    assert int(json.loads(done.stdout)["cursor"]) == 1
     assert not done.stderr
 
 
@@ -226,7 +226,7 @@ def test_a_client_in_javascript_follows_one_camera(house: House, follow: Callabl
     for count in (3, 4):
         house.take(count, "door-2")
         house.take(count, "door")
-    wanted = [json.loads(text)["cursor"] for text in house.stored(camera="door")]
+    wanted = [int(json.loads(text)["cursor"]) for text in house.stored(camera="door")]
     client.until(lambda cursors: cursors == wanted)
     assert all(json.loads(text)["source"] == "/cameras/door" for text in client.texts)
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from fer_stream.errors import WireError
 from fer_stream.events.cloudevents import MAX_TEXT, decode, encode, event_id, from_rfc3339, to_rfc3339
+from fer_stream.events.cursor import to_cursor
 from fer_stream.types import (
     Box,
     CameraData,
@@ -52,7 +53,7 @@ DATA = {
         boxes,
         units,
     ),
-    "stream": st.builds(GapData, counts, counts, words),
+    "stream": st.builds(GapData, counts.map(to_cursor), counts.map(to_cursor), words),
 }
 
 
@@ -70,7 +71,7 @@ def events(draw: st.DrawFn) -> Event:
         time=draw(moments),
         data=draw(DATA.get(family, DATA["expression"])),
         sequence=draw(counts),
-        cursor=draw(counts),
+        cursor=draw(counts.map(to_cursor)),
     )
 
 
@@ -94,7 +95,7 @@ HAPPY = Event(
         0.99,
     ),
     7,
-    9,
+    "9",
 )
 
 
@@ -114,7 +115,7 @@ def test_what_is_encoded_is_decoded(event: Event) -> None:
 def test_numbers_are_rounded_once_and_written_as_others_write_them(value: float) -> None:
     data = FaceData(Nanoseconds(0), None, Milliseconds(0), Box(value, 0, 1, 1), value)
     text = encode(replace(ONLINE, type=EventType.FACE_ENTERED, data=data))
-    assert f'"box":[{round(value, 1)!r},0.0,1.0,1.0],"score":{round(value, 4)!r}}}' in text
+    assert f'"box":[{round(value, 1)!r},0.0,1.0,1.0],"confidence":{round(value, 4)!r}}}' in text
 
 
 @profile
@@ -171,9 +172,16 @@ def test_another_value_in_any_place_is_decoded_or_refused(event: Event, data: st
         ("time", "yesterday"),
         ("time", "2026-01-01T00:00:00"),
         ("time", 7),
-        ("cursor", -1),
-        ("cursor", True),
-        ("cursor", 1.0),
+        ("sequence", 7),
+        ("sequence", "7"),
+        ("sequence", "0" * 21),
+        ("sequence", "-" + "0" * 19),
+        ("sequence", "\u0660" * 20),  # digits, but of another script
+        ("cursor", 9),
+        ("cursor", "-1"),
+        ("cursor", "09"),
+        ("cursor", ""),
+        ("cursor", "1" * 20),
         ("epoch", "1"),
         ("frame", None),
         ("subject", "4"),
@@ -184,12 +192,12 @@ def test_another_value_in_any_place_is_decoded_or_refused(event: Event, data: st
         ("data.box", "1234"),
         ("data.box", [1, 2, 3]),
         ("data.box", ["1", "2", "3", "4"]),
-        ("data.score", float("nan")),
-        ("data.score", float("inf")),
-        ("data.score", "0.5"),
-        ("data.score", True),
-        ("data.scores", {"happy": float("nan")}),
-        ("data.scores", []),
+        ("data.confidence", float("nan")),
+        ("data.confidence", float("inf")),
+        ("data.confidence", "0.5"),
+        ("data.confidence", True),
+        ("data.probabilities", {"happy": float("nan")}),
+        ("data.probabilities", []),
         ("data.label", 7),
         ("data.label", None),
         ("data.start_time", None),
@@ -243,8 +251,8 @@ def test_an_event_reads_as_a_cloud_event() -> None:
         "type": "emotion.started",
         "time": "2023-11-14T22:13:20.123456Z",
         "datacontenttype": "application/json",
-        "sequence": 7,
-        "cursor": 9,
+        "sequence": "00000000000000000007",
+        "cursor": "9",
         "epoch": 2,
         "frame": 30,
         "data": {
@@ -254,9 +262,9 @@ def test_an_event_reads_as_a_cloud_event() -> None:
             "label": "happy",
             "previous": None,
             "probability": {"mean": 0.7, "peak": 0.8},
-            "scores": {"happy": 0.75, "sad": 0.25},
+            "probabilities": {"happy": 0.75, "sad": 0.25},
             "box": [1.0, 2.0, 3.0, 4.5],
-            "score": 0.99,
+            "confidence": 0.99,
         },
     }
     assert "subject" not in json.loads(encode(ONLINE))
@@ -266,14 +274,14 @@ def test_numbers_are_rounded_in_one_place_alone() -> None:
     data = replace(
         HAPPY.data,  # type: ignore[type-var]
         box=Box(1.04, 2.06, 3.0, 4.0),
-        score=0.123456,
+        confidence=0.123456,
         probability=Probability(0.00004, 1.0000001),
-        scores={"happy": 0.99995},
+        probabilities={"happy": 0.99995},
     )
     got = decode(encode(replace(HAPPY, data=data))).data
     assert isinstance(got, ExpressionData)
     assert got.box == Box(1.0, 2.1, 3.0, 4.0)
-    assert got.score == 0.1235
+    assert got.confidence == 0.1235
     assert got.probability == Probability(0.0, 1.0)
 
 
@@ -286,7 +294,41 @@ def test_the_id_tells_events_apart_and_knows_a_repeat() -> None:
         replace(HAPPY, seq=31),
     ]
     assert len({event_id(event) for event in (HAPPY, *others)}) == 6
-    assert event_id(replace(HAPPY, sequence=70, cursor=90)) == event_id(HAPPY)
+    assert event_id(replace(HAPPY, sequence=70, cursor="90")) == event_id(HAPPY)
+
+
+IDS = {
+    "camera.online": "ad1e5b73503297454244e36f5edc1039",
+    "camera.offline": "375e4d2516854e8a490bd6c2160ca1fa",
+    "camera.reset": "e38c7a26de6300b38d44824b4acb6ccc",
+    "face.entered": "47bd596100068d23a50d67bbf2c57362",
+    "face.left": "08f5797743305afe8cf9b1015024d825",
+    "emotion.started": "a222945cae19db7d381875fea69465dc",
+    "emotion.updated": "c0d45f6df20fb1a2415d1827efd4113e",
+    "emotion.ended": "6ad1509efaf333dcc3e1246b7404e8fd",
+    "valence.started": "2c3c77a9b7d2f996110b030c6d3c29c9",
+    "valence.updated": "e852ecc85a388be3802b14adde99d758",
+    "valence.ended": "2bc2921ebb0ca913ca75f9c21881e49e",
+    "stream.gap": "215abe872cf693b545be53dfd4960580",
+}
+"""Computed by the code that wrote journals of format 2."""
+
+
+@pytest.mark.parametrize("kind", EventType)
+def test_ids_are_those_that_earlier_versions_computed(kind: EventType) -> None:
+    family = kind.partition(".")[0]
+    data = {"camera": CameraData("live", 640, 480), "stream": GapData("3", "9", "retention")}.get(family, HAPPY.data)
+    track = 0 if family in ("camera", "stream") else 2
+    event = Event(kind, "door", 7, 41, track, Nanoseconds(10**18), data, 5, "9")
+    if family == "face":
+        event = replace(event, data=FaceData(Nanoseconds(0), None, Milliseconds(0), Box(1, 2, 3, 4), 0.9))
+    assert json.loads(encode(event))["id"] == event_id(event) == IDS[kind]
+
+
+def test_sequences_sort_as_texts() -> None:
+    texts = [json.loads(encode(replace(HAPPY, sequence=n)))["sequence"] for n in (0, 9, 10, 99, 100, 2**62, 2**64 - 1)]
+    assert texts == sorted(texts)
+    assert {len(text) for text in texts} == {20}
 
 
 def test_two_intervals_that_end_with_one_frame_are_two_events() -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from fer_stream.errors import ConfigError
 from fer_stream.events.smoother import Change, LabelSet, Smoother
 from fer_stream.settings.tree import Settings, SmootherSettings
-from fer_stream.types import EMOTIONS, Nanoseconds, Scores
+from fer_stream.types import EMOTIONS, Nanoseconds, Probabilities
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -35,17 +35,17 @@ def label_set(choice: str = "emotions") -> LabelSet:
     return LabelSet(choice, EMOTIONS, VALENCE)
 
 
-def scores(**shares: float) -> Scores:
+def scores(**shares: float) -> Probabilities:
     """Return a distribution over the emotions: those named, the rest shared among the others."""
     rest = (1 - sum(shares.values())) / (len(EMOTIONS) - len(shares))
-    return Scores(EMOTIONS, tuple(shares.get(label, rest) for label in EMOTIONS))
+    return Probabilities(EMOTIONS, tuple(shares.get(label, rest) for label in EMOTIONS))
 
 
 @st.composite
-def distributions(draw: st.DrawFn) -> Scores:
+def distributions(draw: st.DrawFn) -> Probabilities:
     weights = [draw(st.integers(0, 100)) ** 2 for _ in EMOTIONS]
     weights[draw(st.integers(0, 6))] += 1
-    return Scores(EMOTIONS, tuple(w / sum(weights) for w in weights))
+    return Probabilities(EMOTIONS, tuple(w / sum(weights) for w in weights))
 
 
 gaps = st.sampled_from([0.0, 0.01, 0.033, 0.1, 0.3, 1.0, 5.0])
@@ -60,15 +60,15 @@ class Run:
         self.smoother = Smoother(label_set(choice), self.settings)
         self.changes: list[tuple[str, str, float, float]] = []
 
-    def observe(self, seconds: float, seen: Scores, weight: float = 1.0) -> list[str]:
+    def observe(self, seconds: float, seen: Probabilities, weight: float = 1.0) -> list[str]:
         return self._take(self.smoother.observe(at(seconds), seen, weight))
 
     def close(self, seconds: float) -> list[str]:
         return self._take(self.smoother.close(at(seconds)))
 
-    def feed(self, moments: Iterable[float], seen: Scores | Callable[[float], Scores]) -> Run:
+    def feed(self, moments: Iterable[float], seen: Probabilities | Callable[[float], Probabilities]) -> Run:
         for moment in moments:
-            self.observe(moment, seen if isinstance(seen, Scores) else seen(moment))
+            self.observe(moment, seen if isinstance(seen, Probabilities) else seen(moment))
         return self
 
     @property
@@ -97,7 +97,7 @@ def test_emotions_are_the_model_s_own_labels() -> None:
 
 @profile
 @given(distributions())
-def test_valence_adds_up(seen: Scores) -> None:
+def test_valence_adds_up(seen: Probabilities) -> None:
     found = label_set("valence")
     assert found.family == "valence"
     assert set(found.labels) == {"positive", "neutral", "negative"}
@@ -110,7 +110,7 @@ def test_valence_adds_up(seen: Scores) -> None:
 
 @profile
 @given(distributions(), st.sets(st.sampled_from(EMOTIONS), min_size=1))
-def test_a_subset_keeps_its_probabilities_and_gives_away_nothing(seen: Scores, chosen: set[str]) -> None:
+def test_a_subset_keeps_its_probabilities_and_gives_away_nothing(seen: Probabilities, chosen: set[str]) -> None:
     found = label_set(" , ".join(sorted(chosen)))
     assert found.family == "emotion"
     assert found.project(seen).as_dict() == {label: p for label, p in seen.as_dict().items() if label in chosen}
@@ -137,7 +137,7 @@ def test_a_label_that_the_model_has_not_is_named(choice: str, valence: dict[str,
 
 def test_scores_over_other_labels_are_refused() -> None:
     with pytest.raises(ConfigError, match="where the label set was made for"):
-        label_set().project(Scores(("happy", "sad"), (0.5, 0.5)))
+        label_set().project(Probabilities(("happy", "sad"), (0.5, 0.5)))
 
 
 # The average
@@ -153,26 +153,26 @@ def test_a_constant_is_approached_at_any_frame_rate_alike(tau: float, parts: lis
     whole.observe(1, scores(sad=0.8))
     passed = list(itertools.accumulate(part / sum(parts) for part in parts))
     pieces.feed(passed, scores(sad=0.8))
-    assert whole.smoother.scores.values == pytest.approx(pieces.smoother.scores.values, abs=1e-6)
+    assert whole.smoother.probabilities.values == pytest.approx(pieces.smoother.probabilities.values, abs=1e-6)
     expected = 0.9 + (scores(sad=0.8).as_dict()["happy"] - 0.9) * (1 - math.exp(-1 / tau))
-    assert whole.smoother.scores.as_dict()["happy"] == pytest.approx(expected)
+    assert whole.smoother.probabilities.as_dict()["happy"] == pytest.approx(expected)
 
 
 @profile
 @given(observations, st.sampled_from(["emotions", "valence", "happy,sad"]), st.floats(0, 1))
 def test_the_belief_is_a_distribution_as_far_as_something_is_known(
-    seen: list[tuple[float, Scores]], choice: str, weight: float
+    seen: list[tuple[float, Probabilities]], choice: str, weight: float
 ) -> None:
     run, now = Run(choice), 0.0
-    assert run.smoother.scores.values == ()
+    assert run.smoother.probabilities.values == ()
     for gap, found in seen:
         now += gap
         run.observe(now, found, weight)
-        total = sum(run.smoother.scores.values)
+        total = sum(run.smoother.probabilities.values)
         assert total <= 1 + 1e-9
         # The first look counts whole; half a clear one is enough to know.
         assert choice == "happy,sad" or weight < 0.5 or total == pytest.approx(1)
-        assert min(run.smoother.scores.values) >= 0
+        assert min(run.smoother.probabilities.values) >= 0
 
 
 @pytest.mark.parametrize("weight", [0.0, 0.05])
@@ -182,7 +182,7 @@ def test_looks_that_are_worth_nothing_never_make_sure(weight: float) -> None:
     for moment in every(0.1, 0, 60):
         run.observe(moment, scores(happy=0.95), weight)
     assert run.what == []
-    assert max(run.smoother.scores.values) < run.settings.enter
+    assert max(run.smoother.probabilities.values) < run.settings.enter
     run.feed(every(0.1, 60.1, 62), scores(happy=0.95))
     assert run.what == ["started happy"]
 
@@ -192,14 +192,14 @@ def test_a_bad_look_weighs_less_than_a_good_one() -> None:
     for run, weight in ((good, 1.0), (bad, 0.3)):
         run.feed(every(0.1, 0, 2), scores(happy=0.9))
         run.observe(2.1, scores(sad=0.9), weight)
-    assert good.smoother.scores.as_dict()["sad"] > 1.5 * bad.smoother.scores.as_dict()["sad"]
+    assert good.smoother.probabilities.as_dict()["sad"] > 1.5 * bad.smoother.probabilities.as_dict()["sad"]
 
 
 def test_two_observations_of_one_time_leave_the_first_in_force() -> None:
     run = Run()
     run.observe(1, scores(happy=0.9))
     run.observe(1, scores(sad=0.9))
-    assert run.smoother.scores == scores(happy=0.9)
+    assert run.smoother.probabilities == scores(happy=0.9)
 
 
 # Intervals
@@ -207,7 +207,7 @@ def test_two_observations_of_one_time_leave_the_first_in_force() -> None:
 
 @pytest.mark.parametrize("rate", [5, 15, 60])
 def test_an_emotion_starts_and_ends_at_the_same_time_at_any_frame_rate(rate: int) -> None:
-    def seen(moment: float) -> Scores:
+    def seen(moment: float) -> Probabilities:
         return scores(happy=0.9) if 1 <= moment < 4 else scores(neutral=0.2)
 
     run = Run().feed(every(1 / rate, 0, 8), seen)
@@ -262,7 +262,7 @@ def test_an_interval_ends_where_it_fell_below_leave_once_it_stayed_there() -> No
 def test_where_looks_become_worthless_an_interval_ends() -> None:
     for choice in ("emotions", "valence"):
         run = Run(choice, leave=0.1).feed(every(0.1, 0, 2), scores(happy=0.9))
-        run.feed(every(0.1, 2.1, 5), Scores(EMOTIONS, scores(happy=0.9).values))
+        run.feed(every(0.1, 2.1, 5), Probabilities(EMOTIONS, scores(happy=0.9).values))
         assert run.what[-1].startswith("started")
         for moment in every(0.1, 5.1, 8):
             run.observe(moment, scores(happy=0.9), 0.0)
@@ -299,14 +299,14 @@ def test_what_came_before_another_label_ends_where_it_fell_below_leave() -> None
 def test_scores_that_tremble_do_not_flicker() -> None:
     """Frame by frame the best label changes; over time there is one, and its interval stays open."""
 
-    def seen(moment: float) -> Scores:
+    def seen(moment: float) -> Probabilities:
         return scores(happy=0.62, sad=0.3) if round(moment * 30) % 2 else scores(happy=0.42, sad=0.5)
 
     assert Run().feed(every(1 / 30, 0, 20), seen).what == ["started happy", "updated happy"]
 
 
 def test_scores_that_tremble_around_enter_alone_start_one_interval() -> None:
-    def seen(moment: float) -> Scores:
+    def seen(moment: float) -> Probabilities:
         return scores(happy=0.5 + 0.14 * math.sin(moment * 3))
 
     what = Run(update_interval=1000).feed(every(1 / 30, 0, 60), seen).what
@@ -336,7 +336,7 @@ def test_another_one_may_take_over_from_one_that_is_still_above_leave() -> None:
 def test_a_subset_leaves_the_rest_uncertain() -> None:
     run = Run("happy,surprise").feed(every(0.1, 0, 5), scores(sad=0.9))
     assert run.what == []
-    assert sum(run.smoother.scores.values) < 0.1
+    assert sum(run.smoother.probabilities.values) < 0.1
 
 
 def test_an_open_interval_is_told_again_now_and_then() -> None:
@@ -371,7 +371,7 @@ def test_closing_ends_what_is_open_once() -> None:
     st.sampled_from([0.0, 0.5]),
 )
 def test_whatever_is_seen_the_intervals_make_sense(
-    seen: list[tuple[float, Scores]], choice: str, levels: tuple[float, float], dwell: float, patience: float
+    seen: list[tuple[float, Probabilities]], choice: str, levels: tuple[float, float], dwell: float, patience: float
 ) -> None:
     enter, leave = levels
     run, other = (Run(choice, enter=enter, leave=leave, min_dwell=dwell, patience=patience, tau=0.2) for _ in range(2))
@@ -390,7 +390,7 @@ def test_whatever_is_seen_the_intervals_make_sense(
                 assert open_label is None
                 # An interval that began before the last one ended would have the face show two at once.
                 assert at(ended_at) <= at(start) <= at(now)
-                assert run.smoother.scores.as_dict()[label] >= enter
+                assert run.smoother.probabilities.as_dict()[label] >= enter
                 open_label, started = label, started + 1
             else:
                 assert open_label == label
@@ -402,6 +402,6 @@ def test_whatever_is_seen_the_intervals_make_sense(
         if interval is not None:
             assert interval.mean <= interval.peak + 1e-9
             assert interval.peak <= 1 + 1e-9
-            assert patience or run.smoother.scores.as_dict()[interval.label] >= leave
+            assert patience or run.smoother.probabilities.as_dict()[interval.label] >= leave
     assert open_label is None
     assert sum(what == "ended" for what, *_ in run.changes) == started

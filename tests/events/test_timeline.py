@@ -29,7 +29,7 @@ from fer_stream.types import (
     Face,
     FaceData,
     Nanoseconds,
-    Scores,
+    Probabilities,
     Searched,
 )
 
@@ -61,7 +61,7 @@ def timeline(choice: str = "emotions", epoch: int = 1, **smoother: float) -> Tim
 def face(x: float = 100, label: str | None = "happy", probability: float = 0.9) -> Face:
     rest = (1 - probability) / (len(EMOTIONS) - 1)
     values = tuple(probability if name == label else rest for name in EMOTIONS)
-    return Face(Box(x, 50, x + 80, 130), 0.99, (), Scores(EMOTIONS, values) if label else None)
+    return Face(Box(x, 50, x + 80, 130), 0.99, (), Probabilities(EMOTIONS, values) if label else None)
 
 
 def watch(
@@ -114,8 +114,8 @@ def check_books(events: list[Event]) -> None:
             assert event.track not in left
         if isinstance(data, ExpressionData):
             assert data.probability.mean <= data.probability.peak + 1e-9
-            assert data.label in data.scores
-            assert sum(data.scores.values()) <= 1 + 1e-6
+            assert data.label in data.probabilities
+            assert sum(data.probabilities.values()) <= 1 + 1e-6
             assert (data.end_time is None) == (what != "ended")
             if what == "started":
                 assert data.start_time >= ended.get(event.track, data.start_time)
@@ -246,7 +246,7 @@ def test_what_is_known_now() -> None:
     watch(line, 0.5, 1, [face()])
     (estimate,) = line.estimates()
     assert estimate.label == "happy"
-    assert estimate.scores.as_dict()["happy"] == pytest.approx(0.9)
+    assert estimate.probabilities.as_dict()["happy"] == pytest.approx(0.9)
     assert line.open_intervals() == [(1, "happy", at(0.2))]
     watch(line, 1, 1.2)
     assert line.estimates() == []
@@ -357,9 +357,9 @@ def test_closing_ends_what_was_open_when_it_was_last_known() -> None:
     events = watch(timeline(update_interval=1), 0, 3, [face()])
     online, entered, updated = events[0], events[1], events[-1]
     assert updated.type == "emotion.updated"
-    ends = [closing(replace(e, sequence=7, cursor=9)) for e in (updated, entered, online)]
+    ends = [closing(replace(e, sequence=7, cursor="9")) for e in (updated, entered, online)]
     assert told(ends) == ["emotion.ended happy", "face.left", "camera.offline"]
-    assert {(e.sequence, e.cursor, e.epoch, e.camera) for e in ends} == {(0, 0, 1, "door")}
+    assert {(e.sequence, e.cursor, e.epoch, e.camera) for e in ends} == {(0, "0", 1, "door")}
     assert [e.time for e in ends] == [updated.time, entered.time, online.time]
     ended, left, offline = (e.data for e in ends)
     assert isinstance(ended, ExpressionData)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from fer_stream.events.tracker import ALIKE, FAR, Tracker, overlap
 from fer_stream.settings.tree import TrackerSettings
-from fer_stream.types import Box, Face, Nanoseconds, Scores
+from fer_stream.types import Box, Face, Nanoseconds, Probabilities
 
 profile = settings(deadline=None, max_examples=100)
 
@@ -277,7 +277,7 @@ def test_a_course_knows_when_its_face_was_scored_last() -> None:
     it = tracker()
     it.update(at(0.1), [face(100, 80)])
     assert it.courses[0].scored == 0
-    it.update(at(0.2), [replace(face(100, 80), scores=Scores(("happy",), (1.0,)))])
+    it.update(at(0.2), [replace(face(100, 80), probabilities=Probabilities(("happy",), (1.0,)))])
     it.update(at(0.3), [face(100, 80)])
     assert it.courses[0].scored == at(0.2)
 

@@ -38,7 +38,7 @@ def test_killed(service: Callable[..., Service], scale: Scale, tell: Tell) -> No
     ends = [event for event in events if event["data"].get("reason") == "aggregator restarted"]
     assert [event["type"] for event in ends] == ["camera.offline"] * times
     for number in range(times):
-        sound([event for event in events if event["cursor"] <= ends[number]["cursor"]])
+        sound([event for event in events if int(event["cursor"]) <= int(ends[number]["cursor"])])
     tell(
         "aggregator killed (-9) under load",
         f"{times} times, {len(events)} events: none lost, no id twice, no gap; whatever was open is closed",

@@ -53,7 +53,7 @@ def test_live_frames_go_on_and_events_are_held(
     disk.fill()
     begin = time.monotonic()
     it.until(lambda: it.status()["events_held"] > 3, "events that are held")
-    published, done = it.status()["cursor"], it.done()
+    published, done = int(it.status()["cursor"]), it.done()
     it.until(lambda: len(it.run.events) == published, "what was journaled before")
     it.until(lambda: it.done() > done + 20 and time.monotonic() > begin + seconds, "frames that go on")
     assert len(it.run.events) == published, "what is not journaled is not published"

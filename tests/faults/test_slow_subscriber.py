@@ -71,7 +71,7 @@ def test_frozen(cli: Cli, short_folder: Path, scale: Scale, tell: Tell) -> None:
             during = watch.taken()
             grown = megabytes([psutil.Process(aggregator.pid)]) - memory
             slow.signal(signal.SIGCONT)
-        cursor = wait_for(lambda: standing(address), "an answer")["cursor"]
+        cursor = int(wait_for(lambda: standing(address), "an answer")["cursor"])
         assert cursor > seconds * RATE / 10
         begin = time.monotonic()
         slow.until(lambda: slow.out.count("\n") >= cursor, "every event")

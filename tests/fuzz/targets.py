@@ -52,8 +52,8 @@ from fer_stream.types import (
     FaceData,
     Hints,
     Nanoseconds,
+    Probabilities,
     Probability,
-    Scores,
     Searched,
 )
 
@@ -159,7 +159,7 @@ def faces(data: bytes) -> None:
 
 
 def _faces() -> list[bytes]:
-    face = Face(Box(1, 2, 3, 4), 0.9, ((1.0, 2.0),) * 5, Scores(EMOTIONS, (0.4, *[0.1] * 6)), 0.5)
+    face = Face(Box(1, 2, 3, 4), 0.9, ((1.0, 2.0),) * 5, Probabilities(EMOTIONS, (0.4, *[0.1] * 6)), 0.5)
     searched = Searched(np.ones(THUMBNAIL, np.bool_), np.zeros(THUMBNAIL, np.uint8))
     made = (Result(()), Result((face, Face(Box(1, 2, 3, 4), 0.9))), Result((face,), searched=searched))
     return [wire.pack_faces(one, EMOTIONS) for one in made]

@@ -19,8 +19,9 @@ ROOM = 64 * 2**20
 
 FOUND: dict[str, list[bytes]] = {
     "event": [
-        b'{"source":"/cameras/\\ud800","type":"camera.online","time":"2001-09-09T01:46:40.000000Z","sequence":0,'
-        b'"cursor":0,"epoch":1,"frame":7,"data":{"reason":"","width":1,"height":1}}'  # half of a surrogate pair
+        b'{"source":"/cameras/\\ud800","type":"camera.online","time":"2001-09-09T01:46:40.000000Z",'
+        b'"sequence":"00000000000000000000","cursor":"0","epoch":1,"frame":7,'
+        b'"data":{"reason":"","width":1,"height":1}}'  # half of a surrogate pair
     ],
     "metadata": [b'\x80labels\0["a"]', b"version\0\xff"],  # text that is none
 }

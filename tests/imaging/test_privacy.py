@@ -27,7 +27,7 @@ from fer_stream.events.timeline import Timeline
 from fer_stream.imaging.privacy import CELLS, hide_faces
 from fer_stream.journal import Journal
 from fer_stream.settings.tree import DetectorSettings, Settings, SmootherSettings, TrackerSettings
-from fer_stream.types import EMOTIONS, Box, Event, EventType, Face, FaceData, Nanoseconds, Scores
+from fer_stream.types import EMOTIONS, Box, Event, EventType, Face, FaceData, Nanoseconds, Probabilities
 
 if TYPE_CHECKING:
     from processes import Cli
@@ -176,7 +176,7 @@ def timeline() -> Timeline:
 
 
 def face(label: str) -> Face:
-    scores = Scores(EMOTIONS, tuple(0.94 if name == label else 0.01 for name in EMOTIONS))
+    scores = Probabilities(EMOTIONS, tuple(0.94 if name == label else 0.01 for name in EMOTIONS))
     return Face(Box(100, 50, 180, 130), 0.99, (), scores)
 
 

@@ -49,18 +49,18 @@ def test_every_face_has_the_scores_of_its_own_place():
     assert len(found.faces) == 2
     for face in found.faces:
         middle = (face.box.x1 + face.box.x2) / 2
-        assert face.scores.labels == ("left", "right")
-        assert face.scores.as_dict()["right"] == pytest.approx(middle / image.shape[1], abs=1e-6)
+        assert face.probabilities.labels == ("left", "right")
+        assert face.probabilities.as_dict()["right"] == pytest.approx(middle / image.shape[1], abs=1e-6)
         assert len(face.landmarks) == 5
-    assert {face.scores.top()[0] for face in found.faces} == {"left", "right"}
+    assert {face.probabilities.top()[0] for face in found.faces} == {"left", "right"}
 
 
 def test_faces_are_the_detectors_and_in_its_order():
     image = side_by_side()
     found = Recognizer(MTCNN(), Width()).recognize(image)
     expected = MTCNN().detect(image)
-    assert [(face.box, face.score, face.landmarks) for face in found.faces] == [
-        (face.box, face.score, face.landmarks) for face in expected
+    assert [(face.box, face.confidence, face.landmarks) for face in found.faces] == [
+        (face.box, face.confidence, face.landmarks) for face in expected
     ]
 
 
@@ -90,12 +90,12 @@ def test_the_settings_choose_both_plug_ins():
     faces = recognizer.recognize(side_by_side()).faces
     assert len(faces) == 2
     for face in faces:
-        assert sum(face.scores.values) == pytest.approx(1, abs=1e-5)
+        assert sum(face.probabilities.values) == pytest.approx(1, abs=1e-5)
 
 
 def test_a_smile_is_happy():
     (face,) = Recognizer(MTCNN(), OnnxClassifier()).recognize(portrait("eileen_collins")).faces
-    label, probability = face.scores.top()
+    label, probability = face.probabilities.top()
     assert label == "happy"
     assert probability > 0.5
 
@@ -124,7 +124,7 @@ def test_only_faces_that_are_due_are_scored():
     image, recognizer = side_by_side(), Recognizer(MTCNN(), Width())
     first, second = expected(due=True)
     found = recognizer.recognize(image, Hints((first, Expected(second.box, due=False))))
-    assert [face.scores is not None for face in found.faces] == [True, False]
+    assert [face.probabilities is not None for face in found.faces] == [True, False]
     assert found.searched is None
 
 
@@ -132,7 +132,7 @@ def test_a_search_of_the_whole_picture_finds_and_scores_who_is_new():
     image, recognizer = side_by_side(), Recognizer(MTCNN(), Width())
     first, _ = expected(due=False)
     found = recognizer.recognize(image, Hints((first,), whole=True))
-    assert [face.scores is not None for face in found.faces] == [False, True]
+    assert [face.probabilities is not None for face in found.faces] == [False, True]
     assert found.searched.cells.all()
     np.testing.assert_array_equal(found.searched.thumbnail, motion.thumbnail(image))
 
@@ -144,7 +144,7 @@ def test_a_search_of_what_changed_finds_who_came():
     (there,) = recognizer.recognize(before).faces
     found = recognizer.recognize(image, Hints((Expected(there.box, due=False),), seen=motion.thumbnail(before)))
     assert len(found.faces) == 2
-    assert found.faces[1].scores.top()[0] == "right"
+    assert found.faces[1].probabilities.top()[0] == "right"
     assert found.searched.cells[:, 40:].mean() > 0.5
     same = recognizer.recognize(image, Hints(seen=motion.thumbnail(image)))
     assert same.faces == ()
@@ -158,7 +158,7 @@ def test_a_detector_that_cannot_follow_searches_everything():
 
     found = Recognizer(Simple(), Width()).recognize(side_by_side(), Hints())
     assert len(found.faces) == 2
-    assert all(face.scores for face in found.faces)
+    assert all(face.probabilities for face in found.faces)
 
 
 def test_as_a_function_it_takes_what_opencv_reads(tiny_model: Path, monkeypatch: pytest.MonkeyPatch):
@@ -166,8 +166,8 @@ def test_as_a_function_it_takes_what_opencv_reads(tiny_model: Path, monkeypatch:
     found = [fer_stream.recognize(portrait(name)) for name in ("eileen_collins", "grace_hopper")]
     assert [len(faces) for faces in found] == [1, 1]
     for (face,) in found:
-        assert face.scores.top()[0] == "happy"
-        assert sum(face.scores.values) == pytest.approx(1, abs=1e-5)
+        assert face.probabilities.top()[0] == "happy"
+        assert sum(face.probabilities.values) == pytest.approx(1, abs=1e-5)
     assert fer_stream.recognize(np.zeros((100, 100, 3), np.uint8)) == ()
 
 

@@ -70,8 +70,8 @@ def test_a_picture_is_answered_with_its_faces() -> None:
         found = wire.unpack_faces(said.payload, LABELS)
         (face,), stages = found.faces, found.stages
         assert face.box == FACE.box
-        assert face.scores is not None
-        assert face.scores.values == (0.5, 0.5)
+        assert face.probabilities is not None
+        assert face.probabilities.values == (0.5, 0.5)
         assert stages.detect > 0
 
 

@@ -35,6 +35,14 @@ def older(path: Path) -> None:
     db.close()
 
 
+def before_this(path: Path) -> None:
+    """As it was when cursors and sequences were numbers in the events' text."""
+    Journal(path).close()
+    with sqlite3.connect(path) as db:
+        db.execute("PRAGMA user_version = 2")
+    db.close()
+
+
 def foreign(path: Path) -> None:
     with sqlite3.connect(path) as db:
         db.execute("CREATE TABLE recipes (name TEXT)")
@@ -61,6 +69,11 @@ UNUSABLE: list[tuple[Callable[[Path], None], str]] = [
     (
         older,
         f"events.db has format 1, this program reads format {FORMAT}: "
+        "move it away, and a new one begins, or give another path",
+    ),
+    (
+        before_this,
+        f"events.db has format 2, this program reads format {FORMAT}: "
         "move it away, and a new one begins, or give another path",
     ),
     (foreign, "is not a journal of fer_stream: give another path"),
@@ -93,7 +106,7 @@ def test_an_empty_file_becomes_a_journal_but_is_none(path: Path) -> None:
     with pytest.raises(JournalError, match="is not a journal"):
         Reader(path)
     writer = Journal(path)
-    assert writer.append(resets(1))[0][0].cursor == 1
+    assert int(writer.append(resets(1))[0][0].cursor) == 1
     writer.close()
 
 
@@ -120,7 +133,7 @@ def test_an_error_that_is_not_the_file_s_sets_nothing_aside(path: Path, journal:
     assert journal.there()
     execute(path, "DROP TRIGGER theirs")
     assert len(journal.read(0)[0]) == 1
-    assert journal.append(resets(1, first=2))[0][0].cursor == 2
+    assert int(journal.append(resets(1, first=2))[0][0].cursor) == 2
     with pytest.raises(JournalError, match="cannot be written: Python int too large"):
         journal.append([event("camera.reset", epoch=2**64)])
     assert journal.there(), "nor does a number of ours"

@@ -38,7 +38,7 @@ def test_a_reader_beside_the_writer_misses_nothing(path: Path) -> None:
     with Reader(path) as reader:
         while thread.is_alive() or at < reader.cursor():
             texts, at = reader.read(at)
-            got += [decode(text).cursor for text in texts]
+            got += [int(decode(text).cursor) for text in texts]
     thread.join()
     assert got == list(range(1, count + 1))
 

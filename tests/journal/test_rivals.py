@@ -83,9 +83,9 @@ def test_a_journal_that_goes_back_in_time_is_gone_on_with(path: Path, journal: J
     journal.renew()
     assert "was put back to an older state" in journal.notice
     ((stored, text),) = journal.append(resets(1, first=6))
-    assert (stored.cursor, stored.sequence) == (6, 6)
+    assert (int(stored.cursor), stored.sequence) == (6, 6)
     gap, last = everything(path, after=2)
-    assert decode(gap).data == GapData(2, 5, "retention")
+    assert decode(gap).data == GapData("2", "5", "retention")
     assert last == text
 
 

@@ -24,16 +24,15 @@ def test_events_from_before_the_page_s_server_are_the_past_whenever_they_come(
     service.pipeline()
     url, end = service.live(told)
     with Browser(url) as browser:
-        before = browser.until("events", lambda it: it["events"][-1]["type"] == "emotion.started")["events"][-1][
-            "cursor"
-        ]
+        started = browser.until("events", lambda it: it["events"][-1]["type"] == "emotion.started")
+        before = int(started["events"][-1]["cursor"])
     end()
     url, _ = service.live(told)
     with Browser(url) as browser:  # it may be there before the server knows of any event
         heard: list[tuple[int, bool]] = []
         while not heard or heard[-1][1]:
             message = browser.until("events")
-            heard += [(one["cursor"], n < message["past"]) for n, one in enumerate(message["events"])]
+            heard += [(int(one["cursor"]), n < message["past"]) for n, one in enumerate(message["events"])]
     assert all(past for cursor, past in heard if cursor <= before)
 
 

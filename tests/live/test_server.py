@@ -58,9 +58,13 @@ def test_a_browser_is_told_all_there_is(service: Service, told: Callable[[], str
     with Browser(url) as late:
         told_first = late.until("events")
         past = told_first["events"]
-        assert heard["events"][-1]["cursor"] <= told_first["past"] <= len(past)
-        assert late.until("events", lambda it: it["events"][-1]["cursor"] > past[-1]["cursor"])["past"] == 0, "news"
-        assert [event["cursor"] for event in past] == list(range(1, len(past) + 1)), "who comes late learns the past"
+        assert int(heard["events"][-1]["cursor"]) <= told_first["past"] <= len(past)
+        assert (
+            late.until("events", lambda it: int(it["events"][-1]["cursor"]) > int(past[-1]["cursor"]))["past"] == 0
+        ), "news"
+        assert [int(event["cursor"]) for event in past] == list(range(1, len(past) + 1)), (
+            "who comes late learns the past"
+        )
 
 
 def test_a_picture_comes_once_the_last_one_is_shown_and_it_is_the_newest(

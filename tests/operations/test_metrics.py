@@ -185,6 +185,7 @@ FILLED = """
     from fer_stream.operations import environment
     environment.prepare()
     from fer_stream.operations import metrics
+    from fer_stream.aggregator.export import LedgerExport
     from fer_stream.aggregator.ledger import Ledger
     LedgerExport("door").export(Ledger(captured=3, done=1, rejected={"corrupt": 1}, in_flight=1))
     for histogram in (metrics.frame_age, metrics.latency):

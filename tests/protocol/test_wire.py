@@ -19,7 +19,7 @@ from fer_stream.errors import WireError
 from fer_stream.imaging.limits import MAX_SIDE, check_size
 from fer_stream.protocol import wire
 from fer_stream.protocol.wire import Encoding, Kind, Message, Result, Stages, Totals
-from fer_stream.types import THUMBNAIL, Box, Expected, Face, Hints, Scores, Searched
+from fer_stream.types import THUMBNAIL, Box, Expected, Face, Hints, Probabilities, Searched
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -248,7 +248,7 @@ def faces(draw: st.DrawFn) -> list[Face]:
         x, y = draw(st.integers(-500, 5000)), draw(st.integers(-500, 5000))
         box = Box(float(x), float(y), x + float(draw(st.integers(1, 900))), y + float(draw(st.integers(1, 900))))
         landmarks = tuple((draw(place), draw(place)) for _ in range(points))
-        scores = draw(st.sampled_from([None, Scores(LABELS, (draw(unit), draw(unit), draw(unit)))]))
+        scores = draw(st.sampled_from([None, Probabilities(LABELS, (draw(unit), draw(unit), draw(unit)))]))
         found.append(Face(box, draw(unit), draw(st.sampled_from([landmarks, ()])), scores))
     return found
 
@@ -291,7 +291,12 @@ def test_mutated_faces_are_parsed_or_refused(found: list[Face], data: st.DataObj
         for face in got.faces:
             assert face.box.x1 < face.box.x2
             assert face.box.y1 < face.box.y2
-            assert all(map(math.isfinite, (*face.box, face.score, *(face.scores.values if face.scores else ()))))
+            assert all(
+                map(
+                    math.isfinite,
+                    (*face.box, face.confidence, *(face.probabilities.values if face.probabilities else ())),
+                )
+            )
 
 
 @profile
@@ -301,15 +306,15 @@ def test_random_faces_are_parsed_or_refused(payload: bytes) -> None:
         wire.unpack_faces(payload, LABELS)
 
 
-FACE = Face(Box(0.0, 0.0, 10.0, 10.0), 0.9, (), Scores(LABELS, (0.5, 0.25, 0.25)))
+FACE = Face(Box(0.0, 0.0, 10.0, 10.0), 0.9, (), Probabilities(LABELS, (0.5, 0.25, 0.25)))
 POINTS = tuple((float(i), float(i)) for i in range(5))
 
 
 @pytest.mark.parametrize(
     "found",
     [
-        [Face(FACE.box, 0.9, POINTS[:3], FACE.scores), Face(FACE.box, 0.9, POINTS, FACE.scores)],
-        [Face(FACE.box, 0.9, (), Scores(("sad", "happy", "neutral"), (0.5, 0.25, 0.25)))],
+        [Face(FACE.box, 0.9, POINTS[:3], FACE.probabilities), Face(FACE.box, 0.9, POINTS, FACE.probabilities)],
+        [Face(FACE.box, 0.9, (), Probabilities(("sad", "happy", "neutral"), (0.5, 0.25, 0.25)))],
         [FACE] * (wire.MAX_FACES + 1),
         [FACE] * 70_000,
     ],
@@ -323,13 +328,13 @@ def test_a_result_that_nobody_could_read_is_not_sent(found: list[Face]) -> None:
 @pytest.mark.parametrize(
     "face",
     [
-        Face(Box(10.0, 0.0, 0.0, 10.0), 0.9, (), FACE.scores),
-        Face(Box(0.0, math.nan, 10.0, 10.0), 0.9, (), FACE.scores),
-        Face(Box(0.0, 0.0, math.inf, 10.0), 0.9, (), FACE.scores),
-        Face(FACE.box, 1.5, (), FACE.scores),
-        Face(FACE.box, 0.9, (), Scores(LABELS, (2.0, 0.0, 0.0))),
+        Face(Box(10.0, 0.0, 0.0, 10.0), 0.9, (), FACE.probabilities),
+        Face(Box(0.0, math.nan, 10.0, 10.0), 0.9, (), FACE.probabilities),
+        Face(Box(0.0, 0.0, math.inf, 10.0), 0.9, (), FACE.probabilities),
+        Face(FACE.box, 1.5, (), FACE.probabilities),
+        Face(FACE.box, 0.9, (), Probabilities(LABELS, (2.0, 0.0, 0.0))),
     ],
-    ids=["inside out", "not a number", "infinite", "score", "probability"],
+    ids=["inside out", "not a number", "infinite", "confidence", "probability"],
 )
 def test_an_impossible_face_is_refused(face: Face) -> None:
     with pytest.raises(WireError):

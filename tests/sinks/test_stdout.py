@@ -26,7 +26,7 @@ BOX = Box(10, 20, 110, 140)
 
 
 def event(kind, data, *, track=0, camera="door", seconds=3723.456):
-    return Event(kind, camera, 1, 7, track, Nanoseconds(int(seconds * 1000) * 1_000_000), data, 3, 9)
+    return Event(kind, camera, 1, 7, track, Nanoseconds(int(seconds * 1000) * 1_000_000), data, 3, "9")
 
 
 def face(duration):
@@ -55,8 +55,8 @@ EVENTS = [
     event(EventType.EMOTION_STARTED, expression("happy", 400), track=12),
     event(EventType.EMOTION_ENDED, expression("surprise", 12_400, "neutral"), track=1),
     event(EventType.VALENCE_UPDATED, expression("positive", 3_600_000), track=1),
-    event(EventType.STREAM_GAP, GapData(0, 40, "retention"), camera="a-very-long-name"),
-    event(EventType.STREAM_GAP, GapData(40, 0, "another journal"), camera=""),
+    event(EventType.STREAM_GAP, GapData("0", "40", "retention"), camera="a-very-long-name"),
+    event(EventType.STREAM_GAP, GapData("40", "0", "another journal"), camera=""),
 ]
 
 LINES = [
@@ -67,7 +67,7 @@ LINES = [
     "01:02:03.456  door         #12  emotion started   happy      87%     0.4 s",
     "01:02:03.456  door          #1  emotion ended     surprise   87%    12.4 s  after neutral",
     "01:02:03.456  door          #1  valence updated   positive   87%  3600.0 s",
-    "01:02:03.456  a-very-long-name        stream gap        events 1 to 40 are gone: retention",
+    "01:02:03.456  a-very-long-name        stream gap        events after cursor 0, up to 40, are gone: retention",
     "01:02:03.456                    stream gap        all events anew: another journal",
 ]
 
@@ -78,7 +78,7 @@ def test_pretty_is_one_aligned_line_an_event():
 
 def test_every_type_has_a_line_and_colour_changes_no_character():
     for kind in EventType:
-        data = {"camera": CameraData("started", 640, 480), "face": face(1), "stream": GapData(0, 1, "x")}.get(
+        data = {"camera": CameraData("started", 640, 480), "face": face(1), "stream": GapData("0", "1", "x")}.get(
             kind.split(".")[0], expression("happy", 1)
         )
         plain, coloured = (pretty(event(kind, data), colour=colour) for colour in (False, True))

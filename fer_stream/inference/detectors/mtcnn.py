@@ -313,7 +313,7 @@ def _overlaps(a: Floats, b: Floats) -> Floats:
 def _shifted(face: Face, x: int, y: int) -> Face:
     """Return a face that was found in a part of an image which begins at ``(x, y)``."""
     box = Box(face.box.x1 + x, face.box.y1 + y, face.box.x2 + x, face.box.y2 + y)
-    return Face(box, face.score, tuple((a + x, b + y) for a, b in face.landmarks))
+    return Face(box, face.confidence, tuple((a + x, b + y) for a, b in face.landmarks))
 
 
 def _contained(a: Box, b: Box) -> float:

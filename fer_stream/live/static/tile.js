@@ -182,12 +182,12 @@ export class Tile {
 
 function caption(track) {
   const shown = named(track.label);
-  const share = shown === track.label ? track.scores[track.label] : groupShare(track, shown);
+  const share = shown === track.label ? track.probabilities[track.label] : groupShare(track, shown);
   return shown === UNCERTAIN ? `#${track.track} uncertain` : `#${track.track} ${shown} ${percent(share)}`;
 }
 
 function groupShare(track, group) {
-  return Object.entries(track.scores).reduce((sum, [label, share]) => sum + (named(label) === group ? share : 0), 0);
+  return Object.entries(track.probabilities).reduce((sum, [label, share]) => sum + (named(label) === group ? share : 0), 0);
 }
 
 function newBox(track) {

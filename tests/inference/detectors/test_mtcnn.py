@@ -57,7 +57,7 @@ def assert_same(faces, reference, pixels=0.01):
     for face, expected in zip(faces, reference, strict=True):
         np.testing.assert_allclose(face.box, expected.box, atol=pixels)
         np.testing.assert_allclose(face.landmarks, expected.landmarks, atol=pixels)
-        assert face.score == pytest.approx(expected.score, abs=1e-4)
+        assert face.confidence == pytest.approx(expected.confidence, abs=1e-4)
 
 
 @pytest.mark.parametrize("min_face", [20, 40, 80])
@@ -94,7 +94,7 @@ def test_finds_what_facenet_finds_on_portraits(path, min_face):
     image = cv2.imread(str(path))
     faces = ours.detect(image)
     assert len(faces) >= 1
-    assert faces[0].score > 0.99
+    assert faces[0].confidence > 0.99
     assert_same(faces, theirs.detect(image))
 
 
@@ -122,7 +122,7 @@ def test_several_faces_come_surest_first():
     ours, theirs = pair(40)
     faces = ours.detect(image)
     assert len(faces) >= 4
-    assert [face.score for face in faces] == sorted((face.score for face in faces), reverse=True)
+    assert [face.confidence for face in faces] == sorted((face.confidence for face in faces), reverse=True)
     assert_same(faces, theirs.detect(image))
 
 
