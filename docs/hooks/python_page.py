@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 GROUPS: dict[str, tuple[str, ...]] = {
     "events": ("subscribe", "Subscription", "read_journal", "status"),
     "pictures": ("recognize", "Recognizer", "analyze"),
-    "settings": ("config.load",),
+    "settings": ("settings.tree.load",),
     "values": ("Event", "EventType", "Box", "Face", "Scores", "Estimate", "Track", "Frame", "Picture", "Jpeg"),
     "errors": (
         *("FerStreamError", "ConfigError", "SourceError", "ModelError", "PluginError", "TransportError", "WireError"),

@@ -1,0 +1,100 @@
+"""The progress of a run and its summary, with a real aggregator."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import pytest
+from house import House
+from processes import wait_for
+
+from fer_stream.errors import FerStreamError
+from fer_stream.operations.process import Stop
+from fer_stream.service import summary
+from fer_stream.service.desk import Desk
+from fer_stream.service.outlet import Outlets
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@pytest.fixture
+def house(short_folder: Path, tmp_path: Path) -> Iterator[House]:
+    made = House("zeromq", f"ipc://{short_folder}", tmp_path / "events.db")
+    made.start()
+    yield made
+    made.end()
+
+
+@pytest.fixture
+def desk(house: House) -> Iterator[Desk]:
+    made = Desk(house.settings, 0)
+    yield made
+    made.close()
+
+
+def kinds(house: House) -> dict[str, int]:
+    return dict(Counter(json.loads(text)["type"] for text in house.stored()))
+
+
+def test_events_are_counted_and_the_status_is_known(house: House, desk: Desk) -> None:
+    assert desk.stale
+    house.take(6)
+    wait_for(lambda: desk.ask(1.0), "an answer")
+    assert not desk.stale
+    wait_for(lambda: desk.look() or sum(desk.events.values()) == len(house.stored()), "all events")
+    assert desk.events == kinds(house)
+    assert desk.cursor == len(house.stored())
+    assert desk.cameras["door"]["ledger"]["captured"] == 6
+
+
+def test_events_that_came_after_the_last_answer_are_counted_from_the_journal(house: House, desk: Desk) -> None:
+    house.take(6)
+    house.end()
+    assert not desk.ask(0.1), "nobody answers"
+    desk.read_rest()
+    assert desk.events == kinds(house)
+    house.start()
+
+
+def test_a_journal_that_cannot_be_read_is_kept_as_an_error(house: House, desk: Desk) -> None:
+    house.end()
+    house.journal.unlink()
+    desk.read_rest()
+    assert desk.error is not None
+    assert "events.db" in str(desk.error)
+
+
+def test_a_summary_names_every_frame_and_every_event_that_was_not_delivered(
+    house: House, desk: Desk, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    stop = Stop()
+    outlets = Outlets([f"file:{tmp_path}/all.jsonl", "file:/dev/full"], house.settings, 0)
+    outlets.open(stop)
+    house.take(6)
+    wait_for(lambda: desk.ask(1.0), "an answer")
+    wait_for(lambda: desk.look() or sum(desk.events.values()) == len(house.stored()), "all events")
+    outlets.finish(stop, desk.cursor, 0.0)
+    outlets.close()
+    stop.close()
+    made = summary.summary(desk, outlets)
+    assert made["events"] == kinds(house)
+    assert made["cameras"]["door"]["done"] == 6
+    count = len(house.stored())
+    assert made["sinks"][f"file:{tmp_path}/all.jsonl"] == {"delivered": count, "undelivered": 0, "error": ""}
+    (sentence,) = summary.undelivered(made)
+    assert sentence.startswith(f"file:/dev/full: {count} of {count} events were not delivered: ")
+    summary.write(tmp_path / "summary.json", made)
+    assert json.loads((tmp_path / "summary.json").read_text()) == made
+    summary.tell(made)
+    told: list[str] = []  # a thread writes it
+    wait_for(lambda: told.append(capfd.readouterr().err) or sentence in "".join(told), "the summary")
+    assert "door: 6 frames captured = 6 done" in "".join(told)
+
+
+def test_a_summary_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(FerStreamError, match=r"the summary .*nowhere/summary\.json cannot be written: No such file"):
+        summary.write(tmp_path / "nowhere" / "summary.json", {})
