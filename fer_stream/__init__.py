@@ -1,10 +1,16 @@
 """Any camera in, trustworthy apparent-emotion events out.
 
-The data's way through the house, in order::
+The data moves through the folders of this package in this order::
 
-    sources -> capture -> [frame] -> aggregator -> [frame] -> worker: detectors -> classifiers
-                                         | <- [faces + scores] <-'
-                                         '-> track -> smooth -> journal -> publish -> client, sinks, metrics
+    sources -> capture -> aggregator -> inference (worker: detectors, classifiers)
+                              |    ^                    |
+                              |    '--- faces ----------'
+                              v
+                           events -> journal -> client, sinks, live
+                           (track, smooth, intervals)
+
+`service` starts the processes, `analysis` runs inference and events on a recording, and `cli` has the commands.
+The folders `settings`, `protocol`, `transports`, `operations`, `imaging` and `system` serve all of them.
 
 As a library: `subscribe` to a running service's events, sync or async, or read them from its journal; `recognize` faces
 in a picture, `analyze` a recording.

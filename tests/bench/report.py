@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -19,11 +20,14 @@ ROOT = Path(__file__).parents[2]
 
 INTRODUCTION = """# Benchmarks
 
-Made by `make bench`, which runs the commands below one after the other; clips are named as they lie in MEDIA. Where a
-figure has a reference, both were measured in the same run and in turn, so their ratio holds on other machines too. What
-each row means stands in the first lines of its script.
+`make bench` writes this page, except the summary: it runs the commands below one after the other. `MEDIA` is the folder
+of clips. Where a figure has a reference, both were measured in turn in the same run, so their ratio also holds on other
+machines. The first lines of each script explain its output.
 
 """
+
+KEPT = re.compile(r"<!-- written by hand: .*?<!-- end -->\n", re.DOTALL)
+"""The part of the page that people write."""
 
 
 def machine() -> str:
@@ -40,6 +44,12 @@ def machine() -> str:
         f"{os.cpu_count()} cores of {model}, Python {platform.python_version()}, "
         f"OpenCV {cv2.__version__}, onnxruntime {onnxruntime.__version__}\n"
     )
+
+
+def kept(page: Path) -> str:
+    """Return the part of a page that is written by hand, empty where there is none."""
+    found = KEPT.search(page.read_text()) if page.is_file() else None
+    return f"{found[0]}\n" if found else ""
 
 
 def main() -> None:
@@ -65,7 +75,7 @@ def main() -> None:
         ("Growth", ["growth.py", "--plot", "docs/images/growth.svg"]),
         ("More frames than anybody can take", ["live.py", film, "--seconds", 60]),
     ]
-    text = INTRODUCTION + machine()
+    text = INTRODUCTION + kept(arguments.output) + "## Machine\n\n" + machine()
     for title, (script, *rest) in sections:
         command = [sys.executable, str(Path(__file__).with_name(str(script))), *map(str, rest)]
         print(title, "...", file=sys.stderr, flush=True)

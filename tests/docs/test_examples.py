@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import reference
+import report
 from documents import ALL, PAGES, ROOT, SHELL, Block, blocks, commands, inline, without_redirection
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 from processes import Cli
@@ -191,11 +192,35 @@ def test_prometheus_takes_the_configuration(tmp_path: Path) -> None:
     subprocess.run(["promtool", "check", "config", path], check=True, capture_output=True)
 
 
-def test_figures_of_the_benchmarks_are_the_benchmarks() -> None:
-    """What README quotes from them stands there; who runs them anew is told to quote anew."""
-    measured = (ROOT / "docs/benchmarks.md").read_text()
-    rows = re.findall(r"^\| .+? \| (.+?) \| `python tests/bench/.+\|$", (ROOT / "README.md").read_text(), re.MULTILINE)
+def test_the_summary_quotes_the_benchmarks() -> None:
+    """Each number of a `tests/bench` row also stands in the output below; after `make bench` the summary is updated."""
+    page = ROOT / "docs/benchmarks.md"
+    summary = report.kept(page)
+    measured = page.read_text().replace(summary, "")
+    rows = re.findall(r"^\| .+? \| (.+?) \| `python tests/bench/.+\|$", summary, re.MULTILINE)
     assert rows
     for row in rows:
         for number in re.findall(r"\d[\d,]*(?:\.\d+)?", row):
             assert number in measured, f"{number} is not in docs/benchmarks.md"
+
+
+def test_each_figure_of_the_summary_has_a_command() -> None:
+    rows = [line for line in report.kept(ROOT / "docs/benchmarks.md").splitlines() if line.startswith("| ")][1:]
+    assert rows
+    for row in rows:
+        assert re.search(r"\| `[^`]+` \|$", row), row
+
+
+def test_make_bench_keeps_what_is_written_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The benchmarks themselves are replaced by a command that prints a line."""
+    page = tmp_path / "benchmarks.md"
+    page.write_text("# Old\n\n<!-- written by hand: kept -->\n\nmine\n\n<!-- end -->\n\nold output\n")
+    (tmp_path / "facenet_video.mp4").touch()
+    done = subprocess.CompletedProcess([], 0, "new output\n", "")
+    monkeypatch.setattr("report.subprocess.run", lambda *_, **__: done)
+    monkeypatch.setattr(sys, "argv", ["report.py", str(tmp_path), "--output", str(page)])
+    report.main()
+    text = page.read_text()
+    assert text.count("<!-- written by hand: kept -->\n\nmine\n\n<!-- end -->") == 1
+    assert "new output" in text
+    assert "old output" not in text
