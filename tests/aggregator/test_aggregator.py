@@ -1,4 +1,4 @@
-"""What an aggregator takes and refuses, turn by turn, over the memory transport and with a real journal."""
+"""Which messages an aggregator accepts and refuses, turn by turn, over the memory transport with a real journal."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ READY: dict[str, Any] = {
 
 
 class Bench:
-    """An aggregator that this test turns, and the peers it plays."""
+    """An aggregator whose turns the test runs, and the peers that the test plays."""
 
     def __init__(self, path: Path, silence: float = 60, **dispatch: float) -> None:
         self.address = f"memory://aggregator-{next(numbers)}"
@@ -60,7 +60,7 @@ class Bench:
         return made
 
     def say(self, peer: Peer, parts: list[Any]) -> list[Kind]:
-        """Have a peer say something, and return the kinds of what it is answered."""
+        """Send a message of a peer, and return the kinds of the answers."""
         peer.send(parts)
         return [message.kind for message in self.heard(peer)]
 
@@ -112,7 +112,7 @@ def done(ticket: int) -> list[Any]:
     ],
     ids=str,
 )
-def test_a_hello_that_is_not_whole_is_refused_and_nothing_else_happens(bench: Bench, change: dict[str, Any]) -> None:
+def test_a_hello_with_an_invalid_field_is_refused_and_changes_nothing(bench: Bench, change: dict[str, Any]) -> None:
     capture = bench.peer("frames")
     assert bench.say(capture, wire.json_message(Kind.HELLO, HELLO | change)) == []
     assert bench.it.status()["cameras"] == {}
@@ -137,7 +137,7 @@ def test_a_camera_of_few_frames_is_not_called_offline_between_them(bench: Bench)
 
 
 def cameras_of(bench: Bench) -> set[str]:
-    """Those in the status, after a round."""
+    """Return the cameras in the status after a round."""
     bench.it.round(time.monotonic())
     return set(bench.it.status()["cameras"])
 
@@ -172,7 +172,9 @@ def test_a_silent_camera_is_forgotten_when_its_own_time_is_over(tmp_path: Path) 
     bench.say(capture, wire.json_message(Kind.HELLO, HELLO))
     bench.it.captures.cameras["door"].silent = True
     wait_for(lambda: cameras_of(bench) == set(), "its being forgotten")
-    assert bench.say(capture, wire.json_message(Kind.OFFER, {"full": False})) == [Kind.WHO], "who is back begins anew"
+    assert bench.say(capture, wire.json_message(Kind.OFFER, {"full": False})) == [Kind.WHO], (
+        "a camera that returns has to say HELLO again"
+    )
     assert bench.say(capture, wire.json_message(Kind.HELLO, HELLO)) == [Kind.WELCOME]
     bench.close()
 
@@ -187,7 +189,7 @@ def test_frames_that_were_lost_with_another_aggregator_are_counted(bench: Bench)
     }  # fmt: skip
     bench.it.drain()
     counted = {term: metrics.frames.labels("lost", term, "")._value.get() for term in ("captured", "done", "lost_link")}
-    assert counted == {"captured": 0, "done": 0, "lost_link": 3}, "all but these the other one has counted"
+    assert counted == {"captured": 0, "done": 0, "lost_link": 3}, "the aggregator before has counted the others"
 
 
 def test_a_reason_is_one_that_is_known(bench: Bench) -> None:
@@ -224,7 +226,7 @@ def test_workers_of_other_labels_are_refused(bench: Bench) -> None:
 @pytest.mark.parametrize(
     "change", [{"labels": []}, {"labels": None}, {"pid": "x"}, {"host": None, "pid": None}], ids=str
 )
-def test_a_ready_that_is_not_whole_is_refused(bench: Bench, change: dict[str, Any]) -> None:
+def test_a_ready_with_an_invalid_field_is_refused(bench: Bench, change: dict[str, Any]) -> None:
     worker = bench.peer("work")
     assert bench.say(worker, wire.json_message(Kind.READY, READY | change)) == []
     assert bench.it.status()["workers"] == {}
@@ -292,7 +294,9 @@ def test_a_worker_that_may_not_open_memory_gets_the_frame_again_and_once(bench: 
     assert (again.encoding, again.payload, again.seq) == (Encoding.RAW, bytes([1, 2, 3]), 1)
     assert bench.ledger() == {"captured": 1, "in_flight": 1}
     bench.say(worker, wire.json_message(Kind.REJECT, {"reason": "memory"}, ticket=again.ticket))
-    assert bench.ledger() == {"captured": 1, "rejected": 1, "rejected_corrupt": 1}, "it has had its pixels"
+    assert bench.ledger() == {"captured": 1, "rejected": 1, "rejected_corrupt": 1}, (
+        "the worker got the pixels the second time"
+    )
     ring.close()
 
 
@@ -303,7 +307,7 @@ def test_observations_are_made_only_while_somebody_listens(bench: Bench) -> None
     listeners = [bench._transport.subscribe(bench.address, "observations", ["door/"]) for _ in range(3)]
 
     def reached(seq: int) -> list[int]:
-        """Take a frame through, and return how many observations each listener got."""
+        """Process a frame, and return how many observations each listener got."""
         bench.frame(capture, seq)
         bench.say(worker, done(bench.heard(worker)[-1].ticket))
         return [count(one) for one in listeners]
@@ -312,7 +316,7 @@ def test_observations_are_made_only_while_somebody_listens(bench: Bench) -> None
         return len(list(iter(lambda: listener.receive(0), None)))
 
     bench.it.turn(0.01)
-    list(map(count, listeners))  # what is open, for each that begins
+    list(map(count, listeners))  # each new subscriber is sent the present observations
     assert reached(1) == [1, 1, 1]
     for one in listeners[:2]:
         one.close()
@@ -322,14 +326,14 @@ def test_observations_are_made_only_while_somebody_listens(bench: Bench) -> None
     assert not bench.it._publisher._listened["observations"]
 
 
-def test_frames_are_passed_on_to_who_watches_as_they_lie_or_with_their_pixels(bench: Bench) -> None:
+def test_frames_are_published_unchanged_or_with_their_pixels(bench: Bench) -> None:
     capture, worker = bench.peer("frames"), bench.peer("work")
     bench.say(worker, wire.json_message(Kind.READY, READY | {"memory": shared.identity()}))
     bench.say(capture, wire.json_message(Kind.HELLO, HELLO | {"memory": shared.identity(), "pid": os.getpid()}))
     ring, image = shared.Ring(2, 12), np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
 
     def passed_on(seq: int, listeners: list[Peer]) -> list[list[Message]]:
-        """Take a frame through, and return what each listener got."""
+        """Process a frame, and return the messages that each listener got."""
         totals = Totals(seq, 0, 0, seq)
         frame = Message(Kind.FRAME, ring.put(image, seq % 2, seq), 0, seq, 0, seq, 0, totals, 2, 2, Encoding.SHARED)
         bench.say(capture, wire.pack(frame))
@@ -366,11 +370,11 @@ def test_a_capture_whose_frame_is_on_its_way_is_silent_only_without_a_connection
         bench.say(capture, wire.json_message(Kind.HELLO, HELLO))
         bench.say(bench.peer("work"), wire.json_message(Kind.READY, READY))
         assert Kind.NEXT in bench.say(capture, offer(0))
-        wait_for(lambda: Kind.PING in [message.kind for message in bench.heard(capture)], "a look whether it is there")
+        wait_for(lambda: Kind.PING in [message.kind for message in bench.heard(capture)], "a PING to the capture")
         assert bench.say(rival, wire.json_message(Kind.HELLO, HELLO | {"incarnation": "b"})) == [Kind.REFUSED]
         assert "is silent" not in caplog.text
         capture.close()
-        wait_for(lambda: bench.it.turn(0.01) or "camera door is silent" in caplog.text, "that it is told")
+        wait_for(lambda: bench.it.turn(0.01) or "camera door is silent" in caplog.text, "the warning")
     finally:
         bench.close()
 
@@ -381,7 +385,7 @@ def test_a_capture_that_was_not_asked_is_silent_after_a_while(tmp_path: Path, ca
         capture = bench.peer("frames")
         bench.say(capture, wire.json_message(Kind.HELLO, HELLO))
         assert bench.say(capture, offer(0)) == [], "there is no worker"
-        wait_for(lambda: bench.it.turn(0.01) or "camera door is silent" in caplog.text, "that it is told")
+        wait_for(lambda: bench.it.turn(0.01) or "camera door is silent" in caplog.text, "the warning")
     finally:
         bench.close()
 

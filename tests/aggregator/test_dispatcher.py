@@ -1,4 +1,4 @@
-"""Who gets which frame, and what became of every one: rules by example."""
+"""Assignment of frames to workers and the ledger: one test for each rule."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SETTINGS = DispatchSettings(deadline=2.0, max_age=1.0, silence=1.5, transfer=3.0
 
 
 class Desk:
-    """A dispatcher with short names: what it is told, and the commands it gave, by kind."""
+    """A dispatcher with short calls for its input."""
 
     def __init__(self, depth: int = 4) -> None:
         self.it = Dispatcher(SETTINGS, depth)
@@ -62,7 +62,7 @@ def shown(commands: Iterable[Command]) -> list[str]:
     return texts
 
 
-# Captures
+# Input from captures
 
 
 def test_a_capture_is_asked_only_when_a_worker_is_idle() -> None:
@@ -70,9 +70,9 @@ def test_a_capture_is_asked_only_when_a_worker_is_idle() -> None:
     assert desk.join() == []
     assert desk.offer() == []
     assert shown(desk.it.ready("w1", 0)) == ["ask door"]
-    assert desk.offer() == [], "it was asked, and is about to send"
+    assert desk.offer() == [], "the capture was asked already"
     assert shown(desk.frame()) == ["w1 gets door 1"]
-    assert desk.offer() == [], "nobody is idle"
+    assert desk.offer() == [], "no worker is idle"
 
 
 def test_a_question_that_was_lost_is_asked_again() -> None:
@@ -128,7 +128,7 @@ def test_no_more_than_depth_frames_of_one_camera_are_under_way() -> None:
     assert shown(desk.done(assigns[0])) == ["release door 1 done", "release door 2 done", "ask door"]
 
 
-def test_one_who_was_silent_is_asked_only_after_a_new_offer() -> None:
+def test_a_camera_that_was_silent_is_asked_only_after_a_new_offer() -> None:
     desk = Desk()
     desk.join()
     desk.offer()
@@ -229,7 +229,7 @@ def test_under_wait_a_dead_worker_s_frame_goes_to_another_one_once() -> None:
     assert desk.it.ledger("door").rejected == {"poisoned": 1}
 
 
-def test_a_worker_that_cannot_be_reached_is_no_mark_against_the_frame() -> None:
+def test_a_worker_that_cannot_be_reached_does_not_count_as_a_try() -> None:
     for policy in ("wait", "drop_oldest"):
         desk = Desk()
         desk.join(policy=policy)  # type: ignore[arg-type]
@@ -272,7 +272,7 @@ def test_a_deadline_begins_when_the_worker_has_the_frame() -> None:
         assert desk.it.tick(now) == [], "the frame is on its way"
     assert desk.it.pinged("far", assign.ticket + 1, 0, 2.5) is None, "not this frame"
     assert desk.it.pinged("far", assign.ticket, 0, 2.5) == 2.5
-    assert desk.it.pinged("far", assign.ticket, 0, 3.0) is None, "it was known"
+    assert desk.it.pinged("far", assign.ticket, 0, 3.0) is None, "the transfer was confirmed before"
     for now in (3.0, 4.0, 4.5):
         assert desk.it.heard("far", now)
         assert desk.it.tick(now) == []
@@ -304,7 +304,7 @@ def test_a_frame_that_was_on_its_way_when_the_connection_broke_gets_no_more_time
     assert shown(desk.it.tick(2.6)) == ["fence far deadline", "release door 1 lost_worker"]
 
 
-def test_who_was_asked_is_known_until_the_frame_is_here() -> None:
+def test_the_time_of_a_request_is_known_until_the_frame_arrives() -> None:
     desk = Desk()
     desk.join()
     desk.it.ready("w1", 0)
@@ -354,7 +354,7 @@ def test_a_frame_can_be_refused_at_once() -> None:
 
 
 def test_of_two_dead_workers_the_second_is_not_given_the_first_one_s_frame() -> None:
-    """Killed together, they are found silent together; the frame was in one pair of hands only."""
+    """Both are found silent in the same tick, and only one of them held the frame."""
     desk = Desk()
     desk.join(policy="wait")
     desk.it.ready("w1", 0)
@@ -387,15 +387,15 @@ def test_a_new_capture_goes_on_with_the_camera_s_ledger() -> None:
     desk.it.offer("door", Totals(captured=4, superseded=2, sent=1), full=True, now=0)
     desk.sent.clear()
     desk.join()
-    assert desk.it.ledger("door").lost_link == 1, "what lay in the dead one's slot"
+    assert desk.it.ledger("door").lost_link == 1, "the frame in the old capture's slot"
     assert desk.it.told("door") == {}
     desk.done(assign)
-    assert desk.it.told("door") == {}, "that frame was another capture's"
+    assert desk.it.told("door") == {}, "that frame is of the earlier capture"
     ledger = desk.it.ledger("door")
     assert (ledger.captured, ledger.done, ledger.superseded, ledger.in_flight) == (4, 1, 2, 0)
 
 
-def test_a_new_aggregator_knows_from_the_capture_what_was_and_loses_the_rest() -> None:
+def test_a_new_aggregator_takes_reported_outcomes_from_the_capture_and_loses_the_rest() -> None:
     desk = Desk()
     told = {"done": 5, "lost_worker": 1, "rejected_corrupt": 2}
     desk.it.joined("door", "wait", Totals(captured=12, superseded=1, sent=10), told, 0)
@@ -406,7 +406,7 @@ def test_a_new_aggregator_knows_from_the_capture_what_was_and_loses_the_rest() -
     assert desk.it.told("door") == told | {"lost_link": 2}
 
 
-def test_leaving_twice_books_once() -> None:
+def test_leaving_twice_counts_once() -> None:
     desk = Desk()
     desk.it.left("unknown")
     desk.join()
@@ -428,7 +428,7 @@ def test_a_ledger_that_does_not_add_up_is_not_balanced() -> None:
 
 @pytest.mark.parametrize("workers", [1, 3])
 def test_what_is_not_done_yet_is_never_more_than_workers_and_cameras(workers: int) -> None:
-    """Pixels wait at the capture, in its one slot, and not here."""
+    """Frames wait in the one slot of their capture and not in the dispatcher."""
     desk = Desk(depth=8)
     for camera in ("a", "b"):
         desk.join(camera)
@@ -453,7 +453,7 @@ def test_what_is_not_done_yet_is_never_more_than_workers_and_cameras(workers: in
                     assigned += [c for c in desk.frame(command.camera) if isinstance(c, Assign)]
 
 
-def test_pixels_are_let_go_once_a_frame_is_resolved_though_older_ones_hold_it_back() -> None:
+def test_pixels_are_dropped_once_a_frame_is_resolved_even_if_older_frames_delay_its_release() -> None:
     dispatcher = Dispatcher(DispatchSettings(), 4)
     dispatcher.joined("door", "wait", Totals(), {}, 0.0)
     for name in ("w1", "w2"):

@@ -1,4 +1,4 @@
-"""All that can happen to a dispatcher, which only hears what captures, workers, links and aggregators would tell it."""
+"""Random simulation: a dispatcher with simulated captures, workers and links that fail and restart."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SETTINGS = DispatchSettings(deadline=2.0, max_age=1.0, silence=1.5, transfer=0.5
 
 @dataclass
 class Capture:
-    """One slot, overwritten or waited for; what it sends goes through a link that keeps the order and may break."""
+    """A capture with one slot, and a link that keeps the order of messages and may break."""
 
     policy: Policy
     totals: list[int] = field(default_factory=lambda: [0, 0, 0, 0])  # captured, superseded, rejected, sent
@@ -70,7 +70,7 @@ class Worker:
 
 
 class World:
-    """Everything around a dispatcher. ``numbers`` decides what happens; after each step all promises are looked at."""
+    """The environment of a dispatcher. ``numbers`` picks each event; every invariant is checked after each step."""
 
     def __init__(self, numbers: random.Random) -> None:
         self.numbers = numbers
@@ -82,12 +82,12 @@ class World:
         self.aggregator()
 
     def aggregator(self) -> None:
-        """Start a new one; captures tell it what the one before had told them, workers come again."""
+        """Start a new aggregator. Captures return the outcomes that they were sent, and workers join again."""
         self.dispatcher = Dispatcher(SETTINGS, self.depth)
-        self.waiting: list[Assign] = []  # answers under way, of workers alive or dead
+        self.waiting: list[Assign] = []  # answers not delivered yet, also of dead workers
         self.answered: set[int] = set()
         self.released: dict[str, tuple[int, int]] = {}
-        self.lost_questions: Counter[str] = Counter()  # taken for lost, though they may still be answered
+        self.lost_questions: Counter[str] = Counter()  # requests repeated although the first may still be answered
         before, self.workers = self.workers, {}
         for name, capture in self.captures.items():
             capture.link.clear()
@@ -96,7 +96,7 @@ class World:
         for worker in before:
             self.ready(worker)
 
-    # Those around it
+    # Peers
 
     def enter(self, name: str) -> None:
         capture = self.captures[name]
@@ -140,7 +140,7 @@ class World:
                     assert item.tries <= (2 if item.policy == "wait" else 1)
                     assert (item.result is not None) == (item.outcome == "done" or item.reason == "corrupt")
 
-    # What can happen
+    # Events
 
     def step(self) -> None:
         actions = {
@@ -175,7 +175,7 @@ class World:
             capture.offer()
 
     def deliver(self) -> None:
-        """Carry a NEXT to a capture, or the oldest of what a capture sent to the dispatcher."""
+        """Deliver a NEXT to a capture, or the oldest message of a capture to the dispatcher."""
         name = self.some(self.captures)
         if not name:
             return
@@ -197,7 +197,7 @@ class World:
             self.say(self.numbers.choice(known))
 
     def late_answer(self) -> None:
-        """Of a worker that was given up, or a second time."""
+        """Deliver an answer of a worker that was given up, or one answer twice."""
         if self.waiting:
             self.say(self.numbers.choice(self.waiting), again=True)
 
@@ -229,7 +229,7 @@ class World:
         self.do(self.dispatcher.tick(self.now))
 
     def stall(self) -> None:
-        """A long time without a tick, in which workers were heard."""
+        """A long time without a tick, in which workers send heartbeats."""
         for _ in range(3):
             self.now += 0.8
             for name, worker in list(self.workers.items()):
@@ -237,7 +237,7 @@ class World:
                     self.dispatcher.heard(name, self.now)
         self.do(self.dispatcher.tick(self.now))
         for worker in self.workers.values():
-            assert not worker.mute, "who is silent is given up"
+            assert not worker.mute, "a silent worker is given up"
 
     def kill_worker(self) -> None:
         name = self.some(self.workers)
@@ -268,7 +268,7 @@ class World:
             self.enter(name)
 
     def leave(self) -> None:
-        """A capture ends; under its name comes a new one."""
+        """A capture ends, and another one joins under its name."""
         name = self.some(self.captures)
         if name:
             self.dispatcher.left(name)
@@ -282,13 +282,13 @@ class World:
             self.dispatcher.silent(name)
 
     def break_link(self) -> None:
-        """What was under way is gone; only a live camera's, for the simulation counts what wait loses as a fault."""
+        """Lose all messages of a link. Only of live cameras: a loss under ``wait`` is a failure."""
         name = self.some(self.captures)
         if name and self.captures[name].policy == "drop_oldest":
             self.captures[name].link.clear()
             self.captures[name].nexts = 0
 
-    # What must hold
+    # Invariants
 
     def look(self) -> None:
         held = Counter(worker.item.camera for worker in self.workers.values() if worker.item is not None)
@@ -305,7 +305,7 @@ class World:
         }
 
     def settle(self) -> None:
-        """Nothing more is captured, and everything that is there goes its way: then nothing is in flight."""
+        """Capture nothing more, and process all frames; in the end none is in flight."""
         for worker in self.workers.values():
             worker.mute = False
         if not self.workers:
@@ -335,7 +335,7 @@ class World:
 
 @settings(deadline=None, max_examples=200)
 @given(st.integers(0, 2**32), st.integers(20, 400))
-def test_whatever_happens_every_frame_is_accounted_for(seed: int, steps: int) -> None:
+def test_every_frame_is_accounted_for(seed: int, steps: int) -> None:
     world = World(random.Random(seed))
     world.new_capture()
     world.new_worker()

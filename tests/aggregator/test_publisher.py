@@ -1,4 +1,4 @@
-"""Events are published once they are journaled: held while they cannot be, and told of where they are lost."""
+"""Events are published after they are journaled. They are held while that fails, and losses are reported as gaps."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_what_cannot_be_held_is_counted_and_told(bench: Bench, monkeypatch: pyte
     bench.it.flush()
     *published, beat = bench.messages()
     assert [int(decode(text).cursor) for text in published] == list(range(2, 12))
-    assert beat == b"26", "who follows this camera alone finds its sequence whole, and learns by this of the gap"
+    assert beat == b"26", "a subscriber of this camera sees no gap in its sequence and learns of it from the cursor"
     bench.record(50, 1)
     (after,) = bench.heard()
     assert (int(after.cursor), after.sequence) == (27, 12)
@@ -134,7 +134,7 @@ def test_damage_that_is_found_while_nothing_is_to_be_written_is_mended_too(bench
 
 
 def test_a_text_that_is_not_what_was_written_reaches_nobody(bench: Bench, tmp_path: Path) -> None:
-    """It would end whoever decodes it: the journal is damaged, set aside, and what was in it is a gap."""
+    """Clients could not decode it. The damaged journal is set aside, and its events are reported as a gap."""
     bench.record(1, 3)
     execute(tmp_path / "events.db", "UPDATE events SET text = '{}' WHERE cursor = 2")
     asks, ask = bench.connect("control"), wire.json_message(Kind.REPLAY, {"after": 0, "camera": None}, ticket=1)
