@@ -186,6 +186,7 @@ FILLED = """
     environment.prepare()
     from fer_stream.operations import metrics
     from fer_stream.aggregator.dispatcher import Ledger
+    from fer_stream.aggregator.export import LedgerExport
     LedgerExport("door").export(Ledger(captured=3, done=1, rejected={"corrupt": 1}, in_flight=1))
     for histogram in (metrics.frame_age, metrics.latency):
         histogram.labels("door").observe(0.1)
