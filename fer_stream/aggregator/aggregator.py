@@ -212,7 +212,7 @@ class Aggregator:
         if self._labels is None:
             raise AssertionError("no timeline before there are labels")
         how = self._settings
-        attention = Attention(how.detector, camera.policy, how.depth)
+        attention = Attention(how.search, camera.policy, how.depth)
         camera.timeline = Timeline(camera.name, camera.epoch, self._labels, how.tracker, how.smoother, attention)
 
     def _take_leave(self, camera: Camera) -> None:

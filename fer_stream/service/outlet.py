@@ -17,7 +17,7 @@ from fer_stream import plugins
 from fer_stream.client import Subscription, read_journal
 from fer_stream.errors import FerStreamError, WireError
 from fer_stream.operations.process import leave_behind
-from fer_stream.settings.tree import redact
+from fer_stream.settings.redaction import redact
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
