@@ -61,6 +61,20 @@ def test_metrics_do_not_lie_among_those_of_a_program_of_several_processes(tmp_pa
     assert b"fer_stream" not in file.read_bytes()
 
 
+def test_importing_metrics_does_not_change_prometheus_client(tmp_path: Path) -> None:
+    """Only the start of a process of our own changes how prometheus_client names files, never an import."""
+    code = (
+        "from fer_stream.operations import environment\n"
+        "environment.prepare()\n"
+        "from prometheus_client import values\n"
+        "before = values.ValueClass\n"
+        "from fer_stream.operations import metrics\n"
+        "assert values.ValueClass is before\n"
+    )
+    environment = os.environ | {"PROMETHEUS_MULTIPROC_DIR": str(tmp_path), "FER_STREAM_PROCESS": "aggregator"}
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+
+
 def test_faces_are_the_same_with_any_number_of_the_program_s_threads() -> None:
     """OpenCV's threads are the program's; they decide how fast it goes, not what is found."""
     scene = open_source("demo", CameraSettings())

@@ -150,3 +150,10 @@ def test_a_plug_in_s_code_has_a_digest(tmp_path, monkeypatch):
     assert plugins.code("sinks", "of_others") != before
     assert plugins.code("sinks", "nosuch") == ""
     assert plugins.code("sinks", "file") == plugins.code("sources", "demo"), "built-in ones share our package"
+
+
+def test_the_example_of_a_test_in_the_how_to_runs() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "how-to" / "plug-in.md").read_text()
+    example = page.partition('title="test_transport.py"\n')[2].partition("```")[0]
+    assert "Memory" in example
+    exec(compile(example, "test_transport.py", "exec"), {})  # noqa: S102

@@ -24,7 +24,7 @@ from fer_stream.events.attention import Attention
 from fer_stream.events.smoother import LabelSet
 from fer_stream.events.timeline import Timeline
 from fer_stream.inference.recognizer import Recognizer
-from fer_stream.settings.tree import ClassifierSettings, DetectorSettings, Settings
+from fer_stream.settings.tree import ClassifierSettings, DetectorSettings, SearchSettings, Settings
 from fer_stream.types import EventType, ExpressionData, FaceData, Nanoseconds
 
 if TYPE_CHECKING:
@@ -61,11 +61,13 @@ def frames(path: Path) -> Iterator[tuple[float, NDArray[np.uint8]]]:
 def watch(path: Path, model: Path, min_face: int) -> str:
     """Return the row of one clip as one model sees it, Markdown."""
     how = Settings.model_construct(
-        detector=DetectorSettings(min_face=min_face, scan_interval=0), classifier=ClassifierSettings(model=model)
+        detector=DetectorSettings(min_face=min_face),
+        search=SearchSettings(scan_interval=0),
+        classifier=ClassifierSettings(model=model),
     )
     recognizer = Recognizer.from_settings(how)
     labels = LabelSet("emotions", recognizer.labels, how.valence)
-    line = Timeline("clip", 1, labels, how.tracker, how.smoother, Attention(how.detector, "wait", 1))
+    line = Timeline("clip", 1, labels, how.tracker, how.smoother, Attention(how.search, "wait", 1))
     events, sure = [], []
     for seq, (seconds, image) in enumerate(frames(path), 1):
         faces = recognizer.recognize(image).faces

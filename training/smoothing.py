@@ -6,7 +6,7 @@
 Half of PublicTest's clear faces are there to fit parameters on, the other half to report on. An event is right if its
 label is, and if it overlaps the truth by half (intersection over union). The delay is from a change to the moment at
 which its event is published; flicker is how many events there are for each that argmax makes. As in the service, a
-face is scored every ``detector.look_interval`` at most, sooner where a look would change its label; argmax and the
+face is scored every ``search.look_interval`` at most, sooner where a look would change its label; argmax and the
 majority see every frame.
 """
 
@@ -26,7 +26,7 @@ from tqdm import tqdm
 from fer_stream.errors import FerStreamError
 from fer_stream.events.attention import SOON
 from fer_stream.events.smoother import Belief, LabelSet, Smoother
-from fer_stream.settings.tree import DetectorSettings, Settings, SmootherSettings
+from fer_stream.settings.tree import SearchSettings, Settings, SmootherSettings
 from fer_stream.types import Nanoseconds, Probabilities
 from training import data, sequences
 from training.evaluate import open_model, predict
@@ -41,7 +41,7 @@ RATES = (5.0, 10.0, 15.0, 30.0)
 
 SEEDS = (0, 1, 2)
 
-LOOK = DetectorSettings().look_interval
+LOOK = SearchSettings().look_interval
 
 WINDOW = 1.0
 """Seconds of the majority window."""

@@ -191,7 +191,7 @@ class Captures:
 
     def _begin(self, camera: Camera, labels: LabelSet) -> None:
         how = self._settings
-        attention = Attention(how.detector, camera.policy, how.depth)
+        attention = Attention(how.search, camera.policy, how.depth)
         camera.timeline = Timeline(camera.name, camera.epoch, labels, how.tracker, how.smoother, attention)
 
     def _take_leave(self, camera: Camera) -> None:

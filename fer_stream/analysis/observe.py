@@ -124,7 +124,7 @@ class Observer:
         self._recognizers = Recognizers(settings, self._threads)
         self.labels, self.model = self._recognizers.labels, self._recognizers.version
         self.label_set = LabelSet(settings.labels, self.labels, settings.valence)
-        attention = Attention(settings.detector, "wait", settings.depth)
+        attention = Attention(settings.search, "wait", settings.depth)
         self._timeline = Timeline(camera, 1, self.label_set, settings.tracker, settings.smoother, attention)
         self._ids: set[str] = set()
 

@@ -214,7 +214,7 @@ def _stretches(summary: Summary) -> list[tuple[str | float | None, ...]]:
 
 
 def _settings(how: Mapping[str, Any]) -> str:
-    least, interval = how["detector"]["min_face"], how["detector"]["scan_interval"]
+    least, interval = how["detector"]["min_face"], how["search"]["scan_interval"]
     search = f"whole pictures searched every {interval:g} s" if interval else "every picture searched"
     return f"labels: {how['labels']}, smallest face {least} pixels, {search}"
 

@@ -24,7 +24,7 @@ from fer_stream.imaging.pixels import pixels
 from fer_stream.inference import models
 from fer_stream.operations.process import leave_behind
 from fer_stream.settings import deployment
-from fer_stream.settings.tree import redact
+from fer_stream.settings.redaction import redact
 from fer_stream.system import machine
 from fer_stream.system.extras import version
 

@@ -56,7 +56,7 @@ OPTIONS = (
         "--scan",
         "S",
         "seconds between searches of the whole picture, or every-frame (default: 2)",
-        ("detector.scan_interval",),
+        ("search.scan_interval",),
         {"type": _scan},
     ),
     Option("--detector", "NAME", "detector plug-in (default: mtcnn)", ("detector.name",)),

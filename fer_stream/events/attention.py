@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from fer_stream.events.tracker import Course
     from fer_stream.settings.kinds import Policy
-    from fer_stream.settings.tree import DetectorSettings
+    from fer_stream.settings.tree import SearchSettings
     from fer_stream.types import Searched
 
 HORIZON = 300_000_000
@@ -66,7 +66,7 @@ class _Search(NamedTuple):
 class Attention:
     """Of one camera, over one epoch."""
 
-    def __init__(self, settings: DetectorSettings, policy: Policy, depth: int) -> None:
+    def __init__(self, settings: SearchSettings, policy: Policy, depth: int) -> None:
         self._scan, self._motion, self._look = (
             round(seconds * 1e9)
             for seconds in (settings.scan_interval, settings.motion_interval, settings.look_interval)

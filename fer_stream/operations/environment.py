@@ -11,6 +11,12 @@ import os
 
 from fer_stream.imaging.limits import MAX_PIXELS
 
+MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR"
+"""The environment variable that names the folder in which the processes of a run share their metrics."""
+
+PROCESS = "FER_STREAM_PROCESS"
+"""The environment variable that names a supervised process. Its metrics files in that folder bear the name."""
+
 _prepared = False
 
 
@@ -29,6 +35,19 @@ def prepare() -> None:
         "ORT_DISABLE_TELEMETRY": "1",  # its builds from 1.29 on report every session to their maker over the network
     }.items():
         os.environ.setdefault(name, value)
+    if MULTIPROCESS in os.environ and PROCESS in os.environ:
+        name_metrics_files(os.environ[PROCESS].replace(" ", "-"))
+
+
+def name_metrics_files(process: str) -> None:
+    """Have prometheus-client name this process's metrics files after its role instead of its process id.
+
+    A process that is started again then continues its predecessor's counters. This replaces a value class of
+    prometheus-client for the whole process, so only a process of our own may call it, before any metric is made.
+    """
+    from prometheus_client import values  # noqa: PLC0415  (only a supervised process needs it here)
+
+    values.ValueClass = values.MultiProcessValue(lambda: process)  # type: ignore[no-untyped-call]
 
 
 def prepared() -> bool:

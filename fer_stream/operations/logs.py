@@ -19,6 +19,8 @@ from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from fer_stream.settings.redaction import redact
+
 if TYPE_CHECKING:
     from typing import TextIO
 
@@ -161,8 +163,6 @@ def redacted(text: str) -> str:
     """Return a text without the passwords of the addresses in it."""
     if "://" not in text:
         return text
-    from fer_stream.settings.tree import redact  # noqa: PLC0415  (slow to import, and few lines hold an address)
-
     return redact(text)
 
 

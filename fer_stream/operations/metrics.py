@@ -1,8 +1,9 @@
 """Prometheus metrics, and the pages that show them: ``/metrics``, beside ``/healthz`` and ``/readyz``.
 
-Each role fills its own part. Under ``fer-stream run`` all processes write into files of one folder
-(prometheus-client's multiprocess mode, on by ``PROMETHEUS_MULTIPROC_DIR``), and the supervisor serves their sum; a
-process that is started again under the same name goes on with its predecessor's files, so counters never fall.
+Each role sets its own metrics. Under ``fer-stream run`` all processes write to files in one folder (prometheus-client's
+multiprocess mode, enabled by ``PROMETHEUS_MULTIPROC_DIR``), and the supervisor serves their sum. A process that is
+restarted under the same name continues its predecessor's files, so counters never decrease; see
+`fer_stream.operations.environment.name_metrics_files`.
 """
 
 from __future__ import annotations
@@ -15,11 +16,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import prometheus_client
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, values
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry
 from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from fer_stream.operations import environment
+from fer_stream.operations.environment import MULTIPROCESS
 from fer_stream.operations.http import Answer, Server, read_token
 
 if TYPE_CHECKING:
@@ -29,24 +31,15 @@ if TYPE_CHECKING:
 
     from fer_stream.settings.tree import Settings
 
-MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR"
-PROCESS = "FER_STREAM_PROCESS"
-"""The environment variable that names a supervised process, for its files in that folder."""
-
 _FORGOTTEN = ".forgotten"
-"""How the names of files end in that folder that name cameras which are forgotten."""
-
-if environment.prepared() and MULTIPROCESS in os.environ and PROCESS in os.environ:
-    values.ValueClass = values.MultiProcessValue(  # type: ignore[no-untyped-call]
-        lambda: os.environ[PROCESS].replace(" ", "-")
-    )
+"""Suffix of the marker files in the shared folder, one for each forgotten camera."""
 
 REGISTRY = CollectorRegistry()
-"""Ours alone: a program that uses fer_stream as a library finds nothing of it among its own metrics."""
+"""A registry of our own, so that a program that uses fer_stream as a library keeps its default registry clean."""
 
 
 class _Silent:
-    """Takes all that a metric is told, and keeps nothing."""
+    """A metric that accepts every call and records nothing."""
 
     def __init__(self, *_: object, **__: object) -> None:
         pass
@@ -59,7 +52,7 @@ Counter: Any = partial(prometheus_client.Counter, registry=REGISTRY)
 Gauge: Any = partial(prometheus_client.Gauge, registry=REGISTRY)
 Histogram: Any = partial(prometheus_client.Histogram, registry=REGISTRY)
 if MULTIPROCESS in os.environ and not environment.prepared():
-    # A program that uses us as a library shares its metrics by files (as under gunicorn), and ours would lie in them.
+    # A program that uses fer_stream as a library shares its own metrics in these files (as under gunicorn).
     Counter = Gauge = Histogram = _Silent
 for _about_the_process in (
     prometheus_client.ProcessCollector,
@@ -142,23 +135,23 @@ _sinks: dict[str, int] = {}
 
 
 def export_sink(sink: str, undelivered: int, behind: int) -> None:
-    """Tell how a sink stands: how many events it did not take in all, and how many it has still to take."""
+    """Set a sink's metrics: the total of undelivered events, and the number of events still to be delivered."""
     sink_undelivered.labels(sink).inc(max(0, undelivered - _sinks.get(sink, 0)))
     _sinks[sink] = undelivered
     sink_behind.labels(sink).set(behind)
 
 
 def forget(camera: str) -> None:
-    """Let all series of a camera go, those of other processes of a run too, until `remember`."""
+    """Remove all series of a camera, also those of other processes of a run, until `remember`."""
     if folder := os.environ.get(MULTIPROCESS):
-        (Path(folder) / f"{camera}{_FORGOTTEN}").touch()  # its values stay in these processes' files: see `exposition`
+        (Path(folder) / f"{camera}{_FORGOTTEN}").touch()  # `exposition` filters the values in the files
         return
     for metric in _of_cameras():
         metric.remove_by_labels({"camera": camera})
 
 
 def remember(camera: str) -> None:
-    """Take it that a camera is there, which may have been forgotten."""
+    """Show the series of a camera again after `forget`; does nothing for a camera that was not forgotten."""
     if folder := os.environ.get(MULTIPROCESS):
         (Path(folder) / f"{camera}{_FORGOTTEN}").unlink(missing_ok=True)
 

@@ -18,7 +18,7 @@ from fer_stream.client import Subscription, read_journal
 from fer_stream.errors import FerStreamError, WireError
 from fer_stream.events.cursor import to_cursor, to_number
 from fer_stream.operations.process import leave_behind
-from fer_stream.settings.tree import redact
+from fer_stream.settings.redaction import redact
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -18,8 +18,8 @@ from fer_stream.operations import instances
 from fer_stream.operations.logs import tell_error
 from fer_stream.operations.process import install_stop, supervising
 from fer_stream.service import summary
-from fer_stream.service.desk import Desk
 from fer_stream.service.outlet import Outlets
+from fer_stream.service.progress import Desk
 from fer_stream.service.supervisor import Supervisor
 from fer_stream.settings.deployment import check_purpose
 

@@ -12,8 +12,8 @@ from fer_stream.operations.logs import stderr
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from fer_stream.service.desk import Desk
     from fer_stream.service.outlet import Outlets
+    from fer_stream.service.progress import Desk
 
 
 def summary(desk: Desk, outlets: Outlets) -> dict[str, Any]:

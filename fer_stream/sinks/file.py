@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from fer_stream.errors import ConfigError, FerStreamError
 from fer_stream.sinks.lines import Lines
+from fer_stream.system import folders
 
 if TYPE_CHECKING:
     from fer_stream.plugins import Sink
@@ -24,7 +25,7 @@ def open_sink(argument: str) -> Sink:
     """
     if not argument:
         raise ConfigError("the file sink needs the name of a file, as in file:events.jsonl")
-    return JsonLines(Path(argument).expanduser())
+    return JsonLines(folders.expand(Path(argument)))
 
 
 class JsonLines:

@@ -25,7 +25,7 @@ from urllib.parse import urlsplit
 import cv2
 
 from fer_stream.errors import SourceError
-from fer_stream.settings.tree import redact
+from fer_stream.settings.redaction import redact
 from fer_stream.sources.images import Images, check_name, is_image
 from fer_stream.sources.video import COMPLETE, Capture, Live, Recording, open_video
 from fer_stream.system import folders, machine

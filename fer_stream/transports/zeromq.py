@@ -32,7 +32,7 @@ from fer_stream.plugins import BROADCASTS, LINKS, Standing
 from fer_stream.protocol import wire
 from fer_stream.settings import deployment
 from fer_stream.transports import keys as access
-from fer_stream.transports.doors import Doors
+from fer_stream.transports.admission import Doors
 from fer_stream.transports.reach import Watch
 from fer_stream.transports.sockets import Connection, why_silent
 

@@ -200,7 +200,7 @@ def test_a_new_analysis_takes_the_place_of_the_old_one_when_it_is_whole(
 
 def test_cut_off_it_leaves_nothing_half_written_and_goes_on_where_it_was(cli: Cli, clip: Path) -> None:
     out = cli.folder / "out"
-    slow = {"FER_STREAM_DETECTOR__SCAN_INTERVAL": "0"}
+    slow = {"FER_STREAM_SEARCH__SCAN_INTERVAL": "0"}
     cut = cli.start("analyze", clip, "-o", out, **slow)
     answers = out / ".answers"
     cut.until(lambda: answers.exists() and answers.stat().st_size > 1000)

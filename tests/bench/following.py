@@ -3,7 +3,7 @@
     python tests/bench/following.py ../shared/media/*.mp4 ../shared/media/*.gif
 
 Each clip goes through detector, classifier and timeline twice, as `fer-stream run --policy wait` would do it: once with
-``detector.scan_interval`` 0, which is the reference, and once as it is by default. Both look at each frame in turn, so
+``search.scan_interval`` 0, which is the reference, and once as it is by default. Both look at each frame in turn, so
 that whatever else the machine does hits both. It prints, for each clip:
 
 - faces: recall, precision and F1 of the boxes (IoU 0.5) against the reference's
@@ -181,7 +181,7 @@ def compare(clip: Path, depth: int) -> Comparison:
         if not ways:
             smallest = 20 if image.shape[1] <= SMALL else 40
             for changed in ({"scan_interval": 0}, {}):
-                settings = Settings(detector={"min_face": smallest, **changed})  # type: ignore[arg-type]
+                settings = Settings(detector={"min_face": smallest}, search=changed)  # type: ignore[arg-type]
                 recognizer = Recognizer.from_settings(settings)
                 recognizer.warm_up(*image.shape[:2])
                 ways.append(Pass(settings, recognizer, depth))

@@ -59,7 +59,7 @@ def cost(faces: int, width: int, height: int, count: int) -> tuple[float, float]
     """Return the milliseconds a frame of following faces, and of searching every frame."""
     ways = []
     for changed in ({}, {"scan_interval": 0}):
-        settings = Settings(detector=changed)  # type: ignore[arg-type]
+        settings = Settings(search=changed)  # type: ignore[arg-type]
         recognizer = Recognizer.from_settings(settings)
         recognizer.warm_up(height, width)
         ways.append(Pass(settings, recognizer, settings.depth))

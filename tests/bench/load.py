@@ -194,7 +194,7 @@ def main() -> None:
                 f"{count:2} cameras  {sum(rates):6.1f} frames/s of {RATE * count}; each {mean:.1f}, "
                 f"least {min(rates):.1f} = {min(rates) / mean:.2f} of the mean"
             )
-        dear = functools.partial(load, DETECTOR__SCAN_INTERVAL="0", DETECTOR__MIN_FACE="20")
+        dear = functools.partial(load, SEARCH__SCAN_INTERVAL="0", DETECTOR__MIN_FACE="20")
         each = {}
         for workers in ("1", "2"):
             with dear(["demo"], "--policy", "wait", "--loop", "--workers", workers) as it:

@@ -8,7 +8,7 @@ CPU time a frame (of all processes of the service, start-up left out), measured 
 
 - decode: OpenCV reads the file
 - service: ``fer-stream run FILE --policy wait --loop --workers 1``, while it runs
-- full scan: the same with ``detector.scan_interval`` 0, so that every frame is searched whole
+- full scan: the same with ``search.scan_interval`` 0, so that every frame is searched whole
 - loop: OpenCV reads, facenet-pytorch's MTCNN detects, our classifier scores each face, in one process and one thread
 """
 
@@ -140,7 +140,7 @@ def main() -> None:
             rows["service"].append(sum(used.values()))
             for name, value in used.items():
                 parts.setdefault(name, []).append(value)
-            dear = service(video, arguments.seconds, DETECTOR__SCAN_INTERVAL="0", **how)
+            dear = service(video, arguments.seconds, SEARCH__SCAN_INTERVAL="0", **how)
             rows["full scan"].append(sum(dear.values()))
             rows["loop"].append(loop(video, arguments.seconds / 2))
     middle = {name: statistics.median(values) for name, values in rows.items()}

@@ -45,7 +45,7 @@ def test_scan_is_how_often_the_whole_picture_is_searched(
     given: str, seconds: float, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["config", "--scan", given]) == 0
-    assert tomllib.loads(capsys.readouterr().out)["detector"]["scan_interval"] == seconds
+    assert tomllib.loads(capsys.readouterr().out)["search"]["scan_interval"] == seconds
 
 
 def test_the_template_is_a_settings_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

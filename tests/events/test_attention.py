@@ -9,7 +9,7 @@ import pytest
 
 from fer_stream.events.attention import HORIZON, Attention
 from fer_stream.events.tracker import Course
-from fer_stream.settings.tree import DetectorSettings
+from fer_stream.settings.tree import SearchSettings
 from fer_stream.types import THUMBNAIL, Searched
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ FRAME = 40 * MS
 
 def attention(policy: Policy = "drop_oldest", depth: int = 4, **settings: float) -> Attention:
     chosen = {"scan_interval": 2.0, "motion_interval": 0.2, "look_interval": 0.15} | settings
-    return Attention(DetectorSettings(**chosen), policy, depth)  # type: ignore[arg-type]
+    return Attention(SearchSettings(**chosen), policy, depth)  # type: ignore[arg-type]
 
 
 def course(

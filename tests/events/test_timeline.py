@@ -18,7 +18,7 @@ from fer_stream.events.cloudevents import decode, encode, event_id
 from fer_stream.events.schema import event_schema
 from fer_stream.events.smoother import LabelSet
 from fer_stream.events.timeline import Timeline, closing
-from fer_stream.settings.tree import DetectorSettings, Settings, SmootherSettings, TrackerSettings
+from fer_stream.settings.tree import SearchSettings, Settings, SmootherSettings, TrackerSettings
 from fer_stream.types import (
     EMOTIONS,
     THUMBNAIL,
@@ -54,7 +54,7 @@ SMOOTHER = {"tau": 0.4, "enter": 0.5, "leave": 0.35, "min_dwell": 0.4}
 
 def timeline(choice: str = "emotions", epoch: int = 1, **smoother: float) -> Timeline:
     labels = LabelSet(choice, EMOTIONS, VALENCE)
-    how = TrackerSettings(), SmootherSettings(**(SMOOTHER | smoother)), Attention(DetectorSettings(), "drop_oldest", 4)
+    how = TrackerSettings(), SmootherSettings(**(SMOOTHER | smoother)), Attention(SearchSettings(), "drop_oldest", 4)
     return Timeline("door", epoch, labels, *how)
 
 

@@ -26,7 +26,7 @@ def test_overload(service: Callable[..., Service], clip: Path, scale: Scale, tel
     it = service(
         *(clip, "--policy", "drop_oldest", "--rate", LOAD, "--loop"),
         *("--metrics", f"127.0.0.1:{free_port()}", "--sink", "file:copy.jsonl"),
-        FER_STREAM_DETECTOR__SCAN_INTERVAL="0",  # every frame is searched whole, for small faces too
+        FER_STREAM_SEARCH__SCAN_INTERVAL="0",  # every frame is searched whole, for small faces too
         FER_STREAM_DETECTOR__MIN_FACE="20",
     )
     it.run.until_event("emotion.started")

@@ -26,7 +26,7 @@ from fer_stream.events.smoother import LabelSet
 from fer_stream.events.timeline import Timeline
 from fer_stream.imaging.privacy import CELLS, hide_faces
 from fer_stream.journal import Journal
-from fer_stream.settings.tree import DetectorSettings, Settings, SmootherSettings, TrackerSettings
+from fer_stream.settings.tree import SearchSettings, Settings, SmootherSettings, TrackerSettings
 from fer_stream.types import EMOTIONS, Box, Event, EventType, Face, FaceData, Nanoseconds, Probabilities
 
 if TYPE_CHECKING:
@@ -171,7 +171,7 @@ def test_no_picture_crop_or_embedding_is_written(cli: Cli, short_folder: Path, c
 def timeline() -> Timeline:
     labels = LabelSet("emotions", EMOTIONS, {})
     return Timeline(
-        "door", 1, labels, TrackerSettings(), SmootherSettings(), Attention(DetectorSettings(), "drop_oldest", 4)
+        "door", 1, labels, TrackerSettings(), SmootherSettings(), Attention(SearchSettings(), "drop_oldest", 4)
     )
 
 

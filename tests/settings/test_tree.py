@@ -144,6 +144,10 @@ def test_paths_know_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
         ("lables = 'x'", ["there is no setting lables", "did you mean labels?"]),
         ("[detector]\nminface = 20", ["there is no setting detector.minface", "did you mean detector.min_face?"]),
         ("min_face = 20", ["there is no setting min_face", "did you mean detector.min_face?"]),
+        (
+            "[detector]\nscan_interval = 0",
+            ["there is no setting detector.scan_interval", "did you mean search.scan_interval?"],
+        ),
         ("[cameras.a]\nsorce = '0'", ["there is no setting cameras.a.sorce", "did you mean cameras.a.source?"]),
         ("[tracker]\nxyzzy = 1", ["there is no setting tracker.xyzzy", "overlap, confirm, patience"]),
         ("_env_file = 'x'", ["there is no setting _env_file"]),

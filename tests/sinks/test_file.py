@@ -99,3 +99,10 @@ def test_a_pipe_is_opened_without_a_reader_and_waits_for_one_to_write(tmp_path):
         sink.write(EVENT, "2")
     sink.close()
     open_sink(str(path)).close()
+
+
+def test_a_user_s_home_folder_may_be_missing(monkeypatch, tmp_path):
+    """A path is expanded as in a shell, which keeps the name of a user that does not exist."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FerStreamError, match="~nobody-has-this-name/events"):
+        open_sink("~nobody-has-this-name/events.jsonl")

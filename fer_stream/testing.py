@@ -1,6 +1,7 @@
-"""Within one process, the same contract as between processes: for tests, and for using the roles as a library.
+"""For tests of plug-ins: a transport within one process, which needs no sockets and no keys.
 
-Addresses are ``memory://NAME``. Messages are queues of parts between threads; nothing is encoded differently.
+It keeps the contract of `fer_stream.plugins.Transport`. Addresses are ``memory://NAME``. Messages are lists of parts in
+queues between threads; their encoding is the same as over ZeroMQ.
 """
 
 from __future__ import annotations
@@ -21,13 +22,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 QUEUE = 1000
-"""Messages a queue holds; beyond that a sender is told, and a broadcast is lost to the one who is too slow."""
+"""Most messages in a queue. When it is full, `send` returns ``False``, and a slow subscriber loses a broadcast."""
 
 _Parts = list[Any]
 
 
 class _Exchange:
-    """Where the ends of all memory links of this process meet."""
+    """Connects the hubs and peers of all memory links in this process."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
