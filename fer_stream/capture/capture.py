@@ -30,6 +30,7 @@ from fer_stream.operations import metrics
 from fer_stream.operations.process import install_stop, leave_behind, parent_gone
 from fer_stream.protocol import shared, wire
 from fer_stream.protocol.wire import Encoding, Kind, Message, Totals
+from fer_stream.settings.tree import redact
 from fer_stream.sources import open_source
 from fer_stream.types import Frame, Nanoseconds, Picture
 
@@ -142,7 +143,8 @@ class Clock:
 class Reader(threading.Thread):
     """Reads the source into the slot until it ends, fails or is told to stop; ``wake`` tells that there is news.
 
-    Unless ``paced``, a recording comes as fast as it can be read, whatever its rate.
+    ``offline`` is for the analysis of recordings: a recording is read as fast as possible, whatever its rate, a source
+    that cannot be opened is not tried again, and a live source is a `ConfigError`.
     """
 
     def __init__(
@@ -154,7 +156,7 @@ class Reader(threading.Thread):
         wake: Callable[[], None],
         place: Place | None = None,
         *,
-        paced: bool = True,
+        offline: bool = False,
     ) -> None:
         super().__init__(name="reader", daemon=True)
         self.clock = Clock(settings)
@@ -171,7 +173,7 @@ class Reader(threading.Thread):
         self._slot = slot
         self._wake = wake
         self._place = place
-        self._paced = paced
+        self._offline = offline
         self._stop_reading = threading.Event()
         self._told = -TELLING
         self._asked = time.monotonic()  # when the source was asked for what it has not given yet
@@ -210,10 +212,15 @@ class Reader(threading.Thread):
             try:
                 source = open_source(self._settings)
             except SourceError as error:
-                if not self._may_retry():
+                # A live source that was open once may come back, whatever its plug-in says about the failure.
+                if self._offline or not (self._settings.retry and (self.live or error.transient)):
                     raise
                 pause = self._wait_to_retry(error, pause)
                 continue
+            if self._offline and source.live:
+                source.close()
+                where = redact(self._settings.source)
+                raise ConfigError(f"analyze is for recordings, and {where} is a live camera: use fer-stream run")
             if isinstance(source, plugins.PlacingSource):
                 source.place = self._place
             self.live, self.frames, self.opened = source.live, source.frames, True
@@ -231,11 +238,6 @@ class Reader(threading.Thread):
             if self._stop_reading.is_set() or not (self.live and self._settings.retry):
                 return
             pause = self._wait_to_retry(failure, PAUSES[0] if self._seq > began else pause)
-
-    def _may_retry(self) -> bool:
-        # Before it was open once, only an address tells whether there may be a camera later: a missing file stays so.
-        live = self.live if self.opened else is_live(self._settings.source)
-        return live and self._settings.retry
 
     def _wait_to_retry(self, error: SourceError, pause: float) -> float:
         """Wait, and return how long to wait the next time."""
@@ -263,7 +265,7 @@ class Reader(threading.Thread):
                     continue  # the cap on a live camera's rate: this one was never captured
                 due = max(due, now - interval) + interval
             elif (
-                self._paced
+                not self._offline
                 and (self._policy == "drop_oldest" or self._settings.rate)
                 and self._stop_reading.wait(max(0.0, start + picture.offset / 1e9 - now))  # it plays at its own pace
             ):
@@ -304,12 +306,6 @@ class Reader(threading.Thread):
         if isinstance(content, Jpeg) and content.plain and not settings.masks and settings.encoding != "raw":
             return content
         return mask(content.decode() if isinstance(content, Jpeg) else content, settings.masks)
-
-
-def is_live(source: str) -> bool:
-    """Return whether an address is a camera's, which may come later, rather than a file's, which is there or not."""
-    scheme, separator, _ = source.partition("://")
-    return source.isdigit() or source.startswith("/dev/video") or bool(separator and scheme != "file")
 
 
 class Capture:
