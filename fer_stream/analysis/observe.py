@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from fer_stream.capture.capture import READER_GRACE, Reader, Slot
+from fer_stream.capture.reader import READER_GRACE, Reader
+from fer_stream.capture.slot import Slot
 from fer_stream.errors import ConfigError, WireError
 from fer_stream.events.attention import Attention
 from fer_stream.events.cloudevents import encode, event_id
