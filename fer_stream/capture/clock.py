@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Clock:
-    """Capture time: a live camera's from the wall clock at the start and monotonic from there, a file's its own."""
+    """Capture time: a live camera has the start's wall clock plus monotonic time, a file its own time stamps."""
 
     def __init__(self, settings: CameraSettings) -> None:
         """Begin now."""

@@ -1,4 +1,4 @@
-"""What a capture's frames are sent as: the camera's own JPEG, one that is made here, or pixels; smaller where asked."""
+"""Encodes a capture's frames: the camera's own JPEG, a new JPEG, or raw pixels, scaled down where the settings ask."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Encoded(NamedTuple):
 
 
 class Encoder:
-    """Makes the payloads of one camera's frames. ``shares`` says whether the aggregator may open our memory."""
+    """Makes the payloads of one camera's frames. ``shares`` says whether the aggregator can open our shared memory."""
 
     def __init__(self, name: str, camera: CameraSettings, address: str, slots: int) -> None:
         """Begin with a camera.

@@ -56,7 +56,7 @@ def run(settings: Settings, camera: str, stop: Stop | None = None) -> None:
             if deadline is None and (stop.is_set() or parent_gone()):
                 reader.stop()
                 deadline = time.monotonic() + DRAIN
-                if not reader.opened:  # there is nothing to take leave of
+                if not reader.opened:  # not registered: no BYE is needed
                     break
             if deadline is not None and time.monotonic() > deadline:
                 _log.warning("the aggregator did not take leave of camera %s; its last frames count as lost", camera)

@@ -49,7 +49,7 @@ _log = logging.getLogger(__name__)
 
 
 class Reader(threading.Thread):
-    """Reads the source into the slot until it ends, fails or is told to stop; ``wake`` tells that there is news.
+    """Reads the source into the slot until it ends, fails or is told to stop; it calls ``wake`` after each change.
 
     ``offline`` is for the analysis of recordings: a recording is read as fast as possible, whatever its rate, a source
     that cannot be opened is not tried again, and a live source is a `ConfigError`.
@@ -68,14 +68,14 @@ class Reader(threading.Thread):
     ) -> None:
         super().__init__(name="reader", daemon=True)
         self.clock = Clock(settings)
-        self.opened = False  # whether the source has been open once: before that there is no camera to tell of
+        self.opened = False  # whether the source has been open once: before that, the camera is not registered
         self.live = False
         self.frames: int | None = None
         self.ended = False
         self.reason = "capture ended"  # why no more frames come: until the source has ended, because of `stop`
         self.error: FerStreamError | None = None
         self._camera = name
-        metrics.source_failures.labels(name)  # there from the beginning, so that its first step is seen
+        metrics.source_failures.labels(name)  # create the label set up front so that rate() sees the first increment
         self._settings = settings
         self._policy = policy
         self._slot = slot
@@ -84,7 +84,7 @@ class Reader(threading.Thread):
         self._offline = offline
         self._stop_reading = threading.Event()
         self._told = -TELLING
-        self._asked = time.monotonic()  # when the source was asked for what it has not given yet
+        self._asked = time.monotonic()  # monotonic start of the read that is under way
         self._seq = 0
 
     def run(self) -> None:
@@ -140,7 +140,9 @@ class Reader(threading.Thread):
             except SourceError as error:
                 if not (self.live and self._settings.retry):
                     raise
-                failure = error.with_traceback(None)  # which holds the last picture, and its place
+                failure = error.with_traceback(
+                    None
+                )  # the traceback would keep the last picture alive, and its shared memory
             finally:
                 source.close()
             if self._stop_reading.is_set() or not (self.live and self._settings.retry):
@@ -167,7 +169,7 @@ class Reader(threading.Thread):
             if picture is None:
                 break
             metrics.stage.labels("read").observe(now - self._asked)
-            self._asked = math.inf  # however long a worker keeps us waiting, the source does not
+            self._asked = math.inf  # waiting for a worker is not the fault of the source
             if picture.offset is None:
                 if now < due:
                     continue  # the cap on a live camera's rate: this one was never captured
@@ -198,10 +200,10 @@ class Reader(threading.Thread):
         return True
 
     def _content(self, picture: Picture) -> NDArray[np.uint8] | Jpeg:
-        """Return what may leave the capture: the camera's own JPEG, where nothing has to be done to its pixels first.
+        """Return what is sent: the camera's own JPEG where its pixels need no change, or else masked pixels.
 
         Raises:
-            WireError: nothing of it may.
+            WireError: it is no picture that may be sent.
         """
         content, settings = picture.content, self._settings
         if not isinstance(content, Jpeg):

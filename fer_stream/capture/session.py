@@ -28,7 +28,7 @@ _log = logging.getLogger(__name__)
 
 
 class Capture:
-    """The capture's side of the protocol: who it is, what it offers, what it was told."""
+    """The capture's side of the protocol: its registration, its offers, and the ledger counts that it received."""
 
     def __init__(self, settings: Settings, name: str, peer: Peer) -> None:
         camera = settings.cameras[name]
@@ -51,7 +51,7 @@ class Capture:
         self._exported = Totals()
 
     def step(self, timeout: float) -> None:
-        """Wait for a message or a frame, and say what there is to say.
+        """Wait for a message or a frame, and send what is due.
 
         Raises:
             ConfigError: the aggregator refuses this camera for good.
@@ -68,7 +68,7 @@ class Capture:
             return
         totals, full = self.slot.state()
         now = time.monotonic()
-        if self.welcomed and self.slot.closed and not full:  # whatever keeps the reader, told to stop, in its source
+        if self.welcomed and self.slot.closed and not full:  # also if the source still blocks the reader
             if now >= self._beat:
                 self._say(Kind.BYE, now, {"reason": self.reader.reason})
         elif now >= self._beat:
@@ -78,12 +78,12 @@ class Capture:
         self._export(totals)
 
     def give_up(self) -> None:
-        """Take leave though a frame that nobody took is still here: it is lost then, and not on its way for ever."""
+        """Send BYE although a frame is left in the slot: the aggregator then counts it as lost."""
         if self.welcomed:
             self._say(Kind.BYE, time.monotonic(), {"reason": self.reader.reason})
 
     def close(self) -> None:
-        """Let the memory of the frames sent go."""
+        """Release the memory of the frames sent."""
         self._encoder.close()
 
     def _handle(self, message: Message) -> None:
@@ -101,7 +101,7 @@ class Capture:
             case Kind.WHO:
                 self._hello(time.monotonic())
             case Kind.REFUSED:
-                # Another capture of this name may only be dead and not known to be: it is asked for a while.
+                # An earlier capture of this name may be dead without the aggregator knowing: retry for a while.
                 reason, now = str(message.body().get("reason")), time.monotonic()
                 self.welcomed, self._refused_since = False, self._refused_since or now
                 if message.body().get("final") or now - self._refused_since > self._patience:

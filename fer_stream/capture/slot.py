@@ -27,7 +27,7 @@ class Slot:
         self._closed = False
 
     def put(self, frame: Frame, taken: float) -> bool:
-        """Leave a frame, taken at this monotonic time; return ``False`` (and count nothing) once closed."""
+        """Put a frame, read at this monotonic time (s); return ``False`` (and count nothing) once closed."""
         with self._changed:
             while self._policy == "wait" and self._held is not None and not self._closed:
                 self._changed.wait()
@@ -39,7 +39,7 @@ class Slot:
             return True
 
     def reject(self) -> None:
-        """Count a frame that is captured but may not be sent; none once closed."""
+        """Count a frame that is captured but must not be sent; once closed, count nothing."""
         with self._changed:
             self._captured += not self._closed
             self._rejected += not self._closed
