@@ -36,7 +36,14 @@ class PluginError(FerStreamError):
 
 
 class SourceError(FerStreamError):
-    """A source cannot be opened, or stopped giving pictures before its end."""
+    """A source cannot be opened, or stopped giving pictures before its end.
+
+    ``transient`` says that opening the source again later may succeed: a camera that is off may be switched on.
+    """
+
+    def __init__(self, message: str, *, transient: bool = False) -> None:
+        super().__init__(message)
+        self.transient = transient
 
 
 class ModelError(FerStreamError):

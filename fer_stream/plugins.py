@@ -38,7 +38,11 @@ if TYPE_CHECKING:
 
 
 class Source(Protocol):
-    """Where pictures come from. Used by one thread, except that `close` may come from another one."""
+    """Where pictures come from. Used by one thread, except that `close` may come from another one.
+
+    A factory that cannot open its source raises `SourceError`, with ``transient=True`` if a later try may succeed: then
+    the capture tries again, unless ``retry = false``.
+    """
 
     live: bool
     """Pictures arrive in real time and cannot be asked for again (a camera), or are recorded (a file)."""

@@ -2,7 +2,7 @@
 
 All are frozen and import nothing of ours. Times are integers in nanoseconds since the Unix epoch, in the
 *capture clock*: taken once from the wall clock when a capture starts and monotonic from there, or the file's own
-timestamps from a fixed start (see :mod:`fer_stream.capture.capture`). Boxes are in pixels of the image, ``x`` to the
+timestamps from a fixed start (see :mod:`fer_stream.capture.clock`). Boxes are in pixels of the image, ``x`` to the
 right and ``y`` down, ``(x1, y1)`` inclusive and ``(x2, y2)`` exclusive, not clipped to the image.
 """
 

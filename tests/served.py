@@ -14,7 +14,7 @@ from processes import PATIENCE, wait_for
 from websockets.sync.client import ClientConnection, connect
 
 from fer_stream.aggregator import aggregator
-from fer_stream.capture import capture
+from fer_stream.capture import process as capture
 from fer_stream.inference import worker
 from fer_stream.live import server
 from fer_stream.operations.process import Stop

@@ -49,7 +49,7 @@ def test_what_fer_stream_loads_first_is_as_anybody_else_would_load_it(
 def test_metrics_do_not_lie_among_those_of_a_program_of_several_processes(tmp_path: Path) -> None:
     """Under gunicorn a program's processes share their metrics by the files of a folder."""
     code = (
-        "import prometheus_client, fer_stream.capture.capture\n"
+        "import prometheus_client, fer_stream.capture.process\n"
         "from fer_stream.operations import metrics\n"
         "metrics.frames.labels('door', 'done', '').inc()\n"
         "prometheus_client.Counter('theirs', 'Theirs.').inc()\n"

@@ -17,7 +17,7 @@ from processes import PATIENCE, balanced, free_port, gapless, unclosed, wait_for
 import fer_stream
 from fer_stream import plugins
 from fer_stream.aggregator import aggregator
-from fer_stream.capture import capture
+from fer_stream.capture import process as capture
 from fer_stream.client import Subscription, read_journal, status, subscribe
 from fer_stream.events import cloudevents
 from fer_stream.inference import worker

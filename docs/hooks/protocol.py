@@ -13,7 +13,7 @@ from reference import code, table
 
 from fer_stream import plugins
 from fer_stream.aggregator import aggregator
-from fer_stream.capture import capture
+from fer_stream.capture import session as capture
 from fer_stream.inference import worker
 from fer_stream.protocol import wire
 from fer_stream.settings.tree import DispatchSettings

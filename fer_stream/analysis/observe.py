@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from fer_stream.capture.capture import READER_GRACE, Reader, Slot, is_live
+from fer_stream.capture.reader import READER_GRACE, Reader
+from fer_stream.capture.slot import Slot
 from fer_stream.errors import ConfigError, WireError
 from fer_stream.events.attention import Attention
 from fer_stream.events.cloudevents import encode, event_id
@@ -109,6 +110,7 @@ class Observer:
     Raises:
         PluginError, ModelError: detector or classifier cannot be loaded.
         ConfigError: the settings do not fit the model.
+        ConfigError: while iterating, the source is a live camera.
         SourceError: while iterating, after what came before it: the source cannot be opened, or broke.
     """
 
@@ -117,7 +119,7 @@ class Observer:
         self._bell = threading.Event()
         self._slot = Slot("wait")
         once = settings.cameras[camera].model_copy(update={"loop": False})
-        self.reader = Reader(camera, once, "wait", self._slot, self._bell.set, paced=False)
+        self.reader = Reader(camera, once, "wait", self._slot, self._bell.set, offline=True)
         self._answers = answers
         self._depth = settings.depth
         self._threads = min(threads, self._depth)
@@ -232,13 +234,11 @@ class Observer:
 
 
 def refuse(camera: CameraSettings) -> None:
-    """Refuse what has no end, and settings of which nothing can be made here.
+    """Refuse settings that `analyze` cannot follow: an endless repetition, and dropped frames.
 
     Raises:
         ConfigError: see above.
     """
-    if is_live(camera.source):
-        raise ConfigError(f"analyze is for recordings, and {camera.source} is a live camera: use fer-stream run")
     if camera.loop:
         raise ConfigError(
             f"analyze needs an end, and the settings begin {camera.source} again at its end: leave out loop"

@@ -1,4 +1,4 @@
-"""What a capture's frames are sent as: the camera's own JPEG, one that is made here, or pixels; smaller where asked."""
+"""Encodes a capture's frames: the camera's own JPEG, a new JPEG, or raw pixels, scaled down where the settings ask."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from fer_stream.operations import metrics
 from fer_stream.protocol import shared, wire
 from fer_stream.protocol.pace import Fit, Pace
 from fer_stream.protocol.wire import Encoding
+from fer_stream.settings.deployment import beyond
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -34,7 +35,7 @@ class Encoded(NamedTuple):
 
 
 class Encoder:
-    """Makes the payloads of one camera's frames. ``shares`` says whether the aggregator may open our memory."""
+    """Makes the payloads of one camera's frames. ``shares`` says whether the aggregator can open our shared memory."""
 
     def __init__(self, name: str, camera: CameraSettings, address: str, slots: int) -> None:
         """Begin with a camera.
@@ -128,5 +129,6 @@ def _encoding(camera: CameraSettings, address: str) -> Encoding:
         return Encoding[camera.encoding.upper()]
     if address.startswith("ipc://"):
         return Encoding.SHARED
-    here = address.startswith(("memory://", "tcp://127.", "tcp://localhost:", "tcp://[::1]"))
-    return Encoding.RAW if here else Encoding.JPEG
+    # How far a plug-in's transport reaches is unknown: frames on it are compressed.
+    known = address.startswith(("tcp://", "memory://"))
+    return Encoding.RAW if known and not beyond(address) else Encoding.JPEG

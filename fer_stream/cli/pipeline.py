@@ -115,7 +115,7 @@ def _check_summary(path: Path) -> None:
 
 def capture(arguments: Namespace) -> None:
     """One camera's process."""
-    from fer_stream.capture.capture import run as run_role  # noqa: PLC0415
+    from fer_stream.capture.process import run as run_role  # noqa: PLC0415
 
     if arguments.source is None:
         settings = begin(arguments, f"capture {arguments.camera or ''}".strip())

@@ -9,7 +9,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from fer_stream.events.smoother import Change, LabelSet, Smoother
-from fer_stream.events.tracker import Tracker, overlap
+from fer_stream.events.tracker import Tracker
+from fer_stream.imaging.geometry import overlap
 from fer_stream.types import (
     BEGINNING,
     Box,

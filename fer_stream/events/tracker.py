@@ -12,6 +12,7 @@ from collections import deque
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from fer_stream.imaging.geometry import area, overlap
 from fer_stream.types import Box, Face, Nanoseconds, Track
 
 if TYPE_CHECKING:
@@ -41,16 +42,6 @@ BURST = 0.02
 GAPS = 8
 """How many recent times between frames are kept. The second-longest estimates the frame interval: it ignores a single
 stall, and where several workers answer together, it is the pause between their answers."""
-
-
-def overlap(a: Box, b: Box) -> float:
-    """Return the intersection over union of two boxes, 0 to 1."""
-    width = min(a.x2, b.x2) - max(a.x1, b.x1)
-    height = min(a.y2, b.y2) - max(a.y1, b.y1)
-    if width <= 0 or height <= 0:
-        return 0.0
-    common = width * height
-    return common / ((a.x2 - a.x1) * (a.y2 - a.y1) + (b.x2 - b.x1) * (b.y2 - b.y1) - common)
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,7 +246,7 @@ def _reach(box: Box) -> Box:
 
 
 def _size(box: Box) -> float:
-    return math.sqrt(max((box.x2 - box.x1) * (box.y2 - box.y1), 1e-6))
+    return math.sqrt(max(area(box), 1e-6))
 
 
 def _distance(last: Box, expected: Box, box: Box) -> float:

@@ -1,4 +1,4 @@
-"""A picture as its camera encoded it: passed on untouched, and decoded by who needs its pixels, if anybody does."""
+"""JPEGs as cameras encode them: they are passed on unchanged, and decoded only where their pixels are needed."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ MAX_MARKERS = 512
 
 
 class Jpeg:
-    """A JPEG, of which nothing is looked at before it is asked for. It takes any bytes, and says then what they are."""
+    """A JPEG, parsed and decoded on demand. Any bytes are accepted; errors are raised by the first use."""
 
     __slots__ = ("_image", "_shape", "data")
 
@@ -63,7 +63,7 @@ class Jpeg:
     def plain(self) -> bool:
         """Whether it is grey or in colour, of 8 bits, in one scan, and shown as it lies: nothing else is passed on.
 
-        A further scan is a few bytes, and a look at every pixel: what has some, its own capture decodes, not a worker.
+        Extra scans are cheap to send and expensive to decode: the capture decodes such a JPEG itself.
 
         Raises:
             WireError: it has no header.
@@ -95,7 +95,7 @@ class Jpeg:
 def decode(data: Buffer) -> NDArray[np.uint8]:
     """Return the pixels, uint8 ``[H, W, 3]`` in BGR order, of a JPEG, PNG, TIFF or another image that OpenCV knows.
 
-    Its header is asked for its size first: a few kilobytes can claim to be gigabytes.
+    The size in its header is checked first: a few kilobytes can decode to gigabytes.
 
     Raises:
         WireError: it does not decode, or has more than `fer_stream.imaging.limits.MAX_PIXELS` pixels.
@@ -136,7 +136,7 @@ def _size(data: Buffer) -> tuple[int, int]:
 def header_size(data: Buffer) -> tuple[int, int]:
     """Return ``(width, height)`` from a JPEG's start-of-frame header, without decoding (ITU-T T.81, B.2.2).
 
-    A few kilobytes can decode to gigabytes, so this is asked first.
+    A few kilobytes can decode to gigabytes, so callers check the size before they decode.
 
     Raises:
         WireError: no such header.

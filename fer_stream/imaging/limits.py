@@ -12,7 +12,7 @@ MAX_PIXELS = 50_000_000
 
 
 def check_size(width: int, height: int) -> None:
-    """Refuse pictures that nobody should decode.
+    """Refuse pictures that are too large to decode safely.
 
     Raises:
         WireError: a side is 0 or over `MAX_SIDE`, or there are more than `MAX_PIXELS`.

@@ -1,4 +1,4 @@
-"""Where did a picture change since it was last searched? Told from a thumbnail, which travels and costs nothing.
+"""Finds where a picture changed since it was last searched, by comparing small thumbnails.
 
 A face that is new must have changed the pixels where it is, so between two scans of the whole picture only what
 changed is searched. Thumbnails are compared cell by cell with how each cell looked when it was last searched: slow
@@ -51,7 +51,7 @@ def changed(now: NDArray[np.uint8], before: NDArray[np.uint8]) -> NDArray[np.boo
 
 
 def cover(cells: NDArray[np.bool_], boxes: Iterable[Box], height: int, width: int) -> None:
-    """Clear the cells that lie in boxes of a picture of this size: what is there is known."""
+    """Clear the cells that lie in boxes of a picture of this size: the faces there are known already."""
     for x1, y1, x2, y2 in boxes:
         top, bottom = (min(max(round(y / height * ROWS), 0), ROWS) for y in (y1, y2))
         left, right = (min(max(round(x / width * COLUMNS), 0), COLUMNS) for x in (x1, x2))

@@ -1,4 +1,4 @@
-"""One colour a label, told apart by colour-blind people too (Okabe and Ito, https://jfly.uni-koeln.de/color/)."""
+"""One colour for each label; colour-blind people can tell them apart (Okabe and Ito, https://jfly.uni-koeln.de/color/)."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ COLOURS = {
     "positive": "#e69f00",
     "negative": "#0072b2",
 }
-"""Of the labels that come along, as ``#rrggbb``."""
+"""Colours of the built-in labels, as ``#rrggbb``."""
 
 UNCERTAIN = "#c8c8c8"
-"""Of a face of which no label is sure."""
+"""Colour of a face without a certain label."""
 
 OTHERS = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7")
 

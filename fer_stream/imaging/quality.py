@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
+from fer_stream.imaging.geometry import area, size
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from fer_stream.types import Box, Face
+    from fer_stream.types import Face
 
 SIDE = 48
 """Pixels of the grey square on which sharpness is judged: a classifier sees no more than that."""
@@ -46,7 +48,7 @@ def of(image: NDArray[np.uint8], face: Face) -> float:
     if max(seen.shape[:2]) > 4 * SIDE:  # cheaper, and as good: what is finer than the square does not count
         seen = seen[:: seen.shape[0] // (2 * SIDE) or 1, :: seen.shape[1] // (2 * SIDE) or 1]
     grey = cv2.resize(cv2.cvtColor(seen, cv2.COLOR_BGR2GRAY), (SIDE, SIDE), interpolation=cv2.INTER_AREA)
-    inside = (right - left) * (bottom - top) / ((x2 - x1) * (y2 - y1))
+    inside = (right - left) * (bottom - top) / area(face.box)
     return min(
         _ramp(size(face.box), SMALL),
         judge_sharpness(np.asarray(grey, np.uint8)),
@@ -58,11 +60,6 @@ def of(image: NDArray[np.uint8], face: Face) -> float:
 def judge_sharpness(grey: NDArray[np.uint8]) -> float:
     """Return what the sharpness of ``grey`` (uint8 ``[48, 48]``) alone makes a look worth, 0 to 1."""
     return _ramp(sharpness(grey), BLURRED)
-
-
-def size(box: Box) -> float:
-    """Return a box's size in pixels, ``sqrt(width * height)``."""
-    return math.sqrt((box.x2 - box.x1) * (box.y2 - box.y1))
 
 
 def sharpness(grey: NDArray[np.uint8]) -> float:

@@ -27,7 +27,7 @@ def loopback(host: str) -> bool:
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
-        return host == "localhost"
+        return host.lower() == "localhost"  # DNS names have no case (RFC 4343)
 
 
 def beyond(address: str) -> bool:

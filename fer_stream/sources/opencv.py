@@ -8,7 +8,8 @@
 | a video file, a GIF                            | a recording with its own time stamps            | no   |
 | an image, a folder of images                   | a recording (see `fer_stream.sources.images`)   | no   |
 
-What a stream, a file or a folder holds as JPEGs is given as it is (`fer_stream.Jpeg`); what a webcam sends is decoded.
+``file://PATH`` is the same as ``PATH``; nothing in it is percent-decoded. The JPEGs of a stream, a file or a folder are
+passed on undecoded (`fer_stream.Jpeg`); pictures of a webcam are decoded.
 """
 
 from __future__ import annotations
@@ -46,8 +47,10 @@ def open_source(address: str, settings: CameraSettings) -> Source:
     """Open whatever ``address`` names (see the table above).
 
     Raises:
-        SourceError: there is nothing, or nothing that gives pictures. The message holds no password.
+        SourceError: there is nothing, or nothing that gives pictures. The message holds no password. The error is
+            ``transient`` for webcams and URLs, which may answer later, and not for files.
     """
+    address = address.removeprefix("file://")
     if webcam := re.fullmatch(r"(?:/dev/video)?(\d{1,3})", address):
         return Live(_open_webcam(int(webcam[1])), f"webcam {int(webcam[1])}", settings)
     if "://" in address:
@@ -86,9 +89,11 @@ def _open_webcam(index: int) -> Capture:
         return capture
     device = Path(f"/dev/video{index}")
     if device.exists():
-        raise SourceError(f"webcam {index} cannot be opened; another program uses it, or you may not read {device}")
+        raise SourceError(
+            f"webcam {index} cannot be opened; another program uses it, or you may not read {device}", transient=True
+        )
     there = ", ".join(sorted(p.name.removeprefix("video") for p in device.parent.glob("video*"))) or "none"
-    raise SourceError(f"there is no webcam {index}; this machine has: {there}")
+    raise SourceError(f"there is no webcam {index}; this machine has: {there}", transient=True)
 
 
 def _open_url(address: str, settings: CameraSettings) -> Source:
@@ -101,8 +106,10 @@ def _open_url(address: str, settings: CameraSettings) -> Source:
         capture = Capture(cv2.VideoCapture(address, cv2.CAP_FFMPEG, limits + _decoding(settings, 1)))
         if not capture.opened:
             if time.monotonic() - begin > COMPLETE * settings.open_timeout:
-                raise SourceError(f"{name} cannot be opened: no answer within {settings.open_timeout:g} s")
-            raise SourceError(f"{name} cannot be opened: {_reason(address, settings.open_timeout)}")
+                reason = f"no answer within {settings.open_timeout:g} s"
+            else:
+                reason = _reason(address, settings.open_timeout)
+            raise SourceError(f"{name} cannot be opened: {reason}", transient=True)
         return capture
 
     def reopen() -> Capture:

@@ -92,7 +92,7 @@ class Capture:
                 content = Jpeg(image.tobytes()) if self._packets else cast("NDArray[np.uint8]", image)
                 return content, self._capture.get(cv2.CAP_PROP_POS_MSEC)
         finally:
-            if self.closed:  # while the lock was ours
+            if self.closed:  # while this thread held the lock
                 self.close()
 
     def close(self) -> None:
@@ -113,7 +113,7 @@ def open_video(connect: Callable[[], Capture], decode: bool) -> Capture:
 
 
 class Live:
-    """A webcam or a stream: it has no end, so whatever ends it is an error."""
+    """A webcam or a stream: it has no regular end, so an end is an error."""
 
     live = True
     frames: int | None = None

@@ -20,6 +20,7 @@ import cv2
 import numpy as np
 import polars
 import pytest
+from camera_servers import Server, folder, mjpeg
 from tiny import write_beside
 
 import fer_stream
@@ -367,13 +368,22 @@ def _no_pixels(home: Path, out: Path, rows: set[bytes]) -> None:
 
 
 def test_a_live_camera_is_refused(cli: Cli) -> None:
-    done = cli.run("analyze", "rtsp://user:secret@192.0.2.1/x", "-o", cli.folder / "out")
-    assert done.popen.returncode == 2
-    assert len(done.errors) == 1
-    assert "live camera" in done.errors[0]
-    assert "secret" not in done.err
-    with pytest.raises(ConfigError, match="live camera"):
-        fer_stream.analyze("0")
+    with Server(mjpeg(8)) as server:
+        address = f"http://user:secret@127.0.0.1:{server.port}/x"
+        done = cli.run("analyze", address, "-o", cli.folder / "out")
+        assert done.popen.returncode == 2
+        assert len(done.errors) == 1
+        assert "live camera" in done.errors[0]
+        assert "secret" not in done.err
+        with pytest.raises(ConfigError, match="live camera"):
+            fer_stream.analyze(address)
+
+
+def test_a_recording_on_a_server_is_analysed(clip: Path) -> None:
+    with Server(folder(clip.parent)) as server:
+        there = fer_stream.analyze(f"http://127.0.0.1:{server.port}/{clip.name}")
+    assert there.equals(fer_stream.analyze(clip))
+    assert there.equals(fer_stream.analyze(f"file://{clip}"))
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ import cv2
 from fer_stream.events.attention import Attention
 from fer_stream.events.smoother import LabelSet
 from fer_stream.events.timeline import Timeline
-from fer_stream.events.tracker import overlap
+from fer_stream.imaging.geometry import overlap
 from fer_stream.inference.recognizer import Recognizer
 from fer_stream.settings.tree import Settings
 from fer_stream.types import EventType, ExpressionData, Face, Nanoseconds

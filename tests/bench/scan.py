@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import cv2
 import theirs
 
-from fer_stream.events.tracker import overlap
+from fer_stream.imaging.geometry import overlap
 from fer_stream.inference.detectors import mtcnn
 from fer_stream.settings.tree import DetectorSettings
 

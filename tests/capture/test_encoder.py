@@ -47,6 +47,8 @@ def encoder(made: list[Encoder], address: str, **settings: Any) -> Encoder:
         (FAR, "auto", Encoding.JPEG),
         (HERE, "auto", Encoding.RAW),
         (HERE, "jpeg", Encoding.JPEG),
+        ("tcp://LOCALHOST:5550", "auto", Encoding.RAW),
+        ("tcp://127.example.org:5550", "auto", Encoding.JPEG),
         (FAR, "raw", Encoding.RAW),
         (SHARED, "auto", Encoding.RAW),  # as long as nobody can open our memory
     ],

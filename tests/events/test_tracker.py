@@ -11,7 +11,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from fer_stream.events.tracker import ALIKE, FAR, Tracker, overlap
+from fer_stream.events.tracker import ALIKE, FAR, Tracker
+from fer_stream.imaging.geometry import overlap
 from fer_stream.settings.tree import TrackerSettings
 from fer_stream.types import Box, Face, Nanoseconds, Probabilities
 

@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 import fer_stream
-from fer_stream.capture.capture import Reader, Slot
+from fer_stream.capture.reader import Reader
+from fer_stream.capture.slot import Slot
 from fer_stream.cli.doctor import examine
 from fer_stream.imaging.pixels import pixels
 from fer_stream.inference.classifiers.onnx import OnnxClassifier

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from fer_stream.imaging import quality
+from fer_stream.imaging.geometry import size
 from fer_stream.types import Box, Face
 
 FACE = Face(Box(50, 60, 170, 210), 0.99)
@@ -42,7 +43,7 @@ def test_blur_lowers_it_and_noise_does_not_hide_blur(portrait: np.ndarray) -> No
 
 def test_small_faces_are_worth_less(portrait: np.ndarray) -> None:
     def shrunk(side: float) -> float:
-        scale = side / quality.size(FACE.box)
+        scale = side / size(FACE.box)
         image = cv2.resize(portrait, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
         return quality.of(np.asarray(image, np.uint8), Face(Box(*(scale * edge for edge in FACE.box)), 0.99))
 

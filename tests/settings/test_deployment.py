@@ -22,12 +22,14 @@ if TYPE_CHECKING:
 PORTRAIT = "fer_stream/assets/grace_hopper.jpg"
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "localhost"])
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "localhost", "LOCALHOST"])
 def test_loopback(host: str) -> None:
     assert loopback(host)
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "camera.example", "", "*", "localhost.example"])
+@pytest.mark.parametrize(
+    "host", ["0.0.0.0", "::", "192.0.2.1", "camera.example", "", "*", "localhost.example", "127.example.org"]
+)
 def test_not_loopback(host: str) -> None:
     assert not loopback(host)
     assert beyond(f"tcp://{'[::]' if host == '::' else host}:5550")

@@ -275,6 +275,22 @@ def test_a_video_file_on_a_server_is_a_recording(make_video):
         looped.close()
 
 
+def test_a_file_url_is_a_recording_with_an_end(make_video):
+    source = open_source(f"file://{make_video('a b%20.avi')}", CameraSettings())
+    assert not source.live
+    assert source.frames == 40
+    assert numbers(read_all(source)) == list(range(40))
+
+
+@pytest.mark.parametrize(
+    ("address", "transient"), [("missing.avi", False), ("file:///missing.avi", False), ("97", True), ("rtsp://[", True)]
+)
+def test_only_what_may_come_later_is_worth_another_try(address, transient):
+    with pytest.raises(SourceError) as caught:
+        open_source(address, PATIENT)
+    assert caught.value.transient is transient
+
+
 def test_rtsp_plays_over_tcp(make_video):
     asked = []
     with Server(rtsp(make_video("v.ts", frames=50).read_bytes(), asked)) as server:

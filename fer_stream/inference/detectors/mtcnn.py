@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, cast
 import cv2
 import numpy as np
 
-from fer_stream.events.tracker import overlap
+from fer_stream.imaging.geometry import centre as centre_of
+from fer_stream.imaging.geometry import contained, overlap
 from fer_stream.imaging.pixels import pixels
 from fer_stream.inference import models
 from fer_stream.inference.detectors.windows import Windows, clipped, patches
@@ -131,7 +132,7 @@ class MTCNN:
         new: list[Face] = []
         for region in regions:
             for face in self._search(image, region, [other.box for other in (*known, *new)]):
-                if all(_contained(face.box, other.box) <= DOUBLE for other in (*known, *new)):
+                if all(contained(face.box, other.box) <= DOUBLE for other in (*known, *new)):
                     new.append(face)
         return found, new
 
@@ -167,7 +168,7 @@ class MTCNN:
         if not places:
             return []
         sizes = np.array([max(math.sqrt((x2 - x1) * (y2 - y1)), CELL) for x1, y1, x2, y2 in places])
-        centres = np.array([_centre(box) for box in places])
+        centres = np.array([centre_of(box) for box in places])
         corners = (centres - AROUND * sizes[:, None]).astype(np.intp)
         edges = np.hstack((corners, (centres + AROUND * sizes[:, None]).astype(np.intp)))
         pixels = patches(image, edges, round(2 * AROUND * CELL) + 1)
@@ -183,8 +184,8 @@ class MTCNN:
         found: list[Face | None] = []
         for i, centre in enumerate(centres.tolist()):
             here = [faces[j] for j in np.flatnonzero((at == i) & inside & (scores > self.thresholds[2])).tolist()]
-            free = [face for face in here if all(_contained(face.box, other) <= DOUBLE for other in taken)]
-            face = min(free, key=lambda face: math.dist(_centre(face.box), centre), default=None)
+            free = [face for face in here if all(contained(face.box, other) <= DOUBLE for other in taken)]
+            face = min(free, key=lambda face: math.dist(centre_of(face.box), centre), default=None)
             taken = taken if face is None else [*taken, face.box]
             found.append(face)
         return found
@@ -256,7 +257,7 @@ class MTCNN:
             self._onet, ("scores", "offsets", "landmarks"), windows, boxes, 48, self.thresholds[2]
         )
         faces = _faces(boxes, scores, offsets, landmarks)
-        return [faces[i] for i in _suppress_contained(_moved(boxes, offsets), scores, 0.7)]
+        return [faces[i] for i in _suppresscontained(_moved(boxes, offsets), scores, 0.7)]
 
     def _look(
         self, net: models.Model, outputs: tuple[str, ...], windows: Windows, boxes: Floats, size: int, threshold: float
@@ -316,18 +317,6 @@ def _shifted(face: Face, x: int, y: int) -> Face:
     return Face(box, face.confidence, tuple((a + x, b + y) for a, b in face.landmarks))
 
 
-def _contained(a: Box, b: Box) -> float:
-    """Return which share of the smaller of two boxes lies in the other."""
-    width, height = min(a.x2, b.x2) - max(a.x1, b.x1), min(a.y2, b.y2) - max(a.y1, b.y1)
-    if width <= 0 or height <= 0:
-        return 0.0
-    return width * height / min((a.x2 - a.x1) * (a.y2 - a.y1), (b.x2 - b.x1) * (b.y2 - b.y1))
-
-
-def _centre(box: Box) -> tuple[float, float]:
-    return (box.x1 + box.x2) / 2, (box.y1 + box.y2) / 2
-
-
 def _squared(boxes: Floats) -> Floats:
     """Return boxes grown to squares about their centres."""
     size = boxes[:, 2:] - boxes[:, :2]
@@ -343,7 +332,7 @@ def _suppress(boxes: Floats, scores: Floats, threshold: float) -> Ints:
     return np.asarray(keep, np.intp)
 
 
-def _suppress_contained(boxes: Floats, scores: Floats, threshold: float) -> Ints:
+def _suppresscontained(boxes: Floats, scores: Floats, threshold: float) -> Ints:
     """Return which boxes share with no better one more than ``threshold`` of the smaller's area, best first."""
     order = np.lexsort((boxes[:, 0], boxes[:, 1], -scores))
     corner, end = boxes[order, :2], boxes[order, 2:]

@@ -1,0 +1,218 @@
+"""The thread that reads a source: it opens the source, masks and stamps its pictures, and puts them into the slot.
+
+A picture that its camera gives as a JPEG stays one: a worker decodes it, and nobody does if it is superseded.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from fer_stream import plugins
+from fer_stream.capture.clock import Clock
+from fer_stream.errors import ConfigError, FerStreamError, SourceError, WireError
+from fer_stream.imaging.jpeg import Jpeg
+from fer_stream.imaging.limits import check_size
+from fer_stream.imaging.pixels import pixels
+from fer_stream.imaging.privacy import mask
+from fer_stream.operations import metrics
+from fer_stream.settings.tree import redact
+from fer_stream.sources import open_source
+from fer_stream.types import Frame
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from fer_stream.capture.slot import Slot
+    from fer_stream.plugins import Place, Source
+    from fer_stream.settings.kinds import Policy
+    from fer_stream.settings.tree import CameraSettings
+    from fer_stream.types import Picture
+
+READER_GRACE = 1.0
+"""Seconds that the reader has to come back from its source at the end."""
+
+PAUSES = (1.0, 3.0)
+"""First and longest pause in seconds before a failed live source is opened again; each is twice the last. A camera
+that returns is seen within 5 s."""
+
+TELLING = 10.0
+"""Least seconds between two warnings about rejected frames: every frame may be rejected."""
+
+_log = logging.getLogger(__name__)
+
+
+class Reader(threading.Thread):
+    """Reads the source into the slot until it ends, fails or is told to stop; it calls ``wake`` after each change.
+
+    ``offline`` is for the analysis of recordings: a recording is read as fast as possible, whatever its rate, a source
+    that cannot be opened is not tried again, and a live source is a `ConfigError`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        settings: CameraSettings,
+        policy: Policy,
+        slot: Slot,
+        wake: Callable[[], None],
+        place: Place | None = None,
+        *,
+        offline: bool = False,
+    ) -> None:
+        super().__init__(name="reader", daemon=True)
+        self.clock = Clock(settings)
+        self.opened = False  # whether the source has been open once: before that, the camera is not registered
+        self.live = False
+        self.frames: int | None = None
+        self.ended = False
+        self.reason = "capture ended"  # why no more frames come: until the source has ended, because of `stop`
+        self.error: FerStreamError | None = None
+        self._camera = name
+        metrics.source_failures.labels(name)  # create the label set up front so that rate() sees the first increment
+        self._settings = settings
+        self._policy = policy
+        self._slot = slot
+        self._wake = wake
+        self._place = place
+        self._offline = offline
+        self._stop_reading = threading.Event()
+        self._told = -TELLING
+        self._asked = time.monotonic()  # monotonic start of the read that is under way
+        self._seq = 0
+
+    def run(self) -> None:
+        """Read until the end; the outcome is in `ended`, `reason` and `error`."""
+        try:
+            self._read_all()
+            if not self._stop_reading.is_set():
+                self.reason = "end of stream"
+        except FerStreamError as error:
+            self.reason, self.error = "source failed", error
+        except Exception as error:  # a plug-in's source may raise anything
+            _log.exception("the source failed")
+            self.reason = "source failed"
+            self.error = SourceError(f"the source of camera {self._camera} failed: {type(error).__name__}: {error}")
+        finally:
+            self._slot.close()
+            self.ended = True
+            self._wake()
+
+    def stop(self) -> None:
+        """End soon; a frame in the slot stays there."""
+        self._stop_reading.set()
+        self._slot.close()
+
+    def stuck(self) -> bool:
+        """Whether a live source has kept the reader waiting for far longer than its time-outs allow."""
+        limit = 2 * max(self._settings.open_timeout, self._settings.read_timeout)
+        return self.live and not self.ended and time.monotonic() - self._asked > limit
+
+    def _read_all(self) -> None:
+        pause = PAUSES[0]
+        while not self._stop_reading.is_set():
+            try:
+                source = open_source(self._settings)
+            except SourceError as error:
+                # A live source that was open once may come back, whatever its plug-in says about the failure.
+                if self._offline or not (self._settings.retry and (self.live or error.transient)):
+                    raise
+                pause = self._wait_to_retry(error, pause)
+                continue
+            if self._offline and source.live:
+                source.close()
+                where = redact(self._settings.source)
+                raise ConfigError(f"analyze is for recordings, and {where} is a live camera: use fer-stream run")
+            if isinstance(source, plugins.PlacingSource):
+                source.place = self._place
+            self.live, self.frames, self.opened = source.live, source.frames, True
+            self._wake()
+            began = self._seq
+            try:
+                self._read_source(source)
+                failure = SourceError(f"the stream of camera {self._camera} ended")
+            except SourceError as error:
+                if not (self.live and self._settings.retry):
+                    raise
+                failure = error.with_traceback(
+                    None
+                )  # the traceback would keep the last picture alive, and its shared memory
+            finally:
+                source.close()
+            if self._stop_reading.is_set() or not (self.live and self._settings.retry):
+                return
+            pause = self._wait_to_retry(failure, PAUSES[0] if self._seq > began else pause)
+
+    def _wait_to_retry(self, error: SourceError, pause: float) -> float:
+        """Wait, and return how long to wait the next time."""
+        metrics.source_failures.labels(self._camera).inc()
+        _log.warning("%s; trying again in %g s", error, pause)
+        self._asked = math.inf
+        self._stop_reading.wait(pause)
+        self._asked = time.monotonic()
+        return min(2 * pause, PAUSES[1])
+
+    def _read_source(self, source: Source) -> None:
+        start = time.monotonic()
+        due = 0.0
+        interval = 1 / self._settings.rate if self._settings.rate else 0.0
+        while not self._stop_reading.is_set():
+            self._asked = time.monotonic()
+            picture = source.read()
+            now = time.monotonic()
+            if picture is None:
+                break
+            metrics.stage.labels("read").observe(now - self._asked)
+            self._asked = math.inf  # waiting for a worker is not the fault of the source
+            if picture.offset is None:
+                if now < due:
+                    continue  # the cap on a live camera's rate: this one was never captured
+                due = max(due, now - interval) + interval
+            elif (
+                not self._offline
+                and (self._policy == "drop_oldest" or self._settings.rate)
+                and self._stop_reading.wait(max(0.0, start + picture.offset / 1e9 - now))  # it plays at its own pace
+            ):
+                break
+            if not self._keep(picture):
+                break
+
+    def _keep(self, picture: Picture) -> bool:
+        try:
+            content = self._content(picture)
+        except WireError as error:
+            if (now := time.monotonic()) >= self._told + TELLING:
+                self._told = now
+                _log.warning("a frame of camera %s is rejected: %s", self._camera, error)
+            self._slot.reject()
+            return True
+        frame = Frame(self._camera, self._seq + 1, self.clock.of(picture), content)
+        if not self._slot.put(frame, time.monotonic()):
+            return False
+        self._seq += 1
+        self._wake()
+        return True
+
+    def _content(self, picture: Picture) -> NDArray[np.uint8] | Jpeg:
+        """Return what is sent: the camera's own JPEG where its pixels need no change, or else masked pixels.
+
+        Raises:
+            WireError: it is no picture that may be sent.
+        """
+        content, settings = picture.content, self._settings
+        if not isinstance(content, Jpeg):
+            try:  # a plug-in may give anything
+                content = pixels(content)
+            except ValueError as error:
+                raise WireError(str(error)) from error
+        height, width = content.shape[:2]
+        check_size(width, height)
+        if isinstance(content, Jpeg) and content.plain and not settings.masks and settings.encoding != "raw":
+            return content
+        return mask(content.decode() if isinstance(content, Jpeg) else content, settings.masks)

@@ -1,0 +1,162 @@
+"""The capture's side of the protocol: it registers with the aggregator, offers frames, and sends them when asked."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import time
+from typing import TYPE_CHECKING
+
+from fer_stream.capture.encoder import Encoder
+from fer_stream.capture.reader import Reader
+from fer_stream.capture.slot import Slot
+from fer_stream.errors import ConfigError, WireError
+from fer_stream.operations import metrics
+from fer_stream.protocol import shared, wire
+from fer_stream.protocol.wire import Encoding, Kind, Message, Totals
+
+if TYPE_CHECKING:
+    from fer_stream.plugins import Peer
+    from fer_stream.settings.kinds import Policy
+    from fer_stream.settings.tree import Settings
+
+BEAT = 0.5
+"""Seconds between heartbeats."""
+
+_log = logging.getLogger(__name__)
+
+
+class Capture:
+    """The capture's side of the protocol: its registration, its offers, and the ledger counts that it received."""
+
+    def __init__(self, settings: Settings, name: str, peer: Peer) -> None:
+        camera = settings.cameras[name]
+        self.name = name
+        self.policy: Policy = camera.policy or settings.policy
+        self.slot = Slot(self.policy)
+        # In flight, in the slot, being read, and one to spare.
+        self._encoder = Encoder(name, camera, settings.address, settings.depth + 3)
+        self.reader = Reader(name, camera, self.policy, self.slot, peer.wake, self._encoder.room)
+        self.finished = False
+        self.welcomed = False
+        self._camera = camera
+        self._peer = peer
+        self._incarnation = secrets.token_hex(8)
+        self._told: dict[str, int] = {}
+        self._offered = False
+        self._beat = 0.0
+        self._refused_since: float | None = None
+        self._patience = settings.dispatch.silence + 2.0
+        self._exported = Totals()
+
+    def step(self, timeout: float) -> None:
+        """Wait for a message or a frame, and send what is due.
+
+        Raises:
+            ConfigError: the aggregator refuses this camera for good.
+        """
+        parts = self._peer.receive(timeout)
+        while parts is not None:
+            try:
+                self._handle(wire.unpack(parts))
+            except WireError as error:
+                metrics.rejected_messages.labels("frames").inc()
+                _log.warning("a message of the aggregator is rejected: %s", error)
+            parts = self._peer.receive(0) if not self.finished else None
+        if not self.reader.opened or self.finished:
+            return
+        totals, full = self.slot.state()
+        now = time.monotonic()
+        if self.welcomed and self.slot.closed and not full:  # also if the source still blocks the reader
+            if now >= self._beat:
+                self._say(Kind.BYE, now, {"reason": self.reader.reason})
+        elif now >= self._beat:
+            self._hello(now) if not self.welcomed else self._offer(now)
+        elif self.welcomed and full and not self._offered:
+            self._offer(now)
+        self._export(totals)
+
+    def give_up(self) -> None:
+        """Send BYE although a frame is left in the slot: the aggregator then counts it as lost."""
+        if self.welcomed:
+            self._say(Kind.BYE, time.monotonic(), {"reason": self.reader.reason})
+
+    def close(self) -> None:
+        """Release the memory of the frames sent."""
+        self._encoder.close()
+
+    def _handle(self, message: Message) -> None:
+        match message.kind:
+            case Kind.WELCOME:
+                self.welcomed, self._refused_since = True, None
+                here = self._encoder.encoding is Encoding.SHARED
+                self._encoder.shares = here and message.body().get("memory") is True
+                self._offer(time.monotonic())
+            case Kind.NEXT:
+                self._told = {str(term): int(n) for term, n in message.body().items()}
+                if message.age:
+                    self._encoder.came(message.age / 1e6)
+                self._send_frame()
+            case Kind.WHO:
+                self._hello(time.monotonic())
+            case Kind.REFUSED:
+                # An earlier capture of this name may be dead without the aggregator knowing: retry for a while.
+                reason, now = str(message.body().get("reason")), time.monotonic()
+                self.welcomed, self._refused_since = False, self._refused_since or now
+                if message.body().get("final") or now - self._refused_since > self._patience:
+                    raise ConfigError(reason)
+            case Kind.GOODBYE:
+                self.finished = True
+
+    def _hello(self, now: float) -> None:
+        about = {
+            "camera": self.name,
+            "incarnation": self._incarnation,
+            "pid": os.getpid(),
+            "policy": self.policy,
+            "live": self.reader.live,
+            "frames": self.reader.frames,
+            "rate": self._camera.rate,
+            "told": self._told,
+            "memory": shared.identity(),
+        }
+        self._say(Kind.HELLO, now, about)
+
+    def _offer(self, now: float) -> None:
+        self._offered = self.slot.state()[1]
+        self._say(Kind.OFFER, now, {"full": self._offered})
+
+    def _say(self, kind: Kind, now: float, body: dict[str, object]) -> None:
+        self._beat = now + BEAT
+        # A live camera's time goes on without frames; a recording's does not.
+        stamp = self.reader.clock.now() if self.reader.live else 0
+        self._peer.send(wire.json_message(kind, body, totals=self.slot.state()[0], time=stamp))
+
+    def _send_frame(self) -> None:
+        held = self.slot.take()
+        self._offered = False
+        if held is None:
+            return
+        frame, taken = held
+        totals = self.slot.state()[0]
+        payload, encoding, (width, height) = self._encoder.encode(frame, totals.sent, sum(self._told.values()))
+        message = Message(
+            Kind.FRAME,
+            payload,
+            seq=frame.seq,
+            time=frame.time,
+            age=round((time.monotonic() - taken) * 1e6),
+            totals=totals,
+            width=width,
+            height=height,
+            encoding=encoding,
+        )
+        # Raw pixels between processes of one machine are not checked: that costs as much as decoding them did.
+        self._peer.send(wire.pack(message, checked=encoding is not Encoding.RAW))
+
+    def _export(self, totals: Totals) -> None:
+        for term in ("captured", "superseded", "rejected", "sent"):
+            step = getattr(totals, term) - getattr(self._exported, term)
+            metrics.capture_frames.labels(self.name, term).inc(step)
+        self._exported = totals

@@ -1,0 +1,70 @@
+"""Room for one frame between the thread that reads the source and the one that sends, with the capture's counts."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+from fer_stream.protocol.wire import Totals
+
+if TYPE_CHECKING:
+    from fer_stream.settings.kinds import Policy
+    from fer_stream.types import Frame
+
+
+class Slot:
+    """Room for one frame between the reader and the sender, and the capture's count of all frames.
+
+    Under ``drop_oldest`` a fresher frame takes the place of one that nobody took (it is *superseded*); under ``wait``
+    the reader waits until it is taken.
+    """
+
+    def __init__(self, policy: Policy) -> None:
+        self._policy = policy
+        self._changed = threading.Condition()
+        self._held: tuple[Frame, float] | None = None
+        self._captured = self._superseded = self._rejected = self._sent = 0
+        self._closed = False
+
+    def put(self, frame: Frame, taken: float) -> bool:
+        """Put a frame, read at this monotonic time (s); return ``False`` (and count nothing) once closed."""
+        with self._changed:
+            while self._policy == "wait" and self._held is not None and not self._closed:
+                self._changed.wait()
+            if self._closed:
+                return False
+            self._superseded += self._held is not None
+            self._captured += 1
+            self._held = (frame, taken)
+            return True
+
+    def reject(self) -> None:
+        """Count a frame that is captured but must not be sent; once closed, count nothing."""
+        with self._changed:
+            self._captured += not self._closed
+            self._rejected += not self._closed
+
+    def take(self) -> tuple[Frame, float] | None:
+        """Return the frame and make room; it counts as sent from here on."""
+        with self._changed:
+            held, self._held = self._held, None
+            self._sent += held is not None
+            self._changed.notify_all()
+            return held
+
+    def state(self) -> tuple[Totals, bool]:
+        """Return the totals, and whether a frame is there."""
+        with self._changed:
+            totals = Totals(self._captured, self._superseded, self._rejected, self._sent)
+            return totals, self._held is not None
+
+    @property
+    def closed(self) -> bool:
+        """Whether no more frames will come."""
+        return self._closed
+
+    def close(self) -> None:
+        """Take no more frames; what is there can still be taken."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()

@@ -1,0 +1,42 @@
+"""Geometry of boxes: centre, size and overlap, in pixels."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fer_stream.types import Box
+
+
+def centre(box: Box) -> tuple[float, float]:
+    """Return the centre of a box, ``(x, y)`` in pixels."""
+    return (box.x1 + box.x2) / 2, (box.y1 + box.y2) / 2
+
+
+def area(box: Box) -> float:
+    """Return the area of a box in square pixels."""
+    return (box.x2 - box.x1) * (box.y2 - box.y1)
+
+
+def size(box: Box) -> float:
+    """Return the size of a box in pixels, ``sqrt(width * height)``."""
+    return math.sqrt(area(box))
+
+
+def common(a: Box, b: Box) -> float:
+    """Return the area of the intersection of two boxes in square pixels; 0 where they do not intersect."""
+    width, height = min(a.x2, b.x2) - max(a.x1, b.x1), min(a.y2, b.y2) - max(a.y1, b.y1)
+    return width * height if width > 0 and height > 0 else 0.0
+
+
+def overlap(a: Box, b: Box) -> float:
+    """Return the intersection over union (IoU) of two boxes, 0 to 1."""
+    shared = common(a, b)
+    return shared / (area(a) + area(b) - shared) if shared else 0.0
+
+
+def contained(a: Box, b: Box) -> float:
+    """Return which share of the smaller of two boxes lies in the other, 0 to 1."""
+    shared = common(a, b)
+    return shared / min(area(a), area(b)) if shared else 0.0

@@ -1,0 +1,29 @@
+"""Geometry of boxes, on numbers that can be checked by hand."""
+
+import pytest
+
+from fer_stream.imaging.geometry import area, centre, contained, overlap, size
+from fer_stream.types import Box
+
+BOX = Box(10, 20, 30, 25)
+
+
+def test_centre_area_and_size() -> None:
+    assert centre(BOX) == (20, 22.5)
+    assert area(BOX) == 100
+    assert size(BOX) == 10
+
+
+@pytest.mark.parametrize(
+    ("other", "iou", "share"),
+    [
+        (BOX, 1, 1),
+        (Box(20, 20, 40, 25), 1 / 3, 0.5),
+        (Box(10, 20, 20, 25), 0.5, 1),
+        (Box(30, 20, 50, 25), 0, 0),  # they touch
+        (Box(40, 40, 50, 50), 0, 0),  # apart in both directions: the product of two negative sides is no area
+    ],
+)
+def test_what_two_boxes_share(other: Box, iou: float, share: float) -> None:
+    assert overlap(BOX, other) == overlap(other, BOX) == pytest.approx(iou)
+    assert contained(BOX, other) == contained(other, BOX) == pytest.approx(share)
