@@ -1,4 +1,4 @@
-"""A subscriber that is frozen while hundreds of events a second come: nobody else notices, and it misses none."""
+"""A subscriber that is frozen while hundreds of events a second come: other subscribers are not delayed, and it misses no event."""
 
 from __future__ import annotations
 
