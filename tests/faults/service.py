@@ -1,4 +1,4 @@
-"""A ``fer-stream run`` under a fault: its status, and the invariants that must hold at its end."""
+"""A ``fer-stream run`` under a fault: its status, and the invariants that hold at its end."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ class Site(Machines):
         }
 
     def name(self, number: str) -> None:
-        """Make the aggregator's name resolve to this address from now on."""
+        """Make the aggregator's name resolve to this address."""
         self.hosts.write_text(f"{LOCALHOST}{number} hub\n")
 
     def named(self, role: str, *command: object) -> Process:

@@ -1,4 +1,4 @@
-"""A subscriber that is frozen while hundreds of events a second come: other subscribers are not delayed, and it misses no event."""
+"""A frozen subscriber under hundreds of events a second: it delays no other subscriber, and misses no event."""
 
 from __future__ import annotations
 
