@@ -18,7 +18,7 @@ TARGETS ?= message hello ready hints faces descriptor aggregator event journal s
 help: ## show this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-# Debian splits venv off Python; where it is missing and may be installed, it is.
+# Debian packages venv separately from Python; install it if it is missing and permissions allow.
 $(BIN)/python:
 	@$(PYTHON) -m venv $(VENV) 2>/dev/null || { rm -rf $(VENV); deploy/apt-install python3-venv && $(PYTHON) -m venv $(VENV); }
 
@@ -27,13 +27,13 @@ $(VENV)/.run: pyproject.toml | $(BIN)/python
 	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[analyze,live]'
 	@touch $@
 
-# torch is pinned to a CPU build, and facenet-pytorch comes without the torchvision that would bring a CUDA one.
+# torch is pinned to a CPU build, and facenet-pytorch is installed without torchvision, which would pull in a CUDA build.
 $(VENV)/.test: pyproject.toml training/requirements.txt | $(VENV)/.run
 	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[test]' --requirement training/requirements.txt
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps facenet-pytorch==2.6.0
 	@touch $@
 
-# What the example in JavaScript needs: ZeroMQ's package brings its library along, so nothing is compiled.
+# Dependencies of the JavaScript example. ZeroMQ's package includes the library, so nothing is compiled.
 $(VENV)/.node: docs/examples/package.json | $(BIN)/python
 	@mkdir -p $(VENV)/node && cp docs/examples/package.json $(VENV)/node/
 	@npm install --silent --no-audit --no-fund --ignore-scripts --prefix $(VENV)/node

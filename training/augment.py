@@ -1,11 +1,11 @@
-"""What a batch goes through before the net sees it. All faces of a batch at once, each in its own way.
+"""Augmentation: all faces of a batch are changed at once, each with its own random parameters.
 
 python -m training.augment data/fer2013.csv         # runs/data/augmented.png: six faces, eleven ways each
 
-Everything here is tensor code without branches on values, so that a GPU can record it once and repeat it
-(`training.loop`). It has three parts: `pose` draws how each face is placed and lit, `show` does it, and `spoil` makes
-faces coarse and noisy and covers parts of them. Teachers and students see the same poses (`views`), each with other
-spoilt pixels.
+All of it is tensor code without branches on values, so that a CUDA graph can capture and replay it (`training.loop`).
+There are three parts: `pose` draws the position and lighting of each face, `show` applies them, and `spoil` reduces
+resolution, adds noise and covers parts of the face. Teachers and students see the same poses (`views`), but `spoil`
+draws other random numbers for each.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ STEPS = 28
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Pose:
-    """How each of N faces is placed and lit.
+    """Position and lighting of each of N faces.
 
-    ``matrix`` float32 ``[N, 2, 3]`` leads from a place in the result to a place in the face, both from -1 to 1;
-    ``contrast`` float32 ``[N]`` multiplies the difference to the face's mean, ``brightness`` float32 ``[N]`` is added,
-    in grey levels.
+    ``matrix`` float32 ``[N, 2, 3]`` maps a position in the result to a position in the face, both in -1..1;
+    ``contrast`` float32 ``[N]`` multiplies the difference from the face's mean; ``brightness`` float32 ``[N]``, in grey
+    levels, is added.
     """
 
     matrix: Tensor
@@ -59,9 +59,9 @@ def augment(faces: Tensor, size: int, how: Augmentation, random: torch.Generator
 
     Args:
         faces: grey 0..255, float32 ``[N, 1, H, W]``.
-        size: side of what is returned, in pixels.
+        size: side of the returned faces, in pixels.
         how: how far each change may go.
-        random: where every draw comes from; of the faces' device.
+        random: the generator of all draws, on the faces' device.
 
     Returns:
         float32 ``[N, 1, size, size]``, grey 0..255.
@@ -70,10 +70,10 @@ def augment(faces: Tensor, size: int, how: Augmentation, random: torch.Generator
 
 
 def pose(count: int, how: Augmentation, random: torch.Generator) -> Pose:
-    """Draw how so many faces are placed and lit."""
+    """Draw the position and lighting of each face."""
     even = (
         _Draw(random).rand((count, 8)) * 2 - 1
-    )  # -1 to 1; one row a face, so that the first faces' do not change with N
+    )  # in -1..1; one row for each face, so that the first rows do not depend on N
     angle = even[:, 0] * math.radians(how.rotation)
     across, stretch = torch.exp(even[:, 1] * how.scale), torch.exp(even[:, 2] * how.stretch)
     mirror = torch.where(even[:, 3] < 0, -1.0, 1.0)
@@ -87,14 +87,14 @@ def pose(count: int, how: Augmentation, random: torch.Generator) -> Pose:
 def views(rows: Tensor, count: int, how: Augmentation, seed: int) -> Pose:
     """Return the poses of some faces in each of several views, ``[count, N]`` of each.
 
-    A face's views depend on its row, the seed and ``how`` alone: teachers on one machine and students on another see
-    the same ones.
+    A face's views depend only on its row, the seed and ``how``. Teachers and students on different machines therefore
+    see the same views.
 
     Args:
         rows: rows of the faces in their source, int64 ``[N]``.
-        count: how many views of each face.
+        count: number of views of each face.
         how: how far each change may go.
-        seed: of the draws.
+        seed: seed of the draws.
     """
     draws = [torch.Generator().manual_seed(1000 * seed + k) for k in range(count)]
     every = [pose(int(rows.max()) + 1, how, random)[rows] for random in draws]
@@ -103,7 +103,7 @@ def views(rows: Tensor, count: int, how: Augmentation, seed: int) -> Pose:
 
 
 def show(faces: Tensor, how: Pose, size: int) -> Tensor:
-    """Return the faces, float32 ``[N, 1, size, size]``, as they look in a pose; greys may leave 0..255."""
+    """Return the faces, float32 ``[N, 1, size, size]``, in a pose; grey values may be outside 0..255."""
     grid = functional.affine_grid(how.matrix, [len(faces), 1, size, size], align_corners=False)
     moved = functional.grid_sample(faces, grid, padding_mode="border", align_corners=False)
     mean = moved.mean(dim=(1, 2, 3), keepdim=True)
@@ -112,12 +112,12 @@ def show(faces: Tensor, how: Pose, size: int) -> Tensor:
 
 
 def spoil(faces: Tensor, how: Augmentation, random: torch.Generator) -> Tensor:
-    """Return the faces, float32 ``[N, 1, S, S]``, some coarse, some partly covered, all noisy; greys are 0..255."""
+    """Return the faces, float32 ``[N, 1, S, S]``, grey 0..255: some coarser, some partly covered, all noisy."""
     return _cover(_coarsen(faces, how, random), how, random).clamp(0, 255)
 
 
 def blend(values: Tensor, share: Tensor) -> Tensor:
-    """Blend each of the values ``[N, ...]`` with the value before it, of which ``1 - share`` is taken.
+    """Blend each of the values ``[N, ...]`` with the previous one, whose weight is ``1 - share``.
 
     Args:
         values: faces or targets, float32 ``[N, ...]``.
@@ -127,10 +127,10 @@ def blend(values: Tensor, share: Tensor) -> Tensor:
 
 
 def patch(mix: Tensor, size: int) -> Tensor:
-    """Return which share of each pixel is a face's own, float32 ``[size, size]``.
+    """Return the weight of a face's own pixels in a blend, float32 ``[size, size]``.
 
-    With mixup (Zhang et al. 2017, arXiv:1710.09412) it is the same share everywhere; with CutMix (Yun et al. 2019,
-    arXiv:1905.04899) none in a rectangle and all outside it.
+    With mixup (Zhang et al. 2017, arXiv:1710.09412) the weight is the same everywhere; with CutMix (Yun et al. 2019,
+    arXiv:1905.04899) it is 0 in a rectangle and 1 outside.
 
     Args:
         mix: float32 ``[5]``: the share outside the rectangle, and the rectangle's x1, y1, x2, y2 from 0 to 1.
@@ -171,7 +171,7 @@ def _shrunk(size: int, device: torch.device) -> Tensor:
 
 
 def _coarsen(faces: Tensor, how: Augmentation, random: torch.Generator) -> Tensor:
-    """Make some faces as coarse as one of down to 0.35 of the side, and add each face's own amount of noise."""
+    """Reduce some faces' resolution to as little as 0.35 of the side, and add a random amount of noise to each."""
     draw, count = _Draw(random), len(faces)
     step = (draw.rand((count,)) * STEPS).long()
     chosen = draw.chosen((count,), how.coarse)
@@ -182,7 +182,7 @@ def _coarsen(faces: Tensor, how: Augmentation, random: torch.Generator) -> Tenso
 
 
 def _cover(faces: Tensor, how: Augmentation, random: torch.Generator) -> Tensor:
-    """Blot out a rectangle of an eighth to two fifths of the side each way, in an even grey."""
+    """Fill a rectangle with uniform grey; each side is 1/8 to 2/5 of the face's side."""
     draw, (count, size) = _Draw(random), (len(faces), faces.shape[-1])
     extent = (draw.rand((count, 2)) * 0.3 + 0.12) * size
     start = draw.rand((count, 2)) * (size - extent)

@@ -1,4 +1,4 @@
-"""Bodies of different kinds, for teachers: nets that differ err on different faces, and together on fewer.
+"""Network bodies of different kinds, for teachers: different nets err on different faces, so an ensemble errs on fewer.
 
     python -m training.bodies training/recipes/wide.toml        # a recipe's parts' parameters, and multiply-adds
 

@@ -1,4 +1,4 @@
-r"""Train several nets within a time: where a GPU is lent for minutes, or a night is all there is.
+r"""Train several nets within a time limit.
 
     python -m training.campaign training/campaigns/teachers.toml data/fer2013.csv --plus data/fer2013new.csv \
         --minutes 8 --out runs/teachers
@@ -6,15 +6,15 @@ r"""Train several nets within a time: where a GPU is lent for minutes, or a nigh
     python -m training.campaign training/campaigns/students.toml sheets/ --soft runs/soft.npz --minutes 8 \
         --out runs/students
 
-What a campaign's file says stands in `training.campaign_file`. Some nets are trained side by side (``--beside``), each
-in a queue of its own on the device; when one is done, the next begins. At the limit all stop where they are. The folder
-then has ``results-*.npz`` (`training.results`: at most eight files of at most 15 MiB) with each net's averaged weights,
-its log, what it says of the views of each training face (for `training.distill`), and what it says of PublicTest (for
-evaluation; no student sees it). ``state/`` in the folder has what the same command needs to go on where it stopped, and
-is not needed for anything else.
+`training.campaign_file` describes the campaign's file. ``--beside`` nets are trained concurrently, each on its own CUDA
+stream; when one is done, the next begins. At the time limit all of them stop. The output folder then has
+``results-*.npz`` (`training.results`: at most eight files of at most 15 MiB) with each net's averaged weights, its log,
+its probabilities for the views of each training face (for `training.distill`), and its probabilities for PublicTest
+(for evaluation only; students are not trained on them). ``state/`` in the folder is used only to resume: run the same
+command again.
 
-This module needs Python 3.11, torch and numpy, and OpenCV or Pillow where the faces lie in sheets; nothing else of
-this project's environment.
+This module needs Python 3.11, torch and numpy, and OpenCV or Pillow if the faces are in sheets. It needs no other
+package of this project's environment.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ PROBED = {"cpu": 128, "cuda": 1024}
 
 
 class Clock:
-    """How much of the time is left; a signal to end ends it."""
+    """The time limit; a termination signal ends the time at once."""
 
     def __init__(self, minutes: float) -> None:
         self.end = time.monotonic() + 60 * minutes
@@ -82,7 +82,7 @@ class Clock:
         return self.end - time.monotonic()
 
     def late(self) -> bool:
-        """Return whether all that is left is needed to write the results."""
+        """Return whether the remaining time is only enough to write the results."""
         return self.left < WRITING
 
     def stop(self, *_: object) -> None:
@@ -91,16 +91,16 @@ class Clock:
 
 
 class Net:
-    """A net of the campaign on its way: what it is, how far it is, and what has been seen of it."""
+    """A net of the campaign: its entry, its progress, and its log and answers."""
 
     def __init__(self, entry: Entry, trainer: Trainer, state: Path, shown: str) -> None:
-        """Begin, or go on from the state's file.
+        """Begin, or resume from the state's file.
 
         Args:
             entry: what the campaign's file says of it.
-            trainer: trains it.
+            trainer: trains the net.
             state: the file it is saved in.
-            shown: what it is asked about; answers about something else are forgotten.
+            shown: the faces and views to predict; saved predictions for other ones are discarded.
         """
         self.entry, self.trainer, self.state, self._shown = entry, trainer, state, shown
         self.log: list[dict[str, Any]] = []
@@ -119,7 +119,7 @@ class Net:
 
     @property
     def diverged(self) -> bool:
-        """Whether its loss is no number any more."""
+        """Whether its loss has become NaN or infinite."""
         return bool(self.log) and not math.isfinite(self.log[-1]["loss"])
 
     @property
@@ -128,7 +128,7 @@ class Net:
         return self.done or self.diverged
 
     def advance(self, watched: Faces) -> None:
-        """Take a step; at the end of an epoch, note how it goes."""
+        """Take a step; at the end of an epoch, add a row to the log."""
         self.trainer.advance()
         self.answers = None  # they were the net's before this step
         self._images += min(self.entry.recipe.batch, len(self.trainer.samples.labels))
@@ -136,17 +136,17 @@ class Net:
             self._note(watched)
 
     def probe(self, faces: Tensor) -> None:
-        """See how long the net takes to look at a face."""
+        """Measure how long the net takes to predict a face."""
         some = faces[: PROBED[self.trainer.device.type]]
-        logits_of(self.trainer.average, some)  # the first time is slower
+        logits_of(self.trainer.average, some)  # the first call is slower
         began = time.monotonic()
         logits_of(self.trainer.average, some)
         self.look = (time.monotonic() - began) / len(some)
 
     def ask(self, faces: Tensor, poses: Pose, public: Tensor, clock: Clock) -> None:
-        """Let the net look at PublicTest and at the views of the training faces, if there is time."""
+        """Predict PublicTest and the views of the training faces, if there is time."""
         net, how = self.trainer.average, self.entry.recipe.loss
-        if not self.trainer.samples.voted.any():  # without votes, FER+'s head is as it began
+        if not self.trainer.samples.voted.any():  # without votes, FER+'s head keeps its initial weights
             how = dataclasses.replace(how, votes=0.0)
         self.trainer.finish()
         if self.diverged:
@@ -211,7 +211,7 @@ def _result(entry: Entry, kept: dict[str, Any], shown: str) -> NetResult:
 
 
 class Crew:
-    """The nets of a campaign: those that wait, those that learn, and those that are done with."""
+    """The nets of a campaign: waiting, in training, and ended."""
 
     def __init__(
         self,
@@ -224,17 +224,17 @@ class Crew:
         beside: int = 1,
         recorded: bool = True,
     ) -> None:
-        """Prepare; what a folder has is gone on from.
+        """Prepare the campaign; saved state in the folder is resumed.
 
         Args:
             campaign: what to train.
             faces: all the data.
-            out: the folder of results, with what is gone on from in its ``state`` folder.
+            out: the folder of results; its ``state`` folder has the state to resume from.
             clock: the time.
             device: where to train.
-            soft: what teachers say of the training faces.
-            beside: how many nets are trained side by side, memory allowing.
-            recorded: whether a GPU repeats recorded steps; otherwise Python starts each kernel.
+            soft: the teachers' soft targets for the training faces.
+            beside: the largest number of nets trained concurrently; memory may limit it further.
+            recorded: whether a GPU replays captured steps; otherwise Python launches each kernel.
 
         Raises:
             ConfigError: a training face has no soft targets.
@@ -254,7 +254,7 @@ class Crew:
         """Train until all nets are done or the time is over, and write the results.
 
         Returns:
-            The results of the nets that were begun, now or before, in the campaign's order.
+            The results of all nets begun in this run or an earlier one, in the campaign's order.
 
         Raises:
             ConfigError: the folder's state is of another campaign or other data, or another campaign runs in it; the
@@ -265,7 +265,7 @@ class Crew:
             return self._run()
 
     def _look(self) -> None:
-        """Read what the folder has; what does not belong to this campaign is told before anything is trained."""
+        """Read the saved state; raise before any training if it belongs to another campaign."""
         for entry in self._campaign.nets:
             path = self._state_of(entry)
             if path.exists():
@@ -280,7 +280,7 @@ class Crew:
         failed = None
         try:
             self._train()
-        except RuntimeError as error:  # the device's; what is done so far must not be lost with it
+        except RuntimeError as error:  # raised by the device; the results so far must still be written
             names = ", ".join(net.entry.name for net in self._active) or "a net"
             failed = ConfigError(
                 f"{self._device} failed while {names} was trained ({str(error).splitlines()[0]}); {self._out} has what "
@@ -348,11 +348,11 @@ class Crew:
         net = Net(entry, trainer, self._state_of(entry), self._about)
         if self._device.type == "cuda":
             for _ in range(min(EAGER + 1, trainer.total - trainer.step)):
-                net.advance(self._watched)  # a step is recorded, so that what does not fit is known now
+                net.advance(self._watched)  # capture a step now, so that a net that does not fit fails here
         return net
 
     def _round(self) -> None:
-        """Take some steps of each net that learns."""
+        """Take some steps of each net in training."""
         began = time.monotonic()
         for _ in range(AHEAD if self._device.type == "cuda" else 1):
             for net in self._active:
@@ -366,7 +366,7 @@ class Crew:
                 net.save()
 
     def _end(self, net: Net) -> None:
-        """Keep a net, let it answer, and keep its answers."""
+        """Save a net, compute its predictions, and save them."""
         net.save()
         net.ask(self._shown, self._poses, self._public, self._clock)
         net.save()

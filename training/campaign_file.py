@@ -2,7 +2,7 @@
 
 ::
 
-    views = 4                             # looks at each training face, of which soft targets are written
+    views = 4                             # views of each training face for which soft targets are written
 
     [[net]]
     name = "wide-1"
@@ -10,7 +10,7 @@
     publish = "emotion"                   # optional: what `training.publish` makes of it, emotion or tiny
     with = { seed = 1, net.side = 96 }    # optional: what differs from the recipe
 
-With ``[augmentation]`` the file says how those looks differ; without, they differ as a recipe's default says.
+``[augmentation]`` sets how these views vary; the default is the recipe's default.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def _entry(table: dict[str, Any], path: Path, number: int) -> Entry:
 
 
 def _merged(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """Return the values with some replaced; ``sizes`` is replaced whole, for it is one setting."""
+    """Return the values with some replaced; ``sizes`` is one setting and is replaced as a whole."""
     merged = copy.copy(values)
     for key, value in changes.items():
         old = merged.get(key)

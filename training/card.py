@@ -8,8 +8,8 @@ A part of a document that a command makes stands between two comments, which no 
     ...
     <!-- end -->
 
-All such parts of all documents are made from the same model files and replaced together, or none is. Figures in the
-sentences around them are people's: the command lists these lines, to be read again.
+All such parts of all documents are made from the same model files and replaced together, or none is. People write the
+figures in the surrounding text: the command lists these lines for review.
 """
 
 from __future__ import annotations

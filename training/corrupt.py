@@ -1,4 +1,4 @@
-"""What a camera does to faces, each by a fixed amount: to measure how much of its accuracy a model keeps.
+"""Image corruptions as cameras cause them, at fixed strengths, to measure how much accuracy a model keeps.
 
 python -m training.corrupt data/fer2013.csv         # runs/data/corrupted.png: six faces, each way
 """

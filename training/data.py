@@ -181,7 +181,7 @@ def _cached(path: Path) -> Faces:
             if str(stored["stamp"]) == stamp:
                 return Faces(stored["images"], stored["labels"], stored["usage"], stored["rows"])
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-        pass  # not there, or not ours: it is written below
+        pass  # missing, or not a cache of ours: it is written below
     faces = _read_csv(path)
     draft = cache.with_suffix(".draft.npz")
     try:

@@ -1,17 +1,17 @@
-r"""Soft targets: what teachers say of each training face, and what its voters say, in place of its label alone.
+r"""Soft targets: the teachers' predictions and FER+'s votes for each training face, instead of its label alone.
 
     python -m training.distill data/fer2013.csv --plus data/fer2013new.csv --teacher runs/emotion --output runs/soft.npz
     python -m training.train training/recipes/student.toml data/fer2013.csv --plus data/fer2013new.csv \
         --soft runs/soft.npz --run runs/student
     python -m training.distill data/fer2013.csv --plus data/fer2013new.csv --campaign runs/teachers
 
-A label is one person's opinion; the probability of each label, given all else that is known of the picture, teaches
-more (Hinton et al. 2015, arXiv:1503.02531). Teachers are runs of `training.train`, of any shape: each looks at every
-face and at its mirror image once, and what they say is averaged. Or they are the nets of a campaign
-(`training.campaign`), which looked at several views of every face; a student then sees the same views, each with what
-its teachers said of that view (Beyer et al. 2021, arXiv:2106.05237). All is kept, so that a student costs nothing more
-to train than any net. For FER2013's labels, teachers and votes are joined by multinomial logistic regression on the
-training labels. For FER+'s, teachers count as some more voters.
+A label is one person's opinion; a probability for each label carries more information (Hinton et al. 2015,
+arXiv:1503.02531). Teachers are runs of `training.train`, of any shape: each looks at every face and at its mirror
+image once, and the predictions are averaged. Or they are the nets of a campaign (`training.campaign`), which looked at
+several views of every face; a student then sees the same views, each with the teachers' predictions for it (Beyer et
+al. 2021, arXiv:2106.05237). The predictions are stored, so a student's training costs no more than any other. For
+FER2013's labels, teachers and votes are joined by multinomial logistic regression on the training labels. For FER+'s,
+teachers count as some more voters.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ DECAY = 1e-4
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Opinions:
-    """What one net says: ``emotion`` float32 ``[K, N, 7]`` and ``plus`` float32 ``[K, N, 8]`` for K looks at N faces.
+    """One net's predictions: ``emotion`` float32 ``[K, N, 7]``, ``plus`` float32 ``[K, N, 8]``; K views of N faces.
 
     ``None`` stands for a head that was not trained.
     """
@@ -83,9 +83,9 @@ def opinions(
         net: the net; it is asked where its weights lie.
         how: the loss it was trained with, which says which heads were trained.
         faces: uint8 ``[N, 1, 48, 48]``.
-        poses: ``[K, N]``, each of which is shown once; without, the face as it is and its mirror image are shown, and
-            what the net says of the two is averaged (K is 1).
-        late: asked now and then; once it is true, there is no time for the rest.
+        poses: ``[K, N]``, each of which is shown once; without poses, the net predicts the face and its
+            mirror image, and the two predictions are averaged (K is 1).
+        late: called between batches; stop with TimeoutError once it returns true.
 
     Raises:
         TimeoutError: there was no time.
@@ -132,7 +132,7 @@ def regression(evidence: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def join(emotion: Tensor | None, plus: Tensor | None, votes: NDArray[np.uint8] | None) -> Tensor:
-    """Return what speaks for a label, ``[N, F]``: the teachers' log-probabilities, and the shares of the votes."""
+    """Return the regression's features, ``[N, F]``: the teachers' log-probabilities and the vote shares."""
     parts = [said.clamp(min=LEAST).log() for said in (emotion, plus) if said is not None]
     if votes is not None:
         share = torch.from_numpy(votes).float()
@@ -145,7 +145,7 @@ def soften(told: Sequence[Opinions], faces: Faces, views: Views | None = None) -
     """Return the soft targets of faces, the regression being fitted on their labels.
 
     Args:
-        told: what one or more teachers say of the faces.
+        told: the predictions of one or more teachers for the faces.
         faces: what is learnt from.
         views: how the faces were shown to the teachers, if not as they are.
     """
@@ -209,7 +209,7 @@ def _heads(emotion: NDArray[np.float16], plus: NDArray[np.float16]) -> Opinions:
 
 
 def right(told: Sequence[Opinions], labels: NDArray[np.int64]) -> float:
-    """Return the share of faces of which nets together say FER2013's label; NaN where none learnt these labels.
+    """Return the accuracy of the nets' mean prediction on FER2013's labels; NaN if no net learnt these labels.
 
     Raises:
         ConfigError: the nets were shown other faces.
@@ -221,7 +221,7 @@ def right(told: Sequence[Opinions], labels: NDArray[np.int64]) -> float:
 
 
 def main() -> None:
-    """Ask the teachers, or read what they said, and keep what follows from it."""
+    """Compute or read the teachers' predictions, and write the soft targets."""
     parser = argparse.ArgumentParser(description="Make soft targets of what teachers and voters say.")
     data.add_arguments(parser)
     teachers = parser.add_mutually_exclusive_group(required=True)

@@ -8,7 +8,7 @@ samples are ranked by the mean of the losses that `training.train` kept. Written
 - ``doubtful.csv``: row in the source, label, what the net says, mean loss, FER+'s most voted expression where given
 - ``doubtful.png``: the most doubtful of each label, each with what the net says
 
-Nothing is changed or dropped by this; it is for eyes.
+The command changes no data; its output is for review by people.
 """
 
 from __future__ import annotations

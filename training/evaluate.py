@@ -12,9 +12,9 @@ Writes into the folder:
 Any file under the contract of `fer_stream.inference.classifiers.onnx` for 48x48 faces will do, if its labels are
 FER2013's, or FER+'s: then the truth is the majority of its votes. Intervals are the bootstrap's, 95%, over the faces.
 The calibration error after fitting is cross-fitted: each half of the faces is measured under the temperature of the
-other, or it would flatter. Faces of which Training has a near-copy are counted and left out of a second accuracy; a
-third is that of the same model, had it learnt Training's labels of these by heart, as models that were trained on them
-may have. What the corruptions are is in `training.corrupt`.
+other; otherwise the error would be biased low. Faces with a near-copy in Training are counted, and a second accuracy
+excludes them. A third accuracy assumes that the model memorised Training's labels of these near-copies.
+`training.corrupt` defines the corruptions.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def figures(matrix: NDArray[np.int64], names: Sequence[str]) -> dict[str, Any]:
 
 
 def with_intervals(labels: NDArray[np.int64], predicted: NDArray[np.int64], names: Sequence[str]) -> dict[str, Any]:
-    """Return `figures`, with confidence intervals of the two that sum all up."""
+    """Return `figures`, with confidence intervals of accuracy and macro-F1."""
     found = figures(metrics.confusion(labels, predicted, len(names)), names)
     interval = partial(metrics.interval, labels=labels, predicted=predicted, classes=len(names))
     return found | {
@@ -135,7 +135,7 @@ def cost(model: Model, images: NDArray[np.uint8], batch: int) -> float:
 def by_heart(
     right: NDArray[np.bool_], labels: NDArray[np.int64], learnt: NDArray[np.int64], of: NDArray[np.int64]
 ) -> float:
-    """Return the accuracy, if of each face that was seen in training the label from there were told again.
+    """Return the accuracy if the model repeats the training label of each face that has a near-copy in Training.
 
     Args:
         right: which faces are recognised, bool ``[N]``.
@@ -143,7 +143,7 @@ def by_heart(
         learnt: those of the training faces, int64 ``[M]``; -1 where one has none.
         of: the training face that each is a near-copy of, int64 ``[N]``; -1 where it is of none.
     """
-    told = np.append(learnt, -1)[of]  # -1 finds the -1 that is appended
+    told = np.append(learnt, -1)[of]  # index -1 selects the -1 appended here
     return float(np.where(told >= 0, told == labels, right).mean())
 
 
@@ -221,7 +221,7 @@ def report(found: Mapping[str, Any]) -> str:
         "| faces | accuracy | of the clean one |",
         "|---|---|---|",
     ]
-    clean = found["emotions"]["accuracy"] or 1.0  # of nothing, nothing is kept
+    clean = found["emotions"]["accuracy"] or 1.0  # an accuracy of 0 would divide by zero
     kept = found["corrupted"] | {"mean of these": np.mean(list(found["corrupted"].values()))} | found["misplaced"]
     lines += [f"| {name} | {100 * value:.1f}% | {100 * value / clean:.0f}% |" for name, value in kept.items()]
     names = list(found["emotions"]["classes"])

@@ -1,12 +1,12 @@
 """The training loop, on a CPU or a GPU: `training.train` runs it for one net, `training.campaign` for several.
 
-All that a step reads lies in the device's memory before it begins: the faces as bytes, the targets, and tables of
-this epoch's order and rates. The step finds its row in them by a counter on the device, so nothing crosses from Python
-but the command to go. On a GPU that command repeats a CUDA graph, recorded once for each size of face: a small net's
-step is some hundred short kernels, and Python needs longer to start them than the GPU to run them.
+All inputs of a step are in the device's memory before the step begins: the faces as bytes, the targets, and tables with
+the epoch's sample order and rates. A counter on the device selects the row of the tables, so Python only launches the
+step. On a GPU the launch replays a CUDA graph, captured once for each face size. A small net's step has about a hundred
+short kernels, and Python takes longer to launch them than the GPU takes to run them.
 
-What a step draws at random depends on the seed and the step alone. On a device that computes the same each time, a
-training that is stopped at any step and goes on later ends with the same weights as one that is not.
+Random draws depend on the seed and the step number only. On a deterministic device, a training that is stopped at any
+step and resumed ends with the same weights as one that was not stopped.
 """
 
 from __future__ import annotations
@@ -46,10 +46,10 @@ RATE, KEEP, MIX = 0, 1, slice(2, 7)
 
 
 class Trainer:
-    """All that changes while training; `save` and `restore` make it outlive its process.
+    """The state of a training; `save` writes it to a file and `restore` resumes from it.
 
-    ``net`` learns; ``average`` has the moving average of its weights and statistics, which is what is kept. ``step``
-    counts the steps done.
+    ``net`` is trained. ``average`` holds the moving average of its weights and statistics; this is what is exported.
+    ``step`` counts the steps done.
     """
 
     def __init__(
@@ -59,9 +59,9 @@ class Trainer:
 
         Args:
             how: the recipe.
-            samples: what is learnt from; moved to the device.
+            samples: the training samples; they are moved to the device.
             device: where to train (default: the CPU).
-            recorded: whether a GPU repeats recorded steps; otherwise Python starts each kernel.
+            recorded: whether a GPU replays captured steps; otherwise Python launches each kernel.
         """
         self.how, self.device = how, device or torch.device("cpu")
         self.samples = samples.to(self.device)
@@ -91,7 +91,7 @@ class Trainer:
 
     @property
     def steps(self) -> int:
-        """Steps in an epoch; the faces left over are others each time."""
+        """Steps in an epoch. The last incomplete batch is dropped; each epoch's order drops other faces."""
         return max(len(self.samples.labels) // self.how.batch, 1)
 
     @property
@@ -118,8 +118,8 @@ class Trainer:
             torch.manual_seed(_seed(self.how.seed, self.step))
             self._work(size)
         else:
-            # A recorded step reads its seed from the memory of the generator state it was recorded with. Were that
-            # the same for nets side by side, one would overwrite the seed that another's queue has yet to read.
+            # A captured step reads its seed from the generator state it was captured with. If nets side by side shared
+            # that state, one net would overwrite a seed that another net's stream has not read yet.
             torch.cuda.default_generators[self.device.index or 0].graphsafe_set_state(self._draws)
             torch.manual_seed(_seed(self.how.seed, self.step))
             with torch.cuda.stream(self._stream):
@@ -128,12 +128,12 @@ class Trainer:
         self._counted += 1
 
     def finish(self) -> None:
-        """Wait until the steps begun are done."""
+        """Wait until all launched steps are done."""
         if self._stream is not None:
             self._stream.synchronize()
 
     def mean_loss(self) -> float:
-        """Return the mean loss of the steps since it was last asked for."""
+        """Return the mean loss of the steps since the last call."""
         self.finish()
         mean = float(self._total) / max(self._counted, 1)
         self._total.zero_()
@@ -142,13 +142,13 @@ class Trainer:
         return mean
 
     def sample_losses(self) -> Tensor:
-        """Return each sample's loss ``[N]`` under the averaged weights, as it is, without augmentation or smoothing."""
+        """Return each sample's loss ``[N]`` under the averaged weights, without augmentation or label smoothing."""
         self.finish()
         logits, _ = logits_of(self.average, self.samples.faces)
         return functional.cross_entropy(logits, self.samples.labels.cpu(), reduction="none")
 
     def begin(self, net: Net) -> None:
-        """Begin with another net's weights, of the same shape, instead of random ones."""
+        """Start from the weights of another net of the same shape instead of random weights."""
         self.net.load_state_dict(net.state_dict())
         self.average.load_state_dict(net.state_dict())
         self._settle()
@@ -167,10 +167,10 @@ class Trainer:
         }
 
     def save(self, path: Path, **more: Any) -> None:
-        """Write the state, and whatever else is to be kept with it, to a file in one step.
+        """Write the state and any additional values to a file atomically.
 
         Raises:
-            ConfigError: it cannot be written; what the file had before is still there.
+            ConfigError: the file cannot be written; its previous content is kept.
         """
         draft, state = path.with_suffix(".draft"), self.state() | more
         try:
@@ -183,7 +183,7 @@ class Trainer:
             ) from error
 
     def restore(self, path: Path) -> dict[str, Any]:
-        """Go on from what `save` wrote, and return it.
+        """Resume from a file that `save` wrote, and return its content.
 
         Raises:
             ConfigError: the file was written under another recipe, or on other data.
@@ -200,12 +200,12 @@ class Trainer:
         return state
 
     def _settle(self) -> None:
-        """Wait until what was done outside the net's own queue is done, too: the two do not wait for each other."""
+        """Wait for all work on the device, also outside the net's own stream: streams do not wait for each other."""
         if self._stream is not None:
             torch.cuda.synchronize(self.device)
 
     def _plan(self) -> None:
-        """Draw this epoch's order, and tell each of its steps what it is given from outside."""
+        """Draw this epoch's sample order, and write the table with the inputs of each step."""
         epoch, how = self.epoch, self.how
         order = torch.randperm(
             len(self.samples.labels), generator=torch.Generator().manual_seed(_seed(how.seed, -1 - epoch))
@@ -230,13 +230,13 @@ class Trainer:
             if chosen < change.mixup:
                 share = draw.betavariate(change.mixup_alpha, change.mixup_alpha)
             elif chosen < change.mixup + change.cutmix:
-                side = math.sqrt(draw.random())  # so that the rectangle's area is drawn evenly, as CutMix has it
+                side = math.sqrt(draw.random())  # makes the rectangle's area uniformly distributed, as in CutMix
                 x, y = (draw.random() * (1 - side) for _ in range(2))
                 box = (x, y, x + side, y + side)
         return [rate, keep, share, *box]
 
     def _repeat(self, size: int) -> None:
-        """Take a step on a GPU: repeat the recorded one, and before there is one, count how many were not."""
+        """Take a step on a GPU: replay the captured step; before one is captured, count the steps taken without it."""
         seen = self._eager.get(size, 0)
         if not self._recorded or seen < EAGER:
             self._eager[size] = seen + 1
@@ -251,7 +251,7 @@ class Trainer:
         self._graphs[size].replay()
 
     def _work(self, size: int) -> None:
-        """Take the step that the counter names: draw the batch, learn from it, move the average, count on."""
+        """Take the step that the counter selects, and increment the counter."""
         row = self._table.index_select(0, self._at)[0]
         batch = self._draw(self._order.index_select(0, self._at)[0], row[MIX], size)
         self.net.train()
@@ -296,10 +296,11 @@ class Trainer:
 
 
 class _Flat:
-    """A net's weights and statistics laid one after the other in ``values``, of which they become parts.
+    """A net's weights and statistics, stored contiguously in ``values``; the net's tensors are views of it.
 
-    So the optimizer and the moving average are a few operations on one tensor, not some on each of a hundred. First
-    come the weights that decay, ``decaying`` numbers, then biases and normalisations' factors, then statistics.
+    The optimizer and the moving average then need a few operations on one tensor instead of a few on each of a hundred.
+    First come ``decaying`` numbers that weight decay applies to, then biases and normalisation factors, then
+    statistics.
     """
 
     def __init__(self, net: nn.Module) -> None:
@@ -318,13 +319,13 @@ class _Flat:
         return self.values[: self._count]
 
     def gradient(self) -> Tensor:
-        """Return the gradients of all parameters, laid as ``learnt``; 0 for what had no part in the loss."""
+        """Return all parameters' gradients in the layout of ``learnt``; 0 where the loss does not use a parameter."""
         found = [torch.zeros_like(one) if one.grad is None else one.grad for one in self._parameters]
         return torch.cat([(part.permute(0, 2, 3, 1) if part.ndim == 4 else part).reshape(-1) for part in found])
 
 
 def _places(values: Tensor, parts: list[Any]) -> list[Tensor]:
-    """Return a view of ``values`` for each part, of its shape; convolutions lie with their channels last."""
+    """Return a view of ``values`` for each part, in its shape; convolution weights are channels-last."""
     places = []
     for place, part in zip(torch.split(values, [part.numel() for part in parts]), parts, strict=True):
         if part.ndim == 4:
@@ -336,7 +337,7 @@ def _places(values: Tensor, parts: list[Any]) -> list[Tensor]:
 
 
 def _stream_on(device: torch.device) -> torch.cuda.Stream | None:
-    """Return a queue of work for a GPU, beside those of other nets; ``None`` for a CPU."""
+    """Return a new CUDA stream, so that nets run concurrently; ``None`` for a CPU."""
     return torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
 
 
@@ -356,7 +357,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
     except FileNotFoundError as error:
         raise ConfigError(f"there is no checkpoint {path}; python -m training.train makes one") from error
-    except Exception as error:  # torch raises whatever its unpickler meets
+    except Exception as error:  # torch passes on every kind of exception that its unpickler raises
         raise ConfigError(f"{path} is not a checkpoint of training.train") from error
     if not isinstance(state, dict) or not {"net", "average", "momentum", "recipe", "step", "samples"} <= state.keys():
         raise ConfigError(f"{path} is not a checkpoint of training.train")
@@ -364,7 +365,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def check(state: dict[str, Any], path: Path, how: Recipe, samples: Samples) -> None:
-    """Check that a training goes on as it began.
+    """Check that a state belongs to this recipe and these samples.
 
     Args:
         state: what `load_checkpoint` returned.

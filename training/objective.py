@@ -1,8 +1,8 @@
-"""What is minimised, and what keeps rare classes and wrong labels from spoiling it.
+"""The training loss, with measures against class imbalance and wrong labels.
 
 - FER2013's labels are wrong for a good part of the faces: they are smoothed.
-- Where ten people voted (FER+), their votes are learnt too, as the distribution that they are, by a second head.
-- What teachers say can take a share of both (`training.distill`), for each view of a face in which they were shown it.
+- A second head learns FER+'s ten votes for a face as a distribution.
+- The teachers' predictions for a view of a face can be blended into both targets (`training.distill`).
 - `disgust` has a sixteenth of the faces that `happy` has: the logits are adjusted for how common a class is.
 """
 
@@ -172,7 +172,7 @@ class Samples:
 
 
 def log_prior(labels: Tensor, share: float) -> Tensor:
-    """Return what is added to the logits while training, so that the net need not learn how common a class is.
+    """Return the offset of the logits in training; it removes the class frequencies from what the net must learn.
 
     Logit adjustment (Menon et al. 2020, arXiv:2007.07314): ``share * log p(class)``.
     """

@@ -1,4 +1,4 @@
-r"""What a campaign found becomes what users run: soft targets of its teachers, model files of its students.
+r"""Publish a campaign's results: soft targets from its teachers, or model files from its students.
 
     make publish FROM=runs/teachers         # runs/teachers/soft.npz, for the students' campaign
     make publish FROM=runs/students         # models/*.onnx, their digests, and every figure in the model card
@@ -7,8 +7,8 @@ r"""What a campaign found becomes what users run: soft targets of its teachers, 
 
 A net whose campaign says ``publish = "emotion"`` becomes ``emotion.onnx`` and, with its other head,
 ``emotion-ferplus.onnx``; ``publish = "tiny"`` becomes ``emotion-tiny.onnx``. They are calibrated and quantized
-(`training.export`), and everything that is said of them is measured anew (`training.card`). A campaign without such
-nets has teachers: what they say together becomes soft targets (`training.distill`).
+(`training.export`), and the model card's figures are measured again (`training.card`). The nets of a campaign
+without such nets are teachers: their predictions are combined into soft targets (`training.distill`).
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def write(nets: Sequence[NetResult], faces: Faces, models: Path, crop: Path) -> 
             if not net.learnt(head):
                 raise ConfigError(f"{net.name} cannot become {name}: it has not learnt {head}'s labels")
     paths = []
-    with tempfile.TemporaryDirectory(dir=models) as folder:  # all are replaced, or none
+    with tempfile.TemporaryDirectory(dir=models) as folder:  # replace all files or none
         for net in nets:
             for name, head in FILES[net.publish or ""].items():
                 version = f"{net.name} {datetime.now(UTC):%Y-%m-%d}"

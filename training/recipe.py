@@ -301,4 +301,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main_guard(main))  # its reader may leave, as `| head` does
+    sys.exit(main_guard(main))  # the reader of a pipe may close it, as `| head` does

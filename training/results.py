@@ -1,9 +1,9 @@
-"""What a campaign leaves for others: a few files of limited size, each an .npz that numpy reads on its own.
+"""The results of a campaign: a few .npz files of limited size, each readable on its own.
 
-A machine that is lent for minutes gives back some files of some megabytes, so results are packed: `LIMIT` bytes a
-file, `FILES` files at most. An array that is larger than `PIECE` lies in pieces, in as many files as it takes. What
-matters most is packed first: every net's log and its accuracy, then soft targets, then weights, each in the campaign's
-order. What does not fit any more is left out and named.
+A borrowed GPU machine may return only a few files of a few megabytes, so the results are packed: at most `LIMIT` bytes
+a file and `FILES` files. An array larger than `PIECE` is split over several files. The order is by importance: every
+net's log and accuracy, then soft targets, then weights, each in the campaign's order. `write` leaves out what does not
+fit, and returns its names.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _ROOM = 2**16
 
 @dataclass(frozen=True, eq=False)
 class NetResult:
-    """What became of one net: how many steps of how many in all it has done, and what it is to be published as.
+    """The result of one net: steps done, steps in all, and what it is to be published as.
 
     ``weights`` are the averaged ones, float16 (float32 where one is too large for that),
     all in one line in the order of the net's state. ``soft`` are its
@@ -96,7 +96,7 @@ def weights_of(state: dict[str, Tensor]) -> NDArray[np.float16 | np.float32]:
     parts = [part.flatten().float().cpu() for part in state.values() if part.dtype.is_floating_point]
     weights = torch.cat(parts)
     halves = weights.half()
-    return (weights if halves.isinf().any() else halves).numpy()  # a variance may be beyond float16
+    return (weights if halves.isinf().any() else halves).numpy()  # a variance may exceed float16's range
 
 
 @dataclass(frozen=True, eq=False)

@@ -48,7 +48,7 @@ WINDOW = 1.0
 
 
 class Call(NamedTuple):
-    """A label that somebody was told of: when, and from when to when it was said to last. Seconds."""
+    """A published label: its time of publication, and its start and end. Seconds."""
 
     label: str
     told: float
@@ -90,7 +90,7 @@ WRONG = 0.1
 
 
 class Markov:
-    """A face shows one label for ``stay`` seconds on average, then any other; what is seen of it is a model's scores.
+    """A hidden Markov model: a label lasts ``stay`` seconds on average; a model's scores are the observations.
 
     Over ``dt`` seconds the state stays with ``exp(-dt / stay)``, or else is any of them. A look multiplies the belief
     by the scores, which are likelihoods under a uniform prior, to the power of ``weight * (1 - exp(-dt / tau))``:
@@ -159,7 +159,7 @@ class Smoothed:
 
 @dataclass(frozen=True)
 class Figures:
-    """How well the calls of many tracks meet their truth."""
+    """How well the calls of many tracks match the truth."""
 
     f1: float
     delay: tuple[float, float]

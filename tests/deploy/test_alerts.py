@@ -1,4 +1,4 @@
-"""Prometheus' rules, as Prometheus' own tool sees them; and that nothing is watched that is not there."""
+"""Prometheus' rules, checked with promtool; every metric that they use exists."""
 
 from __future__ import annotations
 

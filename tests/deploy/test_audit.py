@@ -1,4 +1,4 @@
-"""The search for known vulnerabilities: what is found is told, and so is that nobody could tell."""
+"""The check for known vulnerabilities reports what it finds, and reports when the check is impossible."""
 
 from __future__ import annotations
 

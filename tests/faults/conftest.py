@@ -1,4 +1,4 @@
-"""The scale of the faults, and the table of what became of them."""
+"""The scale of the faults, and the table of their results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A ``fer-stream run`` in the hands of a fault: how it stands, and what must hold at its end whatever was done."""
+"""A ``fer-stream run`` under a fault: its status, and the invariants that hold at its end."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def stored(cli: Cli, journal: str = "events.db") -> list[dict[str, Any]]:
 
 
 def sound(events: list[dict[str, Any]]) -> None:
-    """Whatever happened: no event is missing, none is there twice, and what began has ended."""
+    """Check that no event is missing or duplicated, and that everything that began has ended."""
     assert gapless(events)
     assert not unclosed(events)
     assert len({event["id"] for event in events}) == len(events)
@@ -86,7 +86,7 @@ class Service:
         self.until(lambda: len(self.status()["workers"]) == count, f"{count} workers")
 
     def status(self) -> dict[str, Any]:
-        """How things stand, waiting for an aggregator that answers."""
+        """Return the aggregator's status; wait until an aggregator answers."""
         found: dict[str, Any] = wait_for(
             lambda: standing(self.address), "an answer", lambda: self.run.popen.poll() is None, lambda: self.run.err
         )

@@ -1,4 +1,4 @@
-"""The wall clock of a whole run is moved by a day, forth and back: nobody dies of it, and nothing lasts a day."""
+"""The wall clock of a whole run is moved by a day, forth and back: no process dies, and no wait lasts a day."""
 
 from __future__ import annotations
 

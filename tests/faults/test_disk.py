@@ -37,7 +37,7 @@ class Disk:
         self._before = self._aggregator.rlimit(resource.RLIMIT_FSIZE)
 
     def fill(self) -> None:
-        """No file can be written beyond its first 4 KiB: room for last words, not for a page of a journal's."""
+        """Limit files to 4 KiB: enough for a last log line, too little for a journal page."""
         self._aggregator.rlimit(resource.RLIMIT_FSIZE, (4096, self._before[1]))
 
     def free(self) -> None:

@@ -40,7 +40,7 @@ class Site(Machines):
         }
 
     def name(self, number: str) -> None:
-        """Have the aggregator's name tell this number from now on."""
+        """Make the aggregator's name resolve to this address."""
         self.hosts.write_text(f"{LOCALHOST}{number} hub\n")
 
     def named(self, role: str, *command: object) -> Process:
@@ -88,7 +88,7 @@ def test_a_new_number_while_the_old_one_swallows_packets(site: Site, away: float
     site.move()
     site.hub.kill()
     hub = site.aggregator(site.link.bind.replace(FAR, MOVED))
-    time.sleep(away)  # they have noticed, and try the old number
+    time.sleep(away)  # long enough for the roles to detect the loss and retry the old address
     known = {"subscriber": len(site.roles["subscriber"].events)}
     site.name(MOVED)
     took = site.until_back(hub, known)
