@@ -37,7 +37,7 @@ PICTURES = ("faces.csv", "faces.parquet", "report.html", "shares.svg")
 RECORDING = (*PICTURES, "events.jsonl", "timeline.svg", "uncertain.svg", "valence.svg")
 """What may be written of pictures, and of a recording."""
 
-_LOOKS = ("labels", "depth", "detector", "classifier", "tracker", "smoother", "valence")
+_LOOKS = ("labels", "depth", "search", "detector", "classifier", "tracker", "smoother", "valence")
 """Settings that change what is found."""
 
 _SHOWS = ("plugin", "rate", "masks", "start_time", "hardware_decoding")
