@@ -347,7 +347,7 @@ def test_no_pixel_is_written_unless_a_video_is_asked_for(cli: Cli, clip: Path) -
             rows |= {row.tobytes()[:32] for row in image[::4] if np.ptp(row) > 20}
     assert len(rows) > 1000
     out = cli.folder / "out"
-    cut = cli.start("analyze", clip, "-o", out, FER_STREAM_DETECTOR__MOTION_INTERVAL="0")
+    cut = cli.start("analyze", clip, "-o", out, FER_STREAM_SEARCH__MOTION_INTERVAL="0")
     cut.until(lambda: (out / ".answers").exists() and (out / ".answers").stat().st_size > 5000)
     cut.popen.kill()  # with all that lies about
     cut.end()

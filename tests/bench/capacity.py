@@ -167,7 +167,7 @@ def events(cameras: int = 20, faces: int = 10, frames: int = 40, turn: int = 1) 
         lines = [
             Timeline(
                 f"camera-{number}", 1, labels, settings.tracker, settings.smoother,
-                Attention(settings.detector, "wait", 1),
+                Attention(settings.search, "wait", 1),
             )
             for number in range(cameras)
         ]  # fmt: skip

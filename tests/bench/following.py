@@ -59,7 +59,7 @@ class Pass:
     def __post_init__(self) -> None:
         how = self.settings
         labels = LabelSet(how.labels, self.recognizer.labels, how.valence)
-        attention = Attention(how.detector, "wait", self.depth)
+        attention = Attention(how.search, "wait", self.depth)
         self._line = Timeline("clip", 1, labels, how.tracker, how.smoother, attention)
         self._under_way: list[tuple[int, Nanoseconds, tuple[int, int], Recognition]] = []
 

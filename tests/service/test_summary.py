@@ -13,7 +13,7 @@ from processes import wait_for
 from fer_stream.errors import FerStreamError
 from fer_stream.operations.process import Stop
 from fer_stream.service import summary
-from fer_stream.service.desk import Desk
+from fer_stream.service.progress import Desk
 from fer_stream.service.outlet import Outlets
 
 if TYPE_CHECKING:
