@@ -146,7 +146,7 @@ def test_boxes_lie_on_the_faces_and_the_faces_are_blurred(site: Site, page: Call
                 expected = (x1 / width, y1 / height, (x2 - x1) / width, (y2 - y1) / height)
                 box = look["boxes"][str(track["track"])]
                 assert box == pytest.approx(expected, abs=1e-4)
-                caption = f"#{track['track']} happy {int(100 * track['scores']['happy'] + 0.5)}%"
+                caption = f"#{track['track']} happy {int(100 * track['probabilities']['happy'] + 0.5)}%"
                 assert not track["label"] or caption in look["captions"]
                 # The very frame, as the camera gave it, at the size in which it is shown.
                 size = look["image"].shape[1::-1]
