@@ -72,5 +72,7 @@ def test_prometheus_scrapes_every_role(pipeline: tuple[Prometheus, dict[str, Any
     assert outcomes.items() >= {(term,): float(ledger[term]) for term in ("captured", "done", "superseded")}.items()
     assert outcomes.pop(("captured",)) == sum(outcomes.values()) > 0
     wait_for(lambda: prometheus.query("sum by (camera) (fer_stream_frames_in_flight)") == {("door",): 0}, "none")
-    wait_for(lambda: prometheus.query("max(fer_stream_journal_cursor)") == {(): float(state["cursor"])}, "the last event")
+    wait_for(
+        lambda: prometheus.query("max(fer_stream_journal_cursor)") == {(): float(state["cursor"])}, "the last event"
+    )
     wait_for(lambda: prometheus.query('up{job="door"} == 0'), "the capture's absence in Prometheus")
