@@ -13,8 +13,8 @@ from processes import wait_for
 from fer_stream.errors import FerStreamError
 from fer_stream.operations.process import Stop
 from fer_stream.service import summary
-from fer_stream.service.progress import Desk
 from fer_stream.service.outlet import Outlets
+from fer_stream.service.progress import Desk
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
