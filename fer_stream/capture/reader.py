@@ -140,9 +140,8 @@ class Reader(threading.Thread):
             except SourceError as error:
                 if not (self.live and self._settings.retry):
                     raise
-                failure = error.with_traceback(
-                    None
-                )  # the traceback would keep the last picture alive, and its shared memory
+                # The traceback would keep the last picture alive, and its shared memory.
+                failure = error.with_traceback(None)
             finally:
                 source.close()
             if self._stop_reading.is_set() or not (self.live and self._settings.retry):

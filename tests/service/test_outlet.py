@@ -10,7 +10,6 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from house import House
 from processes import wait_for
 
 from fer_stream.errors import FerStreamError
@@ -21,13 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-
-@pytest.fixture
-def house(short_folder: Path, tmp_path: Path) -> Iterator[House]:
-    made = House("zeromq", f"ipc://{short_folder}", tmp_path / "events.db")
-    made.start()
-    yield made
-    made.end()
+    from house import House
 
 
 @pytest.fixture
