@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from fer_stream.settings.tree import Settings
     from fer_stream.types import Event, Expected, Face, Picture, Region
 
-    Place = Callable[[tuple[int, ...]], NDArray[np.uint8] | None]
+    Allocate = Callable[[tuple[int, ...]], NDArray[np.uint8] | None]
 
 
 class Source(Protocol):
@@ -65,10 +65,10 @@ class Source(Protocol):
 
 
 @runtime_checkable
-class PlacingSource(Source, Protocol):
+class AllocatingSource(Source, Protocol):
     """A source that can write a picture where the capture wants it, which saves a copy of it."""
 
-    place: Place | None
+    allocate: Allocate | None
     """Called with a shape, gives memory for a picture, uint8 and C-contiguous, or ``None`` where there is none now."""
 
 

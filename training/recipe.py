@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_h
 
 from fer_stream.errors import ConfigError
 from fer_stream.operations.process import main_guard
-from fer_stream.settings import texts
+from fer_stream.settings.schema import allowed, dotted, flatten, toml, unknown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from fer_stream.settings.texts import KeyPath, Schema
+    from fer_stream.settings.schema import KeyPath, Schema
 
 Body = Literal["residual", "wide", "plain", "separable", "pretrained"]
 
@@ -210,19 +210,19 @@ def _build(kind: Any, values: Mapping[str, Any], path: KeyPath, problems: list[s
     for name, value in values.items():
         here = (*path, name)
         if name not in known:
-            problems.append(texts.unknown(schema(), here))
+            problems.append(unknown(schema(), here))
         elif dataclasses.is_dataclass(hints[name]):
             if isinstance(value, dict):
                 given[name] = _build(hints[name], value, here, problems)
             else:
-                problems.append(f"{texts.dotted(here)} must be a table")
+                problems.append(f"{dotted(here)} must be a table")
         else:
             rules = _schema_of(hints[name], known[name].metadata["rules"])
             try:
                 given[name] = _value(rules, value)
             except ValueError:
-                said = texts.toml(value)
-                problems.append(f"{texts.dotted(here)} = {said} is not allowed: it must be {texts.allowed(rules)}")
+                said = toml(value)
+                problems.append(f"{dotted(here)} = {said} is not allowed: it must be {allowed(rules)}")
     return kind(**given)
 
 
@@ -261,7 +261,7 @@ def _within(rules: Schema, value: float) -> bool:
 
 
 def schema(kind: Any = Recipe) -> Schema:
-    """Return the JSON Schema of a recipe, from which `settings_text` makes its sentences."""
+    """Return the JSON Schema of a recipe, from which `fer_stream.settings.schema` makes its sentences."""
     hints, properties = get_type_hints(kind), {}
     for item in dataclasses.fields(kind):
         hint = hints[item.name]
@@ -295,9 +295,9 @@ def main() -> None:
         how = load(Path(sys.argv[1]))
     except ConfigError as error:
         raise SystemExit(str(error)) from error
-    for path, value in texts.flatten(values_of(how)):
+    for path, value in flatten(values_of(how)):
         if value is not None:
-            print(f"{texts.dotted(path)} = {texts.toml(value)}")
+            print(f"{dotted(path)} = {toml(value)}")
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         *("JournalError", "AnalysisWarning"),
     ),
     "plugins": (
-        *("plugins.Source", "plugins.PlacingSource", "plugins.Detector", "plugins.FollowingDetector"),
+        *("plugins.Source", "plugins.AllocatingSource", "plugins.Detector", "plugins.FollowingDetector"),
         *("plugins.Classifier", "plugins.Sink", "plugins.Transport", "plugins.Hub", "plugins.Peer", "plugins.Standing"),
     ),
 }

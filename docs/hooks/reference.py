@@ -14,8 +14,7 @@ from fer_stream.cli.options import OPTIONS
 from fer_stream.events import schema
 from fer_stream.events.cloudevents import DATA
 from fer_stream.operations import metrics
-from fer_stream.settings import texts
-from fer_stream.settings.texts import allowed, dotted, leaves, schema_at, toml
+from fer_stream.settings.schema import allowed, dotted, leaves, schema_at, template, toml
 from fer_stream.settings.tree import Settings
 from fer_stream.types import EventType
 
@@ -62,7 +61,7 @@ def settings() -> str:
         )
         text += "\n"
     head = "\n## As a file\n\nWhat `fer-stream config --template` prints, on a machine of four cores.\n\n"
-    example = texts.template(root, _on_some_machine(defaults))
+    example = template(root, _on_some_machine(defaults))
     return f'{text}{head}```toml title="cameras.toml"\n{example}```\n'
 
 

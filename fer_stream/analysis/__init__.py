@@ -1,7 +1,7 @@
 """A recording in; tables, events, plots, a report and an annotated video out. What `fer-stream analyze` runs.
 
 `observe` looks (the service's own code, under ``wait``), `tables`, `summary`, `plots`, `report` and `video` write down,
-`place` knows what in a folder is ours, and `folder` puts all of it together.
+`output` knows what in a folder is ours, and `folder` puts all of it together.
 """
 
 from __future__ import annotations

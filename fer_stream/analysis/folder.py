@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from fer_stream import plugins
 from fer_stream.analysis import plots, report, tables
-from fer_stream.analysis.answers import Answers
+from fer_stream.analysis.checkpoint import Checkpoint
 from fer_stream.analysis.observe import Observer, refuse
+from fer_stream.analysis.output import OutputFolder
 from fer_stream.analysis.pictures import Pictures, are_pictures
-from fer_stream.analysis.place import Place
 from fer_stream.analysis.summary import Summary
 from fer_stream.errors import ConfigError, FerStreamError, SourceError
 from fer_stream.inference import models
@@ -81,7 +81,7 @@ class Analysis:
         check_name(self._path)
         self._settings, self._camera = settings, camera
         sources = [_path(choose(other)[1]) for other in settings.cameras.values()]
-        self._place = Place(folder, [*sources, *self._model_files()], force=force)
+        self._output = OutputFolder(folder, [*sources, *self._model_files()], force=force)
         self._pictures = are_pictures(settings.cameras[camera], asked=pictures)
         self._video, self._show_faces = video and not self._pictures, show_faces
         self._identity = ""
@@ -92,7 +92,7 @@ class Analysis:
         Raises:
             SourceError: the input cannot be read.
         """
-        told = self._place.told()
+        told = self._output.told()
         return (
             told if told and (VIDEO in told["files"]) >= self._video and told["identity"] == self.identity() else None
         )
@@ -155,34 +155,34 @@ class Analysis:
 
         Raises:
             SourceError: the input cannot be read; or it broke, and what came before that is written.
-            ConfigError: the folder cannot be written, or what lies there is not ours (`fer_stream.analysis.place`).
+            ConfigError: the folder cannot be written, or what lies there is not ours (`fer_stream.analysis.output`).
         """
-        identity, place, answers, finished = self.identity(), self._place, None, False
+        identity, output, checkpoint, finished = self.identity(), self._output, None, False
         try:
             names = PICTURES if self._pictures else (*RECORDING, *([VIDEO] if self._video else []))
-            part = place.begin(names)
+            part = output.begin(names)
             if self._pictures:
                 told, broken = self._look_at_pictures(part, threads, progress)
             else:
-                answers = Answers(place.answers, identity)
-                told, broken = self._look(part, answers, threads, progress)
-            told = place.finish(told | {"identity": identity})
+                checkpoint = Checkpoint(output.checkpoint, identity)
+                told, broken = self._look(part, checkpoint, threads, progress)
+            told = output.finish(told | {"identity": identity})
             finished = True
         except OSError as trouble:
-            where = trouble.filename or place.path
+            where = trouble.filename or output.path
             raise ConfigError(f"{str(where)!r} cannot be written: {(trouble.strerror or 'error').lower()}") from trouble
         finally:
-            if answers:
-                answers.close(finished=finished)
-            place.close()
+            if checkpoint:
+                checkpoint.close(finished=finished)
+            output.close()
         if broken:
             raise broken
         return told
 
     def _look(
-        self, part: Path, answers: Answers, threads: int, progress: Progress
+        self, part: Path, checkpoint: Checkpoint, threads: int, progress: Progress
     ) -> tuple[dict[str, Any], FerStreamError | None]:
-        observer = Observer(self._settings, self._camera, threads, answers)
+        observer = Observer(self._settings, self._camera, threads, checkpoint)
         labels, model_labels, start = observer.label_set.labels, observer.labels, observer.reader.clock.start
         types, rows = tables.columns(labels, model_labels), tables.Rows(start, labels, model_labels)
         summary, broken, began = Summary(start, self._settings.valence), None, time.monotonic()

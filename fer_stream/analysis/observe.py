@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from fer_stream.analysis.answers import Answers
+    from fer_stream.analysis.checkpoint import Checkpoint
     from fer_stream.inference.recognizer import Recognition
     from fer_stream.settings.tree import CameraSettings, Settings
     from fer_stream.types import Box, Estimate, Event, Face, Frame, Hints, Track
@@ -114,13 +114,13 @@ class Observer:
         SourceError: while iterating, after what came before it: the source cannot be opened, or broke.
     """
 
-    def __init__(self, settings: Settings, camera: str, threads: int = 1, answers: Answers | None = None) -> None:
+    def __init__(self, settings: Settings, camera: str, threads: int = 1, checkpoint: Checkpoint | None = None) -> None:
         self.rejected = self.recalled = 0
         self._bell = threading.Event()
         self._slot = Slot("wait")
         once = settings.cameras[camera].model_copy(update={"loop": False})
         self.reader = Reader(camera, once, "wait", self._slot, self._bell.set, offline=True)
-        self._answers = answers
+        self._checkpoint = checkpoint
         self._depth = settings.depth
         self._threads = min(threads, self._depth)
         self._recognizers = Recognizers(settings, self._threads)
@@ -167,7 +167,7 @@ class Observer:
 
     def _begin(self, frame: Frame, pool: ThreadPoolExecutor) -> _Look:
         hints = self._timeline.hints(frame.seq, frame.time, frame.size)
-        known = self._answers.recall() if self._answers else None
+        known = self._checkpoint.recall() if self._checkpoint else None
         if known is None:
             return _Look(frame, hints, known=False, answer=pool.submit(self._look, frame, hints))
         self.recalled += 1
@@ -209,8 +209,8 @@ class Observer:
 
     def _release(self, look: _Look) -> Observation:
         frame, result, line = look.frame, look.answer.result(), self._timeline
-        if self._answers and not look.known:
-            self._answers.keep(self._keep(result))
+        if self._checkpoint and not look.known:
+            self._checkpoint.keep(self._keep(result))
         if result is None:
             self.rejected += 1
             line.miss(frame.seq)

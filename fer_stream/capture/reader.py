@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from fer_stream.capture.slot import Slot
-    from fer_stream.plugins import Place, Source
+    from fer_stream.plugins import Allocate, Source
     from fer_stream.settings.kinds import Policy
     from fer_stream.settings.tree import CameraSettings
     from fer_stream.types import Picture
@@ -62,7 +62,7 @@ class Reader(threading.Thread):
         policy: Policy,
         slot: Slot,
         wake: Callable[[], None],
-        place: Place | None = None,
+        allocate: Allocate | None = None,
         *,
         offline: bool = False,
     ) -> None:
@@ -80,7 +80,7 @@ class Reader(threading.Thread):
         self._policy = policy
         self._slot = slot
         self._wake = wake
-        self._place = place
+        self._allocate = allocate
         self._offline = offline
         self._stop_reading = threading.Event()
         self._told = -TELLING
@@ -129,8 +129,8 @@ class Reader(threading.Thread):
                 source.close()
                 where = redact(self._settings.source)
                 raise ConfigError(f"analyze is for recordings, and {where} is a live camera: use fer-stream run")
-            if isinstance(source, plugins.PlacingSource):
-                source.place = self._place
+            if isinstance(source, plugins.AllocatingSource):
+                source.allocate = self._allocate
             self.live, self.frames, self.opened = source.live, source.frames, True
             self._wake()
             began = self._seq

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from fer_stream.errors import JournalError
 from fer_stream.journal.claim import elsewhere
 from fer_stream.journal.database import Database
-from fer_stream.journal.place import lock_of, shared
+from fer_stream.journal.files import lock_of, shared
 from fer_stream.journal.reader import Reader
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from fer_stream.errors import JournalError, RivalError, WireError
 from fer_stream.events.cloudevents import decode, encode, event_id
 from fer_stream.events.cursor import to_cursor
 from fer_stream.journal.database import AFRESH, DamagedError, Database, Numbers, checksum, is_journal
-from fer_stream.journal.place import Place
+from fer_stream.journal.files import JournalFiles
 from fer_stream.journal.reader import Reader, gap
 from fer_stream.journal.retention import delete
 from fer_stream.types import Event
@@ -56,29 +56,29 @@ class Journal:
         self._epochs: dict[str, int] = {}
         self._sequences: dict[str, int] = {}
         self._inode = -1
-        self._place = Place(path)
+        self._files = JournalFiles(path)
         self._fate = "was taken away"
         try:
             self._begin()
         except JournalError:
-            self._place.release(withdraw=True)
+            self._files.release(withdraw=True)
             raise
 
     def _begin(self) -> None:
-        path = self._place.path
-        if self._place.known and not path.exists():
+        path = self._files.path
+        if self._files.known and not path.exists():
             self._go_beyond()
             self._anew()
             return
         try:
             # An empty file where there was a journal is one that ended before it had begun, or was emptied.
-            self._db, self._inode = self._open(self._beyond() if self._place.known else AFRESH)
+            self._db, self._inode = self._open(self._beyond() if self._files.known else AFRESH)
             try:
                 self._take_up()
             except JournalError:
                 self._db.close()
                 raise
-            if self._place.known and self._db.new:
+            if self._files.known and self._db.new:
                 self._fate = "was emptied"
                 self._report()
         except JournalError as error:
@@ -89,8 +89,8 @@ class Journal:
             self._anew()
 
     def _open(self, numbers: Numbers) -> tuple[Database, int]:
-        db = Database(self._place.path, "rwc", numbers=numbers, log=not self._place.shared)
-        return db, self._place.inode()
+        db = Database(self._files.path, "rwc", numbers=numbers, log=not self._files.shared)
+        return db, self._files.inode()
 
     def _take_up(self) -> None:
         """Go on with the numbers in the file."""
@@ -133,11 +133,11 @@ class Journal:
     @property
     def shared(self) -> str:
         """The file system's kind and mount point, for people, where other machines may share the file; else empty."""
-        return self._place.shared
+        return self._files.shared
 
     def there(self) -> bool:
         """Whether the file that is written is still the one at its path, and not known to be corrupt."""
-        return not self.broken and self._place.holds(self._inode)
+        return not self.broken and self._files.holds(self._inode)
 
     def renew(self) -> None:
         """Begin another file where this one was removed, or it is corrupt; ``notice`` says which.
@@ -156,14 +156,14 @@ class Journal:
 
     def _set_aside(self) -> None:
         with self._translated():
-            self._fate = f"is corrupt and was set aside as {self._place.set_aside()}"
+            self._fate = f"is corrupt and was set aside as {self._files.set_aside()}"
 
     def _anew(self) -> None:
         known = [(camera, self._epochs.get(camera, 0), n) for camera, n in self._sequences.items() if camera]
         known.append((_NEWCOMERS, self._first_epoch, 0))
         with self._translated():
-            self._place.make_folder()
-            self._place.clear()
+            self._files.make_folder()
+            self._files.clear()
             self._db, inode = self._open(Numbers(self._cursor, tuple(known)))
         if not self._db.new:  # another process put a journal there in between: it continues with our numbers
             try:
@@ -178,14 +178,14 @@ class Journal:
 
     def _report(self) -> None:
         fate, self._fate = self._fate, "was taken away"
-        self.notice = f"the journal {self._place.path} {fate}: a new one begins, and what was in the old one is a gap"
+        self.notice = f"the journal {self._files.path} {fate}: a new one begins, and what was in the old one is a gap"
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:
-            raise JournalError(f"the journal {self._place.path} cannot be written: {error.strerror}") from error
+            raise JournalError(f"the journal {self._files.path} cannot be written: {error.strerror}") from error
 
     def epoch(self, camera: str) -> int:
         """Begin a new epoch of a camera and return its number, from 1."""
@@ -236,7 +236,7 @@ class Journal:
         Raises:
             RivalError: another process writes the journal.
         """
-        if self._place.rival:
+        if self._files.rival:
             raise self._rival()
 
     def _advance(self, db: sqlite3.Connection, cursor: int) -> None:
@@ -255,12 +255,12 @@ class Journal:
         if found[0] > self._cursor:
             raise self._rival()
         self._fate, self._inode = "was put back to an older state", -1
-        raise JournalError(f"the journal {self._place.path} {self._fate}: a gap reports the events in between")
+        raise JournalError(f"the journal {self._files.path} {self._fate}: a gap reports the events in between")
 
     def _rival(self) -> RivalError:
-        who = f" ({self._place.rival})" if self._place.rival else ""
+        who = f" ({self._files.rival})" if self._files.rival else ""
         return RivalError(
-            f"the journal {self._place.path} is written by another aggregator, too{who}: this one ends, give each a "
+            f"the journal {self._files.path} is written by another aggregator, too{who}: this one ends, give each a "
             "journal of its own with --journal"
         )
 
@@ -332,7 +332,7 @@ class Journal:
     def close(self) -> None:
         """Close the file and let others write it; a second call does nothing."""
         self._db.close()
-        self._place.release()
+        self._files.release()
 
     def __enter__(self) -> Self:
         return self

@@ -20,7 +20,7 @@ STALE = 5.0
 """Seconds after which a status is out of date."""
 
 
-class Desk:
+class Progress:
     """See the module's text."""
 
     def __init__(self, settings: Settings, begin: int) -> None:

@@ -12,25 +12,25 @@ from fer_stream.operations.logs import stderr
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from fer_stream.service.outlet import Outlets
-    from fer_stream.service.progress import Desk
+    from fer_stream.service.progress import Progress
+    from fer_stream.service.sink_threads import SinkThreads
 
 
-def summary(desk: Desk, outlets: Outlets) -> dict[str, Any]:
+def summary(progress: Progress, sink_threads: SinkThreads) -> dict[str, Any]:
     """Return the summary, as JSON: the ledger of each camera, counts of events, what each sink was given, times."""
     return {
-        "cameras": {name: camera["ledger"] for name, camera in desk.cameras.items()},
-        "events": dict(sorted(desk.events.items())),
+        "cameras": {name: camera["ledger"] for name, camera in progress.cameras.items()},
+        "events": dict(sorted(progress.events.items())),
         "sinks": {
-            outlet.title: {
-                "delivered": outlet.delivered,
-                "undelivered": outlet.undelivered,
-                "error": outlet.error if outlet.undelivered else "",
+            thread.title: {
+                "delivered": thread.delivered,
+                "undelivered": thread.undelivered,
+                "error": thread.error if thread.undelivered else "",
             }
-            for outlet in outlets.all
+            for thread in sink_threads.all
         },
-        "started": round(desk.started, 3),
-        "duration_s": round(time.monotonic() - desk.begin, 3),
+        "started": round(progress.started, 3),
+        "duration_s": round(time.monotonic() - progress.begin, 3),
     }
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic_settings import EnvSettingsSource, JsonConfigSettingsSource, SettingsError, TomlConfigSettingsSource
 
 from fer_stream.errors import ConfigError
-from fer_stream.settings.texts import KeyPath, leaves
+from fer_stream.settings.schema import KeyPath, leaves
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -16,7 +16,7 @@ from pydantic import AfterValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from fer_stream.errors import ConfigError
-from fer_stream.settings import texts
+from fer_stream.settings import schema
 from fer_stream.settings.kinds import CAMERA_NAME, Address, FilePath, HostPort, Labels, Policy, Sink
 from fer_stream.settings.layers import Layers, read_environment, read_file, variable
 from fer_stream.settings.redaction import redact
@@ -158,9 +158,9 @@ class Loaded:
 
     def lines(self) -> list[str]:
         """Return every setting as a line of TOML with its origin behind it, without passwords."""
-        flat = {texts.dotted(path): value for path, value in _flat(self.settings)}
+        flat = {schema.dotted(path): value for path, value in _flat(self.settings)}
         shown = {
-            key: f"# {key} is not set" if value is None else f"{key} = {redact(texts.toml(value))}"
+            key: f"# {key} is not set" if value is None else f"{key} = {redact(schema.toml(value))}"
             for key, value in flat.items()
         }
         width = min(60, max(map(len, shown.values())))
@@ -197,23 +197,23 @@ def explain(
 
     root = _schema()
     for key in sorted(layers.values.keys() - Settings.model_fields.keys()):
-        problems.append(f"{layers.origin((key,))}: {texts.unknown(root, (key,))}")
+        problems.append(f"{layers.origin((key,))}: {schema.unknown(root, (key,))}")
         del layers.values[key]
     try:
         settings = Settings(**layers.values)
     except ValidationError as error:
         for detail in error.errors(include_url=False):
-            path, text = texts.sentence(root, layers.values, detail)
+            path, text = schema.sentence(root, layers.values, detail)
             problems.append(f"{layers.origin(path)}: {text}")
     if problems:
         raise ConfigError(redact("\n".join(dict.fromkeys(problems))))
-    return Loaded(settings, {texts.dotted(path): layers.origin(path) for path, _ in _flat(settings)})
+    return Loaded(settings, {schema.dotted(path): layers.origin(path) for path, _ in _flat(settings)})
 
 
 def template() -> str:
     """Return a commented TOML file of every setting, which loads as the defaults."""
     defaults = Settings.model_construct().model_dump(mode="json")
-    return texts.template(_schema(), defaults)
+    return schema.template(_schema(), defaults)
 
 
 def save(settings: Settings) -> int:
@@ -232,5 +232,5 @@ def _schema() -> dict[str, Any]:
     return Settings.model_json_schema()
 
 
-def _flat(settings: Settings) -> Iterator[tuple[texts.KeyPath, Any]]:
-    return texts.flatten(settings.model_dump(mode="json"))
+def _flat(settings: Settings) -> Iterator[tuple[schema.KeyPath, Any]]:
+    return schema.flatten(settings.model_dump(mode="json"))

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from fer_stream.plugins import Place
+    from fer_stream.plugins import Allocate
     from fer_stream.settings.tree import CameraSettings
 
 COMPLETE = 0.9
@@ -72,10 +72,10 @@ class Capture:
         except WireError:
             return False
 
-    def read(self, place: Place | None = None) -> tuple[NDArray[np.uint8] | Jpeg, float] | None:
+    def read(self, allocate: Allocate | None = None) -> tuple[NDArray[np.uint8] | Jpeg, float] | None:
         """Return the next picture, BGR or as it came, and its time stamp in ms; ``None`` at the end.
 
-        One of the size of the last one is written to the memory that ``place`` gives.
+        One of the size of the last one is written to the memory that ``allocate`` gives.
         """
         try:
             with self._lock:
@@ -84,7 +84,7 @@ class Capture:
                 if self._first is not None:
                     first, self._first = self._first, None
                     return first
-                room = place(self._shape) if place and self._shape and not self._packets else None
+                room = allocate(self._shape) if allocate and self._shape and not self._packets else None
                 good, image = self._capture.read(room)  # into another array, where this one does not fit
                 if not good:
                     return None
@@ -117,7 +117,7 @@ class Live:
 
     live = True
     frames: int | None = None
-    place: Place | None = None
+    allocate: Allocate | None = None
 
     def __init__(self, capture: Capture, name: str, settings: CameraSettings) -> None:
         self._capture = capture
@@ -131,7 +131,7 @@ class Live:
             SourceError: none came within the time limit, or the device or the peer has gone.
         """
         begin = time.monotonic()
-        got = self._capture.read(self.place)
+        got = self._capture.read(self.allocate)
         if got is not None:
             return Picture(got[0])
         if self._capture.closed:
@@ -156,7 +156,7 @@ class Recording:
     """
 
     live = False
-    place: Place | None = None
+    allocate: Allocate | None = None
 
     def __init__(self, capture: Capture, reopen: Callable[[], Capture], name: str, settings: CameraSettings) -> None:
         self._capture = capture
@@ -178,10 +178,10 @@ class Recording:
         Raises:
             SourceError: there is no picture in it, or it ends long before its stated length.
         """
-        got = self._capture.read(self.place)
+        got = self._capture.read(self.allocate)
         if got is None and self._loop and self._read and not self._closed:
             self._rewind()
-            got = self._capture.read(self.place)
+            got = self._capture.read(self.allocate)
         if got is None:
             if not self._closed:
                 self._check_end()

@@ -59,7 +59,7 @@ class _Event(ctypes.Structure):
     _fields_ = (("events", ctypes.c_uint32), ("data", ctypes.c_uint64))
 
 
-class _Door:
+class _Listener:
     """One socket that listens: ``number`` is its descriptor in libzmq, ``own`` is one of ours for the same socket."""
 
     def __init__(self, number: int, last: bool) -> None:
@@ -110,7 +110,7 @@ def _epolls() -> Iterator[tuple[int, Iterator[re.Match[str]]]]:
             )
 
 
-class Doors:
+class Admission:
     """All sockets of one aggregator that listen.
 
     Args:
@@ -119,9 +119,9 @@ class Doors:
 
     def __init__(self, poller: zmq.Poller) -> None:
         self._poller = poller
-        self._doors: list[_Door] = []
+        self._listeners: list[_Listener] = []
         self._room: dict[bool, int] = {}
-        """How many peers may still come in, by `_Door.last`."""
+        """How many peers may still come in, by `_Listener.last`."""
         self._near = self._full = False
         self._next = 0.0
 
@@ -144,19 +144,19 @@ class Doors:
             sock.disable_monitor()
             monitor.close()
         try:
-            self._doors.append(_Door(number, last))
+            self._listeners.append(_Listener(number, last))
         except OSError as error:
             _log.debug("%s: libzmq alone decides who comes in: %s", where, error.strerror)
         self._count()
 
     def look(self, ready: Container[object]) -> None:
         """Let in who waits, as long as there is room; ``ready`` has the descriptors that the poller found readable."""
-        for door in self._doors:
-            if door.own.fileno() in ready:
-                if self._room[door.last] <= 0:
+        for listener in self._listeners:
+            if listener.own.fileno() in ready:
+                if self._room[listener.last] <= 0:
                     self._count()
-                if self._room[door.last] > 0:
-                    door.accept(select.EPOLLIN | select.EPOLLONESHOT)
+                if self._room[listener.last] > 0:
+                    listener.accept(select.EPOLLIN | select.EPOLLONESHOT)
                     self._room = {last: room - 1 for last, room in self._room.items()}
         if time.monotonic() >= self._next:
             self._count()
@@ -170,10 +170,10 @@ class Doors:
         self._room = {False: limit - used - reserve, True: limit - used - reserve // 2}
         self._tell(f"{used} of {limit} file descriptors are open", near=used > NEAR * limit)
         self._next = time.monotonic() + min(LOOK, max(self._room[False], PLENTY) / PACE)
-        for door in self._doors:
-            plenty = self._room[door.last] > PLENTY
-            door.accept(select.EPOLLIN if plenty else 0)
-            self._watch(door, not plenty and (self._room[True] > 0 if door.last else not self._full))
+        for listener in self._listeners:
+            plenty = self._room[listener.last] > PLENTY
+            listener.accept(select.EPOLLIN if plenty else 0)
+            self._watch(listener, not plenty and (self._room[True] > 0 if listener.last else not self._full))
 
     def _tell(self, count: str, near: bool) -> None:
         if self._room[False] <= 0 and not self._full:
@@ -187,16 +187,16 @@ class Doors:
             _log.warning("there are file descriptors again: new peers are let in")
         self._near = near or self._full
 
-    def _watch(self, door: _Door, watch: bool) -> None:
-        if watch and not door.watched:
-            self._poller.register(door.own, zmq.POLLIN)
-        elif door.watched and not watch:
-            self._poller.unregister(door.own)
-        door.watched = watch
+    def _watch(self, listener: _Listener, watch: bool) -> None:
+        if watch and not listener.watched:
+            self._poller.register(listener.own, zmq.POLLIN)
+        elif listener.watched and not watch:
+            self._poller.unregister(listener.own)
+        listener.watched = watch
 
     def close(self) -> None:
         """Let go of everything; the sockets themselves are not closed by this."""
-        for door in self._doors:
-            self._watch(door, watch=False)
-            door.own.close()
-        self._doors = []
+        for listener in self._listeners:
+            self._watch(listener, watch=False)
+            listener.own.close()
+        self._listeners = []

@@ -32,8 +32,8 @@ from fer_stream.plugins import BROADCASTS, LINKS, Standing
 from fer_stream.protocol import wire
 from fer_stream.settings import deployment
 from fer_stream.transports import keys as access
-from fer_stream.transports.admission import Doors
-from fer_stream.transports.reach import Watch
+from fer_stream.transports.admission import Admission
+from fer_stream.transports.connection_log import ConnectionLog
 from fer_stream.transports.sockets import Connection, why_silent
 
 if TYPE_CHECKING:
@@ -218,7 +218,7 @@ class ZeroMQHub:
         self._context = zmq.Context()
         self._sockets: dict[str, zmq.Socket[bytes]] = {}
         self._poller = zmq.Poller()
-        self._doors = Doors(self._poller)
+        self._admission = Admission(self._poller)
         try:
             if address.startswith("ipc://"):
                 self._claim(address)
@@ -281,7 +281,7 @@ class ZeroMQHub:
             sock.set(zmq.ZAP_DOMAIN, link.encode())
             sock.set(zmq.ZAP_ENFORCE_DOMAIN, 1)  # nobody comes in while nobody is asked
         try:
-            self._doors.bind(sock, where, last=link == "control")
+            self._admission.bind(sock, where, last=link == "control")
         except (zmq.ZMQError, OSError) as error:
             raise TransportError(
                 f"{where} cannot be bound: {error.strerror}; stop what uses it, or choose another with --bind"
@@ -291,7 +291,7 @@ class ZeroMQHub:
     def receive(self, timeout: float) -> list[tuple[str, bytes, list[Any]]]:
         """See `fer_stream.plugins.Hub.receive`."""
         ready = dict(self._poller.poll(max(0, round(timeout * 1000))))
-        self._doors.look(ready)
+        self._admission.look(ready)
         if self._gate is not None and self._gate in ready:
             self._answer_gate(self._gate)
         messages = []
@@ -348,7 +348,7 @@ class ZeroMQHub:
         if self._gate is not None:
             self._gate.close()
             self._gate = None
-        self._doors.close()
+        self._admission.close()
         self._context.term()
         for path in self._files:
             path.unlink(missing_ok=True)
@@ -369,7 +369,7 @@ class ZeroMQPeer:
         self._address, self._link, self._key = address, link, key
         self._cut_off = self._life = 0
         self._connection: Connection | None = None
-        self._watch = Watch(address, self.trouble)
+        self._connection_log = ConnectionLog(address, self.trouble)
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.DEALER if topics is None else zmq.SUB)
         _harden(self._socket, link, where)
@@ -426,7 +426,7 @@ class ZeroMQPeer:
                 self._hear(told["event"], int(told["value"]))
             if self._connection is not None:
                 self._connection.look(time.monotonic())
-            self._watch.look(self.standing().up)
+            self._connection_log.look(self.standing().up)
             if self._woken.fileno() in ready:
                 self._woken.recv(4096)
                 break

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from faults.service import STEADY
 
-from fer_stream.analysis.answers import Answers
+from fer_stream.analysis.checkpoint import Checkpoint
 from fer_stream.analysis.observe import Observer
 from fer_stream.errors import SourceError
 from fer_stream.imaging import motion
@@ -121,36 +121,36 @@ def test_what_was_found_before_an_interruption_is_not_looked_for_again(
 ) -> None:
     how = settings(clip, classifier={"model": tiny_model})
     whole = texts(Observer(how, "film"))
-    first = Answers(tmp_path / "answers", "this")
+    first = Checkpoint(tmp_path / "checkpoint", "this")
     begun = iter(Observer(how, "film", 1, first))
     for _ in range(20):
         next(begun)
     begun.close()  # type: ignore[attr-defined]
-    assert not _thumbnails(clip, (tmp_path / "answers").read_bytes()), "where an answer lies, no picture does"
+    assert not _thumbnails(clip, (tmp_path / "checkpoint").read_bytes()), "where an answer lies, no picture does"
     first.close(finished=False)
-    with (tmp_path / "answers").open("ab") as file:
+    with (tmp_path / "checkpoint").open("ab") as file:
         file.write(b"\x09\x00\x00\x00torn")  # as a process that is killed while it writes leaves it
     looks, recognize = [], Recognizer.recognize
     monkeypatch.setattr(Recognizer, "recognize", lambda *given: looks.append(1) or recognize(*given))
-    again = Answers(tmp_path / "answers", "this")
+    again = Checkpoint(tmp_path / "checkpoint", "this")
     observer = Observer(how, "film", 1, again)
     assert texts(observer) == whole
     assert (observer.recalled, len(looks)) == (20, 40)
     again.close(finished=True)
-    assert not (tmp_path / "answers").exists()
+    assert not (tmp_path / "checkpoint").exists()
 
 
 def test_answers_to_something_else_are_thrown_away(tmp_path: Path) -> None:
     for identity, expected in (("a", []), ("a", [b"x", b"", b"yz"]), ("b", [])):
-        answers = Answers(tmp_path / "answers", identity)
+        checkpoint = Checkpoint(tmp_path / "checkpoint", identity)
         found = []
-        while (answer := answers.recall()) is not None:
+        while (answer := checkpoint.recall()) is not None:
             found.append(answer)
         assert found == expected
         if not found:
             for answer in (b"x", b"", b"yz"):
-                answers.keep(answer)
-        answers.close(finished=False)
+                checkpoint.keep(answer)
+        checkpoint.close(finished=False)
 
 
 def test_a_frame_that_cannot_be_looked_at_is_counted_and_the_others_go_on(
@@ -198,12 +198,12 @@ def _png() -> bytes:
 @pytest.mark.parametrize("tail", [bytes(400), b"\x03\x00\x00\x00\x01\x02\x03\x04abc"])
 def test_a_damaged_answer_is_looked_for_again_with_all_after_it(tmp_path: Path, tail: bytes) -> None:
     """Zeros are what a disk that lost its power may leave."""
-    answers = Answers(tmp_path / "answers", "a")
-    answers.keep(b"x")
-    answers.close(finished=False)
-    with (tmp_path / "answers").open("ab") as file:
+    checkpoint = Checkpoint(tmp_path / "checkpoint", "a")
+    checkpoint.keep(b"x")
+    checkpoint.close(finished=False)
+    with (tmp_path / "checkpoint").open("ab") as file:
         file.write(tail)
-    again = Answers(tmp_path / "answers", "a")
+    again = Checkpoint(tmp_path / "checkpoint", "a")
     assert again.left == 1
     assert (again.recall(), again.recall()) == (b"x", None)
     again.close(finished=True)

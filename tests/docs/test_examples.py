@@ -24,7 +24,7 @@ from fer_stream.cli import main
 from fer_stream.events.schema import event_schema
 from fer_stream.settings import tree
 from fer_stream.settings.layers import variable
-from fer_stream.settings.texts import leaves
+from fer_stream.settings.schema import leaves
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -18,7 +18,7 @@ from fer_stream.cli import main
 from fer_stream.events import schema
 from fer_stream.protocol import wire
 from fer_stream.settings import tree
-from fer_stream.settings.texts import dotted, leaves
+from fer_stream.settings.schema import dotted, leaves
 from fer_stream.types import EventType
 
 if TYPE_CHECKING:

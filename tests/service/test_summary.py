@@ -12,8 +12,8 @@ from processes import wait_for
 from fer_stream.errors import FerStreamError
 from fer_stream.operations.process import Stop
 from fer_stream.service import summary
-from fer_stream.service.outlet import Outlets
-from fer_stream.service.progress import Desk
+from fer_stream.service.progress import Progress
+from fer_stream.service.sink_threads import SinkThreads
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def desk(house: House) -> Iterator[Desk]:
-    made = Desk(house.settings, 0)
+def progress(house: House) -> Iterator[Progress]:
+    made = Progress(house.settings, 0)
     yield made
     made.close()
 
@@ -33,47 +33,47 @@ def kinds(house: House) -> dict[str, int]:
     return dict(Counter(json.loads(text)["type"] for text in house.stored()))
 
 
-def test_events_are_counted_and_the_status_is_known(house: House, desk: Desk) -> None:
-    assert desk.stale
+def test_events_are_counted_and_the_status_is_known(house: House, progress: Progress) -> None:
+    assert progress.stale
     house.take(6)
-    wait_for(lambda: desk.ask(1.0), "an answer")
-    assert not desk.stale
-    wait_for(lambda: desk.look() or sum(desk.events.values()) == len(house.stored()), "all events")
-    assert desk.events == kinds(house)
-    assert desk.cursor == len(house.stored())
-    assert desk.cameras["door"]["ledger"]["captured"] == 6
+    wait_for(lambda: progress.ask(1.0), "an answer")
+    assert not progress.stale
+    wait_for(lambda: progress.look() or sum(progress.events.values()) == len(house.stored()), "all events")
+    assert progress.events == kinds(house)
+    assert progress.cursor == len(house.stored())
+    assert progress.cameras["door"]["ledger"]["captured"] == 6
 
 
-def test_events_that_came_after_the_last_answer_are_counted_from_the_journal(house: House, desk: Desk) -> None:
+def test_events_that_came_after_the_last_answer_are_counted_from_the_journal(house: House, progress: Progress) -> None:
     house.take(6)
     house.end()
-    assert not desk.ask(0.1), "nobody answers"
-    desk.read_rest()
-    assert desk.events == kinds(house)
+    assert not progress.ask(0.1), "nobody answers"
+    progress.read_rest()
+    assert progress.events == kinds(house)
     house.start()
 
 
-def test_a_journal_that_cannot_be_read_is_kept_as_an_error(house: House, desk: Desk) -> None:
+def test_a_journal_that_cannot_be_read_is_kept_as_an_error(house: House, progress: Progress) -> None:
     house.end()
     house.journal.unlink()
-    desk.read_rest()
-    assert desk.error is not None
-    assert "events.db" in str(desk.error)
+    progress.read_rest()
+    assert progress.error is not None
+    assert "events.db" in str(progress.error)
 
 
 def test_a_summary_names_every_frame_and_every_event_that_was_not_delivered(
-    house: House, desk: Desk, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    house: House, progress: Progress, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     stop = Stop()
-    outlets = Outlets([f"file:{tmp_path}/all.jsonl", "file:/dev/full"], house.settings, 0)
-    outlets.open(stop)
+    sink_threads = SinkThreads([f"file:{tmp_path}/all.jsonl", "file:/dev/full"], house.settings, 0)
+    sink_threads.open(stop)
     house.take(6)
-    wait_for(lambda: desk.ask(1.0), "an answer")
-    wait_for(lambda: desk.look() or sum(desk.events.values()) == len(house.stored()), "all events")
-    outlets.finish(stop, desk.cursor, 0.0)
-    outlets.close()
+    wait_for(lambda: progress.ask(1.0), "an answer")
+    wait_for(lambda: progress.look() or sum(progress.events.values()) == len(house.stored()), "all events")
+    sink_threads.finish(stop, progress.cursor, 0.0)
+    sink_threads.close()
     stop.close()
-    made = summary.summary(desk, outlets)
+    made = summary.summary(progress, sink_threads)
     assert made["events"] == kinds(house)
     assert made["cameras"]["door"]["done"] == 6
     count = len(house.stored())

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from fer_stream.errors import ConfigError
 from fer_stream.settings import tree
-from fer_stream.settings.texts import dotted, flatten, toml
+from fer_stream.settings.schema import dotted, flatten, toml
 from fer_stream.settings.tree import Settings
 
 

@@ -15,7 +15,7 @@ from contextlib import suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from fer_stream.analysis.answers import Answers
+from fer_stream.analysis.checkpoint import Checkpoint
 from fer_stream.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -28,11 +28,11 @@ SUMMARY = "summary.json"
 PART, RECORD, NEW_RECORD = ".part", "record.json", "record.json.new"
 """The folder in which a new analysis is written first, and the file in it that records which files are ours."""
 
-ANSWERS = ".answers"
+CHECKPOINT = ".answers"
 """The results so far of an interrupted analysis."""
 
 
-class Place:
+class OutputFolder:
     """The folder of one analysis.
 
     Args:
@@ -42,7 +42,7 @@ class Place:
     """
 
     def __init__(self, path: Path, inputs: Iterable[Path], *, force: bool) -> None:
-        self.path, self.part, self.answers = path, path / PART, path / ANSWERS
+        self.path, self.part, self.checkpoint = path, path / PART, path / CHECKPOINT
         self._inputs, self._force = list(inputs), force
         self._record: dict[str, set[str]] = {}
         self._lock: int | None = None
@@ -73,9 +73,9 @@ class Place:
         self._clear()
         for name in (*names, SUMMARY):
             self._check(self.path / name)
-        if os.path.lexists(self.answers) and not Answers.ours(self.answers):
-            self._check(self.answers)
-            self.answers.unlink()
+        if os.path.lexists(self.checkpoint) and not Checkpoint.ours(self.checkpoint):
+            self._check(self.checkpoint)
+            self.checkpoint.unlink()
         self.part.mkdir()
         self._begun = True
         self._write_record()

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from fer_stream.analysis.answers import Answers
-from fer_stream.analysis.place import ANSWERS, PART, SUMMARY, Place
+from fer_stream.analysis.checkpoint import Checkpoint
+from fer_stream.analysis.output import CHECKPOINT, PART, SUMMARY, OutputFolder
 from fer_stream.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -21,13 +21,13 @@ NAMES = ("faces.csv", "report.html", "annotated.mp4")
 
 def write(folder: Path, *names: str, inputs: tuple[Path, ...] = (), force: bool = False, text: str = "1") -> None:
     """Write an analysis of these files."""
-    place = Place(folder, inputs, force=force)
+    place = OutputFolder(folder, inputs, force=force)
     try:
         part = place.begin(NAMES)
         for name in names:
             (part / name).write_text(f"{name} {text}")
         told = place.finish({"frames": 1})
-        assert Place(folder, inputs, force=force).told() == told
+        assert OutputFolder(folder, inputs, force=force).told() == told
     finally:
         place.close()
 
@@ -100,7 +100,7 @@ def test_what_was_changed_is_not_deleted(tmp_path: Path) -> None:
 def test_a_summary_of_another_program_costs_nobody_a_file(told: object, tmp_path: Path) -> None:
     (tmp_path / SUMMARY).write_text(json.dumps(told))
     (tmp_path / "thesis.txt").write_text("years of work")
-    assert Place(tmp_path, (), force=False).told() == {}
+    assert OutputFolder(tmp_path, (), force=False).told() == {}
     with pytest.raises(ConfigError, match=SUMMARY):
         write(tmp_path, "faces.csv")
     assert json.loads((tmp_path / SUMMARY).read_text()) == told
@@ -139,11 +139,11 @@ def test_an_input_is_never_touched(how: str, force: bool, tmp_path: Path) -> Non
     inputs = (source.parent if how == "folder" else source,)
     with pytest.raises(ConfigError, match="is an input, and would be overwritten"):
         write(out, *NAMES, inputs=inputs, force=force)
-    place = Place(out, inputs, force=force)
+    place = OutputFolder(out, inputs, force=force)
     with pytest.raises(ConfigError, match="is an input"):
         place.begin(NAMES)
     place.close()
-    place = Place(out, inputs, force=force)
+    place = OutputFolder(out, inputs, force=force)
     (place.begin(NAMES[1:2]) / "report.html").write_text("2")
     place.finish({})
     place.close()
@@ -165,17 +165,17 @@ def test_hidden_files_of_others_stay(tmp_path: Path) -> None:
             write(tmp_path, *NAMES, force=force)
     assert (tmp_path / PART / "thesis.txt").read_text() == "years of work"
     (other := tmp_path / "other").mkdir()
-    (other / ANSWERS).write_text("years of work")
-    with pytest.raises(ConfigError, match=f"{ANSWERS}' was not written"):
+    (other / CHECKPOINT).write_text("years of work")
+    with pytest.raises(ConfigError, match=f"{CHECKPOINT}' was not written"):
         write(other, *NAMES)
-    assert (other / ANSWERS).read_text() == "years of work"
+    assert (other / CHECKPOINT).read_text() == "years of work"
 
 
 def test_answers_of_ours_are_known(tmp_path: Path) -> None:
-    Answers(tmp_path / ANSWERS, "film").close(finished=False)
-    assert Answers.ours(tmp_path / ANSWERS)
+    Checkpoint(tmp_path / CHECKPOINT, "film").close(finished=False)
+    assert Checkpoint.ours(tmp_path / CHECKPOINT)
     write(tmp_path, *NAMES)
-    assert Answers.ours(tmp_path / ANSWERS), "it is for whoever goes on"
+    assert Checkpoint.ours(tmp_path / CHECKPOINT), "it is for whoever goes on"
 
 
 @pytest.mark.parametrize("steps", range(8))
@@ -184,7 +184,7 @@ def test_cut_off_at_any_step_what_lies_there_is_still_known(
 ) -> None:
     """As by a kill, after which nothing is tidied up: the next analysis takes the place of what is left."""
     write(tmp_path, "faces.csv", "annotated.mp4")
-    place, done = Place(tmp_path, (), force=False), 0
+    place, done = OutputFolder(tmp_path, (), force=False), 0
     part = place.begin(NAMES)
     for name in ("faces.csv", "report.html"):
         (part / name).write_text("2")
@@ -213,7 +213,7 @@ def test_cut_off_at_any_step_what_lies_there_is_still_known(
 
 
 def test_two_analyses_do_not_write_into_one_folder(tmp_path: Path) -> None:
-    first, second = (Place(tmp_path, (), force=False) for _ in range(2))
+    first, second = (OutputFolder(tmp_path, (), force=False) for _ in range(2))
     first.begin(NAMES)
     with pytest.raises(ConfigError, match="another analysis is being written into"):
         second.begin(NAMES)

@@ -213,7 +213,7 @@ def test_what_was_set_aside_is_known_of_also_where_the_next_one_cannot_be_made(
     path.with_name("events.db.lock").unlink()
     execute(path, "DROP TABLE cameras")
     with monkeypatch.context() as patch:
-        patch.setattr("fer_stream.journal.place.Place.clear", lambda place: (place.path / "x").stat())
+        patch.setattr("fer_stream.journal.files.JournalFiles.clear", lambda place: (place.path / "x").stat())
         with pytest.raises(JournalError, match="cannot be written"):
             Journal(path)
     assert not path.exists()
@@ -273,11 +273,11 @@ def test_a_lock_that_is_taken_away_lets_nobody_in_twice(path: Path) -> None:
         import os, sys
         from pathlib import Path
         from fer_stream.errors import JournalError
-        from fer_stream.journal.place import Place
+        from fer_stream.journal.files import JournalFiles
         path, had = Path(sys.argv[1]), 0
         while had < 100:
             try:
-                place = Place(path)
+                place = JournalFiles(path)
             except JournalError:
                 continue
             os.close(os.open(path, os.O_CREAT | os.O_EXCL))

@@ -14,7 +14,7 @@ from processes import wait_for
 
 from fer_stream.errors import FerStreamError
 from fer_stream.operations.process import Stop
-from fer_stream.service.outlet import Outlets
+from fer_stream.service.sink_threads import SinkThreads
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,10 +30,10 @@ def stop() -> Iterator[Stop]:
     made.close()
 
 
-def opened(house: House, stop: Stop, *sinks: object, begin: int = 0) -> Outlets:
-    outlets = Outlets([f"file:{path}" for path in sinks], house.settings, begin)
-    outlets.open(stop)
-    return outlets
+def opened(house: House, stop: Stop, *sinks: object, begin: int = 0) -> SinkThreads:
+    sink_threads = SinkThreads([f"file:{path}" for path in sinks], house.settings, begin)
+    sink_threads.open(stop)
+    return sink_threads
 
 
 def newest(house: House) -> int:
@@ -45,37 +45,37 @@ def soon() -> float:
 
 
 def test_every_event_reaches_the_sink_once_and_in_order(house: House, stop: Stop, tmp_path: Path) -> None:
-    outlets = opened(house, stop, tmp_path / "all.jsonl")
+    sink_threads = opened(house, stop, tmp_path / "all.jsonl")
     house.take(20)
     last = newest(house)
-    wait_for(lambda: outlets.all[0].cursor == last, "all events")
-    assert outlets.states(last) == {
+    wait_for(lambda: sink_threads.all[0].cursor == last, "all events")
+    assert sink_threads.states(last) == {
         f"file:{tmp_path}/all.jsonl": {"state": "ok", "delivered": last, "undelivered": 0, "behind": 0, "error": ""}
     }
-    outlets.finish(stop, last, soon())
-    outlets.close()
+    sink_threads.finish(stop, last, soon())
+    sink_threads.close()
     assert (tmp_path / "all.jsonl").read_text().splitlines() == house.stored()
 
 
 def test_events_after_a_cursor_alone(house: House, stop: Stop, tmp_path: Path) -> None:
     house.take(10)
     last = newest(house)
-    outlets = opened(house, stop, tmp_path / "rest.jsonl", begin=last - 3)
-    outlets.finish(stop, last, soon())
-    outlets.close()
+    sink_threads = opened(house, stop, tmp_path / "rest.jsonl", begin=last - 3)
+    sink_threads.finish(stop, last, soon())
+    sink_threads.close()
     assert (tmp_path / "rest.jsonl").read_text().splitlines() == house.stored()[-3:]
 
 
 def test_what_the_aggregator_journaled_at_its_end_is_read_from_the_journal(
     house: House, stop: Stop, tmp_path: Path
 ) -> None:
-    outlets = opened(house, stop, tmp_path / "all.jsonl")
+    sink_threads = opened(house, stop, tmp_path / "all.jsonl")
     house.end()  # so that nothing more comes live
     house.start()
     house.take(5)
     house.end()
-    outlets.finish(stop, newest(house), soon())
-    outlets.close()
+    sink_threads.finish(stop, newest(house), soon())
+    sink_threads.close()
     assert (tmp_path / "all.jsonl").read_text().splitlines() == house.stored()
 
 
@@ -83,12 +83,12 @@ def test_a_full_disk_is_counted_and_disturbs_no_other_sink(
     house: House, stop: Stop, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING):
-        outlets = opened(house, stop, "/dev/full", tmp_path / "all.jsonl")
+        sink_threads = opened(house, stop, "/dev/full", tmp_path / "all.jsonl")
         house.take(10)
         last = newest(house)
-        outlets.finish(stop, last, soon())
-        outlets.close()
-    full, good = outlets.all
+        sink_threads.finish(stop, last, soon())
+        sink_threads.close()
+    full, good = sink_threads.all
     assert (full.delivered, full.undelivered) == (0, last)
     assert (good.delivered, good.undelivered) == (last, 0)
     assert full.state(last)["state"] == "failing"
@@ -103,29 +103,29 @@ def test_a_sink_that_cannot_be_opened_is_an_error_of_the_start(house: House, sto
 
 def test_a_pipe_without_a_reader_holds_up_nothing(house: House, stop: Stop, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    outlets = opened(house, stop, tmp_path / "pipe", tmp_path / "all.jsonl")
+    sink_threads = opened(house, stop, tmp_path / "pipe", tmp_path / "all.jsonl")
     house.take(10)
     last = newest(house)
-    wait_for(lambda: outlets.all[1].cursor == last, "all events in the other sink")
-    assert outlets.states(last)[f"file:{tmp_path}/pipe"]["behind"] == last
+    wait_for(lambda: sink_threads.all[1].cursor == last, "all events in the other sink")
+    assert sink_threads.states(last)[f"file:{tmp_path}/pipe"]["behind"] == last
     stop.set()
-    outlets.finish(stop, last, time.monotonic())
-    assert outlets.all[0].undelivered == last
-    assert outlets.all[0].error == "it did not take them in time"
+    sink_threads.finish(stop, last, time.monotonic())
+    assert sink_threads.all[0].undelivered == last
+    assert sink_threads.all[0].error == "it did not take them in time"
     reader = threading.Thread(target=(tmp_path / "pipe").read_bytes, daemon=True)
     reader.start()  # so that the thread of the sink can end
-    outlets.close()
+    sink_threads.close()
 
 
 def test_states_are_written_for_other_processes_and_exported(house: House, stop: Stop, tmp_path: Path) -> None:
-    outlets = opened(house, stop, tmp_path / "all.jsonl")
+    sink_threads = opened(house, stop, tmp_path / "all.jsonl")
     house.take(3)
     last = newest(house)
-    wait_for(lambda: outlets.all[0].cursor == last, "all events")
+    wait_for(lambda: sink_threads.all[0].cursor == last, "all events")
     exported: list[tuple[str, int, int]] = []
-    outlets.tell(tmp_path / "sinks.json", last, lambda *values: exported.append(values))
-    assert json.loads((tmp_path / "sinks.json").read_text()) == outlets.states(last)
+    sink_threads.tell(tmp_path / "sinks.json", last, lambda *values: exported.append(values))
+    assert json.loads((tmp_path / "sinks.json").read_text()) == sink_threads.states(last)
     assert exported == [(f"file:{tmp_path}/all.jsonl", 0, 0)]
-    outlets.tell(tmp_path / "nowhere" / "sinks.json", last + 1, None)  # no error: the next one may find room
-    outlets.finish(stop, last, soon())
-    outlets.close()
+    sink_threads.tell(tmp_path / "nowhere" / "sinks.json", last + 1, None)  # no error: the next one may find room
+    sink_threads.finish(stop, last, soon())
+    sink_threads.close()

@@ -54,7 +54,7 @@ LINGER = 1.0
 _log = logging.getLogger(__name__)
 
 
-class Outlet(threading.Thread):
+class SinkThread(threading.Thread):
     """See the module's text. ``title`` names the sink, without passwords."""
 
     def __init__(self, sink: str, settings: Settings, after: int) -> None:
@@ -210,11 +210,11 @@ class Outlet(threading.Thread):
             _log.error("the sink %s %s, and the run goes on: %s", self.title, what, self.error)
 
 
-class Outlets:
+class SinkThreads:
     """All sinks of a run: they are opened before anything starts, and told of in status, metrics and summary."""
 
     def __init__(self, sinks: Sequence[str], settings: Settings, begin: int) -> None:
-        self.all = [Outlet(sink, settings, begin) for sink in sinks]
+        self.all = [SinkThread(sink, settings, begin) for sink in sinks]
         self._told: dict[str, Any] = {}
 
     def open(self, stop: Stop) -> None:
@@ -223,16 +223,16 @@ class Outlets:
         Raises:
             FerStreamError: one cannot be opened.
         """
-        for outlet in self.all:
-            outlet.start()
+        for thread in self.all:
+            thread.start()
         deadline = time.monotonic() + OPENING
-        for outlet in self.all:
-            while not (outlet.await_open(0.02) or stop.is_set() or time.monotonic() > deadline):
+        for thread in self.all:
+            while not (thread.await_open(0.02) or stop.is_set() or time.monotonic() > deadline):
                 pass
 
     def states(self, newest: int) -> dict[str, Any]:
         """Return how each stands, by its title."""
-        return {outlet.title: outlet.state(newest) for outlet in self.all}
+        return {thread.title: thread.state(newest) for thread in self.all}
 
     def tell(self, path: Path, newest: int, export: Export | None) -> None:
         """Tell the children, who answer for the status, by a file at ``path``, and Prometheus by ``export``."""
@@ -256,33 +256,33 @@ class Outlets:
     @property
     def closed(self) -> bool:
         """Whether one has nobody left to write to, as when stdout's reader has gone (``| head``)."""
-        return any(outlet.closed for outlet in self.all)
+        return any(thread.closed for thread in self.all)
 
     def finish(self, stop: Stop, newest: int, deadline: float) -> None:
         """Let them take what is left, up to the cursor number ``newest``, and close them.
 
         Where the run is told to end they have until ``deadline`` (monotonic seconds), else as long as they take events.
         """
-        for outlet in self.all:
-            outlet.finish(newest)
+        for thread in self.all:
+            thread.finish(newest)
         while any(map(self._waits, self.all)) and not stop.wait(0.05):
             pass
         deadline = max(deadline, time.monotonic() + GRACE)
-        for outlet in self.all:
-            outlet.give_up(max(0.0, deadline - time.monotonic()))
+        for thread in self.all:
+            thread.give_up(max(0.0, deadline - time.monotonic()))
 
     def close(self) -> None:
         """Have all end, whatever they have still to take, and wait a moment for the threads of those that do."""
         deadline = time.monotonic() + LINGER
-        for outlet in self.all:
-            outlet.abandon()
-        for outlet in self.all:
+        for thread in self.all:
+            thread.abandon()
+        for thread in self.all:
             left = max(0.0, deadline - time.monotonic())
-            leave_behind(outlet, left if outlet.finished.wait(min(left, GRACE)) else 0.0)
+            leave_behind(thread, left if thread.finished.wait(min(left, GRACE)) else 0.0)
 
     @staticmethod
-    def _waits(outlet: Outlet) -> bool:
-        return not outlet.finished.is_set() and (outlet.title.startswith("stdout:") or outlet.idle() < PATIENCE)
+    def _waits(thread: SinkThread) -> bool:
+        return not thread.finished.is_set() and (thread.title.startswith("stdout:") or thread.idle() < PATIENCE)
 
 
 def _why(error: Exception) -> str:

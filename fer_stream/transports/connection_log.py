@@ -35,7 +35,7 @@ _log = logging.getLogger(__name__)
 _told: dict[tuple[str, str], float] = {}  # when, by address and cause: of several links one warning is enough
 
 
-class Watch:
+class ConnectionLog:
     """Logs when a link has had no connection for a while, with the cause, and when it is connected again.
 
     It is silent in a supervisor and its children: the supervisor starts the aggregator, and logs its failures.
@@ -85,7 +85,7 @@ class Watch:
                 self._cause = "its host name is not resolved: no name server answers"
         elif now >= self._ask_at:
             self._ask_at = now + ASK_AGAIN
-            self._asking = threading.Thread(target=self._ask, args=(since,), name="reach", daemon=True)
+            self._asking = threading.Thread(target=self._ask, args=(since,), name="connection-log", daemon=True)
             self._asking.start()
 
     def _ask(self, since: float) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from fer_stream.operations.process import PARENT, supervising
-from fer_stream.transports import reach
+from fer_stream.transports import connection_log
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -28,17 +28,17 @@ def test_who_warns_that_an_aggregator_is_missing(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     now = [1000.0]
-    monkeypatch.setattr(reach.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(connection_log.time, "monotonic", lambda: now[0])
     monkeypatch.delenv(PARENT, raising=False)
     if parent:
         monkeypatch.setenv(PARENT, parent)
     with within, caplog.at_level(logging.WARNING):
-        watch = reach.Watch(f"ipc:///nowhere/{warnings}{parent}", lambda: "nothing listens there")
+        watch = connection_log.ConnectionLog(f"ipc:///nowhere/{warnings}{parent}", lambda: "nothing listens there")
         for _ in range(20):
             now[0] += 1
             watch.look(up=False)
-            for thread in reach.threading.enumerate():
-                if thread.name == "reach":
+            for thread in connection_log.threading.enumerate():
+                if thread.name == "connection-log":
                     thread.join()
     assert len(caplog.messages) == warnings
 
@@ -46,4 +46,4 @@ def test_who_warns_that_an_aggregator_is_missing(
 def test_a_supervisor_that_has_ended_is_a_client_again() -> None:
     with supervising(), supervising():
         pass
-    assert not reach.starts_aggregator()
+    assert not connection_log.starts_aggregator()

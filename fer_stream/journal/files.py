@@ -38,7 +38,7 @@ def lock_of(path: Path) -> Path:
     return path.with_name(path.name + ".lock")
 
 
-class Place:
+class JournalFiles:
     """A journal's path, held by one writer until `release`.
 
     Raises:

@@ -21,8 +21,8 @@ def _check(answer: bytes) -> int:
     return zlib.crc32(answer, 1)  # not 0 of nothing: a disk that lost its power may have left zeros
 
 
-class Answers:
-    """The answers to the first frames of one recording, in their order.
+class Checkpoint:
+    """What workers answered for the first frames of one recording, in order.
 
     ``identity`` says what they are answers to; those to anything else are thrown away, and so is what is damaged or cut
     off, with all after it.
