@@ -13,8 +13,8 @@ from fer_stream.aggregator import aggregator
 from fer_stream.client import Subscription, read_journal
 from fer_stream.events.cursor import to_cursor
 from fer_stream.operations.process import Stop
-from fer_stream.protocol import wire
-from fer_stream.protocol.wire import Encoding, Kind, Message, Totals
+from fer_stream.protocol import messages, results
+from fer_stream.protocol.messages import Encoding, Kind, Message, Totals
 from fer_stream.settings.tree import DispatchSettings, JournalSettings, Settings
 from fer_stream.types import EMOTIONS, CameraData, Event, EventType, Nanoseconds
 
@@ -79,31 +79,31 @@ class House:
 
     def _play(self, capture: plugins.Peer, worker: plugins.Peer, camera: str, count: int) -> None:
         about = {"labels": EMOTIONS, "name": "1", "host": "here", "pid": 1, "model": "test", "detector": "test"}
-        worker.send(wire.json_message(Kind.READY, about))
+        worker.send(messages.json_message(Kind.READY, about))
         incarnation = f"life {next(self._lives)}"
         hello = {
-            "camera": camera, "incarnation": incarnation, "told": {}, "frames": None, "rate": None,
+            "camera": camera, "incarnation": incarnation, "reported": {}, "frames": None, "rate": None,
             "policy": "wait", "pid": 1, "live": False,
         }  # fmt: skip
-        capture.send(wire.json_message(Kind.HELLO, hello))
+        capture.send(messages.json_message(Kind.HELLO, hello))
         self.expect(capture, Kind.WELCOME)
         for seq in range(1, count + 1):
             self._taken += 1
             size = {"width": 1 + self._taken % 1000, "height": 1 + self._taken // 1000}
             header = {"seq": seq, "time": self._taken * 1_000_000, "totals": Totals(seq, 0, 0, seq)}
-            capture.send(wire.pack(Message(Kind.FRAME, b"x", encoding=Encoding.JPEG, **header, **size)))  # type: ignore[arg-type]
+            capture.send(messages.pack(Message(Kind.FRAME, b"x", encoding=Encoding.JPEG, **header, **size)))  # type: ignore[arg-type]
             got = self.expect(worker, Kind.FRAME)
-            faces = wire.pack_faces(wire.Result(()), EMOTIONS)
-            worker.send(wire.pack(Message(Kind.DONE, faces, ticket=got.ticket)))
-        capture.send(wire.json_message(Kind.BYE, {"reason": "test"}, totals=Totals(count, 0, 0, count)))
+            faces = results.pack_faces(results.Result(()), EMOTIONS)
+            worker.send(messages.pack(Message(Kind.DONE, faces, ticket=got.ticket)))
+        capture.send(messages.json_message(Kind.BYE, {"reason": "test"}, totals=Totals(count, 0, 0, count)))
         self.expect(capture, Kind.GOODBYE)
-        worker.send(wire.json_message(Kind.BYE))
+        worker.send(messages.json_message(Kind.BYE))
 
     def expect(self, peer: plugins.Peer, kind: Kind) -> Message:
         for _ in range(round(PATIENCE / 0.1)):
             parts = peer.receive(0.1)
             assert not self._error, self._error
-            if parts is not None and (message := wire.unpack(parts[:2])).kind is kind:
+            if parts is not None and (message := messages.unpack(parts[:2])).kind is kind:
                 return message
         raise AssertionError(f"no {kind.name} came")
 

@@ -14,8 +14,9 @@ from reference import code, table
 from fer_stream import plugins
 from fer_stream.aggregator import aggregator
 from fer_stream.capture import session as capture
+from fer_stream.imaging import limits as imaging_limits
 from fer_stream.inference import worker
-from fer_stream.protocol import wire
+from fer_stream.protocol import messages, results
 from fer_stream.settings.tree import DispatchSettings
 from fer_stream.transports import keys
 from fer_stream.transports.zeromq import ALL, HIGH_WATER, ZeroMQ
@@ -29,10 +30,10 @@ SILENCE = DispatchSettings().silence
 
 FIELDS = {
     "magic": "`FERS` in ASCII",
-    "version": f"{wire.VERSION}; another version is refused",
+    "version": f"{messages.VERSION}; another version is refused",
     "kind": "see [Kinds](#kinds)",
     "encoding": "of a FRAME's pixels, see [Encodings](#encodings); else 0",
-    "flags": f"bit 0 (value {wire._CHECKED}): the payload's CRC-32 was taken, as always but in a FRAME; others are 0",
+    "flags": f"bit 0 (value {messages._CHECKED}): payload CRC-32 is set; only a FRAME may lack it; others are 0",
     "epoch": "counts the starts of a camera's capture and of its aggregator; in FRAME and WELCOME",
     "width": "of a FRAME's picture, in pixels",
     "height": "of a FRAME's picture, in pixels",
@@ -124,7 +125,7 @@ BODIES: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("live", "true or false", "whether pictures come in real time"),
         ("frames", "whole number or `null`", "of a recording"),
         ("rate", "number or `null`", "frames/s that it is limited to"),
-        ("told", "object of whole numbers", "the body of the last NEXT, empty before the first"),
+        ("reported", "object of whole numbers", "the body of the last NEXT, empty before the first"),
         ("memory", "text; may be left out", "as in STATUS; left out or empty: pictures do not lie in shared memory"),
     ),
     "welcome": (("memory", "true or false", "FRAME may be SHARED"),),
@@ -180,34 +181,38 @@ def header() -> str:
     """Return the header's layout.
 
     Raises:
-        ValueError: the layout in the docstring of `fer_stream.protocol.wire` is not the one that it packs.
+        ValueError: the layout in the docstring of `fer_stream.protocol.messages` is not the one that it packs.
     """
-    drawn = re.search(r"^    (magic .+?)\n\n", wire.__doc__ or "", re.DOTALL | re.MULTILINE)
+    drawn = re.search(r"^    (magic .+?)\n\n", messages.__doc__ or "", re.DOTALL | re.MULTILINE)
     fields = [part.split("(")[0].strip() for part in re.split(r"[|\n]", drawn[1])] if drawn else []
     pairs = [field.rpartition(" ") for field in fields if field]
-    if "!" + "".join(kind for _, _, kind in pairs) != wire._HEADER.format:
-        raise ValueError("the header drawn in the docstring of fer_stream.protocol.wire is not the one that it packs")
+    if "!" + "".join(kind for _, _, kind in pairs) != messages._HEADER.format:
+        raise ValueError(
+            "the header drawn in the docstring of fer_stream.protocol.messages is not the one that it packs"
+        )
     rows, at = [], 0
     for name, _, kind in pairs:
         size = struct.calcsize(f"!{kind}")
         rows.append((str(at), str(size), BYTES[kind[-1]], name, FIELDS[name]))
         at += size
-    if at != wire._HEADER.size:
+    if at != messages.HEADER_SIZE:
         raise ValueError("the header's fields are not as long as the header")
     return f"{at} bytes, big endian.\n\n" + table(("at", "bytes", "type", "field", "meaning"), rows)
 
 
 def limits() -> str:
     """Return a table of the limits."""
-    found = re.findall(r"^(MAX_\w+) = [^#\n]+(?:# (.+))?$", inspect.getsource(wire), re.MULTILINE)
-    rows = [(code(name), f"{getattr(wire, name):,}", LIMITS.get(name, about)) for name, about in found]
+    rows = []
+    for module in (imaging_limits, messages, results):
+        for name, about in re.findall(r"^(MAX_\w+) = [^#\n]+(?:# (.+))?$", inspect.getsource(module), re.MULTILINE):
+            rows.append((code(name), f"{getattr(module, name):,}", LIMITS.get(name, about)))
     return table(("limit", "value", "meaning"), rows)
 
 
 def payloads() -> str:
     """Return a table of how long each kind's payload may be."""
-    rows = [(kind.name, f"{most:,}") for kind, most in wire._LIMITS.items()]
-    return table(("payload of", "bytes, at most"), [*rows, ("any other kind", f"{wire.MAX_JSON:,}")])
+    rows = [(kind.name, f"{most:,}") for kind, most in messages._LIMITS.items()]
+    return table(("payload of", "bytes, at most"), [*rows, ("any other kind", f"{messages.MAX_JSON:,}")])
 
 
 def members(enum: Any) -> str:
@@ -227,12 +232,12 @@ def faces() -> str:
         "seconds to detect",
         "seconds to classify",
     )
-    return _layout(wire._FACES, names)
+    return _layout(results._FACES, names)
 
 
 def hints() -> str:
     """Return the layout of the head of a FRAME's hints."""
-    return _layout(wire._HINTS, ("CRC-32 of what follows it", "faces n", "search the whole picture, 0 or 1"))
+    return _layout(results._HINTS, ("CRC-32 of what follows it", "faces n", "search the whole picture, 0 or 1"))
 
 
 def _layout(layout: struct.Struct, names: Iterable[str]) -> str:
@@ -258,9 +263,9 @@ def times() -> str:
 
 def example() -> str:
     """Return a question for events and its answer, in hexadecimal."""
-    ask = wire.json_message(wire.Kind.REPLAY, {"after": 0, "camera": None}, ticket=1)
+    ask = messages.json_message(messages.Kind.REPLAY, {"after": 0, "camera": None}, ticket=1)
     event = b'{"cursor":"1"}'
-    answer = wire.pack(wire.Message(wire.Kind.EVENTS, event, seq=1, time=1, ticket=1))
+    answer = messages.pack(messages.Message(messages.Kind.EVENTS, event, seq=1, time=1, ticket=1))
     text = "A REPLAY with ticket 1 and the body `" + bytes(ask[1]).decode() + "`:\n\n" + _dump(ask)
     text += "\n\nThe answer of a journal with one event (here shortened to `" + event.decode() + "`): `seq` is 1, "
     return text + "`time` is 1, so nothing is left to ask for:\n\n" + _dump(answer)
@@ -284,8 +289,8 @@ PARTS: dict[str, Callable[[], str]] = {
     "protocol-header": header,
     "protocol-limits": limits,
     "protocol-payloads": payloads,
-    "protocol-kinds": lambda: members(wire.Kind),
-    "protocol-encodings": lambda: members(wire.Encoding),
+    "protocol-kinds": lambda: members(messages.Kind),
+    "protocol-encodings": lambda: members(messages.Encoding),
     "protocol-times": times,
     "protocol-example": example,
     "protocol-faces": faces,

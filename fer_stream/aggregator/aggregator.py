@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import Counter
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -24,8 +23,8 @@ from fer_stream.events.timeline import closing
 from fer_stream.journal import Journal
 from fer_stream.operations import instances, metrics
 from fer_stream.operations.process import install_stop, parent_gone, supervised
-from fer_stream.protocol import wire
-from fer_stream.protocol.wire import Kind
+from fer_stream.protocol import messages
+from fer_stream.protocol.messages import Kind
 from fer_stream.settings import deployment
 from fer_stream.system import machine
 
@@ -35,6 +34,8 @@ if TYPE_CHECKING:
     from fer_stream.aggregator.dispatcher import Command
     from fer_stream.operations.process import Stop
     from fer_stream.plugins import Hub
+    from fer_stream.protocol.messages import Message
+    from fer_stream.protocol.results import Result
     from fer_stream.settings.tree import Settings
 
 BEAT = 0.5
@@ -55,7 +56,7 @@ class Aggregator:
     def __init__(self, settings: Settings, hub: Hub, journal: Journal) -> None:
         self._settings = settings
         self._hub = hub
-        self._dispatcher = Dispatcher(settings.dispatch, settings.depth)
+        self._dispatcher: Dispatcher[Message, Result] = Dispatcher(settings.dispatch, settings.depth)
         self._publisher = Publisher(hub, journal)
         self.captures = Captures(settings, hub, journal, self._dispatcher, self._publisher, self._carry_out)
         self._workers = Workers(settings, hub, self._dispatcher, self._publisher, self.captures, self._carry_out)
@@ -85,10 +86,10 @@ class Aggregator:
         Raises:
             ConfigError: the settings do not fit the first worker's model.
         """
-        messages = self._hub.receive(min(timeout, max(0.0, self._next_look - time.monotonic())))
+        received = self._hub.receive(min(timeout, max(0.0, self._next_look - time.monotonic())))
         # Take the time before processing: messages still queued do not count as silence.
         now = time.monotonic()
-        for link, peer, parts in messages:
+        for link, peer, parts in received:
             try:
                 if link in plugins.BROADCASTS:
                     self._publisher.listener(link, bytes(parts[0]), self.captures.timelines())
@@ -105,7 +106,7 @@ class Aggregator:
             self.round(now)
         self._publisher.flush()
 
-    def _carry_out(self, commands: Iterable[Command]) -> None:
+    def _carry_out(self, commands: Iterable[Command[Message, Result]]) -> None:
         todo = list(commands)
         while todo:
             match todo.pop(0):
@@ -120,23 +121,23 @@ class Aggregator:
                     self.captures.release(item)
 
     def _control(self, peer: bytes, parts: list[Any]) -> None:
-        message = wire.unpack(parts)
+        message = messages.unpack(parts)
         if message.kind is Kind.STATUS:
             self._publisher.flush()
-            self._hub.send("control", peer, wire.json_message(Kind.STATUS, self.status(), ticket=message.ticket))
+            self._hub.send("control", peer, messages.json_message(Kind.STATUS, self.status(), ticket=message.ticket))
         elif message.kind is Kind.REPLAY:
             self._publisher.replay(peer, message)
 
     def status(self) -> dict[str, Any]:
         """Return how things stand, as JSON: cameras, workers, ledger, open intervals, journal."""
         now = time.monotonic()
-        return status(self.captures, self._workers, self._dispatcher, self._publisher, self._started, now)
+        return status(self.captures, self._workers, self._publisher, self._started, now)
 
     def round(self, now: float) -> None:
         """Do what is due every `BEAT` seconds: silent cameras, metrics, retention, the cursor."""
         self._carry_out(self._dispatcher.tick(now))
         self.captures.round(now)
-        states = Counter(state for state, _ in self._dispatcher.workers().values())
+        states = self._workers.states()
         for state in ("idle", "busy"):
             metrics.workers.labels(state).set(states[state])
         if descriptors := machine.descriptors():

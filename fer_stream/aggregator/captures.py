@@ -6,23 +6,26 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any
 
-from fer_stream.aggregator.roster import Arrival, Camera
+from fer_stream.aggregator.frames import Arrival
+from fer_stream.aggregator.roster import Camera
 from fer_stream.errors import JournalError, RivalError, WireError
 from fer_stream.events.attention import Attention
 from fer_stream.events.timeline import Timeline
 from fer_stream.operations import metrics
-from fer_stream.protocol import shared, wire
-from fer_stream.protocol.wire import Kind, Message
+from fer_stream.protocol import messages, shared
+from fer_stream.protocol.messages import Kind, Message
 from fer_stream.types import Nanoseconds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from fer_stream.aggregator.dispatcher import Command, Dispatcher, Item
+    from fer_stream.aggregator.dispatcher import Command, Dispatcher
+    from fer_stream.aggregator.frames import Item
     from fer_stream.aggregator.publisher import Publisher
     from fer_stream.events.smoother import LabelSet
     from fer_stream.journal import Journal
     from fer_stream.plugins import Hub
+    from fer_stream.protocol.results import Result
     from fer_stream.settings.tree import Settings
 
 _log = logging.getLogger(__name__)
@@ -45,9 +48,9 @@ class Captures:
         settings: Settings,
         hub: Hub,
         journal: Journal,
-        dispatcher: Dispatcher,
+        dispatcher: Dispatcher[Message, Result],
         publisher: Publisher,
-        carry_out: Callable[[Iterable[Command]], None],
+        carry_out: Callable[[Iterable[Command[Message, Result]]], None],
     ) -> None:
         self.cameras: dict[str, Camera] = {}
         self._settings = settings
@@ -80,7 +83,7 @@ class Captures:
         """
         now = time.monotonic()
         try:
-            message = wire.unpack(parts, verify=False)
+            message = messages.unpack(parts, verify=False)
         except WireError:
             # If this was a frame, the capture's next totals count it as sent, and it is booked as lost on the link.
             if peer not in self._peers:
@@ -97,39 +100,31 @@ class Captures:
             if camera.ended:  # the capture has not received GOODBYE yet
                 self._send(peer, Kind.GOODBYE)
             elif message.kind is Kind.FRAME:
-                self._frame(camera, message, parts, now)
+                self._frame(camera, message, now)
             elif message.kind is Kind.OFFER:
                 self._offer(camera, message, now)
             elif message.kind is Kind.BYE:
                 self._bye(camera, message, now)
 
     def _send(self, peer: bytes, kind: Kind, body: dict[str, Any] | None = None, **fields: Any) -> bool:
-        return self._hub.send("frames", peer, wire.json_message(kind, body, **fields))
+        return self._hub.send("frames", peer, messages.json_message(kind, body, **fields))
 
-    def _frame(self, camera: Camera, message: Message, parts: list[Any], now: float) -> None:
+    def _frame(self, camera: Camera, message: Message, now: float) -> None:
         camera.age = message.age / 1e6
-        camera.way = now - (self._dispatcher.asked(camera.name) or now)
-        arrival = Arrival(message.time, (message.width, message.height), camera.epoch, camera.timeline)
+        camera.way = now - (camera.frames.asked or now)
+        size = message.width, message.height
+        arrival = Arrival(camera.epoch, message.seq, Nanoseconds(message.time), now - camera.age, size)
         # A descriptor of another process's memory would have workers open what the capture does not own.
-        in_memory = message.encoding is wire.Encoding.SHARED
+        in_memory = message.encoding is messages.Encoding.SHARED
         foreign = in_memory and not (camera.shares and shared.owner(message.payload) == camera.pid)
-        commands = self._dispatcher.frame(
-            camera.name,
-            message.seq,
-            parts,
-            now - camera.age,
-            message.totals,
-            now,
-            "corrupt" if foreign else "",
-            about=arrival,
-        )
-        self._carry_out(commands)
+        refused = "corrupt" if foreign else ""
+        self._carry_out(self._dispatcher.frame(camera.name, arrival, message, message.totals, now, refused))
 
     def _offer(self, camera: Camera, message: Message, now: float) -> None:
         held_up = self._stopping or (self._publisher.failing and camera.policy == "wait")
         full = message.body().get("full") is True and not held_up
         self._carry_out(self._dispatcher.offer(camera.name, message.totals, full, now))
-        if camera.live and message.time and camera.timeline and not self._dispatcher.unresolved(camera.name):
+        if camera.live and message.time and camera.timeline and not camera.frames.unresolved:
             patience = max(self._settings.dispatch.offline_after, 2 * camera.pause, 3 * camera.way)
             self._publisher.record(camera.timeline.tick(Nanoseconds(message.time), patience))
 
@@ -142,7 +137,7 @@ class Captures:
     # Joining and leaving
 
     def _hello(self, peer: bytes, message: Message, now: float) -> None:
-        new, told = Camera.from_hello(peer, message, now)
+        new, reported = Camera.from_hello(peer, message, now)
         name = new.name
         if reason := self._hub.objection(peer, name):
             _log.warning("a capture is refused: %s", reason)
@@ -160,7 +155,7 @@ class Captures:
             return
         else:
             try:
-                self._join(new, old, message, told, now)
+                self._join(new, old, message, reported, now)
             except RivalError:
                 raise
             except JournalError as error:  # the capture repeats its HELLO
@@ -169,7 +164,7 @@ class Captures:
         camera = self.cameras[name]
         self._send(peer, Kind.WELCOME, {"memory": camera.shares}, epoch=camera.epoch)
 
-    def _join(self, new: Camera, old: Camera | None, message: Message, told: dict[str, int], now: float) -> None:
+    def _join(self, new: Camera, old: Camera | None, message: Message, reported: dict[str, int], now: float) -> None:
         new.epoch = self._journal.epoch(new.name)
         if old is not None:
             self._peers.pop(old.peer, None)
@@ -180,12 +175,14 @@ class Captures:
         self._peers[new.peer] = new.name
         if self._labels:
             self._begin(new, self._labels)
-        self._carry_out(self._dispatcher.joined(new.name, new.policy, message.totals, told, now))
+        commands = self._dispatcher.joined(new.name, new.policy, message.totals, reported, now)
+        new.frames = self._dispatcher.cameras[new.name]
+        self._carry_out(commands)
         if old is None and message.totals.sent:
             # The capture is older than this aggregator. The one before exported all that it reported to the capture,
             # so only the frames that were lost with it are still to be counted.
-            known = self._dispatcher.ledger(new.name)
-            known.lost_link = told.get("lost_link", 0)
+            known = new.frames.ledger()
+            known.lost_link = reported.get("lost_link", 0)
             new.export.begin(known)
         _log.info("camera %s is here", new.name, extra={"epoch": new.epoch, "pid": new.pid})
 
@@ -197,7 +194,7 @@ class Captures:
     def _take_leave(self, camera: Camera) -> None:
         """Once all frames of a leaving capture are resolved and journaled: close its events and send GOODBYE."""
         self._publisher.flush()
-        if self._dispatcher.unresolved(camera.name) or self._publisher.failing:
+        if camera.frames.unresolved or self._publisher.failing:
             return
         camera.ended = True
         self._dispatcher.left(camera.name)
@@ -211,32 +208,31 @@ class Captures:
     def ask(self, name: str) -> None:
         """Ask a capture for its freshest frame, and report what became of those that it sent."""
         camera = self.cameras[name]
-        self._send(camera.peer, Kind.NEXT, self._dispatcher.told(name), age=round(camera.way * 1e6))
+        self._send(camera.peer, Kind.NEXT, camera.frames.reported(), age=round(camera.way * 1e6))
 
-    def timeline(self, item: Item) -> Timeline | None:
-        """Return the timeline that a frame belongs to. A frame may be older than the first worker's labels."""
+    def timeline(self, item: Item[Message, Result]) -> Timeline | None:
+        """Return the timeline that a frame belongs to. There is none before the first worker's labels are known."""
         camera = self.cameras[item.camera]
-        found: Timeline | None = item.about.timeline
-        return found or (camera.timeline if item.about.epoch == camera.epoch else None)
+        timelines = (*camera.ending, camera.timeline)
+        return next((known for known in timelines if known and known.epoch == item.arrival.epoch), None)
 
-    def release(self, item: Item) -> None:
+    def release(self, item: Item[Message, Result]) -> None:
         """Make events of a resolved frame."""
-        camera, timeline = self.cameras[item.camera], self.timeline(item)
-        arrival: Arrival = item.about
+        camera, timeline, arrival = self.cameras[item.camera], self.timeline(item), item.arrival
         # Frames are released in order of capture, so the first frame of a newer capture ends the older timelines.
         while camera.ending and camera.ending[0] is not timeline:
             self._publisher.record(camera.ending.pop(0).offline("capture restarted"))
-        if item.outcome == "done" and timeline is not None:
-            found: wire.Result = item.result
+        found = item.result
+        if found is not None and item.outcome == "done" and timeline is not None:
             metrics.faces.labels(item.camera).inc(len(found.faces))
-            when = Nanoseconds(arrival.time)
-            self._publisher.record(timeline.observe(item.seq, when, arrival.size, found.faces, found.searched))
+            events = timeline.observe(arrival.seq, arrival.time, arrival.size, found.faces, found.searched)
+            self._publisher.record(events)
             self._publisher.observe(timeline)
             now = time.monotonic()
             camera.rate.add(now)
-            metrics.latency.labels(item.camera).observe(now - item.taken)
+            metrics.latency.labels(item.camera).observe(now - arrival.taken)
         elif timeline is not None:
-            timeline.miss(item.seq)
+            timeline.miss(arrival.seq)
         if camera.leaving:
             self._take_leave(camera)
 
@@ -257,7 +253,7 @@ class Captures:
             camera.silent = True
             self._dispatcher.silent(camera.name)
             _log.warning("camera %s is silent", camera.name, extra={"pid": camera.pid})
-        if not self._dispatcher.unresolved(camera.name):
+        if not camera.frames.unresolved:
             for timeline in camera.ending:
                 self._publisher.record(timeline.offline("capture restarted"))
             camera.ending = []
@@ -267,13 +263,13 @@ class Captures:
             self._take_leave(camera)
 
     def _export(self, camera: Camera) -> None:
-        camera.export.export(self._dispatcher.ledger(camera.name))
+        camera.export.export(camera.frames.ledger())
         metrics.camera_online.labels(camera.name).set(bool(camera.timeline and camera.timeline.online))
-        metrics.waiting.labels(camera.name).set(self._dispatcher.waiting(camera.name))
+        metrics.waiting.labels(camera.name).set(len(camera.frames.waiting))
         metrics.tracks.labels(camera.name).set(len(camera.timeline.tracks) if camera.timeline else 0)
 
     def _forget(self, name: str) -> None:
-        if self._dispatcher.unresolved(name):
+        if self.cameras[name].frames.unresolved:
             return
         _log.info("camera %s is forgotten: its capture has gone", name)
         self._peers.pop(self.cameras.pop(name).peer, None)
@@ -289,7 +285,7 @@ class Captures:
         how, quiet = self._settings.dispatch, now - camera.heard
         if quiet <= how.silence:
             return False
-        comes = self._dispatcher.asked(camera.name) is not None and quiet < how.transfer
+        comes = camera.frames.asked is not None and quiet < how.transfer
         return not (comes and self._send(camera.peer, Kind.PING))
 
     # The end
@@ -302,7 +298,7 @@ class Captures:
 
     def busy(self) -> bool:
         """Return whether a frame is not resolved."""
-        return any(map(self._dispatcher.unresolved, self.cameras))
+        return any(camera.frames.unresolved for camera in self.cameras.values())
 
     def close(self) -> None:
         """Record the end of everything that is open, and export the ledgers for the last time."""
@@ -311,4 +307,4 @@ class Captures:
                 if timeline:
                     self._publisher.record(timeline.offline("aggregator stopped"))
             camera.ending = []
-            camera.export.export(self._dispatcher.ledger(camera.name))
+            camera.export.export(camera.frames.ledger())

@@ -16,11 +16,11 @@ class LedgerExport:
 
     def __init__(self, camera: str) -> None:
         self._camera = camera
-        self._told: dict[tuple[str, str], int] = {}
+        self._exported: dict[tuple[str, str], int] = {}
 
     def begin(self, ledger: Ledger) -> None:
         """Start from a ledger whose frames another process has exported already."""
-        self._told = self._terms(ledger)
+        self._exported = self._terms(ledger)
 
     @staticmethod
     def _terms(ledger: Ledger) -> dict[tuple[str, str], int]:
@@ -32,8 +32,8 @@ class LedgerExport:
     def export(self, ledger: Ledger) -> None:
         """Count what has been added since the last call."""
         for (outcome, reason), total in self._terms(ledger).items():
-            step = total - self._told.get((outcome, reason), 0)
-            if step > 0 or (outcome, reason) not in self._told:
+            step = total - self._exported.get((outcome, reason), 0)
+            if step > 0 or (outcome, reason) not in self._exported:
                 metrics.frames.labels(self._camera, outcome, reason).inc(max(step, 0))
-                self._told[outcome, reason] = total
+                self._exported[outcome, reason] = total
         metrics.in_flight.labels(self._camera).set(ledger.in_flight)

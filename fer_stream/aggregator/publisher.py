@@ -14,19 +14,18 @@ from typing import TYPE_CHECKING, Any
 
 from fer_stream.errors import JournalError, RivalError, WireError
 from fer_stream.operations import metrics
-from fer_stream.protocol import wire
-from fer_stream.protocol.wire import Kind, Message
+from fer_stream.protocol import messages
+from fer_stream.protocol.messages import Kind, Message
 from fer_stream.types import Probabilities
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable
 
     from fer_stream.events.timeline import Timeline
     from fer_stream.journal import Journal
     from fer_stream.plugins import Hub
     from fer_stream.types import Box, Event
 
-    _Fetched = Callable[[Sequence[Any]], Sequence[Any]]
 
 HELD = 10_000
 """Most events held while the journal cannot be written. Further ones are lost, counted, and reported as a gap."""
@@ -192,7 +191,7 @@ class Publisher:
             return
         payload = "\n".join(texts).encode()
         answer = Message(Kind.EVENTS, payload, seq=reached, time=self.cursor, ticket=message.ticket)
-        self._hub.send("control", peer, wire.pack(answer))
+        self._hub.send("control", peer, messages.pack(answer))
 
     def observe(self, timeline: Timeline) -> None:
         """Publish the faces in a camera's latest frame, if somebody subscribed to them."""
@@ -210,19 +209,19 @@ class Publisher:
             }
             self._hub.publish("observations", topic, [json.dumps(body, separators=(",", ":")).encode()])
 
-    def preview(self, camera: str, epoch: int, frame: Sequence[Any], fetched: _Fetched) -> None:
+    def preview(self, camera: str, epoch: int, frame: Message, copied: Callable[[Message], Message]) -> None:
         """Publish a FRAME: unchanged under ``CAMERA/``, with its pixels under ``/CAMERA/``.
 
         Args:
             camera: its name.
             epoch: the camera's present one.
-            frame: the parts of the message.
-            fetched: returns the parts with the pixels included; called only if somebody subscribed to them.
+            frame: the message.
+            copied: returns the message with the pixels included; called only if somebody subscribed to them.
         """
         for topic in (f"{camera}/", f"/{camera}/"):
             if self._heard("preview", topic):
-                parts = fetched(frame) if topic.startswith("/") else frame
-                self._hub.publish("preview", topic, wire.forwarded(parts, epoch=epoch, ticket=0, age=0))
+                shown = copied(frame) if topic.startswith("/") else frame
+                self._hub.publish("preview", topic, messages.forwarded(shown, epoch=epoch, ticket=0, age=0))
 
     def _heard(self, link: str, topic: str) -> bool:
         listened = self._listened[link]

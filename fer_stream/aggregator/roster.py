@@ -12,22 +12,25 @@ from fer_stream.aggregator.export import LedgerExport
 from fer_stream.aggregator.ledger import TERMS
 from fer_stream.errors import WireError
 from fer_stream.operations import metrics
-from fer_stream.protocol import shared, wire
+from fer_stream.protocol import results, shared
 from fer_stream.protocol.pace import Pace
 from fer_stream.settings.kinds import CAMERA_NAME
 
 _log = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
+    from fer_stream.aggregator.dispatcher import Credit
+    from fer_stream.aggregator.frames import CameraFrames
     from fer_stream.events.timeline import Timeline
-    from fer_stream.protocol.wire import Message
+    from fer_stream.protocol.messages import Message
+    from fer_stream.protocol.results import Result
     from fer_stream.settings.kinds import Policy
     from fer_stream.settings.tree import DispatchSettings
 
 
 @dataclass(slots=True)
 class Camera:
-    """A camera and its capture. The `Dispatcher` keeps the state of its frames."""
+    """A camera and its capture."""
 
     name: str
     peer: bytes
@@ -35,11 +38,12 @@ class Camera:
     pid: int
     policy: Policy
     live: bool
-    frames: int | None
+    length: int | None  # frames of a recording, where known
     pause: float  # seconds between two frames if the rate is capped, else 0
     heard: float
     shares: bool  # it can share memory with this process
     epoch: int = 0
+    frames: CameraFrames[Message, Result] = field(init=False)  # set when it has joined
     export: LedgerExport = field(init=False)
     timeline: Timeline | None = None
     ending: list[Timeline] = field(default_factory=list)  # of earlier captures, with frames still to come
@@ -70,7 +74,7 @@ class Camera:
         if not isinstance(name, str) or not re.fullmatch(CAMERA_NAME, name):
             raise WireError(f"a capture with the name {name!r:.80}")
         try:
-            told = {str(term): int(count) for term, count in dict(about["told"]).items()}
+            reported = {str(term): int(count) for term, count in dict(about["reported"]).items()}
             found = cls(
                 name=name,
                 peer=peer,
@@ -78,16 +82,17 @@ class Camera:
                 pid=int(about["pid"]),
                 policy="wait" if about["policy"] == "wait" else "drop_oldest",
                 live=bool(about["live"]),
-                frames=None if about["frames"] is None else int(about["frames"]),
+                length=None if about["frames"] is None else int(about["frames"]),
                 pause=0.0 if about.get("rate") is None else _pause(about["rate"]),
                 heard=now,
                 shares=_shares(about),
             )
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise WireError(f"a capture's HELLO has a missing or invalid field: {error}") from error
-        if not told.keys() <= TERMS or min(told.values(), default=0) < 0 or sum(told.values()) > message.totals.sent:
+        counts = reported.values()
+        if not reported.keys() <= TERMS or min(counts, default=0) < 0 or sum(counts) > message.totals.sent:
             raise WireError("HELLO carries ledger counts that no aggregator can have sent")
-        return found, told
+        return found, reported
 
 
 def _pause(rate: Any) -> float:
@@ -97,19 +102,9 @@ def _pause(rate: Any) -> float:
     return 1 / float(rate)
 
 
-@dataclass(frozen=True, slots=True)
-class Arrival:
-    """The header of a frame, kept in its `fer_stream.aggregator.dispatcher.Item` after the pixels are dropped."""
-
-    time: int
-    size: tuple[int, int]
-    epoch: int
-    timeline: Timeline | None
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Worker:
-    """A worker. The `Dispatcher` keeps which frame it holds."""
+    """A worker and the link to it."""
 
     name: str
     host: str
@@ -117,6 +112,7 @@ class Worker:
     model: str
     detector: str
     shares: bool  # it can share memory with this process
+    credit: Credit[Message, Result] = field(init=False)  # set when it is accepted
     pace: Pace = field(default_factory=Pace, init=False)  # of the link to it
 
     @classmethod
@@ -128,11 +124,11 @@ class Worker:
         """
         try:
             labels = tuple(str(label) for label in about["labels"])
-            told = {key: str(about[key]) for key in ("name", "host", "model", "detector")}
-            found = cls(pid=int(about["pid"]), shares=_shares(about), **told)
+            texts = {key: str(about[key]) for key in ("name", "host", "model", "detector")}
+            found = cls(pid=int(about["pid"]), shares=_shares(about), **texts)
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise WireError(f"a worker's READY has a missing or invalid field: {error}") from error
-        if not 0 < len(labels) <= wire.MAX_LABELS:
+        if not 0 < len(labels) <= results.MAX_LABELS:
             raise WireError(f"a worker with {len(labels)} labels")
         return found, labels
 

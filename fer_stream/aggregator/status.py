@@ -13,21 +13,17 @@ from fer_stream.protocol import shared
 
 if TYPE_CHECKING:
     from fer_stream.aggregator.captures import Captures
-    from fer_stream.aggregator.dispatcher import Dispatcher
     from fer_stream.aggregator.publisher import Publisher
     from fer_stream.aggregator.roster import Camera
     from fer_stream.aggregator.workers import Workers
 
 
-def status(
-    captures: Captures, workers: Workers, dispatcher: Dispatcher, publisher: Publisher, started: float, now: float
-) -> dict[str, Any]:
+def status(captures: Captures, workers: Workers, publisher: Publisher, started: float, now: float) -> dict[str, Any]:
     """Return cameras with their ledgers and tracks, workers, events and journal.
 
     Args:
         captures: the cameras.
         workers: the workers.
-        dispatcher: has the ledgers.
         publisher: has the journal's cursor.
         started: when the aggregator began, in monotonic seconds.
         now: monotonic seconds.
@@ -39,29 +35,28 @@ def status(
         "events_held": publisher.held,
         "labels": list(workers.labels.labels) if workers.labels else [],
         "memory": shared.identity(),
-        "cameras": {name: _camera(camera, dispatcher, now) for name, camera in captures.cameras.items()},
-        "workers": _workers(workers, dispatcher),
+        "cameras": {name: _camera(camera, now) for name, camera in captures.cameras.items()},
+        "workers": _workers(workers),
         "sinks": deliveries(),
         "events": dict(sorted(publisher.counted.items())),
     }
 
 
-def _workers(workers: Workers, dispatcher: Dispatcher) -> dict[str, Any]:
-    states = dispatcher.workers()
+def _workers(workers: Workers) -> dict[str, Any]:
     names = Counter(known.name for known in workers.known.values())
     return {
         known.name if names[known.name] == 1 else f"{known.name} at {known.host}": {
-            "state": states[worker][0],
-            "frames": states[worker][1],
+            "state": known.credit.state,
+            "frames": known.credit.done,
             "pid": known.pid,
             "model": known.model,
             "detector": known.detector,
         }
-        for worker, known in workers.known.items()
+        for known in workers.known.values()
     }
 
 
-def _camera(camera: Camera, dispatcher: Dispatcher, now: float) -> dict[str, Any]:
+def _camera(camera: Camera, now: float) -> dict[str, Any]:
     timeline = camera.timeline
     return {
         "state": "ended" if camera.ended else "online" if timeline and timeline.online else "offline",
@@ -69,10 +64,10 @@ def _camera(camera: Camera, dispatcher: Dispatcher, now: float) -> dict[str, Any
         "pid": camera.pid,
         "policy": camera.policy,
         "live": camera.live,
-        "frames": camera.frames,
+        "frames": camera.length,
         "rate": 0.0 if camera.ended else camera.rate.now(),
         "frame_age_s": round(camera.age, 4),
         "heard_s": round(now - camera.heard, 2),
-        "ledger": dispatcher.ledger(camera.name).as_dict(),
+        "ledger": camera.frames.ledger().as_dict(),
         "tracks": describe(timeline) if timeline else [],
     }

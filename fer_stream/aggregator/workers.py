@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import replace
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from fer_stream.aggregator.ledger import REASONS
-from fer_stream.aggregator.roster import Arrival, Worker
+from fer_stream.aggregator.roster import Worker
 from fer_stream.events.smoother import LabelSet
 from fer_stream.operations import metrics
-from fer_stream.protocol import shared, wire
-from fer_stream.protocol.wire import Kind
-from fer_stream.types import Nanoseconds
+from fer_stream.protocol import messages, results, shared
+from fer_stream.protocol.messages import Kind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from fer_stream.aggregator.captures import Captures
-    from fer_stream.aggregator.dispatcher import Command, Dispatcher, Item
+    from fer_stream.aggregator.dispatcher import Command, Dispatcher
+    from fer_stream.aggregator.frames import Item
     from fer_stream.aggregator.publisher import Publisher
     from fer_stream.plugins import Hub
+    from fer_stream.protocol.messages import Message
+    from fer_stream.protocol.results import Result
     from fer_stream.settings.tree import Settings
 
 _log = logging.getLogger(__name__)
@@ -43,10 +45,10 @@ class Workers:
         self,
         settings: Settings,
         hub: Hub,
-        dispatcher: Dispatcher,
+        dispatcher: Dispatcher[Message, Result],
         publisher: Publisher,
         captures: Captures,
-        carry_out: Callable[[Iterable[Command]], None],
+        carry_out: Callable[[Iterable[Command[Message, Result]]], None],
     ) -> None:
         self.known: dict[str, Worker] = {}
         self.labels: LabelSet | None = None
@@ -58,7 +60,7 @@ class Workers:
         self._captures = captures
         self._carry_out = carry_out
         self._model_labels: tuple[str, ...] = ()
-        self._reader = shared.Reader()
+        self._mapped = shared.MappedFrames()
 
     # Messages
 
@@ -70,20 +72,20 @@ class Workers:
             ConfigError: the settings do not fit the first worker's model.
         """
         now, worker = time.monotonic(), peer.hex()
-        message = wire.unpack(parts)
+        message = messages.unpack(parts)
         if message.kind is Kind.READY:
             self._ready(peer, worker, message.body(), now)
         elif message.kind is Kind.BYE:
             # A worker leaves with no frame in hand, so it never began with one that was sent in the meantime.
             self._carry_out(self._dispatcher.unreachable(worker, now, "ended"))
         elif not self._dispatcher.heard(worker, now):
-            self._hub.send("work", peer, wire.json_message(Kind.WHO))
+            self._hub.send("work", peer, messages.json_message(Kind.WHO))
         elif message.kind is Kind.PING:
             seconds = self._dispatcher.pinged(worker, message.ticket, message.seq, now)
             if seconds is not None:
                 self.known[worker].came(seconds, now)
         elif message.kind is Kind.DONE:
-            result = wire.unpack_faces(message.payload, self._model_labels)
+            result = results.unpack_faces(message.payload, self._model_labels)
             self._carry_out(self._dispatcher.done(worker, message.ticket, "done", "", result, now))
         elif message.kind is Kind.REJECT:
             self._reject(worker, message.ticket, str(message.body().get("reason", "corrupt")), now)
@@ -92,7 +94,7 @@ class Workers:
         known = self.known[worker]
         if reason == "memory" and known.shares:  # from now on, send it the pixels themselves
             _log.warning("worker %s may not open captures' memory and gets copies", known.name)
-            self.known[worker] = replace(known, shares=False)
+            known.shares = False
             self._carry_out(self._dispatcher.returned(worker, ticket, now))
             return
         reason = reason if reason in REASONS else "corrupt"
@@ -116,39 +118,46 @@ class Workers:
         for other, known in list(self.known.items()):
             if (known.name, known.host) != (new.name, new.host):
                 continue
-            if self._hub.send("work", bytes.fromhex(other), wire.json_message(Kind.WELCOME)):  # it is still connected
+            if self._hub.send(
+                "work", bytes.fromhex(other), messages.json_message(Kind.WELCOME)
+            ):  # it is still connected
                 reason = f"worker {new.name} is process {known.pid} already: stop that one, or choose another --name"
                 self._refuse(peer, reason, final=False)
                 return
             self._carry_out(self._dispatcher.gone(other, "replaced", now))
+        commands = self._dispatcher.ready(worker, now)
+        new.credit = self._dispatcher.workers[worker]
         self.known[worker] = new
-        self._hub.send("work", peer, wire.json_message(Kind.WELCOME))
-        self._carry_out(self._dispatcher.ready(worker, now))
+        self._hub.send("work", peer, messages.json_message(Kind.WELCOME))
+        self._carry_out(commands)
         _log.info("worker %s is here", new.name, extra={"pid": new.pid, "model": new.model})
 
     def _refuse(self, peer: bytes, reason: str, *, final: bool) -> None:
-        self._hub.send("work", peer, wire.json_message(Kind.REFUSED, {"reason": reason, "final": final}))
+        self._hub.send("work", peer, messages.json_message(Kind.REFUSED, {"reason": reason, "final": final}))
 
     # The dispatcher's commands
 
-    def send(self, worker: str, ticket: int, item: Item) -> bool:
-        """Send a frame to a worker, and show it to those who watch; return whether the worker is connected."""
-        arrival: Arrival = item.about
-        age = time.monotonic() - item.taken
+    def send(self, worker: str, ticket: int, item: Item[Message, Result]) -> bool:
+        """Send a frame to a worker, and publish it as preview; return whether the worker is connected."""
+        arrival, frame, known = item.arrival, item.frame, self.known[worker]
+        if frame is None:
+            raise AssertionError("a resolved frame is never assigned")
+        age = time.monotonic() - arrival.taken
         metrics.frame_age.labels(item.camera).observe(age)
-        timeline, frame = self._captures.timeline(item), item.frame
-        self._publisher.preview(item.camera, arrival.epoch, frame, self._reader.fetched)
-        if not self.known[worker].shares:
-            frame = self._reader.fetched(frame)
-        self.known[worker].pace.size = memoryview(frame[1]).nbytes
-        parts = wire.forwarded(
-            frame,
-            epoch=arrival.epoch,
-            ticket=ticket,
-            age=max(0, round(age * 1e6)),
-            hints=timeline.hints(item.seq, Nanoseconds(arrival.time), arrival.size) if timeline else None,
-        )
+        self._publisher.preview(item.camera, arrival.epoch, frame, self._mapped.copied)
+        if not known.shares:
+            frame = self._mapped.copied(frame)
+        known.pace.size = memoryview(frame.payload).nbytes
+        parts = messages.forwarded(frame, epoch=arrival.epoch, ticket=ticket, age=max(0, round(age * 1e6)))
+        timeline = self._captures.timeline(item)
+        hints = timeline.hints(arrival.seq, arrival.time, arrival.size) if timeline else None
+        if hints is not None:
+            parts.append(results.pack_hints(hints))
         return self._hub.send("work", bytes.fromhex(worker), parts)
+
+    def states(self) -> Counter[str]:
+        """Return how many workers are idle and busy."""
+        return Counter(known.credit.state for known in self.known.values())
 
     def fence(self, worker: str, reason: str) -> None:
         """Forget a worker that was given up, and count why."""

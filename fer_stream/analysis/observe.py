@@ -31,7 +31,7 @@ from fer_stream.events.timeline import Timeline
 from fer_stream.imaging import motion
 from fer_stream.inference.recognizer import Recognizer
 from fer_stream.operations.process import leave_behind
-from fer_stream.protocol import wire
+from fer_stream.protocol import results
 from fer_stream.types import Searched
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ class _Look(NamedTuple):
     frame: Frame
     hints: Hints | None
     known: bool
-    answer: Future[wire.Result | None]
+    answer: Future[results.Result | None]
 
 
 class Observer:
@@ -173,15 +173,15 @@ class Observer:
         self.recalled += 1
         return _Look(frame, hints, known=True, answer=pool.submit(self._remember, frame, known))
 
-    def _look(self, frame: Frame, hints: Hints | None) -> wire.Result | None:
+    def _look(self, frame: Frame, hints: Hints | None) -> results.Result | None:
         """Return what is found in a frame; nothing where it cannot be looked at."""
         # There and back, as over the wire: it rounds.
-        hints = wire.unpack_hints(wire.pack_hints(hints)) if hints is not None else None
+        hints = results.unpack_hints(results.pack_hints(hints)) if hints is not None else None
         for _ in range(2):  # as the service does, which gives a frame to a second worker
             try:
                 found = self._recognizers.recognize(frame.image, hints)
-                result = wire.Result(found.faces[: wire.MAX_FACES], searched=found.searched)
-                return wire.unpack_faces(wire.pack_faces(result, self.labels), self.labels)
+                result = results.Result(found.faces[: results.MAX_FACES], searched=found.searched)
+                return results.unpack_faces(results.pack_faces(result, self.labels), self.labels)
             except WireError as error:  # a JPEG that does not decode, or faces that cannot be told
                 _log.warning("frame %d is rejected: %s", frame.seq, error)
                 break
@@ -189,20 +189,20 @@ class Observer:
                 _log.exception("frame %d cannot be recognised", frame.seq)
         return None
 
-    def _keep(self, result: wire.Result | None) -> bytes:
+    def _keep(self, result: results.Result | None) -> bytes:
         """Return an answer for the disk, where no picture lies, and be it a thumbnail: it is blank there."""
         if result is None:
             return b""
         if result.searched is not None:
             blank = np.zeros_like(result.searched.thumbnail)
             result = replace(result, searched=replace(result.searched, thumbnail=blank))
-        return wire.pack_faces(result, self.labels)
+        return results.pack_faces(result, self.labels)
 
-    def _remember(self, frame: Frame, answer: bytes) -> wire.Result | None:
+    def _remember(self, frame: Frame, answer: bytes) -> results.Result | None:
         """Return what `_keep` was given."""
         if not answer:
             return None
-        result = wire.unpack_faces(answer, self.labels)
+        result = results.unpack_faces(answer, self.labels)
         if result.searched is None:
             return result
         return replace(result, searched=Searched(result.searched.cells, motion.thumbnail(frame.image)))

@@ -11,9 +11,9 @@ import numpy as np
 
 from fer_stream.imaging.jpeg import Jpeg
 from fer_stream.operations import metrics
-from fer_stream.protocol import shared, wire
+from fer_stream.protocol import messages, shared
+from fer_stream.protocol.messages import Encoding
 from fer_stream.protocol.pace import Fit, Pace
-from fer_stream.protocol.wire import Encoding
 from fer_stream.settings.deployment import beyond
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ _log = logging.getLogger(__name__)
 class Encoded(NamedTuple):
     """A frame's payload."""
 
-    payload: wire.Buffer
+    payload: messages.Buffer
     encoding: Encoding
     size: tuple[int, int]
     """Width and height."""

@@ -13,8 +13,8 @@ from fer_stream.capture.reader import Reader
 from fer_stream.capture.slot import Slot
 from fer_stream.errors import ConfigError, WireError
 from fer_stream.operations import metrics
-from fer_stream.protocol import shared, wire
-from fer_stream.protocol.wire import Encoding, Kind, Message, Totals
+from fer_stream.protocol import messages, shared
+from fer_stream.protocol.messages import Encoding, Kind, Message, Totals
 
 if TYPE_CHECKING:
     from fer_stream.plugins import Peer
@@ -43,7 +43,7 @@ class Capture:
         self._camera = camera
         self._peer = peer
         self._incarnation = secrets.token_hex(8)
-        self._told: dict[str, int] = {}
+        self._reported: dict[str, int] = {}
         self._offered = False
         self._beat = 0.0
         self._refused_since: float | None = None
@@ -59,7 +59,7 @@ class Capture:
         parts = self._peer.receive(timeout)
         while parts is not None:
             try:
-                self._handle(wire.unpack(parts))
+                self._handle(messages.unpack(parts))
             except WireError as error:
                 metrics.rejected_messages.labels("frames").inc()
                 _log.warning("a message of the aggregator is rejected: %s", error)
@@ -94,7 +94,7 @@ class Capture:
                 self._encoder.shares = here and message.body().get("memory") is True
                 self._offer(time.monotonic())
             case Kind.NEXT:
-                self._told = {str(term): int(n) for term, n in message.body().items()}
+                self._reported = {str(term): int(n) for term, n in message.body().items()}
                 if message.age:
                     self._encoder.came(message.age / 1e6)
                 self._send_frame()
@@ -118,7 +118,7 @@ class Capture:
             "live": self.reader.live,
             "frames": self.reader.frames,
             "rate": self._camera.rate,
-            "told": self._told,
+            "reported": self._reported,
             "memory": shared.identity(),
         }
         self._say(Kind.HELLO, now, about)
@@ -131,7 +131,7 @@ class Capture:
         self._beat = now + BEAT
         # A live camera's time goes on without frames; a recording's does not.
         stamp = self.reader.clock.now() if self.reader.live else 0
-        self._peer.send(wire.json_message(kind, body, totals=self.slot.state()[0], time=stamp))
+        self._peer.send(messages.json_message(kind, body, totals=self.slot.state()[0], time=stamp))
 
     def _send_frame(self) -> None:
         held = self.slot.take()
@@ -140,7 +140,7 @@ class Capture:
             return
         frame, taken = held
         totals = self.slot.state()[0]
-        payload, encoding, (width, height) = self._encoder.encode(frame, totals.sent, sum(self._told.values()))
+        payload, encoding, (width, height) = self._encoder.encode(frame, totals.sent, sum(self._reported.values()))
         message = Message(
             Kind.FRAME,
             payload,
@@ -153,7 +153,7 @@ class Capture:
             encoding=encoding,
         )
         # Raw pixels between processes of one machine are not checked: that costs as much as decoding them did.
-        self._peer.send(wire.pack(message, checked=encoding is not Encoding.RAW))
+        self._peer.send(messages.pack(message, checked=encoding is not Encoding.RAW))
 
     def _export(self, totals: Totals) -> None:
         for term in ("captured", "superseded", "rejected", "sent"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
-from fer_stream.protocol.wire import Totals
+from fer_stream.protocol.messages import Totals
 
 if TYPE_CHECKING:
     from fer_stream.settings.kinds import Policy

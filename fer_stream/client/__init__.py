@@ -12,8 +12,8 @@ from fer_stream.errors import JournalError, WireError
 from fer_stream.events import cloudevents
 from fer_stream.journal import Reader
 from fer_stream.operations import instances
-from fer_stream.protocol import wire
-from fer_stream.protocol.wire import Kind, Message
+from fer_stream.protocol import messages
+from fer_stream.protocol.messages import Kind, Message
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -122,12 +122,12 @@ def ask_status(peer: Peer, address: str, timeout: float) -> dict[str, Any]:
     """As `status`, over a control link that is there already, and without looking for the reason."""
     ticket = random.getrandbits(48)
     deadline = time.monotonic() + timeout
-    peer.send(wire.json_message(Kind.STATUS, ticket=ticket))
+    peer.send(messages.json_message(Kind.STATUS, ticket=ticket))
     while (left := deadline - time.monotonic()) > 0:
         parts = peer.receive(left)
         if parts is None:
             continue
-        message: Message = wire.unpack(parts)
+        message: Message = messages.unpack(parts)
         if message.kind is Kind.STATUS and message.ticket == ticket:
             return message.body()
     raise NoAnswerError(f"no aggregator answers at {address}")

@@ -20,8 +20,8 @@ from fer_stream.errors import ConfigError, TransportError, WireError
 from fer_stream.events import cloudevents
 from fer_stream.events.cursor import to_cursor, to_number
 from fer_stream.journal import gap
-from fer_stream.protocol import wire
-from fer_stream.protocol.wire import Kind
+from fer_stream.protocol import messages
+from fer_stream.protocol.messages import Kind
 from fer_stream.types import BEGINNING, Event, EventType, GapData
 
 if TYPE_CHECKING:
@@ -222,7 +222,7 @@ class Subscription:
         after = NOW if self._position is None else self._position.cursor
         question = self._questions.ask(after, now, standing)
         body = {"after": after, "camera": self._camera, "bytes": question.size}
-        control.send(wire.json_message(Kind.REPLAY, body, ticket=question.ticket))
+        control.send(messages.json_message(Kind.REPLAY, body, ticket=question.ticket))
         return True
 
     def _check_patience(self, now: float, control: Peer) -> None:
@@ -238,7 +238,7 @@ class Subscription:
         parts = links.control.receive(0)
         if parts is None:
             return False
-        message = wire.unpack(parts)
+        message = messages.unpack(parts)
         now = self._heard = self._now()
         question = self._questions.answered(message.ticket, len(message.payload), now)
         if message.kind is not Kind.EVENTS or question is None:

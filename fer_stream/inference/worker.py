@@ -1,7 +1,7 @@
-"""The worker: take a frame, find the faces, score their expressions, answer, forget.
+"""The worker: take a frame, find the faces, classify their expressions, and send the result.
 
-Nothing is kept from one frame to the next, so any worker can take any frame of any camera. Two threads: one that owns
-the socket and gives signs of life, and one that computes.
+A worker keeps nothing from one frame to the next, so any worker can take any frame of any camera. It has two threads:
+one owns the socket and sends heartbeats, the other computes.
 """
 
 from __future__ import annotations
@@ -22,53 +22,62 @@ from fer_stream.errors import ConfigError, WireError
 from fer_stream.inference.recognizer import Recognizer
 from fer_stream.operations import metrics
 from fer_stream.operations.process import install_stop, leave_behind, parent_gone
-from fer_stream.protocol import shared, wire
-from fer_stream.protocol.wire import Encoding, Kind, Message, Stages
+from fer_stream.protocol import messages, results
+from fer_stream.protocol.messages import Encoding, Kind, Message
+from fer_stream.protocol.results import Stages
+from fer_stream.protocol.shared import MappedFrames, UnreachableError, identity
 
 if TYPE_CHECKING:
     from fer_stream.operations.process import Stop
     from fer_stream.plugins import Peer
+    from fer_stream.protocol.messages import Buffer
     from fer_stream.settings.tree import Settings
 
 BEAT = 0.5
-"""Seconds between signs of life."""
+"""Seconds between heartbeats."""
 
 _log = logging.getLogger(__name__)
 
-_reader = shared.Reader()
 
+def answer(message: Message, hints: Buffer | None, recognizer: Recognizer, mapped: MappedFrames) -> list[Buffer]:
+    """Return the message that answers a FRAME: DONE with its faces, or REJECT with a reason.
 
-def answer(parts: list[Any], recognizer: Recognizer) -> list[wire.Buffer]:
-    """Return the message that answers a FRAME: DONE with its faces, or REJECT with a reason."""
-    ticket = 0
+    Args:
+        message: the frame; its payload is verified here.
+        hints: the message's third part, if it has one.
+        recognizer: finds the faces.
+        mapped: opens frames in shared memory.
+    """
     try:
-        ticket = wire.unpack(parts[:2], verify=False).ticket
-        message = wire.unpack(parts[:2])
-        hints = wire.unpack_hints(parts[2]) if len(parts) > 2 else None
+        message.verify()
+        expected = results.unpack_hints(hints) if hints is not None else None
     except WireError as error:
-        _log.warning("a frame is rejected: %s", error)
-        return wire.json_message(Kind.REJECT, {"reason": "corrupt"}, ticket=ticket)
+        return _reject(message, "corrupt", error)
     try:
         before = time.perf_counter()
-        image = _reader.picture(message)
+        image = mapped.picture(message)
         decoded = time.perf_counter() - before
-        result = recognizer.recognize(image, hints)
-        if message.encoding is Encoding.SHARED and not _reader.intact(bytes(message.payload)):
-            raise WireError("a frame that was overwritten while it was looked at")
+        result = recognizer.recognize(image, expected)
+        if message.encoding is Encoding.SHARED and not mapped.intact(bytes(message.payload)):
+            raise WireError("the frame was overwritten while it was read")
         stages = Stages(decoded, result.seconds["detect"], result.seconds["classify"])
-        found = wire.Result(result.faces[: wire.MAX_FACES], stages, result.searched)
-        payload = wire.pack_faces(found, recognizer.labels)
-        wire.unpack_faces(payload, recognizer.labels)  # what the aggregator would refuse is told here
+        found = results.Result(result.faces[: results.MAX_FACES], stages, result.searched)
+        payload = results.pack_faces(found, recognizer.labels)
+        results.unpack_faces(payload, recognizer.labels)  # what the aggregator would refuse is rejected here
     except WireError as error:
-        _log.warning("a frame is rejected: %s", error)
-        reason = "memory" if isinstance(error, shared.UnreachableError) else "corrupt"
-        return wire.json_message(Kind.REJECT, {"reason": reason}, ticket=ticket)
-    except Exception:  # whatever a model or a plug-in does with this frame, the next one may be fine
+        return _reject(message, "memory" if isinstance(error, UnreachableError) else "corrupt", error)
+    except Exception:  # a model or plug-in may fail on this frame and work on the next one
         _log.exception("a frame is rejected: it cannot be recognised")
-        return wire.json_message(Kind.REJECT, {"reason": "poisoned"}, ticket=ticket)
+        return _reject(message, "poisoned")
     for name in ("decode", "detect", "classify"):
         metrics.stage.labels(name).observe(getattr(stages, name))
-    return wire.pack(Message(Kind.DONE, payload, ticket=ticket))
+    return messages.pack(Message(Kind.DONE, payload, ticket=message.ticket))
+
+
+def _reject(message: Message, reason: str, error: WireError | None = None) -> list[Buffer]:
+    if error is not None:
+        _log.warning("a frame is rejected: %s", error)
+    return messages.json_message(Kind.REJECT, {"reason": reason}, ticket=message.ticket)
 
 
 class _Computer(threading.Thread):
@@ -76,18 +85,22 @@ class _Computer(threading.Thread):
 
     def __init__(self, recognizer: Recognizer, peer: Peer) -> None:
         super().__init__(name="compute", daemon=True)
-        self.answers: deque[list[wire.Buffer]] = deque()
+        self.answers: deque[list[Buffer]] = deque()
         self._recognizer = recognizer
         self._peer = peer
-        self._frames: queue.SimpleQueue[list[Any] | None] = queue.SimpleQueue()
+        self._mapped = MappedFrames()
+        self._frames: queue.SimpleQueue[tuple[Message, Buffer | None] | None] = queue.SimpleQueue()
 
     def run(self) -> None:
-        while (parts := self._frames.get()) is not None:
-            self.answers.append(answer(parts, self._recognizer))
+        while (frame := self._frames.get()) is not None:
+            self.answers.append(answer(*frame, self._recognizer, self._mapped))
             self._peer.wake()
 
-    def give(self, parts: list[Any] | None) -> None:
-        self._frames.put(parts)
+    def give(self, message: Message, hints: Buffer | None) -> None:
+        self._frames.put((message, hints))
+
+    def end(self) -> None:
+        self._frames.put(None)
 
 
 @dataclass(slots=True)
@@ -122,28 +135,27 @@ class Session:
             self.busy = False
         now = time.monotonic()
         if self.owes_ready and not self.busy:
-            self.peer.send(wire.json_message(Kind.READY, self.about))
+            self.peer.send(messages.json_message(Kind.READY, self.about))
             self.owes_ready, self.beat = False, now + BEAT
         elif now >= self.beat:
             self._live(now)
 
     def _live(self, now: float) -> None:
-        self.peer.send(wire.json_message(Kind.PING, ticket=self.ticket, seq=self.peer.standing().life))
+        self.peer.send(messages.json_message(Kind.PING, ticket=self.ticket, seq=self.peer.standing().life))
         self.beat = now + BEAT
 
     def _handle(self, parts: list[Any]) -> None:
         try:
-            message = wire.unpack(parts[:2], verify=False)
+            message = messages.unpack(parts[:2], verify=False)
         except WireError as error:
             metrics.rejected_messages.labels("work").inc()
             _log.warning("a message of the aggregator is rejected: %s", error)
             return
         if message.kind is Kind.FRAME and not self.busy:
             self.busy, self.ticket = True, message.ticket
-            self.computer.give(parts)
-            self._live(
-                time.monotonic()
-            )  # its time begins now, not when the frame was sent over a link that may be slow
+            self.computer.give(message, parts[2] if len(parts) > 2 else None)
+            # Confirm now: the frame may have taken long to arrive, and its deadline begins with this PING.
+            self._live(time.monotonic())
         elif message.kind is Kind.WELCOME:
             self.known, self.refused_since = True, None
         elif message.kind is Kind.WHO:
@@ -180,7 +192,7 @@ def run(settings: Settings, name: str | None = None, stop: Stop | None = None) -
         "labels": recognizer.labels,
         "model": recognizer.classifier.version,
         "detector": settings.detector.name,
-        "memory": shared.identity(),
+        "memory": identity(),
     }
     computer = _Computer(recognizer, peer)
     computer.start()
@@ -193,9 +205,9 @@ def run(settings: Settings, name: str | None = None, stop: Stop | None = None) -
         deadline = time.monotonic() + settings.dispatch.deadline
         while session.busy and time.monotonic() < deadline:
             session.step(BEAT / 2)
-        peer.send(wire.json_message(Kind.BYE))
+        peer.send(messages.json_message(Kind.BYE))
     finally:
-        computer.give(None)
+        computer.end()
         leave_behind(computer, BEAT)
         peer.close()
         if server:

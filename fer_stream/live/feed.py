@@ -21,7 +21,7 @@ from fer_stream.client import NoAnswerError, ask_status, subscribe
 from fer_stream.errors import FerStreamError, WireError
 from fer_stream.events.cursor import to_cursor, to_number
 from fer_stream.live.picture import Pairing, Shown, render
-from fer_stream.protocol import shared, wire
+from fer_stream.protocol import messages, shared
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -74,7 +74,7 @@ class Feed:
         self._settings = settings
         self._show_faces = settings.live.show_faces
         self._transport = plugins.transport(settings)
-        self._reader = shared.Reader()
+        self._reader = shared.MappedFrames()
         self._pool = ThreadPoolExecutor(2, "picture")
         self._pairs: dict[str, Pairing] = {}
         self._watchers: set[Watcher] = set()
@@ -174,8 +174,8 @@ class Feed:
         pair = self._pairs.get(name)
         if pair is None:
             return
-        message = wire.unpack(parts[1:])
-        if message.encoding is wire.Encoding.SHARED and not self._fetch:
+        message = messages.unpack(parts[1:])
+        if message.encoding is messages.Encoding.SHARED and not self._fetch:
             try:
                 self._reader.intact(bytes(message.payload))
             except shared.UnreachableError:  # ours, and yet it may not be opened

@@ -11,14 +11,14 @@ import numpy as np
 
 from fer_stream.errors import WireError
 from fer_stream.imaging.privacy import hide_faces
-from fer_stream.protocol.wire import Encoding
+from fer_stream.protocol.messages import Encoding
 from fer_stream.types import Box
 
 if TYPE_CHECKING:
     from asyncio import Future
 
-    from fer_stream.protocol.shared import Reader
-    from fer_stream.protocol.wire import Message
+    from fer_stream.protocol.messages import Message
+    from fer_stream.protocol.shared import MappedFrames
 
 WIDTHS = (320, 480, 640, 960, 1280, 1920)
 """Pixels across of the pictures that are made: a few sizes, so that browsers share them."""
@@ -81,7 +81,7 @@ class Pairing:
                 return Shown(message, seen) if seen["searched"] or self._show_faces else None
 
 
-def render(shown: Shown, width: int, reader: Reader, show_faces: bool) -> bytes | None:
+def render(shown: Shown, width: int, reader: MappedFrames, show_faces: bool) -> bytes | None:
     """Return the picture as a JPEG of up to ``width`` pixels across, or ``None`` where it is gone or cannot be read."""
     message = shown.message
     try:

@@ -29,13 +29,13 @@ class Pace:
     def __init__(self) -> None:
         self.size = 0
         """Bytes of the frame that was sent last."""
-        self._told = -REPEAT
+        self._warned = -REPEAT
 
     def slow(self, seconds: float, now: float) -> str:
         """Take how many seconds that frame took; return a text for the log if a warning is due, else an empty text."""
-        if seconds < SLOW or now < self._told + REPEAT:
+        if seconds < SLOW or now < self._warned + REPEAT:
             return ""
-        self._told = now
+        self._warned = now
         amount = f"{self.size / 1e6:.1f} MB" if self.size >= 1e6 else f"{self.size / 1e3:.0f} kB"
         return f"a frame of {amount} takes {seconds:.1f} s ({8 * self.size / seconds / 1e6:.2g} Mbit/s)"
 

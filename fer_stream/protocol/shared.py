@@ -31,11 +31,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fer_stream.errors import WireError
-from fer_stream.protocol import wire
+from fer_stream.protocol.messages import Encoding, Message
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from numpy.typing import NDArray
 
 MAX_SLOTS = 128
@@ -247,8 +245,8 @@ class _Mapping:
             return False
 
 
-class Reader:
-    """Opens frames by their descriptors, and keeps the rings that it has met open."""
+class MappedFrames:
+    """Frames in other processes' memory. The rings that were opened once stay mapped."""
 
     def __init__(self) -> None:
         self._mappings: dict[tuple[int, int, int], _Mapping] = {}
@@ -275,17 +273,17 @@ class Reader:
         mapping, slot, _, generation = self._open(descriptor)
         return bool(mapping.generations[slot] == generation)
 
-    def picture(self, message: wire.Message) -> NDArray[np.uint8]:
+    def picture(self, message: Message) -> NDArray[np.uint8]:
         """Return the picture in a FRAME: uint8 ``[H, W, 3]``, BGR; of raw and shared pixels a view, not a copy.
 
         Raises:
             WireError: it does not decode, is of another size than announced, or a JPEG that costs more than a look at
                 each pixel (`fer_stream.Jpeg.plain`), which no capture passes on.
         """
-        if message.encoding is wire.Encoding.RAW:
+        if message.encoding is Encoding.RAW:
             flat = np.frombuffer(message.payload, np.uint8)
             return flat.reshape(message.height, message.width, 3)
-        if message.encoding is wire.Encoding.SHARED:
+        if message.encoding is Encoding.SHARED:
             return self.view(bytes(message.payload), message.height, message.width)
         from fer_stream.imaging.jpeg import Jpeg  # noqa: PLC0415  (OpenCV is large, and an aggregator does without)
 
@@ -296,19 +294,19 @@ class Reader:
             raise WireError("a JPEG of several scans, turned, or of a kind that cameras do not send")
         return jpeg.decode()
 
-    def fetched(self, parts: Sequence[wire.Buffer]) -> Sequence[wire.Buffer]:
-        """Return a FRAME's parts with its pixels in them, for a peer that cannot open them where they lie."""
-        try:
-            message = wire.unpack(parts)
-            if message.encoding is not wire.Encoding.SHARED:
-                return parts
-            descriptor = bytes(message.payload)
+    def copied(self, message: Message) -> Message:
+        """Return a FRAME with its pixels in the payload, for a peer that cannot open the shared memory.
+
+        A frame that cannot be read is returned unchanged; the worker rejects it.
+        """
+        if message.encoding is not Encoding.SHARED:
+            return message
+        descriptor = bytes(message.payload)
+        with suppress(WireError):
             payload = self.view(descriptor, message.height, message.width).tobytes()
-            if not self.intact(descriptor):
-                return parts
-            return wire.pack(replace(message, payload=payload, encoding=wire.Encoding.RAW), checked=False)
-        except WireError:
-            return parts  # the worker will tell what is wrong with it
+            if self.intact(descriptor):
+                return replace(message, payload=payload, encoding=Encoding.RAW, checksum=None)
+        return message
 
     def _open(self, descriptor: bytes | memoryview) -> tuple[_Mapping, int, int, int]:
         if len(descriptor) != DESCRIPTOR.size:

@@ -29,7 +29,7 @@ import zmq.utils.z85
 
 from fer_stream.errors import ConfigError, TransportError
 from fer_stream.plugins import BROADCASTS, LINKS, Standing
-from fer_stream.protocol import wire
+from fer_stream.protocol import messages
 from fer_stream.settings import deployment
 from fer_stream.transports import keys as access
 from fer_stream.transports.admission import Admission
@@ -44,8 +44,8 @@ HIGH_WATER = {"control": 1000, "frames": 1000, "work": 16, "events": 10_000, "ob
 """Messages a queue holds for one peer. Frames are few by protocol; a slow reader of events has the journal."""
 
 WITH_PICTURES = ("frames", "work", "preview")
-"""Links whose messages are long: they travel in pieces (`fer_stream.protocol.wire.split`), each of which is a sign of
-life."""
+"""Links whose messages are long. They are sent in several parts (`fer_stream.protocol.messages.split`), so that the
+receiver sees that a message is on its way."""
 
 QUESTIONS = 64
 """Those that one peer's queue holds for an aggregator that is not there: it will answer all of them."""
@@ -108,7 +108,7 @@ def _harden(sock: zmq.Socket[bytes], link: str, where: str) -> None:
     slow = link in FOR_CLIENTS and where.startswith("tcp://")
     sock.set(zmq.SNDHWM, HIGH_WATER[link])
     sock.set(zmq.RCVHWM, HIGH_WATER[link])
-    sock.set(zmq.MAXMSGSIZE, wire.MAX_PAYLOAD)
+    sock.set(zmq.MAXMSGSIZE, messages.MAX_PAYLOAD)
     sock.set(zmq.LINGER, 1000)
     sock.set(zmq.TCP_KEEPALIVE, 1)
     sock.set(zmq.TCP_KEEPALIVE_IDLE, KEEPALIVE)
@@ -140,13 +140,13 @@ def _receive(sock: zmq.Socket[bytes]) -> list[zmq.Frame] | None:
 
 
 def _pieces(link: str, parts: Sequence[Any]) -> Sequence[Any]:
-    return wire.split(parts) if link in WITH_PICTURES else parts
+    return messages.split(parts) if link in WITH_PICTURES else parts
 
 
 def _contents(link: str, frames: list[zmq.Frame], before: int = 0) -> list[Any]:
     """Return the parts of what was received, of which so many stand before our message: a ROUTER's peer, a topic."""
     parts: list[Any] = [frame.bytes if len(frame) < ZERO_COPY_FROM else frame.buffer for frame in frames]
-    return [*parts[:before], *wire.joined(parts[before:])] if link in WITH_PICTURES else parts
+    return [*parts[:before], *messages.joined(parts[before:])] if link in WITH_PICTURES else parts
 
 
 def beyond(address: str) -> bool:

@@ -16,9 +16,9 @@ from fer_stream import plugins
 from fer_stream.aggregator.aggregator import Aggregator
 from fer_stream.journal import Journal
 from fer_stream.operations import metrics
-from fer_stream.protocol import shared, wire
+from fer_stream.protocol import messages, results, shared
+from fer_stream.protocol.messages import Encoding, Kind, Message, Totals
 from fer_stream.protocol.pace import SLOW
-from fer_stream.protocol.wire import Encoding, Kind, Message, Totals
 from fer_stream.settings.tree import DispatchSettings, JournalSettings, Settings
 from fer_stream.types import EMOTIONS
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 numbers = itertools.count()
 
 HELLO: dict[str, Any] = {
-    "camera": "door", "incarnation": "a", "told": {}, "frames": None, "rate": None, "policy": "wait", "pid": 1,
+    "camera": "door", "incarnation": "a", "reported": {}, "frames": None, "rate": None, "policy": "wait", "pid": 1,
     "live": False,
 }  # fmt: skip
 READY: dict[str, Any] = {
@@ -66,11 +66,11 @@ class Bench:
 
     def heard(self, peer: Peer) -> list[Message]:
         self.it.turn(0.01)
-        return [wire.unpack(parts[:2]) for parts in iter(lambda: peer.receive(0), None)]
+        return [messages.unpack(parts[:2]) for parts in iter(lambda: peer.receive(0), None)]
 
     def frame(self, capture: Peer, seq: int) -> list[Kind]:
         header = {"seq": seq, "time": seq * 1_000_000_000, "totals": Totals(seq, 0, 0, seq), "width": 1, "height": 1}
-        return self.say(capture, wire.pack(Message(Kind.FRAME, bytes(3), encoding=Encoding.RAW, **header)))  # type: ignore[arg-type]
+        return self.say(capture, messages.pack(Message(Kind.FRAME, bytes(3), encoding=Encoding.RAW, **header)))  # type: ignore[arg-type]
 
     def ledger(self) -> dict[str, int]:
         found: dict[str, int] = self.it.status()["cameras"]["door"]["ledger"]
@@ -89,7 +89,7 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
 
 
 def done(ticket: int) -> list[Any]:
-    return wire.pack(Message(Kind.DONE, wire.pack_faces(wire.Result(()), EMOTIONS), ticket=ticket))
+    return messages.pack(Message(Kind.DONE, results.pack_faces(results.Result(()), EMOTIONS), ticket=ticket))
 
 
 @pytest.mark.parametrize(
@@ -99,10 +99,10 @@ def done(ticket: int) -> list[Any]:
         {"camera": "d" * 64},
         {"camera": "\ud800"},
         {"camera": None},
-        {"told": {"x": 1}},
-        {"told": {"captured": 1}},
-        {"told": {"done": 1}},
-        {"told": {"done": -1}},
+        {"reported": {"x": 1}},
+        {"reported": {"captured": 1}},
+        {"reported": {"done": 1}},
+        {"reported": {"done": -1}},
         {"frames": float("inf")},
         {"frames": "many"},
         {"rate": 0},
@@ -114,22 +114,22 @@ def done(ticket: int) -> list[Any]:
 )
 def test_a_hello_with_an_invalid_field_is_refused_and_changes_nothing(bench: Bench, change: dict[str, Any]) -> None:
     capture = bench.peer("frames")
-    assert bench.say(capture, wire.json_message(Kind.HELLO, HELLO | change)) == []
+    assert bench.say(capture, messages.json_message(Kind.HELLO, HELLO | change)) == []
     assert bench.it.status()["cameras"] == {}
-    assert bench.say(capture, wire.json_message(Kind.HELLO, HELLO)) == [Kind.WELCOME]
+    assert bench.say(capture, messages.json_message(Kind.HELLO, HELLO)) == [Kind.WELCOME]
 
 
 def test_a_camera_of_few_frames_is_not_called_offline_between_them(bench: Bench) -> None:
     capture, worker = bench.peer("frames"), bench.peer("work")
-    bench.say(worker, wire.json_message(Kind.READY, READY))
-    bench.say(capture, wire.json_message(Kind.HELLO, HELLO | {"live": True, "rate": 0.1}))
+    bench.say(worker, messages.json_message(Kind.READY, READY))
+    bench.say(capture, messages.json_message(Kind.HELLO, HELLO | {"live": True, "rate": 0.1}))
     bench.frame(capture, 1)
     (given,) = bench.heard(worker)[-1:]
     bench.say(worker, done(given.ticket))
 
     def told(after: float) -> list[str]:
         time = int((1 + after) * 1e9)
-        bench.say(capture, wire.json_message(Kind.OFFER, {"full": False}, totals=Totals(1, 0, 0, 1), time=time))
+        bench.say(capture, messages.json_message(Kind.OFFER, {"full": False}, totals=Totals(1, 0, 0, 1), time=time))
         return [json.loads(text)["type"] for text in bench.journal.read(0)[0]]
 
     assert told(after=19) == ["camera.online"]
@@ -150,8 +150,8 @@ def test_a_camera_whose_capture_has_ended_is_forgotten_after_a_while(tmp_path: P
     bench = Bench(tmp_path / "events.db", forget_after=0.5, forget_silent_after=1e9)
     captures = {name: bench.peer("frames") for name in ("ended", "silent", "here")}
     for name, capture in captures.items():
-        assert bench.say(capture, wire.json_message(Kind.HELLO, HELLO | {"camera": name})) == [Kind.WELCOME]
-    assert bench.say(captures["ended"], wire.json_message(Kind.BYE, {"reason": "end of stream"})) == [Kind.GOODBYE]
+        assert bench.say(capture, messages.json_message(Kind.HELLO, HELLO | {"camera": name})) == [Kind.WELCOME]
+    assert bench.say(captures["ended"], messages.json_message(Kind.BYE, {"reason": "end of stream"})) == [Kind.GOODBYE]
     bench.it.captures.cameras["silent"].silent = True
     assert cameras_of(bench) == {"ended", "silent", "here"}, "not at once"
     assert online("ended") == 0
@@ -159,7 +159,9 @@ def test_a_camera_whose_capture_has_ended_is_forgotten_after_a_while(tmp_path: P
     assert online("ended") is None
     assert online("silent") == 0
 
-    again = bench.say(captures["ended"], wire.json_message(Kind.HELLO, HELLO | {"camera": "ended", "incarnation": "b"}))
+    again = bench.say(
+        captures["ended"], messages.json_message(Kind.HELLO, HELLO | {"camera": "ended", "incarnation": "b"})
+    )
     assert again == [Kind.WELCOME]
     assert cameras_of(bench) == {"ended", "silent", "here"}
     assert online("ended") == 0
@@ -169,20 +171,20 @@ def test_a_camera_whose_capture_has_ended_is_forgotten_after_a_while(tmp_path: P
 def test_a_silent_camera_is_forgotten_when_its_own_time_is_over(tmp_path: Path) -> None:
     bench = Bench(tmp_path / "events.db", forget_after=1e9, forget_silent_after=0.2)
     capture = bench.peer("frames")
-    bench.say(capture, wire.json_message(Kind.HELLO, HELLO))
+    bench.say(capture, messages.json_message(Kind.HELLO, HELLO))
     bench.it.captures.cameras["door"].silent = True
     wait_for(lambda: cameras_of(bench) == set(), "its being forgotten")
-    assert bench.say(capture, wire.json_message(Kind.OFFER, {"full": False})) == [Kind.WHO], (
+    assert bench.say(capture, messages.json_message(Kind.OFFER, {"full": False})) == [Kind.WHO], (
         "a camera that returns has to say HELLO again"
     )
-    assert bench.say(capture, wire.json_message(Kind.HELLO, HELLO)) == [Kind.WELCOME]
+    assert bench.say(capture, messages.json_message(Kind.HELLO, HELLO)) == [Kind.WELCOME]
     bench.close()
 
 
 def test_frames_that_were_lost_with_another_aggregator_are_counted(bench: Bench) -> None:
     capture = bench.peer("frames")
-    told = {"told": {"done": 3, "lost_link": 1}, "camera": "lost"}
-    bench.say(capture, wire.json_message(Kind.HELLO, HELLO | told, totals=Totals(9, 2, 0, 7)))
+    told = {"reported": {"done": 3, "lost_link": 1}, "camera": "lost"}
+    bench.say(capture, messages.json_message(Kind.HELLO, HELLO | told, totals=Totals(9, 2, 0, 7)))
     ledger = bench.it.status()["cameras"]["lost"]["ledger"]
     assert {term: count for term, count in ledger.items() if count} == {
         "captured": 9, "done": 3, "superseded": 2, "lost_link": 4
@@ -194,20 +196,20 @@ def test_frames_that_were_lost_with_another_aggregator_are_counted(bench: Bench)
 
 def test_a_reason_is_one_that_is_known(bench: Bench) -> None:
     capture, worker = bench.peer("frames"), bench.peer("work")
-    bench.say(worker, wire.json_message(Kind.READY, READY))
-    bench.say(capture, wire.json_message(Kind.HELLO, HELLO))
+    bench.say(worker, messages.json_message(Kind.READY, READY))
+    bench.say(capture, messages.json_message(Kind.HELLO, HELLO))
     bench.frame(capture, 1)
     (given,) = bench.heard(worker)[-1:]
     bench.say(worker, done(given.ticket))
-    bye = wire.json_message(Kind.BYE, {"reason": "\ud800" * 100_000}, totals=Totals(1, 0, 0, 1))
+    bye = messages.json_message(Kind.BYE, {"reason": "\ud800" * 100_000}, totals=Totals(1, 0, 0, 1))
     assert Kind.GOODBYE in bench.say(capture, bye)
     assert '"reason":"capture ended"' in bench.journal.read(0)[0][-1]
 
 
 def test_a_camera_is_captured_by_one_process_at_a_time(bench: Bench) -> None:
     first, second = bench.peer("frames"), bench.peer("frames")
-    bench.say(first, wire.json_message(Kind.HELLO, HELLO))
-    second.send(wire.json_message(Kind.HELLO, HELLO | {"incarnation": "b", "pid": 2}))
+    bench.say(first, messages.json_message(Kind.HELLO, HELLO))
+    second.send(messages.json_message(Kind.HELLO, HELLO | {"incarnation": "b", "pid": 2}))
     (refused,) = bench.heard(second)
     assert refused.kind is Kind.REFUSED
     assert refused.body()["reason"].startswith("camera door is captured by process 1 already: stop that one")
@@ -216,8 +218,8 @@ def test_a_camera_is_captured_by_one_process_at_a_time(bench: Bench) -> None:
 
 def test_workers_of_other_labels_are_refused(bench: Bench) -> None:
     first, second = bench.peer("work"), bench.peer("work")
-    assert bench.say(first, wire.json_message(Kind.READY, READY)) == [Kind.WELCOME]
-    second.send(wire.json_message(Kind.READY, READY | {"name": "2", "labels": ["good", "bad"]}))
+    assert bench.say(first, messages.json_message(Kind.READY, READY)) == [Kind.WELCOME]
+    second.send(messages.json_message(Kind.READY, READY | {"name": "2", "labels": ["good", "bad"]}))
     (refused,) = bench.heard(second)
     assert refused.kind is Kind.REFUSED
     assert "the model of worker 2 has the labels good, bad" in refused.body()["reason"]
@@ -228,7 +230,7 @@ def test_workers_of_other_labels_are_refused(bench: Bench) -> None:
 )
 def test_a_ready_with_an_invalid_field_is_refused(bench: Bench, change: dict[str, Any]) -> None:
     worker = bench.peer("work")
-    assert bench.say(worker, wire.json_message(Kind.READY, READY | change)) == []
+    assert bench.say(worker, messages.json_message(Kind.READY, READY | change)) == []
     assert bench.it.status()["workers"] == {}
 
 
@@ -236,17 +238,17 @@ def test_workers_of_one_name_on_two_machines_work_side_by_side_and_on_one_machin
     bench: Bench,
 ) -> None:
     here, there, newer = (bench.peer("work") for _ in range(3))
-    bench.say(here, wire.json_message(Kind.READY, READY))
-    bench.say(there, wire.json_message(Kind.READY, READY | {"host": "there"}))
+    bench.say(here, messages.json_message(Kind.READY, READY))
+    bench.say(there, messages.json_message(Kind.READY, READY | {"host": "there"}))
     assert set(bench.it.status()["workers"]) == {"1 at here", "1 at there"}
-    assert bench.say(here, wire.json_message(Kind.PING)) == []
-    newer.send(wire.json_message(Kind.READY, READY | {"pid": 2}))
+    assert bench.say(here, messages.json_message(Kind.PING)) == []
+    newer.send(messages.json_message(Kind.READY, READY | {"pid": 2}))
     (refused,) = bench.heard(newer)
     assert refused.kind is Kind.REFUSED
     assert refused.body()["reason"] == "worker 1 is process 1 already: stop that one, or choose another --name"
-    assert bench.say(newer, wire.json_message(Kind.PING)) == [Kind.WHO]
+    assert bench.say(newer, messages.json_message(Kind.PING)) == [Kind.WHO]
     here.close()
-    assert bench.say(newer, wire.json_message(Kind.READY, READY | {"pid": 2})) == [Kind.WELCOME]
+    assert bench.say(newer, messages.json_message(Kind.READY, READY | {"pid": 2})) == [Kind.WELCOME]
     assert {name: known["pid"] for name, known in bench.it.status()["workers"].items()} == {
         "1 at here": 2,
         "1 at there": 1,
@@ -255,23 +257,23 @@ def test_workers_of_one_name_on_two_machines_work_side_by_side_and_on_one_machin
 
 def test_a_worker_that_says_ready_twice_keeps_its_frame(bench: Bench) -> None:
     capture, worker = bench.peer("frames"), bench.peer("work")
-    bench.say(worker, wire.json_message(Kind.READY, READY))
-    bench.say(capture, wire.json_message(Kind.HELLO, HELLO))
+    bench.say(worker, messages.json_message(Kind.READY, READY))
+    bench.say(capture, messages.json_message(Kind.HELLO, HELLO))
     bench.frame(capture, 1)
     (given,) = bench.heard(worker)[-1:]
     assert given.kind is Kind.FRAME
-    assert bench.say(worker, wire.json_message(Kind.READY, READY)) == []
+    assert bench.say(worker, messages.json_message(Kind.READY, READY)) == []
     bench.say(worker, done(given.ticket))
     assert bench.ledger() == {"captured": 1, "done": 1}
 
 
 def test_a_frame_that_crosses_with_a_worker_s_leave_is_given_to_another(bench: Bench) -> None:
     capture, leaving, other = bench.peer("frames"), bench.peer("work"), bench.peer("work")
-    bench.say(leaving, wire.json_message(Kind.READY, READY))
-    bench.say(capture, wire.json_message(Kind.HELLO, HELLO | {"policy": "drop_oldest"}))
+    bench.say(leaving, messages.json_message(Kind.READY, READY))
+    bench.say(capture, messages.json_message(Kind.HELLO, HELLO | {"policy": "drop_oldest"}))
     bench.frame(capture, 1)
-    bench.say(leaving, wire.json_message(Kind.BYE))
-    other.send(wire.json_message(Kind.READY, READY | {"name": "2"}))
+    bench.say(leaving, messages.json_message(Kind.BYE))
+    other.send(messages.json_message(Kind.READY, READY | {"name": "2"}))
     welcome, given = bench.heard(other)
     assert (welcome.kind, given.kind) == (Kind.WELCOME, Kind.FRAME)
     bench.say(other, done(given.ticket))
@@ -281,19 +283,19 @@ def test_a_frame_that_crosses_with_a_worker_s_leave_is_given_to_another(bench: B
 def test_a_worker_that_may_not_open_memory_gets_the_frame_again_and_once(bench: Bench) -> None:
     capture, worker = bench.peer("frames"), bench.peer("work")
     here = {"memory": shared.identity(), "pid": os.getpid()}
-    bench.say(worker, wire.json_message(Kind.READY, READY | here))
-    bench.say(capture, wire.json_message(Kind.HELLO, HELLO | here | {"policy": "drop_oldest"}))
+    bench.say(worker, messages.json_message(Kind.READY, READY | here))
+    bench.say(capture, messages.json_message(Kind.HELLO, HELLO | here | {"policy": "drop_oldest"}))
     ring = shared.Ring(2, 3)
     pixels = np.array([[[1, 2, 3]]], np.uint8)
     fields: dict[str, Any] = {"seq": 1, "time": 1, "totals": Totals(1, 0, 0, 1), "width": 1, "height": 1}
-    bench.say(capture, wire.pack(Message(Kind.FRAME, ring.put(pixels, 0, 1), encoding=Encoding.SHARED, **fields)))
+    bench.say(capture, messages.pack(Message(Kind.FRAME, ring.put(pixels, 0, 1), encoding=Encoding.SHARED, **fields)))
     (given,) = bench.heard(worker)[-1:]
     assert given.encoding is Encoding.SHARED
-    worker.send(wire.json_message(Kind.REJECT, {"reason": "memory"}, ticket=given.ticket))
+    worker.send(messages.json_message(Kind.REJECT, {"reason": "memory"}, ticket=given.ticket))
     (again,) = bench.heard(worker)
     assert (again.encoding, again.payload, again.seq) == (Encoding.RAW, bytes([1, 2, 3]), 1)
     assert bench.ledger() == {"captured": 1, "in_flight": 1}
-    bench.say(worker, wire.json_message(Kind.REJECT, {"reason": "memory"}, ticket=again.ticket))
+    bench.say(worker, messages.json_message(Kind.REJECT, {"reason": "memory"}, ticket=again.ticket))
     assert bench.ledger() == {"captured": 1, "rejected": 1, "rejected_corrupt": 1}, (
         "the worker got the pixels the second time"
     )
@@ -302,8 +304,8 @@ def test_a_worker_that_may_not_open_memory_gets_the_frame_again_and_once(bench: 
 
 def test_observations_are_made_only_while_somebody_listens(bench: Bench) -> None:
     capture, worker = bench.peer("frames"), bench.peer("work")
-    bench.say(worker, wire.json_message(Kind.READY, READY))
-    bench.say(capture, wire.json_message(Kind.HELLO, HELLO))
+    bench.say(worker, messages.json_message(Kind.READY, READY))
+    bench.say(capture, messages.json_message(Kind.HELLO, HELLO))
     listeners = [bench._transport.subscribe(bench.address, "observations", ["door/"]) for _ in range(3)]
 
     def reached(seq: int) -> list[int]:
@@ -328,17 +330,19 @@ def test_observations_are_made_only_while_somebody_listens(bench: Bench) -> None
 
 def test_frames_are_published_unchanged_or_with_their_pixels(bench: Bench) -> None:
     capture, worker = bench.peer("frames"), bench.peer("work")
-    bench.say(worker, wire.json_message(Kind.READY, READY | {"memory": shared.identity()}))
-    bench.say(capture, wire.json_message(Kind.HELLO, HELLO | {"memory": shared.identity(), "pid": os.getpid()}))
+    bench.say(worker, messages.json_message(Kind.READY, READY | {"memory": shared.identity()}))
+    bench.say(capture, messages.json_message(Kind.HELLO, HELLO | {"memory": shared.identity(), "pid": os.getpid()}))
     ring, image = shared.Ring(2, 12), np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
 
     def passed_on(seq: int, listeners: list[Peer]) -> list[list[Message]]:
         """Process a frame, and return the messages that each listener got."""
         totals = Totals(seq, 0, 0, seq)
         frame = Message(Kind.FRAME, ring.put(image, seq % 2, seq), 0, seq, 0, seq, 0, totals, 2, 2, Encoding.SHARED)
-        bench.say(capture, wire.pack(frame))
+        bench.say(capture, messages.pack(frame))
         bench.say(worker, done(bench.heard(worker)[-1].ticket))
-        return [[wire.unpack(parts[1:]) for parts in iter(lambda one=one: one.receive(0), None)] for one in listeners]
+        return [
+            [messages.unpack(parts[1:]) for parts in iter(lambda one=one: one.receive(0), None)] for one in listeners
+        ]
 
     there, elsewhere, other = (
         bench._transport.subscribe(bench.address, "preview", [topic]) for topic in ("door/", "/door/", "gate/")
@@ -358,7 +362,7 @@ def test_frames_are_published_unchanged_or_with_their_pixels(bench: Bench) -> No
 
 
 def offer(frames: int) -> list[Any]:
-    return wire.json_message(Kind.OFFER, {"full": True}, totals=Totals(frames + 1, 0, 0, frames))
+    return messages.json_message(Kind.OFFER, {"full": True}, totals=Totals(frames + 1, 0, 0, frames))
 
 
 def test_a_capture_whose_frame_is_on_its_way_is_silent_only_without_a_connection(
@@ -367,11 +371,11 @@ def test_a_capture_whose_frame_is_on_its_way_is_silent_only_without_a_connection
     bench = Bench(tmp_path / "events.db", silence=0.1)
     try:
         capture, rival = bench.peer("frames"), bench.peer("frames")
-        bench.say(capture, wire.json_message(Kind.HELLO, HELLO))
-        bench.say(bench.peer("work"), wire.json_message(Kind.READY, READY))
+        bench.say(capture, messages.json_message(Kind.HELLO, HELLO))
+        bench.say(bench.peer("work"), messages.json_message(Kind.READY, READY))
         assert Kind.NEXT in bench.say(capture, offer(0))
         wait_for(lambda: Kind.PING in [message.kind for message in bench.heard(capture)], "a PING to the capture")
-        assert bench.say(rival, wire.json_message(Kind.HELLO, HELLO | {"incarnation": "b"})) == [Kind.REFUSED]
+        assert bench.say(rival, messages.json_message(Kind.HELLO, HELLO | {"incarnation": "b"})) == [Kind.REFUSED]
         assert "is silent" not in caplog.text
         capture.close()
         wait_for(lambda: bench.it.turn(0.01) or "camera door is silent" in caplog.text, "the warning")
@@ -383,7 +387,7 @@ def test_a_capture_that_was_not_asked_is_silent_after_a_while(tmp_path: Path, ca
     bench = Bench(tmp_path / "events.db", silence=0.1)
     try:
         capture = bench.peer("frames")
-        bench.say(capture, wire.json_message(Kind.HELLO, HELLO))
+        bench.say(capture, messages.json_message(Kind.HELLO, HELLO))
         assert bench.say(capture, offer(0)) == [], "there is no worker"
         wait_for(lambda: bench.it.turn(0.01) or "camera door is silent" in caplog.text, "the warning")
     finally:
@@ -392,8 +396,8 @@ def test_a_capture_that_was_not_asked_is_silent_after_a_while(tmp_path: Path, ca
 
 def test_a_capture_is_told_how_long_its_last_frame_took(bench: Bench) -> None:
     capture, worker = bench.peer("frames"), bench.peer("work")
-    bench.say(capture, wire.json_message(Kind.HELLO, HELLO))
-    bench.say(worker, wire.json_message(Kind.READY, READY))
+    bench.say(capture, messages.json_message(Kind.HELLO, HELLO))
+    bench.say(worker, messages.json_message(Kind.READY, READY))
     ages = []
     for seq in (1, 2):
         capture.send(offer(seq - 1))
@@ -409,13 +413,13 @@ def test_a_capture_is_told_how_long_its_last_frame_took(bench: Bench) -> None:
 
 def test_a_slow_link_to_a_worker_is_told_of_once(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
     capture, worker = bench.peer("frames"), bench.peer("work")
-    bench.say(capture, wire.json_message(Kind.HELLO, HELLO))
-    bench.say(worker, wire.json_message(Kind.READY, READY))
+    bench.say(capture, messages.json_message(Kind.HELLO, HELLO))
+    bench.say(worker, messages.json_message(Kind.READY, READY))
     for seq in (1, 2):
         bench.say(capture, offer(seq - 1))
         bench.frame(capture, seq)
         time.sleep(SLOW)
-        bench.say(worker, wire.json_message(Kind.PING, ticket=seq))
+        bench.say(worker, messages.json_message(Kind.PING, ticket=seq))
         bench.say(worker, done(seq))
     assert bench.ledger()["done"] == 2
     assert caplog.text.count("the link to worker 1 at here is slow: a frame of 0 kB takes") == 1

@@ -7,10 +7,11 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from arrivals import arrived
 
 from fer_stream.aggregator.dispatcher import Ask, Assign, Dispatcher, Fence, Release
 from fer_stream.aggregator.ledger import Ledger
-from fer_stream.protocol.wire import Totals
+from fer_stream.protocol.messages import Totals
 from fer_stream.settings.tree import DispatchSettings
 
 if TYPE_CHECKING:
@@ -40,11 +41,13 @@ class Desk:
     def frame(self, camera: str = "door", refused: str = "") -> list[Command]:
         self.sent[camera] += 1
         sent = self.sent[camera]
-        return self.it.frame(camera, sent, f"{camera} {sent}", self.now, Totals(sent, 0, 0, sent), self.now, refused)
+        return self.it.frame(
+            camera, arrived(sent, self.now), f"{camera} {sent}", Totals(sent, 0, 0, sent), self.now, refused
+        )
 
     def done(self, assign: Command, outcome: Any = "done", reason: str = "") -> list[Command]:
         assert isinstance(assign, Assign)
-        return self.it.done(assign.worker, assign.ticket, outcome, reason, f"of {assign.item.seq}", self.now)
+        return self.it.done(assign.worker, assign.ticket, outcome, reason, f"of {assign.item.arrival.seq}", self.now)
 
 
 def shown(commands: Iterable[Command]) -> list[str]:
@@ -54,12 +57,17 @@ def shown(commands: Iterable[Command]) -> list[str]:
             case Ask(camera):
                 texts.append(f"ask {camera}")
             case Assign(worker, _, item):
-                texts.append(f"{worker} gets {item.camera} {item.seq}")
+                texts.append(f"{worker} gets {item.camera} {item.arrival.seq}")
             case Fence(worker, reason):
                 texts.append(f"fence {worker} {reason}")
             case Release(item):
-                texts.append(f"release {item.camera} {item.seq} {' '.join(filter(None, (item.outcome, item.reason)))}")
+                outcome = " ".join(filter(None, (item.outcome, item.reason)))
+                texts.append(f"release {item.camera} {item.arrival.seq} {outcome}")
     return texts
+
+
+def states(desk: Desk) -> dict[str, tuple[str, int]]:
+    return {name: (credit.state, credit.done) for name, credit in desk.it.workers.items()}
 
 
 # Input from captures
@@ -123,7 +131,7 @@ def test_no_more_than_depth_frames_of_one_camera_are_under_way() -> None:
         assert shown(desk.offer()) == ["ask door"]
         assigns += desk.frame()
     assert desk.offer() == []
-    assert desk.it.unresolved("door") == 2
+    assert len(desk.it.cameras["door"].unresolved) == 2
     assert shown(desk.done(assigns[1])) == [], "the older one is not resolved: this one still counts"
     assert shown(desk.done(assigns[0])) == ["release door 1 done", "release door 2 done", "ask door"]
 
@@ -159,11 +167,11 @@ def test_a_worker_holds_one_frame_at_a_time() -> None:
     desk.it.ready("w1", 0)
     (first,) = desk.frame()
     assert desk.frame() == []
-    assert desk.it.workers() == {"w1": ("busy", 0)}
+    assert states(desk) == {"w1": ("busy", 0)}
     commands = desk.done(first)
     assert shown(commands) == ["release door 1 done", "w1 gets door 2"]
     desk.done(commands[1])
-    assert desk.it.workers() == {"w1": ("idle", 2)}
+    assert states(desk) == {"w1": ("idle", 2)}
 
 
 def test_frames_are_released_in_order_with_their_results() -> None:
@@ -175,12 +183,12 @@ def test_frames_are_released_in_order_with_their_results() -> None:
     assert desk.done(three) == []
     assert desk.done(two, "rejected", "corrupt") == []
     released = [command.item for command in desk.done(one) if isinstance(command, Release)]
-    assert [(item.seq, item.outcome, item.reason, item.result) for item in released] == [
+    assert [(item.arrival.seq, item.outcome, item.reason, item.result) for item in released] == [
         (1, "done", "", "of 1"),
         (2, "rejected", "corrupt", "of 2"),
         (3, "done", "", "of 3"),
     ]
-    assert desk.it.ledger("door").as_dict() == {
+    assert desk.it.cameras["door"].ledger().as_dict() == {
         "captured": 3,
         "done": 2,
         "superseded": 0,
@@ -202,7 +210,7 @@ def test_a_late_or_invented_answer_changes_nothing() -> None:
     assert desk.it.done("nobody", assign.ticket, "done", "", None, 0) == []
     assert shown(desk.done(assign)) == ["release door 1 done"]
     assert desk.done(assign) == []
-    assert desk.it.ledger("door").done == 1
+    assert desk.it.cameras["door"].ledger().done == 1
 
 
 def test_live_a_dead_worker_s_frame_is_lost() -> None:
@@ -213,7 +221,7 @@ def test_live_a_dead_worker_s_frame_is_lost() -> None:
     assert shown(desk.it.gone("w1", "ended", 0)) == ["fence w1 ended", "release door 1 lost_worker"]
     assert desk.it.gone("w1", "ended", 0) == []
     assert desk.done(assign) == []
-    assert desk.it.ledger("door").lost_worker == 1
+    assert desk.it.cameras["door"].ledger().lost_worker == 1
 
 
 def test_under_wait_a_dead_worker_s_frame_goes_to_another_one_once() -> None:
@@ -226,7 +234,7 @@ def test_under_wait_a_dead_worker_s_frame_goes_to_another_one_once() -> None:
     desk.frame()
     assert shown(desk.it.gone("w2", "silent", 0)) == ["fence w2 silent", "release door 1 rejected poisoned"]
     assert shown(desk.it.ready("w3", 0)) == ["w3 gets door 2"]
-    assert desk.it.ledger("door").rejected == {"poisoned": 1}
+    assert desk.it.cameras["door"].ledger().rejected == {"poisoned": 1}
 
 
 def test_a_worker_that_cannot_be_reached_does_not_count_as_a_try() -> None:
@@ -308,12 +316,12 @@ def test_the_time_of_a_request_is_known_until_the_frame_arrives() -> None:
     desk = Desk()
     desk.join()
     desk.it.ready("w1", 0)
-    assert desk.it.asked("door") is None
+    assert desk.it.cameras["door"].asked is None
     desk.now = 1.5
     assert shown(desk.offer()) == ["ask door"]
-    assert desk.it.asked("door") == 1.5
+    assert desk.it.cameras["door"].asked == 1.5
     desk.frame()
-    assert desk.it.asked("door") is None
+    assert desk.it.cameras["door"].asked is None
 
 
 def test_silence_and_deadlines_end_a_worker() -> None:
@@ -350,7 +358,7 @@ def test_a_frame_can_be_refused_at_once() -> None:
     desk.join()
     desk.it.ready("w1", 0)
     assert shown(desk.frame(refused="limit")) == ["release door 1 rejected limit"]
-    assert desk.it.told("door") == {"rejected_limit": 1}
+    assert desk.it.cameras["door"].reported() == {"rejected_limit": 1}
 
 
 def test_of_two_dead_workers_the_second_is_not_given_the_first_one_s_frame() -> None:
@@ -373,7 +381,7 @@ def test_what_was_sent_and_is_not_here_is_lost_on_the_link() -> None:
     desk = Desk()
     desk.join()
     desk.it.offer("door", Totals(captured=9, superseded=3, rejected=1, sent=4), full=True, now=0)
-    ledger = desk.it.ledger("door")
+    ledger = desk.it.cameras["door"].ledger()
     assert (ledger.captured, ledger.superseded, ledger.rejected, ledger.lost_link) == (9, 3, {"limit": 1}, 4)
     assert ledger.in_flight == 1
     assert ledger.balanced()
@@ -387,11 +395,11 @@ def test_a_new_capture_goes_on_with_the_camera_s_ledger() -> None:
     desk.it.offer("door", Totals(captured=4, superseded=2, sent=1), full=True, now=0)
     desk.sent.clear()
     desk.join()
-    assert desk.it.ledger("door").lost_link == 1, "the frame in the old capture's slot"
-    assert desk.it.told("door") == {}
+    assert desk.it.cameras["door"].ledger().lost_link == 1, "the frame in the old capture's slot"
+    assert desk.it.cameras["door"].reported() == {}
     desk.done(assign)
-    assert desk.it.told("door") == {}, "that frame is of the earlier capture"
-    ledger = desk.it.ledger("door")
+    assert desk.it.cameras["door"].reported() == {}, "that frame is of the earlier capture"
+    ledger = desk.it.cameras["door"].ledger()
     assert (ledger.captured, ledger.done, ledger.superseded, ledger.in_flight) == (4, 1, 2, 0)
 
 
@@ -399,22 +407,21 @@ def test_a_new_aggregator_takes_reported_outcomes_from_the_capture_and_loses_the
     desk = Desk()
     told = {"done": 5, "lost_worker": 1, "rejected_corrupt": 2}
     desk.it.joined("door", "wait", Totals(captured=12, superseded=1, sent=10), told, 0)
-    ledger = desk.it.ledger("door")
+    ledger = desk.it.cameras["door"].ledger()
     assert (ledger.done, ledger.lost_worker, ledger.rejected, ledger.lost_link) == (5, 1, {"corrupt": 2}, 2)
     assert ledger.in_flight == 1
     assert ledger.balanced()
-    assert desk.it.told("door") == told | {"lost_link": 2}
+    assert desk.it.cameras["door"].reported() == told | {"lost_link": 2}
 
 
 def test_leaving_twice_counts_once() -> None:
     desk = Desk()
-    desk.it.left("unknown")
     desk.join()
     desk.it.offer("door", Totals(captured=3, superseded=1, rejected=1), full=True, now=0)
     for _ in range(2):
         desk.it.left("door")
-        assert desk.it.ledger("door").as_dict()["lost_link"] == 1
-        assert desk.it.ledger("door").captured == 3
+        assert desk.it.cameras["door"].ledger().as_dict()["lost_link"] == 1
+        assert desk.it.cameras["door"].ledger().captured == 3
 
 
 def test_a_ledger_that_does_not_add_up_is_not_balanced() -> None:
@@ -441,7 +448,7 @@ def test_what_is_not_done_yet_is_never_more_than_workers_and_cameras(workers: in
             for command in desk.offer(camera):
                 if isinstance(command, Ask):
                     assigned += [c for c in desk.frame(command.camera) if isinstance(c, Assign)]
-        under_way = sum(desk.it.unresolved(camera) for camera in ("a", "b"))
+        under_way = sum(len(desk.it.cameras[camera].unresolved) for camera in ("a", "b"))
         assert len(assigned) <= workers
         assert under_way <= 16
         for number in range(workers):
@@ -460,12 +467,10 @@ def test_pixels_are_dropped_once_a_frame_is_resolved_even_if_older_frames_delay_
         dispatcher.ready(name, 0.0)
     assigns = []
     for seq in (1, 2, 3):
-        assigns += dispatcher.frame(
-            "door", seq, f"pixels {seq}", 0.0, Totals(seq, 0, 0, seq), 0.0, about=f"frame {seq}"
-        )
+        assigns += dispatcher.frame("door", arrived(seq, 0.0), f"pixels {seq}", Totals(seq, 0, 0, seq), 0.0)
     first, second = (command for command in assigns if isinstance(command, Assign))
-    assert dispatcher.waiting("door") == 1
+    assert len(dispatcher.cameras["door"].waiting) == 1
     dispatcher.done(second.worker, second.ticket, "done", "", None, 0.1)
-    assert dispatcher.waiting("door") == 0
-    assert (second.item.frame, second.item.about) == (None, "frame 2")
+    assert not dispatcher.cameras["door"].waiting
+    assert (second.item.frame, second.item.arrival.seq) == (None, 2)
     assert first.item.frame == "pixels 1"

@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from arrivals import arrived
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fer_stream.aggregator
 from fer_stream.aggregator.dispatcher import ASK_PATIENCE, Ask, Assign, Dispatcher, Fence, Release
-from fer_stream.protocol.wire import Totals
+from fer_stream.protocol.messages import Totals
 from fer_stream.settings.tree import DispatchSettings
 
 if TYPE_CHECKING:
@@ -121,9 +122,9 @@ def shown(commands: Iterable[Command]) -> list[str]:
             case Ask(camera):
                 texts.append(f"ask {camera}")
             case Assign(worker, _, item):
-                texts.append(f"{worker} gets {item.camera} {item.seq}")
+                texts.append(f"{worker} gets {item.camera} {item.arrival.seq}")
             case Release(item):
-                texts.append(f"release {item.camera} {item.seq} {item.outcome}")
+                texts.append(f"release {item.camera} {item.arrival.seq} {item.outcome}")
             case Fence():
                 pass
     return texts
@@ -176,7 +177,7 @@ class Pair:
         camera.unresolved.append(frame)
         camera.waiting.append(frame)
         totals = Totals(seq, 0, 0, seq)
-        self.same(self.it.frame(name, seq, "pixels", taken, totals, self.now), self.plain.pump(self.now))
+        self.same(self.it.frame(name, arrived(seq, taken), "pixels", totals, self.now), self.plain.pump(self.now))
 
     def silent(self) -> None:
         name = self.numbers.choice(list(self.sent))
@@ -278,7 +279,8 @@ def lines(cameras: int, frames: int = 300) -> int:
                 if isinstance(command, Ask):
                     name = command.camera
                     sent[name] += 1
-                    commands += it.frame(name, sent[name], "pixels", now, Totals(sent[name], 0, 0, sent[name]), now)
+                    totals = Totals(sent[name], 0, 0, sent[name])
+                    commands += it.frame(name, arrived(sent[name], now), "pixels", totals, now)
                     commands += offer(name)
                 elif isinstance(command, Assign):
                     assigned.append(command)

@@ -7,11 +7,12 @@ from collections import Counter, deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from arrivals import arrived
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fer_stream.aggregator.dispatcher import Ask, Assign, Dispatcher, Fence, Release
-from fer_stream.protocol.wire import Totals
+from fer_stream.protocol.messages import Totals
 from fer_stream.settings.tree import DispatchSettings
 
 if TYPE_CHECKING:
@@ -113,11 +114,11 @@ class World:
                 case Ask(name):
                     capture = self.captures[name]
                     assert any(worker.item is None for worker in self.workers.values())
-                    assert self.dispatcher.unresolved(name) < self.depth
+                    assert len(self.dispatcher.cameras[name].unresolved) < self.depth
                     under_way = any(kind == "frame" for kind, _, _ in capture.link)
                     self.lost_questions[name] += bool(capture.nexts or under_way)
                     capture.nexts += 1
-                    capture.told = self.dispatcher.told(name)
+                    capture.told = self.dispatcher.cameras[name].reported()
                 case Assign(name, ticket, item) as assign:
                     worker = self.workers[name]
                     assert worker.item is None, "a worker holds one frame at a time"
@@ -130,7 +131,7 @@ class World:
                 case Fence(name, _):
                     del self.workers[name]
                 case Release(item):
-                    place = (item.session, item.seq)
+                    place = (item.session, item.arrival.seq)
                     assert self.released.get(item.camera, (-1, 0)) < place, "released in order of capture"
                     self.released[item.camera] = place
                     assert item.outcome is not None
@@ -187,7 +188,7 @@ class World:
             kind, value, totals = capture.link.popleft()
             if kind == "frame":
                 taken = self.now - self.numbers.choice([0.0, 0.1, 0.9])
-                self.do(self.dispatcher.frame(name, value, object(), taken, totals, self.now))
+                self.do(self.dispatcher.frame(name, arrived(value, taken), object(), totals, self.now))
             else:
                 self.do(self.dispatcher.offer(name, totals, bool(value), self.now))
 
@@ -209,14 +210,14 @@ class World:
             worker.item = None
             assert assign.ticket not in self.answered, "no ticket is answered twice"
             self.answered.add(assign.ticket)
-        before = {name: self.dispatcher.ledger(name).as_dict() for name in self.captures}
+        before = {name: self.dispatcher.cameras[name].ledger().as_dict() for name in self.captures}
         outcome: Any = "rejected" if corrupt else "done"
         commands = self.dispatcher.done(
             assign.worker, assign.ticket, outcome, "corrupt" if corrupt else "", "seen", self.now
         )
         if not counts:
             assert commands == [], "a late answer changes nothing"
-            assert before == {name: self.dispatcher.ledger(name).as_dict() for name in self.captures}
+            assert before == {name: self.dispatcher.cameras[name].ledger().as_dict() for name in self.captures}
         self.do(commands)
         if not again:
             self.waiting.remove(assign)
@@ -272,7 +273,7 @@ class World:
         name = self.some(self.captures)
         if name:
             self.dispatcher.left(name)
-            assert self.dispatcher.ledger(name).balanced()
+            assert self.dispatcher.cameras[name].ledger().balanced()
             self.captures[name] = Capture("drop_oldest")
             self.enter(name)
 
@@ -293,16 +294,14 @@ class World:
     def look(self) -> None:
         held = Counter(worker.item.camera for worker in self.workers.values() if worker.item is not None)
         for name in self.captures:
-            ledger = self.dispatcher.ledger(name)
+            ledger = self.dispatcher.cameras[name].ledger()
             assert ledger.balanced(), ledger
             assert min(ledger.as_dict().values()) >= 0, ledger
-            unresolved = self.dispatcher.unresolved(name)
+            unresolved = len(self.dispatcher.cameras[name].unresolved)
             assert held[name] <= unresolved <= ledger.in_flight <= unresolved + 1
             assert unresolved <= self.depth + self.lost_questions[name]
-        states = self.dispatcher.workers()
-        assert {name: state for name, (state, _) in states.items()} == {
-            name: "idle" if worker.item is None else "busy" for name, worker in self.workers.items()
-        }
+        states = {name: credit.state for name, credit in self.dispatcher.workers.items()}
+        assert states == {name: "idle" if worker.item is None else "busy" for name, worker in self.workers.items()}
 
     def settle(self) -> None:
         """Capture nothing more, and process all frames; in the end none is in flight."""
@@ -319,7 +318,7 @@ class World:
                 while capture.link:
                     kind, value, totals = capture.link.popleft()
                     if kind == "frame":
-                        self.do(self.dispatcher.frame(name, value, object(), self.now, totals, self.now))
+                        self.do(self.dispatcher.frame(name, arrived(value, self.now), object(), totals, self.now))
                     else:
                         self.do(self.dispatcher.offer(name, totals, bool(value), self.now))
             for assign in list(self.waiting):
@@ -328,9 +327,9 @@ class World:
             self.look()
             if not self.workers:
                 self.new_worker()
-            if not any(self.dispatcher.ledger(name).in_flight for name in self.captures):
+            if not any(self.dispatcher.cameras[name].ledger().in_flight for name in self.captures):
                 return
-        raise AssertionError(f"frames are stuck: {[self.dispatcher.ledger(name) for name in self.captures]}")
+        raise AssertionError(f"frames are stuck: {[self.dispatcher.cameras[name].ledger() for name in self.captures]}")
 
 
 @settings(deadline=None, max_examples=200)
@@ -343,8 +342,8 @@ def test_every_frame_is_accounted_for(seed: int, steps: int) -> None:
         world.step()
     world.settle()
     for name, capture in world.captures.items():
-        ledger = world.dispatcher.ledger(name)
-        told = world.dispatcher.told(name)
+        ledger = world.dispatcher.cameras[name].ledger()
+        told = world.dispatcher.cameras[name].reported()
         assert sum(told.values()) == capture.totals[3], "each frame sent has one fate"
         assert ledger.resolved() >= sum(told.values())
         if capture.policy == "wait" and "lost_link" not in capture.told:
@@ -363,6 +362,6 @@ def test_a_camera_that_waits_loses_nothing_while_workers_come_and_go() -> None:
             world.kill_worker()
         world.look()
     world.settle()
-    told = world.dispatcher.told("file")
+    told = world.dispatcher.cameras["file"].reported()
     assert told.keys() <= {"done", "rejected_corrupt", "rejected_poisoned"}
     assert told["done"] > 100

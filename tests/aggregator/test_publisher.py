@@ -15,8 +15,8 @@ from fer_stream.aggregator.publisher import Publisher
 from fer_stream.errors import JournalError, WireError
 from fer_stream.events.cloudevents import decode
 from fer_stream.journal import Journal
-from fer_stream.protocol import wire
-from fer_stream.protocol.wire import Kind
+from fer_stream.protocol import messages
+from fer_stream.protocol.messages import Kind
 from fer_stream.types import CameraData, Event, EventType, GapData, Nanoseconds
 
 if TYPE_CHECKING:
@@ -137,14 +137,14 @@ def test_a_text_that_is_not_what_was_written_reaches_nobody(bench: Bench, tmp_pa
     """Clients could not decode it. The damaged journal is set aside, and its events are reported as a gap."""
     bench.record(1, 3)
     execute(tmp_path / "events.db", "UPDATE events SET text = '{}' WHERE cursor = 2")
-    asks, ask = bench.connect("control"), wire.json_message(Kind.REPLAY, {"after": 0, "camera": None}, ticket=1)
-    bench.it.replay(asks.name, wire.unpack(ask))
+    asks, ask = bench.connect("control"), messages.json_message(Kind.REPLAY, {"after": 0, "camera": None}, ticket=1)
+    bench.it.replay(asks.name, messages.unpack(ask))
     assert asks.receive(0) is None
     bench.it.flush()
-    bench.it.replay(asks.name, wire.unpack(ask))
+    bench.it.replay(asks.name, messages.unpack(ask))
     answer = asks.receive(0)
     assert answer is not None
-    (told,) = (decode(text) for text in bytes(wire.unpack(answer).payload).split(b"\n"))
+    (told,) = (decode(text) for text in bytes(messages.unpack(answer).payload).split(b"\n"))
     assert told.data == GapData("0", "3", "retention")
     bench.record(4, 1)
     assert [int(event.cursor) for event in bench.heard()] == [1, 2, 3, 4]
@@ -153,8 +153,8 @@ def test_a_text_that_is_not_what_was_written_reaches_nobody(bench: Bench, tmp_pa
 def replayed(bench: Bench, **body: object) -> tuple[list[int], int, int]:
     """Ask for a replay: the cursors that are in the answer, how far it reaches, and its bytes."""
     asks = bench.connect("control")
-    bench.it.replay(asks.name, wire.unpack(wire.json_message(Kind.REPLAY, body, ticket=1)))
-    answer = wire.unpack(asks.receive(1))
+    bench.it.replay(asks.name, messages.unpack(messages.json_message(Kind.REPLAY, body, ticket=1)))
+    answer = messages.unpack(asks.receive(1))
     asks.close()
     lines = bytes(answer.payload).split(b"\n") if answer.payload else []
     return [int(decode(line).cursor) for line in lines], answer.seq, len(answer.payload)

@@ -91,7 +91,7 @@ def test_what_was_changed_is_not_deleted(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "told",
+    "reported",
     [
         {"files": ["thesis.txt"]}, {"files": {"thesis.txt": "0"}}, {"files": 12, "identity": "x"}, 7, None,
         {"files": {"thesis.txt": "0"}, "digest": "0"},

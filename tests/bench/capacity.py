@@ -31,8 +31,8 @@ from fer_stream.events.attention import Attention
 from fer_stream.events.smoother import LabelSet
 from fer_stream.events.timeline import Timeline
 from fer_stream.journal import Journal
-from fer_stream.protocol import wire
-from fer_stream.protocol.wire import Encoding, Kind, Message, Totals
+from fer_stream.protocol import messages, results
+from fer_stream.protocol.messages import Encoding, Kind, Message, Totals
 from fer_stream.settings.tree import DispatchSettings, JournalSettings, Settings, SmootherSettings
 from fer_stream.types import EMOTIONS, Box, Face, Nanoseconds, Probabilities
 
@@ -108,7 +108,7 @@ def frames(
         pool = [transport.connect(address, "work") for _ in range(workers)]
         about: dict[str, Any] = {
             "incarnation": "a",
-            "told": {},
+            "reported": {},
             "frames": None,
             "rate": None,
             "policy": "drop_oldest",
@@ -116,13 +116,13 @@ def frames(
         }
         for number, capture in enumerate(captures):
             hello = about | {"camera": f"camera-{number}", "live": True}
-            capture.send(wire.json_message(Kind.HELLO, hello))
+            capture.send(messages.json_message(Kind.HELLO, hello))
         for number, worker in enumerate(pool):
             ready = {"labels": EMOTIONS, "name": str(number), "host": "here", "pid": 1, "model": "m", "detector": "d"}
-            worker.send(wire.json_message(Kind.READY, ready))
+            worker.send(messages.json_message(Kind.READY, ready))
         it.turn(0)
         sent, offered, done = [0] * cameras, [False] * cameras, 0
-        answer = wire.pack_faces(wire.Result(()), EMOTIONS)
+        answer = results.pack_faces(results.Result(()), EMOTIONS)
         took, warm = 0.0, 2 * cameras  # a camera's first frame makes an event, and its metrics
         while done < count + warm:
             if done < warm:
@@ -131,22 +131,22 @@ def frames(
                 offer = Totals(sent[number] + 1, 0, 0, sent[number])
                 asked = False
                 while (parts := capture.receive(0)) is not None:
-                    asked |= wire.unpack(parts).kind is Kind.NEXT
+                    asked |= messages.unpack(parts).kind is Kind.NEXT
                 if asked:
                     sent[number] += 1
                     header = {"seq": sent[number], "time": sent[number] * 10**8, "width": 1, "height": 1}
                     totals = Totals(sent[number], 0, 0, sent[number])
                     message = Message(Kind.FRAME, bytes(3), encoding=Encoding.RAW, totals=totals, **header)  # type: ignore[arg-type]
-                    capture.send(wire.pack(message))
+                    capture.send(messages.pack(message))
                     offered[number] = False
                 elif repeated or not offered[number]:
                     offered[number] = True
-                    capture.send(wire.json_message(Kind.OFFER, {"full": True}, totals=offer))
+                    capture.send(messages.json_message(Kind.OFFER, {"full": True}, totals=offer))
             for worker in pool:
                 while (parts := worker.receive(0)) is not None:
-                    message = wire.unpack(parts[:2])
+                    message = messages.unpack(parts[:2])
                     if message.kind is Kind.FRAME:
-                        worker.send(wire.pack(Message(Kind.DONE, answer, ticket=message.ticket)))
+                        worker.send(messages.pack(Message(Kind.DONE, answer, ticket=message.ticket)))
                         done += 1
             before = time.process_time()
             it.turn(0)

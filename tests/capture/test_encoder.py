@@ -12,7 +12,7 @@ import pytest
 from fer_stream.capture.encoder import Encoder
 from fer_stream.imaging.jpeg import Jpeg, header_size
 from fer_stream.protocol import pace, shared
-from fer_stream.protocol.wire import Encoding
+from fer_stream.protocol.messages import Encoding
 from fer_stream.settings.tree import CameraSettings
 from fer_stream.types import Frame, Nanoseconds
 

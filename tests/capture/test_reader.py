@@ -19,7 +19,7 @@ from fer_stream.capture import reader as reading
 from fer_stream.capture.reader import Reader
 from fer_stream.capture.slot import Slot
 from fer_stream.errors import SourceError
-from fer_stream.protocol.wire import Totals
+from fer_stream.protocol.messages import Totals
 from fer_stream.settings.tree import CameraSettings
 
 if TYPE_CHECKING:

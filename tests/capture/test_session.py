@@ -13,8 +13,8 @@ from processes import free_port, wait_for
 
 from fer_stream import Jpeg, plugins
 from fer_stream.capture.session import Capture
-from fer_stream.protocol import shared, wire
-from fer_stream.protocol.wire import Encoding, Kind, Message
+from fer_stream.protocol import messages, shared
+from fer_stream.protocol.messages import Encoding, Kind, Message
 from fer_stream.settings.tree import CameraSettings, Settings
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class Aggregator:
             self.capture.step(0.02)
             came = self._hub.receive(0.02)
             self._from = next((peer for _, peer, _ in came), self._from)
-            found = [wire.unpack(parts) for _, _, parts in came]
+            found = [messages.unpack(parts) for _, _, parts in came]
             return [message for message in found if message.kind is kind]
 
         return wait_for(heard, kind.name)[0]
@@ -55,7 +55,7 @@ class Aggregator:
             pass
 
     def say(self, kind: Kind, body: dict[str, Any]) -> None:
-        self._hub.send("frames", self._from, wire.json_message(kind, body))
+        self._hub.send("frames", self._from, messages.json_message(kind, body))
 
     def close(self) -> None:
         self.capture.reader.stop()
@@ -106,7 +106,7 @@ def test_a_camera_s_picture_goes_to_the_aggregator_as_it_came(
     assert message.encoding is (Encoding.RAW if link == "raw" else Encoding.JPEG)
     pixels = Jpeg(PICTURES[0]).decode()
     assert bytes(message.payload) == (pixels.tobytes() if link == "raw" else PICTURES[0])
-    np.testing.assert_array_equal(shared.Reader().picture(message), pixels)
+    np.testing.assert_array_equal(shared.MappedFrames().picture(message), pixels)
 
 
 @pytest.mark.parametrize("masks", [[], [(0, 0, 0.5, 1)]])
@@ -114,7 +114,7 @@ def test_a_film_is_decoded_into_the_memory_that_is_shared(
     masks: list[tuple[float, ...]], clip_of_noise: Path, short_folder: Path
 ) -> None:
     it = Aggregator("zeromq", f"ipc://{short_folder}", source=str(clip_of_noise), policy="wait", masks=masks)
-    reader, seen = shared.Reader(), cv2.VideoCapture(str(clip_of_noise))
+    reader, seen = shared.MappedFrames(), cv2.VideoCapture(str(clip_of_noise))
     try:
         it.welcome()
         for number in range(20):

@@ -8,7 +8,7 @@ from jpegs import jpeg
 
 from fer_stream import Frame, Jpeg
 from fer_stream.capture.slot import Slot
-from fer_stream.protocol.wire import Totals
+from fer_stream.protocol.messages import Totals
 from fer_stream.types import Nanoseconds
 
 PICTURES = [jpeg(seed=seed) for seed in range(3)]

@@ -10,8 +10,8 @@ import pytest
 from fer_stream import plugins
 from fer_stream.client import Subscription
 from fer_stream.errors import ConfigError, WireError
-from fer_stream.protocol import wire
-from fer_stream.protocol.wire import Kind, Message
+from fer_stream.protocol import messages
+from fer_stream.protocol.messages import Kind, Message
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,7 +29,7 @@ class Impostor:
     def turn(self) -> None:
         for link, peer, parts in self.hub.receive(0.01):
             if link == "control":
-                self.hub.send(link, peer, self.answer(wire.unpack(parts[:2])))
+                self.hub.send(link, peer, self.answer(messages.unpack(parts[:2])))
 
 
 @pytest.fixture
@@ -40,8 +40,8 @@ def hub() -> Iterator[Hub]:
 
 
 def answered(hub: Hub, payload: bytes, **fields: int) -> Subscription:
-    def answer(question: Message) -> list[wire.Buffer]:
-        return wire.pack(Message(Kind.EVENTS, payload, ticket=question.ticket, **fields))  # type: ignore[arg-type]
+    def answer(question: Message) -> list[messages.Buffer]:
+        return messages.pack(Message(Kind.EVENTS, payload, ticket=question.ticket, **fields))  # type: ignore[arg-type]
 
     subscription = Subscription("memory://impostor", after=0, transport="memory")
     assert subscription.receive(0.05) is None
@@ -58,7 +58,7 @@ def test_an_answer_that_is_no_event_is_one_clear_error(hub: Hub, payload: bytes)
 def test_an_answer_to_another_question_is_not_taken(hub: Hub) -> None:
     with Subscription("memory://impostor", after=0, until_now=True, transport="memory") as subscription:
         assert subscription.receive(0.05) is None
-        Impostor(hub, lambda question: wire.pack(Message(Kind.EVENTS, b"x", ticket=question.ticket + 1))).turn()
+        Impostor(hub, lambda question: messages.pack(Message(Kind.EVENTS, b"x", ticket=question.ticket + 1))).turn()
         assert subscription.receive(0.05) is None
         assert not subscription.ended
 

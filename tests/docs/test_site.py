@@ -16,7 +16,7 @@ import fer_stream
 from fer_stream import plugins
 from fer_stream.cli import main
 from fer_stream.events import schema
-from fer_stream.protocol import wire
+from fer_stream.protocol import messages
 from fer_stream.settings import tree
 from fer_stream.settings.schema import dotted, leaves
 from fer_stream.types import EventType
@@ -116,10 +116,10 @@ def test_every_metric_stands_there(site: Path) -> None:
 
 def test_the_protocol_is_the_code_s(site: Path) -> None:
     text = (site / "reference/protocol.html").read_text()
-    for name in (*wire.Kind.__members__, *wire.Encoding.__members__, *plugins.LINKS, *plugins.BROADCASTS):
+    for name in (*messages.Kind.__members__, *messages.Encoding.__members__, *plugins.LINKS, *plugins.BROADCASTS):
         assert f"<code>{name}</code>" in text
-    assert f"{wire.MAX_PAYLOAD:,}" in text
-    assert f"{wire._HEADER.size} bytes, big endian" in text
+    assert f"{messages.MAX_PAYLOAD:,}" in text
+    assert f"{messages.HEADER_SIZE} bytes, big endian" in text
 
 
 def test_every_public_name_has_a_place(site: Path) -> None:

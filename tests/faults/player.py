@@ -8,13 +8,13 @@ import time
 from typing import Any
 
 from fer_stream import plugins
-from fer_stream.protocol import wire
-from fer_stream.protocol.wire import Encoding, Kind, Message, Totals
+from fer_stream.protocol import messages, results
+from fer_stream.protocol.messages import Encoding, Kind, Message, Totals
 from fer_stream.types import EMOTIONS
 
 READY = {"labels": EMOTIONS, "name": "player", "host": "here", "pid": 1, "model": "m", "detector": "d"}
 HELLO: dict[str, Any] = {
-    "camera": "film", "incarnation": "a", "told": {}, "frames": None, "rate": None, "policy": "wait", "pid": 1,
+    "camera": "film", "incarnation": "a", "reported": {}, "frames": None, "rate": None, "policy": "wait", "pid": 1,
     "live": True,
 }  # fmt: skip
 
@@ -46,9 +46,9 @@ class Player:
     def _offer(self, hello: bool = False) -> None:
         totals = Totals(self.frames + 1, 0, 0, self.frames)
         told = {"done": self.frames}
-        body = HELLO | {"policy": self._policy, "told": told} if hello else {"full": True}
+        body = HELLO | {"policy": self._policy, "reported": told} if hello else {"full": True}
         kind = Kind.HELLO if hello else Kind.OFFER
-        self._capture.send(wire.json_message(kind, body, totals=totals, time=time.time_ns()))
+        self._capture.send(messages.json_message(kind, body, totals=totals, time=time.time_ns()))
 
     def _play_capture(self) -> None:
         beat = due = 0.0
@@ -56,7 +56,7 @@ class Player:
         while not self._ended.is_set():
             parts = self._capture.receive(0.1)
             now = time.monotonic()
-            kind = wire.unpack(parts).kind if parts else None
+            kind = messages.unpack(parts).kind if parts else None
             if kind is Kind.NEXT:
                 self._ended.wait(max(0.0, due - now))
                 due = max(due, now - 0.1) + self._pause
@@ -65,7 +65,7 @@ class Player:
                 totals = Totals(self.frames, 0, 0, self.frames)
                 pixels = bytes(3 * fields["width"])
                 self._capture.send(
-                    wire.pack(Message(Kind.FRAME, pixels, encoding=Encoding.RAW, height=1, totals=totals, **fields))
+                    messages.pack(Message(Kind.FRAME, pixels, encoding=Encoding.RAW, height=1, totals=totals, **fields))
                 )
                 self._offer()
             elif kind is Kind.WHO or (not welcomed and now > beat):
@@ -77,17 +77,17 @@ class Player:
                 beat = now + 0.4
 
     def _play_worker(self) -> None:
-        answer = wire.pack_faces(wire.Result(()), EMOTIONS)
+        answer = results.pack_faces(results.Result(()), EMOTIONS)
         beat = 0.0
-        ready = wire.json_message(Kind.READY, READY)
+        ready = messages.json_message(Kind.READY, READY)
         self._worker.send(ready)
         while not self._ended.is_set():
             parts = self._worker.receive(0.1)
-            message = wire.unpack(parts[:2]) if parts else None
+            message = messages.unpack(parts[:2]) if parts else None
             if message and message.kind is Kind.FRAME:
-                self._worker.send(wire.pack(Message(Kind.DONE, answer, ticket=message.ticket)))
+                self._worker.send(messages.pack(Message(Kind.DONE, answer, ticket=message.ticket)))
             elif message and message.kind is Kind.WHO:
                 self._worker.send(ready)
             elif time.monotonic() > beat:
-                self._worker.send(wire.json_message(Kind.PING))
+                self._worker.send(messages.json_message(Kind.PING))
                 beat = time.monotonic() + 0.4

@@ -16,8 +16,8 @@ from processes import balanced, wait_for
 
 from fer_stream import plugins
 from fer_stream.errors import WireError
-from fer_stream.protocol import shared, wire
-from fer_stream.protocol.wire import Encoding, Kind, Message, Totals
+from fer_stream.protocol import messages, shared
+from fer_stream.protocol.messages import Encoding, Kind, Message, Totals
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -74,11 +74,11 @@ BOMBS: list[tuple[str, bytes, int, int]] = [
 ]
 
 
-def frame(number: int, ticket: int = 0) -> list[wire.Buffer]:
+def frame(number: int, ticket: int = 0) -> list[messages.Buffer]:
     _, payload, width, height = BOMBS[number % len(BOMBS)]
     totals = Totals(number + 1, 0, 0, number + 1)
     fields: dict[str, Any] = {"seq": number + 1, "time": number + 1, "totals": totals, "ticket": ticket}
-    return wire.pack(Message(Kind.FRAME, payload, encoding=Encoding.JPEG, width=width, height=height, **fields))
+    return messages.pack(Message(Kind.FRAME, payload, encoding=Encoding.JPEG, width=width, height=height, **fields))
 
 
 def refused_in(number: int) -> float:
@@ -86,7 +86,7 @@ def refused_in(number: int) -> float:
     parts = frame(number)
     begin = time.thread_time()
     try:
-        shared.Reader().picture(wire.unpack(parts))
+        shared.MappedFrames().picture(messages.unpack(parts))
     except WireError:
         return time.thread_time() - begin
     raise AssertionError(f"{BOMBS[number % len(BOMBS)][0]} was decoded")
@@ -97,25 +97,25 @@ def offer(peer: Peer, count: int) -> None:
     about = {
         "camera": "film",
         "incarnation": "a",
-        "told": {},
+        "reported": {},
         "frames": None,
         "rate": None,
         "policy": "wait",
         "pid": 1,
         "live": True,
     }
-    peer.send(wire.json_message(Kind.HELLO, about))
-    sent, full = 0, wire.json_message(Kind.OFFER, {"full": True}, totals=Totals(1, 0, 0, 0))
+    peer.send(messages.json_message(Kind.HELLO, about))
+    sent, full = 0, messages.json_message(Kind.OFFER, {"full": True}, totals=Totals(1, 0, 0, 0))
     deadline, beat = time.monotonic() + 300, 0.0
     while sent < count and time.monotonic() < deadline:
         parts = peer.receive(0.05)
-        kind = wire.unpack(parts).kind if parts else None
+        kind = messages.unpack(parts).kind if parts else None
         if kind is Kind.NEXT:
             peer.send(frame(sent))
             sent += 1
         if kind is not None or time.monotonic() > beat:
             beat = time.monotonic() + 0.3
-            full = wire.json_message(
+            full = messages.json_message(
                 Kind.OFFER, {"full": sent < count}, totals=Totals(min(sent + 1, count), 0, 0, sent)
             )
             peer.send(full)

@@ -34,8 +34,9 @@ from fer_stream.imaging.limits import check_size
 from fer_stream.inference.classifiers.onnx import OnnxClassifier
 from fer_stream.journal import Journal, Reader
 from fer_stream.operations import metrics
-from fer_stream.protocol import shared, wire
-from fer_stream.protocol.wire import Encoding, Kind, Message, Result, Totals
+from fer_stream.protocol import messages, results, shared
+from fer_stream.protocol.messages import Encoding, Kind, Message, Totals
+from fer_stream.protocol.results import Result
 from fer_stream.settings import tree
 from fer_stream.settings.tree import CameraSettings, JournalSettings, Settings
 from fer_stream.sources.opencv import open_source
@@ -60,7 +61,7 @@ from fer_stream.types import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_READER = shared.Reader()
+_READER = shared.MappedFrames()
 _MEMORY = Path("/dev/shm")
 
 
@@ -97,13 +98,13 @@ def _file(name: str, data: bytes) -> Path:
 def message(data: bytes) -> None:
     """Header and payload; every second input under checksums that fit, for else no other check is ever reached."""
     sealed, data = data[:1] > b"\x7f", data[1:]
-    head, payload = data[: wire._HEADER.size], data[wire._HEADER.size :]
-    if sealed and len(head) == wire._HEADER.size:
+    head, payload = data[: messages.HEADER_SIZE], data[messages.HEADER_SIZE :]
+    if sealed and len(head) == messages.HEADER_SIZE:
         head = head[:-12] + struct.pack("!II", len(payload), zlib.crc32(payload))
         head += struct.pack("!I", zlib.crc32(head))
     with suppress(WireError):
-        found = wire.unpack([head, payload])
-        assert wire.unpack([bytes(part) for part in wire.pack(found)]) == found
+        found = messages.unpack([head, payload])
+        assert messages.unpack([bytes(part) for part in messages.pack(found)]) == found
         if found.kind is Kind.FRAME and found.encoding is not Encoding.SHARED:
             assert _READER.picture(found).shape == (found.height, found.width, 3)
         elif found.kind is not Kind.FRAME:
@@ -114,7 +115,7 @@ def _messages() -> list[bytes]:
     found = [Message(kind, b'{"a":1}', seq=1, totals=Totals(3, 1, 1, 1)) for kind in Kind if kind is not Kind.FRAME]
     found.append(Message(Kind.FRAME, bytes(12), width=2, height=2, encoding=Encoding.RAW))
     found.append(Message(Kind.FRAME, _jpegs()[0], width=16, height=8, encoding=Encoding.JPEG))
-    return [b"\xff" + b"".join(map(bytes, wire.pack(one))) for one in found]
+    return [b"\xff" + b"".join(map(bytes, messages.pack(one))) for one in found]
 
 
 def hello(data: bytes) -> None:
@@ -125,7 +126,7 @@ def hello(data: bytes) -> None:
 
 HELLO = {
     "camera": "door", "incarnation": "a", "pid": 1, "policy": "wait", "live": True, "frames": None, "rate": 0.1,
-    "told": {"done": 1}, "memory": "",
+    "reported": {"done": 1}, "memory": "",
 }  # fmt: skip
 
 
@@ -141,28 +142,28 @@ READY = {"labels": EMOTIONS, "name": "1", "host": "here", "pid": 1, "model": "m"
 def hints(data: bytes) -> None:
     """What a worker is to look at; under a checksum that fits."""
     with suppress(WireError):
-        found = wire.unpack_hints(struct.pack("!I", zlib.crc32(data)) + data)
-        assert len(wire.unpack_hints(wire.pack_hints(found)).faces) == len(found.faces)
+        found = results.unpack_hints(struct.pack("!I", zlib.crc32(data)) + data)
+        assert len(results.unpack_hints(results.pack_hints(found)).faces) == len(found.faces)
 
 
 def _hints() -> list[bytes]:
     faces = (Expected(Box(1, 2, 30, 40), due=True), Expected(Box(5, 5, 9, 9), due=False))
     seen = np.zeros(THUMBNAIL, np.uint8)
-    return [wire.pack_hints(made)[4:] for made in (Hints(), Hints(faces, whole=True), Hints(faces, seen=seen))]
+    return [results.pack_hints(made)[4:] for made in (Hints(), Hints(faces, whole=True), Hints(faces, seen=seen))]
 
 
 def faces(data: bytes) -> None:
     """What a worker has found."""
     with suppress(WireError):
-        found = wire.unpack_faces(data, EMOTIONS)
-        assert len(wire.unpack_faces(wire.pack_faces(found, EMOTIONS), EMOTIONS).faces) == len(found.faces)
+        found = results.unpack_faces(data, EMOTIONS)
+        assert len(results.unpack_faces(results.pack_faces(found, EMOTIONS), EMOTIONS).faces) == len(found.faces)
 
 
 def _faces() -> list[bytes]:
     face = Face(Box(1, 2, 3, 4), 0.9, ((1.0, 2.0),) * 5, Probabilities(EMOTIONS, (0.4, *[0.1] * 6)), 0.5)
     searched = Searched(np.ones(THUMBNAIL, np.bool_), np.zeros(THUMBNAIL, np.uint8))
     made = (Result(()), Result((face, Face(Box(1, 2, 3, 4), 0.9))), Result((face,), searched=searched))
-    return [wire.pack_faces(one, EMOTIONS) for one in made]
+    return [results.pack_faces(one, EMOTIONS) for one in made]
 
 
 def descriptor(data: bytes) -> None:
@@ -173,7 +174,7 @@ def descriptor(data: bytes) -> None:
         _reader.intact(data)
 
 
-_reader = shared.Reader()
+_reader = shared.MappedFrames()
 
 
 @cache
@@ -215,14 +216,14 @@ def aggregator(data: bytes) -> None:
                 said = Message(
                     kind, payload[:3].ljust(3), 0, seq, ticket, seq * 10**9, 0, said.totals, 1, 1, Encoding.RAW
                 )
-            peers[link].send(wire.pack(said))
+            peers[link].send(messages.pack(said))
             with suppress(
                 ConfigError
             ):  # the first worker's labels do not fit the settings: that ends it, in a sentence
                 it.turn(0)
             for peer in peers.values():
                 while (parts := peer.receive(0)) is not None:
-                    wire.unpack(parts[:2])
+                    messages.unpack(parts[:2])
         json.dumps(it.status())
     finally:
         for peer in peers.values():
@@ -239,7 +240,7 @@ def _conversations() -> list[bytes]:
     def say(link: str, kind: Kind, payload: bytes = b"", seq: int = 0, ticket: int = 0, sent: int = 0) -> bytes:
         return _SAYING.pack(_SAYINGS.index((link, kind)), seq, ticket, sent, len(payload)) + payload
 
-    hello, ready = json.dumps(HELLO | {"told": {}}).encode(), json.dumps(READY).encode()
+    hello, ready = json.dumps(HELLO | {"reported": {}}).encode(), json.dumps(READY).encode()
     body = [
         say("work", Kind.READY, ready),
         say("frames", Kind.HELLO, hello),

@@ -11,8 +11,8 @@ import pytest
 
 from fer_stream.inference.recognizer import Recognizer
 from fer_stream.inference.worker import answer
-from fer_stream.protocol import shared, wire
-from fer_stream.protocol.wire import Encoding, Kind, Message
+from fer_stream.protocol import messages, results, shared
+from fer_stream.protocol.messages import Encoding, Kind, Message
 from fer_stream.types import Box, Face
 
 if TYPE_CHECKING:
@@ -50,24 +50,26 @@ FACE = Face(Box(2, 2, 20, 20), 0.9)
 IMAGE = np.random.default_rng(0).integers(0, 256, (24, 32, 3), np.uint8)
 
 
-def frame(payload: bytes, encoding: Encoding = Encoding.JPEG, **changes: int) -> list[wire.Buffer]:
+def frame(payload: bytes, encoding: Encoding = Encoding.JPEG, **changes: int) -> list[messages.Buffer]:
     fields = {"width": 32, "height": 24, "ticket": 7} | changes
-    return wire.pack(Message(Kind.FRAME, payload, encoding=encoding, **fields))  # type: ignore[arg-type]
+    return messages.pack(Message(Kind.FRAME, payload, encoding=encoding, **fields))  # type: ignore[arg-type]
 
 
 def jpeg(image: np.ndarray = IMAGE, *flags: int) -> bytes:
     return cv2.imencode(".jpg", image, flags)[1].tobytes()
 
 
-def say(parts: list[wire.Buffer], *faces: Face, failure: Exception | None = None) -> Message:
-    return wire.unpack(answer(parts, Recognizer(Detector(*faces), Classifier(failure))))
+def say(parts: list[messages.Buffer], *faces: Face, failure: Exception | None = None) -> Message:
+    message, hints = messages.unpack(parts[:2], verify=False), parts[2] if len(parts) > 2 else None
+    recognizer = Recognizer(Detector(*faces), Classifier(failure))
+    return messages.unpack(answer(message, hints, recognizer, shared.MappedFrames()))
 
 
 def test_a_picture_is_answered_with_its_faces() -> None:
     for parts in (frame(jpeg()), frame(IMAGE.tobytes(), Encoding.RAW)):
         said = say(parts, FACE)
         assert (said.kind, said.ticket) == (Kind.DONE, 7)
-        found = wire.unpack_faces(said.payload, LABELS)
+        found = results.unpack_faces(said.payload, LABELS)
         (face,), stages = found.faces, found.stages
         assert face.box == FACE.box
         assert face.probabilities is not None
@@ -77,11 +79,11 @@ def test_a_picture_is_answered_with_its_faces() -> None:
 
 def test_raw_pixels_are_looked_at_where_they_are() -> None:
     payload = bytearray(IMAGE.tobytes())
-    image = shared.Reader().picture(wire.unpack(frame(bytes(payload), Encoding.RAW)))
+    image = shared.MappedFrames().picture(messages.unpack(frame(bytes(payload), Encoding.RAW)))
     np.testing.assert_array_equal(image, IMAGE)
 
 
-def damaged() -> list[wire.Buffer]:
+def damaged() -> list[messages.Buffer]:
     head, payload = frame(jpeg())
     broken = bytearray(payload)
     broken[100] ^= 1
@@ -100,7 +102,7 @@ def damaged() -> list[wire.Buffer]:
     ],
     ids=["text", "cut", "narrower", "turned", "scans", "damaged"],
 )
-def test_what_is_no_picture_is_rejected_as_corrupt(parts: list[wire.Buffer]) -> None:
+def test_what_is_no_picture_is_rejected_as_corrupt(parts: list[messages.Buffer]) -> None:
     said = say(parts, FACE)
     assert (said.kind, said.ticket, said.body()) == (Kind.REJECT, 7, {"reason": "corrupt"})
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from fer_stream.live.picture import WAITING, Pairing, Shown, render
 from fer_stream.protocol import shared
-from fer_stream.protocol.wire import Encoding, Kind, Message
+from fer_stream.protocol.messages import Encoding, Kind, Message
 
 
 def frame(seq: int, epoch: int = 1, **fields: Any) -> Message:
@@ -89,14 +89,14 @@ def detail(image: np.ndarray) -> float:
 
 def test_a_picture_is_made_as_small_as_it_is_shown_and_boxes_shrink_with_it() -> None:
     image = cv2.GaussianBlur(noise(), (0, 0), 3)
-    whole = opened(render(Shown(raw(image), seen(1)), 640, shared.Reader(), show_faces=False))
+    whole = opened(render(Shown(raw(image), seen(1)), 640, shared.MappedFrames(), show_faces=False))
     assert whole.shape == (240, 320, 3), "never enlarged"
     assert np.abs(whole.astype(int) - image).mean() < 8
     message, places = raw(noise(480, 640)), [(200, 120, 400, 360)]
-    small = opened(render(Shown(message, seen(1, places=places)), 320, shared.Reader(), show_faces=False))
+    small = opened(render(Shown(message, seen(1, places=places)), 320, shared.MappedFrames(), show_faces=False))
     assert small.shape == (240, 320, 3)
     assert detail(small[60:180, 100:200]) < 0.1 * detail(small[:, 250:])
-    open_ = opened(render(Shown(message, seen(1, places=places)), 320, shared.Reader(), show_faces=True))
+    open_ = opened(render(Shown(message, seen(1, places=places)), 320, shared.MappedFrames(), show_faces=True))
     assert detail(open_[60:180, 100:200]) > 0.8 * detail(open_[:, 250:])
 
 
@@ -104,7 +104,7 @@ def test_shared_pixels_are_shown_while_they_are_there() -> None:
     ring = shared.Ring(1, 240 * 320 * 3)
     image = noise()
     message = Message(Kind.FRAME, ring.put(image, 0, 1), width=320, height=240, encoding=Encoding.SHARED)
-    reader = shared.Reader()
+    reader = shared.MappedFrames()
     assert render(Shown(message, seen(1)), 320, reader, show_faces=True) is not None
     ring.put(image, 0, 1)
     assert render(Shown(message, seen(1)), 320, reader, show_faces=True) is None, "it is another frame by now"
@@ -113,4 +113,4 @@ def test_shared_pixels_are_shown_while_they_are_there() -> None:
 
 def test_what_does_not_decode_is_no_picture() -> None:
     message = Message(Kind.FRAME, b"\xff\xd8 no JPEG", width=4, height=4, encoding=Encoding.JPEG)
-    assert render(Shown(message, seen(1)), 320, shared.Reader(), show_faces=True) is None
+    assert render(Shown(message, seen(1)), 320, shared.MappedFrames(), show_faces=True) is None

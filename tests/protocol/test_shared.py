@@ -15,9 +15,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fer_stream.errors import WireError
-from fer_stream.protocol import shared, wire
-from fer_stream.protocol.shared import DESCRIPTOR, Reader, Ring, Writer
-from fer_stream.protocol.wire import Encoding, Kind, Message
+from fer_stream.protocol import messages, shared
+from fer_stream.protocol.messages import Encoding, Kind, Message
+from fer_stream.protocol.shared import DESCRIPTOR, MappedFrames, Ring, Writer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,8 +49,8 @@ def test_another_process_sees_what_was_written(writer: Writer) -> None:
     descriptor = put(writer, 1)
     assert descriptor is not None
     code = (
-        "import sys; from fer_stream.protocol.shared import Reader\n"
-        "image = Reader().view(bytes.fromhex(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))\n"
+        "import sys; from fer_stream.protocol.shared import MappedFrames\n"
+        "image = MappedFrames().view(bytes.fromhex(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))\n"
         "sys.stdout.buffer.write(image.tobytes())"
     )
     command = [sys.executable, "-c", code, descriptor.hex(), str(HEIGHT), str(WIDTH)]
@@ -58,7 +58,7 @@ def test_another_process_sees_what_was_written(writer: Writer) -> None:
 
 
 def test_a_slot_is_used_again_only_when_its_frame_is_resolved(writer: Writer) -> None:
-    reader = Reader()
+    reader = MappedFrames()
     descriptors = [put(writer, number) for number in (1, 2, 3)]
     assert put(writer, 4) is None, "three slots, none resolved"
     for number, descriptor in enumerate(descriptors, 1):
@@ -71,7 +71,7 @@ def test_a_slot_is_used_again_only_when_its_frame_is_resolved(writer: Writer) ->
 
 
 def test_a_frame_that_was_written_over_is_noticed() -> None:
-    ring, reader = Ring(2, HEIGHT * WIDTH * 3), Reader()
+    ring, reader = Ring(2, HEIGHT * WIDTH * 3), MappedFrames()
     first = ring.put(picture(1), 0, 1)
     reader.view(first, HEIGHT, WIDTH)
     assert reader.intact(first)
@@ -85,7 +85,7 @@ def test_a_frame_that_was_written_over_is_noticed() -> None:
 
 
 def test_frames_of_another_size_go_into_another_ring(writer: Writer) -> None:
-    reader = Reader()
+    reader = MappedFrames()
     before = mapped()
     small = put(writer, 1)
     large = put(writer, 2, height=48)
@@ -109,7 +109,7 @@ def test_what_lies_there_already_is_not_copied(writer: Writer) -> None:
     place = lend(writer, 1)
     descriptor = writer.put(place, 1, resolved=0)
     assert descriptor is not None
-    view = Reader().view(descriptor, HEIGHT, WIDTH)
+    view = MappedFrames().view(descriptor, HEIGHT, WIDTH)
     np.testing.assert_array_equal(view, picture(1))
     place[0, 0, 0] ^= 255
     assert view[0, 0, 0] == place[0, 0, 0], "it is the same memory"
@@ -135,7 +135,7 @@ def test_a_part_of_a_place_is_not_taken_for_the_whole(writer: Writer) -> None:
     part = lend(writer, 1)[:12]
     descriptor = writer.put(part, 1, resolved=0)
     assert descriptor is not None
-    np.testing.assert_array_equal(Reader().view(descriptor, 12, WIDTH), picture(1)[:12])
+    np.testing.assert_array_equal(MappedFrames().view(descriptor, 12, WIDTH), picture(1)[:12])
 
 
 def test_a_view_of_a_place_in_another_order_is_not_taken_for_it(writer: Writer) -> None:
@@ -145,12 +145,12 @@ def test_a_view_of_a_place_in_another_order_is_not_taken_for_it(writer: Writer) 
         image = place[::-1] if number == 1 else place[:, :, ::-1]
         descriptor = writer.put(image, number, resolved=number - 1)
         assert descriptor is not None
-        np.testing.assert_array_equal(Reader().view(descriptor, HEIGHT, WIDTH), image)
+        np.testing.assert_array_equal(MappedFrames().view(descriptor, HEIGHT, WIDTH), image)
 
 
 def test_a_picture_that_is_sent_again_does_not_disturb_the_first(writer: Writer) -> None:
     """As by a source that gives its last picture once more while its camera stalls."""
-    place, reader = lend(writer, 1), Reader()
+    place, reader = lend(writer, 1), MappedFrames()
     descriptors = [writer.put(place, number, resolved=0) for number in (1, 2, 3)]
     for descriptor in descriptors:
         assert descriptor is not None
@@ -160,7 +160,7 @@ def test_a_picture_that_is_sent_again_does_not_disturb_the_first(writer: Writer)
 
 
 def test_who_still_reads_a_place_that_is_written_to_again_knows(writer: Writer) -> None:
-    reader = Reader()
+    reader = MappedFrames()
     descriptors = [put(writer, number) for number in (1, 2, 3)]
     assert descriptors[0] is not None
     reader.view(descriptors[0], HEIGHT, WIDTH)
@@ -191,7 +191,7 @@ def test_memory_that_is_lent_outlives_its_writer() -> None:
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(st.lists(st.sampled_from(["lend", "drop", "send", "copy", "resolve", "other"]), max_size=60))
 def test_frames_in_flight_stay_as_they_are_in_any_order(steps: list[str]) -> None:
-    writer, reader = Writer(3), Reader()
+    writer, reader = Writer(3), MappedFrames()
     held: list[tuple[int, np.ndarray]] = []
     flying: dict[int, tuple[bytes, np.ndarray]] = {}
     sent = resolved = 0
@@ -226,7 +226,7 @@ def test_frames_in_flight_stay_as_they_are_in_any_order(steps: list[str]) -> Non
 
 
 def test_memory_goes_with_its_last_reader() -> None:
-    began, reader = mapped(), Reader()
+    began, reader = mapped(), MappedFrames()
     for number in range(5):
         writer = Writer(2)
         descriptor = put(writer, number)
@@ -269,7 +269,7 @@ def test_what_is_no_ring_is_refused(tmp_path: Path) -> None:
         ring._file,
     ]
     os.ftruncate(files[2], 8192)
-    reader = Reader()
+    reader = MappedFrames()
     for file in files:
         with pytest.raises(WireError):
             reader.view(descriptor(file=file), 1, 2)
@@ -287,30 +287,32 @@ def test_a_mutated_descriptor_is_read_or_refused(writer: Writer, at: int, change
     real = bytearray(put(writer, 1, resolved=10**6) or b"")
     real[at] ^= change
     try:
-        view = Reader().view(bytes(real), HEIGHT, WIDTH)
+        view = MappedFrames().view(bytes(real), HEIGHT, WIDTH)
     except WireError:
         return
     assert view.shape == (HEIGHT, WIDTH, 3)
 
 
-def frame(payload: bytes, encoding: Encoding) -> list[wire.Buffer]:
-    return wire.pack(Message(Kind.FRAME, payload, seq=7, width=WIDTH, height=HEIGHT, encoding=encoding))
+def frame(payload: bytes, encoding: Encoding) -> Message:
+    fields = {"seq": 7, "width": WIDTH, "height": HEIGHT, "encoding": encoding}
+    return messages.unpack(messages.pack(Message(Kind.FRAME, payload, **fields)))
 
 
-def test_pixels_are_fetched_for_who_cannot_open_them(writer: Writer) -> None:
-    reader = Reader()
-    lying = put(writer, 1)
-    assert lying is not None
-    fetched = wire.unpack(reader.fetched(frame(lying, Encoding.SHARED)))
-    assert (fetched.encoding, fetched.seq) == (Encoding.RAW, 7)
-    assert bytes(fetched.payload) == picture(1).tobytes()
+def test_pixels_are_copied_for_a_peer_that_cannot_open_them(writer: Writer) -> None:
+    descriptor = put(writer, 1)
+    assert descriptor is not None
+    copied = MappedFrames().copied(frame(descriptor, Encoding.SHARED))
+    assert (copied.encoding, copied.seq) == (Encoding.RAW, 7)
+    assert bytes(copied.payload) == picture(1).tobytes()
+    sent = messages.unpack(messages.forwarded(copied, epoch=1, ticket=2, age=3))
+    assert bytes(sent.payload) == picture(1).tobytes(), "the descriptor's checksum is not sent with the pixels"
 
 
-def test_what_needs_no_fetching_or_cannot_be_is_passed_on(writer: Writer) -> None:
-    reader = Reader()
+def test_frames_that_need_no_copy_or_cannot_be_read_are_passed_on(writer: Writer) -> None:
+    mapped = MappedFrames()
     raw, gone = frame(picture(1).tobytes(), Encoding.RAW), frame(descriptor(), Encoding.SHARED)
-    assert reader.fetched(raw) is raw
-    assert reader.fetched(gone) is gone
+    assert mapped.copied(raw) is raw
+    assert mapped.copied(gone) is gone
 
 
 def test_without_memory_a_frame_is_not_shared(monkeypatch: pytest.MonkeyPatch, writer: Writer) -> None:
@@ -334,12 +336,12 @@ def test_memory_that_may_not_be_opened_is_told_apart(monkeypatch: pytest.MonkeyP
     assert lying is not None
     monkeypatch.setattr(os, "open", refuse)
     with pytest.raises(shared.UnreachableError, match="may not be opened"):
-        Reader().view(lying, HEIGHT, WIDTH)
+        MappedFrames().view(lying, HEIGHT, WIDTH)
 
 
 def test_a_reader_cannot_write(writer: Writer) -> None:
     lying = put(writer, 1)
     assert lying is not None
-    view = Reader().view(lying, HEIGHT, WIDTH)
+    view = MappedFrames().view(lying, HEIGHT, WIDTH)
     with pytest.raises(ValueError, match="read-only"):
         view[0, 0, 0] = 1

@@ -78,7 +78,7 @@ def test_a_run_begins_with_it(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "reported"),
     [
         (None, "cannot be read: No such file"),
         (b"something else", "is not a net of dlib's"),

@@ -14,8 +14,8 @@ import psutil
 import zmq
 from processes import free_port, wait_for
 
-from fer_stream.protocol import shared, wire
-from fer_stream.protocol.wire import Kind
+from fer_stream.protocol import messages, shared
+from fer_stream.protocol.messages import Kind
 from fer_stream.transports import keys
 from fer_stream.transports.zeromq import endpoint
 
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     import pytest
     from processes import Cli
 
-HELLO = wire.json_message(
+HELLO = messages.json_message(
     Kind.HELLO,
     {
         "camera": "stranger", "incarnation": "a", "pid": 1, "policy": "wait", "live": True, "frames": None,
-        "rate": None, "told": {}, "memory": shared.identity(),
+        "rate": None, "reported": {}, "memory": shared.identity(),
     },
 )  # fmt: skip
 """Were it delivered, there would be a camera of that name."""
