@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 from fer_stream import plugins
 from fer_stream.aggregator.aggregator import Aggregator
 from fer_stream.aggregator.dispatcher import Ask, Assign, Dispatcher
+from fer_stream.aggregator.frames import Arrival
 from fer_stream.aggregator.publisher import Publisher
 from fer_stream.events.attention import Attention
 from fer_stream.events.smoother import LabelSet
@@ -73,7 +74,9 @@ def dispatch(frames: int = 20_000, cameras: int = CAMERAS, repeated: bool = True
                     sent[camera] += 1
                     free.append(camera)
                     totals = Totals(sent[camera], 0, 0, sent[camera])
-                    commands += it.frame(camera, sent[camera], b"", now, totals, now)
+                    commands += it.frame(
+                        camera, Arrival(1, sent[camera], Nanoseconds(0), now, (640, 480)), b"", totals, now
+                    )
                 case Assign(worker, ticket, _):
                     busy.append((worker, ticket))
         for worker, ticket in busy:
@@ -82,7 +85,7 @@ def dispatch(frames: int = 20_000, cameras: int = CAMERAS, repeated: bool = True
         busy.clear()
     took = time.process_time() - before
     for camera in sent:
-        if not it.ledger(camera).balanced():
+        if not it.cameras[camera].ledger().balanced():
             raise AssertionError(f"the ledger of {camera} does not add up")
     return done, took
 
