@@ -153,7 +153,7 @@ def test_the_masks_of_the_matching_camera_apply(how: str, make: Make, clip: Path
 def test_masks_and_plug_in_apply_to_pictures(make: Make, tmp_path: Path) -> None:
     camera = {"source": str(PORTRAITS), "masks": [(0.0, 0.0, 1.0, 1.0)]}
     assert len(fer_stream.analyze(PORTRAITS, make(cameras={"x": camera}), pictures=True)) == 0
-    with pytest.raises(ConfigError, match="the source plug-in 'demo' gives no pictures of a folder"):
+    with pytest.raises(ConfigError, match="the source plug-in 'demo' does not read picture folders"):
         fer_stream.analyze(PORTRAITS, make(cameras={"x": camera | {"plugin": "demo"}}), pictures=True)
     picture = PORTRAITS / "grace_hopper.jpg"
     film = make(cameras={"x": {"source": str(picture), "plugin": "demo", "rate": 1000}})

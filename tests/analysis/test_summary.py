@@ -116,8 +116,8 @@ def test_groups_of_other_names_make_no_curve_and_any_label_is_drawn_as_it_is() -
 
 
 @pytest.mark.parametrize("labels", [("happy", "quality"), ("happy", "scored_happy"), ("frame", "x")])
-def test_a_label_called_as_a_column_is_refused(labels: tuple[str, ...]) -> None:
-    with pytest.raises(ModelError, match=r"the model's label '.*' is called as a column of the tables is"):
+def test_a_label_with_the_name_of_a_column_is_refused(labels: tuple[str, ...]) -> None:
+    with pytest.raises(ModelError, match=r"the model's label '.*' is also the name of a column"):
         tables.columns(labels, labels)
 
 
