@@ -99,9 +99,7 @@ def _camera(address: str, settings: Settings, name: str | None, *, given: bool) 
     if name is not None and name not in cameras:
         raise ConfigError(f"there is no camera {name!r} in the settings; there are: {', '.join(cameras) or 'none'}")
     path = _path(address)
-    same = [
-        other for other, camera in cameras.items() if camera.source == address or _path(camera.source) == path
-    ]
+    same = [other for other, camera in cameras.items() if camera.source == address or _path(camera.source) == path]
     if name is None and len(same) > 1:
         raise ConfigError(f"{' and '.join(same)} have the source {address!r}: choose one with camera=")
     chosen = name or (same[0] if same else path.stem)

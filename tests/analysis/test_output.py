@@ -66,9 +66,7 @@ def _broken_link(path: Path) -> None:
 
 @pytest.mark.parametrize("make", [_foreign, _changed, _linked, _broken_link])
 @pytest.mark.parametrize("name", ["faces.csv", "annotated.mp4"])
-def test_a_foreign_file_is_kept_unless_force_is_given(
-    make: Callable[[Path], None], name: str, tmp_path: Path
-) -> None:
+def test_a_foreign_file_is_kept_unless_force_is_given(make: Callable[[Path], None], name: str, tmp_path: Path) -> None:
     (out := tmp_path / "out").mkdir()
     make(out / name)
     before = sorted((path.name, path.is_symlink(), path.is_file() and path.read_text()) for path in out.iterdir())
