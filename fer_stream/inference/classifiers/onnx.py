@@ -1,4 +1,4 @@
-"""A classifier in an ONNX file. The file must satisfy this contract:
+"""A classifier in an ONNX file, which must satisfy a contract.
 
 | part               | must be                                                                                       |
 |--------------------|-----------------------------------------------------------------------------------------------|

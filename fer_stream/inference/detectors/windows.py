@@ -42,7 +42,7 @@ class Windows:
         for i, (above, below) in enumerate(zip(top.tolist(), bottom.tolist(), strict=True)):
             np.subtract(self._rows[below], self._rows[above], out=sums[i])
         left, right = ((3 * edge + channels).ravel() for edge in (left, right))
-        # One take() gets the columns of all channels, plane after plane; so it also does the transposition to [3, h, w].
+        # One take() gets the columns of all channels, plane after plane: it also transposes to [3, h, w].
         windows = sums.take(right, 1, mode="clip")
         windows -= sums.take(left, 1, mode="clip")
         area = np.outer(bottom - top, (right - left)[:width] // 3)
