@@ -50,7 +50,7 @@ def changed(now: NDArray[np.uint8], before: NDArray[np.uint8]) -> NDArray[np.boo
 
 
 def cover(cells: NDArray[np.bool_], boxes: Iterable[Box], height: int, width: int) -> None:
-    """Clear the cells covered by boxes: their faces are known. ``height`` and ``width`` of the picture are in pixels."""
+    """Clear the cells covered by boxes: their faces are known. ``height`` and ``width`` of the picture in pixels."""
     for x1, y1, x2, y2 in boxes:
         top, bottom = (min(max(round(y / height * ROWS), 0), ROWS) for y in (y1, y2))
         left, right = (min(max(round(x / width * COLUMNS), 0), COLUMNS) for x in (x1, x2))

@@ -5,7 +5,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from fer_stream.imaging.palette import OTHERS, UNCERTAIN, colour, ink_on
+from fer_stream.imaging.palette import COLOURS, OTHERS, UNCERTAIN, colour, ink_on
 from fer_stream.types import EMOTIONS
 
 # Machado, Oliveira and Fernandes 2009, severity 1, for linear RGB.
@@ -34,8 +34,9 @@ def test_labels_look_different_to_everybody(sight: str) -> None:
         assert np.linalg.norm(seen[one] - seen[other]) > 10, f"{one} and {other}"
 
 
-def test_unknown_labels_and_valence_groups_have_colours() -> None:
+def test_every_label_has_a_colour_and_none_that_of_an_uncertain_face() -> None:
     assert colour(None) == UNCERTAIN
+    assert UNCERTAIN not in {*COLOURS.values(), *OTHERS}
     assert colour("a label of somebody's own") in OTHERS
     assert (colour("positive"), colour("negative")) == (colour("happy"), colour("sad"))
 
