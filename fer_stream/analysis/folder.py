@@ -126,10 +126,10 @@ class Analysis:
             raise SourceError(f"{str(path)!r} cannot be read: {(error.strerror or 'error').lower()}") from error
 
     def _settings_used(self) -> dict[str, Any]:
-        how = self._settings.model_dump(mode="json", include=set(_GLOBAL_SETTINGS))
-        if own := self._settings.classifier.model:  # without its folder: `_models` adds the digest of its content
-            how["classifier"]["model"] = own.name
-        return how
+        used = self._settings.model_dump(mode="json", include=set(_GLOBAL_SETTINGS))
+        if model := self._settings.classifier.model:  # without its folder: `_models` adds the digest of its content
+            used["classifier"]["model"] = model.name
+        return used
 
     def _code(self) -> list[str]:
         used = {"sources": choose(self._settings.cameras[self._camera])[0]}
@@ -137,12 +137,12 @@ class Analysis:
         return [plugins.code("sources", DEFAULT), *(plugins.code(kind, name) for kind, name in used.items())]
 
     def _model_files(self) -> list[Path]:
-        own = self._settings.classifier.model
-        return [own.parent / name for name in models.files(own)] if own and own.exists() else []
+        model = self._settings.classifier.model
+        return [model.parent / name for name in models.files(model)] if model and model.exists() else []
 
     def _models(self) -> dict[str, str]:
-        own = self._settings.classifier.model
-        return models.digests() | (models.files(own) if own and own.exists() else {})
+        model = self._settings.classifier.model
+        return models.digests() | (models.files(model) if model and model.exists() else {})
 
     def run(self, threads: int, progress: Progress) -> dict[str, Any]:
         """Analyse the whole input, write all files, and return the summary.

@@ -30,7 +30,7 @@ def are_pictures(camera: CameraSettings, *, asked: bool) -> bool:
     """Tell whether a camera's images are unrelated: if this is ``asked`` for, or if the source is a single image.
 
     Raises:
-        ConfigError: it is asked for, but the camera has a source plug-in, which gives consecutive frames.
+        ConfigError: it is asked for, but the camera's source plug-in is not the default, which reads picture folders.
     """
     plugin, address = choose(camera)
     if plugin == DEFAULT:

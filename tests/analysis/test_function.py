@@ -164,7 +164,7 @@ def test_the_rate_sets_the_times_of_frames_without_waiting(make: Make, clip: Pat
     before = time.monotonic()
     faces = fer_stream.analyze(clip, make(cameras={"x": {"source": str(clip), "rate": 0.01}}))
     assert faces["time"].max() == pytest.approx(59 / 0.01)
-    assert time.monotonic() - before < 59 / 0.01
+    assert time.monotonic() - before < 1 / 0.01, "less than one frame interval"
 
 
 @pytest.mark.parametrize(
