@@ -61,7 +61,7 @@ class Jpeg:
 
     @property
     def plain(self) -> bool:
-        """Whether the JPEG is sequential, of 8 bits, grey or colour, in one scan, and without Exif data.
+        """Whether the JPEG is sequential, 8 bits, grey or colour, in one scan, without Exif data, at most `MAX_BYTES`.
 
         Only such JPEGs are passed on; the capture decodes all others itself. Extra scans, for example, are cheap to
         send and expensive to decode.
