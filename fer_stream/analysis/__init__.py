@@ -60,7 +60,7 @@ def analyze(
         threads: frames analysed in parallel; by default the setting ``workers``. A recording uses at most ``depth``.
         pictures: the images of the folder are unrelated, not consecutive frames.
 
-    The extra ``analyze`` must be installed. The whole table is held in memory; `fer-stream analyze` does not hold it.
+    The extra ``analyze`` must be installed. The whole table is held in memory, unlike by `fer-stream analyze`.
 
     Raises:
         SourceError: nothing of the input can be read.
