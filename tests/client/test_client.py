@@ -383,13 +383,15 @@ def test_a_refusal_is_no_silence(ask: Callable[..., None], tmp_path: Path) -> No
     thread = threading.Thread(target=serve)
     thread.start()
     try:
-        with pytest.raises(TransportError, match=r"lets in who has a key alone: have one made there") as without:
+        with pytest.raises(TransportError, match=r"accepts only peers with a key: make one there") as without:
             ask(address)
         with pytest.raises(
             TransportError, match=r"refused the key gpu \(role worker\): ask its operator"
         ) as with_other:
             ask(address, key=worker)
-        with pytest.raises(NoAnswerError, match="hangs up before it shows who it is: is the key desk made for it"):
+        with pytest.raises(
+            NoAnswerError, match="closes the connection during the handshake: is the key desk made for it"
+        ):
             ask(address, key=foreign)
     finally:
         ended.set()

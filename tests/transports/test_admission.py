@@ -113,7 +113,7 @@ def test_more_peers_than_descriptors(
     assert 0.8 * LIMIT < float(figures["fer_stream_descriptors_open"]) <= LIMIT
     for sock in (*present, *newcomers[:70]):
         sock.close()
-    aggregator.until_said("new peers are let in")
+    aggregator.until_said("new peers are accepted")
     all_told(newcomers[70:], lambda: aggregator.err)
     assert aggregator.stop() == 0
     assert "Traceback" not in aggregator.err

@@ -85,7 +85,7 @@ def test_who_speaks_is_known_by_the_key_of_its_connection(network: Network) -> N
             heard = network.hub.receive(0.1)
         ((_, name, _),) = heard
         assert network.hub.objection(name, mine) == ""
-        assert f"the key {file} may not speak for camera {others}" in network.hub.objection(name, others)
+        assert f"the key {file} is not for camera {others}" in network.hub.objection(name, others)
 
 
 def test_strangers_are_not_heard(network: Network, tmp_path: Path) -> None:
@@ -153,7 +153,7 @@ def test_who_is_refused_is_told_why(network: Network) -> None:
         "with `fer-stream keys allow`; the link frames is open to the roles capture, all"
     )
     assert "refused the key a-worker" in told(network, network.listener(network.files["worker"]))
-    assert "lets in who has a key alone: have one made there" in told(network, network.peer(None, "control"))
+    assert "accepts only peers with a key: make one there" in told(network, network.peer(None, "control"))
 
 
 def test_a_revoked_key_is_told_so_when_it_comes_again(network: Network) -> None:
@@ -171,7 +171,7 @@ def test_a_revoked_key_is_told_so_when_it_comes_again(network: Network) -> None:
 def test_an_aggregator_without_a_key_is_not_the_one(network: Network) -> None:
     network.hub.close()
     network.hub = network._keep(ZeroMQ().bind(network.address))
-    assert "has no key of its own, so it is not the one" in told(network, network.peer(network.files["worker"], "work"))
+    assert "has no key of its own, so this key" in told(network, network.peer(network.files["worker"], "work"))
 
 
 def test_a_key_for_another_aggregator_is_told_in_the_log(
@@ -187,7 +187,7 @@ def test_a_key_for_another_aggregator_is_told_in_the_log(
         network.hub.receive(0.01)
         assert peer.receive(0.01) is None
     assert [record.getMessage() for record in caplog.records] == [
-        f"the aggregator at {network.address} hangs up before it shows who it is: is the key door made for it?"
+        f"the aggregator at {network.address} closes the connection during the handshake: is the key door made for it?"
     ]
 
 
@@ -224,7 +224,7 @@ def test_beyond_this_machine_nothing_is_bound_or_connected_without_keys(tmp_path
             ZeroMQ(keys=nowhere).bind(address)
     with pytest.raises(ConfigError, match=r"ipc:///tmp/x was given --keys, and .* holds no key: make one for"):
         ZeroMQ(keys=nowhere).bind("ipc:///tmp/x")
-    with pytest.raises(ConfigError, match=r"lets in who has a key alone: have one made where the aggregator runs"):
+    with pytest.raises(ConfigError, match=r"accepts only peers with a key: make one where the aggregator runs"):
         ZeroMQ(keys=nowhere).connect("tcp://192.0.2.1:5000", "frames")
 
 

@@ -43,11 +43,11 @@ def test_a_captures_key_speaks_for_its_own_camera_or_for_those_named(folder: Pat
     assert (speaks(own), speaks(several)) == ({"door"}, {"yard", "gate"})
     assert speaks(local) == {"door", "shed", "yard", "gate"}
     assert allowed.objection(several.public, "door").startswith(
-        "the key shed may not speak for camera door, but for yard, gate: have one made, as by `fer-stream keys new door"
+        "the key shed is not for camera door, but for yard, gate: make one with `fer-stream keys new door"
     )
     keys.revoke(folder, "door")
-    assert allowed.objection(own.public, "door").startswith("this key is let in no longer")
-    with pytest.raises(ConfigError, match="a key of role worker speaks for no camera: leave out --camera"):
+    assert allowed.objection(own.public, "door").startswith("this key is not allowed any more")
+    with pytest.raises(ConfigError, match="a key of role worker takes no cameras: leave out --camera"):
         keys.new(folder, "gpu", "worker", ["door"])
     with pytest.raises(ConfigError, match="'a/b' cannot be a camera's name"):
         keys.allow(folder, "other", "capture", "x" * 40, ["a/b"])
@@ -59,7 +59,7 @@ def test_a_captures_key_speaks_for_its_own_camera_or_for_those_named(folder: Pat
 def test_one_key_has_one_name(folder: Path) -> None:
     """Or revoking one would leave it let in by the other."""
     key = keys.load(keys.new(folder, "door", "capture"))
-    with pytest.raises(ConfigError, match="this key is let in as door already: revoke that first, or name its cameras"):
+    with pytest.raises(ConfigError, match="this key is allowed as door already: revoke door first"):
         keys.allow(folder, "hall", "capture", key.public)
     assert not keys.AllowList(folder).objection(key.public, "door")
 
@@ -115,7 +115,7 @@ def test_a_key_made_elsewhere_can_be_allowed(folder: Path, tmp_path: Path) -> No
         ("yard", "worker", "there is a key yard already"),
     ],
 )
-def test_what_cannot_be_a_key_is_told(folder: Path, name: str, role: str, sentence: str) -> None:
+def test_an_invalid_name_or_role_is_refused(folder: Path, name: str, role: str, sentence: str) -> None:
     keys.new(folder, "yard", "capture")
     for make in (lambda: keys.new(folder, name, role), lambda: keys.allow(folder, name, role, "x" * 40)):
         with pytest.raises(ConfigError, match=sentence):

@@ -134,7 +134,7 @@ def test_a_capture_does_not_take_the_place_of_a_camera_that_is_not_its_own(
     refused = cli.run(*capture, "door")
     assert refused.popen.returncode == 2
     assert refused.errors == [
-        "fer-stream: error: the key shed may not speak for camera door, but for yard, gate: have one made, as by "
+        "fer-stream: error: the key shed is not for camera door, but for yard, gate: make one with "
         "`fer-stream keys new door --role capture`, or choose another --camera"
     ]
     wait_for(
