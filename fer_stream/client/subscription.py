@@ -1,6 +1,6 @@
-"""Events of a running aggregator, without a gap: they are published, and what may be missing is asked for.
+"""Subscriptions to the events of a running aggregator, without gaps: missing published events are requested again.
 
-`fer_stream.client.replay` decides what is missing, how much to ask for and when to ask again. This module has the
+`fer_stream.client.replay` decides which events are missing, and how many bytes to request when. This module has the
 sockets and the clock.
 """
 
@@ -35,24 +35,24 @@ TIMEOUT = 10.0
 """Seconds without an answer after which a subscription to all events until now fails."""
 
 BEATING = 6
-"""So many times longer an answer may take where the aggregator's events or heartbeats arrive."""
+"""Factor by which an answer may take longer while the aggregator's events or heartbeats arrive."""
 
 HELD = 1_000
-"""Published events held while earlier ones are asked for. Of more, the oldest are dropped and asked for too."""
+"""Most published events held while earlier ones are requested. Beyond it the oldest are dropped, and requested, too."""
 
 PULSE = 0.5
-"""Seconds between looks at the links while nothing comes, so that a dead one is noticed."""
+"""Seconds between checks of the links while nothing arrives, so that a dead one is noticed."""
 
 TURN = 0.005
-"""Seconds of work after which an event loop gets its turn, however many events wait."""
+"""Seconds of work after which a subscription yields to the event loop, even if more events are ready."""
 
 
 class NoAnswerError(TransportError):
-    """Nobody answers, at least not in time; asking again may help, other than after a refusal."""
+    """No aggregator answers in time. Trying again may help; after a refusal, another `TransportError`, it does not."""
 
 
 class _SilenceError(Exception):
-    """No answer came for so many seconds; why remains to be found out, which may take a second."""
+    """No answer came for so many seconds. Looking up the cause may take a second, and is left to the caller."""
 
     def __init__(self, control: Peer, seconds: float) -> None:
         self.control, self.seconds = control, seconds
@@ -66,10 +66,10 @@ class _Links(NamedTuple):
 class Subscription:
     """Events of a running aggregator, in order and without a gap. Iterate over it, with ``for`` or ``async for``.
 
-    It waits for an aggregator that is not there (yet, or for a while) and resumes where it was. ``cursor`` is where to
-    resume from another time. Leaving a loop closes the sockets; the next loop goes on where that one ended.
+    It waits for an aggregator that is not running, and resumes where it was. Save ``cursor`` to resume in a later
+    process. Leaving a loop closes the sockets; the next loop continues from there.
 
-    For one thread or event loop at a time. In an event loop it waits on its sockets and needs no thread.
+    Use it in one thread or event loop at a time. In an event loop it waits on its sockets and needs no thread.
     """
 
     def __init__(
@@ -88,20 +88,20 @@ class Subscription:
         """Subscribe.
 
         Args:
-            address: the aggregator's.
-            camera: this camera's events only.
-            types: these types only, each whole (``emotion.started``) or a family (``emotion``); empty: all.
-            after: the cursor to resume after, as an event or ``cursor`` gave it; 0 for all there is; ``None`` for what
-                happens from now on.
-            until_now: end after the last event that had happened when this began.
-            timeout: seconds without an answer after which waiting for one is an error; ``math.inf``: never. ``None``:
-                10 with ``until_now``, never without.
-            transport: the transport plug-in.
-            key: this process's key file, for an aggregator on another machine.
-            keys: the aggregator's folder of keys, where this is its machine.
+            address: the aggregator's address.
+            camera: only this camera's events.
+            types: only these types, each in full (``emotion.started``) or a family (``emotion``); empty: all types.
+            after: the cursor to resume after, from an event or ``cursor``; 0: all journaled events; ``None``: only
+                events from now on.
+            until_now: end after the latest event that was journaled when the subscription began.
+            timeout: seconds without an answer until `NoAnswerError` is raised; ``math.inf``: never. ``None``: 10 with
+                ``until_now``, never without.
+            transport: name of the transport plug-in.
+            key: this process's key file, needed for an aggregator on another machine.
+            keys: the aggregator's folder of keys, if it runs on this machine.
 
         Raises:
-            ConfigError: not an address, not a cursor, or not a time.
+            ConfigError: the address, the cursor or the timeout is invalid.
         """
         self._position: Position | None = None if after is None else Position(number_after(after), camera)
         if timeout is not None and not timeout > 0:
@@ -137,7 +137,7 @@ class Subscription:
 
     @property
     def cursor(self) -> Cursor:
-        """Where to resume, as ``after`` of a `Subscription`: every event up to here was returned."""
+        """The cursor up to which every event was returned: ``after`` of a `Subscription` that resumes here."""
         if self._ready:
             first = self._ready[0][0]
             if isinstance(first.data, GapData):
@@ -147,7 +147,7 @@ class Subscription:
 
     @property
     def ended(self) -> bool:
-        """Whether every event until now was returned (see ``until_now``)."""
+        """Whether a subscription with ``until_now`` has returned all its events."""
         done = self._until is not None and self._position is not None and self._position.cursor >= self._until
         return self._until_now and done and not self._ready
 
@@ -157,7 +157,7 @@ class Subscription:
         Raises:
             TransportError: the aggregator refuses this process, does not answer in time (see ``timeout`` of
                 `Subscription`), or the subscription is closed.
-            WireError: what answers is no aggregator of this version.
+            WireError: the answer is not that of an aggregator of this version.
         """
         if self._closed:
             raise TransportError("this subscription is closed: subscribe again")
@@ -167,20 +167,20 @@ class Subscription:
             while not self._ready and not self.ended:
                 if self._step():
                     continue
-                left = deadline - time.monotonic()
-                if left <= 0:
+                remaining = deadline - time.monotonic()
+                if remaining <= 0:
                     return None
                 poller = select.poll()
                 for descriptor in self._descriptors():
                     poller.register(descriptor, select.POLLIN)
-                poller.poll(1000 * min(left, self._pause()))
+                poller.poll(1000 * min(remaining, self._pause()))
             return self._ready.popleft() if self._ready else None
         except _SilenceError as error:
             raise no_answer(self._address, error.control, error.seconds) from None
         finally:
             self._left = time.monotonic()
 
-    # Time that its user spends elsewhere is nobody's silence: only a part of it counts.
+    # Time that the caller spends outside does not count towards timeouts, except for up to PULSE per call.
 
     def _return(self) -> None:
         self._away += max(0.0, time.monotonic() - self._left - PULSE)
@@ -189,7 +189,7 @@ class Subscription:
         return time.monotonic() - self._away
 
     def _pause(self) -> float:
-        """Return the seconds until there is something to do though nothing came."""
+        """Return the seconds until a check or request is due, even if nothing arrives."""
         if self._links is None or not self._asking:
             return PULSE
         return min(PULSE, self._questions.due(self._now(), self._links.control.standing()))
@@ -197,11 +197,11 @@ class Subscription:
     def _descriptors(self) -> list[int]:
         return [number for link in self._links or () for number in link.descriptors()]
 
-    # One step after the other
+    # Steps, none of which waits
 
     def _step(self) -> bool:
-        """Do the next thing; ``False`` where there is nothing until more comes or time passes."""
-        if self._links is None:  # a loop was left: what is missing since is asked for
+        """Do the next step; ``False`` if there is nothing to do until a message arrives or time passes."""
+        if self._links is None:  # a loop was left: reconnect, and request the events since
             self._links, self._asking = self._connect(), True
         if self._answer:
             self._take_line(self._answer.popleft())
@@ -214,7 +214,7 @@ class Subscription:
         return self._asking and self._ask(self._links.control)
 
     def _ask(self, control: Peer) -> bool:
-        """Ask if it is time; ``True`` if so: sending may have taken the news of what arrives from a descriptor."""
+        """Send a request if it is due; return whether it was: sending may have cleared a descriptor's signal."""
         now, standing = self._now(), control.standing()
         if self._questions.due(now, standing) > 0:
             self._check_patience(now, control)
@@ -247,19 +247,19 @@ class Subscription:
         if self._until is None:
             self._until = newest
         if self._position is None:
-            self._position = Position(newest, self._camera)  # from now on
+            self._position = Position(newest, self._camera)  # events from now on
             self._progress(newest, newest)
-        elif question.after != NOW and question.after > newest:  # of another journal: what is in this one is new
-            lost = gap(self._position.cursor, 0, "another journal")
+        elif question.after != NOW and question.after > newest:  # another journal: all its events are new
+            missing = gap(self._position.cursor, 0, "another journal")
             self._position = Position(0, self._camera)
             self._questions.forget()
             self._held.clear()
             while links.events.receive(0) is not None:
-                pass  # the old journal's, whose numbers come again
-            self._deliver(lost, cloudevents.encode(lost))
+                pass  # published from the old journal: their numbers would be taken for the new one's
+            self._deliver(missing, cloudevents.encode(missing))
             self._progress(0, newest)
         elif question.after <= self._position.cursor and message.seq >= self._position.cursor:
-            # Not splitlines: a text may hold U+2028 and others that end a line for Python, though not for JSON.
+            # Not splitlines: it would also split at U+2028 and others, which JSON texts may contain.
             self._answer.extend(bytes(message.payload).split(b"\n") if message.payload else ())
             self._reached, self._newest = message.seq, newest
             if not self._answer:
@@ -269,7 +269,7 @@ class Subscription:
 
     def _take_line(self, line: bytes) -> None:
         if self._position is None:
-            raise AssertionError("an answer is of events after a position")
+            raise AssertionError("an answer with events needs a position")
         event = cloudevents.decode(line)
         for new in self._position.replayed([event], 0):
             self._deliver(new, line.decode())
@@ -278,7 +278,7 @@ class Subscription:
             self._progress(self._reached, self._newest)
 
     def _progress(self, reached: int, newest: int) -> None:
-        """Take that all up to ``reached`` is known, and see whether published events continue from there."""
+        """Record that all events up to ``reached`` are known, and check whether the held ones continue from there."""
         self._questions.settle()
         self._asking = reached < newest
         while self._asking and self._held and self._position is not None:
@@ -302,13 +302,13 @@ class Subscription:
         except ValueError as error:
             raise WireError(f"a heartbeat without a cursor: {error}") from error
         if self._held and isinstance(self._held[-1], int):
-            self._held.pop()  # an older one says nothing more
+            self._held.pop()  # the newer heartbeat replaces the older one
         self._held.append(newest)
         return True
 
     def _take_held(self) -> None:
         if self._position is None:
-            raise AssertionError("no published event is taken before there is a position")
+            raise AssertionError("published events are taken only once there is a position")
         held = self._held.popleft()
         if isinstance(held, int):
             self._asking = held != self._position.cursor
@@ -327,20 +327,20 @@ class Subscription:
     # Loops
 
     def __iter__(self) -> Iterator[Event]:
-        mine = self._enter_loop()
+        token = self._enter_loop()
         try:
             while not (self.ended or self._closed):
                 found = self.receive(1.0)
                 if found is not None:
                     yield found[0]
         finally:
-            self._leave_loop(mine)
+            self._leave_loop(token)
 
     def __aiter__(self) -> AsyncIterator[Event]:
         return _AsyncLoop(self, self._enter_loop())
 
     async def _next(self, begun: float) -> tuple[Event | None, float]:
-        """Return the next event, ``None`` at the end, and since when the event loop waits for its turn."""
+        """Return the next event, ``None`` at the end, and the time since which the event loop has not run."""
         self._return()
         try:
             while not (self.ended or self._closed):
@@ -359,7 +359,7 @@ class Subscription:
         return None, begun
 
     async def _readable(self, timeout: float) -> None:
-        """Wait until something comes, for so many seconds at most."""
+        """Wait until a descriptor is readable, for ``timeout`` seconds at most."""
         loop = asyncio.get_running_loop()
         self._woken = loop.create_future()
         descriptors = self._descriptors()
@@ -384,9 +384,9 @@ class Subscription:
         self._loop = object()
         return self._loop
 
-    def _leave_loop(self, which: object) -> None:
-        """Close the sockets, unless this loop was left already."""
-        if which is self._loop:
+    def _leave_loop(self, token: object) -> None:
+        """Close the sockets, unless this loop has been left already."""
+        if token is self._loop:
             self._loop = None
             self._disconnect()
 
@@ -398,7 +398,7 @@ class Subscription:
         self._held.clear()
 
     def close(self) -> None:
-        """Unsubscribe; a second call does nothing. A loop over it ends."""
+        """Unsubscribe; a second call does nothing. A loop over the subscription ends."""
         self._closed = True
         self._wake()
         self._disconnect()
@@ -411,10 +411,10 @@ class Subscription:
 
 
 class _AsyncLoop:
-    """One ``async for``. It is left as soon as nobody holds it; an async generator would be left some turns later."""
+    """One ``async for``. Dropping it closes the sockets at once; an async generator would do so later."""
 
-    def __init__(self, subscription: Subscription, mine: object) -> None:
-        self._subscription, self._mine = subscription, mine
+    def __init__(self, subscription: Subscription, token: object) -> None:
+        self._subscription, self._token = subscription, token
         self._begun = time.monotonic()
 
     def __aiter__(self) -> Self:
@@ -423,24 +423,24 @@ class _AsyncLoop:
     async def __anext__(self) -> Event:
         event = None
         try:
-            if self._subscription._loop is self._mine:
+            if self._subscription._loop is self._token:
                 event, self._begun = await self._subscription._next(self._begun)
         finally:
             if event is None:
-                self._subscription._leave_loop(self._mine)
+                self._subscription._leave_loop(self._token)
         if event is None:
             raise StopAsyncIteration
         return event
 
     def __del__(self) -> None:
-        self._subscription._leave_loop(self._mine)
+        self._subscription._leave_loop(self._token)
 
 
 def number_after(after: str | Literal[0]) -> int:
     """Return the number of the cursor to resume after.
 
     Raises:
-        ConfigError: neither a cursor nor 0.
+        ConfigError: ``after`` is neither a cursor nor 0.
     """
     try:
         if not isinstance(after, str) and (type(after) is not int or after != 0):
@@ -451,7 +451,7 @@ def number_after(after: str | Literal[0]) -> int:
 
 
 def wanted(event: Event, types: Sequence[str]) -> bool:
-    """Return whether an event is of one of these types or families; all are where none is named, and a gap always."""
+    """Return whether an event has one of these types or families. Without types every event does; a gap always does."""
     if event.type is EventType.STREAM_GAP:
         return True
     family = event.type.partition(".")[0]
@@ -459,7 +459,7 @@ def wanted(event: Event, types: Sequence[str]) -> bool:
 
 
 def no_answer(address: str, control: Peer, seconds: float) -> NoAnswerError:
-    """Return the error that no aggregator answered for so many seconds, with what is known of the reason."""
+    """Return the error that no aggregator answered for so many seconds, with the known cause."""
     return NoAnswerError(
         f"no aggregator answers at {address} within {seconds:.3g} s: {control.trouble()}; "
         "start one, or give its address with --connect"

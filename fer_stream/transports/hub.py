@@ -130,7 +130,7 @@ class ZeroMQHub:
                     messages.append((link, b"", parts) if link in BROADCASTS else (link, bytes(parts[0]), parts[1:]))
         return messages
 
-    def _answer_zap(self, gate: zmq.Socket[bytes]) -> None:
+    def _answer_zap(self, zap: zmq.Socket[bytes]) -> None:
         """Answer ZAP requests (https://rfc.zeromq.org/spec/27): accept peers whose key opens the requested link."""
         for _ in range(100):  # a limit, as in `receive`
             try:

@@ -472,7 +472,7 @@ def test_a_journal_that_holds_what_is_no_event_is_told(tmp_path: Path) -> None:
     with pytest.raises(JournalError, match=r"the journal .*events.db is damaged"):
         list(read_journal(path))
     execute(path, f"UPDATE events SET crc = {zlib.crc32(b'x')}")
-    with pytest.raises(JournalError, match=r"the journal .*events.db holds what is not an event"):
+    with pytest.raises(JournalError, match=r"the journal .*events.db holds an invalid event"):
         list(read_journal(path))
     with pytest.raises(JournalError, match="there is no journal at"):
         list(read_journal(tmp_path / "other.db"))
