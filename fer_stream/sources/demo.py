@@ -138,7 +138,7 @@ def _pose(visit: tuple[Pose, ...], time: float) -> Pose:
 
 
 def _print(name: str) -> NDArray[np.uint8]:
-    """Return a portrait with a white border and a shadow: uint8 ``[H, W, 4]``, premultiplied BGR and coverage (alpha)."""
+    """Return a portrait with a white border and a shadow: uint8 ``[H, W, 4]``, premultiplied BGR and alpha."""
     data = np.frombuffer((files("fer_stream") / "assets" / name).read_bytes(), np.uint8)
     photo = cast("NDArray[np.uint8]", cv2.imdecode(data, cv2.IMREAD_COLOR))
     margin = 24

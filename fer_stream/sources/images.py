@@ -36,7 +36,7 @@ class Images:
     def __init__(self, path: Path, settings: CameraSettings) -> None:
         self._paths = sorted((p for p in path.iterdir() if is_image(p)), key=_natural) if path.is_dir() else [path]
         if not self._paths:
-            raise SourceError(f"the folder {str(path)!r} holds no images; .jpg and .png are among the formats that are read")
+            raise SourceError(f"the folder {str(path)!r} holds no images; formats read include .jpg and .png")
         self._rate = settings.rate or RATE
         self._loop = settings.loop
         self._read = 0
@@ -100,7 +100,7 @@ def _bytes(path: Path) -> bytes:
 
 
 def _passes(data: bytes) -> bool:
-    """Return whether an image is a valid JPEG that can be passed on undecoded. All others are decoded or refused here."""
+    """Return whether an image is a valid JPEG that can be passed on undecoded. Others are decoded here."""
     jpeg = Jpeg(data)
     try:
         height, width, _ = jpeg.shape

@@ -196,7 +196,7 @@ def test_an_empty_file_where_there_was_a_journal_gives_no_number_again(path: Pat
         os.truncate(path, size)
     with Journal(path) as second:
         assert second.notice == (
-            f"the journal {path} was emptied: a new one begins, and what was in the old one is a gap"
+            f"the journal {path} was emptied: a new one begins, and a gap covers the old one's events"
         )
         assert second.epoch("door") > 1_000_000_000
         assert decode(everything(path, after=1)[0]).data == GapData("1", str(second.cursor()), "retention")

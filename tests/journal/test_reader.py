@@ -93,6 +93,6 @@ def test_who_may_not_read_the_log_is_told_that(beside: Path) -> None:
     log.chmod(0o644)
     found = Stranger(Path("/")).run("subscribe", "--journal", beside)
     assert found.returncode == 1
-    assert f"what was written last is in {log}, which SQLite reads only where it may write" in found.stderr
+    assert f"the latest events are in {log}, which SQLite reads only if it may write" in found.stderr
     log.chmod(0o600)
     assert f"this user may not read {log}" in Stranger(Path("/")).run("subscribe", "--journal", beside).stderr

@@ -49,7 +49,7 @@ def test_the_second_to_write_is_refused(path: Path, unlocked: tuple[Journal, Jou
         lambda: second.purge(1e12),
         lambda: second.lose(4, "journal full"),
     ):
-        with pytest.raises(RivalError, match="is written by another aggregator, too: this one ends, give each"):
+        with pytest.raises(RivalError, match="is written by another aggregator, too: this one ends; give each"):
             write()
     assert not second.broken, "what another one wrote is no damage"
     stored += [text for _, text in first.append(resets(3, first=4))]

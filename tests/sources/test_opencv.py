@@ -329,7 +329,7 @@ def test_an_address_that_accepts_and_never_answers(scheme):
 def test_a_server_without_video(tmp_path):
     with (
         Server(folder(tmp_path)) as server,
-        pytest.raises(SourceError, match="gives no video that can be read; check the path, the user name"),
+        pytest.raises(SourceError, match="delivers no readable video; check the path, the user name"),
     ):
         open_source(f"http://127.0.0.1:{server.port}/missing.mjpg", PATIENT)
 
@@ -340,7 +340,7 @@ def test_a_proxy_that_does_not_lead_to_the_camera_is_named(tmp_path, monkeypatch
         address = f"http://127.0.0.1:{camera.port}/"
         monkeypatch.setenv("http_proxy", f"http://me:s3cret@127.0.0.1:{proxy.port}")
         monkeypatch.delenv("no_proxy", raising=False)
-        told = f"the proxy 127.0.0.1:{proxy.port} that http_proxy names gives no video .* set no_proxy"
+        told = f"the proxy 127.0.0.1:{proxy.port} that http_proxy names returns no readable video .* set no_proxy"
         with pytest.raises(SourceError, match=told) as caught:
             open_source(address, PATIENT)
         assert "s3cret" not in str(caught.value)

@@ -150,9 +150,7 @@ def test_a_role_that_is_no_text_is_refused(folder: Path) -> None:
 
 
 def test_what_is_not_there_is_told(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(
-        ConfigError, match=r"nowhere.key cannot be read: No such file or directory; fer-stream keys new"
-    ):
+    with pytest.raises(ConfigError, match=r"nowhere.key cannot be read: No such file or directory; make one with fer"):
         keys.load(tmp_path / "nowhere.key")
     assert keys.server(folder) is None
     assert keys.entries(folder) == []
