@@ -241,7 +241,10 @@ def test_a_gap_that_was_not_returned_is_repeated_in_full(house: House) -> None:
     writer.close()
     house.start()
     with house.listen(after=3) as subscription:
-        wait_for(lambda: not subscription._step() and subscription._ready, "the gap, which is not returned yet")
+        wait_for(
+            lambda: not subscription._follower.step() and subscription._follower.ready,
+            "the gap, which is not returned yet",
+        )
         cursor = int(subscription.cursor)
     with house.listen(after=cursor) as subscription:
         found = subscription.receive(PATIENCE)
@@ -406,11 +409,11 @@ def test_an_aggregator_that_ends_during_a_replay_is_an_error(house: House) -> No
     house.start()
     house.take(3)
     with house.listen(after=0, until_now=True, timeout=0.5) as subscription:
-        wait_for(lambda: not subscription._step() and subscription._until is not None, "an answer")
-        subscription._until = 100  # as if the answer were only a part
+        wait_for(lambda: not subscription._follower.step() and subscription._follower._until is not None, "an answer")
+        subscription._follower._until = 100  # as if the answer were only a part
         collect(subscription, 4)
         house.end()
-        subscription._asking = True
+        subscription._follower._asking = True
         with pytest.raises(NoAnswerError, match="nothing listens there"):
             subscription.receive(PATIENCE)
 
@@ -429,7 +432,7 @@ def test_time_that_the_caller_spends_does_not_count_as_a_timeout(house: House) -
     house.start()
     house.take(3)
     with house.listen(after=0, until_now=True, timeout=0.8) as subscription:
-        assert subscription._step(), "a request is sent"
+        assert subscription._follower.step(), "a request is sent"
         time.sleep(1.0)
         assert rest(subscription) == house.stored()
 
