@@ -59,7 +59,9 @@ def run(settings: Settings, camera: str, stop: Stop | None = None) -> None:
                 if not reader.opened:  # not registered: no BYE is needed
                     break
             if deadline is not None and time.monotonic() > deadline:
-                _log.warning("the aggregator did not confirm the end of camera %s; its last frames are lost", camera)
+                _log.warning(
+                    "the aggregator did not confirm the end of camera %s; its last frames count as lost", camera
+                )
                 capture.give_up()
                 break
             if reader.stuck():

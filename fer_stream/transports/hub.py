@@ -92,10 +92,10 @@ class ZeroMQHub:
         self._sockets[link] = sock
         links.set_options(sock, link, where)
         if link in BROADCASTS:
-            sock.set(zmq.XPUB_VERBOSE, 1)  # report each subscription, so that new subscribers get the open intervals
+            sock.set(zmq.XPUB_VERBOSE, 1)  # report every subscription: a new one gets the current observations
         else:
             sock.set(zmq.ROUTER_MANDATORY, 1)
-            sock.set(zmq.ROUTER_HANDOVER, 1)  # a peer that reconnects keeps its id
+            sock.set(zmq.ROUTER_HANDOVER, 1)  # a reconnecting peer takes over its id from its old connection
         if self._pair is not None:
             sock.set(zmq.CURVE_SERVER, 1)
             sock.set(zmq.CURVE_SECRETKEY, self._pair[1].encode())

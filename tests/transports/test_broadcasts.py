@@ -31,7 +31,7 @@ def test_subscriptions_are_reported_to_the_hub(network: Network, link: str) -> N
     assert arrive(hub, 1) == [(link, b"", [b"\x01door/"])]
     second = network.listener("door/", link=link)
     assert arrive(hub, 1) == [(link, b"", [b"\x01door/"])], (
-        "each new subscription, so that the subscriber gets the open intervals"
+        "each new subscription, so that the subscriber gets the current observations"
     )
     first.close()
     assert hub.receive(0.2) == [], "another subscriber is left"
