@@ -140,7 +140,7 @@ def test_an_aggregator_that_is_not_reached_is_told_of_once_and_so_is_that_it_is(
         said = {
             "name": "its host name cannot be resolved",
             "nothing": "nothing listens there",
-            "silence": "it does not answer",
+            "silence": "connecting to it times out",
             "route": "it cannot be reached: Network is unreachable",
         }[cause]
         for role in started:
