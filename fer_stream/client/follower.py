@@ -78,7 +78,7 @@ class Follower:
         self._reached = self._newest = 0
         self._held: deque[tuple[Event, str] | int] = deque(maxlen=HELD)
         self._asking = True
-        self._heard = self._left = time.monotonic()
+        self._last_message = self._left = time.monotonic()
         self._away = 0.0
         self._received = 0
         self._links: _Links | None = self._connect()
@@ -140,7 +140,7 @@ class Follower:
         if self._held and not self._asking:
             self._take_held()
             return True
-        if self._hear_control(self._links) or self._hear_events(self._links.events):
+        if self._receive_answer(self._links) or self._receive_published(self._links.events):
             return True
         return self._asking and self._ask(self._links.control)
 
@@ -148,7 +148,7 @@ class Follower:
         """Send a request if it is due; return whether it was: sending may have cleared a descriptor's signal."""
         now, standing = self._now(), control.standing()
         if self._questions.due(now, standing) > 0:
-            self._check_patience(now, control)
+            self._check_timeout(now, control)
             return False
         after = NOW if self._position is None else self._position.cursor
         question = self._questions.ask(after, now, standing)
@@ -156,21 +156,21 @@ class Follower:
         control.send(wire.json_message(Kind.REPLAY, body, ticket=question.ticket))
         return True
 
-    def _check_patience(self, now: float, control: Peer) -> None:
+    def _check_timeout(self, now: float, control: Peer) -> None:
         received = control.standing().received
         if received > self._received > 0:
-            self._heard = now
+            self._last_message = now
         self._received = received
         silent = self._questions.silent(now)
-        if silent > self._timeout and (now - self._heard > self._timeout or silent > BEATING * self._timeout):
+        if silent > self._timeout and (now - self._last_message > self._timeout or silent > BEATING * self._timeout):
             raise SilenceError(control, silent)
 
-    def _hear_control(self, links: _Links) -> bool:
+    def _receive_answer(self, links: _Links) -> bool:
         parts = links.control.receive(0)
         if parts is None:
             return False
         message = wire.unpack(parts)
-        now = self._heard = self._now()
+        now = self._last_message = self._now()
         question = self._questions.answered(message.ticket, len(message.payload), now)
         if message.kind is not Kind.EVENTS or question is None:
             return True
@@ -219,11 +219,11 @@ class Follower:
                 break
             self._held.popleft()
 
-    def _hear_events(self, events: Peer) -> bool:
+    def _receive_published(self, events: Peer) -> bool:
         parts = events.receive(0)
         if parts is None:
             return False
-        self._heard = self._now()
+        self._last_message = self._now()
         topic, text = bytes(parts[0]), bytes(parts[1])
         if topic != b"/":
             self._held.append((cloudevents.decode(text), text.decode()))
