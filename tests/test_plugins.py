@@ -65,7 +65,7 @@ def test_a_plug_in_that_is_not_where_it_says(register):
 
 def test_a_plug_in_that_gives_no_source(register):
     register("sources", "def factory(address, settings):\n    return iter([address])\n")
-    with pytest.raises(PluginError, match="the source plug-in 'broken' gives an object without live, frames, read"):
+    with pytest.raises(PluginError, match="the source plug-in 'broken' returns an object without live, frames, read"):
         open_source(CameraSettings(source="broken:1"))
 
 

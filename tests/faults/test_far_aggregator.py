@@ -140,7 +140,7 @@ def test_an_aggregator_that_is_not_reached_is_told_of_once_and_so_is_that_it_is(
         said = {
             "name": "its host name cannot be resolved",
             "nothing": "nothing listens there",
-            "silence": "it does not answer",
+            "silence": "connecting to it times out",
             "route": "it cannot be reached: Network is unreachable",
         }[cause]
         for role in started:
@@ -149,5 +149,5 @@ def test_an_aggregator_that_is_not_reached_is_told_of_once_and_so_is_that_it_is(
         link.mend()
         machines.aggregator()
         for role in started:
-            role.until_said(f"the aggregator at tcp://hub:{link.port} is reached, after")
+            role.until_said(f"the aggregator at tcp://hub:{link.port} is reached after")
             assert role.err.count("no aggregator is reached") == 1, role.err
