@@ -312,7 +312,7 @@ def test_a_proxy_without_a_server_behind_it_is_told_of(site: Site, visit: Callab
     seen = visit(f"https://{NAME}:{port}/fer/").enter()
     sees(seen.page)
     end()
-    expect(seen.page.locator("#banner")).to_contain_text("A proxy between here and the page's server answers 502")
+    expect(seen.page.locator("#banner")).to_contain_text("A proxy between the browser and the page's server answers 502")
 
 
 class Buffering(threading.Thread):
@@ -358,7 +358,7 @@ def test_a_proxy_that_buffers_is_told_of(site: Site, visit: Callable[[str], Visi
     proxy = Buffering(site.live(hosts=[]))
     proxy.start()
     seen = visit(f"http://127.0.0.1:{proxy.port}/?token={TOKEN}")
-    expect(seen.page.locator("#banner")).to_contain_text("nothing comes through it: a proxy holds it back")
+    expect(seen.page.locator("#banner")).to_contain_text("no data arrives: a proxy holds it back")
     proxy.close()
 
 
@@ -441,6 +441,6 @@ def test_a_frame_whose_cookie_the_browser_does_not_keep_says_so(
     frame = page.frame_locator("iframe")
     frame.get_by_label("Token").fill(TOKEN)
     frame.get_by_role("button", name="Enter").click()
-    expect(frame.get_by_role("alert")).to_contain_text("In a frame of another site that takes https.")
+    expect(frame.get_by_role("alert")).to_contain_text("In a frame of another site this requires https.")
     assert "a browser keeps no cookie of the page" in caplog.text
     page.context.close()

@@ -113,7 +113,7 @@ def test_a_page_that_is_full_says_so(served: Callable[..., str], monkeypatch: py
         with pytest.raises(InvalidStatus) as refused, Browser(url, **bearer):
             pass
         assert refused.value.response.status_code == 503
-        assert refused.value.response.body == b"1 browsers look at this page already: close one of them\n"
+        assert refused.value.response.body == b"1 browsers show this page already: close one of them\n"
         assert get(url, "/feed", "POST", Origin=own, **bearer).status == 503
     wait_for(lambda: get(url, "/feed", "POST", Origin=own, **bearer).status == 426, "room")
 
