@@ -89,7 +89,7 @@ function about(event) {
   return what === "started" ? [shown, probability] : [shown, what, probability, duration(data)];
 }
 
-const duration = (data) => `${(data.duration_ms / 1000).toFixed(1)}\u00a0s`; // a non-breaking space between number and unit
+const duration = (data) => `${(data.duration_ms / 1000).toFixed(1)}\u00a0s`; // non-breaking space before the unit
 
 /** Return the local time of day, or the position in a recording, whose timestamps begin in 1970. */
 function clock(time) {

@@ -37,7 +37,7 @@ export class History {
     this.#forget();
   }
 
-  /** Return the faces of the last `length` seconds: those still visible first, by entry time, then the latest to leave. */
+  /** Return faces of the last `length` seconds: first those still visible, by entry time, then the latest to leave. */
   recent(length) {
     const since = this.now - length;
     const found = [...this.faces.values()].filter((f) => f.start <= this.now && (f.end === null || f.end > since));

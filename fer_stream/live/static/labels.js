@@ -3,7 +3,7 @@
 
 export const UNCERTAIN = "uncertain";
 
-/** How labels are shown: `by` is "label" or "valence", `valence` maps a label to its group. The server sends the last two. */
+/** How to show labels: `by` is "label" or "valence". The server sends `colours`, and `valence`, which maps labels to groups. */
 export const scheme = { by: "label", valence: {}, colours: { known: {}, others: ["#8c8c8c"], uncertain: "#c8c8c8" } };
 
 /** Return the name under which a label is shown: the label or its valence group. */
@@ -20,7 +20,7 @@ export function colour(shown) {
   return known[shown] ?? others[[...new TextEncoder().encode(shown)].reduce((sum, byte) => sum + byte, 0) % others.length];
 }
 
-/** Return the readable text colour, black or white, for a background "#rrggbb", from its relative luminance (WCAG 2). */
+/** Return black or white, whichever is readable on "#rrggbb", from the relative luminance (WCAG 2). */
 export function ink(background) {
   const [r, g, b] = [1, 3, 5].map((at) => parseInt(background.slice(at, at + 2), 16) / 255)
     .map((c) => (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4));
