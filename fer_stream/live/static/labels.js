@@ -3,7 +3,7 @@
 
 export const UNCERTAIN = "uncertain";
 
-/** How to show labels: `by` is "label" or "valence". The server sends `colours`, and `valence`, which maps labels to groups. */
+/** How to show labels: `by` is "label" or "valence"; the server sends the rest (`valence` maps labels to groups). */
 export const scheme = { by: "label", valence: {}, colours: { known: {}, others: ["#8c8c8c"], uncertain: "#c8c8c8" } };
 
 /** Return the name under which a label is shown: the label or its valence group. */
