@@ -90,13 +90,13 @@ COMMANDS = (
             *COMMON,
         ),
         (
-            _argument("--live", action="store_true", help="serve the live page too, as `fer-stream live` does"),
+            _argument("--live", action="store_true", help="also serve the live page, as `fer-stream live` does"),
             _argument(
                 "sources",
                 metavar="[NAME=]SOURCE",
                 nargs="*",
-                help="webcam index, video file, image folder, rtsp:// or http:// address; none: the file's cameras, "
-                "or else the demo",
+                help="webcam index, video file, image folder, rtsp:// or http:// address (default: the cameras of the "
+                "settings file, or else the demo)",
             ),
         ),
     ),
@@ -107,7 +107,7 @@ COMMANDS = (
         "fer-stream capture rtsp://192.0.2.10/stream --camera door --connect tcp://10.0.0.1:7000",
         (*CAMERA, "--metrics", "--connect", "--key", *COMMON),
         (
-            _argument("source", metavar="SOURCE", nargs="?", help="as for run; none: what the settings say"),
+            _argument("source", metavar="SOURCE", nargs="?", help="as for run (default: the source in the settings)"),
             _argument("--camera", metavar="NAME", help="the camera's name (default: the file's, or camera-1)"),
         ),
     ),
@@ -117,7 +117,7 @@ COMMANDS = (
         "run one inference worker",
         "fer-stream worker --name 2 --connect tcp://10.0.0.1:7000",
         (*MODELS, "--metrics", "--connect", "--key", *COMMON),
-        (_argument("--name", metavar="NAME", help="its name in logs and status (default: one that no other has)"),),
+        (_argument("--name", metavar="NAME", help="its name in logs and status (default: a unique name)"),),
     ),
     Command(
         "aggregator",
@@ -199,7 +199,7 @@ COMMANDS = (
     Command(
         "recognize",
         "reading:recognize",
-        "find the faces in images and their apparent expressions: a JSON line an image",
+        "find the faces in images and their apparent expressions: one JSON line per image",
         "fer-stream recognize portrait.jpg --min-face 20",
         (*MODELS, *COMMON),
         (_argument("images", metavar="IMAGE", nargs="+", help="an image file"),),
@@ -215,7 +215,7 @@ COMMANDS = (
     Command(
         "purge",
         "reading:purge",
-        "delete old events from the journal, also while an aggregator writes it",
+        "delete old events from the journal, even while an aggregator writes to it",
         "fer-stream purge --older-than 7d",
         ("--journal", *COMMON),
         (

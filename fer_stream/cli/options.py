@@ -48,7 +48,7 @@ OPTIONS = (
         "drop_oldest: the freshest frame wins; wait: every frame, in order",
         ("policy", "cameras.*.policy"),
     ),
-    Option("--workers", "N", "inference workers (default: one a CPU core)", ("workers",)),
+    Option("--workers", "N", "inference workers (default: one per CPU core)", ("workers",)),
     Option(
         "--min-face", "PX", "size in pixels of the smallest faces searched for (default: 40)", ("detector.min_face",)
     ),
@@ -63,8 +63,8 @@ OPTIONS = (
     Option(
         "--model",
         "FILE",
-        "ONNX classifier, or emotion-tiny.onnx (less than half the time) or emotion.onnx, which come along (default: "
-        "emotion-ferplus.onnx)",
+        "ONNX classifier: a file, or one of the shipped emotion-tiny.onnx (takes less than half the time) and "
+        "emotion.onnx (default: emotion-ferplus.onnx)",
         ("classifier.model",),
     ),
     Option(
@@ -110,7 +110,7 @@ OPTIONS = (
     Option(
         "--format",
         None,
-        "a line made to be read, or one JSON document a line (default: pretty)",
+        "pretty: lines for people; jsonl: one JSON document per line (default: pretty)",
         how={"choices": ["pretty", "jsonl"], "default": "pretty"},
     ),
 )
