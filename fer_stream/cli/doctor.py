@@ -249,7 +249,7 @@ def _machine(workers: int) -> Iterator[Finding]:
     if workers > max(cores.amount, 1):
         yield _warn(
             f"{workers} workers share {cores.amount:g} CPU cores ({cores.by}): "
-            f"more than one a core is no faster, {advice}"
+            f"more than one per core is no faster, {advice}"
         )
     else:
         yield _ok(f"{cores.amount:g} CPU cores for {workers} workers ({cores.by})")

@@ -2,7 +2,7 @@
 
 ::
 
-    aggregator -> [events, status] ---------------------> feed -> viewer (one a browser) -> static/main.js
+    aggregator -> [events, status] ---------------------> feed -> viewer (1 per browser) -> static/main.js
                -> [observations, preview: while watched] -> picture: pair, blur, JPEG -^
 
 The page's server is a process of its own and an ordinary subscriber, so it may crash and restart at any time without

@@ -128,7 +128,7 @@ def test_a_read_only_machine(stranger: Stranger, settings: dict[str, str]) -> No
     assert contained.run("config", **settings).returncode == 0
     memory = Path(f"/dev/shm/f-{stranger.folder.name}")
     memory.mkdir()
-    memory.chmod(0o1777)  # sticky, or fer-stream refuses it: other users could replace its folder in it
+    memory.chmod(0o1777)  # sticky, like /tmp, so that other users cannot replace the folder made in it
     try:
         done = contained.run("run", film, "--journal", memory / "events.db", **settings, TMPDIR=str(memory))
         assert done.returncode == 0, done.stderr
