@@ -31,8 +31,11 @@ FOR_CLIENTS = ("control", "events")
 KEEPALIVE = 1
 """Seconds without a packet until TCP sends a keepalive probe, and between two probes."""
 
-MAX_SILENCE = 60_000
-"""Milliseconds after which the kernel ends a connection whose peer acknowledges nothing or reads nothing."""
+MAX_SILENCE = {"frames": 10_000, "work": 10_000}
+"""Milliseconds after which the kernel ends a connection whose peer acknowledges nothing or reads nothing, by link."""
+
+MAX_CLIENT_SILENCE = 60_000
+"""The same for the other links: a client may read nothing for a while."""
 
 MAX_IPC_PATH = 100
 """Bytes: a little less than ``sockaddr_un`` holds on any system."""
@@ -71,7 +74,7 @@ def set_options(sock: zmq.Socket[bytes], link: str, where: str) -> None:
     sock.set(zmq.TCP_KEEPALIVE, 1)
     sock.set(zmq.TCP_KEEPALIVE_IDLE, KEEPALIVE)
     sock.set(zmq.TCP_KEEPALIVE_INTVL, KEEPALIVE)
-    sock.set(zmq.TCP_MAXRT, MAX_SILENCE)
+    sock.set(zmq.TCP_MAXRT, MAX_SILENCE.get(link, MAX_CLIENT_SILENCE))
     sock.set(zmq.HANDSHAKE_IVL, 30_000 if slow else 5000)
     sock.set(zmq.IPV6, 1)
 

@@ -28,11 +28,14 @@ class Link:
         port = free_port()
         self._address = f"tcp://127.0.0.1:{port}"
         self.proxy = Proxy(port)
-        (cli.folder / "jpeg.toml").write_text('[cameras.film]\nencoding = "jpeg"\n')
-        self.aggregator: Process = cli.start("aggregator", "--bind", self._address, "--journal", "events.db")
+        text = '[cameras.film]\nencoding = "jpeg"\n[dispatch]\ntransfer = 5.0\n'
+        (cli.folder / "settings.toml").write_text(text)
+        self.aggregator: Process = cli.start(
+            *("aggregator", "--config", "settings.toml", "--bind", self._address, "--journal", "events.db")
+        )
         cli.start("worker", "--name", "1", "--connect", self._address)
         self.capture: Process = cli.start(
-            *("capture", clip, "--camera", "film", "--config", "jpeg.toml", "--policy", policy, "--loop"),
+            *("capture", clip, "--camera", "film", "--config", "settings.toml", "--policy", policy, "--loop"),
             *("--rate", 60, "--connect", self.proxy.address),
         )
 
