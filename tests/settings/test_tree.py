@@ -131,7 +131,7 @@ def test_paths_know_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
         ("[journal]\nretention_days = inf", ["journal.retention_days = Infinity is not allowed", "a number above 0"]),
         ("metrics = '..:9108'", ["HOST:PORT"]),
         ("[cameras.'b c']", ["'b c' cannot be a name in cameras"]),
-        ("[cameras.Door]\n[cameras.door]", ["Door and door differ in case alone"]),
+        ("[cameras.Door]\n[cameras.door]", ["Door and door differ only in case"]),
         ("[smoother]\nleave = 0.9", ["smoother", "leave must be below enter"]),
         ("metrics = 'here'", ['metrics = "here"', "HOST:PORT"]),
         ("metrics = '127.0.0.1:99999'", ["HOST:PORT"]),
