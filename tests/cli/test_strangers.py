@@ -102,8 +102,8 @@ def test_a_home_folder_of_nobody_is_refused(stranger: Stranger) -> None:
     refused = stranger.run("run", "--journal", "~nobody-is-called-this/events.db")
     assert (refused.returncode, refused.stderr) == (
         2,
-        'fer-stream: error: flag --journal: journal.path = "~nobody-is-called-this/events.db": must be a whole path: '
-        "nobody here is called nobody-is-called-this\n",
+        'fer-stream: error: flag --journal: journal.path = "~nobody-is-called-this/events.db": must be a complete path: '
+        "there is no user nobody-is-called-this\n",
     )
 
 

@@ -277,7 +277,7 @@ def test_beyond_this_machine_a_page_needs_a_token(tmp_path: Path) -> None:
             token(LiveSettings(**there))
         assert token(LiveSettings(**there, token_file=path)) == TOKEN
         settings = Settings(live=LiveSettings(**there, token_file=path))
-        with pytest.raises(ConfigError, match=where + r" may be reached from other machines: say with --purpose"):
+        with pytest.raises(ConfigError, match=where + r" may be reached from other machines: state what it is used"):
             server.check(settings)
         server.check(settings.model_copy(update={"deployment": DeploymentSettings(purpose="research")}))
     path.chmod(0o640)
