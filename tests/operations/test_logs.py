@@ -94,7 +94,7 @@ def test_what_is_too_much_is_dropped_and_counted(
         kept = [reader.readline()[0] for _ in range(5)]
         assert stream.drain(60)
     assert kept == list("01234")
-    assert "5 log lines were dropped because nobody read them" in caplog.text
+    assert "5 log lines were dropped because stderr is not read fast enough" in caplog.text
 
 
 # As text and as JSON lines

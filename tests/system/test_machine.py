@@ -196,9 +196,9 @@ def _hierarchy(controller: str) -> Path:
         for line in Path("/proc/self/cgroup").read_text().splitlines():
             number, controllers, path = line.split(":", 2)
             if mount.kind == "cgroup" and controller in mount.options and controller in controllers.split(","):
-                return Path(mount.place, *machine._below(path, mount.root))
+                return Path(mount.point, *machine._below(path, mount.root))
             if mount.kind == "cgroup2" and number == "0":
-                folder = Path(mount.place, *machine._below(path, mount.root))
+                folder = Path(mount.point, *machine._below(path, mount.root))
                 enabled = folder / "cgroup.subtree_control"
                 if enabled.exists() and controller in enabled.read_text().split():
                     return folder
