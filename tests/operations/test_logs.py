@@ -1,4 +1,4 @@
-"""Logs, as people and as programs read them; and that nobody waits where stderr is not read."""
+"""Logs as text and as JSON lines, and a stderr that is read slowly or not at all: no process waits for the reader."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ sys.exit(code)
 
 @contextmanager
 def start(number: int, stderr: int) -> Iterator[subprocess.Popen[str]]:
-    """A process that logs so many lines to a descriptor, and has ended afterwards whatever it does."""
+    """Start a process that logs ``number`` lines to the descriptor ``stderr``; kill it at the end of the context."""
     command = [sys.executable, "-c", TALKER, str(number)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True) as process:
         os.close(stderr)
