@@ -51,9 +51,7 @@ def test_prometheus_scrapes_every_role(pipeline: tuple[Prometheus, dict[str, Any
     )
     assert seen
     wait_for(lambda: prometheus.query("sum(fer_stream_workers)") == {(): 2.0}, "two workers in Prometheus")
-    wait_for(
-        lambda: prometheus.query("max(fer_stream_frames_waiting)").get((), 99) <= 4, "at most four waiting frames"
-    )
+    wait_for(lambda: prometheus.query("max(fer_stream_frames_waiting)").get((), 99) <= 4, "at most four waiting frames")
     online = "sum by (camera, job) (fer_stream_camera_online)"
     wait_for(lambda: prometheus.query(online) == {("door", "aggregator"): 1}, "a camera that is online")
     age = "histogram_quantile(0.99, sum by (le) (fer_stream_frame_age_seconds_bucket))"

@@ -1,4 +1,4 @@
-"""Third-party packages: a missing one is named with its extra; versions are found whatever distribution is installed."""
+"""Third-party packages: a missing one is named with its extra; the version does not depend on the distribution."""
 
 from __future__ import annotations
 
