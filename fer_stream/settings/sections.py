@@ -256,7 +256,7 @@ class LiveSettings(Section):
         examples=[["cameras.example.org:8443"]],
     )
     base_path: BasePath = Field(
-        "/", description="path prefix that a proxy adds to the page's paths and does not strip, such as /fer/"
+        "/", description="path under which a proxy publishes the page, such as /fer/; the proxy must forward it unchanged"
     )
     frame_ancestors: list[Ancestor] = Field(
         default_factory=list,
