@@ -256,7 +256,8 @@ class LiveSettings(Section):
         examples=[["cameras.example.org:8443"]],
     )
     base_path: BasePath = Field(
-        "/", description="path under which a proxy publishes the page, such as /fer/; the proxy must forward it unchanged"
+        "/",
+        description="path under which a proxy publishes the page, such as /fer/; the proxy must forward it unchanged",
     )
     frame_ancestors: list[Ancestor] = Field(
         default_factory=list,
