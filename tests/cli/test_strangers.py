@@ -102,8 +102,8 @@ def test_the_home_folder_of_an_unknown_user_is_refused(stranger: Stranger) -> No
     refused = stranger.run("run", "--journal", "~nobody-is-called-this/events.db")
     assert (refused.returncode, refused.stderr) == (
         2,
-        'fer-stream: error: flag --journal: journal.path = "~nobody-is-called-this/events.db": must be a whole path: '
-        "nobody here is called nobody-is-called-this\n",
+        'fer-stream: error: flag --journal: journal.path = "~nobody-is-called-this/events.db": must be a complete '
+        "path: there is no user nobody-is-called-this\n",
     )
 
 
@@ -122,7 +122,8 @@ def test_a_read_only_machine(stranger: Stranger, settings: dict[str, str]) -> No
     refused = contained.run("analyze", film, "--output", "/dev/shm/never", **settings)
     assert refused.returncode == 1
     assert refused.stderr.splitlines()[-1] == (
-        "fer-stream: error: no folder for temporary files can be written: set TMPDIR to one, or mount one at /tmp"
+        "fer-stream: error: no folder for temporary files is writable: set TMPDIR to a writable folder, or mount one "
+        "at /tmp"
     )
     assert "portraits.avi" in contained.run("recognize", film, **settings).stderr, "it writes nothing"
     assert contained.run("config", **settings).returncode == 0

@@ -35,8 +35,8 @@ def test_what_is_there_is_left_alone(tmp_path: Path) -> None:
 def test_a_system_without_apt_get_is_told_what_to_install(tmp_path: Path) -> None:
     (tmp_path / "tool").touch(mode=0o755)
     code, said = apt_install("promtool=prometheus", "tool", "strace", path=str(tmp_path))
-    sentence = "install what Debian calls prometheus strace: this system has no apt-get; then run this again"
-    assert (code, said) == (1, f"apt-install: {sentence}\n")
+    sentence = "install the equivalents of the Debian packages prometheus strace (there is no apt-get here)"
+    assert (code, said) == (1, f"apt-install: {sentence}; then run this again\n")
 
 
 @pytest.mark.skipif(not shutil.which("apt-get"), reason="only where there is apt-get")

@@ -53,7 +53,7 @@ def test_advisories_that_do_not_answer_are_told_in_a_sentence_and_fail() -> None
     done = audit(free_port())
     assert (done.returncode, done.stdout) == (3, "")
     (sentence,) = done.stderr.splitlines()
-    assert sentence.startswith("audit: whether what is locked has known vulnerabilities cannot be told here, for the")
+    assert sentence.startswith("audit: the locked packages cannot be checked for known vulnerabilities, because the")
 
 
 def test_what_else_goes_wrong_fails_whatever_it_is() -> None:

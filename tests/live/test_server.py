@@ -280,7 +280,7 @@ def test_a_page_that_other_machines_reach_needs_a_token(tmp_path: Path) -> None:
             token(LiveSettings(**reachable))
         assert token(LiveSettings(**reachable, token_file=path)) == TOKEN
         settings = Settings(live=LiveSettings(**reachable, token_file=path))
-        with pytest.raises(ConfigError, match=where + r" may be reached from other machines: say with --purpose"):
+        with pytest.raises(ConfigError, match=where + r" may be reached from other machines: state what it is used"):
             server.check(settings)
         server.check(settings.model_copy(update={"deployment": DeploymentSettings(purpose="research")}))
     path.chmod(0o640)

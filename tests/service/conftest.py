@@ -1,4 +1,4 @@
-"""A real aggregator for the parts of a run."""
+"""A real aggregator for the tests of a run's parts."""
 
 from __future__ import annotations
 

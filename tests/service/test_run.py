@@ -1,4 +1,4 @@
-"""`fer-stream run` beside others, and with sinks, readers, terminals and children that fail: real processes."""
+"""`fer-stream run` in real processes: several runs at once, and failing sinks, readers, terminals and children."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pty
 import signal
 import subprocess
 import sys
-import time
+import termios
 import urllib.error
 import urllib.request
 from contextlib import suppress
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from processes import Cli, Process
 
 PLUGINS = '''
-"""What fails: a detector and a source that crash, a sink that raises and one that never comes back."""
+"""Failing plug-ins: a detector and a source that crash, a sink that raises, and a sink that never returns."""
 import os, signal, time
 from pathlib import Path
 from fer_stream.sources.demo import open_source as demo
@@ -82,7 +82,7 @@ stuck = failing:stuck
 
 @pytest.fixture
 def plugins(tmp_path: Path) -> dict[str, str]:
-    """The environment in which what fails is installed."""
+    """The environment variables with which the failing plug-ins are installed."""
     about = tmp_path / "plug-in" / "failing-1.0.dist-info"
     about.mkdir(parents=True)
     (tmp_path / "plug-in" / "failing.py").write_text(PLUGINS)
@@ -92,7 +92,7 @@ def plugins(tmp_path: Path) -> dict[str, str]:
 
 
 def start(cli: Cli, name: str, source: object, *more: object, **environment: str) -> Process:
-    """A run without an address, of one camera."""
+    """Start a run of one camera, without an address."""
     return cli.start(
         *("run", f"{name}={source}", "--loop", "--format", "jsonl", "--workers", 1, "--journal", f"{name}.db"),
         *("--summary", f"{name}.json", *more),
@@ -101,7 +101,7 @@ def start(cli: Cli, name: str, source: object, *more: object, **environment: str
 
 
 def addresses(process: Process) -> str:
-    """The address in the log of its aggregator."""
+    """Return the address in the log of the run's aggregator, or an empty text before it is logged."""
     lines = [json.loads(line) for line in process.err.splitlines() if '"ready at ' in line]
     return str(lines[-1]["message"]).removeprefix("ready at ") if lines else ""
 
@@ -116,15 +116,15 @@ def test_two_runs_of_one_user_have_nothing_to_do_with_each_other(cli: Cli, clip:
     for command in (("status",), ("subscribe", "--from", 0), ("subscribe", "--from", 0, "--until-now"), ("live",)):
         several = cli.run(*command)
         assert several.popen.returncode == 2
-        (told,) = several.errors
-        assert "2 services of yours run here" in told
-        assert f"{addresses(a)} (cameras a; process {a.pid})" in told
-        assert f"{addresses(b)} (cameras b; process {b.pid})" in told
-        assert "choose one with --connect ADDRESS" in told
+        (message,) = several.errors
+        assert "2 services of yours run here" in message
+        assert f"{addresses(a)} (cameras a; process {a.pid})" in message
+        assert f"{addresses(b)} (cameras b; process {b.pid})" in message
+        assert "choose one with --connect ADDRESS" in message
     chosen = cli.run("subscribe", "--connect", addresses(b), "--from", 0, "--until-now", "--format", "jsonl")
     assert {event["source"] for event in chosen.events} == {"/cameras/b"}
     assert a.stop() == 0
-    wait_for(lambda: cli.run("status").popen.returncode == 0, "the one that is left, alone")
+    wait_for(lambda: cli.run("status").popen.returncode == 0, "the status of the only remaining run")
     alone = cli.run("status", "--format", "jsonl")
     assert json.loads(alone.out)["cameras"].keys() == {"b"}
     python = (
@@ -171,7 +171,7 @@ def test_a_run_that_was_killed_is_not_found_and_the_next_clears_up(cli: Cli, cli
     dead = cli.run("status")
     assert dead.popen.returncode == 1
     assert "no service of yours runs on this machine: start one, or give its address with --connect" in dead.errors[0]
-    wait_for(lambda: not run.children(), "the end of its children")
+    wait_for(lambda: not run.children(), "the end of the run's children")
     again = start(cli, "a", clip)
     again.until(lambda: addresses(again), "the same address")
     assert addresses(again) == address
@@ -188,7 +188,10 @@ def test_roles_that_are_started_by_hand_meet_beside_a_run(cli: Cli, clip: Path) 
         cli.start("capture", clip, "--camera", "b", "--loop"),
         cli.start("aggregator", "--journal", "b.db"),
     ]
-    wait_for(lambda: "camera b is here" in roles[2].err and "worker" in roles[2].err, "all three")
+    wait_for(
+        lambda: "camera b is here" in roles[2].err and "worker" in roles[2].err,
+        "the worker and the capture at the aggregator",
+    )
     several = cli.run("status")
     assert several.popen.returncode == 2
     assert "2 services of yours run here" in several.errors[0]
@@ -225,15 +228,20 @@ def readiness(port: int) -> dict[str, Any]:
     except urllib.error.HTTPError as error:
         with error:
             return {"code": error.code} | json.load(error)
-    except OSError:  # it does not serve yet
+    except OSError:  # the server does not listen yet
         return {"code": 0}
 
 
 def unread() -> tuple[int, int]:
-    """A pipe that is full after a page."""
+    """Return the reading and the writing end of a pipe that is full after 4096 bytes."""
     ours, theirs = os.pipe()
     fcntl.fcntl(theirs, fcntl.F_SETPIPE_SZ, 4096)
     return ours, theirs
+
+
+def buffered(pipe: int) -> int:
+    """Return the number of unread bytes in a pipe."""
+    return int.from_bytes(fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)), sys.byteorder)
 
 
 @pytest.mark.parametrize("both", [False, True], ids=["stdout", "stdout and stderr"])
@@ -254,14 +262,14 @@ def test_nobody_reads(both: bool, cli: Cli, short_folder: Path, clip: Path) -> N
     os.close(others)
 
     def status() -> dict[str, Any]:
-        found: dict[str, Any] = wait_for(lambda: standing(address), "an answer", lambda: run.poll() is None)
+        found: dict[str, Any] = wait_for(lambda: standing(address), "a status", lambda: run.poll() is None)
         return found
 
     try:
-        wait_for(lambda: sinks(address).get("stdout:jsonl", {}).get("state") == "stuck", "the pipe is full")
+        wait_for(lambda: sinks(address).get("stdout:jsonl", {}).get("state") == "stuck", "a full pipe")
         old = wait_for(lambda: status()["workers"].get("1", {}).get("pid"), "worker 1")
         os.kill(old, signal.SIGKILL)
-        wait_for(lambda: status()["workers"].get("1", {}).get("pid") not in (None, old), "another worker 1")
+        wait_for(lambda: status()["workers"].get("1", {}).get("pid") not in (None, old), "a new worker 1")
         wait_for(lambda: readiness(port)["code"] == 200, "readiness")
         run.send_signal(signal.SIGTERM)
         assert run.wait(PATIENCE) == 1
@@ -271,11 +279,11 @@ def test_nobody_reads(both: bool, cli: Cli, short_folder: Path, clip: Path) -> N
     with os.fdopen(ours) as reader:
         seen = [json.loads(line) for line in reader.read().splitlines(keepends=True) if line.endswith("\n")]
     os.close(other)
-    told = json.loads((cli.folder / "s.json").read_text())
+    summary = json.loads((cli.folder / "s.json").read_text())
     everything = stored(cli, "e.db")
     assert seen == everything[: len(seen)]
-    sink = told["sinks"]["stdout:jsonl"]
-    assert sink["delivered"] + sink["undelivered"] == sum(told["events"].values()) == len(everything)
+    sink = summary["sinks"]["stdout:jsonl"]
+    assert sink["delivered"] + sink["undelivered"] == sum(summary["events"].values()) == len(everything)
     assert sink["undelivered"] > 0
     sound(everything)
     assert cli.left_over(Dead, short_folder) == []  # type: ignore[arg-type]
@@ -286,7 +294,7 @@ def test_nobody_reads(both: bool, cli: Cli, short_folder: Path, clip: Path) -> N
 
 
 class Dead:
-    """A process of which nothing is left."""
+    """Stands for a process that has ended and has no children."""
 
     @staticmethod
     def children() -> list[object]:
@@ -303,7 +311,7 @@ def test_a_reader_who_comes_back_gets_every_event(cli: Cli, short_folder: Path, 
     run = subprocess.Popen(command, stdout=theirs, stderr=subprocess.DEVNULL, env=cli.environment, cwd=cli.folder)
     os.close(theirs)
     try:
-        wait_for(lambda: sinks(address).get("stdout:jsonl", {}).get("behind", 0) > 5, "a reader who is late")
+        wait_for(lambda: sinks(address).get("stdout:jsonl", {}).get("behind", 0) > 5, "a sink that is behind")
         run.send_signal(signal.SIGINT)
         with os.fdopen(ours) as reader:
             events = [json.loads(line) for line in reader]
@@ -348,7 +356,7 @@ def test_a_sink_that_raises_stops_nobody_and_is_told(
     run.until_event("emotion.ended", 2)
     known = wait_for(lambda: sinks(address), "sinks in the status")
     assert known.keys() == {"stdout:jsonl", "raising:half.jsonl", "file:/dev/full", "file:all.jsonl"}
-    run.until(lambda: sinks(address)["file:/dev/full"]["undelivered"] > 5, "more that is refused")
+    run.until(lambda: sinks(address)["file:/dev/full"]["undelivered"] > 5, "more undelivered events")
     known = sinks(address)
     assert known["file:/dev/full"] | {"state": "failing", "delivered": 0} == known["file:/dev/full"]
     assert known["file:/dev/full"]["error"] == "events cannot be written to '/dev/full': No space left on device"
@@ -369,9 +377,9 @@ def test_a_sink_that_raises_stops_nobody_and_is_told(
     assert "raising:half.jsonl: " in error
     assert "the sink raising:half.jsonl did not take an event, and the run goes on: ValueError" in run.err
     assert "secret" not in run.err
-    told = json.loads((cli.folder / "film.json").read_text())
-    assert told["sinks"]["file:all.jsonl"] == {"delivered": len(events), "undelivered": 0, "error": ""}
-    assert balanced(told["cameras"]["film"])
+    summary = json.loads((cli.folder / "film.json").read_text())
+    assert summary["sinks"]["file:all.jsonl"] == {"delivered": len(events), "undelivered": 0, "error": ""}
+    assert balanced(summary["cameras"]["film"])
 
 
 @pytest.mark.parametrize("sink", ["stuck:write", "stuck:open", "file:pipe"])
@@ -417,8 +425,8 @@ def test_a_stale_status_is_not_readiness(cli: Cli, short_folder: Path, clip: Pat
     run = start(cli, "film", clip, "--bind", f"ipc://{short_folder}", "--metrics", f"127.0.0.1:{port}")
     run.until(lambda: readiness(port)["code"] == 200, "readiness")
     run.child("aggregator").suspend()
-    run.until(lambda: readiness(port).get("missing") == "an answer from the aggregator", "a status that is old")
-    run.until(lambda: readiness(port)["code"] == 200, "another aggregator")
+    run.until(lambda: readiness(port).get("missing") == "an answer from the aggregator", "an outdated status")
+    run.until(lambda: readiness(port)["code"] == 200, "a new aggregator")
     assert run.stop() == 0
 
 
@@ -444,7 +452,7 @@ def test_who_keeps_crashing_is_started_ever_later(
     assert run.stop() == 0
 
 
-# Cameras that go
+# Cameras whose source ends
 
 
 def test_a_camera_that_has_ended_leaves_status_and_metrics_and_stays_in_the_summary(
@@ -465,9 +473,9 @@ def test_a_camera_that_has_ended_leaves_status_and_metrics_and_stays_in_the_summ
             return str(answer.read().decode())
         return ""
 
-    run.until(lambda: 'fer_stream_camera_online{camera="goes"} 1' in metrics(), "both")
-    run.until(lambda: (standing(address) or {"cameras": {"goes": 1}})["cameras"].keys() == {"stays"}, "one")
-    run.until(lambda: 'camera="goes"' not in metrics(), "its series' end")
+    run.until(lambda: 'fer_stream_camera_online{camera="goes"} 1' in metrics(), "both cameras")
+    run.until(lambda: (standing(address) or {"cameras": {"goes": 1}})["cameras"].keys() == {"stays"}, "one camera")
+    run.until(lambda: 'camera="goes"' not in metrics(), "the removal of the camera's series")
     assert 'fer_stream_camera_online{camera="stays"} 1' in metrics()
     assert readiness(port)["code"] == 200
     assert run.stop() == 0
@@ -525,7 +533,7 @@ def test_a_subscriber_whom_nobody_reads_ends_when_told(cli: Cli, short_folder: P
     ]
     with subprocess.Popen(command, stdout=theirs, stderr=subprocess.PIPE, env=cli.environment) as subscriber:
         os.close(theirs)
-        time.sleep(1)  # it may be stuck by then; where it is not, nothing is shown, and nothing fails
+        wait_for(lambda: buffered(ours) > 2000, "a pipe that is nearly full, so that the next writes block")
         subscriber.send_signal(signal.SIGTERM)
         assert subscriber.wait(PATIENCE) == 0
     os.close(ours)
