@@ -211,7 +211,7 @@ def test_what_we_would_never_write_is_refused(where: str, value: object) -> None
     body = json.loads(encode(HAPPY))
     *path, last = where.split(".")
     (body[path[0]] if path else body)[last] = value
-    with pytest.raises(WireError, match="not one of our events"):
+    with pytest.raises(WireError, match="not an event of fer_stream"):
         decode(json.dumps(body))
 
 

@@ -136,7 +136,7 @@ def test_a_label_that_the_model_has_not_is_named(choice: str, valence: dict[str,
 
 
 def test_scores_over_other_labels_are_refused() -> None:
-    with pytest.raises(ConfigError, match="where the label set was made for"):
+    with pytest.raises(ConfigError, match="but the label set is for"):
         label_set().project(Probabilities(("happy", "sad"), (0.5, 0.5)))
 
 
