@@ -26,7 +26,7 @@ class PerClass(NamedTuple):
 
 
 def confusion(labels: NDArray[np.int64], predicted: NDArray[np.int64], classes: int) -> NDArray[np.int64]:
-    """Return the confusion matrix, int64 ``[C, C]``: how often each label (row) was predicted as each label (column)."""
+    """Return the confusion matrix, int64 ``[C, C]``: counts for each label (row) and prediction (column)."""
     return np.bincount(labels * classes + predicted, minlength=classes * classes).reshape(classes, classes)
 
 
