@@ -102,7 +102,7 @@ def weights_of(state: dict[str, Tensor]) -> NDArray[np.float16 | np.float32]:
 
 @dataclass(frozen=True, eq=False)
 class Results:
-    """All results of a campaign: ``rows`` int64 ``[N]`` of the training faces, their ``views``, and the nets' results."""
+    """All results of a campaign: ``rows`` int64 ``[N]`` of the training faces, their ``views``, and ``nets``."""
 
     rows: NDArray[np.int64]
     views: Views
