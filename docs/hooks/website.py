@@ -42,7 +42,7 @@ def on_config(config: MkDocsConfig) -> None:
 
 
 def _expand(nav: Any, pages: list[str]) -> Any:
-    """Return a navigation without missing pages and sections; ``FOLDER/*.md`` is replaced by the pages in the folder."""
+    """Return a navigation without missing pages and sections; ``FOLDER/*.md`` becomes the pages in it."""
     if isinstance(nav, dict):
         return {title: _expand(below, pages) for title, below in nav.items()}
     if isinstance(nav, str):
