@@ -1,4 +1,4 @@
-"""``fer-stream`` as a user whom the machine does not know: any number, group 0, no entry in passwd, no ``HOME``."""
+"""Runs ``fer-stream`` as an unknown user: any user number, group 0, no entry in passwd, no ``HOME``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 UID = 1_000_660_000
-"""As OpenShift gives them."""
+"""A user number as OpenShift assigns them."""
 
 SETPRIV = ("setpriv", "--reuid", str(UID), "--regid", "0", "--clear-groups", "--bounding-set=-all", "--inh-caps=-all")
 
@@ -24,7 +24,7 @@ PATHS = os.pathsep.join(map(str, (ROOT, *site.getsitepackages())))
 
 @cache
 def python() -> str:
-    """Return a Python that such a user may run, with our packages."""
+    """Return a Python that such a user may run with this environment's packages."""
     if os.geteuid():
         pytest.skip("only root can start a process as another user")
     for candidate in (sys.executable, f"/usr/bin/python3.{sys.version_info.minor}"):
@@ -41,7 +41,7 @@ def python() -> str:
 
 
 class Stranger:
-    """Runs commands in ``folder``, which everybody may write, with nothing of our environment."""
+    """Runs commands in ``folder``, which everybody may write, without this process's environment."""
 
     def __init__(self, folder: Path, *before: str) -> None:
         self.folder = folder
@@ -65,7 +65,7 @@ class Stranger:
 
 
 def folder() -> tempfile.TemporaryDirectory[str]:
-    """Return a folder of theirs: pytest's own are closed to other users."""
+    """Return a folder for such users: they cannot enter pytest's own folders."""
     made = tempfile.TemporaryDirectory(prefix="f-", dir="/tmp", ignore_cleanup_errors=True)
     Path(made.name).chmod(0o777)
     return made
