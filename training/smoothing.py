@@ -51,7 +51,7 @@ class Call(NamedTuple):
     """A published label: its time of publication, and its start and end. Seconds."""
 
     label: str
-    told: float
+    published: float
     start: float
     end: float
 
@@ -180,7 +180,7 @@ def measure(method: Method, labels: LabelSet, mapping: dict[str, str], tracks: I
             found = next((c for c in calls if c.label == label and _overlap(c, start, end) >= 0.5), None)
             if found is not None:
                 right += 1
-                delays.append(max(found.told - start, 0.0))
+                delays.append(max(found.published - start, 0.0))
     median, most = np.percentile(delays, [50, 95]) if delays else (math.inf, math.inf)
     return Figures(2 * right / max(made + true, 1), (float(median), float(most)), made)
 

@@ -120,7 +120,7 @@ def test_argmax_flickers_and_the_others_do_not():
     for method in (Smoothed(SmootherSettings()), smoothing.MARKOV):
         (call,) = method(LABELS, track)
         assert (call.label, call.end) == ("happy", pytest.approx(9.9))
-        assert call.told < 1
+        assert call.published < 1
 
 
 def test_looks_of_low_quality_have_no_effect():
