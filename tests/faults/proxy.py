@@ -34,7 +34,7 @@ class Proxy:
         """Share of the pictures sent to the aggregator in which one byte is changed."""
         self.noise = 0.0
         """Share of the forwarded pieces to the aggregator, with any content, in which one byte is changed."""
-        self.pictures = self.spoiled = 0
+        self.pictures = self.spoiled = self.disturbed = 0
         self._random = random.Random(seed)
         self._flowing = threading.Event()
         self._flowing.set()
@@ -110,6 +110,7 @@ class Proxy:
                             self.spoiled += 1
                             changed[self._random.randrange(begin, end)] ^= 0xFF
                     if self._random.random() < self.noise:
+                        self.disturbed += 1
                         changed[self._random.randrange(len(changed))] ^= 0xFF
                 sink.sendall(changed)
         for sock in (source, sink):

@@ -149,7 +149,7 @@ def test_under_wait_the_capture_pauses_and_nothing_is_lost(
 
     def still() -> bool:
         done = it.done()
-        time.sleep(0.2)
+        time.sleep(1.0)  # time for ten frames
         return done == it.done()
 
     it.until(still, "a capture that pauses")

@@ -100,6 +100,7 @@ def test_stalls_cuts_and_noise(link: Link, scale: Scale, tell: Tell) -> None:
     link.goes_on()
     link.proxy.noise = 0.05
     time.sleep(scale.of(2, 120))
+    wait_for(lambda: link.proxy.disturbed, "a changed byte")
     link.proxy.noise = 0.0
     link.goes_on()
     ledger = link.end()
