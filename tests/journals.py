@@ -1,4 +1,4 @@
-"""Events for a journal, and what one holds."""
+"""Events for a journal, and reading and changing a journal's file."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def everything(path: Path, after: int = 0) -> list[str]:
 
 
 def execute(path: Path, *statements: str) -> None:
-    """Change the file behind everybody's back."""
+    """Change the file directly, while other processes may have it open."""
     db = sqlite3.connect(path)
     for statement in statements:
         db.execute(statement)
@@ -64,7 +64,7 @@ def execute(path: Path, *statements: str) -> None:
 
 
 def limit(journal: Journal, pages: int) -> None:
-    """Let the file grow by so many pages alone, as on a disk that is nearly full."""
+    """Let the file grow by at most ``pages`` pages, as on a disk that is nearly full."""
     with journal._db.transaction() as db:
         now = db.execute("PRAGMA page_count").fetchone()[0]
         db.execute(f"PRAGMA max_page_count = {now + pages}")
