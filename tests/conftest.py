@@ -46,7 +46,7 @@ def pytest_configure() -> None:
 
 
 LONG = (
-    "service/test_run.py", "test_pipeline.py", "faults/test_slow_links.py", "training/test_chain.py",
+    "service/test_run_sinks.py", "service/test_run.py", "test_pipeline.py", "faults/test_slow_links.py", "training/test_chain.py",
     "training/test_campaign.py", "analysis/test_analysis.py", "faults", "cli/test_strangers.py",
     "client/test_subscription_slow.py", "inference/detectors/test_mtcnn.py", "browser", "journal/test_rivals.py",
     "service/test_supervisor.py", "cli/test_pipeline.py", "live/test_server.py", "docs/test_examples.py", "training",

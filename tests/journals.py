@@ -30,10 +30,12 @@ SECOND = 1_000_000_000
 BOX = Box(10.0, 10.0, 50.0, 50.0)
 
 
-def event(kind: str, camera: str = "door", seq: int = 1, track: int = 0, epoch: int = 1, label: str = "happy") -> Event:
-    time = Nanoseconds(seq * SECOND)
+def event(
+    kind: str, camera: str = "door", frame: int = 1, track: int = 0, epoch: int = 1, label: str = "happy"
+) -> Event:
+    time = Nanoseconds(frame * SECOND)
     open_ = not kind.endswith(("left", "ended"))
-    end, duration = (None if open_ else time), Milliseconds(seq * 1000)
+    end, duration = (None if open_ else time), Milliseconds(frame * 1000)
     start = Nanoseconds(0)
     data: CameraData | FaceData | ExpressionData
     if kind.startswith("camera"):
@@ -42,11 +44,11 @@ def event(kind: str, camera: str = "door", seq: int = 1, track: int = 0, epoch: 
         data = FaceData(start, end, duration, BOX, 0.9)
     else:
         data = ExpressionData(start, end, duration, label, None, Probability(0.5, 0.6), {label: 0.6}, BOX, 0.9)
-    return Event(EventType(kind), camera, epoch, seq, track, time, data)
+    return Event(EventType(kind), camera, epoch, frame, track, time, data)
 
 
 def resets(count: int, camera: str = "door", first: int = 1) -> list[Event]:
-    return [event("camera.reset", camera, seq) for seq in range(first, first + count)]
+    return [event("camera.reset", camera, frame) for frame in range(first, first + count)]
 
 
 def everything(path: Path, after: int = 0) -> list[str]:

@@ -166,7 +166,7 @@ class Observer:
                 self._bell.clear()
 
     def _begin(self, frame: Frame, pool: ThreadPoolExecutor) -> _Job:
-        hints = self._timeline.hints(frame.seq, frame.time, frame.size)
+        hints = self._timeline.hints(frame.number, frame.time, frame.size)
         stored = self._checkpoint.recall() if self._checkpoint else None
         if stored is None:
             return _Job(frame, hints, recalled=False, answer=pool.submit(self._recognize, frame, hints))
@@ -183,10 +183,10 @@ class Observer:
                 result = results.Result(found.faces[: results.MAX_FACES], searched=found.searched)
                 return results.unpack_faces(results.pack_faces(result, self.labels), self.labels)
             except WireError as error:  # a JPEG that does not decode, or faces that the wire format cannot hold
-                _log.warning("frame %d is rejected: %s", frame.seq, error)
+                _log.warning("frame %d is rejected: %s", frame.number, error)
                 break
             except Exception:  # any error of a model or a plug-in concerns this frame only
-                _log.exception("frame %d cannot be recognised", frame.seq)
+                _log.exception("frame %d cannot be recognised", frame.number)
         return None
 
     def _to_stored(self, result: results.Result | None) -> bytes:
@@ -213,9 +213,9 @@ class Observer:
             self._checkpoint.keep(self._to_stored(result))
         if result is None:
             self.rejected += 1
-            line.miss(frame.seq)
+            line.miss(frame.number)
             return Observation(frame, (), {}, [], looked_at=False)
-        events = self._numbered(line.observe(frame.seq, frame.time, frame.size, result.faces, result.searched))
+        events = self._numbered(line.observe(frame.number, frame.time, frame.size, result.faces, result.searched))
         faces = [face.box for face in result.faces] + [face.box for face in (job.hints.faces if job.hints else ())]
         estimates = {estimate.track: estimate for estimate in line.estimates()}
         fates = {course.key: course.track for course in line.courses}

@@ -121,7 +121,7 @@ class Rows:
         smoothed = estimate.probabilities.as_dict() if estimate else {}
         scored = face.probabilities.as_dict() if face.probabilities else {}
         return [
-            frame.seq,
+            frame.number,
             round((frame.time - self._start) / 1e9, 6),
             track,
             *box(face),

@@ -49,9 +49,9 @@ and shows whether the expression changed or the score was wrong. Faces that do n
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Known:
-    """The state after the result of frame ``seq``: predicted positions, unsettled tracks, and the searched picture."""
+    """The state after the result of a frame: predicted positions, unsettled tracks, and the searched picture."""
 
-    seq: int
+    frame: int
     time: int
     courses: tuple[Course, ...]
     unsettled: frozenset[int]
@@ -89,29 +89,29 @@ class Attention:
         """Whether frames are searched in part; false until the first result, and if every frame is searched whole."""
         return self._known[-1].seen is not None
 
-    def hints(self, seq: int, time: int, size: tuple[int, int]) -> Hints | None:
-        """Return what to look at in frame ``seq``; ``None`` means the whole frame.
+    def hints(self, frame: int, time: int, size: tuple[int, int]) -> Hints | None:
+        """Return what to look at in a frame; ``None`` means the whole frame.
 
         Call this in order of capture. A second call for the same frame returns the same hints.
 
         Args:
-            seq: the frame's number.
+            frame: the frame's number.
             time: its capture time, in nanoseconds.
             size: its width and height, in pixels.
         """
         if not self._scan:
             return None
-        if seq not in self._given:
+        if frame not in self._given:
             if size != self._size:
-                self._size, self._since = size, seq
-            pressed = not self._lag and seq > self._last + 1
-            self._asked, self._last = self._asked + 1, seq
-            self._given[seq] = self._decide(self._before(seq), time, pressed)
-        return self._given[seq]
+                self._size, self._since = size, frame
+            pressed = not self._lag and frame > self._last + 1
+            self._asked, self._last = self._asked + 1, frame
+            self._given[frame] = self._decide(self._before(frame), time, pressed)
+        return self._given[frame]
 
     def take(
         self,
-        seq: int,
+        frame: int,
         time: int,
         courses: Sequence[Course],
         searched: Searched | None,
@@ -120,22 +120,22 @@ class Attention:
         """Take the result of a frame; call this in order of the frames.
 
         Args:
-            seq: the frame's number.
+            frame: the frame's number.
             time: its capture time, in nanoseconds.
             courses: position and velocity of each face after this frame.
             searched: what the worker searched in it; ``None``: nothing, or the worker does not report it.
             unsettled: ids of the tracks to score again soon (see `SOON`).
         """
-        self._given.pop(seq, None)
+        self._given.pop(frame, None)
         seen = self._known[-1].seen
         if searched is not None:
             seen = searched.thumbnail if seen is None else np.where(searched.cells, searched.thumbnail, seen)
-        self._known.append(_Known(seq, time, tuple(courses), frozenset(unsettled), seen))
-        self._before(seq + 1)
+        self._known.append(_Known(frame, time, tuple(courses), frozenset(unsettled), seen))
+        self._before(frame + 1)
 
-    def miss(self, seq: int) -> None:
-        """Note that frame ``seq`` gets no result. Unless the policy is ``wait``, its search is due again."""
-        hints = self._given.pop(seq, None)
+    def miss(self, frame: int) -> None:
+        """Note that a frame gets no result. Unless the policy is ``wait``, its search is due again."""
+        hints = self._given.pop(frame, None)
         if hints is None or self._lag:
             return
         if hints.whole:
@@ -145,7 +145,7 @@ class Attention:
 
     def _decide(self, known: _Known, time: int, pressed: bool) -> Hints:
         search = _Search(time, self._asked)
-        if known.seq < self._since:
+        if known.frame < self._since:
             self._scanned = self._searched = search
             return Hints(whole=True)
         expected, looked = [], {}
@@ -165,9 +165,9 @@ class Attention:
             return Hints(tuple(expected), seen=known.seen)
         return Hints(tuple(expected))
 
-    def _before(self, seq: int) -> _Known:
+    def _before(self, frame: int) -> _Known:
         """Return the state that the hints of a frame are based on, and drop older ones."""
-        while len(self._known) > 1 and self._known[1].seq <= seq - max(self._lag, 1):
+        while len(self._known) > 1 and self._known[1].frame <= frame - max(self._lag, 1):
             self._known.popleft()
         return self._known[0]
 

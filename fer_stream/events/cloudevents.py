@@ -83,12 +83,12 @@ def from_rfc3339(text: str) -> Nanoseconds:
 
 
 def event_id(event: Event) -> str:
-    """Return the event's id: 32 hex digits of SHA-256 over camera, epoch, track, type, causing frame's seq, label.
+    """Return the event's id: 32 hex digits of SHA-256 over camera, epoch, track, type, causing frame's number, label.
 
     The label is part of it because two intervals of a track may end at the same frame: the frame ends the first
     interval and starts the second, and the second is closed before another frame arrives.
     """
-    name = f"{event.camera}\n{event.epoch}\n{event.track}\n{event.type}\n{event.seq}"
+    name = f"{event.camera}\n{event.epoch}\n{event.track}\n{event.type}\n{event.frame}"
     if isinstance(event.data, ExpressionData):
         name += f"\n{event.data.label}"
     return hashlib.sha256(name.encode()).hexdigest()[:32]
@@ -109,7 +109,7 @@ def encode(event: Event, identity: str | None = None) -> str:
         f'{{"specversion":"1.0","id":"{identity or event_id(event)}","source":{_quoted(f"/cameras/{event.camera}")},'
         f'"type":"{event.type}","time":"{to_rfc3339(event.time)}","datacontenttype":"application/json",'
         f'"sequence":"{event.sequence:0{SEQUENCE_DIGITS}d}","cursor":"{event.cursor}","epoch":{event.epoch},'
-        f'"frame":{event.seq},"data":{data}{subject}}}'
+        f'"frame":{event.frame},"data":{data}{subject}}}'
     )
 
 
@@ -132,7 +132,7 @@ def decode(text: str | bytes) -> Event:
             type=kind,
             camera=_after("/cameras/", body["source"]),
             epoch=_integer(body["epoch"]),
-            seq=_integer(body["frame"]),
+            frame=_integer(body["frame"]),
             track=_integer(int(_after("tracks/", body["subject"]))) if "subject" in body else 0,
             time=from_rfc3339(body["time"]),
             data=_load(body["data"], DATA[kind]),

@@ -64,7 +64,7 @@ class Timeline:
         self.time = Nanoseconds(0)
         self.tracks: tuple[Track, ...] = ()
         """The tracks seen in the latest frame."""
-        self.seq = 0
+        self.frame = 0
         """The latest frame's number."""
         self.size = (0, 0)
         """Width and height of the latest frame, in pixels."""
@@ -91,17 +91,17 @@ class Timeline:
         missed = [box for box in expected if all(overlap(box, other) < HERE for other in self._found)]
         return (*self._found, *missed)
 
-    def hints(self, seq: int, time: Nanoseconds, size: tuple[int, int]) -> Hints | None:
+    def hints(self, frame: int, time: Nanoseconds, size: tuple[int, int]) -> Hints | None:
         """Return what to look at in a frame; ``None`` means the whole frame. Call `observe` or `miss` for it next."""
-        return self._attention.hints(seq, time, size)
+        return self._attention.hints(frame, time, size)
 
-    def miss(self, seq: int) -> None:
+    def miss(self, frame: int) -> None:
         """Note that `observe` will not be called for a frame."""
-        self._attention.miss(seq)
+        self._attention.miss(frame)
 
     def observe(
         self,
-        seq: int,
+        frame: int,
         time: Nanoseconds,
         size: tuple[int, int],
         faces: Sequence[Face],
@@ -110,7 +110,7 @@ class Timeline:
         """Take the result of one frame, and return the events that follow.
 
         Args:
-            seq: the frame's number.
+            frame: the frame's number.
             time: its capture time.
             size: its width and height, in pixels.
             faces: the faces found; those that were due have probabilities.
@@ -118,7 +118,7 @@ class Timeline:
         """
         events: list[Event] = []
         # The times of a plug-in's source may go back; a track's time must not.
-        self.time, self.seq = max(time, self.time), seq
+        self.time, self.frame = max(time, self.time), frame
         if not self.online:
             self.online, self.size = True, size
             events.append(self._event(EventType.CAMERA_ONLINE, 0, CameraData("first frame", *size)))
@@ -140,7 +140,7 @@ class Timeline:
         self.candidates, self.courses = tracking.candidates, self._tracker.courses
         self._found = tuple(face.box for face in faces)
         unsettled = (track for track, smoother in self._smoothers.items() if smoother.unsettled)
-        self._attention.take(seq, self.time, self.courses, searched, unsettled)
+        self._attention.take(frame, self.time, self.courses, searched, unsettled)
         return events
 
     def tick(self, time: Nanoseconds, offline_after: float) -> list[Event]:
@@ -210,7 +210,7 @@ class Timeline:
         return events
 
     def _event(self, kind: EventType, track: int, data: EventData) -> Event:
-        return Event(kind, self.camera, self.epoch, self.seq, track, self.time, data)
+        return Event(kind, self.camera, self.epoch, self.frame, track, self.time, data)
 
 
 def _milliseconds(start: Nanoseconds, end: Nanoseconds) -> Milliseconds:

@@ -275,7 +275,7 @@ class Journal:
             cursor += 1
             sequence = sequences[e.camera] = (sequences.get(e.camera) or self._sequences.get(e.camera, 0)) + 1
             # dataclasses.replace would take twice as long
-            numbered = Event(e.type, e.camera, e.epoch, e.seq, e.track, e.time, e.data, sequence, to_cursor(cursor))
+            numbered = Event(e.type, e.camera, e.epoch, e.frame, e.track, e.time, e.data, sequence, to_cursor(cursor))
             text = encode(numbered, identity)
             stored.append((numbered, text))
             rows.append(_row(numbered, cursor, identity, sequence, now, text))
@@ -289,7 +289,7 @@ class Journal:
         """
         cursor = self._cursor + count
         event = gap(self._cursor, cursor, reason)
-        identity = event_id(replace(event, seq=cursor))
+        identity = event_id(replace(event, frame=cursor))
         text = encode(event, identity)
         with self._db.transaction() as db:
             self._advance(db, cursor)
@@ -341,7 +341,7 @@ class Journal:
 
 
 def _row(event: Event, cursor: int, identity: str, sequence: int, now: float, text: str) -> tuple[object, ...]:
-    frame = event.seq % 2**63  # SQLite's integers are signed
+    frame = event.frame % 2**63  # SQLite's integers are signed
     return (cursor, identity, event.camera, event.epoch, frame, sequence, now, checksum(text), text)
 
 
@@ -349,7 +349,7 @@ def _without_repeats(db: sqlite3.Connection, new: Iterable[tuple[Event, str]]) -
     there = "SELECT 1 FROM events WHERE camera = ? AND epoch = ? AND frame = ? AND id = ?"
     kept: dict[str, Event] = {}
     for event, identity in new:
-        key = (event.camera, event.epoch, event.seq % 2**63, identity)
+        key = (event.camera, event.epoch, event.frame % 2**63, identity)
         if identity not in kept and db.execute(there, key).fetchone() is None:
             kept[identity] = event
     return [(event, identity) for identity, event in kept.items()]
@@ -370,7 +370,7 @@ def _unclosed(events: Iterable[Event]) -> list[Event]:
         elif what != "reset" or key in still:
             still[key] = event
     known = [
-        replace(event, time=last.time, seq=last.seq)
+        replace(event, time=last.time, frame=last.frame)
         for event in still.values()
         for last in (latest[event.camera, event.epoch, event.track],)
     ]

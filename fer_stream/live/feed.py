@@ -192,7 +192,10 @@ class Feed:
     def take(self, link: str, parts: list[Any]) -> None:
         """Process a message of a broadcast link."""
         try:
-            getattr(self, f"_take_{link}")(parts)
+            if link == "preview":
+                self._take_preview(parts)
+            else:
+                self._take_observations(parts)
         except (WireError, ValueError, KeyError) as error:
             _log.warning("a message on %s is rejected: %s", link, error)
 

@@ -108,7 +108,7 @@ def test_a_picture_that_does_not_decode_is_logged_once(
 def test_an_observation_holds_a_frame_and_its_tracks(clip: Path, tiny_model: Path) -> None:
     observer = Observer(settings(clip, classifier={"model": tiny_model}), "film")
     *frames, last = observer
-    assert [seen.frame.seq for seen in frames if seen.frame] == list(range(1, 61))
+    assert [seen.frame.number for seen in frames if seen.frame] == list(range(1, 61))
     assert last.frame is None
     assert [event.type for event, _ in last.events][-1] == "camera.offline"
     seen = frames[-1]

@@ -140,8 +140,8 @@ class Load:
         with client.subscribe(settings=self.settings) as events:
             for event in events:
                 now = time.time_ns()
-                if event.seq != last.get(event.camera):
-                    last[event.camera] = event.seq
+                if event.frame != last.get(event.camera):
+                    last[event.camera] = event.frame
                     found.append((now - event.time) / 1e6)
                 if time.monotonic() > end:
                     return found

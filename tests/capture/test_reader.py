@@ -51,7 +51,7 @@ def kept(source: object, **settings: Any) -> tuple[list[Frame], Totals]:
 def test_jpegs_are_kept_unchanged(tmp_path: Path) -> None:
     frames, totals = kept(film(tmp_path / "film.avi", PICTURES))
     assert [frame.content.data for frame in frames if isinstance(frame.content, Jpeg)] == PICTURES
-    assert [frame.seq for frame in frames] == [1, 2, 3]
+    assert [frame.number for frame in frames] == [1, 2, 3]
     assert totals == Totals(captured=3, sent=3)
 
 
@@ -73,7 +73,7 @@ def test_raw_pixels_equal_a_worker_s_decoding(tmp_path: Path) -> None:
 def test_damaged_pictures_are_rejected_and_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     frames, totals = kept(film(tmp_path / "film.avi", [PICTURES[0], *SPOILT, PICTURES[1]]))
     assert [frame.content.data for frame in frames if isinstance(frame.content, Jpeg)] == PICTURES[:2]
-    assert [frame.seq for frame in frames] == [1, 2]
+    assert [frame.number for frame in frames] == [1, 2]
     assert totals == Totals(captured=5, rejected=3, sent=2)
     assert len(caplog.records) == 1, "one warning for all, as every frame of a camera may be damaged"
     (message,) = (record.getMessage() for record in caplog.records)

@@ -66,7 +66,7 @@ def events(draw: st.DrawFn) -> Event:
         type=kind,
         camera=camera,
         epoch=draw(counts),
-        seq=draw(counts),
+        frame=draw(counts),
         track=draw(st.integers(1, 999)) if family in ("face", "emotion", "valence") else 0,
         time=draw(moments),
         data=draw(DATA.get(family, DATA["expression"])),
@@ -293,7 +293,7 @@ def test_ids_differ_between_events_and_are_equal_for_a_repeat() -> None:
         replace(HAPPY, epoch=3),
         replace(HAPPY, track=5),
         replace(HAPPY, type=EventType.EMOTION_UPDATED),
-        replace(HAPPY, seq=31),
+        replace(HAPPY, frame=31),
     ]
     assert len({event_id(event) for event in (HAPPY, *others)}) == 6
     assert event_id(replace(HAPPY, sequence=70, cursor="90")) == event_id(HAPPY)

@@ -161,7 +161,7 @@ def test_a_visit() -> None:
     assert (ended.end_time, ended.duration_ms) == (at(2.9), 1700)
     assert isinstance(left, FaceData)
     assert (left.start_time, left.end_time, left.duration_ms) == (at(1), at(2.9), 1900)
-    assert [e.seq for e in events] == [1, 13, 17, 41, 41]
+    assert [e.frame for e in events] == [1, 13, 17, 41, 41]
     assert {e.track for e in events} == {0, 1}
     check_books(events + line.offline("test"))
 
@@ -359,7 +359,7 @@ def test_closing_ends_open_intervals_at_the_time_of_their_last_event() -> None:
     assert updated.type == "emotion.updated"
     ends = [closing(replace(e, sequence=7, cursor="9")) for e in (updated, entered, online)]
     assert told(ends) == ["emotion.ended happy", "face.left", "camera.offline"]
-    assert {(e.sequence, e.cursor, e.epoch, e.camera) for e in ends} == {(0, "0", 1, "door")}
+    assert {(e.frameuence, e.cursor, e.epoch, e.camera) for e in ends} == {(0, "0", 1, "door")}
     assert [e.time for e in ends] == [updated.time, entered.time, online.time]
     ended, left, offline = (e.data for e in ends)
     assert isinstance(ended, ExpressionData)
@@ -380,7 +380,7 @@ def test_places_has_found_and_predicted_faces_and_searched_reports_searches() ->
     everywhere = Searched(np.ones(THUMBNAIL, np.bool_), np.zeros(THUMBNAIL, np.uint8))
     line.observe(1, at(0.0), SIZE, [face(100)])
     assert line.searched, "before the first `Searched`, frames count as searched"
-    assert (line.seq, line.size, line.places) == (1, SIZE, (face(100).box,)), "although it is not confirmed yet"
+    assert (line.frame, line.size, line.places) == (1, SIZE, (face(100).box,)), "although it is not confirmed yet"
     line.observe(2, at(0.1), SIZE, [face(110)], everywhere)
     assert line.searched
     line.observe(3, at(0.2), SIZE, [face(120)])

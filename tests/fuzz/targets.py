@@ -262,7 +262,7 @@ def event(data: bytes) -> None:
 
 
 def _event_list() -> list[Event]:
-    at, shared_fields = Nanoseconds(10**18), {"epoch": 1, "seq": 7}
+    at, shared_fields = Nanoseconds(10**18), {"epoch": 1, "frame": 7}
     share = Probability(0.9, 0.95)
     expression = ExpressionData(at, None, 1, "happy", None, share, {"happy": 0.9, "sad": 0.1}, Box(1, 2, 3, 4), 0.9)
     return [

@@ -48,7 +48,7 @@ def test_events_deleted_by_retention_are_reported_as_a_gap(path: Path) -> None:
     # Numbers of deleted events are not reused, even after a restart.
     writer.close()
     writer = Journal(path, clock)
-    (stored,) = writer.append([event("camera.reset", seq=99)])
+    (stored,) = writer.append([event("camera.reset", frame=99)])
     assert (stored[0].sequence, int(stored[0].cursor)) == (7, 7)
     writer.close()
 

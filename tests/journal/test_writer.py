@@ -33,7 +33,7 @@ profile = settings(deadline=None, max_examples=40, suppress_health_check=[Health
 def test_events_are_numbered_per_camera_and_over_all(journal: Journal) -> None:
     journal.append([event("camera.online", "door"), event("camera.online", "gate")])
     stored = journal.append([event("camera.reset", "door", 2), event("camera.reset", "door", 3)])
-    assert [(e.sequence, int(e.cursor)) for e, _ in stored] == [(2, 3), (3, 4)]
+    assert [(e.frameuence, int(e.cursor)) for e, _ in stored] == [(2, 3), (3, 4)]
     assert all(decode(text) == e for e, text in stored)
     assert journal.cursor() == 4
     texts, reached = journal.read(2)
@@ -41,13 +41,13 @@ def test_events_are_numbered_per_camera_and_over_all(journal: Journal) -> None:
 
 
 def test_a_repeat_is_harmless(journal: Journal) -> None:
-    first = journal.append([event("camera.online"), event("face.entered", seq=2, track=1)])
+    first = journal.append([event("camera.online"), event("face.entered", frame=2, track=1)])
     again = journal.append(
-        [event("camera.online"), event("face.entered", seq=2, track=1), event("camera.reset", seq=3)]
+        [event("camera.online"), event("face.entered", frame=2, track=1), event("camera.reset", frame=3)]
     )
-    assert [(e.type, e.sequence, int(e.cursor)) for e, _ in again] == [("camera.reset", 3, 3)]
+    assert [(e.type, e.frameuence, int(e.cursor)) for e, _ in again] == [("camera.reset", 3, 3)]
     assert journal.append([e for e, _ in first]) == []
-    assert journal.append([event("camera.reset", seq=9)] * 2)[-1][0].sequence == 4
+    assert journal.append([event("camera.reset", frame=9)] * 2)[-1][0].sequence == 4
     assert journal.cursor() == 4
 
 
@@ -67,7 +67,7 @@ def test_numbers_continue_after_a_restart(path: Path) -> None:
         writer = Journal(path)
         assert writer.epoch("door") == start + 1
         stored = writer.append(resets(2, first=1 + 2 * start))
-        assert [(e.sequence, int(e.cursor)) for e, _ in stored] == [(2 * start + i, 2 * start + i) for i in (1, 2)]
+        assert [(e.frameuence, int(e.cursor)) for e, _ in stored] == [(2 * start + i, 2 * start + i) for i in (1, 2)]
         writer.close()
         writer.close()
 
@@ -107,7 +107,7 @@ def test_sequences_are_gapless_and_replays_return_the_written_events(
     stored = [decode(text) for text in written]
     assert [int(e.cursor) for e in stored] == list(range(1, len(stored) + 1))
     for camera in ("door", "gate", "hall"):
-        mine = [e.sequence for e in stored if e.camera == camera]
+        mine = [e.frameuence for e in stored if e.camera == camera]
         assert mine == list(range(1, len(mine) + 1))
     assert len({event_id(e) for e in stored}) == len(stored)
 
@@ -161,8 +161,8 @@ def test_writing_continues_after_a_full_disk(journal: Journal) -> None:
 def test_a_frame_of_any_number_can_be_written(journal: Journal) -> None:
     """The protocol has 64 bits for a frame number, SQLite only 63."""
     last = 2**64 - 1
-    far = replace(event("camera.reset"), seq=last)
-    assert [e.seq for e, _ in journal.append([far, event("camera.online")])] == [last, 1]
+    far = replace(event("camera.reset"), frame=last)
+    assert [e.frame for e, _ in journal.append([far, event("camera.online")])] == [last, 1]
     assert journal.append([far]) == [], "stored once only"
 
 
@@ -201,25 +201,25 @@ def named(events: list[Event]) -> list[str]:
 
 OPEN = [
     event("camera.online"),
-    event("face.entered", seq=2, track=1),
-    event("emotion.started", seq=3, track=1),
-    event("face.entered", seq=4, track=2),
+    event("face.entered", frame=2, track=1),
+    event("emotion.started", frame=3, track=1),
+    event("face.entered", frame=4, track=2),
 ]
 
 
 def test_unclosed_events_of_a_killed_aggregator_come_in_closing_order(path: Path) -> None:
-    left = crashed(path, [*OPEN, event("emotion.updated", seq=9, track=1), event("camera.reset", seq=10)])
+    left = crashed(path, [*OPEN, event("emotion.updated", frame=9, track=1), event("camera.reset", frame=10)])
     assert named(left) == ["emotion.updated 1 1", "face.entered 1 1", "face.entered 2 1", "camera.reset 0 1"]
 
 
 def test_a_camera_is_closed_with_its_latest_event(path: Path) -> None:
-    (left,) = crashed(path, [OPEN[0], event("camera.reset", seq=10), event("camera.reset", camera="gate")])
+    (left,) = crashed(path, [OPEN[0], event("camera.reset", frame=10), event("camera.reset", camera="gate")])
     assert named([closing(left)]) == ["camera.offline 0 1"]
     assert left.type == "camera.reset", "it has the latest size"
 
 
 def test_closed_events_are_not_unclosed(path: Path) -> None:
-    closed = [event("emotion.ended", seq=5, track=1), event("face.left", seq=5, track=1)]
+    closed = [event("emotion.ended", frame=5, track=1), event("face.left", frame=5, track=1)]
     assert named(crashed(path, [*OPEN, *closed])) == ["face.entered 2 1", "camera.online 0 1"]
 
 
@@ -235,8 +235,8 @@ def test_events_closed_after_a_crash_stay_closed(path: Path) -> None:
 def test_an_interval_that_began_as_another_ended_is_closed_too(path: Path) -> None:
     """Both ends have the same causing frame; neither may be taken for a repeat of the other."""
     turn = [
-        event("emotion.ended", seq=7, track=1, label="happy"),
-        event("emotion.started", seq=7, track=1, label="sad"),
+        event("emotion.ended", frame=7, track=1, label="happy"),
+        event("emotion.started", frame=7, track=1, label="sad"),
     ]
     crashed(path, [*OPEN, *turn])
     writer = Journal(path)
@@ -247,7 +247,7 @@ def test_an_interval_that_began_as_another_ended_is_closed_too(path: Path) -> No
 
 def test_unclosed_events_of_the_epoch_before_a_capture_s_restart_are_known(path: Path) -> None:
     """The aggregator was killed after the new epoch began and before the old one was closed."""
-    later = [event("camera.online", epoch=2), event("face.entered", seq=2, track=1, epoch=2)]
+    later = [event("camera.online", epoch=2), event("face.entered", frame=2, track=1, epoch=2)]
     assert named(crashed(path, [*OPEN, *later])) == [
         "emotion.started 1 1",
         "face.entered 1 1",
