@@ -46,10 +46,11 @@ def pytest_configure() -> None:
 
 
 LONG = (
-    "service/test_run_sinks.py", "service/test_run.py", "test_pipeline.py", "faults/test_slow_links.py", "training/test_chain.py",
-    "training/test_campaign.py", "analysis/test_analysis.py", "faults", "cli/test_strangers.py",
-    "client/test_subscription_slow.py", "inference/detectors/test_mtcnn.py", "browser", "journal/test_rivals.py",
-    "service/test_supervisor.py", "cli/test_pipeline.py", "live/test_server.py", "docs/test_examples.py", "training",
+    "service/test_run_sinks.py", "service/test_run.py", "faults/test_slow_links.py", "test_pipeline.py",
+    "client/test_subscription_slow.py", "training/test_chain.py", "training/test_campaign.py",
+    "analysis/test_analysis.py", "faults", "cli/test_strangers.py", "inference/detectors/test_mtcnn.py", "browser",
+    "journal/test_rivals.py", "service/test_supervisor.py", "cli/test_pipeline.py", "live/test_server.py",
+    "docs/test_examples.py", "training",
 )  # fmt: skip
 """The slowest files and folders. They run first: with a slow file at the end, other xdist workers would be idle."""
 
