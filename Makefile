@@ -10,7 +10,7 @@ PLUS ?= $(wildcard data/fer2013new.csv)
 MEDIA ?= ../shared/media
 VIDEO ?= $(wildcard $(MEDIA)/facenet_video.mp4)
 RUNS ?= 1000000
-JOBS ?= 4
+JOBS ?= 3
 TARGETS ?= message hello ready hints faces descriptor aggregator event journal settings environment key metadata jpeg stream
 
 .PHONY: help run test soak lint fuzz reference docs bench profile lock audit train train-full publish clean
@@ -42,7 +42,7 @@ $(VENV)/.node: docs/examples/package.json | $(BIN)/python
 run: $(VENV)/.run ## the main job: a demo camera, two workers, events as they come (ARGS="..." passes options on)
 	@$(BIN)/fer-stream run --workers 2 $(ARGS)
 
-test: $(VENV)/.test ## set up and run every check and test (JOBS=4 at a time; PYTEST="..." passes options on)
+test: $(VENV)/.test ## set up and run every check and test (JOBS=3 at a time; PYTEST="..." passes options on)
 	@deploy/apt-install promtool=prometheus strace cc=gcc systemd-analyze=systemd chromium bindfs fusermount3=fuse3 \
 		/usr/sbin/nginx=nginx caddy openssl node=nodejs npm ip=iproute2
 	@$(MAKE) --no-print-directory $(VENV)/.node

@@ -359,7 +359,7 @@ def test_closing_ends_open_intervals_at_the_time_of_their_last_event() -> None:
     assert updated.type == "emotion.updated"
     ends = [closing(replace(e, sequence=7, cursor="9")) for e in (updated, entered, online)]
     assert told(ends) == ["emotion.ended happy", "face.left", "camera.offline"]
-    assert {(e.frameuence, e.cursor, e.epoch, e.camera) for e in ends} == {(0, "0", 1, "door")}
+    assert {(e.sequence, e.cursor, e.epoch, e.camera) for e in ends} == {(0, "0", 1, "door")}
     assert [e.time for e in ends] == [updated.time, entered.time, online.time]
     ended, left, offline = (e.data for e in ends)
     assert isinstance(ended, ExpressionData)
