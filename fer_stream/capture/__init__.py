@@ -1,1 +1,1 @@
-"""The capture of one camera: it reads and timestamps pictures, keeps the latest, and encodes and sends it when asked."""
+"""The capture of one camera: it reads and timestamps pictures, keeps the latest one, and sends it when asked."""
