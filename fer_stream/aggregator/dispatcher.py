@@ -204,7 +204,7 @@ class Dispatcher(Generic[FrameT, ResultT]):
         return self._resolve(item, outcome, reason) + self._pump(now)
 
     def pinged(self, worker: str, ticket: int, life: int, now: float) -> float | None:
-        """Take a PING with the ticket of the latest frame received; the first for a frame returns its transfer seconds.
+        """Take a worker's PING. The first one that confirms a frame returns the frame's transfer time in seconds.
 
         ``life`` changes when the worker's connection broke. A frame that was in transfer then will not arrive, so the
         extra time for the transfer ends.

@@ -55,18 +55,18 @@ _CHECKED = 1
 class Kind(IntEnum):
     """What a message says, and who sends it."""
 
-    HELLO = 1  # capture: its camera and itself
+    HELLO = 1  # capture: registers its camera and itself
     WELCOME = 2  # aggregator to capture: the epoch; to worker: accepted
     REFUSED = 3  # aggregator: the capture or worker cannot take part, and why
     WHO = 4  # aggregator: it does not know the sender (it may have restarted); answer with HELLO or READY
     OFFER = 5  # capture: its totals, and whether a frame waits in the slot; also its heartbeat
-    NEXT = 6  # aggregator to capture: send the freshest frame; outcomes of the earlier ones; age: transfer of the last
+    NEXT = 6  # aggregator to capture: send the frame in the slot; outcomes of earlier ones; age: transfer time of the last
     FRAME = 7  # capture to aggregator to worker
-    BYE = 8  # capture, worker: it ends; a capture's last totals
+    BYE = 8  # capture, worker: it ends; with a capture's last totals
     GOODBYE = 9  # aggregator to capture: all its frames are resolved and their events journaled
-    READY = 10  # worker: warmed up, one credit
-    DONE = 11  # worker: the faces in a frame, and the credit back
-    REJECT = 12  # worker: the frame cannot be worked on, and the credit back
+    READY = 10  # worker: registers; it is warmed up and can take one frame
+    DONE = 11  # worker: the faces in a frame; it can take the next one
+    REJECT = 12  # worker: the frame cannot be processed, and why; it can take the next one
     PING = 13  # worker: heartbeat, with the ticket of its latest frame; aggregator to capture: checks the connection
     STATUS = 14  # client: asks for the state; aggregator: the state
     REPLAY = 15  # client: asks for the events after a cursor
@@ -100,7 +100,11 @@ class Totals:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A header with its payload. Fields that a kind does not use are 0."""
+    """A header with its payload. Fields that a kind does not use are 0.
+
+    ``time`` is capture time in nanoseconds since the Unix epoch. In EVENTS, ``time`` is the cursor of the latest event,
+    and ``seq`` the last cursor that the answer covers. In a worker's PING, ``seq`` is its connection's `Standing.life`.
+    """
 
     kind: Kind
     payload: Buffer = b""
