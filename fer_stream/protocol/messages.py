@@ -60,7 +60,7 @@ class Kind(IntEnum):
     REFUSED = 3  # aggregator: the capture or worker cannot take part, and why
     WHO = 4  # aggregator: it does not know the sender (it may have restarted); answer with HELLO or READY
     OFFER = 5  # capture: its totals, and whether a frame waits in the slot; also its heartbeat
-    NEXT = 6  # aggregator to capture: send the frame in the slot; outcomes of earlier ones; age: transfer time of the last
+    NEXT = 6  # aggregator to capture: send the frame in the slot; outcomes of earlier ones; age: transfer of the last
     FRAME = 7  # capture to aggregator to worker
     BYE = 8  # capture, worker: it ends; with a capture's last totals
     GOODBYE = 9  # aggregator to capture: all its frames are resolved and their events journaled
