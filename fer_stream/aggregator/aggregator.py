@@ -51,7 +51,7 @@ _log = logging.getLogger(__name__)
 
 
 class Aggregator:
-    """See the module docstring. Call `turn` again and again, then `drain`."""
+    """See the module docstring. Call `turn` in a loop, then `drain`."""
 
     def __init__(self, settings: Settings, hub: Hub, journal: Journal) -> None:
         self._settings = settings

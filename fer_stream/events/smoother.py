@@ -130,10 +130,10 @@ ENOUGH = 0.5
 class Average:
     """A weighted exponential average in continuous time.
 
-    After ``dt`` seconds, the weights of the previous looks are multiplied by ``exp(-dt / tau)``, and the new look's by
-    the rest. The belief is the weighted average, so a blurred face changes little. If the total weight of recent
-    looks is below `ENOUGH`, the missing part belongs to no label: poor looks alone never give a high belief, however
-    many there are, because they make the same mistakes.
+    After ``dt`` seconds, the weights of the previous looks are multiplied by ``exp(-dt / tau)``, and that of the new
+    look by the rest. The belief is the weighted average, so a blurred face changes little. If the total weight of
+    recent looks is below `ENOUGH`, the missing part belongs to no label: poor looks alone never give a high belief,
+    however many there are, because they make the same mistakes.
     """
 
     def __init__(self, labels: int, tau: float) -> None:

@@ -95,7 +95,7 @@ def unpack_hints(part: Buffer) -> Hints:
 
 
 def _plausible(box: Box) -> bool:
-    """Return whether a face can be here: each side has at least one pixel, so that float32 rounding leaves x1 < x2."""
+    """Return whether a box is within `MAX_DISTANCE`, and at least one pixel wide and high, even rounded to float32."""
     return box.x1 + 1 <= box.x2 and box.y1 + 1 <= box.y2 and all(-MAX_DISTANCE < side < MAX_DISTANCE for side in box)
 
 

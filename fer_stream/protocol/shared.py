@@ -137,7 +137,7 @@ class Ring:
         return DESCRIPTOR.pack(os.getpid(), self._file, self._token, slot, self.size, self._written)
 
     def close(self) -> None:
-        """Close the memory. Readers that mapped it and arrays that were lent keep it until they are gone, too."""
+        """Close the memory. It is freed once readers have unmapped it and the lent arrays are deleted."""
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
