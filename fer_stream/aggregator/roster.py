@@ -1,4 +1,4 @@
-"""Records of cameras and workers, and how HELLO and READY are parsed into them."""
+"""The records of cameras and workers, which are parsed from HELLO and READY."""
 
 from __future__ import annotations
 
@@ -40,18 +40,18 @@ class Camera:
     live: bool
     length: int | None  # frames of a recording, where known
     pause: float  # seconds between two frames if the rate is capped, else 0
-    heard: float
+    heard: float  # when its last message arrived, in monotonic seconds
     shares: bool  # it can share memory with this process
     epoch: int = 0
     frames: CameraFrames[Message, Result] = field(init=False)  # set when it has joined
     export: LedgerExport = field(init=False)
     timeline: Timeline | None = None
-    ending: list[Timeline] = field(default_factory=list)  # of earlier captures, with frames still to come
+    ending: list[Timeline] = field(default_factory=list)  # of earlier captures, until their frames are released
     leaving: str = ""  # the reason, once the capture said BYE
     ended: bool = False  # after BYE, once all its frames are resolved
     silent: bool = False
-    age: float = 0.0
-    way: float = 0.0  # seconds from the request for its last frame to the arrival
+    age: float = 0.0  # of its last frame on arrival, in seconds
+    way: float = 0.0  # seconds from the request for its last frame to the frame's arrival
     rate: metrics.Rate = field(default_factory=metrics.Rate)
 
     def __post_init__(self) -> None:
@@ -96,7 +96,7 @@ class Camera:
 
 
 def _pause(rate: Any) -> float:
-    """Return the seconds from a frame to the next, of frames a second."""
+    """Return the seconds between two frames at a rate in frames per second."""
     if not 0 < float(rate) <= 1e6:
         raise ValueError(f"a rate of {rate!r:.20}")
     return 1 / float(rate)
@@ -104,7 +104,7 @@ def _pause(rate: Any) -> float:
 
 @dataclass(slots=True)
 class Worker:
-    """A worker and the link to it."""
+    """A worker, its credit, and the pace of the link to it."""
 
     name: str
     host: str
@@ -133,7 +133,7 @@ class Worker:
         return found, labels
 
     def came(self, seconds: float, now: float) -> None:
-        """Take how many seconds the last frame took to this worker, and warn if the link is slow."""
+        """Record the seconds that the last frame took to reach this worker, and warn if the link is slow."""
         if told := self.pace.slow(seconds, now):
             _log.warning(
                 "the link to worker %s at %s is slow: %s; set a lower jpeg_quality or a max_width of the cameras "

@@ -31,7 +31,7 @@ class Encoded(NamedTuple):
     payload: messages.Buffer
     encoding: Encoding
     size: tuple[int, int]
-    """Width and height."""
+    """Width and height in pixels."""
 
 
 class Encoder:

@@ -1,7 +1,8 @@
-"""Follows a running aggregator's events without gaps, step by step: missing published events are requested again.
+"""Follows a running aggregator's events without gaps: it requests published events that it missed.
 
-`fer_stream.client.replay` decides which events are missing, and how many bytes to request when. This module has the
-links and the clock, but does not wait: its caller waits on `Follower.descriptors` or for `Follower.due_in` seconds.
+`fer_stream.client.replay` decides which events are missing, and when to request how many bytes. This module uses the
+links and the clock, but never waits: its caller waits until one of `Follower.descriptors` is readable or
+`Follower.due_in` seconds have passed.
 """
 
 from __future__ import annotations
@@ -30,14 +31,14 @@ BEATING = 6
 """Factor by which an answer may take longer while the aggregator's events or heartbeats arrive."""
 
 HELD = 1_000
-"""Most published events held while earlier ones are requested. Beyond it the oldest are dropped, and requested, too."""
+"""Most published events held while earlier ones are requested. Beyond it, the oldest are dropped and requested, too."""
 
 PULSE = 0.5
 """Seconds between checks of the links while nothing arrives, so that a dead one is noticed."""
 
 
 class SilenceError(Exception):
-    """No answer came for so many seconds. Looking up the cause may take a second, and is left to the caller."""
+    """No answer came for ``seconds`` seconds. The caller looks up the cause, which may take a second."""
 
     def __init__(self, control: Peer, seconds: float) -> None:
         self.control, self.seconds = control, seconds
@@ -93,7 +94,7 @@ class Follower:
 
     @property
     def cursor(self) -> Cursor:
-        """The cursor up to which every event was returned: ``after`` of a `Subscription` that resumes here."""
+        """The cursor up to which every event was returned: pass it as ``after`` to a `Subscription` to resume here."""
         if self.ready:
             first = self.ready[0][0]
             if isinstance(first.data, GapData):
@@ -107,7 +108,7 @@ class Follower:
         done = self._until is not None and self._position is not None and self._position.cursor >= self._until
         return self._until_now and done and not self.ready
 
-    # The user's time, between `leave` and `enter`, does not count towards timeouts, except up to PULSE.
+    # Time in the user's code, between `leave` and `enter`, does not count towards timeouts beyond `PULSE` seconds.
 
     def enter(self) -> None:
         """Count time again: the user asks for events."""
@@ -145,7 +146,7 @@ class Follower:
         return self._asking and self._ask(self._links.control)
 
     def _ask(self, control: Peer) -> bool:
-        """Send a request if it is due; return whether it was: sending may have cleared a descriptor's signal."""
+        """Send a request if one is due; return whether it did: sending may clear the signal of a received message."""
         now, standing = self._now(), control.standing()
         if self._questions.due(now, standing) > 0:
             self._check_timeout(now, control)

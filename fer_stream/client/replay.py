@@ -87,10 +87,10 @@ class Question(NamedTuple):
 
 
 class Questions:
-    """The replay requests of one subscriber. The latest one waits for its answer; older ones were repeated too early.
+    """The replay requests of one subscriber. Only the latest is waited for; older ones were repeated before an answer.
 
-    Late answers are used, too. A request is repeated after a timeout, which doubles with each unanswered request, or
-    when the connection that it was sent on broke. Its size follows from how fast answers arrive.
+    Late answers to older ones are used, too. A request is repeated after a timeout, which doubles with each unanswered
+    request, or when the connection that it was sent on broke. Its size follows from how fast answers arrive.
     """
 
     def __init__(self, ticket: int) -> None:

@@ -22,17 +22,17 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 QUESTIONS = 64
-"""Most questions queued for an aggregator that is not connected; it answers all of them when it is."""
+"""Most requests queued while there is no connection to the aggregator; it answers all of them later."""
 
 LOOK = 0.5
 """Seconds between two checks of the connection."""
 
 CONNECT = 3000
-"""Milliseconds for one connection attempt: time for two retransmissions. The host name is resolved for each attempt."""
+"""Milliseconds for one connection attempt, enough for two retransmissions. Each attempt resolves the host name."""
 
 CLOSED_EARLY = 5
-"""Connections in a row that are closed during the handshake until a warning is logged: the key may be of another
-aggregator."""
+"""Connections in a row that are closed during the handshake before a warning is logged: the key may have been made for
+another aggregator."""
 
 _REFUSALS = zmq.Event.HANDSHAKE_FAILED_AUTH | zmq.Event.HANDSHAKE_FAILED_PROTOCOL | zmq.Event.HANDSHAKE_FAILED_NO_DETAIL
 _CHANGES = zmq.Event.CONNECTED | zmq.Event.HANDSHAKE_SUCCEEDED | zmq.Event.DISCONNECTED
@@ -55,14 +55,14 @@ class ZeroMQPeer:
         self._socket = self._context.socket(zmq.DEALER if topics is None else zmq.SUB)
         links.set_options(self._socket, link, where)
         if link in links.FOR_CLIENTS:
-            self._socket.set(zmq.LINGER, 0)  # unsent questions and subscriptions are worthless after closing
+            self._socket.set(zmq.LINGER, 0)  # unsent requests and subscriptions have no use after closing
         if link == "control":
             self._socket.set(zmq.SNDHWM, QUESTIONS)
         if key is not None:
             self._socket.set(zmq.CURVE_PUBLICKEY, key.public.encode())
             self._socket.set(zmq.CURVE_SECRETKEY, key.secret.encode())
             self._socket.set(zmq.CURVE_SERVERKEY, key.server.encode())
-        # The kernel would retry an address that drops packets for two minutes, though the name may have a new one.
+        # By default the kernel tries an address that drops packets for two minutes; the name may have a new address.
         self._socket.set(zmq.CONNECT_TIMEOUT, CONNECT)
         self._socket.set(zmq.RECONNECT_IVL, 50)
         self._socket.set(zmq.RECONNECT_IVL_MAX, 1000)
