@@ -156,12 +156,12 @@ class Hub(Protocol):
         ...
 
 
-class Standing(NamedTuple):
+class ConnectionState(NamedTuple):
     """The state of a link's connection, as far as its transport knows it."""
 
     up: bool
     """Whether there is a connection. Until there is one, messages that are sent wait in a queue."""
-    life: int
+    number: int
     """A number that changes when the connection breaks: messages sent before may be lost."""
     received: int
     """Bytes received on this connection, including an incomplete message; 0 if unknown."""
@@ -194,11 +194,11 @@ class Peer(Protocol):
         """
         ...
 
-    def standing(self) -> Standing:
+    def connection_state(self) -> ConnectionState:
         """Return the state of this link at the latest `receive`."""
         ...
 
-    def trouble(self) -> str:
+    def diagnose(self) -> str:
         """Return why no answer comes, as words that follow the address: "nothing listens there". May take a second."""
         ...
 

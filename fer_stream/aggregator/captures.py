@@ -111,7 +111,7 @@ class Captures:
 
     def _frame(self, camera: Camera, message: Message, now: float) -> None:
         camera.age = message.age / 1e6
-        camera.way = now - (camera.frames.asked or now)
+        camera.transfer = now - (camera.frames.asked or now)
         size = message.width, message.height
         arrival = Arrival(camera.epoch, message.seq, Nanoseconds(message.time), now - camera.age, size)
         # Workers must not open another process's memory for a capture: the descriptor must name the capture's own.
@@ -125,7 +125,7 @@ class Captures:
         full = message.body().get("full") is True and not held_up
         self._carry_out(self._dispatcher.offer(camera.name, message.totals, full, now))
         if camera.live and message.time and camera.timeline and not camera.frames.unresolved:
-            patience = max(self._settings.dispatch.offline_after, 2 * camera.pause, 3 * camera.way)
+            patience = max(self._settings.dispatch.offline_after, 2 * camera.pause, 3 * camera.transfer)
             self._publisher.record(camera.timeline.tick(Nanoseconds(message.time), patience))
 
     def _bye(self, camera: Camera, message: Message, now: float) -> None:
@@ -208,7 +208,7 @@ class Captures:
     def ask(self, name: str) -> None:
         """Ask a capture for its freshest frame, and report the outcomes of the frames that it sent."""
         camera = self.cameras[name]
-        self._send(camera.peer, Kind.NEXT, camera.frames.reported(), age=round(camera.way * 1e6))
+        self._send(camera.peer, Kind.NEXT, camera.frames.reported(), age=round(camera.transfer * 1e6))
 
     def timeline(self, item: Item[Message, Result]) -> Timeline | None:
         """Return the timeline that a frame belongs to; ``None`` before the first worker's labels are known."""
@@ -241,12 +241,12 @@ class Captures:
     def round(self, now: float) -> None:
         """Find silent cameras, end finished timelines and captures, export ledgers, and forget cameras long gone."""
         for camera in self.cameras.values():
-            self._look_at(camera, now)
+            self._check_camera(camera, now)
             self._export(camera)
         for name in [name for name, camera in self.cameras.items() if camera.over(now, self._settings.dispatch)]:
             self._forget(name)
 
-    def _look_at(self, camera: Camera, now: float) -> None:
+    def _check_camera(self, camera: Camera, now: float) -> None:
         if self._publisher.failing and camera.policy == "wait":
             self._dispatcher.silent(camera.name)  # until the journal can be written and the camera offers again
         if not (camera.leaving or camera.silent) and self._silent(camera, now):

@@ -90,8 +90,8 @@ class Credit(Generic[FrameT, ResultT]):
     begun: bool = False
     """Whether the worker confirmed that it received the whole frame."""
     deadline: float = 0.0
-    life: int = 0
-    """Number of the worker's connection; it changes when a connection broke (`fer_stream.plugins.Standing.life`)."""
+    connection: int = 0
+    """Number of the worker's connection (`fer_stream.plugins.ConnectionState.number`)."""
     done: int = 0
     """How many frames it has answered."""
 
@@ -203,15 +203,15 @@ class Dispatcher(Generic[FrameT, ResultT]):
         item.result = result
         return self._resolve(item, outcome, reason) + self._pump(now)
 
-    def pinged(self, worker: str, ticket: int, life: int, now: float) -> float | None:
+    def pinged(self, worker: str, ticket: int, connection: int, now: float) -> float | None:
         """Take a worker's PING. The first one that confirms a frame returns the frame's transfer time in seconds.
 
-        ``life`` changes when the worker's connection broke. A frame that was in transfer then will not arrive, so the
-        extra time for the transfer ends.
+        ``connection`` is another number after the worker's connection broke. A frame that was in transfer then does
+        not arrive, so the extra time for the transfer ends.
         """
         known = self.workers[worker]
-        if life != known.life:
-            known.life = life
+        if connection != known.connection:
+            known.connection = connection
             known.deadline = min(known.deadline, now + self._settings.deadline)
         if known.item is None or known.ticket != ticket or known.begun:
             return None

@@ -13,7 +13,7 @@ from fer_stream.aggregator.ledger import TERMS
 from fer_stream.errors import WireError
 from fer_stream.operations import metrics
 from fer_stream.protocol import results, shared
-from fer_stream.protocol.pace import Pace
+from fer_stream.protocol.pace import SlowLinkWarning
 from fer_stream.settings.kinds import CAMERA_NAME
 
 _log = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ class Camera:
     ended: bool = False  # after BYE, once all its frames are resolved
     silent: bool = False
     age: float = 0.0  # of its last frame on arrival, in seconds
-    way: float = 0.0  # seconds from the request for its last frame to the frame's arrival
+    transfer: float = 0.0  # seconds from the request for its last frame to the frame's arrival
     rate: metrics.Rate = field(default_factory=metrics.Rate)
 
     def __post_init__(self) -> None:
@@ -113,7 +113,7 @@ class Worker:
     detector: str
     shares: bool  # it can share memory with this process
     credit: Credit[Message, Result] = field(init=False)  # set when it is accepted
-    pace: Pace = field(default_factory=Pace, init=False)  # of the link to it
+    warning: SlowLinkWarning = field(default_factory=SlowLinkWarning, init=False)  # of the link to it
 
     @classmethod
     def from_ready(cls, about: dict[str, Any]) -> tuple[Worker, tuple[str, ...]]:
@@ -132,13 +132,13 @@ class Worker:
             raise WireError(f"a worker with {len(labels)} labels")
         return found, labels
 
-    def came(self, seconds: float, now: float) -> None:
+    def record_transfer(self, seconds: float, now: float) -> None:
         """Record the seconds that the last frame took to reach this worker, and warn if the link is slow."""
-        if told := self.pace.slow(seconds, now):
+        if slow := self.warning.slow(seconds, now):
             _log.warning(
                 "the link to worker %s at %s is slow: %s; set a lower jpeg_quality or a max_width of the cameras "
                 '(and encoding = "jpeg" of those on this machine), or run the worker nearer',
-                *(self.name, self.host, told),
+                *(self.name, self.host, slow),
             )
 
 

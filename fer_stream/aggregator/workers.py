@@ -83,7 +83,7 @@ class Workers:
         elif message.kind is Kind.PING:
             seconds = self._dispatcher.pinged(worker, message.ticket, message.seq, now)
             if seconds is not None:
-                self.known[worker].came(seconds, now)
+                self.known[worker].record_transfer(seconds, now)
         elif message.kind is Kind.DONE:
             result = results.unpack_faces(message.payload, self._model_labels)
             self._carry_out(self._dispatcher.done(worker, message.ticket, "done", "", result, now))
@@ -147,7 +147,7 @@ class Workers:
         self._publisher.preview(item.camera, arrival.epoch, frame, self._mapped.copied)
         if not known.shares:
             frame = self._mapped.copied(frame)
-        known.pace.size = memoryview(frame.payload).nbytes
+        known.warning.size = memoryview(frame.payload).nbytes
         parts = messages.forwarded(frame, epoch=arrival.epoch, ticket=ticket, age=max(0, round(age * 1e6)))
         timeline = self._captures.timeline(item)
         hints = timeline.hints(arrival.frame, arrival.time, arrival.size) if timeline else None

@@ -96,7 +96,7 @@ class Capture:
             case Kind.NEXT:
                 self._reported = {str(term): int(n) for term, n in message.body().items()}
                 if message.age:
-                    self._encoder.came(message.age / 1e6)
+                    self._encoder.record_transfer(message.age / 1e6)
                 self._send_frame()
             case Kind.WHO:
                 self._hello(time.monotonic())

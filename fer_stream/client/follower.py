@@ -12,7 +12,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
-from fer_stream.client.replay import NOW, Position, Questions
+from fer_stream.client.replay import NOW, Position, ReplayRequests
 from fer_stream.errors import WireError
 from fer_stream.events import cloudevents
 from fer_stream.events.cursor import to_cursor, to_number
@@ -74,7 +74,7 @@ class Follower:
         self._until_now, self._timeout = until_now, timeout
         self._position: Position | None = None if after is None else Position(after, camera)
         self._until: int | None = None
-        self._questions = Questions(random.getrandbits(48))
+        self._requests = ReplayRequests(random.getrandbits(48))
         self._answer: deque[bytes] = deque()
         self._reached = self._newest = 0
         self._held: deque[tuple[Event, str] | int] = deque(maxlen=HELD)
@@ -125,7 +125,7 @@ class Follower:
         """Return the seconds until a check or request is due, even if nothing arrives."""
         if self._links is None or not self._asking:
             return PULSE
-        return min(PULSE, self._questions.due(self._now(), self._links.control.standing()))
+        return min(PULSE, self._requests.due(self._now(), self._links.control.connection_state()))
 
     def descriptors(self) -> list[int]:
         """Return the file descriptors of the links; one of them becomes readable when a message arrives."""
@@ -147,22 +147,22 @@ class Follower:
 
     def _ask(self, control: Peer) -> bool:
         """Send a request if one is due; return whether it did: sending may clear the signal of a received message."""
-        now, standing = self._now(), control.standing()
-        if self._questions.due(now, standing) > 0:
+        now, state = self._now(), control.connection_state()
+        if self._requests.due(now, state) > 0:
             self._check_timeout(now, control)
             return False
         after = NOW if self._position is None else self._position.cursor
-        question = self._questions.ask(after, now, standing)
-        body = {"after": after, "camera": self._camera, "bytes": question.size}
-        control.send(messages.json_message(Kind.REPLAY, body, ticket=question.ticket))
+        request = self._requests.ask(after, now, state)
+        body = {"after": after, "camera": self._camera, "bytes": request.size}
+        control.send(messages.json_message(Kind.REPLAY, body, ticket=request.ticket))
         return True
 
     def _check_timeout(self, now: float, control: Peer) -> None:
-        received = control.standing().received
+        received = control.connection_state().received
         if received > self._received > 0:
             self._last_message = now
         self._received = received
-        silent = self._questions.silent(now)
+        silent = self._requests.silent(now)
         if silent > self._timeout and (now - self._last_message > self._timeout or silent > BEATING * self._timeout):
             raise SilenceError(control, silent)
 
@@ -172,8 +172,8 @@ class Follower:
             return False
         message = messages.unpack(parts)
         now = self._last_message = self._now()
-        question = self._questions.answered(message.ticket, len(message.payload), now)
-        if message.kind is not Kind.EVENTS or question is None:
+        request = self._requests.answered(message.ticket, len(message.payload), now)
+        if message.kind is not Kind.EVENTS or request is None:
             return True
         newest = message.time
         if self._until is None:
@@ -181,16 +181,16 @@ class Follower:
         if self._position is None:
             self._position = Position(newest, self._camera)  # events from now on
             self._progress(newest, newest)
-        elif question.after != NOW and question.after > newest:  # another journal: all its events are new
+        elif request.after != NOW and request.after > newest:  # another journal: all its events are new
             missing = gap(self._position.cursor, 0, "another journal")
             self._position = Position(0, self._camera)
-            self._questions.forget()
+            self._requests.forget()
             self._held.clear()
             while links.events.receive(0) is not None:
                 pass  # published from the old journal: their numbers would be taken for the new one's
             self._deliver(missing, cloudevents.encode(missing))
             self._progress(0, newest)
-        elif question.after <= self._position.cursor and message.seq >= self._position.cursor:
+        elif request.after <= self._position.cursor and message.seq >= self._position.cursor:
             # Not splitlines: it would also split at U+2028 and others, which JSON texts may contain.
             self._answer.extend(bytes(message.payload).split(b"\n") if message.payload else ())
             self._reached, self._newest = message.seq, newest
@@ -211,7 +211,7 @@ class Follower:
 
     def _progress(self, reached: int, newest: int) -> None:
         """Record that all events up to ``reached`` are known, and check whether the held ones continue from there."""
-        self._questions.settle()
+        self._requests.settle()
         self._asking = reached < newest
         while self._asking and self._held and self._position is not None:
             first = self._held[0]
@@ -261,7 +261,7 @@ class Follower:
         links, self._links = self._links, None
         for link in links or ():
             link.close()
-        self._questions.forget()
+        self._requests.forget()
         self._held.clear()
 
 

@@ -251,6 +251,6 @@ def number_after(after: str | Literal[0]) -> int:
 def no_answer(address: str, control: Peer, seconds: float) -> NoAnswerError:
     """Return the error that no aggregator answered for so many seconds, with the known cause."""
     return NoAnswerError(
-        f"no aggregator answers at {address} within {seconds:.3g} s: {control.trouble()}; "
+        f"no aggregator answers at {address} within {seconds:.3g} s: {control.diagnose()}; "
         "start one, or give its address with --connect"
     )

@@ -144,7 +144,8 @@ class Session:
             self._live(now)
 
     def _live(self, now: float) -> None:
-        self.peer.send(messages.json_message(Kind.PING, ticket=self.ticket, seq=self.peer.standing().life))
+        connection = self.peer.connection_state().number
+        self.peer.send(messages.json_message(Kind.PING, ticket=self.ticket, seq=connection))
         self.beat = now + BEAT
 
     def _handle(self, parts: list[Any]) -> None:

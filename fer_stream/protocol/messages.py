@@ -103,7 +103,8 @@ class Message:
     """A header with its payload. Fields that a kind does not use are 0.
 
     ``time`` is capture time in nanoseconds since the Unix epoch. In EVENTS, ``time`` is the cursor of the latest event,
-    and ``seq`` the last cursor that the answer covers. In a worker's PING, ``seq`` is its connection's `Standing.life`.
+    and ``seq`` the last cursor that the answer covers. In a worker's PING, ``seq`` is the number of its
+    connection.
     """
 
     kind: Kind

@@ -25,7 +25,7 @@ QUICK_FRAMES = 20
 doubles."""
 
 
-class Pace:
+class SlowLinkWarning:
     """Decides when to warn that the frames on a link take long."""
 
     def __init__(self) -> None:
@@ -42,7 +42,7 @@ class Pace:
         return f"a frame of {amount} takes {seconds:.1f} s ({8 * self.size / seconds / 1e6:.2g} Mbit/s)"
 
 
-class Fit:
+class FrameSizeControl:
     """Chooses one of `LEVELS` so that a frame takes no longer than ``most`` seconds; ``None``: always the first."""
 
     def __init__(self, most: float | None) -> None:

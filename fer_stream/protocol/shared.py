@@ -101,11 +101,11 @@ class Ring:
         for step in range(self.slots):
             slot = (self._written + step) % self.slots
             lent = self._lent[slot]
-            if self.through(slot, resolved) and (lent is None or lent() is None):
+            if self.is_resolved(slot, resolved) and (lent is None or lent() is None):
                 return slot
         return None
 
-    def through(self, slot: int, resolved: int) -> bool:
+    def is_resolved(self, slot: int, resolved: int) -> bool:
         """Return whether the latest frame in a slot is one of the first ``resolved`` frames."""
         return self._numbers[slot] <= resolved
 
@@ -183,7 +183,7 @@ class Writer:
         with self._lock:
             self._resolved = resolved
             held = ((ring, slot) for ring in self._rings if (slot := ring.holding(image)) is not None)
-            found = next((it for it in held if it[0].through(it[1], resolved)), None) or self._room(image.nbytes)
+            found = next((it for it in held if it[0].is_resolved(it[1], resolved)), None) or self._room(image.nbytes)
             return found and found[0].put(image, found[1], number)
 
     def _room(self, size: int) -> tuple[Ring, int] | None:

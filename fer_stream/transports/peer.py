@@ -13,7 +13,7 @@ import zmq
 import zmq.utils.monitor
 
 from fer_stream.errors import ConfigError, TransportError
-from fer_stream.plugins import BROADCASTS, Standing
+from fer_stream.plugins import BROADCASTS, ConnectionState
 from fer_stream.transports import keys, links
 from fer_stream.transports.connection_log import ConnectionLog
 from fer_stream.transports.sockets import Connection, why_silent
@@ -48,9 +48,9 @@ class ZeroMQPeer:
     ) -> None:
         where = links.endpoint(address, link)
         self._address, self._link, self._key = address, link, key
-        self._closed_early = self._life = 0
+        self._closed_early = self._connections = 0
         self._connection: Connection | None = None
-        self._connection_log = ConnectionLog(address, self.trouble)
+        self._connection_log = ConnectionLog(address, self.diagnose)
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.DEALER if topics is None else zmq.SUB)
         links.set_options(self._socket, link, where)
@@ -109,7 +109,7 @@ class ZeroMQPeer:
                 self._handle_event(change["event"], int(change["value"]))
             if self._connection is not None:
                 self._connection.look(time.monotonic())
-            self._connection_log.look(self.standing().up)
+            self._connection_log.look(self.connection_state().up)
             if self._woken.fileno() in ready:
                 self._woken.recv(4096)
                 break
@@ -117,18 +117,18 @@ class ZeroMQPeer:
                 break
         return None if frames is None else links.contents(self._link, frames, before=self._link in BROADCASTS)
 
-    def standing(self) -> Standing:
-        """See `fer_stream.plugins.Peer.standing`."""
+    def connection_state(self) -> ConnectionState:
+        """See `fer_stream.plugins.Peer.connection_state`."""
         connection = self._connection
         up = connection is not None and connection.established
-        return Standing(up, self._life, connection.received if connection else 0)
+        return ConnectionState(up, self._connections, connection.received if connection else 0)
 
     def descriptors(self) -> tuple[int, ...]:
         """See `fer_stream.plugins.Peer.descriptors`."""
         return self._socket.fileno(), self._monitor.fileno(), self._woken.fileno()
 
-    def trouble(self) -> str:
-        """See `fer_stream.plugins.Peer.trouble`."""
+    def diagnose(self) -> str:
+        """See `fer_stream.plugins.Peer.diagnose`."""
         if self._closed_early and self._key:
             return f"it closes the connection during the handshake: is the key {self._key.name} made for it?"
         return why_silent(links.endpoint(self._address, self._link))
@@ -139,7 +139,7 @@ class ZeroMQPeer:
             self._drop_connection()
             self._connection = Connection(value, time.monotonic())
         elif event == zmq.Event.DISCONNECTED:
-            self._life += bool(self._connection and self._connection.established)
+            self._connections += bool(self._connection and self._connection.established)
             self._drop_connection()
         else:
             if event == zmq.Event.HANDSHAKE_SUCCEEDED and self._connection:
