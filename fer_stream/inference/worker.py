@@ -114,6 +114,8 @@ class Session:
     patience: float
     """Seconds for which it retries after a refusal: an earlier worker of its name may be dead without the aggregator
     knowing."""
+    far: bool = True
+    """Whether frames come over a network. Otherwise the next heartbeat confirms a frame soon enough."""
     busy: bool = False
     ticket: int = 0
     """The ticket of the latest frame received."""
@@ -158,8 +160,9 @@ class Session:
         if message.kind is Kind.FRAME and not self.busy:
             self.busy, self.ticket = True, message.ticket
             self.computer.give(message, parts[2] if len(parts) > 2 else None)
-            # Confirm now: the frame may have taken long to arrive, and its deadline begins with this PING.
-            self._live(time.monotonic())
+            if self.far:
+                # Confirm now: the frame may have taken long to arrive, and its deadline begins with this PING.
+                self._live(time.monotonic())
         elif message.kind is Kind.WELCOME:
             self.known, self.refused_since = True, None
         elif message.kind is Kind.WHO:
@@ -200,7 +203,8 @@ def run(settings: Settings, name: str | None = None, stop: Stop | None = None) -
     }
     computer = _Computer(recognizer, peer)
     computer.start()
-    session = Session(peer, about, computer, settings.dispatch.silence + 2.0)
+    far = not settings.address.startswith("ipc://")
+    session = Session(peer, about, computer, settings.dispatch.silence + 2.0, far)
     server = metrics.serve(settings, lambda: "" if session.known else "an aggregator")
     _log.info("ready", extra={"model": recognizer.classifier.version})
     try:
