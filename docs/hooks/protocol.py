@@ -132,6 +132,7 @@ BODIES: dict[str, tuple[tuple[str, str, str], ...]] = {
     "refused": (
         ("reason", "text", "a sentence for people"),
         ("final", "true or false", "whether asking again is of no use"),
+        ("silent", "true or false; may be left out", "the earlier capture is silent: ask again"),
     ),
     "offer": (("full", "true or false", "whether a frame is there to be sent"),),
     "bye": (("reason", "`end of stream`, `source failed` or `capture ended`", ""),),

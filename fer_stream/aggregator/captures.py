@@ -151,7 +151,8 @@ class Captures:
             reason = (
                 f"camera {name} is captured by process {old.pid} already: stop that one, or choose another --camera"
             )
-            self._send(peer, Kind.REFUSED, {"reason": reason, "final": False})
+            silent = now - old.heard > self._settings.dispatch.silence
+            self._send(peer, Kind.REFUSED, {"reason": reason, "final": False, "silent": silent})
             return
         else:
             try:
@@ -279,13 +280,13 @@ class Captures:
     def _silent(self, camera: Camera, now: float) -> bool:
         """Return whether a capture is silent: nothing came for ``dispatch.silence`` seconds.
 
-        A frame in transfer delays the messages after it. So while a requested frame is expected, a capture is silent
-        only after ``dispatch.transfer`` seconds, or if its connection is broken.
+        Over a network, a frame in transfer delays the messages after it. So while a requested frame is expected, a
+        capture is silent only after ``dispatch.transfer`` seconds, or if its connection is broken.
         """
         how, quiet = self._settings.dispatch, now - camera.heard
         if quiet <= how.silence:
             return False
-        comes = camera.frames.asked is not None and quiet < how.transfer
+        comes = self._settings.networked and camera.frames.asked is not None and quiet < how.transfer
         return not (comes and self._send(camera.peer, Kind.PING))
 
     # The end

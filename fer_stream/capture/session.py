@@ -101,11 +101,13 @@ class Capture:
             case Kind.WHO:
                 self._hello(time.monotonic())
             case Kind.REFUSED:
-                # An earlier capture of this camera may be dead without the aggregator knowing: retry for a while.
-                reason, now = str(message.body().get("reason")), time.monotonic()
-                self.welcomed, self._refused_since = False, self._refused_since or now
-                if message.body().get("final") or now - self._refused_since > self._patience:
-                    raise ConfigError(reason)
+                # An earlier capture of this camera may be dead without the aggregator knowing: retry for a while. Once
+                # that one is silent, the aggregator decides how long it waits for it.
+                body, now = message.body(), time.monotonic()
+                self.welcomed = False
+                self._refused_since = None if body.get("silent") else self._refused_since or now
+                if body.get("final") or now - (self._refused_since or now) > self._patience:
+                    raise ConfigError(str(body.get("reason")))
             case Kind.GOODBYE:
                 self.finished = True
 

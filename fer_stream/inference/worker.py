@@ -114,7 +114,7 @@ class Session:
     patience: float
     """Seconds for which it retries after a refusal: an earlier worker of its name may be dead without the aggregator
     knowing."""
-    far: bool = True
+    networked: bool = True
     """Whether frames come over a network. Otherwise the next heartbeat confirms a frame soon enough."""
     busy: bool = False
     ticket: int = 0
@@ -160,7 +160,7 @@ class Session:
         if message.kind is Kind.FRAME and not self.busy:
             self.busy, self.ticket = True, message.ticket
             self.computer.give(message, parts[2] if len(parts) > 2 else None)
-            if self.far:
+            if self.networked:
                 # Confirm now: the frame may have taken long to arrive, and its deadline begins with this PING.
                 self._live(time.monotonic())
         elif message.kind is Kind.WELCOME:
@@ -203,8 +203,7 @@ def run(settings: Settings, name: str | None = None, stop: Stop | None = None) -
     }
     computer = _Computer(recognizer, peer)
     computer.start()
-    far = not settings.address.startswith("ipc://")
-    session = Session(peer, about, computer, settings.dispatch.silence + 2.0, far)
+    session = Session(peer, about, computer, settings.dispatch.silence + 2.0, settings.networked)
     server = metrics.serve(settings, lambda: "" if session.known else "an aggregator")
     _log.info("ready", extra={"model": recognizer.classifier.version})
     try:

@@ -126,13 +126,13 @@ def test_what_a_plug_in_makes_of_a_frame_must_make_sense(face: Face, failure: Ex
     assert said.body()["reason"] in {"corrupt", "poisoned"}
 
 
-@pytest.mark.parametrize("far", [True, False])
-def test_a_frame_from_a_network_is_confirmed_at_once(far: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize("networked", [True, False])
+def test_a_frame_from_a_network_is_confirmed_at_once(networked: bool, tmp_path: Path) -> None:
     """On one machine, the confirmation would be a message more for each frame; a heartbeat does it."""
     transport = plugins.load("transports", "memory")()
     hub, peer = transport.bind(f"memory://{tmp_path}"), transport.connect(f"memory://{tmp_path}", "work")
     recognizer = Recognizer(Detector(), Classifier(None))
-    session = worker.Session(peer, {}, worker._Computer(recognizer, peer), patience=1.0, far=far)
+    session = worker.Session(peer, {}, worker._Computer(recognizer, peer), patience=1.0, networked=networked)
     session.step(0.0)
     ((_, name, ready),) = hub.receive(1.0)
     assert messages.unpack(ready).kind is Kind.READY
@@ -140,6 +140,6 @@ def test_a_frame_from_a_network_is_confirmed_at_once(far: bool, tmp_path: Path) 
     session.step(1.0)
     assert session.busy
     answers = [messages.unpack(parts) for _, _, parts in hub.receive(0.1)]
-    assert [(one.kind, one.ticket) for one in answers] == ([(Kind.PING, 7)] if far else [])
+    assert [(one.kind, one.ticket) for one in answers] == ([(Kind.PING, 7)] if networked else [])
     peer.close()
     hub.close()
