@@ -182,8 +182,8 @@ def run(settings: Settings, stop: Stop | None = None) -> None:
     journal = Journal(settings.journal.path)
     if journal.shared:
         _log.warning(
-            "the journal lies on %s, where locks may not keep an aggregator on another machine out: "
-            "a disk of this machine is safer, and faster",
+            "the journal is on %s, where file locks may not work between machines: "
+            "keep it on a disk of this machine, which is safer and faster",
             journal.shared,
         )
     try:

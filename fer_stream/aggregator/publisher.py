@@ -206,7 +206,7 @@ class Publisher:
                 "time": timeline.time,
                 "size": timeline.size,
                 "searched": timeline.searched,
-                "places": [_rounded(box) for box in timeline.places],
+                "face_regions": [_rounded(box) for box in timeline.face_regions],
                 "tracks": describe(timeline),
             }
             self._hub.publish("observations", topic, [json.dumps(body, separators=(",", ":")).encode()])

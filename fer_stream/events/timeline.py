@@ -84,7 +84,7 @@ class Timeline:
         self._smoothers: dict[int, Smoother] = {}
 
     @property
-    def places(self) -> tuple[Box, ...]:
+    def face_regions(self) -> tuple[Box, ...]:
         """Boxes of the faces found in the latest frame, and predicted boxes of followed faces that were not found."""
         # Compares boxes, not times: if a source's clock stands still, a missed face has the same time as a found one.
         expected = [course.at(self.time) for course in self.courses]
