@@ -1,6 +1,6 @@
 """Any camera in, trustworthy apparent-emotion events out.
 
-The data moves through the folders of this package in this order::
+Data passes through the subpackages in this order::
 
     sources -> capture -> aggregator -> inference (worker: detectors, classifiers)
                               |    ^                    |
@@ -10,10 +10,10 @@ The data moves through the folders of this package in this order::
                            (track, smooth, intervals)
 
 `service` starts the processes, `analysis` runs inference and events on a recording, and `cli` has the commands.
-The folders `settings`, `protocol`, `transports`, `operations`, `imaging` and `system` serve all of them.
+All of them use `settings`, `protocol`, `transports`, `operations`, `imaging` and `system`.
 
-As a library: `subscribe` to a running service's events, sync or async, or read them from its journal; `recognize` faces
-in a picture, `analyze` a recording.
+As a library: `subscribe` delivers a running service's events (sync or async), `read_journal` reads them from its
+journal, `recognize` finds faces in a picture and classifies them, `analyze` processes a recording.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ _LATER = {
     "status": "fer_stream.client",
     "subscribe": "fer_stream.client",
 }
-"""What is imported on first use, so that `import fer_stream` stays quick."""
+"""Names that are imported on first use, so that `import fer_stream` stays quick, with their modules."""
 
 __all__ = [
     "AnalysisWarning",

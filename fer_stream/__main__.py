@@ -1,4 +1,4 @@
-"""``python -m fer_stream`` is ``fer-stream``."""
+"""Runs the ``fer-stream`` command for ``python -m fer_stream``."""
 
 import sys
 

@@ -1,24 +1,24 @@
-"""Every error that fer_stream raises on purpose, in one tree.
+"""The tree of all errors that fer_stream raises deliberately.
 
 ::
 
-    FerStreamError                what the command line prints as one sentence
+    FerStreamError                the command line prints its message as one sentence
       ConfigError       exit 2    wrong use: a bad setting, label, option or address
       PluginError       exit 2    a plug-in that is not installed or breaks its Protocol
-      SourceError       exit 1    a camera, file or address that gives no pictures
+      SourceError       exit 1    a camera, file or address that delivers no pictures
       ModelError        exit 1    a model file that breaks its contract
       JournalError      exit 1    an event log that cannot be read or written
-        RivalError      exit 2    an event log that another aggregator writes
+        RivalError      exit 2    an event log that another aggregator also writes
       TransportError    exit 1    an address in use, or a peer that cannot be reached
-      WireError         exit 1    bytes that are not a message of ours
+      WireError         exit 1    bytes that are not a valid message
 
-The message says what is wrong, where, and what to do about it. What is not whole, but can be used, is told by an
+The message says what is wrong, where, and what to do about it. An incomplete but usable result is reported by an
 `AnalysisWarning`.
 """
 
 
 class FerStreamError(Exception):
-    """Base of the tree. ``exit_code`` is what the command line exits with."""
+    """Base of the tree. ``exit_code`` is the exit status of the command line."""
 
     exit_code = 1
 
@@ -30,13 +30,13 @@ class ConfigError(FerStreamError):
 
 
 class PluginError(FerStreamError):
-    """A plug-in is not installed, or what it gives breaks its Protocol."""
+    """A plug-in is not installed, or its object breaks its Protocol."""
 
     exit_code = 2
 
 
 class SourceError(FerStreamError):
-    """A source cannot be opened, or stopped giving pictures before its end.
+    """A source cannot be opened, or stopped delivering pictures before its end.
 
     ``transient`` says that opening the source again later may succeed: a camera that is off may be switched on.
     """
@@ -55,18 +55,18 @@ class JournalError(FerStreamError):
 
 
 class RivalError(JournalError):
-    """Another aggregator writes this event log: a fault of whoever started both, which no restart mends."""
+    """Another aggregator writes this event log, too. A restart does not help: each needs its own journal."""
 
     exit_code = 2
 
 
 class TransportError(FerStreamError):
-    """An address cannot be bound, or no peer answers there."""
+    """An address cannot be bound, or no aggregator answers there."""
 
 
 class WireError(FerStreamError):
-    """Bytes that are not one of our messages, or exceed a limit."""
+    """Received bytes are not a valid message, or exceed a limit."""
 
 
 class AnalysisWarning(UserWarning):
-    """A part of a recording, or some of many pictures, could not be analysed; the rows of the rest are there."""
+    """A part of a recording, or some of many pictures, could not be analysed; the other rows are complete."""

@@ -1,7 +1,7 @@
 r"""The five Protocols a plug-in implements, and the loader that finds it.
 
-A plug-in is a factory registered under an entry-point group ``fer_stream.<kind>``; the built-ins register the same
-way in our own ``pyproject.toml``::
+A plug-in is a factory registered in an entry-point group ``fer_stream.<kind>``. The built-in plug-ins are registered
+the same way in our ``pyproject.toml``::
 
     [project.entry-points."fer_stream.sources"]
     opencv = "fer_stream.sources.opencv:open_source"
@@ -38,24 +38,24 @@ if TYPE_CHECKING:
 
 
 class Source(Protocol):
-    """Where pictures come from. Used by one thread, except that `close` may come from another one.
+    """Delivers pictures. Used by one thread, except that another thread may call `close`.
 
-    A factory that cannot open its source raises `SourceError`, with ``transient=True`` if a later try may succeed: then
-    the capture tries again, unless ``retry = false``.
+    A factory that cannot open its source raises `SourceError`. With ``transient=True`` a later attempt may succeed, and
+    the capture retries, unless ``retry = false``.
     """
 
     live: bool
-    """Pictures arrive in real time and cannot be asked for again (a camera), or are recorded (a file)."""
+    """Whether pictures arrive in real time and cannot be read again (a camera); ``False``: recorded (a file)."""
     frames: int | None
-    """How many pictures a recorded source has, where it knows."""
+    """Number of pictures of a recorded source; ``None`` if unknown."""
 
     def read(self) -> Picture | None:
-        """Return the next picture, blocking until it is there; ``None`` at the end.
+        """Return the next picture, blocking until it arrives; ``None`` at the end.
 
-        It holds pixels, or a `fer_stream.Jpeg` of what a camera sent, which the capture looks at.
+        It holds pixels, or the camera's own JPEG as `fer_stream.Jpeg`, which the capture validates.
 
         Raises:
-            SourceError: the source broke.
+            SourceError: the source failed.
         """
         ...
 
@@ -66,14 +66,14 @@ class Source(Protocol):
 
 @runtime_checkable
 class AllocatingSource(Source, Protocol):
-    """A source that can write a picture where the capture wants it, which saves a copy of it."""
+    """A source that can write a picture into memory that the capture provides, which saves a copy."""
 
     allocate: Allocate | None
-    """Called with a shape, gives memory for a picture, uint8 and C-contiguous, or ``None`` where there is none now."""
+    """Called with a shape; returns memory for a picture (uint8, C-contiguous), or ``None`` if none is free."""
 
 
 class Detector(Protocol):
-    """Finds faces. Holds no state between frames: its answer is a function of the image alone."""
+    """Finds faces. It keeps no state between frames: the result depends only on the image."""
 
     def detect(self, image: NDArray[np.uint8]) -> list[Face]:
         """Return the faces in ``image`` (uint8 ``[H, W, 3]``, BGR), without expression scores."""
@@ -82,24 +82,24 @@ class Detector(Protocol):
 
 @runtime_checkable
 class FollowingDetector(Detector, Protocol):
-    """A detector that can also check known faces and search parts of an image, which saves most of its work."""
+    """A detector that can also verify expected faces and search parts of an image, which saves most of its work."""
 
     def look(
         self, image: NDArray[np.uint8], expected: Sequence[Expected], regions: Sequence[Region]
     ) -> tuple[list[Face | None], list[Face]]:
-        """Return each expected face as it is now, or ``None`` where it is not there; and those new in ``regions``.
+        """Return each expected face at its new position, or ``None`` if it is gone; and the new faces in ``regions``.
 
-        An expected face that is ``due`` comes with landmarks where the detector has any.
+        An expected face that is ``due`` is returned with landmarks, if the detector has any.
         """
         ...
 
 
 class Classifier(Protocol):
-    """Scores apparent expressions. Crops by itself: how a crop lies relative to a box is a matter of its model."""
+    """Scores apparent expressions. It crops the faces itself: the crop's margins around a box depend on its model."""
 
     labels: tuple[str, ...]
     version: str
-    """Which model this is, for people: its name and version."""
+    """The model's name and version, for display."""
 
     def classify(self, image: NDArray[np.uint8], faces: Sequence[Face]) -> NDArray[np.float32]:
         """Return probabilities, float32 ``[len(faces), len(labels)]``, each row summing to 1."""
@@ -107,10 +107,10 @@ class Classifier(Protocol):
 
 
 class Sink(Protocol):
-    """Where events go. One that has nobody left to write to may say so by an attribute ``closed`` that is true."""
+    """Receives events. A sink whose reader is gone may set an attribute ``closed`` to true."""
 
     def write(self, event: Event, text: str) -> None:
-        """Take one event; ``text`` is its JSON as journaled, without a line end."""
+        """Write one event; ``text`` is its JSON as journaled, without a line end."""
         ...
 
     def close(self) -> None:
@@ -119,96 +119,99 @@ class Sink(Protocol):
 
 
 LINKS = ("control", "frames", "work")
-"""Links with an aggregator's answer: clients ask on control, captures send frames, workers take work."""
+"""Links with answers from the aggregator: control for clients, frames for captures, work for workers."""
 
 BROADCASTS = ("events", "observations", "preview")
-"""Links on which the aggregator speaks to all who listen."""
+"""Links on which the aggregator publishes to all subscribers."""
 
 
 class Hub(Protocol):
-    """The aggregator's end of a transport: many peers, told apart by an opaque id."""
+    """The aggregator's end of a transport: many peers, each with an opaque id."""
 
     def receive(self, timeout: float) -> list[tuple[str, bytes, list[Any]]]:
-        """Wait up to ``timeout`` seconds, then return all that is there as ``(link, peer, parts)``.
+        """Wait up to ``timeout`` seconds, then return all received messages as ``(link, peer, parts)``.
 
-        A part is a bytes-like object. On a broadcast link one part comes in, a byte before a topic: 1 when somebody
-        begins to listen to it, 0 when the last one stopped.
+        A part is a bytes-like object. A message of a broadcast link has one part, a byte followed by a topic: 1 for
+        each new subscription to it, 0 when the last one ends.
         """
         ...
 
     def send(self, link: str, peer: bytes, parts: Sequence[Any]) -> bool:
-        """Send to one peer without waiting; ``False`` where that peer is gone or not taking anything."""
+        """Send to one peer without waiting; ``False`` if the peer is gone or its queue is full."""
         ...
 
     def objection(self, peer: bytes, camera: str) -> str:
-        """Return why a peer of the link frames, just received from, may not speak for a camera, or an empty text."""
+        """Return why a peer may not send frames for a camera, or an empty text.
+
+        The peer is one of the link frames whose message the latest `receive` returned.
+        """
         ...
 
     def publish(self, link: str, topic: str, parts: Sequence[Any]) -> None:
-        """Send to everybody who listens to a prefix of ``topic``; who is too slow loses it, nobody waits."""
+        """Send to all subscribers of a prefix of ``topic`` without waiting. A subscriber with a full queue loses it."""
         ...
 
     def close(self) -> None:
-        """Close all links; what was sent has up to a second to leave."""
+        """Close all links; queued messages have up to a second to be sent."""
         ...
 
 
 class Standing(NamedTuple):
-    """How a link stands, as far as its transport can tell."""
+    """The state of a link's connection, as far as its transport knows it."""
 
     up: bool
-    """There is a connection; what is sent without one waits for it."""
+    """Whether there is a connection. Messages sent without one wait for it."""
     life: int
-    """Changes where what was sent before may be lost: its connection broke."""
+    """Changes when a connection broke: messages sent before may be lost."""
     received: int
-    """Bytes that arrived on this connection, also of a message that is not whole yet; 0 where nobody knows."""
+    """Bytes received on this connection, including an incomplete message; 0 if unknown."""
 
 
 class Peer(Protocol):
-    """The other end of one link: a capture, a worker, a client. It reconnects by itself and for ever."""
+    """The other end of one link: a capture, a worker, a client. It reconnects by itself, without limit."""
 
     def send(self, parts: Sequence[Any]) -> bool:
-        """Send without waiting; ``False`` where nothing can be taken now."""
+        """Send without waiting; ``False`` if the queue is full."""
         ...
 
     def receive(self, timeout: float) -> list[Any] | None:
         """Return the next message's parts, or ``None`` after ``timeout`` seconds or a `wake`.
 
         Raises:
-            TransportError: the aggregator refuses this peer; one that is not there is waited for.
+            TransportError: the aggregator refuses this peer. A missing aggregator is no error: the peer waits for it.
         """
         ...
 
     def wake(self) -> None:
-        """Make a `receive` that waits, or the next one, return at once. The one method for other threads."""
+        """Make the waiting `receive`, or the next one, return at once. The only method that other threads may call."""
         ...
 
     def descriptors(self) -> tuple[int, ...]:
         """Return file descriptors to wait on in an event loop.
 
-        One of them becomes readable when `receive` has something. Call ``receive(0)`` until it returns ``None`` before
-        waiting, or what came earlier may never be told.
+        One of them becomes readable when `receive` has a message. Call ``receive(0)`` until it returns ``None`` before
+        waiting: descriptors do not signal earlier messages again.
         """
         ...
 
     def standing(self) -> Standing:
-        """Return how this link stood at the latest `receive`."""
+        """Return the state of this link at the latest `receive`."""
         ...
 
     def trouble(self) -> str:
-        """Return why no answer comes, in words that follow the address: "nothing listens there". May take a second."""
+        """Return why no answer comes, as words that follow the address: "nothing listens there". May take a second."""
         ...
 
     def close(self) -> None:
-        """Close; what was sent has up to a second to leave."""
+        """Close; queued messages have up to a second to be sent."""
         ...
 
 
 class Transport(Protocol):
-    """How the roles reach each other: one address names an aggregator and all its links (`LINKS`, `BROADCASTS`).
+    """Connects the roles. One address names an aggregator with all its links (`LINKS`, `BROADCASTS`).
 
-    Its factory gets the process's own key file, and the aggregator's folder of keys (`fer_stream.transports.keys`),
-    where named.
+    Its factory gets the process's key file, and the aggregator's folder of keys (`fer_stream.transports.keys`); each is
+    ``None`` if the settings name none.
     """
 
     def bind(self, address: str) -> Hub:
@@ -216,16 +219,16 @@ class Transport(Protocol):
 
         Raises:
             TransportError: the address is in use, or cannot be bound.
-            ConfigError: it is not an address.
+            ConfigError: this is not an address.
         """
         ...
 
     def connect(self, address: str, link: str) -> Peer:
-        """Open one link to the aggregator at ``address``, whether it is there already or not."""
+        """Open one link to the aggregator at ``address``, which may start later."""
         ...
 
     def subscribe(self, address: str, link: str, topics: Sequence[str]) -> Peer:
-        """Listen to a broadcast link: messages arrive as ``[topic, *parts]``. An empty topic is all."""
+        """Subscribe to a broadcast link: messages arrive as ``[topic, *parts]``. An empty topic stands for all."""
         ...
 
 
@@ -233,14 +236,14 @@ def transport(settings: Settings) -> Transport:
     """Return the transport that the settings name, with the keys that they name.
 
     Raises:
-        PluginError: it is not installed.
+        PluginError: the transport is not installed.
     """
     made: Transport = load("transports", settings.transport)(settings.key, settings.keys)
     return made
 
 
 CODE = frozenset({".py", ".so", ".pyd"})
-"""Suffixes of what Python runs."""
+"""Suffixes of the files that Python executes."""
 
 KINDS = ("sources", "detectors", "classifiers", "transports", "sinks")
 
@@ -251,18 +254,18 @@ def available(kind: str) -> list[str]:
 
 
 def code(kind: str, name: str) -> str:
-    """Return the SHA-256 of the code in which a plug-in lies: of all files of its package that Python runs.
+    """Return the SHA-256 of a plug-in's code: of all files of its package with a suffix in `CODE`.
 
-    It is empty where there is no such plug-in, or no file of it.
+    The text is empty if there is no such plug-in, or it has no file.
     """
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     for entry in entry_points(group=f"fer_stream.{kind}", name=name):
         spec = importlib.util.find_spec(entry.module.partition(".")[0])
         folders = (spec.submodule_search_locations if spec else None) or ()
         files = [file for folder in folders for file in Path(folder).rglob("*") if file.suffix in CODE]
         for file in sorted(files) or ([Path(spec.origin)] if spec and spec.origin else []):
-            found.update(file.read_bytes())
-        return found.hexdigest()
+            digest.update(file.read_bytes())
+        return digest.hexdigest()
     return ""
 
 

@@ -1,7 +1,7 @@
-"""For tests of plug-ins: a transport within one process, which needs no sockets and no keys.
+"""For tests of plug-ins: a transport within one process, without sockets and keys.
 
-It keeps the contract of `fer_stream.plugins.Transport`. Addresses are ``memory://NAME``. Messages are lists of parts in
-queues between threads; their encoding is the same as over ZeroMQ.
+It implements `fer_stream.plugins.Transport`. Addresses are ``memory://NAME``. Messages are lists of parts in queues
+between threads, encoded as over ZeroMQ.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 QUEUE = 1000
-"""Most messages in a queue. When it is full, `send` returns ``False``, and a slow subscriber loses a broadcast."""
+"""Most messages in a queue. When it is full, `send` returns ``False``, and a subscriber loses the broadcast."""
 
 _Parts = list[Any]
 
@@ -46,7 +46,7 @@ def _check(address: str) -> str:
 
 
 class Memory:
-    """The `Transport` within a process, which needs no keys."""
+    """The `Transport` within one process. It ignores keys."""
 
     def __init__(self, key: Path | None = None, keys: Path | None = None) -> None:
         pass
@@ -75,10 +75,10 @@ class MemoryHub:
                 raise TransportError(f"{address} is in use by another aggregator: choose another name")
             _exchange.hubs[address] = self
             for peer in _exchange.peers.get(address, []):
-                self._welcome(peer)
+                self._add(peer)
 
-    def _welcome(self, peer: MemoryPeer) -> None:
-        """Let in a peer, with what it sent before there was a hub."""
+    def _add(self, peer: MemoryPeer) -> None:
+        """Add a peer, with the messages it sent before there was a hub."""
         peer.hubs += 1
         for topic in peer.topics or ():
             self._inbox.put((peer.link, b"", [b"\x01" + topic.encode()]))
@@ -103,7 +103,7 @@ class MemoryHub:
         return False
 
     def objection(self, peer: bytes, camera: str) -> str:  # noqa: ARG002  (as the Protocol has it)
-        """See `fer_stream.plugins.Hub.objection`: all are of this process."""
+        """See `fer_stream.plugins.Hub.objection`: peers of this process may send for every camera."""
         return ""
 
     def publish(self, link: str, topic: str, parts: Sequence[Any]) -> None:
@@ -129,8 +129,8 @@ class MemoryPeer:
         self.topics = topics
         self.early: deque[_Parts] = deque()
         self.hubs = 0
-        """How many have let it in."""
-        self._bell: tuple[socket.socket, socket.socket] | None = None
+        """Number of hubs that this peer was connected to."""
+        self._signal: tuple[socket.socket, socket.socket] | None = None
         self._address = address
         self._queue: queue.Queue[_Parts | None] = queue.Queue(QUEUE)
         self._woken = False
@@ -138,30 +138,30 @@ class MemoryPeer:
             _exchange.peers.setdefault(address, []).append(self)
             hub = _exchange.hubs.get(address)
             if hub is not None:
-                hub._welcome(self)
+                hub._add(self)
 
     def put(self, parts: Sequence[Any]) -> bool:
-        """Take a message from the hub; ``False`` where the queue is full."""
+        """Queue a message from the hub; ``False`` if the queue is full."""
         try:
             self._queue.put_nowait([bytes(part) for part in parts])
         except queue.Full:
             return False
-        self._ring()
+        self._notify()
         return True
 
-    def _ring(self) -> None:
-        if self._bell is not None:
-            with suppress(OSError):  # full: it rings anyhow; closed: nobody waits
-                self._bell[1].send(b"\0")
+    def _notify(self) -> None:
+        if self._signal is not None:
+            with suppress(OSError):  # full: a signal is pending; closed: nothing waits
+                self._signal[1].send(b"\0")
 
     def descriptors(self) -> tuple[int, ...]:
         """See `fer_stream.plugins.Peer.descriptors`."""
-        if self._bell is None:
-            self._bell = socket.socketpair()
-            for end in self._bell:
+        if self._signal is None:
+            self._signal = socket.socketpair()
+            for end in self._signal:
                 end.setblocking(False)
-            self._ring()  # for what came before
-        return (self._bell[0].fileno(),)
+            self._notify()  # for messages that came before
+        return (self._signal[0].fileno(),)
 
     def standing(self) -> Standing:
         """See `fer_stream.plugins.Peer.standing`."""
@@ -178,8 +178,8 @@ class MemoryPeer:
     def send(self, parts: Sequence[Any]) -> bool:
         """See `fer_stream.plugins.Peer.send`."""
         if self.link in BROADCASTS:
-            raise TransportError(f"nothing can be sent on {self.link}: it only listens")
-        # Copied, as a socket would: the sender may use its buffer again.
+            raise TransportError(f"nothing can be sent on {self.link}: it only receives")
+        # Copy, as a socket would: the sender may reuse its buffer.
         message = [bytes(part) for part in parts]
         with _exchange.lock:
             hub = _exchange.hubs.get(self._address)
@@ -193,9 +193,9 @@ class MemoryPeer:
 
     def receive(self, timeout: float) -> _Parts | None:
         """See `fer_stream.plugins.Peer.receive`."""
-        if self._bell is not None:
+        if self._signal is not None:
             with suppress(OSError):
-                self._bell[0].recv(4096)  # before looking, so that none is lost in between
+                self._signal[0].recv(4096)  # before reading the queue, so that no signal is lost
         with suppress(queue.Empty):
             parts = self._queue.get(timeout=max(timeout, 1e-6))
             if parts is None:
@@ -205,14 +205,14 @@ class MemoryPeer:
 
     def wake(self) -> None:
         """See `fer_stream.plugins.Peer.wake`."""
-        if self._woken:  # one is enough, and more would take the place of messages
+        if self._woken:  # one marker is enough, and more would use up the queue
             return
         self._woken = True
         try:
             self._queue.put_nowait(None)
-        except queue.Full:  # then nobody waits
+        except queue.Full:  # a full queue: no receive is waiting
             self._woken = False
-        self._ring()
+        self._notify()
 
     def close(self) -> None:
         """See `fer_stream.plugins.Peer.close`."""
@@ -221,7 +221,7 @@ class MemoryPeer:
             if self not in peers:
                 return
             peers.remove(self)
-            for end in self._bell or ():
+            for end in self._signal or ():
                 end.close()
             hub = _exchange.hubs.get(self._address)
             for topic in self.topics or ():

@@ -103,10 +103,10 @@ class Picture(_Visible):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Frame(_Visible):
-    """One captured picture: ``seq`` counts from 1 per capture process, with no gaps at the capture."""
+    """One captured picture. ``number`` counts from 1 in each capture process, without gaps."""
 
     camera: str
-    seq: int
+    number: int
     time: Nanoseconds
     content: NDArray[np.uint8] | Encoded
 
@@ -294,7 +294,7 @@ EventData = CameraData | FaceData | ExpressionData | GapData
 class Event:
     """Something that happened on a camera.
 
-    ``time`` is the capture time of the causing frame and ``seq`` its number; ``track`` is 0 for events about the
+    ``time`` is the capture time of the causing frame and ``frame`` its number; ``track`` is 0 for events about the
     camera itself. ``sequence`` counts the camera's events without gaps; ``cursor`` is where to resume after this event.
     Before the event is journaled, ``sequence`` is 0 and ``cursor`` is `BEGINNING`.
     """
@@ -302,7 +302,7 @@ class Event:
     type: EventType
     camera: str
     epoch: int
-    seq: int
+    frame: int
     track: int
     time: Nanoseconds
     data: EventData

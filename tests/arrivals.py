@@ -6,6 +6,6 @@ from fer_stream.aggregator.frames import Arrival
 from fer_stream.types import Nanoseconds
 
 
-def arrived(seq: int, taken: float) -> Arrival:
+def arrived(frame: int, taken: float) -> Arrival:
     """Return the header of a frame of this number, taken at so many monotonic seconds."""
-    return Arrival(epoch=1, seq=seq, time=Nanoseconds(0), taken=taken, size=(640, 480))
+    return Arrival(epoch=1, frame=frame, time=Nanoseconds(0), taken=taken, size=(640, 480))

@@ -1,7 +1,7 @@
-"""What lies beside the project, in ../shared: real clips and FER2013. This module alone decides what happens without.
+"""Files beside the project, in ../shared: real clips and FER2013. Only this module handles missing files.
 
 A test that uses the fixture `beside`, directly or through another fixture, gets the marker ``beside``: ``pytest -m
-beside`` selects these tests and no others. Where a file is missing the test is skipped; where CI is set it fails.
+beside`` selects exactly these tests. If a file is missing, the test is skipped; if CI is set, it fails.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _SHARED = Path(__file__).parents[1] / "../shared"
 
 
 class Beside:
-    """The files beside the project. Each method skips the test, or in CI fails it, where its file is missing."""
+    """The files beside the project. If its file is missing, each method skips the test, or fails it in CI."""
 
     def clips(self) -> list[Path]:
         """Return every real clip."""
@@ -41,11 +41,11 @@ class Beside:
 
 @pytest.fixture(scope="session")
 def beside() -> Beside:
-    """What lies beside the project."""
+    """The files beside the project."""
     return Beside()
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """Mark the tests that need it."""
+    """Mark the tests that need the files."""
     if "beside" in getattr(item, "fixturenames", ()):
         item.add_marker("beside")

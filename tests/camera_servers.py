@@ -1,4 +1,4 @@
-"""Small cameras on loopback, as real servers: MJPEG over HTTP, and MPEG-TS over RTSP."""
+"""Simulated cameras: real servers on loopback, MJPEG over HTTP and MPEG-TS over RTSP."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Server:
 
 
 def mjpeg(pictures: int, *, then_stall: threading.Event | None = None) -> type[http.server.BaseHTTPRequestHandler]:
-    """Send some pictures, each a little brighter, then hang up, or wait for the event."""
+    """Send some pictures, each slightly brighter; then close the connection, or wait for the event."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -63,7 +63,7 @@ def mjpeg(pictures: int, *, then_stall: threading.Event | None = None) -> type[h
 
 
 class Camera:
-    """A camera on one port that can fail: it serves its pictures, sends nothing more, or is gone."""
+    """A camera on one port that can fail: it serves its pictures, sends nothing, or refuses connections."""
 
     def __init__(self, pictures: list[bytes], rate: float = 15) -> None:
         self.pictures = pictures
@@ -76,7 +76,7 @@ class Camera:
         self._thread.start()
 
     def serve(self) -> None:
-        """Be there and send pictures, to those who wait for some as well."""
+        """Accept connections and send pictures, also on open connections."""
         self._silent.clear()
         if not self._thread.is_alive():
             self._listener = socket.create_server(("127.0.0.1", self.port))
@@ -84,17 +84,17 @@ class Camera:
             self._thread.start()
 
     def hang(self) -> None:
-        """Accept everybody, and send nothing."""
+        """Accept connections, and send nothing."""
         self._silent.set()
 
     def cut(self) -> None:
-        """Hang up on everybody."""
+        """Close all connections."""
         for sock in list(self._open):
             with suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)
 
     def vanish(self) -> None:
-        """Hang up, and refuse everybody."""
+        """Close all connections, and refuse new ones."""
         with suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
@@ -140,9 +140,9 @@ def folder(path: Path) -> functools.partial[http.server.SimpleHTTPRequestHandler
 def rtsp(
     transport_stream: bytes, asked: list[str], login: str = "", pause: float = 0.001
 ) -> type[socketserver.BaseRequestHandler]:
-    """Play a recorded MPEG transport stream over RTSP, interleaved in the TCP connection; note each request.
+    """Send a recorded MPEG transport stream over RTSP, interleaved in the TCP connection; append requests to ``asked``.
 
-    With a ``login`` (``user:password``) only for who sends it.
+    With a ``login`` (``user:password``), clients must send it.
     """
     pass_on = f"Authorization: Basic {base64.b64encode(login.encode()).decode()}"
     sdp = "v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\ns=camera\r\nt=0 0\r\nm=video 0 RTP/AVP 33\r\na=control:track1\r\n"
@@ -189,6 +189,6 @@ def rtsp(
                     self.wfile.write(struct.pack("!cBH", b"$", 0, len(packet)) + packet)
                     time.sleep(pause)
             except (BrokenPipeError, ConnectionResetError):
-                pass  # the client has seen enough
+                pass  # the client has closed the connection
 
     return Handler

@@ -1,4 +1,4 @@
-"""What many tests use: a tiny classifier, a short clip of the demo scene, short paths, and processes that end."""
+"""Common fixtures: a tiny classifier, a short clip of the demo scene, short paths, and processes that are ended."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import cv2
 import pytest
-import theirs  # noqa: F401  (has facenet-pytorch find a torchvision)
+import theirs  # noqa: F401  (provides a stand-in for torchvision, which facenet-pytorch imports)
 from faults import table
 from hypothesis import HealthCheck, settings
 from processes import Cli
@@ -27,18 +27,18 @@ CLIP_FRAMES = 60
 pytest_plugins = ["beside"]
 
 settings.register_profile("ours", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("ours")  # no test fails because a machine is slow
+settings.load_profile("ours")  # a slow machine must not fail a test
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Offer what makes a test longer than ``make test`` has time for."""
-    parser.addoption("--strangers", type=int, default=400, help="connections that strangers make (default: 400)")
+    """Add options for longer tests than those of ``make test``."""
+    parser.addoption("--strangers", type=int, default=400, help="number of strangers' connections (default: 400)")
 
 
 def pytest_configure() -> None:
-    """Let the processes of tests get signals that this one was told to ignore, as ``nohup`` and ``&`` in scripts do.
+    """Handle signals that this process ignores, as under ``nohup`` and ``&`` in scripts, so that children get them.
 
-    Who is started inherits that a signal is ignored, but not that a function handles it.
+    A child inherits that a signal is ignored, but not that a function handles it.
     """
     for number in (signal.SIGHUP, signal.SIGINT):
         if signal.getsignal(number) == signal.SIG_IGN:
@@ -46,26 +46,26 @@ def pytest_configure() -> None:
 
 
 LONG = (
-    "service/test_run.py", "test_pipeline.py", "faults/test_slow_links.py", "training/test_chain.py",
+    "service/test_run_sinks.py", "service/test_run.py", "test_pipeline.py", "faults/test_slow_links.py", "training/test_chain.py",
     "training/test_campaign.py", "analysis/test_analysis.py", "faults", "cli/test_strangers.py",
     "client/test_subscription_slow.py", "inference/detectors/test_mtcnn.py", "browser", "journal/test_rivals.py",
     "service/test_supervisor.py", "cli/test_pipeline.py", "live/test_server.py", "docs/test_examples.py", "training",
 )  # fmt: skip
-"""Files and folders that take longest. They come first: a process that begins one last leaves the others idle."""
+"""The slowest files and folders. They run first: with a slow file at the end, other xdist workers would be idle."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the longest files first."""
-    places = [Path(__file__).parent / name for name in LONG]
+    paths = [Path(__file__).parent / name for name in LONG]
 
     def rank(item: pytest.Item) -> int:
-        return next((n for n, place in enumerate(places) if item.path.is_relative_to(place)), len(LONG))
+        return next((n for n, path in enumerate(paths) if item.path.is_relative_to(path)), len(LONG))
 
     items.sort(key=rank)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Show what became of faults; here, for where tests run beside each other no other conftest is known at the end."""
+    """Print the table of faults. It is here because with xdist only this conftest is loaded at the end."""
     rows = table.told(report for how in ("passed", "failed") for report in terminalreporter.getreports(how))
     if rows:
         terminalreporter.write_sep("-", "faults")
@@ -76,7 +76,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 @pytest.fixture(scope="session", autouse=True)
 def runtime() -> Iterator[None]:
-    """The default address is these tests' own: others of this user, and tests beside these, have theirs."""
+    """Give these tests their own default address, separate from other services and tests of this user."""
     with tempfile.TemporaryDirectory(prefix="f-", dir="/tmp") as folder, pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_RUNTIME_DIR", folder)
         yield
@@ -84,16 +84,16 @@ def runtime() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A classifier of the seven emotions, in microseconds: every face is happy at 0.72 to 0.82."""
+    """A classifier of the seven emotions that takes microseconds: every face is happy with 0.72 to 0.82."""
     return write_model(tmp_path_factory.mktemp("models") / "tiny.onnx")
 
 
 @pytest.fixture(scope="session")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """60 frames of the demo scene, 640x480 at 15 frames/s: one portrait is there, the second one enters."""
+    """60 frames of the demo scene, 640x480 at 15 frames/s: one portrait is in view, and a second one enters."""
     path = tmp_path_factory.mktemp("clips") / "portraits.avi"
     scene = open_source("demo", CameraSettings())
-    codec = cv2.VideoWriter.fourcc(*"mp4v")  # no JPEGs, which would not lie in shared memory
+    codec = cv2.VideoWriter.fourcc(*"mp4v")  # not MJPEG: JPEGs are not passed in shared memory
     writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, codec, 15, (640, 480))
     for number in range(45 + CLIP_FRAMES):
         picture = scene.read()
@@ -113,7 +113,7 @@ def short_folder() -> Iterator[Path]:
 
 @pytest.fixture
 def cli(tmp_path: Path, tiny_model: Path) -> Iterator[Cli]:
-    """``fer-stream`` commands with the tiny model; what still runs at the end of the test is killed."""
+    """``fer-stream`` commands with the tiny model; processes that still run at the end of the test are killed."""
     commands = Cli(tmp_path, tiny_model)
     yield commands
     commands.close()

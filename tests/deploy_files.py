@@ -1,4 +1,4 @@
-"""What lies in deploy/, as tests look at it."""
+"""The files of deploy/, parsed for tests."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ def queries() -> list[tuple[str, str]]:
 
 
 def named(query: str) -> set[str]:
-    """The fer_stream_* series that a query names."""
+    """The fer_stream_* series in a query."""
     return set(re.findall(r"(?<![\w:])fer_stream_\w+(?![\w:])", query))
 
 
 def series() -> dict[str, str]:
-    """The metric of fer_stream/operations/metrics.py for each name under which Prometheus has its values."""
+    """The metric of fer_stream/operations/metrics.py for each name of its series in Prometheus."""
     found = {}
     for family in metrics.REGISTRY.collect():
         if family.name.startswith("fer_stream_"):

@@ -1,4 +1,4 @@
-"""The documents as their readers get them: files, code blocks, commands."""
+"""The documents, parsed for tests: files, code blocks, commands."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PAGES = sorted(
 
 
 class Block(NamedTuple):
-    """A code block; ``info`` is what stands behind its fence, such as ``python title="x.py"``."""
+    """A code block; ``info`` is the text after its opening fence, such as ``python title="x.py"``."""
 
     page: Path
     line: int
@@ -52,13 +52,13 @@ def blocks(page: Path) -> Iterator[Block]:
 
 
 def inline(page: Path) -> Iterator[str]:
-    """What stands in backticks."""
+    """Yield inline code."""
     for token in MarkdownIt().enable("table").parse(page.read_text()):
         yield from (child.content for child in token.children or () if child.type == "code_inline")
 
 
 def commands(text: str) -> Iterator[list[str]]:
-    """The simple commands of shell lines, as words; variables set before a command are left out."""
+    """Yield the simple commands of shell lines, as words, without variables that are set before a command."""
     joined = re.sub(r"\\\n\s*", " ", text)
     for line in re.sub(r"(?<=\s)[12]>", ">", joined).splitlines():
         try:
@@ -80,7 +80,7 @@ def commands(text: str) -> Iterator[list[str]]:
 
 
 def without_redirection(words: list[str]) -> list[str]:
-    """A command's own words: not ``> FILE``, nor the number before it."""
+    """Return a command's words without redirections (``> FILE``)."""
     own: list[str] = []
     skip = False
     for word in words:

@@ -1,4 +1,4 @@
-"""A real aggregator, with a capture and a worker that the test plays."""
+"""A real aggregator, with a capture and a worker that the test simulates."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def event(cursor: int, camera: str = "door", sequence: int | None = None) -> Eve
 
 
 class House:
-    """An aggregator in a thread. Each picture that is taken has another size, so each one is one event."""
+    """An aggregator in a thread. Each picture has another size, so that each one causes one event."""
 
     def __init__(self, transport: str, address: str, journal: Path) -> None:
         self.address = address
@@ -38,7 +38,7 @@ class House:
             transport=transport,
             address=address,
             journal=JournalSettings(path=journal),
-            dispatch=DispatchSettings(silence=60),  # the worker that is played says no more than it has to
+            dispatch=DispatchSettings(silence=60),  # the simulated worker sends no heartbeats
         )
         self._made = plugins.load("transports", transport)()
         self._thread: threading.Thread | None = None
@@ -68,7 +68,7 @@ class House:
         assert not self._error, self._error
 
     def take(self, count: int, camera: str = "door") -> None:
-        """Have ``count`` pictures go the whole way; a camera's first one is ``camera.online``, the last ``offline``."""
+        """Send ``count`` pictures through the pipeline; the first causes ``camera.online``, and the end ``offline``."""
         capture = self._made.connect(self.address, "frames")
         worker = self._made.connect(self.address, "work")
         try:

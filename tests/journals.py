@@ -1,4 +1,4 @@
-"""Events for a journal, and what one holds."""
+"""Events for a journal, and reading and changing a journal's file."""
 
 from __future__ import annotations
 
@@ -30,10 +30,12 @@ SECOND = 1_000_000_000
 BOX = Box(10.0, 10.0, 50.0, 50.0)
 
 
-def event(kind: str, camera: str = "door", seq: int = 1, track: int = 0, epoch: int = 1, label: str = "happy") -> Event:
-    time = Nanoseconds(seq * SECOND)
+def event(
+    kind: str, camera: str = "door", frame: int = 1, track: int = 0, epoch: int = 1, label: str = "happy"
+) -> Event:
+    time = Nanoseconds(frame * SECOND)
     open_ = not kind.endswith(("left", "ended"))
-    end, duration = (None if open_ else time), Milliseconds(seq * 1000)
+    end, duration = (None if open_ else time), Milliseconds(frame * 1000)
     start = Nanoseconds(0)
     data: CameraData | FaceData | ExpressionData
     if kind.startswith("camera"):
@@ -42,11 +44,11 @@ def event(kind: str, camera: str = "door", seq: int = 1, track: int = 0, epoch: 
         data = FaceData(start, end, duration, BOX, 0.9)
     else:
         data = ExpressionData(start, end, duration, label, None, Probability(0.5, 0.6), {label: 0.6}, BOX, 0.9)
-    return Event(EventType(kind), camera, epoch, seq, track, time, data)
+    return Event(EventType(kind), camera, epoch, frame, track, time, data)
 
 
 def resets(count: int, camera: str = "door", first: int = 1) -> list[Event]:
-    return [event("camera.reset", camera, seq) for seq in range(first, first + count)]
+    return [event("camera.reset", camera, frame) for frame in range(first, first + count)]
 
 
 def everything(path: Path, after: int = 0) -> list[str]:
@@ -55,7 +57,7 @@ def everything(path: Path, after: int = 0) -> list[str]:
 
 
 def execute(path: Path, *statements: str) -> None:
-    """Change the file behind everybody's back."""
+    """Change the file directly, while other processes may have it open."""
     db = sqlite3.connect(path)
     for statement in statements:
         db.execute(statement)
@@ -64,7 +66,7 @@ def execute(path: Path, *statements: str) -> None:
 
 
 def limit(journal: Journal, pages: int) -> None:
-    """Let the file grow by so many pages alone, as on a disk that is nearly full."""
+    """Let the file grow by at most ``pages`` pages, as on a disk that is nearly full."""
     with journal._db.transaction() as db:
         now = db.execute("PRAGMA page_count").fetchone()[0]
         db.execute(f"PRAGMA max_page_count = {now + pages}")

@@ -1,4 +1,4 @@
-"""JPEGs, and what is done to them: bytes put in, left out; films of which they are the packets."""
+"""JPEGs, modified JPEGs, and films whose packets are JPEGs."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 @cache
 def jpeg(width: int = 64, height: int = 48, flags: tuple[int, ...] = (), grey: bool = False, seed: int = 0) -> bytes:
-    """A soft picture in colour, or grey."""
+    """Return a smooth random picture in colour or grey."""
     rough = np.random.default_rng(seed).integers(0, 255, (height // 4 + 1, width // 4 + 1, 3), np.uint8)
     image = cv2.resize(rough, (width, height), interpolation=cv2.INTER_CUBIC)
     return bytes(cv2.imencode(".jpg", image[:, :, 0] if grey else image, list(flags))[1])
 
 
 def segments(data: bytes) -> dict[int, bytes]:
-    """The segments of a header by their marker, those of one kind in one, up to the scan, which has the rest."""
+    """Return the header's segments by marker, those with the same marker joined; the scan's entry has the rest."""
     found: dict[int, bytes] = {}
     at = 2
     while data[at + 1] != 0xDA:
@@ -34,23 +34,23 @@ def segments(data: bytes) -> dict[int, bytes]:
 
 
 def undecodable(data: bytes) -> bytes:
-    """A JPEG that is whole by its header, and has lost what its numbers are to be multiplied by."""
+    """Return a JPEG with a complete header that cannot be decoded: its quantization tables are missing."""
     return data[:2] + b"".join(part for marker, part in segments(data).items() if marker != 0xDB)
 
 
 def inserted(data: bytes, segment: bytes) -> bytes:
-    """A JPEG with a segment at its beginning."""
+    """Return a JPEG with an additional segment at its beginning."""
     return data[:2] + segment + data[2:]
 
 
 def exif(orientation: int) -> bytes:
-    """A segment that says how a picture is to be turned."""
+    """Return an Exif segment with an orientation."""
     tiff = b"MM\0*" + struct.pack("!IHHHIHHI", 8, 1, 0x0112, 3, 1, orientation, 0, 0)
     return b"\xff\xe1" + struct.pack("!H", 2 + 6 + len(tiff)) + b"Exif\0\0" + tiff
 
 
 def without_tables(data: bytes) -> bytes:
-    """A JPEG as in an AVI file of a webcam: without the Huffman tables, which are the usual ones."""
+    """Return a JPEG as in a webcam's AVI file: without the Huffman tables, which are the standard ones."""
     kept = segments(data) | {0xE0: b"\xff\xe0\x00\x10AVI1" + bytes(10)}
     return data[:2] + b"".join(part for marker, part in kept.items() if marker != 0xC4)
 

@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from slow_link import SlowLink, ThrottledProxy
 
 NAMED = 'mount --bind "$0" /etc/hosts && exec "$@"'
-"""A shell's script that runs a command for which a file is ``/etc/hosts``."""
+"""A shell script that runs a command with a file mounted as its ``/etc/hosts``."""
 
 
 def write_film(path: Path, width: int = 1920, height: int = 1080, frames: int = 30, noise: int = 12) -> Path:
-    """Write a film in which a face is to be seen, with the noise of a camera: a JPEG of a frame has about 450 kB."""
+    """Write a film with a face and a camera's noise: a JPEG of a 1080p frame has about 450 kB."""
     scene, draw = open_source("demo", CameraSettings()), np.random.default_rng(0)
     writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*"mp4v"), 15, (width, height))
     for number in range(45 + frames):
@@ -36,7 +36,7 @@ def write_film(path: Path, width: int = 1920, height: int = 1080, frames: int = 
 
 
 class Machines:
-    """Starts commands of `Cli` at the ends of a link; the keys that this needs are made."""
+    """Starts commands of `Cli` at the ends of a link, and makes the keys for them."""
 
     def __init__(self, cli: Cli, link: SlowLink | ThrottledProxy) -> None:
         self.cli, self.link = cli, link
@@ -53,7 +53,7 @@ class Machines:
         return started
 
     def far(self, *command: object) -> Process:
-        """Start a command on the aggregator's machine, with the key that this one has made for its like."""
+        """Start a command on the aggregator's machine, with the key ``local`` that the aggregator made."""
         return self._start(self.link.far, *command, "--connect", self.link.bind, "--key", self.folder / "local.key")
 
     def near(self, role: str, *command: object, address: str = "", hosts: Path | None = None) -> Process:

@@ -1,4 +1,4 @@
-"""An environment in which other distributions bring OpenCV and onnxruntime: opencv-python and onnxruntime-gpu."""
+"""An environment in which OpenCV and onnxruntime come from other distributions: opencv-python and onnxruntime-gpu."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ OTHERS = {"opencv_python_headless": "opencv_python", "onnxruntime": "onnxruntime
 def environment(folder: Path) -> dict[str, str]:
     """Return variables with which ``python -S`` finds the packages of this environment under these names.
 
-    Everything is a link to what is installed here, but for the descriptions of these distributions.
+    All entries are links to the installed packages, except the metadata of these distributions.
     """
     for entry in Path(sysconfig.get_path("purelib")).iterdir():
         name, dash, version = entry.name.removesuffix(".dist-info").partition("-")

@@ -1,4 +1,4 @@
-"""``fer-stream`` as real processes: started, watched, and ended by their ids whatever a test does."""
+"""Runs ``fer-stream`` as real processes, reads their output, and ends them by their ids after each test."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 PATIENCE = 90.0
-"""Seconds until a test gives up hope; nothing is measured by it."""
+"""Seconds until a waiting test fails; no test measures this time."""
 
 _random = random.SystemRandom()
-"""Which nobody seeds: tests that run beside each other draw different numbers."""
+"""Not seeded, so that concurrent tests draw different numbers."""
 
 
 class Process:
@@ -58,12 +58,12 @@ class Process:
 
     @property
     def errors(self) -> list[str]:
-        """The sentences for people on stderr."""
+        """The error sentences on stderr."""
         return [line for line in self.err.splitlines() if line.startswith("fer-stream: error: ")]
 
     @property
     def events(self) -> list[dict[str, Any]]:
-        """The events printed so far as JSON lines; one that is being written is left out."""
+        """The events printed so far as JSON lines, without an incomplete last line."""
         return [json.loads(line) for line in self.out.splitlines(keepends=True) if line.endswith("\n")]
 
     def signal(self, number: signal.Signals) -> None:
@@ -94,7 +94,7 @@ class Process:
         self.until(lambda: sum(event["type"] == kind for event in self.events) >= number, kind)
 
     def children(self) -> list[psutil.Process]:
-        """The processes that this one supervises, also, as far as they were seen before, where it has died itself."""
+        """The running child processes; if this process has died, those that an earlier call saw."""
         with suppress(psutil.NoSuchProcess):
             self._seen |= set(psutil.Process(self.pid).children())
         self._seen = {child for child in self._seen if _runs(child)}
@@ -109,7 +109,7 @@ class Process:
         return self.until(find, title)
 
     def kill(self) -> None:
-        """End it and all that it started, at once."""
+        """Kill the process and its children."""
         while self.popen.poll() is None or self.children():
             for child in self.children():
                 with suppress(psutil.NoSuchProcess):
@@ -125,14 +125,14 @@ def _runs(process: psutil.Process) -> bool:
 
 
 def _title(process: psutil.Process) -> str:
-    # By its title, for that is written over the environment that /proc shows.
+    # Use the command line: setproctitle overwrites it (and the environment) with the title.
     with suppress(psutil.NoSuchProcess):
         return "".join(process.cmdline()[:1])
     return ""
 
 
 class Cli:
-    """Starts commands in ``folder``, with an empty home and temporary folder there and ``model`` as the classifier."""
+    """Starts commands in ``folder``, which is also their home, with a temporary folder there and a classifier."""
 
     def __init__(self, folder: Path, model: Path) -> None:
         self.folder = folder
@@ -147,7 +147,7 @@ class Cli:
             "FER_STREAM_CLASSIFIER__MODEL": str(model),
         }
         self.under: tuple[str, ...] = ()
-        """A command that starts the next ones, such as setpriv with its options."""
+        """A command that runs the following commands, such as setpriv with its options."""
         self.started: list[Process] = []
 
     def start(self, *arguments: object, **environment: str) -> Process:
@@ -164,12 +164,12 @@ class Cli:
         return process
 
     def left_over(self, process: Process, sockets: Path) -> list[object]:
-        """What a run has left: children, folders, and sockets, but for the lock that stays."""
+        """Return children, folders and sockets that a run has left behind, except the lock file, which is kept."""
         found = [path for path in (*sockets.glob("*"), *self.claims()) if path.name != "lock"]
         return [*process.children(), *found, *self.temporary.iterdir()]
 
     def claims(self) -> list[Path]:
-        """What processes have in the runtime folder, but for the locks that stay."""
+        """Return the entries of processes in the runtime folder, except lock files, which are kept."""
         return [path for path in self.runtime.glob("fer_stream/*") if path.suffix != ".lock"]
 
     def close(self) -> None:
@@ -184,7 +184,7 @@ def wait_for(
     alive: Callable[[], bool] = lambda: True,
     log: Callable[[], str] = lambda: "",
 ) -> Any:
-    """Wait until ``condition`` gives something true, and return that."""
+    """Wait until ``condition`` returns a true value, and return that value."""
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         running = alive()
@@ -197,9 +197,9 @@ def wait_for(
 
 
 def free_port() -> int:
-    """Return a port that nobody listens on, with six free ones after it, as tcp addresses need.
+    """Return a free port with six free ports after it, as tcp addresses need.
 
-    It is none of those that systems give to connections, or another test's could take it before it is bound.
+    It is not an ephemeral port: a connection of another test could take one before it is bound.
     """
     while True:
         port = _random.randrange(10_000, 32_000)
@@ -220,7 +220,7 @@ def balanced(ledger: dict[str, int]) -> bool:
 
 
 def gapless(events: list[dict[str, Any]], after: int = 0) -> bool:
-    """Whether sequences count up by one a camera, and cursors over all cameras."""
+    """Whether each camera's sequences increase by one, and the cursors increase by one over all cameras."""
     cameras: dict[str, list[int]] = {}
     for event in events:
         cameras.setdefault(event["source"], []).append(int(event["sequence"]))
@@ -229,7 +229,7 @@ def gapless(events: list[dict[str, Any]], after: int = 0) -> bool:
 
 
 def unclosed(events: list[dict[str, Any]]) -> set[tuple[str, ...]]:
-    """Return what the events leave open: ``(camera, family)`` or ``(camera, family, track)``."""
+    """Return the keys of cameras, stays and intervals that are still open: ``(camera, family, track)``."""
     found: set[tuple[str, ...]] = set()
     for event in events:
         family, _, what = event["type"].partition(".")

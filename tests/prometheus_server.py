@@ -1,4 +1,4 @@
-"""A real Prometheus: it scrapes what it is given, evaluates rules, and is asked."""
+"""A real Prometheus server that scrapes targets, evaluates rules and answers queries."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Prometheus:
-    """A server that scrapes the targets given, by their jobs' names, once a second, and evaluates ``rules``."""
+    """A server that scrapes ``targets`` (port by job name) once a second, and evaluates ``rules``."""
 
     def __init__(self, folder: Path, targets: dict[str, int], rules: Path | None = None) -> None:
         jobs = [
@@ -42,10 +42,10 @@ class Prometheus:
         )
 
     def get(self, path: str, **parameters: str) -> Any:
-        """Return the data of an answer of its API, or ``None`` while it starts.
+        """Return the data of an API response, or ``None`` while the server starts.
 
         Raises:
-            AssertionError: it refuses what is asked, such as a query that does not parse.
+            AssertionError: the server refuses the request, such as a query that does not parse.
         """
         address = f"http://127.0.0.1:{self._port}/api/v1/{path}?{urllib.parse.urlencode(parameters)}"
         try:
@@ -60,7 +60,7 @@ class Prometheus:
         return None
 
     def query(self, text: str) -> dict[tuple[str, ...], float]:
-        """Return the values that a query gives, by their labels' values in the labels' order."""
+        """Return the values of a query, by their label values in the order of the label names."""
         data: dict[str, Any] = self.get("query", query=text) or {"result": []}
         return {
             tuple(value for _, value in sorted(row["metric"].items())): float(row["value"][1]) for row in data["result"]

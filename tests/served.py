@@ -1,4 +1,4 @@
-"""The whole service as threads of this process: quick to start, in any number; and what its live page says."""
+"""The whole service as threads of this process, which start quickly, and a client of its live page."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def get(url: str, path: str = "/", method: str = "GET", body: str = "", **header
 
 
 class Service:
-    """Roles that run until `close`; each is ended by calling what its start returns."""
+    """Roles that run until `close`; `start` returns a function that ends its role."""
 
     def __init__(self, folder: Path, model: Path, cameras: dict[str, dict[str, Any]], **flags: Any) -> None:
         self.settings = tree.load(
@@ -80,13 +80,13 @@ class Service:
         for name in self.settings.cameras:
             self.start(capture.run, name)
 
-    def live(self, told: Callable[[], str], **changes: Any) -> tuple[str, Callable[[], None]]:
-        """Start the live page; return its address, which it prints to what ``told`` returns, and what ends it."""
+    def live(self, log: Callable[[], str], **changes: Any) -> tuple[str, Callable[[], None]]:
+        """Start the live page; return its address, read from the text of ``log``, and a function that ends it."""
         settings = self.settings.model_copy(update={"live": self.settings.live.model_copy(update=changes)})
-        before = told().count("http://")
+        before = log().count("http://")
         end = self.start(server.run, settings=settings)
         found = wait_for(
-            lambda: re.findall(r"the live page is at (http://\S+/)", told())[before:], "the live page", log=told
+            lambda: re.findall(r"the live page is at (http://\S+/)", log())[before:], "the live page", log=log
         )
         return found[0], end
 
@@ -99,7 +99,7 @@ class Service:
 
 
 class Browser:
-    """What a browser says and hears, without one."""
+    """A client that sends and receives the page's WebSocket messages, without a browser."""
 
     def __init__(self, url: str, origin: str | None = "", **headers: str) -> None:
         parts = urlsplit(url)
@@ -122,7 +122,7 @@ class Browser:
         """Return the next message; a picture has its JPEG as ``jpeg``.
 
         Raises:
-            TimeoutError: there is none.
+            TimeoutError: none arrives in time.
         """
         message = self.socket.recv(timeout)
         if isinstance(message, str):

@@ -1,7 +1,7 @@
-"""A slow link: two network namespaces whose packets a thread here passes on at a rate, late, and with losses.
+"""A slow link: two network namespaces, and a thread that forwards their packets with limited rate, latency and loss.
 
-The kernel's own TCP works at both ends, as on a real link. The thread does what ``tc``'s netem does, which many kernels
-lack. Where a process may not make namespaces, a throttling proxy on loopback is used: slow, but neither late nor lossy.
+The kernel's own TCP runs at both ends, as on a real link. The thread does what ``tc``'s netem does, which many kernels
+lack. If a process may not make namespaces, a throttling proxy on loopback is used, without latency and loss.
 """
 
 from __future__ import annotations
@@ -33,27 +33,27 @@ _LONGEST = 65_536
 
 
 class SlowLink:
-    """A link between two hosts: processes ``near`` connect to ``address``, where those ``far`` listen at ``bind``.
+    """A link between two hosts: processes at the end ``far`` listen at ``bind``; those at ``near`` use ``address``.
 
     Args:
-        rate: bits a second in each direction; ``None``: as fast as it goes.
-        latency: seconds that a packet takes, one way.
-        loss: the share of packets that are lost.
-        queue: bytes that wait for their turn in each direction; packets beyond are lost.
+        rate: bits per second in each direction; ``None``: unlimited.
+        latency: one-way latency of a packet, in seconds.
+        loss: share of packets that are lost.
+        queue: size of each direction's queue in bytes; further packets are lost.
     """
 
     real = True
-    """Whether packets are passed on between namespaces."""
+    """Whether packets are forwarded between namespaces."""
 
     def __init__(self, rate: float | None = None, latency: float = 0.0, loss: float = 0.0, queue: int = 64_000) -> None:
         self.rate, self.latency, self.loss, self.queue = rate, latency, loss, queue
         self.port = free_port()
         self.bind = self.address = f"tcp://{FAR}:{self.port}"
         self.near: tuple[str, ...] = ()
-        """What to put before a command that runs at the near end (`processes.Cli.under`)."""
+        """The command that runs another command at the near end (`processes.Cli.under`)."""
         self.far: tuple[str, ...] = ()
         self.passed = {"near": 0, "far": 0}
-        """Bytes of packets that came through, by the end that they went to."""
+        """Bytes of delivered packets, by the end that received them."""
         self._flowing = True
         self._ended = False
         self._random = random.Random(0)
@@ -68,7 +68,7 @@ class SlowLink:
         self._thread.start()
 
     def _host(self, own: str, other: str) -> tuple[str, ...]:
-        # The namespace lives as long as our end of its stdin, so nothing is left whatever ends this process.
+        # `cat` ends when its stdin closes, so the namespace is removed however this process ends.
         holder = subprocess.Popen(["unshare", "--net", "cat"], stdin=subprocess.PIPE)
         self._holders.append(holder)
         device = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
@@ -92,7 +92,7 @@ class SlowLink:
         poller, numbers = select.poll(), itertools.count()
         for device in self._devices:
             poller.register(device, select.POLLIN)
-        free = [0.0, 0.0]  # when the last packet in this direction will be on its way
+        free = [0.0, 0.0]  # when the last packet in each direction will have been sent
         flying: list[tuple[float, int, int, bytes]] = []
         while not self._ended:
             wait = flying[0][0] - time.monotonic() if flying else 0.1
@@ -111,15 +111,15 @@ class SlowLink:
                 _, _, end, packet = heapq.heappop(flying)
                 if self._flowing:
                     self.passed["far" if end else "near"] += len(packet)
-                    with suppress(OSError):  # its device is down
+                    with suppress(OSError):  # the device is down
                         os.write(self._devices[end], packet)
 
     def cut(self) -> None:
-        """Let nothing pass, and tell nobody."""
+        """Drop all packets silently."""
         self._flowing = False
 
     def mend(self) -> None:
-        """Let everything pass again."""
+        """Forward packets again."""
         self._flowing = True
 
     def close(self) -> None:
@@ -133,7 +133,7 @@ class SlowLink:
 
 
 class ThrottledProxy(Proxy):
-    """What a `SlowLink` offers, as far as a proxy on loopback can: its rate, and cuts."""
+    """A substitute for `SlowLink` with a proxy on loopback: it has a rate limit and can be cut."""
 
     real = False
     piece = 1400
@@ -146,7 +146,7 @@ class ThrottledProxy(Proxy):
         self.far: tuple[str, ...] = ()
         self.passed = {"near": 0, "far": 0}
         self._turns = {"near": threading.Lock(), "far": threading.Lock()}
-        self._free = {"near": 0.0, "far": 0.0}  # when the last piece in this direction is through
+        self._free = {"near": 0.0, "far": 0.0}  # when the last piece in each direction will have been sent
         super().__init__(self._far_port)
 
     def pace(self, towards: bool, size: int) -> None:
@@ -158,12 +158,12 @@ class ThrottledProxy(Proxy):
             self.passed[end] += size
 
     def cut(self) -> int:
-        """Let nothing pass, and tell nobody."""
+        """Stop forwarding, without closing connections."""
         self.stall()
         return 0
 
     def mend(self) -> None:
-        """Let everything pass again."""
+        """Forward again."""
         self.flow()
 
 
@@ -171,7 +171,7 @@ class ThrottledProxy(Proxy):
 def slow_link(
     rate: float | None = None, latency: float = 0.0, loss: float = 0.0, queue: int = 64_000
 ) -> Iterator[SlowLink | ThrottledProxy]:
-    """Open a `SlowLink`, or where this process may not make one, a `ThrottledProxy`."""
+    """Open a `SlowLink`, or a `ThrottledProxy` if this process may not make network namespaces."""
     link: SlowLink | ThrottledProxy
     try:
         link = SlowLink(rate, latency, loss, queue)

@@ -1,4 +1,4 @@
-"""What becomes of tests whose files do not lie beside the project."""
+"""Tests whose files beside the project are missing are skipped, or fail in CI."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_that_needs_nothing(): pass
 
 
 def outcomes(project: Path, *options: str, ci: str | None = None) -> tuple[dict[str, int], str]:
-    """Run the tests of a project, and return how many passed, failed, were skipped and so on, and what was said."""
+    """Run the tests of a project; return the number of tests by outcome, and the output."""
     (project / "tests").mkdir(parents=True, exist_ok=True)
     shutil.copy(beside.__file__, project / "tests")
     (project / "tests/conftest.py").write_text('pytest_plugins = ["beside"]\n')
@@ -48,20 +48,20 @@ def outcomes(project: Path, *options: str, ci: str | None = None) -> tuple[dict[
 
 
 @pytest.mark.parametrize("ci", [None, "", "false"])
-def test_without_files_they_are_skipped_and_say_what_is_missing(tmp_path: Path, ci: str | None) -> None:
-    found, said = outcomes(tmp_path / "project", ci=ci)
+def test_without_files_tests_are_skipped_with_the_missing_file(tmp_path: Path, ci: str | None) -> None:
+    found, output = outcomes(tmp_path / "project", ci=ci)
     assert found == {"passed": 1, "skipped": 3}
     for name in ("media", "media/a.gif", "data/fer2013/unpack.py"):
-        assert f"it needs ../shared/{name}: real clips and FER2013 are not part of the repository" in said
+        assert f"it needs ../shared/{name}: real clips and FER2013 are not part of the repository" in output
 
 
-def test_without_files_they_fail_in_ci(tmp_path: Path) -> None:
-    found, said = outcomes(tmp_path / "project", ci="true")
+def test_without_files_tests_fail_in_ci(tmp_path: Path) -> None:
+    found, output = outcomes(tmp_path / "project", ci="true")
     assert found == {"passed": 1, "failed": 2, "error": 1}
-    assert "it needs ../shared/media: " in said
+    assert "it needs ../shared/media: " in output
 
 
-def test_with_files_they_run_and_the_marker_selects_them_alone(tmp_path: Path) -> None:
+def test_with_files_tests_run_and_the_marker_selects_only_them(tmp_path: Path) -> None:
     for name in ("media/a.gif", "data/fer2013/unpack.py"):
         path = tmp_path / "shared" / name
         path.parent.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""The contracts of imports in `pyproject.toml`, which `make test` checks with import-linter, can fail."""
+"""The import contracts in `pyproject.toml`, which `make test` checks with import-linter, detect wrong imports."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_an_import_in_the_wrong_direction_is_found(
     assert f"{contract} BROKEN" in done.stdout
 
 
-def test_importing_the_package_imports_types_and_errors_alone() -> None:
+def test_importing_the_package_imports_only_types_and_errors() -> None:
     code = "import sys, fer_stream; print(*sorted(name for name in sys.modules if name.startswith('fer_stream.')))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == [

@@ -1,4 +1,4 @@
-"""fer_stream in somebody else's program: what is theirs stays as it is."""
+"""fer_stream as a library does not change the state of the program that uses it."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ HERE = Path(__file__).parent
 ASSETS = Path(fer_stream.__file__).parent / "assets"
 
 
-def told(folder: Path, clip: Path, tiny_model: Path, how: str) -> dict[str, object]:
-    """Return what `untouched.py` prints; it says nothing else."""
+def state_after(folder: Path, clip: Path, tiny_model: Path, how: str) -> dict[str, object]:
+    """Return the JSON that `untouched.py` prints; it prints nothing else."""
     folder = folder / how
     (folder / "pictures").mkdir(parents=True)
     shutil.copy(clip, folder / "clip.avi")
@@ -35,19 +35,20 @@ def told(folder: Path, clip: Path, tiny_model: Path, how: str) -> dict[str, obje
     return found
 
 
-def test_what_a_program_has_set_stays_as_it_was(clip: Path, tiny_model: Path, tmp_path: Path) -> None:
-    """After imports, after `recognize`, after `analyze`."""
-    assert told(tmp_path, clip, tiny_model, "settled") == {}
+def test_a_programs_settings_do_not_change(clip: Path, tiny_model: Path, tmp_path: Path) -> None:
+    """Checked after imports, after `recognize` and after `analyze`."""
+    assert state_after(tmp_path, clip, tiny_model, "settled") == {}
 
 
-def test_what_fer_stream_loads_first_is_as_anybody_else_would_load_it(
+def test_packages_that_fer_stream_loads_first_have_their_usual_state(
     clip: Path, tiny_model: Path, tmp_path: Path
 ) -> None:
-    assert told(tmp_path, clip, tiny_model, "with") == told(tmp_path, clip, tiny_model, "without")
+    with_fer_stream = state_after(tmp_path, clip, tiny_model, "with")
+    assert with_fer_stream == state_after(tmp_path, clip, tiny_model, "without")
 
 
-def test_metrics_do_not_lie_among_those_of_a_program_of_several_processes(tmp_path: Path) -> None:
-    """Under gunicorn a program's processes share their metrics by the files of a folder."""
+def test_metrics_are_not_mixed_with_those_of_a_program_with_several_processes(tmp_path: Path) -> None:
+    """Under gunicorn the processes of a program share their metrics through files in a folder."""
     code = (
         "import prometheus_client, fer_stream.capture.process\n"
         "from fer_stream.operations import metrics\n"
@@ -62,7 +63,7 @@ def test_metrics_do_not_lie_among_those_of_a_program_of_several_processes(tmp_pa
 
 
 def test_importing_metrics_does_not_change_prometheus_client(tmp_path: Path) -> None:
-    """Only the start of a process of our own changes how prometheus_client names files, never an import."""
+    """Only the start of a fer-stream process changes how prometheus_client names files, never an import."""
     code = (
         "from fer_stream.operations import environment\n"
         "environment.prepare()\n"
@@ -76,7 +77,7 @@ def test_importing_metrics_does_not_change_prometheus_client(tmp_path: Path) -> 
 
 
 def test_faces_are_the_same_with_any_number_of_the_program_s_threads() -> None:
-    """OpenCV's threads are the program's; they decide how fast it goes, not what is found."""
+    """The number of OpenCV's threads, which the program sets, affects speed but not results."""
     scene = open_source("demo", CameraSettings())
     image = next(picture.image for number in range(200) if (picture := scene.read()) and number == 199)
     image = np.asarray(cv2.resize(image, (1920, 1440), interpolation=cv2.INTER_CUBIC), np.uint8)

@@ -27,7 +27,7 @@ MODELS = (
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the sdist, and the wheel that was made from the sdist."""
+    """A folder with the sdist, and the wheel built from it."""
     folder = tmp_path_factory.mktemp("dist")
     command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", folder, ROOT]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -51,7 +51,7 @@ def test_both_hold_the_models_and_the_licence(built: Path) -> None:
 
 
 def test_an_installed_wheel_works_outside_the_checkout(built: Path, tmp_path: Path) -> None:
-    # What it depends on is borrowed from this environment; the package itself comes from the wheel alone.
+    # Dependencies come from this environment; the package itself comes only from the wheel.
     home = tmp_path / "venv"
     venv.create(home, with_pip=False)
     (site,) = home.glob("lib/python*/site-packages")

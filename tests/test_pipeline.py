@@ -49,7 +49,7 @@ def ledgers(path: Path) -> dict[str, dict[str, int]]:
 
 @pytest.fixture
 def roles() -> Iterator[Callable[..., Callable[[], None]]]:
-    """``roles(function, *arguments)`` runs a role in a thread and returns what ends it."""
+    """``roles(function, *arguments)`` runs a role in a thread and returns a function that ends it."""
     running: list[tuple[Stop, threading.Thread]] = []
     failures: list[BaseException] = []
 
@@ -99,24 +99,24 @@ def test_roles_in_threads(
     roles(worker.run, settings, "1")
     roles(capture.run, settings, "film")
     with subscribe(after=0, settings=settings) as events:
-        heard = []
+        received = []
         for event in events:
-            heard.append(event)
+            received.append(event)
             if event.type == "camera.offline":
                 break
-    assert [event.type for event in heard].count("face.entered") == 2
-    assert [event.type for event in heard].count("emotion.started") == 2
-    assert {event.data.label for event in heard if event.type == "emotion.started"} == {"happy"}
-    assert [event.sequence for event in heard] == list(range(1, len(heard) + 1))
-    assert [event for event, _ in read_journal(tmp_path / "events.db")] == heard
-    assert heard[-1].data.reason == "end of stream"
+    assert [event.type for event in received].count("face.entered") == 2
+    assert [event.type for event in received].count("emotion.started") == 2
+    assert {event.data.label for event in received if event.type == "emotion.started"} == {"happy"}
+    assert [event.sequence for event in received] == list(range(1, len(received) + 1))
+    assert [event for event, _ in read_journal(tmp_path / "events.db")] == received
+    assert received[-1].data.reason == "end of stream"
     state = status(settings, PATIENCE)
     assert state["cameras"]["film"]["ledger"] == everything(60)
     assert state["cameras"]["film"]["state"] == "ended"
     assert state["workers"]["1"]["frames"] == 60
 
 
-def test_workers_of_one_process_id_and_host_are_two(
+def test_two_workers_with_the_same_process_id_and_host_have_different_names(
     roles: Callable[..., Any], tmp_path: Path, short_folder: Path, tiny_model: Path
 ) -> None:
     """As in containers on the host's network, where each is process 1."""
@@ -129,7 +129,7 @@ def test_workers_of_one_process_id_and_host_are_two(
     assert len({worker["pid"] for worker in workers.values()}) == 1
 
 
-def test_observations_tell_a_latecomer_what_is_in_view(
+def test_a_late_subscriber_to_observations_gets_the_current_tracks(
     roles: Callable[..., Any], tmp_path: Path, tiny_model: Path, clip: Path
 ) -> None:
     settings = tree.load(
@@ -149,7 +149,7 @@ def test_observations_tell_a_latecomer_what_is_in_view(
     listener = plugins.load("transports", "memory")().subscribe(settings.address, "observations", ["film/"])
     try:
         labelled: list[dict[str, Any]] = []
-        while not labelled:  # the one whose beginning was told may have gone meanwhile
+        while not labelled:  # the interval whose start was published may have ended
             topic, text = wait_for(lambda: listener.receive(0.5), "an observation")
             seen = json.loads(bytes(text))
             labelled = [track for track in seen["tracks"] if track["label"]]
@@ -187,7 +187,7 @@ def test_real_faces_give_the_same_bytes_every_time(cli: Cli, short_folder: Path,
 
 
 def same_bytes(cli: Cli, short_folder: Path, path: Path, frames: int, runs: dict[str, int]) -> None:
-    """Runs of a recording with so many workers print the same events, and so does what reads the journal."""
+    """Check that runs of a recording with different numbers of workers, and the journal, give the same events."""
     whole = [run_whole(cli, short_folder, path, name, "--workers", workers) for name, workers in runs.items()]
     for name in runs:
         assert ledgers(cli.folder / f"{name}.json") == {"film": everything(frames)}
@@ -213,7 +213,7 @@ def same_bytes(cli: Cli, short_folder: Path, path: Path, frames: int, runs: dict
     assert replayed("--type", "face") == "".join(line for line in lines if '"type":"face.' in line)
 
 
-def test_a_second_run_on_a_journal_goes_on_where_the_first_ended(cli: Cli, short_folder: Path, clip: Path) -> None:
+def test_a_second_run_on_a_journal_continues_its_numbers(cli: Cli, short_folder: Path, clip: Path) -> None:
     arguments = ["--policy", "wait", "--format", "jsonl", "--workers", "1", "--journal", "events.db"]
     runs = [cli.run("run", f"film={clip}", *arguments, "--bind", f"ipc://{short_folder}") for _ in range(2)]
     first, second = (process.events for process in runs)
@@ -224,7 +224,7 @@ def test_a_second_run_on_a_journal_goes_on_where_the_first_ended(cli: Cli, short
     assert everything_there == runs[0].out + runs[1].out
 
 
-def test_masked_faces_are_never_found_and_cameras_have_settings_of_their_own(
+def test_masked_faces_are_never_found_and_each_camera_has_its_settings(
     cli: Cli, short_folder: Path, clip: Path
 ) -> None:
     # In the clip the first portrait is in the left half, the second one in the right half.
@@ -261,7 +261,7 @@ def test_masked_faces_are_never_found_and_cameras_have_settings_of_their_own(
 # Live
 
 
-def test_the_rate_of_a_live_source_is_capped(cli: Cli, short_folder: Path) -> None:
+def test_the_rate_of_a_live_source_is_limited(cli: Cli, short_folder: Path) -> None:
     with camera_servers.Server(camera_servers.mjpeg(50)) as server:
         source = f"door=http://127.0.0.1:{server.port}/"
         (cli.folder / "once.toml").write_text("[cameras.door]\nretry = false\n")
@@ -286,7 +286,9 @@ def test_a_frame_that_no_worker_took_is_lost_with_its_capture(cli: Cli, short_fo
 
     film.until(lambda: ledger()["in_flight"] == 1, "a frame that is offered")
     assert film.stop() == 0
-    found = wait_for(lambda: (found := ledger())["captured"] and not found["in_flight"] and found, "the end of it")
+    found = wait_for(
+        lambda: (found := ledger())["captured"] and not found["in_flight"] and found, "the end of the frame"
+    )
     assert balanced(found)
     assert found["lost_link"] == 1
 
@@ -294,7 +296,7 @@ def test_a_frame_that_no_worker_took_is_lost_with_its_capture(cli: Cli, short_fo
 # Subscribers
 
 
-def test_subscribers_see_one_sequence_however_they_are_cut_off(cli: Cli, short_folder: Path, clip: Path) -> None:
+def test_disconnected_subscribers_get_every_event_once(cli: Cli, short_folder: Path, clip: Path) -> None:
     address = f"ipc://{short_folder}"
     cli.start("aggregator", "--bind", address, "--journal", "events.db")
     cli.start("worker", "--connect", address)
@@ -317,7 +319,7 @@ def test_subscribers_see_one_sequence_however_they_are_cut_off(cli: Cli, short_f
     )
     assert lines[: len(seen)] + resumed.out.splitlines(keepends=True) == lines
 
-    # The library's iterators: both kinds, cut off after every few events, resumed by a new subscription.
+    # Both iterators of the library, ended after every few events, and resumed by a new subscription.
     texts = [cloudevents.encode(event) + "\n" for event in in_pieces(address, 3)]
     assert texts == lines
     texts = [cloudevents.encode(event) + "\n" for event in asyncio.run(in_pieces_async(address, 2))]
@@ -326,7 +328,7 @@ def test_subscribers_see_one_sequence_however_they_are_cut_off(cli: Cli, short_f
         assert {event.type for event in entered} == {"face.entered"}
     with fer_stream.subscribe(address, after=0, until_now=True, camera="other") as others:
         assert list(others) == []
-    # "From now on" shows nothing old; a cursor of another, longer journal begins this one anew.
+    # Without ``after`` no old event is shown; a cursor of another, longer journal starts from the beginning.
     with fer_stream.subscribe(address, until_now=True) as now:
         assert list(now) == []
         assert int(now.cursor) == len(lines)
@@ -379,7 +381,7 @@ def test_jpeg_over_tcp(cli: Cli, clip: Path) -> None:
 
 
 def test_the_demo_shows_both_portraits(cli: Cli, short_folder: Path) -> None:
-    cli.environment.pop("FER_STREAM_CLASSIFIER__MODEL")  # the model that comes along
+    cli.environment.pop("FER_STREAM_CLASSIFIER__MODEL")  # use the shipped model
     process = cli.start(
         *("run", "--workers", 2, "--format", "jsonl", "--summary", "s.json"),
         *("--bind", f"ipc://{short_folder}", "--journal", "events.db"),
@@ -396,11 +398,11 @@ def test_the_demo_shows_both_portraits(cli: Cli, short_folder: Path) -> None:
     assert gapless(process.events)
     assert not unclosed(process.events)
     assert balanced(ledgers(cli.folder / "s.json")["demo"])
-    assert "demo: " in process.err  # the summary for people
+    assert "demo: " in process.err  # the readable summary
 
 
 def test_roles_with_keys(cli: Cli, clip: Path) -> None:
-    """As on several machines: each role with the key that was made for it, and a capture without one."""
+    """As on several machines: each role has a key of its role, and one capture has no key."""
     address = f"tcp://127.0.0.1:{free_port()}"
     for name, role in (("door", "capture"), ("gpu", "worker"), ("desk", "client")):
         made = cli.run("keys", "new", name, "--role", role, "--keys", "keys")
@@ -418,6 +420,6 @@ def test_roles_with_keys(cli: Cli, clip: Path) -> None:
     assert gapless(subscriber.events)
     assert {event["source"] for event in subscriber.events} == {"/cameras/door"}
     assert stranger.end() == 1
-    assert "lets in who has a key alone" in stranger.errors[0]
+    assert "accepts only peers with a key" in stranger.errors[0]
     state = cli.run("status", "--connect", address, "--key", "keys/desk.key", "--format", "jsonl").out
     assert set(json.loads(state)["cameras"]) == {"door"}

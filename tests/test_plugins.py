@@ -25,13 +25,13 @@ BUILT_IN = {
 
 
 @pytest.mark.parametrize("kind", plugins.KINDS)
-def test_the_built_ins_come_through_the_same_door(kind):
+def test_built_in_plug_ins_are_registered_as_entry_points(kind):
     assert BUILT_IN[kind] <= set(plugins.available(kind))
     for name in BUILT_IN[kind]:
         assert callable(plugins.load(kind, name))
 
 
-def test_an_unknown_name_tells_what_there_is():
+def test_the_error_for_an_unknown_name_lists_the_installed_ones():
     with pytest.raises(PluginError, match="there is no sink 'nix'; installed are: file, stdout"):
         plugins.load("sinks", "nix")
 
@@ -51,27 +51,27 @@ def register(tmp_path, monkeypatch):
     return install
 
 
-def test_a_plug_in_whose_own_needs_are_missing(register):
+def test_a_plug_in_with_missing_dependencies_is_reported(register):
     register("sinks", "import a_package_that_nobody_has\n")
     with pytest.raises(PluginError, match=r"the sink plug-in 'broken' cannot be imported: .*a_package_that_nobody_has"):
         plugins.load("sinks", "broken")
 
 
-def test_a_plug_in_that_is_not_where_it_says(register):
+def test_a_plug_in_without_its_function_is_reported(register):
     register("sinks", "")
     with pytest.raises(PluginError, match=r"the sink plug-in 'broken' cannot be imported: .*factory"):
         plugins.load("sinks", "broken")
 
 
-def test_a_plug_in_that_gives_no_source(register):
+def test_a_plug_in_that_returns_no_source_is_reported(register):
     register("sources", "def factory(address, settings):\n    return iter([address])\n")
-    with pytest.raises(PluginError, match="the source plug-in 'broken' gives an object without live, frames, read"):
+    with pytest.raises(PluginError, match="the source plug-in 'broken' returns an object without live, frames, read"):
         open_source(CameraSettings(source="broken:1"))
 
 
 @pytest.fixture(scope="session")
 def installed(tmp_path_factory):
-    """The environment of a process that has the example package of ``tests/plugin`` installed."""
+    """Environment variables with which a process finds the example package of ``tests/plugin``."""
     target = tmp_path_factory.mktemp("site")
     options = ["--no-deps", "--no-build-isolation", "--no-index", "--disable-pip-version-check", "--quiet"]
     command = [sys.executable, "-m", "pip", "install", *options, "--target", str(target), str(PACKAGE)]
@@ -113,18 +113,18 @@ def test_a_package_of_its_own_adds_a_source_and_a_classifier(installed):
         [sys.executable, "-c", PROGRAM], env=installed, capture_output=True, text=True, check=False, timeout=60
     )
     assert result.returncode == 0, result.stderr
-    said = json.loads(result.stdout)
-    assert {"sway", "demo", "opencv"} <= set(said["sources"])
-    assert {"brightness", "onnx"} <= set(said["classifiers"])
-    assert said["offsets"] == [n * 40_000_000 for n in range(5)]
-    assert said["labels"] == ["dark", "bright"]
-    assert [pytest.approx(1) == sum(row) for row in said["probabilities"]] == [True, True]
-    assert said["probabilities"][0][1] > 0.5
-    assert said["message"] == "sway needs a number of pictures, as in sway:150, not 'wildly'"
-    assert "sway" not in plugins.available("sources"), "this process has not installed it"
+    found = json.loads(result.stdout)
+    assert {"sway", "demo", "opencv"} <= set(found["sources"])
+    assert {"brightness", "onnx"} <= set(found["classifiers"])
+    assert found["offsets"] == [n * 40_000_000 for n in range(5)]
+    assert found["labels"] == ["dark", "bright"]
+    assert [pytest.approx(1) == sum(row) for row in found["probabilities"]] == [True, True]
+    assert found["probabilities"][0][1] > 0.5
+    assert found["message"] == "sway needs a number of pictures, as in sway:150, not 'wildly'"
+    assert "sway" not in plugins.available("sources"), "it is not installed in this process"
 
 
-def test_run_uses_both(installed, tmp_path):
+def test_a_run_uses_the_source_and_the_classifier(installed, tmp_path):
     command = [sys.executable, "-m", "fer_stream", "run", "sway:75", "--policy", "wait", "--workers", "1"]
     command += ["--format", "jsonl", "--journal", tmp_path / "events.db", "--summary", tmp_path / "summary.json"]
     command += ["--bind", f"ipc://{tmp_path}"]
@@ -149,7 +149,7 @@ def test_a_plug_in_s_code_has_a_digest(tmp_path, monkeypatch):
     (tmp_path / "of_others.py").write_text("one = 2\n")
     assert plugins.code("sinks", "of_others") != before
     assert plugins.code("sinks", "nosuch") == ""
-    assert plugins.code("sinks", "file") == plugins.code("sources", "demo"), "built-in ones share our package"
+    assert plugins.code("sinks", "file") == plugins.code("sources", "demo"), "built-in plug-ins are in the same package"
 
 
 def test_the_example_of_a_test_in_the_how_to_runs() -> None:

@@ -1,4 +1,4 @@
-"""A camera's password shows nowhere: a whole run of cameras that need one, and everything that it writes or shows."""
+"""Passwords of cameras are not shown anywhere: checks everything that a run with such cameras writes or shows."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from processes import Cli, Process
 
 PASSWORD = "Xy7-Qm3@Hz9:w"
-"""With what an address has to quote."""
+"""It has characters that must be quoted in an address."""
 
 WRONG = "Vb4nKr8sLp2d"
 
@@ -33,15 +33,15 @@ USER = "inspector"
 
 
 def shapes() -> list[bytes]:
-    """Each secret as it is, as an address quotes it, and as HTTP and RTSP send it."""
+    """Return each secret in plain text, quoted as in an address, and encoded as HTTP and RTSP send it."""
     found = []
     for secret in (PASSWORD, WRONG):
         found += [secret, urllib.parse.quote(secret, safe=""), base64.b64encode(f"{USER}:{secret}".encode()).decode()]
     return [shape.encode() for shape in found]
 
 
-def leaks(places: Iterable[tuple[str, bytes]]) -> list[str]:
-    return [f"{shape!r} in {where}" for where, data in places for shape in shapes() if shape in data]
+def leaks(outputs: Iterable[tuple[str, bytes]]) -> list[str]:
+    return [f"{shape!r} in {where}" for where, data in outputs for shape in shapes() if shape in data]
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def ours(process: Process) -> list[psutil.Process]:
 
 
 def shown_by(processes: list[psutil.Process]) -> list[tuple[str, bytes]]:
-    """What every user's ``ps`` shows of a process, and what its owner's shows beside (the environment)."""
+    """Return what ``ps`` shows of processes, including their environment, which only the owner can see."""
     found = []
     for process in processes:
         for name in ("cmdline", "comm", "environ", "status"):
@@ -90,7 +90,7 @@ def fetch(url: str) -> bytes:
 
 
 @pytest.mark.parametrize("given", ["in a file", "as arguments"])
-def test_a_password_shows_nowhere(given: str, cli: Cli, short_folder: Path, film: bytes) -> None:
+def test_a_password_is_not_shown_anywhere(given: str, cli: Cli, short_folder: Path, film: bytes) -> None:
     asked: list[str] = []
     metrics, quoted = free_port(), urllib.parse.quote(PASSWORD, safe="")
     folder = cli.folder / "work"
@@ -112,29 +112,29 @@ def test_a_password_shows_nowhere(given: str, cli: Cli, short_folder: Path, film
             process = cli.start("run", *(f"{name}={url}" for name, url in sources.items()), *options)
         process.until_event("camera.online")
         process.until(lambda: process.err.count("trying again") >= 2, "cameras that cannot be opened")
-        # While it runs: what it shows, serves and has written so far.
+        # While it runs, check what it shows, serves and has written so far.
         process.child("capture locked")
-        places = shown_by(ours(process))
-        assert len(places) >= 4 * 5, "run, the aggregator, a worker, two captures at least"
+        outputs = shown_by(ours(process))
+        assert len(outputs) >= 4 * 5, "at least run, the aggregator, a worker and two captures"
         for page in ("/metrics", "/readyz", "/healthz"):
-            places.append((page, fetch(f"http://127.0.0.1:{metrics}{page}")))
+            outputs.append((page, fetch(f"http://127.0.0.1:{metrics}{page}")))
         state = cli.run("status", "--connect", f"ipc://{short_folder}", "--format", "jsonl")
         assert json.loads(state.out)["cameras"]["door"]["state"] == "online"
-        places += [("status", state.out.encode() + state.err.encode())]
-        places += [("temporary " + name, data) for name, data in files(cli.temporary)]
-        places += files(folder) + files(short_folder)
-        assert leaks(places) == []
-        # A child that is killed leaves nothing either, nor does the whole service.
+        outputs += [("status", state.out.encode() + state.err.encode())]
+        outputs += [("temporary " + name, data) for name, data in files(cli.temporary)]
+        outputs += files(folder) + files(short_folder)
+        assert leaks(outputs) == []
+        # Check also after a child, and then the whole service, is killed.
         process.child("capture door").kill()
-        process.until(lambda: "is started again" in process.err, "the capture's next life")
+        process.until(lambda: "is started again" in process.err, "the restart of the capture")
         for child in process.children():
             child.kill()
         process.kill()
     assert any(f"{base64.b64encode(f'{USER}:{PASSWORD}'.encode()).decode()}" in request for request in asked)
-    places = [("stdout", process.out.encode()), ("stderr", process.err.encode())]
-    places += files(cli.temporary) + files(folder) + files(short_folder)
-    assert leaks(places) == []
-    assert "rtsp://inspector:***@127.0.0.1" in process.err, "that it was there to be shown"
+    outputs = [("stdout", process.out.encode()), ("stderr", process.err.encode())]
+    outputs += files(cli.temporary) + files(folder) + files(short_folder)
+    assert leaks(outputs) == []
+    assert "rtsp://inspector:***@127.0.0.1" in process.err, "the address was logged, without the password"
     shutil.rmtree(folder)
 
 
@@ -147,8 +147,8 @@ def test_settings_and_findings_are_printed_without_passwords(cli: Cli) -> None:
         assert leaks([(command, process.out.encode() + process.err.encode())]) == []
 
 
-def test_a_fault_of_ours_is_reported_without_passwords(cli: Cli) -> None:
-    """The traceback of an error that nobody expected, with the address in its text and in the lines that it shows."""
+def test_an_unexpected_error_is_reported_without_passwords(cli: Cli) -> None:
+    """The traceback of an unexpected error has the address in its message and in source lines."""
     broken = cli.folder / "site"
     broken.mkdir()
     (broken / "sitecustomize.py").write_text(

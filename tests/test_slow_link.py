@@ -1,4 +1,4 @@
-"""The slow link that other tests rely on is slow, late, and can be cut."""
+"""The slow link of other tests has its rate and latency, and can be cut."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ print(got, opened, time.monotonic() - begin)
 
 
 def fetched(link: SlowLink | ThrottledProxy, sizes: list[int]) -> list[tuple[int, float, float]]:
-    """Send so many bytes a connection from the far end: what came, seconds to connect, seconds in all."""
+    """Send bytes from the far end, one connection for each size; return bytes received, seconds to connect, seconds."""
     hosts = [address.removeprefix("tcp://").split(":") for address in (link.bind, link.address)]
     (far, far_port), (near, near_port) = hosts
     serve = SERVER.format(host=far, port=far_port, sizes=sizes)
@@ -50,7 +50,7 @@ def test_the_rate_can_be_changed_at_run_time() -> None:
     with slow_link(rate=400_000) as link:
         ((got, _, took),) = fetched(link, [50_000])
         assert got == 50_000
-        assert took > 0.8, "400,000 bits, some of which lie in buffers at first"
+        assert took > 0.8, "400,000 bits, minus those that buffers take at first"
         assert link.passed["near"] >= 50_000
         link.rate = 400_000_000
         ((_, _, faster),) = fetched(link, [50_000])
@@ -63,7 +63,7 @@ def test_latency_and_loss() -> None:
             pytest.skip("no network namespaces here")
         ((got, opened, _),) = fetched(link, [50_000])
         assert opened >= 0.4
-        assert got == 50_000, "TCP sends again what was lost"
+        assert got == 50_000, "TCP resends lost packets"
 
 
 def test_cut_and_mended() -> None:
@@ -79,7 +79,7 @@ def test_cut_and_mended() -> None:
         assert fetched(link, [1000])[0][0] == 1000
 
 
-def test_a_proxy_stands_in() -> None:
+def test_the_throttled_proxy_limits_the_rate() -> None:
     link = ThrottledProxy(400_000)
     try:
         ((got, _, took),) = fetched(link, [50_000])

@@ -1,4 +1,4 @@
-"""A classifier under the contract that needs no training."""
+"""A small classifier that follows the contract of ONNX files and needs no training."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ if TYPE_CHECKING:
 
 
 def write_beside(path: Path, likely: str = "happy") -> Path:
-    """Write such a classifier whose weights lie in a file beside it, ``NAME.data``."""
+    """Write such a classifier with its weights in a separate file, ``NAME.data``."""
     model = onnx.load(write_model(path, likely=likely))
     for tensor in model.graph.initializer:
-        if tensor.name in ("shift", "base"):  # those that decide the answer; no shape may depend on others
+        if tensor.name in ("shift", "base"):  # only the weights; shapes may not depend on external data
             tensor.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor), tensor.name))
     beside = path.with_name(f"{path.name}.data")
-    beside.unlink(missing_ok=True)  # onnx would add to it
+    beside.unlink(missing_ok=True)  # onnx would append to it
     onnx.save(model, str(path), save_as_external_data=True, location=beside.name, size_threshold=0)
     return path
 
 
 def write_model(path: Path, labels: tuple[str, ...] = EMOTIONS, likely: str = "happy") -> Path:
-    """Write a classifier under the contract: ``likely`` has 0.82, the others share the rest, and brightness shifts it a
-    little, so that its answers tell faces apart."""
+    """Write a classifier: ``likely`` has 0.82, the other labels share the rest, and brightness shifts this slightly, so
+    that results differ between faces."""
     rest = 0.18 / (len(labels) - 1)
     base = [0.82 if label == likely else rest for label in labels]
     other = next(label for label in labels if label != likely)

@@ -1,6 +1,6 @@
-"""What a program that uses fer_stream as a library has set for its whole process, taken before and after.
+"""Compares the process-wide state of a program before and after it uses fer_stream as a library.
 
-Run by `test_library.py` in a process of its own, ``untouched.py FOLDER settled|with|without`` prints JSON (see `main`).
+`test_library.py` runs it in a separate process: ``untouched.py FOLDER settled|with|without`` prints JSON (see `main`).
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ OTHERS = (
 
 
 def state() -> dict[str, object]:
-    """Return all that one program has once, as far as it is loaded; two of these can be compared."""
+    """Return the process-wide state of Python and of the loaded packages, for comparison."""
     numbers = sorted(set(signal.Signals) - {signal.SIGKILL, signal.SIGSTOP})
     mask = os.umask(0o77)
     os.umask(mask)
@@ -104,14 +104,14 @@ def state() -> dict[str, object]:
         found["PyAV"] = av.logging.get_level()
     if zmq := sys.modules.get("zmq"):
         found["ZeroMQ"] = repr(zmq.Context._instance)
-    if "settled" in sys.argv:  # whoever loads the others first has the functions that they register
+    if "settled" in sys.argv:  # otherwise the packages that fer_stream loads have registered functions
         found["at exit"] = atexit._ncallbacks()
     return found
 
 
 def changes(before: dict[str, object]) -> dict[str, str]:
-    """Return what there was before that is not as it was. New names in a module do not count."""
-    told = {}
+    """Return the changed parts of the state. New names in a module do not count."""
+    found = {}
     for name, was in before.items():
         now = state().get(name)
         if name in OTHERS:
@@ -120,12 +120,12 @@ def changes(before: dict[str, object]) -> dict[str, str]:
             now = {key: now.get(key) for key in was}
         if now != was:
             parts = [k for k in was if was[k] != now.get(k)] if isinstance(was, dict) else [str(was)[:500]]  # type: ignore[attr-defined]
-            told[name] = f"{parts} -> {str(now)[:500] if not isinstance(was, dict) else ''}"
-    return told
+            found[name] = f"{parts} -> {str(now)[:500] if not isinstance(was, dict) else ''}"
+    return found
 
 
 def use(folder: Path) -> Iterator[str]:
-    """Use fer_stream, and yield after each step what it was."""
+    """Use fer_stream, and yield the name of each step after it."""
     import fer_stream  # noqa: PLC0415
 
     yield "import fer_stream"
@@ -151,39 +151,39 @@ def use(folder: Path) -> Iterator[str]:
 
 
 def load() -> None:
-    """Load all the others."""
+    """Load all other packages."""
     for name in OTHERS:
         importlib.import_module(name)
 
 
 def register() -> None:
-    """Give onnxruntime an allocator for all of the process; it raises where there is one already."""
+    """Register a process-wide allocator with onnxruntime; it raises if there is one already."""
     import onnxruntime  # noqa: PLC0415
 
-    kind, place = onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, onnxruntime.OrtMemType.DEFAULT
-    memory = onnxruntime.OrtMemoryInfo("Cpu", kind, 0, place)
+    kind, where = onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, onnxruntime.OrtMemType.DEFAULT
+    memory = onnxruntime.OrtMemoryInfo("Cpu", kind, 0, where)
     onnxruntime.create_and_register_allocator(memory, onnxruntime.OrtArenaCfg(0, 1, -1, -1))
 
 
 def main() -> None:
     folder, how = Path(sys.argv[1]), sys.argv[2]
-    told: dict[str, object] = {}
-    if how == "settled":  # a program that has set everything, and then uses fer_stream
+    found: dict[str, object] = {}
+    if how == "settled":  # the program sets everything first, and then uses fer_stream
         load()
         import cv2  # noqa: PLC0415
 
         cv2.setNumThreads(3)
         cv2.utils.logging.setLogLevel(2)
         before = state()
-        told = {step: changed for step in use(folder) if (changed := changes(before))}
-    else:  # what there is in the end, with fer_stream loaded first, or without it
+        found = {step: changed for step in use(folder) if (changed := changes(before))}
+    else:  # the state at the end, with fer_stream loaded first, or without it
         for _ in use(folder) if how == "with" else ():
             pass
         load()
-        told = {name: value for name, value in state().items() if name not in (*OTHERS, "builtins", "random", "title")}
-        del told["numpy's"][2]  # type: ignore[attr-defined]
+        found = {name: value for name, value in state().items() if name not in (*OTHERS, "builtins", "random", "title")}
+        del found["numpy's"][2]  # type: ignore[attr-defined]
     register()
-    text = re.sub(r" at 0x[0-9a-f]+", "", json.dumps(told, default=str))
+    text = re.sub(r" at 0x[0-9a-f]+", "", json.dumps(found, default=str))
     sys.stdout.write(text)
 
 

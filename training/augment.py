@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     from training.recipe import Augmentation
 
 COARSEST, FINEST = 0.35, 0.9
-"""Sides to which coarse faces are shrunk, as a share of the frame's."""
+"""Smallest and largest side to which coarse faces are shrunk, as a share of the frame's side."""
 
 STEPS = 28
-"""How many sides there are between the two."""
+"""Number of sides between the two."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,7 +55,7 @@ class Pose:
 
 
 def augment(faces: Tensor, size: int, how: Augmentation, random: torch.Generator) -> Tensor:
-    """Return the faces turned, scaled, shifted, mirrored, relit, made coarse and noisy, and partly covered.
+    """Return the faces rotated, scaled, shifted, mirrored, relit, at reduced resolution, with noise, partly covered.
 
     Args:
         faces: grey 0..255, float32 ``[N, 1, H, W]``.
@@ -85,7 +85,7 @@ def pose(count: int, how: Augmentation, random: torch.Generator) -> Pose:
 
 
 def views(rows: Tensor, count: int, how: Augmentation, seed: int) -> Pose:
-    """Return the poses of some faces in each of several views, ``[count, N]`` of each.
+    """Return the poses of some faces in several views; each array begins with the axes ``[count, N]``.
 
     A face's views depend only on its row, the seed and ``how``. Teachers and students on different machines therefore
     see the same views.
@@ -98,7 +98,7 @@ def views(rows: Tensor, count: int, how: Augmentation, seed: int) -> Pose:
     """
     draws = [torch.Generator().manual_seed(1000 * seed + k) for k in range(count)]
     every = [pose(int(rows.max()) + 1, how, random)[rows] for random in draws]
-    matrix, contrast, brightness = zip(*((one.matrix, one.contrast, one.brightness) for one in every), strict=True)
+    matrix, contrast, brightness = zip(*((view.matrix, view.contrast, view.brightness) for view in every), strict=True)
     return Pose(torch.stack(matrix), torch.stack(contrast), torch.stack(brightness))
 
 
@@ -112,7 +112,7 @@ def show(faces: Tensor, how: Pose, size: int) -> Tensor:
 
 
 def spoil(faces: Tensor, how: Augmentation, random: torch.Generator) -> Tensor:
-    """Return the faces, float32 ``[N, 1, S, S]``, grey 0..255: some coarser, some partly covered, all noisy."""
+    """Return the faces, float32 ``[N, 1, S, S]``, grey 0..255: some coarser, some partly covered, all with noise."""
     return _cover(_coarsen(faces, how, random), how, random).clamp(0, 255)
 
 
@@ -136,8 +136,8 @@ def patch(mix: Tensor, size: int) -> Tensor:
         mix: float32 ``[5]``: the share outside the rectangle, and the rectangle's x1, y1, x2, y2 from 0 to 1.
         size: side in pixels.
     """
-    place = (torch.arange(size, device=mix.device) + 0.5) / size
-    across, down = ((place >= mix[i]) & (place < mix[i + 2]) for i in (1, 2))
+    position = (torch.arange(size, device=mix.device) + 0.5) / size
+    across, down = ((position >= mix[i]) & (position < mix[i + 2]) for i in (1, 2))
     return mix[0] * (~(down[:, None] & across)).float()
 
 
@@ -156,12 +156,12 @@ class _Draw:
 
 @cache
 def _shrunk(size: int, device: torch.device) -> Tensor:
-    """Return matrices ``[STEPS + 1, size, size]`` that shrink a line of pixels and enlarge it; the last does nothing.
+    """Return matrices ``[STEPS + 1, size, size]`` that shrink and enlarge a line of pixels; the last is the identity.
 
-    Shrinking is linear, and so is enlarging: applied to rows and to columns, a matrix does both at once, and each face
-    of a batch can have its own.
+    Shrinking and enlarging are linear, so one matrix, applied to rows and columns, does both. Each face of a batch can
+    have its own matrix.
     """
-    line = torch.eye(size)[:, None, None]  # as many images as pixels, each with one pixel set
+    line = torch.eye(size)[:, None, None]  # one image for each pixel, in which only that pixel is set
     found = []
     for step in range(STEPS):
         small = max(round(size * (COARSEST + (FINEST - COARSEST) * (step + 0.5) / STEPS)), 1)
@@ -188,14 +188,14 @@ def _cover(faces: Tensor, how: Augmentation, random: torch.Generator) -> Tensor:
     start = draw.rand((count, 2)) * (size - extent)
     grey = draw.rand((count, 1, 1)) * 255
     chosen = draw.chosen((count,), how.erase)
-    place = torch.arange(size, device=faces.device) + 0.5
-    inside = (place >= start[..., None]) & (place < (start + extent)[..., None])  # [N, 2, size]: rows, columns
+    position = torch.arange(size, device=faces.device) + 0.5
+    inside = (position >= start[..., None]) & (position < (start + extent)[..., None])  # [N, 2, size]: rows, columns
     covered = inside[:, 0, :, None] & inside[:, 1, None, :] & chosen[:, None, None]
     return torch.where(covered[:, None], grey[:, None], faces)
 
 
 def main() -> None:
-    """Draw some faces and what becomes of them."""
+    """Draw some faces, and each of them in several augmented versions."""
     from training import data, pictures, recipe  # noqa: PLC0415 - only this command draws
 
     parser = argparse.ArgumentParser(description="Show what augmentation does.")

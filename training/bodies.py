@@ -1,13 +1,13 @@
-"""Network bodies of different kinds, for teachers: different nets err on different faces, so an ensemble errs on fewer.
+"""Network bodies of different kinds, for teachers: they make different mistakes, so an ensemble makes fewer.
 
-    python -m training.bodies training/recipes/wide.toml        # a recipe's parts' parameters, and multiply-adds
+    python -m training.bodies training/recipes/wide.toml        # parameters of each part, and multiply-adds
 
 - `Wide`: residual blocks with the activation first (Zagoruyko and Komodakis 2016, arXiv:1605.07146)
 - `Plain`: convolutions and poolings (VGG: Simonyan and Zisserman 2014, arXiv:1409.1556; on FER2013: Khaireddin and Chen
   2021, arXiv:2105.03588)
 - `Separable`: inverted bottlenecks with gates on the channels (EfficientNet: Tan and Le 2019, arXiv:1905.11946)
 - `training.pretrained`: dlib's face recognition net
-- `training.model.Residual`: what is shipped
+- `training.model.Residual`: the body of the shipped models
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from training.recipe import Architecture
 
 LARGE = 64
-"""Faces of a longer side than this are halved by the stem, or the first stage would take most of the time."""
+"""The stem halves the side of larger faces (pixels); otherwise the first stage would take most of the time."""
 
 
 def build(shape: Architecture) -> Net:
@@ -67,7 +67,7 @@ class _WideBlock(nn.Module):
 
 
 class Wide(Net):
-    """A wide residual net; every stage but the first halves the side."""
+    """A wide residual net; every stage except the first halves the side."""
 
     def __init__(self, shape: Architecture) -> None:
         width, *stages = shape.widths
@@ -85,7 +85,7 @@ class Wide(Net):
 
 
 class Plain(Net):
-    """Convolutions and poolings; a face is described by the mean and the highest value of each channel."""
+    """Convolutions and poolings; the features of a face are the mean and the maximum of each channel."""
 
     def __init__(self, shape: Architecture) -> None:
         width, *stages = shape.widths
@@ -100,7 +100,7 @@ class Plain(Net):
         self.layers = nn.Sequential(*layers)
 
     def describe(self, faces: Tensor) -> Tensor:
-        """Return the means of the last stage's channels, and their highest values."""
+        """Return the means of the last stage's channels, and their maxima."""
         h: Tensor = self.layers((faces - 128) / 64)
         return torch.cat([h.mean(dim=(2, 3)), h.amax(dim=(2, 3))], dim=1)
 
@@ -123,7 +123,7 @@ class _Bottleneck(nn.Module):
 
 
 class Separable(Net):
-    """Inverted bottlenecks; every stage but the first halves the side."""
+    """Inverted bottlenecks; every stage except the first halves the side."""
 
     def __init__(self, shape: Architecture) -> None:
         width, *stages = shape.widths
@@ -137,12 +137,12 @@ class Separable(Net):
         self.head = nn.Sequential(_convolution(width, 2 * width, 1), nn.BatchNorm2d(2 * width), nn.SiLU())
 
     def describe(self, faces: Tensor) -> Tensor:
-        """Return the means of the channels of a last convolution."""
+        """Return the means of the last convolution's channels."""
         return cast("Tensor", self.head(self.blocks((faces - 128) / 64)).mean(dim=(2, 3)))
 
 
 def main() -> None:
-    """Show the net of a recipe."""
+    """Print the size and cost of a recipe's net."""
     from training.recipe import load  # noqa: PLC0415 - only this command needs one
 
     if len(sys.argv) != 2:

@@ -13,8 +13,7 @@ its probabilities for the views of each training face (for `training.distill`), 
 (for evaluation only; students are not trained on them). ``state/`` in the folder is used only to resume: run the same
 command again.
 
-This module needs Python 3.11, torch and numpy, and OpenCV or Pillow if the faces are in sheets. It needs no other
-package of this project's environment.
+This module needs only Python 3.11, torch and numpy, and OpenCV or Pillow if the faces are in sheets.
 """
 
 from __future__ import annotations
@@ -52,22 +51,22 @@ if TYPE_CHECKING:
     from training.data import Faces
 
 AHEAD = 16
-"""Steps after which the device is waited for: Python must not run ahead of it, or the limit would be passed."""
+"""Steps between waits for the device: with more launched steps pending, the time limit would be exceeded."""
 
 WATCHED = 10
-"""How often PublicTest is looked at in a net's training, to see how it goes; nothing is decided by it."""
+"""How often the accuracy on PublicTest is logged during a net's training; it influences nothing."""
 
 KEPT = 60.0
-"""Seconds after which a net that learns is saved again: so much is lost at most when the process is killed."""
+"""Seconds between saves of a net in training: the most that is lost if the process is killed."""
 
 WRITING = 3.0
-"""Seconds kept free to write the results."""
+"""Seconds reserved for writing the results."""
 
 SAFE = 1.5
-"""By how much the time that looking at all faces takes is overestimated: a machine has other things to do, too."""
+"""Safety factor on the estimated time for predicting all faces: other processes may slow the machine down."""
 
 PROBED = {"cpu": 128, "cuda": 1024}
-"""Faces that a net looks at in the beginning, to see how long it will take for all."""
+"""Number of faces that a net predicts at its start to estimate the time for all faces."""
 
 
 class Clock:
@@ -78,7 +77,7 @@ class Clock:
 
     @property
     def left(self) -> float:
-        """Seconds."""
+        """Remaining seconds."""
         return self.end - time.monotonic()
 
     def late(self) -> bool:
@@ -91,16 +90,16 @@ class Clock:
 
 
 class Net:
-    """A net of the campaign: its entry, its progress, and its log and answers."""
+    """A net of the campaign: its entry, its progress, its log and its predictions (``answers``)."""
 
     def __init__(self, entry: Entry, trainer: Trainer, state: Path, shown: str) -> None:
-        """Begin, or resume from the state's file.
+        """Begin, or resume from the state file.
 
         Args:
-            entry: what the campaign's file says of it.
+            entry: the net's entry in the campaign's file.
             trainer: trains the net.
-            state: the file it is saved in.
-            shown: the faces and views to predict; saved predictions for other ones are discarded.
+            state: the file that it is saved in.
+            shown: identifies the faces and views to predict; saved predictions for others are discarded.
         """
         self.entry, self.trainer, self.state, self._shown = entry, trainer, state, shown
         self.log: list[dict[str, Any]] = []
@@ -130,7 +129,7 @@ class Net:
     def advance(self, watched: Faces) -> None:
         """Take a step; at the end of an epoch, add a row to the log."""
         self.trainer.advance()
-        self.answers = None  # they were the net's before this step
+        self.answers = None  # the predictions of the net before this step
         self._images += min(self.entry.recipe.batch, len(self.trainer.samples.labels))
         if self.trainer.step % self.trainer.steps == 0:
             self._note(watched)
@@ -150,20 +149,20 @@ class Net:
             how = dataclasses.replace(how, votes=0.0)
         self.trainer.finish()
         if self.diverged:
-            _say(self.entry.name, "its loss is not a number any more; give it a lower learning rate, and a new name")
+            _log(self.entry.name, "its loss became infinite or NaN; give it a lower learning rate, and a new name")
             return
         try:
-            said = opinions(net, how, public, late=clock.late)
-            self.answers = said, opinions(net, how, faces, poses, clock.late)
+            of_public = opinions(net, how, public, late=clock.late)
+            self.answers = of_public, opinions(net, how, faces, poses, clock.late)
         except TimeoutError:
             self.answers = None
-            _say(self.entry.name, "there was no time for soft targets; the same command makes them")
+            _log(self.entry.name, "there was no time for soft targets; run the same command again to make them")
 
     def save(self) -> None:
-        """Keep all that the same command needs to go on."""
+        """Save everything that the same command needs to resume."""
         self.seconds += time.monotonic() - self._since
         self._since = self.saved = time.monotonic()
-        answers = self.answers and tuple((one.emotion, one.plus) for one in self.answers)
+        answers = self.answers and tuple((opinion.emotion, opinion.plus) for opinion in self.answers)
         self.trainer.save(
             self.state,
             log=json.dumps(self.log),
@@ -183,7 +182,7 @@ class Net:
             record["accuracy"] = round(accuracy(self.trainer.average, watched), 4)
         self.log.append(record)
         self._since, self._images = time.monotonic(), 0
-        _say(self.entry.name, ", ".join(f"{name} {value}" for name, value in record.items()))
+        _log(self.entry.name, ", ".join(f"{name} {value}" for name, value in record.items()))
 
 
 def _answers_in(kept: dict[str, Any], shown: str) -> tuple[Opinions, Opinions] | None:
@@ -194,9 +193,9 @@ def _answers_in(kept: dict[str, Any], shown: str) -> tuple[Opinions, Opinions] |
 
 
 def _result(entry: Entry, kept: dict[str, Any], shown: str) -> NetResult:
-    """Return what `training.results` writes of a net, from what was saved of it."""
+    """Return a net's result for `training.results`, from its saved state."""
     answers = _answers_in(kept, shown)
-    public, soft = (None, None) if answers is None else (one.halves() for one in answers)
+    public, soft = (None, None) if answers is None else (opinion.halves() for opinion in answers)
     return NetResult(
         entry.name,
         entry.recipe,
@@ -230,7 +229,7 @@ class Crew:
             campaign: what to train.
             faces: all the data.
             out: the folder of results; its ``state`` folder has the state to resume from.
-            clock: the time.
+            clock: the time limit.
             device: where to train.
             soft: the teachers' soft targets for the training faces.
             beside: the largest number of nets trained concurrently; memory may limit it further.
@@ -260,7 +259,7 @@ class Crew:
             ConfigError: the folder's state is of another campaign or other data, or another campaign runs in it; the
                 device has too little memory; or the folder cannot be written.
         """
-        with _alone(self._out / "state"):
+        with _locked(self._out / "state"):
             self._look()
             return self._run()
 
@@ -283,8 +282,8 @@ class Crew:
         except RuntimeError as error:  # raised by the device; the results so far must still be written
             names = ", ".join(net.entry.name for net in self._active) or "a net"
             failed = ConfigError(
-                f"{self._device} failed while {names} was trained ({str(error).splitlines()[0]}); {self._out} has what "
-                "was done before. Try --eager, or --beside 1"
+                f"{self._device} failed while {names} was trained ({str(error).splitlines()[0]}); {self._out} has the "
+                "results until then. Try --eager, or --beside 1"
             )
         found = self._write()
         if failed is not None:
@@ -296,7 +295,7 @@ class Crew:
         nets = [self._found[entry.name] for entry in self._campaign.nets if entry.name in self._found]
         found = Results(self._learnt.rows, self._campaign.views, nets)
         if left_out := results.write(self._out, found):
-            _say("results", f"no room for {', '.join(left_out)}; {self._out / 'state'} has all of it")
+            _log("results", f"no room for {', '.join(left_out)}; {self._out / 'state'} still has it")
         return found
 
     def _train(self) -> None:
@@ -313,12 +312,12 @@ class Crew:
 
     @property
     def _time(self) -> bool:
-        """Whether there is time for a round, and then for the nets to look at all faces."""
+        """Whether there is time for another round, and for the predictions of all faces after it."""
         looks = self._campaign.views.count * len(self._shown) + 2 * len(self._public)
         return self._clock.left > WRITING + SAFE * looks * sum(net.look for net in self._active) + self._round_took
 
     def _fill(self) -> bool:
-        """Begin nets while there is room; return whether any are learning."""
+        """Begin nets while there is room; return whether any are in training."""
         while self._waiting and len(self._active) < self._beside and self._time:
             try:
                 net = self._begin(self._waiting[0])
@@ -340,7 +339,7 @@ class Crew:
         samples = Samples.of(self._learnt, entry.recipe.loss, self._soft)
         if not entry.recipe.loss.labels and not samples.voted.any():
             raise ConfigError(
-                f"{entry.name} learns FER+'s votes alone, and the data has none: give their file with --plus"
+                f"{entry.name} learns only FER+'s votes, and the data has none: give their file with --plus"
             )
         trainer = Trainer(entry.recipe, samples, self._device, self._recorded)
         if (first := first_net(entry.recipe, samples.faces)) is not None:
@@ -373,11 +372,11 @@ class Crew:
         self._found[net.entry.name] = _result(net.entry, load_checkpoint(net.state), self._about)
         self._active.remove(net)
         how = "done" if net.done else "stopped"
-        _say(net.entry.name, f"{how} after {net.trainer.step} of {net.trainer.total} steps")
+        _log(net.entry.name, f"{how} after {net.trainer.step} of {net.trainer.total} steps")
 
 
 def estimate(campaign: Campaign, faces: Faces, device: torch.device, steps: int = 24, recorded: bool = True) -> str:
-    """Return a table of how long each net's training would take on a device, from some steps of its last size."""
+    """Return a table of each net's training time on a device, estimated from some steps at its final face size."""
     learnt, _ = prepare(faces, campaign.nets[0].recipe)
     lines = [f"{'net':24}{'ms/step':>10}{'images/s':>10}{'s/epoch':>10}{'epochs':>8}{'minutes':>9}{'MiB':>8}"]
     for entry in campaign.nets:
@@ -403,11 +402,11 @@ def estimate(campaign: Campaign, faces: Faces, device: torch.device, steps: int 
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Make a folder, and keep other processes from the same one for the time of a ``with`` block.
+def _locked(folder: Path) -> Iterator[None]:
+    """Make a folder, and hold its lock for the duration of a ``with`` block.
 
     Raises:
-        ConfigError: it cannot be made, or another process holds it.
+        ConfigError: the folder cannot be made, or another process holds the lock.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -415,7 +414,7 @@ def _alone(folder: Path) -> Iterator[None]:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise ConfigError(f"another campaign runs in {folder.parent}; wait for its end") from None
+                raise ConfigError(f"another campaign runs in {folder.parent}; wait until it ends") from None
             except OSError:  # a file system without locks
                 pass
             yield
@@ -423,24 +422,26 @@ def _alone(folder: Path) -> Iterator[None]:
         raise ConfigError(f"{folder} cannot be written: {error.strerror}") from error
 
 
-def _say(name: str, text: str) -> None:
+def _log(name: str, text: str) -> None:
     print(f"{name}: {text}", flush=True)
 
 
 def main() -> None:
     """Run a campaign."""
-    parser = argparse.ArgumentParser(description="Train several nets within a time, or go on where the folder stops.")
+    parser = argparse.ArgumentParser(description="Train several nets within a time limit, or resume in their folder.")
     parser.add_argument("campaign", type=Path, help="TOML file, see training/campaigns")
     data.add_arguments(parser)
-    parser.add_argument("--out", type=Path, required=True, help="folder for the results, and for what is gone on from")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the results and the state to resume")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="when to stop (default: when all are done)")
-    parser.add_argument("--soft", type=Path, help="what teachers say of the faces, from training.distill")
+    parser.add_argument("--soft", type=Path, help="soft targets of the faces, from training.distill")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where to train")
-    parser.add_argument("--beside", type=int, help="nets trained side by side (default: 3 on a GPU, 1 on a CPU)")
+    parser.add_argument("--beside", type=int, help="nets trained concurrently (default: 3 on a GPU, 1 on a CPU)")
     parser.add_argument("--threads", type=int, default=machine.threads(), help="CPU threads (default: all)")
-    parser.add_argument("--eager", action="store_true", help="on a GPU: record no steps, start each kernel from Python")
     parser.add_argument(
-        "--estimate", action="store_true", help="take a few steps of each net, and tell how long all take"
+        "--eager", action="store_true", help="on a GPU: capture no steps, launch each kernel from Python"
+    )
+    parser.add_argument(
+        "--estimate", action="store_true", help="take a few steps of each net, and print how long each would take"
     )
     arguments = parser.parse_args()
     clock = Clock(arguments.minutes)
@@ -451,7 +452,7 @@ def main() -> None:
         device = device_named(arguments.device)
         beside = arguments.beside if arguments.beside is not None else {"cuda": 3, "cpu": 1}[device.type]
         if not arguments.minutes > 0 or beside < 1 or arguments.threads < 1:
-            raise ConfigError("--minutes must be above 0, and --beside and --threads from 1")
+            raise ConfigError("--minutes must be above 0, and --beside and --threads at least 1")
         torch.set_num_threads(arguments.threads)
         campaign, faces = campaign_file.load(arguments.campaign), data.load(arguments.data, arguments.plus)
         if arguments.estimate:

@@ -6,9 +6,9 @@
 
     [[net]]
     name = "wide-1"
-    recipe = "../recipes/wide.toml"       # beside the campaign's file
-    publish = "emotion"                   # optional: what `training.publish` makes of it, emotion or tiny
-    with = { seed = 1, net.side = 96 }    # optional: what differs from the recipe
+    recipe = "../recipes/wide.toml"       # relative to the campaign's file
+    publish = "emotion"                   # optional: which model `training.publish` makes of it, emotion or tiny
+    with = { seed = 1, net.side = 96 }    # optional: settings that replace the recipe's
 
 ``[augmentation]`` sets how these views vary; the default is the recipe's default.
 """
@@ -30,14 +30,14 @@ if TYPE_CHECKING:
     from training.recipe import Recipe
 
 PUBLISHED = ("emotion", "tiny")
-"""What a net of a campaign can become: the name of a model file."""
+"""Allowed values of ``publish``: the model that is made of the net."""
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,40}")
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One net of a campaign: its name, its recipe, and the model that it is to become, if any."""
+    """One net of a campaign: its name, its recipe, and the model that is made of it, if any."""
 
     name: str
     recipe: Recipe
@@ -46,7 +46,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Campaign:
-    """Nets in order of importance, and how training faces are shown to them afterwards."""
+    """Nets in order of importance, and the views of the training faces that they predict after training."""
 
     nets: tuple[Entry, ...]
     views: Views
@@ -56,21 +56,21 @@ def load(path: Path) -> Campaign:
     """Return the campaign in a TOML file.
 
     Raises:
-        ConfigError: the file, or one of its recipes, cannot be read or sets something wrong; one sentence a problem.
+        ConfigError: the file, or one of its recipes, cannot be read or has a wrong setting; one sentence per problem.
     """
     values = recipe.read(path)
     if unknown := sorted(values.keys() - {"views", "augmentation", "net"}):
         raise ConfigError(f"{path}: there is no setting {unknown[0]}; known there are views, augmentation, net")
     count, tables = values.get("views", 4), values.get("net", [])
     if not isinstance(count, int) or isinstance(count, bool) or count < 1:
-        raise ConfigError(f"{path}: views = {count!r} is not allowed: it must be a whole number from 1")
+        raise ConfigError(f"{path}: views = {count!r} is not allowed: it must be a whole number, at least 1")
     if not isinstance(tables, list) or not tables or not all(isinstance(table, dict) for table in tables):
-        raise ConfigError(f"{path} has no nets; each is a table of its own, [[net]]")
+        raise ConfigError(f"{path} has no nets; write a table [[net]] for each")
     shown = recipe.parse({"augmentation": values.get("augmentation", {})}, str(path)).augmentation
     nets = tuple(_entry(table, path, number) for number, table in enumerate(tables, 1))
-    for kind, told in (("name", [net.name for net in nets]), ("publish", [net.publish for net in nets])):
-        if twice := [value for value in told if value is not None and told.count(value) > 1]:
-            raise ConfigError(f"{path}: two nets have {kind} = {twice[0]!r}; each needs one of its own")
+    for kind, values_of in (("name", [net.name for net in nets]), ("publish", [net.publish for net in nets])):
+        if twice := [value for value in values_of if value is not None and values_of.count(value) > 1]:
+            raise ConfigError(f"{path}: two nets have {kind} = {twice[0]!r}; it must be different for each")
     if len({(net.recipe.limit, net.recipe.holdout, net.recipe.holdout and net.recipe.seed) for net in nets}) > 1:
         raise ConfigError(f"{path}: all nets must learn from the same faces, with the same limit and holdout")
     return Campaign(nets, Views(count, 0, shown))
@@ -79,7 +79,7 @@ def load(path: Path) -> Campaign:
 def _entry(table: dict[str, Any], path: Path, number: int) -> Entry:
     name = table.get("name")
     if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise ConfigError(f"{path}: net {number} needs a name of small letters, digits, '-' and '_', at most 41")
+        raise ConfigError(f"{path}: net {number} needs a name of at most 41 small letters, digits, '-' and '_'")
     where = f"{path}: net {name}"
     if unknown := sorted(table.keys() - {"name", "recipe", "publish", "with"}):
         raise ConfigError(f"{where}: there is no setting {unknown[0]}; known there are name, recipe, publish, with")

@@ -1,15 +1,15 @@
-"""Measure the published models anew, and put the figures where users read them: the model card and the documents.
+"""Measure the published models again, and write the figures into the model card and the documents.
 
     python -m training.card data/fer2013.csv --plus data/fer2013new.csv
 
-A part of a document that a command makes stands between two comments, which no reader of the page sees::
+A part of a document that a command generates is between two comments, which the rendered page does not show::
 
     <!-- made by training.evaluate emotion-ferplus.onnx -->
     ...
     <!-- end -->
 
-All such parts of all documents are made from the same model files and replaced together, or none is. People write the
-figures in the surrounding text: the command lists these lines for review.
+All such parts of all documents are made from the same model files, and either all or none of them are replaced. The
+surrounding text is written by hand: the command lists its lines with figures for review.
 """
 
 from __future__ import annotations
@@ -30,30 +30,30 @@ if TYPE_CHECKING:
 ROOT = manifest.MODELS.parent
 
 DOCUMENTS = (manifest.MODELS / "emotion.md", ROOT / "docs/explanation/smoother.md")
-"""Where figures of models stand."""
+"""The documents that have figures of models."""
 
 _PART = re.compile(r"(<!-- made by (?P<command>[a-z.]+) (?P<model>\S+) -->\n)(?P<text>.*?)(<!-- end -->)", re.DOTALL)
 _FIGURE = re.compile(r"\d\.\d%|\b0\.\d\d+\b|\bF1\b")
 
 
 def make(command: str, model: Path, faces: Faces) -> str:
-    """Return what a command says of a model, as Markdown.
+    """Return the output of a command for a model, as Markdown.
 
     Raises:
-        ConfigError: there is no such command.
+        ConfigError: the command is unknown.
         ModelError: the model breaks the contract.
-        SourceError: the data lacks what the model's labels need.
+        SourceError: the data lacks a split, or the votes that the model's labels need.
     """
     if command == "training.evaluate":
         return evaluate.report(evaluate.evaluate(model, faces)[0])
     if command == "training.smoothing":
         names, _, reporting = smoothing.pools(model, faces)
         return smoothing.table(smoothing.Bench(names, reporting, smoothing.SEEDS, 10))
-    raise ConfigError(f"{command} makes no part of a document; training.evaluate and training.smoothing do")
+    raise ConfigError(f"{command} generates no part of a document; use training.evaluate or training.smoothing")
 
 
 def write(documents: Sequence[Path], models: Path, faces: Faces) -> list[str]:
-    """Replace every part that a command makes; return the lines around them that have figures, too.
+    """Replace every generated part; return the other lines that contain figures.
 
     Args:
         documents: files with such parts.
@@ -61,8 +61,8 @@ def write(documents: Sequence[Path], models: Path, faces: Faces) -> list[str]:
         faces: all the data.
 
     Raises:
-        ConfigError: a document cannot be read, or has no such part; nothing is replaced then.
-        FerStreamError: as `make`.
+        ConfigError: a document cannot be read, or has no such part; then nothing is replaced.
+        FerStreamError: as in `make`.
     """
     made: dict[tuple[str, str], str] = {}
     drafts: dict[Path, str] = {}
@@ -72,7 +72,7 @@ def write(documents: Sequence[Path], models: Path, faces: Faces) -> list[str]:
         except OSError as error:
             raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
         if not _PART.search(text):
-            raise ConfigError(f'{path} has no part that a command makes: "<!-- made by COMMAND MODEL -->"')
+            raise ConfigError(f'{path} has no generated part: "<!-- made by COMMAND MODEL -->"')
 
         def replaced(part: re.Match[str]) -> str:
             key = part["command"], part["model"]
@@ -92,7 +92,7 @@ def write(documents: Sequence[Path], models: Path, faces: Faces) -> list[str]:
 
 
 def main() -> None:
-    """Make all figures anew."""
+    """Measure and replace all figures."""
     parser = argparse.ArgumentParser(description="Measure the models and rewrite the documents' figures.")
     data.add_arguments(parser)
     parser.add_argument("--models", type=Path, default=manifest.MODELS, help="folder of the model files")
@@ -102,7 +102,7 @@ def main() -> None:
         around = write(arguments.documents, arguments.models, data.load(arguments.data, arguments.plus))
     except FerStreamError as error:
         raise SystemExit(str(error)) from error
-    print("rewritten. Figures in sentences of these lines are not; read them again:")
+    print("rewritten. Check these lines, whose figures are written by hand:")
     print("\n".join(around))
 
 

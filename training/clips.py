@@ -1,11 +1,11 @@
-r"""What do models make of real faces in video? One row a clip and model, to lay beside what eyes see.
+r"""Run models on real faces in video: one row for each clip and model, to compare with what a person sees.
 
     python -m training.clips ../shared/media/*.gif fer_stream/assets/*.jpg \
         --models models/emotion.onnx models/emotion-ferplus.onnx
 
-Every frame is searched whole and every face scored; smoothing and events are the service's. A picture is shown for two
-seconds. Columns: seconds of faces in view, share of them in which a label was open (the rest is uncertain), intervals a
-minute of faces, how sure single looks were on average, and the share of each label in what was open.
+Every frame is searched whole and every face is scored; smoothing and events are the service's. A picture is shown for
+two seconds. Columns: seconds of faces in view, share of this time in which a label was open (in the rest the state is
+uncertain), intervals per minute of faces, mean highest probability of a single score, and share of each label.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 PICTURE, RATE = 2.0, 10.0
-"""Seconds for which a picture is shown, and its frames a second."""
+"""Seconds for which a picture is shown, and its frames per second."""
 
 
 def frames(path: Path) -> Iterator[tuple[float, NDArray[np.uint8]]]:
-    """Yield ``(seconds, image)`` of a video, or of a picture that is shown for a while.
+    """Yield ``(seconds, image)`` of a video, or of a picture shown for `PICTURE` seconds; uint8 ``[H, W, 3]``, BGR.
 
     Raises:
-        SourceError: it is neither.
+        SourceError: the file is neither.
     """
     image = cv2.imread(str(path)) if path.suffix.lower() in (".jpg", ".jpeg", ".png") else None
     if image is not None:
@@ -59,7 +59,7 @@ def frames(path: Path) -> Iterator[tuple[float, NDArray[np.uint8]]]:
 
 
 def watch(path: Path, model: Path, min_face: int) -> str:
-    """Return the row of one clip as one model sees it, Markdown."""
+    """Return the row of one clip and one model, as Markdown."""
     how = Settings.model_construct(
         detector=DetectorSettings(min_face=min_face),
         search=SearchSettings(scan_interval=0),
@@ -91,8 +91,8 @@ def watch(path: Path, model: Path, min_face: int) -> str:
 
 
 def main() -> None:
-    """Watch every clip with every model."""
-    parser = argparse.ArgumentParser(description="Show what models make of clips and pictures.")
+    """Print a row for every clip and every model."""
+    parser = argparse.ArgumentParser(description="Show the results of models on clips and pictures.")
     parser.add_argument("clips", type=Path, nargs="+", help="videos, GIFs or pictures")
     parser.add_argument("--models", type=Path, nargs="+", required=True, help="ONNX files")
     parser.add_argument("--min-face", type=int, default=20, help="smallest face, in pixels")

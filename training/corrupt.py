@@ -1,6 +1,6 @@
 """Image corruptions as cameras cause them, at fixed strengths, to measure how much accuracy a model keeps.
 
-python -m training.corrupt data/fer2013.csv         # runs/data/corrupted.png: six faces, each way
+python -m training.corrupt data/fer2013.csv         # runs/data/corrupted.png: six faces, with each corruption
 """
 
 from __future__ import annotations
@@ -83,13 +83,13 @@ MISPLACED: dict[str, Change] = {"box moved by 10%": _moved, "box scaled by 10%":
 
 
 def apply(change: Change, images: Image, seed: int = 0) -> Image:
-    """Return the faces, uint8 ``[N, H, W]``, each changed; the same every time."""
+    """Return the corrupted faces, uint8 ``[N, H, W]``; the result depends only on the faces and the seed."""
     random = np.random.default_rng(seed)
     return np.stack([change(image, random) for image in images])
 
 
 def main() -> None:
-    """Draw some faces and what becomes of them."""
+    """Draw some faces with each corruption."""
     from training import pictures  # noqa: PLC0415 - only this command draws
 
     parser = argparse.ArgumentParser(description="Show what the corruptions do.")

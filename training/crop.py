@@ -1,22 +1,22 @@
-"""Measure how FER2013's 48x48 frame lies relative to MTCNN's box, and write it to ``models/crop.json``.
+"""Measure the position of FER2013's 48x48 frame relative to MTCNN's box, and write it to ``models/crop.json``.
 
     python -m training.crop data/fer2013.csv
 
-A model that learnt from FER2013 must be shown faces cut as FER2013's are, and what a camera's frame has is a
-detector's box. So MTCNN is run on FER2013's own faces, each continued beyond its border by half its size (the border
-repeated, as the classifier does at an image's edge) and enlarged four times, and the frame's place is noted relative
-to the box of each one that holds a single sure face.
+A model trained on FER2013 needs faces that are cropped as FER2013's are, but a camera's frame only gives a detector's
+box. Therefore MTCNN is run on FER2013's own faces. Each is extended by half its size on every side (by repeating the
+border, as the classifier does at an image's edge) and enlarged four times. If exactly one face is detected with
+confidence, the frame's position relative to its box is recorded.
 
-The frame is a square: its side and the way from the box's centre to its own are given in units of
-``sqrt(width * height)`` of the box. Of the units tried (width, height, their mean, the larger, this one) it has the
-least spread. The medians, and in brackets a robust standard deviation (1.4826 times the median absolute deviation),
-over 6,020 faces, of 7,178 looked at:
+The frame is a square. Its side, and the offset from the box's centre to the frame's centre, are in units of
+``sqrt(width * height)`` of the box. Of the units tried (width, height, their mean, the larger, this one) this one has
+the smallest spread. Medians, with a robust standard deviation in brackets (1.4826 times the median absolute deviation),
+over 6,020 of 7,178 faces:
 
     x +0.004 (0.059)    y -0.012 (0.048)    side 1.082 (0.141)
 
-Other borders (reflected, black), margins (a quarter, one whole) and enlargements (2, 3) move the medians by less than
-2%; faces of real clips, cut by the result and measured in the same way, give it back to 1%. The spread is FER2013's
-own looseness, and training must jitter its crops by about as much.
+Other borders (reflected, black), margins (a quarter, one whole) and enlargements (2, 3) change the medians by less than
+2%. Faces of real clips, cropped by the result and measured in the same way, reproduce it within 1%. The spread is that
+of FER2013's own crops; training must jitter its crops by about as much.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ SIDE = 48
 MARGIN = SIDE // 2
 ENLARGEMENT = 4
 SURE = 0.95
-"""Detector's score below which a box is not trusted to be the face."""
+"""Minimum confidence of a detected box."""
 
 
 def faces(path: Path, count: int) -> Iterator[NDArray[np.uint8]]:
@@ -72,10 +72,10 @@ def measure(pictures: Iterable[NDArray[np.uint8]]) -> NDArray[np.float64]:
 
 
 def main() -> None:
-    """Measure, print medians and spread, and write them."""
-    parser = argparse.ArgumentParser(description="Measure how FER2013's frame lies relative to MTCNN's box.")
+    """Measure, print medians and spread, and write the medians."""
+    parser = argparse.ArgumentParser(description="Measure FER2013's frame relative to MTCNN's box.")
     parser.add_argument("csv", type=Path, help="Kaggle's fer2013.csv")
-    parser.add_argument("--count", type=int, default=7000, help="faces to look at")
+    parser.add_argument("--count", type=int, default=7000, help="number of faces to measure")
     parser.add_argument("--output", type=Path, default=MODELS / "crop.json", help="file to write")
     arguments = parser.parse_args()
 

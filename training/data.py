@@ -1,21 +1,22 @@
 """FER2013, and FER+'s votes on it, as arrays; class counts and samples as pictures.
 
-    python -m training.data data/fer2013.csv                               # what is in it
+    python -m training.data data/fer2013.csv                               # class counts
     python -m training.data data/fer2013.csv --plus data/fer2013new.csv    # with the votes
     python -m training.data my_faces/                                      # a folder per class, see below
-    python -m training.data data/fer2013.csv --output runs/data            # classes.png and samples.png go there
+    python -m training.data data/fer2013.csv --output runs/data            # writes classes.png and samples.png there
 
-What is read:
+Input formats:
 
 - Kaggle's ``fer2013.csv``: columns emotion (0..6, in the order of `LABELS`), pixels (2304 numbers), Usage
-- Microsoft's ``fer2013new.csv`` for it: a row for each of its rows, with ten people's votes
-- or a folder: ``SPLIT/LABEL/*.png``, SPLIT being Training (or train) and PublicTest (or test), or ``LABEL/*.png``,
-  where all is Training. Pictures (png, jpg, bmp) are made grey and 48x48.
+- with it, Microsoft's ``fer2013new.csv``: ten people's votes for each row
+- or a folder: ``SPLIT/LABEL/*.png``, where SPLIT is Training (or train) or PublicTest (or test); or ``LABEL/*.png``,
+  where all faces are Training. Pictures (png, jpg, bmp) are converted to grey and 48x48.
 - or a folder of sheets, a fifth of the CSV's size: ``labels.csv`` (Usage, emotion, and FER+'s votes as
-  ``ferplus_neutral`` and so on) and ``faces-*.webp``, whose 48x48 tiles are the rows of ``labels.csv``, row by row.
+  ``ferplus_neutral`` and so on) and ``faces-*.webp`` of 48x48 tiles, left to right and top to bottom, one for each row
+  of ``labels.csv``.
 
-A parsed CSV is kept as ``fer2013.npz`` beside it and used as long as the files do not change. Of the splits, Training
-is learnt from (a part of it can be held out to tune on: ``holdout`` in a recipe), PublicTest is reported on.
+A parsed CSV is cached as ``fer2013.npz`` beside it, and used until the CSV changes. The Training split is for training
+(a part of it can be held out for tuning: ``holdout`` in a recipe); figures are reported on PublicTest.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 LABELS = EMOTIONS
-"""FER2013's seven, in its own order."""
+"""FER2013's seven labels, in its own order."""
 
 VOTES = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt", "unknown", "NF")
 """FER+'s columns; the first eight are expressions, NF is "not a face"."""
@@ -49,10 +50,10 @@ VOTES = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fea
 PLUS_LABELS = VOTES[:8]
 
 EMOTION_OF = {"anger": "angry", "happiness": "happy", "sadness": "sad"}
-"""FER+'s names, where FER2013 has another for the same."""
+"""FER+'s names for which FER2013 uses another word."""
 
 PLUS_EMOTIONS = tuple(EMOTION_OF.get(name, name) for name in PLUS_LABELS)
-"""FER+'s eight in FER2013's words, in FER+'s order."""
+"""FER+'s eight labels in FER2013's words, in FER+'s order."""
 
 SIDE = 48
 
@@ -94,7 +95,7 @@ class Faces:
         return chosen
 
     def held_out(self, share: float, seed: int) -> tuple[Faces, Faces]:
-        """Return these faces without a random share of every class, and that share."""
+        """Return a random split in two: these faces without a share of every class, and that share."""
         order = np.random.default_rng(seed).permutation(len(self))
         out = np.zeros(len(self), bool)
         for label in range(len(LABELS)):
@@ -103,7 +104,7 @@ class Faces:
         return self[~out], self[out]
 
     def digest(self) -> str:
-        """Return a digest of the pictures, labels and votes, by which other data are told from these."""
+        """Return a digest of the pictures, labels and votes, to detect other data."""
         digest = hashlib.sha256()
         for part in (self.images, self.labels, self.votes):
             if part is not None:
@@ -111,15 +112,16 @@ class Faces:
         return digest.hexdigest()
 
     def counts(self) -> NDArray[np.int64]:
-        """Return how many faces each label has, int64 ``[7]``."""
+        """Return the number of faces of each label, int64 ``[7]``."""
         return np.bincount(self.labels, minlength=len(LABELS))
 
 
 def majority(votes: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """Return FER+'s majority label of each face, and whether there is one.
 
-    As its authors count (Barsoum et al. 2016, and their code): single votes are dropped, and the label must have more
-    than half of the rest; a face that most call unknown, or no face, has none.
+    Votes are counted as FER+'s authors do (Barsoum et al. 2016, and their code): labels with a single vote are dropped,
+    and the label must have more than half of the other votes. If the majority is "unknown" or "not a face", there is no
+    label.
 
     Args:
         votes: uint8 ``[N, 10]``, see `VOTES`.
@@ -134,7 +136,7 @@ def majority(votes: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.bo
 
 
 def labels_of(faces: Faces, labels: Sequence[str]) -> NDArray[np.int64]:
-    """Return each face's index into a set of labels, `LABELS` or `PLUS_EMOTIONS`, int64 ``[N]``; -1 where it has none.
+    """Return each face's index into `LABELS` or `PLUS_EMOTIONS`, int64 ``[N]``; -1 for a face without such a label.
 
     Raises:
         SourceError: the labels are FER+'s, and there are no votes.
@@ -148,7 +150,7 @@ def labels_of(faces: Faces, labels: Sequence[str]) -> NDArray[np.int64]:
 
 
 def truth(faces: Faces, labels: Sequence[str]) -> tuple[Faces, NDArray[np.int64]]:
-    """Return the faces that have a label of this set, `LABELS` or `PLUS_EMOTIONS`, and each one's index, int64 ``[N]``.
+    """Return the faces that have a label of `LABELS` or `PLUS_EMOTIONS`, and their indices, int64 ``[N]``.
 
     Raises:
         SourceError: the labels are FER+'s, and there are no votes.
@@ -159,16 +161,16 @@ def truth(faces: Faces, labels: Sequence[str]) -> tuple[Faces, NDArray[np.int64]
 
 
 def load(path: Path, plus: Path | None = None) -> Faces:
-    """Return the faces in a CSV file or a folder, in its order, with FER+'s votes where their file is given.
+    """Return the faces in a CSV file or a folder, in its order, with FER+'s votes if their file is given.
 
     Raises:
-        SourceError: a file is missing or does not have the layout above; the message says where.
+        SourceError: a file is missing or does not have the layout above; the message names the file and line.
     """
     if path.is_dir():
         if plus is None and (path / "labels.csv").is_file():
             return _read_sheets(path)
         if plus is not None:
-            raise SourceError(f"{plus} belongs to fer2013.csv and says nothing about the pictures in {path}")
+            raise SourceError(f"{plus} has the votes for fer2013.csv, not for the pictures in {path}")
         return _read_folder(path)
     faces = _cached(path)
     return faces if plus is None else _with_votes(faces, plus)
@@ -181,7 +183,7 @@ def _cached(path: Path) -> Faces:
             if str(stored["stamp"]) == stamp:
                 return Faces(stored["images"], stored["labels"], stored["usage"], stored["rows"])
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-        pass  # missing, or not a cache of ours: it is written below
+        pass  # missing or invalid: it is written below
     faces = _read_csv(path)
     draft = cache.with_suffix(".draft.npz")
     try:
@@ -204,7 +206,7 @@ def _rows(path: Path, *columns: str) -> Iterator[tuple[int, dict[str, str]]]:
     """Yield ``(line, row)`` of a CSV file that must have some columns."""
     try:
         with path.open(newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file, skipinitialspace=True)  # one of Kaggle's editions has ", " in its header
+            reader = csv.DictReader(file, skipinitialspace=True)  # one of Kaggle's versions has ", " in its header
             missing = [column for column in columns if column not in (reader.fieldnames or ())]
             if missing:
                 raise SourceError(f"{path} has no column {', '.join(missing)}: is it the right file?")
@@ -234,7 +236,7 @@ def _read_csv(path: Path) -> Faces:
 def _pixels(text: str, where: str) -> NDArray[np.uint8]:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error", DeprecationWarning)  # numpy's word for "this is not a number"
+            warnings.simplefilter("error", DeprecationWarning)  # numpy's signal for text that is not a number
             values = np.fromstring(text, np.int64, sep=" ")
     except (ValueError, DeprecationWarning):
         values = np.empty(0, np.int64)
@@ -248,7 +250,7 @@ def _with_votes(faces: Faces, plus: Path) -> Faces:
     count = 0
     for line, row in _rows(plus, "Usage", *VOTES):
         if count == len(faces) or row["Usage"] != faces.usage[count]:
-            raise SourceError(f"{plus}, line {line}: it does not go with the faces, row by row; is one file older?")
+            raise SourceError(f"{plus}, line {line}: its rows do not match those of the faces; is one file older?")
         try:
             votes[count] = [int(row[name] or 0) for name in VOTES]
         except (ValueError, OverflowError) as error:
@@ -274,7 +276,7 @@ def _read_sheets(root: Path) -> Faces:
     for path in sorted(root.glob("faces-*.webp")):
         sheet = _grey(path)
         if sheet.shape[0] % SIDE or sheet.shape[1] % SIDE:
-            raise SourceError(f"{path} is no sheet of faces: its sides are not multiples of {SIDE} pixels")
+            raise SourceError(f"{path} is not a sheet of faces: its sides are not multiples of {SIDE} pixels")
         tiles = sheet.reshape(-1, SIDE, sheet.shape[1] // SIDE, SIDE).transpose(0, 2, 1, 3)
         images.append(tiles.reshape(-1, SIDE, SIDE))
     count = sum(map(len, images))
@@ -290,9 +292,9 @@ def _read_sheets(root: Path) -> Faces:
 
 
 def _grey(path: Path) -> NDArray[np.uint8]:
-    """Return a picture in grey, read by OpenCV or, where that is not installed, by Pillow."""
+    """Return a picture in grey, read with OpenCV or, if that is not installed, with Pillow."""
     try:
-        import cv2  # noqa: PLC0415 - where a campaign runs, there may be Pillow instead
+        import cv2  # noqa: PLC0415 - a campaign's machine may have only Pillow
     except ImportError:
         try:
             from PIL import Image  # noqa: PLC0415
@@ -310,7 +312,7 @@ def _grey(path: Path) -> NDArray[np.uint8]:
 
 
 def _read_folder(root: Path) -> Faces:
-    import cv2  # noqa: PLC0415 - a campaign runs where it may be missing, on data that need no resizing
+    import cv2  # noqa: PLC0415 - a campaign's machine may lack it; its data need no resizing
 
     splits = {
         folder: _FOLDERS[folder.name.lower()] for folder in sorted(root.iterdir()) if folder.name.lower() in _FOLDERS
@@ -330,8 +332,8 @@ def _read_folder(root: Path) -> Faces:
 
 
 def add_arguments(parser: argparse.ArgumentParser, plus: bool = True) -> None:
-    """Add the arguments that say where the data is: ``data`` and, where votes are of use, ``--plus``."""
-    parser.add_argument("data", type=Path, help="Kaggle's fer2013.csv, a folder per class, or one of sheets")
+    """Add the arguments for the data's files: ``data`` and, if ``plus``, ``--plus`` for the votes."""
+    parser.add_argument("data", type=Path, help="Kaggle's fer2013.csv, a folder per class, or a folder of sheets")
     if plus:
         parser.add_argument("--plus", type=Path, help="FERPlus' fer2013new.csv")
 
@@ -360,7 +362,7 @@ def main() -> None:
         most = np.array(PLUS_EMOTIONS)[expressions.argmax(axis=1)]
         agree = most[clear] == np.array(LABELS)[faces.labels[clear]]
         print(f"FER+: most people agree on one expression for {clear.mean():.1%} of the faces; "
-              f"for {agree.mean():.1%} of these it is FER2013's")  # fmt: skip
+              f"for {agree.mean():.1%} of these it is FER2013's label")  # fmt: skip
     pictures.bars(arguments.output / "classes.png", LABELS, counts, "faces")
     sample = np.random.default_rng(0).permutation(len(faces))
     rows = {label: faces.images[sample[faces.labels[sample] == i][:12]] for i, label in enumerate(LABELS)}

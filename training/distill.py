@@ -6,12 +6,12 @@ r"""Soft targets: the teachers' predictions and FER+'s votes for each training f
     python -m training.distill data/fer2013.csv --plus data/fer2013new.csv --campaign runs/teachers
 
 A label is one person's opinion; a probability for each label carries more information (Hinton et al. 2015,
-arXiv:1503.02531). Teachers are runs of `training.train`, of any shape: each looks at every face and at its mirror
-image once, and the predictions are averaged. Or they are the nets of a campaign (`training.campaign`), which looked at
+arXiv:1503.02531). Teachers are runs of `training.train`, of any shape: each predicts every face and its mirror image
+once, and the predictions are averaged. Or they are the nets of a campaign (`training.campaign`), which predicted
 several views of every face; a student then sees the same views, each with the teachers' predictions for it (Beyer et
 al. 2021, arXiv:2106.05237). The predictions are stored, so a student's training costs no more than any other. For
-FER2013's labels, teachers and votes are joined by multinomial logistic regression on the training labels. For FER+'s,
-teachers count as some more voters.
+FER2013's labels, teachers and votes are combined by multinomial logistic regression on the training labels. For FER+'s
+labels, the teachers count as `VOTERS` additional voters.
 """
 
 from __future__ import annotations
@@ -47,10 +47,10 @@ if TYPE_CHECKING:
     from training.results import Results
 
 VOTERS = 3
-"""How many of FER+'s voters the teachers together are worth."""
+"""The weight of all teachers together, in votes of FER+."""
 
 LEAST = 1e-4
-"""A probability below this counts as this much, or its logarithm would outweigh all."""
+"""Lower limit of a probability before its logarithm is taken."""
 
 DECAY = 1e-4
 """Weight of the squared norm in the regression."""
@@ -68,8 +68,8 @@ class Opinions:
 
     def halves(self) -> tuple[NDArray[np.float16], NDArray[np.float16]]:
         """Return both heads' probabilities, float16 ``[K, N, C]``; C is 0 for a head that was not trained."""
-        none = next(said[..., :0] for said in (self.emotion, self.plus) if said is not None)
-        emotion, plus = (none if said is None else said for said in (self.emotion, self.plus))
+        none = next(head[..., :0] for head in (self.emotion, self.plus) if head is not None)
+        emotion, plus = (none if head is None else head for head in (self.emotion, self.plus))
         return emotion.half().numpy(), plus.half().numpy()
 
 
@@ -80,15 +80,15 @@ def opinions(
     """Return a net's probabilities of faces.
 
     Args:
-        net: the net; it is asked where its weights lie.
+        net: the net; it runs on the device of its weights.
         how: the loss it was trained with, which says which heads were trained.
         faces: uint8 ``[N, 1, 48, 48]``.
-        poses: ``[K, N]``, each of which is shown once; without poses, the net predicts the face and its
-            mirror image, and the two predictions are averaged (K is 1).
-        late: called between batches; stop with TimeoutError once it returns true.
+        poses: ``[K, N]``; each is predicted once. Without poses, the net predicts the face and its mirror image, and
+            the two predictions are averaged (K is 1).
+        late: called between batches; once it returns true, TimeoutError is raised.
 
     Raises:
-        TimeoutError: there was no time.
+        TimeoutError: ``late`` returned true.
     """
     device = next(net.parameters()).device
     found: list[tuple[Tensor, Tensor]] = []
@@ -98,20 +98,20 @@ def opinions(
         part = faces[rows].to(device).float()
         if poses is None:
             heads = [logits_of(net, look) for look in (part, part.flip(3))]
-            said = [torch.stack(head).softmax(dim=2).mean(dim=0, keepdim=True) for head in zip(*heads, strict=True)]
+            both = [torch.stack(head).softmax(dim=2).mean(dim=0, keepdim=True) for head in zip(*heads, strict=True)]
         else:
             looks = [poses[torch.tensor(k), rows].to(device) for k in range(len(poses.matrix))]
             heads = [logits_of(net, show(part, look, net.side).clamp(0, 255)) for look in looks]
-            said = [torch.stack(head).softmax(dim=2) for head in zip(*heads, strict=True)]
-        found.append((said[0], said[1]))
+            both = [torch.stack(head).softmax(dim=2) for head in zip(*heads, strict=True)]
+        found.append((both[0], both[1]))
     emotion, plus = (torch.cat(parts, dim=1) for parts in zip(*found, strict=True))
     return Opinions(emotion if how.labels else None, plus if how.votes else None)
 
 
-def mean_of(told: Sequence[Opinions]) -> tuple[Tensor | None, Tensor | None]:
-    """Return the mean of what several nets say, by head; ``None`` where none of them has that head."""
-    emotion = [one.emotion for one in told if one.emotion is not None]
-    plus = [one.plus for one in told if one.plus is not None]
+def mean_of(predictions: Sequence[Opinions]) -> tuple[Tensor | None, Tensor | None]:
+    """Return the mean predictions of several nets, for each head; ``None`` if none of them has that head."""
+    emotion = [opinion.emotion for opinion in predictions if opinion.emotion is not None]
+    plus = [opinion.plus for opinion in predictions if opinion.plus is not None]
     return torch.stack(emotion).mean(dim=0) if emotion else None, torch.stack(plus).mean(dim=0) if plus else None
 
 
@@ -133,7 +133,7 @@ def regression(evidence: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
 
 def join(emotion: Tensor | None, plus: Tensor | None, votes: NDArray[np.uint8] | None) -> Tensor:
     """Return the regression's features, ``[N, F]``: the teachers' log-probabilities and the vote shares."""
-    parts = [said.clamp(min=LEAST).log() for said in (emotion, plus) if said is not None]
+    parts = [head.clamp(min=LEAST).log() for head in (emotion, plus) if head is not None]
     if votes is not None:
         share = torch.from_numpy(votes).float()
         share = share / share.sum(dim=1, keepdim=True).clamp(min=1)
@@ -141,16 +141,16 @@ def join(emotion: Tensor | None, plus: Tensor | None, votes: NDArray[np.uint8] |
     return torch.cat(parts, dim=1)
 
 
-def soften(told: Sequence[Opinions], faces: Faces, views: Views | None = None) -> Soft:
-    """Return the soft targets of faces, the regression being fitted on their labels.
+def soften(predictions: Sequence[Opinions], faces: Faces, views: Views | None = None) -> Soft:
+    """Return the soft targets of faces; the regression is fitted on their labels.
 
     Args:
-        told: the predictions of one or more teachers for the faces.
-        faces: what is learnt from.
-        views: how the faces were shown to the teachers, if not as they are.
+        predictions: the predictions of one or more teachers for the faces.
+        faces: the training faces.
+        views: the views in which the teachers saw the faces; ``None``: unchanged.
     """
-    emotion, plus = mean_of(told)
-    looks = len(next(said for said in (emotion, plus) if said is not None))
+    emotion, plus = mean_of(predictions)
+    looks = len(next(head for head in (emotion, plus) if head is not None))
     evidence = torch.stack([join(_view(emotion, k), _view(plus, k), faces.votes) for k in range(looks)])
     weights, offsets = regression(evidence.flatten(0, 1), torch.from_numpy(faces.labels).repeat(looks))
     softened = (evidence @ weights + offsets).softmax(dim=2)
@@ -159,70 +159,70 @@ def soften(told: Sequence[Opinions], faces: Faces, views: Views | None = None) -
         votes = torch.from_numpy(faces.votes[:, : len(data.PLUS_LABELS)]).float()
     voters = torch.zeros(1) if plus is None else VOTERS * plus
     joined = (votes + voters) / (votes + voters).sum(dim=-1, keepdim=True).clamp(min=1)
-    emotions, shares = (said.expand(looks, -1, -1).half().numpy() for said in (softened, joined))
+    emotions, shares = (targets.expand(looks, -1, -1).half().numpy() for targets in (softened, joined))
     return Soft(faces.rows, emotions, shares, views)
 
 
-def _view(said: Tensor | None, k: int) -> Tensor | None:
-    return None if said is None else said[k]
+def _view(head: Tensor | None, k: int) -> Tensor | None:
+    return None if head is None else head[k]
 
 
 def of_runs(runs: Sequence[Path], faces: Faces) -> list[Opinions]:
-    """Return what the nets of some runs say of faces, and of their mirror images.
+    """Return the predictions of some runs' nets, each averaged over the face and its mirror image.
 
     Raises:
-        ConfigError: a run has no checkpoint, or it is something else.
+        ConfigError: a run has no valid checkpoint.
     """
-    told = []
+    predictions = []
     for run in runs:
         checkpoint = run / "checkpoint.pt"
         how = recipe_of(load_checkpoint(checkpoint), checkpoint).loss
-        told.append(opinions(load_net(run), how, torch.from_numpy(faces.images)[:, None]))
-    return told
+        predictions.append(opinions(load_net(run), how, torch.from_numpy(faces.images)[:, None]))
+    return predictions
 
 
 def of_campaign(found: Results, faces: Faces) -> list[Opinions]:
-    """Return what a campaign's nets said of the views of faces.
+    """Return the predictions of a campaign's nets for the views of faces.
 
     Raises:
-        ConfigError: they were made on other data.
+        ConfigError: they were made on other data, or no net has predictions yet.
     """
-    told = []
+    predictions = []
     for net in found.nets:
         if net.soft is not None:
             soft = Soft(found.rows, *net.soft).of(faces)
-            told.append(_heads(soft.emotion, soft.plus))
-    if not told:
-        raise ConfigError("no net of this campaign has soft targets yet; let it go on")
-    return told
+            predictions.append(_heads(soft.emotion, soft.plus))
+    if not predictions:
+        raise ConfigError("no net of this campaign has soft targets yet; resume the campaign")
+    return predictions
 
 
 def of_public(found: Results) -> list[Opinions]:
-    """Return what a campaign's nets said of PublicTest."""
+    """Return the predictions of a campaign's nets for PublicTest."""
     return [_heads(*net.public) for net in found.nets if net.public is not None]
 
 
 def _heads(emotion: NDArray[np.float16], plus: NDArray[np.float16]) -> Opinions:
-    """Return what a net says, without the head that it did not learn; arrays without views have one."""
-    heads = [torch.from_numpy(said if said.ndim == 3 else said[None]).float() for said in (emotion, plus)]
-    return Opinions(*(said if said.shape[-1] else None for said in heads))
+    """Return a net's predictions; a head without columns becomes ``None``, and an array without views gets one view."""
+    heads = [torch.from_numpy(head if head.ndim == 3 else head[None]).float() for head in (emotion, plus)]
+    return Opinions(*(head if head.shape[-1] else None for head in heads))
 
 
-def right(told: Sequence[Opinions], labels: NDArray[np.int64]) -> float:
+def right(predictions: Sequence[Opinions], labels: NDArray[np.int64]) -> float:
     """Return the accuracy of the nets' mean prediction on FER2013's labels; NaN if no net learnt these labels.
 
     Raises:
-        ConfigError: the nets were shown other faces.
+        ConfigError: the nets predicted other faces.
     """
-    emotion, _ = mean_of(told)
+    emotion, _ = mean_of(predictions)
     if emotion is not None and emotion.shape[1] != len(labels):
-        raise ConfigError(f"the campaign's nets were not shown {data.PUBLIC}, but what its recipes hold out")
+        raise ConfigError(f"the campaign's nets predicted the faces that its recipes hold out, not {data.PUBLIC}")
     return math.nan if emotion is None else float((emotion[0].argmax(dim=1).numpy() == labels).mean())
 
 
 def main() -> None:
     """Compute or read the teachers' predictions, and write the soft targets."""
-    parser = argparse.ArgumentParser(description="Make soft targets of what teachers and voters say.")
+    parser = argparse.ArgumentParser(description="Make soft targets from teachers' predictions and FER+'s votes.")
     data.add_arguments(parser)
     teachers = parser.add_mutually_exclusive_group(required=True)
     teachers.add_argument("--teacher", type=Path, nargs="+", help="folders of runs")
@@ -236,16 +236,16 @@ def main() -> None:
             found = results.read(arguments.campaign)
             learnt = learnt[np.isin(learnt.rows, found.rows)]
             soft = soften(of_campaign(found, learnt), learnt, found.views)
-            told = of_public(found)
+            predictions = of_public(found)
         else:
             soft = soften(of_runs(arguments.teacher, learnt), learnt)
-            told = of_runs(arguments.teacher, public)
+            predictions = of_runs(arguments.teacher, public)
     except FerStreamError as error:
         raise SystemExit(str(error)) from error
     soft.save(arguments.output)
     fitted = (soft.emotion.mean(axis=0, dtype=np.float32).argmax(axis=1) == learnt.labels).mean()
     print(f"training: {fitted:.1%} right")
-    print(f"{data.PUBLIC}, teachers alone: {right(told, public.labels):.1%} right")
+    print(f"{data.PUBLIC}, teachers alone: {right(predictions, public.labels):.1%} right")
     print(arguments.output)
 
 

@@ -1,14 +1,14 @@
-"""List the labels that are most likely wrong, with a picture sheet to judge by.
+"""List the labels that are most likely wrong, with a picture sheet for review.
 
     python -m training.doubtful runs/emotion data/fer2013.csv --plus data/fer2013new.csv
 
-Wrong labels are learnt last (Arpit et al. 2017, arXiv:1706.05394), so a sample is doubtful when its loss stays high:
-samples are ranked by the mean of the losses that `training.train` kept. Written into the run's folder:
+Wrong labels are learnt last (Arpit et al. 2017, arXiv:1706.05394), so a sample whose loss stays high is doubtful.
+Samples are ranked by the mean of the losses that `training.train` saved. The command writes into the run's folder:
 
-- ``doubtful.csv``: row in the source, label, what the net says, mean loss, FER+'s most voted expression where given
-- ``doubtful.png``: the most doubtful of each label, each with what the net says
+- ``doubtful.csv``: row in the source, label, the net's prediction, mean loss, and FER+'s most voted expression if given
+- ``doubtful.png``: the most doubtful faces of each label, each with the net's prediction
 
-The command changes no data; its output is for review by people.
+It changes no data.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ if TYPE_CHECKING:
 
 
 def mean_losses(run: Path) -> NDArray[np.float64]:
-    """Return each training sample's loss, averaged over the epochs at which it was kept, float64 ``[N]``.
+    """Return each training sample's loss, averaged over the epochs at which it was saved, float64 ``[N]``.
 
     Raises:
-        ConfigError: the run has none.
+        ConfigError: the run has no losses.
     """
     try:
         losses = np.load(run / "losses.npy")
     except (OSError, ValueError) as error:
-        raise ConfigError(f"{run} has no losses.npy; python -m training.train keeps one") from error
+        raise ConfigError(f"{run} has no losses.npy; python -m training.train writes it") from error
     mean: NDArray[np.float64] = np.asarray(losses, np.float64).mean(axis=0)
     return mean
 
@@ -52,7 +52,7 @@ def majority(votes: NDArray[np.uint8]) -> NDArray[np.str_]:
 
 
 def main() -> None:
-    """Rank, list and draw."""
+    """Rank the samples, list the most doubtful, and draw some."""
     from training import pictures  # noqa: PLC0415 - matplotlib is slow to import
 
     parser = argparse.ArgumentParser(description="List the training labels that are most likely wrong.")
@@ -67,7 +67,7 @@ def main() -> None:
         how = recipe_of(load_checkpoint(checkpoint), checkpoint)
         faces, _ = prepare(data.load(arguments.data, arguments.plus), how)
         if len(faces) != len(losses):
-            raise ConfigError(f"{run} was trained on {len(losses)} faces and {arguments.data} gives it {len(faces)}")
+            raise ConfigError(f"{run} was trained on {len(losses)} faces, but {arguments.data} has {len(faces)} for it")
         net = load_net(run)
     except FerStreamError as error:
         raise SystemExit(str(error)) from error
@@ -78,7 +78,7 @@ def main() -> None:
     listed = order[: arguments.count]
     needed = np.union1d(listed, np.concatenate(list(shown.values())))
     logits, _ = logits_of(net, torch.from_numpy(faces.images[needed])[:, None])
-    said = dict(zip(needed.tolist(), np.array(data.LABELS)[logits.argmax(dim=1).numpy()].tolist(), strict=True))
+    predicted = dict(zip(needed.tolist(), np.array(data.LABELS)[logits.argmax(dim=1).numpy()].tolist(), strict=True))
     voted = None if faces.votes is None else majority(faces.votes)
 
     with (run / "doubtful.csv").open("w", newline="") as file:
@@ -86,16 +86,16 @@ def main() -> None:
         writer.writerow(["row", "label", "recognised", "loss", "voted"])
         for i in listed.tolist():
             vote = "" if voted is None else voted[i]
-            writer.writerow([faces.rows[i], data.LABELS[faces.labels[i]], said[i], f"{losses[i]:.3f}", vote])
+            writer.writerow([faces.rows[i], data.LABELS[faces.labels[i]], predicted[i], f"{losses[i]:.3f}", vote])
     pictures.sheet(
         run / "doubtful.png",
         {label: faces.images[rows] for label, rows in shown.items()},
-        {label: [said[i] for i in rows.tolist()] for label, rows in shown.items()},
+        {label: [predicted[i] for i in rows.tolist()] for label, rows in shown.items()},
     )
     if voted is not None:
         differs = voted != np.array(data.LABELS)[faces.labels]
-        print(f"FER+'s most voted expression is another one for {differs[listed].mean():.0%} of the {len(listed)} "
-              f"most doubtful labels, and for {differs.mean():.0%} of all")  # fmt: skip
+        print(f"FER+'s most voted expression differs for {differs[listed].mean():.0%} of the {len(listed)} "
+              f"most doubtful labels, and for {differs.mean():.0%} of all labels")  # fmt: skip
     print(f"{run / 'doubtful.csv'}, {run / 'doubtful.png'}")
 
 

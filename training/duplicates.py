@@ -1,10 +1,10 @@
-"""Which faces are the same picture? FER2013 holds many twice, and its splits share some.
+"""Find faces that are the same picture. FER2013 contains many twice, and its splits share some.
 
-    python -m training.duplicates data/fer2013.csv      # how many; runs/data/duplicates.png to judge the threshold by
+    python -m training.duplicates data/fer2013.csv      # counts; runs/data/duplicates.png shows pairs by correlation
 
-Two faces are near-copies if they look the same when blurred and shrunk to 16x16, mirrored or not: the correlation of
-their pixels is above `ALIKE`, whatever their light and contrast. Of pairs at 0.97 and above nearly all are the same
-photograph, cut a little differently or with a watermark; at 0.96 two in three are; at 0.95 half are of other people.
+Two faces are near-copies if, blurred and shrunk to 16x16, one mirrored or not, the correlation of their pixels is above
+`ALIKE`. Brightness and contrast do not matter. Of pairs at 0.97 and above nearly all are the same photograph, cropped
+slightly differently or with a watermark; at 0.96 two in three are; at 0.95 half show different people.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
     from training.data import Faces
 
 ALIKE = 0.96
-"""Correlation from which two faces are taken for the same picture: a few that are not are a small price."""
+"""Correlation above which two faces count as the same picture; a few false matches are acceptable."""
 
 SMALL = 16
-"""Side of the pictures that are compared, in pixels."""
+"""Side of the compared pictures, in pixels."""
 
 
 def likeness(images: NDArray[np.uint8], others: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Return each image's highest correlation with one of the others, mirrored or not, and which one that is.
+    """Return each image's highest correlation with one of the others, mirrored or not, and the index of that one.
 
     Args:
         images: uint8 ``[N, 48, 48]``.
@@ -50,7 +50,7 @@ def likeness(images: NDArray[np.uint8], others: NDArray[np.uint8]) -> tuple[NDAr
 
 
 def copied(faces: Faces, of: Faces) -> NDArray[np.int64]:
-    """Return which of the others each face is a near-copy of, int64 ``[N]``; -1 where it is of none."""
+    """Return the index in ``of`` of the face that each face is a near-copy of, int64 ``[N]``; -1: of none."""
     if not len(of):
         return np.full(len(faces), -1)
     alike, which = likeness(faces.images, of.images)
@@ -58,7 +58,7 @@ def copied(faces: Faces, of: Faces) -> NDArray[np.int64]:
 
 
 def near_copies(faces: Faces, of: Faces) -> NDArray[np.bool_]:
-    """Return which of the faces are near-copies of one of the others, bool ``[N]``."""
+    """Return whether each face is a near-copy of one in ``of``, bool ``[N]``."""
     return copied(faces, of) >= 0
 
 
@@ -88,7 +88,7 @@ def _blur(side: int) -> NDArray[np.float32]:
 
 
 def _shrink(side: int) -> NDArray[np.float32]:
-    """Return the matrix that shrinks a line of pixels to `SMALL`, each the mean of what it covers."""
+    """Return the matrix that shrinks a line of pixels to `SMALL` pixels, each the mean of the pixels it covers."""
     edges = np.arange(SMALL + 1) * side / SMALL
     at = np.arange(side)
     covered = np.minimum(edges[1:, None], at + 1) - np.maximum(edges[:-1, None], at)
@@ -97,7 +97,7 @@ def _shrink(side: int) -> NDArray[np.float32]:
 
 
 def main() -> None:
-    """Count the near-copies of PublicTest in Training, and draw some by how alike they are."""
+    """Count the near-copies of PublicTest in Training, and draw some, ordered by correlation."""
     from training import pictures  # noqa: PLC0415 - matplotlib is slow to import, and only this command draws
 
     parser = argparse.ArgumentParser(description="Find the faces that are the same picture.")

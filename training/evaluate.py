@@ -1,4 +1,4 @@
-"""How good is an ONNX file? Figures and pictures of what it says about PublicTest.
+"""Evaluate an ONNX file on PublicTest: figures and pictures.
 
     python -m training.evaluate models/emotion.onnx data/fer2013.csv --output runs/emotion/evaluation
     python -m training.evaluate models/emotion-ferplus.onnx data/fer2013.csv --plus data/fer2013new.csv
@@ -9,11 +9,11 @@ Writes into the folder:
 - ``report.md``: the same as tables, for a model card
 - ``confusion.png``, ``confusion_valence.png``, ``calibration.png``, ``risk_coverage.png``
 
-Any file under the contract of `fer_stream.inference.classifiers.onnx` for 48x48 faces will do, if its labels are
-FER2013's, or FER+'s: then the truth is the majority of its votes. Intervals are the bootstrap's, 95%, over the faces.
-The calibration error after fitting is cross-fitted: each half of the faces is measured under the temperature of the
-other; otherwise the error would be biased low. Faces with a near-copy in Training are counted, and a second accuracy
-excludes them. A third accuracy assumes that the model memorised Training's labels of these near-copies.
+The file must follow the contract of `fer_stream.inference.classifiers.onnx` for 48x48 faces, with FER2013's labels or
+FER+'s (then the true label is the majority of its votes). Intervals are 95% bootstrap intervals over the faces. The
+calibration error after fitting is cross-fitted: each half of the faces is measured under the temperature fitted on the
+other half; otherwise the error would be biased low. Faces with a near-copy in Training are counted, and a second
+accuracy excludes them. A third accuracy assumes that the model memorised Training's labels of these near-copies.
 `training.corrupt` defines the corruptions.
 """
 
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 VALENCES = ("positive", "neutral", "negative")
 
 COVERAGES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)
-"""Shares of the faces, the surest first, whose accuracy is told."""
+"""Shares of the faces, those with the highest confidence first, whose accuracy is reported."""
 
 
 def open_model(path: Path) -> tuple[Model, tuple[str, ...]]:
@@ -74,7 +74,7 @@ def predict(model: Model, images: NDArray[np.uint8], batch: int = 64) -> NDArray
 
 
 def figures(matrix: NDArray[np.int64], names: Sequence[str]) -> dict[str, Any]:
-    """Return accuracy, macro-F1 and each class's figures of a confusion matrix."""
+    """Return accuracy, macro-F1 and the figures of each class, from a confusion matrix."""
     rates = metrics.per_class(matrix)
     each = {
         name: {"precision": rates.precision[i], "recall": rates.recall[i], "f1": rates.f1[i], "faces": matrix[i].sum()}
@@ -101,14 +101,14 @@ def with_intervals(labels: NDArray[np.int64], predicted: NDArray[np.int64], name
 
 
 def to_valence(values: NDArray[np.float64], labels: Sequence[str], mapping: Mapping[str, str]) -> NDArray[np.float64]:
-    """Return the columns ``[N, C]``, one a label, added up by group: ``[N, 3]`` in the order of `VALENCES`."""
+    """Return columns ``[N, C]``, one for each label, summed by group: ``[N, 3]`` in the order of `VALENCES`."""
     group = np.array([[mapping.get(label) == valence for valence in VALENCES] for label in labels], np.float64)
     result: NDArray[np.float64] = values @ group
     return result
 
 
 def calibration(probabilities: NDArray[np.float64], labels: NDArray[np.int64], temperature: float) -> dict[str, float]:
-    """Return the calibration error before and after the temperature, and that of the other half's temperature."""
+    """Return the temperature, and the calibration error without it and with a cross-fitted one (see the module)."""
     raw = metrics.heat(probabilities, 1 / temperature)
     half = np.random.default_rng(0).permutation(len(labels)) < len(labels) / 2
     crossed = np.empty_like(raw)
@@ -122,7 +122,7 @@ def calibration(probabilities: NDArray[np.float64], labels: NDArray[np.int64], t
 
 
 def cost(model: Model, images: NDArray[np.uint8], batch: int) -> float:
-    """Return the milliseconds of processor time that a face takes in a batch of this size: the median of 50 runs."""
+    """Return the milliseconds of CPU time per face in a batch of this size: the median of 50 runs."""
     faces = images[:batch, None].astype(np.float32)
     took = []
     for _ in range(50):
@@ -139,20 +139,20 @@ def by_heart(
 
     Args:
         right: which faces are recognised, bool ``[N]``.
-        labels: theirs, int64 ``[N]``.
-        learnt: those of the training faces, int64 ``[M]``; -1 where one has none.
-        of: the training face that each is a near-copy of, int64 ``[N]``; -1 where it is of none.
+        labels: labels of the faces, int64 ``[N]``.
+        learnt: labels of the training faces, int64 ``[M]``; -1 for a face without a label.
+        of: index of the training face that each face is a near-copy of, int64 ``[N]``; -1: of none.
     """
-    told = np.append(learnt, -1)[of]  # index -1 selects the -1 appended here
-    return float(np.where(told >= 0, told == labels, right).mean())
+    repeated = np.append(learnt, -1)[of]  # index -1 selects the -1 appended here
+    return float(np.where(repeated >= 0, repeated == labels, right).mean())
 
 
 def evaluate(path: Path, faces: Faces, split: str = data.PUBLIC) -> tuple[dict[str, Any], NDArray[np.float64]]:
-    """Return every figure of a model on a split, and its probabilities.
+    """Return every figure of a model on a split, and its probabilities, float64 ``[N, C]``.
 
     Raises:
         ModelError: the model breaks the contract.
-        SourceError: there are no such faces, or no labels of the model's kind.
+        SourceError: the data lacks the split, or the votes that the model's labels need.
     """
     model, names = open_model(path)
     shown, labels = data.truth(faces.split(split), names)

@@ -1,13 +1,13 @@
-r"""A checkpoint becomes the ONNX file that fer_stream loads: calibrated, checked against torch, quantized, described.
+r"""Export a checkpoint as the ONNX file that fer_stream loads: calibrate, check against torch, quantize, add metadata.
 
     python -m training.export runs/quick data/fer2013.csv                                 # runs/quick/emotion.onnx
     python -m training.export runs/emotion data/fer2013.csv --output models/emotion.onnx    # the one that is shipped
     python -m training.export runs/emotion data/fer2013.csv --plus data/fer2013new.csv \
         --head ferplus --output models/emotion-ferplus.onnx                                 # FER+'s eight labels
 
-The contract of the file stands in `fer_stream.inference.classifiers.onnx`. Normalisation, softmax and the temperature
-are in the graph; the temperature is fitted on PublicTest. The crop is what ``python -m training.crop`` measured.
-``--float32`` does not quantize (`training.quantize`), for accelerators that are slower with 8-bit numbers.
+`fer_stream.inference.classifiers.onnx` defines the file's contract. Normalisation, softmax and the temperature are in
+the graph; the temperature is fitted on PublicTest. The crop is the one that ``python -m training.crop`` measured.
+``--float32`` skips quantization (`training.quantize`), for accelerators that are slower with 8-bit numbers.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from training.model import Net
 
 TOLERANCE = 1e-5
-"""Largest absolute difference allowed between torch's probabilities and the file's before it is quantized."""
+"""Largest absolute difference allowed between torch's probabilities and those of the file before quantization."""
 
 OPSET = 17
 
@@ -55,14 +55,14 @@ def fit(net: Net, head: str, faces: Faces) -> float:
 
 
 def export(net: Net, head: str, temperature: float, path: Path) -> float:
-    """Write a net as ONNX; return the largest absolute difference of its probabilities to torch's.
+    """Write a net as ONNX; return the largest absolute difference between its probabilities and torch's.
 
     Raises:
         RuntimeError: the difference exceeds `TOLERANCE`.
     """
     recognizer = Recognizer(net, head, temperature).eval()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of dynamo=False, whose graphs are smaller
+        warnings.simplefilter("ignore", DeprecationWarning)  # dynamo=False is deprecated, but makes smaller graphs
         torch.onnx.export(
             recognizer,
             (torch.zeros(2, 1, data.SIDE, data.SIDE),),
@@ -83,7 +83,7 @@ def export(net: Net, head: str, temperature: float, path: Path) -> float:
 
 
 def describe(path: Path, head: str, temperature: float, crop: Crop, version: str, trained_on: str = "unknown") -> None:
-    """Write into an ONNX file what `fer_stream.inference.classifiers.onnx` and people read, and check it."""
+    """Write the metadata of `fer_stream.inference.classifiers.onnx` into an ONNX file, and check the file."""
     model = onnx.load(path)
     onnx.helper.set_model_props(
         model,
@@ -102,27 +102,28 @@ def describe(path: Path, head: str, temperature: float, crop: Crop, version: str
 
 
 def run(path: Path, faces: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return what an exported file says of faces, float32 ``[N, 1, H, W]``."""
+    """Return an exported file's probabilities, float32 ``[N, C]``, of faces, float32 ``[N, 1, H, W]``."""
     return models.load(path).run(("probabilities",), {"faces": faces})[0]
 
 
 def write(
     net: Net, head: str, faces: Faces, path: Path, crop: Crop, version: str, trained_on: str, float32: bool = False
 ) -> tuple[float, float]:
-    """Calibrate a net on PublicTest, write it as ONNX, quantize and describe it.
+    """Calibrate a net on PublicTest, write it as ONNX, quantize it and add its metadata.
 
     Args:
         net: the net.
         head: one of `HEADS`.
-        faces: all the data; Training's fit the scales of the quantized numbers.
+        faces: all the data; the Training split is used to fit the scales of the quantized numbers.
         path: the file to write.
-        crop: how a face is cut out for it.
-        version: what the file calls itself.
-        trained_on: what it says of its data.
-        float32: whether to leave it as it is, not quantized.
+        crop: how a face is cropped for the model.
+        version: the version in the file's metadata.
+        trained_on: the description of the data in the file's metadata.
+        float32: whether to skip quantization.
 
     Returns:
-        The temperature, and the largest absolute difference of the file's probabilities to torch's.
+        The temperature, and the largest absolute difference between the file's probabilities, before quantization, and
+        torch's.
 
     Raises:
         RuntimeError: the difference exceeds `TOLERANCE`.
@@ -140,31 +141,31 @@ def read_crop(path: Path) -> Crop:
     """Return the crop that `training.crop` measured.
 
     Raises:
-        ConfigError: the file cannot be read, or is something else.
+        ConfigError: the file cannot be read, or is not a crop.
     """
     try:
         return Crop.from_json(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}; python -m training.crop writes it") from error
     except ValueError as error:
-        raise ConfigError(f"{path} is no crop: {error}; python -m training.crop writes it") from error
+        raise ConfigError(f"{path} is not a crop: {error}; python -m training.crop writes it") from error
 
 
 def main() -> None:
-    """Calibrate, export, check, quantize and describe."""
+    """Calibrate, export, check, quantize, and add metadata."""
     parser = argparse.ArgumentParser(description="Export a run's net to ONNX.")
     parser.add_argument("run", type=Path, help="the run's folder")
     data.add_arguments(parser)
-    parser.add_argument("--head", choices=HEADS, default="fer2013", help="whose labels the file has")
+    parser.add_argument("--head", choices=HEADS, default="fer2013", help="the head to export; it determines the labels")
     parser.add_argument("--output", type=Path, help="file to write (default: emotion.onnx in the run's folder)")
-    parser.add_argument("--crop", type=Path, default=manifest.MODELS / "crop.json", help="what training.crop measured")
+    parser.add_argument("--crop", type=Path, default=manifest.MODELS / "crop.json", help="file of training.crop")
     parser.add_argument(
         "--trained-on",
         default="FER2013 (Training split), FER+ votes",
-        help="what the file says of the data (default: %(default)s)",
+        help="description of the data in the file's metadata (default: %(default)s)",
     )
     parser.add_argument("--float32", action="store_true", help="do not quantize")
-    parser.add_argument("--version", help="what the file calls itself (default: run and date)")
+    parser.add_argument("--version", help="version in the file's metadata (default: run and date)")
     arguments = parser.parse_args()
     output: Path = arguments.output or arguments.run / "emotion.onnx"
     version = arguments.version or f"{arguments.run.name} {datetime.now(UTC):%Y-%m-%d}"

@@ -36,13 +36,13 @@ if TYPE_CHECKING:
     from training.recipe import Recipe
 
 BFLOAT16 = any(torch.cpu.get_capabilities().get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
-"""Whether this processor multiplies bfloat16; where it does not, torch imitates it at a twelfth of float32's speed."""
+"""Whether this processor multiplies bfloat16; otherwise torch emulates it at a twelfth of float32's speed."""
 
 EAGER = 3
-"""Steps of each size that a GPU takes before one is recorded: cuDNN chooses its algorithms in these."""
+"""Steps of each size that a GPU takes before one is captured: cuDNN chooses its algorithms in these."""
 
 RATE, KEEP, MIX = 0, 1, slice(2, 7)
-"""Columns of the table of an epoch's steps: learning rate, decay of the average, and what `augment.patch` takes."""
+"""Columns of the table of an epoch's steps: learning rate, decay of the average, argument of `augment.patch`."""
 
 
 class Trainer:
@@ -91,7 +91,7 @@ class Trainer:
 
     @property
     def steps(self) -> int:
-        """Steps in an epoch. The last incomplete batch is dropped; each epoch's order drops other faces."""
+        """Steps in an epoch. The last incomplete batch is dropped; in each epoch these are other faces."""
         return max(len(self.samples.labels) // self.how.batch, 1)
 
     @property
@@ -154,7 +154,7 @@ class Trainer:
         self._settle()
 
     def state(self) -> dict[str, Any]:
-        """Return what `restore` takes, for torch.save."""
+        """Return the state to save; `restore` reads it."""
         self.finish()
         return {
             "recipe": json.dumps(recipe.values_of(self.how)),
@@ -176,17 +176,17 @@ class Trainer:
         try:
             torch.save(state, draft)
             draft.replace(path)
-        except (OSError, RuntimeError) as error:  # torch's writer raises the latter where the disk is full
+        except (OSError, RuntimeError) as error:  # torch's writer raises RuntimeError if the disk is full
             draft.unlink(missing_ok=True)
             raise ConfigError(
-                f"{path} cannot be written ({str(error).splitlines()[0]}); is the disk full? What it had is kept"
+                f"{path} cannot be written ({str(error).splitlines()[0]}); is the disk full? Its old content is kept"
             ) from error
 
     def restore(self, path: Path) -> dict[str, Any]:
         """Resume from a file that `save` wrote, and return its content.
 
         Raises:
-            ConfigError: the file was written under another recipe, or on other data.
+            ConfigError: the file was written with another recipe, or on other data.
         """
         state = load_checkpoint(path)
         check(state, path, self.how, self.samples)
@@ -218,7 +218,7 @@ class Trainer:
         self._planned = epoch
 
     def _row(self, done: int) -> list[float]:
-        """Return one step's row of the table: what `RATE`, `KEEP` and `MIX` name."""
+        """Return one step's row of the table; its columns are `RATE`, `KEEP` and `MIX`."""
         how, progress = self.how, done / self.total
         warm = min(1.0, (done + 1) / max(how.optimizer.warmup, 1))
         rate = how.optimizer.learning_rate * warm * (0.5 + 0.5 * math.cos(math.pi * progress))
@@ -311,8 +311,8 @@ class _Flat:
         self._count = sum(weights.numel() for weights in self._parameters)
         self.values = torch.empty(sum(part.numel() for part in parts), device=parts[0].device)
         with torch.no_grad():
-            for part, place in zip(parts, _places(self.values, parts), strict=True):
-                part.data = place.copy_(part)
+            for part, view in zip(parts, _views_of(self.values, parts), strict=True):
+                part.data = view.copy_(part)
 
     @property
     def learnt(self) -> Tensor:
@@ -320,20 +320,20 @@ class _Flat:
 
     def gradient(self) -> Tensor:
         """Return all parameters' gradients in the layout of ``learnt``; 0 where the loss does not use a parameter."""
-        found = [torch.zeros_like(one) if one.grad is None else one.grad for one in self._parameters]
+        found = [torch.zeros_like(weights) if weights.grad is None else weights.grad for weights in self._parameters]
         return torch.cat([(part.permute(0, 2, 3, 1) if part.ndim == 4 else part).reshape(-1) for part in found])
 
 
-def _places(values: Tensor, parts: list[Any]) -> list[Tensor]:
+def _views_of(values: Tensor, parts: list[Any]) -> list[Tensor]:
     """Return a view of ``values`` for each part, in its shape; convolution weights are channels-last."""
-    places = []
-    for place, part in zip(torch.split(values, [part.numel() for part in parts]), parts, strict=True):
+    views = []
+    for piece, part in zip(torch.split(values, [part.numel() for part in parts]), parts, strict=True):
         if part.ndim == 4:
             outputs, inputs, height, width = part.shape
-            places.append(place.view(outputs, height, width, inputs).permute(0, 3, 1, 2))
+            views.append(piece.view(outputs, height, width, inputs).permute(0, 3, 1, 2))
         else:
-            places.append(place.view(part.shape))
-    return places
+            views.append(piece.view(part.shape))
+    return views
 
 
 def _stream_on(device: torch.device) -> torch.cuda.Stream | None:
@@ -348,16 +348,16 @@ def _seed(seed: int, step: int) -> int:
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Return what `Trainer.save` wrote.
+    """Return the state that `Trainer.save` wrote.
 
     Raises:
-        ConfigError: the file is missing or is something else.
+        ConfigError: the file is missing, or is not a checkpoint.
     """
     try:
         state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
     except FileNotFoundError as error:
         raise ConfigError(f"there is no checkpoint {path}; python -m training.train makes one") from error
-    except Exception as error:  # torch passes on every kind of exception that its unpickler raises
+    except Exception as error:  # torch's unpickler may raise any kind of exception
         raise ConfigError(f"{path} is not a checkpoint of training.train") from error
     if not isinstance(state, dict) or not {"net", "average", "momentum", "recipe", "step", "samples"} <= state.keys():
         raise ConfigError(f"{path} is not a checkpoint of training.train")
@@ -369,15 +369,15 @@ def check(state: dict[str, Any], path: Path, how: Recipe, samples: Samples) -> N
 
     Args:
         state: what `load_checkpoint` returned.
-        path: where it was.
+        path: its file, for the message.
         how: the recipe.
-        samples: what is learnt from.
+        samples: the training samples.
 
     Raises:
         ConfigError: the state is of another recipe, or of other data.
     """
     if json.loads(state["recipe"]) != recipe.values_of(how):
-        raise ConfigError(f"{path} was made by another recipe; choose another folder, or remove it")
+        raise ConfigError(f"{path} was made with another recipe; choose another folder, or remove it")
     if state["samples"] != samples.digest:
         raise ConfigError(f"{path} was made on other data, votes or soft targets; choose another folder, or remove it")
 
@@ -386,7 +386,7 @@ def recipe_of(state: dict[str, Any], path: Path) -> Recipe:
     """Return the recipe in a checkpoint.
 
     Raises:
-        ConfigError: it is one of another version of this program.
+        ConfigError: this version of the program does not accept it.
     """
     return recipe.parse(json.loads(state["recipe"]), f"the recipe in {path}")
 
@@ -395,7 +395,7 @@ def load_net(run: Path) -> Net:
     """Return the net of a run, with its averaged weights.
 
     Raises:
-        ConfigError: the run has no checkpoint, or it is something else.
+        ConfigError: the run has no valid checkpoint.
     """
     path = run / "checkpoint.pt"
     state = load_checkpoint(path)

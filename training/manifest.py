@@ -1,6 +1,6 @@
 """Write ``models/SHA256SUMS``, against which fer_stream checks its own model files when it opens them.
 
-python -m training.manifest         # once more by hand: (cd models && sha256sum --check SHA256SUMS)
+python -m training.manifest         # to check them by hand: (cd models && sha256sum --check SHA256SUMS)
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import hashlib
 from pathlib import Path
 
 MODELS = Path(__file__).resolve().parents[1] / "models"
-"""Where the checkout's model files lie."""
+"""The folder of the checkout's model files."""
 
 
 def write(models_dir: Path = MODELS) -> dict[str, str]:

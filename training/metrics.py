@@ -1,4 +1,4 @@
-"""The figures by which a recogniser is judged, from probabilities and labels. Numpy alone, no state.
+"""Quality measures of a classifier, from its probabilities and the labels. Uses only numpy; has no state.
 
 Everywhere ``probabilities`` is float ``[N, C]`` with rows summing to 1, and ``labels`` int ``[N]``.
 """
@@ -18,7 +18,7 @@ BINS = 15
 
 
 class PerClass(NamedTuple):
-    """Float64 ``[C]`` each; 0 where there is nothing to divide by."""
+    """Float64 ``[C]`` each; 0 where the denominator is 0."""
 
     precision: NDArray[np.float64]
     recall: NDArray[np.float64]
@@ -26,12 +26,12 @@ class PerClass(NamedTuple):
 
 
 def confusion(labels: NDArray[np.int64], predicted: NDArray[np.int64], classes: int) -> NDArray[np.int64]:
-    """Return how often each label (row) was recognised as each (column), int64 ``[C, C]``."""
+    """Return the confusion matrix, int64 ``[C, C]``: counts for each label (row) and prediction (column)."""
     return np.bincount(labels * classes + predicted, minlength=classes * classes).reshape(classes, classes)
 
 
 def accuracy(matrix: NDArray[np.int64]) -> float:
-    """Return the share of a confusion matrix that lies on its diagonal."""
+    """Return the accuracy: the share of a confusion matrix on its diagonal."""
     return float(np.trace(matrix) / matrix.sum())
 
 
@@ -44,32 +44,32 @@ def per_class(matrix: NDArray[np.int64]) -> PerClass:
 
 
 def macro_f1(matrix: NDArray[np.int64]) -> float:
-    """Return the mean F1 of all classes, each counting the same."""
+    """Return the unweighted mean of the classes' F1."""
     return float(per_class(matrix).f1.mean())
 
 
 def calibration(
     probabilities: NDArray[np.float64], labels: NDArray[np.int64], bins: int = BINS
 ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
-    """Return the count, mean confidence and accuracy of the rows in each of equally wide bins of confidence."""
+    """Return count, mean confidence and accuracy of the rows in each of ``bins`` equally wide bins of confidence."""
     confidence = probabilities.max(axis=1)
     right = probabilities.argmax(axis=1) == labels
-    place = np.minimum((confidence * bins).astype(int), bins - 1)
-    count = np.bincount(place, minlength=bins)
-    mean_confidence = _divide(np.bincount(place, confidence, bins).astype(np.float64), count)
-    return count, mean_confidence, _divide(np.bincount(place, right, bins).astype(np.float64), count)
+    index = np.minimum((confidence * bins).astype(int), bins - 1)
+    count = np.bincount(index, minlength=bins)
+    mean_confidence = _divide(np.bincount(index, confidence, bins).astype(np.float64), count)
+    return count, mean_confidence, _divide(np.bincount(index, right, bins).astype(np.float64), count)
 
 
 def expected_calibration_error(
     probabilities: NDArray[np.float64], labels: NDArray[np.int64], bins: int = BINS
 ) -> float:
-    """Return the mean distance of confidence and accuracy over bins, weighted by count (Guo et al. 2017)."""
+    """Return the mean difference between confidence and accuracy over the bins, weighted by count (Guo et al. 2017)."""
     count, confidence, right = calibration(probabilities, labels, bins)
     return float((count * np.abs(confidence - right)).sum() / count.sum())
 
 
 def heat(probabilities: NDArray[np.float64], temperature: float) -> NDArray[np.float64]:
-    """Return ``softmax(log p / temperature)``: above 1 less sure, below 1 surer, the order stays."""
+    """Return ``softmax(log p / temperature)``: above 1 lowers the confidence, below 1 raises it; the order stays."""
     logits = np.log(np.maximum(probabilities, 1e-12)) / temperature
     powers = np.exp(logits - logits.max(axis=1, keepdims=True))
     result: NDArray[np.float64] = powers / powers.sum(axis=1, keepdims=True)
@@ -79,7 +79,7 @@ def heat(probabilities: NDArray[np.float64], temperature: float) -> NDArray[np.f
 def fit_temperature(probabilities: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
     """Return the temperature under which the labels are most likely (Guo et al. 2017, arXiv:1706.04599).
 
-    The negative log likelihood is convex in 1 / temperature, so narrowing a bracket by the golden section finds it.
+    The negative log likelihood is convex in 1 / temperature, so golden-section search finds the minimum.
     """
     rows = np.arange(len(labels))
 
@@ -100,10 +100,10 @@ def fit_temperature(probabilities: NDArray[np.float64], labels: NDArray[np.int64
 def risk_coverage(
     probabilities: NDArray[np.float64], labels: NDArray[np.int64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return what share of the rows is wrong among the surest, by how many of them are kept (Geifman et al. 2017).
+    """Return the risk-coverage curve (Geifman et al. 2017): the error rate if only the most confident rows are kept.
 
     Returns:
-        Coverage, rising to 1, and the risk at it, float64 ``[N]`` each.
+        Coverage (the share of rows kept), rising to 1, and the error rate at it, float64 ``[N]`` each.
     """
     surest = np.argsort(-probabilities.max(axis=1), kind="stable")
     wrong = (probabilities.argmax(axis=1) != labels)[surest]
@@ -115,7 +115,7 @@ def interval(
     figure: Callable[[NDArray[np.int64]], float], labels: NDArray[np.int64], predicted: NDArray[np.int64],
     classes: int, rounds: int = 1000,
 ) -> tuple[float, float]:  # fmt: skip
-    """Return the 95% confidence interval of a figure of the confusion matrix, by the bootstrap's percentiles."""
+    """Return the 95% percentile bootstrap interval of a figure of the confusion matrix."""
     random = np.random.default_rng(0)
     samples = random.integers(0, len(labels), (rounds, len(labels)))
     values = [figure(confusion(labels[rows], predicted[rows], classes)) for rows in samples]

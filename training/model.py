@@ -1,10 +1,10 @@
 """The nets: one body, and a head for each set of labels.
 
-    python -m training.model            # the shipped one's parts' parameters, and multiply-adds
+    python -m training.model            # the shipped net: parameters of each part, and multiply-adds
 
-What is shipped is `Residual`, small and trained from nothing; `training.bodies` has others, for teachers. A block of it
-is two 3x3 convolutions (He et al. 2015, arXiv:1512.03385) and a gate on each channel (squeeze-and-excitation, Hu et al.
-2017, arXiv:1709.01507). A stage halves the side; all stages but the last have a second block.
+The shipped body is `Residual`, small and trained from random weights; `training.bodies` has others, for teachers. Its
+block is two 3x3 convolutions (He et al. 2015, arXiv:1512.03385) and a gate on each channel (squeeze-and-excitation, Hu
+et al. 2017, arXiv:1709.01507). Each stage halves the side; all stages except the last have a second block.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class Block(nn.Module):
-    """Two convolutions, gated, added to what came in."""
+    """Two convolutions and a channel gate, added to the input."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
@@ -40,7 +40,7 @@ class Block(nn.Module):
             self.shortcut = nn.Sequential(
                 nn.AvgPool2d(
                     stride, ceil_mode=True, count_include_pad=False
-                ),  # as many as the strided convolution gives
+                ),  # the same size as the strided convolution's output
                 nn.Conv2d(inputs, outputs, 1, bias=False),
                 nn.BatchNorm2d(outputs),
             )
@@ -53,10 +53,10 @@ class Block(nn.Module):
 
 
 class Net(nn.Module, ABC):
-    """Faces in, logits for FER2013's labels and for FER+'s out: a body that describes a face, and a head for each set.
+    """Computes logits for FER2013's labels and for FER+'s: a body computes features, and each label set has a head.
 
-    A body says in `describe` what it sees, ``width`` numbers a face. ``side`` is the side in pixels at which the
-    trained net looks at faces.
+    A body implements `describe`, which returns ``width`` features of each face. ``side`` is the input side of the
+    trained net, in pixels.
     """
 
     def __init__(self, width: int, shape: Architecture) -> None:
@@ -67,13 +67,13 @@ class Net(nn.Module, ABC):
 
     @abstractmethod
     def describe(self, faces: Tensor) -> Tensor:
-        """Return what the body sees, ``[N, width]``, of raw grey faces ``[N, 1, H, W]``."""
+        """Return the features ``[N, width]`` of raw grey faces ``[N, 1, H, W]``."""
 
     def forward(self, faces: Tensor) -> tuple[Tensor, Tensor]:
         """Return the logits of both heads for raw grey faces.
 
         Args:
-            faces: grey 0..255, float32 ``[N, 1, H, W]``; H and W may be anything from 16 on.
+            faces: grey 0..255, float32 ``[N, 1, H, W]``; H and W are at least 16.
 
         Returns:
             Logits of `LABELS` ``[N, 7]`` and of `PLUS_EMOTIONS` ``[N, 8]``.
@@ -83,7 +83,7 @@ class Net(nn.Module, ABC):
 
 
 class Residual(Net):
-    """The net that is shipped."""
+    """The shipped net."""
 
     def __init__(self, shape: Architecture) -> None:
         stem, *stages = shape.widths
@@ -107,7 +107,7 @@ HEADS = {"fer2013": LABELS, "ferplus": PLUS_EMOTIONS}
 
 
 class Recognizer(nn.Module):
-    """What is shipped: faces in, calibrated probabilities of one head's labels out."""
+    """The exported net: computes the calibrated probabilities of one head's labels."""
 
     def __init__(self, net: Net, head: str, temperature: float) -> None:
         super().__init__()
@@ -123,12 +123,12 @@ def logits_of(net: Net, faces: Tensor) -> tuple[Tensor, Tensor]:
     """Return the logits of both heads, ``[N, 7]`` and ``[N, 8]``, on the CPU.
 
     Args:
-        net: the net; it is asked where its weights lie.
-        faces: uint8 or float32 ``[N, 1, H, W]``, grey 0..255; enlarged to the net's side.
+        net: the net; it runs on the device of its weights.
+        faces: uint8 or float32 ``[N, 1, H, W]``, grey 0..255; resized to the net's side.
     """
     net.eval()
     device = next(net.parameters()).device
-    batch = 512 if device.type == "cuda" else 64  # on a CPU larger ones cost more memory and no less time
+    batch = 512 if device.type == "cuda" else 64  # larger ones cost memory on a CPU and save no time
     found: list[tuple[Tensor, Tensor]] = []
     for part in torch.split(faces, batch):
         seen = part.to(device).float()
@@ -141,22 +141,22 @@ def logits_of(net: Net, faces: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def accuracy(net: Net, faces: Faces) -> float:
-    """Return the share of faces whose FER2013 label a net recognises."""
+    """Return the accuracy of a net on FER2013's labels."""
     logits, _ = logits_of(net, torch.from_numpy(faces.images)[:, None])
     return float((logits.argmax(dim=1).numpy() == faces.labels).mean())
 
 
 @torch.no_grad()
 def set_norms(net: Net, affine: Mapping[nn.BatchNorm2d, Tensor], faces: Tensor) -> None:
-    """Set normalisations so that each does no more than multiply each channel by a factor and add an offset to it.
+    """Set normalisations so that each multiplies each channel by a given factor and adds a given offset.
 
-    So a net into whose convolutions the normalisations are folded can be trained again: their means and variances
-    become those of what comes in.
+    Their means and variances are set to those of their inputs. A net whose normalisations were folded into its
+    convolutions can then be trained again.
 
     Args:
-        net: the net, with its other weights set.
+        net: the net; its other weights are already set.
         affine: the factors and the offsets of each normalisation, float32 ``[2, C]``.
-        faces: some raw grey faces ``[N, 1, H, W]``, which the net looks at.
+        faces: some raw grey faces ``[N, 1, H, W]``, on which the inputs are measured.
     """
 
     def see(norm: nn.BatchNorm2d, inputs: tuple[Tensor]) -> None:
@@ -173,7 +173,7 @@ def set_norms(net: Net, affine: Mapping[nn.BatchNorm2d, Tensor], faces: Tensor) 
 
 
 def multiply_adds(net: nn.Module, side: int = SIDE) -> int:
-    """Return the multiply-adds of a net's convolutions and dense layers for one face of a side in pixels."""
+    """Return the multiply-adds of a net's convolutions and dense layers for one face; ``side`` in pixels."""
     total = 0
 
     def count(module: nn.Module, _: object, output: Tensor) -> None:
@@ -190,7 +190,7 @@ def multiply_adds(net: nn.Module, side: int = SIDE) -> int:
 
 
 def show(net: nn.Module, side: int = SIDE) -> None:
-    """Print what a net consists of, and what a face of a side in pixels costs it."""
+    """Print the parameters of a net's parts, and its multiply-adds for one face; ``side`` in pixels."""
     for name, layer in net.named_children():
         print(f"{name:10}{sum(weights.numel() for weights in layer.parameters()):12,} parameters")
     print(f"{'all':10}{sum(weights.numel() for weights in net.parameters()):12,} parameters")
@@ -198,7 +198,7 @@ def show(net: nn.Module, side: int = SIDE) -> None:
 
 
 def main() -> None:
-    """Show the net of the default recipe."""
+    """Print the size and cost of the default recipe's net."""
     from training.recipe import Architecture  # noqa: PLC0415 - only this command needs one
 
     show(Residual(Architecture()))

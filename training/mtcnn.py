@@ -3,8 +3,8 @@
     python -m training.mtcnn            # writes models/mtcnn-{pnet,rnet,onet}.onnx and models/SHA256SUMS
 
 The layers are those of Zhang et al. 2016 (https://arxiv.org/abs/1604.02878) in facenet-pytorch's port. They are
-written down here once more because importing that package needs torchvision, which its weights do not. What a graph
-takes and gives (float32, N is free, P-Net's H and W too):
+repeated here because importing that package needs torchvision, but reading its weights does not. Inputs and outputs of
+the graphs (float32; N is dynamic, and so are P-Net's H and W):
 
 | file        | input `pixels`    | outputs                                                                       |
 |-------------|-------------------|-------------------------------------------------------------------------------|
@@ -12,11 +12,11 @@ takes and gives (float32, N is free, P-Net's H and W too):
 | mtcnn-rnet  | ``[N, 3, 24, 24]``| `scores` ``[N]``, `offsets` ``[N, 4]``                                        |
 | mtcnn-onet  | ``[N, 3, 48, 48]``| `scores` ``[N]``, `offsets` ``[N, 4]``, `landmarks` ``[N, 10]`` (5 x, 5 y)    |
 
-Pixels are BGR, as OpenCV gives them, and normalised by ``(p - 127.5) / 128``; the weights were made for RGB, so the
-first layer's input channels are turned round here instead of every frame's there.
+Pixels are BGR, as OpenCV gives them, and normalised by ``(p - 127.5) / 128``. The weights were trained on RGB, so the
+first layer's input channels are reversed at export, instead of each frame's channels at run time.
 
-onnxruntime has no vector code for PReLU, which took a third to a half of each net's time. `lean` writes it with other
-operations, after the first pooling instead of before it, where there is a quarter of the pixels.
+onnxruntime has no vector code for PReLU, which took a third to a half of each net's time. `lean` replaces it by other
+operations. It moves the first PReLU behind the first pooling, where a quarter of the pixels remain.
 """
 
 from __future__ import annotations
@@ -46,7 +46,8 @@ TOLERANCE = 2e-6
 OPSET = 17
 
 LANES = 16
-"""Channels that onnxruntime computes at once, with AVX-512; a layer of a multiple of them stays in its own layout."""
+"""Channels that onnxruntime computes at once with AVX-512. It keeps its own memory layout for a layer whose number of
+channels is a multiple of this."""
 
 
 class PNet(nn.Module):
@@ -76,9 +77,9 @@ class PNet(nn.Module):
         return x[:, 0].sigmoid(), x[:, 1:]
 
     def load_state_dict(self, state: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """Take facenet-pytorch's weights, which have a layer for two scores and one for the offsets.
+        """Load facenet-pytorch's weights, which have one layer for two scores and another for the offsets.
 
-        Their softmax is the sigmoid of their difference: one score is enough, and one layer for all.
+        The softmax of two scores is the sigmoid of their difference, so a single layer can compute everything.
         """
         heads = {}
         for part in ("weight", "bias"):
@@ -115,7 +116,7 @@ class RNet(nn.Module):
 
 
 class ONet(nn.Module):
-    """Outputs: 48x48 crops of what was refined."""
+    """Makes the final boxes and landmarks: 48x48 crops of the refined boxes."""
 
     outputs = ("scores", "offsets", "landmarks")
     axes: ClassVar = {"pixels": {0: "N"}, "scores": {0: "N"}, "offsets": {0: "N"}, "landmarks": {0: "N"}}
@@ -144,7 +145,7 @@ class ONet(nn.Module):
 
 
 def _column_major(x: Tensor) -> Tensor:
-    # The weights were first made in Caffe under MATLAB, which counts columns before rows.
+    # The weights come from Caffe under MATLAB, which stores arrays in column-major order.
     return x.permute(0, 3, 2, 1).flatten(1)
 
 
@@ -153,9 +154,9 @@ NETS: dict[str, type[Net]] = {"pnet": PNet, "rnet": RNet, "onet": ONet}
 
 
 class Slopes(nn.Module):
-    """What `nn.PReLU` does with slopes (float32 ``[C]``), in operations that onnxruntime has vector code for.
+    """Computes `nn.PReLU` with ``slopes`` (float32 ``[C]``), in operations for which onnxruntime has vector code.
 
-    Multiplying channels and adding stay in onnxruntime's own layout for convolutions, taking a maximum does not.
+    Multiplications and additions of channels keep onnxruntime's own layout for convolutions; a maximum does not.
     """
 
     slopes: Tensor
@@ -172,12 +173,12 @@ class Slopes(nn.Module):
 
 
 class AfterPool(nn.Module):
-    """What a PReLU before a maximum pooling leaves to do after it.
+    """The part of a PReLU that is moved from before a maximum pooling to after it.
 
-    A slope that is not negative keeps the order of values, and so may as well come after the pooling. With a negative
-    one, `max(x, slope * x)`, the largest value of a window is the largest ``x`` or the largest ``slope * x``: the
-    convolution gives both, and both are pooled. Channels with negative slopes are the first ``falling``; what their
-    slopes make of them comes after all, and then nothing up to a multiple of `LANES`.
+    A slope that is not negative keeps the order of values, so it can be applied after the pooling. With a negative
+    slope PReLU is `max(x, slope * x)`, and the maximum of a window is the larger of the maxima of ``x`` and of
+    ``slope * x``: the convolution computes both, and both are pooled. The first ``falling`` channels are those with
+    negative slopes. After all channels follow the ``slope * x`` of these, then padding up to a multiple of `LANES`.
     """
 
     def __init__(self, slopes: Tensor) -> None:
@@ -193,7 +194,7 @@ class AfterPool(nn.Module):
 
 
 class Sloped(nn.Module):
-    """A convolution of 1x1 after `Slopes`, which are taken into its weights."""
+    """A 1x1 convolution that follows `Slopes`, with the slopes folded into its weights."""
 
     def __init__(self, slopes: Slopes, conv: nn.Conv2d) -> None:
         super().__init__()
@@ -204,13 +205,13 @@ class Sloped(nn.Module):
         self.above.bias = None
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the convolution of what the slopes make of ``x`` (float32 ``[N, C, H, W]``)."""
+        """Return the convolution of the output of `Slopes` for ``x`` (float32 ``[N, C, H, W]``)."""
         convolved: Tensor = self.below(x) + self.above(x.relu())
         return convolved
 
 
 def lean(net: Net) -> Net:
-    """Return a net that computes the same in less of onnxruntime's time."""
+    """Return an equivalent net that onnxruntime computes faster."""
     net = copy.deepcopy(net)
     with torch.no_grad():
         order = net.prelu1.weight.sign().argsort(stable=True)  # negative ones first
@@ -236,7 +237,7 @@ def lean(net: Net) -> Net:
 
 
 def load(name: str) -> Net:
-    """Return one of `NETS` with facenet-pytorch's weights, taking BGR instead of RGB.
+    """Return one of `NETS` with facenet-pytorch's weights, for BGR instead of RGB.
 
     Raises:
         SystemExit: facenet-pytorch is not installed.
@@ -253,14 +254,16 @@ def load(name: str) -> Net:
 
 
 def export(name: str, folder: Path) -> float:
-    """Write ``folder/mtcnn-<name>.onnx``; return the largest absolute difference of its outputs to torch's.
+    """Write ``folder/mtcnn-<name>.onnx``; return the largest absolute difference between its outputs and torch's.
 
     Raises:
         RuntimeError: the difference exceeds `TOLERANCE`.
     """
     net, path = load(name), folder / f"mtcnn-{name}.onnx"
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of dynamo=False: the new exporter fixes P-Net's H and W
+        warnings.simplefilter(
+            "ignore", DeprecationWarning
+        )  # dynamo=False is deprecated, but the new exporter fixes P-Net's H and W
         torch.onnx.export(
             lean(net),
             (torch.zeros(2, 3, net.size, net.size),),
@@ -294,14 +297,14 @@ def _difference(net: Net, path: Path, seed: int) -> float:
     height, width = (60 + 7 * seed, 70 + 11 * seed) if isinstance(net, PNet) else (net.size, net.size)
     noise = np.random.default_rng(seed).integers(0, 256, (8, 3, height, width))
     pixels = ((noise - 127.5) / 128).astype(np.float32)
-    with torch.no_grad():  # in 64 bits, or torch's own rounding would count as the graph's
+    with torch.no_grad():  # in float64: otherwise torch's own rounding errors would count as the graph's
         expected = copy.deepcopy(net).double()(torch.from_numpy(pixels).double())
     got = models.load(path).run(net.outputs, {"pixels": pixels})
     return max(float(np.abs(a - b.numpy()).max()) for a, b in zip(got, expected, strict=True))
 
 
 def main() -> None:
-    """Export all three and bring the manifest up to date."""
+    """Export all three nets and update the manifest."""
     parser = argparse.ArgumentParser(description="Export MTCNN's nets from facenet-pytorch's weights to ONNX.")
     parser.add_argument("--models", type=Path, default=manifest.MODELS, help="folder to write to")
     folder = parser.parse_args().models

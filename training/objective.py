@@ -1,9 +1,9 @@
 """The training loss, with measures against class imbalance and wrong labels.
 
-- FER2013's labels are wrong for a good part of the faces: they are smoothed.
+- FER2013's labels are wrong for many faces: they are smoothed.
 - A second head learns FER+'s ten votes for a face as a distribution.
 - The teachers' predictions for a view of a face can be blended into both targets (`training.distill`).
-- `disgust` has a sixteenth of the faces that `happy` has: the logits are adjusted for how common a class is.
+- `disgust` has a sixteenth of the faces of `happy`: the logits are adjusted for the class frequencies.
 """
 
 from __future__ import annotations
@@ -39,26 +39,26 @@ CLEAR_VOTES = 5
 
 @dataclass(frozen=True, slots=True)
 class Views:
-    """How faces were shown to teachers: so many times each, at poses drawn from a seed (`training.augment.views`)."""
+    """The views in which teachers saw faces: ``count`` of each face, in poses drawn from ``seed`` (`augment.views`)."""
 
     count: int
     seed: int
     augmentation: Augmentation
 
     def poses(self, rows: Tensor) -> Pose:
-        """Return the poses of faces by their rows, int64 ``[N]``: ``[count, N]`` of each."""
+        """Return the poses ``[count, N]`` of the faces in ``rows``, int64 ``[N]``."""
         return views(rows, self.count, self.augmentation, self.seed)
 
     def to_json(self) -> str:
-        """Return what `from_json` reads."""
+        """Return the views as JSON."""
         return json.dumps({"count": self.count, "seed": self.seed, "augmentation": asdict(self.augmentation)})
 
     @classmethod
     def from_json(cls, text: str) -> Views:
-        """Return what `to_json` wrote.
+        """Return the views that `to_json` wrote.
 
         Raises:
-            ValueError: it is something else.
+            ValueError: the text is not views.
         """
         try:
             values = json.loads(text)
@@ -71,9 +71,9 @@ class Views:
 class Soft:
     """Soft targets; row i of every array is the same face.
 
-    ``rows`` int64 ``[N]`` the row in the source, ``emotion`` float16 ``[K, N, 7]`` and ``plus`` float16 ``[K, N, 8]``
-    distributions over FER2013's labels and FER+'s, for each of K views of each face. Without ``views`` K is 1, and the
-    face was shown as it is.
+    ``rows`` int64 ``[N]`` is the row in the source. ``emotion`` float16 ``[K, N, 7]`` and ``plus`` float16
+    ``[K, N, 8]`` are distributions over FER2013's labels and FER+'s, for each of K views of each face. Without
+    ``views`` K is 1, and the face was shown unchanged.
     """
 
     rows: NDArray[np.int64]
@@ -89,10 +89,10 @@ class Soft:
 
     @classmethod
     def load(cls, path: Path) -> Soft:
-        """Return what `save` wrote.
+        """Return the targets that `save` wrote.
 
         Raises:
-            ConfigError: the file is missing or is something else.
+            ConfigError: the file is missing, or has no soft targets.
         """
         try:
             with path.open("rb") as file, np.load(file) as stored:
@@ -101,13 +101,13 @@ class Soft:
         except FileNotFoundError as error:
             raise ConfigError(f"there are no soft targets {path}; python -m training.distill makes some") from error
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-            raise ConfigError(f"{path} is not what python -m training.distill writes") from error
+            raise ConfigError(f"{path} is not a file of python -m training.distill") from error
 
     def of(self, faces: Faces) -> Soft:
-        """Return the targets of some of the faces, in their order.
+        """Return the targets of some faces, in their order.
 
         Raises:
-            ConfigError: there are none for one of them.
+            ConfigError: a face has no targets.
         """
         order = np.argsort(self.rows)
         at = np.searchsorted(self.rows[order], faces.rows).clip(max=max(len(order) - 1, 0))
@@ -118,12 +118,12 @@ class Soft:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Samples:
-    """What is learnt from: ``faces`` uint8 ``[N, 1, 48, 48]`` and ``labels`` int64 ``[N]``.
+    """The training samples: ``faces`` uint8 ``[N, 1, 48, 48]`` and ``labels`` int64 ``[N]``.
 
-    ``targets`` float32 ``[K, N, 7]`` are what the labels become: smoothed, and blended with what teachers say of each
-    of K views. ``votes`` float32 ``[K, N, 8]`` are FER+'s shares, and ``voted`` float32 ``[N]`` is 1 where there are
-    enough of them. ``poses`` are the views', ``[K, N]``; without, each face is shown in a new pose each time.
-    ``digest`` tells these samples from others, those with other votes or soft targets included.
+    ``targets`` float32 ``[K, N, 7]`` are the labels, smoothed and blended with the teachers' predictions for each of K
+    views. ``votes`` float32 ``[K, N, 8]`` are the shares of FER+'s votes, and ``voted`` float32 ``[N]`` is 1 for a face
+    with enough votes. ``poses`` ``[K, N]`` are those of the views; without them, each face is shown in a new pose each
+    time. ``digest`` identifies these samples, including votes and soft targets.
     """
 
     faces: Tensor
@@ -136,12 +136,12 @@ class Samples:
 
     @classmethod
     def of(cls, faces: Faces, how: Loss, soft: Soft | None = None) -> Samples:
-        """Return the faces as tensors; without votes, none is voted on.
+        """Return the faces as tensors; without votes, ``voted`` is 0.
 
         Args:
             faces: the faces.
-            how: how much the labels are smoothed, and the teachers' share.
-            soft: the teachers' targets for these faces, if there were any.
+            how: the loss, with the label smoothing and the teachers' share.
+            soft: the teachers' targets for these faces, if any.
         """
         labels = torch.from_numpy(faces.labels)
         targets = functional.one_hot(labels, len(data.LABELS)) * (1 - how.smoothing) + how.smoothing / len(data.LABELS)
@@ -186,7 +186,7 @@ def soft_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def batch_loss(net: Net, batch: tuple[Tensor, ...], prior: Tensor, how: Loss) -> Tensor:
-    """Return the loss of the heads that are learnt on ``(faces, label distributions, vote shares, voted)``."""
+    """Return the loss of the trained heads on a batch ``(faces, label distributions, vote shares, voted)``."""
     faces, targets, votes, voted = batch
     emotion, plus = net(faces.contiguous(memory_format=torch.channels_last))
     loss = torch.zeros((), device=faces.device)

@@ -1,4 +1,4 @@
-"""What the other modules draw: bars, sheets of faces, confusion matrices, calibration. Each writes one PNG."""
+"""Drawings for the other modules: bars, sheets of faces, confusion matrices, calibration. Each is written as a PNG."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _DOTS = 120
 
 
 def bars(path: Path, names: Sequence[str], groups: Mapping[str, NDArray[np.int64]], unit: str) -> None:
-    """Draw a group of bars for each name: ``groups`` holds an array of their lengths for each colour."""
+    """Draw a group of bars for each name; ``groups`` has an array of lengths (one per name) for each colour."""
     figure = Figure(figsize=(8, 4), layout="constrained")
     axes = figure.subplots()
     width = 0.8 / len(groups)
@@ -34,7 +34,7 @@ def bars(path: Path, names: Sequence[str], groups: Mapping[str, NDArray[np.int64
 def sheet(
     path: Path, rows: Mapping[str, NDArray[np.uint8]], captions: Mapping[str, Sequence[str]] | None = None
 ) -> None:
-    """Draw faces in named rows (uint8 ``[n, H, W]`` each), with a caption under each face where there are any."""
+    """Draw faces in named rows (uint8 ``[n, H, W]`` each), with a caption under each face if given."""
     columns = max(len(faces) for faces in rows.values())
     figure = Figure(figsize=(columns * 0.8 + 0.9, len(rows) * (1.05 if captions else 0.83)))
     grid = figure.subplots(len(rows), columns, squeeze=False)
@@ -55,7 +55,7 @@ def sheet(
 
 
 def confusion(path: Path, names: Sequence[str], matrix: NDArray[np.int64]) -> None:
-    """Draw a confusion matrix: colour and large numbers are shares of the row, small ones are counts."""
+    """Draw a confusion matrix: colours and large numbers are shares of the row, small numbers are counts."""
     share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     figure = Figure(figsize=(1.6 + 0.8 * len(names), 1.1 + 0.75 * len(names)), layout="constrained")
     axes = figure.subplots()
@@ -74,10 +74,10 @@ def confusion(path: Path, names: Sequence[str], matrix: NDArray[np.int64]) -> No
 def calibration(
     path: Path, lines: Mapping[str, tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]]
 ) -> None:
-    """Draw accuracy against confidence, a line for each of what `training.metrics.calibration` returned."""
+    """Draw accuracy against confidence, a line for each result of `training.metrics.calibration`."""
     figure = Figure(figsize=(5, 5), layout="constrained")
     axes = figure.subplots()
-    axes.plot([0, 1], [0, 1], color="grey", linewidth=1, linestyle="--", label="as sure as right")
+    axes.plot([0, 1], [0, 1], color="grey", linewidth=1, linestyle="--", label="perfectly calibrated")
     for name, (count, confidence, right) in lines.items():
         used = count > 0
         axes.plot(confidence[used], right[used], marker="o", label=name)
@@ -88,13 +88,13 @@ def calibration(
 
 
 def risk_coverage(path: Path, coverage: NDArray[np.float64], risk: NDArray[np.float64]) -> None:
-    """Draw which share is wrong among the surest faces, by how many of them are kept."""
+    """Draw the error rate among the most confident faces against the share of faces kept."""
     figure = Figure(figsize=(5, 4), layout="constrained")
     axes = figure.subplots()
     axes.plot(coverage, risk)
     axes.set_xlim(0, 1)
     axes.set_ylim(0, max(float(risk[len(risk) // 50 :].max()) * 1.1, 0.01))
-    axes.set_xlabel("share of the faces that are kept, surest first")
-    axes.set_ylabel("share of these that are wrong")
+    axes.set_xlabel("share of the faces that are kept, most confident first")
+    axes.set_ylabel("error rate among these")
     axes.grid(alpha=0.3)
     figure.savefig(path, dpi=_DOTS)

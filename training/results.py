@@ -1,9 +1,9 @@
 """The results of a campaign: a few .npz files of limited size, each readable on its own.
 
-A borrowed GPU machine may return only a few files of a few megabytes, so the results are packed: at most `LIMIT` bytes
-a file and `FILES` files. An array larger than `PIECE` is split over several files. The order is by importance: every
-net's log and accuracy, then soft targets, then weights, each in the campaign's order. `write` leaves out what does not
-fit, and returns its names.
+A borrowed GPU machine may return only a few files of a few megabytes, so the results are packed into at most `FILES`
+files of at most `LIMIT` bytes. An array larger than `PIECE` is split into pieces, which may be in several files. The
+order is by importance: every net's log and accuracy, then soft targets, then weights, each in the campaign's order.
+`write` leaves out arrays that do not fit, and returns their names.
 """
 
 from __future__ import annotations
@@ -34,26 +34,27 @@ if TYPE_CHECKING:
     from training.recipe import Recipe
 
 LIMIT = 15 * 2**20
-"""Most bytes a file."""
+"""Maximum bytes of a file."""
 
 FILES = 8
+"""Maximum number of files."""
 
 PIECE = 2**20
-"""Bytes of the pieces in which large arrays lie."""
+"""Maximum bytes of a piece of an array."""
 
 _ROOM = 2**16
-"""Bytes left free in each file for its directory."""
+"""Bytes reserved in each file for its directory."""
 
 
 @dataclass(frozen=True, eq=False)
 class NetResult:
-    """The result of one net: steps done, steps in all, and what it is to be published as.
+    """The result of one net: steps done, steps in total, log, and the model to publish it as.
 
-    ``weights`` are the averaged ones, float16 (float32 where one is too large for that),
-    all in one line in the order of the net's state. ``soft`` are its
-    probabilities of each view of each training face, float16 ``[K, N, 7]`` and ``[K, N, 8]``, and ``public`` those of
-    PublicTest as it is, ``[M, 7]`` and ``[M, 8]``: for evaluation alone. ``None`` is what there was no time or no room
-    for; a head that was not learnt, for want of votes or by the recipe, has no columns.
+    ``weights`` are the averaged weights in the order of the net's state, flattened to ``[P]``, float16 (float32 if a
+    value exceeds float16's range). ``soft`` are its probabilities for each view of each training face, float16
+    ``[K, N, 7]`` and ``[K, N, 8]``. ``public`` are those for the unchanged faces of PublicTest, ``[M, 7]`` and
+    ``[M, 8]``, for evaluation only. ``None``: there was no time or no room. A head that was not trained, because there
+    are no votes or because of the recipe, has no columns.
     """
 
     name: str
@@ -67,7 +68,7 @@ class NetResult:
     publish: str | None = None
 
     def learnt(self, head: str) -> bool:
-        """Return whether a head, ``fer2013`` or ``ferplus``, was learnt, as far as is known."""
+        """Return whether a head, ``fer2013`` or ``ferplus``, was trained; without ``public``, the recipe decides."""
         number = ("fer2013", "ferplus").index(head)
         weight = (self.recipe.loss.labels, self.recipe.loss.votes)[number]
         return weight > 0 and (self.public is None or self.public[number].shape[-1] > 0)
@@ -76,10 +77,10 @@ class NetResult:
         """Return the net with its averaged weights.
 
         Raises:
-            ConfigError: they were left out.
+            ConfigError: the weights were left out.
         """
         if self.weights is None:
-            raise ConfigError(f"the weights of {self.name} are not in the results: they did not fit any more")
+            raise ConfigError(f"the weights of {self.name} are not in the results: there was no room for them")
         net, at = build(self.recipe.net), 0
         state = net.state_dict()
         for name, part in state.items():
@@ -92,7 +93,7 @@ class NetResult:
 
 
 def weights_of(state: dict[str, Tensor]) -> NDArray[np.float16 | np.float32]:
-    """Return a net's weights as `NetResult` holds them, of what its ``state_dict`` returns."""
+    """Return the weights in a net's ``state_dict``, in the form of `NetResult`."""
     parts = [part.flatten().float().cpu() for part in state.values() if part.dtype.is_floating_point]
     weights = torch.cat(parts)
     halves = weights.half()
@@ -101,7 +102,7 @@ def weights_of(state: dict[str, Tensor]) -> NDArray[np.float16 | np.float32]:
 
 @dataclass(frozen=True, eq=False)
 class Results:
-    """All that a campaign found: ``rows`` int64 ``[N]`` of the training faces, their ``views``, and each net's."""
+    """All results of a campaign: ``rows`` int64 ``[N]`` of the training faces, their ``views``, and ``nets``."""
 
     rows: NDArray[np.int64]
     views: Views
@@ -109,7 +110,7 @@ class Results:
 
 
 def write(folder: Path, found: Results) -> list[str]:
-    """Write the results into a folder, in place of those there; return what did not fit."""
+    """Write the results into a folder, replacing those there; return the names of arrays that did not fit."""
     bins: list[dict[str, NDArray[Any]]] = [{}]
     sizes, left_out = [0], []
     for name, array in _by_importance(found):
@@ -142,10 +143,10 @@ def write(folder: Path, found: Results) -> list[str]:
 
 
 def read(folder: Path) -> Results:
-    """Return what `write` wrote, from all files of a folder.
+    """Return the results in a folder's files.
 
     Raises:
-        ConfigError: there are none, or they are damaged, or one is missing.
+        ConfigError: there are no files, or a file is damaged, missing, or from another call of `write`.
     """
     parts: dict[str, NDArray[Any]] = {}
     paths = sorted(folder.glob("results-[1-8].npz"))
@@ -155,10 +156,10 @@ def read(folder: Path) -> Results:
         try:
             with path.open("rb") as file, np.load(file) as stored:
                 if stored["call#0"].tobytes() != parts.get("call#0", stored["call#0"]).tobytes():
-                    raise ConfigError(f"{path} was written at another time than the files before it; {_AGAIN}")
+                    raise ConfigError(f"{path} does not belong to the same results as the files before it; {_AGAIN}")
                 parts |= {key: stored[key] for key in stored.files}
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-            raise ConfigError(f"{path} is damaged, or not of a campaign: {error}") from error
+            raise ConfigError(f"{path} is damaged, or not a campaign's result: {error}") from error
     try:
         about = json.loads(parts["about#0"].tobytes())
         views = Views.from_json(about["views"])
@@ -217,8 +218,8 @@ def _large(found: Results) -> Iterator[tuple[str, NDArray[Any]]]:
     yield "rows", found.rows.astype(np.int32)
     for kind in ("public", "soft"):
         for net in found.nets:
-            if (said := getattr(net, kind)) is not None:
-                yield from ((f"{net.name}/{kind} {head}", part) for head, part in zip(_HEADS, said, strict=True))
+            if (heads := getattr(net, kind)) is not None:
+                yield from ((f"{net.name}/{kind} {head}", part) for head, part in zip(_HEADS, heads, strict=True))
     for net in found.nets:
         if net.weights is not None:
             yield f"{net.name}/weights", net.weights
@@ -226,7 +227,7 @@ def _large(found: Results) -> Iterator[tuple[str, NDArray[Any]]]:
 
 _HEADS = ("emotion", "plus")
 
-_AGAIN = "run the campaign once more, which writes all of them anew from its state folder"
+_AGAIN = "run the campaign again, which writes all files again from its state folder"
 
 
 def _text(values: dict[str, Any]) -> NDArray[np.uint8]:
@@ -239,7 +240,7 @@ def _pieces(name: str, array: NDArray[Any]) -> dict[str, NDArray[Any]]:
 
 
 def _whole(parts: dict[str, NDArray[Any]], name: str, shape: Sequence[int]) -> NDArray[Any]:
-    """Return an array put together from its pieces.
+    """Return an array, joined from its pieces.
 
     Raises:
         ValueError: a piece is missing.

@@ -1,17 +1,17 @@
-"""Synthetic tracks whose truth is known: held-out faces that move, blur, blink, go missing and change expression.
+"""Synthetic tracks with known ground truth: held-out faces that move, blur, blink, go missing and change expression.
 
-A track is one face after another, each for two to twenty seconds: who is seen changes too, which makes it harder than a
-camera does. The faces are those of a split whose label at least `AGREED` of FER+'s ten people share, each as likely as
-any other but for those of the label before it: people agree on few faces of disgust and fear, and were each label as
-likely, one such face would decide the figures. While one is shown
+A track shows several faces one after the other, each for two to twenty seconds. The person changes with the expression,
+which is harder than a camera's picture. The faces are those of a split on whose label at least `AGREED` of FER+'s ten
+annotators agree. Each is equally likely, except that the label must change. Labels are not equally likely: annotators
+agree on few faces of disgust and fear, and a single such face would dominate the figures. While a face is shown
 
-- it wanders: shifted, scaled and turned along a smooth path, each place with a little noise of its own;
-- now and then it is blurred for a moment, as by a quick movement, or seen as from far away;
-- at times one to three frames show another face altogether: a wrong detection, a hand, a blink;
-- frames are missing, one by one and for up to a second, and come at uneven times;
-- a change of expression takes a quarter of a second, in which both are half there.
+- it is shifted, scaled and rotated along a smooth path, with independent noise in each view;
+- at random times it is blurred briefly, as by a quick movement or from far away;
+- at random times one to three frames show another face, as by a wrong detection, a hand or a blink;
+- single frames and up to a second of frames are missing, and frame intervals are uneven;
+- a change of expression takes a quarter of a second, in which the scores of both faces are blended.
 
-`training.smoothing` measures on them what smoothers make of a model's scores.
+`training.smoothing` compares smoothers on these tracks.
 """
 
 from __future__ import annotations
@@ -34,27 +34,27 @@ if TYPE_CHECKING:
     from training.data import Faces
 
 AGREED = 8
-"""Of FER+'s ten annotators."""
+"""Minimum number of FER+'s ten annotators who agree on a label."""
 
 SHARP, BLURRED = 12, 6
-"""Places on a face's path at which it is seen as it is, and blurred."""
+"""Number of sharp and of blurred views on a face's path."""
 
 LENGTH = 60.0
-"""Seconds of a track."""
+"""Length of a track in seconds."""
 
 STAY = (2.0, 20.0)
-"""Seconds that an expression is shown."""
+"""Shortest and longest time in seconds for which an expression is shown."""
 
 CHANGE = 0.25
-"""Seconds that a change of expression takes."""
+"""Duration of a change of expression in seconds."""
 
 WRONG, BLUR, GAP, MISSING = 0.2, 0.15, 0.08, 0.05
-"""Wrong looks, blurs and gaps a second; share of the other frames that are missing."""
+"""Number of wrong faces, blurs and gaps per second, and share of single frames that are missing."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Pool:
-    """What a model says of many faces, each seen in several views along a closed path.
+    """A model's scores for many faces, each in several views along a closed path.
 
     ``scores`` is float64 ``[N, V, C]``, ``quality`` float64 ``[N, V]`` (see `fer_stream.imaging.quality`), ``labels``
     int64 ``[N]``; the first `SHARP` views are sharp, the others blurred.
@@ -70,9 +70,9 @@ class Pool:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Track:
-    """One track: ``times`` in seconds, float64 ``[T]``, with the scores and quality of each frame, and the truth.
+    """One track: ``times`` in seconds, float64 ``[T]``, with each frame's scores ``[T, C]`` and quality ``[T]``.
 
-    The truth is ``(label, start, end)`` in order, without gaps.
+    ``truth`` is the ground truth: ``(label, start, end)`` in order, without gaps.
     """
 
     times: NDArray[np.float64]
@@ -82,13 +82,13 @@ class Track:
 
 
 def clear_faces(faces: Faces) -> tuple[Faces, NDArray[np.int64]]:
-    """Return the faces that most of FER+'s people agree on, and their label by these people, int64 ``[N]``.
+    """Return the faces on which at least `AGREED` annotators agree, and the label that they gave, int64 ``[N]``.
 
     Raises:
         SourceError: there are no votes.
     """
     if faces.votes is None:
-        raise SourceError("which labels to trust is in FER+'s votes: give their file with --plus")
+        raise SourceError("FER+'s votes are needed to select clear faces: give their file with --plus")
     index = np.array([data.LABELS.index(name) if name in data.LABELS else -1 for name in data.PLUS_EMOTIONS])
     votes = faces.votes[:, : len(index)]
     label = index[votes.argmax(axis=1)]
@@ -102,13 +102,13 @@ def make_pool(
     predict: Callable[[NDArray[np.uint8]], NDArray[np.float64]],
     seed: int = 0,
 ) -> Pool:
-    """Show faces to a model in all their views.
+    """Predict all views of some faces.
 
     Args:
         images: uint8 ``[N, 48, 48]``.
         labels: int64 ``[N]``.
         predict: returns probabilities, float64 ``[M, C]``, of faces, uint8 ``[M, 48, 48]``.
-        seed: of the paths and the noise.
+        seed: seed of the paths and the noise.
     """
     random = np.random.default_rng(seed)
     scores, qualities = [], []
@@ -120,7 +120,7 @@ def make_pool(
 
 
 def make_track(pool: Pool, rate: float, random: np.random.Generator) -> Track:
-    """Return a track of about ``rate`` frames/s over faces drawn from a pool, each as likely as any other."""
+    """Return a track of about ``rate`` frames/s over faces drawn from a pool with equal probability."""
     times = _times(rate, random)
     truth, faces = _script(pool, random)
     starts = np.array([start for _, start, _ in truth])
@@ -161,7 +161,7 @@ def _times(rate: float, random: np.random.Generator) -> NDArray[np.float64]:
 
 
 def _script(pool: Pool, random: np.random.Generator) -> tuple[list[tuple[int, float, float]], list[int]]:
-    """Draw which expression is shown when, and by which face."""
+    """Draw the sequence of expressions with their times, and the face that shows each."""
     truth: list[tuple[int, float, float]] = []
     faces: list[int] = []
     end = 0.0
@@ -177,7 +177,7 @@ def _script(pool: Pool, random: np.random.Generator) -> tuple[list[tuple[int, fl
 def _moments(
     times: NDArray[np.float64], often: float, lasting: tuple[float, float], random: np.random.Generator
 ) -> NDArray[np.bool_]:
-    """Return at which times something goes on that begins ``often`` times a second, bool ``[T]``."""
+    """Return at which times a random period is active, bool ``[T]``: ``often`` per second, of ``lasting`` seconds."""
     found = np.zeros(len(times), bool)
     for start in random.uniform(0, LENGTH, random.poisson(often * LENGTH)):
         found |= (times >= start) & (times < start + random.uniform(*lasting))

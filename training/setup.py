@@ -1,4 +1,4 @@
-"""What a training begins with: a device, the faces it may learn from, and the weights of its net."""
+"""Prepares a training: the device, the faces for training, and the net's initial weights."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
     from training.recipe import Recipe
 
 SHOWN = 512
-"""Faces on which the normalisations of weights from elsewhere are set."""
+"""Number of faces on which the normalisations of pretrained or published weights are set."""
 
 
 def device_named(name: str) -> torch.device:
     """Return a device by its name.
 
     Raises:
-        ConfigError: this machine, or this build of torch, has none.
+        ConfigError: this machine has no such device, or this build of torch does not support it.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -42,16 +42,16 @@ def device_named(name: str) -> torch.device:
 
 
 def first_net(how: Recipe, faces: Tensor, start: Sequence[Path] = ()) -> Net | None:
-    """Return the net that a training begins as, on the CPU; ``None`` where it begins with random weights.
+    """Return the initial net of a training, on the CPU; ``None``: it begins with random weights.
 
     Args:
         how: the recipe.
         faces: training faces, uint8 ``[N, 1, 48, 48]``.
-        start: the folder of a run, whose averaged weights are taken; or published files (`training.published`). Without
-            it, a pretrained body begins as what it was, and any other with random weights.
+        start: the folder of a run, whose averaged weights are used; or published files (`training.published`). Without
+            it, a pretrained body begins with its pretrained weights, and any other with random weights.
 
     Raises:
-        ConfigError: there are no weights, or they are of another shape; or the body's are not there.
+        ConfigError: the weights are missing or have another shape, or the package of a pretrained body is missing.
     """
     drawn = torch.randperm(len(faces), generator=torch.Generator().manual_seed(0))[:SHOWN]
     torch.manual_seed(how.seed)
@@ -71,17 +71,17 @@ def first_net(how: Recipe, faces: Tensor, start: Sequence[Path] = ()) -> Net | N
 
             published.adopt(net, files, seen)
         case _:
-            raise ConfigError(f"{start[0]} is not a run's folder, with which alone such a body can begin")
+            raise ConfigError(f"{start[0]} is not a run's folder; this kind of body can only begin with one")
     return net
 
 
 def prepare(faces: Faces, how: Recipe) -> tuple[Faces, Faces]:
-    """Return the faces to learn from and those to watch: what the recipe holds out, else PublicTest.
+    """Return the faces for training and those for validation: the faces that the recipe holds out, or else PublicTest.
 
-    What is watched or reported on has no near-copy among what is learnt from.
+    Near-copies of PublicTest and of the validation faces are removed from the training faces.
 
     Raises:
-        ConfigError: the recipe's limit and holdout leave too few faces to learn from, or none to watch.
+        ConfigError: the recipe's limit and holdout leave too few faces for training, or none for validation.
         SourceError: the data lacks a split.
     """
     learnt, public = faces.split(data.TRAINING)[: how.limit], faces[faces.usage == data.PUBLIC]
@@ -91,7 +91,7 @@ def prepare(faces: Faces, how: Recipe) -> tuple[Faces, Faces]:
         learnt, watched = learnt.held_out(how.holdout, how.seed)
         learnt = learnt[~near_copies(learnt, watched)]
         if not len(watched):
-            raise ConfigError(f"holdout = {how.holdout:g} keeps no face of {len(learnt)} out; choose more")
+            raise ConfigError(f"holdout = {how.holdout:g} holds out none of {len(learnt)} faces; choose a larger share")
     if len(learnt) < 2:
-        raise ConfigError(f"limit and holdout leave {len(learnt)} faces to learn from; two are the least")
+        raise ConfigError(f"limit and holdout leave {len(learnt)} faces for training; at least two are needed")
     return learnt, watched if how.holdout else faces.split(data.PUBLIC)

@@ -1,13 +1,13 @@
-"""Which smoother makes the best events? Measured on tracks whose truth is known (`training.sequences`).
+"""Compare smoothers by their events on tracks with known ground truth (`training.sequences`).
 
     python -m training.smoothing models/emotion.onnx data/fer2013.csv --plus data/fer2013new.csv          # the table
     python -m training.smoothing ... --fit 100                            # search for settings, on the other faces
 
-Half of PublicTest's clear faces are there to fit parameters on, the other half to report on. An event is right if its
-label is, and if it overlaps the truth by half (intersection over union). The delay is from a change to the moment at
-which its event is published; flicker is how many events there are for each that argmax makes. As in the service, a
-face is scored every ``search.look_interval`` at most, sooner where a look would change its label; argmax and the
-majority see every frame.
+Half of PublicTest's clear faces are used to fit parameters, the other half to report figures. An event is correct if
+its label is, and if its overlap with the truth (intersection over union) is at least a half. The delay is the time from
+a change to the publication of its event; flicker is the number of events relative to argmax's. As in the service, a
+face is scored once per ``search.look_interval``, sooner if a score would change its label; argmax and the majority see
+every frame.
 """
 
 from __future__ import annotations
@@ -37,21 +37,21 @@ if TYPE_CHECKING:
     from training.sequences import Pool, Track
 
 RATES = (5.0, 10.0, 15.0, 30.0)
-"""Frames a second."""
+"""Frames per second."""
 
 SEEDS = (0, 1, 2)
 
 LOOK = SearchSettings().look_interval
 
 WINDOW = 1.0
-"""Seconds of the majority window."""
+"""Length of the majority window in seconds."""
 
 
 class Call(NamedTuple):
     """A published label: its time of publication, and its start and end. Seconds."""
 
     label: str
-    told: float
+    published: float
     start: float
     end: float
 
@@ -60,7 +60,7 @@ Method = Callable[[LabelSet, "Track"], list[Call]]
 
 
 def runs(times: Sequence[float], names: Sequence[str]) -> list[Call]:
-    """Return a call for each run of one name."""
+    """Return a call for each run of equal names."""
     calls = []
     for name, group in itertools.groupby(zip(times, names, strict=True), key=lambda pair: pair[1]):
         moments = [moment for moment, _ in group]
@@ -70,12 +70,12 @@ def runs(times: Sequence[float], names: Sequence[str]) -> list[Call]:
 
 
 def argmax(labels: LabelSet, track: Track) -> list[Call]:
-    """What demos show: each frame's most probable label."""
+    """Return each frame's most probable label, as demos show it."""
     return runs(track.times.tolist(), [look.top()[0] for look in _looks(labels, track)])
 
 
 def majority(labels: LabelSet, track: Track) -> list[Call]:
-    """The label that was most probable most often over the last `WINDOW` seconds."""
+    """Return the label that was the most probable one most often over the last `WINDOW` seconds."""
     times = track.times.tolist()
     tops = [look.top()[0] for look in _looks(labels, track)]
     names = []
@@ -86,16 +86,16 @@ def majority(labels: LabelSet, track: Track) -> list[Call]:
 
 
 WRONG = 0.1
-"""Share of looks that show something else than the face: the least probability that any label keeps."""
+"""Assumed share of looks that show something other than the face; it gives every label a minimum probability."""
 
 
 class Markov:
     """A hidden Markov model: a label lasts ``stay`` seconds on average; a model's scores are the observations.
 
-    Over ``dt`` seconds the state stays with ``exp(-dt / stay)``, or else is any of them. A look multiplies the belief
-    by the scores, which are likelihoods under a uniform prior, to the power of ``weight * (1 - exp(-dt / tau))``:
-    frames less than ``tau`` apart largely repeat each other, so evidence grows with time and not with the frame rate.
-    Where the labels leave some out, one more state stands for all others.
+    Over ``dt`` seconds the state stays with probability ``exp(-dt / stay)``; otherwise all states are equally likely. A
+    look multiplies the belief by the scores, which are likelihoods under a uniform prior, to the power of
+    ``weight * (1 - exp(-dt / tau))``: frames less than ``tau`` apart are largely redundant, so evidence grows with
+    time and not with the frame rate. If the label set leaves labels out, one more state stands for all of them.
     """
 
     def __init__(self, labels: int, stay: float, tau: float) -> None:
@@ -124,14 +124,14 @@ class Markov:
 
 @dataclass(frozen=True)
 class Smoothed:
-    """The product's hysteresis over its own belief, or where ``stay`` (seconds) is given over `Markov`'s."""
+    """The service's hysteresis, with its own belief or, if ``stay`` (seconds) is given, with `Markov`'s."""
 
     settings: SmootherSettings
     stay: float | None = None
     weighted: bool = True
 
     def __call__(self, labels: LabelSet, track: Track) -> list[Call]:
-        """Return the calls that a subscriber hears."""
+        """Return the calls that a subscriber receives."""
         belief: Belief | None = None
         if self.stay:
             belief = Markov(len(labels.labels), self.stay, self.settings.tau)
@@ -163,26 +163,26 @@ class Figures:
 
     f1: float
     delay: tuple[float, float]
-    """Seconds: the median, and what 95% stay below."""
+    """Median and 95th percentile, in seconds."""
     calls: int
 
 
 def measure(method: Method, labels: LabelSet, mapping: dict[str, str], tracks: Iterable[Track]) -> Figures:
-    """Return a method's figures over tracks, whose labels are mapped to the label set's."""
-    right = said = true = 0
+    """Return a method's figures over tracks; ``mapping`` maps their labels to the label set's."""
+    right = made = true = 0
     delays: list[float] = []
     for track in tracks:
         calls = method(labels, track)
         truth = _merged((mapping[data.LABELS[label]], start, end) for label, start, end in track.truth)
-        said, true = said + len(calls), true + len(truth)
+        made, true = made + len(calls), true + len(truth)
         for label, start, end in truth:
-            # One call at most overlaps a stretch by half.
+            # At most one call can overlap an interval by half.
             found = next((c for c in calls if c.label == label and _overlap(c, start, end) >= 0.5), None)
             if found is not None:
                 right += 1
-                delays.append(max(found.told - start, 0.0))
+                delays.append(max(found.published - start, 0.0))
     median, most = np.percentile(delays, [50, 95]) if delays else (math.inf, math.inf)
-    return Figures(2 * right / max(said + true, 1), (float(median), float(most)), said)
+    return Figures(2 * right / max(made + true, 1), (float(median), float(most)), made)
 
 
 def _merged(truth: Iterable[tuple[str, float, float]]) -> list[tuple[str, float, float]]:
@@ -205,7 +205,7 @@ def _looks(labels: LabelSet, track: Track) -> list[Probabilities]:
 
 
 def pools(model: Path, faces: data.Faces) -> tuple[tuple[str, ...], Pool, Pool]:
-    """Return a model's labels, and the clear faces of PublicTest as it sees them: half to fit on, half to report on.
+    """Return a model's labels, and its scores of PublicTest's clear faces: half for fitting, half for reporting.
 
     Raises:
         ModelError: the file breaks the contract.
@@ -218,7 +218,7 @@ def pools(model: Path, faces: data.Faces) -> tuple[tuple[str, ...], Pool, Pool]:
 
 
 def tracks_of(pool: Pool, rate: float, seeds: Sequence[int], count: int) -> list[Track]:
-    """Return ``count`` tracks of one rate for each seed."""
+    """Return ``count`` tracks for each seed; ``rate`` in frames/s."""
     found = []
     for seed in seeds:
         random = np.random.default_rng([seed, round(rate)])
@@ -230,22 +230,22 @@ SETS = {"seven labels": "emotions", "valence": "valence"}
 
 
 class Bench:
-    """Tracks of every rate, and two label sets with their truth."""
+    """Tracks of every rate, and two label sets with the mapping of the true labels."""
 
     def __init__(self, names: tuple[str, ...], pool: Pool, seeds: Sequence[int], count: int) -> None:
-        """Make ``count`` tracks for each seed and rate, of faces that a model with the labels ``names`` has seen."""
+        """Make ``count`` tracks for each seed and rate, from the scores of a model with the labels ``names``."""
         valence = Settings.model_construct().valence
         truths = {"emotions": {label: label for label in data.LABELS}, "valence": valence}
         self.sets = {name: (LabelSet(choice, names, valence), truths[choice]) for name, choice in SETS.items()}
         self.tracks = {rate: tracks_of(pool, rate, seeds, count) for rate in RATES}
 
     def figures(self, method: Method, name: str, rate: float | None = None) -> Figures:
-        """Return a method's figures over one label set, at one rate or over all."""
+        """Return a method's figures for one label set, at one rate or over all rates."""
         labels, truth = self.sets[name]
         return measure(method, labels, truth, self.tracks[rate] if rate else itertools.chain(*self.tracks.values()))
 
     def worth(self, method: Method) -> float:
-        """Return what `fit` maximises: the mean F1, less for delays above what is wanted (0.5 s, 95% within 1 s)."""
+        """Return the objective of `fit`: the mean F1, minus a penalty for delays above 0.5 s (median) and 1 s (95%)."""
         found = [self.figures(method, name) for name in SETS]
         late = [max(f.delay[0] - 0.5, 0) + 0.5 * max(f.delay[1] - 1.0, 0) for f in found]
         return float(np.mean([f.f1 for f in found]) - 0.5 * np.mean(late))
@@ -262,7 +262,7 @@ SEARCHED = {
 
 
 def fit(bench: Bench, markov: bool, tries: int, seed: int = 0) -> Smoothed:
-    """Return the best of a random search whose second half varies the best of the first."""
+    """Return the best result of a random search; its second half varies the best results so far."""
     random = np.random.default_rng(seed)
     found: list[tuple[float, dict[str, float]]] = []
     with tqdm(total=tries, disable=None, unit="try") as show:
@@ -287,15 +287,15 @@ def _smoothed(values: dict[str, float], markov: bool) -> Smoothed:
 
 
 MARKOV = Smoothed(SmootherSettings(tau=0.07, enter=0.75, leave=0.1, min_dwell=0.05, patience=0.864), stay=1.96)
-"""What `fit` found for the hidden Markov filter (80 tries).
+"""The result of `fit` for the hidden Markov filter (80 tries).
 
-The average's are the defaults of the settings: of a few around what `fit` found, those with the best F1 whose median
-delay is half a second, on the faces to fit on.
+For the average the defaults of the settings are used. They were chosen among a few candidates around the result of
+`fit`: the best F1 with a median delay of half a second, on the faces for fitting.
 """
 
 
 def candidates() -> dict[str, Method]:
-    """Return every method of the table, by its name."""
+    """Return every method of the table by name."""
     return {
         "each frame's most probable label": argmax,
         f"majority of the last {WINDOW:g} s": majority,
@@ -327,8 +327,8 @@ def table(bench: Bench) -> str:
 
 
 def main() -> None:
-    """Print the table, or fit."""
-    parser = argparse.ArgumentParser(description="Compare smoothers on tracks whose truth is known.")
+    """Print the table, or search for settings."""
+    parser = argparse.ArgumentParser(description="Compare smoothers on tracks with known ground truth.")
     parser.add_argument("model", type=Path, help="ONNX file")
     data.add_arguments(parser)
     parser.add_argument("--fit", type=int, metavar="TRIES", help="search for settings instead")

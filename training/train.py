@@ -1,20 +1,20 @@
 r"""Train the net: data and a recipe in, a checkpoint and a loss for every sample out.
 
-    python -m training.train training/recipes/quick.toml data/fer2013.csv --run runs/quick      # proves the chain
+    python -m training.train training/recipes/quick.toml data/fer2013.csv --run runs/quick      # a quick trial
     python -m training.train training/recipes/emotion.toml data/fer2013.csv --plus data/fer2013new.csv \
         --run runs/emotion
     tensorboard --logdir runs                                                                   # watch it
 
-Stop it whenever you like: the same command goes on after the last whole epoch, and ends with the same weights as if
-it had not been stopped. In the run's folder it leaves
+You can stop it at any time: the same command resumes after the last whole epoch, and ends with the same weights as
+without the stop. It writes into the run's folder
 
-- ``checkpoint.pt``: weights, their moving average (which is what is exported), momentum, recipe
-- ``losses.npy``: float32 ``[epochs measured, samples]``, the loss of every training sample, as it is and not
-  augmented, once every `LOSSES_EVERY` epochs and at the end (`training.doubtful` reads it)
-- TensorBoard's files: loss, learning rate, accuracy on the split that is watched
+- ``checkpoint.pt``: weights, their moving average (which is exported), momentum, recipe
+- ``losses.npy``: float32 ``[epochs measured, samples]``, the loss of every training sample without augmentation, every
+  `LOSSES_EVERY` epochs and at the end (`training.doubtful` reads it)
+- TensorBoard's files: loss, learning rate, accuracy on the validation faces
 
-PublicTest is watched but decides nothing: no epoch is chosen by it, the last one is kept. `training.loop` is the loop
-itself; `training.campaign` runs it for several nets within a time.
+PublicTest is only monitored: no epoch is selected by it, the last one is kept. `training.loop` is the loop itself;
+`training.campaign` runs it for several nets within a time limit.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from training.recipe import Recipe
 
 LOSSES_EVERY = 10
-"""Epochs; measuring them costs a fifth of an epoch."""
+"""Epochs between measurements of the losses; one measurement costs a fifth of an epoch."""
 
 
 def train(
@@ -55,15 +55,15 @@ def train(
     epochs: int | None = None,
     device: torch.device | None = None,
 ) -> Trainer:
-    """Train, or go on training, in a run's folder until the recipe's last epoch.
+    """Train, or resume a training, in a run's folder until the recipe's last epoch.
 
     Args:
         how: the recipe.
         faces: all the data.
-        run: the folder; what it holds already is continued.
-        soft: what teachers say of the faces.
-        start: another run, or published files, whose net this one begins as; it must have the same shape.
-        epochs: stop after so many epochs in all, to go on another time.
+        run: the folder; a run in it is resumed.
+        soft: the teachers' soft targets for the faces.
+        start: another run's folder, or published files, with the initial net; it must have the same shape.
+        epochs: stop after this number of epochs in total, to resume later.
         device: where to train (default: the CPU).
 
     Raises:
@@ -101,18 +101,18 @@ def train(
 
 
 def main() -> None:
-    """Train by a recipe."""
-    parser = argparse.ArgumentParser(description="Train the net, or go on where the run's folder stops.")
+    """Train with a recipe."""
+    parser = argparse.ArgumentParser(description="Train the net, or resume the training in the run's folder.")
     parser.add_argument("recipe", type=Path, help="TOML file, see training/recipes")
     data.add_arguments(parser)
     parser.add_argument("--run", type=Path, required=True, help="folder for the checkpoint and TensorBoard's files")
-    parser.add_argument("--soft", type=Path, help="what teachers say of the faces, from training.distill")
+    parser.add_argument("--soft", type=Path, help="soft targets of the faces, from training.distill")
     parser.add_argument(
         "--start",
         type=Path,
         nargs="+",
         default=(),
-        help="net to begin as, of the same shape: a run's folder, or its published files (one for each head)",
+        help="initial net of the same shape: a run's folder, or published files (one for each head)",
     )
     parser.add_argument("--threads", type=int, default=machine.threads(), help="CPU threads (default: all)")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where to train")

@@ -1,4 +1,4 @@
-"""A drawing of hysteresis, made by the smoother itself with its default settings."""
+"""Draws hysteresis, with a smoother that has the default settings."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ STYLE = """
 
 
 def looks() -> list[tuple[float, float]]:
-    """Return ``(seconds, probability of happy)``: a smile between 1 and 3.6 s, under noise."""
-    noise = random.Random(3)  # noqa: S311 - the same drawing every time
+    """Return ``(seconds, probability of happy)``: a smile between 1 and 3.6 s, with noise."""
+    noise = random.Random(3)  # noqa: S311 - a fixed seed gives the same drawing every time
     found = []
     for number in range(round(SECONDS * RATE)):
         second = number / RATE

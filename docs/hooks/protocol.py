@@ -165,7 +165,7 @@ def options() -> str:
             ("TCP_KEEPALIVE", "1: the system asks whether the other host is there"),
             ("TCP_KEEPALIVE_IDLE", "s without a packet until it asks"),
             ("TCP_KEEPALIVE_INTVL", "s until it asks again"),
-            ("TCP_MAXRT", "ms without an acknowledgement after which a connection is given up and made anew"),
+            ("TCP_MAXRT", "ms without an acknowledgement until the connection is closed; frames and work: 10,000"),
             ("HANDSHAKE_IVL", "ms that a handshake may take"),
             ("RECONNECT_IVL", "ms until the first attempt to connect again"),
             ("RECONNECT_IVL_MAX", "ms until later attempts, at most"),

@@ -1,4 +1,4 @@
-"""The reference of the Python interface, written from its signatures and docstrings, which are in Google's form."""
+"""Generates the reference of the Python interface from its signatures and docstrings, which are in Google's style."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         *("plugins.Classifier", "plugins.Sink", "plugins.Transport", "plugins.Hub", "plugins.Peer", "plugins.Standing"),
     ),
 }
-"""What stands on the page, by section."""
+"""The names on the page, by section."""
 
 
 @cache
@@ -144,7 +144,7 @@ def _markdown(text: str) -> str:
 
 
 def fenced(text: str) -> str:
-    """Return Python that is only to be read: tests run what is called python."""
+    """Return a code block that tests do not run; they run blocks with the language ``python``."""
     return f"```py\n{text}\n```"
 
 

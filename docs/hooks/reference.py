@@ -1,4 +1,4 @@
-"""The reference, written from the code: settings, command line, events and metrics, each as Markdown."""
+"""Generates the reference from the code: settings, command line, events and metrics, each as Markdown."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def code(text: str) -> str:
-    """Return text as inline code, or nothing where there is none."""
+    """Return text as inline code; empty text stays empty."""
     return f"`{text}`" if text else ""
 
 
@@ -39,7 +39,7 @@ def code(text: str) -> str:
 
 
 def settings() -> str:
-    """Return a table of settings a section, and the template that `fer-stream config --template` prints."""
+    """Return a table of settings for each section, and the template that `fer-stream config --template` prints."""
     root = Settings.model_json_schema()
     defaults = Settings.model_construct().model_dump(mode="json")
     groups: dict[str, list[tuple[str, ...]]] = {}
@@ -66,7 +66,7 @@ def settings() -> str:
 
 
 def _on_some_machine(defaults: dict[str, Any]) -> dict[str, Any]:
-    """Return the defaults without what is this machine's, so that the page is the same wherever it is written."""
+    """Return the defaults without values that depend on this machine, so that the page is the same on every machine."""
     journal = defaults["journal"] | {"path": "~/.local/state/fer_stream/events.db"}
     return defaults | {"workers": 4, "address": "ipc:///run/user/1000/fer_stream", "journal": journal}
 
@@ -96,7 +96,7 @@ def _setting(
 
 
 class _Computed(str):
-    """A default that depends on the machine, in words."""
+    """Return a description of a default that depends on the machine."""
 
     __slots__ = ()
 
@@ -117,8 +117,8 @@ def _field(path: tuple[str, ...]) -> dict[str, Any]:
 
 
 def command_line() -> str:
-    """Return a section a command: usage, arguments, example."""
-    os.environ["COLUMNS"] = "100"  # argparse breaks lines as wide as the terminal is
+    """Return a section for each command: usage, arguments, example."""
+    os.environ["COLUMNS"] = "100"  # argparse breaks lines at the terminal's width
     top = main.parser()
     (commands,) = (action for action in top._actions if isinstance(action, argparse._SubParsersAction))
     text = table(("command", "does"), ((f"[`fer-stream {c.name}`](#{c.name})", c.summary) for c in main.COMMANDS))
@@ -146,7 +146,7 @@ _WORDS = {"integer": "whole number", "number": "number", "string": "text", "arra
 
 
 def events() -> str:
-    """Return what all events have, and each type's own data."""
+    """Return the fields of all events, and the data of each event type."""
     found = schema.event_schema()
     text = "## What all events have\n\n"
     rows = [(code(name), _type(part), part.get("description", "")) for name, part in found["properties"].items()]
@@ -202,7 +202,7 @@ def _type(part: dict[str, Any]) -> str:
 
 
 def collectors() -> list[MetricWrapperBase]:
-    """Return the metrics of `fer_stream.operations.metrics`, in the order in which they stand there."""
+    """Return the metrics of `fer_stream.operations.metrics`, in the order of their definition."""
     return [value for value in vars(metrics).values() if isinstance(value, MetricWrapperBase)]
 
 

@@ -1,4 +1,4 @@
-"""MkDocs' hooks: pages that lie elsewhere in the repository, and links between them.
+"""MkDocs' hooks: add pages from other folders of the repository, and adapt links between pages.
 
 Run by `mkdocs build --strict` (`make docs`); see https://www.mkdocs.org/user-guide/configuration/#hooks.
 """
@@ -29,20 +29,20 @@ ELSEWHERE = {
     "training/README.md": "models/training.md",
     "fer_stream/assets/README.md": "models/assets.md",
 }
-"""Pages that lie outside of ``docs/``, and where they stand on the site."""
+"""Pages outside of ``docs/``, and their paths on the site."""
 
 _LINK = re.compile(r"(?<!!)\[(?P<text>[^\]\n]+)\]\((?P<target>[^)\s#]+)(?P<anchor>#[^)\s]*)?\)")
 
 
 def on_config(config: MkDocsConfig) -> None:
-    """Replace patterns in the navigation by the pages that there are."""
+    """Replace patterns in the navigation by the existing pages."""
     pages = {path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md")}
     pages |= {page for path, page in ELSEWHERE.items() if (ROOT / path).exists()}
     config.nav = _expand(config.nav, sorted(pages))
 
 
 def _expand(nav: Any, pages: list[str]) -> Any:
-    """Return a navigation without pages and sections that do not exist; ``FOLDER/*.md`` becomes what is in it."""
+    """Return a navigation without missing pages and sections; ``FOLDER/*.md`` becomes the pages in it."""
     if isinstance(nav, dict):
         return {title: _expand(below, pages) for title, below in nav.items()}
     if isinstance(nav, str):
@@ -59,7 +59,7 @@ def _expand(nav: Any, pages: list[str]) -> Any:
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the pages from elsewhere."""
+    """Add the pages from other folders."""
     for path, page in ELSEWHERE.items():
         if (ROOT / path).exists():
             files.append(File.generated(config, page, content=(ROOT / path).read_text(encoding="utf-8")))
@@ -67,7 +67,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, files: Files, **_: Any) -> str:
-    """Make links into the repository links of the site."""
+    """Convert links to files of the repository into links of the site."""
     here = page.file.src_uri
     source = next((path for path, uri in ELSEWHERE.items() if uri == here), f"docs/{here}")
 
@@ -79,7 +79,7 @@ def on_page_markdown(markdown: str, page: Page, files: Files, **_: Any) -> str:
         uri = ELSEWHERE.get(path) or path.removeprefix("docs/")
         if path.startswith("docs/") or files.get_file_from_path(uri) is not None:
             return f"[{found['text']}]({posixpath.relpath(uri, posixpath.dirname(here) or '.')}{found['anchor'] or ''})"
-        # A file of the repository that is no page: its name says where it is.
+        # A file of the repository that is not a page: show its path instead of a link.
         return found["text"] if path in found["text"] or not (ROOT / path).exists() else f"{found['text']} (`{path}`)"
 
     return _outside_code(markdown, link)

@@ -1,7 +1,7 @@
-"""Write what is made from the code into the pages of docs/: ``python docs/hooks/write.py`` (``make reference``).
+"""Write the generated parts of the pages of docs/: ``python docs/hooks/write.py`` (``make reference``).
 
-In a page it stands between ``<!-- generated: NAME -->`` and ``<!-- end -->``; the rest of the page is written by hand.
-``<!-- generated: file PATH -->`` stands for a file of the repository.
+A generated part is between ``<!-- generated: NAME -->`` and ``<!-- end -->``; the rest of the page is written by hand.
+``<!-- generated: file PATH -->`` contains a file of the repository.
 """
 
 from __future__ import annotations
@@ -52,10 +52,10 @@ def _made(part: re.Match[str]) -> str:
 
 
 def fresh() -> dict[Path, str]:
-    """Return what each file with something generated in it should hold.
+    """Return the expected content of each file with generated parts.
 
     Raises:
-        KeyError: a page asks for what is not made.
+        KeyError: a page has a generated part with an unknown name.
     """
     found = {DOCS / name: made() for name, made in FILES.items()}
     for page in sorted(DOCS.rglob("*.md")):
@@ -66,7 +66,7 @@ def fresh() -> dict[Path, str]:
 
 
 def stale() -> list[str]:
-    """Return the files that do not hold what they should."""
+    """Return the files whose content differs from the expected content."""
     wrong = (path for path, text in fresh().items() if not path.exists() or path.read_text(encoding="utf-8") != text)
     return [path.relative_to(DOCS).as_posix() for path in wrong]
 

@@ -225,14 +225,14 @@ class Captures:
         found = item.result
         if found is not None and item.outcome == "done" and timeline is not None:
             metrics.faces.labels(item.camera).inc(len(found.faces))
-            events = timeline.observe(arrival.seq, arrival.time, arrival.size, found.faces, found.searched)
+            events = timeline.observe(arrival.frame, arrival.time, arrival.size, found.faces, found.searched)
             self._publisher.record(events)
             self._publisher.observe(timeline)
             now = time.monotonic()
             camera.rate.add(now)
             metrics.latency.labels(item.camera).observe(now - arrival.taken)
         elif timeline is not None:
-            timeline.miss(arrival.seq)
+            timeline.miss(arrival.frame)
         if camera.leaving:
             self._take_leave(camera)
 

@@ -26,7 +26,7 @@ class Arrival:
 
     epoch: int
     """The camera's epoch when the frame arrived."""
-    seq: int
+    frame: int
     """The frame's number within its epoch."""
     time: Nanoseconds
     """When the picture was taken, by the capture's clock."""

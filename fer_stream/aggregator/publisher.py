@@ -200,7 +200,7 @@ class Publisher:
             body = {
                 "camera": timeline.camera,
                 "epoch": timeline.epoch,
-                "frame": timeline.seq,
+                "frame": timeline.frame,
                 "time": timeline.time,
                 "size": timeline.size,
                 "searched": timeline.searched,

@@ -150,7 +150,7 @@ class Workers:
         known.pace.size = memoryview(frame.payload).nbytes
         parts = messages.forwarded(frame, epoch=arrival.epoch, ticket=ticket, age=max(0, round(age * 1e6)))
         timeline = self._captures.timeline(item)
-        hints = timeline.hints(arrival.seq, arrival.time, arrival.size) if timeline else None
+        hints = timeline.hints(arrival.frame, arrival.time, arrival.size) if timeline else None
         if hints is not None:
             parts.append(results.pack_hints(hints))
         return self._hub.send("work", bytes.fromhex(worker), parts)

@@ -1,7 +1,7 @@
-"""A recording in; tables, events, plots, a report and an annotated video out. What `fer-stream analyze` runs.
+"""Analyses a recording: writes tables, events, plots, a report and an annotated video. Used by `fer-stream analyze`.
 
-`observe` looks (the service's own code, under ``wait``), `tables`, `summary`, `plots`, `report` and `video` write down,
-`output` knows what in a folder is ours, and `folder` puts all of it together.
+`observe` runs the service's own code (policy ``wait``) over the recording. `tables`, `summary`, `plots`, `report` and
+`video` produce the output files, `output` records which files fer_stream wrote, and `folder` combines these modules.
 """
 
 from __future__ import annotations
@@ -35,43 +35,44 @@ def analyze(
     threads: int | None = None,
     pictures: bool = False,
 ) -> Any:
-    """Return the faces of a recording as a ``polars.DataFrame``, a row a face and frame (`fer_stream.analysis.tables`).
+    """Return the faces of a recording as a ``polars.DataFrame``: one row per face and frame.
 
     ::
 
         faces = fer_stream.analyze("talk.mp4")
         faces.group_by("label").len()
 
-    What could not be analysed is told by an `AnalysisWarning`, and stands in the table's attribute ``errors``: a tuple
-    of `SourceError`, empty where all is well. A recording that breaks has the rows before, and of many pictures those
-    that cannot be read have none. ``warnings.simplefilter("error", fer_stream.AnalysisWarning)`` makes errors of them.
+    `fer_stream.analysis.tables` describes the columns. If a part of the input cannot be analysed, an `AnalysisWarning`
+    is issued, and the table's attribute ``errors`` (a tuple of `SourceError`, otherwise empty) gives the reasons. A
+    recording that breaks off has rows up to that frame; an unreadable picture among many has none.
+    ``warnings.simplefilter("error", fer_stream.AnalysisWarning)`` turns the warning into an exception.
 
-    Of the settings, those of the models, of tracks and of labels apply, ``depth``, ``workers`` (as ``threads``), and of
-    the recording's camera ``plugin``, ``rate`` (which gives the frames their times; nothing waits), ``masks``,
-    ``start_time`` and what concerns decoding. Its camera is the one that ``camera`` names, or else the one with this
-    ``source``, or with the name of the file without its suffix. ``loop`` and a camera's policy ``drop_oldest`` are
-    refused. What concerns a running service (addresses, keys, journal, sinks, metrics, deadlines) has no part in it.
+    These settings apply: models, tracks, labels, ``depth``, ``workers`` (as ``threads``), and from the recording's
+    camera ``plugin``, ``rate`` (it sets the frames' times; nothing waits), ``masks``, ``start_time`` and the decoding
+    settings. The camera is the one named by ``camera``, else the one with this ``source``, else the one named like the
+    file without its suffix. ``loop`` and a camera's policy ``drop_oldest`` are refused. Settings of a running service
+    (addresses, keys, journal, sinks, metrics, deadlines) are ignored.
 
     Args:
-        source: a video, an image, or a folder of images that follow one another.
-        settings: by default those in force (`fer_stream.settings.tree.load`).
+        source: a video, an image, or a folder of consecutive images.
+        settings: by default the settings in force (`fer_stream.settings.tree.load`).
         camera: the name of the camera in ``settings`` whose masks, rate and other settings apply.
-        threads: frames looked at at once; by default the setting ``workers``. More than ``depth`` are of no use.
-        pictures: the images of the folder have nothing to do with one another.
+        threads: frames analysed in parallel; by default the setting ``workers``. A recording uses at most ``depth``.
+        pictures: the images of the folder are unrelated, not consecutive frames.
 
-    It needs the extra ``analyze``, and memory for the whole table; `fer-stream analyze` does not.
+    The extra ``analyze`` must be installed. The whole table is held in memory, unlike by `fer-stream analyze`.
 
     Raises:
-        SourceError: it cannot be read, none of it.
-        ConfigError: it is a live camera, or a setting of its camera cannot be heeded, or it is not clear which one its
-            camera is.
+        SourceError: nothing of the input can be read.
+        ConfigError: the source is a live camera, a setting of its camera cannot be followed, or several cameras or none
+            match the source.
         PluginError: the extra is not installed.
-        ValueError: ``source`` is no path.
+        ValueError: ``source`` is not a path.
     """
     require("polars", "analyze")
     if not isinstance(source, str | os.PathLike):
         what = f"{type(source).__module__}.{type(source).__qualname__}"
-        raise ValueError(f"analyze takes the path of a recording, not {what}: pictures go to fer_stream.recognize")
+        raise ValueError(f"analyze takes the path of a recording, not {what}: pass pictures to fer_stream.recognize")
     address = os.fspath(source)
     settings, given = settings or load(), settings is not None
     film = _camera(address, settings, camera, given=given).model_copy(update={"source": address})
@@ -87,25 +88,27 @@ def analyze(
 
 
 def _camera(address: str, settings: Settings, name: str | None, *, given: bool) -> CameraSettings:
-    """Return the settings of a recording's camera; those of others are nothing to it.
+    """Return the settings of the camera that belongs to a recording.
+
+    If none does, defaults are used, unless the settings were ``given`` for this recording and define cameras.
 
     Raises:
-        ConfigError: it is not clear which one it is, though the settings were ``given`` for this recording.
+        ConfigError: several cameras match, or the settings were ``given`` and none matches.
     """
     cameras = settings.cameras
     if name is not None and name not in cameras:
         raise ConfigError(f"there is no camera {name!r} in the settings; there are: {', '.join(cameras) or 'none'}")
     path = _path(address)
-    same = [other for other, its in cameras.items() if its.source == address or _path(its.source) == path]
+    same = [other for other, camera in cameras.items() if camera.source == address or _path(camera.source) == path]
     if name is None and len(same) > 1:
-        raise ConfigError(f"{' and '.join(same)} have the source {address!r}: name the one that applies by camera=")
+        raise ConfigError(f"{' and '.join(same)} have the source {address!r}: choose one with camera=")
     chosen = name or (same[0] if same else path.stem)
     if chosen in cameras:
         return cameras[chosen]
     if cameras and given:
         raise ConfigError(
-            f"none of the settings' cameras ({', '.join(cameras)}) has the source {address!r}: name the one that "
-            "applies by camera=, or leave them out"
+            f"none of the settings' cameras ({', '.join(cameras)}) has the source {address!r}: choose one with "
+            "camera=, or remove the cameras from the settings"
         )
     return CameraSettings(source=address)
 
@@ -114,7 +117,7 @@ def _path(address: str) -> Path:
     path = folders.expand(Path(address.removeprefix("file://")))
     try:
         return path.resolve()
-    except (OSError, RuntimeError, ValueError):  # no name that a file can have; opening it tells
+    except (OSError, RuntimeError, ValueError):  # not a valid file name; opening the file reports that
         return path
 
 
@@ -145,5 +148,5 @@ def _recording(settings: Settings, threads: int) -> tuple[Any, tuple[SourceError
     if observer.rejected:
         name = Path(settings.cameras["film"].source).name
         frames = f"{observer.rejected} frame{'s' if observer.rejected > 1 else ''} of {name!r}"
-        errors.append(SourceError(f"{frames} could not be looked at: no rows are of them"))
+        errors.append(SourceError(f"{frames} could not be analysed and have no rows"))
     return tables.frame(rows, tables.columns(labels, observer.labels)), tuple(errors)

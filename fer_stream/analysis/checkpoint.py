@@ -1,4 +1,4 @@
-"""What was found in each frame, on disk and without a pixel: an analysis that was cut off goes on from it."""
+"""Stores the result of each frame on disk, without pixels, so that an interrupted analysis can resume."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _HEAD = struct.Struct("<II")
-"""Of an answer: its length, and its CRC-32."""
-
+"""Header of a stored answer: its length and its CRC-32."""
 
 _MAGIC = b"fer-stream answers\n"
 
 
 def _check(answer: bytes) -> int:
-    return zlib.crc32(answer, 1)  # not 0 of nothing: a disk that lost its power may have left zeros
+    # Start at 1: the CRC-32 of an empty answer is then not 0, and zeros that a power failure left are not valid.
+    return zlib.crc32(answer, 1)
 
 
 class Checkpoint:
-    """What workers answered for the first frames of one recording, in order.
+    """A file with the recognizers' answers for the first frames of one recording, in order.
 
-    ``identity`` says what they are answers to; those to anything else are thrown away, and so is what is damaged or cut
-    off, with all after it.
+    ``identity`` names the analysis that the answers belong to. Answers of another analysis are discarded. A damaged or
+    truncated answer is discarded with all answers after it.
 
     Raises:
         OSError: the file cannot be written.
@@ -36,7 +36,7 @@ class Checkpoint:
         head = _MAGIC + identity.encode() + b"\n"
         self._file = path.open("r+b" if path.exists() else "w+b")
         self.left = self._whole(head)
-        """How many there still are to recall."""
+        """Number of answers not recalled yet."""
         if not self.left:
             self._file.seek(0)
             self._file.write(head)
@@ -55,7 +55,7 @@ class Checkpoint:
             return False
 
     def _whole(self, head: bytes) -> int:
-        """Return how many whole answers the file holds, and stand behind the last of them."""
+        """Return the number of intact answers, and seek to the end of the last one."""
         if self._file.read(len(head)) != head:
             return 0
         count, end = 0, len(head)
@@ -68,7 +68,7 @@ class Checkpoint:
         return count
 
     def recall(self) -> bytes | None:
-        """Return the next answer that was kept, in the order of `keep`; ``None`` after the last."""
+        """Return the next stored answer, in the order of `keep`; ``None`` after the last."""
         if not self.left:
             return None
         self.left -= 1
@@ -76,13 +76,13 @@ class Checkpoint:
         return self._file.read(size)
 
     def keep(self, answer: bytes) -> None:
-        """Add an answer. All kept ones have been recalled."""
+        """Append an answer. All stored answers must have been recalled before."""
         self._file.seek(0, os.SEEK_END)
         self._file.write(_HEAD.pack(len(answer), _check(answer)) + answer)
         self._file.flush()
 
     def close(self, *, finished: bool) -> None:
-        """Close the file, and delete it once it is of no more use."""
+        """Close the file, and delete it if the analysis has ``finished``."""
         self._file.close()
         if finished:
             self._path.unlink(missing_ok=True)

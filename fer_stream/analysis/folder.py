@@ -1,4 +1,4 @@
-"""A whole analysis in a folder, or none: what was looked at is written down, and only when all is there it counts."""
+"""Runs one analysis and writes its files; they replace those of an earlier analysis only when all are complete."""
 
 from __future__ import annotations
 
@@ -35,31 +35,31 @@ VIDEO = "annotated.mp4"
 
 PICTURES = ("faces.csv", "faces.parquet", "report.html", "shares.svg")
 RECORDING = (*PICTURES, "events.jsonl", "timeline.svg", "uncertain.svg", "valence.svg")
-"""What may be written of pictures, and of a recording."""
+"""Names of the files that may be written for pictures, and for a recording."""
 
-_LOOKS = ("labels", "depth", "search", "detector", "classifier", "tracker", "smoother", "valence")
-"""Settings that change what is found."""
+_GLOBAL_SETTINGS = ("labels", "depth", "search", "detector", "classifier", "tracker", "smoother", "valence")
+"""Settings that affect the result."""
 
-_SHOWS = ("plugin", "rate", "masks", "start_time", "hardware_decoding")
-"""Settings of a camera that do."""
+_CAMERA_SETTINGS = ("plugin", "rate", "masks", "start_time", "hardware_decoding")
+"""Settings of a camera that affect the result."""
 
 
 class Analysis:
     """One input of `fer-stream analyze`: the camera of the settings with this name, written into a folder.
 
     Args:
-        settings: the whole tree.
-        camera: its name; it stands in the events.
-        folder: made where it is missing.
-        pictures: the images of a folder have nothing to do with one another.
-        video: write an annotated video, too. Nothing else that is written holds a pixel.
-        show_faces: leave the faces in it as they are.
-        force: overwrite files of others in the folder, where they have the names of ours; never an input.
+        settings: all settings.
+        camera: the camera's name, which appears in the events.
+        folder: the output folder; created if it is missing.
+        pictures: the images of a folder are unrelated, not consecutive frames.
+        video: also write an annotated video. No other output file contains pixels.
+        show_faces: do not hide the faces in the video.
+        force: overwrite foreign files in the folder that have the name of an output file; never an input.
 
     Raises:
-        ConfigError: it is a live camera, or its settings cannot be heeded.
+        ConfigError: the source is a live camera, or the camera's settings cannot be followed.
         PluginError: the extra ``analyze`` is not installed.
-        SourceError: its name is not UTF-8.
+        SourceError: the input's name is not UTF-8.
     """
 
     def __init__(
@@ -87,30 +87,30 @@ class Analysis:
         self._identity = ""
 
     def finished(self) -> dict[str, Any] | None:
-        """Return the summary of this very analysis, where the folder holds it already.
+        """Return the summary if the folder already holds this analysis (same identity, video if requested).
 
         Raises:
             SourceError: the input cannot be read.
         """
-        told = self._output.told()
-        return (
-            told if told and (VIDEO in told["files"]) >= self._video and told["identity"] == self.identity() else None
-        )
+        summary = self._output.summary()
+        if summary and (VIDEO in summary["files"]) >= self._video and summary["identity"] == self.identity():
+            return summary
+        return None
 
     def identity(self) -> str:
-        """Return what tells this analysis from others: a digest of all that decides what is found.
+        """Return a SHA-256, in hexadecimal, over everything that affects the result.
 
-        That is the input (of a folder of images names, sizes and times instead of the pixels), the settings, every file
-        of the models, our code and that of plug-ins, and the versions of what computes.
+        These are the input (for a folder of images: names, sizes and modification times, not pixels), the settings, all
+        model files, the code of fer_stream and of plug-ins, and the versions of the numerical packages.
 
         Raises:
             SourceError: the input cannot be read.
         """
         if not self._identity:
-            camera = self._settings.cameras[self._camera].model_dump(mode="json", include=set(_SHOWS))
-            looks = [self._looks(), camera, self._pictures, self._video and self._show_faces]
-            told = [self._code(), models.versions(), self._models(), self._camera, *looks]
-            text = json.dumps(told, sort_keys=True).encode()
+            camera = self._settings.cameras[self._camera].model_dump(mode="json", include=set(_CAMERA_SETTINGS))
+            settings = [self._settings_used(), camera, self._pictures, self._video and self._show_faces]
+            parts = [self._code(), models.versions(), self._models(), self._camera, *settings]
+            text = json.dumps(parts, sort_keys=True).encode()
             self._identity = hashlib.sha256(self._content() + text).hexdigest()
         return self._identity
 
@@ -120,15 +120,16 @@ class Analysis:
             if path.is_dir():
                 files = [(entry.name, entry.stat()) for entry in sorted(path.iterdir()) if is_image(entry)]
                 return repr([(name, stat.st_size, stat.st_mtime_ns) for name, stat in files]).encode()
-            return _digest(path) if path.is_file() else b""  # a plug-in's; or nothing, of which opening it will tell
+            # Not a file: a plug-in's address, or missing, which opening the source reports.
+            return _digest(path) if path.is_file() else b""
         except OSError as error:
             raise SourceError(f"{str(path)!r} cannot be read: {(error.strerror or 'error').lower()}") from error
 
-    def _looks(self) -> dict[str, Any]:
-        how = self._settings.model_dump(mode="json", include=set(_LOOKS))
-        if own := self._settings.classifier.model:  # which one it is, its digest tells
-            how["classifier"]["model"] = own.name
-        return how
+    def _settings_used(self) -> dict[str, Any]:
+        used = self._settings.model_dump(mode="json", include=set(_GLOBAL_SETTINGS))
+        if model := self._settings.classifier.model:  # without its folder: `_models` adds the digest of its content
+            used["classifier"]["model"] = model.name
+        return used
 
     def _code(self) -> list[str]:
         used = {"sources": choose(self._settings.cameras[self._camera])[0]}
@@ -136,37 +137,37 @@ class Analysis:
         return [plugins.code("sources", DEFAULT), *(plugins.code(kind, name) for kind, name in used.items())]
 
     def _model_files(self) -> list[Path]:
-        own = self._settings.classifier.model
-        return [own.parent / name for name in models.files(own)] if own and own.exists() else []
+        model = self._settings.classifier.model
+        return [model.parent / name for name in models.files(model)] if model and model.exists() else []
 
     def _models(self) -> dict[str, str]:
-        own = self._settings.classifier.model
-        return models.digests() | (models.files(own) if own and own.exists() else {})
+        model = self._settings.classifier.model
+        return models.digests() | (models.files(model) if model and model.exists() else {})
 
     def run(self, threads: int, progress: Progress) -> dict[str, Any]:
-        """Look at all of it, write everything, and return the summary.
+        """Analyse the whole input, write all files, and return the summary.
 
-        Cut off, it leaves no half-written file, the analysis that was there before stays, and what was found already
-        is not looked for again next time (the recording is decoded again, though).
+        If the analysis is interrupted, no half-written file remains and an earlier analysis in the folder stays. The
+        next run of a recording reuses the results so far, and only decodes the frames again.
 
         Args:
-            threads: frames looked at at once; more than the setting ``depth`` are of no use.
-            progress: is told the frames done, and how many there are where that is known.
+            threads: frames analysed in parallel; for a recording at most the setting ``depth``.
+            progress: called with the number of frames done, and the total or ``None`` if it is not known.
 
         Raises:
-            SourceError: the input cannot be read; or it broke, and what came before that is written.
-            ConfigError: the folder cannot be written, or what lies there is not ours (`fer_stream.analysis.output`).
+            SourceError: the input cannot be read, or it broke off and the results up to that point are written.
+            ConfigError: the folder cannot be written, or holds foreign files (`fer_stream.analysis.output`).
         """
         identity, output, checkpoint, finished = self.identity(), self._output, None, False
         try:
             names = PICTURES if self._pictures else (*RECORDING, *([VIDEO] if self._video else []))
             part = output.begin(names)
             if self._pictures:
-                told, broken = self._look_at_pictures(part, threads, progress)
+                summary, broken = self._analyse_pictures(part, threads, progress)
             else:
                 checkpoint = Checkpoint(output.checkpoint, identity)
-                told, broken = self._look(part, checkpoint, threads, progress)
-            told = output.finish(told | {"identity": identity})
+                summary, broken = self._analyse_recording(part, checkpoint, threads, progress)
+            summary = output.finish(summary | {"identity": identity})
             finished = True
         except OSError as trouble:
             where = trouble.filename or output.path
@@ -177,9 +178,9 @@ class Analysis:
             output.close()
         if broken:
             raise broken
-        return told
+        return summary
 
-    def _look(
+    def _analyse_recording(
         self, part: Path, checkpoint: Checkpoint, threads: int, progress: Progress
     ) -> tuple[dict[str, Any], FerStreamError | None]:
         observer = Observer(self._settings, self._camera, threads, checkpoint)
@@ -192,13 +193,14 @@ class Analysis:
             events = stack.enter_context((part / "events.jsonl").open("w", encoding="utf-8"))
             video = None
             if self._video:
-                from fer_stream.analysis.video import Video  # noqa: PLC0415  (it needs more than the rest)
+                from fer_stream.analysis.video import Video  # noqa: PLC0415  (needed only with --video)
 
                 video = Video(part / VIDEO, self._path, show_faces=self._show_faces)
                 stack.callback(video.close)
-            seen_all = stack.enter_context(closing(iter(observer)))  # its threads have ended before anything else does
+            # Entered last, so closed first: its threads end before the files are closed.
+            observations = stack.enter_context(closing(iter(observer)))
             try:
-                for seen in seen_all:
+                for seen in observations:
                     ready = rows.of(seen)
                     summary.add(seen, len(ready))
                     for row in ready:
@@ -233,7 +235,7 @@ class Analysis:
             **about,
         }, broken
 
-    def _look_at_pictures(
+    def _analyse_pictures(
         self, part: Path, threads: int, progress: Progress
     ) -> tuple[dict[str, Any], FerStreamError | None]:
         found = Pictures(self._settings, self._camera, threads)
@@ -263,7 +265,7 @@ class Analysis:
     def _about(self, model: str, error: FerStreamError | None) -> dict[str, Any]:
         versions = {"python": platform.python_version()} | models.versions()
         about = {"version": __version__, "versions": versions, "model": model, "models": self._models()}
-        return about | {"settings": self._looks()} | ({"error": str(error)} if error else {})
+        return about | {"settings": self._settings_used()} | ({"error": str(error)} if error else {})
 
 
 def _path(address: str) -> Path:

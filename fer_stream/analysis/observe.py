@@ -1,11 +1,11 @@
-"""A recording -> what the service makes of it under ``wait``, in one process and as fast as it goes.
+"""Analyses a recording like the service under ``wait``, in one process and at full speed.
 
-It is the service's own code, without its sockets: the capture's reader, workers' recognizers in threads, the wire's
-rounding, and the timeline, which is told answers in order of capture and asked for hints ``depth`` frames ahead. So the
-events are the same, byte for byte, with any number of threads. (A camera's ``encoding`` alone is ignored: pixels that
-go nowhere are looked at as they are.)
+It runs the service's own code without its sockets: the capture's reader, the workers' recognizers in threads, the
+rounding of the wire format, and the timeline. The timeline receives the answers in order of capture and gives hints
+``depth`` frames ahead. Therefore the events are the same, byte for byte, with any number of threads. Only a camera's
+``encoding`` is ignored, because no pixels are sent.
 
-At most ``depth`` frames are looked at at once, and one more is decoded ahead, however long the recording is.
+At most ``depth`` frames are analysed in parallel, and one more is decoded ahead, however long the recording is.
 """
 
 from __future__ import annotations
@@ -49,10 +49,10 @@ _log = logging.getLogger(__name__)
 
 
 class Recognizers:
-    """As many recognizers as threads, each used by one at a time.
+    """A pool of ``count`` recognizers, each used by one thread at a time.
 
     Raises:
-        PluginError, ModelError: detector or classifier cannot be loaded.
+        PluginError, ModelError: the detector or the classifier cannot be loaded.
     """
 
     def __init__(self, settings: Settings, count: int) -> None:
@@ -72,14 +72,14 @@ class Recognizers:
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """One frame, the tracks seen in it, their smoothed state, and the events that it caused, with their texts.
+    """One frame, the tracks seen in it, their smoothed state by track, and its events with their JSON texts.
 
-    ``candidates`` are the faces in it that are no tracks yet, by their keys; ``fates`` has, for each face that is not
-    given up, its track's number by its key, 0 while it has none.
+    ``candidates`` are the faces in the frame that are not tracks yet, by the tracker's key. ``fates`` maps the key of
+    each face that the tracker still follows to its track number, or 0 while it has none.
 
-    ``faces`` is where faces are or should be, whether or not they are tracks (yet) or could be seen in this frame;
-    nothing is known of them where it could not be ``looked_at``. After the last frame comes one without a ``frame``:
-    the events that close what was open.
+    ``faces`` are the boxes of all detected faces and of all faces expected in this frame, tracks or not. If the frame
+    could not be analysed, ``looked_at`` is false and ``faces`` is empty. The last observation has no ``frame``; its
+    events close all open intervals.
     """
 
     frame: Frame | None
@@ -92,26 +92,26 @@ class Observation:
     fates: dict[int, int] = field(default_factory=dict)
 
 
-class _Look(NamedTuple):
-    """A frame that is looked at; ``known`` says that it was before."""
+class _Job(NamedTuple):
+    """A frame that is being analysed, or whose answer came from the checkpoint (``recalled``)."""
 
     frame: Frame
     hints: Hints | None
-    known: bool
+    recalled: bool
     answer: Future[results.Result | None]
 
 
 class Observer:
-    """Looks at one recorded camera of the settings; iterate over it once, and close the iterator where you leave early.
+    """Analyses one recorded camera of the settings. Iterate over it once; close the iterator if you stop early.
 
-    Up to ``threads`` frames are looked at at once. After the end, ``rejected`` counts frames that could not be looked
-    at, and ``recalled`` those whose answers were there already.
+    Up to ``threads`` frames are analysed in parallel. After the end, ``rejected`` is the number of frames that could
+    not be analysed, and ``recalled`` the number of answers taken from the checkpoint.
 
     Raises:
-        PluginError, ModelError: detector or classifier cannot be loaded.
+        PluginError, ModelError: the detector or the classifier cannot be loaded.
         ConfigError: the settings do not fit the model.
         ConfigError: while iterating, the source is a live camera.
-        SourceError: while iterating, after what came before it: the source cannot be opened, or broke.
+        SourceError: while iterating, the source cannot be opened, or it broke off; raised after the last observation.
     """
 
     def __init__(self, settings: Settings, camera: str, threads: int = 1, checkpoint: Checkpoint | None = None) -> None:
@@ -131,18 +131,18 @@ class Observer:
         self._ids: set[str] = set()
 
     def __iter__(self) -> Generator[Observation]:
-        under_way: deque[_Look] = deque()
+        jobs: deque[_Job] = deque()
         self.reader.start()
         try:
             with ThreadPoolExecutor(self._threads, "look") as pool:
                 try:
                     for frame in self._frames():
-                        seen = self._release(under_way.popleft()) if len(under_way) == self._depth else None
-                        under_way.append(self._begin(frame, pool))
-                        if seen:  # what is done with it is done while the next ones are looked at
+                        seen = self._release(jobs.popleft()) if len(jobs) == self._depth else None
+                        jobs.append(self._begin(frame, pool))
+                        if seen:  # after the submission, so that the pool works while the caller does
                             yield seen
-                    while under_way:
-                        yield self._release(under_way.popleft())
+                    while jobs:
+                        yield self._release(jobs.popleft())
                 finally:
                     pool.shutdown(cancel_futures=True)
         finally:
@@ -154,7 +154,7 @@ class Observer:
 
     def _frames(self) -> Iterator[Frame]:
         while True:
-            ended = self.reader.ended  # first: what is put before the end is still taken
+            ended = self.reader.ended  # read this before the slot: a frame put just before the end is then not missed
             held = self._slot.take()
             if held is not None:
                 yield held[0]
@@ -165,32 +165,32 @@ class Observer:
                 self._bell.wait(1.0)
                 self._bell.clear()
 
-    def _begin(self, frame: Frame, pool: ThreadPoolExecutor) -> _Look:
-        hints = self._timeline.hints(frame.seq, frame.time, frame.size)
-        known = self._checkpoint.recall() if self._checkpoint else None
-        if known is None:
-            return _Look(frame, hints, known=False, answer=pool.submit(self._look, frame, hints))
+    def _begin(self, frame: Frame, pool: ThreadPoolExecutor) -> _Job:
+        hints = self._timeline.hints(frame.number, frame.time, frame.size)
+        stored = self._checkpoint.recall() if self._checkpoint else None
+        if stored is None:
+            return _Job(frame, hints, recalled=False, answer=pool.submit(self._recognize, frame, hints))
         self.recalled += 1
-        return _Look(frame, hints, known=True, answer=pool.submit(self._remember, frame, known))
+        return _Job(frame, hints, recalled=True, answer=pool.submit(self._from_stored, frame, stored))
 
-    def _look(self, frame: Frame, hints: Hints | None) -> results.Result | None:
-        """Return what is found in a frame; nothing where it cannot be looked at."""
-        # There and back, as over the wire: it rounds.
+    def _recognize(self, frame: Frame, hints: Hints | None) -> results.Result | None:
+        """Return the faces in a frame, or ``None`` if the frame is rejected."""
+        # Pack and unpack, because the wire format rounds.
         hints = results.unpack_hints(results.pack_hints(hints)) if hints is not None else None
-        for _ in range(2):  # as the service does, which gives a frame to a second worker
+        for _ in range(2):  # like the service, which gives a frame to a second worker
             try:
                 found = self._recognizers.recognize(frame.image, hints)
                 result = results.Result(found.faces[: results.MAX_FACES], searched=found.searched)
                 return results.unpack_faces(results.pack_faces(result, self.labels), self.labels)
-            except WireError as error:  # a JPEG that does not decode, or faces that cannot be told
-                _log.warning("frame %d is rejected: %s", frame.seq, error)
+            except WireError as error:  # a JPEG that does not decode, or faces that the wire format cannot hold
+                _log.warning("frame %d is rejected: %s", frame.number, error)
                 break
-            except Exception:  # whatever a model or a plug-in does with this frame, the next one may be fine
-                _log.exception("frame %d cannot be recognised", frame.seq)
+            except Exception:  # any error of a model or a plug-in concerns this frame only
+                _log.exception("frame %d cannot be recognised", frame.number)
         return None
 
-    def _keep(self, result: results.Result | None) -> bytes:
-        """Return an answer for the disk, where no picture lies, and be it a thumbnail: it is blank there."""
+    def _to_stored(self, result: results.Result | None) -> bytes:
+        """Return an answer as bytes for the checkpoint. Its thumbnail is blanked: no pixels are stored on disk."""
         if result is None:
             return b""
         if result.searched is not None:
@@ -198,8 +198,8 @@ class Observer:
             result = replace(result, searched=replace(result.searched, thumbnail=blank))
         return results.pack_faces(result, self.labels)
 
-    def _remember(self, frame: Frame, answer: bytes) -> results.Result | None:
-        """Return what `_keep` was given."""
+    def _from_stored(self, frame: Frame, answer: bytes) -> results.Result | None:
+        """Invert `_to_stored`; the thumbnail is computed from the frame again."""
         if not answer:
             return None
         result = results.unpack_faces(answer, self.labels)
@@ -207,22 +207,22 @@ class Observer:
             return result
         return replace(result, searched=Searched(result.searched.cells, motion.thumbnail(frame.image)))
 
-    def _release(self, look: _Look) -> Observation:
-        frame, result, line = look.frame, look.answer.result(), self._timeline
-        if self._checkpoint and not look.known:
-            self._checkpoint.keep(self._keep(result))
+    def _release(self, job: _Job) -> Observation:
+        frame, result, line = job.frame, job.answer.result(), self._timeline
+        if self._checkpoint and not job.recalled:
+            self._checkpoint.keep(self._to_stored(result))
         if result is None:
             self.rejected += 1
-            line.miss(frame.seq)
+            line.miss(frame.number)
             return Observation(frame, (), {}, [], looked_at=False)
-        events = self._numbered(line.observe(frame.seq, frame.time, frame.size, result.faces, result.searched))
-        faces = [face.box for face in result.faces] + [face.box for face in (look.hints.faces if look.hints else ())]
+        events = self._numbered(line.observe(frame.number, frame.time, frame.size, result.faces, result.searched))
+        faces = [face.box for face in result.faces] + [face.box for face in (job.hints.faces if job.hints else ())]
         estimates = {estimate.track: estimate for estimate in line.estimates()}
         fates = {course.key: course.track for course in line.courses}
         return Observation(frame, line.tracks, estimates, events, tuple(faces), candidates=line.candidates, fates=fates)
 
     def _numbered(self, events: Iterable[Event]) -> list[tuple[Event, str]]:
-        """Return events as a new journal would number them."""
+        """Return new events, numbered and encoded as a new journal would do it."""
         numbered = []
         for event in events:
             identity, number = event_id(event), len(self._ids) + 1
@@ -234,16 +234,17 @@ class Observer:
 
 
 def refuse(camera: CameraSettings) -> None:
-    """Refuse settings that `analyze` cannot follow: an endless repetition, and dropped frames.
+    """Refuse settings that `analyze` cannot follow.
 
     Raises:
-        ConfigError: see above.
+        ConfigError: ``loop`` is set, or ``policy`` is ``drop_oldest``.
     """
     if camera.loop:
         raise ConfigError(
-            f"analyze needs an end, and the settings begin {camera.source} again at its end: leave out loop"
+            f"analyze cannot repeat {camera.source} endlessly, as the camera's settings ask: leave out loop"
         )
     if camera.policy == "drop_oldest":
         raise ConfigError(
-            f"analyze looks at every frame of {camera.source}, and its settings want drop_oldest: leave out policy"
+            f"analyze processes every frame of {camera.source}, but the camera's policy is drop_oldest: "
+            "leave out policy"
         )

@@ -1,8 +1,8 @@
-"""Where an analysis is written: only what we wrote there is ever replaced or deleted, and never an input.
+"""The output folder of an analysis. Only files that fer_stream wrote are replaced or deleted, and never an input.
 
-Files of ours are known by a record, not by their names: `SUMMARY` names those of a whole analysis, with the SHA-256 of
-each and one of itself; while a new one replaces it, a record in the folder `PART` names the files of both. A file that
-was changed since then no longer counts as ours.
+These own files are known by a record, not by their names. `SUMMARY` lists the files of a complete analysis with the
+SHA-256 of each, and its own. While a new analysis replaces an old one, a record in the folder `PART` lists the files of
+both. A file that was changed since is treated as foreign.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SUMMARY = "summary.json"
-"""Written last: where it is, the rest is."""
+"""Moved into the folder last: if it exists, the analysis is complete."""
 
 PART, RECORD, NEW_RECORD = ".part", "record.json", "record.json.new"
-"""The folder in which a new analysis is written first, and the file in it that records which files are ours."""
+"""The temporary folder for a new analysis, the file in it that lists our files, and that file while it is written."""
 
 CHECKPOINT = ".answers"
 """The results so far of an interrupted analysis."""
@@ -36,9 +36,9 @@ class OutputFolder:
     """The folder of one analysis.
 
     Args:
-        path: made by `begin` where it is missing.
-        inputs: files, or folders of files, that stay as they are whatever else is asked for.
-        force: replace files of others, where they have the names of ours.
+        path: created by `begin` if it is missing.
+        inputs: files, or folders of files, that are never changed, not even with ``force``.
+        force: replace foreign files that have the name of an output file.
     """
 
     def __init__(self, path: Path, inputs: Iterable[Path], *, force: bool) -> None:
@@ -48,16 +48,16 @@ class OutputFolder:
         self._lock: int | None = None
         self._begun = False
 
-    def told(self) -> dict[str, Any]:
-        """Return the summary that lies there; an empty one where there is none of ours, or a file of it is missing."""
-        told = self._summary()
-        return told if all((self.path / name).is_file() for name in told.get("files", {})) else {}
+    def summary(self) -> dict[str, Any]:
+        """Return the summary in the folder; an empty one if we wrote none, or if a file that it lists is missing."""
+        summary = self._read_summary()
+        return summary if all((self.path / name).is_file() for name in summary.get("files", {})) else {}
 
     def begin(self, names: Iterable[str]) -> Path:
-        """Return an empty folder to write a new analysis in, whose files will have some of these names.
+        """Return an empty folder for the files of a new analysis, each of which must have one of these names.
 
         Raises:
-            ConfigError: something in its way is not ours, or an input, or another analysis is being written there.
+            ConfigError: a file with one of these names is foreign or an input, or another analysis is writing here.
             OSError: the folder cannot be written.
         """
         self.path.mkdir(parents=True, exist_ok=True)
@@ -68,8 +68,7 @@ class OutputFolder:
             raise ConfigError(f"another analysis is being written into {str(self.path)!r}: wait for its end") from error
         except OSError:  # a file system without locks
             pass
-        told = self._summary()
-        self._own(told)
+        self._own(self._read_summary())
         self._clear()
         for name in (*names, SUMMARY):
             self._check(self.path / name)
@@ -81,10 +80,10 @@ class OutputFolder:
         self._write_record()
         return self.part
 
-    def finish(self, told: dict[str, Any]) -> dict[str, Any]:
-        """Put the new analysis in the place of the one that was there, and return its whole summary.
+    def finish(self, summary: dict[str, Any]) -> dict[str, Any]:
+        """Replace the earlier analysis by the new one, and return the summary with ``files`` and ``digest`` added.
 
-        In between there is none, not parts of both.
+        While the files are moved the folder has no summary, so a mixture of both never counts as an analysis.
 
         Raises:
             ConfigError: as `begin`.
@@ -93,24 +92,24 @@ class OutputFolder:
         names = sorted(path.name for path in self.part.iterdir() if path.name != RECORD)
         for name in (*names, SUMMARY):
             self._check(self.path / name)
-        told = told | {"files": {name: _digest(self.part / name) for name in names}}
-        told["digest"] = _seal(told)
-        (self.part / SUMMARY).write_text(json.dumps(told, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        summary = summary | {"files": {name: _digest(self.part / name) for name in names}}
+        summary["digest"] = _summary_digest(summary)
+        (self.part / SUMMARY).write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         outdated = [
             self.path / name for name in self._record.keys() - {*names, SUMMARY} if self._ours(self.path / name)
         ]
-        self._own(told)
-        self._begun = False  # from here on, the record stays until all is in its place
+        self._own(summary)
+        self._begun = False  # keep the record until all files are moved, even if a step below fails
         self._write_record()
         for path in (self.path / SUMMARY, *outdated):
             path.unlink(missing_ok=True)
         for name in (*names, SUMMARY):
             (self.part / name).replace(self.path / name)
         self._begun = True
-        return told
+        return summary
 
     def close(self) -> None:
-        """Leave nothing half-written; a second call does nothing."""
+        """Delete the files of an unfinished analysis and release the lock; a second call does nothing."""
         if self._begun:
             self._clear()
         self._begun = False
@@ -118,12 +117,13 @@ class OutputFolder:
             os.close(self._lock)
         self._lock = None
 
-    def _summary(self) -> dict[str, Any]:
-        told = _read(self.path / SUMMARY)
-        return told if isinstance(told.get("files"), dict) and told.get("digest") == _seal(told) else {}
+    def _read_summary(self) -> dict[str, Any]:
+        summary = _read(self.path / SUMMARY)
+        ours = isinstance(summary.get("files"), dict) and summary.get("digest") == _summary_digest(summary)
+        return summary if ours else {}
 
     def _own(self, summary: dict[str, Any]) -> None:
-        """Record the files of a summary, and itself, as ours."""
+        """Record the files that a summary lists, and the summary, as ours."""
         for name, digest in (summary.get("files", {}) | {SUMMARY: summary.get("digest", "")}).items():
             self._record.setdefault(name, set()).add(digest)
 
@@ -134,10 +134,10 @@ class OutputFolder:
         new.replace(self.part / RECORD)
 
     def _clear(self) -> None:
-        """Delete the folder for new files, if it is ours, and know what its record says.
+        """Delete the temporary folder if we made it, and add its record of our files to this object's record.
 
         Raises:
-            ConfigError: it is not, or something in it is not.
+            ConfigError: the folder, or something in it, is foreign.
         """
         if not os.path.lexists(self.part):
             return
@@ -145,27 +145,30 @@ class OutputFolder:
         if (
             not self.part.is_symlink()
             and self.part.is_dir()
-            and {it.name for it in self.part.iterdir()} <= {NEW_RECORD}
+            and {entry.name for entry in self.part.iterdir()} <= {NEW_RECORD}
         ):
-            record = {}  # it had just been made, or was about to go
+            record = {}  # interrupted just after the folder was made, or just before it was deleted
         if self.part.is_symlink() or not isinstance(record, dict):
             raise ConfigError(
                 f"{str(self.part)!r} was not made by fer-stream analyze: move it, or choose another folder"
             )
         for name, digests in record.items():
             self._record.setdefault(name, set()).update(digests)
-        left = [path for path in self.part.iterdir() if path.name != RECORD]
-        if kept := [path for path in left if path.is_dir() or self._is_input(path)]:
-            raise ConfigError(f"{str(kept[0])!r} would be deleted, and is not ours: move it, or choose another folder")
-        for path in (*left, self.part / RECORD):
+        files = [path for path in self.part.iterdir() if path.name != RECORD]
+        if foreign := [path for path in files if path.is_dir() or self._is_input(path)]:
+            raise ConfigError(
+                f"{str(foreign[0])!r} was not written by fer-stream analyze, and would be deleted: move it, or choose "
+                "another folder"
+            )
+        for path in (*files, self.part / RECORD):
             path.unlink(missing_ok=True)
         self.part.rmdir()
 
     def _check(self, path: Path) -> None:
-        """Refuse to replace what is not ours.
+        """Check that a file may be written at ``path``.
 
         Raises:
-            ConfigError: see above.
+            ConfigError: there is an input, a folder, or (without ``force``) a foreign file.
         """
         if not os.path.lexists(path) or self._ours(path):
             return
@@ -180,19 +183,19 @@ class OutputFolder:
             )
 
     def _ours(self, path: Path) -> bool:
-        """Tell whether a file is one that we wrote, as it was, and no input."""
+        """Tell whether a file is one that we wrote, is unchanged, and is not an input."""
         if path.is_symlink() or not path.is_file() or path.name not in self._record or self._is_input(path):
             return False
         if path.name == SUMMARY:
-            told = self._summary()
-            return bool(told) and told["digest"] in self._record[SUMMARY]
+            summary = self._read_summary()
+            return bool(summary) and summary["digest"] in self._record[SUMMARY]
         return _digest(path) in self._record[path.name]
 
     def _is_input(self, path: Path) -> bool:
-        """Tell whether a file is an input, by whatever name or way; where the file system hides that, by its bytes."""
+        """Tell whether a file is an input, under any path or link: the same inode, or else the same content."""
         try:
             here = path.stat()
-        except OSError:  # a link that leads nowhere
+        except OSError:  # a broken link
             return False
         there = (
             os.path.samestat(here, stat) or (here.st_size == stat.st_size and _same(path, file))
@@ -206,24 +209,24 @@ class OutputFolder:
 
     def _find_files(self) -> Iterator[tuple[Path, os.stat_result]]:
         for path in self._inputs:
-            with suppress(OSError):  # what is not there, or may not be read, opening it tells
+            with suppress(OSError):  # missing or unreadable inputs are reported when they are opened
                 for file in path.iterdir() if path.is_dir() else [path]:
                     with suppress(OSError):
                         yield file, file.stat()
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """Return the JSON object in a file that is no link, or an empty one."""
+    """Return the JSON object in a file; an empty one if there is none, or the file is a symbolic link."""
     try:
-        told = json.loads(path.read_text(encoding="utf-8")) if not path.is_symlink() else None
+        value = json.loads(path.read_text(encoding="utf-8")) if not path.is_symlink() else None
     except (OSError, ValueError, RecursionError):
         return {}
-    return told if isinstance(told, dict) else {}
+    return value if isinstance(value, dict) else {}
 
 
-def _seal(told: dict[str, Any]) -> str:
-    """Return the SHA-256 of a summary without its own."""
-    text = json.dumps({key: value for key, value in told.items() if key != "digest"}, sort_keys=True)
+def _summary_digest(summary: dict[str, Any]) -> str:
+    """Return the SHA-256, in hexadecimal, of a summary without its key ``digest``."""
+    text = json.dumps({key: value for key, value in summary.items() if key != "digest"}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 

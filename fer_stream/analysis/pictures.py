@@ -1,4 +1,4 @@
-"""Pictures that have nothing to do with one another: each face is scored once, and there are no tracks or events."""
+"""Analyses unrelated pictures: each face is scored once, and there are no tracks or events."""
 
 from __future__ import annotations
 
@@ -27,27 +27,28 @@ _log = logging.getLogger(__name__)
 
 
 def are_pictures(camera: CameraSettings, *, asked: bool) -> bool:
-    """Tell whether a camera's images do not follow one another: where that is ``asked`` for, and of a single one.
+    """Tell whether a camera's images are unrelated: if this is ``asked`` for, or if the source is a single image.
 
     Raises:
-        ConfigError: it is asked for, and the camera's plug-in gives frames that follow one another.
+        ConfigError: it is asked for, but the camera's source plug-in is not the default, which reads picture folders.
     """
     plugin, address = choose(camera)
     if plugin == DEFAULT:
         return asked or is_image(Path(address.removeprefix("file://")).expanduser())
     if asked:
-        raise ConfigError(f"the source plug-in {plugin!r} gives no pictures of a folder: leave out pictures or plugin")
+        raise ConfigError(f"the source plug-in {plugin!r} does not read picture folders: leave out pictures or plugin")
     return False
 
 
 class Pictures:
-    """A camera of the settings that is an image, or the images of a folder; iterate over it once, for each one's rows.
+    """The image, or the images of a folder, of one camera of the settings. Iterate over it once to get each one's rows.
 
-    ``threads`` are looked at at once. Those that cannot be read are in ``broken``, each with why, after the end.
+    ``threads`` images are analysed in parallel. After the end, ``broken`` holds an error for each image that could not
+    be analysed.
 
     Raises:
         SourceError: the folder holds no image.
-        PluginError, ModelError: detector or classifier cannot be loaded.
+        PluginError, ModelError: the detector or the classifier cannot be loaded.
     """
 
     def __init__(self, settings: Settings, camera: str, threads: int) -> None:
@@ -59,14 +60,14 @@ class Pictures:
         self._recognizers = Recognizers(settings, threads)
         self.count = len(self._paths)
         self.model = self._recognizers.version
-        self.columns = tables.whole(
+        self.columns = tables.join(
             {"image": str},
             dict.fromkeys((*tables.BOX, "detection"), float),
             {"label": str, "quality": float},
             dict.fromkeys(self._recognizers.labels, float),
         )
         self.faces: Counter[str] = Counter()
-        """Faces by their most probable label."""
+        """Number of faces by their most probable label."""
         self.broken: list[SourceError] = []
 
     def __iter__(self) -> Iterator[list[Row]]:
@@ -86,8 +87,8 @@ class Pictures:
             return error
         try:
             return self._recognizers.recognize(mask(image, self._camera.masks)).faces
-        except Exception as error:  # whatever a model or a plug-in does with this picture, the next one may be fine
-            _log.debug("in detail", exc_info=True)
+        except Exception as error:  # any error of a model or a plug-in concerns this picture only
+            _log.debug("traceback of the failed recognition", exc_info=True)
             return SourceError(f"the image {str(path)!r} cannot be recognised: {type(error).__name__}: {error}")
 
     def _row(self, name: str, face: Face) -> Row:
@@ -100,11 +101,11 @@ class Pictures:
 
     @property
     def shares(self) -> dict[str, float]:
-        """Each label's part of the faces, the largest first."""
+        """The share of the faces with each label, 0 to 1, the largest first."""
         return {label: count / self.faces.total() for label, count in self.faces.most_common()}
 
     def as_dict(self) -> dict[str, Any]:
-        """Return what they come down to, as JSON."""
+        """Return the summary as a JSON object."""
         return {
             "images": self.count,
             "faces": self.faces.total(),

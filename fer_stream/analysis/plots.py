@@ -1,4 +1,4 @@
-"""Drawings of a summary, as SVG that reads on light and on dark paper and never by colour alone."""
+"""Draws a summary as SVG. The drawings work on light and dark backgrounds, and never rely on colour alone."""
 
 from __future__ import annotations
 
@@ -16,24 +16,23 @@ if TYPE_CHECKING:
     from fer_stream.analysis.summary import Summary
 
 INK = "#767676"
-"""Of text and axes: told from white and from black alike."""
+"""Colour of text and axes: readable on white and on black."""
 
 MOST_TRACKS = 40
-"""Tracks in a timeline, the longest; more are a texture."""
+"""Tracks shown in a timeline, the longest first; more would be unreadable."""
 
 WIDTH = 9.0
-"""Of every drawing, in inches of 72 points."""
+"""Width of every drawing, in inches of 72 points."""
 
 LETTER = 0.066
-"""Inches that a letter takes inside a bar."""
-
+"""Width in inches of a letter inside a bar."""
 
 LONG, MOST_TICKS = 120, 12
-"""Seconds from which on times are told in minutes, and how many of them an axis has."""
+"""Duration in seconds above which a time axis shows minutes, and its greatest number of tick intervals."""
 
 
 def draw(summary: Summary) -> dict[str, str]:
-    """Return all drawings of a recording, as SVG documents by name."""
+    """Return all drawings of a recording: SVG documents by name."""
     return {
         "timeline": timeline(summary),
         "shares": shares(summary.shares, "% of the time that faces were in view"),
@@ -42,7 +41,7 @@ def draw(summary: Summary) -> dict[str, str]:
 
 
 def timeline(summary: Summary) -> str:
-    """Draw a thin line for each face's stay, thick, coloured and named where a label was sure."""
+    """Draw a thin line for each track's stay, with a thick, coloured and named bar for each interval of a label."""
     longest = sorted(summary.stays, key=lambda stay: (stay.start - stay.end, stay.track))[:MOST_TRACKS]
     order = {stay.track: i for i, stay in enumerate(sorted(longest, key=lambda stay: (stay.start, stay.track)))}
     whole = max(summary.duration, 0.1)
@@ -68,7 +67,7 @@ def timeline(summary: Summary) -> str:
 
 
 def shares(found: Mapping[str, float], what: str) -> str:
-    """Draw a bar for each label, with its part of all."""
+    """Draw a bar with the share of each label; ``found`` has shares of 0 to 1, ``what`` labels the axis."""
     items = list(found.items())[::-1]
     paints = [_paint(label) for label, _ in items]
     return _bars("shares", [(label, 100 * share) for label, share in items], paints, "{:.1f} %", what)
@@ -79,7 +78,7 @@ def valence(summary: Summary) -> str:
     figure, axes = _figure(2.6)
     points = summary.valence
     axes.axhline(0, color=INK, linewidth=0.8)
-    # A line joins what belongs together: it breaks where nobody was in view.
+    # Interrupt the line where no face was in view.
     seconds = [second for second, _ in points]
     breaks = [0, *(i for i in range(1, len(points)) if seconds[i] - seconds[i - 1] > 1.0), len(points)]
     for begin, end in pairwise(breaks):
@@ -97,7 +96,7 @@ def valence(summary: Summary) -> str:
 
 
 def uncertain(summary: Summary) -> str:
-    """Draw between which two labels faces were, while none was sure."""
+    """Draw how long faces were without a sure label, by their two most probable labels."""
     items = list(summary.uncertain_between.items())[:8][::-1]
     return _bars(
         "uncertain", items, [_paint("uncertain") for _ in items], "{:.1f} s", "seconds of frames without a sure label"
@@ -114,7 +113,7 @@ def _bars(name: str, items: list[tuple[str, float]], paints: list[dict[str, Any]
 
 
 def _plain(label: str) -> str:
-    """Return a label that is not taken for a formula."""
+    """Escape a label so that matplotlib does not parse it as a formula."""
     return label.replace("$", r"\$")
 
 
@@ -136,7 +135,7 @@ def _figure(height: float) -> tuple[Any, Any]:
 
 
 def _time(axes: Any, whole: float) -> None:
-    """Let the axis along the bottom be time, from 0 to ``whole`` seconds; long ones as minutes and seconds."""
+    """Make the x axis show time from 0 to ``whole`` seconds, as minutes and seconds above `LONG`."""
     axes.set(xlim=(0, whole), xlabel="seconds")
     if whole > LONG:
         step = next((step for step in (15, 30, 60, 120, 300, 600, 900, 1800) if whole / step <= MOST_TICKS), 3600)
@@ -158,12 +157,12 @@ def _legend(axes: Any, labels: list[str]) -> None:
 def _svg(figure: Any, name: str) -> str:
     rc_context = require("matplotlib", "analyze").rc_context
     out = io.StringIO()
-    # The same summary gives the same file; text stays text, which a search finds and every size keeps sharp.
-    how = {"svg.hashsalt": name, "svg.fonttype": "none", "font.family": "sans-serif", "hatch.linewidth": 0.8}
-    with rc_context(how):
+    # A fixed salt makes the output reproducible. Text stays text: it can be searched, and is sharp at every size.
+    options = {"svg.hashsalt": name, "svg.fonttype": "none", "font.family": "sans-serif", "hatch.linewidth": 0.8}
+    with rc_context(options):
         figure.savefig(out, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = re.sub(r"<metadata>.*?</metadata>", "", out.getvalue(), flags=re.DOTALL)
-    # Several drawings share a page: of their ids only those that something refers to stay, and they hold the name.
+    # Several drawings share a page: keep only the ids that are referred to, and prefix them with the drawing's name.
     used = set(re.findall(r'(?:url\(|href=")#([^")]+)', text))
     text = re.sub(r' id="([^"]+)"', lambda match: match[0] if match[1] in used else "", text)
     text = re.sub(r'(url\(#|href="#| id=")(?=[^")]+["\)])', rf"\g<1>{name}-", text)

@@ -1,4 +1,4 @@
-"""One page that holds everything: no request leaves it, it prints, and every drawing can be read as a table."""
+"""Makes the HTML report: one page without external requests. Every drawing is also given as a table."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from fer_stream.analysis.summary import Summary
 
 MOST_ROWS = 400
-"""Rows of a table in the page; faces.csv and events.jsonl have all."""
+"""Rows shown of a table; faces.csv and events.jsonl hold all data."""
 
 _PAGE = Template("""<!doctype html>
 <html lang="en">
@@ -46,7 +46,7 @@ figure svg { display: block; width: 100%; height: auto; min-width: 44rem; }
 details { margin: .4rem 0 0; }
 summary { color: var(--soft); font-size: .9rem; cursor: pointer; width: fit-content; border-radius: .25rem; }
 summary:focus-visible { outline: 2px solid #0072b2; outline-offset: 2px; }
-/* What is wider than the page can be scrolled, and a shade at its edge says so while there is more. */
+/* Wide content scrolls; a shadow at the right edge shows that there is more. */
 .wide { overflow-x: auto; background:
   linear-gradient(to left, var(--paper) 40%, transparent) right / 3rem 100% no-repeat local,
   linear-gradient(to left, var(--line), transparent) right / 1.2rem 100% no-repeat scroll; }
@@ -68,11 +68,11 @@ $broken<dl class="figures">$figures</dl>
 $sections
 </main>
 <footer>
-<p>What a face shows is not what a person feels: the same expression has many causes, and many feelings show none
-(Barrett et al. 2019, doi:10.1177/1529100619832930). The model is often wrong; its card says how often. A track is a
-face followed by its motion while it was in view, not a person; the same person may have several. In the European
-Union, inferring emotions at work and in education is forbidden, but for medical or safety reasons (AI Act, Article
-5(1)(f)).</p>
+<p>An expression is not a feeling: the same expression has many causes, and many feelings cause no expression
+(Barrett et al. 2019, doi:10.1177/1529100619832930). The model is often wrong; its model card gives the error rates. A
+track is a face followed by its motion while it is in view, not a person; one person may have several tracks. In the
+European Union, inferring emotions at work and in education is prohibited, except for medical or safety reasons (AI Act,
+Article 5(1)(f)).</p>
 <p>fer-stream $version, model <code>$model</code>, $settings.</p>
 </footer>
 </body>
@@ -84,7 +84,7 @@ _DRAWING = """<figure class="wide"><div role="img" aria-label="{alt}">{drawing}<
 
 
 class _Section(NamedTuple):
-    """What stands under one heading: a drawing, where there is one, and the same as a table."""
+    """A section of the report: a drawing (optional), and the same data as a table."""
 
     title: str
     note: str
@@ -98,10 +98,10 @@ def page(title: str, summary: Summary, drawings: Mapping[str, str], about: Mappi
     """Return the report on a recording as HTML.
 
     Args:
-        title: of the recording.
-        summary: of all of it.
-        drawings: what `plots.draw` made of it.
-        about: ``version``, ``model``, ``settings`` (as JSON), and ``error`` where the recording broke.
+        title: the name of the recording.
+        summary: the summary of the whole recording.
+        drawings: the result of `plots.draw`.
+        about: ``version``, ``model``, ``settings`` (as JSON), and ``error`` if the recording broke off.
     """
     shares, between = summary.shares, summary.uncertain_between
     leading = next((label for label in shares if label != "uncertain"), "none")
@@ -109,23 +109,23 @@ def page(title: str, summary: Summary, drawings: Mapping[str, str], about: Mappi
         "frames": f"{summary.frames:,}",
         "tracks": f"{len(summary.stays):,}",
         "face-seconds": f"{summary.face_seconds:,.1f}",
-        "label seen most": leading,
+        "most frequent label": leading,
         "without a sure label": f"{shares.get('uncertain', 0):.0%}",
     }
     longest = f", the {plots.MOST_TRACKS} longest" if len(summary.stays) > plots.MOST_TRACKS else ""
     sections = [
-        _Section("Which face showed what, when", f"A line for each track{longest}; thin where no label was sure.",
-                 ("track", "label", "from s", "to s"), _stretches(summary),
+        _Section("Labels over time", f"One line per track{longest}; thin while no label was sure.",
+                 ("track", "label", "from s", "to s"), _interval_rows(summary),
                  f"Timeline of {len(summary.stays)} tracks over {_duration(summary.duration)}", drawings["timeline"]),
-        _Section("Share of each label", "Of the time that faces were in view, from entering to leaving, added up over "
-                 "faces: the timeline above, measured.",
+        _Section("Share of each label", "Share of the time from entering to leaving, added up over all tracks of the "
+                 "timeline above.",
                  ("label", "share in %"), [(label, round(100 * share, 1)) for label, share in shares.items()],
                  "Shares: " + _list(f"{label} {share:.1%}" for label, share in shares.items()), drawings["shares"]),
-        *([_Section("Valence over time", "P(positive) minus P(negative): the mean of the faces in view.",
+        *([_Section("Valence over time", "P(positive) minus P(negative), averaged over the faces in view.",
                     ("second", "valence, -1 to 1"), [(at, round(value, 2)) for at, value in summary.valence],
                     _range([value for _, value in summary.valence]), drawings["valence"])] if summary.signed else []),
-        _Section("What was left uncertain", "Between which two labels a face was, in frames that show it "
-                 "while no label was sure.",
+        _Section("Time without a sure label", "By the two most probable labels, counted over frames that show "
+                 "the face.",
                  ("labels", "face-seconds"), [(pair, round(value, 1)) for pair, value in between.items()],
                  "Uncertain: " + _list(f"between {pair} {value:.1f} s" for pair, value in between.items()),
                  drawings["uncertain"]),
@@ -136,14 +136,14 @@ def page(title: str, summary: Summary, drawings: Mapping[str, str], about: Mappi
 
 
 def pictures_page(title: str, pictures: Pictures, drawing: str, about: Mapping[str, Any]) -> str:
-    """Return the report on pictures as HTML; ``drawing`` is that of their shares, the rest as for `page`."""
+    """Return the report on pictures as HTML; ``drawing`` shows the shares, other arguments are as for `page`."""
     figures = {
         "pictures": f"{pictures.count:,}",
         "faces": f"{pictures.faces.total():,}",
-        "label seen most": next(iter(pictures.shares), "none"),
+        "most frequent label": next(iter(pictures.shares), "none"),
     }
     section = _Section(
-        "Share of each label", "Of all faces, each of which counts for its most probable label.",
+        "Share of each label", "Each face counts for its most probable label.",
         ("label", "faces", "share in %"),
         [(label, pictures.faces[label], round(100 * share, 1)) for label, share in pictures.shares.items()],
         "Shares: " + _list(f"{label} {share:.1%}" for label, share in pictures.shares.items()), drawing,
@@ -158,7 +158,7 @@ def _page(
     return _PAGE.substitute(
         title=escape(title),
         lead=lead,
-        broken=f'<p class="broken">It is not whole: {escape(error)}.</p>\n' if error else "",
+        broken=f'<p class="broken">Incomplete: {escape(error)}.</p>\n' if error else "",
         version=escape(about["version"]),
         model=escape(about["model"]),
         settings=escape(_settings(about["settings"])),
@@ -172,7 +172,7 @@ def _section(section: _Section) -> str:
     text = f"<h2>{title}</h2>\n" + (f'<p class="note">{escape(section.note)}</p>\n' if section.note else "")
     if not section.drawing:
         return text + table
-    # Its grey takes the page's own ink, which is darker on white and brighter on black.
+    # Replace the drawing's grey by the page's text colour, which has more contrast on either background.
     drawing = section.drawing.replace(plots.INK, "currentColor")
     text += _DRAWING.format(alt=escape(section.alt, quote=True), drawing=drawing)
     return text + f'<details><summary aria-label="{title}, as a table">as a table</summary>{table}</details>\n'
@@ -180,7 +180,7 @@ def _section(section: _Section) -> str:
 
 def _table(section: _Section) -> str:
     if not section.rows:
-        return "<p>Nothing.</p>\n"
+        return "<p>No data.</p>\n"
 
     def cell(value: str | float | None, column: int) -> str:
         text = f"{value:,}" if isinstance(value, int | float) else escape(value or "")
@@ -202,21 +202,21 @@ def _table(section: _Section) -> str:
     return f'<div class="wide">{table}</div>{more}\n'
 
 
-def _stretches(summary: Summary) -> list[tuple[str | float | None, ...]]:
-    """Return the sure stretches of each track, and where it had none, its stay."""
-    sure = {interval.track for interval in summary.intervals}
-    found = [*summary.intervals, *(stay for stay in summary.stays if stay.track not in sure)]
-    found.sort(key=lambda stretch: (stretch.track, stretch.start))
+def _interval_rows(summary: Summary) -> list[tuple[str | float | None, ...]]:
+    """Return the intervals of each track as table rows; for a track without intervals its stay."""
+    labelled = {interval.track for interval in summary.intervals}
+    found = [*summary.intervals, *(stay for stay in summary.stays if stay.track not in labelled)]
+    found.sort(key=lambda interval: (interval.track, interval.start))
     return [
-        (str(stretch.track), stretch.label or "uncertain", round(stretch.start, 2), round(stretch.end, 2))
-        for stretch in found
+        (str(interval.track), interval.label or "uncertain", round(interval.start, 2), round(interval.end, 2))
+        for interval in found
     ]
 
 
-def _settings(how: Mapping[str, Any]) -> str:
-    least, interval = how["detector"]["min_face"], how["search"]["scan_interval"]
-    search = f"whole pictures searched every {interval:g} s" if interval else "every picture searched"
-    return f"labels: {how['labels']}, smallest face {least} pixels, {search}"
+def _settings(settings: Mapping[str, Any]) -> str:
+    least, interval = settings["detector"]["min_face"], settings["search"]["scan_interval"]
+    search = f"full scan every {interval:g} s" if interval else "full scan of every frame"
+    return f"labels: {settings['labels']}, smallest face {least} pixels, {search}"
 
 
 def _list(parts: Iterable[str]) -> str:
@@ -225,7 +225,7 @@ def _list(parts: Iterable[str]) -> str:
 
 def _range(values: Sequence[float]) -> str:
     if not values:
-        return "Curve of the mean valence: there were no faces"
+        return "Curve of the mean valence: no faces"
     mean = sum(values) / len(values)
     return f"Curve of the mean valence: from {min(values):.2f} to {max(values):.2f}, {mean:.2f} on average"
 

@@ -1,4 +1,4 @@
-"""What a recording comes down to: counts, shares, the curve of valence, and where nothing was sure."""
+"""Summarises a recording: counts, shares of labels, the valence curve, and the time without a sure label."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
     from fer_stream.analysis.observe import Observation
 
 STEP = 0.5
-"""Seconds in one point of the curve of valence."""
+"""Seconds that one point of the valence curve covers."""
 
 ENDED = (EventType.EMOTION_ENDED, EventType.VALENCE_ENDED)
 
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A label on a face, or (without a label) its whole stay: seconds from the recording's start."""
+    """An interval of a label on a track, or (without a label) the track's stay: seconds from the recording's start."""
 
     track: int
     start: float
@@ -30,16 +30,16 @@ class Interval:
 
     @property
     def seconds(self) -> float:
-        """How long it lasted."""
+        """The duration."""
         return self.end - self.start
 
 
 class Summary:
-    """Adds up observations; what it holds grows with time and events, not with frames and faces.
+    """Adds up observations. Its memory grows with duration and events, not with frames and faces.
 
     Args:
-        start: the capture time that counts as 0.
-        valence: the group of each label; ``positive`` and ``negative`` make the curve.
+        start: the capture time that counts as 0, in nanoseconds.
+        valence: the group of each label; the groups ``positive`` and ``negative`` define the valence curve.
     """
 
     def __init__(self, start: int, valence: Mapping[str, str]) -> None:
@@ -49,17 +49,17 @@ class Summary:
         self.intervals: list[Interval] = []
         self.stays: list[Interval] = []
         self.confused: defaultdict[tuple[str, str], float] = defaultdict(float)
-        """Seconds of the frames that show a face without a sure label, by the two likeliest."""
+        """Seconds for which frames show a face without a sure label, by its two most probable labels."""
         self._start = start
         sign = {"positive": 1.0, "negative": -1.0}
         self.signed = any(group in sign for group in valence.values())
-        """Whether the groups say what is positive or negative; they may have other names."""
+        """Whether a group is named ``positive`` or ``negative``; otherwise there is no valence curve."""
         self._sign = {label: sign.get(group, 0.0) for label, group in valence.items()} | sign
         self._sums: defaultdict[int, list[float]] = defaultdict(lambda: [0.0, 0.0])
         self._before: int | None = None
 
     def add(self, observation: Observation, faces: int) -> None:
-        """Take the next observation, with which so many rows of faces became ready."""
+        """Take the next observation; ``faces`` is the number of table rows that it completed."""
         self.faces += faces
         for event, _ in observation.events:
             self.events[event.type] += 1
@@ -82,9 +82,9 @@ class Summary:
             if estimate.label is None and len(ranked) > 1:
                 first, second = sorted((ranked[0][0], ranked[1][0]))
                 self.confused[first, second] += step
-            place = self._sums[int(self.duration / STEP)]
-            place[0] += sum(self._sign.get(label, 0.0) * value for label, value in ranked)
-            place[1] += 1
+            point = self._sums[int(self.duration / STEP)]
+            point[0] += sum(self._sign.get(label, 0.0) * value for label, value in ranked)
+            point[1] += 1
 
     def _interval(self, into: list[Interval], track: int, data: ExpressionData | FaceData, label: str | None) -> None:
         if data.end_time is not None:
@@ -93,12 +93,12 @@ class Summary:
 
     @property
     def face_seconds(self) -> float:
-        """The time that faces were in view, from entering to leaving, added up over faces."""
+        """The sum over all tracks of the seconds from entering to leaving."""
         return sum(stay.seconds for stay in self.stays)
 
     @property
     def shares(self) -> dict[str, float]:
-        """Each label's part of `face_seconds`, ``uncertain`` what no interval covers, the largest first."""
+        """The share of `face_seconds` with each label, the largest first; ``uncertain`` is time without an interval."""
         seconds: defaultdict[str, float] = defaultdict(float)
         for interval in self.intervals:
             seconds[interval.label or ""] += interval.seconds
@@ -110,18 +110,21 @@ class Summary:
 
     @property
     def uncertain_between(self) -> dict[str, float]:
-        """As ``confused``, named ``"sad or neutral"``, the most first."""
+        """The seconds in ``confused``, with keys like ``"neutral or sad"``, the longest first."""
         found = sorted(self.confused.items(), key=lambda item: -item[1])
         return {f"{first} or {second}": seconds for (first, second), seconds in found if seconds}
 
     @property
     def valence(self) -> list[tuple[float, float]]:
-        """The mean P(positive) - P(negative) of the faces in view, as ``(seconds, -1..1)``, where there are any."""
+        """The valence curve: ``(seconds, mean of P(positive) - P(negative) over the faces in view)``, -1 to 1.
+
+        There is no point where no face was in view.
+        """
         points = [(STEP * (i + 0.5), total / count) for i, (total, count) in sorted(self._sums.items())]
         return [(min(seconds, self.duration), value) for seconds, value in points]
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it as JSON."""
+        """Return the summary as a JSON object."""
         return {
             "frames": self.frames,
             "duration_s": round(self.duration, 3),

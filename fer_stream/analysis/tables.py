@@ -1,19 +1,19 @@
-"""Observations -> rows: ``faces.csv`` as they come, and from it ``faces.parquet`` or a data frame.
+"""Makes table rows from observations, and writes them as ``faces.csv`` and ``faces.parquet``, or as a data frame.
 
-| column                     | what                                                                            |
+| column                     | meaning                                                                         |
 |----------------------------|---------------------------------------------------------------------------------|
 | ``frame``                  | number of the frame, from 1                                                     |
 | ``time``                   | seconds from the recording's start                                              |
 | ``track``                  | the track's number: a face followed by its motion, never an identity            |
-| ``x y width height``       | the face's box in pixels, from its upper left corner; it may reach out of view  |
-| ``detection``              | the detector's confidence                                                       |
-| ``label``                  | the smoothed label, or nothing while none is sure, as in a face's first 0.2 s   |
+| ``x y width height``       | the face's bounding box in pixels, not clipped to the frame                     |
+| ``detection``              | the detector's confidence, 0 to 1                                               |
+| ``label``                  | the smoothed label; empty while uncertain, as in the first 0.2 s of a face      |
 | ``happy`` ...              | the smoothed probability of each label                                          |
-| ``quality``                | what a look at the face is worth, where it was scored in this frame             |
-| ``scored_happy`` ...       | the model's own probabilities, where it was scored in this frame                |
+| ``quality``                | the weight of the score, 0 to 1, if the face was scored in this frame           |
+| ``scored_happy`` ...       | the model's own probabilities, if the face was scored in this frame             |
 
-Of pictures that do not follow one another the first three are ``image``, and nothing is smoothed: ``label`` is the most
-probable one, and ``happy`` ... are the model's own probabilities.
+The table of unrelated pictures has the column ``image`` instead of the first three. Nothing is smoothed there:
+``label`` is the most probable label, and ``happy`` ... are the model's own probabilities.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ if TYPE_CHECKING:
     from fer_stream.types import Face, Frame
 
 PLACES = 4
-"""Decimal places of probabilities; of boxes one is enough, of times six."""
+"""Decimal places of probabilities, confidence and quality. Boxes have one, times six."""
 
 TRACK = 2
 """Index of the column ``track``."""
 
 GONE = -1
-"""Instead of a track's number, for a face that was given up before it had one."""
+"""Track number of a face that the tracker gave up before it became a track."""
 
 BOX = ("x", "y", "width", "height")
 
@@ -50,9 +50,9 @@ def columns(labels: Sequence[str], model_labels: Sequence[str]) -> dict[str, typ
     """Return the columns' names and types, in order, for a label set and a model's labels.
 
     Raises:
-        ModelError: as `whole`.
+        ModelError: as `join`.
     """
-    return whole(
+    return join(
         {"frame": int, "time": float, "track": int},
         dict.fromkeys((*BOX, "detection"), float),
         {"label": str},
@@ -62,34 +62,34 @@ def columns(labels: Sequence[str], model_labels: Sequence[str]) -> dict[str, typ
     )
 
 
-def whole(*parts: Mapping[str, type]) -> dict[str, type]:
-    """Return a table's columns, put together.
+def join(*parts: Mapping[str, type]) -> dict[str, type]:
+    """Return the columns of all parts, in order.
 
     Raises:
-        ModelError: a label is called as another column is.
+        ModelError: a label has the name of another column.
     """
     count = Counter(name for part in parts for name in part)
     if twice := [name for name, n in count.items() if n > 1]:
-        raise ModelError(f"the model's label {twice[0]!r} is called as a column of the tables is: rename it there")
+        raise ModelError(f"the model's label {twice[0]!r} is also the name of a column: rename it in the model")
     return {name: kind for part in parts for name, kind in part.items()}
 
 
 def box(face: Face) -> list[float]:
-    """Return the values of the columns `BOX`."""
+    """Return a face's values of the columns `BOX`, in pixels."""
     x1, y1, x2, y2 = face.box
     return [round(side, 1) for side in (x1, y1, x2 - x1, y2 - y1)]
 
 
 class Rows:
-    """Makes rows of observations: one for each face that a frame shows, from the first frame in which it was seen.
+    """Makes one row per frame for each face, from the first frame in which the face was seen.
 
-    The tracker calls a face a track only once it was seen for a while. So the rows of a frame wait until it is known of
-    each face in it whether it is one; those of faces that never become tracks are left out.
+    The tracker makes a face a track only after it was seen for a while. Therefore the rows of a frame are held back
+    until it is known which of its faces became tracks. Faces that never become tracks have no rows.
 
     Args:
-        start: the capture time that counts as 0.
-        labels: of the smoothed probabilities.
-        model_labels: of the model's own.
+        start: the capture time that counts as 0, in nanoseconds.
+        labels: the labels of the smoothed probabilities.
+        model_labels: the labels of the model.
     """
 
     def __init__(self, start: int, labels: Sequence[str], model_labels: Sequence[str]) -> None:
@@ -97,13 +97,13 @@ class Rows:
         self._waiting: deque[tuple[list[Row], dict[int, Row]]] = deque()
 
     def of(self, observation: Observation) -> list[Row]:
-        """Take the next observation, and return the rows that are ready, in the order of their frames."""
+        """Take the next observation, and return the rows that are now complete, in the order of their frames."""
         frame = observation.frame
         if frame is not None:
             tracks = [self._row(frame, track.id, track.face, observation) for track in observation.tracks]
             early = {key: self._row(frame, 0, face, observation) for key, face in observation.candidates.items()}
             self._waiting.append((tracks, early))
-            if not observation.looked_at:  # nothing new is known of any face
+            if not observation.looked_at:  # it has no fates, which does not mean that the faces were given up
                 return []
         ready: list[Row] = []
         for rows, early in self._waiting:
@@ -121,7 +121,7 @@ class Rows:
         smoothed = estimate.probabilities.as_dict() if estimate else {}
         scored = face.probabilities.as_dict() if face.probabilities else {}
         return [
-            frame.seq,
+            frame.number,
             round((frame.time - self._start) / 1e9, 6),
             track,
             *box(face),
@@ -138,7 +138,7 @@ def _rounded(value: float | None) -> float | None:
 
 
 class CsvTable:
-    """Writes rows to a file as they come.
+    """Writes rows to a CSV file one at a time.
 
     Raises:
         OSError: the file cannot be written.
@@ -150,7 +150,7 @@ class CsvTable:
         self._writer.writerow(names)
 
     def write(self, row: Row) -> None:
-        """Add a row."""
+        """Append a row."""
         self._writer.writerow(row)
 
     def close(self) -> None:
@@ -164,7 +164,7 @@ def _schema(types: dict[str, type]) -> dict[str, Any]:
 
 
 def to_parquet(source: Path, target: Path, types: dict[str, type]) -> None:
-    """Write a CSV table as Parquet, a part at a time: memory does not grow with it."""
+    """Convert a CSV table to Parquet in parts, so that memory does not grow with the table."""
     require("polars", "analyze").scan_csv(source, schema=_schema(types)).sink_parquet(target)
 
 

@@ -1,4 +1,4 @@
-"""The recording once more, with what was seen in it drawn over; faces cannot be recognised unless asked for."""
+"""Writes the annotated video: the recording with boxes and labels drawn over it, and faces hidden by default."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ if TYPE_CHECKING:
     from fer_stream.types import Box
 
 TICKS = 60_000
-"""Units of a second in which pictures are timed: usual rates have a whole number of them, and MPEG-4 takes no finer."""
+"""Timestamp units per second. Common frame rates need a whole number of units, and MPEG-4 allows no finer unit."""
 
 AROUND = 400_000_000
-"""Nanoseconds before and after a face is found for which its place is hidden, too: it may have been there unseen."""
+"""Nanoseconds before and after a face is found in which its box is hidden, too: the detector may have missed it."""
 
 ENCODERS = {
     "libx264": {"crf": "23", "preset": "veryfast"},
     "libopenh264": {"b": "6000000"},
     "mpeg4": {"b": "6000000"},
 }
-"""By preference, with their options: PyAV's FFmpeg has the first, others may have been built without it. The last one
-is no H.264, but every FFmpeg has it."""
+"""Encoders in order of preference, with their options. PyAV's FFmpeg has the first; other builds may lack it. The last
+one is not H.264, but every FFmpeg has it."""
 
 
 class Video:
-    """Writes an MP4 file, H.264 where FFmpeg has it. The sound of ``source``, where it has any, is copied into it.
+    """Writes an MP4 file, in H.264 if FFmpeg has an encoder for it, with the sound of ``source`` if there is any.
 
-    Unless ``show_faces``, faces are made unrecognisable, and so is where they are just before and after they are found.
+    Unless ``show_faces``, faces are made unrecognisable, from `AROUND` before they are found to `AROUND` after.
     """
 
     def __init__(self, path: Path, source: Path, *, show_faces: bool) -> None:
@@ -57,7 +57,7 @@ class Video:
         self._past: deque[tuple[int, tuple[Box, ...]]] = deque()
 
     def write(self, observation: Observation) -> None:
-        """Add a frame. It is written once what is seen soon after it is known, too."""
+        """Add a frame. It is written after a delay of `AROUND`, because faces found later are also hidden in it."""
         if observation.frame is None:
             return
         self._waiting.append(observation)
@@ -74,17 +74,17 @@ class Video:
         self._past.append((frame.time, observation.faces))
         hidden = [box for _, boxes in self._past for box in boxes]
         hidden += [box for other in self._waiting for box in other.faces]
-        if not (observation.looked_at or self._show):  # there may be faces anywhere: the picture before it stays
+        if not (observation.looked_at or self._show):  # faces may be anywhere: skip it, the previous picture stays
             return
         try:
             image = annotated(observation, None if self._show else hidden)
-        except WireError:  # a JPEG that does not decode: as above
+        except WireError:  # a JPEG that does not decode: skip it, too
             return
         if self._stream is None:
             self._start = frame.time
             self._stream = self._open(image.shape[0], image.shape[1])
             self._sound = _Sound(self._av, self._source, self._out)
-        if image.shape[:2] != (self._stream.height, self._stream.width):  # also where the film changes its size
+        if image.shape[:2] != (self._stream.height, self._stream.width):  # odd, or the size changed
             size = (self._stream.width, self._stream.height)
             image = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
         picture = self._av.VideoFrame.from_ndarray(image, format="bgr24")
@@ -100,7 +100,8 @@ class Video:
     def _open(self, height: int, width: int) -> Any:
         name = next(name for name in ENCODERS if name in self._av.codecs_available)
         stream = self._out.add_stream(name, rate=Fraction(30), options=ENCODERS[name])
-        stream.width, stream.height, stream.pix_fmt = width - width % 2, height - height % 2, "yuv420p"  # no odd sizes
+        # yuv420p needs an even width and height.
+        stream.width, stream.height, stream.pix_fmt = width - width % 2, height - height % 2, "yuv420p"
         stream.codec_context.time_base = Fraction(1, TICKS)
         return stream
 
@@ -120,7 +121,7 @@ class Video:
 
 
 class _Sound:
-    """The first sound track of a film, copied as it is, from the film's first picture on."""
+    """Copies the first sound track of a recording without encoding it again, from the first picture on."""
 
     def __init__(self, av: Any, source: Path, out: Any) -> None:
         self._packets: Iterator[Any] = iter(())
@@ -132,13 +133,13 @@ class _Sound:
             self._stream = out.add_stream_from_template(sound)
             pictures = self._file.streams.video[0]
         except (av.FFmpegError, OSError, ValueError, IndexError):
-            return  # a folder of images, a film without sound, or sound of a kind that MP4 cannot hold
+            return  # a folder of images, a recording without sound, or a codec that MP4 cannot hold
         self._base = float(sound.time_base)
         self._shift = round((pictures.start_time or 0) * pictures.time_base / sound.time_base)
         self._packets = self._file.demux(sound)
 
     def until(self, seconds: float) -> Iterator[Any]:
-        """Return the packets up to a time, so that picture and sound lie side by side in the file."""
+        """Yield the packets up to a time in seconds, so that picture and sound are interleaved in the file."""
         while True:
             if self._next is None:
                 self._next = next(self._packets, None)
@@ -163,14 +164,17 @@ class _Sound:
 
 
 def annotated(observation: Observation, hidden: Iterable[Box] | None) -> NDArray[np.uint8]:
-    """Return a frame's picture (a copy) with boxes, tracks, labels and probabilities; nobody in ``hidden`` is known.
+    """Return a copy of a frame's picture (uint8 ``[H, W, 3]``, BGR) with boxes, tracks, labels and probabilities.
+
+    The boxes in ``hidden`` are made unrecognisable.
 
     Raises:
         ValueError: the observation has no frame.
+        WireError: the picture does not decode.
     """
     frame = observation.frame
     if frame is None:
-        raise ValueError("there is no picture after the last frame")
+        raise ValueError("the observation after the last frame has no picture")
     image = frame.image.copy() if hidden is None else hide_faces(frame.image, hidden)
     size = max(image.shape[0] / 1080, 0.45)
     thick = max(round(2 * size), 1)
@@ -181,21 +185,21 @@ def annotated(observation: Observation, hidden: Iterable[Box] | None) -> NDArray
         if estimate and label:
             text += f" {estimate.probabilities.as_dict()[label]:.0%}"
         paper, ink = colour(label), ink_on(colour(label))
-        _sign(image, track.face.box, text, _bgr(paper), _bgr(ink), size, thick)
+        _draw_box(image, track.face.box, text, _bgr(paper), _bgr(ink), size, thick)
     return image
 
 
-def _sign(image: NDArray[np.uint8], box: Box, text: str, paper: Any, ink: Any, size: float, thick: int) -> None:
-    """Draw a box with a line of text on top of it, or within where there is no room."""
+def _draw_box(image: NDArray[np.uint8], box: Box, text: str, paper: Any, ink: Any, size: float, thick: int) -> None:
+    """Draw a box with a line of text above it, or inside it if there is no room above."""
     x1, y1, x2, y2 = (round(side) for side in box)
-    for paint, width in ((ink, thick + 2), (paper, thick)):  # a seam, to be seen on any ground
+    for paint, width in ((ink, thick + 2), (paper, thick)):  # an outline, visible on any background
         cv2.rectangle(image, (x1, y1), (x2, y2), paint, width, cv2.LINE_AA)
     (across, up), down = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, 0.8 * size, thick)
     left = max(min(x1, image.shape[1] - across - down), 0)
     top = max(y1 - up - 2 * down, 0)
     cv2.rectangle(image, (left, top), (left + across + down, top + up + 2 * down), paper, cv2.FILLED)
-    place = (left + down // 2, top + up + down // 2)
-    cv2.putText(image, text, place, cv2.FONT_HERSHEY_SIMPLEX, 0.8 * size, ink, thick, cv2.LINE_AA)
+    origin = (left + down // 2, top + up + down // 2)
+    cv2.putText(image, text, origin, cv2.FONT_HERSHEY_SIMPLEX, 0.8 * size, ink, thick, cv2.LINE_AA)
 
 
 def _bgr(paint: str) -> tuple[int, int, int]:

@@ -1,1 +1,1 @@
-"""One camera: read pictures, stamp them, keep the freshest, encode it, and send it when asked."""
+"""The capture of one camera: read pictures, stamp them, keep the latest, encode it, and send it on request."""

@@ -1,4 +1,4 @@
-"""The capture clock: which time a picture gets."""
+"""The capture clock, which gives each picture its time."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 
 class Clock:
-    """Capture time: a live camera has the start's wall clock plus monotonic time, a file its own time stamps."""
+    """Capture time: for a live camera the wall clock at the start plus monotonic time, for a file its time stamps."""
 
     def __init__(self, settings: CameraSettings) -> None:
-        """Begin now."""
+        """Start the clock now."""
         self.start = from_rfc3339(settings.start_time)
         """The capture time at which a recording begins."""
         self._wall, self._began = time.time_ns(), time.monotonic_ns()

@@ -1,4 +1,4 @@
-"""Encodes a capture's frames: the camera's own JPEG, a new JPEG, or raw pixels, scaled down where the settings ask."""
+"""Encodes frames as the camera's own JPEG, a new JPEG, or raw pixels, and scales them down if needed."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ class Encoded(NamedTuple):
 
 
 class Encoder:
-    """Makes the payloads of one camera's frames. ``shares`` says whether the aggregator can open our shared memory."""
+    """Encodes one camera's frames. ``shares`` is whether the aggregator can open this process's shared memory."""
 
     def __init__(self, name: str, camera: CameraSettings, address: str, slots: int) -> None:
-        """Begin with a camera.
+        """Set up one camera.
 
         Args:
-            name: the camera's.
-            camera: its settings.
-            address: the aggregator's, which decides what ``encoding = "auto"`` is.
-            slots: frames that may lie in shared memory at once.
+            name: the camera's name.
+            camera: the camera's settings.
+            address: the aggregator's address, which decides the encoding for ``encoding = "auto"``.
+            slots: most frames in shared memory at once.
         """
         self.shares = False
         self.encoding = _encoding(camera, address)
@@ -53,39 +53,39 @@ class Encoder:
         self._pace, self._fit = Pace(), Fit(camera.transfer_time)
 
     def room(self, shape: tuple[int, ...]) -> NDArray[np.uint8] | None:
-        """Return memory in which a picture of this shape can be sent as it lies, if there is some."""
+        """Return shared memory for a picture of this shape, to be sent without a copy; ``None`` if there is none."""
         return self._memory.lend(shape) if self.shares and shape[1] <= self._widest(shape[1]) else None
 
     def encode(self, frame: Frame, number: int, resolved: int) -> Encoded:
-        """Return the payload of a frame, the ``number``-th one sent, of which the first so many are resolved."""
+        """Return the payload of the ``number``-th frame sent; the first ``resolved`` frames are resolved."""
         before = time.perf_counter()
-        made = self._jpeg(frame)
-        if made is not None:
+        encoded = self._jpeg(frame)
+        if encoded is not None:
             metrics.stage.labels("encode").observe(time.perf_counter() - before)
         else:
-            made = self._pixels(frame, number, resolved)
-        self._pace.size = memoryview(made.payload).nbytes
-        return made
+            encoded = self._pixels(frame, number, resolved)
+        self._pace.size = memoryview(encoded.payload).nbytes
+        return encoded
 
     def came(self, seconds: float) -> None:
-        """Take how many seconds the last frame took to arrive; if that is long, log it and make frames smaller."""
+        """Record the seconds that the last frame took to arrive; if they are many, make frames smaller and log it."""
         if self._fit.took(seconds):
             how = f"JPEG quality {self._quality}" if self._fit.scale == 1 else f"{self._fit.scale:g} of their size"
             _log.info("frames of camera %s are now sent at %s: the last one took %.1f s", self._name, how, seconds)
-        if self._fit.ends and (told := self._pace.slow(seconds, time.monotonic())):
-            here = f"cameras.{self._name}"
-            advice = f"set a lower {here}.jpeg_quality or a {here}.max_width"
+        if self._fit.ends and (slow := self._pace.slow(seconds, time.monotonic())):
+            key = f"cameras.{self._name}"
+            advice = f"set a lower {key}.jpeg_quality or a {key}.max_width"
             if self.encoding is Encoding.RAW:
-                advice = f'set {here}.encoding = "jpeg", for these are raw pixels'
+                advice = f'set {key}.encoding = "jpeg" (now raw pixels)'
             elif self._camera.transfer_time is None:
-                advice += f", or let both follow the link with {here}.transfer_time"
+                advice += f", or adapt both to the link with {key}.transfer_time"
             _log.warning(
                 "the link to the aggregator is slow: %s, so no more than %.2g frames/s of camera %s arrive; %s",
-                *(told, 1 / seconds, self._name, advice),
+                *(slow, 1 / seconds, self._name, advice),
             )
 
     def close(self) -> None:
-        """Release the memory of the frames that were sent."""
+        """Release the shared memory of the frames that were sent."""
         self._memory.close()
 
     @property
@@ -97,7 +97,7 @@ class Encoder:
         return scaled if self._camera.max_width is None else min(scaled, self._camera.max_width)
 
     def _jpeg(self, frame: Frame) -> Encoded | None:
-        """Return a frame as a JPEG, the camera's own where nothing has to be made smaller, if it is sent as one."""
+        """Return a frame as JPEG, the camera's own if it need not be made smaller; ``None`` if it is sent as pixels."""
         width = frame.size[0]
         own = isinstance(frame.content, Jpeg)
         if not own and self.encoding is not Encoding.JPEG:
@@ -129,6 +129,6 @@ def _encoding(camera: CameraSettings, address: str) -> Encoding:
         return Encoding[camera.encoding.upper()]
     if address.startswith("ipc://"):
         return Encoding.SHARED
-    # How far a plug-in's transport reaches is unknown: frames on it are compressed.
+    # A plug-in's transport may reach other machines: frames on it are compressed.
     known = address.startswith(("tcp://", "memory://"))
     return Encoding.RAW if known and not beyond(address) else Encoding.JPEG

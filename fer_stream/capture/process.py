@@ -1,7 +1,7 @@
 """The capture: the process of one camera.
 
-It has two threads: a reader, which the source may block for as long as it likes, and the one that owns the socket. A
-`Slot` of one frame lies between them, so memory is bounded, and the frame that is sent is the latest one.
+It has two threads: the reader, which the source may block without limit, and the thread that owns the socket. They are
+connected by a `Slot` of one frame. So memory is bounded, and the frame sent is the latest one.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from fer_stream.settings.tree import Settings
 
 DRAIN = 3.0
-"""Seconds that a capture which was told to stop waits for its last frame to be taken and resolved."""
+"""Seconds that a stopping capture waits until its last frame is taken and resolved."""
 
 _log = logging.getLogger(__name__)
 
@@ -32,11 +32,11 @@ def run(settings: Settings, camera: str, stop: Stop | None = None) -> None:
 
     Args:
         settings: the whole tree; ``settings.cameras[camera]`` is the camera.
-        camera: its name.
-        stop: ends the capture when it is set; by default the process's signals do.
+        camera: the camera's name.
+        stop: ends the capture when it is set; by default set by the process's signals.
 
     Raises:
-        SourceError: the source cannot be opened, or failed and is not to be tried again.
+        SourceError: the source cannot be opened, or failed and must not be retried.
         ConfigError: the aggregator refuses this camera.
     """
     stop = stop or install_stop()
@@ -59,12 +59,14 @@ def run(settings: Settings, camera: str, stop: Stop | None = None) -> None:
                 if not reader.opened:  # not registered: no BYE is needed
                     break
             if deadline is not None and time.monotonic() > deadline:
-                _log.warning("the aggregator did not take leave of camera %s; its last frames count as lost", camera)
+                _log.warning(
+                    "the aggregator did not confirm the end of camera %s; its last frames count as lost", camera
+                )
                 capture.give_up()
                 break
             if reader.stuck():
                 raise SourceError(
-                    f"the source of camera {camera} gives nothing and does not time out: check the camera"
+                    f"the source of camera {camera} delivers nothing and does not time out: check the camera"
                 )
     finally:
         reader.stop()

@@ -1,6 +1,6 @@
 """The thread that reads a source: it opens the source, masks and stamps its pictures, and puts them into the slot.
 
-A picture that its camera gives as a JPEG stays one: a worker decodes it, and nobody does if it is superseded.
+A camera's JPEG stays a JPEG: a worker decodes it, so a superseded picture is never decoded.
 """
 
 from __future__ import annotations
@@ -36,23 +36,23 @@ if TYPE_CHECKING:
     from fer_stream.types import Picture
 
 READER_GRACE = 1.0
-"""Seconds that the reader has to come back from its source at the end."""
+"""Seconds that the reader has to return from its source at the end."""
 
 PAUSES = (1.0, 3.0)
-"""First and longest pause in seconds before a failed live source is opened again; each is twice the last. A camera
-that returns is seen within 5 s."""
+"""First and longest pause in seconds before a failed live source is reopened; each pause is twice the one before.
+A camera that returns is noticed within 5 s."""
 
 TELLING = 10.0
-"""Least seconds between two warnings about rejected frames: every frame may be rejected."""
+"""Least seconds between two warnings about rejected frames, as every frame may be rejected."""
 
 _log = logging.getLogger(__name__)
 
 
 class Reader(threading.Thread):
-    """Reads the source into the slot until it ends, fails or is told to stop; it calls ``wake`` after each change.
+    """Reads the source into the slot until it ends, fails or `stop` is called; it calls ``wake`` after each change.
 
     ``offline`` is for the analysis of recordings: a recording is read as fast as possible, whatever its rate, a source
-    that cannot be opened is not tried again, and a live source is a `ConfigError`.
+    that cannot be opened is not retried, and a live source is a `ConfigError`.
     """
 
     def __init__(
@@ -68,11 +68,11 @@ class Reader(threading.Thread):
     ) -> None:
         super().__init__(name="reader", daemon=True)
         self.clock = Clock(settings)
-        self.opened = False  # whether the source has been open once: before that, the camera is not registered
+        self.opened = False  # whether the source has ever been open: the camera is registered only then
         self.live = False
         self.frames: int | None = None
         self.ended = False
-        self.reason = "capture ended"  # why no more frames come: until the source has ended, because of `stop`
+        self.reason = "capture ended"  # why no more frames come; this value holds for `stop`
         self.error: FerStreamError | None = None
         self._camera = name
         metrics.source_failures.labels(name)  # create the label set up front so that rate() sees the first increment
@@ -83,8 +83,8 @@ class Reader(threading.Thread):
         self._allocate = allocate
         self._offline = offline
         self._stop_reading = threading.Event()
-        self._told = -TELLING
-        self._asked = time.monotonic()  # monotonic start of the read that is under way
+        self._reject_logged = -TELLING
+        self._read_began = time.monotonic()  # monotonic start (s) of the current read
         self._seq = 0
 
     def run(self) -> None:
@@ -95,7 +95,7 @@ class Reader(threading.Thread):
                 self.reason = "end of stream"
         except FerStreamError as error:
             self.reason, self.error = "source failed", error
-        except Exception as error:  # a plug-in's source may raise anything
+        except Exception as error:  # a plug-in's source may raise any exception
             _log.exception("the source failed")
             self.reason = "source failed"
             self.error = SourceError(f"the source of camera {self._camera} failed: {type(error).__name__}: {error}")
@@ -105,14 +105,14 @@ class Reader(threading.Thread):
             self._wake()
 
     def stop(self) -> None:
-        """End soon; a frame in the slot stays there."""
+        """End soon; the slot keeps its frame."""
         self._stop_reading.set()
         self._slot.close()
 
     def stuck(self) -> bool:
-        """Whether a live source has kept the reader waiting for far longer than its time-outs allow."""
+        """Return whether a live source has blocked the reader for more than twice its timeout."""
         limit = 2 * max(self._settings.open_timeout, self._settings.read_timeout)
-        return self.live and not self.ended and time.monotonic() - self._asked > limit
+        return self.live and not self.ended and time.monotonic() - self._read_began > limit
 
     def _read_all(self) -> None:
         pause = PAUSES[0]
@@ -120,7 +120,7 @@ class Reader(threading.Thread):
             try:
                 source = open_source(self._settings)
             except SourceError as error:
-                # A live source that was open once may come back, whatever its plug-in says about the failure.
+                # A live source that was open before may return, even if its plug-in calls the failure permanent.
                 if self._offline or not (self._settings.retry and (self.live or error.transient)):
                     raise
                 pause = self._wait_to_retry(error, pause)
@@ -140,7 +140,7 @@ class Reader(threading.Thread):
             except SourceError as error:
                 if not (self.live and self._settings.retry):
                     raise
-                # The traceback would keep the last picture alive, and its shared memory.
+                # The traceback would keep the last picture and its shared memory alive.
                 failure = error.with_traceback(None)
             finally:
                 source.close()
@@ -149,12 +149,12 @@ class Reader(threading.Thread):
             pause = self._wait_to_retry(failure, PAUSES[0] if self._seq > began else pause)
 
     def _wait_to_retry(self, error: SourceError, pause: float) -> float:
-        """Wait, and return how long to wait the next time."""
+        """Wait, and return the next pause in seconds."""
         metrics.source_failures.labels(self._camera).inc()
         _log.warning("%s; trying again in %g s", error, pause)
-        self._asked = math.inf
+        self._read_began = math.inf
         self._stop_reading.wait(pause)
-        self._asked = time.monotonic()
+        self._read_began = time.monotonic()
         return min(2 * pause, PAUSES[1])
 
     def _read_source(self, source: Source) -> None:
@@ -162,21 +162,21 @@ class Reader(threading.Thread):
         due = 0.0
         interval = 1 / self._settings.rate if self._settings.rate else 0.0
         while not self._stop_reading.is_set():
-            self._asked = time.monotonic()
+            self._read_began = time.monotonic()
             picture = source.read()
             now = time.monotonic()
             if picture is None:
                 break
-            metrics.stage.labels("read").observe(now - self._asked)
-            self._asked = math.inf  # waiting for a worker is not the fault of the source
+            metrics.stage.labels("read").observe(now - self._read_began)
+            self._read_began = math.inf  # waiting for a worker does not count as a blocked source
             if picture.offset is None:
                 if now < due:
-                    continue  # the cap on a live camera's rate: this one was never captured
+                    continue  # the limit on a live camera's rate: this picture does not count as captured
                 due = max(due, now - interval) + interval
             elif (
                 not self._offline
                 and (self._policy == "drop_oldest" or self._settings.rate)
-                and self._stop_reading.wait(max(0.0, start + picture.offset / 1e9 - now))  # it plays at its own pace
+                and self._stop_reading.wait(max(0.0, start + picture.offset / 1e9 - now))  # play in real time
             ):
                 break
             if not self._keep(picture):
@@ -186,8 +186,8 @@ class Reader(threading.Thread):
         try:
             content = self._content(picture)
         except WireError as error:
-            if (now := time.monotonic()) >= self._told + TELLING:
-                self._told = now
+            if (now := time.monotonic()) >= self._reject_logged + TELLING:
+                self._reject_logged = now
                 _log.warning("a frame of camera %s is rejected: %s", self._camera, error)
             self._slot.reject()
             return True
@@ -199,14 +199,14 @@ class Reader(threading.Thread):
         return True
 
     def _content(self, picture: Picture) -> NDArray[np.uint8] | Jpeg:
-        """Return what is sent: the camera's own JPEG where its pixels need no change, or else masked pixels.
+        """Return the content to send: the camera's own JPEG if its pixels need no change, otherwise masked pixels.
 
         Raises:
-            WireError: it is no picture that may be sent.
+            WireError: the picture is invalid or too large.
         """
         content, settings = picture.content, self._settings
         if not isinstance(content, Jpeg):
-            try:  # a plug-in may give anything
+            try:  # a plug-in may return any object
                 content = pixels(content)
             except ValueError as error:
                 raise WireError(str(error)) from error

@@ -144,7 +144,7 @@ class Capture:
         message = Message(
             Kind.FRAME,
             payload,
-            seq=frame.seq,
+            seq=frame.number,
             time=frame.time,
             age=round((time.monotonic() - taken) * 1e6),
             totals=totals,

@@ -1,4 +1,4 @@
-"""Room for one frame between the thread that reads the source and the one that sends, with the capture's counts."""
+"""A buffer of one frame between the reader thread and the sender, with the capture's frame counts."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 
 class Slot:
-    """Room for one frame between the reader and the sender, and the capture's count of all frames.
+    """A buffer of one frame between the reader and the sender; it also counts the capture's frames.
 
-    Under ``drop_oldest`` a fresher frame takes the place of one that nobody took (it is *superseded*); under ``wait``
-    the reader waits until it is taken.
+    With ``drop_oldest`` a newer frame replaces one that was not taken (which is *superseded*). With ``wait`` the reader
+    waits until the frame is taken.
     """
 
     def __init__(self, policy: Policy) -> None:
@@ -27,7 +27,7 @@ class Slot:
         self._closed = False
 
     def put(self, frame: Frame, taken: float) -> bool:
-        """Put a frame, read at this monotonic time (s); return ``False`` (and count nothing) once closed."""
+        """Put a frame read at monotonic time ``taken`` (s). Once closed, return ``False`` and count nothing."""
         with self._changed:
             while self._policy == "wait" and self._held is not None and not self._closed:
                 self._changed.wait()
@@ -39,13 +39,13 @@ class Slot:
             return True
 
     def reject(self) -> None:
-        """Count a frame that is captured but must not be sent; once closed, count nothing."""
+        """Count a captured frame that must not be sent. Once closed, count nothing."""
         with self._changed:
             self._captured += not self._closed
             self._rejected += not self._closed
 
     def take(self) -> tuple[Frame, float] | None:
-        """Return the frame and make room; it counts as sent from here on."""
+        """Remove and return the frame, which counts as sent from now on; ``None`` if there is none."""
         with self._changed:
             held, self._held = self._held, None
             self._sent += held is not None
@@ -53,7 +53,7 @@ class Slot:
             return held
 
     def state(self) -> tuple[Totals, bool]:
-        """Return the totals, and whether a frame is there."""
+        """Return the totals, and whether the slot holds a frame."""
         with self._changed:
             totals = Totals(self._captured, self._superseded, self._rejected, self._sent)
             return totals, self._held is not None
@@ -64,7 +64,7 @@ class Slot:
         return self._closed
 
     def close(self) -> None:
-        """Take no more frames; what is there can still be taken."""
+        """Accept no more frames; a held frame can still be taken."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()

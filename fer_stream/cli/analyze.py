@@ -1,4 +1,4 @@
-"""The command that makes tables, plots and a report of recordings: analyze."""
+"""The command ``analyze``, which makes tables, plots and a report of recordings."""
 
 from __future__ import annotations
 
@@ -22,26 +22,24 @@ if TYPE_CHECKING:
     from fer_stream.analysis.folder import Progress
 
 VIDEOS = re.compile(r"\.(mp4|m4v|mov|mkv|webm|avi|gif|mpe?g|m?ts|wmv|flv|3gp|ogv)", re.IGNORECASE)
-"""What is taken for a video in a folder, by its suffix; one that is named itself may be called anything."""
+"""Suffixes of the files that count as videos in a folder. A file that is itself an argument may have any name."""
 
 PAUSE = 10.0
-"""Seconds between lines that tell the progress where there is no terminal."""
+"""Seconds between lines of progress if standard error is not a terminal."""
 
 
 def analyze(arguments: Namespace) -> int:
-    """Analyse each input into a folder; one that cannot be read does not keep the others from it.
+    """Analyse each input into a folder; after an input that cannot be read, continue with the next.
 
     Raises:
-        ConfigError: wrong use, or a folder that cannot be read or written.
+        ConfigError: wrong use, or a folder cannot be read or written.
     """
     from fer_stream.analysis import Analysis  # noqa: PLC0415
 
     if arguments.show_faces and not arguments.video:
-        raise ConfigError("--show-faces is about the annotated video: give --video, too")
+        raise ConfigError("--show-faces applies to the annotated video: give --video, too")
     if arguments.video and arguments.pictures:
-        raise ConfigError(
-            "there is no video of pictures that do not follow one another: leave out --video or --pictures"
-        )
+        raise ConfigError("--video does not work with --pictures, which are unrelated images: leave out one of them")
     sources = name_sources(list(_inputs(arguments.sources)))
     settings = begin(arguments, "analyze", sources)
     output = Path(arguments.output)
@@ -58,36 +56,40 @@ def analyze(arguments: Namespace) -> int:
                 show_faces=arguments.show_faces,
                 force=arguments.force,
             )
-            if not arguments.force and (told := analysis.finished()):
-                _say(f"{analysis.source}: done already, in {folder} (--force does it again)")
-                if "error" in told:
-                    raise SourceError(told["error"])
+            if not arguments.force and (summary := analysis.finished()):
+                _print(f"{analysis.source}: done already, in {folder} (--force repeats it)")
+                if "error" in summary:
+                    raise SourceError(summary["error"])
                 continue
             with _progress(Path(analysis.source).name) as progress:
-                told = analysis.run(settings.workers, progress)
+                summary = analysis.run(settings.workers, progress)
         except SourceError as error:
             tell_error(str(error))
             failures += 1
             continue
         except KeyboardInterrupt:
-            _say(f"interrupted: the same command goes on where this one was; nothing half-written is in {folder}")
+            _print(f"interrupted: the same command continues from here; nothing half-written is in {folder}")
             return INTERRUPTED
-        what = f"{told['frames']} frames, {told['tracks']} tracks" if "frames" in told else f"{told['images']} pictures"
-        _say(f"{analysis.source}: {what}, {told['faces']} faces -> {folder / 'report.html'}")
+        counts = (
+            f"{summary['frames']} frames, {summary['tracks']} tracks"
+            if "frames" in summary
+            else f"{summary['images']} pictures"
+        )
+        _print(f"{analysis.source}: {counts}, {summary['faces']} faces -> {folder / 'report.html'}")
     if failures and len(sources) > 1:
-        _say(f"{failures} of {len(sources)} could not be read, or not to their ends")
+        _print(f"{failures} of {len(sources)} could not be read, or not to their ends")
     return 1 if failures else 0
 
 
-def _say(text: str) -> None:
+def _print(text: str) -> None:
     sys.stderr.write(f"{text}\n")
 
 
 def _inputs(arguments: Iterable[str]) -> Iterator[str]:
-    """Return videos, images, and folders of images; a folder with videos stands for them, and for its images.
+    """Yield each video, image and folder of images; for a folder with videos, its videos, and itself if it has images.
 
     Raises:
-        ConfigError: a folder with nothing of that in it, or that cannot be read.
+        ConfigError: a folder has neither videos nor images, or cannot be read.
     """
     from fer_stream.sources.images import is_image  # noqa: PLC0415
 
@@ -95,7 +97,7 @@ def _inputs(arguments: Iterable[str]) -> Iterator[str]:
         path = Path(argument)
         try:
             folder = path.is_dir()
-        except OSError:  # as in one that may not be entered; opening it tells
+        except OSError:  # for example no permission for the parent folder: opening the file reports that
             folder = False
         if not folder:
             yield argument
@@ -109,14 +111,14 @@ def _inputs(arguments: Iterable[str]) -> Iterator[str]:
         videos = [str(file) for file in files if VIDEOS.fullmatch(file.suffix)]
         images = any(map(is_image, files))
         if not videos and not images:
-            raise ConfigError(f"the folder {argument!r} holds no videos and no images; what lies deeper is to be named")
+            raise ConfigError(f"the folder {argument!r} holds no videos and no images; give its subfolders by name")
         yield from ([argument] if images else [])
         yield from videos
 
 
 @contextmanager
 def _progress(name: str) -> Iterator[Progress]:
-    """Show a bar on a terminal, and elsewhere a line now and then; both tell the time that is left."""
+    """Show progress and the remaining time: a bar on a terminal, otherwise a line every `PAUSE` seconds."""
     if sys.stderr.isatty():
         from tqdm import tqdm  # noqa: PLC0415  (slow to import)
 
@@ -128,17 +130,17 @@ def _progress(name: str) -> Iterator[Progress]:
 
             yield move
         return
-    began = told = time.monotonic()
+    began = printed = time.monotonic()
 
-    def tell(done: int, total: int | None) -> None:
-        nonlocal told
+    def report(done: int, total: int | None) -> None:
+        nonlocal printed
         now = time.monotonic()
-        if now - told >= PAUSE:
-            told = now
+        if now - printed >= PAUSE:
+            printed = now
             left = f" of {total}, {_left((now - began) / done * (total - done))} left" if total else ""
-            _say(f"{name}: {done}{left}")
+            _print(f"{name}: {done}{left}")
 
-    yield tell
+    yield report
 
 
 def _left(seconds: float) -> str:

@@ -1,6 +1,6 @@
-"""Checks that an installation can do its work, and says what to do about each finding.
+"""Checks an installation, and says what to do about each problem.
 
-Every check is a generator of findings that does not raise; nothing is changed that was there before.
+No check raises an exception for a problem: each returns findings. No check changes existing files.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ if TYPE_CHECKING:
     from fer_stream.settings.tree import CameraSettings, Settings
 
 MODULES = {"opencv-python-headless": "cv2", "pyzmq": "zmq"}
-"""What the packages that we require are called where they are imported, where that is not their own name."""
+"""Import names of required packages, where they differ from the package's name."""
 
 PATIENCE = 5.0
-"""Seconds that a source may take to open here."""
+"""Most seconds for each timeout of a source that is checked."""
 
 
 class Level(StrEnum):
-    """How a check came out."""
+    """The result of a check."""
 
     OK = "ok"
     WARN = "warn"
@@ -51,7 +51,7 @@ class Level(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One line: what was looked at, what was found and, unless it is fine, what to do."""
+    """One line of output: what was checked, the result and, if it is a problem, what to do."""
 
     level: Level
     text: str
@@ -73,7 +73,7 @@ def _fail(text: str) -> Finding:
 
 
 def examine(settings: Settings) -> Iterator[Finding]:
-    """Yield what every check finds, one after the other."""
+    """Run all checks, and yield their findings in order."""
     yield from _packages()
     yield from _models(settings)
     for name, camera in settings.cameras.items():
@@ -99,7 +99,7 @@ def _packages() -> Iterator[Finding]:
         module, least = MODULES.get(match[1], match[1].replace("-", "_")), match[2] or "0"
         try:
             found = version(module)
-        except Exception as error:  # a package that does not fit the others may raise anything
+        except Exception as error:  # importing an incompatible package may raise anything
             missing = isinstance(error, ModuleNotFoundError) and error.name == module
             what = "is not installed" if missing else f"cannot be imported ({type(error).__name__}: {error})"
             yield _fail(f"{module} {what}: run pip install '{requirement}'")
@@ -125,7 +125,7 @@ def _models(settings: Settings) -> Iterator[Finding]:
             if hashlib.sha256(content).hexdigest() == digest:
                 yield _ok(f"model file {name} {digest[:12]}")
             else:
-                yield _fail(f"the model file {name} is not the one that was shipped: install fer-stream again")
+                yield _fail(f"the model file {name} differs from the shipped one: install fer-stream again")
         plugins.load("detectors", settings.detector.name)(settings.detector)
         yield _ok(f"detector {settings.detector.name}")
         classifier = plugins.load("classifiers", settings.classifier.name)(settings.classifier)
@@ -135,14 +135,14 @@ def _models(settings: Settings) -> Iterator[Finding]:
 
 
 def _source(name: str, camera: CameraSettings) -> Finding:
-    """Open a camera, in a thread because a device may keep us waiting for longer than it was told."""
-    from fer_stream.imaging.jpeg import Jpeg  # noqa: PLC0415  (as the next)
+    """Open a camera and read a picture; in a thread, because a device may block for longer than its timeout."""
+    from fer_stream.imaging.jpeg import Jpeg  # noqa: PLC0415  (OpenCV is slow to import)
     from fer_stream.sources import open_source  # noqa: PLC0415  (OpenCV is slow to import)
 
     found: list[Finding] = []
     quick = {"open_timeout": min(camera.open_timeout, PATIENCE), "read_timeout": min(camera.read_timeout, PATIENCE)}
 
-    def look() -> None:
+    def check() -> None:
         try:
             source = open_source(camera.model_copy(update=quick))
             try:
@@ -157,16 +157,16 @@ def _source(name: str, camera: CameraSettings) -> Finding:
                 found.append(_ok(f"camera {name}: {redact(camera.source)} gives {width}x{height} pictures"))
         except FerStreamError as error:
             found.append(_fail(f"camera {name}: {redact(str(error))}"))
-        except ValueError as error:  # a plug-in's source that gives no picture
+        except ValueError as error:  # a plug-in's source returned an invalid picture
             found.append(_fail(f"camera {name}: {redact(str(error))}"))
         except Exception as error:  # a plug-in's source may raise anything
             found.append(_fail(f"camera {name}: its source failed: {type(error).__name__}: {redact(str(error))}"))
 
-    thread = threading.Thread(target=look, daemon=True)
+    thread = threading.Thread(target=check, daemon=True)
     thread.start()
     leave_behind(thread, 2 * PATIENCE)
-    silence = _fail(f"camera {name}: {redact(camera.source)} does not answer; check that it is on and not in use")
-    return found[0] if found else silence
+    no_answer = _fail(f"camera {name}: {redact(camera.source)} does not answer; check that it is on and not in use")
+    return found[0] if found else no_answer
 
 
 def _address(settings: Settings) -> Finding:
@@ -191,31 +191,31 @@ def _journal(path: Path) -> Finding:
     from fer_stream.journal import Reader  # noqa: PLC0415
 
     try:
-        there = path.exists()
+        exists = path.exists()
     except OSError as error:
         return _fail(f"the journal {path} cannot be used: {error.strerror}; give another path with --journal")
-    if there:
+    if exists:
         try:
             with Reader(path) as reader:
                 cursor = reader.cursor()
         except FerStreamError as error:
             return _fail(str(error))
         if os.access(path, os.W_OK) and os.access(path.parent, os.W_OK):
-            return _elsewhere(path) or _ok(f"journal {path}, {cursor} events so far")
+            return _shared(path) or _ok(f"journal {path}, {cursor} events so far")
         return _fail(f"the journal {path} cannot be written: give another path with --journal")
     folder = next(parent for parent in path.absolute().parents if parent.exists())
     if folder.is_dir() and os.access(folder, os.W_OK | os.X_OK):
-        return _elsewhere(path) or _ok(f"journal {path} can be made")
+        return _shared(path) or _ok(f"journal {path} can be made")
     return _fail(f"the journal {path} cannot be made in {folder}: give another path with --journal")
 
 
-def _elsewhere(path: Path) -> Finding | None:
+def _shared(path: Path) -> Finding | None:
     from fer_stream.journal import shared  # noqa: PLC0415
 
-    if where := shared(path):
+    if kind := shared(path):
         return _warn(
-            f"the journal {path} lies on {where}: locks may not keep an aggregator on another machine out; "
-            "a disk of this machine is safer, and faster"
+            f"the journal {path} lies on {kind}, where locks may not keep an aggregator on another machine out; "
+            "a local disk is safer and faster"
         )
     return None
 
@@ -228,7 +228,7 @@ def _port(settings: Settings) -> Finding:
         server = metrics.serve(settings, lambda: "")
     except FerStreamError as error:
         if _alive(str(address)):
-            return _ok(f"metrics port {address}: a process of ours serves it")
+            return _ok(f"metrics port {address}: a fer-stream process serves it")
         return _fail(str(error))
     if server is not None:
         server.close()
@@ -249,15 +249,15 @@ def _machine(workers: int) -> Iterator[Finding]:
     if workers > max(cores.amount, 1):
         yield _warn(
             f"{workers} workers share {cores.amount:g} CPU cores ({cores.by}): "
-            f"more than one a core is no faster, {advice}"
+            f"more than one per core is no faster, {advice}"
         )
     else:
         yield _ok(f"{cores.amount:g} CPU cores for {workers} workers ({cores.by})")
     needed = machine.OTHERS + workers * machine.WORKER
-    there = f"{memory.amount / 2**30:.1f} GiB of memory ({memory.by})"
+    available = f"{memory.amount / 2**30:.1f} GiB of memory ({memory.by})"
     if needed > memory.amount:
         yield _warn(
-            f"{workers} workers and the rest take about {needed / 2**30:.1f} GiB, and there is {there}: {advice}"
+            f"{workers} workers and the rest take about {needed / 2**30:.1f} GiB, and there is {available}: {advice}"
         )
     else:
-        yield _ok(f"{there} for {workers} workers")
+        yield _ok(f"{available} for {workers} workers")

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def config(arguments: Namespace) -> None:
-    """Print the effective settings with their origins, or a template."""
+    """Print the effective settings and where each came from, or a template of a settings file."""
     from fer_stream.settings.tree import template  # noqa: PLC0415
 
     text = template() if arguments.template else "\n".join(explain(arguments).lines()) + "\n"
@@ -38,7 +38,7 @@ def version(_: Namespace) -> None:
 
 
 def doctor(arguments: Namespace) -> int:
-    """Check everything, and fail where something does."""
+    """Print what every check finds; return 1 if a check fails."""
     from fer_stream.cli.doctor import Level, examine  # noqa: PLC0415
 
     failed = False

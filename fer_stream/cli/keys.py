@@ -1,4 +1,4 @@
-"""The command about keys: who may take part from other machines."""
+"""The command ``keys``, which manages the keys that processes on other machines need."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def keys(arguments: Namespace) -> None:
     """Make, allow, list or revoke keys.
 
     Raises:
-        ConfigError: wrong use, or a file that cannot be read or written.
+        ConfigError: wrong use, or a file cannot be read or written.
     """
     from fer_stream.transports import keys as store  # noqa: PLC0415
 
@@ -25,24 +25,24 @@ def keys(arguments: Namespace) -> None:
     if arguments.action == "list":
         listed = store.entries(folder)
         if not listed:
-            sys.stderr.write(f"no key is let in: {folder} lists none; `fer-stream keys new` makes one\n")
+            sys.stderr.write(f"no key is allowed: {folder} lists none; `fer-stream keys new` makes one\n")
         for entry in listed:
-            speaks = " ".join(entry.cameras or [entry.name]) if entry.role == "capture" else ""
-            sys.stdout.write(f"{entry.name:24} {entry.role:8} {entry.public}  {speaks}".rstrip() + "\n")
+            cameras = " ".join(entry.cameras or [entry.name]) if entry.role == "capture" else ""
+            sys.stdout.write(f"{entry.name:24} {entry.role:8} {entry.public}  {cameras}".rstrip() + "\n")
         return
     if name is None:
         raise ConfigError(f"which key? fer-stream keys {arguments.action} NAME")
     if arguments.action == "revoke":
         store.revoke(folder, name)
-        sys.stderr.write(f"{name} is let in no longer; who is connected with it stays so until the aggregator ends\n")
+        sys.stderr.write(f"{name} is no longer allowed; its present connections last until the aggregator ends\n")
         return
     if role is None:
         raise ConfigError(f"what may {name} do? --role capture, worker or client")
     if arguments.action == "allow":
         if arguments.public is None:
-            raise ConfigError(f"which key is it? --public, the public half of {name}'s")
+            raise ConfigError(f"which key is it? give the public half of {name}'s key with --public")
         store.allow(folder, name, role, arguments.public, arguments.camera)
         return
     path = store.new(folder, name, role, arguments.camera)
     sys.stdout.write(f"{path}\n")
-    sys.stderr.write(f"move it to the machine of {name}, and name it there with --key\n")
+    sys.stderr.write(f"move the file to the machine of {name}, and give it there with --key\n")

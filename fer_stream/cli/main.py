@@ -1,6 +1,7 @@
-"""``fer-stream``: which commands there are, with their options and help.
+"""``fer-stream``: the table of commands, with their options and help texts.
 
-What a command does stands in `fer_stream.cli`, and is imported when it is called: ``--help`` loads nothing else.
+The other modules of `fer_stream.cli` implement the commands. They are imported when a command runs, so ``--help`` is
+quick.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ LIVE = ("--page", "--token-file", "--show-faces")
 
 
 class Command(NamedTuple):
-    """One command: ``function`` is ``module:name`` in `fer_stream.cli`, ``own`` its own arguments for argparse."""
+    """One command: ``function`` is ``module:name`` in `fer_stream.cli`, ``own`` are argparse arguments only it has."""
 
     name: str
     function: str
@@ -89,13 +90,13 @@ COMMANDS = (
             *COMMON,
         ),
         (
-            _argument("--live", action="store_true", help="serve the live page too, as `fer-stream live` does"),
+            _argument("--live", action="store_true", help="also serve the live page, as `fer-stream live` does"),
             _argument(
                 "sources",
                 metavar="[NAME=]SOURCE",
                 nargs="*",
-                help="webcam index, video file, image folder, rtsp:// or http:// address; none: the file's cameras, "
-                "or else the demo",
+                help="webcam index, video file, image folder, rtsp:// or http:// address (default: the cameras of the "
+                "settings file, or else the demo)",
             ),
         ),
     ),
@@ -106,7 +107,7 @@ COMMANDS = (
         "fer-stream capture rtsp://192.0.2.10/stream --camera door --connect tcp://10.0.0.1:7000",
         (*CAMERA, "--metrics", "--connect", "--key", *COMMON),
         (
-            _argument("source", metavar="SOURCE", nargs="?", help="as for run; none: what the settings say"),
+            _argument("source", metavar="SOURCE", nargs="?", help="as for run (default: the source in the settings)"),
             _argument("--camera", metavar="NAME", help="the camera's name (default: the file's, or camera-1)"),
         ),
     ),
@@ -116,7 +117,7 @@ COMMANDS = (
         "run one inference worker",
         "fer-stream worker --name 2 --connect tcp://10.0.0.1:7000",
         (*MODELS, "--metrics", "--connect", "--key", *COMMON),
-        (_argument("--name", metavar="NAME", help="its name in logs and status (default: one that no other has)"),),
+        (_argument("--name", metavar="NAME", help="its name in logs and status (default: a unique name)"),),
     ),
     Command(
         "aggregator",
@@ -158,8 +159,8 @@ COMMANDS = (
                 "--timeout",
                 metavar="SECONDS",
                 type=_seconds,
-                help="fail where no aggregator answers for so long (default: 10 with --until-now; otherwise it is "
-                "waited for)",
+                help="fail if no aggregator answers within this time (default: 10 with --until-now, otherwise wait "
+                "without limit)",
             ),
             _argument(
                 "--journal",
@@ -172,8 +173,8 @@ COMMANDS = (
     Command(
         "analyze",
         "analyze:analyze",
-        "make tables, events, plots and a report of recordings, as fast as this machine goes; cut off, the same "
-        "command goes on where it was",
+        "make tables, events, plots and a report of recordings, as fast as this machine can; after an interruption, "
+        "the same command continues",
         "fer-stream analyze talk.mp4 --output talk --video",
         ("--labels", "--workers", *MODELS, "--scan", *COMMON),
         (
@@ -183,20 +184,22 @@ COMMANDS = (
                 "--output",
                 metavar="FOLDER",
                 required=True,
-                help="where to write; each of several has its own there",
+                help="where to write; each of several recordings gets its own subfolder",
             ),
-            _argument("--pictures", action="store_true", help="a folder's images do not follow one another: no tracks"),
-            _argument("--video", action="store_true", help="write the video with what was seen drawn over, too"),
-            _argument("--show-faces", action="store_true", help="leave the faces in it as they are"),
+            _argument("--pictures", action="store_true", help="a folder's images are unrelated: make no tracks"),
+            _argument("--video", action="store_true", help="also write the video with faces and labels drawn in"),
+            _argument("--show-faces", action="store_true", help="do not blur the faces in the video"),
             _argument(
-                "--force", action="store_true", help="do again what is done already, and overwrite files of others"
+                "--force",
+                action="store_true",
+                help="repeat what is done, and overwrite files that analyze did not write",
             ),
         ),
     ),
     Command(
         "recognize",
         "reading:recognize",
-        "find the faces in images and their apparent expressions: a JSON line an image",
+        "find the faces in images and their apparent expressions: one JSON line per image",
         "fer-stream recognize portrait.jpg --min-face 20",
         (*MODELS, *COMMON),
         (_argument("images", metavar="IMAGE", nargs="+", help="an image file"),),
@@ -212,12 +215,12 @@ COMMANDS = (
     Command(
         "purge",
         "reading:purge",
-        "delete old events from the journal, also while an aggregator writes it",
+        "delete old events from the journal, even while an aggregator writes to it",
         "fer-stream purge --older-than 7d",
         ("--journal", *COMMON),
         (
             _argument(
-                "--older-than", metavar="AGE", type=_age, required=True, help="such as 30d, 12h, or 0s for all there is"
+                "--older-than", metavar="AGE", type=_age, required=True, help="such as 30d, 12h, or 0s for all events"
             ),
         ),
     ),
@@ -241,7 +244,7 @@ COMMANDS = (
                 metavar="SECONDS",
                 type=_seconds,
                 default=3.0,
-                help="fail where no aggregator answers for so long (default: 3)",
+                help="fail if no aggregator answers within this time (default: 3)",
             ),
         ),
     ),
@@ -269,7 +272,7 @@ COMMANDS = (
                 metavar="NAME",
                 action="append",
                 default=[],
-                help="a camera that a capture's key speaks for (default: the one of its own name); may be repeated",
+                help="a camera that a capture with this key may send (default: the key's name); may be repeated",
             ),
             _argument("--public", metavar="KEY", help="allow: the public half of a key that was made elsewhere"),
         ),
@@ -279,12 +282,12 @@ COMMANDS = (
 
 
 class _Parser(argparse.ArgumentParser):
-    """Takes a command's arguments before, between and after its options, which argparse alone does not."""
+    """Accepts positional arguments before, between and after options, which argparse alone does not."""
 
     _mixing = False
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        if self._mixing:  # what follows comes through here itself
+        if self._mixing:  # parse_known_intermixed_args calls this method itself
             return super().parse_known_args(args, namespace)
         self._mixing = True
         try:
@@ -319,10 +322,10 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code: 0 normal end, 1 failure, 2 wrong use, 130 cut off."""
+    """Run one command and return its exit code: 0 success, 1 failure, 2 wrong use, 130 interrupted."""
     try:
         arguments = parser().parse_args(argv)
-    except SystemExit as end:  # argparse has said what is wrong, or printed its help
+    except SystemExit as end:  # argparse has printed an error or its help
         return int(end.code or 0)
     environment.prepare()
 

@@ -1,4 +1,4 @@
-"""The options that commands share, each described once: its flag, its help, and the settings it stands for."""
+"""The options that commands share: the flag, the help text, and the settings that each option sets."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Option(NamedTuple):
-    """One option. Where it stands for settings, its value is checked with them, like one from a file."""
+    """One option. If it sets settings, its value is validated with the settings, like one from a file."""
 
     flag: str
     metavar: str | None
@@ -48,7 +48,7 @@ OPTIONS = (
         "drop_oldest: the freshest frame wins; wait: every frame, in order",
         ("policy", "cameras.*.policy"),
     ),
-    Option("--workers", "N", "inference workers (default: one a CPU core)", ("workers",)),
+    Option("--workers", "N", "inference workers (default: one per CPU core)", ("workers",)),
     Option(
         "--min-face", "PX", "size in pixels of the smallest faces searched for (default: 40)", ("detector.min_face",)
     ),
@@ -63,8 +63,8 @@ OPTIONS = (
     Option(
         "--model",
         "FILE",
-        "ONNX classifier, or emotion-tiny.onnx (less than half the time) or emotion.onnx, which come along (default: "
-        "emotion-ferplus.onnx)",
+        "ONNX classifier: a file, or one of the shipped emotion-tiny.onnx (takes less than half the time) and "
+        "emotion.onnx (default: emotion-ferplus.onnx)",
         ("classifier.model",),
     ),
     Option(
@@ -110,7 +110,7 @@ OPTIONS = (
     Option(
         "--format",
         None,
-        "a line made to be read, or one JSON document a line (default: pretty)",
+        "pretty: lines for people; jsonl: one JSON document per line (default: pretty)",
         how={"choices": ["pretty", "jsonl"], "default": "pretty"},
     ),
 )
@@ -123,14 +123,14 @@ def _destination(option: Option) -> str:
 
 
 def add_option(parser: argparse.ArgumentParser, flag: str) -> None:
-    """Give a command's parser one of the options."""
+    """Add the option with this flag to a command's parser."""
     option = BY_FLAG[flag]
     how: dict[str, Any] = {"metavar": option.metavar} if option.metavar else {}
     parser.add_argument(option.flag, dest=_destination(option), help=option.help, **how, **option.how)
 
 
 def explain(arguments: argparse.Namespace, sources: Mapping[str, str] | None = None) -> Loaded:
-    """Return the settings that a command's arguments, the environment and the file make together.
+    """Return the settings merged from a command's arguments, the environment and the settings file.
 
     Args:
         arguments: as parsed; an option that the command does not have, or that was not given, sets nothing.
@@ -155,7 +155,7 @@ def explain(arguments: argparse.Namespace, sources: Mapping[str, str] | None = N
 
 
 def begin(arguments: argparse.Namespace, role: str, sources: Mapping[str, str] | None = None) -> Settings:
-    """Return the settings of a process that begins now, after giving it its title and its logs.
+    """Return the settings of this process, after setting its title and its logging.
 
     Raises:
         ConfigError: as `explain`.
@@ -170,10 +170,10 @@ def begin(arguments: argparse.Namespace, role: str, sources: Mapping[str, str] |
 
 
 def await_service(settings: Settings) -> Settings:
-    """Return settings with an address: the given one, or that of the one service that runs, as soon as one does.
+    """Return settings with an address: the given one, or that of this user's running service. Waits for a service.
 
     Raises:
-        ConfigError: several run.
+        ConfigError: several services run.
     """
     import logging  # noqa: PLC0415
     import time  # noqa: PLC0415
@@ -182,7 +182,7 @@ def await_service(settings: Settings) -> Settings:
 
     if not instances.given(settings) and not instances.running():
         logging.getLogger(__name__).warning(
-            "no service of yours runs on this machine yet: waiting for one; --connect gives an address elsewhere"
+            "no service of yours runs on this machine yet: waiting for one; give another machine's with --connect"
         )
         while not instances.running():
             time.sleep(0.25)

@@ -1,4 +1,4 @@
-"""The commands that are the pipeline: run, capture, worker, aggregator; and the page that shows it: live."""
+"""The commands that run the pipeline or a part of it: run, capture, worker, aggregator, live."""
 
 from __future__ import annotations
 
@@ -21,15 +21,16 @@ if TYPE_CHECKING:
 def name_sources(arguments: Sequence[str]) -> dict[str, str]:
     """Return ``{camera: source}`` for ``[NAME=]SOURCE`` arguments, in their order.
 
-    A source without a name is called after its file, or ``camera-N`` where it is none; names stay unique.
+    A source without a name gets its file's name, or ``camera-N`` if it is not a file. Names are unique without regard
+    to case.
 
     Raises:
-        ConfigError: a name that cannot be one, or one given twice.
+        ConfigError: an invalid name, or a name is given twice.
     """
     parts = [_split(argument) for argument in arguments]
     given = [name for name, _ in parts if name]
     if twice := [name for name in given if [other.lower() for other in given].count(name.lower()) > 1]:
-        raise ConfigError(f"two cameras are called {twice[0]}: give each a name of its own")
+        raise ConfigError(f"two cameras are called {twice[0]}: give each camera its own name")
     sources: dict[str, str] = {}
     for number, (name, source) in enumerate(parts, start=1):
         sources[name or _unique(_name_of(source, number), {*given, *sources})] = source
@@ -38,18 +39,18 @@ def name_sources(arguments: Sequence[str]) -> dict[str, str]:
 
 def _split(argument: str) -> tuple[str, str]:
     name, equals, source = argument.partition("=")
-    # An address or a path may hold a "=" of its own.
-    if not equals or re.search(r"[:/]", name) or _there(argument):
+    # A URL or a path may contain "=" itself.
+    if not equals or re.search(r"[:/]", name) or _exists(argument):
         return "", argument
     if not source:
         raise ConfigError(f"camera {name} has no source: give {name}=SOURCE")
     return _checked(name), source
 
 
-def _there(argument: str) -> bool:
+def _exists(argument: str) -> bool:
     try:
         return Path(argument).exists()
-    except OSError:  # such as a name longer than any file's
+    except OSError:  # for example a name that is too long for a file
         return False
 
 
@@ -74,7 +75,7 @@ def _unique(name: str, taken: set[str]) -> str:
 
 
 def run(arguments: Namespace) -> int:
-    """Everything on this machine."""
+    """Run the whole pipeline on this machine."""
     from fer_stream.service.run import run as run_all  # noqa: PLC0415
 
     if arguments.summary is not None:
@@ -84,7 +85,7 @@ def run(arguments: Namespace) -> int:
     if not settings.cameras:
         settings = begin(arguments, "run", {"demo": "demo"})
     if sources:
-        # What was named here is what runs; a file's camera of the same name lends it its other settings.
+        # Run only the named cameras. A camera of the same name in the settings file provides their other settings.
         settings = settings.model_copy(update={"cameras": {name: settings.cameras[name] for name in sources}})
     if arguments.live:
         from fer_stream.live.server import check  # noqa: PLC0415
@@ -100,13 +101,13 @@ def run(arguments: Namespace) -> int:
 
 
 def _check_summary(path: Path) -> None:
-    """Refuse, before anything runs, what cannot become a summary when all has run.
+    """Check before the run that the summary can be written after it.
 
     Raises:
-        ConfigError: see above.
+        ConfigError: the folder does not exist, the path is not a file, or it is not writable.
     """
     if not path.parent.is_dir():
-        raise ConfigError(f"the summary {path} cannot be written: there is no folder for it; make it")
+        raise ConfigError(f"the summary {path} cannot be written: its folder does not exist; make it")
     if path.exists() and not (path.is_file() or path.is_char_device()):
         raise ConfigError(f"the summary {path} cannot be written: it is not a file; give another path")
     if not os.access(path if path.exists() else path.parent, os.W_OK):
@@ -114,7 +115,7 @@ def _check_summary(path: Path) -> None:
 
 
 def capture(arguments: Namespace) -> None:
-    """One camera's process."""
+    """Run one camera's capture process."""
     from fer_stream.capture.process import run as run_role  # noqa: PLC0415
 
     if arguments.source is None:
@@ -123,7 +124,7 @@ def capture(arguments: Namespace) -> None:
         if camera not in settings.cameras:
             known = ", ".join(settings.cameras) or "none"
             raise ConfigError(
-                f"camera {camera} has no source: give one, or a settings file that has it (known: {known})"
+                f"camera {camera} has no source: give one, or a settings file with this camera (known: {known})"
             )
     else:
         camera = _checked(arguments.camera) if arguments.camera else _name_of(arguments.source, 1)
@@ -139,24 +140,24 @@ def _only_camera(settings: Settings) -> str:
 
 
 def worker(arguments: Namespace) -> None:
-    """One inference worker."""
+    """Run one inference worker."""
     from fer_stream.inference.worker import run as run_role  # noqa: PLC0415
 
     run_role(begin(arguments, f"worker {arguments.name or ''}".strip()), arguments.name)
 
 
 def aggregator(arguments: Namespace) -> None:
-    """Dispatch, track, smooth, journal, publish."""
+    """Run the aggregator: dispatch, track, smooth, journal, publish."""
     from fer_stream.aggregator.aggregator import run as run_role  # noqa: PLC0415
 
     run_role(begin(arguments, "aggregator"))
 
 
 def live(arguments: Namespace) -> None:
-    """Show it all in a browser."""
+    """Run the live page's server."""
     from fer_stream.live.server import check  # noqa: PLC0415
     from fer_stream.live.server import run as serve  # noqa: PLC0415
 
     settings = begin(arguments, "live")
-    check(settings)  # before the wait
+    check(settings)  # first, because the next line may wait for a service without limit
     serve(await_service(settings))

@@ -1,4 +1,4 @@
-"""The commands that read what the service made: subscribe, status, recognize; and the one that deletes it: purge."""
+"""The commands that print results, subscribe, status and recognize, and the command that deletes events, purge."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def subscribe(arguments: Namespace) -> None:
     settings = begin(arguments, "subscribe")
     types = _checked_types(arguments.type)
     sink = plugins.load("sinks", "stdout")(arguments.format)
-    # Signals raise KeyboardInterrupt here, also in a write that waits for a reader.
+    # Signals raise KeyboardInterrupt in this command, also during a write that waits for a reader of the pipe.
     if arguments.journal_file:
         path, after = folders.expand(Path(arguments.journal_file)), arguments.after or BEGINNING
         events = read_journal(path, after=after, camera=arguments.camera, types=types)
@@ -72,10 +72,10 @@ def _follow(arguments: Namespace, settings: Settings, types: Sequence[str]) -> I
 
 
 def _checked_types(names: Sequence[str] | None) -> list[str]:
-    """Return the types and families to print.
+    """Return the event types and families to print.
 
     Raises:
-        ConfigError: one that no event has.
+        ConfigError: a name is neither a type nor a family.
     """
     known = [*EventType, *dict.fromkeys(kind.partition(".")[0] for kind in EventType)]
     for name in names or ():
@@ -87,7 +87,7 @@ def _checked_types(names: Sequence[str] | None) -> list[str]:
 
 
 def status(arguments: Namespace) -> None:
-    """Show what a running aggregator sees."""
+    """Print the status of a running aggregator."""
     from fer_stream.client import status as ask  # noqa: PLC0415
 
     state = ask(begin(arguments, "status"), arguments.timeout)
@@ -101,11 +101,11 @@ def status_lines(state: dict[str, Any]) -> list[str]:
     """Return an aggregator's status (`fer_stream.aggregator.aggregator.Aggregator.status`) as lines for people."""
     lines = [
         f"up {state['uptime_s']:.0f} s, {sum(state['events'].values())} events, cursor {state['cursor']}, "
-        f"labels: {', '.join(state['labels']) or 'none until a worker is there'}",
+        f"labels: {', '.join(state['labels']) or 'none until a worker connects'}",
         "",
     ]
     cameras, workers = state["cameras"], state["workers"]
-    # Terms that are 0 everywhere say nothing, except these.
+    # Show a term that is 0 for all cameras only if it is one of these.
     always = ("captured", "done", "in_flight")
     terms = [
         term
@@ -151,7 +151,7 @@ def _table(rows: list[list[str]]) -> list[str]:
 
 
 def recognize(arguments: Namespace) -> int:
-    """Print one JSON line an image; one that cannot be read does not keep the others from it."""
+    """Print one JSON line per image; after an image that cannot be read, continue with the next."""
     from fer_stream.inference.recognizer import Recognizer  # noqa: PLC0415
     from fer_stream.operations.logs import tell_error  # noqa: PLC0415
     from fer_stream.sources.images import load  # noqa: PLC0415

@@ -1,4 +1,4 @@
-"""The library user's side: `subscribe` to events, read a journal, and ask for an aggregator's `status`."""
+"""The client library: `subscribe` to events, read a journal, and ask for an aggregator's `status`."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ def subscribe(
 ) -> Subscription:
     """Return a `Subscription` to the aggregator at ``address``.
 
-    By default it is the one that the settings name, or else the one service of this user that runs on this machine.
+    By default this is the aggregator that the settings name, or else the only running service of this user here.
 
     ::
 
         with fer_stream.subscribe(camera="door", types=["emotion.started"]) as events:
             for event in events:
-                if event.type == "emotion.started":  # a stream.gap may come too
+                if event.type == "emotion.started":  # a stream.gap may arrive, too
                     print(event.time, event.track, event.data.label)
 
     Raises:
@@ -71,7 +71,7 @@ def subscribe(
 def read_journal(
     path: Path, *, after: str | Literal[0] = 0, camera: str | None = None, types: Sequence[str] = ()
 ) -> Iterator[tuple[Event, str]]:
-    """Return the events in a journal file after a cursor, with their texts, whether or not an aggregator runs.
+    """Yield the events in a journal file after a cursor, with their texts, whether or not an aggregator runs.
 
     Raises:
         JournalError: there is no readable journal at ``path``.
@@ -85,23 +85,23 @@ def read_journal(
                 try:
                     event = cloudevents.decode(text)
                 except WireError as error:
-                    raise JournalError(f"the journal {path} holds what is not an event: {error}") from error
+                    raise JournalError(f"the journal {path} holds an invalid event: {error}") from error
                 if wanted(event, types):
                     yield event, text
             position = reached
 
 
 def status(settings: Settings | None = None, timeout: float = 3.0) -> dict[str, Any]:
-    """Return how things stand with a running aggregator: see `fer_stream.aggregator.aggregator.Aggregator.status`.
+    """Return the status of a running aggregator: see `fer_stream.aggregator.aggregator.Aggregator.status`.
 
     Args:
-        settings: the whole tree, by default as loaded; without an address in it, the one service of this user that
-            runs on this machine is asked.
+        settings: the whole tree, by default as loaded. Without an address in it, the only running service of this user
+            on this machine is asked.
         timeout: seconds to wait for an answer.
 
     Raises:
-        TransportError: none runs, none answers within ``timeout`` seconds, or it refuses this process's key; the
-            message says which, and what is known of the reason.
+        TransportError: no aggregator runs, none answers within ``timeout`` seconds, or it refuses this process's key;
+            the message gives the known cause.
         ConfigError: no address is given, and several services run.
     """
     if settings is None:
@@ -119,12 +119,12 @@ def status(settings: Settings | None = None, timeout: float = 3.0) -> dict[str, 
 
 
 def ask_status(peer: Peer, address: str, timeout: float) -> dict[str, Any]:
-    """As `status`, over a control link that is there already, and without looking for the reason."""
+    """Return the status as `status` does, over an open control link, and without looking up why no answer comes."""
     ticket = random.getrandbits(48)
     deadline = time.monotonic() + timeout
     peer.send(messages.json_message(Kind.STATUS, ticket=ticket))
-    while (left := deadline - time.monotonic()) > 0:
-        parts = peer.receive(left)
+    while (remaining := deadline - time.monotonic()) > 0:
+        parts = peer.receive(remaining)
         if parts is None:
             continue
         message: Message = messages.unpack(parts)

@@ -1,6 +1,6 @@
-"""Asking for events from the journal: where a subscriber stands, how much it asks for, and when it asks again.
+"""Replay requests: what a subscriber has seen, how much it requests from the journal, and when it repeats a request.
 
-Knows neither sockets nor clocks: times are given, in seconds on a clock that only goes forward.
+This module uses neither sockets nor clocks: the caller gives the time, in seconds of a monotonic clock.
 """
 
 from __future__ import annotations
@@ -16,29 +16,29 @@ if TYPE_CHECKING:
     from fer_stream.types import Event
 
 LEAST, FIRST, MOST = 4_000, 16_000, 256_000
-"""Bytes of events to ask for at a time."""
+"""Least, first and most bytes of events to request at a time."""
 
 QUICK, SLOW = 2.5, 5.0
-"""Seconds in which an answer comes: below, the next question asks for twice as much; above, for half."""
+"""In seconds: an answer faster than `QUICK` doubles the next request's size, one slower than `SLOW` halves it."""
 
 PATIENCE, LONGEST = 2.0, 60.0
-"""Seconds of silence until a question is asked again, at first and at most."""
+"""First and longest timeout, in seconds, after which an unanswered request is repeated."""
 
 TRICKLE = 2_000
-"""Bytes that arrive in a time of silence; more are part of an answer."""
+"""Bytes. Once this many have arrived during a wait, an answer is taken to be on its way."""
 
 OPEN = 16
-"""Questions whose late answers count."""
+"""Most requests that are remembered, so that their late answers can be used."""
 
 NOW = 2**62
-"""The number to ask after where only the latest cursor is wanted."""
+"""Cursor number that requests no events, only the latest cursor."""
 
 
 class Position:
-    """What a subscriber has seen: which events are new to it, and whether some may be missing in between.
+    """What a subscriber has seen. It decides which events are new, and whether some may be missing in between.
 
-    ``cursor`` is the number of the cursor up to which nothing is missing. With one ``camera``, its cursors have gaps,
-    so its sequence decides; with all cameras it cannot, because what is missing may be of another camera.
+    ``cursor`` is the number of the cursor up to which no event is missing. The cursors of one ``camera`` have gaps, so
+    its sequence numbers decide. With all cameras they cannot: a missing event may be of another camera.
     """
 
     def __init__(self, cursor: int, camera: str | None = None) -> None:
@@ -47,9 +47,9 @@ class Position:
         self._sequence: int | None = None
 
     def published(self, event: Event) -> bool:
-        """Take an event as it is published; ``True`` if it directly follows what was seen and counts as seen now.
+        """Take a published event; ``True`` if it directly follows the last one seen, and is now recorded as seen.
 
-        ``False`` means that it was seen before (``event.cursor <= cursor``) or that something may be missing.
+        ``False`` means that it was seen before (``event.cursor <= cursor``) or that events may be missing before it.
         """
         if not self.follows(event):
             return False
@@ -57,14 +57,14 @@ class Position:
         return True
 
     def follows(self, event: Event) -> bool:
-        """Return whether nothing is missing between what was seen and this event, which is new."""
+        """Return whether this event is new and no event is missing before it."""
         number = to_number(event.cursor)
         if number <= self.cursor:
             return False
         return number == self.cursor + 1 or bool(self._camera and self._sequence == event.sequence - 1)
 
     def replayed(self, events: Sequence[Event], reached: int) -> list[Event]:
-        """Take an answer from the journal, which is whole up to ``reached``; return the events that are new."""
+        """Take events from the journal, which are complete up to ``reached``; return the new ones."""
         new = [event for event in events if to_number(event.cursor) > self.cursor]
         for event in new:
             self._see(event)
@@ -78,7 +78,7 @@ class Position:
 
 
 class Question(NamedTuple):
-    """A REPLAY: the events after a cursor, this many bytes of them."""
+    """A REPLAY request for up to ``size`` bytes of events after a cursor; ``asked`` is the time (s) it was sent."""
 
     ticket: int
     after: int
@@ -87,38 +87,37 @@ class Question(NamedTuple):
 
 
 class Questions:
-    """The questions of one subscriber, of which one waits for its answer and older ones were asked again too early.
+    """The replay requests of one subscriber. The latest one waits for its answer; older ones were repeated too early.
 
-    Their answers count, however late. A question is asked again after a time of silence, which grows with each that
-    stays unanswered, or once the connection that it was sent on is gone. How much it asks for follows from how fast
-    answers come.
+    Late answers are used, too. A request is repeated after a timeout, which doubles with each unanswered request, or
+    when the connection that it was sent on broke. Its size follows from how fast answers arrive.
     """
 
     def __init__(self, ticket: int) -> None:
-        """Begin with this ticket; two subscribers should not have the same."""
+        """Count tickets from this number; two subscribers should not begin with the same."""
         self._ticket = ticket
         self._open: dict[int, Question] = {}
         self._size = FIRST
         self._patience = PATIENCE
         self._waiting = False
-        self._since = self._stirred = 0.0
+        self._since = self._last_sign = 0.0
         self._standing: Standing | None = None
 
     def due(self, now: float, standing: Standing) -> float:
-        """Return the seconds until there is something to ask, 0 where it is now."""
+        """Return the seconds until a request is due, 0 if it is due now."""
         if not self._waiting or self._standing is None or self._standing.life != standing.life:
             return 0.0
-        if not standing.up:  # it is sent when there is a connection
+        if not standing.up:  # the request is sent when there is a connection
             self._since = now
         elif not 0 <= standing.received - self._standing.received < TRICKLE:  # an answer is on its way
-            self._since = self._stirred = now
+            self._since = self._last_sign = now
             self._standing = standing
         return max(0.0, self._since + self._patience - now)
 
     def ask(self, after: int, now: float, standing: Standing) -> Question:
-        """Return the question to send now."""
+        """Return the request to send now."""
         if not self._waiting:
-            self._stirred = now
+            self._last_sign = now
         elif self._standing is not None and self._standing.life == standing.life:
             self._patience = min(2 * self._patience, LONGEST)
             self._size = max(self._size // 2, LEAST)
@@ -130,7 +129,7 @@ class Questions:
         return question
 
     def answered(self, ticket: int, size: int, now: float) -> Question | None:
-        """Take an answer of this many bytes, and return its question, or ``None`` where it was not asked."""
+        """Take an answer of this many bytes; return its request, or ``None`` if there is none with this ticket."""
         question = self._open.pop(ticket, None)
         if question is None:
             return None
@@ -140,18 +139,18 @@ class Questions:
         elif took > SLOW:
             self._size = max(min(self._size, size // 2), LEAST)
         self._patience = min(max(PATIENCE, 2 * took), LONGEST)
-        self._since = self._stirred = now
+        self._since = self._last_sign = now
         return question
 
     def settle(self) -> None:
-        """Take that nothing more is waited for; late answers count nevertheless."""
+        """Stop waiting for an answer; late answers are still used."""
         self._waiting = False
 
     def forget(self) -> None:
-        """Take that no question will be answered, or no answer means anything any more."""
+        """Discard all requests: none will be answered, or their answers are of no use any more."""
         self._open.clear()
         self._waiting = False
 
     def silent(self, now: float) -> float:
-        """Return for how many seconds a question has waited without any sign of its answer."""
-        return now - self._stirred if self._waiting else 0.0
+        """Return for how many seconds a request has waited without any part of an answer."""
+        return now - self._last_sign if self._waiting else 0.0

@@ -1,1 +1,1 @@
-"""From faces to events: tracks, smoothing, intervals, what to look at next, and events as CloudEvents."""
+"""Turns faces into events: tracks, smoothing, intervals, hints for the next frame, and CloudEvents."""

@@ -1,11 +1,12 @@
-"""What a worker is to look at in a camera's next frame, given what was seen in the ones before.
+"""Chooses what a worker searches and scores in a camera's next frame, from the results of earlier frames.
 
-Faces persist, and expressions change slower than frames: so a whole picture is searched once in a while, what changed
-in it more often, and in between the faces that are known are checked where they should be. A worker keeps nothing, so
-all that it needs to know of earlier frames travels to it as `Hints`, and comes back with its answer as `Searched`.
+Faces persist, and expressions change more slowly than frames. Therefore the whole picture is searched only once in a
+while, and changed regions more often. In between, workers check known faces at their predicted positions. A worker
+keeps no state: what it needs to know about earlier frames is sent to it as `Hints`, and its result has a `Searched`.
 
-Under ``wait`` the hints for a frame follow from the answers to all frames up to the one ``depth`` before it, no sooner
-and no later, however many workers there are: the same file gives the same events. Live, they follow from all there is.
+Under the policy ``wait`` the hints for a frame depend on exactly the results of the frames up to the one ``depth``
+before it, whatever the number of workers: the same file gives the same events. Otherwise they depend on all results so
+far.
 """
 
 from __future__ import annotations
@@ -29,27 +30,28 @@ if TYPE_CHECKING:
     from fer_stream.types import Searched
 
 HORIZON = 300_000_000
-"""Nanoseconds for which a face that was not found is looked for where it should be."""
+"""Nanoseconds for which workers check the predicted position of a face that was not found."""
 
 STALE = 1_000_000_000
-"""Nanoseconds without an answer after which known positions are too old, and the whole picture is searched."""
+"""Nanoseconds without a result after which known positions are too old, and the whole picture is searched."""
 
 PRESSED_SCAN, PRESSED_MOTION = 10, 2
-"""Least number of frames from one whole search to the next, and from one search of what changed to the next, while
-frames are superseded. A search costs several times as much as following faces, so a busy system searches less often.
+"""Minimum number of frames between two whole searches, and between two searches of changed regions, while frames are
+superseded. A search costs several times as much as following faces, so a busy system searches less often.
 """
 
 SOON = 4
-"""How many times as often a face is looked at whose last look would change its label. This shows sooner whether the
-expression changed or the look was a mistake; faces that do not change cost no more (`training.smoothing`).
+"""Divisor of ``search.look_interval`` for a face whose last score would change its label. The next score comes sooner
+and shows whether the expression changed or the score was wrong. Faces that do not change cost no more
+(`training.smoothing`).
 """
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Known:
-    """All that is known once a frame was answered."""
+    """The state after the result of a frame: predicted positions, unsettled tracks, and the searched picture."""
 
-    seq: int
+    frame: int
     time: int
     courses: tuple[Course, ...]
     unsettled: frozenset[int]
@@ -57,14 +59,14 @@ class _Known:
 
 
 class _Search(NamedTuple):
-    """When a search was ordered, and in which of the frames that were asked for."""
+    """When a search was ordered: the capture time of its frame, and how many frames had asked for hints by then."""
 
     time: int
     asked: int
 
 
 class Attention:
-    """Of one camera, over one epoch."""
+    """The hints of one camera, during one epoch."""
 
     def __init__(self, settings: SearchSettings, policy: Policy, depth: int) -> None:
         self._scan, self._motion, self._look = (
@@ -80,51 +82,60 @@ class Attention:
         self._last = 0
         self._looked: dict[int, int] = {}
         self._size: tuple[int, int] | None = None
-        self._since = 0  # the first frame of this size: what is known of others is of no use
+        self._since = 0  # the first frame of this size; results of frames of other sizes are not used
 
     @property
     def following(self) -> bool:
-        """Whether frames are searched in part: not before the first search is answered, nor where all are searched."""
+        """Whether frames are searched in part; false until the first result, and if every frame is searched whole."""
         return self._known[-1].seen is not None
 
-    def hints(self, seq: int, time: int, size: tuple[int, int]) -> Hints | None:
-        """Return what to look at in frame ``seq`` of capture time ``time``; ``None`` means the whole frame.
+    def hints(self, frame: int, time: int, size: tuple[int, int]) -> Hints | None:
+        """Return what to look at in a frame; ``None`` means the whole frame.
 
-        Frames are asked for in order of capture; one that is asked for again gets the same. ``size`` is its width and
-        height.
+        Call this in order of capture. A second call for the same frame returns the same hints.
+
+        Args:
+            frame: the frame's number.
+            time: its capture time, in nanoseconds.
+            size: its width and height, in pixels.
         """
         if not self._scan:
             return None
-        if seq not in self._given:
+        if frame not in self._given:
             if size != self._size:
-                self._size, self._since = size, seq
-            pressed = not self._lag and seq > self._last + 1
-            self._asked, self._last = self._asked + 1, seq
-            self._given[seq] = self._decide(self._before(seq), time, pressed)
-        return self._given[seq]
+                self._size, self._since = size, frame
+            pressed = not self._lag and frame > self._last + 1
+            self._asked, self._last = self._asked + 1, frame
+            self._given[frame] = self._decide(self._before(frame), time, pressed)
+        return self._given[frame]
 
     def take(
         self,
-        seq: int,
+        frame: int,
         time: int,
         courses: Sequence[Course],
         searched: Searched | None,
         unsettled: Iterable[int] = (),
     ) -> None:
-        """Take where the faces go after frame ``seq``, what was searched in it, and the tracks to look at again soon.
+        """Take the result of a frame; call this in order of the frames.
 
-        Frames come in order.
+        Args:
+            frame: the frame's number.
+            time: its capture time, in nanoseconds.
+            courses: position and velocity of each face after this frame.
+            searched: what the worker searched in it; ``None``: nothing, or the worker does not report it.
+            unsettled: ids of the tracks to score again soon (see `SOON`).
         """
-        self._given.pop(seq, None)
+        self._given.pop(frame, None)
         seen = self._known[-1].seen
         if searched is not None:
             seen = searched.thumbnail if seen is None else np.where(searched.cells, searched.thumbnail, seen)
-        self._known.append(_Known(seq, time, tuple(courses), frozenset(unsettled), seen))
-        self._before(seq + 1)
+        self._known.append(_Known(frame, time, tuple(courses), frozenset(unsettled), seen))
+        self._before(frame + 1)
 
-    def miss(self, seq: int) -> None:
-        """Note that frame ``seq`` will not be answered. Unless frames wait for answers, its search is due again."""
-        hints = self._given.pop(seq, None)
+    def miss(self, frame: int) -> None:
+        """Note that a frame gets no result. Unless the policy is ``wait``, its search is due again."""
+        hints = self._given.pop(frame, None)
         if hints is None or self._lag:
             return
         if hints.whole:
@@ -134,7 +145,7 @@ class Attention:
 
     def _decide(self, known: _Known, time: int, pressed: bool) -> Hints:
         search = _Search(time, self._asked)
-        if known.seq < self._since:
+        if known.frame < self._since:
             self._scanned = self._searched = search
             return Hints(whole=True)
         expected, looked = [], {}
@@ -154,9 +165,9 @@ class Attention:
             return Hints(tuple(expected), seen=known.seen)
         return Hints(tuple(expected))
 
-    def _before(self, seq: int) -> _Known:
-        """Return what the hints of a frame follow from, and forget what came before it."""
-        while len(self._known) > 1 and self._known[1].seq <= seq - max(self._lag, 1):
+    def _before(self, frame: int) -> _Known:
+        """Return the state that the hints of a frame are based on, and drop older ones."""
+        while len(self._known) > 1 and self._known[1].frame <= frame - max(self._lag, 1):
             self._known.popleft()
         return self._known[0]
 

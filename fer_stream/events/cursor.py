@@ -1,7 +1,7 @@
-"""Cursors as text, as users see them, and as the number by which one journal counts its events.
+"""Converts cursors between the text that users see and the number of the event in its journal.
 
-Users must not compute with a cursor: one that covers several journals will be more than a number. Only the code that
-follows a single journal converts it.
+Users must not compute with cursors: a later cursor that covers several journals will not be a plain number. Only code
+that follows a single journal converts them.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ import re
 
 from fer_stream.types import Cursor
 
-_FORM = re.compile("0|[1-9][0-9]{0,18}")  # SQLite holds the number in 64 bits
+_FORM = re.compile("0|[1-9][0-9]{0,18}")  # SQLite's integers have 64 bits
 
 
 def to_cursor(number: int) -> Cursor:
-    """Return the cursor of a journal's event with this number; 0 is the beginning."""
+    """Return the cursor of the event with this number; 0 is the journal's beginning."""
     return Cursor(str(number))
 
 

@@ -1,7 +1,7 @@
-"""The JSON Schema (draft 2020-12) of every event, as journaled, published and printed, and an AsyncAPI page of it.
+"""The JSON Schema (draft 2020-12) of every event, as journaled, published and printed, and an AsyncAPI document of it.
 
-Made from the same walk over the data classes as the encoder (`fer_stream.events.cloudevents.data_fields`), so the two
-cannot differ. Keys that are not named are refused.
+Schema and encoder are both derived from `fer_stream.events.cloudevents.data_fields`, so they cannot differ. The schema
+allows no additional keys.
 """
 
 from __future__ import annotations
@@ -42,18 +42,18 @@ _JSON_TYPES: dict[Any, Schema] = {
     float: _PROBABILITY,
     str: {"type": "string"},
 }
-"""What a field's type becomes. Every number of ours that is not a box counts something or lies in 0..1."""
+"""The schema of each field type. Every integer is a count, and every float outside a box is a probability."""
 
 _ENVELOPE: Schema = {
-    "specversion": {"const": "1.0", "description": "Of CloudEvents."},
-    "id": {"type": "string", "pattern": "^[0-9a-f]{32}$", "description": "The same for a repeat of the same event."},
+    "specversion": {"const": "1.0", "description": "The version of CloudEvents."},
+    "id": {"type": "string", "pattern": "^[0-9a-f]{32}$", "description": "Identical if the same event is sent again."},
     "datacontenttype": {"const": "application/json"},
     "time": _TIME | {"description": "Capture time of the frame that caused the event."},
     "sequence": {
         "type": "string",
         "pattern": f"^[0-9]{{{SEQUENCE_DIGITS}}}$",
-        "description": "Counts the camera's events, without a gap: decimal digits, with zeros on the left, so "
-        "that the texts sort as their numbers do (an extension of CloudEvents).",
+        "description": "Counts the camera's events without gaps: decimal digits, padded with zeros on the left, so "
+        "that the texts sort as the numbers do (an extension of CloudEvents).",
     },
     "cursor": _CURSOR | {"description": "Where to resume after this event. Opaque: compare cursors for equality only."},
     "epoch": _COUNT | {"description": "Counts the starts of the camera's capture and of its aggregator."},
@@ -62,7 +62,7 @@ _ENVELOPE: Schema = {
 
 
 def event_schema() -> Schema:
-    """Return the schema of an event: what all have in common, and a branch for each type."""
+    """Return the schema of an event: the common properties, and a branch for each event type."""
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "An event of fer_stream",
@@ -83,7 +83,7 @@ def asyncapi() -> Schema:
         "info": {
             "title": "Events of fer_stream",
             "version": __version__,
-            "description": "What an aggregator publishes: every event after it was journaled, and its cursor twice a "
+            "description": "An aggregator publishes every event after journaling it, and its latest cursor twice a "
             "second. Labels are apparent expressions, not what a person feels.",
             "license": {"name": "MIT"},
         },
@@ -93,7 +93,8 @@ def asyncapi() -> Schema:
                 "host": "localhost",
                 "pathname": "/events",
                 "protocol": "zmq",
-                "description": "A SUB socket connects to ipc://FOLDER/events, FOLDER being the aggregator's address.",
+                "description": "A SUB socket connects to ipc://FOLDER/events, where ipc://FOLDER is the aggregator's "
+                "address.",
             },
             "network": {
                 "host": "{host}:{port}",
@@ -116,8 +117,8 @@ def asyncapi() -> Schema:
             "cursor": {
                 "address": "/",
                 "title": "The latest event's cursor",
-                "description": "Two parts: the topic, and the cursor as text. A subscriber at another "
-                "cursor asks for what it missed.",
+                "description": "Two parts: the topic, and the cursor as text. A subscriber with another "
+                "cursor requests the events that it missed.",
                 "messages": {"cursor": {"$ref": "#/components/messages/cursor"}},
             },
         },
@@ -134,7 +135,7 @@ def asyncapi() -> Schema:
 
 
 def _message(kind: EventType) -> Schema:
-    """Return an AsyncAPI message whose payload's schema stands alone."""
+    """Return an AsyncAPI message; its payload's schema has no references."""
     branch = _branch(kind)
     parts = branch["properties"]["data"]
     data = _object(DATA[kind])
@@ -154,7 +155,7 @@ def _branch(kind: EventType) -> Schema:
     camera = CAMERA_NAME.removeprefix("^").removesuffix("$")
     properties: Schema = {
         "type": {"const": str(kind)},
-        # A gap is about all cameras at once.
+        # A gap concerns all cameras.
         "source": {"const": "/cameras/"}
         if DATA[kind] is GapData
         else {"type": "string", "pattern": f"^/cameras/{camera}$"},
@@ -168,7 +169,7 @@ def _branch(kind: EventType) -> Schema:
 
 
 def _object(cls: type) -> Schema:
-    """Return the schema of a data class: all its fields, and no others."""
+    """Return the schema of a data class: all its fields are required, and no others are allowed."""
     properties = {}
     for field in data_fields(cls):
         schema = _of_type(field.type)

@@ -1,10 +1,10 @@
-"""Probabilities over time -> what is believed of a face now -> intervals of one label, with hysteresis.
+"""Smooths the probabilities of a face over time, and derives intervals of one label with hysteresis.
 
-The belief is an average over the last quarter of a second or so in capture time, so uneven frames and gaps are no
-special case. A label's interval starts when its belief stayed above ``enter`` for ``min_dwell``. It ends where its
-belief fell below ``leave``, once it stayed there for ``patience``, or when another one starts; in between the state is
-uncertain, and says so. The intervals of a track do not overlap. ``python -m training.smoothing`` compares this with
-other ways and fits the settings.
+The belief is an average over about the last quarter of a second in capture time, so uneven frame intervals and gaps
+need no special treatment. A label's interval starts when its belief has stayed above ``enter`` for ``min_dwell``. It
+ends at the time at which its belief fell below ``leave``, once it has stayed there for ``patience``, or when another
+label's interval starts. Between intervals no label is open: the state is uncertain. The intervals of a track do not
+overlap. ``python -m training.smoothing`` compares this method with others and fits the settings.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ Family = Literal["emotion", "valence"]
 
 
 class LabelSet:
-    """Which labels the events speak of, made from a model's own.
+    """The labels that events use, derived from a model's labels.
 
-    ``emotions`` takes all of them, ``valence`` adds them up by group, and a list keeps those named: what it leaves out
-    is not shared among the others, so a face that shows something else stays uncertain.
+    ``emotions`` takes all of them, ``valence`` sums them by group, and a list keeps the named ones. The probability of
+    labels that the list leaves out is not redistributed, so a face that shows one of them stays uncertain.
     """
 
     def __init__(self, choice: str, model_labels: tuple[str, ...], valence: Mapping[str, str]) -> None:
@@ -40,7 +40,7 @@ class LabelSet:
         self.family: Family = "valence" if choice == "valence" else "emotion"
         known = ", ".join(model_labels)
         if choice == "valence":
-            # A mapping may name more labels than this model has: it is written once, for all models.
+            # A mapping may contain labels that this model lacks: the same mapping is used for all models.
             groups = {label: valence[label] for label in model_labels if label in valence}
             if not groups:
                 raise ConfigError(f"the valence mapping names no label of the model; it has: {known}")
@@ -65,21 +65,19 @@ class LabelSet:
         """Return a model's probabilities over this set's labels; they sum to at most 1.
 
         Raises:
-            ConfigError: the probabilities are over other labels than the set was made for.
+            ConfigError: the probabilities have other labels than the set was made for.
         """
         if model.labels != self.model_labels:
-            raise ConfigError(
-                f"probabilities over {model.labels}, where the label set was made for {self.model_labels}"
-            )
+            raise ConfigError(f"probabilities are over {model.labels}, but the label set is for {self.model_labels}")
         return Probabilities(self.labels, tuple(sum(model.values[i] for i in part) for part in self._parts))
 
 
 @dataclass(slots=True)
 class Interval:
-    """A stretch of one label.
+    """A time interval of one label.
 
-    ``mean`` and ``peak`` are of its smoothed probability, over observations. ``reported`` is when its latest event was
-    made.
+    ``mean`` and ``peak`` are those of its smoothed probability over the observations. ``reported`` is the time of its
+    latest event.
     """
 
     label: str
@@ -99,7 +97,7 @@ class Interval:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What happened to an interval."""
+    """A change of an interval, and the smoothed probabilities at that time."""
 
     what: Literal["started", "updated", "ended"]
     interval: Interval
@@ -107,29 +105,35 @@ class Change:
 
 
 class Belief(Protocol):
-    """What is believed after a series of looks."""
+    """The smoothed probabilities after a series of scores ("looks")."""
 
     @property
     def values(self) -> list[float]:
-        """One value a label, summing to at most 1."""
+        """One value for each label; they sum to at most 1."""
         ...
 
     def update(self, seconds: float, look: Sequence[float], weight: float) -> None:
-        """Take a distribution over the labels, seen ``seconds`` after the last (infinity: the first), 0..1 worth."""
+        """Take a distribution over the labels.
+
+        Args:
+            seconds: time since the previous look; infinity for the first.
+            look: one probability for each label, summing to at most 1.
+            weight: 0..1.
+        """
         ...
 
 
 ENOUGH = 0.5
-"""Of a clear look's worth: what is known by less than that is not known."""
+"""Total weight from which the average is fully trusted; a single clear look has the weight 1."""
 
 
 class Average:
-    """An exponential average in continuous time, in which a look weighs what it is worth.
+    """A weighted exponential average in continuous time.
 
-    After ``dt`` seconds what was seen before counts ``exp(-dt / tau)``, and the new look the rest times its weight. The
-    belief is the average over the weights, so a blurred moment changes little; but where all looks of late together
-    are worth less than `ENOUGH`, the missing part is belief in no label: bad looks alone make nobody sure, however many
-    they are, because they err alike.
+    After ``dt`` seconds the previous looks keep the factor ``exp(-dt / tau)``, and the new look gets the rest, times
+    its weight. The belief is the weighted average, so a blurred moment changes little. If the total weight of recent
+    looks is below `ENOUGH`, the missing part belongs to no label: poor looks alone never give a high belief, however
+    many there are, because they make the same mistakes.
     """
 
     def __init__(self, labels: int, tau: float) -> None:
@@ -154,7 +158,7 @@ class Smoother:
     """Smooths the probabilities of one track. Deterministic; time must not go back."""
 
     def __init__(self, labels: LabelSet, settings: SmootherSettings, belief: Belief | None = None) -> None:
-        """Begin a track, with another ``belief`` than the settings' where one is given."""
+        """Begin a track; ``belief`` replaces the default `Average`."""
         self._labels = labels
         self._settings = settings
         self._belief = belief or Average(len(labels.labels), settings.tau)
@@ -163,7 +167,7 @@ class Smoother:
         self._update = round(settings.update_interval * 1e9)
         self._time: Nanoseconds | None = None
         self.probabilities = Probabilities(labels.labels, ())
-        """What is believed now; empty values before the first observation."""
+        """The smoothed probabilities; ``values`` is empty before the first observation."""
         self._candidate: str | None = None
         self._since = Nanoseconds(0)
         self._below: Nanoseconds | None = None
@@ -171,7 +175,7 @@ class Smoother:
         self._free = Nanoseconds(0)
         self.interval: Interval | None = None
         self.unsettled = False
-        """Whether the last look, repeated, would change the label. Another look soon shows whether it was a mistake."""
+        """Whether the last look would change the label if repeated. Scoring again soon shows whether it was wrong."""
 
     def observe(self, time: Nanoseconds, probabilities: Probabilities, weight: float = 1.0) -> list[Change]:
         """Take a model's probabilities for the face at ``time``, with a weight from 0 to 1."""
@@ -201,7 +205,7 @@ class Smoother:
         return changes
 
     def close(self, time: Nanoseconds) -> list[Change]:
-        """End the open interval, if there is one, at ``time``, or where its belief had fallen below ``leave``."""
+        """End the open interval, if any, at ``time`` or at the earlier time its belief fell below ``leave``."""
         end = time if self._below is None else min(self._below, time)
         interval, self.interval, self._below = self.interval, None, None
         if interval is None:
@@ -211,7 +215,7 @@ class Smoother:
         return [Change("ended", interval, self.probabilities)]
 
     def _consider(self, time: Nanoseconds) -> list[Change]:
-        """Start an interval of the most probable label once it stayed above ``enter`` for long enough."""
+        """Start an interval of the most probable label once it has stayed above ``enter`` for ``min_dwell``."""
         label, probability = self.probabilities.top()
         if probability < self._settings.enter or (self.interval is not None and self.interval.label == label):
             self._candidate = None
@@ -222,7 +226,7 @@ class Smoother:
             return []
         self._candidate = None
         changes = self.close(time)
-        # While the one before was open, the face showed that one.
+        # Intervals must not overlap: this one cannot start before the previous one ended.
         start = max(self._since, self._free) if self._previous else self._since
         self.interval = Interval(label, self._previous, start, time, time)
         self._extend(self.interval, time, probability)

@@ -1,6 +1,6 @@
-"""One camera's observations -> its events: the pure heart of the aggregator, and all of it that `analyze` needs.
+"""Turns one camera's observations into its events. The aggregator and `analyze` both use it.
 
-The same observations give the same events, byte for byte: nothing here knows a clock, a socket or a file.
+The same observations give the same events, byte for byte: this module uses no clock, socket or file.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ if TYPE_CHECKING:
 
 
 HERE = 0.5
-"""Overlap (IoU) from which a face that was found is the one that was expected there."""
+"""Minimum overlap (IoU) at which a found face counts as the face that was expected at a position."""
 
 
 class Timeline:
     """Follows one camera through one epoch.
 
-    Call `observe` for every frame in order of capture, `tick` when a silent camera's time goes on, `offline` when it
-    ended or died. Each returns the events that follow, in order, not journaled yet.
+    Call `observe` for every frame in order of capture, `tick` regularly while no frames arrive, and `offline` when the
+    camera ended or died. Each returns the resulting events in order; they are not journaled yet.
     """
 
     def __init__(
@@ -64,16 +64,16 @@ class Timeline:
         self.time = Nanoseconds(0)
         self.tracks: tuple[Track, ...] = ()
         """The tracks seen in the latest frame."""
-        self.seq = 0
+        self.frame = 0
         """The latest frame's number."""
         self.size = (0, 0)
-        """Its width and height."""
+        """Width and height of the latest frame, in pixels."""
         self.searched = False
-        """Whether new faces were looked for in it, rather than the known ones alone."""
+        """Whether the latest frame was searched for new faces, not only checked for known ones."""
         self.candidates: dict[int, Face] = {}
-        """The faces in it that are no tracks yet, by the keys of their courses."""
+        """Faces in the latest frame that are not confirmed tracks yet, by the keys of their courses."""
         self.courses: Sequence[Course] = ()
-        """Where all faces go that are not given up."""
+        """Positions and velocities of all faces that are still followed."""
         self._found: tuple[Box, ...] = ()
         self._labels = labels
         self._kinds = {what: EventType(f"{labels.family}.{what}") for what in ("started", "updated", "ended")}
@@ -85,32 +85,40 @@ class Timeline:
 
     @property
     def places(self) -> tuple[Box, ...]:
-        """Where in the latest frame there are faces, confirmed or not, or should be although they were not found."""
-        # Not by when each was seen: where a clock stands still, one that is missed would count as one that is here.
+        """Boxes of the faces found in the latest frame, and predicted boxes of followed faces that were not found."""
+        # Compares boxes, not times: if a source's clock stands still, a missed face has the same time as a found one.
         expected = [course.at(self.time) for course in self.courses]
         missed = [box for box in expected if all(overlap(box, other) < HERE for other in self._found)]
         return (*self._found, *missed)
 
-    def hints(self, seq: int, time: Nanoseconds, size: tuple[int, int]) -> Hints | None:
+    def hints(self, frame: int, time: Nanoseconds, size: tuple[int, int]) -> Hints | None:
         """Return what to look at in a frame; ``None`` means the whole frame. Call `observe` or `miss` for it next."""
-        return self._attention.hints(seq, time, size)
+        return self._attention.hints(frame, time, size)
 
-    def miss(self, seq: int) -> None:
-        """Note that a frame will not be observed."""
-        self._attention.miss(seq)
+    def miss(self, frame: int) -> None:
+        """Note that `observe` will not be called for a frame."""
+        self._attention.miss(frame)
 
     def observe(
         self,
-        seq: int,
+        frame: int,
         time: Nanoseconds,
         size: tuple[int, int],
         faces: Sequence[Face],
         searched: Searched | None = None,
     ) -> list[Event]:
-        """Take one frame of ``size`` (width, height): its faces, scored where they were due, and what was searched."""
+        """Take the result of one frame, and return the events that follow.
+
+        Args:
+            frame: the frame's number.
+            time: its capture time.
+            size: its width and height, in pixels.
+            faces: the faces found; those that were due have probabilities.
+            searched: what was searched; ``None``: nothing, or the worker does not report it.
+        """
         events: list[Event] = []
-        # A capture's clock is monotonic; a plug-in's may not be, and a track's time must not go back.
-        self.time, self.seq = max(time, self.time), seq
+        # The times of a plug-in's source may go back; a track's time must not.
+        self.time, self.frame = max(time, self.time), frame
         if not self.online:
             self.online, self.size = True, size
             events.append(self._event(EventType.CAMERA_ONLINE, 0, CameraData("first frame", *size)))
@@ -132,11 +140,11 @@ class Timeline:
         self.candidates, self.courses = tracking.candidates, self._tracker.courses
         self._found = tuple(face.box for face in faces)
         unsettled = (track for track, smoother in self._smoothers.items() if smoother.unsettled)
-        self._attention.take(seq, self.time, self.courses, searched, unsettled)
+        self._attention.take(frame, self.time, self.courses, searched, unsettled)
         return events
 
     def tick(self, time: Nanoseconds, offline_after: float) -> list[Event]:
-        """Let a silent camera's time go on: faces leave, and after ``offline_after`` seconds it is offline."""
+        """Advance the time without a frame: faces leave, and after ``offline_after`` seconds the camera is offline."""
         if not self.online:
             return []
         if time - self.time > offline_after * 1e9:
@@ -144,7 +152,7 @@ class Timeline:
         return self._leave(self._tracker.advance(max(time, self.time)))
 
     def offline(self, reason: str) -> list[Event]:
-        """End: every open interval closes at the last time its face was seen."""
+        """End the epoch: every open interval closes at the time its face was last seen."""
         if not self.online:
             return []
         events = self._close_all()
@@ -202,7 +210,7 @@ class Timeline:
         return events
 
     def _event(self, kind: EventType, track: int, data: EventData) -> Event:
-        return Event(kind, self.camera, self.epoch, self.seq, track, self.time, data)
+        return Event(kind, self.camera, self.epoch, self.frame, track, self.time, data)
 
 
 def _milliseconds(start: Nanoseconds, end: Nanoseconds) -> Milliseconds:
@@ -210,9 +218,9 @@ def _milliseconds(start: Nanoseconds, end: Nanoseconds) -> Milliseconds:
 
 
 def closing(event: Event) -> Event:
-    """Return the event that closes what ``event``, the last one journaled of it, left open when an aggregator died.
+    """Return the event that closes a stay or interval that a killed aggregator left open.
 
-    It ends when it was last known to last: at the time of that event.
+    ``event`` is its last journaled event. The end is the time of that event, the last at which it was known to last.
     """
     family = event.type.partition(".")[0]
     kind = {"camera": EventType.CAMERA_OFFLINE, "face": EventType.FACE_LEFT}.get(family) or EventType(f"{family}.ended")

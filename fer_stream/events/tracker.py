@@ -1,8 +1,8 @@
-"""Faces -> short-lived tracks, by motion and overlap: never by looks, so a track is no identity and dies with its face.
+"""Links faces to short-lived tracks by motion and overlap, never by appearance: a track is not an identity.
 
 Each track predicts its box with a constant-velocity alpha-beta filter (Kalata 1984) over centre and size, and takes the
-face that overlaps the prediction most; faces left over may continue a track that they are near to, in units of their
-size. Time is capture time, so uneven frames and gaps are no special case.
+face that overlaps the prediction most. A face without enough overlap may continue a track whose centre is near,
+relative to the face's size. Time is capture time, so uneven frame intervals and gaps need no special treatment.
 """
 
 from __future__ import annotations
@@ -21,34 +21,35 @@ if TYPE_CHECKING:
     from fer_stream.settings.tree import TrackerSettings
 
 ALPHA, BETA = 0.85, 0.3
-"""The filter's gains on position and velocity: boxes are accurate to a few percent, so measurements weigh much."""
+"""The filter's gains on position and velocity. Boxes are accurate to a few percent, so the gains are high."""
 
 FAR = 0.6
-"""Greatest distance of centres, in face sizes, at which a face without overlap may still continue a track."""
+"""Largest distance of centres, in face sizes, at which a face without enough overlap may continue a track."""
 
 ALIKE = 1.6
-"""Greatest ratio of sizes then."""
+"""Largest ratio of the sizes of such a face and its track."""
 
 MOST_MOVED, MOST_GROWN = 3.0, math.log(1.5)
-"""How far a face is believed to have moved since it was seen, in its size, and grown, as a logarithm."""
+"""Limits of a prediction: the largest movement, in face sizes, and the largest growth, as a logarithm."""
 
 LEAST_FRAMES = 3
-"""Frames for which a face may be out of sight at least: where one a second comes, no face would be seen twice within a
-shorter patience."""
+"""Minimum time, in frame intervals, before an unseen face is given up. With one frame a second, a shorter
+``tracker.patience`` would give up every face before its next frame."""
 
 BURST = 0.02
-"""Seconds: frames closer together than this count as this far apart, because their speeds are mostly noise."""
+"""Seconds. Frames closer together than this are treated as this far apart: a speed over a shorter time is mostly
+noise."""
 
 GAPS = 8
-"""How many recent times between frames are kept. The second-longest estimates the frame interval: it ignores a single
-stall, and where several workers answer together, it is the pause between their answers."""
+"""How many recent frame intervals are kept. The second-longest estimates the frame interval: it ignores a single stall.
+If the frames of several workers arrive together, it is the pause between these groups."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tracking:
-    """What one observation changed: tracks seen now, of these the newly confirmed, and those given up.
+    """The result of one observation: tracks seen now, the newly confirmed ones among them, and tracks given up.
 
-    ``candidates`` are the faces seen now that are no tracks yet, by the keys of their courses.
+    ``candidates`` are the faces seen now that are not confirmed yet, by the keys of their courses.
     """
 
     seen: tuple[Track, ...]
@@ -59,11 +60,11 @@ class Tracking:
 
 @dataclass(frozen=True, slots=True)
 class Course:
-    """Where a face was and where it goes, confirmed or not; ``key`` is its own within the epoch.
+    """Filtered position and velocity of a face, confirmed or not; ``key`` is unique within the epoch.
 
-    ``position`` is centre x, centre y, log width and log height, ``velocity`` their change a second. ``seen`` and
-    ``scored`` are the capture times at which it was last seen, and last scored; ``track`` is its track's id, 0 until
-    that is confirmed.
+    ``position`` is centre x, centre y (pixels), log width and log height; ``velocity`` is their change per second.
+    ``seen`` and ``scored`` are the capture times at which it was last seen and last scored; ``track`` is its track's
+    id, 0 until it is confirmed.
     """
 
     key: int
@@ -74,17 +75,17 @@ class Course:
     scored: int
 
     def at(self, time: int) -> Box:
-        """Return where the face should be."""
+        """Return the predicted box at a capture time."""
         dt = (time - self.seen) / 1e9
         x, y, width, height = (v * dt for v in self.velocity)
-        # Of two frames close together, or of a long time, a velocity is worth little.
+        # Limit the step: a velocity from two close frames is inaccurate, and so is a prediction over a long time.
         far = MOST_MOVED * math.exp(min(max(self.position[2:]), 12.0))
         steps = (_within(x, far), _within(y, far), _within(width, MOST_GROWN), _within(height, MOST_GROWN))
         return _box([p + step for p, step in zip(self.position, steps, strict=True)])
 
 
 class _State:
-    """One track's filter: centre x, centre y, log width, log height, with velocities per second."""
+    """The filter of one track: centre x, centre y, log width, log height, and their velocities per second."""
 
     __slots__ = ("confirmed", "key", "position", "scored", "track", "velocity")
 
@@ -106,8 +107,7 @@ class _State:
         residual = [m - e for m, e in zip(_measure(face.box), expected, strict=True)]
         self.position = [e + ALPHA * r for e, r in zip(expected, residual, strict=True)]
         if dt > 0:
-            # A long gap says little about the speed now, and two frames in a burst less: what the detector errs by
-            # would be great speed.
+            # Two frames in a burst would turn the detector's small errors into large velocities.
             self.velocity = [v + BETA * r / max(dt, BURST) for v, r in zip(self.velocity, residual, strict=True)]
         self.track = Track(self.track.id, face, self.track.first_seen, time)
         if face.probabilities:
@@ -149,20 +149,20 @@ class Tracker:
 
     @property
     def courses(self) -> tuple[Course, ...]:
-        """Where all faces go that are not given up, the confirmed and the others."""
+        """Positions and velocities of all faces that are still followed, confirmed or not."""
         return tuple(state.course() for state in self._states)
 
     @property
     def tracks(self) -> tuple[Track, ...]:
-        """The confirmed tracks that are not given up."""
+        """The confirmed tracks that are still followed."""
         return tuple(state.track for state in self._states if state.confirmed)
 
     def update(self, time: Nanoseconds, faces: Sequence[Face]) -> Tracking:
         """Take the faces of one frame; ``time`` must not go back.
 
-        A track is confirmed once it was seen at least twice and for ``confirm`` seconds. It is given up when it was
-        not seen for ``patience`` seconds, or where that is longer, the time of `LEAST_FRAMES` (half of either while it
-        is not confirmed).
+        A track is confirmed once it was seen at least twice, at least ``confirm`` seconds apart. It is given up when it
+        was not seen for ``patience`` seconds or `LEAST_FRAMES` frame intervals, whichever is longer (half of that while
+        it is not confirmed).
         """
         if self._time is not None:
             self._gaps.append(time - self._time)
@@ -193,7 +193,7 @@ class Tracker:
         return Tracking(tuple(seen), tuple(entered), left, candidates)
 
     def advance(self, time: Nanoseconds) -> tuple[Track, ...]:
-        """Let time pass without an observation, and return the tracks that are given up."""
+        """Advance the time without an observation, and return the tracks that are given up."""
         gap = sorted(self._gaps)[-2] if len(self._gaps) > 1 else 0
         patience = max(self._patience, LEAST_FRAMES * gap)
         kept: list[_State] = []
@@ -208,13 +208,13 @@ class Tracker:
         return tuple(left)
 
     def forget(self) -> None:
-        """Give up every track at once, and the rate of their frames; ids are not used again."""
+        """Drop all tracks and the measured frame intervals; ids are not used again."""
         self._states = []
         self._time = None
         self._gaps.clear()
 
     def _match(self, time: int, faces: Sequence[Face]) -> dict[int, _State]:
-        """Return which face continues which track: best pairs first, overlap before nearness."""
+        """Return which face (by index) continues which track: best pairs first, overlap before distance."""
         pairs: list[tuple[float, int, int]] = []
         reaches = [_reach(face.box) for face in faces]
         for s, state in enumerate(self._states):
@@ -222,7 +222,7 @@ class Tracker:
             left, top = min(last.x1, expected.x1), min(last.y1, expected.y1)
             right, bottom = max(last.x2, expected.x2), max(last.y2, expected.y2)
             for f, (x1, y1, x2, y2) in enumerate(reaches):
-                if x1 > right or x2 < left or y1 > bottom or y2 < top:  # of many faces, most are nowhere near
+                if x1 > right or x2 < left or y1 > bottom or y2 < top:  # skips most pairs if there are many faces
                     continue
                 box = faces[f].box
                 common = overlap(expected, box)
@@ -240,7 +240,7 @@ class Tracker:
 
 
 def _reach(box: Box) -> Box:
-    """Return where a track that this face may continue has its centre, or overlaps it: the box, and `FAR` around it."""
+    """Return the region that a track's box must touch for this face to continue it: the box, enlarged by `FAR`."""
     far = FAR * _size(box)
     return Box(box.x1 - far, box.y1 - far, box.x2 + far, box.y2 + far)
 
@@ -250,7 +250,10 @@ def _size(box: Box) -> float:
 
 
 def _distance(last: Box, expected: Box, box: Box) -> float:
-    """Return how far a face is from where its track was or should be, in face sizes; infinite if sizes differ much."""
+    """Return the distance of a face from its track's last or predicted centre, in face sizes.
+
+    It is infinite if the sizes differ by more than `ALIKE`.
+    """
     size, before = _size(box), _size(last)
     if max(size / before, before / size) > ALIKE:
         return math.inf

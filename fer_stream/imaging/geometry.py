@@ -25,7 +25,7 @@ def size(box: Box) -> float:
 
 
 def common(a: Box, b: Box) -> float:
-    """Return the area of the intersection of two boxes in square pixels; 0 where they do not intersect."""
+    """Return the area of the intersection of two boxes in square pixels; 0 if they do not intersect."""
     width, height = min(a.x2, b.x2) - max(a.x1, b.x1), min(a.y2, b.y2) - max(a.y1, b.y1)
     return width * height if width > 0 and height > 0 else 0.0
 
@@ -37,6 +37,6 @@ def overlap(a: Box, b: Box) -> float:
 
 
 def contained(a: Box, b: Box) -> float:
-    """Return which share of the smaller of two boxes lies in the other, 0 to 1."""
+    """Return the share of the smaller of two boxes that lies in the other, 0 to 1."""
     shared = common(a, b)
     return shared / min(area(a), area(b)) if shared else 0.0

@@ -1,4 +1,4 @@
-"""JPEGs as cameras encode them: they are passed on unchanged, and decoded only where their pixels are needed."""
+"""JPEGs as cameras encode them. They are passed on unchanged, and decoded only if their pixels are needed."""
 
 from __future__ import annotations
 
@@ -21,34 +21,34 @@ if TYPE_CHECKING:
     Buffer = bytes | bytearray | memoryview
 
 _SEQUENTIAL = (0xC0, 0xC1)
-"""Starts of frames of baseline and extended JPEGs, the ones that cameras make."""
+"""Start-of-frame markers of baseline and extended sequential JPEGs, which cameras use."""
 
 _APP1, _SCAN, _END = 0xE1, 0xDA, b"\xff\xd9"
 
 MAX_BYTES = 3 * MAX_PIXELS
-"""Bytes of a JPEG that is passed on: as many as its pixels may have."""
+"""Maximum size in bytes of a JPEG that is passed on: that of the largest decoded picture."""
 
 MAX_MARKERS = 512
-"""Markers that are read before a JPEG's size; more are no picture, but a way to keep the reader busy."""
+"""Maximum number of markers read from a JPEG's header. A file with more would only waste CPU time."""
 
 
 class Jpeg:
-    """A JPEG, parsed and decoded on demand. Any bytes are accepted; errors are raised by the first use."""
+    """A JPEG, parsed and decoded on demand. Any bytes are accepted; errors are raised on first use."""
 
     __slots__ = ("_image", "_shape", "data")
 
     def __init__(self, data: bytes) -> None:
         self.data = data
-        """What the camera sent."""
+        """The bytes that the camera sent."""
         self._image: NDArray[np.uint8] | None = None
         self._shape: tuple[int, int, int] | None = None
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """``(H, W, 3)`` as its header says, without decoding.
+        """``(H, W, 3)`` from the header, without decoding.
 
         Raises:
-            WireError: there is no such header, or the end is missing.
+            WireError: there is no valid header, or the end marker is missing.
         """
         if self._shape is not None:
             return self._shape
@@ -61,19 +61,20 @@ class Jpeg:
 
     @property
     def plain(self) -> bool:
-        """Whether it is grey or in colour, of 8 bits, in one scan, and shown as it lies: nothing else is passed on.
+        """Whether the JPEG is sequential, 8 bits, grey or colour, in one scan, without Exif data, at most `MAX_BYTES`.
 
-        Extra scans are cheap to send and expensive to decode: the capture decodes such a JPEG itself.
+        Only such JPEGs are passed on; the capture decodes all others itself. Extra scans, for example, are cheap to
+        send and expensive to decode.
 
         Raises:
-            WireError: it has no header.
+            WireError: there is no valid header.
         """
         if len(self.data) > MAX_BYTES:
             return False
         frames, components = [], b""
         for marker, begin, _ in _segments(self.data):
             if marker == _APP1 and self.data.startswith(b"Exif", begin):
-                return False  # it may have to be turned
+                return False  # Exif may demand a rotation
             if _begins_frame(marker):
                 bits, components = self.data[begin : begin + 1], self.data[begin + 5 : begin + 6]
                 frames.append(marker in _SEQUENTIAL and bits == b"\x08" and components in (b"\x01", b"\x03"))
@@ -82,10 +83,10 @@ class Jpeg:
         return frames == [True]
 
     def decode(self) -> NDArray[np.uint8]:
-        """Return its pixels, uint8 ``[H, W, 3]`` in BGR order, the right way up; they are decoded once.
+        """Return the pixels, uint8 ``[H, W, 3]`` in BGR order, with the Exif rotation applied. The result is cached.
 
         Raises:
-            WireError: it does not decode.
+            WireError: the JPEG does not decode.
         """
         if self._image is None:
             self._image = decode(self.data)
@@ -93,12 +94,12 @@ class Jpeg:
 
 
 def decode(data: Buffer) -> NDArray[np.uint8]:
-    """Return the pixels, uint8 ``[H, W, 3]`` in BGR order, of a JPEG, PNG, TIFF or another image that OpenCV knows.
+    """Return the pixels, uint8 ``[H, W, 3]`` in BGR order, of an image in any format that OpenCV reads, except SVG.
 
-    The size in its header is checked first: a few kilobytes can decode to gigabytes.
+    The size in the header is checked first: a few kilobytes can decode to gigabytes.
 
     Raises:
-        WireError: it does not decode, or has more than `fer_stream.imaging.limits.MAX_PIXELS` pixels.
+        WireError: the image does not decode, or has more than `fer_stream.imaging.limits.MAX_PIXELS` pixels.
     """
     try:
         width, height = _size(data)
@@ -119,17 +120,17 @@ def _size(data: Buffer) -> tuple[int, int]:
     """Return an image's ``(width, height)`` from its header.
 
     Raises:
-        WireError: there is none that is known.
+        WireError: the header is damaged, or the format is unknown.
     """
     if bytes(data[:2]) == b"\xff\xd8":
         return header_size(data)
     try:
-        # SVG, which begins with "<", OpenCV does not read, and its parser is one for XML.
+        # Do not let imagesize parse SVG, which begins with "<": it would use an XML parser, and OpenCV reads no SVG.
         width, height = (0, 0) if bytes(data[:1]) == b"<" else imagesize.get(io.BytesIO(data))
-    except Exception as error:  # whatever it makes of a damaged header
+    except Exception as error:  # imagesize raises many kinds of errors on damaged headers
         raise WireError("its header is damaged") from error
     if width <= 0 or height <= 0:
-        raise WireError("it is of no kind that is known")
+        raise WireError("its format is unknown")
     return width, height
 
 
@@ -139,7 +140,7 @@ def header_size(data: Buffer) -> tuple[int, int]:
     A few kilobytes can decode to gigabytes, so callers check the size before they decode.
 
     Raises:
-        WireError: no such header.
+        WireError: there is no valid header.
     """
     for marker, begin, _ in _segments(data):
         if _begins_frame(marker):
@@ -149,12 +150,12 @@ def header_size(data: Buffer) -> tuple[int, int]:
 
 
 def _segments(data: Buffer) -> Iterator[tuple[int, int, int]]:
-    """Yield each segment of a JPEG's header, up to the first scan's: its marker, where it begins behind it, its end.
+    """Yield each segment of a JPEG's header, up to that of the first scan: marker, offset of its content, end offset.
 
-    Of `MAX_MARKERS` at most, and none of fewer than 5 bytes.
+    At most `MAX_MARKERS` markers are read. At least 5 bytes follow the offset of the content.
 
     Raises:
-        WireError: while iterating, what comes is none.
+        WireError: while iterating, the bytes are not a JPEG, or a marker is invalid.
     """
     view = memoryview(data)
     if bytes(view[:2]) != b"\xff\xd8":
@@ -164,7 +165,7 @@ def _segments(data: Buffer) -> Iterator[tuple[int, int, int]]:
         if at + 9 > len(view) or marker == 0xDA:
             return
         marker = view[at + 1]
-        if view[at] != 0xFF or marker == 0x00:  # behind which decoders would look for the next one, within a segment
+        if view[at] != 0xFF or marker == 0x00:  # decoders would search for the next marker, even inside a segment
             raise WireError("a JPEG with a broken marker")
         if marker == 0xFF:  # a fill byte
             at += 1
@@ -176,5 +177,5 @@ def _segments(data: Buffer) -> Iterator[tuple[int, int, int]]:
 
 
 def _begins_frame(marker: int) -> bool:
-    """Return whether a JPEG's marker is one of those that begin a frame, whose size comes then."""
+    """Tell whether a JPEG marker is a start of frame (SOF0 to SOF15), whose segment holds the size."""
     return 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)

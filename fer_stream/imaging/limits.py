@@ -1,14 +1,14 @@
-"""How large a picture may be."""
+"""The maximum size of a picture."""
 
 from __future__ import annotations
 
 from fer_stream.errors import WireError
 
 MAX_SIDE = 16_384
-"""Pixels of a picture's width or height."""
+"""Maximum width or height in pixels."""
 
 MAX_PIXELS = 50_000_000
-"""Pixels of a picture."""
+"""Maximum number of pixels."""
 
 
 def check_size(width: int, height: int) -> None:

@@ -1,8 +1,7 @@
 """Finds where a picture changed since it was last searched, by comparing small thumbnails.
 
-A face that is new must have changed the pixels where it is, so between two scans of the whole picture only what
-changed is searched. Thumbnails are compared cell by cell with how each cell looked when it was last searched: slow
-changes add up until they count.
+A new face must have changed the pixels at its position. Therefore only changed regions are searched between two full
+scans. Each cell of the thumbnail is compared with its value when it was last searched, so that slow changes add up.
 """
 
 from __future__ import annotations
@@ -24,17 +23,17 @@ if TYPE_CHECKING:
 ROWS, COLUMNS = THUMBNAIL
 
 SAMPLES = 4
-"""Pixels a cell, down and across: enough to average noise out, and no need to read the whole picture."""
+"""Pixels sampled per cell in each direction: enough to average out noise without reading the whole picture."""
 
 CHANGED = 8
-"""Grey levels by which a cell differs once something has moved in it; a sensor's noise, averaged, has one or two."""
+"""Minimum difference in grey levels for a cell to count as changed. Averaged sensor noise is one or two levels."""
 
 MARGIN = 1
-"""Cells around a change that are searched with it."""
+"""Number of cells around a changed cell that are searched, too."""
 
 
 def thumbnail(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return the picture (uint8 ``[H, W, 3]``, BGR) in grey, uint8 ``[36, 64]``."""
+    """Return the thumbnail of a picture (uint8 ``[H, W, 3]``, BGR): its green channel, uint8 ``[36, 64]``."""
     height, width = image.shape[:2]
     rows = np.arange(ROWS * SAMPLES) * height // (ROWS * SAMPLES)
     columns = np.arange(COLUMNS * SAMPLES) * width // (COLUMNS * SAMPLES)
@@ -44,14 +43,14 @@ def thumbnail(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def changed(now: NDArray[np.uint8], before: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Return which cells of two thumbnails differ, with a margin around them: bool ``[36, 64]``."""
+    """Return which cells of two thumbnails differ, enlarged by `MARGIN`: bool ``[36, 64]``."""
     differs = (np.abs(now.astype(np.int16) - before) >= CHANGED).astype(np.uint8)
     side = 2 * MARGIN + 1
     return np.asarray(cv2.dilate(differs, np.ones((side, side), np.uint8)) > 0)
 
 
 def cover(cells: NDArray[np.bool_], boxes: Iterable[Box], height: int, width: int) -> None:
-    """Clear the cells that lie in boxes of a picture of this size: the faces there are known already."""
+    """Clear the cells covered by boxes: their faces are known. ``height`` and ``width`` of the picture in pixels."""
     for x1, y1, x2, y2 in boxes:
         top, bottom = (min(max(round(y / height * ROWS), 0), ROWS) for y in (y1, y2))
         left, right = (min(max(round(x / width * COLUMNS), 0), COLUMNS) for x in (x1, x2))
@@ -59,7 +58,7 @@ def cover(cells: NDArray[np.bool_], boxes: Iterable[Box], height: int, width: in
 
 
 def regions(cells: NDArray[np.bool_], height: int, width: int) -> list[Region]:
-    """Return rectangles of a picture of this size that hold all cells marked."""
+    """Return rectangles that hold all marked cells, in pixels of a picture of this size."""
     count, _, stats, _ = cv2.connectedComponentsWithStats(cells.astype(np.uint8))
     found = []
     for x, y, columns, rows, _ in stats[1:count].tolist():

@@ -1,4 +1,7 @@
-"""One colour for each label; colour-blind people can tell them apart (Okabe and Ito, https://jfly.uni-koeln.de/color/)."""
+"""One colour for each label, distinguishable by colour-blind people.
+
+The colours are those of Okabe and Ito (https://jfly.uni-koeln.de/color/).
+"""
 
 from __future__ import annotations
 
@@ -17,20 +20,21 @@ COLOURS = {
 """Colours of the built-in labels, as ``#rrggbb``."""
 
 UNCERTAIN = "#c8c8c8"
-"""Colour of a face without a certain label."""
+"""Colour of a face without a sure label."""
 
 OTHERS = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7")
+"""Colours of all other labels."""
 
 
 def colour(label: str | None) -> str:
-    """Return a label's colour as ``#rrggbb``; a label that is not ours gets one of its own, always the same."""
+    """Return a label's colour as ``#rrggbb``; a label that is not built in always gets the same one of `OTHERS`."""
     if label is None:
         return UNCERTAIN
     return COLOURS.get(label) or OTHERS[sum(label.encode()) % len(OTHERS)]
 
 
 def ink_on(paper: str) -> str:
-    """Return black or white, whichever reads better on a colour (``#rrggbb``): WCAG 2's contrast is 4.5 at least."""
+    """Return black or white, whichever has more contrast to a colour (``#rrggbb``): at least 4.5 (WCAG 2)."""
     shares = [part / 255 for part in bytes.fromhex(paper[1:])]
     red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in shares)
     return "#000000" if 0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.179 else "#ffffff"

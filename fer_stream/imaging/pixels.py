@@ -1,6 +1,6 @@
-"""Checks that a value is a picture in our form; if not, the error says what it looks like and what to do.
+"""Checks that a value is a picture (uint8 ``[H, W, 3]``, BGR). If not, the error says what it is and how to convert it.
 
-Every public function that takes a picture calls this, so that all give the same errors.
+Every public function that takes a picture calls `pixels`, so that all raise the same errors.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ _INSTEAD = {
     "cv2": "OpenCV's UMat: give image.get()",
     "av": "a frame of PyAV: give frame.to_ndarray(format='bgr24')",
 }
-"""What to do with the pictures of other packages, by the package of their type."""
+"""How to convert the pictures of other packages, by the package of their type."""
 
 
 def pixels(image: object) -> NDArray[np.uint8]:
-    """Return a picture, uint8 ``[H, W, 3]`` and C-contiguous; it is a copy where ``image`` has another order in memory.
+    """Return a picture, uint8 ``[H, W, 3]`` and C-contiguous. It is a copy only if ``image`` is not C-contiguous.
 
     Raises:
-        ValueError: it is none. The message names what it seems to be, and what to do.
+        ValueError: ``image`` is not a picture. The message says what it appears to be, and how to convert it.
     """
     if not isinstance(image, np.ndarray):
         raise ValueError(f"{_WANTED}, and this is {_kind(image)}")
@@ -40,8 +40,8 @@ def pixels(image: object) -> NDArray[np.uint8]:
         raise ValueError(f"{_WANTED}, and this is a masked array: give image.filled(0)")
     if image.dtype == object:
         raise ValueError(
-            f"{_WANTED}, and this is an array of objects, shape {_shape(image)}: pictures of several sizes are no "
-            "array; give one picture at a time"
+            f"{_WANTED}, and this is an array of objects, shape {_shape(image)}: pictures of different sizes "
+            "do not form an array; give one picture at a time"
         )
     faults = [fault for fault in (_shape_fault(image), _dtype_fault(image)) if fault]
     if faults:
@@ -50,7 +50,7 @@ def pixels(image: object) -> NDArray[np.uint8]:
 
 
 def _kind(image: object) -> str:
-    """Say what something is that is no array, and what to do with it."""
+    """Describe a value that is not an array, and how to convert it."""
     package = type(image).__module__.partition(".")[0]
     if package in _INSTEAD:
         return _INSTEAD[package]
@@ -75,10 +75,10 @@ def _shape(image: NDArray[Any]) -> str:
 
 
 def _shape_fault(image: NDArray[Any]) -> str:
-    """Say what is wrong with an array's shape, and what to do."""
+    """Describe what is wrong with an array's shape, and how to correct it; empty if nothing is wrong."""
     shape = image.shape
     if 0 in shape:
-        return "it is empty, as is a part of a picture that lies outside it; check how it was cut out"
+        return "it is empty, like a crop outside a picture; check how it was cut out"
     match shape:
         case (_, _, 3):
             return ""
@@ -107,18 +107,18 @@ def _shape_fault(image: NDArray[Any]) -> str:
 
 
 def _dtype_fault(image: NDArray[Any]) -> str:
-    """Say what is wrong with an array's values, and what to do."""
+    """Describe what is wrong with an array's type or values, and how to correct it; empty if nothing is wrong."""
     if image.dtype == np.uint8:
         return ""
     if image.dtype == np.bool_:
         return "it is a mask of truth values; give image.astype(numpy.uint8) * 255"
     if image.dtype.kind not in "iuf":
-        return f"values of type {image.dtype} are none of a picture"
+        return f"a picture has no values of type {image.dtype}"
     if not image.size:
         return "convert it to uint8"
     least, most = float(image.min()), float(image.max())
     if not np.isfinite((least, most)).all():
-        return "it has values that are no numbers (NaN or infinite)"
+        return "it has values that are not finite (NaN or infinite)"
     if image.dtype.kind == "f":
         if least >= 0 and most <= 1:
             return "it looks like a float image in 0..1; give (image * 255).round().astype(numpy.uint8)"
@@ -126,11 +126,11 @@ def _dtype_fault(image: NDArray[Any]) -> str:
             return "it looks like a float image in -1..1; give ((image + 1) * 127.5).round().astype(numpy.uint8)"
         if least >= 0 and most <= 255:
             return "it looks like a float image in 0..255; give image.round().astype(numpy.uint8)"
-        return f"its values are from {least:g} to {most:g}, and those of a picture are 0 to 255; scale and convert them"
+        return f"its values are from {least:g} to {most:g}, but a picture has 0 to 255; scale and convert them"
     if least >= 0 and most <= 255:
-        return "its values are those of 8 bits; give image.astype(numpy.uint8)"
+        return "its values fit 8 bits; give image.astype(numpy.uint8)"
     if least < 0:
-        return f"its values are from {least:g} to {most:g}, and those of a picture are 0 to 255; scale and convert them"
+        return f"its values are from {least:g} to {most:g}, but a picture has 0 to 255; scale and convert them"
     bits = next((bits for bits in (10, 12, 14, 16) if most < 1 << bits), 0)
     if not bits:
         return f"its values reach {most:g}; scale them to 0..255 and convert it to uint8"

@@ -1,4 +1,4 @@
-"""Blanking what no one may see, and making faces unrecognisable in pictures that somebody will."""
+"""Blanks masked regions of pictures, and makes faces unrecognisable in pictures that are shown to people."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ if TYPE_CHECKING:
     from fer_stream.types import Box
 
 CELLS = 6
-"""What is left of a face and what is around it: so many blocks across. Sixteen blocks are enough to recognise somebody
-known (Harmon and Julesz 1973, doi:10.1126/science.180.4091.1194); and averages cannot be undone as a mild blur can."""
+"""Blocks across and down to which a hidden face and its margin are reduced. Sixteen blocks are enough to recognise a
+known person (Harmon and Julesz 1973, doi:10.1126/science.180.4091.1194). Unlike a mild blur, block averages cannot be
+undone."""
 
 MARGIN = 0.25
-"""How far beyond its box a face is hidden, in the box's size: hair and ears are part of it."""
+"""A face is hidden this far beyond its box, in units of the box's width and height, to include hair and ears."""
 
 
 def hide_faces(image: NDArray[np.uint8], boxes: Iterable[Box]) -> NDArray[np.uint8]:
-    """Return a copy of ``image`` (uint8 ``[H, W, 3]``) in which what is in the boxes cannot be recognised."""
+    """Return a copy of ``image`` (uint8 ``[H, W, 3]``) in which faces in the boxes cannot be recognised."""
     hidden = image.copy()
     height, width = image.shape[:2]
     for x1, y1, x2, y2 in boxes:
@@ -39,7 +40,10 @@ def hide_faces(image: NDArray[np.uint8], boxes: Iterable[Box]) -> NDArray[np.uin
 
 
 def mask(image: NDArray[np.uint8], masks: list[tuple[float, float, float, float]]) -> NDArray[np.uint8]:
-    """Blank the masked regions of ``image`` (uint8 ``[H, W, 3]``), given as fractions, rounded outwards."""
+    """Blank regions of ``image`` (uint8 ``[H, W, 3]``) in place, or in a copy if it is read-only, and return it.
+
+    ``masks`` are ``(x1, y1, x2, y2)`` as fractions of width and height, rounded outwards to whole pixels.
+    """
     if not masks:
         return image
     image = image if image.flags.writeable else image.copy()

@@ -1,8 +1,8 @@
-"""How much a look at a face is worth: less if it is small, blurred, turned away or cut off by the picture's edge.
+"""The quality of a face, used as weight of its score: lower if it is small, blurred, turned or cut off by the edge.
 
-The worst of four parts, each 1 where nothing is wrong and 0 where nothing can be told, with a straight ramp between.
-Size and sharpness follow what our first classifier lost on faces that FER+'s people agree on, shrunk and blurred: of
-85% right it kept 80% at 32 pixels, 72% at 24, 50% at 16; 76% at a sharpness of 0.19, 61% at 0.15 and 50% at 0.12.
+It is the minimum of four values, each a linear ramp from 0 (useless) to 1 (no fault). The ramps for size and sharpness
+follow the accuracy of our first classifier on shrunk and blurred faces on which FER+'s annotators agree. It is 85% on
+the originals; 80% at 32 pixels, 72% at 24 and 50% at 16; 76% at a sharpness of 0.19, 61% at 0.15 and 50% at 0.12.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ if TYPE_CHECKING:
     from fer_stream.types import Face
 
 SIDE = 48
-"""Pixels of the grey square on which sharpness is judged: a classifier sees no more than that."""
+"""Side in pixels of the grey square on which sharpness is measured: our classifiers take 48x48 pixels."""
 
 SMALL = (14.0, 34.0)
-"""Size of the box in pixels, ``sqrt(width * height)``."""
+"""Size of the box in pixels, ``sqrt(width * height)``, for quality 0 and 1."""
 
 BLURRED = (0.1, 0.18)
-"""See `sharpness`."""
+"""`sharpness` for quality 0 and 1."""
 
 TURNED = (0.75, 0.45)
-"""How far the nose is from between the eyes, in units of the distance of the eyes."""
+"""`turn` for quality 0 and 1."""
 
 CUT_OFF = (0.6, 0.9)
-"""Share of the box that lies in the picture."""
+"""Share of the box inside the picture, for quality 0 and 1."""
 
 
 def of(image: NDArray[np.uint8], face: Face) -> float:
-    """Return the weight of a face, 0 to 1, in ``image`` (uint8 ``[H, W, 3]``, BGR)."""
+    """Return the quality of a face, 0 to 1, in ``image`` (uint8 ``[H, W, 3]``, BGR)."""
     x1, y1, x2, y2 = face.box
     height, width = image.shape[:2]
     left, top = max(int(x1), 0), max(int(y1), 0)
@@ -45,7 +45,7 @@ def of(image: NDArray[np.uint8], face: Face) -> float:
     if left >= right or top >= bottom:
         return 0.0
     seen = image[top:bottom, left:right]
-    if max(seen.shape[:2]) > 4 * SIDE:  # cheaper, and as good: what is finer than the square does not count
+    if max(seen.shape[:2]) > 4 * SIDE:  # skip pixels: details finer than the square do not matter
         seen = seen[:: seen.shape[0] // (2 * SIDE) or 1, :: seen.shape[1] // (2 * SIDE) or 1]
     grey = cv2.resize(cv2.cvtColor(seen, cv2.COLOR_BGR2GRAY), (SIDE, SIDE), interpolation=cv2.INTER_AREA)
     inside = (right - left) * (bottom - top) / area(face.box)
@@ -58,15 +58,15 @@ def of(image: NDArray[np.uint8], face: Face) -> float:
 
 
 def judge_sharpness(grey: NDArray[np.uint8]) -> float:
-    """Return what the sharpness of ``grey`` (uint8 ``[48, 48]``) alone makes a look worth, 0 to 1."""
+    """Return the quality of ``grey`` (uint8 ``[48, 48]``) by sharpness alone, 0 to 1."""
     return _ramp(sharpness(grey), BLURRED)
 
 
 def sharpness(grey: NDArray[np.uint8]) -> float:
-    """Return which share of the contrast in ``grey`` (uint8 ``[48, 48]``) is detail, 0 to 1; 0 for a plain square.
+    """Return the share of the contrast in ``grey`` (uint8 ``[48, 48]``) that is detail, 0 to 1; 0 for a uniform square.
 
-    The standard deviation of what lies between two blurs (0.8 and 2 pixels), over that of the whole. What is finer is
-    left out: that is where a sensor's noise is, and a blurred face with noise would pass for a sharp one.
+    It is the standard deviation of the difference of two Gaussian blurs (sigma 0.8 and 2 pixels), divided by that of
+    the square. Finer detail is left out, because it contains sensor noise: a noisy blurred face would seem sharp.
     """
     whole = grey.astype(np.float32)
     contrast = float(whole.std())
@@ -76,10 +76,10 @@ def sharpness(grey: NDArray[np.uint8]) -> float:
 
 
 def turn(landmarks: tuple[tuple[float, float], ...]) -> float:
-    """Return how far a head is turned: the nose's way from between the eyes, in units of the distance of the eyes.
+    """Return how far a head is turned to a side: about 0 for a frontal face, 0.5 for a half-turned one.
 
-    Landmarks are those of `fer_stream.types.Face`; without them nothing is known, and 0 is returned. A head that looks
-    straight ahead has about 0, one half turned to a side 0.5.
+    It is the nose's distance from the midpoint between the eyes, along the line through the eyes, in units of the
+    distance of the eyes. Landmarks are those of `fer_stream.types.Face`; without them, 0 is returned.
     """
     if len(landmarks) < 3:
         return 0.0
@@ -92,5 +92,5 @@ def turn(landmarks: tuple[tuple[float, float], ...]) -> float:
 
 
 def _ramp(value: float, ends: tuple[float, float]) -> float:
-    """Return 0 at and before the first of two ends, 1 at and after the second one; they may fall."""
+    """Interpolate linearly: 0 at and before ``ends[0]``, 1 at and after ``ends[1]``, which may be the smaller one."""
     return min(max((value - ends[0]) / (ends[1] - ends[0]), 0.0), 1.0)

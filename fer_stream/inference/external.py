@@ -1,6 +1,6 @@
-"""Which other files an ONNX file names: its weights may lie beside it ("external data").
+"""Finds the files that an ONNX file refers to: its weights may be in other files ("external data").
 
-The file is a protobuf message (onnx.proto); only its tensors are looked for, and the rest is skipped unread.
+The file is a protobuf message (onnx.proto). Only fields that may contain tensors are parsed.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ _INSIDE = {
     "sparse": {1: "tensor", 2: "tensor"},
     "tensor": {13: "entry"},
 }
-"""Which fields of a message are messages in which there may be tensors, by their numbers."""
+"""The fields of each message type that may contain tensors: the types of these fields, by field number."""
 
 _KEY, _VALUE = 1, 2
 _LOCATION = b"location"
 
 
 def locations(content: bytes) -> list[str]:
-    """Return the files that an ONNX file names, as it names them, each once; none where it is no ONNX file."""
+    """Return the file names that an ONNX file refers to, sorted; an empty list if it is not an ONNX file."""
     found: dict[str, None] = {}
     waiting = [("model", memoryview(content))]
     while waiting:
         kind, message = waiting.pop()
         try:
             parts = list(_fields(message))
-        except (IndexError, ValueError):  # not a message, or cut short: onnxruntime will say so
+        except (IndexError, ValueError):  # not a message, or truncated: onnxruntime reports it
             continue
         if kind == "entry":
             entry = {number: bytes(part) for number, part in parts}
@@ -45,10 +45,10 @@ def locations(content: bytes) -> list[str]:
 
 
 def _fields(message: memoryview) -> Iterator[tuple[int, memoryview]]:
-    """Yield number and content of a message's fields that have a length.
+    """Yield number and content of each length-delimited field of a message.
 
     Raises:
-        IndexError, ValueError: it is no message.
+        IndexError, ValueError: the bytes are not a message.
     """
     at = 0
     while at < len(message):
@@ -67,11 +67,11 @@ def _fields(message: memoryview) -> Iterator[tuple[int, memoryview]]:
             case 5:
                 at += 4
             case _:
-                raise ValueError("a field is of no kind that is known")
+                raise ValueError("a field has an unknown type")
 
 
 def _number(message: memoryview, at: int) -> tuple[int, int]:
-    """Return a number of variable length, and where it ends."""
+    """Return the variable-length integer (varint) at ``at``, and the offset after it."""
     number = shift = 0
     while True:
         byte = message[at]
@@ -80,4 +80,4 @@ def _number(message: memoryview, at: int) -> tuple[int, int]:
         if byte < 0x80:
             return number, at
         if shift > 63:
-            raise ValueError("a number has no end")
+            raise ValueError("a varint is too long")

@@ -1,7 +1,7 @@
-"""Model files: where the shipped ones lie, whether they are what we shipped, and how onnxruntime opens them.
+"""Finds model files, checks the SHA-256 of the shipped ones, and opens them with onnxruntime.
 
-A checkout has them in ``models/``, an installed wheel in ``fer_stream/assets/models/``; either way ``SHA256SUMS``
-beside them (written by ``training/manifest.py``) says what they must be.
+A checkout has the shipped files in ``models/``, an installed wheel in ``fer_stream/assets/models/``. In both,
+``SHA256SUMS`` in the same folder (written by ``training/manifest.py``) lists their digests.
 """
 
 from __future__ import annotations
@@ -37,19 +37,19 @@ PROVIDERS = {
     "directml": "DmlExecutionProvider",
     "rocm": "ROCMExecutionProvider",
 }
-"""onnxruntime's names of what may run a model. Each but the first comes with an onnxruntime of its own."""
+"""onnxruntime's names of the execution providers. Each except the first needs its own build of onnxruntime."""
 
 _INSTALLED = Path(__file__).parents[1] / "assets" / "models"
 _CHECKOUT = Path(__file__).resolve().parents[2] / "models"
 
 
 def folder() -> Path:
-    """Return where the shipped model files lie."""
+    """Return the folder of the shipped model files."""
     return _INSTALLED if _INSTALLED.is_dir() else _CHECKOUT
 
 
 def digests() -> dict[str, str]:
-    """Return the SHA-256 each shipped file must have, by file name, in the order of the manifest.
+    """Return the SHA-256 (hexadecimal) of each shipped file, by file name, in the order of the manifest.
 
     Raises:
         ModelError: the manifest is missing or unreadable.
@@ -66,9 +66,9 @@ def digests() -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Model:
-    """An ONNX file, opened for one thread.
+    """An opened ONNX file.
 
-    ``digest`` is the SHA-256 of its bytes, in hexadecimal; where its weights lie in other files, one of all of them.
+    ``digest`` is the SHA-256 of its bytes, in hexadecimal. If its weights are in other files, it covers these, too.
     """
 
     path: Path
@@ -77,10 +77,10 @@ class Model:
 
     @property
     def metadata(self) -> dict[str, str]:
-        """The file's own custom metadata.
+        """The custom metadata in the file.
 
         Raises:
-            ModelError: it is not text.
+            ModelError: the metadata is not UTF-8 text.
         """
         try:
             return dict(self.session.get_modelmeta().custom_metadata_map)
@@ -88,10 +88,10 @@ class Model:
             raise ModelError(f"{self.path} cannot be used: its metadata is not UTF-8 text") from error
 
     def run(self, outputs: Sequence[str], inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[np.float32]]:
-        """Return the named outputs for the named inputs.
+        """Return the outputs with these names, given the inputs by name.
 
         Raises:
-            ModelError: onnxruntime cannot run the graph on them.
+            ModelError: onnxruntime cannot run the model on these inputs.
         """
         try:
             return list(self.session.run(outputs, inputs))
@@ -100,16 +100,16 @@ class Model:
 
 
 def shipped(name: str, provider: str = "cpu") -> Model:
-    """Open one of the model files that come with fer_stream, by its file name, for one of `PROVIDERS`.
+    """Open a model file shipped with fer_stream, by its file name, with one of `PROVIDERS`.
 
     Raises:
-        ModelError: it is missing or damaged, or the provider is not there: the message names it.
+        ModelError: the file is missing or damaged, or the provider is not available.
     """
     return load(folder() / name, provider, digests().get(name, ""))
 
 
 def find(path: Path, provider: str = "cpu") -> Model:
-    """Open a model file, or, where there is no such file, the one of that name that comes with fer_stream.
+    """Open a model file or, if there is no such file, the shipped file of that name.
 
     Raises:
         ModelError: as `load` and `shipped`.
@@ -119,13 +119,13 @@ def find(path: Path, provider: str = "cpu") -> Model:
 
 
 def load(path: Path, provider: str = "cpu", digest: str | None = None) -> Model:
-    """Open a model file for one of `PROVIDERS`; where ``digest`` is given, only if it is the SHA-256 of its bytes.
+    """Open a model file with one of `PROVIDERS`; if ``digest`` is given, it must be the SHA-256 of the file.
 
-    Its session runs on the calling thread alone, because a second thread changes the last digits of a result and loses
-    to a second process; nothing in it spins while it waits.
+    The session runs on the calling thread only, without spinning while it waits: a second thread changes the last
+    digits of a result, and gains less than a second process.
 
     Raises:
-        ModelError: the file cannot be read, has another digest, is not a model, or the provider is not there.
+        ModelError: the file cannot be read, has another digest, or is not a model, or the provider is not available.
     """
     try:
         if path.exists() and not path.is_file():
@@ -134,7 +134,7 @@ def load(path: Path, provider: str = "cpu", digest: str | None = None) -> Model:
     except OSError as error:
         raise ModelError(f"the model file {path} cannot be read: {error.strerror}") from error
     found = hashlib.sha256(content).hexdigest()
-    if digest not in (None, found):  # before anything parses it
+    if digest not in (None, found):  # checked before onnxruntime parses the file
         raise ModelError(f"{path} is not the file that was shipped ({MANIFEST} beside it): install fer-stream again")
     if beside := _beside(path, content):
         found = hashlib.sha256("".join([found, *beside.values()]).encode()).hexdigest()
@@ -142,10 +142,10 @@ def load(path: Path, provider: str = "cpu", digest: str | None = None) -> Model:
 
 
 def files(path: Path) -> dict[str, str]:
-    """Return the SHA-256 of each file of a model, by its name: of an ONNX file, of others that it names, of a folder.
+    """Return the SHA-256 of each file of a model, by name: an ONNX file and the files it refers to, or a whole folder.
 
     Raises:
-        ModelError: one of them is missing, or cannot be read.
+        ModelError: a file is missing, or cannot be read.
     """
     try:
         if path.is_dir():
@@ -158,10 +158,10 @@ def files(path: Path) -> dict[str, str]:
 
 
 def _beside(path: Path, content: bytes) -> dict[str, str]:
-    """Return the SHA-256 of each file that an ONNX file names, by its name there.
+    """Return the SHA-256 of each file that an ONNX file refers to, by the name it uses.
 
     Raises:
-        ModelError: one is missing, or lies elsewhere than beside the model.
+        ModelError: a file is missing, or is outside the model's folder.
     """
     found = {}
     for name in external.locations(content):
@@ -171,7 +171,7 @@ def _beside(path: Path, content: bytes) -> dict[str, str]:
         try:
             found[name] = _digest(other)
         except (OSError, ValueError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "it is no name of a file"
+            reason = error.strerror if isinstance(error, OSError) else "not a valid file name"
             raise ModelError(f"{path} keeps weights in {name!r}, which cannot be read ({reason}): copy both") from error
     return found
 
@@ -182,7 +182,7 @@ def _digest(path: Path) -> str:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of the modules of others that compute what is found, by their names."""
+    """Return the versions of the third-party packages that affect results, by package name."""
     _runtime()
     return {name: extras.version(name) for name in ("numpy", "cv2", "onnxruntime")}
 
@@ -190,8 +190,8 @@ def versions() -> dict[str, str]:
 @cache
 def _runtime() -> Any:
     if "onnxruntime" not in sys.modules:
-        # Its builds (from 1.29 on) report every session to their maker over the network, unless this is set when they
-        # are loaded; nothing of ours may leave. The environment of the program that uses us stays as it is.
+        # Builds of onnxruntime from 1.29 on report every session to its vendor over the network, unless this variable
+        # is set at import. The variable is restored afterwards, because the process may not be ours.
         before = os.environ.get(TELEMETRY)
         os.environ[TELEMETRY] = "1"
         try:
@@ -208,33 +208,33 @@ def _runtime() -> Any:
 
 def _open(path: Path, content: bytes, provider: str) -> Any:
     onnxruntime = _runtime()
-    wanted, there = PROVIDERS[provider], onnxruntime.get_available_providers()
-    if wanted not in there:
-        known = ", ".join(name for name, its in PROVIDERS.items() if its in there)
+    wanted, available = PROVIDERS[provider], onnxruntime.get_available_providers()
+    if wanted not in available:
+        known = ", ".join(name for name, theirs in PROVIDERS.items() if theirs in available)
         raise ModelError(
-            f"there is no provider {provider} in this onnxruntime, which has {known}: install the onnxruntime package "
-            "that has it in place of this one, or leave --provider out"
+            f"this onnxruntime has no provider {provider}, only {known}: replace it by the onnxruntime package that "
+            "has the provider, or leave --provider out"
         )
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.enable_cpu_mem_arena = False  # one for each session costs 35 MB, one for all is the whole process's
-    options.enable_mem_pattern = False  # plans for each size of a picture; they cost memory and gain no time
+    options.enable_cpu_mem_arena = False  # an arena per session costs 35 MB; a shared one affects the whole process
+    options.enable_mem_pattern = False  # a plan per input size costs memory and saves no time
     options.add_session_config_entry(
         "session.model_external_initializers_file_folder_path", str(path.parent.absolute())
     )
-    options.log_severity_level = 4  # a failure is told once, by us
+    options.log_severity_level = 4  # fatal only: we report failures ourselves
     try:
         session = onnxruntime.InferenceSession(content, options, providers=[wanted, *{PROVIDERS["cpu"]} - {wanted}])
     except Exception as error:
         raise ModelError(f"{path} is not a model that onnxruntime can open: {_sentence(error)}") from error
-    if session.get_providers()[0] != wanted:  # it goes on without one that does not start, and says so in a log
+    if session.get_providers()[0] != wanted:  # onnxruntime falls back to the CPU if a provider fails to start
         raise ModelError(f"the provider {provider} does not start on this machine: check its driver and libraries")
     return session
 
 
 def _sentence(error: Exception) -> str:
-    """Return the first line of a foreign message without its "[ONNXRuntimeError] : 7 : INVALID_PROTOBUF :"."""
+    """Return the first line of an onnxruntime message, without "[ONNXRuntimeError] : 7 : INVALID_PROTOBUF :"."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return lines[0].rpartition(" : ")[2].rstrip(". ")

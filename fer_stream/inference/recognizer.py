@@ -1,4 +1,4 @@
-"""Faces and their apparent expressions in one picture: a detector and a classifier put together."""
+"""Finds faces and scores their apparent expressions in one picture, with a detector and a classifier."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Recognition:
-    """What was found in one image, and the seconds each stage took, by its name: ``detect``, ``classify``."""
+    """The faces in one image, the seconds per stage (``detect``, ``classify``), and the cells that were searched."""
 
     faces: tuple[Face, ...]
     seconds: dict[str, float]
@@ -60,20 +60,20 @@ def recognize(image: NDArray[np.uint8]) -> tuple[Face, ...]:
         for face in fer_stream.recognize(cv2.imread("portrait.jpg")):
             print(face.box, face.probabilities.top())
 
-    The models that the settings name are loaded once.
+    The settings in force at the first call choose the models, which are loaded once per process.
 
     Raises:
-        PluginError: detector or classifier is not installed.
+        PluginError: the detector or the classifier is not installed.
         ModelError: a model file is missing or breaks its contract.
-        ValueError: it is not such a picture; the message says what it seems to be, and what to do.
+        ValueError: ``image`` is not such an array. The message says what it appears to be, and how to convert it.
     """
     return _default().recognize(image).faces
 
 
 class Recognizer:
-    """Finds faces and scores their apparent expressions; keeps nothing from one image to the next.
+    """Finds faces and scores their apparent expressions; keeps no state between images.
 
-    One that `from_settings` made can be pickled, as for a pool of processes: each process loads the models itself.
+    A recognizer made by `from_settings` can be pickled, for example for a process pool: each process loads the models.
     """
 
     def __init__(self, detector: Detector, classifier: Classifier) -> None:
@@ -88,7 +88,7 @@ class Recognizer:
         Raises:
             PluginError: one of them is not installed.
             ModelError: a model file is missing or breaks its contract.
-            ConfigError: the purpose that they name is prohibited.
+            ConfigError: the purpose given in the settings is prohibited.
         """
         check_purpose(settings)
         detector, classifier = settings.detector, settings.classifier
@@ -100,12 +100,12 @@ class Recognizer:
         return made
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle the settings rather than the models, which no other process can take over.
+        """Pickle the settings, because loaded models cannot be moved to another process.
 
-        A process loads them once for all that it unpickles with the same settings one after the other.
+        A process that unpickles the same settings several times in a row loads the models once.
 
         Raises:
-            TypeError: it was put together by hand.
+            TypeError: the recognizer was not made by `from_settings`.
         """
         if self._settings is None:
             raise TypeError(
@@ -116,18 +116,19 @@ class Recognizer:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The labels that faces are scored over."""
+        """The classifier's labels."""
         return self.classifier.labels
 
     def recognize(self, image: NDArray[np.uint8], hints: Hints | None = None) -> Recognition:
         """Return the faces in ``image`` (uint8 ``[H, W, 3]``, BGR), in the detector's order.
 
-        By default all faces there are, each scored; with hints those that they lead to, and scored are those that are
-        due and those that are new. A detector that cannot follow faces searches the whole image all the same.
+        Without hints the whole image is searched, and all faces are scored. With hints expected faces are checked, and
+        only what the hints ask for is searched for new faces; faces that are due and new faces are scored. A detector
+        that is not a `fer_stream.plugins.FollowingDetector` ignores the hints.
 
         Raises:
-            ValueError: it is not such a picture; the message says what it seems to be, and what to do.
-            PluginError: the classifier gives something else than a row of probabilities for each face.
+            ValueError: ``image`` is not such an array. The message says what it appears to be, and how to convert it.
+            PluginError: the classifier does not return one row of finite numbers per face, one column per label.
         """
         image = pixels(image)
         start = time.perf_counter()
@@ -144,13 +145,13 @@ class Recognizer:
     def _classify(self, image: NDArray[np.uint8], faces: list[Face]) -> list[list[float]]:
         rows = np.asarray(self.classifier.classify(image, faces))
         if rows.shape != (len(faces), len(self.labels)) or rows.dtype.kind not in "fiu" or not np.isfinite(rows).all():
-            wanted = f"finite numbers [{len(faces)}, {len(self.labels)}], a row a face and a column a label"
+            wanted = f"finite numbers [{len(faces)}, {len(self.labels)}]: one row per face, one column per label"
             raise PluginError(f"the classifier gives {rows.dtype} {list(rows.shape)}, and must give {wanted}")
         found: list[list[float]] = rows.tolist()
         return found
 
     def _detect(self, image: NDArray[np.uint8], hints: Hints | None) -> tuple[list[Face], list[int], Searched | None]:
-        """Return the faces, which of them are to be scored, and what was searched."""
+        """Return the faces, the indices of those to be scored, and the part of the image that was searched."""
         height, width = image.shape[:2]
         if not isinstance(self.detector, FollowingDetector) or hints is None:
             faces = self.detector.detect(image)
@@ -166,7 +167,7 @@ class Recognizer:
             motion.cover(cells, (face.box for face in hints.faces), height, width)
             regions = motion.regions(cells, height, width)
         found, new = self.detector.look(image, hints.faces, regions)
-        if now is not None:  # what changed under a face that is not there any more is still to be searched
+        if now is not None:  # changed cells under a face that is gone do not count as searched: they come up again
             other = changed.copy()
             motion.cover(other, (face.box for face in found if face is not None), height, width)
             searched = Searched(cells | (changed & ~other), now)
@@ -180,13 +181,13 @@ class Recognizer:
         return faces + new, due, searched
 
     def warm_up(self, height: int = 480, width: int = 640) -> None:
-        """Take the slow first runs before the first frame comes: of the scan, and of the classifier on a face.
+        """Run the detector and the classifier once, because the first runs are slow.
 
-        Give the size of the frames to come where it is known.
+        ``height`` and ``width`` should be the size of the frames, if it is known.
         """
         blank = np.zeros((height, width, 3), np.uint8)
         self.recognize(blank)
-        # A coarse pattern has enough of a face about it to come as far as the second of a cascade's nets.
+        # A coarse pattern passes the first net of a cascade, so that the second one runs, too.
         cell = max(min(height, width) // 20, 1)
         pattern = np.random.default_rng(0).integers(0, 256, (-(-height // cell), -(-width // cell), 3), np.uint8)
         image = pattern.repeat(cell, 0).repeat(cell, 1)[:height, :width]

@@ -1,14 +1,14 @@
-"""The event log: SQLite, written before anything is published, read from any cursor.
+"""The journal: an SQLite event log that is written before an event is published, and can be read from any cursor.
 
-One process writes (a lock beside the file keeps a second one out), any number read. It stores the text that
-subscribers get, byte for byte, so a replay gives them the same events::
+One process writes it (a lock file keeps a second one out), any number of processes read it. It stores the exact text
+that subscribers get, so that a replay returns the same events::
 
-    claim        one writer, where other machines may share the file
-    files        the path: the lock beside the file, who may read it, what is set aside
-    database     the file: its schema, and which of SQLite's errors mean that it is damaged
-    reader       events after a cursor
-    writer       events in, numbered
-    retention    old events out
+    claim        ensures a single writer if other machines may share the file
+    files        the path: the lock file beside it, permissions, files set aside
+    database     the file: its schema, and which SQLite errors mean damage
+    reader       reads events after a cursor
+    writer       numbers and writes events
+    retention    deletes old events
 """
 
 from fer_stream.journal.database import APPLICATION, FORMAT

@@ -1,8 +1,8 @@
-"""One writer for each journal, also where locks do not work between machines: on NFS, SMB or a FUSE file system.
+"""Ensures one writer per journal on file systems where locks may not work between machines: NFS, SMB, FUSE.
 
-The writer puts its name into the lock file, with a number that it raises twice a second. A second writer watches the
-file first: while the number rises, the journal is in use. A writer that finds another name there has lost its claim: it
-was frozen or cut off for so long that another process took the claim.
+The writer writes its name and a counter into the lock file, and increments the counter twice a second. A second writer
+first watches the file: while the counter rises, the journal is in use. A writer that finds another name in the file has
+lost its claim: it was suspended or disconnected for so long that another process took over.
 """
 
 from __future__ import annotations
@@ -22,33 +22,33 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 BEAT = 0.5
-"""Seconds between the writer's signs of life."""
+"""Seconds between the writer's heartbeats."""
 
 PATIENCE = 4.0
-"""Seconds without one after which a writer is taken for dead: more than a client of a share caches a file."""
+"""Seconds without a heartbeat after which a writer counts as dead: more than network file systems cache a file."""
 
 SETTLE = 1.5
-"""Seconds after which a claim is looked at again: of two who claim at once, the later one has it."""
+"""Seconds after which a new claim is read again: of two simultaneous claims, the later one wins."""
 
 _SIZE = 512
-"""Bytes: always as many, so that nobody reads half of one claim and half of another."""
+"""Bytes of the lock file. A fixed size, so that no reader gets a mix of two claims."""
 
 
 class Claim:
-    """A claim to be the one writer, held until `release`.
+    """A claim to be the only writer, held until `release`.
 
     Args:
-        path: the lock file, which is there.
-        journal: its name, for people.
+        path: the lock file, which exists.
+        journal: the journal's path, for error messages.
 
     Raises:
-        JournalError: somebody else writes the journal.
-        OSError: the file cannot be read or written.
+        JournalError: another process writes the journal.
+        OSError: the lock file cannot be read or written.
     """
 
     def __init__(self, path: Path, journal: Path) -> None:
         self.rival = ""
-        """Who took the claim away, for people; empty as long as it is held."""
+        """The process that took the claim over, for display; empty while the claim is held."""
         self._path = path
         self._claim = _here(path) | {"pid": os.getpid(), "token": secrets.token_hex(8), "beat": 0}
         if other := beating(path):
@@ -67,7 +67,7 @@ class Claim:
                 if not self._ours():
                     return
                 self._write()
-            except OSError:  # the share is away, and the journal with it
+            except OSError:  # the share is unreachable, and so is the journal
                 continue
 
     def _ours(self) -> bool:
@@ -81,21 +81,21 @@ class Claim:
         _store(self._path, json.dumps(self._claim))
 
     def release(self) -> None:
-        """Let others write."""
+        """Give the claim up, so that other processes can write."""
         self._released.set()
         self._thread.join()
         if not self.rival:
-            with suppress(OSError):  # the share is away: the next writer waits until it takes us for dead
+            with suppress(OSError):  # the share is unreachable: the next writer waits for PATIENCE
                 _store(self._path, "")
 
 
 def beating(path: Path) -> str:
-    """Return who gives signs of life in a lock file, for people; empty where nobody does."""
+    """Return the process whose heartbeats a lock file shows, for display; empty if there are none."""
     return _name(found) if (found := _beating(path)) else ""
 
 
 def elsewhere(path: Path) -> str:
-    """As `beating`, of those with whom we share no locks: of another machine, or who see the file by another mount."""
+    """Return `beating` if that process shares no locks with this one: on another machine, or through another mount."""
     found = _beating(path)
     return _name(found) if found and not _here(path).items() <= found.items() else ""
 
@@ -120,7 +120,9 @@ def _here(path: Path) -> dict[str, Any]:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_bytes()[:_SIZE] or b"null")  # opened anew, or a client may show what it remembers
+        found = json.loads(
+            path.read_bytes()[:_SIZE] or b"null"
+        )  # reopened, as a network file system may return cached data otherwise
     except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}

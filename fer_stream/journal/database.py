@@ -1,4 +1,4 @@
-"""The journal's file: its schema, transactions, and which of SQLite's errors mean that the file itself is damaged."""
+"""The journal's SQLite file: schema, transactions, and which SQLite errors mean that the file is damaged."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 FORMAT = 3
-"""Of the file and of the events in it, in ``PRAGMA user_version``. Other formats are refused."""
+"""Format number of the file and its events, stored in ``PRAGMA user_version``. Other formats are refused."""
 
 APPLICATION = 0x46455253
-"""``PRAGMA application_id``, which other SQLite files do not have."""
+"""``PRAGMA application_id`` of a journal, which distinguishes it from other SQLite files."""
 
 FAILURES = (sqlite3.Error, OverflowError, UnicodeDecodeError)
-"""What Python's module raises: also of numbers beyond 64 bits, and of texts and messages that are none."""
+"""What Python's sqlite3 raises, also for integers beyond 64 bits and for texts that are not UTF-8."""
 
 _HEADER = 100
-"""Bytes (SQLite's file format, section 1.3)."""
+"""Bytes of SQLite's file header (https://sqlite.org/fileformat2.html, section 1.3)."""
 
 _DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CONSTRAINT)
-"""SQLite's codes for a damaged file; the last is of numbers that are there already, or that nobody knows of."""
+"""SQLite's codes for a damaged file. The last one means a number that exists already, or is missing."""
 
-# An event's id follows from its camera, epoch and frame, among others: an index that begins with these is as unique as
-# one of the id alone, and new events stand next to each other in it rather than all over the file.
+# An event's id is derived from its camera, epoch and frame, among others. An index that begins with these is as unique
+# as one on the id alone, and new events are adjacent in it instead of scattered over the file.
 _SCHEMA = (
     """CREATE TABLE events (
     cursor INTEGER PRIMARY KEY, id TEXT NOT NULL, camera TEXT NOT NULL, epoch INTEGER NOT NULL, frame INTEGER NOT NULL,
@@ -45,35 +45,34 @@ _SCHEMA = (
 
 
 class Numbers(NamedTuple):
-    """What a new journal begins with: where it goes on, and what is known of its cameras."""
+    """The numbers of a new journal: the cursor to continue after, and its cameras' epochs and sequences."""
 
     cursor: int = 0
     cameras: tuple[tuple[str, int, int], ...] = ()
-    """Name, epoch and sequence of each."""
+    """Name, epoch and sequence of each camera."""
 
 
 AFRESH = Numbers()
-"""Where there was no journal before."""
+"""Numbers of a journal that had no predecessor."""
 
 
 class DamagedError(JournalError):
-    """The file itself is damaged."""
+    """The journal's file is damaged."""
 
 
 class Database:
     """One connection to a journal's file. Every error is raised as `JournalError`.
 
     Args:
-        path: the journal's.
-        mode: ``ro`` to read; ``rw`` to write what is there; ``rwc`` to make it where there is none.
+        path: the journal's path.
+        mode: ``ro`` to read; ``rw`` to write an existing file; ``rwc`` to create it if there is none.
         patience: seconds to wait for another process that writes.
-        numbers: what it begins with where it is made.
-        log: whether to write ahead into a log beside it, where all who read it share this machine's memory; SQLite's
-            rollback journal else.
+        numbers: the numbers of a new file.
+        log: use SQLite's write-ahead log, which needs all readers on this machine; otherwise its rollback journal.
 
     Raises:
-        JournalError: there is none of this format, or it cannot be opened.
-        DamagedError: it is damaged.
+        JournalError: there is no file of this format, or it cannot be opened.
+        DamagedError: the file is damaged.
     """
 
     def __init__(
@@ -86,15 +85,15 @@ class Database:
     ) -> None:
         self.path = path
         self.new = False
-        """Whether it was made just now."""
+        """Whether this connection created the file."""
         self.damaged = False
         """Whether the file was found to be damaged."""
         try:
-            if mode == "rwc":  # SQLite would give it the mode that the umask leaves, and its log the same
+            if mode == "rwc":  # SQLite would create the file, and its log, with the umask's mode
                 with suppress(FileExistsError):
                     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
             uri = f"{path.absolute().as_uri()}?mode={mode}"
-            if mode == "ro" and self._rests():
+            if mode == "ro" and self._unused_and_read_only():
                 uri += "&immutable=1"
             self._db = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=patience)
         except (*FAILURES, OSError) as error:
@@ -109,10 +108,10 @@ class Database:
             self._db.close()
             raise
 
-    def _rests(self) -> bool:
-        """Whether nobody has the file open, and this process may not make the log without which SQLite reads nothing.
+    def _unused_and_read_only(self) -> bool:
+        """Whether no writer has the file open, and this process may not create the log that SQLite needs to read.
 
-        So it is on read-only media, in a snapshot, and for a user who may only read. Who writes has a log there.
+        This is so on read-only media, in a snapshot, and for a user who may only read. A writer's log would exist.
         """
         return not os.access(self.path.absolute().parent, os.W_OK) and not self._log.exists()
 
@@ -123,7 +122,7 @@ class Database:
     def _prepare(self, mode: Literal["ro", "rw", "rwc"], numbers: Numbers, journal_mode: str) -> None:
         version, mine = self._pragma("user_version"), self._pragma("application_id")
         tables = self._db.execute("SELECT 1 FROM sqlite_master").fetchone()
-        # SQLite takes a file that is shorter than its own header for an empty one.
+        # SQLite takes a file shorter than its header for an empty one.
         foreign = 0 < self.path.stat().st_size < _HEADER
         self.new = mode == "rwc" and version == mine == 0 and not tables and not foreign
         if not self.new and mine != APPLICATION:
@@ -136,7 +135,7 @@ class Database:
             )
         if mode == "ro":
             return
-        self._db.execute("PRAGMA secure_delete = ON")  # what is purged is overwritten, not only forgotten
+        self._db.execute("PRAGMA secure_delete = ON")  # purged data is overwritten, not only unlinked
         if mode == "rwc":
             self._db.execute(f"PRAGMA journal_mode = {journal_mode}")
             self._db.execute("PRAGMA synchronous = FULL")
@@ -144,7 +143,7 @@ class Database:
             self._make(numbers)
 
     def _make(self, numbers: Numbers) -> None:
-        # All of it at once: a journal that has a format has its numbers, whatever ends this process meanwhile.
+        # One transaction: a journal with a format also has its numbers, even if this process is killed here.
         with self.transaction() as db:
             for statement in _SCHEMA:
                 db.execute(statement)
@@ -152,7 +151,7 @@ class Database:
             db.executemany("INSERT INTO cameras VALUES (?, ?, ?)", numbers.cameras)
             db.execute(f"PRAGMA user_version = {FORMAT}")
             db.execute(f"PRAGMA application_id = {APPLICATION}")
-        self.empty_log()  # whose file it is has to stand in the file itself
+        self.empty_log()  # the application id must be in the file itself
 
     def _pragma(self, name: str) -> Any:
         return self._db.execute(f"PRAGMA {name}").fetchone()[0]
@@ -160,7 +159,7 @@ class Database:
     def rows(
         self, statement: str, values: tuple[object, ...], kinds: tuple[Any, ...], least: int = 0
     ) -> list[tuple[Any, ...]]:
-        """Return at least ``least`` rows, with columns of these types: SQLite stores any type in any column."""
+        """Return at least ``least`` rows. Check the columns' types, as SQLite stores any type in any column."""
         try:
             rows = self._db.execute(statement, values).fetchall()
         except FAILURES as error:
@@ -171,21 +170,21 @@ class Database:
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """``BEGIN IMMEDIATE`` to ``COMMIT``, after which the disk has it; or all of it is undone."""
+        """Run ``BEGIN IMMEDIATE`` to ``COMMIT``, after which the changes are on disk; or roll all of them back."""
         try:
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield self._db
                 self._db.execute("COMMIT")
             except BaseException:
-                if self._db.in_transaction:  # SQLite may have rolled back by itself, on a full disk for one
+                if self._db.in_transaction:  # SQLite may have rolled back by itself, for example on a full disk
                     self._db.execute("ROLLBACK")
                 raise
         except FAILURES as error:
             raise self.failure(error, "written") from error
 
     def empty_log(self) -> bool:
-        """Bring the write-ahead log into the file; ``False`` where somebody reads an older state and needs it."""
+        """Move the write-ahead log into the file; ``False`` if a reader of an older state still needs the log."""
         try:
             return not self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
         except FAILURES as error:
@@ -196,12 +195,12 @@ class Database:
         self._db.close()
 
     def damage(self) -> DamagedError:
-        """Note that the file is damaged, and return the error to raise."""
+        """Mark the file as damaged, and return the error to raise."""
         self.damaged = True
         return DamagedError(f"the journal {self.path} is damaged: move it away, and a new one begins")
 
     def failure(self, error: Exception, what: str) -> JournalError:
-        """Translate an error. A `DamagedError`, also noted in ``damaged``, means that the file itself is damaged."""
+        """Translate an error. For a damaged file, set ``damaged`` and return a `DamagedError`."""
         reason = self._refusal(error) if what == "read" else None
         text = f"the journal {self.path} cannot be {what}: {reason or getattr(error, 'strerror', None) or error}"
         if not self._means_damage(error):
@@ -210,7 +209,7 @@ class Database:
         return DamagedError(text)
 
     def _refusal(self, error: Exception) -> str | None:
-        """Say why a reader is refused where SQLite's own words ("attempt to write a readonly database") mislead."""
+        """Return why a reader is refused if SQLite's message ("attempt to write a readonly database") misleads."""
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
         if code not in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY):
             return None
@@ -219,21 +218,21 @@ class Database:
                 return f"this user may not read {path}; let its owner grant that, or copy the events with subscribe"
         if not os.access(self.path.absolute().parent, os.W_OK):
             return (
-                f"what was written last is in {self._log}, which SQLite reads only where it may write to the folder; "
+                f"the latest events are in {self._log}, which SQLite reads only if it may write to the folder; "
                 "copy both files to a folder of your own"
             )
         return None
 
     def _means_damage(self, error: Exception) -> bool:
         code = getattr(error, "sqlite_errorcode", None)
-        if code is None:  # Python's own: of what is no text. One of a number of ours, or of misuse, is not the file's.
+        if code is None:  # Python's errors: of invalid text. An OverflowError or a misuse is not the file's fault.
             return isinstance(error, UnicodeDecodeError) or type(error) is sqlite3.OperationalError
-        code &= 0xFF  # the other bits are detail
-        # SQLite's "error" may mean anything, so look: also a missing table, after which nothing can be written.
+        code &= 0xFF  # the other bits are SQLite's extended code
+        # SQLITE_ERROR may also mean a missing table, after which nothing can be written, so check the schema.
         return not self._whole() if code == sqlite3.SQLITE_ERROR else code in _DAMAGE
 
     def _whole(self) -> bool:
-        """Whether all that we made is in the schema."""
+        """Whether the schema contains all tables and indexes of `_SCHEMA`."""
         try:
             return _expected() <= set(self._db.execute("SELECT name, sql FROM sqlite_master"))
         except FAILURES as error:
@@ -251,12 +250,12 @@ def _expected() -> frozenset[tuple[str, str]]:
 
 
 def checksum(text: str) -> int:
-    """Return the CRC-32 that is stored beside an event's text: SQLite itself does not notice a byte that changed."""
+    """Return the CRC-32 stored with an event's text, as SQLite does not detect changed bytes."""
     return zlib.crc32(text.encode())
 
 
 def is_journal(path: Path) -> bool:
-    """Whether what SQLite cannot read is a journal nevertheless, by the one number in its header."""
+    """Whether a file that SQLite cannot read is a journal, by the application id in its header."""
     try:
         with path.open("rb") as file:
             return file.read(_HEADER)[68:72] == APPLICATION.to_bytes(4, "big")

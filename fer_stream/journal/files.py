@@ -1,4 +1,4 @@
-"""A journal's path: the lock that keeps a second writer out, who may read the file, and what is set aside."""
+"""A journal's path: the lock that keeps a second writer out, the files' permissions, and damaged files set aside."""
 
 from __future__ import annotations
 
@@ -17,42 +17,42 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _LOG = ("-wal", "-shm", "-journal")
-"""What SQLite puts beside its file, with the file's mode."""
+"""Suffixes of the files that SQLite creates beside its file, with the file's mode."""
 
 _LOCAL = re.compile(
     r"bcachefs|btrfs|exfat|ext[234]|f2fs|jfs|nilfs2|ntfs3?|overlay|ramfs|reiserfs|tmpfs|ubifs|vfat|xfs|zfs"
 )
-"""File systems of one machine alone. Of others, such as nfs, cifs, 9p, ceph or fuse, other machines may have the files,
-too: locks may not reach them, and the memory that SQLite's write-ahead log shares does not."""
+"""File systems of a single machine. On others, such as nfs, cifs, 9p, ceph or fuse, other machines may use the files,
+too: locks may not reach them, and the shared memory of SQLite's write-ahead log never does."""
 
 
 def shared(path: Path) -> str:
-    """Return a journal's kind of file system and mount point where other machines may share it, else an empty text."""
+    """Return a journal's file system and mount point if other machines may share it, otherwise an empty text."""
     kind, mount = machine.file_system(path.resolve())
     return f"{kind}, mounted at {mount}" if kind and not _LOCAL.fullmatch(kind) else ""
 
 
 def lock_of(path: Path) -> Path:
     """Return the lock file of a journal."""
-    path = path.resolve()  # whoever names the file by a link meets the same lock
+    path = path.resolve()  # a symbolic link to the file uses the same lock
     return path.with_name(path.name + ".lock")
 
 
 class JournalFiles:
-    """A journal's path, held by one writer until `release`.
+    """A journal's path, locked for one writer until `release`.
 
     Raises:
-        JournalError: another process holds it, or nothing can be written there.
+        JournalError: another process holds the lock, or the folder cannot be written.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path.resolve()
-        # Beside the file, not on it: closing a descriptor of the file itself would drop SQLite's own locks.
+        # A file of its own: closing a descriptor of the journal's file would drop SQLite's locks on it.
         self._lock_path = lock_of(self.path)
         self.shared = shared(self.path)
-        """The file system's kind and mount point, for people, where other machines may share the file; else empty."""
+        """The file system and mount point, for display, if other machines may share the file; otherwise empty."""
         self.known = self._lock_path.exists() or self._beside("-wal").exists()
-        """Whether there was a journal here before, be its file there or not."""
+        """Whether there was a journal at this path before, even if its file is gone."""
         self._claim: Claim | None = None
         try:
             self.make_folder()
@@ -84,13 +84,13 @@ class JournalFiles:
             with suppress(FileNotFoundError):
                 if os.fstat(lock).st_ino == self._lock_path.stat().st_ino:
                     return lock
-            os.close(lock)  # who was refused took it away (`release`) after it was opened, so it locks nothing
+            os.close(lock)  # a refused process removed it (`release`) after it was opened, so the lock is void
 
     def release(self, withdraw: bool = False) -> None:
-        """Let others write here; a second call does nothing.
+        """Let other processes write; a second call does nothing.
 
         Args:
-            withdraw: leave no lock file behind where there was none before.
+            withdraw: remove the lock file if there was no journal before.
         """
         if self._lock < 0:
             return
@@ -103,37 +103,37 @@ class JournalFiles:
 
     @property
     def rival(self) -> str:
-        """The other process that took the claim, for people; empty as long as it is held here."""
+        """The process that took the claim over, for display; empty while this one holds it."""
         return self._claim.rival if self._claim else ""
 
     def make_folder(self) -> None:
-        """Make the folder where there is none, for its owner alone."""
+        """Create the folder if there is none, with mode 0700."""
         self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
 
     def inode(self) -> int:
-        """Return which file is there now."""
+        """Return the inode number of the file at the path."""
         return self.path.stat().st_ino
 
     def holds(self, inode: int) -> bool:
-        """Whether this file is the one that is there."""
-        try:  # SQLite itself does not notice
+        """Whether the file at the path has this inode number."""
+        try:  # SQLite does not notice a replaced file
             return self.inode() == inode
         except (FileNotFoundError, NotADirectoryError):
             return False
         except OSError:
-            return True  # a failure of the disk, which the next write reports
+            return True  # the disk fails, which the next write reports
 
     def clear(self) -> None:
-        """Remove what is left of the log of a file that is not there any more: it would spoil a new one."""
+        """Remove the logs of a file that is gone: SQLite would apply them to the new file."""
         for end in _LOG:
             self._beside(end).unlink(missing_ok=True)
 
     def set_aside(self) -> str:
-        """Give the file, and what may be left of its log, a name that no other has; return that name."""
+        """Rename the file and its logs to an unused name; return that name."""
         names = (f"{self.path.name}.corrupt-{number}" for number in itertools.count(1))
         aside = next(path for path in map(self.path.with_name, names) if not path.exists())
         for end in (*_LOG, ""):
             with suppress(FileNotFoundError):
                 self._beside(end).rename(aside.with_name(aside.name + end))
-        self.known = True  # also where its lock was taken away: the next one must not begin as though there was none
+        self.known = True  # even without a lock file: the next journal must not reuse numbers
         return aside.name

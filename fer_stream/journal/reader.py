@@ -1,4 +1,4 @@
-"""Events after a cursor, from the journal's file."""
+"""Reads events after a cursor from the journal's file."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Reader:
     """Reads a journal, also while another process writes it.
 
     Args:
-        journal: its path, or a connection to it that is open already.
+        journal: the journal's path, or an open connection to it.
 
     Raises:
         JournalError: there is no journal of this format at the path.
@@ -33,7 +33,7 @@ class Reader:
         self._db = Database(journal)
 
     def cursor(self) -> int:
-        """Return the number of the latest event's cursor, 0 where there is none yet."""
+        """Return the number of the latest event's cursor, 0 if there is none yet."""
         return int(self._db.rows("SELECT cursor FROM head", (), (int,), least=1)[0][0])
 
     def read(
@@ -41,20 +41,20 @@ class Reader:
     ) -> tuple[list[str], int]:
         """Return the events after a cursor, in order, and the number of the cursor to continue after.
 
-        Where events after the cursor are past the retention, the first text is a ``stream.gap``.
+        If events after the cursor were deleted by retention, the first text is a ``stream.gap``.
 
         Args:
             after: the cursor's number.
-            limit: so many at most.
-            camera: of this camera alone.
-            size: so many bytes of text at most, but one event at least.
+            limit: most events to return.
+            camera: only this camera's events, and gaps.
+            size: most bytes of text to return, but at least one event.
 
         Raises:
-            JournalError: the file cannot be read, or holds another text than was written.
+            JournalError: the file cannot be read, or a stored text was changed.
         """
-        # The plus keeps SQLite from an index that would have to sort all of a camera's events for every batch.
-        where, values = ("AND +e.camera IN (?, '')", (camera,)) if camera else ("", ())  # a gap is of no camera
-        # One statement, so that what a writer adds or purges meanwhile is all in it or all not.
+        # "+" keeps SQLite from the camera index, with which it would sort all of the camera's events for every batch.
+        where, values = ("AND +e.camera IN (?, '')", (camera,)) if camera else ("", ())  # a gap has no camera
+        # One statement, so that it sees the changes of a concurrent writer all or not at all.
         rows = self._db.rows(
             "SELECT h.purged, h.cursor, e.cursor, e.crc, e.text FROM head h "  # noqa: S608
             f"LEFT JOIN events e ON e.cursor > max(?, h.purged) {where} WHERE h.one = 1 ORDER BY e.cursor LIMIT ?",
@@ -76,7 +76,7 @@ class Reader:
         return texts, reached if len(rows) == limit else max(after, newest)
 
     def _checked(self, text: str, crc: int) -> str:
-        if checksum(text) != crc:  # a damaged text would end every subscription that gets it
+        if checksum(text) != crc:  # a damaged text would end every subscription that receives it
             raise self._db.damage()
         return text
 
@@ -92,6 +92,6 @@ class Reader:
 
 
 def gap(after: int, upto: int, reason: str) -> Event:
-    """Return the event that tells a subscriber which events it will not get, by the numbers of their cursors."""
+    """Return the event that reports missing events: those with a cursor number above ``after``, up to ``upto``."""
     data = GapData(to_cursor(after), to_cursor(upto), reason)
     return Event(EventType.STREAM_GAP, "", 0, 0, 0, Nanoseconds(0), data, sequence=0, cursor=data.to_cursor)

@@ -1,4 +1,4 @@
-"""Old events out of the journal, also while an aggregator writes it."""
+"""Deletes old events from the journal, also while an aggregator writes it."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ if TYPE_CHECKING:
 
 
 def purge(path: Path, older_than: float, patience: float = 10.0) -> int:
-    """Delete from a journal, whether or not an aggregator writes it now, what was journaled before a Unix time.
+    """Delete the events that were journaled before a time, whether or not an aggregator writes the journal.
 
     Args:
-        path: the journal's.
-        older_than: Unix seconds.
-        patience: seconds that others who read or write it may take.
+        path: the journal's path.
+        older_than: Unix time in seconds.
+        patience: seconds to wait for other readers and writers.
 
     Returns:
-        How many events there were. Subscribers who ask for them get a ``stream.gap``.
+        The number of deleted events. Subscribers that request them get a ``stream.gap``.
 
     Raises:
-        JournalError: there is no journal, or it cannot be written, or what is deleted can still be found in its log.
+        JournalError: there is no journal, it cannot be written, or its log still holds deleted text.
     """
     if shared(path) and (other := elsewhere(lock_of(path))):
         raise JournalError(
             f"the journal {path} is written by {other}, and locks may not reach that far: purge it on that machine"
         )
-    Reader(path).close()  # which says that there is none, rather than that it cannot be opened
+    Reader(path).close()  # reports a missing journal more clearly than an error of opening it
     db = Database(path, "rw", patience)
     try:
         with db.transaction() as connection:
@@ -44,8 +44,8 @@ def purge(path: Path, older_than: float, patience: float = 10.0) -> int:
         while not db.empty_log():
             if time.monotonic() > deadline:
                 raise JournalError(
-                    f"{count} events are deleted, but {path}-wal still holds their text, because somebody keeps "
-                    "reading the journal: purge once more when they have ended"
+                    f"{count} events are deleted, but {path}-wal still holds their text, because another "
+                    "process keeps reading the journal: purge again when it has ended"
                 )
             time.sleep(0.05)
     finally:
@@ -54,10 +54,10 @@ def purge(path: Path, older_than: float, patience: float = 10.0) -> int:
 
 
 def delete(db: sqlite3.Connection, older_than: float, now: float) -> int:
-    """Delete what is too old up to the first event that is not, and return how many events there were.
+    """Delete old events up to the first one that is not old, and return how many were deleted.
 
-    The wall clock may have been wrong for a while. An event that seems old, after one that is not, was journaled by a
-    clock that was late, and one from the future by a clock that was early: neither says anything about its neighbours.
+    The wall clock may have been wrong for a while. An event that looks old but follows a newer one was journaled by a
+    clock that was slow. An event from the future was journaled by a clock that was fast, so it does not count as new.
     """
     fresh = "SELECT cursor FROM events WHERE +journaled BETWEEN ? AND ? ORDER BY cursor LIMIT 1"
     first = db.execute(fresh, (older_than, now)).fetchone()

@@ -1,4 +1,4 @@
-"""Events into the journal: numbered, once each, on the disk before they are published."""
+"""Numbers events and writes each once to the journal, on disk before they are published."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _NEWCOMERS = ""
-"""In the table of cameras, in place of a name: the first epoch of a camera that is not in it."""
+"""Row of the cameras table, in place of a name, that holds the first epoch of cameras not in the table."""
 
 MAX_EPOCH = 2**32
-"""Of a camera: the protocol has 32 bits for it."""
+"""Upper limit of a camera's epoch, which has 32 bits in the protocol."""
 
 MOST = 2**62
-"""No cursor and no sequence comes as far."""
+"""Upper limit of cursors and sequences; larger ones mean damage."""
 
 _INSERT = "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (camera, epoch, frame, id) DO NOTHING"
 
@@ -36,20 +36,19 @@ _Stored = tuple[Event, str]
 
 
 class Journal:
-    """A journal that this process writes. Every method that writes has returned only when the disk has it.
+    """A journal that this process writes. Methods that write return when the data is on disk.
 
-    A file that is found to be corrupt is set aside under another name, and a new one begins (`renew`). So does one
-    where there was a journal before, but is none now; and its numbers are such as no event had, for subscribers hold
-    the old ones.
+    A corrupt file is renamed, and a new one is created (`renew`). A missing file of an earlier journal is also replaced
+    by a new one. The new file's numbers are greater than any used before, because subscribers may hold old cursors.
 
     Raises:
-        JournalError: the file cannot be made or written, is of another format, or another process writes it.
-        RivalError: of a method that writes: another process does, too.
+        JournalError: the file cannot be created or written, has another format, or another process writes it.
+        RivalError: raised by methods that write: another process writes the journal, too.
     """
 
     def __init__(self, path: Path, clock: Callable[[], float] = wall_clock) -> None:
         self.notice = ""
-        """What became of the file before this one, for people; empty where there was none."""
+        """What happened to the previous file, for display; empty if there was none."""
         self._clock = clock
         self._cursor = 0
         self._first_epoch = 1
@@ -71,7 +70,7 @@ class Journal:
             self._anew()
             return
         try:
-            # An empty file where there was a journal is one that ended before it had begun, or was emptied.
+            # An empty file of an earlier journal was truncated, or its creation was interrupted.
             self._db, self._inode = self._open(self._beyond() if self._files.known else AFRESH)
             try:
                 self._take_up()
@@ -93,7 +92,7 @@ class Journal:
         return db, self._files.inode()
 
     def _take_up(self) -> None:
-        """Go on with the numbers in the file."""
+        """Continue with the numbers in the file."""
         cursor = Reader(self._db).cursor()
         if not 0 <= cursor < MOST:
             raise self._db.damage()
@@ -107,7 +106,7 @@ class Journal:
         self._first_epoch = self._epochs.get(_NEWCOMERS, 1)
 
     def _beyond(self) -> Numbers:
-        """Return numbers that no event had: no id is repeated, and subscribers with an older cursor get a gap."""
+        """Return numbers above all used ones: no id is repeated, and subscribers with an older cursor get a gap."""
         first_epoch = max(self._first_epoch, int(self._clock()))
         return Numbers(max(self._cursor + 1, first_epoch), ((_NEWCOMERS, first_epoch, 0),))
 
@@ -116,7 +115,7 @@ class Journal:
         self._cursor, (_, self._first_epoch, _) = numbers.cursor, numbers.cameras[0]
 
     def cursor(self) -> int:
-        """Return the number of the latest event's cursor, 0 where there is none yet."""
+        """Return the number of the latest event's cursor, 0 if there is none yet."""
         return self._cursor
 
     def read(
@@ -127,27 +126,27 @@ class Journal:
 
     @property
     def broken(self) -> bool:
-        """Whether the file was found to be corrupt: `renew` sets it aside."""
+        """Whether the file was found to be corrupt; `renew` then sets it aside."""
         return self._db.damaged
 
     @property
     def shared(self) -> str:
-        """The file system's kind and mount point, for people, where other machines may share the file; else empty."""
+        """The file system and mount point, for display, if other machines may share the file; otherwise empty."""
         return self._files.shared
 
     def there(self) -> bool:
-        """Whether the file that is written is still the one at its path, and not known to be corrupt."""
+        """Whether the open file is still the one at its path, and not known to be corrupt."""
         return not self.broken and self._files.holds(self._inode)
 
     def renew(self) -> None:
-        """Begin another file where this one was removed, or it is corrupt; ``notice`` says which.
+        """Create a new file if this one was removed or is corrupt; ``notice`` says which.
 
-        Numbers go on, and what was in the old one is a gap. A corrupt one is kept under another name.
+        Numbering continues, and the events of the old file become a gap. A corrupt file is kept under another name.
 
         Raises:
-            JournalError: it cannot be made.
+            JournalError: the file cannot be created.
         """
-        self._inode = -1  # the new file may get the same inode, and is not complete until all is written
+        self._inode = -1  # the new file may get the same inode number, and is incomplete for now
         self._db.close()
         if self.broken:
             self._set_aside()
@@ -165,7 +164,7 @@ class Journal:
             self._files.make_folder()
             self._files.clear()
             self._db, inode = self._open(Numbers(self._cursor, tuple(known)))
-        if not self._db.new:  # another process put a journal there in between: it continues with our numbers
+        if not self._db.new:  # another process created a journal meanwhile: continue it with our numbers
             try:
                 with self._db.transaction() as db:
                     db.execute("UPDATE head SET cursor = ?, purged = ?", (self._cursor, self._cursor))
@@ -178,7 +177,7 @@ class Journal:
 
     def _report(self) -> None:
         fate, self._fate = self._fate, "was taken away"
-        self.notice = f"the journal {self._files.path} {fate}: a new one begins, and what was in the old one is a gap"
+        self.notice = f"the journal {self._files.path} {fate}: a new one begins, and a gap covers the old one's events"
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
@@ -200,21 +199,21 @@ class Journal:
                 raise self._db.damage()
             known = self._epochs.get(camera, 0 if camera in self._sequences else self._first_epoch - 1)
             if row != (known + 1, self._sequences.get(camera, 0)):
-                raise self._rival()  # it began an epoch and has not written an event yet
+                raise self._rival()  # another writer began an epoch and has not written an event yet
         self._epochs[camera], self._sequences[camera] = row
         return self._epochs[camera]
 
     def append(self, events: Iterable[Event]) -> list[_Stored]:
         """Write events in one transaction, and return them numbered, with the text that was stored.
 
-        An event whose id is there already is left out: a repeat is harmless.
+        An event whose id is stored already is left out, so writing it again is harmless.
         """
         new = [(event, event_id(event)) for event in events]
         if not new:
             return []
         stored, sequences, rows = self._numbered(new)
         with self._db.transaction() as db:
-            self._advance(db, self._cursor + len(stored))  # first, or what another writer wrote would look like damage
+            self._advance(db, self._cursor + len(stored))  # first, or another writer's rows would look like damage
             if db.executemany(_INSERT, rows).rowcount < len(
                 rows
             ):  # repeats are rare, so check only when an insert was ignored
@@ -231,7 +230,7 @@ class Journal:
         return stored
 
     def check(self) -> None:
-        """Check that this is still the only writer. Without events to write, nothing else notices another one.
+        """Check that this is still the only writer. Writing checks it, too; this is for times without events.
 
         Raises:
             RivalError: another process writes the journal.
@@ -240,11 +239,11 @@ class Journal:
             raise self._rival()
 
     def _advance(self, db: sqlite3.Connection, cursor: int) -> None:
-        """Move the head on, from where we left it: one that is elsewhere was moved by somebody whom no lock kept out.
+        """Advance the head's cursor from the last value written. Any other value was written by another process.
 
         Raises:
-            RivalError: another one writes this journal.
-            JournalError: it was put back to an older state; `renew` goes on with it.
+            RivalError: another process writes this journal.
+            JournalError: the file was restored to an older state; `renew` continues with it.
         """
         self.check()
         if db.execute("UPDATE head SET cursor = ? WHERE cursor = ?", (cursor, self._cursor)).rowcount == 1:
@@ -260,14 +259,14 @@ class Journal:
     def _rival(self) -> RivalError:
         who = f" ({self._files.rival})" if self._files.rival else ""
         return RivalError(
-            f"the journal {self._files.path} is written by another aggregator, too{who}: this one ends, give each a "
-            "journal of its own with --journal"
+            f"the journal {self._files.path} is written by another aggregator, too{who}: this one ends; give each its "
+            "own journal with --journal"
         )
 
     def _numbered(
         self, new: Iterable[tuple[Event, str]]
     ) -> tuple[list[_Stored], dict[str, int], list[tuple[object, ...]]]:
-        """Number events as though none were a repeat: these with texts, the cameras' sequences then, and table rows."""
+        """Number events as if none were a repeat; return them with texts, cameras' sequences, and table rows."""
         cursor, now = self._cursor, self._clock()
         stored: list[_Stored] = []
         sequences: dict[str, int] = {}
@@ -275,22 +274,22 @@ class Journal:
         for e, identity in new:
             cursor += 1
             sequence = sequences[e.camera] = (sequences.get(e.camera) or self._sequences.get(e.camera, 0)) + 1
-            # `replace` would take twice as long.
-            numbered = Event(e.type, e.camera, e.epoch, e.seq, e.track, e.time, e.data, sequence, to_cursor(cursor))
+            # dataclasses.replace would take twice as long
+            numbered = Event(e.type, e.camera, e.epoch, e.frame, e.track, e.time, e.data, sequence, to_cursor(cursor))
             text = encode(numbered, identity)
             stored.append((numbered, text))
             rows.append(_row(numbered, cursor, identity, sequence, now, text))
         return stored, sequences, rows
 
     def lose(self, count: int, reason: str) -> _Stored:
-        """Write a ``stream.gap`` for so many events that could not be written, and return it.
+        """Write a ``stream.gap`` for ``count`` events that could not be written, and return it.
 
         Raises:
-            JournalError: it cannot be written.
+            JournalError: the gap cannot be written.
         """
         cursor = self._cursor + count
         event = gap(self._cursor, cursor, reason)
-        identity = event_id(replace(event, seq=cursor))
+        identity = event_id(replace(event, frame=cursor))
         text = encode(event, identity)
         with self._db.transaction() as db:
             self._advance(db, cursor)
@@ -299,12 +298,12 @@ class Journal:
         return event, text
 
     def unclosed(self) -> list[Event]:
-        """Return what an aggregator that died left open: the latest event of every face and interval without an end.
+        """Return what a killed aggregator left open: the latest event of every face and interval without an end.
 
-        In the order in which they should be closed: a face's intervals before the face, the faces before the camera.
-        Their time and frame are the last of which anything is known of that face, or of that camera.
+        They are in closing order: a face's intervals before the face, the faces before the camera. Their time and frame
+        are those of the latest event of the same face, or of the same camera.
         """
-        # An epoch may have begun before all of the one before it was closed.
+        # A new epoch may have begun before everything of the previous one was closed.
         try:
             rows = self._db.rows(
                 "SELECT e.text FROM cameras c CROSS JOIN events e ON e.camera = c.camera AND e.epoch >= c.epoch - 1 "
@@ -315,7 +314,7 @@ class Journal:
             return _unclosed([self._decoded(text) for (text,) in rows])
         except DamagedError:
             self.renew()
-            return []  # the gap covers what was open
+            return []  # the gap covers the open intervals
 
     def _decoded(self, text: str) -> Event:
         try:
@@ -324,7 +323,7 @@ class Journal:
             raise self._db.damage() from error
 
     def purge(self, older_than: float) -> int:
-        """Delete the events journaled before ``older_than`` (Unix seconds), and return how many there were."""
+        """Delete the events journaled before ``older_than`` (Unix seconds), and return how many were deleted."""
         with self._db.transaction() as db:
             self._advance(db, self._cursor)
             return delete(db, older_than, self._clock())
@@ -342,7 +341,7 @@ class Journal:
 
 
 def _row(event: Event, cursor: int, identity: str, sequence: int, now: float, text: str) -> tuple[object, ...]:
-    frame = event.seq % 2**63  # SQLite's numbers have a sign
+    frame = event.frame % 2**63  # SQLite's integers are signed
     return (cursor, identity, event.camera, event.epoch, frame, sequence, now, checksum(text), text)
 
 
@@ -350,7 +349,7 @@ def _without_repeats(db: sqlite3.Connection, new: Iterable[tuple[Event, str]]) -
     there = "SELECT 1 FROM events WHERE camera = ? AND epoch = ? AND frame = ? AND id = ?"
     kept: dict[str, Event] = {}
     for event, identity in new:
-        key = (event.camera, event.epoch, event.seq % 2**63, identity)
+        key = (event.camera, event.epoch, event.frame % 2**63, identity)
         if identity not in kept and db.execute(there, key).fetchone() is None:
             kept[identity] = event
     return [(event, identity) for identity, event in kept.items()]
@@ -371,7 +370,7 @@ def _unclosed(events: Iterable[Event]) -> list[Event]:
         elif what != "reset" or key in still:
             still[key] = event
     known = [
-        replace(event, time=last.time, seq=last.seq)
+        replace(event, time=last.time, frame=last.frame)
         for event in still.values()
         for last in (latest[event.camera, event.epoch, event.track],)
     ]

@@ -1,13 +1,16 @@
-"""Who may see the page: browsers on this machine, and with the token those on others.
+"""Access control of the page: browsers on this machine may see it, those on other machines need the token.
 
-Three doors, each with its own reason. *Host*: a strange site may have its name resolve to this machine (DNS rebinding),
-and is told by that name. *Origin*: a page from elsewhere may try to open a WebSocket to here, and only ours may.
-*Token*: where more than this machine can reach the address; it comes once as ``?token=`` or from a form and becomes a
-cookie, or with each request as ``Authorization: Bearer``. Secrets are compared in constant time.
+Three checks:
 
-A proxy may serve the page below any path, on any port. So no answer holds a path: addresses are relative, the form
-posts to where it came from, and the cookie has the path that browsers give it by default, the folder of the page.
-Whoever is refused is told why in one sentence, and the log has the same.
+*Host* must be a known name. A foreign site may let its own name resolve to this machine (DNS rebinding); the browser
+then sends that name as Host. *Origin* must be the page itself for WebSockets and POST, because any page may try to open
+a WebSocket to this address. *Token* is required where other machines can reach the address. The browser sends it once,
+as ``?token=`` or in a form, and gets a cookie; other clients send ``Authorization: Bearer`` with each request. Secrets
+are compared in constant time.
+
+A proxy may serve the page below any path, on any port. So no answer contains an absolute path: addresses are relative,
+the form posts to its own address, and the cookie has no Path, so the browser limits it to the page's folder.
+A refused request is answered with one sentence that gives the reason. The log has the same sentence.
 """
 
 from __future__ import annotations
@@ -43,14 +46,14 @@ if TYPE_CHECKING:
 COOKIE = "fer_stream_live"
 NOBODY = "'none'"
 OPEN = {"/live.css"}
-"""What is served without the token: what the form that asks for it needs."""
+"""Paths that are served without the token, because the form that asks for it needs them."""
 
 
 def token(settings: LiveSettings) -> str | None:
-    """Return the token, or ``None`` where none is needed and none is named.
+    """Return the token, or ``None`` if the settings name no token file and only this machine can reach the page.
 
     Raises:
-        ConfigError: other machines can reach the page and there is none, or it is no good.
+        ConfigError: other machines can reach the page and no token file is set, or the file is not usable.
     """
     if settings.token_file is not None:
         return read_token(settings.token_file)
@@ -59,20 +62,20 @@ def token(settings: LiveSettings) -> str | None:
         return None
     raise ConfigError(
         f"the live page at {where} may be reached from other machines, and has no token: put one into a file, "
-        "as by `(umask 077; openssl rand -hex 32 > live.token)`, and name it with --token-file"
+        "for example with `(umask 077; openssl rand -hex 32 > live.token)`, and give the file with --token-file"
     )
 
 
 def names(settings: LiveSettings) -> Names:
-    """Return the names by which the page may be called."""
+    """Return the host names that requests may use for the page."""
     local = loopback(host_port(settings.bind)[0])
     own = ("localhost",) if local else ("localhost", socket.gethostname(), socket.getfqdn())
     return Names(own, settings.hosts, strangers=not local)
 
 
 def security_headers(settings: LiveSettings, scripts: str) -> dict[str, str]:
-    """Return the headers of every answer; ``scripts`` is the HTML whose own scripts may run."""
-    framers = ["'self'" if one == "self" else one for one in settings.frame_ancestors]
+    """Return the headers of every answer; ``scripts`` is HTML whose inline scripts the policy allows by their hash."""
+    framers = ["'self'" if origin == "self" else origin for origin in settings.frame_ancestors]
     hashes = " ".join(
         f"'sha256-{b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
         for text in sorted(set(re.findall(r"<script>(.*?)</script>", scripts, re.DOTALL)))
@@ -85,17 +88,17 @@ def security_headers(settings: LiveSettings, scripts: str) -> dict[str, str]:
         "content-security-policy": policy,
         "cache-control": "no-store",
         "x-content-type-options": "nosniff",
-        "referrer-policy": "same-origin",  # with none, a form says Origin: null
+        "referrer-policy": "same-origin",  # with no-referrer, browsers send Origin: null with a form
         "cross-origin-opener-policy": "same-origin",
         "cross-origin-resource-policy": "same-origin",
         "permissions-policy": "camera=(), microphone=(), geolocation=()",
-        # It knows no list of origins, and browsers that know frame-ancestors need it no more.
+        # X-Frame-Options cannot list origins. Browsers that support frame-ancestors do not need it.
         **({} if framers else {"x-frame-options": "DENY"}),
     }
 
 
 class Access:
-    """ASGI middleware: refuses who may not, and puts `security_headers` on every answer."""
+    """ASGI middleware: refuses requests that fail a check, and adds `security_headers` to every answer."""
 
     def __init__(
         self, app: ASGIApp, settings: LiveSettings, token: str | None, static: Path, refusals: Refusals
@@ -108,7 +111,7 @@ class Access:
         self._form = (static / "enter.html").read_text(encoding="utf-8")
         self._headers = security_headers(settings, self._form + (static / "index.html").read_text(encoding="utf-8"))
         self._refusals = refusals
-        # Of the token, but not the token: what a browser stores opens nothing else.
+        # Derived from the token, not the token itself: the stored value is valid only as this cookie.
         self._cookie = hmac.new((token or "").encode(), b"the live page's cookie", hashlib.sha256).hexdigest()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -116,12 +119,12 @@ class Access:
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
-        socket_ = scope["type"] == "websocket"
+        is_websocket = scope["type"] == "websocket"
         scope, answer = self._below_base(scope)
         if answer is None:
             answer = self._refused(scope, Headers(scope=scope))
         if answer is None and self._token is not None and not self._may(Headers(scope=scope)):
-            answer = self._no_cookie(scope) if socket_ else await self._ask(Request(scope, receive))
+            answer = self._no_cookie(scope) if is_websocket else await self._ask(Request(scope, receive))
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] in ("http.response.start", "websocket.http.response.start"):
@@ -131,49 +134,49 @@ class Access:
         await (answer or self._app)(scope, receive, send_with_headers)
 
     def _below_base(self, scope: Scope) -> tuple[Scope, ASGIApp | None]:
-        """Return the request as it is without the base path; a proxy may have removed that already."""
+        """Return the request with the base path removed, unless a proxy has removed it already."""
         path = scope["path"]
         if self._base == "/":
             return scope, None
         if path == self._base[:-1] and scope["type"] == "http":
             last = self._base.rsplit("/", 2)[-2]
-            return scope, RedirectResponse(f"{last}/", 308)  # relative, whatever another proxy puts before it
+            return scope, RedirectResponse(f"{last}/", 308)  # relative: another proxy may add a path prefix
         if path.startswith(self._base):
             path = path[len(self._base) - 1 :]
         return {**scope, "path": path, "raw_path": path.encode()}, None
 
     def _refused(self, scope: Scope, headers: Headers) -> ASGIApp | None:
-        """Return the answer to a request by another name, or from another page."""
+        """Return the answer to a request with an unknown Host or a foreign Origin, ``None`` to any other."""
         host = headers.get("host", "")
         if not self._names.known(host):
             return self._refusals.refuse(
                 scope,
                 421,
-                f"This page is not known by the name {host!a:.100}: name it in live.hosts, or have the proxy pass on "
-                "the Host that it was asked for",
+                f"This page is not known by the name {host!a:.100}: add the name to live.hosts, or have the proxy "
+                "pass on the Host header that it received",
             )
         origin = headers.get("origin", "")
-        asks = scope["type"] == "websocket" or scope["method"] not in ("GET", "HEAD")
-        if asks and not self._names.same(origin, host, _over_tls(scope, headers)):
+        needs_origin = scope["type"] == "websocket" or scope["method"] not in ("GET", "HEAD")
+        if needs_origin and not self._names.same(origin, host, _over_tls(scope, headers)):
             return self._refusals.refuse(
                 scope,
                 403,
-                f"Only the page itself may ask for this: the browser's page is at {origin!a:.100}, and the request is "
-                f"for {host!a:.100}; if that is a proxy's doing, have it pass on Host with the port, or name the page "
-                "in live.hosts as NAME:PORT",
+                f"Only the page itself may send this request: the browser's page is at {origin!a:.100}, and the "
+                f"request is for {host!a:.100}; if a proxy has changed Host, have it pass on Host with the port, "
+                "or name the page in live.hosts as NAME:PORT",
             )
         return None
 
     def _no_cookie(self, scope: Scope) -> ASGIApp:
         return self._refusals.refuse(
-            scope, 401, "The browser has not entered the token, or it is another one by now: open the page anew"
+            scope, 401, "The browser has not sent the token, or the token has changed: reload the page"
         )
 
     def _may(self, headers: Headers) -> bool:
         scheme, _, given = headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer" and self._is_token(given):
             return True
-        # Not the standard library's parser, which gives up all at a cookie of another program's that it does not like.
+        # http.cookies drops all cookies if it cannot parse one of them, which may be another program's.
         cookie = cookie_parser(headers.get("cookie", "")).get(COOKIE, "")
         return hmac.compare_digest(cookie.encode(), self._cookie.encode())
 
@@ -181,7 +184,7 @@ class Access:
         return hmac.compare_digest(text.strip().encode(), (self._token or "").encode())
 
     async def _ask(self, request: Request) -> ASGIApp | None:
-        """Return the answer to a request without the right cookie; ``None`` for what needs none."""
+        """Return the answer to a request without a valid cookie; ``None`` if the path needs no cookie."""
         path, reading = request.scope["path"], request.method in ("GET", "HEAD")
         if path in OPEN and reading:
             return None
@@ -199,11 +202,11 @@ class Access:
         return self._asking("")
 
     def _entered(self, request: Request) -> Response:
-        """Return where the page is, with the cookie that opens it."""
+        """Return a redirect to the page that sets the cookie."""
         answer = RedirectResponse("./?entered", 303)
         encrypted = _over_tls(request.scope, request.headers)
-        within = self._framed and encrypted  # on another site's page a browser sends no stricter cookie
-        # Without a path it is for the page's folder alone, wherever a proxy has put that.
+        within = self._framed and encrypted  # in a frame of another site a browser sends only SameSite=none cookies
+        # Without Path, the browser limits the cookie to the page's folder, below whatever path a proxy serves it.
         flags = "; HttpOnly" + ("; Secure" if encrypted else "")
         flags += "; SameSite=none; Partitioned" if within else "; SameSite=strict"
         answer.headers["set-cookie"] = f"{COOKIE}={self._cookie}{flags}"
@@ -214,30 +217,30 @@ class Access:
 
 
 _NO_COOKIES = (
-    "The token is right, but the browser keeps no cookie of this page: allow it for this address, and do not open the "
-    "page in a frame of another one."
+    "The token is right, but the browser keeps no cookie of this page: allow cookies for this address, and do not open "
+    "the page in a frame of another site."
 )
 _NO_COOKIES_IN_FRAMES = (
-    "The token is right, but the browser keeps no cookie of this page: allow it for this address. In a frame of "
-    "another site that takes https."
+    "The token is right, but the browser keeps no cookie of this page: allow cookies for this address. In a frame of "
+    "another site this requires https."
 )
 
 
 def _over_tls(scope: Scope, headers: Headers) -> bool:
-    """Return whether somebody says that the browser uses TLS: the proxy, or the browser's origin.
+    """Return whether the browser uses TLS, according to the connection, the proxy's header or the browser's Origin.
 
-    Anybody may say so: it only makes the checks and the cookie stricter.
+    The headers need not be trusted: a false claim of TLS only makes the checks and the cookie stricter.
     """
-    told = headers.get("x-forwarded-proto", "").partition(",")[0].strip().lower()
+    forwarded = headers.get("x-forwarded-proto", "").partition(",")[0].strip().lower()
     return (
         scope["scheme"] in ("https", "wss")
-        or told in ("https", "wss")
+        or forwarded in ("https", "wss")
         or headers.get("origin", "").startswith("https:")
     )
 
 
 async def _posted(request: Request) -> str:
-    """Return the field ``token`` of a short form."""
+    """Return the form field ``token``; an empty text if the body is longer than 1000 bytes."""
     body = b""
     async for part in request.stream():
         body += part

@@ -1,7 +1,7 @@
-"""What the page knows of the service: a few threads that listen to it, and a `Feed` in the event loop that collects.
+"""The page's data: threads receive it from the service, and a `Feed` in the event loop collects it for all browsers.
 
-Nothing is asked of the service that nobody looks at: frames and observations are subscribed to only for the cameras
-that somebody watches, and the status is asked for seldom while there is nobody.
+The feed requests only what a browser shows: it subscribes to frames and observations only of cameras that a browser
+watches, and it polls the status less often while no browser is connected.
 """
 
 from __future__ import annotations
@@ -30,47 +30,47 @@ if TYPE_CHECKING:
     from fer_stream.settings.tree import Settings
 
 BACKLOG = 500
-"""Events that a page which is opened is told of."""
+"""Number of past events that a newly opened page gets."""
 
 WATCHED, ALONE = 1.0, 5.0
-"""Seconds between questions for the status, with and without somebody who looks at it."""
+"""Seconds between status requests, with and without a connected browser."""
 
 SHORTLY, PATIENCE = 0.5, 2.0
-"""Seconds that one question for it waits, and without an answer to any after which there is no aggregator."""
+"""Timeout in seconds of one status request, and seconds without an answer after which the aggregator counts as gone."""
 
 PAUSE = 1.0
-"""Seconds until something that failed is tried again."""
+"""Seconds until a failed operation is retried."""
 
 _log = logging.getLogger(__name__)
 
 
 class Watcher(Protocol):
-    """Somebody who looks (`fer_stream.live.viewer.Viewer`)."""
+    """One connected browser (`fer_stream.live.viewer.Viewer`)."""
 
     watching: dict[str, int]
-    """Cameras, and how many pixels across their pictures should be."""
+    """The cameras in view, and the width in pixels that each one's picture should have."""
 
     def wake(self) -> None:
-        """There is something new."""
+        """Announce new data. Called in the event loop."""
 
 
 class Feed:
-    """All that is known, for any number of watchers. Belongs to the event loop; its threads only post to it."""
+    """The data for all watchers. It belongs to the event loop; the threads change it only through `post`."""
 
     def __init__(self, settings: Settings) -> None:
-        """Connect.
+        """Create the transport and the threads; `start` connects.
 
         Raises:
-            ConfigError: the settings' address, keys or transport are no good.
+            ConfigError: the settings' address, keys or transport are invalid.
         """
         self.events: deque[tuple[int, str]] = deque(maxlen=BACKLOG)
-        """The latest events as journaled, numbered by when they came."""
+        """The latest events as journaled, numbered in the order of arrival."""
         self.connected = False
         self.status: dict[str, Any] = {}
         self.turn = 0
-        """How often the status has changed."""
+        """How often the status has been updated."""
         self.shown: dict[str, Shown] = {}
-        """The newest picture of each camera that is watched."""
+        """The newest picture of each watched camera."""
         self._settings = settings
         self._show_faces = settings.live.show_faces
         self._transport = plugins.transport(settings)
@@ -87,42 +87,42 @@ class Feed:
         self._listeners = (_Listener(self, "observations"), _Listener(self, "preview"))
         self._threads = [
             threading.Thread(target=self._guard, args=(work,), name=work.__name__, daemon=True)
-            for work in (self._follow_status, self._follow_events, *(one.listen for one in self._listeners))
+            for work in (self._follow_status, self._follow_events, *(each.listen for each in self._listeners))
         ]
 
     def start(self) -> None:
-        """Begin to listen; call it in the event loop."""
+        """Start the threads; call it in the event loop."""
         self._loop = asyncio.get_running_loop()
         for thread in self._threads:
             thread.start()
 
     def close(self) -> None:
-        """Stop listening."""
+        """Stop the threads."""
         self._stopping.set()
         self._ask.set()
-        for one in self._listeners:
-            one.wake()
+        for listener in self._listeners:
+            listener.wake()
         for thread in self._threads:
             thread.join(2.0)
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     @property
     def missing(self) -> str:
-        """What is missing until there is something to see, or an empty text."""
+        """What the feed still waits for, or an empty text. Part of the process's readiness."""
         return "" if self.connected else "an aggregator"
 
     def join(self, watcher: Watcher) -> None:
-        """Take somebody in."""
+        """Add a watcher, and request the status at once."""
         self._watchers.add(watcher)
         self._ask.set()
 
     def leave(self, watcher: Watcher) -> None:
-        """Let somebody go."""
+        """Remove a watcher, and end subscriptions that only it needed."""
         self._watchers.discard(watcher)
         self.watch()
 
     def watch(self) -> None:
-        """Take that what is watched has changed."""
+        """Adapt the subscriptions after a change of what the watchers watch."""
         cameras = sorted(set().union(*(watcher.watching for watcher in self._watchers)))
         self._pairs = {name: self._pairs.get(name) or Pairing(self._show_faces) for name in cameras}
         self.shown = {name: shown for name, shown in self.shown.items() if name in self._pairs}
@@ -131,13 +131,13 @@ class Feed:
         preview.want(f"/{name}/" if self._fetch else f"{name}/" for name in cameras)
 
     async def picture(self, shown: Shown, width: int) -> bytes | None:
-        """Return a picture as a JPEG, made once for all who want it of this width."""
+        """Return a picture as a JPEG of this width, rendered once for all watchers; ``None`` as `render`."""
         if width not in shown.made:
             work = partial(render, shown, width, self._reader, self._show_faces)
             shown.made[width] = self._loop.run_in_executor(self._pool, work)
         return await asyncio.shield(shown.made[width])
 
-    # In the event loop, from the threads
+    # Called in the event loop, posted by the threads
 
     def _wake(self, camera: str | None = None) -> None:
         for watcher in self._watchers:
@@ -147,7 +147,7 @@ class Feed:
     def _take_status(self, status: dict[str, Any] | None) -> None:
         self.connected = status is not None
         if status is not None:
-            # Where the aggregator has other memory than this process, frames have to come with their pixels.
+            # Without memory shared with the aggregator, this process must request frames with their pixels.
             memory = status.pop("memory", "")
             fetch = self._fetch or memory != shared.identity()
             self.status = status
@@ -178,7 +178,7 @@ class Feed:
         if message.encoding is messages.Encoding.SHARED and not self._fetch:
             try:
                 self._reader.intact(bytes(message.payload))
-            except shared.UnreachableError:  # ours, and yet it may not be opened
+            except shared.UnreachableError:  # the same shared memory, but this process may not open it
                 self._fetch = True
                 self.watch()
                 return
@@ -190,30 +190,33 @@ class Feed:
             self._wake(camera)
 
     def take(self, link: str, parts: list[Any]) -> None:
-        """Take a message of a broadcast link."""
+        """Process a message of a broadcast link."""
         try:
-            getattr(self, f"_take_{link}")(parts)
+            if link == "preview":
+                self._take_preview(parts)
+            else:
+                self._take_observations(parts)
         except (WireError, ValueError, KeyError) as error:
             _log.warning("a message on %s is rejected: %s", link, error)
 
-    # In threads of their own
+    # Called in the threads
 
     def post(self, function: Callable[..., None], *arguments: Any) -> None:
-        """Have a function called in the event loop, from another thread."""
+        """Schedule a function call in the event loop, from another thread."""
         if not self._stopping.is_set():
             self._loop.call_soon_threadsafe(function, *arguments)
 
     def subscribe(self, link: str, topics: list[str]) -> Peer:
-        """Return a peer that listens to a broadcast link."""
+        """Return a peer that is subscribed to topics of a broadcast link."""
         return self._transport.subscribe(self._settings.address, link, topics)
 
     @property
     def stopping(self) -> bool:
-        """Whether all is to end."""
+        """Whether the threads shall end."""
         return self._stopping.is_set()
 
     def _guard(self, work: Callable[[], None]) -> None:
-        """Do some work until the end, however often it fails."""
+        """Repeat some work until `stopping`; after a failure, log it and retry."""
         while not self.stopping:
             try:
                 work()
@@ -221,14 +224,14 @@ class Feed:
                 _log.warning("%s; trying again", error)
             except Exception:
                 if not self.stopping:
-                    _log.exception("%s failed, and is begun again", work.__name__)
+                    _log.exception("%s failed and is restarted", work.__name__)
             self._stopping.wait(PAUSE)
 
     def _follow_status(self) -> None:
         control = self._transport.connect(self._settings.address, "control")
         try:
             self._ask_for_status(control)
-        finally:  # after a refusal this peer gets no answer any more, and another one has to be made
+        finally:  # after a refused connection this peer never gets an answer; the retry makes a new one
             self.post(self._take_status, None)
             control.close()
 
@@ -248,7 +251,7 @@ class Feed:
             self._ask.clear()
 
     def _follow_events(self) -> None:
-        if self._cursor is None:  # a journal's end is not known yet
+        if self._cursor is None:  # the first status, which has the journal's last cursor, has not come yet
             return
         known = 0 if self._resumed else self._cursor
         after = self._cursor if self._resumed else max(0, self._cursor - BACKLOG)
@@ -259,16 +262,16 @@ class Feed:
                 self._cursor = to_number(events.cursor)
                 if found is not None:
                     number = to_number(found[0].cursor)
-                    if not after <= number <= known:  # from here on, or all of another journal
+                    if not after <= number <= known:  # a new event, or the start of another journal
                         known = 0
                     after = number
                     self.post(self._take_event, found[1], after <= known)
 
 
 class _Listener:
-    """Listens to a broadcast link, to topics that change.
+    """Receives from a broadcast link; its topics may change.
 
-    It is connected without any, too: that its key does not open this link is told before somebody looks.
+    It connects even without topics, so that a key without permission for this link is logged before anyone watches.
     """
 
     def __init__(self, feed: Feed, link: str) -> None:
@@ -280,7 +283,7 @@ class _Listener:
         self._peer: Peer | None = None
 
     def want(self, topics: Iterable[str]) -> None:
-        """Take the topics to listen to from now on."""
+        """Set the topics to subscribe to from now on."""
         topics = list(topics)
         with self._lock:
             if topics != self._wanted:
@@ -288,14 +291,14 @@ class _Listener:
                 self.wake()
 
     def wake(self) -> None:
-        """Look again at what to do."""
+        """Make `listen` check for new topics and for the end."""
         self._changed.set()
         peer = self._peer
         if peer is not None:
             peer.wake()
 
     def listen(self) -> None:
-        """Do it until the end."""
+        """Receive until the feed stops; run it in a thread."""
         while not self._feed.stopping:
             with self._lock:
                 self._changed.clear()

@@ -1,4 +1,4 @@
-"""Pictures for browsers: each frame finds its own observation, faces are blurred, what is left becomes a JPEG."""
+"""Pictures for browsers: pairs frames with their observations, blurs faces, and encodes the result as JPEG."""
 
 from __future__ import annotations
 
@@ -21,34 +21,34 @@ if TYPE_CHECKING:
     from fer_stream.protocol.shared import MappedFrames
 
 WIDTHS = (320, 480, 640, 960, 1280, 1920)
-"""Pixels across of the pictures that are made: a few sizes, so that browsers share them."""
+"""Widths of the rendered pictures in pixels: a few sizes, so that several browsers can share one JPEG."""
 
 QUALITY = 80
-"""Of the JPEGs."""
+"""JPEG quality."""
 
 WAITING = 64
-"""Frames of a camera that may wait for their observations: as many as may be in flight."""
+"""Most frames of a camera that wait for their observations: as many as may be in flight."""
 
 
 HELD = 64_000_000
-"""Bytes of these, where they come with their pixels."""
+"""Most bytes of waiting frames of a camera, where messages contain the pixels."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Shown:
-    """A frame with what was seen in it (`fer_stream.aggregator.publisher.Publisher.observe`)."""
+    """A frame with its observation (`fer_stream.aggregator.publisher.Publisher.observe`)."""
 
     message: Message
     seen: dict[str, Any]
     made: dict[int, Future[bytes | None]] = field(default_factory=dict)
-    """Its JPEGs by their width, made or in the making."""
+    """Its JPEGs by width, finished or being rendered."""
 
 
 class Pairing:
-    """One camera's frames, and what was seen in them, which comes later and another way: `Shown` is both of one frame.
+    """Pairs one camera's frames with their observations, which come later over another link, to `Shown`.
 
-    Where faces are blurred, only frames count in which new ones were looked for: in between, one that has just come
-    into view is not known yet, and would be shown.
+    If faces are blurred, it returns only frames that were searched for new faces. In the frames between, a face that
+    has just come into view is not known yet and would be shown unblurred.
     """
 
     def __init__(self, show_faces: bool) -> None:
@@ -57,14 +57,14 @@ class Pairing:
         self._seen: dict[str, Any] | None = None
 
     def frame(self, message: Message) -> Shown | None:
-        """Take a frame; return it if its observation is here and the newest."""
+        """Add a frame; return the pair if the newest observation is of this frame."""
         self._frames[message.epoch, message.seq] = message
-        while len(self._frames) > WAITING or sum(len(it.payload) for it in self._frames.values()) > HELD:
+        while len(self._frames) > WAITING or sum(len(held.payload) for held in self._frames.values()) > HELD:
             self._frames.popitem(last=False)
         return self._pair()
 
     def observe(self, seen: dict[str, Any]) -> Shown | None:
-        """Take what was seen in a frame; return it if that is here."""
+        """Add an observation; return the pair if its frame is here."""
         self._seen = seen
         return self._pair()
 
@@ -75,20 +75,20 @@ class Pairing:
         if key not in self._frames:
             return None
         seen, self._seen = self._seen, None
-        while True:  # older ones are not to come any more
+        while True:  # drop older frames: only the newest pair is shown
             found, message = self._frames.popitem(last=False)
             if found == key:
                 return Shown(message, seen) if seen["searched"] or self._show_faces else None
 
 
 def render(shown: Shown, width: int, reader: MappedFrames, show_faces: bool) -> bytes | None:
-    """Return the picture as a JPEG of up to ``width`` pixels across, or ``None`` where it is gone or cannot be read."""
+    """Return the picture as a JPEG, at most ``width`` pixels wide; ``None`` if it is overwritten or cannot be read."""
     message = shown.message
     try:
         image = reader.picture(message)
         scale = min(1.0, width / message.width)
         size = max(1, round(message.width * scale)), max(1, round(message.height * scale))
-        # A copy in any case: what is shared may be written over, and is not ours to write on.
+        # Always a copy: the capture may overwrite shared pixels, and this process must not write to them.
         resized = cv2.resize(image, size, interpolation=cv2.INTER_AREA) if scale < 1 else image.copy()
         small = resized.astype(np.uint8, copy=False)
         if message.encoding is Encoding.SHARED and not reader.intact(bytes(message.payload)):

@@ -1,6 +1,6 @@
 """`fer-stream live`: serves the page.
 
-The web server has a thread of its own, so that signals stay with this process's main thread, as in every role.
+The web server runs in its own thread, so that the main thread handles this process's signals, as in every role.
 """
 
 from __future__ import annotations
@@ -36,39 +36,39 @@ if TYPE_CHECKING:
 STATIC = Path(__file__).parent / "static"
 
 MOST_VIEWERS = 64
-"""Browsers at a time."""
+"""Most browsers that may be connected at the same time."""
 
 NO_UPGRADE = (
-    "This address takes WebSockets alone, and none came through: have the proxy pass on the headers Upgrade and "
+    "This address accepts only WebSockets, and this request is not one: have the proxy pass on the headers Upgrade and "
     "Connection, over HTTP/1.1"
 )
 
 MAX_MESSAGE = 65_536
-"""Bytes that a browser may send at once: it says little."""
+"""Most bytes of a browser's message; the page's own messages are much smaller."""
 
 _log = logging.getLogger(__name__)
 
 
 def check(settings: Settings) -> None:
-    """Find out whether the page can be served at all, before anything is started.
+    """Check whether the page can be served, before anything is started.
 
     Raises:
-        PluginError: the extra is not installed.
+        PluginError: the extra `live` is not installed.
         ConfigError: the page needs a token or a purpose and has none.
     """
     for module in ("starlette", "uvicorn", "websockets"):
         extras.require(module, "live")
-    from fer_stream.live.access import token  # noqa: PLC0415  (of the extra)
+    from fer_stream.live.access import token  # noqa: PLC0415  (needs the extra)
 
     token(settings.live)
     deployment.check_page(settings)
 
 
 def application(settings: Settings, started: Callable[[], None]) -> Starlette:
-    """Return the ASGI application; ``started`` is called once it serves.
+    """Return the ASGI application; it calls ``started`` when it begins to serve.
 
     Raises:
-        ConfigError: as `check`, or the aggregator's address, keys or transport are no good.
+        ConfigError: as `check`, or the aggregator's address, keys or transport are invalid.
     """
     from starlette.applications import Starlette  # noqa: PLC0415
     from starlette.middleware import Middleware  # noqa: PLC0415
@@ -87,7 +87,7 @@ def application(settings: Settings, started: Callable[[], None]) -> Starlette:
     def full(scope: Scope) -> ASGIApp | None:
         if len(viewers) < MOST_VIEWERS:
             return None
-        return refusals.refuse(scope, 503, f"{MOST_VIEWERS} browsers look at this page already: close one of them")
+        return refusals.refuse(scope, 503, f"{MOST_VIEWERS} browsers show this page already: close one of them")
 
     async def view(websocket: WebSocket) -> None:
         if answer := full(websocket.scope):
@@ -100,7 +100,7 @@ def application(settings: Settings, started: Callable[[], None]) -> Starlette:
             viewers.discard(websocket)
 
     async def no_upgrade(request: Request) -> ASGIApp:
-        """Answer a page that asks why its WebSocket does not open, and a WebSocket that was made a plain request."""
+        """Answer plain requests: a page that asks why its WebSocket failed, or a handshake whose Upgrade was lost."""
         return full(request.scope) or refusals.refuse(request.scope, 426, NO_UPGRADE)
 
     @asynccontextmanager
@@ -112,7 +112,7 @@ def application(settings: Settings, started: Callable[[], None]) -> Starlette:
         finally:
             feed.close()
 
-    made = Starlette(
+    app = Starlette(
         routes=[
             WebSocketRoute("/feed", view),
             Route("/feed", no_upgrade, methods=["GET", "POST"]),
@@ -123,15 +123,15 @@ def application(settings: Settings, started: Callable[[], None]) -> Starlette:
         ],
         lifespan=lifespan,
     )
-    made.state.feed = feed
-    return made
+    app.state.feed = feed
+    return app
 
 
 def bind(address: str) -> socket.socket:
     """Return a socket that listens at HOST:PORT.
 
     Raises:
-        TransportError: it cannot be bound.
+        TransportError: the host has no address, or the socket cannot be bound.
     """
     host, port = host_port(address)
     try:
@@ -146,18 +146,18 @@ def bind(address: str) -> socket.socket:
 
 
 def url(settings: Settings, port: int) -> str:
-    """Return the page's address, as a browser takes it."""
+    """Return the page's URL."""
     host = host_port(settings.live.bind)[0]
     host = {"0.0.0.0": socket.gethostname(), "::": socket.gethostname()}.get(host, host)  # noqa: S104
     return f"http://{f'[{host}]' if ':' in host else host}:{port}/"
 
 
 def run(settings: Settings, stop: Stop | None = None) -> None:
-    """Serve the page until SIGINT or SIGTERM.
+    """Serve the page until ``stop`` is set or the parent process has ended.
 
     Args:
         settings: the whole tree.
-        stop: ends it when it is set; by default the process's signals do.
+        stop: ends the server when it is set; by default SIGINT and SIGTERM set it.
 
     Raises:
         PluginError, ConfigError: as `check`.
@@ -186,7 +186,7 @@ def run(settings: Settings, stop: Stop | None = None) -> None:
         ws_ping_timeout=10.0,
         log_config=None,
         log_level="warning",
-        access_log=False,  # requests may hold the token
+        access_log=False,  # a request's URL may contain the token
         server_header=False,
         lifespan="on",
         timeout_graceful_shutdown=1,
@@ -205,4 +205,4 @@ def run(settings: Settings, stop: Stop | None = None) -> None:
         if health:
             health.close()
     if not stop.is_set() and not parent_gone():
-        raise TransportError("the live page's web server has ended by itself; the log says why")
+        raise TransportError("the live page's web server has ended unexpectedly; the log has the reason")

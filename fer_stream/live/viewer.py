@@ -1,10 +1,14 @@
-"""One browser: what it is told, at the pace it manages.
+"""One connected browser: sends it data at the rate that it can show.
 
-Over one WebSocket go, to the browser: JSON (``hello``, ``state``, ``events``), and pictures (a length, 4 bytes big
-endian; that much JSON: camera, frame, time, size, tracks; a JPEG). Of ``events``, the first ``past`` were journaled
-before this browser or the page's server came. From it: ``{"watch": {camera: width}}`` for the tiles that are in view,
-and ``{"shown": camera}`` once a picture is on the screen. Until then that camera has no other one for it, and what
-comes meanwhile is passed over: the newest wins.
+One WebSocket carries both directions.
+
+To the browser: JSON messages (``hello``, ``state``, ``events``) and binary pictures. A picture is the length of a JSON
+header (4 bytes, big endian), the header (camera, frame, time, size, tracks) and a JPEG. In ``events``, the first
+``past`` events were journaled before this browser connected or before the page's server started.
+
+From the browser: ``{"watch": {camera: width}}`` for the tiles in view, and ``{"shown": camera}`` when a picture is on
+the screen. Until then the server sends no further picture of that camera. It skips the pictures in between and then
+sends the newest.
 """
 
 from __future__ import annotations
@@ -29,7 +33,7 @@ if TYPE_CHECKING:
     from fer_stream.settings.tree import Settings
 
 MOST_WATCHED = 256
-"""Cameras in view of one browser."""
+"""Most cameras that one browser may watch."""
 
 
 class Viewer:
@@ -52,10 +56,10 @@ class Viewer:
         self._news.set()
 
     async def run(self) -> None:
-        """Tell the browser what there is, and listen to it, until it goes."""
+        """Send data and receive messages until the browser disconnects."""
         await self._socket.accept()
         self._feed.join(self)
-        tasks = [asyncio.create_task(self._tell()), asyncio.create_task(self._listen())]
+        tasks = [asyncio.create_task(self._send_all()), asyncio.create_task(self._listen())]
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -64,7 +68,7 @@ class Viewer:
                 task.cancel()
             for result in await asyncio.gather(*tasks, return_exceptions=True):
                 if isinstance(result, ValueError):
-                    with suppress(RuntimeError):  # it went meanwhile
+                    with suppress(RuntimeError):  # the browser has disconnected already
                         await self._socket.close(1008, str(result)[:100])
                 elif isinstance(result, Exception) and not isinstance(result, WebSocketDisconnect):
                     raise result
@@ -78,23 +82,23 @@ class Viewer:
             match message:
                 case {"watch": dict(wanted)} if len(wanted) <= MOST_WATCHED:
                     if not all(re.fullmatch(CAMERA_NAME, name) for name in wanted):
-                        raise ValueError("a name that no camera has")
+                        raise ValueError("not a camera's name")
                     self._watch({name: _width(width) for name, width in wanted.items()})
                 case {"shown": str(camera)}:
                     self._unanswered.discard(camera)
                     self._news.set()
                 case _:
-                    raise ValueError("neither what is watched nor what is shown")
+                    raise ValueError("neither a watch nor a shown message")
 
     def _watch(self, wanted: dict[str, int]) -> None:
-        for name in self.watching.keys() - wanted.keys():  # its answer may never come
+        for name in self.watching.keys() - wanted.keys():  # the browser may never confirm their last pictures
             self._unanswered.discard(name)
             self._last.pop(name, None)
         self.watching = wanted
         self._feed.watch()
         self._news.set()
 
-    async def _tell(self) -> None:
+    async def _send_all(self) -> None:
         live = self._settings.live
         colours = {"known": palette.COLOURS, "others": palette.OTHERS, "uncertain": palette.UNCERTAIN}
         hello = {
@@ -124,7 +128,7 @@ class Viewer:
         if new:
             self._event = new[-1][0]
             past = sum(number <= max(self._joined, self._feed.past) for number, _ in new)
-            texts = ",".join(text for _, text in new)  # JSON already
+            texts = ",".join(text for _, text in new)  # each text is JSON already
             await self._socket.send_text(f'{{"type":"events","past":{past},"events":[{texts}]}}')
 
     async def _send_picture(self, camera: str, width: int) -> None:
@@ -144,7 +148,11 @@ class Viewer:
 
 
 def _width(wanted: Any) -> int:
-    """Return the width that is made for a tile of so many pixels."""
+    """Return the smallest of `WIDTHS` that fills a tile of ``wanted`` pixels, or else the largest.
+
+    Raises:
+        ValueError: ``wanted`` is not an int.
+    """
     if type(wanted) is not int:
-        raise ValueError("a width that is no number")
+        raise ValueError("not a width in pixels")
     return next((width for width in WIDTHS if width >= wanted), WIDTHS[-1])

@@ -1,1 +1,1 @@
-"""What every process needs: signals, logs, metrics, an HTTP server, and the list of running services."""
+"""Parts that every process uses: signals, logs, metrics, an HTTP server, and the list of running services."""

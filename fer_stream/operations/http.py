@@ -1,8 +1,8 @@
-"""A small HTTP server for operators' pages, that a stranger can neither fill nor hold up.
+"""A small HTTP server for operators' pages, hardened against clients that are slow, numerous or malicious.
 
-It knows GET and HEAD of the pages that it was given, one request a connection, and says nothing of itself. Limits are
-on a request's head, on the time that asking and answering take in all, and on the connections at once. Beyond this
-machine it answers only who sends a token; it is not encrypted, so that is a proxy's task there.
+It answers GET and HEAD for the given pages, one request per connection, and does not identify its software. It limits
+the size of a request's head, the total time for the request and for the answer, and the number of connections. On an
+address that other machines can reach it requires a token. It does not encrypt; put a TLS proxy in front of it.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MAX_HEAD = 8192
-"""Bytes of a request: its line and its headers."""
+"""Maximum bytes of a request's head: the request line and the headers."""
 
 SECONDS = 5.0
-"""In which a request must be here, and again in which its answer must be taken, however little comes at a time."""
+"""Time limit for the whole request to arrive, and again for the whole answer to be sent."""
 
 CONNECTIONS = 32
-"""At once; further ones are closed unheard."""
+"""Maximum number of simultaneous connections; further ones are closed without an answer."""
 
 LEAST_TOKEN = 16
-"""Characters of a token: 64 bits in hexadecimal."""
+"""Minimum number of characters of a token: 64 bits in hexadecimal."""
 
 _log = logging.getLogger(__name__)
 
 
 class Answer(NamedTuple):
-    """What a page says."""
+    """A page's answer: HTTP status code, content type and body."""
 
     code: int
     kind: str
@@ -52,37 +52,37 @@ def read_token(path: Path) -> str:
     """Return the token in a file.
 
     Raises:
-        ConfigError: it cannot be read, others can read it, or it holds no token.
+        ConfigError: the file cannot be read, other users can read it, or it contains no token.
     """
     try:
         if path.stat().st_mode & 0o077:
             raise ConfigError(f"others may read {path}: chmod 600 it")
         token = path.read_text(encoding="ascii").strip()
     except OSError as error:
-        raise ConfigError(f"the token {path} cannot be read: {error.strerror}; check the path") from error
+        raise ConfigError(f"the token file {path} cannot be read: {error.strerror}; check the path") from error
     except UnicodeDecodeError:
         token = ""
     if len(token) < LEAST_TOKEN or not token.isprintable() or " " in token:
-        raise ConfigError(f"{path} holds no token: write one, as by `openssl rand -hex 32`")
+        raise ConfigError(f"{path} contains no token: create one, for example with `openssl rand -hex 32`")
     return token
 
 
 class Server:
-    """Serves pages in threads of its own, until `close`. ``port`` is where.
+    """Serves pages in its own threads until `close`, at the port ``port``.
 
     Raises:
-        ConfigError: ``address`` is not HOST:PORT, or lies beyond this machine and there is no token.
-        TransportError: it cannot be bound.
+        ConfigError: ``address`` is not HOST:PORT, or other machines can reach it and there is no token.
+        TransportError: the address cannot be bound.
     """
 
     def __init__(self, address: str, pages: Mapping[str, Callable[[bool], Answer | None]], token: str | None) -> None:
         """Bind and serve.
 
         Args:
-            address: HOST:PORT; port 0 takes a free one.
-            pages: by path; each is called with whether the asker may know everything, as everybody may where there is
-                no token, and returns ``None`` where it says nothing to others.
-            token: what an asker has to send.
+            address: HOST:PORT; port 0 selects a free port.
+            pages: functions by path. Each is called with whether the client is trusted: it sent the token, or no token
+                is set. It returns ``None`` if the page is only for trusted clients and this one is not.
+            token: the token that a client has to send, or ``None``.
         """
         try:
             host, port = host_port(address)
@@ -93,7 +93,7 @@ class Server:
         if token is None and not loopback(host):
             raise ConfigError(
                 f"metrics at {address} may be read from other machines: set metrics_token to a file with a token "
-                "(Prometheus sends it by authorization.credentials_file), or bind to 127.0.0.1"
+                "(Prometheus sends it with authorization.credentials_file), or bind to 127.0.0.1"
             )
         try:
             self._server = _Listener((host, port), pages, token)
@@ -116,15 +116,15 @@ class _Listener(socketserver.ThreadingTCPServer):
     request_queue_size = CONNECTIONS
 
     def __init__(
-        self, where: tuple[str, int], pages: Mapping[str, Callable[[bool], Answer | None]], token: str | None
+        self, address: tuple[str, int], pages: Mapping[str, Callable[[bool], Answer | None]], token: str | None
     ) -> None:
-        self.address_family = socket.AF_INET6 if ":" in where[0] else socket.AF_INET
+        self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         self.pages, self.token = pages, token
-        self._room = threading.BoundedSemaphore(CONNECTIONS)
-        super().__init__(where, _Handler)
+        self._free_slots = threading.BoundedSemaphore(CONNECTIONS)
+        super().__init__(address, _Handler)
 
     def process_request(self, request: socket.socket | tuple[bytes, socket.socket], client_address: object) -> None:
-        if not self._room.acquire(blocking=False):
+        if not self._free_slots.acquire(blocking=False):
             self.shutdown_request(request)
             return
         super().process_request(request, client_address)
@@ -135,14 +135,14 @@ class _Listener(socketserver.ThreadingTCPServer):
         try:
             super().process_request_thread(request, client_address)
         finally:
-            self._room.release()
+            self._free_slots.release()
 
     def handle_error(self, *_: object) -> None:
-        _log.exception("a page could not be made")
+        _log.exception("a page of the metrics server failed")
 
 
 class _Handler(BaseHTTPRequestHandler):
-    """One request: its head is read whole, in its time and size, before the standard library parses it."""
+    """Handles one request. It reads the complete head, within the limits, before the standard library parses it."""
 
     server: _Listener
     default_request_version = request_version = "HTTP/1.0"
@@ -157,7 +157,7 @@ class _Handler(BaseHTTPRequestHandler):
                 if self.parse_request():
                     self._answer()
         except (TimeoutError, ConnectionError):
-            pass  # it has gone, or is too slow to be told
+            pass  # the client has disconnected or is too slow
 
     def _head(self) -> bytes | None:
         head, deadline = b"", time.monotonic() + SECONDS
@@ -178,23 +178,23 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_error(405)
         elif page is None:
             *others, last = self.server.pages
-            self._say(Answer(404, "text/plain", f"there are {', '.join(others)} and {last}\n".encode()))
+            self._send(Answer(404, "text/plain", f"the pages are {', '.join(others)} and {last}\n".encode()))
         elif (answer := page(self._trusted())) is None:
             self.send_error(401)
         else:
-            self._say(answer)
+            self._send(answer)
 
     def _trusted(self) -> bool:
         token, sent = self.server.token, self.headers.get("Authorization", "")
         return token is None or hmac.compare_digest(sent.encode(), f"Bearer {token}".encode())
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:  # noqa: ARG002
-        """Say no in a line, without what was asked: the standard library's own page repeats it."""
-        self._say(Answer(code, "text/plain", f"{self.responses[code][0].lower()}\n".encode()))
+        """Send a short error. Unlike the standard library's page it does not echo the request."""
+        self._send(Answer(code, "text/plain", f"{self.responses[code][0].lower()}\n".encode()))
 
-    def _say(self, answer: Answer) -> None:
-        self.connection.settimeout(SECONDS)  # for all of it: Python counts a whole sendall
-        self.send_response_only(answer.code)  # without a date, and without who serves
+    def _send(self, answer: Answer) -> None:
+        self.connection.settimeout(SECONDS)  # Python applies the timeout to a whole sendall
+        self.send_response_only(answer.code)  # without the headers Date and Server
         self.send_header("Content-Type", answer.kind)
         self.send_header("Content-Length", str(len(answer.body)))
         if answer.code == 401:

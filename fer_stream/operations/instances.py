@@ -1,7 +1,7 @@
-"""Which services of this user run on this machine: each has a folder of its own, and a file with its address.
+"""The services of this user that run on this machine: each has its own folder and a file with its address.
 
-Both lie in the user's runtime folder. A lock shows that a process is alive. The kernel releases it however the process
-ends, so a killed service is never found, and the next one that starts deletes what it left.
+Both are in the user's runtime folder. A lock shows that a process is alive. The kernel releases the lock however the
+process ends, so a killed service is never listed, and the next service that starts deletes its files.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _NOTE = "about.json"
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """A service that runs: where, which process, and which cameras `run` was given."""
+    """A running service: its address, its process id, and the cameras that were given to `run`."""
 
     address: str
     pid: int
@@ -52,13 +52,13 @@ class Instance:
 
 
 class Claim:
-    """A folder that is one run's alone, ``path``, until `close` and until every process with ``lock`` has ended.
+    """The folder ``path`` for one run only, until `close`, and until every process that holds ``lock`` has ended.
 
-    The number in its name is the lowest that is free, so the address of a service that is started again stays the same.
+    Its name has the lowest free number, so a restarted service keeps its address.
     """
 
     def __init__(self) -> None:
-        """Take a folder.
+        """Create the folder.
 
         Raises:
             ConfigError: the runtime folder cannot be used.
@@ -87,15 +87,15 @@ class Claim:
 
 @contextmanager
 def announced(address: str, cameras: Iterable[str] = ()) -> Iterator[None]:
-    """Have `running` name this process as a service at ``address`` for as long as the context lasts.
+    """List this process in `running`, as a service at ``address``, while the context lasts.
 
-    Where the runtime folder cannot be used, the log says so: whoever looks for the service has to give its address.
+    If the runtime folder cannot be used, this logs a warning: clients then have to give the service's address.
     """
     with ExitStack() as last:
         try:
             last.enter_context(_announced(address, cameras))
         except ConfigError as error:
-            _log.warning("readers cannot find this service without its address: %s", error)
+            _log.warning("clients cannot find this service unless they are given its address: %s", error)
         yield
 
 
@@ -116,7 +116,7 @@ def _announced(address: str, cameras: Iterable[str]) -> Iterator[None]:
 def _hold(folder: Path) -> int:
     """Lock a folder, and return the descriptor that holds the lock.
 
-    Programs that delete old files from folders for temporary ones (systemd-tmpfiles) leave a locked folder alone.
+    systemd-tmpfiles, which deletes old files from temporary folders, skips a locked folder.
     """
     lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     fcntl.flock(lock, fcntl.LOCK_EX)
@@ -124,7 +124,7 @@ def _hold(folder: Path) -> int:
 
 
 def running() -> list[Instance]:
-    """Return the services of this user that run on this machine, the oldest first.
+    """Return the services of this user that run on this machine, oldest first.
 
     Raises:
         ConfigError: the runtime folder cannot be used.
@@ -137,11 +137,11 @@ def running() -> list[Instance]:
 
 
 def find(settings: Settings) -> str:
-    """Return the address that the settings give, or else that of the one service that runs.
+    """Return the address in the settings, or else the address of the one running service.
 
     Raises:
-        TransportError: none runs.
-        ConfigError: several run.
+        TransportError: no service runs.
+        ConfigError: several services run, or the runtime folder cannot be used.
     """
     if given(settings):
         return settings.address
@@ -157,16 +157,16 @@ def find(settings: Settings) -> str:
 
 
 def given(settings: Settings) -> bool:
-    """Return whether the settings name an address, rather than leave the choice to the caller."""
+    """Return whether the address was set explicitly."""
     return "address" in settings.model_fields_set
 
 
 @contextmanager
 def _alone() -> Iterator[Path]:
-    """Lock the runtime folder for this process, and delete what dead processes left there.
+    """Lock the runtime folder, delete the files of dead processes there, and return the folder.
 
     Raises:
-        ConfigError: it cannot be used.
+        ConfigError: the folder cannot be used.
     """
     root = folders.runtime()
     try:
@@ -175,7 +175,7 @@ def _alone() -> Iterator[Path]:
         if found.st_uid != os.geteuid() or found.st_mode & 0o077:
             raise ConfigError(
                 f"the runtime folder {root} is open to others: make it your own and chmod 700 it, or set "
-                "XDG_RUNTIME_DIR to a folder that is"
+                "XDG_RUNTIME_DIR to a folder that only you can use"
             )
         lock = os.open(root / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as error:
@@ -183,7 +183,7 @@ def _alone() -> Iterator[Path]:
             f"the runtime folder {root} cannot be used: {error.strerror}; set XDG_RUNTIME_DIR to a folder of your own"
         ) from error
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # each holds it for milliseconds
+        fcntl.flock(lock, fcntl.LOCK_EX)  # blocks only for milliseconds: no process holds it longer
         _sweep(root)
         yield root
     finally:
@@ -199,9 +199,9 @@ def _sweep(root: Path) -> None:
 def _alive(path: Path) -> bool:
     try:
         found = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
-    except FileNotFoundError:  # it has just ended
+    except FileNotFoundError:  # the process has just ended
         return False
-    except OSError:  # nothing of ours
+    except OSError:  # not a folder that we created
         return True
     try:
         fcntl.flock(found, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -217,5 +217,5 @@ def _read(path: Path) -> Instance | None:
         about = json.loads(path.read_bytes())
         cameras = tuple(map(str, about["cameras"]))
         return Instance(str(about["address"]), int(about["pid"]), cameras, float(about["started"]))
-    except (OSError, ValueError, KeyError, TypeError):  # it has just ended, or is of another version
+    except (OSError, ValueError, KeyError, TypeError):  # the service has just ended, or has another version
         return None

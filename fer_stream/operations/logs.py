@@ -1,7 +1,7 @@
-"""What a process writes to stderr: its log, as text on a terminal and else as JSON lines, and sentences for people.
+"""Output to stderr: the log, as text on a terminal and otherwise as JSON lines, and messages for people.
 
-Its reader may have stopped: a pager that waits, a terminal after Ctrl-S, a slow log driver. Then a write blocks. So one
-thread does all writing (`stderr`), and no other thread ever waits for a reader.
+The reader of stderr may stop reading: a pager, a terminal after Ctrl-S, a slow log driver. Then a write blocks. So one
+thread does all writes (`stderr`), and no other thread ever waits for the reader.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
     from typing import TextIO
 
 ROOM = 10_000
-"""Writes that are kept for a slow reader; further ones are dropped, and their number is logged."""
+"""Maximum number of queued writes for a slow reader; further ones are dropped, and their number is logged."""
 
 GRACE = 1.0
-"""Seconds that a process waits at its end until its last output is read."""
+"""Maximum seconds that a process waits at its end for its last output to be written."""
 
 GONE = (errno.EPIPE, errno.EIO)
-"""Errors of a pipe without a reader and of a terminal that was closed."""
+"""Errors of a pipe without a reader and of a closed terminal."""
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
 
@@ -39,7 +39,7 @@ _log = logging.getLogger(__name__)
 
 
 class Unhurried(io.TextIOBase):
-    """A text stream to ``sys.stderr`` whose `write` never waits: a thread passes on what it is given, in order."""
+    """A text stream to ``sys.stderr`` whose `write` never blocks: a thread writes the queued texts in order."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -49,7 +49,7 @@ class Unhurried(io.TextIOBase):
         self._thread: threading.Thread | None = None
 
     def write(self, text: str) -> int:
-        """Queue ``text`` for the present ``sys.stderr``; drop it if the queue is full."""
+        """Queue ``text`` for the current ``sys.stderr``; drop it if the queue is full."""
         stream = sys.stderr
         if stream is None or not text:
             return len(text)
@@ -66,17 +66,17 @@ class Unhurried(io.TextIOBase):
         return len(text)
 
     def flush(self) -> None:
-        """Do nothing: `drain` waits for what was written."""
+        """Do nothing; `drain` waits until the queue is written."""
 
     def isatty(self) -> bool:
         """Return whether stderr is a terminal."""
         return sys.stderr is not None and sys.stderr.isatty()
 
     def drain(self, timeout: float = GRACE) -> bool:
-        """Wait, at a process's end, up to ``timeout`` seconds until everything is written; return whether it is."""
+        """Wait up to ``timeout`` seconds at the process's end until the queue is written; return whether it is."""
         with self._changed:
             drained = self._changed.wait_for(lambda: not self._waiting, timeout)
-        if self._broken and sys.stderr is not None:  # or the exit code would be Python's own, for its last flush fails
+        if self._broken and sys.stderr is not None:  # otherwise Python's flush at exit fails and sets the exit code
             drop(sys.stderr)
         return drained
 
@@ -84,7 +84,7 @@ class Unhurried(io.TextIOBase):
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._waiting)
-                stream, text = self._waiting[0]  # it stays until it is written: see `drain`
+                stream, text = self._waiting[0]  # removed only after the write, because `drain` waits for this
             try:
                 stream.write(text)
                 stream.flush()
@@ -100,23 +100,23 @@ class Unhurried(io.TextIOBase):
                 dropped, self._dropped = self._dropped, 0
                 self._changed.notify_all()
             if dropped:
-                _log.warning("%d log lines were dropped because nobody read them", dropped)
+                _log.warning("%d log lines were dropped because stderr is not read fast enough", dropped)
 
 
 stderr = Unhurried()
-"""The one of this process."""
+"""The queued stderr of this process."""
 
 
 def drop(stream: TextIO) -> None:
-    """Send what a stream still holds, and what follows, to nowhere: Python flushes at exit, and would fail or wait."""
+    """Redirect a stream's buffered and further output to /dev/null, so that Python's flush at exit cannot fail."""
     with suppress(OSError, ValueError):  # a stream without a descriptor
-        descriptor, nowhere = stream.fileno(), os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, descriptor)
-        os.close(nowhere)
+        descriptor, null = stream.fileno(), os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, descriptor)
+        os.close(null)
 
 
 class _Text(logging.Formatter):
-    """``12:03:01 worker 2  warning  text  key=value``: for people at a terminal."""
+    """Formats a record for people at a terminal: ``12:03:01 worker 2  warning  text  key=value``."""
 
     def __init__(self, role: str) -> None:
         super().__init__()
@@ -131,7 +131,7 @@ class _Text(logging.Formatter):
 
 
 class _JsonLines(logging.Formatter):
-    """One JSON object a line: for whatever collects logs."""
+    """Formats a record as one line of JSON for log collectors."""
 
     def __init__(self, role: str) -> None:
         super().__init__()
@@ -160,14 +160,14 @@ def _plain(value: Any) -> bool:
 
 
 def redacted(text: str) -> str:
-    """Return a text without the passwords of the addresses in it."""
+    """Return a text without the secrets in its addresses."""
     if "://" not in text:
         return text
     return redact(text)
 
 
 def setup_logging(level: str, role: str) -> None:
-    """Log to stderr from here on, everything of at least ``level``: as text on a terminal, else as JSON lines.
+    """Log messages of at least ``level`` to stderr from now on: as text on a terminal, otherwise as JSON lines.
 
     Args:
         level: debug, info, warning or error.

@@ -1,4 +1,4 @@
-"""Prometheus metrics, and the pages that show them: ``/metrics``, beside ``/healthz`` and ``/readyz``.
+"""Prometheus metrics, and the HTTP pages ``/metrics``, ``/healthz`` and ``/readyz``.
 
 Each role sets its own metrics. Under ``fer-stream run`` all processes write to files in one folder (prometheus-client's
 multiprocess mode, enabled by ``PROMETHEUS_MULTIPROC_DIR``), and the supervisor serves their sum. A process that is
@@ -35,7 +35,7 @@ _FORGOTTEN = ".forgotten"
 """Suffix of the marker files in the shared folder, one for each forgotten camera."""
 
 REGISTRY = CollectorRegistry()
-"""A registry of our own, so that a program that uses fer_stream as a library keeps its default registry clean."""
+"""A separate registry, so that fer_stream as a library adds nothing to a program's default registry."""
 
 
 class _Silent:
@@ -52,7 +52,7 @@ Counter: Any = partial(prometheus_client.Counter, registry=REGISTRY)
 Gauge: Any = partial(prometheus_client.Gauge, registry=REGISTRY)
 Histogram: Any = partial(prometheus_client.Histogram, registry=REGISTRY)
 if MULTIPROCESS in os.environ and not environment.prepared():
-    # A program that uses fer_stream as a library shares its own metrics in these files (as under gunicorn).
+    # Here fer_stream is used as a library, and the program shares its own metrics in these files (as under gunicorn).
     Counter = Gauge = Histogram = _Silent
 for _about_the_process in (
     prometheus_client.ProcessCollector,
@@ -66,7 +66,7 @@ _AGES = (0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0)
 
 frames = Counter(
     "fer_stream_frames",
-    "Frames by what became of them; captured is the sum of all others.",
+    "Frames by outcome; captured is the sum of all others.",
     ["camera", "outcome", "reason"],
 )
 in_flight = Gauge(
@@ -77,54 +77,56 @@ in_flight = Gauge(
 )
 waiting = Gauge(
     "fer_stream_frames_waiting",
-    "Frames that are here and have no worker yet.",
+    "Frames that have arrived at the aggregator and wait for a worker.",
     ["camera"],
     multiprocess_mode="mostrecent",
 )
 frame_age = Histogram(
-    "fer_stream_frame_age_seconds", "Age of a frame when a worker is given it.", ["camera"], buckets=_AGES
+    "fer_stream_frame_age_seconds", "Age of a frame when it is assigned to a worker.", ["camera"], buckets=_AGES
 )
 latency = Histogram(
     "fer_stream_latency_seconds",
-    "From a frame's capture to its events being there, about to be journaled.",
+    "Time from a frame's capture until its events exist, before they are journaled.",
     ["camera"],
     buckets=_AGES,
 )
-stage = Histogram("fer_stream_stage_seconds", "Time spent on a frame, by stage.", ["stage"], buckets=_FAST)
+stage = Histogram("fer_stream_stage_seconds", "Processing time of a frame, by stage.", ["stage"], buckets=_FAST)
 faces = Counter("fer_stream_faces", "Faces found in frames.", ["camera"])
 events = Counter("fer_stream_events", "Events published.", ["camera", "type", "label"])
 camera_online = Gauge(
-    "fer_stream_camera_online", "1 while a camera gives frames.", ["camera"], multiprocess_mode="mostrecent"
+    "fer_stream_camera_online", "1 while a camera delivers frames, else 0.", ["camera"], multiprocess_mode="mostrecent"
 )
 tracks = Gauge("fer_stream_tracks", "Faces in view now.", ["camera"], multiprocess_mode="mostrecent")
 workers = Gauge("fer_stream_workers", "Workers by state.", ["state"], multiprocess_mode="mostrecent")
-fenced = Counter("fer_stream_workers_fenced", "Workers given up, by reason.", ["reason"])
+fenced = Counter("fer_stream_workers_fenced", "Workers fenced (removed, late answers dropped), by reason.", ["reason"])
 journal_failing = Gauge(
     "fer_stream_journal_failing", "1 while the journal cannot be written, else 0.", multiprocess_mode="mostrecent"
 )
 events_held = Gauge("fer_stream_events_held", "Events that wait to be journaled.", multiprocess_mode="mostrecent")
 events_lost = Counter(
-    "fer_stream_events_lost", "Events that could not be held any longer while the journal could not be written."
+    "fer_stream_events_lost", "Events dropped because too many were held while the journal could not be written."
 )
 journal_cursor = Gauge(
     "fer_stream_journal_cursor", "Cursor of the latest journaled event.", multiprocess_mode="mostrecent"
 )
 descriptors_open = Gauge(
     "fer_stream_descriptors_open",
-    "File descriptors that the aggregator has open; each connection of a peer takes one.",
+    "File descriptors that the aggregator has open; each connection of a peer uses one.",
     multiprocess_mode="mostrecent",
 )
 descriptors_limit = Gauge(
     "fer_stream_descriptors_limit",
-    "File descriptors that the aggregator may have open. Near it new peers have to wait.",
+    "Maximum number of file descriptors of the aggregator; close to it new peers have to wait.",
     multiprocess_mode="mostrecent",
 )
-rejected_messages = Counter("fer_stream_messages_rejected", "Messages that broke the protocol.", ["link"])
-capture_frames = Counter("fer_stream_capture_frames", "Frames as the capture counts them.", ["camera", "outcome"])
-sink_undelivered = Counter("fer_stream_sink_events_undelivered", "Events that a sink did not take.", ["sink"])
+rejected_messages = Counter("fer_stream_messages_rejected", "Messages that violated the protocol.", ["link"])
+capture_frames = Counter(
+    "fer_stream_capture_frames", "Frames counted by the capture, by outcome.", ["camera", "outcome"]
+)
+sink_undelivered = Counter("fer_stream_sink_events_undelivered", "Events that a sink did not accept.", ["sink"])
 sink_behind = Gauge(
     "fer_stream_sink_events_behind",
-    "Journaled events that a sink has still to take.",
+    "Journaled events that are not yet delivered to a sink.",
     ["sink"],
     multiprocess_mode="mostrecent",
 )
@@ -142,7 +144,7 @@ def export_sink(sink: str, undelivered: int, behind: int) -> None:
 
 
 def forget(camera: str) -> None:
-    """Remove all series of a camera, also those of other processes of a run, until `remember`."""
+    """Hide all series of a camera, also those of a run's other processes, until `remember`."""
     if folder := os.environ.get(MULTIPROCESS):
         (Path(folder) / f"{camera}{_FORGOTTEN}").touch()  # `exposition` filters the values in the files
         return
@@ -162,13 +164,13 @@ def _of_cameras() -> list[MetricWrapperBase]:
 
 
 class Rate:
-    """Events a second, over about the last five."""
+    """The rate of events per second over about the last five seconds."""
 
     def __init__(self) -> None:
         self._times: list[float] = []
 
     def add(self, now: float) -> None:
-        """Count one at this monotonic time."""
+        """Count one event at the monotonic time ``now`` in seconds."""
         self._times.append(now)
         if len(self._times) > 2000 or self._times[0] < now - 10:
             self._times = [t for t in self._times[-2000:] if t >= now - 5]
@@ -190,19 +192,19 @@ class _Remembered(CollectorRegistry):
 
     def collect(self) -> Iterator[Metric]:
         for metric in super().collect():
-            metric.samples = [one for one in metric.samples if one.labels.get("camera") not in self._forgotten]
+            metric.samples = [s for s in metric.samples if s.labels.get("camera") not in self._forgotten]
             yield metric
 
 
 def exposition() -> bytes:
-    """Return all metrics of this process, or under `run` of all its processes, as Prometheus text."""
+    """Return all metrics in Prometheus text format: of this process, or under `run` of all its processes."""
     if MULTIPROCESS in os.environ:
         return prometheus_client.generate_latest(_Remembered(os.environ[MULTIPROCESS]))
     return prometheus_client.generate_latest(_WithoutCreated())
 
 
 class _WithoutCreated:
-    """The registry without the series ``..._created``, which double the page."""
+    """The registry without the series ``..._created``, which would double the size of the page."""
 
     def collect(self) -> Iterator[Metric]:
         for family in REGISTRY.collect():
@@ -213,18 +215,19 @@ class _WithoutCreated:
 def serve(settings: Settings, ready: Callable[[], str]) -> Server | None:
     """Serve ``/metrics``, ``/healthz`` (200 while the process answers) and ``/readyz`` (200 when it can work).
 
-    Where a token is set, who does not send it learns only that the process is alive, and whether it is ready.
+    If a token is set, a client that does not send it learns only that the process is alive, and whether it is ready.
 
     Args:
-        settings: the whole tree; ``metrics`` is where, ``metrics_token`` the token.
+        settings: the whole tree; ``metrics`` is the address, ``metrics_token`` the file with the token.
         ready: returns what is missing until this process can work, or an empty text.
 
     Returns:
-        What serves them, or ``None`` where no address is set.
+        The server, or ``None`` if no address is set.
 
     Raises:
-        ConfigError: the address is none, or may be reached from other machines and there is no token.
-        TransportError: it cannot be bound.
+        ConfigError: the address is invalid, other machines can reach it and there is no token, or the token cannot be
+            read.
+        TransportError: the address cannot be bound.
     """
 
     def readiness(trusted: bool) -> Answer:

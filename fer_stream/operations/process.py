@@ -1,7 +1,8 @@
-"""What every process of ours needs: a readable title, an orderly end, and one sentence where it fails.
+"""Common parts of fer-stream's processes: the process title, an orderly end, and one-sentence error messages.
 
-A process ends in order on SIGINT, SIGTERM or SIGHUP (`install_stop`) and, where a supervisor started it, when that
-supervisor has died (`parent_gone`). Standard library only, and nothing heavy: ``fer-stream --help`` comes through here.
+A process ends in order on SIGINT, SIGTERM or SIGHUP (`install_stop`) and, if a supervisor started it, when that
+supervisor has died (`parent_gone`). This module imports only the standard library and nothing slow, because
+``fer-stream --help`` imports it.
 """
 
 from __future__ import annotations
@@ -28,35 +29,37 @@ if TYPE_CHECKING:
     from typing import TextIO
 
 PARENT = "FER_STREAM_PARENT"
-"""The environment variable in which a supervisor tells its children its process id."""
+"""The environment variable with the supervisor's process id, set for its children."""
 
 LAST_WORDS = "FER_STREAM_LAST_WORDS"
-"""The environment variable that names the file in which a supervised process says why it failed: one of several that
-fail for the same reason is enough to tell people."""
+"""The environment variable with the path of the file to which a supervised process writes why it failed. If several
+children fail for the same reason, the supervisor reports it once."""
 
 DELIVERIES = "FER_STREAM_DELIVERIES"
-"""The environment variable that names the file in which a supervisor tells its children what its sinks do (JSON)."""
+"""The environment variable with the path of the file in which a supervisor gives its children its sinks' states
+(JSON)."""
 
 _supervising = 0
 
 INTERRUPTED = 130
-"""Exit code after a second Ctrl-C: 128 + SIGINT, as shells have it."""
+"""Exit code after a second Ctrl-C: 128 + SIGINT, as in shells."""
 
 LEAST_DESCRIPTORS = 64
-"""File descriptors without which libzmq aborts the process: an aggregator without any peer has 40 open."""
+"""Minimum limit of file descriptors. libzmq aborts the process without them; an aggregator without peers uses 40."""
 
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 
 
 def raise_limits() -> None:
-    """Let this process, which must be our own, have as many file descriptors, and files as long, as the system lets it.
+    """Raise the soft limits of file descriptors and of file size to the hard limits.
 
-    Each connection takes a descriptor, and the usual limit of 1024 is for programs that wait by ``select``.
+    Only for fer-stream's own processes. Each connection uses a descriptor. The usual limit of 1024 exists for programs
+    that use ``select``.
 
     Raises:
-        ConfigError: it may have too few for anything.
+        ConfigError: the hard limit of descriptors is below `LEAST_DESCRIPTORS`.
     """
-    with suppress(OSError, ValueError):  # a unit may forbid it, and sets the limit itself
+    with suppress(OSError, ValueError):  # a systemd unit may forbid the call; it sets the limit itself
         hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         if 0 <= hard < LEAST_DESCRIPTORS:
             raise ConfigError(
@@ -70,10 +73,10 @@ def raise_limits() -> None:
 
 
 def reset_signals() -> None:
-    """Undo what this process, which must be our own, may have inherited: blocked signals, and SIGCHLD ignored.
+    """Undo an inherited signal state: blocked signals, and an ignored SIGCHLD. Only for fer-stream's own processes.
 
-    Both outlive ``exec``. A signal that is blocked never ends a process in order. While SIGCHLD is ignored, the kernel
-    drops the exit codes of children, and Python takes them to be 0.
+    Both survive ``exec``. A blocked signal cannot end the process in order. While SIGCHLD is ignored, the kernel drops
+    the exit codes of children, and Python reports them as 0.
     """
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD})
     on_main_thread = threading.current_thread() is threading.main_thread()
@@ -82,50 +85,49 @@ def reset_signals() -> None:
 
 
 def set_title(role: str) -> None:
-    """Show ``fer-stream: ROLE`` in ps and top; it also hides the command line, which may hold a camera's password."""
-    from setproctitle import setproctitle  # noqa: PLC0415  (a C extension that --help does without)
+    """Show ``fer-stream: ROLE`` in ps and top, and hide the command line, which may contain a camera's password."""
+    from setproctitle import setproctitle  # noqa: PLC0415  (a C extension that --help does not need)
 
     setproctitle(f"fer-stream: {role}")
 
 
 def _poll(fd: int, events: int, timeout: float | None) -> int:
-    """Return what of ``events``, or of errors, a file descriptor has to tell within ``timeout`` seconds."""
+    """Return the poll flags (``events`` or errors) of a file descriptor, or 0 after ``timeout`` seconds."""
     poll = select.poll()
     poll.register(fd, events)
     return next((flags for _, flags in poll.poll(None if timeout is None else timeout * 1000)), 0)
 
 
 class Stop:
-    """Whether this process has been asked to end.
+    """A flag that asks this process to end.
 
-    A loop looks at `is_set` or waits with `wait`. As a context manager it gives the signals back to whom they belonged
-    before.
+    A loop checks `is_set` or waits with `wait`. As a context manager it restores the previous signal handlers.
     """
 
     def __init__(self) -> None:
-        # A pipe and a plain flag: the lock in threading.Event can deadlock when a signal's handler takes it again.
+        # A pipe and a plain flag, because the lock in threading.Event can deadlock if a signal handler takes it again.
         self._set = False
         self._reader, self._writer = os.pipe()
         self._before: dict[int, Any] = {}
 
     def is_set(self) -> bool:
-        """Return whether to end."""
+        """Return whether the process was asked to end."""
         return self._set
 
     def set(self) -> None:
-        """Ask to end; a second call does nothing."""
+        """Ask the process to end; a second call does nothing."""
         if not self._set and self._writer >= 0:
             self._set = True
             os.write(self._writer, b"\0")
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait up to ``timeout`` seconds (for ever without), and return whether to end."""
+        """Wait up to ``timeout`` seconds (``None``: without limit), and return whether the process was asked to end."""
         if self._reader >= 0:
             _poll(self._reader, select.POLLIN, timeout)
         return self._set
 
     def close(self) -> None:
-        """Give the signals back; a second call does nothing."""
+        """Restore the previous signal handlers; a second call does nothing."""
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._before = {}
@@ -144,14 +146,14 @@ class Stop:
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         if number == signal.SIGINT and self.is_set():
-            os._exit(INTERRUPTED)  # who presses Ctrl-C twice does not want to wait for anything
+            os._exit(INTERRUPTED)  # a second Ctrl-C means: end now, without cleanup
         self.set()
 
 
 def install_stop() -> Stop:
     """Return a `Stop` that SIGINT, SIGTERM and SIGHUP set; a second SIGINT ends the process at once, with 130.
 
-    Signals come to a process's main thread alone: called from another one, nothing is installed.
+    Python allows signal handlers only in the main thread. In another thread this installs none.
     """
     stop = Stop()
     if threading.current_thread() is threading.main_thread():
@@ -161,22 +163,22 @@ def install_stop() -> Stop:
 
 
 def _endings() -> list[signal.Signals]:
-    """Return the signals, beside SIGINT, that ask for an orderly end.
+    """Return the signals, besides SIGINT, that ask for an orderly end.
 
-    SIGHUP is one: it comes when a terminal is closed. Under ``nohup`` it is ignored, and stays so.
+    SIGHUP arrives when a terminal is closed. ``nohup`` sets it to be ignored, and then it stays ignored.
     """
     ignored = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
     return [signal.SIGTERM] if ignored else [signal.SIGTERM, signal.SIGHUP]
 
 
 def supervised() -> bool:
-    """Return whether a supervisor started this process: people read its log alone."""
+    """Return whether a supervisor started this process. People then read the supervisor's log."""
     return PARENT in os.environ
 
 
 @contextmanager
 def supervising() -> Iterator[None]:
-    """Within this, the process is a supervisor: it starts the aggregator, and logs that one's failures."""
+    """Mark this process as a supervisor, which starts the aggregator and logs the aggregator's failures."""
     global _supervising  # noqa: PLW0603
     _supervising += 1
     try:
@@ -186,12 +188,12 @@ def supervising() -> Iterator[None]:
 
 
 def starts_aggregator() -> bool:
-    """Return whether this process or its supervisor starts the aggregator, and so logs it where that is missing."""
+    """Return whether this process or its supervisor starts the aggregator, and so logs if it is missing."""
     return supervised() or _supervising > 0
 
 
 def parent_gone() -> bool:
-    """Return whether the supervisor that started this process has died; never, where none did.
+    """Return whether the supervisor that started this process has died; ``False`` if there is no supervisor.
 
     Raises:
         ConfigError: `PARENT` is not a process id.
@@ -205,7 +207,7 @@ def parent_gone() -> bool:
 
 
 def deliveries() -> dict[str, Any]:
-    """Return what the supervisor of this process has told of its sinks, by their names; empty where there is none."""
+    """Return the states of the supervisor's sinks, by name; empty if there is no supervisor or no state yet."""
     try:
         found: dict[str, Any] = json.loads(Path(os.environ[DELIVERIES]).read_bytes())
     except (KeyError, OSError):
@@ -214,7 +216,7 @@ def deliveries() -> dict[str, Any]:
 
 
 def _fail(text: str) -> None:
-    """Tell the supervisor why this process fails, or where there is none, people."""
+    """Report why this process fails: to the supervisor, or on stderr if there is none."""
     words = os.environ.get(LAST_WORDS)
     if words is None:
         tell_error(text)
@@ -222,9 +224,10 @@ def _fail(text: str) -> None:
     try:
         Path(words).write_text(text, encoding="utf-8")
     except OSError as error:
-        if not parent_gone():  # else its folder has gone with it
+        if not parent_gone():  # otherwise the supervisor's folder is gone too
             tell_error(
-                f"{text}; the supervisor does not learn this, because {words} cannot be written: {error.strerror}"
+                f"{text}; this cannot be reported to the supervisor, because {words} cannot be written: "
+                f"{error.strerror}"
             )
 
 
@@ -245,9 +248,10 @@ _left_behind: list[threading.Thread] = []
 
 
 def leave_behind(thread: threading.Thread, grace: float) -> None:
-    """Wait so many seconds for a daemon thread; from one that hangs in native code `main_guard` ends the process.
+    """Wait ``grace`` seconds for a daemon thread. If it still runs at the end, `main_guard` uses ``os._exit``.
 
-    Coming back while the interpreter ends, or still in there when libraries are unloaded, it would abort the process.
+    A thread that returns from native code while the interpreter ends, or is still in native code when libraries are
+    unloaded, would abort the process.
     """
     thread.join(grace)
     if thread.is_alive():
@@ -255,10 +259,10 @@ def leave_behind(thread: threading.Thread, grace: float) -> None:
 
 
 def main_guard(function: Callable[[], int | None]) -> int:
-    """Run a command and return its exit code; whatever goes wrong leaves as it should.
+    """Run a command and return its exit code, also if it raises.
 
-    One of our errors becomes one sentence on stderr and its own exit code; Ctrl-C, SIGTERM, SIGHUP and a reader of
-    stdout who has gone (``| head``) are a normal end; anything else is a fault of ours, logged with its traceback.
+    An error of fer-stream becomes one sentence on stderr and its own exit code. Ctrl-C, SIGTERM, SIGHUP and a closed
+    reader of stdout (``| head``) are a normal end. Any other exception is a bug, and is logged with its traceback.
     """
     code = _run_guarded(function)
     stderr.drain()
@@ -268,7 +272,7 @@ def main_guard(function: Callable[[], int | None]) -> int:
 
 
 def _temporary_folder() -> str:
-    """Return the folder for temporary files, or an empty text where none can be written."""
+    """Return the folder for temporary files, or an empty text if no such folder is writable."""
     import tempfile  # noqa: PLC0415  (5 ms)
 
     try:
@@ -281,7 +285,7 @@ def _hanging() -> bool:
     return any(thread.is_alive() for thread in _left_behind)
 
 
-def _takes_more(stream: TextIO) -> bool:
+def _writable(stream: TextIO) -> bool:
     try:
         return bool(_poll(stream.fileno(), select.POLLOUT, 0) & select.POLLOUT)
     except (OSError, ValueError):  # a stream without a descriptor
@@ -290,30 +294,30 @@ def _takes_more(stream: TextIO) -> bool:
 
 def _run_guarded(function: Callable[[], int | None]) -> int:
     if sys.stdout is None:
-        tell_error("standard output is closed: send it somewhere, such as to /dev/null")
+        tell_error("standard output is closed: redirect it, for example to /dev/null")
         return FerStreamError.exit_code
     try:
         with _endings_as_ctrl_c():  # until `install_stop` takes over
             code = function() or 0
-            if not _hanging():  # what hangs may hold it
+            if not _hanging():  # a hanging thread may hold the lock of stdout
                 sys.stdout.flush()
     except FerStreamError as error:
         _fail(redacted(str(error)))
         return error.exit_code
     except KeyboardInterrupt:
-        if not _takes_more(sys.stdout):  # or Python waits for a reader when it flushes at exit
+        if not _writable(sys.stdout):  # otherwise Python's flush at exit waits for the reader
             drop(sys.stdout)
         return 0
     except ImportError as error:
         logging.getLogger(__name__).debug("in detail", exc_info=True)
-        _fail(f"a package cannot be imported: {error}; fer-stream doctor says what to install")
+        _fail(f"a package cannot be imported: {error}; run fer-stream doctor to see what to install")
         return FerStreamError.exit_code
     except Exception as error:
         if isinstance(error, BrokenPipeError) and _poll(sys.stdout.fileno(), 0, 0) & select.POLLERR:
             drop(sys.stdout)
             return 0
-        # Whatever else is written here tells its own errors, as ours.
-        if isinstance(error, OSError) and error.errno in _NO_ROOM and error.filename is None:
+        # All other writers convert their errors to FerStreamError, so an error without a file name is stdout's.
+        if isinstance(error, OSError) and error.errno in _DISK_ERRORS and error.filename is None:
             tell_error(f"standard output cannot be written: {error.strerror}")
             drop(sys.stdout)
             return FerStreamError.exit_code
@@ -327,13 +331,13 @@ def _run_guarded(function: Callable[[], int | None]) -> int:
                 else "a file would become too large for its file system; choose another one"
             )
             return FerStreamError.exit_code
-        if isinstance(error, OSError) and error.filename is not None:  # as of a folder that may not be entered
+        if isinstance(error, OSError) and error.filename is not None:  # for example a folder without permission
             logging.getLogger(__name__).debug("in detail", exc_info=True)
-            _fail(redacted(f"{error.filename} cannot be used: {error.strerror}; check the path and who may use it"))
+            _fail(redacted(f"{error.filename} cannot be used: {error.strerror}; check the path and its permissions"))
             return FerStreamError.exit_code
         if isinstance(error, OSError) and not _temporary_folder():
             logging.getLogger(__name__).debug("in detail", exc_info=True)
-            _fail("no folder for temporary files can be written: set TMPDIR to one, or mount one at /tmp")
+            _fail("no folder for temporary files is writable: set TMPDIR to a writable folder, or mount one at /tmp")
             return FerStreamError.exit_code
         logging.getLogger(__name__).critical("unexpected error, please report it", exc_info=True)
         return 1

@@ -1,1 +1,1 @@
-"""`fer-stream run`: starts and supervises all processes on this machine, and gives events to sinks."""
+"""`fer-stream run`: starts and supervises all processes on this machine, and passes events to sinks."""

@@ -1,4 +1,4 @@
-"""One supervised process: started, watched, ended, and started again after pauses that grow while it fails."""
+"""One supervised process: starts, watches and ends it, and restarts it with exponential backoff."""
 
 from __future__ import annotations
 
@@ -17,32 +17,36 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 HEALTHY = 60.0
-"""Seconds that a process has to work before its earlier deaths are forgotten."""
+"""Seconds that a process has to work before its earlier deaths no longer count."""
 
 LONGEST_PAUSE = 32.0
-"""Seconds before a process that keeps failing is started again, at most."""
+"""Maximum pause in seconds before a failing process is restarted."""
 
 STARTUP = 60.0
-"""Seconds that a process may take until it is ready before it counts as silent."""
+"""Seconds that a started process may take to become ready before it counts as silent."""
 
 KILLED = 0.5
-"""Seconds to wait for the end of a process that was killed; one that hangs in the kernel is left behind."""
+"""Seconds to wait for the end of a killed process; a process that hangs in the kernel is abandoned."""
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
 class Backoff:
-    """How long to wait before a process is started again: at first not at all, if it had worked; then 1 s.
+    """The pause before a process is restarted: none after its first death if it had worked, otherwise 1 s.
 
-    The pause doubles with each death; a healthy minute resets it.
+    The pause doubles with each further death; a healthy minute resets it.
     """
 
     deaths: int = 0
-    """Since it was last healthy for a minute."""
+    """Number of deaths since the process was last healthy for a minute."""
 
     def died(self, worked: float | None) -> float:
-        """Return the pause in seconds. ``worked``: seconds that it had worked, ``None`` if it was never ready."""
+        """Record a death and return the pause in seconds.
+
+        Args:
+            worked: seconds for which the process had worked, or ``None`` if it was never ready.
+        """
         if worked is not None:
             self.well(worked)
         self.deaths += 1
@@ -51,7 +55,7 @@ class Backoff:
         return min(2.0 ** max(0, self.deaths - 2), LONGEST_PAUSE)
 
     def well(self, worked: float) -> None:
-        """Record that the process has worked for so many seconds."""
+        """Record that the process has worked for ``worked`` seconds."""
         if worked >= HEALTHY:
             self.deaths = 0
 
@@ -60,8 +64,8 @@ class Backoff:
 class Child:
     """One supervised process.
 
-    ``arguments`` are those of ``fer-stream``. A process that fails writes the reason to the file ``words``. In the file
-    ``deliveries`` it reads the states of the sinks.
+    ``arguments`` are the arguments of ``fer-stream``. A process that fails writes the reason to the file ``words``. It
+    reads the states of the sinks from the file ``deliveries``.
     """
 
     title: str
@@ -70,43 +74,44 @@ class Child:
     deliveries: Path
     process: subprocess.Popen[bytes] | None = None
     live: bool = False
-    """Of a capture that was ready: whether what it opened is a camera, which may come back."""
+    """For a capture that was ready: whether its source is live, so that it may come back after a failure."""
     seen: float = 0.0
-    """When it last gave a sign of life."""
+    """Monotonic time of its last sign of life; after a start, the time until which it may become ready."""
     start_at: float = 0.0
-    """When it is to be started again; 0: it is not."""
+    """Monotonic time of its next restart; 0: none is planned."""
     code: int | None = None
+    """Exit code of the last process that ended."""
     _ready_since: float | None = None
     _backoff: Backoff = field(default_factory=Backoff)
 
     @property
     def running(self) -> bool:
-        """Whether its process is there."""
+        """Whether its process runs."""
         return self.process is not None and self.process.poll() is None
 
     @property
     def was_ready(self) -> bool:
-        """Whether the process that runs, or the last one, has worked."""
+        """Whether its present process, or else its last one, was ready."""
         return self._ready_since is not None
 
     @property
     def failing(self) -> bool:
-        """Whether it has died more than once and was not healthy for a minute since."""
+        """Whether it has died more than once since it was last healthy for a minute."""
         return self._backoff.deaths > 1
 
-    def said(self) -> str:
-        """Return its own message of why it failed."""
+    def failure(self) -> str:
+        """Return its own message of why it failed, or else its exit code."""
         try:
             return self.words.read_text(encoding="utf-8")
-        except OSError:  # it had no time for any
-            return f"{self.title} ended with {self.code}"
+        except OSError:  # it wrote no message, for example because a signal killed it
+            return f"{self.title} ended with exit code {self.code}"
 
     def start(self, settings: int, inherited: tuple[int, ...]) -> None:
         """Start its process.
 
         Args:
-            settings: the descriptor of the settings.
-            inherited: further descriptors that it keeps open.
+            settings: the descriptor of the settings (`fer_stream.settings.tree.save`).
+            inherited: further descriptors that the process keeps open.
         """
         environment = {key: value for key, value in os.environ.items() if not key.startswith("FER_STREAM_")}
         environment |= {
@@ -116,7 +121,7 @@ class Child:
             DELIVERIES: str(self.deliveries),
         }
         self.words.unlink(missing_ok=True)
-        # A session of its own: Ctrl-C and the end of the terminal come to us alone, and we end the children in order.
+        # A new session: Ctrl-C and the terminal's end reach only the supervisor, which ends the children in order.
         self.process = subprocess.Popen(
             [sys.executable, "-m", "fer_stream", *self.arguments, "--config", f"/dev/fd/{settings}"],
             env=environment,
@@ -136,26 +141,26 @@ class Child:
         self._backoff.well(now - self._ready_since)
 
     def ended(self) -> int | None:
-        """Return the exit code of a process that has ended since the last call, or ``None``."""
+        """Return the exit code if the process has ended since the last call, else ``None``."""
         code = self.process.poll() if self.process is not None else None
         if code is not None:
             self.process, self.code = None, code
         return code
 
     def again(self, now: float) -> None:
-        """Have it started again when its pause is over."""
+        """Plan a restart after the backoff's pause."""
         pause = self._backoff.died(None if self._ready_since is None else now - self._ready_since)
         self.start_at = now + pause
-        _log.warning("%s is started again in %g s: %s", self.title, pause, self.said())
+        _log.warning("%s is started again in %g s: %s", self.title, pause, self.failure())
 
     def terminate(self) -> None:
-        """Ask it to end, and do not start it again."""
+        """Send it SIGTERM, and do not restart it."""
         self.start_at = 0.0
         if self.running and self.process:
             self.process.send_signal(signal.SIGTERM)
 
     def kill(self) -> None:
-        """End it at once, and do not start it again."""
+        """Send it SIGKILL, and do not restart it."""
         self.start_at = 0.0
         if self.process is None:
             return
@@ -165,5 +170,5 @@ class Child:
             self.code = self.process.wait(KILLED)
         except subprocess.TimeoutExpired:
             self.code = -signal.SIGKILL
-            _log.error("%s hangs in the kernel and is left behind", self.title, extra={"pid": self.process.pid})
+            _log.error("%s hangs in the kernel and is abandoned", self.title, extra={"pid": self.process.pid})
         self.process = None

@@ -1,4 +1,4 @@
-"""What `fer-stream run` knows about its service: status, counts of events, and progress through files."""
+"""The state of a service as `fer-stream run` sees it: status, counts of events, and progress through files."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from fer_stream.settings.tree import Settings
 
 STALE = 5.0
-"""Seconds after which a status is out of date."""
+"""Age in seconds from which on a status is out of date."""
 
 
 class Progress:
-    """See the module's text."""
+    """Follows one aggregator: its status, its events, and progress bars for files."""
 
     def __init__(self, settings: Settings, begin: int) -> None:
-        """Listen to the aggregator at the settings' address; count its events after the cursor number ``begin``."""
+        """Connect to the aggregator at the settings' address; count its events after the cursor number ``begin``."""
         self.started, self.begin = time.time(), time.monotonic()
         self._settings = settings
         self._control: Peer = plugins.transport(settings).connect(settings.address, "control")
@@ -33,7 +33,7 @@ class Progress:
         )
         self.status: dict[str, Any] = {}
         self.cameras: dict[str, dict[str, Any]] = {}
-        """The latest status of each camera, also of those that the aggregator has forgotten."""
+        """The latest status of each camera, also of cameras that the aggregator has removed."""
         self._answered = -STALE
         self.events: dict[str, int] = {}
         self.error: FerStreamError | None = None
@@ -41,7 +41,7 @@ class Progress:
 
     @property
     def cursor(self) -> int:
-        """The number of the latest known event's cursor."""
+        """The cursor number of the latest known event."""
         return max(to_number(self._subscription.cursor), self._newest)
 
     @property
@@ -54,14 +54,14 @@ class Progress:
         return time.monotonic() - self._answered > STALE
 
     def look(self, timeout: float = 0.05) -> None:
-        """Count the events that are here; wait up to ``timeout`` seconds for one."""
+        """Count the received events; wait up to ``timeout`` seconds for the first one."""
         found = self._subscription.receive(timeout)
         while found is not None:
             self._count(found[0].type)
             found = self._subscription.receive(0)
 
     def read_rest(self) -> None:
-        """Count what was journaled after the aggregator's last word, when it closed what was open."""
+        """Count the remaining events from the journal, such as those that the aggregator wrote while it ended."""
         try:
             for event, _ in read_journal(self._settings.journal.path, after=self._subscription.cursor):
                 self._count(event.type)
@@ -72,7 +72,7 @@ class Progress:
         self.events[kind] = self.events.get(kind, 0) + 1
 
     def ask(self, timeout: float) -> bool:
-        """Ask the aggregator for its status; ``False`` if it does not answer."""
+        """Request the aggregator's status; return ``False`` if it does not answer within ``timeout`` seconds."""
         try:
             self.status = ask_status(self._control, self._settings.address, timeout)
         except TransportError:
@@ -83,7 +83,7 @@ class Progress:
         return True
 
     def finish(self, deadline: float) -> None:
-        """Count every event up to the last one that the status named."""
+        """Count the events up to the status's cursor, until ``deadline`` (monotonic seconds) at the latest."""
         while to_number(self._subscription.cursor) < self._newest and time.monotonic() < deadline:
             self.look()
 
@@ -102,7 +102,7 @@ class Progress:
             bar.update(camera["ledger"]["captured"] - bar.n)
 
     def close(self) -> None:
-        """Close the links and the progress bars."""
+        """Close the connections and the progress bars."""
         for bar in self._bars.values():
             bar.close()
         self._subscription.close()

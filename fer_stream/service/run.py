@@ -1,7 +1,7 @@
 """`fer-stream run`: every role on this machine, the sinks that get the events, and the summary at the end.
 
-This process supervises (`fer_stream.service.supervisor`) and does nothing that may keep it waiting: each sink has a
-thread (`fer_stream.service.sink_threads`), and so has stderr (`fer_stream.operations.logs`).
+The main thread of this process supervises (`fer_stream.service.supervisor`) and never blocks on output: each sink has
+its own thread (`fer_stream.service.sink_threads`), and so has stderr (`fer_stream.operations.logs`).
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ if TYPE_CHECKING:
     from fer_stream.settings.tree import Settings
 
 BEAT = 0.5
-"""Seconds between looks at the children and at the aggregator's status."""
+"""Seconds between checks of the children and of the aggregator's status."""
 
 GRACE = 4.5
-"""Seconds in which all children have ended after they were asked to: captures first, for as long as they drain. What
-follows has the rest of the five seconds in which a run has ended."""
+"""Seconds within which all children must end after SIGTERM: first the captures, which drain, then the others. A run
+ends within five seconds; the rest is for the sinks."""
 
 CAPTURES_GRACE = 3.5
-"""Seconds of these that captures have."""
+"""The part of `GRACE` in seconds that captures have."""
 
 SINKS_GRACE = 0.4
-"""Seconds that sinks have after these, where the run was told to end."""
+"""Seconds that sinks have after `GRACE` if the run was told to end."""
 
 
 def run(
@@ -58,34 +58,34 @@ def run(
     """Run every role on this machine until all sources end, ``duration`` is over, or SIGINT, SIGTERM or SIGHUP.
 
     Args:
-        settings: the whole tree, with at least one camera; without an address the run gets one of its own.
+        settings: the whole tree, with at least one camera; if the address is not set, the run uses its own.
         duration: seconds, or ``None`` for no limit.
         sinks: where events go, as NAME:ARGUMENT.
         summary_file: a file for the summary (`fer_stream.service.summary.summary`), as JSON.
-        stop: ends the run when it is set; by default the process's signals do.
+        stop: ends the run when it is set; by default the process's signals set it.
         live: whether to serve the live page too.
 
     Returns:
-        0, or the exit code of the process that could not work, or lost events at its end; or 1 where a sink did not
-        take all events.
+        0; or the exit code of a process that could not work or lost events at its end; or 1 if a sink did not take all
+        events.
 
     Raises:
         FerStreamError: a sink cannot be opened, the address is in use, or the summary cannot be written.
     """
     stop = stop or install_stop()
     check_purpose(settings)
-    with ExitStack() as last:  # what is left to do however this ends, in reverse
+    with ExitStack() as last:
         claim = last.enter_context(instances.Claim())
         if not instances.given(settings):
             settings = settings.model_copy(update={"address": f"ipc://{claim.path}"})
-        # Our captures and workers must not find another's aggregator there.
+        # Check that the address is free: our captures and workers must not connect to another run's aggregator.
         plugins.transport(settings).bind(settings.address).close()
         last.enter_context(supervising())
         begin = _last_cursor(settings.journal.path)
         sink_threads = SinkThreads(sinks, settings, begin)
         last.callback(sink_threads.close)
         sink_threads.open(stop)
-        # Before the metrics module is imported, which looks at this once.
+        # Set this before the import of the metrics module, which reads it only once.
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(claim.path / "metrics")
         (claim.path / "metrics").mkdir()
         supervisor = Supervisor(settings, claim.path, live, (claim.lock,))
@@ -126,7 +126,7 @@ def _last_cursor(path: Path) -> int:
         with Reader(path) as reader:
             return reader.cursor()
     except JournalError:
-        return 0  # none yet; one that cannot be used is the aggregator's to complain of
+        return 0  # there is no journal yet; if it is unusable, the aggregator reports it
 
 
 def _loop(
@@ -137,18 +137,18 @@ def _loop(
     duration: float | None,
     export: Export | None,
 ) -> Child | None:
-    """Look after everything until it is time to end; return the child that could not work, if that is why."""
+    """Supervise until the run has to end; return the child whose failure is the reason, if one is."""
     end: float | None = None
-    beat = 0.0
+    next_beat = 0.0
     while not stop.is_set():
         if supervisor.aggregator.was_ready:
             progress.look()
         else:
             stop.wait(0.05)
         now = time.monotonic()
-        if now < beat and not supervisor.killed():
+        if now < next_beat and not supervisor.killed():
             continue
-        beat = now + BEAT
+        next_beat = now + BEAT
         if supervisor.aggregator.running and progress.ask(0.25):
             supervisor.note(progress.status)
             if duration is not None and end is None and supervisor.aggregator.was_ready:
@@ -165,10 +165,10 @@ def _loop(
 
 
 def _end(supervisor: Supervisor, progress: Progress, failed: Child | None) -> float:
-    """End every role in order and count the last events; return until when that may have taken (monotonic)."""
+    """End every role in order and count the last events; return the deadline for it (monotonic seconds)."""
     captures, deadline = list(supervisor.captures.values()), time.monotonic() + GRACE
     if failed is not None and failed not in captures:
-        # Nothing is left to process their last frames.
+        # Without the failed process their last frames cannot be processed.
         supervisor.kill([*captures, *supervisor.workers])
     supervisor.stop(captures, deadline - GRACE + CAPTURES_GRACE, progress.look)
     patience = 1.0 if failed is not None else max(1.0, (deadline - time.monotonic()) / 2)
@@ -183,23 +183,23 @@ def _end(supervisor: Supervisor, progress: Progress, failed: Child | None) -> fl
 
 
 def _verdict(supervisor: Supervisor, progress: Progress, failed: Child | None) -> int:
-    """Tell people what has failed, and return the run's exit code."""
+    """Print what has failed, and return the run's exit code."""
     if failed is not None:
-        tell_error(failed.said())
+        tell_error(failed.failure())
         return failed.code or 1
-    if (code := supervisor.aggregator.code or 0) > 0:  # it lost something at its end
-        tell_error(supervisor.aggregator.said())
+    if (code := supervisor.aggregator.code or 0) > 0:  # it lost events at its end
+        tell_error(supervisor.aggregator.failure())
         return code
-    if code < 0 and progress.status:  # one that has never answered has lost nothing
+    if code < 0 and progress.status:  # an aggregator that never answered had no events to lose
         held = progress.status["events_held"]
         lost = f"{held} events that it held are lost" if held else "its last events are missing"
-        tell_error(f"the aggregator was killed before it had ended: {lost}; its next start closes what is open")
+        tell_error(f"the aggregator was killed before it had ended: {lost}; its next start closes open intervals")
         return FerStreamError.exit_code
     return supervisor.failed()
 
 
 def _missing(supervisor: Supervisor, progress: Progress) -> str:
-    """Return what is missing until frames flow, for ``/readyz``."""
+    """Return what is missing until frames are processed, for ``/readyz``."""
     if progress.stale:
         return "an answer from the aggregator"
     return ", ".join(supervisor.missing(progress.status))

@@ -1,7 +1,7 @@
-"""Sinks, each in a thread of its own, and counts of the events that they took or refused.
+"""Sinks, each in its own thread, and counts of delivered and undelivered events.
 
-The thread opens, feeds and closes the sink, and subscribes like any other client. A slow sink delays nothing else: it
-falls behind, and continues from the journal where it was.
+The thread opens the sink, subscribes to events like any other client, writes them to the sink, and closes it. A slow
+sink delays nothing else: it falls behind, and continues from the journal where it was.
 """
 
 from __future__ import annotations
@@ -30,40 +30,40 @@ if TYPE_CHECKING:
     from fer_stream.types import Event
 
     Export = Callable[[str, int, int], None]
-    """Takes a sink's title, how many events it did not take, and how many it has still to take."""
+    """Takes a sink's title, the number of undelivered events, and the number of events still to be delivered."""
 
 STUCK = 10.0
-"""Seconds without an event taken after which a sink that is behind counts as stuck."""
+"""Seconds without a delivered event after which a sink that is behind counts as stuck."""
 
-TELLING = 10.0
-"""Least seconds between two log messages on a failing sink."""
+LOG_INTERVAL = 10.0
+"""Minimum seconds between two log messages about a failing sink."""
 
 OPENING = 5.0
-"""Seconds that a run waits for its sinks to open; one that takes longer gets its events when it has."""
+"""Seconds that a run waits for its sinks to open; a sink that opens later gets its events then."""
 
 PATIENCE = 10.0
-"""Seconds without an event taken after which a run that ends by itself waits for a sink no longer. Standard output is
-waited for until the run is told to end: somebody may be reading it page by page."""
+"""Seconds without a delivered event after which a run that ends by itself stops waiting for a sink. It waits for
+standard output until it is told to end, because somebody may be reading the output page by page."""
 
 GRACE = 0.3
-"""Seconds that sinks have at least, once the run has ended or was told to."""
+"""Minimum seconds that sinks have after the run has ended or was told to end."""
 
 LINGER = 1.0
-"""Seconds that their links have to close."""
+"""Seconds that the sinks' subscriptions have to close."""
 
 _log = logging.getLogger(__name__)
 
 
 class SinkThread(threading.Thread):
-    """See the module's text. ``title`` names the sink, without passwords."""
+    """One sink and its thread. ``title`` is the sink's NAME:ARGUMENT without passwords."""
 
     def __init__(self, sink: str, settings: Settings, after: int) -> None:
-        """Prepare; `start` starts.
+        """Prepare the thread; `start` starts it.
 
         Args:
             sink: the sink, as NAME:ARGUMENT.
             settings: the whole tree; the sink gets the events of the aggregator at its address.
-            after: the number of the cursor after which its events begin.
+            after: the cursor number after which its events begin.
 
         Raises:
             PluginError: there is no such sink.
@@ -76,25 +76,25 @@ class SinkThread(threading.Thread):
         self.cursor = after
         self.delivered = self.undelivered = 0
         self.error = ""
-        """Why the last event was not taken; empty where it was."""
+        """Why the last event was not delivered; empty if it was."""
         self.closed = False
-        """Whether the sink has nobody left to write to."""
+        """Whether the sink's reader has gone."""
         self.finished = threading.Event()
-        """Set when the sink is closed and gets nothing any more."""
+        """Set when the sink is closed and gets no more events."""
         self._opened = threading.Event()
         self._newest = after
         self._failure: Exception | None = None
         self._rest_begins, self._given_up = threading.Event(), threading.Event()
         self._progress = time.monotonic()
-        self._told = -TELLING
+        self._logged = -LOG_INTERVAL
 
-    # In other threads
+    # Called from other threads
 
     def await_open(self, timeout: float) -> bool:
-        """Wait for the sink to be open, and return whether it is.
+        """Wait up to ``timeout`` seconds for the sink to open, and return whether it is open.
 
         Raises:
-            FerStreamError: it cannot be opened.
+            FerStreamError: the sink cannot be opened.
         """
         opened = self._opened.wait(timeout)
         if isinstance(self._failure, FerStreamError):
@@ -104,7 +104,7 @@ class SinkThread(threading.Thread):
         return opened
 
     def state(self, newest: int) -> dict[str, Any]:
-        """Return how things stand, as JSON, where ``newest`` is the number of the latest event's cursor."""
+        """Return the sink's state, as JSON; ``newest`` is the cursor number of the latest event."""
         behind = 0 if self.closed else max(0, newest - self.cursor)
         stuck = behind and time.monotonic() - self._progress > STUCK
         return {
@@ -116,32 +116,32 @@ class SinkThread(threading.Thread):
         }
 
     def idle(self) -> float:
-        """Return for how many seconds it has taken no event."""
+        """Return the seconds since the last event was delivered or refused."""
         return time.monotonic() - self._progress
 
     def finish(self, newest: int) -> None:
-        """Hand on what the journal holds up to the cursor number ``newest``, then end: the aggregator has ended."""
+        """Deliver the journal's events up to the cursor number ``newest``, then end. The aggregator has ended."""
         self._progress = time.monotonic()
         self._newest = newest
         self._rest_begins.set()
 
     def abandon(self) -> None:
-        """End as soon as the sink lets go, whatever it has still to take."""
+        """End as soon as the sink's present call returns, without the remaining events."""
         self._given_up.set()
         self._rest_begins.set()
 
     def give_up(self, grace: float) -> None:
-        """After `finish`: end within ``grace`` seconds; what the sink has not taken by then is undelivered."""
+        """End within ``grace`` seconds after `finish`; events that are not delivered by then count as undelivered."""
         self.abandon()
         self.finished.wait(grace)
         if not self.closed and (left := self._newest - self.cursor) > 0:
             self.undelivered += left
             self.error = self.error or "it did not take them in time"
 
-    # In this thread
+    # Called in this thread
 
     def run(self) -> None:
-        """Open the sink, feed it, close it; whatever it raises is told and counted."""
+        """Open the sink, write the events to it, and close it; log and count every exception that it raises."""
         try:
             sink: Sink = self._factory(self._argument)
         except Exception as error:  # a plug-in may raise anything
@@ -151,7 +151,7 @@ class SinkThread(threading.Thread):
         finally:
             self._opened.set()
         self._progress = time.monotonic()
-        with ExitStack() as last:  # closing links takes longer than anybody has to wait for
+        with ExitStack() as last:  # close the subscription after `finished` is set, because closing it takes time
             self._guarded("gets no events for now", lambda: self._follow(sink, last))
             self._rest_begins.wait()
             self._guarded("gets no events", lambda: self._read_rest(sink))
@@ -162,7 +162,7 @@ class SinkThread(threading.Thread):
         try:
             action()
         except Exception as error:
-            self._tell(what, error)
+            self._log_failure(what, error)
 
     def _follow(self, sink: Sink, last: ExitStack) -> None:
         how = self._settings
@@ -173,10 +173,10 @@ class SinkThread(threading.Thread):
             try:
                 found = subscription.receive(0.1)
             except WireError as error:
-                self._tell("missed a message", error)
+                self._log_failure("missed a message", error)
                 continue
             if found is not None:
-                self._hand_on(sink, *found)
+                self._deliver(sink, *found)
             self.cursor = to_number(subscription.cursor)
 
     def _read_rest(self, sink: Sink) -> None:
@@ -185,16 +185,16 @@ class SinkThread(threading.Thread):
         for event, text in read_journal(self._settings.journal.path, after=to_cursor(self.cursor)):
             if self._given_up.is_set() or self.closed:
                 return
-            self._hand_on(sink, event, text)
+            self._deliver(sink, event, text)
             self.cursor = max(self.cursor, to_number(event.cursor))
         self.cursor = self._newest
 
-    def _hand_on(self, sink: Sink, event: Event, text: str) -> None:
+    def _deliver(self, sink: Sink, event: Event, text: str) -> None:
         try:
             sink.write(event, text)
         except Exception as error:
             self.undelivered += 1
-            self._tell("did not take an event", error)
+            self._log_failure("did not take an event", error)
         else:
             self.closed = bool(getattr(sink, "closed", False))
             self.delivered += not self.closed
@@ -203,25 +203,25 @@ class SinkThread(threading.Thread):
             self.error = ""
         self._progress = time.monotonic()
 
-    def _tell(self, what: str, error: Exception) -> None:
+    def _log_failure(self, what: str, error: Exception) -> None:
         self.error = redact(_why(error))
-        if (now := time.monotonic()) >= self._told + TELLING:
-            self._told = now
+        if (now := time.monotonic()) >= self._logged + LOG_INTERVAL:
+            self._logged = now
             _log.error("the sink %s %s, and the run goes on: %s", self.title, what, self.error)
 
 
 class SinkThreads:
-    """All sinks of a run: they are opened before anything starts, and told of in status, metrics and summary."""
+    """All sinks of a run. They open before the roles start; status, metrics and summary contain their states."""
 
     def __init__(self, sinks: Sequence[str], settings: Settings, begin: int) -> None:
         self.all = [SinkThread(sink, settings, begin) for sink in sinks]
-        self._told: dict[str, Any] = {}
+        self._last_states: dict[str, Any] = {}
 
     def open(self, stop: Stop) -> None:
-        """Open them, for `OPENING` seconds at most.
+        """Open all sinks; wait at most `OPENING` seconds.
 
         Raises:
-            FerStreamError: one cannot be opened.
+            FerStreamError: a sink cannot be opened.
         """
         for thread in self.all:
             thread.start()
@@ -231,37 +231,41 @@ class SinkThreads:
                 pass
 
     def states(self, newest: int) -> dict[str, Any]:
-        """Return how each stands, by its title."""
+        """Return each sink's state, by its title; ``newest`` is the cursor number of the latest event."""
         return {thread.title: thread.state(newest) for thread in self.all}
 
     def tell(self, path: Path, newest: int, export: Export | None) -> None:
-        """Tell the children, who answer for the status, by a file at ``path``, and Prometheus by ``export``."""
+        """Publish the states: in a file at ``path``, which the aggregator reads for its status, and by ``export``.
+
+        A sink that becomes stuck is logged. If the file cannot be written, the next change of a state writes it again.
+        """
         states = self.states(newest)
         for title, state in states.items():
-            if state["state"] == "stuck" != self._told.get(title, {}).get("state"):
+            if state["state"] == "stuck" != self._last_states.get(title, {}).get("state"):
                 waiting = state["behind"]
                 _log.warning(
                     "the sink %s has taken no event for %g s; %d wait, and the run goes on", title, STUCK, waiting
                 )
-        if states != self._told:
+        if states != self._last_states:
             fresh = path.with_suffix(".new")
-            with suppress(OSError):  # no room: the next ones may find some
+            with suppress(OSError):  # for example a full disk
                 fresh.write_text(json.dumps(states))
-                fresh.replace(path)  # whole for whoever reads it meanwhile
-            self._told = states
+                fresh.replace(path)  # atomic, so that readers never see a partial file
+            self._last_states = states
         if export:
             for title, state in states.items():
                 export(title, state["undelivered"], state["behind"])
 
     @property
     def closed(self) -> bool:
-        """Whether one has nobody left to write to, as when stdout's reader has gone (``| head``)."""
+        """Whether the reader of a sink has gone, such as stdout's (``| head``)."""
         return any(thread.closed for thread in self.all)
 
     def finish(self, stop: Stop, newest: int, deadline: float) -> None:
-        """Let them take what is left, up to the cursor number ``newest``, and close them.
+        """Let the sinks take the remaining events, up to the cursor number ``newest``, and close them.
 
-        Where the run is told to end they have until ``deadline`` (monotonic seconds), else as long as they take events.
+        If the run was told to end, they have until ``deadline`` (monotonic seconds), otherwise as long as they take
+        events.
         """
         for thread in self.all:
             thread.finish(newest)
@@ -272,7 +276,7 @@ class SinkThreads:
             thread.give_up(max(0.0, deadline - time.monotonic()))
 
     def close(self) -> None:
-        """Have all end, whatever they have still to take, and wait a moment for the threads of those that do."""
+        """End all sinks without their remaining events, and wait up to `LINGER` seconds for their threads."""
         deadline = time.monotonic() + LINGER
         for thread in self.all:
             thread.abandon()

@@ -1,4 +1,4 @@
-"""The summary that a run gives at its end: what became of every frame and every event, and why."""
+"""The summary at the end of a run: the outcome of every frame, counts of events, and undelivered events."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def summary(progress: Progress, sink_threads: SinkThreads) -> dict[str, Any]:
-    """Return the summary, as JSON: the ledger of each camera, counts of events, what each sink was given, times."""
+    """Return the summary, as JSON: each camera's ledger, counts of events, each sink's deliveries, and times."""
     return {
         "cameras": {name: camera["ledger"] for name, camera in progress.cameras.items()},
         "events": dict(sorted(progress.events.items())),
@@ -35,7 +35,7 @@ def summary(progress: Progress, sink_threads: SinkThreads) -> dict[str, Any]:
 
 
 def tell(made: dict[str, Any]) -> None:
-    """Print a summary for people, on stderr."""
+    """Print a summary as text on stderr."""
     lines = [f"ran for {made['duration_s']:.1f} s"]
     for name, ledger in made["cameras"].items():
         others = [f"{n} {term.replace('_', ' ')}" for term, n in ledger.items() if term != "captured" and n]
@@ -46,7 +46,7 @@ def tell(made: dict[str, Any]) -> None:
 
 
 def undelivered(made: dict[str, Any]) -> list[str]:
-    """Return a sentence for each sink that did not take every event."""
+    """Return a sentence for each sink with undelivered events."""
     return [
         f"{title}: {sink['undelivered']} of {sink['delivered'] + sink['undelivered']} events were not delivered: "
         f"{sink['error']}"
@@ -56,10 +56,10 @@ def undelivered(made: dict[str, Any]) -> list[str]:
 
 
 def write(path: Path, made: dict[str, Any]) -> None:
-    """Write a summary to a file.
+    """Write a summary to a file as JSON.
 
     Raises:
-        FerStreamError: it cannot be written.
+        FerStreamError: the file cannot be written.
     """
     try:
         path.write_text(json.dumps(made, indent=2) + "\n")

@@ -1,1 +1,1 @@
-"""Settings: their sections and defaults, where values come from, and the checks of each kind of value."""
+"""Settings: sections and defaults, the sources of values, and the checks of each kind of value."""

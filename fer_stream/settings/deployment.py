@@ -1,8 +1,8 @@
-"""Where and what for an installation runs: what other machines can reach, and what the law lets it be used for.
+"""Checks of a deployment: whether other machines can reach it, and whether its purpose is permitted.
 
 Inferring emotions of people at work and in education is prohibited in the European Union, "except where the use of the
 AI system is intended to be put in place or into the market for medical or safety reasons" (Regulation 2024/1689,
-Art. 5(1)(f)). So the purpose is asked for where other machines can reach an installation, and told in its log.
+Art. 5(1)(f)). So an installation that other machines can reach must state its purpose, which is then logged.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ if TYPE_CHECKING:
     from fer_stream.settings.tree import LiveSettings, Settings
 
 PROHIBITED = ("workplace", "education")
-"""Purposes that need a reason that the law knows."""
+"""Purposes that need one of the law's exceptions."""
 
 
 def loopback(host: str) -> bool:
-    """Return whether a host, by name or number, is this machine as only itself can reach it."""
+    """Return whether a host (name or IP address) is a loopback address, which only this machine can reach."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
-        return host.lower() == "localhost"  # DNS names have no case (RFC 4343)
+        return host.lower() == "localhost"  # DNS names are case-insensitive (RFC 4343)
 
 
 def beyond(address: str) -> bool:
-    """Return whether an aggregator's address can be reached from, or lies on, another machine."""
+    """Return whether an aggregator's address is on another machine, or can be reached from one."""
     if not address.startswith("tcp://"):
         return False
     try:
@@ -41,9 +41,9 @@ def beyond(address: str) -> bool:
 
 
 def page_beyond(live: LiveSettings) -> str:
-    """Return where other machines can reach the live page, or an empty text.
+    """Return the address or name at which other machines can reach the live page, or an empty text.
 
-    A page at loopback that is called by another name than this machine's stands behind a proxy, for others.
+    A page that is bound to loopback but has another host name (``live.hosts``) is served to others by a proxy.
     """
     if not loopback(host_port(live.bind)[0]):
         return live.bind
@@ -52,39 +52,39 @@ def page_beyond(live: LiveSettings) -> str:
 
 
 def check_purpose(settings: Settings) -> None:
-    """Refuse what is prohibited.
+    """Refuse a prohibited purpose.
 
     Raises:
         ConfigError: the purpose is one of `PROHIBITED`, and no exception is stated.
     """
-    where = settings.deployment
-    if where.purpose in PROHIBITED and where.exception is None:
+    deployment = settings.deployment
+    if deployment.purpose in PROHIBITED and deployment.exception is None:
         raise ConfigError(
-            f"deployment.purpose is {where.purpose}: inferring emotions of people at work or in education is "
-            "prohibited in the European Union (AI Act, Art. 5(1)(f)) but for medical or safety reasons; if one of "
-            "these is yours, set deployment.exception to medical or safety"
+            f"deployment.purpose is {deployment.purpose}: inferring emotions of people at work or in education is "
+            "prohibited in the European Union (AI Act, Art. 5(1)(f)), except for medical or safety reasons; if one of "
+            "these applies, set deployment.exception to medical or safety"
         )
 
 
 def check_reach(settings: Settings) -> None:
-    """Refuse to be reached from other machines for no purpose; whether there are keys has been asked before.
+    """Require a purpose if other machines can reach the aggregator. The caller has checked for keys before.
 
     Raises:
-        ConfigError: the aggregator's address lies beyond this machine, and no purpose is set.
+        ConfigError: other machines can reach the aggregator's address, and no purpose is set.
     """
-    _ask(settings.address, beyond(settings.address), settings)
+    _require_purpose(settings.address, beyond(settings.address), settings)
 
 
 def check_page(settings: Settings) -> None:
     """As `check_purpose` and `check_reach`, for the live page."""
     check_purpose(settings)
-    where = page_beyond(settings.live)
-    _ask(where, bool(where), settings)
+    address = page_beyond(settings.live)
+    _require_purpose(address, bool(address), settings)
 
 
-def _ask(address: str, reached: bool, settings: Settings) -> None:
-    if reached and settings.deployment.purpose is None:
+def _require_purpose(address: str, reachable: bool, settings: Settings) -> None:
+    if reachable and settings.deployment.purpose is None:
         raise ConfigError(
-            f"{address} may be reached from other machines: say with --purpose (deployment.purpose) what for; "
-            f"there are {', '.join(get_args(Purpose))}"
+            f"{address} may be reached from other machines: state what it is used for with --purpose "
+            f"(deployment.purpose), one of {', '.join(get_args(Purpose))}"
         )

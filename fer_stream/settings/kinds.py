@@ -1,4 +1,4 @@
-"""Kinds of values that settings have, each with its check; a check's error message follows the setting's name."""
+"""The kinds of values of settings, each with its check. A check's error message is shown after the setting's name."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fer_stream.system import folders
 CAMERA_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$"
 
 YEARS = range(1700, 2201)
-"""Those of which a time in nanoseconds is sent in 64 bits, and some to spare."""
+"""Permitted years. Their times in nanoseconds since 1970 fit into 64 bits, with a reserve."""
 
 
 def host_port(text: str) -> tuple[str, int]:
@@ -27,7 +27,7 @@ def host_port(text: str) -> tuple[str, int]:
     host, _, port = text.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
     try:
-        name = host.encode("idna")  # as whoever asks for its number will have it
+        name = host.encode("idna")  # as a DNS query will encode it
     except UnicodeError:
         name = b""
     if not name or not port.isascii() or not port.isdigit() or int(port) > 65_535:
@@ -43,11 +43,11 @@ def _host_port(text: str) -> str:
 def _labels(text: str) -> str:
     names = [name.strip() for name in text.split(",")]
     if not all(names):
-        raise ValueError("must be emotions, valence, or labels with commas between them, such as happy,neutral")
+        raise ValueError("must be emotions, valence, or labels separated by commas, such as happy,neutral")
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"names {twice[0]} twice")
     if len(names) > 1 and (whole := {"emotions", "valence"} & set(names)):
-        raise ValueError(f"{whole.pop()} is a whole label set and stands alone")
+        raise ValueError(f"{whole.pop()} is a whole label set and cannot be combined with labels")
     return text
 
 
@@ -68,7 +68,7 @@ def _file(path: Path) -> Path:
         raise ValueError("must be a file")
     expanded = folders.expand(path)
     if expanded.parts[0].startswith("~"):
-        raise ValueError(f"must be a whole path: nobody here is called {expanded.parts[0][1:]}")
+        raise ValueError(f"must be a complete path: there is no user {expanded.parts[0][1:]}")
     return expanded
 
 
@@ -78,7 +78,9 @@ def _moment(text: str) -> str:
     except ValueError:
         moment = None
     if moment is None or moment.tzinfo is None or moment.year not in YEARS:
-        raise ValueError(f"must be a time with its zone, such as 2026-01-01T00:00:00Z, from {YEARS[0]} to {YEARS[-1]}")
+        raise ValueError(
+            f"must be a time with a time zone, such as 2026-01-01T00:00:00Z, from {YEARS[0]} to {YEARS[-1]}"
+        )
     return text
 
 

@@ -1,6 +1,6 @@
-"""Where settings come from: reading a file and the environment, and laying one over the other with provenance.
+"""The sources of settings: reads a file and the environment, and merges them with the origin of each value.
 
-The reading is pydantic-settings' own; what is added here is an origin for each value and a sentence for each fault.
+pydantic-settings does the reading. This module adds an origin for each value and a sentence for each error.
 """
 
 from __future__ import annotations
@@ -28,50 +28,50 @@ _INTERNAL = {"FER_STREAM_PARENT", "FER_STREAM_PROCESS", "FER_STREAM_LAST_WORDS",
 """Set by a supervisor for its children; see `fer_stream.operations.process` and `fer_stream.operations.metrics`."""
 
 _KUBERNETES = re.compile(r"FER_STREAM_(\w+_)?(SERVICE_(HOST|PORT\w*)|PORT(_\d\w*)?)")
-"""What Kubernetes puts into every container's environment for a service whose name begins with ``fer-stream``."""
+"""Variables that Kubernetes sets in every container for a service whose name begins with ``fer-stream``."""
 
 
 class Layers:
-    """Values laid over each other, table by table, the latest on top; and where each came from."""
+    """Trees of values merged table by table, later ones over earlier ones, and the origin of each value."""
 
     def __init__(self) -> None:
         self.values: dict[str, Any] = {}
         self._origins: dict[KeyPath, str] = {}
 
     def add(self, layer: Mapping[str, Any], origin: Callable[[KeyPath], str]) -> None:
-        """Lay a tree over what is there; ``origin`` says where the value at a path came from."""
-        self._lay(self.values, layer, origin, ())
+        """Merge a tree over the present values; ``origin`` returns the origin of the value at a path."""
+        self._merge(self.values, layer, origin, ())
 
     def add_at(self, path: KeyPath, value: Any, origin: str) -> None:
-        """Lay one value (or table) at a path over what is there; its part ``*`` is every key that is there."""
+        """Merge one value or table at a path; ``*`` in the path stands for every key present at that level."""
         if "*" in path:
-            at = path.index("*")
-            above: Any = self.values
-            for key in path[:at]:
-                above = above.get(key, {}) if isinstance(above, dict) else {}
-            for key in above if isinstance(above, dict) else ():
-                self.add_at((*path[:at], key, *path[at + 1 :]), value, origin)
+            star = path.index("*")
+            table: Any = self.values
+            for key in path[:star]:
+                table = table.get(key, {}) if isinstance(table, dict) else {}
+            for key in table if isinstance(table, dict) else ():
+                self.add_at((*path[:star], key, *path[star + 1 :]), value, origin)
             return
         for key in reversed(path):
             value = {key: value}
         self.add(value, lambda _: origin)
 
     def origin(self, path: KeyPath) -> str:
-        """Return where the value at a path came from; for a table, where its parts did."""
+        """Return the origin of the value at a path; for a table, the origins of its parts."""
         parts = dict.fromkeys(origin for key, origin in self._origins.items() if key[: len(path)] == path)
         return " and ".join(parts) or "default"
 
-    def _lay(
-        self, tree: dict[str, Any], layer: Mapping[str, Any], origin: Callable[[KeyPath], str], above: KeyPath
+    def _merge(
+        self, tree: dict[str, Any], layer: Mapping[str, Any], origin: Callable[[KeyPath], str], prefix: KeyPath
     ) -> None:
         for key, value in layer.items():
-            path = (*above, key)
+            path = (*prefix, key)
             if isinstance(value, Mapping):
                 if tree.get(key) is None:
                     tree[key] = {}
                 if not isinstance(tree[key], dict):
-                    continue  # what stands where a table belongs stays, for the validation to tell of it
-                self._lay(tree[key], value, origin, path)
+                    continue  # keep a value that should be a table, so that the validation reports it
+                self._merge(tree[key], value, origin, path)
             else:
                 tree[key] = value
             if not isinstance(value, Mapping) or not value:
@@ -79,10 +79,10 @@ class Layers:
 
 
 def read_file(model: type[BaseSettings], file: Path) -> dict[str, Any]:
-    """Return what a TOML file sets, or a JSON one, which begins with a brace or ends in ``.json``.
+    """Return the values in a TOML file, or in a JSON file, which begins with a brace or whose name ends in ``.json``.
 
     Raises:
-        ConfigError: there is no such file, or it is not what its ending says.
+        ConfigError: there is no such file, it cannot be read, or it is not valid TOML or JSON.
     """
     kind = "JSON" if file.suffix == ".json" else "TOML"
     try:
@@ -95,15 +95,15 @@ def read_file(model: type[BaseSettings], file: Path) -> dict[str, Any]:
         return dict(TomlConfigSettingsSource(model, toml_file=file)())
     except OSError as error:
         raise ConfigError(f"the settings file {file} cannot be read: {error.strerror}") from error
-    except (SettingsError, ValueError, TypeError, RecursionError) as error:  # whatever a decoder says
+    except (SettingsError, ValueError, TypeError, RecursionError) as error:  # what the decoders raise
         raise ConfigError(f"the settings file {file} is not {kind}: {error}") from error
 
 
 def read_environment(model: type[BaseSettings]) -> tuple[dict[str, Any], list[str]]:
-    """Return what the environment sets, and a sentence for each variable of ours that sets nothing.
+    """Return the values in the environment, and a sentence for each ``FER_STREAM_*`` variable that is no setting.
 
     Raises:
-        ConfigError: a list or table that is not JSON.
+        ConfigError: a list or table is not valid JSON.
     """
     problems = []
     for name in os.environ:
@@ -115,7 +115,7 @@ def read_environment(model: type[BaseSettings]) -> tuple[dict[str, Any], list[st
             continue
         known = [variable_name(path) for path in leaves(model.model_json_schema())]
         near = get_close_matches(upper, known, 1, 0.8)
-        advice = f"did you mean {near[0]}?" if near else "`fer-stream config --template` shows all"
+        advice = f"did you mean {near[0]}?" if near else "`fer-stream config --template` shows all settings"
         problems.append(f"env {name}: there is no such setting; {advice}")
     try:
         return dict(EnvSettingsSource(model)()), problems
@@ -126,12 +126,12 @@ def read_environment(model: type[BaseSettings]) -> tuple[dict[str, Any], list[st
 
 
 def variable_name(path: KeyPath) -> str:
-    """Return the name of the variable for a setting."""
+    """Return the name of the environment variable for a setting."""
     return _PREFIX + "__".join(path).upper()
 
 
 def variable(path: KeyPath) -> str:
-    """Return the variable that sets a path now: its own, or that of a table around it, given whole as JSON."""
+    """Return the present variable that sets a path: its own, or that of a table around it, which holds JSON."""
     spelled = {name.upper(): name for name in os.environ}
     names = [variable_name(path[:end]) for end in range(len(path), 0, -1)]
     return next((spelled[name] for name in names if name in spelled), names[0])

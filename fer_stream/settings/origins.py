@@ -1,8 +1,8 @@
-"""The names of a page, in settings and in requests (``Host``, ``Origin``). Pure.
+"""The host names of the live page, in settings and in requests (``Host``, ``Origin``). Pure functions, no I/O.
 
-A proxy may change ``Host``: it may leave the port out (nginx's ``$host``) or put in the address of the page's own
-server (nginx's default). A browser's ``Origin`` is not changed on the way, and no script can set it. So an origin is
-the page's own if it is what ``Host`` says, or what the settings say.
+A proxy may change ``Host``: it may omit the port (nginx's ``$host``) or insert the address of the page's own server
+(nginx's default). A proxy does not change the browser's ``Origin``, and no script can set it. So an origin is the
+page's own if it matches ``Host`` or the settings.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 USUAL = {"http": 80, "https": 443}
-"""The ports that an origin leaves out."""
+"""The default ports, which an origin omits."""
 
 _NAME = r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*"
 
@@ -24,7 +24,7 @@ def name_port(text: str) -> tuple[str, int | None]:
     """Return the name (lower case, ASCII, no final dot) and the port of ``NAME``, ``NAME:PORT`` or ``[IPV6]:PORT``.
 
     Raises:
-        ValueError: it is none of these.
+        ValueError: ``text`` has none of these forms.
     """
     found = re.fullmatch(r"(?P<name>\[[0-9A-Fa-f:.]+\]|[^\[\]:/?#@\s]+)(:(?P<port>[0-9]{1,5}))?", text)
     if found is None:
@@ -44,28 +44,30 @@ _WRONG_NAME = "must be NAME or NAME:PORT, such as cameras.example.org:8443, with
 
 
 def page_name(text: str) -> str:
-    """Return a name of the page, with or without a port.
+    """Return ``text`` unchanged if it is a host name, with or without a port.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is not.
     """
     name_port(text)
     return text
 
 
 def base_path(text: str) -> str:
-    """Return a path that can stand in an address and in a header as it is.
+    """Return ``text`` unchanged if it is a path that needs no escaping in a URL or in a header.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is not.
     """
     if not re.fullmatch(r"/([A-Za-z0-9._~-]+/)*", text) or {".", ".."} & set(text.split("/")):
-        raise ValueError("must be a path that begins and ends with /, such as /fer/, of letters, digits and . _ ~ -")
+        raise ValueError("must be a path that begins and ends with /, such as /fer/, with letters, digits and . _ ~ -")
     return text
 
 
 def ancestor(text: str) -> str:
-    """Return ``self`` or an origin, which may begin with ``*.``, as it can stand in a policy.
+    """Return ``text`` unchanged if it is valid in a ``frame-ancestors`` policy: ``self``, or an origin.
+
+    The host name of the origin may begin with ``*.``.
 
     Raises:
         ValueError: it is neither.
@@ -83,24 +85,24 @@ def ancestor(text: str) -> str:
 
 
 class Names:
-    """The names of one page."""
+    """The host names of one page."""
 
     def __init__(self, own: Iterable[str], given: Iterable[str], strangers: bool) -> None:
-        """Take the names.
+        """Store the names.
 
         Args:
-            own: of the machine that serves the page.
-            given: by which browsers call it, each with or without a port.
-            strangers: whether it may be called by any IP address; else by those of loopback alone.
+            own: names of the machine that serves the page.
+            given: names in the settings by which browsers reach the page, each with or without a port.
+            strangers: whether ``Host`` may be any IP address; otherwise only a loopback address.
         """
         self._own = {name.lower() for name in own}
         self._given = {name_port(name) for name in given}
-        self._strangers = strangers
+        self._any_ip = strangers
 
     def known(self, host: str) -> bool:
-        """Return whether a ``Host`` is one of the page's, whatever its port.
+        """Return whether a ``Host`` is one of the page's names, with any port.
 
-        An IP address is safe: no foreign DNS entry can make it point to this machine.
+        An IP address is safe, because an attack by DNS rebinding needs a name.
         """
         try:
             name, _ = name_port(host)
@@ -109,7 +111,7 @@ class Names:
         if name in self._own or name in {given for given, _ in self._given}:
             return True
         try:
-            return ipaddress.ip_address(name).is_loopback or self._strangers
+            return ipaddress.ip_address(name).is_loopback or self._any_ip
         except ValueError:
             return False
 
@@ -117,14 +119,14 @@ class Names:
         """Return whether an ``Origin`` is the page's own.
 
         Args:
-            origin: as the browser sent it.
-            host: the ``Host`` that came with it, which is `known`.
-            encrypted: whether the browser is known to have used TLS: then a page without TLS is another one.
+            origin: the header ``Origin`` of the request.
+            host: the header ``Host`` of the request; `known` has accepted it.
+            encrypted: whether the browser is known to have used TLS; then an ``http`` origin is another page.
         """
         scheme, _, rest = origin.partition("://")
         try:
             name, port = name_port(rest)
-            asked, at = name_port(host)
+            host_name, host_port = name_port(host)
         except ValueError:
             return False
         if scheme not in USUAL or (encrypted and scheme != "https"):
@@ -133,9 +135,9 @@ class Names:
         ports = {given for named, given in self._given if named == name}
         if effective in ports:
             return True
-        if name == asked and at is not None:
-            return effective == at
-        if name == asked and effective == USUAL[scheme]:
+        if name == host_name and host_port is not None:
+            return effective == host_port
+        if name == host_name and effective == USUAL[scheme]:
             return True
-        # The proxy left out the port, or the whole name. Only the proxy speaks TLS, so its port differs from ours.
-        return None in ports or (name == asked and scheme == "https" and not ports)
+        # The proxy omitted the port or replaced the name. Only the proxy uses TLS, so its port differs from ours.
+        return None in ports or (name == host_name and scheme == "https" and not ports)

@@ -1,8 +1,8 @@
-"""Settings as text: TOML for people to edit, and the sentences that say what is wrong with one.
+"""Settings as text: TOML for people to edit, and the error messages for invalid values.
 
 Everything here works on the tree's JSON Schema (`fer_stream.settings.tree.Settings.model_json_schema`) and on plain
-values, so a field's description, range and default are written once, at the field. A *path* is a tuple of keys from
-the root.
+values, so a field's description, range and default are written only at the field. A *path* is a tuple of keys from the
+root.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ KeyPath = tuple[str, ...]
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 
 _HEAD = """\
-# Settings of fer-stream, each with what it means, what is allowed and its default. Remove a "#" to change one.
-# Flags go before environment variables (FER_STREAM_DETECTOR__MIN_FACE=20), and those before this file.
+# Settings of fer-stream: each with its meaning, its allowed values and its default. Remove the "#" to change one.
+# Flags override environment variables (FER_STREAM_DETECTOR__MIN_FACE=20), and those override this file.
 """
 
 _CAMERA_HEAD = """
-# Cameras, each with settings of its own: one table a camera.
+# Cameras: one table per camera, with the camera's own settings.
 
 #[cameras.front]
 """
@@ -40,17 +40,17 @@ def dotted(path: KeyPath) -> str:
 
 
 def toml(value: Any) -> str:
-    """Return a JSON value (without null) in TOML, on one line."""
+    """Return a JSON value (without null) as TOML, on one line."""
     if isinstance(value, dict):
         return "{" + ", ".join(f"{dotted((key,))} = {toml(part)}" for key, part in value.items()) + "}"
     if isinstance(value, list | tuple):
         return "[" + ", ".join(toml(part) for part in value) + "]"
-    # JSON's scalars are TOML's too, but for one character.
+    # JSON scalars are valid TOML, except for the character U+007F.
     return json.dumps(value, ensure_ascii=False, default=str).replace("\x7f", "\\u007f")
 
 
 def flatten(tree: dict[str, Any], path: KeyPath = ()) -> Iterator[tuple[KeyPath, Any]]:
-    """Yield ``(path, value)`` of every leaf; an empty table is one."""
+    """Yield ``(path, value)`` of every leaf; an empty table counts as a leaf."""
     for key, value in tree.items():
         if isinstance(value, dict) and value:
             yield from flatten(value, (*path, key))
@@ -59,20 +59,20 @@ def flatten(tree: dict[str, Any], path: KeyPath = ()) -> Iterator[tuple[KeyPath,
 
 
 def schema_at(root: Schema, path: KeyPath) -> Schema:
-    """Return the schema at a path, without references and null; empty where the path leads nowhere."""
+    """Return the schema at a path, with references resolved and null left out; empty if the path does not exist."""
     schema = _resolve(root, root)
     for key in path:
-        below = schema.get("properties", {}).get(key) or _any_name(schema)
-        if not below:
+        part = schema.get("properties", {}).get(key) or _any_name(schema)
+        if not part:
             return {}
-        schema = _resolve(root, below)
+        schema = _resolve(root, part)
     return schema
 
 
 def _any_name(schema: Schema) -> Schema:
-    """Return the schema of what a table of free names holds."""
-    below = next(iter(schema.get("patternProperties", {}).values()), schema.get("additionalProperties"))
-    return below if isinstance(below, dict) else {}
+    """Return the schema of the values in a table whose keys are free names; empty if it is no such table."""
+    part = next(iter(schema.get("patternProperties", {}).values()), schema.get("additionalProperties"))
+    return part if isinstance(part, dict) else {}
 
 
 def _resolve(root: Schema, schema: Schema) -> Schema:
@@ -84,7 +84,7 @@ def _resolve(root: Schema, schema: Schema) -> Schema:
 
 
 def allowed(schema: Schema) -> str:
-    """Return in words which values a schema allows: ``a whole number from 12 to 4096``."""
+    """Return a text that describes the values a schema allows: ``a whole number from 12 to 4096``."""
     if "enum" in schema:
         *first, last = (repr(choice) for choice in schema["enum"])
         return f"{', '.join(first)} or {last}"
@@ -108,18 +108,18 @@ def allowed(schema: Schema) -> str:
 
 
 def unknown(root: Schema, path: KeyPath) -> str:
-    """Return what to say about a path that is no setting, with the nearest one that is."""
-    here = schema_at(root, path[:-1]).get("properties", {})
-    near = [(*path[:-1], key) for key in get_close_matches(path[-1], here, 1, 0.7)]
+    """Return the message for a path that is no setting; it suggests the most similar setting."""
+    siblings = schema_at(root, path[:-1]).get("properties", {})
+    near = [(*path[:-1], key) for key in get_close_matches(path[-1], siblings, 1, 0.7)]
     if not near:
         everywhere = {leaf[-1]: leaf for leaf in leaves(root)}
         near = [everywhere[key] for key in get_close_matches(path[-1], everywhere, 1, 0.8)]
-    advice = f"did you mean {dotted(near[0])}?" if near else f"known there are {', '.join(here) or 'none'}"
+    advice = f"did you mean {dotted(near[0])}?" if near else f"the settings there are {', '.join(siblings) or 'none'}"
     return f"there is no setting {dotted(path)}; {advice}"
 
 
 def leaves(root: Schema, path: KeyPath = ()) -> Iterator[KeyPath]:
-    """Yield the path of every setting; where a table takes any name, it is ``NAME``."""
+    """Yield the path of every setting; ``NAME`` stands for a free name, such as a camera's."""
     schema = schema_at(root, path)
     if "properties" in schema:
         for key in schema["properties"]:
@@ -131,7 +131,7 @@ def leaves(root: Schema, path: KeyPath = ()) -> Iterator[KeyPath]:
 
 
 def sentence(root: Schema, tree: dict[str, Any], error: ErrorDetails) -> tuple[KeyPath, str]:
-    """Return where a validation error lies, and what to say about it.
+    """Return the path of a validation error, and the message for people.
 
     Args:
         root: the tree's schema.
@@ -140,7 +140,7 @@ def sentence(root: Schema, tree: dict[str, Any], error: ErrorDetails) -> tuple[K
     """
     loc = error["loc"]
     if loc[-1] == "[key]":
-        rule = "letters, digits, '_', '.' and '-', at most 63, the first a letter or digit"
+        rule = "1 to 63 letters, digits, '_', '.' and '-', and begins with a letter or digit"
         return (str(loc[0]), str(loc[-2])), f"{loc[-2]!r} cannot be a name in {loc[0]}; a name has {rule}"
     path = tuple(str(key) for key in loc[: next((n for n, key in enumerate(loc) if isinstance(key, int)), len(loc))])
     if error["type"] == "extra_forbidden":
@@ -159,7 +159,7 @@ def template(root: Schema, defaults: dict[str, Any]) -> str:
 
     Args:
         root: the tree's schema.
-        defaults: the tree's default values; a schema's first example goes before them.
+        defaults: the tree's default values; a setting with examples shows its first example instead.
     """
     sections = [name for name in root["properties"] if "properties" in schema_at(root, (name,))]
     plain = [name for name in root["properties"] if name not in sections and name != "cameras"]

@@ -24,7 +24,7 @@ from fer_stream.system import folders
 
 
 class Section(BaseModel):
-    """A part of the tree: unknown keys are refused, so a typing error is told and not ignored."""
+    """A part of the tree. Unknown keys are refused, so that a typing error is reported and not ignored."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -38,45 +38,56 @@ class CameraSettings(Section):
         examples=["rtsp://user:password@192.0.2.10/stream"],
     )
     plugin: str | None = Field(
-        None, description="the source plug-in; by default chosen from the source", examples=["opencv"]
+        None, description="the source plug-in; by default derived from `source`", examples=["opencv"]
     )
-    policy: Policy | None = Field(None, description="overrides the general policy", examples=["wait"])
+    policy: Policy | None = Field(None, description="overrides the general `policy` for this camera", examples=["wait"])
     rate: Annotated[float, Field(gt=0, le=1000)] | None = Field(
-        None, description="frames/s: caps a live camera; sets a file's pace and time stamps", examples=[10.0]
+        None,
+        description="frames per second: the upper limit for a live camera; the pace and time stamps of a file",
+        examples=[10.0],
     )
-    loop: bool = Field(False, description="begin a file again at its end")
+    loop: bool = Field(False, description="play a file again from its beginning when it ends")
     masks: list[Mask] = Field(
         default_factory=list,
-        description="privacy masks: [x1, y1, x2, y2] as fractions of the picture, blanked before anything else sees it",
+        description="privacy masks: rectangles [x1, y1, x2, y2] in fractions of the picture; they are blanked before "
+        "the picture is processed or sent",
         examples=[[[0.0, 0.0, 0.25, 1.0]]],
     )
     encoding: Literal["auto", "raw", "jpeg"] = Field(
         "auto",
-        description="pixels on the wire; auto: in shared memory on this machine, or raw, and JPEG beyond it; the JPEGs "
-        "of a camera are passed on as they are, unless there are masks or this is raw",
+        description="how frames are sent; auto: shared memory or raw pixels to an aggregator on this machine, JPEG to "
+        "another machine; JPEGs from the camera are forwarded unchanged, unless they are masked or scaled, or this "
+        "is raw",
     )
-    jpeg_quality: Annotated[int, Field(ge=1, le=100)] = Field(90, description="of JPEG frames that the capture makes")
+    jpeg_quality: Annotated[int, Field(ge=1, le=100)] = Field(
+        90, description="JPEG quality of the frames that the capture encodes"
+    )
     max_width: Annotated[int, Field(ge=64, le=16_384)] | None = Field(
         None,
-        description="pixels: wider pictures are scaled down to it before they are sent; boxes are in that size, too",
+        description="pixels: wider pictures are scaled down to this width before they are sent; boxes refer to the "
+        "scaled picture",
         examples=[960],
     )
     transfer_time: Seconds | None = Field(
         None,
-        description="seconds that a frame may take to the aggregator: where it takes longer, JPEG quality, and then "
-        "size, follow the link by themselves; not set, they stay as they are",
+        description="seconds that a frame may take to reach the aggregator: if frames take longer, JPEG quality and "
+        "then picture size are adapted to the link; if not set, neither changes",
         examples=[0.5],
     )
-    retry: bool = Field(True, description="a live source that fails is opened again, with a growing pause, for ever")
-    open_timeout: Seconds = Field(10.0, description="seconds an address may take to open; a webcam has no such limit")
-    read_timeout: Seconds = Field(5.0, description="seconds without a frame after which a stream has failed")
+    retry: bool = Field(True, description="reopen a live source that fails, after growing pauses, without limit")
+    open_timeout: Seconds = Field(
+        10.0, description="seconds that opening an address may take; webcams have no such limit"
+    )
+    read_timeout: Seconds = Field(5.0, description="seconds without a frame after which a stream counts as failed")
     decoder_threads: Annotated[int, Field(ge=1, le=64)] | None = Field(
         None,
-        description="threads that decode; by default one for a stream (FFmpeg holds back a picture for each further "
-        "one), one a core for a file, 16 at most",
+        description="decoder threads; by default one for a stream, because each further thread delays FFmpeg's output "
+        "by one picture; for a file one per CPU core, at most 16",
         examples=[2],
     )
-    hardware_decoding: bool = Field(False, description="let the GPU decode, MJPEG too, where FFmpeg can")
+    hardware_decoding: bool = Field(
+        False, description="decode on the GPU, also MJPEG, where FFmpeg supports it; otherwise in software"
+    )
     start_time: Moment = Field(
         "1970-01-01T00:00:00Z", description="the capture time of a file's first frame (RFC 3339)"
     )
@@ -86,34 +97,40 @@ class DetectorSettings(Section):
     """Face detection."""
 
     name: str = Field("mtcnn", description="the detector plug-in")
-    provider: Provider = Field("cpu", description="what runs its nets: " + ", ".join(get_args(Provider)))
+    provider: Provider = Field(
+        "cpu", description="execution provider of the detector's networks: " + ", ".join(get_args(Provider))
+    )
     min_face: Annotated[int, Field(ge=12, le=4096)] = Field(
-        40, description="size in pixels of the smallest faces that are searched for; of half of it some are found"
+        40,
+        description="size in pixels of the smallest faces that are searched for; some faces of half this size are "
+        "found too",
     )
     thresholds: tuple[Fraction, Fraction, Fraction] = Field(
         (0.6, 0.7, 0.7),
-        description="least scores to pass P-Net, R-Net and O-Net; where faces are followed (search.scan_interval above "
-        "0), P-Net's is 0.8 at least, and a face that is known already stays above 0.5",
+        description="minimum scores of P-Net, R-Net and O-Net; if faces are followed (search.scan_interval above 0), "
+        "P-Net's is at least 0.8, and a face that is already known is kept above 0.5",
     )
     factor: Annotated[float, Field(gt=0.1, lt=0.95)] = Field(
         0.709,
-        description="ratio of the pyramid's levels where every frame is searched (search.scan_interval 0); else it is "
-        "0.5",
+        description="scale ratio between the levels of the image pyramid if every frame is searched "
+        "(search.scan_interval 0); otherwise it is 0.5",
     )
 
 
 class SearchSettings(Section):
-    """When the aggregator has a detector search for faces and look at known ones."""
+    """How often the detector searches for faces and looks at known ones."""
 
     scan_interval: Annotated[float, Field(ge=0)] = Field(
-        2.0, description="seconds between searches of the whole picture; 0: every frame, and no face is followed"
+        2.0,
+        description="seconds between searches of the whole picture; 0: search every frame completely, and follow no "
+        "face",
     )
     motion_interval: Annotated[float, Field(ge=0)] = Field(
-        0.2, description="seconds between searches of what changed in the picture"
+        0.2, description="seconds between searches of the regions that changed in the picture"
     )
     look_interval: Annotated[float, Field(ge=0)] = Field(
         0.15,
-        description="seconds between close looks at a face that is followed, in which it is scored, a quarter of that "
+        description="seconds between close looks at a followed face, which classify its expression; a quarter of this "
         "while its label may be changing; 0: every frame",
     )
 
@@ -122,59 +139,72 @@ class ClassifierSettings(Section):
     """Expression recognition."""
 
     name: str = Field("onnx", description="the classifier plug-in")
-    provider: Provider = Field("cpu", description="what runs the model, as the detector's")
+    provider: Provider = Field("cpu", description="execution provider of the model, as for the detector")
     model: FilePath | None = Field(
         None,
-        description="an ONNX file, or one that comes along: emotion-ferplus.onnx (the default), emotion-tiny.onnx, "
+        description="an ONNX file, or an included model: emotion-ferplus.onnx (the default), emotion-tiny.onnx, "
         "emotion.onnx",
         examples=["model.onnx"],
     )
 
 
 class DispatchSettings(Section):
-    """Who gets which frame, and when a frame or a peer is given up."""
+    """Time limits for frames, workers and captures."""
 
     deadline: Seconds = Field(
-        10.0, description="seconds a worker may take for a frame that it has before it is replaced"
+        10.0, description="seconds that a worker may take for a frame it has received; a slower worker is replaced"
     )
     transfer: Seconds = Field(
         60.0,
-        description="seconds that a frame may be on its way, from a capture that was asked for it or to a worker; for "
-        "so long neither counts as silent or late as long as its connection lives",
+        description="seconds that a frame may be in transit, from the capture that was asked for it or to a worker; "
+        "during this time the capture does not count as silent, and the worker not as late, while its connection is up",
     )
-    max_age: Seconds = Field(2.0, description="seconds after which a live frame that nobody took has expired")
-    silence: Seconds = Field(2.0, description="seconds without a sign of life after which a peer is dead")
+    max_age: Seconds = Field(2.0, description="age in seconds at which a live frame that no worker has taken expires")
+    silence: Seconds = Field(
+        2.0, description="seconds without a message after which a capture or worker counts as dead"
+    )
     offline_after: Seconds = Field(
         5.0,
-        description="seconds without a frame after which a live camera is offline; at a low `rate`, two frames' time",
+        description="seconds without a frame after which a live camera is offline; at a low `rate`, at least two frame "
+        "intervals",
     )
 
     forget_after: Seconds = Field(
-        600.0, description="seconds until a camera whose capture has ended leaves status, metrics and alerts"
+        600.0, description="seconds until a camera whose capture has ended is removed from status, metrics and alerts"
     )
     forget_silent_after: Seconds = Field(
-        86_400.0, description="the same for a capture that fell silent without taking leave, which may be a fault"
+        86_400.0,
+        description="the same for a capture that fell silent without signing off (BYE), which may be a fault",
     )
 
 
 class TrackerSettings(Section):
     """Following faces by motion and overlap."""
 
-    overlap: Fraction = Field(0.3, description="least overlap (IoU) of a face with where its track should be now")
-    confirm: Annotated[float, Field(ge=0)] = Field(0.2, description="seconds a face must be seen before it has entered")
+    overlap: Fraction = Field(0.3, description="minimum overlap (IoU) of a face with its track's predicted box")
+    confirm: Annotated[float, Field(ge=0)] = Field(
+        0.2, description="seconds for which a face must be seen before it counts as entered"
+    )
     patience: Seconds = Field(
-        1.0, description="seconds a face may be out of sight before it has left; three frames, where that is longer"
+        1.0,
+        description="seconds for which a face may be missing before it counts as left; at least three frame intervals",
     )
 
 
 class SmootherSettings(Section):
-    """From scores over time to intervals of one label."""
+    """Smoothing of the probabilities over time, and the intervals of one label that result."""
 
-    tau: Seconds = Field(0.25, description="seconds in which what was seen fades to 37%")
-    enter: Fraction = Field(0.65, description="probability above which a label may start")
-    leave: Fraction = Field(0.25, description="probability below which it may end")
-    min_dwell: Annotated[float, Field(ge=0)] = Field(0.1, description="seconds it must stay above enter to start")
-    patience: Annotated[float, Field(ge=0)] = Field(1.0, description="seconds it must stay below leave to end")
+    tau: Seconds = Field(
+        0.25, description="time constant of the average, in seconds: after it an observation's weight is 37%"
+    )
+    enter: Fraction = Field(0.65, description="average probability from which on an interval of a label may start")
+    leave: Fraction = Field(0.25, description="average probability below which an open interval may end")
+    min_dwell: Annotated[float, Field(ge=0)] = Field(
+        0.1, description="seconds for which the average must stay at or above enter before an interval starts"
+    )
+    patience: Annotated[float, Field(ge=0)] = Field(
+        1.0, description="seconds for which the average must stay below leave before an interval ends"
+    )
     update_interval: Seconds = Field(10.0, description="seconds between updates of an open interval")
 
     @model_validator(mode="after")
@@ -191,20 +221,21 @@ class JournalSettings(Section):
         default_factory=lambda: folders.state() / "events.db",
         description="the SQLite file",
     )
-    retention_days: Annotated[float, Field(gt=0)] = Field(30.0, description="days that events are kept")
+    retention_days: Annotated[float, Field(gt=0)] = Field(30.0, description="days for which events are kept")
 
 
 class DeploymentSettings(Section):
-    """What this installation is for (`fer_stream.settings.deployment`)."""
+    """The purpose of this installation (`fer_stream.settings.deployment`)."""
 
     purpose: Purpose | None = Field(
         None,
-        description="must be set where other machines can reach the aggregator: " + ", ".join(get_args(Purpose)),
+        description="required if other machines can reach the aggregator or the live page: "
+        + ", ".join(get_args(Purpose)),
         examples=["research"],
     )
     exception: Literal["medical", "safety"] | None = Field(
         None,
-        description="the reason for which the EU AI Act, Art. 5(1)(f), lets it run in workplace or education",
+        description="the exception of the EU AI Act, Art. 5(1)(f), that permits the purposes workplace and education",
         examples=["medical"],
     )
 
@@ -212,22 +243,26 @@ class DeploymentSettings(Section):
 class LiveSettings(Section):
     """The live page."""
 
-    bind: HostPort = Field("127.0.0.1:8090", description="HOST:PORT of the page; port 0 takes a free one")
+    bind: HostPort = Field("127.0.0.1:8090", description="HOST:PORT of the page; port 0 selects a free port")
     token_file: FilePath | None = Field(
         None,
-        description="file with the token that the page asks for; needed where other machines can reach it",
+        description="file with the token that the page asks for; required if other machines can reach the page",
         examples=["live.token"],
     )
     hosts: list[PageName] = Field(
         default_factory=list,
-        description="further names by which browsers call the page, as behind a proxy, with the port where it is not "
-        "the usual one; with one it asks for the token",
+        description="further host names of the page in browsers, such as the proxy's; with the port, unless it is 80 "
+        "for http or 443 for https; if one is set, the page asks for the token",
         examples=[["cameras.example.org:8443"]],
     )
-    base_path: BasePath = Field("/", description="a path that a proxy leaves before those of the page, such as /fer/")
+    base_path: BasePath = Field(
+        "/",
+        description="path under which a proxy publishes the page, such as /fer/; the proxy must forward it unchanged",
+    )
     frame_ancestors: list[Ancestor] = Field(
         default_factory=list,
-        description="origins whose pages may show this one in a frame; self is its own; by default none may",
+        description="origins whose pages may embed this page in a frame; self is the page's own origin; by default no "
+        "page may",
         examples=[["https://home.example.org:8123"]],
     )
-    show_faces: bool = Field(False, description="show faces as they are, rather than blurred")
+    show_faces: bool = Field(False, description="show faces unblurred")

@@ -1,8 +1,9 @@
 """The settings tree, and where its values come from.
 
-Flags override ``FER_STREAM_*`` variables (nested by ``__``), which override a settings file, which overrides the
-defaults in this code. Field descriptions are the documentation: ``fer-stream config --template`` prints them.
-`load` reads all sources, `save` hands the tree to a child process. A variable can name only cameras in lower case.
+Flags override ``FER_STREAM_*`` environment variables (nested by ``__``), which override a settings file, which
+overrides the defaults in this code. Field descriptions are the documentation: ``fer-stream config --template`` prints
+them. `load` reads all sources; `save` passes the tree to a child process. Variables can set only cameras whose names
+are in lower case.
 """
 
 from __future__ import annotations
@@ -63,16 +64,16 @@ def _default_address() -> str:
     return f"ipc://{folders.runtime()}"
 
 
-def _differ(cameras: dict[str, CameraSettings]) -> dict[str, CameraSettings]:
+def _distinct(cameras: dict[str, CameraSettings]) -> dict[str, CameraSettings]:
     seen: dict[str, str] = {}
     for name in cameras:
         if (other := seen.setdefault(name.lower(), name)) != name:
-            raise ValueError(f"{other} and {name} differ in case alone; rename one")
+            raise ValueError(f"{other} and {name} differ only in case; rename one")
     return cameras
 
 
 class Settings(BaseSettings):
-    """Everything that can be set."""
+    """All settings."""
 
     model_config = SettingsConfigDict(
         env_prefix="FER_STREAM_",
@@ -85,44 +86,51 @@ class Settings(BaseSettings):
     )
 
     labels: Labels = Field(
-        "emotions", description="emotions, valence, or a list of best-recognised labels: happy,surprise,neutral"
+        "emotions",
+        description="emotions, valence, or a list of labels; the best-recognised labels are happy,surprise,neutral",
     )
     policy: Policy = Field(
-        "drop_oldest", description="drop_oldest: live, the freshest frame wins; wait: every frame, in order"
+        "drop_oldest",
+        description="drop_oldest: for live cameras, the freshest frame replaces older ones; wait: every frame is "
+        "processed, in order",
     )
     workers: Annotated[int, Field(ge=1, le=256)] = Field(
         default_factory=lambda: int(machine.workers().amount),
-        description="inference workers that run starts; by default one for each CPU core that this process may use "
-        "(affinity and the quota of a container count), where memory has room for them",
+        description="number of inference workers that run starts; by default one per CPU core that this process may "
+        "use (CPU affinity and a container's quota count), as far as memory suffices",
     )
-    depth: Annotated[int, Field(ge=1, le=64)] = Field(3, description="frames of one camera in flight at most")
+    depth: Annotated[int, Field(ge=1, le=64)] = Field(3, description="maximum number of frames of one camera in flight")
     address: Address = Field(
         default_factory=_default_address,
-        description="the aggregator's: ipc://FOLDER, or tcp://HOST:PORT (it takes six ports from there on); where none "
-        "is given each run has its own, and readers find what runs",
+        description="the aggregator's address: ipc://FOLDER, or tcp://HOST:PORT, which uses six ports from PORT on; "
+        "if it is not set, each run uses its own address, and readers find the running service",
     )
     transport: str = Field("zeromq", description="the transport plug-in")
     key: FilePath | None = Field(
         None, description="this process's key file, for an aggregator on another machine", examples=["door.key"]
     )
     keys: FilePath | None = Field(
-        None, description="the aggregator's folder of keys; by default in the user's configuration", examples=["keys"]
+        None,
+        description="the aggregator's folder of keys; by default in the user's configuration folder",
+        examples=["keys"],
     )
     metrics: HostPort | None = Field(
-        None, description="HOST:PORT for /metrics, /healthz and /readyz", examples=["127.0.0.1:9108"]
+        None, description="HOST:PORT that serves /metrics, /healthz and /readyz", examples=["127.0.0.1:9108"]
     )
     metrics_token: FilePath | None = Field(
         None,
-        description="a file (mode 0600) with the token that who asks for /metrics must send (Authorization: Bearer)",
+        description="file (mode 0600) with the token that requests for /metrics must send (Authorization: Bearer)",
         examples=["metrics.token"],
     )
     sinks: list[Sink] = Field(
-        default_factory=list, description="further sinks, as NAME:ARGUMENT", examples=[["file:events.jsonl"]]
+        default_factory=list,
+        description="further outputs for events, as NAME:ARGUMENT",
+        examples=[["file:events.jsonl"]],
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
-        "info", description="the least severe message logged"
+        "info", description="minimum severity of logged messages"
     )
-    cameras: Annotated[dict[Annotated[str, Field(pattern=CAMERA_NAME)], CameraSettings], AfterValidator(_differ)] = (
+    cameras: Annotated[dict[Annotated[str, Field(pattern=CAMERA_NAME)], CameraSettings], AfterValidator(_distinct)] = (
         Field(default_factory=dict, description="cameras by name")
     )
     detector: DetectorSettings = DetectorSettings()
@@ -142,7 +150,7 @@ class Settings(BaseSettings):
             "contempt": "negative",
             "sad": "negative",
         },
-        description="which valence group a label belongs to; a label left out counts for none",
+        description="the valence group of each label; a label that is not listed belongs to no group",
     )
     journal: JournalSettings = JournalSettings()
     deployment: DeploymentSettings = DeploymentSettings()
@@ -151,13 +159,13 @@ class Settings(BaseSettings):
 
 @dataclass(frozen=True)
 class Loaded:
-    """Settings, and for each of them (by its dotted path) where its value came from."""
+    """Settings, and the origin of each value by its dotted path."""
 
     settings: Settings
     origins: dict[str, str]
 
     def lines(self) -> list[str]:
-        """Return every setting as a line of TOML with its origin behind it, without passwords."""
+        """Return each setting as a line of TOML, with its origin as a comment and without passwords."""
         flat = {schema.dotted(path): value for path, value in _flat(self.settings)}
         shown = {
             key: f"# {key} is not set" if value is None else f"{key} = {redact(schema.toml(value))}"
@@ -168,23 +176,23 @@ class Loaded:
 
 
 def load(flags: Mapping[str, Any] | None = None, file: Path | None = None) -> Settings:
-    """Return the settings in force; see `explain`."""
+    """Return the effective settings; see `explain`."""
     return explain(flags, file).settings
 
 
 def explain(
     flags: Mapping[str, Any] | None = None, file: Path | None = None, names: Mapping[str, str] | None = None
 ) -> Loaded:
-    """Return the settings in force and where each came from: flags, else ``FER_STREAM_*``, else the file.
+    """Return the effective settings and the origin of each: flags, else ``FER_STREAM_*``, else the file.
 
     Args:
-        flags: values by setting. A key may be a dotted path, whose part ``*`` is every camera there is; in a nested
-            mapping keys stand as they are.
+        flags: values by setting. A key may be a dotted path, in which ``*`` stands for every configured camera; keys in
+            nested mappings are not split.
         file: TOML, or JSON as `save` writes it.
-        names: what to call the origin of a flag, by its key in ``flags``; by default ``flag KEY``.
+        names: the name of a flag's origin, by its key in ``flags``; by default ``flag KEY``.
 
     Raises:
-        ConfigError: anything wrong, one sentence a problem.
+        ConfigError: a source or value is invalid; the message has one line per problem.
     """
     layers = Layers()
     if file is not None:
@@ -192,7 +200,9 @@ def explain(
     environment, problems = read_environment(Settings)
     layers.add(environment, lambda path: f"env {variable(path)}")
     flags = flags or {}
-    for key in sorted(flags, key=lambda key: "*" in key):  # so that "*" finds the cameras of the other flags
+    for key in sorted(
+        flags, key=lambda key: "*" in key
+    ):  # "*" comes last, so that it includes the other flags' cameras
         layers.add_at(tuple(key.split(".")), flags[key], (names or {}).get(key, f"flag {key}"))
 
     root = _schema()
@@ -211,15 +221,15 @@ def explain(
 
 
 def template() -> str:
-    """Return a commented TOML file of every setting, which loads as the defaults."""
+    """Return a TOML file that documents every setting; all of them are commented out, so it loads as the defaults."""
     defaults = Settings.model_construct().model_dump(mode="json")
     return schema.template(_schema(), defaults)
 
 
 def save(settings: Settings) -> int:
-    """Return the descriptor of nameless memory that holds settings, for a child process to `load` as ``/dev/fd/N``.
+    """Return the descriptor of an anonymous memory file with the settings; a child process loads it as ``/dev/fd/N``.
 
-    Addresses hold passwords: so they lie in no file, and nothing is left of them however the processes end.
+    Addresses may contain passwords. Anonymous memory has no path, and it is freed when the processes end.
     """
     memory = os.memfd_create("fer_stream_settings")
     with os.fdopen(os.dup(memory), "w", encoding="utf-8") as stream:

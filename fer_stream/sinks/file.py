@@ -1,4 +1,4 @@
-"""Events as JSON lines at the end of a file."""
+"""The file sink: appends events to a file as JSON lines."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 
 def open_sink(argument: str) -> Sink:
-    """Open the file named ``argument``, which is made if it is missing.
+    """Open the file with the path ``argument``; create it if it is missing.
 
     Raises:
-        ConfigError: no file is named.
-        FerStreamError: it cannot be written.
+        ConfigError: ``argument`` is empty.
+        FerStreamError: the file cannot be written.
     """
     if not argument:
         raise ConfigError("the file sink needs the name of a file, as in file:events.jsonl")
@@ -29,10 +29,10 @@ def open_sink(argument: str) -> Sink:
 
 
 class JsonLines:
-    """Appends each event at once, so that a reader may follow the file.
+    """Appends each event at once, so that a reader can follow the file.
 
-    A file that was moved away or deleted, as by logrotate, is made anew at its path with the next event; no signal is
-    needed. A named pipe (FIFO) is opened with the first event, which waits until somebody reads.
+    If the file was moved or deleted, for example by logrotate, the next event creates a new file at the path; no signal
+    is needed. A named pipe (FIFO) is opened at the first event; the open blocks until the pipe has a reader.
     """
 
     def __init__(self, path: Path) -> None:
@@ -46,7 +46,7 @@ class JsonLines:
         """Append one event.
 
         Raises:
-            FerStreamError: the disk is full, or gone; nobody reads the pipe any more.
+            FerStreamError: the file cannot be written, for example on a full disk, or the pipe has lost its reader.
         """
         try:
             lines = self._lines
@@ -86,7 +86,7 @@ class JsonLines:
     def _is_pipe(self) -> bool:
         try:
             return stat.S_ISFIFO(self._path.stat().st_mode)
-        except OSError:  # none yet; opening it tells what is wrong
+        except OSError:  # the path does not exist yet, or opening it reports the error
             return False
 
     def _unwritable(self, error: OSError) -> FerStreamError:

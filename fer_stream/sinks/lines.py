@@ -1,4 +1,4 @@
-"""Writes whole lines to a file, pipe or terminal, also if a single write fails or is partial."""
+"""Writes complete lines to a file, pipe or terminal, even if a single write fails or is partial."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ if TYPE_CHECKING:
 
 
 class Lines:
-    """Writes lines at once. If an error cuts a line short, its rest is written before the next line."""
+    """Writes lines without a buffer. If an error cuts a line short, its rest is written before the next line."""
 
     def __init__(self, raw: BinaryIO) -> None:
-        """Take an unbuffered binary stream."""
+        """Write to ``raw``, an unbuffered binary stream."""
         self._raw = raw
         self._rest = b""
 
     def write(self, text: str) -> None:
-        """Write one line; it may take as long as the reader does.
+        """Write one line; this blocks while the reader does not read.
 
         Raises:
-            OSError: it cannot be written, or not completely.
+            OSError: the line cannot be written, or not completely.
         """
         self._write_rest()
         line = text.encode() + b"\n"
@@ -29,14 +29,14 @@ class Lines:
         try:
             self._write_rest()
         except OSError:
-            if self._rest == line:  # nothing of it is there
+            if self._rest == line:  # nothing was written, so the whole line counts as not delivered
                 self._rest = b""
             raise
 
     def _write_rest(self) -> None:
         while self._rest:
             written = self._raw.write(self._rest)
-            if written is None:  # another program has made the stream non-blocking
+            if written is None:  # another program has set the stream to non-blocking
                 select.select([], [self._raw], [])
                 continue
             self._rest = self._rest[written:]

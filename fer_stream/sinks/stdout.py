@@ -1,4 +1,4 @@
-"""Events on standard output: ``pretty``, a line an event made to be read, or ``jsonl``, the events' JSON."""
+"""The standard output sink: ``pretty`` prints one readable line per event, ``jsonl`` the events' JSON."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def open_sink(argument: str) -> Sink:
     """Open standard output; ``argument`` is ``pretty`` (or empty) or ``jsonl``.
 
     Raises:
-        ConfigError: another argument.
+        ConfigError: ``argument`` has another value.
     """
     if argument in {"", "pretty"}:
         colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
@@ -50,8 +50,8 @@ def open_sink(argument: str) -> Sink:
 class Stdout:
     """Writes each event at once.
 
-    When the reader of a pipe has gone (``| head``), or the terminal was closed, that is no error: ``closed`` becomes
-    true, what follows is dropped, and whoever drives the sink may end.
+    A pipe whose reader has closed it (``| head``) and a closed terminal are no errors: ``closed`` becomes true, further
+    events are dropped, and the caller may end.
     """
 
     def __init__(self, line: Callable[[Event, str], str]) -> None:
@@ -59,15 +59,15 @@ class Stdout:
         self.closed = False
         sys.stdout.flush()
         buffer = sys.stdout.buffer
-        # Unbuffered: whoever ends the process finds nothing in a buffer that a stuck reader keeps from being written.
+        # Unbuffered, so that at the process's end no flush of a buffer can block on a reader that does not read.
         self._lines = Lines(getattr(buffer, "raw", buffer))
         self._terminal = sys.stdout.isatty()
 
     def write(self, event: Event, text: str) -> None:
-        """Print one event; this takes as long as the reader does.
+        """Print one event; this blocks while the reader does not read.
 
         Raises:
-            FerStreamError: the disk that standard output was sent to is full, or gone.
+            FerStreamError: standard output cannot be written, for example because the disk behind it is full.
         """
         if self.closed:
             return
@@ -80,14 +80,15 @@ class Stdout:
             raise FerStreamError(f"events cannot be written to standard output: {error.strerror}") from error
 
     def close(self) -> None:
-        """Write no more; standard output itself stays open."""
+        """Stop writing; standard output itself stays open."""
         self.closed = True
 
 
 def pretty(event: Event, *, colour: bool = False) -> str:
-    """Return one event as a line: time of day (UTC; of a file: its position), camera, track, what, details.
+    """Return one event as a line: time, camera, track, event type, details.
 
-    A face's or an expression's duration is how long it has lasted so far, its probability is the mean.
+    The time is the time of day (UTC), or the position in a file. The duration of a face or an expression is how long it
+    has lasted so far, in seconds; the probability is the mean.
     """
     time = datetime.fromtimestamp(event.time // 1_000_000_000, UTC)
     columns = [

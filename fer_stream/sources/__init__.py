@@ -1,4 +1,4 @@
-"""Cameras, streams and files: where pictures come from (`fer_stream.plugins.Source`)."""
+"""Sources of pictures: cameras, streams and files (`fer_stream.plugins.Source`)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ DEFAULT = "opencv"
 
 
 def choose(settings: CameraSettings) -> tuple[str, str]:
-    """Return the plug-in that opens a camera's source (see `open_source`), and the address that it gets."""
+    """Return the plug-in that opens a camera's source (see `open_source`), and the address to pass to it."""
     if settings.plugin is not None:
         return settings.plugin, settings.source
     scheme, colon, rest = settings.source.partition(":")
@@ -26,16 +26,16 @@ def choose(settings: CameraSettings) -> tuple[str, str]:
 def open_source(settings: CameraSettings) -> Source:
     """Open a camera's source with the plug-in that ``settings.plugin`` names, or else the one its address names.
 
-    ``NAME`` alone, ``NAME:REST`` and ``NAME://REST`` choose the plug-in ``NAME`` if there is one; it gets the
-    address, of the second form only ``REST``. All other addresses are opened by ``opencv``.
+    ``NAME``, ``NAME:REST`` and ``NAME://REST`` choose the plug-in ``NAME`` if it exists. It gets the whole address, or
+    with ``NAME:REST`` only ``REST``. All other addresses are opened by ``opencv``.
 
     Raises:
-        PluginError: there is no such plug-in, or what it gives is no source.
+        PluginError: there is no such plug-in, or its object is not a source.
         SourceError: the source cannot be opened.
     """
     name, address = choose(settings)
     source = plugins.load("sources", name)(address, settings)
     missing = [member for member in ("live", "frames", "read", "close") if not hasattr(source, member)]
     if missing:
-        raise PluginError(f"the source plug-in {name!r} gives an object without {', '.join(missing)}")
+        raise PluginError(f"the source plug-in {name!r} returns an object without {', '.join(missing)}")
     return cast("Source", source)

@@ -1,7 +1,8 @@
-"""A scene that needs no camera: for a minute, two public-domain portraits come, stay, go and come back.
+"""A synthetic scene that needs no camera: during a minute, two public-domain portraits enter, stay, leave and return.
 
-They are prints in front of a quiet wall, 640x480 at 15 frames/s, moved by fractions of a pixel, under a light that
-drifts and a sensor that has some noise. Every run gives the same pictures. See ``assets/README.md`` for the portraits.
+The portraits are prints in front of a plain wall, 640x480 pixels at 15 frames/s. They move with subpixel steps; the
+brightness drifts, and sensor noise is added. Every run produces the same pictures. ``assets/README.md`` describes the
+portraits.
 """
 
 from __future__ import annotations
@@ -29,13 +30,13 @@ FRAMES = 60 * RATE
 NOISE = 2.0
 """Standard deviation of the sensor's noise, in grey levels."""
 FIELD = 32
-"""The noise field is larger than a picture by this many pixels; each picture shows another part of it."""
+"""The noise field is larger than a picture by this many pixels; each picture uses another part of it."""
 LEVEL = 16
-"""The noise field's mean, for its pixels cannot be negative."""
+"""The noise field's mean in grey levels: uint8 pixels cannot be negative."""
 
 
 class Pose(NamedTuple):
-    """Where a print is at ``time`` (s): its centre and width in pixels, its angle in degrees."""
+    """A print's pose at ``time`` (s): centre ``x``, ``y`` and width in pixels, angle in degrees."""
 
     time: float
     x: float
@@ -44,7 +45,7 @@ class Pose(NamedTuple):
     angle: float
 
 
-# Who comes when, a line of poses a visit. The faces are 83 to 118 pixels high, in MTCNN's boxes.
+# Each tuple of poses is one visit. The faces are 83 to 118 pixels high, as boxes of MTCNN.
 COLLINS = (
     (
         Pose(-1.0, -130, 250, 220, -5),
@@ -81,7 +82,7 @@ HOPPER = (
 
 
 class Demo:
-    """The scene as a recording: it does not pace itself, and its offsets are its own time."""
+    """The scene as a recording: `read` does not wait, and offsets count from the first picture."""
 
     live = False
 
@@ -106,7 +107,7 @@ class Demo:
         return picture
 
     def close(self) -> None:
-        """Give no more pictures."""
+        """Deliver no more pictures."""
         self._closed = True
 
     def _render(self, number: int) -> NDArray[np.uint8]:
@@ -128,7 +129,7 @@ def open_source(address: str, settings: CameraSettings) -> Source:  # noqa: ARG0
 
 
 def _pose(visit: tuple[Pose, ...], time: float) -> Pose:
-    """Return where a print is at ``time``: it starts and ends each move gently, and is never quite still."""
+    """Return a print's pose at ``time``: each move eases in and out, and a small sway is added."""
     begin, end = next(pair for pair in pairwise(visit) if pair[0].time <= time <= pair[1].time)
     part = (time - begin.time) / (end.time - begin.time)
     part *= part * (3 - 2 * part)
@@ -137,7 +138,7 @@ def _pose(visit: tuple[Pose, ...], time: float) -> Pose:
 
 
 def _print(name: str) -> NDArray[np.uint8]:
-    """Return a portrait with a white border and a shadow: uint8 ``[H, W, 4]``, colours times coverage, coverage."""
+    """Return a portrait with a white border and a shadow: uint8 ``[H, W, 4]``, premultiplied BGR and alpha."""
     data = np.frombuffer((files("fer_stream") / "assets" / name).read_bytes(), np.uint8)
     photo = cast("NDArray[np.uint8]", cv2.imdecode(data, cv2.IMREAD_COLOR))
     margin = 24
@@ -151,7 +152,7 @@ def _print(name: str) -> NDArray[np.uint8]:
 
 
 def _draw(scene: NDArray[np.uint8], portrait: NDArray[np.uint8], pose: Pose) -> None:
-    """Lay a print over ``scene`` (uint8 ``[H, W, 3]``, in place), touching only what it covers."""
+    """Draw a print over ``scene`` (uint8 ``[H, W, 3]``, in place); only the pixels it covers change."""
     height, width = portrait.shape[:2]
     scale = pose.width / width
     matrix = cv2.getRotationMatrix2D((width / 2, height / 2), pose.angle, scale)
@@ -169,7 +170,7 @@ def _draw(scene: NDArray[np.uint8], portrait: NDArray[np.uint8], pose: Pose) -> 
 
 
 def _wall(random: np.random.Generator) -> NDArray[np.uint8]:
-    """Return a plain wall, brighter at the top, with stains too soft to be taken for anything."""
+    """Return a plain wall, uint8 ``[H, W, 3]``, brighter at the top, with stains too soft to be detected as faces."""
     shade = np.linspace(150, 105, HEIGHT)[:, None]
     stains = cv2.resize(random.standard_normal((6, 8)), (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC)
     return np.multiply.outer(shade + 5 * stains, [0.96, 1.0, 1.02]).astype(np.uint8)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".jp2", ".avif"})
 
 RATE = 25.0
-"""Images have no time of their own: frames/s where the settings name none (as FFmpeg does)."""
+"""Frames/s if the settings give no rate, as images have no time stamps. FFmpeg's default is the same."""
 
 
 class Images:
@@ -36,7 +36,7 @@ class Images:
     def __init__(self, path: Path, settings: CameraSettings) -> None:
         self._paths = sorted((p for p in path.iterdir() if is_image(p)), key=_natural) if path.is_dir() else [path]
         if not self._paths:
-            raise SourceError(f"the folder {str(path)!r} holds no images; .jpg and .png are among those that are read")
+            raise SourceError(f"the folder {str(path)!r} holds no images; formats read include .jpg and .png")
         self._rate = settings.rate or RATE
         self._loop = settings.loop
         self._read = 0
@@ -45,14 +45,14 @@ class Images:
 
     @property
     def names(self) -> list[str]:
-        """The images' file names, in their order."""
+        """The images' file names, in reading order."""
         return [path.name for path in self._paths]
 
     def read(self) -> Picture | None:
-        """Return the next image, a JPEG as it lies in its file; ``None`` at the end.
+        """Return the next image, a JPEG undecoded if possible; ``None`` at the end.
 
         Raises:
-            SourceError: a file is not an image, damaged, or too large.
+            SourceError: a file is not an image, is damaged, or is too large.
         """
         if self._closed or (self._read >= len(self._paths) and not self._loop):
             return None
@@ -64,7 +64,7 @@ class Images:
         return picture
 
     def close(self) -> None:
-        """Give no more images."""
+        """Deliver no more images."""
         self._closed = True
 
 
@@ -72,17 +72,17 @@ def load(path: Path) -> NDArray[np.uint8]:
     """Return an image's pixels, uint8 ``[H, W, 3]``, BGR.
 
     Raises:
-        SourceError: the file is not an image, damaged, or too large, or its name cannot be told in what is made of it.
+        SourceError: the file is not an image, is damaged or too large, or its name is not UTF-8.
     """
     check_name(path)
     return _decoded(path, _bytes(path))
 
 
 def check_name(path: Path) -> None:
-    """Refuse a name that OpenCV takes for another file, and that no JSON can tell.
+    """Refuse a name that is not UTF-8: OpenCV would open another file, and JSON cannot represent it.
 
     Raises:
-        SourceError: it is not UTF-8.
+        SourceError: the name is not UTF-8.
     """
     try:
         str(path).encode()
@@ -100,7 +100,7 @@ def _bytes(path: Path) -> bytes:
 
 
 def _passes(data: bytes) -> bool:
-    """Tell whether an image is a JPEG that need not be decoded here; one that is damaged or too large is named here."""
+    """Return whether an image is a valid JPEG that can be passed on undecoded. Others are decoded here."""
     jpeg = Jpeg(data)
     try:
         height, width, _ = jpeg.shape
@@ -120,10 +120,10 @@ def _decoded(path: Path, data: bytes) -> NDArray[np.uint8]:
 
 
 def is_image(path: Path) -> bool:
-    """Tell by its name whether ``path`` is a file that `Images` reads. A GIF is a video."""
+    """Return whether ``path`` is a file with a suffix in `SUFFIXES`. A GIF is not: it is a video."""
     try:
         return path.suffix.lower() in SUFFIXES and path.is_file()
-    except OSError:  # in a folder that may not be entered, as opening it tells
+    except OSError:  # a folder without permission: opening the file reports it
         return False
 
 

@@ -1,6 +1,6 @@
-"""Cameras, streams, video files and images, as OpenCV reads them.
+"""Cameras, streams, video files and images, read with OpenCV.
 
-| address                                        | what it is                                      | live |
+| address                                        | source                                          | live |
 |------------------------------------------------|-------------------------------------------------|------|
 | ``0``, ``/dev/video0``                         | a webcam                                        | yes  |
 | ``rtsp://``, ``rtsps://``, other FFmpeg URLs   | a stream                                        | yes  |
@@ -9,7 +9,7 @@
 | an image, a folder of images                   | a recording (see `fer_stream.sources.images`)   | no   |
 
 ``file://PATH`` is the same as ``PATH``; nothing in it is percent-decoded. The JPEGs of a stream, a file or a folder are
-passed on undecoded (`fer_stream.Jpeg`); pictures of a webcam are decoded.
+passed on undecoded (`fer_stream.Jpeg`); a webcam's pictures are decoded.
 """
 
 from __future__ import annotations
@@ -40,15 +40,15 @@ if TYPE_CHECKING:
 PORTS = {"rtsp": 554, "rtsps": 322, "http": 80, "https": 443, "rtmp": 1935}
 
 MOST_DECODERS = 16
-"""Threads that decode a file by default; each holds pictures, and more are hardly faster."""
+"""Most threads that decode a file by default. Each holds pictures in memory, and more threads are hardly faster."""
 
 
 def open_source(address: str, settings: CameraSettings) -> Source:
-    """Open whatever ``address`` names (see the table above).
+    """Open the source that ``address`` names (see the table above).
 
     Raises:
-        SourceError: there is nothing, or nothing that gives pictures. The message holds no password. The error is
-            ``transient`` for webcams and URLs, which may answer later, and not for files.
+        SourceError: the source does not exist or delivers no pictures. The message contains no password. The error is
+            ``transient`` for webcams and URLs, which may answer later, but not for files.
     """
     address = address.removeprefix("file://")
     if webcam := re.fullmatch(r"(?:/dev/video)?(\d{1,3})", address):
@@ -69,11 +69,11 @@ def open_source(address: str, settings: CameraSettings) -> Source:
     decoding = _decoding(settings, min(machine.threads(), MOST_DECODERS))
 
     def open_file() -> Capture:
-        # Without the scheme FFmpeg takes "12:30.mp4" for a protocol and "%03d.mp4" for a pattern.
+        # Without "file:", FFmpeg takes "12:30.mp4" for a protocol and "%03d.mp4" for a pattern.
         capture = Capture(cv2.VideoCapture(f"file:{path}", cv2.CAP_FFMPEG, decoding))
         if not capture.opened:
             raise SourceError(
-                f"{str(path)!r} cannot be read as a video; it is truncated, damaged, or of a format that is not known"
+                f"{str(path)!r} cannot be read as a video; it is truncated, damaged, or of an unknown format"
             )
         return capture
 
@@ -92,8 +92,8 @@ def _open_webcam(index: int) -> Capture:
         raise SourceError(
             f"webcam {index} cannot be opened; another program uses it, or you may not read {device}", transient=True
         )
-    there = ", ".join(sorted(p.name.removeprefix("video") for p in device.parent.glob("video*"))) or "none"
-    raise SourceError(f"there is no webcam {index}; this machine has: {there}", transient=True)
+    webcams = ", ".join(sorted(p.name.removeprefix("video") for p in device.parent.glob("video*"))) or "none"
+    raise SourceError(f"there is no webcam {index}; this machine has: {webcams}", transient=True)
 
 
 def _open_url(address: str, settings: CameraSettings) -> Source:
@@ -122,15 +122,15 @@ def _open_url(address: str, settings: CameraSettings) -> Source:
 
 
 def _decoding(settings: CameraSettings, threads: int) -> list[int]:
-    """Return OpenCV's parameters for how to decode, with so many threads by default."""
+    """Return OpenCV's decoding parameters; ``threads`` is the default number of threads."""
     parameters = [cv2.CAP_PROP_N_THREADS, settings.decoder_threads or threads]
-    if settings.hardware_decoding:  # where none is there, software decodes
+    if settings.hardware_decoding:  # without a decoder in hardware, OpenCV decodes in software
         parameters += [cv2.CAP_PROP_HW_ACCELERATION, cv2.VIDEO_ACCELERATION_ANY]
     return parameters
 
 
 def _reason(address: str, timeout: float) -> str:
-    """Say why FFmpeg, which does not tell, could not open ``address``."""
+    """Return why FFmpeg, which reports no reason, could not open ``address``."""
     try:
         url = urlsplit(address)
         proxy = _proxy(url)
@@ -146,20 +146,20 @@ def _reason(address: str, timeout: float) -> str:
             return f"the proxy {host}:{port} that http_proxy names: {reason}; {_DIRECTLY}"
         return f"{reason}; check the address, and that the camera is on"
     if proxy:
-        return f"the proxy {host}:{port} that http_proxy names gives no video that can be read for it; {_DIRECTLY}"
-    return "it gives no video that can be read; check the path, the user name and the password"
+        return f"the proxy {host}:{port} that http_proxy names returns no readable video for it; {_DIRECTLY}"
+    return "it delivers no readable video; check the path, the user name and the password"
 
 
-_DIRECTLY = "set no_proxy to the camera's host where it is to be asked directly"
+_DIRECTLY = "set no_proxy to the camera's host to connect without the proxy"
 
 
 def _proxy(url: SplitResult) -> tuple[str, int] | None:
-    """Return host and port of the proxy by which FFmpeg asks for ``url``, if it does.
+    """Return host and port of the proxy that FFmpeg uses for ``url``, or ``None``.
 
-    FFmpeg takes it from ``http_proxy``, for ``https`` too, and leaves it out for hosts in ``no_proxy``.
+    FFmpeg takes the proxy from ``http_proxy``, also for ``https``, and uses none for hosts in ``no_proxy``.
 
     Raises:
-        ValueError: the address of the proxy is not valid.
+        ValueError: the proxy's address is invalid.
     """
     from urllib.request import proxy_bypass_environment  # type: ignore[attr-defined]  # noqa: PLC0415  (rarely needed)
 
@@ -173,11 +173,11 @@ def _proxy(url: SplitResult) -> tuple[str, int] | None:
 
 
 def _check_video(path: Path) -> None:
-    """Refuse what cannot be a video; FFmpeg would show a text file as a film of a terminal.
+    """Refuse a file that cannot be a video. FFmpeg would render a text file as a video of a terminal.
 
     Raises:
-        SourceError: not a regular file, an empty one, or text.
-        OSError: it is missing or may not be read.
+        SourceError: this is not a regular file, or it is empty or text.
+        OSError: the file is missing or may not be read.
     """
     if path.exists() and not path.is_file():
         raise SourceError(f"{str(path)!r} is neither a file nor a folder")

@@ -1,4 +1,4 @@
-"""What OpenCV has opened, as a live source or as a recording."""
+"""A ``cv2.VideoCapture`` as a live source or as a recording."""
 
 from __future__ import annotations
 
@@ -22,21 +22,20 @@ if TYPE_CHECKING:
     from fer_stream.settings.tree import CameraSettings
 
 COMPLETE = 0.9
-"""Lengths and times are rough: a recording that ends before this part of its length is truncated, a wait that took
-this part of its limit was cut off by it."""
+"""Share of a nominal value that counts as all of it, as lengths and times are approximate: a recording that ends before
+this share of its length is truncated, and a read that took this share of its timeout has timed out."""
 
 NEVER = 1e12
-"""A time stamp in ms (32 years) that no recording has; what is beyond it, or not a number, is no stamp."""
-
+"""Time stamps of this many ms (32 years) or more, and NaN, are invalid."""
 
 MJPEG = frozenset({b"MJPG", b"mjpg", b"jpeg"})
-"""What FFmpeg and OpenCV call a stream whose packets are JPEGs, each a picture."""
+"""FOURCC codes of FFmpeg and OpenCV for streams in which each packet is a JPEG picture."""
 
 
 class Capture:
-    """A ``cv2.VideoCapture`` that another thread may close while one reads.
+    """A ``cv2.VideoCapture`` that one thread may close while another one reads.
 
-    ``opened`` tells whether it may be read at all, ``closed`` whether `close` was called.
+    ``opened`` is whether it can be read at all, ``closed`` whether `close` was called.
     """
 
     def __init__(self, capture: cv2.VideoCapture) -> None:
@@ -53,29 +52,29 @@ class Capture:
         return self._capture.get(prop)
 
     def pass_through(self) -> bool:
-        """Have `read` give each picture as it came, not decoded, from the first one on.
+        """Make `read` return undecoded JPEGs, from the first picture on, if the stream consists of them.
 
-        Return ``False`` where that one is no JPEG that FFmpeg shows as it lies (two fields, turned, broken): then this
-        is of no use any more, and is to be opened again. Where there are no JPEGs at all, nothing changes.
+        Return ``False`` if FFmpeg would not show the first JPEG unchanged (it has two fields, is rotated or damaged):
+        the caller must then reopen the video and decode it. A stream of another kind is decoded as before.
         """
         if (int(self.get(cv2.CAP_PROP_FOURCC)) & 0xFFFFFFFF).to_bytes(4, "little") not in MJPEG:
             return True
         size = self.get(cv2.CAP_PROP_FRAME_HEIGHT), self.get(cv2.CAP_PROP_FRAME_WIDTH), 3
         upright = not self.get(cv2.CAP_PROP_ORIENTATION_META)
         self._packets = self._capture.set(cv2.CAP_PROP_FORMAT, -1)
-        got = self.read() if self._packets else None
-        if got is None or not isinstance(got[0], Jpeg):
+        first = self.read() if self._packets else None
+        if first is None or not isinstance(first[0], Jpeg):
             return True
-        self._first = got[0], got[1]
+        self._first = first[0], first[1]
         try:
-            return upright and got[0].shape == size and got[0].plain
+            return upright and first[0].shape == size and first[0].plain
         except WireError:
             return False
 
     def read(self, allocate: Allocate | None = None) -> tuple[NDArray[np.uint8] | Jpeg, float] | None:
-        """Return the next picture, BGR or as it came, and its time stamp in ms; ``None`` at the end.
+        """Return the next picture, BGR or undecoded, and its time stamp in ms; ``None`` at the end.
 
-        One of the size of the last one is written to the memory that ``allocate`` gives.
+        A picture of the same shape as the last one is written to the memory that ``allocate`` returns.
         """
         try:
             with self._lock:
@@ -85,26 +84,26 @@ class Capture:
                     first, self._first = self._first, None
                     return first
                 room = allocate(self._shape) if allocate and self._shape and not self._packets else None
-                good, image = self._capture.read(room)  # into another array, where this one does not fit
+                good, image = self._capture.read(room)  # OpenCV makes a new array if this one does not fit
                 if not good:
                     return None
                 self._shape = image.shape
                 content = Jpeg(image.tobytes()) if self._packets else cast("NDArray[np.uint8]", image)
                 return content, self._capture.get(cv2.CAP_PROP_POS_MSEC)
         finally:
-            if self.closed:  # while this thread held the lock
+            if self.closed:  # close() was called while this thread held the lock
                 self.close()
 
     def close(self) -> None:
-        """Release the device or file, at the latest when the read that is under way returns."""
+        """Release the device or file, at the latest when the current read returns."""
         self.closed = True
-        if self._lock.acquire(blocking=False):  # else the reader closes: releasing under a reader crashes
+        if self._lock.acquire(blocking=False):  # otherwise the reader releases: doing so during a read crashes
             self._capture.release()
             self._lock.release()
 
 
 def open_video(connect: Callable[[], Capture], decode: bool) -> Capture:
-    """Open a video, which gives JPEGs undecoded where it consists of them, unless ``decode``."""
+    """Open a video. Unless ``decode`` is set, a video of JPEGs is read undecoded."""
     capture = connect()
     if decode or capture.pass_through():
         return capture
@@ -113,7 +112,7 @@ def open_video(connect: Callable[[], Capture], decode: bool) -> Capture:
 
 
 class Live:
-    """A webcam or a stream: it has no regular end, so an end is an error."""
+    """A webcam or a stream. It has no regular end, so an end is an error."""
 
     live = True
     frames: int | None = None
@@ -128,7 +127,7 @@ class Live:
         """Return the next picture; ``None`` after `close`.
 
         Raises:
-            SourceError: none came within the time limit, or the device or the peer has gone.
+            SourceError: no picture came within the timeout, or the device or the connection is gone.
         """
         begin = time.monotonic()
         got = self._capture.read(self.allocate)
@@ -149,10 +148,10 @@ class Recording:
     """A video with a beginning and an end.
 
     Args:
-        capture: The video, opened.
-        reopen: Opens it once more for each repetition, for not every container can be rewound.
-        name: What to call it in an error.
-        settings: The camera's; `rate` and `loop` matter here.
+        capture: The open video.
+        reopen: Opens the video again for each repetition, as not every container can be rewound.
+        name: The video's name in errors.
+        settings: The camera's settings; `rate` and `loop` are used here.
     """
 
     live = False
@@ -176,7 +175,7 @@ class Recording:
         """Return the next picture with its offset; ``None`` at the end, or after `close`.
 
         Raises:
-            SourceError: there is no picture in it, or it ends long before its stated length.
+            SourceError: the video has no picture, or ends long before its stated length.
         """
         got = self._capture.read(self.allocate)
         if got is None and self._loop and self._read and not self._closed:
@@ -199,7 +198,7 @@ class Recording:
     def _rewind(self) -> None:
         self._capture.close()
         self._capture = self._reopen()
-        if self._closed:  # meanwhile, by another thread
+        if self._closed:  # by another thread, during the reopening
             self._capture.close()
         self._stamps.rewind()
         self._read, self._reached = 0, 0.0
@@ -207,7 +206,7 @@ class Recording:
     def _check_end(self) -> None:
         if not self._read:
             raise SourceError(f"no picture can be read from {self._name}; it is truncated or damaged")
-        # Both, because a file of a varying rate rightly has fewer frames than its length times its rate.
+        # Check count and time: a file with a varying rate has fewer frames than its length times its rate.
         enough = COMPLETE * self._announced
         if self._read < enough and self._reached / self._period + 1 < enough:
             raise SourceError(
@@ -216,11 +215,11 @@ class Recording:
 
 
 class Stamps:
-    """A recording's time: nanoseconds since its first picture, always rising, going on over its repetitions.
+    """A recording's time: nanoseconds since its first picture, strictly increasing, also across repetitions.
 
     Args:
-        period: Between two pictures, in ms, where the container does not tell.
-        rate: Pictures a second that replace the container's stamps.
+        period: Milliseconds between two pictures, used where the container has no valid stamp.
+        rate: Pictures per second; if given, it replaces the container's stamps.
     """
 
     def __init__(self, period: float, rate: float | None) -> None:
@@ -231,7 +230,7 @@ class Stamps:
         self._shift: int | None = None
 
     def next(self, position: float) -> int:
-        """Return the offset of the next picture, whose container has it at ``position`` ms."""
+        """Return the offset (ns) of the next picture, which the container places at ``position`` ms."""
         if self._rate:
             self._last = round(self._count * 1e9 / self._rate)
             self._count += 1
@@ -239,10 +238,10 @@ class Stamps:
         stamp = round(position * 1e6) if abs(position) < NEVER else 0
         if self._shift is None:
             self._shift = self._last + self._period - stamp
-        # Some containers stamp their last picture 0, some repeat stamps, some have none.
+        # Some containers stamp their last picture 0, repeat stamps, or have none.
         self._last = stamp + self._shift if stamp + self._shift > self._last else self._last + self._period
         return self._last
 
     def rewind(self) -> None:
-        """The recording begins again: its first picture follows one period after its last."""
+        """Begin again: the next picture follows one period after the last one."""
         self._shift = None

@@ -1,1 +1,1 @@
-"""What this machine offers a process: cores, memory, folders, and optional packages."""
+"""The machine's resources for a process: cores, memory, folders, and optional packages."""

@@ -1,7 +1,8 @@
-"""The packages of others: those of an extra are imported where they are used, and all are asked for their versions.
+"""Third-party packages: imports those of an extra where they are used, and reads versions.
 
-Modules are asked, not distributions: ``cv2`` comes from opencv-python-headless, opencv-python or opencv-contrib-python,
-``onnxruntime`` from onnxruntime, onnxruntime-gpu or onnxruntime-openvino, and either may have been built by hand.
+Versions are read from modules, not from distributions: ``cv2`` comes from opencv-python-headless, opencv-python or
+opencv-contrib-python, ``onnxruntime`` from onnxruntime, onnxruntime-gpu or onnxruntime-openvino, and both may be custom
+builds.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ from fer_stream.errors import PluginError
 
 
 def require(module: str, extra: str) -> Any:
-    """Import a module that comes with an extra of fer-stream.
+    """Import a module that comes with an extra of fer-stream, and return it.
 
     Raises:
-        PluginError: it is not installed; the message says which extra to install.
+        PluginError: it cannot be imported; the message names the extra to install.
     """
     try:
         return import_module(module)
@@ -28,15 +29,15 @@ def require(module: str, extra: str) -> Any:
 
 
 def version(module: str) -> str:
-    """Return the version of a module that can be imported, as it says itself; ``unknown`` where nothing tells it.
+    """Return the version that an importable module or else its distribution states, or ``unknown``.
 
     Raises:
-        Exception: whatever importing it raises.
+        Exception: whatever importing the module raises.
     """
-    told = getattr(import_module(module), "__version__", None)
-    if told is None:  # some leave it to their distribution, whichever that is
+    stated = getattr(import_module(module), "__version__", None)
+    if stated is None:
         try:
-            told = next(map(distribution_version, packages_distributions().get(module, ())), None)
+            stated = next(map(distribution_version, packages_distributions().get(module, ())), None)
         except PackageNotFoundError:
-            told = None
-    return str(told or "unknown")
+            stated = None
+    return str(stated or "unknown")

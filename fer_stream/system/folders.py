@@ -1,8 +1,8 @@
-"""Where the files of this user lie by default, and what ``~`` stands for.
+"""The default folders of this user's files, and the expansion of ``~``.
 
-A process in a container may run as any user number, with no entry in passwd and no ``HOME``. Docker and CRI-O give such
-a user the home folder ``/``, and so do we: nothing here fails without a home folder. If writing there is not allowed,
-the writer's error names the path.
+A process in a container may run with any user id, with no entry in passwd and no ``HOME``. Docker and CRI-O give such a
+user the home folder ``/``. This module does the same, so nothing here fails without a home folder. If the folder is not
+writable, the error of the code that writes names the path.
 """
 
 from __future__ import annotations
@@ -21,22 +21,23 @@ _NAME = "fer_stream"
 
 
 def state() -> Path:
-    """Return the folder for what must survive a restart: ``~/.local/state/fer_stream`` or ``XDG_STATE_HOME``'s."""
-    return _of_user(platformdirs.user_state_dir, ".local/state")
+    """Return the folder for data that survive a restart: ``~/.local/state/fer_stream``, or in ``XDG_STATE_HOME``."""
+    return _user_folder(platformdirs.user_state_dir, ".local/state")
 
 
 def config() -> Path:
-    """Return the folder for what people write for us: ``~/.config/fer_stream`` or ``XDG_CONFIG_HOME``'s."""
-    return _of_user(platformdirs.user_config_dir, ".config")
+    """Return the folder for the user's configuration: ``~/.config/fer_stream``, or in ``XDG_CONFIG_HOME``."""
+    return _user_folder(platformdirs.user_config_dir, ".config")
 
 
 def runtime() -> Path:
-    """Return the folder for sockets and locks, which need not exist.
+    """Return the folder for sockets and locks; it may not exist yet.
 
-    The temporary folder may be writable for everybody, or for nobody. Not every command needs a runtime folder, so this
-    does not fail: it returns a path that no other user can have made. An error follows only if the folder is used.
+    If the session has no runtime folder, the temporary folder may be writable by everybody, or by nobody. Not every
+    command needs a runtime folder, so this does not fail: it returns a path that no other user can have created. An
+    error follows only if the folder is used.
     """
-    with warnings.catch_warnings():  # platformdirs warns where a session has no runtime folder; /tmp does, then
+    with warnings.catch_warnings():  # platformdirs warns if the session has no runtime folder; it then uses /tmp
         warnings.simplefilter("ignore")
         try:
             return Path(platformdirs.user_runtime_dir(_NAME, appauthor=False))
@@ -44,7 +45,7 @@ def runtime() -> Path:
             return Path(f"/run/user/{os.geteuid()}", _NAME)
 
 
-def _of_user(find: Callable[..., str], below_home: str) -> Path:
+def _user_folder(find: Callable[..., str], below_home: str) -> Path:
     try:
         return Path(find(_NAME, appauthor=False))
     except RuntimeError:  # no home folder
@@ -52,6 +53,6 @@ def _of_user(find: Callable[..., str], below_home: str) -> Path:
 
 
 def expand(path: Path) -> Path:
-    """Return a path with ``~`` or ``~NAME`` at its beginning replaced; a name that nobody has stays, as in a shell."""
-    expanded = Path(os.path.expanduser(path))  # noqa: PTH111  (the one of pathlib raises where there is no home folder)
+    """Return a path with a leading ``~`` or ``~NAME`` expanded; the name of an unknown user stays, as in a shell."""
+    expanded = Path(os.path.expanduser(path))  # noqa: PTH111  (Path.expanduser raises if there is no home folder)
     return Path("/", *expanded.parts[1:]) if expanded.parts[:1] == ("~",) else expanded

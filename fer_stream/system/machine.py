@@ -1,9 +1,9 @@
-"""How much of this machine a process may use: CPU cores, memory, and how many workers these are enough for.
+"""The CPU cores and the memory that a process may use, and the number of workers for which they suffice.
 
-A process in a container sees the whole host, but its control group limits it: a CPU quota slows it down,
-and the kernel kills it above the memory limit. The smallest limit counts: that of the machine, of the cores that the
-process may run on (CPU affinity, which includes cpusets), and of its control group and all visible groups above it, in
-version 1 and version 2 of control groups.
+A process in a container sees the whole host, but its control group limits it: a CPU quota slows it down, and the kernel
+kills it above the memory limit. The smallest limit counts: that of the machine, of the cores that the process may run
+on (CPU affinity, which includes cpusets), and of its control group and all visible parent groups, in version 1 and
+version 2 of control groups.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 WORKER = 256 * 2**20
-"""Bytes of memory for one worker: 225 MiB with 1080p pictures, and a reserve."""
+"""Bytes of memory for one worker: 225 MiB with 1080p pictures, plus a reserve."""
 
 OTHERS = 512 * 2**20
-"""Bytes that the other processes take: a supervisor, an aggregator, and a capture or two."""
+"""Bytes of memory for the other processes: a supervisor, an aggregator, and one or two captures."""
 
 MOST_WORKERS = 256
-"""The most workers that settings allow."""
+"""The maximum number of workers that the settings allow."""
 
 
 class Limit(NamedTuple):
-    """A limit, and a text that names what sets it."""
+    """A limit, and a text that names its origin."""
 
     amount: float
     by: str
@@ -39,15 +39,16 @@ class _Mount(NamedTuple):
     kind: str
     options: tuple[str, ...]
     root: str
-    """What of the file system is seen at the mount point: of control groups, the group that the others are below."""
-    place: str
+    """The folder of the file system that is mounted; for control groups, the topmost visible group."""
+    point: str
+    """The mount point."""
 
 
 def cores(root: Path = Path("/")) -> Limit:
-    """Return how many CPU cores this process may use, 0.5 for half of one's time.
+    """Return how many CPU cores this process may use; 0.5 stands for half of one core's time.
 
     Args:
-        root: where ``proc`` and the mount points are looked for.
+        root: the folder that contains ``proc`` and the mount points.
     """
     limits = [Limit(os.cpu_count() or 1, "this machine")]
     if hasattr(os, "sched_getaffinity"):
@@ -60,7 +61,7 @@ def cores(root: Path = Path("/")) -> Limit:
 
 
 def memory(root: Path = Path("/")) -> Limit:
-    """Return how many bytes of memory this process and those of its control group may use; arguments as for `cores`."""
+    """Return how many bytes of memory this process and its control group may use together; arguments as for `cores`."""
     total = re.search(r"^MemTotal:\s+(\d+) kB$", _read(root / "proc/meminfo"), re.MULTILINE)
     limits = [Limit(1024 * int(total[1]) if total else float("inf"), "this machine")]
     for folder in _groups(root, "memory"):
@@ -72,21 +73,21 @@ def memory(root: Path = Path("/")) -> Limit:
 
 
 def workers(root: Path = Path("/")) -> Limit:
-    """Return how many workers are of use: one for each core, where memory has room for them, and at least one."""
+    """Return the useful number of workers: one per whole core as far as memory suffices, and at least one."""
     has_cores, has_memory = cores(root), memory(root)
-    room = Limit((has_memory.amount - OTHERS) // WORKER, has_memory.by)
-    amount, by = min(Limit(has_cores.amount // 1, has_cores.by), room, key=lambda limit: limit.amount)
+    by_memory = Limit((has_memory.amount - OTHERS) // WORKER, has_memory.by)
+    amount, by = min(Limit(has_cores.amount // 1, has_cores.by), by_memory, key=lambda limit: limit.amount)
     return Limit(int(min(max(amount, 1), MOST_WORKERS)), by)
 
 
 def threads() -> int:
-    """Return how many threads that compute are of use in one process: one for each whole core, and at least one."""
+    """Return the useful number of compute threads in one process: one per whole core, and at least one."""
     return max(1, int(cores().amount))
 
 
 def descriptors() -> tuple[int, int] | None:
-    """Return how many file descriptors this process has open, and how many it may open; ``None`` if this is unknown."""
-    # Not by getrlimit, which a unit's SystemCallFilter may forbid.
+    """Return the number of this process's open file descriptors and its limit, or ``None`` if they are unknown."""
+    # Not with getrlimit, because a systemd unit's SystemCallFilter may forbid it.
     limit = re.search(r"^Max open files\s+(\d+)", _read(Path("/proc/self/limits")), re.MULTILINE)
     try:
         used = len(os.listdir("/proc/self/fd")) - 1  # noqa: PTH208  (names are enough, and there may be many)
@@ -96,34 +97,34 @@ def descriptors() -> tuple[int, int] | None:
 
 
 def file_system(path: Path, root: Path = Path("/")) -> tuple[str, str]:
-    """Return the kind of the file system that a path lies on, such as ``ext4``, and where that is mounted.
+    """Return the type of the file system that contains a path, such as ``ext4``, and its mount point.
 
     Args:
-        path: an absolute one, without links; it need not be there.
+        path: an absolute path without symbolic links; it need not exist.
         root: as for `cores`.
 
     Returns:
-        Two empty texts where it is not known.
+        Two empty texts if the file system is unknown.
     """
-    places = {str(place) for place in (path, *path.parents)}
-    mounts = [mount for mount in _mounts(root) if mount.place in places]
-    deepest = max(mounts, key=lambda mount: len(mount.place), default=None)
-    latest = [mount for mount in mounts if deepest and mount.place == deepest.place][-1:]  # which hides those before it
-    return (latest[0].kind, latest[0].place) if latest else ("", "")
+    ancestors = {str(ancestor) for ancestor in (path, *path.parents)}
+    mounts = [mount for mount in _mounts(root) if mount.point in ancestors]
+    deepest = max(mounts, key=lambda mount: len(mount.point), default=None)
+    latest = [mount for mount in mounts if deepest and mount.point == deepest.point][-1:]  # it hides earlier mounts
+    return (latest[0].kind, latest[0].point) if latest else ("", "")
 
 
 def _groups(root: Path, controller: str) -> Iterator[Path]:
-    """Yield the folders of this process's control group, and of those above it, in which a controller has its files."""
+    """Yield the folders with a controller's files: of this process's control group and of its parent groups."""
     groups = [line.split(":", 2) for line in _read(root / "proc/self/cgroup").splitlines() if line.count(":") >= 2]
     for mount in _mounts(root):
         for number, controllers, path in groups:
             version_1 = controller in mount.options and controller in controllers.split(",")
             if (mount.kind == "cgroup2" and number == "0") or (mount.kind == "cgroup" and version_1):
-                yield from _upwards(root / mount.place.lstrip("/"), _below(path, mount.root))
+                yield from _upwards(root / mount.point.lstrip("/"), _below(path, mount.root))
 
 
 def _mounts(root: Path) -> list[_Mount]:
-    """Return the mounts, in the order in which they were made (proc(5), mountinfo)."""
+    """Return the mounts in the order of mounting (proc(5), mountinfo)."""
     found = []
     for line in _read(root / "proc/self/mountinfo").splitlines():
         before, _, after = line.partition(" - ")
@@ -134,14 +135,14 @@ def _mounts(root: Path) -> list[_Mount]:
 
 
 def _plain(text: str) -> str:
-    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), text)  # as the kernel writes spaces
+    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), text)  # the kernel escapes spaces in octal
 
 
 def _below(path: str, root: str) -> tuple[str, ...]:
-    """Return the parts of a group's path below the group that is mounted.
+    """Return the parts of a group's path below the mounted group.
 
-    Where a container's mount shows its own group alone, or its namespace does not have the group at all ("/.."), the
-    mount point is all there is to look at.
+    They are empty if the container's mount shows only its own group, or if the group is outside the namespace ("/..").
+    Then only the mount point can be read.
     """
     parts, above = Path(path).parts[1:], Path(root).parts[1:]
     if ".." in parts or parts[: len(above)] != above:
@@ -154,14 +155,14 @@ def _upwards(top: Path, parts: tuple[str, ...]) -> Iterator[Path]:
         yield top.joinpath(*parts[:depth])
 
 
-def _words(one: Path, *several: str) -> tuple[str, str]:
-    """Return two words: those of a file of version 2, or of version 1 the content of two files beside it."""
-    words = (_read(one) or " ".join(_read(one.with_name(name)) for name in several)).split()
+def _words(version_2: Path, *version_1: str) -> tuple[str, str]:
+    """Return two words: from one file of cgroup version 2, or from two files of version 1 in the same folder."""
+    words = (_read(version_2) or " ".join(_read(version_2.with_name(name)) for name in version_1)).split()
     return (words[0], words[1]) if len(words) == 2 else ("", "")
 
 
 def _positive(text: str) -> bool:
-    """Whether a limit is set: not where there is no file, nor by "max", "-1" or 0."""
+    """Return whether a limit is set. A missing file (empty text), "max", "-1" and 0 mean no limit."""
     return text.isdigit() and int(text) > 0
 
 

@@ -1,1 +1,1 @@
-"""How the roles reach each other: ZeroMQ between processes, memory within one."""
+"""The transport that connects the roles: ZeroMQ sockets between processes, with access keys over a network."""

@@ -1,10 +1,10 @@
-"""How many peers may come in: never so many that the process has no file descriptor left.
+"""Limits how many connections the aggregator accepts, so that the process never runs out of file descriptors.
 
-A connection takes a descriptor. At the limit of the process libzmq fails badly: over TCP it tries to accept again and
-again, which keeps a core busy and serves nobody; over ipc it aborts the process. So where descriptors are few, this
-module decides who is accepted. It switches the sockets that listen off in libzmq's epoll, watches them itself, and has
-libzmq accept one connection at a time (EPOLLONESHOT) as long as there is room. Whoever comes later waits in the
-system's queue. Connections that are there are not touched.
+Each connection takes a descriptor. At the limit of the process libzmq fails badly: over TCP it retries accept() in a
+loop, which keeps a core busy and serves no peer; over ipc it aborts the process. When few descriptors are left, this
+module therefore controls accepting. It disables the listening sockets in libzmq's epoll, polls them itself, and has
+libzmq accept one connection at a time (EPOLLONESHOT) as long as descriptors are left. Later peers wait in the kernel's
+accept queue. Established connections are not affected.
 """
 
 from __future__ import annotations
@@ -28,39 +28,39 @@ if TYPE_CHECKING:
     from collections.abc import Container, Iterator
 
 PLENTY = 1024
-"""Peers for whom there must be room where libzmq accepts as it likes. One at a time is slower, and who comes without a
-key where one is needed is less often told so: its connection may be cut before it has read why."""
+"""With room for more peers than this, libzmq accepts without limit. Accepting one at a time is slower, and a peer that
+lacks a required key learns the reason less often: its connection may be closed before it has read the refusal."""
 
 PACE = 40_000
-"""Connections that libzmq accepts in a second at most: how soon to look again, so that no look comes too late."""
+"""Most connections that libzmq accepts in a second. It sets how soon descriptors are counted again."""
 
 RESERVE = 128
-"""Descriptors that peers do not get, or a sixth of a small limit: for the journal, for pages, for frames in memory.
-Half of them are left to the link by which people ask what is the matter."""
+"""Descriptors reserved for the journal, web pages and frames in shared memory (with a small limit: a sixth of it).
+Half of the reserve may be used by the control link, so that operators can still ask for the status."""
 
 ROOM_AGAIN = 4
-"""Peers for whom there must be room again before those who wait are let in."""
+"""When the process was full, waiting peers are accepted again once there is room for more peers than this."""
 
 NEAR = 0.8
-"""Share of the descriptors from which a warning tells of it."""
+"""Share of the descriptors in use above which a warning is logged."""
 
 LOOK = 0.5
-"""Seconds between looks at how many there are, at most."""
+"""Most seconds between two counts of the open descriptors."""
 
-_ADVICE = "let this process have more (LimitNOFILE in its unit, ulimit -n), or look for peers that connect needlessly"
+_ADVICE = "raise the limit of this process (LimitNOFILE in its unit, ulimit -n), or find peers that connect needlessly"
 
 _log = logging.getLogger(__name__)
 
 
 class _Event(ctypes.Structure):
-    """``struct epoll_event``, which is packed on x86 alone."""
+    """``struct epoll_event``, which is packed only on x86."""
 
     _pack_ = 1 if os.uname().machine in ("x86_64", "i686") else 0
     _fields_ = (("events", ctypes.c_uint32), ("data", ctypes.c_uint64))
 
 
 class _Listener:
-    """One socket that listens: ``number`` is its descriptor in libzmq, ``own`` is one of ours for the same socket."""
+    """One listening socket: ``number`` is libzmq's descriptor, ``own`` is our duplicate for the same socket."""
 
     def __init__(self, number: int, last: bool) -> None:
         self.last = last
@@ -70,7 +70,7 @@ class _Listener:
         self._epoll, self._data = _registration(number)
 
     def accept(self, events: int) -> None:
-        """Have libzmq accept: ``EPOLLIN`` always, with ``EPOLLONESHOT`` one connection, 0 none."""
+        """Set what libzmq accepts: ``EPOLLIN`` all connections, with ``EPOLLONESHOT`` one connection, 0 none."""
         event = _Event(events, self._data)
         if _libc.epoll_ctl(self._epoll, _EPOLL_CTL_MOD, self._number, ctypes.byref(event)):
             raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
@@ -82,26 +82,26 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def _registration(number: int) -> tuple[int, int]:
-    """Return libzmq's epoll in which a descriptor is, and the data with which it is there (proc(5), fdinfo).
+    """Return libzmq's epoll descriptor that watches a socket, and the epoll data registered with it (proc(5), fdinfo).
 
     Raises:
-        OSError: there is none, as where libzmq waits by other means.
+        OSError: no epoll watches the socket, for example because libzmq was built with another poller.
     """
     deadline = time.monotonic() + 1.0
-    while time.monotonic() < deadline:  # its thread puts it there soon after the socket is bound
+    while time.monotonic() < deadline:  # libzmq's I/O thread registers the socket shortly after bind()
         for epoll, entries in _epolls():
             for entry in entries:
                 if int(entry["tfd"]) == number and int(entry["events"], 16) & select.EPOLLIN:
                     return epoll, int(entry["data"], 16)
         time.sleep(0.001)
-    raise OSError(0, "it is not known how libzmq waits for connections")
+    raise OSError(0, "no epoll of libzmq watches the listening socket")
 
 
 def _epolls() -> Iterator[tuple[int, Iterator[re.Match[str]]]]:
     for path in Path("/proc/self/fdinfo").iterdir():
         try:
             text = path.read_text()
-        except OSError:  # closed meanwhile
+        except OSError:  # the descriptor was closed meanwhile
             continue
         if "tfd:" in text:
             yield (
@@ -111,30 +111,30 @@ def _epolls() -> Iterator[tuple[int, Iterator[re.Match[str]]]]:
 
 
 class Admission:
-    """All sockets of one aggregator that listen.
+    """Controls all listening sockets of one aggregator.
 
     Args:
-        poller: what wakes who calls `look`, again and again.
+        poller: the poller of the loop that calls `look`; listening sockets are registered in it when needed.
     """
 
     def __init__(self, poller: zmq.Poller) -> None:
         self._poller = poller
         self._listeners: list[_Listener] = []
         self._room: dict[bool, int] = {}
-        """How many peers may still come in, by `_Listener.last`."""
+        """How many more connections may be accepted, by `_Listener.last`."""
         self._near = self._full = False
         self._next = 0.0
 
     def bind(self, sock: zmq.Socket[bytes], where: str, last: bool = False) -> None:
-        """Bind a socket, and decide from then on who comes in by it.
+        """Bind a socket, and control from then on how many connections it accepts.
 
         Args:
-            sock: of ZeroMQ.
+            sock: the ZeroMQ socket.
             where: the endpoint.
-            last: whether it is for who asks what is the matter: it may use more of the last descriptors.
+            last: whether the socket may also use half of the reserved descriptors, as the control link does.
 
         Raises:
-            zmq.ZMQError: it cannot be bound.
+            zmq.ZMQError: the endpoint cannot be bound.
         """
         monitor = sock.get_monitor_socket(zmq.Event.LISTENING)
         try:
@@ -146,11 +146,11 @@ class Admission:
         try:
             self._listeners.append(_Listener(number, last))
         except OSError as error:
-            _log.debug("%s: libzmq alone decides who comes in: %s", where, error.strerror)
+            _log.debug("%s: the number of connections is not limited: %s", where, error.strerror)
         self._count()
 
     def look(self, ready: Container[object]) -> None:
-        """Let in who waits, as long as there is room; ``ready`` has the descriptors that the poller found readable."""
+        """Accept waiting peers as long as there is room; ``ready`` holds the descriptors that are readable."""
         for listener in self._listeners:
             if listener.own.fileno() in ready:
                 if self._room[listener.last] <= 0:
@@ -168,14 +168,14 @@ class Admission:
         used, limit = found
         reserve = min(RESERVE, limit // 6)
         self._room = {False: limit - used - reserve, True: limit - used - reserve // 2}
-        self._tell(f"{used} of {limit} file descriptors are open", near=used > NEAR * limit)
+        self._log_state(f"{used} of {limit} file descriptors are open", near=used > NEAR * limit)
         self._next = time.monotonic() + min(LOOK, max(self._room[False], PLENTY) / PACE)
         for listener in self._listeners:
             plenty = self._room[listener.last] > PLENTY
             listener.accept(select.EPOLLIN if plenty else 0)
             self._watch(listener, not plenty and (self._room[True] > 0 if listener.last else not self._full))
 
-    def _tell(self, count: str, near: bool) -> None:
+    def _log_state(self, count: str, near: bool) -> None:
         if self._room[False] <= 0 and not self._full:
             self._full = self._near = True
             _log.error("%s: new peers have to wait; %s", count, _ADVICE)
@@ -184,7 +184,7 @@ class Admission:
             _log.warning("%s: %s", count, _ADVICE)
         elif self._full and self._room[False] > ROOM_AGAIN:
             self._full = False
-            _log.warning("there are file descriptors again: new peers are let in")
+            _log.warning("there are free file descriptors again: new peers are accepted")
         self._near = near or self._full
 
     def _watch(self, listener: _Listener, watch: bool) -> None:
@@ -195,7 +195,7 @@ class Admission:
         listener.watched = watch
 
     def close(self) -> None:
-        """Let go of everything; the sockets themselves are not closed by this."""
+        """Close our duplicate descriptors; the ZeroMQ sockets stay open."""
         for listener in self._listeners:
             self._watch(listener, watch=False)
             listener.own.close()

@@ -1,4 +1,4 @@
-"""Log messages that an aggregator cannot be reached, with the cause."""
+"""Logs that an aggregator cannot be reached, and why."""
 
 from __future__ import annotations
 
@@ -13,40 +13,40 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 PATIENCE = 5.0
-"""Seconds without a connection until a log says so."""
+"""Seconds without a connection until a warning is logged."""
 
 ASK = 3.5
-"""Seconds after which the cause is asked for, so that it is known by then."""
+"""Seconds without a connection until the cause is looked up, so that it is known when the warning is due."""
 
 RESOLVE = 8.0
-"""Seconds without a connection after which a cause that is still being asked for is a name without an answer."""
+"""Seconds without a connection after which a lookup that still runs is taken for a name server that does not answer."""
 
 ASK_AGAIN = 30.0
-"""Seconds until the cause is asked for again: another one is told, the same one only after `REPEAT`."""
+"""Seconds until the cause is looked up again. A new cause is logged at once, the same one only after `REPEAT`."""
 
 REPEAT = 600.0
-"""Least seconds from a warning to the next one of the same cause, in the whole process."""
+"""Least seconds between two warnings of the same cause, in the whole process."""
 
 ANEW = 60.0
-"""The same where there was a connection in between."""
+"""The same if there was a connection in between."""
 
 _log = logging.getLogger(__name__)
 
-_told: dict[tuple[str, str], float] = {}  # when, by address and cause: of several links one warning is enough
+_logged: dict[tuple[str, str], float] = {}  # time of the last warning by address and cause, shared by all links
 
 
 class ConnectionLog:
     """Logs when a link has had no connection for a while, with the cause, and when it is connected again.
 
-    It is silent in a supervisor and its children: the supervisor starts the aggregator, and logs its failures.
+    It logs nothing in a supervisor and its children: the supervisor starts the aggregator and logs its failures.
     """
 
     def __init__(self, address: str, why: Callable[[], str]) -> None:
         """Begin without a connection.
 
         Args:
-            address: the aggregator's.
-            why: returns why there is no connection; it may take long, and is called in a thread of its own.
+            address: the aggregator's address.
+            why: returns why there is no connection. It may block, and is called in its own thread.
         """
         self._address, self._why = address, why
         self._silent = starts_aggregator()
@@ -59,7 +59,7 @@ class ConnectionLog:
         self._cause = self._warned = ""
 
     def look(self, up: bool) -> None:
-        """Take whether there is a connection, and log what is due. This takes no time; call it often."""
+        """Record whether there is a connection, and log what is due. It does not block; call it often."""
         now = time.monotonic()
         if self._silent or (up and self._since is None):
             return
@@ -70,19 +70,19 @@ class ConnectionLog:
         else:
             self._ask_if_due(now, self._since)
             if self._cause and now >= self._since + PATIENCE:
-                self._tell(now)
+                self._warn(now)
 
     def _reached(self, now: float) -> None:
         if self._warned and self._since is not None:
-            _log.warning("the aggregator at %s is reached, after %.0f s", self._address, now - self._since)
-            _told[self._address, self._warned] = now - REPEAT + ANEW
+            _log.warning("the aggregator at %s is reached after %.0f s", self._address, now - self._since)
+            _logged[self._address, self._warned] = now - REPEAT + ANEW
         self._since = None
 
     def _ask_if_due(self, now: float, since: float) -> None:
         asking = self._asking is not None and self._asking.is_alive()
         if asking:
             if not self._cause and now >= since + RESOLVE:
-                self._cause = "its host name is not resolved: no name server answers"
+                self._cause = "its host name cannot be resolved: no name server answers"
         elif now >= self._ask_at:
             self._ask_at = now + ASK_AGAIN
             self._asking = threading.Thread(target=self._ask, args=(since,), name="connection-log", daemon=True)
@@ -90,11 +90,11 @@ class ConnectionLog:
 
     def _ask(self, since: float) -> None:
         cause = self._why()
-        if self._since == since:  # else it is about another time
+        if self._since == since:  # otherwise the connection was back meanwhile
             self._cause = cause
 
-    def _tell(self, now: float) -> None:
-        if now >= _told.get((self._address, self._cause), -REPEAT) + REPEAT:
-            _told[self._address, self._cause] = now
+    def _warn(self, now: float) -> None:
+        if now >= _logged.get((self._address, self._cause), -REPEAT) + REPEAT:
+            _logged[self._address, self._cause] = now
             self._warned = self._cause
             _log.warning("no aggregator is reached at %s: %s; this process keeps trying", self._address, self._cause)

@@ -1,12 +1,12 @@
-"""Who may take part beyond this machine: a key for each process, and the list of those that the aggregator lets in.
+"""Access control beyond this machine: a key for each process, and the aggregator's list of allowed keys.
 
 Links over a network are encrypted and authenticated by CURVE (Curve25519, http://curvezmq.org). The aggregator's folder
-holds its own pair (``server.key``) and ``allowed.json``: for each key its name, its role and its public half. What
-another machine needs stands in one file, ``NAME.key``: its pair and the aggregator's public half. A key opens the links
-of its role alone, and from the moment that it is revoked none, for whoever connects from then on. A capture's key
-speaks for the camera of its own name, or for those that it was made for.
+holds its own key pair (``server.key``) and ``allowed.json``: name, role and public half of each allowed key. Another
+machine needs one file, ``NAME.key``: its own key pair and the aggregator's public half. A key opens only the links of
+its role. A revoked key opens no new connections; established ones stay open. A capture's key may send frames for the
+camera of its own name, or for the cameras that were named when it was made.
 
-Files are for their owner alone (mode 0600), and refused where others may read them.
+Key files have mode 0600. A file that others may read is refused.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ ROLES: dict[str, tuple[str, ...]] = {
 """The links that a key of each role opens."""
 
 LOCAL = "local"
-"""The key of the processes on the aggregator's own machine."""
+"""Name of the key for processes on the aggregator's own machine."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 _PUBLIC = re.compile(r"[!-~]{40}")
@@ -45,7 +45,7 @@ _PUBLIC = re.compile(r"[!-~]{40}")
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """One process's key: its pair, and the public half of the aggregator that it is for (Z85, 40 characters each)."""
+    """One process's key pair, and the public half of its aggregator's key (Z85, 40 characters each)."""
 
     name: str
     role: str
@@ -56,26 +56,26 @@ class Key:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One key that is let in."""
+    """One allowed key."""
 
     name: str
     role: str
     public: str
     cameras: Sequence[str] = ()
-    """Those that a capture's key speaks for; none: the one of its own name."""
+    """Cameras that a capture's key may send frames for; empty: the camera of the key's own name."""
 
     def objection(self, camera: str) -> str:
-        """Return why this key may not speak for a camera, or an empty text."""
+        """Return why this key may not send frames for a camera, or an empty text."""
         if self.role != "capture" or camera in (self.cameras or [self.name]):
             return ""
         return (
-            f"the key {self.name} may not speak for camera {camera}, but for {', '.join(self.cameras or [self.name])}: "
-            f"have one made, as by `fer-stream keys new {camera} --role capture`, or choose another --camera"
+            f"the key {self.name} is not for camera {camera}, but for {', '.join(self.cameras or [self.name])}: "
+            f"make one with `fer-stream keys new {camera} --role capture`, or choose another --camera"
         )
 
 
 def default_folder() -> Path:
-    """Return where an aggregator's keys lie if no other folder is named."""
+    """Return the default folder of an aggregator's keys."""
     return folders.config() / "keys"
 
 
@@ -83,9 +83,9 @@ def load(path: Path) -> Key:
     """Return the key in a ``NAME.key`` file.
 
     Raises:
-        ConfigError: it cannot be read, others can read it, or it is no key.
+        ConfigError: the file cannot be read, other users may read it, or it holds no key.
     """
-    value = _read(path, "fer-stream keys new makes one")
+    value = _read(path, "make one with fer-stream keys new")
     try:
         key = Key(**value)
     except TypeError:
@@ -96,15 +96,15 @@ def load(path: Path) -> Key:
         or key.role not in ROLES
         or not all(_PUBLIC.fullmatch(str(half)) for half in _halves(key))
     ):
-        raise ConfigError(f"{path} is not a key of fer-stream: fer-stream keys new makes one")
+        raise ConfigError(f"{path} is not a key of fer-stream: make one with fer-stream keys new")
     return key
 
 
 def server(folder: Path) -> tuple[str, str] | None:
-    """Return the aggregator's own pair, public and secret, or ``None`` where it has none yet.
+    """Return the aggregator's own key pair, public and secret, or ``None`` if it has none yet.
 
     Raises:
-        ConfigError: the file cannot be read, or is no pair.
+        ConfigError: the file cannot be read, or holds no key pair.
     """
     path = folder / "server.key"
     if not path.exists():
@@ -117,10 +117,10 @@ def server(folder: Path) -> tuple[str, str] | None:
 
 
 def entries(folder: Path) -> list[Entry]:
-    """Return the keys that are let in, in the order in which they were allowed.
+    """Return the allowed keys, in the order in which they were allowed.
 
     Raises:
-        ConfigError: the list cannot be read, or is none.
+        ConfigError: the file cannot be read, or holds no list of keys.
     """
     path = folder / "allowed.json"
     if not path.exists():
@@ -128,8 +128,8 @@ def entries(folder: Path) -> list[Entry]:
     value = _read(path, "restore it, or remove it and allow every key again")
     try:
         return [
-            Entry(str(it["name"]), str(it["role"]), str(it["public"]), tuple(map(str, it.get("cameras", ()))))
-            for it in value["keys"]
+            Entry(str(item["name"]), str(item["role"]), str(item["public"]), tuple(map(str, item.get("cameras", ()))))
+            for item in value["keys"]
         ]
     except (KeyError, TypeError, AttributeError) as error:
         raise ConfigError(f"{path} is not a list of keys: restore it, or remove it") from error
@@ -139,15 +139,15 @@ def new(folder: Path, name: str, role: str, cameras: Sequence[str] = ()) -> Path
     """Make a key, allow it, and return the file for the process that will use it.
 
     Args:
-        folder: the aggregator's.
-        name: the key's.
+        folder: the aggregator's folder of keys.
+        name: the key's name.
         role: one of `ROLES`.
-        cameras: those that a capture's key may speak for; by default the one of its own name.
+        cameras: cameras that a capture's key may send frames for; by default the camera of its own name.
 
     Raises:
-        ConfigError: the name, role or cameras cannot be, or there is one of this name.
+        ConfigError: the name, role or cameras are invalid, or a key of this name exists.
     """
-    import zmq  # noqa: PLC0415 - only who makes keys needs it here
+    import zmq  # noqa: PLC0415 - needed only to make keys
 
     _check(name, role, cameras)
     path, own = folder / f"{name}.key", _own(folder)
@@ -160,10 +160,10 @@ def new(folder: Path, name: str, role: str, cameras: Sequence[str] = ()) -> Path
 
 
 def allow(folder: Path, name: str, role: str, public: str, cameras: Sequence[str] = ()) -> None:
-    """Let a key in that was made elsewhere; the rest is as for `new`.
+    """Allow a key that was made elsewhere. The arguments are those of `new`.
 
     Raises:
-        ConfigError: name, role, cameras or key cannot be, or there is one of this name.
+        ConfigError: the name, role, cameras or key are invalid, or a key of this name is allowed already.
     """
     _check(name, role, cameras)
     if not _PUBLIC.fullmatch(public):
@@ -173,12 +173,12 @@ def allow(folder: Path, name: str, role: str, public: str, cameras: Sequence[str
     if any(name == entry.name for entry in known):
         raise ConfigError(f"there is a key {name} already: revoke it first, or choose another name")
     if twin := next((entry.name for entry in known if entry.public == public), None):
-        raise ConfigError(f"this key is let in as {twin} already: revoke that first, or name its cameras by --camera")
+        raise ConfigError(f"this key is allowed as {twin} already: revoke {twin} first, or name cameras with --camera")
     _list(folder, [*known, Entry(name, role, public, tuple(cameras))])
 
 
 def revoke(folder: Path, name: str) -> None:
-    """Let a key in no longer, and remove its file where it lies in the folder.
+    """Remove a key from the allowed ones, and delete its file if it is in the folder.
 
     Raises:
         ConfigError: there is no such key.
@@ -192,7 +192,7 @@ def revoke(folder: Path, name: str) -> None:
 
 
 class AllowList:
-    """The list as an aggregator asks it, read again whenever it has changed."""
+    """The aggregator's list of allowed keys, read again whenever the file has changed."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -200,14 +200,14 @@ class AllowList:
         self._entries: dict[str, Entry] = {}
 
     def may(self, public: str, link: str) -> bool:
-        """Return whether a key opens a link; none does where the list cannot be read."""
+        """Return whether a key opens a link. If the list cannot be read, no key opens any."""
         entry = self._now().get(public)
         return entry is not None and link in ROLES.get(entry.role, ())
 
     def objection(self, public: str, camera: str) -> str:
-        """Return why a key may not speak for a camera, or an empty text."""
+        """Return why a key may not send frames for a camera, or an empty text."""
         entry = self._now().get(public)
-        return entry.objection(camera) if entry else "this key is let in no longer: ask the aggregator's operator"
+        return entry.objection(camera) if entry else "this key is not allowed any more: ask the aggregator's operator"
 
     def _now(self) -> dict[str, Entry]:
         try:
@@ -221,7 +221,7 @@ class AllowList:
 
 
 def _own(folder: Path) -> str:
-    """Return the aggregator's public half; its pair is made where there is none, and the key of its own machine."""
+    """Return the aggregator's public half. If it has no key pair, make one, and the key `LOCAL`."""
     import zmq  # noqa: PLC0415 - as above
 
     pair = server(folder)
@@ -240,11 +240,11 @@ def _halves(key: Key) -> Iterable[str]:
 
 def _check(name: str, role: str, cameras: Sequence[str]) -> None:
     if not _NAME.fullmatch(name) or name in ("server", LOCAL):
-        raise ConfigError(f"{name!r} cannot name a key: give letters, digits, and . _ - between them")
+        raise ConfigError(f"{name!r} cannot name a key: use letters, digits, and . _ - between them")
     if role not in ROLES:
         raise ConfigError(f"there is no role {role!r}: choose one of {', '.join(ROLES)}")
     if cameras and role != "capture":
-        raise ConfigError(f"a key of role {role} speaks for no camera: leave out --camera")
+        raise ConfigError(f"a key of role {role} takes no cameras: leave out --camera")
     if wrong := [camera for camera in cameras if not re.fullmatch(CAMERA_NAME, camera)]:
         raise ConfigError(f"{wrong[0]!r} cannot be a camera's name")
 
@@ -270,7 +270,7 @@ def _read(path: Path, advice: str) -> dict[str, Any]:
 def _write(path: Path, value: dict[str, Any]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        handle, draft = tempfile.mkstemp(dir=path.parent, prefix=path.name)  # of mode 0600
+        handle, draft = tempfile.mkstemp(dir=path.parent, prefix=path.name)  # with mode 0600
         with os.fdopen(handle, "w", encoding="utf-8") as stream:
             json.dump(value, stream, indent=1)
         Path(draft).replace(path)

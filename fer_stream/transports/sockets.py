@@ -1,4 +1,4 @@
-"""What the kernel knows about a connection and ZeroMQ does not report: whether bytes arrive, and why there is none."""
+"""What the kernel knows about a connection and ZeroMQ does not report: bytes received, and why connecting fails."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from contextlib import suppress
 from urllib.parse import urlsplit
 
 SILENCE = 3.0
-"""Seconds without a packet after which a connection is dead: TCP's keepalive alone makes one a second."""
+"""Seconds without a packet after which a connection is dead: TCP keepalive alone causes one packet a second."""
 
 HANDSHAKE = 6.0
-"""The same during ZeroMQ's handshake: a lost packet is sent again after seconds."""
+"""The same during ZeroMQ's handshake, where TCP may take seconds to retransmit a lost packet."""
 
 _COUNTERS = struct.Struct("=Q4xI")
-"""In Linux's ``struct tcp_info``: the bytes and the segments received, from `_AT` on."""
+"""Two fields of Linux's ``struct tcp_info``, at offset `_AT`: bytes received and segments received."""
 _AT = 128
 
 
@@ -27,30 +27,30 @@ class Connection:
     """
 
     def __init__(self, descriptor: int, now: float) -> None:
-        """Take the descriptor that ZeroMQ's monitor tells. Where it is closed already, there is nothing to see."""
+        """Duplicate the descriptor that ZeroMQ's monitor reports. If it is closed already, nothing is watched."""
         self._sock: socket.socket | None = None
         self._segments = -1
         self._moved = now
         self.received = 0
-        """Bytes so far."""
+        """Bytes received so far."""
         self.established = False
-        """Whether ZeroMQ's handshake is through."""
+        """Whether ZeroMQ's handshake is complete."""
         with suppress(OSError):
             copied = os.dup(descriptor)
             try:
                 self._sock = socket.socket(fileno=copied)
-            except OSError:  # the number belongs to something else by now
+            except OSError:  # the number was reused for something that is no socket
                 os.close(copied)
 
     def look(self, now: float) -> None:
-        """See what has arrived, and hang up where nothing has for too long: ZeroMQ then connects anew."""
+        """Read the counters, and shut the connection down after too long a silence: ZeroMQ then reconnects."""
         if self._sock is None:
             return
         try:
             self.received, segments = _COUNTERS.unpack_from(
                 self._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256), _AT
             )
-        except (OSError, struct.error):  # not TCP, or an older kernel: the system alone ends it
+        except (OSError, struct.error):  # not TCP, or an older kernel: only the kernel detects a dead connection
             self.close()
             return
         if segments != self._segments:
@@ -61,18 +61,18 @@ class Connection:
             self.close()
 
     def close(self) -> None:
-        """Let go of it, so that it ends when ZeroMQ closes it."""
+        """Close the duplicate descriptor, so that the connection ends when ZeroMQ closes its own."""
         if self._sock is not None:
             self._sock.close()
             self._sock = None
 
 
 def why_silent(endpoint: str, patience: float = 1.0) -> str:
-    """Return what becomes of a connection to a ZeroMQ endpoint, in words that follow its address.
+    """Try to connect to a ZeroMQ endpoint, and return the cause of the silence as words that follow its address.
 
     Args:
         endpoint: ``tcp://HOST:PORT`` or ``ipc://PATH``.
-        patience: seconds to wait for it.
+        patience: seconds to wait for the connection.
     """
     try:
         if endpoint.startswith("ipc://"):
@@ -85,7 +85,7 @@ def why_silent(endpoint: str, patience: float = 1.0) -> str:
     except socket.gaierror as error:
         return f"its host name cannot be resolved: {error.strerror}"
     except TimeoutError:
-        return "it does not answer, not even to a connection: its host is down, or a firewall drops what is sent"
+        return "connecting to it times out: its host is down, or a firewall drops the packets"
     except OSError as error:
         if error.errno in (errno.ECONNREFUSED, errno.ENOENT, errno.ENOTDIR):
             return "nothing listens there"

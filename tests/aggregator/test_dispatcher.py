@@ -47,7 +47,7 @@ class Desk:
 
     def done(self, assign: Command, outcome: Any = "done", reason: str = "") -> list[Command]:
         assert isinstance(assign, Assign)
-        return self.it.done(assign.worker, assign.ticket, outcome, reason, f"of {assign.item.arrival.seq}", self.now)
+        return self.it.done(assign.worker, assign.ticket, outcome, reason, f"of {assign.item.arrival.frame}", self.now)
 
 
 def shown(commands: Iterable[Command]) -> list[str]:
@@ -57,12 +57,12 @@ def shown(commands: Iterable[Command]) -> list[str]:
             case Ask(camera):
                 texts.append(f"ask {camera}")
             case Assign(worker, _, item):
-                texts.append(f"{worker} gets {item.camera} {item.arrival.seq}")
+                texts.append(f"{worker} gets {item.camera} {item.arrival.frame}")
             case Fence(worker, reason):
                 texts.append(f"fence {worker} {reason}")
             case Release(item):
                 outcome = " ".join(filter(None, (item.outcome, item.reason)))
-                texts.append(f"release {item.camera} {item.arrival.seq} {outcome}")
+                texts.append(f"release {item.camera} {item.arrival.frame} {outcome}")
     return texts
 
 
@@ -183,7 +183,7 @@ def test_frames_are_released_in_order_with_their_results() -> None:
     assert desk.done(three) == []
     assert desk.done(two, "rejected", "corrupt") == []
     released = [command.item for command in desk.done(one) if isinstance(command, Release)]
-    assert [(item.arrival.seq, item.outcome, item.reason, item.result) for item in released] == [
+    assert [(item.arrival.frame, item.outcome, item.reason, item.result) for item in released] == [
         (1, "done", "", "of 1"),
         (2, "rejected", "corrupt", "of 2"),
         (3, "done", "", "of 3"),
@@ -472,5 +472,5 @@ def test_pixels_are_dropped_once_a_frame_is_resolved_even_if_older_frames_delay_
     assert len(dispatcher.cameras["door"].waiting) == 1
     dispatcher.done(second.worker, second.ticket, "done", "", None, 0.1)
     assert not dispatcher.cameras["door"].waiting
-    assert (second.item.frame, second.item.arrival.seq) == (None, 2)
+    assert (second.item.frame, second.item.arrival.frame) == (None, 2)
     assert first.item.frame == "pixels 1"

@@ -122,9 +122,9 @@ def shown(commands: Iterable[Command]) -> list[str]:
             case Ask(camera):
                 texts.append(f"ask {camera}")
             case Assign(worker, _, item):
-                texts.append(f"{worker} gets {item.camera} {item.arrival.seq}")
+                texts.append(f"{worker} gets {item.camera} {item.arrival.frame}")
             case Release(item):
-                texts.append(f"release {item.camera} {item.arrival.seq} {item.outcome}")
+                texts.append(f"release {item.camera} {item.arrival.frame} {item.outcome}")
             case Fence():
                 pass
     return texts

@@ -131,7 +131,7 @@ class World:
                 case Fence(name, _):
                     del self.workers[name]
                 case Release(item):
-                    place = (item.session, item.arrival.seq)
+                    place = (item.session, item.arrival.frame)
                     assert self.released.get(item.camera, (-1, 0)) < place, "released in order of capture"
                     self.released[item.camera] = place
                     assert item.outcome is not None

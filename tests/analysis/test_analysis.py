@@ -1,4 +1,4 @@
-"""Whole analyses, as the command and as a function: real recordings in, real files out."""
+"""Whole analyses by the command and the function, on real recordings and with real output files."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 PORTRAITS = Path(fer_stream.__file__).parent / "assets"
 
 
-def test_a_recording_becomes_a_folder(cli: Cli, clip: Path, tiny_model: Path) -> None:
+def test_the_command_writes_all_files_of_a_recording(cli: Cli, clip: Path, tiny_model: Path) -> None:
     out = cli.folder / "out"
     done = cli.run("analyze", clip, "-o", out)
     assert (done.popen.returncode, done.out) == (0, "")
@@ -43,26 +43,26 @@ def test_a_recording_becomes_a_folder(cli: Cli, clip: Path, tiny_model: Path) ->
         "events.jsonl", "faces.csv", "faces.parquet", "report.html", "shares.svg", "summary.json", "timeline.svg",
         "uncertain.svg", "valence.svg",
     ]  # fmt: skip
-    told = json.loads((out / "summary.json").read_text())
-    assert told["model"] == "tiny 1"
-    assert told["models"]["tiny.onnx"] == hashlib.sha256(tiny_model.read_bytes()).hexdigest()
-    assert told["settings"]["detector"]["min_face"] == 40
-    assert told["pace"]["frames_per_s"] > 0
-    assert str(cli.folder) not in json.dumps(told), "it can be handed on: no path of this machine is in it"
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["model"] == "tiny 1"
+    assert summary["models"]["tiny.onnx"] == hashlib.sha256(tiny_model.read_bytes()).hexdigest()
+    assert summary["settings"]["detector"]["min_face"] == 40
+    assert summary["pace"]["frames_per_s"] > 0
+    assert str(cli.folder) not in json.dumps(summary), "it contains no path of this machine, so it can be published"
     table = polars.read_parquet(out / "faces.parquet")
-    assert told["frames"] == 60
-    assert told["faces"] == len(table) == len(polars.read_csv(out / "faces.csv"))
-    assert told["tracks"] == table["track"].n_unique() == 2
+    assert summary["frames"] == 60
+    assert summary["faces"] == len(table) == len(polars.read_csv(out / "faces.csv"))
+    assert summary["tracks"] == table["track"].n_unique() == 2
     events = [json.loads(line) for line in (out / "events.jsonl").read_text().splitlines()]
-    assert told["events"]["face.entered"] == sum(event["type"] == "face.entered" for event in events) == 2
-    lasted: defaultdict[str, float] = defaultdict(float)
+    assert summary["events"]["face.entered"] == sum(event["type"] == "face.entered" for event in events) == 2
+    seconds: defaultdict[str, float] = defaultdict(float)
     for event in events:
         if event["type"] in ("emotion.ended", "face.left"):
-            lasted[event["data"].get("label", "")] += event["data"]["duration_ms"] / 1000
-    in_view = lasted.pop("")
-    assert told["face_seconds"] == pytest.approx(in_view, abs=0.01)
-    shares = {label: seconds / in_view for label, seconds in lasted.items()}
-    assert told["share"] == pytest.approx(shares | {"uncertain": 1 - sum(shares.values())}, abs=0.001)
+            seconds[event["data"].get("label", "")] += event["data"]["duration_ms"] / 1000
+    in_view = seconds.pop("")
+    assert summary["face_seconds"] == pytest.approx(in_view, abs=0.01)
+    shares = {label: duration / in_view for label, duration in seconds.items()}
+    assert summary["share"] == pytest.approx(shares | {"uncertain": 1 - sum(shares.values())}, abs=0.001)
     scored = table.filter(polars.col("quality").is_not_null())
     assert 0 < len(scored) < len(table)
     assert (scored["scored_happy"] > 0.7).all()
@@ -70,7 +70,7 @@ def test_a_recording_becomes_a_folder(cli: Cli, clip: Path, tiny_model: Path) ->
     assert clip.name in (out / "report.html").read_text()
 
 
-def test_what_is_done_is_not_done_again_unless_something_changed(clip: Path, tiny_model: Path, tmp_path: Path) -> None:
+def test_a_finished_analysis_is_reused_unless_something_changed(clip: Path, tiny_model: Path, tmp_path: Path) -> None:
     film, out = tmp_path / "film.avi", tmp_path / "out"
     shutil.copy(clip, film)
 
@@ -79,9 +79,10 @@ def test_what_is_done_is_not_done_again_unless_something_changed(clip: Path, tin
         return Analysis(Settings(**how), name, out, video=video)  # type: ignore[arg-type]
 
     assert analysis().finished() is None
-    told = analysis().run(2, lambda done, total: None)
-    assert analysis().finished() == told
-    assert analysis(workers=7, policy="drop_oldest", log_level="debug").finished() == told, "what changes nothing"
+    summary = analysis().run(2, lambda done, total: None)
+    assert analysis().finished() == summary
+    unrelated = analysis(workers=7, policy="drop_oldest", log_level="debug")
+    assert unrelated.finished() == summary, "these settings do not affect the result"
     assert analysis("door").finished() is None
     assert analysis(video=True).finished() is None
     assert analysis(detector={"min_face": 50}).finished() is None
@@ -90,18 +91,18 @@ def test_what_is_done_is_not_done_again_unless_something_changed(clip: Path, tin
     (out / "report.html").rename(out / "elsewhere.html")
     assert analysis().finished() is None
     (out / "elsewhere.html").rename(out / "report.html")
-    assert analysis().finished() == told
+    assert analysis().finished() == summary
     film.write_bytes(clip.read_bytes() + b"\0")
     assert analysis().finished() is None
 
 
-def test_a_retrained_model_of_the_same_name_is_another_one(clip: Path, tmp_path: Path) -> None:
-    """Also where the file itself is the same, and its weights lie beside it."""
+def test_a_retrained_model_of_the_same_name_is_another_analysis(clip: Path, tmp_path: Path) -> None:
+    """Also if the ONNX file is unchanged, and only the weights in a file beside it differ."""
     model, out = write_beside(tmp_path / "own.onnx"), tmp_path / "out"
     how = Settings(cameras={"film": {"source": str(clip)}}, classifier={"model": model})  # type: ignore[arg-type]
-    told = Analysis(how, "film", out).run(2, lambda done, total: None)
-    assert set(told["models"]) > {"own.onnx", "own.onnx.data"}
-    assert Analysis(how, "film", out).finished() == told
+    summary = Analysis(how, "film", out).run(2, lambda done, total: None)
+    assert set(summary["models"]) > {"own.onnx", "own.onnx.data"}
+    assert Analysis(how, "film", out).finished() == summary
     before = model.read_bytes()
     write_beside(model, likely="sad")
     assert model.read_bytes() == before
@@ -111,7 +112,7 @@ def test_a_retrained_model_of_the_same_name_is_another_one(clip: Path, tmp_path:
     assert labels == ["sad"]
 
 
-def test_other_code_or_other_packages_are_another_analysis(
+def test_changed_code_or_packages_are_another_analysis(
     clip: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def identity(**others: object) -> str:
@@ -135,7 +136,7 @@ def test_other_code_or_other_packages_are_another_analysis(
     assert identity() != before
 
 
-def test_an_analysis_of_its_own_video_leaves_it_where_it_is(cli: Cli, clip: Path) -> None:
+def test_an_annotated_video_can_be_analysed_and_is_not_overwritten(cli: Cli, clip: Path) -> None:
     out = cli.folder / "v"
     cli.run("analyze", clip, "-o", out, "--video")
     film = out / "annotated.mp4"
@@ -151,14 +152,14 @@ def test_an_analysis_of_its_own_video_leaves_it_where_it_is(cli: Cli, clip: Path
         assert done.popen.returncode == 2
         assert len(done.errors) == 1
         assert "annotated.mp4' is an input, and would be overwritten: choose another folder" in done.errors[0]
-    for name in (film, links / "hard.mp4", clip):  # without a video of its own nothing is in the way
+    for name in (film, links / "hard.mp4", clip):  # without --video nothing would overwrite the input
         done = cli.run("analyze", name, clip if name != clip else film, "-o", out, "--force")
         assert done.popen.returncode == 0
         assert cli.run("analyze", name, "-o", out).popen.returncode == 0
         assert film.read_bytes() == before
 
 
-def test_files_of_others_stay_unless_force_is_given(cli: Cli, clip: Path) -> None:
+def test_foreign_files_are_kept_unless_force_is_given(cli: Cli, clip: Path) -> None:
     out = cli.folder / "out"
     out.mkdir()
     (out / "faces.csv").write_text("years of work")
@@ -169,7 +170,7 @@ def test_files_of_others_stay_unless_force_is_given(cli: Cli, clip: Path) -> Non
     assert [path.read_text() for path in out.iterdir()] == ["years of work"]
     assert cli.run("analyze", clip, "-o", out, "--force").popen.returncode == 0
     assert (out / "faces.csv").read_text().startswith("frame,time,")
-    assert cli.run("analyze", clip, "-o", out, "--labels", "valence").popen.returncode == 0, "what we wrote is replaced"
+    assert cli.run("analyze", clip, "-o", out, "--labels", "valence").popen.returncode == 0, "our own file is replaced"
     with (out / "report.html").open("a") as page:
         page.write("<p>notes of mine</p>")
     refused = cli.run("analyze", clip, "-o", out)
@@ -177,12 +178,10 @@ def test_files_of_others_stay_unless_force_is_given(cli: Cli, clip: Path) -> Non
     assert "notes of mine" in (out / "report.html").read_text()
 
 
-def test_a_new_analysis_takes_the_place_of_the_old_one_when_it_is_whole(
-    clip: Path, tiny_model: Path, tmp_path: Path
-) -> None:
+def test_a_new_analysis_replaces_the_old_one_only_when_complete(clip: Path, tiny_model: Path, tmp_path: Path) -> None:
     how = Settings(cameras={"film": {"source": str(clip)}}, classifier={"model": tiny_model})  # type: ignore[arg-type]
     whole = Analysis(how, "film", tmp_path, video=True)
-    told = whole.run(2, lambda done, total: None)
+    summary = whole.run(2, lambda done, total: None)
     assert (tmp_path / "annotated.mp4").exists()
 
     def stop(done: int, total: int | None) -> None:
@@ -192,14 +191,14 @@ def test_a_new_analysis_takes_the_place_of_the_old_one_when_it_is_whole(
     again = Analysis(how.model_copy(update={"labels": "valence"}), "film", tmp_path)
     with pytest.raises(KeyboardInterrupt):
         again.run(2, stop)
-    assert whole.finished() == told
-    told = again.run(2, lambda done, total: None)
-    assert told["pace"]["recalled"] == 30
-    assert again.finished() == told
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*told["files"], "summary.json"])
+    assert whole.finished() == summary
+    summary = again.run(2, lambda done, total: None)
+    assert summary["pace"]["recalled"] == 30
+    assert again.finished() == summary
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*summary["files"], "summary.json"])
 
 
-def test_cut_off_it_leaves_nothing_half_written_and_goes_on_where_it_was(cli: Cli, clip: Path) -> None:
+def test_an_interrupted_analysis_leaves_only_its_checkpoint_and_resumes(cli: Cli, clip: Path) -> None:
     out = cli.folder / "out"
     slow = {"FER_STREAM_SEARCH__SCAN_INTERVAL": "0"}
     cut = cli.start("analyze", clip, "-o", out, **slow)
@@ -217,7 +216,7 @@ def test_cut_off_it_leaves_nothing_half_written_and_goes_on_where_it_was(cli: Cl
     assert not answers.exists()
 
 
-def test_of_several_an_interrupted_analysis_goes_on_with_the_first_that_is_not_finished(cli: Cli, clip: Path) -> None:
+def test_an_interrupted_analysis_of_several_recordings_skips_the_finished_ones(cli: Cli, clip: Path) -> None:
     films = cli.folder / "films"
     films.mkdir()
     for name in ("a", "b"):
@@ -228,9 +227,9 @@ def test_of_several_an_interrupted_analysis_goes_on_with_the_first_that_is_not_f
     cut.signal(signal.SIGTERM)
     assert cut.end() == 130
     done, begun = (json.loads(path.read_text()) for path in out.glob("*/summary.json")), out / "b/.answers"
-    assert [told["source"] for told in done] == ["a.avi"]
+    assert [summary["source"] for summary in done] == ["a.avi"]
     assert [path.name for path in begun.parent.iterdir()] == [".answers"]
-    shutil.copy(clip, films / "c.avi")  # what else is named changes nothing for the others
+    shutil.copy(clip, films / "c.avi")  # another recording does not affect the first two
     again = cli.run("analyze", films, "-o", out)
     assert again.popen.returncode == 0
     assert again.err.count("done already") == 1
@@ -238,23 +237,23 @@ def test_of_several_an_interrupted_analysis_goes_on_with_the_first_that_is_not_f
     assert "done already" not in cli.run("analyze", films / "c.avi", "-o", out / "c", "--force").err
 
 
-def test_several_recordings_have_a_folder_each_and_a_broken_one_stops_no_other(cli: Cli, clip: Path) -> None:
+def test_each_recording_has_a_folder_and_a_broken_one_does_not_stop_the_others(cli: Cli, clip: Path) -> None:
     films = cli.folder / "films"
     films.mkdir()
     shutil.copy(clip, films / "a.avi")
     (films / "b.avi").write_bytes(b"no film at all")
-    (films / "notes.txt").write_text("which are passed over")
+    (films / "notes.txt").write_text("not a recording: ignored")
     done = cli.run("analyze", films, PORTRAITS / "grace_hopper.jpg", "-o", cli.folder / "out")
     assert done.popen.returncode == 1
     assert len(done.errors) == 1
     assert "b.avi" in done.errors[0]
-    told = {path.parent.name: json.loads(path.read_text()) for path in (cli.folder / "out").glob("*/summary.json")}
-    assert set(told) == {"a", "grace_hopper"}
-    assert (told["a"]["frames"], told["grace_hopper"]["images"]) == (60, 1)
+    found = {path.parent.name: json.loads(path.read_text()) for path in (cli.folder / "out").glob("*/summary.json")}
+    assert set(found) == {"a", "grace_hopper"}
+    assert (found["a"]["frames"], found["grace_hopper"]["images"]) == (60, 1)
     assert "1 of 3 could not be read" in done.err
 
 
-def test_a_recording_that_breaks_is_told_every_time_and_what_came_before_is_there(cli: Cli) -> None:
+def test_a_recording_that_breaks_off_is_an_error_every_time_and_its_results_are_kept(cli: Cli) -> None:
     frames, out = cli.folder / "frames", cli.folder / "out"
     frames.mkdir()
     for number in range(5):
@@ -281,14 +280,14 @@ def test_pictures_have_neither_tracks_nor_events(cli: Cli) -> None:
     table = polars.read_csv(out / "faces.csv")
     assert table["image"].to_list() == ["eileen_collins.jpg", "grace_hopper.jpg"]
     assert set(table["label"]) == {"happy"}
-    told = json.loads((out / "summary.json").read_text())
-    assert (told["images"], told["faces"], told["share"]) == (3, 2, {"happy": 1.0})
+    summary = json.loads((out / "summary.json").read_text())
+    assert (summary["images"], summary["faces"], summary["share"]) == (3, 2, {"happy": 1.0})
     assert sorted(path.name for path in out.iterdir()) == [
         "faces.csv", "faces.parquet", "report.html", "shares.svg", "summary.json",
     ]  # fmt: skip
 
 
-def test_images_of_a_folder_follow_one_another_as_everywhere(cli: Cli, clip: Path) -> None:
+def test_images_of_a_folder_are_consecutive_frames_as_in_the_service(cli: Cli, clip: Path) -> None:
     frames = cli.folder / "frames"
     frames.mkdir()
     for number, picture in enumerate(_pictures(clip)[:20]):
@@ -301,7 +300,7 @@ def test_images_of_a_folder_follow_one_another_as_everywhere(cli: Cli, clip: Pat
 
 
 @pytest.mark.parametrize("flags", [[], ["--show-faces"]])
-def test_the_annotated_video_hides_faces_unless_it_is_told_to_show_them(cli: Cli, clip: Path, flags: list[str]) -> None:
+def test_the_annotated_video_hides_faces_unless_show_faces_is_given(cli: Cli, clip: Path, flags: list[str]) -> None:
     out = cli.folder / "out"
     cli.run("analyze", clip, "-o", out, "--video", *flags)
     seen, source = _pictures(out / "annotated.mp4"), _pictures(clip)
@@ -316,7 +315,7 @@ def test_the_annotated_video_hides_faces_unless_it_is_told_to_show_them(cli: Cli
     else:
         assert likeness < 0.9
         assert detail[0] < detail[1]
-    # What is no face stays as it is.
+    # Regions without a face are unchanged.
     corner = slice(0, 40), slice(0, 40)
     assert np.abs(seen[39][corner].astype(int) - source[39][corner]).mean() < 6
 
@@ -332,13 +331,13 @@ def test_the_annotated_video_keeps_the_sound(cli: Cli, clip: Path) -> None:
     with av.open(str(out / "annotated.mp4")) as video:
         kinds = [packet.stream.type for packet in video.demux() if packet.size]
     changes = sum(one != other for one, other in pairwise(kinds))
-    assert changes > 6, "picture and sound lie side by side, so that it plays while it loads"
+    assert changes > 6, "picture and sound are interleaved, so that the file can be streamed"
 
 
-def test_no_pixel_is_written_unless_a_video_is_asked_for(cli: Cli, clip: Path) -> None:
-    """Not as an image, and not raw: no file holds a row of a frame, its thumbnail, or a face as the model sees it.
+def test_no_pixels_are_written_without_the_option_video(cli: Cli, clip: Path) -> None:
+    """No file contains an image, or raw rows of a frame, of its thumbnail, or of the frame at 48 x 48 pixels.
 
-    Neither when it is done, nor what lies there when it was cut off.
+    Neither after a kill, nor after the end.
     """
     rows = set()
     for picture in _pictures(clip):
@@ -349,7 +348,7 @@ def test_no_pixel_is_written_unless_a_video_is_asked_for(cli: Cli, clip: Path) -
     out = cli.folder / "out"
     cut = cli.start("analyze", clip, "-o", out, FER_STREAM_SEARCH__MOTION_INTERVAL="0")
     cut.until(lambda: (out / ".answers").exists() and (out / ".answers").stat().st_size > 5000)
-    cut.popen.kill()  # with all that lies about
+    cut.popen.kill()  # so that temporary files remain
     cut.end()
     _no_pixels(cli.folder, out, rows)
     assert (out / ".answers").exists()
@@ -387,7 +386,7 @@ def test_a_recording_on_a_server_is_analysed(clip: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["missing.mp4", "-o", "out"], "missing.mp4"),
         (["{clip}", "-o", "{clip}"], "cannot be written"),
@@ -397,16 +396,16 @@ def test_a_recording_on_a_server_is_analysed(clip: Path) -> None:
         (["x" * 300, "-o", "out"], "cannot be read: file name too long"),
     ],
 )
-def test_wrong_use_is_one_sentence(cli: Cli, clip: Path, arguments: list[str], said: str) -> None:
+def test_wrong_use_gives_one_error_line(cli: Cli, clip: Path, arguments: list[str], message: str) -> None:
     (cli.folder / "empty").mkdir()
     done = cli.run("analyze", *(a.format(clip=clip, empty=cli.folder / "empty") for a in arguments))
     assert done.popen.returncode in (1, 2)
     assert len(done.errors) == 1
-    assert said in done.errors[0]
+    assert message in done.errors[0]
 
 
 def test_ten_thousand_frames_take_no_more_memory_than_five_hundred(cli: Cli, tiny_model: Path) -> None:
-    """The limit is 400 MB, for small pictures; `depth` + 2 decoded ones come on top of it."""
+    """The limit is 400 MB, for small pictures. Up to `depth` + 2 decoded pictures are held in addition."""
     face = cv2.resize(cv2.imread(str(PORTRAITS / "grace_hopper.jpg")), (60, 72), interpolation=cv2.INTER_AREA)
     peaks = []
     for count in (500, 10_000):
@@ -418,7 +417,7 @@ def test_ten_thousand_frames_take_no_more_memory_than_five_hundred(cli: Cli, tin
             picture[12:84, left : left + 60] = face
             writer.write(picture)
         writer.release()
-        # Not its ru_maxrss, which has the memory of the process that started it in it.
+        # Not ru_maxrss: a child process inherits the peak of its parent.
         code = (
             "import re, sys; from fer_stream.cli.main import main; code = main(sys.argv[1:]); "
             "print(code, re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1])"
@@ -440,11 +439,11 @@ def test_the_example_runs(cli: Cli, clip: Path) -> None:
     done = subprocess.run(command, env=cli.environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
-    assert re.search(r"2 +┆ \d\.\d+ +┆ happy", done.stdout), "the second track was happy"
-    assert re.search(r"scored_happy +┆ 0\.[78]", done.stdout), "and that is what the tiny model always says"
+    assert re.search(r"2 +┆ \d\.\d+ +┆ happy", done.stdout), "the second track is happy"
+    assert re.search(r"scored_happy +┆ 0\.[78]", done.stdout), "the tiny model always gives this"
 
 
-def test_without_its_extra_it_says_which_one_is_missing(cli: Cli, clip: Path) -> None:
+def test_the_error_names_a_missing_extra(cli: Cli, clip: Path) -> None:
     (cli.folder / "polars.py").write_text("raise ImportError('no polars here')\n")
     done = cli.run("analyze", clip, "-o", "out", PYTHONPATH=f"{cli.folder}")
     assert done.popen.returncode == 2
@@ -461,7 +460,7 @@ def _pictures(path: Path) -> list[np.ndarray]:
 
 
 def _with_sound(source: Path, target: Path) -> None:
-    """Put four seconds of a tone under a clip."""
+    """Add four seconds of a tone to a clip."""
     with av.open(str(target), "w") as out:
         video, audio = out.add_stream("mpeg4", rate=15), out.add_stream("aac", rate=44_100)
         video.width, video.height, video.pix_fmt = 640, 480, "yuv420p"

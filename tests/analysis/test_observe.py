@@ -1,4 +1,4 @@
-"""The same as the service, and the same again after an interruption."""
+"""`Observer`: the same events as the service, also after an interruption."""
 
 from __future__ import annotations
 
@@ -39,44 +39,46 @@ def texts(observer: Observer) -> list[str]:
     return [text for seen in observer for _, text in seen.events]
 
 
-WAYS: dict[str, tuple[int, dict[str, str]]] = {
+CASES: dict[str, tuple[int, dict[str, str]]] = {
     "emotions": (3, {}),
     "valence": (1, {"LABELS": "valence", "DEPTH": "5", "DETECTOR__MIN_FACE": "20"}),
 }
-"""Threads and settings."""
+"""Number of threads, and settings."""
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_the_events_are_the_services_byte_for_byte(cli: Cli, clip: Path, way: str) -> None:
-    """With hints, depth and smoothing as they are."""
-    same_events(cli, clip, *WAYS[way])
+@pytest.mark.parametrize("case", CASES)
+def test_the_events_equal_the_services_byte_for_byte(cli: Cli, clip: Path, case: str) -> None:
+    """With hints, depth and smoothing in effect."""
+    same_events(cli, clip, *CASES[case])
 
 
 @pytest.mark.parametrize(
-    ("name", "way"),
+    ("name", "case"),
     [
         ("head-pose-face-detection-female-and-male.gif", "emotions"),
         ("face-demographics-walking.gif", "valence"),
     ],
 )
-def test_of_real_faces_the_events_are_the_services_byte_for_byte(cli: Cli, beside: Beside, name: str, way: str) -> None:
+def test_on_real_clips_the_events_equal_the_services(cli: Cli, beside: Beside, name: str, case: str) -> None:
     """Faces that move, enter and turn away."""
-    same_events(cli, beside.clip(name), *WAYS[way])
+    same_events(cli, beside.clip(name), *CASES[case])
 
 
 def same_events(cli: Cli, film: Path, threads: int, how: dict[str, str]) -> None:
-    """The service and the analysis print the same."""
+    """Assert that the service and the analysis give the same events."""
     how = {f"FER_STREAM_{key}": value for key, value in ({"CLASSIFIER__MODEL": "emotion-ferplus.onnx"} | how).items()}
     wait = ("--policy", "wait", "--format", "jsonl", "--journal", cli.folder / "events.db", "--workers", 2)
     service = cli.run("run", f"film={film}", *wait, **how)
     ours = cli.run("analyze", f"film={film}", "-o", cli.folder / "out", "--workers", threads, **how)
     assert (service.popen.returncode, ours.popen.returncode) == (0, 0)
-    assert ".started" in service.out, "how many is the models' business"
+    assert ".started" in service.out, "at least one interval; their number depends on the model"
     assert (cli.folder / "out/events.jsonl").read_text() == service.out
 
 
-def test_a_film_of_jpegs_gives_the_same_bytes_passed_through_or_not(cli: Cli, clip: Path, tiny_model: Path) -> None:
-    """One picture is cut short, which the capture sees, and one does not decode, which a worker finds out."""
+def test_a_video_of_jpegs_gives_the_same_events_passed_through_or_decoded(
+    cli: Cli, clip: Path, tiny_model: Path
+) -> None:
+    """One picture is truncated (the capture rejects it), and one does not decode (a worker rejects it)."""
     read, packets = cv2.VideoCapture(str(clip)), []
     while len(packets) < 40 and (got := read.read())[0]:
         packets.append(cv2.imencode(".jpg", got[1])[1].tobytes())
@@ -95,7 +97,7 @@ def test_a_film_of_jpegs_gives_the_same_bytes_passed_through_or_not(cli: Cli, cl
         assert observer.rejected == 2
 
 
-def test_a_picture_that_does_not_decode_is_told_of_once(
+def test_a_picture_that_does_not_decode_is_logged_once(
     tmp_path: Path, tiny_model: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     film = jpegs.film(tmp_path / "film.avi", [jpegs.jpeg(), jpegs.undecodable(jpegs.jpeg())])
@@ -103,10 +105,10 @@ def test_a_picture_that_does_not_decode_is_told_of_once(
     assert caplog.text.count("frame 2 is rejected: a picture that does not decode") == 1
 
 
-def test_an_observation_holds_a_frame_and_what_is_seen_in_it(clip: Path, tiny_model: Path) -> None:
+def test_an_observation_holds_a_frame_and_its_tracks(clip: Path, tiny_model: Path) -> None:
     observer = Observer(settings(clip, classifier={"model": tiny_model}), "film")
     *frames, last = observer
-    assert [seen.frame.seq for seen in frames if seen.frame] == list(range(1, 61))
+    assert [seen.frame.number for seen in frames if seen.frame] == list(range(1, 61))
     assert last.frame is None
     assert [event.type for event, _ in last.events][-1] == "camera.offline"
     seen = frames[-1]
@@ -116,7 +118,7 @@ def test_an_observation_holds_a_frame_and_what_is_seen_in_it(clip: Path, tiny_mo
     assert observer.rejected == 0
 
 
-def test_what_was_found_before_an_interruption_is_not_looked_for_again(
+def test_after_an_interruption_stored_answers_are_reused(
     clip: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     how = settings(clip, classifier={"model": tiny_model})
@@ -126,10 +128,10 @@ def test_what_was_found_before_an_interruption_is_not_looked_for_again(
     for _ in range(20):
         next(begun)
     begun.close()  # type: ignore[attr-defined]
-    assert not _thumbnails(clip, (tmp_path / "checkpoint").read_bytes()), "where an answer lies, no picture does"
+    assert not _thumbnails(clip, (tmp_path / "checkpoint").read_bytes()), "the checkpoint holds no thumbnail"
     first.close(finished=False)
     with (tmp_path / "checkpoint").open("ab") as file:
-        file.write(b"\x09\x00\x00\x00torn")  # as a process that is killed while it writes leaves it
+        file.write(b"\x09\x00\x00\x00torn")  # a partial answer, as if the process was killed while writing
     looks, recognize = [], Recognizer.recognize
     monkeypatch.setattr(Recognizer, "recognize", lambda *given: looks.append(1) or recognize(*given))
     again = Checkpoint(tmp_path / "checkpoint", "this")
@@ -140,7 +142,7 @@ def test_what_was_found_before_an_interruption_is_not_looked_for_again(
     assert not (tmp_path / "checkpoint").exists()
 
 
-def test_answers_to_something_else_are_thrown_away(tmp_path: Path) -> None:
+def test_answers_of_another_analysis_are_discarded(tmp_path: Path) -> None:
     for identity, expected in (("a", []), ("a", [b"x", b"", b"yz"]), ("b", [])):
         checkpoint = Checkpoint(tmp_path / "checkpoint", identity)
         found = []
@@ -153,13 +155,13 @@ def test_answers_to_something_else_are_thrown_away(tmp_path: Path) -> None:
         checkpoint.close(finished=False)
 
 
-def test_a_frame_that_cannot_be_looked_at_is_counted_and_the_others_go_on(
+def test_a_frame_that_cannot_be_analysed_is_counted_and_the_others_continue(
     clip: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recognize, calls = Recognizer.recognize, iter(range(1000))
 
     def break_once(self: Recognizer, image: np.ndarray, hints: object = None) -> object:
-        if next(calls) in (5, 6):  # both tries of one frame
+        if next(calls) in (5, 6):  # both attempts at one frame
             raise RuntimeError("a model that breaks")
         return recognize(self, image, hints)  # type: ignore[arg-type]
 
@@ -170,19 +172,19 @@ def test_a_frame_that_cannot_be_looked_at_is_counted_and_the_others_go_on(
     assert observer.rejected == 1
 
 
-def test_a_source_that_cannot_be_read_is_an_error_after_what_came_before(tiny_model: Path, tmp_path: Path) -> None:
+def test_a_source_that_breaks_off_raises_after_the_last_observation(tiny_model: Path, tmp_path: Path) -> None:
     for number in range(3):
         (tmp_path / f"{number}.png").write_bytes(_png())
     (tmp_path / "3.png").write_bytes(b"no image")
     observer: Iterator[object] = iter(Observer(settings(tmp_path, classifier={"model": tiny_model}), "film"))
-    for _ in range(4):  # three frames, and the events of the end
+    for _ in range(4):  # three frames, and the closing events
         next(observer)
     with pytest.raises(SourceError, match=r"3\.png"):
         next(observer)
 
 
 def _thumbnails(film: Path, content: bytes) -> int:
-    """Return of how many frames ``content`` holds a row of the thumbnail."""
+    """Return the number of frames of which ``content`` holds a row of the thumbnail."""
     video, found = cv2.VideoCapture(str(film)), 0
     while True:
         there, image = video.read()
@@ -196,8 +198,8 @@ def _png() -> bytes:
 
 
 @pytest.mark.parametrize("tail", [bytes(400), b"\x03\x00\x00\x00\x01\x02\x03\x04abc"])
-def test_a_damaged_answer_is_looked_for_again_with_all_after_it(tmp_path: Path, tail: bytes) -> None:
-    """Zeros are what a disk that lost its power may leave."""
+def test_a_damaged_answer_is_discarded_with_all_after_it(tmp_path: Path, tail: bytes) -> None:
+    """Zeros are what a power failure may leave on a disk."""
     checkpoint = Checkpoint(tmp_path / "checkpoint", "a")
     checkpoint.keep(b"x")
     checkpoint.close(finished=False)

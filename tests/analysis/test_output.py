@@ -1,4 +1,4 @@
-"""Only what an analysis wrote itself is replaced or deleted, whatever else has its names; and never an input."""
+"""The output folder: only files that an analysis wrote are replaced or deleted, and never an input."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ NAMES = ("faces.csv", "report.html", "annotated.mp4")
 
 
 def write(folder: Path, *names: str, inputs: tuple[Path, ...] = (), force: bool = False, text: str = "1") -> None:
-    """Write an analysis of these files."""
-    place = OutputFolder(folder, inputs, force=force)
+    """Write an analysis that consists of these files."""
+    output = OutputFolder(folder, inputs, force=force)
     try:
-        part = place.begin(NAMES)
+        part = output.begin(NAMES)
         for name in names:
             (part / name).write_text(f"{name} {text}")
-        told = place.finish({"frames": 1})
-        assert OutputFolder(folder, inputs, force=force).told() == told
+        summary = output.finish({"frames": 1})
+        assert OutputFolder(folder, inputs, force=force).summary() == summary
     finally:
-        place.close()
+        output.close()
 
 
 def content(folder: Path) -> dict[str, Any]:
     return {path.name: path.read_text() for path in folder.iterdir() if path.is_file() and path.name != SUMMARY}
 
 
-def test_what_was_written_is_replaced_and_deleted(tmp_path: Path) -> None:
+def test_files_of_the_earlier_analysis_are_replaced_or_deleted(tmp_path: Path) -> None:
     write(tmp_path, "faces.csv", "annotated.mp4")
     (tmp_path / "thesis.txt").write_text("years of work")
     write(tmp_path, "faces.csv", "report.html", text="2")
@@ -60,15 +60,13 @@ def _linked(path: Path) -> None:
     path.symlink_to(path.parent.parent / "theirs")
 
 
-def _nowhere(path: Path) -> None:
+def _broken_link(path: Path) -> None:
     path.symlink_to(path.parent.parent / "nothing")
 
 
-@pytest.mark.parametrize("make", [_foreign, _changed, _linked, _nowhere])
+@pytest.mark.parametrize("make", [_foreign, _changed, _linked, _broken_link])
 @pytest.mark.parametrize("name", ["faces.csv", "annotated.mp4"])
-def test_what_is_not_ours_is_refused_and_with_force_replaced(
-    make: Callable[[Path], None], name: str, tmp_path: Path
-) -> None:
+def test_a_foreign_file_is_kept_unless_force_is_given(make: Callable[[Path], None], name: str, tmp_path: Path) -> None:
     (out := tmp_path / "out").mkdir()
     make(out / name)
     before = sorted((path.name, path.is_symlink(), path.is_file() and path.read_text()) for path in out.iterdir())
@@ -80,10 +78,10 @@ def test_what_is_not_ours_is_refused_and_with_force_replaced(
     write(out, *NAMES, force=True, text="2")
     assert content(out) == {name: f"{name} 2" for name in NAMES}
     if make is _linked:
-        assert (tmp_path / "theirs").read_text() == "years of work", "a link is replaced, not what it leads to"
+        assert (tmp_path / "theirs").read_text() == "years of work", "the link is replaced, not its target"
 
 
-def test_what_was_changed_is_not_deleted(tmp_path: Path) -> None:
+def test_a_changed_file_is_not_deleted(tmp_path: Path) -> None:
     write(tmp_path, "faces.csv", "annotated.mp4")
     (tmp_path / "annotated.mp4").write_text("cut by hand")
     write(tmp_path, "faces.csv", force=True)
@@ -91,24 +89,24 @@ def test_what_was_changed_is_not_deleted(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "reported",
+    "summary",
     [
         {"files": ["thesis.txt"]}, {"files": {"thesis.txt": "0"}}, {"files": 12, "identity": "x"}, 7, None,
         {"files": {"thesis.txt": "0"}, "digest": "0"},
     ],
 )  # fmt: skip
-def test_a_summary_of_another_program_costs_nobody_a_file(told: object, tmp_path: Path) -> None:
-    (tmp_path / SUMMARY).write_text(json.dumps(told))
+def test_files_listed_in_a_foreign_summary_are_kept(summary: object, tmp_path: Path) -> None:
+    (tmp_path / SUMMARY).write_text(json.dumps(summary))
     (tmp_path / "thesis.txt").write_text("years of work")
-    assert OutputFolder(tmp_path, (), force=False).told() == {}
+    assert OutputFolder(tmp_path, (), force=False).summary() == {}
     with pytest.raises(ConfigError, match=SUMMARY):
         write(tmp_path, "faces.csv")
-    assert json.loads((tmp_path / SUMMARY).read_text()) == told
+    assert json.loads((tmp_path / SUMMARY).read_text()) == summary
     write(tmp_path, "faces.csv", force=True)
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
 
 
-def test_a_summary_that_was_edited_is_no_longer_ours(tmp_path: Path) -> None:
+def test_an_edited_summary_is_foreign(tmp_path: Path) -> None:
     write(tmp_path, "faces.csv")
     text = (tmp_path / SUMMARY).read_text()
     (tmp_path / SUMMARY).write_text(text.replace('"frames": 1', '"frames": 2'))
@@ -121,7 +119,7 @@ def test_a_summary_that_was_edited_is_no_longer_ours(tmp_path: Path) -> None:
 @pytest.mark.parametrize("force", [False, True])
 @pytest.mark.parametrize("how", ["itself", "folder", "symbolic", "hard", "copy"])
 def test_an_input_is_never_touched(how: str, force: bool, tmp_path: Path) -> None:
-    """Also not one that we wrote, as the annotated video of an earlier analysis."""
+    """Not even if we wrote it, like the annotated video of an earlier analysis."""
     out = tmp_path / "out"
     write(out, *NAMES)
     film = source = out / "annotated.mp4"
@@ -134,30 +132,30 @@ def test_an_input_is_never_touched(how: str, force: bool, tmp_path: Path) -> Non
             os.link(film, source)
         case "symbolic":
             source.symlink_to(film)
-        case "copy":  # as where one folder is mounted twice, and the numbers of its files differ
+        case "copy":  # stands for a folder that is mounted twice, with different inode numbers
             source.write_text(before)
     inputs = (source.parent if how == "folder" else source,)
     with pytest.raises(ConfigError, match="is an input, and would be overwritten"):
         write(out, *NAMES, inputs=inputs, force=force)
-    place = OutputFolder(out, inputs, force=force)
+    output = OutputFolder(out, inputs, force=force)
     with pytest.raises(ConfigError, match="is an input"):
-        place.begin(NAMES)
-    place.close()
-    place = OutputFolder(out, inputs, force=force)
-    (place.begin(NAMES[1:2]) / "report.html").write_text("2")
-    place.finish({})
-    place.close()
+        output.begin(NAMES)
+    output.close()
+    output = OutputFolder(out, inputs, force=force)
+    (output.begin(NAMES[1:2]) / "report.html").write_text("2")
+    output.finish({})
+    output.close()
     assert film.read_text() == source.read_text() == before
 
 
-def test_a_folder_that_has_a_file_s_name_stays(tmp_path: Path) -> None:
+def test_a_folder_with_the_name_of_an_output_file_is_kept(tmp_path: Path) -> None:
     (tmp_path / "report.html/deep").mkdir(parents=True)
     with pytest.raises(ConfigError, match=r"report\.html' is a folder"):
         write(tmp_path, *NAMES, force=True)
     assert (tmp_path / "report.html/deep").is_dir()
 
 
-def test_hidden_files_of_others_stay(tmp_path: Path) -> None:
+def test_foreign_hidden_files_are_kept(tmp_path: Path) -> None:
     (tmp_path / PART).mkdir()
     (tmp_path / PART / "thesis.txt").write_text("years of work")
     for force in (False, True):
@@ -171,21 +169,21 @@ def test_hidden_files_of_others_stay(tmp_path: Path) -> None:
     assert (other / CHECKPOINT).read_text() == "years of work"
 
 
-def test_answers_of_ours_are_known(tmp_path: Path) -> None:
+def test_a_checkpoint_of_ours_is_recognised_and_kept(tmp_path: Path) -> None:
     Checkpoint(tmp_path / CHECKPOINT, "film").close(finished=False)
     assert Checkpoint.ours(tmp_path / CHECKPOINT)
     write(tmp_path, *NAMES)
-    assert Checkpoint.ours(tmp_path / CHECKPOINT), "it is for whoever goes on"
+    assert Checkpoint.ours(tmp_path / CHECKPOINT), "the analysis that wrote it can still resume"
 
 
 @pytest.mark.parametrize("steps", range(8))
-def test_cut_off_at_any_step_what_lies_there_is_still_known(
+def test_after_a_kill_at_any_step_the_next_analysis_still_recognises_our_files(
     steps: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As by a kill, after which nothing is tidied up: the next analysis takes the place of what is left."""
+    """After a kill nothing is tidied up; the next analysis replaces the remaining files."""
     write(tmp_path, "faces.csv", "annotated.mp4")
-    place, done = OutputFolder(tmp_path, (), force=False), 0
-    part = place.begin(NAMES)
+    output, done = OutputFolder(tmp_path, (), force=False), 0
+    part = output.begin(NAMES)
     for name in ("faces.csv", "report.html"):
         (part / name).write_text("2")
 
@@ -204,10 +202,10 @@ def test_cut_off_at_any_step_what_lies_there_is_still_known(
         for name in ("unlink", "replace", "rmdir", "mkdir"):
             patch.setattr(path, name, cut(getattr(path, name)))
         try:
-            place.finish({"frames": 1})
-            place.close()
+            output.finish({"frames": 1})
+            output.close()
         except KeyboardInterrupt:
-            os.close(place._lock or -1)  # all that the end of a process does
+            os.close(output._lock or -1)  # the end of a process releases the lock and does nothing else
     write(tmp_path, "faces.csv", text="3")
     assert content(tmp_path) == {"faces.csv": "faces.csv 3"}
 

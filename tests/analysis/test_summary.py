@@ -1,4 +1,4 @@
-"""Counts, shares and curves of observations made by hand, and what is drawn and told of them."""
+"""The summary of observations made by hand, and its drawings and report."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def at(seconds: float) -> Nanoseconds:
 
 
 def seen(number: int, *faces: tuple[int, str | None, tuple[float, ...]], events: tuple[Event, ...] = ()) -> Observation:
-    """A frame a second: ``(track, label, values)`` for each face in it."""
+    """Return the observation of frame ``number``, one frame a second: ``(track, label, values)`` for each face."""
     frame = Frame("film", number, at(number), np.zeros((1, 1, 3), np.uint8))
     tracks = tuple(Track(track, FACE, at(0), at(number)) for track, _, _ in faces)
     estimates = {
@@ -64,7 +64,7 @@ def stay(track: int, begin: float, end: float) -> Event:
 
 @pytest.fixture
 def summary() -> Summary:
-    """Six seconds: one face is happy for four of them and then between two, another is never sure of anything."""
+    """Six seconds: one face is happy for 3.5 s, then uncertain between two labels; another never has a sure label."""
     made = Summary(START, Settings().valence)
     made.add(seen(0, (1, None, ())), 1)
     for number in range(1, 5):
@@ -76,21 +76,21 @@ def summary() -> Summary:
     return made
 
 
-def test_what_it_comes_down_to(summary: Summary) -> None:
-    told = summary.as_dict()
-    assert (told["frames"], told["duration_s"], told["faces"], told["tracks"]) == (7, 6.0, 7, 2)
-    assert told["face_seconds"] == 5.5
-    assert told["share"] == {"happy": 0.6364, "uncertain": 0.3636}, "3.5 s of them, as the timeline shows"
-    assert told["uncertain_between_s"] == {"neutral or sad": 2.0}
-    assert told["events"] == {"emotion.ended": 1, "face.left": 2}
+def test_counts_shares_and_the_valence_curve(summary: Summary) -> None:
+    found = summary.as_dict()
+    assert (found["frames"], found["duration_s"], found["faces"], found["tracks"]) == (7, 6.0, 7, 2)
+    assert found["face_seconds"] == 5.5
+    assert found["share"] == {"happy": 0.6364, "uncertain": 0.3636}, "3.5 s of 5.5 s"
+    assert found["uncertain_between_s"] == {"neutral or sad": 2.0}
+    assert found["events"] == {"emotion.ended": 1, "face.left": 2}
     assert [(i.track, i.start, i.end, i.label) for i in summary.intervals] == [(1, 1.0, 4.5, "happy")]
     curve = dict(summary.valence)
     assert curve[1.25] == pytest.approx(0.85)
     assert curve[5.25] == pytest.approx((-0.5 + 0.1 - 0.45) / 2)
-    assert max(curve) < 6, "there is no curve where there is nobody"
+    assert max(curve) < 6, "no point where no face is in view"
 
 
-def test_valence_groups_are_labels_of_their_own() -> None:
+def test_valence_groups_as_labels() -> None:
     made = Summary(START, {"happy": "positive"})
     made.add(seen(0), 0)
     scores = Probabilities(("positive", "negative"), (0.2, 0.7))
@@ -102,7 +102,7 @@ def test_valence_groups_are_labels_of_their_own() -> None:
     assert made.shares == {"negative": 1.0}
 
 
-def test_groups_of_other_names_make_no_curve_and_any_label_is_drawn_as_it_is() -> None:
+def test_groups_with_other_names_give_no_curve_and_any_label_is_drawn_literally() -> None:
     made = Summary(START, {"happy": "good"})
     made.add(seen(0, (1, "happy", (0.9, 0.05, 0.05))), 0)
     made.add(seen(6), 0)
@@ -116,12 +116,12 @@ def test_groups_of_other_names_make_no_curve_and_any_label_is_drawn_as_it_is() -
 
 
 @pytest.mark.parametrize("labels", [("happy", "quality"), ("happy", "scored_happy"), ("frame", "x")])
-def test_a_label_called_as_a_column_is_refused(labels: tuple[str, ...]) -> None:
-    with pytest.raises(ModelError, match=r"the model's label '.*' is called as a column of the tables is"):
+def test_a_label_with_the_name_of_a_column_is_refused(labels: tuple[str, ...]) -> None:
+    with pytest.raises(ModelError, match=r"the model's label '.*' is also the name of a column"):
         tables.columns(labels, labels)
 
 
-def test_drawings_are_whole_and_name_what_they_show(summary: Summary) -> None:
+def test_drawings_are_valid_and_labelled(summary: Summary) -> None:
     drawings = plots.draw(summary)
     texts = {name: set(ElementTree.fromstring(svg).itertext()) for name, svg in drawings.items()}  # noqa: S314 (ours)
     assert {"happy", "uncertain", "seconds", "1", "2"} <= texts["timeline"]
@@ -136,7 +136,7 @@ def test_drawings_are_whole_and_name_what_they_show(summary: Summary) -> None:
 
 
 class Page(HTMLParser):
-    """What a browser, and a screen reader, would find."""
+    """The tags and attributes of a page."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -150,7 +150,7 @@ class Page(HTMLParser):
         return [attributes for tag, attributes in self.tags if tag in names]
 
 
-def test_the_report_asks_nobody_for_anything_and_can_be_read_aloud(summary: Summary) -> None:
+def test_the_report_makes_no_requests_and_is_accessible(summary: Summary) -> None:
     text = report.page("a & <b>.mp4", summary, plots.draw(summary), ABOUT)
     page = Page(text)
     assert "a &amp; &lt;b&gt;.mp4" in text
@@ -166,7 +166,7 @@ def test_the_report_asks_nobody_for_anything_and_can_be_read_aloud(summary: Summ
     assert page.all("html")[0]["lang"] == "en"
     assert [tag for tag, _ in page.tags if tag in ("h1", "h2", "h3")] == ["h1"] + ["h2"] * 5
     figures = [attributes for attributes in page.all("div") if attributes.get("role") == "img"]
-    assert len(figures) == len(page.all("details")) == 4, "every drawing is there as a table, too"
+    assert len(figures) == len(page.all("details")) == 4, "every drawing is also given as a table"
     assert all(figure["aria-label"] for figure in figures)
     assert "happy 63.6%" in (figures[1]["aria-label"] or "")
     assert '<th scope="row">happy</th><td class="number">63.6</td>' in text
@@ -175,10 +175,10 @@ def test_the_report_asks_nobody_for_anything_and_can_be_read_aloud(summary: Summ
     assert len(ids) == len(set(ids))
     used = re.findall(r'(?:url\(|href=")#([^")]+)', text)
     assert set(used) <= set(ids)
-    assert plots.INK not in text, "drawings take the page's own ink, light or dark"
+    assert plots.INK not in text, "drawings use the page's text colour"
 
 
-def test_nothing_seen_is_a_report_too() -> None:
+def test_a_recording_without_faces_has_a_report() -> None:
     made = Summary(START, Settings().valence)
     made.add(seen(0), 0)
     about = {"version": "1", "model": "m", "settings": Settings().model_dump(mode="json"), "error": "it broke"}

@@ -1,4 +1,4 @@
-"""The annotated video: what is drawn, what is hidden and for how long, and what becomes of odd films."""
+"""The annotated video: what is drawn, what is hidden and for how long, and unusual recordings."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def rough(height: int = 160, width: int = 160) -> NDArray[np.uint8]:
 
 
 def seen(number: int, image: NDArray[np.uint8], label: str | None = None, faces: tuple[Box, ...] = ()) -> Observation:
-    """A tenth of a second a frame."""
+    """Return the observation of frame ``number``, at 10 frames a second."""
     when = Nanoseconds(number * 100_000_000)
     tracks, estimates = (), {}
     if label:
@@ -57,26 +57,26 @@ def roughness(image: NDArray[np.uint8]) -> float:
     return float(np.abs(np.diff(inner, axis=0)).mean())
 
 
-def test_a_face_has_its_box_in_its_labels_colour() -> None:
+def test_a_face_has_a_box_in_the_colour_of_its_label() -> None:
     image = np.full((160, 160, 3), 90, np.uint8)
     drawn = annotated(seen(0, image, "happy"), None)
     red, green, blue = bytes.fromhex(colour("happy")[1:])
-    assert (drawn[40:60, 40:80] == (blue, green, red)).all(axis=2).any(), "its sign"
+    assert (drawn[40:60, 40:80] == (blue, green, red)).all(axis=2).any(), "the box"
     blended = drawn[85, 40].astype(int)
     assert np.abs(blended - (blue, green, red)).max() < 40
-    assert (drawn[: int(BOX.y1)] != 90).any(), "its sign is above it"
-    assert (image == 90).all(), "the frame itself stays as it is"
-    with pytest.raises(ValueError, match="no picture"):
+    assert (drawn[: int(BOX.y1)] != 90).any(), "the text is above the box"
+    assert (image == 90).all(), "the frame itself is not changed"
+    with pytest.raises(ValueError, match="has no picture"):
         annotated(Observation(None, (), {}, []), None)
 
 
-def test_a_face_is_hidden_as_long_as_it_may_be_there(tmp_path: Path) -> None:
+def test_a_face_is_hidden_before_and_after_it_is_found(tmp_path: Path) -> None:
     image = rough()
     film = [seen(n, image, faces=(BOX,) if n == 8 else ()) for n in range(17)]
     shown = [roughness(picture) for picture in write(tmp_path / "a.mp4", film)]
     assert len(shown) == 17
     hidden = [n for n, value in enumerate(shown) if value < 0.3 * roughness(image)]
-    assert set(range(4, 13)) <= set(hidden), "0.4 s before and after it is found, too"
+    assert set(range(4, 13)) <= set(hidden), "also 0.4 s before and after it is found"
     assert len(hidden) <= 10
     shown = [roughness(picture) for picture in write(tmp_path / "b.mp4", film, show_faces=True)]
     assert min(shown) > 0.5 * roughness(image)
@@ -89,14 +89,14 @@ def test_a_picture_that_does_not_decode_is_left_out(tmp_path: Path) -> None:
     assert len(write(tmp_path / "film.mp4", film)) == 3
 
 
-def test_a_picture_that_nobody_looked_at_is_left_out_unless_faces_are_shown(tmp_path: Path) -> None:
+def test_a_frame_that_was_not_analysed_is_left_out_unless_faces_are_shown(tmp_path: Path) -> None:
     film = [seen(n, rough()) for n in range(5)]
     film[2] = Observation(film[2].frame, (), {}, [], looked_at=False)
     assert len(write(tmp_path / "a.mp4", film)) == 4
     assert len(write(tmp_path / "b.mp4", film, show_faces=True)) == 5
 
 
-def test_times_odd_sizes_and_a_change_of_size(tmp_path: Path) -> None:
+def test_timestamps_odd_sizes_and_a_change_of_size(tmp_path: Path) -> None:
     film = [seen(n, rough(101, 75)) for n in (0, 1, 5)] + [seen(9, rough(60, 90))]
     assert [picture.shape for picture in write(tmp_path / "film.mp4", film)] == [(100, 74, 3)] * 4
     with av.open(str(tmp_path / "film.mp4")) as read:
@@ -104,7 +104,7 @@ def test_times_odd_sizes_and_a_change_of_size(tmp_path: Path) -> None:
         assert read.streams.video[0].codec_context.name == "h264"
 
 
-def test_where_ffmpeg_has_no_h264_the_video_is_of_another_kind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_an_h264_encoder_another_one_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(video, "ENCODERS", {"libnothing": {}, "mpeg4": video.ENCODERS["mpeg4"]})
     assert len(write(tmp_path / "film.mp4", [seen(n, rough()) for n in range(3)])) == 3
     with av.open(str(tmp_path / "film.mp4")) as read:

@@ -1,16 +1,16 @@
-"""How many frames and events can one aggregator take, on one core?
+"""Measure the frames and events per second that one aggregator can process, on one core.
 
     python tests/bench/capacity.py
 
-- dispatch: frames a second through the dispatcher alone, offered, asked for, assigned, done and released, ledger kept
-- frames: frames a second through a whole aggregator (protocol, dispatch, tracks), over the memory transport, no faces;
-  each is one of two that its capture offered
-- events: events a second from scores on: tracked, smoothed, journaled with SQLite's full synchrony, published. A turn
-  of the aggregator writes the events of all frames that were answered meanwhile in one transaction: here of one frame,
-  which is the dearest way there is, and of four, as many as there are workers
-- commits: transactions a second with one row each: the share that is SQLite's and the disk's
+- dispatch: frames per second through the dispatcher alone: offered, requested, assigned, done, released and counted
+- frames: frames per second through a whole aggregator (protocol, dispatch, tracks) over the memory transport, without
+  faces; each frame is one of two that its capture offered
+- events: events per second from scores to publication: tracked, smoothed, journaled with SQLite's full synchronous
+  mode, published. A turn of the aggregator writes the events of all available results in one transaction: here the
+  events of one frame, which is the most expensive case, and of four frames, as many as there are workers
+- commits: transactions per second with one row each: the cost of SQLite and the disk
 
-CPU seconds of this process; medians of several rounds, with their spread.
+Figures are per CPU second of this process; medians of several rounds, with their range.
 """
 
 from __future__ import annotations
@@ -47,10 +47,10 @@ def dispatch(frames: int = 20_000, cameras: int = CAMERAS, repeated: bool = True
     """Drive the dispatcher as captures and workers would.
 
     Args:
-        frames: to be done.
-        cameras: that have a frame all the time.
-        repeated: whether each camera offers its frame again each turn. A capture offers it once; more than that, and
-            the offers that a frame costs grow with the cameras, whatever the dispatcher does.
+        frames: number of frames to process.
+        cameras: number of cameras, which always have a frame.
+        repeated: whether each camera offers its frame again in each turn. A capture offers it once. With repeated
+            offers, the offers per processed frame grow with the number of cameras.
     """
     it, now = Dispatcher(DispatchSettings(), 3), 0.0
     sent = dict.fromkeys((f"camera {i}" for i in range(cameras)), 0)
@@ -93,12 +93,12 @@ def dispatch(frames: int = 20_000, cameras: int = CAMERAS, repeated: bool = True
 def frames(
     count: int = 4000, cameras: int = CAMERAS, workers: int = WORKERS, repeated: bool = True
 ) -> tuple[int, float]:
-    """Drive a whole aggregator, playing its captures and workers, whose own time is left out.
+    """Drive a whole aggregator with simulated captures and workers, whose time is not counted.
 
     Args:
-        count: of frames to be done.
-        cameras: that have a frame all the time.
-        workers: that answer at once.
+        count: number of frames to process.
+        cameras: number of cameras, which always have a frame.
+        workers: number of workers, which answer at once.
         repeated: as for `dispatch`.
     """
     with tempfile.TemporaryDirectory() as folder:
@@ -126,7 +126,7 @@ def frames(
         it.turn(0)
         sent, offered, done = [0] * cameras, [False] * cameras, 0
         answer = results.pack_faces(results.Result(()), EMOTIONS)
-        took, warm = 0.0, 2 * cameras  # a camera's first frame makes an event, and its metrics
+        took, warm = 0.0, 2 * cameras  # a camera's first frames also create an event and metrics
         while done < count + warm:
             if done < warm:
                 took = 0.0
@@ -160,7 +160,7 @@ def frames(
 
 
 def events(cameras: int = 20, faces: int = 10, frames: int = 40, turn: int = 1) -> tuple[int, float]:
-    """Have many faces change their expression all the time; ``turn`` frames are journaled together."""
+    """Process faces that change their expression in every frame; ``turn`` frames are journaled together."""
     with tempfile.TemporaryDirectory() as folder:
         journal = Journal(Path(folder) / "events.db")
         hub = plugins.load("transports", "memory")().bind("memory://events")
@@ -198,7 +198,7 @@ def events(cameras: int = 20, faces: int = 10, frames: int = 40, turn: int = 1) 
 
 
 def commits(count: int = 500) -> tuple[int, float]:
-    """Write next to nothing, as durably as a journal is written."""
+    """Write single rows with the same durability as a journal."""
     with tempfile.TemporaryDirectory() as folder:
         db = sqlite3.connect(Path(folder) / "commits.db", isolation_level=None)
         db.executescript("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; CREATE TABLE t (n INTEGER PRIMARY KEY)")

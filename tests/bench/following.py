@@ -1,15 +1,16 @@
-"""What is lost and what is won by following faces, instead of searching every frame whole?
+"""Measure the accuracy and CPU time of following faces, compared with searching every frame completely.
 
     python tests/bench/following.py ../shared/media/*.mp4 ../shared/media/*.gif
 
-Each clip goes through detector, classifier and timeline twice, as `fer-stream run --policy wait` would do it: once with
-``search.scan_interval`` 0, which is the reference, and once as it is by default. Both look at each frame in turn, so
-that whatever else the machine does hits both. It prints, for each clip:
+Each clip goes through detector, classifier and timeline twice, as in `fer-stream run --policy wait`: once with
+``search.scan_interval`` 0 (the reference), and once with the default settings. Both process each frame in turn, so
+that other load on the machine affects both. For each clip it prints:
 
-- faces: recall, precision and F1 of the boxes (IoU 0.5) against the reference's
-- new: the longest time from a face's first sight in the reference (of those that are seen for half a second) to ours
-- events: F1 of the emotion intervals, paired by label, and overlap of at least half in time and some in place
-- CPU: milliseconds a frame of detection and classification, both ways, and the ratio
+- faces: recall, precision and F1 of the boxes (IoU 0.5), compared with the reference
+- new: the longest delay until a new face is found, compared with the reference, for faces seen for at least 0.5 s
+- events: F1 of the emotion intervals; a pair has the same label, an overlap of at least half in time, and some overlap
+  of the boxes
+- CPU: milliseconds per frame of detection and classification, for both, and the ratio
 """
 
 from __future__ import annotations
@@ -41,12 +42,12 @@ if TYPE_CHECKING:
     from fer_stream.types import Event
 
 SMALL = 640
-"""Width in pixels up to which a clip is searched for faces of 20 pixels, not 40."""
+"""Width in pixels up to which a clip is searched for faces of 20 pixels instead of 40."""
 
 
 @dataclass
 class Pass:
-    """One way through a clip."""
+    """The processing of a clip with one set of settings."""
 
     settings: Settings
     recognizer: Recognizer
@@ -64,7 +65,7 @@ class Pass:
         self._under_way: list[tuple[int, Nanoseconds, tuple[int, int], Recognition]] = []
 
     def take(self, seq: int, when: Nanoseconds, image: NDArray[np.uint8]) -> None:
-        """Look at a frame; answers are released as late as the depth allows."""
+        """Process a frame; its result is released as late as the depth allows."""
         self._release(self.depth - 1)
         hints = self._line.hints(seq, when, (image.shape[1], image.shape[0]))
         before = time.process_time()
@@ -76,7 +77,7 @@ class Pass:
         self._under_way.append((seq, when, (image.shape[1], image.shape[0]), found))
 
     def end(self) -> None:
-        """Release the last frames."""
+        """Release the results of the last frames."""
         self._release(0)
         self.events += self._line.offline("end of stream")
 
@@ -100,7 +101,7 @@ def frames(path: Path) -> Iterator[tuple[Nanoseconds, NDArray[np.uint8]]]:
 
 
 def pairs(ours: Sequence[Face], reference: Sequence[Face]) -> list[tuple[int, int]]:
-    """Return which faces of two sets are one another's, best overlap first."""
+    """Return pairs of matching faces of two sets, the best overlap first."""
     ranked = sorted(
         ((-overlap(a.box, b.box), i, j) for i, a in enumerate(ours) for j, b in enumerate(reference)),
         key=lambda p: p[0],
@@ -113,7 +114,7 @@ def pairs(ours: Sequence[Face], reference: Sequence[Face]) -> list[tuple[int, in
 
 
 def f1(right: int, ours: int, reference: int) -> float:
-    """Return the F1 of so many right ones."""
+    """Return the F1 score from three counts: matches, found, and reference."""
     return 2 * right / (ours + reference) if ours + reference else 1.0
 
 
@@ -124,7 +125,7 @@ def intervals(events: Sequence[Event]) -> list[ExpressionData]:
 
 
 def same(a: ExpressionData, b: ExpressionData) -> bool:
-    """Whether two intervals are of one label and overlap in time by half of what both cover, and in place."""
+    """Whether two intervals have the same label, overlapping boxes, and a temporal IoU of at least 0.5."""
     if a.label != b.label or overlap(a.box, b.box) <= 0 or a.end_time is None or b.end_time is None:
         return False
     common = min(a.end_time, b.end_time) - max(a.start_time, b.start_time)
@@ -132,7 +133,7 @@ def same(a: ExpressionData, b: ExpressionData) -> bool:
 
 
 def delays(ours: Pass, reference: Pass, times: Sequence[int]) -> list[float]:
-    """Return how many seconds after the reference each new face is seen, of faces seen for half a second and more."""
+    """Return the delay of each new face, compared with the reference, in seconds; for faces seen for at least 0.5 s."""
     runs: list[tuple[int, Face, int | None]] = []  # first frame, latest face, first frame in which we have it
     seen: list[tuple[int, Face, int | None, int]] = []
     for at, (found, truth) in enumerate(zip(ours.faces, reference.faces, strict=True)):
@@ -151,7 +152,7 @@ def delays(ours: Pass, reference: Pass, times: Sequence[int]) -> list[float]:
 
 @dataclass
 class Comparison:
-    """One clip, both ways: counts of faces and of intervals, the latest new face, CPU milliseconds a frame."""
+    """The result for one clip: counts of faces and intervals, the longest delay, CPU milliseconds per frame."""
 
     frames: int
     right: int
@@ -169,12 +170,12 @@ class Comparison:
 
     @property
     def ratio(self) -> float:
-        """How many times less our way costs."""
+        """CPU time of the reference, divided by that of following."""
         return self.cost[0] / self.cost[1]
 
 
 def compare(clip: Path, depth: int) -> Comparison:
-    """Take a clip through both ways, frame by frame in turn."""
+    """Process a clip with both settings, frame by frame in turn."""
     times: list[int] = []
     ways: list[Pass] = []
     for seq, (when, image) in enumerate(frames(clip), 1):
@@ -206,7 +207,7 @@ def compare(clip: Path, depth: int) -> Comparison:
 
 
 def main() -> None:
-    """Compare, clip by clip."""
+    """Compare both settings for each clip."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("clips", type=Path, nargs="+")
     parser.add_argument("--depth", type=int, default=Settings.model_fields["depth"].default, help="frames in flight")

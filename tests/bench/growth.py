@@ -1,15 +1,15 @@
-"""What does a frame cost with more faces, more pixels, more cameras, more workers?
+"""Measure the CPU milliseconds per frame for more faces, pixels, cameras and workers.
 
     python tests/bench/growth.py --plot docs/images/growth.svg
 
-CPU milliseconds a frame. Faces and pixels: detection and classification, of portraits side by side that all sway a
-little, at 25 frames/s, with faces followed as by default and with a search of every frame. Cameras and workers: the
-whole aggregator, frames without faces, with every capture offering its frame once (as captures do), and with every
-capture offering it again each turn, so that most messages of many cameras are offers. Dispatcher: its own share.
+Faces and pixels: detection and classification of portraits side by side that sway slightly, at 25 frames/s, with faces
+followed as by default, and with a search of every frame. Cameras and workers: the whole aggregator, with frames without
+faces. Each capture offers its frame once (as captures do), or again in each turn, so that with many cameras most
+messages are offers. Dispatcher: its own share.
 
     python tests/bench/growth.py --cameras
 
-measures the cameras alone, in a few seconds.
+measures only the cameras, in a few seconds.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ CAMERAS = (1, 4, 16, 64)
 WORKERS = (1, 2, 4, 8)
 ROUNDS = 3
 SIDE = 150
-"""Pixels from one portrait to the next: faces of about 80."""
+"""Distance between portraits in pixels; their faces have about 80 pixels."""
 
 
 def crowd(faces: int, width: int, height: int, number: int) -> NDArray[np.uint8]:
@@ -56,7 +56,7 @@ def crowd(faces: int, width: int, height: int, number: int) -> NDArray[np.uint8]
 
 
 def cost(faces: int, width: int, height: int, count: int) -> tuple[float, float]:
-    """Return the milliseconds a frame of following faces, and of searching every frame."""
+    """Return the CPU milliseconds per frame of following faces, and of searching every frame."""
     ways = []
     for changed in ({}, {"scan_interval": 0}):
         settings = Settings(search=changed)  # type: ignore[arg-type]
@@ -76,8 +76,10 @@ def main() -> None:
     """Measure, print and draw."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--plot", type=Path)
-    parser.add_argument("--frames", type=int, default=100, help="of each crowd; 50 are a whole search apart")
-    parser.add_argument("--cameras", action="store_true", help="measure these alone")
+    parser.add_argument(
+        "--frames", type=int, default=100, help="frames of each crowd; whole searches are 50 frames apart"
+    )
+    parser.add_argument("--cameras", action="store_true", help="measure only the cameras")
     arguments = parser.parse_args()
     if arguments.cameras:
         show(of_cameras())
@@ -103,7 +105,7 @@ def main() -> None:
 
 
 def of_cameras() -> dict[str, dict[str, list[tuple[float, float]]]]:
-    """Return the milliseconds a frame by number of cameras, the least of `ROUNDS`, taken in turn."""
+    """Return the CPU milliseconds per frame by number of cameras: the minimum of `ROUNDS` rounds, taken in turn."""
     ways: dict[str, Callable[[int], tuple[int, float]]] = {
         "aggregator": lambda cameras: frames(2000, cameras=cameras, repeated=False),
         "aggregator, offers repeated": lambda cameras: frames(2000, cameras=cameras),
@@ -127,7 +129,7 @@ def show(curves: dict[str, dict[str, list[tuple[float, float]]]]) -> None:
 
 
 def draw(curves: dict[str, dict[str, list[tuple[float, float]]]], path: Path) -> None:
-    """Draw a panel for each of them."""
+    """Draw a panel for each group of curves."""
     from matplotlib.figure import Figure  # noqa: PLC0415 - slow to import
 
     figure = Figure(figsize=(10, 6), layout="constrained")

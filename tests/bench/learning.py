@@ -1,11 +1,10 @@
-"""What share of a training step is the net's, and how many images a second: beside the loop of another commit.
+"""Measure the net's share of a training step and the images per second, compared with the loop of another commit.
 
     python tests/bench/learning.py data/fer2013.csv
     git worktree add ../before 27165df && python tests/bench/learning.py data/fer2013.csv --against ../before
 
-Processor time is measured. Each figure is the median of rounds that take turns: this loop, the net alone on a batch
-that is there already (forward and backward), and, with ``--against``, the loop of a checkout from before
-`training.loop` (its `Trainer.run_epoch`).
+It measures CPU time. Each figure is the median of alternating rounds: this loop, the net alone on a prepared batch
+(forward and backward), and, with ``--against``, the loop of a checkout before `training.loop` (`Trainer.run_epoch`).
 """
 
 import argparse
@@ -54,7 +53,7 @@ def main():
     parser.add_argument("csv", type=Path, help="Kaggle's fer2013.csv")
     parser.add_argument("--recipe", type=Path, default=ROOT / "training/recipes/student.toml")
     parser.add_argument("--against", type=Path, help="a checkout of a commit before training/loop.py")
-    parser.add_argument("--steps", type=int, default=8, help="steps a round")
+    parser.add_argument("--steps", type=int, default=8, help="steps per round")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     arguments = parser.parse_args()

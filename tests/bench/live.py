@@ -1,11 +1,11 @@
-"""A source far faster than the workers, for minutes: does the ledger add up, do frames stay fresh, is memory flat?
+"""Run a source much faster than the workers for minutes; check the ledger, the age of frames and memory growth.
 
     python tests/bench/live.py VIDEO --seconds 300
 
-It runs ``fer-stream run VIDEO --policy drop_oldest --rate 200 --loop --workers 2`` and prints, at the end, the ledger,
-the age of frames when a worker gets them in units of a worker's own time for a frame, and each process's memory over
-the run, after the first quarter and at the end: resident, and its share of it (what several processes have mapped, such
-as libraries and the frames in shared memory, divided among them: the kernel's PSS).
+It runs ``fer-stream run VIDEO --policy drop_oldest --rate 200 --loop --workers 2`` and prints the ledger, the age of
+frames when a worker receives them (divided by a worker's processing time for a frame), and each process's memory after
+the first quarter of the run and at the end: resident, and the proportional share (the kernel's PSS, in which memory
+that several processes have mapped, such as libraries and frames, is divided among them).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ WORKERS = 2
 
 
 def memory(process: psutil.Process) -> dict[str, tuple[float, float]]:
-    """Return the resident memory of a run's processes and their share of it in MB, by title."""
+    """Return the resident memory and the proportional share of a run's processes, in MB, by title."""
     found = {}
     for part in (process, *process.children()):
         try:
@@ -41,7 +41,7 @@ def memory(process: psutil.Process) -> dict[str, tuple[float, float]]:
 
 
 def samples() -> dict[tuple[str, str], float]:
-    """Return what the service's metrics say of frame ages, by name and bucket."""
+    """Return the samples of the service's metric of frame ages, by name and bucket."""
     with urllib.request.urlopen(f"http://127.0.0.1:{PORT}/metrics", timeout=10) as answer:
         text = answer.read().decode()
     return {
@@ -74,7 +74,7 @@ def main() -> None:
             time.sleep(min(arguments.seconds / 60, 5))
             if time.monotonic() < end - 1:
                 seen.append(memory(run))
-                with suppress(OSError):  # at first nobody listens yet
+                with suppress(OSError):  # the endpoint may not be ready yet
                     ages = samples()
         run.wait()
         summary = json.loads((folder / "summary.json").read_text())

@@ -1,15 +1,16 @@
-"""How soon do events arrive, how many cameras are served, and what does ten times too much do?
+"""Measure the latency of events, the number of cameras that are served, and the effect of a tenfold overload.
 
     python tests/bench/load.py
 
-Cameras are real MJPEG servers on loopback (a process of their own), 640x480, which show two faces; ``fer-stream run``
-has two workers, and every frame's answer is an event (``smoother.update_interval`` is next to nothing).
+Cameras are real MJPEG servers on loopback (in a separate process), 640x480, which show two faces; ``fer-stream run``
+has two workers, and every frame gives an event (``smoother.update_interval`` is almost 0).
 
 - latency: milliseconds from a frame's capture to its event at a subscriber; one camera at 15 frames/s
-- cameras: so many at 15 frames/s at once; frames a second that each is served
-- workers: frames a second of the demo under ``wait``, every one searched whole for faces of 20 pixels, with one and two
-- overload: cameras that send what the service can do and ten times as much, searched whole likewise, so that
-  reading a frame is cheap beside it; the latency again, and frames a second done
+- cameras: several cameras at 15 frames/s each; processed frames per second of each camera
+- workers: frames per second of the demo under ``wait`` with one worker and with two; every frame is searched completely
+  for faces of 20 pixels
+- overload: cameras that send as many frames as the service can process, and ten times as many. Every frame is searched
+  completely, so that reading a frame is cheap in comparison. Latency, and processed frames per second
 """
 
 from __future__ import annotations
@@ -43,14 +44,14 @@ if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
 RATE = 15
-"""Frames a second of an ordinary camera."""
+"""Frames per second of a typical camera."""
 
 BOTH = slice(6 * demo.RATE, 14 * demo.RATE)
 """The pictures of the demo's scene that show two faces."""
 
 
 class Film(BaseHTTPRequestHandler):
-    """Sends pictures over and over, at the pace that the path names: ``/15.mjpg``."""
+    """Sends pictures repeatedly, at the frame rate in the path: ``/15.mjpg``."""
 
     pictures: list[bytes]
 
@@ -68,7 +69,7 @@ class Film(BaseHTTPRequestHandler):
                 number += 1
                 time.sleep(max(begin + number / pace - time.monotonic(), 0))
         except (BrokenPipeError, ConnectionResetError):
-            pass  # the service has seen enough
+            pass  # the service has closed the connection
 
     def log_message(self, *_: object) -> None:
         pass
@@ -89,7 +90,7 @@ def _serve(pipe: Connection) -> None:
 
 @contextmanager
 def cameras() -> Iterator[int]:
-    """Serve them from a process of its own; the value is the port."""
+    """Serve the pictures from a separate process; yields the port."""
     here, there = multiprocessing.get_context("spawn").Pipe()
     process = multiprocessing.get_context("spawn").Process(target=_serve, args=(there,), daemon=True)
     process.start()
@@ -115,7 +116,7 @@ class Load:
         )
 
     def done(self) -> list[int]:
-        """Frames answered so far, by camera; empty until all are there."""
+        """Return the processed frames of each camera; empty until all cameras have some."""
         try:
             there = client.status(self.settings)["cameras"].values()
         except FerStreamError:
@@ -124,7 +125,7 @@ class Load:
         return counts if len(counts) == self._count and all(counts) else []
 
     def rates(self, seconds: float) -> list[float]:
-        """Frames a second that each camera is served, once all are."""
+        """Return the processed frames per second of each camera, measured once all cameras have some."""
         while not (before := self.done()):
             time.sleep(0.2)
         time.sleep(3)
@@ -134,13 +135,13 @@ class Load:
         return [(b - a) / took for a, b in zip(before, after, strict=True)]
 
     def latencies(self, seconds: float) -> list[float]:
-        """Milliseconds from capture to here, of each frame with an event."""
+        """Return the milliseconds from capture to this subscriber, for each frame with an event."""
         end, found, last = time.monotonic() + seconds, [], {}
         with client.subscribe(settings=self.settings) as events:
             for event in events:
                 now = time.time_ns()
-                if event.seq != last.get(event.camera):
-                    last[event.camera] = event.seq
+                if event.frame != last.get(event.camera):
+                    last[event.camera] = event.frame
                     found.append((now - event.time) / 1e6)
                 if time.monotonic() > end:
                     return found
@@ -164,7 +165,7 @@ def load(sources: list[str], *flags: str, **settings: str) -> Iterator[Load]:
 
 
 def described(latencies: list[float]) -> str:
-    """Return the median, the 99th percentile and how many there are."""
+    """Return the median, the 99th percentile and the number of events, as text."""
     ranked = sorted(latencies)
     return (
         f"median {statistics.median(ranked):5.1f} ms, 99% below {ranked[int(0.99 * len(ranked))]:6.1f} ms "
@@ -173,9 +174,9 @@ def described(latencies: list[float]) -> str:
 
 
 def main() -> None:
-    """Measure all three."""
+    """Run all measurements."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=20, help="of each measurement")
+    parser.add_argument("--seconds", type=float, default=20, help="duration of each measurement")
     parser.add_argument("--cameras", type=int, nargs="*", default=[8, 16, 24])
     arguments = parser.parse_args()
     with cameras() as port:

@@ -1,15 +1,15 @@
-"""What does a frame cost from file to events, next to decoding alone and to the loop that everyone writes?
+"""Measure the CPU time per frame from file to events, compared with decoding alone and with a simple loop.
 
     python tests/bench/pipeline.py ../shared/media/facenet_video.mp4
     python tests/bench/pipeline.py ../shared/media/facenet_video.mp4 --size 640x480
     python tests/bench/pipeline.py ../shared/media/facenet_video.mp4 --mjpeg --encoding jpeg
 
-CPU time a frame (of all processes of the service, start-up left out), measured one after the other in each round:
+CPU time is that of all processes of the service, without start-up. Each round measures one after the other:
 
 - decode: OpenCV reads the file
 - service: ``fer-stream run FILE --policy wait --loop --workers 1``, while it runs
 - full scan: the same with ``search.scan_interval`` 0, so that every frame is searched whole
-- loop: OpenCV reads, facenet-pytorch's MTCNN detects, our classifier scores each face, in one process and one thread
+- loop: OpenCV reads, facenet-pytorch's MTCNN detects, fer_stream's classifier scores each face, in a single thread
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from fer_stream.settings.tree import Settings
 
 
 def decode(video: Path) -> float:
-    """Return the CPU milliseconds a frame of reading a file."""
+    """Return the CPU milliseconds per frame of reading a file."""
     source, frames, before = cv2.VideoCapture(str(video)), 0, time.process_time()
     while source.read()[0]:
         frames += 1
@@ -42,7 +42,7 @@ def decode(video: Path) -> float:
 
 
 def loop(video: Path, seconds: float) -> float:
-    """Return the CPU milliseconds a frame of the loop that everyone writes."""
+    """Return the CPU milliseconds per frame of a simple loop."""
     detector, classifier = theirs.detector(), OnnxClassifier()
     source, frames = cv2.VideoCapture(str(video)), 0
     image = source.read()[1]
@@ -60,7 +60,7 @@ def loop(video: Path, seconds: float) -> float:
 
 
 def service(video: Path, seconds: float, **settings: str) -> dict[str, float]:
-    """Return the CPU milliseconds a frame of each process of a running service, by its title."""
+    """Return the CPU milliseconds per frame of each process of a running service, by title."""
     with tempfile.TemporaryDirectory() as folder:
         address = f"ipc://{folder}"
         command = [sys.executable, "-m", "fer_stream", "run", video, "--policy", "wait", "--loop", "--workers", "1"]
@@ -82,7 +82,7 @@ def service(video: Path, seconds: float, **settings: str) -> dict[str, float]:
 
 
 def done(address: str) -> int:
-    """Return how many frames a service has answered."""
+    """Return the number of frames that a service has processed."""
     try:
         return sum(camera["ledger"]["done"] for camera in client.status(Settings(address=address))["cameras"].values())
     except FerStreamError:
@@ -100,7 +100,7 @@ def cpu(process: psutil.Process) -> dict[str, float]:
 
 
 def remade(video: Path, size: str | None, mjpeg: bool, folder: Path) -> Path:
-    """Return the video at another size, or as MJPEG, in a file of the folder."""
+    """Write the video at another size, or as MJPEG, into a file of the folder; return its path."""
     source = cv2.VideoCapture(str(video))
     across, down = (source.get(prop) for prop in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
     width, height = map(int, size.split("x")) if size else (int(across), int(down))
@@ -117,12 +117,14 @@ def remade(video: Path, size: str | None, mjpeg: bool, folder: Path) -> Path:
 
 
 def main() -> None:
-    """Measure in turn, and print medians, their spread and ratios."""
+    """Measure in turn, and print medians, their range and ratios."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("video", type=Path)
     parser.add_argument("--size", help="WIDTHxHEIGHT to which the video is resized first")
-    parser.add_argument("--mjpeg", action="store_true", help="make it a film of JPEGs first, as a camera may send it")
-    parser.add_argument("--encoding", default="auto", help="of the pixels on the wire; jpeg is that between machines")
+    parser.add_argument(
+        "--mjpeg", action="store_true", help="first convert the video to JPEGs, as a camera may send them"
+    )
+    parser.add_argument("--encoding", default="auto", help="encoding of frames; between machines it is jpeg")
     parser.add_argument("--seconds", type=float, default=12, help="of each measurement")
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()

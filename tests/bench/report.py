@@ -1,6 +1,6 @@
-"""Run every benchmark and write what they print into docs/benchmarks.md, with the commands and the machine.
+"""Run every benchmark and write their output into docs/benchmarks.md, with the commands and the machine.
 
-python tests/bench/report.py ../shared/media        # `make bench`; the machine should have nothing else to do
+python tests/bench/report.py ../shared/media        # `make bench`; the machine should be otherwise idle
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ machines. The first lines of each script explain its output.
 """
 
 KEPT = re.compile(r"<!-- written by hand: .*?<!-- end -->\n", re.DOTALL)
-"""The part of the page that people write."""
+"""The part of the page that is written by hand."""
 
 
 def machine() -> str:
-    """Return what this ran on."""
+    """Return a description of this machine."""
     model = next(
         (
             line.partition(":")[2].strip()
@@ -47,13 +47,13 @@ def machine() -> str:
 
 
 def kept(page: Path) -> str:
-    """Return the part of a page that is written by hand, empty where there is none."""
+    """Return the part of a page that is written by hand; empty text if there is none."""
     found = KEPT.search(page.read_text()) if page.is_file() else None
     return f"{found[0]}\n" if found else ""
 
 
 def main() -> None:
-    """Run them all."""
+    """Run all benchmarks."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("media", type=Path, help="folder of clips")
     parser.add_argument("--output", type=Path, default=ROOT / "docs/benchmarks.md")
@@ -69,11 +69,11 @@ def main() -> None:
         ("A search of a whole picture", ["scan.py", film]),
         ("Following faces, against a search of every frame", ["following.py", film, *clips]),
         ("One aggregator", ["capacity.py"]),
-        ("How soon, how many, and too many", ["load.py", "--seconds", 8]),
-        ("What looking costs", ["viewers.py", "--seconds", 12]),
-        ("From a cold start", ["start.py"]),
+        ("Latency, several cameras, and overload", ["load.py", "--seconds", 8]),
+        ("The live page's viewers", ["viewers.py", "--seconds", 12]),
+        ("Start", ["start.py"]),
         ("Growth", ["growth.py", "--plot", "docs/images/growth.svg"]),
-        ("More frames than anybody can take", ["live.py", film, "--seconds", 60]),
+        ("A camera faster than the workers", ["live.py", film, "--seconds", 60]),
     ]
     text = INTRODUCTION + kept(arguments.output) + "## Machine\n\n" + machine()
     for title, (script, *rest) in sections:

@@ -1,9 +1,9 @@
-"""What does a search of a whole picture cost, next to facenet-pytorch's own? One thread each, in turn.
+"""Measure a search of a whole picture, compared with facenet-pytorch's; each in one thread, in turn.
 
     python tests/bench/scan.py ../shared/media/facenet_video.mp4
 
-For 1080p and 640x480, each with a least face of 40 pixels: CPU milliseconds a picture, the ratio, and whether the boxes
-are the same (every face of one is one of the other's, and their mean IoU).
+For 1080p and 640x480, with a minimum face size of 40 pixels, it prints CPU milliseconds per picture, the ratio, and
+whether the boxes are the same (the number of matching faces, and their mean IoU).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 def pictures(video: Path, step: int) -> list[NDArray[np.uint8]]:
-    """Return every so-manieth picture of a video."""
+    """Return every ``step``-th picture of a video."""
     source, found = cv2.VideoCapture(str(video)), []
     while True:
         there, image = source.read()
@@ -60,7 +60,7 @@ def main() -> None:
         for number, whole in enumerate([images[0], *images]):
             image = cv2.resize(whole, size, interpolation=cv2.INTER_AREA)
             (a, mine), (b, other) = (timed(detector, image) for detector in detectors)  # type: ignore[arg-type]
-            if number:  # the first warms up
+            if number:  # the first round is a warm-up
                 costs[0].append(a)
                 costs[1].append(b)
                 found, expected = found + len(mine), expected + len(other)

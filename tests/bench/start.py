@@ -1,11 +1,11 @@
-"""How long until something is there? Wall time of fresh processes, the file cache being warm.
+"""Measure the start: wall time of new processes, with a warm file cache.
 
     python tests/bench/start.py
 
-- python: an interpreter that does nothing, which is in all the others
+- python: an interpreter that does nothing; all other times include this
 - import: ``import fer_stream``
 - help: ``fer-stream --help``
-- first event: ``fer-stream run`` on the demo until its first line, which tells that the camera is there
+- first event: ``fer-stream run`` on the demo until its first line, ``camera online``
 - first face: the same until the first ``face.entered``; the demo's first face is in view after 1.3 s of its own time
 """
 
@@ -20,7 +20,7 @@ from pathlib import Path
 
 
 def whole(*arguments: str) -> float:
-    """Return the seconds that a process takes."""
+    """Return the seconds until a process ends."""
     before = time.perf_counter()
     subprocess.run([sys.executable, *arguments], check=True, stdout=subprocess.DEVNULL)
     return time.perf_counter() - before

@@ -1,4 +1,4 @@
-"""Following must find what a search of every frame finds, for a fraction of its cost: a ratio, not a time."""
+"""Following finds the same faces as a search of every frame, at a fraction of its cost; checked as a ratio."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def test_following_finds_the_same_faces_for_less(clip: Path) -> None:
-    """One portrait is there, another one enters."""
+    """One portrait is in view, and another one enters."""
     follows(clip, 0.97, 3.0)
 
 
@@ -32,13 +32,13 @@ def test_following_finds_the_same_real_faces_for_less(beside: Beside, name: str,
 
 
 def follows(film: Path, least: float, ratio: float) -> None:
-    """Following finds at least this much (F1), and costs at most twice what was measured."""
+    """Check that following has at least this F1, and costs at most twice as much as measured."""
     found = compare(film, depth=3)
     assert found.faces_f1 >= least
     assert found.late <= 0.25
     assert found.ratio >= ratio / 2
 
 
-def test_f1_is_1_where_there_is_nothing_to_find() -> None:
+def test_f1_is_1_if_there_is_nothing_to_find() -> None:
     assert f1(0, 0, 0) == 1.0
     assert f1(3, 4, 2) == 1.0

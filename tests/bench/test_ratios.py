@@ -1,4 +1,4 @@
-"""The ratios that the benchmarks state, in small: what is several times faster must not become twice as slow unseen."""
+"""Short versions of benchmarks: they detect when an advantage over the reference is halved."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
-    """As all our processes have it; torch is held to one by its own fixture."""
+    """Limit OpenCV to one thread, as in fer-stream's processes; the test limits torch itself."""
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)
     yield
@@ -27,7 +27,7 @@ def one_thread() -> Iterator[None]:
 
 
 def test_a_search_costs_much_less_than_facenet_pytorchs() -> None:
-    """Four times less in docs/benchmarks.md."""
+    """docs/benchmarks.md has a factor of four."""
     import torch  # noqa: PLC0415
 
     threads = torch.get_num_threads()
@@ -44,6 +44,6 @@ def test_a_search_costs_much_less_than_facenet_pytorchs() -> None:
 
 
 def test_following_faces_costs_much_less_than_searching_every_frame() -> None:
-    """Eight times less in docs/benchmarks.md."""
+    """docs/benchmarks.md has a factor of eight."""
     following, searching = cost(faces=5, width=1920, height=1080, count=55)
     assert searching >= 4 * following

@@ -1,4 +1,4 @@
-"""facenet-pytorch, which ours is measured against, also where there is no torchvision, of which it uses two names."""
+"""facenet-pytorch, the reference of measurements, with a stand-in for torchvision, of which it uses two names."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from fer_stream.settings.tree import DetectorSettings
 if TYPE_CHECKING:
     from fer_stream.plugins import Detector
 
-sys.path.append(str(Path(__file__).parents[1] / "standin"))  # at the end: the real one wins where it is installed
+sys.path.append(str(Path(__file__).parents[1] / "standin"))  # at the end: an installed torchvision comes first
 
 
 def detector() -> Detector:
-    """Return facenet-pytorch's detector, with torch held to one thread."""
-    import torch  # noqa: PLC0415 - slow, and only measured against
+    """Return facenet-pytorch's detector, with torch limited to one thread."""
+    import torch  # noqa: PLC0415 - slow to import, and only the reference needs it
 
     from fer_stream.inference.detectors import facenet  # noqa: PLC0415
 

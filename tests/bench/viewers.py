@@ -1,4 +1,4 @@
-"""What the live page costs: CPU of its server with so many browsers watching the demo, each at its full pace.
+"""Measure the CPU time of the live page's server with some browsers that watch the demo at the full frame rate.
 
 ::
 
@@ -22,11 +22,11 @@ from served import Browser
 from fer_stream.settings.tree import Settings
 
 WIDTH = 960
-"""Pixels across of a tile on a large screen."""
+"""Width in pixels of a camera's picture on a large screen."""
 
 
 def watch(url: str, stop: threading.Event, counts: list[int]) -> None:
-    """Be a browser that shows each picture at once."""
+    """Simulate a browser that shows each picture at once."""
     with Browser(url) as browser:
         browser.say(watch={"demo": WIDTH})
         while not stop.is_set():
@@ -36,7 +36,7 @@ def watch(url: str, stop: threading.Event, counts: list[int]) -> None:
 
 
 def measure(cli: Cli, viewers: int, seconds: float, *more: str) -> tuple[float, float, float]:
-    """Return CPU seconds a second of the page's server and of the aggregator, and pictures a second and viewer."""
+    """Return the CPU use of the page's server and of the aggregator, in cores, and pictures per second and viewer."""
     process = cli.start("run", "--live", "--page", "127.0.0.1:0", "--workers", 1, "--loop", *more)
     process.until(lambda: "the live page is at" in process.err, "the page")
     process.until(lambda: "camera online" in process.out, "a frame")

@@ -1,4 +1,4 @@
-"""A real Chromium, headless: Debian's, driven by Playwright. What goes wrong on a page fails its test."""
+"""Fixtures: Debian's Chromium, headless, driven by Playwright. Errors on a page fail the test."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from playwright.sync_api import expect, sync_playwright
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, Page, Request, WebSocket
 
 PATIENCE = 60_000
-"""Milliseconds until a test gives up hope."""
+"""Timeout of a test's waits in milliseconds."""
 
 expect.set_options(timeout=PATIENCE)
 
@@ -37,16 +37,17 @@ CONTRAST = """() => {
   }
   return found;
 }"""
-"""Of each text of a page: its contrast with its ground (WCAG 1.4.3 wants 4.5), and how it begins."""
+"""Returns, for each visible text of a page, its contrast ratio with its background (WCAG 1.4.3: at least 4.5) and its
+first 40 characters."""
 
 
 @pytest.fixture(scope="module")
 def resolver() -> list[str]:
-    """Options of Chromium that say where names are; a module may have its own."""
+    """Chromium's options for resolving host names; a module may override them."""
     return []
 
 
-@pytest.fixture(scope="module")  # not longer: while it is there, this thread has a running event loop
+@pytest.fixture(scope="module")  # not longer: while it is open, this thread has a running event loop
 def chromium(resolver: list[str]) -> Iterator[Browser]:
     program = shutil.which("chromium")
     assert program, "these tests need Debian's chromium: deploy/apt-install chromium"
@@ -58,21 +59,26 @@ def chromium(resolver: list[str]) -> Iterator[Browser]:
 
 @pytest.fixture
 def page(chromium: Browser) -> Iterator[Callable[..., Page]]:
-    """``page(url, **context)`` opens a page; its errors, and requests to anywhere but there, fail the test."""
+    """``page(url, **context)`` opens a page; its errors, and requests to another origin, fail the test."""
     contexts, wrong = [], []
 
     def open_page(url: str, **options: object) -> Page:
         context = chromium.new_context(viewport=options.pop("viewport", {"width": 1280, "height": 900}), **options)  # type: ignore[arg-type]
         contexts.append(context)
-        made = context.new_page()
-        made.set_default_timeout(PATIENCE)
+        opened = context.new_page()
+        opened.set_default_timeout(PATIENCE)
         origin = url.split("/")[2]
-        made.on("pageerror", lambda error: wrong.append(f"error: {error}"))
-        made.on("console", lambda said: wrong.append(said.text) if "Content Security Policy" in said.text else None)
-        made.on("request", lambda it: wrong.append(it.url) if it.url.split("/")[2] != origin else None)
-        made.on("websocket", lambda it: wrong.append(it.url) if it.url.split("/")[2] != origin else None)
-        made.goto(url)
-        return made
+
+        def check(request: Request | WebSocket) -> None:
+            if request.url.split("/")[2] != origin:
+                wrong.append(request.url)
+
+        opened.on("pageerror", lambda error: wrong.append(f"error: {error}"))
+        opened.on("console", lambda log: wrong.append(log.text) if "Content Security Policy" in log.text else None)
+        opened.on("request", check)
+        opened.on("websocket", check)
+        opened.goto(url)
+        return opened
 
     yield open_page
     for context in contexts:
@@ -82,5 +88,5 @@ def page(chromium: Browser) -> Iterator[Callable[..., Page]]:
 
 @pytest.fixture
 def contrasts() -> Callable[[Page], list[tuple[float, str]]]:
-    """``contrasts(page)``: see `CONTRAST`."""
+    """``contrasts(page)`` returns what `CONTRAST` does."""
     return lambda page: page.evaluate(CONTRAST)

@@ -1,4 +1,4 @@
-"""The documents in a browser: searched, in both schemes, on a telephone; nobody else is asked (see ``page``)."""
+"""The documentation in a browser: search, colour schemes, width of a phone; no requests to other hosts (`page`)."""
 
 from __future__ import annotations
 
@@ -29,11 +29,13 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         server.shutdown()
 
 
-def test_the_search_finds_what_is_looked_for(page: Callable[..., Page], site: str) -> None:
+def test_the_search_finds_a_page(page: Callable[..., Page], site: str) -> None:
     shown = page(f"{site}/index.html")
-    shown.get_by_role("textbox", name="Search").press_sequentially("hysteresis")  # keys, which the page listens to
+    shown.get_by_role("textbox", name="Search").press_sequentially("hysteresis")  # the page listens to key events
     first = shown.locator(".md-search-result__link").first
-    expect(first).to_have_attribute("href", re.compile("explanation/smoother"))  # not what its first letters find
+    expect(first).to_have_attribute(
+        "href", re.compile("explanation/smoother")
+    )  # waits past the results for the first letters
     first.click()
     shown.wait_for_url("**/explanation/smoother.html*")
 
@@ -47,7 +49,7 @@ def test_no_page_is_wider_than_its_window(page: Callable[..., Page], site: str, 
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_the_system_s_scheme_is_followed(page: Callable[..., Page], site: str, scheme: str) -> None:
+def test_the_page_uses_the_system_s_colour_scheme(page: Callable[..., Page], site: str, scheme: str) -> None:
     shown = page(f"{site}/index.html", color_scheme=scheme)
     colour = shown.evaluate("getComputedStyle(document.body).backgroundColor")
     red, green, blue = (int(part) for part in colour.strip("rgb()").split(",")[:3])

@@ -1,4 +1,4 @@
-"""The live page in a real browser: what it shows is what the service sees, whoever dies and comes back."""
+"""The live page in a real browser: it shows what the service reports, also after processes were restarted."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ FACES = """() => { const tile = document.querySelector(".tile"); return {
 
 
 class Site:
-    """An aggregator, a worker, the camera ``film`` and a page, each a process of its own that may die."""
+    """An aggregator, a worker, the camera ``film`` and a page, each in its own process, which tests may kill."""
 
     def __init__(self, folder: Path, short: Path, model: Path, clip: Path) -> None:
         self.cli = Cli(folder, model)
@@ -80,7 +80,7 @@ def site(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, clip: Path)
 
 
 class Observations(threading.Thread):
-    """All that is published of ``film``'s frames, by their numbers: another subscriber, beside the page."""
+    """Collects all observations of ``film`` by frame number, as another subscriber beside the page."""
 
     def __init__(self, site: Site) -> None:
         super().__init__(daemon=True)
@@ -103,7 +103,7 @@ class Observations(threading.Thread):
 
 
 def looks(page: Page, number: int) -> Iterator[dict[str, Any]]:
-    """What the page shows at ``number`` moments at which it shows a face."""
+    """Yield ``number`` snapshots of the page, each of another frame with a face."""
     last = 0
     while number:
         found = page.evaluate(FACES)
@@ -116,8 +116,8 @@ def looks(page: Page, number: int) -> Iterator[dict[str, Any]]:
 
 
 def likeness(image: np.ndarray, original: np.ndarray) -> float:
-    """How much of a picture's detail, beyond its shades, is the original's: 1 all of it, 0 none."""
-    greys = [cv2.cvtColor(one, cv2.COLOR_BGR2GRAY).astype(float) for one in (image, original)]
+    """Return the correlation of two pictures' fine detail (grey, high-pass filtered): 1 the same, 0 unrelated."""
+    greys = [cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY).astype(float) for picture in (image, original)]
     fine = [(grey - cv2.GaussianBlur(grey, (0, 0), 2)).ravel() for grey in greys]
     return float(np.corrcoef(*fine)[0, 1])
 
@@ -138,7 +138,7 @@ def test_boxes_lie_on_the_faces_and_the_faces_are_blurred(site: Site, page: Call
     alike: dict[bool, list[float]] = {True: [], False: []}
     for blurred, one in shown.items():
         for look in looks(one, 4):
-            seen = wait_for(lambda look=look: observations.seen.get(look["frame"]), "what was seen")
+            seen = wait_for(lambda look=look: observations.seen.get(look["frame"]), "the observation")
             width, height = seen["size"]
             assert {str(track["track"]) for track in seen["tracks"]} == look["boxes"].keys()
             for track in seen["tracks"]:
@@ -148,7 +148,7 @@ def test_boxes_lie_on_the_faces_and_the_faces_are_blurred(site: Site, page: Call
                 assert box == pytest.approx(expected, abs=1e-4)
                 caption = f"#{track['track']} happy {int(100 * track['probabilities']['happy'] + 0.5)}%"
                 assert not track["label"] or caption in look["captions"]
-                # The very frame, as the camera gave it, at the size in which it is shown.
+                # The same frame of the recording, at the size in which it is shown.
                 size = look["image"].shape[1::-1]
                 original = cv2.resize(pictures[(look["frame"] - 1) % 60], size, interpolation=cv2.INTER_AREA)
                 alike[blurred].append(likeness(inside(look["image"], box), inside(original, box)))
@@ -156,9 +156,9 @@ def test_boxes_lie_on_the_faces_and_the_faces_are_blurred(site: Site, page: Call
                 inside(outside, [box[0] - box[2], box[1] - box[3], 3 * box[2], 3 * box[3]])[:] = False
                 if len(seen["tracks"]) == 1 and len(seen["places"]) == 1:
                     difference = np.abs(look["image"].astype(int) - original)[outside].mean()
-                    assert difference < 4, "the picture is of the frame whose boxes lie on it"
+                    assert difference < 4, "the picture and the boxes are of the same frame"
     observations.close()
-    assert max(alike[True]) < 0.3, "nothing is left of a face but shades"
+    assert max(alike[True]) < 0.3, "blurred faces keep no fine detail"
     assert min(alike[False]) > 0.7
 
 
@@ -178,7 +178,7 @@ def test_an_event_appears_within_a_second_of_its_publication(site: Site, page: C
     one.wait_for_function("(cursor) => window.appeared[cursor]", arg=list(published)[-1])
     appeared = one.evaluate("window.appeared")
     delays = [appeared[cursor] / 1000 - when for cursor, when in published.items()]
-    assert statistics.median(delays) < 1, "the issue's promise, and the one time measured here"
+    assert statistics.median(delays) < 1, "median seconds from publication to display"
 
 
 def test_events_are_filtered_by_word_and_kind(site: Site, page: Callable[..., Page]) -> None:
@@ -202,13 +202,13 @@ def test_events_are_filtered_by_word_and_kind(site: Site, page: Callable[..., Pa
         (GapData("40", "0", "another journal"), "all events anew: another journal"),
     ],
 )
-def test_a_gap_is_told_in_words(site: Site, page: Callable[..., Page], gap: GapData, words: str) -> None:
+def test_a_gap_is_described_in_words(site: Site, page: Callable[..., Page], gap: GapData, words: str) -> None:
     event = json.loads(cloudevents.encode(Event(EventType.STREAM_GAP, "", 0, 0, 0, Nanoseconds(0), gap)))
-    said = page(site.url).evaluate("event => import('/events.js').then(it => it.sentence(event))", event)
-    assert said.endswith(words)
+    text = page(site.url).evaluate("event => import('/events.js').then(events => events.sentence(event))", event)
+    assert text.endswith(words)
 
 
-def test_a_camera_where_nothing_happens_shows_no_hour_old_face_as_if_it_were_now(
+def test_a_camera_without_new_events_does_not_show_an_hour_old_face_as_current(
     site: Site, page: Callable[..., Page]
 ) -> None:
     lanes = page(site.url).evaluate("""async () => {
@@ -240,21 +240,21 @@ def test_a_camera_where_nothing_happens_shows_no_hour_old_face_as_if_it_were_now
         tile.element.remove();
         return found;
     }""")
-    assert lanes == [1, 0, 1], "and again, where a recording begins again"
+    assert lanes == [1, 0, 1], "before the first picture, after a current one, after a loop of the recording"
 
 
-def test_the_hour_after_midnight_is_the_first(site: Site, page: Callable[..., Page]) -> None:
+def test_the_hour_after_midnight_is_00(site: Site, page: Callable[..., Page]) -> None:
     event = json.loads(
         cloudevents.encode(Event(EventType.STREAM_GAP, "", 0, 0, 0, Nanoseconds(0), GapData("3", "40", "x")))
     )
-    said = page(site.url).evaluate(
+    text = page(site.url).evaluate(
         """async (event) => {
             event.time = new Date(2026, 0, 1, 0, 5).toISOString();
             return (await import("/events.js")).sentence(event);
         }""",
         event,
     )
-    assert said.startswith("00:05:00")
+    assert text.startswith("00:05:00")
 
 
 def test_a_camera_goes_offline_and_comes_back(site: Site, page: Callable[..., Page]) -> None:
@@ -274,7 +274,7 @@ def test_a_camera_goes_offline_and_comes_back(site: Site, page: Callable[..., Pa
     expect(one.locator("#health")).to_contain_text("All well")
 
 
-def test_it_goes_on_by_itself_after_a_restart(site: Site, page: Callable[..., Page]) -> None:
+def test_the_page_reconnects_by_itself_after_a_restart(site: Site, page: Callable[..., Page]) -> None:
     one = page(site.url)
     expect(one.locator(".face").first).to_be_visible()
     one.evaluate("window.same = true")
@@ -287,10 +287,10 @@ def test_it_goes_on_by_itself_after_a_restart(site: Site, page: Callable[..., Pa
         frame = one.locator(".tile").get_attribute("data-frame")
         expect(one.locator(".tile")).not_to_have_attribute("data-frame", frame or "")
         expect(one.locator(".face").first).to_be_visible()
-    assert one.evaluate("window.same"), "the page was never loaded again"
+    assert one.evaluate("window.same"), "the page was not reloaded"
 
 
-def test_it_is_used_by_keyboard(site: Site, page: Callable[..., Page]) -> None:
+def test_every_control_works_by_keyboard(site: Site, page: Callable[..., Page]) -> None:
     one = page(site.url)
     expect(one.locator(".tile")).to_be_visible()
     reached = []
@@ -301,7 +301,7 @@ def test_it_is_used_by_keyboard(site: Site, page: Callable[..., Page]) -> None:
         if reached[-1] == "events":
             break
     wanted = ["skip", "label", "pause", "enlarge", "scroll", "scroll", "words", "expression", "face", "camera"]
-    assert reached == [*wanted, "updated", "events"], "every control, in the order in which they are seen"
+    assert reached == [*wanted, "updated", "events"], "every control, in visual order"
     one.get_by_role("button", name="Enlarge film").focus()
     one.keyboard.press("Enter")
     expect(one.get_by_role("button", name="Show all cameras")).to_have_attribute("aria-pressed", "true")
@@ -322,7 +322,7 @@ def test_it_is_used_by_keyboard(site: Site, page: Callable[..., Page]) -> None:
         wait_for(lambda: done() > before + 10, "frames")
         return one.locator(".tile").get_attribute("data-frame") == shown
 
-    wait_for(still, "a picture that stays")
+    wait_for(still, "the picture to stand still")
     assert still()
     frame = one.locator(".tile").get_attribute("data-frame") or ""
     one.get_by_role("button", name="Resume").press("Space")
@@ -334,7 +334,7 @@ CONTROLS = {"button", "textbox", "searchbox", "checkbox", "radio", "link", "imag
 
 @pytest.mark.parametrize("scheme", ["dark", "light"])
 @pytest.mark.parametrize(("width", "height"), [(390, 844), (1920, 1080)])
-def test_everybody_can_use_it(
+def test_the_page_is_accessible(
     site: Site, page: Callable[..., Page], contrasts: Contrasts, scheme: str, width: int, height: int
 ) -> None:
     one = page(site.url, color_scheme=scheme, viewport={"width": width, "height": height})
@@ -351,19 +351,20 @@ def test_everybody_can_use_it(
     ]  # fmt: skip
     assert not unnamed, "every control and picture has a name"
     assert one.evaluate("document.documentElement.lang") == "en"
-    assert one.evaluate("document.documentElement.scrollWidth <= innerWidth"), "nothing sticks out to the side"
+    assert one.evaluate("document.documentElement.scrollWidth <= innerWidth"), "the page does not scroll sideways"
     ids = one.evaluate("[...document.querySelectorAll('[id]')].map((element) => element.id)")
     assert len(ids) == len(set(ids))
     found = contrasts(one)
     assert len(found) > 30
-    assert [text for ratio, text in found if ratio < 4.5] == [], "all text can be read (WCAG 1.4.3)"
+    assert [text for ratio, text in found if ratio < 4.5] == [], "all text has enough contrast (WCAG 1.4.3)"
     controls = "button, .segments span, .chips span, input[type=search]"
     small = one.evaluate(
         """(controls) => [...document.querySelectorAll(controls)]
-        .map((it) => it.getBoundingClientRect()).filter((box) => Math.min(box.width, box.height) < 24).length""",
+        .map((element) => element.getBoundingClientRect())
+        .filter((box) => Math.min(box.width, box.height) < 24).length""",
         controls,
     )
-    assert not small, "all controls can be hit (WCAG 2.5.8)"
+    assert not small, "all controls are large enough (WCAG 2.5.8)"
 
 
 def test_a_token_is_asked_for_once(site: Site, page: Callable[..., Page], tmp_path: Path) -> None:
@@ -394,25 +395,25 @@ def test_sixteen_cameras(
         short_folder, tiny_model, {name: {"source": str(clip), "loop": True, "rate": 1} for name in names}
     )
     try:
-        said = ""
+        text = ""
 
-        def told() -> str:
-            nonlocal said
-            said += capsys.readouterr().out
-            return said
+        def printed() -> str:
+            nonlocal text
+            text += capsys.readouterr().out
+            return text
 
         service.pipeline()
-        url, _ = service.live(told)
+        url, _ = service.live(printed)
         wall = page(url, viewport={"width": 1920, "height": 1080})
         expect(wall.locator(".tile[data-frame]")).to_have_count(16)
-        assert wall.locator("h3").all_inner_texts() == names, "in their order, whichever came first"
+        assert wall.locator("h3").all_inner_texts() == names, "sorted by name"
         boxes = [box for tile in wall.locator(".tile").all() if (box := tile.bounding_box())]
-        assert all(box["y"] + box["height"] <= 1080 for box in boxes), "a wall screen shows them all"
+        assert all(box["y"] + box["height"] <= 1080 for box in boxes), "all tiles fit on a 1920x1080 screen"
         assert min(box["width"] for box in boxes) > 200
         phone = page(url, viewport={"width": 390, "height": 844})
         expect(phone.locator(".tile")).to_have_count(16)
         expect(phone.locator(".tile[data-frame]").first).to_be_visible()
-        assert phone.locator(".tile[data-frame]").count() < 6, "those out of view are not fetched"
+        assert phone.locator(".tile[data-frame]").count() < 6, "pictures out of view are not fetched"
         phone.locator(".tile").last.scroll_into_view_if_needed()
         expect(phone.locator(".tile").last).to_have_attribute("data-frame", re.compile(r"\d+"))
     finally:

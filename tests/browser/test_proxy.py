@@ -1,4 +1,4 @@
-"""The live page behind a real nginx and a real Caddy, configured as the how-to says, in a real browser."""
+"""The live page behind a real nginx and a real Caddy, configured as in the how-to, in a real browser."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Site:
-    """A service with a camera ``film``; pages of it, and proxies before them, are started and ended with it."""
+    """A service with a camera ``film``, and the pages and proxies that a test starts in front of it."""
 
     def __init__(self, folder: Path, certificate: Path, model: Path, clip: Path) -> None:
         self.folder, self._certificate = folder, certificate
@@ -69,7 +69,8 @@ class Site:
         self._token = folder / "live.token"
         self._token.write_text(TOKEN)
         self._token.chmod(0o600)
-        self._ends: list[Callable[[], object]] = []
+        self.ends: list[Callable[[], object]] = []
+        """What ends each started page and proxy, in the order of their starts."""
         self._number = 0
 
     def live(self, **changes: Any) -> int:
@@ -78,18 +79,18 @@ class Site:
         changes = {"bind": f"127.0.0.1:{port}", "token_file": self._token, "hosts": [NAME], **changes}
         settings = self.service.settings
         live = settings.live.model_copy(update=changes)
-        self._ends.append(self.service.start(server.run, settings=settings.model_copy(update={"live": live})))
+        self.ends.append(self.service.start(server.run, settings=settings.model_copy(update={"live": live})))
         _listening(port)
         return port
 
     def done(self) -> int:
-        """How many frames of the film, of 15 a second, have been looked at."""
+        """Return how many frames of the film (15 a second) have been processed or superseded."""
         ledger: dict[str, int] = status(self.service.settings)["cameras"]["film"]["ledger"]
         return ledger["done"] + ledger["superseded"]
 
     def nginx(self, text: str) -> int:
-        """Run nginx with a file as in ``conf.d``, but for the ports; return the port of its TLS."""
-        folder, text, port = self._place(text)
+        """Run nginx with ``text`` as a file in ``conf.d``, with a free port for TLS; return that port."""
+        folder, text, port = self._prepare(text)
         (folder / "conf.d").mkdir()
         (folder / "conf.d/fer-stream.conf").write_text(text)
         kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
@@ -101,13 +102,13 @@ class Site:
         return _listening(port)
 
     def caddy(self, text: str) -> int:
-        """Run Caddy with a Caddyfile, but for the ports; return the port of its TLS."""
-        folder, text, port = self._place(text)
+        """Run Caddy with ``text`` as Caddyfile, with a free port for TLS; return that port."""
+        folder, text, port = self._prepare(text)
         (folder / "Caddyfile").write_text(text)
         self._run(["caddy", "run"], folder, CADDY_ADMIN=f"127.0.0.1:{free_port()}", HOME=str(folder))
         return _listening(port)
 
-    def _place(self, text: str) -> tuple[Path, str, int]:
+    def _prepare(self, text: str) -> tuple[Path, str, int]:
         self._number += 1
         folder = self.folder / f"proxy-{self._number}"
         shutil.copytree(self._certificate, folder)
@@ -123,26 +124,26 @@ class Site:
             process.terminate()
             process.wait()
 
-        self._ends.append(end)
+        self.ends.append(end)
 
     def end(self) -> None:
-        """End pages and proxies."""
-        while self._ends:
-            self._ends.pop()()
+        """End all pages and proxies, the last one first."""
+        while self.ends:
+            self.ends.pop()()
 
 
 def _listening(port: int) -> int:
-    def there() -> bool:
+    def accepts() -> bool:
         with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
             return True
         return False
 
-    wait_for(there, f"a server at port {port}")
+    wait_for(accepts, f"a server at port {port}")
     return port
 
 
 def before(port: int, text: str, **changes: str) -> str:
-    """A configuration for a page at this port, with further changes, each of which must be one."""
+    """Return a configuration with the page's port and ``changes`` replaced; each old text must occur in it."""
     for old, new in {"8090": str(port), **changes}.items():
         assert old in text, old
         text = text.replace(old, new)
@@ -171,30 +172,32 @@ def resolver() -> list[str]:
 
 @pytest.fixture
 def visit(chromium: Browser) -> Iterator[Callable[[str], Visit]]:
-    """``visit(url)`` opens a page; what it asks for outside of the folder ``/fer/`` fails the test."""
-    made: list[Visit] = []
+    """``visit(url)`` opens a page; requests to `NAME` outside of the folder ``/fer/`` fail the test."""
+    visits: list[Visit] = []
 
     def open_page(url: str) -> Visit:
-        made.append(Visit(chromium, url))
-        return made[-1]
+        visits.append(Visit(chromium, url))
+        return visits[-1]
 
     yield open_page
-    for one in made:
-        one.page.context.close()
-    assert [address for one in made for address in one.outside] == []
+    for each in visits:
+        each.page.context.close()
+    assert [address for each in visits for address in each.outside] == []
 
 
 class Visit:
+    """A page in a browser context of its own, and the requests that it has made."""
+
     def __init__(self, chromium: Browser, url: str) -> None:
         self.page = chromium.new_context(ignore_https_errors=True).new_page()
         self.outside: list[str] = []
-        self.asked: list[tuple[str, str]] = []
-        self.page.on("request", lambda request: self._see(request.method, request.url))
-        self.page.on("websocket", lambda opened: self._see("websocket", opened.url))
+        self.requests: list[tuple[str, str]] = []
+        self.page.on("request", lambda request: self._record(request.method, request.url))
+        self.page.on("websocket", lambda opened: self._record("websocket", opened.url))
         self.page.goto(url)
 
-    def _see(self, method: str, url: str) -> None:
-        self.asked.append((method, url))
+    def _record(self, method: str, url: str) -> None:
+        self.requests.append((method, url))
         if NAME in url and not re.fullmatch(r"\w+://[^/]+/fer(/.*)?", url):
             self.outside.append(url)
 
@@ -207,86 +210,88 @@ class Visit:
         return self
 
 
-def sees(frame: Any) -> None:
-    """The page shows a face, so all of it works: files, token, WebSocket."""
+def shows_a_face(frame: Any) -> None:
+    """Wait until the page shows a face, which needs its files, the token and the WebSocket."""
     expect(frame.locator(".face").first).to_be_visible()
     expect(frame.locator("#health")).to_have_text("All well")
 
 
-def test_nginx_as_the_page_says(site: Site, visit: Callable[[str], Visit]) -> None:
+def test_nginx_as_in_the_how_to(site: Site, visit: Callable[[str], Visit]) -> None:
     port = site.nginx(before(site.live(), BLOCKS["fer-stream.conf"]))
     seen = visit(f"https://{NAME}:{port}/fer").enter("wrong-token-0123456789")
     expect(seen.page.get_by_role("alert")).to_have_text("This is not the token.")
-    sees(seen.enter().page)
+    shows_a_face(seen.enter().page)
     assert seen.page.url == f"https://{NAME}:{port}/fer/"
     (cookie,) = seen.page.context.cookies()
     assert (cookie["path"], cookie["secure"], cookie["httpOnly"], cookie["sameSite"]) == ("/fer", True, True, "Strict")
-    assert [url for method, url in seen.asked if method == "POST"] == [f"https://{NAME}:{port}/fer/"] * 2
-    assert ("websocket", f"wss://{NAME}:{port}/fer/feed") in seen.asked
+    assert [url for method, url in seen.requests if method == "POST"] == [f"https://{NAME}:{port}/fer/"] * 2
+    assert ("websocket", f"wss://{NAME}:{port}/fer/feed") in seen.requests
     seen.page.reload()
-    sees(seen.page)
+    shows_a_face(seen.page)
     other = visit(f"https://{NAME}:{port}/fer/?token={TOKEN}")
-    sees(other.page)
+    shows_a_face(other.page)
     assert other.page.url == f"https://{NAME}:{port}/fer/"
 
 
-def test_caddy_as_the_page_says(site: Site, visit: Callable[[str], Visit]) -> None:
+def test_caddy_as_in_the_how_to(site: Site, visit: Callable[[str], Visit]) -> None:
     port = site.caddy(before(site.live(), BLOCKS["Caddyfile"]))
     seen = visit(f"https://{NAME}:{port}/fer").enter()
-    sees(seen.page)
+    shows_a_face(seen.page)
     assert seen.page.url == f"https://{NAME}:{port}/fer/"
     (cookie,) = seen.page.context.cookies()
     assert (cookie["path"], cookie["secure"]) == ("/fer", True)
 
 
-def test_a_connection_is_never_as_idle_as_proxies_allow(site: Site, visit: Callable[[str], Visit]) -> None:
+def test_a_connection_without_pictures_is_not_closed_by_a_proxy_as_idle(
+    site: Site, visit: Callable[[str], Visit]
+) -> None:
     quick = {"proxy_http_version 1.1;": "proxy_http_version 1.1; proxy_read_timeout 3s; proxy_send_timeout 3s;"}
     port = site.nginx(before(site.live(), BLOCKS["fer-stream.conf"], **quick))
     seen = visit(f"https://{NAME}:{port}/fer/").enter()
-    sees(seen.page)
-    seen.page.get_by_role("button", name="Pause").click()  # so that no pictures pass
+    shows_a_face(seen.page)
+    seen.page.get_by_role("button", name="Pause").click()  # stop the pictures
     done = site.done()
     wait_for(lambda: site.done() > done + 150, "ten seconds of the film")
     seen.page.get_by_role("button", name="Resume").click()
-    sees(seen.page)
-    assert [method for method, _ in seen.asked].count("websocket") == 1
+    shows_a_face(seen.page)
+    assert [method for method, _ in seen.requests].count("websocket") == 1
 
 
 HOSTS = {
     "leaves the port out": "proxy_set_header Host $host;",
-    "says its own name": "",
+    "sends its target as Host": "",
 }
 
 
-@pytest.mark.parametrize("what", HOSTS)
-def test_an_nginx_that_passes_on_another_host(what: str, site: Site, visit: Callable[[str], Visit]) -> None:
-    text = before(site.live(), BLOCKS["fer-stream.conf"], **{"proxy_set_header Host $http_host;": HOSTS[what]})
-    sees(visit(f"https://{NAME}:{site.nginx(text)}/fer/").enter().page)
+@pytest.mark.parametrize("proxy", HOSTS)
+def test_an_nginx_that_passes_on_another_host(proxy: str, site: Site, visit: Callable[[str], Visit]) -> None:
+    text = before(site.live(), BLOCKS["fer-stream.conf"], **{"proxy_set_header Host $http_host;": HOSTS[proxy]})
+    shows_a_face(visit(f"https://{NAME}:{site.nginx(text)}/fer/").enter().page)
 
 
-def test_a_proxy_that_leaves_the_path(site: Site, visit: Callable[[str], Visit]) -> None:
+def test_a_proxy_that_does_not_remove_the_base_path(site: Site, visit: Callable[[str], Visit]) -> None:
     port = site.live(base_path="/fer/")
     text = before(
         port,
         BLOCKS["fer-stream.conf"],
         **{f"127.0.0.1:{port}/;": f"127.0.0.1:{port};", "location /fer/": "location /fer"},
     )
-    sees(visit(f"https://{NAME}:{site.nginx(text)}/fer").enter().page)
+    shows_a_face(visit(f"https://{NAME}:{site.nginx(text)}/fer").enter().page)
 
 
-def test_a_proxy_that_takes_the_path_away_without_its_slash(site: Site, visit: Callable[[str], Visit]) -> None:
-    """Then relative addresses are another application's, and so would be the form's."""
+def test_a_proxy_that_serves_the_page_without_its_final_slash(site: Site, visit: Callable[[str], Visit]) -> None:
+    """Without the slash, relative addresses and the form's would be those of another application on the host."""
     text = before(
         site.live(), BLOCKS["Caddyfile"], **{"redir /fer /fer/": "", "handle_path /fer/*": "handle_path /fer*"}
     )
     seen = visit(f"https://{NAME}:{site.caddy(text)}/fer")
     expect(seen.page).to_have_url(re.compile("/fer/$"))
-    assert all(method == "GET" for method, _ in seen.asked)
-    seen.outside.clear()  # files that the browser asked for before it was sent on
-    sees(seen.enter().page)
+    assert all(method == "GET" for method, _ in seen.requests)
+    seen.outside.clear()  # files that the browser requested before the page redirected it
+    shows_a_face(seen.enter().page)
 
 
-def test_a_proxy_that_ends_websockets_is_told_of(
+def test_a_proxy_that_drops_the_upgrade_header_is_reported(
     site: Site, visit: Callable[[str], Visit], caplog: pytest.LogCaptureFixture
 ) -> None:
     text = before(site.live(), BLOCKS["fer-stream.conf"], **{"proxy_set_header Upgrade $http_upgrade;": ""})
@@ -295,7 +300,7 @@ def test_a_proxy_that_ends_websockets_is_told_of(
     assert "have the proxy pass on the headers Upgrade and Connection" in caplog.text
 
 
-def test_a_name_that_the_settings_do_not_have_is_told_of(
+def test_a_name_that_is_not_in_the_settings_is_reported(
     site: Site, visit: Callable[[str], Visit], caplog: pytest.LogCaptureFixture
 ) -> None:
     text = before(site.live(hosts=[f"{NAME}:1"]), BLOCKS["fer-stream.conf"], **{"Host $http_host;": "Host $host:1;"})
@@ -305,18 +310,20 @@ def test_a_name_that_the_settings_do_not_have_is_told_of(
     assert f"the browser's page is at 'https://{NAME}:{port}', and the request is for '{NAME}:1'" in caplog.text
 
 
-def test_a_proxy_without_a_server_behind_it_is_told_of(site: Site, visit: Callable[[str], Visit]) -> None:
+def test_a_proxy_whose_target_has_ended_is_reported(site: Site, visit: Callable[[str], Visit]) -> None:
     live = site.live()
-    end = site._ends[-1]
+    end = site.ends[-1]
     port = site.nginx(before(live, BLOCKS["fer-stream.conf"]))
     seen = visit(f"https://{NAME}:{port}/fer/").enter()
-    sees(seen.page)
+    shows_a_face(seen.page)
     end()
-    expect(seen.page.locator("#banner")).to_contain_text("A proxy between here and the page's server answers 502")
+    expect(seen.page.locator("#banner")).to_contain_text(
+        "A proxy between the browser and the page's server answers 502"
+    )
 
 
 class Buffering(threading.Thread):
-    """A proxy that lets the opening of a connection through, and holds back what follows."""
+    """A proxy that passes on a WebSocket's handshake, and drops all later data from the server."""
 
     def __init__(self, port: int) -> None:
         super().__init__(daemon=True)
@@ -354,23 +361,23 @@ class Buffering(threading.Thread):
         self._server.close()
 
 
-def test_a_proxy_that_buffers_is_told_of(site: Site, visit: Callable[[str], Visit]) -> None:
+def test_a_proxy_that_buffers_is_reported(site: Site, visit: Callable[[str], Visit]) -> None:
     proxy = Buffering(site.live(hosts=[]))
     proxy.start()
     seen = visit(f"http://127.0.0.1:{proxy.port}/?token={TOKEN}")
-    expect(seen.page.locator("#banner")).to_contain_text("nothing comes through it: a proxy holds it back")
+    expect(seen.page.locator("#banner")).to_contain_text("no data arrives: a proxy holds it back")
     proxy.close()
 
 
 @pytest.fixture(params=["https"])
 def scheme(request: pytest.FixtureRequest) -> str:
-    """Of the page of another site."""
+    """The scheme of the other site's page."""
     return str(request.param)
 
 
 @pytest.fixture
 def home(scheme: str, certificate: Path) -> Iterator[Callable[[str], str]]:
-    """``home(address)`` is the address of a page of another site, which shows that address in a frame."""
+    """``home(address)`` returns the URL of another site's page, which shows that address in a frame."""
     shown = ""
 
     class Handler(BaseHTTPRequestHandler):
@@ -401,7 +408,7 @@ def home(scheme: str, certificate: Path) -> Iterator[Callable[[str], str]]:
 
 
 @pytest.mark.parametrize("proxy", ["nginx", "caddy"])
-def test_a_page_of_another_site_shows_it_in_a_frame_where_it_may(
+def test_an_allowed_site_shows_the_page_in_a_frame(
     proxy: str, site: Site, visit: Callable[[str], Visit], home: Callable[..., str]
 ) -> None:
     live = site.live(frame_ancestors=[home()])
@@ -414,33 +421,35 @@ def test_a_page_of_another_site_shows_it_in_a_frame_where_it_may(
     seen = visit(home())
     frame = seen.page.frame_locator("iframe")
     seen.enter_in(frame)
-    sees(frame)
+    shows_a_face(frame)
     seen.page.reload()
-    sees(frame)
+    shows_a_face(frame)
     (cookie,) = seen.page.context.cookies()
     assert (cookie["sameSite"], cookie["secure"], bool(cookie.get("partitionKey"))) == ("None", True, True)
 
 
-def test_no_other_page_shows_it_in_a_frame(site: Site, visit: Callable[[str], Visit], home: Callable[..., str]) -> None:
+def test_no_other_site_shows_the_page_in_a_frame(
+    site: Site, visit: Callable[[str], Visit], home: Callable[..., str]
+) -> None:
     for allowed in ([], ["https://other.example.net"]):
         port = site.nginx(before(site.live(frame_ancestors=allowed), BLOCKS["fer-stream.conf"]))
         home(f"https://{NAME}:{port}/fer/")
         page: Page = visit("about:blank").page
-        with page.expect_console_message(lambda said: "frame-ancestors" in said.text):
+        with page.expect_console_message(lambda message: "frame-ancestors" in message.text):
             page.goto(home())
 
 
 @pytest.mark.parametrize("scheme", ["http"], indirect=True)
-def test_a_frame_whose_cookie_the_browser_does_not_keep_says_so(
+def test_a_frame_whose_cookie_the_browser_rejects_is_reported(
     site: Site, chromium: Browser, home: Callable[..., str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Another site's page without TLS: it may show the page, but no cookie comes along."""
+    """Without TLS, an allowed site may show the page in a frame, but the browser sends no cookie with it."""
     home(f"http://{NAME}:{site.live(frame_ancestors=[home()])}/")
     page = chromium.new_context().new_page()
     page.goto(home())
     frame = page.frame_locator("iframe")
     frame.get_by_label("Token").fill(TOKEN)
     frame.get_by_role("button", name="Enter").click()
-    expect(frame.get_by_role("alert")).to_contain_text("In a frame of another site that takes https.")
+    expect(frame.get_by_role("alert")).to_contain_text("In a frame of another site this requires https.")
     assert "a browser keeps no cookie of the page" in caplog.text
     page.context.close()

@@ -1,4 +1,4 @@
-"""The report on a recording in a browser: it asks for nothing, shows all there is, and is used by keyboard."""
+"""The report on a recording in a browser: it requests no other file, shows all tracks, and is used by keyboard."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def report(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, clip: Pat
 
 
 @pytest.mark.parametrize(("scheme", "width"), [("light", 390), ("dark", 1280)])
-def test_the_report_stands_alone_and_is_read_by_everybody(
+def test_the_report_is_self_contained_and_accessible(
     report: Path,
     page: Callable[..., Page],
     contrasts: Callable[[Page], list[tuple[float, str]]],
@@ -34,11 +34,11 @@ def test_the_report_stands_alone_and_is_read_by_everybody(
     width: int,
 ) -> None:
     shown = page(report.as_uri(), color_scheme=scheme, viewport={"width": width, "height": 844})
-    asked, said = [], []
-    shown.on("request", lambda request: asked.append(request.url))
-    shown.on("console", lambda message: said.append(message.text))
+    requested, logged = [], []
+    shown.on("request", lambda request: requested.append(request.url))
+    shown.on("console", lambda message: logged.append(message.text))
     shown.reload()
-    assert (asked, said) == ([report.as_uri()], [])
+    assert (requested, logged) == ([report.as_uri()], [])
 
     drawings = shown.locator("figure > [role=img]")
     expect(drawings).to_have_count(4)
@@ -46,25 +46,25 @@ def test_the_report_stands_alone_and_is_read_by_everybody(
         assert drawing.get_attribute("aria-label")
         box = drawing.locator("svg").bounding_box()
         assert box is not None
-        assert box["width"] >= 700, "its letters can be read on a telephone, too"
+        assert box["width"] >= 700, "the text is readable on a phone too"
     with (report.parent / "faces.csv").open() as stream:
         tracks = {row["track"] for row in csv.DictReader(stream)}
     texts = shown.locator("svg text").all_text_contents()
     assert {*tracks, "happy", "uncertain"} <= set(texts)
-    assert shown.evaluate("document.documentElement.scrollWidth <= innerWidth"), "nothing sticks out to the side"
+    assert shown.evaluate("document.documentElement.scrollWidth <= innerWidth"), "the page does not scroll sideways"
     assert [text for ratio, text in contrasts(shown) if ratio < 4.5] == []
 
     reached: list[str] = []
-    while "BODY" not in reached:  # beyond the last
+    while "BODY" not in reached:  # until the focus leaves the last element
         shown.keyboard.press("Tab")
         reached.append(shown.evaluate("document.activeElement.tagName"))
         if reached[-1] == "SUMMARY":
             shown.keyboard.press("Enter")
         elif reached[-1] == "FIGURE":
             shown.keyboard.press("ArrowRight")
-            wait_for(lambda: shown.evaluate("document.activeElement.scrollLeft > 0"), "what is beyond the edge")
-    assert reached.count("SUMMARY") == 4, "each table is opened by keyboard"
-    assert reached.count("FIGURE") == (4 if width == 390 else 0), "and what is wider than the page is scrolled by it"
+            wait_for(lambda: shown.evaluate("document.activeElement.scrollLeft > 0"), "the figure to scroll")
+    assert reached.count("SUMMARY") == 4, "each table opens by keyboard"
+    assert reached.count("FIGURE") == (4 if width == 390 else 0), "figures wider than the page scroll by keyboard"
     expect(shown.locator("details[open] table")).to_have_count(4)
     rows = shown.get_by_role("table").first.get_by_role("row")
     assert {row.split()[0] for row in rows.all_inner_texts()[1:]} == tracks

@@ -1,4 +1,4 @@
-"""What frames are sent as, and how much smaller."""
+"""How frames are encoded, and when they are scaled down."""
 
 from __future__ import annotations
 
@@ -50,10 +50,12 @@ def encoder(made: list[Encoder], address: str, **settings: Any) -> Encoder:
         ("tcp://LOCALHOST:5550", "auto", Encoding.RAW),
         ("tcp://127.example.org:5550", "auto", Encoding.JPEG),
         (FAR, "raw", Encoding.RAW),
-        (SHARED, "auto", Encoding.RAW),  # as long as nobody can open our memory
+        (SHARED, "auto", Encoding.RAW),  # until the aggregator can open the shared memory
     ],
 )
-def test_where_the_aggregator_is_decides(made: list[Encoder], address: str, encoding: str, expected: Encoding) -> None:
+def test_the_aggregator_s_address_decides_the_encoding(
+    made: list[Encoder], address: str, encoding: str, expected: Encoding
+) -> None:
     got = encoder(made, address, encoding=encoding).encode(frame(), 1, 0)
     assert (got.encoding, got.size) == (expected, (160, 90))
     if expected is Encoding.RAW:
@@ -62,7 +64,7 @@ def test_where_the_aggregator_is_decides(made: list[Encoder], address: str, enco
         assert header_size(got.payload) == (160, 90)
 
 
-def test_a_camera_s_own_jpeg_passes_unless_it_is_to_be_smaller(made: list[Encoder]) -> None:
+def test_a_camera_s_jpeg_is_passed_on_unless_it_must_be_smaller(made: list[Encoder]) -> None:
     assert encoder(made, FAR).encode(frame(OWN), 1, 0).payload is OWN.data
     assert encoder(made, FAR, max_width=160).encode(frame(OWN), 1, 0).payload is OWN.data
     smaller = encoder(made, FAR, max_width=80).encode(frame(OWN), 1, 0)
@@ -73,21 +75,21 @@ def test_a_camera_s_own_jpeg_passes_unless_it_is_to_be_smaller(made: list[Encode
 @pytest.mark.parametrize("address", [FAR, HERE, SHARED])
 def test_pictures_are_scaled_down_to_a_width_and_never_up(made: list[Encoder], address: str) -> None:
     for width, size in ((64, (64, 36)), (1000, (160, 90))):
-        it = encoder(made, address, max_width=width)
-        it.shares = address == SHARED
-        assert it.encode(frame(), 1, 0).size == size
+        tested = encoder(made, address, max_width=width)
+        tested.shares = address == SHARED
+        assert tested.encode(frame(), 1, 0).size == size
 
 
-def test_memory_is_lent_only_to_pictures_that_are_sent_as_they_lie(made: list[Encoder]) -> None:
-    it = encoder(made, SHARED, max_width=160)
-    assert it.room((90, 160, 3)) is None, "nobody shares it"
-    it.shares = True
-    place = it.room((90, 160, 3))
-    assert place is not None
-    place[:] = IMAGE
-    got = it.encode(frame(place), 1, 0)
+def test_memory_is_lent_only_for_pictures_sent_unscaled(made: list[Encoder]) -> None:
+    tested = encoder(made, SHARED, max_width=160)
+    assert tested.room((90, 160, 3)) is None, "the aggregator cannot open the memory"
+    tested.shares = True
+    room = tested.room((90, 160, 3))
+    assert room is not None
+    room[:] = IMAGE
+    got = tested.encode(frame(room), 1, 0)
     assert (got.encoding, len(got.payload)) == (Encoding.SHARED, shared.DESCRIPTOR.size)
-    assert it.room((180, 320, 3)) is None, "it will be scaled down"
+    assert tested.room((180, 320, 3)) is None, "it will be scaled down"
 
 
 def test_jpegs_have_the_quality_that_is_set(made: list[Encoder]) -> None:
@@ -96,42 +98,44 @@ def test_jpegs_have_the_quality_that_is_set(made: list[Encoder]) -> None:
     assert sizes[0] > 2 * sizes[2]
 
 
-def test_a_slow_link_is_told_of_with_what_to_set(made: list[Encoder], caplog: pytest.LogCaptureFixture) -> None:
-    it = encoder(made, FAR)
-    it.encode(frame(), 1, 0)
-    it.came(0.2)
+def test_a_slow_link_is_logged_with_the_settings_to_change(
+    made: list[Encoder], caplog: pytest.LogCaptureFixture
+) -> None:
+    tested = encoder(made, FAR)
+    tested.encode(frame(), 1, 0)
+    tested.came(0.2)
     assert not caplog.messages
-    it.came(4.0)
-    it.came(4.0)
-    (said,) = caplog.messages
-    assert "takes 4.0 s" in said
-    assert "0.25 frames/s of camera door" in said
+    tested.came(4.0)
+    tested.came(4.0)
+    (message,) = caplog.messages
+    assert "takes 4.0 s" in message
+    assert "0.25 frames/s of camera door" in message
     for setting in ("jpeg_quality", "max_width", "transfer_time"):
-        assert f"cameras.door.{setting}" in said
+        assert f"cameras.door.{setting}" in message
     caplog.clear()
     raw = encoder(made, HERE)
     raw.encode(frame(), 1, 0)
     raw.came(4.0)
-    (said,) = caplog.messages
-    assert 'set cameras.door.encoding = "jpeg"' in said
+    (message,) = caplog.messages
+    assert 'set cameras.door.encoding = "jpeg"' in message
 
 
-def test_with_a_time_that_frames_may_take_they_become_smaller_by_themselves(
+def test_with_a_transfer_time_frames_are_made_smaller_automatically(
     made: list[Encoder], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    it = encoder(made, FAR, transfer_time=0.5)
+    tested = encoder(made, FAR, transfer_time=0.5)
     sizes, payloads = [], []
     for _ in pace.LEVELS:
-        got = it.encode(frame(OWN), 1, 0)
+        got = tested.encode(frame(OWN), 1, 0)
         sizes.append(got.size)
         payloads.append(len(got.payload))
-        it.came(2.0)
+        tested.came(2.0)
     assert payloads[0] == len(OWN.data)
     assert payloads == sorted(payloads, reverse=True)
     assert sizes[0] == (160, 90)
     assert sizes[-1] == (40, 22)
     assert caplog.messages[0] == "frames of camera door are now sent at JPEG quality 50: the last one took 2.0 s"
     warned = [record.message for record in caplog.records if record.levelno == logging.WARNING]
-    assert len(warned) == 1, "when nothing can be made smaller any more"
+    assert len(warned) == 1, "once frames cannot be made smaller any more"
     assert "transfer_time" not in warned[0]

@@ -1,4 +1,4 @@
-"""What the reader keeps, rejects, masks and tries again."""
+"""Which pictures the reader keeps, rejects and masks, and when it reopens a source."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 PICTURES = [jpeg(seed=seed) for seed in range(3)]
 SPOILT = jpeg()[:700], b"no JPEG", jpeg(64, 0x4000).replace(b"\x40\x00\x00\x40", b"\x40\x01\x00\x40")
-"""Cut short, none at all, and one that says it is taller than a picture may be."""
+"""A truncated JPEG, bytes that are no JPEG, and a JPEG whose header exceeds the size limit."""
 
 
 def kept(source: object, **settings: Any) -> tuple[list[Frame], Totals]:
@@ -48,14 +48,14 @@ def kept(source: object, **settings: Any) -> tuple[list[Frame], Totals]:
             news.clear()
 
 
-def test_jpegs_are_kept_as_they_came(tmp_path: Path) -> None:
+def test_jpegs_are_kept_unchanged(tmp_path: Path) -> None:
     frames, totals = kept(film(tmp_path / "film.avi", PICTURES))
     assert [frame.content.data for frame in frames if isinstance(frame.content, Jpeg)] == PICTURES
-    assert [frame.seq for frame in frames] == [1, 2, 3]
+    assert [frame.number for frame in frames] == [1, 2, 3]
     assert totals == Totals(captured=3, sent=3)
 
 
-def test_a_mask_lies_on_what_leaves(tmp_path: Path) -> None:
+def test_masks_are_applied_to_frames(tmp_path: Path) -> None:
     frames, _ = kept(film(tmp_path / "film.avi", PICTURES), masks=[(0, 0, 0.5, 1)])
     for frame, data in zip(frames, PICTURES, strict=True):
         assert isinstance(frame.content, np.ndarray)
@@ -63,28 +63,28 @@ def test_a_mask_lies_on_what_leaves(tmp_path: Path) -> None:
         np.testing.assert_array_equal(frame.image[:, 32:], Jpeg(data).decode()[:, 32:])
 
 
-def test_raw_pixels_are_those_that_a_worker_would_see(tmp_path: Path) -> None:
+def test_raw_pixels_equal_a_worker_s_decoding(tmp_path: Path) -> None:
     frames, _ = kept(film(tmp_path / "film.avi", PICTURES), encoding="raw")
     for frame, data in zip(frames, PICTURES, strict=True):
         assert isinstance(frame.content, np.ndarray)
         np.testing.assert_array_equal(frame.image, Jpeg(data).decode())
 
 
-def test_what_is_broken_is_rejected_and_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_damaged_pictures_are_rejected_and_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     frames, totals = kept(film(tmp_path / "film.avi", [PICTURES[0], *SPOILT, PICTURES[1]]))
     assert [frame.content.data for frame in frames if isinstance(frame.content, Jpeg)] == PICTURES[:2]
-    assert [frame.seq for frame in frames] == [1, 2]
+    assert [frame.number for frame in frames] == [1, 2]
     assert totals == Totals(captured=5, rejected=3, sent=2)
-    assert len(caplog.records) == 1, "one word for all of them: each frame of a camera may be so"
-    (told,) = (record.getMessage() for record in caplog.records)
-    assert any(why in told for why in ("a JPEG that is cut short", "not a JPEG", "64x16385 is over the limit"))
+    assert len(caplog.records) == 1, "one warning for all, as every frame of a camera may be damaged"
+    (message,) = (record.getMessage() for record in caplog.records)
+    assert any(why in message for why in ("a JPEG that is cut short", "not a JPEG", "64x16385 is over the limit"))
 
 
 @pytest.mark.parametrize(
     ("spoilt", "why"),
     list(zip(SPOILT, ("a JPEG that is cut short", "not a JPEG", "64x16385 is over the limit"), strict=True)),
 )
-def test_it_says_why(tmp_path: Path, caplog: pytest.LogCaptureFixture, spoilt: bytes, why: str) -> None:
+def test_the_warning_gives_the_cause(tmp_path: Path, caplog: pytest.LogCaptureFixture, spoilt: bytes, why: str) -> None:
     kept(film(tmp_path / "film.avi", [PICTURES[0], spoilt]))
     assert why in caplog.text
 
@@ -92,13 +92,13 @@ def test_it_says_why(tmp_path: Path, caplog: pytest.LogCaptureFixture, spoilt: b
 @pytest.mark.parametrize(
     "spoilt", [SPOILT[0], inserted(jpeg(), exif(6))[:900], jpeg().replace(b"\xff\xdb", b"\xff\xe9")]
 )
-def test_a_mask_does_not_hide_what_is_broken(tmp_path: Path, spoilt: bytes) -> None:
+def test_damaged_pictures_are_rejected_with_masks_too(tmp_path: Path, spoilt: bytes) -> None:
     _, totals = kept(film(tmp_path / "film.avi", [PICTURES[0], spoilt, PICTURES[1]]), masks=[(0, 0, 0.5, 1)])
     assert totals == Totals(captured=3, rejected=1, sent=2)
 
 
-def test_one_that_is_turned_within_a_film_is_decoded(tmp_path: Path) -> None:
-    """It comes the right way up, as from a folder; a worker would not know its size."""
+def test_a_rotated_jpeg_within_a_video_is_decoded(tmp_path: Path) -> None:
+    """It is decoded upright, as from a folder: a worker would not know its size."""
     turned = inserted(jpeg(), exif(6))
     (_, frame), totals = kept(film(tmp_path / "film.avi", [PICTURES[0], turned]))
     assert isinstance(frame.content, np.ndarray)
@@ -106,8 +106,8 @@ def test_one_that_is_turned_within_a_film_is_decoded(tmp_path: Path) -> None:
     assert totals.sent == 2
 
 
-def test_a_source_that_has_failed_leaves_no_picture_behind(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its place would be taken until it fails again, and all of a ring whose size is another one by then."""
+def test_a_failed_source_keeps_no_picture_alive(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The picture would occupy its shared memory until the next failure."""
     pictures, again = [], threading.Event()
 
     class Failing:
@@ -141,7 +141,7 @@ def test_a_source_that_has_failed_leaves_no_picture_behind(monkeypatch: pytest.M
     reader.join()
 
 
-def test_a_camera_is_stuck_that_gives_nothing_and_not_one_whose_pictures_nobody_takes(
+def test_a_camera_is_stuck_if_it_delivers_nothing_but_not_while_the_slot_is_full(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     asked, stalled = threading.Semaphore(0), threading.Event()
@@ -168,21 +168,21 @@ def test_a_camera_is_stuck_that_gives_nothing_and_not_one_whose_pictures_nobody_
     assert asked.acquire(timeout=10)
     assert asked.acquire(timeout=10)
     time.sleep(0.5)
-    assert not reader.stuck(), "the second picture waits for room"
+    assert not reader.stuck(), "the second picture waits for the slot"
     slot.take()
     assert asked.acquire(timeout=10)
     time.sleep(0.5)
-    assert not reader.stuck(), "as the third does then"
+    assert not reader.stuck(), "the third picture waits, too"
     slot.take()
     assert asked.acquire(timeout=10)
     slot.take()
-    wait_for(reader.stuck, "word that the camera gives nothing")
+    wait_for(reader.stuck, "the camera to count as stuck")
     stalled.set()
     reader.stop()
     reader.join()
 
 
-def test_a_plug_in_gives_what_its_camera_sends() -> None:
+def test_a_picture_holds_a_jpeg_or_pixels() -> None:
     assert Picture(Jpeg(PICTURES[0])).size == Picture(Jpeg(PICTURES[0]).decode()).size == (64, 48)
 
 
@@ -193,7 +193,7 @@ def test_a_file_url_is_read_once_to_its_end(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("transient", "tries"), [(True, 2), (False, 1)])
-def test_the_source_says_whether_opening_it_again_may_succeed(
+def test_opening_is_retried_only_after_a_transient_error(
     transient: bool, tries: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tried = []

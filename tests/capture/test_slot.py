@@ -22,7 +22,7 @@ def test_a_closed_slot_counts_nothing() -> None:
     assert slot.state() == (Totals(captured=1, rejected=1), False)
 
 
-def test_what_is_superseded_is_never_decoded() -> None:
+def test_superseded_frames_are_never_decoded() -> None:
     slot, jpegs = Slot("drop_oldest"), [Jpeg(data) for data in PICTURES]
     for seq, content in enumerate(jpegs, 1):
         slot.put(Frame("door", seq, Nanoseconds(seq), content), time.monotonic())

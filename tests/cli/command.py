@@ -1,4 +1,4 @@
-"""``fer-stream`` commands as a shell starts them, with pipes for what they print."""
+"""Starts ``fer-stream`` commands as a shell does, with pipes for their output."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def fer_stream(*arguments: str, environment: Environment | None = None) -> tuple
 
 
 def until(process: subprocess.Popen[str], text: str) -> str:
-    """Return the line of a process's log that has ``text`` in it."""
+    """Return the next line of a process's log that contains ``text``."""
     assert process.stderr is not None
     for line in process.stderr:
         if text in line:
             return line
-    raise AssertionError(f"ended before it said {text!r}")
+    raise AssertionError(f"the process ended before it logged {text!r}")

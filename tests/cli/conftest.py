@@ -1,4 +1,4 @@
-"""An environment in which commands need no model that was trained."""
+"""An environment with a plug-in classifier, so that commands need no trained model."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PLUGIN = Path(__file__).parents[1] / "plugin"
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> Environment:
-    """Processes with an empty home, and with the example plug-in: no model that was trained is needed here."""
+    """Environment variables: an empty home folder, and the example plug-in installed and chosen as classifier."""
     home = tmp_path_factory.mktemp("home")
     information = home / "site" / "example-1.dist-info"
     information.mkdir(parents=True)

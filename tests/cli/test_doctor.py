@@ -1,4 +1,4 @@
-"""The doctor finds what is wrong, says what to do, and leaves everything as it was."""
+"""`fer-stream doctor` finds problems, says what to do about them, and changes nothing."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ PORTRAIT = Path(models.__file__).parents[1] / "assets" / "grace_hopper.jpg"
 
 @pytest.fixture
 def check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Examine:
-    """Examine these settings; what they leave out is in order and lies in a folder of the test's."""
+    """``check(**flags)`` examines these settings; all others are valid and use the test's folder."""
     for name in [name for name in os.environ if name.startswith("FER_STREAM_")]:
         monkeypatch.delenv(name)
     base: dict[str, Any] = {
@@ -39,19 +39,19 @@ def check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Examine:
         "workers": 1,
     }
 
-    def look(**flags: Any) -> list[Finding]:
+    def run(**flags: Any) -> list[Finding]:
         return list(examine(tree.load(base | {key.replace("__", "."): value for key, value in flags.items()})))
 
-    return look
+    return run
 
 
 def about(findings: list[Finding], word: str) -> Finding:
-    """Return the one finding that has a word in it."""
+    """Return the only finding that contains a word."""
     (found,) = [finding for finding in findings if word in finding.text]
     return found
 
 
-def test_an_installation_in_order(check: Examine, tmp_path: Path) -> None:
+def test_an_installation_without_problems(check: Examine, tmp_path: Path) -> None:
     findings = check(cameras={"desk": {"source": str(PORTRAIT)}}, metrics="127.0.0.1:0")
     assert about(findings, "numpy ").level is Level.OK
     assert about(findings, "detector mtcnn").level is Level.OK
@@ -69,14 +69,14 @@ def test_a_finding_is_a_line() -> None:
     assert str(Finding(Level.FAIL, "broken: mend it")) == "fail  broken: mend it"
 
 
-def test_a_source_that_is_not_there(check: Examine) -> None:
+def test_a_missing_source(check: Examine) -> None:
     findings = check(cameras={"desk": {"source": "missing.mp4"}, "door": {"source": "rtsp://u:secret@127.0.0.1:9/x"}})
     assert about(findings, "camera desk").level is Level.FAIL
     assert about(findings, "camera door").level is Level.FAIL
     assert "secret" not in "".join(map(str, findings))
 
 
-def test_a_classifier_that_is_none(check: Examine, tmp_path: Path) -> None:
+def test_a_model_file_that_is_no_model(check: Examine, tmp_path: Path) -> None:
     wrong = tmp_path / "wrong.onnx"
     wrong.write_text("no model")
     assert about(check(classifier__model=str(wrong)), "wrong.onnx").level is Level.FAIL
@@ -96,7 +96,7 @@ def test_an_address_in_use(check: Examine) -> None:
     assert about(findings, "metrics cannot be served").level is Level.FAIL
 
 
-def test_what_a_role_would_refuse_is_told_before(check: Examine, tmp_path: Path) -> None:
+def test_settings_that_a_role_would_refuse_fail_a_check(check: Examine, tmp_path: Path) -> None:
     keys.new(tmp_path / "keys", "door", "capture")
     address = f"tcp://0.0.0.0:{free_port()}"
     findings = check(address=address, keys=str(tmp_path / "keys"), metrics="0.0.0.0:0")
@@ -108,7 +108,7 @@ def test_what_a_role_would_refuse_is_told_before(check: Examine, tmp_path: Path)
     assert about(check(journal__path=str(too_long)), "name too long").level is Level.FAIL
 
 
-def test_a_source_that_raises_what_it_likes(check: Examine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_source_that_raises_an_unexpected_exception(check: Examine, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(_: object) -> None:
         raise ZeroDivisionError("no width")
 
@@ -117,21 +117,21 @@ def test_a_source_that_raises_what_it_likes(check: Examine, monkeypatch: pytest.
     assert (found.level, found.text) == (Level.FAIL, "camera desk: its source failed: ZeroDivisionError: no width")
 
 
-def test_a_metrics_port_that_is_ours_already(check: Examine) -> None:
+def test_a_metrics_port_that_another_fer_stream_process_serves(check: Examine) -> None:
     server = Server("127.0.0.1:0", {"/healthz": lambda _: Answer(200, "", b'{"status":"alive"}')}, None)
     try:
-        assert about(check(metrics=f"127.0.0.1:{server.port}"), "a process of ours").level is Level.OK
+        assert about(check(metrics=f"127.0.0.1:{server.port}"), "a fer-stream process serves it").level is Level.OK
     finally:
         server.close()
 
 
-def test_a_journal_that_is_there(check: Examine, tmp_path: Path) -> None:
+def test_a_journal_that_exists(check: Examine, tmp_path: Path) -> None:
     journal = Journal(tmp_path / "events.db")
     journal.close()
     assert about(check(journal__path=str(tmp_path / "events.db")), "0 events so far").level is Level.OK
 
 
-def test_a_journal_that_is_none(check: Examine) -> None:
+def test_a_file_that_is_no_journal(check: Examine) -> None:
     assert about(check(journal__path=__file__), "test_doctor.py").level is Level.FAIL
 
 
@@ -145,7 +145,7 @@ def test_more_workers_than_cores(check: Examine) -> None:
     assert about(check(workers=256), "256 workers share").level is Level.WARN
 
 
-def test_the_command_fails_where_a_check_does(tmp_path: Path) -> None:
+def test_the_command_fails_if_a_check_fails(tmp_path: Path) -> None:
     command = [
         "doctor",
         "--bind",

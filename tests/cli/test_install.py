@@ -1,4 +1,4 @@
-"""What is asked about the installation: settings, template, schema, version."""
+"""The commands about the installation: config, schema, version."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_config_shows_where_a_setting_came_from(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("given", "seconds"), [("every-frame", 0), ("0.5", 0.5)])
-def test_scan_is_how_often_the_whole_picture_is_searched(
+def test_scan_sets_the_interval_of_searches_of_the_whole_picture(
     given: str, seconds: float, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["config", "--scan", given]) == 0

@@ -1,4 +1,4 @@
-"""The command line at its boundary: real processes, their output, and their exit codes."""
+"""The command line from outside: real processes, their output, and their exit codes."""
 
 from __future__ import annotations
 
@@ -36,19 +36,20 @@ def test_every_command_shows_an_example_that_parses(command: Any, capsys: pytest
     assert main([command.name, "--help"]) == 0
     text = " ".join(capsys.readouterr().out.split())
     assert " ".join(f"example: {command.example}".split()) in text
-    assert command.example.startswith(f"fer-stream {command.name}")
+    program, *arguments = shlex.split(command.example.partition(" > ")[0])
+    assert (program, parser().parse_args(arguments).function) == ("fer-stream", command.function)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
-        ([], "COMMAND"),
+        ([], "arguments are required: COMMAND"),
         (["rnu"], "invalid choice: 'rnu'"),
-        (["run", "--worker", "2"], "--worker"),
+        (["run", "--worker", "2"], "unrecognized arguments: --worker"),
         (["run", "--duration", "0"], "above 0"),
         (["run", "--duration", "soon"], "'soon' is not a number of seconds above 0"),
         (["run", "--config", "x" * 300], "cannot be read: File name too long"),
-        (["run", "--format", "xml"], "xml"),
+        (["run", "--format", "xml"], "invalid choice: 'xml'"),
         (["run", "--workers", "0"], "flag --workers: workers = "),
         (["run", "--labels", "happy,happy"], "flag --labels: labels = "),
         (["run", "--policy", "waitt"], "'drop_oldest' or 'wait'"),
@@ -68,7 +69,7 @@ def test_every_command_shows_an_example_that_parses(command: Any, capsys: pytest
         (["capture"], "which camera?"),
         (["capture", "--camera", "x"], "camera x has no source"),
         (["capture", "0", "--camera", "x y"], "'x y' cannot be a camera's name"),
-        (["recognize"], "IMAGE"),
+        (["recognize"], "arguments are required: IMAGE"),
         (["recognize", "a.jpg", "--detector", "nosuch"], "there is no detector 'nosuch'"),
         (["subscribe", "--from", "-1"], "cursor"),
         (["subscribe", "--from", "latest"], "cursor"),
@@ -78,15 +79,15 @@ def test_every_command_shows_an_example_that_parses(command: Any, capsys: pytest
         (["config", "--log-level", "loud"], "flag --log-level: log_level = "),
     ],
 )
-def test_wrong_use_is_told_in_a_sentence_and_exits_2(arguments: list[str], said: str) -> None:
+def test_wrong_use_is_reported_in_one_line_and_exits_2(arguments: list[str], message: str) -> None:
     code, out, err = fer_stream(*arguments)
     assert (code, out) == (2, "")
-    assert said in err
+    assert message in err
     assert len([line for line in err.splitlines() if "error: " in line]) == 1
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["subscribe", "--journal", "missing.db"], "there is no journal at missing.db"),
         (["subscribe", "--journal", __file__], "test_main.py"),
@@ -99,14 +100,16 @@ def test_wrong_use_is_told_in_a_sentence_and_exits_2(arguments: list[str], said:
         (["run", __file__], "test_main.py"),
     ],
 )
-def test_a_failure_is_told_in_a_sentence_and_exits_1(arguments: list[str], said: str, cli: Cli, tmp_path: Path) -> None:
+def test_a_failure_is_reported_in_one_line_and_exits_1(
+    arguments: list[str], message: str, cli: Cli, tmp_path: Path
+) -> None:
     if arguments[0] == "run":
         arguments = [*arguments, "--bind", f"ipc://{tmp_path}/a", "--journal", str(tmp_path / "events.db")]
     process = cli.run(*arguments)
     assert (process.popen.returncode, process.out) == (1, "")
     errors = [line for line in process.err.splitlines() if "error: " in line]
     assert len(errors) == 1
-    assert said in errors[0]
+    assert message in errors[0]
 
 
 def test_arguments_may_stand_between_options() -> None:
@@ -118,32 +121,34 @@ def test_arguments_may_stand_between_options() -> None:
 
 @pytest.mark.parametrize("command", ["version", "schema", "config"])
 @pytest.mark.parametrize(
-    ("redirect", "said"), [(">/dev/full", "cannot be written: No space left"), (">&-", "is closed")]
+    ("redirect", "message"), [(">/dev/full", "cannot be written: No space left"), (">&-", "is closed")]
 )
-def test_standard_output_that_takes_nothing_is_told_in_a_sentence(command: str, redirect: str, said: str) -> None:
+def test_standard_output_that_cannot_be_written_is_reported_in_one_line(
+    command: str, redirect: str, message: str
+) -> None:
     shell = f"exec {shlex.quote(sys.executable)} -m fer_stream {command} {redirect}"
     done = subprocess.run(["/bin/sh", "-c", shell], capture_output=True, text=True, check=False, timeout=TIMEOUT)
     assert done.returncode == 1
-    assert done.stderr.startswith(f"fer-stream: error: standard output {said}")
+    assert done.stderr.startswith(f"fer-stream: error: standard output {message}")
     assert done.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["run", "--journal", ""], "must be a file"),
         (["run", "--journal", "/"], "must be a file"),
         (["run", "--summary", "."], "the summary . cannot be written: it is not a file"),
         (["run", "--summary", "pipe"], "the summary pipe cannot be written: it is not a file"),
-        (["run", "--summary", "nowhere/s.json"], "there is no folder for it; make it"),
+        (["run", "--summary", "nowhere/s.json"], "its folder does not exist; make it"),
     ],
 )
-def test_a_file_that_cannot_be_written_later_is_told_before_anything_runs(
-    arguments: list[str], said: str, tmp_path: Path
+def test_a_file_that_could_not_be_written_later_is_reported_before_the_run(
+    arguments: list[str], message: str, tmp_path: Path
 ) -> None:
     os.mkfifo(tmp_path / "pipe")
     command = [sys.executable, "-m", "fer_stream", *arguments]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=TIMEOUT)
     assert (done.returncode, done.stdout) == (2, "")
-    assert said in done.stderr
+    assert message in done.stderr
     assert done.stderr.count("\n") == 1

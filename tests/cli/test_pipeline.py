@@ -1,4 +1,4 @@
-"""Cameras get names, and `run` and the single roles hand events on: real processes, and what they print."""
+"""Names of cameras; and the output of `run` and of the single roles as real processes."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_sources_get_names(arguments: list[str], named: dict[str, str]) -> None:
     assert name_sources(arguments) == named
 
 
-def test_names_of_long_files_fit_and_stay_apart() -> None:
+def test_long_file_names_give_valid_and_unique_names() -> None:
     sources = [f"{'x' * 100}{n}.mp4" for n in range(12)]
     named = name_sources(sources)
     assert list(named.values()) == sources
@@ -51,7 +51,7 @@ def test_names_of_long_files_fit_and_stay_apart() -> None:
     assert list(settings.cameras) == list(named)
 
 
-def test_a_file_with_an_equals_sign_is_no_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_name_with_an_equals_sign_is_not_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("a=b.mp4").touch()
     assert name_sources(["a=b.mp4"]) == {"a-b": "a=b.mp4"}
@@ -64,7 +64,7 @@ def test_a_file_with_an_equals_sign_is_no_name(tmp_path: Path, monkeypatch: pyte
 
 @pytest.fixture(scope="module")
 def ran(environment: Environment, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """What `run` printed and left behind: settings for one camera in a file, another camera there not run."""
+    """The folder and the output of a `run` of one camera; the settings file has another camera, which does not run."""
     folder = tmp_path_factory.mktemp("run")
     (folder / "cameras.toml").write_text("[cameras.front]\nrate = 25\n[cameras.unused]\nsource = 'missing.mp4'\n")
     code, out, err = fer_stream(
@@ -112,7 +112,7 @@ def test_subscribe_reads_the_same_bytes_from_the_journal(ran: tuple[Path, str]) 
     assert fer_stream(*command, "--camera", "back")[1] == ""
 
 
-def test_subscribe_prints_a_line_an_event_for_people(ran: tuple[Path, str]) -> None:
+def test_subscribe_prints_one_line_per_event(ran: tuple[Path, str]) -> None:
     folder, out = ran
     code, text, err = fer_stream("subscribe", "--journal", str(folder / "events.db"))
     assert (code, err) == (0, "")
@@ -120,7 +120,7 @@ def test_subscribe_prints_a_line_an_event_for_people(ran: tuple[Path, str]) -> N
     assert "bright" in text
 
 
-def test_a_reader_that_leaves_ends_subscribe_quietly(ran: tuple[Path, str]) -> None:
+def test_subscribe_ends_without_an_error_when_its_pipe_is_closed(ran: tuple[Path, str]) -> None:
     process = start(["subscribe", "--journal", str(ran[0] / "events.db")], clean(), bufsize=1)
     with process:
         assert process.stdout is not None

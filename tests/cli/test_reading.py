@@ -1,4 +1,4 @@
-"""Images that are recognised, status for people, and old events that are purged."""
+"""The commands recognize, status and purge."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 PORTRAIT = Path(models.__file__).parents[1] / "assets" / "grace_hopper.jpg"
 
 
-def test_recognize_goes_on_after_an_image_that_is_none(environment: Environment) -> None:
+def test_recognize_continues_after_a_file_that_is_no_image(environment: Environment) -> None:
     code, out, err = fer_stream("recognize", "missing.jpg", "x" * 300, __file__, str(PORTRAIT), environment=environment)
     assert code == 1
     assert len([line for line in err.splitlines() if line.startswith("fer-stream: error: ")]) == 3

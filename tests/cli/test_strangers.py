@@ -1,4 +1,4 @@
-"""Every command as a user whom the machine does not know, as containers run them, and on a read-only machine."""
+"""Every command, run by a user without a passwd entry, as in containers, and with read-only file systems."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ DOCKERFILE = Path(__file__).parents[2] / "deploy" / "Dockerfile"
 
 READ_ONLY = """
 mount --make-rprivate /
-for place in /tmp /var/tmp /usr/tmp /; do
-    ! mountpoint --quiet $place || mount --options remount,ro,bind $place || exit 77
+for folder in /tmp /var/tmp /usr/tmp /; do
+    ! mountpoint --quiet $folder || mount --options remount,ro,bind $folder || exit 77
 done
 exec "$@"
 """
@@ -63,7 +63,7 @@ COMMAND_LINES = {
 
 
 @pytest.mark.parametrize("command", [command.name for command in COMMANDS])
-def test_a_command_works_or_says_one_sentence(command: str, stranger: Stranger, settings: dict[str, str]) -> None:
+def test_a_command_works_or_prints_one_error(command: str, stranger: Stranger, settings: dict[str, str]) -> None:
     assert stranger.run(command, "--help").returncode == 0
     done = stranger.run(*COMMAND_LINES[command].split(), **settings)
     if command in ("analyze", "config", "schema", "version"):
@@ -80,14 +80,14 @@ def test_a_command_works_or_says_one_sentence(command: str, stranger: Stranger, 
 
 
 @pytest.mark.parametrize("home", [{}, {"HOME": "/"}, {"HOME": "/nonexistent"}])
-def test_run_wants_a_journal_that_it_can_write_and_no_more(
+def test_run_needs_a_writable_journal_and_no_other_folder(
     home: dict[str, str], stranger: Stranger, settings: dict[str, str]
 ) -> None:
     refused = stranger.run("run", "portraits.avi", **settings, **home)
     assert refused.returncode == 1
-    place = home.get("HOME", "/").rstrip("/")
+    path = home.get("HOME", "/").rstrip("/")
     assert refused.stderr.splitlines()[-1] == (
-        f"fer-stream: error: the journal {place}/.local/state/fer_stream/events.db cannot be written: Permission "
+        f"fer-stream: error: the journal {path}/.local/state/fer_stream/events.db cannot be written: Permission "
         "denied; give another path"
     )
     done = stranger.run("run", "portraits.avi", "--journal", "events.db", "--format", "jsonl", **settings, **home)
@@ -98,17 +98,17 @@ def test_run_wants_a_journal_that_it_can_write_and_no_more(
     assert again.stdout == done.stdout
 
 
-def test_a_home_folder_of_nobody_is_refused(stranger: Stranger) -> None:
+def test_the_home_folder_of_an_unknown_user_is_refused(stranger: Stranger) -> None:
     refused = stranger.run("run", "--journal", "~nobody-is-called-this/events.db")
     assert (refused.returncode, refused.stderr) == (
         2,
-        'fer-stream: error: flag --journal: journal.path = "~nobody-is-called-this/events.db": must be a whole path: '
-        "nobody here is called nobody-is-called-this\n",
+        'fer-stream: error: flag --journal: journal.path = "~nobody-is-called-this/events.db": must be a complete '
+        "path: there is no user nobody-is-called-this\n",
     )
 
 
 def test_a_read_only_machine(stranger: Stranger, settings: dict[str, str]) -> None:
-    """As `docker run --read-only`, where memory at /dev/shm alone can be written."""
+    """As with `docker run --read-only`: only /dev/shm, which is memory, is writable."""
     strangers.python()
     contained = Stranger(Path("/"), "unshare", "--mount", "sh", "-c", READ_ONLY, "sh")
     if subprocess.run(["unshare", "--mount", "sh", "-c", READ_ONLY, "sh", "true"], check=False).returncode:
@@ -122,13 +122,14 @@ def test_a_read_only_machine(stranger: Stranger, settings: dict[str, str]) -> No
     refused = contained.run("analyze", film, "--output", "/dev/shm/never", **settings)
     assert refused.returncode == 1
     assert refused.stderr.splitlines()[-1] == (
-        "fer-stream: error: no folder for temporary files can be written: set TMPDIR to one, or mount one at /tmp"
+        "fer-stream: error: no folder for temporary files is writable: set TMPDIR to a writable folder, or mount one "
+        "at /tmp"
     )
     assert "portraits.avi" in contained.run("recognize", film, **settings).stderr, "it writes nothing"
     assert contained.run("config", **settings).returncode == 0
     memory = Path(f"/dev/shm/f-{stranger.folder.name}")
     memory.mkdir()
-    memory.chmod(0o1777)  # or others could put something else in the place of our folder there
+    memory.chmod(0o1777)  # sticky, like /tmp, so that other users cannot replace the folder made in it
     try:
         done = contained.run("run", film, "--journal", memory / "events.db", **settings, TMPDIR=str(memory))
         assert done.returncode == 0, done.stderr
@@ -140,7 +141,7 @@ def test_a_read_only_machine(stranger: Stranger, settings: dict[str, str]) -> No
 def test_the_image_s_folder_and_variables_are_enough_for_any_user_of_group_0(
     stranger: Stranger, settings: dict[str, str]
 ) -> None:
-    """OpenShift: the folder as the Dockerfile makes it, the variables that it sets, and a user who is not in it."""
+    """OpenShift: the folder and the variables of the Dockerfile work for a user id that the image does not know."""
     text = DOCKERFILE.read_text()
     made = re.search(r"install --directory --owner (\d+) --group (\d+) --mode (\d+) (\S+)", text)
     assert made is not None

@@ -1,4 +1,4 @@
-"""The library user's side: gapless however it is cut off, over both transports and from a file."""
+"""The client library: no event is missing after any interruption, over both transports and from a file."""
 
 from __future__ import annotations
 
@@ -47,13 +47,13 @@ def collect(subscription: Subscription, count: int) -> list[str]:
     texts = []
     for _ in range(count):
         found = subscription.receive(PATIENCE)
-        assert found is not None, f"{len(texts)} came, {count} should"
+        assert found is not None, f"{len(texts)} of {count} events came"
         texts.append(found[1])
     return texts
 
 
 def rest(subscription: Subscription) -> list[str]:
-    """Return all until the subscription ends by itself."""
+    """Return all texts until the subscription ends by itself."""
     texts = []
     while not subscription.ended:
         found = subscription.receive(PATIENCE)
@@ -62,18 +62,18 @@ def rest(subscription: Subscription) -> list[str]:
     return texts
 
 
-def test_events_come_as_they_happen_with_the_bytes_of_the_journal(house: House) -> None:
+def test_events_arrive_live_with_the_text_of_the_journal(house: House) -> None:
     house.start()
     with house.listen(after=0) as subscription:
         house.take(20)
         texts = collect(subscription, 21)
-        assert subscription.receive(0.7) is None, "nor anything twice"
+        assert subscription.receive(0.7) is None, "no event is repeated"
         assert int(subscription.cursor) == 21
     assert texts == house.stored()
     assert [decode(text).sequence for text in texts] == list(range(1, 22))
 
 
-def test_from_now_on(house: House) -> None:
+def test_without_a_cursor_only_new_events_arrive(house: House) -> None:
     house.start()
     house.take(3)
     with house.listen() as subscription:
@@ -94,7 +94,7 @@ def test_until_now_ends_by_itself(house: House) -> None:
         assert rest(subscription) == []
 
 
-def test_a_long_history_comes_in_many_answers(house: House) -> None:
+def test_a_long_history_needs_many_answers(house: House) -> None:
     writer = Journal(house.journal)
     writer.append(event(n, "door" if n % 3 else "gate", n) for n in range(1, 1801))
     writer.close()
@@ -108,7 +108,7 @@ def test_a_long_history_comes_in_many_answers(house: House) -> None:
         assert int(subscription.cursor) == 1800
 
 
-def test_cut_off_and_resumed_anywhere_it_is_the_same_sequence(house: House) -> None:
+def test_resuming_at_any_cursor_gives_the_same_sequence(house: House) -> None:
     house.start()
     house.take(15)
     texts: list[str] = []
@@ -137,7 +137,7 @@ def test_one_camera_and_some_types(house: House) -> None:
         assert {decode(text).type for text in rest(subscription)} == {"camera.reset"}
 
 
-def test_a_gap_concerns_everybody() -> None:
+def test_a_gap_passes_every_filter() -> None:
     assert wanted(gap(0, 5, "retention"), ["face"])
     assert wanted(event(1), [])
     assert wanted(event(1), ["camera"])
@@ -146,9 +146,9 @@ def test_a_gap_concerns_everybody() -> None:
     assert not wanted(event(1), ["cam"])
 
 
-def test_it_outlives_the_aggregator(house: House) -> None:
+def test_a_subscription_outlives_the_aggregator(house: House) -> None:
     with house.listen(after=0) as subscription:
-        assert subscription.receive(0.3) is None, "nobody there yet"
+        assert subscription.receive(0.3) is None, "no aggregator yet"
         texts = []
         for life in range(3):
             house.start()
@@ -160,7 +160,7 @@ def test_it_outlives_the_aggregator(house: House) -> None:
     assert texts == house.stored()
 
 
-def test_what_was_missed_between_two_aggregators_is_asked_for(house: House) -> None:
+def test_events_journaled_between_two_aggregators_are_requested(house: House) -> None:
     house.start()
     with house.listen(after=0) as subscription:
         house.take(2)
@@ -174,8 +174,8 @@ def test_what_was_missed_between_two_aggregators_is_asked_for(house: House) -> N
         assert texts == house.stored()
 
 
-def told_of_another_journal(house: House, deleted: str) -> tuple[Event, list[str], int]:
-    """Delete files between two aggregators, and return what who had ten events is told then, and where they stand."""
+def after_replacing_the_journal(house: House, deleted: str) -> tuple[Event, list[str], int]:
+    """Delete files between two aggregators; return the gap, the further texts and the cursor of a subscriber."""
     house.start()
     with house.listen(after=0) as subscription:
         house.take(9)
@@ -189,21 +189,21 @@ def told_of_another_journal(house: House, deleted: str) -> tuple[Event, list[str
         return decode(gap), rest, int(subscription.cursor)
 
 
-def test_a_journal_that_was_deleted_meanwhile_is_a_gap(house: House) -> None:
-    """The numbers of the next one go on beyond all that anybody may hold."""
-    gap, rest, cursor = told_of_another_journal(house, "events.db")
+def test_a_deleted_journal_is_a_gap(house: House) -> None:
+    """The new journal's numbers are above every cursor that a subscriber may hold."""
+    gap, rest, cursor = after_replacing_the_journal(house, "events.db")
     assert gap.data == GapData("10", str(cursor - 4), "retention")
     assert rest == house.stored(after=10)[1:]
 
 
-def test_another_journal_is_told_from_its_beginning(house: House) -> None:
-    """Nothing is left of the old one, not even its lock: only that the cursor is beyond the end can tell."""
-    gap, rest, _ = told_of_another_journal(house, "events.db*")
+def test_a_journal_without_a_predecessor_is_read_from_its_beginning(house: House) -> None:
+    """The old journal's lock file is gone, too. The only sign is a cursor beyond the new journal's end."""
+    gap, rest, _ = after_replacing_the_journal(house, "events.db*")
     assert gap.data == GapData("10", "0", "another journal")
     assert rest == house.stored()
 
 
-def test_a_damaged_text_in_the_journal_ends_nobody(house: House) -> None:
+def test_a_damaged_text_in_the_journal_ends_no_subscription(house: House) -> None:
     house.start()
     house.take(5)
     execute(house.journal, "UPDATE events SET text = replace(text, 'camera.reset', 'camera.roset') WHERE cursor = 3")
@@ -214,7 +214,7 @@ def test_a_damaged_text_in_the_journal_ends_nobody(house: House) -> None:
         assert collect(subscription, 3) == house.stored(after=6)
 
 
-def test_past_the_retention_comes_a_gap(house: House) -> None:
+def test_events_deleted_by_retention_are_a_gap(house: House) -> None:
     writer = Journal(house.journal, lambda: 1.0)
     writer.append(event(n) for n in range(1, 11))
     assert writer.purge(2.0) == 10
@@ -234,14 +234,17 @@ def test_past_the_retention_comes_a_gap(house: House) -> None:
         assert len(house.stored(after=4)) == 4
 
 
-def test_resumed_before_the_gap_was_told_it_is_told_whole(house: House) -> None:
+def test_a_gap_that_was_not_returned_is_repeated_in_full(house: House) -> None:
     writer = Journal(house.journal, lambda: 1.0)
     writer.append(event(n) for n in range(1, 11))
     writer.purge(2.0)
     writer.close()
     house.start()
     with house.listen(after=3) as subscription:
-        wait_for(lambda: not subscription._step() and subscription._ready, "the gap, which nobody takes")
+        wait_for(
+            lambda: not subscription._follower.step() and subscription._follower.ready,
+            "the gap, which is not returned yet",
+        )
         cursor = int(subscription.cursor)
     with house.listen(after=cursor) as subscription:
         found = subscription.receive(PATIENCE)
@@ -249,8 +252,8 @@ def test_resumed_before_the_gap_was_told_it_is_told_whole(house: House) -> None:
         assert found[0].data == GapData("3", "10", "retention")
 
 
-def test_a_separator_of_lines_in_a_text_is_not_the_end_of_an_event(house: House) -> None:
-    """A label or a reason may hold any character; U+2028 ends a line for Python, not for JSON."""
+def test_a_line_separator_within_a_text_does_not_end_an_event(house: House) -> None:
+    """A label or a reason may hold any character. U+2028 ends a line for str.splitlines, but not in JSON."""
     writer = Journal(house.journal)
     data = CameraData("a\u2028b\x85c\x1cd\re", 0, 0)
     writer.append(Event(EventType.CAMERA_RESET, "door", 1, n, 0, Nanoseconds(0), data) for n in (1, 2))
@@ -269,15 +272,15 @@ def test_iterators(house: House) -> None:
         return [int(event.cursor) async for event in subscription]
 
     async def both() -> list[list[int]]:
-        with house.listen(after=0, until_now=True) as one, house.listen(after=3, until_now=True) as other:
-            return list(await asyncio.gather(all_of(one), all_of(other)))
+        with house.listen(after=0, until_now=True) as first, house.listen(after=3, until_now=True) as second:
+            return list(await asyncio.gather(all_of(first), all_of(second)))
 
     with house.listen(after=0, until_now=True) as subscription:
         assert [int(event.cursor) for event in subscription] == [1, 2, 3, 4, 5]
     assert asyncio.run(both()) == [[1, 2, 3, 4, 5], [4, 5]]
 
 
-def test_an_iterator_waits_for_what_comes(house: House) -> None:
+def test_an_iterator_waits_for_new_events(house: House) -> None:
     house.start()
     thread = threading.Timer(0.2, house.take, [3])
     with house.listen(after=0) as subscription:
@@ -293,7 +296,7 @@ def test_subscribe_by_settings(house: House) -> None:
         assert [event.type for event in subscription] == ["camera.online", "camera.reset", "camera.offline"]
 
 
-def test_subscribe_takes_the_settings_of_the_environment(
+def test_subscribe_uses_the_settings_of_the_environment(
     short_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     house = House("zeromq", f"ipc://{short_folder}/hub", tmp_path / "events.db")
@@ -323,7 +326,7 @@ def test_status(house: House) -> None:
 
 @pytest.fixture
 def silent() -> Iterator[str]:
-    """The address of what takes connections and says nothing."""
+    """The address of listeners that accept connections and send nothing."""
     port = free_port()
     listeners = [socket.create_server(("127.0.0.1", port + link)) for link in range(6)]
     yield f"tcp://127.0.0.1:{port}"
@@ -345,14 +348,14 @@ ASKING = pytest.mark.parametrize("ask", [asked, asked_status])
 
 @ASKING
 @pytest.mark.parametrize("address", ["ipc://{folder}/nobody", "tcp://127.0.0.1:{port}", "tcp://localhost:{port}"])
-def test_where_nothing_listens_that_is_said(ask: Callable[..., None], address: str, short_folder: Path) -> None:
+def test_the_error_reports_that_nothing_listens(ask: Callable[..., None], address: str, short_folder: Path) -> None:
     address = address.format(folder=short_folder, port=free_port())
     with pytest.raises(NoAnswerError, match=rf"no aggregator answers at {address} within .* s: nothing listens there;"):
         ask(address)
 
 
 @ASKING
-def test_what_listens_and_does_not_answer_is_told_from_nothing(ask: Callable[..., None], silent: str) -> None:
+def test_the_error_reports_a_listener_that_does_not_answer(ask: Callable[..., None], silent: str) -> None:
     with pytest.raises(
         NoAnswerError, match=rf"answers at {silent} within .*: something listens there, but it does not"
     ):
@@ -360,7 +363,7 @@ def test_what_listens_and_does_not_answer_is_told_from_nothing(ask: Callable[...
 
 
 @ASKING
-def test_a_name_that_is_none_is_said(ask: Callable[..., None], tmp_path: Path) -> None:
+def test_the_error_reports_a_name_that_cannot_be_resolved(ask: Callable[..., None], tmp_path: Path) -> None:
     key = keys.new(tmp_path, "desk", "client")
     with pytest.raises(
         NoAnswerError, match=r"tcp://nowhere.invalid:5550 within .*: its host name cannot be resolved: "
@@ -369,7 +372,7 @@ def test_a_name_that_is_none_is_said(ask: Callable[..., None], tmp_path: Path) -
 
 
 @ASKING
-def test_a_refusal_is_no_silence(ask: Callable[..., None], tmp_path: Path) -> None:
+def test_a_refusal_is_another_error_than_no_answer(ask: Callable[..., None], tmp_path: Path) -> None:
     folder, address = tmp_path / "keys", f"tcp://127.0.0.1:{free_port()}"
     worker = keys.new(folder, "gpu", "worker")
     foreign = keys.new(tmp_path / "others", "desk", "client")
@@ -383,13 +386,15 @@ def test_a_refusal_is_no_silence(ask: Callable[..., None], tmp_path: Path) -> No
     thread = threading.Thread(target=serve)
     thread.start()
     try:
-        with pytest.raises(TransportError, match=r"lets in who has a key alone: have one made there") as without:
+        with pytest.raises(TransportError, match=r"accepts only peers with a key: make one there") as without:
             ask(address)
         with pytest.raises(
             TransportError, match=r"refused the key gpu \(role worker\): ask its operator"
         ) as with_other:
             ask(address, key=worker)
-        with pytest.raises(NoAnswerError, match="hangs up before it shows who it is: is the key desk made for it"):
+        with pytest.raises(
+            NoAnswerError, match="closes the connection during the handshake: is the key desk made for it"
+        ):
             ask(address, key=foreign)
     finally:
         ended.set()
@@ -400,20 +405,20 @@ def test_a_refusal_is_no_silence(ask: Callable[..., None], tmp_path: Path) -> No
         assert not isinstance(refused.value, NoAnswerError)
 
 
-def test_one_that_goes_away_in_the_middle_is_an_error_too(house: House) -> None:
+def test_an_aggregator_that_ends_during_a_replay_is_an_error(house: House) -> None:
     house.start()
     house.take(3)
     with house.listen(after=0, until_now=True, timeout=0.5) as subscription:
-        wait_for(lambda: not subscription._step() and subscription._until is not None, "an answer")
-        subscription._until = 100  # as if the answer were only a part
+        wait_for(lambda: not subscription._follower.step() and subscription._follower._until is not None, "an answer")
+        subscription._follower._until = 100  # as if the answer were only a part
         collect(subscription, 4)
         house.end()
-        subscription._asking = True
+        subscription._follower._asking = True
         with pytest.raises(NoAnswerError, match="nothing listens there"):
             subscription.receive(PATIENCE)
 
 
-def test_without_until_now_it_waits_unless_told_for_how_long(short_folder: Path) -> None:
+def test_without_until_now_the_default_timeout_is_infinite(short_folder: Path) -> None:
     with Subscription(f"ipc://{short_folder}/hub") as subscription:
         assert subscription.receive(1.0) is None
     with Subscription(f"ipc://{short_folder}/hub", timeout=0.2) as subscription, pytest.raises(NoAnswerError):
@@ -422,23 +427,23 @@ def test_without_until_now_it_waits_unless_told_for_how_long(short_folder: Path)
         assert subscription.receive(1.0) is None
 
 
-def test_time_spent_elsewhere_is_no_silence(house: House) -> None:
-    """Who comes back to its subscription after a while finds the events that are there, and no error."""
+def test_time_that_the_caller_spends_does_not_count_as_a_timeout(house: House) -> None:
+    """A caller that returns to its subscription late gets the waiting events, and no error."""
     house.start()
     house.take(3)
     with house.listen(after=0, until_now=True, timeout=0.8) as subscription:
-        assert subscription._step(), "it asks"
+        assert subscription._follower.step(), "a request is sent"
         time.sleep(1.0)
         assert rest(subscription) == house.stored()
 
 
 @pytest.mark.parametrize("timeout", [0, -1, math.nan])
-def test_a_timeout_that_is_none_is_told(timeout: float) -> None:
+def test_an_invalid_timeout_is_refused(timeout: float) -> None:
     with pytest.raises(ConfigError, match="is not a timeout"):
         Subscription("memory://nowhere", timeout=timeout, transport="memory")
 
 
-def test_closed_it_gives_nothing_more(house: House) -> None:
+def test_a_closed_subscription_returns_no_events(house: House) -> None:
     subscription = house.listen(after=0)
     subscription.close()
     subscription.close()
@@ -454,14 +459,14 @@ def test_a_journal_without_an_aggregator(tmp_path: Path) -> None:
     path = tmp_path / "events.db"
     writer = Journal(path)
     stored = [text for _, text in writer.append(event(n, "door" if n % 2 else "gate", n) for n in range(1, 2501))]
-    assert [text for _, text in read_journal(path)] == stored, "also while it is written"
+    assert [text for _, text in read_journal(path)] == stored, "also while the journal is written"
     writer.close()
     assert [int(e.cursor) for e, _ in read_journal(path, after="2490", camera="gate")] == [2492, 2494, 2496, 2498, 2500]
     assert list(read_journal(path, types=["face"])) == []
     assert list(read_journal(path, after="9999")) == []
 
 
-def test_a_journal_that_holds_what_is_no_event_is_told(tmp_path: Path) -> None:
+def test_an_invalid_event_in_a_journal_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "events.db"
     writer = Journal(path)
     writer.append([event(1)])
@@ -470,7 +475,7 @@ def test_a_journal_that_holds_what_is_no_event_is_told(tmp_path: Path) -> None:
     with pytest.raises(JournalError, match=r"the journal .*events.db is damaged"):
         list(read_journal(path))
     execute(path, f"UPDATE events SET crc = {zlib.crc32(b'x')}")
-    with pytest.raises(JournalError, match=r"the journal .*events.db holds what is not an event"):
+    with pytest.raises(JournalError, match=r"the journal .*events.db holds an invalid event"):
         list(read_journal(path))
     with pytest.raises(JournalError, match="there is no journal at"):
         list(read_journal(tmp_path / "other.db"))

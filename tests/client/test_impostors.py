@@ -1,4 +1,4 @@
-"""Aggregators that are none: whatever they answer is one clear error."""
+"""Peers that are no aggregator: any invalid answer is one clear error."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
 
 class Impostor:
-    """A hub that answers whatever it is asked with these parts, and publishes what it likes."""
+    """A hub that answers every question on the control link with ``answer(question)``."""
 
     def __init__(self, hub: Hub, answer: Any) -> None:
         self.hub = hub
         self.answer = answer
 
-    def turn(self) -> None:
+    def answer_all(self) -> None:
         for link, peer, parts in self.hub.receive(0.01):
             if link == "control":
                 self.hub.send(link, peer, self.answer(messages.unpack(parts[:2])))
@@ -45,20 +45,22 @@ def answered(hub: Hub, payload: bytes, **fields: int) -> Subscription:
 
     subscription = Subscription("memory://impostor", after=0, transport="memory")
     assert subscription.receive(0.05) is None
-    Impostor(hub, answer).turn()
+    Impostor(hub, answer).answer_all()
     return subscription
 
 
 @pytest.mark.parametrize("payload", [b"not json", b"{}", b"\xff\xfe", '{"a": 1}'.encode("utf-16")])
-def test_an_answer_that_is_no_event_is_one_clear_error(hub: Hub, payload: bytes) -> None:
+def test_an_answer_with_an_invalid_event_is_an_error(hub: Hub, payload: bytes) -> None:
     with answered(hub, payload, seq=1, time=1) as subscription, pytest.raises(WireError):
         subscription.receive(1)
 
 
-def test_an_answer_to_another_question_is_not_taken(hub: Hub) -> None:
+def test_an_answer_to_another_request_is_ignored(hub: Hub) -> None:
     with Subscription("memory://impostor", after=0, until_now=True, transport="memory") as subscription:
         assert subscription.receive(0.05) is None
-        Impostor(hub, lambda question: messages.pack(Message(Kind.EVENTS, b"x", ticket=question.ticket + 1))).turn()
+        Impostor(
+            hub, lambda question: messages.pack(Message(Kind.EVENTS, b"x", ticket=question.ticket + 1))
+        ).answer_all()
         assert subscription.receive(0.05) is None
         assert not subscription.ended
 
@@ -66,7 +68,7 @@ def test_an_answer_to_another_question_is_not_taken(hub: Hub) -> None:
 @pytest.mark.parametrize(
     ("topic", "text"), [("/", b"x"), ("/", b"-1"), ("/", b"9" * 5000), ("door/", b"{}"), ("door/", b"\xff")]
 )
-def test_what_is_published_and_is_no_event_is_one_clear_error(hub: Hub, topic: str, text: bytes) -> None:
+def test_an_invalid_published_event_is_an_error(hub: Hub, topic: str, text: bytes) -> None:
     with answered(hub, b"", seq=0, time=0) as subscription:
         assert subscription.receive(0.1) is None
         hub.publish("events", topic, [text])
@@ -74,7 +76,7 @@ def test_what_is_published_and_is_no_event_is_one_clear_error(hub: Hub, topic: s
             subscription.receive(1)
 
 
-def test_a_cursor_that_cannot_be_is_told() -> None:
+def test_an_invalid_cursor_is_refused() -> None:
     for cursor in ("-1", "1.0", "", " 1", "01", "\u0661", "latest", 7, 1.0, True, False):
         with pytest.raises(ConfigError, match=re.escape(f"{cursor!r} is not a cursor: give the cursor of an event")):
             Subscription("memory://nowhere", after=cursor, transport="memory")

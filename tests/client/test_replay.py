@@ -1,4 +1,4 @@
-"""Where a subscriber stands, what it asks for, and when it asks again."""
+"""A subscriber's position, the size of its requests, and when it repeats them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fer_stream.client.replay import FIRST, LEAST, LONGEST, MOST, OPEN, PATIENCE
 from fer_stream.plugins import Standing
 
 
-def test_what_follows_is_taken_and_what_was_seen_is_not() -> None:
+def test_the_next_event_is_accepted_and_a_seen_one_is_not() -> None:
     position = Position(3)
     assert position.published(event(4))
     assert not position.published(event(4))
@@ -19,7 +19,7 @@ def test_what_follows_is_taken_and_what_was_seen_is_not() -> None:
     assert position.cursor == 5
 
 
-def test_after_a_hole_nothing_is_taken_until_it_is_filled() -> None:
+def test_after_a_gap_no_event_is_accepted_until_it_is_filled() -> None:
     position = Position(0)
     assert position.published(event(1))
     assert not position.published(event(3))
@@ -29,18 +29,18 @@ def test_after_a_hole_nothing_is_taken_until_it_is_filled() -> None:
     assert position.published(event(5))
 
 
-def test_an_answer_reaches_past_what_is_not_of_this_camera() -> None:
+def test_an_answer_covers_the_events_of_other_cameras() -> None:
     position = Position(0, "door")
     assert position.replayed([event(2, sequence=1), event(5, sequence=2)], 9) != []
     assert position.cursor == 9
-    assert position.published(event(12, sequence=3)), "its camera's next one, whatever the others had in between"
+    assert position.published(event(12, sequence=3)), "the camera's next event, with events of others in between"
     assert not position.published(event(15, sequence=5))
     assert position.replayed([], 4) == []
     assert position.cursor == 12
 
 
-def test_of_all_cameras_a_lost_event_of_another_one_is_noticed() -> None:
-    """The door's sequence goes on, but cursor 3 was the gate's."""
+def test_with_all_cameras_a_lost_event_of_another_camera_is_noticed() -> None:
+    """The door's sequence continues, but cursor 3 was the gate's."""
     position = Position(0)
     assert position.published(event(1, "door", 1))
     assert position.published(event(2, "gate", 1))
@@ -51,9 +51,7 @@ def test_of_all_cameras_a_lost_event_of_another_one_is_noticed() -> None:
 
 @settings(deadline=None, max_examples=200)
 @given(st.lists(st.sampled_from(["door", "gate"]), max_size=40), st.data())
-def test_whatever_is_lost_or_repeated_on_the_way_every_event_is_seen_once(
-    cameras: list[str], data: st.DataObject
-) -> None:
+def test_every_event_is_seen_once_with_any_losses_and_repetitions(cameras: list[str], data: st.DataObject) -> None:
     only = data.draw(st.sampled_from([None, "door"]))
     counts = {"door": 0, "gate": 0}
     log = []
@@ -73,13 +71,13 @@ def test_whatever_is_lost_or_repeated_on_the_way_every_event_is_seen_once(
             answer = [e for e in mine if after < int(e.cursor) <= reached]
             seen.extend(int(e.cursor) for e in position.replayed(answer, reached))
 
-    for one in mine:
+    for published in mine:
         fate = data.draw(st.sampled_from(["comes", "comes", "lost", "twice"]))
         for _ in range({"comes": 1, "lost": 0, "twice": 2}[fate]):
-            if position.published(one):
-                seen.append(int(one.cursor))
-            elif int(one.cursor) > position.cursor:
-                ask(int(one.cursor))
+            if position.published(published):
+                seen.append(int(published.cursor))
+            elif int(published.cursor) > position.cursor:
+                ask(int(published.cursor))
     ask(len(log))
     assert seen == [int(e.cursor) for e in mine if int(e.cursor) > start]
 
@@ -90,7 +88,7 @@ UP = Standing(up=True, life=0, received=0)
 DOWN = Standing(up=False, life=0, received=0)
 
 
-def test_a_question_is_asked_again_after_silence_that_grows() -> None:
+def test_a_request_is_repeated_after_a_growing_timeout() -> None:
     questions = Questions(7)
     now, waits = 0.0, []
     for _ in range(8):
@@ -106,26 +104,26 @@ def test_a_question_is_asked_again_after_silence_that_grows() -> None:
     assert questions.silent(now) == now
 
 
-def test_bytes_that_arrive_are_no_silence_but_heartbeats_alone_are() -> None:
+def test_only_more_bytes_than_heartbeats_extend_the_timeout() -> None:
     questions = Questions(7)
     questions.ask(0, 0.0, UP)
-    assert questions.due(1.9, UP._replace(received=TRICKLE)) == PATIENCE, "a long answer is on its way"
+    assert questions.due(1.9, UP._replace(received=TRICKLE)) == PATIENCE, "a long answer is arriving"
     assert questions.silent(1.9) == 0
     assert questions.due(3.8, UP._replace(received=TRICKLE + 100)) < 0.2
     assert questions.due(4.0, UP._replace(received=TRICKLE + 200)) == 0
 
 
-def test_a_question_that_its_connection_took_along_is_asked_again_at_once() -> None:
+def test_a_request_lost_with_its_connection_is_repeated_at_once() -> None:
     questions = Questions(7)
     questions.ask(0, 0.0, UP)
     assert questions.due(0.1, UP._replace(life=1)) == 0
     again = questions.ask(0, 0.1, DOWN._replace(life=1))
-    assert again.size == FIRST, "it says nothing about the link's speed"
-    assert questions.due(100.0, DOWN._replace(life=1)) > 0, "it waits for a connection, and is sent then"
+    assert again.size == FIRST, "a lost connection does not change the size"
+    assert questions.due(100.0, DOWN._replace(life=1)) > 0, "the timeout starts with the next connection"
     assert questions.due(101.0, UP._replace(life=1)) > 0
 
 
-def test_late_answers_count_and_strange_ones_do_not() -> None:
+def test_late_answers_are_used_and_unknown_ones_are_not() -> None:
     questions = Questions(7)
     first = questions.ask(5, 0.0, UP)
     second = questions.ask(5, 2.0, UP)
@@ -140,32 +138,32 @@ def test_late_answers_count_and_strange_ones_do_not() -> None:
     assert questions.answered(third.ticket, 100, 9.5) is None
 
 
-def test_old_questions_are_forgotten_when_there_are_many() -> None:
+def test_only_the_latest_requests_are_remembered() -> None:
     questions = Questions(7)
     asked = [questions.ask(0, float(n), UP) for n in range(OPEN + 3)]
     assert [question for question in asked if questions.answered(question.ticket, 0, 99.0)] == asked[3:]
 
 
 def answer(questions: Questions, seconds: float, share: float = 1.0, now: float = 0.0) -> int:
-    """Ask, have it answered after some seconds with this share of the bytes, and return how many were asked for."""
+    """Send a request that is answered after ``seconds`` with this share of its bytes; return the requested bytes."""
     question = questions.ask(0, now, UP)
     questions.answered(question.ticket, round(share * question.size), now + seconds)
     questions.settle()
     return question.size
 
 
-def test_more_is_asked_for_where_answers_are_quick_and_less_where_they_are_slow() -> None:
+def test_the_request_size_grows_with_fast_answers_and_shrinks_with_slow_ones() -> None:
     questions = Questions(7)
     assert [answer(questions, 0.01) for _ in range(6)] == [FIRST * 2**n for n in range(4)] + [FIRST * 16, MOST]
     assert answer(questions, SLOW - 1) == answer(questions, SLOW + 1) == MOST
     for _ in range(10):
         answer(questions, SLOW + 1)
     assert answer(questions, 0.1, share=0.1) == LEAST
-    assert answer(questions, 0.1) == LEAST, "a short answer was quick because it is short"
+    assert answer(questions, 0.1) == LEAST, "a short answer says nothing about the speed"
     assert answer(questions, 0.1) == 2 * LEAST
 
 
-def test_after_a_slow_answer_the_next_one_has_time() -> None:
+def test_after_a_slow_answer_the_timeout_is_longer() -> None:
     questions = Questions(7)
     answer(questions, 9.0)
     questions.ask(0, 10.0, UP)

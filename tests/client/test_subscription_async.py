@@ -1,4 +1,4 @@
-"""``async for``: it waits on the sockets, leaves the event loop to others, and nothing behind."""
+"""``async for``: it waits on the sockets, yields to other tasks, and leaves nothing open."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ async def cursors(subscription: Subscription, count: int | None = None) -> list[
 
 
 @pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
-def test_what_happens_while_it_waits_comes(house: House, run: Callable[[Coroutine[None, None, None]], None]) -> None:
+def test_events_arrive_while_it_waits(house: House, run: Callable[[Coroutine[None, None, None]], None]) -> None:
     house.start()
 
     async def follow() -> None:
@@ -59,8 +59,8 @@ def test_what_happens_while_it_waits_comes(house: House, run: Callable[[Coroutin
     run(follow())
 
 
-def test_waiting_costs_no_cpu_and_holds_up_nobody(house: House) -> None:
-    """Beside a bare loop in the same run, in turn: five subscriptions that wait are not to be noticed."""
+def test_waiting_uses_no_cpu_and_delays_no_other_task(house: House) -> None:
+    """Compare, in turns, a loop with five waiting subscriptions with a bare loop: other tasks must not be delayed."""
     house.start()
     house.take(1)
 
@@ -73,7 +73,7 @@ def test_waiting_costs_no_cpu_and_holds_up_nobody(house: House) -> None:
 
     async def measure() -> tuple[float, float, float]:
         subscriptions = [house.listen(after=2) for _ in range(5)]
-        tasks = [asyncio.create_task(cursors(one, 1)) for one in subscriptions]
+        tasks = [asyncio.create_task(cursors(waiting, 1)) for waiting in subscriptions]
         bare, beside = [], []
         for turn in range(6):
             if turn % 2:
@@ -83,14 +83,14 @@ def test_waiting_costs_no_cpu_and_holds_up_nobody(house: House) -> None:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
                 bare.append(await lateness())
-                tasks = [asyncio.create_task(cursors(one, 1)) for one in subscriptions]
+                tasks = [asyncio.create_task(cursors(waiting, 1)) for waiting in subscriptions]
                 await asyncio.sleep(0.3)
         begin, used = time.monotonic(), time.thread_time()
         await asyncio.sleep(2.0)
         share = (time.thread_time() - used) / (time.monotonic() - begin)
-        for task, one in zip(tasks, subscriptions, strict=True):
+        for task, waiting in zip(tasks, subscriptions, strict=True):
             task.cancel()
-            one.close()
+            waiting.close()
         await asyncio.gather(*tasks, return_exceptions=True)
         return min(bare), min(beside), share
 
@@ -99,7 +99,7 @@ def test_waiting_costs_no_cpu_and_holds_up_nobody(house: House) -> None:
     assert share < 0.02, f"{share:.1%} of a core while nothing comes; a poll every 10 ms takes 6%"
 
 
-def test_cancelled_while_it_waits_it_ends_at_once_and_goes_on_later(house: House) -> None:
+def test_a_cancelled_loop_ends_at_once_and_can_be_continued(house: House) -> None:
     house.start()
     house.take(2)
 
@@ -109,13 +109,13 @@ def test_cancelled_while_it_waits_it_ends_at_once_and_goes_on_later(house: House
 
             async def take() -> None:
                 async for event in subscription:
-                    found.append(int(event.cursor))  # noqa: PERF401  (what came before it was cancelled counts)
+                    found.append(int(event.cursor))  # noqa: PERF401  (the events before the cancellation are used)
 
             task = asyncio.create_task(take())
             while len(found) < 3:
                 await asyncio.sleep(0.01)
             task.cancel()
-            await asyncio.wait([task])  # no time passes in this loop that it could take
+            await asyncio.wait([task])  # the loop runs no longer than needed
             assert task.cancelled()
             await asyncio.to_thread(house.take, 3)
             return found + await asyncio.wait_for(cursors(subscription, 4), PATIENCE)
@@ -139,7 +139,7 @@ def test_breaking_out_closes_the_sockets(house: House) -> None:
                 assert int(event.cursor) == first
                 break
             closed()
-            assert await cursors(subscription, 1) == [first + 1], "it goes on where it was"
+            assert await cursors(subscription, 1) == [first + 1], "the next loop continues there"
         async for event in house.listen(after=0):
             assert int(event.cursor) == 1
             break
@@ -159,7 +159,7 @@ def test_breaking_out_closes_the_sockets(house: House) -> None:
     wait_for(lambda: descriptors() <= before, "the descriptors of ZeroMQ's threads")
 
 
-def test_in_a_second_loop_it_goes_on(house: House) -> None:
+def test_a_second_event_loop_continues_the_subscription(house: House) -> None:
     house.start()
     house.take(4)
     subscription = house.listen(after=0)
@@ -167,11 +167,13 @@ def test_in_a_second_loop_it_goes_on(house: House) -> None:
     assert asyncio.run(cursors(subscription, 2)) == [3, 4]
     assert uvloop.run(cursors(subscription, 1)) == [5]
     house.take(1)
-    assert [int(event.cursor) for _, event in zip(range(2), subscription, strict=False)] == [6, 7], "and without one"
+    assert [int(event.cursor) for _, event in zip(range(2), subscription, strict=False)] == [6, 7], (
+        "and without an event loop"
+    )
     subscription.close()
 
 
-def test_beside_a_thread_with_one_of_its_own(house: House) -> None:
+def test_a_thread_may_have_a_subscription_of_its_own(house: House) -> None:
     house.start()
     in_thread: list[int] = []
 
@@ -192,8 +194,8 @@ def test_beside_a_thread_with_one_of_its_own(house: House) -> None:
     assert asyncio.run(both()) == in_thread == list(range(1, 8))
 
 
-def test_many_at_once_leave_the_loop_to_others(house: House) -> None:
-    """A long replay does not keep the loop for itself: another task has its turn in between."""
+def test_a_long_replay_yields_to_other_tasks(house: House) -> None:
+    """Another task runs regularly during a long replay."""
     house.start()
     house.take(900)
 
@@ -211,14 +213,14 @@ def test_many_at_once_leave_the_loop_to_others(house: House) -> None:
             async for event in subscription:
                 if int(event.cursor) == 1:
                     turns = 0
-                time.sleep(0.0005)  # somebody's work
+                time.sleep(0.0005)  # the caller's work
         ticking.cancel()
         return turns
 
     assert asyncio.run(beside()) > 20
 
 
-def test_closed_by_another_task_the_loop_ends(house: House) -> None:
+def test_a_loop_ends_when_another_task_closes_the_subscription(house: House) -> None:
     house.start()
 
     async def close() -> list[int]:
@@ -231,7 +233,7 @@ def test_closed_by_another_task_the_loop_ends(house: House) -> None:
     assert asyncio.run(close()) == []
 
 
-def test_two_loops_over_one_are_refused(house: House) -> None:
+def test_a_second_concurrent_loop_is_refused(house: House) -> None:
     house.start()
 
     async def twice() -> None:
@@ -245,7 +247,7 @@ def test_two_loops_over_one_are_refused(house: House) -> None:
     asyncio.run(twice())
 
 
-def test_no_aggregator_is_an_error_here_too(tmp_path: Path, short_folder: Path) -> None:
+def test_a_missing_aggregator_is_an_error(tmp_path: Path, short_folder: Path) -> None:
     house = House("zeromq", f"ipc://{short_folder}/hub", tmp_path / "events.db")
     with (
         house.listen(after=0, until_now=True, timeout=0.3) as subscription,

@@ -1,4 +1,4 @@
-"""Subscribers on slow links: every event comes, once and in order, however slow, late and lossy the link is."""
+"""Subscribers on links with low bandwidth, latency and loss: every event arrives once and in order."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Link = SlowLink | ThrottledProxy
 
 
 class Far:
-    """An aggregator at the far end of a link, and subscribers at the near one."""
+    """An aggregator at the far end of a link, and subscribers at the near end."""
 
     def __init__(self, cli: Cli, link: Link, events: list[Event]) -> None:
         self._cli, self._link = cli, link
@@ -73,12 +73,12 @@ def test_a_backlog_at_half_a_megabit(cli: Cli) -> None:
         assert subscriber.end() == 0, subscriber.err
         assert subscriber.out.splitlines() == far.stored
         assert gapless(subscriber.events)
-        assert link.passed["near"] < 1.5 * far.size, "and hardly anything twice"
+        assert link.passed["near"] < 1.5 * far.size, "hardly any event is sent twice"
 
 
 @pytest.mark.timeout(300)
-def test_slow_late_and_lossy_with_an_event_longer_than_a_batch(cli: Cli) -> None:
-    """At 64 kbit/s the long event alone takes seconds, and every lost packet another two."""
+def test_a_slow_and_lossy_link_with_an_event_longer_than_a_request(cli: Cli) -> None:
+    """At 64 kbit/s the long event takes seconds, and every lost packet two more."""
     with slow_link(rate=64_000, latency=0.6, loss=0.02) as link:
         far = Far(cli, link, [*many(40), long_event(30_000)])
         subscriber = far.subscribe("--until-now", "--timeout", 60)
@@ -92,13 +92,13 @@ def test_several_at_once_share_the_link(cli: Cli) -> None:
     with slow_link(rate=400_000) as link:
         far = Far(cli, link, many(300))
         subscribers = [far.subscribe("--until-now", "--camera", "door") for _ in range(3)]
-        for one in subscribers:
-            assert one.end() == 0, one.err
-            assert one.out.splitlines() == far.stored
+        for subscriber in subscribers:
+            assert subscriber.end() == 0, subscriber.err
+            assert subscriber.out.splitlines() == far.stored
 
 
-def test_one_that_reads_slowly_gets_all(cli: Cli) -> None:
-    """Its pipe is full for a while: it stands in a write and asks for nothing more."""
+def test_a_suspended_subscriber_gets_all_events(cli: Cli) -> None:
+    """The process is stopped repeatedly, and sends no requests meanwhile."""
     with slow_link(rate=2_000_000) as link:
         far = Far(cli, link, many(1500))
         subscriber = far.subscribe("--until-now")
@@ -112,13 +112,13 @@ def test_one_that_reads_slowly_gets_all(cli: Cli) -> None:
 
 
 def connections(process: Process) -> int:
-    """How many TCP connections a process' network namespace has (proc_pid_net(5): state 1 is established)."""
+    """Return the TCP connections in a process's network namespace (proc_pid_net(5): state 1 is established)."""
     tables = [Path(f"/proc/{process.pid}/net/{name}").read_text().splitlines()[1:] for name in ("tcp", "tcp6")]
     return sum(line.split()[3] == "01" for table in tables for line in table)
 
 
-def test_a_cut_link_that_is_mended(cli: Cli) -> None:
-    """While nothing passes its connections die; the events go on where they were, none of them twice."""
+def test_events_continue_after_a_cut_link_is_restored(cli: Cli) -> None:
+    """While the link is cut the connections die. Afterwards the events continue, and none is repeated."""
     with slow_link(rate=500_000) as link:
         if not link.real:
             pytest.skip("no network namespaces here")
@@ -130,7 +130,7 @@ def test_a_cut_link_that_is_mended(cli: Cli) -> None:
         dead = time.monotonic()
         while connections(subscriber) and time.monotonic() < dead + 30:
             time.sleep(0.1)
-        assert not connections(subscriber), "it noticed, well before the system, which has a minute"
+        assert not connections(subscriber), "it noticed the dead connections before the kernel, which takes a minute"
         before = subscriber.out.count("\n")
         link.mend()
         subscriber.until(lambda: subscriber.out.count("\n") > before, "the next ones")
@@ -138,7 +138,7 @@ def test_a_cut_link_that_is_mended(cli: Cli) -> None:
         assert [int(json.loads(line)["cursor"]) for line in subscriber.out.splitlines()] == list(range(1, 2001))
 
 
-def test_an_aggregator_that_starts_anew_meanwhile(cli: Cli) -> None:
+def test_events_continue_after_the_aggregator_restarts(cli: Cli) -> None:
     with slow_link(rate=300_000, latency=0.1) as link:
         far = Far(cli, link, many(600))
         subscriber = far.subscribe()

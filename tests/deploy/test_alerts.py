@@ -18,22 +18,22 @@ def promtool(*arguments: str, folder: Path = DEPLOY / "prometheus") -> subproces
     return subprocess.run(["promtool", *arguments], cwd=folder, capture_output=True, text=True, check=False, timeout=60)
 
 
-def test_promtool_takes_the_configuration_and_the_rules_it_names(tmp_path: Path) -> None:
+def test_promtool_accepts_the_configuration_and_its_rules(tmp_path: Path) -> None:
     shutil.copytree(DEPLOY / "prometheus", tmp_path, dirs_exist_ok=True)
     written = (tmp_path / "prometheus.yml").read_text()
     (tmp_path / "prometheus.yml").write_text(written.replace("/run/secrets", str(tmp_path)))
-    (tmp_path / "prometheus.token").write_text("secret")  # which it looks for, too
+    (tmp_path / "prometheus.token").write_text("secret")  # promtool checks that it exists
     done = promtool("check", "config", "prometheus.yml", folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert f"{len(rules())} rules found" in done.stdout
 
 
-def test_the_rules_do_what_their_tests_say() -> None:
+def test_the_rules_pass_their_tests() -> None:
     done = promtool("test", "rules", "rules_test.yml")
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_every_alert_is_seen_to_fire() -> None:
+def test_every_alert_fires_in_the_rules_tests() -> None:
     text = (DEPLOY / "prometheus" / "rules_test.yml").read_text()
     fired = {
         case["alertname"]
@@ -46,7 +46,7 @@ def test_every_alert_is_seen_to_fire() -> None:
 
 
 @pytest.mark.parametrize("number", range(len(rules())), ids=[rule.get("alert", rule.get("record")) for rule in rules()])
-def test_a_rule_that_is_broken_is_noticed(number: int, tmp_path: Path) -> None:
+def test_the_rules_tests_detect_a_broken_rule(number: int, tmp_path: Path) -> None:
     groups = load("prometheus/rules.yml")["groups"]
     [rule for group in groups for rule in group["rules"]][number]["expr"] = "vector(0) > 1"
     (tmp_path / "rules.yml").write_text(yaml.safe_dump({"groups": groups}))
@@ -62,12 +62,12 @@ def test_an_alert_has_a_severity_a_sentence_and_a_page() -> None:
         assert page.read_text().startswith(f"# {alert['alert']}\n")
 
 
-def test_nothing_is_watched_that_is_not_there() -> None:
+def test_rules_and_panels_use_only_existing_series() -> None:
     watched = [rule["expr"] for rule in rules()] + [query for _, query in queries()]
     assert set().union(*map(named, watched)) <= series().keys()
 
 
-def test_every_metric_is_watched() -> None:
+def test_every_metric_is_used_by_a_rule_or_a_panel() -> None:
     watched = [alert["expr"] for alert in alerts()] + [query for _, query in queries()]
     seen = {series()[name] for name in set().union(*map(named, watched))}
     assert seen == set(series().values())
@@ -78,6 +78,6 @@ def test_prometheus_scrapes_every_role_of_compose() -> None:
     services = load("compose.yaml")["services"]
     ours = {name for name, service in services.items() if service["image"] == "fer-stream"}
     assert set(job["dns_sd_configs"][0]["names"]) == ours
-    assert job["job_name"] == "fer-stream", "the alert about processes asks for it"
+    assert job["job_name"] == "fer-stream", "the alert FerStreamProcessDown uses this name"
     assert all(service["environment"]["FER_STREAM_METRICS"].endswith(f":{job['dns_sd_configs'][0]['port']}")
                for name, service in services.items() if name in ours)  # fmt: skip

@@ -19,7 +19,7 @@ FOUND = {"id": "PYSEC-1", "summary": "it may be read by others", "affected": [
 
 
 class Advisories(BaseHTTPRequestHandler):
-    """Knows of one, in numpy, as OSV tells it."""
+    """A server with OSV's interface that has one advisory, for numpy."""
 
     def do_POST(self) -> None:
         asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -39,7 +39,7 @@ def audit(port: int, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
 
 
-def test_what_is_known_to_be_vulnerable_is_told() -> None:
+def test_a_known_vulnerability_is_reported() -> None:
     with ThreadingHTTPServer(("127.0.0.1", 0), Advisories) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         done = audit(server.server_address[1], UNREACHABLE="0")
@@ -49,14 +49,14 @@ def test_what_is_known_to_be_vulnerable_is_told() -> None:
     assert "Found 1 known vulnerability in 1 package" in done.stdout
 
 
-def test_advisories_that_do_not_answer_are_told_in_a_sentence_and_fail() -> None:
+def test_an_unreachable_advisory_service_is_reported_in_a_sentence_and_fails() -> None:
     done = audit(free_port())
     assert (done.returncode, done.stdout) == (3, "")
     (sentence,) = done.stderr.splitlines()
-    assert sentence.startswith("audit: whether what is locked has known vulnerabilities cannot be told here, for the")
+    assert sentence.startswith("audit: the locked packages cannot be checked for known vulnerabilities, because the")
 
 
-def test_what_else_goes_wrong_fails_whatever_it_is() -> None:
+def test_other_errors_fail_even_if_unreachable_is_allowed() -> None:
     done = audit(free_port(), PIP_AUDIT="no-such-pip-audit", UNREACHABLE="0")
     assert done.returncode == 127
     assert "no-such-pip-audit" in done.stderr

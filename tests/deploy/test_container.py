@@ -1,4 +1,4 @@
-"""The image and compose.yaml: linted, and every command of compose run with the keys that make-secrets makes."""
+"""The image and compose.yaml: both are linted, and compose's commands run with the keys that make-secrets makes."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ def test_hadolint_finds_nothing(tmp_path: Path) -> None:
     done = hadolint(DEPLOY / "Dockerfile")
     assert (done.returncode, done.stdout) == (0, "")
     (tmp_path / "Dockerfile").write_text("FROM python:latest\nRUN cd /tmp\n")
-    assert hadolint(tmp_path / "Dockerfile").returncode == 1, "and it would"
+    assert hadolint(tmp_path / "Dockerfile").returncode == 1, "hadolint can find errors"
 
 
-def test_the_image_copies_what_there_is_and_lets_the_builder_have_it() -> None:
+def test_the_image_copies_existing_files_that_the_build_context_includes() -> None:
     text = (DEPLOY / "Dockerfile").read_text()
     copied = [word for line in re.findall(r"^COPY (?!--from)(.*)$", text, re.M) for word in line.split()[:-1]]
     allowed = (DEPLOY / "Dockerfile.dockerignore").read_text().split("\n")
@@ -55,7 +55,7 @@ def compose(change: Callable[[dict[str, Any]], object] = lambda _: None) -> PyCo
     return checked
 
 
-def test_compose_is_what_the_specification_says() -> None:
+def test_compose_matches_the_compose_specification() -> None:
     assert compose().service_names() == list(load("compose.yaml")["services"])
     for wrong in (
         lambda d: d["services"]["worker"].update(readonly=True),
@@ -67,7 +67,7 @@ def test_compose_is_what_the_specification_says() -> None:
             compose(wrong)
 
 
-def test_every_service_is_contained() -> None:
+def test_every_service_is_restricted() -> None:
     for name, service in load("compose.yaml")["services"].items():
         assert service["read_only"] is True, name
         assert service["cap_drop"] == ["ALL"]
@@ -83,7 +83,7 @@ def test_every_service_is_contained() -> None:
 
 def make_secrets(folder: Path, *cameras: str) -> subprocess.CompletedProcess[str]:
     python = Path(sys.executable)
-    # By its name alone, for FER_STREAM is split into words and the path may have a space.
+    # Use the name without its path: FER_STREAM is split into words, and the path may contain a space.
     path = f"{python.parent}{os.pathsep}{os.environ['PATH']}"
     environment = os.environ | {"SECRETS": str(folder), "FER_STREAM": f"{python.name} -m fer_stream", "PATH": path}
     return subprocess.run(
@@ -110,8 +110,8 @@ def test_the_services_of_compose_find_each_other(cli: Cli, clip: Path, tmp_path:
     }
 
     def here(text: str) -> str:
-        for there, place in replaced.items():
-            text = text.replace(there, place)
+        for there, local in replaced.items():
+            text = text.replace(there, local)
         return text
 
     services = {name: s for name, s in load("compose.yaml")["services"].items() if s["image"] == "fer-stream"}
@@ -131,18 +131,18 @@ def test_the_services_of_compose_find_each_other(cli: Cli, clip: Path, tmp_path:
         "an emotion at each camera",
     )
     stranger = cli.start(*follow, "--until-now", "--key", secrets / "worker.key")
-    assert stranger.end() == 1, "a worker's key opens no client's link"
+    assert stranger.end() == 1, "a worker's key is not valid for a client's link"
     assert stranger.out == ""
     url = f"http://127.0.0.1:{page}/"
     with pytest.raises(InvalidStatus), Browser(url):
         pass
     with Browser(url, Authorization=f"Bearer {(secrets / 'live.token').read_text()}") as browser:
         browser.say(watch={"door": 320, "hall": 320})
-        # Of each camera one, until it is said to be shown.
+        # One picture of each camera; the next is sent only after the client confirms that it was shown.
         assert {browser.until("picture")["camera"] for _ in range(2)} == {"door", "hall"}
 
 
-def test_secrets_that_are_there_stay(tmp_path: Path) -> None:
+def test_existing_secrets_are_kept(tmp_path: Path) -> None:
     def content() -> dict[Path, bytes]:
         return {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
 

@@ -1,4 +1,4 @@
-"""Grafana's dashboard: each query is put to a real Prometheus that scrapes a real run, and alerts fire in it."""
+"""Grafana's dashboard: each query runs on a real Prometheus that scrapes a real run, and alerts fire there."""
 
 from __future__ import annotations
 
@@ -70,32 +70,30 @@ def test_alerts_are_quiet_until_a_worker_is_killed(service: tuple[Process, Prome
 
 
 def lost(written: Any, known: Any, path: str = "") -> list[str]:
-    """Where ``known`` lacks what was written, or has it otherwise."""
+    """Return the paths at which ``known`` lacks a value of ``written``, or has another one."""
     if isinstance(written, dict) and isinstance(known, dict):
-        return [place for key, value in written.items() for place in lost(value, known.get(key), f"{path}.{key}")]
+        return [at for key, value in written.items() for at in lost(value, known.get(key), f"{path}.{key}")]
     if isinstance(written, list) and isinstance(known, list) and len(written) == len(known):
-        return [
-            place for n, (a, b) in enumerate(zip(written, known, strict=True)) for place in lost(a, b, f"{path}[{n}]")
-        ]
+        return [at for n, (a, b) in enumerate(zip(written, known, strict=True)) for at in lost(a, b, f"{path}[{n}]")]
     return [] if written == known else [path]
 
 
 def test_grafana_knows_every_field() -> None:
-    """What its own types do not know is not there any more when they write what they have read."""
+    """Grafana's types drop unknown fields when they read and write a dashboard."""
     plugins.register_default_plugins()
 
     def unknown(board: dict[str, Any]) -> list[str]:
         return lost(board, json.loads(JSONEncoder().encode(Dashboard.from_json(board))))
 
-    # Of the Prometheus plug-in, and for display alone: neither is in the schema.
+    # Fields of the Prometheus plug-in and for display only, which the schema does not have.
     beside = {".annotations.list[0].titleFormat", ".annotations.list[0].textFormat", ".templating.list[1].definition"}
     assert set(unknown(dashboard())) == beside
     wrong = dashboard()
     number = next(n for n, panel in enumerate(wrong["panels"]) if panel["type"] == "stat")
     panel = wrong["panels"][number]
-    for place in (panel, panel["options"], panel["targets"][0], panel["fieldConfig"]["defaults"]):
-        place["colourMode"] = "value"
-    assert len(set(unknown(wrong)) - beside) == 4, "and it would tell"
+    for part in (panel, panel["options"], panel["targets"][0], panel["fieldConfig"]["defaults"]):
+        part["colourMode"] = "value"
+    assert len(set(unknown(wrong)) - beside) == 4, "unknown fields are detected"
 
 
 def test_panels_are_described_and_do_not_overlap() -> None:

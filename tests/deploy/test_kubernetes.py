@@ -1,4 +1,4 @@
-"""The Kubernetes objects, against Kubernetes' own schemas, and KEDA's against its types."""
+"""The Kubernetes objects, checked with Kubernetes' own schemas, and KEDA's object with its types."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_kubernetes_knows_every_field(number: int) -> None:
         kubernetes_validate.validate(OBJECTS[number] | {"sepc": {}}, "1.31", strict=True)
 
 
-def test_every_container_is_contained() -> None:
+def test_every_container_is_restricted() -> None:
     for pod in pods():
         assert pod["securityContext"]["runAsNonRoot"] is True
         assert pod["automountServiceAccountToken"] is False
@@ -43,7 +43,7 @@ def test_every_container_is_contained() -> None:
 
 
 @pytest.mark.parametrize("file", FILES)
-def test_the_command_for_openshift_leaves_the_choice_of_users_and_groups_to_it(file: str) -> None:
+def test_the_command_for_openshift_removes_users_and_groups(file: str) -> None:
     (command,) = re.findall(r"^#   (sed .*) \|", (DEPLOY / FILES[0]).read_text(), re.M)
     assert f"{command} | oc" in (DEPLOY / "README.md").read_text()
     sed, script, _ = shlex.split(command)
@@ -54,14 +54,14 @@ def test_the_command_for_openshift_leaves_the_choice_of_users_and_groups_to_it(f
             assert pod["securityContext"] == {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
 
 
-def test_every_command_is_one() -> None:
+def test_every_command_can_be_parsed() -> None:
     for pod in pods():
         for container in pod["containers"]:
             assert parser().parse_args(container["args"]).metrics == "0.0.0.0:9108"
             assert {"name": "FER_STREAM_METRICS_TOKEN", "value": "/keys/metrics.token"} in container["env"]
 
 
-def test_what_is_mounted_is_there() -> None:
+def test_mounted_volumes_and_secrets_exist() -> None:
     comments = "".join((DEPLOY / file).read_text().partition("apiVersion")[0] for file in FILES)
     claims = {claim["metadata"]["name"] for o in OBJECTS for claim in o["spec"].get("volumeClaimTemplates", [])}
     for pod in pods():
@@ -71,10 +71,12 @@ def test_what_is_mounted_is_there() -> None:
         for volume in pod["volumes"]:
             projected = [source["secret"]["name"] for source in volume.get("projected", {}).get("sources", [])]
             for name in [*projected, volume.get("secret", {}).get("secretName", "")]:
-                assert name in comments or name.removeprefix("fer-stream-") in comments, "it is said how to make it"
+                assert name in comments or name.removeprefix("fer-stream-") in comments, (
+                    "the comments say how to make it"
+                )
 
 
-def test_keda_knows_every_field_and_scales_the_workers_by_a_metric_that_is_there() -> None:
+def test_keda_knows_every_field_and_scales_the_workers_by_an_existing_metric() -> None:
     written = load("kubernetes/scaling.yaml")
     known = ScaledObject.model_validate(written).model_dump(mode="json", by_alias=True, exclude_unset=True)
     assert known == written

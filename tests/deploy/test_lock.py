@@ -1,4 +1,4 @@
-"""The container's dependencies: locked with hashes, and what pyproject.toml asks for."""
+"""The container's dependencies: locked with hashes, and consistent with pyproject.toml."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ASKED = {
 
 
 def locked(name: str) -> dict[str, tuple[str, list[str]]]:
-    """The version and the hashes of each package."""
+    """Return the version and the hashes of each package."""
     text = (DEPLOY / name).read_text().replace("\\\n", "")
     lines = [line for line in text.splitlines() if line and not line.lstrip().startswith("#")]
     found = {}
@@ -39,14 +39,14 @@ def test_every_package_has_one_version_and_hashes(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ASKED)
-def test_the_lock_satisfies_what_is_asked_for(name: str) -> None:
+def test_the_lock_satisfies_the_requirements(name: str) -> None:
     for asked in map(Requirement, ASKED[name]):
         assert asked.specifier.contains(locked(name)[canonicalize_name(asked.name)][0]), "make lock"
 
 
 @pytest.mark.parametrize("name", ASKED)
-def test_the_lock_is_whole_and_holds_nothing_else(name: str) -> None:
-    """What each package needs in turn, as its installed version says, is locked too; what nobody needs is not."""
+def test_the_lock_is_complete_and_has_nothing_else(name: str) -> None:
+    """It has exactly the requirements and their dependencies, as the installed versions declare them."""
     needed, todo = set(), [canonicalize_name(Requirement(asked).name) for asked in ASKED[name]]
     while todo:
         package = todo.pop()

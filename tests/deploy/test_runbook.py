@@ -1,4 +1,4 @@
-"""The runbook and deploy/README.md: every command is one, every link leads somewhere."""
+"""The runbook and deploy/README.md: every command is valid, and every link has a target."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ALL = [*PAGES, RUNBOOK / "README.md", DEPLOY / "README.md"]
 
 
 def commands(page: Path) -> list[str]:
-    """The lines of a page's shell blocks, and what stands as code in its text."""
+    """Return the lines of a page's shell blocks, and its inline code."""
     text = page.read_text()
     blocks = re.findall(r"^```sh\n(.*?)^```", text, re.M | re.S)
     lines = [line for block in blocks for line in block.replace("\\\n", "").splitlines()]
@@ -28,7 +28,7 @@ def commands(page: Path) -> list[str]:
     return lines + [" ".join(code.split()) for code in re.findall(r"`([^`]+)`", text)]
 
 
-def test_each_page_is_an_alert_s_and_says_three_things() -> None:
+def test_each_alert_has_a_page_with_three_sections() -> None:
     assert {f"docs/runbook/{page.name}" for page in PAGES} == {a["annotations"]["runbook_url"] for a in alerts()}
     for page in PAGES:
         assert re.findall(r"^## (.*)$", page.read_text(), re.M) == [
@@ -40,7 +40,7 @@ def test_each_page_is_an_alert_s_and_says_three_things() -> None:
 
 
 @pytest.mark.parametrize("page", ALL, ids=lambda page: f"{page.parent.name}-{page.stem}")
-def test_commands_are_real(page: Path) -> None:
+def test_commands_are_valid(page: Path) -> None:
     units = {path.name.partition(".")[0].partition("@")[0] for path in (DEPLOY / "systemd").glob("*.service")}
     services = load("compose.yaml")["services"]
     for line in commands(page):
@@ -61,7 +61,7 @@ def test_commands_are_real(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", ALL, ids=lambda page: f"{page.parent.name}-{page.stem}")
-def test_links_and_settings_are_there(page: Path) -> None:
+def test_links_and_settings_exist(page: Path) -> None:
     text = page.read_text()
     for target in re.findall(r"\]\(([^)#:]+)\)", text):
         assert (page.parent / target).exists(), target

@@ -1,4 +1,4 @@
-"""The units, as systemd's own tools see them."""
+"""The systemd units, checked with systemd's own tools."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ SERVICES = sorted(path.name for path in UNITS.glob("*.service"))
 
 
 def tool(*command: object, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
-    # Units are looked for beside the one that is named, and then among the system's.
+    # The tools look for units in the folder of the named one, and then among the system's.
     texts = [str(word) for word in command]
     return subprocess.run(texts, cwd=folder, capture_output=True, text=True, check=False, timeout=60)
 
 
 @pytest.fixture
 def units(tmp_path: Path) -> Path:
-    """The units as installed, of a program that is there; of templates an instance."""
+    """The units as installed, with an existing program, and with an instance of each template."""
     folder = tmp_path / "units"
     shutil.copytree(UNITS, folder)
     for path in list(folder.glob("*.service")):
@@ -57,18 +57,18 @@ def test_a_service_is_hardened(name: str, units: Path) -> None:
     done = tool(*security, f"./{name}", folder=units)
     assert done.returncode == 0, done.stdout + done.stderr
     shutil.rmtree(units / "fer-stream-.service.d")
-    assert tool(*security, f"./{name}", folder=units).returncode != 0, "without its drop-in it is not"
+    assert tool(*security, f"./{name}", folder=units).returncode != 0, "without its drop-in it is not hardened"
 
 
 @pytest.mark.parametrize("name", SERVICES)
-def test_a_service_runs_a_command_that_there_is(name: str) -> None:
+def test_a_service_runs_a_valid_command(name: str) -> None:
     (command,) = re.findall(r"^ExecStart=/opt/fer-stream/bin/fer-stream (.*)$", (UNITS / name).read_text(), re.M)
     arguments = parser().parse_args(command.replace("%i", "1").split())
     assert str(arguments.config) == "/etc/fer-stream/settings.toml"
 
 
 @pytest.mark.parametrize("name", ["fer-stream-aggregator.service", "fer-stream-live.service"])
-def test_who_takes_connections_may_have_many(name: str) -> None:
+def test_services_that_accept_connections_may_open_many_descriptors(name: str) -> None:
     (limit,) = re.findall(r"^LimitNOFILE=(\d+)$", (UNITS / name).read_text(), re.M)
     assert int(limit) >= 65_536
 
@@ -83,7 +83,7 @@ def test_the_user_and_the_folders_are_made(tmp_path: Path) -> None:
     (line,) = [line for line in (root / "etc/passwd").read_text().splitlines() if line.startswith("fer-stream:")]
     assert line.endswith(":/var/lib/fer-stream:/usr/sbin/nologin")
     done = tool("systemd-tmpfiles", f"--root={root}", "--create", UNITS / "tmpfiles.conf")
-    if os.getuid():  # who is not root may not give files away, and that is all
+    if os.getuid():  # the only error without root: changing a file's owner
         assert "Operation not permitted" in done.stderr
         return
     assert (done.returncode, done.stderr) == (0, "")
@@ -100,17 +100,17 @@ def test_the_user_and_the_folders_are_made(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("file", ["settings.toml", "systemd/settings.toml"])
-def test_the_settings_that_come_along_are_settings(file: str) -> None:
+def test_the_shipped_settings_files_are_valid(file: str) -> None:
     settings = tree.load(file=DEPLOY / file)
     assert set(settings.cameras) == ({"door"} if "systemd" in file else {"door", "hall"})
 
 
-def test_units_and_settings_mean_the_same_places() -> None:
+def test_units_and_settings_use_the_same_paths() -> None:
     settings = tree.load(file=UNITS / "settings.toml")
     tmpfiles = (UNITS / "tmpfiles.conf").read_text()
     assert f"d {settings.address.removeprefix('ipc://')} 0700 fer-stream" in tmpfiles
     assert f"d {settings.journal.path.parent} 0700 fer-stream" in tmpfiles
-    # By the unit and not by the settings, which an installation that is older than the page keeps.
+    # The unit sets the token file, because older installations keep settings without it.
     (token,) = re.findall(r"^ExecStart=.* --token-file (\S+)$", (UNITS / "fer-stream-live.service").read_text(), re.M)
     assert f"z {token} 0600 fer-stream" in tmpfiles
     assert f">{token})" in (UNITS / "install").read_text()

@@ -1,4 +1,4 @@
-"""What the documents tell their readers to type works: Python is run, commands and settings are checked."""
+"""The examples in the documents work: Python is run, commands and settings are checked."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ def named(pairs: list[tuple[Block, list[str]]]) -> list[object]:
 
 
 def test_examples_are_found() -> None:
-    """Were nothing found, everything below would hold."""
+    """Without this, the other tests would pass if no examples were found."""
     assert len(of_program("fer-stream")) > 40
     assert {"tutorial.md", "README.md", "CONTRIBUTING.md"} <= {block.page.name for block in SHELL}
     assert sum(block.language == "python" for block in ALL) > 6
 
 
 @pytest.mark.parametrize("words", named(of_program("fer-stream")))
-def test_the_command_line_takes_it(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_line_accepts_the_example(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with suppress(SystemExit):
         main.parser().parse_args(words[1:])
     assert not capsys.readouterr().err
@@ -64,7 +64,7 @@ def test_the_target_exists(words: list[str]) -> None:
 
 
 @pytest.mark.parametrize("words", named(of_program("python", "python3", "pytest")))
-def test_what_python_is_to_run_exists(words: list[str]) -> None:
+def test_python_files_and_modules_exist(words: list[str]) -> None:
     arguments = [word for word in words[1:] if not word.startswith("-") or word == "-m"]
     if arguments[:1] == ["-m"] and arguments[1].startswith("training."):
         assert (ROOT / f"{arguments[1].replace('.', '/')}.py").is_file()
@@ -121,14 +121,14 @@ NO_METRICS = {"fer_stream_example", "fer_stream_csv"}
 
 
 def _series() -> Iterator[str]:
-    """What Prometheus calls our metrics."""
+    """Yield the names of the series of all metrics in Prometheus."""
     for collector in reference.collectors():
         (family,) = collector.describe()
         suffixes = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count", "")}.get(family.type, ("",))
         yield from (family.name + suffix for suffix in suffixes)
 
 
-# Python: each block is run alone, beside a service, its journal, a recording and a picture. ---------------------------
+# Python: each block is run separately, with a running service, its journal, a recording and a picture. ----------------
 
 PYTHON = [b for b in ALL if b.language == "python" and "notest" not in b.info]
 
@@ -166,7 +166,7 @@ def test_the_python_example_runs(block: Block, stage: Cli) -> None:
         assert (stage.folder / "chart.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_sink_that_the_page_shows(tmp_path: Path, stage: Cli) -> None:
+def test_the_example_sink_works(tmp_path: Path, stage: Cli) -> None:
     for block in blocks(ROOT / "docs/how-to/plug-in.md"):
         if block.title.startswith("csv-sink/"):
             path = tmp_path / block.title
@@ -193,7 +193,7 @@ def test_prometheus_takes_the_configuration(tmp_path: Path) -> None:
 
 
 def test_the_summary_quotes_the_benchmarks() -> None:
-    """Each number of a `tests/bench` row also stands in the output below; after `make bench` the summary is updated."""
+    """Each number in a `tests/bench` row of the summary is in the benchmarks' output."""
     page = ROOT / "docs/benchmarks.md"
     summary = report.kept(page)
     measured = page.read_text().replace(summary, "")
@@ -212,7 +212,7 @@ def test_each_figure_of_the_summary_has_a_command() -> None:
 
 
 def test_make_bench_keeps_what_is_written_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The benchmarks themselves are replaced by a command that prints a line."""
+    """The benchmarks are replaced by a command that prints one line."""
     page = tmp_path / "benchmarks.md"
     page.write_text("# Old\n\n<!-- written by hand: kept -->\n\nmine\n\n<!-- end -->\n\nold output\n")
     (tmp_path / "facenet_video.mp4").touch()

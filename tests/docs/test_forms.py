@@ -1,4 +1,4 @@
-"""The files whose form others have defined: changelog, citation, licence."""
+"""Files with a standard format: changelog, citation, licence."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_the_changelog_keeps_its_form() -> None:
     assert set(headings) <= set(CHANGES)
     for section in re.split(r"^## ", "\n".join(lines), flags=re.MULTILINE)[1:]:
         own = re.findall(r"^### (.+)", section, re.MULTILINE)
-        assert len(own) == len(set(own)), "a heading twice in one version"
+        assert len(own) == len(set(own)), "a version has a heading twice"
 
 
 def test_the_citation_keeps_its_schema_and_is_of_this_version() -> None:

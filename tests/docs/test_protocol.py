@@ -1,4 +1,4 @@
-"""The protocol's page is enough to speak with a service: a client in another language, and bodies as they are."""
+"""The protocol page matches the service: it is checked with a client in another language, and with real messages."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ EXAMPLES = ROOT / "docs/examples"
 PAGE = (ROOT / "docs/reference/protocol.md").read_text()
 
 
-def test_pages_are_as_the_code_is() -> None:
+def test_generated_pages_are_up_to_date() -> None:
     assert write.stale() == [], "run make reference, and commit what it writes"
 
 
-def test_a_page_that_has_fallen_behind_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_outdated_page_is_detected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("docs", "models", "tests/plugin"):
         shutil.copytree(ROOT / name, tmp_path / name)
     monkeypatch.setattr(write, "DOCS", tmp_path / "docs")
@@ -50,7 +50,7 @@ def test_a_page_that_has_fallen_behind_is_noticed(tmp_path: Path, monkeypatch: p
     assert write.stale() == ["reference/asyncapi.json", "reference/protocol.md"]
 
 
-def test_every_page_reads_without_the_site_s_builder() -> None:
+def test_pages_need_no_site_builder() -> None:
     for page in (ROOT / "docs").rglob("*.md"):
         text = page.read_text()
         assert not re.search(r"^(:::|--8<--)", text, re.MULTILINE), page
@@ -61,7 +61,7 @@ def test_every_page_reads_without_the_site_s_builder() -> None:
                 assert (page.parent / target).exists(), f"{page.name}: {target}"
 
 
-def test_the_worked_example_is_a_message() -> None:
+def test_the_example_in_bytes_is_a_message() -> None:
     dumps = re.findall(r"^part \d, (\d+) bytes\n((?:[0-9a-f]{4}  .+\n)+)", PAGE, re.MULTILINE)
     parts = []
     for length, rows in dumps:
@@ -106,7 +106,7 @@ def test_the_bodies_are_those_of_a_service(short_folder: Path, tiny_model: Path,
 
 @pytest.fixture(scope="module")
 def modules() -> Path:
-    """What ``npm install`` has installed for the example."""
+    """The packages that ``npm install`` installs for the example."""
     subprocess.run(["make", "--silent", ".venv/.node"], cwd=ROOT, check=True)
     return ROOT / ".venv/node/node_modules"
 
@@ -147,7 +147,7 @@ class Follower:
 
 @pytest.fixture
 def follow_folder(tmp_path: Path, modules: Path) -> Path:
-    """A folder with the client and what it needs."""
+    """A folder with the client and its packages."""
     shutil.copy(EXAMPLES / "follow.mjs", tmp_path)
     (tmp_path / "node_modules").symlink_to(modules)
     return tmp_path
@@ -162,8 +162,8 @@ def follow(follow_folder: Path) -> Iterator[Callable[..., Follower]]:
         return made[-1]
 
     yield start
-    for one in made:
-        one.close()
+    for follower in made:
+        follower.close()
 
 
 @pytest.fixture
@@ -190,7 +190,7 @@ def test_the_client_in_javascript_sets_the_options_that_the_page_names() -> None
         assert f"{name}: {value}," in client
 
 
-def test_the_client_in_javascript_ends_quietly_where_its_reader_has_gone(house: House, follow_folder: Path) -> None:
+def test_the_client_in_javascript_ends_quietly_if_its_reader_closes_the_pipe(house: House, follow_folder: Path) -> None:
     house.take(700)
     command = f"node {follow_folder}/follow.mjs {house.address} | head -n 1"
     done = subprocess.run(["bash", "-c", command], check=False, capture_output=True, text=True, timeout=60)
@@ -198,20 +198,20 @@ def test_the_client_in_javascript_ends_quietly_where_its_reader_has_gone(house: 
     assert not done.stderr
 
 
-def test_a_client_in_javascript_gets_what_was_and_what_happens(house: House, follow: Callable[..., Follower]) -> None:
-    house.take(700)  # more than one answer's
+def test_a_client_in_javascript_gets_old_and_new_events(house: House, follow: Callable[..., Follower]) -> None:
+    house.take(700)  # more than fit into one answer
     before = len(house.stored())
-    all_of_it, rest = follow(house.address), follow(house.address, "--after", before - 3)
-    all_of_it.until(lambda cursors: len(cursors) == before)
+    everything, rest = follow(house.address), follow(house.address, "--after", before - 3)
+    everything.until(lambda cursors: len(cursors) == before)
     rest.until(lambda cursors: len(cursors) == 3)
     house.take(30)
     after = len(house.stored())
-    all_of_it.until(lambda cursors: cursors == list(range(1, after + 1)))
+    everything.until(lambda cursors: cursors == list(range(1, after + 1)))
     rest.until(lambda cursors: cursors == list(range(before - 2, after + 1)))
-    assert [json.loads(text) for text in all_of_it.texts] == [json.loads(text) for text in house.stored()]
+    assert [json.loads(text) for text in everything.texts] == [json.loads(text) for text in house.stored()]
 
 
-def test_a_client_in_javascript_goes_on_after_the_aggregator_was_gone(
+def test_a_client_in_javascript_continues_after_a_restart_of_the_aggregator(
     house: House, follow: Callable[..., Follower]
 ) -> None:
     client = follow(house.address)
@@ -233,7 +233,7 @@ def test_a_client_in_javascript_follows_one_camera(house: House, follow: Callabl
     assert all(json.loads(text)["source"] == "/cameras/door" for text in client.texts)
 
 
-def test_a_client_in_javascript_has_a_key(
+def test_a_client_in_javascript_uses_a_key(
     short_folder: Path, tmp_path: Path, tiny_model: Path, clip: Path, follow: Callable[..., Follower]
 ) -> None:
     folder = tmp_path / "keys"
@@ -251,7 +251,7 @@ def test_a_client_in_javascript_has_a_key(
 
 
 class Played:
-    """An aggregator that this test plays, to which what happens to real ones by chance happens when it should."""
+    """A simulated aggregator, with which the test can cause rare situations on purpose."""
 
     def __init__(self, address: str) -> None:
         self._hub = plugins.load("transports", "zeromq")().bind(address)
@@ -263,7 +263,7 @@ class Played:
         wait_for(began, "a subscription")
 
     def asked(self) -> tuple[bytes, int, dict[str, Any]]:
-        """Return the next question: whose, its ticket, its body."""
+        """Return the next request: its peer, ticket and body."""
 
         def ask() -> tuple[bytes, int, dict[str, Any]] | None:
             for link, peer, parts in self._hub.receive(0.1):
@@ -304,7 +304,7 @@ def played(short_folder: Path) -> Iterator[Played]:
     made.close()
 
 
-def test_a_client_in_javascript_asks_for_what_it_missed(
+def test_a_client_in_javascript_requests_missed_events(
     played: Played, short_folder: Path, follow: Callable[..., Follower]
 ) -> None:
     client = follow(f"ipc://{short_folder}")
@@ -313,23 +313,23 @@ def test_a_client_in_javascript_asks_for_what_it_missed(
     assert body == {"after": 0, "camera": None}
     played.answer(peer, ticket, 1, 2, reached=2, newest=3)
     peer, ticket, body = played.asked()
-    assert body["after"] == 2, "there is more"
+    assert body["after"] == 2, "there are more events"
     played.answer(peer, ticket, 3, reached=3, newest=3)
     client.until(lambda cursors: cursors == [1, 2, 3])
-    played.publish(3)  # it was seen
+    played.publish(3)  # a duplicate
     played.publish(4)
-    played.publish(6)  # one is missing
+    played.publish(6)  # event 5 is missing
     peer, ticket, body = played.asked()
     assert body["after"] == 4
     played.answer(peer, ticket, 5, 6, reached=6, newest=6)
     client.until(lambda cursors: cursors == [1, 2, 3, 4, 5, 6])
     played.beat(6)
-    played.beat(7)  # the last one is missing
+    played.beat(7)  # event 7 is missing
     peer, ticket, body = played.asked()
     assert body["after"] == 6
     played.answer(peer, ticket, 7, reached=7, newest=7)
     client.until(lambda cursors: cursors == [1, 2, 3, 4, 5, 6, 7])
-    played.beat(2)  # of another journal
+    played.beat(2)  # another journal
     peer, ticket, body = played.asked()
     played.answer(peer, ticket, reached=2, newest=2)
     peer, ticket, body = played.asked()
@@ -338,7 +338,7 @@ def test_a_client_in_javascript_asks_for_what_it_missed(
     client.until(lambda cursors: cursors[7:] == [1, 2])
 
 
-def test_a_client_in_javascript_takes_late_answers(
+def test_a_client_in_javascript_accepts_late_answers(
     played: Played, short_folder: Path, follow: Callable[..., Follower]
 ) -> None:
     client = follow(f"ipc://{short_folder}")

@@ -1,4 +1,4 @@
-"""What is to be looked at, and when: driven by a clock of our own, without pictures."""
+"""When pictures are searched and faces scored: driven by simulated times, without pictures."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def attention(policy: Policy = "drop_oldest", depth: int = 4, **settings: float)
 def course(
     key: int = 1, track: int = 0, seen: int = 0, scored: int = 0, x: float = 100.0, speed: float = 0.0
 ) -> Course:
-    size = 4.0  # of exp(4) = 55 pixels
+    size = 4.0  # exp(4) = 55 pixels
     return Course(key, track, (x, 100.0, size, size), (speed, 0.0, 0.0, 0.0), seen, scored)
 
 
@@ -43,46 +43,48 @@ def kind(hints: Hints | None) -> str:
 
 
 def live(which: Attention, frames: int, courses: tuple[Course, ...] = ()) -> list[str]:
-    """Answer every frame before the next one is captured."""
-    said = []
+    """Return the kind of hints of each frame, if every frame has its result before the next one is captured."""
+    kinds = []
     for seq in range(1, frames + 1):
         hints = which.hints(seq, seq * FRAME, SIZE)
-        said.append(kind(hints))
+        kinds.append(kind(hints))
         assert hints is not None
-        which.take(seq, seq * FRAME, courses, everywhere() if said[-1] != "faces" else None)
-    return said
+        which.take(seq, seq * FRAME, courses, everywhere() if kinds[-1] != "faces" else None)
+    return kinds
 
 
 def test_the_whole_picture_is_searched_at_first_and_every_scan_interval() -> None:
-    said = live(attention(), 101)
-    assert [seq for seq, what in enumerate(said, 1) if what == "whole"] == [1, 51, 101]
+    kinds = live(attention(), 101)
+    assert [seq for seq, what in enumerate(kinds, 1) if what == "whole"] == [1, 51, 101]
 
 
-def test_what_changed_is_searched_every_motion_interval_in_between() -> None:
-    said = live(attention(), 16)
-    assert [seq for seq, what in enumerate(said, 1) if what == "changed"] == [6, 11, 16]
+def test_changed_regions_are_searched_every_motion_interval_in_between() -> None:
+    kinds = live(attention(), 16)
+    assert [seq for seq, what in enumerate(kinds, 1) if what == "changed"] == [6, 11, 16]
 
 
 @pytest.mark.parametrize(("policy", "step", "whole", "changed"), [
-    ("drop_oldest", 1, [1, 6, 11, 16], [2, 3, 4, 5]),  # a slow camera: every frame is there to be searched
-    ("drop_oldest", 10, [1, 11], [3, 5, 7, 9]),  # as slow, because others were superseded
+    ("drop_oldest", 1, [1, 6, 11, 16], [2, 3, 4, 5]),  # a slow camera: no frame is superseded
+    ("drop_oldest", 10, [1, 11], [3, 5, 7, 9]),  # the same interval, because other frames were superseded
     ("wait", 10, [1, 6, 11, 16], [2, 3, 4, 5]),
 ])  # fmt: skip
-def test_who_cannot_keep_up_searches_less(policy: Policy, step: int, whole: list[int], changed: list[int]) -> None:
-    which, said = attention(policy, depth=1), []
+def test_searches_are_rarer_while_frames_are_superseded(
+    policy: Policy, step: int, whole: list[int], changed: list[int]
+) -> None:
+    which, kinds = attention(policy, depth=1), []
     for number in range(1, 17):
         seq, time = 1 + (number - 1) * step, number * 400 * MS
-        said.append(kind(which.hints(seq, time, SIZE)))
+        kinds.append(kind(which.hints(seq, time, SIZE)))
         which.take(seq, time, (), everywhere())
-    assert [number for number, what in enumerate(said, 1) if what == "whole"] == whole
-    assert [number for number, what in enumerate(said[:10], 1) if what == "changed"][:4] == changed
+    assert [number for number, what in enumerate(kinds, 1) if what == "whole"] == whole
+    assert [number for number, what in enumerate(kinds[:10], 1) if what == "changed"][:4] == changed
 
 
 def test_without_a_scan_interval_every_frame_is_searched_whole() -> None:
     assert attention(scan_interval=0).hints(1, FRAME, SIZE) is None
 
 
-def test_a_known_face_is_expected_where_it_goes() -> None:
+def test_a_known_face_is_expected_at_its_predicted_position() -> None:
     which = attention()
     which.hints(1, 0, SIZE)
     which.take(1, 0, [course(x=100, speed=50)], everywhere())
@@ -108,7 +110,7 @@ def test_a_face_is_due_every_look_interval() -> None:
 
 
 def test_a_face_that_may_have_changed_is_due_sooner() -> None:
-    """Twice 0.15 s after its first look, then four times as often while what it shows is not settled."""
+    """It is due twice at intervals of 0.15 s, then four times as often while its track is unsettled."""
     which, scored, due = attention(), [0, 0], list[tuple[int, int]]()
     for seq in range(1, 18):
         now = seq * FRAME
@@ -125,19 +127,19 @@ def test_a_face_that_may_have_changed_is_due_sooner() -> None:
     assert [seq for seq, i in due if i == 1] == [5, 9, 10, 11, 12, 13, 14, 15, 16, 17]
 
 
-def test_a_look_that_is_under_way_is_not_ordered_again() -> None:
+def test_a_score_that_is_under_way_is_not_ordered_again() -> None:
     which = attention("wait", depth=4)
     due = []
     for seq in range(1, 12):
         hints = which.hints(seq, seq * FRAME, SIZE)
         assert hints is not None
         due += [seq for face in hints.faces if face.due]
-        if seq >= 4:  # answers come late
+        if seq >= 4:  # results arrive three frames late
             which.take(seq - 3, (seq - 3) * FRAME, [course(seen=(seq - 3) * FRAME, scored=FRAME)], everywhere())
     assert due == [5, 9]
 
 
-def test_a_face_out_of_sight_is_looked_for_only_so_long() -> None:
+def test_a_face_that_is_not_found_is_expected_until_the_horizon() -> None:
     which = attention()
     which.hints(1, 0, SIZE)
     which.take(1, 0, [course(seen=0)], everywhere())
@@ -150,7 +152,7 @@ def test_a_face_out_of_sight_is_looked_for_only_so_long() -> None:
     assert (len(near.faces), len(far.faces)) == (1, 0)
 
 
-def test_what_was_searched_is_remembered_cell_by_cell() -> None:
+def test_the_searched_picture_is_kept_for_each_cell() -> None:
     which = attention()
     which.hints(1, 0, SIZE)
     which.take(1, 0, [], everywhere(10))
@@ -164,7 +166,7 @@ def test_what_was_searched_is_remembered_cell_by_cell() -> None:
     assert (hints.seen == np.where(part, 90, 10)).all()
 
 
-def test_live_a_search_that_was_lost_is_ordered_again() -> None:
+def test_under_drop_oldest_a_lost_search_is_ordered_again() -> None:
     which = attention()
     assert kind(which.hints(1, 0, SIZE)) == "whole"
     which.take(1, 1900 * MS, [], everywhere())
@@ -178,7 +180,7 @@ def test_live_a_search_that_was_lost_is_ordered_again() -> None:
     assert kind(which.hints(6, 2340 * MS, SIZE)) == "changed"
 
 
-def test_a_frame_that_is_given_again_has_the_same_hints() -> None:
+def test_a_frame_that_is_sent_again_has_the_same_hints() -> None:
     which = attention()
     assert which.hints(1, 0, SIZE) is which.hints(1, 0, SIZE)
 
@@ -191,23 +193,23 @@ def test_time_that_goes_back_starts_a_search() -> None:
 
 
 @pytest.mark.parametrize("depth", [1, 2, 4])
-def test_under_wait_hints_depend_on_the_frame_depth_before_alone(depth: int) -> None:
-    """However early answers come, each frame's hints are the same as if they came as late as may be."""
+def test_under_wait_hints_depend_only_on_results_depth_frames_before(depth: int) -> None:
+    """With early results, each frame's hints are the same as with the latest possible results."""
 
     def run(early: int) -> list[tuple[str, tuple[object, ...]]]:
         which = attention("wait", depth)
-        said: list[tuple[str, tuple[object, ...]]] = []
+        given: list[tuple[str, tuple[object, ...]]] = []
         answered = 0
         for seq in range(1, 60):
             while answered < seq - depth or (answered < seq - 1 and (seq * 7 + answered) % 5 < early):
                 answered += 1
                 seen = tuple(course(key, answered * FRAME, x=answered + 9.0 * key) for key in range(answered % 3 + 1))
-                what = said[answered - 1][0]
+                what = given[answered - 1][0]
                 which.take(answered, answered * FRAME, seen, everywhere(answered) if what != "faces" else None)
             hints = which.hints(seq, seq * FRAME, SIZE)
             assert hints is not None
-            said.append((kind(hints), (*hints.faces, None if hints.seen is None else int(hints.seen[0, 0]))))
-        return said
+            given.append((kind(hints), (*hints.faces, None if hints.seen is None else int(hints.seen[0, 0]))))
+        return given
 
     late = run(0)
     assert run(2) == late
@@ -215,7 +217,7 @@ def test_under_wait_hints_depend_on_the_frame_depth_before_alone(depth: int) -> 
 
 
 def test_slow_films_are_followed_too() -> None:
-    """At two frames a second and a depth of 3 the newest answer is a second and a half old."""
+    """At two frames a second and a depth of 3, the newest result is 1.5 s old."""
     which, expected = attention("wait", depth=3), []
     for seq in range(1, 20):
         hints = which.hints(seq, seq * 500 * MS, SIZE)
@@ -227,7 +229,7 @@ def test_slow_films_are_followed_too() -> None:
     assert all(expected)
 
 
-def test_after_a_stall_everything_is_searched() -> None:
+def test_after_a_stall_the_whole_picture_is_searched() -> None:
     which = attention()
     which.hints(1, 0, SIZE)
     which.take(1, 0, [course()], everywhere())
@@ -235,15 +237,15 @@ def test_after_a_stall_everything_is_searched() -> None:
     assert kind(which.hints(3, 1100 * MS, SIZE)) == "whole"
 
 
-def test_what_was_known_of_another_size_is_of_no_use() -> None:
+def test_results_of_another_frame_size_are_not_used() -> None:
     which = attention("wait", depth=2)
-    said = []
+    given = []
     for seq in range(1, 13):
         hints = which.hints(seq, seq * FRAME, SIZE if seq < 6 else (640, 360))
         assert hints is not None
-        said.append((hints.whole, len(hints.faces)))
+        given.append((hints.whole, len(hints.faces)))
         if seq >= 2:
             which.take(seq - 1, (seq - 1) * FRAME, [course(seen=(seq - 1) * FRAME)], everywhere())
-    assert said[2:5] == [(False, 1)] * 3
-    assert said[5:7] == [(True, 0)] * 2, "until there is an answer of the new size"
-    assert all(faces == 1 and not whole for whole, faces in said[7:])
+    assert given[2:5] == [(False, 1)] * 3
+    assert given[5:7] == [(True, 0)] * 2, "until there is a result of the new size"
+    assert all(faces == 1 and not whole for whole, faces in given[7:])

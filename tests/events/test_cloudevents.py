@@ -1,4 +1,4 @@
-"""Events as text: canonical, whole, and refused where they are not ours."""
+"""Events as JSON: the text is canonical and complete, and other texts are refused."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from fer_stream.types import (
 
 profile = settings(deadline=None, max_examples=150)
 
-# What the text can hold: microseconds, tenths of a pixel, four digits.
+# Values that the text represents exactly: microseconds, tenths of a pixel, four decimal places.
 moments = st.integers(-(2**62) // 1000, 2**62 // 1000).map(lambda us: Nanoseconds(us * 1000))
 units = st.integers(0, 10_000).map(lambda n: n / 10_000)
 sides = st.integers(-100_000, 100_000).map(lambda n: n / 10)
@@ -66,7 +66,7 @@ def events(draw: st.DrawFn) -> Event:
         type=kind,
         camera=camera,
         epoch=draw(counts),
-        seq=draw(counts),
+        frame=draw(counts),
         track=draw(st.integers(1, 999)) if family in ("face", "emotion", "valence") else 0,
         time=draw(moments),
         data=draw(DATA.get(family, DATA["expression"])),
@@ -101,10 +101,12 @@ HAPPY = Event(
 
 @profile
 @given(events())
-def test_what_is_encoded_is_decoded(event: Event) -> None:
+def test_encoded_events_are_decoded_unchanged(event: Event) -> None:
     text = encode(event)
     assert "\n" not in text
-    assert text == json.dumps(json.loads(text), separators=(",", ":"), ensure_ascii=False), "as others write JSON"
+    assert text == json.dumps(json.loads(text), separators=(",", ":"), ensure_ascii=False), (
+        "as the json module writes it"
+    )
     assert decode(text) == event
     assert decode(text.encode()) == event
     assert encode(decode(text)) == text
@@ -112,7 +114,7 @@ def test_what_is_encoded_is_decoded(event: Event) -> None:
 
 @profile
 @given(st.floats(-1, 1) | st.floats(-1000, 1000) | st.sampled_from([0.00005, 0.03125, -0.0, 1e-9]))
-def test_numbers_are_rounded_once_and_written_as_others_write_them(value: float) -> None:
+def test_numbers_are_rounded_and_written_as_the_json_module_writes_them(value: float) -> None:
     data = FaceData(Nanoseconds(0), None, Milliseconds(0), Box(value, 0, 1, 1), value)
     text = encode(replace(ONLINE, type=EventType.FACE_ENTERED, data=data))
     assert f'"box":[{round(value, 1)!r},0.0,1.0,1.0],"confidence":{round(value, 4)!r}}}' in text
@@ -129,7 +131,7 @@ def test_mutated_events_are_decoded_or_refused(event: Event, data: st.DataObject
             got = decode(candidate)
         except WireError:
             continue
-        # Whoever passes on what was decoded can do so.
+        # A decoded event can be encoded again.
         assert decode(encode(got).encode()).type is got.type
         candidate.decode()
 
@@ -150,7 +152,7 @@ json_values = st.recursive(
 
 @profile
 @given(events(), st.data(), json_values)
-def test_another_value_in_any_place_is_decoded_or_refused(event: Event, data: st.DataObject, value: object) -> None:
+def test_another_value_in_any_field_is_decoded_or_refused(event: Event, data: st.DataObject, value: object) -> None:
     body = json.loads(encode(event))
     inner = data.draw(st.booleans())
     target = body["data"] if inner else body
@@ -176,7 +178,7 @@ def test_another_value_in_any_place_is_decoded_or_refused(event: Event, data: st
         ("sequence", "7"),
         ("sequence", "0" * 21),
         ("sequence", "-" + "0" * 19),
-        ("sequence", "\u0660" * 20),  # digits, but of another script
+        ("sequence", "\u0660" * 20),  # digits of another script
         ("cursor", 9),
         ("cursor", "-1"),
         ("cursor", "09"),
@@ -203,20 +205,20 @@ def test_another_value_in_any_place_is_decoded_or_refused(event: Event, data: st
         ("data.start_time", None),
         ("data.duration_ms", 1.5),
         ("data.extra", 1),
-        ("source", "/cameras/\ud800"),  # half of a surrogate pair
+        ("source", "/cameras/\ud800"),  # a lone surrogate
         ("data.label", "\udc00"),
     ],
 )
-def test_what_we_would_never_write_is_refused(where: str, value: object) -> None:
+def test_values_that_the_encoder_never_writes_are_refused(where: str, value: object) -> None:
     body = json.loads(encode(HAPPY))
     *path, last = where.split(".")
     (body[path[0]] if path else body)[last] = value
-    with pytest.raises(WireError, match="not one of our events"):
+    with pytest.raises(WireError, match="not an event of fer_stream"):
         decode(json.dumps(body))
 
 
 @pytest.mark.parametrize("missing", ["type", "source", "time", "sequence", "cursor", "epoch", "frame", "data"])
-def test_an_event_that_lacks_something_is_refused(missing: str) -> None:
+def test_an_event_with_a_missing_field_is_refused(missing: str) -> None:
     body = json.loads(encode(HAPPY))
     del body[missing]
     with pytest.raises(WireError, match=missing):
@@ -230,7 +232,7 @@ def test_text_that_is_too_long_or_too_deep_is_refused() -> None:
         decode("[" * 60_000)
 
 
-def test_only_utf_8_is_ours() -> None:
+def test_only_utf_8_is_accepted() -> None:
     for encoding in ("utf-16", "utf-32"):
         with pytest.raises(WireError):
             decode(encode(HAPPY).encode(encoding))
@@ -242,7 +244,7 @@ def test_a_label_of_another_script_and_a_line_separator_stay_one_line() -> None:
         assert decode(encode(event)) == event
 
 
-def test_an_event_reads_as_a_cloud_event() -> None:
+def test_an_event_is_a_cloud_event() -> None:
     assert json.loads(encode(HAPPY)) == {
         "specversion": "1.0",
         "id": event_id(HAPPY),
@@ -270,7 +272,7 @@ def test_an_event_reads_as_a_cloud_event() -> None:
     assert "subject" not in json.loads(encode(ONLINE))
 
 
-def test_numbers_are_rounded_in_one_place_alone() -> None:
+def test_numbers_are_rounded_only_by_the_encoder() -> None:
     data = replace(
         HAPPY.data,  # type: ignore[type-var]
         box=Box(1.04, 2.06, 3.0, 4.0),
@@ -285,13 +287,13 @@ def test_numbers_are_rounded_in_one_place_alone() -> None:
     assert got.probability == Probability(0.0, 1.0)
 
 
-def test_the_id_tells_events_apart_and_knows_a_repeat() -> None:
+def test_ids_differ_between_events_and_are_equal_for_a_repeat() -> None:
     others = [
         replace(HAPPY, camera="gate"),
         replace(HAPPY, epoch=3),
         replace(HAPPY, track=5),
         replace(HAPPY, type=EventType.EMOTION_UPDATED),
-        replace(HAPPY, seq=31),
+        replace(HAPPY, frame=31),
     ]
     assert len({event_id(event) for event in (HAPPY, *others)}) == 6
     assert event_id(replace(HAPPY, sequence=70, cursor="90")) == event_id(HAPPY)
@@ -311,7 +313,7 @@ IDS = {
     "valence.ended": "2bc2921ebb0ca913ca75f9c21881e49e",
     "stream.gap": "215abe872cf693b545be53dfd4960580",
 }
-"""Computed by the code that wrote journals of format 2."""
+"""Ids that the code for journals of format 2 computed."""
 
 
 @pytest.mark.parametrize("kind", EventType)
@@ -331,8 +333,8 @@ def test_sequences_sort_as_texts() -> None:
     assert {len(text) for text in texts} == {20}
 
 
-def test_two_intervals_that_end_with_one_frame_are_two_events() -> None:
-    """One gave way to the next with the last frame, and the end of the stream then closed that one as well."""
+def test_two_intervals_that_end_with_one_frame_have_different_ids() -> None:
+    """The last frame ends one interval and starts another, which the end of the stream then closes, too."""
     ended = replace(HAPPY, type=EventType.EMOTION_ENDED)
     assert event_id(ended) != event_id(replace(ended, data=replace(ended.data, label="sad")))
 
@@ -358,11 +360,11 @@ def test_the_text_is_the_same_in_every_process() -> None:
 
 @profile
 @given(moments)
-def test_a_time_comes_back(time: Nanoseconds) -> None:
+def test_times_are_encoded_and_decoded_unchanged(time: Nanoseconds) -> None:
     assert from_rfc3339(to_rfc3339(time)) == time
 
 
-def test_times_are_cut_to_microseconds_and_kept_in_utc() -> None:
+def test_times_are_truncated_to_microseconds_and_written_in_utc() -> None:
     assert to_rfc3339(1_999) == "1970-01-01T00:00:00.000001Z"
     assert to_rfc3339(-1) == "1969-12-31T23:59:59.999999Z"
     assert from_rfc3339("1970-01-01T01:00:00+01:00") == 0

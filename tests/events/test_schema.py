@@ -1,4 +1,4 @@
-"""The schema takes what the encoder writes, of every type, and nothing else."""
+"""The schema accepts encoded events of every type, and nothing else."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def document(kind: EventType) -> dict[str, Any]:
     return body
 
 
-def test_the_schema_is_one_itself() -> None:
+def test_the_schema_is_a_valid_json_schema() -> None:
     Draft202012Validator.check_schema(event_schema())
 
 
@@ -63,7 +63,7 @@ def test_the_cncf_s_package_reads_every_type_of_event(kind: EventType) -> None:
 
 
 @pytest.mark.parametrize("kind", EventType)
-def test_takes_what_the_encoder_writes(kind: EventType) -> None:
+def test_accepts_encoded_events(kind: EventType) -> None:
     VALIDATOR.validate(document(kind))
 
 
@@ -126,7 +126,7 @@ def test_an_interval_may_follow_another() -> None:
     VALIDATOR.validate(body)
 
 
-def test_says_what_the_data_means() -> None:
+def test_has_descriptions_of_the_data() -> None:
     described = event_schema()["$defs"]["ExpressionData"]["description"]
     assert "apparent expression" in described
     assert "`" not in described
@@ -142,7 +142,7 @@ def resolve(reference: str) -> Any:
     return found
 
 
-def test_the_asyncapi_document_leads_to_a_message_of_each_type() -> None:
+def test_the_asyncapi_document_has_a_message_for_each_type() -> None:
     assert ASYNCAPI["asyncapi"] == "3.0.0"
     channels = [resolve(operation["channel"]["$ref"]) for operation in ASYNCAPI["operations"].values()]
     assert [channel["address"] for channel in channels] == ["{camera}/", "/"]
@@ -152,7 +152,7 @@ def test_the_asyncapi_document_leads_to_a_message_of_each_type() -> None:
 
 
 @pytest.mark.parametrize("kind", EventType)
-def test_an_asyncapi_message_takes_its_own_type_alone(kind: EventType) -> None:
+def test_an_asyncapi_message_accepts_only_its_own_type(kind: EventType) -> None:
     payload = ASYNCAPI["components"]["messages"][kind]["payload"]["schema"]
     Draft202012Validator.check_schema(payload)
     validator = Draft202012Validator(payload, format_checker=Draft202012Validator.FORMAT_CHECKER)

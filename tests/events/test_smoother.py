@@ -24,7 +24,7 @@ VALENCE = Settings.model_fields["valence"].get_default(call_default_factory=True
 SECOND = 1_000_000_000
 
 SETTINGS = {"tau": 0.4, "enter": 0.5, "leave": 0.35, "min_dwell": 0.4, "patience": 0.0}
-"""What these tests were worked out for, whatever the defaults are."""
+"""The settings on which the expected values are based; they do not depend on the defaults."""
 
 
 def at(seconds: float) -> Nanoseconds:
@@ -36,7 +36,7 @@ def label_set(choice: str = "emotions") -> LabelSet:
 
 
 def scores(**shares: float) -> Probabilities:
-    """Return a distribution over the emotions: those named, the rest shared among the others."""
+    """Return a distribution over the emotions: the named ones as given, the rest shared equally by the others."""
     rest = (1 - sum(shares.values())) / (len(EMOTIONS) - len(shares))
     return Probabilities(EMOTIONS, tuple(shares.get(label, rest) for label in EMOTIONS))
 
@@ -53,7 +53,7 @@ observations = st.lists(st.tuples(gaps, distributions()), min_size=1, max_size=4
 
 
 class Run:
-    """A smoother with everything that came out of it, copied at the time."""
+    """A smoother that records copies of all its changes."""
 
     def __init__(self, choice: str = "emotions", **changes: float) -> None:
         self.settings = SmootherSettings(**(SETTINGS | changes))
@@ -97,7 +97,7 @@ def test_emotions_are_the_model_s_own_labels() -> None:
 
 @profile
 @given(distributions())
-def test_valence_adds_up(seen: Probabilities) -> None:
+def test_valence_sums_the_probabilities_of_each_group(seen: Probabilities) -> None:
     found = label_set("valence")
     assert found.family == "valence"
     assert set(found.labels) == {"positive", "neutral", "negative"}
@@ -110,13 +110,13 @@ def test_valence_adds_up(seen: Probabilities) -> None:
 
 @profile
 @given(distributions(), st.sets(st.sampled_from(EMOTIONS), min_size=1))
-def test_a_subset_keeps_its_probabilities_and_gives_away_nothing(seen: Probabilities, chosen: set[str]) -> None:
+def test_a_subset_keeps_its_probabilities_unscaled(seen: Probabilities, chosen: set[str]) -> None:
     found = label_set(" , ".join(sorted(chosen)))
     assert found.family == "emotion"
     assert found.project(seen).as_dict() == {label: p for label, p in seen.as_dict().items() if label in chosen}
 
 
-def test_a_mapping_may_leave_labels_out_and_name_more_than_there_are() -> None:
+def test_a_mapping_may_omit_labels_and_name_unknown_ones() -> None:
     found = LabelSet("valence", EMOTIONS, {"happy": "good", "contempt": "bad"})
     assert found.labels == ("good",)
     assert found.project(scores(happy=0.4)).as_dict() == {"good": 0.4}
@@ -130,13 +130,13 @@ def test_a_mapping_may_leave_labels_out_and_name_more_than_there_are() -> None:
         ("valence", {"joy": "positive"}, "the valence mapping names no label of the model; it has: angry"),
     ],
 )
-def test_a_label_that_the_model_has_not_is_named(choice: str, valence: dict[str, str], sentence: str) -> None:
+def test_an_unknown_label_is_reported(choice: str, valence: dict[str, str], sentence: str) -> None:
     with pytest.raises(ConfigError, match=sentence):
         LabelSet(choice, EMOTIONS, valence)
 
 
 def test_scores_over_other_labels_are_refused() -> None:
-    with pytest.raises(ConfigError, match="where the label set was made for"):
+    with pytest.raises(ConfigError, match="but the label set is for"):
         label_set().project(Probabilities(("happy", "sad"), (0.5, 0.5)))
 
 
@@ -145,8 +145,8 @@ def test_scores_over_other_labels_are_refused() -> None:
 
 @profile
 @given(st.floats(0.01, 10), st.lists(st.floats(0.001, 1), min_size=2, max_size=20))
-def test_a_constant_is_approached_at_any_frame_rate_alike(tau: float, parts: list[float]) -> None:
-    """One step of a second, or the same second in any pieces: the same average."""
+def test_the_average_does_not_depend_on_the_frame_rate(tau: float, parts: list[float]) -> None:
+    """One step of a second, and the same second in any steps, give the same average."""
     whole, pieces = Run(tau=tau), Run(tau=tau)
     for run in (whole, pieces):
         run.observe(0, scores(happy=0.9))
@@ -160,7 +160,7 @@ def test_a_constant_is_approached_at_any_frame_rate_alike(tau: float, parts: lis
 
 @profile
 @given(observations, st.sampled_from(["emotions", "valence", "happy,sad"]), st.floats(0, 1))
-def test_the_belief_is_a_distribution_as_far_as_something_is_known(
+def test_the_belief_is_a_distribution_that_sums_to_at_most_one(
     seen: list[tuple[float, Probabilities]], choice: str, weight: float
 ) -> None:
     run, now = Run(choice), 0.0
@@ -170,14 +170,14 @@ def test_the_belief_is_a_distribution_as_far_as_something_is_known(
         run.observe(now, found, weight)
         total = sum(run.smoother.probabilities.values)
         assert total <= 1 + 1e-9
-        # The first look counts whole; half a clear one is enough to know.
+        # The first look has its full weight, and a weight of 0.5 is enough for a sum of 1.
         assert choice == "happy,sad" or weight < 0.5 or total == pytest.approx(1)
         assert min(run.smoother.probabilities.values) >= 0
 
 
 @pytest.mark.parametrize("weight", [0.0, 0.05])
-def test_looks_that_are_worth_nothing_never_make_sure(weight: float) -> None:
-    """A face that is too small, blurred, turned or cut off, alone: uncertain for as long as one likes."""
+def test_looks_of_little_weight_never_start_an_interval(weight: float) -> None:
+    """A face that is too small, blurred, turned or cut off stays uncertain, however long it is in view."""
     run = Run()
     for moment in every(0.1, 0, 60):
         run.observe(moment, scores(happy=0.95), weight)
@@ -187,7 +187,7 @@ def test_looks_that_are_worth_nothing_never_make_sure(weight: float) -> None:
     assert run.what == ["started happy"]
 
 
-def test_a_bad_look_weighs_less_than_a_good_one() -> None:
+def test_a_look_of_lower_weight_changes_the_belief_less() -> None:
     good, bad = Run(), Run()
     for run, weight in ((good, 1.0), (bad, 0.3)):
         run.feed(every(0.1, 0, 2), scores(happy=0.9))
@@ -195,7 +195,7 @@ def test_a_bad_look_weighs_less_than_a_good_one() -> None:
     assert good.smoother.probabilities.as_dict()["sad"] > 1.5 * bad.smoother.probabilities.as_dict()["sad"]
 
 
-def test_two_observations_of_one_time_leave_the_first_in_force() -> None:
+def test_a_second_observation_at_the_same_time_has_no_effect() -> None:
     run = Run()
     run.observe(1, scores(happy=0.9))
     run.observe(1, scores(sad=0.9))
@@ -212,10 +212,10 @@ def test_an_emotion_starts_and_ends_at_the_same_time_at_any_frame_rate(rate: int
 
     run = Run().feed(every(1 / rate, 0, 8), seen)
     assert run.what == ["started happy", "ended happy"]
-    (_, _, start, told), (_, _, _, end) = run.changes
-    # Half of it is there after tau ln 2 and more; one frame is the resolution.
+    (_, _, start, published), (_, _, _, end) = run.changes
+    # The belief needs somewhat more than tau ln 2 to reach 0.5; the resolution is one frame.
     assert start == pytest.approx(1.26, abs=0.06 + 1 / rate)
-    assert told - start == pytest.approx(0.4, abs=1.01 / rate)
+    assert published - start == pytest.approx(0.4, abs=1.01 / rate)
     assert end == pytest.approx(4.51, abs=0.06 + 1 / rate)
 
 
@@ -238,7 +238,7 @@ def test_one_short_look_starts_nothing() -> None:
     assert run.what == []
 
 
-def test_between_leave_and_enter_an_open_interval_goes_on_and_none_starts() -> None:
+def test_between_leave_and_enter_an_open_interval_continues_and_none_starts() -> None:
     run = Run(enter=0.5, leave=0.35).feed(every(0.1, 0, 5), scores(happy=0.45))
     assert run.what == []
     run.feed(every(0.1, 5.1, 7), scores(happy=0.9)).feed(every(0.1, 7.1, 15), scores(happy=0.36))
@@ -249,17 +249,17 @@ def test_between_leave_and_enter_an_open_interval_goes_on_and_none_starts() -> N
     assert run.smoother.interval is None
 
 
-def test_an_interval_ends_where_it_fell_below_leave_once_it_stayed_there() -> None:
+def test_after_patience_an_interval_ends_at_the_time_it_fell_below_leave() -> None:
     run = Run(tau=0.05, patience=0.5).feed(every(0.1, 0, 2), scores(happy=0.9))
     run.feed(every(0.1, 2.1, 2.4), scores(neutral=0.2)).feed(every(0.1, 2.5, 4), scores(happy=0.9))
-    assert run.what == ["started happy"], "a hand before the face is no end"
+    assert run.what == ["started happy"], "a short gap does not end it"
     run.feed(every(0.1, 4.1, 6), scores(neutral=0.2))
     assert run.what == ["started happy", "ended happy"]
-    (_, _, _, told), (_, _, _, end) = run.changes
-    assert (told, end) == (pytest.approx(0.4), pytest.approx(4.1))
+    (_, _, _, published), (_, _, _, end) = run.changes
+    assert (published, end) == (pytest.approx(0.4), pytest.approx(4.1))
 
 
-def test_where_looks_become_worthless_an_interval_ends() -> None:
+def test_an_interval_ends_if_looks_have_no_weight() -> None:
     for choice in ("emotions", "valence"):
         run = Run(choice, leave=0.1).feed(every(0.1, 0, 2), scores(happy=0.9))
         run.feed(every(0.1, 2.1, 5), Probabilities(EMOTIONS, scores(happy=0.9).values))
@@ -276,17 +276,17 @@ def test_a_look_that_would_change_the_label_leaves_it_unsettled() -> None:
     run.feed([0.1, 0.2], scores(happy=0.9))
     assert not run.smoother.unsettled
     run.observe(0.3, scores(sad=0.45))
-    assert not run.smoother.unsettled, "alone it would start nothing"
+    assert not run.smoother.unsettled, "repeated, it would not start an interval"
     run.observe(0.4, scores(sad=0.9))
     assert run.smoother.unsettled
     run.observe(0.5, scores(happy=0.6))
     assert not run.smoother.unsettled
     for moment in every(0.1, 0.6, 3):
         run.observe(moment, scores(sad=0.9), 0.2)
-        assert not run.smoother.unsettled, "looks that are worth so little make nobody sure, however many"
+        assert not run.smoother.unsettled, "looks of so little weight never start an interval"
 
 
-def test_what_came_before_another_label_ends_where_it_fell_below_leave() -> None:
+def test_another_label_ends_an_interval_at_the_time_it_fell_below_leave() -> None:
     run = Run(tau=0.05, patience=1.0, min_dwell=0.1).feed(every(0.1, 0, 3), scores(happy=0.9))
     run.feed(every(0.1, 3.1, 3.6), scores(neutral=0.2)).feed(every(0.1, 3.7, 5), scores(sad=0.9))
     (_, ended, started) = run.changes
@@ -296,8 +296,8 @@ def test_what_came_before_another_label_ends_where_it_fell_below_leave() -> None
     assert started[2] == pytest.approx(3.7)
 
 
-def test_scores_that_tremble_do_not_flicker() -> None:
-    """Frame by frame the best label changes; over time there is one, and its interval stays open."""
+def test_alternating_scores_do_not_flicker() -> None:
+    """The most probable label changes with each frame, but one interval stays open."""
 
     def seen(moment: float) -> Probabilities:
         return scores(happy=0.62, sad=0.3) if round(moment * 30) % 2 else scores(happy=0.42, sad=0.5)
@@ -305,7 +305,7 @@ def test_scores_that_tremble_do_not_flicker() -> None:
     assert Run().feed(every(1 / 30, 0, 20), seen).what == ["started happy", "updated happy"]
 
 
-def test_scores_that_tremble_around_enter_alone_start_one_interval() -> None:
+def test_scores_that_oscillate_around_enter_start_one_interval() -> None:
     def seen(moment: float) -> Probabilities:
         return scores(happy=0.5 + 0.14 * math.sin(moment * 3))
 
@@ -313,7 +313,7 @@ def test_scores_that_tremble_around_enter_alone_start_one_interval() -> None:
     assert what == ["started happy"]
 
 
-def test_one_emotion_follows_another_and_knows_which() -> None:
+def test_an_interval_has_the_previous_label() -> None:
     run = Run().feed(every(0.1, 0, 2), scores(happy=0.9)).feed(every(0.1, 2.1, 5), scores(sad=0.9))
     assert run.what == ["started happy", "ended happy", "started sad"]
     assert run.smoother.interval is not None
@@ -323,14 +323,14 @@ def test_one_emotion_follows_another_and_knows_which() -> None:
     assert run.smoother.interval.previous == "sad"
 
 
-def test_another_one_may_take_over_from_one_that_is_still_above_leave() -> None:
-    """It gives way only once the other one has stayed above ``enter`` for ``min_dwell``."""
+def test_another_label_may_replace_one_that_is_still_above_leave() -> None:
+    """The interval ends only once the other label has stayed above ``enter`` for ``min_dwell``."""
     run = Run(tau=0.1, min_dwell=1.0, enter=0.5, leave=0.2)
     run.feed(every(0.1, 0, 2), scores(happy=0.7, sad=0.25))
     assert run.what == ["started happy"]
     run.feed(every(0.1, 2.1, 5), scores(happy=0.25, sad=0.7))
     assert run.what == ["started happy", "ended happy", "started sad"]
-    assert run.changes[1][3] <= run.changes[2][2], "a face shows one emotion at a time"
+    assert run.changes[1][3] <= run.changes[2][2], "intervals do not overlap"
 
 
 def test_a_subset_leaves_the_rest_uncertain() -> None:
@@ -339,11 +339,11 @@ def test_a_subset_leaves_the_rest_uncertain() -> None:
     assert sum(run.smoother.probabilities.values) < 0.1
 
 
-def test_an_open_interval_is_told_again_now_and_then() -> None:
+def test_an_open_interval_is_updated_every_update_interval() -> None:
     run = Run(update_interval=2).feed(every(0.1, 0, 7), scores(happy=0.9))
     assert run.what == ["started happy"] + ["updated happy"] * 3
-    told = [last for what, _, _, last in run.changes]
-    assert told == pytest.approx([0.4, 2.4, 4.4, 6.4])
+    reported = [last for what, _, _, last in run.changes]
+    assert reported == pytest.approx([0.4, 2.4, 4.4, 6.4])
 
 
 def test_mean_and_peak_are_of_the_smoothed_probability() -> None:
@@ -355,7 +355,7 @@ def test_mean_and_peak_are_of_the_smoothed_probability() -> None:
     assert ended.interval.peak == pytest.approx(0.9)
 
 
-def test_closing_ends_what_is_open_once() -> None:
+def test_closing_ends_the_open_interval_once() -> None:
     run = Run().feed(every(0.1, 0, 1), scores(happy=0.9))
     assert run.close(1.0) == ["ended happy"]
     assert run.close(1.0) == []
@@ -370,7 +370,7 @@ def test_closing_ends_what_is_open_once() -> None:
     st.sampled_from([0.0, 0.2, 1.0]),
     st.sampled_from([0.0, 0.5]),
 )
-def test_whatever_is_seen_the_intervals_make_sense(
+def test_for_any_observations_intervals_are_consistent(
     seen: list[tuple[float, Probabilities]], choice: str, levels: tuple[float, float], dwell: float, patience: float
 ) -> None:
     enter, leave = levels
@@ -388,7 +388,7 @@ def test_whatever_is_seen_the_intervals_make_sense(
         for what, label, start, last in run.changes[before:]:
             if what == "started":
                 assert open_label is None
-                # An interval that began before the last one ended would have the face show two at once.
+                # Intervals must not overlap.
                 assert at(ended_at) <= at(start) <= at(now)
                 assert run.smoother.probabilities.as_dict()[label] >= enter
                 open_label, started = label, started + 1

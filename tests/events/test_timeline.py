@@ -1,4 +1,4 @@
-"""One camera's observations become its events: the same ones, whole, every time."""
+"""One camera's observations give its events: always the same, and complete."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def at(seconds: float) -> Nanoseconds:
 
 
 SMOOTHER = {"tau": 0.4, "enter": 0.5, "leave": 0.35, "min_dwell": 0.4}
-"""What these tests were worked out for, whatever the defaults are."""
+"""The settings on which the expected values are based; they do not depend on the defaults."""
 
 
 def timeline(choice: str = "emotions", epoch: int = 1, **smoother: float) -> Timeline:
@@ -80,7 +80,7 @@ def told(events: Iterable[Event]) -> list[str]:
 
 
 def check_books(events: list[Event]) -> None:
-    """What holds for any camera that is offline at the end."""
+    """Check the invariants of a camera's events, if it is offline at the end."""
     open_: dict[tuple[int, str], ExpressionData | FaceData | CameraData] = {}
     ended: dict[int, Nanoseconds] = {}
     left: set[int] = set()
@@ -105,7 +105,7 @@ def check_books(events: list[Event]) -> None:
             assert what == "reset" or key in open_, event
         if family == "camera":
             assert event.track == 0
-            assert not [track for track, _ in open_ if track], "the camera's faces are gone before it is"
+            assert not [track for track, _ in open_ if track], "all faces are closed before the camera"
         elif family == "face" and what == "left":
             left.add(event.track)
             assert not [key for key in open_ if key[0] == event.track]
@@ -129,7 +129,7 @@ def check_books(events: list[Event]) -> None:
 # A plain visit
 
 
-def test_of_a_frame_a_second_faces_and_their_emotions_are_told() -> None:
+def test_at_one_frame_a_second_faces_and_emotions_are_reported() -> None:
     line = timeline()
     events = [event for second in range(8) for event in line.observe(second + 1, at(second), SIZE, [face()])]
     events += line.offline("end of stream")
@@ -154,14 +154,14 @@ def test_a_visit() -> None:
     assert isinstance(entered, FaceData)
     assert (entered.start_time, entered.end_time, entered.duration_ms) == (at(1), None, 200)
     assert isinstance(started, ExpressionData)
-    # A face is scored from its entering on, and the emotion held for min_dwell.
+    # A face is scored from its entering on, and the emotion must last for min_dwell.
     assert (started.start_time, started.end_time, started.duration_ms) == (at(1.2), None, 400)
     assert (started.previous, started.box) == (None, face().box)
     assert isinstance(ended, ExpressionData)
     assert (ended.end_time, ended.duration_ms) == (at(2.9), 1700)
     assert isinstance(left, FaceData)
     assert (left.start_time, left.end_time, left.duration_ms) == (at(1), at(2.9), 1900)
-    assert [e.seq for e in events] == [1, 13, 17, 41, 41]
+    assert [e.frame for e in events] == [1, 13, 17, 41, 41]
     assert {e.track for e in events} == {0, 1}
     check_books(events + line.offline("test"))
 
@@ -180,20 +180,20 @@ def test_offline_closes_everything_at_its_last_seen_time() -> None:
     check_books(events + closed)
 
 
-def test_before_its_first_frame_nothing_is_to_be_closed() -> None:
+def test_before_the_first_frame_nothing_is_closed() -> None:
     line = timeline()
     assert line.offline("never seen") == []
     assert line.tick(at(99), 5) == []
 
 
-def test_one_who_comes_back_is_a_new_track() -> None:
+def test_a_face_that_returns_is_a_new_track() -> None:
     line = timeline()
     events = watch(line, 0, 2, [face()]) + watch(line, 2, 5) + watch(line, 5, 7, [face()]) + line.offline("test")
     assert {e.track for e in events if e.type == "face.entered"} == {1, 2}
     check_books(events)
 
 
-def test_another_resolution_starts_anew() -> None:
+def test_another_resolution_resets_the_camera() -> None:
     line = timeline()
     events = watch(line, 0, 2, [face()]) + watch(line, 2, 4, [face()], (1280, 720))
     assert told(events) == [
@@ -223,7 +223,7 @@ def test_faces_without_scores_are_followed_too() -> None:
     assert line.estimates() == []
 
 
-def test_a_face_whose_label_may_be_changing_is_looked_at_again_soon() -> None:
+def test_a_face_whose_label_may_be_changing_is_scored_again_soon() -> None:
     line, searched = timeline(), Searched(np.ones(THUMBNAIL, np.bool_), np.zeros(THUMBNAIL, np.uint8))
     looks, events = Counter[str](), list[Event]()
     for seq in range(1, 126):  # happy for two seconds of 25 frames, then sad for three
@@ -234,11 +234,11 @@ def test_a_face_whose_label_may_be_changing_is_looked_at_again_soon() -> None:
         changed = any(event.type == "emotion.started" and event.data.label == "sad" for event in events)
         looks["settled" if changed else label] += due
         events += line.observe(seq, at(seq / 25), SIZE, [face(label=label if due else None)], searched)
-    assert looks["settled"] < 20, "of more than 50 frames, every fourth"
-    assert looks["sad"] > 10, "until it is told, every frame after the first that is sad"
+    assert looks["settled"] < 20, "every fourth of more than 50 frames"
+    assert looks["sad"] > 10, "every frame after the first sad one, until the change is reported"
 
 
-def test_what_is_known_now() -> None:
+def test_the_current_estimates_and_open_intervals() -> None:
     line = timeline()
     watch(line, 0, 0.5, [face()])
     (estimate,) = line.estimates()
@@ -250,13 +250,13 @@ def test_what_is_known_now() -> None:
     assert line.open_intervals() == [(1, "happy", at(0.2))]
     watch(line, 1, 1.2)
     assert line.estimates() == []
-    assert line.open_intervals() == [(1, "happy", at(0.2))], "out of sight, not gone"
+    assert line.open_intervals() == [(1, "happy", at(0.2))], "not seen, but not given up"
 
 
-# Time that goes on
+# Time without frames
 
 
-def test_a_silent_camera_s_faces_leave_and_then_it_is_offline() -> None:
+def test_without_frames_faces_leave_and_then_the_camera_is_offline() -> None:
     line = timeline()
     events = watch(line, 0, 2, [face()])
     assert line.tick(at(2.8), 5) == []
@@ -286,7 +286,7 @@ def test_a_clock_that_goes_back_does_not_make_negative_durations() -> None:
     check_books(events + line.offline("test"))
 
 
-# Whatever is seen
+# Any observations
 
 sights = st.lists(
     st.tuples(
@@ -328,7 +328,7 @@ def play(seen: list[tuple[float, list[Face], str]], choice: str) -> list[Event]:
 
 @profile
 @given(sights, st.sampled_from(["emotions", "valence", "happy,neutral"]))
-def test_whatever_is_seen_what_begins_ends_and_no_id_comes_twice(
+def test_for_any_observations_everything_ends_and_ids_are_unique(
     seen: list[tuple[float, list[Face], str]], choice: str
 ) -> None:
     events = play(seen, choice)
@@ -336,8 +336,8 @@ def test_whatever_is_seen_what_begins_ends_and_no_id_comes_twice(
     assert [encode(e) for e in events] == [encode(e) for e in play(seen, choice)], "the same bytes"
 
 
-def test_a_turn_of_mood_with_the_last_frame_has_two_ends_of_two_ids() -> None:
-    """Happy gives way to sad with the last frame there is; the end of the stream then closes sad as well."""
+def test_a_change_of_label_at_the_last_frame_has_two_ends_with_different_ids() -> None:
+    """The last frame ends happy and starts sad; the end of the stream then closes sad."""
     line = timeline(min_dwell=0, tau=0.01)
     events = watch(line, 0, 2, [face()]) + watch(line, 2, 2.1, [face(label="sad")]) + line.offline("end of stream")
     assert told(events)[-5:] == [
@@ -353,13 +353,13 @@ def test_a_turn_of_mood_with_the_last_frame_has_two_ends_of_two_ids() -> None:
 # After a crash
 
 
-def test_closing_ends_what_was_open_when_it_was_last_known() -> None:
+def test_closing_ends_open_intervals_at_the_time_of_their_last_event() -> None:
     events = watch(timeline(update_interval=1), 0, 3, [face()])
     online, entered, updated = events[0], events[1], events[-1]
     assert updated.type == "emotion.updated"
     ends = [closing(replace(e, sequence=7, cursor="9")) for e in (updated, entered, online)]
     assert told(ends) == ["emotion.ended happy", "face.left", "camera.offline"]
-    assert {(e.sequence, e.cursor, e.epoch, e.camera) for e in ends} == {(0, "0", 1, "door")}
+    assert {(e.frameuence, e.cursor, e.epoch, e.camera) for e in ends} == {(0, "0", 1, "door")}
     assert [e.time for e in ends] == [updated.time, entered.time, online.time]
     ended, left, offline = (e.data for e in ends)
     assert isinstance(ended, ExpressionData)
@@ -370,32 +370,32 @@ def test_closing_ends_what_was_open_when_it_was_last_known() -> None:
     check_books([online, entered, events[2], *ends])
 
 
-def test_a_closed_valence_is_one_of_valence() -> None:
+def test_closing_a_valence_interval_gives_a_valence_event() -> None:
     started = watch(timeline("valence"), 0, 2, [face()])[-1]
     assert told([closing(started)]) == ["valence.ended positive"]
 
 
-def test_it_tells_where_faces_are_or_should_be_and_whether_new_ones_were_looked_for() -> None:
+def test_places_has_found_and_predicted_faces_and_searched_reports_searches() -> None:
     line = timeline()
     everywhere = Searched(np.ones(THUMBNAIL, np.bool_), np.zeros(THUMBNAIL, np.uint8))
     line.observe(1, at(0.0), SIZE, [face(100)])
-    assert line.searched, "who never tells of a search has searched it all"
-    assert (line.seq, line.size, line.places) == (1, SIZE, (face(100).box,)), "though it is no track yet"
+    assert line.searched, "before the first `Searched`, frames count as searched"
+    assert (line.frame, line.size, line.places) == (1, SIZE, (face(100).box,)), "although it is not confirmed yet"
     line.observe(2, at(0.1), SIZE, [face(110)], everywhere)
     assert line.searched
     line.observe(3, at(0.2), SIZE, [face(120)])
-    assert not line.searched, "known faces alone were looked at"
+    assert not line.searched, "only known faces were checked"
     line.observe(4, at(0.3), SIZE, [], everywhere)
     assert line.tracks == ()
-    (place,) = line.places
-    assert 120 < place.x1 < 140, "it goes on where it went"
+    (box,) = line.places
+    assert 120 < box.x1 < 140, "its motion continues"
 
 
-def test_a_face_that_is_missed_has_its_place_also_where_the_clock_stands_still() -> None:
-    """A plug-in's clock may: who shows the frame has to hide it all the same."""
+def test_a_missed_face_has_a_predicted_box_also_if_the_clock_stands_still() -> None:
+    """A plug-in's clock may stand still; the face must still be blurred in the picture."""
     line = timeline()
     for seq in range(1, 4):
         line.observe(seq, at(0.1 * seq), SIZE, [face(100)])
     line.observe(4, at(0.3), SIZE, [])
-    (place,) = line.places
-    assert (place.x1, place.y1) == pytest.approx((100, 50), abs=5)
+    (box,) = line.places
+    assert (box.x1, box.y1) == pytest.approx((100, 50), abs=5)

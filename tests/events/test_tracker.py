@@ -34,7 +34,7 @@ def tracker(**changes: float) -> Tracker:
 
 
 def follow(found: Tracker, moments: list[float], *paths: list[tuple[float, float]]) -> list[set[int]]:
-    """Return the ids that each path's faces had, over all moments."""
+    """Return the set of track ids of each path's faces, over all times."""
     ids: list[set[int]] = [set() for _ in paths]
     for number, moment in enumerate(moments):
         faces = [face(*path[number]) for path in paths]
@@ -54,7 +54,7 @@ def test_a_face_continues_a_track_that_it_overlaps_or_is_near_to_and_no_other(a:
     how = TrackerSettings()
     (size, other), (x, y), (ax, ay) = ((math.sqrt((c.x2 - c.x1) * (c.y2 - c.y1)) for c in (b, a)), centre(b), centre(a))
     common, near, alike = overlap(a, b), math.hypot(x - ax, y - ay) / size, max(size / other, other / size)
-    # A box goes through logarithms, so one that is just at a threshold may fall on either side.
+    # The tracker uses logarithms of the sizes, so a box exactly at a threshold may be on either side of it.
     assume(all(abs(value - edge) > 1e-6 for value, edge in ((common, how.overlap), (near, FAR), (alike, ALIKE))))
     found = Tracker(how)
     for time, box in ((1, a), (2, b)):
@@ -80,7 +80,7 @@ def test_overlap_of_known_boxes() -> None:
     assert overlap(Box(0, 0, 4, 4), Box(1, 1, 3, 3)) == 0.25
 
 
-def test_a_face_has_entered_once_it_was_seen_twice_and_long_enough() -> None:
+def test_a_face_enters_once_it_was_seen_twice_and_long_enough() -> None:
     found = tracker(confirm=0.2)
     assert found.update(at(0), [face(100, 100)]).entered == ()
     assert found.update(at(0.1), [face(100, 100)]).entered == ()
@@ -90,7 +90,7 @@ def test_a_face_has_entered_once_it_was_seen_twice_and_long_enough() -> None:
     assert [track.id for track in found.tracks] == [1]
 
 
-def test_a_face_seen_once_has_never_entered() -> None:
+def test_a_face_that_is_seen_once_does_not_enter() -> None:
     found = tracker(confirm=0)
     assert found.update(at(0), [face(100, 100)]).entered == ()
     for moment in (0.4, 0.8, 5.0):
@@ -98,7 +98,7 @@ def test_a_face_seen_once_has_never_entered() -> None:
         assert (tracking.seen, tracking.entered, tracking.left) == ((), (), ())
 
 
-def test_a_face_out_of_sight_for_a_while_is_the_same_and_then_has_left() -> None:
+def test_a_missed_face_keeps_its_track_until_patience_ends() -> None:
     found = tracker(patience=1.0)
     follow(found, [0, 0.1, 0.2, 0.3], [(100, 100)] * 4)
     assert found.update(at(1.2), []).left == ()
@@ -110,16 +110,16 @@ def test_a_face_out_of_sight_for_a_while_is_the_same_and_then_has_left() -> None
     assert found.advance(at(9)) == ()
 
 
-def test_one_who_comes_back_after_having_left_is_another() -> None:
+def test_a_face_that_returns_after_leaving_is_a_new_track() -> None:
     found = tracker()
     assert follow(found, [0, 0.2, 3.0, 3.2], [(100, 100)] * 4) == [{1, 2}]
 
 
 @pytest.mark.parametrize("gap", [1.0, 5.0])
-def test_where_frames_are_few_patience_lasts_for_three_of_them(gap: float) -> None:
+def test_at_low_frame_rates_patience_is_three_frame_intervals(gap: float) -> None:
     found = tracker()
     here = [face(100, 100)]
-    for number in range(4):  # the first two tell how often they come
+    for number in range(4):  # the frame interval is known after the first two gaps
         found.update(at(gap * number), here)
     assert [track.id for track in found.tracks] == [1]
     assert found.update(at(gap * 4), []).left == ()
@@ -129,13 +129,13 @@ def test_where_frames_are_few_patience_lasts_for_three_of_them(gap: float) -> No
     assert [track.id for track in found.advance(at(gap * 9.01))] == [1]
 
 
-def test_frames_of_two_workers_that_answer_together_come_as_often_as_their_pairs() -> None:
+def test_if_two_workers_answer_together_the_frame_interval_is_that_of_the_pairs() -> None:
     moments = [pair + at for pair in range(8) for at in (0.0, 0.05)]
     ids = follow(tracker(), moments, [(100 + 2 * t, 100) for t in moments])
     assert ids == [{1}]
 
 
-def test_how_often_frames_came_is_forgotten_with_the_tracks() -> None:
+def test_forgetting_tracks_forgets_the_frame_interval() -> None:
     found = tracker()
     follow(found, [0, 2, 4, 6], [(100, 100)] * 4)
     found.forget()
@@ -144,7 +144,7 @@ def test_how_often_frames_came_is_forgotten_with_the_tracks() -> None:
 
 @profile
 @given(st.lists(st.floats(0.0, 0.33), min_size=9, max_size=40), st.integers(0, 40), st.floats(1.01, 60))
-def test_at_three_frames_a_second_and_a_stall_patience_is_as_it_was_set(
+def test_at_three_frames_a_second_a_stall_does_not_change_patience(
     steps: list[float], where: int, stall: float
 ) -> None:
     moments = list(itertools.accumulate(steps))
@@ -168,7 +168,7 @@ def test_forgotten_ids_are_not_used_again() -> None:
 
 
 def test_a_fast_face_is_followed_by_its_motion() -> None:
-    """80 pixels a frame at a size of 100: the boxes of two frames hardly overlap, the prediction does."""
+    """It moves 80 pixels a frame at a size of 100: only the predicted box overlaps the next one enough."""
     moments = [i / 10 for i in range(20)]
     assert follow(tracker(), moments, [(40.0 * i + 2 * i * i, 100.0) for i in range(20)]) == [{1}]
 
@@ -182,7 +182,7 @@ def test_two_faces_that_cross_keep_their_tracks() -> None:
     assert first != second
 
 
-def test_a_face_that_grows_as_it_comes_near_is_followed() -> None:
+def test_a_growing_face_is_followed() -> None:
     found = tracker()
     ids = set()
     for i in range(30):
@@ -190,7 +190,7 @@ def test_a_face_that_grows_as_it_comes_near_is_followed() -> None:
     assert ids == {1}
 
 
-def test_a_face_of_quite_another_size_nearby_is_another() -> None:
+def test_a_near_face_of_a_very_different_size_is_another_track() -> None:
     found = tracker()
     follow(found, [0, 0.2, 0.4], [(100, 100)] * 3)
     found.update(at(0.5), [face(120, 120, 30)])
@@ -198,7 +198,7 @@ def test_a_face_of_quite_another_size_nearby_is_another() -> None:
     assert [track.id for track in found.tracks] == [1, 2]
 
 
-def test_of_two_candidates_the_better_one_continues_the_track() -> None:
+def test_the_better_of_two_candidates_continues_the_track() -> None:
     found = tracker()
     follow(found, [0, 0.2, 0.4], [(100, 100)] * 3)
     far, near = face(140, 100), face(104, 100)
@@ -207,7 +207,7 @@ def test_of_two_candidates_the_better_one_continues_the_track() -> None:
 
 
 def test_uneven_frames_and_gaps_make_no_difference() -> None:
-    """The same steady motion, at any moments: one track."""
+    """Steady motion, observed at irregular times, is one track."""
     numbers = random.Random(3)
     moments = [0.0]
     while moments[-1] < 6:
@@ -215,7 +215,7 @@ def test_uneven_frames_and_gaps_make_no_difference() -> None:
     assert follow(tracker(), moments, [(100 + 60 * t, 100 + 20 * t) for t in moments]) == [{1}]
 
 
-def test_two_frames_of_one_time_are_taken() -> None:
+def test_two_frames_with_the_same_time_are_accepted() -> None:
     found = tracker(confirm=0)
     found.update(at(1), [face(100, 100)])
     (track,) = found.update(at(1), [face(110, 100)]).entered
@@ -229,7 +229,7 @@ steps = st.lists(
 
 @profile
 @given(steps)
-def test_whatever_is_seen_the_books_are_kept(steps: list[tuple[float, list[Face]]]) -> None:
+def test_for_any_observations_tracks_are_consistent(steps: list[tuple[float, list[Face]]]) -> None:
     found, again = tracker(), tracker()
     inside: dict[int, Nanoseconds] = {}
     gone: set[int] = set()
@@ -263,7 +263,7 @@ def test_degenerate_boxes_do_no_harm() -> None:
     assert found.update(at(1e4), [face(1, 1)]).seen == ()
 
 
-def test_courses_tell_where_every_face_goes_confirmed_or_not() -> None:
+def test_courses_predict_all_faces_confirmed_or_not() -> None:
     it = tracker()
     for step in range(5):
         it.update(at(step / 10), [face(100 + 10 * step, 80), *([face(400, 80)] if step == 4 else [])])
@@ -274,7 +274,7 @@ def test_courses_tell_where_every_face_goes_confirmed_or_not() -> None:
     assert fresh.at(at(0.9)) == pytest.approx(face(400, 80).box)
 
 
-def test_a_course_knows_when_its_face_was_scored_last() -> None:
+def test_a_course_has_the_time_of_the_last_score() -> None:
     it = tracker()
     it.update(at(0.1), [face(100, 80)])
     assert it.courses[0].scored == 0
@@ -283,16 +283,16 @@ def test_a_course_knows_when_its_face_was_scored_last() -> None:
     assert it.courses[0].scored == at(0.2)
 
 
-def test_frames_in_a_burst_do_not_throw_a_face_away() -> None:
+def test_frames_in_a_burst_do_not_cause_large_velocities() -> None:
     it = tracker()
-    for step in range(3):  # a fifth of a millisecond apart, and found a little elsewhere each time
+    for step in range(3):  # 0.2 ms apart, at a slightly different position each time
         it.update(at(0.1 + step * 0.0002), [face(100 + 4 * step, 80)])
     (course,) = it.courses
     assert overlap(course.at(at(0.14)), face(108, 80).box) > 0.8
 
 
-def test_a_wild_velocity_is_not_believed() -> None:
-    """Two frames a tenth of a millisecond apart, the face a little larger in the second."""
+def test_a_prediction_with_a_large_velocity_is_limited() -> None:
+    """Two frames are 0.1 ms apart, and the face is slightly larger in the second."""
     it = tracker()
     it.update(at(0.1), [face(100, 80, 100)])
     it.update(at(0.1001), [face(104, 80, 105)])

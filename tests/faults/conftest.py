@@ -1,4 +1,4 @@
-"""The scale of the faults, and the table of their results."""
+"""Fixtures: the scale of the fault tests, and the table of their results."""
 
 from __future__ import annotations
 
@@ -21,13 +21,15 @@ if TYPE_CHECKING:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("faults")
-    group.addoption("--soak", type=float, default=0.0, metavar="SHARE", help="this share of the full numbers; 0: a few")
+    group.addoption(
+        "--soak", type=float, default=0.0, metavar="SHARE", help="share of the full numbers; 0: the short form"
+    )
     group.addoption("--faults-table", type=Path, metavar="FILE", help="write the rows into the table of this page")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "soak: takes too long for every day")
-    # Twenty crashes take longer than one.
+    config.addinivalue_line("markers", "soak: takes too long for `make test`")
+    # Full numbers need longer time limits.
     processes.PATIENCE = max(processes.PATIENCE, 1200 * config.getoption("soak", 0.0))
 
 
@@ -38,7 +40,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @dataclass(frozen=True)
 class Scale:
-    """How much of a fault: ``share`` of the full number, or where that is 0, a few for every day."""
+    """How often a fault is tried: ``share`` of the full number, or the short number if ``share`` is 0."""
 
     share: float
 
@@ -73,9 +75,9 @@ def service(cli: Cli, short_folder: Path) -> Callable[..., Service]:
 
 @pytest.fixture(scope="session")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, clip: Path) -> str:
-    """What a run of the clip under ``wait`` prints to which nothing happens."""
+    """The output of a run of the clip under ``wait`` without a fault."""
     cli = Cli(tmp_path_factory.mktemp("undisturbed"), tiny_model)
     with tempfile.TemporaryDirectory(prefix="f-", dir="/tmp") as folder:
-        it = Service(cli, Path(folder), clip, *SLOWLY, **STEADY)
-        it.end(stop=False)
-    return it.run.out
+        service = Service(cli, Path(folder), clip, *SLOWLY, **STEADY)
+        service.end(stop=False)
+    return service.run.out

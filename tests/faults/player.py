@@ -1,5 +1,5 @@
-"""A camera and a worker that make events as fast as an aggregator takes them: each frame has another size, and so is a
-``camera.reset``. Played over real sockets, for faults that need more events than faces would give."""
+"""A simulated camera and worker that cause events as fast as an aggregator accepts them: the frame size alternates, so
+each frame is a ``camera.reset``. They use real sockets, for faults that need more events than faces would cause."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ HELLO: dict[str, Any] = {
 
 
 class Player:
-    """Plays until the ``with`` block ends. ``frames`` is how many it has sent; a frame's time is the wall clock's."""
+    """Runs until the ``with`` block ends. ``frames`` is the number of frames sent; their times are wall-clock times."""
 
     def __init__(self, address: str, rate: float = 1e9, policy: str = "wait") -> None:
         transport = plugins.load("transports", "zeromq")()
@@ -45,8 +45,8 @@ class Player:
 
     def _offer(self, hello: bool = False) -> None:
         totals = Totals(self.frames + 1, 0, 0, self.frames)
-        told = {"done": self.frames}
-        body = HELLO | {"policy": self._policy, "reported": told} if hello else {"full": True}
+        reported = {"done": self.frames}
+        body = HELLO | {"policy": self._policy, "reported": reported} if hello else {"full": True}
         kind = Kind.HELLO if hello else Kind.OFFER
         self._capture.send(messages.json_message(kind, body, totals=totals, time=time.time_ns()))
 

@@ -1,4 +1,4 @@
-"""A TCP proxy before an aggregator, with the faults of a network: it stalls, cuts, and changes what passes."""
+"""A TCP proxy in front of an aggregator that simulates network faults: it stalls, cuts and corrupts connections."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 GREETING = 64
-"""Bytes with which a ZMTP peer begins (https://rfc.zeromq.org/spec/23)."""
+"""Length in bytes of the greeting of a ZMTP peer (https://rfc.zeromq.org/spec/23)."""
 
 PICTURE = 2000
-"""Bytes from which a message's part can only be a picture."""
+"""Minimum size in bytes from which a message part must be a picture."""
 
 
 class Proxy:
-    """Listens on an address of its own for every link of the aggregator at ``port``."""
+    """Forwards every link of the aggregator at ``port`` from an address of its own."""
 
     piece = 65_536
-    """Bytes that are passed on at a time."""
+    """Maximum bytes that are forwarded at a time."""
 
     def __init__(self, port: int, seed: int = 0) -> None:
         self.port = free_port()
         self.spoil = 0.0
-        """The share of pictures of which one byte is changed on their way to the aggregator."""
+        """Share of the pictures sent to the aggregator in which one byte is changed."""
         self.noise = 0.0
-        """The share of pieces of the raw stream, whatever they belong to, of which one byte is changed."""
-        self.pictures = self.spoiled = 0
+        """Share of the forwarded pieces to the aggregator, with any content, in which one byte is changed."""
+        self.pictures = self.spoiled = self.disturbed = 0
         self._random = random.Random(seed)
         self._flowing = threading.Event()
         self._flowing.set()
@@ -52,14 +52,14 @@ class Proxy:
         return f"tcp://127.0.0.1:{self.port}"
 
     def stall(self) -> None:
-        """Let nothing pass, and keep every connection open."""
+        """Stop forwarding, and keep every connection open."""
         self._flowing.clear()
 
     def flow(self) -> None:
         self._flowing.set()
 
     def cut(self) -> int:
-        """Close every connection; return how many there were."""
+        """Close every connection; return their number."""
         with self._lock:
             for sock in self._open:
                 with suppress(OSError):
@@ -67,7 +67,7 @@ class Proxy:
             return len(self._open) // 2
 
     def pace(self, towards: bool, size: int) -> None:
-        """Wait until a piece may pass; a subclass may make it late."""
+        """Wait until a piece may be forwarded; a subclass may delay it."""
 
     def close(self) -> None:
         self._ended = True
@@ -89,7 +89,7 @@ class Proxy:
             except OSError:
                 near.close()
                 continue
-            for sock in (near, far):  # what the kernel takes in advance does not wait for its turn
+            for sock in (near, far):  # a small buffer: data in it has not been delayed by `pace`
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, min(8 * self.piece, 65_536))
             with self._lock:
                 self._open |= {near, far}
@@ -110,6 +110,7 @@ class Proxy:
                             self.spoiled += 1
                             changed[self._random.randrange(begin, end)] ^= 0xFF
                     if self._random.random() < self.noise:
+                        self.disturbed += 1
                         changed[self._random.randrange(len(changed))] ^= 0xFF
                 sink.sendall(changed)
         for sock in (source, sink):
@@ -127,10 +128,10 @@ class _Parts:
         self._left = GREETING
         self._head = b""
         self._begins = False
-        self._inside = False  # the picture of this message has begun: its further pieces are no other one
+        self._inside = False  # the picture of this message has begun; later parts of the message are not pictures
 
     def pictures(self, data: bytes) -> Iterator[tuple[int, int]]:
-        """Yield where in ``data`` pictures begin, and where what is in it of each ends."""
+        """Yield ``(begin, end)`` in ``data`` for each picture that begins in it."""
         at = 0
         while at < len(data):
             if self._left:
@@ -140,7 +141,7 @@ class _Parts:
                 self._begins = False
                 at, self._left = at + step, self._left - step
                 continue
-            self._head += data[at : at + 1]  # flags, one of which says whether 1 or 8 bytes of length follow
+            self._head += data[at : at + 1]  # flags, then 1 or 8 bytes of length, depending on a flag
             at += 1
             if len(self._head) == (9 if self._head[0] & 2 else 2):
                 self._left = int.from_bytes(self._head[1:], "big")

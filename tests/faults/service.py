@@ -1,4 +1,4 @@
-"""A ``fer-stream run`` under a fault: its status, and the invariants that hold at its end."""
+"""A ``fer-stream run`` for fault tests: its status, and the invariants at its end."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ if TYPE_CHECKING:
 
 
 SLOWLY = ("--policy", "wait", "--rate", 10)
-"""Six seconds for the clip's 60 frames: time for something to happen to it."""
+"""Options with which the clip's 60 frames take six seconds, so that a fault can happen during the run."""
 
 
 STEADY = {"FER_STREAM_DISPATCH__SILENCE": "60"}
-"""Nobody counts as silent because the machine is slow."""
+"""A long silence limit: a slow machine must not make peers count as silent."""
 
 
 def standing(address: str, timeout: float = 1.0) -> dict[str, Any] | None:
-    """Return the status of the aggregator at an address, ``None`` while none answers."""
+    """Return the status of the aggregator at an address; ``None`` if none answers."""
     try:
         return status(Settings(address=address), timeout)
     except TransportError:
@@ -79,7 +79,7 @@ class Service:
         return time.monotonic() - begin
 
     def started(self) -> bool:
-        """Whether it has begun to start its children."""
+        """Whether the run has begun to start its children."""
         return any(self.cli.runtime.glob("fer_stream/run-*/metrics"))
 
     def until_workers(self, count: int) -> None:
@@ -100,17 +100,17 @@ class Service:
         return self.ledger().get("done", 0)
 
     def pause(self, child: str) -> float:
-        """How long it waited after a child's latest death to start it again; longer for one that keeps dying."""
-        told = re.findall(rf"{child} is started again in ([\d.]+) s", self.run.err)
-        return float(told[-1]) if told else 0.0
+        """Return the pause before the child's latest restart; it grows if the child keeps dying."""
+        pauses = re.findall(rf"{child} is started again in ([\d.]+) s", self.run.err)
+        return float(pauses[-1]) if pauses else 0.0
 
     def pid(self, worker: str) -> int:
-        """The process that is known as this worker, 0 while none is."""
+        """Return the worker's process id in the status, or 0 if it is not there."""
         pid: int = self.status()["workers"].get(worker, {"pid": 0})["pid"]
         return pid
 
     def end(self, *, stop: bool = True) -> tuple[dict[str, int], list[dict[str, Any]]]:
-        """End it, or wait for its own end; see that all that must hold does; return the ledger and the events."""
+        """Stop the run, or wait for its end; check the invariants; return the ledger and the events."""
         code = self.run.stop() if stop else self.run.end(max(PATIENCE, 600))
         assert code == 0, self.run.err
         assert "Traceback" not in self.run.err

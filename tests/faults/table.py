@@ -1,4 +1,4 @@
-"""The table of faults in docs/faults.md: a row a fault, replaced when it is tried again."""
+"""The table of faults in docs/faults.md: one row for each fault, replaced when the fault is tried again."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
 
 HEAD = "| fault | what happened | figure | held | command, day |\n|---|---|---|---|---|\n"
 PROPERTY = "fault"
-"""What a row is called among a test's properties, which come back with its report from whatever process ran it."""
+"""Name of a row in a test's user properties; the report carries them from the xdist worker that ran the test."""
 
 BEGIN, END = "<!-- rows -->\n", "<!-- end of rows -->\n"
 
 
 class Tell(Protocol):
-    """Adds a row: what was done, what happened, with which figure; pairs of a value and the most that it may be."""
+    """Adds a row: the fault, what happened, the figure, and pairs of a value and its limit."""
 
     def __call__(self, fault: str, happened: str, figure: str, *limits: tuple[float, float]) -> None: ...
 
@@ -40,7 +40,11 @@ class Row(NamedTuple):
 def told(reports: Iterable[pytest.TestReport]) -> list[Row]:
     """Return the rows of tests that have run."""
     return [
-        Row(*value) for it in reports if it.when == "call" for name, value in it.user_properties if name == PROPERTY
+        Row(*value)
+        for report in reports
+        if report.when == "call"
+        for name, value in report.user_properties
+        if name == PROPERTY
     ]
 
 
@@ -49,7 +53,7 @@ def text(rows: list[Row]) -> str:
 
 
 def write(page: Path, rows: list[Row]) -> None:
-    """Put rows into the page's table, each in the place of an earlier one of the same fault."""
+    """Write rows into the page's table; each replaces an earlier row of the same fault."""
     whole = page.read_text()
     before, _, rest = whole.partition(BEGIN)
     old, _, after = rest.partition(END)

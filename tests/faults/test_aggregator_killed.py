@@ -1,4 +1,4 @@
-"""An aggregator that is killed again and again under load: what is journaled is never lost, and never comes twice."""
+"""An aggregator that is killed repeatedly under load: journaled events are never lost or duplicated."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_killed(service: Callable[..., Service], scale: Scale, tell: Tell) -> No
     it.run.until_event("camera.online", times + 1)
     far.until_event("camera.online", times + 1)
     ledger, events = it.end()
-    assert events == stored(it.cli), "what was published is journaled, and the other way round"
+    assert events == stored(it.cli), "the published and the journaled events are the same"
     far.until(lambda: len(far.events) == len(events), "every event")
     assert far.events == events
     ends = [event for event in events if event["data"].get("reason") == "aggregator restarted"]
@@ -41,7 +41,7 @@ def test_killed(service: Callable[..., Service], scale: Scale, tell: Tell) -> No
         sound([event for event in events if int(event["cursor"]) <= int(ends[number]["cursor"])])
     tell(
         "aggregator killed (-9) under load",
-        f"{times} times, {len(events)} events: none lost, no id twice, no gap; whatever was open is closed",
+        f"{times} times, {len(events)} events: none lost, no id twice, no gap; open intervals are closed",
         f"working again within {max(back):.1f} s and the pause; "
         f"{ledger['lost_link']} of {ledger['captured']} frames lost_link",
         (max(back), 3.0),

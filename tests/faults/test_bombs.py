@@ -1,4 +1,4 @@
-"""Decompression bombs and absurd headers, sent to a real aggregator and worker: refused from what their headers say."""
+"""Decompression bombs and absurd headers, sent to a real aggregator and worker: they are refused by their headers."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ SMALL = cv2.imencode(".jpg", np.zeros((48, 64, 3), np.uint8))[1].tobytes()
 
 
 def sized(width: int, height: int) -> bytes:
-    """A JPEG of 64x48 pixels that says it has others."""
+    """Return a JPEG of 64x48 pixels whose header has another size."""
     at = SMALL.index(b"\xff\xc0") + 5
     return SMALL[:at] + struct.pack("!HH", height, width) + SMALL[at + 4 :]
 
 
 def twice_sized() -> bytes:
-    """A JPEG with a second start of frame, far larger, behind its first."""
+    """Return a JPEG with a second, much larger start of frame after its first."""
     begin = SMALL.index(b"\xff\xc0")
     end = begin + 2 + struct.unpack("!H", SMALL[begin + 2 : begin + 4])[0]
     huge = bytearray(SMALL[begin:end])
@@ -47,7 +47,7 @@ def twice_sized() -> bytes:
 
 
 def hidden() -> bytes:
-    """A JPEG with a whole header of a larger one in a segment that has no marker, where decoders look for the next."""
+    """Return a JPEG with the header of a larger picture in a segment without a marker, where decoders look for one."""
     huge = sized(8100, 8100)
     scan = huge.index(b"\xff\xda")
     header = huge[2 : scan + 2 + struct.unpack("!H", huge[scan + 2 : scan + 4])[0]]
@@ -55,13 +55,13 @@ def hidden() -> bytes:
 
 
 def png() -> bytes:
-    """A picture of another format, 1.2 gigabytes in a megabyte or so, under the name of a JPEG."""
+    """Return a PNG, to be sent as a JPEG."""
     return cv2.imencode(".png", np.zeros((2000, 2000, 3), np.uint8))[1].tobytes()
 
 
 BOMBS: list[tuple[str, bytes, int, int]] = [
-    ("as large as a JPEG can say", sized(65_500, 65_500), 64, 48),
-    ("as large as the frame says", sized(16_000, 4000), 16_001, 4000),
+    ("the largest size of a JPEG header", sized(65_500, 65_500), 64, 48),
+    ("nearly the size of the frame's header", sized(16_000, 4000), 16_001, 4000),
     ("twice", twice_sized(), 64, 48),
     ("hidden", hidden(), 64, 48),
     ("no lines", sized(64, 0), 64, 48),
@@ -82,7 +82,7 @@ def frame(number: int, ticket: int = 0) -> list[messages.Buffer]:
 
 
 def refused_in(number: int) -> float:
-    """Return the CPU seconds in which a frame is refused, by the aggregator's or the worker's first look at it."""
+    """Return the CPU seconds that the aggregator or the worker needs to refuse a frame."""
     parts = frame(number)
     begin = time.thread_time()
     try:
@@ -93,7 +93,7 @@ def refused_in(number: int) -> float:
 
 
 def offer(peer: Peer, count: int) -> None:
-    """Play a capture that sends so many bombs, each when it is asked for a frame."""
+    """Simulate a capture that sends ``count`` bombs, one for each request of a frame."""
     about = {
         "camera": "film",
         "incarnation": "a",
@@ -147,9 +147,9 @@ def test_bombs(cli: Cli, short_folder: Path, scale: Scale, tell: Tell) -> None:
     assert balanced(found)
     assert found["done"] == 0
     assert found["rejected_corrupt"] + found["lost_link"] == count
-    assert found["rejected_corrupt"] >= count * 6 // 10, "those whose own header was in order"
+    assert found["rejected_corrupt"] >= count * 6 // 10, "frames whose message header was valid"
     assert grown < 50
-    assert "1" in wait_for(lambda: standing(address), "an answer")["workers"], "it lives"
+    assert "1" in wait_for(lambda: standing(address), "an answer")["workers"], "the worker is alive"
     for role in roles:
         assert role.stop() == 0
         assert "Traceback" not in role.err

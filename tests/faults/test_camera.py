@@ -1,4 +1,4 @@
-"""A camera that is cut off, sends nothing, changes its resolution, or comes and goes; a capture that is killed."""
+"""A camera that is disconnected, sends nothing, changes its resolution, or comes and goes; a capture that is killed."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ def camera(pictures: list[bytes]) -> Iterator[Camera]:
 
 
 def sizes(out: str) -> set[int]:
-    """The widths that a camera's events tell of."""
+    """Return the widths in a camera's events."""
     events = map(json.loads, out.splitlines()[:-1])
     return {event["data"]["width"] for event in events if event["type"].startswith("camera.")}
 
 
 def brief(folder: Path) -> tuple[str, str]:
-    """Limits far below the defaults, for what has to happen often."""
+    """Return options with limits far below the defaults, so that the test is fast."""
     limits = "open_timeout = 20.0\nread_timeout = 1.0\n"
     (folder / "brief.toml").write_text(f"[cameras.film]\n{limits}[dispatch]\noffline_after = 1.0\n")
     return "--config", "brief.toml"
@@ -61,7 +61,7 @@ def test_faults_of_a_camera(
         return [event["type"] for event in it.run.events].count(kind)
 
     def seen(kind: str, deed: Callable[[], object]) -> float:
-        """How many seconds it takes after a deed until there is one more event of a kind."""
+        """Return the seconds from a deed to one more event of a kind."""
         before = count(kind)
         deed()
         return it.until(lambda: count(kind) > before, kind)
@@ -76,7 +76,7 @@ def test_faults_of_a_camera(
         figures += [(gone, limit), (back, 5.0)]
         tell(
             f"camera {fault}" + (f" for {scale.of(2, 60)} s" if scale.share else ""),
-            "camera.offline, then camera.online; what was open is closed",
+            "camera.offline, then camera.online; open intervals are closed",
             f"offline within {gone:.1f} s, back within {back:.1f} s",
             *figures[-2:],
         )
@@ -89,7 +89,7 @@ def test_faults_of_a_camera(
     ]
     camera.cut()
     it.until(lambda: count("camera.reset") > resets or sizes(it.run.out) == {640, 320}, "another resolution")
-    tell("camera changes its resolution", "told, by camera.reset or the next camera.online", "0 events missing")
+    tell("camera changes its resolution", "reported by camera.reset or the next camera.online", "0 events missing")
 
     old = it.run.child("capture film").pid
     gone = seen("camera.offline", it.run.child("capture film").kill)
@@ -116,7 +116,7 @@ def test_a_camera_that_comes_and_goes(
     for number in range(cycles):
         done = it.done()
         it.until(lambda at=done: it.done() > at, "pictures")
-        if number == min(cycles // 4, 20):  # by now everything that is kept has been made
+        if number == min(cycles // 4, 20):  # by now all permanent allocations have been made
             begun = megabytes(parts()), descriptors(parts())
             pids = {part.pid for part in parts()}
         camera.cut() if number % 2 else (camera.vanish(), camera.serve())
@@ -124,11 +124,11 @@ def test_a_camera_that_comes_and_goes(
     it.until(lambda: it.done() > done, "pictures")
     grown = megabytes(parts()) - begun[0]
     wait_for(lambda: descriptors(parts()) <= begun[1], "file descriptors that are closed again")
-    assert {part.pid for part in parts()} == pids, "no process died, and none is left over"
+    assert {part.pid for part in parts()} == pids, "no process died, and there is no additional one"
     assert grown < 50
     it.end()
     tries = it.run.err.count("trying again in")
-    assert 2 * it.run.err.count("trying again in 1 s") > tries > 0, "the pause grows with failures alone"
+    assert 2 * it.run.err.count("trying again in 1 s") > tries > 0, "the pause grows only after failures"
     tell(
         "camera comes and goes",
         f"{cycles} times; file descriptors +0, no process died or is left over",

@@ -1,4 +1,4 @@
-"""The wall clock of a whole run is moved by a day, forth and back: no process dies, and no wait lasts a day."""
+"""The wall clock of a whole run is moved by a day, forward and back: no process dies, and no wait lasts a day."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ DAY_MS = 86_400_000
 
 
 class Clock:
-    """The wall clock of processes that start with ``environment``: another library answers for it (clock.c)."""
+    """The wall clock of processes that start with ``environment``: a preloaded library (clock.c) replaces it."""
 
     def __init__(self, folder: Path) -> None:
         compiler = shutil.which("cc") or shutil.which("gcc")
@@ -35,13 +35,13 @@ class Clock:
         self.environment = {"LD_PRELOAD": str(library), "CLOCK_FILE": str(self._file)}
 
     def move(self, days: int) -> None:
-        """Have it so many days ahead from now on."""
+        """Set the clock ahead by a number of days."""
         with self._file.open("r+b") as file:
             file.write(struct.pack("q", 86_400 * days))
 
 
 def ahead(it: Service) -> int:
-    """Return by how many days the clock is ahead by which the latest event was journaled."""
+    """Return how many days the clock was ahead when the latest event was journaled."""
     with closing(sqlite3.connect(it.cli.folder / "events.db")) as db:
         (journaled,) = db.execute("SELECT journaled FROM events ORDER BY cursor DESC LIMIT 1").fetchone()
     return round((journaled - time.time()) / 86_400)

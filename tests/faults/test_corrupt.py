@@ -1,4 +1,4 @@
-"""A journal whose file is damaged is set aside, byte for byte, and another one goes on; a clock that was wrong."""
+"""A damaged journal is set aside unchanged, and a new one continues; a clock that was wrong deletes no events early."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ def resets(count: int, first: int = 1, epoch: int = 1) -> list[Event]:
 
 
 def filled(path: Path) -> None:
-    """A journal of many pages, all of them in the file itself."""
+    """Write a journal of many pages; all of them are in the main file."""
     with Journal(path) as writer:
         writer.epoch("door")
         writer.append(resets(2000))
 
 
 def damage(path: Path, begin: int, end: int | None = None) -> bytes:
-    """Write noise over a part of the file, and return what it holds now."""
+    """Overwrite a part of the file with noise, and return the new content."""
     content = bytearray(path.read_bytes())
     stop = len(content) if end is None else end
     content[begin:stop] = os.urandom(stop - begin)
-    with path.open("r+b") as file:  # the same file, whoever has it open
+    with path.open("r+b") as file:  # keep the inode: other processes may have the file open
         file.write(content)
     return bytes(content)
 
@@ -62,10 +62,10 @@ def test_a_journal_without_readable_schema_is_set_aside_at_the_start(tmp_path: P
     for number in (1, 2):
         with Journal(path) as writer:
             assert writer.notice.startswith(f"the journal {path} is corrupt and was set aside as events.db.corrupt-")
-            assert writer.cursor() > 1_000_000_000, "a number that comes again would hide events from who has seen it"
+            assert writer.cursor() > 1_000_000_000, "a repeated cursor would hide events from subscribers"
             assert writer.unclosed() == []
             epoch = writer.epoch("door")
-            assert epoch > 1_000_000_000, "an epoch that comes again would make ids that come again"
+            assert epoch > 1_000_000_000, "a repeated epoch would repeat event ids"
             writer.append(resets(2, epoch=epoch))
         assert (tmp_path / f"events.db.corrupt-{number}").read_bytes() == damaged
         gap, *events = read(path)
@@ -74,8 +74,8 @@ def test_a_journal_without_readable_schema_is_set_aside_at_the_start(tmp_path: P
         path.write_bytes(damaged)
 
 
-def test_what_can_still_be_read_of_it_is_carried_on(tmp_path: Path) -> None:
-    """The events are noise, where they stood is known: numbers go on, and subscribers are told of the gap."""
+def test_readable_parts_of_a_damaged_journal_are_used(tmp_path: Path) -> None:
+    """The events are damaged, but their last numbers are readable: numbers continue, and there is a gap."""
     path = tmp_path / "events.db"
     filled(path)
     pages = path.stat().st_size // PAGE
@@ -93,7 +93,7 @@ def test_what_can_still_be_read_of_it_is_carried_on(tmp_path: Path) -> None:
     assert int(after.cursor) == 2001
 
 
-def test_an_aggregator_says_so_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_aggregator_reports_a_corrupt_journal_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "events.db"
     filled(path)
     damage(path, 16 * PAGE)
@@ -107,7 +107,7 @@ def test_an_aggregator_says_so_once(tmp_path: Path, caplog: pytest.LogCaptureFix
     assert caplog.text.count("is corrupt and was set aside as events.db.corrupt-1: a new one begins") == 1
 
 
-def test_damage_that_is_found_while_it_is_written_is_mended_by_the_next_write(tmp_path: Path) -> None:
+def test_damage_found_while_the_journal_is_open_is_repaired_by_renew(tmp_path: Path) -> None:
     path = tmp_path / "events.db"
     filled(path)
     with Journal(path) as writer:
@@ -123,7 +123,7 @@ def test_damage_that_is_found_while_it_is_written_is_mended_by_the_next_write(tm
     assert (tmp_path / "events.db.corrupt-1").stat().st_size > 0
 
 
-def test_a_foreign_file_is_not_taken_for_a_corrupt_journal(tmp_path: Path) -> None:
+def test_another_kind_of_file_is_not_treated_as_a_corrupt_journal(tmp_path: Path) -> None:
     path = tmp_path / "events.db"
     path.write_bytes(os.urandom(100_000))
     before = path.read_bytes()
@@ -141,7 +141,7 @@ def test_a_link_to_a_journal_is_the_same_journal(tmp_path: Path) -> None:
 
 
 def test_a_clock_that_was_wrong_for_a_while_deletes_nothing_early(tmp_path: Path) -> None:
-    """Days: the aggregator starts in 1970, is put right, is once a year ahead, and is put right again."""
+    """The clock, in days: correct, then at 1970, corrected, a year ahead, and corrected again."""
     path, day = tmp_path / "events.db", 86_400.0
     now = 1000 * day
     with Journal(path, lambda: now) as writer:
@@ -152,10 +152,10 @@ def test_a_clock_that_was_wrong_for_a_while_deletes_nothing_early(tmp_path: Path
         now = 1030.5 * day
         assert writer.purge(now - 30 * day) == 2, "the oldest, and the one from 1970 after it"
         now = 1032.5 * day
-        assert writer.purge(now - 30 * day) == 3, "an event from the future keeps nobody's"
+        assert writer.purge(now - 30 * day) == 3, "an event from the future does not keep older ones"
 
 
-def test_purge_waits_for_who_reads_and_says_what_is_left(tmp_path: Path) -> None:
+def test_purge_waits_for_readers_and_reports_remaining_text(tmp_path: Path) -> None:
     path = tmp_path / "events.db"
     with Journal(path, lambda: 1000.0) as writer:
         writer.append(resets(10))
@@ -169,8 +169,8 @@ def test_purge_waits_for_who_reads_and_says_what_is_left(tmp_path: Path) -> None
     assert not [part for part in tmp_path.iterdir() if b"very private" in part.read_bytes()]
 
 
-def test_the_service_goes_on_with_another_file(cli: Cli, short_folder: Path, clip: Path) -> None:
-    """The aggregator is killed, its journal damaged, and it comes again: one sentence, a gap, and events go on."""
+def test_the_service_continues_with_a_new_journal(cli: Cli, short_folder: Path, clip: Path) -> None:
+    """The aggregator is killed, its journal damaged, and it restarts: it logs once, publishes a gap, and continues."""
     process = cli.start(
         *("run", f"film={clip}", "--loop", "--rate", 30, "--format", "jsonl", "--journal", "events.db"),
         *("--bind", f"ipc://{short_folder}", "--workers", 1),
@@ -179,7 +179,7 @@ def test_the_service_goes_on_with_another_file(cli: Cli, short_folder: Path, cli
     path = cli.folder / "events.db"
     killed = process.child("aggregator")
     killed.suspend()
-    with sqlite3.connect(path) as db:  # what it has written so far, into the file itself
+    with sqlite3.connect(path) as db:  # move the write-ahead log's content into the main file
         db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     db.close()
     damage(path, 100)
@@ -192,25 +192,23 @@ def test_the_service_goes_on_with_another_file(cli: Cli, short_folder: Path, cli
     gap, *events = stored
     assert gap["type"] == "stream.gap"
     assert gapless(events, after=int(gap["cursor"]))
-    told, *heard = process.events[-len(stored) :]
-    assert (told["type"], int(told["cursor"])) == (gap["type"], int(gap["cursor"])), (
-        "who listened is told of what it missed"
-    )
-    assert heard == events
+    published, *after = process.events[-len(stored) :]
+    assert (published["type"], int(published["cursor"])) == (gap["type"], int(gap["cursor"])), "subscribers get the gap"
+    assert after == events
     assert journals.APPLICATION.to_bytes(4, "big") in (cli.folder / "events.db.corrupt-1").read_bytes()[:100]
 
 
 @pytest.mark.parametrize(
     "statement",
     [
-        "UPDATE events SET text = CAST(x'ff41' AS TEXT) WHERE cursor = 5",  # a text that is none
+        "UPDATE events SET text = CAST(x'ff41' AS TEXT) WHERE cursor = 5",  # not valid UTF-8
         "UPDATE cameras SET epoch = 1099511627776",
         "UPDATE cameras SET sequence = 9223372036854775807",
         "UPDATE head SET cursor = 9223372036854775807",
         "ALTER TABLE events RENAME TO others",
     ],
 )
-def test_whatever_cannot_be_gone_on_with_is_set_aside_once(tmp_path: Path, statement: str) -> None:
+def test_an_unusable_journal_is_set_aside_once(tmp_path: Path, statement: str) -> None:
     path = tmp_path / "events.db"
     filled(path)
     execute(path, statement)
@@ -224,7 +222,7 @@ def test_whatever_cannot_be_gone_on_with_is_set_aside_once(tmp_path: Path, state
     assert sorted(file.name for file in tmp_path.glob("*.corrupt-?")) == ["events.db.corrupt-1"]
 
 
-def test_numbers_do_not_go_back_where_a_second_journal_is_lost_under_a_wrong_clock(tmp_path: Path) -> None:
+def test_numbers_do_not_go_back_if_a_second_journal_is_lost_under_a_wrong_clock(tmp_path: Path) -> None:
     path = tmp_path / "events.db"
     filled(path)
     damage(path, 100, PAGE)
@@ -232,7 +230,7 @@ def test_numbers_do_not_go_back_where_a_second_journal_is_lost_under_a_wrong_clo
         first = writer.epoch("door")
         writer.append(resets(5, first=9000, epoch=first))
         reached = writer.cursor()
-    with Journal(path) as later:  # another start, and a camera that was away meanwhile
+    with Journal(path) as later:  # another start, with another camera
         assert later.epoch("hall") == first == 10**9
     execute(path, "INSERT INTO cameras VALUES ('yard', 1099511627776, 0)")
     with Journal(path, lambda: 10.0) as writer:

@@ -1,6 +1,6 @@
-"""A disk that is full for a while, and a journal that is deleted: live, frames go on; under wait, the capture pauses.
+"""A disk that is full for a while, and a deleted journal: live frames continue; under ``wait`` the capture pauses.
 
-The aggregator's limit on file sizes is taken away and given back, from outside.
+The tests lower and restore the aggregator's limit on file sizes from outside.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def test_live_frames_go_on_and_events_are_held(
     disk.free()
     back = it.until(lambda: it.status()["events_held"] == 0, "a journal that is written again")
     it.until(lambda: len(it.run.events) > published + 3, "events that come again")
-    # And then somebody deletes it.
+    # Then the journal is deleted.
     for part in it.cli.folder.glob("events.db*"):
         part.unlink()
     it.until(lambda: "events.db was taken away: a new one begins" in it.run.err, "another journal")
@@ -77,43 +77,41 @@ def test_live_frames_go_on_and_events_are_held(
         f"frames go on, {held} events were held, and came in order on its return",
         f"0 lost; written again within {back:.1f} s",
     )
-    tell("journal deleted", "another one begins, in which numbers go on; a stream.gap tells of the old one", "0 lost")
+    tell("journal deleted", "another one begins and continues the numbers; a stream.gap has the lost cursors", "0 lost")
 
 
-def test_full_until_the_end_what_is_lost_is_told_and_the_run_has_failed(
+def test_a_disk_full_until_the_end_reports_lost_events_and_fails_the_run(
     service: Callable[..., Service], clip: Path
 ) -> None:
     it = service(clip, "--loop", workers=1)
     it.run.until_event("camera.online")
     Disk(it.run.child("aggregator").pid).fill()
     it.until(lambda: it.status()["events_held"] > 0, "events that are held")
-    it.run.child("capture film").terminate()  # alone, so that the aggregator has time for its last words
+    it.run.child("capture film").terminate()  # only the capture, so that the aggregator has time to report
     assert it.run.end() == JournalError.exit_code, it.run.err
-    (told,) = it.run.errors
-    assert "events are lost: the journal could not be written until the end" in told
+    (sentence,) = it.run.errors
+    assert "events are lost: the journal could not be written until the end" in sentence
 
 
-def test_an_aggregator_that_is_killed_at_the_end_leaves_a_run_that_has_failed(
-    service: Callable[..., Service], clip: Path
-) -> None:
+def test_a_run_whose_aggregator_is_killed_at_the_end_fails(service: Callable[..., Service], clip: Path) -> None:
     it = service(clip, "--loop", workers=1)
     it.run.until_event("camera.online")
     aggregator = it.run.child("aggregator")
     Disk(aggregator.pid).fill()
     it.until(lambda: it.status()["events_held"] > 0, "events that are held")
     it.run.child("worker 1").suspend()
-    it.run.until_said("worker 1 does not answer and is replaced")  # which the run learns from a later status
+    it.run.until_said("worker 1 does not answer and is replaced")  # the run reads this from a later status
     aggregator.suspend()
     capture = it.run.child("capture film")
     it.run.signal(signal.SIGTERM)
     wait_for(lambda: capture not in it.run.children(), "the end to begin")
     aggregator.kill()
     assert it.run.end() == 1, it.run.err
-    (told,) = it.run.errors
-    assert re.search(r"the aggregator was killed before it had ended: \d+ events that it held are lost", told)
+    (sentence,) = it.run.errors
+    assert re.search(r"the aggregator was killed before it had ended: \d+ events that it held are lost", sentence)
 
 
-@pytest.mark.soak  # every day with a bound of ten: tests/aggregator/test_publisher.py
+@pytest.mark.soak  # `make test` has this with a limit of ten: tests/aggregator/test_publisher.py
 def test_beyond_what_can_be_held(cli: Cli, short_folder: Path, tell: Tell) -> None:
     address = f"ipc://{short_folder}"
     aggregator = cli.start("aggregator", "--bind", address, "--journal", "events.db")
@@ -135,23 +133,23 @@ def test_beyond_what_can_be_held(cli: Cli, short_folder: Path, tell: Tell) -> No
     assert gap["data"]["reason"] == "journal full"
     assert lost >= 500
     far.until(lambda: far.out.count("\n") == len(stored(cli)), "every event that there is")
-    assert far.events == stored(cli), "and the gap, as it is journaled"
-    tell("disk full, more events than can be held", f"10,000 held; {lost} beyond them are told as one stream.gap",
-         f"{lost} lost and told")  # fmt: skip
+    assert far.events == stored(cli), "including the gap, as it is journaled"
+    tell("disk full, more events than can be held", f"10,000 held; {lost} beyond them are reported as one stream.gap",
+         f"{lost} lost and reported")  # fmt: skip
 
 
 def test_under_wait_the_capture_pauses_and_nothing_is_lost(
     service: Callable[..., Service], clip: Path, undisturbed: str, tell: Tell
 ) -> None:
     it = service(clip, *SLOWLY, workers=1, **STEADY)
-    it.run.until_event("camera.online")  # by now Prometheus has its files, which this disk has no room for either
+    it.run.until_event("camera.online")  # by now the metrics' files exist; a full disk has no room for them either
     disk = Disk(it.run.child("aggregator").pid)
     disk.fill()
     it.until(lambda: it.status()["events_held"] > 0, "events that are held")
 
     def still() -> bool:
         done = it.done()
-        time.sleep(0.2)
+        time.sleep(1.0)  # time for ten frames
         return done == it.done()
 
     it.until(still, "a capture that pauses")

@@ -1,4 +1,4 @@
-"""An aggregator on another machine that moves, is cut off, or is not where it should be."""
+"""An aggregator on another machine whose address changes, whose network is cut, or that cannot be reached."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ KNOWN = f"{LOCALHOST}{FAR} hub\n"
 
 
 class Site(Machines):
-    """A capture, a worker and a subscriber on one machine, which know the aggregator on the other by its name."""
+    """A capture, a worker and a subscriber on one machine, and an aggregator on another, known by its host name."""
 
     def __init__(self, cli: Cli, link: SlowLink) -> None:
         super().__init__(cli, link)
@@ -47,7 +47,7 @@ class Site(Machines):
         return self.near(role, *command, address=f"tcp://hub:{self.link.port}", hosts=self.hosts)
 
     def move(self) -> None:
-        """Give the aggregator's machine another number; what goes to the old one vanishes, and so does its farewell."""
+        """Change the IP address of the aggregator's machine; packets to and from the old one are dropped silently."""
         device = "$(ip -o link | grep -o 'fer[0-9]*' | head -1)"
         for end, command in (
             (self.link.near, f"ip route add {MOVED} dev {device}"),
@@ -57,7 +57,7 @@ class Site(Machines):
             subprocess.run([*end, "sh", "-c", command], check=True, capture_output=True)
 
     def until_back(self, hub: Process, known: dict[str, int]) -> dict[str, float]:
-        """Wait until all roles are heard of (more often than was ``known``), and return after how many seconds."""
+        """Wait until every role is seen more often than ``known``, and return the seconds for each."""
         begin, found = time.monotonic(), {}
 
         def seen() -> bool:
@@ -66,7 +66,7 @@ class Site(Machines):
                     found.setdefault(what, time.monotonic() - begin)
             return len(found) == len(self.roles)
 
-        wait_for(seen, "everybody", log=lambda: hub.err + "".join(role.err for role in self.roles.values()))
+        wait_for(seen, "all roles", log=lambda: hub.err + "".join(role.err for role in self.roles.values()))
         return found
 
     def seen(self, hub: Process) -> dict[str, int]:
@@ -83,7 +83,7 @@ def site(cli: Cli) -> Iterator[Site]:
 
 
 @pytest.mark.parametrize("away", [pytest.param(0.0, marks=pytest.mark.soak), 6.0])
-def test_a_new_number_while_the_old_one_swallows_packets(site: Site, away: float, tell: Tell) -> None:
+def test_a_new_address_while_the_old_one_drops_packets(site: Site, away: float, tell: Tell) -> None:
     site.until_back(site.hub, {})
     site.move()
     site.hub.kill()
@@ -120,7 +120,7 @@ def test_a_partition_that_heals(site: Site, cut: float, tell: Tell) -> None:
 
 
 @pytest.mark.parametrize("cause", ["name", "nothing", "silence", "route"])
-def test_an_aggregator_that_is_not_reached_is_told_of_once_and_so_is_that_it_is(cli: Cli, cause: str) -> None:
+def test_a_lost_and_a_restored_connection_are_each_logged_once(cli: Cli, cause: str) -> None:
     with slow_link() as link:
         if not isinstance(link, SlowLink):
             pytest.skip("no network namespaces here")
@@ -137,17 +137,17 @@ def test_an_aggregator_that_is_not_reached_is_told_of_once_and_so_is_that_it_is(
                 ("client", ("subscribe",)),
             )
         ]
-        said = {
+        reason = {
             "name": "its host name cannot be resolved",
             "nothing": "nothing listens there",
-            "silence": "it does not answer",
+            "silence": "connecting to it times out",
             "route": "it cannot be reached: Network is unreachable",
         }[cause]
         for role in started:
-            role.until_said(f"no aggregator is reached at tcp://hub:{link.port}: {said}")
+            role.until_said(f"no aggregator is reached at tcp://hub:{link.port}: {reason}")
         hosts.write_text(KNOWN)
         link.mend()
         machines.aggregator()
         for role in started:
-            role.until_said(f"the aggregator at tcp://hub:{link.port} is reached, after")
+            role.until_said(f"the aggregator at tcp://hub:{link.port} is reached after")
             assert role.err.count("no aggregator is reached") == 1, role.err

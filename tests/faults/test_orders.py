@@ -1,4 +1,4 @@
-"""The commands, started in every order: under wait the events are the same, and each waits for those it needs."""
+"""The four roles, started in any order: each waits for the others, and under ``wait`` the events are the same."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 ROLES = ("aggregator", "worker", "capture", "subscribe")
 
 FEW = ((2, 0, 3, 1), (3, 1, 2, 0))
-"""Orders for every day: over ipc and tcp, the capture before its aggregator, and everybody before it."""
+"""Orders for `make test`: over ipc, the capture before the aggregator; over tcp, the aggregator last."""
 
 
 def test_all_start_orders(cli: Cli, short_folder: Path, clip: Path, scale: Scale, tell: Tell) -> None:
@@ -26,7 +26,7 @@ def test_all_start_orders(cli: Cli, short_folder: Path, clip: Path, scale: Scale
     cli.environment |= STEADY
     outputs = []
     for number, order in enumerate(orders):
-        # tcp, with raw pixels as over ipc: JPEG would change them, and so the events.
+        # On one machine, tcp carries raw pixels like ipc; JPEG would change pixels and events.
         address = f"tcp://127.0.0.1:{free_port()}" if number % 2 else f"ipc://{short_folder}/{number}"
         commands: dict[str, tuple[Any, ...]] = {
             "aggregator": ("aggregator", "--bind", address, "--journal", f"{number}.db"),
@@ -35,8 +35,8 @@ def test_all_start_orders(cli: Cli, short_folder: Path, clip: Path, scale: Scale
             "subscribe": ("subscribe", "--from", "0", "--format", "jsonl", "--connect", address),
         }
         started = {}
-        for place in order:
-            role = ROLES[place]
+        for index in order:
+            role = ROLES[index]
             started[role] = cli.start(*commands[role])
             if number % 4 >= 1 and role in ("aggregator", "worker"):  # or all start at once
                 started[role].until_said("ready")

@@ -1,4 +1,4 @@
-"""A source far faster than the workers: memory stays flat, frames stay fresh, the ledger is exact."""
+"""A source much faster than the workers: memory does not grow, frames stay fresh, the ledger is exact."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from faults.table import Tell
 
 LOAD = 200
-"""Frames a second; two workers that search each whole take a tenth of them, or less."""
+"""Frames per second; two workers that search each frame completely process a tenth of them or less."""
 
 
 def test_overload(service: Callable[..., Service], clip: Path, scale: Scale, tell: Tell) -> None:
@@ -26,7 +26,7 @@ def test_overload(service: Callable[..., Service], clip: Path, scale: Scale, tel
     it = service(
         *(clip, "--policy", "drop_oldest", "--rate", LOAD, "--loop"),
         *("--metrics", f"127.0.0.1:{free_port()}", "--sink", "file:copy.jsonl"),
-        FER_STREAM_SEARCH__SCAN_INTERVAL="0",  # every frame is searched whole, for small faces too
+        FER_STREAM_SEARCH__SCAN_INTERVAL="0",  # every frame is searched completely, for small faces too
         FER_STREAM_DETECTOR__MIN_FACE="20",
     )
     it.run.until_event("emotion.started")
@@ -45,7 +45,7 @@ def test_overload(service: Callable[..., Service], clip: Path, scale: Scale, tel
         age = max(age, film["frame_age_s"])
         for part in (psutil.Process(it.run.pid), *it.run.children()):
             grown.setdefault(part.pid, []).append(megabytes([part]))
-        assert len(grown) == 5, "nobody died"
+        assert len(grown) == 5, "no process died"
         time.sleep(min(1.0, max(0.05, passed / 50)))
     more = {pid: max(seen[-3:]) - max(seen[: 1 + len(seen) // 4]) for pid, seen in grown.items()}
     ledger, events = it.end()

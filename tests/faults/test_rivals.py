@@ -1,4 +1,5 @@
-"""Two of what there may be one of, also while the first is frozen: aggregators, captures of a camera, named workers."""
+"""Two aggregators of a journal, captures of a camera or workers of a name: the second is refused, also if the first is
+frozen."""
 
 from __future__ import annotations
 
@@ -76,8 +77,8 @@ def test_two_workers_of_one_name(cli: Cli, short_folder: Path, tell: Tell) -> No
         return pid
 
     both = worker(), worker()
-    wait_for(lambda: any(one.popen.poll() is not None for one in both), "an end of one of them")
-    second, first = sorted(both, key=lambda one: one.popen.poll() is None)
+    wait_for(lambda: any(process.popen.poll() is not None for process in both), "the end of one of them")
+    second, first = sorted(both, key=lambda process: process.popen.poll() is None)
     assert second.end() == 2
     (sentence,) = second.errors
     assert f"worker gpu is process {first.pid} already: stop that one, or choose another --name" in sentence

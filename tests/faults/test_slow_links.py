@@ -1,4 +1,4 @@
-"""Frames over links on which each takes seconds."""
+"""Links on which a frame takes seconds."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from processes import Cli, Process
 
 BYTES = 440_000
-"""Of a frame of the film, as a JPEG of quality 90."""
+"""Bytes of a frame of the film, as a JPEG of quality 90."""
 
 
 @pytest.fixture(scope="module")
@@ -27,13 +27,13 @@ def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def settings(cli: Cli, film: Path, more: str = "") -> tuple[object, ...]:
-    """Return the options of a capture of the film, with further settings of its camera."""
+    """Return the command of a capture of the film, with additional camera settings."""
     (cli.folder / "door.toml").write_text(f'[cameras.door]\nsource = "{film}"\nloop = true\n{more}')
     return "capture", "--camera", "door", "--config", "door.toml"
 
 
 class Seen:
-    """Looks at the ledger until something holds; it must add up each time, and nothing may be lost."""
+    """Polls the ledger until a condition holds; each time it must add up, and nothing may be lost."""
 
     def __init__(self, machines: Machines, hub: Process) -> None:
         self.machines, self.hub, self.ledger = machines, hub, {"done": 0}
@@ -84,7 +84,7 @@ def test_a_worker_behind_a_slow_link(cli: Cli, film: Path, tell: Tell) -> None:
         hub = machines.aggregator()
         worker = machines.near("worker", "worker", "--name", "w")
         worker.until_said("ready")
-        # Shorter than the way of a frame: its time begins when the worker has it.
+        # A transfer takes longer than `dispatch.deadline`, which begins when the worker has the frame.
         machines.far(*settings(cli, film, 'encoding = "jpeg"\n'))
         seen = Seen(machines, hub)
         seen.until_done(3)
@@ -93,7 +93,7 @@ def test_a_worker_behind_a_slow_link(cli: Cli, film: Path, tell: Tell) -> None:
         tell("a worker behind a link of 0.5 Mbit/s", f"{seen.ledger['done']} frames done", "0 lost")
 
 
-def test_pictures_that_follow_the_link(cli: Cli, film: Path, tell: Tell) -> None:
+def test_picture_quality_and_size_follow_the_link(cli: Cli, film: Path, tell: Tell) -> None:
     with slow_link(1_500_000, latency=0.02) as link:
         machines = Machines(cli, link)
         hub = machines.aggregator()
@@ -108,7 +108,7 @@ def test_pictures_that_follow_the_link(cli: Cli, film: Path, tell: Tell) -> None
         assert each < BYTES / 3
         link.rate = 300_000
         capture.until_said("of their size")
-        assert "is slow" not in capture.err, "nobody has to do anything"
+        assert "is slow" not in capture.err, "no warning: the capture adapts by itself"
         tell(
             "a 1080p camera behind a link of 1.5 Mbit/s, transfer_time = 0.5",
             "quality and size follow the link",
@@ -116,7 +116,7 @@ def test_pictures_that_follow_the_link(cli: Cli, film: Path, tell: Tell) -> None
         )
 
 
-def test_smaller_pictures_by_choice(cli: Cli, film: Path) -> None:
+def test_smaller_pictures_by_settings(cli: Cli, film: Path) -> None:
     with slow_link(1_500_000, latency=0.02) as link:
         machines = Machines(cli, link)
         hub = machines.aggregator()
@@ -132,7 +132,7 @@ def test_smaller_pictures_by_choice(cli: Cli, film: Path) -> None:
         assert [(event["data"]["width"], event["data"]["height"]) for event in events.events] == [(640, 360)]
 
 
-def test_who_is_cut_off_in_the_middle_of_a_frame_is_found(cli: Cli, film: Path) -> None:
+def test_a_link_that_is_cut_during_a_frame_is_detected_and_recovers(cli: Cli, film: Path) -> None:
     with slow_link(1_500_000, latency=0.02) as link:
         machines = Machines(cli, link)
         hub = machines.aggregator()

@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from processes import Cli
 
 RATE = 150
-"""Frames, and so events, a second."""
+"""Frames per second; each frame causes one event."""
 
 
 class Watch(threading.Thread):
-    """A subscriber that measures how long after its frame was taken an event came, in seconds."""
+    """A subscriber that measures the seconds from a frame's capture to the arrival of its event."""
 
     def __init__(self, address: str) -> None:
         super().__init__()
@@ -43,7 +43,7 @@ class Watch(threading.Thread):
                     self.seconds.append((time.time_ns() - found[0].time) / 1e9)
 
     def taken(self) -> float:
-        """Return the 99th percentile since this was last asked."""
+        """Return the 99th percentile since the last call."""
         since, self.seconds = self.seconds, []
         return statistics.quantiles(since, n=100)[-1]
 

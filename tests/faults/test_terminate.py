@@ -1,4 +1,4 @@
-"""SIGINT, SIGTERM and SIGHUP at any moment of a run's life: it drains, all adds up, and nothing is left."""
+"""SIGINT, SIGTERM and SIGHUP at different moments: a run drains, the ledger adds up, and nothing is left behind."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from faults.table import Tell
 
 LIMIT = 5.0
-"""Seconds within which everything ends after a signal: the issue's promise, which a soak holds it to."""
+"""Seconds within which everything must end after a signal; only a soak checks this."""
 
 
 def shared_memory() -> set[str]:
-    """What lies in /dev/shm by a name of ours, or of Python's own; others may use it meanwhile."""
+    """Return the names in /dev/shm that belong to fer_stream or to Python; other programs may use it, too."""
     return {path.name for path in Path("/dev/shm").glob("*") if path.name.startswith(("fer_stream", "psm_"))}
 
 

@@ -1,4 +1,4 @@
-"""The link between a capture and its aggregator: pictures that are changed on the way, silence, cuts, noise."""
+"""The link between a capture and its aggregator: corrupted pictures, silence, cuts, noise."""
 
 from __future__ import annotations
 
@@ -28,11 +28,14 @@ class Link:
         port = free_port()
         self._address = f"tcp://127.0.0.1:{port}"
         self.proxy = Proxy(port)
-        (cli.folder / "jpeg.toml").write_text('[cameras.film]\nencoding = "jpeg"\n')
-        self.aggregator: Process = cli.start("aggregator", "--bind", self._address, "--journal", "events.db")
+        text = '[cameras.film]\nencoding = "jpeg"\n[dispatch]\ntransfer = 5.0\n'
+        (cli.folder / "settings.toml").write_text(text)
+        self.aggregator: Process = cli.start(
+            *("aggregator", "--config", "settings.toml", "--bind", self._address, "--journal", "events.db")
+        )
         cli.start("worker", "--name", "1", "--connect", self._address)
         self.capture: Process = cli.start(
-            *("capture", clip, "--camera", "film", "--config", "jpeg.toml", "--policy", policy, "--loop"),
+            *("capture", clip, "--camera", "film", "--config", "settings.toml", "--policy", policy, "--loop"),
             *("--rate", 60, "--connect", self.proxy.address),
         )
 
@@ -50,7 +53,7 @@ class Link:
         wait_for(lambda: self.ledger()["done"] > done + 3, "frames that go on", log=lambda: self.aggregator.err)
 
     def end(self) -> dict[str, int]:
-        """End the capture, then the aggregator; see that all is in order; return the last ledger."""
+        """Stop the capture, then the aggregator; check the ledger and the events; return the last ledger."""
         assert self.capture.stop() == 0, self.capture.err
         wait_for(lambda: self.ledger()["in_flight"] == 0, "the last frames")
         ledger = self.ledger()
@@ -100,6 +103,7 @@ def test_stalls_cuts_and_noise(link: Link, scale: Scale, tell: Tell) -> None:
     link.goes_on()
     link.proxy.noise = 0.05
     time.sleep(scale.of(2, 120))
+    wait_for(lambda: link.proxy.disturbed, "a changed byte")
     link.proxy.noise = 0.0
     link.goes_on()
     ledger = link.end()

@@ -1,4 +1,4 @@
-"""Workers that are killed, frozen, poisoned by a frame, or not allowed to see the capture's memory."""
+"""Workers that are killed, frozen, crash on a frame, or may not open the capture's shared memory."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_killed_every_two_seconds(service: Callable[..., Service], clip: Path, s
     ledger, _ = it.end()
     died = it.run.err.count("is started again in")
     assert died > 0
-    assert ledger["lost_worker"] <= died, "at most the frame in its hands"
+    assert ledger["lost_worker"] <= died, "at most the frame that it processed"
     assert ledger["lost_link"] == ledger["rejected"] == 0
     late = max(back, default=0.0)
     tell(
@@ -97,14 +97,14 @@ def test_frozen_and_continued(cli: Cli, short_folder: Path, clip: Path, scale: S
         wait_for(lambda: {"1", "2"} <= status()["workers"].keys(), "both workers")
         done = status()["workers"]["1"]["frames"]
         wait_for(lambda at=done: status()["workers"]["1"]["frames"] > at, "a worker that works")
-        wait_for(frozen_with_a_frame, "a worker with a frame in its hands")
+        wait_for(frozen_with_a_frame, "a busy worker")
         begin = time.monotonic()
-        wait_for(lambda: "1" not in status()["workers"], "its being given up")
+        wait_for(lambda: "1" not in status()["workers"], "the removal of the frozen worker")
         noticed.append(time.monotonic() - begin)
         assert ledger()["lost_worker"] == number
         worker.signal(signal.SIGCONT)
-        wait_for(lambda n=number: aggregator.err.count('"worker 1 is here"') == n + 1, "its coming back")
-        assert ledger()["lost_worker"] == number, "what it held stays lost: its late answer counts for nothing"
+        wait_for(lambda n=number: aggregator.err.count('"worker 1 is here"') == n + 1, "the return of the worker")
+        assert ledger()["lost_worker"] == number, "the frame stays lost: the late result is dropped"
         assert balanced(ledger())
     assert capture.stop() == aggregator.stop() == 0, aggregator.err
     assert aggregator.err.count("is given up: silent") == times
@@ -118,7 +118,7 @@ def test_frozen_and_continued(cli: Cli, short_folder: Path, clip: Path, scale: S
 
 
 CRASHING = '''
-"""MTCNN, but for one picture: on a white one the process dies, as of a fault in a native library."""
+"""MTCNN, except that the process dies on a white picture, as with a fault in a native library."""
 import os, signal
 from fer_stream.inference.detectors import mtcnn
 
@@ -138,7 +138,7 @@ def load(settings):
 
 @pytest.fixture
 def crashing(tmp_path: Path) -> dict[str, str]:
-    """The environment in which ``--detector crashing`` is a plug-in that is installed."""
+    """An environment in which the plug-in ``--detector crashing`` is installed."""
     folder = tmp_path / "plug-in"
     about = folder / "crashing-1.0.dist-info"
     about.mkdir(parents=True)
@@ -166,7 +166,7 @@ def test_poisoned_under_wait(
     it = service(poisoned, "--policy", "wait", "--detector", "crashing", **crashing, **STEADY)
     ledger, events = it.end(stop=False)
     assert (ledger["captured"], ledger["done"], ledger["rejected_poisoned"]) == (30, 29, 1)
-    assert it.run.err.count("is started again in") == 2, "at once, or after a pause if it had not yet been seen ready"
+    assert it.run.err.count("is started again in") == 2, "at once, or after a pause if it was not ready yet"
     assert [event["type"] for event in events].count("face.entered") >= 1
     tell("model crashes on one frame, `wait`", "rejected as poisoned after two tries; the pool lives", "29 of 30 done")
 
@@ -176,9 +176,9 @@ def test_poisoned_live(
 ) -> None:
     it = service(poisoned, "--loop", "--rate", 5, "--detector", "crashing", **crashing)
     times = scale.of(1, 20)
-    it.until(lambda: it.ledger().get("lost_worker", 0) >= times, "a frame that kills")
+    it.until(lambda: it.ledger().get("lost_worker", 0) >= times, "a frame that crashes a worker")
     done = it.done()
-    it.until(lambda: it.done() > done + 10, "a pool that lives")
+    it.until(lambda: it.done() > done + 10, "a working pool")
     (it.cli.folder / "harmless").touch()
     it.until(lambda: it.ledger()["lost_worker"] == it.run.err.count("is started again in"), "each death in the ledger")
     ledger, _ = it.end()
@@ -190,7 +190,7 @@ def test_poisoned_live(
 
 CLOSED = """
 import ctypes
-ctypes.CDLL(None).prctl(4, 0)  # PR_SET_DUMPABLE: no other process of this user may look into this one
+ctypes.CDLL(None).prctl(4, 0)  # PR_SET_DUMPABLE 0: no other process of this user may access this one
 """
 
 
@@ -203,11 +203,11 @@ def test_memory_that_may_not_be_opened(cli: Cli, short_folder: Path, tmp_path: P
         *("capture", clip, "--camera", "film", "--policy", "wait", "--connect", address),
         PYTHONPATH=str(tmp_path / "closed"),
     )
-    if os.geteuid() == 0:  # who may look everywhere, unless it has not that right
+    if os.geteuid() == 0:  # root may access every process, unless this capability is dropped
         cli.under = ("setpriv", "--bounding-set=-all", "--inh-caps=-all", "--")
     cli.start("worker", "--name", "1", "--connect", address)
     aggregator.until_said("worker 1 may not open captures' memory and gets copies")
     assert capture.end() == 0
     found = wait_for(lambda: standing(address), "an answer")
-    assert found["cameras"]["film"]["ledger"]["done"] == 60, "it had the pixels of every frame"
+    assert found["cameras"]["film"]["ledger"]["done"] == 60, "the worker had the pixels of every frame"
     tell("worker that may not open shared memory", "every frame comes again with its pixels", "60 of 60 done")

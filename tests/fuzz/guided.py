@@ -1,7 +1,7 @@
 """Fuzz one target guided by coverage (atheris, which is libFuzzer): ``guided.py TARGET [RUNS [LIBFUZZER_FLAGS]]``.
 
-An input that raises anything but its target's one error, takes longer than 10 s or 1.5 GB ends it, and lies in
-``runs/fuzz`` then: give it to `test_fuzz.FOUND` as an example, and mend what it found.
+An input that raises anything except its target's error, or that takes more than 10 s or 1.5 GB, ends it and is saved in
+``runs/fuzz``: add the input to `test_fuzz.FOUND`, and fix the bug.
 """
 
 from __future__ import annotations

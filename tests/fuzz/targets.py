@@ -1,7 +1,7 @@
-"""What a stranger's bytes may reach: one function a decoder, with inputs to begin from.
+"""Fuzz targets: one function for each decoder of untrusted bytes, with seed inputs.
 
-Each takes any bytes and has one invariant: what it calls parses them, or raises its one error. `test_fuzz` tries a few
-thousand mutated inputs a target in every ``make test``; ``make fuzz`` a million, guided by coverage
+Each takes any bytes and checks one invariant: the decoder parses them, or raises its documented error. `test_fuzz`
+tries a few thousand mutated inputs for each target in ``make test``; ``make fuzz`` tries a million, guided by coverage
 (``python tests/fuzz/guided.py TARGET``).
 """
 
@@ -66,17 +66,17 @@ _MEMORY = Path("/dev/shm")
 
 
 class Target(NamedTuple):
-    """One decoder: what it does with any bytes, the inputs to begin from, and how many are a fair trial."""
+    """One decoder: the check of one input, the seed inputs, and the number of inputs to try."""
 
     check: Callable[[bytes], None]
     seeds: Callable[[], list[bytes]]
     examples: int = 10_000
-    """In ``make test``."""
+    """Number of inputs in ``make test``."""
 
 
 @cache
 def _folder() -> Path:
-    """A folder in memory where there is one, for decoders that read files."""
+    """Return a folder for decoders that read files, in memory if possible."""
     kept = tempfile.TemporaryDirectory(prefix="fer-fuzz-", dir=_MEMORY if _MEMORY.is_dir() else None)
     _kept.append(kept)
     return Path(kept.name)
@@ -96,7 +96,7 @@ def _file(name: str, data: bytes) -> Path:
 
 
 def message(data: bytes) -> None:
-    """Header and payload; every second input under checksums that fit, for else no other check is ever reached."""
+    """A header and a payload. Every second input gets valid checksums; otherwise no later check would be reached."""
     sealed, data = data[:1] > b"\x7f", data[1:]
     head, payload = data[: messages.HEADER_SIZE], data[messages.HEADER_SIZE :]
     if sealed and len(head) == messages.HEADER_SIZE:
@@ -115,11 +115,11 @@ def _messages() -> list[bytes]:
     found = [Message(kind, b'{"a":1}', seq=1, totals=Totals(3, 1, 1, 1)) for kind in Kind if kind is not Kind.FRAME]
     found.append(Message(Kind.FRAME, bytes(12), width=2, height=2, encoding=Encoding.RAW))
     found.append(Message(Kind.FRAME, _jpegs()[0], width=16, height=8, encoding=Encoding.JPEG))
-    return [b"\xff" + b"".join(map(bytes, messages.pack(one))) for one in found]
+    return [b"\xff" + b"".join(map(bytes, messages.pack(example))) for example in found]
 
 
 def hello(data: bytes) -> None:
-    """What a capture says of itself."""
+    """The body of a capture's HELLO."""
     with suppress(WireError):
         Camera.from_hello(b"peer", Message(Kind.HELLO, data, totals=Totals(9, 0, 0, 9)), 0.0)
 
@@ -131,7 +131,7 @@ HELLO = {
 
 
 def ready(data: bytes) -> None:
-    """What a worker says of itself."""
+    """The body of a worker's READY."""
     with suppress(WireError):
         Worker.from_ready(Message(Kind.READY, data).body())
 
@@ -140,7 +140,7 @@ READY = {"labels": EMOTIONS, "name": "1", "host": "here", "pid": 1, "model": "m"
 
 
 def hints(data: bytes) -> None:
-    """What a worker is to look at; under a checksum that fits."""
+    """Hints for a worker, with a valid checksum."""
     with suppress(WireError):
         found = results.unpack_hints(struct.pack("!I", zlib.crc32(data)) + data)
         assert len(results.unpack_hints(results.pack_hints(found)).faces) == len(found.faces)
@@ -153,7 +153,7 @@ def _hints() -> list[bytes]:
 
 
 def faces(data: bytes) -> None:
-    """What a worker has found."""
+    """A worker's result."""
     with suppress(WireError):
         found = results.unpack_faces(data, EMOTIONS)
         assert len(results.unpack_faces(results.pack_faces(found, EMOTIONS), EMOTIONS).faces) == len(found.faces)
@@ -167,7 +167,7 @@ def _faces() -> list[bytes]:
 
 
 def descriptor(data: bytes) -> None:
-    """Where in this machine's memory a frame lies."""
+    """The descriptor of a frame in shared memory."""
     with suppress(WireError):
         image = _reader.view(data, 8, 16)
         assert image.shape == (8, 16, 3)
@@ -183,7 +183,7 @@ def _ring() -> tuple[shared.Ring, list[bytes]]:
     return ring, [ring.put(np.zeros((8, 16, 3), np.uint8), slot, slot + 1) for slot in range(2)]
 
 
-# The aggregator as a whole: whoever has a key may say anything, in any order
+# The aggregator as a whole: a peer with a key may send any messages in any order
 
 _SAYING = struct.Struct("!BBBBH")
 _SAYINGS = (
@@ -195,7 +195,7 @@ _numbers = itertools.count()
 
 
 def aggregator(data: bytes) -> None:
-    """A few messages of a capture, a worker and a client with keys: each is taken, or counted as rejected."""
+    """A few messages of a capture, a worker and a client: each is accepted, or counted as rejected."""
     for path in _folder().glob("fuzz.db*"):
         path.unlink(missing_ok=True)
     address, path = f"memory://fuzz-{next(_numbers)}", _folder() / "fuzz.db"
@@ -211,15 +211,13 @@ def aggregator(data: bytes) -> None:
             which, seq, ticket, sent, length = _SAYING.unpack_from(data)
             link, kind = _SAYINGS[which % len(_SAYINGS)]
             payload, data = data[_SAYING.size : _SAYING.size + length], data[_SAYING.size + length :]
-            said = Message(kind, payload, seq=seq, ticket=ticket, time=seq * 10**9, totals=Totals(sent, 0, 0, sent))
+            sending = Message(kind, payload, seq=seq, ticket=ticket, time=seq * 10**9, totals=Totals(sent, 0, 0, sent))
             if kind is Kind.FRAME:
-                said = Message(
-                    kind, payload[:3].ljust(3), 0, seq, ticket, seq * 10**9, 0, said.totals, 1, 1, Encoding.RAW
+                sending = Message(
+                    kind, payload[:3].ljust(3), 0, seq, ticket, seq * 10**9, 0, sending.totals, 1, 1, Encoding.RAW
                 )
-            peers[link].send(messages.pack(said))
-            with suppress(
-                ConfigError
-            ):  # the first worker's labels do not fit the settings: that ends it, in a sentence
+            peers[link].send(messages.pack(sending))
+            with suppress(ConfigError):  # the aggregator ends if the first worker's labels do not match its settings
                 it.turn(0)
             for peer in peers.values():
                 while (parts := peer.receive(0)) is not None:
@@ -257,14 +255,14 @@ def _conversations() -> list[bytes]:
 
 
 def event(data: bytes) -> None:
-    """An event's text, as it comes from an aggregator or from a journal."""
+    """An event's text, as from an aggregator or a journal."""
     with suppress(WireError):
         found = cloudevents.decode(data)
         assert cloudevents.decode(cloudevents.encode(found)).type == found.type
 
 
 def _event_list() -> list[Event]:
-    at, shared_fields = Nanoseconds(10**18), {"epoch": 1, "seq": 7}
+    at, shared_fields = Nanoseconds(10**18), {"epoch": 1, "frame": 7}
     share = Probability(0.9, 0.95)
     expression = ExpressionData(at, None, 1, "happy", None, share, {"happy": 0.9, "sad": 0.1}, Box(1, 2, 3, 4), 0.9)
     return [
@@ -278,7 +276,7 @@ def _face_data(at: Nanoseconds) -> FaceData:
 
 
 def journal(data: bytes) -> None:
-    """A file where a journal should be: read, and taken over by an aggregator."""
+    """A journal file: a reader reads it, and an aggregator's writer opens it."""
     for path in _folder().glob("read.db*"):
         path.unlink(missing_ok=True)
     path = _file("read.db", data)
@@ -309,7 +307,7 @@ _STRANGE = (
     "UPDATE events SET journaled = 'x'", "UPDATE events SET crc = 'x'", "PRAGMA user_version = 1",
     "PRAGMA writable_schema = 1; UPDATE sqlite_master SET name = CAST(x'ff' AS TEXT), sql = 'x' WHERE name = 'head'",
 )  # fmt: skip
-"""What a journal never says of itself, in SQL: bytes changed at random seldom get so far."""
+"""Statements that make a journal's content invalid; randomly changed bytes seldom pass SQLite's own checks."""
 
 
 def _journals() -> list[bytes]:
@@ -330,7 +328,7 @@ def _journals() -> list[bytes]:
 
 
 def settings(data: bytes) -> None:
-    """A settings file: TOML, and what it says."""
+    """A settings file: TOML, and its values."""
     for name in ("settings.toml", "settings.json"):
         with suppress(ConfigError):
             tree.explain(file=_file(name, data)).lines()
@@ -346,13 +344,13 @@ def _settings() -> list[bytes]:
 
 
 def environment(data: bytes) -> None:
-    """Variables of ours, a line each."""
+    """Environment variables of fer_stream, one per line."""
     before = dict(os.environ)
     try:
         for line in data.decode("utf-8", "surrogateescape").replace("\0", "").splitlines()[:8]:
             name, equals, value = line.partition("=")
             if equals and name.isprintable():
-                with suppress(UnicodeEncodeError):  # no process can be given such a one
+                with suppress(UnicodeEncodeError):  # such a variable cannot be set for a process
                     os.environ["FER_STREAM_" + name] = value
         with suppress(ConfigError):
             tree.load()
@@ -366,7 +364,7 @@ def _variables() -> list[bytes]:
 
 
 def key(data: bytes) -> None:
-    """Key files, and the list of those who may come in."""
+    """Key files, and the list of allowed keys."""
     path = _file("a.key", data)
     with suppress(ConfigError):
         keys.load(path)
@@ -398,10 +396,10 @@ def _field(number: int, data: bytes) -> bytes:
 
 
 def metadata(data: bytes) -> None:
-    """What an ONNX file says of its labels and its crop: keys and values, ended by zeros."""
+    """The metadata of an ONNX file, such as labels and crop: keys and values, separated by zeros."""
     parts = data.split(b"\0")[:20]
     pairs = zip(parts[::2], parts[1::2], strict=False)
-    # ModelProto.metadata_props: fields that follow a message are a part of it.
+    # ModelProto.metadata_props: fields appended to a serialized message are merged into it.
     props = b"".join(_field(14, _field(1, name) + _field(2, value)) for name, value in pairs)
     with suppress(ModelError):
         found = OnnxClassifier(_file("model.onnx", _bare_model() + props))
@@ -416,23 +414,23 @@ def _bare_model() -> bytes:
 
 
 def _metadata() -> list[bytes]:
-    said = {"labels": json.dumps(EMOTIONS), "crop": '{"x": 0.0, "y": 0.0, "side": 1.0}', "version": "1"}
-    pairs = (said | {"license": "MIT", "trained_on": "nothing"}).items()
+    contract = {"labels": json.dumps(EMOTIONS), "crop": '{"x": 0.0, "y": 0.0, "side": 1.0}', "version": "1"}
+    pairs = (contract | {"license": "MIT", "trained_on": "nothing"}).items()
     return [b"\0".join(text.encode() for pair in pairs for text in pair)]
 
 
 def jpeg(data: bytes) -> None:
-    """A JPEG in a FRAME: the size it says is asked for first, and a picture of that size comes, or none."""
+    """A JPEG in a FRAME: it is decoded to the size in its header, or refused."""
     with suppress(WireError):
         width, height = header_size(data)
         check_size(width, height)
-        if width * height <= 1_000_000:  # decoding what is within the limits takes its time, as it should
+        if width * height <= 1_000_000:  # larger pictures within the limits would take too long here
             image = _READER.picture(Message(Kind.FRAME, data, width=width, height=height, encoding=Encoding.JPEG))
             assert image.shape == (height, width, 3)
-    with suppress(WireError):  # what a capture passes on is shown as its header says, or not at all
-        height, width, _ = (it := Jpeg(data)).shape
-        if it.plain and width * height <= 1_000_000:
-            assert it.decode().shape == it.shape
+    with suppress(WireError):  # the same for a JPEG that a capture passes on
+        height, width, _ = (picture := Jpeg(data)).shape
+        if picture.plain and width * height <= 1_000_000:
+            assert picture.decode().shape == picture.shape
 
 
 @cache
@@ -443,7 +441,7 @@ def _jpegs() -> list[bytes]:
 
 
 def stream(data: bytes) -> None:
-    """What a camera sends, as FFmpeg reads it: pictures, of which one may be broken, or a `SourceError`."""
+    """A camera's stream, read by FFmpeg: it gives pictures, possibly damaged ones, or a `SourceError`."""
     with suppress(SourceError, WireError):
         source = open_source(str(_file("stream", data)), CameraSettings())
         try:
@@ -475,7 +473,7 @@ TARGETS = {
     "faces": Target(faces, _faces),
     "descriptor": Target(descriptor, lambda: _ring()[1]),
     "aggregator": Target(aggregator, _conversations, 400),
-    "event": Target(event, lambda: [cloudevents.encode(one).encode() for one in _event_list()]),
+    "event": Target(event, lambda: [cloudevents.encode(example).encode() for example in _event_list()]),
     "journal": Target(journal, _journals, 500),
     "settings": Target(settings, _settings, 800),
     "environment": Target(environment, _variables, 400),

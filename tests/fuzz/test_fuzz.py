@@ -1,4 +1,4 @@
-"""Whatever a stranger sends is parsed, or is the one error: thousands of mutated inputs, the same every time."""
+"""Any input is parsed, or raises the decoder's error: thousands of mutated inputs, the same in each run."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ if TYPE_CHECKING:
     from fuzz.targets import Target
 
 ROOM = 64 * 2**20
-"""Bytes that all inputs of a target together may leave this process with."""
+"""Maximum growth of this process's memory over all inputs of a target, in bytes."""
 
 FOUND: dict[str, list[bytes]] = {
     "event": [
         b'{"source":"/cameras/\\ud800","type":"camera.online","time":"2001-09-09T01:46:40.000000Z",'
         b'"sequence":"00000000000000000000","cursor":"0","epoch":1,"frame":7,'
-        b'"data":{"reason":"","width":1,"height":1}}'  # half of a surrogate pair
+        b'"data":{"reason":"","width":1,"height":1}}'  # a lone surrogate
     ],
-    "metadata": [b'\x80labels\0["a"]', b"version\0\xff"],  # text that is none
+    "metadata": [b'\x80labels\0["a"]', b"version\0\xff"],  # invalid UTF-8
 }
-"""What the fuzzers found, mended since; for journals see `fuzz.targets`, which says it in SQL."""
+"""Inputs for which fuzzing found bugs, fixed since; those for journals are in `fuzz.targets`, as SQL."""
 
 
 def mutated(random: Random, seeds: list[bytes]) -> bytes:
-    """Return a seed in which some bytes are changed, cut out, repeated or put in, or sometimes bytes without a seed."""
+    """Return a seed in which some bytes are changed, removed, repeated or inserted; sometimes random bytes instead."""
     if random.random() < 0.25:
         return random.randbytes(random.randrange(200))
     data = bytearray(random.choice(seeds))
@@ -52,7 +52,7 @@ TOKENS = (b"-1", b"1e999", b"NaN", b"null", b"[]", b"{}", b"\xff\xff\xff\xff", b
 
 
 @pytest.mark.parametrize("name", TARGETS)
-def test_nothing_but_the_one_error_comes_of_any_bytes(name: str) -> None:
+def test_any_bytes_are_parsed_or_raise_the_targets_error(name: str) -> None:
     target: Target = TARGETS[name]
     seeds, random = target.seeds(), Random(name)
     tried(target, [b"", *seeds, *FOUND.get(name, [])])

@@ -1,4 +1,4 @@
-"""Geometry of boxes, on numbers that can be checked by hand."""
+"""Geometry of boxes, with numbers that can be checked by hand."""
 
 import pytest
 
@@ -21,9 +21,9 @@ def test_centre_area_and_size() -> None:
         (Box(20, 20, 40, 25), 1 / 3, 0.5),
         (Box(10, 20, 20, 25), 0.5, 1),
         (Box(30, 20, 50, 25), 0, 0),  # they touch
-        (Box(40, 40, 50, 50), 0, 0),  # apart in both directions: the product of two negative sides is no area
+        (Box(40, 40, 50, 50), 0, 0),  # apart in both directions: two negative sides must not give a positive area
     ],
 )
-def test_what_two_boxes_share(other: Box, iou: float, share: float) -> None:
+def test_overlap_and_containment_of_two_boxes(other: Box, iou: float, share: float) -> None:
     assert overlap(BOX, other) == overlap(other, BOX) == pytest.approx(iou)
     assert contained(BOX, other) == contained(other, BOX) == pytest.approx(share)

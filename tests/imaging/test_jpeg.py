@@ -1,4 +1,4 @@
-"""A JPEG is known from its header alone: what may be passed on, what not, and what is none."""
+"""JPEG headers: which JPEGs may be passed on, which not, and which bytes are not a JPEG."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from fer_stream.types import Nanoseconds
 
 
 def changed(at: int, value: int) -> bytes:
-    """A JPEG with another byte in its start of frame, counted from the marker."""
+    """Return a JPEG with one byte of its start of frame replaced; ``at`` counts from the marker."""
     data = bytearray(jpeg())
     data[data.index(b"\xff\xc0") + at] = value
     return bytes(data)
@@ -29,18 +29,18 @@ def changed(at: int, value: int) -> bytes:
     "flags", [(), (cv2.IMWRITE_JPEG_OPTIMIZE, 1), (cv2.IMWRITE_JPEG_RST_INTERVAL, 1), (cv2.IMWRITE_JPEG_QUALITY, 5)]
 )
 @pytest.mark.parametrize("grey", [False, True])
-def test_what_a_camera_sends_has_a_size_and_pixels(flags: tuple[int, ...], grey: bool) -> None:
+def test_a_camera_jpeg_has_a_size_and_pixels(flags: tuple[int, ...], grey: bool) -> None:
     data = jpeg(37, 21, flags, grey)
-    it = Jpeg(data)
-    assert it.data is data
-    assert it.shape == (21, 37, 3)
-    assert it.plain
-    np.testing.assert_array_equal(it.decode(), cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR))
-    assert it.decode() is it.decode(), "once"
+    picture = Jpeg(data)
+    assert picture.data is data
+    assert picture.shape == (21, 37, 3)
+    assert picture.plain
+    np.testing.assert_array_equal(picture.decode(), cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR))
+    assert picture.decode() is picture.decode(), "the result is cached"
 
 
-def test_tables_of_motion_jpeg_may_be_left_out() -> None:
-    """As webcams do (AVI1): every decoder knows them."""
+def test_a_motion_jpeg_without_huffman_tables_is_plain() -> None:
+    """Webcams leave the standard tables out (AVI1), because every decoder knows them."""
     bare = without_tables(jpeg())
     assert b"\xff\xc4" not in bare
     assert Jpeg(bare).plain
@@ -60,60 +60,60 @@ def test_tables_of_motion_jpeg_may_be_left_out() -> None:
         jpeg(flags=(cv2.IMWRITE_JPEG_PROGRESSIVE, 1)),
         jpeg().replace(b"\xff\xda\x00\x0c\x03", b"\xff\xda\x00\x08\x01"),  # a scan of one component, so more follow
     ],
-    ids=["12 bits", "CMYK", "arithmetic", "lossless", "turned", "Exif", "two frames", "progressive", "scans"],
+    ids=["12 bits", "CMYK", "arithmetic", "lossless", "rotated", "Exif", "two frames", "progressive", "scans"],
 )
-def test_what_others_may_show_otherwise_is_not_plain(data: bytes) -> None:
+def test_a_jpeg_that_decoders_may_show_differently_is_not_plain(data: bytes) -> None:
     assert Jpeg(data).shape == (48, 64, 3)
     assert not Jpeg(data).plain
 
 
-def test_one_that_no_message_holds_is_not_plain(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_jpeg_over_the_size_limit_is_not_plain(monkeypatch: pytest.MonkeyPatch) -> None:
     data = jpeg()
     monkeypatch.setattr("fer_stream.imaging.jpeg.MAX_BYTES", len(data))
     assert Jpeg(data).plain
     assert not Jpeg(data[:-2] + b"\0" + data[-2:]).plain
 
 
-def test_one_that_is_turned_comes_the_right_way_up() -> None:
-    upright, turned = Jpeg(jpeg()).decode(), Jpeg(inserted(jpeg(), exif(6))).decode()
-    np.testing.assert_array_equal(turned, cv2.rotate(upright, cv2.ROTATE_90_CLOCKWISE))
+def test_the_exif_rotation_is_applied() -> None:
+    upright, rotated = Jpeg(jpeg()).decode(), Jpeg(inserted(jpeg(), exif(6))).decode()
+    np.testing.assert_array_equal(rotated, cv2.rotate(upright, cv2.ROTATE_90_CLOCKWISE))
 
 
 @pytest.mark.parametrize("length", [0, 1, 2, 100, 600, 1000, len(jpeg()) - 2, len(jpeg()) - 1])
-def test_one_that_is_cut_short_is_refused(length: int) -> None:
+def test_a_jpeg_that_is_cut_short_is_refused(length: int) -> None:
     with pytest.raises(WireError, match="JPEG"):
         _ = Jpeg(jpeg()[:length]).shape
     with pytest.raises(WireError, match="does not decode"):
         Jpeg(jpeg()[: length // 2]).decode()
 
 
-def test_the_end_of_a_picture_within_is_not_its_own() -> None:
-    """Cameras put a small picture for their menu into a segment."""
+def test_the_end_marker_of_an_embedded_thumbnail_does_not_count() -> None:
+    """Cameras put a small preview picture into a segment."""
     nested = inserted(jpeg(), b"\xff\xe2" + struct.pack("!H", 2 + len(jpeg(8, 8))) + jpeg(8, 8))
     assert Jpeg(nested).shape == (48, 64, 3)
     with pytest.raises(WireError, match="cut short"):
         _ = Jpeg(nested[:-2]).shape
 
 
-def test_a_header_within_what_is_no_marker_is_not_hidden() -> None:
-    """Decoders look for the next marker there, and would find another size."""
+def test_a_header_behind_an_invalid_marker_is_refused() -> None:
+    """Decoders would search for the next marker there, and find another size."""
     with pytest.raises(WireError, match="broken marker"):
         _ = Jpeg(inserted(jpeg(), b"\xff\x00" + segments(jpeg(640, 480))[0xC0][2:])).shape
 
 
-def test_what_lies_behind_the_end_does_no_harm() -> None:
+def test_bytes_after_the_end_are_ignored() -> None:
     assert Jpeg(jpeg() + bytes(13)).shape == (48, 64, 3)
 
 
 @pytest.mark.parametrize("data", [b"", b"no JPEG", b"\xff\xd8" + b"\xff" * 1000, bytes(1000)])
-def test_anything_can_be_given_and_what_is_none_is_refused(data: bytes) -> None:
+def test_bytes_that_are_not_a_jpeg_are_refused(data: bytes) -> None:
     for look in (lambda: Jpeg(data).shape, lambda: Jpeg(data).decode()):
         with pytest.raises(WireError):
             look()
 
 
 def claims(suffix: str, width: int, height: int) -> bytes:
-    """A small picture whose header says that it is of another size."""
+    """Return a small picture whose header claims another size."""
     data: bytes = cv2.imencode(suffix, np.zeros((64, 64, 3), np.uint8))[1].tobytes()
     if suffix == ".ppm":
         return data.replace(b"64 64", b"%d %d" % (width, height), 1)
@@ -131,19 +131,19 @@ def claims(suffix: str, width: int, height: int) -> bytes:
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".bmp", ".webp", ".tif", ".ppm", ".jp2", ".avif", ".gif"])
 def test_a_picture_that_claims_to_be_huge_is_refused_before_it_is_decoded(suffix: str) -> None:
-    """OpenCV's own limit is set in our own processes alone; in others a file of 5 KB could take gigabytes."""
+    """OpenCV's own limit is set in our processes only; elsewhere a file of 5 KB could take gigabytes."""
     assert Jpeg(claims(suffix, 64, 64)).decode().shape == (64, 64, 3)
     with pytest.raises(WireError, match=r"a picture of 16000x13000 is over the limit of 50000000 pixels"):
         Jpeg(claims(suffix, 16_000, 13_000)).decode()
 
 
-def test_pictures_and_frames_have_pixels_whatever_they_hold() -> None:
+def test_pictures_and_frames_have_pixels_for_arrays_and_jpegs() -> None:
     pixels = Jpeg(jpeg()).decode()
     for content in (pixels, Jpeg(jpeg())):
-        for it in (Picture(content), Frame("door", 1, Nanoseconds(0), content)):
-            assert it.size == (64, 48)
-            assert it.content is content
-            np.testing.assert_array_equal(it.image, pixels)
+        for picture in (Picture(content), Frame("door", 1, Nanoseconds(0), content)):
+            assert picture.size == (64, 48)
+            assert picture.content is content
+            np.testing.assert_array_equal(picture.image, pixels)
     assert Picture(pixels).image is pixels
 
 
@@ -156,13 +156,13 @@ def test_the_size_of_a_real_jpeg(flags: tuple[int, ...]) -> None:
     assert header_size(memoryview(jpeg(640, 8, flags))) == (640, 8)
 
 
-def test_fill_bytes_and_comments_before_the_size() -> None:
+def test_fill_bytes_and_comments_before_the_size_are_skipped() -> None:
     plain = jpeg(37, 21)
     comment = b"\xff\xfe" + struct.pack("!H", 2 + 4) + b"\xff\xc0ab"
     assert header_size(plain[:2] + b"\xff\xff\xff" + comment + b"\xff\x01" + plain[2:]) == (37, 21)
 
 
-def test_a_small_jpeg_that_would_decode_to_gigabytes_is_known_before() -> None:
+def test_a_small_jpeg_that_would_decode_to_gigabytes_is_refused_by_its_header() -> None:
     plain = bytearray(jpeg(37, 21))
     at = plain.index(b"\xff\xc0")
     plain[at + 5 : at + 9] = struct.pack("!HH", 65_500, 65_500)
@@ -171,7 +171,7 @@ def test_a_small_jpeg_that_would_decode_to_gigabytes_is_known_before() -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"\xff\xd8", b"\x89PNG\r\n", b"\xff\xd8" + bytes(20), b"\xff\xd8\xff\xe0" * 3])
-def test_what_has_no_jpeg_size_is_refused(data: bytes) -> None:
+def test_bytes_without_a_jpeg_size_are_refused(data: bytes) -> None:
     with pytest.raises(WireError, match="JPEG"):
         header_size(data)
 

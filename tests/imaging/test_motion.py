@@ -1,4 +1,4 @@
-"""What changed in a picture is found where it changed, and nowhere else."""
+"""Changed regions of a picture are found, and no others."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def noisy(image: np.ndarray, sigma: float) -> np.ndarray:
     return np.clip(image + NOISE.normal(0, sigma, image.shape), 0, 255).astype(np.uint8)
 
 
-def test_a_thumbnail_is_the_picture_made_small() -> None:
+def test_a_thumbnail_is_the_picture_reduced() -> None:
     image = picture()
     image[:, WIDTH // 2 :] = 200
     small = motion.thumbnail(image)
@@ -28,16 +28,16 @@ def test_a_thumbnail_is_the_picture_made_small() -> None:
     assert (small[:, 32:] == 200).all()
 
 
-def test_pictures_smaller_than_a_thumbnail_have_one_too() -> None:
+def test_a_picture_smaller_than_a_thumbnail_has_one() -> None:
     assert (motion.thumbnail(np.full((5, 7, 3), 9, np.uint8)) == 9).all()
 
 
-def test_a_sensors_noise_is_no_change() -> None:
+def test_sensor_noise_is_not_a_change() -> None:
     before, now = (motion.thumbnail(noisy(picture(), 3)) for _ in range(2))
     assert not motion.changed(now, before).any()
 
 
-def test_what_changed_lies_in_one_of_the_regions() -> None:
+def test_the_regions_contain_the_changes() -> None:
     before = motion.thumbnail(picture())
     image = picture()
     image[200:260, 300:340] = 180  # y, x
@@ -53,14 +53,14 @@ def test_what_changed_lies_in_one_of_the_regions() -> None:
     assert searched < 0.1 * HEIGHT * WIDTH
 
 
-def test_what_is_known_is_no_region() -> None:
+def test_changes_in_known_boxes_give_no_region() -> None:
     before = motion.thumbnail(picture())
     image = picture()
     image[200:260, 300:340] = 180
     cells = motion.changed(motion.thumbnail(image), before)
     motion.cover(cells, [Box(250, 150, 400, 310)], HEIGHT, WIDTH)
     assert motion.regions(cells, HEIGHT, WIDTH) == []
-    motion.cover(cells, [Box(-900, -900, -10, 5e4)], HEIGHT, WIDTH)  # beyond the picture
+    motion.cover(cells, [Box(-900, -900, -10, 5e4)], HEIGHT, WIDTH)  # outside the picture: no error
 
 
 def test_a_picture_that_changed_everywhere_is_one_region() -> None:

@@ -1,11 +1,11 @@
-"""Colours that colour-blind people can tell apart too."""
+"""Colours are distinguishable, also by colour-blind people."""
 
 from itertools import combinations
 
 import numpy as np
 import pytest
 
-from fer_stream.imaging.palette import OTHERS, UNCERTAIN, colour, ink_on
+from fer_stream.imaging.palette import COLOURS, OTHERS, UNCERTAIN, colour, ink_on
 from fer_stream.types import EMOTIONS
 
 # Machado, Oliveira and Fernandes 2009, severity 1, for linear RGB.
@@ -34,13 +34,14 @@ def test_labels_look_different_to_everybody(sight: str) -> None:
         assert np.linalg.norm(seen[one] - seen[other]) > 10, f"{one} and {other}"
 
 
-def test_every_label_has_a_colour_and_none_has_the_colour_of_not_knowing() -> None:
+def test_every_label_has_a_colour_and_none_that_of_an_uncertain_face() -> None:
     assert colour(None) == UNCERTAIN
+    assert UNCERTAIN not in {*COLOURS.values(), *OTHERS}
     assert colour("a label of somebody's own") in OTHERS
     assert (colour("positive"), colour("negative")) == (colour("happy"), colour("sad"))
 
 
-def test_ink_reads_on_every_colour() -> None:
+def test_ink_has_enough_contrast_on_every_colour() -> None:
     assert (ink_on("#ffffff"), ink_on("#000000")) == ("#000000", "#ffffff")
     for label in (*EMOTIONS, "contempt", None):
         paper, ink = ([0.2126, 0.7152, 0.0722] @ linear(paint) for paint in (colour(label), ink_on(colour(label))))

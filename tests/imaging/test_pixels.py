@@ -1,4 +1,4 @@
-"""What is no picture is named at every door by the same sentence; what can be read without doubt is read."""
+"""All functions that take pictures accept the same arrays, and raise the same errors for other values."""
 
 from __future__ import annotations
 
@@ -41,16 +41,16 @@ WRONG: dict[str, tuple[Any, str]] = {
     "float around 0": (PICTURE / 127.5 - 1, "a float image in -1..1"),
     "float to 255": (PICTURE.astype(np.float32), r"a float image in 0..255; give image.round\(\)"),
     "normalised": ((PICTURE / 255 - 0.4) / 0.2, "its values are from -2 to 3"),
-    "not a number": (np.full((9, 9, 3), np.nan), "no numbers"),
+    "not a number": (np.full((9, 9, 3), np.nan), "not finite"),
     "16 bits": (PICTURE.astype(np.uint16) * 257, r"a picture of 16 bits; give \(image >> 8\)"),
     "12 bits": (PICTURE.astype(np.uint16) * 16, r"a picture of 12 bits; give \(image >> 4\)"),
-    "integers": (PICTURE.astype(np.int64), r"those of 8 bits; give image.astype\(numpy.uint8\)"),
+    "integers": (PICTURE.astype(np.int64), r"fit 8 bits; give image.astype\(numpy.uint8\)"),
     "signed": (PICTURE.astype(np.int8), "its values are from -128 to 127"),
     "32 bits": (PICTURE.astype(np.uint32) << 20, "scale them to 0..255"),
     "bool": (PICTURE > 128, "a mask of truth values"),
     "complex": (PICTURE.astype(complex), "values of type complex128"),
     "times": (np.zeros((9, 9, 3), "datetime64[s]"), "values of type datetime64"),
-    "records": (np.zeros((9, 9, 3), [("b", "u1")]), "none of a picture"),
+    "records": (np.zeros((9, 9, 3), [("b", "u1")]), "a picture has no values of type"),
     "texts": (np.full((9, 9, 3), "a"), "values of type <U1"),
     "grey": (GREY, "it looks grey; give cv2.cvtColor"),
     "grey of a size that OpenCV could misread": (np.zeros((302, 299), np.uint8), "it looks grey"),
@@ -99,7 +99,7 @@ RIGHT: dict[str, np.ndarray[Any, Any]] = {
 
 @pytest.fixture(scope="module", autouse=True)
 def _forget() -> Iterator[None]:
-    """Leave no recognizer to other tests."""
+    """Clear the cached recognizer, so that other tests do not use it."""
     yield
     _default.cache_clear()
 
@@ -111,7 +111,7 @@ def recognizer() -> Recognizer:
 
 @pytest.fixture
 def sources(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[object], CameraSettings]:
-    """A source plug-in that gives whatever it is told to, as its only picture."""
+    """Return a function that makes a camera whose source plug-in returns the given value as its only picture."""
     (tmp_path / "anything-1.dist-info").mkdir()
     (tmp_path / "anything-1.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: anything\nVersion: 1\n")
     (tmp_path / "anything-1.dist-info/entry_points.txt").write_text("[fer_stream.sources]\nanything = anything:Given\n")
@@ -135,35 +135,37 @@ def sources(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[object
     return give
 
 
-@pytest.mark.parametrize(("image", "said"), WRONG.values(), ids=WRONG)
-def test_what_is_no_picture_is_named_at_every_door(image: Any, said: str, recognizer: Recognizer) -> None:
+@pytest.mark.parametrize(("image", "message"), WRONG.values(), ids=WRONG)
+def test_every_function_raises_the_same_error_for_a_wrong_value(
+    image: Any, message: str, recognizer: Recognizer
+) -> None:
     detector, face = recognizer.detector, Face(Box(1, 1, 5, 5), 1.0)
     assert isinstance(detector, MTCNN)
     assert isinstance(recognizer.classifier, OnnxClassifier)
-    doors: list[Callable[[], object]] = [
+    calls: list[Callable[[], object]] = [
         lambda: recognizer.recognize(image),
         lambda: fer_stream.recognize(image),
         lambda: detector.detect(image),
         lambda: detector.look(image, [], []),
         lambda: recognizer.classifier.classify(image, [face]),
     ]
-    told = set()
-    for door in doors:
-        with pytest.raises(ValueError, match=said) as error:
-            door()
+    messages = set()
+    for call in calls:
+        with pytest.raises(ValueError, match=message) as error:
+            call()
         assert "\n" not in str(error.value)
-        told.add(str(error.value))
-    assert len(told) == 1
+        messages.add(str(error.value))
+    assert len(messages) == 1
 
 
-def test_a_tensor_of_torch_is_named(recognizer: Recognizer) -> None:
+def test_the_error_for_a_torch_tensor(recognizer: Recognizer) -> None:
     torch = pytest.importorskip("torch")
     with pytest.raises(ValueError, match=r"a torch tensor: give tensor.cpu\(\).numpy\(\)"):
         recognizer.recognize(torch.zeros(3, 40, 40))
 
 
 @pytest.mark.parametrize("image", RIGHT.values(), ids=RIGHT)
-def test_what_can_be_read_without_doubt_is_read_and_right(image: np.ndarray[Any, Any], recognizer: Recognizer) -> None:
+def test_any_memory_layout_gives_the_same_result(image: np.ndarray[Any, Any], recognizer: Recognizer) -> None:
     before = image.copy()
     expected = recognizer.recognize(PICTURE).faces
     assert len(expected) == 1
@@ -174,12 +176,12 @@ def test_what_can_be_read_without_doubt_is_read_and_right(image: np.ndarray[Any,
     assert type(pixels(image)) is np.ndarray
 
 
-def test_what_is_right_is_not_copied() -> None:
+def test_a_contiguous_picture_is_not_copied() -> None:
     assert pixels(PICTURE) is PICTURE
 
 
 @pytest.mark.parametrize("name", ["float", "grey", "channels first", "objects", "a path", "PIL", "none"])
-def test_a_source_that_gives_no_picture_is_told_why(
+def test_a_wrong_value_from_a_source_is_rejected_and_reported(
     name: str, sources: Callable[[object], CameraSettings], caplog: pytest.LogCaptureFixture
 ) -> None:
     image, _ = WRONG[name]
@@ -192,12 +194,12 @@ def test_a_source_that_gives_no_picture_is_told_why(
     assert slot.state()[0].rejected == 1
     assert reader.error is None
     assert f"a frame of camera door is rejected: {error.value}" in caplog.text
-    told = [finding.text for finding in examine(Settings(cameras={"door": camera}))]
-    assert any(text.startswith("camera door: ") and str(error.value) in text for text in told)
+    findings = [finding.text for finding in examine(Settings(cameras={"door": camera}))]
+    assert any(text.startswith("camera door: ") and str(error.value) in text for text in findings)
 
 
 @pytest.mark.parametrize("name", ["negative strides", "read-only", "not contiguous"])
-def test_a_source_may_give_any_order_in_memory(name: str, sources: Callable[[object], CameraSettings]) -> None:
+def test_a_source_may_return_any_memory_layout(name: str, sources: Callable[[object], CameraSettings]) -> None:
     slot = Slot("wait")
     masked = sources(RIGHT[name]).model_copy(update={"masks": [(0.0, 0.0, 0.5, 1.0)]})
     reader = Reader("door", masked, "wait", slot, lambda: None)
@@ -212,6 +214,6 @@ def test_a_source_may_give_any_order_in_memory(name: str, sources: Callable[[obj
 
 
 @pytest.mark.parametrize("name", ["float", "objects", "a list", "PIL", "none", "bytes"])
-def test_analyze_takes_paths_alone(name: str) -> None:
+def test_analyze_takes_paths_only(name: str) -> None:
     with pytest.raises(ValueError, match=r"analyze takes the path of a recording, not .*: .* fer_stream.recognize"):
         fer_stream.analyze(WRONG[name][0])

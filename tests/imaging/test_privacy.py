@@ -1,4 +1,4 @@
-"""What is kept of people: events alone. A whole run under strace; faces that come again; what is old."""
+"""Only events are stored: a run under strace, faces that return, retention, and hidden faces."""
 
 from __future__ import annotations
 
@@ -38,25 +38,25 @@ SCHEMA = jsonschema.Draft202012Validator(event_schema())
 
 
 class Traced:
-    """A run under strace: what it opened for writing, and where it connected to over a network."""
+    """A run under strace: the files it opened for writing, its network connections, and its temporary files."""
 
     def __init__(self, cli: Cli, *arguments: object) -> None:
         log = cli.folder / "strace.log"
         calls = "open,openat,openat2,creat,connect,memfd_create,link,linkat,symlink,symlinkat,mknod,mknodat,shmget"
         command = ["strace", "-f", "--seccomp-bpf", "-qq", "-s", "4096", "-o", str(log), "-e", f"trace={calls}"]
         command += [sys.executable, "-m", "fer_stream", *map(str, arguments)]
-        # Python's own cache of compiled modules would be written to the installation.
+        # Otherwise Python would write compiled modules into the installation.
         environment = cli.environment | {"PYTHONDONTWRITEBYTECODE": "1"}
         process = subprocess.Popen(
             command, cwd=cli.folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
-        self.passing: dict[str, bytes] = {}
-        """What lay in the temporary folder while it ran; at the end there is nothing."""
+        self.temporary: dict[str, bytes] = {}
+        """Content of the temporary files seen during the run, by path; they are deleted at its end."""
         while process.poll() is None:
             for path in cli.temporary.rglob("*"):
                 with suppress(OSError):
                     if path.is_file():
-                        self.passing[str(path)] = path.read_bytes()
+                        self.temporary[str(path)] = path.read_bytes()
             time.sleep(0.2)
         self.out, self.err = process.communicate()
         assert process.returncode == 0, self.err
@@ -73,7 +73,7 @@ class Traced:
 
 
 def small(value: Any) -> bool:
-    """Whether a JSON value has no room for a picture or an embedding: short texts, four numbers in a row at most."""
+    """Tell whether a JSON value is too small for a picture or an embedding: short texts, at most four numbers."""
     if isinstance(value, dict):
         return len(value) <= 24 and all(len(key) <= 80 and small(part) for key, part in value.items())
     if isinstance(value, list):
@@ -81,8 +81,8 @@ def small(value: Any) -> bool:
     return not isinstance(value, str) or len(value) <= 80
 
 
-def needles(clip: Path) -> set[bytes]:
-    """Return runs of pixels of its frames as they lie in memory, in colour and in grey, where they are not uniform."""
+def pixel_runs(clip: Path) -> set[bytes]:
+    """Return byte runs of non-uniform pixels from the clip's frames, in colour and in grey."""
     capture, found = cv2.VideoCapture(str(clip)), set()
     while (read := capture.read())[0]:
         for picture in (read[1], cv2.cvtColor(read[1], cv2.COLOR_BGR2GRAY)):
@@ -114,27 +114,29 @@ def test_no_picture_crop_or_embedding_is_written(cli: Cli, short_folder: Path, c
         *("--summary", folder / "summary.json", "--metrics", "127.0.0.1:0"),
     )
     events = [json.loads(line) for line in traced.out.splitlines()]
-    assert any(event["type"] == "emotion.started" for event in events), "faces were looked at"
+    assert any(event["type"] == "emotion.started" for event in events), "faces were scored"
 
-    # What was opened for writing, and nothing else was made.
+    # Only known files were opened for writing, and nothing else was created.
     journal = {str(folder / f"events.db{end}") for end in ("", "-wal", "-shm", "-journal", ".lock")}
     named = {str(folder / "events.jsonl"), str(folder / "summary.json"), str(short_folder / "lock"), "/dev/null"}
     own = re.escape(f"{cli.runtime}/fer_stream")
-    told = r"metrics/\w+_[\w-]+\.db|[\w -]+\.txt|deliveries\.(new|json)"
-    passing = re.compile(rf"{own}/(instances\.lock|service-\w+(/about\.json)?|run-1/({told}))")
-    # Of the tests where they measure; Python's trial of the folder; a lock that tqdm makes.
+    names = r"metrics/\w+_[\w-]+\.db|[\w -]+\.txt|deliveries\.(new|json)"
+    temporary = re.compile(rf"{own}/(instances\.lock|service-\w+(/about\.json)?|run-1/({names}))")
+    # Coverage data of the tests; the file by which Python's tempfile tests a folder; a lock of tqdm.
     others = re.compile(rf".*/\.coverage[^/]*|{re.escape(str(cli.temporary))}/[a-z0-9_]{{8}}|/dev/shm/sem\.\w{{6}}")
     strange = [
-        path for path in traced.written - journal - named if not passing.fullmatch(path) and not others.fullmatch(path)
+        path
+        for path in traced.written - journal - named
+        if not temporary.fullmatch(path) and not others.fullmatch(path)
     ]
     assert strange == []
-    assert journal & traced.written, "it sees what is written"
-    assert any(passing.fullmatch(path) for path in traced.written)
+    assert journal & traced.written, "the trace contains written files"
+    assert any(temporary.fullmatch(path) for path in traced.written)
     assert traced.others == []
-    assert {"fer_stream", "fer_stream_settings"} <= traced.memories, "pixels go through memory without a name"
-    assert traced.connected <= {"127.0.0.1", "::1"}, "nothing leaves the machine"
+    assert {"fer_stream", "fer_stream_settings"} <= traced.memories, "pixels are shared in anonymous memory"
+    assert traced.connected <= {"127.0.0.1", "::1"}, "no connection leaves the machine"
 
-    # What there is afterwards, to the last byte: events, counts, nothing.
+    # The remaining files contain only events and counts.
     assert list(cli.temporary.iterdir()) == []
     texts = [event for (event,) in sqlite3.connect(folder / "events.db").execute("SELECT text FROM events")]
     assert texts == traced.out.splitlines() == (folder / "events.jsonl").read_text().splitlines()
@@ -147,7 +149,7 @@ def test_no_picture_crop_or_embedding_is_written(cli: Cli, short_folder: Path, c
     db.close()
     assert all(isinstance(value, int | float | str) for row in rows for value in row)
     assert (folder / "events.db.lock").read_bytes() == (short_folder / "lock").read_bytes() == b""
-    for name, data in traced.passing.items():
+    for name, data in traced.temporary.items():
         if name.endswith(".db"):
             copy = cli.folder / "copy.db"
             copy.write_bytes(data)
@@ -155,17 +157,18 @@ def test_no_picture_crop_or_embedding_is_written(cli: Cli, short_folder: Path, c
                 assert small(json.loads(key)[2])
                 assert all(isinstance(number, float | int) for number in numbers)
 
-    # And as bytes: no row of pixels, no picture's head.
-    everything = b"".join([*traced.passing.values(), *(path.read_bytes() for path in folder.iterdir())])
+    # No file contains a run of pixels or the header of an image format.
+    everything = b"".join([*traced.temporary.values(), *(path.read_bytes() for path in folder.iterdir())])
     everything += (traced.out + traced.err).encode()
-    pixels = needles(clip)
-    assert len(pixels) > 500
-    assert not [run for run in pixels if run in everything]
-    assert not [head for head in (b"\xff\xd8\xff", b"\x89PNG", b"RIFF", b"GIF8", b"\xffO\xffQ") if head in everything]
+    runs = pixel_runs(clip)
+    assert len(runs) > 500
+    assert not [run for run in runs if run in everything]
+    headers = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF", b"GIF8", b"\xffO\xffQ")
+    assert not [header for header in headers if header in everything]
     shutil.rmtree(folder)
 
 
-# A face that comes again
+# A face that returns
 
 
 def timeline() -> Timeline:
@@ -188,8 +191,8 @@ def watch(line: Timeline, start: float, end: float, *faces: Face) -> list[Event]
 
 
 @pytest.mark.parametrize("before", ["happy", "sad"])
-def test_nothing_is_carried_over_from_one_appearance_to_the_next(before: str) -> None:
-    """The second time, the same face in the same place gives what a face gives that was never seen before."""
+def test_no_state_is_carried_over_to_a_face_that_returns(before: str) -> None:
+    """The second time, the same face at the same position causes the same events as a face never seen before."""
     known = timeline()
     first = watch(known, 0, 8, face(before)) + watch(known, 8, 12)
     assert first[-1].type == "face.left"
@@ -200,15 +203,15 @@ def test_nothing_is_carried_over_from_one_appearance_to_the_next(before: str) ->
     watch(unknown, 11, 12)
     once = watch(unknown, 12, 20, face("happy")) + watch(unknown, 20, 24)
     assert {event.track for event in first} == {1}
-    assert {event.track for event in again} == {2}, "a number is never given twice"
+    assert {event.track for event in again} == {2}, "a track number is never reused"
     assert [replace(event, track=0) for event in again] == [replace(event, track=0) for event in once]
     assert [event.type for event in once] == ["face.entered", "emotion.started", "emotion.ended", "face.left"]
 
 
-# What is old
+# Retention
 
 
-def test_events_go_by_themselves_after_the_retention_which_is_always_on(cli: Cli, short_folder: Path) -> None:
+def test_events_are_deleted_after_the_retention_time_which_cannot_be_switched_off(cli: Cli, short_folder: Path) -> None:
     assert Settings().journal.retention_days == 30
     path, day = cli.folder / "events.db", 86_400
     for age, camera in ((31, "old"), (29, "kept")):
@@ -222,13 +225,13 @@ def test_events_go_by_themselves_after_the_retention_which_is_always_on(cli: Cli
         events = cli.run("subscribe", "--journal", path, "--format", "jsonl").events
         return [event["source"] for event in events]
 
-    aggregator.until(lambda: kept() == ["/cameras/", "/cameras/kept"], "the old one's end")
+    aggregator.until(lambda: kept() == ["/cameras/", "/cameras/kept"], "deletion of the old event")
     assert aggregator.stop() == 0
     never = cli.run("aggregator", FER_STREAM_JOURNAL__RETENTION_DAYS="0")
     assert never.popen.returncode == 2
 
 
-def test_a_hidden_face_has_few_cells_left_and_all_else_stays() -> None:
+def test_a_hidden_face_is_reduced_to_few_blocks_and_the_rest_is_unchanged() -> None:
     image = np.random.default_rng(1).integers(0, 256, (120, 160, 3), np.uint8)
     before = image.copy()
     hidden = hide_faces(image, [Box(40, 30, 80, 70)])
@@ -244,7 +247,7 @@ def test_a_hidden_face_has_few_cells_left_and_all_else_stays() -> None:
     assert columns.max() <= 90
 
 
-def test_boxes_that_reach_out_of_the_picture_or_lie_beyond_it() -> None:
+def test_boxes_partly_or_fully_outside_the_picture_can_be_hidden() -> None:
     image = np.random.default_rng(1).integers(0, 256, (60, 60, 3), np.uint8)
     assert (hide_faces(image, [Box(-30, -30, 20, 20)])[:20, :20] != image[:20, :20]).mean() > 0.9
     assert (hide_faces(image, [Box(100, 100, 120, 120), Box(-50, 0, -30, 20)]) == image).all()

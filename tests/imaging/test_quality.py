@@ -1,4 +1,4 @@
-"""What a look at a face is worth: each fault alone lowers it, in the order of its size."""
+"""The quality of a face: each fault alone lowers it, a larger one more."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ def portrait() -> np.ndarray:
     return np.asarray(image, np.uint8)
 
 
-def test_a_clear_face_is_worth_everything(portrait: np.ndarray) -> None:
+def test_a_clear_face_has_quality_1(portrait: np.ndarray) -> None:
     assert quality.of(portrait, FACE) == 1.0
 
 
-def test_blur_lowers_it_and_noise_does_not_hide_blur(portrait: np.ndarray) -> None:
+def test_blur_lowers_the_quality_and_noise_does_not_hide_it(portrait: np.ndarray) -> None:
     random = np.random.default_rng(0)
-    worth = []
+    found = []
     for sigma in (1.0, 6.0, 9.0, 20.0):
         blurred = cv2.GaussianBlur(portrait, (0, 0), sigma)
         noisy = np.clip(blurred + random.normal(0, 4, blurred.shape), 0, 255).astype(np.uint8)
-        worth.append((quality.of(np.asarray(blurred, np.uint8), FACE), quality.of(noisy, FACE)))
-    plain = [pair[0] for pair in worth]
-    assert plain == sorted(plain, reverse=True)
-    assert plain[0] == 1.0
-    assert plain[-1] == 0.0
-    for one, other in worth:
-        assert other == pytest.approx(one, abs=0.2)
+        found.append((quality.of(np.asarray(blurred, np.uint8), FACE), quality.of(noisy, FACE)))
+    without_noise = [pair[0] for pair in found]
+    assert without_noise == sorted(without_noise, reverse=True)
+    assert without_noise[0] == 1.0
+    assert without_noise[-1] == 0.0
+    for plain, noisy_quality in found:
+        assert noisy_quality == pytest.approx(plain, abs=0.2)
 
 
-def test_small_faces_are_worth_less(portrait: np.ndarray) -> None:
+def test_small_faces_have_less_quality(portrait: np.ndarray) -> None:
     def shrunk(side: float) -> float:
         scale = side / size(FACE.box)
         image = cv2.resize(portrait, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
@@ -53,7 +53,7 @@ def test_small_faces_are_worth_less(portrait: np.ndarray) -> None:
     assert found[-1] == 0.0
 
 
-def test_a_face_cut_off_by_the_edge_is_worth_less(portrait: np.ndarray) -> None:
+def test_a_face_cut_off_by_the_edge_has_less_quality(portrait: np.ndarray) -> None:
     def cut(share: float) -> float:
         left = FACE.box.x1 + share * (FACE.box.x2 - FACE.box.x1)
         box = Box(FACE.box.x1 - left, FACE.box.y1, FACE.box.x2 - left, FACE.box.y2)
@@ -70,7 +70,7 @@ def landmarks(nose: float) -> tuple[tuple[float, float], ...]:
 
 
 @pytest.mark.parametrize("nose", [-0.5, 0.0, 0.2, 0.5])
-def test_turn_is_how_far_the_nose_is_from_the_middle(nose: float) -> None:
+def test_turn_is_the_distance_of_the_nose_from_the_middle(nose: float) -> None:
     assert quality.turn(landmarks(nose)) == pytest.approx(abs(nose))
 
 
@@ -80,16 +80,16 @@ def test_a_tilted_head_is_not_turned() -> None:
     assert quality.turn(tuple(turned)) == pytest.approx(0, abs=1e-9)
 
 
-def test_a_turned_head_is_worth_less(portrait: np.ndarray) -> None:
-    def worth(nose: float) -> float:
+def test_a_turned_head_has_less_quality(portrait: np.ndarray) -> None:
+    def turned(nose: float) -> float:
         return quality.of(portrait, Face(FACE.box, 0.99, landmarks(nose)))
 
-    assert worth(0.2) == 1.0
-    assert 0 < worth(0.6) < 1
-    assert worth(0.9) == 0.0
+    assert turned(0.2) == 1.0
+    assert 0 < turned(0.6) < 1
+    assert turned(0.9) == 0.0
     assert quality.turn(()) == 0.0
 
 
-def test_a_plain_square_has_no_detail() -> None:
+def test_a_uniform_square_has_no_detail() -> None:
     assert quality.sharpness(np.full((48, 48), 77, np.uint8)) == 0.0
     assert quality.judge_sharpness(np.full((48, 48), 77, np.uint8)) == 0.0

@@ -1,4 +1,4 @@
-"""Which files an ONNX file names is found wherever it may name them, and in what is no ONNX file nothing is."""
+"""File names in ONNX files: found in every field that may hold a tensor; none in other files."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ if TYPE_CHECKING:
 
 
 def tensor(location: str) -> TensorProto:
-    """A tensor whose values lie in a file."""
+    """Return a tensor whose values are in another file."""
     made = TensorProto(name=location, data_type=TensorProto.FLOAT, dims=[1], data_location=TensorProto.EXTERNAL)
     for key, value in (("offset", "0"), ("location", location), ("length", "4")):
         made.external_data.add(key=key, value=value)
     return made
 
 
-def test_what_comes_along_is_whole() -> None:
+def test_shipped_models_have_no_external_weights() -> None:
     for path in models.folder().glob("*.onnx"):
         assert locations(path.read_bytes()) == []
 
 
-def test_every_place_where_a_tensor_may_stand_is_looked_at() -> None:
+def test_every_field_that_may_hold_a_tensor_is_searched() -> None:
     inner = helper.make_graph([helper.make_node("Constant", [], ["c"], value=tensor("constant"))], "inner", [], [])
     inner.initializer.append(tensor("branch"))
     outer = helper.make_graph(
@@ -54,29 +54,29 @@ def test_every_place_where_a_tensor_may_stand_is_looked_at() -> None:
 
 
 @given(st.binary())
-def test_anything_can_be_given(content: bytes) -> None:
+def test_any_bytes_are_accepted(content: bytes) -> None:
     assert isinstance(locations(content), list)
 
 
-def test_a_file_that_is_cut_off_names_nothing_that_is_none(tmp_path: Path) -> None:
+def test_a_truncated_file_gives_no_wrong_names(tmp_path: Path) -> None:
     whole = write_beside(tmp_path / "tiny.onnx").read_bytes()
     assert locations(whole) == ["tiny.onnx.data"]
     assert all(locations(whole[:end]) in ([], ["tiny.onnx.data"]) for end in range(len(whole)))
 
 
 @pytest.mark.parametrize("name", ["../weights.data", "/weights.data", "a/../../weights.data"])
-def test_weights_elsewhere_are_refused(name: str, tmp_path: Path) -> None:
+def test_weights_outside_the_models_folder_are_refused(name: str, tmp_path: Path) -> None:
     path = write_beside(tmp_path / "tiny.onnx")
     model = onnx.load(path, load_external_data=False)
-    for it in model.graph.initializer:
-        for entry in it.external_data:
+    for initializer in model.graph.initializer:
+        for entry in initializer.external_data:
             entry.value = name if entry.key == "location" else entry.value
     path.write_bytes(model.SerializeToString())
     with pytest.raises(models.ModelError, match="outside its folder: put them beside it"):
         models.load(path)
 
 
-def test_weights_beside_a_model_are_read_from_anywhere_and_are_in_its_digest(
+def test_external_weights_are_found_from_any_working_directory_and_are_in_the_digest(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write_beside(tmp_path / "tiny.onnx")
@@ -86,14 +86,14 @@ def test_weights_beside_a_model_are_read_from_anywhere_and_are_in_its_digest(
     assert set(models.files(path)) == {"tiny.onnx", "tiny.onnx.data"}
     head = path.read_bytes()
     write_beside(path, likely="sad")
-    assert path.read_bytes() == head, "retrained: only the weights have changed"
+    assert path.read_bytes() == head, "only the weights have changed"
     assert models.load(path).digest != first.digest
     (tmp_path / "tiny.onnx.data").unlink()
     with pytest.raises(models.ModelError, match=r"keeps weights in 'tiny.onnx.data', which cannot be read \(No such"):
         models.load(path)
 
 
-def test_a_folder_is_all_that_is_in_it(tmp_path: Path) -> None:
+def test_a_model_folder_gives_the_digests_of_all_files_in_it(tmp_path: Path) -> None:
     (tmp_path / "mine/deep").mkdir(parents=True)
     (tmp_path / "mine/deep/weights.bin").write_bytes(b"1")
     before = models.files(tmp_path / "mine")

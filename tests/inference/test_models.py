@@ -1,4 +1,4 @@
-"""Shipped model files, in a checkout and in an installed wheel, whole and damaged."""
+"""Shipped model files, in a checkout and in an installed wheel, intact and damaged."""
 
 import hashlib
 import os
@@ -17,19 +17,19 @@ from fer_stream.settings.kinds import Provider
 ROOT = Path(__file__).parents[2]
 
 
-def test_the_manifest_tells_every_shipped_file():
+def test_the_manifest_lists_every_shipped_file():
     files = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in models.folder().glob("*.onnx")}
     assert models.digests() == files
     assert {"mtcnn-pnet.onnx", "mtcnn-rnet.onnx", "mtcnn-onet.onnx"} <= set(files)
 
 
-def test_a_shipped_file_opens_and_says_what_it_is():
+def test_a_shipped_file_opens_and_has_metadata():
     model = models.shipped("mtcnn-pnet.onnx")
     assert model.digest == models.digests()["mtcnn-pnet.onnx"]
     assert model.metadata["license"] == "MIT"
 
 
-def test_a_name_finds_a_shipped_file_where_there_is_none_of_ones_own(tmp_path, monkeypatch):
+def test_a_name_finds_the_shipped_file_if_no_such_file_exists(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert models.find(Path("mtcnn-pnet.onnx")).path == models.folder() / "mtcnn-pnet.onnx"
     shutil.copy(models.folder() / "mtcnn-rnet.onnx", "mtcnn-pnet.onnx")
@@ -40,7 +40,7 @@ def test_a_name_finds_a_shipped_file_where_there_is_none_of_ones_own(tmp_path, m
 
 @pytest.fixture(params=["models", "fer_stream/assets/models"], ids=["checkout", "wheel"])
 def copy(tmp_path, request):
-    """Our package and one model file, copied in the layout of a checkout or of an installed wheel."""
+    """The model folder of a copy of our package with one model file, in the layout of a checkout or of a wheel."""
     shutil.copytree(
         ROOT / "fer_stream", tmp_path / "fer_stream", ignore=lambda at, _: ["models"] * at.endswith("assets")
     )
@@ -52,7 +52,7 @@ def copy(tmp_path, request):
 
 
 def shipped(copy, name="mtcnn-pnet.onnx"):
-    """What a new process, which has nothing but the copy, says on opening a shipped file."""
+    """Return the path or the error that a new process, which imports only the copy, prints for a shipped file."""
     code = (
         "import sys; from fer_stream import errors; from fer_stream.inference import models\n"
         "try:\n    print(models.shipped(sys.argv[1]).path)\n"
@@ -67,7 +67,7 @@ def shipped(copy, name="mtcnn-pnet.onnx"):
     return done.stdout.strip()
 
 
-def test_a_whole_copy_opens(copy):
+def test_an_intact_copy_opens(copy):
     assert shipped(copy) == str(copy / "mtcnn-pnet.onnx")
 
 
@@ -86,9 +86,9 @@ def test_a_damaged_file_is_refused(copy):
     assert shipped(copy).startswith(f"ModelError: {copy / 'mtcnn-pnet.onnx'} is not ")
 
 
-def test_a_file_is_checked_before_anything_parses_it(copy):
+def test_the_digest_is_checked_before_the_file_is_parsed(copy):
     (copy / "mtcnn-pnet.onnx").write_bytes(b"no model at all")
-    assert "is not the file that was shipped" in shipped(copy), "and not that onnxruntime cannot open it"
+    assert "is not the file that was shipped" in shipped(copy), "not an error of onnxruntime"
 
 
 def test_a_missing_file_and_a_missing_manifest_are_named(copy):
@@ -102,27 +102,27 @@ def test_a_missing_file_and_a_missing_manifest_are_named(copy):
     )
 
 
-def test_onnxruntime_keeps_no_record_of_what_it_ran(tmp_path):
-    """Its builds come with telemetry: that leaves an identifier in the home and session files among the temporary."""
+def test_onnxruntime_writes_no_telemetry_files(tmp_path):
+    """Telemetry would leave an identifier in the home folder and session files in the temporary folder."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("ORT_", "XDG_"))}
     for key in ("HOME", "TMPDIR"):
         environment[key] = str(tmp_path / key)
         (tmp_path / key).mkdir()
-    # Its own rule keeps quiet where it takes a machine for one that only tests.
+    # onnxruntime disables telemetry itself if these variables show a CI machine.
     environment = {key: value for key, value in environment.items() if key not in ("CI", "GITHUB_ACTIONS", "TF_BUILD")}
     code = "from fer_stream.inference import models; models.shipped('mtcnn-pnet.onnx')"
     subprocess.run([sys.executable, "-c", code], env=environment, check=True, capture_output=True)
     assert [path for path in tmp_path.rglob("*") if not path.is_dir()] == []
 
 
-def test_a_provider_that_this_onnxruntime_lacks_is_told():
-    with pytest.raises(ModelError, match=r"there is no provider coreml in this onnxruntime, which has .*cpu"):
+def test_a_provider_that_this_onnxruntime_lacks_is_an_error():
+    with pytest.raises(ModelError, match=r"this onnxruntime has no provider coreml, only .*cpu"):
         models.shipped("mtcnn-pnet.onnx", "coreml")
 
 
-def test_a_model_runs_on_the_provider_that_is_asked_for():
+def test_a_model_runs_on_the_requested_provider():
     assert models.shipped("mtcnn-pnet.onnx", "cpu").session.get_providers() == ["CPUExecutionProvider"]
 
 
-def test_the_settings_name_every_provider_there_is():
+def test_the_setting_accepts_every_known_provider():
     assert set(models.PROVIDERS) == set(get_args(Provider))

@@ -1,4 +1,4 @@
-"""Detector and classifier together, on the portraits that come with the demo."""
+"""The recognizer with detector and classifier, on the demo's portraits."""
 
 import multiprocessing
 import pickle
@@ -21,7 +21,7 @@ ASSETS = Path(__file__).parents[2] / "fer_stream/assets"
 
 
 class Width:
-    """A classifier as a plug-in might bring it: is the face in the left or in the right half?"""
+    """A classifier plug-in that scores a face's horizontal position: left or right."""
 
     labels = ("left", "right")
     version = "width 1"
@@ -43,7 +43,7 @@ def side_by_side():
     return image
 
 
-def test_every_face_has_the_scores_of_its_own_place():
+def test_every_face_has_its_own_scores():
     image = side_by_side()
     found = Recognizer(MTCNN(), Width()).recognize(image)
     assert len(found.faces) == 2
@@ -55,7 +55,7 @@ def test_every_face_has_the_scores_of_its_own_place():
     assert {face.probabilities.top()[0] for face in found.faces} == {"left", "right"}
 
 
-def test_faces_are_the_detectors_and_in_its_order():
+def test_faces_are_in_the_detectors_order():
     image = side_by_side()
     found = Recognizer(MTCNN(), Width()).recognize(image)
     expected = MTCNN().detect(image)
@@ -75,7 +75,7 @@ def test_a_picture_without_faces():
     assert found.faces == ()
 
 
-def test_warming_up_changes_nothing():
+def test_warming_up_does_not_change_results():
     image = side_by_side()
     cold, warm = (Recognizer(MTCNN(), OnnxClassifier()) for _ in range(2))
     warm.warm_up()
@@ -108,7 +108,7 @@ def test_a_smile_is_happy():
         ({"classifier": {"model": "nowhere.onnx"}}, ModelError, r"the model file nowhere\.onnx cannot be read"),
     ],
 )
-def test_what_cannot_be_loaded_is_named(change, error, sentence):
+def test_an_error_names_what_cannot_be_loaded(change, error, sentence):
     with pytest.raises(error, match=sentence):
         Recognizer.from_settings(Settings(**change))
 
@@ -128,7 +128,7 @@ def test_only_faces_that_are_due_are_scored():
     assert found.searched is None
 
 
-def test_a_search_of_the_whole_picture_finds_and_scores_who_is_new():
+def test_a_full_scan_finds_and_scores_new_faces():
     image, recognizer = side_by_side(), Recognizer(MTCNN(), Width())
     first, _ = expected(due=False)
     found = recognizer.recognize(image, Hints((first,), whole=True))
@@ -137,7 +137,7 @@ def test_a_search_of_the_whole_picture_finds_and_scores_who_is_new():
     np.testing.assert_array_equal(found.searched.thumbnail, motion.thumbnail(image))
 
 
-def test_a_search_of_what_changed_finds_who_came():
+def test_a_search_of_changed_cells_finds_a_new_face():
     image, recognizer = side_by_side(), Recognizer(MTCNN(), Width())
     before = image.copy()
     before[:, image.shape[1] // 2 :] = 0
@@ -161,7 +161,7 @@ def test_a_detector_that_cannot_follow_searches_everything():
     assert all(face.probabilities for face in found.faces)
 
 
-def test_as_a_function_it_takes_what_opencv_reads(tiny_model: Path, monkeypatch: pytest.MonkeyPatch):
+def test_the_function_recognize_takes_images_read_by_opencv(tiny_model: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("FER_STREAM_CLASSIFIER__MODEL", str(tiny_model))
     found = [fer_stream.recognize(portrait(name)) for name in ("eileen_collins", "grace_hopper")]
     assert [len(faces) for faces in found] == [1, 1]
@@ -174,7 +174,7 @@ def test_as_a_function_it_takes_what_opencv_reads(tiny_model: Path, monkeypatch:
 @pytest.mark.parametrize(
     "rows", [np.zeros((1, 3)), np.zeros(2), np.full((2, 2), np.nan), [["a", "b"], ["c", "d"]], np.zeros((3, 2))]
 )
-def test_a_classifier_that_gives_something_else_is_named(rows):
+def test_wrong_output_of_a_classifier_is_an_error(rows):
     class Odd(Width):
         def classify(self, image, faces):
             return rows
@@ -183,8 +183,8 @@ def test_a_classifier_that_gives_something_else_is_named(rows):
         Recognizer(MTCNN(), Odd()).recognize(side_by_side())
 
 
-def test_a_pool_of_processes_takes_a_recognizer_along():
-    """Its models stay behind; each process loads them from the settings, once."""
+def test_a_recognizer_can_be_used_in_a_process_pool():
+    """The models are not pickled; each process loads them from the settings, once."""
     recognizer = Recognizer.from_settings(Settings(classifier={"model": "emotion-tiny.onnx"}))
     image = portrait("eileen_collins")
     with multiprocessing.get_context("spawn").Pool(1) as pool:
@@ -198,7 +198,7 @@ def unpickled(made):
     return pickle.loads(made)  # noqa: S301  (our own)
 
 
-def test_two_that_are_unpickled_with_the_same_settings_are_one():
+def test_unpickling_the_same_settings_twice_gives_one_recognizer():
     made = pickle.dumps(Recognizer.from_settings(Settings(classifier={"model": "emotion-tiny.onnx"})))
     other = pickle.dumps(Recognizer.from_settings(Settings(detector={"min_face": 80})))
     first = unpickled(made)
@@ -207,6 +207,6 @@ def test_two_that_are_unpickled_with_the_same_settings_are_one():
     assert unpickled(other).detector.min_face == 80
 
 
-def test_a_recognizer_put_together_by_hand_says_why_it_cannot_be_pickled():
+def test_pickling_a_recognizer_not_made_from_settings_is_an_error():
     with pytest.raises(TypeError, match=r"made by Recognizer\.from_settings"):
         pickle.dumps(Recognizer(MTCNN(), Width()))

@@ -1,4 +1,4 @@
-"""A journal that ends with its test."""
+"""Fixtures: a journal's path, and a journal that is closed after the test."""
 
 from __future__ import annotations
 

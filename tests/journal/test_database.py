@@ -1,4 +1,4 @@
-"""What is no journal is refused and left alone; which errors tell that one is damaged."""
+"""Files that are not journals are refused and left unchanged; which errors mean that a journal is damaged."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def newer(path: Path) -> None:
 
 
 def older(path: Path) -> None:
-    """What was written before any release, with text that a reader of this format would stumble over."""
+    """A format from before any release, with text that is invalid in this format."""
     with sqlite3.connect(path) as db:
         db.executescript("""
             CREATE TABLE events (cursor INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, text TEXT NOT NULL);
@@ -36,7 +36,7 @@ def older(path: Path) -> None:
 
 
 def before_this(path: Path) -> None:
-    """As it was when cursors and sequences were numbers in the events' text."""
+    """The format in which cursors and sequences were numbers in the events' text."""
     Journal(path).close()
     with sqlite3.connect(path) as db:
         db.execute("PRAGMA user_version = 2")
@@ -84,7 +84,7 @@ UNUSABLE: list[tuple[Callable[[Path], None], str]] = [
 
 
 @pytest.mark.parametrize(("spoil", "sentence"), UNUSABLE, ids=lambda value: getattr(value, "__name__", ""))
-def test_a_file_that_is_no_journal_is_refused_and_left_alone(
+def test_a_file_that_is_not_a_journal_is_refused_and_left_unchanged(
     path: Path, spoil: Callable[[Path], None], sentence: str
 ) -> None:
     spoil(path)
@@ -94,14 +94,14 @@ def test_a_file_that_is_no_journal_is_refused_and_left_alone(
     assert path.read_bytes() == before
     with pytest.raises(JournalError, match=sentence):
         Reader(path).read(0)
-    # Refused, it is not kept locked either.
+    # The refused path is not locked either.
     path.unlink()
     for companion in path.parent.glob("events.db-*"):
         companion.unlink()
     Journal(path).close()
 
 
-def test_an_empty_file_becomes_a_journal_but_is_none(path: Path) -> None:
+def test_a_writer_makes_a_journal_of_an_empty_file_that_a_reader_refuses(path: Path) -> None:
     path.touch()
     with pytest.raises(JournalError, match="is not a journal"):
         Reader(path)
@@ -110,7 +110,7 @@ def test_an_empty_file_becomes_a_journal_but_is_none(path: Path) -> None:
     writer.close()
 
 
-def test_a_journal_that_is_taken_away_is_told(path: Path, journal: Journal) -> None:
+def test_a_journal_whose_tables_are_dropped_is_an_error(path: Path, journal: Journal) -> None:
     journal.append(resets(1))
     with sqlite3.connect(path) as db:
         db.execute("DROP TABLE events")
@@ -124,8 +124,8 @@ def test_a_journal_that_is_taken_away_is_told(path: Path, journal: Journal) -> N
         journal.append(resets(1, first=3))
 
 
-def test_an_error_that_is_not_the_file_s_sets_nothing_aside(path: Path, journal: Journal) -> None:
-    """SQLite calls nearly everything an "error": here, a trigger that somebody added and that cannot run."""
+def test_an_error_without_damage_sets_no_file_aside(path: Path, journal: Journal) -> None:
+    """SQLITE_ERROR has many causes: here, a foreign trigger that cannot run."""
     journal.append(resets(1))
     execute(path, "CREATE TRIGGER theirs AFTER INSERT ON events BEGIN SELECT 1 FROM nowhere; END")
     with pytest.raises(JournalError, match=r"cannot be written: no such table: main\.nowhere"):
@@ -136,4 +136,4 @@ def test_an_error_that_is_not_the_file_s_sets_nothing_aside(path: Path, journal:
     assert int(journal.append(resets(1, first=2))[0][0].cursor) == 2
     with pytest.raises(JournalError, match="cannot be written: Python int too large"):
         journal.append([event("camera.reset", epoch=2**64)])
-    assert journal.there(), "nor does a number of ours"
+    assert journal.there(), "a number out of range is no damage either"

@@ -1,4 +1,4 @@
-"""One writer at a path, for whose owner alone the file is; and what becomes of one that is deleted."""
+"""One writer per path, files with mode 0600, and how a deleted or damaged journal is replaced."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ def test_a_second_writer_is_refused(path: Path, journal: Journal) -> None:
     Journal(path).close()
 
 
-def test_folders_are_made(tmp_path: Path) -> None:
+def test_missing_folders_are_created(tmp_path: Path) -> None:
     path = tmp_path / "a" / "b" / "events.db"
     Journal(path).close()
     assert everything(path) == []
 
 
 @pytest.mark.parametrize("where", ["file/events.db", "folder", "/proc/fer_stream/events.db"])
-def test_where_nothing_can_be_written(tmp_path: Path, where: str) -> None:
+def test_a_path_that_cannot_be_written_is_an_error(tmp_path: Path, where: str) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "folder").mkdir()
     for _ in range(2):
@@ -43,8 +43,8 @@ def test_where_nothing_can_be_written(tmp_path: Path, where: str) -> None:
             Journal(tmp_path / where)
 
 
-def test_a_folder_of_somebody_else(tmp_path: Path) -> None:
-    """Run as a user without rights there, whoever runs the tests."""
+def test_a_folder_without_write_permission_is_an_error(tmp_path: Path) -> None:
+    """If the tests run as root, the program switches to an unprivileged user."""
     tmp_path.chmod(0o555)
     program = """if True:
         import os, sys
@@ -67,7 +67,7 @@ def test_a_folder_of_somebody_else(tmp_path: Path) -> None:
     assert "cannot be written: Permission denied" in run.stdout
 
 
-def test_a_journal_that_was_deleted_begins_anew_where_it_stood(path: Path, journal: Journal) -> None:
+def test_a_deleted_journal_is_recreated_with_continued_numbers(path: Path, journal: Journal) -> None:
     journal.epoch("door")
     journal.append(resets(3))
     assert journal.there()
@@ -83,14 +83,14 @@ def test_a_journal_that_was_deleted_begins_anew_where_it_stood(path: Path, journ
     assert journal.epoch("door") == 2
 
 
-def test_a_journal_whose_folder_is_gone_is_tried_again(tmp_path: Path) -> None:
+def test_renewing_a_journal_without_its_folder_is_retried(tmp_path: Path) -> None:
     path = tmp_path / "folder" / "events.db"
     journal = Journal(path)
     journal.append(resets(2))
     for file in path.parent.iterdir():
         file.unlink()
     path.parent.rmdir()
-    path.parent.touch()  # a file is in the way
+    path.parent.touch()  # a file takes the folder's name
     for _ in range(2):
         with pytest.raises(JournalError, match="cannot be written"):
             journal.renew()
@@ -102,19 +102,21 @@ def test_a_journal_whose_folder_is_gone_is_tried_again(tmp_path: Path) -> None:
     journal.close()
 
 
-def test_a_journal_that_was_deleted_while_nobody_wrote_it_gives_no_number_again(path: Path) -> None:
+def test_a_journal_deleted_while_closed_never_reuses_numbers(path: Path) -> None:
     with Journal(path) as first:
         epoch, (event, _) = first.epoch("door"), first.append(resets(1))[0]
     path.unlink()
     with Journal(path) as second:
         assert "was taken away: a new one begins" in second.notice
-        assert second.epoch("door") > epoch, "the same id would come again"
+        assert second.epoch("door") > epoch, "otherwise an id would be repeated"
         assert second.cursor() > 1_000_000_000 > int(event.cursor)
         assert decode(everything(path, after=1)[0]).data == GapData("1", str(second.cursor()), "retention")
     for part in path.parent.iterdir():
         part.unlink()
     with Journal(path) as third:
-        assert (third.notice, third.epoch("door"), third.cursor()) == ("", 1, 0), "who deletes all begins anew"
+        assert (third.notice, third.epoch("door"), third.cursor()) == ("", 1, 0), (
+            "with all files deleted, numbering starts again"
+        )
 
 
 BEGINNING = """if True:
@@ -169,8 +171,8 @@ BEGINNING = """if True:
 
 
 @pytest.mark.parametrize("ending", ["killed", "full"])
-def test_a_start_that_ends_anywhere_gives_no_number_again(path: Path, ending: str) -> None:
-    """After a journal was deleted, at each of the statements that make the next one."""
+def test_a_start_interrupted_at_any_statement_never_reuses_numbers(path: Path, ending: str) -> None:
+    """The start after a journal was deleted is interrupted at each statement that creates the next one."""
     run = subprocess.run(
         [sys.executable, "-c", BEGINNING, str(path), ending], capture_output=True, text=True, check=True
     )
@@ -178,25 +180,25 @@ def test_a_start_that_ends_anywhere_gives_no_number_again(path: Path, ending: st
     assert len(starts) > 10
     assert min(int(cursor) for cursor, *_ in starts) > 1_000_000_000
     assert min(int(epoch) for _, epoch, _ in starts) > 1_000_000_000
-    told = [notice == "True" for *_, notice in starts]
-    assert told[0], "before there was anything but an empty file"
-    assert told == sorted(told, reverse=True), "and until all of it is written"
+    noticed = [notice == "True" for *_, notice in starts]
+    assert noticed[0], "interrupted with only an empty file"
+    assert noticed == sorted(noticed, reverse=True), "until the new file is complete"
 
 
 @pytest.mark.parametrize("size", [0, None])
-def test_an_empty_file_where_there_was_a_journal_gives_no_number_again(path: Path, size: int | None) -> None:
+def test_a_truncated_journal_never_reuses_numbers(path: Path, size: int | None) -> None:
     with Journal(path) as first:
         first.append(resets(3))
     if size is None:
         path.unlink()
         db = sqlite3.connect(path)
-        db.execute("PRAGMA journal_mode = WAL")  # a page, and in it nothing but that
+        db.execute("PRAGMA journal_mode = WAL")  # writes one page with this setting only
         db.close()
     else:
         os.truncate(path, size)
     with Journal(path) as second:
         assert second.notice == (
-            f"the journal {path} was emptied: a new one begins, and what was in the old one is a gap"
+            f"the journal {path} was emptied: a new one begins, and a gap covers the old one's events"
         )
         assert second.epoch("door") > 1_000_000_000
         assert decode(everything(path, after=1)[0]).data == GapData("1", str(second.cursor()), "retention")
@@ -205,7 +207,7 @@ def test_an_empty_file_where_there_was_a_journal_gives_no_number_again(path: Pat
         assert (third.notice, third.cursor()) == ("", int(stored.cursor))
 
 
-def test_what_was_set_aside_is_known_of_also_where_the_next_one_cannot_be_made(
+def test_numbers_are_not_reused_if_creating_the_next_file_fails_after_setting_one_aside(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with Journal(path) as first:
@@ -213,7 +215,7 @@ def test_what_was_set_aside_is_known_of_also_where_the_next_one_cannot_be_made(
     path.with_name("events.db.lock").unlink()
     execute(path, "DROP TABLE cameras")
     with monkeypatch.context() as patch:
-        patch.setattr("fer_stream.journal.files.JournalFiles.clear", lambda place: (place.path / "x").stat())
+        patch.setattr("fer_stream.journal.files.JournalFiles.clear", lambda files: (files.path / "x").stat())
         with pytest.raises(JournalError, match="cannot be written"):
             Journal(path)
     assert not path.exists()
@@ -221,7 +223,7 @@ def test_what_was_set_aside_is_known_of_also_where_the_next_one_cannot_be_made(
         assert second.cursor() > 1_000_000_000
 
 
-def test_the_log_of_a_deleted_journal_is_none_of_the_next_one(path: Path) -> None:
+def test_the_log_of_a_deleted_journal_is_not_applied_to_the_next_one(path: Path) -> None:
     program = (
         "import os, sys; from pathlib import Path; from journals import *; from fer_stream.journal import Journal\n"
     )
@@ -242,7 +244,7 @@ def modes(path: Path) -> dict[str, int]:
     return {part.name: part.stat().st_mode & 0o777 for part in path.parent.iterdir()}
 
 
-def test_a_journal_is_its_owner_s_alone_whatever_the_umask(path: Path) -> None:
+def test_a_journal_has_mode_0600_with_any_umask(path: Path) -> None:
     before = os.umask(0)
     try:
         with Journal(path) as journal:
@@ -257,18 +259,18 @@ def test_a_journal_is_its_owner_s_alone_whatever_the_umask(path: Path) -> None:
     path.chmod(0o640)
     with Journal(path) as journal:
         journal.append(resets(1, first=2))
-        assert modes(path)["events.db-wal"] == 0o640, "whom the owner lets read, may"
+        assert modes(path)["events.db-wal"] == 0o640, "permissions granted by the owner are kept"
 
 
-def test_what_is_refused_leaves_no_lock(path: Path) -> None:
+def test_a_refused_file_leaves_no_lock_file(path: Path) -> None:
     path.write_text("Dear diary,\n" * 1000)
     with pytest.raises(JournalError):
         Journal(path)
     assert [part.name for part in path.parent.iterdir()] == ["events.db"]
 
 
-def test_a_lock_that_is_taken_away_lets_nobody_in_twice(path: Path) -> None:
-    """Several processes take and withdraw it as fast as they can; whoever has it must be alone."""
+def test_a_removed_lock_file_never_admits_two_writers(path: Path) -> None:
+    """Several processes take and withdraw the lock in a loop; only one may hold it at a time."""
     program = """if True:
         import os, sys
         from pathlib import Path
@@ -277,13 +279,13 @@ def test_a_lock_that_is_taken_away_lets_nobody_in_twice(path: Path) -> None:
         path, had = Path(sys.argv[1]), 0
         while had < 100:
             try:
-                place = JournalFiles(path)
+                files = JournalFiles(path)
             except JournalError:
                 continue
             os.close(os.open(path, os.O_CREAT | os.O_EXCL))
             path.unlink()
-            place.known, had = False, had + 1
-            place.release(withdraw=True)
+            files.known, had = False, had + 1
+            files.release(withdraw=True)
     """
     run = [sys.executable, "-c", program, str(path)]
     rivals = [subprocess.Popen(run, stderr=subprocess.PIPE, text=True) for _ in range(3)]

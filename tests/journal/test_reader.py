@@ -1,4 +1,4 @@
-"""Who reads a journal misses nothing, changes nothing, and is told what is none."""
+"""A reader misses no event and changes nothing; unreadable journals are reported."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 
 
 def test_a_reader_beside_the_writer_misses_nothing(path: Path) -> None:
-    """It reads while another connection writes, and goes on from where it was told to."""
+    """It reads while another connection writes, and continues after the returned cursor."""
     count = 400
     Journal(path).close()
 
     def write() -> None:
         writer = Journal(path)
-        for one in resets(count):
-            writer.append([one])
+        for reset in resets(count):
+            writer.append([reset])
         writer.close()
 
     thread = threading.Thread(target=write)
@@ -53,7 +53,7 @@ def test_a_reader_does_not_write(path: Path, journal: Journal) -> None:
             reader.read(0)
 
 
-def test_what_is_not_there_cannot_be_read(path: Path, tmp_path: Path) -> None:
+def test_a_missing_journal_cannot_be_read(path: Path, tmp_path: Path) -> None:
     for missing in (path, tmp_path):
         with pytest.raises(JournalError, match="there is no journal at"):
             Reader(missing)
@@ -61,7 +61,7 @@ def test_what_is_not_there_cannot_be_read(path: Path, tmp_path: Path) -> None:
 
 @pytest.fixture
 def beside(journal: Journal, path: Path) -> Iterator[Path]:
-    """A journal with three events in a folder of ours, where others may read and may not write."""
+    """A closed journal with three events, in a folder that other users may read but not write."""
     journal.append(resets(3))
     journal.close()
     with strangers.folder() as folder:
@@ -71,28 +71,28 @@ def beside(journal: Journal, path: Path) -> Iterator[Path]:
         yield theirs
 
 
-def test_who_may_only_read_reads_a_journal_that_rests(beside: Path) -> None:
-    """SQLite would make a log for it first; so also on read-only media, and in a snapshot."""
+def test_a_user_without_write_permission_reads_a_closed_journal(beside: Path) -> None:
+    """SQLite would need to create a log first. Read-only media and snapshots are the same case."""
     found = Stranger(Path("/")).run("subscribe", "--journal", beside, "--format", "jsonl")
     assert (found.returncode, found.stderr) == (0, "")
     assert len(found.stdout.splitlines()) == 3
     assert list(beside.parent.iterdir()) == [beside]
 
 
-def test_who_may_not_read_is_told_that(beside: Path) -> None:
+def test_a_missing_read_permission_is_reported(beside: Path) -> None:
     beside.chmod(0o600)
     found = Stranger(Path("/")).run("subscribe", "--journal", beside)
     assert found.returncode == 1
     assert f"cannot be read: this user may not read {beside}; let its owner grant that" in found.stderr
 
 
-def test_who_may_not_read_the_log_is_told_that(beside: Path) -> None:
-    """What is in the log would be missed without a word."""
+def test_a_missing_read_permission_on_the_log_is_reported(beside: Path) -> None:
+    """Otherwise the events in the log would be missing without notice."""
     log = beside.with_name(f"{beside.name}-wal")
     log.write_bytes(b"")
     log.chmod(0o644)
     found = Stranger(Path("/")).run("subscribe", "--journal", beside)
     assert found.returncode == 1
-    assert f"what was written last is in {log}, which SQLite reads only where it may write" in found.stderr
+    assert f"the latest events are in {log}, which SQLite reads only if it may write" in found.stderr
     log.chmod(0o600)
     assert f"this user may not read {log}" in Stranger(Path("/")).run("subscribe", "--journal", beside).stderr

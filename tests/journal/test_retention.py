@@ -1,4 +1,4 @@
-"""Past the retention comes a gap, and nothing that is deleted is left in the file."""
+"""Deleted events are reported as a gap, and their text is overwritten in the file."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Clock:
         return self.now
 
 
-def test_past_the_retention_comes_an_explicit_gap(path: Path) -> None:
+def test_events_deleted_by_retention_are_reported_as_a_gap(path: Path) -> None:
     clock = Clock()
     writer = Journal(path, clock)
     for clock.now in (10.0, 20.0, 30.0):
@@ -36,32 +36,32 @@ def test_past_the_retention_comes_an_explicit_gap(path: Path) -> None:
     assert writer.purge(25) == 0
     for after in range(4):
         texts, reached = writer.read(after)
-        told = decode(texts[0])
-        assert (told.type, told.data) == (EventType.STREAM_GAP, GapData(str(after), "4", "retention"))
-        assert (int(told.cursor), texts[1:], reached) == (4, kept, 6)
+        gap = decode(texts[0])
+        assert (gap.type, gap.data) == (EventType.STREAM_GAP, GapData(str(after), "4", "retention"))
+        assert (int(gap.cursor), texts[1:], reached) == (4, kept, 6)
     assert writer.read(4) == (kept, 6)
     assert writer.purge(99) == 2
     texts, reached = writer.read(0)
     assert [decode(text).data for text in texts] == [GapData("0", "6", "retention")]
     assert reached == 6
     assert writer.read(6) == ([], 6)
-    # What is gone is not numbered anew, also not after a new start.
+    # Numbers of deleted events are not reused, even after a restart.
     writer.close()
     writer = Journal(path, clock)
-    (stored,) = writer.append([event("camera.reset", seq=99)])
+    (stored,) = writer.append([event("camera.reset", frame=99)])
     assert (stored[0].sequence, int(stored[0].cursor)) == (7, 7)
     writer.close()
 
 
 def test_retention_counts_from_journaling_not_from_capture(path: Path) -> None:
-    """A file's events may be of 1970."""
+    """The events of a recording may have capture times in 1970."""
     writer = Journal(path, lambda: 1000.0)
     writer.append(resets(1))
     assert writer.purge(999) == 0
     writer.close()
 
 
-def test_events_are_purged_beside_the_aggregator_that_writes_them(path: Path) -> None:
+def test_events_are_purged_while_an_aggregator_writes(path: Path) -> None:
     now = 1000.0
     journal = Journal(path, lambda: now)
     journal.append([replace(event("camera.online"), data=CameraData("a very private reason", 4, 3))])
@@ -76,10 +76,10 @@ def test_events_are_purged_beside_the_aggregator_that_writes_them(path: Path) ->
     assert (int(stored.cursor), stored.sequence) == (3, 3)
     journal.close()
     for file in path.parent.iterdir():
-        assert b"very private" not in file.read_bytes(), "what is deleted is not left in the file"
+        assert b"very private" not in file.read_bytes(), "the deleted text is overwritten"
 
 
-def test_what_is_no_journal_is_not_purged(tmp_path: Path) -> None:
+def test_purging_a_file_that_is_not_a_journal_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(JournalError, match="there is no journal at"):
         purge(tmp_path / "nowhere.db", 1.0)
     (tmp_path / "text.db").write_text("x" * 500)

@@ -1,4 +1,4 @@
-"""Two writers of one journal that no lock keeps apart: one is refused, and nothing is lost, doubled or broken."""
+"""Two writers of one journal without a working lock: one is refused, and no event is lost, repeated or damaged."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ HELPERS = str(Path(__file__).parents[1])
 
 @pytest.fixture
 def unlocked(path: Path) -> Iterator[tuple[Journal, Journal]]:
-    """Two writers of one file: somebody took the lock file away between their starts."""
+    """Two writers of one file, as the lock file was deleted between their starts."""
     with Journal(path) as first:
         path.with_name("events.db.lock").unlink()
         with Journal(path) as second:
@@ -49,9 +49,9 @@ def test_the_second_to_write_is_refused(path: Path, unlocked: tuple[Journal, Jou
         lambda: second.purge(1e12),
         lambda: second.lose(4, "journal full"),
     ):
-        with pytest.raises(RivalError, match="is written by another aggregator, too: this one ends, give each"):
+        with pytest.raises(RivalError, match="is written by another aggregator, too: this one ends; give each"):
             write()
-    assert not second.broken, "what another one wrote is no damage"
+    assert not second.broken, "the other writer's events are no damage"
     stored += [text for _, text in first.append(resets(3, first=4))]
     assert everything(path) == stored
 
@@ -68,8 +68,8 @@ def test_the_second_to_begin_an_epoch_is_refused(path: Path, unlocked: tuple[Jou
     first.append(resets(1))
 
 
-def test_a_journal_that_goes_back_in_time_is_gone_on_with(path: Path, journal: Journal) -> None:
-    """As when a backup is copied over it while it is written."""
+def test_a_journal_restored_to_an_older_state_is_continued(path: Path, journal: Journal) -> None:
+    """For example, a backup is copied over the file while it is written."""
     before = [text for _, text in journal.append(resets(2))]
     execute(path, "CREATE TABLE kept AS SELECT * FROM head")
     journal.append(resets(3, first=3))
@@ -89,13 +89,13 @@ def test_a_journal_that_goes_back_in_time_is_gone_on_with(path: Path, journal: J
     assert last == text
 
 
-# Two mounts of one folder by FUSE stand for two machines: each has its own locks, and its own memory of files.
+# Two FUSE mounts of one folder simulate two machines: each has its own locks and its own cache.
 
 
 @pytest.fixture
 def hosts() -> Iterator[tuple[Path, Path]]:
     if not shutil.which("bindfs") or not os.access("/dev/fuse", os.W_OK):
-        pytest.skip("bindfs and FUSE make two machines of one")
+        pytest.skip("needs bindfs and FUSE to simulate two machines")
     with ExitStack() as last:
         folder = Path(subprocess.run(["mktemp", "-d"], capture_output=True, text=True, check=True).stdout.strip())
         last.callback(shutil.rmtree, folder, ignore_errors=True)
@@ -105,7 +105,7 @@ def hosts() -> Iterator[tuple[Path, Path]]:
         for name in ("one", "two"):
             done = subprocess.run(["bindfs", folder / "share", folder / name], capture_output=True, check=False)
             if done.returncode:
-                pytest.skip(f"FUSE mounts nothing here: {done.stderr.decode()}")
+                pytest.skip(f"FUSE cannot mount here: {done.stderr.decode()}")
             last.callback(subprocess.run, ["fusermount3", "-uz", folder / name], check=False)
             mounts.append(folder / name / "events.db")
         yield mounts[0], mounts[1]
@@ -140,21 +140,23 @@ def writer(path: Path, camera: str) -> subprocess.Popen[str]:
     )
 
 
-def test_of_two_who_start_at_once_on_a_share_one_writes(hosts: tuple[Path, Path]) -> None:
+def test_of_two_writers_that_start_at_once_on_a_share_one_is_refused(hosts: tuple[Path, Path]) -> None:
     writers = [writer(path, camera) for path, camera in zip(hosts, ("door", "hall"), strict=True)]
-    first = [process.stdout.readline().strip() if process.stdout else "" for process in writers]  # before one writes
-    told = [process.communicate("\n", timeout=90)[0].strip() for process in writers]
+    first = [
+        process.stdout.readline().strip() if process.stdout else "" for process in writers
+    ]  # both have started before one writes
+    outputs = [process.communicate("\n", timeout=90)[0].strip() for process in writers]
     (refused,) = [line for line in first if line != "open"]
     assert "is in use by another aggregator (process " in refused
-    assert sorted(told) == ["", "done"]
-    # Where the other one made the file a moment ago, the writer takes it for a new journal and begins with a gap.
+    assert sorted(outputs) == ["", "done"]
+    # If the refused process created the file just before, the writer begins the new journal with a gap.
     written = [event for event in map(json.loads, everything(hosts[0])) if event["type"] != "stream.gap"]
     assert len(written) == 30
     assert len({event["source"] for event in written}) == 1
     assert everything(hosts[1]) == everything(hosts[0])
     db = sqlite3.connect(hosts[0].parents[1] / "share" / "events.db")
     assert db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
-    assert db.execute("PRAGMA journal_mode").fetchone() != ("wal",), "whose memory is one machine's"
+    assert db.execute("PRAGMA journal_mode").fetchone() != ("wal",), "WAL needs shared memory within one machine"
     db.close()
 
 
@@ -174,14 +176,14 @@ def test_two_aggregators_on_a_share(cli: Cli, short_folder: Path, hosts: tuple[P
     assert "purge it on that machine" in purged.errors[0]
     assert cli.run("purge", "--older-than", "1d", "--journal", str(hosts[0])).popen.returncode == 0
 
-    first.signal(signal.SIGSTOP)  # for so long that another takes its place
+    first.signal(signal.SIGSTOP)  # until its claim has expired
     second = cli.start(*start(1))
     second.until_said("ready")
     first.signal(signal.SIGCONT)
-    assert first.end() == 2, "so that nobody starts it again"
+    assert first.end() == 2, "so that systemd does not restart it"
     assert f"is written by another aggregator, too (process {second.pid} on " in first.errors[0]
 
-    second.kill()  # which leaves its name in the file
+    second.kill()  # killed, it leaves its name in the lock file
     third = cli.start(*start(0))
     third.until_said("ready")
     assert third.stop() == 0
@@ -190,7 +192,7 @@ def test_two_aggregators_on_a_share(cli: Cli, short_folder: Path, hosts: tuple[P
     assert fourth.stop() == 0
 
 
-def test_doctor_tells_of_a_share(cli: Cli, short_folder: Path, hosts: tuple[Path, Path], path: Path) -> None:
+def test_doctor_warns_about_a_share(cli: Cli, short_folder: Path, hosts: tuple[Path, Path], path: Path) -> None:
     assert shared(path) == ""
     assert shared(hosts[0]) == f"fuse, mounted at {hosts[0].parent}"
     done = cli.run("doctor", "--bind", f"ipc://{short_folder}", "--journal", str(hosts[0]))
@@ -220,4 +222,4 @@ def test_purge_of_a_share_whose_writer_died(hosts: tuple[Path, Path]) -> None:
     with Journal(hosts[0]) as journal:
         journal.append(resets(3))
     assert purge(hosts[1], 1e12) == 3
-    wait_for(lambda: len(everything(hosts[0])) == 1, "the gap alone")
+    wait_for(lambda: len(everything(hosts[0])) == 1, "only the gap")

@@ -1,4 +1,4 @@
-"""Events are numbered without a gap, once each, and what was left open is known after a crash."""
+"""Events are numbered without gaps and stored once; after a crash, open faces and intervals are known."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ profile = settings(deadline=None, max_examples=40, suppress_health_check=[Health
 def test_events_are_numbered_per_camera_and_over_all(journal: Journal) -> None:
     journal.append([event("camera.online", "door"), event("camera.online", "gate")])
     stored = journal.append([event("camera.reset", "door", 2), event("camera.reset", "door", 3)])
-    assert [(e.sequence, int(e.cursor)) for e, _ in stored] == [(2, 3), (3, 4)]
+    assert [(e.frameuence, int(e.cursor)) for e, _ in stored] == [(2, 3), (3, 4)]
     assert all(decode(text) == e for e, text in stored)
     assert journal.cursor() == 4
     texts, reached = journal.read(2)
@@ -41,20 +41,20 @@ def test_events_are_numbered_per_camera_and_over_all(journal: Journal) -> None:
 
 
 def test_a_repeat_is_harmless(journal: Journal) -> None:
-    first = journal.append([event("camera.online"), event("face.entered", seq=2, track=1)])
+    first = journal.append([event("camera.online"), event("face.entered", frame=2, track=1)])
     again = journal.append(
-        [event("camera.online"), event("face.entered", seq=2, track=1), event("camera.reset", seq=3)]
+        [event("camera.online"), event("face.entered", frame=2, track=1), event("camera.reset", frame=3)]
     )
-    assert [(e.type, e.sequence, int(e.cursor)) for e, _ in again] == [("camera.reset", 3, 3)]
+    assert [(e.type, e.frameuence, int(e.cursor)) for e, _ in again] == [("camera.reset", 3, 3)]
     assert journal.append([e for e, _ in first]) == []
-    assert journal.append([event("camera.reset", seq=9)] * 2)[-1][0].sequence == 4
+    assert journal.append([event("camera.reset", frame=9)] * 2)[-1][0].sequence == 4
     assert journal.cursor() == 4
 
 
-def test_nothing_of_a_failed_batch_is_kept(journal: Journal) -> None:
+def test_a_failed_batch_is_not_stored(journal: Journal) -> None:
     def broken() -> Iterator[Event]:
         yield event("camera.online")
-        raise RuntimeError("the one who makes events fails")
+        raise RuntimeError("the generator fails")
 
     with pytest.raises(RuntimeError):
         journal.append(broken())
@@ -62,12 +62,12 @@ def test_nothing_of_a_failed_batch_is_kept(journal: Journal) -> None:
     assert int(journal.append([event("camera.online")])[0][0].cursor) == 1
 
 
-def test_numbers_go_on_after_the_writer_was_started_again(path: Path) -> None:
+def test_numbers_continue_after_a_restart(path: Path) -> None:
     for start in range(3):
         writer = Journal(path)
         assert writer.epoch("door") == start + 1
         stored = writer.append(resets(2, first=1 + 2 * start))
-        assert [(e.sequence, int(e.cursor)) for e, _ in stored] == [(2 * start + i, 2 * start + i) for i in (1, 2)]
+        assert [(e.frameuence, int(e.cursor)) for e, _ in stored] == [(2 * start + i, 2 * start + i) for i in (1, 2)]
         writer.close()
         writer.close()
 
@@ -91,27 +91,27 @@ actions = st.lists(
 
 @profile
 @given(actions, st.data())
-def test_whatever_is_written_sequences_are_gapless_and_replays_the_same(
+def test_sequences_are_gapless_and_replays_return_the_written_events(
     tmp_path_factory: pytest.TempPathFactory, actions: list[tuple[str, int, str]], data: st.DataObject
 ) -> None:
     path = tmp_path_factory.mktemp("journal") / "events.db"
     writer = Journal(path)
-    told: list[str] = []
+    written: list[str] = []
     for camera, seq, action in actions:
         if action == "restart":
             writer.close()
             writer = Journal(path)
-        told += [
+        written += [
             text for _, text in writer.append([event("camera.reset", camera, seq), event("camera.online", camera)])
         ]
-    stored = [decode(text) for text in told]
+    stored = [decode(text) for text in written]
     assert [int(e.cursor) for e in stored] == list(range(1, len(stored) + 1))
     for camera in ("door", "gate", "hall"):
-        mine = [e.sequence for e in stored if e.camera == camera]
+        mine = [e.frameuence for e in stored if e.camera == camera]
         assert mine == list(range(1, len(mine) + 1))
     assert len({event_id(e) for e in stored}) == len(stored)
 
-    after, limit = data.draw(st.integers(0, len(told) + 2)), data.draw(st.integers(1, 7))
+    after, limit = data.draw(st.integers(0, len(written) + 2)), data.draw(st.integers(1, 7))
     only = data.draw(st.sampled_from([None, "door", "nobody"]))
     with Reader(path) as reader:
         got: list[str] = []
@@ -121,22 +121,24 @@ def test_whatever_is_written_sequences_are_gapless_and_replays_the_same(
             assert reached > at
             got += texts
             at = reached
-    assert got == [t for t, e in zip(told, stored, strict=True) if int(e.cursor) > after and only in (None, e.camera)]
+    assert got == [
+        t for t, e in zip(written, stored, strict=True) if int(e.cursor) > after and only in (None, e.camera)
+    ]
     writer.close()
 
 
-def test_what_is_lost_is_a_gap_that_is_replayed(path: Path, journal: Journal) -> None:
+def test_lost_events_are_a_gap_that_is_replayed(path: Path, journal: Journal) -> None:
     journal.append(resets(2))
     for count, reached in ((3, 5), (1, 6)):
-        told, text = journal.lose(count, "journal full")
-        assert told.data == GapData(str(reached - count), str(reached), "journal full")
-        assert decode(text) == told
+        lost, text = journal.lose(count, "journal full")
+        assert lost.data == GapData(str(reached - count), str(reached), "journal full")
+        assert decode(text) == lost
     (stored, _) = journal.append(resets(1, first=3))[0]
-    assert (int(stored.cursor), stored.sequence) == (7, 3), "a camera's own sequence has no gap"
+    assert (int(stored.cursor), stored.sequence) == (7, 3), "a camera's sequence has no gap"
     texts = everything(path)
     assert [int(decode(text).cursor) for text in texts] == [1, 2, 5, 6, 7]
     with Reader(path) as reader:
-        assert reader.read(0, camera="door")[0] == texts, "a gap concerns every camera"
+        assert reader.read(0, camera="door")[0] == texts, "a gap applies to every camera"
         assert reader.read(0, camera="yard")[0] == texts[2:4]
     journal.close()
     again = Journal(path)
@@ -145,7 +147,7 @@ def test_what_is_lost_is_a_gap_that_is_replayed(path: Path, journal: Journal) ->
     again.close()
 
 
-def test_a_full_disk_is_told_and_survived(journal: Journal) -> None:
+def test_writing_continues_after_a_full_disk(journal: Journal) -> None:
     journal.append(resets(1))
     limit(journal, 1)
     with pytest.raises(JournalError, match="cannot be written: database or disk is full"):
@@ -157,15 +159,15 @@ def test_a_full_disk_is_told_and_survived(journal: Journal) -> None:
 
 
 def test_a_frame_of_any_number_can_be_written(journal: Journal) -> None:
-    """The protocol has 64 bits for it, SQLite one less."""
+    """The protocol has 64 bits for a frame number, SQLite only 63."""
     last = 2**64 - 1
-    far = replace(event("camera.reset"), seq=last)
-    assert [e.seq for e, _ in journal.append([far, event("camera.online")])] == [last, 1]
-    assert journal.append([far]) == [], "and once"
+    far = replace(event("camera.reset"), frame=last)
+    assert [e.frame for e, _ in journal.append([far, event("camera.online")])] == [last, 1]
+    assert journal.append([far]) == [], "stored once only"
 
 
 def crashed(path: Path, events: list[Event]) -> list[Event]:
-    """Return what is unclosed after a process that wrote these events was killed."""
+    """Return the unclosed events after a process that wrote these events was killed."""
     program = """
         import os, pickle, sys
         from pathlib import Path
@@ -179,9 +181,9 @@ def crashed(path: Path, events: list[Event]) -> list[Event]:
         os._exit(9)
     """
     first: list[Event | None] = [None, *events]
-    for number, one in enumerate(events):
-        if one.epoch > (events[number - 1].epoch if number else 1):
-            first.insert(first.index(one), None)
+    for number, written in enumerate(events):
+        if written.epoch > (events[number - 1].epoch if number else 1):
+            first.insert(first.index(written), None)
     run = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(program), str(path)], input=pickle.dumps(first), check=False
     )
@@ -199,29 +201,29 @@ def named(events: list[Event]) -> list[str]:
 
 OPEN = [
     event("camera.online"),
-    event("face.entered", seq=2, track=1),
-    event("emotion.started", seq=3, track=1),
-    event("face.entered", seq=4, track=2),
+    event("face.entered", frame=2, track=1),
+    event("emotion.started", frame=3, track=1),
+    event("face.entered", frame=4, track=2),
 ]
 
 
-def test_what_a_dead_aggregator_left_open_is_known_in_the_order_of_closing(path: Path) -> None:
-    left = crashed(path, [*OPEN, event("emotion.updated", seq=9, track=1), event("camera.reset", seq=10)])
+def test_unclosed_events_of_a_killed_aggregator_come_in_closing_order(path: Path) -> None:
+    left = crashed(path, [*OPEN, event("emotion.updated", frame=9, track=1), event("camera.reset", frame=10)])
     assert named(left) == ["emotion.updated 1 1", "face.entered 1 1", "face.entered 2 1", "camera.reset 0 1"]
 
 
-def test_a_camera_is_closed_as_it_was_last(path: Path) -> None:
-    (left,) = crashed(path, [OPEN[0], event("camera.reset", seq=10), event("camera.reset", camera="gate")])
+def test_a_camera_is_closed_with_its_latest_event(path: Path) -> None:
+    (left,) = crashed(path, [OPEN[0], event("camera.reset", frame=10), event("camera.reset", camera="gate")])
     assert named([closing(left)]) == ["camera.offline 0 1"]
-    assert left.type == "camera.reset", "which has its latest size"
+    assert left.type == "camera.reset", "it has the latest size"
 
 
-def test_what_was_closed_is_not_open(path: Path) -> None:
-    closed = [event("emotion.ended", seq=5, track=1), event("face.left", seq=5, track=1)]
+def test_closed_events_are_not_unclosed(path: Path) -> None:
+    closed = [event("emotion.ended", frame=5, track=1), event("face.left", frame=5, track=1)]
     assert named(crashed(path, [*OPEN, *closed])) == ["face.entered 2 1", "camera.online 0 1"]
 
 
-def test_what_is_closed_after_a_crash_stays_closed(path: Path) -> None:
+def test_events_closed_after_a_crash_stay_closed(path: Path) -> None:
     assert len(crashed(path, OPEN)) == 4
     writer = Journal(path)
     stored = writer.append([closing(e) for e in writer.unclosed()])
@@ -231,10 +233,10 @@ def test_what_is_closed_after_a_crash_stays_closed(path: Path) -> None:
 
 
 def test_an_interval_that_began_as_another_ended_is_closed_too(path: Path) -> None:
-    """Both ends have one causing frame; neither may be taken for a repeat of the other."""
+    """Both ends have the same causing frame; neither may be taken for a repeat of the other."""
     turn = [
-        event("emotion.ended", seq=7, track=1, label="happy"),
-        event("emotion.started", seq=7, track=1, label="sad"),
+        event("emotion.ended", frame=7, track=1, label="happy"),
+        event("emotion.started", frame=7, track=1, label="sad"),
     ]
     crashed(path, [*OPEN, *turn])
     writer = Journal(path)
@@ -243,9 +245,9 @@ def test_an_interval_that_began_as_another_ended_is_closed_too(path: Path) -> No
     writer.close()
 
 
-def test_what_a_capture_s_restart_had_not_closed_yet_is_known(path: Path) -> None:
-    """The aggregator died between the capture's new epoch and the old one's end."""
-    later = [event("camera.online", epoch=2), event("face.entered", seq=2, track=1, epoch=2)]
+def test_unclosed_events_of_the_epoch_before_a_capture_s_restart_are_known(path: Path) -> None:
+    """The aggregator was killed after the new epoch began and before the old one was closed."""
+    later = [event("camera.online", epoch=2), event("face.entered", frame=2, track=1, epoch=2)]
     assert named(crashed(path, [*OPEN, *later])) == [
         "emotion.started 1 1",
         "face.entered 1 1",

@@ -1,4 +1,4 @@
-"""A service in this process, and what it prints."""
+"""Fixtures: a service in threads of this process, and this process's standard output."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def told(capsys: pytest.CaptureFixture[str]) -> Callable[[], str]:
-    """What this process has printed so far."""
+def printed(capsys: pytest.CaptureFixture[str]) -> Callable[[], str]:
+    """``printed()`` returns all that this process has printed so far."""
     text = ""
 
     def read() -> str:
@@ -27,7 +27,7 @@ def told(capsys: pytest.CaptureFixture[str]) -> Callable[[], str]:
 
 @pytest.fixture
 def service(short_folder: Path, tiny_model: Path, clip: Path) -> Iterator[Service]:
-    """One that is not started, of a camera ``film``, whose recording goes on for ever."""
+    """A service that is not started yet, with one camera ``film``, which loops a recording."""
     made = Service(short_folder, tiny_model, {"film": {"source": str(clip), "loop": True}})
     yield made
     made.close()

@@ -1,4 +1,4 @@
-"""Behind proxies: who is refused is told why, and nothing in an answer leads out of the page's own folder."""
+"""Behind proxies: every refusal gives its reason, and no answer contains an address outside the page's folder."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ TOKEN = "0123456789abcdef-token"
 
 
 @pytest.fixture
-def served(short_folder: Path, tmp_path: Path, told: Callable[[], str]) -> Iterator[Callable[..., str]]:
+def served(short_folder: Path, tmp_path: Path, printed: Callable[[], str]) -> Iterator[Callable[..., str]]:
     """``served(**settings)`` starts a page without an aggregator, and returns its address."""
     path = tmp_path / "live.token"
     path.write_text(TOKEN)
     path.chmod(0o600)
     service = Service(short_folder, tmp_path / "none.onnx", {}, **{"deployment.purpose": "research"})
-    yield lambda **changes: service.live(told, token_file=path, **changes)[0]
+    yield lambda **changes: service.live(printed, token_file=path, **changes)[0]
     service.close()
 
 
@@ -40,14 +40,15 @@ def enter(url: str, path: str = "/", **headers: str) -> dict[str, str | None]:
 PROXIES = {
     "passes on the Host": ("cameras.example.org:8443", ["cameras.example.org"]),
     "leaves the port out": ("cameras.example.org", ["cameras.example.org"]),
-    "says its own name": ("127.0.0.1:8090", ["cameras.example.org:8443"]),
-    "says its own name, and the settings no port": ("127.0.0.1:8090", ["cameras.example.org"]),
+    "sends its target as Host": ("127.0.0.1:8090", ["cameras.example.org:8443"]),
+    "sends its target as Host, and the settings have no port": ("127.0.0.1:8090", ["cameras.example.org"]),
 }
+"""What a proxy does with Host: the Host that arrives, and the setting ``hosts``."""
 
 
-@pytest.mark.parametrize("what", PROXIES)
-def test_tls_on_another_port(what: str, served: Callable[..., str]) -> None:
-    host, hosts = PROXIES[what]
+@pytest.mark.parametrize("proxy", PROXIES)
+def test_tls_on_another_port(proxy: str, served: Callable[..., str]) -> None:
+    host, hosts = PROXIES[proxy]
     url = served(hosts=hosts)
     proxied = {"Host": host, "X_Forwarded_Proto": "https"}
     origin = "https://cameras.example.org:8443"
@@ -67,7 +68,7 @@ def test_tls_on_another_port(what: str, served: Callable[..., str]) -> None:
         assert get(url, "/", "POST", f"token={TOKEN}", Origin=other, **proxied).status == 403
 
 
-def test_every_refusal_has_its_sentence_there_and_in_the_log(
+def test_every_refusal_has_the_same_sentence_in_the_answer_and_in_the_log(
     served: Callable[..., str], caplog: pytest.LogCaptureFixture
 ) -> None:
     url = served(hosts=["cameras.example.org"])
@@ -85,7 +86,9 @@ def test_every_refusal_has_its_sentence_there_and_in_the_log(
         assert answer.status_code == status
         assert answer.headers["X-Content-Type-Options"] == "nosniff"
         (sentence,) = answer.body.decode().splitlines()
-        assert get(url, "/feed", "POST", Origin=origin, **changes).status == status, "what a page hears that asks why"
+        assert get(url, "/feed", "POST", Origin=origin, **changes).status == status, (
+            "the page's question why gets the same answer"
+        )
         sentences.append(sentence)
     bearer = {"Authorization": f"Bearer {TOKEN}"}
     for method in ("GET", "POST"):
@@ -103,7 +106,7 @@ def test_every_refusal_has_its_sentence_there_and_in_the_log(
     assert TOKEN not in caplog.text
 
 
-def test_a_page_that_is_full_says_so(served: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_browser_above_the_limit_is_refused(served: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
     url = served()
     own = url.rstrip("/")
     bearer = {"Authorization": f"Bearer {TOKEN}"}
@@ -113,12 +116,12 @@ def test_a_page_that_is_full_says_so(served: Callable[..., str], monkeypatch: py
         with pytest.raises(InvalidStatus) as refused, Browser(url, **bearer):
             pass
         assert refused.value.response.status_code == 503
-        assert refused.value.response.body == b"1 browsers look at this page already: close one of them\n"
+        assert refused.value.response.body == b"1 browsers show this page already: close one of them\n"
         assert get(url, "/feed", "POST", Origin=own, **bearer).status == 503
-    wait_for(lambda: get(url, "/feed", "POST", Origin=own, **bearer).status == 426, "room")
+    wait_for(lambda: get(url, "/feed", "POST", Origin=own, **bearer).status == 426, "a free slot for a browser")
 
 
-def test_strangers_cannot_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:
+def test_the_log_of_refusals_is_rate_limited_and_escaped(caplog: pytest.LogCaptureFixture) -> None:
     refusals = Refusals(logging.getLogger("test"))
     for number in range(1000):
         refusals.refuse({"path": "/\n\x1b[2J", "client": ("192.0.2.1", 1)}, 421, f"reason {number}")
@@ -128,7 +131,7 @@ def test_strangers_cannot_fill_the_log(caplog: pytest.LogCaptureFixture) -> None
     assert "\x1b" not in caplog.records[0].message
 
 
-def test_what_the_log_says_of_a_header_is_short_and_printable(
+def test_a_header_is_shortened_and_escaped_in_the_log(
     served: Callable[..., str], caplog: pytest.LogCaptureFixture
 ) -> None:
     url = served()
@@ -142,10 +145,10 @@ def test_what_the_log_says_of_a_header_is_short_and_printable(
     assert all(len(record.message) < 500 and record.message.isprintable() for record in caplog.records)
 
 
-def test_a_base_path_that_the_proxy_leaves(served: Callable[..., str]) -> None:
+def test_a_base_path_that_the_proxy_does_not_remove(served: Callable[..., str]) -> None:
     url = served(base_path="/cams/fer/")
     bearer = {"Authorization": f"Bearer {TOKEN}"}
-    for path in ("/cams/fer/", "/cams/fer/main.js", "/", "/main.js"):  # another proxy may take it away
+    for path in ("/cams/fer/", "/cams/fer/main.js", "/", "/main.js"):  # a proxy may remove the base path or not
         assert get(url, path, **bearer).status == 200, path
     for path in ("/cams/", "/fer/", "/cams/fermain.js", "/cams/fer/cams/fer/", "/cams/fer/../../etc/passwd"):
         assert get(url, path, **bearer).status == 404, path
@@ -158,7 +161,7 @@ def test_a_base_path_that_the_proxy_leaves(served: Callable[..., str]) -> None:
         assert browser.hear()["type"] == "hello"
 
 
-def test_no_header_of_a_proxy_or_a_stranger_gets_into_an_answer(served: Callable[..., str]) -> None:
+def test_no_request_header_gets_into_an_answer(served: Callable[..., str]) -> None:
     url = served(base_path="/fer/")
     own = url.rstrip("/")
     for name in (
@@ -180,7 +183,7 @@ def test_no_header_of_a_proxy_or_a_stranger_gets_into_an_answer(served: Callable
                 assert answer.headers["Location"] in (None, "./?entered", "fer/")
 
 
-def test_frames_are_for_those_who_are_named(served: Callable[..., str]) -> None:
+def test_only_the_configured_origins_may_show_the_page_in_a_frame(served: Callable[..., str]) -> None:
     url = served()
     answer = get(url)
     assert "frame-ancestors 'none'" in (answer.headers["Content-Security-Policy"] or "")
@@ -193,10 +196,14 @@ def test_frames_are_for_those_who_are_named(served: Callable[..., str]) -> None:
     assert policy.endswith("frame-ancestors 'self' https://home.example.net:8123")
     assert answer.headers["X-Frame-Options"] is None
     own = framed.rstrip("/")
-    assert "SameSite=strict" in (enter(framed, Origin=own)["Set-Cookie"] or ""), "without TLS no other is kept"
+    assert "SameSite=strict" in (enter(framed, Origin=own)["Set-Cookie"] or ""), (
+        "without TLS browsers reject SameSite=none"
+    )
     cookie = enter(framed, X_Forwarded_Proto="https", Origin=own.replace("http:", "https:"))["Set-Cookie"] or ""
     assert set(cookie.split("; ")[1:]) == {"HttpOnly", "Secure", "SameSite=none", "Partitioned"}
     value = cookie.partition(";")[0]
     with pytest.raises(InvalidStatus) as refused, Browser(framed, "https://home.example.net:8123", Cookie=value):
         pass
-    assert refused.value.response.status_code == 403, "who may show the page in a frame may not speak for it"
+    assert refused.value.response.status_code == 403, (
+        "an origin that may show the page in a frame may not open its WebSocket"
+    )

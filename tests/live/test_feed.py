@@ -1,4 +1,4 @@
-"""What goes wrong between the live page and the aggregator for a while is tried again until it works."""
+"""After temporary failures between the live page and the aggregator, the page retries until it works."""
 
 from __future__ import annotations
 
@@ -18,27 +18,29 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def test_events_from_before_the_page_s_server_are_the_past_whenever_they_come(
-    service: Service, told: Callable[[], str]
+def test_events_from_before_the_start_of_the_page_s_server_count_as_past_whenever_they_arrive(
+    service: Service, printed: Callable[[], str]
 ) -> None:
     service.pipeline()
-    url, end = service.live(told)
+    url, end = service.live(printed)
     with Browser(url) as browser:
-        started = browser.until("events", lambda it: it["events"][-1]["type"] == "emotion.started")
+        started = browser.until("events", lambda message: message["events"][-1]["type"] == "emotion.started")
         before = int(started["events"][-1]["cursor"])
     end()
-    url, _ = service.live(told)
-    with Browser(url) as browser:  # it may be there before the server knows of any event
-        heard: list[tuple[int, bool]] = []
-        while not heard or heard[-1][1]:
+    url, _ = service.live(printed)
+    with Browser(url) as browser:  # it may connect before the server has received any event
+        received: list[tuple[int, bool]] = []
+        while not received or received[-1][1]:
             message = browser.until("events")
-            heard += [(int(one["cursor"]), n < message["past"]) for n, one in enumerate(message["events"])]
-    assert all(past for cursor, past in heard if cursor <= before)
+            received += [(int(event["cursor"]), n < message["past"]) for n, event in enumerate(message["events"])]
+    old = [past for cursor, past in received if cursor <= before]
+    assert old
+    assert all(old)
 
 
 @pytest.mark.parametrize("link", ["observations", "preview"])
-def test_a_listener_that_fails_listens_again_though_nobody_wants_anything_else(
-    link: str, service: Service, told: Callable[[], str], monkeypatch: pytest.MonkeyPatch
+def test_a_failed_subscription_is_retried_without_a_change_of_topics(
+    link: str, service: Service, printed: Callable[[], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     failures = ["no more sockets"]
     subscribe = ZeroMQ.subscribe
@@ -50,29 +52,29 @@ def test_a_listener_that_fails_listens_again_though_nobody_wants_anything_else(
 
     monkeypatch.setattr(ZeroMQ, "subscribe", fails_once)
     service.pipeline()
-    url, _ = service.live(told)
+    url, _ = service.live(printed)
     with Browser(url) as browser:
         browser.say(watch={"film": 320})
         browser.until("picture")
     assert not failures
 
 
-def test_a_key_that_opens_no_pictures_is_told_of_before_anybody_looks(
-    short_folder: Path, tmp_path: Path, tiny_model: Path, told: Callable[[], str], caplog: pytest.LogCaptureFixture
+def test_a_key_without_permission_for_pictures_is_logged_before_any_browser_connects(
+    short_folder: Path, tmp_path: Path, tiny_model: Path, printed: Callable[[], str], caplog: pytest.LogCaptureFixture
 ) -> None:
     folder = tmp_path / "keys"
     service = Service(short_folder, tiny_model, {}, keys=folder, key=keys.new(folder, "desk", "client"))
     try:
         service.start(aggregator.run)
-        service.live(told)
+        service.live(printed)
         refused = "refused the key desk (role client): ask its operator to allow it with `fer-stream keys allow`; "
         wait_for(lambda: refused + "the link preview is open to the roles live, all" in caplog.text, "a refusal")
     finally:
         service.close()
 
 
-def test_a_page_whose_key_was_refused_gets_in_once_it_is_allowed(
-    short_folder: Path, tmp_path: Path, tiny_model: Path, told: Callable[[], str], caplog: pytest.LogCaptureFixture
+def test_a_page_whose_key_was_refused_connects_once_the_key_is_allowed(
+    short_folder: Path, tmp_path: Path, tiny_model: Path, printed: Callable[[], str], caplog: pytest.LogCaptureFixture
 ) -> None:
     folder, own = tmp_path / "keys", tmp_path / "page.key"
     keys.new(folder, "page", "live").rename(own)
@@ -81,7 +83,7 @@ def test_a_page_whose_key_was_refused_gets_in_once_it_is_allowed(
     service = Service(short_folder, tiny_model, {}, keys=folder, key=own)
     try:
         service.start(aggregator.run)
-        url, _ = service.live(told)
+        url, _ = service.live(printed)
         wait_for(lambda: "refused the key page (role live)" in caplog.text, "a refusal")
         with Browser(url) as browser:
             assert browser.until("state")["connected"] is False

@@ -1,4 +1,4 @@
-"""A picture is shown with its own faces, and nobody can be recognised on it."""
+"""A picture is shown with the faces of the same frame, and they are blurred beyond recognition."""
 
 from __future__ import annotations
 
@@ -39,17 +39,17 @@ def opened(jpeg: bytes | None) -> np.ndarray:
 # Pairing
 
 
-def test_a_frame_waits_for_what_was_seen_in_it() -> None:
+def test_a_frame_waits_for_its_observation() -> None:
     pairing = Pairing(show_faces=False)
     assert [pairing.frame(frame(seq)) for seq in (1, 2, 3)] == [None] * 3
     shown = pairing.observe(seen(2))
     assert shown is not None
     assert (shown.message.seq, shown.seen["frame"]) == (2, 2)
-    assert pairing.observe(seen(1)) is None, "older ones are passed over"
+    assert pairing.observe(seen(1)) is None, "older frames are skipped"
     assert pairing.observe(seen(3)) is not None
 
 
-def test_what_was_seen_may_come_before_its_frame() -> None:
+def test_an_observation_may_come_before_its_frame() -> None:
     pairing = Pairing(show_faces=False)
     assert pairing.observe(seen(2)) is None
     assert pairing.frame(frame(1)) is None
@@ -58,14 +58,14 @@ def test_what_was_seen_may_come_before_its_frame() -> None:
     assert shown.message.seq == 2
 
 
-def test_frames_of_another_epoch_are_others() -> None:
+def test_frames_of_different_epochs_are_not_confused() -> None:
     pairing = Pairing(show_faces=False)
     pairing.frame(frame(1, epoch=1))
     assert pairing.observe(seen(1, epoch=2)) is None
     assert pairing.frame(frame(1, epoch=2)) is not None
 
 
-def test_frames_without_an_answer_do_not_pile_up() -> None:
+def test_the_number_of_waiting_frames_is_limited() -> None:
     pairing = Pairing(show_faces=False)
     for seq in range(1, WAITING + 2):
         pairing.frame(frame(seq))
@@ -73,7 +73,7 @@ def test_frames_without_an_answer_do_not_pile_up() -> None:
     assert pairing.observe(seen(2)) is not None
 
 
-def test_a_frame_in_which_no_new_faces_were_looked_for_is_shown_only_with_faces() -> None:
+def test_a_frame_not_searched_for_new_faces_is_shown_only_if_faces_may_be_shown() -> None:
     for show_faces in (False, True):
         pairing = Pairing(show_faces)
         pairing.frame(frame(1))
@@ -87,7 +87,7 @@ def detail(image: np.ndarray) -> float:
     return float(np.abs(np.diff(image.astype(float), axis=1)).mean())
 
 
-def test_a_picture_is_made_as_small_as_it_is_shown_and_boxes_shrink_with_it() -> None:
+def test_a_picture_is_scaled_to_the_width_in_which_it_is_shown_and_so_are_the_boxes() -> None:
     image = cv2.GaussianBlur(noise(), (0, 0), 3)
     whole = opened(render(Shown(raw(image), seen(1)), 640, shared.MappedFrames(), show_faces=False))
     assert whole.shape == (240, 320, 3), "never enlarged"
@@ -100,17 +100,17 @@ def test_a_picture_is_made_as_small_as_it_is_shown_and_boxes_shrink_with_it() ->
     assert detail(open_[60:180, 100:200]) > 0.8 * detail(open_[:, 250:])
 
 
-def test_shared_pixels_are_shown_while_they_are_there() -> None:
+def test_shared_pixels_are_shown_until_they_are_overwritten() -> None:
     ring = shared.Ring(1, 240 * 320 * 3)
     image = noise()
     message = Message(Kind.FRAME, ring.put(image, 0, 1), width=320, height=240, encoding=Encoding.SHARED)
     reader = shared.MappedFrames()
     assert render(Shown(message, seen(1)), 320, reader, show_faces=True) is not None
     ring.put(image, 0, 1)
-    assert render(Shown(message, seen(1)), 320, reader, show_faces=True) is None, "it is another frame by now"
+    assert render(Shown(message, seen(1)), 320, reader, show_faces=True) is None, "another frame has overwritten it"
     ring.close()
 
 
-def test_what_does_not_decode_is_no_picture() -> None:
+def test_a_payload_that_does_not_decode_gives_no_picture() -> None:
     message = Message(Kind.FRAME, b"\xff\xd8 no JPEG", width=4, height=4, encoding=Encoding.JPEG)
     assert render(Shown(message, seen(1)), 320, shared.MappedFrames(), show_faces=True) is None

@@ -1,4 +1,4 @@
-"""The live page's server: who gets in, what a browser is told, at which pace, and what it costs the others."""
+"""The live page's server: access, what it sends to a browser and at which rate, and the load on the aggregator."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ if TYPE_CHECKING:
 TOKEN = "0123456789abcdef-token"
 
 
-# What a browser is told
+# What the server sends
 
 
-def test_a_browser_is_told_all_there_is(service: Service, told: Callable[[], str]) -> None:
+def test_a_browser_gets_hello_status_events_and_pictures(service: Service, printed: Callable[[], str]) -> None:
     service.pipeline()
-    url, _ = service.live(told)
+    url, _ = service.live(printed)
     with Browser(url) as browser:
         hello = browser.hear()
         assert (hello["type"], hello["blurred"], hello["valence"]["happy"]) == ("hello", True, "positive")
@@ -44,7 +44,9 @@ def test_a_browser_is_told_all_there_is(service: Service, told: Callable[[], str
 
         state = browser.until("state", lambda state: state["status"].get("workers") and captured(state))
         assert list(state["status"]["workers"]) == ["1"]
-        heard = browser.until("events", lambda it: any(event["type"] == "emotion.started" for event in it["events"]))
+        heard = browser.until(
+            "events", lambda message: any(event["type"] == "emotion.started" for event in message["events"])
+        )
         browser.say(watch={"film": 300})
         picture = browser.until("picture")
         while not any(track["label"] for track in picture["tracks"]):
@@ -56,27 +58,26 @@ def test_a_browser_is_told_all_there_is(service: Service, told: Callable[[], str
     assert picture["size"] == [640, 480]
     assert {track["label"] for track in picture["tracks"]} - {None} == {"happy"}
     with Browser(url) as late:
-        told_first = late.until("events")
-        past = told_first["events"]
-        assert int(heard["events"][-1]["cursor"]) <= told_first["past"] <= len(past)
-        assert (
-            late.until("events", lambda it: int(it["events"][-1]["cursor"]) > int(past[-1]["cursor"]))["past"] == 0
-        ), "news"
+        first = late.until("events")
+        past = first["events"]
+        assert int(heard["events"][-1]["cursor"]) <= first["past"] <= len(past)
+        new = late.until("events", lambda message: int(message["events"][-1]["cursor"]) > int(past[-1]["cursor"]))
+        assert new["past"] == 0
         assert [int(event["cursor"]) for event in past] == list(range(1, len(past) + 1)), (
-            "who comes late learns the past"
+            "a browser that connects late gets all past events"
         )
 
 
-def test_a_picture_comes_once_the_last_one_is_shown_and_it_is_the_newest(
-    service: Service, told: Callable[[], str]
+def test_the_next_picture_is_sent_only_after_the_last_one_is_shown_and_is_the_newest(
+    service: Service, printed: Callable[[], str]
 ) -> None:
     service.pipeline()
-    url, _ = service.live(told)
+    url, _ = service.live(printed)
     with Browser(url) as browser:
         browser.say(watch={"film": 320})
         first = browser.until("picture")
         done: list[int] = []
-        while not done or done[-1] < done[0] + 20:  # many more are there to be seen
+        while not done or done[-1] < done[0] + 20:  # until the worker has processed 20 more frames
             message = browser.hear()
             assert message["type"] != "picture", "the last one is not shown yet"
             if message["type"] == "state":
@@ -85,20 +86,20 @@ def test_a_picture_comes_once_the_last_one_is_shown_and_it_is_the_newest(
         second = browser.until("picture")
         browser.say(shown="film")
         third = browser.until("picture")
-    assert second["frame"] - first["frame"] > 10, "those in between are passed over"
+    assert second["frame"] - first["frame"] > 10, "frames in between are skipped"
     assert third["frame"] > second["frame"]
 
 
-def test_frames_are_asked_for_only_while_somebody_watches(
-    short_folder: Path, tiny_model: Path, told: Callable[[], str]
+def test_frames_are_subscribed_to_only_while_a_browser_watches(
+    short_folder: Path, tiny_model: Path, printed: Callable[[], str]
 ) -> None:
-    """This test is the aggregator, and is told who listens to what."""
+    """The test plays the aggregator, and sees each subscription."""
     service = Service(short_folder, tiny_model, {"door": {}})
     hub = plugins.transport(service.settings).bind(service.settings.address)
     latest: dict[tuple[str, bytes], bool] = {}
 
     def listens(link: str, topic: bytes) -> bool | None:
-        """Return what the latest notice of a topic was: somebody listens, nobody does any more, or there was none."""
+        """Return the latest notice about a topic: True subscribed, False unsubscribed, None if there was none."""
         for sent, _, parts in hub.receive(0.05):
             if sent in plugins.BROADCASTS:
                 latest[sent, bytes(parts[0][1:])] = bytes(parts[0][:1]) == b"\x01"
@@ -108,7 +109,7 @@ def test_frames_are_asked_for_only_while_somebody_watches(
         return all(listens(link, topic) for link in ("preview", "observations") for topic in topics)
 
     try:
-        url, _ = service.live(told)
+        url, _ = service.live(printed)
         with Browser(url) as one, Browser(url) as two:
             assert listens("preview", b"door/") is None
             one.say(watch={"door": 320})
@@ -117,16 +118,18 @@ def test_frames_are_asked_for_only_while_somebody_watches(
             wait_for(lambda: watched(b"door/", b"gate/"), "a listener to both")
             one.say(watch={})
             two.say(watch={"door": 640})
-            wait_for(lambda: listens("preview", b"gate/") is False and watched(b"door/"), "the end of listening to one")
+            wait_for(lambda: listens("preview", b"gate/") is False and watched(b"door/"), "the unsubscription of gate")
         for link in ("preview", "observations"):
-            wait_for(lambda link=link: listens(link, b"door/") is False, f"the end of listening to {link}")
+            wait_for(lambda link=link: listens(link, b"door/") is False, f"the unsubscription of {link}")
     finally:
         service.close()
         hub.close()
 
 
-def test_a_browser_that_says_what_it_should_not_is_shown_out_alone(service: Service, told: Callable[[], str]) -> None:
-    url, _ = service.live(told)
+def test_only_the_browser_that_sends_an_invalid_message_is_disconnected(
+    service: Service, printed: Callable[[], str]
+) -> None:
+    url, _ = service.live(printed)
     wrong = ("no JSON", "[]", '{"watch": 1}', '{"watch": {"film": "wide"}}', '{"shown": 1}', '{"other": 1}')
     wrong += ('{"watch": {"\\ud800": 320}}', '{"watch": {"": 320}}', '{"watch": {"a/": 320}}', "[" * 60_000, b"{}")  # type: ignore[assignment]
     with Browser(url) as good:
@@ -137,20 +140,20 @@ def test_a_browser_that_says_what_it_should_not_is_shown_out_alone(service: Serv
                     bad.until("nothing")
                 assert closed.value.rcvd is not None
                 assert closed.value.rcvd.code == 1008, message
-        assert good.until("state")["connected"] is False, "there is no aggregator here"
+        assert good.until("state")["connected"] is False, "this test has no aggregator"
 
 
-def test_what_is_too_long_is_not_read(service: Service, told: Callable[[], str]) -> None:
-    url, _ = service.live(told)
+def test_a_message_that_is_too_long_ends_the_connection(service: Service, printed: Callable[[], str]) -> None:
+    url, _ = service.live(printed)
     with Browser(url) as browser:
         browser.say(shown="x" * server.MAX_MESSAGE)
         with pytest.raises(ConnectionClosed):
             browser.until("nothing")
 
 
-def test_an_aggregator_that_goes_and_comes_back(service: Service, told: Callable[[], str]) -> None:
+def test_the_page_reconnects_to_a_restarted_aggregator(service: Service, printed: Callable[[], str]) -> None:
     end = service.start(aggregator.run)
-    url, _ = service.live(told)
+    url, _ = service.live(printed)
     with Browser(url) as browser:
         browser.until("state", lambda state: state["connected"])
         end()
@@ -159,11 +162,11 @@ def test_an_aggregator_that_goes_and_comes_back(service: Service, told: Callable
         browser.until("state", lambda state: state["connected"])
 
 
-# Who gets in
+# Access
 
 
-def test_headers_keep_strangers_out(service: Service, told: Callable[[], str]) -> None:
-    url, _ = service.live(told)
+def test_every_answer_has_the_security_headers(service: Service, printed: Callable[[], str]) -> None:
+    url, _ = service.live(printed)
     for path in ("/", "/main.js", "/live.css", "/nowhere"):
         answer = get(url, path)
         assert answer.status == (404 if path == "/nowhere" else 200)
@@ -176,22 +179,22 @@ def test_headers_keep_strangers_out(service: Service, told: Callable[[], str]) -
     assert get(url, "/%2e%2e/server.py").status == 404
 
 
-def test_only_names_of_this_machine_are_served(service: Service, told: Callable[[], str]) -> None:
-    url, _ = service.live(told)
+def test_a_request_with_an_unknown_host_is_refused(service: Service, printed: Callable[[], str]) -> None:
+    url, _ = service.live(printed)
     for host in ("evil.example", "localhost.evil.example", "", "[::1", "192.0.2.1"):
         assert get(url, Host=host).status == 421, host
     for host in ("localhost", "127.0.0.1:1", "[::1]", "LOCALHOST:80"):
         assert get(url, Host=host).status == 200, host
 
 
-def test_behind_a_proxy_the_page_has_a_further_name_and_asks_for_the_token(
-    short_folder: Path, tiny_model: Path, told: Callable[[], str], tmp_path: Path
+def test_behind_a_proxy_the_page_has_another_name_and_needs_the_token(
+    short_folder: Path, tiny_model: Path, printed: Callable[[], str], tmp_path: Path
 ) -> None:
     service = Service(short_folder, tiny_model, {"film": {}}, **{"deployment.purpose": "research"})
     try:
-        url, _ = service.live(told, hosts=["page.example"], token_file=token_file(tmp_path))
+        url, _ = service.live(printed, hosts=["page.example"], token_file=token_file(tmp_path))
         assert get(url, Host="evil.example").status == 421
-        for host in ("page.example", "localhost"):  # whatever a proxy passes on
+        for host in ("page.example", "localhost"):  # a proxy may pass on either
             assert get(url, Host=host).status == 401, host
             assert get(url, Host=host, Authorization=f"Bearer {TOKEN}").status == 200, host
         proxied = {"Origin": "https://page.example", "X_Forwarded_Proto": "https"}
@@ -201,8 +204,8 @@ def test_behind_a_proxy_the_page_has_a_further_name_and_asks_for_the_token(
         service.close()
 
 
-def test_only_the_page_itself_opens_a_socket(service: Service, told: Callable[[], str]) -> None:
-    url, _ = service.live(told)
+def test_only_the_page_itself_opens_a_socket(service: Service, printed: Callable[[], str]) -> None:
+    url, _ = service.live(printed)
     for origin in (
         "http://evil.example",
         "null",
@@ -225,10 +228,8 @@ def token_file(folder: Path, text: str = TOKEN) -> Path:
     return path
 
 
-def test_a_token_opens_the_page_and_nothing_less_does(
-    service: Service, told: Callable[[], str], tmp_path: Path
-) -> None:
-    url, _ = service.live(told, token_file=token_file(tmp_path))
+def test_only_the_right_token_opens_the_page(service: Service, printed: Callable[[], str], tmp_path: Path) -> None:
+    url, _ = service.live(printed, token_file=token_file(tmp_path))
     for path in ("/", "/main.js", f"/?token={TOKEN}x", "/?token=", f"/main.js?token={TOKEN}"):
         answer = get(url, path)
         assert (answer.status, b"<form" in answer.body, answer.headers["Set-Cookie"]) == (
@@ -241,7 +242,7 @@ def test_a_token_opens_the_page_and_nothing_less_does(
     assert get(url, Authorization=f"Bearer {TOKEN}").status == 200
     assert get(url, Cookie="fer_stream_live=wrong").status == 401
     assert get(url, Cookie=f"fer_stream_live={TOKEN}").status == 401, "a cookie is not the token"
-    assert get(url, "/live.css").status == 200, "the form has it"
+    assert get(url, "/live.css").status == 200, "the form uses it"
     for answer in (
         get(url, f"/?token={TOKEN}"),
         get(url, "/", "POST", f"token={TOKEN}", Origin=url.rstrip("/")),
@@ -249,10 +250,10 @@ def test_a_token_opens_the_page_and_nothing_less_does(
         assert (answer.status, answer.headers["Location"]) == (303, "./?entered")
         cookie = answer.headers["Set-Cookie"]
         assert TOKEN not in cookie
-        assert {"HttpOnly", "SameSite=strict"} == set(cookie.split("; ")[1:]), "for the page's folder alone"
+        assert {"HttpOnly", "SameSite=strict"} == set(cookie.split("; ")[1:]), "no Path: only for the page's folder"
         value = cookie.partition(";")[0]
         assert get(url, Cookie=value).status == 200
-        for other in ('a={"x": 1}', "x", "a[0]=1", "a@b=1"):  # programs on other ports of this host have cookies, too
+        for other in ('a={"x": 1}', "x", "a[0]=1", "a@b=1"):  # cookies of programs on other ports of this host
             assert get(url, Cookie=f"{other}; {value}").status == 200, other
         with Browser(url, Cookie=value) as browser:
             assert browser.hear()["type"] == "hello"
@@ -260,24 +261,26 @@ def test_a_token_opens_the_page_and_nothing_less_does(
     assert get(url, "/", "POST", "token=" + "x" * 2000, Origin=url.rstrip("/")).status == 401
     with pytest.raises(InvalidStatus), Browser(url):
         pass
-    assert TOKEN not in told()
+    assert TOKEN not in printed()
 
 
-def test_beyond_this_machine_a_page_needs_a_token(tmp_path: Path) -> None:
+def test_a_page_that_other_machines_reach_needs_a_token(tmp_path: Path) -> None:
     assert token(LiveSettings()) is None
-    assert token(LiveSettings(hosts=["LocalHost", "127.0.0.1"])) is None, "names of this machine, for itself alone"
+    assert token(LiveSettings(hosts=["LocalHost", "127.0.0.1"])) is None, (
+        "loopback names: other machines do not reach the page"
+    )
     path = token_file(tmp_path)
-    for there, where in (
+    for reachable, where in (
         ({"bind": "0.0.0.0:0"}, "0.0.0.0:0"),
         ({"hosts": ["page.example"]}, r"page.example \(live.hosts\)"),
     ):
         with pytest.raises(
             ConfigError, match=where + r" may be reached from other machines, and has no token: put one"
         ):
-            token(LiveSettings(**there))
-        assert token(LiveSettings(**there, token_file=path)) == TOKEN
-        settings = Settings(live=LiveSettings(**there, token_file=path))
-        with pytest.raises(ConfigError, match=where + r" may be reached from other machines: say with --purpose"):
+            token(LiveSettings(**reachable))
+        assert token(LiveSettings(**reachable, token_file=path)) == TOKEN
+        settings = Settings(live=LiveSettings(**reachable, token_file=path))
+        with pytest.raises(ConfigError, match=where + r" may be reached from other machines: state what it is used"):
             server.check(settings)
         server.check(settings.model_copy(update={"deployment": DeploymentSettings(purpose="research")}))
     path.chmod(0o640)
@@ -285,7 +288,7 @@ def test_beyond_this_machine_a_page_needs_a_token(tmp_path: Path) -> None:
         token(LiveSettings(token_file=path))
 
 
-def test_beyond_this_machine_names_are_still_known_ones() -> None:
+def test_a_page_that_other_machines_reach_still_checks_host() -> None:
     known = names(LiveSettings(bind="0.0.0.0:0", hosts=["page.example"])).known
     for host in ("192.0.2.1:80", "[2001:db8::1]", "page.example", socket.gethostname(), "localhost"):
         assert known(host), host
@@ -296,11 +299,11 @@ def test_beyond_this_machine_names_are_still_known_ones() -> None:
 # As a command
 
 
-def test_the_command_prints_its_address_and_ends_in_order(cli: Cli, short_folder: Path) -> None:
+def test_the_command_prints_its_address_and_ends_cleanly(cli: Cli, short_folder: Path) -> None:
     process = cli.start("live", "--page", "127.0.0.1:0", "--connect", f"ipc://{short_folder}")
     process.until(lambda: "the live page is at http://127.0.0.1:" in process.out, "its address")
     url = process.out.split()[-1]
-    assert "the live page is at" not in process.err, "told once"
+    assert "the live page is at" not in process.err, "the address is printed once"
     assert get(url).status == 200
     with Browser(url) as browser:
         assert browser.hear()["type"] == "hello"
@@ -313,7 +316,7 @@ def test_the_command_prints_its_address_and_ends_in_order(cli: Cli, short_folder
         assert process.stop() == 0
 
 
-def test_a_run_serves_the_page_too_and_does_not_depend_on_it(cli: Cli, short_folder: Path, clip: Path) -> None:
+def test_a_run_also_serves_the_page_and_survives_its_crash(cli: Cli, short_folder: Path, clip: Path) -> None:
     process = cli.start(
         *("run", f"film={clip}", "--loop", "--workers", 1, "--format", "jsonl", "--journal", "events.db"),
         *("--bind", f"ipc://{short_folder}", "--live", "--page", "127.0.0.1:0"),
@@ -332,7 +335,7 @@ def test_a_run_serves_the_page_too_and_does_not_depend_on_it(cli: Cli, short_fol
     assert "aggregator is started again" not in process.err
 
 
-def test_a_missing_extra_is_told_in_a_sentence(cli: Cli, tmp_path: Path) -> None:
+def test_a_missing_extra_is_reported_in_one_line(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "uvicorn.py").write_text("raise ModuleNotFoundError('no', name='uvicorn')")
     for command in (("live",), ("run", "--live")):
         process = cli.run(*command, PYTHONPATH=str(tmp_path))

@@ -1,4 +1,4 @@
-"""A process of our own has one thread of OpenCV, its limits and no telemetry; what the user has set stays."""
+"""fer-stream's own processes: one OpenCV thread, size limits, no telemetry; the user's variables keep their values."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ try:
     decodes = cv2.imdecode(huge, cv2.IMREAD_GRAYSCALE) is not None
 except cv2.error:
     decodes = False
-told = [cv2.getNumThreads(), cv2.utils.logging.getLogLevel(), environment.prepared(), decodes, dict(os.environ)]
-print(json.dumps(told), file=sys.stderr)
+state = [cv2.getNumThreads(), cv2.utils.logging.getLogLevel(), environment.prepared(), decodes, dict(os.environ)]
+print(json.dumps(state), file=sys.stderr)
 """
 
 
@@ -28,8 +28,8 @@ def ours(**variables: str) -> list[object]:
         key: value for key, value in os.environ.items() if not key.startswith(("OPENCV_", "ORT_"))
     } | variables
     done = subprocess.run([sys.executable, "-c", CODE], env=environment, capture_output=True, text=True, check=True)
-    told: list[object] = json.loads(done.stderr.splitlines()[-1])
-    return told
+    state: list[object] = json.loads(done.stderr.splitlines()[-1])
+    return state
 
 
 def test_a_command_prepares_its_process() -> None:

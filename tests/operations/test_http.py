@@ -1,4 +1,4 @@
-"""The pages for operators over real sockets: what is served, and what a stranger cannot do with them."""
+"""The HTTP server for operators' pages, over real sockets: answers, limits, malformed requests and tokens."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def connect(server: Server | int) -> socket.socket:
 
 
 def ask(server: Server | int, request: bytes) -> bytes:
-    """Send these bytes, and return all that comes until the other side closes."""
+    """Send the request, and return all bytes received until the server closes the connection."""
     with connect(server) as sock:
         with suppress(ConnectionError):
             sock.sendall(request)
@@ -86,7 +86,7 @@ def test_nothing_but_get_and_head(server: Server, method: str) -> None:
 def test_no_path_leads_elsewhere(server: Server, path: str) -> None:
     head, _, body = get(server, path).partition(b"\r\n\r\n")
     assert status(head) == 404
-    assert body == b"there are /all, /own and /bad\n"
+    assert body == b"the pages are /all, /own and /bad\n"
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_what_is_no_request_is_told_nothing(server: Server, request_line: bytes)
 def test_a_long_request_is_cut_off(server: Server, filler: bytes) -> None:
     assert len(filler) > 2 * MAX_HEAD
     answer = ask(server, filler)
-    assert answer == b"" or status(answer) == 431, "the answer may be lost where more is on its way"
+    assert answer == b"" or status(answer) == 431, "the reset of the connection may discard the answer"
     assert status(get(server, "/all")) == 200
 
 
@@ -121,7 +121,7 @@ def test_a_slow_request_is_cut_off_however_often_a_byte_comes(server: Server, mo
                     ended = slow.recv(100) == b""
                 except ConnectionError:
                     ended = True
-        assert ended, "a byte in time would have kept a limit on silence from it"
+        assert ended, "the limit must be on the whole request, not on the pause between bytes"
 
 
 def test_one_who_does_not_take_the_answer_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,10 +134,10 @@ def test_one_who_does_not_take_the_answer_is_cut_off(monkeypatch: pytest.MonkeyP
         return Answer(200, "text/plain", bytes(50_000_000))
 
     server = Server("127.0.0.1:0", {"/much": much}, None)
-    with connect(server) as deaf:
-        deaf.sendall(b"GET /much HTTP/1.1\r\n\r\n")
+    with connect(server) as client:
+        client.sendall(b"GET /much HTTP/1.1\r\n\r\n")
         assert asked.wait(60)
-        wait_for(lambda: threading.active_count() <= before + 1, "its end")
+        wait_for(lambda: threading.active_count() <= before + 1, "the end of the connection's thread")
     server.close()
 
 
@@ -146,24 +146,24 @@ def test_only_so_many_at_once(server: Server, monkeypatch: pytest.MonkeyPatch) -
     before, files = threading.active_count(), psutil.Process().num_fds()
     with ExitStack() as crowd:
         waiting = [crowd.enter_context(connect(server)) for _ in range(CONNECTIONS)]
-        wait_for(lambda: threading.active_count() == before + CONNECTIONS, "as many as may be there")
+        wait_for(lambda: threading.active_count() == before + CONNECTIONS, "the maximum number of connections")
         for _ in range(3 * CONNECTIONS):
-            assert ask(server, b"GET /all HTTP/1.1\r\n\r\n") == b"", "closed unheard"
+            assert ask(server, b"GET /all HTTP/1.1\r\n\r\n") == b"", "closed without an answer"
         assert threading.active_count() == before + CONNECTIONS
         waiting[0].sendall(b"GET /all HTTP/1.1\r\n\r\n")
-        assert waiting[0].recv(100).startswith(b"HTTP/1.0 200"), "who was there first is served"
-    wait_for(lambda: threading.active_count() == before, "the end of all")
+        assert waiting[0].recv(100).startswith(b"HTTP/1.0 200"), "a connection within the limit is served"
+    wait_for(lambda: threading.active_count() == before, "the end of all connections' threads")
     assert status(get(server, "/all")) == 200
-    wait_for(lambda: psutil.Process().num_fds() <= files, "the files' end")
+    wait_for(lambda: psutil.Process().num_fds() <= files, "all sockets to be closed")
 
 
 def test_a_page_that_fails_ends_its_connection_alone(server: Server, caplog: pytest.LogCaptureFixture) -> None:
     assert get(server, "/bad") == b""
-    assert "a page could not be made" in caplog.text
+    assert "a page of the metrics server failed" in caplog.text
     assert status(get(server, "/all")) == 200
 
 
-# Who may ask
+# Tokens
 
 
 def test_a_token_is_asked_for() -> None:
@@ -199,7 +199,7 @@ def test_with_a_token_it_is() -> None:
 
 def test_a_token_s_file_is_for_its_owner_alone(tmp_path: Path) -> None:
     file = tmp_path / "token"
-    with pytest.raises(ConfigError, match=r"the token .* cannot be read: No such file"):
+    with pytest.raises(ConfigError, match=r"the token file .* cannot be read: No such file"):
         read_token(file)
     file.write_text(TOKEN + "\n")
     file.chmod(0o644)
@@ -209,7 +209,7 @@ def test_a_token_s_file_is_for_its_owner_alone(tmp_path: Path) -> None:
     assert read_token(file) == TOKEN
     for wrong in ("", "short", "two words of thirty characters", "é" * 40):
         file.write_text(wrong)
-        with pytest.raises(ConfigError, match="holds no token: write one, as by `openssl rand -hex 32`"):
+        with pytest.raises(ConfigError, match="contains no token: create one, for example with `openssl rand -hex 32`"):
             read_token(file)
 
 

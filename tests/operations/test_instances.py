@@ -1,4 +1,4 @@
-"""Who runs here: folders and addresses that live as long as their processes, and no longer."""
+"""Running services: their folders and listed addresses exist exactly as long as their processes."""
 
 from __future__ import annotations
 
@@ -80,9 +80,9 @@ def test_who_was_killed_is_not_found_and_what_it_left_goes_with_the_next(root: P
 
 
 def test_a_folder_is_taken_while_a_child_of_its_owner_lives(root: Path) -> None:
-    """It still has sockets there, and deletes them when it ends: another's must not be in their place."""
+    """The child still has sockets there and deletes them when it ends. It must not delete another run's sockets."""
     done = subprocess.run([sys.executable, "-c", KILLED, "x"], check=False, stdout=subprocess.PIPE, text=True)
-    assert instances.running() == [], "though it does not count as a service"
+    assert instances.running() == [], "the orphaned child is no service"
     with instances.Claim() as claim:
         assert claim.path.name == "run-2"
     os.kill(int(done.stdout), 9)
@@ -95,9 +95,9 @@ def test_the_one_that_runs_is_found_and_a_given_address_wins() -> None:
     with instances.announced("ipc:///a", ["door"]):
         assert instances.find(nothing) == "ipc:///a"
         assert instances.find(tree.load({"address": "ipc:///b"})) == "ipc:///b"
-        with instances.announced("ipc:///c"), pytest.raises(ConfigError) as told:
+        with instances.announced("ipc:///c"), pytest.raises(ConfigError) as caught:
             instances.find(nothing)
-    assert str(told.value) == (
+    assert str(caught.value) == (
         f"2 services of yours run here: ipc:///a (cameras door; process {os.getpid()}), ipc:///c (process "
         f"{os.getpid()}); choose one with --connect ADDRESS"
     )
@@ -121,7 +121,7 @@ def test_a_folder_that_is_open_to_others_is_refused(root: Path, caplog: pytest.L
     with pytest.raises(ConfigError, match="is open to others: make it your own and chmod 700 it, or set XDG_RUNTIME"):
         instances.Claim()
     with instances.announced("ipc:///a"):
-        assert "readers cannot find this service without its address" in caplog.text
+        assert "clients cannot find this service unless they are given its address" in caplog.text
 
 
 def test_what_others_left_there_stays(root: Path) -> None:
@@ -136,7 +136,7 @@ def test_what_others_left_there_stays(root: Path) -> None:
 
 @pytest.fixture
 def clean(root: Path, tmp_path: Path) -> Callable[[], None]:
-    """Deletes what was not touched for no time at all below the runtime folder; by default it is ten days in /tmp."""
+    """Run systemd-tmpfiles on the runtime folder with an age limit of 0, so that it deletes every file it may."""
     cleaner = shutil.which("systemd-tmpfiles")
     if cleaner is None:
         pytest.skip("there is no systemd-tmpfiles")
@@ -154,7 +154,7 @@ def test_a_cleaner_of_temporary_folders_leaves_a_service_that_runs_alone(root: P
     with instances.Claim() as claim, instances.announced("ipc:///a", ["door"]):
         (claim.path / "note").touch()
         clean()
-        assert not (root / "old").exists(), "it has cleaned"
+        assert not (root / "old").exists(), "systemd-tmpfiles has run"
         assert (claim.path / "note").exists()
         assert [found.address for found in instances.running()] == ["ipc:///a"]
 
@@ -167,7 +167,7 @@ def test_a_cleaner_of_temporary_folders_does_not_let_a_second_aggregator_in(
     hub = plugins.transport(settings).bind(settings.address)
     try:
         clean()
-        assert not (root / "old").exists(), "it has cleaned"
+        assert not (root / "old").exists(), "systemd-tmpfiles has run"
         with pytest.raises(TransportError, match="is in use by another aggregator"):
             plugins.transport(settings).bind(settings.address)
     finally:

@@ -1,4 +1,4 @@
-"""Logs, as people and as programs read them; and that nobody waits where stderr is not read."""
+"""Logs as text and as JSON lines, and a stderr that is read slowly or not at all: no process waits for the reader."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ sys.exit(code)
 
 @contextmanager
 def start(number: int, stderr: int) -> Iterator[subprocess.Popen[str]]:
-    """A process that logs so many lines to a descriptor, and has ended afterwards whatever it does."""
+    """Start a process that logs ``number`` lines to the descriptor ``stderr``; kill it at the end of the context."""
     command = [sys.executable, "-c", TALKER, str(number)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True) as process:
         os.close(stderr)
@@ -94,7 +94,7 @@ def test_what_is_too_much_is_dropped_and_counted(
         kept = [reader.readline()[0] for _ in range(5)]
         assert stream.drain(60)
     assert kept == list("01234")
-    assert "5 log lines were dropped because nobody read them" in caplog.text
+    assert "5 log lines were dropped because stderr is not read fast enough" in caplog.text
 
 
 # As text and as JSON lines

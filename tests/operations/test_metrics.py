@@ -1,4 +1,4 @@
-"""What operators see: counters that only grow, and three pages over real HTTP."""
+"""Metrics: counters that never decrease, the three pages over real HTTP, and several processes in one folder."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_a_ledger_s_totals_become_counters() -> None:
     assert frames("ledger-1", "captured") == 10
     assert frames("ledger-1", "done") == 4
     assert frames("ledger-1", "rejected", "corrupt") == 1
-    assert frames("ledger-1", "expired") == 0, "there from the beginning, so that a rate can be taken"
+    assert frames("ledger-1", "expired") == 0, "the series exists up front, so that rate() sees the first increment"
     assert value("fer_stream_frames_in_flight", camera="ledger-1") == 1
 
     export.export(Ledger(captured=12, done=7, superseded=2, rejected={"corrupt": 1, "limit": 1}, lost_link=2))
@@ -80,7 +80,7 @@ def served(address: str, ready: Callable[[], str] = str, token: Path | None = No
 
 
 class Role:
-    """A server, and whether what it serves is ready."""
+    """A metrics server with a settable readiness."""
 
     def __init__(self, address: str = "127.0.0.1:0") -> None:
         self.missing = ""
@@ -132,7 +132,7 @@ def test_alive_is_not_ready(role: Role) -> None:
 
 @pytest.mark.parametrize("path", ["/", "/metricsx", "/metrics/", "/../etc/passwd"])
 def test_there_is_nothing_else(role: Role, path: str) -> None:
-    assert role.get(path) == (404, "text/plain", "there are /metrics, /healthz and /readyz\n")
+    assert role.get(path) == (404, "text/plain", "the pages are /metrics, /healthz and /readyz\n")
 
 
 def test_one_who_asks_slowly_does_not_keep_the_others_waiting(role: Role) -> None:
@@ -179,7 +179,7 @@ def test_no_address_no_server() -> None:
     served("127.0.0.1:0").close()
 
 
-# As Prometheus' own tool sees them
+# Checked by promtool
 
 FILLED = """
     from fer_stream.operations import environment
@@ -227,7 +227,7 @@ def promtool(text: str) -> str:
 def test_promtool_finds_nothing() -> None:
     text = run(FILLED + "    print(metrics.exposition().decode())")
     ours = {family.name for family in text_string_to_metric_families(text) if family.name.startswith("fer_stream_")}
-    assert len(ours) == 23, "each metric has a value here"
+    assert len(ours) == 23, "FILLED sets every metric"
     assert promtool(text) == "0 "
 
 
@@ -236,7 +236,7 @@ def test_promtool_would_find_something() -> None:
 
 
 def test_processes_of_one_folder_are_served_as_one(tmp_path: Path) -> None:
-    """Counters add up, also over the restart of a process; of gauges the latest counts."""
+    """Counters of all processes are added, also after a restart; for gauges the latest value counts."""
     shared = {"PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
     for process, online in (("capture door", 1), ("aggregator", 1), ("aggregator", 0)):
         run(FILLED + f"    metrics.camera_online.labels('door').set({online})", FER_STREAM_PROCESS=process, **shared)
@@ -289,7 +289,7 @@ def test_a_rate_is_of_the_last_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
     rate, now = metrics.Rate(), 1000.0
     monkeypatch.setattr(metrics, "time", SimpleNamespace(monotonic=lambda: now))
     assert rate.now() == 0.0
-    for tenth in range(100):  # ten a second, of which the older half does not count
+    for tenth in range(100):  # ten per second for ten seconds; only the last five seconds count
         rate.add(now - 10 + tenth / 10)
     assert rate.now() == pytest.approx(10, rel=0.05)
     for _ in range(2500):

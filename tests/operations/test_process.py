@@ -1,4 +1,4 @@
-"""What every process needs, seen from outside: titles, signals, exit codes, one sentence."""
+"""The common parts of processes, tested from outside: titles, signals, exit codes and error messages."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_a_closed_stop_gives_the_signals_back() -> None:
 
 
 def test_sighup_that_is_ignored_stays_so() -> None:
-    """As under nohup, whether or not a role has begun."""
+    """As under nohup, before and after `install_stop`."""
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         with install_stop() as stop:
@@ -137,7 +137,7 @@ sys.exit(main_guard(talk))
         os.close(theirs)
         assert process.stderr is not None
         process.stderr.readline()
-        os.read(ours, 1)  # so it has begun to write, and is stuck soon
+        os.read(ours, 1)  # the process has begun to write; the pipe fills up and the next write blocks
         process.send_signal(number)
         assert process.wait(TIMEOUT) == 0
     os.close(ours)
@@ -226,8 +226,8 @@ def test_our_errors_are_one_sentence_and_their_exit_code(capsys: pytest.CaptureF
     assert main_guard(lambda: fail(SourceError("rtsp://u:secret@h does not answer"))) == 1
     assert capsys.readouterr().err == "fer-stream: error: rtsp://u:***@h does not answer\n"
     assert main_guard(lambda: fail(PermissionError(13, "Permission denied", "/closed/a.jpg"))) == 1
-    told = "/closed/a.jpg cannot be used: Permission denied; check the path and who may use it"
-    assert capsys.readouterr().err == f"fer-stream: error: {told}\n"
+    message = "/closed/a.jpg cannot be used: Permission denied; check the path and its permissions"
+    assert capsys.readouterr().err == f"fer-stream: error: {message}\n"
 
 
 def test_exit_codes_pass_through() -> None:
@@ -237,7 +237,7 @@ def test_exit_codes_pass_through() -> None:
 
 @pytest.mark.parametrize(("seconds", "finalised"), [(0, "finalised\n"), (60, "")])
 def test_who_hangs_in_native_code_is_not_waited_for(seconds: int, finalised: str) -> None:
-    """What runs at the interpreter's end would wait, or abort, with a thread in there."""
+    """With a thread in native code, the interpreter's shutdown would wait or abort, so it is skipped."""
     code, out, err = outcome(
         f"""
         import atexit, sys, threading, time

@@ -1,4 +1,4 @@
-"""A real Prometheus scrapes every role of a pipeline of five commands, and is asked what an operator asks."""
+"""A real Prometheus scrapes every role of a pipeline, and answers an operator's queries."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LIVE = ("aggregator", "worker-1", "worker-2", "door")
 
 @pytest.fixture
 def pipeline(cli: Cli, short_folder: Path, clip: Path) -> Iterator[tuple[Prometheus, dict[str, Any]]]:
-    """Four roles that run, each with its metrics, and a Prometheus that has scraped all of them."""
+    """Four running roles, each with its metrics, and a Prometheus that scrapes all of them."""
     address, first = f"ipc://{short_folder}", free_port()
     ports = {name: first + number for number, name in enumerate(LIVE)}
 
@@ -39,19 +39,19 @@ def pipeline(cli: Cli, short_folder: Path, clip: Path) -> Iterator[tuple[Prometh
 
 
 def resolved(state: dict[str, Any] | None) -> dict[str, Any] | None:
-    """Return a status in which nothing is on its way any more."""
+    """Return the status if it has no frame in flight, else ``None``."""
     return state if state and not state["cameras"]["door"]["ledger"]["in_flight"] else None
 
 
 def test_prometheus_scrapes_every_role(pipeline: tuple[Prometheus, dict[str, Any]]) -> None:
-    prometheus, it = pipeline
+    prometheus, roles = pipeline
     wait_for(lambda: prometheus.query("sum(up)") == {(): 4.0}, "four targets that are up")
     seen = wait_for(
         lambda: prometheus.query('sum(fer_stream_events_total{type="emotion.started"}) > 0'), "an event in Prometheus"
     )
     assert seen
     wait_for(lambda: prometheus.query("sum(fer_stream_workers)") == {(): 2.0}, "two workers in Prometheus")
-    wait_for(lambda: prometheus.query("max(fer_stream_frames_waiting)").get((), 99) <= 4, "the depth at most")
+    wait_for(lambda: prometheus.query("max(fer_stream_frames_waiting)").get((), 99) <= 4, "at most four waiting frames")
     online = "sum by (camera, job) (fer_stream_camera_online)"
     wait_for(lambda: prometheus.query(online) == {("door", "aggregator"): 1}, "a camera that is online")
     age = "histogram_quantile(0.99, sum by (le) (fer_stream_frame_age_seconds_bucket))"
@@ -60,18 +60,21 @@ def test_prometheus_scrapes_every_role(pipeline: tuple[Prometheus, dict[str, Any
     query = "sum by (job, stage) (fer_stream_stage_seconds_count) > 0"
     wait_for(lambda: stages <= set(prometheus.query(query)), "each role's stages in Prometheus")
 
-    # The capture ends, and with it everything that is on its way: then all three tell the same, to the frame.
-    assert it["door"].stop() == 0
-    state = wait_for(lambda: resolved(standing(it["address"])), "the end of what was on its way")
+    # After the capture's end no frame is in flight. Then the status and Prometheus agree to the frame.
+    assert roles["door"].stop() == 0
+    state = wait_for(lambda: resolved(standing(roles["address"])), "no frame to be in flight")
     ledger: dict[str, int] = state["cameras"]["door"]["ledger"]
     assert balanced(ledger)
     captured = f'fer_stream_frames_total{{camera="door", outcome="captured"}} == {ledger["captured"]}'
     wait_for(lambda: prometheus.query(captured), "the last frames in Prometheus")
     query = 'sum by (outcome) (fer_stream_frames_total{camera="door"})'
-    outcomes = wait_for(lambda: prometheus.query(query), "what became of them")
+    outcomes = wait_for(lambda: prometheus.query(query), "the frames' outcomes")
     assert outcomes.items() >= {(term,): float(ledger[term]) for term in ("captured", "done", "superseded")}.items()
     assert outcomes.pop(("captured",)) == sum(outcomes.values()) > 0
-    wait_for(lambda: prometheus.query("sum by (camera) (fer_stream_frames_in_flight)") == {("door",): 0}, "none")
+    wait_for(
+        lambda: prometheus.query("sum by (camera) (fer_stream_frames_in_flight)") == {("door",): 0},
+        "no frame in flight",
+    )
     wait_for(
         lambda: prometheus.query("max(fer_stream_journal_cursor)") == {(): float(state["cursor"])}, "the last event"
     )

@@ -1,4 +1,4 @@
-"""Sinks with a real aggregator: each gets every event once, and the one that fails disturbs no other."""
+"""Sinks with a real aggregator: each gets every event once, and a failing sink does not disturb the others."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_what_the_aggregator_journaled_at_its_end_is_read_from_the_journal(
     house: House, stop: Stop, tmp_path: Path
 ) -> None:
     sink_threads = opened(house, stop, tmp_path / "all.jsonl")
-    house.end()  # so that nothing more comes live
+    house.end()  # so that the sink gets no further events live
     house.start()
     house.take(5)
     house.end()
@@ -93,7 +93,7 @@ def test_a_full_disk_is_counted_and_disturbs_no_other_sink(
     assert (good.delivered, good.undelivered) == (last, 0)
     assert full.state(last)["state"] == "failing"
     assert "No space left on device" in full.error
-    assert len([line for line in caplog.messages if "/dev/full" in line]) == 1, "once in ten seconds"
+    assert len([line for line in caplog.messages if "/dev/full" in line]) == 1, "at most one message in ten seconds"
 
 
 def test_a_sink_that_cannot_be_opened_is_an_error_of_the_start(house: House, stop: Stop, tmp_path: Path) -> None:
@@ -113,7 +113,7 @@ def test_a_pipe_without_a_reader_holds_up_nothing(house: House, stop: Stop, tmp_
     assert sink_threads.all[0].undelivered == last
     assert sink_threads.all[0].error == "it did not take them in time"
     reader = threading.Thread(target=(tmp_path / "pipe").read_bytes, daemon=True)
-    reader.start()  # so that the thread of the sink can end
+    reader.start()  # unblocks the sink's thread, so that it can end
     sink_threads.close()
 
 
@@ -126,6 +126,6 @@ def test_states_are_written_for_other_processes_and_exported(house: House, stop:
     sink_threads.tell(tmp_path / "sinks.json", last, lambda *values: exported.append(values))
     assert json.loads((tmp_path / "sinks.json").read_text()) == sink_threads.states(last)
     assert exported == [(f"file:{tmp_path}/all.jsonl", 0, 0)]
-    sink_threads.tell(tmp_path / "nowhere" / "sinks.json", last + 1, None)  # no error: the next one may find room
+    sink_threads.tell(tmp_path / "nowhere" / "sinks.json", last + 1, None)  # a file that cannot be written is no error
     sink_threads.finish(stop, last, soon())
     sink_threads.close()

@@ -1,4 +1,4 @@
-"""The progress of a run and its summary, with a real aggregator."""
+"""A run's progress and its summary, with a real aggregator."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_events_are_counted_and_the_status_is_known(house: House, progress: Prog
 def test_events_that_came_after_the_last_answer_are_counted_from_the_journal(house: House, progress: Progress) -> None:
     house.take(6)
     house.end()
-    assert not progress.ask(0.1), "nobody answers"
+    assert not progress.ask(0.1), "the aggregator has ended"
     progress.read_rest()
     assert progress.events == kinds(house)
     house.start()
@@ -83,9 +83,9 @@ def test_a_summary_names_every_frame_and_every_event_that_was_not_delivered(
     summary.write(tmp_path / "summary.json", made)
     assert json.loads((tmp_path / "summary.json").read_text()) == made
     summary.tell(made)
-    told: list[str] = []  # a thread writes it
-    wait_for(lambda: told.append(capfd.readouterr().err) or sentence in "".join(told), "the summary")
-    assert "door: 6 frames captured = 6 done" in "".join(told)
+    printed: list[str] = []  # the parts printed so far; a thread writes to stderr
+    wait_for(lambda: printed.append(capfd.readouterr().err) or sentence in "".join(printed), "the summary")
+    assert "door: 6 frames captured = 6 done" in "".join(printed)
 
 
 def test_a_summary_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:

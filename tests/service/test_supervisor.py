@@ -1,4 +1,4 @@
-"""`fer-stream run`: children that are killed, frozen or told to end; signals at any moment; bad input, told once."""
+"""`fer-stream run`: killed children, signals to every role, and bad input, which is reported once."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import sqlite3
 import subprocess
 import sys
 import threading
-import time
 from typing import TYPE_CHECKING
 
 import cv2
@@ -19,7 +18,7 @@ import numpy as np
 import pytest
 from camera_servers import Camera, Server, folder, mjpeg
 from faults.service import standing
-from processes import Cli, free_port, gapless, unclosed
+from processes import Cli, free_port, gapless, unclosed, wait_for
 
 from fer_stream.service.supervisor import Supervisor
 from fer_stream.settings import tree
@@ -50,10 +49,7 @@ def test_children_end_when_their_supervisor_was_killed(cli: Cli, short_folder: P
     assert len(process.children()) == 4
     process.popen.kill()
     process.popen.wait()
-    deadline = time.monotonic() + 60
-    while process.children() and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert not process.children()
+    wait_for(lambda: not process.children(), "the end of the children")
 
 
 # Signals (at every moment of a run: tests/faults/test_terminate.py)
@@ -85,11 +81,11 @@ def test_each_role_ends_on_a_signal_whoever_is_missing(cli: Cli, short_folder: P
     assert not unclosed(stored)
 
 
-# Bad input: what `run` and the single roles say
+# Bad input: the error messages of `run` and of the single roles
 
 
-def told(process: Process, code: int, *words: str) -> None:
-    """The process failed as it should: its code, one sentence with these words, nothing else for people to wade in."""
+def assert_failed(process: Process, code: int, *words: str) -> None:
+    """Assert that the process ended with this exit code, and printed one error with these words and no warning."""
     assert process.popen.returncode == code, process.err
     assert len(process.errors) == 1, process.err
     for word in words:
@@ -116,7 +112,7 @@ def test_a_source_that_is_none(fault: str, command: str, cli: Cli, short_folder:
     else:
         address = f"ipc://{short_folder}"
         process = cli.run("capture", source, "--camera", "film", "--connect", address, "--config", "once.toml")
-    told(process, 1, "127.0.0.1" if fault == "no camera there" else source)
+    assert_failed(process, 1, "127.0.0.1" if fault == "no camera there" else source)
     assert "secret" not in process.err
     assert process.out == ""
 
@@ -135,7 +131,7 @@ def test_an_unreachable_camera_is_tried_again_until_told_to_end(command: str, cl
 
 
 def test_a_planned_end_is_silent_whatever_cameras_do(cli: Cli, short_folder: Path) -> None:
-    """One sends pictures, one has stopped doing so, one has never answered."""
+    """One camera sends pictures, one has stopped sending, and one has never answered."""
     patient = (
         "[dispatch]\noffline_after = 300.0\n[cameras.mute]\nread_timeout = 300.0\n[cameras.deaf]\nopen_timeout = 300.0"
     )
@@ -150,20 +146,21 @@ def test_a_planned_end_is_silent_whatever_cameras_do(cli: Cli, short_folder: Pat
         )
         both = {"/cameras/good", "/cameras/mute"}
         process.until(
-            lambda: {one["source"] for one in process.events if one["type"] == "camera.online"} == both, "both"
+            lambda: {event["source"] for event in process.events if event["type"] == "camera.online"} == both,
+            "both cameras online",
         )
 
         def captured() -> int:
             cameras = (standing(f"ipc://{short_folder}") or {"cameras": {}})["cameras"]
             return cameras["mute"]["ledger"]["captured"] if "mute" in cameras else 0
 
-        process.until(lambda: captured() == 20, "all that it sends")
+        process.until(lambda: captured() == 20, "all 20 pictures of the stalled camera")
         assert process.stop() == 0
         stall.set()
     good.vanish()
-    told = {line.partition(" ")[0]: line for line in process.err.splitlines()}
-    assert set(told) == {"ran", "good:", "mute:", "events:"}
-    assert "20 frames captured = " in told["mute:"]
+    lines_by_word = {line.partition(" ")[0]: line for line in process.err.splitlines()}
+    assert set(lines_by_word) == {"ran", "good:", "mute:", "events:"}
+    assert "20 frames captured = " in lines_by_word["mute:"]
     assert "lost" not in process.err
     lines = cli.run("subscribe", "--journal", "events.db", "--format", "jsonl").out.splitlines()
     events = [event for event in map(json.loads, lines) if event["type"] == "camera.offline"]
@@ -178,7 +175,7 @@ def test_a_truncated_video_gives_its_events_and_then_fails(cli: Cli, short_folde
     (cli.folder / "cut.avi").write_bytes(whole[: len(whole) // 2])
     process = start_run(cli, short_folder, "cut.avi", "--policy", "wait")
     process.end()
-    told(process, 1, "cut.avi", "truncated")
+    assert_failed(process, 1, "cut.avi", "truncated")
     assert "face.entered" in process.out
     assert process.events[-1]["data"]["reason"] == "source failed"
     assert gapless(process.events)
@@ -194,7 +191,7 @@ def test_a_recording_that_a_server_has_is_not_played_again_where_it_breaks(
     with Server(folder(cli.folder)) as server:
         process = start_run(cli, short_folder, f"http://127.0.0.1:{server.port}/cut.avi", "--policy", "wait")
         process.end()
-    told(process, 1, "cut.avi")
+    assert_failed(process, 1, "cut.avi")
     assert [event["type"] for event in process.events].count("camera.online") == 1
 
 
@@ -206,13 +203,13 @@ def test_a_wrong_model_file(command: str, cli: Cli, short_folder: Path, clip: Pa
         process.end()
     else:
         process = cli.run("worker", "--model", "wrong.onnx", "--connect", f"ipc://{short_folder}")
-    told(process, 1, "wrong.onnx")
+    assert_failed(process, 1, "wrong.onnx")
 
 
 def start_role(command: str, cli: Cli, address: str, clip: Path, *more: object) -> Process:
     if command == "run":
         return cli.run("run", f"film={clip}", "--workers", 1, "--bind", address, *more)
-    if "--labels" in more:  # only a worker's model tells which there are
+    if "--labels" in more:  # the aggregator learns the labels from a worker's model
         cli.start("worker", "--connect", address)
     return cli.run("aggregator", "--bind", address, *more)
 
@@ -230,7 +227,7 @@ def test_an_address_in_use(kind: str, command: str, cli: Cli, short_folder: Path
             taken.listen()
         more = ("--metrics", f"127.0.0.1:{port}") if kind == "metrics" else ()
         process = start_role(command, cli, address, clip, "--journal", "second.db", *more)
-    told(process, 1, f"127.0.0.1:{port}" if kind != "ipc" else address)
+    assert_failed(process, 1, f"127.0.0.1:{port}" if kind != "ipc" else address)
 
 
 @pytest.mark.parametrize("command", ["run", "aggregator"])
@@ -250,7 +247,7 @@ def test_a_journal_that_cannot_be_used(fault: str, command: str, cli: Cli, short
                 db.execute("PRAGMA user_version = 99")
             db.close()
     process = start_role(command, cli, f"ipc://{short_folder}/second", clip, "--journal", path)
-    told(process, 1, "bad.db", *(("99",) if fault == "newer" else ()))
+    assert_failed(process, 1, "bad.db", *(("99",) if fault == "newer" else ()))
 
 
 @pytest.mark.parametrize("command", ["run", "aggregator"])
@@ -269,13 +266,13 @@ def test_wrong_use(
 ) -> None:
     (cli.folder / "typo.toml").write_text('polici = "wait"\n')
     process = start_role(command, cli, f"ipc://{short_folder}", clip, "--journal", "events.db", *more)
-    told(process, 2, *words)
+    assert_failed(process, 2, *words)
 
 
 def test_one_bad_source_among_good_ones(cli: Cli, short_folder: Path, clip: Path) -> None:
     process = start_run(cli, short_folder, clip, "--policy", "wait", "bad=nowhere.mp4")
     process.end()
-    told(process, 1, "nowhere.mp4")
+    assert_failed(process, 1, "nowhere.mp4")
 
 
 def test_a_worker_whose_name_another_machine_s_has_too_is_not_replaced(tmp_path: Path) -> None:
@@ -303,7 +300,7 @@ os.execv(sys.argv[1], sys.argv[1:])
 
 
 def test_signals_that_the_parent_had_blocked_end_a_run(cli: Cli) -> None:
-    """A process inherits blocked signals, also from a thread of a program that blocks them there."""
+    """A process inherits blocked signals, also those that only one thread of its parent has blocked."""
     blocking = "signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})"
     cli.under = (sys.executable, "-c", INHERITED.format(blocking))
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -315,7 +312,7 @@ def test_signals_that_the_parent_had_blocked_end_a_run(cli: Cli) -> None:
 
 
 def test_a_parent_that_ignored_sigchld_does_not_hide_what_failed(cli: Cli) -> None:
-    """Where SIGCHLD is ignored the kernel drops exit codes, and Python takes them to be 0."""
+    """While SIGCHLD is ignored, the kernel drops exit codes, and Python reports them as 0."""
     (cli.folder / "broken.mp4").write_text("no film")
     cli.under = (sys.executable, "-c", INHERITED.format("signal.signal(signal.SIGCHLD, signal.SIG_IGN)"))
     run = cli.start("run", "a=broken.mp4", "--workers", 1)
@@ -337,7 +334,7 @@ def test_a_soft_limit_of_the_size_of_files_is_raised(cli: Cli) -> None:
 
 
 def test_a_run_whose_folder_was_deleted_says_so_where_it_fails(cli: Cli) -> None:
-    """As by a script that empties temporary folders: what a child wanted to leave there is told nevertheless."""
+    """A cleanup script may delete the folder for the children's error messages. They are then printed on stderr."""
     run = cli.start("run", "a=demo", "--workers", 1, "--loop", "--format", "jsonl")
     run.until_event("camera.online")
     (folder,) = (path for path in cli.claims() if path.name.startswith("run-"))

@@ -1,4 +1,4 @@
-"""What an installation is for: asked for beyond this machine, refused where the law does, told in the log."""
+"""The purpose of a deployment: required if other machines can reach it, refused if prohibited, and logged."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ def test_no_network_is_not_beyond() -> None:
     assert not beyond("ipc:///tmp/x")
     assert not beyond("memory://x")
     assert not beyond("tcp://[::1]:5550")
-    assert beyond("tcp://[:5550"), "what cannot be read is not taken for safe"
+    assert beyond("tcp://[:5550"), "an address that cannot be parsed does not count as safe"
 
 
 @pytest.mark.parametrize("purpose", PROHIBITED)
 def test_what_the_law_prohibits_is_refused_unless_a_reason_is_stated(purpose: str) -> None:
-    with pytest.raises(ConfigError, match=r"AI Act, Art. 5\(1\)\(f\)\) but for medical or safety reasons; if one"):
+    with pytest.raises(ConfigError, match=r"AI Act, Art. 5\(1\)\(f\)\), except for medical or safety reasons; if one"):
         check_purpose(tree.load({"deployment.purpose": purpose}))
     with pytest.raises(ConfigError, match="prohibited"):
         Recognizer.from_settings(tree.load({"deployment.purpose": purpose}))
@@ -56,7 +56,7 @@ def test_what_the_law_prohibits_is_refused_unless_a_reason_is_stated(purpose: st
 
 def test_beyond_this_machine_a_purpose_must_be_set() -> None:
     with pytest.raises(
-        ConfigError, match=r"may be reached from other machines: say with --purpose .* what for; there are dev"
+        ConfigError, match=r"may be reached from other machines: state what .* with --purpose .*, one of development"
     ):
         check_reach(tree.load({"address": "tcp://0.0.0.0:5550"}))
     check_reach(tree.load({"address": "tcp://0.0.0.0:5550", "deployment.purpose": "research"}))
@@ -73,12 +73,12 @@ def test_an_aggregator_asks_for_keys_then_for_its_purpose_and_logs_it(cli: Cli, 
     keys.new(folder, "door", "capture")
     without_purpose = cli.run(*command)
     assert without_purpose.popen.returncode == 2
-    assert "say with --purpose (deployment.purpose) what for" in without_purpose.err
-    told = cli.start(*command, "--purpose", "research")
-    told.until_said("ready at")
-    (line,) = [json.loads(line) for line in told.err.splitlines() if "ready at" in line]
+    assert "state what it is used for with --purpose (deployment.purpose)" in without_purpose.err
+    with_purpose = cli.start(*command, "--purpose", "research")
+    with_purpose.until_said("ready at")
+    (line,) = [json.loads(line) for line in with_purpose.err.splitlines() if "ready at" in line]
     assert line["purpose"] == "research"
-    assert told.stop() == 0
+    assert with_purpose.stop() == 0
 
 
 @pytest.mark.parametrize("command", [("run",), ("aggregator",), ("worker",), ("recognize", PORTRAIT)])

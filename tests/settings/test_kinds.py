@@ -1,4 +1,4 @@
-"""A kind of value is checked wherever a setting has it."""
+"""The checks of the kinds of values."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""A page's names: what settings may say, and which hosts and origins are the page's own."""
+"""Host names of the live page: valid settings, and which ``Host`` and ``Origin`` headers are the page's own."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_an_origin_is_the_page_s_if_the_host_is_the_same() -> None:
     assert same("http://localhost:8090", "localhost:8090")
     assert same("http://LOCALHOST:8090", "localhost.:8090")
     assert same("https://this-machine", "this-machine")
-    assert same("https://this-machine", "this-machine:443"), "a proxy may name the usual port"
+    assert same("https://this-machine", "this-machine:443"), "a proxy may include the default port"
     assert same("http://this-machine", "this-machine:80")
     assert same("http://[::1]:8090", "[::1]:8090")
 
@@ -76,11 +76,11 @@ def test_another_port_or_name_is_another_page(origin: str) -> None:
 
 def test_a_proxy_that_leaves_the_port_out() -> None:
     assert same("https://page.example:8443", "page.example", "page.example")
-    assert same("https://this-machine:8443", "this-machine"), "TLS can only be the proxy's"
-    assert not same("http://this-machine:3000", "this-machine"), "this may be another program's"
+    assert same("https://this-machine:8443", "this-machine"), "only the proxy uses TLS"
+    assert not same("http://this-machine:3000", "this-machine"), "this may be the origin of another program"
     assert not same("https://evil.example:8443", "page.example", "page.example")
     assert same("https://page.example:8443", "page.example", "page.example:8443")
-    assert not same("https://page.example:9443", "page.example", "page.example:8443"), "the settings say which port"
+    assert not same("https://page.example:9443", "page.example", "page.example:8443"), "the settings define the port"
 
 
 def test_a_proxy_that_passes_on_no_host() -> None:
@@ -88,11 +88,13 @@ def test_a_proxy_that_passes_on_no_host() -> None:
         assert same("https://page.example:8443", "127.0.0.1:8090", given)
         assert not same("https://evil.example:8443", "127.0.0.1:8090", given)
     assert not same("https://page.example:9443", "127.0.0.1:8090", "page.example:8443")
-    assert not same("https://page.example:9443", "page.example:8443", "page.example"), "the host says which port"
+    assert not same("https://page.example:9443", "page.example:8443", "page.example"), (
+        "the header Host defines the port"
+    )
 
 
 def test_a_page_without_encryption_is_not_the_one_with_it() -> None:
-    """Who is between could change that one, and have it speak to this one."""
+    """A man in the middle could change the page without TLS and let it send requests to the page with TLS."""
     assert not same("http://page.example", "page.example", "page.example", encrypted=True)
     assert same("https://page.example", "page.example", "page.example", encrypted=True)
 

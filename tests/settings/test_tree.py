@@ -1,4 +1,4 @@
-"""Settings: where they come from, which wins, what is said of wrong ones, and what is never shown."""
+"""The settings tree: sources and their precedence, error messages, and secrets that are never shown."""
 
 from __future__ import annotations
 
@@ -109,11 +109,11 @@ def test_paths_know_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
     assert tree.load({"journal.path": "~/events.db"}).journal.path == tmp_path / "events.db"
 
 
-# What is said of wrong settings
+# Error messages
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "parts"),
     [
         ("[detector]\nmin_face = 5", ["detector.min_face = 5 is not allowed", "a whole number from 12 to 4096"]),
         ("[detector]\nmin_face = 'big'", ['detector.min_face = "big"', "a whole number from 12 to 4096"]),
@@ -131,14 +131,14 @@ def test_paths_know_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
         ("[journal]\nretention_days = inf", ["journal.retention_days = Infinity is not allowed", "a number above 0"]),
         ("metrics = '..:9108'", ["HOST:PORT"]),
         ("[cameras.'b c']", ["'b c' cannot be a name in cameras"]),
-        ("[cameras.Door]\n[cameras.door]", ["Door and door differ in case alone"]),
+        ("[cameras.Door]\n[cameras.door]", ["Door and door differ only in case"]),
         ("[smoother]\nleave = 0.9", ["smoother", "leave must be below enter"]),
         ("metrics = 'here'", ['metrics = "here"', "HOST:PORT"]),
         ("metrics = '127.0.0.1:99999'", ["HOST:PORT"]),
         ("address = 'localhost'", ["ipc://FOLDER or tcp://HOST:PORT"]),
         ("sinks = [':x']", ["NAME:ARGUMENT"]),
-        ("labels = 'happy,,sad'", ["labels with commas between them"]),
-        ("labels = ''", ["labels with commas between them"]),
+        ("labels = 'happy,,sad'", ["labels separated by commas"]),
+        ("labels = ''", ["labels separated by commas"]),
         ("labels = 'happy, sad,happy'", ["names happy twice"]),
         ("labels = 'happy,valence'", ["valence is a whole label set"]),
         ("lables = 'x'", ["there is no setting lables", "did you mean labels?"]),
@@ -155,11 +155,11 @@ def test_paths_know_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
         ("labels = 'a'\nlabels = 'b'", ["is not TOML"]),
     ],
 )
-def test_one_sentence_says_where_what_and_what_is_allowed(tmp_path: Path, text: str, said: list[str]) -> None:
+def test_one_sentence_says_where_what_and_what_is_allowed(tmp_path: Path, text: str, parts: list[str]) -> None:
     file = write(tmp_path, text)
     message = problem(file=file)
     assert "\n" not in message
-    for part in (str(file), *said):
+    for part in (str(file), *parts):
         assert part in message
 
 
@@ -269,9 +269,9 @@ def test_the_listing_is_toml_with_origins() -> None:
     lines = loaded.lines()
     assert any(re.fullmatch(r"workers = 3 +# flag workers", line) for line in lines)
     assert any(line.startswith("# metrics is not set") for line in lines)
-    told = tomllib.loads("\n".join(lines))
-    assert told["cameras"]["front.door"]["source"] == 'a "quoted" film.mp4'
-    assert Settings.model_validate(told) == loaded.settings
+    parsed = tomllib.loads("\n".join(lines))
+    assert parsed["cameras"]["front.door"]["source"] == 'a "quoted" film.mp4'
+    assert Settings.model_validate(parsed) == loaded.settings
 
 
 def test_the_template_loads_as_the_defaults(tmp_path: Path) -> None:
@@ -302,7 +302,7 @@ def test_the_template_describes_every_setting() -> None:
 def test_where_no_folder_is_safe_the_default_address_is_one_that_nobody_else_can_make(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As in a container whose /tmp is an emptyDir, which everybody may write: a command without address works."""
+    """In a container /tmp may be an emptyDir that everybody can write to; a command without an address works."""
     open_to_all = tmp_path / "tmp"
     open_to_all.mkdir()
     open_to_all.chmod(0o777)
@@ -326,8 +326,8 @@ def test_settings_survive_the_way_to_a_child() -> None:
     memory = tree.save(settings)
     path = Path(f"/dev/fd/{memory}")
     assert tree.load(file=path) == settings
-    assert tree.load(file=path) == settings, "also for the next child"
-    assert str(path.resolve()).startswith("/memfd:"), "it has no name in any folder"
+    assert tree.load(file=path) == settings, "a second child can read it too"
+    assert str(path.resolve()).startswith("/memfd:"), "it has no path in a file system"
     os.close(memory)
 
 

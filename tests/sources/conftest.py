@@ -1,4 +1,4 @@
-"""Small videos, made here: picture ``n`` is a rough grey of ``30 + 4 n`` on average, so a picture tells its number."""
+"""Makes small videos. Picture ``n`` has a mean grey of ``30 + 4 n`` with some noise, so its mean gives its number."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ def pictures(settings=CameraSettings(), count=None):  # noqa: B008
         shown += 1
 
 
-def test_a_minute_of_recorded_time():
+def test_the_scene_is_a_recording_of_a_minute():
     source = open_source("demo", CameraSettings())
     assert source.frames == 900
     assert not source.live
@@ -30,7 +30,7 @@ def test_a_minute_of_recorded_time():
     assert source.read() is None
 
 
-def test_every_run_gives_the_same_pictures_and_no_two_are_equal():
+def test_every_run_gives_the_same_pictures_and_all_differ():
     first, second = ([picture.image for picture in pictures(count=30)] for _ in range(2))
     np.testing.assert_array_equal(first, second)
     assert len({image.tobytes() for image in first}) == 30
@@ -58,8 +58,8 @@ def at(faces, begin, end):
 
 def test_faces_come_stay_and_go(faces):
     assert any(at(faces, 0, 0.5)), "nobody in the first half second"
-    assert all(len(boxes) == COLLINS_AND_HOPPER for boxes in at(faces, 5, 14)), "both stay to be judged"
+    assert all(len(boxes) == COLLINS_AND_HOPPER for boxes in at(faces, 5, 14)), "both stay"
     assert not any(at(faces, 23, 26)), "and leave"
-    assert all(len(boxes) == 1 for boxes in at(faces, 29, 37)), "one comes back"
+    assert all(len(boxes) == 1 for boxes in at(faces, 29, 37)), "one returns"
     assert all(len(boxes) == COLLINS_AND_HOPPER for boxes in at(faces, 40, 46)), "then the other"
     assert all(80 <= box.y2 - box.y1 <= 160 for boxes in at(faces, 5, 14) for box in boxes)

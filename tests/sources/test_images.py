@@ -90,7 +90,7 @@ def test_a_small_file_that_claims_to_be_huge_is_refused(tmp_path, name):
     path = tmp_path / name
     cv2.imwrite(str(path), np.zeros((8000, 8000), np.uint8))
     assert path.stat().st_size < 1_000_000
-    # In a process of its own, for OpenCV takes its limits from the environment when it is loaded.
+    # In a separate process, because OpenCV reads its limits from the environment when it is imported.
     program = """
 import sys
 from fer_stream.settings.tree import CameraSettings
@@ -102,12 +102,14 @@ open_source(sys.argv[1], CameraSettings()).read()
     assert "too large" in result.stderr
 
 
-def test_a_name_that_is_not_utf8_is_read_all_the_same(tmp_path):
+def test_a_file_name_that_is_not_utf8_is_read_but_not_loaded(tmp_path):
     name = os.fsdecode(b"bad\xff.png")
     cv2.imwrite(str(tmp_path / "good.png"), np.full((8, 8, 3), 77, np.uint8))
     (tmp_path / "good.png").rename(tmp_path / name)
     picture = open_source(str(tmp_path / name), CameraSettings()).read()
     assert picture is not None
     assert picture.image.mean() == 77
-    with pytest.raises(SourceError, match="its name is not UTF-8; rename it"):  # where it is told, which cannot be
+    with pytest.raises(
+        SourceError, match="its name is not UTF-8; rename it"
+    ):  # load() is used where the name is written to JSON
         load(tmp_path / name)

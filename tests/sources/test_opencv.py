@@ -33,7 +33,7 @@ def read_all(source, limit=10_000):
 
 
 def numbers(pictures):
-    """Their numbers, as `make_video` wrote them; codecs change a grey by up to three."""
+    """Return the pictures' numbers as `make_video` wrote them; codecs change a grey level by up to three."""
     return [int(picture.image.mean() - 26) // 4 for picture in pictures]
 
 
@@ -64,15 +64,15 @@ def test_a_video_gives_every_frame_once_at_its_own_time(make_video, name):
 
 
 @pytest.mark.parametrize("how", [{"decoder_threads": 1}, {"decoder_threads": 3}, {"hardware_decoding": True}])
-def test_how_it_is_decoded_changes_nothing_of_what_is_seen(make_video, how):
-    """Also where the hardware is not there: then software does it."""
+def test_decoder_settings_do_not_change_the_pictures(make_video, how):
+    """Without decoding hardware, OpenCV decodes in software."""
     path = str(make_video("v.mp4"))
     usual, other = (read_all(open_source(path, settings)) for settings in (CameraSettings(), CameraSettings(**how)))
     assert offsets(usual) == offsets(other)
     assert all((a.image == b.image).all() for a, b in zip(usual, other, strict=True))
 
 
-def test_so_many_threads_decode(make_video):
+def test_the_number_of_decoder_threads_is_set(make_video):
     path = str(make_video("v.mp4"))
     for threads in (1, 3):
         source = open_source(path, CameraSettings(decoder_threads=threads))
@@ -95,18 +95,18 @@ def test_uneven_times_of_a_gif_are_kept(tmp_path):
 
 
 def test_a_stamp_that_goes_back_is_replaced(make_video):
-    path = make_video("v.mpg")  # OpenCV stamps the last picture of an MPEG programme stream 0
+    path = make_video("v.mpg")  # OpenCV stamps the last picture of an MPEG program stream 0
     capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
     stamps = []
     while capture.read()[0]:
         stamps.append(capture.get(cv2.CAP_PROP_POS_MSEC))
-    assert stamps != sorted(stamps), "this file no longer shows the fault"
+    assert stamps != sorted(stamps), "OpenCV no longer has this fault"
     pictures = read_all(open_source(str(path), CameraSettings()))
     assert offsets(pictures) == [n * 50 * MS for n in range(len(stamps))]
 
 
 @given(st.lists(st.floats(), max_size=50), st.booleans())
-def test_stamps_rise_whatever_the_container_says(positions, repeat):
+def test_stamps_increase_with_any_container_stamps(positions, repeat):
     stamps = Stamps(40.0, None)
     given_out = [stamps.next(position) for position in positions]
     if repeat:
@@ -131,7 +131,7 @@ def test_loop_goes_on_one_period_after_the_last_frame(make_video, rate):
 
 
 @pytest.mark.parametrize("name", ["v.avi", "v.mkv"])
-def test_a_truncated_video_is_told_after_its_last_frame(make_video, name):
+def test_a_truncated_video_is_an_error_after_its_last_frame(make_video, name):
     path = make_video(name)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     source = open_source(str(path), CameraSettings())
@@ -140,17 +140,17 @@ def test_a_truncated_video_is_told_after_its_last_frame(make_video, name):
     assert 5 < int(re.search(r"frame (\d+) of", str(caught.value))[1]) < 30
 
 
-def test_a_truncated_video_that_loops_repeats_what_is_there(make_video):
+def test_a_truncated_video_in_a_loop_repeats_its_readable_part(make_video):
     path = make_video("v.avi")
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     seen = read_all(open_source(str(path), CameraSettings(loop=True)), 80)
     assert len(seen) == 80
     assert numbers(filter(whole, seen)).count(0) > 1
-    assert 1 <= len([picture for picture in seen if not whole(picture)]) < 10, "the last one, each time"
+    assert 1 <= len([picture for picture in seen if not whole(picture)]) < 10, "the last picture of each repetition"
 
 
 def test_a_varying_rate_is_not_taken_for_truncation(tmp_path):
-    # One long pause: the length times the rate announces more frames than there are.
+    # With one long pause, length times rate is more than the number of frames.
     animation = cv2.Animation()
     animation.frames = [np.full((48, 64, 3), 25 * n, np.uint8) for n in range(8)]
     animation.durations = np.array([20] * 4 + [2000] + [20] * 3)
@@ -160,7 +160,7 @@ def test_a_varying_rate_is_not_taken_for_truncation(tmp_path):
 
 
 def headless(path):
-    path.write_bytes(path.read_bytes()[:-2000])  # of an MP4 this cuts the index off
+    path.write_bytes(path.read_bytes()[:-2000])  # this cuts off an MP4's index
 
 
 def frameless(path):
@@ -188,7 +188,7 @@ def binary(path):
         ("v.avi", frameless, "no picture can be read from"),
     ],
 )
-def test_what_is_no_video_is_told_in_one_sentence(make_video, name, spoil, message):
+def test_a_file_that_is_not_a_video_is_an_error_of_one_line(make_video, name, spoil, message):
     path = make_video("v.mp4" if name == "v.txt" else name)
     path = path.rename(path.with_name(name))
     spoil(path)
@@ -197,7 +197,7 @@ def test_what_is_no_video_is_told_in_one_sentence(make_video, name, spoil, messa
     assert "\n" not in str(caught.value)
 
 
-def test_what_is_neither_file_nor_folder_is_refused():
+def test_a_path_that_is_neither_file_nor_folder_is_refused():
     with pytest.raises(SourceError, match="'/dev/null' is neither a file nor a folder"):
         open_source("/dev/null", CameraSettings())
 
@@ -222,7 +222,7 @@ def test_mjpeg_over_http_is_live():
         source.close()
 
 
-def test_a_stream_that_falls_silent():
+def test_a_stream_that_stalls_is_an_error():
     end = threading.Event()
     with Server(mjpeg(8, then_stall=end)) as server:
         source = open_source(f"http://127.0.0.1:{server.port}/video", CameraSettings(open_timeout=20, read_timeout=2))
@@ -285,7 +285,7 @@ def test_a_file_url_is_a_recording_with_an_end(make_video):
 @pytest.mark.parametrize(
     ("address", "transient"), [("missing.avi", False), ("file:///missing.avi", False), ("97", True), ("rtsp://[", True)]
 )
-def test_only_what_may_come_later_is_worth_another_try(address, transient):
+def test_errors_of_webcams_and_urls_are_transient(address, transient):
     with pytest.raises(SourceError) as caught:
         open_source(address, PATIENT)
     assert caught.value.transient is transient
@@ -307,7 +307,7 @@ def test_rtsp_plays_over_tcp(make_video):
 
 
 @pytest.mark.parametrize("scheme", ["rtsp", "rtsps", "http", "https"])
-def test_an_address_where_nobody_listens(scheme):
+def test_an_address_where_nothing_listens(scheme):
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         address = f"{scheme}://admin:s3cret@127.0.0.1:{unused.getsockname()[1]}/stream"
@@ -329,27 +329,27 @@ def test_an_address_that_accepts_and_never_answers(scheme):
 def test_a_server_without_video(tmp_path):
     with (
         Server(folder(tmp_path)) as server,
-        pytest.raises(SourceError, match="gives no video that can be read; check the path, the user name"),
+        pytest.raises(SourceError, match="delivers no readable video; check the path, the user name"),
     ):
         open_source(f"http://127.0.0.1:{server.port}/missing.mjpg", PATIENT)
 
 
 def test_a_proxy_that_does_not_lead_to_the_camera_is_named(tmp_path, monkeypatch):
-    """FFmpeg heeds http_proxy, which many machines set; the camera is not what fails."""
+    """FFmpeg uses http_proxy, which many machines set; the error must blame the proxy, not the camera."""
     with Server(mjpeg([b"x"])) as camera, Server(folder(tmp_path)) as proxy:
         address = f"http://127.0.0.1:{camera.port}/"
         monkeypatch.setenv("http_proxy", f"http://me:s3cret@127.0.0.1:{proxy.port}")
         monkeypatch.delenv("no_proxy", raising=False)
-        told = f"the proxy 127.0.0.1:{proxy.port} that http_proxy names gives no video .* set no_proxy"
-        with pytest.raises(SourceError, match=told) as caught:
+        message = f"the proxy 127.0.0.1:{proxy.port} that http_proxy names returns no readable video .* set no_proxy"
+        with pytest.raises(SourceError, match=message) as caught:
             open_source(address, PATIENT)
         assert "s3cret" not in str(caught.value)
         monkeypatch.setenv("no_proxy", "127.0.0.1")
         with pytest.raises(SourceError, match="check the path, the user name"):
             open_source(f"http://127.0.0.1:{proxy.port}/missing.mjpg", PATIENT)
     monkeypatch.delenv("no_proxy")
-    told = f"the proxy 127.0.0.1:{proxy.port} that http_proxy names: connection refused; set no_proxy"
-    with pytest.raises(SourceError, match=told):
+    message = f"the proxy 127.0.0.1:{proxy.port} that http_proxy names: connection refused; set no_proxy"
+    with pytest.raises(SourceError, match=message):
         open_source("http://camera.example.org/", PATIENT)
 
 
@@ -358,7 +358,7 @@ def test_a_host_that_does_not_exist():
         open_source("rtsp://camera.invalid/x", PATIENT)
 
 
-def test_addresses_that_make_no_sense():
+def test_an_invalid_address():
     with pytest.raises(SourceError, match="not a valid address"):
         open_source("rtsp://host:port/x", PATIENT)
 
@@ -371,7 +371,7 @@ def test_opencv_and_ffmpeg_are_silent(make_video, tmp_path):
     program = """
 import sys
 from fer_stream.operations import environment
-environment.prepare()  # as every command does; elsewhere it is the program's to say
+environment.prepare()  # as every command does; a program that uses the library decides itself
 from fer_stream.settings.tree import CameraSettings
 from fer_stream.errors import SourceError
 from fer_stream.sources.opencv import open_source

@@ -1,4 +1,4 @@
-"""What lies in a stream, a file or a folder as JPEGs comes untouched; what is not quite that is decoded as it was."""
+"""JPEGs in a stream, a file or a folder are passed on unchanged; other pictures, and unusual JPEGs, are decoded."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 PICTURES = [jpeg(seed=seed) for seed in range(4)]
 HALVES = jpeg(64, 24) + jpeg(64, 24, seed=1)
-"""Two fields in one packet, as of a television camera: FFmpeg weaves them."""
+"""Two interlaced fields in one packet, as from a television camera: FFmpeg weaves them."""
 
 
 def read(address: object, count: int = 1000, **settings: object) -> list[Picture]:
@@ -37,12 +37,12 @@ def read(address: object, count: int = 1000, **settings: object) -> list[Picture
 
 
 def sent(pictures: list[Picture]) -> list[bytes | None]:
-    """The JPEGs, and ``None`` for what was decoded."""
+    """Return each picture's JPEG, or ``None`` if it was decoded."""
     return [picture.content.data if isinstance(picture.content, Jpeg) else None for picture in pictures]
 
 
 def shown(path: Path) -> list[np.ndarray]:
-    """The pictures as FFmpeg decodes them."""
+    """Return the pictures as FFmpeg decodes them."""
     capture, found = cv2.VideoCapture(f"file:{path}", cv2.CAP_FFMPEG), []
     while (got := capture.read())[0]:
         found.append(got[1])
@@ -74,7 +74,7 @@ def test_a_camera_without_tables(camera: Camera) -> None:
     np.testing.assert_array_equal(picture.image, Jpeg(jpeg()).decode())
 
 
-def test_what_is_broken_in_a_stream_is_given_and_can_be_told(camera: Camera) -> None:
+def test_damaged_jpegs_of_a_stream_are_passed_on_and_detected_later(camera: Camera) -> None:
     camera.pictures = [jpeg(), jpeg()[:1000], b"no JPEG at all", jpeg()]
     pictures = read(f"http://127.0.0.1:{camera.port}/", 4)
     assert sent(pictures) == camera.pictures
@@ -105,13 +105,13 @@ def test_closing_ends_a_wait_for_packets() -> None:
 
 
 @pytest.mark.parametrize("rate", [None, 10.0])
-def test_a_film_of_jpegs_has_its_own_times(tmp_path: Path, rate: float | None) -> None:
+def test_a_video_of_jpegs_keeps_its_time_stamps(tmp_path: Path, rate: float | None) -> None:
     pictures = read(film(tmp_path / "film.avi", PICTURES), rate=rate)
     assert sent(pictures) == PICTURES
     assert [picture.offset for picture in pictures] == [n * (100 if rate else 50) * 1_000_000 for n in range(4)]
 
 
-def test_a_film_of_jpegs_that_loops_and_on_a_server(tmp_path: Path) -> None:
+def test_a_video_of_jpegs_loops_from_a_server(tmp_path: Path) -> None:
     film(tmp_path / "film.avi", PICTURES)
     with Server(folder(tmp_path)) as server:  # type: ignore[arg-type]
         pictures = read(f"http://127.0.0.1:{server.port}/film.avi", 10, loop=True)
@@ -119,7 +119,7 @@ def test_a_film_of_jpegs_that_loops_and_on_a_server(tmp_path: Path) -> None:
     assert [picture.offset for picture in pictures] == [n * 50_000_000 for n in range(10)]
 
 
-def test_a_film_without_tables_and_one_that_leaves_pictures_out(tmp_path: Path) -> None:
+def test_a_video_of_jpegs_without_tables_and_with_empty_packets(tmp_path: Path) -> None:
     bare = without_tables(jpeg())
     pictures = read(film(tmp_path / "film.avi", [bare, b"", bare, bare]))
     assert sent(pictures) == [bare] * 3
@@ -127,7 +127,7 @@ def test_a_film_without_tables_and_one_that_leaves_pictures_out(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("name", ["film.mkv", "film.mov"])
-def test_other_files_that_hold_jpegs(make_video: Callable[..., Path], name: str) -> None:
+def test_other_containers_of_jpegs(make_video: Callable[..., Path], name: str) -> None:
     written = make_video("film.mkv")
     if name.endswith(".mov"):
         av = pytest.importorskip("av")
@@ -144,7 +144,7 @@ def test_other_files_that_hold_jpegs(make_video: Callable[..., Path], name: str)
 
 
 @pytest.mark.parametrize("name", ["film.mp4", "film.ts"])
-def test_other_films_are_decoded(make_video: Callable[..., Path], name: str) -> None:
+def test_videos_of_other_codecs_are_decoded(make_video: Callable[..., Path], name: str) -> None:
     assert sent(read(make_video(name))) == [None] * 40
 
 
@@ -153,7 +153,7 @@ def test_other_films_are_decoded(make_video: Callable[..., Path], name: str) -> 
     [(HALVES, 3), (inserted(jpeg(), exif(6)), 3), (inserted(jpeg(), exif(1)), 1)],
     ids=["fields", "turned", "Exif"],
 )
-def test_what_ffmpeg_shows_otherwise_is_decoded_by_it(tmp_path: Path, packet: bytes, count: int) -> None:
+def test_jpegs_that_ffmpeg_would_change_are_decoded(tmp_path: Path, packet: bytes, count: int) -> None:
     path = film(tmp_path / "film.avi", [packet] * count)
     pictures = read(path)
     assert sent(pictures) == [None] * count
@@ -163,18 +163,18 @@ def test_what_ffmpeg_shows_otherwise_is_decoded_by_it(tmp_path: Path, packet: by
         np.testing.assert_array_equal(picture.image, image)
 
 
-def test_a_camera_whose_pictures_are_turned_is_asked_again_for_decoded_ones(camera: Camera) -> None:
+def test_a_camera_with_rotated_jpegs_is_reopened_and_decoded(camera: Camera) -> None:
     camera.pictures = [inserted(jpeg(), exif(3))]
     (picture,) = read(f"http://127.0.0.1:{camera.port}/", 1)
     assert not isinstance(picture.content, Jpeg)
 
 
-def test_who_asks_for_the_gpu_gets_pixels(tmp_path: Path) -> None:
+def test_hardware_decoding_returns_pixels(tmp_path: Path) -> None:
     assert sent(read(film(tmp_path / "film.avi", PICTURES), hardware_decoding=True)) == [None] * 4
 
 
 def test_the_two_decoders_differ_by_little(tmp_path: Path) -> None:
-    """A grey picture to a level or two: FFmpeg leaves out fractions; colours more, for it does not smooth them."""
+    """Grey pictures differ by up to two levels (FFmpeg truncates), colours by more (FFmpeg does not smooth chroma)."""
     path = film(tmp_path / "film.avi", [jpeg(grey=True)] * 2)
     for picture, image in zip(read(path), shown(path), strict=True):
         assert np.abs(picture.image.astype(int) - image).max() <= 2
@@ -185,13 +185,13 @@ def test_images(tmp_path: Path) -> None:
     for name, data in {"1.jpg": PICTURES[0], "2.JPEG": PICTURES[1], "3.jpg": turned, "4.png": PICTURES[2]}.items():
         (tmp_path / name).write_bytes(data)
     pictures = read(tmp_path)
-    assert sent(pictures) == [PICTURES[0], PICTURES[1], None, PICTURES[2]], "what it holds counts, not its name"
+    assert sent(pictures) == [PICTURES[0], PICTURES[1], None, PICTURES[2]], "the content counts, not the name"
     assert pictures[2].size == (48, 64)
     np.testing.assert_array_equal(pictures[2].image, cv2.imdecode(np.frombuffer(turned, np.uint8), cv2.IMREAD_COLOR))
 
 
 @pytest.mark.parametrize("data", [jpeg()[:1000], jpeg()[:-1], jpeg()[:100], b"\xff\xd8\xff"])
-def test_an_image_that_is_cut_short_is_named(tmp_path: Path, data: bytes) -> None:
+def test_the_error_of_a_truncated_image_names_the_file(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "cut.jpg").write_bytes(data)
     with pytest.raises(SourceError, match=r"cut\.jpg' cannot be read; it is damaged"):
         read(tmp_path)

@@ -1,4 +1,4 @@
-"""What is not installed is named, with what brings it; modules tell their versions, whatever brings them."""
+"""Third-party packages: a missing one is named with its extra; the version does not depend on the distribution."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_what_is_missing_is_named_with_its_extra() -> None:
 
 def test_a_module_tells_its_version() -> None:
     assert version("numpy") == numpy.__version__
-    assert version("prometheus_client") == metadata.version("prometheus-client"), "which has none itself"
+    assert version("prometheus_client") == metadata.version("prometheus-client"), "it has no __version__"
     assert version("math") == "unknown"
     with pytest.raises(ImportError):
         version("nothing_like_it")
@@ -58,12 +58,12 @@ def test_opencv_and_onnxruntime_may_come_from_any_distribution(
         assert "ok    cv2 " in done.stdout
         assert "ok    onnxruntime " in done.stdout
     else:
-        told = json.loads((tmp_path / "out/summary.json").read_text())["versions"]
-        assert set(told) == {"python", "numpy", "cv2", "onnxruntime"}
+        versions = json.loads((tmp_path / "out/summary.json").read_text())["versions"]
+        assert set(versions) == {"python", "numpy", "cv2", "onnxruntime"}
 
 
 def test_a_package_that_cannot_be_imported_is_one_sentence(cli: Cli, clip: Path) -> None:
-    """opencv-python needs libraries of a desktop, which a server does not have."""
+    """opencv-python needs desktop libraries, which are missing on a server."""
     (cli.folder / "cv2.py").write_text("raise ImportError('libGL.so.1: cannot open shared object file')\n")
     done = cli.run("analyze", clip, "-o", "out", PYTHONPATH=f"{cli.folder}")
     assert done.popen.returncode == 1

@@ -1,4 +1,4 @@
-"""Folders of a user, also of one who has no home folder."""
+"""The user's folders, with and without a home folder."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fer_stream.system import folders
 
 @pytest.fixture
 def nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No ``HOME`` and no entry in passwd, as for most user numbers."""
+    """No ``HOME``, and a user id without an entry in passwd."""
     for name in [name for name in os.environ if name == "HOME" or name.startswith("XDG_")]:
         monkeypatch.delenv(name)
     monkeypatch.setattr(os, "getuid", lambda: 1_000_660_000)

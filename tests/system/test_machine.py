@@ -1,4 +1,4 @@
-"""Cores and memory: control groups as the kernel and container engines lay them out, and real ones where we may."""
+"""Cores and memory: control groups laid out as by the kernel and container engines, and real ones where permitted."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 UNLIMITED = "9223372036854771712\n"
-"""What version 1 says where there is no limit of memory."""
+"""The value of version 1 for no memory limit."""
 
 V2_MOUNT = "30 23 0:26 {root} /sys/fs/cgroup rw,nosuid,nodev,noexec,relatime shared:4 - cgroup2 cgroup2 rw,nsdelegate\n"
 V1_MOUNTS = (
@@ -39,7 +39,7 @@ def cores(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Laid:
-    """A machine's files: ``/proc/self``'s and the groups'."""
+    """A machine's files: those of ``/proc`` and of the control groups."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -191,14 +191,14 @@ def test_a_huge_machine_gets_no_more_workers_than_can_be_set(laid: Laid, monkeyp
 
 
 def _hierarchy(controller: str) -> Path:
-    """The folder of our own group in a real hierarchy that has a controller, which must be writable."""
+    """Return the folder of this process's group in a real hierarchy with the controller; skip if there is none."""
     for mount in machine._mounts(Path("/")):
         for line in Path("/proc/self/cgroup").read_text().splitlines():
             number, controllers, path = line.split(":", 2)
             if mount.kind == "cgroup" and controller in mount.options and controller in controllers.split(","):
-                return Path(mount.place, *machine._below(path, mount.root))
+                return Path(mount.point, *machine._below(path, mount.root))
             if mount.kind == "cgroup2" and number == "0":
-                folder = Path(mount.place, *machine._below(path, mount.root))
+                folder = Path(mount.point, *machine._below(path, mount.root))
                 enabled = folder / "cgroup.subtree_control"
                 if enabled.exists() and controller in enabled.read_text().split():
                     return folder
@@ -207,7 +207,7 @@ def _hierarchy(controller: str) -> Path:
 
 @contextmanager
 def real_group(controller: str, limits: dict[str, str]) -> Iterator[tuple[Path, Path]]:
-    """A group with a limit, and one below it without."""
+    """A real group with limits, and a child group without limits."""
     outer = _hierarchy(controller) / f"fer-stream-test-{uuid.uuid4().hex[:8]}"
     try:
         (outer / "inner").mkdir(parents=True)
@@ -224,7 +224,7 @@ def real_group(controller: str, limits: dict[str, str]) -> Iterator[tuple[Path, 
 
 
 def inside(group: Path, *command: str) -> str:
-    """Run a command in a group."""
+    """Run Python with these arguments in a control group, and return its standard output."""
     script = 'echo $$ >"$0/cgroup.procs"; exec "$@"'
     run = ["sh", "-c", script, str(group), sys.executable, *command]
     return subprocess.run(run, capture_output=True, text=True, check=True).stdout
@@ -241,8 +241,8 @@ print(json.dumps({what}))
 def test_a_real_quota_of_a_group_above() -> None:
     quota = {"cpu.cfs_period_us": "100000", "cpu.cfs_quota_us": "70000", "cpu.max": "70000 100000"}
     with real_group("cpu", quota) as (outer, inner):
-        told = inside(inner, "-c", ASK.format(what="[*machine.cores(), tree.load().workers, machine.threads()]"))
-        assert json.loads(told) == [0.7, f"CPU quota of {outer}", 1, 1]
+        printed = inside(inner, "-c", ASK.format(what="[*machine.cores(), tree.load().workers, machine.threads()]"))
+        assert json.loads(printed) == [0.7, f"CPU quota of {outer}", 1, 1]
         doctor = inside(inner, "-c", DOCTOR)
         assert f"2 workers share 0.7 CPU cores (CPU quota of {outer})" in doctor
         assert "set --workers to 1" in doctor
@@ -250,8 +250,8 @@ def test_a_real_quota_of_a_group_above() -> None:
 
 def test_a_real_limit_of_memory() -> None:
     with real_group("memory", {"memory.limit_in_bytes": "1G", "memory.max": "1G"}) as (outer, inner):
-        told = inside(inner, "-c", ASK.format(what="machine.memory()"))
-        assert json.loads(told) == [2**30, f"memory limit of {outer}"]
+        printed = inside(inner, "-c", ASK.format(what="machine.memory()"))
+        assert json.loads(printed) == [2**30, f"memory limit of {outer}"]
         doctor = inside(inner, "-c", DOCTOR.replace("workers=2", "workers=32"))
         assert (
             f"32 workers and the rest take about 8.5 GiB, and there is 1.0 GiB of memory (memory limit of {outer})"

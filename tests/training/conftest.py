@@ -1,4 +1,4 @@
-"""FER2013, unpacked once; and faces of two greys, which any net learns in no time."""
+"""FER2013, unpacked once; and synthetic faces in two shades of grey, which any net learns quickly."""
 
 import fcntl
 import os
@@ -17,17 +17,17 @@ DATA = Path(__file__).parents[2] / "data"
 
 @pytest.fixture(scope="session")
 def fer2013(tmp_path_factory, beside):
-    """A folder with ``fer2013.csv`` and ``fer2013new.csv``: ours, where they are unpacked already."""
+    """A folder with ``fer2013.csv`` and ``fer2013new.csv``: the checkout's ``data/`` if it has both files."""
     if all((DATA / name).is_file() for name in ("fer2013.csv", "fer2013new.csv")):
         return DATA
     own = tmp_path_factory.getbasetemp()
-    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "fer2013"  # which all of them share
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "fer2013"  # all xdist workers share it
     with (folder.parent / "fer2013.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not folder.is_dir():
             draft = tmp_path_factory.mktemp("fer2013")
             subprocess.run([sys.executable, beside.fer2013(), draft], check=True)
-            data.load(draft / "fer2013.csv")  # parsed once, too
+            data.load(draft / "fer2013.csv")  # also writes the cache of the parsed file
             draft.rename(folder)
     return folder
 
@@ -42,7 +42,7 @@ def _one_thread():
 
 @pytest.fixture(scope="session")
 def csv_file(tmp_path_factory):
-    """Happy faces are bright and sad ones dark, all with noise; sample 5 is a bright one called sad."""
+    """Happy faces are bright and sad ones dark, all with noise; sample 5 is bright but labelled sad."""
     random = np.random.default_rng(0)
     lines = ["emotion,pixels,Usage"]
     for i in range(96):
@@ -57,7 +57,7 @@ def csv_file(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def plus_file(csv_file):
-    """Ten people's votes on the same faces: happy ones are called so by eight, sad ones by nine; row 70 is no face."""
+    """Ten votes for each of these faces: eight for happy ones, nine for sad ones; row 70 is "not a face"."""
     lines = ["Usage,Image name," + ",".join(data.VOTES)]
     for i in range(96):
         votes = dict.fromkeys(data.VOTES, 0) | (

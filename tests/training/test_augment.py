@@ -1,4 +1,4 @@
-"""What augmentation changes, and what it must leave as it is."""
+"""Augmentation changes faces within the recipe's limits, and nothing else."""
 
 import numpy as np
 import pytest
@@ -51,7 +51,7 @@ def centre_of(picture):
     return np.array([(picture * rows).sum(), (picture * columns).sum()]) / picture.sum()
 
 
-def test_a_shift_is_as_long_as_the_recipe_allows():
+def test_a_shift_is_within_the_recipes_limit():
     dot = torch.zeros(400, 1, 48, 48)
     dot[:, 0, 23:25, 23:25] = 200
     moved = np.array([centre_of(face) - 23.5 for face in changed(dot, shift=0.1)[:, 0].numpy()])
@@ -59,7 +59,7 @@ def test_a_shift_is_as_long_as_the_recipe_allows():
     np.testing.assert_allclose(moved.mean(axis=0), 0, atol=0.5)
 
 
-def test_a_rotation_turns_as_far_as_the_recipe_allows():
+def test_a_rotation_is_within_the_recipes_limit():
     dot = torch.zeros(400, 1, 48, 48)
     dot[:, 0, 3:5, 23:25] = 200  # 20 pixels above the centre
     moved = np.array([centre_of(face) - 23.5 for face in changed(dot, rotation=30)[:, 0].numpy()])
@@ -69,7 +69,7 @@ def test_a_rotation_turns_as_far_as_the_recipe_allows():
 
 
 def test_a_share_of_the_faces_is_partly_covered_by_one_grey():
-    faces = torch.full((1000, 1, 48, 48), 300.0)  # more than any grey, so that what is covered shows
+    faces = torch.full((1000, 1, 48, 48), 300.0)  # above 255, so that covered pixels can be distinguished
     covered = augment(faces, 48, Augmentation(**NOTHING | {"erase": 0.4}), torch.Generator().manual_seed(0)) < 254.9
     share = covered.float().mean(dim=(1, 2, 3))
     assert 0.34 < float((share > 0).float().mean()) < 0.46
@@ -84,7 +84,7 @@ def test_a_share_of_the_faces_loses_its_finest_detail():
     assert float(contrast.max()) == pytest.approx(100, abs=1)
 
 
-def test_noise_is_each_face_s_own_and_at_most_what_the_recipe_allows():
+def test_noise_differs_for_each_face_and_is_within_the_recipes_limit():
     grey = torch.full((500, 1, 48, 48), 128.0)
     amount = changed(grey, noise=20).std(dim=(1, 2, 3))
     assert float(amount.min()) < 1
@@ -102,7 +102,7 @@ def test_mixup_blends_faces_and_targets_alike(faces):
 
 
 def test_cutmix_gives_each_face_a_rectangle_of_another_and_its_share_of_that_target(faces):
-    own = patch(torch.tensor([1.0, 0.25, 0.5, 0.75, 1.0]), 48)  # x from a quarter to three quarters, the lower half
+    own = patch(torch.tensor([1.0, 0.25, 0.5, 0.75, 1.0]), 48)  # x from 1/4 to 3/4, the lower half
     mixed = blend(faces, own)
     assert torch.equal(mixed[1, 0, 24:, 12:36], faces[0, 0, 24:, 12:36])
     assert torch.equal(mixed[1, 0, :24], faces[1, 0, :24])
@@ -116,17 +116,17 @@ def test_without_a_mix_a_batch_stays_as_it_is(faces):
 
 def test_a_face_s_views_depend_on_its_row_alone():
     how = Augmentation()
-    all_of_them = views(torch.arange(50), 3, how, 7)
+    all_views = views(torch.arange(50), 3, how, 7)
     some = views(torch.tensor([3, 40]), 3, how, 7)
-    for every, few in ((all_of_them.matrix, some.matrix), (all_of_them.contrast, some.contrast)):
+    for every, few in ((all_views.matrix, some.matrix), (all_views.contrast, some.contrast)):
         np.testing.assert_array_equal(every[:, [3, 40]], few)
-    assert all_of_them.matrix.shape == (3, 50, 2, 3)
-    assert not torch.equal(all_of_them.matrix[0], all_of_them.matrix[1])
+    assert all_views.matrix.shape == (3, 50, 2, 3)
+    assert not torch.equal(all_views.matrix[0], all_views.matrix[1])
     assert not torch.equal(some.matrix, views(torch.tensor([3, 40]), 3, how, 8).matrix)
 
 
 def before(faces, size, how, random):
-    """Do what this module did on whole batches before it was made for GPUs: one size of coarse faces a batch."""
+    """Coarsen faces as the module did before it supported GPUs: with one size for the whole batch."""
     small = round(size * (0.35 + 0.55 * float(torch.rand((), generator=random))))
     shrunk = functional.interpolate(faces, size=(small, small), mode="bilinear", antialias=True)
     blurred = functional.interpolate(shrunk, size=(size, size), mode="bilinear")
@@ -135,7 +135,7 @@ def before(faces, size, how, random):
 
 
 def test_coarse_faces_are_those_that_shrinking_and_enlarging_makes():
-    """Each face's own matrix does what OpenCV's and torch's resizing of whole batches did; few levels lie between."""
+    """Coarsening each face with its own matrix gives the same distribution of contrast as resizing whole batches."""
     random = torch.Generator().manual_seed(0)
     stripes = (torch.arange(48) // 2 % 2 * 200.0 + 20).expand(20, 1, 48, 48)
     how = Augmentation(**NOTHING | {"coarse": 1.0})

@@ -1,4 +1,4 @@
-"""Every body describes faces of any side, and learns with both heads."""
+"""Every body accepts faces of any side, and gives logits for both heads."""
 
 from pathlib import Path
 
@@ -38,5 +38,5 @@ def test_a_large_face_is_halved_by_the_stem():
 
 
 @pytest.mark.parametrize(("name", "most"), [("student", 130e6), ("tiny", 25e6)])
-def test_what_is_published_costs_no_more_than_it_may(name, most):
+def test_published_nets_keep_their_compute_limits(name, most):
     assert 0.5 * most < multiply_adds(build(load(RECIPES / f"{name}.toml").net)) <= most

@@ -1,4 +1,4 @@
-"""A campaign trains its nets within its time, goes on where it was, and leaves what students and users need."""
+"""A campaign trains its nets within its time limit, resumes, and writes the results that students and models need."""
 
 import os
 import signal
@@ -52,7 +52,7 @@ def faces(csv_file, plus_file):
 
 
 class Counted(campaign.Clock):
-    """A clock whose time is over after it was asked so many times."""
+    """A clock whose time is over after ``asked`` reads of `left`."""
 
     def __init__(self, asked):
         super().__init__(10)
@@ -96,14 +96,14 @@ def test_a_campaign_that_was_stopped_ends_with_the_same_weights(nets, faces, tmp
         assert [entry["loss"] for entry in one.log] == [entry["loss"] for entry in other.log]
 
 
-def test_what_is_done_is_not_done_again(nets, faces, tmp_path, monkeypatch):
+def test_finished_work_is_not_repeated(nets, faces, tmp_path, monkeypatch):
     run(nets, faces, tmp_path / "out")
-    monkeypatch.setattr(campaign.Trainer, "advance", lambda self: pytest.fail("it was trained again"))
-    monkeypatch.setattr(campaign, "opinions", lambda *_: pytest.fail("it was asked again"))
+    monkeypatch.setattr(campaign.Trainer, "advance", lambda self: pytest.fail("a net was trained again"))
+    monkeypatch.setattr(campaign, "opinions", lambda *_: pytest.fail("a net predicted again"))
     assert len(run(nets, faces, tmp_path / "out").nets) == 3
 
 
-def test_soft_targets_are_what_a_net_says_of_the_views(nets, faces, tmp_path):
+def test_soft_targets_are_a_nets_predictions_for_the_views(nets, faces, tmp_path):
     found = run(nets, faces, tmp_path / "out")
     learnt = faces.split(data.TRAINING)
     np.testing.assert_array_equal(found.rows, learnt.rows)
@@ -114,21 +114,21 @@ def test_soft_targets_are_what_a_net_says_of_the_views(nets, faces, tmp_path):
         shown = augment.show(pixels, poses[torch.tensor(k)], 24).clamp(0, 255)
         expected = logits_of(third.net(), shown)[0].softmax(dim=1)
         np.testing.assert_allclose(third.soft[0][k], expected, atol=0.01)
-    assert found.nets[1].soft[1].shape == (2, len(learnt), 0), "FER+'s head was not learnt"
+    assert found.nets[1].soft[1].shape == (2, len(learnt), 0), "FER+'s head was not trained"
     public = torch.from_numpy(faces.split(data.PUBLIC).images)[:, None]
     looks = [logits_of(third.net(), look)[0].softmax(dim=1) for look in (public, public.flip(3))]
     np.testing.assert_allclose(third.public[0], sum(looks) / 2, atol=0.01)
 
 
-def test_a_teachers_campaign_becomes_a_student(nets, faces, tmp_path, csv_file, plus_file):
+def test_students_are_trained_on_a_campaigns_soft_targets(nets, faces, tmp_path, csv_file, plus_file):
     teachers, students = tmp_path / "teachers", tmp_path / "students"
     found = run(nets, faces, teachers)
     soft = tmp_path / "soft.npz"
     done = command("distill", csv_file, "--plus", plus_file, "--campaign", teachers, "--output", soft)
     assert done.returncode == 0, done.stderr
-    told = distill.of_campaign(found, faces.split(data.TRAINING))
+    predictions = distill.of_campaign(found, faces.split(data.TRAINING))
     together = sum(net.soft[0].astype(float) for net in found.nets) / 3
-    np.testing.assert_allclose(distill.mean_of(told)[0], together, atol=1e-3)
+    np.testing.assert_allclose(distill.mean_of(predictions)[0], together, atol=1e-3)
     assert (
         f"{data.PUBLIC}, teachers alone: {distill.right(distill.of_public(found), faces.split(data.PUBLIC).labels):.1%}"
         in done.stdout
@@ -185,15 +185,15 @@ def test_a_campaign_without_students_is_one_of_teachers(nets, faces, tmp_path, c
 
 def test_a_student_that_is_not_done_is_not_published(nets, faces, tmp_path):
     found = run(nets, faces, tmp_path / "out", Counted(5))
-    with pytest.raises(ConfigError, match=r"first has done \d of 12 steps; let its campaign go on"):
+    with pytest.raises(ConfigError, match=r"first has done \d of 12 steps; resume its campaign"):
         publish.write(found.nets[:1], faces, tmp_path, ROOT / "models/crop.json")
     assert not list(tmp_path.glob("*.onnx"))
 
 
-def test_a_document_without_figures_of_ours_is_refused(faces, tmp_path):
+def test_a_document_without_a_generated_part_is_refused(faces, tmp_path):
     (tmp_path / "card.md").write_text(CARD)
     (tmp_path / "other.md").write_text("# nothing\n")
-    with pytest.raises(ConfigError, match=r"other\.md has no part that a command makes"):
+    with pytest.raises(ConfigError, match=r"other\.md has no generated part"):
         card.write([tmp_path / "other.md", tmp_path / "card.md"], tmp_path, faces)
     assert (tmp_path / "card.md").read_text() == CARD
 
@@ -204,7 +204,7 @@ for name in (
     "pydantic", "pydantic_settings", "cv2", "tqdm", "tensorboard", "torch.utils.tensorboard", "onnx", "onnxruntime",
     "matplotlib", "zmq", "prometheus_client", "platformdirs", "setproctitle",
 ):
-    sys.modules[name] = None  # an import of it fails
+    sys.modules[name] = None  # makes the import fail
 from training import campaign
 campaign.main()
 """
@@ -221,7 +221,7 @@ def test_the_command_needs_torch_and_numpy_alone(nets, csv_file, tmp_path):
     assert len(results.read(tmp_path / "out").nets) == 3
 
 
-def test_the_command_stops_in_its_time_and_goes_on(nets, csv_file, tmp_path):
+def test_the_command_stops_at_its_time_limit_and_resumes(nets, csv_file, tmp_path):
     (tmp_path / "tiny.toml").write_text(TINY.format(epochs=100_000))
     stop = ["--out", tmp_path / "out", "--threads", "1", "--device", "cpu"]
     done = command("campaign", nets, csv_file, *stop, "--minutes", "0.15")
@@ -234,7 +234,7 @@ def test_the_command_stops_in_its_time_and_goes_on(nets, csv_file, tmp_path):
     assert results.read(tmp_path / "out").nets[0].steps > first.steps
 
 
-def test_a_signal_ends_the_time(nets, csv_file, tmp_path):
+def test_a_signal_stops_the_training(nets, csv_file, tmp_path):
     (tmp_path / "tiny.toml").write_text(TINY.format(epochs=100_000))
     process = subprocess.Popen(
         [sys.executable, "-m", "training.campaign", nets, csv_file, "--out", tmp_path / "out", "--threads", "1"],
@@ -242,13 +242,13 @@ def test_a_signal_ends_the_time(nets, csv_file, tmp_path):
     )  # fmt: skip
     assert process.stdout.readline().startswith("first: epoch 1")
     process.send_signal(signal.SIGTERM)
-    told, errors = process.communicate(timeout=120)
+    output, errors = process.communicate(timeout=120)
     assert (process.returncode, errors) == (0, "")
-    assert "first: stopped after" in told
+    assert "first: stopped after" in output
     assert results.read(tmp_path / "out").nets[0].steps > 0
 
 
-def test_what_was_done_is_kept_when_the_device_fails(nets, faces, tmp_path, monkeypatch):
+def test_results_are_kept_when_the_device_fails(nets, faces, tmp_path, monkeypatch):
     advance = campaign.Trainer.advance
 
     def fail(trainer):
@@ -265,7 +265,7 @@ def test_what_was_done_is_kept_when_the_device_fails(nets, faces, tmp_path, monk
     assert len(run(nets, faces, tmp_path / "out").nets) == 3
 
 
-def test_an_estimate_has_a_row_a_net(nets, faces):
+def test_an_estimate_has_a_row_for_each_net(nets, faces):
     rows = campaign.estimate(campaign_file.load(nets), faces, torch.device("cpu"), steps=3).splitlines()
     assert [row.split()[0] for row in rows] == ["net", "first", "second", "third"]
     assert all(float(number) >= 0 for row in rows[1:] for number in row.split()[1:])
@@ -274,11 +274,11 @@ def test_an_estimate_has_a_row_a_net(nets, faces):
 @pytest.mark.parametrize(
     ("old", "new", "sentence"),
     [
-        ("views = 2", "views = 0", "views = 0 is not allowed: it must be a whole number from 1"),
+        ("views = 2", "views = 0", "views = 0 is not allowed: it must be a whole number, at least 1"),
         ("views = 2", "looks = 2", "there is no setting looks; known there are views, augmentation, net"),
         ("views = 2", "[augmentation]\nrotation = -1", "augmentation.rotation = -1 is not allowed"),
         ('name = "second"', 'name = "first"', "two nets have name = 'first'"),
-        ('name = "second"', 'name = "../second"', "net 2 needs a name of small letters"),
+        ('name = "second"', 'name = "../second"', "net 2 needs a name of at most 41 small letters"),
         ('publish = "tiny"', 'publish = "emotion"', "two nets have publish = 'emotion'"),
         ('publish = "tiny"', 'publish = "huge"', "publish = 'huge' is not allowed: it must be emotion or tiny"),
         ('recipe = "tiny.toml"\nwith', 'recipe = "none.toml"\nwith', "none.toml cannot be read: No such file"),
@@ -288,7 +288,7 @@ def test_an_estimate_has_a_row_a_net(nets, faces):
         ("[[net]]", "[[net]", "is not TOML"),
     ],
 )
-def test_a_wrong_campaign_is_told_in_a_sentence(nets, old, new, sentence):
+def test_a_wrong_campaign_is_reported_in_a_sentence(nets, old, new, sentence):
     nets.write_text(NETS.replace(old, new))
     with pytest.raises(ConfigError) as raised:
         campaign_file.load(nets)
@@ -304,7 +304,7 @@ def test_our_own_campaigns_load(name):
 
 
 class Over(campaign.Clock):
-    """A clock whose time is over at once."""
+    """A clock whose time is already over."""
 
     left = 0.0
 
@@ -319,7 +319,7 @@ def test_a_call_without_time_loses_nothing(nets, faces, tmp_path):
         np.testing.assert_array_equal(one.soft[0], other.soft[0])
 
 
-def test_what_learns_is_saved_now_and_then(nets, faces, tmp_path, monkeypatch):
+def test_a_net_in_training_is_saved_regularly(nets, faces, tmp_path, monkeypatch):
     monkeypatch.setattr(campaign, "KEPT", 0.0)
     monkeypatch.setattr(campaign.Crew, "_end", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
@@ -328,19 +328,19 @@ def test_what_learns_is_saved_now_and_then(nets, faces, tmp_path, monkeypatch):
 
 
 def test_two_calls_do_not_share_a_folder(nets, faces, tmp_path):
-    with campaign._alone(tmp_path / "out/state"), pytest.raises(ConfigError, match="another campaign runs in"):
+    with campaign._locked(tmp_path / "out/state"), pytest.raises(ConfigError, match="another campaign runs in"):
         run(nets, faces, tmp_path / "out")
 
 
-def test_other_data_are_told_before_anything_is_trained(nets, faces, csv_file, tmp_path, monkeypatch):
+def test_other_data_are_reported_before_anything_is_trained(nets, faces, csv_file, tmp_path, monkeypatch):
     run(nets, faces, tmp_path / "out")
     (tmp_path / "out/state/first.pt").unlink()
-    monkeypatch.setattr(campaign.Trainer, "advance", lambda self: pytest.fail("it was trained"))
+    monkeypatch.setattr(campaign.Trainer, "advance", lambda self: pytest.fail("a net was trained"))
     with pytest.raises(ConfigError, match=r"second\.pt was made on other data, votes or soft targets"):
         run(nets, data.load(csv_file), tmp_path / "out")
 
 
-def test_other_views_are_looked_at_anew(nets, faces, tmp_path):
+def test_changed_views_are_predicted_again(nets, faces, tmp_path):
     before = run(nets, faces, tmp_path / "out")
     nets.write_text(NETS.replace("views = 2", "views = 3"))
     after = run(nets, faces, tmp_path / "out")
@@ -348,25 +348,25 @@ def test_other_views_are_looked_at_anew(nets, faces, tmp_path):
     np.testing.assert_array_equal(after.nets[0].weights, before.nets[0].weights)
 
 
-def test_a_net_that_diverges_is_ended_and_teaches_nobody(nets, faces, tmp_path, capsys):
+def test_a_diverged_net_is_stopped_and_not_used_as_a_teacher(nets, faces, tmp_path, capsys):
     nets.write_text(NETS.replace("seed = 1,", "seed = 1, epochs = 50, optimizer = { learning_rate = 1e30 },"))
     found = run(nets, faces, tmp_path / "out")
     assert found.nets[1].steps < found.nets[1].total
     assert found.nets[1].soft is None
-    assert "its loss is not a number any more" in capsys.readouterr().out
+    assert "its loss became infinite or NaN" in capsys.readouterr().out
     assert len(distill.of_campaign(found, faces.split(data.TRAINING))) == 2
 
 
 @pytest.mark.parametrize(
     ("setting", "sentence"),
     [
-        ("holdout = 0.99", "faces to learn from; two are the least"),
-        ("limit = 1", "leave 1 faces to learn from"),
-        ("holdout = 0.001", "keeps no face of"),
+        ("holdout = 0.99", "faces for training; at least two are needed"),
+        ("limit = 1", "leave 1 faces for training"),
+        ("holdout = 0.001", "holds out none of"),
         ("seed = 100000000000000000000", "seed = 100000000000000000000 is not allowed"),
     ],
 )
-def test_faces_too_few_and_numbers_too_large_are_told(nets, faces, tmp_path, setting, sentence):
+def test_too_few_faces_and_too_large_numbers_are_reported(nets, faces, tmp_path, setting, sentence):
     (tmp_path / "tiny.toml").write_text(setting + TINY.format(epochs=3))
     nets.write_text('[[net]]\nname = "only"\nrecipe = "tiny.toml"\n')
     with pytest.raises(ConfigError, match=sentence):
@@ -374,26 +374,26 @@ def test_faces_too_few_and_numbers_too_large_are_told(nets, faces, tmp_path, set
 
 
 @pytest.mark.parametrize("side", ["0", "-5", "100000"])
-def test_a_side_that_no_face_can_have_is_told(nets, tmp_path, side):
+def test_a_side_out_of_range_is_reported(nets, tmp_path, side):
     (tmp_path / "tiny.toml").write_text(TINY.format(epochs=3).replace("16 = 0.0", f"{side} = 0.0"))
     with pytest.raises(ConfigError, match=f"sizes: {side} is not allowed"):
         campaign_file.load(nets)
 
 
-def test_a_folder_that_cannot_be_written_is_told(nets, csv_file, tmp_path):
+def test_a_folder_that_cannot_be_written_is_reported(nets, csv_file, tmp_path):
     (tmp_path / "file").touch()
     for out, sentence in ((tmp_path / "file", "Not a directory"), ("/dev/full/x", "Not a directory")):
         done = command("campaign", nets, csv_file, "--out", out, "--threads", "1")
         assert done.returncode == 1
         assert sentence in done.stderr
     done = command("campaign", nets, csv_file, "--out", tmp_path / "out", "--threads", "0")
-    assert "--threads from 1" in done.stderr
+    assert "--threads at least 1" in done.stderr
 
 
-def test_without_votes_their_head_says_nothing_and_is_not_published(nets, faces, csv_file, tmp_path):
+def test_without_votes_ferplus_head_has_no_predictions_and_is_not_published(nets, faces, csv_file, tmp_path):
     found = run(nets, data.load(csv_file), tmp_path / "out")
     assert all(net.soft[1].shape == (2, 64, 0) for net in found.nets)
-    assert all(told.plus is None for told in distill.of_campaign(found, faces.split(data.TRAINING)))
+    assert all(opinion.plus is None for opinion in distill.of_campaign(found, faces.split(data.TRAINING)))
     models = tmp_path / "models"
     models.mkdir()
     with pytest.raises(ConfigError, match=r"first cannot become emotion-ferplus\.onnx: it has not learnt"):
@@ -403,7 +403,7 @@ def test_without_votes_their_head_says_nothing_and_is_not_published(nets, faces,
 
 def test_votes_alone_need_votes(nets, csv_file, tmp_path):
     nets.write_text(NETS.replace("votes = 0.0", "labels = 0.0"))
-    with pytest.raises(ConfigError, match="second learns FER\\+'s votes alone, and the data has none"):
+    with pytest.raises(ConfigError, match="second learns only FER\\+'s votes, and the data has none"):
         run(nets, data.load(csv_file), tmp_path / "out")
 
 
@@ -418,9 +418,9 @@ def test_models_are_replaced_together_or_not_at_all(nets, faces, csv_file, tmp_p
     assert (models / "emotion.onnx").read_text() == "the old one"
 
 
-def test_nets_that_were_shown_other_faces_are_not_measured(nets, faces, tmp_path):
+def test_nets_that_predicted_held_out_faces_are_not_measured_on_public_test(nets, faces, tmp_path):
     (tmp_path / "tiny.toml").write_text("holdout = 0.2" + TINY.format(epochs=3))
     nets.write_text('[[net]]\nname = "only"\nrecipe = "tiny.toml"\n')
     found = run(nets, faces, tmp_path / "out")
-    with pytest.raises(ConfigError, match="but what its recipes hold out"):
+    with pytest.raises(ConfigError, match="the faces that its recipes hold out, not PublicTest"):
         distill.right(distill.of_public(found), faces.split(data.PUBLIC).labels)

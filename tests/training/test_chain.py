@@ -1,4 +1,4 @@
-"""Data, training, resuming, export, evaluation and the list of doubtful labels, on faces of two greys."""
+"""Data, training, resuming, export, evaluation and the list of doubtful labels, on faces in two shades of grey."""
 
 import csv
 import json
@@ -35,15 +35,15 @@ def test_a_run_that_was_stopped_ends_with_the_same_weights(csv_file, tmp_path):
     assert resumed.epoch == 2
     for name, value in weights(resumed).items():
         np.testing.assert_array_equal(value, straight[name], err_msg=name)
-    again = train.train(how, faces, tmp_path / "straight")  # there is nothing left to do
+    again = train.train(how, faces, tmp_path / "straight")  # the training is complete already
     assert again.epoch == 2
     assert list((tmp_path / "straight").glob("events.out.tfevents.*"))
 
 
-def test_a_run_is_not_continued_by_another_recipe_or_on_other_data(csv_file, tmp_path):
+def test_a_run_is_not_resumed_with_another_recipe_or_on_other_data(csv_file, tmp_path):
     faces = data.load(csv_file)
     train.train(recipe.load(tiny(tmp_path)), faces, tmp_path / "run", epochs=1)
-    with pytest.raises(ConfigError, match="was made by another recipe"):
+    with pytest.raises(ConfigError, match="was made with another recipe"):
         train.train(recipe.load(tiny(tmp_path, epochs=3)), faces, tmp_path / "run")
     with pytest.raises(ConfigError, match="was made on other data"):
         train.train(recipe.load(tiny(tmp_path)), faces[1:], tmp_path / "run")
@@ -80,7 +80,7 @@ def test_teachers_take_their_share_of_both_targets(csv_file):
     samples = objective.Samples.of(voted, recipe.Loss(smoothing=0, soft=0.25), Soft(faces.rows, emotion, plus))
     np.testing.assert_allclose(samples.targets[0, 0], [0, 0, 0, 0.75, 0, 0, 0.25])
     np.testing.assert_allclose(samples.votes[0, 1], [0, 0.75, 0.25, 0, 0, 0, 0, 0])
-    np.testing.assert_allclose(samples.votes[0, 0], plus[0, 0], err_msg="where nobody voted, teachers alone count")
+    np.testing.assert_allclose(samples.votes[0, 0], plus[0, 0], err_msg="without votes, only the teachers count")
     assert samples.voted.all()
 
 
@@ -101,13 +101,13 @@ def test_soft_targets_find_their_faces(csv_file, tmp_path):
         soft.of(data.Faces(faces.images, faces.labels, faces.usage, faces.rows + 1))
     cut = tmp_path / "cut.npz"
     cut.write_bytes((tmp_path / "deep/soft.npz").read_bytes()[:-100])
-    wrong = "is not what python -m"
+    wrong = "is not a file of python -m training.distill"
     for path, sentence in ((tmp_path / "none.npz", "there are no soft targets"), (csv_file, wrong), (cut, wrong)):
         with pytest.raises(ConfigError, match=sentence):
             Soft.load(path)
 
 
-def test_a_run_begins_as_another_one(csv_file, tmp_path):
+def test_a_run_begins_with_the_weights_of_another(csv_file, tmp_path):
     faces, how = data.load(csv_file), recipe.load(tiny(tmp_path))
     first = train.train(how, faces, tmp_path / "first", epochs=1)
     samples = objective.Samples.of(faces, how.loss)
@@ -132,15 +132,17 @@ def test_bfloat16_is_used_where_the_processor_has_it(csv_file, tmp_path, monkeyp
     assert seen == [torch.bfloat16 if has else torch.float32]
 
 
-def test_labels_known_by_heart():
+def test_accuracy_with_memorised_labels():
     right, labels = np.array([False, True, False, True, False]), np.array([3, 3, 4, 4, 0])
     learnt = np.array([3, 4, -1])
-    of = np.array([0, 1, 2, -1, -1])  # of the same label, of another, of none, and no copies
+    of = np.array(
+        [0, 1, 2, -1, -1]
+    )  # copies with the same label, another label, no label; then two faces that are no copies
     assert evaluate.by_heart(right, labels, learnt, of) == 2 / 5
     assert evaluate.by_heart(right, labels, learnt[:0], np.full(5, -1)) == right.mean()
 
 
-def test_the_prior_is_that_of_the_classes():
+def test_the_prior_is_the_class_frequency():
     labels = torch.tensor([0] * 6 + [1] * 2)
     prior = objective.log_prior(labels, 0.5)
     assert float(prior[0] - prior[1]) == pytest.approx(0.5 * np.log(3))
@@ -182,7 +184,7 @@ def test_from_a_csv_to_a_model_that_fer_stream_loads(csv_file, tmp_path):
     assert selective["1.0"] == pytest.approx(figures["emotions"]["accuracy"])
     assert selective["0.5"] >= selective["0.8"] >= selective["1.0"]
     assert set(figures["corrupted"]) == set(CORRUPTIONS)
-    assert figures["corrupted"]["dark (30% of the light)"] < 0.75, "what tells these faces apart is their light"
+    assert figures["corrupted"]["dark (30% of the light)"] < 0.75, "these faces differ only in brightness"
     assert figures["misplaced"]["box moved by 10%"] > 0.9
     for name in ("confusion", "confusion_valence", "calibration", "risk_coverage"):
         assert cv2.imread(str(tmp_path / f"figures/{name}.png")).std() > 1
@@ -208,7 +210,7 @@ def test_the_other_head_becomes_a_model_of_ferplus_labels(csv_file, plus_file, t
     done = command("evaluate", model, csv_file, *votes, "--output", tmp_path / "figures")
     assert done.returncode == 0, done.stderr
     figures = json.loads((tmp_path / "figures/figures.json").read_text())
-    assert figures["faces"] == 31, "what is no face has no label"
+    assert figures["faces"] == 31, "the picture that is not a face has no label"
     assert figures["emotions"]["accuracy"] > 0.9
     assert set(figures["emotions"]["best_recognised"][:2]) == {"happy", "sad"}
 
@@ -230,7 +232,7 @@ def test_a_student_learns_from_a_teacher(csv_file, plus_file, tmp_path):
     assert targets.emotion[0, 0, happy] > 0.8
     alone = distill.soften(distill.of_runs([tmp_path / "teacher"], learnt), learnt)
     assert alone.emotion[0, 5, happy] > 0.5 > alone.emotion[0, 5, sad], (
-        "its label is wrong, and its teacher knows better"
+        "its label is wrong, and the teacher predicts the right one"
     )
     student = ("train", tiny(tmp_path, epochs=2), csv_file, *votes, "--run", tmp_path / "student", "--threads", 1)
     done = command(*student, "--soft", soft, "--start", tmp_path / "teacher")
@@ -252,7 +254,7 @@ def test_the_temperature_is_in_the_graph(tmp_path):
         assert OnnxClassifier(path).labels == data.LABELS
 
 
-def test_a_quantized_net_is_smaller_and_says_nearly_the_same(tmp_path):
+def test_a_quantized_net_is_smaller_and_gives_nearly_the_same_results(tmp_path):
     torch.manual_seed(0)
     net = Residual(recipe.Architecture(widths=[32, 64, 64])).eval()
     faces = np.random.default_rng(0).integers(0, 256, (200, 48, 48), np.uint8)
@@ -266,12 +268,12 @@ def test_a_quantized_net_is_smaller_and_says_nearly_the_same(tmp_path):
     convolutions = [node for node in onnx.load(path).graph.node if node.op_type == "Conv"]
     weights = {name.name: name for name in onnx.load(path).graph.initializer}
     for node in convolutions:
-        assert f"{node.input[1]}".endswith("_DequantizeLinear_Output"), "its weights are whole numbers"
+        assert f"{node.input[1]}".endswith("_DequantizeLinear_Output"), "its weights are integers"
     assert all(
         np.abs(onnx.numpy_helper.to_array(found).astype(int)).max() <= 64
         for name, found in weights.items()
         if found.data_type == onnx.TensorProto.INT8 and name.endswith("weight_quantized")
-    ), "of 7 bits"
+    ), "weights use 7 bits"
 
 
 def test_export_leaves_float32_if_asked(csv_file, tmp_path):
@@ -299,8 +301,8 @@ def test_export_leaves_float32_if_asked(csv_file, tmp_path):
     ],
 )
 def test_wrong_use_is_one_sentence(csv_file, tmp_path, module, arguments, sentence):
-    places = {"csv": csv_file, "tmp": tmp_path, "recipe": tiny(tmp_path)}
-    done = command(module, *(argument.format(**places) for argument in arguments))
+    paths = {"csv": csv_file, "tmp": tmp_path, "recipe": tiny(tmp_path)}
+    done = command(module, *(argument.format(**paths) for argument in arguments))
     assert done.returncode == 1
-    assert done.stderr.startswith(sentence.format(**places))
+    assert done.stderr.startswith(sentence.format(**paths))
     assert done.stderr.count("\n") == 1

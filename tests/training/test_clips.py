@@ -1,4 +1,4 @@
-"""What models make of the portraits that come with fer_stream."""
+"""The models' results on the portraits in fer_stream's assets."""
 
 from pathlib import Path
 
@@ -26,7 +26,7 @@ def test_a_smiling_portrait_is_happy_for_every_model():
         assert cells[-1] == "happy 100% |"
 
 
-def test_what_is_no_clip_is_told(tmp_path):
+def test_a_file_that_is_not_a_clip_is_reported(tmp_path):
     (tmp_path / "text.gif").write_text("no clip")
     with pytest.raises(SourceError, match=r"text.gif is neither a picture nor a video"):
         list(clips.frames(tmp_path / "text.gif"))

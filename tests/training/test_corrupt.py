@@ -1,4 +1,4 @@
-"""Each corruption does what its name says, the same every time, and leaves a face a face."""
+"""Each corruption changes faces by the amount in its name, reproducibly, and keeps shape and type."""
 
 import numpy as np
 import pytest

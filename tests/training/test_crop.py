@@ -1,4 +1,4 @@
-"""The measured crop, on data of our own and on FER2013."""
+"""The measured crop, on the package's portraits and on FER2013."""
 
 import json
 import sys
@@ -22,14 +22,14 @@ def shipped():
 
 
 def cut(path, geometry):
-    """The portrait's face as a 48x48 frame that lies so relative to the detector's box."""
+    """Return the portrait's face as a 48x48 frame with this geometry relative to the detector's box."""
     image = cv2.imread(str(path))
     (face,) = MTCNN().detect(image)
     return np.rint(sample(image, geometry.square(face.box), 48, 48)).astype(np.uint8)
 
 
 @pytest.mark.parametrize("geometry", [Crop(0, 0, 1.1), Crop(0.06, -0.05, 1.2)])
-def test_measuring_finds_the_geometry_that_was_cut_by(geometry):
+def test_measuring_recovers_the_geometry_of_the_crop(geometry):
     found = crop.measure([cut(path, geometry) for path in PORTRAITS])
     assert len(found) == 2
     np.testing.assert_allclose(found, [[geometry.x, geometry.y, geometry.side]] * 2, atol=0.09)
@@ -49,7 +49,7 @@ def test_the_command_writes_medians(tmp_path, monkeypatch, capsys):
     np.testing.assert_allclose(list(json.loads(output.read_text()).values()), expected, atol=6e-4)
 
 
-def test_a_file_without_faces_is_told(tmp_path, monkeypatch):
+def test_a_file_without_faces_is_reported(tmp_path, monkeypatch):
     (tmp_path / "fer2013.csv").write_text(f"emotion,pixels,Usage\n0,{' '.join(['9'] * 48 * 48)},Training\n")
     monkeypatch.setattr(sys, "argv", ["crop", str(tmp_path / "fer2013.csv"), "--output", str(tmp_path / "crop.json")])
     with pytest.raises(SystemExit, match="no face was found"):
@@ -57,7 +57,7 @@ def test_a_file_without_faces_is_told(tmp_path, monkeypatch):
     assert not (tmp_path / "crop.json").exists()
 
 
-def test_the_shipped_crop_is_what_fer2013_says(fer2013):
+def test_the_shipped_crop_matches_fer2013(fer2013):
     found = crop.measure(crop.faces(fer2013 / "fer2013.csv", 300))
     assert len(found) > 200
     np.testing.assert_allclose(np.median(found, axis=0), [shipped().x, shipped().y, shipped().side], atol=0.04)
@@ -68,7 +68,7 @@ def test_the_shipped_crop_shows_a_face_as_fer2013_does(path):
     # From the brow to the chin: the eyes in the upper half, the mouth in the lower, nothing cut off.
     (face,) = MTCNN().detect(cv2.imread(str(path)))
     frame = shipped().square(face.box)
-    places = [((x - frame.x) / frame.side, (y - frame.y) / frame.side) for x, y in face.landmarks]
-    assert all(0.2 < x < 0.8 for x, _ in places)
-    assert all(0.25 < y < 0.5 for _, y in places[:2])
-    assert all(0.6 < y < 0.85 for _, y in places[3:])
+    points = [((x - frame.x) / frame.side, (y - frame.y) / frame.side) for x, y in face.landmarks]
+    assert all(0.2 < x < 0.8 for x, _ in points)
+    assert all(0.25 < y < 0.5 for _, y in points[:2])
+    assert all(0.6 < y < 0.85 for _, y in points[3:])

@@ -1,4 +1,4 @@
-"""Reading FER2013 and FER+, and what is said of files that are not that."""
+"""Reading FER2013 and FER+, and the errors for other files."""
 
 import sys
 
@@ -63,7 +63,7 @@ def test_ferplus_majority(row, label):
         assert data.PLUS_EMOTIONS[index[0]] == label
 
 
-def test_kaggles_other_edition_is_read_too(tmp_path):
+def test_kaggles_other_version_is_read_too(tmp_path):
     faces = data.load(write(tmp_path / "icml.csv", f"3,Training,{pixels(9)}", header="emotion, Usage, pixels"))
     assert (faces.labels.item(), faces.usage.item(), faces.images.max()) == (3, "Training", 9)
 
@@ -96,7 +96,7 @@ def test_votes_go_with_the_faces(csv, tmp_path):
 @pytest.mark.parametrize(
     ("rows", "sentence"),
     [
-        (["PublicTest,x,1,0,0,0,0,0,0,0,0,0"], "line 2: it does not go with the faces"),
+        (["PublicTest,x,1,0,0,0,0,0,0,0,0,0"], "line 2: its rows do not match those of the faces"),
         (["Training,x,1,0,0,0,0,0,0,0,0,0"], "has 1 rows for 20 faces"),
         (["Training,x,many,0,0,0,0,0,0,0,0,0"], "line 2: votes must be whole numbers"),
     ],
@@ -128,7 +128,7 @@ def test_a_wrong_layout_is_named(tmp_path, rows, header, sentence):
     assert not (tmp_path / "fer2013.npz").exists()
 
 
-def test_what_is_no_text_and_what_is_not_there_are_named(tmp_path):
+def test_binary_and_missing_files_are_reported(tmp_path):
     (tmp_path / "picture.csv").write_bytes(b"\xff\xd8\xff\xe0" * 100)
     with pytest.raises(SourceError, match=r"picture\.csv is not a CSV file"):
         data.load(tmp_path / "picture.csv")
@@ -136,7 +136,7 @@ def test_what_is_no_text_and_what_is_not_there_are_named(tmp_path):
         data.load(tmp_path / "nowhere.csv")
 
 
-def test_a_split_that_is_not_there_is_named(csv):
+def test_a_missing_split_is_reported(csv):
     with pytest.raises(SourceError, match="no PrivateTest faces in the data; it has PublicTest, Training"):
         data.load(csv).split("PrivateTest")
 
@@ -155,14 +155,14 @@ def test_a_folder_per_class(tmp_path, splits):
         np.testing.assert_array_equal(faces.split(usage).images.max(axis=(1, 2)), 10 * np.arange(7))
 
 
-def test_a_folder_of_something_else_is_named(tmp_path):
+def test_a_folder_without_faces_is_reported(tmp_path):
     with pytest.raises(SourceError, match="has no pictures in folders named angry"):
         data.load(tmp_path)
     (tmp_path / "sad").mkdir()
     (tmp_path / "sad/face.png").write_text("not a picture")
     with pytest.raises(SourceError, match=r"sad/face\.png is not a picture"):
         data.load(tmp_path)
-    with pytest.raises(SourceError, match=r"plus\.csv belongs to fer2013\.csv"):
+    with pytest.raises(SourceError, match=r"plus\.csv has the votes for fer2013\.csv"):
         data.load(tmp_path, tmp_path / "plus.csv")
 
 
@@ -192,7 +192,7 @@ def test_the_command_counts_and_draws(csv, tmp_path, monkeypatch, capsys):
 
 @pytest.fixture
 def sheets(tmp_path):
-    """Two sheets of 3 faces a row, of which the second has an empty tile at its end."""
+    """Two sheets with 3 faces per row; the last tile has no row in ``labels.csv``."""
     random = np.random.default_rng(0)
     images = random.integers(0, 256, (9, 48, 48), np.uint8)
     for number, part in enumerate((images[:6], images[6:])):
@@ -213,7 +213,7 @@ def test_sheets_of_faces_are_read(sheets):
     assert faces.votes.shape == (8, 10)
 
 
-def test_sheets_are_read_by_pillow_where_opencv_is_not(sheets, monkeypatch):
+def test_sheets_are_read_with_pillow_if_opencv_is_missing(sheets, monkeypatch):
     pytest.importorskip("PIL.Image")
     folder, images = sheets
     monkeypatch.setitem(sys.modules, "cv2", None)
@@ -231,14 +231,14 @@ def test_sheets_are_read_by_pillow_where_opencv_is_not(sheets, monkeypatch):
         ("labels.csv", "ferplus_NF", "ferplus_nobody", "has no column ferplus_NF"),
     ],
 )
-def test_sheets_that_are_wrong_are_named(sheets, name, old, new, sentence):
+def test_wrong_sheets_are_reported(sheets, name, old, new, sentence):
     path = sheets[0] / name
     path.unlink() if old is None else path.write_text(path.read_text().replace(old, new))
     with pytest.raises(SourceError, match=sentence):
         data.load(sheets[0])
 
 
-def test_a_sheet_that_cannot_be_cut_is_named(sheets):
+def test_a_sheet_that_cannot_be_split_into_tiles_is_reported(sheets):
     assert cv2.imwrite(str(sheets[0] / "faces-01.webp"), np.zeros((50, 48), np.uint8))
     with pytest.raises(SourceError, match="its sides are not multiples of 48 pixels"):
         data.load(sheets[0])

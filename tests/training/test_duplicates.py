@@ -1,4 +1,4 @@
-"""Near-copies are found whatever was done to them, and other faces are not."""
+"""Near-copies are found after typical changes, and other faces are not."""
 
 import subprocess
 import sys
@@ -22,7 +22,7 @@ def faces_of(images, usage):
 
 @pytest.fixture
 def pictures():
-    """Twelve that have nothing in common, as rough as faces are."""
+    """Twelve unrelated random pictures, about as coarse as faces."""
     random = np.random.default_rng(0)
     coarse = random.uniform(20, 235, (12, 7, 7))
     return [
@@ -47,7 +47,7 @@ def test_a_changed_copy_is_found(pictures, change):
     assert alike[0] > 0.96 > alike[1]
 
 
-def test_other_pictures_and_plain_ones_are_none(pictures):
+def test_other_and_plain_pictures_are_not_near_copies(pictures):
     plain = np.full((48, 48), 90, np.uint8)
     faces = faces_of([*pictures[:6], plain], ["Training"] * 7)
     assert not near_copies(faces, faces_of([*pictures[6:], plain], ["PublicTest"] * 7)).any()
@@ -56,7 +56,7 @@ def test_other_pictures_and_plain_ones_are_none(pictures):
     assert copied(faces_of([pictures[3], pictures[9]], ["PublicTest"] * 2), faces).tolist() == [3, -1]
 
 
-def test_nothing_is_learnt_from_copies_of_what_is_watched(pictures):
+def test_copies_of_validation_faces_are_removed_from_training(pictures):
     mirrored = [image[:, ::-1] for image in pictures[:3]]
     faces = faces_of([*pictures, *mirrored], ["Training"] * 12 + ["PublicTest"] * 3)
     learnt, watched = train.prepare(faces, Recipe())

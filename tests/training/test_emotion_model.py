@@ -1,4 +1,4 @@
-"""The model that is shipped, on FER2013's PublicTest."""
+"""The shipped expression models, on FER2013's PublicTest."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ SHIPPED = [
 
 
 @pytest.mark.parametrize(("name", "labels", "least"), SHIPPED)
-def test_a_shipped_model_says_what_it_is(name, labels, least):
+def test_a_shipped_model_has_its_metadata(name, labels, least):
     model = models.shipped(name)
     assert model.path.stat().st_size < 20 * 2**20
     assert model.metadata["license"] == "MIT"
@@ -31,7 +31,7 @@ def test_the_default_is_one_of_them():
     assert DEFAULT in [name for name, *_ in SHIPPED]
 
 
-def test_shipped_models_recognise_and_are_as_sure_as_they_are_right(fer2013):
+def test_shipped_models_are_accurate_and_calibrated(fer2013):
     public = data.load(fer2013 / "fer2013.csv", fer2013 / "fer2013new.csv").split(data.PUBLIC)
     for name, _, least in SHIPPED:
         model, names = evaluate.open_model(models.folder() / name)

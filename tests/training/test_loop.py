@@ -1,4 +1,4 @@
-"""A step of the loop is torch's own SGD with a warm-up, a cosine and a moving average; a stop changes nothing."""
+"""A step equals torch's SGD with warm-up, cosine and moving average; stopping and resuming changes nothing."""
 
 import math
 import resource
@@ -29,7 +29,7 @@ def advance(trainer, steps):
         trainer.advance()
 
 
-def test_a_step_is_torch_s_own(samples, monkeypatch):
+def test_a_step_equals_torch_sgd(samples, monkeypatch):
     monkeypatch.setattr(loop, "batch_loss", lambda net, *_: sum(weights.cos().sum() for weights in net.parameters()))
     trainer, theirs = loop.Trainer(HOW, samples), loop.Trainer(HOW, samples).net
     groups = [[weights for weights in theirs.parameters() if (weights.ndim > 1) == decays] for decays in (True, False)]
@@ -70,7 +70,7 @@ def test_a_stop_at_any_step_changes_nothing(samples, tmp_path, stop):
     assert again.mean_loss() == straight.mean_loss()
 
 
-def test_two_nets_in_turn_are_as_each_alone(samples):
+def test_nets_trained_in_turn_do_not_affect_each_other(samples):
     alone, one, other = (loop.Trainer(HOW, samples) for _ in range(3))
     advance(alone, 5)
     for _ in range(5):
@@ -89,12 +89,14 @@ def test_every_face_is_shown_once_an_epoch(samples, monkeypatch):
     assert torch.equal(shown.sum(dim=1).sort().values, samples.faces.float().flatten(1).sum(dim=1).sort().values)
 
 
-def test_a_student_sees_its_teachers_views_with_what_they_said_of_each(samples, csv_file, monkeypatch):
+def test_a_student_sees_its_teachers_views_with_their_predictions(samples, csv_file, monkeypatch):
     faces = data.load(csv_file).split(data.TRAINING)
     count = len(faces)
-    said = np.zeros((3, count, 7), np.float16)
-    said[np.arange(3)[:, None], np.arange(count), np.arange(count) % 4 + np.arange(3)[:, None]] = 1
-    soft = Soft(faces.rows, said, np.full((3, count, 8), 1 / 8, np.float16), Views(3, 1, Augmentation(rotation=40)))
+    predicted = np.zeros((3, count, 7), np.float16)
+    predicted[np.arange(3)[:, None], np.arange(count), np.arange(count) % 4 + np.arange(3)[:, None]] = 1
+    soft = Soft(
+        faces.rows, predicted, np.full((3, count, 8), 1 / 8, np.float16), Views(3, 1, Augmentation(rotation=40))
+    )
     learnt = Samples.of(faces, Loss(smoothing=0, soft=1), soft)
     poses, batches = [], []
     monkeypatch.setattr(loop, "show", lambda faces, pose, size: poses.append(pose) or augment.show(faces, pose, size))
@@ -111,7 +113,7 @@ def test_a_student_sees_its_teachers_views_with_what_they_said_of_each(samples, 
             assert int(target.argmax()) == face % 4 + view
 
 
-def test_heads_that_are_not_learnt_stay_as_they_began(samples):
+def test_heads_that_are_not_trained_keep_their_weights(samples):
     how = Recipe(epochs=1, batch=16, sizes={16: 0.0}, net=SMALL, loss=Loss(votes=0))
     trainer = loop.Trainer(how, samples)
     before = trainer.net.plus.bias.clone(), trainer.net.emotion.bias.clone()
@@ -120,10 +122,10 @@ def test_heads_that_are_not_learnt_stay_as_they_began(samples):
     assert not torch.equal(trainer.net.emotion.bias, before[1])
 
 
-def test_a_state_of_something_else_is_refused(samples, tmp_path):
+def test_a_state_of_another_recipe_and_other_files_are_refused(samples, tmp_path):
     trainer = loop.Trainer(HOW, samples)
     trainer.save(tmp_path / "state.pt")
-    with pytest.raises(ConfigError, match="was made by another recipe"):
+    with pytest.raises(ConfigError, match="was made with another recipe"):
         loop.Trainer(Recipe(epochs=3, batch=16, sizes={16: 0.0}, net=SMALL), samples).restore(tmp_path / "state.pt")
     with pytest.raises(ConfigError, match="there is no checkpoint"):
         loop.load_net(tmp_path)
@@ -132,7 +134,7 @@ def test_a_state_of_something_else_is_refused(samples, tmp_path):
         loop.load_net(tmp_path)
 
 
-def test_a_disk_that_is_full_keeps_what_was_there(samples, tmp_path):
+def test_a_full_disk_keeps_the_previous_state(samples, tmp_path):
     trainer = loop.Trainer(HOW, samples)
     trainer.save(tmp_path / "state.pt")
     trainer.advance()

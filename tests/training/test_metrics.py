@@ -1,4 +1,4 @@
-"""The figures against values worked out by hand."""
+"""The quality measures, compared with values calculated by hand."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ PREDICTED = np.array([0, 0, 1, 2, 1, 1, 1])
 MATRIX = np.array([[2, 1, 1], [0, 2, 0], [0, 1, 0]])
 
 
-def test_risk_falls_with_coverage_where_confidence_tells():
+def test_risk_falls_with_coverage():
     probabilities = np.array([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8], [0.55, 0.45]])
     coverage, risk = metrics.risk_coverage(probabilities, np.array([0, 1, 1, 1]))
     np.testing.assert_allclose(coverage, [0.25, 0.5, 0.75, 1])
@@ -34,17 +34,19 @@ def test_each_class_and_macro_f1():
 
 
 def test_expected_calibration_error():
-    # Of the two bins that hold something, one is too sure by 0.9 - 0.5, the other too unsure by 1 - 0.6.
+    # Two bins have samples: one is overconfident by 0.9 - 0.5, the other underconfident by 1 - 0.6.
     probabilities = np.array([[0.9, 0.1], [0.9, 0.1], [0.6, 0.4]])
     labels = np.array([0, 1, 0])
     error = metrics.expected_calibration_error(probabilities, labels, bins=10)
     assert error == pytest.approx(2 / 3 * 0.4 + 1 / 3 * 0.4)
     count, confidence, right = metrics.calibration(probabilities, labels, bins=10)
     assert (count[9], confidence[9], right[9]) == (2, pytest.approx(0.9), 0.5)
-    assert metrics.expected_calibration_error(np.array([[1.0, 0.0]]), np.array([0])) == 0  # surest of all: last bin
+    assert (
+        metrics.expected_calibration_error(np.array([[1.0, 0.0]]), np.array([0])) == 0
+    )  # confidence 1 belongs to the last bin
 
 
-def test_heat_makes_less_sure_and_keeps_the_order():
+def test_heat_lowers_the_confidence_and_keeps_the_order():
     row = np.array([[0.7, 0.2, 0.1]])
     np.testing.assert_allclose(metrics.heat(row, 1), row)
     np.testing.assert_allclose(metrics.heat(row, 2), np.sqrt(row) / np.sqrt(row).sum())
@@ -53,13 +55,13 @@ def test_heat_makes_less_sure_and_keeps_the_order():
 
 
 @pytest.mark.parametrize("temperature", [0.4, 1.0, 2.5])
-def test_the_fitted_temperature_is_the_one_that_spoilt_the_scores(temperature):
+def test_fitting_recovers_the_temperature_that_distorted_the_scores(temperature):
     random = np.random.default_rng(0)
-    honest = random.dirichlet(np.ones(4), 20_000)
-    labels = (honest.cumsum(axis=1) < random.random((20_000, 1))).sum(axis=1)
-    spoilt = metrics.heat(honest, 1 / temperature)
-    assert metrics.fit_temperature(spoilt, labels) == pytest.approx(temperature, rel=0.05)
-    assert metrics.expected_calibration_error(metrics.heat(spoilt, temperature), labels) < 0.02
+    calibrated = random.dirichlet(np.ones(4), 20_000)
+    labels = (calibrated.cumsum(axis=1) < random.random((20_000, 1))).sum(axis=1)
+    distorted = metrics.heat(calibrated, 1 / temperature)
+    assert metrics.fit_temperature(distorted, labels) == pytest.approx(temperature, rel=0.05)
+    assert metrics.expected_calibration_error(metrics.heat(distorted, temperature), labels) < 0.02
 
 
 def test_an_interval_is_that_of_the_binomial():

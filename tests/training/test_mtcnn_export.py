@@ -1,4 +1,4 @@
-"""The nets as written down in training/mtcnn.py, as exported, and as facenet-pytorch has them."""
+"""The nets of training/mtcnn.py, compared with facenet-pytorch's nets and with the exported files."""
 
 import importlib
 
@@ -10,7 +10,7 @@ from fer_stream.inference import models
 from training import manifest, mtcnn
 
 OURS_IN_THEIRS = {"pnet": (1, 0), "rnet": (1, 0), "onet": (2, 0, 1)}
-"""Which of facenet-pytorch's outputs each of ours is: it gives offsets, (landmarks,) scores."""
+"""The index of each of our outputs among facenet-pytorch's, which are offsets, (landmarks,) scores."""
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def test_the_nets_are_facenet_pytorchs(name, theirs):
 
 
 @pytest.mark.parametrize("name", mtcnn.NETS)
-def test_an_export_is_what_is_shipped(name, tmp_path):
+def test_an_export_equals_the_shipped_file(name, tmp_path):
     assert mtcnn.export(name, tmp_path) <= mtcnn.TOLERANCE
     fresh = models.load(tmp_path / f"mtcnn-{name}.onnx")
     shipped = models.shipped(f"mtcnn-{name}.onnx")
@@ -46,7 +46,7 @@ def test_an_export_is_what_is_shipped(name, tmp_path):
         np.testing.assert_array_equal(ours, reference)
 
 
-def test_an_export_that_differs_is_told(tmp_path, monkeypatch):
+def test_an_export_that_differs_is_reported(tmp_path, monkeypatch):
     monkeypatch.setattr(mtcnn, "TOLERANCE", 0.0)
     with pytest.raises(RuntimeError, match=r"mtcnn-rnet\.onnx differs from torch by .* more than 0e\+00"):
         mtcnn.export("rnet", tmp_path)
@@ -65,7 +65,7 @@ def test_pnet_takes_any_picture_and_the_others_any_number():
             assert [array.shape for array in got] == [(number, *shape) for shape in outputs]
 
 
-def test_the_manifest_is_what_sha256sum_writes(tmp_path):
+def test_the_manifest_has_the_format_of_sha256sum(tmp_path):
     (tmp_path / "b.onnx").write_bytes(b"")
     (tmp_path / "a.onnx").write_bytes(b"abc")
     (tmp_path / "notes.md").write_text("not a model")

@@ -1,4 +1,4 @@
-"""dlib's net, read from its own file and from files that are not it."""
+"""Reading dlib's net from its file, and the errors for other files."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ SHAPE = recipe.Architecture(body="pretrained")
 
 @pytest.fixture(scope="module")
 def portraits():
-    """Two people, grey ``[2, 1, 112, 112]``, cut about as FER2013's faces are."""
+    """Two people, grey ``[2, 1, 112, 112]``, cropped about as FER2013's faces are."""
     boxes = {"eileen_collins.jpg": (55, 60, 165, 170), "grace_hopper.jpg": (50, 80, 226, 256)}
     faces = []
     for name, (x1, y1, x2, y2) in boxes.items():
@@ -37,7 +37,7 @@ def net(portraits):
 
 
 def test_the_first_layers_are_dlibs(net, portraits):
-    """Written down once more, in colour and without normalisation, as dlib has them."""
+    """Compares with dlib's layers, computed here in colour and without batch normalisation."""
     layers = read(weights())
     (_, numbers), (_, affine) = next(layers), next(layers)
     filters, offsets = torch.from_numpy(numbers[:-32]).reshape(32, 3, 7, 7), torch.from_numpy(numbers[-32:])
@@ -50,7 +50,7 @@ def test_the_first_layers_are_dlibs(net, portraits):
 
 
 @torch.no_grad()
-def test_it_tells_people_apart(net, portraits):
+def test_features_distinguish_people(net, portraits):
     def alike(one, other):
         return functional.cosine_similarity(net.describe(one), net.describe(other)).tolist()
 
@@ -61,7 +61,7 @@ def test_it_tells_people_apart(net, portraits):
         assert min(alike(portraits, same)) > max(others) + 0.05
 
 
-def test_a_run_begins_with_it(tmp_path):
+def test_a_run_begins_with_dlibs_weights(tmp_path):
     faces = torch.randint(0, 256, (32, 1, 48, 48), dtype=torch.uint8)
     samples = train.Samples(
         faces, torch.arange(32) % 7, torch.full((1, 32, 7), 1 / 7), torch.zeros(1, 32, 8), torch.zeros(32)
@@ -78,24 +78,24 @@ def test_a_run_begins_with_it(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("content", "reported"),
+    ("content", "sentence"),
     [
         (None, "cannot be read: No such file"),
-        (b"something else", "is not a net of dlib's"),
+        (b"something else", "is not a dlib net"),
         (b"con_4\x01\x02\x01\x05", "is damaged, or was written by another version"),
         (b"con_4\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\0\0\0\0", "is damaged, or was written by another version"),
-        (b"con_4\x01\x02\x01\x01\x01\x01\x01\x01\x01\x01\0\0\0\0", "is another net of dlib's"),
+        (b"con_4\x01\x02\x01\x01\x01\x01\x01\x01\x01\x01\0\0\0\0", "is another dlib net"),
     ],
 )
-def test_files_that_are_not_it(content, told, tmp_path, portraits):
+def test_other_files_are_refused(content, sentence, tmp_path, portraits):
     path = tmp_path / "net.dat"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(ConfigError, match=told):
+    with pytest.raises(ConfigError, match=sentence):
         Pretrained(SHAPE).adopt(path, portraits)
 
 
-def test_without_its_package(monkeypatch):
+def test_without_its_package_the_error_names_it(monkeypatch):
     monkeypatch.setattr("training.pretrained.PACKAGE", "face_recognition_models_of_nobody")
     with pytest.raises(ConfigError, match="pip install face-recognition-models"):
         weights()

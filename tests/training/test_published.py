@@ -1,4 +1,4 @@
-"""Published files as nets again, and files that are none."""
+"""Converting published files back to nets, and the errors for other files."""
 
 import shutil
 from dataclasses import replace
@@ -25,7 +25,7 @@ def faces():
 
 @pytest.fixture(scope="module")
 def net(faces):
-    """A net with a past: its normalisations are not those of a new one."""
+    """A net whose normalisations differ from their initial values."""
     return trained(faces)
 
 
@@ -48,7 +48,7 @@ def file(net, head, path):
 
 @pytest.fixture(scope="module")
 def files(net, tmp_path_factory):
-    """The net as it is published, which takes seconds: a file a head."""
+    """The exported net: one file for each head. Exporting takes seconds."""
     folder = tmp_path_factory.mktemp("published")
     return {head: file(net, head, folder / f"net-{head}.onnx") for head in HEADS}
 
@@ -61,7 +61,7 @@ def adopted(paths, faces, shape=SHAPE):
 
 
 @torch.no_grad()
-def test_it_answers_as_before_and_is_trained_on(net, files, faces):
+def test_outputs_are_the_same_and_training_continues(net, files, faces):
     again = adopted(files.values(), faces)
     seen = torch.from_numpy(faces)[:, None].float()
     for found, expected in zip(again(seen), net(seen), strict=True):
@@ -71,7 +71,7 @@ def test_it_answers_as_before_and_is_trained_on(net, files, faces):
 
 
 @torch.no_grad()
-def test_of_one_file_the_other_head_is_new(net, files, faces):
+def test_a_head_without_a_file_is_not_changed(net, files, faces):
     again = adopted([files["ferplus"]], faces)
     torch.testing.assert_close(again.plus.weight, net.plus.weight)
     torch.manual_seed(1)
@@ -79,17 +79,17 @@ def test_of_one_file_the_other_head_is_new(net, files, faces):
 
 
 @torch.no_grad()
-def test_the_shipped_files_can_be_gone_on_with(faces):
+def test_the_shipped_files_can_be_converted(faces):
     paths = [models.folder() / "emotion.onnx", models.folder() / "emotion-ferplus.onnx"]
     again = adopted(paths, faces, recipe.load(Path("training/recipes/own.toml")).net)
     seen = torch.from_numpy(faces)[:, None].float()
     for path, logits in zip(paths, again(seen), strict=True):
         temperature = float(models.load(path).metadata["temperature"])
         probabilities = torch.softmax(logits / temperature, dim=1).numpy()
-        assert np.abs(probabilities - export.run(path, seen.numpy())).mean() < 0.02, "of whole numbers, it is near"
+        assert np.abs(probabilities - export.run(path, seen.numpy())).mean() < 0.02, "close: the file is quantized"
 
 
-def test_a_run_begins_with_them(net, files, faces):
+def test_a_run_begins_with_published_files(net, files, faces):
     how = recipe.Recipe(batch=16, sizes={32: 0.0}, net=SHAPE)
     samples = train.Samples(
         torch.from_numpy(faces)[:, None], torch.arange(64) % 7, torch.full((1, 64, 7), 1 / 7),
@@ -105,7 +105,7 @@ def test_a_run_begins_with_them(net, files, faces):
         setup.first_net(replace(how, net=body), samples.faces, [files["ferplus"]])
 
 
-def test_other_files(files, faces, tmp_path):
+def test_other_files_are_refused(files, faces, tmp_path):
     good = files["fer2013"]
     torch.manual_seed(2)
     other = file(Residual(SHAPE).eval(), "ferplus", tmp_path / "other.onnx")
@@ -126,7 +126,7 @@ def test_other_files(files, faces, tmp_path):
         if node.op_type == "DequantizeLinear":
             del node.input[2:]
     onnx.save(quantized, tmp_path / "zeroless.onnx")
-    told = {
+    sentences = {
         (tmp_path / "nowhere.onnx",): "nowhere.onnx cannot be read: No such file",
         (broken,): "broken.onnx is not an ONNX file",
         (tmp_path / "stripped.onnx",): "has other layers than the recipe's net",
@@ -134,7 +134,7 @@ def test_other_files(files, faces, tmp_path):
         (tmp_path / "zeroless.onnx",): "has other layers than the recipe's net",
         (good, other): "are not heads of the same net",
     }
-    for paths, sentence in told.items():
+    for paths, sentence in sentences.items():
         with pytest.raises(ConfigError, match=sentence):
             adopted(paths, faces)
     for widths, sentence in (
@@ -147,7 +147,7 @@ def test_other_files(files, faces, tmp_path):
 
 
 @torch.no_grad()
-def test_numbers_that_are_equal_are_written_once_and_read_everywhere(faces, tmp_path):
+def test_equal_tensors_that_torch_writes_once_are_read_everywhere(faces, tmp_path):
     net = trained(faces)
     for block in net.blocks:
         block.squeeze.bias.fill_(0.5)

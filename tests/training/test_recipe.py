@@ -1,4 +1,4 @@
-"""A recipe is checked, shown whole, and said to be wrong in a sentence."""
+"""A recipe is checked and printed with all settings; each error is one sentence."""
 
 import os
 import subprocess
@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
         ("epochs = 0", "epochs = 0 is not allowed: it must be a whole number from 1"),
         ("[optimiser]\nwarmup = 1", "there is no setting optimiser; did you mean optimizer?"),
         ("[net]\nwidths = [8]", "net.widths"),
-        ("sizes = { 48 = 0.5 }", "one size must begin at 0"),
+        ("sizes = { 48 = 0.5 }", "one side must begin at 0"),
         ("epochs", "is not TOML"),
     ],
 )
@@ -40,7 +40,7 @@ def test_the_recipes_load(name):
     assert how.size(1.0) == max(how.sizes)
 
 
-def test_a_reader_who_left_is_a_quiet_end():
+def test_a_pipe_that_its_reader_closed_ends_the_command_quietly():
     reader, writer = os.pipe()
     os.close(reader)
     command = [sys.executable, "-m", "training.recipe", "training/recipes/quick.toml"]

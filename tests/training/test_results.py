@@ -1,4 +1,4 @@
-"""Results come back as they were written, whatever the size of the files, and a missing part is told."""
+"""Results are read as they were written, with any size of the files, and a missing part is reported."""
 
 import numpy as np
 import pytest
@@ -38,7 +38,7 @@ def found():
 
 
 @pytest.mark.parametrize(("limit", "piece"), [(15 * 2**20, 2**20), (300_000, 20_000)])
-def test_what_was_written_is_read(found, tmp_path, monkeypatch, limit, piece):
+def test_written_results_are_read(found, tmp_path, monkeypatch, limit, piece):
     monkeypatch.setattr(results, "LIMIT", limit)
     monkeypatch.setattr(results, "PIECE", piece)
     assert results.write(tmp_path, found) == []
@@ -66,7 +66,7 @@ def test_a_net_is_made_of_its_weights(found):
         torch.testing.assert_close(made.state_dict()[name], weights, atol=1e-3, rtol=1e-3)
 
 
-def test_what_matters_least_is_left_out_and_named(found, tmp_path, monkeypatch):
+def test_the_least_important_arrays_are_left_out_and_named(found, tmp_path, monkeypatch):
     monkeypatch.setattr(results, "PIECE", 10_000)
     monkeypatch.setattr(results, "LIMIT", 180_000)
     monkeypatch.setattr(results, "_ROOM", 30_000)
@@ -92,7 +92,7 @@ def test_fewer_files_replace_more(found, tmp_path, monkeypatch):
     assert len(results.read(tmp_path).nets) == 2
 
 
-def test_a_missing_or_damaged_file_is_told(found, tmp_path, monkeypatch):
+def test_a_missing_or_damaged_file_is_reported(found, tmp_path, monkeypatch):
     with pytest.raises(ConfigError, match="has no results of a campaign"):
         results.read(tmp_path)
     monkeypatch.setattr(results, "LIMIT", 300_000)
@@ -116,12 +116,12 @@ def test_files_of_two_calls_are_not_mixed(found, tmp_path, monkeypatch):
     content = last.read_bytes()
     results.write(tmp_path, found)
     last.write_bytes(content)
-    with pytest.raises(ConfigError, match="was written at another time"):
+    with pytest.raises(ConfigError, match="does not belong to the same results"):
         results.read(tmp_path)
 
 
 @pytest.mark.parametrize("lost", [0, 1, 2, 3])
-def test_a_lost_file_is_not_taken_for_what_had_no_room(found, tmp_path, monkeypatch, lost):
+def test_a_lost_file_is_not_mistaken_for_an_array_without_room(found, tmp_path, monkeypatch, lost):
     monkeypatch.setattr(results, "LIMIT", 150_000)
     monkeypatch.setattr(results, "PIECE", 2**20)
     monkeypatch.setattr(results, "_ROOM", 2000)
@@ -134,7 +134,7 @@ def test_a_lost_file_is_not_taken_for_what_had_no_room(found, tmp_path, monkeypa
         results.read(tmp_path)
 
 
-def test_a_weight_beyond_float16_comes_back():
+def test_a_weight_beyond_float16_is_kept():
     state = build(SHAPE).state_dict()
     name = next(name for name in state if name.endswith("running_var"))
     state[name][0] = 1e6

@@ -1,4 +1,4 @@
-"""A device by its name, and the net with which a training begins."""
+"""Selecting a device by name, and the initial net of a training."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ from training.recipe import Architecture, Recipe
 FACES = torch.zeros(4, 1, 48, 48, dtype=torch.uint8)
 
 
-def test_a_device_that_is_not_there_is_told():
+def test_a_missing_device_is_reported():
     assert setup.device_named("cpu") == torch.device("cpu")
     if torch.cuda.is_available():
         assert setup.device_named("auto") == setup.device_named("cuda") == torch.device("cuda")
@@ -26,5 +26,5 @@ def test_without_a_start_a_net_is_random():
 
 def test_only_some_bodies_begin_with_published_files(tmp_path):
     how = Recipe(net=Architecture(body="wide", widths=[8, 8]))
-    with pytest.raises(ConfigError, match="is not a run's folder, with which alone such a body can begin"):
+    with pytest.raises(ConfigError, match="is not a run's folder; this kind of body can only begin with one"):
         setup.first_net(how, FACES, [tmp_path / "net.onnx"])

@@ -1,4 +1,4 @@
-"""Tracks with a truth, what counts as meeting it, and the ways that are compared."""
+"""Tracks with known ground truth, the figures that are computed from them, and the compared smoothers."""
 
 import math
 
@@ -19,13 +19,13 @@ HAPPY, SAD = EMOTIONS.index("happy"), EMOTIONS.index("sad")
 
 
 def perfect_pool(right: float = 1.0, faces: int = 70) -> Pool:
-    """Faces that are recognised at 0.9 in this share of their views, else taken for another; blurs are told."""
+    """Faces that are recognised at 0.9 in this share of their views, else mistaken; blurred views have quality 0."""
     random = np.random.default_rng(0)
     labels = np.arange(faces) % len(EMOTIONS)
     views = sequences.SHARP + sequences.BLURRED
-    said = np.where(random.random((faces, views)) < right, labels[:, None], random.integers(0, 7, (faces, views)))
+    predicted = np.where(random.random((faces, views)) < right, labels[:, None], random.integers(0, 7, (faces, views)))
     scores = np.full((faces, views, 7), 0.1 / 6)
-    np.put_along_axis(scores, said[..., None], 0.9, axis=2)
+    np.put_along_axis(scores, predicted[..., None], 0.9, axis=2)
     quality = np.ones((faces, views))
     quality[:, sequences.SHARP :] = 0.0
     scores[:, sequences.SHARP :] = 1 / 7
@@ -47,10 +47,10 @@ def test_a_track_has_a_truth_without_gaps_and_frames_at_its_rate(rate):
     truth = np.array([label for label, _, _ in track.truth])
     now = np.searchsorted([start for _, start, _ in track.truth], track.times, side="right") - 1
     clear = track.quality == 1
-    assert 0.8 < (track.scores.argmax(axis=1) == truth[now])[clear].mean() < 1, "most frames are right, some are not"
+    assert 0.8 < (track.scores.argmax(axis=1) == truth[now])[clear].mean() < 1, "most frames are right, some are wrong"
 
 
-def test_a_pool_is_what_a_model_says_of_each_view():
+def test_a_pool_has_a_models_scores_for_each_view():
     random = np.random.default_rng(0)
     coarse, fine = (random.integers(0, 90, (3, n, n)).repeat(48 // n, 1).repeat(48 // n, 2) for n in (4, 24))
     images = (coarse + fine).astype(np.uint8)
@@ -99,7 +99,7 @@ def test_what_counts_as_right(calls, f1, delay):
     assert found.calls == len(calls)
 
 
-def test_labels_of_one_group_that_follow_each_other_are_one_truth():
+def test_consecutive_labels_of_one_group_are_merged():
     track = Track(TRACK.times, TRACK.scores, TRACK.quality, [(SAD, 0.0, 5.0), (EMOTIONS.index("fear"), 5.0, 10.0)])
     labels = LabelSet("valence", EMOTIONS, VALENCE)
     assert measure(lambda *_: [Call("negative", 0.2, 0.0, 10.0)], labels, VALENCE, [track]).f1 == 1
@@ -108,8 +108,8 @@ def test_labels_of_one_group_that_follow_each_other_are_one_truth():
 def flickering() -> Track:
     """Happy, with every fifth frame sad."""
     scores = np.full((100, 7), 0.02)
-    said = np.where(np.arange(100) % 5 == 4, SAD, HAPPY)
-    scores[np.arange(100), said] = 0.88
+    predicted = np.where(np.arange(100) % 5 == 4, SAD, HAPPY)
+    scores[np.arange(100), predicted] = 0.88
     return Track(TRACK.times, scores, np.ones(100), [(HAPPY, 0.0, 10.0)])
 
 
@@ -120,10 +120,10 @@ def test_argmax_flickers_and_the_others_do_not():
     for method in (Smoothed(SmootherSettings()), smoothing.MARKOV):
         (call,) = method(LABELS, track)
         assert (call.label, call.end) == ("happy", pytest.approx(9.9))
-        assert call.told < 1
+        assert call.published < 1
 
 
-def test_quality_keeps_bad_looks_out():
+def test_looks_of_low_quality_have_no_effect():
     track = flickering()
     blurred = Track(track.times, track.scores.copy(), track.quality.copy(), track.truth)
     blurred.scores[30:60] = np.where(np.arange(7) == SAD, 0.88, 0.02)
@@ -136,7 +136,7 @@ def test_quality_keeps_bad_looks_out():
 
 
 def belief_after(parts: list[float], tau: float = 0.4, stay: float = 4.0) -> list[float]:
-    """A first look at a happy face, then looks at a sad one after each of the parts of a second."""
+    """Return the belief after a look at a happy face, then looks at a sad one at intervals of ``parts`` seconds."""
     belief = Markov(3, stay, tau)
     belief.update(math.inf, (0.8, 0.1, 0.1), 1.0)
     for part in parts:
@@ -145,7 +145,7 @@ def belief_after(parts: list[float], tau: float = 0.4, stay: float = 4.0) -> lis
 
 
 def test_one_step_is_the_forward_filter():
-    """Predict by the transition matrix, multiply by the tempered likelihood, normalise: written down with matrices."""
+    """Compare with matrices: multiply by the transition matrix and by the tempered likelihood, then normalise."""
     tau, stay, dt = 0.4, 4.0, 0.25
     rates = (np.full((3, 3), 1 / 3) - np.eye(3)) * dt / stay
     moves = sum((np.linalg.matrix_power(rates, n) / math.factorial(n) for n in range(20)), np.zeros((3, 3)))
@@ -156,19 +156,19 @@ def test_one_step_is_the_forward_filter():
     assert belief_after([dt], tau, stay) == pytest.approx(expected / expected.sum())
 
 
-def test_more_frames_of_the_same_second_say_little_more():
+def test_more_frames_in_the_same_second_add_little_evidence():
     few, many = belief_after([0.1] * 10), belief_after([0.005] * 200)
     assert many[1] == pytest.approx(few[1], abs=0.06)
     assert many[1] > 0.6
 
 
-def test_labels_that_are_left_out_share_a_state():
+def test_omitted_labels_share_a_state():
     belief = Markov(2, 4.0, 0.4)
     belief.update(math.inf, (0.1, 0.1), 1.0)
     assert sum(belief.values) == pytest.approx(0.2, abs=0.5 * WRONG)
 
 
-# The whole
+# Fitting, and the table
 
 
 def test_fitting_finds_something_at_least_as_good_and_the_table_names_everything():

@@ -1,4 +1,4 @@
-"""More peers than file descriptors: those that are there are served, and others wait until there is room."""
+"""More peers than file descriptors: connected peers are served, others wait until descriptors are free."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def address(request: pytest.FixtureRequest, short_folder: Path) -> str:
 
 @pytest.fixture
 def listeners(address: str) -> Iterator[Callable[[int], list[zmq.Socket[bytes]]]]:
-    """Makes subscribers, one descriptor of the aggregator each; twice a second it tells all of them its cursor."""
+    """Creates subscribers to the heartbeats, two a second. Each takes one descriptor of the aggregator."""
     context = zmq.Context()
     made: list[zmq.Socket[bytes]] = []
 
@@ -46,7 +46,7 @@ def listeners(address: str) -> Iterator[Callable[[int], list[zmq.Socket[bytes]]]
             made.append(sock)
             sock.set(zmq.LINGER, 0)
             sock.set(zmq.RECONNECT_IVL_MAX, 500)
-            sock.set(zmq.CONNECT_TIMEOUT, 1000)  # the kernel alone would ask again after 1, 3, 7, 15 seconds
+            sock.set(zmq.CONNECT_TIMEOUT, 1000)  # the kernel would retry only after 1, 3, 7, 15 seconds
             sock.set(zmq.SUBSCRIBE, b"/")
             sock.connect(endpoint(address, "events"))
         return made[-count:]
@@ -56,7 +56,7 @@ def listeners(address: str) -> Iterator[Callable[[int], list[zmq.Socket[bytes]]]
 
 
 def served(sockets: list[zmq.Socket[bytes]]) -> list[zmq.Socket[bytes]]:
-    """Those that were told something since the last time."""
+    """Return the sockets that received a heartbeat since the last call."""
     found = []
     for sock in sockets:
         if not sock.closed and sock.poll(0):
@@ -66,15 +66,15 @@ def served(sockets: list[zmq.Socket[bytes]]) -> list[zmq.Socket[bytes]]:
     return found
 
 
-def all_told(sockets: list[zmq.Socket[bytes]], log: Callable[[], str]) -> None:
-    """Wait until each of them was told something."""
-    told: set[int] = set()
+def wait_until_all_served(sockets: list[zmq.Socket[bytes]], log: Callable[[], str]) -> None:
+    """Wait until each socket has received a heartbeat."""
+    reached: set[int] = set()
 
-    def all_of_them() -> bool:
-        told.update(id(sock) for sock in served(sockets))
-        return len(told) == len(sockets)
+    def all_reached() -> bool:
+        reached.update(id(sock) for sock in served(sockets))
+        return len(reached) == len(sockets)
 
-    wait_for(all_of_them, f"a word to {len(sockets)}", log=log)
+    wait_for(all_reached, f"a heartbeat to {len(sockets)} subscribers", log=log)
 
 
 def start(cli: Cli, address: str, port: int) -> Process:
@@ -96,37 +96,39 @@ def test_more_peers_than_descriptors(
     port = free_port() + 6
     aggregator = start(cli, address, port)
     present = listeners(10)
-    all_told(present, lambda: aggregator.err)
+    wait_until_all_served(present, lambda: aggregator.err)
     newcomers = listeners(PEERS - 10)
     aggregator.until_said("new peers have to wait")
     assert json.loads(page(port, "healthz")) == {"status": "alive"}
     inside: set[int] = set()
     for _ in range(3):
         served(present)
-        all_told(present, lambda: aggregator.err)
+        wait_until_all_served(present, lambda: aggregator.err)
         inside.update(id(sock) for sock in served(newcomers))
     assert len(inside) < len(newcomers), "there is no room for all of them"
-    assert client.status(tree.load({"address": address}), timeout=60)["pid"] == aggregator.pid, "who asks why is told"
+    assert client.status(tree.load({"address": address}), timeout=60)["pid"] == aggregator.pid, (
+        "the status is still available"
+    )
 
     figures = dict(line.split() for line in page(port, "metrics").splitlines() if "fer_stream_descriptors" in line[:22])
     assert float(figures["fer_stream_descriptors_limit"]) == LIMIT
     assert 0.8 * LIMIT < float(figures["fer_stream_descriptors_open"]) <= LIMIT
     for sock in (*present, *newcomers[:70]):
         sock.close()
-    aggregator.until_said("new peers are let in")
-    all_told(newcomers[70:], lambda: aggregator.err)
+    aggregator.until_said("new peers are accepted")
+    wait_until_all_served(newcomers[70:], lambda: aggregator.err)
     assert aggregator.stop() == 0
     assert "Traceback" not in aggregator.err
 
 
-def test_our_own_processes_may_have_as_many_as_the_system_lets_them(cli: Cli, short_folder: Path) -> None:
+def test_our_processes_raise_their_limit_to_the_hard_limit(cli: Cli, short_folder: Path) -> None:
     cli.under = ("prlimit", "--nofile=256:4096")
     aggregator = cli.start("aggregator", "--bind", f"ipc://{short_folder}", "--journal", "events.db")
     aggregator.until_said("ready at")
     assert psutil.Process(aggregator.pid).rlimit(psutil.RLIMIT_NOFILE) == (4096, 4096)
 
 
-def test_too_few_for_anything_are_told(cli: Cli, short_folder: Path) -> None:
+def test_a_limit_too_low_to_run_is_refused(cli: Cli, short_folder: Path) -> None:
     cli.under = ("prlimit", "--nofile=40:40")
     refused = cli.run("aggregator", "--bind", f"ipc://{short_folder}", "--journal", "events.db")
     assert refused.popen.returncode == 2
@@ -140,7 +142,7 @@ def test_too_few_for_anything_are_told(cli: Cli, short_folder: Path) -> None:
     assert client.status(tree.load({"address": f"ipc://{short_folder}"}), timeout=60)["pid"] == least.pid
 
 
-def test_a_program_that_uses_us_keeps_its_limit() -> None:
+def test_a_program_that_uses_the_library_keeps_its_limit() -> None:
     program = (
         "import resource, fer_stream.aggregator.aggregator, fer_stream.client, fer_stream.service.run;"
         "import fer_stream.cli.main; print(*resource.getrlimit(resource.RLIMIT_NOFILE))"
@@ -150,7 +152,7 @@ def test_a_program_that_uses_us_keeps_its_limit() -> None:
 
 
 def test_descriptors_are_counted() -> None:
-    """In a process of its own: here, libzmq's threads may still be closing sockets of earlier tests."""
+    """In a separate process: in this one, libzmq's threads may still close sockets of earlier tests."""
     program = (
         "from pathlib import Path; from fer_stream.system import machine; before = machine.descriptors();"
         "files = [Path('/dev/null').open() for _ in range(2)]; after = machine.descriptors();"

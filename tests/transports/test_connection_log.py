@@ -1,4 +1,4 @@
-"""Who logs that an aggregator is missing: every process that connects, but not a supervisor, which starts it."""
+"""A missing aggregator is logged by every process that connects, except supervisors and their children."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     [(nullcontext(), "", 1), (supervising(), "", 0), (nullcontext(), "1", 0)],
     ids=["a client", "a supervisor", "a child"],
 )
-def test_who_warns_that_an_aggregator_is_missing(
+def test_a_missing_aggregator_is_logged_except_under_a_supervisor(
     within: AbstractContextManager[None],
     parent: str,
     warnings: int,
@@ -33,17 +33,17 @@ def test_who_warns_that_an_aggregator_is_missing(
     if parent:
         monkeypatch.setenv(PARENT, parent)
     with within, caplog.at_level(logging.WARNING):
-        watch = connection_log.ConnectionLog(f"ipc:///nowhere/{warnings}{parent}", lambda: "nothing listens there")
+        tested = connection_log.ConnectionLog(f"ipc:///nowhere/{warnings}{parent}", lambda: "nothing listens there")
         for _ in range(20):
             now[0] += 1
-            watch.look(up=False)
+            tested.look(up=False)
             for thread in connection_log.threading.enumerate():
                 if thread.name == "connection-log":
                     thread.join()
     assert len(caplog.messages) == warnings
 
 
-def test_a_supervisor_that_has_ended_is_a_client_again() -> None:
+def test_after_supervising_a_process_counts_as_a_client_again() -> None:
     with supervising(), supervising():
         pass
     assert not connection_log.starts_aggregator()

@@ -1,4 +1,4 @@
-"""Links that are open to allowed keys alone: nobody else is heard, and nobody else hears."""
+"""Links that accept only allowed keys: other peers can neither send nor receive."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Network:
-    """An aggregator's links with keys, and who wants to come in."""
+    """An aggregator's links with keys, and the peers that connect to them."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.address = folder, f"tcp://127.0.0.1:{free_port()}"
@@ -40,7 +40,7 @@ class Network:
         return made
 
     def heard(self, seconds: float, least: int = 0) -> list[tuple[str, bytes]]:
-        """What comes within some seconds, and before them, however long it takes, so many messages at least."""
+        """Return the messages received until ``seconds`` after the first ``least`` of them have arrived."""
         found: list[tuple[str, bytes]] = []
         last, end = time.monotonic() + PATIENCE, time.monotonic() + seconds
         while time.monotonic() < (end if len(found) >= least else last):
@@ -64,7 +64,7 @@ def network(tmp_path: Path) -> Iterator[Network]:
     made.close()
 
 
-def test_a_key_opens_the_links_of_its_role_and_no_other(network: Network) -> None:
+def test_a_key_opens_only_the_links_of_its_role(network: Network) -> None:
     for role, path in network.files.items():
         for link in LINKS:
             network.peer(path, link).send([f"{role} on {link}".encode()])
@@ -75,7 +75,7 @@ def test_a_key_opens_the_links_of_its_role_and_no_other(network: Network) -> Non
     ]
 
 
-def test_who_speaks_is_known_by_the_key_of_its_connection(network: Network) -> None:
+def test_the_connection_s_key_decides_the_cameras_of_a_peer(network: Network) -> None:
     keys.new(network.folder, "hall", "capture", ["hall", "attic"])
     for file, mine, others in (("a-capture", "a-capture", "hall"), ("hall", "attic", "a-capture")):
         peer = network.peer(network.folder / f"{file}.key", "frames")
@@ -85,23 +85,23 @@ def test_who_speaks_is_known_by_the_key_of_its_connection(network: Network) -> N
             heard = network.hub.receive(0.1)
         ((_, name, _),) = heard
         assert network.hub.objection(name, mine) == ""
-        assert f"the key {file} may not speak for camera {others}" in network.hub.objection(name, others)
+        assert f"the key {file} is not for camera {others}" in network.hub.objection(name, others)
 
 
-def test_strangers_are_not_heard(network: Network, tmp_path: Path) -> None:
-    """No key, a key of another aggregator, a revoked key, one with a wrong idea of the aggregator."""
+def test_messages_of_strangers_are_not_delivered(network: Network, tmp_path: Path) -> None:
+    """Peers without a key, with a key of another aggregator, and with a revoked key."""
     foreign = keys.new(tmp_path / "other", "door", "capture")
     revoked = tmp_path / "revoked.key"
     revoked.write_bytes(network.files["capture"].read_bytes())
     revoked.chmod(0o600)
     keys.revoke(network.folder, "a-capture")
-    for _ in range(2):  # a few thousand of them: test_strangers
+    for _ in range(2):  # test_strangers.py connects thousands of them
         for key in (None, foreign, revoked):
             network.peer(key, "frames").send([b"let me in"])
     assert network.heard(1.5) == []
 
 
-def test_a_stranger_with_bare_zeromq_is_not_heard(network: Network) -> None:
+def test_messages_of_plain_zeromq_sockets_are_not_delivered(network: Network) -> None:
     context = zmq.Context()
     sockets = []
     for kind in (zmq.DEALER, zmq.REQ, zmq.PUSH):
@@ -116,7 +116,7 @@ def test_a_stranger_with_bare_zeromq_is_not_heard(network: Network) -> None:
     context.term()
 
 
-def test_events_reach_who_has_a_clients_key_alone(network: Network, tmp_path: Path) -> None:
+def test_events_reach_only_peers_with_a_client_s_key(network: Network, tmp_path: Path) -> None:
     friend = network.listener(network.files["client"])
     strangers = [network.listener(network.files["worker"]), network.listener(keys.new(tmp_path / "o", "x", "client"))]
     end, heard = time.monotonic() + PATIENCE, None
@@ -134,29 +134,29 @@ def test_events_reach_who_has_a_clients_key_alone(network: Network, tmp_path: Pa
             assert stranger.receive(0.05) is None
 
 
-# A refusal is told
+# Refusals
 
 
-def told(network: Network, peer: ZeroMQPeer) -> str:
+def refusal_of(network: Network, peer: ZeroMQPeer) -> str:
     for _ in range(500):
         network.hub.receive(0.01)
         try:
             peer.receive(0.01)
         except TransportError as refusal:
             return str(refusal)
-    return "nothing"
+    return "no refusal"
 
 
-def test_who_is_refused_is_told_why(network: Network) -> None:
-    assert told(network, network.peer(network.files["worker"], "frames")) == (
+def test_a_refused_peer_gets_the_reason(network: Network) -> None:
+    assert refusal_of(network, network.peer(network.files["worker"], "frames")) == (
         f"the aggregator at {network.address} refused the key a-worker (role worker): ask its operator to allow it "
         "with `fer-stream keys allow`; the link frames is open to the roles capture, all"
     )
-    assert "refused the key a-worker" in told(network, network.listener(network.files["worker"]))
-    assert "lets in who has a key alone: have one made there" in told(network, network.peer(None, "control"))
+    assert "refused the key a-worker" in refusal_of(network, network.listener(network.files["worker"]))
+    assert "accepts only peers with a key: make one there" in refusal_of(network, network.peer(None, "control"))
 
 
-def test_a_revoked_key_is_told_so_when_it_comes_again(network: Network) -> None:
+def test_a_revoked_key_is_refused_when_it_connects_again(network: Network) -> None:
     path = network.folder.parent / "kept.key"
     path.write_bytes(network.files["capture"].read_bytes())
     path.chmod(0o600)
@@ -164,20 +164,20 @@ def test_a_revoked_key_is_told_so_when_it_comes_again(network: Network) -> None:
     peer.send([b"while it may"])
     assert network.heard(0.2, least=1) == [("frames", b"while it may")]
     keys.revoke(network.folder, "a-capture")
-    assert peer.receive(0.1) is None, "who is in stays in"
-    assert "refused the key a-capture (role capture)" in told(network, network.peer(path, "frames"))
+    assert peer.receive(0.1) is None, "the established connection stays open"
+    assert "refused the key a-capture (role capture)" in refusal_of(network, network.peer(path, "frames"))
 
 
-def test_an_aggregator_without_a_key_is_not_the_one(network: Network) -> None:
+def test_an_aggregator_without_a_key_is_refused_by_a_peer_with_one(network: Network) -> None:
     network.hub.close()
     network.hub = network._keep(ZeroMQ().bind(network.address))
-    assert "has no key of its own, so it is not the one" in told(network, network.peer(network.files["worker"], "work"))
+    assert "has no key of its own, so this key" in refusal_of(network, network.peer(network.files["worker"], "work"))
 
 
-def test_a_key_for_another_aggregator_is_told_in_the_log(
+def test_a_key_for_another_aggregator_is_logged(
     network: Network, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It is not given up: nothing tells it from an aggregator that is on its way down, or up."""
+    """The peer keeps trying: an aggregator that starts or stops looks the same."""
     peer = network.peer(keys.new(tmp_path / "other", "door", "capture"), "frames")
     end = time.monotonic() + PATIENCE
     while not caplog.records and time.monotonic() < end:
@@ -187,11 +187,11 @@ def test_a_key_for_another_aggregator_is_told_in_the_log(
         network.hub.receive(0.01)
         assert peer.receive(0.01) is None
     assert [record.getMessage() for record in caplog.records] == [
-        f"the aggregator at {network.address} hangs up before it shows who it is: is the key door made for it?"
+        f"the aggregator at {network.address} closes the connection during the handshake: is the key door made for it?"
     ]
 
 
-def test_an_aggregator_that_is_not_there_is_waited_for(network: Network) -> None:
+def test_a_peer_waits_for_a_missing_aggregator(network: Network) -> None:
     network.hub.close()
     peer = network.peer(network.files["capture"], "frames")
     assert all(peer.receive(0.01) is None for _ in range(100))
@@ -213,7 +213,7 @@ def test_an_aggregator_that_is_not_there_is_waited_for(network: Network) -> None
         ("tcp://camera.example:5000", True),
     ],
 )
-def test_what_lies_beyond_this_machine(address: str, expected: bool) -> None:
+def test_which_addresses_are_beyond_this_machine(address: str, expected: bool) -> None:
     assert beyond(address) is expected
 
 
@@ -224,11 +224,11 @@ def test_beyond_this_machine_nothing_is_bound_or_connected_without_keys(tmp_path
             ZeroMQ(keys=nowhere).bind(address)
     with pytest.raises(ConfigError, match=r"ipc:///tmp/x was given --keys, and .* holds no key: make one for"):
         ZeroMQ(keys=nowhere).bind("ipc:///tmp/x")
-    with pytest.raises(ConfigError, match=r"lets in who has a key alone: have one made where the aggregator runs"):
+    with pytest.raises(ConfigError, match=r"accepts only peers with a key: make one where the aggregator runs"):
         ZeroMQ(keys=nowhere).connect("tcp://192.0.2.1:5000", "frames")
 
 
-def test_the_aggregators_own_machine_needs_no_further_key(network: Network) -> None:
+def test_the_aggregator_s_machine_uses_its_local_key(network: Network) -> None:
     peer = ZeroMQ(keys=network.folder).connect(network.address, "work")
     peer.send([b"from here"])
     assert network.heard(0.2, least=1) == [("work", b"from here")]

@@ -1,4 +1,4 @@
-"""A connection may break while its incoming queue is full: no process is aborted, and what had arrived can be read.
+"""A connection may break while its incoming queue is full: no process is aborted, and received messages are readable.
 
 With ZeroMQ's heartbeats libzmq aborted the process in this case (zeromq/libzmq#4767).
 """
@@ -59,12 +59,12 @@ BEGINNING = """
         sys.stdin.readline()
 """
 BROKEN = 2.0
-"""Seconds that a connection is broken before somebody reads: several of the former heartbeats."""
+"""Seconds from the break until the reader reads: several intervals of the former heartbeats."""
 
 
 @contextmanager
 def process(code: str, address: str) -> Iterator[subprocess.Popen[str]]:
-    """Start one end of a link, which says ``ready``."""
+    """Start one end of a link, and wait until it prints ``ready``."""
     text = textwrap.dedent(BEGINNING) + f"ADDRESS = {address!r}" + textwrap.dedent(code)
     started = subprocess.Popen([sys.executable, "-c", text], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
@@ -84,7 +84,7 @@ def read_after_a_break(reader: subprocess.Popen[str], writer: subprocess.Popen[s
     with suppress(subprocess.TimeoutExpired):
         reader.wait(BROKEN)
     out, _ = reader.communicate("\n", timeout=60)
-    assert reader.returncode == 0, f"it was aborted: {reader.returncode}"
+    assert reader.returncode == 0, f"the reader was aborted: {reader.returncode}"
     return int(out)
 
 

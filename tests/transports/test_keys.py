@@ -1,4 +1,4 @@
-"""Keys in files: made, allowed, listed, revoked, and refused where they are not for their owner alone."""
+"""Key files: made, allowed, listed, revoked, and refused if other users may read them."""
 
 from __future__ import annotations
 
@@ -31,35 +31,35 @@ def test_a_new_key_is_allowed_the_links_of_its_role(folder: Path) -> None:
     assert not allowed.may("x" * 40, "frames")
 
 
-def test_a_captures_key_speaks_for_its_own_camera_or_for_those_named(folder: Path) -> None:
+def test_a_capture_s_key_is_for_its_own_camera_or_for_those_named(folder: Path) -> None:
     own = keys.load(keys.new(folder, "door", "capture"))
     several = keys.load(keys.new(folder, "shed", "capture", ["yard", "gate"]))
     local = keys.load(folder / "local.key")
     allowed = keys.AllowList(folder)
 
-    def speaks(key: keys.Key) -> set[str]:
+    def cameras(key: keys.Key) -> set[str]:
         return {camera for camera in ("door", "shed", "yard", "gate") if not allowed.objection(key.public, camera)}
 
-    assert (speaks(own), speaks(several)) == ({"door"}, {"yard", "gate"})
-    assert speaks(local) == {"door", "shed", "yard", "gate"}
+    assert (cameras(own), cameras(several)) == ({"door"}, {"yard", "gate"})
+    assert cameras(local) == {"door", "shed", "yard", "gate"}
     assert allowed.objection(several.public, "door").startswith(
-        "the key shed may not speak for camera door, but for yard, gate: have one made, as by `fer-stream keys new door"
+        "the key shed is not for camera door, but for yard, gate: make one with `fer-stream keys new door"
     )
     keys.revoke(folder, "door")
-    assert allowed.objection(own.public, "door").startswith("this key is let in no longer")
-    with pytest.raises(ConfigError, match="a key of role worker speaks for no camera: leave out --camera"):
+    assert allowed.objection(own.public, "door").startswith("this key is not allowed any more")
+    with pytest.raises(ConfigError, match="a key of role worker takes no cameras: leave out --camera"):
         keys.new(folder, "gpu", "worker", ["door"])
     with pytest.raises(ConfigError, match="'a/b' cannot be a camera's name"):
         keys.allow(folder, "other", "capture", "x" * 40, ["a/b"])
     path = folder / "allowed.json"
     path.write_text(path.read_text().replace('"gate"', "{"))
-    assert allowed.objection(several.public, "yard"), "with no list nobody speaks"
+    assert allowed.objection(several.public, "yard"), "without a readable list no camera is allowed"
 
 
 def test_one_key_has_one_name(folder: Path) -> None:
-    """Or revoking one would leave it let in by the other."""
+    """With two names, revoking one would leave the key allowed under the other."""
     key = keys.load(keys.new(folder, "door", "capture"))
-    with pytest.raises(ConfigError, match="this key is let in as door already: revoke that first, or name its cameras"):
+    with pytest.raises(ConfigError, match="this key is allowed as door already: revoke door first"):
         keys.allow(folder, "hall", "capture", key.public)
     assert not keys.AllowList(folder).objection(key.public, "door")
 
@@ -70,7 +70,7 @@ def test_the_aggregators_own_machine_has_a_key_for_all_links(folder: Path) -> No
     assert all(keys.AllowList(folder).may(own.public, link) for link in keys.ROLES["all"])
 
 
-def test_files_are_for_their_owner_alone(folder: Path) -> None:
+def test_key_files_that_other_users_may_read_are_refused(folder: Path) -> None:
     keys.new(folder, "door", "capture")
     assert {stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()} == {0o600}
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
@@ -115,7 +115,7 @@ def test_a_key_made_elsewhere_can_be_allowed(folder: Path, tmp_path: Path) -> No
         ("yard", "worker", "there is a key yard already"),
     ],
 )
-def test_what_cannot_be_a_key_is_told(folder: Path, name: str, role: str, sentence: str) -> None:
+def test_an_invalid_name_or_role_is_refused(folder: Path, name: str, role: str, sentence: str) -> None:
     keys.new(folder, "yard", "capture")
     for make in (lambda: keys.new(folder, name, role), lambda: keys.allow(folder, name, role, "x" * 40)):
         with pytest.raises(ConfigError, match=sentence):
@@ -125,7 +125,7 @@ def test_what_cannot_be_a_key_is_told(folder: Path, name: str, role: str, senten
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"name": "door"}', "\x00", '{"a":' * 100_000])
-def test_what_is_no_key_is_refused(folder: Path, text: str) -> None:
+def test_an_invalid_key_file_is_refused(folder: Path, text: str) -> None:
     path = keys.new(folder, "door", "capture")
     path.write_text(text)
     with pytest.raises(ConfigError, match=r"door.key is not"):
@@ -138,7 +138,7 @@ def test_what_is_no_key_is_refused(folder: Path, text: str) -> None:
         keys.entries(folder)
 
 
-def test_a_role_that_is_no_text_is_refused(folder: Path) -> None:
+def test_a_role_of_another_type_is_refused(folder: Path) -> None:
     path = keys.new(folder, "door", "capture")
     path.write_text(json.dumps(json.loads(path.read_text()) | {"role": []}))
     with pytest.raises(ConfigError, match=r"door.key is not a key"):
@@ -149,10 +149,8 @@ def test_a_role_that_is_no_text_is_refused(folder: Path) -> None:
     assert not keys.AllowList(folder).may("[1]", "frames")
 
 
-def test_what_is_not_there_is_told(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(
-        ConfigError, match=r"nowhere.key cannot be read: No such file or directory; fer-stream keys new"
-    ):
+def test_missing_files(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"nowhere.key cannot be read: No such file or directory; make one with fer"):
         keys.load(tmp_path / "nowhere.key")
     assert keys.server(folder) is None
     assert keys.entries(folder) == []

@@ -1,4 +1,4 @@
-"""What the kernel tells of a connection: whether anything arrives, and why there is none."""
+"""What the kernel reports about a connection: bytes received, and why connecting fails."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ def pair() -> Iterator[Pair]:
             yield near, far
 
 
-def hung_up(sock: socket.socket) -> bool:
+def closed_by_peer(sock: socket.socket) -> bool:
     sock.settimeout(0.2)
     with suppress(TimeoutError):
         return sock.recv(1) == b""
     return False
 
 
-def test_bytes_of_a_message_that_is_not_whole_are_seen(pair: Pair) -> None:
+def test_bytes_of_an_incomplete_message_are_counted(pair: Pair) -> None:
     near, far = pair
     connection = Connection(near.fileno(), 0.0)
     connection.look(0.0)
@@ -50,29 +50,29 @@ def test_bytes_of_a_message_that_is_not_whole_are_seen(pair: Pair) -> None:
 
 
 @pytest.mark.parametrize(("established", "patience"), [(True, SILENCE), (False, HANDSHAKE)])
-def test_it_hangs_up_after_silence_and_not_before(pair: Pair, established: bool, patience: float) -> None:
+def test_a_silent_connection_is_shut_down_after_the_limit(pair: Pair, established: bool, patience: float) -> None:
     near, far = pair
     connection = Connection(near.fileno(), 0.0)
     connection.established = established
     connection.look(0.0)
     connection.look(patience - 0.1)
-    assert not hung_up(far)
-    near.sendall(b"x")  # which the other end's kernel acknowledges, whatever its process does
+    assert not closed_by_peer(far)
+    near.sendall(b"x")  # the peer's kernel acknowledges this without its process
     assert far.recv(1) == b"x"
     for now in (patience + 0.1, 2 * patience):
         connection.look(now)
-        assert not hung_up(far)
+        assert not closed_by_peer(far)
     connection.look(2 * patience + 0.2)
-    assert hung_up(far)
+    assert closed_by_peer(far)
 
 
-def test_what_is_not_tcp_is_left_alone() -> None:
+def test_a_connection_other_than_tcp_is_left_alone() -> None:
     near, far = socket.socketpair()
     with near, far:
         connection = Connection(near.fileno(), 0.0)
         for now in (0.0, 10.0, 20.0):
             connection.look(now)
-        assert not hung_up(far)
+        assert not closed_by_peer(far)
 
 
 def test_a_descriptor_that_is_closed_or_another_s_is_left_alone(tmp_path: Path) -> None:
@@ -87,16 +87,16 @@ def test_a_descriptor_that_is_closed_or_another_s_is_left_alone(tmp_path: Path) 
     os.close(file)
 
 
-def test_no_copy_keeps_it_open(pair: Pair) -> None:
+def test_closing_releases_the_duplicate_descriptor(pair: Pair) -> None:
     near, far = pair
     connection = Connection(near.fileno(), 0.0)
     near.close()
-    assert not hung_up(far)
+    assert not closed_by_peer(far)
     connection.close()
-    assert hung_up(far)
+    assert closed_by_peer(far)
 
 
-def test_why_there_is_no_answer(short_folder: Path) -> None:
+def test_the_cause_of_a_silence(short_folder: Path) -> None:
     assert why_silent(f"ipc://{short_folder}/none") == "nothing listens there"
     assert why_silent(f"ipc://{short_folder}/none/control") == "nothing listens there"
     with socket.socket(socket.AF_UNIX) as left:
@@ -107,10 +107,10 @@ def test_why_there_is_no_answer(short_folder: Path) -> None:
     with socket.create_server(("127.0.0.1", 0), backlog=0) as server:
         port = server.getsockname()[1]
         assert "something listens there, but it does not answer" in why_silent(f"tcp://127.0.0.1:{port}")
-        waiting = [socket.socket() for _ in range(3)]  # until there is no room for more, and packets are dropped
-        for one in waiting:
-            one.setblocking(False)
-            one.connect_ex(("127.0.0.1", port))
-        assert "not even to a connection" in why_silent(f"tcp://127.0.0.1:{port}", 0.3)
-        for one in waiting:
-            one.close()
+        waiting = [socket.socket() for _ in range(3)]  # fill the backlog, so that the kernel drops further SYNs
+        for client in waiting:
+            client.setblocking(False)
+            client.connect_ex(("127.0.0.1", port))
+        assert "connecting to it times out" in why_silent(f"tcp://127.0.0.1:{port}", 0.3)
+        for client in waiting:
+            client.close()

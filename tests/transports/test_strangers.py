@@ -1,4 +1,4 @@
-"""Strangers by the thousand at a real aggregator: nothing of theirs is delivered, and nothing of them stays.
+"""Thousands of unauthorized peers at a real aggregator: no message is delivered, and no resource is leaked.
 
 ``pytest tests/transports/test_strangers.py --strangers 10000`` is the long version.
 """
@@ -32,13 +32,13 @@ HELLO = messages.json_message(
         "rate": None, "reported": {}, "memory": shared.identity(),
     },
 )  # fmt: skip
-"""Were it delivered, there would be a camera of that name."""
+"""If it were delivered, the status would list a camera of this name."""
 
 AT_ONCE = 50
 
 
 def knock(context: zmq.Context[zmq.Socket[bytes]], where: str, some: list[keys.Key | None]) -> int:
-    """Connect with each key (or none), send, wait until each was turned away or gave up, and return how many were."""
+    """Connect with each key (or none) and send; return how many connections the aggregator closed within 30 s."""
     poller, open_ones = zmq.Poller(), []
     for key in some:
         sock = context.socket(zmq.DEALER)
@@ -50,7 +50,7 @@ def knock(context: zmq.Context[zmq.Socket[bytes]], where: str, some: list[keys.K
             sock.set(zmq.CURVE_SERVERKEY, key.server.encode())
         monitor = sock.get_monitor_socket(zmq.Event.DISCONNECTED | zmq.Event.HANDSHAKE_SUCCEEDED)
         sock.connect(where)
-        with suppress(zmq.Again):  # it was quicker than we, and this one is turned away already
+        with suppress(zmq.Again):  # the connection was refused already
             sock.send_multipart(HELLO, zmq.DONTWAIT)
         poller.register(monitor, zmq.POLLIN)
         open_ones.append((sock, monitor))
@@ -69,7 +69,7 @@ def knock(context: zmq.Context[zmq.Socket[bytes]], where: str, some: list[keys.K
     return len(turned_away)
 
 
-def test_strangers_deliver_nothing_and_leave_nothing(cli: Cli, tmp_path: Path, pytestconfig: pytest.Config) -> None:
+def test_strangers_deliver_nothing_and_leak_nothing(cli: Cli, tmp_path: Path, pytestconfig: pytest.Config) -> None:
     number = pytestconfig.getoption("strangers")
     folder, address = tmp_path / "keys", f"tcp://127.0.0.1:{free_port()}"
     made = {role: keys.load(keys.new(folder, f"a-{role}", role)) for role in ("client", "worker")}
@@ -79,7 +79,7 @@ def test_strangers_deliver_nothing_and_leave_nothing(cli: Cli, tmp_path: Path, p
     aggregator = cli.start("aggregator", "--bind", address, "--keys", folder, "--journal", "events.db")
     aggregator.until_said("ready at")
     process, context = psutil.Process(aggregator.pid), zmq.Context()
-    # No key, one of another aggregator, one that may no more, and two for other links than this one.
+    # No key, one of another aggregator, a revoked one, and two for other links.
     kinds = itertools.cycle([None, foreign, revoked, made["client"], made["worker"]])
     where = endpoint(address, "frames")
 
@@ -98,8 +98,8 @@ def test_strangers_deliver_nothing_and_leave_nothing(cli: Cli, tmp_path: Path, p
     assert aggregator.stop() == 0
 
 
-def test_every_command_tells_why_it_may_not_take_part(cli: Cli, tmp_path: Path, clip: Path) -> None:
-    """One sentence and a failure, instead of a silence without end."""
+def test_every_command_reports_why_it_is_refused(cli: Cli, tmp_path: Path, clip: Path) -> None:
+    """One sentence and exit status 1, instead of waiting forever."""
     folder, address = tmp_path / "keys", f"tcp://127.0.0.1:{free_port()}"
     files = {role: keys.new(folder, f"a-{role}", role) for role in ("client", "worker", "capture")}
     aggregator = cli.start("aggregator", "--bind", address, "--keys", folder, "--journal", "events.db")
@@ -121,9 +121,7 @@ def test_every_command_tells_why_it_may_not_take_part(cli: Cli, tmp_path: Path, 
     assert aggregator.stop() == 0
 
 
-def test_a_capture_does_not_take_the_place_of_a_camera_that_is_not_its_own(
-    cli: Cli, tmp_path: Path, clip: Path
-) -> None:
+def test_a_capture_cannot_send_for_a_camera_that_is_not_its_own(cli: Cli, tmp_path: Path, clip: Path) -> None:
     folder, address = tmp_path / "keys", f"tcp://127.0.0.1:{free_port()}"
     cli.run("keys", "new", "shed", "--role", "capture", "--camera", "yard", "--camera", "gate", "--keys", folder)
     listed = cli.run("keys", "list", "--keys", folder).out.splitlines()
@@ -134,7 +132,7 @@ def test_a_capture_does_not_take_the_place_of_a_camera_that_is_not_its_own(
     refused = cli.run(*capture, "door")
     assert refused.popen.returncode == 2
     assert refused.errors == [
-        "fer-stream: error: the key shed may not speak for camera door, but for yard, gate: have one made, as by "
+        "fer-stream: error: the key shed is not for camera door, but for yard, gate: make one with "
         "`fer-stream keys new door --role capture`, or choose another --camera"
     ]
     wait_for(

@@ -1,1 +1,1 @@
-"""What they seem to express."""
+"""Classifiers: score the apparent expressions of faces."""

@@ -1,11 +1,11 @@
-"""Any ONNX file as a classifier, if it keeps this contract.
+"""A classifier in an ONNX file, which must satisfy a contract.
 
 | part               | must be                                                                                       |
 |--------------------|-----------------------------------------------------------------------------------------------|
-| input `faces`      | float32 ``[N, 1, H, W]``, N free: raw grey 0..255, normalised inside the graph                 |
+| input `faces`      | float32 ``[N, 1, H, W]``, N dynamic: grey values 0..255, normalised inside the graph           |
 | output             | `probabilities`, float32 ``[N, C]``, rows summing to 1                                        |
 | metadata `labels`  | JSON array of C different names, in the order of the columns                                  |
-| metadata `crop`    | JSON object ``{"x": ..., "y": ..., "side": ...}``: where the model's frame lies, see `Crop`   |
+| metadata `crop`    | JSON object ``{"x": ..., "y": ..., "side": ...}``: the model's crop of a face, see `Crop`     |
 | metadata           | `version`, `license`, `trained_on`: text                                                      |
 """
 
@@ -34,10 +34,10 @@ if TYPE_CHECKING:
     from fer_stream.types import Box, Face
 
 DEFAULT = "emotion-ferplus.onnx"
-"""Of the models that come with fer_stream the one that does better on faces in video (`models/emotion.md`)."""
+"""The shipped model that is better on faces in video (`models/emotion.md`)."""
 
 BATCH = 32
-"""Most faces in one run: the time for a face is flat in the batch, the memory is not."""
+"""Maximum number of faces in one run: larger batches need more memory, and are no faster per face."""
 
 
 def load(settings: ClassifierSettings) -> OnnxClassifier:
@@ -51,10 +51,10 @@ def load(settings: ClassifierSettings) -> OnnxClassifier:
 
 @dataclass(frozen=True, slots=True)
 class Crop:
-    """How a model's square frame lies relative to a detector's box.
+    """The square region that a model expects, relative to a detector's box. Measured by ``training/crop.py``.
 
-    In units of the box's size, which is ``sqrt(width * height)``: ``x`` and ``y`` lead from the box's centre to the
-    frame's, ``side`` is the frame's. Measured by ``training/crop.py``.
+    ``x`` and ``y`` are the offset of the square's centre from the box's centre, ``side`` is the square's side, all in
+    units of the box's size ``sqrt(width * height)``.
     """
 
     x: float
@@ -66,7 +66,7 @@ class Crop:
         """Return the crop that ``text`` describes.
 
         Raises:
-            ValueError: it is not an object of three finite numbers, or the side is not positive.
+            ValueError: ``text`` is not an object of three finite numbers, or the side is not positive.
         """
         try:
             value = json.loads(text)
@@ -74,7 +74,7 @@ class Crop:
             value = None
         if not isinstance(value, dict) or set(value) != {field.name for field in fields(cls)}:
             raise ValueError("it must be an object of x, y and side")
-        most = sys.float_info.max  # which an integer of many digits is beyond, too
+        most = sys.float_info.max  # also excludes integers too large for a float
         if not all(type(number) in (int, float) and abs(number) <= most for number in value.values()):
             raise ValueError("x, y and side must be finite numbers")
         if value["side"] <= 0:
@@ -82,11 +82,11 @@ class Crop:
         return cls(**value)
 
     def to_json(self) -> str:
-        """Return what `from_json` takes."""
+        """Return the JSON text that `from_json` takes."""
         return json.dumps(asdict(self))
 
     def square(self, box: Box) -> Square:
-        """Return where the model's frame lies in the image, given a detector's box."""
+        """Return the model's square in the image, in pixels, for a detector's box."""
         size = math.sqrt(max(box.x2 - box.x1, 1.0) * max(box.y2 - box.y1, 1.0))
         side = self.side * size
         x = (box.x1 + box.x2) / 2 + self.x * size - side / 2
@@ -95,7 +95,7 @@ class Crop:
 
 
 class Square(NamedTuple):
-    """A part of an image, in its pixels: left and top edge, and the side."""
+    """A square in an image: left edge, top edge and side, in pixels."""
 
     x: float
     y: float
@@ -103,9 +103,9 @@ class Square(NamedTuple):
 
 
 class OnnxClassifier:
-    """A classifier in one ONNX file, or in one that comes with fer_stream by its name; by default `DEFAULT`.
+    """A classifier in an ONNX file, given by its path or by the name of a shipped file; by default `DEFAULT`.
 
-    ``labels`` and ``version`` are the file's own, ``digest`` is its SHA-256, ``crop`` its geometry.
+    ``labels``, ``version`` and ``crop`` come from the file's metadata, ``digest`` is that of `models.Model`.
 
     Raises:
         ModelError: the file is missing or breaks the contract; the message says which part of it.
@@ -122,7 +122,7 @@ class OnnxClassifier:
         """Return probabilities, float32 ``[len(faces), len(labels)]``, of faces in ``image`` (uint8 ``[H, W, 3]``).
 
         Raises:
-            ValueError: it is not such a picture (`fer_stream.imaging.pixels`).
+            ValueError: ``image`` is not such an array (`fer_stream.imaging.pixels`).
         """
         image = pixels(image)
         rows = [np.empty((0, len(self.labels)), np.float32)]
@@ -132,7 +132,7 @@ class OnnxClassifier:
         return np.concatenate(rows)
 
     def sample(self, image: NDArray[np.uint8], box: Box) -> NDArray[np.float32]:
-        """Return what the model sees of the face in ``box``: grey 0..255, float32 ``[H, W]``."""
+        """Return the model's input for the face in ``box``: grey 0..255, float32 ``[H, W]``."""
         return sample(image, self.crop.square(box), self._height, self._width)
 
     def _run(self, faces: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -150,11 +150,11 @@ class OnnxClassifier:
 
 
 def sample(image: NDArray[np.uint8], square: Square, height: int, width: int) -> NDArray[np.float32]:
-    """Return a square of an image in grey at another size: float32 ``[height, width]``, 0..255.
+    """Return a square of an image in grey, resampled: float32 ``[height, width]``, 0..255.
 
-    Every value is the mean of the image, each pixel taken as a little square of one colour, over a window of as much
-    as the value stands for, and of a pixel at least. So a large face is shrunk without aliasing, a small one grows as
-    by bilinear interpolation, and both to a fraction of a pixel. Beyond the image its border goes on.
+    Each value is the mean of the image over the window that the value covers, which is at least one pixel wide. Edges
+    of windows may be fractions of a pixel. So a large face is shrunk without aliasing, and a small one is enlarged as
+    by bilinear interpolation. Outside the image, the border is repeated.
     """
     (top, bottom), (left, right) = _windows(square.y, square.side, height), _windows(square.x, square.side, width)
     y1, y2 = _span(top[0], bottom[-1], image.shape[0])
@@ -168,7 +168,7 @@ def sample(image: NDArray[np.uint8], square: Square, height: int, width: int) ->
 
 
 def _windows(start: float, side: float, count: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return where the windows of ``count`` values over a side begin and end, in pixels."""
+    """Return the begin and end, in pixels, of each of ``count`` windows along a side of a square."""
     step = side / count
     centre = start + (np.arange(count, dtype=np.float64) + 0.5) * step
     half = max(step, 1.0) / 2
@@ -176,16 +176,16 @@ def _windows(start: float, side: float, count: int) -> tuple[NDArray[np.float64]
 
 
 def _span(start: float, end: float, length: int) -> tuple[int, int]:
-    """Return the whole pixels from ``start`` to ``end`` that lie in the image, at least one."""
+    """Return the range of whole pixels that covers ``start`` to ``end`` inside the image, at least one pixel."""
     first = min(max(math.floor(start), 0), length - 1)
     return first, max(min(math.ceil(end), length), first + 1)
 
 
-def _at(sums: NDArray[np.float64], places: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return running sums between whole rows; beyond the ends they grow as at the ends, which repeats the border."""
-    row = np.clip(np.floor(places).astype(np.intp), 0, len(sums) - 2)
+def _at(sums: NDArray[np.float64], positions: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Interpolate running sums at fractional rows; they are extrapolated beyond the ends, which repeats the border."""
+    row = np.clip(np.floor(positions).astype(np.intp), 0, len(sums) - 2)
     below, above = sums[row], sums[row + 1]
-    return below + (places - row)[:, None] * (above - below)
+    return below + (positions - row)[:, None] * (above - below)
 
 
 def _breach(model: models.Model, what: str) -> ModelError:
@@ -193,10 +193,10 @@ def _breach(model: models.Model, what: str) -> ModelError:
 
 
 def _shapes(model: models.Model) -> tuple[int, int, int]:
-    """Return height and width of the input and the columns of the output.
+    """Return height and width of the input, and the number of columns of the output.
 
     Raises:
-        ModelError: either breaks the contract.
+        ModelError: an input or output breaks the contract.
     """
     inputs = {value.name: value for value in model.session.get_inputs()}
     if list(inputs) != ["faces"]:
@@ -206,7 +206,7 @@ def _shapes(model: models.Model) -> tuple[int, int, int]:
         raise _breach(model, f"its input `faces` must be float32 and is {faces.type}")
     match faces.shape:
         case [int(batch), 1, int(), int()]:
-            raise _breach(model, f"its input `faces` takes exactly {batch} faces; export it with a free first axis")
+            raise _breach(model, f"its input `faces` takes exactly {batch} faces; export it with a dynamic first axis")
         case [_, 1, int(height), int(width)]:
             pass
         case shape:
@@ -228,7 +228,7 @@ def _metadata(model: models.Model, columns: int) -> tuple[tuple[str, ...], Crop,
     """Return labels, crop and version.
 
     Raises:
-        ModelError: any of the metadata is missing or breaks the contract.
+        ModelError: a metadata entry is missing or breaks the contract.
     """
     metadata = model.metadata
     for key in ("labels", "crop", "version", "license", "trained_on"):

@@ -1,1 +1,1 @@
-"""Where the faces are."""
+"""Detectors: find faces in an image."""

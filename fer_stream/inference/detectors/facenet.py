@@ -1,6 +1,6 @@
-"""facenet-pytorch's own MTCNN, the reference that `fer_stream.inference.detectors.mtcnn` is measured against.
+"""facenet-pytorch's MTCNN, the reference for `fer_stream.inference.detectors.mtcnn`.
 
-Several times slower, and its torch and torchvision weigh some gigabytes: for comparisons, not for cameras.
+It is several times slower, and needs torch and torchvision (some gigabytes). Use it for comparisons, not for cameras.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ def load(settings: DetectorSettings) -> FacenetMTCNN:
     """Return the detector that the settings describe (the entry point).
 
     Raises:
-        PluginError: facenet-pytorch, or what it needs, is not installed.
+        PluginError: facenet-pytorch, or a package that it needs, is not installed.
     """
     return FacenetMTCNN(settings.min_face, settings.thresholds, settings.factor)
 
 
 class FacenetMTCNN:
-    """The reference detector; the arguments are those of `fer_stream.inference.detectors.mtcnn.MTCNN`.
+    """The reference detector, with the arguments of `fer_stream.inference.detectors.mtcnn.MTCNN`.
 
     Raises:
-        PluginError: facenet-pytorch, or what it needs, is not installed.
+        PluginError: facenet-pytorch, or a package that it needs, is not installed.
     """
 
     def __init__(
@@ -53,13 +53,13 @@ class FacenetMTCNN:
         )
 
     def detect(self, image: NDArray[np.uint8]) -> list[Face]:
-        """Return the faces in ``image`` (uint8 ``[H, W, 3]``, BGR), surest first.
+        """Return the faces in ``image`` (uint8 ``[H, W, 3]``, BGR), in order of falling confidence.
 
         Raises:
-            ValueError: it is not such a picture (`fer_stream.imaging.pixels`).
+            ValueError: ``image`` is not such an array (`fer_stream.imaging.pixels`).
         """
         image = pixels(image)
-        if min(image.shape[:2]) < self.min_face:  # it has no pyramid then, and fails
+        if min(image.shape[:2]) < self.min_face:  # facenet-pytorch fails on an empty pyramid
             return []
         rgb = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
         boxes, scores, points = self._mtcnn.detect(rgb, landmarks=True)

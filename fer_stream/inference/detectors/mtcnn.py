@@ -1,10 +1,10 @@
-"""MTCNN in onnxruntime: the boxes of facenet-pytorch without torch, at twice its speed or better.
+"""MTCNN in onnxruntime: gives the boxes of facenet-pytorch without torch, at least twice as fast.
 
-Three nets look one after the other (Zhang et al. 2016, https://arxiv.org/abs/1604.02878): P-Net proposes, over a
-pyramid of the image; R-Net refines 24x24 crops of what it proposed; O-Net decides, on 48x48 crops, and adds landmarks.
+Three nets run in sequence (Zhang et al. 2016, https://arxiv.org/abs/1604.02878): P-Net proposes boxes, over a pyramid
+of the image; R-Net refines them on 24x24 crops; O-Net decides on 48x48 crops, and adds landmarks.
 
-The weights were trained with, and the boxes depend on, plain averages over windows with whole-numbered edges (torch's
-adaptive average pooling): `fer_stream.inference.detectors.windows` makes them.
+The weights were trained on images resized by averages over windows with integer edges (torch's adaptive average
+pooling), and the boxes depend on it. `fer_stream.inference.detectors.windows` resizes in the same way.
 """
 
 from __future__ import annotations
@@ -34,33 +34,33 @@ if TYPE_CHECKING:
     Ints = NDArray[np.intp]
 
 STRIDE, CELL = 2, 12
-"""P-Net's step from window to window, and a window's size, in pixels of a pyramid level."""
+"""P-Net's stride, and the side of its window, in pixels of a pyramid level."""
 
 KEEP = 0.5
-"""Least score of a face that is known already: less than to be found, which costs nothing and bridges weak moments."""
+"""Minimum score of a known face. It is below the thresholds for new faces, so that tracks survive weak frames."""
 
 CERTAIN = 0.95
-"""R-Net's score above which nobody else is asked whether a known face is still there."""
+"""R-Net's score above which a known face is accepted without O-Net."""
 
 AROUND = 1.5
-"""How far around its expected place a face that was missed is searched for, in its size, to each side."""
+"""A missed face is searched for this far around its expected centre, to each side, in units of its size."""
 
 SAME = 0.35
-"""Overlap (IoU) from which two boxes are one face's."""
+"""Overlap (IoU) from which two boxes are the same face."""
 
 SPARSE, PROMISING, ALIKE = 0.5, 0.8, 0.5
-"""Of a search for new faces: the ratio of its levels, P-Net's least score, and the overlap from which the better one of
-two proposals is enough. It comes again soon, so it may be coarser than `MTCNN.detect`: at half the price it finds 98%.
-"""
+"""For a search for new faces: the ratio of pyramid levels, P-Net's minimum score, and the overlap above which only the
+better of two proposals is kept. The search is repeated soon, so it may be coarser than `MTCNN.detect`: at half the cost
+it finds 98% of the faces."""
 
 DOUBLE = 0.5
-"""Share of the smaller box from which two boxes are one face."""
+"""Overlap, as a share of the smaller box, above which two boxes are the same face."""
 
 APART = 100_000
-"""Pixels by which the boxes of one square are shifted from those of the next, so that none hides another's."""
+"""Pixels by which boxes of different squares are moved apart, so that suppression works within each square only."""
 
 BATCH = 16
-"""Most crops in one run: R-Net's and O-Net's time for a crop is flat in the batch, their memory is not."""
+"""Maximum number of crops in one run: larger batches need more memory, and are no faster per crop."""
 
 
 def load(settings: DetectorSettings) -> MTCNN:
@@ -73,10 +73,10 @@ def load(settings: DetectorSettings) -> MTCNN:
 
 
 class MTCNN:
-    """The detector. Finds faces of ``min_face`` pixels and more; state is nothing but the nets.
+    """The detector. It finds faces of at least ``min_face`` pixels, and keeps no state between images.
 
-    ``thresholds`` are the least scores to pass P-, R- and O-Net, ``factor`` is the ratio of the pyramid's levels,
-    ``provider`` what runs the nets (`fer_stream.inference.models.PROVIDERS`).
+    ``thresholds`` are the minimum scores of P-, R- and O-Net, ``factor`` is the ratio of pyramid levels, and
+    ``provider`` is one of `fer_stream.inference.models.PROVIDERS`.
     """
 
     def __init__(
@@ -92,13 +92,13 @@ class MTCNN:
         )
 
     def detect(self, image: NDArray[np.uint8]) -> list[Face]:
-        """Return the faces in ``image`` (uint8 ``[H, W, 3]``, BGR), surest first, equals from top left on.
+        """Return the faces in ``image`` (uint8 ``[H, W, 3]``, BGR), in order of falling confidence.
 
-        Boxes are facenet-pytorch's: floats in pixels of the image, not clipped to it. An image smaller than
-        ``min_face`` has no faces.
+        Faces of equal confidence are in order of ``y1``, then ``x1``. Boxes are those of facenet-pytorch: floats in
+        pixels, not clipped to the image. An image smaller than ``min_face`` has no faces.
 
         Raises:
-            ValueError: it is not such a picture (`fer_stream.imaging.pixels`).
+            ValueError: ``image`` is not such an array (`fer_stream.imaging.pixels`).
         """
         image = pixels(image)
         scales = self._scales(min(image.shape[:2]), self.factor)
@@ -117,11 +117,11 @@ class MTCNN:
     def look(
         self, image: NDArray[np.uint8], expected: Sequence[Expected], regions: Sequence[Region]
     ) -> tuple[list[Face | None], list[Face]]:
-        """Return each expected face as it is now, or ``None`` where it is not there; and those new in ``regions``.
+        """Return each expected face as it is now, or ``None`` if it was not found, and the new faces in ``regions``.
 
-        An expected face costs a hundredth of a scan: it is checked by R-Net, and by O-Net where it is ``due`` or R-Net
-        is in doubt; only O-Net gives landmarks. Where both miss it, it is searched for around its place. What P-Net
-        proposes in a region is not looked at further where a known face is.
+        An expected face costs a hundredth of a full scan: R-Net checks it, and O-Net if it is ``due`` or R-Net's score
+        is below `CERTAIN`. Only O-Net gives landmarks. If neither finds it, it is searched for around its expected
+        position. In regions, P-Net's proposals that overlap a known face are discarded.
 
         Raises:
             ValueError: as `detect`.
@@ -139,7 +139,7 @@ class MTCNN:
     def _follow(self, image: NDArray[np.uint8], expected: Sequence[Expected]) -> list[Face | None]:
         found: list[Face | None] = [None] * len(expected)
         boxes = _squared(np.array([face.box for face in expected], np.float32).reshape(-1, 4))
-        scores, offsets, inside = self._glance(self._rnet, ("scores", "offsets"), image, boxes, 24)
+        scores, offsets, inside = self._run_on_patches(self._rnet, ("scores", "offsets"), image, boxes, 24)
         moved = _moved(boxes, offsets)
         sure = inside & (scores > KEEP)
         close = sure & (np.array([face.due for face in expected], bool) | (scores < CERTAIN))
@@ -148,38 +148,38 @@ class MTCNN:
         closer = np.flatnonzero(close)
         squares = _squared(moved[closer])
         outputs = ("scores", "offsets", "landmarks")
-        scores, offsets, landmarks, inside = self._glance(self._onet, outputs, image, squares, 48)
+        scores, offsets, landmarks, inside = self._run_on_patches(self._onet, outputs, image, squares, 48)
         decided = _faces(squares, scores, offsets, landmarks)
         for i, face, right in zip(closer.tolist(), decided, inside & (scores > KEEP), strict=True):
             if right:
                 found[i] = face
-        _part(expected, found)
+        _drop_duplicates(expected, found)
         missed = [i for i, face in enumerate(found) if face is None]
         taken = [face.box for face in found if face is not None]
         for i, again in zip(missed, self._find(image, [expected[i].box for i in missed], taken), strict=True):
             found[i] = again
         return found
 
-    def _find(self, image: NDArray[np.uint8], places: Sequence[Box], taken: Sequence[Box]) -> list[Face | None]:
-        """Return for each place where a face was the nearest one of about the same size that is not taken.
+    def _find(self, image: NDArray[np.uint8], missed: Sequence[Box], taken: Sequence[Box]) -> list[Face | None]:
+        """Return for each missed box the nearest face of about the same size that overlaps no box in ``taken``.
 
-        All places go through the nets together, each at the scale at which its face is of P-Net's size.
+        All boxes go through the nets together, each at the scale at which its face has the size of P-Net's window.
         """
-        if not places:
+        if not missed:
             return []
-        sizes = np.array([max(math.sqrt((x2 - x1) * (y2 - y1)), CELL) for x1, y1, x2, y2 in places])
-        centres = np.array([centre_of(box) for box in places])
+        sizes = np.array([max(math.sqrt((x2 - x1) * (y2 - y1)), CELL) for x1, y1, x2, y2 in missed])
+        centres = np.array([centre_of(box) for box in missed])
         corners = (centres - AROUND * sizes[:, None]).astype(np.intp)
         edges = np.hstack((corners, (centres + AROUND * sizes[:, None]).astype(np.intp)))
         pixels = patches(image, edges, round(2 * AROUND * CELL) + 1)
         at, boxes = self._promising(pixels, edges, np.array(taken, np.float32).reshape(-1, 4))
-        scores, offsets, inside = self._glance(self._rnet, ("scores", "offsets"), image, boxes, 24)
+        scores, offsets, inside = self._run_on_patches(self._rnet, ("scores", "offsets"), image, boxes, 24)
         passed = inside & (scores > self.thresholds[1])
         at, boxes = at[passed], _squared(_moved(boxes[passed], offsets[passed]))
         keep = _suppress(boxes + at[:, None] * APART, scores[passed], 0.7)
         at, boxes = at[keep], boxes[keep]
         outputs = ("scores", "offsets", "landmarks")
-        scores, offsets, landmarks, inside = self._glance(self._onet, outputs, image, boxes, 48)
+        scores, offsets, landmarks, inside = self._run_on_patches(self._onet, outputs, image, boxes, 48)
         faces = _faces(boxes, scores, offsets, landmarks)
         found: list[Face | None] = []
         for i, centre in enumerate(centres.tolist()):
@@ -191,7 +191,7 @@ class MTCNN:
         return found
 
     def _promising(self, pixels: Floats, edges: Ints, known: Floats) -> tuple[Ints, Floats]:
-        """Return what P-Net proposes in squares of an image of these edges: which square it is in, and its box."""
+        """Return P-Net's proposals in squares of the image with these edges: the index of the square, and the box."""
         scores, offsets = self._pnet.run(("scores", "offsets"), {"pixels": pixels})
         at, y, x = np.nonzero(scores >= max(self.thresholds[0], PROMISING))
         scores, offsets = scores[at, y, x], offsets[at, :, y, x]
@@ -205,7 +205,7 @@ class MTCNN:
         return at[new], boxes[new]
 
     def _search(self, image: NDArray[np.uint8], region: Region, known: Sequence[Box]) -> list[Face]:
-        """Return the faces in a region of the image that are not known."""
+        """Return the faces in a region of the image that do not overlap ``known`` faces."""
         height, width = image.shape[:2]
         x1, y1 = max(region.x1, 0), max(region.y1, 0)
         part = image[y1 : max(min(region.y2, height), 0), x1 : max(min(region.x2, width), 0)]
@@ -215,10 +215,10 @@ class MTCNN:
         there = np.array(known, np.float32).reshape(-1, 4) - np.array([x1, y1, x1, y1], np.float32)
         return [_shifted(face, x1, y1) for face in self._cascade(part, scales, there)]
 
-    def _glance(
+    def _run_on_patches(
         self, net: models.Model, outputs: tuple[str, ...], image: NDArray[np.uint8], boxes: Floats, size: int
     ) -> list[NDArray[Any]]:
-        """Return a net's outputs for each box, and which boxes lie in the image at all."""
+        """Return a net's outputs for each box, and which boxes intersect the image."""
         edges, inside = clipped(boxes, *image.shape[:2])
         crops = np.zeros((len(boxes), 3, size, size), np.float32)
         crops[inside] = patches(image, edges[inside], size)
@@ -248,24 +248,26 @@ class MTCNN:
         return _squared(boxes + offsets * np.tile(boxes[:, 2:] - boxes[:, :2], 2))
 
     def _refine(self, windows: Windows, boxes: Floats) -> Floats:
-        boxes, scores, offsets = self._look(self._rnet, ("scores", "offsets"), windows, boxes, 24, self.thresholds[1])
+        boxes, scores, offsets = self._passing(
+            self._rnet, ("scores", "offsets"), windows, boxes, 24, self.thresholds[1]
+        )
         keep = _suppress(boxes, scores, 0.7)
         return _squared(_moved(boxes[keep], offsets[keep]))
 
     def _decide(self, windows: Windows, boxes: Floats) -> list[Face]:
-        boxes, scores, offsets, landmarks = self._look(
+        boxes, scores, offsets, landmarks = self._passing(
             self._onet, ("scores", "offsets", "landmarks"), windows, boxes, 48, self.thresholds[2]
         )
         faces = _faces(boxes, scores, offsets, landmarks)
-        return [faces[i] for i in _suppresscontained(_moved(boxes, offsets), scores, 0.7)]
+        return [faces[i] for i in _suppress_contained(_moved(boxes, offsets), scores, 0.7)]
 
-    def _look(
+    def _passing(
         self, net: models.Model, outputs: tuple[str, ...], windows: Windows, boxes: Floats, size: int, threshold: float
     ) -> list[Floats]:
         """Return the boxes whose crop scores above ``threshold``, and the net's outputs for them."""
         edges, inside = clipped(boxes, windows.height, windows.width)
         boxes, edges = boxes[inside], edges[inside]
-        batches = [  # an empty one where there is no box: the nets know the shapes of their outputs
+        batches = [  # without boxes one empty batch, which gives outputs of the right shape
             net.run(outputs, {"pixels": windows.crops(edges[i : i + BATCH], size)})
             for i in range(0, max(len(edges), 1), BATCH)
         ]
@@ -275,12 +277,12 @@ class MTCNN:
 
 
 def _moved(boxes: Floats, offsets: Floats) -> Floats:
-    """Return boxes moved by a net's offsets, which are in units of the box (its last pixel included)."""
+    """Return boxes moved by a net's offsets, which are in units of the box's size (last pixel included)."""
     return boxes + offsets * np.tile(boxes[:, 2:] - boxes[:, :2] + 1, 2)
 
 
-def _part(expected: Sequence[Expected], found: list[Face | None]) -> None:
-    """Where one face was found for two that were expected, leave it to the one that it lies nearer to."""
+def _drop_duplicates(expected: Sequence[Expected], found: list[Face | None]) -> None:
+    """If the same face was found for two expected faces, keep it only for the one whose box it overlaps most."""
     nearness = [overlap(e.box, face.box) if face else 0.0 for e, face in zip(expected, found, strict=True)]
     kept: list[Face] = []
     for i in sorted(range(len(found)), key=lambda i: -nearness[i]):
@@ -292,7 +294,7 @@ def _part(expected: Sequence[Expected], found: list[Face | None]) -> None:
 
 
 def _faces(boxes: Floats, scores: Floats, offsets: Floats, landmarks: Floats) -> list[Face]:
-    """Return what O-Net says of boxes."""
+    """Return the faces that O-Net's outputs describe: ``boxes`` are those of its crops."""
     corner, size = boxes[:, None, :2], boxes[:, None, 2:] - boxes[:, None, :2] + 1
     points = landmarks.reshape(-1, 2, 5).transpose(0, 2, 1) * size + corner - 1
     moved = _moved(boxes, offsets)
@@ -303,7 +305,7 @@ def _faces(boxes: Floats, scores: Floats, offsets: Floats, landmarks: Floats) ->
 
 
 def _overlaps(a: Floats, b: Floats) -> Floats:
-    """Return the intersection over union of each of N boxes with each of M: ``[N, M]``."""
+    """Return the intersection over union (IoU) of each of N boxes with each of M boxes: ``[N, M]``."""
     corner, end = np.maximum(a[:, None, :2], b[:, :2]), np.minimum(a[:, None, 2:], b[:, 2:])
     common = np.maximum(end - corner, 0).prod(axis=2)
     areas = [(boxes[:, 2:] - boxes[:, :2]).prod(axis=1) for boxes in (a, b)]
@@ -312,13 +314,13 @@ def _overlaps(a: Floats, b: Floats) -> Floats:
 
 
 def _shifted(face: Face, x: int, y: int) -> Face:
-    """Return a face that was found in a part of an image which begins at ``(x, y)``."""
+    """Return a face in the image's coordinates, given one in a part of the image that begins at ``(x, y)``."""
     box = Box(face.box.x1 + x, face.box.y1 + y, face.box.x2 + x, face.box.y2 + y)
     return Face(box, face.confidence, tuple((a + x, b + y) for a, b in face.landmarks))
 
 
 def _squared(boxes: Floats) -> Floats:
-    """Return boxes grown to squares about their centres."""
+    """Return squares with the boxes' centres and longer sides."""
     size = boxes[:, 2:] - boxes[:, :2]
     side = size.max(axis=1, keepdims=True)
     corner = boxes[:, :2] + size * np.float32(0.5) - side * np.float32(0.5)
@@ -326,14 +328,14 @@ def _squared(boxes: Floats) -> Floats:
 
 
 def _suppress(boxes: Floats, scores: Floats, threshold: float) -> Ints:
-    """Return which boxes overlap (IoU) no better one by more than ``threshold``, best first."""
+    """Return the indices of the boxes that overlap no better box by more than ``threshold`` (IoU), best first."""
     rectangles = np.hstack((boxes[:, :2], boxes[:, 2:] - boxes[:, :2])).astype(np.float64)
-    keep = cv2.dnn.NMSBoxes(cast("Any", rectangles), cast("Any", scores), 0.0, threshold)  # typed for lists alone
+    keep = cv2.dnn.NMSBoxes(cast("Any", rectangles), cast("Any", scores), 0.0, threshold)  # typed for lists only
     return np.asarray(keep, np.intp)
 
 
-def _suppresscontained(boxes: Floats, scores: Floats, threshold: float) -> Ints:
-    """Return which boxes share with no better one more than ``threshold`` of the smaller's area, best first."""
+def _suppress_contained(boxes: Floats, scores: Floats, threshold: float) -> Ints:
+    """Return the indices of the boxes that share at most ``threshold`` of the smaller area with each better box."""
     order = np.lexsort((boxes[:, 0], boxes[:, 1], -scores))
     corner, end = boxes[order, :2], boxes[order, 2:]
     area = (end - corner + 1).prod(axis=1)

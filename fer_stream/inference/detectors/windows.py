@@ -1,7 +1,7 @@
-"""Averages over windows with whole-numbered edges, as MTCNN's nets were trained with: differences of an integral image.
+"""Resizes by averaging over windows with integer edges, which MTCNN's nets need, using an integral image.
 
-One `cv2.integral` serves every level of a pyramid and every crop. Of single places, their patches are laid side by side
-first, so that a frame's faces cost one integral of a few thousand pixels and one run of everything that follows.
+One `cv2.integral` serves all levels of a pyramid and all crops. For a few known boxes, `patches` first copies their
+pixels side by side, so that only a few thousand pixels are integrated, and all boxes are processed together.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ if TYPE_CHECKING:
     Ints = NDArray[np.intp]
 
 ENOUGH = 8
-"""Pixels across a window from which an average of every second one is as good."""
+"""Width of a window in pixels from which averaging every second pixel is accurate enough."""
 
 TOGETHER = 16
-"""Patches that are laid side by side at once: each may have a megabyte, and its sums four."""
+"""Maximum number of patches copied side by side: each may take a megabyte, and its sums four."""
 
 
 class Windows:
-    """Averages over windows of one image, normalised for the nets: float32 ``[N, 3, h, w]`` in -1..1."""
+    """Resizes parts of one image (uint8 ``[H, W, 3]``) for the nets: float32 ``[N, 3, h, w]``, -1..1."""
 
     def __init__(self, image: NDArray[np.uint8]) -> None:
         self.height, self.width = image.shape[:2]
-        # Sums of a large image wrap round in 32 bits, and so do their differences: those come out right all the same.
+        # Sums of a large image overflow 32 bits. Their differences are still correct, because they wrap around, too.
         self._sums = np.asarray(cv2.integral(np.ascontiguousarray(image)), np.int32)
         self._rows = self._sums.reshape(self.height + 1, -1)
 
     def level(self, scale: float) -> Floats:
-        """Return the whole image at a scale."""
+        """Return the whole image at a scale: ``[1, 3, h, w]``."""
         height, width = int(self.height * scale + 1), int(self.width * scale + 1)
         (top, bottom), (left, right) = _edges(self.height, height), _edges(self.width, width)
         channels = np.arange(3)[:, None]
@@ -42,14 +42,14 @@ class Windows:
         for i, (above, below) in enumerate(zip(top.tolist(), bottom.tolist(), strict=True)):
             np.subtract(self._rows[below], self._rows[above], out=sums[i])
         left, right = ((3 * edge + channels).ravel() for edge in (left, right))
-        # Columns of all three channels are taken in one go, plane after plane: this is the transpose to [3, h, w], too.
+        # One take() gets the columns of all channels, plane after plane: it also transposes to [3, h, w].
         windows = sums.take(right, 1, mode="clip")
         windows -= sums.take(left, 1, mode="clip")
         area = np.outer(bottom - top, (right - left)[:width] // 3)
         return _normalised(windows.reshape(height, 3, width).transpose(1, 0, 2), area)[None]
 
     def crops(self, edges: Ints, size: int) -> Floats:
-        """Return rectangles of the image, given by their edges (`clipped`), at ``size`` by ``size``."""
+        """Return rectangles of the image, given by their edges (`clipped`), resized to ``[N, 3, size, size]``."""
         x1, y1, x2, y2 = edges.T[:, :, None]
         (top, bottom), (left, right) = _edges(y2 - y1, size), _edges(x2 - x1, size)
         top, bottom = (((y1 + edge) * (self.width + 1))[:, :, None] for edge in (top, bottom))
@@ -64,9 +64,9 @@ class Windows:
 
 
 def clipped(boxes: Floats, height: int, width: int) -> tuple[Ints, NDArray[np.bool_]]:
-    """Return the edges (x1, y1, x2, y2) of boxes within an image of this size, and of which of them there is something.
+    """Return the edges (x1, y1, x2, y2) of boxes clipped to an image of this size, and which boxes are not empty.
 
-    The nets count pixels from 1.
+    The boxes of the nets count pixels from 1, the edges from 0.
     """
     edges = np.trunc(boxes).astype(np.intp)
     edges[:, :2] = np.maximum(edges[:, :2], 1) - 1
@@ -76,10 +76,10 @@ def clipped(boxes: Floats, height: int, width: int) -> tuple[Ints, NDArray[np.bo
 
 
 def patches(image: NDArray[np.uint8], edges: Ints, size: int) -> Floats:
-    """Return rectangles of an image at ``size`` by ``size``, without looking at the rest of it.
+    """Return rectangles of an image, resized to ``[N, 3, size, size]``, without processing the rest of the image.
 
-    ``edges`` are whole numbers (x1, y1, x2, y2), which may lie beyond the image: there it is black. Of rectangles far
-    larger than that every second, third, ... pixel is taken, so that none costs much, however large.
+    ``edges`` are integers (x1, y1, x2, y2). Parts outside the image are black. Of rectangles much larger than ``size``,
+    only every second, third, ... pixel is used, which bounds the cost.
     """
     if not len(edges):
         return np.empty((0, 3, size, size), np.float32)
@@ -95,18 +95,18 @@ def patches(image: NDArray[np.uint8], edges: Ints, size: int) -> Floats:
         part = image[y : max(y2, 0) : step, x : max(x2, 0) : step]
         top, first = (y - y1) // step, start + (x - x1) // step
         canvas[top : top + part.shape[0], first : first + part.shape[1]] = part
-    places = np.stack((left, np.zeros_like(left), left + sides[:, 0], sides[:, 1]), axis=1)
-    return Windows(canvas).crops(places, size)
+    copies = np.stack((left, np.zeros_like(left), left + sides[:, 0], sides[:, 1]), axis=1)
+    return Windows(canvas).crops(copies, size)
 
 
 def _edges(length: int | Ints, count: int) -> tuple[Ints, Ints]:
-    """Return where ``count`` windows over ``length`` pixels begin and end: torch's AdaptiveAvgPool2d."""
+    """Return the begin and end of ``count`` windows over ``length`` pixels, as in torch's AdaptiveAvgPool2d."""
     index = np.arange(count)
     return index * length // count, -((index + 1) * -length // count)
 
 
 def _normalised(sums: NDArray[np.int32], area: Ints) -> Floats:
-    pixels = sums.astype(np.float32, order="C")  # first of all: of whole numbers, numpy computes in 64 bits
+    pixels = sums.astype(np.float32, order="C")  # convert first: numpy would multiply integers in 64 bits
     pixels *= (1 / (128 * area)).astype(np.float32)
     pixels -= np.float32(127.5 / 128)
     return pixels

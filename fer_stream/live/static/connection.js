@@ -1,10 +1,13 @@
-// The one connection to the server. It comes back by itself, soon at first, then every few seconds.
+// The page's WebSocket to the server. It reconnects with exponential backoff.
 
-const FIRST = 300;
-const LONGEST = 4000;
-const SILENCE = 10000; // the server tells the state every second
+const FIRST = 300; // ms until the first attempt to reconnect
+const LONGEST = 4000; // ms, the most between two attempts
+const SILENCE = 10000; // ms without a message after which the connection counts as lost; the server sends every second
 
-/** Keep a WebSocket open; `handlers` are text(message), picture(head, blob), and open(yes, why). Returns send(object). */
+/**
+ * Keep a WebSocket open. `handlers` are text(message), picture(head, blob) and open(yes, why), where `why` is the reason
+ * of a failure if it is known. Returns send(object), which drops the object while there is no connection.
+ */
 export function connect(handlers) {
   let socket = null;
   let pause = FIRST;
@@ -45,7 +48,7 @@ export function connect(handlers) {
       if (typeof data === "string") handlers.text(JSON.parse(data));
       else handlers.picture(...split(data));
     };
-    // The first failure may be a restart.
+    // Do not ask for the reason after the first failure: the server may just be restarting.
     made.onclose = async () => ended(heard || failures < 1 ? "" : await reason());
   }
 
@@ -55,9 +58,9 @@ export function connect(handlers) {
   };
 }
 
-const NOTHING_COMES = "The connection opens, but nothing comes through it: a proxy holds it back; turn off its buffering";
+const NOTHING_COMES = "The connection opens, but no data arrives: a proxy holds it back; turn off the proxy's buffering";
 
-/** Ask why no WebSocket opens, which browsers do not tell. Nothing, where nobody answers. */
+/** Ask the server why the WebSocket does not open, since browsers do not report it. "" if nothing answers. */
 async function reason() {
   let answer;
   try {
@@ -65,12 +68,13 @@ async function reason() {
   } catch {
     return "";
   }
-  if (answer.status === 401) location.reload(); // the token is asked for again
+  if (answer.status === 401) location.reload(); // the server then asks for the token again
   const own = answer.headers.get("content-type")?.startsWith("text/plain") && [401, 403, 421, 426, 503].includes(answer.status);
-  const said = own ? (await answer.text()).trim().slice(0, 400) : "";
-  return said || `A proxy between here and the page's server answers ${answer.status}`;
+  const text = own ? (await answer.text()).trim().slice(0, 400) : "";
+  return text || `A proxy between the browser and the page's server answers ${answer.status}`;
 }
 
+/** Return a binary message's header and picture; see fer_stream/live/viewer.py for the format. */
 function split(data) {
   const length = new DataView(data).getUint32(0);
   const head = JSON.parse(new TextDecoder().decode(new Uint8Array(data, 4, length)));

@@ -1,10 +1,10 @@
-// The list of events, newest first, with its filter, and a voice that sums up for screen readers.
+// The list of events, newest first, with its filter, and a live region that announces new events to screen readers.
 
 import { cameraOf, trackOf } from "./history.js";
 import { colour, named, percent } from "./labels.js";
 
-const KEPT = 500;
-const SILENCE = 3000; // ms between two things said
+const KEPT = 500; // events in the list
+const SILENCE = 3000; // ms between two announcements
 
 export class Events {
   constructor(list, form, count, announcer) {
@@ -18,7 +18,7 @@ export class Events {
 
   #list; #form; #count; #announcer;
   #events = [];
-  #unsaid = [];
+  #unannounced = [];
   #timer = 0;
 
   clear() {
@@ -26,23 +26,23 @@ export class Events {
     this.draw();
   }
 
-  /** Take events as they come, in order; the first so many, which are of the past, are not read out. */
+  /** Add events in order. The first `past` of them happened before the page was opened and are not announced. */
   take(events, past) {
     this.#events = [...this.#events, ...events].slice(-KEPT);
     const wanted = events.filter((event) => this.#wanted(event));
     this.#list.prepend(...wanted.map(newRow).reverse());
     while (this.#list.children.length > KEPT) this.#list.lastElementChild.remove();
-    this.#sum();
-    this.#say(events.slice(past).filter((event) => this.#wanted(event)));
+    this.#drawCount();
+    this.#announce(events.slice(past).filter((event) => this.#wanted(event)));
   }
 
-  /** Draw all of it again, as after another filter or other colours. */
+  /** Redraw the whole list, for example after a change of the filter or the colours. */
   draw() {
     this.#list.replaceChildren(...this.#events.filter((event) => this.#wanted(event)).map(newRow).reverse());
-    this.#sum();
+    this.#drawCount();
   }
 
-  #sum() {
+  #drawCount() {
     const [shown, all] = [this.#list.children.length, this.#events.length];
     this.#count.textContent = shown === all ? `${all}` : `${shown} of ${all}`;
   }
@@ -55,13 +55,13 @@ export class Events {
     return words.every((word) => text.includes(word));
   }
 
-  #say(events) {
-    this.#unsaid.push(...events);
-    if (this.#timer || !this.#unsaid.length) return;
+  #announce(events) {
+    this.#unannounced.push(...events);
+    if (this.#timer || !this.#unannounced.length) return;
     this.#timer = setTimeout(() => {
       this.#timer = 0;
-      const [last, more] = [this.#unsaid.at(-1), this.#unsaid.length - 1];
-      this.#unsaid = [];
+      const [last, more] = [this.#unannounced.at(-1), this.#unannounced.length - 1];
+      this.#unannounced = [];
       this.#announcer.textContent = sentence(last) + (more ? `, and ${more} more` : "");
     }, this.#announcer.textContent ? SILENCE : 0);
   }
@@ -89,9 +89,9 @@ function about(event) {
   return what === "started" ? [shown, probability] : [shown, what, probability, duration(data)];
 }
 
-const duration = (data) => `${(data.duration_ms / 1000).toFixed(1)}\u00a0s`; // a number is not parted from its unit
+const duration = (data) => `${(data.duration_ms / 1000).toFixed(1)}\u00a0s`; // non-breaking space before the unit
 
-/** Return a time as people read it: of the day, or of a recording, whose time begins in 1970, its position. */
+/** Return the local time of day, or the position in a recording, whose timestamps begin in 1970. */
 function clock(time) {
   if (time.startsWith("1970")) return time.slice(11, 21);
   return new Date(time).toLocaleTimeString([], { hourCycle: "h23" });

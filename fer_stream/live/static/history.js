@@ -1,8 +1,8 @@
-// What the events tell of each face: when it was there, and when which label was. Pure: no page, no clock.
+// When each face was visible and which label it had when, from the events. No access to the page or the clock.
 
-const KEPT = 120; // seconds after which a face that has left is forgotten
+const KEPT = 120; // seconds after which a face that has left is removed
 
-/** One camera's faces over time, from its events. Times are seconds. */
+/** One camera's faces over time, from its events. Times are in seconds. */
 export class History {
   constructor() {
     this.faces = new Map(); // "epoch/track" -> {track, start, end, spans: [{label, start, end}]}
@@ -14,7 +14,7 @@ export class History {
     const time = seconds(event.time);
     this.now = Math.max(this.now, time);
     const [family, what] = event.type.split(".");
-    if (event.type === "camera.online") this.now = time; // a recording may have begun again
+    if (event.type === "camera.online") this.now = time; // a looped recording may have started again
     const track = trackOf(event);
     if (!track) return;
     const { data } = event;
@@ -37,7 +37,7 @@ export class History {
     this.#forget();
   }
 
-  /** Return the faces there were in the last `length` seconds: those that are there first, the newest of them last. */
+  /** Return faces of the last `length` seconds: first those still visible, by entry time, then the latest to leave. */
   recent(length) {
     const since = this.now - length;
     const found = [...this.faces.values()].filter((f) => f.start <= this.now && (f.end === null || f.end > since));
@@ -53,7 +53,7 @@ export class History {
 
 export const seconds = (time) => Date.parse(time) / 1000;
 
-/** Return an event's track, 0 for one about the camera. */
+/** Return an event's track number; 0 if the event is about the camera. */
 export const trackOf = (event) => Number(event.subject?.slice("tracks/".length) ?? 0);
 
 export const cameraOf = (event) => event.source.slice("/cameras/".length);

@@ -1,11 +1,12 @@
-// How many tiles side by side: such that all of them are in view and as large as can be, or where they would be too
-// small, as many as fit in width, and the page scrolls.
+// The number of columns of tiles. All tiles fit into the window, as large as possible. If they would be too small, the
+// columns fill the width and the page scrolls.
 
-const GAP = 12;
-const HEAD = 40; // of a tile, in pixels
-const LANE = 21;
-const SMALLEST = 220; // pixels across
+const GAP = 12; // pixels, as all sizes here
+const HEAD = 40; // height of a tile's header
+const LANE = 21; // height of a lane
+const SMALLEST = 220; // width of a tile
 
+/** Set the grid's columns and the number of lanes of each tile; `enlarged` is the only tile shown, or null. */
 export function arrange(grid, tables, tiles, enlarged) {
   const shown = enlarged ? [enlarged] : [...tiles.values()];
   if (!shown.length) return;
@@ -13,11 +14,11 @@ export function arrange(grid, tables, tiles, enlarged) {
   const width = grid.clientWidth;
   const top = grid.getBoundingClientRect().top + scrollY;
   const legend = 44;
-  // Of most of them; the others stand in a frame of black.
+  // All tiles get the median aspect ratio; pictures with another one get black bars.
   const ratios = shown.map((tile) => tile.size[1] / tile.size[0]).sort((a, b) => a - b);
   const aspect = ratios[ratios.length >> 1];
   const all = innerHeight - top - legend;
-  // The tables come into view too where the pictures stay large.
+  // Leave room for the tables if the pictures stay large enough.
   const beside = all - tables.offsetHeight - 2 * GAP;
   const best = (height) => {
     let found = { across: 0, columns: 1, lanes: 2 };
@@ -41,7 +42,7 @@ export function arrange(grid, tables, tiles, enlarged) {
   grid.style.setProperty("--aspect", 1 / aspect);
   for (const tile of tiles.values()) {
     tile.lanes = found.lanes;
-    // Below each other, each has its own form.
+    // In a single column each tile keeps its own aspect ratio.
     if (found.columns === 1) tile.element.style.setProperty("--aspect", tile.size[0] / tile.size[1]);
     else tile.element.style.removeProperty("--aspect");
   }

@@ -1,4 +1,4 @@
-// The page: what the server tells goes to the tiles, the events and the tables; what is in view goes back to it.
+// The page: passes the server's messages to the tiles, the events and the tables, and tells the server what is in view.
 
 import { connect } from "./connection.js";
 import { Events } from "./events.js";
@@ -9,7 +9,7 @@ import { figures, ledger, problems, workers } from "./tables.js";
 import { Tile } from "./tile.js";
 
 const here = new URL(location.href);
-here.search = ""; // a token has been heard
+here.search = ""; // remove the token, which the server has checked, from the address bar and the history
 history.replaceState(null, "", here);
 
 const find = (id) => document.getElementById(id);
@@ -29,7 +29,7 @@ const send = connect({
     open = yes;
     why = reason;
     if (!yes) connected = false;
-    tell();
+    drawHealth();
     for (const [name, tile] of tiles) if (status.cameras[name]) tile.update(status.cameras[name], connected);
   },
   text(message) {
@@ -46,7 +46,7 @@ function hello(message) {
   if (version && version !== message.version) location.reload();
   version = message.version;
   Object.assign(scheme, { valence: message.valence, colours: message.colours });
-  find("blurred").textContent = message.blurred ? "Every face that is found is blurred before it leaves the server." : "Faces are shown as they are.";
+  find("blurred").textContent = message.blurred ? "The server blurs every face that it finds before it sends a picture." : "Faces are not blurred.";
   events.clear();
   watch();
 }
@@ -63,7 +63,7 @@ function state(message) {
   figures(find("figures"), status);
   ledger(find("ledger"), status.cameras);
   workers(find("workers"), status);
-  tell();
+  drawHealth();
   layout();
 }
 
@@ -75,16 +75,16 @@ function happened(message) {
     (pasts.get(name) ?? pasts.set(name, []).get(name)).push(event);
     if (pasts.get(name).length > 500) pasts.get(name).shift();
     const tile = tiles.get(name);
-    // Said at once, and a second later by the status.
+    // Show the change now; the next status repeats it, up to a second later.
     if (event.type === "camera.offline" && tile && status.cameras[name] && index >= message.past) tile.update({ ...status.cameras[name], state: "offline" }, true);
   }
   events.take(message.events, message.past);
 }
 
-// Wherever there are cameras they stand in this order, whichever came first: door-2 before door-10.
+// Cameras are always sorted by name, with numbers compared by value: door-2 before door-10.
 const byName = new Intl.Collator("en", { numeric: true }).compare;
 
-const pasts = new Map(); // events of cameras, for tiles that come later
+const pasts = new Map(); // events by camera, for tiles that are made after the events have come
 
 function tileOf(name) {
   if (!tiles.has(name)) {
@@ -143,9 +143,9 @@ find("tiles").addEventListener("resized", () => { layout(); watch(); });
 
 function enlarge(tile) {
   enlarged = enlarged === tile ? null : tile;
-  for (const one of tiles.values()) {
-    one.enlarged = one === enlarged;
-    one.element.hidden = enlarged !== null && one !== enlarged;
+  for (const other of tiles.values()) {
+    other.enlarged = other === enlarged;
+    other.element.hidden = enlarged !== null && other !== enlarged;
   }
   layout();
   watch();
@@ -185,7 +185,7 @@ function legend() {
   find("legend").replaceChildren(...items);
 }
 
-function tell() {
+function drawHealth() {
   const found = problems(open, why, connected, status);
   const health = find("health");
   health.dataset.state = !open || !connected ? "bad" : found.length ? "warn" : "good";
@@ -193,7 +193,7 @@ function tell() {
   if (health.lastElementChild.textContent !== text) health.lastElementChild.textContent = text;
   health.title = found.join("\n");
   const lost = version !== null && (!open || !connected);
-  const past = lost ? " What you see is the past; it goes on by itself once it is back." : "";
+  const past = lost ? " The page shows the last known state and reconnects by itself." : "";
   find("banner").hidden = !lost && !why;
   find("banner").textContent = lost || why ? `${found[0]}.${past}` : "";
   if (String(find("legend").dataset.labels) !== String(status.labels)) {

@@ -1,19 +1,19 @@
-// How things stand: figures, health, the ledger, the workers.
+// The service's state: key figures, problems, the ledger of frames, the workers.
 
 const TERMS = ["captured", "done", "superseded", "expired", "rejected", "lost_worker", "lost_link", "in_flight"];
 const MEANING = {
-  captured: "frames that the camera gave",
-  done: "looked at by a worker",
+  captured: "frames that the camera delivered",
+  done: "processed by a worker",
   superseded: "replaced by a fresher one before a worker was free",
   expired: "too old before a worker was free",
-  rejected: "corrupt, over a limit, or not to be recognised",
-  lost_worker: "in the hands of a worker that died or took too long",
-  lost_link: "did not arrive, or its fate died with a process",
-  in_flight: "on its way",
+  rejected: "corrupt, over a limit, or could not be recognised",
+  lost_worker: "lost with a worker that died or took too long",
+  lost_link: "did not arrive, or its result was lost when a process ended",
+  in_flight: "waiting or being processed",
 };
 const whole = new Intl.NumberFormat("en-GB");
 
-/** Return what is wrong, in words; nothing is an empty list. */
+/** Return the present problems as sentences; an empty list if there are none. */
 export function problems(open, why, connected, status) {
   if (!open) return [why || "No connection to the page's server"];
   if (!connected) return ["The aggregator does not answer"];
@@ -44,7 +44,7 @@ export function figures(element, status) {
   }
 }
 
-/** Fill in what became of every frame. */
+/** Fill in the ledger of frames. */
 export function ledger(table, cameras) {
   const used = TERMS.filter((term) => ["captured", "done", "superseded", "in_flight"].includes(term)
     || Object.values(cameras).some((camera) => camera.ledger[term]));

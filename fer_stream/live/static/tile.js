@@ -1,9 +1,9 @@
-// One camera: its picture with the faces in it, and a lane for each of them.
+// One camera's tile: its picture with boxes around the faces, and a lane (a timeline of labels) for each face.
 
 import { History } from "./history.js";
 import { colour, ink, named, percent, UNCERTAIN } from "./labels.js";
 
-export const WINDOW = 60; // seconds of the lanes
+export const WINDOW = 60; // seconds that a lane shows
 
 export class Tile {
   constructor(name, { enlarge, shown }) {
@@ -43,7 +43,7 @@ export class Tile {
 
   #badge; #pace; #picture; #canvas; #faces; #veil; #lanes; #axis; #shown;
   #tracks = []; // of the newest picture
-  #stamp = null; // its capture time, and when it came
+  #stamp = null; // the newest picture's capture time in seconds, and performance.now() when it was drawn
   #rows = new Map();
 
   set enlarged(yes) {
@@ -54,23 +54,22 @@ export class Tile {
     this.button.querySelector("path").setAttribute("d", yes ? "M6 2v4H2M10 2v4h4M6 14v-4H2M10 14v-4h4" : "M2 6V2h4M10 2h4v4M14 10v4h-4M6 14H2v-4");
   }
 
-  /** Take the camera's part of the aggregator's status; `connected` is whether that is new. */
+  /** Show the camera's part of the aggregator's status; `connected` tells whether the aggregator still answers. */
   update(status, connected) {
     const state = connected ? status.state : "unknown";
-    const words = { online: "online", offline: "offline", ended: "ended", unknown: "no word" };
     this.state = state;
     this.element.dataset.state = state;
-    this.#badge.lastElementChild.textContent = words[state] ?? state;
+    this.#badge.lastElementChild.textContent = state;
     const online = state === "online";
     this.#pace.firstElementChild.textContent = online ? `${status.rate.toFixed(status.rate < 10 ? 1 : 0)} fps` : "";
     this.#pace.lastElementChild.textContent = online ? ` · ${Math.round(1000 * status.frame_age_s)} ms` : "";
-    this.#veil.textContent = { offline: "Offline", ended: "Ended", unknown: "No word from the aggregator" }[state]
+    this.#veil.textContent = { offline: "Offline", ended: "Ended", unknown: "No connection to the aggregator" }[state]
       ?? (this.#stamp ? "" : "Waiting for a picture");
     if (state !== "online") this.#draw([]);
     return this;
   }
 
-  /** Show a picture and the faces in it; it is told when it is on the screen. */
+  /** Show a picture and its faces, then call the callback `shown`, also if the picture cannot be decoded. */
   async show(head, blob) {
     let bitmap;
     try {
@@ -89,7 +88,7 @@ export class Tile {
       this.size = head.size;
       if (changed) this.element.dispatchEvent(new CustomEvent("resized", { bubbles: true }));
       const time = head.time / 1e9;
-      if (this.#stamp && time < this.#stamp.time - 1) this.history.now = time; // a recording has begun again
+      if (this.#stamp && time < this.#stamp.time - 1) this.history.now = time; // a looped recording has started again
       this.#stamp = { time, came: performance.now() };
       if (this.state === "online") this.#veil.textContent = "";
       this.element.dataset.frame = head.frame;
@@ -107,8 +106,8 @@ export class Tile {
       const box = known.get(key) ?? this.#faces.appendChild(newBox(key));
       known.delete(key);
       const [x1, y1, x2, y2] = track.box;
-      const place = { left: x1 / width, top: y1 / height, width: (x2 - x1) / width, height: (y2 - y1) / height };
-      for (const [side, share] of Object.entries(place)) box.style[side] = `${100 * share}%`;
+      const position = { left: x1 / width, top: y1 / height, width: (x2 - x1) / width, height: (y2 - y1) / height };
+      for (const [side, share] of Object.entries(position)) box.style[side] = `${100 * share}%`;
       box.classList.toggle("low", y1 < 0.09 * height);
       box.classList.toggle("right", x1 > 0.72 * width);
       const shown = named(track.label);
@@ -123,7 +122,7 @@ export class Tile {
     this.#canvas.setAttribute("aria-label", `${this.name}, ${this.state}: ${faces}`);
   }
 
-  /** Draw the lanes as of now. */
+  /** Draw the lanes up to the present time, which runs on from the newest picture's by at most a second. */
   tick() {
     if (this.#stamp && this.state === "online") {
       const ahead = Math.min(1, (performance.now() - this.#stamp.came) / 1000);
@@ -148,7 +147,7 @@ export class Tile {
   }
 
   #drawLane(row, face) {
-    const track = this.#tracks.find((one) => one.track === face.track && face.end === null);
+    const track = this.#tracks.find((shown) => shown.track === face.track && face.end === null);
     const label = track ? track.label : face.end === null ? face.spans.find((span) => span.end === null)?.label : null;
     const text = face.end === null ? `#${face.track} ${named(label)}` : `#${face.track} left`;
     if (row.firstElementChild.textContent !== text) row.firstElementChild.textContent = text;
@@ -201,7 +200,7 @@ function newBox(track) {
 function newLane() {
   const row = document.createElement("li");
   const canvas = document.createElement("canvas");
-  canvas.setAttribute("aria-hidden", "true"); // the events tell the same, in words
+  canvas.setAttribute("aria-hidden", "true"); // the list of events has the same as text
   row.append(document.createElement("span"), canvas);
   return row;
 }

@@ -1,4 +1,4 @@
-"""The classifier contract, kept and broken, and where the classifier looks."""
+"""The classifier's contract, satisfied and broken, and its crop of a face."""
 
 import json
 import math
@@ -29,7 +29,7 @@ METADATA = {
 def write(
     path, *, shape=("N", 1, 48, 48), columns=2, names=("faces", "probabilities"), scale=1.0, kind=None, **metadata
 ):
-    """Write a classifier of mean brightness; what is given makes it break the contract."""
+    """Write an ONNX classifier of mean brightness; arguments other than the path make it break the contract."""
     given_in, given_out = names
     float_in = kind or TensorProto.FLOAT
     nodes = [
@@ -45,7 +45,7 @@ def write(
         helper.make_tensor("one", TensorProto.FLOAT, [], [1.0]),
         helper.make_tensor("axis", TensorProto.INT64, [1], [1]),
     ]
-    if columns is None:  # a second axis that is not known before the graph runs
+    if columns is None:  # an output whose second axis is dynamic
         nodes[-1].output[0] = "both"
         nodes.append(helper.make_node("Compress", ["both", "all"], [given_out], axis=1))
         constants.append(helper.make_tensor("all", TensorProto.BOOL, [2], [1, 1]))
@@ -66,7 +66,7 @@ def face(x1, y1, x2, y2):
     return Face(Box(x1, y1, x2, y2), 0.9)
 
 
-def test_a_file_that_keeps_the_contract_is_a_classifier(tmp_path):
+def test_a_file_that_satisfies_the_contract_is_a_classifier(tmp_path):
     path = write(tmp_path / "brightness.onnx")
     classifier = classifiers.load(ClassifierSettings(model=path))
     assert classifier.labels == ("bright", "dark")
@@ -80,14 +80,14 @@ def test_a_file_that_keeps_the_contract_is_a_classifier(tmp_path):
     np.testing.assert_allclose(rows, [[0, 1], [1, 0], [0.5, 0.5]], atol=1e-6)
 
 
-def test_no_faces_have_no_rows(tmp_path):
+def test_without_faces_there_are_no_rows(tmp_path):
     classifier = OnnxClassifier(write(tmp_path / "brightness.onnx"))
     rows = classifier.classify(np.zeros((10, 10, 3), np.uint8), [])
     assert rows.shape == (0, 2)
     assert rows.dtype == np.float32
 
 
-def test_a_crowd_is_scored_face_by_face(tmp_path):
+def test_scores_do_not_depend_on_the_batch(tmp_path):
     classifier = OnnxClassifier(write(tmp_path / "brightness.onnx", shape=("N", 1, 24, 32)))
     random = np.random.default_rng(1)
     image = cv2.resize(random.integers(0, 256, (9, 16, 3), np.uint8), (320, 180), interpolation=cv2.INTER_CUBIC)
@@ -102,7 +102,7 @@ def test_a_crowd_is_scored_face_by_face(tmp_path):
     [
         ({"names": ("image", "probabilities")}, "it must have one input, `faces`, and has image"),
         ({"kind": TensorProto.UINT8}, "its input `faces` must be float32 and is tensor(uint8)"),
-        ({"shape": (1, 1, 48, 48)}, "its input `faces` takes exactly 1 faces; export it with a free first axis"),
+        ({"shape": (1, 1, 48, 48)}, "its input `faces` takes exactly 1 faces; export it with a dynamic first axis"),
         ({"shape": ("N", 3, 48, 48)}, "its input `faces` must be [N, 1, H, W] with H and W fixed and is"),
         ({"shape": ("N", 1, "H", "W")}, "its input `faces` must be [N, 1, H, W] with H and W fixed and is"),
         ({"names": ("faces", "logits")}, "it must have an output `probabilities` and has logits"),
@@ -133,7 +133,7 @@ def test_a_crowd_is_scored_face_by_face(tmp_path):
         ({"crop": '{"x": 0, "y": 0, "side": 0}'}, "its metadata `crop` cannot be read: side must be positive"),
     ],
 )
-def test_each_breach_is_named(tmp_path, broken, sentence):
+def test_the_error_names_the_breach_of_the_contract(tmp_path, broken, sentence):
     path = write(tmp_path / "broken.onnx", **broken)
     with pytest.raises(ModelError) as raised:
         OnnxClassifier(path)
@@ -142,12 +142,12 @@ def test_each_breach_is_named(tmp_path, broken, sentence):
     assert "\n" not in message
 
 
-def test_a_missing_file_is_named(tmp_path):
+def test_the_error_names_a_missing_file(tmp_path):
     with pytest.raises(ModelError, match=r"the model file .*nowhere\.onnx cannot be read: No such file or directory"):
         OnnxClassifier(tmp_path / "nowhere.onnx")
 
 
-def test_a_file_that_is_no_model_is_named(tmp_path):
+def test_the_error_names_a_file_that_is_not_a_model(tmp_path):
     text = tmp_path / "text.onnx"
     text.write_text("This is a text.\n" * 100)
     whole = write(tmp_path / "whole.onnx").read_bytes()
@@ -162,13 +162,13 @@ def test_a_file_that_is_no_model_is_named(tmp_path):
         assert "\n" not in str(raised.value)
 
 
-def test_a_crop_comes_back_from_its_json():
+def test_a_crop_survives_json():
     crop = Crop(0.004, -0.012, 1.082)
     assert Crop.from_json(crop.to_json()) == crop
     assert json.loads(crop.to_json()) == {"x": 0.004, "y": -0.012, "side": 1.082}
 
 
-def test_the_frame_lies_as_the_crop_says():
+def test_the_square_of_a_crop():
     assert Crop(0, 0, 1).square(Box(10, 20, 50, 110)) == Square(0, 35, 60)  # 60 is the root of 40 times 90
     assert Crop(0.5, -0.25, 2).square(Box(10, 20, 50, 110)) == Square(0, -10, 120)
 
@@ -181,16 +181,16 @@ def gradient(height, width, across, down):
 @pytest.mark.parametrize(
     "square", [Square(10, 12, 24), Square(10.3, 11.6, 17.7), Square(4.5, 3.25, 48), Square(2.1, 5.7, 60.4)]
 )
-def test_values_lie_where_they_should_to_a_fraction_of_a_pixel(square):
+def test_samples_are_at_the_right_position_to_a_fraction_of_a_pixel(square):
     image = gradient(80, 70, 2, 1)
     step = square.side / 24
     centre = (np.arange(24) + 0.5) * step - 0.5  # pixel i is centred at i + 0.5
     expected = 10 + 2 * (square.x + centre)[None, :] + (square.y + centre)[:, None]
-    # A step in a staircase is not a slope: a window wider than a pixel may be off by an eighth of it, at most.
+    # Pixels are constant inside, not sloped: the mean of a window wider than a pixel may be off by an eighth of a step.
     np.testing.assert_allclose(sample(image, square, 24, 24), expected, atol=1e-3 if step <= 1 else 0.4)
 
 
-def test_an_aligned_frame_is_the_picture_itself():
+def test_an_aligned_square_is_copied_exactly():
     image = np.repeat(np.random.default_rng(2).integers(0, 256, (60, 70, 1), np.uint8), 3, axis=2)
     np.testing.assert_array_equal(sample(image, Square(7, 5, 48), 48, 48), image[5:53, 7:55, 0])
 
@@ -203,7 +203,7 @@ def test_shrinking_does_not_alias():
 
 
 def weights(start, side, count, length, margin):
-    """How much of each pixel of a picture with a margin lies in each window."""
+    """Return the share of each window that each pixel covers, in a picture padded by a margin."""
     step = side / count
     half = max(step, 1) / 2
     centre = start + (np.arange(count)[:, None] + 0.5) * step
@@ -216,7 +216,7 @@ def weights(start, side, count, length, margin):
     x=st.floats(-90, 90), y=st.floats(-90, 90), side=st.floats(1, 80),
     height=st.integers(1, 30), width=st.integers(1, 30), size=st.integers(1, 12),
 )  # fmt: skip
-def test_every_frame_is_the_mean_over_its_windows_with_the_border_repeated(x, y, side, height, width, size):
+def test_samples_are_the_means_over_windows_with_the_border_repeated(x, y, side, height, width, size):
     grey = np.random.default_rng(height * 31 + width).integers(0, 256, (height, width), np.uint8)
     margin = 180
     padded = np.pad(grey.astype(float), margin, mode="edge")

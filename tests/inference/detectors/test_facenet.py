@@ -6,8 +6,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[3]
 
 
-def test_without_its_extra_it_says_what_to_install(tmp_path):
-    # A process that finds our package and what it needs, and a facenet-pytorch that cannot be imported.
+def test_the_error_without_facenet_says_what_to_install(tmp_path):
+    # A process in which our package works, but facenet-pytorch cannot be imported.
     (tmp_path / "facenet_pytorch.py").write_text("raise ImportError('No module named torchvision')\n")
     code = (
         "from fer_stream.settings.tree import DetectorSettings\n"

@@ -1,4 +1,4 @@
-"""Our MTCNN against facenet-pytorch's own, and against pictures that are no use to a detector."""
+"""Our MTCNN compared with facenet-pytorch's, and on pictures without faces."""
 
 from pathlib import Path
 
@@ -39,7 +39,7 @@ def iou(a, b):
 
 
 def overlaps(faces, reference):
-    """Overlap (IoU) of each face with the one of the reference it is paired with, best pairs first, above 0.5."""
+    """Return the overlap (IoU) of each face with its match in the reference, best first; matches have at least 0.5."""
     pairs = sorted(
         ((iou(f.box, r.box), i, j) for i, f in enumerate(faces) for j, r in enumerate(reference)), reverse=True
     )
@@ -79,7 +79,7 @@ def finds_the_same(min_face, pictures, least):
         matched += overlaps(faces, reference)
         found += len(faces)
         expected += len(reference)
-    # The figures, for `pytest -s`.
+    # Shown by `pytest -s`.
     print(f"{min_face=} {found=} {expected=} matched={len(matched)} IoU={np.mean(matched):.6f}")  # noqa: T201
     assert expected > least
     assert len(matched) / expected >= 0.995
@@ -98,7 +98,7 @@ def test_finds_what_facenet_finds_on_portraits(path, min_face):
     assert_same(faces, theirs.detect(image))
 
 
-def test_landmarks_are_where_they_are_said_to_be():
+def test_landmarks_are_in_the_documented_order():
     (face,) = mtcnn.load(DetectorSettings()).detect(portrait())
     left_eye, right_eye, nose, left_mouth, right_mouth = face.landmarks
     assert left_eye[0] < nose[0] < right_eye[0]
@@ -106,7 +106,7 @@ def test_landmarks_are_where_they_are_said_to_be():
     assert max(left_eye[1], right_eye[1]) < nose[1] < min(left_mouth[1], right_mouth[1])
 
 
-def test_a_face_cut_by_the_border_has_an_unclipped_box():
+def test_a_face_cut_off_by_the_border_has_an_unclipped_box():
     ours, theirs = pair(40)
     image = portrait()[:, 90:]
     faces = ours.detect(image)
@@ -114,7 +114,7 @@ def test_a_face_cut_by_the_border_has_an_unclipped_box():
     assert_same(faces, theirs.detect(image))
 
 
-def test_several_faces_come_surest_first():
+def test_several_faces_are_in_order_of_confidence():
     small, large = (cv2.imread(str(path)) for path in PORTRAITS)
     image = np.zeros((700, 900, 3), np.uint8)
     for y, x, part in ((0, 0, small), (0, 300, large), (350, 0, large), (350, 400, cv2.GaussianBlur(small, (0, 0), 5))):
@@ -133,7 +133,7 @@ def test_the_settings_reach_the_detector():
     assert mtcnn.load(DetectorSettings(min_face=160, factor=0.5)).detect(image)
 
 
-def test_the_same_picture_has_the_same_faces_however_it_lies_in_memory():
+def test_the_memory_layout_of_a_picture_does_not_matter():
     detector = mtcnn.MTCNN()
     image = portrait()
     expected = detector.detect(image)
@@ -152,7 +152,7 @@ def test_pictures_without_a_face_have_none(load, shape):
         assert detector.detect(np.full((*shape, 3), level, np.uint8)) == []
 
 
-def test_noise_is_looked_at_and_no_face():
+def test_noise_has_no_faces():
     detector = mtcnn.MTCNN(min_face=20)
     for cell in (1, 8, 40):
         noise = np.random.default_rng(cell).integers(0, 256, (320 // cell, 400 // cell, 3), np.uint8)
@@ -166,14 +166,14 @@ def test_a_picture_whose_sums_exceed_32_bits():
     ours, theirs = pair(300)
     faces = ours.detect(image)
     assert len(faces) == 1
-    assert_same(faces, theirs.detect(image), pixels=0.1)  # torch's own sums of large windows are rounded
+    assert_same(faces, theirs.detect(image), pixels=0.1)  # torch rounds the sums of large windows
 
 
 # Following
 
 
 def pair_of_portraits():
-    """Two people side by side on grey ground, twice as wide as both."""
+    """Return two portraits side by side on a grey background, twice as wide as both together."""
     left, right = (cv2.imread(str(ASSETS / f"{name}.jpg")) for name in ("eileen_collins", "grace_hopper"))
     image = np.full((max(left.shape[0], right.shape[0]), 2 * (left.shape[1] + right.shape[1]), 3), 127, np.uint8)
     image[: left.shape[0], : left.shape[1]] = left
@@ -182,7 +182,7 @@ def pair_of_portraits():
 
 
 def moved(face, by, size=1.0):
-    """Return where a face would be expected that has moved by ``by`` of its size, and grown."""
+    """Return a face's box, shifted by ``by`` of its width and grown by the factor ``size``."""
     x1, y1, x2, y2 = face.box
     shift, grow = by * (x2 - x1), (size - 1) / 2 * (x2 - x1)
     return Box(x1 + shift - grow, y1 - grow, x2 + shift + grow, y2 + grow)
@@ -209,7 +209,7 @@ def test_expected_faces_are_found_where_they_are(detector, due, by, size):
 
 
 @pytest.mark.parametrize("by", [0.5, -0.6])
-def test_a_face_that_jumped_is_searched_for_around_its_place(detector, by):
+def test_a_face_that_jumped_is_found_near_its_expected_position(detector, by):
     image = pair_of_portraits()
     for real in detector.detect(image):
         (face,), _ = detector.look(image, [Expected(moved(real, by), False)], [])
@@ -218,9 +218,9 @@ def test_a_face_that_jumped_is_searched_for_around_its_place(detector, by):
 
 def test_a_face_that_is_gone_is_not_found(detector):
     image = pair_of_portraits()
-    places = [moved(face, 0) for face in detector.detect(image)]
+    boxes = [moved(face, 0) for face in detector.detect(image)]
     image[:] = 127
-    assert detector.look(image, [Expected(place, True) for place in places], []) == ([None, None], [])
+    assert detector.look(image, [Expected(box, True) for box in boxes], []) == ([None, None], [])
 
 
 @pytest.mark.parametrize(
@@ -233,11 +233,11 @@ def test_a_face_that_is_gone_is_not_found(detector):
         Box(9, 9, 10.5, 10.5),
     ],
 )
-def test_a_face_expected_beyond_the_picture_is_not_there(detector, box):
+def test_a_face_expected_outside_the_picture_is_not_found(detector, box):
     assert detector.look(pair_of_portraits(), [Expected(box, True)], [])[0] == [None]
 
 
-def test_one_face_is_not_found_for_two(detector):
+def test_one_face_is_not_found_for_two_expected_ones(detector):
     image = pair_of_portraits()
     first, _ = detector.detect(image)
     near, far = Expected(moved(first, 0.03), False), Expected(moved(first, 0.2), False)
@@ -246,7 +246,7 @@ def test_one_face_is_not_found_for_two(detector):
     assert iou(found[1].box, first.box) > 0.6
 
 
-def test_new_faces_are_those_in_the_regions_that_nobody_expects(detector):
+def test_new_faces_are_the_unexpected_ones_in_the_regions(detector):
     image = pair_of_portraits()
     left, right = sorted(detector.detect(image), key=lambda face: face.box.x1)
     height, width = image.shape[:2]
@@ -257,7 +257,7 @@ def test_new_faces_are_those_in_the_regions_that_nobody_expects(detector):
     _, new = detector.look(image, [], [Region(width // 2, 0, width, height)])
     assert new == []
     _, new = detector.look(image, [], [whole, whole])
-    assert len(new) == 2, "a face in two regions is one"
+    assert len(new) == 2, "a face in two regions is returned once"
 
 
 def test_a_region_too_small_for_a_face_has_none(detector):
