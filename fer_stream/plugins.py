@@ -4,7 +4,7 @@ A plug-in is a factory registered in an entry-point group ``fer_stream.<kind>``.
 the same way in our ``pyproject.toml``::
 
     [project.entry-points."fer_stream.sources"]
-    opencv = "fer_stream.sources.opencv:open_source"
+    media = "fer_stream.sources.media:open_source"
 
 | group         | the entry point is a callable                                    | returns        |
 |---------------|------------------------------------------------------------------|----------------|

@@ -7,7 +7,6 @@ those after it.
 from __future__ import annotations
 
 import threading
-from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +20,7 @@ from fer_stream.sources.presentation import UPRIGHT, Deinterlacer, shown, turn_o
 from fer_stream.sources.stamps import SECOND
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Generator
     from fractions import Fraction
 
     import numpy as np
@@ -78,9 +77,8 @@ class Container:
         """Video packets read."""
         self.damaged = 0
         """Packets or pictures of them that do not decode."""
-        self._container: InputContainer = av.open(
-            address, options=dict(opening.options), timeout=opening.timeouts, metadata_errors="replace", **_hardware(opening)
-        )
+        how: dict[str, Any] = {"options": dict(opening.options), "timeout": opening.timeouts}
+        self._container: InputContainer = av.open(address, metadata_errors="replace", **how, **_hardware(opening))
         try:
             self.stream = self._choose()
             self._prepare()
@@ -160,7 +158,7 @@ class Container:
             self._container.close()
             self._lock.release()
 
-    def _read(self) -> Iterator[tuple[Content, int | None]]:
+    def _read(self) -> Generator[tuple[Content, int | None], None, None]:
         deinterlacer = Deinterlacer()
         for packet in self._container.demux(self.stream):
             if packet.size:  # the last packet is empty: it makes the decoder return what it holds back
@@ -174,7 +172,7 @@ class Container:
         for whole in deinterlacer.flush():
             yield self._shown(whole), self._stamp(whole)
 
-    def _decoded(self, packet: Packet) -> list[VideoFrame]:
+    def _decoded(self, packet: Packet[VideoStream]) -> list[VideoFrame]:
         try:
             frames = self.stream.decode(packet)
         except av.error.InvalidDataError:
@@ -191,7 +189,7 @@ class Container:
     def _aspect(self) -> Fraction | None:
         return self.stream.sample_aspect_ratio or self.stream.codec_context.sample_aspect_ratio
 
-    def _jpeg(self, packet: Packet) -> Jpeg | None:
+    def _jpeg(self, packet: Packet[VideoStream]) -> Jpeg | None:
         """Return a packet as it came, if it is a JPEG that is shown as it is stored."""
         if not self._passes:
             return None
@@ -205,7 +203,7 @@ class Container:
         except WireError:
             return None
 
-    def _stamp(self, of: Packet | VideoFrame) -> int | None:
+    def _stamp(self, of: Packet[VideoStream] | VideoFrame) -> int | None:
         if of.pts is None or of.time_base is None or not self.stamped:
             return None
         start = self._container.start_time
@@ -248,8 +246,11 @@ class Container:
         context.thread_type = "AUTO"
         sar = self._aspect()
         self._passes = (
-            context.name == "mjpeg" and not self._how.decode and not self._how.hardware
-            and sar in (None, 0, 1) and self._turn() == UPRIGHT
+            context.name == "mjpeg"
+            and not self._how.decode
+            and not self._how.hardware
+            and sar in (None, 0, 1)
+            and self._turn() == UPRIGHT
         )
 
     def _turn(self) -> tuple[int, int, int, int]:

@@ -10,7 +10,6 @@ import av
 import av.filter
 import cv2
 import numpy as np
-from av.sidedata.sidedata import Type as SideData
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,51 +41,48 @@ class Deinterlacer:
         kind = frame.width, frame.height, frame.format.name
         if self._graph is not None and kind != self._kind:
             yield from self.flush()
+        if self._graph is None and not frame.interlaced_frame:
+            yield frame
+            return
         if self._graph is None:
-            if not frame.interlaced_frame:
-                yield frame
-                return
-            self._start(frame)
-            self._kind = kind
-        assert self._graph is not None
+            self._graph, self._kind = _graph(frame), kind
         self._graph.push(frame)
-        yield from self._pull()
+        yield from _pull(self._graph)
 
     def flush(self) -> Iterator[VideoFrame]:
         """Yield the picture that is held back, and begin anew."""
         if self._graph is not None:
             self._graph.push(None)
-            yield from self._pull()
+            yield from _pull(self._graph)
             self._graph = None
 
-    def _start(self, frame: VideoFrame) -> None:
-        graph = av.filter.Graph()
-        time_base = frame.time_base or Fraction(1, 1000)
-        source = graph.add_buffer(
-            width=frame.width, height=frame.height, format=cast("av.VideoFormat", frame.format), time_base=time_base
-        )
-        deinterlace = graph.add("bwdif", "mode=send_frame:deint=interlaced")
-        sink = graph.add("buffersink")
-        source.link_to(deinterlace)
-        deinterlace.link_to(sink)
-        graph.configure()
-        self._graph = graph
 
-    def _pull(self) -> Iterator[VideoFrame]:
-        assert self._graph is not None
-        while True:
-            try:
-                yield cast("VideoFrame", self._graph.pull())
-            except (av.error.BlockingIOError, av.error.EOFError):
-                return
+def _graph(frame: VideoFrame) -> av.filter.Graph:
+    graph = av.filter.Graph()
+    time_base = frame.time_base or Fraction(1, 1000)
+    source = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=time_base)
+    deinterlace = graph.add("bwdif", "mode=send_frame:deint=interlaced")
+    sink = graph.add("buffersink")
+    source.link_to(deinterlace)
+    deinterlace.link_to(sink)
+    graph.configure()
+    return graph
+
+
+def _pull(graph: av.filter.Graph) -> Iterator[VideoFrame]:
+    while True:
+        try:
+            yield cast("VideoFrame", graph.pull())
+        except (av.error.BlockingIOError, av.error.EOFError):
+            return
 
 
 def turn_of(frame: VideoFrame) -> Turn:
     """Return how a frame is to be turned and mirrored, from its display matrix, to the nearest right angle."""
-    found = frame.side_data.get(SideData.DISPLAYMATRIX)
+    found = frame.side_data.get("DISPLAYMATRIX")
     if found is None:
         return UPRIGHT
-    a, b, _, c, d, *_ = struct.unpack("=9i", bytes(found))
+    a, b, _, c, d, *_ = struct.unpack("=9i", bytes(cast("bytes", found)))
     if max(abs(a), abs(d)) >= max(abs(b), abs(c)):
         return _sign(a), 0, 0, _sign(d)
     return 0, _sign(b), _sign(c), 0

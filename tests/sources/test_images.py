@@ -11,7 +11,7 @@ import pytest
 from fer_stream.errors import SourceError
 from fer_stream.settings.tree import CameraSettings
 from fer_stream.sources.images import load
-from fer_stream.sources.opencv import open_source
+from fer_stream.sources.media import open_source
 
 GREY = np.full((30, 40, 3), 100, np.uint8)
 
@@ -94,7 +94,7 @@ def test_a_small_file_that_claims_to_be_huge_is_refused(tmp_path, name):
     program = """
 import sys
 from fer_stream.settings.tree import CameraSettings
-from fer_stream.sources.opencv import open_source
+from fer_stream.sources.media import open_source
 open_source(sys.argv[1], CameraSettings()).read()
 """
     result = subprocess.run([sys.executable, "-c", program, path], capture_output=True, text=True, check=False)

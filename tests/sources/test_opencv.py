@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from fer_stream.errors import SourceError, WireError
 from fer_stream.settings.tree import CameraSettings
-from fer_stream.sources.opencv import open_source
+from fer_stream.sources.media import open_source
 from fer_stream.sources.video import Stamps
 
 MS = 1_000_000
@@ -374,7 +374,7 @@ from fer_stream.operations import environment
 environment.prepare()  # as every command does; a program that uses the library decides itself
 from fer_stream.settings.tree import CameraSettings
 from fer_stream.errors import SourceError
-from fer_stream.sources.opencv import open_source
+from fer_stream.sources.media import open_source
 for address in sys.argv[1:]:
     try:
         source = open_source(address, CameraSettings(open_timeout=0.5))

@@ -14,7 +14,7 @@ from jpegs import exif, film, inserted, jpeg, without_tables
 from fer_stream import Jpeg, Picture
 from fer_stream.errors import SourceError, WireError
 from fer_stream.settings.tree import CameraSettings
-from fer_stream.sources.opencv import open_source
+from fer_stream.sources.media import open_source
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -20,7 +20,7 @@ def test_the_address_chooses_the_plug_in(make_video):
 def test_a_named_plug_in_has_precedence():
     assert isinstance(open_source(CameraSettings(source="anything", plugin="demo")), Demo)
     with pytest.raises(SourceError, match="no file or folder 'demo'"):
-        open_source(CameraSettings(source="demo", plugin="opencv"))
+        open_source(CameraSettings(source="demo", plugin="media"))
 
 
 def test_an_unknown_plug_in():

@@ -1,6 +1,6 @@
-"""Cameras, streams, video files and images, read with OpenCV.
+"""What an address names: webcams, streams, video files and images.
 
-| address                                        | source                                          | live |
+| address                                        | what it is                                      | live |
 |------------------------------------------------|-------------------------------------------------|------|
 | ``0``, ``/dev/video0``                         | a webcam                                        | yes  |
 | ``rtsp://``, ``rtsps://``, other FFmpeg URLs   | a stream                                        | yes  |
@@ -9,7 +9,7 @@
 | an image, a folder of images                   | a recording (see `fer_stream.sources.images`)   | no   |
 
 ``file://PATH`` is the same as ``PATH``; nothing in it is percent-decoded. The JPEGs of a stream, a file or a folder are
-passed on undecoded (`fer_stream.Jpeg`); a webcam's pictures are decoded.
+passed on undecoded (`fer_stream.Jpeg`); pictures of a webcam are decoded.
 """
 
 from __future__ import annotations
@@ -19,16 +19,20 @@ import os
 import re
 import socket
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-import cv2
+import av.error
 
 from fer_stream.errors import SourceError
 from fer_stream.settings.redaction import redact
+from fer_stream.sources.container import Container, Opening
 from fer_stream.sources.images import Images, check_name, is_image
-from fer_stream.sources.video import COMPLETE, Capture, Live, Recording, open_video
+from fer_stream.sources.truncation import missing
+from fer_stream.sources.video import PART, Live, Recording
+from fer_stream.sources.webcam import Webcam
 from fer_stream.system import folders, machine
 
 if TYPE_CHECKING:
@@ -40,19 +44,19 @@ if TYPE_CHECKING:
 PORTS = {"rtsp": 554, "rtsps": 322, "http": 80, "https": 443, "rtmp": 1935}
 
 MOST_DECODERS = 16
-"""Most threads that decode a file by default. Each holds pictures in memory, and more threads are hardly faster."""
+"""Threads that decode a file by default. Each holds pictures, and more are hardly faster."""
 
 
 def open_source(address: str, settings: CameraSettings) -> Source:
-    """Open the source that ``address`` names (see the table above).
+    """Open whatever ``address`` names (see the table above).
 
     Raises:
-        SourceError: the source does not exist or delivers no pictures. The message contains no password. The error is
-            ``transient`` for webcams and URLs, which may answer later, but not for files.
+        SourceError: it does not exist or gives no pictures. The message holds no password. The error is
+            ``transient`` for webcams and URLs, which may answer later, and not for files.
     """
     address = address.removeprefix("file://")
     if webcam := re.fullmatch(r"(?:/dev/video)?(\d{1,3})", address):
-        return Live(_open_webcam(int(webcam[1])), f"webcam {int(webcam[1])}", settings)
+        return Webcam(int(webcam[1]))
     if "://" in address:
         return _open_url(address, settings)
     path = folders.expand(Path(address))
@@ -60,86 +64,101 @@ def open_source(address: str, settings: CameraSettings) -> Source:
         if path.is_dir() or is_image(path):
             return Images(path, settings)
         _check_video(path)
+        lacking = missing(path) / path.stat().st_size
     except FileNotFoundError as error:
         raise SourceError(f"there is no file or folder {str(path)!r}; check the path") from error
     except OSError as error:
         raise SourceError(f"{str(path)!r} cannot be read: {(error.strerror or 'error').lower()}") from error
-
     check_name(path)
-    decoding = _decoding(settings, min(machine.threads(), MOST_DECODERS))
+    name, opening = repr(str(path)), _opening(settings, min(machine.threads(), MOST_DECODERS))
 
-    def open_file() -> Capture:
-        # Without "file:", FFmpeg takes "12:30.mp4" for a protocol and "%03d.mp4" for a pattern.
-        capture = Capture(cv2.VideoCapture(f"file:{path}", cv2.CAP_FFMPEG, decoding))
-        if not capture.opened:
-            raise SourceError(
-                f"{str(path)!r} cannot be read as a video; it is truncated, damaged, or of an unknown format"
-            )
-        return capture
+    def reopen() -> Container:
+        try:
+            # Without "file:", FFmpeg takes "12:30.mp4" for a protocol.
+            return Container(f"file:{path}", name, opening)
+        except av.error.FFmpegError as error:
+            raise SourceError(f"{name} cannot be read as a video: {_fault(error, lacking)}") from error
 
-    def reopen() -> Capture:
-        return open_video(open_file, settings.hardware_decoding)
-
-    return Recording(reopen(), reopen, repr(str(path)), settings)
+    return Recording(reopen(), reopen, name, settings, lacking)
 
 
-def _open_webcam(index: int) -> Capture:
-    capture = Capture(cv2.VideoCapture(index))
-    if capture.opened:
-        return capture
-    device = Path(f"/dev/video{index}")
-    if device.exists():
-        raise SourceError(
-            f"webcam {index} cannot be opened; another program uses it, or you may not read {device}", transient=True
-        )
-    webcams = ", ".join(sorted(p.name.removeprefix("video") for p in device.parent.glob("video*"))) or "none"
-    raise SourceError(f"there is no webcam {index}; this machine has: {webcams}", transient=True)
+def _opening(settings: CameraSettings, threads: int) -> Opening:
+    return Opening(
+        stream=settings.stream,
+        threads=settings.decoder_threads or threads,
+        hardware=settings.hardware_decoding,
+        decode=settings.hardware_decoding,
+    )
+
+
+def _fault(error: av.error.FFmpegError, lacking: float) -> str:
+    """Say why a file cannot be opened."""
+    if lacking:
+        return f"it is truncated, at least {lacking:.1%} of it is missing"
+    if isinstance(error, av.error.DecoderNotFoundError):
+        return "this FFmpeg has no decoder for it"
+    return "it is truncated, damaged, or of an unknown format"
 
 
 def _open_url(address: str, settings: CameraSettings) -> Source:
     name = redact(address)
+    opening = replace(
+        _opening(settings, 1),
+        timeouts=(settings.open_timeout, settings.read_timeout),
+        options=_options(address, settings),
+    )
 
-    def connect() -> Capture:
+    def reopen() -> Container:
         begin = time.monotonic()
-        limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, int(settings.open_timeout * 1000)]
-        limits += [cv2.CAP_PROP_READ_TIMEOUT_MSEC, int(settings.read_timeout * 1000)]
-        capture = Capture(cv2.VideoCapture(address, cv2.CAP_FFMPEG, limits + _decoding(settings, 1)))
-        if not capture.opened:
-            if time.monotonic() - begin > COMPLETE * settings.open_timeout:
+        try:
+            return Container(address, name, opening)
+        except SourceError as error:
+            raise SourceError(str(error), transient=True) from error
+        except (av.error.FFmpegError, ValueError) as error:
+            if time.monotonic() - begin > PART * settings.open_timeout:
                 reason = f"no answer within {settings.open_timeout:g} s"
             else:
-                reason = _reason(address, settings.open_timeout)
-            raise SourceError(f"{name} cannot be opened: {reason}", transient=True)
-        return capture
+                reason = _reason(address, settings.open_timeout, error)
+            raise SourceError(f"{name} cannot be opened: {reason}", transient=True) from error
 
-    def reopen() -> Capture:
-        return open_video(connect, settings.hardware_decoding)
-
-    capture = reopen()
-    if address.startswith("http") and capture.get(cv2.CAP_PROP_FRAME_COUNT) > 0:
-        return Recording(capture, reopen, name, settings)
-    return Live(capture, name, settings)
+    container = reopen()
+    if address.startswith("http") and container.length is not None:
+        return Recording(container, reopen, name, settings)
+    return Live(container, name, settings)
 
 
-def _decoding(settings: CameraSettings, threads: int) -> list[int]:
-    """Return OpenCV's decoding parameters; ``threads`` is the default number of threads."""
-    parameters = [cv2.CAP_PROP_N_THREADS, settings.decoder_threads or threads]
-    if settings.hardware_decoding:  # without a decoder in hardware, OpenCV decodes in software
-        parameters += [cv2.CAP_PROP_HW_ACCELERATION, cv2.VIDEO_ACCELERATION_ANY]
-    return parameters
+def _options(address: str, settings: CameraSettings) -> tuple[tuple[str, str], ...]:
+    """Return FFmpeg's options for an address."""
+    if not address.startswith("rtsp"):
+        return ()
+    if settings.rtsp_transport == "auto":  # TCP, or UDP from a camera that refuses TCP
+        return (("rtsp_flags", "prefer_tcp"),)
+    return (("rtsp_transport", settings.rtsp_transport),)
 
 
-def _reason(address: str, timeout: float) -> str:
-    """Return why FFmpeg, which reports no reason, could not open ``address``."""
+def _reason(address: str, timeout: float, failure: Exception) -> str:
+    """Return why ``address`` cannot be opened, from FFmpeg's error and, where that says little, a connection."""
     try:
         url = urlsplit(address)
         proxy = _proxy(url)
         host, port = proxy or (url.hostname, url.port or PORTS.get(url.scheme))
     except ValueError:
         return "it is not a valid address"
+    match failure:
+        case av.error.HTTPUnauthorizedError():
+            return "it asks for a user name and a password (401); check those in the address"
+        case av.error.HTTPForbiddenError():
+            return "this user may not see it (403)"
+        case av.error.HTTPNotFoundError():
+            return "there is nothing at this path (404); check the path"
+        case av.error.ProtocolNotFoundError():
+            return f"this FFmpeg knows no protocol {url.scheme}://"
     try:
         if host and port:
             socket.create_connection((host, port), timeout).close()
+    except socket.gaierror as error:
+        reason = f"the host name {host} cannot be resolved: {error.strerror}"
+        return f"{reason}, a proxy that http_proxy names; {_DIRECTLY}" if proxy else reason
     except OSError as error:
         reason = (error.strerror or "no answer").lower()
         if proxy:
@@ -147,7 +166,7 @@ def _reason(address: str, timeout: float) -> str:
         return f"{reason}; check the address, and that the camera is on"
     if proxy:
         return f"the proxy {host}:{port} that http_proxy names returns no readable video for it; {_DIRECTLY}"
-    return "it delivers no readable video; check the path, the user name and the password"
+    return f"it delivers no readable video ({getattr(failure, 'strerror', failure)}); check the path"
 
 
 _DIRECTLY = "set no_proxy to the camera's host to connect without the proxy"
