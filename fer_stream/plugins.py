@@ -143,12 +143,12 @@ class Hub(Protocol):
     def objection(self, peer: bytes, camera: str) -> str:
         """Return why a peer may not send frames for a camera, or an empty text.
 
-        The peer is one of the link frames whose message the latest `receive` returned.
+        The latest `receive` must have returned a message from this peer on the link ``frames``.
         """
         ...
 
     def publish(self, link: str, topic: str, parts: Sequence[Any]) -> None:
-        """Send to all subscribers of a prefix of ``topic`` without waiting. A subscriber with a full queue loses it."""
+        """Send to all subscribers of a prefix of ``topic`` without waiting. A full queue drops the message."""
         ...
 
     def close(self) -> None:
@@ -156,13 +156,13 @@ class Hub(Protocol):
         ...
 
 
-class Standing(NamedTuple):
+class ConnectionState(NamedTuple):
     """The state of a link's connection, as far as its transport knows it."""
 
     up: bool
-    """Whether there is a connection. Messages sent without one wait for it."""
-    life: int
-    """Changes when a connection broke: messages sent before may be lost."""
+    """Whether there is a connection. Until there is one, messages that are sent wait in a queue."""
+    number: int
+    """A number that changes when the connection breaks: messages sent before may be lost."""
     received: int
     """Bytes received on this connection, including an incomplete message; 0 if unknown."""
 
@@ -194,11 +194,11 @@ class Peer(Protocol):
         """
         ...
 
-    def standing(self) -> Standing:
+    def connection_state(self) -> ConnectionState:
         """Return the state of this link at the latest `receive`."""
         ...
 
-    def trouble(self) -> str:
+    def diagnose(self) -> str:
         """Return why no answer comes, as words that follow the address: "nothing listens there". May take a second."""
         ...
 

@@ -15,7 +15,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from fer_stream.errors import ConfigError, TransportError
-from fer_stream.plugins import BROADCASTS, Standing
+from fer_stream.plugins import BROADCASTS, ConnectionState
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -163,14 +163,14 @@ class MemoryPeer:
             self._notify()  # for messages that came before
         return (self._signal[0].fileno(),)
 
-    def standing(self) -> Standing:
-        """See `fer_stream.plugins.Peer.standing`."""
+    def connection_state(self) -> ConnectionState:
+        """See `fer_stream.plugins.Peer.connection_state`."""
         with _exchange.lock:
             there = self._address in _exchange.hubs
-        return Standing(there, max(0, self.hubs - 1), 0)
+        return ConnectionState(there, max(0, self.hubs - 1), 0)
 
-    def trouble(self) -> str:
-        """See `fer_stream.plugins.Peer.trouble`."""
+    def diagnose(self) -> str:
+        """See `fer_stream.plugins.Peer.diagnose`."""
         with _exchange.lock:
             there = self._address in _exchange.hubs
         return "the aggregator is there, but does not answer" if there else "nothing listens there"

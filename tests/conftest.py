@@ -46,12 +46,16 @@ def pytest_configure() -> None:
 
 
 LONG = (
-    "service/test_run_sinks.py", "service/test_run.py", "test_pipeline.py", "faults/test_slow_links.py", "training/test_chain.py",
-    "training/test_campaign.py", "analysis/test_analysis.py", "faults", "cli/test_strangers.py",
-    "client/test_subscription_slow.py", "inference/detectors/test_mtcnn.py", "browser", "journal/test_rivals.py",
-    "service/test_supervisor.py", "cli/test_pipeline.py", "live/test_server.py", "docs/test_examples.py", "training",
+    "analysis/test_analysis.py", "faults/test_slow_links.py", "service/test_run_sinks.py", "service/test_supervisor.py",
+    "client/test_subscription_slow.py", "training/test_campaign.py", "service/test_run.py", "training/test_chain.py",
+    "faults/test_far_aggregator.py", "test_pipeline.py", "journal/test_rivals.py", "browser", "faults",
+    "cli/test_strangers.py", "inference/detectors/test_mtcnn.py", "cli/test_pipeline.py", "live/test_server.py",
+    "docs/test_examples.py", "training",
 )  # fmt: skip
-"""The slowest files and folders. They run first: with a slow file at the end, other xdist workers would be idle."""
+"""Files and folders that take longest; the suite starts them first, so that none of them runs alone at the end.
+
+Files that compute and files that wait (for slow links, time-outs, pauses before a restart) alternate.
+"""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

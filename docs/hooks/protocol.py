@@ -30,23 +30,23 @@ SILENCE = DispatchSettings().silence
 
 FIELDS = {
     "magic": "`FERS` in ASCII",
-    "version": f"{messages.VERSION}; another version is refused",
+    "version": f"{messages.VERSION}; other versions are refused",
     "kind": "see [Kinds](#kinds)",
     "encoding": "of a FRAME's pixels, see [Encodings](#encodings); else 0",
     "flags": f"bit 0 (value {messages._CHECKED}): payload CRC-32 is set; only a FRAME may lack it; others are 0",
-    "epoch": "counts the starts of a camera's capture and of its aggregator; in FRAME and WELCOME",
+    "epoch": "incremented by each start of a camera's capture or of the aggregator; in FRAME and WELCOME",
     "width": "of a FRAME's picture, in pixels",
     "height": "of a FRAME's picture, in pixels",
-    "seq": "FRAME: the frame's number within the epoch; EVENTS: the cursor up to which this answer is whole",
-    "ticket": "a number that comes back in the answer; choose another one for each question",
+    "seq": "FRAME: the frame's number within the epoch; EVENTS: the cursor up to which this answer is complete",
+    "ticket": "a number that the answer repeats; use a new one for each request",
     "time": "FRAME, OFFER: capture time, nanoseconds since 1970; EVENTS: the cursor of the latest event",
-    "age": "FRAME: microseconds since the picture was taken",
-    "captured": "frames that a capture has taken since its start",
-    "superseded": "of these: replaced by a fresher one before they were sent",
-    "rejected": "of these: refused by the capture",
-    "sent": "of these: given to the transport",
+    "age": "FRAME: microseconds since the picture was captured",
+    "captured": "frames captured since the capture's start",
+    "superseded": "of these: replaced by fresher ones before they were sent",
+    "rejected": "of these: rejected by the capture",
+    "sent": "of these: passed to the transport",
     "length": "bytes of the payload",
-    "payload CRC-32": "of all bytes of the payload; 0 where flag bit 0 is not set",
+    "payload CRC-32": "of the payload; 0 if flag bit 0 is not set",
     "header CRC-32": "of the header's bytes before this field",
 }
 
@@ -54,47 +54,47 @@ LIMITS = {
     "MAX_SIDE": "pixels of a picture's width, and of its height",
     "MAX_PIXELS": "pixels of a picture",
     "MAX_PAYLOAD": "bytes of a payload",
-    "MAX_JSON": "bytes of a JSON body, but for STATUS and EVENTS",
-    "MAX_FACES": "faces of a DONE, and of hints",
+    "MAX_JSON": "bytes of a JSON body, except STATUS and EVENTS",
+    "MAX_FACES": "faces in a DONE, and in hints",
     "MAX_LABELS": "labels of a READY",
     "MAX_LANDMARKS": "landmarks of a face in a DONE",
 }
-"""Those that no comment beside them explains."""
+"""Meanings of the limits that have no comment in their module."""
 
 BODIES: dict[str, tuple[tuple[str, str, str], ...]] = {
     "replay": (
-        ("after", "whole number, 0 to 9223372036854775807", "the cursor after which events are wanted: 0 for all"),
-        ("camera", "text or `null`; may be left out", "one camera's events only; a `stream.gap` comes in any case"),
-        ("bytes", "whole number above 0; may be left out", "the size of the answer wanted, a wish"),
+        ("after", "whole number, 0 to 9223372036854775807", "return the events after this cursor; 0: all events"),
+        ("camera", "text or `null`; may be left out", "return only this camera's events, and every `stream.gap`"),
+        ("bytes", "whole number above 0; may be left out", "preferred size of the answer"),
     ),
     "status": (
-        ("pid", "whole number", "the aggregator's process"),
+        ("pid", "whole number", "process id of the aggregator"),
         ("uptime_s", "number", "seconds since its start"),
         ("cursor", "text", "of the latest event"),
-        ("events_held", "whole number", "events that wait for a journal that cannot be written"),
-        ("labels", "list of texts", "that events may have; empty until a worker is there"),
-        ("memory", "text", "the machine, user and process namespace that share pictures' memory; empty: none"),
+        ("events_held", "whole number", "events held because the journal cannot be written"),
+        ("labels", "list of texts", "labels that events may have; empty before the first worker"),
+        ("memory", "text", "identifies the machine, user and process namespace that can share memory; empty: none"),
         ("cameras", "object by name", "see below"),
         ("workers", "object by name", "see below"),
         ("events", "object by type", "events published since the start"),
-        ("sinks", "object by name", "under `run`: each sink's state (`ok`, `failing`, `stuck`, `closed`)"),
+        ("sinks", "object by name", "with `run`: each sink's state (`ok`, `failing`, `stuck`, `closed`)"),
     ),
     "status-camera": (
         ("state", "`online`, `offline` or `ended`", ""),
         ("epoch", "whole number", "as in events"),
-        ("pid", "whole number", "the capture's process"),
+        ("pid", "whole number", "process id of the capture"),
         ("policy", "`drop_oldest` or `wait`", ""),
-        ("live", "true or false", "whether it is a camera rather than a recording"),
-        ("frames", "whole number or `null`", "of a recording, where known"),
-        ("rate", "number", "frames/s that are looked at now"),
-        ("frame_age_s", "number", "how old the latest frame was when it came"),
-        ("heard_s", "number", "seconds since the last sign of life"),
-        ("ledger", "object of whole numbers", "what became of each frame: [why](../explanation/ledger.md)"),
+        ("live", "true or false", "true for a camera, false for a recording"),
+        ("frames", "whole number or `null`", "number of frames of a recording, if known"),
+        ("rate", "number", "frames/s processed at present"),
+        ("frame_age_s", "number", "age of the latest frame on arrival"),
+        ("heard_s", "number", "seconds since the last message"),
+        ("ledger", "object of whole numbers", "number of frames by outcome: [the ledger](../explanation/ledger.md)"),
         ("tracks", "list", "the faces in view, as in an observation"),
     ),
     "status-worker": (
         ("state", "`idle` or `busy`", ""),
-        ("frames", "whole number", "that it has looked at"),
+        ("frames", "whole number", "frames processed"),
         ("pid", "whole number", ""),
         ("model", "text", "the classifier's name and version"),
         ("detector", "text", "the detector's name"),
@@ -103,37 +103,38 @@ BODIES: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("camera", "text", ""),
         ("epoch", "whole number", "of the frame"),
         ("frame", "whole number", "`seq` of the frame in the preview"),
-        ("time", "whole number", "capture time, nanoseconds since 1970: more digits than a double holds"),
+        ("time", "whole number", "capture time, nanoseconds since 1970; a double cannot hold it exactly"),
         ("size", "list of 2 whole numbers", "width and height in pixels, to which boxes refer"),
-        ("searched", "true or false", "whether all of it was searched, rather than faces known already looked at"),
-        ("places", "list of boxes", "where faces may be, confirmed or not: what to blur"),
+        ("searched", "true or false", "true if the whole picture was searched, false if only known faces were checked"),
+        ("face_regions", "list of boxes", "regions that may contain a face, confirmed or not: blur them"),
         ("tracks", "list", "the faces in view"),
     ),
     "track": (
-        ("track", "whole number", "its number within the epoch"),
+        ("track", "whole number", "the track's number within the epoch"),
         ("box", "list of 4 numbers", "x1, y1, x2, y2 in pixels, not clipped to the picture"),
-        ("confidence", "number, 0 to 1", "that it is a face"),
+        ("confidence", "number, 0 to 1", "that the box contains a face"),
         ("label", "text or `null`", "`null` while no label is certain"),
-        ("since", "whole number or `null`", "capture time at which the label's interval began"),
+        ("since", "whole number or `null`", "capture time at which the label began"),
         ("probabilities", "object of numbers", "the smoothed probability of each label"),
     ),
     "hello": (
         ("camera", "text", "its name"),
-        ("incarnation", "text", "another one for each start of the capture"),
+        ("incarnation", "text", "a new one for each start of the capture"),
         ("pid", "whole number", ""),
         ("policy", "`drop_oldest` or `wait`", ""),
-        ("live", "true or false", "whether pictures come in real time"),
-        ("frames", "whole number or `null`", "of a recording"),
-        ("rate", "number or `null`", "frames/s that it is limited to"),
+        ("live", "true or false", "true for a camera, false for a recording"),
+        ("frames", "whole number or `null`", "number of frames of a recording, if known"),
+        ("rate", "number or `null`", "limit of frames/s"),
         ("reported", "object of whole numbers", "the body of the last NEXT, empty before the first"),
-        ("memory", "text; may be left out", "as in STATUS; left out or empty: pictures do not lie in shared memory"),
+        ("memory", "text; may be left out", "as in STATUS; if left out or empty, shared memory is not used"),
     ),
-    "welcome": (("memory", "true or false", "FRAME may be SHARED"),),
+    "welcome": (("memory", "true or false", "whether FRAMEs may be SHARED"),),
     "refused": (
-        ("reason", "text", "a sentence for people"),
-        ("final", "true or false", "whether asking again is of no use"),
+        ("reason", "text", "a sentence for the user"),
+        ("final", "true or false", "true: do not ask again"),
+        ("silent", "true or false; may be left out", "true: the earlier capture is silent, ask again"),
     ),
-    "offer": (("full", "true or false", "whether a frame is there to be sent"),),
+    "offer": (("full", "true or false", "whether a frame is ready to be sent"),),
     "bye": (("reason", "`end of stream`, `source failed` or `capture ended`", ""),),
 }  # fmt: skip
 """The JSON bodies; a test compares them with those of a running service."""
@@ -151,9 +152,7 @@ def links() -> str:
     for number, link in enumerate(ALL):
         client = "SUB" if link in plugins.BROADCASTS else "DEALER"
         rows.append((code(link), f"+{number}", client, f"{HIGH_WATER[link]:,}", roles[link]))
-    return table(
-        ("link", "TCP port", "your socket", "messages queued for you, at most", "roles whose keys open it"), rows
-    )
+    return table(("link", "TCP port", "your socket", "most messages queued for you", "roles that may use it"), rows)
 
 
 def options() -> str:
@@ -162,14 +161,14 @@ def options() -> str:
     try:
         rows = []
         for name, about in (
-            ("TCP_KEEPALIVE", "1: the system asks whether the other host is there"),
-            ("TCP_KEEPALIVE_IDLE", "s without a packet until it asks"),
-            ("TCP_KEEPALIVE_INTVL", "s until it asks again"),
+            ("TCP_KEEPALIVE", "1: the system checks whether the other host is reachable"),
+            ("TCP_KEEPALIVE_IDLE", "s without a packet until the check"),
+            ("TCP_KEEPALIVE_INTVL", "s until the next check"),
             ("TCP_MAXRT", "ms without an acknowledgement until the connection is closed; frames and work: 10,000"),
-            ("HANDSHAKE_IVL", "ms that a handshake may take"),
-            ("RECONNECT_IVL", "ms until the first attempt to connect again"),
-            ("RECONNECT_IVL_MAX", "ms until later attempts, at most"),
-            ("MAXMSGSIZE", "bytes of a message part, at most"),
+            ("HANDSHAKE_IVL", "ms, most that a handshake may take"),
+            ("RECONNECT_IVL", "ms until the first attempt to reconnect"),
+            ("RECONNECT_IVL_MAX", "ms, most until a later attempt"),
+            ("MAXMSGSIZE", "bytes, most of a message part"),
         ):
             rows.append((f"`ZMQ_{name}`", f"{int(peer._socket.get(getattr(zmq, name))):,}", about))
     finally:
@@ -210,9 +209,9 @@ def limits() -> str:
 
 
 def payloads() -> str:
-    """Return a table of how long each kind's payload may be."""
+    """Return a table of the largest payload of each kind."""
     rows = [(kind.name, f"{most:,}") for kind, most in messages._LIMITS.items()]
-    return table(("payload of", "bytes, at most"), [*rows, ("any other kind", f"{messages.MAX_JSON:,}")])
+    return table(("payload of", "most bytes"), [*rows, ("any other kind", f"{messages.MAX_JSON:,}")])
 
 
 def members(enum: Any) -> str:
@@ -237,7 +236,7 @@ def faces() -> str:
 
 def hints() -> str:
     """Return the layout of the head of a FRAME's hints."""
-    return _layout(results._HINTS, ("CRC-32 of what follows it", "faces n", "search the whole picture, 0 or 1"))
+    return _layout(results._HINTS, ("CRC-32 of the bytes after it", "faces n", "search the whole picture, 0 or 1"))
 
 
 def _layout(layout: struct.Struct, names: Iterable[str]) -> str:
@@ -251,24 +250,24 @@ def _layout(layout: struct.Struct, names: Iterable[str]) -> str:
 
 
 def times() -> str:
-    """Return a table of what is said at intervals."""
+    """Return a table of the intervals and timeouts."""
     rows = [
-        ("the aggregator tells the cursor, under `/` on `events`", f"{aggregator.BEAT} s"),
-        ("a capture says OFFER, or HELLO or BYE until it is answered", f"{capture.BEAT} s"),
-        ("a worker says PING", f"{worker.BEAT} s"),
-        ("silence after which a capture or worker is taken for dead (`dispatch.silence`)", f"{SILENCE} s"),
+        ("the aggregator publishes the cursor, under `/` on `events`", f"{aggregator.BEAT} s"),
+        ("a capture sends OFFER, or HELLO or BYE until it is answered", f"{capture.BEAT} s"),
+        ("a worker sends PING", f"{worker.BEAT} s"),
+        ("time without a message after which a capture or worker counts as dead (`dispatch.silence`)", f"{SILENCE} s"),
     ]
-    return table(("what", "every"), rows)
+    return table(("what", "interval"), rows)
 
 
 def example() -> str:
-    """Return a question for events and its answer, in hexadecimal."""
+    """Return a request for events and its answer, in hexadecimal."""
     ask = messages.json_message(messages.Kind.REPLAY, {"after": 0, "camera": None}, ticket=1)
     event = b'{"cursor":"1"}'
     answer = messages.pack(messages.Message(messages.Kind.EVENTS, event, seq=1, time=1, ticket=1))
     text = "A REPLAY with ticket 1 and the body `" + bytes(ask[1]).decode() + "`:\n\n" + _dump(ask)
     text += "\n\nThe answer of a journal with one event (here shortened to `" + event.decode() + "`): `seq` is 1, "
-    return text + "`time` is 1, so nothing is left to ask for:\n\n" + _dump(answer)
+    return text + "`time` is 1, so there are no more events:\n\n" + _dump(answer)
 
 
 def _dump(parts: Iterable[Any]) -> str:

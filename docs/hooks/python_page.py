@@ -27,7 +27,8 @@ GROUPS: dict[str, tuple[str, ...]] = {
     ),
     "plugins": (
         *("plugins.Source", "plugins.AllocatingSource", "plugins.Detector", "plugins.FollowingDetector"),
-        *("plugins.Classifier", "plugins.Sink", "plugins.Transport", "plugins.Hub", "plugins.Peer", "plugins.Standing"),
+        *("plugins.Classifier", "plugins.Sink", "plugins.Transport"),
+        *("plugins.Hub", "plugins.Peer", "plugins.ConnectionState"),
     ),
 }
 """The names on the page, by section."""

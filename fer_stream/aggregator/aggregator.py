@@ -1,8 +1,8 @@
-"""The aggregator's loop: receive messages, dispatch frames, and journal events before they are published.
+"""The aggregator's loop: it receives messages, dispatches frames, and journals events before they are published.
 
-One thread owns all sockets and the journal. Each turn of the loop gives what has arrived to `Captures`, `Workers` or
-the `Publisher`. They tell the `Dispatcher`, whose commands are carried out at once. The events of a turn are written in
-one transaction before any of them is published.
+One thread owns all sockets and the journal. Each turn of the loop passes the received messages to `Captures`, `Workers`
+or the `Publisher`. `Captures` and `Workers` call the `Dispatcher`, whose commands are carried out at once. The events
+of a turn are written in one transaction before any of them is published.
 """
 
 from __future__ import annotations
@@ -42,16 +42,16 @@ BEAT = 0.5
 """Seconds between rounds, which find silent cameras, export metrics and publish the cursor."""
 
 LOOK = 0.2
-"""Seconds between checks for silent or late workers, and so the longest delay until one is noticed."""
+"""Seconds between checks for silent or late workers."""
 
 DRAIN = 1.5
-"""Seconds in which workers may finish their frames after the aggregator was told to stop."""
+"""Seconds for workers to finish their frames after the aggregator was told to stop."""
 
 _log = logging.getLogger(__name__)
 
 
 class Aggregator:
-    """See the module's text. `turn` does everything; `status` describes the present state."""
+    """See the module docstring. Call `turn` in a loop, then `drain`."""
 
     def __init__(self, settings: Settings, hub: Hub, journal: Journal) -> None:
         self._settings = settings
@@ -75,13 +75,13 @@ class Aggregator:
 
     @property
     def ready(self) -> str:
-        """What is missing until frames can be worked on, or an empty text."""
+        """What is missing before frames can be processed; empty if nothing is."""
         if self._publisher.failing:
             return "a journal that can be written"
         return "" if self._workers.known else "a worker"
 
     def turn(self, timeout: float) -> None:
-        """Take what has arrived, waiting for up to ``timeout`` seconds, and do all that follows from it.
+        """Wait up to ``timeout`` seconds for messages, handle them, and do what is due.
 
         Raises:
             ConfigError: the settings do not fit the first worker's model.
@@ -129,12 +129,12 @@ class Aggregator:
             self._publisher.replay(peer, message)
 
     def status(self) -> dict[str, Any]:
-        """Return how things stand, as JSON: cameras, workers, ledger, open intervals, journal."""
+        """Return the state as a JSON object: see `fer_stream.aggregator.status.status`."""
         now = time.monotonic()
         return status(self.captures, self._workers, self._publisher, self._started, now)
 
     def round(self, now: float) -> None:
-        """Do what is due every `BEAT` seconds: silent cameras, metrics, retention, the cursor."""
+        """Do what is due every `BEAT` seconds: silent cameras, metrics, retention, and publishing the cursor."""
         self._carry_out(self._dispatcher.tick(now))
         self.captures.round(now)
         states = self._workers.states()
@@ -149,46 +149,47 @@ class Aggregator:
         self._publisher.beat()
 
     def drain(self) -> None:
-        """End: let workers finish what they hold, close everything that is open, and journal it.
+        """End: let workers finish their frames for `DRAIN` seconds, end all timelines, and journal the events.
 
         Raises:
-            JournalError: it cannot be written until the end.
+            JournalError: the journal still cannot be written.
         """
         deadline = time.monotonic() + DRAIN
         self.captures.stop()
         while self.captures.busy() and time.monotonic() < deadline:
             self.turn(0.05)
-        self.round(time.monotonic())  # the last one that may resolve a frame
+        self.round(time.monotonic())  # may resolve frames for the last time
         self.captures.close()
         self._publisher.close()
         self._publisher.beat()
 
 
 def run(settings: Settings, stop: Stop | None = None) -> None:
-    """Aggregate until SIGINT, SIGTERM or SIGHUP.
+    """Run an aggregator until SIGINT, SIGTERM or SIGHUP.
 
     Args:
-        settings: the whole tree.
-        stop: ends the aggregator when it is set; by default the process's signals do.
+        settings: all settings.
+        stop: ends the aggregator when it is set; by default set by the process's signals.
 
     Raises:
         TransportError: the address is in use.
         JournalError: the journal cannot be written.
-        ConfigError: the settings do not fit the workers' model, or the place and purpose do not allow it.
+        ConfigError: the settings do not fit the workers' model, the purpose is prohibited, or none is set although
+            other machines can reach the aggregator.
     """
     stop = stop or install_stop()
     deployment.check_purpose(settings)
     journal = Journal(settings.journal.path)
     if journal.shared:
         _log.warning(
-            "the journal lies on %s, where locks may not keep an aggregator on another machine out: "
-            "a disk of this machine is safer, and faster",
+            "the journal is on %s, where file locks may not work between machines: "
+            "keep it on a disk of this machine, which is safer and faster",
             journal.shared,
         )
     try:
         hub = plugins.transport(settings).bind(settings.address)
         try:
-            deployment.check_reach(settings)  # after the keys, which binding asks for; nobody has been answered yet
+            deployment.check_reach(settings)  # after `bind`, which checks for keys; no peer has been answered yet
             aggregator = Aggregator(settings, hub, journal)
             server = metrics.serve(settings, lambda: aggregator.ready)
             what_for = settings.deployment.model_dump(exclude_none=True) or {"purpose": None}

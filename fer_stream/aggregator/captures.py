@@ -32,14 +32,14 @@ _log = logging.getLogger(__name__)
 
 
 class Captures:
-    """All cameras by name, and what their captures are sent.
+    """All cameras by name, and the messages from and to their captures.
 
     Args:
-        settings: the whole tree.
+        settings: all settings.
         hub: sends to the captures.
         journal: numbers the epochs.
-        dispatcher: is given the frames.
-        publisher: takes the events.
+        dispatcher: receives the frames.
+        publisher: receives the events.
         carry_out: carries out the dispatcher's commands.
     """
 
@@ -68,7 +68,7 @@ class Captures:
         return [camera.timeline for camera in self.cameras.values() if camera.timeline]
 
     def begin(self, labels: LabelSet) -> None:
-        """Take the labels of the workers' model. No camera has a timeline before they are known."""
+        """Set the labels of the workers' model, and give each camera a timeline; none has one before."""
         self._labels = labels
         for camera in self.cameras.values():
             self._begin(camera, labels)
@@ -76,10 +76,10 @@ class Captures:
     # Messages
 
     def receive(self, peer: bytes, parts: list[Any]) -> None:
-        """Take a message of a capture.
+        """Handle a message from a capture.
 
         Raises:
-            WireError: it is not valid.
+            WireError: the message is invalid.
         """
         now = time.monotonic()
         try:
@@ -111,10 +111,10 @@ class Captures:
 
     def _frame(self, camera: Camera, message: Message, now: float) -> None:
         camera.age = message.age / 1e6
-        camera.way = now - (camera.frames.asked or now)
+        camera.transfer = now - (camera.frames.asked or now)
         size = message.width, message.height
         arrival = Arrival(camera.epoch, message.seq, Nanoseconds(message.time), now - camera.age, size)
-        # A descriptor of another process's memory would have workers open what the capture does not own.
+        # Workers must not open another process's memory for a capture: the descriptor must name the capture's own.
         in_memory = message.encoding is messages.Encoding.SHARED
         foreign = in_memory and not (camera.shares and shared.owner(message.payload) == camera.pid)
         refused = "corrupt" if foreign else ""
@@ -125,7 +125,7 @@ class Captures:
         full = message.body().get("full") is True and not held_up
         self._carry_out(self._dispatcher.offer(camera.name, message.totals, full, now))
         if camera.live and message.time and camera.timeline and not camera.frames.unresolved:
-            patience = max(self._settings.dispatch.offline_after, 2 * camera.pause, 3 * camera.way)
+            patience = max(self._settings.dispatch.offline_after, 2 * camera.pause, 3 * camera.transfer)
             self._publisher.record(camera.timeline.tick(Nanoseconds(message.time), patience))
 
     def _bye(self, camera: Camera, message: Message, now: float) -> None:
@@ -151,7 +151,8 @@ class Captures:
             reason = (
                 f"camera {name} is captured by process {old.pid} already: stop that one, or choose another --camera"
             )
-            self._send(peer, Kind.REFUSED, {"reason": reason, "final": False})
+            silent = now - old.heard > self._settings.dispatch.silence
+            self._send(peer, Kind.REFUSED, {"reason": reason, "final": False, "silent": silent})
             return
         else:
             try:
@@ -179,8 +180,8 @@ class Captures:
         new.frames = self._dispatcher.cameras[new.name]
         self._carry_out(commands)
         if old is None and message.totals.sent:
-            # The capture is older than this aggregator. The one before exported all that it reported to the capture,
-            # so only the frames that were lost with it are still to be counted.
+            # The capture is older than this aggregator. The previous aggregator exported every outcome that it reported
+            # to the capture, so only the frames that were lost with it are left to export.
             known = new.frames.ledger()
             known.lost_link = reported.get("lost_link", 0)
             new.export.begin(known)
@@ -206,18 +207,18 @@ class Captures:
     # The dispatcher's commands
 
     def ask(self, name: str) -> None:
-        """Ask a capture for its freshest frame, and report what became of those that it sent."""
+        """Ask a capture for its freshest frame, and report the outcomes of the frames that it sent."""
         camera = self.cameras[name]
-        self._send(camera.peer, Kind.NEXT, camera.frames.reported(), age=round(camera.way * 1e6))
+        self._send(camera.peer, Kind.NEXT, camera.frames.reported(), age=round(camera.transfer * 1e6))
 
     def timeline(self, item: Item[Message, Result]) -> Timeline | None:
-        """Return the timeline that a frame belongs to. There is none before the first worker's labels are known."""
+        """Return the timeline that a frame belongs to; ``None`` before the first worker's labels are known."""
         camera = self.cameras[item.camera]
         timelines = (*camera.ending, camera.timeline)
         return next((known for known in timelines if known and known.epoch == item.arrival.epoch), None)
 
     def release(self, item: Item[Message, Result]) -> None:
-        """Make events of a resolved frame."""
+        """Give the result of a resolved frame to its timeline, and record the events."""
         camera, timeline, arrival = self.cameras[item.camera], self.timeline(item), item.arrival
         # Frames are released in order of capture, so the first frame of a newer capture ends the older timelines.
         while camera.ending and camera.ending[0] is not timeline:
@@ -239,14 +240,14 @@ class Captures:
     # Time
 
     def round(self, now: float) -> None:
-        """Find silent cameras, end what can end, export the ledgers, and forget cameras that are long gone."""
+        """Find silent cameras, end finished timelines and captures, export ledgers, and forget cameras long gone."""
         for camera in self.cameras.values():
-            self._look_at(camera, now)
+            self._check_camera(camera, now)
             self._export(camera)
         for name in [name for name, camera in self.cameras.items() if camera.over(now, self._settings.dispatch)]:
             self._forget(name)
 
-    def _look_at(self, camera: Camera, now: float) -> None:
+    def _check_camera(self, camera: Camera, now: float) -> None:
         if self._publisher.failing and camera.policy == "wait":
             self._dispatcher.silent(camera.name)  # until the journal can be written and the camera offers again
         if not (camera.leaving or camera.silent) and self._silent(camera, now):
@@ -277,15 +278,15 @@ class Captures:
         metrics.forget(name)
 
     def _silent(self, camera: Camera, now: float) -> bool:
-        """Return whether a capture is silent.
+        """Return whether a capture is silent: nothing came for ``dispatch.silence`` seconds.
 
-        A frame on its way holds up the messages behind it. Until ``dispatch.transfer`` is over, only a broken
-        connection counts as silence then.
+        Over a network, a frame in transfer delays the messages after it. So while a requested frame is expected, a
+        capture is silent only after ``dispatch.transfer`` seconds, or if its connection is broken.
         """
         how, quiet = self._settings.dispatch, now - camera.heard
         if quiet <= how.silence:
             return False
-        comes = camera.frames.asked is not None and quiet < how.transfer
+        comes = self._settings.networked and camera.frames.asked is not None and quiet < how.transfer
         return not (comes and self._send(camera.peer, Kind.PING))
 
     # The end
@@ -297,11 +298,11 @@ class Captures:
             self._dispatcher.silent(name)
 
     def busy(self) -> bool:
-        """Return whether a frame is not resolved."""
+        """Return whether any frame is unresolved."""
         return any(camera.frames.unresolved for camera in self.cameras.values())
 
     def close(self) -> None:
-        """Record the end of everything that is open, and export the ledgers for the last time."""
+        """End all timelines, record their events, and export the ledgers for the last time."""
         for camera in self.cameras.values():
             for timeline in (*camera.ending, camera.timeline):
                 if timeline:

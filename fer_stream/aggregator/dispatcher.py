@@ -80,18 +80,18 @@ class Credit(Generic[FrameT, ResultT]):
     """A worker's one credit: whether it is idle, or which frame it holds."""
 
     heard: float
-    """When the last message came, in monotonic seconds."""
+    """When the last message arrived, in monotonic seconds."""
     idle_since: float
     item: Item[FrameT, ResultT] | None = None
     """The frame that it holds; ``None``: it is idle."""
     ticket: int = 0
-    """Of the frame that it was sent last."""
+    """The ticket of the frame that was sent to it last."""
     assigned: float = 0.0
     begun: bool = False
     """Whether the worker confirmed that it received the whole frame."""
     deadline: float = 0.0
-    life: int = 0
-    """Counts the worker's connections."""
+    connection: int = 0
+    """Number of the worker's connection (`fer_stream.plugins.ConnectionState.number`)."""
     done: int = 0
     """How many frames it has answered."""
 
@@ -102,9 +102,9 @@ class Credit(Generic[FrameT, ResultT]):
 
 
 class Dispatcher(Generic[FrameT, ResultT]):
-    """See the module's text. Not thread-safe. Its methods return the commands that follow from their input.
+    """See the module docstring. Not thread-safe. Its methods return the commands that follow from their input.
 
-    It passes frames and results on and does not look into them, so their types are the caller's.
+    It stores frames and results and never reads them, so the caller chooses their types.
     """
 
     def __init__(self, settings: DispatchSettings, depth: int) -> None:
@@ -113,12 +113,13 @@ class Dispatcher(Generic[FrameT, ResultT]):
         self._settings = settings
         self._depth = depth
         self._ticket = self._arrivals = 0
-        # Indexes of the above, so that no message costs a look at every camera. `_index` and `_index_worker` keep them.
+        # Indexes of cameras, workers and frames, so that no message needs a loop over all cameras. `_index`,
+        # `_index_item` and `_index_worker` update them.
         self._idle: PriorityQueue[str, tuple[float, str]] = PriorityQueue()  # workers, longest idle first
         self._askable: PriorityQueue[str, tuple[float, str]] = PriorityQueue()  # cameras, longest unserved first
         self._waiting: PriorityQueue[str, tuple[float, str]] = PriorityQueue()  # the same, of those with waiting frames
         self._asked: PriorityQueue[str, tuple[float, str]] = PriorityQueue()  # cameras asked lately, oldest first
-        # Waiting live frames, oldest first.
+        # Waiting frames under ``drop_oldest``, oldest first.
         self._aging: PriorityQueue[Item[FrameT, ResultT], tuple[float, int]] = PriorityQueue()
 
     # Input from captures
@@ -202,15 +203,15 @@ class Dispatcher(Generic[FrameT, ResultT]):
         item.result = result
         return self._resolve(item, outcome, reason) + self._pump(now)
 
-    def pinged(self, worker: str, ticket: int, life: int, now: float) -> float | None:
-        """Take a worker's confirmation of the latest frame it received; the first one returns the transfer's seconds.
+    def pinged(self, worker: str, ticket: int, connection: int, now: float) -> float | None:
+        """Take a worker's PING. The first one that confirms a frame returns the frame's transfer time in seconds.
 
-        ``life`` counts the worker's connections. A frame in transfer when a connection broke will not arrive, so a new
-        connection ends the extra time for the transfer.
+        ``connection`` is another number after the worker's connection broke. A frame that was in transfer then does
+        not arrive, so the extra time for the transfer ends.
         """
         known = self.workers[worker]
-        if life != known.life:
-            known.life = life
+        if connection != known.connection:
+            known.connection = connection
             known.deadline = min(known.deadline, now + self._settings.deadline)
         if known.item is None or known.ticket != ticket or known.begun:
             return None
@@ -218,7 +219,7 @@ class Dispatcher(Generic[FrameT, ResultT]):
         return now - known.assigned
 
     def heard(self, worker: str, now: float) -> bool:
-        """Take a worker's heartbeat; return ``False`` if the worker is not known."""
+        """Record that a message from a worker arrived; return ``False`` if the worker is not known."""
         known = self.workers.get(worker)
         if known is not None:
             known.heard = now
@@ -229,12 +230,12 @@ class Dispatcher(Generic[FrameT, ResultT]):
         return self._give_up(worker, reason) + self._pump(now)
 
     def unreachable(self, worker: str, now: float, reason: str = "unreachable") -> list[Command[FrameT, ResultT]]:
-        """Undo an `Assign` that the worker did not get or begin: remove the worker and keep its frame."""
+        """Remove a worker that has not begun its frame, if it has one; the frame waits for another worker."""
         self._take_back(worker)
         return self.gone(worker, reason, now)
 
     def returned(self, worker: str, ticket: int, now: float) -> list[Command[FrameT, ResultT]]:
-        """Undo an `Assign` of a frame that the worker could not open. The worker gets its credit back."""
+        """Take back a frame that the worker could not open. The frame waits again, and the worker is idle."""
         known = self.workers.get(worker)
         if known is None or known.item is None or known.ticket != ticket:
             return []
@@ -254,9 +255,9 @@ class Dispatcher(Generic[FrameT, ResultT]):
     # Time
 
     def tick(self, now: float) -> list[Command[FrameT, ResultT]]:
-        """Give up workers that are silent or too slow, and live frames that are too old."""
+        """Give up workers that are silent or too slow, and expire waiting frames that are too old."""
         commands: list[Command[FrameT, ResultT]] = []
-        # Give up all of them before assigning: a frame assigned to the next dead worker would count as tried.
+        # Give up all of them before assigning: a frame assigned to another dead worker would count as tried.
         for name, worker in list(self.workers.items()):
             if now - worker.heard > self._settings.silence:
                 commands += self._give_up(name, "silent")
@@ -293,7 +294,7 @@ class Dispatcher(Generic[FrameT, ResultT]):
         return commands
 
     def _pump(self, now: float) -> list[Command[FrameT, ResultT]]:
-        """Expire old frames, hand out waiting ones, then ask for as many as there are workers left."""
+        """Expire old frames, assign waiting ones to idle workers, then ask for a frame for each worker still idle."""
         commands = self._expire(now)
         while (worker := self._idle.first()) and (camera := self._waiting.first()):
             commands.append(self._assign(worker[0], camera[0], now))
@@ -322,7 +323,7 @@ class Dispatcher(Generic[FrameT, ResultT]):
         return Assign(worker, self._ticket, item)
 
     def _ask(self, now: float) -> list[Command[FrameT, ResultT]]:
-        """Ask as many captures as workers are idle, less those who were asked and are about to send."""
+        """Ask one capture for each idle worker that is not reserved for a capture asked before (`ASK_PATIENCE`)."""
         while (asked := self._asked.first()) and now - asked[1][0] >= ASK_PATIENCE:
             self._asked.discard(asked[0])
         commands: list[Command[FrameT, ResultT]] = []
@@ -338,7 +339,7 @@ class Dispatcher(Generic[FrameT, ResultT]):
     # The indexes
 
     def _index(self, camera: str) -> None:
-        """Bring the indexes up to date after a change to a camera."""
+        """Update the indexes after a change to a camera."""
         known = self.cameras[camera]
         rank = known.served, camera
         if known.asked is None:
@@ -353,14 +354,14 @@ class Dispatcher(Generic[FrameT, ResultT]):
             self._waiting.discard(camera)
 
     def _index_item(self, item: Item[FrameT, ResultT]) -> None:
-        """Bring the indexes up to date after a frame began to wait."""
+        """Update the indexes after a frame began to wait."""
         if item.policy == "drop_oldest":
             self._arrivals += 1
             self._aging.put(item, (item.arrival.taken, self._arrivals))
         self._index(item.camera)
 
     def _index_worker(self, worker: str) -> None:
-        """Bring the index up to date after a change to a worker."""
+        """Update the index of idle workers after a change to a worker."""
         known = self.workers[worker]
         if known.item is None:
             self._idle.put(worker, (known.idle_since, worker))

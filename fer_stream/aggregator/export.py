@@ -30,7 +30,7 @@ class LedgerExport:
         return terms
 
     def export(self, ledger: Ledger) -> None:
-        """Count what has been added since the last call."""
+        """Add the increments since the last call to the counters, and set the number of frames in flight."""
         for (outcome, reason), total in self._terms(ledger).items():
             step = total - self._exported.get((outcome, reason), 0)
             if step > 0 or (outcome, reason) not in self._exported:

@@ -127,7 +127,7 @@ class CameraFrames(Generic[FrameT, ResultT]):
         self.update(totals)
 
     def release(self) -> list[Item[FrameT, ResultT]]:
-        """Remove the frames that are resolved, as are all older ones, and enter them in the ledger."""
+        """Remove the resolved frames at the head of ``unresolved``, enter them in the ledger, and return them."""
         released = []
         while self.unresolved and (head := self.unresolved[0]).outcome is not None:
             self.unresolved.popleft()
@@ -146,7 +146,7 @@ class CameraFrames(Generic[FrameT, ResultT]):
         return result
 
     def reported(self) -> dict[str, int]:
-        """Return the outcomes of the present capture's sent frames, by term. The capture returns them to `join`."""
+        """Return the outcomes of the present capture's sent frames, by term; its HELLO returns them (`join`)."""
         known = self._reported
         rejected = {f"rejected_{reason}": frames for reason, frames in known.rejected.items()}
         plain = {term: getattr(known, term) for term in ("done", "expired", "lost_worker", "lost_link")}

@@ -11,12 +11,12 @@ REASONS = ("corrupt", "limit", "poisoned")
 """Why a frame may be rejected."""
 
 TERMS = {"done", "expired", "lost_worker", "lost_link", *(f"rejected_{reason}" for reason in REASONS)}
-"""What may become of a frame that was sent."""
+"""The possible outcomes of a frame that was sent."""
 
 
 @dataclass(slots=True)
 class Ledger:
-    """What became of a camera's frames. Always ``captured`` equals the sum of all the other terms."""
+    """The number of a camera's frames by outcome. ``captured`` always equals the sum of the other terms."""
 
     captured: int = 0
     done: int = 0
@@ -28,7 +28,7 @@ class Ledger:
     in_flight: int = 0
 
     def copy(self) -> Ledger:
-        """Return another ledger of the same figures."""
+        """Return an independent copy."""
         return replace(self, rejected=dict(self.rejected))
 
     def as_dict(self) -> dict[str, int]:

@@ -10,7 +10,7 @@ KeyT = TypeVar("KeyT", bound=Hashable)
 RankT = TypeVar("RankT", tuple[float, str], tuple[float, int])
 
 SPARE = 16
-"""Outdated heap entries that are kept beside one for each member before the heap is rebuilt."""
+"""The heap is rebuilt when it has more than two entries per member plus this many."""
 
 
 class PriorityQueue(Generic[KeyT, RankT]):

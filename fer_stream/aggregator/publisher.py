@@ -1,7 +1,7 @@
 """The aggregator's output: events, which are journaled before they are published, and replays of them.
 
-Observations (the faces in each frame) and the preview (the frames themselves) are lossy, are never journaled, and are
-only made while somebody subscribes to them.
+Observations (the faces in each frame) and the preview (the frames themselves) may be lost, are never journaled, and are
+produced only while they have subscribers.
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ REPLAY_BATCH = 500
 """Most events in one answer to REPLAY, so that a long replay does not delay the frames."""
 
 REPLAY_BYTES = 256_000
-"""Most bytes in one answer to REPLAY. A client with a slow link asks for fewer."""
+"""Most bytes in one answer to REPLAY. A client with a slow link requests fewer."""
 
 LEAST_EVENT = 256
-"""Least bytes of any event."""
+"""Bytes of the smallest event."""
 
 _log = logging.getLogger(__name__)
 
 
 class Publisher:
-    """Journals, publishes and replays events. `record` collects; nothing is published before a `flush` stored it."""
+    """Journals, publishes and replays events. `record` collects them; `flush` journals them, then publishes them."""
 
     def __init__(self, hub: Hub, journal: Journal) -> None:
         self.counted: Counter[str] = Counter()
@@ -101,12 +101,13 @@ class Publisher:
                 self._report_old_journal()
             stored = self._journal.append(self._recorded)
             self._recorded = []
-            if self._lost:  # a subscriber that asks for a replay finds the gap there
+            if self._lost:  # a replay then contains the gap
                 self._journal.lose(self._lost, "journal full")
                 self._lost, gap = 0, True
         except RivalError as error:
             count = len(self._recorded) + self._lost
-            raise RivalError(f"{error}; {count} events of this one are not in it" if count else str(error)) from error
+            lost = f"; {count} events of this aggregator are not in the journal" if count else ""
+            raise RivalError(f"{error}{lost}") from error
         except JournalError as error:
             self._fail(error, now)
         else:
@@ -127,7 +128,7 @@ class Publisher:
     def _fail(self, error: JournalError, now: float) -> None:
         if self._failing_since is None:
             self._failing_since = now
-            _log.error("%s; events are held until it can", error)
+            _log.error("%s; events are held until the journal can be written", error)
         self._retry = now + RETRY
         metrics.journal_failing.set(1)
 
@@ -151,10 +152,10 @@ class Publisher:
             _log.warning("old events stay for another hour: %s", error)
 
     def close(self) -> None:
-        """Journal and publish what is left.
+        """Journal and publish the remaining events.
 
         Raises:
-            JournalError: it still cannot be written; the message says how many events are lost.
+            JournalError: the journal still cannot be written; the message says how many events are lost.
         """
         self._retry = 0.0
         self.flush()
@@ -163,23 +164,24 @@ class Publisher:
             raise JournalError(f"{count} events are lost: the journal could not be written until the end")
 
     def beat(self) -> None:
-        """Publish the latest cursor. A subscriber that missed the last events learns it from this."""
+        """Publish the latest cursor, from which a subscriber sees whether it missed the latest events."""
         self._hub.publish("events", "/", [str(self.cursor).encode()])
 
     def replay(self, peer: bytes, message: Message) -> None:
-        """Answer a REPLAY with the events after its cursor, a batch of them; ``seq`` is the last cursor it covers.
+        """Answer a REPLAY with a batch of the events after its cursor; ``seq`` is the last cursor that it covers.
 
-        The batch has up to ``bytes`` bytes, by default and at most `REPLAY_BYTES`, but always one event.
+        ``bytes`` in the request limits the batch; its default and maximum is `REPLAY_BYTES`. A batch has at least one
+        event if there is one, and at most `REPLAY_BATCH`.
 
         Raises:
-            WireError: the request names no cursor, or no number of bytes.
+            WireError: the request has no valid cursor, or no valid number of bytes.
         """
         body = message.body()
         after, camera, size = body.get("after"), body.get("camera"), body.get("bytes", REPLAY_BYTES)
         if type(after) is not int or after < 0 or not isinstance(camera, str | None):
             raise WireError("a REPLAY without a cursor")
         if type(size) is not int or size <= 0:
-            raise WireError("a REPLAY for no number of bytes")
+            raise WireError("a REPLAY without a valid number of bytes")
         size = min(size, REPLAY_BYTES)
         self.flush()
         try:
@@ -194,7 +196,7 @@ class Publisher:
         self._hub.send("control", peer, messages.pack(answer))
 
     def observe(self, timeline: Timeline) -> None:
-        """Publish the faces in a camera's latest frame, if somebody subscribed to them."""
+        """Publish the faces in a camera's latest frame if there are subscribers."""
         topic = f"{timeline.camera}/"
         if self._heard("observations", topic):
             body = {
@@ -204,19 +206,19 @@ class Publisher:
                 "time": timeline.time,
                 "size": timeline.size,
                 "searched": timeline.searched,
-                "places": [_rounded(box) for box in timeline.places],
+                "face_regions": [_rounded(box) for box in timeline.face_regions],
                 "tracks": describe(timeline),
             }
             self._hub.publish("observations", topic, [json.dumps(body, separators=(",", ":")).encode()])
 
     def preview(self, camera: str, epoch: int, frame: Message, copied: Callable[[Message], Message]) -> None:
-        """Publish a FRAME: unchanged under ``CAMERA/``, with its pixels under ``/CAMERA/``.
+        """Publish a FRAME if there are subscribers: unchanged under ``CAMERA/``, with its pixels under ``/CAMERA/``.
 
         Args:
-            camera: its name.
-            epoch: the camera's present one.
+            camera: the camera's name.
+            epoch: the camera's epoch when the frame arrived.
             frame: the message.
-            copied: returns the message with the pixels included; called only if somebody subscribed to them.
+            copied: returns the message with the pixels included; called only if ``/CAMERA/`` has subscribers.
         """
         for topic in (f"{camera}/", f"/{camera}/"):
             if self._heard("preview", topic):
@@ -228,7 +230,7 @@ class Publisher:
         return bool(listened) and any(topic.encode().startswith(prefix) for prefix in listened)
 
     def listener(self, link: str, notice: bytes, timelines: Iterable[Timeline]) -> None:
-        """Take a subscription from `Hub.receive`; a new subscriber is sent the present observations at once."""
+        """Take a subscription or its end from `Hub.receive`; publish the latest observations for a new subscriber."""
         if link not in self._listened:
             return
         began, topic = notice[:1] == b"\x01", notice[1:]
@@ -242,7 +244,7 @@ class Publisher:
 
 
 def describe(timeline: Timeline) -> list[dict[str, Any]]:
-    """Return the faces in a camera's latest frame, with track and label, as JSON."""
+    """Return the tracks in a camera's latest frame, with labels and probabilities, as JSON objects."""
     estimates = {estimate.track: estimate for estimate in timeline.estimates()}
     since = {track: start for track, _, start in timeline.open_intervals()}
     found = []

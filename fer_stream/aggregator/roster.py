@@ -1,4 +1,4 @@
-"""Records of cameras and workers, and how HELLO and READY are parsed into them."""
+"""The records of cameras and workers, which are parsed from HELLO and READY."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fer_stream.aggregator.ledger import TERMS
 from fer_stream.errors import WireError
 from fer_stream.operations import metrics
 from fer_stream.protocol import results, shared
-from fer_stream.protocol.pace import Pace
+from fer_stream.protocol.pace import SlowLinkWarning
 from fer_stream.settings.kinds import CAMERA_NAME
 
 _log = logging.getLogger(__name__)
@@ -40,18 +40,18 @@ class Camera:
     live: bool
     length: int | None  # frames of a recording, where known
     pause: float  # seconds between two frames if the rate is capped, else 0
-    heard: float
+    heard: float  # when its last message arrived, in monotonic seconds
     shares: bool  # it can share memory with this process
     epoch: int = 0
     frames: CameraFrames[Message, Result] = field(init=False)  # set when it has joined
     export: LedgerExport = field(init=False)
     timeline: Timeline | None = None
-    ending: list[Timeline] = field(default_factory=list)  # of earlier captures, with frames still to come
+    ending: list[Timeline] = field(default_factory=list)  # of earlier captures, until their frames are released
     leaving: str = ""  # the reason, once the capture said BYE
     ended: bool = False  # after BYE, once all its frames are resolved
     silent: bool = False
-    age: float = 0.0
-    way: float = 0.0  # seconds from the request for its last frame to the arrival
+    age: float = 0.0  # of its last frame on arrival, in seconds
+    transfer: float = 0.0  # seconds from the request for its last frame to the frame's arrival
     rate: metrics.Rate = field(default_factory=metrics.Rate)
 
     def __post_init__(self) -> None:
@@ -96,7 +96,7 @@ class Camera:
 
 
 def _pause(rate: Any) -> float:
-    """Return the seconds from a frame to the next, of frames a second."""
+    """Return the seconds between two frames at a rate in frames per second."""
     if not 0 < float(rate) <= 1e6:
         raise ValueError(f"a rate of {rate!r:.20}")
     return 1 / float(rate)
@@ -104,7 +104,7 @@ def _pause(rate: Any) -> float:
 
 @dataclass(slots=True)
 class Worker:
-    """A worker and the link to it."""
+    """A worker, its credit, and the pace of the link to it."""
 
     name: str
     host: str
@@ -113,7 +113,7 @@ class Worker:
     detector: str
     shares: bool  # it can share memory with this process
     credit: Credit[Message, Result] = field(init=False)  # set when it is accepted
-    pace: Pace = field(default_factory=Pace, init=False)  # of the link to it
+    warning: SlowLinkWarning = field(default_factory=SlowLinkWarning, init=False)  # of the link to it
 
     @classmethod
     def from_ready(cls, about: dict[str, Any]) -> tuple[Worker, tuple[str, ...]]:
@@ -132,13 +132,13 @@ class Worker:
             raise WireError(f"a worker with {len(labels)} labels")
         return found, labels
 
-    def came(self, seconds: float, now: float) -> None:
-        """Take how many seconds the last frame took to this worker, and warn if the link is slow."""
-        if told := self.pace.slow(seconds, now):
+    def record_transfer(self, seconds: float, now: float) -> None:
+        """Record the seconds that the last frame took to reach this worker, and warn if the link is slow."""
+        if slow := self.warning.slow(seconds, now):
             _log.warning(
                 "the link to worker %s at %s is slow: %s; set a lower jpeg_quality or a max_width of the cameras "
                 '(and encoding = "jpeg" of those on this machine), or run the worker nearer',
-                *(self.name, self.host, told),
+                *(self.name, self.host, slow),
             )
 
 

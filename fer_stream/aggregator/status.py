@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 
 def status(captures: Captures, workers: Workers, publisher: Publisher, started: float, now: float) -> dict[str, Any]:
-    """Return cameras with their ledgers and tracks, workers, events and journal.
+    """Return the cameras with their ledgers and tracks, the workers, the sinks, and the counts of events.
 
     Args:
         captures: the cameras.
         workers: the workers.
-        publisher: has the journal's cursor.
+        publisher: the events, and the journal's cursor.
         started: when the aggregator began, in monotonic seconds.
         now: monotonic seconds.
     """

@@ -1,4 +1,4 @@
-"""The aggregator's side of the worker protocol: workers join, are sent frames, answer and are given up."""
+"""The aggregator's side of the worker protocol: workers join, receive frames, answer, and are given up."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ _log = logging.getLogger(__name__)
 
 
 class Workers:
-    """All workers by the hexadecimal text of their peer, and what they are sent.
+    """All workers by their peer id in hexadecimal, and the messages from and to them.
 
     Args:
-        settings: the whole tree.
+        settings: all settings.
         hub: sends to the workers.
-        dispatcher: is given the answers.
-        publisher: shows each frame that is sent to those who watch.
-        captures: learn the labels of the first worker's model.
+        dispatcher: receives the answers.
+        publisher: publishes each sent frame as preview.
+        captures: receive the labels of the first worker's model.
         carry_out: carries out the dispatcher's commands.
     """
 
@@ -52,7 +52,7 @@ class Workers:
     ) -> None:
         self.known: dict[str, Worker] = {}
         self.labels: LabelSet | None = None
-        """Of the events; ``None`` before the first worker."""
+        """The labels that events use; ``None`` before the first worker."""
         self._settings = settings
         self._hub = hub
         self._dispatcher = dispatcher
@@ -65,10 +65,10 @@ class Workers:
     # Messages
 
     def receive(self, peer: bytes, parts: list[Any]) -> None:
-        """Take a message of a worker.
+        """Handle a message from a worker.
 
         Raises:
-            WireError: it is not valid.
+            WireError: the message is invalid.
             ConfigError: the settings do not fit the first worker's model.
         """
         now, worker = time.monotonic(), peer.hex()
@@ -76,14 +76,14 @@ class Workers:
         if message.kind is Kind.READY:
             self._ready(peer, worker, message.body(), now)
         elif message.kind is Kind.BYE:
-            # A worker leaves with no frame in hand, so it never began with one that was sent in the meantime.
+            # A worker finishes its frame before it sends BYE, so it has not begun a frame that was sent since.
             self._carry_out(self._dispatcher.unreachable(worker, now, "ended"))
         elif not self._dispatcher.heard(worker, now):
             self._hub.send("work", peer, messages.json_message(Kind.WHO))
         elif message.kind is Kind.PING:
             seconds = self._dispatcher.pinged(worker, message.ticket, message.seq, now)
             if seconds is not None:
-                self.known[worker].came(seconds, now)
+                self.known[worker].record_transfer(seconds, now)
         elif message.kind is Kind.DONE:
             result = results.unpack_faces(message.payload, self._model_labels)
             self._carry_out(self._dispatcher.done(worker, message.ticket, "done", "", result, now))
@@ -92,7 +92,7 @@ class Workers:
 
     def _reject(self, worker: str, ticket: int, reason: str, now: float) -> None:
         known = self.known[worker]
-        if reason == "memory" and known.shares:  # from now on, send it the pixels themselves
+        if reason == "memory" and known.shares:  # send it pixels, not descriptors, from now on
             _log.warning("worker %s may not open captures' memory and gets copies", known.name)
             known.shares = False
             self._carry_out(self._dispatcher.returned(worker, ticket, now))
@@ -102,7 +102,7 @@ class Workers:
 
     def _ready(self, peer: bytes, worker: str, about: dict[str, Any], now: float) -> None:
         if self._dispatcher.heard(worker, now):
-            return  # it answered WHO more than once, and has its credit
+            return  # it answered WHO more than once, and is known already
         new, labels = Worker.from_ready(about)
         if self.labels is None:
             self.labels = LabelSet(self._settings.labels, labels, self._settings.valence)
@@ -147,7 +147,7 @@ class Workers:
         self._publisher.preview(item.camera, arrival.epoch, frame, self._mapped.copied)
         if not known.shares:
             frame = self._mapped.copied(frame)
-        known.pace.size = memoryview(frame.payload).nbytes
+        known.warning.size = memoryview(frame.payload).nbytes
         parts = messages.forwarded(frame, epoch=arrival.epoch, ticket=ticket, age=max(0, round(age * 1e6)))
         timeline = self._captures.timeline(item)
         hints = timeline.hints(arrival.frame, arrival.time, arrival.size) if timeline else None
@@ -160,7 +160,7 @@ class Workers:
         return Counter(known.credit.state for known in self.known.values())
 
     def fence(self, worker: str, reason: str) -> None:
-        """Forget a worker that was given up, and count why."""
+        """Remove a worker that was given up, and count the reason."""
         known = self.known.pop(worker, None)
         metrics.fenced.labels(reason).inc()
         if known and reason != "ended":

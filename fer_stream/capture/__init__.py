@@ -1,1 +1,1 @@
-"""The capture of one camera: read pictures, stamp them, keep the latest, encode it, and send it on request."""
+"""The capture of one camera: it reads and timestamps pictures, keeps the latest one, and sends it when asked."""

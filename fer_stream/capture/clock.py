@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Clock:
-    """Capture time: for a live camera the wall clock at the start plus monotonic time, for a file its time stamps."""
+    """Capture time: for a live camera the wall clock at the start plus monotonic time, for a file its timestamps."""
 
     def __init__(self, settings: CameraSettings) -> None:
         """Start the clock now."""

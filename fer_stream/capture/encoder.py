@@ -13,7 +13,7 @@ from fer_stream.imaging.jpeg import Jpeg
 from fer_stream.operations import metrics
 from fer_stream.protocol import messages, shared
 from fer_stream.protocol.messages import Encoding
-from fer_stream.protocol.pace import Fit, Pace
+from fer_stream.protocol.pace import FrameSizeControl, SlowLinkWarning
 from fer_stream.settings.deployment import beyond
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class Encoded(NamedTuple):
     payload: messages.Buffer
     encoding: Encoding
     size: tuple[int, int]
-    """Width and height."""
+    """Width and height in pixels."""
 
 
 class Encoder:
@@ -50,7 +50,7 @@ class Encoder:
         self.encoding = _encoding(camera, address)
         self._name, self._camera = name, camera
         self._memory = shared.Writer(slots)
-        self._pace, self._fit = Pace(), Fit(camera.transfer_time)
+        self._warning, self._size_control = SlowLinkWarning(), FrameSizeControl(camera.transfer_time)
 
     def room(self, shape: tuple[int, ...]) -> NDArray[np.uint8] | None:
         """Return shared memory for a picture of this shape, to be sent without a copy; ``None`` if there is none."""
@@ -64,15 +64,16 @@ class Encoder:
             metrics.stage.labels("encode").observe(time.perf_counter() - before)
         else:
             encoded = self._pixels(frame, number, resolved)
-        self._pace.size = memoryview(encoded.payload).nbytes
+        self._warning.size = memoryview(encoded.payload).nbytes
         return encoded
 
-    def came(self, seconds: float) -> None:
+    def record_transfer(self, seconds: float) -> None:
         """Record the seconds that the last frame took to arrive; if they are many, make frames smaller and log it."""
-        if self._fit.took(seconds):
-            how = f"JPEG quality {self._quality}" if self._fit.scale == 1 else f"{self._fit.scale:g} of their size"
+        if self._size_control.took(seconds):
+            scale = self._size_control.scale
+            how = f"JPEG quality {self._quality}" if scale == 1 else f"{scale:g} of their size"
             _log.info("frames of camera %s are now sent at %s: the last one took %.1f s", self._name, how, seconds)
-        if self._fit.ends and (slow := self._pace.slow(seconds, time.monotonic())):
+        if self._size_control.ends and (slow := self._warning.slow(seconds, time.monotonic())):
             key = f"cameras.{self._name}"
             advice = f"set a lower {key}.jpeg_quality or a {key}.max_width"
             if self.encoding is Encoding.RAW:
@@ -90,10 +91,10 @@ class Encoder:
 
     @property
     def _quality(self) -> int:
-        return min(self._fit.quality, self._camera.jpeg_quality)
+        return min(self._size_control.quality, self._camera.jpeg_quality)
 
     def _widest(self, width: int) -> int:
-        scaled = max(1, round(width * self._fit.scale))
+        scaled = max(1, round(width * self._size_control.scale))
         return scaled if self._camera.max_width is None else min(scaled, self._camera.max_width)
 
     def _jpeg(self, frame: Frame) -> Encoded | None:
@@ -102,7 +103,7 @@ class Encoder:
         own = isinstance(frame.content, Jpeg)
         if not own and self.encoding is not Encoding.JPEG:
             return None
-        if isinstance(frame.content, Jpeg) and self._fit.full and self._widest(width) == width:
+        if isinstance(frame.content, Jpeg) and self._size_control.full and self._widest(width) == width:
             return Encoded(frame.content.data, Encoding.JPEG, frame.size)
         image = self._scaled(frame)
         data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, self._quality])[1].reshape(-1).data

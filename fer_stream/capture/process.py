@@ -1,7 +1,7 @@
 """The capture: the process of one camera.
 
-It has two threads: the reader, which the source may block without limit, and the thread that owns the socket. They are
-connected by a `Slot` of one frame. So memory is bounded, and the frame sent is the latest one.
+It has two threads: the reader, which the source may block without limit, and the thread that owns the socket. A `Slot`
+of one frame connects them, so memory is bounded, and the frame sent is the latest one.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ if TYPE_CHECKING:
     from fer_stream.settings.tree import Settings
 
 DRAIN = 3.0
-"""Seconds that a stopping capture waits until its last frame is taken and resolved."""
+"""Seconds for which a stopping capture waits until its last frame is sent and resolved."""
 
 _log = logging.getLogger(__name__)
 
 
 def run(settings: Settings, camera: str, stop: Stop | None = None) -> None:
-    """Capture one camera until its source ends, or SIGINT or SIGTERM.
+    """Capture one camera until its source ends, or SIGINT, SIGTERM or SIGHUP.
 
     Args:
-        settings: the whole tree; ``settings.cameras[camera]`` is the camera.
+        settings: all settings; those of the camera are in ``settings.cameras[camera]``.
         camera: the camera's name.
         stop: ends the capture when it is set; by default set by the process's signals.
 

@@ -1,4 +1,4 @@
-"""The thread that reads a source: it opens the source, masks and stamps its pictures, and puts them into the slot.
+"""The thread that reads a source: it opens the source, masks and timestamps its pictures, and puts them into the slot.
 
 A camera's JPEG stays a JPEG: a worker decodes it, so a superseded picture is never decoded.
 """
@@ -72,7 +72,7 @@ class Reader(threading.Thread):
         self.live = False
         self.frames: int | None = None
         self.ended = False
-        self.reason = "capture ended"  # why no more frames come; this value holds for `stop`
+        self.reason = "capture ended"  # why no more frames come; the initial value is for an end by `stop`
         self.error: FerStreamError | None = None
         self._camera = name
         metrics.source_failures.labels(name)  # create the label set up front so that rate() sees the first increment
@@ -105,7 +105,7 @@ class Reader(threading.Thread):
             self._wake()
 
     def stop(self) -> None:
-        """End soon; the slot keeps its frame."""
+        """Stop reading after the current picture; a frame in the slot can still be taken."""
         self._stop_reading.set()
         self._slot.close()
 

@@ -28,14 +28,14 @@ _log = logging.getLogger(__name__)
 
 
 class Capture:
-    """The capture's side of the protocol: its registration, its offers, and the ledger counts that it received."""
+    """The capture's side of the protocol: its registration, its offers, its frames, and the outcomes reported to it."""
 
     def __init__(self, settings: Settings, name: str, peer: Peer) -> None:
         camera = settings.cameras[name]
         self.name = name
         self.policy: Policy = camera.policy or settings.policy
         self.slot = Slot(self.policy)
-        # In flight, in the slot, being read, and one to spare.
+        # Frames in shared memory: ``depth`` in flight, one in the slot, one being read, and one spare.
         self._encoder = Encoder(name, camera, settings.address, settings.depth + 3)
         self.reader = Reader(name, camera, self.policy, self.slot, peer.wake, self._encoder.room)
         self.finished = False
@@ -68,7 +68,7 @@ class Capture:
             return
         totals, full = self.slot.state()
         now = time.monotonic()
-        if self.welcomed and self.slot.closed and not full:  # also if the source still blocks the reader
+        if self.welcomed and self.slot.closed and not full:  # even if the source still blocks the reader
             if now >= self._beat:
                 self._say(Kind.BYE, now, {"reason": self.reader.reason})
         elif now >= self._beat:
@@ -78,12 +78,12 @@ class Capture:
         self._export(totals)
 
     def give_up(self) -> None:
-        """Send BYE although a frame is left in the slot: the aggregator then counts it as lost."""
+        """Send BYE even if a frame is left in the slot; the aggregator counts that frame as lost."""
         if self.welcomed:
             self._say(Kind.BYE, time.monotonic(), {"reason": self.reader.reason})
 
     def close(self) -> None:
-        """Release the memory of the frames sent."""
+        """Release the shared memory of the frames that were sent."""
         self._encoder.close()
 
     def _handle(self, message: Message) -> None:
@@ -96,16 +96,18 @@ class Capture:
             case Kind.NEXT:
                 self._reported = {str(term): int(n) for term, n in message.body().items()}
                 if message.age:
-                    self._encoder.came(message.age / 1e6)
+                    self._encoder.record_transfer(message.age / 1e6)
                 self._send_frame()
             case Kind.WHO:
                 self._hello(time.monotonic())
             case Kind.REFUSED:
-                # An earlier capture of this name may be dead without the aggregator knowing: retry for a while.
-                reason, now = str(message.body().get("reason")), time.monotonic()
-                self.welcomed, self._refused_since = False, self._refused_since or now
-                if message.body().get("final") or now - self._refused_since > self._patience:
-                    raise ConfigError(reason)
+                # An earlier capture of this camera may be dead without the aggregator knowing: retry for a while. Once
+                # that one is silent, the aggregator decides how long it waits for it.
+                body, now = message.body(), time.monotonic()
+                self.welcomed = False
+                self._refused_since = None if body.get("silent") else self._refused_since or now
+                if body.get("final") or now - (self._refused_since or now) > self._patience:
+                    raise ConfigError(str(body.get("reason")))
             case Kind.GOODBYE:
                 self.finished = True
 
@@ -129,7 +131,7 @@ class Capture:
 
     def _say(self, kind: Kind, now: float, body: dict[str, object]) -> None:
         self._beat = now + BEAT
-        # A live camera's time goes on without frames; a recording's does not.
+        # The capture time of a live camera advances without frames; that of a recording does not.
         stamp = self.reader.clock.now() if self.reader.live else 0
         self._peer.send(messages.json_message(kind, body, totals=self.slot.state()[0], time=stamp))
 
@@ -152,7 +154,7 @@ class Capture:
             height=height,
             encoding=encoding,
         )
-        # Raw pixels between processes of one machine are not checked: that costs as much as decoding them did.
+        # Raw pixels are sent without a checksum, which would take as long as decoding the picture.
         self._peer.send(messages.pack(message, checked=encoding is not Encoding.RAW))
 
     def _export(self, totals: Totals) -> None:

@@ -214,8 +214,8 @@ def _shared(path: Path) -> Finding | None:
 
     if kind := shared(path):
         return _warn(
-            f"the journal {path} lies on {kind}, where locks may not keep an aggregator on another machine out; "
-            "a local disk is safer and faster"
+            f"the journal {path} is on {kind}, where file locks may not work between machines: "
+            "keep it on a disk of this machine, which is safer and faster"
         )
     return None
 

@@ -92,10 +92,10 @@ def read_journal(
 
 
 def status(settings: Settings | None = None, timeout: float = 3.0) -> dict[str, Any]:
-    """Return the status of a running aggregator: see `fer_stream.aggregator.aggregator.Aggregator.status`.
+    """Return the status of a running aggregator: see `fer_stream.aggregator.status.status`.
 
     Args:
-        settings: the whole tree, by default as loaded. Without an address in it, the only running service of this user
+        settings: all settings, by default as loaded. If they contain no address, the only running service of this user
             on this machine is asked.
         timeout: seconds to wait for an answer.
 
@@ -119,7 +119,7 @@ def status(settings: Settings | None = None, timeout: float = 3.0) -> dict[str, 
 
 
 def ask_status(peer: Peer, address: str, timeout: float) -> dict[str, Any]:
-    """Return the status as `status` does, over an open control link, and without looking up why no answer comes."""
+    """Like `status`, but use an open control link, and do not look up the cause if no answer comes."""
     ticket = random.getrandbits(48)
     deadline = time.monotonic() + timeout
     peer.send(messages.json_message(Kind.STATUS, ticket=ticket))

@@ -1,7 +1,8 @@
-"""Follows a running aggregator's events without gaps, step by step: missing published events are requested again.
+"""Follows a running aggregator's events without gaps: it requests published events that it missed.
 
-`fer_stream.client.replay` decides which events are missing, and how many bytes to request when. This module has the
-links and the clock, but does not wait: its caller waits on `Follower.descriptors` or for `Follower.due_in` seconds.
+`fer_stream.client.replay` decides which events are missing, and when to request how many bytes. This module uses the
+links and the clock, but never waits: its caller waits until one of `Follower.descriptors` is readable or
+`Follower.due_in` seconds have passed.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
-from fer_stream.client.replay import NOW, Position, Questions
+from fer_stream.client.replay import NOW, Position, ReplayRequests
 from fer_stream.errors import WireError
 from fer_stream.events import cloudevents
 from fer_stream.events.cursor import to_cursor, to_number
@@ -30,14 +31,14 @@ BEATING = 6
 """Factor by which an answer may take longer while the aggregator's events or heartbeats arrive."""
 
 HELD = 1_000
-"""Most published events held while earlier ones are requested. Beyond it the oldest are dropped, and requested, too."""
+"""Most published events held while earlier ones are requested. Beyond it, the oldest are dropped and requested, too."""
 
 PULSE = 0.5
 """Seconds between checks of the links while nothing arrives, so that a dead one is noticed."""
 
 
 class SilenceError(Exception):
-    """No answer came for so many seconds. Looking up the cause may take a second, and is left to the caller."""
+    """No answer came for ``seconds`` seconds. The caller looks up the cause, which may take a second."""
 
     def __init__(self, control: Peer, seconds: float) -> None:
         self.control, self.seconds = control, seconds
@@ -73,7 +74,7 @@ class Follower:
         self._until_now, self._timeout = until_now, timeout
         self._position: Position | None = None if after is None else Position(after, camera)
         self._until: int | None = None
-        self._questions = Questions(random.getrandbits(48))
+        self._requests = ReplayRequests(random.getrandbits(48))
         self._answer: deque[bytes] = deque()
         self._reached = self._newest = 0
         self._held: deque[tuple[Event, str] | int] = deque(maxlen=HELD)
@@ -93,7 +94,7 @@ class Follower:
 
     @property
     def cursor(self) -> Cursor:
-        """The cursor up to which every event was returned: ``after`` of a `Subscription` that resumes here."""
+        """The cursor up to which every event was returned: pass it as ``after`` to a `Subscription` to resume here."""
         if self.ready:
             first = self.ready[0][0]
             if isinstance(first.data, GapData):
@@ -107,7 +108,7 @@ class Follower:
         done = self._until is not None and self._position is not None and self._position.cursor >= self._until
         return self._until_now and done and not self.ready
 
-    # The user's time, between `leave` and `enter`, does not count towards timeouts, except up to PULSE.
+    # Time in the user's code, between `leave` and `enter`, does not count towards timeouts beyond `PULSE` seconds.
 
     def enter(self) -> None:
         """Count time again: the user asks for events."""
@@ -124,7 +125,7 @@ class Follower:
         """Return the seconds until a check or request is due, even if nothing arrives."""
         if self._links is None or not self._asking:
             return PULSE
-        return min(PULSE, self._questions.due(self._now(), self._links.control.standing()))
+        return min(PULSE, self._requests.due(self._now(), self._links.control.connection_state()))
 
     def descriptors(self) -> list[int]:
         """Return the file descriptors of the links; one of them becomes readable when a message arrives."""
@@ -145,23 +146,23 @@ class Follower:
         return self._asking and self._ask(self._links.control)
 
     def _ask(self, control: Peer) -> bool:
-        """Send a request if it is due; return whether it was: sending may have cleared a descriptor's signal."""
-        now, standing = self._now(), control.standing()
-        if self._questions.due(now, standing) > 0:
+        """Send a request if one is due; return whether it did: sending may clear the signal of a received message."""
+        now, state = self._now(), control.connection_state()
+        if self._requests.due(now, state) > 0:
             self._check_timeout(now, control)
             return False
         after = NOW if self._position is None else self._position.cursor
-        question = self._questions.ask(after, now, standing)
-        body = {"after": after, "camera": self._camera, "bytes": question.size}
-        control.send(messages.json_message(Kind.REPLAY, body, ticket=question.ticket))
+        request = self._requests.ask(after, now, state)
+        body = {"after": after, "camera": self._camera, "bytes": request.size}
+        control.send(messages.json_message(Kind.REPLAY, body, ticket=request.ticket))
         return True
 
     def _check_timeout(self, now: float, control: Peer) -> None:
-        received = control.standing().received
+        received = control.connection_state().received
         if received > self._received > 0:
             self._last_message = now
         self._received = received
-        silent = self._questions.silent(now)
+        silent = self._requests.silent(now)
         if silent > self._timeout and (now - self._last_message > self._timeout or silent > BEATING * self._timeout):
             raise SilenceError(control, silent)
 
@@ -171,8 +172,8 @@ class Follower:
             return False
         message = messages.unpack(parts)
         now = self._last_message = self._now()
-        question = self._questions.answered(message.ticket, len(message.payload), now)
-        if message.kind is not Kind.EVENTS or question is None:
+        request = self._requests.answered(message.ticket, len(message.payload), now)
+        if message.kind is not Kind.EVENTS or request is None:
             return True
         newest = message.time
         if self._until is None:
@@ -180,16 +181,16 @@ class Follower:
         if self._position is None:
             self._position = Position(newest, self._camera)  # events from now on
             self._progress(newest, newest)
-        elif question.after != NOW and question.after > newest:  # another journal: all its events are new
+        elif request.after != NOW and request.after > newest:  # another journal: all its events are new
             missing = gap(self._position.cursor, 0, "another journal")
             self._position = Position(0, self._camera)
-            self._questions.forget()
+            self._requests.forget()
             self._held.clear()
             while links.events.receive(0) is not None:
                 pass  # published from the old journal: their numbers would be taken for the new one's
             self._deliver(missing, cloudevents.encode(missing))
             self._progress(0, newest)
-        elif question.after <= self._position.cursor and message.seq >= self._position.cursor:
+        elif request.after <= self._position.cursor and message.seq >= self._position.cursor:
             # Not splitlines: it would also split at U+2028 and others, which JSON texts may contain.
             self._answer.extend(bytes(message.payload).split(b"\n") if message.payload else ())
             self._reached, self._newest = message.seq, newest
@@ -210,7 +211,7 @@ class Follower:
 
     def _progress(self, reached: int, newest: int) -> None:
         """Record that all events up to ``reached`` are known, and check whether the held ones continue from there."""
-        self._questions.settle()
+        self._requests.settle()
         self._asking = reached < newest
         while self._asking and self._held and self._position is not None:
             first = self._held[0]
@@ -260,7 +261,7 @@ class Follower:
         links, self._links = self._links, None
         for link in links or ():
             link.close()
-        self._questions.forget()
+        self._requests.forget()
         self._held.clear()
 
 

@@ -12,7 +12,7 @@ from fer_stream.events.cursor import to_number
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from fer_stream.plugins import Standing
+    from fer_stream.plugins import ConnectionState
     from fer_stream.types import Event
 
 LEAST, FIRST, MOST = 4_000, 16_000, 256_000
@@ -77,7 +77,7 @@ class Position:
             self._sequence = event.sequence
 
 
-class Question(NamedTuple):
+class ReplayRequest(NamedTuple):
     """A REPLAY request for up to ``size`` bytes of events after a cursor; ``asked`` is the time (s) it was sent."""
 
     ticket: int
@@ -86,61 +86,61 @@ class Question(NamedTuple):
     asked: float
 
 
-class Questions:
-    """The replay requests of one subscriber. The latest one waits for its answer; older ones were repeated too early.
+class ReplayRequests:
+    """The replay requests of one subscriber. Only the latest is waited for; older ones were repeated before an answer.
 
-    Late answers are used, too. A request is repeated after a timeout, which doubles with each unanswered request, or
-    when the connection that it was sent on broke. Its size follows from how fast answers arrive.
+    Late answers to older ones are used, too. A request is repeated after a timeout, which doubles with each unanswered
+    request, or when the connection that it was sent on broke. Its size follows from how fast answers arrive.
     """
 
     def __init__(self, ticket: int) -> None:
         """Count tickets from this number; two subscribers should not begin with the same."""
         self._ticket = ticket
-        self._open: dict[int, Question] = {}
+        self._open: dict[int, ReplayRequest] = {}
         self._size = FIRST
         self._patience = PATIENCE
         self._waiting = False
         self._since = self._last_sign = 0.0
-        self._standing: Standing | None = None
+        self._state: ConnectionState | None = None
 
-    def due(self, now: float, standing: Standing) -> float:
+    def due(self, now: float, state: ConnectionState) -> float:
         """Return the seconds until a request is due, 0 if it is due now."""
-        if not self._waiting or self._standing is None or self._standing.life != standing.life:
+        if not self._waiting or self._state is None or self._state.number != state.number:
             return 0.0
-        if not standing.up:  # the request is sent when there is a connection
+        if not state.up:  # the request is sent when there is a connection
             self._since = now
-        elif not 0 <= standing.received - self._standing.received < TRICKLE:  # an answer is on its way
+        elif not 0 <= state.received - self._state.received < TRICKLE:  # an answer is on its way
             self._since = self._last_sign = now
-            self._standing = standing
+            self._state = state
         return max(0.0, self._since + self._patience - now)
 
-    def ask(self, after: int, now: float, standing: Standing) -> Question:
+    def ask(self, after: int, now: float, state: ConnectionState) -> ReplayRequest:
         """Return the request to send now."""
         if not self._waiting:
             self._last_sign = now
-        elif self._standing is not None and self._standing.life == standing.life:
+        elif self._state is not None and self._state.number == state.number:
             self._patience = min(2 * self._patience, LONGEST)
             self._size = max(self._size // 2, LEAST)
-        self._waiting, self._since, self._standing = True, now, standing
+        self._waiting, self._since, self._state = True, now, state
         self._ticket += 1
-        question = self._open[self._ticket] = Question(self._ticket, after, self._size, now)
+        request = self._open[self._ticket] = ReplayRequest(self._ticket, after, self._size, now)
         if len(self._open) > OPEN:
             del self._open[min(self._open)]
-        return question
+        return request
 
-    def answered(self, ticket: int, size: int, now: float) -> Question | None:
+    def answered(self, ticket: int, size: int, now: float) -> ReplayRequest | None:
         """Take an answer of this many bytes; return its request, or ``None`` if there is none with this ticket."""
-        question = self._open.pop(ticket, None)
-        if question is None:
+        request = self._open.pop(ticket, None)
+        if request is None:
             return None
-        took = now - question.asked
-        if took < QUICK and size > question.size // 2:
-            self._size = min(2 * question.size, MOST)
+        took = now - request.asked
+        if took < QUICK and size > request.size // 2:
+            self._size = min(2 * request.size, MOST)
         elif took > SLOW:
             self._size = max(min(self._size, size // 2), LEAST)
         self._patience = min(max(PATIENCE, 2 * took), LONGEST)
         self._since = self._last_sign = now
-        return question
+        return request
 
     def settle(self) -> None:
         """Stop waiting for an answer; late answers are still used."""

@@ -1,4 +1,4 @@
-"""Subscriptions to the events of a running aggregator. They wait for what `fer_stream.client.follower` does next."""
+"""Subscriptions to the events of a running aggregator. They call `fer_stream.client.follower`, and wait in between."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 __all__ = ["NoAnswerError", "Subscription", "no_answer", "number_after", "wanted"]
 
 TIMEOUT = 10.0
-"""Seconds without an answer after which a subscription to all events until now fails."""
+"""Seconds without an answer after which a subscription with ``until_now`` fails, by default."""
 
 TURN = 0.005
-"""Seconds of work after which a subscription yields to the event loop, even if more events are ready."""
+"""Seconds after which a subscription lets the event loop run, even if more events are ready."""
 
 
 class NoAnswerError(TransportError):
@@ -92,7 +92,7 @@ class Subscription:
 
     @property
     def cursor(self) -> Cursor:
-        """The cursor up to which every event was returned: ``after`` of a `Subscription` that resumes here."""
+        """The cursor up to which every event was returned: pass it as ``after`` to a `Subscription` to resume here."""
         return self._follower.cursor
 
     @property
@@ -251,6 +251,6 @@ def number_after(after: str | Literal[0]) -> int:
 def no_answer(address: str, control: Peer, seconds: float) -> NoAnswerError:
     """Return the error that no aggregator answered for so many seconds, with the known cause."""
     return NoAnswerError(
-        f"no aggregator answers at {address} within {seconds:.3g} s: {control.trouble()}; "
+        f"no aggregator answers at {address} within {seconds:.3g} s: {control.diagnose()}; "
         "start one, or give its address with --connect"
     )

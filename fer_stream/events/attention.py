@@ -2,7 +2,7 @@
 
 Faces persist, and expressions change more slowly than frames. Therefore the whole picture is searched only once in a
 while, and changed regions more often. In between, workers check known faces at their predicted positions. A worker
-keeps no state: what it needs to know about earlier frames is sent to it as `Hints`, and its result has a `Searched`.
+keeps no state: what it needs to know about earlier frames is in the `Hints`, and its result contains a `Searched`.
 
 Under the policy ``wait`` the hints for a frame depend on exactly the results of the frames up to the one ``depth``
 before it, whatever the number of workers: the same file gives the same events. Otherwise they depend on all results so

@@ -27,7 +27,7 @@ Family = Literal["emotion", "valence"]
 class LabelSet:
     """The labels that events use, derived from a model's labels.
 
-    ``emotions`` takes all of them, ``valence`` sums them by group, and a list keeps the named ones. The probability of
+    ``emotions`` keeps all of them, ``valence`` sums them by group, and a list keeps the named ones. The probability of
     labels that the list leaves out is not redistributed, so a face that shows one of them stays uncertain.
     """
 
@@ -105,7 +105,7 @@ class Change:
 
 
 class Belief(Protocol):
-    """The smoothed probabilities after a series of scores ("looks")."""
+    """The smoothed probabilities after a series of looks. A look is the model's probabilities for one frame."""
 
     @property
     def values(self) -> list[float]:
@@ -113,12 +113,12 @@ class Belief(Protocol):
         ...
 
     def update(self, seconds: float, look: Sequence[float], weight: float) -> None:
-        """Take a distribution over the labels.
+        """Take a look.
 
         Args:
             seconds: time since the previous look; infinity for the first.
             look: one probability for each label, summing to at most 1.
-            weight: 0..1.
+            weight: the weight of the look, from 0 to 1.
         """
         ...
 
@@ -130,10 +130,10 @@ ENOUGH = 0.5
 class Average:
     """A weighted exponential average in continuous time.
 
-    After ``dt`` seconds the previous looks keep the factor ``exp(-dt / tau)``, and the new look gets the rest, times
-    its weight. The belief is the weighted average, so a blurred moment changes little. If the total weight of recent
-    looks is below `ENOUGH`, the missing part belongs to no label: poor looks alone never give a high belief, however
-    many there are, because they make the same mistakes.
+    After ``dt`` seconds, the weights of the previous looks are multiplied by ``exp(-dt / tau)``, and that of the new
+    look by the rest. The belief is the weighted average, so a blurred face changes little. If the total weight of
+    recent looks is below `ENOUGH`, the missing part belongs to no label: poor looks alone never give a high belief,
+    however many there are, because they make the same mistakes.
     """
 
     def __init__(self, labels: int, tau: float) -> None:

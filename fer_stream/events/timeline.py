@@ -84,7 +84,7 @@ class Timeline:
         self._smoothers: dict[int, Smoother] = {}
 
     @property
-    def places(self) -> tuple[Box, ...]:
+    def face_regions(self) -> tuple[Box, ...]:
         """Boxes of the faces found in the latest frame, and predicted boxes of followed faces that were not found."""
         # Compares boxes, not times: if a source's clock stands still, a missed face has the same time as a found one.
         expected = [course.at(self.time) for course in self.courses]
@@ -220,7 +220,7 @@ def _milliseconds(start: Nanoseconds, end: Nanoseconds) -> Milliseconds:
 def closing(event: Event) -> Event:
     """Return the event that closes a stay or interval that a killed aggregator left open.
 
-    ``event`` is its last journaled event. The end is the time of that event, the last at which it was known to last.
+    ``event`` is its last journaled event. The end is the time of that event, as nothing is known about later times.
     """
     family = event.type.partition(".")[0]
     kind = {"camera": EventType.CAMERA_OFFLINE, "face": EventType.FACE_LEFT}.get(family) or EventType(f"{family}.ended")

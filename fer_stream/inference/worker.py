@@ -1,4 +1,4 @@
-"""The worker: take a frame, find the faces, classify their expressions, and send the result.
+"""The worker receives a frame, finds the faces, classifies their expressions, and sends the result.
 
 A worker keeps nothing from one frame to the next, so any worker can take any frame of any camera. It has two threads:
 one owns the socket and sends heartbeats, the other computes.
@@ -44,9 +44,9 @@ def answer(message: Message, hints: Buffer | None, recognizer: Recognizer, mappe
 
     Args:
         message: the frame; its payload is verified here.
-        hints: the message's third part, if it has one.
+        hints: the FRAME's third part, if it has one.
         recognizer: finds the faces.
-        mapped: opens frames in shared memory.
+        mapped: reads frames in shared memory.
     """
     try:
         message.verify()
@@ -63,11 +63,11 @@ def answer(message: Message, hints: Buffer | None, recognizer: Recognizer, mappe
         stages = Stages(decoded, result.seconds["detect"], result.seconds["classify"])
         found = results.Result(result.faces[: results.MAX_FACES], stages, result.searched)
         payload = results.pack_faces(found, recognizer.labels)
-        results.unpack_faces(payload, recognizer.labels)  # what the aggregator would refuse is rejected here
+        results.unpack_faces(payload, recognizer.labels)  # reject here what the aggregator would refuse
     except WireError as error:
         return _reject(message, "memory" if isinstance(error, UnreachableError) else "corrupt", error)
     except Exception:  # a model or plug-in may fail on this frame and work on the next one
-        _log.exception("a frame is rejected: it cannot be recognised")
+        _log.exception("a frame is rejected: detection or classification failed")
         return _reject(message, "poisoned")
     for name in ("decode", "detect", "classify"):
         metrics.stage.labels(name).observe(getattr(stages, name))
@@ -81,7 +81,7 @@ def _reject(message: Message, reason: str, error: WireError | None = None) -> li
 
 
 class _Computer(threading.Thread):
-    """Answers one frame at a time."""
+    """The thread that computes: it answers one frame at a time, and puts the answers into ``answers``."""
 
     def __init__(self, recognizer: Recognizer, peer: Peer) -> None:
         super().__init__(name="compute", daemon=True)
@@ -105,24 +105,29 @@ class _Computer(threading.Thread):
 
 @dataclass(slots=True)
 class Session:
-    """The worker's side of the protocol: its one credit, and what it says about itself."""
+    """The worker's side of the protocol: its registration, its one credit, and its heartbeat."""
 
     peer: Peer
     about: dict[str, Any]
+    """The body of READY."""
     computer: _Computer
     patience: float
-    """Seconds for which it may be refused: another one of its name may only be dead and not known to be."""
+    """Seconds for which it retries after a refusal: an earlier worker of its name may be dead without the aggregator
+    knowing."""
+    networked: bool = True
+    """Whether frames come over a network. Otherwise the next heartbeat confirms a frame soon enough."""
     busy: bool = False
     ticket: int = 0
-    """Of the frame that came last."""
+    """The ticket of the latest frame received."""
     known: bool = False
-    """Whether the aggregator has taken this worker's READY."""
+    """Whether the aggregator has accepted this worker's READY."""
     beat: float = 0.0
+    """When the next heartbeat is due, in monotonic seconds."""
     owes_ready: bool = True
     refused_since: float | None = None
 
     def step(self, timeout: float) -> None:
-        """Wait for a message or an answer, and pass it on.
+        """Wait for a message or an answer, handle it, and send what is due.
 
         Raises:
             ConfigError: the aggregator refuses this worker.
@@ -141,7 +146,8 @@ class Session:
             self._live(now)
 
     def _live(self, now: float) -> None:
-        self.peer.send(messages.json_message(Kind.PING, ticket=self.ticket, seq=self.peer.standing().life))
+        connection = self.peer.connection_state().number
+        self.peer.send(messages.json_message(Kind.PING, ticket=self.ticket, seq=connection))
         self.beat = now + BEAT
 
     def _handle(self, parts: list[Any]) -> None:
@@ -154,8 +160,9 @@ class Session:
         if message.kind is Kind.FRAME and not self.busy:
             self.busy, self.ticket = True, message.ticket
             self.computer.give(message, parts[2] if len(parts) > 2 else None)
-            # Confirm now: the frame may have taken long to arrive, and its deadline begins with this PING.
-            self._live(time.monotonic())
+            if self.networked:
+                # Confirm now: the frame may have taken long to arrive, and its deadline begins with this PING.
+                self._live(time.monotonic())
         elif message.kind is Kind.WELCOME:
             self.known, self.refused_since = True, None
         elif message.kind is Kind.WHO:
@@ -168,16 +175,16 @@ class Session:
 
 
 def run(settings: Settings, name: str | None = None, stop: Stop | None = None) -> None:
-    """Work for an aggregator until SIGINT or SIGTERM; the frame in hand is finished first.
+    """Work for an aggregator until SIGINT, SIGTERM or SIGHUP; then finish the current frame, and end.
 
     Args:
-        settings: the whole tree.
-        name: for people; on one machine it is one worker's at a time, and who is started again under it takes the dead
-            one's place. By default one that no other has.
-        stop: ends the worker when it is set; by default the process's signals do.
+        settings: all settings.
+        name: the worker's name in logs and in the status. Only one worker of a machine can have it at a time; a
+            restarted worker replaces the dead one of its name. By default a unique name.
+        stop: ends the worker when it is set; by default set by the process's signals.
 
     Raises:
-        ModelError, PluginError: detector or classifier cannot be loaded.
+        ModelError, PluginError: the detector or the classifier cannot be loaded.
         ConfigError: the aggregator refuses this worker.
     """
     stop = stop or install_stop()
@@ -185,7 +192,7 @@ def run(settings: Settings, name: str | None = None, stop: Stop | None = None) -
     recognizer.warm_up()
     peer = plugins.transport(settings).connect(settings.address, "work")
     about = {
-        # The process id alone is 1 in every container, and containers on the host's network have its name, too.
+        # The process id is not unique: in every container it is 1, and containers may share the host's name.
         "name": name or f"{os.getpid()}-{secrets.token_hex(4)}",
         "host": socket.gethostname(),
         "pid": os.getpid(),
@@ -196,7 +203,7 @@ def run(settings: Settings, name: str | None = None, stop: Stop | None = None) -
     }
     computer = _Computer(recognizer, peer)
     computer.start()
-    session = Session(peer, about, computer, settings.dispatch.silence + 2.0)
+    session = Session(peer, about, computer, settings.dispatch.silence + 2.0, settings.networked)
     server = metrics.serve(settings, lambda: "" if session.known else "an aggregator")
     _log.info("ready", extra={"model": recognizer.classifier.version})
     try:

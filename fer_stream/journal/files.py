@@ -23,7 +23,7 @@ _LOCAL = re.compile(
     r"bcachefs|btrfs|exfat|ext[234]|f2fs|jfs|nilfs2|ntfs3?|overlay|ramfs|reiserfs|tmpfs|ubifs|vfat|xfs|zfs"
 )
 """File systems of a single machine. On others, such as nfs, cifs, 9p, ceph or fuse, other machines may use the files,
-too: locks may not reach them, and the shared memory of SQLite's write-ahead log never does."""
+too: file locks may not work between them, and the shared memory of SQLite's write-ahead log never does."""
 
 
 def shared(path: Path) -> str:

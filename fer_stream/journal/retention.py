@@ -33,7 +33,8 @@ def purge(path: Path, older_than: float, patience: float = 10.0) -> int:
     """
     if shared(path) and (other := elsewhere(lock_of(path))):
         raise JournalError(
-            f"the journal {path} is written by {other}, and locks may not reach that far: purge it on that machine"
+            f"the journal {path} is written by {other}, and file locks may not work between machines: "
+            "purge it on that machine"
         )
     Reader(path).close()  # reports a missing journal more clearly than an error of opening it
     db = Database(path, "rw", patience)

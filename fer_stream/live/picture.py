@@ -96,6 +96,6 @@ def render(shown: Shown, width: int, reader: MappedFrames, show_faces: bool) -> 
     except WireError:
         return None
     if not show_faces:
-        small = hide_faces(small, (Box(*(side * scale for side in box)) for box in shown.seen["places"]))
+        small = hide_faces(small, (Box(*(side * scale for side in box)) for box in shown.seen["face_regions"]))
     made, jpeg = cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
     return jpeg.tobytes() if made else None

@@ -1,4 +1,4 @@
-"""Messages and their headers, to and from bytes. What is invalid raises `WireError` and nothing else.
+"""Converts messages to bytes and back. Invalid bytes raise `WireError` and no other exception.
 
 A message has two parts: a fixed header, then a payload (pixels, JSON, or a result: `fer_stream.protocol.results`). A
 FRAME for a worker may have a third part, its hints. A transport may send a long payload as several parts (`split`)::
@@ -7,10 +7,10 @@ FRAME for a worker may have a third part, its hints. A transport may send a long
     seq Q | ticket Q | time q | age Q | captured Q | superseded Q | rejected Q | sent Q | length I | payload CRC-32 I
     | header CRC-32 I                                                        (big endian)
 
-``age`` is microseconds since the picture was taken. Each hop measures its part on a monotonic clock and adds it, so the
-machines' clocks need not agree. In NEXT, ``age`` is the transfer time of the last frame. The four totals count the
-capture's frames since its start, so any message that arrives brings all of them up to date. A flag says whether the
-payload has a checksum; raw pixels that stay on the machine are sent without one.
+``age`` is microseconds since the picture was taken. Each process adds the time that it measured on a monotonic clock,
+so the machines' clocks need not agree. In NEXT, ``age`` is the transfer time of the last frame. The four totals count
+the capture's frames since its start, so a later message makes up for lost ones. A flag says whether the payload has a
+checksum; raw pixels are sent without one, which would take as long as decoding the picture.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ HEADER_SIZE = _HEADER.size
 """Bytes of the first part of every message."""
 
 PIECE = 16_384
-"""Payloads of more bytes are sent in several parts, each of at least so many bytes but the last."""
+"""Payloads of more than this many bytes are sent in several parts; all parts but the last have at least this many."""
 
 PIECES = 32
-"""Parts of one payload, at most. Each part costs time, and 32 are enough to show that a raw picture is on its way."""
+"""Most parts of one payload. Each part costs time, and 32 are enough to show that a raw picture is on its way."""
 
 _LENGTH = struct.Struct("!I")  # of the payload, before the two checksums
 _CRC = struct.Struct("!I")
@@ -55,18 +55,18 @@ _CHECKED = 1
 class Kind(IntEnum):
     """What a message says, and who sends it."""
 
-    HELLO = 1  # capture: its camera and itself
+    HELLO = 1  # capture: registers its camera and itself
     WELCOME = 2  # aggregator to capture: the epoch; to worker: accepted
     REFUSED = 3  # aggregator: the capture or worker cannot take part, and why
     WHO = 4  # aggregator: it does not know the sender (it may have restarted); answer with HELLO or READY
     OFFER = 5  # capture: its totals, and whether a frame waits in the slot; also its heartbeat
-    NEXT = 6  # aggregator to capture: send the freshest frame; outcomes of the earlier ones; age: transfer of the last
+    NEXT = 6  # aggregator to capture: send the frame in the slot; outcomes of earlier ones; age: transfer of the last
     FRAME = 7  # capture to aggregator to worker
-    BYE = 8  # capture, worker: it ends; a capture's last totals
+    BYE = 8  # capture, worker: it ends; with a capture's last totals
     GOODBYE = 9  # aggregator to capture: all its frames are resolved and their events journaled
-    READY = 10  # worker: warmed up, one credit
-    DONE = 11  # worker: the faces in a frame, and the credit back
-    REJECT = 12  # worker: the frame cannot be worked on, and the credit back
+    READY = 10  # worker: registers; it is warmed up and can take one frame
+    DONE = 11  # worker: the faces in a frame; it can take the next one
+    REJECT = 12  # worker: the frame cannot be processed, and why; it can take the next one
     PING = 13  # worker: heartbeat, with the ticket of its latest frame; aggregator to capture: checks the connection
     STATUS = 14  # client: asks for the state; aggregator: the state
     REPLAY = 15  # client: asks for the events after a cursor
@@ -100,7 +100,12 @@ class Totals:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A header with its payload. Fields that a kind does not use are 0."""
+    """A header with its payload. Fields that a kind does not use are 0.
+
+    ``time`` is capture time in nanoseconds since the Unix epoch. In EVENTS, ``time`` is the cursor of the latest event,
+    and ``seq`` the last cursor that the answer covers. In a worker's PING, ``seq`` is the number of its
+    connection.
+    """
 
     kind: Kind
     payload: Buffer = b""
@@ -114,7 +119,7 @@ class Message:
     height: int = 0
     encoding: Encoding = Encoding.NONE
     checksum: int | None = field(default=None, compare=False, repr=False)
-    """The payload's CRC-32 in the header that was received; ``None`` if there was none. `pack` takes its own."""
+    """The payload's CRC-32 in the header that was received; ``None`` if there was none. `pack` computes a new one."""
 
     def verify(self) -> None:
         """Compare the payload with the checksum that came with it.
@@ -153,18 +158,18 @@ def pack(message: Message, checked: bool = True) -> list[Buffer]:
 
     Args:
         message: what to send.
-        checked: whether to take the payload's CRC-32 (about 1 ms per megabyte).
+        checked: whether to compute the payload's CRC-32 (about 1 ms per megabyte).
     """
     return _pack(message, zlib.crc32(message.payload) if checked else None)
 
 
 def forwarded(message: Message, *, epoch: int, ticket: int, age: int) -> list[Buffer]:
-    """Return the parts of a received FRAME with another epoch, ticket and age; payload and checksum stay as they came.
+    """Return the parts of a received FRAME with another epoch, ticket and age; payload and checksum are unchanged.
 
     Args:
         message: from `unpack`.
-        epoch: the camera's present one.
-        ticket: comes back in the worker's answer.
+        epoch: the camera's epoch when the frame arrived.
+        ticket: a number that the worker's answer repeats.
         age: microseconds since the picture was taken.
     """
     return _pack(replace(message, epoch=epoch, ticket=ticket, age=age), message.checksum)
@@ -181,12 +186,12 @@ def _pack(message: Message, checksum: int | None) -> list[Buffer]:
 
 
 def unpack(parts: Sequence[Buffer], verify: bool = True) -> Message:
-    """Return the message in these parts. Its header is intact and within all limits.
+    """Return the message in these parts, after checking its header and all limits.
 
     Args:
         parts: header and payload.
-        verify: whether to compare the payload with its checksum (`Message.verify`). A process that only passes pixels
-            on leaves that to the one that reads them.
+        verify: whether to compare the payload with its checksum (`Message.verify`). A process that only forwards
+            pixels leaves this to the process that reads them.
 
     Raises:
         WireError: it is not a message of this version of the protocol.
@@ -237,7 +242,7 @@ def unpack(parts: Sequence[Buffer], verify: bool = True) -> Message:
 def split(parts: Sequence[Buffer]) -> list[Buffer]:
     """Return a message's parts, with a payload of more than `PIECE` bytes in up to `PIECES` parts; `joined` undoes it.
 
-    A receiver notices parts that arrive, not bytes: one part of 400 kB on a slow link would look like a dead peer.
+    A receiver notices only complete parts: while one part of 400 kB arrives on a slow link, its peer would seem dead.
     """
     if len(parts) < 2 or memoryview(parts[1]).nbytes <= PIECE or len(parts[0]) != HEADER_SIZE:
         return list(parts)

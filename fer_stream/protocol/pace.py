@@ -1,30 +1,32 @@
-"""Slow links: when to warn about one, and how small frames must be to fit it. No sockets, no clocks."""
+"""Slow links: when to warn about one, and how small its frames must be. This module uses neither sockets nor clocks."""
 
 from __future__ import annotations
 
 SLOW = 1.0
-"""Seconds that a frame's transfer may take before it is worth a warning."""
+"""Seconds of a frame's transfer from which a warning is logged."""
 
 REPEAT = 600.0
 """Least seconds between two such warnings."""
 
 LEVELS = ((100, 1.0), (75, 1.0), (50, 1.0), (30, 1.0), (30, 0.7), (30, 0.5), (30, 0.35), (30, 0.25))
-"""Highest JPEG quality and share of each side, from large to small; each gives at least half the
-bytes of the one before. Size is reduced last, because a change of size resets the camera (``camera.reset``)."""
+"""Highest JPEG quality, and factor for width and height, from large to small. Frames of each level have at least half
+the bytes of the level before. Width and height are reduced last, because a new size resets the camera
+(``camera.reset``)."""
 
 MARGIN = 2.5
-"""Larger frames are tried only when frames take less than the limit divided by this, for they may take twice as long. A
-frame that takes longer than the limit times this lowers the level by two steps."""
+"""Larger frames are tried only if frames take less than the limit divided by this, as larger ones may take twice as
+long. After a frame that takes longer than the limit times this, frames are made smaller by two levels at once."""
 
 SLOW_FRAMES = 3
 """Frames in a row that must take too long before smaller ones are sent: one may be late by chance."""
 
 QUICK_FRAMES = 20
-"""Frames in a row that must be quick before larger ones are tried; the number doubles each time those were too slow."""
+"""Frames in a row that must be quick before larger ones are tried. Each time the larger ones are too slow, the number
+doubles."""
 
 
-class Pace:
-    """Decides when to warn that frames take long."""
+class SlowLinkWarning:
+    """Decides when to warn that the frames on a link take long."""
 
     def __init__(self) -> None:
         self.size = 0
@@ -32,7 +34,7 @@ class Pace:
         self._warned = -REPEAT
 
     def slow(self, seconds: float, now: float) -> str:
-        """Take how many seconds that frame took; return a text for the log if a warning is due, else an empty text."""
+        """Take the seconds that the last frame took; return a log message if a warning is due, else an empty text."""
         if seconds < SLOW or now < self._warned + REPEAT:
             return ""
         self._warned = now
@@ -40,7 +42,7 @@ class Pace:
         return f"a frame of {amount} takes {seconds:.1f} s ({8 * self.size / seconds / 1e6:.2g} Mbit/s)"
 
 
-class Fit:
+class FrameSizeControl:
     """Chooses one of `LEVELS` so that a frame takes no longer than ``most`` seconds; ``None``: always the first."""
 
     def __init__(self, most: float | None) -> None:
@@ -48,7 +50,7 @@ class Fit:
         self._level = 0
         self._slow = self._quick = 0
         self._patience = QUICK_FRAMES
-        self._tried = False  # larger ones, since smaller ones had to be sent
+        self._tried = False  # whether larger frames were tried since frames were last made smaller
 
     @property
     def quality(self) -> int:
@@ -57,21 +59,21 @@ class Fit:
 
     @property
     def scale(self) -> float:
-        """What to multiply each side with."""
+        """The factor for width and height."""
         return LEVELS[self._level][1]
 
     @property
     def full(self) -> bool:
-        """Whether nothing has to be made smaller."""
+        """Whether frames need not be made smaller."""
         return self._level == 0
 
     @property
     def ends(self) -> bool:
-        """Whether frames cannot be made smaller any more, or must not be."""
+        """Whether frames cannot or must not be made smaller."""
         return self._most is None or self._level == len(LEVELS) - 1
 
     def took(self, seconds: float) -> bool:
-        """Take how long a frame took; return whether the level has changed."""
+        """Take the seconds of a frame's transfer; return whether the level has changed."""
         if self._most is None:
             return False
         before = self._level

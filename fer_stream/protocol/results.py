@@ -1,4 +1,4 @@
-"""Hints and results to and from bytes: where a worker looks in a frame, and the faces that it found.
+"""Converts hints (where a worker looks in a frame) and results (the faces that it found) to bytes and back.
 
 Hints are the third part of a FRAME for a worker. A result is the payload of DONE. Invalid bytes raise `WireError`.
 """
@@ -56,9 +56,9 @@ class Result:
 def pack_hints(hints: Hints) -> bytes:
     """Return the third part of a FRAME for a worker.
 
-    It has a head (CRC-32 of what follows, number of faces, whether to search the whole picture), a float32 box for
-    each face, a byte for each face (whether to classify it), and the thumbnail if there is one. Implausible boxes and
-    faces beyond `MAX_FACES` are left out.
+    It consists of a head (CRC-32 of what follows it, number of faces, whether to search the whole picture), a float32
+    box for each face, a byte for each face (whether to classify it), and the thumbnail if there is one. Faces with
+    implausible boxes, and those beyond `MAX_FACES`, are left out.
     """
     faces = [face for face in hints.faces if _plausible(face.box)][:MAX_FACES]
     boxes = array("f", [side for face in faces for side in face.box])
@@ -95,16 +95,16 @@ def unpack_hints(part: Buffer) -> Hints:
 
 
 def _plausible(box: Box) -> bool:
-    """Return whether a face can be here. A side has at least one pixel, which float32 does not round away."""
+    """Return whether a box is within `MAX_DISTANCE`, and at least one pixel wide and high, even rounded to float32."""
     return box.x1 + 1 <= box.x2 and box.y1 + 1 <= box.y2 and all(-MAX_DISTANCE < side < MAX_DISTANCE for side in box)
 
 
 def pack_faces(result: Result, labels: Sequence[str]) -> bytes:
     """Return the payload of DONE.
 
-    Each face is a float32 row: box, confidence, quality, whether it has landmarks, whether it has probabilities,
-    landmarks, probabilities in the order of ``labels``. What a face does not have is filled with zeros. If cells of the
-    thumbnail were searched, the thumbnail follows, and a bit for each cell.
+    After a head (`_FACES`), each face is a float32 row: box, confidence, quality, whether it has landmarks, whether it
+    has probabilities, landmarks, probabilities in the order of ``labels``. Missing landmarks and probabilities are
+    zeros. If ``searched`` is set, the thumbnail follows, and a bit for each of its cells: whether it was searched.
 
     Raises:
         WireError: there are more than `MAX_FACES` faces, their numbers of landmarks differ, or probabilities are over
@@ -137,7 +137,7 @@ def unpack_faces(payload: Buffer, labels: tuple[str, ...]) -> Result:
     """Return the result in a DONE of a worker that announced these labels.
 
     Raises:
-        WireError: the payload has another size than its head says, or a value is out of range.
+        WireError: the payload's size is not the one that its head gives, or a value is out of range.
     """
     if len(payload) < _FACES.size:
         raise WireError("a result without a head")
@@ -150,7 +150,7 @@ def unpack_faces(payload: Buffer, labels: tuple[str, ...]) -> Result:
         raise WireError(f"a result of {len(payload)} bytes for {count} faces")
     values = array("f", bytes(payload[_FACES.size : end]))
     if not all(map(math.isfinite, values)) or not all(0 <= s < math.inf for s in seconds):
-        raise WireError("a result with a number that is none")
+        raise WireError("a result with a number that is not finite, or with negative seconds")
     faces = []
     for at in range(0, len(values), row):
         x1, y1, x2, y2, confidence, quality, marked, scored, *rest = values[at : at + row].tolist()

@@ -1,12 +1,12 @@
-"""Pixels that the processes of one machine share: a frame is written once, and only its descriptor is sent.
+"""Frames in memory shared by processes of one machine: a frame is written once, and only its descriptor is sent.
 
-The capture owns a `Ring` of slots in anonymous memory (``memfd_create``): it has no name, so nothing is ever left in
-/dev/shm, whoever dies and however; it goes with the last process that has it open. Video is decoded into a slot, other
-pictures are copied there when they are sent. Readers find it as
-``/proc/PID/fd/FD``, which the kernel grants to processes of the same user and process namespace alone (`identity`).
+The capture owns a `Ring` of slots in anonymous memory (``memfd_create``). It has no name, so nothing is left in
+/dev/shm when a process is killed; the kernel frees it when the last process closes it. Video is decoded into a slot;
+other pictures are copied into one when they are sent. Readers open the memory as ``/proc/PID/fd/FD``, which the kernel
+allows only to processes of the same user and PID namespace (`identity`).
 
-A slot is written again only once its frame is resolved. Should that ever go wrong (a worker that was given up goes on
-reading), its generation tells: it is no longer the descriptor's then, and what was read does not count.
+A slot is overwritten only after its frame is resolved. If a process still reads it then (a worker that was given up),
+the slot's generation no longer equals the descriptor's, and the reader discards what it read.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 MAX_SLOTS = 128
 DESCRIPTOR = struct.Struct("!IIQIIQ")
-"""Process, its file descriptor, the ring's token, slot, bytes of a slot, generation."""
+"""Process id, its file descriptor, the ring's token, slot, bytes of the frame, generation."""
 
 _log = logging.getLogger(__name__)
 
@@ -47,12 +47,12 @@ _TOKEN = struct.Struct("!Q")
 
 
 class UnreachableError(WireError):
-    """Memory of this machine that this process may not open: pixels have to come with the message."""
+    """Shared memory that this process may not open: the pixels must be sent in the message."""
 
 
 @cache
 def identity() -> str:
-    """Return what two processes must have in common to share memory; empty where there is none to share."""
+    """Return a string that is equal in two processes if they can share memory; empty if none can be shared here."""
     if not hasattr(os, "memfd_create") or sys.platform != "linux":
         return ""
     try:
@@ -63,15 +63,15 @@ def identity() -> str:
 
 
 def owner(descriptor: bytes | bytearray | memoryview) -> int:
-    """Return the process whose memory a descriptor names, 0 where it is none."""
+    """Return the id of the process whose memory a descriptor names; 0 if it is not a descriptor."""
     return int(DESCRIPTOR.unpack(descriptor)[0]) if len(descriptor) == DESCRIPTOR.size else 0
 
 
 class Ring:
-    """Slots for frames of one size. The first page holds the token and the generation of each slot.
+    """Slots for frames of ``size`` bytes each. The first page holds the token and the generation of each slot.
 
     Raises:
-        OSError: there is no memory for it.
+        OSError: the memory cannot be allocated.
     """
 
     def __init__(self, slots: int, size: int) -> None:
@@ -87,7 +87,7 @@ class Ring:
         try:
             length = _PAGE + slots * self._step
             os.ftruncate(self._file, length)
-            # A reader must not be killed (SIGBUS) by memory that shrinks under it: it takes sealed memory alone.
+            # Memory that shrinks while it is read would kill the reader (SIGBUS), so readers accept only sealed memory.
             fcntl.fcntl(self._file, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
             self._memory = mmap.mmap(self._file, length)
         except BaseException:
@@ -97,38 +97,38 @@ class Ring:
         self._generations = np.frombuffer(self._memory, np.uint64, slots, offset=8)
 
     def free(self, resolved: int) -> int | None:
-        """Return the next slot whose frame is among the first so many and to which no array refers, if there is one."""
+        """Return the next slot whose frame is one of the first ``resolved`` and to which no array refers, if any."""
         for step in range(self.slots):
             slot = (self._written + step) % self.slots
             lent = self._lent[slot]
-            if self.through(slot, resolved) and (lent is None or lent() is None):
+            if self.is_resolved(slot, resolved) and (lent is None or lent() is None):
                 return slot
         return None
 
-    def through(self, slot: int, resolved: int) -> bool:
-        """Whether the frame that was put into a slot last is among the first so many."""
+    def is_resolved(self, slot: int, resolved: int) -> bool:
+        """Return whether the latest frame in a slot is one of the first ``resolved`` frames."""
         return self._numbers[slot] <= resolved
 
     def idle(self, resolved: int) -> bool:
-        """Whether all slots are free."""
+        """Return whether all slots are free."""
         lent = any(array is not None and array() is not None for array in self._lent)
         return max(self._numbers) <= resolved and not lent
 
     def lend(self, slot: int) -> NDArray[np.uint8]:
-        """Return a slot's memory to write to, uint8 ``[size]``; it is not free while an array refers to it."""
-        self._generations[slot] = 0  # from here on, whoever still reads it knows
+        """Return a slot's memory to write to, uint8 ``[size]``; the slot is not free while an array refers to it."""
+        self._generations[slot] = 0  # before anything is written, so that readers of the old frame notice
         place = np.frombuffer(self._memory, np.uint8, self.size, offset=_PAGE + slot * self._step)
         self._lent[slot] = weakref.ref(place)
         return place
 
     def holding(self, image: NDArray[np.uint8]) -> int | None:
-        """Return the slot in whose lent memory the whole image lies, row by row, if there is one."""
+        """Return the slot whose lent memory contains the whole image (C-contiguous), if any."""
         lent = (slot for slot, array in enumerate(self._lent) if array is not None and array() is image.base)
         whole = image.base is not None and image.nbytes == self.size and image.flags.c_contiguous
         return next(lent, None) if whole else None
 
     def put(self, image: NDArray[np.uint8], slot: int, number: int) -> bytes:
-        """Write an image of the ring's size, the frame of this number, unless it lies there; return its descriptor."""
+        """Write frame ``number``, of ``size`` bytes, into a slot unless it is there already; return its descriptor."""
         if self.holding(image) != slot:
             np.copyto(self.lend(slot).reshape(image.shape), image)
         self._written += 1
@@ -137,7 +137,7 @@ class Ring:
         return DESCRIPTOR.pack(os.getpid(), self._file, self._token, slot, self.size, self._written)
 
     def close(self) -> None:
-        """Let the memory go; readers that have it open keep it until they close it too, and so do arrays lent."""
+        """Close the memory. It is freed once readers have unmapped it and the lent arrays are deleted."""
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
@@ -147,11 +147,11 @@ class Ring:
 
 
 class Writer:
-    """The shared memory of a capture: a ring for its frames, and older ones of other sizes as long as needed.
+    """The shared memory of a capture: the ring for its frames, and older rings of other sizes while they are in use.
 
-    Frames are numbered as they are sent, from 1. A slot is free again once the frame in it is resolved, and nothing
-    refers to its memory any more: so one that is superseded before it is sent gives its place back by itself. Two
-    threads may use it, one to read pictures into it and one to send them.
+    Frames are numbered from 1 in the order in which they are sent. A slot is free once its frame is resolved and no
+    array refers to its memory. So the slot of a frame that is superseded before it is sent becomes free by itself. Two
+    threads may use a writer: one reads pictures into it, the other sends them.
     """
 
     def __init__(self, slots: int) -> None:
@@ -162,28 +162,28 @@ class Writer:
         self._lock = threading.Lock()
 
     def lend(self, shape: tuple[int, ...]) -> NDArray[np.uint8] | None:
-        """Return memory to write a picture into, uint8 of this shape, or ``None`` where there is no room.
+        """Return memory for a picture, uint8 of this shape, or ``None`` if no slot is free.
 
-        A picture that lies there is not copied by `put`.
+        `put` does not copy a picture that was written there.
         """
         with self._lock:
             found = self._room(math.prod(shape))
             return found and found[0].lend(found[1]).reshape(shape)
 
     def put(self, image: NDArray[np.uint8], number: int, resolved: int) -> bytes | None:
-        """Write the frame of this number, unless it lies there, and return its descriptor; ``None``: there is no room.
+        """Return the descriptor of a frame, which is written to shared memory if needed; ``None`` if there is no room.
 
-        A picture that is sent again while its first frame is not resolved is copied: the two are resolved one by one.
+        A picture that is sent again before its first frame is resolved is copied: each of the two frames needs a slot.
 
         Args:
             image: uint8 ``[H, W, 3]``.
-            number: which of the frames sent it is.
-            resolved: how many of the frames sent are resolved; they are the first ones.
+            number: the frame's number, counted from 1 in the order of sending.
+            resolved: how many frames are resolved; these are the first ones sent.
         """
         with self._lock:
             self._resolved = resolved
             held = ((ring, slot) for ring in self._rings if (slot := ring.holding(image)) is not None)
-            found = next((it for it in held if it[0].through(it[1], resolved)), None) or self._room(image.nbytes)
+            found = next((it for it in held if it[0].is_resolved(it[1], resolved)), None) or self._room(image.nbytes)
             return found and found[0].put(image, found[1], number)
 
     def _room(self, size: int) -> tuple[Ring, int] | None:
@@ -203,7 +203,7 @@ class Writer:
         return None if slot is None else (self._rings[-1], slot)
 
     def close(self) -> None:
-        """Let it all go."""
+        """Close all rings, and lend no more memory."""
         with self._lock:
             self._closed = True
             while self._rings:
@@ -211,17 +211,17 @@ class Writer:
 
 
 class _Mapping:
-    """A reader's side of a ring.
+    """A reader's mapping of a ring.
 
     Raises:
-        OSError: it is not there, or not ours to open.
-        WireError: it is something else.
+        OSError: the memory does not exist, or this process may not open it.
+        WireError: the descriptor's file is not the memory of that ring.
     """
 
     def __init__(self, process: int, file: int, token: int) -> None:
         self._path = Path(f"/proc/{process}/fd/{file}")
-        if not str(self._path.readlink()).startswith("/memfd:fer_stream"):  # opening alone may have effects elsewhere
-            raise WireError("not shared memory of ours")
+        if not str(self._path.readlink()).startswith("/memfd:fer_stream"):  # opening another file may have side effects
+            raise WireError("not shared memory of fer_stream")
         opened = os.open(self._path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
         try:
             if not fcntl.fcntl(opened, fcntl.F_GET_SEALS) & fcntl.F_SEAL_SHRINK:
@@ -229,7 +229,7 @@ class _Mapping:
             self._inode = os.fstat(opened).st_ino
             self.length = os.fstat(opened).st_size
             if self.length < _PAGE:
-                raise WireError("shared memory of no ring")
+                raise WireError("shared memory too small for a ring")
             self.memory = mmap.mmap(opened, self.length, prot=mmap.PROT_READ)
         finally:
             os.close(opened)
@@ -238,7 +238,7 @@ class _Mapping:
         self.generations = np.frombuffer(self.memory, np.uint64, MAX_SLOTS, offset=8)
 
     def there(self) -> bool:
-        """Whether its writer still has it open."""
+        """Return whether the writer still has the memory open."""
         try:
             return self._path.stat().st_ino == self._inode
         except OSError:
@@ -246,17 +246,17 @@ class _Mapping:
 
 
 class MappedFrames:
-    """Frames in other processes' memory. The rings that were opened once stay mapped."""
+    """Reads frames in other processes' memory. A ring stays mapped after its first use."""
 
     def __init__(self) -> None:
         self._mappings: dict[tuple[int, int, int], _Mapping] = {}
         self._lock = threading.Lock()
 
     def view(self, descriptor: bytes | memoryview, height: int, width: int) -> NDArray[np.uint8]:
-        """Return the picture, uint8 ``[height, width, 3]``, where it lies; it may be written over later (`intact`).
+        """Return a view of the picture, uint8 ``[height, width, 3]``; it may be overwritten later (`intact`).
 
         Raises:
-            WireError: there is no such picture (any more), or it has another size.
+            WireError: the picture does not exist (any more), or has another size.
         """
         mapping, slot, size, generation = self._open(descriptor)
         if size != height * width * 3:
@@ -269,29 +269,29 @@ class MappedFrames:
         return np.frombuffer(mapping.memory, np.uint8, size, offset=offset).reshape(height, width, 3)
 
     def intact(self, descriptor: bytes | memoryview) -> bool:
-        """Return whether the picture was not written over while it was looked at."""
+        """Return whether the picture has not been overwritten. Call it after reading a `view`."""
         mapping, slot, _, generation = self._open(descriptor)
         return bool(mapping.generations[slot] == generation)
 
     def picture(self, message: Message) -> NDArray[np.uint8]:
-        """Return the picture in a FRAME: uint8 ``[H, W, 3]``, BGR; of raw and shared pixels a view, not a copy.
+        """Return the picture in a FRAME: uint8 ``[H, W, 3]``, BGR. For raw and shared pixels it is a view, not a copy.
 
         Raises:
-            WireError: it does not decode, is of another size than announced, or a JPEG that costs more than a look at
-                each pixel (`fer_stream.Jpeg.plain`), which no capture passes on.
+            WireError: the picture cannot be decoded, its size is not that in the header, or it is a JPEG that no
+                capture sends, because it may be expensive to decode (`fer_stream.Jpeg.plain`).
         """
         if message.encoding is Encoding.RAW:
             flat = np.frombuffer(message.payload, np.uint8)
             return flat.reshape(message.height, message.width, 3)
         if message.encoding is Encoding.SHARED:
             return self.view(bytes(message.payload), message.height, message.width)
-        from fer_stream.imaging.jpeg import Jpeg  # noqa: PLC0415  (OpenCV is large, and an aggregator does without)
+        from fer_stream.imaging.jpeg import Jpeg  # noqa: PLC0415  (OpenCV is large, and an aggregator needs none)
 
         jpeg = Jpeg(bytes(message.payload))
         if jpeg.shape != (message.height, message.width, 3):
-            raise WireError("a JPEG of another size than announced")
+            raise WireError("a JPEG whose size is not that in the header")
         if not jpeg.plain:
-            raise WireError("a JPEG of several scans, turned, or of a kind that cameras do not send")
+            raise WireError("a JPEG that no capture sends: several scans, Exif data, not sequential, or too large")
         return jpeg.decode()
 
     def copied(self, message: Message) -> Message:
@@ -324,7 +324,7 @@ class MappedFrames:
                 raise UnreachableError(f"a frame's shared memory may not be opened: {error}") from error
             except (OSError, ValueError) as error:
                 raise WireError(f"a frame's shared memory cannot be opened: {error}") from error
-            # The memory of a ring that is gone goes with the last mapping.
+            # Unmap the rings that their writers closed, so that the kernel can free the memory.
             self._mappings = {other: known for other, known in self._mappings.items() if known.there()}
             self._mappings[key] = mapping
         return self._mappings[key]

@@ -132,8 +132,8 @@ class SinkThread(threading.Thread):
 
     def give_up(self, grace: float) -> None:
         """End within ``grace`` seconds after `finish`; events that are not delivered by then count as undelivered."""
-        self.abandon()
         self.finished.wait(grace)
+        self.abandon()
         if not self.closed and (left := self._newest - self.cursor) > 0:
             self.undelivered += left
             self.error = self.error or "it did not take them in time"

@@ -164,8 +164,9 @@ class DispatchSettings(Section):
     )
     transfer: Seconds = Field(
         60.0,
-        description="seconds that a frame may be in transit, from the capture that was asked for it or to a worker; "
-        "during this time the capture does not count as silent, and the worker not as late, while its connection is up",
+        description="seconds that a frame may be in transit over a network, from the capture that was asked for it or "
+        "to a worker; during this time the capture does not count as silent, and the worker not as late, while its "
+        "connection is up",
     )
     max_age: Seconds = Field(2.0, description="age in seconds at which a live frame that no worker has taken expires")
     silence: Seconds = Field(

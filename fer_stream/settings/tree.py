@@ -156,6 +156,11 @@ class Settings(BaseSettings):
     deployment: DeploymentSettings = DeploymentSettings()
     live: LiveSettings = LiveSettings()
 
+    @property
+    def networked(self) -> bool:
+        """Whether messages to or from the aggregator may cross a network."""
+        return not self.address.startswith("ipc://")
+
 
 @dataclass(frozen=True)
 class Loaded:

@@ -28,7 +28,7 @@ REPEAT = 600.0
 """Least seconds between two warnings of the same cause, in the whole process."""
 
 ANEW = 60.0
-"""The same if there was a connection in between."""
+"""Least seconds between two such warnings if there was a connection in between."""
 
 _log = logging.getLogger(__name__)
 

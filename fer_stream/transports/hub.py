@@ -27,11 +27,11 @@ _log = logging.getLogger(__name__)
 
 
 class ZeroMQHub:
-    """All links of one aggregator."""
+    """The aggregator's end of all its links."""
 
     def __init__(self, address: str, pair: tuple[str, str] | None, allowed: AllowList) -> None:
-        self._lock = self._folder = -1  # descriptors of the locks
-        self._files: list[Path] = []  # sockets to remove at the end
+        self._lock = self._folder = -1  # descriptors of the lock file and of the locked folder
+        self._files: list[Path] = []  # sockets to delete at the end
         self._pair, self._allowed = pair, allowed
         self._refusal_logged = -10.0
         self._key_of_peer: dict[bytes, str] = {}
@@ -119,7 +119,7 @@ class ZeroMQHub:
         self._key_of_peer = {}
         for link, sock in self._sockets.items():
             if sock in ready:
-                # A limit, so that one flooded link does not delay the others.
+                # At most 100 messages, so that one flooded link does not delay the others.
                 for _ in range(100):
                     frames = links.receive(sock)
                     if frames is None:

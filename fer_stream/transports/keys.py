@@ -1,10 +1,10 @@
-"""Access control beyond this machine: a key for each process, and the aggregator's list of allowed keys.
+"""Access control over a network: a key for each process, and the aggregator's list of allowed keys.
 
 Links over a network are encrypted and authenticated by CURVE (Curve25519, http://curvezmq.org). The aggregator's folder
-holds its own key pair (``server.key``) and ``allowed.json``: name, role and public half of each allowed key. Another
-machine needs one file, ``NAME.key``: its own key pair and the aggregator's public half. A key opens only the links of
-its role. A revoked key opens no new connections; established ones stay open. A capture's key may send frames for the
-camera of its own name, or for the cameras that were named when it was made.
+holds its own key pair (``server.key``) and ``allowed.json``: name, role and public half of each allowed key. A process
+on another machine needs one file, ``NAME.key``: its own key pair and the aggregator's public half. A key opens only the
+links of its role. A revoked key opens no new connections; established ones stay open. A capture's key may send frames
+for the camera of its own name, or for the cameras that were named when it was made.
 
 Key files have mode 0600. A file that others may read is refused.
 """

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 ALL = LINKS + BROADCASTS
 HIGH_WATER = {"control": 1000, "frames": 1000, "work": 16, "events": 10_000, "observations": 100, "preview": 8}
-"""Messages that a queue holds for one peer. The protocol keeps frames few; a slow subscriber reads the journal."""
+"""Most messages queued for one peer. The protocol keeps frames few; a slow subscriber gets lost events by REPLAY."""
 
 WITH_PICTURES = ("frames", "work", "preview")
 """Links with long messages. These are sent in pieces (`fer_stream.protocol.messages.split`)."""
@@ -26,7 +26,7 @@ ZERO_COPY_FROM = 65_536
 """Bytes from which passing a buffer by reference is cheaper than copying it."""
 
 FOR_CLIENTS = ("control", "events")
-"""Links of clients, which may have a slow network: a long message or a retransmission may take seconds over TCP."""
+"""Links of clients, whose network may be slow: over TCP, a long message or a retransmission may take seconds."""
 
 KEEPALIVE = 1
 """Seconds without a packet until TCP sends a keepalive probe, and between two probes."""
@@ -35,10 +35,10 @@ MAX_SILENCE = {"frames": 10_000, "work": 10_000}
 """Milliseconds after which the kernel ends a connection whose peer acknowledges nothing or reads nothing, by link."""
 
 MAX_CLIENT_SILENCE = 60_000
-"""The same for the other links: a client may read nothing for a while."""
+"""The same in milliseconds for the other links: a client may read nothing for a while."""
 
 MAX_IPC_PATH = 100
-"""Bytes: a little less than ``sockaddr_un`` holds on any system."""
+"""Most bytes of a socket's path: a little less than ``sockaddr_un`` holds on any system."""
 
 
 def endpoint(address: str, link: str) -> str:

@@ -13,7 +13,7 @@ import zmq
 import zmq.utils.monitor
 
 from fer_stream.errors import ConfigError, TransportError
-from fer_stream.plugins import BROADCASTS, Standing
+from fer_stream.plugins import BROADCASTS, ConnectionState
 from fer_stream.transports import keys, links
 from fer_stream.transports.connection_log import ConnectionLog
 from fer_stream.transports.sockets import Connection, why_silent
@@ -22,17 +22,17 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 QUESTIONS = 64
-"""Most questions queued for an aggregator that is not connected; it answers all of them when it is."""
+"""Most requests queued while there is no connection to the aggregator; it answers all of them later."""
 
 LOOK = 0.5
 """Seconds between two checks of the connection."""
 
 CONNECT = 3000
-"""Milliseconds for one connection attempt: time for two retransmissions. The host name is resolved for each attempt."""
+"""Milliseconds for one connection attempt, enough for two retransmissions. Each attempt resolves the host name."""
 
 CLOSED_EARLY = 5
-"""Connections in a row that are closed during the handshake until a warning is logged: the key may be of another
-aggregator."""
+"""Connections in a row that are closed during the handshake before a warning is logged: the key may have been made for
+another aggregator."""
 
 _REFUSALS = zmq.Event.HANDSHAKE_FAILED_AUTH | zmq.Event.HANDSHAKE_FAILED_PROTOCOL | zmq.Event.HANDSHAKE_FAILED_NO_DETAIL
 _CHANGES = zmq.Event.CONNECTED | zmq.Event.HANDSHAKE_SUCCEEDED | zmq.Event.DISCONNECTED
@@ -48,21 +48,21 @@ class ZeroMQPeer:
     ) -> None:
         where = links.endpoint(address, link)
         self._address, self._link, self._key = address, link, key
-        self._closed_early = self._life = 0
+        self._closed_early = self._connections = 0
         self._connection: Connection | None = None
-        self._connection_log = ConnectionLog(address, self.trouble)
+        self._connection_log = ConnectionLog(address, self.diagnose)
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.DEALER if topics is None else zmq.SUB)
         links.set_options(self._socket, link, where)
         if link in links.FOR_CLIENTS:
-            self._socket.set(zmq.LINGER, 0)  # unsent questions and subscriptions are worthless after closing
+            self._socket.set(zmq.LINGER, 0)  # unsent requests and subscriptions have no use after closing
         if link == "control":
             self._socket.set(zmq.SNDHWM, QUESTIONS)
         if key is not None:
             self._socket.set(zmq.CURVE_PUBLICKEY, key.public.encode())
             self._socket.set(zmq.CURVE_SECRETKEY, key.secret.encode())
             self._socket.set(zmq.CURVE_SERVERKEY, key.server.encode())
-        # The kernel would retry an address that drops packets for two minutes, though the name may have a new one.
+        # By default the kernel tries an address that drops packets for two minutes; the name may have a new address.
         self._socket.set(zmq.CONNECT_TIMEOUT, CONNECT)
         self._socket.set(zmq.RECONNECT_IVL, 50)
         self._socket.set(zmq.RECONNECT_IVL_MAX, 1000)
@@ -109,7 +109,7 @@ class ZeroMQPeer:
                 self._handle_event(change["event"], int(change["value"]))
             if self._connection is not None:
                 self._connection.look(time.monotonic())
-            self._connection_log.look(self.standing().up)
+            self._connection_log.look(self.connection_state().up)
             if self._woken.fileno() in ready:
                 self._woken.recv(4096)
                 break
@@ -117,18 +117,18 @@ class ZeroMQPeer:
                 break
         return None if frames is None else links.contents(self._link, frames, before=self._link in BROADCASTS)
 
-    def standing(self) -> Standing:
-        """See `fer_stream.plugins.Peer.standing`."""
+    def connection_state(self) -> ConnectionState:
+        """See `fer_stream.plugins.Peer.connection_state`."""
         connection = self._connection
         up = connection is not None and connection.established
-        return Standing(up, self._life, connection.received if connection else 0)
+        return ConnectionState(up, self._connections, connection.received if connection else 0)
 
     def descriptors(self) -> tuple[int, ...]:
         """See `fer_stream.plugins.Peer.descriptors`."""
         return self._socket.fileno(), self._monitor.fileno(), self._woken.fileno()
 
-    def trouble(self) -> str:
-        """See `fer_stream.plugins.Peer.trouble`."""
+    def diagnose(self) -> str:
+        """See `fer_stream.plugins.Peer.diagnose`."""
         if self._closed_early and self._key:
             return f"it closes the connection during the handshake: is the key {self._key.name} made for it?"
         return why_silent(links.endpoint(self._address, self._link))
@@ -139,7 +139,7 @@ class ZeroMQPeer:
             self._drop_connection()
             self._connection = Connection(value, time.monotonic())
         elif event == zmq.Event.DISCONNECTED:
-            self._life += bool(self._connection and self._connection.established)
+            self._connections += bool(self._connection and self._connection.established)
             self._drop_connection()
         else:
             if event == zmq.Event.HANDSHAKE_SUCCEEDED and self._connection:

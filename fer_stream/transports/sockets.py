@@ -13,7 +13,7 @@ SILENCE = 3.0
 """Seconds without a packet after which a connection is dead: TCP keepalive alone causes one packet a second."""
 
 HANDSHAKE = 6.0
-"""The same during ZeroMQ's handshake, where TCP may take seconds to retransmit a lost packet."""
+"""The same in seconds during ZeroMQ's handshake, where TCP may take seconds to retransmit a lost packet."""
 
 _COUNTERS = struct.Struct("=Q4xI")
 """Two fields of Linux's ``struct tcp_info``, at offset `_AT`: bytes received and segments received."""

@@ -42,14 +42,14 @@ READY: dict[str, Any] = {
 class Bench:
     """An aggregator whose turns the test runs, and the peers that the test plays."""
 
-    def __init__(self, path: Path, silence: float = 60, **dispatch: float) -> None:
+    def __init__(self, path: Path, silence: float = 60, networked: bool = True, **dispatch: float) -> None:
         self.address = f"memory://aggregator-{next(numbers)}"
         self._transport = plugins.load("transports", "memory")()
         self._hub = self._transport.bind(self.address)
         self.journal = Journal(path)
         settings = Settings(
             transport="memory",
-            address=self.address,
+            address=self.address if networked else f"ipc://{path.parent}",
             journal=JournalSettings(path=path),
             dispatch=DispatchSettings(silence=silence, **dispatch),
         )
@@ -375,9 +375,24 @@ def test_a_capture_whose_frame_is_on_its_way_is_silent_only_without_a_connection
         bench.say(bench.peer("work"), messages.json_message(Kind.READY, READY))
         assert Kind.NEXT in bench.say(capture, offer(0))
         wait_for(lambda: Kind.PING in [message.kind for message in bench.heard(capture)], "a PING to the capture")
-        assert bench.say(rival, messages.json_message(Kind.HELLO, HELLO | {"incarnation": "b"})) == [Kind.REFUSED]
+        rival.send(messages.json_message(Kind.HELLO, HELLO | {"incarnation": "b"}))
+        (refused,) = bench.heard(rival)
+        assert refused.kind is Kind.REFUSED
+        assert refused.body()["silent"] is True, "the rival may be needed soon, so it keeps asking"
         assert "is silent" not in caplog.text
         capture.close()
+        wait_for(lambda: bench.it.turn(0.01) or "camera door is silent" in caplog.text, "the warning")
+    finally:
+        bench.close()
+
+
+def test_on_one_machine_no_frame_is_long_on_its_way(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    bench = Bench(tmp_path / "events.db", silence=0.1, networked=False, transfer=1e9)
+    try:
+        capture = bench.peer("frames")
+        bench.say(capture, messages.json_message(Kind.HELLO, HELLO))
+        bench.say(bench.peer("work"), messages.json_message(Kind.READY, READY))
+        assert Kind.NEXT in bench.say(capture, offer(0))
         wait_for(lambda: bench.it.turn(0.01) or "camera door is silent" in caplog.text, "the warning")
     finally:
         bench.close()

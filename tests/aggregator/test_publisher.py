@@ -175,5 +175,5 @@ def test_a_replay_has_as_many_bytes_as_were_asked_for(bench: Bench) -> None:
 
 @pytest.mark.parametrize("size", [0, -1, 1.5, "1", True, None])
 def test_a_replay_of_no_number_of_bytes_is_refused(bench: Bench, size: object) -> None:
-    with pytest.raises(WireError, match="no number of bytes"):
+    with pytest.raises(WireError, match="a REPLAY without a valid number of bytes"):
         replayed(bench, after=0, camera=None, bytes=size)

@@ -154,7 +154,7 @@ def test_boxes_lie_on_the_faces_and_the_faces_are_blurred(site: Site, page: Call
                 alike[blurred].append(likeness(inside(look["image"], box), inside(original, box)))
                 outside = np.ones(original.shape[:2], bool)
                 inside(outside, [box[0] - box[2], box[1] - box[3], 3 * box[2], 3 * box[3]])[:] = False
-                if len(seen["tracks"]) == 1 and len(seen["places"]) == 1:
+                if len(seen["tracks"]) == 1 and len(seen["face_regions"]) == 1:
                     difference = np.abs(look["image"].astype(int) - original)[outside].mean()
                     assert difference < 4, "the picture and the boxes are of the same frame"
     observations.close()

@@ -103,10 +103,10 @@ def test_a_slow_link_is_logged_with_the_settings_to_change(
 ) -> None:
     tested = encoder(made, FAR)
     tested.encode(frame(), 1, 0)
-    tested.came(0.2)
+    tested.record_transfer(0.2)
     assert not caplog.messages
-    tested.came(4.0)
-    tested.came(4.0)
+    tested.record_transfer(4.0)
+    tested.record_transfer(4.0)
     (message,) = caplog.messages
     assert "takes 4.0 s" in message
     assert "0.25 frames/s of camera door" in message
@@ -115,7 +115,7 @@ def test_a_slow_link_is_logged_with_the_settings_to_change(
     caplog.clear()
     raw = encoder(made, HERE)
     raw.encode(frame(), 1, 0)
-    raw.came(4.0)
+    raw.record_transfer(4.0)
     (message,) = caplog.messages
     assert 'set cameras.door.encoding = "jpeg"' in message
 
@@ -130,7 +130,7 @@ def test_with_a_transfer_time_frames_are_made_smaller_automatically(
         got = tested.encode(frame(OWN), 1, 0)
         sizes.append(got.size)
         payloads.append(len(got.payload))
-        tested.came(2.0)
+        tested.record_transfer(2.0)
     assert payloads[0] == len(OWN.data)
     assert payloads == sorted(payloads, reverse=True)
     assert sizes[0] == (160, 90)

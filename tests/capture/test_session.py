@@ -13,9 +13,10 @@ from processes import free_port, wait_for
 
 from fer_stream import Jpeg, plugins
 from fer_stream.capture.session import Capture
+from fer_stream.errors import ConfigError
 from fer_stream.protocol import messages, shared
 from fer_stream.protocol.messages import Encoding, Kind, Message
-from fer_stream.settings.tree import CameraSettings, Settings
+from fer_stream.settings.tree import CameraSettings, DispatchSettings, Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,7 +32,12 @@ class Aggregator:
         self._hub = plugins.load("transports", transport)().bind(address)
         self._peer = plugins.load("transports", transport)().connect(address, "frames")
         self._from = b""
-        settings = Settings(transport=transport, address=address, cameras={"door": CameraSettings(**camera)})
+        settings = Settings(
+            transport=transport,
+            address=address,
+            cameras={"door": CameraSettings(**camera)},
+            dispatch=DispatchSettings(silence=0.1),
+        )
         self.capture = Capture(settings, "door", self._peer)
         self.capture.reader.start()
 
@@ -131,3 +137,17 @@ def test_a_film_is_decoded_into_the_memory_that_is_shared(
             np.testing.assert_array_equal(reader.picture(message), image)
     finally:
         it.close()
+
+
+def test_a_capture_asks_on_while_an_earlier_one_of_its_camera_is_silent(tmp_path: Path, clip_of_noise: Path) -> None:
+    aggregator = Aggregator("zeromq", f"ipc://{tmp_path}", source=str(clip_of_noise))
+    try:
+        for _ in range(6):  # in three seconds, which is longer than its patience with an earlier capture that is alive
+            aggregator.hear(Kind.HELLO)
+            aggregator.say(Kind.REFUSED, {"reason": "captured already", "final": False, "silent": True})
+        aggregator.hear(Kind.HELLO)
+        aggregator.say(Kind.REFUSED, {"reason": "captured already", "final": True, "silent": False})
+        with pytest.raises(ConfigError, match="captured already"):
+            aggregator.hear(Kind.HELLO)
+    finally:
+        aggregator.close()

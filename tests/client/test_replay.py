@@ -6,8 +6,19 @@ from house import event
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fer_stream.client.replay import FIRST, LEAST, LONGEST, MOST, OPEN, PATIENCE, SLOW, TRICKLE, Position, Questions
-from fer_stream.plugins import Standing
+from fer_stream.client.replay import (
+    FIRST,
+    LEAST,
+    LONGEST,
+    MOST,
+    OPEN,
+    PATIENCE,
+    SLOW,
+    TRICKLE,
+    Position,
+    ReplayRequests,
+)
+from fer_stream.plugins import ConnectionState
 
 
 def test_the_next_event_is_accepted_and_a_seen_one_is_not() -> None:
@@ -82,89 +93,89 @@ def test_every_event_is_seen_once_with_any_losses_and_repetitions(cameras: list[
     assert seen == [int(e.cursor) for e in mine if int(e.cursor) > start]
 
 
-# Questions
+# ReplayRequests
 
-UP = Standing(up=True, life=0, received=0)
-DOWN = Standing(up=False, life=0, received=0)
+UP = ConnectionState(up=True, number=0, received=0)
+DOWN = ConnectionState(up=False, number=0, received=0)
 
 
 def test_a_request_is_repeated_after_a_growing_timeout() -> None:
-    questions = Questions(7)
+    requests = ReplayRequests(7)
     now, waits = 0.0, []
     for _ in range(8):
-        assert questions.due(now, UP) == 0
-        questions.ask(5, now, UP)
-        wait = questions.due(now, UP)
-        assert questions.due(now + wait / 2, UP) == wait / 2
+        assert requests.due(now, UP) == 0
+        requests.ask(5, now, UP)
+        wait = requests.due(now, UP)
+        assert requests.due(now + wait / 2, UP) == wait / 2
         waits.append(wait)
         now += wait
     assert waits[0] == PATIENCE
     assert waits[:4] == sorted(set(waits[:4]))
     assert waits[-1] == LONGEST
-    assert questions.silent(now) == now
+    assert requests.silent(now) == now
 
 
 def test_only_more_bytes_than_heartbeats_extend_the_timeout() -> None:
-    questions = Questions(7)
-    questions.ask(0, 0.0, UP)
-    assert questions.due(1.9, UP._replace(received=TRICKLE)) == PATIENCE, "a long answer is arriving"
-    assert questions.silent(1.9) == 0
-    assert questions.due(3.8, UP._replace(received=TRICKLE + 100)) < 0.2
-    assert questions.due(4.0, UP._replace(received=TRICKLE + 200)) == 0
+    requests = ReplayRequests(7)
+    requests.ask(0, 0.0, UP)
+    assert requests.due(1.9, UP._replace(received=TRICKLE)) == PATIENCE, "a long answer is arriving"
+    assert requests.silent(1.9) == 0
+    assert requests.due(3.8, UP._replace(received=TRICKLE + 100)) < 0.2
+    assert requests.due(4.0, UP._replace(received=TRICKLE + 200)) == 0
 
 
 def test_a_request_lost_with_its_connection_is_repeated_at_once() -> None:
-    questions = Questions(7)
-    questions.ask(0, 0.0, UP)
-    assert questions.due(0.1, UP._replace(life=1)) == 0
-    again = questions.ask(0, 0.1, DOWN._replace(life=1))
+    requests = ReplayRequests(7)
+    requests.ask(0, 0.0, UP)
+    assert requests.due(0.1, UP._replace(number=1)) == 0
+    again = requests.ask(0, 0.1, DOWN._replace(number=1))
     assert again.size == FIRST, "a lost connection does not change the size"
-    assert questions.due(100.0, DOWN._replace(life=1)) > 0, "the timeout starts with the next connection"
-    assert questions.due(101.0, UP._replace(life=1)) > 0
+    assert requests.due(100.0, DOWN._replace(number=1)) > 0, "the timeout starts with the next connection"
+    assert requests.due(101.0, UP._replace(number=1)) > 0
 
 
 def test_late_answers_are_used_and_unknown_ones_are_not() -> None:
-    questions = Questions(7)
-    first = questions.ask(5, 0.0, UP)
-    second = questions.ask(5, 2.0, UP)
-    assert questions.answered(first.ticket, 100, 3.0) == first
-    assert questions.answered(first.ticket, 100, 3.0) is None, "twice"
-    assert questions.answered(second.ticket + 1, 100, 3.0) is None
-    questions.settle()
-    assert questions.due(3.0, UP) == 0
-    assert questions.answered(second.ticket, 100, 9.0) == second
-    third = questions.ask(6, 9.0, UP)
-    questions.forget()
-    assert questions.answered(third.ticket, 100, 9.5) is None
+    requests = ReplayRequests(7)
+    first = requests.ask(5, 0.0, UP)
+    second = requests.ask(5, 2.0, UP)
+    assert requests.answered(first.ticket, 100, 3.0) == first
+    assert requests.answered(first.ticket, 100, 3.0) is None, "twice"
+    assert requests.answered(second.ticket + 1, 100, 3.0) is None
+    requests.settle()
+    assert requests.due(3.0, UP) == 0
+    assert requests.answered(second.ticket, 100, 9.0) == second
+    third = requests.ask(6, 9.0, UP)
+    requests.forget()
+    assert requests.answered(third.ticket, 100, 9.5) is None
 
 
 def test_only_the_latest_requests_are_remembered() -> None:
-    questions = Questions(7)
-    asked = [questions.ask(0, float(n), UP) for n in range(OPEN + 3)]
-    assert [question for question in asked if questions.answered(question.ticket, 0, 99.0)] == asked[3:]
+    requests = ReplayRequests(7)
+    asked = [requests.ask(0, float(n), UP) for n in range(OPEN + 3)]
+    assert [request for request in asked if requests.answered(request.ticket, 0, 99.0)] == asked[3:]
 
 
-def answer(questions: Questions, seconds: float, share: float = 1.0, now: float = 0.0) -> int:
+def answer(requests: ReplayRequests, seconds: float, share: float = 1.0, now: float = 0.0) -> int:
     """Send a request that is answered after ``seconds`` with this share of its bytes; return the requested bytes."""
-    question = questions.ask(0, now, UP)
-    questions.answered(question.ticket, round(share * question.size), now + seconds)
-    questions.settle()
-    return question.size
+    request = requests.ask(0, now, UP)
+    requests.answered(request.ticket, round(share * request.size), now + seconds)
+    requests.settle()
+    return request.size
 
 
 def test_the_request_size_grows_with_fast_answers_and_shrinks_with_slow_ones() -> None:
-    questions = Questions(7)
-    assert [answer(questions, 0.01) for _ in range(6)] == [FIRST * 2**n for n in range(4)] + [FIRST * 16, MOST]
-    assert answer(questions, SLOW - 1) == answer(questions, SLOW + 1) == MOST
+    requests = ReplayRequests(7)
+    assert [answer(requests, 0.01) for _ in range(6)] == [FIRST * 2**n for n in range(4)] + [FIRST * 16, MOST]
+    assert answer(requests, SLOW - 1) == answer(requests, SLOW + 1) == MOST
     for _ in range(10):
-        answer(questions, SLOW + 1)
-    assert answer(questions, 0.1, share=0.1) == LEAST
-    assert answer(questions, 0.1) == LEAST, "a short answer says nothing about the speed"
-    assert answer(questions, 0.1) == 2 * LEAST
+        answer(requests, SLOW + 1)
+    assert answer(requests, 0.1, share=0.1) == LEAST
+    assert answer(requests, 0.1) == LEAST, "a short answer says nothing about the speed"
+    assert answer(requests, 0.1) == 2 * LEAST
 
 
 def test_after_a_slow_answer_the_timeout_is_longer() -> None:
-    questions = Questions(7)
-    answer(questions, 9.0)
-    questions.ask(0, 10.0, UP)
-    assert questions.due(10.0, UP) == 18.0
+    requests = ReplayRequests(7)
+    answer(requests, 9.0)
+    requests.ask(0, 10.0, UP)
+    assert requests.due(10.0, UP) == 18.0

@@ -359,7 +359,7 @@ def test_closing_ends_open_intervals_at_the_time_of_their_last_event() -> None:
     assert updated.type == "emotion.updated"
     ends = [closing(replace(e, sequence=7, cursor="9")) for e in (updated, entered, online)]
     assert told(ends) == ["emotion.ended happy", "face.left", "camera.offline"]
-    assert {(e.frameuence, e.cursor, e.epoch, e.camera) for e in ends} == {(0, "0", 1, "door")}
+    assert {(e.sequence, e.cursor, e.epoch, e.camera) for e in ends} == {(0, "0", 1, "door")}
     assert [e.time for e in ends] == [updated.time, entered.time, online.time]
     ended, left, offline = (e.data for e in ends)
     assert isinstance(ended, ExpressionData)
@@ -380,14 +380,14 @@ def test_places_has_found_and_predicted_faces_and_searched_reports_searches() ->
     everywhere = Searched(np.ones(THUMBNAIL, np.bool_), np.zeros(THUMBNAIL, np.uint8))
     line.observe(1, at(0.0), SIZE, [face(100)])
     assert line.searched, "before the first `Searched`, frames count as searched"
-    assert (line.frame, line.size, line.places) == (1, SIZE, (face(100).box,)), "although it is not confirmed yet"
+    assert (line.frame, line.size, line.face_regions) == (1, SIZE, (face(100).box,)), "although it is not confirmed yet"
     line.observe(2, at(0.1), SIZE, [face(110)], everywhere)
     assert line.searched
     line.observe(3, at(0.2), SIZE, [face(120)])
     assert not line.searched, "only known faces were checked"
     line.observe(4, at(0.3), SIZE, [], everywhere)
     assert line.tracks == ()
-    (box,) = line.places
+    (box,) = line.face_regions
     assert 120 < box.x1 < 140, "its motion continues"
 
 
@@ -397,5 +397,5 @@ def test_a_missed_face_has_a_predicted_box_also_if_the_clock_stands_still() -> N
     for seq in range(1, 4):
         line.observe(seq, at(0.1 * seq), SIZE, [face(100)])
     line.observe(4, at(0.3), SIZE, [])
-    (box,) = line.places
+    (box,) = line.face_regions
     assert (box.x1, box.y1) == pytest.approx((100, 50), abs=5)

@@ -9,6 +9,8 @@ import cv2
 import numpy as np
 import pytest
 
+from fer_stream import plugins
+from fer_stream.inference import worker
 from fer_stream.inference.recognizer import Recognizer
 from fer_stream.inference.worker import answer
 from fer_stream.protocol import messages, results, shared
@@ -17,6 +19,7 @@ from fer_stream.types import Box, Face
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
 LABELS = ("dark", "bright")
 
@@ -121,3 +124,22 @@ def test_what_a_plug_in_makes_of_a_frame_must_make_sense(face: Face, failure: Ex
     said = say(frame(jpeg()), face, failure=failure)
     assert (said.kind, said.ticket) == (Kind.REJECT, 7)
     assert said.body()["reason"] in {"corrupt", "poisoned"}
+
+
+@pytest.mark.parametrize("networked", [True, False])
+def test_a_frame_from_a_network_is_confirmed_at_once(networked: bool, tmp_path: Path) -> None:
+    """On one machine, the confirmation would be a message more for each frame; a heartbeat does it."""
+    transport = plugins.load("transports", "memory")()
+    hub, peer = transport.bind(f"memory://{tmp_path}"), transport.connect(f"memory://{tmp_path}", "work")
+    recognizer = Recognizer(Detector(), Classifier(None))
+    session = worker.Session(peer, {}, worker._Computer(recognizer, peer), patience=1.0, networked=networked)
+    session.step(0.0)
+    ((_, name, ready),) = hub.receive(1.0)
+    assert messages.unpack(ready).kind is Kind.READY
+    hub.send("work", name, frame(bytes(12), Encoding.RAW, width=2, height=2, ticket=7))
+    session.step(1.0)
+    assert session.busy
+    answers = [messages.unpack(parts) for _, _, parts in hub.receive(0.1)]
+    assert [(one.kind, one.ticket) for one in answers] == ([(Kind.PING, 7)] if networked else [])
+    peer.close()
+    hub.close()

@@ -166,7 +166,7 @@ def test_two_aggregators_on_a_share(cli: Cli, short_folder: Path, hosts: tuple[P
 
     first = cli.start(*start(0))
     first.until_said("ready")
-    assert "locks may not keep an aggregator on another machine out" in first.err
+    assert "file locks may not work between machines" in first.err
     refused = cli.run(*start(1))
     assert refused.popen.returncode == 1
     (sentence,) = refused.errors

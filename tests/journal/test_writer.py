@@ -33,7 +33,7 @@ profile = settings(deadline=None, max_examples=40, suppress_health_check=[Health
 def test_events_are_numbered_per_camera_and_over_all(journal: Journal) -> None:
     journal.append([event("camera.online", "door"), event("camera.online", "gate")])
     stored = journal.append([event("camera.reset", "door", 2), event("camera.reset", "door", 3)])
-    assert [(e.frameuence, int(e.cursor)) for e, _ in stored] == [(2, 3), (3, 4)]
+    assert [(e.sequence, int(e.cursor)) for e, _ in stored] == [(2, 3), (3, 4)]
     assert all(decode(text) == e for e, text in stored)
     assert journal.cursor() == 4
     texts, reached = journal.read(2)
@@ -45,7 +45,7 @@ def test_a_repeat_is_harmless(journal: Journal) -> None:
     again = journal.append(
         [event("camera.online"), event("face.entered", frame=2, track=1), event("camera.reset", frame=3)]
     )
-    assert [(e.type, e.frameuence, int(e.cursor)) for e, _ in again] == [("camera.reset", 3, 3)]
+    assert [(e.type, e.sequence, int(e.cursor)) for e, _ in again] == [("camera.reset", 3, 3)]
     assert journal.append([e for e, _ in first]) == []
     assert journal.append([event("camera.reset", frame=9)] * 2)[-1][0].sequence == 4
     assert journal.cursor() == 4
@@ -67,7 +67,7 @@ def test_numbers_continue_after_a_restart(path: Path) -> None:
         writer = Journal(path)
         assert writer.epoch("door") == start + 1
         stored = writer.append(resets(2, first=1 + 2 * start))
-        assert [(e.frameuence, int(e.cursor)) for e, _ in stored] == [(2 * start + i, 2 * start + i) for i in (1, 2)]
+        assert [(e.sequence, int(e.cursor)) for e, _ in stored] == [(2 * start + i, 2 * start + i) for i in (1, 2)]
         writer.close()
         writer.close()
 
@@ -107,7 +107,7 @@ def test_sequences_are_gapless_and_replays_return_the_written_events(
     stored = [decode(text) for text in written]
     assert [int(e.cursor) for e in stored] == list(range(1, len(stored) + 1))
     for camera in ("door", "gate", "hall"):
-        mine = [e.frameuence for e in stored if e.camera == camera]
+        mine = [e.sequence for e in stored if e.camera == camera]
         assert mine == list(range(1, len(mine) + 1))
     assert len({event_id(e) for e in stored}) == len(stored)
 

@@ -16,8 +16,8 @@ def frame(seq: int, epoch: int = 1, **fields: Any) -> Message:
     return Message(Kind.FRAME, b"", epoch=epoch, seq=seq, **fields)
 
 
-def seen(seq: int, epoch: int = 1, searched: bool = True, places: Any = ()) -> dict[str, Any]:
-    return {"camera": "door", "epoch": epoch, "frame": seq, "searched": searched, "places": places}
+def seen(seq: int, epoch: int = 1, searched: bool = True, regions: Any = ()) -> dict[str, Any]:
+    return {"camera": "door", "epoch": epoch, "frame": seq, "searched": searched, "face_regions": regions}
 
 
 def noise(height: int = 240, width: int = 320) -> np.ndarray:
@@ -92,11 +92,11 @@ def test_a_picture_is_scaled_to_the_width_in_which_it_is_shown_and_so_are_the_bo
     whole = opened(render(Shown(raw(image), seen(1)), 640, shared.MappedFrames(), show_faces=False))
     assert whole.shape == (240, 320, 3), "never enlarged"
     assert np.abs(whole.astype(int) - image).mean() < 8
-    message, places = raw(noise(480, 640)), [(200, 120, 400, 360)]
-    small = opened(render(Shown(message, seen(1, places=places)), 320, shared.MappedFrames(), show_faces=False))
+    message, regions = raw(noise(480, 640)), [(200, 120, 400, 360)]
+    small = opened(render(Shown(message, seen(1, regions=regions)), 320, shared.MappedFrames(), show_faces=False))
     assert small.shape == (240, 320, 3)
     assert detail(small[60:180, 100:200]) < 0.1 * detail(small[:, 250:])
-    open_ = opened(render(Shown(message, seen(1, places=places)), 320, shared.MappedFrames(), show_faces=True))
+    open_ = opened(render(Shown(message, seen(1, regions=regions)), 320, shared.MappedFrames(), show_faces=True))
     assert detail(open_[60:180, 100:200]) > 0.8 * detail(open_[:, 250:])
 
 

@@ -116,15 +116,15 @@ def test_what_lies_there_already_is_not_copied(writer: Writer) -> None:
 
 
 def test_a_place_is_taken_while_anything_refers_to_it(writer: Writer) -> None:
-    places = [lend(writer, number) for number in (1, 2, 3)]
+    slots = [lend(writer, number) for number in (1, 2, 3)]
     assert writer.lend((HEIGHT, WIDTH, 3)) is None
     assert put(writer, 1) is None, "nor is there room for a copy"
-    raw = places.pop().reshape(-1).data
+    raw = slots.pop().reshape(-1).data
     assert writer.lend((HEIGHT, WIDTH, 3)) is None, "as while it is sent"
     del raw
     assert writer.lend((HEIGHT, WIDTH, 3)) is not None, "superseded: it was never sent"
-    assert writer.put(places[0], 1, resolved=0) is not None
-    places.clear()
+    assert writer.put(slots[0], 1, resolved=0) is not None
+    slots.clear()
     kept = lend(writer, 4)
     assert [writer.put(lend(writer, 5), 2, resolved=0) is not None, writer.lend((HEIGHT, WIDTH, 3))] == [True, None]
     np.testing.assert_array_equal(kept, picture(4))

@@ -79,6 +79,16 @@ def test_what_the_aggregator_journaled_at_its_end_is_read_from_the_journal(
     assert (tmp_path / "all.jsonl").read_text().splitlines() == house.stored()
 
 
+def test_a_run_that_is_told_to_end_gives_its_sinks_their_time(house: House, stop: Stop, tmp_path: Path) -> None:
+    house.take(5)
+    house.end()  # so that the sink gets no events live
+    sink_threads = opened(house, stop, tmp_path / "all.jsonl")
+    stop.set()
+    sink_threads.finish(stop, newest(house), soon())
+    sink_threads.close()
+    assert (tmp_path / "all.jsonl").read_text().splitlines() == house.stored()
+
+
 def test_a_full_disk_is_counted_and_disturbs_no_other_sink(
     house: House, stop: Stop, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

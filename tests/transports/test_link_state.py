@@ -47,23 +47,23 @@ def test_a_descriptor_becomes_readable_when_a_message_arrives(network: Network, 
 def test_a_peer_reports_its_connection(network: Network) -> None:
     peer = network.peer("control")
     peer.receive(0.1)
-    assert not peer.standing().up
-    assert peer.trouble() == "nothing listens there"
+    assert not peer.connection_state().up
+    assert peer.diagnose() == "nothing listens there"
     hub = network.hub()
 
     def up() -> bool:
         hub.receive(0.01)
         peer.receive(0.01)
-        return peer.standing().up
+        return peer.connection_state().up
 
     until(up)
-    life = peer.standing().life
-    assert "does not answer" in peer.trouble()
+    number = peer.connection_state().number
+    assert "does not answer" in peer.diagnose()
     hub.close()
-    until(lambda: peer.receive(0.01) is None and not peer.standing().up)
+    until(lambda: peer.receive(0.01) is None and not peer.connection_state().up)
     hub = network.hub()
     until(up)
-    assert peer.standing().life == life + 1, "messages sent before may be lost"
+    assert peer.connection_state().number == number + 1, "messages sent before may be lost"
 
 
 def test_received_bytes_are_counted(network: Network) -> None:
@@ -77,4 +77,4 @@ def test_received_bytes_are_counted(network: Network) -> None:
 
 
 def received(peer: Peer) -> bool:
-    return peer.standing().received >= 100_000
+    return peer.connection_state().received >= 100_000
