@@ -72,6 +72,14 @@ class AllocatingSource(Source, Protocol):
     """Called with a shape; returns memory for a picture (uint8, C-contiguous), or ``None`` if none is free."""
 
 
+@runtime_checkable
+class DamageCountingSource(Source, Protocol):
+    """A source that leaves out damaged pictures, and counts them."""
+
+    damaged: int
+    """Number of pictures left out so far. The capture counts them as captured and rejected."""
+
+
 class Detector(Protocol):
     """Finds faces. It keeps no state between frames: the result depends only on the image."""
 

@@ -51,7 +51,7 @@ class Film:
             if self.codec == "libx264":
                 stream.options = {"preset": "ultrafast", "crf": "12"}
                 if self.interlaced:
-                    stream.options |= {"x264-params": "interlaced=1:tff=1"}
+                    stream.options |= {"flags": "+ildct"}
             if self.rotation:
                 stream.set_display_rotation(self.rotation)
             for number in range(self.count):

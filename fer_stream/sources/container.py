@@ -1,7 +1,6 @@
-"""A file or stream that FFmpeg opens (PyAV): its video stream, and each picture with its time stamp.
+"""A video file or stream, opened with FFmpeg through PyAV: its video stream, and its pictures with their time stamps.
 
-Nothing that the container says is believed unchecked. A packet that does not decode costs the pictures in it, not
-those after it.
+Header fields are checked against the packets. If a packet does not decode, only its own pictures are lost.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import av
 import av.error
+import av.stream
 
 from fer_stream.errors import SourceError, WireError
 from fer_stream.imaging.jpeg import Jpeg
@@ -29,19 +29,21 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
     from numpy.typing import NDArray
 
+    from fer_stream.plugins import Allocate
+
     Content = NDArray[np.uint8] | Jpeg
 
 NO_STAMPS = 0x0080
-"""FFmpeg's ``AVFMT_NOTIMESTAMPS``: the format has no time stamps, as raw H.264 has none."""
+"""FFmpeg's ``AVFMT_NOTIMESTAMPS``: the format has no time stamps, such as raw H.264."""
 
 PERIOD = SECOND // 25
-"""Nanoseconds between two pictures where nothing says it (FFmpeg's own assumption)."""
+"""Nanoseconds between two pictures if the container gives no rate (FFmpeg's default)."""
+
+MAX_RATE = 1000
+"""Rates above this, in pictures/s, are errors in a container."""
 
 TEXT = frozenset({"tty", "ansi"})
-"""FFmpeg shows text files as films of a terminal."""
-
-IMAGES = frozenset({"image2", "jpeg_pipe", "png_pipe", "webp_pipe", "bmp_pipe", "tiff_pipe", "gif_pipe"})
-"""Formats of a single image."""
+"""Formats in which FFmpeg renders text files as videos of a terminal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +51,11 @@ class Opening:
     """How to open a container."""
 
     stream: int | None = None
-    """Which of its video streams, from 0; ``None``: the default one."""
+    """Number of the video stream, from 0; ``None``: the default one."""
     threads: int = 1
-    decode: bool = False
-    """Whether JPEG packets are decoded, too."""
+    """Threads that decode."""
     hardware: bool = False
+    """Whether a GPU may decode. JPEG packets are then decoded, too."""
     timeouts: tuple[float, float] | None = None
     """Seconds to open, and to read."""
     options: tuple[tuple[str, str], ...] = ()
@@ -61,33 +63,40 @@ class Opening:
 
 
 class Container:
-    """See the module's text. One thread reads; another one may close it.
+    """An open container. One thread reads; another one may close it.
+
+    Args:
+        address: a URL, or ``file:PATH``.
+        name: the container's name in messages, without passwords.
+        opening: how to open it.
 
     Raises:
         av.error.FFmpegError: it cannot be opened.
-        SourceError: it has no video stream that can be shown; the message begins with ``name``.
+        SourceError: it has no video stream that can be decoded and shown.
     """
 
     def __init__(self, address: str, name: str, opening: Opening) -> None:
+        self.allocate: Allocate | None = None
+        """Provides the memory of decoded pictures; see `fer_stream.plugins.AllocatingSource`."""
+        self.closed = False
+        self.damaged = 0
+        """Number of pictures that did not decode, after the first key frame."""
+        self._passes: bool | None = False
+        """Whether JPEG packets are returned undecoded; ``None``: not known before the first packet."""
         self._name = name
         self._lock = threading.Lock()
-        self._how = opening
-        self.closed = False
-        self.packets = 0
-        """Video packets read."""
-        self.damaged = 0
-        """Packets or pictures of them that do not decode."""
-        how: dict[str, Any] = {"options": dict(opening.options), "timeout": opening.timeouts}
-        self._container: InputContainer = av.open(address, metadata_errors="replace", **how, **_hardware(opening))
+        self._opening = opening
+        self._container = _open(address, opening)
         try:
             self.stream = self._choose()
             self._prepare()
         except BaseException:
             self._container.close()
             raise
+        self._begun = False
         self._pictures = self._read()
 
-    # What it says about itself
+    # What the header says
 
     @property
     def format(self) -> str:
@@ -101,34 +110,31 @@ class Container:
 
     @property
     def length(self) -> int | None:
-        """Nanoseconds from start to end as the container says, if it does."""
+        """The duration in nanoseconds, if the header gives one."""
         duration = self._container.duration
         return None if duration is None or duration <= 0 else 1000 * duration
 
     @property
-    def announced(self) -> int:
-        """How many pictures its header names; 0: none."""
-        return max(0, self.stream.frames)
-
-    @property
     def period(self) -> int:
-        """Nanoseconds between two pictures as it says."""
+        """Nanoseconds between two pictures."""
         rate = self.stream.average_rate or self.stream.guessed_rate
-        return round(SECOND / rate) if rate and rate <= 1000 else PERIOD
+        return round(SECOND / rate) if rate and rate <= MAX_RATE else PERIOD
 
     @property
-    def rate_known(self) -> bool:
-        """Whether it names a rate."""
-        return bool(self.stream.average_rate)
+    def frames(self) -> int | None:
+        """Number of pictures, for display: as the header gives it, or else estimated from the duration."""
+        if self.stream.frames > 0:
+            return self.stream.frames
+        return None if self.length is None or not self.stamped else max(1, round(self.length / self.period))
 
     @property
     def others(self) -> list[str]:
-        """The video streams that were not chosen, in words."""
-        return [_words(number, one) for number, one in enumerate(self._films()) if one.index != self.stream.index]
+        """Descriptions of the video streams that were not chosen."""
+        return [_describe(number, one) for number, one in enumerate(self._videos()) if one.index != self.stream.index]
 
     @property
     def missing_entries(self) -> tuple[int, int]:
-        """How many pictures in the file's index lie beyond its end, and how many there are in all."""
+        """How many pictures of the index are beyond the end of the file, and how many the index has."""
         size, entries = self._container.size, self.stream.index_entries
         if size <= 0 or not len(entries):
             return 0, 0
@@ -137,10 +143,10 @@ class Container:
     # Pictures
 
     def read(self) -> tuple[Content, int | None] | None:
-        """Return the next picture, and its stamp in nanoseconds since the container's start; ``None`` at the end.
+        """Return the next picture, and its time stamp in nanoseconds since the container's start; ``None`` at the end.
 
         Raises:
-            av.error.FFmpegError: it cannot be read on.
+            av.error.FFmpegError: reading failed.
             WireError: the picture is larger than allowed.
         """
         try:
@@ -151,9 +157,9 @@ class Container:
                 self.close()
 
     def close(self) -> None:
-        """Close it, at the latest when the read that is under way returns."""
+        """Close it, at the latest when the current read returns."""
         self.closed = True
-        if self._lock.acquire(blocking=False):  # else the reader closes it
+        if self._lock.acquire(blocking=False):  # otherwise the reader closes it
             self._pictures.close()
             self._container.close()
             self._lock.release()
@@ -161,11 +167,10 @@ class Container:
     def _read(self) -> Generator[tuple[Content, int | None], None, None]:
         deinterlacer = Deinterlacer()
         for packet in self._container.demux(self.stream):
-            if packet.size:  # the last packet is empty: it makes the decoder return what it holds back
-                self.packets += 1
-                if (jpeg := self._jpeg(packet)) is not None:
-                    yield jpeg, self._stamp(packet)
-                    continue
+            # The last packet is empty. It makes the decoder return the pictures that it holds back.
+            if packet.size and (jpeg := self._jpeg(packet)) is not None:
+                yield jpeg, self._stamp(packet)
+                continue
             for frame in self._decoded(packet):
                 for whole in deinterlacer.push(frame):
                     yield self._shown(whole), self._stamp(whole)
@@ -173,35 +178,44 @@ class Container:
             yield self._shown(whole), self._stamp(whole)
 
     def _decoded(self, packet: Packet[VideoStream]) -> list[VideoFrame]:
+        self._begun |= packet.is_keyframe
         try:
             frames = self.stream.decode(packet)
         except av.error.InvalidDataError:
-            self.damaged += 1
+            self.damaged += self._begun  # before the first key frame, nothing can be decoded
             return []
-        kept = [frame for frame in frames if not frame.is_corrupt]
-        self.damaged += len(frames) - len(kept)
-        return kept
+        whole = [frame for frame in frames if not frame.is_corrupt]
+        self.damaged += len(frames) - len(whole)
+        return whole
 
     def _shown(self, frame: VideoFrame) -> NDArray[np.uint8]:
         check_size(frame.width, frame.height)
-        return shown(frame, self._aspect(), turn_of(frame))
+        return shown(frame, self._aspect(), turn_of(frame), self.allocate)
 
     def _aspect(self) -> Fraction | None:
         return self.stream.sample_aspect_ratio or self.stream.codec_context.sample_aspect_ratio
 
     def _jpeg(self, packet: Packet[VideoStream]) -> Jpeg | None:
-        """Return a packet as it came, if it is a JPEG that is shown as it is stored."""
+        """Return a packet as it came, or ``None`` if FFmpeg has to decode it."""
+        if self._passes is None:
+            self._passes = self._shown_as_stored(packet)
         if not self._passes:
             return None
         jpeg = Jpeg(bytes(packet))
         try:
-            height, width, _ = jpeg.shape
-            check_size(width, height)
-            context = self.stream.codec_context
-            whole = not context.height or height >= context.height  # a field of an interlaced film has half of it
-            return jpeg if jpeg.plain and whole else None
+            height = jpeg.shape[0]
         except WireError:
-            return None
+            return jpeg  # the reader rejects and counts it
+        # A packet of an interlaced video has two JPEGs, each with half of the lines. FFmpeg joins them.
+        return None if height <= (self.stream.codec_context.height + 1) // 2 <= height + 1 else jpeg
+
+    def _shown_as_stored(self, packet: Packet[VideoStream]) -> bool:
+        """Return whether pictures are neither turned nor scaled, by decoding one."""
+        try:
+            frames = self.stream.decode(packet)
+        except av.error.FFmpegError:
+            return True
+        return self._aspect() in (None, 0, 1) and all(turn_of(frame) == UPRIGHT for frame in frames)
 
     def _stamp(self, of: Packet[VideoStream] | VideoFrame) -> int | None:
         if of.pts is None or of.time_base is None or not self.stamped:
@@ -212,63 +226,63 @@ class Container:
 
     # Opening
 
-    def _films(self) -> list[VideoStream]:
+    def _videos(self) -> list[VideoStream]:
         return [one for one in self._container.streams.video if not _is_cover(one)]
 
     def _choose(self) -> VideoStream:
-        films, number = self._films(), self._how.stream
+        videos, number = self._videos(), self._opening.stream
         if self.format in TEXT:
             raise SourceError(f"{self._name} is a text file, not a video")
-        if not films:
+        if not videos:
             sound = any(one.type == "audio" for one in self._container.streams)
             cover = " with a cover picture" if self._container.streams.video else ""
             raise SourceError(f"{self._name} has sound{cover} and no video" if sound else f"{self._name} has no video")
         if number is not None:
-            if number >= len(films):
-                there = "; ".join(_words(place, one) for place, one in enumerate(films))
-                raise SourceError(f"{self._name} has no video stream {number}; it has {there}")
-            return films[number]
-        return next((one for one in films if one.disposition & av.stream.Disposition.default), films[0])
+            if number >= len(videos):
+                known = "; ".join(_describe(at, one) for at, one in enumerate(videos))
+                raise SourceError(f"{self._name} has no video stream {number}; it has {known}")
+            return videos[number]
+        return next((one for one in videos if one.disposition & av.stream.Disposition.default), videos[0])
 
     def _prepare(self) -> None:
         for one in self._container.streams:
             if one.index != self.stream.index:
-                one.discard = av.stream.Discard.all  # the demuxer need not read it
+                one.discard = av.stream.Discard.all  # the demuxer skips its packets
         context = self.stream.codec_context
         if context is None or context.codec is None:
-            raise SourceError(f"{self._name} is encoded in a way that this FFmpeg cannot decode")
+            raise SourceError(f"{self._name} has a video codec that this FFmpeg cannot decode")
         if context.width and context.height:
             try:
                 check_size(context.width, context.height)
             except WireError as error:
                 raise SourceError(f"{self._name} cannot be shown: {error}") from error
-        context.thread_count = self._how.threads
+        jpegs = context.name == "mjpeg" and not self._opening.hardware
+        # One thread returns the picture of a packet at once, which `_shown_as_stored` needs.
+        context.thread_count = 1 if jpegs else self._opening.threads
         context.thread_type = "AUTO"
-        sar = self._aspect()
-        self._passes = (
-            context.name == "mjpeg"
-            and not self._how.decode
-            and not self._how.hardware
-            and sar in (None, 0, 1)
-            and self._turn() == UPRIGHT
-        )
+        self._passes = None if jpegs else False
 
-    def _turn(self) -> tuple[int, int, int, int]:
-        return UPRIGHT
+
+def _open(address: str, opening: Opening) -> InputContainer:
+    how: dict[str, Any] = {"options": dict(opening.options), "timeout": opening.timeouts, "metadata_errors": "replace"}
+    container: InputContainer
+    if opening.hardware:
+        from av.codec.hwaccel import HWAccel, hwdevices_available  # noqa: PLC0415  (rarely needed)
+
+        for device in hwdevices_available():
+            try:
+                container = av.open(address, hwaccel=HWAccel(device_type=device, allow_software_fallback=True), **how)
+                return container
+            except av.error.PermissionError:  # FFmpeg knows this kind of hardware, but there is none here
+                continue
+    container = av.open(address, **how)
+    return container
 
 
 def _is_cover(stream: VideoStream) -> bool:
     return bool(stream.disposition & av.stream.Disposition.attached_pic)
 
 
-def _words(number: int, stream: VideoStream) -> str:
+def _describe(number: int, stream: VideoStream) -> str:
     context = stream.codec_context
     return f"stream {number} ({context.width}x{context.height}, {context.name})"
-
-
-def _hardware(opening: Opening) -> dict[str, Any]:
-    """Return the argument that lets a GPU decode, where this FFmpeg knows one."""
-    from av.codec.hwaccel import HWAccel, hwdevices_available  # noqa: PLC0415  (rarely needed)
-
-    devices = hwdevices_available() if opening.hardware else []
-    return {"hwaccel": HWAccel(device_type=devices[0], allow_software_fallback=True)} if devices else {}

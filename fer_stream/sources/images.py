@@ -1,11 +1,10 @@
-"""Image files: a folder of them, a single one, or an animation, as a recording. Kinds are told by content, not suffix."""
+"""Image files as recordings: a folder, a single image, an animation. The content decides the kind, not the suffix."""
 
 from __future__ import annotations
 
 import logging
 import re
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -17,7 +16,7 @@ from fer_stream.system import extras
 from fer_stream.types import Picture
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -27,13 +26,16 @@ if TYPE_CHECKING:
     Content = NDArray[np.uint8] | Jpeg
 
 RATE = 25.0
-"""Frames/s of images without times of their own, where the settings give no rate (FFmpeg's default)."""
+"""Frames/s of images without durations, if the settings give no rate (FFmpeg's default)."""
 
 SHOWN = 5
-"""Names of skipped files in a message, at most."""
+"""Maximum number of skipped files that a message names."""
 
 _HEAD = 64
-"""Bytes that tell an image's kind."""
+"""Number of bytes at a file's beginning from which its kind is known."""
+
+_TABLES = 4096
+"""Number of bytes at a PNG's beginning that contain the chunk of an animation (acTL)."""
 
 _MAGIC = (
     (b"\xff\xd8\xff", "jpeg"),
@@ -49,7 +51,7 @@ _MAGIC = (
 )
 
 _BRANDS = {b"avif": "avif", b"avis": "avif", b"heic": "heic", b"heix": "heic", b"hevc": "heic", b"hevx": "heic"}
-"""ISO/IEC 23008-12's brands of still images and image sequences."""
+"""Brands of images and image sequences (ISO/IEC 23008-12)."""
 
 _log = logging.getLogger(__name__)
 
@@ -82,14 +84,14 @@ def is_image(path: Path) -> bool:
     """Return whether `Images` reads this file."""
     try:
         return path.is_file() and bool(kind(path))
-    except OSError:  # not readable: the caller's own attempt to open it gives the reason
+    except OSError:  # not readable: the caller will open it, and get the reason
         return False
 
 
 class Images:
     """The images of a folder in natural order (``2.png`` before ``10.png``), a single one, or an animation.
 
-    Files of a folder that are no images are skipped, and listed once in the log.
+    Other files in the folder are skipped, and a warning lists them.
 
     Raises:
         SourceError: the folder has no image.
@@ -111,7 +113,7 @@ class Images:
         return [path.name for path in self._paths]
 
     def read(self) -> Picture | None:
-        """Return the next image, a JPEG as it lies in its file; ``None`` at the end.
+        """Return the next image, JPEGs undecoded; ``None`` at the end.
 
         Raises:
             SourceError: a file is damaged or too large.
@@ -119,7 +121,7 @@ class Images:
         return None if self._closed else next(self._pictures, None)
 
     def close(self) -> None:
-        """Give no more images."""
+        """Return no more images."""
         self._closed = True
 
     def _all(self) -> Iterator[Picture]:
@@ -143,21 +145,21 @@ def _images_in(folder: Path) -> list[Path]:
     images = [path for path in files if is_image(path)]
     skipped = [path.name for path in files if path not in set(images)]
     if not images:
-        raise SourceError(f"the folder {str(folder)!r} has no images; JPEG and PNG are among those that are read")
+        raise SourceError(f"the folder {str(folder)!r} contains no images")
     if skipped:
         more = f" and {len(skipped) - SHOWN} more" if len(skipped) > SHOWN else ""
         _log.warning(
-            "%d of %d files in %r are no images and are skipped: %s%s",
+            "%d of %d files in %r are not images and are skipped: %s%s",
             *(len(skipped), len(files), str(folder), ", ".join(skipped[:SHOWN]), more),
         )
     return images
 
 
 def load(path: Path) -> NDArray[np.uint8]:
-    """Return an image's pixels, uint8 ``[H, W, 3]``, BGR; of an animation the first picture.
+    """Return an image's pixels, uint8 ``[H, W, 3]``, BGR; of an animation, those of the first picture.
 
     Raises:
-        SourceError: the file is not an image, damaged, or too large, or its name cannot be written in what is made of it.
+        SourceError: the file is not an image, damaged, or too large, or its name is not UTF-8.
     """
     check_name(path)
     content, _ = next(_contents(path))
@@ -165,7 +167,7 @@ def load(path: Path) -> NDArray[np.uint8]:
 
 
 def check_name(path: Path) -> None:
-    """Refuse a name that OpenCV takes for another file, and that JSON cannot hold.
+    """Refuse a name that neither FFmpeg nor JSON can represent.
 
     Raises:
         SourceError: it is not UTF-8.
@@ -192,68 +194,91 @@ def _contents(path: Path) -> Iterator[tuple[Content, int | None]]:
 def _pictures(path: Path, data: bytes) -> Iterator[tuple[Content, int | None]]:
     what = kind_of(data[:_HEAD])
     if not what:
-        raise WireError("it is of no kind of image that is known")
-    if what == "jpeg" and _passes(data):
-        yield Jpeg(data), None
+        raise WireError("its format is unknown")
+    if what == "jpeg":
+        yield Jpeg(data) if _passes(data) else decode(data), None
     elif what == "heic":
         yield _heic(path), None
     elif what == "avif":
         yield from _avif(path)
-    elif (what == "webp" and b"ANMF" in data) or (what == "png" and b"acTL" in data[:4096]):
+    elif (what == "webp" and b"ANMF" in data) or (what == "png" and b"acTL" in data[:_TABLES]):
         yield from _animation(data)
-    elif what == "tiff":
-        for page in _pages(data):
-            yield page, None
     else:
-        yield decode(data), None
+        for page in _pages(data, what):
+            yield page, None
 
 
 def _animation(data: bytes) -> Iterator[tuple[Content, int | None]]:
-    width, height = image_size(data)
-    check_size(width, height)
+    check_size(*image_size(data))
     good, animation = cv2.imdecodeanimation(np.frombuffer(data, np.uint8))
     if not good or not animation.frames:
         raise WireError("the animation is damaged")
     for image, milliseconds in zip(animation.frames, animation.durations, strict=True):
-        yield np.ascontiguousarray(image[:, :, :3]), int(milliseconds) * 1_000_000
+        yield opaque(image), int(milliseconds) * 1_000_000
 
 
-def _pages(data: bytes) -> list[NDArray[np.uint8]]:
-    """Return a TIFF's pages, uint8 ``[H, W, 3]``, BGR."""
-    width, height = image_size(data)
-    check_size(width, height)
-    good, pages = cv2.imdecodemulti(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
-    if not good:
-        raise WireError("the TIFF is damaged, or stored in a way that OpenCV does not read")
-    return [eight_bits(page) for page in pages]
+def _pages(data: bytes, what: str) -> list[NDArray[np.uint8]]:
+    """Return an image's pages, uint8 ``[H, W, 3]``, BGR; only a TIFF has several."""
+    check_size(*image_size(data))
+    buffer, how = np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
+    pages: Sequence[NDArray[Any] | None]
+    if what == "tiff":
+        _, pages = cv2.imdecodemulti(buffer, how)
+    else:
+        pages = [cv2.imdecode(buffer, how)]
+        if what in ("png", "webp") and pages[0] is not None:  # ``how`` drops the transparency
+            stored = cv2.imdecode(buffer, cv2.IMREAD_UNCHANGED)
+            pages = [opaque(stored)] if stored is not None and stored.shape[2:] == (4,) else pages
+    whole = [eight_bits(page) for page in pages if page is not None]
+    if not whole or len(whole) < len(pages):
+        raise WireError("it is damaged, or stored in a way that OpenCV does not read")
+    return whole
 
 
-def eight_bits(image: NDArray[np.generic]) -> NDArray[np.uint8]:
-    """Return an image of 8, 10, 12, 14 or 16 bits, or of floats from 0 to 1, as uint8.
-
-    A 16-bit image whose values fit in fewer bits was stored by a camera of so many bits.
+def opaque(image: NDArray[Any]) -> NDArray[Any]:
+    """Return a BGRA image ``[H, W, 4]`` as BGR ``[H, W, 3]`` on mid-grey; a BGR image stays as it is.
 
     Raises:
-        WireError: its values are of none of these.
+        WireError: all pixels are transparent.
+    """
+    if image.shape[2] == 3:
+        return np.ascontiguousarray(image)
+    full = np.iinfo(image.dtype).max if image.dtype.kind == "u" else 1
+    colour, alpha = image[:, :, :3], image[:, :, 3:]
+    if alpha.min() == full:
+        return np.ascontiguousarray(colour)
+    if not alpha.any():
+        raise WireError("all its pixels are transparent")
+    part = alpha.astype(np.float32) / full
+    return np.ascontiguousarray(colour * part + full // 2 * (1 - part), image.dtype)
+
+
+def eight_bits(image: NDArray[Any]) -> NDArray[np.uint8]:
+    """Return an image of 8, 10, 12, 14 or 16 bits, or of floats from 0 to 1, as uint8.
+
+    If the values of a 16-bit image fit in 10, 12 or 14 bits, it is taken for the image of a camera with so many bits.
+
+    Raises:
+        WireError: the values have another type or range.
     """
     if image.dtype == np.uint8:
-        return cast("NDArray[np.uint8]", image)
+        return image
     if image.dtype == np.uint16:
-        most = int(cast("np.integer", image.max()))
-        bits = next(bits for bits in (8, 10, 12, 14, 16) if most < 1 << bits)
-        return (cast("NDArray[np.uint16]", image) >> (bits - 8)).astype(np.uint8)
+        most = int(image.max())
+        bits = next(bits for bits in (10, 12, 14, 16) if most < 1 << bits)
+        return (image >> (bits - 8)).astype(np.uint8)
     if image.dtype.kind == "f":
-        least, most = float(image.min()), float(image.max())  # type: ignore[arg-type]
-        if np.isfinite((least, most)).all() and least >= 0 and most <= 1:
-            return cast("NDArray[np.uint8]", np.rint(image.astype(np.float32) * 255).astype(np.uint8))
-        raise WireError(f"it has float values from {least:g} to {most:g}; scale them to 0..1")
+        low, high = float(image.min()), float(image.max())
+        if np.isfinite((low, high)).all() and low >= 0 and high <= 1:
+            return np.rint(image.astype(np.float32) * 255).astype(np.uint8)
+        raise WireError(f"it has float values from {low:g} to {high:g}; scale them to 0..1")
     raise WireError(f"its values are of type {image.dtype}; store 8 or 16 bits")
 
 
 def _avif(path: Path) -> Iterator[tuple[Content, int | None]]:
-    from fer_stream.sources.container import Container, Opening  # noqa: PLC0415  (PyAV is large)
+    import av.error  # noqa: PLC0415  (PyAV is large)
 
-    import av.error  # noqa: PLC0415
+    from fer_stream.sources.container import Container, Opening  # noqa: PLC0415
 
     try:
         container = Container(f"file:{path}", repr(str(path)), Opening())
@@ -267,7 +292,7 @@ def _avif(path: Path) -> Iterator[tuple[Content, int | None]]:
             before = content, stamp
         if before is None:
             raise WireError("the AVIF is damaged")
-        yield before[0], container.period if container.packets > 1 else None
+        yield before[0], container.period if container.frames != 1 else None
     finally:
         container.close()
 

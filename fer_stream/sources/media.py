@@ -1,4 +1,4 @@
-"""What an address names: webcams, streams, video files and images.
+"""Opens what an address names: webcams, streams, video files and images.
 
 | address                                        | what it is                                      | live |
 |------------------------------------------------|-------------------------------------------------|------|
@@ -64,7 +64,8 @@ def open_source(address: str, settings: CameraSettings) -> Source:
         if path.is_dir() or is_image(path):
             return Images(path, settings)
         _check_video(path)
-        lacking = missing(path) / path.stat().st_size
+        lost = missing(path)
+        lacking = lost / (lost + path.stat().st_size)
     except FileNotFoundError as error:
         raise SourceError(f"there is no file or folder {str(path)!r}; check the path") from error
     except OSError as error:
@@ -87,14 +88,13 @@ def _opening(settings: CameraSettings, threads: int) -> Opening:
         stream=settings.stream,
         threads=settings.decoder_threads or threads,
         hardware=settings.hardware_decoding,
-        decode=settings.hardware_decoding,
     )
 
 
 def _fault(error: av.error.FFmpegError, lacking: float) -> str:
-    """Say why a file cannot be opened."""
+    """Return why a file cannot be opened."""
     if lacking:
-        return f"it is truncated, at least {lacking:.1%} of it is missing"
+        return f"it is truncated, and at least {lacking:.1%} of it is missing"
     if isinstance(error, av.error.DecoderNotFoundError):
         return "this FFmpeg has no decoder for it"
     return "it is truncated, damaged, or of an unknown format"
@@ -137,39 +137,46 @@ def _options(address: str, settings: CameraSettings) -> tuple[tuple[str, str], .
 
 
 def _reason(address: str, timeout: float, failure: Exception) -> str:
-    """Return why ``address`` cannot be opened, from FFmpeg's error and, where that says little, a connection."""
+    """Return why ``address`` cannot be opened: from FFmpeg's error or, if that is unspecific, from a connection."""
     try:
         url = urlsplit(address)
         proxy = _proxy(url)
         host, port = proxy or (url.hostname, url.port or PORTS.get(url.scheme))
     except ValueError:
         return "it is not a valid address"
+    reason = _answer(failure, url.scheme) or _connection(host, port, timeout)
+    if proxy:
+        reason = f"the proxy {host}:{port} that http_proxy names: {reason or 'it returns no readable video'}"
+        return f"{reason}; set no_proxy to the camera's host to connect without the proxy"
+    if reason:
+        return reason
+    return f"it delivers no readable video ({getattr(failure, 'strerror', failure)}); check the path"
+
+
+def _answer(failure: Exception, scheme: str) -> str:
+    """Return what a server's error means, or an empty text for other errors."""
     match failure:
         case av.error.HTTPUnauthorizedError():
-            return "it asks for a user name and a password (401); check those in the address"
+            return "wrong or missing user name or password (401); check those in the address"
         case av.error.HTTPForbiddenError():
-            return "this user may not see it (403)"
+            return "access is forbidden to this user (403)"
         case av.error.HTTPNotFoundError():
             return "there is nothing at this path (404); check the path"
         case av.error.ProtocolNotFoundError():
-            return f"this FFmpeg knows no protocol {url.scheme}://"
+            return f"this FFmpeg knows no protocol {scheme}://"
+    return ""
+
+
+def _connection(host: str | None, port: int | None, timeout: float) -> str:
+    """Return why no connection to a host is possible, or an empty text if one is."""
     try:
         if host and port:
             socket.create_connection((host, port), timeout).close()
     except socket.gaierror as error:
-        reason = f"the host name {host} cannot be resolved: {error.strerror}"
-        return f"{reason}, a proxy that http_proxy names; {_DIRECTLY}" if proxy else reason
+        return f"the host name {host} cannot be resolved: {(error.strerror or 'error').lower()}"
     except OSError as error:
-        reason = (error.strerror or "no answer").lower()
-        if proxy:
-            return f"the proxy {host}:{port} that http_proxy names: {reason}; {_DIRECTLY}"
-        return f"{reason}; check the address, and that the camera is on"
-    if proxy:
-        return f"the proxy {host}:{port} that http_proxy names returns no readable video for it; {_DIRECTLY}"
-    return f"it delivers no readable video ({getattr(failure, 'strerror', failure)}); check the path"
-
-
-_DIRECTLY = "set no_proxy to the camera's host to connect without the proxy"
+        return f"{(error.strerror or 'no answer').lower()}; check the address, and that the camera is on"
+    return ""
 
 
 def _proxy(url: SplitResult) -> tuple[str, int] | None:

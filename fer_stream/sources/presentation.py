@@ -1,4 +1,4 @@
-"""Decoded frames as a player shows them: whole pictures instead of fields, square pixels, the right way up."""
+"""Makes decoded frames what a player shows: whole pictures instead of fields, square pixels, upright."""
 
 from __future__ import annotations
 
@@ -17,19 +17,21 @@ if TYPE_CHECKING:
     from av import VideoFrame
     from numpy.typing import NDArray
 
+    from fer_stream.plugins import Allocate
+
     Turn = tuple[int, int, int, int]
 
 UPRIGHT: Turn = (1, 0, 0, 1)
 """A display matrix (a, b, c, d) that changes nothing."""
 
 MOST_ASPECT = 16
-"""A sample aspect ratio beyond this, or below its inverse, is a mistake in the file and is ignored."""
+"""Sample aspect ratios above this, or below its inverse, are errors in a file and are ignored."""
 
 
 class Deinterlacer:
-    """Makes whole pictures of interlaced frames (FFmpeg's ``bwdif``); progressive frames pass unchanged.
+    """Makes whole pictures of interlaced frames with FFmpeg's filter ``bwdif``; progressive frames stay unchanged.
 
-    The filter starts with the first interlaced frame. It holds back one frame, which `flush` returns.
+    The filter is created for the first interlaced frame. It holds back one frame, which `flush` returns.
     """
 
     def __init__(self) -> None:
@@ -50,7 +52,7 @@ class Deinterlacer:
         yield from _pull(self._graph)
 
     def flush(self) -> Iterator[VideoFrame]:
-        """Yield the picture that is held back, and begin anew."""
+        """Yield the picture that is held back, and remove the filter."""
         if self._graph is not None:
             self._graph.push(None)
             yield from _pull(self._graph)
@@ -78,8 +80,11 @@ def _pull(graph: av.filter.Graph) -> Iterator[VideoFrame]:
 
 
 def turn_of(frame: VideoFrame) -> Turn:
-    """Return how a frame is to be turned and mirrored, from its display matrix, to the nearest right angle."""
-    found = frame.side_data.get("DISPLAYMATRIX")
+    """Return how to turn and mirror a frame, from its display matrix, to the nearest right angle."""
+    try:
+        found = frame.side_data.get("DISPLAYMATRIX")
+    except ValueError:  # PyAV does not know one of the frame's kinds of side data, such as Exif
+        found = None
     if found is None:
         return UPRIGHT
     a, b, _, c, d, *_ = struct.unpack("=9i", bytes(cast("bytes", found)))
@@ -101,7 +106,7 @@ def turned(image: NDArray[np.uint8], turn: Turn) -> NDArray[np.uint8]:
 
 
 def aspect(width: int, height: int, ratio: Fraction | None) -> tuple[int, int]:
-    """Return the size in square pixels, of which no side is smaller than stored."""
+    """Return the size in square pixels. Neither side is smaller than the stored one."""
     if not ratio or not Fraction(1, MOST_ASPECT) <= ratio <= MOST_ASPECT:
         return width, height
     if ratio > 1:
@@ -109,24 +114,31 @@ def aspect(width: int, height: int, ratio: Fraction | None) -> tuple[int, int]:
     return width, round(height / ratio)
 
 
-def to_bgr(frame: VideoFrame) -> NDArray[np.uint8]:
-    """Return a frame's pixels, uint8 ``[H, W, 3]`` in BGR order."""
+def to_bgr(frame: VideoFrame, out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
+    """Return a frame's pixels, uint8 ``[H, W, 3]`` in BGR order, in ``out`` if given."""
     even = not (frame.width % 2 or frame.height % 2)
     if frame.format.name == "yuv420p" and even:  # OpenCV converts it three times as fast as libswscale
-        return cast("NDArray[np.uint8]", cv2.cvtColor(frame.to_ndarray(), cv2.COLOR_YUV2BGR_I420))
-    return cast("NDArray[np.uint8]", frame.to_ndarray(format="bgr24"))
+        return cast("NDArray[np.uint8]", cv2.cvtColor(frame.to_ndarray(), cv2.COLOR_YUV2BGR_I420, dst=out))
+    image = cast("NDArray[np.uint8]", frame.to_ndarray(format="bgr24"))
+    if out is None:
+        return image
+    np.copyto(out, image)
+    return out
 
 
-def shown(frame: VideoFrame, ratio: Fraction | None, turn: Turn) -> NDArray[np.uint8]:
+def shown(frame: VideoFrame, ratio: Fraction | None, turn: Turn, allocate: Allocate | None = None) -> NDArray[np.uint8]:
     """Return a frame as a player shows it: uint8 ``[H, W, 3]``, BGR, C-contiguous.
 
     Args:
         frame: decoded and deinterlaced.
         ratio: the sample aspect ratio, width to height of a stored pixel.
         turn: from `turn_of`.
+        allocate: provides the memory of the result.
     """
-    image = to_bgr(frame)
     size = aspect(frame.width, frame.height, ratio)
+    if size == (frame.width, frame.height) and turn == UPRIGHT:
+        return to_bgr(frame, allocate((frame.height, frame.width, 3)) if allocate else None)
+    image = to_bgr(frame)
     if size != (frame.width, frame.height):
         image = cv2.resize(image, size, interpolation=cv2.INTER_LINEAR).astype(np.uint8, copy=False)
     return np.ascontiguousarray(turned(image, turn))

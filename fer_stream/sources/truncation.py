@@ -1,7 +1,7 @@
-"""How much of a file is missing at its end, by the sizes that its own structure states.
+"""How much of a file is missing at its end, from the sizes in its own structure.
 
-A container's frame count and duration are not used: an edit list, longer sound or a late picture make both differ from
-what is shown.
+A container's frame count and duration are not used: with an edit list, longer sound or a late first picture, both
+differ from the pictures that are shown.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 _EBML, _SEGMENT = 0x1A45DFA3, 0x18538067
 
 MAX_BOXES = 100_000
-"""Boxes or chunks that are followed. A film written in fragments has thousands."""
+"""Maximum number of boxes or chunks that are read. A video written in fragments has thousands."""
 
 
 def missing(path: Path) -> int:
-    """Return how many bytes a file lacks at its end; 0 if it is whole or its format does not state a size.
+    """Return how many bytes are missing at a file's end; 0 if it is complete or its format has no sizes.
 
-    Known are MP4 and MOV, AVI and WebP (RIFF), Matroska and WebM, and GIF.
+    Known formats are MP4 and MOV, AVI and WebP (RIFF), Matroska and WebM, and GIF.
 
     Raises:
         OSError: the file cannot be read.

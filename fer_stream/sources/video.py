@@ -1,4 +1,4 @@
-"""Recordings and streams that FFmpeg opens, as sources."""
+"""Streams and recordings that FFmpeg opens, as sources."""
 
 from __future__ import annotations
 
@@ -8,31 +8,60 @@ from typing import TYPE_CHECKING
 
 import av.error
 
-from fer_stream.errors import SourceError
+from fer_stream.errors import SourceError, WireError
 from fer_stream.sources.stamps import SECOND, Stamps
 from fer_stream.types import Picture
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from fer_stream.plugins import Allocate
     from fer_stream.settings.tree import CameraSettings
     from fer_stream.sources.container import Container, Content
 
 PART = 0.9
-"""A wait that took this part of its time limit was ended by the limit."""
+"""A wait that took at least this part of its timeout was ended by the timeout."""
 
 _log = logging.getLogger(__name__)
 
 
-class Live:
+class _Video:
+    """What streams and recordings have in common."""
+
+    def __init__(self, container: Container, name: str) -> None:
+        self.allocate: Allocate | None = None
+        """Provides the memory of decoded pictures; see `fer_stream.plugins.AllocatingSource`."""
+        self._container = container
+        self._name = name
+        self._damaged = 0
+        if container.others:
+            _log.warning("%s has other video streams, which --stream chooses: %s", name, "; ".join(container.others))
+
+    @property
+    def damaged(self) -> int:
+        """Number of pictures left out because they did not decode."""
+        return self._damaged + self._container.damaged
+
+    def _fetch(self) -> tuple[Content, int | None] | None:
+        self._container.allocate = self.allocate
+        try:
+            return self._container.read()
+        except WireError as error:
+            raise SourceError(f"{self._name} cannot be shown: {error}") from error
+
+    def close(self) -> None:
+        """Close the file or the connection."""
+        self._container.close()
+
+
+class Live(_Video):
     """A stream. It has no regular end, so an end is an error."""
 
     live = True
     frames: int | None = None
 
     def __init__(self, container: Container, name: str, settings: CameraSettings) -> None:
-        self._container = container
-        self._name = name
+        super().__init__(container, name)
         self._timeout = settings.read_timeout
 
     def read(self) -> Picture | None:
@@ -44,7 +73,7 @@ class Live:
         begin = time.monotonic()
         found, failure = None, ""
         try:
-            found = self._container.read()
+            found = self._fetch()
         except av.error.FFmpegError as error:
             failure = f": {error.strerror}"
         if found is not None:
@@ -55,12 +84,8 @@ class Live:
             raise SourceError(f"{self._name} has sent no picture for {self._timeout:g} s")
         raise SourceError(f"{self._name} has stopped sending pictures{failure}")
 
-    def close(self) -> None:
-        """Close the connection."""
-        self._container.close()
 
-
-class Recording:
+class Recording(_Video):
     """A video with a beginning and an end.
 
     Args:
@@ -68,7 +93,7 @@ class Recording:
         reopen: opens the video again for each repetition, as not every container can be rewound.
         name: the video's name in messages.
         settings: the camera's settings; `rate` and `loop` are used here.
-        missing: the share of the file that is missing at its end, 0 if it is whole.
+        missing: the fraction of the file that is missing at its end; 0 if it is complete.
     """
 
     live = False
@@ -81,21 +106,22 @@ class Recording:
         settings: CameraSettings,
         missing: float = 0.0,
     ) -> None:
-        self._container = container
+        super().__init__(container, name)
         self._reopen = reopen
         self._closed = False
-        self._name = name
         self._loop = settings.loop
         self._missing = missing
+        self._failure = ""
         self._stamps = Stamps(container.period, settings.rate, container.length)
         self._read = 0
         self._ahead: tuple[Content, int | None] | None = None
         self._started = False
-        self.frames = None if self._loop else container.announced or None
+        self.frames = None if self._loop else container.frames
         if not container.stamped and not settings.rate:
-            rate = SECOND / container.period
             _log.warning(
-                "%s has no time stamps: %.4g frames/s are assumed; set rate to what it was recorded with", name, rate
+                "%s has no time stamps: %.4g frames/s are assumed; set rate to the true one",
+                name,
+                SECOND / container.period,
             )
 
     def read(self) -> Picture | None:
@@ -119,10 +145,10 @@ class Recording:
     def close(self) -> None:
         """Close the file."""
         self._closed = True
-        self._container.close()
+        super().close()
 
     def _next(self) -> tuple[Content, int | None] | None:
-        """Return the next picture, and read one ahead: its time stamp helps to check this one's."""
+        """Return the next picture, and read the one after it, whose time stamp helps to check this one's."""
         if not self._started:
             self._started, self._ahead = True, self._fetch()
         found = self._ahead
@@ -131,14 +157,14 @@ class Recording:
 
     def _fetch(self) -> tuple[Content, int | None] | None:
         try:
-            return self._container.read()
+            return super()._fetch()
         except av.error.FFmpegError as error:
             if not self._closed:
-                _log.warning("%s cannot be read to its end: %s", self._name, error.strerror)
-                self._missing = self._missing or float("nan")
+                self._failure = error.strerror or type(error).__name__
             return None
 
     def _rewind(self) -> None:
+        self._damaged += self._container.damaged
         self._container.close()
         self._container = self._reopen()
         if self._closed:  # by another thread, during the reopening
@@ -147,19 +173,17 @@ class Recording:
         self._read, self._started = 0, False
 
     def _check_end(self) -> None:
-        container = self._container
         if not self._read:
             raise SourceError(f"no picture can be read from {self._name}; it is truncated or damaged")
         if self._stamps.replaced:
-            _log.warning("%d time stamps of %s were wrong and are replaced", self._stamps.replaced, self._name)
-        if container.damaged:
-            _log.warning("%d pictures of %s are damaged and left out", container.damaged, self._name)
-        beyond, entries = container.missing_entries
-        if beyond:
-            raise SourceError(
-                f"{self._name} is truncated: {beyond} of its {entries} pictures are missing at the end; "
-                f"picture {self._read} is the last that can be read"
-            )
+            _log.warning("%d wrong time stamps of %s are replaced", self._stamps.replaced, self._name)
+        if self.damaged:
+            _log.warning("%d damaged pictures of %s are left out", self.damaged, self._name)
+        last = f"picture {self._read} is the last that can be read"
         if self._missing:
-            how = f": at least {self._missing:.1%} of the file is missing" if self._missing == self._missing else ""
-            raise SourceError(f"{self._name} is truncated{how}; picture {self._read} is the last that can be read")
+            raise SourceError(f"{self._name} is truncated: at least {self._missing:.1%} of it is missing; {last}")
+        beyond, entries = self._container.missing_entries
+        if beyond:
+            raise SourceError(f"{self._name} is truncated: {beyond} of its {entries} pictures are incomplete; {last}")
+        if self._failure:
+            raise SourceError(f"{self._name} cannot be read to its end: {self._failure}; {last}")

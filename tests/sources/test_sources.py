@@ -14,7 +14,7 @@ def test_the_address_chooses_the_plug_in(make_video):
     assert isinstance(open_source(CameraSettings(source="demo")), Demo)
     assert isinstance(open_source(CameraSettings(source="demo:")), Demo)
     assert isinstance(open_source(CameraSettings(source=str(path))), Recording)
-    assert isinstance(open_source(CameraSettings(source=f"opencv:{path}")), Recording)
+    assert isinstance(open_source(CameraSettings(source=f"media:{path}")), Recording)
 
 
 def test_a_named_plug_in_has_precedence():
@@ -24,7 +24,7 @@ def test_a_named_plug_in_has_precedence():
 
 
 def test_an_unknown_plug_in():
-    with pytest.raises(PluginError, match=r"there is no source 'nix'; installed are: .*opencv"):
+    with pytest.raises(PluginError, match=r"there is no source 'nix'; installed are: .*media"):
         open_source(CameraSettings(plugin="nix"))
 
 
