@@ -19,7 +19,7 @@ BITS = 8
 
 ORIENTATIONS = {
     "upright": lambda image: image,
-    "90": lambda image: np.rot90(image),
+    "90": np.rot90,
     "180": lambda image: np.rot90(image, 2),
     "270": lambda image: np.rot90(image, 3),
 }

@@ -27,6 +27,9 @@ UPRIGHT: Turn = (1, 0, 0, 1)
 MOST_ASPECT = 16
 """Sample aspect ratios above this, or below its inverse, are errors in a file and are ignored."""
 
+FULL_RANGE = 2
+"""FFmpeg's ``AVCOL_RANGE_JPEG``: luma from 0 to 255 instead of 16 to 235."""
+
 
 class Deinterlacer:
     """Makes whole pictures of interlaced frames with FFmpeg's filter ``bwdif``; progressive frames stay unchanged.
@@ -116,8 +119,8 @@ def aspect(width: int, height: int, ratio: Fraction | None) -> tuple[int, int]:
 
 def to_bgr(frame: VideoFrame, out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
     """Return a frame's pixels, uint8 ``[H, W, 3]`` in BGR order, in ``out`` if given."""
-    even = not (frame.width % 2 or frame.height % 2)
-    if frame.format.name == "yuv420p" and even:  # OpenCV converts it three times as fast as libswscale
+    even, full = not (frame.width % 2 or frame.height % 2), frame.color_range == FULL_RANGE
+    if frame.format.name == "yuv420p" and even and not full:  # OpenCV converts it three times as fast as libswscale
         return cast("NDArray[np.uint8]", cv2.cvtColor(frame.to_ndarray(), cv2.COLOR_YUV2BGR_I420, dst=out))
     image = cast("NDArray[np.uint8]", frame.to_ndarray(format="bgr24"))
     if out is None:

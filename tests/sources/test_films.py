@@ -43,7 +43,7 @@ def films(draw: st.DrawFn) -> Film:
         count=draw(st.integers(6, 30)),
         rotation=rotation,
         aspect=draw(st.sampled_from(ASPECTS)) if squeezed else Fraction(1),
-        interlaced=codec == "libx264" and draw(st.booleans()),
+        interlaced=codec == "libx264" and not rotation and draw(st.booleans()),
     )
 
 
