@@ -45,6 +45,12 @@ MAX_RATE = 1000
 TEXT = frozenset({"tty", "ansi"})
 """Formats in which FFmpeg renders text files as videos of a terminal."""
 
+JPEGS = "mjpeg"
+"""Format of JPEGs one after the other. Bytes between them are skipped, such as the boundaries of an HTTP stream."""
+
+_BEGIN, _END = b"\xff\xd8", b"\xff\xd9"
+"""A JPEG's first and last markers."""
+
 
 @dataclass(frozen=True, slots=True)
 class Opening:
@@ -60,6 +66,8 @@ class Opening:
     """Seconds to open, and to read."""
     options: tuple[tuple[str, str], ...] = ()
     """FFmpeg's options for the demuxer and the protocol."""
+    format: str | None = None
+    """FFmpeg's name of the format; ``None``: FFmpeg detects it."""
 
 
 class Container:
@@ -94,6 +102,7 @@ class Container:
             self._container.close()
             raise
         self._begun = False
+        self._first: tuple[Content, int | None] | None = None
         self._pictures = self._read()
 
     # What the header says
@@ -102,6 +111,12 @@ class Container:
     def format(self) -> str:
         """FFmpeg's names of the format, separated by commas."""
         return self._container.format.name
+
+    @property
+    def single(self) -> bool:
+        """Whether it contains a single picture, with a known size in bytes."""
+        image = self.format == "image2" or self.format.endswith("_pipe")
+        return image and self._container.size > 0
 
     @property
     def stamped(self) -> bool:
@@ -142,6 +157,14 @@ class Container:
 
     # Pictures
 
+    def probe(self) -> None:
+        """Read the first picture, which the next call of `read` returns.
+
+        Raises:
+            av.error.FFmpegError, WireError: see `read`.
+        """
+        self._first = self.read()
+
     def read(self) -> tuple[Content, int | None] | None:
         """Return the next picture, and its time stamp in nanoseconds since the container's start; ``None`` at the end.
 
@@ -151,6 +174,9 @@ class Container:
         """
         try:
             with self._lock:
+                if self._first is not None:
+                    first, self._first = self._first, None
+                    return first
                 return None if self.closed else next(self._pictures, None)
         finally:
             if self.closed:  # by another thread, while this one held the lock
@@ -201,7 +227,10 @@ class Container:
             self._passes = self._shown_as_stored(packet)
         if not self._passes:
             return None
-        jpeg = Jpeg(bytes(packet))
+        data = bytes(packet)
+        if self._opening.format == JPEGS:  # remove the bytes between two JPEGs
+            data = data[max(0, data.find(_BEGIN)) : data.rfind(_END) + len(_END)]
+        jpeg = Jpeg(data)
         try:
             height = jpeg.shape[0]
         except WireError:
@@ -264,7 +293,8 @@ class Container:
 
 
 def _open(address: str, opening: Opening) -> InputContainer:
-    how: dict[str, Any] = {"options": dict(opening.options), "timeout": opening.timeouts, "metadata_errors": "replace"}
+    how: dict[str, Any] = {"options": dict(opening.options), "timeout": opening.timeouts, "format": opening.format}
+    how["metadata_errors"] = "replace"
     container: InputContainer
     if opening.hardware:
         from av.codec.hwaccel import HWAccel, hwdevices_available  # noqa: PLC0415  (rarely needed)

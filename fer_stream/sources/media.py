@@ -4,7 +4,8 @@
 |------------------------------------------------|-------------------------------------------------|------|
 | ``0``, ``/dev/video0``                         | a webcam                                        | yes  |
 | ``rtsp://``, ``rtsps://``, other FFmpeg URLs   | a stream                                        | yes  |
-| ``http://``, ``https://``                      | a stream, or a recording if it has a length     |      |
+| ``http://``, ``https://``                      | a stream, a recording, or a single picture that |      |
+|                                                | is requested again and again                    |      |
 | a video file, a GIF                            | a recording with its own time stamps            | no   |
 | an image, a folder of images                   | a recording (see `fer_stream.sources.images`)   | no   |
 
@@ -15,23 +16,26 @@ passed on undecoded (`fer_stream.Jpeg`); pictures of a webcam are decoded.
 from __future__ import annotations
 
 import codecs
+import errno
 import os
 import re
 import socket
 import time
 from dataclasses import replace
+from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import av.error
 
-from fer_stream.errors import SourceError
+from fer_stream.errors import SourceError, WireError
 from fer_stream.settings.redaction import redact
-from fer_stream.sources.container import Container, Opening
+from fer_stream.sources.container import JPEGS, Container, Opening
 from fer_stream.sources.images import Images, check_name, is_image
 from fer_stream.sources.truncation import missing
 from fer_stream.sources.video import PART, Live, Recording
+from fer_stream.sources.web import Answer, Snapshots, ask
 from fer_stream.sources.webcam import Webcam
 from fer_stream.system import folders, machine
 
@@ -42,6 +46,12 @@ if TYPE_CHECKING:
     from fer_stream.settings.tree import CameraSettings
 
 PORTS = {"rtsp": 554, "rtsps": 322, "http": 80, "https": 443, "rtmp": 1935}
+
+PICTURES = ("multipart/", "image/jpeg", "video/x-motion-jpeg")
+"""Content types of JPEG streams over HTTP."""
+
+ASKING = 2.0
+"""Maximum seconds to ask a server again what it sends."""
 
 MOST_DECODERS = 16
 """Threads that decode a file by default. Each holds pictures, and more are hardly faster."""
@@ -107,24 +117,39 @@ def _open_url(address: str, settings: CameraSettings) -> Source:
         timeouts=(settings.open_timeout, settings.read_timeout),
         options=_options(address, settings),
     )
-
-    def reopen() -> Container:
-        begin = time.monotonic()
-        try:
-            return Container(address, name, opening)
-        except SourceError as error:
-            raise SourceError(str(error), transient=True) from error
-        except (av.error.FFmpegError, ValueError) as error:
-            if time.monotonic() - begin > PART * settings.open_timeout:
-                reason = f"no answer within {settings.open_timeout:g} s"
-            else:
-                reason = _reason(address, settings.open_timeout, error)
-            raise SourceError(f"{name} cannot be opened: {reason}", transient=True) from error
-
-    container = reopen()
-    if address.startswith("http") and container.length is not None:
-        return Recording(container, reopen, name, settings)
+    container = _connect(address, name, settings, opening)
+    if not address.startswith("http"):
+        return Live(container, name, settings)
+    if container.single:
+        container.close()
+        return Snapshots(address, name, settings)
+    if container.length is not None:
+        return Recording(container, lambda: _connect(address, name, settings, opening), name, settings)
     return Live(container, name, settings)
+
+
+def _connect(address: str, name: str, settings: CameraSettings, opening: Opening) -> Container:
+    begin = time.monotonic()
+    try:
+        container = Container(address, name, opening)
+        if container.format == "mpjpeg":
+            container.probe()  # FFmpeg opens streams whose parts it cannot read
+        return container
+    except (SourceError, WireError) as error:
+        raise SourceError(str(error), transient=True) from error
+    except (av.error.FFmpegError, ValueError) as error:
+        late = time.monotonic() - begin > PART * settings.open_timeout
+        answer = None
+        if address.startswith("http") and not opening.format:
+            answer = ask(address, min(ASKING, settings.open_timeout))
+        if answer and answer.status == HTTPStatus.OK and answer.kind.startswith(PICTURES):
+            # Boundaries may be missing, incomplete or after the parts. The JPEGs between them can be read.
+            return _connect(address, name, settings, replace(opening, format=JPEGS))
+        if late:
+            reason = f"no answer within {settings.open_timeout:g} s"
+        else:
+            reason = _reason(address, settings, error, answer)
+        raise SourceError(f"{name} cannot be opened: {reason}", transient=True) from error
 
 
 def _options(address: str, settings: CameraSettings) -> tuple[tuple[str, str], ...]:
@@ -136,25 +161,30 @@ def _options(address: str, settings: CameraSettings) -> tuple[tuple[str, str], .
     return (("rtsp_transport", settings.rtsp_transport),)
 
 
-def _reason(address: str, timeout: float, failure: Exception) -> str:
-    """Return why ``address`` cannot be opened: from FFmpeg's error or, if that is unspecific, from a connection."""
+def _reason(address: str, settings: CameraSettings, failure: Exception, answer: Answer | None) -> str:
+    """Return why ``address`` cannot be opened: from the server's answer, or else from a connection to it."""
     try:
         url = urlsplit(address)
         proxy = _proxy(url)
         host, port = proxy or (url.hostname, url.port or PORTS.get(url.scheme))
     except ValueError:
         return "it is not a valid address"
-    reason = _answer(failure, url.scheme) or _connection(host, port, timeout)
+    reason = _refusal(failure, url.scheme, settings) or _connection(host, port, settings.open_timeout)
+    if not reason and answer and answer.status >= HTTPStatus.BAD_REQUEST:
+        reason = f"the server answers {answer.status} {answer.reason}"
     if proxy:
         reason = f"the proxy {host}:{port} that http_proxy names: {reason or 'it returns no readable video'}"
         return f"{reason}; set no_proxy to the camera's host to connect without the proxy"
     if reason:
         return reason
-    return f"it delivers no readable video ({getattr(failure, 'strerror', failure)}); check the path"
+    kind = f"the server sends {answer.kind}" if answer else getattr(failure, "strerror", str(failure))
+    return f"it delivers no readable video ({kind}); check the path"
 
 
-def _answer(failure: Exception, scheme: str) -> str:
+def _refusal(failure: Exception, scheme: str, settings: CameraSettings) -> str:
     """Return what a server's error means, or an empty text for other errors."""
+    if getattr(failure, "errno", 0) == errno.EPROTONOSUPPORT and scheme.startswith("rtsp"):
+        return f"the camera refuses rtsp_transport = {settings.rtsp_transport!r} (461); set another one, or 'auto'"
     match failure:
         case av.error.HTTPUnauthorizedError():
             return "wrong or missing user name or password (401); check those in the address"
@@ -164,6 +194,8 @@ def _answer(failure: Exception, scheme: str) -> str:
             return "there is nothing at this path (404); check the path"
         case av.error.ProtocolNotFoundError():
             return f"this FFmpeg knows no protocol {scheme}://"
+        case av.error.HTTPOtherClientError() if scheme.startswith("rtsp"):
+            return "the camera refuses the request (status 4xx); check the path"
     return ""
 
 
