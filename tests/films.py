@@ -1,4 +1,4 @@
-"""Films that PyAV writes, with each picture's number in it as bars, so that what a source gives can be checked."""
+"""Videos written with PyAV. Each picture shows its number as bars, so that a test can read it back."""
 
 from __future__ import annotations
 
@@ -15,20 +15,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 BITS = 8
-"""Bars in a picture: a film has fewer than ``2**BITS`` pictures."""
-
-ORIENTATIONS = {
-    "upright": lambda image: image,
-    "90": np.rot90,
-    "180": lambda image: np.rot90(image, 2),
-    "270": lambda image: np.rot90(image, 3),
-}
-"""How the pictures of a film with a rotation are stored, by its degrees."""
+"""Number of bars: a video has fewer than ``2**BITS`` pictures."""
 
 
 @dataclass(frozen=True)
 class Film:
-    """How a film is written. Sizes are those that a player shows, in pixels."""
+    """A video to write. Sizes are those that a player shows, in pixels."""
 
     container: str = "mp4"
     codec: str = "libx264"
@@ -37,23 +29,29 @@ class Film:
     rate: int = 25
     count: int = 20
     rotation: int = 0
+    mirrored: bool = False
+    """After the rotation, as by the front camera of a phone."""
     aspect: Fraction = Fraction(1)
     interlaced: bool = False
+    keys: int | None = None
+    """Pictures from one key frame to the next."""
 
-    def write(self, path: Path) -> Path:
-        """Write it; return its path."""
-        with av.open(str(path), "w") as file:
+    def write(self, path: Path, options: dict[str, str] | None = None) -> Path:
+        """Write it with options of FFmpeg's muxer; return its path."""
+        with av.open(str(path), "w", options=options or {}) as file:
             stream = file.add_stream(self.codec, rate=self.rate)
             stored = self.stored(0)
             stream.height, stream.width = stored.shape[:2]
             stream.pix_fmt = "yuvj420p" if self.codec == "mjpeg" else "yuv420p"
             stream.codec_context.sample_aspect_ratio = self.aspect
+            if self.keys:
+                stream.codec_context.gop_size = self.keys
             if self.codec == "libx264":
                 stream.options = {"preset": "ultrafast", "crf": "12"}
                 if self.interlaced:
                     stream.options |= {"flags": "+ildct"}
-            if self.rotation:
-                stream.set_display_rotation(self.rotation)
+            if self.rotation or self.mirrored:
+                stream.set_display_rotation(self.rotation, hflip=self.mirrored)
             for number in range(self.count):
                 frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(self.stored(number)), format="bgr24")
                 frame.pts, frame.time_base = number, Fraction(1, self.rate)
@@ -65,9 +63,8 @@ class Film:
 
     def stored(self, number: int) -> NDArray[np.uint8]:
         """Return a picture as it is stored: turned back, and squeezed by the sample aspect ratio."""
-        image = ORIENTATIONS["upright" if not self.rotation else str(360 - self.rotation)](
-            bars(number, self.width, self.height)
-        )
+        image = bars(number, self.width, self.height)
+        image = np.rot90(image[:, ::-1] if self.mirrored else image, -self.rotation // 90)
         squeezed = round(image.shape[1] / self.aspect) // 2 * 2
         columns = np.linspace(0, image.shape[1] - 1, squeezed).round().astype(int)
         return np.ascontiguousarray(image[:, columns])

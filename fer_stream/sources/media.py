@@ -145,10 +145,7 @@ def _connect(address: str, name: str, settings: CameraSettings, opening: Opening
         if answer and answer.status == HTTPStatus.OK and answer.kind.startswith(PICTURES):
             # Boundaries may be missing, incomplete or after the parts. The JPEGs between them can be read.
             return _connect(address, name, settings, replace(opening, format=JPEGS))
-        if late:
-            reason = f"no answer within {settings.open_timeout:g} s"
-        else:
-            reason = _reason(address, settings, error, answer)
+        reason = f"no answer within {settings.open_timeout:g} s" if late else _reason(address, settings, error, answer)
         raise SourceError(f"{name} cannot be opened: {reason}", transient=True) from error
 
 

@@ -61,7 +61,8 @@ def answering(
 
 
 def read(address: str, count: int, **settings: object) -> list[Picture]:
-    source = open_source(address, CameraSettings(open_timeout=20, read_timeout=20, **settings))  # type: ignore[arg-type]
+    limits = {"open_timeout": 6.0, "read_timeout": 20.0}
+    source = open_source(address, CameraSettings(**limits, **settings))  # type: ignore[arg-type]
     try:
         found = [source.read() for _ in range(count)]
         assert source.live
