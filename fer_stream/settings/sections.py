@@ -74,6 +74,14 @@ class CameraSettings(Section):
         "then picture size are adapted to the link; if not set, neither changes",
         examples=[0.5],
     )
+    format: Annotated[str, Field(pattern=r"^[!-~]{4}$")] | None = Field(
+        None,
+        description="a webcam's pixel format, such as MJPG or YUYV; `fer-stream doctor` lists what it offers",
+        examples=["MJPG"],
+    )
+    size: Annotated[str, Field(pattern=r"^[1-9]\d{0,4}x[1-9]\d{0,4}$")] | None = Field(
+        None, description="a webcam's picture size, WIDTHxHEIGHT", examples=["1280x720"]
+    )
     stream: Annotated[int, Field(ge=0, le=99)] | None = Field(
         None,
         description="which video stream of a file that has several, from 0; by default its own default",

@@ -65,8 +65,10 @@ def open_source(address: str, settings: CameraSettings) -> Source:
             ``transient`` for webcams and URLs, which may answer later, and not for files.
     """
     address = address.removeprefix("file://")
-    if webcam := re.fullmatch(r"(?:/dev/video)?(\d{1,3})", address):
-        return Webcam(int(webcam[1]))
+    if number := webcam_number(address):
+        return Webcam(int(number), settings)
+    if settings.format or settings.size:
+        raise SourceError(f"format and size are settings of webcams, and {redact(address)} is none: remove them")
     if "://" in address:
         return _open_url(address, settings)
     path = folders.expand(Path(address))
@@ -91,6 +93,12 @@ def open_source(address: str, settings: CameraSettings) -> Source:
             raise SourceError(f"{name} cannot be read as a video: {_fault(error, lacking)}") from error
 
     return Recording(reopen(), reopen, name, settings, lacking)
+
+
+def webcam_number(address: str) -> str:
+    """Return the number in a webcam's address, or an empty text for other addresses."""
+    found = re.fullmatch(r"(?:/dev/video)?(\d{1,3})", address)
+    return found[1] if found else ""
 
 
 def _opening(settings: CameraSettings, threads: int) -> Opening:

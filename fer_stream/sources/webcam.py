@@ -1,7 +1,8 @@
-"""Webcams, which OpenCV opens. They were not tested with real devices."""
+"""Webcams, opened with OpenCV. This was not tested with a real device."""
 
 from __future__ import annotations
 
+import logging
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -15,9 +16,17 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from fer_stream.settings.tree import CameraSettings
+
+_log = logging.getLogger(__name__)
+
 
 class Webcam:
-    """A webcam by its number. It has no regular end, so an end is an error.
+    """A webcam. It has no regular end, so an end is an error.
+
+    Args:
+        number: its number, from 0.
+        settings: the camera's settings; `format`, `size` and `rate` choose its mode.
 
     Raises:
         SourceError: it does not exist or cannot be opened; it is ``transient``.
@@ -26,12 +35,13 @@ class Webcam:
     live = True
     frames: int | None = None
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, settings: CameraSettings) -> None:
         self._name = f"webcam {number}"
         self._lock = threading.Lock()
         self._closed = False
         self._capture = cv2.VideoCapture(number)
         if self._capture.isOpened():
+            self._choose(settings)
             return
         device = Path(f"/dev/video{number}")
         if device.exists():
@@ -40,6 +50,29 @@ class Webcam:
             )
         webcams = ", ".join(sorted(p.name.removeprefix("video") for p in device.parent.glob("video*"))) or "none"
         raise SourceError(f"there is no {self._name}; this machine has: {webcams}", transient=True)
+
+    def _choose(self, settings: CameraSettings) -> None:
+        wanted: dict[int, float] = {}
+        if settings.format:  # before the size: each format has its own sizes
+            wanted[cv2.CAP_PROP_FOURCC] = cv2.VideoWriter.fourcc(*settings.format)
+        if settings.size:
+            width, height = map(int, settings.size.split("x"))
+            wanted |= {cv2.CAP_PROP_FRAME_WIDTH: width, cv2.CAP_PROP_FRAME_HEIGHT: height}
+        if settings.rate:
+            wanted[cv2.CAP_PROP_FPS] = settings.rate
+        for number, value in wanted.items():
+            self._capture.set(number, value)
+        wanted.pop(cv2.CAP_PROP_FPS, None)  # the capture drops the pictures of a higher rate
+        if any(self._capture.get(number) != value for number, value in wanted.items()):
+            code = int(self._capture.get(cv2.CAP_PROP_FOURCC)) & 0xFFFFFFFF
+            _log.warning(
+                "%s does not offer %s; it gives %s %dx%d. fer-stream doctor lists what it offers",
+                self._name,
+                " ".join(filter(None, (settings.format, settings.size))),
+                code.to_bytes(4, "little").decode("ascii", "replace"),
+                self._capture.get(cv2.CAP_PROP_FRAME_WIDTH),
+                self._capture.get(cv2.CAP_PROP_FRAME_HEIGHT),
+            )
 
     def read(self) -> Picture | None:
         """Return the next picture; ``None`` after `close`.
