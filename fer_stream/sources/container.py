@@ -101,6 +101,9 @@ class Container:
         except BaseException:
             self._container.close()
             raise
+        image = self.format == "image2" or self.format.endswith("_pipe")
+        self.single = image and self._container.size > 0
+        """Whether it contains a single picture, with a known size in bytes."""
         self._begun = False
         self._first: tuple[Content, int | None] | None = None
         self._pictures = self._read()
@@ -111,12 +114,6 @@ class Container:
     def format(self) -> str:
         """FFmpeg's names of the format, separated by commas."""
         return self._container.format.name
-
-    @property
-    def single(self) -> bool:
-        """Whether it contains a single picture, with a known size in bytes."""
-        image = self.format == "image2" or self.format.endswith("_pipe")
-        return image and self._container.size > 0
 
     @property
     def stamped(self) -> bool:

@@ -88,6 +88,24 @@ def is_image(path: Path) -> bool:
         return False
 
 
+def is_animation(path: Path) -> bool:
+    """Return whether an image file has several pictures: an animation, or a TIFF of several pages."""
+    try:
+        data = path.read_bytes() if is_image(path) else b""
+    except OSError:
+        return False
+    what = kind_of(data[:_HEAD])
+    return _animated(data, what) or (what == "tiff" and cv2.imcount(str(path)) > 1)
+
+
+def _animated(data: bytes, what: str) -> bool:
+    return (
+        (what == "webp" and b"ANMF" in data)
+        or (what == "png" and b"acTL" in data[:_TABLES])
+        or (what == "avif" and b"avis" in data[:_HEAD])
+    )
+
+
 class Images:
     """The images of a folder in natural order (``2.png`` before ``10.png``), a single one, or an animation.
 
@@ -201,7 +219,7 @@ def _pictures(path: Path, data: bytes) -> Iterator[tuple[Content, int | None]]:
         yield _heic(path), None
     elif what == "avif":
         yield from _avif(path)
-    elif (what == "webp" and b"ANMF" in data) or (what == "png" and b"acTL" in data[:_TABLES]):
+    elif _animated(data, what):
         yield from _animation(data)
     else:
         for page in _pages(data, what):

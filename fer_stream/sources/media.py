@@ -95,6 +95,17 @@ def open_source(address: str, settings: CameraSettings) -> Source:
     return Recording(reopen(), reopen, name, settings, lacking)
 
 
+def is_video(path: Path) -> bool:
+    """Return whether a file can be opened as a video."""
+    try:
+        _check_video(path)
+        container = Container(f"file:{path}", str(path), Opening())
+    except (SourceError, OSError, av.error.FFmpegError):
+        return False
+    container.close()
+    return not container.single  # FFmpeg takes any file with the suffix of an image for one
+
+
 def webcam_number(address: str) -> str:
     """Return the number in a webcam's address, or an empty text for other addresses."""
     found = re.fullmatch(r"(?:/dev/video)?(\d{1,3})", address)
