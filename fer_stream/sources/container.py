@@ -104,6 +104,11 @@ class Container:
         image = self.format == "image2" or self.format.endswith("_pipe")
         self.single = image and self._container.size > 0
         """Whether it contains a single picture, with a known size in bytes."""
+        self._kind: tuple[int, ...] = ()
+        """Width, height and rotation of the last frame. While they stay the same, so does the display matrix."""
+        self._turn = UPRIGHT
+        self._cut = False
+        """Whether the last packet is incomplete. At the end of a truncated file it does not count as damaged."""
         self._begun = False
         self._first: tuple[Content, int | None] | None = None
         self._pictures = self._read()
@@ -190,8 +195,11 @@ class Container:
     def _read(self) -> Generator[tuple[Content, int | None], None, None]:
         deinterlacer = Deinterlacer()
         for packet in self._container.demux(self.stream):
+            if packet.size:
+                self.damaged += self._cut and self._begun
+                self._cut = packet.is_corrupt
             # The last packet is empty. It makes the decoder return the pictures that it holds back.
-            if packet.size and (jpeg := self._jpeg(packet)) is not None:
+            if packet.size and not self._cut and (jpeg := self._jpeg(packet)) is not None:
                 yield jpeg, self._stamp(packet)
                 continue
             for frame in self._decoded(packet):
@@ -205,15 +213,18 @@ class Container:
         try:
             frames = self.stream.decode(packet)
         except av.error.InvalidDataError:
-            self.damaged += self._begun  # before the first key frame, nothing can be decoded
+            self.damaged += self._begun and not self._cut  # before the first key frame, nothing can be decoded
             return []
         whole = [frame for frame in frames if not frame.is_corrupt]
-        self.damaged += len(frames) - len(whole)
+        self.damaged += 0 if self._cut else len(frames) - len(whole)
         return whole
 
     def _shown(self, frame: VideoFrame) -> NDArray[np.uint8]:
         check_size(frame.width, frame.height)
-        return shown(frame, self._aspect(), turn_of(frame), self.allocate)
+        kind = frame.width, frame.height, frame.rotation
+        if kind != self._kind:
+            self._kind, self._turn = kind, turn_of(frame)
+        return shown(frame, self._aspect(), self._turn, self.allocate)
 
     def _aspect(self) -> Fraction | None:
         return self.stream.sample_aspect_ratio or self.stream.codec_context.sample_aspect_ratio

@@ -162,13 +162,13 @@ def _images_in(folder: Path) -> list[Path]:
     files = sorted((path for path in folder.iterdir() if path.is_file()), key=_natural)
     images = [path for path in files if is_image(path)]
     skipped = [path.name for path in files if path not in set(images)]
+    more = f" and {len(skipped) - SHOWN} more" if len(skipped) > SHOWN else ""
+    names = f"{', '.join(skipped[:SHOWN])}{more}"
     if not images:
-        raise SourceError(f"the folder {str(folder)!r} contains no images")
+        raise SourceError(f"the folder {str(folder)!r} contains no images" + (f", only {names}" if skipped else ""))
     if skipped:
-        more = f" and {len(skipped) - SHOWN} more" if len(skipped) > SHOWN else ""
         _log.warning(
-            "%d of %d files in %r are not images and are skipped: %s%s",
-            *(len(skipped), len(files), str(folder), ", ".join(skipped[:SHOWN]), more),
+            "%d of %d files in %r are not images and are skipped: %s", len(skipped), len(files), str(folder), names
         )
     return images
 

@@ -84,8 +84,10 @@ def _pull(graph: av.filter.Graph) -> Iterator[VideoFrame]:
 
 def turn_of(frame: VideoFrame) -> Turn:
     """Return how to turn and mirror a frame, from its display matrix, to the nearest right angle."""
+    # Reading side data makes a frame part of a reference cycle in PyAV. So read it from a copy that is tiny.
+    tiny = frame.reformat(width=16, height=16, format="gray8")
     try:
-        found = frame.side_data.get("DISPLAYMATRIX")
+        found = tiny.side_data.get("DISPLAYMATRIX")
     except ValueError:  # PyAV does not know one of the frame's kinds of side data, such as Exif
         found = None
     if found is None:

@@ -176,9 +176,9 @@ class Recording(_Video):
         if not self._read:
             raise SourceError(f"no picture can be read from {self._name}; it is truncated or damaged")
         if self._stamps.replaced:
-            _log.warning("%d wrong time stamps of %s are replaced", self._stamps.replaced, self._name)
+            _log.warning("wrong time stamps of %s that are replaced: %d", self._name, self._stamps.replaced)
         if self.damaged:
-            _log.warning("%d damaged pictures of %s are left out", self.damaged, self._name)
+            _log.warning("damaged pictures of %s that are left out: %d", self._name, self.damaged)
         last = f"picture {self._read} is the last that can be read"
         if self._missing:
             raise SourceError(f"{self._name} is truncated: at least {self._missing:.1%} of it is missing; {last}")

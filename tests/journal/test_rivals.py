@@ -196,7 +196,7 @@ def test_doctor_warns_about_a_share(cli: Cli, short_folder: Path, hosts: tuple[P
     assert shared(path) == ""
     assert shared(hosts[0]) == f"fuse, mounted at {hosts[0].parent}"
     done = cli.run("doctor", "--bind", f"ipc://{short_folder}", "--journal", str(hosts[0]))
-    (line,) = [line for line in done.out.splitlines() if "lies on fuse" in line]
+    (line,) = [line for line in done.out.splitlines() if "is on fuse" in line]
     assert line.startswith("warn  ")
 
 
