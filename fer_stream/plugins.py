@@ -4,7 +4,7 @@ A plug-in is a factory registered in an entry-point group ``fer_stream.<kind>``.
 the same way in our ``pyproject.toml``::
 
     [project.entry-points."fer_stream.sources"]
-    opencv = "fer_stream.sources.opencv:open_source"
+    media = "fer_stream.sources.media:open_source"
 
 | group         | the entry point is a callable                                    | returns        |
 |---------------|------------------------------------------------------------------|----------------|
@@ -70,6 +70,14 @@ class AllocatingSource(Source, Protocol):
 
     allocate: Allocate | None
     """Called with a shape; returns memory for a picture (uint8, C-contiguous), or ``None`` if none is free."""
+
+
+@runtime_checkable
+class DamageCountingSource(Source, Protocol):
+    """A source that leaves out damaged pictures, and counts them."""
+
+    damaged: int
+    """Number of pictures left out so far. The capture counts them as captured and rejected."""
 
 
 class Detector(Protocol):

@@ -25,6 +25,10 @@ class Beside:
         """Return a real clip."""
         return self._there(f"media/{name}")
 
+    def input(self, name: str) -> Path:
+        """Return a small recording of an unusual kind; the README beside it says what is in it."""
+        return self._there(f"inputs/{name}")
+
     def fer2013(self) -> Path:
         """Return the command that unpacks FER2013 into a folder."""
         return self._there("data/fer2013/unpack.py")

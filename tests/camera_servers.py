@@ -138,11 +138,12 @@ def folder(path: Path) -> functools.partial[http.server.SimpleHTTPRequestHandler
 
 
 def rtsp(
-    transport_stream: bytes, asked: list[str], login: str = "", pause: float = 0.001
+    transport_stream: bytes, asked: list[str], login: str = "", pause: float = 0.001, udp: bool = False
 ) -> type[socketserver.BaseRequestHandler]:
-    """Send a recorded MPEG transport stream over RTSP, interleaved in the TCP connection; append requests to ``asked``.
+    """Send a recorded MPEG transport stream over RTSP; append requests to ``asked``.
 
-    With a ``login`` (``user:password``), clients must send it.
+    With a ``login`` (``user:password``), clients must send it. The stream is interleaved in the TCP connection, or sent
+    only by UDP.
     """
     pass_on = f"Authorization: Basic {base64.b64encode(login.encode()).decode()}"
     sdp = "v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\ns=camera\r\nt=0 0\r\nm=video 0 RTP/AVP 33\r\na=control:track1\r\n"
@@ -157,7 +158,11 @@ def rtsp(
                     headers = "Public: OPTIONS, DESCRIBE, SETUP, PLAY, TEARDOWN\r\n"
                 elif method == "DESCRIBE":
                     headers, body = f"Content-Type: application/sdp\r\nContent-Length: {len(sdp)}\r\n", sdp
-                elif method == "SETUP":
+                elif method == "SETUP" and udp and (ports := re.search(r"client_port=(\d+)-(\d+)", request)):
+                    self._port = int(ports[1])
+                    pair = f"client_port={ports[1]}-{ports[2]};server_port={self._port + 1000}-{self._port + 1001}"
+                    headers = f"Transport: RTP/AVP/UDP;unicast;{pair}\r\nSession: 1\r\n"
+                elif method == "SETUP" and not udp:
                     headers = "Transport: RTP/AVP/TCP;unicast;interleaved=0-1\r\nSession: 1\r\n"
                 elif method == "PLAY":
                     headers = "Session: 1\r\n"
@@ -166,6 +171,9 @@ def rtsp(
                 if login and method != "OPTIONS" and pass_on not in request:
                     refusal = 'WWW-Authenticate: Basic realm="camera"\r\n'
                     self.wfile.write(f"RTSP/1.0 401 Unauthorized\r\nCSeq: {number[1]}\r\n{refusal}\r\n".encode())
+                    continue
+                if method == "SETUP" and not headers:
+                    self.wfile.write(f"RTSP/1.0 461 Unsupported transport\r\nCSeq: {number[1]}\r\n\r\n".encode())
                     continue
                 self.wfile.write(f"RTSP/1.0 200 OK\r\nCSeq: {number[1]}\r\n{headers}\r\n{body}".encode())
                 if method == "PLAY":
@@ -182,13 +190,19 @@ def rtsp(
 
         def _play(self) -> None:
             size = 7 * 188
+            sender = socket.socket(type=socket.SOCK_DGRAM)
             try:
                 for n, begin in enumerate(range(0, len(transport_stream), size)):
                     packet = struct.pack("!BBHII", 0x80, 33, n & 0xFFFF, n * 900, 1)
                     packet += transport_stream[begin : begin + size]
-                    self.wfile.write(struct.pack("!cBH", b"$", 0, len(packet)) + packet)
+                    if udp:
+                        sender.sendto(packet, ("127.0.0.1", self._port))
+                    else:
+                        self.wfile.write(struct.pack("!cBH", b"$", 0, len(packet)) + packet)
                     time.sleep(pause)
             except (BrokenPipeError, ConnectionResetError):
                 pass  # the client has closed the connection
+            finally:
+                sender.close()
 
     return Handler

@@ -16,7 +16,7 @@ from fer_stream.sources import open_source
 PACKAGE = Path(__file__).parent / "plugin"
 
 BUILT_IN = {
-    "sources": {"demo", "opencv"},
+    "sources": {"demo", "media"},
     "detectors": {"facenet", "mtcnn"},
     "classifiers": {"onnx"},
     "transports": {"memory", "zeromq"},
@@ -114,7 +114,7 @@ def test_a_package_of_its_own_adds_a_source_and_a_classifier(installed):
     )
     assert result.returncode == 0, result.stderr
     found = json.loads(result.stdout)
-    assert {"sway", "demo", "opencv"} <= set(found["sources"])
+    assert {"sway", "demo", "media"} <= set(found["sources"])
     assert {"brightness", "onnx"} <= set(found["classifiers"])
     assert found["offsets"] == [n * 40_000_000 for n in range(5)]
     assert found["labels"] == ["dark", "bright"]

@@ -152,7 +152,7 @@ def test_an_unexpected_error_is_reported_without_passwords(cli: Cli) -> None:
     broken = cli.folder / "site"
     broken.mkdir()
     (broken / "sitecustomize.py").write_text(
-        "import fer_stream.sources.opencv as opencv\n"
+        "import fer_stream.sources.media as opencv\n"
         "def broken(address, settings):\n"
         "    raise RuntimeError(f'cannot open {address}')\n"
         "opencv.open_source = broken\n"

@@ -26,7 +26,13 @@ GROUPS: dict[str, tuple[str, ...]] = {
         *("JournalError", "AnalysisWarning"),
     ),
     "plugins": (
-        *("plugins.Source", "plugins.AllocatingSource", "plugins.Detector", "plugins.FollowingDetector"),
+        *(
+            "plugins.Source",
+            "plugins.AllocatingSource",
+            "plugins.DamageCountingSource",
+            "plugins.Detector",
+            "plugins.FollowingDetector",
+        ),
         *("plugins.Classifier", "plugins.Sink", "plugins.Transport"),
         *("plugins.Hub", "plugins.Peer", "plugins.ConnectionState"),
     ),

@@ -13,7 +13,7 @@ from fer_stream.analysis.observe import Recognizers
 from fer_stream.errors import ConfigError, SourceError
 from fer_stream.imaging.privacy import mask
 from fer_stream.sources import DEFAULT, choose
-from fer_stream.sources.images import Images, is_image, load
+from fer_stream.sources.images import Images, is_animation, is_image, load
 from fer_stream.system import folders
 
 if TYPE_CHECKING:
@@ -27,14 +27,15 @@ _log = logging.getLogger(__name__)
 
 
 def are_pictures(camera: CameraSettings, *, asked: bool) -> bool:
-    """Tell whether a camera's images are unrelated: if this is ``asked`` for, or if the source is a single image.
+    """Return whether a camera's images are unrelated: if this is ``asked`` for, or if the source is a single image.
 
     Raises:
         ConfigError: it is asked for, but the camera's source plug-in is not the default, which reads picture folders.
     """
     plugin, address = choose(camera)
     if plugin == DEFAULT:
-        return asked or is_image(Path(address.removeprefix("file://")).expanduser())
+        path = Path(address.removeprefix("file://")).expanduser()
+        return asked or (is_image(path) and not is_animation(path))
     if asked:
         raise ConfigError(f"the source plug-in {plugin!r} does not read picture folders: leave out pictures or plugin")
     return False

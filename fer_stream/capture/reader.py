@@ -159,12 +159,16 @@ class Reader(threading.Thread):
 
     def _read_source(self, source: Source) -> None:
         start = time.monotonic()
-        due = 0.0
+        due, damaged = 0.0, 0
         interval = 1 / self._settings.rate if self._settings.rate else 0.0
         while not self._stop_reading.is_set():
             self._read_began = time.monotonic()
             picture = source.read()
             now = time.monotonic()
+            if isinstance(source, plugins.DamageCountingSource):
+                for _ in range(damaged, source.damaged):
+                    self._slot.reject()
+                damaged = source.damaged
             if picture is None:
                 break
             metrics.stage.labels("read").observe(now - self._read_began)

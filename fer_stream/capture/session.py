@@ -35,8 +35,9 @@ class Capture:
         self.name = name
         self.policy: Policy = camera.policy or settings.policy
         self.slot = Slot(self.policy)
-        # Frames in shared memory: ``depth`` in flight, one in the slot, one being read, and one spare.
-        self._encoder = Encoder(name, camera, settings.address, settings.depth + 3)
+        # Frames in shared memory: ``depth`` in flight, one in the slot, two being read (a recording reads one ahead),
+        # and one spare.
+        self._encoder = Encoder(name, camera, settings.address, settings.depth + 4)
         self.reader = Reader(name, camera, self.policy, self.slot, peer.wake, self._encoder.room)
         self.finished = False
         self.welcomed = False

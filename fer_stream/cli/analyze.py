@@ -22,7 +22,10 @@ if TYPE_CHECKING:
     from fer_stream.analysis.folder import Progress
 
 VIDEOS = re.compile(r"\.(mp4|m4v|mov|mkv|webm|avi|gif|mpe?g|m?ts|wmv|flv|3gp|ogv)", re.IGNORECASE)
-"""Suffixes of the files that count as videos in a folder. A file that is itself an argument may have any name."""
+"""Suffixes of files in a folder that count as videos even if they cannot be opened, so that each gets its error."""
+
+SHOWN = 5
+"""Maximum number of skipped files that a message names."""
 
 PAUSE = 10.0
 """Seconds between lines of progress if standard error is not a terminal."""
@@ -88,10 +91,13 @@ def _print(text: str) -> None:
 def _inputs(arguments: Iterable[str]) -> Iterator[str]:
     """Yield each video, image and folder of images; for a folder with videos, its videos, and itself if it has images.
 
+    The content of a folder's files decides what they are. Other files are skipped, and a message lists them.
+
     Raises:
         ConfigError: a folder has neither videos nor images, or cannot be read.
     """
     from fer_stream.sources.images import is_image  # noqa: PLC0415
+    from fer_stream.sources.media import is_video  # noqa: PLC0415
 
     for argument in arguments:
         path = Path(argument)
@@ -108,12 +114,16 @@ def _inputs(arguments: Iterable[str]) -> Iterator[str]:
             raise ConfigError(
                 f"the folder {argument!r} cannot be read: {(error.strerror or 'error').lower()}"
             ) from error
-        videos = [str(file) for file in files if VIDEOS.fullmatch(file.suffix)]
-        images = any(map(is_image, files))
+        images = [file for file in files if is_image(file)]
+        others = [file for file in files if file not in set(images)]
+        videos = [file for file in others if VIDEOS.fullmatch(file.suffix) or is_video(file)]
         if not videos and not images:
-            raise ConfigError(f"the folder {argument!r} holds no videos and no images; give its subfolders by name")
+            raise ConfigError(f"the folder {argument!r} has no videos and no images; give its subfolders by name")
+        if videos and (skipped := [file.name for file in others if file not in set(videos)]):
+            more = f" and {len(skipped) - SHOWN} more" if len(skipped) > SHOWN else ""
+            _print(f"{argument}: neither video nor image, skipped: {', '.join(skipped[:SHOWN])}{more}")
         yield from ([argument] if images else [])
-        yield from videos
+        yield from map(str, videos)
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from http.client import HTTPException
 from importlib import metadata
+from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.request import urlopen
 
@@ -30,7 +31,6 @@ from fer_stream.system.extras import version
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from fer_stream.settings.tree import CameraSettings, Settings
 
@@ -154,7 +154,8 @@ def _source(name: str, camera: CameraSettings) -> Finding:
             else:
                 content = picture.content
                 height, width = (content.decode() if isinstance(content, Jpeg) else pixels(content)).shape[:2]
-                found.append(_ok(f"camera {name}: {redact(camera.source)} gives {width}x{height} pictures"))
+                gives = f"camera {name}: {redact(camera.source)} gives {width}x{height} pictures"
+                found.append(_ok(gives + _modes(camera)))
         except FerStreamError as error:
             found.append(_fail(f"camera {name}: {redact(str(error))}"))
         except ValueError as error:  # a plug-in's source returned an invalid picture
@@ -167,6 +168,21 @@ def _source(name: str, camera: CameraSettings) -> Finding:
     leave_behind(thread, 2 * PATIENCE)
     no_answer = _fail(f"camera {name}: {redact(camera.source)} does not answer; check that it is on and not in use")
     return found[0] if found else no_answer
+
+
+def _modes(camera: CameraSettings) -> str:
+    """Return what a webcam offers, or an empty text."""
+    from fer_stream.sources import DEFAULT, choose, media, v4l2  # noqa: PLC0415  (OpenCV is slow to import)
+
+    plug_in, address = choose(camera)
+    number = media.webcam_number(address)
+    if plug_in != DEFAULT or not number:
+        return ""
+    try:
+        offered = v4l2.modes(Path(f"/dev/video{number}"))
+    except OSError:
+        return ""
+    return "; it offers " + ", ".join(map(str, offered)) if offered else ""
 
 
 def _address(settings: Settings) -> Finding:

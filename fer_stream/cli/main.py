@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 COMMON = ("--config", "--log-level")
-CAMERA = ("--policy", "--rate", "--loop")
+CAMERA = ("--policy", "--rate", "--stream", "--loop")
 MODELS = ("--detector", "--min-face", "--model", "--provider")
 EVENTS = ("--labels", "--journal")
 LIVE = ("--page", "--token-file", "--show-faces")
@@ -176,7 +176,7 @@ COMMANDS = (
         "make tables, events, plots and a report of recordings, as fast as this machine can; after an interruption, "
         "the same command continues",
         "fer-stream analyze talk.mp4 --output talk --video",
-        ("--labels", "--workers", *MODELS, "--scan", *COMMON),
+        ("--labels", "--stream", "--workers", *MODELS, "--scan", *COMMON),
         (
             _argument("sources", metavar="RECORDING", nargs="+", help="a video, an image, or a folder of either"),
             _argument(

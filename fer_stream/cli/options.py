@@ -75,6 +75,9 @@ OPTIONS = (
     ),
     Option("--rate", "FPS", "cap a live camera's rate, or force a file's pace", ("cameras.*.rate",)),
     Option(
+        "--stream", "N", "which video stream of a file, from 0 (default: the file's own default)", ("cameras.*.stream",)
+    ),
+    Option(
         "--loop",
         None,
         "begin a file again at its end",

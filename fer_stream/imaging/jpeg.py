@@ -102,7 +102,7 @@ def decode(data: Buffer) -> NDArray[np.uint8]:
         WireError: the image does not decode, or has more than `fer_stream.imaging.limits.MAX_PIXELS` pixels.
     """
     try:
-        width, height = _size(data)
+        width, height = image_size(data)
     except WireError as error:
         raise WireError(f"a picture that does not decode: {error}") from error
     if width * height > MAX_PIXELS:
@@ -116,7 +116,7 @@ def decode(data: Buffer) -> NDArray[np.uint8]:
     return image.astype(np.uint8, copy=False)
 
 
-def _size(data: Buffer) -> tuple[int, int]:
+def image_size(data: Buffer) -> tuple[int, int]:
     """Return an image's ``(width, height)`` from its header.
 
     Raises:

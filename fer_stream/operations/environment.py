@@ -28,7 +28,6 @@ def prepare() -> None:
     _prepared = True
     for name, value in {
         "OPENCV_FFMPEG_LOGLEVEL": "-8",  # AV_LOG_QUIET: FFmpeg's messages contain addresses with passwords
-        "OPENCV_FFMPEG_CAPTURE_OPTIONS": "rtsp_transport;tcp",  # over UDP, lost packets cause grey smears
         "OPENCV_IO_MAX_IMAGE_PIXELS": str(MAX_PIXELS),  # a 5 KB file can declare a picture of 6 GB
         "OPENCV_FOR_THREADS_NUM": "1",  # one process per core is faster than one thread per core
         "OPENCV_LOG_LEVEL": "SILENT",  # we log each failure once ourselves

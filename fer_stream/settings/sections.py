@@ -38,7 +38,7 @@ class CameraSettings(Section):
         examples=["rtsp://user:password@192.0.2.10/stream"],
     )
     plugin: str | None = Field(
-        None, description="the source plug-in; by default derived from `source`", examples=["opencv"]
+        None, description="the source plug-in; by default derived from `source`", examples=["media"]
     )
     policy: Policy | None = Field(None, description="overrides the general `policy` for this camera", examples=["wait"])
     rate: Annotated[float, Field(gt=0, le=1000)] | None = Field(
@@ -73,6 +73,22 @@ class CameraSettings(Section):
         description="seconds that a frame may take to reach the aggregator: if frames take longer, JPEG quality and "
         "then picture size are adapted to the link; if not set, neither changes",
         examples=[0.5],
+    )
+    format: Annotated[str, Field(pattern=r"^[!-~]{4}$")] | None = Field(
+        None,
+        description="a webcam's pixel format, such as MJPG or YUYV; `fer-stream doctor` lists what it offers",
+        examples=["MJPG"],
+    )
+    size: Annotated[str, Field(pattern=r"^[1-9]\d{0,4}x[1-9]\d{0,4}$")] | None = Field(
+        None, description="a webcam's picture size, WIDTHxHEIGHT", examples=["1280x720"]
+    )
+    stream: Annotated[int, Field(ge=0, le=99)] | None = Field(
+        None,
+        description="which video stream of a file that has several, from 0; by default its own default",
+        examples=[1],
+    )
+    rtsp_transport: Literal["auto", "tcp", "udp"] = Field(
+        "auto", description="how an RTSP camera sends its pictures; auto: TCP, and UDP if the camera refuses TCP"
     )
     retry: bool = Field(True, description="reopen a live source that fails, after growing pauses, without limit")
     open_timeout: Seconds = Field(

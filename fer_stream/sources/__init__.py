@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from fer_stream.plugins import Source
     from fer_stream.settings.tree import CameraSettings
 
-DEFAULT = "opencv"
+DEFAULT = "media"
 
 
 def choose(settings: CameraSettings) -> tuple[str, str]:
@@ -27,7 +27,7 @@ def open_source(settings: CameraSettings) -> Source:
     """Open a camera's source with the plug-in that ``settings.plugin`` names, or else the one its address names.
 
     ``NAME``, ``NAME:REST`` and ``NAME://REST`` choose the plug-in ``NAME`` if it exists. It gets the whole address, or
-    with ``NAME:REST`` only ``REST``. All other addresses are opened by ``opencv``.
+    with ``NAME:REST`` only ``REST``. All other addresses are opened by ``media``.
 
     Raises:
         PluginError: there is no such plug-in, or its object is not a source.

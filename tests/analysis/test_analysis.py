@@ -240,9 +240,10 @@ def test_an_interrupted_analysis_of_several_recordings_skips_the_finished_ones(c
 def test_each_recording_has_a_folder_and_a_broken_one_does_not_stop_the_others(cli: Cli, clip: Path) -> None:
     films = cli.folder / "films"
     films.mkdir()
-    shutil.copy(clip, films / "a.avi")
+    shutil.copy(clip, films / "a")
     (films / "b.avi").write_bytes(b"no film at all")
-    (films / "notes.txt").write_text("not a recording: ignored")
+    (films / "notes.txt").write_text("not a recording: skipped")
+    (films / "._a.jpg").write_bytes(b"\0\5\x16\7\0\2\0\0Mac OS X")  # macOS stores attributes of a.jpg there
     done = cli.run("analyze", films, PORTRAITS / "grace_hopper.jpg", "-o", cli.folder / "out")
     assert done.popen.returncode == 1
     assert len(done.errors) == 1
@@ -251,6 +252,20 @@ def test_each_recording_has_a_folder_and_a_broken_one_does_not_stop_the_others(c
     assert set(found) == {"a", "grace_hopper"}
     assert (found["a"]["frames"], found["grace_hopper"]["images"]) == (60, 1)
     assert "1 of 3 could not be read" in done.err
+    assert "neither video nor image, skipped: ._a.jpg, notes.txt" in done.err
+
+
+def test_an_animation_is_a_recording(cli: Cli) -> None:
+    picture = cv2.resize(cv2.imread(str(PORTRAITS / "grace_hopper.jpg")), None, fx=0.5, fy=0.5)
+    animation = cv2.Animation()
+    animation.frames = [np.roll(picture, shift, 1) for shift in range(12)]
+    animation.durations = np.array([100] * 11 + [400])
+    path = cli.folder / "moving.webp"
+    cv2.imwriteanimation(str(path), animation)
+    done = cli.run("analyze", path, "-o", cli.folder / "out")
+    assert done.popen.returncode == 0
+    summary = json.loads((cli.folder / "out/summary.json").read_text())
+    assert (summary["frames"], summary["tracks"]) == (12, 1)
 
 
 def test_a_recording_that_breaks_off_is_an_error_every_time_and_its_results_are_kept(cli: Cli) -> None:
@@ -258,7 +273,7 @@ def test_a_recording_that_breaks_off_is_an_error_every_time_and_its_results_are_
     frames.mkdir()
     for number in range(5):
         shutil.copy(PORTRAITS / "grace_hopper.jpg", frames / f"{number}.jpg")
-    (frames / "5.jpg").write_bytes(b"no image")
+    (frames / "5.jpg").write_bytes((frames / "4.jpg").read_bytes()[:3000])
     for _ in range(2):
         done = cli.run("analyze", frames, "-o", out)
         assert done.popen.returncode == 1
@@ -272,7 +287,7 @@ def test_a_recording_that_breaks_off_is_an_error_every_time_and_its_results_are_
 def test_pictures_have_neither_tracks_nor_events(cli: Cli) -> None:
     out, album = cli.folder / "out", cli.folder / "album"
     shutil.copytree(PORTRAITS, album, ignore=shutil.ignore_patterns("*.md", "models"))
-    (album / "broken.jpg").write_bytes(b"no image")
+    (album / "broken.jpg").write_bytes((album / "grace_hopper.jpg").read_bytes()[:3000])
     done = cli.run("analyze", album, "-o", out, "--pictures")
     assert done.popen.returncode == 1
     assert len(done.errors) == 1
@@ -390,7 +405,7 @@ def test_a_recording_on_a_server_is_analysed(clip: Path) -> None:
     [
         (["missing.mp4", "-o", "out"], "missing.mp4"),
         (["{clip}", "-o", "{clip}"], "cannot be written"),
-        (["{empty}", "-o", "out"], "holds no videos and no images"),
+        (["{empty}", "-o", "out"], "has no videos and no images"),
         (["{clip}", "-o", "out", "--show-faces"], "give --video, too"),
         (["{empty}", "-o", "out", "--pictures", "--video"], "leave out one of them"),
         (["x" * 300, "-o", "out"], "cannot be read: file name too long"),

@@ -175,7 +175,7 @@ def test_a_frame_that_cannot_be_analysed_is_counted_and_the_others_continue(
 def test_a_source_that_breaks_off_raises_after_the_last_observation(tiny_model: Path, tmp_path: Path) -> None:
     for number in range(3):
         (tmp_path / f"{number}.png").write_bytes(_png())
-    (tmp_path / "3.png").write_bytes(b"no image")
+    (tmp_path / "3.png").write_bytes(_png()[:-20])
     observer: Iterator[object] = iter(Observer(settings(tmp_path, classifier={"model": tiny_model}), "film"))
     for _ in range(4):  # three frames, and the closing events
         next(observer)

@@ -17,6 +17,7 @@ from fer_stream.errors import ConfigError
 from fer_stream.protocol import messages, shared
 from fer_stream.protocol.messages import Encoding, Kind, Message
 from fer_stream.settings.tree import CameraSettings, DispatchSettings, Settings
+from fer_stream.sources.media import open_source
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -120,7 +121,7 @@ def test_a_film_is_decoded_into_the_memory_that_is_shared(
     masks: list[tuple[float, ...]], clip_of_noise: Path, short_folder: Path
 ) -> None:
     it = Aggregator("zeromq", f"ipc://{short_folder}", source=str(clip_of_noise), policy="wait", masks=masks)
-    reader, seen = shared.MappedFrames(), cv2.VideoCapture(str(clip_of_noise))
+    reader, seen = shared.MappedFrames(), open_source(str(clip_of_noise), CameraSettings())
     try:
         it.welcome()
         for number in range(20):
@@ -132,7 +133,9 @@ def test_a_film_is_decoded_into_the_memory_that_is_shared(
             it.say(Kind.NEXT, {"done": number})
             message = it.hear(Kind.FRAME)
             assert message.encoding is Encoding.SHARED
-            image = seen.read()[1]
+            picture = seen.read()
+            assert picture is not None
+            image = picture.image
             image[:, : 32 if masks else 0] = 0
             np.testing.assert_array_equal(reader.picture(message), image)
     finally:

@@ -39,7 +39,7 @@ from fer_stream.protocol.messages import Encoding, Kind, Message, Totals
 from fer_stream.protocol.results import Result
 from fer_stream.settings import tree
 from fer_stream.settings.tree import CameraSettings, JournalSettings, Settings
-from fer_stream.sources.opencv import open_source
+from fer_stream.sources.media import open_source
 from fer_stream.transports import keys
 from fer_stream.types import (
     EMOTIONS,

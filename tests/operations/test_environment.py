@@ -37,7 +37,6 @@ def test_a_command_prepares_its_process() -> None:
     assert (threads, level, prepared, decodes) == (1, 0, True, False)
     assert isinstance(environment, dict)
     assert environment["ORT_DISABLE_TELEMETRY"] == "1"
-    assert environment["OPENCV_FFMPEG_CAPTURE_OPTIONS"] == "rtsp_transport;tcp"
     assert environment["OPENCV_FFMPEG_LOGLEVEL"] == "-8"
 
 

@@ -14,17 +14,17 @@ def test_the_address_chooses_the_plug_in(make_video):
     assert isinstance(open_source(CameraSettings(source="demo")), Demo)
     assert isinstance(open_source(CameraSettings(source="demo:")), Demo)
     assert isinstance(open_source(CameraSettings(source=str(path))), Recording)
-    assert isinstance(open_source(CameraSettings(source=f"opencv:{path}")), Recording)
+    assert isinstance(open_source(CameraSettings(source=f"media:{path}")), Recording)
 
 
 def test_a_named_plug_in_has_precedence():
     assert isinstance(open_source(CameraSettings(source="anything", plugin="demo")), Demo)
     with pytest.raises(SourceError, match="no file or folder 'demo'"):
-        open_source(CameraSettings(source="demo", plugin="opencv"))
+        open_source(CameraSettings(source="demo", plugin="media"))
 
 
 def test_an_unknown_plug_in():
-    with pytest.raises(PluginError, match=r"there is no source 'nix'; installed are: .*opencv"):
+    with pytest.raises(PluginError, match=r"there is no source 'nix'; installed are: .*media"):
         open_source(CameraSettings(plugin="nix"))
 
 

@@ -1,0 +1,326 @@
+"""A video file or stream, opened with FFmpeg through PyAV: its video stream, and its pictures with their time stamps.
+
+Header fields are checked against the packets. If a packet does not decode, only its own pictures are lost.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import av
+import av.error
+import av.stream
+
+from fer_stream.errors import SourceError, WireError
+from fer_stream.imaging.jpeg import Jpeg
+from fer_stream.imaging.limits import check_size
+from fer_stream.sources.presentation import UPRIGHT, Deinterlacer, shown, turn_of
+from fer_stream.sources.stamps import SECOND
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+    from fractions import Fraction
+
+    import numpy as np
+    from av import Packet, VideoFrame
+    from av.container import InputContainer
+    from av.video.stream import VideoStream
+    from numpy.typing import NDArray
+
+    from fer_stream.plugins import Allocate
+
+    Content = NDArray[np.uint8] | Jpeg
+
+NO_STAMPS = 0x0080
+"""FFmpeg's ``AVFMT_NOTIMESTAMPS``: the format has no time stamps, such as raw H.264."""
+
+PERIOD = SECOND // 25
+"""Nanoseconds between two pictures if the container gives no rate (FFmpeg's default)."""
+
+MAX_RATE = 1000
+"""Rates above this, in pictures/s, are errors in a container."""
+
+TEXT = frozenset({"tty", "ansi"})
+"""Formats in which FFmpeg renders text files as videos of a terminal."""
+
+JPEGS = "mjpeg"
+"""Format of JPEGs one after the other. Bytes between them are skipped, such as the boundaries of an HTTP stream."""
+
+_BEGIN, _END = b"\xff\xd8", b"\xff\xd9"
+"""A JPEG's first and last markers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """How to open a container."""
+
+    stream: int | None = None
+    """Number of the video stream, from 0; ``None``: the default one."""
+    threads: int = 1
+    """Threads that decode."""
+    hardware: bool = False
+    """Whether a GPU may decode. JPEG packets are then decoded, too."""
+    timeouts: tuple[float, float] | None = None
+    """Seconds to open, and to read."""
+    options: tuple[tuple[str, str], ...] = ()
+    """FFmpeg's options for the demuxer and the protocol."""
+    format: str | None = None
+    """FFmpeg's name of the format; ``None``: FFmpeg detects it."""
+
+
+class Container:
+    """An open container. One thread reads; another one may close it.
+
+    Args:
+        address: a URL, or ``file:PATH``.
+        name: the container's name in messages, without passwords.
+        opening: how to open it.
+
+    Raises:
+        av.error.FFmpegError: it cannot be opened.
+        SourceError: it has no video stream that can be decoded and shown.
+    """
+
+    def __init__(self, address: str, name: str, opening: Opening) -> None:
+        self.allocate: Allocate | None = None
+        """Provides the memory of decoded pictures; see `fer_stream.plugins.AllocatingSource`."""
+        self.closed = False
+        self.damaged = 0
+        """Number of pictures that did not decode, after the first key frame."""
+        self._passes: bool | None = False
+        """Whether JPEG packets are returned undecoded; ``None``: not known before the first packet."""
+        self._name = name
+        self._lock = threading.Lock()
+        self._opening = opening
+        self._container = _open(address, opening)
+        try:
+            self.stream = self._choose()
+            self._prepare()
+        except BaseException:
+            self._container.close()
+            raise
+        image = self.format == "image2" or self.format.endswith("_pipe")
+        self.single = image and self._container.size > 0
+        """Whether it contains a single picture, with a known size in bytes."""
+        self._kind: tuple[int, ...] = ()
+        """Width, height and rotation of the last frame. While they stay the same, so does the display matrix."""
+        self._turn = UPRIGHT
+        self._cut = False
+        """Whether the last packet is incomplete. At the end of a truncated file it does not count as damaged."""
+        self._begun = False
+        self._first: tuple[Content, int | None] | None = None
+        self._pictures = self._read()
+
+    # What the header says
+
+    @property
+    def format(self) -> str:
+        """FFmpeg's names of the format, separated by commas."""
+        return self._container.format.name
+
+    @property
+    def stamped(self) -> bool:
+        """Whether the format has time stamps."""
+        return not self._container.format.flags & NO_STAMPS
+
+    @property
+    def length(self) -> int | None:
+        """The duration in nanoseconds, if the header gives one."""
+        duration = self._container.duration
+        return None if duration is None or duration <= 0 else 1000 * duration
+
+    @property
+    def period(self) -> int:
+        """Nanoseconds between two pictures."""
+        rate = self.stream.average_rate or self.stream.guessed_rate
+        return round(SECOND / rate) if rate and rate <= MAX_RATE else PERIOD
+
+    @property
+    def frames(self) -> int | None:
+        """Number of pictures, for display: as the header gives it, or else estimated from the duration."""
+        if self.stream.frames > 0:
+            return self.stream.frames
+        return None if self.length is None or not self.stamped else max(1, round(self.length / self.period))
+
+    @property
+    def others(self) -> list[str]:
+        """Descriptions of the video streams that were not chosen."""
+        return [_describe(number, one) for number, one in enumerate(self._videos()) if one.index != self.stream.index]
+
+    @property
+    def missing_entries(self) -> tuple[int, int]:
+        """How many pictures of the index are beyond the end of the file, and how many the index has."""
+        size, entries = self._container.size, self.stream.index_entries
+        if size <= 0 or not len(entries):
+            return 0, 0
+        return sum(entry.pos + entry.size > size for entry in entries), len(entries)
+
+    # Pictures
+
+    def probe(self) -> None:
+        """Read the first picture, which the next call of `read` returns.
+
+        Raises:
+            av.error.FFmpegError, WireError: see `read`.
+        """
+        self._first = self.read()
+
+    def read(self) -> tuple[Content, int | None] | None:
+        """Return the next picture, and its time stamp in nanoseconds since the container's start; ``None`` at the end.
+
+        Raises:
+            av.error.FFmpegError: reading failed.
+            WireError: the picture is larger than allowed.
+        """
+        try:
+            with self._lock:
+                if self._first is not None:
+                    first, self._first = self._first, None
+                    return first
+                return None if self.closed else next(self._pictures, None)
+        finally:
+            if self.closed:  # by another thread, while this one held the lock
+                self.close()
+
+    def close(self) -> None:
+        """Close it, at the latest when the current read returns."""
+        self.closed = True
+        if self._lock.acquire(blocking=False):  # otherwise the reader closes it
+            self._pictures.close()
+            self._container.close()
+            self._lock.release()
+
+    def _read(self) -> Generator[tuple[Content, int | None], None, None]:
+        deinterlacer = Deinterlacer()
+        for packet in self._container.demux(self.stream):
+            if packet.size:
+                self.damaged += self._cut and self._begun
+                self._cut = packet.is_corrupt
+            # The last packet is empty. It makes the decoder return the pictures that it holds back.
+            if packet.size and not self._cut and (jpeg := self._jpeg(packet)) is not None:
+                yield jpeg, self._stamp(packet)
+                continue
+            for frame in self._decoded(packet):
+                for whole in deinterlacer.push(frame):
+                    yield self._shown(whole), self._stamp(whole)
+        for whole in deinterlacer.flush():
+            yield self._shown(whole), self._stamp(whole)
+
+    def _decoded(self, packet: Packet[VideoStream]) -> list[VideoFrame]:
+        self._begun |= packet.is_keyframe
+        try:
+            frames = self.stream.decode(packet)
+        except av.error.InvalidDataError:
+            self.damaged += self._begun and not self._cut  # before the first key frame, nothing can be decoded
+            return []
+        whole = [frame for frame in frames if not frame.is_corrupt]
+        self.damaged += 0 if self._cut else len(frames) - len(whole)
+        return whole
+
+    def _shown(self, frame: VideoFrame) -> NDArray[np.uint8]:
+        check_size(frame.width, frame.height)
+        kind = frame.width, frame.height, frame.rotation
+        if kind != self._kind:
+            self._kind, self._turn = kind, turn_of(frame)
+        return shown(frame, self._aspect(), self._turn, self.allocate)
+
+    def _aspect(self) -> Fraction | None:
+        return self.stream.sample_aspect_ratio or self.stream.codec_context.sample_aspect_ratio
+
+    def _jpeg(self, packet: Packet[VideoStream]) -> Jpeg | None:
+        """Return a packet as it came, or ``None`` if FFmpeg has to decode it."""
+        if self._passes is None:
+            self._passes = self._shown_as_stored(packet)
+        if not self._passes:
+            return None
+        data = bytes(packet)
+        if self._opening.format == JPEGS:  # remove the bytes between two JPEGs
+            data = data[max(0, data.find(_BEGIN)) : data.rfind(_END) + len(_END)]
+        jpeg = Jpeg(data)
+        try:
+            height = jpeg.shape[0]
+        except WireError:
+            return jpeg  # the reader rejects and counts it
+        # A packet of an interlaced video has two JPEGs, each with half of the lines. FFmpeg joins them.
+        return None if height <= (self.stream.codec_context.height + 1) // 2 <= height + 1 else jpeg
+
+    def _shown_as_stored(self, packet: Packet[VideoStream]) -> bool:
+        """Return whether pictures are neither turned nor scaled, by decoding one."""
+        try:
+            frames = self.stream.decode(packet)
+        except av.error.FFmpegError:
+            return True
+        return self._aspect() in (None, 0, 1) and all(turn_of(frame) == UPRIGHT for frame in frames)
+
+    def _stamp(self, of: Packet[VideoStream] | VideoFrame) -> int | None:
+        if of.pts is None or of.time_base is None or not self.stamped:
+            return None
+        start = self._container.start_time
+        begin = 0 if start is None else 1000 * start
+        return round(of.pts * of.time_base * SECOND) - begin
+
+    # Opening
+
+    def _videos(self) -> list[VideoStream]:
+        return [one for one in self._container.streams.video if not _is_cover(one)]
+
+    def _choose(self) -> VideoStream:
+        videos, number = self._videos(), self._opening.stream
+        if self.format in TEXT:
+            raise SourceError(f"{self._name} is a text file, not a video")
+        if not videos:
+            sound = any(one.type == "audio" for one in self._container.streams)
+            cover = " with a cover picture" if self._container.streams.video else ""
+            raise SourceError(f"{self._name} has sound{cover} and no video" if sound else f"{self._name} has no video")
+        if number is not None:
+            if number >= len(videos):
+                known = "; ".join(_describe(at, one) for at, one in enumerate(videos))
+                raise SourceError(f"{self._name} has no video stream {number}; it has {known}")
+            return videos[number]
+        return next((one for one in videos if one.disposition & av.stream.Disposition.default), videos[0])
+
+    def _prepare(self) -> None:
+        for one in self._container.streams:
+            if one.index != self.stream.index:
+                one.discard = av.stream.Discard.all  # the demuxer skips its packets
+        context = self.stream.codec_context
+        if context is None or context.codec is None:
+            raise SourceError(f"{self._name} has a video codec that this FFmpeg cannot decode")
+        if context.width and context.height:
+            try:
+                check_size(context.width, context.height)
+            except WireError as error:
+                raise SourceError(f"{self._name} cannot be shown: {error}") from error
+        jpegs = context.name == "mjpeg" and not self._opening.hardware
+        # One thread returns the picture of a packet at once, which `_shown_as_stored` needs.
+        context.thread_count = 1 if jpegs else self._opening.threads
+        context.thread_type = "AUTO"
+        self._passes = None if jpegs else False
+
+
+def _open(address: str, opening: Opening) -> InputContainer:
+    how: dict[str, Any] = {"options": dict(opening.options), "timeout": opening.timeouts, "format": opening.format}
+    how["metadata_errors"] = "replace"
+    container: InputContainer
+    if opening.hardware:
+        from av.codec.hwaccel import HWAccel, hwdevices_available  # noqa: PLC0415  (rarely needed)
+
+        for device in hwdevices_available():
+            try:
+                container = av.open(address, hwaccel=HWAccel(device_type=device, allow_software_fallback=True), **how)
+                return container
+            except av.error.PermissionError:  # FFmpeg knows this kind of hardware, but there is none here
+                continue
+    container = av.open(address, **how)
+    return container
+
+
+def _is_cover(stream: VideoStream) -> bool:
+    return bool(stream.disposition & av.stream.Disposition.attached_pic)
+
+
+def _describe(number: int, stream: VideoStream) -> str:
+    context = stream.codec_context
+    return f"stream {number} ({context.width}x{context.height}, {context.name})"

@@ -1,0 +1,149 @@
+"""Makes decoded frames what a player shows: whole pictures instead of fields, square pixels, upright."""
+
+from __future__ import annotations
+
+import struct
+from fractions import Fraction
+from typing import TYPE_CHECKING, cast
+
+import av
+import av.filter
+import cv2
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from av import VideoFrame
+    from numpy.typing import NDArray
+
+    from fer_stream.plugins import Allocate
+
+    Turn = tuple[int, int, int, int]
+
+UPRIGHT: Turn = (1, 0, 0, 1)
+"""A display matrix (a, b, c, d) that changes nothing."""
+
+MOST_ASPECT = 16
+"""Sample aspect ratios above this, or below its inverse, are errors in a file and are ignored."""
+
+FULL_RANGE = 2
+"""FFmpeg's ``AVCOL_RANGE_JPEG``: luma from 0 to 255 instead of 16 to 235."""
+
+
+class Deinterlacer:
+    """Makes whole pictures of interlaced frames with FFmpeg's filter ``bwdif``; progressive frames stay unchanged.
+
+    The filter is created for the first interlaced frame. It holds back one frame, which `flush` returns.
+    """
+
+    def __init__(self) -> None:
+        self._graph: av.filter.Graph | None = None
+        self._kind: tuple[object, ...] = ()
+
+    def push(self, frame: VideoFrame) -> Iterator[VideoFrame]:
+        """Yield the pictures that are complete."""
+        kind = frame.width, frame.height, frame.format.name
+        if self._graph is not None and kind != self._kind:
+            yield from self.flush()
+        if self._graph is None and not frame.interlaced_frame:
+            yield frame
+            return
+        if self._graph is None:
+            self._graph, self._kind = _graph(frame), kind
+        self._graph.push(frame)
+        yield from _pull(self._graph)
+
+    def flush(self) -> Iterator[VideoFrame]:
+        """Yield the picture that is held back, and remove the filter."""
+        if self._graph is not None:
+            self._graph.push(None)
+            yield from _pull(self._graph)
+            self._graph = None
+
+
+def _graph(frame: VideoFrame) -> av.filter.Graph:
+    graph = av.filter.Graph()
+    time_base = frame.time_base or Fraction(1, 1000)
+    source = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=time_base)
+    deinterlace = graph.add("bwdif", "mode=send_frame:deint=interlaced")
+    sink = graph.add("buffersink")
+    source.link_to(deinterlace)
+    deinterlace.link_to(sink)
+    graph.configure()
+    return graph
+
+
+def _pull(graph: av.filter.Graph) -> Iterator[VideoFrame]:
+    while True:
+        try:
+            yield cast("VideoFrame", graph.pull())
+        except (av.error.BlockingIOError, av.error.EOFError):
+            return
+
+
+def turn_of(frame: VideoFrame) -> Turn:
+    """Return how to turn and mirror a frame, from its display matrix, to the nearest right angle."""
+    # Reading side data makes a frame part of a reference cycle in PyAV. So read it from a copy that is tiny.
+    tiny = frame.reformat(width=16, height=16, format="gray8")
+    try:
+        found = tiny.side_data.get("DISPLAYMATRIX")
+    except ValueError:  # PyAV does not know one of the frame's kinds of side data, such as Exif
+        found = None
+    if found is None:
+        return UPRIGHT
+    a, b, _, c, d, *_ = struct.unpack("=9i", bytes(cast("bytes", found)))
+    if max(abs(a), abs(d)) >= max(abs(b), abs(c)):
+        return _sign(a), 0, 0, _sign(d)
+    return 0, _sign(b), _sign(c), 0
+
+
+def _sign(value: int) -> int:
+    return -1 if value < 0 else 1
+
+
+def turned(image: NDArray[np.uint8], turn: Turn) -> NDArray[np.uint8]:
+    """Return an image, uint8 ``[H, W, 3]``, after a display matrix: x' = a x + c y, y' = b x + d y."""
+    a, b, c, d = turn
+    if a:
+        return image[:: d or 1, :: a or 1] if (a, d) != (1, 1) else image
+    return image.transpose(1, 0, 2)[::b, ::c]
+
+
+def aspect(width: int, height: int, ratio: Fraction | None) -> tuple[int, int]:
+    """Return the size in square pixels. Neither side is smaller than the stored one."""
+    if not ratio or not Fraction(1, MOST_ASPECT) <= ratio <= MOST_ASPECT:
+        return width, height
+    if ratio > 1:
+        return round(width * ratio), height
+    return width, round(height / ratio)
+
+
+def to_bgr(frame: VideoFrame, out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
+    """Return a frame's pixels, uint8 ``[H, W, 3]`` in BGR order, in ``out`` if given."""
+    even, full = not (frame.width % 2 or frame.height % 2), frame.color_range == FULL_RANGE
+    if frame.format.name == "yuv420p" and even and not full:  # OpenCV converts it three times as fast as libswscale
+        return cast("NDArray[np.uint8]", cv2.cvtColor(frame.to_ndarray(), cv2.COLOR_YUV2BGR_I420, dst=out))
+    image = cast("NDArray[np.uint8]", frame.to_ndarray(format="bgr24"))
+    if out is None:
+        return image
+    np.copyto(out, image)
+    return out
+
+
+def shown(frame: VideoFrame, ratio: Fraction | None, turn: Turn, allocate: Allocate | None = None) -> NDArray[np.uint8]:
+    """Return a frame as a player shows it: uint8 ``[H, W, 3]``, BGR, C-contiguous.
+
+    Args:
+        frame: decoded and deinterlaced.
+        ratio: the sample aspect ratio, width to height of a stored pixel.
+        turn: from `turn_of`.
+        allocate: provides the memory of the result.
+    """
+    size = aspect(frame.width, frame.height, ratio)
+    if size == (frame.width, frame.height) and turn == UPRIGHT:
+        return to_bgr(frame, allocate((frame.height, frame.width, 3)) if allocate else None)
+    image = to_bgr(frame)
+    if size != (frame.width, frame.height):
+        image = cv2.resize(image, size, interpolation=cv2.INTER_LINEAR).astype(np.uint8, copy=False)
+    return np.ascontiguousarray(turned(image, turn))

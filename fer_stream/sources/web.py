@@ -1,0 +1,119 @@
+"""HTTP addresses: what a server answers, and cameras that give a single picture for each request."""
+
+from __future__ import annotations
+
+import logging
+import ssl
+import threading
+import time
+import urllib.error
+import urllib.request
+from http.client import HTTPException
+from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import unquote, urlsplit, urlunsplit
+
+from fer_stream.errors import SourceError, WireError
+from fer_stream.imaging.jpeg import Jpeg, decode
+from fer_stream.imaging.limits import MAX_PIXELS
+from fer_stream.types import Picture
+
+if TYPE_CHECKING:
+    from http.client import HTTPResponse
+
+    from fer_stream.settings.tree import CameraSettings
+
+RATE = 1.0
+"""Requests per second if the settings give no rate."""
+
+MAX_BYTES = 3 * MAX_PIXELS
+"""Maximum size of a picture's file."""
+
+_log = logging.getLogger(__name__)
+
+
+class Answer(NamedTuple):
+    """A server's answer to a request."""
+
+    status: int
+    """The HTTP status code."""
+    kind: str
+    """The content type without parameters, in lower case."""
+    reason: str
+    """The status in words."""
+
+
+def ask(address: str, timeout: float) -> Answer | None:
+    """Return what a server answers to a GET request, without its content; ``None`` if it does not answer in time."""
+    try:
+        with _request(address, timeout) as response:
+            return Answer(response.status, response.headers.get_content_type(), response.reason)
+    except urllib.error.HTTPError as error:
+        error.close()
+        return Answer(error.code, error.headers.get_content_type(), error.reason)
+    except (OSError, HTTPException, ValueError):
+        return None
+
+
+class Snapshots:
+    """A camera that gives a single picture for each request. Requests are sent at its ``rate``, by default 1/s."""
+
+    live = True
+    frames: int | None = None
+
+    def __init__(self, address: str, name: str, settings: CameraSettings) -> None:
+        self._address = address
+        self._name = name
+        self._timeout = settings.read_timeout
+        self._interval = 1 / (settings.rate or RATE)
+        self._due = time.monotonic()
+        self._closed = threading.Event()
+        _log.warning(
+            "%s gives a single picture; it is requested %g times a second (setting rate)", name, 1 / self._interval
+        )
+
+    def read(self) -> Picture | None:
+        """Wait until the next request is due, and return its picture; ``None`` after `close`.
+
+        Raises:
+            SourceError: the server gives no picture.
+        """
+        if self._closed.wait(max(0.0, self._due - time.monotonic())):
+            return None
+        self._due = max(self._due + self._interval, time.monotonic())
+        try:
+            with _request(self._address, self._timeout) as response:
+                data = response.read(MAX_BYTES + 1)
+        except (OSError, HTTPException) as error:
+            if self._closed.is_set():
+                return None
+            raise SourceError(f"{self._name} has stopped sending pictures: {error}") from error
+        if data[:2] == b"\xff\xd8" or not data:
+            return Picture(Jpeg(data))  # the capture rejects and counts damaged ones
+        try:
+            return Picture(decode(data))
+        except WireError as error:
+            raise SourceError(f"{self._name} has stopped sending pictures: {error}") from error
+
+    def close(self) -> None:
+        """Request no more pictures."""
+        self._closed.set()
+
+
+def _request(address: str, timeout: float) -> HTTPResponse:
+    url = urlsplit(address)
+    host = url.netloc.rpartition("@")[2]
+    plain = urlunsplit(url._replace(netloc=host))
+    passwords = urllib.request.HTTPPasswordMgrWithDefaultRealm()
+    if url.username is not None:
+        passwords.add_password(None, plain, unquote(url.username), unquote(url.password or ""))
+    # Certificates are not verified, as FFmpeg does not verify them either: most cameras sign their own.
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    # An opener of our own: the program's global one stays as it is.
+    opener = urllib.request.build_opener(
+        urllib.request.HTTPSHandler(context=context),
+        urllib.request.HTTPBasicAuthHandler(passwords),
+        urllib.request.HTTPDigestAuthHandler(passwords),
+    )
+    response: HTTPResponse = opener.open(plain, timeout=timeout)
+    return response

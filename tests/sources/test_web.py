@@ -1,0 +1,173 @@
+"""Cameras over HTTP and RTSP that send something else than their headers say, and servers that refuse."""
+
+from __future__ import annotations
+
+import base64
+import http.server
+import itertools
+import time
+from http import HTTPStatus
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+import pytest
+from camera_servers import Server, rtsp
+from jpegs import jpeg
+
+from fer_stream import Jpeg
+from fer_stream.errors import SourceError
+from fer_stream.settings.tree import CameraSettings
+from fer_stream.sources.media import open_source
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from fer_stream import Picture
+
+PICTURES = [jpeg(seed=seed) for seed in range(3)]
+MULTIPART = "multipart/x-mixed-replace; boundary="
+
+
+def answering(
+    kind: str, send: Callable[[], Iterator[bytes]], status: int = 200, length: int | None = None, login: str = ""
+) -> type[http.server.BaseHTTPRequestHandler]:
+    """Answer each request with what ``send`` yields."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if login and self.headers["Authorization"] != f"Basic {base64.b64encode(login.encode()).decode()}":
+                self.send_response(HTTPStatus.UNAUTHORIZED)
+                self.send_header("WWW-Authenticate", 'Basic realm="camera"')
+                self.end_headers()
+                return
+            self.send_response(status)
+            self.send_header("Content-Type", kind)
+            if length is not None:
+                self.send_header("Content-Length", str(length))
+            self.end_headers()
+            try:
+                for data in send():
+                    self.wfile.write(data)
+                    time.sleep(0.01)
+            except OSError:
+                pass  # the client has closed the connection
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    return Handler
+
+
+def read(address: str, count: int, **settings: object) -> list[Picture]:
+    limits = {"open_timeout": 6.0, "read_timeout": 20.0}
+    source = open_source(address, CameraSettings(**limits, **settings))  # type: ignore[arg-type]
+    try:
+        found = [source.read() for _ in range(count)]
+        assert source.live
+        return [picture for picture in found if picture is not None]
+    finally:
+        source.close()
+
+
+def endless(part: Callable[[bytes], bytes], first: bytes = b"") -> Callable[[], Iterator[bytes]]:
+    return lambda: itertools.chain([first], map(part, itertools.cycle(PICTURES)))
+
+
+def header(data: bytes) -> bytes:
+    return b"Content-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n" % len(data)
+
+
+STREAMS = {
+    "quoted boundary": (MULTIPART + '"x"', endless(lambda data: b"--x\r\n" + header(data) + data + b"\r\n")),
+    "dashes in the header": (MULTIPART + "--x", endless(lambda data: b"--x\r\n" + header(data) + data + b"\r\n")),
+    "no length": (
+        MULTIPART + "x",
+        endless(lambda data: b"--x\r\nContent-Type: image/jpeg\r\n\r\n" + data + b"\r\n"),
+    ),
+    "no dashes": (MULTIPART + "x", endless(lambda data: b"x\r\n" + header(data) + data + b"\r\n")),
+    "no dashes, no length": (
+        MULTIPART + "x",
+        endless(lambda data: b"x\r\nContent-Type: image/jpeg\r\n\r\n" + data + b"\r\n"),
+    ),
+    "boundary after the part": (MULTIPART + "x", endless(lambda data: header(data) + data + b"\r\n--x\r\n")),
+    "preamble": (MULTIPART + "x", endless(lambda data: b"--x\r\n" + header(data) + data + b"\r\n", b"hello\r\n")),
+    "no headers": (MULTIPART + "x", endless(lambda data: b"--x\r\n\r\n" + data + b"\r\n")),
+    "line feeds": (MULTIPART + "x", endless(lambda data: b"--x\nContent-Type: image/jpeg\n\n" + data + b"\n")),
+    "raw": ("video/x-motion-jpeg", endless(lambda data: data)),
+    "raw, as an image": ("image/jpeg", endless(lambda data: data)),
+    "raw, of no type": ("application/octet-stream", endless(lambda data: data)),
+}
+
+
+@pytest.mark.parametrize("kind", STREAMS)
+def test_every_kind_of_jpeg_stream_gives_the_camera_s_own_jpegs(kind: str) -> None:
+    with Server(answering(*STREAMS[kind])) as server:
+        pictures = read(f"http://127.0.0.1:{server.port}/video", 6)
+    sent = [picture.content.data for picture in pictures if isinstance(picture.content, Jpeg)]
+    first = PICTURES.index(sent[0])
+    assert sent == [PICTURES[(first + n) % 3] for n in range(6)]
+
+
+def test_an_address_of_a_single_picture_is_requested_again_and_again(caplog: pytest.LogCaptureFixture) -> None:
+    served = itertools.cycle(PICTURES)
+    handler = answering("image/jpeg", lambda: iter([next(served)]), length=len(PICTURES[0]), login="me:s3cret pass")
+    assert len({len(data) for data in PICTURES[:1]}) == 1
+    with Server(handler) as server:
+        begin = time.monotonic()
+        pictures = read(f"http://me:s3cret%20pass@127.0.0.1:{server.port}/now.jpg", 4, rate=20)
+        assert time.monotonic() - begin >= 3 / 20
+    assert [picture.size for picture in pictures] == [(64, 48)] * 4
+    assert [picture.offset for picture in pictures] == [None] * 4
+    (notice,) = caplog.messages
+    assert "gives a single picture; it is requested 20 times a second" in notice
+    assert "s3cret" not in notice
+
+
+def test_a_single_picture_of_another_format() -> None:
+    png = cv2.imencode(".png", np.full((30, 40, 3), 7, np.uint8))[1].tobytes()
+    with Server(answering("image/png", lambda: iter([png]), length=len(png))) as server:
+        (picture,) = read(f"http://127.0.0.1:{server.port}/now.png", 1)
+    assert picture.image.mean() == 7
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "sentence"),
+    [
+        (401, "text/html", r"wrong or missing user name or password \(401\)"),
+        (403, "text/html", r"access is forbidden to this user \(403\)"),
+        (404, "text/html", r"there is nothing at this path \(404\)"),
+        (418, "text/html", r"the server answers 418"),
+        (503, "text/html", r"the server answers 503 Service Unavailable"),
+        (200, "text/html", r"it delivers no readable video \(the server sends text/html\)"),
+        (200, "audio/mpeg", r"it delivers no readable video \(the server sends audio/mpeg\)"),
+    ],
+)
+def test_each_refusal_has_its_own_sentence(status: int, kind: str, sentence: str) -> None:
+    page = b"<html>not here</html>" * 100
+    with Server(answering(kind, lambda: iter([page]), status, len(page))) as server:
+        address = f"http://me:s3cret@127.0.0.1:{server.port}/video"
+        with pytest.raises(SourceError, match=f"cannot be opened: {sentence}") as caught:
+            read(address, 1)
+    assert caught.value.transient
+    assert "s3cret" not in str(caught.value)
+
+
+def test_rtsp_plays_over_udp_if_the_camera_refuses_tcp(make_video: Callable[..., Path]) -> None:
+    asked: list[str] = []
+    stream = make_video("v.ts", frames=60).read_bytes()
+    with Server(rtsp(stream, asked, udp=True, pause=0.005)) as server:
+        pictures = read(f"rtsp://127.0.0.1:{server.port}/stream", 20)
+        assert len(pictures) == 20
+        with pytest.raises(SourceError, match=r"the camera refuses rtsp_transport = 'tcp' \(461\); set another one"):
+            read(f"rtsp://127.0.0.1:{server.port}/stream", 1, rtsp_transport="tcp")
+    assert any("RTP/AVP/TCP" in request for request in asked)
+    assert any("RTP/AVP/UDP" in request for request in asked)
+
+
+def test_a_wrong_password_of_an_rtsp_camera(make_video: Callable[..., Path]) -> None:
+    with Server(rtsp(make_video("v.ts").read_bytes(), [], login="me:right")) as server:
+        with pytest.raises(SourceError, match=r"wrong or missing user name or password \(401\)"):
+            read(f"rtsp://me:wrong@127.0.0.1:{server.port}/stream", 1)
+        assert read(f"rtsp://me:right@127.0.0.1:{server.port}/stream", 1)
