@@ -20,7 +20,7 @@ from fer_stream.sources.presentation import UPRIGHT, Deinterlacer, shown, turn_o
 from fer_stream.sources.stamps import SECOND
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Iterator
     from fractions import Fraction
 
     import numpy as np
@@ -41,6 +41,9 @@ PERIOD = SECOND // 25
 
 MAX_RATE = 1000
 """Rates above this, in pictures/s, are errors in a container."""
+
+PARTS = frozenset({"mpegts", "hls", "rtsp", "sdp"})
+"""Formats that mark a packet as corrupt if a part of it was lost. The others do so if the file ends within it."""
 
 TEXT = frozenset({"tty", "ansi"})
 """Formats in which FFmpeg renders text files as videos of a terminal."""
@@ -107,8 +110,13 @@ class Container:
         self._kind: tuple[int, ...] = ()
         """Width, height and rotation of the last frame. While they stay the same, so does the display matrix."""
         self._turn = UPRIGHT
-        self._cut = False
-        """Whether the last packet is incomplete. At the end of a truncated file it does not count as damaged."""
+        self.cut = False
+        """Whether the last packet is incomplete."""
+        self._lost = 0
+        """Pictures lost with an incomplete packet. They count only if it is not the last one of a truncated file."""
+        self._begin: int | None = None
+        self._sequence = b""
+        """Width and height in the last sequence header of MPEG-1 or MPEG-2."""
         self._begun = False
         self._first: tuple[Content, int | None] | None = None
         self._pictures = self._read()
@@ -194,30 +202,63 @@ class Container:
 
     def _read(self) -> Generator[tuple[Content, int | None], None, None]:
         deinterlacer = Deinterlacer()
-        for packet in self._container.demux(self.stream):
-            if packet.size:
-                self.damaged += self._cut and self._begun
-                self._cut = packet.is_corrupt
+        for packet in self._packets():
             # The last packet is empty. It makes the decoder return the pictures that it holds back.
-            if packet.size and not self._cut and (jpeg := self._jpeg(packet)) is not None:
-                yield jpeg, self._stamp(packet)
-                continue
+            if packet.size:
+                self.damaged, self._lost = self.damaged + self._lost, 0
+                self.cut = packet.is_corrupt
+                if self.cut and self.format not in PARTS:  # decoders would make up the missing part of the picture
+                    self._lost = int(self._begun)
+                    continue
+                if (jpeg := self._jpeg(packet)) is not None:
+                    yield jpeg, self._stamp(packet)
+                    continue
             for frame in self._decoded(packet):
                 for whole in deinterlacer.push(frame):
                     yield self._shown(whole), self._stamp(whole)
         for whole in deinterlacer.flush():
             yield self._shown(whole), self._stamp(whole)
 
+    def _packets(self) -> Iterator[Packet[VideoStream]]:
+        while True:
+            try:
+                yield from self._container.demux(self.stream)
+            except av.error.BlockingIOError:
+                # MPEG-TS: no packet begins in the last 64 KiB. The next call continues after them.
+                if self._container.size <= 0:
+                    raise
+            else:
+                return
+
     def _decoded(self, packet: Packet[VideoStream]) -> list[VideoFrame]:
         self._begun |= packet.is_keyframe
+        frames: list[VideoFrame] = []
+        lost = 0
         try:
-            frames = self.stream.decode(packet)
-        except av.error.InvalidDataError:
-            self.damaged += self._begun and not self._cut  # before the first key frame, nothing can be decoded
-            return []
+            if self._resized(packet):  # the decoder would drop the picture that it holds back
+                frames += self.stream.decode(None)
+                self.stream.codec_context.flush_buffers()
+            frames += self.stream.decode(packet)
+        except av.error.FFmpegError:
+            lost += self._begun  # before the first key frame, nothing can be decoded
         whole = [frame for frame in frames if not frame.is_corrupt]
-        self.damaged += 0 if self._cut else len(frames) - len(whole)
+        lost += len(frames) - len(whole)
+        if self.cut:
+            self._lost += lost
+        else:
+            self.damaged += lost
         return whole
+
+    def _resized(self, packet: Packet[VideoStream]) -> bool:
+        """Return whether an MPEG-1 or MPEG-2 packet begins with another size than the one before."""
+        if self.stream.codec_context.name not in ("mpeg1video", "mpeg2video") or not packet.is_keyframe:
+            return False
+        header, data = b"\0\0\1\xb3", bytes(packet)
+        at = data.find(header) + len(header)
+        if at < len(header):
+            return False
+        before, self._sequence = self._sequence, data[at : at + 3]
+        return before not in (b"", self._sequence)
 
     def _shown(self, frame: VideoFrame) -> NDArray[np.uint8]:
         check_size(frame.width, frame.height)
@@ -257,9 +298,11 @@ class Container:
     def _stamp(self, of: Packet[VideoStream] | VideoFrame) -> int | None:
         if of.pts is None or of.time_base is None or not self.stamped:
             return None
-        start = self._container.start_time
-        begin = 0 if start is None else 1000 * start
-        return round(of.pts * of.time_base * SECOND) - begin
+        stamp = round(of.pts * of.time_base * SECOND)
+        if self._begin is None:  # FFmpeg does not know the start of a very short video
+            start = self._container.start_time
+            self._begin = stamp if start is None else 1000 * start
+        return stamp - self._begin
 
     # Opening
 
