@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 BITS = 8
 """Number of bars: a video has fewer than ``2**BITS`` pictures."""
 
+PIXELS = {"mjpeg": "yuvj420p", "prores_ks": "yuv422p10le", "gif": "gray"}
+"""FFmpeg's name of the pixel format that a codec stores, if it is not ``yuv420p``."""
+
 
 @dataclass(frozen=True)
 class Film:
@@ -42,7 +45,7 @@ class Film:
             stream = file.add_stream(self.codec, rate=self.rate)
             stored = self.stored(0)
             stream.height, stream.width = stored.shape[:2]
-            stream.pix_fmt = "yuvj420p" if self.codec == "mjpeg" else "yuv420p"
+            stream.pix_fmt = PIXELS.get(self.codec, "yuv420p")
             stream.codec_context.sample_aspect_ratio = self.aspect
             if self.keys:
                 stream.codec_context.gop_size = self.keys

@@ -112,6 +112,8 @@ class Container:
         self._turn = UPRIGHT
         self.cut = False
         """Whether the last packet is incomplete."""
+        self.late = False
+        """Whether a stream begins after the start. Such a stream cannot be read."""
         self._lost = 0
         """Pictures lost with an incomplete packet. They count only if it is not the last one of a truncated file."""
         self._begin: int | None = None
@@ -227,6 +229,9 @@ class Container:
                 # MPEG-TS: no packet begins in the last 64 KiB. The next call continues after them.
                 if self._container.size <= 0:
                     raise
+            except IndexError:
+                # A stream that begins later, which PyAV does not know: it raises this for each of its packets.
+                self.late = True
             else:
                 return
 
