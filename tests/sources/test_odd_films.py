@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+import av
+import numpy as np
 import pytest
 from films import Film, read_bars
 
@@ -82,6 +84,30 @@ def test_jpegs_one_after_the_other_are_a_film(tmp_path: Path) -> None:
     assert shown(read(path, rate=10)) == list(range(20))
     (tmp_path / "photo.jpg").write_bytes(read(path)[0].content.data)  # type: ignore[union-attr]
     assert len(read(tmp_path / "photo.jpg")) == 1
+
+
+@pytest.mark.parametrize("full", [False, True])
+@pytest.mark.parametrize(("matrix", "red", "blue"), [(1, 0.2126, 0.0722), (6, 0.299, 0.114)])  # BT.709, BT.601
+def test_colours_follow_the_matrix_and_the_range_of_the_video(
+    matrix: int, red: float, blue: float, full: bool, tmp_path: Path
+) -> None:
+    path, colour = tmp_path / "film.mkv", (64, 32, 224)
+    b, g, r = (part / 255 for part in colour)
+    luma = red * r + (1 - red - blue) * g + blue * b
+    chroma = (b - luma) / (2 - 2 * blue), (r - luma) / (2 - 2 * red)
+    low, span, swing = (0, 255, 255) if full else (16, 219, 224)
+    stored = np.full((96 * 3 // 2, 128), round(low + span * luma), np.uint8)
+    stored[96:120], stored[120:] = (round(128 + swing * part) for part in chroma)
+    with av.open(str(path), "w") as file:
+        stream = file.add_stream("libx264", rate=25, options={"qp": "2"})
+        stream.width, stream.height, stream.pix_fmt = 128, 96, "yuv420p"
+        stream.codec_context.colorspace, stream.codec_context.color_range = matrix, 2 if full else 1
+        picture = av.VideoFrame.from_ndarray(stored, format="yuv420p")
+        picture.pts, picture.colorspace, picture.color_range = 0, matrix, 2 if full else 1
+        file.mux(stream.encode(picture))
+        file.mux(stream.encode(None))
+    (found,) = read(path)
+    assert found.image[48, 64].tolist() == pytest.approx(colour, abs=4)
 
 
 CONTAINERS = [
