@@ -22,6 +22,7 @@ import re
 import socket
 import time
 from dataclasses import replace
+from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -77,7 +78,7 @@ def open_source(address: str, settings: CameraSettings) -> Source:
         if path.is_dir() or (is_image(path) and not film):
             return Images(path, settings)
         _check_video(path)
-        part = missing(path)
+        part = missing(path)  # before FFmpeg, which does not say why it fails
     except FileNotFoundError as error:
         raise SourceError(f"there is no file or folder {str(path)!r}; check the path") from error
     except OSError as error:
@@ -98,7 +99,7 @@ def open_source(address: str, settings: CameraSettings) -> Source:
                 raise
             raise SourceError(f"{error}; it is truncated: {lacking(part)}") from error
 
-    return Recording(reopen(), reopen, name, settings, part)
+    return Recording(reopen(), reopen, name, settings, partial(missing, path))
 
 
 def is_video(path: Path) -> bool:

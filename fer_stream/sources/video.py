@@ -102,7 +102,7 @@ class Recording(_Video):
         reopen: opens the video again for each repetition, as not every container can be rewound.
         name: the video's name in messages.
         settings: the camera's settings; `rate` and `loop` are used here.
-        missing: the fraction of the file that is missing at its end; 0 if it is complete.
+        missing: returns the fraction of the file that is missing at its end; 0 if it is complete.
     """
 
     live = False
@@ -113,13 +113,14 @@ class Recording(_Video):
         reopen: Callable[[], Container],
         name: str,
         settings: CameraSettings,
-        missing: float = 0.0,
+        missing: Callable[[], float] = float,
     ) -> None:
         super().__init__(container, name)
         self._reopen = reopen
         self._closed = False
         self._loop = settings.loop
         self._missing = missing
+        self._missed = missing()
         self._failure = ""
         self._stamps = Stamps(container.period, settings.rate, container.length)
         self._read = 0
@@ -183,7 +184,7 @@ class Recording(_Video):
 
     def _check_end(self) -> None:
         if not self._read:
-            reason = f"truncated: {lacking(self._missing)}" if self._missing else "truncated or damaged"
+            reason = f"truncated: {lacking(self._missed)}" if self._missed else "truncated or damaged"
             raise SourceError(f"no picture can be read from {self._name}; it is {reason}")
         if self._stamps.replaced:
             _log.warning("wrong time stamps of %s that are replaced: %d", self._name, self._stamps.replaced)
@@ -192,8 +193,14 @@ class Recording(_Video):
         if self.damaged:
             _log.warning("damaged pictures of %s that are left out: %d", self._name, self.damaged)
         last = f"picture {self._read} is the last that can be read"
-        if self._missing:
-            raise SourceError(f"{self._name} is truncated: {lacking(self._missing)}; {last}")
+        try:
+            missing = self._missing()
+        except OSError:  # the file is gone
+            missing = self._missed
+        if missing:
+            raise SourceError(f"{self._name} is truncated: {lacking(missing)}; {last}")
+        if self._missed:
+            raise SourceError(f"{self._name} was still being written when it was opened: read it again; {last}")
         beyond, entries = self._container.missing_entries
         if beyond:
             raise SourceError(f"{self._name} is truncated: {beyond} of its {entries} pictures are incomplete; {last}")

@@ -167,3 +167,14 @@ def test_a_header_cut_off_is_called_truncation(tmp_path: Path, caplog: pytest.Lo
     path.write_bytes(data[: data.rindex(b"moov") + 200])
     with pytest.raises(SourceError, match=r"truncated"):
         read(path)
+
+
+def test_a_file_that_grows_while_it_is_read(tmp_path: Path) -> None:
+    path = Film("flv").write(tmp_path / "film.flv")
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    source = open_source(str(path), CameraSettings())
+    with path.open("ab") as file:
+        file.write(whole[len(whole) // 2 :])
+    with pytest.raises(SourceError, match="was still being written when it was opened: read it again"):
+        list(iter(source.read, None))
