@@ -53,6 +53,8 @@ class Film:
                 stream.options = {"preset": "ultrafast", "crf": "12"}
                 if self.interlaced:
                     stream.options |= {"flags": "+ildct"}
+            if self.codec == "mpeg2video" and self.interlaced:
+                stream.options = {"flags": "+ildct+ilme"}
             if self.rotation or self.mirrored:
                 stream.set_display_rotation(self.rotation, hflip=self.mirrored)
             for number in range(self.count):

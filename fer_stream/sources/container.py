@@ -118,7 +118,7 @@ class Container:
         """Pictures lost with an incomplete packet. They count only if it is not the last one of a truncated file."""
         self._begin: int | None = None
         self._sequence = b""
-        """Width and height in the last sequence header of MPEG-1 or MPEG-2."""
+        """The last sequence header of MPEG-1 or MPEG-2."""
         self._begun = False
         self._first: tuple[Content, int | None] | None = None
         self._pictures = self._read()
@@ -240,7 +240,7 @@ class Container:
         frames: list[VideoFrame] = []
         lost = 0
         try:
-            if self._resized(packet):  # the decoder would drop the picture that it holds back
+            if self._changed(packet):  # the decoder would drop the picture that it holds back
                 frames += self.stream.decode(None)
                 self.stream.codec_context.flush_buffers()
             frames += self.stream.decode(packet)
@@ -254,15 +254,17 @@ class Container:
             self.damaged += lost
         return whole
 
-    def _resized(self, packet: Packet[VideoStream]) -> bool:
-        """Return whether an MPEG-1 or MPEG-2 packet begins with another size than the one before."""
+    def _changed(self, packet: Packet[VideoStream]) -> bool:
+        """Return whether an MPEG-1 or MPEG-2 packet begins with another sequence header than the one before."""
         if self.stream.codec_context.name not in ("mpeg1video", "mpeg2video") or not packet.is_keyframe:
             return False
-        header, data = b"\0\0\1\xb3", bytes(packet)
-        at = data.find(header) + len(header)
-        if at < len(header):
+        data = bytes(packet)
+        _, header, rest = data.partition(b"\0\0\1\xb3")
+        if not header:
             return False
-        before, self._sequence = self._sequence, data[at : at + 3]
+        extension = rest.partition(b"\0\0\1\xb5")[2]
+        # Size, aspect and rate; profile, scan and chroma format. The bit rate does not matter.
+        before, self._sequence = self._sequence, rest[:4] + extension[:2]
         return before not in (b"", self._sequence)
 
     def _shown(self, frame: VideoFrame) -> NDArray[np.uint8]:

@@ -66,6 +66,16 @@ def test_a_joint_with_another_size_loses_no_picture(
     assert "damaged" not in caplog.text
 
 
+def test_a_joint_of_interlaced_and_progressive_video_loses_no_picture(tmp_path: Path) -> None:
+    parts = [
+        Film("ts", "mpeg2video", interlaced=interlaced).write(tmp_path / f"{interlaced}.ts").read_bytes()
+        for interlaced in (True, False)
+    ]
+    path = tmp_path / "film.ts"
+    path.write_bytes(parts[0] + parts[1] + parts[0])
+    assert shown(read(path)) == 3 * list(range(20))
+
+
 def test_an_only_picture_is_at_the_beginning(tmp_path: Path) -> None:
     path = Film("mpg", "mpeg2video", count=1).write(tmp_path / "film.mpg")
     assert [picture.offset for picture in read(path)] == [0]
