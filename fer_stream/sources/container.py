@@ -136,6 +136,11 @@ class Container:
         return not self._container.format.flags & NO_STAMPS
 
     @property
+    def wraps(self) -> bool:
+        """Whether the format's time stamps begin again at 0 after 26.5 hours."""
+        return self.format in ("mpegts", "mpeg")
+
+    @property
     def length(self) -> int | None:
         """The duration in nanoseconds, if the header gives one."""
         duration = self._container.duration

@@ -117,7 +117,9 @@ def is_animation(path: Path) -> bool:
     except OSError:
         return False
     what = kind_of(data[:_HEAD])
-    return (what == "jpeg" and is_film(path)) or _animated(data, what) or (what == "tiff" and cv2.imcount(str(path)) > 1)
+    return (
+        (what == "jpeg" and is_film(path)) or _animated(data, what) or (what == "tiff" and cv2.imcount(str(path)) > 1)
+    )
 
 
 def _animated(data: bytes, what: str) -> bool:

@@ -29,9 +29,10 @@ LEAST_ZEROS = 1 << 16
 
 
 def missing(path: Path) -> float:
-    """Return which fraction of a file is missing at its end, or is zero; 0 if it is complete or its format has no sizes.
+    """Return which fraction of a file is missing at its end, or is zero; 0 if it is complete or has no sizes.
 
-    A GIF does not say how much is missing. Known formats are MP4 and MOV, AVI and WebP (RIFF), Matroska and WebM, GIF, FLV, Ogg, WMV (ASF), Y4M, IVF and DV.
+    Known formats are MP4 and MOV, AVI and WebP (RIFF), Matroska and WebM, GIF (which does not say how much is missing),
+    FLV, Ogg, WMV (ASF), Y4M, IVF and DV.
 
     Raises:
         OSError: the file cannot be read.
@@ -41,7 +42,7 @@ def missing(path: Path) -> float:
         head = file.read(8192)
         file.seek(0)
         if head[:4] == b"RIFF":
-            end = _riff(file, size)
+            end = _riff(file)
         elif head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"):
             end = _boxes(file, size)
         elif head[:4] == _EBML.to_bytes(4, "big"):
@@ -144,7 +145,7 @@ def _asf(head: bytes) -> int:
     return int(struct.unpack_from("<Q", head, at + 40)[0])
 
 
-def _riff(file: BinaryIO, size: int) -> int:
+def _riff(file: BinaryIO) -> int:
     """Return where the RIFF chunks end: a long AVI has several."""
     end = 0
     for _ in range(MAX_BOXES):

@@ -122,7 +122,7 @@ class Recording(_Video):
         self._missing = missing
         self._missed = missing()
         self._failure = ""
-        self._stamps = Stamps(container.period, settings.rate, container.length)
+        self._stamps = Stamps(container.period, settings.rate, container.length, wraps=container.wraps)
         self._read = 0
         self._ahead: tuple[Content, int | None] | None = None
         self._started = False
