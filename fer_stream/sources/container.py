@@ -117,6 +117,8 @@ class Container:
         self._lost = 0
         """Pictures lost with an incomplete packet. They count only if it is not the last one of a truncated file."""
         self._begin: int | None = None
+        self._ratio: Fraction | None = None
+        self._first_ratio: Fraction | None = None
         self._sequence = b""
         """The last sequence header of MPEG-1 or MPEG-2."""
         self._begun = False
@@ -221,6 +223,10 @@ class Container:
                     yield jpeg, self._stamp(packet)
                     continue
             for frame in self._decoded(packet):
+                if (ratio := self._aspect()) != self._ratio:
+                    for whole in deinterlacer.flush():
+                        yield self._shown(whole), self._stamp(whole)
+                    self._ratio = ratio
                 for whole in deinterlacer.push(frame):
                     yield self._shown(whole), self._stamp(whole)
         for whole in deinterlacer.flush():
@@ -240,19 +246,21 @@ class Container:
             else:
                 return
 
-    def _decoded(self, packet: Packet[VideoStream]) -> list[VideoFrame]:
+    def _decoded(self, packet: Packet[VideoStream]) -> Iterator[VideoFrame]:
         self._begun |= packet.is_keyframe
-        frames: list[VideoFrame] = []
-        lost = 0
+        if self._changed(packet):  # the decoder would drop the picture that it holds back
+            yield from self._whole(None)
+            self.stream.codec_context.flush_buffers()
+        yield from self._whole(packet)
+
+    def _whole(self, packet: Packet[VideoStream] | None) -> list[VideoFrame]:
+        """Return the frames that the decoder gives without damage."""
         try:
-            if self._changed(packet):  # the decoder would drop the picture that it holds back
-                frames += self.stream.decode(None)
-                self.stream.codec_context.flush_buffers()
-            frames += self.stream.decode(packet)
+            frames = self.stream.decode(packet)
+            whole = [frame for frame in frames if not frame.is_corrupt]
+            lost = len(frames) - len(whole)
         except av.error.FFmpegError:
-            lost += self._begun  # before the first key frame, nothing can be decoded
-        whole = [frame for frame in frames if not frame.is_corrupt]
-        lost += len(frames) - len(whole)
+            whole, lost = [], int(self._begun)  # before the first key frame, nothing can be decoded
         if self.cut:
             self._lost += lost
         else:
@@ -277,10 +285,15 @@ class Container:
         kind = frame.width, frame.height, frame.rotation
         if kind != self._kind:
             self._kind, self._turn = kind, turn_of(frame)
-        return shown(frame, self._aspect(), self._turn, self.allocate)
+        return shown(frame, self._ratio, self._turn, self.allocate)
 
     def _aspect(self) -> Fraction | None:
-        return self.stream.sample_aspect_ratio or self.stream.codec_context.sample_aspect_ratio
+        """Return the last frame's sample aspect ratio: the container's, until it changes inside the video."""
+        now = self.stream.codec_context.sample_aspect_ratio
+        self._first_ratio = self._first_ratio or now
+        if now and now != self._first_ratio:
+            return now
+        return self.stream.sample_aspect_ratio or now
 
     def _jpeg(self, packet: Packet[VideoStream]) -> Jpeg | None:
         """Return a packet as it came, or ``None`` if FFmpeg has to decode it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from fractions import Fraction
 from typing import TYPE_CHECKING
 
 import av
@@ -64,6 +65,20 @@ def test_a_joint_with_another_size_loses_no_picture(
     assert shown(pictures) == [*range(20), *range(20)]
     assert [picture.size for picture in pictures] == [(320, 240)] * 20 + [(480, 368)] * 20
     assert "damaged" not in caplog.text
+
+
+@pytest.mark.parametrize(("codec", "interlaced"), [("libx264", False), ("mpeg2video", False), ("mpeg2video", True)])
+def test_pixels_that_become_wider_inside_a_video(codec: str, interlaced: bool, tmp_path: Path) -> None:
+    shapes = {Fraction(1): 320, Fraction(4, 3): 428}
+    path = tmp_path / "film.ts"
+    parts = [
+        Film("ts", codec, width=width, aspect=ratio, interlaced=interlaced).write(tmp_path / f"{width}.ts")
+        for ratio, width in shapes.items()
+    ]
+    path.write_bytes(b"".join(part.read_bytes() for part in parts))
+    pictures = read(path)
+    assert shown(pictures) == 2 * list(range(20))
+    assert [picture.size[0] for picture in pictures] == [320] * 20 + [427] * 20
 
 
 def test_a_joint_of_interlaced_and_progressive_video_loses_no_picture(tmp_path: Path) -> None:
