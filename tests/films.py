@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 BITS = 8
 """Number of bars: a video has fewer than ``2**BITS`` pictures."""
 
+PIXELS = {"mjpeg": "yuvj420p", "prores_ks": "yuv422p10le", "gif": "gray"}
+"""FFmpeg's name of the pixel format that a codec stores, if it is not ``yuv420p``."""
+
 
 @dataclass(frozen=True)
 class Film:
@@ -42,7 +45,7 @@ class Film:
             stream = file.add_stream(self.codec, rate=self.rate)
             stored = self.stored(0)
             stream.height, stream.width = stored.shape[:2]
-            stream.pix_fmt = "yuvj420p" if self.codec == "mjpeg" else "yuv420p"
+            stream.pix_fmt = PIXELS.get(self.codec, "yuv420p")
             stream.codec_context.sample_aspect_ratio = self.aspect
             if self.keys:
                 stream.codec_context.gop_size = self.keys
@@ -50,6 +53,8 @@ class Film:
                 stream.options = {"preset": "ultrafast", "crf": "12"}
                 if self.interlaced:
                     stream.options |= {"flags": "+ildct"}
+            if self.codec == "mpeg2video" and self.interlaced:
+                stream.options = {"flags": "+ildct+ilme"}
             if self.rotation or self.mirrored:
                 stream.set_display_rotation(self.rotation, hflip=self.mirrored)
             for number in range(self.count):

@@ -84,9 +84,7 @@ class Video:
             self._start = frame.time
             self._stream = self._open(image.shape[0], image.shape[1])
             self._sound = _Sound(self._av, self._source, self._out)
-        if image.shape[:2] != (self._stream.height, self._stream.width):  # odd, or the size changed
-            size = (self._stream.width, self._stream.height)
-            image = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
+        image = fitted(image, self._stream.width, self._stream.height)  # its size is odd, or has changed
         picture = self._av.VideoFrame.from_ndarray(image, format="bgr24")
         picture.time_base = Fraction(1, TICKS)
         picture.pts = self._last = max((frame.time - self._start) * TICKS // 10**9, self._last + 1)
@@ -161,6 +159,19 @@ class _Sound:
     def close(self) -> None:
         if self._file is not None:
             self._file.close()
+
+
+def fitted(image: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:
+    """Return an image, uint8 ``[H, W, 3]``, in another size and in its own shape, with black beside or above it."""
+    if image.shape[:2] == (height, width):
+        return image
+    scale = min(width / image.shape[1], height / image.shape[0])
+    across, down = (max(1, round(scale * side)) for side in image.shape[1::-1])
+    canvas = np.zeros((height, width, 3), np.uint8)
+    left, top = (width - across) // 2, (height - down) // 2
+    how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    canvas[top : top + down, left : left + across] = cv2.resize(image, (across, down), interpolation=how)
+    return canvas
 
 
 def annotated(observation: Observation, hidden: Iterable[Box] | None) -> NDArray[np.uint8]:

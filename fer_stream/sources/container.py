@@ -20,7 +20,7 @@ from fer_stream.sources.presentation import UPRIGHT, Deinterlacer, shown, turn_o
 from fer_stream.sources.stamps import SECOND
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Iterator
     from fractions import Fraction
 
     import numpy as np
@@ -41,6 +41,9 @@ PERIOD = SECOND // 25
 
 MAX_RATE = 1000
 """Rates above this, in pictures/s, are errors in a container."""
+
+PARTS = frozenset({"mpegts", "hls", "rtsp", "sdp"})
+"""Formats that mark a packet as corrupt if a part of it was lost. The others do so if the file ends within it."""
 
 TEXT = frozenset({"tty", "ansi"})
 """Formats in which FFmpeg renders text files as videos of a terminal."""
@@ -107,8 +110,17 @@ class Container:
         self._kind: tuple[int, ...] = ()
         """Width, height and rotation of the last frame. While they stay the same, so does the display matrix."""
         self._turn = UPRIGHT
-        self._cut = False
-        """Whether the last packet is incomplete. At the end of a truncated file it does not count as damaged."""
+        self.cut = False
+        """Whether the last packet is incomplete."""
+        self.late = False
+        """Whether a stream begins after the start. Such a stream cannot be read."""
+        self._lost = 0
+        """Pictures lost with an incomplete packet. They count only if it is not the last one of a truncated file."""
+        self._begin: int | None = None
+        self._ratio: Fraction | None = None
+        self._first_ratio: Fraction | None = None
+        self._sequence = b""
+        """The last sequence header of MPEG-1 or MPEG-2."""
         self._begun = False
         self._first: tuple[Content, int | None] | None = None
         self._pictures = self._read()
@@ -124,6 +136,11 @@ class Container:
     def stamped(self) -> bool:
         """Whether the format has time stamps."""
         return not self._container.format.flags & NO_STAMPS
+
+    @property
+    def wraps(self) -> bool:
+        """Whether the format's time stamps begin again at 0 after 26.5 hours."""
+        return self.format in ("mpegts", "mpeg")
 
     @property
     def length(self) -> int | None:
@@ -194,40 +211,89 @@ class Container:
 
     def _read(self) -> Generator[tuple[Content, int | None], None, None]:
         deinterlacer = Deinterlacer()
-        for packet in self._container.demux(self.stream):
-            if packet.size:
-                self.damaged += self._cut and self._begun
-                self._cut = packet.is_corrupt
+        for packet in self._packets():
             # The last packet is empty. It makes the decoder return the pictures that it holds back.
-            if packet.size and not self._cut and (jpeg := self._jpeg(packet)) is not None:
-                yield jpeg, self._stamp(packet)
-                continue
+            if packet.size:
+                self.damaged, self._lost = self.damaged + self._lost, 0
+                self.cut = packet.is_corrupt
+                if self.cut and self.format not in PARTS:  # decoders would make up the missing part of the picture
+                    self._lost = int(self._begun)
+                    continue
+                if (jpeg := self._jpeg(packet)) is not None:
+                    yield jpeg, self._stamp(packet)
+                    continue
             for frame in self._decoded(packet):
+                if (ratio := self._aspect()) != self._ratio:
+                    for whole in deinterlacer.flush():
+                        yield self._shown(whole), self._stamp(whole)
+                    self._ratio = ratio
                 for whole in deinterlacer.push(frame):
                     yield self._shown(whole), self._stamp(whole)
         for whole in deinterlacer.flush():
             yield self._shown(whole), self._stamp(whole)
 
-    def _decoded(self, packet: Packet[VideoStream]) -> list[VideoFrame]:
+    def _packets(self) -> Iterator[Packet[VideoStream]]:
+        while True:
+            try:
+                yield from self._container.demux(self.stream)
+            except av.error.BlockingIOError:
+                # MPEG-TS: no packet begins in the last 64 KiB. The next call continues after them.
+                if self._container.size <= 0:
+                    raise
+            except IndexError:
+                # A stream that begins later, which PyAV does not know: it raises this for each of its packets.
+                self.late = True
+            else:
+                return
+
+    def _decoded(self, packet: Packet[VideoStream]) -> Iterator[VideoFrame]:
         self._begun |= packet.is_keyframe
+        if self._changed(packet):  # the decoder would drop the picture that it holds back
+            yield from self._whole(None)
+            self.stream.codec_context.flush_buffers()
+        yield from self._whole(packet)
+
+    def _whole(self, packet: Packet[VideoStream] | None) -> list[VideoFrame]:
+        """Return the frames that the decoder gives without damage."""
         try:
             frames = self.stream.decode(packet)
-        except av.error.InvalidDataError:
-            self.damaged += self._begun and not self._cut  # before the first key frame, nothing can be decoded
-            return []
-        whole = [frame for frame in frames if not frame.is_corrupt]
-        self.damaged += 0 if self._cut else len(frames) - len(whole)
+            whole = [frame for frame in frames if not frame.is_corrupt]
+            lost = len(frames) - len(whole)
+        except av.error.FFmpegError:
+            whole, lost = [], int(self._begun)  # before the first key frame, nothing can be decoded
+        if self.cut:
+            self._lost += lost
+        else:
+            self.damaged += lost
         return whole
+
+    def _changed(self, packet: Packet[VideoStream]) -> bool:
+        """Return whether an MPEG-1 or MPEG-2 packet begins with another sequence header than the one before."""
+        if self.stream.codec_context.name not in ("mpeg1video", "mpeg2video") or not packet.is_keyframe:
+            return False
+        data = bytes(packet)
+        _, header, rest = data.partition(b"\0\0\1\xb3")
+        if not header:
+            return False
+        extension = rest.partition(b"\0\0\1\xb5")[2]
+        # Size, aspect and rate; profile, scan and chroma format. The bit rate does not matter.
+        before, self._sequence = self._sequence, rest[:4] + extension[:2]
+        return before not in (b"", self._sequence)
 
     def _shown(self, frame: VideoFrame) -> NDArray[np.uint8]:
         check_size(frame.width, frame.height)
         kind = frame.width, frame.height, frame.rotation
         if kind != self._kind:
             self._kind, self._turn = kind, turn_of(frame)
-        return shown(frame, self._aspect(), self._turn, self.allocate)
+        return shown(frame, self._ratio, self._turn, self.allocate)
 
     def _aspect(self) -> Fraction | None:
-        return self.stream.sample_aspect_ratio or self.stream.codec_context.sample_aspect_ratio
+        """Return the last frame's sample aspect ratio: the container's, until it changes inside the video."""
+        now = self.stream.codec_context.sample_aspect_ratio
+        self._first_ratio = self._first_ratio or now
+        if now and now != self._first_ratio:
+            return now
+        return self.stream.sample_aspect_ratio or now
 
     def _jpeg(self, packet: Packet[VideoStream]) -> Jpeg | None:
         """Return a packet as it came, or ``None`` if FFmpeg has to decode it."""
@@ -257,9 +323,11 @@ class Container:
     def _stamp(self, of: Packet[VideoStream] | VideoFrame) -> int | None:
         if of.pts is None or of.time_base is None or not self.stamped:
             return None
-        start = self._container.start_time
-        begin = 0 if start is None else 1000 * start
-        return round(of.pts * of.time_base * SECOND) - begin
+        stamp = round(of.pts * of.time_base * SECOND)
+        if self._begin is None:  # FFmpeg does not know the start of a very short video
+            start = self._container.start_time
+            self._begin = stamp if start is None else 1000 * start
+        return stamp - self._begin
 
     # Opening
 

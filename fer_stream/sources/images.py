@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from fer_stream.errors import SourceError, WireError
-from fer_stream.imaging.jpeg import Jpeg, decode, image_size
+from fer_stream.imaging.jpeg import Jpeg, decode, header_size, image_size
 from fer_stream.imaging.limits import check_size
 from fer_stream.system import extras
 from fer_stream.types import Picture
@@ -36,6 +36,12 @@ _HEAD = 64
 
 _TABLES = 4096
 """Number of bytes at a PNG's beginning that contain the chunk of an animation (acTL)."""
+
+_BETWEEN = b"\xff\xd9\xff\xd8"
+"""End of a JPEG and begin of the next one."""
+
+MOST_JPEG = 1 << 24
+"""Number of bytes at a file's beginning in which the second JPEG of a film is searched for."""
 
 _MAGIC = (
     (b"\xff\xd8\xff", "jpeg"),
@@ -88,14 +94,32 @@ def is_image(path: Path) -> bool:
         return False
 
 
+def is_film(path: Path) -> bool:
+    """Return whether a file has JPEGs of the same size one after the other, as a video has (``.mjpeg``).
+
+    The second picture of a photo is another one: a preview has another size, and a stereo pair says so (MPF).
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(MOST_JPEG)
+        if kind_of(data[:_HEAD]) != "jpeg" or b"MPF\0" in data[:_TABLES]:
+            return False
+        end = data.find(_BETWEEN) + 2
+        return end >= 2 and header_size(data[:end]) == header_size(data[end:])
+    except (OSError, WireError):
+        return False
+
+
 def is_animation(path: Path) -> bool:
-    """Return whether an image file has several pictures: an animation, or a TIFF of several pages."""
+    """Return whether an image file has several pictures: an animation, a film, or a TIFF of several pages."""
     try:
         data = path.read_bytes() if is_image(path) else b""
     except OSError:
         return False
     what = kind_of(data[:_HEAD])
-    return _animated(data, what) or (what == "tiff" and cv2.imcount(str(path)) > 1)
+    return (
+        (what == "jpeg" and is_film(path)) or _animated(data, what) or (what == "tiff" and cv2.imcount(str(path)) > 1)
+    )
 
 
 def _animated(data: bytes, what: str) -> bool:

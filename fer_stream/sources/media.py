@@ -22,6 +22,7 @@ import re
 import socket
 import time
 from dataclasses import replace
+from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,9 +33,9 @@ import av.error
 from fer_stream.errors import SourceError, WireError
 from fer_stream.settings.redaction import redact
 from fer_stream.sources.container import JPEGS, Container, Opening
-from fer_stream.sources.images import Images, check_name, is_image
+from fer_stream.sources.images import Images, check_name, is_film, is_image
 from fer_stream.sources.truncation import missing
-from fer_stream.sources.video import PART, Live, Recording
+from fer_stream.sources.video import PART, Live, Recording, lacking
 from fer_stream.sources.web import Answer, Snapshots, ask
 from fer_stream.sources.webcam import Webcam
 from fer_stream.system import folders, machine
@@ -73,26 +74,32 @@ def open_source(address: str, settings: CameraSettings) -> Source:
         return _open_url(address, settings)
     path = folders.expand(Path(address))
     try:
-        if path.is_dir() or is_image(path):
+        film = is_film(path)
+        if path.is_dir() or (is_image(path) and not film):
             return Images(path, settings)
         _check_video(path)
-        lost = missing(path)
-        lacking = lost / (lost + path.stat().st_size)
+        part = missing(path)  # before FFmpeg, which does not say why it fails
     except FileNotFoundError as error:
         raise SourceError(f"there is no file or folder {str(path)!r}; check the path") from error
     except OSError as error:
         raise SourceError(f"{str(path)!r} cannot be read: {(error.strerror or 'error').lower()}") from error
     check_name(path)
     name, opening = repr(str(path)), _opening(settings, min(machine.threads(), MOST_DECODERS))
+    if film:
+        opening = replace(opening, format=JPEGS)
 
     def reopen() -> Container:
         try:
             # Without "file:", FFmpeg takes "12:30.mp4" for a protocol.
             return Container(f"file:{path}", name, opening)
         except av.error.FFmpegError as error:
-            raise SourceError(f"{name} cannot be read as a video: {_fault(error, lacking)}") from error
+            raise SourceError(f"{name} cannot be read as a video: {_fault(error, part)}") from error
+        except SourceError as error:
+            if not part:
+                raise
+            raise SourceError(f"{error}; it is truncated: {lacking(part)}") from error
 
-    return Recording(reopen(), reopen, name, settings, lacking)
+    return Recording(reopen(), reopen, name, settings, partial(missing, path))
 
 
 def is_video(path: Path) -> bool:
@@ -120,10 +127,10 @@ def _opening(settings: CameraSettings, threads: int) -> Opening:
     )
 
 
-def _fault(error: av.error.FFmpegError, lacking: float) -> str:
-    """Return why a file cannot be opened."""
-    if lacking:
-        return f"it is truncated, and at least {lacking:.1%} of it is missing"
+def _fault(error: av.error.FFmpegError, part: float) -> str:
+    """Return why a file cannot be opened, ``part`` of which is missing."""
+    if part:
+        return f"it is truncated, and {lacking(part)}"
     if isinstance(error, av.error.DecoderNotFoundError):
         return "this FFmpeg has no decoder for it"
     return "it is truncated, damaged, or of an unknown format"

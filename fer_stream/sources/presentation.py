@@ -30,6 +30,9 @@ MOST_ASPECT = 16
 FULL_RANGE = 2
 """FFmpeg's ``AVCOL_RANGE_JPEG``: luma from 0 to 255 instead of 16 to 235."""
 
+BT601 = (2, 5, 6)
+"""FFmpeg's numbers of the colour matrix BT.601, and of an unknown one, which FFmpeg takes for BT.601."""
+
 
 class Deinterlacer:
     """Makes whole pictures of interlaced frames with FFmpeg's filter ``bwdif``; progressive frames stay unchanged.
@@ -121,8 +124,9 @@ def aspect(width: int, height: int, ratio: Fraction | None) -> tuple[int, int]:
 
 def to_bgr(frame: VideoFrame, out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
     """Return a frame's pixels, uint8 ``[H, W, 3]`` in BGR order, in ``out`` if given."""
-    even, full = not (frame.width % 2 or frame.height % 2), frame.color_range == FULL_RANGE
-    if frame.format.name == "yuv420p" and even and not full:  # OpenCV converts it three times as fast as libswscale
+    even = not (frame.width % 2 or frame.height % 2)
+    usual = frame.colorspace in BT601 and frame.color_range != FULL_RANGE  # the only colours that OpenCV knows
+    if frame.format.name == "yuv420p" and even and usual:  # OpenCV writes into ``out`` without another copy
         return cast("NDArray[np.uint8]", cv2.cvtColor(frame.to_ndarray(), cv2.COLOR_YUV2BGR_I420, dst=out))
     image = cast("NDArray[np.uint8]", frame.to_ndarray(format="bgr24"))
     if out is None:

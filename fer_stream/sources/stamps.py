@@ -8,6 +8,10 @@ LEAP = 2 * SECOND
 """Nanoseconds. A larger step between two pictures is checked against the next time stamp."""
 
 
+WRAP = (1 << 33) * SECOND // 90_000
+"""Nanoseconds after which the time stamps of MPEG-TS and MPEG-PS begin again at 0."""
+
+
 class Stamps:
     """Turns time stamps into times in nanoseconds since the container's start, which always increase.
 
@@ -18,13 +22,16 @@ class Stamps:
         period: nanoseconds between two pictures, used where a time stamp is missing.
         rate: pictures/s that replace the container's time stamps.
         end: the container's duration in nanoseconds, if known.
+        wraps: whether time stamps begin again at 0 after `WRAP`. FFmpeg adds it to any that are before the first one,
+            so a step of more than half of it is a step back.
     """
 
-    def __init__(self, period: int, rate: float | None = None, end: int | None = None) -> None:
+    def __init__(self, period: int, rate: float | None = None, end: int | None = None, *, wraps: bool = False) -> None:
         self.replaced = 0
         self._period = round(SECOND / rate) if rate else period
         self._rate = rate
         self._end = end
+        self._longest = WRAP // 2 if wraps else None
         self._count = 0
         self._last: int | None = None
         self._shift = 0
@@ -49,6 +56,8 @@ class Stamps:
         step = time - self._last
         if 0 < step <= LEAP:
             return self._increase(time)
+        if self._longest and step > self._longest:
+            step -= WRAP
         if after is None:  # the last picture: compare with the duration
             if step > 0 and (self._end is None or stamp <= self._end + LEAP):
                 return self._increase(time)

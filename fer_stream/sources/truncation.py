@@ -13,39 +13,139 @@ from typing import TYPE_CHECKING, BinaryIO
 if TYPE_CHECKING:
     from pathlib import Path
 
-_EBML, _SEGMENT = 0x1A45DFA3, 0x18538067
+_EBML, _SEGMENT, _CLUSTER = 0x1A45DFA3, 0x18538067, 0x1F43B675
+
+_ASF = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
+_ASF_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
+
+_DV_FRAME = {0: 120_000, 1: 144_000}
+"""Bytes of a frame of DV, by its flag for 50 Hz."""
 
 MAX_BOXES = 100_000
 """Maximum number of boxes or chunks that are read. A video written in fragments has thousands."""
 
+LEAST_ZEROS = 1 << 16
+"""Zero bytes at the end, from which they are not content: a copy was interrupted that had reserved its space."""
 
-def missing(path: Path) -> int:
-    """Return how many bytes are missing at a file's end; 0 if it is complete or its format has no sizes.
 
-    Known formats are MP4 and MOV, AVI and WebP (RIFF), Matroska and WebM, and GIF.
+def missing(path: Path) -> float:
+    """Return which fraction of a file is missing at its end, or is zero; 0 if it is complete or has no sizes.
+
+    Known formats are MP4 and MOV, AVI and WebP (RIFF), Matroska and WebM, GIF (which does not say how much is missing),
+    FLV, Ogg, WMV (ASF), Y4M, IVF and DV.
 
     Raises:
         OSError: the file cannot be read.
     """
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
-        head = file.read(12)
+        head = file.read(8192)
         file.seek(0)
         if head[:4] == b"RIFF":
-            end = _riff(file, size)
+            end = _riff(file)
         elif head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"):
             end = _boxes(file, size)
         elif head[:4] == _EBML.to_bytes(4, "big"):
-            end = _matroska(file)
+            end = _matroska(file, size)
         elif head[:3] == b"GIF":
             file.seek(max(0, size - 1024))
-            return int(b";" not in file.read().rstrip(b"\0")[-1:])
+            return 0.0 if b";" in file.read().rstrip(b"\0")[-1:] else 1 / size
+        elif head[:3] == b"FLV":
+            end = _flv(file, size)
+        elif head[:4] == b"DKIF":
+            end = _ivf(file)
+        elif head[:4] == b"OggS":
+            end = _ogg(file, size)
+        elif head[:16] == _ASF:
+            end = _asf(head)
+        elif head[:9] == b"YUV4MPEG2":
+            begin = head.find(b"FRAME\n")
+            end = _repeated(size, begin, _next(file, begin + 1, b"FRAME\n") - begin)
+        elif head[:3] == b"\x1f\x07\x00":  # the header section of DV
+            end = _repeated(size, 0, _DV_FRAME[head[3] >> 7])
         else:
-            return 0
-    return max(0, end - size)
+            return 0.0
+        return max(0, end - (size - _zeros(file, size))) / max(1, end)
 
 
-def _riff(file: BinaryIO, size: int) -> int:
+def _zeros(file: BinaryIO, size: int) -> int:
+    """Return how many bytes at the end are zero; 0 if they are fewer than `LEAST_ZEROS`."""
+    file.seek(max(0, size - LEAST_ZEROS))
+    if file.read().strip(b"\0"):
+        return 0
+    low, high = 0, size // LEAST_ZEROS  # find the first of the blocks that are zero
+    while low < high:
+        middle = (low + high) // 2
+        file.seek(middle * LEAST_ZEROS)
+        if file.read(LEAST_ZEROS).strip(b"\0"):
+            low = middle + 1
+        else:
+            high = middle
+    return size - low * LEAST_ZEROS
+
+
+def _next(file: BinaryIO, begin: int, mark: bytes) -> int:
+    """Return the position of the first ``mark`` after ``begin``, or ``begin`` if it is not in the next 64 MiB."""
+    file.seek(begin)
+    found = file.read(1 << 26).find(mark)
+    return begin + max(0, found)
+
+
+def _repeated(size: int, begin: int, length: int) -> int:
+    """Return where the last of several parts of the same length ends."""
+    return begin + -(-(size - begin) // length) * length
+
+
+def _flv(file: BinaryIO, size: int) -> int:
+    """Return where the last tag ends. After each tag, its length is repeated."""
+    file.seek(max(0, size - 4))
+    before = size - 4 - int.from_bytes(file.read(4), "big")
+    file.seek(max(0, before))
+    if before > 0 and before + 15 + int.from_bytes(file.read(4)[1:], "big") == size:
+        return size
+    end = 13
+    for _ in range(10 * MAX_BOXES):
+        file.seek(end)
+        head = file.read(11)
+        if not head or head[0] & 0x1F not in (8, 9, 18):  # something else was appended
+            return end
+        end += 15 + int.from_bytes(head[1:4], "big")
+    return 0
+
+
+def _ivf(file: BinaryIO) -> int:
+    """Return where the last picture ends. Each has a header of 12 bytes."""
+    end = 32
+    for _ in range(10 * MAX_BOXES):
+        file.seek(end)
+        head = file.read(12)
+        if not head.strip(b"\0"):
+            return end
+        end += 12 + int.from_bytes(head[:4], "little")
+    return 0
+
+
+def _ogg(file: BinaryIO, size: int) -> int:
+    """Return where the last page ends (RFC 3533, 6)."""
+    begin = max(0, size - 2 * 65_307)  # a page has at most 65,307 bytes
+    file.seek(begin)
+    tail = file.read()
+    at = tail.rfind(b"OggS")
+    if at < 0 or len(tail) < at + 27:
+        return size + (at >= 0)
+    table = tail[at + 27 : at + 27 + tail[at + 26]]
+    return begin + at + 27 + tail[at + 26] + sum(table)
+
+
+def _asf(head: bytes) -> int:
+    """Return the size that the header gives, 0 if it is the header of a broadcast."""
+    at = head.find(_ASF_PROPERTIES)
+    if not 0 <= at <= len(head) - 92 or head[at + 88] & 1:
+        return 0
+    return int(struct.unpack_from("<Q", head, at + 40)[0])
+
+
+def _riff(file: BinaryIO) -> int:
     """Return where the RIFF chunks end: a long AVI has several."""
     end = 0
     for _ in range(MAX_BOXES):
@@ -55,42 +155,51 @@ def _riff(file: BinaryIO, size: int) -> int:
             break
         length = struct.unpack("<4xI", head)[0]
         if length in (0, 0xFFFFFFFF):  # the recorder was stopped before it wrote the length
-            return size
+            return 0
         end += 8 + length + length % 2
     return end
 
 
 def _boxes(file: BinaryIO, size: int) -> int:
-    """Return where the last top-level box of an ISO file ends (ISO/IEC 14496-12, 4.2)."""
-    end = 0
+    """Return where the last top-level box of an ISO file ends that is not free space (ISO/IEC 14496-12, 4.2)."""
+    end = used = 0
     for _ in range(MAX_BOXES):
         if end >= size:
             break
         file.seek(end)
         head = file.read(16)
         if len(head) < 8:
-            return end + 8
+            return end + 8 if head.strip(b"\0") else used
         length, kind = struct.unpack_from(">I4s", head)
         if length == 1 and len(head) == 16:
             length = struct.unpack_from(">Q", head, 8)[0]
+        if not kind.isalnum() or 0 < length < 8:  # something else was appended
+            break
         if length == 0:  # up to the end of the file
             return size
-        if length < 8 or not kind.isalnum():  # something else was appended
-            return size
         end += length
-    return end
+        if kind not in (b"free", b"skip"):
+            used = end
+    return used if end <= size else end
 
 
-def _matroska(file: BinaryIO) -> int:
-    """Return where the segment ends, 0 where its length is unknown (RFC 8794, 4 to 6)."""
-    for _ in range(2):
+def _matroska(file: BinaryIO, size: int) -> int:
+    """Return where the last element ends (RFC 8794, 4 to 6). Segments and clusters may have an unknown length."""
+    end = 0
+    for _ in range(10 * MAX_BOXES):
+        file.seek(end)
         identifier = _number(file, keep=True)
+        if identifier is None:  # the end, or something else was appended
+            return end
         length = _number(file, keep=False)
-        if identifier is None or length is None:
-            return 0
-        if identifier == _SEGMENT:
-            return file.tell() + length
-        file.seek(length, os.SEEK_CUR)
+        if length is not None:
+            end = file.tell() + length
+            if identifier == _SEGMENT:
+                return end
+        elif identifier in (_SEGMENT, _CLUSTER):
+            end = file.tell()
+        else:
+            return min(size, end)
     return 0
 
 

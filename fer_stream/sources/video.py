@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import av.error
 
 from fer_stream.errors import SourceError, WireError
+from fer_stream.sources.container import PARTS
 from fer_stream.sources.stamps import SECOND, Stamps
 from fer_stream.types import Picture
 
@@ -22,7 +23,15 @@ if TYPE_CHECKING:
 PART = 0.9
 """A wait that took at least this part of its timeout was ended by the timeout."""
 
+LEAST = 0.0005
+"""The smallest fraction of a file that a message rounds to 0.1%."""
+
 _log = logging.getLogger(__name__)
+
+
+def lacking(missing: float) -> str:
+    """Return in words which fraction of a file is missing."""
+    return f"at least {missing:.1%} of it is missing" if missing >= LEAST else "its end is missing"
 
 
 class _Video:
@@ -93,7 +102,7 @@ class Recording(_Video):
         reopen: opens the video again for each repetition, as not every container can be rewound.
         name: the video's name in messages.
         settings: the camera's settings; `rate` and `loop` are used here.
-        missing: the fraction of the file that is missing at its end; 0 if it is complete.
+        missing: returns the fraction of the file that is missing at its end; 0 if it is complete.
     """
 
     live = False
@@ -104,15 +113,16 @@ class Recording(_Video):
         reopen: Callable[[], Container],
         name: str,
         settings: CameraSettings,
-        missing: float = 0.0,
+        missing: Callable[[], float] = float,
     ) -> None:
         super().__init__(container, name)
         self._reopen = reopen
         self._closed = False
         self._loop = settings.loop
         self._missing = missing
+        self._missed = missing()
         self._failure = ""
-        self._stamps = Stamps(container.period, settings.rate, container.length)
+        self._stamps = Stamps(container.period, settings.rate, container.length, wraps=container.wraps)
         self._read = 0
         self._ahead: tuple[Content, int | None] | None = None
         self._started = False
@@ -174,16 +184,27 @@ class Recording(_Video):
 
     def _check_end(self) -> None:
         if not self._read:
-            raise SourceError(f"no picture can be read from {self._name}; it is truncated or damaged")
+            reason = f"truncated: {lacking(self._missed)}" if self._missed else "truncated or damaged"
+            raise SourceError(f"no picture can be read from {self._name}; it is {reason}")
         if self._stamps.replaced:
             _log.warning("wrong time stamps of %s that are replaced: %d", self._name, self._stamps.replaced)
+        if self._container.late:
+            _log.warning("%s has streams that begin later; they are not read", self._name)
         if self.damaged:
             _log.warning("damaged pictures of %s that are left out: %d", self._name, self.damaged)
         last = f"picture {self._read} is the last that can be read"
-        if self._missing:
-            raise SourceError(f"{self._name} is truncated: at least {self._missing:.1%} of it is missing; {last}")
+        try:
+            missing = self._missing()
+        except OSError:  # the file is gone
+            missing = self._missed
+        if missing:
+            raise SourceError(f"{self._name} is truncated: {lacking(missing)}; {last}")
+        if self._missed:
+            raise SourceError(f"{self._name} was still being written when it was opened: read it again; {last}")
         beyond, entries = self._container.missing_entries
         if beyond:
             raise SourceError(f"{self._name} is truncated: {beyond} of its {entries} pictures are incomplete; {last}")
+        if self._container.cut and self._container.format not in PARTS:
+            raise SourceError(f"{self._name} is truncated: it ends within a picture; {last}")
         if self._failure:
             raise SourceError(f"{self._name} cannot be read to its end: {self._failure}; {last}")

@@ -12,7 +12,7 @@ from jpegs import jpeg, undecodable
 from fer_stream import Jpeg
 from fer_stream.analysis import video
 from fer_stream.analysis.observe import Observation
-from fer_stream.analysis.video import Video, annotated
+from fer_stream.analysis.video import Video, annotated, fitted
 from fer_stream.imaging.palette import colour
 from fer_stream.types import Box, Estimate, Face, Frame, Nanoseconds, Probabilities, Track
 
@@ -109,3 +109,13 @@ def test_without_an_h264_encoder_another_one_is_used(tmp_path: Path, monkeypatch
     assert len(write(tmp_path / "film.mp4", [seen(n, rough()) for n in range(3)])) == 3
     with av.open(str(tmp_path / "film.mp4")) as read:
         assert read.streams.video[0].codec_context.name == "mpeg4"
+
+
+def test_a_picture_of_another_shape_is_not_squeezed() -> None:
+    wide = fitted(np.full((100, 400, 3), 200, np.uint8), 200, 100)
+    assert wide.shape == (100, 200, 3)
+    assert (wide[25:75] == 200).all()
+    assert not wide[:25].any()
+    assert not wide[75:].any()
+    tall = fitted(np.full((400, 100, 3), 200, np.uint8), 200, 100)
+    assert np.flatnonzero(tall[50, :, 0]).tolist() == list(range(87, 112))
