@@ -150,6 +150,17 @@ class Container:
         return [_describe(number, one) for number, one in enumerate(self._videos()) if one.index != self.stream.index]
 
     @property
+    def opacity(self) -> int | None:
+        """The number of the stream with an AVIF's opacity: a grey one that follows the colours."""
+        following = [(number, one) for number, one in enumerate(self._videos()) if one.index == self.stream.index + 1]
+        for number, one in following:
+            context, colours = one.codec_context, self.stream.codec_context
+            same = (context.width, context.height) == (colours.width, colours.height)
+            if same and one.frames == self.stream.frames and (context.pix_fmt or "").startswith("gray"):
+                return number
+        return None
+
+    @property
     def missing_entries(self) -> tuple[int, int]:
         """How many pictures of the index are beyond the end of the file, and how many the index has."""
         size, entries = self._container.size, self.stream.index_entries
@@ -279,7 +290,9 @@ class Container:
                 known = "; ".join(_describe(at, one) for at, one in enumerate(videos))
                 raise SourceError(f"{self._name} has no video stream {number}; it has {known}")
             return videos[number]
-        return next((one for one in videos if one.disposition & av.stream.Disposition.default), videos[0])
+        default = [one for one in videos if one.disposition & av.stream.Disposition.default]
+        # Beside an animation, an AVIF has its first picture as a stream.
+        return max(default or videos, key=lambda one: one.frames > 1)
 
     def _prepare(self) -> None:
         for one in self._container.streams:

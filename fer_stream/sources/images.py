@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import struct
 from typing import TYPE_CHECKING, Any
 
 import cv2
@@ -12,6 +13,7 @@ import numpy as np
 from fer_stream.errors import SourceError, WireError
 from fer_stream.imaging.jpeg import Jpeg, decode, image_size
 from fer_stream.imaging.limits import check_size
+from fer_stream.sources.truncation import missing
 from fer_stream.system import extras
 from fer_stream.types import Picture
 
@@ -52,6 +54,15 @@ _MAGIC = (
 
 _BRANDS = {b"avif": "avif", b"avis": "avif", b"heic": "heic", b"heix": "heic", b"hevc": "heic", b"hevx": "heic"}
 """Brands of images and image sequences (ISO/IEC 23008-12)."""
+
+_TRANSPARENT = ("png", "webp", "jpeg2000")
+"""Formats whose transparency OpenCV reads, beside TIFF."""
+
+_ORIENTATION = 0x0112
+"""Exif's tag of the orientation."""
+
+_FLIPS = {1: (1, 1), 2: (1, -1), 3: (-1, -1), 4: (-1, 1), 5: (1, 1), 6: (1, -1), 7: (-1, -1), 8: (-1, 1)}
+"""Steps through rows and columns for each orientation; from 5, after rows and columns are exchanged."""
 
 _log = logging.getLogger(__name__)
 
@@ -237,24 +248,76 @@ def _animation(data: bytes) -> Iterator[tuple[Content, int | None]]:
 
 def _pages(data: bytes, what: str) -> list[NDArray[np.uint8]]:
     """Return an image's pages, uint8 ``[H, W, 3]``, BGR; only a TIFF has several."""
-    check_size(*image_size(data))
+    check_size(*_size(data))
     buffer, how = np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
     pages: Sequence[NDArray[Any] | None]
     if what == "tiff":
-        _, pages = cv2.imdecodemulti(buffer, how)
+        _, stored = cv2.imdecodemulti(buffer, cv2.IMREAD_UNCHANGED)  # upright, other than those of other formats
+        pages = [_colour(page) for page in stored]
     else:
         pages = [cv2.imdecode(buffer, how)]
-        if what in ("png", "webp") and pages[0] is not None:  # ``how`` drops the transparency
-            stored = cv2.imdecode(buffer, cv2.IMREAD_UNCHANGED)
-            pages = [opaque(stored)] if stored is not None and stored.shape[2:] == (4,) else pages
-    whole = [eight_bits(page) for page in pages if page is not None]
+        # ``how`` drops the transparency
+        if what in _TRANSPARENT and pages[0] is not None and (image := _with_transparency(buffer)) is not None:
+            pages = [opaque(image)]
+    whole = [page for page in pages if page is not None]
     if not whole or len(whole) < len(pages):
         raise WireError("it is damaged, or stored in a way that OpenCV does not read")
-    return whole
+    most = _maximum(data) if what == "pnm" else 0
+    return [np.rint(page * (255 / most)).astype(np.uint8) if most else eight_bits(page) for page in whole]
 
 
-def opaque(image: NDArray[Any]) -> NDArray[Any]:
+def _colour(page: NDArray[Any]) -> NDArray[Any]:
+    """Return a TIFF's page as BGR. libtiff multiplies 8-bit colours by their transparency, and converts CMYK."""
+    if page.ndim == 2:
+        return np.repeat(page[:, :, None], 3, axis=2)
+    return opaque(page, multiplied=page.dtype == np.uint8)
+
+
+def _maximum(data: bytes) -> int:
+    """Return the value of white that a PNM's header gives, 0 for bitmaps; OpenCV does not scale the values to it."""
+    header = re.match(rb"P([2356])" + 3 * rb"(?:\s|#[^\n]*\n)+(\d+)", data[:_TABLES])
+    return int(header[4]) if header and (header[1] in b"56" or int(header[4]) > 255) else 0
+
+
+def _size(data: bytes) -> tuple[int, int]:
+    """Return the width and the height in an image's header."""
+    if data[:2] == b"\xff\x4f":  # a JPEG 2000 without a container: the marker SIZ comes first (ITU-T T.800, A.5.1)
+        right, bottom, left, top = struct.unpack_from(">4I", data.ljust(_HEAD), 8)
+        return right - left, bottom - top
+    return image_size(data)
+
+
+def _orientation(exif: bytes) -> int:
+    """Return the orientation, 1 to 8, from Exif data; 1 if there is none."""
+    order = "<" if exif[:2] == b"II" else ">"
+    try:
+        (begin,) = struct.unpack_from(order + "I", exif, 4)
+        for at in range(begin + 2, begin + 2 + 12 * struct.unpack_from(order + "H", exif, begin)[0], 12):
+            tag, _, _, value = struct.unpack_from(order + "HHIH", exif, at)
+            if tag == _ORIENTATION and 1 <= value <= 8:
+                return int(value)
+    except struct.error:
+        pass
+    return 1
+
+
+def _with_transparency(buffer: NDArray[np.uint8]) -> NDArray[Any] | None:
+    """Return a PNG or a WebP as ``[H, W, 4]``, upright, or ``None`` if nothing in it is transparent."""
+    image, kinds, texts = cv2.imdecodeWithMetadata(buffer, flags=cv2.IMREAD_UNCHANGED)
+    if image is None or image.shape[2:] != (4,):
+        return None
+    exif = dict(zip(kinds, texts, strict=True)).get(cv2.IMAGE_METADATA_EXIF)
+    orientation = 1 if exif is None else _orientation(np.asarray(exif).tobytes())  # which OpenCV ignores here
+    if orientation > 4:
+        image = image.transpose(1, 0, 2)
+    rows, columns = _FLIPS[orientation]
+    return image[::rows, ::columns]
+
+
+def opaque(image: NDArray[Any], *, multiplied: bool = False) -> NDArray[Any]:
     """Return a BGRA image ``[H, W, 4]`` as BGR ``[H, W, 3]`` on mid-grey; a BGR image stays as it is.
+
+    ``multiplied``: the colours are already multiplied by the opacity.
 
     Raises:
         WireError: all pixels are transparent.
@@ -268,7 +331,7 @@ def opaque(image: NDArray[Any]) -> NDArray[Any]:
     if not alpha.any():
         raise WireError("all its pixels are transparent")
     part = alpha.astype(np.float32) / full
-    return np.ascontiguousarray(colour * part + full // 2 * (1 - part), image.dtype)
+    return np.ascontiguousarray(colour * (1 if multiplied else part) + full // 2 * (1 - part), image.dtype)
 
 
 def eight_bits(image: NDArray[Any]) -> NDArray[np.uint8]:
@@ -298,21 +361,31 @@ def _avif(path: Path) -> Iterator[tuple[Content, int | None]]:
 
     from fer_stream.sources.container import Container, Opening  # noqa: PLC0415
 
+    name = repr(str(path))
     try:
-        container = Container(f"file:{path}", repr(str(path)), Opening())
-    except av.error.FFmpegError as error:
+        container = Container(f"file:{path}", name, Opening())
+    except (av.error.FFmpegError, SourceError) as error:
         raise WireError("the AVIF is damaged") from error
+    # The opacity is a grey picture of its own.
+    opacity = None
     before: tuple[Content, int | None] | None = None
     try:
+        if (number := container.opacity) is not None:
+            opacity = Container(f"file:{path}", name, Opening(stream=number))
         for content, stamp in iter(container.read, None):
             if before is not None:
                 yield before[0], None if stamp is None or before[1] is None else stamp - before[1]
-            before = content, stamp
-        if before is None:
+            alpha = None if opacity is None else opacity.read()
+            before = content if alpha is None else opaque(np.dstack([content, alpha[0][:, :, :1]])), stamp
+        if before is None or container.damaged:
             raise WireError("the AVIF is damaged")
         yield before[0], container.period if container.frames != 1 else None
+        if missing(path):
+            raise WireError("the AVIF is truncated")
     finally:
         container.close()
+        if opacity is not None:
+            opacity.close()
 
 
 def _heic(path: Path) -> NDArray[np.uint8]:
@@ -320,7 +393,7 @@ def _heic(path: Path) -> NDArray[np.uint8]:
     try:
         image = pillow_heif.open_heif(path, convert_hdr_to_8bit=True, bgr_mode=True)
         check_size(*image.size)
-        return np.ascontiguousarray(np.asarray(image)[:, :, :3], np.uint8)
+        return opaque(np.asarray(image, np.uint8))
     except (ValueError, OSError, EOFError, SyntaxError) as error:
         raise WireError(f"the HEIC is damaged: {error}") from error
 
