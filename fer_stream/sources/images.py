@@ -18,7 +18,7 @@ from fer_stream.system import extras
 from fer_stream.types import Picture
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -30,8 +30,25 @@ if TYPE_CHECKING:
 RATE = 25.0
 """Frames/s of images without durations, if the settings give no rate (FFmpeg's default)."""
 
+PERIOD = round(1e9 / RATE)
+"""Nanoseconds that an image without a duration stands."""
+
+SHORTEST = 100_000_000
+"""Nanoseconds that a picture of an animation stands if its duration is 0, as in browsers."""
+
+AT_ONCE = 1 << 28
+"""Bytes of an animation's pictures that are decoded at once."""
+
+MAX_PAGES = 100_000
+"""Maximum number of pages that are read of a TIFF."""
+
+MAX_TAGS = 512
+"""Maximum number of tags that are read of a page."""
+
+DAMAGED = "it is damaged, or stored in a way that OpenCV does not read"
+
 SHOWN = 5
-"""Maximum number of skipped files that a message names."""
+"""Maximum number of skipped or damaged files that messages name."""
 
 _HEAD = 64
 """Number of bytes at a file's beginning from which its kind is known."""
@@ -55,11 +72,20 @@ _MAGIC = (
 _BRANDS = {b"avif": "avif", b"avis": "avif", b"heic": "heic", b"heix": "heic", b"hevc": "heic", b"hevx": "heic"}
 """Brands of images and image sequences (ISO/IEC 23008-12)."""
 
+_METADATA = 1 << 20
+"""Number of bytes at a JPEG's beginning that contain its metadata."""
+
 _TRANSPARENT = ("png", "webp", "jpeg2000")
 """Formats whose transparency OpenCV reads, beside TIFF."""
 
 _ORIENTATION = 0x0112
-"""Exif's tag of the orientation."""
+"""Exif's and TIFF's tag of the orientation."""
+
+_SUBFILE, _PARTS = 0x00FE, 0x014A
+"""TIFF's tags: the kind of a page (1: a smaller copy), and further directories, such as that of raw pixels."""
+
+_SHORT = 3
+"""TIFF's number of the type of 16-bit values."""
 
 _FLIPS = {1: (1, 1), 2: (1, -1), 3: (-1, -1), 4: (-1, 1), 5: (1, 1), 6: (1, -1), 7: (-1, -1), 8: (-1, 1)}
 """Steps through rows and columns for each orientation; from 5, after rows and columns are exchanged."""
@@ -99,14 +125,24 @@ def is_image(path: Path) -> bool:
         return False
 
 
+def is_motion_jpeg(path: Path) -> bool:
+    """Return whether a file has JPEGs one after the other. The other pictures of an MPO or a phone are no video."""
+    try:
+        data = path.read_bytes() if kind(path) == "jpeg" else b""
+    except OSError:
+        return False
+    return b"\xff\xd9\xff\xd8\xff" in data and b"MPF\0" not in data[:_METADATA]
+
+
 def is_animation(path: Path) -> bool:
-    """Return whether an image file has several pictures: an animation, or a TIFF of several pages."""
+    """Return whether an image file has several pictures: an animation, a TIFF of several pages, or a raw MJPEG."""
     try:
         data = path.read_bytes() if is_image(path) else b""
     except OSError:
         return False
     what = kind_of(data[:_HEAD])
-    return _animated(data, what) or (what == "tiff" and cv2.imcount(str(path)) > 1)
+    several = what == "tiff" and sum(not one.get(_SUBFILE, 0) & 1 for one in _directories(data)) > 1
+    return several or _animated(data, what) or (what == "jpeg" and is_motion_jpeg(path))
 
 
 def _animated(data: bytes, what: str) -> bool:
@@ -120,7 +156,7 @@ def _animated(data: bytes, what: str) -> bool:
 class Images:
     """The images of a folder in natural order (``2.png`` before ``10.png``), a single one, or an animation.
 
-    Other files in the folder are skipped, and a warning lists them.
+    Other files in the folder are skipped, and a warning lists them. A folder's images that cannot be read are left out.
 
     Raises:
         SourceError: the folder has no image.
@@ -129,12 +165,15 @@ class Images:
     live = False
 
     def __init__(self, path: Path, settings: CameraSettings) -> None:
-        self._paths = _images_in(path) if path.is_dir() else [path]
+        self.damaged = 0
+        """Number of images left out because they cannot be read."""
+        self._folder = path.is_dir()
+        self._paths = _images_in(path) if self._folder else [path]
         self._rate = settings.rate
         self._loop = settings.loop
         self._closed = False
         self._pictures = self._all()
-        self.frames = None if self._loop or not path.is_dir() else len(self._paths)
+        self.frames = None if self._loop or not self._folder else len(self._paths)
 
     @property
     def names(self) -> list[str]:
@@ -145,7 +184,7 @@ class Images:
         """Return the next image, JPEGs undecoded; ``None`` at the end.
 
         Raises:
-            SourceError: a file is damaged or too large.
+            SourceError: the single file, or each one of the folder, is damaged or too large.
         """
         return None if self._closed else next(self._pictures, None)
 
@@ -156,17 +195,32 @@ class Images:
     def _all(self) -> Iterator[Picture]:
         count, start = 0, 0
         while True:
-            for path in self._paths:
-                for content, duration in _contents(path):
-                    if self._rate or duration is None:
-                        offset = round(count * 1e9 / (self._rate or RATE))
-                        start = round((count + 1) * 1e9 / (self._rate or RATE))
-                    else:
-                        offset, start = start, start + duration
-                    count += 1
-                    yield Picture(content, offset)
-            if not self._loop:
+            before = count
+            for content, duration in self._each():
+                offset = round(count * 1e9 / self._rate) if self._rate else start
+                start += PERIOD if duration is None else duration
+                count += 1
+                yield Picture(content, offset)
+            if not self._loop or count == before:
                 return
+
+    def _each(self) -> Iterator[tuple[Content, int | None]]:
+        """Yield the pictures of all files, each with its duration in nanoseconds where the file has one."""
+        readable, failure = 0, None
+        for path in self._paths:
+            try:
+                for found in _contents(path):
+                    readable += 1
+                    yield found
+            except SourceError as error:
+                if not self._folder:
+                    raise
+                self.damaged += 1
+                if self.damaged <= SHOWN:
+                    _log.warning("%s; it is left out", error)
+                failure = error
+        if failure is not None and not readable:
+            raise failure
 
 
 def _images_in(folder: Path) -> list[Path]:
@@ -232,49 +286,95 @@ def _pictures(path: Path, data: bytes) -> Iterator[tuple[Content, int | None]]:
         yield from _avif(path)
     elif _animated(data, what):
         yield from _animation(data)
-    else:
-        for page in _pages(data, what):
+    elif what == "tiff":
+        for page in _pages(data):
             yield page, None
+    else:
+        yield _image(data, what), None
 
 
 def _animation(data: bytes) -> Iterator[tuple[Content, int | None]]:
-    check_size(*image_size(data))
-    good, animation = cv2.imdecodeanimation(np.frombuffer(data, np.uint8))
-    if not good or not animation.frames:
-        raise WireError("the animation is damaged")
-    for image, milliseconds in zip(animation.frames, animation.durations, strict=True):
-        yield opaque(image), int(milliseconds) * 1_000_000
+    width, height = image_size(data)
+    check_size(width, height)
+    start, most = 0, max(1, AT_ONCE // (4 * width * height))
+    while True:
+        good, animation = cv2.imdecodeanimation(np.frombuffer(data, np.uint8), start, most)
+        if not good or not (start or animation.frames):
+            raise WireError("the animation is damaged")
+        for image, milliseconds in zip(animation.frames, animation.durations, strict=True):
+            yield opaque(image), int(milliseconds) * 1_000_000 or SHORTEST
+        start += len(animation.frames)
+        if len(animation.frames) < most:
+            return
 
 
-def _pages(data: bytes, what: str) -> list[NDArray[np.uint8]]:
-    """Return an image's pages, uint8 ``[H, W, 3]``, BGR; only a TIFF has several."""
+def _image(data: bytes, what: str) -> NDArray[np.uint8]:
+    """Return the pixels of an image with one page, uint8 ``[H, W, 3]``, BGR."""
     check_size(*_size(data))
-    buffer, how = np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
-    pages: Sequence[NDArray[Any] | None]
-    if what == "tiff":
-        _, stored = cv2.imdecodemulti(buffer, cv2.IMREAD_UNCHANGED)  # upright, other than those of other formats
-        pages = [_colour(page) for page in stored]
-    else:
-        pages = [cv2.imdecode(buffer, how)]
-        # ``how`` drops the transparency
-        if what in _TRANSPARENT and pages[0] is not None and (image := _with_transparency(buffer)) is not None:
-            pages = [opaque(image)]
-    whole = [page for page in pages if page is not None]
-    if not whole or len(whole) < len(pages):
-        raise WireError("it is damaged, or stored in a way that OpenCV does not read")
+    buffer = np.frombuffer(data, np.uint8)
+    image: NDArray[Any] | None = cv2.imdecode(buffer, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
+    if image is None:
+        raise WireError(DAMAGED)
+    if what in _TRANSPARENT and (whole := _with_transparency(buffer)) is not None:
+        image = opaque(whole)
     most = _maximum(data) if what == "pnm" else 0
-    return [np.rint(page * (255 / most)).astype(np.uint8) if most else eight_bits(page) for page in whole]
+    return np.rint(image * (255 / most)).astype(np.uint8) if most else eight_bits(image)
+
+
+def _pages(data: bytes) -> Iterator[NDArray[np.uint8]]:
+    """Yield a TIFF's pages, uint8 ``[H, W, 3]``, BGR, without those that show another page in a smaller size."""
+    check_size(*image_size(data))
+    directories = list(_directories(data))
+    if data[8:10] == b"CR" or (directories and directories[0].get(_SUBFILE, 0) & 1 and _PARTS in directories[0]):
+        raise WireError("it is the raw picture of a camera: convert it to JPEG, PNG or TIFF")
+    for number, directory in enumerate(directories):
+        if directory.get(_SUBFILE, 0) & 1:
+            continue
+        _, pages = cv2.imdecodemulti(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED, range=(number, number + 1))
+        if not pages:
+            raise WireError(DAMAGED if len(directories) == 1 else f"page {number + 1} is damaged")
+        yield eight_bits(_colour(pages[0]))
+
+
+def _directories(data: bytes) -> Iterator[dict[int, int]]:
+    """Yield a TIFF's directories, one for each page: tags with their first values. One that is cut off is empty."""
+    order = "<" if data[:2] == b"II" else ">"
+    big = data[2:4] in (b"+\0", b"\0+")
+    number, offset, size = ("Q", "Q", 20) if big else ("H", "I", 12)
+    seen: set[int] = set()
+    following = 8 if big else 4
+    while len(seen) < MAX_PAGES:
+        found: dict[int, int] = {}
+        try:
+            (at,) = struct.unpack_from(order + offset, data, following)
+            if not at or at in seen:
+                return
+            seen.add(at)
+            (count,) = struct.unpack_from(order + number, data, at)
+            at += struct.calcsize(number)
+            following = at + count * size
+            for entry in range(at, min(following, at + MAX_TAGS * size), size):
+                tag, form = struct.unpack_from(order + "HH", data, entry)
+                place = entry + size - struct.calcsize(offset)
+                (found[tag],) = struct.unpack_from(order + ("H" if form == _SHORT else "I"), data, place)
+        except struct.error:
+            yield {}
+            return
+        yield found
 
 
 def _colour(page: NDArray[Any]) -> NDArray[Any]:
-    """Return a TIFF's page as BGR. libtiff multiplies 8-bit colours by their transparency, and converts CMYK."""
-    if page.ndim == 2:
-        return np.repeat(page[:, :, None], 3, axis=2)
-    return opaque(page, multiplied=page.dtype == np.uint8)
+    """Return a TIFF's page as BGR. libtiff multiplies 8-bit colours by their opacity, and converts CMYK."""
+    return opaque(_three(page), multiplied=page.dtype == np.uint8)
+
+
+def _three(image: NDArray[Any]) -> NDArray[Any]:
+    """Return a grey image as BGR, and others as they are."""
+    return np.repeat(image[:, :, None], 3, axis=2) if image.ndim == 2 else image
 
 
 def _maximum(data: bytes) -> int:
-    """Return the value of white that a PNM's header gives, 0 for bitmaps; OpenCV does not scale the values to it."""
+    """Return the value of white that a PNM's header gives; 0 if OpenCV scales the values itself."""
     header = re.match(rb"P([2356])" + 3 * rb"(?:\s|#[^\n]*\n)+(\d+)", data[:_TABLES])
     return int(header[4]) if header and (header[1] in b"56" or int(header[4]) > 255) else 0
 
@@ -287,30 +387,17 @@ def _size(data: bytes) -> tuple[int, int]:
     return image_size(data)
 
 
-def _orientation(exif: bytes) -> int:
-    """Return the orientation, 1 to 8, from Exif data; 1 if there is none."""
-    order = "<" if exif[:2] == b"II" else ">"
-    try:
-        (begin,) = struct.unpack_from(order + "I", exif, 4)
-        for at in range(begin + 2, begin + 2 + 12 * struct.unpack_from(order + "H", exif, begin)[0], 12):
-            tag, _, _, value = struct.unpack_from(order + "HHIH", exif, at)
-            if tag == _ORIENTATION and 1 <= value <= 8:
-                return int(value)
-    except struct.error:
-        pass
-    return 1
-
-
 def _with_transparency(buffer: NDArray[np.uint8]) -> NDArray[Any] | None:
     """Return a PNG or a WebP as ``[H, W, 4]``, upright, or ``None`` if nothing in it is transparent."""
     image, kinds, texts = cv2.imdecodeWithMetadata(buffer, flags=cv2.IMREAD_UNCHANGED)
     if image is None or image.shape[2:] != (4,):
         return None
     exif = dict(zip(kinds, texts, strict=True)).get(cv2.IMAGE_METADATA_EXIF)
-    orientation = 1 if exif is None else _orientation(np.asarray(exif).tobytes())  # which OpenCV ignores here
-    if orientation > 4:
+    tags = next(_directories(b"" if exif is None else np.asarray(exif).tobytes()), {})
+    orientation = tags.get(_ORIENTATION, 1)  # OpenCV ignores it here
+    if 4 < orientation <= 8:
         image = image.transpose(1, 0, 2)
-    rows, columns = _FLIPS[orientation]
+    rows, columns = _FLIPS.get(orientation, (1, 1))
     return image[::rows, ::columns]
 
 
@@ -376,7 +463,7 @@ def _avif(path: Path) -> Iterator[tuple[Content, int | None]]:
             if before is not None:
                 yield before[0], None if stamp is None or before[1] is None else stamp - before[1]
             alpha = None if opacity is None else opacity.read()
-            before = content if alpha is None else opaque(np.dstack([content, alpha[0][:, :, :1]])), stamp
+            before = content if alpha is None else _covered(content, alpha[0]), stamp
         if before is None or container.damaged:
             raise WireError("the AVIF is damaged")
         yield before[0], container.period if container.frames != 1 else None
@@ -388,14 +475,20 @@ def _avif(path: Path) -> Iterator[tuple[Content, int | None]]:
             opacity.close()
 
 
+def _covered(content: Content, opacity: Content) -> Content:
+    if isinstance(content, Jpeg) or isinstance(opacity, Jpeg):  # an AVIF has none
+        return content
+    return opaque(np.dstack([content, opacity[:, :, :1]]))
+
+
 def _heic(path: Path) -> NDArray[np.uint8]:
     pillow_heif = extras.require("pillow_heif", "heic")
     try:
         image = pillow_heif.open_heif(path, convert_hdr_to_8bit=True, bgr_mode=True)
         check_size(*image.size)
-        return opaque(np.asarray(image, np.uint8))
+        return opaque(_three(np.asarray(image, np.uint8)))
     except (ValueError, OSError, EOFError, SyntaxError) as error:
-        raise WireError(f"the HEIC is damaged: {error}") from error
+        raise WireError(f"the HEIC is damaged: {' '.join(str(error).split())}") from error
 
 
 def _bytes(path: Path) -> bytes:

@@ -32,7 +32,7 @@ import av.error
 from fer_stream.errors import SourceError, WireError
 from fer_stream.settings.redaction import redact
 from fer_stream.sources.container import JPEGS, Container, Opening
-from fer_stream.sources.images import Images, check_name, is_image
+from fer_stream.sources.images import Images, check_name, is_image, is_motion_jpeg
 from fer_stream.sources.truncation import missing
 from fer_stream.sources.video import PART, Live, Recording
 from fer_stream.sources.web import Answer, Snapshots, ask
@@ -52,6 +52,15 @@ PICTURES = ("multipart/", "image/jpeg", "video/x-motion-jpeg")
 
 ASKING = 2.0
 """Maximum seconds to ask a server again what it sends."""
+
+NO_VIDEOS = (
+    (b"%PDF", "a PDF document"),
+    (b"PK\3\4", "a ZIP archive or an office document"),
+    (b"\x1f\x8b", "compressed with gzip"),
+    (b"\xd0\xcf\x11\xe0", "an office document or a collection of thumbnails"),
+    (b"SQLite format 3", "an SQLite database"),
+)
+"""Beginnings of files in which FFmpeg would find images that they embed."""
 
 MOST_DECODERS = 16
 """Threads that decode a file by default. Each holds pictures, and more are hardly faster."""
@@ -73,7 +82,7 @@ def open_source(address: str, settings: CameraSettings) -> Source:
         return _open_url(address, settings)
     path = folders.expand(Path(address))
     try:
-        if path.is_dir() or is_image(path):
+        if path.is_dir() or (is_image(path) and not is_motion_jpeg(path)):
             return Images(path, settings)
         _check_video(path)
         lost = missing(path)
@@ -259,6 +268,9 @@ def _check_video(path: Path) -> None:
         head = file.read(4096)
     if not head:
         raise SourceError(f"{str(path)!r} is empty")
+    for begin, what in NO_VIDEOS:
+        if head.startswith(begin):
+            raise SourceError(f"{str(path)!r} is {what}, not a video")
     try:
         text = codecs.getincrementaldecoder("utf-8")().decode(head)
     except UnicodeDecodeError:
