@@ -101,14 +101,17 @@ class Container:
         except BaseException:
             self._container.close()
             raise
-        image = self.format == "image2" or self.format.endswith("_pipe")
-        self.single = image and self._container.size > 0
+        self.image = self.format == "image2" or self.format.endswith("_pipe")
+        """Whether its format is that of a picture, or of several ones without anything between them."""
+        self.single = self.image and self._container.size > 0
         """Whether it contains a single picture, with a known size in bytes."""
         self._kind: tuple[int, ...] = ()
         """Width, height and rotation of the last frame. While they stay the same, so does the display matrix."""
         self._turn = UPRIGHT
         self._cut = False
         """Whether the last packet is incomplete. At the end of a truncated file it does not count as damaged."""
+        self._reached = 0
+        """Where the last packet ends, in bytes."""
         self._begun = False
         self._first: tuple[Content, int | None] | None = None
         self._pictures = self._read()
@@ -150,6 +153,16 @@ class Container:
         return [_describe(number, one) for number, one in enumerate(self._videos()) if one.index != self.stream.index]
 
     @property
+    def finite(self) -> bool:
+        """Whether it is a file with a known size and no duration, such as an AVIF."""
+        return self._container.size > 0 and self.format.startswith(("apng", "mov"))
+
+    @property
+    def sized(self) -> bool:
+        """Whether the size in bytes is known."""
+        return self._container.size > 0
+
+    @property
     def opacity(self) -> int | None:
         """The number of the stream with an AVIF's opacity: a grey one that follows the colours."""
         following = [(number, one) for number, one in enumerate(self._videos()) if one.index == self.stream.index + 1]
@@ -164,19 +177,28 @@ class Container:
     def missing_entries(self) -> tuple[int, int]:
         """How many pictures of the index are beyond the end of the file, and how many the index has."""
         size, entries = self._container.size, self.stream.index_entries
-        if size <= 0 or not len(entries):
+        if size <= 0:  # a transfer of unknown length: it ends after the last packet
+            size = self._reached
+        if not size or not len(entries):
             return 0, 0
         return sum(entry.pos + entry.size > size for entry in entries), len(entries)
 
     # Pictures
 
     def probe(self) -> None:
-        """Read the first picture, which the next call of `read` returns.
+        """Read the first picture, which the next call of `read` returns. After an error, the container is closed.
 
         Raises:
+            SourceError: it ends before the first picture.
             av.error.FFmpegError, WireError: see `read`.
         """
-        self._first = self.read()
+        try:
+            self._first = self.read()
+            if self._first is None:
+                raise SourceError(f"{self._name} has sent no picture before it closed the connection")
+        except BaseException:
+            self.close()
+            raise
 
     def read(self) -> tuple[Content, int | None] | None:
         """Return the next picture, and its time stamp in nanoseconds since the container's start; ``None`` at the end.
@@ -207,6 +229,7 @@ class Container:
         deinterlacer = Deinterlacer()
         for packet in self._container.demux(self.stream):
             if packet.size:
+                self._reached = max(self._reached, (packet.pos or 0) + packet.size)
                 self.damaged += self._cut and self._begun
                 self._cut = packet.is_corrupt
             # The last packet is empty. It makes the decoder return the pictures that it holds back.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import time
 from typing import TYPE_CHECKING
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 PART = 0.9
 """A wait that took at least this part of its timeout was ended by the timeout."""
+
+PARTS = "mpjpeg"
+"""FFmpeg's format of JPEGs between boundaries."""
 
 _log = logging.getLogger(__name__)
 
@@ -55,14 +59,29 @@ class _Video:
 
 
 class Live(_Video):
-    """A stream. It has no regular end, so an end is an error."""
+    """A stream. It has no regular end, so an end is an error.
+
+    Args:
+        container: the open stream.
+        name: the stream's name in messages.
+        settings: the camera's settings.
+        reopen: opens a stream of JPEGs again, if something between them cannot be read.
+    """
 
     live = True
     frames: int | None = None
 
-    def __init__(self, container: Container, name: str, settings: CameraSettings) -> None:
+    def __init__(
+        self,
+        container: Container,
+        name: str,
+        settings: CameraSettings,
+        reopen: Callable[[], Container] | None = None,
+    ) -> None:
         super().__init__(container, name)
         self._timeout = settings.read_timeout
+        self._reopen = reopen if container.format == PARTS else None
+        self._closed = False
 
     def read(self) -> Picture | None:
         """Return the next picture; ``None`` after `close`.
@@ -71,18 +90,39 @@ class Live(_Video):
             SourceError: no picture came within the timeout, or the connection is gone.
         """
         begin = time.monotonic()
-        found, failure = None, ""
+        found, failure = None, ": the connection was closed"
         try:
             found = self._fetch()
-        except av.error.FFmpegError as error:
+        except av.error.InvalidDataError as error:
+            if self._reopen is not None and not self._closed:
+                self._again(self._reopen)
+                return self.read()
             failure = f": {error.strerror}"
+        except av.error.ExitError:  # the timeout
+            begin = 0.0
+        except av.error.FFmpegError as error:
+            if error.errno not in (errno.EIO, errno.ECONNRESET) and not isinstance(error, av.error.EOFError):
+                failure = f": {error.strerror}"
         if found is not None:
             return Picture(found[0])
-        if self._container.closed:
+        if self._closed:
             return None
         if time.monotonic() - begin > PART * self._timeout:
             raise SourceError(f"{self._name} has sent no picture for {self._timeout:g} s")
         raise SourceError(f"{self._name} has stopped sending pictures{failure}")
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._closed = True
+        super().close()
+
+    def _again(self, reopen: Callable[[], Container]) -> None:
+        self._reopen = None
+        self._damaged += self._container.damaged
+        self._container.close()
+        self._container = reopen()
+        if self._closed:  # by another thread, during the reopening
+            self._container.close()
 
 
 class Recording(_Video):
@@ -159,7 +199,9 @@ class Recording(_Video):
         try:
             return super()._fetch()
         except av.error.FFmpegError as error:
-            if not self._closed:
+            # If a transfer's length is unknown, FFmpeg takes its regular end for an error.
+            ends = error.errno == errno.EIO and not self._container.sized
+            if not self._closed and not ends:
                 self._failure = error.strerror or type(error).__name__
             return None
 
