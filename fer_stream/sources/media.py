@@ -186,6 +186,7 @@ def _connect(address: str, name: str, settings: CameraSettings, opening: Opening
         if late:
             silent = "the server answers, but sends no picture" if opening.format or answer else "no answer"
             reason = f"{silent} within {settings.open_timeout:g} s"
+            reason += ", or no picture" if address.startswith("rtsp") else ""
         elif opening.format:
             reason = "the server sends no picture"
         else:
@@ -228,6 +229,8 @@ def _reason(address: str, settings: CameraSettings, failure: Exception, answer: 
 def _refusal(failure: Exception, scheme: str, settings: CameraSettings) -> str:
     """Return what a server's error means, or an empty text for other errors."""
     if getattr(failure, "errno", 0) == errno.EPROTONOSUPPORT and scheme.startswith("rtsp"):
+        if settings.rtsp_transport == "auto":
+            return "the camera sends its stream neither by TCP nor by UDP (461)"
         return f"the camera refuses rtsp_transport = {settings.rtsp_transport!r} (461); set another one, or 'auto'"
     match failure:
         case av.error.HTTPUnauthorizedError():
@@ -242,7 +245,11 @@ def _refusal(failure: Exception, scheme: str, settings: CameraSettings) -> str:
         case av.error.ProtocolNotFoundError():
             return f"this FFmpeg knows no protocol {scheme}://"
         case av.error.HTTPOtherClientError() if scheme.startswith("rtsp"):
-            return "the camera refuses the request (status 4xx); check the path"
+            return "the camera refuses the request (status 4xx); check the path, and whether others use the camera"
+        case av.error.HTTPServerError() if scheme.startswith("rtsp"):
+            return "the camera has failed or is busy (status 5xx)"
+        case av.error.InvalidDataError() | av.error.PermissionError() | av.error.EOFError() if scheme == "rtsp":
+            return "the camera closed the connection, or its answer is not RTSP; check the port and the path"
     return ""
 
 

@@ -6,6 +6,7 @@ import base64
 import gzip
 import http.server
 import itertools
+import socketserver
 import threading
 import time
 from http import HTTPStatus
@@ -201,6 +202,15 @@ def test_a_single_picture_of_unknown_length_packed_and_behind_a_redirect() -> No
     assert [picture.content.data for picture in pictures if isinstance(picture.content, Jpeg)] == 2 * PICTURES[:1]
 
 
+def exhaust(address: str) -> None:
+    source = open_source(address, CameraSettings(open_timeout=0.5, read_timeout=0.5))
+    try:
+        while source.read():
+            pass
+    finally:
+        source.close()
+
+
 def test_a_server_that_answers_without_a_picture_or_stops() -> None:
     released = threading.Event()
 
@@ -213,14 +223,8 @@ def test_a_server_that_answers_without_a_picture_or_stops() -> None:
 
     def error(count: int, stall: bool, kind: str = MULTIPART + "x") -> str:
         with Server(answering(kind, lambda: send(count, stall))) as server:
-            limits = CameraSettings(open_timeout=0.5, read_timeout=0.5)
             with pytest.raises(SourceError) as caught:
-                source = open_source(f"http://127.0.0.1:{server.port}/video", limits)
-                try:
-                    for _ in range(9):
-                        source.read()
-                finally:
-                    source.close()
+                exhaust(f"http://127.0.0.1:{server.port}/video")
             released.set()
         released.clear()
         return str(caught.value)
@@ -272,7 +276,40 @@ def test_a_file_over_http_without_a_length_is_complete_if_its_index_is(tmp_path:
         if part == 1:
             assert sum(1 for _ in iter(source.read, None)) == 20
         else:
-            with pytest.raises(SourceError, match="is truncated: [0-9]+ of its 20 pictures are incomplete"):
+            with pytest.raises(SourceError, match=r"is truncated: [0-9]+ of its 20 pictures are incomplete"):
                 list(iter(source.read, None))
         assert not source.live
         source.close()
+
+
+@pytest.mark.parametrize(
+    ("answer", "sentence"),
+    [
+        ("RTSP/1.0 461 Unsupported transport", r"the camera sends its stream neither by TCP nor by UDP \(461\)"),
+        (
+            "RTSP/1.0 453 Not Enough Bandwidth",
+            r"refuses the request \(status 4xx\); check the path, and whether others",
+        ),
+        ("RTSP/1.0 503 Service Unavailable", r"the camera has failed or is busy \(status 5xx\)"),
+        ("HTTP/1.1 400 Bad Request", r"the camera closed the connection, or its answer is not RTSP; check the port"),
+        ("", r"the camera closed the connection, or its answer is not RTSP; check the port and the path"),
+    ],
+)
+def test_each_refusal_of_an_rtsp_camera_has_its_own_sentence(answer: str, sentence: str) -> None:
+    sdp = b"v=0\r\nt=0 0\r\nm=video 0 RTP/AVP 33\r\na=control:1\r\n"
+
+    class Handler(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            while method := self.rfile.readline().split(b" ")[0]:
+                lines = list(iter(self.rfile.readline, b"\r\n"))
+                (number,) = (line for line in lines if line.startswith(b"CSeq"))
+                if method != b"SETUP":
+                    head = b"RTSP/1.0 200 OK\r\n%bContent-Type: application/sdp\r\nContent-Length: %d\r\n\r\n"
+                    self.wfile.write(head % (number, len(sdp)) + sdp)
+                elif answer:
+                    self.wfile.write(f"{answer}\r\n".encode() + number + b"\r\n")
+                else:
+                    return
+
+    with Server(Handler) as server, pytest.raises(SourceError, match=f"cannot be opened: .*{sentence}"):
+        read(f"rtsp://me:s3cret@127.0.0.1:{server.port}/stream", 1)
