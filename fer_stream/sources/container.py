@@ -45,6 +45,8 @@ MAX_RATE = 1000
 TEXT = frozenset({"tty", "ansi"})
 """Formats in which FFmpeg renders text files as videos of a terminal."""
 
+NO_VIDEO = "has no video"
+
 JPEGS = "mjpeg"
 """Format of JPEGs one after the other. Bytes between them are skipped, such as the boundaries of an HTTP stream."""
 
@@ -307,13 +309,15 @@ class Container:
         if not videos:
             sound = any(one.type == "audio" for one in self._container.streams)
             cover = " with a cover picture" if self._container.streams.video else ""
-            raise SourceError(f"{self._name} has sound{cover} and no video" if sound else f"{self._name} has no video")
+            raise SourceError(f"{self._name} has sound{cover} and no video" if sound else f"{self._name} {NO_VIDEO}")
         if number is not None:
             if number >= len(videos):
                 known = "; ".join(_describe(at, one) for at, one in enumerate(videos))
                 raise SourceError(f"{self._name} has no video stream {number}; it has {known}")
             return videos[number]
         default = [one for one in videos if one.disposition & av.stream.Disposition.default]
+        if self.format == "ico":  # the same picture in several sizes
+            return max(videos, key=lambda one: one.codec_context.width)
         # Beside an animation, an AVIF has its first picture as a stream.
         return max(default or videos, key=lambda one: one.frames > 1)
 

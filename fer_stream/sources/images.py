@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import struct
+from mimetypes import guess_type
 from typing import TYPE_CHECKING, Any
 
 import cv2
@@ -80,6 +82,9 @@ _TRANSPARENT = ("png", "webp", "jpeg2000")
 
 _ORIENTATION = 0x0112
 """Exif's and TIFF's tag of the orientation."""
+
+_WIDTH, _HEIGHT = 0x0100, 0x0101
+"""TIFF's tags of the size."""
 
 _SUBFILE, _PARTS = 0x00FE, 0x014A
 """TIFF's tags: the kind of a page (1: a smaller copy), and further directories, such as that of raw pixels."""
@@ -225,8 +230,9 @@ class Images:
 
 def _images_in(folder: Path) -> list[Path]:
     files = sorted((path for path in folder.iterdir() if path.is_file()), key=_natural)
-    images = [path for path in files if is_image(path)]
-    skipped = [path.name for path in files if path not in set(images)]
+    images = [path for path in files if is_image(path) or _hidden_from_us(path)]
+    found = set(images)
+    skipped = [path.name for path in files if path not in found]
     more = f" and {len(skipped) - SHOWN} more" if len(skipped) > SHOWN else ""
     names = f"{', '.join(skipped[:SHOWN])}{more}"
     if not images:
@@ -236,6 +242,11 @@ def _images_in(folder: Path) -> list[Path]:
             "%d of %d files in %r are not images and are skipped: %s", len(skipped), len(files), str(folder), names
         )
     return images
+
+
+def _hidden_from_us(path: Path) -> bool:
+    """Return whether a file named like an image cannot be read: its error is reported."""
+    return not os.access(path, os.R_OK) and (guess_type(path.name)[0] or "").startswith("image/")
 
 
 def load(path: Path) -> NDArray[np.uint8]:
@@ -277,7 +288,7 @@ def _contents(path: Path) -> Iterator[tuple[Content, int | None]]:
 def _pictures(path: Path, data: bytes) -> Iterator[tuple[Content, int | None]]:
     what = kind_of(data[:_HEAD])
     if not what:
-        raise WireError("its format is unknown")
+        raise WireError("its format is unknown, or that of a video")
     if what == "jpeg":
         yield Jpeg(data) if _passes(data) else decode(data), None
     elif what == "heic":
@@ -330,6 +341,8 @@ def _pages(data: bytes) -> Iterator[NDArray[np.uint8]]:
     for number, directory in enumerate(directories):
         if directory.get(_SUBFILE, 0) & 1:
             continue
+        if (size := (directory.get(_WIDTH, 0), directory.get(_HEIGHT, 0))) != (0, 0):
+            check_size(*size)
         _, pages = cv2.imdecodemulti(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED, range=(number, number + 1))
         if not pages:
             raise WireError(DAMAGED if len(directories) == 1 else f"page {number + 1} is damaged")
@@ -446,12 +459,16 @@ def eight_bits(image: NDArray[Any]) -> NDArray[np.uint8]:
 def _avif(path: Path) -> Iterator[tuple[Content, int | None]]:
     import av.error  # noqa: PLC0415  (PyAV is large)
 
-    from fer_stream.sources.container import Container, Opening  # noqa: PLC0415
+    from fer_stream.sources.container import NO_VIDEO, Container, Opening  # noqa: PLC0415
 
     name = repr(str(path))
     try:
         container = Container(f"file:{path}", name, Opening())
-    except (av.error.FFmpegError, SourceError) as error:
+    except av.error.FFmpegError as error:
+        raise WireError("the AVIF is damaged") from error
+    except SourceError as error:
+        if NO_VIDEO not in str(error):
+            raise
         raise WireError("the AVIF is damaged") from error
     # The opacity is a grey picture of its own.
     opacity = None

@@ -249,3 +249,40 @@ def test_a_grey_heic(tmp_path):
     heif.from_bytes("L", (40, 30), RAMP[:, :, 1].tobytes()).save(tmp_path / "a.heic", quality=95)
     ((image, _),) = pictures_of(tmp_path / "a.heic")
     assert np.abs(image[:, :, 1].astype(int) - RAMP[:, :, 1]).mean() < 3
+
+
+def test_a_jpeg_of_12_bits_is_not_called_damaged(tmp_path):
+    Image.fromarray(RAMP).save(tmp_path / "a.jpg")
+    data = bytearray((tmp_path / "a.jpg").read_bytes())
+    data[data.index(b"\xff\xc0") + 4] = 12
+    (tmp_path / "a.jpg").write_bytes(data)
+    with pytest.raises(SourceError, match="it has 12 bits a colour"):
+        pictures_of(tmp_path / "a.jpg")
+
+
+@pytest.mark.parametrize("name", ["a.avif", "a.tif"])
+def test_the_size_of_an_avif_and_of_later_pages_is_limited(tmp_path, monkeypatch, name):
+    monkeypatch.setattr("fer_stream.imaging.limits.MAX_PIXELS", 40 * 30)
+    large = Image.fromarray(RAMP.repeat(2, axis=0))
+    if name == "a.avif":
+        large.save(tmp_path / name)
+    else:
+        Image.fromarray(RAMP).save(tmp_path / name, save_all=True, append_images=[large])
+    with pytest.raises(SourceError, match="a picture of 40x60 is over the limit"):
+        pictures_of(tmp_path / name)
+
+
+def test_an_icon_is_read_in_its_largest_size(tmp_path):
+    Image.fromarray(np.full((64, 64, 3), 90, np.uint8)).save(tmp_path / "a.ico", sizes=[(16, 16), (64, 64)])
+    ((image, _),) = pictures_of(tmp_path / "a.ico")
+    assert image.shape == (64, 64, 3)
+
+
+def test_an_unreadable_image_of_a_folder_is_named(tmp_path, monkeypatch, caplog):
+    Image.fromarray(RAMP).save(tmp_path / "a.png")
+    monkeypatch.setattr("os.access", lambda path, mode: not str(path).endswith((".jpg", ".txt")))
+    for name in ("b.jpg", "c.txt"):
+        (tmp_path / name).write_bytes(b"")
+    assert len(pictures_of(tmp_path)) == 1
+    assert "c.txt" in caplog.messages[0]
+    assert "b.jpg' cannot be read" in caplog.messages[1]
