@@ -189,7 +189,7 @@ class Images:
         """Return the next image, JPEGs undecoded; ``None`` at the end.
 
         Raises:
-            SourceError: the single file, or each one of the folder, is damaged or too large.
+            SourceError: the single file is damaged or too large; at the end, if images of the folder are left out.
         """
         return None if self._closed else next(self._pictures, None)
 
@@ -222,10 +222,13 @@ class Images:
                     raise
                 self.damaged += 1
                 if self.damaged <= SHOWN:
-                    _log.warning("%s; it is left out", error)
-                failure = error
+                    _log.warning("left out: %s", error)
+                failure = failure or error
         if failure is not None and not readable:
             raise failure
+        if failure is not None and not self._loop:
+            counts = f"{self.damaged} of {len(self._paths)} images of the folder are left out"
+            raise SourceError(f"{counts}; {failure}")
 
 
 def _images_in(folder: Path) -> list[Path]:

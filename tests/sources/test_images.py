@@ -82,9 +82,11 @@ def test_a_damaged_image_of_a_folder_is_left_out_named_and_counted(folder, caplo
     path = folder / "frame9.png"
     path.write_bytes(path.read_bytes()[:20])
     source = open_source(str(folder), CameraSettings())
-    assert [picture.image[0, 0, 0] for picture in read_all(source)] == [1, 2, 10, 100]
+    assert [picture.image[0, 0, 0] for picture in read_all(source, 4)] == [1, 2, 10, 100]
     assert source.damaged == 1
-    assert "frame9.png' cannot be read: its format is unknown; it is left out" in caplog.messages[-1]
+    assert caplog.messages[-1].startswith("left out: the image")
+    with pytest.raises(SourceError, match=r"1 of 5 images .* left out; .*frame9\.png' cannot be read: its format is"):
+        source.read()
 
 
 def test_a_folder_whose_images_are_all_damaged_is_an_error(tmp_path):
@@ -283,6 +285,9 @@ def test_an_unreadable_image_of_a_folder_is_named(tmp_path, monkeypatch, caplog)
     monkeypatch.setattr("os.access", lambda path, mode: not str(path).endswith((".jpg", ".txt")))
     for name in ("b.jpg", "c.txt"):
         (tmp_path / name).write_bytes(b"")
-    assert len(pictures_of(tmp_path)) == 1
+    with pytest.raises(
+        SourceError, match=r"1 of 2 images of the folder are left out; the image .*b\.jpg' cannot be read"
+    ):
+        pictures_of(tmp_path)
     assert "c.txt" in caplog.messages[0]
     assert "b.jpg' cannot be read" in caplog.messages[1]
