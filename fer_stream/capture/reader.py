@@ -163,12 +163,14 @@ class Reader(threading.Thread):
         interval = 1 / self._settings.rate if self._settings.rate else 0.0
         while not self._stop_reading.is_set():
             self._read_began = time.monotonic()
-            picture = source.read()
+            try:
+                picture = source.read()
+            finally:  # a source may raise its error after damaged pictures
+                if isinstance(source, plugins.DamageCountingSource):
+                    for _ in range(damaged, source.damaged):
+                        self._slot.reject()
+                    damaged = source.damaged
             now = time.monotonic()
-            if isinstance(source, plugins.DamageCountingSource):
-                for _ in range(damaged, source.damaged):
-                    self._slot.reject()
-                damaged = source.damaged
             if picture is None:
                 break
             metrics.stage.labels("read").observe(now - self._read_began)

@@ -115,11 +115,13 @@ def _inputs(arguments: Iterable[str]) -> Iterator[str]:
                 f"the folder {argument!r} cannot be read: {(error.strerror or 'error').lower()}"
             ) from error
         images = [file for file in files if is_image(file)]
-        others = [file for file in files if file not in set(images)]
+        known = set(images)
+        others = [file for file in files if file not in known]
         videos = [file for file in others if VIDEOS.fullmatch(file.suffix) or is_video(file)]
         if not videos and not images:
             raise ConfigError(f"the folder {argument!r} has no videos and no images; give its subfolders by name")
-        if videos and (skipped := [file.name for file in others if file not in set(videos)]):
+        known.update(videos)
+        if videos and (skipped := [file.name for file in others if file not in known]):
             more = f" and {len(skipped) - SHOWN} more" if len(skipped) > SHOWN else ""
             _print(f"{argument}: neither video nor image, skipped: {', '.join(skipped[:SHOWN])}{more}")
         yield from ([argument] if images else [])

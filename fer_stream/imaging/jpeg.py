@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 _SEQUENTIAL = (0xC0, 0xC1)
 """Start-of-frame markers of baseline and extended sequential JPEGs, which cameras use."""
 
+_LOSSLESS = (0xC3, 0xC5, 0xC6, 0xC7, 0xCB, 0xCD, 0xCE, 0xCF)
+"""Start-of-frame markers of lossless and hierarchical JPEGs."""
+
 _APP1, _SCAN, _END = 0xE1, 0xDA, b"\xff\xd9"
 
 MAX_BYTES = 3 * MAX_PIXELS
@@ -112,7 +115,7 @@ def decode(data: Buffer) -> NDArray[np.uint8]:
     except cv2.error:
         image = None
     if image is None:
-        raise WireError("a picture that does not decode: it is damaged")
+        raise WireError(f"a picture that does not decode: {_fault(data)}")
     return image.astype(np.uint8, copy=False)
 
 
@@ -174,6 +177,16 @@ def _segments(data: Buffer) -> Iterator[tuple[int, int, int]]:
         else:
             begin, at = at + 4, at + 2 + max(2, struct.unpack_from("!H", view, at + 2)[0])
             yield marker, begin, at
+
+
+def _fault(data: Buffer) -> str:
+    """Return why a picture does not decode, as far as its header tells."""
+    for marker, begin, _ in _segments(data) if bytes(data[:2]) == b"\xff\xd8" else ():
+        if _begins_frame(marker) and (bits := data[begin]) != 8:
+            return f"it has {bits} bits a colour, and only JPEGs of 8 bits can be read"
+        if marker in _LOSSLESS:
+            return "it is a lossless or hierarchical JPEG, which OpenCV does not read"
+    return "it is damaged"
 
 
 def _begins_frame(marker: int) -> bool:

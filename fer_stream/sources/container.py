@@ -42,11 +42,13 @@ PERIOD = SECOND // 25
 MAX_RATE = 1000
 """Rates above this, in pictures/s, are errors in a container."""
 
-PARTS = frozenset({"mpegts", "hls", "rtsp", "sdp"})
+ASSEMBLED = frozenset({"mpegts", "hls", "rtsp", "sdp"})
 """Formats that mark a packet as corrupt if a part of it was lost. The others do so if the file ends within it."""
 
 TEXT = frozenset({"tty", "ansi"})
 """Formats in which FFmpeg renders text files as videos of a terminal."""
+
+NO_VIDEO = "has no video"
 
 JPEGS = "mjpeg"
 """Format of JPEGs one after the other. Bytes between them are skipped, such as the boundaries of an HTTP stream."""
@@ -104,8 +106,9 @@ class Container:
         except BaseException:
             self._container.close()
             raise
-        image = self.format == "image2" or self.format.endswith("_pipe")
-        self.single = image and self._container.size > 0
+        self.image = self.format == "image2" or self.format.endswith("_pipe")
+        """Whether its format is that of a picture, or of several ones without anything between them."""
+        self.single = self.image and self._container.size > 0
         """Whether it contains a single picture, with a known size in bytes."""
         self._kind: tuple[int, ...] = ()
         """Width, height and rotation of the last frame. While they stay the same, so does the display matrix."""
@@ -121,6 +124,8 @@ class Container:
         self._first_ratio: Fraction | None = None
         self._sequence = b""
         """The last sequence header of MPEG-1 or MPEG-2."""
+        self._reached = 0
+        """Where the last packet ends, in bytes."""
         self._begun = False
         self._first: tuple[Content, int | None] | None = None
         self._pictures = self._read()
@@ -167,22 +172,52 @@ class Container:
         return [_describe(number, one) for number, one in enumerate(self._videos()) if one.index != self.stream.index]
 
     @property
+    def finite(self) -> bool:
+        """Whether it is a file with a known size and no duration, such as an AVIF."""
+        return self._container.size > 0 and self.format.startswith(("apng", "mov"))
+
+    @property
+    def sized(self) -> bool:
+        """Whether the size in bytes is known."""
+        return self._container.size > 0
+
+    @property
+    def opacity(self) -> int | None:
+        """The number of the stream with an AVIF's opacity: a grey one that follows the colours."""
+        following = [(number, one) for number, one in enumerate(self._videos()) if one.index == self.stream.index + 1]
+        for number, one in following:
+            context, colours = one.codec_context, self.stream.codec_context
+            same = (context.width, context.height) == (colours.width, colours.height)
+            if same and one.frames == self.stream.frames and (context.pix_fmt or "").startswith("gray"):
+                return number
+        return None
+
+    @property
     def missing_entries(self) -> tuple[int, int]:
         """How many pictures of the index are beyond the end of the file, and how many the index has."""
         size, entries = self._container.size, self.stream.index_entries
-        if size <= 0 or not len(entries):
+        if size <= 0:  # a transfer of unknown length: it ends after the last packet
+            size = self._reached
+        if not size or not len(entries):
             return 0, 0
         return sum(entry.pos + entry.size > size for entry in entries), len(entries)
 
     # Pictures
 
     def probe(self) -> None:
-        """Read the first picture, which the next call of `read` returns.
+        """Read the first picture, which the next call of `read` returns. After an error, the container is closed.
 
         Raises:
+            SourceError: it ends before the first picture.
             av.error.FFmpegError, WireError: see `read`.
         """
-        self._first = self.read()
+        try:
+            self._first = self.read()
+            if self._first is None:
+                raise SourceError(f"{self._name} has sent no picture before it closed the connection")
+        except BaseException:
+            self.close()
+            raise
 
     def read(self) -> tuple[Content, int | None] | None:
         """Return the next picture, and its time stamp in nanoseconds since the container's start; ``None`` at the end.
@@ -214,9 +249,10 @@ class Container:
         for packet in self._packets():
             # The last packet is empty. It makes the decoder return the pictures that it holds back.
             if packet.size:
+                self._reached = max(self._reached, (packet.pos or 0) + packet.size)
                 self.damaged, self._lost = self.damaged + self._lost, 0
                 self.cut = packet.is_corrupt
-                if self.cut and self.format not in PARTS:  # decoders would make up the missing part of the picture
+                if self.cut and self.format not in ASSEMBLED:  # decoders would make up the missing part of the picture
                     self._lost = int(self._begun)
                     continue
                 if (jpeg := self._jpeg(packet)) is not None:
@@ -341,13 +377,17 @@ class Container:
         if not videos:
             sound = any(one.type == "audio" for one in self._container.streams)
             cover = " with a cover picture" if self._container.streams.video else ""
-            raise SourceError(f"{self._name} has sound{cover} and no video" if sound else f"{self._name} has no video")
+            raise SourceError(f"{self._name} has sound{cover} and no video" if sound else f"{self._name} {NO_VIDEO}")
         if number is not None:
             if number >= len(videos):
                 known = "; ".join(_describe(at, one) for at, one in enumerate(videos))
                 raise SourceError(f"{self._name} has no video stream {number}; it has {known}")
             return videos[number]
-        return next((one for one in videos if one.disposition & av.stream.Disposition.default), videos[0])
+        default = [one for one in videos if one.disposition & av.stream.Disposition.default]
+        if self.format == "ico":  # the same picture in several sizes
+            return max(videos, key=lambda one: one.codec_context.width)
+        # Beside an animation, an AVIF has its first picture as a stream.
+        return max(default or videos, key=lambda one: one.frames > 1)
 
     def _prepare(self) -> None:
         for one in self._container.streams:

@@ -35,8 +35,8 @@ from fer_stream.settings.redaction import redact
 from fer_stream.sources.container import JPEGS, Container, Opening
 from fer_stream.sources.images import Images, check_name, is_film, is_image
 from fer_stream.sources.truncation import missing
-from fer_stream.sources.video import PART, Live, Recording, lacking
-from fer_stream.sources.web import Answer, Snapshots, ask
+from fer_stream.sources.video import MULTIPART, PART, Live, Recording, lacking
+from fer_stream.sources.web import Answer, Snapshots, ask, is_single
 from fer_stream.sources.webcam import Webcam
 from fer_stream.system import folders, machine
 
@@ -48,11 +48,26 @@ if TYPE_CHECKING:
 
 PORTS = {"rtsp": 554, "rtsps": 322, "http": 80, "https": 443, "rtmp": 1935}
 
-PICTURES = ("multipart/", "image/jpeg", "video/x-motion-jpeg")
+PICTURES = ("multipart/", "image/jp", "video/x-motion-jpeg")
 """Content types of JPEG streams over HTTP."""
+
+PROBING = (("formatprobesize", "65536"),)
+"""FFmpeg's option to detect the format with a part of the default 1 MiB, which a camera sends in many seconds."""
+
+BRIEFLY = (("probesize", "4096"),)
+"""FFmpeg's options to open JPEGS without reading megabytes first, which takes a slow camera minutes."""
 
 ASKING = 2.0
 """Maximum seconds to ask a server again what it sends."""
+
+NO_VIDEOS = (
+    (b"%PDF", "a PDF document"),
+    (b"PK\3\4", "a ZIP archive or an office document"),
+    (b"\x1f\x8b", "compressed with gzip"),
+    (b"\xd0\xcf\x11\xe0", "an office document or a collection of thumbnails"),
+    (b"SQLite format 3", "an SQLite database"),
+)
+"""Beginnings of files in which FFmpeg would find images that they embed."""
 
 MOST_DECODERS = 16
 """Threads that decode a file by default. Each holds pictures, and more are hardly faster."""
@@ -146,19 +161,24 @@ def _open_url(address: str, settings: CameraSettings) -> Source:
     container = _connect(address, name, settings, opening)
     if not address.startswith("http"):
         return Live(container, name, settings)
-    if container.single:
+    if container.single or (container.image and is_single(address, min(ASKING, settings.open_timeout))):
         container.close()
         return Snapshots(address, name, settings)
-    if container.length is not None:
+    if container.length is not None or container.finite:
         return Recording(container, lambda: _connect(address, name, settings, opening), name, settings)
-    return Live(container, name, settings)
+    return Live(container, name, settings, lambda: _connect(address, name, settings, _jpegs(opening)))
+
+
+def _jpegs(opening: Opening) -> Opening:
+    """Return how to open a stream whose boundaries FFmpeg cannot read. The JPEGs between them can be read."""
+    return replace(opening, format=JPEGS, options=BRIEFLY)
 
 
 def _connect(address: str, name: str, settings: CameraSettings, opening: Opening) -> Container:
     begin = time.monotonic()
     try:
         container = Container(address, name, opening)
-        if container.format == "mpjpeg":
+        if container.format in (MULTIPART, JPEGS):
             container.probe()  # FFmpeg opens streams whose parts it cannot read
         return container
     except (SourceError, WireError) as error:
@@ -168,15 +188,23 @@ def _connect(address: str, name: str, settings: CameraSettings, opening: Opening
         answer = None
         if address.startswith("http") and not opening.format:
             answer = ask(address, min(ASKING, settings.open_timeout))
-        if answer and answer.status == HTTPStatus.OK and answer.kind.startswith(PICTURES):
-            # Boundaries may be missing, incomplete or after the parts. The JPEGs between them can be read.
-            return _connect(address, name, settings, replace(opening, format=JPEGS))
-        reason = f"no answer within {settings.open_timeout:g} s" if late else _reason(address, settings, error, answer)
+        if answer and answer.status == HTTPStatus.OK and (answer.jpeg or answer.kind.startswith(PICTURES)):
+            return _connect(address, name, settings, _jpegs(opening))  # boundaries may be missing or misplaced
+        if late:
+            silent = "the server answers, but sends no picture" if opening.format or answer else "no answer"
+            reason = f"{silent} within {settings.open_timeout:g} s"
+            reason += ", or no picture" if address.startswith("rtsp") else ""
+        elif opening.format:
+            reason = "the server sends no picture"
+        else:
+            reason = _reason(address, settings, error, answer)
         raise SourceError(f"{name} cannot be opened: {reason}", transient=True) from error
 
 
 def _options(address: str, settings: CameraSettings) -> tuple[tuple[str, str], ...]:
     """Return FFmpeg's options for an address."""
+    if address.startswith("http"):
+        return PROBING
     if not address.startswith("rtsp"):
         return ()
     if settings.rtsp_transport == "auto":  # TCP, or UDP from a camera that refuses TCP
@@ -193,8 +221,9 @@ def _reason(address: str, settings: CameraSettings, failure: Exception, answer: 
     except ValueError:
         return "it is not a valid address"
     reason = _refusal(failure, url.scheme, settings) or _connection(host, port, settings.open_timeout)
-    if not reason and answer and answer.status >= HTTPStatus.BAD_REQUEST:
-        reason = f"the server answers {answer.status} {answer.reason}"
+    if not reason and answer and answer.status != HTTPStatus.OK:
+        circle = HTTPStatus.MULTIPLE_CHOICES <= answer.status < HTTPStatus.BAD_REQUEST
+        reason = "the server redirects in a circle" if circle else f"the server answers {answer.status} {answer.reason}"
     if proxy:
         reason = f"the proxy {host}:{port} that http_proxy names: {reason or 'it returns no readable video'}"
         return f"{reason}; set no_proxy to the camera's host to connect without the proxy"
@@ -207,10 +236,15 @@ def _reason(address: str, settings: CameraSettings, failure: Exception, answer: 
 def _refusal(failure: Exception, scheme: str, settings: CameraSettings) -> str:
     """Return what a server's error means, or an empty text for other errors."""
     if getattr(failure, "errno", 0) == errno.EPROTONOSUPPORT and scheme.startswith("rtsp"):
+        if settings.rtsp_transport == "auto":
+            return "the camera sends its stream neither by TCP nor by UDP (461)"
         return f"the camera refuses rtsp_transport = {settings.rtsp_transport!r} (461); set another one, or 'auto'"
     match failure:
         case av.error.HTTPUnauthorizedError():
-            return "wrong or missing user name or password (401); check those in the address"
+            return (
+                "wrong or missing user name or password (401); check those in the address, and that the camera accepts"
+                " basic or digest (MD5) authentication"
+            )
         case av.error.HTTPForbiddenError():
             return "access is forbidden to this user (403)"
         case av.error.HTTPNotFoundError():
@@ -218,7 +252,11 @@ def _refusal(failure: Exception, scheme: str, settings: CameraSettings) -> str:
         case av.error.ProtocolNotFoundError():
             return f"this FFmpeg knows no protocol {scheme}://"
         case av.error.HTTPOtherClientError() if scheme.startswith("rtsp"):
-            return "the camera refuses the request (status 4xx); check the path"
+            return "the camera refuses the request (status 4xx); check the path, and whether others use the camera"
+        case av.error.HTTPServerError() if scheme.startswith("rtsp"):
+            return "the camera has failed or is busy (status 5xx)"
+        case av.error.InvalidDataError() | av.error.PermissionError() | av.error.EOFError() if scheme == "rtsp":
+            return "the camera closed the connection, or its answer is not RTSP; check the port and the path"
     return ""
 
 
@@ -266,6 +304,9 @@ def _check_video(path: Path) -> None:
         head = file.read(4096)
     if not head:
         raise SourceError(f"{str(path)!r} is empty")
+    for begin, what in NO_VIDEOS:
+        if head.startswith(begin):
+            raise SourceError(f"{str(path)!r} is {what}, not a video")
     try:
         text = codecs.getincrementaldecoder("utf-8")().decode(head)
     except UnicodeDecodeError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import time
 from typing import TYPE_CHECKING
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING
 import av.error
 
 from fer_stream.errors import SourceError, WireError
-from fer_stream.sources.container import PARTS
+from fer_stream.sources.container import ASSEMBLED
 from fer_stream.sources.stamps import SECOND, Stamps
 from fer_stream.types import Picture
 
@@ -25,6 +26,9 @@ PART = 0.9
 
 LEAST = 0.0005
 """The smallest fraction of a file that a message rounds to 0.1%."""
+
+MULTIPART = "mpjpeg"
+"""FFmpeg's format of JPEGs between boundaries."""
 
 _log = logging.getLogger(__name__)
 
@@ -64,14 +68,29 @@ class _Video:
 
 
 class Live(_Video):
-    """A stream. It has no regular end, so an end is an error."""
+    """A stream. It has no regular end, so an end is an error.
+
+    Args:
+        container: the open stream.
+        name: the stream's name in messages.
+        settings: the camera's settings.
+        reopen: opens a stream of JPEGs again, if something between them cannot be read.
+    """
 
     live = True
     frames: int | None = None
 
-    def __init__(self, container: Container, name: str, settings: CameraSettings) -> None:
+    def __init__(
+        self,
+        container: Container,
+        name: str,
+        settings: CameraSettings,
+        reopen: Callable[[], Container] | None = None,
+    ) -> None:
         super().__init__(container, name)
         self._timeout = settings.read_timeout
+        self._reopen = reopen if container.format == MULTIPART else None
+        self._closed = False
 
     def read(self) -> Picture | None:
         """Return the next picture; ``None`` after `close`.
@@ -80,18 +99,39 @@ class Live(_Video):
             SourceError: no picture came within the timeout, or the connection is gone.
         """
         begin = time.monotonic()
-        found, failure = None, ""
+        found, failure = None, ": the connection was closed"
         try:
             found = self._fetch()
-        except av.error.FFmpegError as error:
+        except av.error.InvalidDataError as error:
+            if self._reopen is not None and not self._closed:
+                self._again(self._reopen)
+                return self.read()
             failure = f": {error.strerror}"
+        except av.error.ExitError:  # the timeout
+            begin = 0.0
+        except av.error.FFmpegError as error:
+            if error.errno not in (errno.EIO, errno.ECONNRESET) and not isinstance(error, av.error.EOFError):
+                failure = f": {error.strerror}"
         if found is not None:
             return Picture(found[0])
-        if self._container.closed:
+        if self._closed:
             return None
         if time.monotonic() - begin > PART * self._timeout:
             raise SourceError(f"{self._name} has sent no picture for {self._timeout:g} s")
         raise SourceError(f"{self._name} has stopped sending pictures{failure}")
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._closed = True
+        super().close()
+
+    def _again(self, reopen: Callable[[], Container]) -> None:
+        self._reopen = None
+        self._damaged += self._container.damaged
+        self._container.close()
+        self._container = reopen()
+        if self._closed:  # by another thread, during the reopening
+            self._container.close()
 
 
 class Recording(_Video):
@@ -169,7 +209,9 @@ class Recording(_Video):
         try:
             return super()._fetch()
         except av.error.FFmpegError as error:
-            if not self._closed:
+            # If a transfer's length is unknown, FFmpeg takes its regular end for an error.
+            ends = error.errno == errno.EIO and not self._container.sized
+            if not self._closed and not ends:
                 self._failure = error.strerror or type(error).__name__
             return None
 
@@ -204,7 +246,7 @@ class Recording(_Video):
         beyond, entries = self._container.missing_entries
         if beyond:
             raise SourceError(f"{self._name} is truncated: {beyond} of its {entries} pictures are incomplete; {last}")
-        if self._container.cut and self._container.format not in PARTS:
+        if self._container.cut and self._container.format not in ASSEMBLED:
             raise SourceError(f"{self._name} is truncated: it ends within a picture; {last}")
         if self._failure:
             raise SourceError(f"{self._name} cannot be read to its end: {self._failure}; {last}")

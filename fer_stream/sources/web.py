@@ -8,6 +8,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
+import zlib
 from http.client import HTTPException
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import unquote, urlsplit, urlunsplit
@@ -28,6 +29,12 @@ RATE = 1.0
 MAX_BYTES = 3 * MAX_PIXELS
 """Maximum size of a picture's file."""
 
+JPEG = b"\xff\xd8\xff"
+"""The first bytes of a JPEG."""
+
+_NEXT = b"\xff\xd9" + JPEG
+"""The end of a JPEG and the beginning of the next one."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -40,18 +47,38 @@ class Answer(NamedTuple):
     """The content type without parameters, in lower case."""
     reason: str
     """The status in words."""
+    jpeg: bool = False
+    """Whether its content begins with a JPEG."""
 
 
 def ask(address: str, timeout: float) -> Answer | None:
     """Return what a server answers to a GET request, without its content; ``None`` if it does not answer in time."""
     try:
         with _request(address, timeout) as response:
-            return Answer(response.status, response.headers.get_content_type(), response.reason)
+            try:
+                jpeg = response.read1(len(JPEG)) == JPEG
+            except (OSError, HTTPException):
+                jpeg = False
+            return Answer(response.status, response.headers.get_content_type(), response.reason, jpeg)
     except urllib.error.HTTPError as error:
         error.close()
         return Answer(error.code, error.headers.get_content_type(), error.reason)
     except (OSError, HTTPException, ValueError):
         return None
+
+
+def is_single(address: str, timeout: float) -> bool:
+    """Return whether a server's answer without a length ends after one picture. A stream of pictures does not end."""
+    data, end = bytearray(), time.monotonic() + timeout
+    try:
+        with _request(address, timeout) as response:
+            while part := response.read1():
+                data += part
+                if len(data) > MAX_BYTES or time.monotonic() > end or _NEXT in data:
+                    return False
+    except (OSError, HTTPException, ValueError):
+        return False
+    return bool(data)
 
 
 class Snapshots:
@@ -82,21 +109,39 @@ class Snapshots:
         self._due = max(self._due + self._interval, time.monotonic())
         try:
             with _request(self._address, self._timeout) as response:
-                data = response.read(MAX_BYTES + 1)
-        except (OSError, HTTPException) as error:
+                data, kind = self._content(response), response.headers.get_content_type()
+            if not data.startswith(JPEG[:2]) and data:
+                return Picture(decode(data))
+        except (OSError, HTTPException, zlib.error, WireError) as error:
             if self._closed.is_set():
                 return None
-            raise SourceError(f"{self._name} has stopped sending pictures: {error}") from error
-        if data[:2] == b"\xff\xd8" or not data:
-            return Picture(Jpeg(data))  # the capture rejects and counts damaged ones
-        try:
-            return Picture(decode(data))
-        except WireError as error:
-            raise SourceError(f"{self._name} has stopped sending pictures: {error}") from error
+            if isinstance(error, WireError):
+                reason = str(error) if kind.startswith("image/") else f"the server sends {kind}"
+            else:
+                reason = f"no answer within {self._timeout:g} s" if _is_late(error) else str(error)
+            raise SourceError(f"{self._name} has stopped sending pictures: {reason}") from error
+        return None if self._closed.is_set() else Picture(Jpeg(data))  # the capture rejects and counts damaged ones
+
+    def _content(self, response: HTTPResponse) -> bytes:
+        """Read an answer's content until its end, the timeout, or `close`."""
+        data, end = bytearray(), time.monotonic() + self._timeout
+        while len(data) <= MAX_BYTES and (part := response.read1()):
+            data += part
+            if time.monotonic() > end:
+                raise TimeoutError
+            if self._closed.is_set():
+                break
+        if response.headers["Content-Encoding"] == "gzip":  # although it was not asked for
+            return zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(data, MAX_BYTES)
+        return bytes(data)
 
     def close(self) -> None:
         """Request no more pictures."""
         self._closed.set()
+
+
+def _is_late(error: Exception) -> bool:
+    return isinstance(error, TimeoutError) or isinstance(getattr(error, "reason", None), TimeoutError)
 
 
 def _request(address: str, timeout: float) -> HTTPResponse:
@@ -105,7 +150,8 @@ def _request(address: str, timeout: float) -> HTTPResponse:
     plain = urlunsplit(url._replace(netloc=host))
     passwords = urllib.request.HTTPPasswordMgrWithDefaultRealm()
     if url.username is not None:
-        passwords.add_password(None, plain, unquote(url.username), unquote(url.password or ""))
+        root = f"{url.scheme}://{host}/"  # where the camera redirects to another path
+        passwords.add_password(None, root, unquote(url.username), unquote(url.password or ""))
     # Certificates are not verified, as FFmpeg does not verify them either: most cameras sign their own.
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
