@@ -81,7 +81,11 @@ class DamageCountingSource(Source, Protocol):
 
 
 class Detector(Protocol):
-    """Finds faces. It keeps no state between frames: the result depends only on the image."""
+    """Finds faces. It keeps no state between frames: the result depends only on the image.
+
+    A detector or classifier with an attribute ``planar = True`` also gets pictures as `fer_stream.imaging.yuv.Yuv`, as
+    video decoders give them. For others these are converted to BGR.
+    """
 
     def detect(self, image: NDArray[np.uint8]) -> list[Face]:
         """Return the faces in ``image`` (uint8 ``[H, W, 3]``, BGR), without expression scores."""

@@ -29,9 +29,10 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
     from numpy.typing import NDArray
 
+    from fer_stream.imaging.yuv import Yuv
     from fer_stream.plugins import Allocate
 
-    Content = NDArray[np.uint8] | Jpeg
+    Content = NDArray[np.uint8] | Jpeg | Yuv
 
 NO_STAMPS = 0x0080
 """FFmpeg's ``AVFMT_NOTIMESTAMPS``: the format has no time stamps, such as raw H.264."""
@@ -219,7 +220,7 @@ class Container:
         self.damaged += 0 if self._cut else len(frames) - len(whole)
         return whole
 
-    def _shown(self, frame: VideoFrame) -> NDArray[np.uint8]:
+    def _shown(self, frame: VideoFrame) -> NDArray[np.uint8] | Yuv:
         check_size(frame.width, frame.height)
         kind = frame.width, frame.height, frame.rotation
         if kind != self._kind:

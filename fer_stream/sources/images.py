@@ -21,9 +21,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from fer_stream.imaging.yuv import Yuv
     from fer_stream.settings.tree import CameraSettings
 
-    Content = NDArray[np.uint8] | Jpeg
+    Content = NDArray[np.uint8] | Jpeg | Yuv
 
 RATE = 25.0
 """Frames/s of images without durations, if the settings give no rate (FFmpeg's default)."""
@@ -181,7 +182,7 @@ def load(path: Path) -> NDArray[np.uint8]:
     """
     check_name(path)
     content, _ = next(_contents(path))
-    return content.decode() if isinstance(content, Jpeg) else content
+    return content if isinstance(content, np.ndarray) else content.decode()
 
 
 def check_name(path: Path) -> None:

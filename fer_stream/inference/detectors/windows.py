@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
+from fer_stream.imaging.yuv import Yuv, bgr, to_bgr
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -24,43 +26,98 @@ TOGETHER = 16
 """Maximum number of patches copied side by side: each may take a megabyte, and its sums four."""
 
 
-class Windows:
-    """Resizes parts of one image (uint8 ``[H, W, 3]``) for the nets: float32 ``[N, 3, h, w]``, -1..1."""
+class _Sums:
+    """Means over windows of one image, uint8 ``[H, W, C]`` or ``[H, W]``, from its integral image."""
 
     def __init__(self, image: NDArray[np.uint8]) -> None:
         self.height, self.width = image.shape[:2]
+        self._channels = image.shape[2] if image.ndim == 3 else 1
         # Sums of a large image overflow 32 bits. Their differences are still correct, because they wrap around, too.
         self._sums = np.asarray(cv2.integral(np.ascontiguousarray(image)), np.int32)
         self._rows = self._sums.reshape(self.height + 1, -1)
 
-    def level(self, scale: float) -> Floats:
-        """Return the whole image at a scale: ``[1, 3, h, w]``."""
-        height, width = int(self.height * scale + 1), int(self.width * scale + 1)
+    def level(self, height: int, width: int) -> Floats:
+        """Return the means of ``height`` x ``width`` windows that cover the image: float32 ``[C, height, width]``."""
+        count = self._channels
         (top, bottom), (left, right) = _edges(self.height, height), _edges(self.width, width)
-        channels = np.arange(3)[:, None]
+        channels = np.arange(count)[:, None]
         sums = np.empty((height, self._rows.shape[1]), np.int32)
         for i, (above, below) in enumerate(zip(top.tolist(), bottom.tolist(), strict=True)):
             np.subtract(self._rows[below], self._rows[above], out=sums[i])
-        left, right = ((3 * edge + channels).ravel() for edge in (left, right))
-        # One take() gets the columns of all channels, plane after plane: it also transposes to [3, h, w].
+        left, right = ((count * edge + channels).ravel() for edge in (left, right))
+        # One take() gets the columns of all channels, plane after plane: it also transposes to [C, h, w].
         windows = sums.take(right, 1, mode="clip")
         windows -= sums.take(left, 1, mode="clip")
-        area = np.outer(bottom - top, (right - left)[:width] // 3)
-        return _normalised(windows.reshape(height, 3, width).transpose(1, 0, 2), area)[None]
+        area = np.outer(bottom - top, (right - left)[:width] // count)
+        return _means(windows.reshape(height, count, width).transpose(1, 0, 2), area)
 
     def crops(self, edges: Ints, size: int) -> Floats:
-        """Return rectangles of the image, given by their edges (`clipped`), resized to ``[N, 3, size, size]``."""
+        """Return the means of ``size`` x ``size`` windows over rectangles: float32 ``[N, C, size, size]``."""
         x1, y1, x2, y2 = edges.T[:, :, None]
         (top, bottom), (left, right) = _edges(y2 - y1, size), _edges(x2 - x1, size)
         top, bottom = (((y1 + edge) * (self.width + 1))[:, :, None] for edge in (top, bottom))
         left, right = ((x1 + edge)[:, None, :] for edge in (left, right))
-        sums = self._sums.reshape(-1, 3)
+        sums = self._sums.reshape(-1, self._channels)
         windows = sums.take(bottom + right, 0, mode="clip")
         windows -= sums.take(bottom + left, 0, mode="clip")
         windows -= sums.take(top + right, 0, mode="clip")
         windows += sums.take(top + left, 0, mode="clip")
         area = (bottom - top) // (self.width + 1) * (right - left)
-        return _normalised(windows.transpose(0, 3, 1, 2), area[:, None])
+        return _means(windows.transpose(0, 3, 1, 2), area[:, None])
+
+
+class Windows:
+    """Resizes parts of one image (uint8 ``[H, W, 3]``) for the nets: float32 ``[N, 3, h, w]``, -1..1."""
+
+    def __init__(self, image: NDArray[np.uint8]) -> None:
+        self.height, self.width = image.shape[:2]
+        self._sums = _Sums(image)
+
+    def level(self, scale: float) -> Floats:
+        """Return the whole image at a scale: ``[1, 3, h, w]``."""
+        return _normalised(self._sums.level(int(self.height * scale + 1), int(self.width * scale + 1)))[None]
+
+    def crops(self, edges: Ints, size: int) -> Floats:
+        """Return rectangles of the image, given by their edges (`clipped`), resized to ``[N, 3, size, size]``."""
+        return _normalised(self._sums.crops(edges, size))
+
+
+class PlanarWindows:
+    """Resizes parts of one planar picture for the nets, plane by plane; see `Windows`.
+
+    A window's mean is converted to BGR, which equals the mean of converted pixels unless these were clipped.
+    """
+
+    def __init__(self, image: Yuv) -> None:
+        self.height, self.width = image.y.shape
+        self._luma, self._chroma = _Sums(image.y), _Sums(np.dstack((image.u, image.v)))
+        self._matrix = to_bgr(image.colour)
+
+    def level(self, scale: float) -> Floats:
+        """Return the whole image at a scale: ``[1, 3, h, w]``."""
+        size = int(self.height * scale + 1), int(self.width * scale + 1)
+        return self._converted(self._luma.level(*size), self._chroma.level(*size))[None]
+
+    def crops(self, edges: Ints, size: int) -> Floats:
+        """Return rectangles of the image, given by their edges (`clipped`), resized to ``[N, 3, size, size]``."""
+        halves = edges // 2
+        halves[:, 2:] = np.maximum((edges[:, 2:] + 1) // 2, halves[:, :2] + 1)
+        return self._converted(self._luma.crops(edges, size), self._chroma.crops(halves, size))
+
+    def _converted(self, luma: Floats, chroma: Floats) -> Floats:
+        """Return means of Y and of U and V, ``[..., C, h, w]``, as normalised BGR."""
+        planes = np.concatenate((luma, chroma), axis=-3)
+        shape = (*planes.shape[:-3], 3, -1)
+        pixels = self._matrix[:, :3] @ planes.reshape(shape) + self._matrix[:, 3:]
+        np.clip(pixels, 0, 255, out=pixels)
+        pixels -= np.float32(127.5)
+        pixels *= np.float32(1 / 128)
+        return pixels.reshape(planes.shape)
+
+
+def of(image: NDArray[np.uint8] | Yuv) -> Windows | PlanarWindows:
+    """Return the windows of a picture."""
+    return PlanarWindows(image) if isinstance(image, Yuv) else Windows(image)
 
 
 def clipped(boxes: Floats, height: int, width: int) -> tuple[Ints, NDArray[np.bool_]]:
@@ -75,7 +132,7 @@ def clipped(boxes: Floats, height: int, width: int) -> tuple[Ints, NDArray[np.bo
     return edges, inside
 
 
-def patches(image: NDArray[np.uint8], edges: Ints, size: int) -> Floats:
+def patches(image: NDArray[np.uint8] | Yuv, edges: Ints, size: int) -> Floats:
     """Return rectangles of an image, resized to ``[N, 3, size, size]``, without processing the rest of the image.
 
     ``edges`` are integers (x1, y1, x2, y2). Parts outside the image are black. Of rectangles much larger than ``size``,
@@ -92,7 +149,7 @@ def patches(image: NDArray[np.uint8], edges: Ints, size: int) -> Floats:
     canvas = np.zeros((int(sides[:, 1].max()), int(sides[:, 0].sum()), 3), np.uint8)
     for (x1, y1, x2, y2), start, step in zip(edges.tolist(), left.tolist(), steps.tolist(), strict=True):
         x, y = max(x1, 0), max(y1, 0)
-        part = image[y : max(y2, 0) : step, x : max(x2, 0) : step]
+        part = bgr(image, x, y, min(max(x2, x), image.shape[1]), min(max(y2, y), image.shape[0]))[::step, ::step]
         top, first = (y - y1) // step, start + (x - x1) // step
         canvas[top : top + part.shape[0], first : first + part.shape[1]] = part
     copies = np.stack((left, np.zeros_like(left), left + sides[:, 0], sides[:, 1]), axis=1)
@@ -105,8 +162,13 @@ def _edges(length: int | Ints, count: int) -> tuple[Ints, Ints]:
     return index * length // count, -((index + 1) * -length // count)
 
 
-def _normalised(sums: NDArray[np.int32], area: Ints) -> Floats:
+def _means(sums: NDArray[np.int32], area: Ints) -> Floats:
     pixels = sums.astype(np.float32, order="C")  # convert first: numpy would multiply integers in 64 bits
-    pixels *= (1 / (128 * area)).astype(np.float32)
+    pixels *= (1 / area).astype(np.float32)
+    return pixels
+
+
+def _normalised(pixels: Floats) -> Floats:
+    pixels *= np.float32(1 / 128)
     pixels -= np.float32(127.5 / 128)
     return pixels
