@@ -32,6 +32,9 @@ MOST_ASPECT = 16
 FULL_RANGE, BT709 = 2, 1
 """FFmpeg's ``AVCOL_RANGE_JPEG`` (luma from 0 to 255 instead of 16 to 235) and ``AVCOL_SPC_BT709``."""
 
+YUV = ("yuv", "nv12", "nv21", "p010", "nv16", "uyvy", "yuyv")
+"""First letters of the formats that are converted to planar YUV 4:2:0; others, such as RGB and grey, become BGR."""
+
 PLANAR = frozenset({"yuv420p", "yuvj420p"})
 """Formats whose planes are used as they are."""
 
@@ -136,7 +139,7 @@ def shown(
         allocate: provides the memory of the result.
     """
     width, height = aspect(frame.width, frame.height, ratio)
-    if frame.width % 2 or frame.height % 2:
+    if frame.width % 2 or frame.height % 2 or frame.format.is_rgb or not frame.format.name.startswith(YUV):
         image = cast("NDArray[np.uint8]", frame.to_ndarray(format="bgr24"))
         if (width, height) != (frame.width, frame.height):
             image = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR).astype(np.uint8, copy=False)

@@ -27,11 +27,10 @@ TOGETHER = 16
 
 
 class _Sums:
-    """Means over windows of one image, uint8 ``[H, W, C]`` or ``[H, W]``, from its integral image."""
+    """Means over windows of one image, uint8 ``[H, W, C]``, from its integral image."""
 
     def __init__(self, image: NDArray[np.uint8]) -> None:
-        self.height, self.width = image.shape[:2]
-        self._channels = image.shape[2] if image.ndim == 3 else 1
+        self.height, self.width, self._channels = image.shape
         # Sums of a large image overflow 32 bits. Their differences are still correct, because they wrap around, too.
         self._sums = np.asarray(cv2.integral(np.ascontiguousarray(image)), np.int32)
         self._rows = self._sums.reshape(self.height + 1, -1)
@@ -66,6 +65,55 @@ class _Sums:
         return _means(windows.transpose(0, 3, 1, 2), area[:, None])
 
 
+class _HalfSums:
+    """Means over windows of a plane of chroma, uint8 ``[H / 2, W / 2]``, of which each pixel covers 2x2 of the image.
+
+    An odd edge of a window is in the middle of a pixel. There, the integral image is interpolated, which is exact.
+    """
+
+    def __init__(self, plane: NDArray[np.uint8]) -> None:
+        self.height, self.width = 2 * plane.shape[0], 2 * plane.shape[1]
+        self._sums = np.asarray(cv2.integral(np.ascontiguousarray(plane)), np.int32)
+
+    def level(self, height: int, width: int) -> Floats:
+        """Return the means of windows that cover the image: float32 ``[height, width]``."""
+        (top, bottom), (left, right) = _edges(self.height, height), _edges(self.width, width)
+        rows = self._halves(self._sums, bottom, 0)
+        rows -= self._halves(self._sums, top, 0)
+        windows = self._halves(rows, right, 1)
+        windows -= self._halves(rows, left, 1)
+        return _means(windows, np.outer(bottom - top, right - left))
+
+    def crops(self, edges: Ints, size: int) -> Floats:
+        """Return the means of windows over rectangles of the image: float32 ``[N, size, size]``."""
+        x1, y1, x2, y2 = edges.T[:, :, None]
+        (top, bottom), (left, right) = _edges(y2 - y1, size), _edges(x2 - x1, size)
+        top, bottom, left, right = y1 + top, y1 + bottom, x1 + left, x1 + right
+        windows = self._corners(bottom, right)
+        windows -= self._corners(bottom, left)
+        windows -= self._corners(top, right)
+        windows += self._corners(top, left)
+        return _means(windows, (bottom - top)[:, :, None] * (right - left)[:, None, :])
+
+    @staticmethod
+    def _halves(sums: NDArray[np.int32], edges: Ints, axis: int) -> NDArray[np.int32]:
+        """Return twice the interpolated sums at these edges."""
+        found: NDArray[np.int32] = sums.take(edges // 2, axis, mode="clip")
+        found += sums.take((edges + 1) // 2, axis, mode="clip")
+        return found
+
+    def _corners(self, y: Ints, x: Ints) -> NDArray[np.int32]:
+        """Return four times the interpolated sums at the rows ``y`` and the columns ``x``."""
+        stride = self._sums.shape[1]
+        flat = self._sums.reshape(-1)
+        rows = ((y // 2 * stride)[:, :, None], ((y + 1) // 2 * stride)[:, :, None])
+        columns = ((x // 2)[:, None, :], ((x + 1) // 2)[:, None, :])
+        found: NDArray[np.int32] = flat.take(rows[0] + columns[0], mode="clip")
+        for row, column in ((0, 1), (1, 0), (1, 1)):
+            found += flat.take(rows[row] + columns[column], mode="clip")
+        return found
+
+
 class Windows:
     """Resizes parts of one image (uint8 ``[H, W, 3]``) for the nets: float32 ``[N, 3, h, w]``, -1..1."""
 
@@ -85,34 +133,37 @@ class Windows:
 class PlanarWindows:
     """Resizes parts of one planar picture for the nets, plane by plane; see `Windows`.
 
-    A window's mean is converted to BGR, which equals the mean of converted pixels unless these were clipped.
+    A window's mean is converted to BGR. It equals the mean of converted pixels, unless some of these were clipped.
     """
 
     def __init__(self, image: Yuv) -> None:
         self.height, self.width = image.y.shape
-        self._luma, self._chroma = _Sums(image.y), _Sums(np.dstack((image.u, image.v)))
+        self._y, self._u, self._v = _Sums(image.y[:, :, None]), _HalfSums(image.u), _HalfSums(image.v)
         self._matrix = to_bgr(image.colour)
 
     def level(self, scale: float) -> Floats:
         """Return the whole image at a scale: ``[1, 3, h, w]``."""
         size = int(self.height * scale + 1), int(self.width * scale + 1)
-        return self._converted(self._luma.level(*size), self._chroma.level(*size))[None]
+        return self._converted(self._y.level(*size), self._u.level(*size)[None], self._v.level(*size)[None])
 
     def crops(self, edges: Ints, size: int) -> Floats:
         """Return rectangles of the image, given by their edges (`clipped`), resized to ``[N, 3, size, size]``."""
-        halves = edges // 2
-        halves[:, 2:] = np.maximum((edges[:, 2:] + 1) // 2, halves[:, :2] + 1)
-        return self._converted(self._luma.crops(edges, size), self._chroma.crops(halves, size))
+        return self._converted(self._y.crops(edges, size)[:, 0], self._u.crops(edges, size), self._v.crops(edges, size))
 
-    def _converted(self, luma: Floats, chroma: Floats) -> Floats:
-        """Return means of Y and of U and V, ``[..., C, h, w]``, as normalised BGR."""
-        planes = np.concatenate((luma, chroma), axis=-3)
-        shape = (*planes.shape[:-3], 3, -1)
-        pixels = self._matrix[:, :3] @ planes.reshape(shape) + self._matrix[:, 3:]
+    def _converted(self, y: Floats, u: Floats, v: Floats) -> Floats:
+        """Return means of Y, U and V, each ``[N, h, w]``, as normalised BGR, ``[N, 3, h, w]``."""
+        pixels = np.empty((len(y), 3, *y.shape[1:]), np.float32)
+        for channel, (luma, blue, red, offset) in enumerate(self._matrix.tolist()):
+            into = pixels[:, channel]
+            np.multiply(y, np.float32(luma), out=into)
+            for plane, weight in ((u, blue), (v, red)):
+                if weight:
+                    into += plane * np.float32(weight)
+            into += np.float32(offset)
         np.clip(pixels, 0, 255, out=pixels)
         pixels -= np.float32(127.5)
         pixels *= np.float32(1 / 128)
-        return pixels.reshape(planes.shape)
+        return pixels
 
 
 def of(image: NDArray[np.uint8] | Yuv) -> Windows | PlanarWindows:
