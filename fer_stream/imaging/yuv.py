@@ -35,7 +35,8 @@ class Yuv:
 
     Args:
         y: luma, uint8 ``[H, W]``.
-        u, v: chroma, uint8 ``[H / 2, W / 2]``.
+        u: chroma (blue), uint8 ``[H / 2, W / 2]``.
+        v: chroma (red), uint8 ``[H / 2, W / 2]``.
         colour: how the colours are stored.
     """
 
@@ -96,6 +97,8 @@ class Yuv:
         """Return a rectangle's pixels, uint8 ``[y2 - y1, x2 - x1, 3]`` in BGR order; it must be inside the picture."""
         import cv2  # noqa: PLC0415  (OpenCV is large, and an aggregator needs none)
 
+        if x2 <= x1 or y2 <= y1:
+            return np.empty((max(y2 - y1, 0), max(x2 - x1, 0), 3), np.uint8)
         whole = self.part(x1 // 2 * 2, y1 // 2 * 2, -(-x2 // 2) * 2, -(-y2 // 2) * 2)
         if self.colour == Colour.LIMITED_BT601:
             image = cv2.cvtColor(whole.i420(), cv2.COLOR_YUV2BGR_I420)

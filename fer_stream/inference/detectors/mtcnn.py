@@ -18,9 +18,9 @@ import numpy as np
 from fer_stream.imaging.geometry import centre as centre_of
 from fer_stream.imaging.geometry import contained, overlap
 from fer_stream.imaging.pixels import pixels
-from fer_stream.imaging.yuv import Yuv
+from fer_stream.imaging.yuv import Yuv, bgr
 from fer_stream.inference import models
-from fer_stream.inference.detectors.windows import PlanarWindows, Windows, clipped, of, patches
+from fer_stream.inference.detectors.windows import Windows, clipped, patches
 from fer_stream.types import Box, Face, Region
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ class MTCNN:
         )
 
     planar = True
-    """It takes planar pictures, too (`fer_stream.plugins.Detector`)."""
+    """It takes planar pictures, too (`fer_stream.plugins.Detector`), and converts only what it looks at."""
 
     def detect(self, image: NDArray[np.uint8] | Yuv) -> list[Face]:
         """Return the faces in ``image`` (uint8 ``[H, W, 3]``, BGR; or planar), in order of falling confidence.
@@ -104,12 +104,12 @@ class MTCNN:
         Raises:
             ValueError: ``image`` is not such an array (`fer_stream.imaging.pixels`).
         """
-        image = image if isinstance(image, Yuv) else pixels(image)
+        image = image.decode() if isinstance(image, Yuv) else pixels(image)
         scales = self._scales(min(image.shape[:2]), self.factor)
         return self._cascade(image, scales) if scales else []
 
-    def _cascade(self, image: NDArray[np.uint8] | Yuv, scales: list[float], known: Floats | None = None) -> list[Face]:
-        windows = of(image)
+    def _cascade(self, image: NDArray[np.uint8], scales: list[float], known: Floats | None = None) -> list[Face]:
+        windows = Windows(image)
         if known is None:
             boxes = self._propose(windows, scales, self.thresholds[0], 0.7)
         else:
@@ -213,11 +213,7 @@ class MTCNN:
         height, width = image.shape[:2]
         x1, y1 = max(region.x1, 0), max(region.y1, 0)
         x2, y2 = max(min(region.x2, width), x1), max(min(region.y2, height), y1)
-        if isinstance(image, Yuv):  # whole samples of chroma
-            x1, y1, x2, y2 = x1 // 2 * 2, y1 // 2 * 2, x2 + x2 % 2, y2 + y2 % 2
-            part: NDArray[np.uint8] | Yuv = image.part(x1, y1, x2, y2)
-        else:
-            part = image[y1:y2, x1:x2]
+        part = bgr(image, x1, y1, x2, y2)
         scales = self._scales(min(part.shape[:2]), SPARSE)
         if not scales:
             return []
@@ -241,7 +237,7 @@ class MTCNN:
             scale *= factor
         return scales
 
-    def _propose(self, windows: Windows | PlanarWindows, scales: list[float], threshold: float, alike: float) -> Floats:
+    def _propose(self, windows: Windows, scales: list[float], threshold: float, alike: float) -> Floats:
         found = [np.empty((0, 9), np.float32)]
         for scale in scales:
             scores, offsets = self._pnet.run(("scores", "offsets"), {"pixels": windows.level(scale)})
@@ -256,14 +252,14 @@ class MTCNN:
         boxes, offsets = proposals[:, :4], proposals[:, 5:]
         return _squared(boxes + offsets * np.tile(boxes[:, 2:] - boxes[:, :2], 2))
 
-    def _refine(self, windows: Windows | PlanarWindows, boxes: Floats) -> Floats:
+    def _refine(self, windows: Windows, boxes: Floats) -> Floats:
         boxes, scores, offsets = self._passing(
             self._rnet, ("scores", "offsets"), windows, boxes, 24, self.thresholds[1]
         )
         keep = _suppress(boxes, scores, 0.7)
         return _squared(_moved(boxes[keep], offsets[keep]))
 
-    def _decide(self, windows: Windows | PlanarWindows, boxes: Floats) -> list[Face]:
+    def _decide(self, windows: Windows, boxes: Floats) -> list[Face]:
         boxes, scores, offsets, landmarks = self._passing(
             self._onet, ("scores", "offsets", "landmarks"), windows, boxes, 48, self.thresholds[2]
         )
@@ -271,13 +267,7 @@ class MTCNN:
         return [faces[i] for i in _suppress_contained(_moved(boxes, offsets), scores, 0.7)]
 
     def _passing(
-        self,
-        net: models.Model,
-        outputs: tuple[str, ...],
-        windows: Windows | PlanarWindows,
-        boxes: Floats,
-        size: int,
-        threshold: float,
+        self, net: models.Model, outputs: tuple[str, ...], windows: Windows, boxes: Floats, size: int, threshold: float
     ) -> list[Floats]:
         """Return the boxes whose crop scores above ``threshold``, and the net's outputs for them."""
         edges, inside = clipped(boxes, windows.height, windows.width)

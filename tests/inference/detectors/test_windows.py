@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 
-from fer_stream.imaging.yuv import Colour, Yuv
-from fer_stream.inference.detectors.windows import TOGETHER, Windows, clipped, of, patches
+from fer_stream.inference.detectors.windows import TOGETHER, Windows, clipped, patches
 
 IMAGE = np.random.default_rng(1).integers(0, 256, (90, 120, 3), np.uint8)
 
@@ -45,23 +43,3 @@ def test_boxes_are_clipped_to_the_image_and_those_outside_are_marked() -> None:
     edges, inside = clipped(np.array([[-5.5, 2.9, 300, 300], [130, 0, 150, 20]], np.float32), 90, 120)
     assert edges[0].tolist() == [0, 1, 120, 90]
     assert inside.tolist() == [True, False]
-
-
-@pytest.mark.parametrize("colour", [Colour(value) for value in range(4)])
-@pytest.mark.parametrize("size", [(48, 64), (46, 38)])
-def test_planar_pictures_give_the_windows_of_their_pixels(colour: Colour, size: tuple[int, int]) -> None:
-    rng = np.random.default_rng(0)
-    height, width = size
-    # Values that no conversion to BGR clips. Then the mean of converted pixels is the converted mean.
-    planar = Yuv(
-        rng.integers(90, 170, (height, width), np.uint8),
-        *rng.integers(115, 142, (2, height // 2, width // 2), np.uint8),
-        colour,
-    )
-    there, expected = of(planar), of(planar.decode())
-    for scale in (0.9, 0.5, 0.31, 0.1):
-        np.testing.assert_allclose(there.level(scale), expected.level(scale), atol=1.2 / 128)
-    edges = np.array([[0, 0, width, height], [3, 5, 20, 29], [7, 1, 8, 2], [10, 8, 35, 34]])
-    for side in (24, 48):
-        np.testing.assert_allclose(there.crops(edges, side), expected.crops(edges, side), atol=1.2 / 128)
-        np.testing.assert_array_equal(patches(planar, edges, side), patches(planar.decode(), edges, side))
