@@ -6,6 +6,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import pytest
 
 from fer_stream.live.picture import WAITING, Pairing, Shown, render
 from fer_stream.protocol import shared
