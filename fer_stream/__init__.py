@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from fer_stream.analysis import analyze
     from fer_stream.client import Subscription, read_journal, status, subscribe
     from fer_stream.imaging.jpeg import Jpeg
+    from fer_stream.imaging.yuv import Yuv
     from fer_stream.inference.recognizer import Recognizer, recognize
     from fer_stream.settings.tree import Settings
 
@@ -46,6 +47,7 @@ _LATER = {
     "Recognizer": "fer_stream.inference.recognizer",
     "Settings": "fer_stream.settings.tree",
     "Subscription": "fer_stream.client",
+    "Yuv": "fer_stream.imaging.yuv",
     "analyze": "fer_stream.analysis",
     "read_journal": "fer_stream.client",
     "recognize": "fer_stream.inference.recognizer",
@@ -77,6 +79,7 @@ __all__ = [
     "Track",
     "TransportError",
     "WireError",
+    "Yuv",
     "analyze",
     "read_journal",
     "recognize",

@@ -52,7 +52,7 @@ class Source(Protocol):
     def read(self) -> Picture | None:
         """Return the next picture, blocking until it arrives; ``None`` at the end.
 
-        It holds pixels, or the camera's own JPEG as `fer_stream.Jpeg`, which the capture validates.
+        It holds pixels, planar or BGR, or the camera's own JPEG as `fer_stream.Jpeg`, which the capture validates.
 
         Raises:
             SourceError: the source failed.
@@ -69,7 +69,8 @@ class AllocatingSource(Source, Protocol):
     """A source that can write a picture into memory that the capture provides, which saves a copy."""
 
     allocate: Allocate | None
-    """Called with a shape; returns memory for a picture (uint8, C-contiguous), or ``None`` if none is free."""
+    """Called with a shape, ``(H, W, 3)`` or for planar pixels ``(H * 3 / 2, W)``; returns memory for a picture (uint8,
+    C-contiguous), or ``None`` if none is free."""
 
 
 @runtime_checkable
@@ -81,7 +82,11 @@ class DamageCountingSource(Source, Protocol):
 
 
 class Detector(Protocol):
-    """Finds faces. It keeps no state between frames: the result depends only on the image."""
+    """Finds faces. It keeps no state between frames: the result depends only on the image.
+
+    A detector or classifier with an attribute ``planar = True`` also gets pictures as `fer_stream.Yuv`, as video
+    decoders give them. For others these are converted to BGR.
+    """
 
     def detect(self, image: NDArray[np.uint8]) -> list[Face]:
         """Return the faces in ``image`` (uint8 ``[H, W, 3]``, BGR), without expression scores."""

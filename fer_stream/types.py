@@ -92,7 +92,8 @@ class _Visible:
 class Picture(_Visible):
     """What a source gives: a picture, and where in the source's own time it lies.
 
-    ``content`` is pixels, uint8 ``[H, W, 3]`` in BGR order, C-contiguous, or a `fer_stream.Jpeg` as a camera sent it.
+    ``content`` is pixels, uint8 ``[H, W, 3]`` in BGR order, C-contiguous; or a `fer_stream.Yuv` as a decoder gives it;
+    or a `fer_stream.Jpeg` as a camera sent it.
     ``offset`` is nanoseconds from the source's start for a recorded source, ``None`` for a camera (the capture stamps
     it on arrival).
     """

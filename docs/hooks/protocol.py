@@ -33,7 +33,8 @@ FIELDS = {
     "version": f"{messages.VERSION}; other versions are refused",
     "kind": "see [Kinds](#kinds)",
     "encoding": "of a FRAME's pixels, see [Encodings](#encodings); else 0",
-    "flags": f"bit 0 (value {messages._CHECKED}): payload CRC-32 is set; only a FRAME may lack it; others are 0",
+    "flags": f"bit 0 (value {messages._CHECKED}): payload CRC-32 is set; only a FRAME may lack it. Of YUV pixels: "
+    "bit 1 (value 2): full range; bit 2 (value 4): the matrix of BT.709. Others are 0",
     "epoch": "incremented by each start of a camera's capture or of the aggregator; in FRAME and WELCOME",
     "width": "of a FRAME's picture, in pixels",
     "height": "of a FRAME's picture, in pixels",

@@ -115,7 +115,7 @@ class Captures:
         size = message.width, message.height
         arrival = Arrival(camera.epoch, message.seq, Nanoseconds(message.time), now - camera.age, size)
         # Workers must not open another process's memory for a capture: the descriptor must name the capture's own.
-        in_memory = message.encoding is messages.Encoding.SHARED
+        in_memory = message.encoding.in_memory
         foreign = in_memory and not (camera.shares and shared.owner(message.payload) == camera.pid)
         refused = "corrupt" if foreign else ""
         self._carry_out(self._dispatcher.frame(camera.name, arrival, message, message.totals, now, refused))

@@ -29,6 +29,7 @@ from fer_stream.events.cursor import to_cursor
 from fer_stream.events.smoother import LabelSet
 from fer_stream.events.timeline import Timeline
 from fer_stream.imaging import motion
+from fer_stream.imaging.yuv import planar_or_bgr
 from fer_stream.inference.recognizer import Recognizer
 from fer_stream.operations.process import leave_behind
 from fer_stream.protocol import results
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from fer_stream.analysis.checkpoint import Checkpoint
+    from fer_stream.imaging.yuv import Yuv
     from fer_stream.inference.recognizer import Recognition
     from fer_stream.settings.tree import CameraSettings, Settings
     from fer_stream.types import Box, Estimate, Event, Face, Frame, Hints, Track
@@ -61,7 +63,7 @@ class Recognizers:
             self._idle.put(recognizer := Recognizer.from_settings(settings))
         self.labels, self.version = recognizer.labels, recognizer.classifier.version
 
-    def recognize(self, image: NDArray[np.uint8], hints: Hints | None = None) -> Recognition:
+    def recognize(self, image: NDArray[np.uint8] | Yuv, hints: Hints | None = None) -> Recognition:
         """See `fer_stream.inference.recognizer.Recognizer.recognize`."""
         recognizer = self._idle.get()
         try:
@@ -179,7 +181,7 @@ class Observer:
         hints = results.unpack_hints(results.pack_hints(hints)) if hints is not None else None
         for _ in range(2):  # like the service, which gives a frame to a second worker
             try:
-                found = self._recognizers.recognize(frame.image, hints)
+                found = self._recognizers.recognize(planar_or_bgr(frame.content), hints)
                 result = results.Result(found.faces[: results.MAX_FACES], searched=found.searched)
                 return results.unpack_faces(results.pack_faces(result, self.labels), self.labels)
             except WireError as error:  # a JPEG that does not decode, or faces that the wire format cannot hold
@@ -205,7 +207,7 @@ class Observer:
         result = results.unpack_faces(answer, self.labels)
         if result.searched is None:
             return result
-        return replace(result, searched=Searched(result.searched.cells, motion.thumbnail(frame.image)))
+        return replace(result, searched=Searched(result.searched.cells, motion.thumbnail(planar_or_bgr(frame.content))))
 
     def _release(self, job: _Job) -> Observation:
         frame, result, line = job.frame, job.answer.result(), self._timeline

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 
 from fer_stream.imaging.jpeg import Jpeg
+from fer_stream.imaging.yuv import Colour, Yuv, planar_or_bgr
 from fer_stream.operations import metrics
 from fer_stream.protocol import messages, shared
 from fer_stream.protocol.messages import Encoding
@@ -32,6 +33,7 @@ class Encoded(NamedTuple):
     encoding: Encoding
     size: tuple[int, int]
     """Width and height in pixels."""
+    colour: Colour = Colour.LIMITED_BT601
 
 
 class Encoder:
@@ -106,22 +108,28 @@ class Encoder:
         if isinstance(frame.content, Jpeg) and self._size_control.full and self._widest(width) == width:
             return Encoded(frame.content.data, Encoding.JPEG, frame.size)
         image = self._scaled(frame)
+        image = image.decode() if isinstance(image, Yuv) else image
         data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, self._quality])[1].reshape(-1).data
         return Encoded(data, Encoding.JPEG, (image.shape[1], image.shape[0]))
 
     def _pixels(self, frame: Frame, number: int, resolved: int) -> Encoded:
         image = self._scaled(frame)
-        size = image.shape[1], image.shape[0]
-        descriptor = self._memory.put(image, number, resolved) if self.shares else None
+        size, planar = (image.shape[1], image.shape[0]), isinstance(image, Yuv)
+        colour = image.colour if isinstance(image, Yuv) else Colour.LIMITED_BT601
+        pixels = image.i420() if isinstance(image, Yuv) else image
+        descriptor = self._memory.put(pixels, number, resolved) if self.shares else None
         if descriptor is not None:
-            return Encoded(descriptor, Encoding.SHARED, size)
-        return Encoded(np.ascontiguousarray(image).reshape(-1).data, Encoding.RAW, size)
+            return Encoded(descriptor, Encoding.SHARED_YUV if planar else Encoding.SHARED, size, colour)
+        payload = np.ascontiguousarray(pixels).reshape(-1).data
+        return Encoded(payload, Encoding.YUV if planar else Encoding.RAW, size, colour)
 
-    def _scaled(self, frame: Frame) -> NDArray[np.uint8]:
-        (width, height), image = frame.size, frame.image
+    def _scaled(self, frame: Frame) -> NDArray[np.uint8] | Yuv:
+        (width, height), image = frame.size, planar_or_bgr(frame.content)
         if (new := self._widest(width)) >= width:
             return image
         size = new, max(1, round(height * new / width))
+        if isinstance(image, Yuv):
+            return image.resized(*(side + side % 2 for side in size))
         return cv2.resize(image, size, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
 
 

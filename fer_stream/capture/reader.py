@@ -18,6 +18,7 @@ from fer_stream.imaging.jpeg import Jpeg
 from fer_stream.imaging.limits import check_size
 from fer_stream.imaging.pixels import pixels
 from fer_stream.imaging.privacy import mask
+from fer_stream.imaging.yuv import Yuv
 from fer_stream.operations import metrics
 from fer_stream.settings.tree import redact
 from fer_stream.sources import open_source
@@ -204,14 +205,14 @@ class Reader(threading.Thread):
         self._wake()
         return True
 
-    def _content(self, picture: Picture) -> NDArray[np.uint8] | Jpeg:
+    def _content(self, picture: Picture) -> NDArray[np.uint8] | Jpeg | Yuv:
         """Return the content to send: the camera's own JPEG if its pixels need no change, otherwise masked pixels.
 
         Raises:
             WireError: the picture is invalid or too large.
         """
         content, settings = picture.content, self._settings
-        if not isinstance(content, Jpeg):
+        if not isinstance(content, Jpeg | Yuv):
             try:  # a plug-in may return any object
                 content = pixels(content)
             except ValueError as error:

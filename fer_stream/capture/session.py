@@ -143,10 +143,11 @@ class Capture:
             return
         frame, taken = held
         totals = self.slot.state()[0]
-        payload, encoding, (width, height) = self._encoder.encode(frame, totals.sent, sum(self._reported.values()))
+        encoded = self._encoder.encode(frame, totals.sent, sum(self._reported.values()))
+        (width, height), encoding = encoded.size, encoded.encoding
         message = Message(
             Kind.FRAME,
-            payload,
+            encoded.payload,
             seq=frame.number,
             time=frame.time,
             age=round((time.monotonic() - taken) * 1e6),
@@ -154,9 +155,10 @@ class Capture:
             width=width,
             height=height,
             encoding=encoding,
+            colour=encoded.colour,
         )
         # Raw pixels are sent without a checksum, which would take as long as decoding the picture.
-        self._peer.send(messages.pack(message, checked=encoding is not Encoding.RAW))
+        self._peer.send(messages.pack(message, checked=encoding not in (Encoding.RAW, Encoding.YUV)))
 
     def _export(self, totals: Totals) -> None:
         for term in ("captured", "superseded", "rejected", "sent"):

@@ -137,6 +137,7 @@ def _models(settings: Settings) -> Iterator[Finding]:
 def _source(name: str, camera: CameraSettings) -> Finding:
     """Open a camera and read a picture; in a thread, because a device may block for longer than its timeout."""
     from fer_stream.imaging.jpeg import Jpeg  # noqa: PLC0415  (OpenCV is slow to import)
+    from fer_stream.imaging.yuv import Yuv  # noqa: PLC0415
     from fer_stream.sources import open_source  # noqa: PLC0415  (OpenCV is slow to import)
 
     found: list[Finding] = []
@@ -153,7 +154,7 @@ def _source(name: str, camera: CameraSettings) -> Finding:
                 found.append(_fail(f"camera {name}: {redact(camera.source)} opens, but gives no picture"))
             else:
                 content = picture.content
-                height, width = (content.decode() if isinstance(content, Jpeg) else pixels(content)).shape[:2]
+                height, width = (content.decode() if isinstance(content, Jpeg | Yuv) else pixels(content)).shape[:2]
                 gives = f"camera {name}: {redact(camera.source)} gives {width}x{height} pictures"
                 found.append(_ok(gives + _modes(camera)))
         except FerStreamError as error:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
+from fer_stream.imaging.yuv import Yuv
 from fer_stream.types import THUMBNAIL, Region
 
 if TYPE_CHECKING:
@@ -32,13 +33,13 @@ MARGIN = 1
 """Number of cells around a changed cell that are searched, too."""
 
 
-def thumbnail(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return the thumbnail of a picture (uint8 ``[H, W, 3]``, BGR): its green channel, uint8 ``[36, 64]``."""
+def thumbnail(image: NDArray[np.uint8] | Yuv) -> NDArray[np.uint8]:
+    """Return the thumbnail of a picture, uint8 ``[36, 64]``: its luma, or the green channel of BGR pixels."""
     height, width = image.shape[:2]
     rows = np.arange(ROWS * SAMPLES) * height // (ROWS * SAMPLES)
     columns = np.arange(COLUMNS * SAMPLES) * width // (COLUMNS * SAMPLES)
-    green = image[:, :, 1][np.ix_(rows, columns)]
-    cells = green.reshape(ROWS, SAMPLES, COLUMNS, SAMPLES).mean(axis=(1, 3))
+    brightness = image.y if isinstance(image, Yuv) else image[:, :, 1]
+    cells = brightness[np.ix_(rows, columns)].reshape(ROWS, SAMPLES, COLUMNS, SAMPLES).mean(axis=(1, 3))
     return np.asarray(cells, np.uint8)
 
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
+from fer_stream.imaging.yuv import Yuv
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -39,15 +41,30 @@ def hide_faces(image: NDArray[np.uint8], boxes: Iterable[Box]) -> NDArray[np.uin
     return np.asarray(hidden, np.uint8)
 
 
-def mask(image: NDArray[np.uint8], masks: list[tuple[float, float, float, float]]) -> NDArray[np.uint8]:
-    """Blank regions of ``image`` (uint8 ``[H, W, 3]``) in place, or in a copy if it is read-only, and return it.
+def mask(image: NDArray[np.uint8] | Yuv, masks: list[tuple[float, float, float, float]]) -> NDArray[np.uint8] | Yuv:
+    """Blank regions of ``image`` (uint8 ``[H, W, 3]``, or planar) in place, or in a copy if it is read-only.
 
-    ``masks`` are ``(x1, y1, x2, y2)`` as fractions of width and height, rounded outwards to whole pixels.
+    ``masks`` are ``(x1, y1, x2, y2)`` as fractions of width and height, rounded outwards to whole pixels, and in a
+    planar picture to whole samples of chroma.
     """
     if not masks:
         return image
+    if isinstance(image, Yuv):
+        return _mask_planes(image, masks)
     image = image if image.flags.writeable else image.copy()
     height, width = image.shape[:2]
     for x1, y1, x2, y2 in masks:
         image[int(y1 * height) : int(np.ceil(y2 * height)), int(x1 * width) : int(np.ceil(x2 * width))] = 0
+    return image
+
+
+def _mask_planes(image: Yuv, masks: list[tuple[float, float, float, float]]) -> Yuv:
+    if not all(plane.flags.writeable for plane in (image.y, image.u, image.v)):
+        image = Yuv.from_i420(image.i420().copy(), image.colour)
+    height, width = image.u.shape
+    for x1, y1, x2, y2 in masks:
+        top, bottom = int(y1 * height), int(np.ceil(y2 * height))
+        left, right = int(x1 * width), int(np.ceil(x2 * width))
+        image.y[2 * top : 2 * bottom, 2 * left : 2 * right] = 0 if image.full else 16
+        image.u[top:bottom, left:right] = image.v[top:bottom, left:right] = 128
     return image

@@ -14,10 +14,12 @@ import cv2
 import numpy as np
 
 from fer_stream.imaging.geometry import area, size
+from fer_stream.imaging.yuv import grey as grey_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from fer_stream.imaging.yuv import Yuv
     from fer_stream.types import Face
 
 SIDE = 48
@@ -36,18 +38,16 @@ CUT_OFF = (0.6, 0.9)
 """Share of the box inside the picture, for quality 0 and 1."""
 
 
-def of(image: NDArray[np.uint8], face: Face) -> float:
-    """Return the quality of a face, 0 to 1, in ``image`` (uint8 ``[H, W, 3]``, BGR)."""
+def of(image: NDArray[np.uint8] | Yuv, face: Face) -> float:
+    """Return the quality of a face, 0 to 1, in ``image`` (uint8 ``[H, W, 3]``, BGR; or planar)."""
     x1, y1, x2, y2 = face.box
     height, width = image.shape[:2]
     left, top = max(int(x1), 0), max(int(y1), 0)
     right, bottom = min(math.ceil(x2), width), min(math.ceil(y2), height)
     if left >= right or top >= bottom:
         return 0.0
-    seen = image[top:bottom, left:right]
-    if max(seen.shape[:2]) > 4 * SIDE:  # skip pixels: details finer than the square do not matter
-        seen = seen[:: seen.shape[0] // (2 * SIDE) or 1, :: seen.shape[1] // (2 * SIDE) or 1]
-    grey = cv2.resize(cv2.cvtColor(seen, cv2.COLOR_BGR2GRAY), (SIDE, SIDE), interpolation=cv2.INTER_AREA)
+    seen = grey_of(image, left, top, right, bottom, 2 * SIDE)
+    grey = cv2.resize(seen, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
     inside = (right - left) * (bottom - top) / area(face.box)
     return min(
         _ramp(size(face.box), SMALL),

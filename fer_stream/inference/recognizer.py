@@ -13,6 +13,7 @@ from fer_stream import plugins
 from fer_stream.errors import PluginError
 from fer_stream.imaging import motion, quality
 from fer_stream.imaging.pixels import pixels
+from fer_stream.imaging.yuv import Yuv
 from fer_stream.plugins import FollowingDetector
 from fer_stream.settings.deployment import check_purpose
 from fer_stream.types import THUMBNAIL, Box, Face, Probabilities, Region, Searched
@@ -70,6 +71,11 @@ def recognize(image: NDArray[np.uint8]) -> tuple[Face, ...]:
     return _default().recognize(image).faces
 
 
+def _taken(model: Detector | Classifier, image: NDArray[np.uint8] | Yuv) -> Any:
+    """Return a picture as a detector or classifier takes it: only those with ``planar = True`` take planar ones."""
+    return image.decode() if isinstance(image, Yuv) and not getattr(model, "planar", False) else image
+
+
 class Recognizer:
     """Finds faces and scores their apparent expressions; keeps no state between images.
 
@@ -119,8 +125,8 @@ class Recognizer:
         """The classifier's labels."""
         return self.classifier.labels
 
-    def recognize(self, image: NDArray[np.uint8], hints: Hints | None = None) -> Recognition:
-        """Return the faces in ``image`` (uint8 ``[H, W, 3]``, BGR), in the detector's order.
+    def recognize(self, image: NDArray[np.uint8] | Yuv, hints: Hints | None = None) -> Recognition:
+        """Return the faces in ``image`` (uint8 ``[H, W, 3]``, BGR; or planar), in the detector's order.
 
         Without hints the whole image is searched, and all faces are scored. With hints expected faces are checked, and
         only what the hints ask for is searched for new faces; faces that are due and new faces are scored. A detector
@@ -130,7 +136,7 @@ class Recognizer:
             ValueError: ``image`` is not such an array. The message says what it appears to be, and how to convert it.
             PluginError: the classifier does not return one row of finite numbers per face, one column per label.
         """
-        image = pixels(image)
+        image = image if isinstance(image, Yuv) else pixels(image)
         start = time.perf_counter()
         faces, due, searched = self._detect(image, hints)
         detected = time.perf_counter()
@@ -142,19 +148,21 @@ class Recognizer:
         classified = time.perf_counter()
         return Recognition(tuple(faces), {"detect": detected - start, "classify": classified - detected}, searched)
 
-    def _classify(self, image: NDArray[np.uint8], faces: list[Face]) -> list[list[float]]:
-        rows = np.asarray(self.classifier.classify(image, faces))
+    def _classify(self, image: NDArray[np.uint8] | Yuv, faces: list[Face]) -> list[list[float]]:
+        rows = np.asarray(self.classifier.classify(_taken(self.classifier, image), faces))
         if rows.shape != (len(faces), len(self.labels)) or rows.dtype.kind not in "fiu" or not np.isfinite(rows).all():
             wanted = f"finite numbers [{len(faces)}, {len(self.labels)}]: one row per face, one column per label"
             raise PluginError(f"the classifier gives {rows.dtype} {list(rows.shape)}, and must give {wanted}")
         found: list[list[float]] = rows.tolist()
         return found
 
-    def _detect(self, image: NDArray[np.uint8], hints: Hints | None) -> tuple[list[Face], list[int], Searched | None]:
+    def _detect(
+        self, image: NDArray[np.uint8] | Yuv, hints: Hints | None
+    ) -> tuple[list[Face], list[int], Searched | None]:
         """Return the faces, the indices of those to be scored, and the part of the image that was searched."""
         height, width = image.shape[:2]
         if not isinstance(self.detector, FollowingDetector) or hints is None:
-            faces = self.detector.detect(image)
+            faces = self.detector.detect(_taken(self.detector, image))
             return faces, list(range(len(faces))), None
         searched, now, regions = None, None, []
         if hints.whole:
@@ -166,7 +174,7 @@ class Recognizer:
             cells = changed.copy()
             motion.cover(cells, (face.box for face in hints.faces), height, width)
             regions = motion.regions(cells, height, width)
-        found, new = self.detector.look(image, hints.faces, regions)
+        found, new = self.detector.look(_taken(self.detector, image), hints.faces, regions)
         if now is not None:  # changed cells under a face that is gone do not count as searched: they come up again
             other = changed.copy()
             motion.cover(other, (face.box for face in found if face is not None), height, width)

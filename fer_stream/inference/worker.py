@@ -23,7 +23,7 @@ from fer_stream.inference.recognizer import Recognizer
 from fer_stream.operations import metrics
 from fer_stream.operations.process import install_stop, leave_behind, parent_gone
 from fer_stream.protocol import messages, results
-from fer_stream.protocol.messages import Encoding, Kind, Message
+from fer_stream.protocol.messages import Kind, Message
 from fer_stream.protocol.results import Stages
 from fer_stream.protocol.shared import MappedFrames, UnreachableError, identity
 
@@ -58,7 +58,7 @@ def answer(message: Message, hints: Buffer | None, recognizer: Recognizer, mappe
         image = mapped.picture(message)
         decoded = time.perf_counter() - before
         result = recognizer.recognize(image, expected)
-        if message.encoding is Encoding.SHARED and not mapped.intact(bytes(message.payload)):
+        if not mapped.intact(message):
             raise WireError("the frame was overwritten while it was read")
         stages = Stages(decoded, result.seconds["detect"], result.seconds["classify"])
         found = results.Result(result.faces[: results.MAX_FACES], stages, result.searched)

@@ -175,9 +175,9 @@ class Feed:
         if pair is None:
             return
         message = messages.unpack(parts[1:])
-        if message.encoding is messages.Encoding.SHARED and not self._fetch:
+        if message.encoding.in_memory and not self._fetch:
             try:
-                self._reader.intact(bytes(message.payload))
+                self._reader.intact(message)
             except shared.UnreachableError:  # the same shared memory, but this process may not open it
                 self._fetch = True
                 self.watch()

@@ -11,7 +11,7 @@ import numpy as np
 
 from fer_stream.errors import WireError
 from fer_stream.imaging.privacy import hide_faces
-from fer_stream.protocol.messages import Encoding
+from fer_stream.imaging.yuv import Yuv
 from fer_stream.types import Box
 
 if TYPE_CHECKING:
@@ -89,9 +89,13 @@ def render(shown: Shown, width: int, reader: MappedFrames, show_faces: bool) -> 
         scale = min(1.0, width / message.width)
         size = max(1, round(message.width * scale)), max(1, round(message.height * scale))
         # Always a copy: the capture may overwrite shared pixels, and this process must not write to them.
-        resized = cv2.resize(image, size, interpolation=cv2.INTER_AREA) if scale < 1 else image.copy()
-        small = resized.astype(np.uint8, copy=False)
-        if message.encoding is Encoding.SHARED and not reader.intact(bytes(message.payload)):
+        if isinstance(image, Yuv):
+            even = [side + side % 2 for side in size]
+            small = image.resized(*even).decode()[: size[1], : size[0]]
+        else:
+            resized = cv2.resize(image, size, interpolation=cv2.INTER_AREA) if scale < 1 else image.copy()
+            small = resized.astype(np.uint8, copy=False)
+        if not reader.intact(message):
             return None
     except WireError:
         return None

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from fer_stream.errors import WireError
 from fer_stream.imaging.limits import MAX_PIXELS, check_size
+from fer_stream.imaging.yuv import Colour
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -50,6 +51,7 @@ PIECES = 32
 _LENGTH = struct.Struct("!I")  # of the payload, before the two checksums
 _CRC = struct.Struct("!I")
 _CHECKED = 1
+_COLOUR = 1  # bits 1 and 2 of the flags
 
 
 class Kind(IntEnum):
@@ -80,6 +82,18 @@ class Encoding(IntEnum):
     RAW = 1  # BGR, uint8 [H, W, 3]
     JPEG = 2  # sequential, 8 bits, one scan, no Exif; from the camera, or encoded by the capture
     SHARED = 3  # raw, in this machine's memory: the payload is a descriptor (`fer_stream.protocol.shared`)
+    YUV = 4  # planar YUV 4:2:0: uint8 Y [H, W], U [H/2, W/2], V [H/2, W/2]; flags 1 and 2 tell its colours
+    SHARED_YUV = 5  # the same, in this machine's memory
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether the payload is a descriptor of memory on this machine."""
+        return self in (Encoding.SHARED, Encoding.SHARED_YUV)
+
+    @property
+    def planar(self) -> bool:
+        """Whether the pixels are planar YUV 4:2:0."""
+        return self in (Encoding.YUV, Encoding.SHARED_YUV)
 
 
 _LIMITS = {Kind.FRAME: MAX_PAYLOAD, Kind.EVENTS: MAX_EVENTS, Kind.STATUS: MAX_EVENTS}
@@ -118,6 +132,8 @@ class Message:
     width: int = 0
     height: int = 0
     encoding: Encoding = Encoding.NONE
+    colour: Colour = Colour.LIMITED_BT601
+    """How a YUV frame stores colours."""
     checksum: int | None = field(default=None, compare=False, repr=False)
     """The payload's CRC-32 in the header that was received; ``None`` if there was none. `pack` computes a new one."""
 
@@ -177,7 +193,7 @@ def forwarded(message: Message, *, epoch: int, ticket: int, age: int) -> list[Bu
 
 def _pack(message: Message, checksum: int | None) -> list[Buffer]:
     m, t = message, message.totals
-    flags = 0 if checksum is None else _CHECKED
+    flags = (0 if checksum is None else _CHECKED) | m.colour << _COLOUR
     fields = (m.kind, m.encoding, flags, m.epoch, m.width, m.height, m.seq, m.ticket, m.time, m.age)
     totals = (t.captured, t.superseded, t.rejected, t.sent)
     draft = _HEADER.pack(_MAGIC, VERSION, *fields, *totals, memoryview(m.payload).nbytes, checksum or 0, 0)
@@ -223,6 +239,10 @@ def unpack(parts: Sequence[Buffer], verify: bool = True) -> Message:
         check_size(width, height)
         if encoding is Encoding.RAW and length != width * height * 3:
             raise WireError(f"{width}x{height} raw pixels are {width * height * 3} bytes, not {length}")
+        if encoding.planar and (width % 2 or height % 2):
+            raise WireError(f"planar pixels of odd size, {width}x{height}")
+        if encoding is Encoding.YUV and length != width * height * 3 // 2:
+            raise WireError(f"{width}x{height} planar pixels are {width * height * 3 // 2} bytes, not {length}")
         if encoding is Encoding.NONE:
             raise WireError("a frame without an encoding")
     if age > MAX_AGE:
@@ -233,7 +253,8 @@ def unpack(parts: Sequence[Buffer], verify: bool = True) -> Message:
     if checksum is None and kind is not Kind.FRAME:
         raise WireError(f"a {kind.name} without a checksum")
     totals = Totals(captured, superseded, rejected, sent)
-    message = Message(kind, payload, epoch, seq, ticket, time, age, totals, width, height, encoding, checksum)
+    colour = Colour(flags >> _COLOUR & 3)
+    message = Message(kind, payload, epoch, seq, ticket, time, age, totals, width, height, encoding, colour, checksum)
     if verify:
         message.verify()
     return message

@@ -31,10 +31,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fer_stream.errors import WireError
+from fer_stream.imaging.yuv import Yuv
 from fer_stream.protocol.messages import Encoding, Message
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from fer_stream.protocol.messages import Buffer
 
 MAX_SLOTS = 128
 DESCRIPTOR = struct.Struct("!IIQIIQ")
@@ -252,39 +255,42 @@ class MappedFrames:
         self._mappings: dict[tuple[int, int, int], _Mapping] = {}
         self._lock = threading.Lock()
 
-    def view(self, descriptor: bytes | memoryview, height: int, width: int) -> NDArray[np.uint8]:
-        """Return a view of the picture, uint8 ``[height, width, 3]``; it may be overwritten later (`intact`).
+    def view(self, message: Message) -> NDArray[np.uint8]:
+        """Return a view of a frame's bytes, uint8 ``[N]``; they may be overwritten later (`intact`).
 
         Raises:
             WireError: the picture does not exist (any more), or has another size.
         """
-        mapping, slot, size, generation = self._open(descriptor)
-        if size != height * width * 3:
-            raise WireError(f"{width}x{height} pixels are {height * width * 3} bytes, not {size}")
+        mapping, slot, size, generation = self._open(message.payload)
+        expected = message.height * message.width * 3 // (2 if message.encoding.planar else 1)
+        if size != expected:
+            raise WireError(f"{message.width}x{message.height} pixels are {expected} bytes, not {size}")
         offset = _PAGE + slot * (-(-size // _PAGE) * _PAGE)
         if slot >= MAX_SLOTS or offset + size > mapping.length:
             raise WireError("a frame beyond its ring")
         if mapping.generations[slot] != generation:
             raise WireError("a frame that is overwritten already")
-        return np.frombuffer(mapping.memory, np.uint8, size, offset=offset).reshape(height, width, 3)
+        return np.frombuffer(mapping.memory, np.uint8, size, offset=offset)
 
-    def intact(self, descriptor: bytes | memoryview) -> bool:
-        """Return whether the picture has not been overwritten. Call it after reading a `view`."""
-        mapping, slot, _, generation = self._open(descriptor)
+    def intact(self, message: Message) -> bool:
+        """Return whether a frame was not overwritten in shared memory. Call it after reading its picture."""
+        if not message.encoding.in_memory:
+            return True
+        mapping, slot, _, generation = self._open(message.payload)
         return bool(mapping.generations[slot] == generation)
 
-    def picture(self, message: Message) -> NDArray[np.uint8]:
-        """Return the picture in a FRAME: uint8 ``[H, W, 3]``, BGR. For raw and shared pixels it is a view, not a copy.
+    def picture(self, message: Message) -> NDArray[np.uint8] | Yuv:
+        """Return the picture in a FRAME: uint8 ``[H, W, 3]``, BGR, or planar. Except for a JPEG it is a view, no copy.
 
         Raises:
             WireError: the picture cannot be decoded, its size is not that in the header, or it is a JPEG that no
                 capture sends, because it may be expensive to decode (`fer_stream.Jpeg.plain`).
         """
-        if message.encoding is Encoding.RAW:
-            flat = np.frombuffer(message.payload, np.uint8)
+        if message.encoding is not Encoding.JPEG:
+            flat = self.view(message) if message.encoding.in_memory else np.frombuffer(message.payload, np.uint8)
+            if message.encoding.planar:
+                return Yuv.from_i420(flat.reshape(message.height * 3 // 2, message.width), message.colour)
             return flat.reshape(message.height, message.width, 3)
-        if message.encoding is Encoding.SHARED:
-            return self.view(bytes(message.payload), message.height, message.width)
         from fer_stream.imaging.jpeg import Jpeg  # noqa: PLC0415  (OpenCV is large, and an aggregator needs none)
 
         jpeg = Jpeg(bytes(message.payload))
@@ -299,16 +305,17 @@ class MappedFrames:
 
         A frame that cannot be read is returned unchanged; the worker rejects it.
         """
-        if message.encoding is not Encoding.SHARED:
+        if not message.encoding.in_memory:
             return message
-        descriptor = bytes(message.payload)
+        encoding = Encoding.YUV if message.encoding.planar else Encoding.RAW
         with suppress(WireError):
-            payload = self.view(descriptor, message.height, message.width).tobytes()
-            if self.intact(descriptor):
-                return replace(message, payload=payload, encoding=Encoding.RAW, checksum=None)
+            payload = self.view(message).tobytes()
+            if self.intact(message):
+                return replace(message, payload=payload, encoding=encoding, checksum=None)
         return message
 
-    def _open(self, descriptor: bytes | memoryview) -> tuple[_Mapping, int, int, int]:
+    def _open(self, payload: Buffer) -> tuple[_Mapping, int, int, int]:
+        descriptor = bytes(payload)
         if len(descriptor) != DESCRIPTOR.size:
             raise WireError("not a descriptor of shared memory")
         process, file, token, slot, size, generation = DESCRIPTOR.unpack(descriptor)

@@ -29,9 +29,10 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
     from numpy.typing import NDArray
 
+    from fer_stream.imaging.yuv import Yuv
     from fer_stream.plugins import Allocate
 
-    Content = NDArray[np.uint8] | Jpeg
+    Content = NDArray[np.uint8] | Jpeg | Yuv
 
 NO_STAMPS = 0x0080
 """FFmpeg's ``AVFMT_NOTIMESTAMPS``: the format has no time stamps, such as raw H.264."""
@@ -316,7 +317,7 @@ class Container:
         before, self._sequence = self._sequence, rest[:4] + extension[:2]
         return before not in (b"", self._sequence)
 
-    def _shown(self, frame: VideoFrame) -> NDArray[np.uint8]:
+    def _shown(self, frame: VideoFrame) -> NDArray[np.uint8] | Yuv:
         check_size(frame.width, frame.height)
         kind = frame.width, frame.height, frame.rotation
         if kind != self._kind:

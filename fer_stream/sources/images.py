@@ -25,9 +25,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from fer_stream.imaging.yuv import Yuv
     from fer_stream.settings.tree import CameraSettings
 
-    Content = NDArray[np.uint8] | Jpeg
+    Content = NDArray[np.uint8] | Jpeg | Yuv
 
 RATE = 25.0
 """Frames/s of images without durations, if the settings give no rate (FFmpeg's default)."""
@@ -273,7 +274,7 @@ def load(path: Path) -> NDArray[np.uint8]:
     """
     check_name(path)
     content, _ = next(_contents(path))
-    return content.decode() if isinstance(content, Jpeg) else content
+    return content if isinstance(content, np.ndarray) else content.decode()
 
 
 def check_name(path: Path) -> None:
@@ -509,9 +510,8 @@ def _avif(path: Path) -> Iterator[tuple[Content, int | None]]:
 
 
 def _covered(content: Content, opacity: Content) -> Content:
-    if isinstance(content, Jpeg) or isinstance(opacity, Jpeg):  # an AVIF has none
-        return content
-    return opaque(np.dstack([content, opacity[:, :, :1]]))
+    image, alpha = (one if isinstance(one, np.ndarray) else one.decode() for one in (content, opacity))
+    return opaque(np.dstack([image, alpha[:, :, :1]]))
 
 
 def _heic(path: Path) -> NDArray[np.uint8]:

@@ -11,6 +11,8 @@ import av.filter
 import cv2
 import numpy as np
 
+from fer_stream.imaging.yuv import Colour, Yuv
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -27,8 +29,14 @@ UPRIGHT: Turn = (1, 0, 0, 1)
 MOST_ASPECT = 16
 """Sample aspect ratios above this, or below its inverse, are errors in a file and are ignored."""
 
-FULL_RANGE = 2
-"""FFmpeg's ``AVCOL_RANGE_JPEG``: luma from 0 to 255 instead of 16 to 235."""
+FULL_RANGE, BT709 = 2, 1
+"""FFmpeg's ``AVCOL_RANGE_JPEG`` (luma from 0 to 255 instead of 16 to 235) and ``AVCOL_SPC_BT709``."""
+
+YUV = ("yuv", "nv12", "nv21", "p010", "nv16", "uyvy", "yuyv")
+"""First letters of the formats that are converted to planar YUV 4:2:0; others, such as RGB and grey, become BGR."""
+
+PLANAR = frozenset({"yuv420p", "yuvj420p"})
+"""Formats whose planes are used as they are."""
 
 BT601 = (2, 5, 6)
 """FFmpeg's numbers of the colour matrix BT.601, and of an unknown one, which FFmpeg takes for BT.601."""
@@ -105,12 +113,12 @@ def _sign(value: int) -> int:
     return -1 if value < 0 else 1
 
 
-def turned(image: NDArray[np.uint8], turn: Turn) -> NDArray[np.uint8]:
-    """Return an image, uint8 ``[H, W, 3]``, after a display matrix: x' = a x + c y, y' = b x + d y."""
+def turned(plane: NDArray[np.uint8], turn: Turn) -> NDArray[np.uint8]:
+    """Return a plane or an image, uint8 ``[H, W, ...]``, after a display matrix: x' = a x + c y, y' = b x + d y."""
     a, b, c, d = turn
     if a:
-        return image[:: d or 1, :: a or 1] if (a, d) != (1, 1) else image
-    return image.transpose(1, 0, 2)[::b, ::c]
+        return plane[:: d or 1, :: a or 1]
+    return plane.swapaxes(0, 1)[::b, ::c]
 
 
 def aspect(width: int, height: int, ratio: Fraction | None) -> tuple[int, int]:
@@ -122,21 +130,12 @@ def aspect(width: int, height: int, ratio: Fraction | None) -> tuple[int, int]:
     return width, round(height / ratio)
 
 
-def to_bgr(frame: VideoFrame, out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
-    """Return a frame's pixels, uint8 ``[H, W, 3]`` in BGR order, in ``out`` if given."""
-    even = not (frame.width % 2 or frame.height % 2)
-    usual = frame.colorspace in BT601 and frame.color_range != FULL_RANGE  # the only colours that OpenCV knows
-    if frame.format.name == "yuv420p" and even and usual:  # OpenCV writes into ``out`` without another copy
-        return cast("NDArray[np.uint8]", cv2.cvtColor(frame.to_ndarray(), cv2.COLOR_YUV2BGR_I420, dst=out))
-    image = cast("NDArray[np.uint8]", frame.to_ndarray(format="bgr24"))
-    if out is None:
-        return image
-    np.copyto(out, image)
-    return out
+def shown(
+    frame: VideoFrame, ratio: Fraction | None, turn: Turn, allocate: Allocate | None = None
+) -> NDArray[np.uint8] | Yuv:
+    """Return a frame as a player shows it: planar; or uint8 ``[H, W, 3]``, BGR, C-contiguous.
 
-
-def shown(frame: VideoFrame, ratio: Fraction | None, turn: Turn, allocate: Allocate | None = None) -> NDArray[np.uint8]:
-    """Return a frame as a player shows it: uint8 ``[H, W, 3]``, BGR, C-contiguous.
+    A frame becomes BGR if a side is odd, or if it is neither YUV of BT.601 nor of BT.709.
 
     Args:
         frame: decoded and deinterlaced.
@@ -144,10 +143,36 @@ def shown(frame: VideoFrame, ratio: Fraction | None, turn: Turn, allocate: Alloc
         turn: from `turn_of`.
         allocate: provides the memory of the result.
     """
-    size = aspect(frame.width, frame.height, ratio)
-    if size == (frame.width, frame.height) and turn == UPRIGHT:
-        return to_bgr(frame, allocate((frame.height, frame.width, 3)) if allocate else None)
-    image = to_bgr(frame)
-    if size != (frame.width, frame.height):
-        image = cv2.resize(image, size, interpolation=cv2.INTER_LINEAR).astype(np.uint8, copy=False)
-    return np.ascontiguousarray(turned(image, turn))
+    width, height = aspect(frame.width, frame.height, ratio)
+    odd = frame.width % 2 or frame.height % 2
+    if odd or not frame.format.name.startswith(YUV) or frame.colorspace not in (*BT601, BT709):
+        image = cast("NDArray[np.uint8]", frame.to_ndarray(format="bgr24"))
+        if (width, height) != (frame.width, frame.height):
+            image = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR).astype(np.uint8, copy=False)
+        return np.ascontiguousarray(turned(image, turn))
+    if frame.format.name not in PLANAR:
+        frame = frame.reformat(format="yuv420p")
+    colour = Colour.FULL if frame.color_range == FULL_RANGE else Colour.LIMITED_BT601
+    colour |= Colour.BT709 if frame.colorspace == BT709 else Colour.LIMITED_BT601
+    width, height = width + width % 2, height + height % 2
+    planes = [
+        _plane(frame, number, (width, height) if number == 0 else (width // 2, height // 2)) for number in range(3)
+    ]
+    planes = [turned(plane, turn) for plane in planes]
+    rows, columns = planes[0].shape
+    shape = rows * 3 // 2, columns
+    data = allocate(shape) if allocate else None
+    made = Yuv.from_i420(np.empty(shape, np.uint8) if data is None else data, colour)
+    for plane, place in zip(planes, (made.y, made.u, made.v), strict=True):
+        np.copyto(place, plane)
+    return made
+
+
+def _plane(frame: VideoFrame, number: int, size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Return a plane of a frame as a view, or resized to ``size`` (width, height)."""
+    plane = frame.planes[number]
+    pixels = np.frombuffer(memoryview(plane), np.uint8)
+    view: NDArray[np.uint8] = pixels.reshape(plane.height, plane.line_size)[:, : plane.width]
+    if size == (plane.width, plane.height):
+        return view
+    return cv2.resize(view, size, interpolation=cv2.INTER_LINEAR).astype(np.uint8, copy=False)

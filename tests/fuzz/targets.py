@@ -168,10 +168,10 @@ def _faces() -> list[bytes]:
 
 def descriptor(data: bytes) -> None:
     """The descriptor of a frame in shared memory."""
+    frame = Message(Kind.FRAME, data, height=8, width=16, encoding=Encoding.SHARED)
     with suppress(WireError):
-        image = _reader.view(data, 8, 16)
-        assert image.shape == (8, 16, 3)
-        _reader.intact(data)
+        assert _reader.view(frame).shape == (8 * 16 * 3,)
+        _reader.intact(frame)
 
 
 _reader = shared.MappedFrames()

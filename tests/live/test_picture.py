@@ -6,6 +6,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import pytest
 
 from fer_stream.live.picture import WAITING, Pairing, Shown, render
 from fer_stream.protocol import shared
@@ -114,3 +115,14 @@ def test_shared_pixels_are_shown_until_they_are_overwritten() -> None:
 def test_a_payload_that_does_not_decode_gives_no_picture() -> None:
     message = Message(Kind.FRAME, b"\xff\xd8 no JPEG", width=4, height=4, encoding=Encoding.JPEG)
     assert render(Shown(message, seen(1)), 320, shared.MappedFrames(), show_faces=True) is None
+
+
+@pytest.mark.parametrize("width", [320, 640])
+def test_a_planar_frame_is_shown(width: int) -> None:
+    image = cv2.resize(noise(12, 16), (640, 480), interpolation=cv2.INTER_CUBIC)
+    data = cv2.cvtColor(image, cv2.COLOR_BGR2YUV_I420)
+    message = Message(Kind.FRAME, data.tobytes(), width=640, height=480, encoding=Encoding.YUV)
+    found = opened(render(Shown(message, seen(1)), width, shared.MappedFrames(), show_faces=True))
+    assert found.shape == (width * 3 // 4, width, 3)
+    expected = cv2.resize(cv2.cvtColor(data, cv2.COLOR_YUV2BGR_I420), (width, width * 3 // 4))
+    assert np.abs(found.astype(int) - expected).mean() < 4

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from fer_stream.errors import WireError
 from fer_stream.imaging.limits import MAX_SIDE, check_size
+from fer_stream.imaging.yuv import Colour
 from fer_stream.protocol import messages
 from fer_stream.protocol.messages import Encoding, Kind, Message, Totals
 
@@ -255,3 +256,25 @@ def test_pieces_that_are_missing_or_too_many_are_refused() -> None:
     for wrong in (pieces[:-1], [*pieces, b"x"], [pieces[0], *pieces[2:]]):
         with pytest.raises(WireError):
             messages.unpack(messages.joined(wrong))
+
+
+@pytest.mark.parametrize("colour", list(map(Colour, range(4))))
+def test_a_planar_frame_keeps_its_colours(colour: Colour) -> None:
+    frame = Message(Kind.FRAME, bytes(4 * 6), width=4, height=4, encoding=Encoding.YUV, colour=colour)
+    for checked in (False, True):
+        assert messages.unpack(messages.pack(frame, checked)) == frame
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "length", "reason"),
+    [
+        (4, 4, 48, "4x4 planar pixels are 24 bytes, not 48"),
+        (4, 4, 23, "4x4 planar pixels are 24 bytes, not 23"),
+        (3, 4, 18, "planar pixels of odd size, 3x4"),
+        (4, 3, 18, "planar pixels of odd size, 4x3"),
+    ],
+)
+def test_planar_frames_of_a_wrong_size_are_refused(width: int, height: int, length: int, reason: str) -> None:
+    frame = Message(Kind.FRAME, bytes(length), width=width, height=height, encoding=Encoding.YUV)
+    with pytest.raises(WireError, match=reason):
+        messages.unpack(messages.pack(frame))

@@ -29,6 +29,14 @@ def picture(number: int, height: int = HEIGHT, width: int = WIDTH) -> np.ndarray
     return np.random.default_rng(number).integers(0, 256, (height, width, 3), np.uint8)
 
 
+def lent(descriptor: bytes, height: int = HEIGHT, width: int = WIDTH) -> Message:
+    return Message(Kind.FRAME, descriptor, height=height, width=width, encoding=Encoding.SHARED)
+
+
+def view(reader: MappedFrames, descriptor: bytes, height: int, width: int) -> np.ndarray:
+    return reader.view(lent(descriptor, height, width)).reshape(height, width, 3)
+
+
 def mapped() -> int:
     """How many rings this process has mapped."""
     return Path("/proc/self/maps").read_text().count("memfd:fer_stream")
@@ -49,9 +57,12 @@ def test_another_process_sees_what_was_written(writer: Writer) -> None:
     descriptor = put(writer, 1)
     assert descriptor is not None
     code = (
-        "import sys; from fer_stream.protocol.shared import MappedFrames\n"
-        "image = MappedFrames().view(bytes.fromhex(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))\n"
-        "sys.stdout.buffer.write(image.tobytes())"
+        "import sys; from fer_stream.protocol.messages import Encoding, Kind, Message\n"
+        "from fer_stream.protocol.shared import MappedFrames\n"
+        "height, width = int(sys.argv[2]), int(sys.argv[3])\n"
+        "descriptor, encoding = bytes.fromhex(sys.argv[1]), Encoding.SHARED\n"
+        "frame = Message(Kind.FRAME, descriptor, height=height, width=width, encoding=encoding)\n"
+        "sys.stdout.buffer.write(MappedFrames().view(frame).tobytes())"
     )
     command = [sys.executable, "-c", code, descriptor.hex(), str(HEIGHT), str(WIDTH)]
     assert subprocess.run(command, capture_output=True, check=True).stdout == picture(1).tobytes()
@@ -63,24 +74,24 @@ def test_a_slot_is_used_again_only_when_its_frame_is_resolved(writer: Writer) ->
     assert put(writer, 4) is None, "three slots, none resolved"
     for number, descriptor in enumerate(descriptors, 1):
         assert descriptor is not None
-        np.testing.assert_array_equal(reader.view(descriptor, HEIGHT, WIDTH), picture(number))
+        np.testing.assert_array_equal(view(reader, descriptor, HEIGHT, WIDTH), picture(number))
     fifth = put(writer, 5, resolved=1)
     assert fifth is not None
     assert put(writer, 6, resolved=1) is None
-    np.testing.assert_array_equal(reader.view(fifth, HEIGHT, WIDTH), picture(5))
+    np.testing.assert_array_equal(view(reader, fifth, HEIGHT, WIDTH), picture(5))
 
 
 def test_a_frame_that_was_written_over_is_noticed() -> None:
     ring, reader = Ring(2, HEIGHT * WIDTH * 3), MappedFrames()
     first = ring.put(picture(1), 0, 1)
-    reader.view(first, HEIGHT, WIDTH)
-    assert reader.intact(first)
+    view(reader, first, HEIGHT, WIDTH)
+    assert reader.intact(lent(first))
     ring.put(picture(2), 1, 2)
-    assert reader.intact(first)
+    assert reader.intact(lent(first))
     ring.put(picture(3), 0, 3)
-    assert not reader.intact(first)
+    assert not reader.intact(lent(first))
     with pytest.raises(WireError, match="overwritten"):
-        reader.view(first, HEIGHT, WIDTH)
+        view(reader, first, HEIGHT, WIDTH)
     ring.close()
 
 
@@ -91,8 +102,8 @@ def test_frames_of_another_size_go_into_another_ring(writer: Writer) -> None:
     large = put(writer, 2, height=48)
     assert small is not None
     assert large is not None
-    np.testing.assert_array_equal(reader.view(small, HEIGHT, WIDTH), picture(1))
-    np.testing.assert_array_equal(reader.view(large, 48, WIDTH), picture(2, 48))
+    np.testing.assert_array_equal(view(reader, small, HEIGHT, WIDTH), picture(1))
+    np.testing.assert_array_equal(view(reader, large, 48, WIDTH), picture(2, 48))
     put(writer, 3, resolved=2, height=48)
     assert mapped() == before + 1 + 2, "the small ring is gone with its frame, and this reader's mappings are there"
 
@@ -109,10 +120,10 @@ def test_what_lies_there_already_is_not_copied(writer: Writer) -> None:
     place = lend(writer, 1)
     descriptor = writer.put(place, 1, resolved=0)
     assert descriptor is not None
-    view = MappedFrames().view(descriptor, HEIGHT, WIDTH)
-    np.testing.assert_array_equal(view, picture(1))
+    seen = view(MappedFrames(), descriptor, HEIGHT, WIDTH)
+    np.testing.assert_array_equal(seen, picture(1))
     place[0, 0, 0] ^= 255
-    assert view[0, 0, 0] == place[0, 0, 0], "it is the same memory"
+    assert seen[0, 0, 0] == place[0, 0, 0], "it is the same memory"
 
 
 def test_a_place_is_taken_while_anything_refers_to_it(writer: Writer) -> None:
@@ -135,7 +146,7 @@ def test_a_part_of_a_place_is_not_taken_for_the_whole(writer: Writer) -> None:
     part = lend(writer, 1)[:12]
     descriptor = writer.put(part, 1, resolved=0)
     assert descriptor is not None
-    np.testing.assert_array_equal(MappedFrames().view(descriptor, 12, WIDTH), picture(1)[:12])
+    np.testing.assert_array_equal(view(MappedFrames(), descriptor, 12, WIDTH), picture(1)[:12])
 
 
 def test_a_view_of_a_place_in_another_order_is_not_taken_for_it(writer: Writer) -> None:
@@ -145,7 +156,7 @@ def test_a_view_of_a_place_in_another_order_is_not_taken_for_it(writer: Writer) 
         image = place[::-1] if number == 1 else place[:, :, ::-1]
         descriptor = writer.put(image, number, resolved=number - 1)
         assert descriptor is not None
-        np.testing.assert_array_equal(MappedFrames().view(descriptor, HEIGHT, WIDTH), image)
+        np.testing.assert_array_equal(view(MappedFrames(), descriptor, HEIGHT, WIDTH), image)
 
 
 def test_a_picture_that_is_sent_again_does_not_disturb_the_first(writer: Writer) -> None:
@@ -154,7 +165,7 @@ def test_a_picture_that_is_sent_again_does_not_disturb_the_first(writer: Writer)
     descriptors = [writer.put(place, number, resolved=0) for number in (1, 2, 3)]
     for descriptor in descriptors:
         assert descriptor is not None
-        np.testing.assert_array_equal(reader.view(descriptor, HEIGHT, WIDTH), picture(1))
+        np.testing.assert_array_equal(view(reader, descriptor, HEIGHT, WIDTH), picture(1))
     assert writer.put(place, 4, resolved=0) is None
     assert writer.put(place, 4, resolved=1) is not None
 
@@ -163,9 +174,9 @@ def test_who_still_reads_a_place_that_is_written_to_again_knows(writer: Writer) 
     reader = MappedFrames()
     descriptors = [put(writer, number) for number in (1, 2, 3)]
     assert descriptors[0] is not None
-    reader.view(descriptors[0], HEIGHT, WIDTH)
+    view(reader, descriptors[0], HEIGHT, WIDTH)
     put(writer, 4, resolved=1)  # which takes the place of the first one
-    assert not reader.intact(descriptors[0])
+    assert not reader.intact(lent(descriptors[0]))
     assert descriptors[1] is not None
     writer.put(np.zeros(3, np.uint8), 5, resolved=4)  # another size: nothing is written, what is resolved is known
     third = put(writer, 6, resolved=5)
@@ -173,7 +184,7 @@ def test_who_still_reads_a_place_that_is_written_to_again_knows(writer: Writer) 
     place = writer.lend((HEIGHT, WIDTH, 3))
     assert place is not None
     place[:] = 0
-    np.testing.assert_array_equal(reader.view(third, HEIGHT, WIDTH), picture(6))
+    np.testing.assert_array_equal(view(reader, third, HEIGHT, WIDTH), picture(6))
 
 
 def test_memory_that_is_lent_outlives_its_writer() -> None:
@@ -218,7 +229,7 @@ def test_frames_in_flight_stay_as_they_are_in_any_order(steps: list[str]) -> Non
                 flying[sent] = descriptor, seen
             del image
         for descriptor, seen in flying.values():
-            np.testing.assert_array_equal(reader.view(descriptor, *seen.shape[:2]), seen)
+            np.testing.assert_array_equal(view(reader, descriptor, *seen.shape[:2]), seen)
         for number, place in held:
             np.testing.assert_array_equal(place, picture(number))
         place = None
@@ -231,7 +242,7 @@ def test_memory_goes_with_its_last_reader() -> None:
         writer = Writer(2)
         descriptor = put(writer, number)
         assert descriptor is not None
-        reader.view(descriptor, HEIGHT, WIDTH)
+        view(reader, descriptor, HEIGHT, WIDTH)
         writer.close()
     del writer
     assert mapped() - began == 1, "the rings of the writers that are gone are not kept"
@@ -272,10 +283,10 @@ def test_what_is_no_ring_is_refused(tmp_path: Path) -> None:
     reader = MappedFrames()
     for file in files:
         with pytest.raises(WireError):
-            reader.view(descriptor(file=file), 1, 2)
+            view(reader, descriptor(file=file), 1, 2)
     for wrong in (descriptor(process=2**32 - 1), descriptor(file=2**31), b"", bytes(7)):
         with pytest.raises(WireError):
-            reader.view(wrong, 1, 2)
+            view(reader, wrong, 1, 2)
     for file in files[:3]:
         os.close(file)
     ring.close()
@@ -287,10 +298,10 @@ def test_a_mutated_descriptor_is_read_or_refused(writer: Writer, at: int, change
     real = bytearray(put(writer, 1, resolved=10**6) or b"")
     real[at] ^= change
     try:
-        view = MappedFrames().view(bytes(real), HEIGHT, WIDTH)
+        seen = view(MappedFrames(), bytes(real), HEIGHT, WIDTH)
     except WireError:
         return
-    assert view.shape == (HEIGHT, WIDTH, 3)
+    assert seen.shape == (HEIGHT, WIDTH, 3)
 
 
 def frame(payload: bytes, encoding: Encoding) -> Message:
@@ -336,12 +347,12 @@ def test_memory_that_may_not_be_opened_is_told_apart(monkeypatch: pytest.MonkeyP
     assert lying is not None
     monkeypatch.setattr(os, "open", refuse)
     with pytest.raises(shared.UnreachableError, match="may not be opened"):
-        MappedFrames().view(lying, HEIGHT, WIDTH)
+        view(MappedFrames(), lying, HEIGHT, WIDTH)
 
 
 def test_a_reader_cannot_write(writer: Writer) -> None:
     lying = put(writer, 1)
     assert lying is not None
-    view = MappedFrames().view(lying, HEIGHT, WIDTH)
+    seen = view(MappedFrames(), lying, HEIGHT, WIDTH)
     with pytest.raises(ValueError, match="read-only"):
-        view[0, 0, 0] = 1
+        seen[0, 0, 0] = 1

@@ -78,7 +78,7 @@ def test_pixels_that_become_wider_inside_a_video(codec: str, interlaced: bool, t
     path.write_bytes(b"".join(part.read_bytes() for part in parts))
     pictures = read(path)
     assert shown(pictures) == 2 * list(range(20))
-    assert [picture.size[0] for picture in pictures] == [320] * 20 + [427] * 20
+    assert [picture.size[0] for picture in pictures] == [320] * 20 + [428] * 20
 
 
 def test_a_joint_of_interlaced_and_progressive_video_loses_no_picture(tmp_path: Path) -> None:

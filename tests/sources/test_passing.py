@@ -155,7 +155,7 @@ def test_the_fields_of_an_interlaced_video_of_jpegs_are_joined(tmp_path: Path) -
     assert [picture.offset for picture in pictures] == [n * 50_000_000 for n in range(3)]
     for picture, image in zip(pictures, shown(path), strict=True):
         assert picture.size == (64, 48)
-        np.testing.assert_array_equal(picture.image, image)
+        assert np.abs(picture.image.astype(int) - image).max() <= 2, "conversions to BGR round differently"
 
 
 def test_a_jpeg_with_exif_data_is_turned(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ import numpy as np
 
 from fer_stream.errors import ModelError
 from fer_stream.imaging.pixels import pixels
+from fer_stream.imaging.yuv import Yuv, grey
 from fer_stream.inference import models
 
 if TYPE_CHECKING:
@@ -118,20 +119,25 @@ class OnnxClassifier:
         self.labels, self.crop, self.version = _metadata(self._model, columns)
         self._check_rows()
 
-    def classify(self, image: NDArray[np.uint8], faces: Sequence[Face]) -> NDArray[np.float32]:
-        """Return probabilities, float32 ``[len(faces), len(labels)]``, of faces in ``image`` (uint8 ``[H, W, 3]``).
+    planar = True
+    """It takes planar pictures, too (`fer_stream.plugins.Classifier`)."""
+
+    def classify(self, image: NDArray[np.uint8] | Yuv, faces: Sequence[Face]) -> NDArray[np.float32]:
+        """Return the probabilities of faces in ``image``: float32 ``[len(faces), len(labels)]``.
+
+        ``image`` is uint8 ``[H, W, 3]`` in BGR order, or planar.
 
         Raises:
             ValueError: ``image`` is not such an array (`fer_stream.imaging.pixels`).
         """
-        image = pixels(image)
+        image = image if isinstance(image, Yuv) else pixels(image)
         rows = [np.empty((0, len(self.labels)), np.float32)]
         for start in range(0, len(faces), BATCH):
             crops = [self.sample(image, face.box) for face in faces[start : start + BATCH]]
             rows.append(self._run(np.stack(crops)[:, None]))
         return np.concatenate(rows)
 
-    def sample(self, image: NDArray[np.uint8], box: Box) -> NDArray[np.float32]:
+    def sample(self, image: NDArray[np.uint8] | Yuv, box: Box) -> NDArray[np.float32]:
         """Return the model's input for the face in ``box``: grey 0..255, float32 ``[H, W]``."""
         return sample(image, self.crop.square(box), self._height, self._width)
 
@@ -149,7 +155,7 @@ class OnnxClassifier:
             raise _breach(self._model, "the rows of its output `probabilities` must be probabilities that sum to 1")
 
 
-def sample(image: NDArray[np.uint8], square: Square, height: int, width: int) -> NDArray[np.float32]:
+def sample(image: NDArray[np.uint8] | Yuv, square: Square, height: int, width: int) -> NDArray[np.float32]:
     """Return a square of an image in grey, resampled: float32 ``[height, width]``, 0..255.
 
     Each value is the mean of the image over the window that the value covers, which is at least one pixel wide. Edges
@@ -159,8 +165,7 @@ def sample(image: NDArray[np.uint8], square: Square, height: int, width: int) ->
     (top, bottom), (left, right) = _windows(square.y, square.side, height), _windows(square.x, square.side, width)
     y1, y2 = _span(top[0], bottom[-1], image.shape[0])
     x1, x2 = _span(left[0], right[-1], image.shape[1])
-    grey = cv2.cvtColor(image[y1:y2, x1:x2], cv2.COLOR_BGR2GRAY)
-    sums = np.asarray(cv2.integral(grey, sdepth=cv2.CV_64F), np.float64)
+    sums = np.asarray(cv2.integral(grey(image, x1, y1, x2, y2), sdepth=cv2.CV_64F), np.float64)
     rows = _at(sums, bottom - y1) - _at(sums, top - y1)
     windows = _at(rows.T, right - x1) - _at(rows.T, left - x1)
     area = np.outer(bottom - top, right - left)

@@ -18,6 +18,7 @@ import numpy as np
 from fer_stream.imaging.geometry import centre as centre_of
 from fer_stream.imaging.geometry import contained, overlap
 from fer_stream.imaging.pixels import pixels
+from fer_stream.imaging.yuv import Yuv, bgr
 from fer_stream.inference import models
 from fer_stream.inference.detectors.windows import Windows, clipped, patches
 from fer_stream.types import Box, Face, Region
@@ -91,8 +92,11 @@ class MTCNN:
             models.shipped(f"mtcnn-{net}.onnx", provider) for net in ("pnet", "rnet", "onet")
         )
 
-    def detect(self, image: NDArray[np.uint8]) -> list[Face]:
-        """Return the faces in ``image`` (uint8 ``[H, W, 3]``, BGR), in order of falling confidence.
+    planar = True
+    """It takes planar pictures, too (`fer_stream.plugins.Detector`), and converts only what it looks at."""
+
+    def detect(self, image: NDArray[np.uint8] | Yuv) -> list[Face]:
+        """Return the faces in ``image`` (uint8 ``[H, W, 3]``, BGR; or planar), in order of falling confidence.
 
         Faces of equal confidence are in order of ``y1``, then ``x1``. Boxes are those of facenet-pytorch: floats in
         pixels, not clipped to the image. An image smaller than ``min_face`` has no faces.
@@ -100,7 +104,7 @@ class MTCNN:
         Raises:
             ValueError: ``image`` is not such an array (`fer_stream.imaging.pixels`).
         """
-        image = pixels(image)
+        image = image.decode() if isinstance(image, Yuv) else pixels(image)
         scales = self._scales(min(image.shape[:2]), self.factor)
         return self._cascade(image, scales) if scales else []
 
@@ -115,7 +119,7 @@ class MTCNN:
         return self._decide(windows, boxes)
 
     def look(
-        self, image: NDArray[np.uint8], expected: Sequence[Expected], regions: Sequence[Region]
+        self, image: NDArray[np.uint8] | Yuv, expected: Sequence[Expected], regions: Sequence[Region]
     ) -> tuple[list[Face | None], list[Face]]:
         """Return each expected face as it is now, or ``None`` if it was not found, and the new faces in ``regions``.
 
@@ -126,7 +130,7 @@ class MTCNN:
         Raises:
             ValueError: as `detect`.
         """
-        image = pixels(image)
+        image = image if isinstance(image, Yuv) else pixels(image)
         found = self._follow(image, expected)
         known = [face for face in found if face is not None]
         new: list[Face] = []
@@ -136,7 +140,7 @@ class MTCNN:
                     new.append(face)
         return found, new
 
-    def _follow(self, image: NDArray[np.uint8], expected: Sequence[Expected]) -> list[Face | None]:
+    def _follow(self, image: NDArray[np.uint8] | Yuv, expected: Sequence[Expected]) -> list[Face | None]:
         found: list[Face | None] = [None] * len(expected)
         boxes = _squared(np.array([face.box for face in expected], np.float32).reshape(-1, 4))
         scores, offsets, inside = self._run_on_patches(self._rnet, ("scores", "offsets"), image, boxes, 24)
@@ -160,7 +164,7 @@ class MTCNN:
             found[i] = again
         return found
 
-    def _find(self, image: NDArray[np.uint8], missed: Sequence[Box], taken: Sequence[Box]) -> list[Face | None]:
+    def _find(self, image: NDArray[np.uint8] | Yuv, missed: Sequence[Box], taken: Sequence[Box]) -> list[Face | None]:
         """Return for each missed box the nearest face of about the same size that overlaps no box in ``taken``.
 
         All boxes go through the nets together, each at the scale at which its face has the size of P-Net's window.
@@ -204,11 +208,12 @@ class MTCNN:
         new = (_overlaps(boxes, known) < SAME).all(axis=1)
         return at[new], boxes[new]
 
-    def _search(self, image: NDArray[np.uint8], region: Region, known: Sequence[Box]) -> list[Face]:
+    def _search(self, image: NDArray[np.uint8] | Yuv, region: Region, known: Sequence[Box]) -> list[Face]:
         """Return the faces in a region of the image that do not overlap ``known`` faces."""
         height, width = image.shape[:2]
         x1, y1 = max(region.x1, 0), max(region.y1, 0)
-        part = image[y1 : max(min(region.y2, height), 0), x1 : max(min(region.x2, width), 0)]
+        x2, y2 = max(min(region.x2, width), x1), max(min(region.y2, height), y1)
+        part = bgr(image, x1, y1, x2, y2)
         scales = self._scales(min(part.shape[:2]), SPARSE)
         if not scales:
             return []
@@ -216,7 +221,7 @@ class MTCNN:
         return [_shifted(face, x1, y1) for face in self._cascade(part, scales, there)]
 
     def _run_on_patches(
-        self, net: models.Model, outputs: tuple[str, ...], image: NDArray[np.uint8], boxes: Floats, size: int
+        self, net: models.Model, outputs: tuple[str, ...], image: NDArray[np.uint8] | Yuv, boxes: Floats, size: int
     ) -> list[NDArray[Any]]:
         """Return a net's outputs for each box, and which boxes intersect the image."""
         edges, inside = clipped(boxes, *image.shape[:2])

@@ -11,8 +11,12 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
+from fer_stream.imaging.yuv import bgr
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from fer_stream.imaging.yuv import Yuv
 
     Floats = NDArray[np.float32]
     Ints = NDArray[np.intp]
@@ -75,7 +79,7 @@ def clipped(boxes: Floats, height: int, width: int) -> tuple[Ints, NDArray[np.bo
     return edges, inside
 
 
-def patches(image: NDArray[np.uint8], edges: Ints, size: int) -> Floats:
+def patches(image: NDArray[np.uint8] | Yuv, edges: Ints, size: int) -> Floats:
     """Return rectangles of an image, resized to ``[N, 3, size, size]``, without processing the rest of the image.
 
     ``edges`` are integers (x1, y1, x2, y2). Parts outside the image are black. Of rectangles much larger than ``size``,
@@ -92,7 +96,8 @@ def patches(image: NDArray[np.uint8], edges: Ints, size: int) -> Floats:
     canvas = np.zeros((int(sides[:, 1].max()), int(sides[:, 0].sum()), 3), np.uint8)
     for (x1, y1, x2, y2), start, step in zip(edges.tolist(), left.tolist(), steps.tolist(), strict=True):
         x, y = max(x1, 0), max(y1, 0)
-        part = image[y : max(y2, 0) : step, x : max(x2, 0) : step]
+        right, bottom = min(max(x2, x), image.shape[1]), min(max(y2, y), image.shape[0])
+        part = bgr(image, x, y, right, bottom)[::step, ::step]
         top, first = (y - y1) // step, start + (x - x1) // step
         canvas[top : top + part.shape[0], first : first + part.shape[1]] = part
     copies = np.stack((left, np.zeros_like(left), left + sides[:, 0], sides[:, 1]), axis=1)
