@@ -20,7 +20,8 @@ from fer_stream.analysis.summary import Summary
 from fer_stream.errors import ConfigError, FerStreamError, SourceError
 from fer_stream.inference import models
 from fer_stream.sources import DEFAULT, choose
-from fer_stream.sources.images import check_name, is_image
+from fer_stream.sources.image_kinds import is_image
+from fer_stream.sources.images import check_name
 from fer_stream.system.extras import require
 from fer_stream.system.version import __version__
 

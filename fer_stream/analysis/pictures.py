@@ -13,7 +13,8 @@ from fer_stream.analysis.observe import Recognizers
 from fer_stream.errors import ConfigError, SourceError
 from fer_stream.imaging.privacy import mask
 from fer_stream.sources import DEFAULT, choose
-from fer_stream.sources.images import Images, is_animation, is_image, load
+from fer_stream.sources.image_kinds import is_animation, is_image
+from fer_stream.sources.images import Images, load
 from fer_stream.system import folders
 
 if TYPE_CHECKING:

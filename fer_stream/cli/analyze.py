@@ -96,7 +96,7 @@ def _inputs(arguments: Iterable[str]) -> Iterator[str]:
     Raises:
         ConfigError: a folder has neither videos nor images, or cannot be read.
     """
-    from fer_stream.sources.images import is_image  # noqa: PLC0415
+    from fer_stream.sources.image_kinds import is_image  # noqa: PLC0415
     from fer_stream.sources.media import is_video  # noqa: PLC0415
 
     for argument in arguments:

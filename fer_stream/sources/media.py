@@ -33,7 +33,8 @@ import av.error
 from fer_stream.errors import SourceError, WireError
 from fer_stream.settings.redaction import redact
 from fer_stream.sources.container import JPEGS, Container, Opening
-from fer_stream.sources.images import Images, check_name, is_film, is_image
+from fer_stream.sources.image_kinds import is_film, is_image
+from fer_stream.sources.images import Images, check_name
 from fer_stream.sources.truncation import missing
 from fer_stream.sources.video import MULTIPART, PART, Live, Recording, lacking
 from fer_stream.sources.web import Answer, Snapshots, ask, is_single

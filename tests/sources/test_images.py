@@ -6,6 +6,7 @@ import sys
 
 import cv2
 import numpy as np
+import pillow_heif
 import pytest
 from PIL import Image, TiffImagePlugin
 
@@ -165,7 +166,7 @@ def test_an_animated_avif(tmp_path):
 
 
 def test_a_long_animation_is_decoded_in_parts(tmp_path, monkeypatch):
-    monkeypatch.setattr("fer_stream.sources.images.AT_ONCE", 2 * 4 * 30 * 40)
+    monkeypatch.setattr("fer_stream.sources.image_files.AT_ONCE", 2 * 4 * 30 * 40)
     images = [Image.fromarray(GREY + n) for n in range(5)]
     images[0].save(tmp_path / "a.png", save_all=True, append_images=images[1:], duration=[100, 0, 50, 300, 100])
     found = pictures_of(tmp_path / "a.png")
@@ -247,8 +248,7 @@ def test_documents_with_pictures_are_no_videos(tmp_path):
 
 
 def test_a_grey_heic(tmp_path):
-    heif = pytest.importorskip("pillow_heif")
-    heif.from_bytes("L", (40, 30), RAMP[:, :, 1].tobytes()).save(tmp_path / "a.heic", quality=95)
+    pillow_heif.from_bytes("L", (40, 30), RAMP[:, :, 1].tobytes()).save(tmp_path / "a.heic", quality=95)
     ((image, _),) = pictures_of(tmp_path / "a.heic")
     assert np.abs(image[:, :, 1].astype(int) - RAMP[:, :, 1]).mean() < 3
 

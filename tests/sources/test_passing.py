@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
+import av
 import cv2
 import numpy as np
 import pytest
@@ -130,7 +131,6 @@ def test_a_video_of_jpegs_without_tables_and_with_empty_packets(tmp_path: Path) 
 def test_other_containers_of_jpegs(make_video: Callable[..., Path], name: str) -> None:
     written = make_video("film.mkv")
     if name.endswith(".mov"):
-        av = pytest.importorskip("av")
         with av.open(str(written)) as given, av.open(str(written.with_suffix(".mov")), "w") as out:
             stream = out.add_stream_from_template(given.streams.video[0])
             for packet in given.demux(video=0):
