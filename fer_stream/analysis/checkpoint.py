@@ -45,12 +45,12 @@ class Checkpoint:
 
     @staticmethod
     def ours(path: Path) -> bool:
-        """Tell whether a file is one that this class wrote."""
+        """Return whether this class wrote a file, or began to: an interruption may leave an empty file."""
         try:
             if path.is_symlink():
                 return False
             with path.open("rb") as file:
-                return file.read(len(_MAGIC)) == _MAGIC
+                return _MAGIC.startswith(file.read(len(_MAGIC)))
         except OSError:
             return False
 

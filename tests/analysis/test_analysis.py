@@ -231,7 +231,7 @@ def test_an_interrupted_analysis_of_several_recordings_skips_the_finished_ones(c
     assert [path.name for path in begun.parent.iterdir()] == [".answers"]
     shutil.copy(clip, films / "c.avi")  # another recording does not affect the first two
     again = cli.run("analyze", films, "-o", out)
-    assert again.popen.returncode == 0
+    assert again.popen.returncode == 0, again.err
     assert again.err.count("done already") == 1
     assert {path.parent.name for path in out.glob("*/summary.json")} == {"a", "b", "c"}
     assert "done already" not in cli.run("analyze", films / "c.avi", "-o", out / "c", "--force").err

@@ -169,6 +169,18 @@ def test_foreign_hidden_files_are_kept(tmp_path: Path) -> None:
     assert (other / CHECKPOINT).read_text() == "years of work"
 
 
+@pytest.mark.parametrize("length", [0, 5])
+def test_a_checkpoint_that_was_interrupted_at_its_beginning_is_replaced(length: int, tmp_path: Path) -> None:
+    """An interruption between the creation of the file and its first bytes leaves it empty."""
+    Checkpoint(tmp_path / "whole", "an analysis").close(finished=False)
+    (tmp_path / CHECKPOINT).write_bytes((tmp_path / "whole").read_bytes()[:length])
+    (tmp_path / "whole").unlink()
+    write(tmp_path, *NAMES)
+    checkpoint = Checkpoint(tmp_path / CHECKPOINT, "an analysis")
+    assert checkpoint.left == 0
+    checkpoint.close(finished=True)
+
+
 def test_a_checkpoint_of_ours_is_recognised_and_kept(tmp_path: Path) -> None:
     Checkpoint(tmp_path / CHECKPOINT, "film").close(finished=False)
     assert Checkpoint.ours(tmp_path / CHECKPOINT)
