@@ -9,10 +9,15 @@ from typing import TYPE_CHECKING
 import av
 import numpy as np
 
+from fer_stream.settings.tree import CameraSettings
+from fer_stream.sources.media import open_source
+
 if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
+
+    from fer_stream import Picture
 
 BITS = 8
 """Number of bars: a video has fewer than ``2**BITS`` pictures."""
@@ -95,3 +100,14 @@ def read_bars(image: NDArray[np.uint8]) -> int:
         middle = (2 * bit + 1) * width // (2 * BITS)
         number = 2 * number + bool(image[3 * height // 4, middle - 1 : middle + 2].mean() > 130)
     return number
+
+
+def read(path: Path, **settings: object) -> list[Picture]:
+    """Return all pictures that a source gives."""
+    source = open_source(str(path), CameraSettings(**settings))  # type: ignore[arg-type]
+    return list(iter(source.read, None))
+
+
+def shown(pictures: list[Picture]) -> list[int]:
+    """Return the numbers in pictures."""
+    return [read_bars(picture.image) for picture in pictures]

@@ -161,16 +161,17 @@ class Reader(threading.Thread):
     def _read_source(self, source: Source) -> None:
         start = time.monotonic()
         due, damaged = 0.0, 0
+        counting = source if isinstance(source, plugins.DamageCountingSource) else None
         interval = 1 / self._settings.rate if self._settings.rate else 0.0
         while not self._stop_reading.is_set():
             self._read_began = time.monotonic()
             try:
                 picture = source.read()
             finally:  # a source may raise its error after damaged pictures
-                if isinstance(source, plugins.DamageCountingSource):
-                    for _ in range(damaged, source.damaged):
+                if counting is not None:
+                    for _ in range(damaged, counting.damaged):
                         self._slot.reject()
-                    damaged = source.damaged
+                    damaged = counting.damaged
             now = time.monotonic()
             if picture is None:
                 break

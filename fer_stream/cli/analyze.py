@@ -24,9 +24,6 @@ if TYPE_CHECKING:
 VIDEOS = re.compile(r"\.(mp4|m4v|mov|mkv|webm|avi|gif|mpe?g|m?ts|wmv|flv|3gp|ogv)", re.IGNORECASE)
 """Suffixes of files in a folder that count as videos even if they cannot be opened, so that each gets its error."""
 
-SHOWN = 5
-"""Maximum number of skipped files that a message names."""
-
 PAUSE = 10.0
 """Seconds between lines of progress if standard error is not a terminal."""
 
@@ -97,6 +94,7 @@ def _inputs(arguments: Iterable[str]) -> Iterator[str]:
         ConfigError: a folder has neither videos nor images, or cannot be read.
     """
     from fer_stream.sources.image_kinds import is_image  # noqa: PLC0415
+    from fer_stream.sources.images import listed  # noqa: PLC0415
     from fer_stream.sources.media import is_video  # noqa: PLC0415
 
     for argument in arguments:
@@ -122,8 +120,7 @@ def _inputs(arguments: Iterable[str]) -> Iterator[str]:
             raise ConfigError(f"the folder {argument!r} has no videos and no images; give its subfolders by name")
         known.update(videos)
         if videos and (skipped := [file.name for file in others if file not in known]):
-            more = f" and {len(skipped) - SHOWN} more" if len(skipped) > SHOWN else ""
-            _print(f"{argument}: neither video nor image, skipped: {', '.join(skipped[:SHOWN])}{more}")
+            _print(f"{argument}: neither video nor image, skipped: {listed(skipped)}")
         yield from ([argument] if images else [])
         yield from map(str, videos)
 

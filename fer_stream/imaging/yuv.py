@@ -1,4 +1,4 @@
-"""Pictures in planar YUV 4:2:0 (I420), as video decoders give them: half the memory of BGR, and grey for nothing.
+"""Pictures in planar YUV 4:2:0 (I420), as video decoders give them. They need half the memory of BGR.
 
 Conversions are those of ITU-R BT.601 and BT.709: R = Y + (2 - 2 Kr) V and B = Y + (2 - 2 Kb) U; G follows from
 Y = Kr R + Kg G + Kb B. Y, U and V are scaled from the range that the stream states.
@@ -40,10 +40,11 @@ class Yuv:
         colour: how the colours are stored.
     """
 
-    __slots__ = ("_image", "colour", "u", "v", "y")
+    __slots__ = ("_data", "_image", "colour", "u", "v", "y")
 
     def __init__(self, y: Plane, u: Plane, v: Plane, colour: Colour = Colour.LIMITED_BT601) -> None:
         self.y, self.u, self.v, self.colour = y, u, v, colour
+        self._data: Plane | None = None
         self._image: NDArray[np.uint8] | None = None
 
     @classmethod
@@ -51,7 +52,9 @@ class Yuv:
         """Return a picture whose planes are views of ``data``, uint8 ``[H * 3 / 2, W]``: Y, then U, then V."""
         height, width = data.shape[0] * 2 // 3, data.shape[1]
         chroma = data[height:].reshape(2, height // 2, width // 2)
-        return cls(data[:height], chroma[0], chroma[1], colour)
+        made = cls(data[:height], chroma[0], chroma[1], colour)
+        made._data = data
+        return made
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -64,23 +67,11 @@ class Yuv:
         return bool(self.colour & Colour.FULL)
 
     def i420(self) -> Plane:
-        """Return the planes in one array, uint8 ``[H * 3 / 2, W]``; it is a view if they are adjacent already."""
-        (height, width), base = self.y.shape, self.y.base
-        if isinstance(base, np.ndarray) and base.dtype == np.uint8 and base.flags.c_contiguous:
-            start = self.y.__array_interface__["data"][0] - base.__array_interface__["data"][0]
-            flat = base.reshape(-1)[start : start + height * width * 3 // 2]
-            if flat.size == height * width * 3 // 2 and all(
-                mine.flags.c_contiguous
-                and mine.__array_interface__["data"][0] == flat.__array_interface__["data"][0] + offset
-                for mine, offset in (
-                    (self.y, 0),
-                    (self.u, height * width),
-                    (self.v, height * width * 5 // 4),
-                )
-            ):
-                return flat.reshape(height * 3 // 2, width)
+        """Return the planes in one array, uint8 ``[H * 3 / 2, W]``: that of `from_i420`, or else a copy."""
+        if self._data is not None:
+            return self._data
         parts = (self.y.reshape(-1), self.u.reshape(-1), self.v.reshape(-1))
-        return np.concatenate(parts).reshape(height * 3 // 2, width)
+        return np.concatenate(parts).reshape(-1, self.y.shape[1])
 
     def decode(self) -> NDArray[np.uint8]:
         """Return the pixels, uint8 ``[H, W, 3]`` in BGR order. The result is cached."""

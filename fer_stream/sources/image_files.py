@@ -1,4 +1,4 @@
-"""The pictures in one image file, decoded to 8 bits, opaque and upright."""
+"""Reads the pictures in one image file, and converts them to 8 bits, opaque and upright."""
 
 from __future__ import annotations
 

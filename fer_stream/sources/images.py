@@ -16,7 +16,7 @@ from fer_stream.sources.image_kinds import is_image
 from fer_stream.types import Picture
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -114,8 +114,7 @@ def _images_in(folder: Path) -> list[Path]:
     images = [path for path in files if is_image(path) or _hidden_from_us(path)]
     found = set(images)
     skipped = [path.name for path in files if path not in found]
-    more = f" and {len(skipped) - SHOWN} more" if len(skipped) > SHOWN else ""
-    names = f"{', '.join(skipped[:SHOWN])}{more}"
+    names = listed(skipped)
     if not images:
         raise SourceError(f"the folder {str(folder)!r} contains no images" + (f", only {names}" if skipped else ""))
     if skipped:
@@ -123,6 +122,12 @@ def _images_in(folder: Path) -> list[Path]:
             "%d of %d files in %r are not images and are skipped: %s", len(skipped), len(files), str(folder), names
         )
     return images
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return file names for a message, at most `SHOWN` of them."""
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more
 
 
 def _hidden_from_us(path: Path) -> bool:

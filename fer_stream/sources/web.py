@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from fer_stream.errors import SourceError, WireError
-from fer_stream.imaging.jpeg import Jpeg, decode
-from fer_stream.imaging.limits import MAX_PIXELS
+from fer_stream.imaging.jpeg import MAX_BYTES, Jpeg, decode
 from fer_stream.types import Picture
 
 if TYPE_CHECKING:
@@ -25,9 +24,6 @@ if TYPE_CHECKING:
 
 RATE = 1.0
 """Requests per second if the settings give no rate."""
-
-MAX_BYTES = 3 * MAX_PIXELS
-"""Maximum size of a picture's file."""
 
 JPEG = b"\xff\xd8\xff"
 """The first bytes of a JPEG."""

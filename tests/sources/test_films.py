@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 import av
 import av.stream
+import numpy as np
 import pytest
-from films import Film, read_bars
+from films import Film, read, read_bars, shown
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -68,13 +69,27 @@ def test_every_picture_comes_once_as_a_player_shows_it(film: Film, tmp_path: Pat
     assert width / height == pytest.approx(film.width / film.height, rel=0.03)
 
 
-def read(path: Path, **settings: object) -> list[Picture]:
-    source = open_source(str(path), CameraSettings(**settings))  # type: ignore[arg-type]
-    return list(iter(source.read, None))
-
-
-def shown(pictures: list[Picture]) -> list[int]:
-    return [read_bars(picture.image) for picture in pictures]
+@pytest.mark.parametrize(("container", "codec"), [("mkv", "libx264"), ("mpg", "mpeg2video")])
+def test_the_fields_of_an_interlaced_video_are_not_mixed(container: str, codec: str, tmp_path: Path) -> None:
+    """A moving edge is elsewhere in each field, so mixed fields would look like a comb."""
+    path = tmp_path / f"film.{container}"
+    with av.open(str(path), "w") as file:
+        stream = file.add_stream(codec, rate=25, width=320, height=240, pix_fmt="yuv420p", options={"flags": "+ildct"})
+        stream.codec_context.bit_rate = 4_000_000
+        for number in range(20):
+            image = np.full((240, 320, 3), 40, np.uint8)
+            image[::2, : 60 + 8 * number] = image[1::2, : 64 + 8 * number] = 200
+            frame = av.VideoFrame.from_ndarray(image, format="bgr24")
+            frame.pts, frame.time_base = number, Fraction(1, 25)
+            file.mux(stream.encode(frame))
+        file.mux(stream.encode(None))
+    with av.open(str(path)) as file:
+        assert any(frame.interlaced_frame for frame in file.decode(video=0))
+    pictures = read(path)
+    assert len(pictures) == 20
+    for picture in pictures[2:-2]:
+        grey = picture.image[20:220, :, 1].astype(int)
+        assert np.abs(np.diff(grey, axis=0)).max() < 60
 
 
 def test_a_jpeg_video_that_is_turned_by_its_container_is_decoded(tmp_path: Path) -> None:

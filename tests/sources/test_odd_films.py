@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import av
 import numpy as np
 import pytest
-from films import Film, read_bars
+from films import Film, read, read_bars, shown
 
 from fer_stream.errors import SourceError
 from fer_stream.settings.tree import CameraSettings
@@ -18,17 +18,6 @@ from fer_stream.sources.truncation import LEAST_ZEROS, missing
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from fer_stream import Picture
-
-
-def read(path: Path, **settings: object) -> list[Picture]:
-    source = open_source(str(path), CameraSettings(**settings))  # type: ignore[arg-type]
-    return list(iter(source.read, None))
-
-
-def shown(pictures: list[Picture]) -> list[int]:
-    return [read_bars(picture.image) for picture in pictures]
 
 
 def test_pictures_after_a_long_hole_in_a_transport_stream_are_read(tmp_path: Path) -> None:
