@@ -4,7 +4,8 @@ Three nets run in sequence (Zhang et al. 2016, https://arxiv.org/abs/1604.02878)
 of the image; R-Net refines them on 24x24 crops; O-Net decides on 48x48 crops, and adds landmarks.
 
 The weights were trained on images resized by averages over windows with integer edges (torch's adaptive average
-pooling), and the boxes depend on it. `fer_stream.inference.detectors.windows` resizes in the same way.
+pooling), and the boxes depend on it. `MTCNN.detect` resizes in the same way (`fer_stream.inference.detectors.windows`).
+`MTCNN.look` resizes only approximately so, which is quicker (`fer_stream.inference.detectors.parts`).
 """
 
 from __future__ import annotations
@@ -18,9 +19,10 @@ import numpy as np
 from fer_stream.imaging.geometry import centre as centre_of
 from fer_stream.imaging.geometry import contained, overlap
 from fer_stream.imaging.pixels import pixels
-from fer_stream.imaging.yuv import Yuv, bgr
+from fer_stream.imaging.yuv import Yuv
 from fer_stream.inference import models
-from fer_stream.inference.detectors.windows import Windows, clipped, patches
+from fer_stream.inference.detectors.parts import Parts
+from fer_stream.inference.detectors.windows import Windows, clipped
 from fer_stream.types import Box, Face, Region
 
 if TYPE_CHECKING:
@@ -106,10 +108,9 @@ class MTCNN:
         """
         image = image.decode() if isinstance(image, Yuv) else pixels(image)
         scales = self._scales(min(image.shape[:2]), self.factor)
-        return self._cascade(image, scales) if scales else []
+        return self._cascade(Windows(image), scales) if scales else []
 
-    def _cascade(self, image: NDArray[np.uint8], scales: list[float], known: Floats | None = None) -> list[Face]:
-        windows = Windows(image)
+    def _cascade(self, windows: Windows | Parts, scales: list[float], known: Floats | None = None) -> list[Face]:
         if known is None:
             boxes = self._propose(windows, scales, self.thresholds[0], 0.7)
         else:
@@ -130,20 +131,20 @@ class MTCNN:
         Raises:
             ValueError: as `detect`.
         """
-        image = image if isinstance(image, Yuv) else pixels(image)
-        found = self._follow(image, expected)
+        picture = Parts(image if isinstance(image, Yuv) else pixels(image))
+        found = self._follow(picture, expected)
         known = [face for face in found if face is not None]
         new: list[Face] = []
         for region in regions:
-            for face in self._search(image, region, [other.box for other in (*known, *new)]):
+            for face in self._search(picture, region, [other.box for other in (*known, *new)]):
                 if all(contained(face.box, other.box) <= DOUBLE for other in (*known, *new)):
                     new.append(face)
         return found, new
 
-    def _follow(self, image: NDArray[np.uint8] | Yuv, expected: Sequence[Expected]) -> list[Face | None]:
+    def _follow(self, picture: Parts, expected: Sequence[Expected]) -> list[Face | None]:
         found: list[Face | None] = [None] * len(expected)
         boxes = _squared(np.array([face.box for face in expected], np.float32).reshape(-1, 4))
-        scores, offsets, inside = self._run_on_patches(self._rnet, ("scores", "offsets"), image, boxes, 24)
+        scores, offsets, inside = self._run_on_crops(self._rnet, ("scores", "offsets"), picture, boxes, 24)
         moved = _moved(boxes, offsets)
         sure = inside & (scores > KEEP)
         close = sure & (np.array([face.due for face in expected], bool) | (scores < CERTAIN))
@@ -152,7 +153,7 @@ class MTCNN:
         closer = np.flatnonzero(close)
         squares = _squared(moved[closer])
         outputs = ("scores", "offsets", "landmarks")
-        scores, offsets, landmarks, inside = self._run_on_patches(self._onet, outputs, image, squares, 48)
+        scores, offsets, landmarks, inside = self._run_on_crops(self._onet, outputs, picture, squares, 48)
         decided = _faces(squares, scores, offsets, landmarks)
         for i, face, right in zip(closer.tolist(), decided, inside & (scores > KEEP), strict=True):
             if right:
@@ -160,11 +161,11 @@ class MTCNN:
         _drop_duplicates(expected, found)
         missed = [i for i, face in enumerate(found) if face is None]
         taken = [face.box for face in found if face is not None]
-        for i, again in zip(missed, self._find(image, [expected[i].box for i in missed], taken), strict=True):
+        for i, again in zip(missed, self._find(picture, [expected[i].box for i in missed], taken), strict=True):
             found[i] = again
         return found
 
-    def _find(self, image: NDArray[np.uint8] | Yuv, missed: Sequence[Box], taken: Sequence[Box]) -> list[Face | None]:
+    def _find(self, picture: Parts, missed: Sequence[Box], taken: Sequence[Box]) -> list[Face | None]:
         """Return for each missed box the nearest face of about the same size that overlaps no box in ``taken``.
 
         All boxes go through the nets together, each at the scale at which its face has the size of P-Net's window.
@@ -175,15 +176,15 @@ class MTCNN:
         centres = np.array([centre_of(box) for box in missed])
         corners = (centres - AROUND * sizes[:, None]).astype(np.intp)
         edges = np.hstack((corners, (centres + AROUND * sizes[:, None]).astype(np.intp)))
-        pixels = patches(image, edges, round(2 * AROUND * CELL) + 1)
+        pixels = picture.crops(edges, round(2 * AROUND * CELL) + 1)
         at, boxes = self._promising(pixels, edges, np.array(taken, np.float32).reshape(-1, 4))
-        scores, offsets, inside = self._run_on_patches(self._rnet, ("scores", "offsets"), image, boxes, 24)
+        scores, offsets, inside = self._run_on_crops(self._rnet, ("scores", "offsets"), picture, boxes, 24)
         passed = inside & (scores > self.thresholds[1])
         at, boxes = at[passed], _squared(_moved(boxes[passed], offsets[passed]))
         keep = _suppress(boxes + at[:, None] * APART, scores[passed], 0.7)
         at, boxes = at[keep], boxes[keep]
         outputs = ("scores", "offsets", "landmarks")
-        scores, offsets, landmarks, inside = self._run_on_patches(self._onet, outputs, image, boxes, 48)
+        scores, offsets, landmarks, inside = self._run_on_crops(self._onet, outputs, picture, boxes, 48)
         faces = _faces(boxes, scores, offsets, landmarks)
         found: list[Face | None] = []
         for i, centre in enumerate(centres.tolist()):
@@ -208,25 +209,22 @@ class MTCNN:
         new = (_overlaps(boxes, known) < SAME).all(axis=1)
         return at[new], boxes[new]
 
-    def _search(self, image: NDArray[np.uint8] | Yuv, region: Region, known: Sequence[Box]) -> list[Face]:
-        """Return the faces in a region of the image that do not overlap ``known`` faces."""
-        height, width = image.shape[:2]
-        x1, y1 = max(region.x1, 0), max(region.y1, 0)
-        x2, y2 = max(min(region.x2, width), x1), max(min(region.y2, height), y1)
-        part = bgr(image, x1, y1, x2, y2)
-        scales = self._scales(min(part.shape[:2]), SPARSE)
+    def _search(self, picture: Parts, region: Region, known: Sequence[Box]) -> list[Face]:
+        """Return the faces in a region of the picture that do not overlap ``known`` faces."""
+        part = Parts(picture.image, region)
+        scales = self._scales(min(part.height, part.width), SPARSE)
         if not scales:
             return []
-        there = np.array(known, np.float32).reshape(-1, 4) - np.array([x1, y1, x1, y1], np.float32)
-        return [_shifted(face, x1, y1) for face in self._cascade(part, scales, there)]
+        there = np.array(known, np.float32).reshape(-1, 4) - np.array([part.x, part.y] * 2, np.float32)
+        return [_shifted(face, part.x, part.y) for face in self._cascade(part, scales, there)]
 
-    def _run_on_patches(
-        self, net: models.Model, outputs: tuple[str, ...], image: NDArray[np.uint8] | Yuv, boxes: Floats, size: int
+    def _run_on_crops(
+        self, net: models.Model, outputs: tuple[str, ...], picture: Parts, boxes: Floats, size: int
     ) -> list[NDArray[Any]]:
-        """Return a net's outputs for each box, and which boxes intersect the image."""
-        edges, inside = clipped(boxes, *image.shape[:2])
+        """Return a net's outputs for each box, and which boxes intersect the picture."""
+        edges, inside = clipped(boxes, picture.height, picture.width)
         crops = np.zeros((len(boxes), 3, size, size), np.float32)
-        crops[inside] = patches(image, edges[inside], size)
+        crops[inside] = picture.crops(edges[inside], size)
         batches = [net.run(outputs, {"pixels": crops[i : i + BATCH]}) for i in range(0, max(len(boxes), 1), BATCH)]
         return [*(np.concatenate(parts) for parts in zip(*batches, strict=True)), inside]
 
@@ -237,10 +235,10 @@ class MTCNN:
             scale *= factor
         return scales
 
-    def _propose(self, windows: Windows, scales: list[float], threshold: float, alike: float) -> Floats:
+    def _propose(self, windows: Windows | Parts, scales: list[float], threshold: float, alike: float) -> Floats:
         found = [np.empty((0, 9), np.float32)]
-        for scale in scales:
-            scores, offsets = self._pnet.run(("scores", "offsets"), {"pixels": windows.level(scale)})
+        for scale, level in zip(scales, windows.levels(scales), strict=True):
+            scores, offsets = self._pnet.run(("scores", "offsets"), {"pixels": level})
             y, x = np.nonzero(scores[0] >= threshold)
             corner = np.stack((x, y), axis=1).astype(np.float32) * STRIDE
             scores, offsets = scores[0, y, x], offsets[0, :, y, x]
@@ -252,14 +250,14 @@ class MTCNN:
         boxes, offsets = proposals[:, :4], proposals[:, 5:]
         return _squared(boxes + offsets * np.tile(boxes[:, 2:] - boxes[:, :2], 2))
 
-    def _refine(self, windows: Windows, boxes: Floats) -> Floats:
+    def _refine(self, windows: Windows | Parts, boxes: Floats) -> Floats:
         boxes, scores, offsets = self._passing(
             self._rnet, ("scores", "offsets"), windows, boxes, 24, self.thresholds[1]
         )
         keep = _suppress(boxes, scores, 0.7)
         return _squared(_moved(boxes[keep], offsets[keep]))
 
-    def _decide(self, windows: Windows, boxes: Floats) -> list[Face]:
+    def _decide(self, windows: Windows | Parts, boxes: Floats) -> list[Face]:
         boxes, scores, offsets, landmarks = self._passing(
             self._onet, ("scores", "offsets", "landmarks"), windows, boxes, 48, self.thresholds[2]
         )
@@ -267,7 +265,13 @@ class MTCNN:
         return [faces[i] for i in _suppress_contained(_moved(boxes, offsets), scores, 0.7)]
 
     def _passing(
-        self, net: models.Model, outputs: tuple[str, ...], windows: Windows, boxes: Floats, size: int, threshold: float
+        self,
+        net: models.Model,
+        outputs: tuple[str, ...],
+        windows: Windows | Parts,
+        boxes: Floats,
+        size: int,
+        threshold: float,
     ) -> list[Floats]:
         """Return the boxes whose crop scores above ``threshold``, and the net's outputs for them."""
         edges, inside = clipped(boxes, windows.height, windows.width)

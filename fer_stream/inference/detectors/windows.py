@@ -1,7 +1,6 @@
 """Resizes by averaging over windows with integer edges, which MTCNN's nets need, using an integral image.
 
-One `cv2.integral` serves all levels of a pyramid and all crops. For a few known boxes, `patches` first copies their
-pixels side by side, so that only a few thousand pixels are integrated, and all boxes are processed together.
+One `cv2.integral` serves all levels of a pyramid and all crops.
 """
 
 from __future__ import annotations
@@ -11,21 +10,13 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from fer_stream.imaging.yuv import bgr
-
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from collections.abc import Iterable, Iterator
 
-    from fer_stream.imaging.yuv import Yuv
+    from numpy.typing import NDArray
 
     Floats = NDArray[np.float32]
     Ints = NDArray[np.intp]
-
-ENOUGH = 8
-"""Width of a window in pixels from which averaging every second pixel is accurate enough."""
-
-TOGETHER = 16
-"""Maximum number of patches copied side by side: each may take a megabyte, and its sums four."""
 
 
 class Windows:
@@ -37,8 +28,11 @@ class Windows:
         self._sums = np.asarray(cv2.integral(np.ascontiguousarray(image)), np.int32)
         self._rows = self._sums.reshape(self.height + 1, -1)
 
-    def level(self, scale: float) -> Floats:
-        """Return the whole image at a scale: ``[1, 3, h, w]``."""
+    def levels(self, scales: Iterable[float]) -> Iterator[Floats]:
+        """Yield the whole image at each scale: ``[1, 3, h, w]``."""
+        return map(self._level, scales)
+
+    def _level(self, scale: float) -> Floats:
         height, width = int(self.height * scale + 1), int(self.width * scale + 1)
         (top, bottom), (left, right) = _edges(self.height, height), _edges(self.width, width)
         channels = np.arange(3)[:, None]
@@ -77,31 +71,6 @@ def clipped(boxes: Floats, height: int, width: int) -> tuple[Ints, NDArray[np.bo
     edges[:, 2:] = np.minimum(edges[:, 2:], (width, height))
     inside: NDArray[np.bool_] = np.all(edges[:, 2:] > edges[:, :2], axis=1)
     return edges, inside
-
-
-def patches(image: NDArray[np.uint8] | Yuv, edges: Ints, size: int) -> Floats:
-    """Return rectangles of an image, resized to ``[N, 3, size, size]``, without processing the rest of the image.
-
-    ``edges`` are integers (x1, y1, x2, y2). Parts outside the image are black. Of rectangles much larger than ``size``,
-    only every second, third, ... pixel is used, which bounds the cost.
-    """
-    if not len(edges):
-        return np.empty((0, 3, size, size), np.float32)
-    if len(edges) > TOGETHER:
-        parts = np.split(edges, range(TOGETHER, len(edges), TOGETHER))
-        return np.concatenate([patches(image, part, size) for part in parts])
-    steps = np.maximum((edges[:, 2:] - edges[:, :2]).max(axis=1) // (ENOUGH * size), 1)
-    sides = -(-(edges[:, 2:] - edges[:, :2]) // steps[:, None])
-    left = np.cumsum(sides[:, 0]) - sides[:, 0]
-    canvas = np.zeros((int(sides[:, 1].max()), int(sides[:, 0].sum()), 3), np.uint8)
-    for (x1, y1, x2, y2), start, step in zip(edges.tolist(), left.tolist(), steps.tolist(), strict=True):
-        x, y = max(x1, 0), max(y1, 0)
-        right, bottom = min(max(x2, x), image.shape[1]), min(max(y2, y), image.shape[0])
-        part = bgr(image, x, y, right, bottom)[::step, ::step]
-        top, first = (y - y1) // step, start + (x - x1) // step
-        canvas[top : top + part.shape[0], first : first + part.shape[1]] = part
-    copies = np.stack((left, np.zeros_like(left), left + sides[:, 0], sides[:, 1]), axis=1)
-    return Windows(canvas).crops(copies, size)
 
 
 def _edges(length: int | Ints, count: int) -> tuple[Ints, Ints]:
