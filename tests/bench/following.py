@@ -4,7 +4,8 @@
 
 Each clip goes through detector, classifier and timeline twice, as in `fer-stream run --policy wait`: once with
 ``search.scan_interval`` 0 (the reference), and once with the default settings. Both process each frame in turn, so
-that other load on the machine affects both. For each clip it prints:
+that other load on the machine affects both. Clips are few, so each is also processed mirrored, backwards, and both. For
+each it prints:
 
 - faces: recall, precision and F1 of the boxes (IoU 0.5), compared with the reference
 - new: the longest delay until a new face is found, compared with the reference, for faces seen for at least 0.5 s
@@ -16,6 +17,7 @@ that other load on the machine affects both. For each clip it prints:
 from __future__ import annotations
 
 import argparse
+import itertools
 import time
 from collections import Counter
 from dataclasses import dataclass, field
@@ -23,23 +25,27 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import cv2
+import numpy as np
 
+from fer_stream import plugins
 from fer_stream.events.attention import Attention
 from fer_stream.events.smoother import LabelSet
 from fer_stream.events.timeline import Timeline
 from fer_stream.imaging.geometry import overlap
+from fer_stream.imaging.yuv import Yuv, planar_or_bgr
 from fer_stream.inference.recognizer import Recognizer
-from fer_stream.settings.tree import Settings
+from fer_stream.settings.tree import CameraSettings, Settings
 from fer_stream.types import EventType, ExpressionData, Face, Nanoseconds
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from fer_stream.inference.recognizer import Recognition
     from fer_stream.types import Event
+
+VARIANTS = "", "mirrored", "backwards", "mirrored backwards"
 
 SMALL = 640
 """Width in pixels up to which a clip is searched for faces of 20 pixels instead of 40."""
@@ -64,7 +70,7 @@ class Pass:
         self._line = Timeline("clip", 1, labels, how.tracker, how.smoother, attention)
         self._under_way: list[tuple[int, Nanoseconds, tuple[int, int], Recognition]] = []
 
-    def take(self, seq: int, when: Nanoseconds, image: NDArray[np.uint8]) -> None:
+    def take(self, seq: int, when: Nanoseconds, image: NDArray[np.uint8] | Yuv) -> None:
         """Process a frame; its result is released as late as the depth allows."""
         self._release(self.depth - 1)
         hints = self._line.hints(seq, when, (image.shape[1], image.shape[0]))
@@ -87,17 +93,23 @@ class Pass:
             self.events += self._line.observe(seq, when, size, found.faces, found.searched)
 
 
-def frames(path: Path) -> Iterator[tuple[Nanoseconds, NDArray[np.uint8]]]:
-    """Yield a video's frames with their times."""
-    video = cv2.VideoCapture(str(path))
-    rate = video.get(cv2.CAP_PROP_FPS) or 25.0
-    count = 0
-    while True:
-        there, image = video.read()
-        if not there:
-            return
-        yield Nanoseconds(10**15 + round(count / rate * 1e9)), image  # type: ignore[misc]
-        count += 1
+def frames(clip: Path, variant: str) -> Iterator[tuple[Nanoseconds, NDArray[np.uint8] | Yuv]]:
+    """Yield a clip's pictures, as capture processes give them, with their times in one of `VARIANTS`."""
+    source = plugins.load("sources", "media")(str(clip), CameraSettings(source=str(clip)))
+    read = list(iter(source.read, None))
+    source.close()
+    contents = [planar_or_bgr(frame.content) for frame in read]
+    if "backwards" in variant:
+        contents.reverse()
+    for frame, content in zip(read, contents, strict=True):  # backwards: the pictures, not the times
+        yield Nanoseconds(10**15 + (frame.offset or 0)), _mirrored(content) if "mirrored" in variant else content
+
+
+def _mirrored(content: NDArray[np.uint8] | Yuv) -> NDArray[np.uint8] | Yuv:
+    if isinstance(content, Yuv):
+        y, u, v = (np.ascontiguousarray(plane[:, ::-1]) for plane in (content.y, content.u, content.v))
+        return Yuv(y, u, v, content.colour)
+    return np.ascontiguousarray(content[:, ::-1])
 
 
 def pairs(ours: Sequence[Face], reference: Sequence[Face]) -> list[tuple[int, int]]:
@@ -174,11 +186,11 @@ class Comparison:
         return self.cost[0] / self.cost[1]
 
 
-def compare(clip: Path, depth: int) -> Comparison:
+def compare(clip: Path, depth: int, variant: str = "") -> Comparison:
     """Process a clip with both settings, frame by frame in turn."""
     times: list[int] = []
     ways: list[Pass] = []
-    for seq, (when, image) in enumerate(frames(clip), 1):
+    for seq, (when, image) in enumerate(frames(clip, variant), 1):
         if not ways:
             smallest = 20 if image.shape[1] <= SMALL else 40
             for changed in ({"scan_interval": 0}, {}):
@@ -213,15 +225,17 @@ def main() -> None:
     parser.add_argument("--depth", type=int, default=Settings.model_fields["depth"].default, help="frames in flight")
     arguments = parser.parse_args()
     cv2.setNumThreads(1)  # as in our own processes
-    row = "{:24.24} {:>5} | {:>6} {:>9} {:>5} | {:>6} | {:>12} | {:>14} {:>6} | {}"
+    row = "{:31.31} {:>5} | {:>6} {:>9} {:>5} | {:>6} | {:>12} | {:>14} {:>6} | {}"
     print(
         row.format("clip", "faces", "recall", "precision", "F1", "new", "events", "CPU ms a frame", "ratio", "frames")
     )
-    found = [compare(clip, arguments.depth) for clip in arguments.clips]
-    for clip, it in zip(arguments.clips, found, strict=True):
+    found = []
+    for clip, variant in itertools.product(arguments.clips, VARIANTS):
+        it = compare(clip, arguments.depth, variant)
+        found.append(it)
         print(
             row.format(
-                clip.name,
+                f"{clip.name[:12]} {variant}",
                 f"{it.reference / it.frames:.1f}",
                 f"{it.right / max(it.reference, 1):.3f}",
                 f"{it.right / max(it.ours, 1):.3f}",

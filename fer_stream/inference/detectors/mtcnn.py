@@ -43,7 +43,7 @@ KEEP = 0.5
 """Minimum score of a known face. It is below the thresholds for new faces, so that tracks survive weak frames."""
 
 CERTAIN = 0.95
-"""R-Net's score above which a known face is accepted without O-Net."""
+"""R-Net's score from which a known face is accepted without O-Net, or although O-Net does not find it."""
 
 AROUND = 1.5
 """A missed face is searched for this far around its expected centre, to each side, in units of its size."""
@@ -52,9 +52,8 @@ SAME = 0.35
 """Overlap (IoU) from which two boxes are the same face."""
 
 SPARSE, PROMISING, ALIKE = 0.5, 0.8, 0.5
-"""For a search for new faces: the ratio of pyramid levels, P-Net's minimum score, and the overlap above which only the
-better of two proposals is kept. The search is repeated soon, so it may be coarser than `MTCNN.detect`: at half the cost
-it finds 98% of the faces."""
+"""For a search for new faces: the ratio of pyramid levels in a region, P-Net's minimum score, and the overlap above
+which only the better of two proposals is kept. It is repeated soon, so it may be coarser than `MTCNN.detect`."""
 
 DOUBLE = 0.5
 """Overlap, as a share of the smaller box, above which two boxes are the same face."""
@@ -146,11 +145,10 @@ class MTCNN:
         boxes = _squared(np.array([face.box for face in expected], np.float32).reshape(-1, 4))
         scores, offsets, inside = self._run_on_crops(self._rnet, ("scores", "offsets"), picture, boxes, 24)
         moved = _moved(boxes, offsets)
-        sure = inside & (scores > KEEP)
-        close = sure & (np.array([face.due for face in expected], bool) | (scores < CERTAIN))
-        for i in np.flatnonzero(sure & ~close).tolist():
+        for i in np.flatnonzero(inside & (scores >= CERTAIN)).tolist():
             found[i] = Face(Box(*moved[i].tolist()), float(scores[i]))
-        closer = np.flatnonzero(close)
+        due = np.array([face.due for face in expected], bool)
+        closer = np.flatnonzero(inside & (scores > KEEP) & (due | (scores < CERTAIN)))
         squares = _squared(moved[closer])
         outputs = ("scores", "offsets", "landmarks")
         scores, offsets, landmarks, inside = self._run_on_crops(self._onet, outputs, picture, squares, 48)
@@ -212,7 +210,8 @@ class MTCNN:
     def _search(self, picture: Parts, region: Region, known: Sequence[Box]) -> list[Face]:
         """Return the faces in a region of the picture that do not overlap ``known`` faces."""
         part = Parts(picture.image, region)
-        scales = self._scales(min(part.height, part.width), SPARSE)
+        whole = (part.height, part.width) == picture.image.shape[:2]  # is not searched again soon
+        scales = self._scales(min(part.height, part.width), self.factor if whole else SPARSE)
         if not scales:
             return []
         there = np.array(known, np.float32).reshape(-1, 4) - np.array([part.x, part.y] * 2, np.float32)
