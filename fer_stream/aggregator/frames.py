@@ -102,7 +102,7 @@ class CameraFrames(Generic[FrameT, ResultT]):
         t, slot = self._totals, self._in_slot()
         self._booked.superseded += t.superseded
         if t.rejected:
-            self._booked.count("rejected", "limit", t.rejected)
+            self._booked.count("rejected", "capture", t.rejected)
         self._booked.count("lost_link", frames=slot)
         self._booked.captured += t.superseded + t.rejected + slot
         self._totals, self._received, self.session = Totals(), 0, self.session + 1
@@ -141,7 +141,7 @@ class CameraFrames(Generic[FrameT, ResultT]):
         result.captured += t.superseded + t.rejected + slot
         result.superseded += t.superseded
         if t.rejected:
-            result.count("rejected", "limit", t.rejected)
+            result.count("rejected", "capture", t.rejected)
         result.in_flight = slot + len(self.unresolved)
         return result
 

@@ -7,8 +7,8 @@ from typing import Literal
 
 Outcome = Literal["done", "rejected", "expired", "lost_worker", "lost_link"]
 
-REASONS = ("corrupt", "limit", "poisoned")
-"""Why a frame may be rejected."""
+REASONS = ("capture", "corrupt", "poisoned")
+"""Why a frame may be rejected. The capture rejects damaged pictures and those over a limit; its log says which."""
 
 TERMS = {"done", "expired", "lost_worker", "lost_link", *(f"rejected_{reason}" for reason in REASONS)}
 """The possible outcomes of a frame that was sent."""

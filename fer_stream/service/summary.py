@@ -38,7 +38,13 @@ def tell(made: dict[str, Any]) -> None:
     """Print a summary as text on stderr."""
     lines = [f"ran for {made['duration_s']:.1f} s"]
     for name, ledger in made["cameras"].items():
-        others = [f"{n} {term.replace('_', ' ')}" for term, n in ledger.items() if term != "captured" and n]
+        reasons = {term.removeprefix("rejected_"): n for term, n in ledger.items() if term.startswith("rejected_")}
+        why = f" ({', '.join(f'{n} {reason}' for reason, n in reasons.items())})" if reasons else ""
+        others = [
+            f"{n} {term.replace('_', ' ')}{why if term == 'rejected' else ''}"
+            for term, n in ledger.items()
+            if n and term != "captured" and not term.startswith("rejected_")
+        ]
         lines.append(f"{name}: {ledger['captured']} frames captured = {' + '.join(others) or '0'}")
     lines.append("events: " + (", ".join(f"{n} {kind}" for kind, n in made["events"].items()) or "none"))
     lines += [f"sink {line}" for line in undelivered(made)]

@@ -357,8 +357,8 @@ def test_a_frame_can_be_refused_at_once() -> None:
     desk = Desk()
     desk.join()
     desk.it.ready("w1", 0)
-    assert shown(desk.frame(refused="limit")) == ["release door 1 rejected limit"]
-    assert desk.it.cameras["door"].reported() == {"rejected_limit": 1}
+    assert shown(desk.frame(refused="corrupt")) == ["release door 1 rejected corrupt"]
+    assert desk.it.cameras["door"].reported() == {"rejected_corrupt": 1}
 
 
 def test_of_two_dead_workers_the_second_is_not_given_the_first_one_s_frame() -> None:
@@ -382,7 +382,7 @@ def test_what_was_sent_and_is_not_here_is_lost_on_the_link() -> None:
     desk.join()
     desk.it.offer("door", Totals(captured=9, superseded=3, rejected=1, sent=4), full=True, now=0)
     ledger = desk.it.cameras["door"].ledger()
-    assert (ledger.captured, ledger.superseded, ledger.rejected, ledger.lost_link) == (9, 3, {"limit": 1}, 4)
+    assert (ledger.captured, ledger.superseded, ledger.rejected, ledger.lost_link) == (9, 3, {"capture": 1}, 4)
     assert ledger.in_flight == 1
     assert ledger.balanced()
 

@@ -49,11 +49,11 @@ def test_a_ledger_s_totals_become_counters() -> None:
     assert frames("ledger-1", "expired") == 0, "the series exists up front, so that rate() sees the first increment"
     assert value("fer_stream_frames_in_flight", camera="ledger-1") == 1
 
-    export.export(Ledger(captured=12, done=7, superseded=2, rejected={"corrupt": 1, "limit": 1}, lost_link=2))
+    export.export(Ledger(captured=12, done=7, superseded=2, rejected={"corrupt": 1, "capture": 1}, lost_link=2))
     assert frames("ledger-1", "captured") == 12
     assert frames("ledger-1", "done") == 7
     assert frames("ledger-1", "rejected", "corrupt") == 1
-    assert frames("ledger-1", "rejected", "limit") == 1
+    assert frames("ledger-1", "rejected", "capture") == 1
     assert value("fer_stream_frames_in_flight", camera="ledger-1") == 0
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from processes import wait_for
 
+from fer_stream.aggregator.ledger import Ledger
 from fer_stream.errors import FerStreamError
 from fer_stream.operations.process import Stop
 from fer_stream.service import summary
@@ -86,6 +87,15 @@ def test_a_summary_names_every_frame_and_every_event_that_was_not_delivered(
     printed: list[str] = []  # the parts printed so far; a thread writes to stderr
     wait_for(lambda: printed.append(capfd.readouterr().err) or sentence in "".join(printed), "the summary")
     assert "door: 6 frames captured = 6 done" in "".join(printed)
+
+
+def test_rejected_frames_are_told_once_with_their_reasons(capfd: pytest.CaptureFixture[str]) -> None:
+    ledger = Ledger(captured=9, done=4, rejected={"capture": 3, "poisoned": 2}).as_dict()
+    summary.tell({"duration_s": 1.0, "cameras": {"door": ledger}, "events": {}, "sinks": {}})
+    printed: list[str] = []
+    wait_for(lambda: printed.append(capfd.readouterr().err) or "events" in "".join(printed), "the summary")
+    expected = "door: 9 frames captured = 4 done + 5 rejected (3 capture, 2 poisoned)\n"
+    assert expected in "".join(printed)
 
 
 def test_a_summary_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
