@@ -128,8 +128,8 @@ class DetectorSettings(Section):
     )
     factor: Annotated[float, Field(gt=0.1, lt=0.95)] = Field(
         0.709,
-        description="scale ratio between the levels of the image pyramid in searches of the whole picture; it is 0.5 in "
-        "those of changed regions",
+        description="scale ratio between the levels of the image pyramid in searches of the whole picture; it is "
+        "0.5 in those of changed regions",
     )
 
 
