@@ -6,16 +6,14 @@ Header fields are checked against the packets. If a packet does not decode, only
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import av
 import av.error
-import av.stream
 
 from fer_stream.errors import SourceError, WireError
 from fer_stream.imaging.jpeg import Jpeg
 from fer_stream.imaging.limits import check_size
+from fer_stream.sources.opening import JPEGS, choose_stream, description, open_container, prepare, videos_of
 from fer_stream.sources.presentation import UPRIGHT, Deinterlacer, shown, turn_of
 from fer_stream.sources.stamps import SECOND
 
@@ -25,12 +23,12 @@ if TYPE_CHECKING:
 
     import numpy as np
     from av import Packet, VideoFrame
-    from av.container import InputContainer
     from av.video.stream import VideoStream
     from numpy.typing import NDArray
 
     from fer_stream.imaging.yuv import Yuv
     from fer_stream.plugins import Allocate
+    from fer_stream.sources.opening import Opening
 
     Content = NDArray[np.uint8] | Jpeg | Yuv
 
@@ -46,34 +44,8 @@ MAX_RATE = 1000
 ASSEMBLED = frozenset({"mpegts", "hls", "rtsp", "sdp"})
 """Formats that mark a packet as corrupt if a part of it was lost. The others do so if the file ends within it."""
 
-TEXT = frozenset({"tty", "ansi"})
-"""Formats in which FFmpeg renders text files as videos of a terminal."""
-
-NO_VIDEO = "has no video"
-
-JPEGS = "mjpeg"
-"""Format of JPEGs one after the other. Bytes between them are skipped, such as the boundaries of an HTTP stream."""
-
 _BEGIN, _END = b"\xff\xd8", b"\xff\xd9"
 """A JPEG's first and last markers."""
-
-
-@dataclass(frozen=True, slots=True)
-class Opening:
-    """How to open a container."""
-
-    stream: int | None = None
-    """Number of the video stream, from 0; ``None``: the default one."""
-    threads: int = 1
-    """Threads that decode."""
-    hardware: bool = False
-    """Whether a GPU may decode. JPEG packets are then decoded, too."""
-    timeouts: tuple[float, float] | None = None
-    """Seconds to open, and to read."""
-    options: tuple[tuple[str, str], ...] = ()
-    """FFmpeg's options for the demuxer and the protocol."""
-    format: str | None = None
-    """FFmpeg's name of the format; ``None``: FFmpeg detects it."""
 
 
 class Container:
@@ -95,15 +67,14 @@ class Container:
         self.closed = False
         self.damaged = 0
         """Number of pictures that did not decode, after the first key frame."""
-        self._passes: bool | None = False
-        """Whether JPEG packets are returned undecoded; ``None``: not known before the first packet."""
         self._name = name
         self._lock = threading.Lock()
         self._opening = opening
-        self._container = _open(address, opening)
+        self._container = open_container(address, opening)
         try:
-            self.stream = self._choose()
-            self._prepare()
+            self.stream = choose_stream(self._container, opening.stream, name)
+            self._passes: bool | None = None if prepare(self._container, self.stream, opening, name) else False
+            """Whether JPEG packets are returned undecoded; ``None``: not known before the first packet."""
         except BaseException:
             self._container.close()
             raise
@@ -170,7 +141,8 @@ class Container:
     @property
     def others(self) -> list[str]:
         """Descriptions of the video streams that were not chosen."""
-        return [_describe(number, one) for number, one in enumerate(self._videos()) if one.index != self.stream.index]
+        videos = enumerate(videos_of(self._container))
+        return [description(number, one) for number, one in videos if one.index != self.stream.index]
 
     @property
     def finite(self) -> bool:
@@ -184,9 +156,10 @@ class Container:
 
     @property
     def opacity(self) -> int | None:
-        """The number of the stream with an AVIF's opacity: a grey one that follows the colours."""
-        following = [(number, one) for number, one in enumerate(self._videos()) if one.index == self.stream.index + 1]
-        for number, one in following:
+        """The number of the stream with an AVIF's opacity: a grey stream directly after the one with the colours."""
+        for number, one in enumerate(videos_of(self._container)):
+            if one.index != self.stream.index + 1:
+                continue
             context, colours = one.codec_context, self.stream.codec_context
             same = (context.width, context.height) == (colours.width, colours.height)
             if same and one.frames == self.stream.frames and (context.pix_fmt or "").startswith("gray"):
@@ -365,71 +338,3 @@ class Container:
             start = self._container.start_time
             self._begin = stamp if start is None else 1000 * start
         return stamp - self._begin
-
-    # Opening
-
-    def _videos(self) -> list[VideoStream]:
-        return [one for one in self._container.streams.video if not _is_cover(one)]
-
-    def _choose(self) -> VideoStream:
-        videos, number = self._videos(), self._opening.stream
-        if self.format in TEXT:
-            raise SourceError(f"{self._name} is a text file, not a video")
-        if not videos:
-            sound = any(one.type == "audio" for one in self._container.streams)
-            cover = " with a cover picture" if self._container.streams.video else ""
-            raise SourceError(f"{self._name} has sound{cover} and no video" if sound else f"{self._name} {NO_VIDEO}")
-        if number is not None:
-            if number >= len(videos):
-                known = "; ".join(_describe(at, one) for at, one in enumerate(videos))
-                raise SourceError(f"{self._name} has no video stream {number}; it has {known}")
-            return videos[number]
-        default = [one for one in videos if one.disposition & av.stream.Disposition.default]
-        if self.format == "ico":  # the same picture in several sizes
-            return max(videos, key=lambda one: one.codec_context.width)
-        # Beside an animation, an AVIF has its first picture as a stream.
-        return max(default or videos, key=lambda one: one.frames > 1)
-
-    def _prepare(self) -> None:
-        for one in self._container.streams:
-            if one.index != self.stream.index:
-                one.discard = av.stream.Discard.all  # the demuxer skips its packets
-        context = self.stream.codec_context
-        if context is None or context.codec is None:
-            raise SourceError(f"{self._name} has a video codec that this FFmpeg cannot decode")
-        if context.width and context.height:
-            try:
-                check_size(context.width, context.height)
-            except WireError as error:
-                raise SourceError(f"{self._name} cannot be shown: {error}") from error
-        jpegs = context.name == "mjpeg" and not self._opening.hardware
-        # One thread returns the picture of a packet at once, which `_shown_as_stored` needs.
-        context.thread_count = 1 if jpegs else self._opening.threads
-        context.thread_type = "AUTO"
-        self._passes = None if jpegs else False
-
-
-def _open(address: str, opening: Opening) -> InputContainer:
-    how: dict[str, Any] = {"options": dict(opening.options), "timeout": opening.timeouts, "format": opening.format}
-    how["metadata_errors"] = "replace"
-    container: InputContainer
-    if opening.hardware:
-        from av.codec.hwaccel import HWAccel, hwdevices_available  # noqa: PLC0415  (rarely needed)
-
-        for device in hwdevices_available():
-            try:
-                container = av.open(address, hwaccel=HWAccel(device_type=device, allow_software_fallback=True), **how)
-                return container
-            except av.error.PermissionError:  # FFmpeg knows this kind of hardware, but there is none here
-                continue
-    container = av.open(address, **how)
-    return container
-
-
-def _is_cover(stream: VideoStream) -> bool:
-    return bool(stream.disposition & av.stream.Disposition.attached_pic)
-
-
-def _describe(number: int, stream: VideoStream) -> str:
-    context = stream.codec_context
-    return f"stream {number} ({context.width}x{context.height}, {context.name})"

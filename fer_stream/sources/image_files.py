@@ -204,16 +204,13 @@ def eight_bits(image: NDArray[Any]) -> NDArray[np.uint8]:
 def _avif(path: Path) -> Iterator[tuple[Content, int | None]]:
     import av.error  # noqa: PLC0415  (PyAV is large)
 
-    from fer_stream.sources.container import NO_VIDEO, Container, Opening  # noqa: PLC0415
+    from fer_stream.sources.container import Container  # noqa: PLC0415
+    from fer_stream.sources.opening import NoVideoError, Opening  # noqa: PLC0415
 
     name = repr(str(path))
     try:
         container = Container(f"file:{path}", name, Opening())
-    except av.error.FFmpegError as error:
-        raise WireError("the AVIF is damaged") from error
-    except SourceError as error:
-        if NO_VIDEO not in str(error):
-            raise
+    except (av.error.FFmpegError, NoVideoError) as error:
         raise WireError("the AVIF is damaged") from error
     # The opacity is a grey picture of its own.
     opacity = None

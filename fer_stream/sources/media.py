@@ -32,11 +32,12 @@ import av.error
 
 from fer_stream.errors import SourceError, WireError
 from fer_stream.settings.redaction import redact
-from fer_stream.sources.container import JPEGS, Container, Opening
+from fer_stream.sources.container import Container
 from fer_stream.sources.image_kinds import is_film, is_image
 from fer_stream.sources.images import Images, check_name
+from fer_stream.sources.opening import JPEGS, MULTIPART, Opening
 from fer_stream.sources.truncation import missing
-from fer_stream.sources.video import MULTIPART, PART, Live, Recording, lacking
+from fer_stream.sources.video import PART, Live, Recording, lacking
 from fer_stream.sources.web import Answer, Snapshots, ask, is_single
 from fer_stream.sources.webcam import Webcam
 from fer_stream.system import folders, machine

@@ -11,6 +11,7 @@ import av.error
 
 from fer_stream.errors import SourceError, WireError
 from fer_stream.sources.container import ASSEMBLED
+from fer_stream.sources.opening import MULTIPART
 from fer_stream.sources.stamps import SECOND, Stamps
 from fer_stream.types import Picture
 
@@ -26,9 +27,6 @@ PART = 0.9
 
 LEAST = 0.0005
 """The smallest fraction of a file that a message rounds to 0.1%."""
-
-MULTIPART = "mpjpeg"
-"""FFmpeg's format of JPEGs between boundaries."""
 
 _log = logging.getLogger(__name__)
 
