@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import av.error
 
 from fer_stream.errors import SourceError, WireError
-from fer_stream.sources.container import ASSEMBLED
 from fer_stream.sources.opening import MULTIPART
 from fer_stream.sources.stamps import SECOND, Stamps
 from fer_stream.sources.truncation import loss_in_words
@@ -238,7 +237,7 @@ class Recording(_Video):
         beyond, entries = self._container.missing_entries
         if beyond:
             raise SourceError(f"{self._name} is truncated: {beyond} of its {entries} pictures are incomplete; {last}")
-        if self._container.cut and self._container.format not in ASSEMBLED:
+        if self._container.cut:
             raise SourceError(f"{self._name} is truncated: it ends within a picture; {last}")
         if self._failure:
             raise SourceError(f"{self._name} cannot be read to its end: {self._failure}; {last}")
