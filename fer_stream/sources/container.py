@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import av.error
 
 from fer_stream.errors import SourceError, WireError
-from fer_stream.imaging.jpeg import Jpeg
+from fer_stream.imaging.jpeg import END, START, Jpeg
 from fer_stream.imaging.limits import check_size
 from fer_stream.sources.decoding import ASSEMBLED, Decoder
 from fer_stream.sources.opening import JPEGS, choose_stream, description, open_container, prepare, videos_of
@@ -38,9 +38,6 @@ PERIOD = SECOND // 25
 
 MAX_RATE = 1000
 """Rates above this, in pictures/s, are errors in a container."""
-
-_BEGIN, _END = b"\xff\xd8", b"\xff\xd9"
-"""A JPEG's first and last markers."""
 
 
 class Container:
@@ -277,7 +274,7 @@ class Container:
             return None
         data = bytes(packet)
         if self._opening.format == JPEGS:  # remove the bytes between two JPEGs
-            data = data[max(0, data.find(_BEGIN)) : data.rfind(_END) + len(_END)]
+            data = data[max(0, data.find(START)) : data.rfind(END) + len(END)]
         jpeg = Jpeg(data)
         try:
             height = jpeg.shape[0]
