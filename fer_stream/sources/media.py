@@ -82,7 +82,28 @@ def open_source(address: str, settings: CameraSettings) -> Source:
         raise SourceError(f"format and size are settings of webcams, and {redact(address)} is not one: remove them")
     if "://" in address:
         return _open_url(address, settings)
-    path = folders.expand(Path(address))
+    return _open_path(folders.expand(Path(address)), settings)
+
+
+def is_video(path: Path) -> bool:
+    """Return whether a file can be opened as a video."""
+    try:
+        _check_video(path)
+        container = Container(f"file:{path}", str(path), Opening())
+    except (SourceError, OSError, av.error.FFmpegError):
+        return False
+    container.close()
+    return not container.single  # FFmpeg takes any file with the suffix of an image for one
+
+
+def webcam_number(address: str) -> str:
+    """Return the number in a webcam's address, or an empty text for other addresses."""
+    found = re.fullmatch(r"(?:/dev/video)?(\d{1,3})", address)
+    return found[1] if found else ""
+
+
+def _open_path(path: Path, settings: CameraSettings) -> Source:
+    """Open a file or a folder."""
     try:
         film = is_film(path)
         if path.is_dir() or (is_image(path) and not film):
@@ -110,23 +131,6 @@ def open_source(address: str, settings: CameraSettings) -> Source:
             raise SourceError(f"{error}; it is truncated: {loss_in_words(lost)}") from error
 
     return Recording(reopen(), reopen, name, settings, partial(missing, path))
-
-
-def is_video(path: Path) -> bool:
-    """Return whether a file can be opened as a video."""
-    try:
-        _check_video(path)
-        container = Container(f"file:{path}", str(path), Opening())
-    except (SourceError, OSError, av.error.FFmpegError):
-        return False
-    container.close()
-    return not container.single  # FFmpeg takes any file with the suffix of an image for one
-
-
-def webcam_number(address: str) -> str:
-    """Return the number in a webcam's address, or an empty text for other addresses."""
-    found = re.fullmatch(r"(?:/dev/video)?(\d{1,3})", address)
-    return found[1] if found else ""
 
 
 def _opening(settings: CameraSettings, threads: int) -> Opening:
