@@ -1,4 +1,4 @@
-"""Videos written with PyAV. Each picture shows its number as bars, so that a test can read it back."""
+"""Videos for tests, written with PyAV. Each picture shows its number as bars, so that a test can read it back."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ class Film:
     count: int = 20
     rotation: int = 0
     mirrored: bool = False
-    """After the rotation, as by the front camera of a phone."""
+    """Whether the picture is mirrored after the rotation, as by the front camera of a phone."""
     aspect: Fraction = Fraction(1)
     interlaced: bool = False
     keys: int | None = None
     """Pictures from one key frame to the next."""
 
     def write(self, path: Path, options: dict[str, str] | None = None) -> Path:
-        """Write it with options of FFmpeg's muxer; return its path."""
+        """Write the video with options of FFmpeg's muxer; return its path."""
         with av.open(str(path), "w", options=options or {}) as file:
             stream = file.add_stream(self.codec, rate=self.rate)
             stored = self.stored(0)
@@ -72,7 +72,7 @@ class Film:
         return path
 
     def stored(self, number: int) -> NDArray[np.uint8]:
-        """Return a picture as it is stored: turned back, and squeezed by the sample aspect ratio."""
+        """Return a picture as the video stores it: before mirroring, rotation, and stretching to square pixels."""
         image = bars(number, self.width, self.height)
         image = np.rot90(image[:, ::-1] if self.mirrored else image, -self.rotation // 90)
         squeezed = round(image.shape[1] / self.aspect) // 2 * 2
@@ -81,7 +81,7 @@ class Film:
 
 
 def bars(number: int, width: int, height: int) -> NDArray[np.uint8]:
-    """Return a picture, uint8 ``[height, width, 3]``: a white row on top, then a bar a bit, the highest one left."""
+    """Return a picture, uint8 ``[height, width, 3]``: a white row on top, below it a bar for each bit of ``number``."""
     image = np.full((height, width, 3), 40, np.uint8)
     image[: height // 4] = 220
     for bit in range(BITS):
@@ -91,7 +91,7 @@ def bars(number: int, width: int, height: int) -> NDArray[np.uint8]:
 
 
 def read_bars(image: NDArray[np.uint8]) -> int:
-    """Return the number in a picture; -1 if its top is not white, as it is in a picture the right way up."""
+    """Return the number in a picture; -1 if its top is not white, so the picture is not upright."""
     height, width = image.shape[:2]
     if image[height // 16 : height // 6].mean() < 130:
         return -1

@@ -26,7 +26,10 @@ _SEQUENTIAL = (0xC0, 0xC1)
 _LOSSLESS = (0xC3, 0xC5, 0xC6, 0xC7, 0xCB, 0xCD, 0xCE, 0xCF)
 """Start-of-frame markers of lossless and hierarchical JPEGs."""
 
-_APP1, _SCAN, _END = 0xE1, 0xDA, b"\xff\xd9"
+_APP1, _SCAN = 0xE1, 0xDA
+
+START, END = b"\xff\xd8", b"\xff\xd9"
+"""The first and the last marker of a JPEG."""
 
 MAX_BYTES = 3 * MAX_PIXELS
 """Maximum size in bytes of a JPEG that is passed on: that of the largest decoded picture."""
@@ -57,7 +60,7 @@ class Jpeg:
             return self._shape
         width, height = header_size(self.data)
         scan = next((end for marker, _, end in _segments(self.data) if marker == _SCAN), len(self.data))
-        if self.data.rfind(_END, scan) < 0:
+        if self.data.rfind(END, scan) < 0:
             raise WireError("a JPEG that is cut short")
         self._shape = height, width, 3
         return self._shape
@@ -125,7 +128,7 @@ def image_size(data: Buffer) -> tuple[int, int]:
     Raises:
         WireError: the header is damaged, or the format is unknown.
     """
-    if bytes(data[:2]) == b"\xff\xd8":
+    if bytes(data[:2]) == START:
         return header_size(data)
     try:
         # Do not let imagesize parse SVG, which begins with "<": it would use an XML parser, and OpenCV reads no SVG.
@@ -161,7 +164,7 @@ def _segments(data: Buffer) -> Iterator[tuple[int, int, int]]:
         WireError: while iterating, the bytes are not a JPEG, or a marker is invalid.
     """
     view = memoryview(data)
-    if bytes(view[:2]) != b"\xff\xd8":
+    if bytes(view[:2]) != START:
         raise WireError("not a JPEG")
     at, marker = 2, 0
     for _ in range(MAX_MARKERS):
@@ -181,7 +184,7 @@ def _segments(data: Buffer) -> Iterator[tuple[int, int, int]]:
 
 def _fault(data: Buffer) -> str:
     """Return why a picture does not decode, as far as its header tells."""
-    for marker, begin, _ in _segments(data) if bytes(data[:2]) == b"\xff\xd8" else ():
+    for marker, begin, _ in _segments(data) if bytes(data[:2]) == START else ():
         if _begins_frame(marker) and (bits := data[begin]) != 8:
             return f"it has {bits} bits a colour, and only JPEGs of 8 bits can be read"
         if marker in _LOSSLESS:

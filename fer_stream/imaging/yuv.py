@@ -1,7 +1,7 @@
 """Pictures in planar YUV 4:2:0 (I420), as video decoders give them. They need half the memory of BGR.
 
 Conversions are those of ITU-R BT.601 and BT.709: R = Y + (2 - 2 Kr) V and B = Y + (2 - 2 Kb) U; G follows from
-Y = Kr R + Kg G + Kb B. Y, U and V are scaled from the range that the stream states.
+Y = Kr R + Kg G + Kb B. Before that, Y, U and V are scaled from the range in which the stream stores them.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Colour(IntFlag):
 
 
 class Yuv:
-    """A picture of even width W and even height H.
+    """A picture in planar YUV 4:2:0, of even width W and even height H.
 
     Args:
         y: luma, uint8 ``[H, W]``.
@@ -80,13 +80,13 @@ class Yuv:
         return self._image
 
     def part(self, x1: int, y1: int, x2: int, y2: int) -> Yuv:
-        """Return a rectangle as views. Its edges are even, and inside the picture."""
+        """Return a rectangle as views. Its edges must be even, and inside the picture."""
         half = slice(y1 // 2, y2 // 2), slice(x1 // 2, x2 // 2)
         return Yuv(self.y[y1:y2, x1:x2], self.u[half], self.v[half], self.colour)
 
     def bgr(self, x1: int, y1: int, x2: int, y2: int) -> NDArray[np.uint8]:
         """Return a rectangle's pixels, uint8 ``[y2 - y1, x2 - x1, 3]`` in BGR order; it must be inside the picture."""
-        import cv2  # noqa: PLC0415  (OpenCV is large, and an aggregator needs none)
+        import cv2  # noqa: PLC0415  (OpenCV is large, and an aggregator does not need it)
 
         if x2 <= x1 or y2 <= y1:
             return np.empty((max(y2 - y1, 0), max(x2 - x1, 0), 3), np.uint8)
@@ -101,7 +101,7 @@ class Yuv:
 
     def resized(self, width: int, height: int) -> Yuv:
         """Return the picture shrunk or enlarged to an even size."""
-        import cv2  # noqa: PLC0415  (OpenCV is large, and an aggregator needs none)
+        import cv2  # noqa: PLC0415  (OpenCV is large, and an aggregator does not need it)
 
         smaller = width < self.y.shape[1]
         how = cv2.INTER_AREA if smaller else cv2.INTER_LINEAR
@@ -114,7 +114,7 @@ class Yuv:
 
 @cache
 def _expansion() -> NDArray[np.uint8]:
-    """Return the full-range value of each value of limited-range luma."""
+    """Return a table, uint8 ``[256]``, from limited-range luma to full-range luma."""
     return np.clip(np.rint((np.arange(256) - 16) * 255 / 219), 0, 255).astype(np.uint8)
 
 
@@ -140,8 +140,8 @@ def grey(
 ) -> NDArray[np.uint8]:
     """Return a rectangle of a picture in grey, uint8 ``[h, w]``; it must be inside the picture.
 
-    If ``enough`` is given and a side has more than twice as many pixels, some pixels are skipped, but each side keeps
-    at least ``enough``.
+    If ``enough`` is given, and a side has more than twice as many pixels, some pixels are skipped. But no side is
+    reduced to fewer than ``enough`` pixels.
     """
     down = across = 1
     if enough is not None and max(y2 - y1, x2 - x1) > 2 * enough:
@@ -149,7 +149,7 @@ def grey(
     if isinstance(image, Yuv):
         luma = image.y[y1:y2:down, x1:x2:across]
         return luma if image.full else _expansion()[luma]
-    import cv2  # noqa: PLC0415  (OpenCV is large, and an aggregator needs none)
+    import cv2  # noqa: PLC0415  (OpenCV is large, and an aggregator does not need it)
 
     return cv2.cvtColor(image[y1:y2:down, x1:x2:across], cv2.COLOR_BGR2GRAY).astype(np.uint8, copy=False)
 

@@ -28,17 +28,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Recognition:
-    """The faces in one image, the seconds per stage (``detect``, ``classify``), and the cells that were searched."""
+    """The result for one image."""
 
     faces: tuple[Face, ...]
     seconds: dict[str, float]
+    """Seconds for each stage: ``detect`` and ``classify``."""
     searched: Searched | None = None
+    """The cells of the image that were searched for new faces; ``None``: none, or there were no hints."""
 
 
 _last_unpickled: tuple[str, Recognizer] | None = None
 
 
 def _unpickled(kind: type[Recognizer], settings: Settings) -> Recognizer:
+    """Return the recognizer that was unpickled last, if it has the same settings, or else a new one."""
     global _last_unpickled  # noqa: PLW0603
     key = f"{kind!r} {settings.model_dump_json()}"
     if _last_unpickled is None or _last_unpickled[0] != key:
@@ -71,8 +74,8 @@ def recognize(image: NDArray[np.uint8]) -> tuple[Face, ...]:
     return _default().recognize(image).faces
 
 
-def _taken(model: Detector | Classifier, image: NDArray[np.uint8] | Yuv) -> Any:
-    """Return a picture as a detector or classifier takes it: only those with ``planar = True`` take planar ones."""
+def _as_accepted(image: NDArray[np.uint8] | Yuv, model: Detector | Classifier) -> Any:
+    """Return a picture for a detector or classifier: as BGR, unless the model has ``planar = True``."""
     return image.decode() if isinstance(image, Yuv) and not getattr(model, "planar", False) else image
 
 
@@ -128,9 +131,9 @@ class Recognizer:
     def recognize(self, image: NDArray[np.uint8] | Yuv, hints: Hints | None = None) -> Recognition:
         """Return the faces in ``image`` (uint8 ``[H, W, 3]``, BGR; or planar), in the detector's order.
 
-        Without hints the whole image is searched, and all faces are scored. With hints expected faces are checked, and
-        only what the hints ask for is searched for new faces; faces that are due and new faces are scored. A detector
-        that is not a `fer_stream.plugins.FollowingDetector` ignores the hints.
+        Without hints, the whole image is searched, and all faces are scored. With hints, expected faces are checked,
+        and new faces are searched for only where the hints say; only new faces and faces that are due are scored. With
+        a detector that is not a `fer_stream.plugins.FollowingDetector`, hints are ignored.
 
         Raises:
             ValueError: ``image`` is not such an array. The message says what it appears to be, and how to convert it.
@@ -149,7 +152,7 @@ class Recognizer:
         return Recognition(tuple(faces), {"detect": detected - start, "classify": classified - detected}, searched)
 
     def _classify(self, image: NDArray[np.uint8] | Yuv, faces: list[Face]) -> list[list[float]]:
-        rows = np.asarray(self.classifier.classify(_taken(self.classifier, image), faces))
+        rows = np.asarray(self.classifier.classify(_as_accepted(image, self.classifier), faces))
         if rows.shape != (len(faces), len(self.labels)) or rows.dtype.kind not in "fiu" or not np.isfinite(rows).all():
             wanted = f"finite numbers [{len(faces)}, {len(self.labels)}]: one row per face, one column per label"
             raise PluginError(f"the classifier gives {rows.dtype} {list(rows.shape)}, and must give {wanted}")
@@ -162,7 +165,7 @@ class Recognizer:
         """Return the faces, the indices of those to be scored, and the part of the image that was searched."""
         height, width = image.shape[:2]
         if not isinstance(self.detector, FollowingDetector) or hints is None:
-            faces = self.detector.detect(_taken(self.detector, image))
+            faces = self.detector.detect(_as_accepted(image, self.detector))
             return faces, list(range(len(faces))), None
         searched, now, regions = None, None, []
         if hints.whole:
@@ -174,11 +177,12 @@ class Recognizer:
             cells = changed.copy()
             motion.cover(cells, (face.box for face in hints.faces), height, width)
             regions = motion.regions(cells, height, width)
-        found, new = self.detector.look(_taken(self.detector, image), hints.faces, regions)
-        if now is not None:  # changed cells under a face that is gone do not count as searched: they come up again
-            other = changed.copy()
-            motion.cover(other, (face.box for face in found if face is not None), height, width)
-            searched = Searched(cells | (changed & ~other), now)
+        found, new = self.detector.look(_as_accepted(image, self.detector), hints.faces, regions)
+        if now is not None:
+            # Changed cells under a face that was found need no search. Those under a face that is gone come up again.
+            elsewhere = changed.copy()
+            motion.cover(elsewhere, (face.box for face in found if face is not None), height, width)
+            searched = Searched(cells | (changed & ~elsewhere), now)
         faces, due = [], []
         for expected, face in zip(hints.faces, found, strict=True):
             if face is not None:
@@ -195,7 +199,7 @@ class Recognizer:
         """
         blank = np.zeros((height, width, 3), np.uint8)
         self.recognize(blank)
-        # A coarse pattern passes the first net of a cascade, so that the second one runs, too.
+        # A coarse pattern passes a detector's first net, so that the second one runs, too.
         cell = max(min(height, width) // 20, 1)
         pattern = np.random.default_rng(0).integers(0, 256, (-(-height // cell), -(-width // cell), 3), np.uint8)
         image = pattern.repeat(cell, 0).repeat(cell, 1)[:height, :width]

@@ -19,8 +19,10 @@ def choose(settings: CameraSettings) -> tuple[str, str]:
     if settings.plugin is not None:
         return settings.plugin, settings.source
     scheme, colon, rest = settings.source.partition(":")
-    name = scheme if scheme in plugins.available("sources") else DEFAULT
-    return name, rest if name == scheme and colon and not rest.startswith("//") else settings.source
+    if scheme not in plugins.available("sources"):
+        return DEFAULT, settings.source
+    short = colon and not rest.startswith("//")
+    return scheme, rest if short else settings.source
 
 
 def open_source(settings: CameraSettings) -> Source:

@@ -1,21 +1,17 @@
-"""A video file or stream, opened with FFmpeg through PyAV: its video stream, and its pictures with their time stamps.
-
-Header fields are checked against the packets. If a packet does not decode, only its own pictures are lost.
-"""
+"""A video file or stream, opened with FFmpeg through PyAV: what its header says, and its pictures with time stamps."""
 
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import av
 import av.error
-import av.stream
 
 from fer_stream.errors import SourceError, WireError
-from fer_stream.imaging.jpeg import Jpeg
+from fer_stream.imaging.jpeg import END, START, Jpeg
 from fer_stream.imaging.limits import check_size
+from fer_stream.sources.decoding import ASSEMBLED, Decoder
+from fer_stream.sources.opening import JPEGS, choose_stream, description, open_container, prepare, videos_of
 from fer_stream.sources.presentation import UPRIGHT, Deinterlacer, shown, turn_of
 from fer_stream.sources.stamps import SECOND
 
@@ -25,12 +21,12 @@ if TYPE_CHECKING:
 
     import numpy as np
     from av import Packet, VideoFrame
-    from av.container import InputContainer
     from av.video.stream import VideoStream
     from numpy.typing import NDArray
 
     from fer_stream.imaging.yuv import Yuv
     from fer_stream.plugins import Allocate
+    from fer_stream.sources.opening import Opening
 
     Content = NDArray[np.uint8] | Jpeg | Yuv
 
@@ -42,38 +38,6 @@ PERIOD = SECOND // 25
 
 MAX_RATE = 1000
 """Rates above this, in pictures/s, are errors in a container."""
-
-ASSEMBLED = frozenset({"mpegts", "hls", "rtsp", "sdp"})
-"""Formats that mark a packet as corrupt if a part of it was lost. The others do so if the file ends within it."""
-
-TEXT = frozenset({"tty", "ansi"})
-"""Formats in which FFmpeg renders text files as videos of a terminal."""
-
-NO_VIDEO = "has no video"
-
-JPEGS = "mjpeg"
-"""Format of JPEGs one after the other. Bytes between them are skipped, such as the boundaries of an HTTP stream."""
-
-_BEGIN, _END = b"\xff\xd8", b"\xff\xd9"
-"""A JPEG's first and last markers."""
-
-
-@dataclass(frozen=True, slots=True)
-class Opening:
-    """How to open a container."""
-
-    stream: int | None = None
-    """Number of the video stream, from 0; ``None``: the default one."""
-    threads: int = 1
-    """Threads that decode."""
-    hardware: bool = False
-    """Whether a GPU may decode. JPEG packets are then decoded, too."""
-    timeouts: tuple[float, float] | None = None
-    """Seconds to open, and to read."""
-    options: tuple[tuple[str, str], ...] = ()
-    """FFmpeg's options for the demuxer and the protocol."""
-    format: str | None = None
-    """FFmpeg's name of the format; ``None``: FFmpeg detects it."""
 
 
 class Container:
@@ -93,41 +57,35 @@ class Container:
         self.allocate: Allocate | None = None
         """Provides the memory of decoded pictures; see `fer_stream.plugins.AllocatingSource`."""
         self.closed = False
-        self.damaged = 0
-        """Number of pictures that did not decode, after the first key frame."""
-        self._passes: bool | None = False
-        """Whether JPEG packets are returned undecoded; ``None``: not known before the first packet."""
         self._name = name
         self._lock = threading.Lock()
         self._opening = opening
-        self._container = _open(address, opening)
+        self._container = open_container(address, opening)
         try:
-            self.stream = self._choose()
-            self._prepare()
+            self.stream = choose_stream(self._container, opening.stream, name)
+            jpegs = prepare(self._container, self.stream, opening, name)
         except BaseException:
             self._container.close()
             raise
         self.image = self.format == "image2" or self.format.endswith("_pipe")
-        """Whether its format is that of a picture, or of several ones without anything between them."""
-        self.single = self.image and self._container.size > 0
-        """Whether it contains a single picture, with a known size in bytes."""
+        """Whether FFmpeg takes it for an image, or for images one directly after the other."""
+        self.single = self.image and self.sized
+        """Whether it contains a single image, with a known size in bytes."""
+        self.late = False
+        """Whether another stream begins later than the rest. PyAV cannot read such a stream."""
+        self._decoder = Decoder(self.stream, self.format)
+        self._passes_jpegs: bool | None = None if jpegs else False
+        """Whether JPEG packets are returned undecoded; ``None``: not known before the first packet."""
         self._kind: tuple[int, ...] = ()
         """Width, height and rotation of the last frame. While they stay the same, so does the display matrix."""
         self._turn = UPRIGHT
-        self.cut = False
-        """Whether the last packet is incomplete."""
-        self.late = False
-        """Whether a stream begins after the start. Such a stream cannot be read."""
-        self._lost = 0
-        """Pictures lost with an incomplete packet. They count only if it is not the last one of a truncated file."""
         self._begin: int | None = None
+        """The container's start in nanoseconds."""
         self._ratio: Fraction | None = None
+        """The sample aspect ratio of the frames that the deinterlacer holds."""
         self._first_ratio: Fraction | None = None
-        self._sequence = b""
-        """The last sequence header of MPEG-1 or MPEG-2."""
         self._reached = 0
         """Where the last packet ends, in bytes."""
-        self._begun = False
         self._first: tuple[Content, int | None] | None = None
         self._pictures = self._read()
 
@@ -145,7 +103,7 @@ class Container:
 
     @property
     def wraps(self) -> bool:
-        """Whether the format's time stamps begin again at 0 after 26.5 hours."""
+        """Whether the format's time stamps begin again at 0 after 26.5 hours (`fer_stream.sources.stamps.WRAP`)."""
         return self.format in ("mpegts", "mpeg")
 
     @property
@@ -162,7 +120,7 @@ class Container:
 
     @property
     def frames(self) -> int | None:
-        """Number of pictures, for display: as the header gives it, or else estimated from the duration."""
+        """Number of pictures, for display only: as the header gives it, or else estimated from the duration."""
         if self.stream.frames > 0:
             return self.stream.frames
         return None if self.length is None or not self.stamped else max(1, round(self.length / self.period))
@@ -170,12 +128,8 @@ class Container:
     @property
     def others(self) -> list[str]:
         """Descriptions of the video streams that were not chosen."""
-        return [_describe(number, one) for number, one in enumerate(self._videos()) if one.index != self.stream.index]
-
-    @property
-    def finite(self) -> bool:
-        """Whether it is a file with a known size and no duration, such as an AVIF."""
-        return self._container.size > 0 and self.format.startswith(("apng", "mov"))
+        videos = enumerate(videos_of(self._container))
+        return [description(number, one) for number, one in videos if one.index != self.stream.index]
 
     @property
     def sized(self) -> bool:
@@ -183,10 +137,16 @@ class Container:
         return self._container.size > 0
 
     @property
+    def finite(self) -> bool:
+        """Whether it has an end although its header may give no duration: an AVIF or an animated PNG."""
+        return self.sized and self.format.startswith(("apng", "mov"))
+
+    @property
     def opacity(self) -> int | None:
-        """The number of the stream with an AVIF's opacity: a grey one that follows the colours."""
-        following = [(number, one) for number, one in enumerate(self._videos()) if one.index == self.stream.index + 1]
-        for number, one in following:
+        """The number of the stream with an AVIF's opacity: a grey stream directly after the one with the colours."""
+        for number, one in enumerate(videos_of(self._container)):
+            if one.index != self.stream.index + 1:
+                continue
             context, colours = one.codec_context, self.stream.codec_context
             same = (context.width, context.height) == (colours.width, colours.height)
             if same and one.frames == self.stream.frames and (context.pix_fmt or "").startswith("gray"):
@@ -195,7 +155,7 @@ class Container:
 
     @property
     def missing_entries(self) -> tuple[int, int]:
-        """How many pictures of the index are beyond the end of the file, and how many the index has."""
+        """How many of the pictures in the index end beyond the end of the file, and how many the index has."""
         size, entries = self._container.size, self.stream.index_entries
         if size <= 0:  # a transfer of unknown length: it ends after the last packet
             size = self._reached
@@ -204,6 +164,16 @@ class Container:
         return sum(entry.pos + entry.size > size for entry in entries), len(entries)
 
     # Pictures
+
+    @property
+    def damaged(self) -> int:
+        """Number of pictures that did not decode, after the first key frame."""
+        return self._decoder.damaged
+
+    @property
+    def cut(self) -> bool:
+        """Whether it ended within a picture. Some formats are not able to say so."""
+        return self._decoder.cut and self.format not in ASSEMBLED
 
     def probe(self) -> None:
         """Read the first picture, which the next call of `read` returns. After an error, the container is closed.
@@ -215,7 +185,7 @@ class Container:
         try:
             self._first = self.read()
             if self._first is None:
-                raise SourceError(f"{self._name} has sent no picture before it closed the connection")
+                raise SourceError(f"{self._name} sent no picture before it closed the connection")
         except BaseException:
             self.close()
             raise
@@ -251,71 +221,35 @@ class Container:
             # The last packet is empty. It makes the decoder return the pictures that it holds back.
             if packet.size:
                 self._reached = max(self._reached, (packet.pos or 0) + packet.size)
-                self.damaged, self._lost = self.damaged + self._lost, 0
-                self.cut = packet.is_corrupt
-                if self.cut and self.format not in ASSEMBLED:  # decoders would make up the missing part of the picture
-                    self._lost = int(self._begun)
+                if not self._decoder.accept(packet):
                     continue
                 if (jpeg := self._jpeg(packet)) is not None:
                     yield jpeg, self._stamp(packet)
                     continue
-            for frame in self._decoded(packet):
+            for frame in self._decoder.decode(packet):
                 if (ratio := self._aspect()) != self._ratio:
-                    for whole in deinterlacer.flush():
-                        yield self._shown(whole), self._stamp(whole)
+                    yield from self._finished(deinterlacer.flush())
                     self._ratio = ratio
-                for whole in deinterlacer.push(frame):
-                    yield self._shown(whole), self._stamp(whole)
-        for whole in deinterlacer.flush():
-            yield self._shown(whole), self._stamp(whole)
+                yield from self._finished(deinterlacer.push(frame))
+        yield from self._finished(deinterlacer.flush())
+
+    def _finished(self, frames: Iterator[VideoFrame]) -> Iterator[tuple[Content, int | None]]:
+        for frame in frames:
+            yield self._shown(frame), self._stamp(frame)
 
     def _packets(self) -> Iterator[Packet[VideoStream]]:
         while True:
             try:
                 yield from self._container.demux(self.stream)
             except av.error.BlockingIOError:
-                # MPEG-TS: no packet begins in the last 64 KiB. The next call continues after them.
-                if self._container.size <= 0:
+                # MPEG-TS: FFmpeg found no packet in 64 KiB. The next call continues after them.
+                if not self.sized:
                     raise
             except IndexError:
-                # A stream that begins later, which PyAV does not know: it raises this for each of its packets.
+                # PyAV does not know a stream that begins later, and raises this error for each of its packets.
                 self.late = True
             else:
                 return
-
-    def _decoded(self, packet: Packet[VideoStream]) -> Iterator[VideoFrame]:
-        self._begun |= packet.is_keyframe
-        if self._changed(packet):  # the decoder would drop the picture that it holds back
-            yield from self._whole(None)
-            self.stream.codec_context.flush_buffers()
-        yield from self._whole(packet)
-
-    def _whole(self, packet: Packet[VideoStream] | None) -> list[VideoFrame]:
-        """Return the frames that the decoder gives without damage."""
-        try:
-            frames = self.stream.decode(packet)
-            whole = [frame for frame in frames if not frame.is_corrupt]
-            lost = len(frames) - len(whole)
-        except av.error.FFmpegError:
-            whole, lost = [], int(self._begun)  # before the first key frame, nothing can be decoded
-        if self.cut:
-            self._lost += lost
-        else:
-            self.damaged += lost
-        return whole
-
-    def _changed(self, packet: Packet[VideoStream]) -> bool:
-        """Return whether an MPEG-1 or MPEG-2 packet begins with another sequence header than the one before."""
-        if self.stream.codec_context.name not in ("mpeg1video", "mpeg2video") or not packet.is_keyframe:
-            return False
-        data = bytes(packet)
-        _, header, rest = data.partition(b"\0\0\1\xb3")
-        if not header:
-            return False
-        extension = rest.partition(b"\0\0\1\xb5")[2]
-        # Size, aspect and rate; profile, scan and chroma format. The bit rate does not matter.
-        before, self._sequence = self._sequence, rest[:4] + extension[:2]
-        return before not in (b"", self._sequence)
 
     def _shown(self, frame: VideoFrame) -> NDArray[np.uint8] | Yuv:
         check_size(frame.width, frame.height)
@@ -325,7 +259,7 @@ class Container:
         return shown(frame, self._ratio, self._turn, self.allocate)
 
     def _aspect(self) -> Fraction | None:
-        """Return the last frame's sample aspect ratio: the container's, until it changes inside the video."""
+        """Return the last frame's sample aspect ratio: the container's, until the decoder's changes."""
         now = self.stream.codec_context.sample_aspect_ratio
         self._first_ratio = self._first_ratio or now
         if now and now != self._first_ratio:
@@ -333,103 +267,35 @@ class Container:
         return self.stream.sample_aspect_ratio or now
 
     def _jpeg(self, packet: Packet[VideoStream]) -> Jpeg | None:
-        """Return a packet as it came, or ``None`` if FFmpeg has to decode it."""
-        if self._passes is None:
-            self._passes = self._shown_as_stored(packet)
-        if not self._passes:
+        """Return a packet as an undecoded JPEG, or ``None`` if FFmpeg has to decode it."""
+        if self._passes_jpegs is None:
+            self._passes_jpegs = self._shown_as_stored(packet)
+        if not self._passes_jpegs:
             return None
         data = bytes(packet)
         if self._opening.format == JPEGS:  # remove the bytes between two JPEGs
-            data = data[max(0, data.find(_BEGIN)) : data.rfind(_END) + len(_END)]
+            data = data[max(0, data.find(START)) : data.rfind(END) + len(END)]
         jpeg = Jpeg(data)
         try:
             height = jpeg.shape[0]
         except WireError:
-            return jpeg  # the reader rejects and counts it
+            return jpeg  # the capture rejects and counts it
         # A packet of an interlaced video has two JPEGs, each with half of the lines. FFmpeg joins them.
         return None if height <= (self.stream.codec_context.height + 1) // 2 <= height + 1 else jpeg
 
     def _shown_as_stored(self, packet: Packet[VideoStream]) -> bool:
-        """Return whether pictures are neither turned nor scaled, by decoding one."""
+        """Return whether pictures are neither turned nor scaled: decode one to find out, as packets do not say it."""
         try:
             frames = self.stream.decode(packet)
-        except av.error.FFmpegError:
+        except av.error.FFmpegError:  # the capture rejects damaged JPEGs, and counts them
             return True
         return self._aspect() in (None, 0, 1) and all(turn_of(frame) == UPRIGHT for frame in frames)
 
-    def _stamp(self, of: Packet[VideoStream] | VideoFrame) -> int | None:
-        if of.pts is None or of.time_base is None or not self.stamped:
+    def _stamp(self, item: Packet[VideoStream] | VideoFrame) -> int | None:
+        if item.pts is None or item.time_base is None or not self.stamped:
             return None
-        stamp = round(of.pts * of.time_base * SECOND)
+        stamp = round(item.pts * item.time_base * SECOND)
         if self._begin is None:  # FFmpeg does not know the start of a very short video
             start = self._container.start_time
             self._begin = stamp if start is None else 1000 * start
         return stamp - self._begin
-
-    # Opening
-
-    def _videos(self) -> list[VideoStream]:
-        return [one for one in self._container.streams.video if not _is_cover(one)]
-
-    def _choose(self) -> VideoStream:
-        videos, number = self._videos(), self._opening.stream
-        if self.format in TEXT:
-            raise SourceError(f"{self._name} is a text file, not a video")
-        if not videos:
-            sound = any(one.type == "audio" for one in self._container.streams)
-            cover = " with a cover picture" if self._container.streams.video else ""
-            raise SourceError(f"{self._name} has sound{cover} and no video" if sound else f"{self._name} {NO_VIDEO}")
-        if number is not None:
-            if number >= len(videos):
-                known = "; ".join(_describe(at, one) for at, one in enumerate(videos))
-                raise SourceError(f"{self._name} has no video stream {number}; it has {known}")
-            return videos[number]
-        default = [one for one in videos if one.disposition & av.stream.Disposition.default]
-        if self.format == "ico":  # the same picture in several sizes
-            return max(videos, key=lambda one: one.codec_context.width)
-        # Beside an animation, an AVIF has its first picture as a stream.
-        return max(default or videos, key=lambda one: one.frames > 1)
-
-    def _prepare(self) -> None:
-        for one in self._container.streams:
-            if one.index != self.stream.index:
-                one.discard = av.stream.Discard.all  # the demuxer skips its packets
-        context = self.stream.codec_context
-        if context is None or context.codec is None:
-            raise SourceError(f"{self._name} has a video codec that this FFmpeg cannot decode")
-        if context.width and context.height:
-            try:
-                check_size(context.width, context.height)
-            except WireError as error:
-                raise SourceError(f"{self._name} cannot be shown: {error}") from error
-        jpegs = context.name == "mjpeg" and not self._opening.hardware
-        # One thread returns the picture of a packet at once, which `_shown_as_stored` needs.
-        context.thread_count = 1 if jpegs else self._opening.threads
-        context.thread_type = "AUTO"
-        self._passes = None if jpegs else False
-
-
-def _open(address: str, opening: Opening) -> InputContainer:
-    how: dict[str, Any] = {"options": dict(opening.options), "timeout": opening.timeouts, "format": opening.format}
-    how["metadata_errors"] = "replace"
-    container: InputContainer
-    if opening.hardware:
-        from av.codec.hwaccel import HWAccel, hwdevices_available  # noqa: PLC0415  (rarely needed)
-
-        for device in hwdevices_available():
-            try:
-                container = av.open(address, hwaccel=HWAccel(device_type=device, allow_software_fallback=True), **how)
-                return container
-            except av.error.PermissionError:  # FFmpeg knows this kind of hardware, but there is none here
-                continue
-    container = av.open(address, **how)
-    return container
-
-
-def _is_cover(stream: VideoStream) -> bool:
-    return bool(stream.disposition & av.stream.Disposition.attached_pic)
-
-
-def _describe(number: int, stream: VideoStream) -> str:
-    context = stream.codec_context
-    return f"stream {number} ({context.width}x{context.height}, {context.name})"

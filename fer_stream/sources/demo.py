@@ -29,10 +29,12 @@ FRAMES = 60 * RATE
 
 NOISE = 2.0
 """Standard deviation of the sensor's noise, in grey levels."""
+
 FIELD = 32
 """The noise field is larger than a picture by this many pixels; each picture uses another part of it."""
+
 LEVEL = 16
-"""The noise field's mean in grey levels: uint8 pixels cannot be negative."""
+"""The noise field's mean in grey levels, which is subtracted later: uint8 pixels cannot be negative."""
 
 
 class Pose(NamedTuple):
@@ -82,7 +84,7 @@ HOPPER = (
 
 
 class Demo:
-    """The scene as a recording: `read` does not wait, and offsets count from the first picture."""
+    """The scene as a recording: `read` does not wait, and the first picture's offset is 0."""
 
     live = False
 
@@ -95,15 +97,15 @@ class Demo:
         field = random.standard_normal((HEIGHT + FIELD, WIDTH + FIELD, 3), np.float32)
         self._noise = np.rint(field * NOISE + LEVEL).clip(0, 255).astype(np.uint8)
         self._shifts = random.integers(0, FIELD, (FRAMES, 2))
-        self._read = 0
+        self._count = 0
         self._closed = False
 
     def read(self) -> Picture | None:
         """Return the next picture; ``None`` after a minute, or never with ``loop``."""
-        if self._closed or self._read == self.frames:
+        if self._closed or self._count == self.frames:
             return None
-        picture = Picture(self._render(self._read % FRAMES), round(self._read * 1e9 / self._rate))
-        self._read += 1
+        picture = Picture(self._render(self._count % FRAMES), round(self._count * 1e9 / self._rate))
+        self._count += 1
         return picture
 
     def close(self) -> None:

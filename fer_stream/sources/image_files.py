@@ -12,7 +12,7 @@ import numpy as np
 from fer_stream.errors import SourceError, WireError
 from fer_stream.imaging.jpeg import Jpeg, decode, image_size
 from fer_stream.imaging.limits import check_size
-from fer_stream.sources.image_kinds import HEAD, HEIGHT, PARTS, SUBFILE, TABLES, WIDTH, animated, directories, kind_of
+from fer_stream.sources.image_kinds import HEAD, HEIGHT, PARTS, SUBFILE, WIDTH, animated, directories, kind_of
 from fer_stream.sources.truncation import missing
 from fer_stream.system import extras
 
@@ -22,26 +22,27 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from fer_stream.imaging.yuv import Yuv
+    from fer_stream.sources.container import Content
 
-    Content = NDArray[np.uint8] | Jpeg | Yuv
-
-SHORTEST = 100_000_000
-"""Nanoseconds that a picture of an animation stands if its duration is 0, as in browsers."""
+UNTIMED = 100_000_000
+"""Nanoseconds for which a picture of an animation is shown if its duration is 0, as in browsers."""
 
 AT_ONCE = 1 << 28
-"""Bytes of an animation's pictures that are decoded at once."""
+"""Maximum size in bytes of an animation's pictures that are decoded at once."""
+
+PNM_HEADER = 4096
+"""Number of bytes at a PNM's beginning in which its header is searched for."""
 
 DAMAGED = "it is damaged, or stored in a way that OpenCV does not read"
 
 _TRANSPARENT = ("png", "webp", "jpeg2000")
-"""Formats whose transparency OpenCV reads, beside TIFF."""
+"""Formats whose transparency OpenCV reads, besides TIFF."""
 
 _ORIENTATION = 0x0112
 """Exif's and TIFF's tag of the orientation."""
 
 _FLIPS = {1: (1, 1), 2: (1, -1), 3: (-1, -1), 4: (-1, 1), 5: (1, 1), 6: (1, -1), 7: (-1, -1), 8: (-1, 1)}
-"""Steps through rows and columns for each orientation; from 5, after rows and columns are exchanged."""
+"""For each orientation, the steps through rows and columns. From 5 on, rows and columns are exchanged first."""
 
 
 def contents(path: Path) -> Iterator[tuple[Content, int | None]]:
@@ -62,7 +63,7 @@ def _pictures(path: Path, data: bytes) -> Iterator[tuple[Content, int | None]]:
     if not what:
         raise WireError("its format is unknown, or that of a video")
     if what == "jpeg":
-        yield Jpeg(data) if _passes(data) else decode(data), None
+        yield Jpeg(data) if _can_pass(data) else decode(data), None
     elif what == "heic":
         yield _heic(path), None
     elif what == "avif":
@@ -85,7 +86,7 @@ def _animation(data: bytes) -> Iterator[tuple[Content, int | None]]:
         if not good or not (start or animation.frames):
             raise WireError("the animation is damaged")
         for image, milliseconds in zip(animation.frames, animation.durations, strict=True):
-            yield opaque(image), int(milliseconds) * 1_000_000 or SHORTEST
+            yield opaque(image), int(milliseconds) * 1_000_000 or UNTIMED
         start += len(animation.frames)
         if len(animation.frames) < most:
             return
@@ -100,8 +101,8 @@ def _image(data: bytes, what: str) -> NDArray[np.uint8]:
         raise WireError(DAMAGED)
     if what in _TRANSPARENT and (whole := _with_transparency(buffer)) is not None:
         image = opaque(whole)
-    most = _maximum(data) if what == "pnm" else 0
-    return np.rint(image * (255 / most)).astype(np.uint8) if most else eight_bits(image)
+    white = _white(data) if what == "pnm" else 0
+    return np.rint(image * (255 / white)).astype(np.uint8) if white else eight_bits(image)
 
 
 def _pages(data: bytes) -> Iterator[NDArray[np.uint8]]:
@@ -123,17 +124,17 @@ def _pages(data: bytes) -> Iterator[NDArray[np.uint8]]:
 
 def _colour(page: NDArray[Any]) -> NDArray[Any]:
     """Return a TIFF's page as BGR. libtiff multiplies 8-bit colours by their opacity, and converts CMYK."""
-    return opaque(_three(page), multiplied=page.dtype == np.uint8)
+    return opaque(_three_channels(page), multiplied=page.dtype == np.uint8)
 
 
-def _three(image: NDArray[Any]) -> NDArray[Any]:
+def _three_channels(image: NDArray[Any]) -> NDArray[Any]:
     """Return a grey image as BGR, and others as they are."""
     return np.repeat(image[:, :, None], 3, axis=2) if image.ndim == 2 else image
 
 
-def _maximum(data: bytes) -> int:
+def _white(data: bytes) -> int:
     """Return the value of white that a PNM's header gives; 0 if OpenCV scales the values itself."""
-    header = re.match(rb"P([2356])" + 3 * rb"(?:\s|#[^\n]*\n)+(\d+)", data[:TABLES])
+    header = re.match(rb"P([2356])" + 3 * rb"(?:\s|#[^\n]*\n)+(\d+)", data[:PNM_HEADER])
     return int(header[4]) if header and (header[1] in b"56" or int(header[4]) > 255) else 0
 
 
@@ -182,7 +183,7 @@ def opaque(image: NDArray[Any], *, multiplied: bool = False) -> NDArray[Any]:
 def eight_bits(image: NDArray[Any]) -> NDArray[np.uint8]:
     """Return an image of 8, 10, 12, 14 or 16 bits, or of floats from 0 to 1, as uint8.
 
-    If the values of a 16-bit image fit in 10, 12 or 14 bits, it is taken for the image of a camera with so many bits.
+    A 16-bit image whose values fit in 10, 12 or 14 bits is taken to have only that many bits, as many cameras give.
 
     Raises:
         WireError: the values have another type or range.
@@ -204,28 +205,24 @@ def eight_bits(image: NDArray[Any]) -> NDArray[np.uint8]:
 def _avif(path: Path) -> Iterator[tuple[Content, int | None]]:
     import av.error  # noqa: PLC0415  (PyAV is large)
 
-    from fer_stream.sources.container import NO_VIDEO, Container, Opening  # noqa: PLC0415
+    from fer_stream.sources.container import Container  # noqa: PLC0415
+    from fer_stream.sources.opening import NoVideoError, Opening  # noqa: PLC0415
 
     name = repr(str(path))
     try:
         container = Container(f"file:{path}", name, Opening())
-    except av.error.FFmpegError as error:
+    except (av.error.FFmpegError, NoVideoError) as error:
         raise WireError("the AVIF is damaged") from error
-    except SourceError as error:
-        if NO_VIDEO not in str(error):
-            raise
-        raise WireError("the AVIF is damaged") from error
-    # The opacity is a grey picture of its own.
-    opacity = None
+    opacities = None  # the opacity is a video stream of its own
     before: tuple[Content, int | None] | None = None
     try:
         if (number := container.opacity) is not None:
-            opacity = Container(f"file:{path}", name, Opening(stream=number))
+            opacities = Container(f"file:{path}", name, Opening(stream=number))
         for content, stamp in iter(container.read, None):
-            if before is not None:
+            if before is not None:  # a picture lasts until the next one
                 yield before[0], None if stamp is None or before[1] is None else stamp - before[1]
-            alpha = None if opacity is None else opacity.read()
-            before = content if alpha is None else _covered(content, alpha[0]), stamp
+            opacity = None if opacities is None else opacities.read()
+            before = content if opacity is None else _with_opacity(content, opacity[0]), stamp
         if before is None or container.damaged:
             raise WireError("the AVIF is damaged")
         yield before[0], container.period if container.frames != 1 else None
@@ -233,11 +230,11 @@ def _avif(path: Path) -> Iterator[tuple[Content, int | None]]:
             raise WireError("the AVIF is truncated")
     finally:
         container.close()
-        if opacity is not None:
-            opacity.close()
+        if opacities is not None:
+            opacities.close()
 
 
-def _covered(content: Content, opacity: Content) -> Content:
+def _with_opacity(content: Content, opacity: Content) -> Content:
     image, alpha = (one if isinstance(one, np.ndarray) else one.decode() for one in (content, opacity))
     return opaque(np.dstack([image, alpha[:, :, :1]]))
 
@@ -247,13 +244,13 @@ def _heic(path: Path) -> NDArray[np.uint8]:
     try:
         image = pillow_heif.open_heif(path, convert_hdr_to_8bit=True, bgr_mode=True)
         check_size(*image.size)
-        return opaque(_three(np.asarray(image, np.uint8)))
+        return opaque(_three_channels(np.asarray(image, np.uint8)))
     except (ValueError, OSError, EOFError, SyntaxError) as error:
         raise WireError(f"the HEIC is damaged: {' '.join(str(error).split())}") from error
 
 
 def _bytes(path: Path) -> bytes:
-    try:  # OpenCV itself crashes on a name that is not UTF-8
+    try:  # not with OpenCV, which crashes on a name that is not UTF-8
         return path.read_bytes()
     except FileNotFoundError as error:
         raise SourceError(f"there is no image file {str(path)!r}; check the path") from error
@@ -261,8 +258,8 @@ def _bytes(path: Path) -> bytes:
         raise SourceError(f"the image {str(path)!r} cannot be read: {(error.strerror or 'error').lower()}") from error
 
 
-def _passes(data: bytes) -> bool:
-    """Return whether an image is a JPEG that need not be decoded here."""
+def _can_pass(data: bytes) -> bool:
+    """Return whether a JPEG can be passed on undecoded (`Jpeg.plain`)."""
     jpeg = Jpeg(data)
     try:
         height, width, _ = jpeg.shape

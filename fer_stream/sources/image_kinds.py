@@ -6,7 +6,7 @@ import struct
 from typing import TYPE_CHECKING
 
 from fer_stream.errors import WireError
-from fer_stream.imaging.jpeg import header_size
+from fer_stream.imaging.jpeg import END, START, header_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -15,13 +15,10 @@ if TYPE_CHECKING:
 HEAD = 64
 """Number of bytes at a file's beginning from which its kind is known."""
 
-TABLES = 4096
+PNG_TABLES = 4096
 """Number of bytes at a PNG's beginning that contain the chunk of an animation (acTL)."""
 
-_BETWEEN = b"\xff\xd9\xff\xd8"
-"""End of a JPEG and begin of the next one."""
-
-MOST_JPEG = 1 << 24
+MAX_JPEG = 1 << 24
 """Number of bytes at a file's beginning in which the second JPEG of a film is searched for."""
 
 _MAGIC = (
@@ -44,10 +41,10 @@ _METADATA = 1 << 20
 """Number of bytes at a JPEG's beginning that contain its metadata."""
 
 MAX_PAGES = 100_000
-"""Maximum number of pages that are read of a TIFF."""
+"""Maximum number of a TIFF's pages that are read."""
 
 MAX_TAGS = 512
-"""Maximum number of tags that are read of a page."""
+"""Maximum number of a page's tags that are read."""
 
 WIDTH, HEIGHT = 0x0100, 0x0101
 """TIFF's tags of the size."""
@@ -60,7 +57,7 @@ _SHORT = 3
 
 
 def kind(path: Path) -> str:
-    """Return the kind of image in a file, or an empty text. A GIF is a video.
+    """Return the kind of image in a file; an empty text if it is no image, or a GIF, which is read as a video.
 
     Raises:
         OSError: the file cannot be read.
@@ -94,15 +91,15 @@ def is_image(path: Path) -> bool:
 def is_film(path: Path) -> bool:
     """Return whether a file has JPEGs of the same size one after the other, as a video has (``.mjpeg``).
 
-    The second picture of a photo is another one: a preview has another size, and a stereo pair says so (MPF).
+    A photo may contain a second JPEG, too: a preview, which has another size, or a stereo pair, which is marked (MPF).
     """
     try:
         with path.open("rb") as file:
-            data = file.read(MOST_JPEG)
+            data = file.read(MAX_JPEG)
         if kind_of(data[:HEAD]) != "jpeg" or b"MPF\0" in data[:_METADATA]:
             return False
-        end = data.find(_BETWEEN) + 2
-        return end >= 2 and header_size(data[:end]) == header_size(data[end:])
+        end = data.find(END + START) + len(END)
+        return end >= len(END) and header_size(data[:end]) == header_size(data[end:])
     except (OSError, WireError):
         return False
 
@@ -119,16 +116,16 @@ def is_animation(path: Path) -> bool:
 
 
 def animated(data: bytes, what: str) -> bool:
-    """Return whether an image of a kind (`kind_of`) is an animated WebP, PNG or AVIF."""
+    """Return whether an image is an animated WebP, PNG or AVIF; ``what`` is its kind (`kind_of`)."""
     return (
         (what == "webp" and b"ANMF" in data)
-        or (what == "png" and b"acTL" in data[:TABLES])
+        or (what == "png" and b"acTL" in data[:PNG_TABLES])
         or (what == "avif" and b"avis" in data[:HEAD])
     )
 
 
 def directories(data: bytes) -> Iterator[dict[int, int]]:
-    """Yield a TIFF's directories, one for each page: tags with their first values. One that is cut off is empty."""
+    """Yield a TIFF's directories, one for each page: tags with their first values; ``{}`` for one that is cut off."""
     order = "<" if data[:2] == b"II" else ">"
     big = data[2:4] in (b"+\0", b"\0+")
     number, offset, size = ("Q", "Q", 20) if big else ("H", "I", 12)

@@ -22,16 +22,16 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from fer_stream.settings.tree import CameraSettings
-    from fer_stream.sources.image_files import Content
+    from fer_stream.sources.container import Content
 
 RATE = 25.0
 """Frames/s of images without durations, if the settings give no rate (FFmpeg's default)."""
 
 PERIOD = round(1e9 / RATE)
-"""Nanoseconds that an image without a duration stands."""
+"""Nanoseconds for which an image without a duration is shown."""
 
-SHOWN = 5
-"""Maximum number of skipped or damaged files that messages name."""
+MAX_NAMES = 5
+"""Maximum number of skipped or damaged files that are named in messages."""
 
 _log = logging.getLogger(__name__)
 
@@ -39,7 +39,8 @@ _log = logging.getLogger(__name__)
 class Images:
     """The images of a folder in natural order (``2.png`` before ``10.png``), a single one, or an animation.
 
-    Other files in the folder are skipped, and a warning lists them. A folder's images that cannot be read are left out.
+    Files in the folder that are not images are skipped, and a warning lists them. Images that cannot be read are left
+    out, which is an error at the end.
 
     Raises:
         SourceError: the folder has no image.
@@ -49,7 +50,7 @@ class Images:
 
     def __init__(self, path: Path, settings: CameraSettings) -> None:
         self.damaged = 0
-        """Number of images left out because they cannot be read."""
+        """Number of images that are left out because they cannot be read."""
         self._folder = path.is_dir()
         self._paths = _images_in(path) if self._folder else [path]
         self._rate = settings.rate
@@ -67,7 +68,7 @@ class Images:
         """Return the next image, JPEGs undecoded; ``None`` at the end.
 
         Raises:
-            SourceError: the single file is damaged or too large; at the end, if images of the folder are left out.
+            SourceError: the single file is damaged or too large; or, at the end, images of the folder were left out.
         """
         return None if self._closed else next(self._pictures, None)
 
@@ -99,19 +100,19 @@ class Images:
                 if not self._folder:
                     raise
                 self.damaged += 1
-                if self.damaged <= SHOWN:
+                if self.damaged <= MAX_NAMES:
                     _log.warning("left out: %s", error)
                 failure = failure or error
         if failure is not None and not readable:
             raise failure
         if failure is not None and not self._loop:
-            counts = f"{self.damaged} of {len(self._paths)} images of the folder are left out"
+            counts = f"{self.damaged} of {len(self._paths)} images of the folder were left out"
             raise SourceError(f"{counts}; {failure}")
 
 
 def _images_in(folder: Path) -> list[Path]:
     files = sorted((path for path in folder.iterdir() if path.is_file()), key=_natural)
-    images = [path for path in files if is_image(path) or _hidden_from_us(path)]
+    images = [path for path in files if is_image(path) or _is_unreadable(path)]
     found = set(images)
     skipped = [path.name for path in files if path not in found]
     names = listed(skipped)
@@ -125,13 +126,13 @@ def _images_in(folder: Path) -> list[Path]:
 
 
 def listed(names: Sequence[str]) -> str:
-    """Return file names for a message, at most `SHOWN` of them."""
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more
+    """Return file names for a message, at most `MAX_NAMES` of them."""
+    more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
+    return ", ".join(names[:MAX_NAMES]) + more
 
 
-def _hidden_from_us(path: Path) -> bool:
-    """Return whether a file named like an image cannot be read: its error is reported."""
+def _is_unreadable(path: Path) -> bool:
+    """Return whether a file named like an image may not be read. It is kept, so that reading it reports this."""
     return not os.access(path, os.R_OK) and (guess_type(path.name)[0] or "").startswith("image/")
 
 

@@ -16,66 +16,60 @@ passed on undecoded (`fer_stream.Jpeg`); pictures of a webcam are decoded.
 from __future__ import annotations
 
 import codecs
-import errno
-import os
 import re
-import socket
 import time
 from dataclasses import replace
 from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 import av.error
 
 from fer_stream.errors import SourceError, WireError
 from fer_stream.settings.redaction import redact
-from fer_stream.sources.container import JPEGS, Container, Opening
+from fer_stream.sources.container import Container
+from fer_stream.sources.diagnosis import why_late, why_refused
 from fer_stream.sources.image_kinds import is_film, is_image
 from fer_stream.sources.images import Images, check_name
-from fer_stream.sources.truncation import missing
-from fer_stream.sources.video import MULTIPART, PART, Live, Recording, lacking
-from fer_stream.sources.web import Answer, Snapshots, ask, is_single
+from fer_stream.sources.opening import JPEGS, MULTIPART, Opening
+from fer_stream.sources.truncation import loss_in_words, missing
+from fer_stream.sources.video import Live, Recording, timed_out
+from fer_stream.sources.web import Snapshots, ask, is_single
 from fer_stream.sources.webcam import Webcam
 from fer_stream.system import folders, machine
 
 if TYPE_CHECKING:
-    from urllib.parse import SplitResult
-
     from fer_stream.plugins import Source
     from fer_stream.settings.tree import CameraSettings
 
-PORTS = {"rtsp": 554, "rtsps": 322, "http": 80, "https": 443, "rtmp": 1935}
+JPEG_TYPES = ("multipart/", "image/jp", "video/x-motion-jpeg")
+"""Prefixes of the content types of JPEG streams over HTTP."""
 
-PICTURES = ("multipart/", "image/jp", "video/x-motion-jpeg")
-"""Content types of JPEG streams over HTTP."""
+HTTP_OPTIONS = (("formatprobesize", "65536"),)
+"""FFmpeg's option to detect the format from 64 KiB. A slow camera needs many seconds to send the default 1 MiB."""
 
-PROBING = (("formatprobesize", "65536"),)
-"""FFmpeg's option to detect the format with a part of the default 1 MiB, which a camera sends in many seconds."""
+JPEGS_OPTIONS = (("probesize", "4096"),)
+"""FFmpeg's option to open JPEGS after 4 KiB. A slow camera needs minutes to send the default 5 MB."""
 
-BRIEFLY = (("probesize", "4096"),)
-"""FFmpeg's options to open JPEGS without reading megabytes first, which takes a slow camera minutes."""
-
-ASKING = 2.0
+MAX_ASKING = 2.0
 """Maximum seconds to ask a server again what it sends."""
 
-NO_VIDEOS = (
+DOCUMENTS = (
     (b"%PDF", "a PDF document"),
     (b"PK\3\4", "a ZIP archive or an office document"),
     (b"\x1f\x8b", "compressed with gzip"),
     (b"\xd0\xcf\x11\xe0", "an office document or a collection of thumbnails"),
     (b"SQLite format 3", "an SQLite database"),
 )
-"""Beginnings of files in which FFmpeg would find images that they embed."""
+"""First bytes of files that are no videos. FFmpeg would open the images embedded in them."""
 
-MOST_DECODERS = 16
-"""Threads that decode a file by default. Each holds pictures, and more are hardly faster."""
+MAX_DECODERS = 16
+"""Maximum number of threads that decode a file by default. Each holds pictures, and more are hardly faster."""
 
 
 def open_source(address: str, settings: CameraSettings) -> Source:
-    """Open whatever ``address`` names (see the table above).
+    """Open what ``address`` names (see the table of this module).
 
     Raises:
         SourceError: it does not exist or gives no pictures. The message holds no password. The error is
@@ -85,37 +79,10 @@ def open_source(address: str, settings: CameraSettings) -> Source:
     if number := webcam_number(address):
         return Webcam(int(number), settings)
     if settings.format or settings.size:
-        raise SourceError(f"format and size are settings of webcams, and {redact(address)} is none: remove them")
+        raise SourceError(f"format and size are settings of webcams, and {redact(address)} is not one: remove them")
     if "://" in address:
         return _open_url(address, settings)
-    path = folders.expand(Path(address))
-    try:
-        film = is_film(path)
-        if path.is_dir() or (is_image(path) and not film):
-            return Images(path, settings)
-        _check_video(path)
-        part = missing(path)  # before FFmpeg, which does not say why it fails
-    except FileNotFoundError as error:
-        raise SourceError(f"there is no file or folder {str(path)!r}; check the path") from error
-    except OSError as error:
-        raise SourceError(f"{str(path)!r} cannot be read: {(error.strerror or 'error').lower()}") from error
-    check_name(path)
-    name, opening = repr(str(path)), _opening(settings, min(machine.threads(), MOST_DECODERS))
-    if film:
-        opening = replace(opening, format=JPEGS)
-
-    def reopen() -> Container:
-        try:
-            # Without "file:", FFmpeg takes "12:30.mp4" for a protocol.
-            return Container(f"file:{path}", name, opening)
-        except av.error.FFmpegError as error:
-            raise SourceError(f"{name} cannot be read as a video: {_fault(error, part)}") from error
-        except SourceError as error:
-            if not part:
-                raise
-            raise SourceError(f"{error}; it is truncated: {lacking(part)}") from error
-
-    return Recording(reopen(), reopen, name, settings, partial(missing, path))
+    return _open_path(folders.expand(Path(address)), settings)
 
 
 def is_video(path: Path) -> bool:
@@ -135,7 +102,39 @@ def webcam_number(address: str) -> str:
     return found[1] if found else ""
 
 
+def _open_path(path: Path, settings: CameraSettings) -> Source:
+    """Open a file or a folder."""
+    try:
+        film = is_film(path)
+        if path.is_dir() or (is_image(path) and not film):
+            return Images(path, settings)
+        _check_video(path)
+        lost = missing(path)  # before FFmpeg, which does not say why it fails
+    except FileNotFoundError as error:
+        raise SourceError(f"there is no file or folder {str(path)!r}; check the path") from error
+    except OSError as error:
+        raise SourceError(f"{str(path)!r} cannot be read: {(error.strerror or 'error').lower()}") from error
+    check_name(path)
+    name, opening = repr(str(path)), _opening(settings, min(machine.threads(), MAX_DECODERS))
+    if film:
+        opening = replace(opening, format=JPEGS)
+
+    def reopen() -> Container:
+        try:
+            # Without "file:", FFmpeg takes "12:30.mp4" for a protocol.
+            return Container(f"file:{path}", name, opening)
+        except av.error.FFmpegError as error:
+            raise SourceError(f"{name} cannot be read as a video: {_fault(error, lost)}") from error
+        except SourceError as error:
+            if not lost:
+                raise
+            raise SourceError(f"{error}; it is truncated: {loss_in_words(lost)}") from error
+
+    return Recording(reopen(), reopen, name, settings, partial(missing, path))
+
+
 def _opening(settings: CameraSettings, threads: int) -> Opening:
+    """Return how to open a container; ``threads`` applies if the settings give no number of decoder threads."""
     return Opening(
         stream=settings.stream,
         threads=settings.decoder_threads or threads,
@@ -143,16 +142,17 @@ def _opening(settings: CameraSettings, threads: int) -> Opening:
     )
 
 
-def _fault(error: av.error.FFmpegError, part: float) -> str:
-    """Return why a file cannot be opened, ``part`` of which is missing."""
-    if part:
-        return f"it is truncated, and {lacking(part)}"
+def _fault(error: av.error.FFmpegError, lost: float) -> str:
+    """Return why a file cannot be opened; ``lost`` is the fraction that is missing at its end."""
+    if lost:
+        return f"it is truncated, and {loss_in_words(lost)}"
     if isinstance(error, av.error.DecoderNotFoundError):
         return "this FFmpeg has no decoder for it"
     return "it is truncated, damaged, or of an unknown format"
 
 
 def _open_url(address: str, settings: CameraSettings) -> Source:
+    """Open a URL. What the container says decides whether it is a stream, a recording, or a single picture."""
     name = redact(address)
     opening = replace(
         _opening(settings, 1),
@@ -162,7 +162,7 @@ def _open_url(address: str, settings: CameraSettings) -> Source:
     container = _connect(address, name, settings, opening)
     if not address.startswith("http"):
         return Live(container, name, settings)
-    if container.single or (container.image and is_single(address, min(ASKING, settings.open_timeout))):
+    if container.single or (container.image and is_single(address, min(MAX_ASKING, settings.open_timeout))):
         container.close()
         return Snapshots(address, name, settings)
     if container.length is not None or container.finite:
@@ -171,125 +171,49 @@ def _open_url(address: str, settings: CameraSettings) -> Source:
 
 
 def _jpegs(opening: Opening) -> Opening:
-    """Return how to open a stream whose boundaries FFmpeg cannot read. The JPEGs between them can be read."""
-    return replace(opening, format=JPEGS, options=BRIEFLY)
+    """Return how to read the JPEGs of a stream whose boundaries FFmpeg cannot read."""
+    return replace(opening, format=JPEGS, options=JPEGS_OPTIONS)
 
 
 def _connect(address: str, name: str, settings: CameraSettings, opening: Opening) -> Container:
+    """Open a URL. If FFmpeg cannot read it, and the server says that it sends JPEGs, open it again as JPEGs.
+
+    Raises:
+        SourceError: it cannot be opened; it is ``transient``.
+    """
     begin = time.monotonic()
     try:
         container = Container(address, name, opening)
         if container.format in (MULTIPART, JPEGS):
-            container.probe()  # FFmpeg opens streams whose parts it cannot read
+            container.probe()  # FFmpeg also opens streams of which it then cannot read a single picture
         return container
     except (SourceError, WireError) as error:
         raise SourceError(str(error), transient=True) from error
     except (av.error.FFmpegError, ValueError) as error:
-        late = time.monotonic() - begin > PART * settings.open_timeout
+        late = timed_out(begin, settings.open_timeout)
         answer = None
         if address.startswith("http") and not opening.format:
-            answer = ask(address, min(ASKING, settings.open_timeout))
-        if answer and answer.status == HTTPStatus.OK and (answer.jpeg or answer.kind.startswith(PICTURES)):
+            answer = ask(address, min(MAX_ASKING, settings.open_timeout))
+        if answer and answer.status == HTTPStatus.OK and (answer.jpeg or answer.kind.startswith(JPEG_TYPES)):
             return _connect(address, name, settings, _jpegs(opening))  # boundaries may be missing or misplaced
         if late:
-            silent = "the server answers, but sends no picture" if opening.format or answer else "no answer"
-            reason = f"{silent} within {settings.open_timeout:g} s"
-            reason += ", or no picture" if address.startswith("rtsp") else ""
+            reason = why_late(address, settings, answered=bool(opening.format or answer))
         elif opening.format:
             reason = "the server sends no picture"
         else:
-            reason = _reason(address, settings, error, answer)
+            reason = why_refused(address, settings, error, answer)
         raise SourceError(f"{name} cannot be opened: {reason}", transient=True) from error
 
 
 def _options(address: str, settings: CameraSettings) -> tuple[tuple[str, str], ...]:
     """Return FFmpeg's options for an address."""
     if address.startswith("http"):
-        return PROBING
+        return HTTP_OPTIONS
     if not address.startswith("rtsp"):
         return ()
     if settings.rtsp_transport == "auto":  # TCP, or UDP from a camera that refuses TCP
         return (("rtsp_flags", "prefer_tcp"),)
     return (("rtsp_transport", settings.rtsp_transport),)
-
-
-def _reason(address: str, settings: CameraSettings, failure: Exception, answer: Answer | None) -> str:
-    """Return why ``address`` cannot be opened: from the server's answer, or else from a connection to it."""
-    try:
-        url = urlsplit(address)
-        proxy = _proxy(url)
-        host, port = proxy or (url.hostname, url.port or PORTS.get(url.scheme))
-    except ValueError:
-        return "it is not a valid address"
-    reason = _refusal(failure, url.scheme, settings) or _connection(host, port, settings.open_timeout)
-    if not reason and answer and answer.status != HTTPStatus.OK:
-        circle = HTTPStatus.MULTIPLE_CHOICES <= answer.status < HTTPStatus.BAD_REQUEST
-        reason = "the server redirects in a circle" if circle else f"the server answers {answer.status} {answer.reason}"
-    if proxy:
-        reason = f"the proxy {host}:{port} that http_proxy names: {reason or 'it returns no readable video'}"
-        return f"{reason}; set no_proxy to the camera's host to connect without the proxy"
-    if reason:
-        return reason
-    kind = f"the server sends {answer.kind}" if answer else getattr(failure, "strerror", str(failure))
-    return f"it delivers no readable video ({kind}); check the path"
-
-
-def _refusal(failure: Exception, scheme: str, settings: CameraSettings) -> str:
-    """Return what a server's error means, or an empty text for other errors."""
-    if getattr(failure, "errno", 0) == errno.EPROTONOSUPPORT and scheme.startswith("rtsp"):
-        if settings.rtsp_transport == "auto":
-            return "the camera sends its stream neither by TCP nor by UDP (461)"
-        return f"the camera refuses rtsp_transport = {settings.rtsp_transport!r} (461); set another one, or 'auto'"
-    match failure:
-        case av.error.HTTPUnauthorizedError():
-            return (
-                "wrong or missing user name or password (401); check those in the address, and that the camera accepts"
-                " basic or digest (MD5) authentication"
-            )
-        case av.error.HTTPForbiddenError():
-            return "access is forbidden to this user (403)"
-        case av.error.HTTPNotFoundError():
-            return "there is nothing at this path (404); check the path"
-        case av.error.ProtocolNotFoundError():
-            return f"this FFmpeg knows no protocol {scheme}://"
-        case av.error.HTTPOtherClientError() if scheme.startswith("rtsp"):
-            return "the camera refuses the request (status 4xx); check the path, and whether others use the camera"
-        case av.error.HTTPServerError() if scheme.startswith("rtsp"):
-            return "the camera has failed or is busy (status 5xx)"
-        case av.error.InvalidDataError() | av.error.PermissionError() | av.error.EOFError() if scheme == "rtsp":
-            return "the camera closed the connection, or its answer is not RTSP; check the port and the path"
-    return ""
-
-
-def _connection(host: str | None, port: int | None, timeout: float) -> str:
-    """Return why no connection to a host is possible, or an empty text if one is."""
-    try:
-        if host and port:
-            socket.create_connection((host, port), timeout).close()
-    except socket.gaierror as error:
-        return f"the host name {host} cannot be resolved: {(error.strerror or 'error').lower()}"
-    except OSError as error:
-        return f"{(error.strerror or 'no answer').lower()}; check the address, and that the camera is on"
-    return ""
-
-
-def _proxy(url: SplitResult) -> tuple[str, int] | None:
-    """Return host and port of the proxy that FFmpeg uses for ``url``, or ``None``.
-
-    FFmpeg takes the proxy from ``http_proxy``, also for ``https``, and uses none for hosts in ``no_proxy``.
-
-    Raises:
-        ValueError: the proxy's address is invalid.
-    """
-    from urllib.request import proxy_bypass_environment  # type: ignore[attr-defined]  # noqa: PLC0415  (rarely needed)
-
-    named = os.environ.get("http_proxy", "")
-    if url.scheme not in ("http", "https") or not url.hostname or not named.startswith("http://"):
-        return None
-    if proxy_bypass_environment(url.hostname, {"no": os.environ.get("no_proxy", "")}):
-        return None
-    proxy = urlsplit(named)
-    return (proxy.hostname, proxy.port or PORTS["http"]) if proxy.hostname else None
 
 
 def _check_video(path: Path) -> None:
@@ -305,7 +229,7 @@ def _check_video(path: Path) -> None:
         head = file.read(4096)
     if not head:
         raise SourceError(f"{str(path)!r} is empty")
-    for begin, what in NO_VIDEOS:
+    for begin, what in DOCUMENTS:
         if head.startswith(begin):
             raise SourceError(f"{str(path)!r} is {what}, not a video")
     try:

@@ -1,4 +1,4 @@
-"""Makes decoded frames what a player shows: whole pictures instead of fields, square pixels, upright."""
+"""Turns decoded frames into what a player shows: whole pictures instead of fields, with square pixels, upright."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ if TYPE_CHECKING:
 UPRIGHT: Turn = (1, 0, 0, 1)
 """A display matrix (a, b, c, d) that changes nothing."""
 
-MOST_ASPECT = 16
+MAX_ASPECT = 16
 """Sample aspect ratios above this, or below its inverse, are errors in a file and are ignored."""
 
 FULL_RANGE, BT709 = 2, 1
 """FFmpeg's ``AVCOL_RANGE_JPEG`` (luma from 0 to 255 instead of 16 to 235) and ``AVCOL_SPC_BT709``."""
 
 YUV = ("yuv", "nv12", "nv21", "p010", "nv16", "uyvy", "yuyv")
-"""First letters of the formats that are converted to planar YUV 4:2:0; others, such as RGB and grey, become BGR."""
+"""Prefixes of the formats that are converted to planar YUV 4:2:0; others, such as RGB and grey, become BGR."""
 
 PLANAR = frozenset({"yuv420p", "yuvj420p"})
 """Formats whose planes are used as they are."""
 
 BT601 = (2, 5, 6)
-"""FFmpeg's numbers of the colour matrix BT.601, and of an unknown one, which FFmpeg takes for BT.601."""
+"""FFmpeg's numbers of the colour matrix BT.601, and of an unspecified one, for which BT.601 is used."""
 
 
 class Deinterlacer:
@@ -94,8 +94,8 @@ def _pull(graph: av.filter.Graph) -> Iterator[VideoFrame]:
 
 
 def turn_of(frame: VideoFrame) -> Turn:
-    """Return how to turn and mirror a frame, from its display matrix, to the nearest right angle."""
-    # Reading side data makes a frame part of a reference cycle in PyAV. So read it from a copy that is tiny.
+    """Return a frame's display matrix, with its rotation rounded to a multiple of 90 degrees."""
+    # Reading side data makes a frame part of a reference cycle in PyAV, so its memory is freed late. Use a tiny copy.
     tiny = frame.reformat(width=16, height=16, format="gray8")
     try:
         found = tiny.side_data.get("DISPLAYMATRIX")
@@ -114,16 +114,16 @@ def _sign(value: int) -> int:
 
 
 def turned(plane: NDArray[np.uint8], turn: Turn) -> NDArray[np.uint8]:
-    """Return a plane or an image, uint8 ``[H, W, ...]``, after a display matrix: x' = a x + c y, y' = b x + d y."""
+    """Return a plane or an image, uint8 ``[H, W, ...]``, turned by a matrix: x' = a x + c y, y' = b x + d y."""
     a, b, c, d = turn
     if a:
-        return plane[:: d or 1, :: a or 1]
+        return plane[::d, ::a]
     return plane.swapaxes(0, 1)[::b, ::c]
 
 
 def aspect(width: int, height: int, ratio: Fraction | None) -> tuple[int, int]:
     """Return the size in square pixels. Neither side is smaller than the stored one."""
-    if not ratio or not Fraction(1, MOST_ASPECT) <= ratio <= MOST_ASPECT:
+    if not ratio or not Fraction(1, MAX_ASPECT) <= ratio <= MAX_ASPECT:
         return width, height
     if ratio > 1:
         return round(width * ratio), height
@@ -143,22 +143,31 @@ def shown(
         turn: from `turn_of`.
         allocate: provides the memory of the result.
     """
-    width, height = aspect(frame.width, frame.height, ratio)
+    size = aspect(frame.width, frame.height, ratio)
     odd = frame.width % 2 or frame.height % 2
     if odd or not frame.format.name.startswith(YUV) or frame.colorspace not in (*BT601, BT709):
-        image = cast("NDArray[np.uint8]", frame.to_ndarray(format="bgr24"))
-        if (width, height) != (frame.width, frame.height):
-            image = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR).astype(np.uint8, copy=False)
-        return np.ascontiguousarray(turned(image, turn))
+        return _bgr(frame, size, turn)
+    return _planar(frame, size, turn, allocate)
+
+
+def _bgr(frame: VideoFrame, size: tuple[int, int], turn: Turn) -> NDArray[np.uint8]:
+    image = cast("NDArray[np.uint8]", frame.to_ndarray(format="bgr24"))
+    if size != (frame.width, frame.height):
+        image = cv2.resize(image, size, interpolation=cv2.INTER_LINEAR).astype(np.uint8, copy=False)
+    return np.ascontiguousarray(turned(image, turn))
+
+
+def _planar(frame: VideoFrame, size: tuple[int, int], turn: Turn, allocate: Allocate | None) -> Yuv:
     if frame.format.name not in PLANAR:
         frame = frame.reformat(format="yuv420p")
-    colour = Colour.FULL if frame.color_range == FULL_RANGE else Colour.LIMITED_BT601
-    colour |= Colour.BT709 if frame.colorspace == BT709 else Colour.LIMITED_BT601
-    width, height = width + width % 2, height + height % 2
-    planes = [
-        _plane(frame, number, (width, height) if number == 0 else (width // 2, height // 2)) for number in range(3)
-    ]
-    planes = [turned(plane, turn) for plane in planes]
+    colour = Colour.LIMITED_BT601
+    if frame.color_range == FULL_RANGE:
+        colour |= Colour.FULL
+    if frame.colorspace == BT709:
+        colour |= Colour.BT709
+    width, height = (side + side % 2 for side in size)
+    sizes = (width, height), (width // 2, height // 2), (width // 2, height // 2)
+    planes = [turned(_plane(frame, number, one), turn) for number, one in enumerate(sizes)]
     rows, columns = planes[0].shape
     shape = rows * 3 // 2, columns
     data = allocate(shape) if allocate else None

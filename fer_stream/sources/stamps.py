@@ -7,7 +7,6 @@ SECOND = 1_000_000_000
 LEAP = 2 * SECOND
 """Nanoseconds. A larger step between two pictures is checked against the next time stamp."""
 
-
 WRAP = (1 << 33) * SECOND // 90_000
 """Nanoseconds after which the time stamps of MPEG-TS and MPEG-PS begin again at 0."""
 
@@ -15,15 +14,15 @@ WRAP = (1 << 33) * SECOND // 90_000
 class Stamps:
     """Turns time stamps into times in nanoseconds since the container's start, which always increase.
 
-    A time stamp that contradicts both neighbours is replaced, and counted in ``replaced``. If the time stamps go back
-    and stay there, as where files were joined, time continues from the last picture.
+    A time stamp that contradicts both neighbours is replaced, and counted in ``replaced``. If the time stamps jump back
+    and go on from there, as where files were joined, time continues from the last picture.
 
     Args:
         period: nanoseconds between two pictures, used where a time stamp is missing.
         rate: pictures/s that replace the container's time stamps.
         end: the container's duration in nanoseconds, if known.
-        wraps: whether time stamps begin again at 0 after `WRAP`. FFmpeg adds it to any that are before the first one,
-            so a step of more than half of it is a step back.
+        wraps: whether time stamps begin again at 0 after `WRAP`. FFmpeg adds `WRAP` to a time stamp that is before the
+            first one, so a step of more than half of `WRAP` is in fact a step back.
     """
 
     def __init__(self, period: int, rate: float | None = None, end: int | None = None, *, wraps: bool = False) -> None:
@@ -31,7 +30,7 @@ class Stamps:
         self._period = round(SECOND / rate) if rate else period
         self._rate = rate
         self._end = end
-        self._longest = WRAP // 2 if wraps else None
+        self._max_step = WRAP // 2 if wraps else None
         self._count = 0
         self._last: int | None = None
         self._shift = 0
@@ -56,7 +55,7 @@ class Stamps:
         step = time - self._last
         if 0 < step <= LEAP:
             return self._increase(time)
-        if self._longest and step > self._longest:
+        if self._max_step and step > self._max_step:
             step -= WRAP
         if after is None:  # the last picture: compare with the duration
             if step > 0 and (self._end is None or stamp <= self._end + LEAP):
@@ -72,7 +71,7 @@ class Stamps:
         return self._increase(time)
 
     def rewind(self) -> None:
-        """Start again: the first picture follows one period after the last one."""
+        """Start again for a repetition: its first picture comes one period after the last one."""
         self._base = self._expected() if self._rate or self._last is not None else 0
         self._shift = self._base
         self._count = 0

@@ -19,17 +19,23 @@ _ASF = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
 _ASF_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
 
 _DV_FRAME = {0: 120_000, 1: 144_000}
-"""Bytes of a frame of DV, by its flag for 50 Hz."""
+"""Bytes of a DV frame, by the header's flag for 50 Hz."""
 
 MAX_BOXES = 100_000
 """Maximum number of boxes or chunks that are read. A video written in fragments has thousands."""
 
-LEAST_ZEROS = 1 << 16
-"""Zero bytes at the end, from which they are not content: a copy was interrupted that had reserved its space."""
+MAX_PARTS = 10 * MAX_BOXES
+"""Maximum number of the smaller parts that are read: tags of FLV, pictures of IVF, elements of Matroska."""
+
+MIN_ZEROS = 1 << 16
+"""From this number on, zero bytes at the end are not content: a copy that had reserved its space was interrupted."""
+
+MIN_SHOWN = 0.0005
+"""The smallest fraction that a message rounds to 0.1%."""
 
 
 def missing(path: Path) -> float:
-    """Return which fraction of a file is missing at its end, or is zero; 0 if it is complete or has no sizes.
+    """Return the fraction of a file that is missing at its end, or zeroed there; 0 if it is complete or gives no sizes.
 
     Known formats are MP4 and MOV, AVI and WebP (RIFF), Matroska and WebM, GIF (which does not say how much is missing),
     FLV, Ogg, WMV (ASF), Y4M, IVF and DV.
@@ -68,20 +74,25 @@ def missing(path: Path) -> float:
         return max(0, end - (size - _zeros(file, size))) / max(1, end)
 
 
+def loss_in_words(fraction: float) -> str:
+    """Return in words how much of a file is missing."""
+    return f"at least {fraction:.1%} of it is missing" if fraction >= MIN_SHOWN else "its end is missing"
+
+
 def _zeros(file: BinaryIO, size: int) -> int:
-    """Return how many bytes at the end are zero; 0 if they are fewer than `LEAST_ZEROS`."""
-    file.seek(max(0, size - LEAST_ZEROS))
+    """Return how many bytes at the end are zero; 0 if they are fewer than `MIN_ZEROS`."""
+    file.seek(max(0, size - MIN_ZEROS))
     if file.read().strip(b"\0"):
         return 0
-    low, high = 0, size // LEAST_ZEROS  # find the first of the blocks that are zero
+    low, high = 0, size // MIN_ZEROS  # find the first of the blocks that are zero
     while low < high:
         middle = (low + high) // 2
-        file.seek(middle * LEAST_ZEROS)
-        if file.read(LEAST_ZEROS).strip(b"\0"):
+        file.seek(middle * MIN_ZEROS)
+        if file.read(MIN_ZEROS).strip(b"\0"):
             low = middle + 1
         else:
             high = middle
-    return size - low * LEAST_ZEROS
+    return size - low * MIN_ZEROS
 
 
 def _next(file: BinaryIO, begin: int, mark: bytes) -> int:
@@ -104,7 +115,7 @@ def _flv(file: BinaryIO, size: int) -> int:
     if before > 0 and before + 15 + int.from_bytes(file.read(4)[1:], "big") == size:
         return size
     end = 13
-    for _ in range(10 * MAX_BOXES):
+    for _ in range(MAX_PARTS):
         file.seek(end)
         head = file.read(11)
         if not head or head[0] & 0x1F not in (8, 9, 18):  # something else was appended
@@ -116,7 +127,7 @@ def _flv(file: BinaryIO, size: int) -> int:
 def _ivf(file: BinaryIO) -> int:
     """Return where the last picture ends. Each has a header of 12 bytes."""
     end = 32
-    for _ in range(10 * MAX_BOXES):
+    for _ in range(MAX_PARTS):
         file.seek(end)
         head = file.read(12)
         if not head.strip(b"\0"):
@@ -138,7 +149,7 @@ def _ogg(file: BinaryIO, size: int) -> int:
 
 
 def _asf(head: bytes) -> int:
-    """Return the size that the header gives, 0 if it is the header of a broadcast."""
+    """Return the size that the header gives; 0 if it gives none, as in a broadcast."""
     at = head.find(_ASF_PROPERTIES)
     if not 0 <= at <= len(head) - 92 or head[at + 88] & 1:
         return 0
@@ -161,7 +172,7 @@ def _riff(file: BinaryIO) -> int:
 
 
 def _boxes(file: BinaryIO, size: int) -> int:
-    """Return where the last top-level box of an ISO file ends that is not free space (ISO/IEC 14496-12, 4.2)."""
+    """Return where the last top-level box that is not free space ends in an ISO file (ISO/IEC 14496-12, 4.2)."""
     end = used = 0
     for _ in range(MAX_BOXES):
         if end >= size:
@@ -186,7 +197,7 @@ def _boxes(file: BinaryIO, size: int) -> int:
 def _matroska(file: BinaryIO, size: int) -> int:
     """Return where the last element ends (RFC 8794, 4 to 6). Segments and clusters may have an unknown length."""
     end = 0
-    for _ in range(10 * MAX_BOXES):
+    for _ in range(MAX_PARTS):
         file.seek(end)
         identifier = _number(file, keep=True)
         if identifier is None:  # the end, or something else was appended
@@ -204,7 +215,7 @@ def _matroska(file: BinaryIO, size: int) -> int:
 
 
 def _number(file: BinaryIO, *, keep: bool) -> int | None:
-    """Read a variable-size integer; ``None`` if it is unknown or cut off. ``keep`` keeps the marker, as ids do."""
+    """Read a variable-size integer; ``None`` if it is unknown or cut off. ``keep`` its length marker, as ids do."""
     first = file.read(1)
     if not first or not first[0]:
         return None

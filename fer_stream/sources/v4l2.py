@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 CAPTURE, DISCRETE = 1, 1
 """``V4L2_BUF_TYPE_VIDEO_CAPTURE``; ``V4L2_FRMSIZE_TYPE_DISCRETE`` and ``V4L2_FRMIVAL_TYPE_DISCRETE``."""
 
+_FORMATS, _SIZES, _INTERVALS = 2, 74, 75
+"""Numbers of ``VIDIOC_ENUM_FMT``, ``VIDIOC_ENUM_FRAMESIZES`` and ``VIDIOC_ENUM_FRAMEINTERVALS``."""
+
 MAX_ENTRIES = 256
 """Maximum number of entries read from each list, in case a driver's list has no end."""
 
@@ -33,7 +36,7 @@ class Mode(NamedTuple):
     width: int
     height: int
     rates: tuple[float, ...]
-    """Frames/s, the highest first; empty if the driver gives none."""
+    """Frames/s, the highest first; empty if the driver gives no fixed rates."""
 
     def __str__(self) -> str:
         rates = f" at {', '.join(f'{rate:g}' for rate in self.rates)} frames/s" if self.rates else ""
@@ -50,8 +53,8 @@ def modes(device: Path) -> list[Mode]:
     try:
         return [
             Mode(code.decode("ascii", "replace").strip(), width, height, tuple(_rates(descriptor, code, width, height)))
-            for _, _, _, _, code in _entries(descriptor, 2, _FORMAT, (CAPTURE, 0, b"", bytes(4)))
-            for _, _, kind, width, height in _entries(descriptor, 74, _SIZE, (code, 0, 0, 0))
+            for _, _, _, _, code in _entries(descriptor, _FORMATS, _FORMAT, (CAPTURE, 0, b"", bytes(4)))
+            for _, _, kind, width, height in _entries(descriptor, _SIZES, _SIZE, (code, 0, 0, 0))
             if kind == DISCRETE
         ]
     finally:
@@ -59,14 +62,16 @@ def modes(device: Path) -> list[Mode]:
 
 
 def _rates(descriptor: int, code: bytes, width: int, height: int) -> list[float]:
-    found = _entries(descriptor, 75, _INTERVAL, (code, width, height, 0, 0, 0))
-    return sorted({per / of for *_, kind, of, per in found if kind == DISCRETE and of}, reverse=True)
+    found = _entries(descriptor, _INTERVALS, _INTERVAL, (code, width, height, 0, 0, 0))
+    # The driver gives frame intervals, in seconds: their inverses are the rates.
+    rates = {below / above for *_, kind, above, below in found if kind == DISCRETE and above}
+    return sorted(rates, reverse=True)
 
 
 def _entries(
     descriptor: int, number: int, layout: struct.Struct, arguments: tuple[object, ...]
 ) -> Iterator[tuple[Any, ...]]:
-    """Yield the entries of a list of the driver, which ends with an error."""
+    """Yield the entries of one of the driver's lists. The driver marks the end of a list with an error."""
     request = 3 << 30 | layout.size << 16 | ord("V") << 8 | number  # _IOWR('V', number, layout)
     for index in range(MAX_ENTRIES):
         try:

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 import av.error
 
 from fer_stream.errors import SourceError, WireError
-from fer_stream.sources.container import ASSEMBLED
+from fer_stream.sources.opening import MULTIPART
 from fer_stream.sources.stamps import SECOND, Stamps
+from fer_stream.sources.truncation import loss_in_words
 from fer_stream.types import Picture
 
 if TYPE_CHECKING:
@@ -21,21 +22,15 @@ if TYPE_CHECKING:
     from fer_stream.settings.tree import CameraSettings
     from fer_stream.sources.container import Container, Content
 
-PART = 0.9
-"""A wait that took at least this part of its timeout was ended by the timeout."""
-
-LEAST = 0.0005
-"""The smallest fraction of a file that a message rounds to 0.1%."""
-
-MULTIPART = "mpjpeg"
-"""FFmpeg's format of JPEGs between boundaries."""
+TIMED_OUT = 0.9
+"""A wait that took at least this share of its timeout is taken to have failed because of the timeout."""
 
 _log = logging.getLogger(__name__)
 
 
-def lacking(missing: float) -> str:
-    """Return in words which fraction of a file is missing."""
-    return f"at least {missing:.1%} of it is missing" if missing >= LEAST else "its end is missing"
+def timed_out(begin: float, timeout: float) -> bool:
+    """Return whether a wait that began at ``begin`` (`time.monotonic`) failed because of its timeout, in seconds."""
+    return time.monotonic() - begin > TIMED_OUT * timeout
 
 
 class _Video:
@@ -46,7 +41,9 @@ class _Video:
         """Provides the memory of decoded pictures; see `fer_stream.plugins.AllocatingSource`."""
         self._container = container
         self._name = name
+        self._closed = False
         self._damaged = 0
+        """Number of damaged pictures in containers that were closed since."""
         if container.others:
             _log.warning("%s has other video streams, which --stream chooses: %s", name, "; ".join(container.others))
 
@@ -64,7 +61,15 @@ class _Video:
 
     def close(self) -> None:
         """Close the file or the connection."""
+        self._closed = True
         self._container.close()
+
+    def _replace(self, reopen: Callable[[], Container]) -> None:
+        self._damaged += self._container.damaged
+        self._container.close()
+        self._container = reopen()
+        if self._closed:  # by another thread, during the reopening
+            self._container.close()
 
 
 class Live(_Video):
@@ -74,7 +79,7 @@ class Live(_Video):
         container: the open stream.
         name: the stream's name in messages.
         settings: the camera's settings.
-        reopen: opens a stream of JPEGs again, if something between them cannot be read.
+        reopen: opens the stream again as JPEGs one after the other. Called once, if FFmpeg cannot read a boundary.
     """
 
     live = True
@@ -90,7 +95,6 @@ class Live(_Video):
         super().__init__(container, name)
         self._timeout = settings.read_timeout
         self._reopen = reopen if container.format == MULTIPART else None
-        self._closed = False
 
     def read(self) -> Picture | None:
         """Return the next picture; ``None`` after `close`.
@@ -98,40 +102,28 @@ class Live(_Video):
         Raises:
             SourceError: no picture came within the timeout, or the connection is gone.
         """
-        begin = time.monotonic()
-        found, failure = None, ": the connection was closed"
+        begin, late = time.monotonic(), False
+        found, reason = None, "the connection was closed"
         try:
             found = self._fetch()
         except av.error.InvalidDataError as error:
             if self._reopen is not None and not self._closed:
-                self._again(self._reopen)
+                reopen, self._reopen = self._reopen, None
+                self._replace(reopen)
                 return self.read()
-            failure = f": {error.strerror}"
+            reason = error.strerror or type(error).__name__
         except av.error.ExitError:  # the timeout
-            begin = 0.0
+            late = True
         except av.error.FFmpegError as error:
             if error.errno not in (errno.EIO, errno.ECONNRESET) and not isinstance(error, av.error.EOFError):
-                failure = f": {error.strerror}"
+                reason = error.strerror or type(error).__name__
         if found is not None:
             return Picture(found[0])
         if self._closed:
             return None
-        if time.monotonic() - begin > PART * self._timeout:
+        if late or timed_out(begin, self._timeout):
             raise SourceError(f"{self._name} has sent no picture for {self._timeout:g} s")
-        raise SourceError(f"{self._name} has stopped sending pictures{failure}")
-
-    def close(self) -> None:
-        """Close the connection."""
-        self._closed = True
-        super().close()
-
-    def _again(self, reopen: Callable[[], Container]) -> None:
-        self._reopen = None
-        self._damaged += self._container.damaged
-        self._container.close()
-        self._container = reopen()
-        if self._closed:  # by another thread, during the reopening
-            self._container.close()
+        raise SourceError(f"{self._name} has stopped sending pictures: {reason}")
 
 
 class Recording(_Video):
@@ -153,17 +145,16 @@ class Recording(_Video):
         reopen: Callable[[], Container],
         name: str,
         settings: CameraSettings,
-        missing: Callable[[], float] = float,
+        missing: Callable[[], float] = lambda: 0.0,
     ) -> None:
         super().__init__(container, name)
         self._reopen = reopen
-        self._closed = False
         self._loop = settings.loop
         self._missing = missing
-        self._missed = missing()
+        self._missing_at_first = missing()
         self._failure = ""
         self._stamps = Stamps(container.period, settings.rate, container.length, wraps=container.wraps)
-        self._read = 0
+        self._count = 0
         self._ahead: tuple[Content, int | None] | None = None
         self._started = False
         self.frames = None if self._loop else container.frames
@@ -181,21 +172,18 @@ class Recording(_Video):
             SourceError: the video has no picture, or its end is missing.
         """
         found = self._next()
-        if found is None and self._loop and self._read and not self._closed:
+        if found is None and self._loop and self._count and not self._closed:
             self._rewind()
             found = self._next()
         if found is None:
             if not self._closed:
+                self._warn()
                 self._check_end()
             return None
         content, stamp = found
-        self._read += 1
-        return Picture(content, self._stamps.next(stamp, self._ahead and self._ahead[1]))
-
-    def close(self) -> None:
-        """Close the file."""
-        self._closed = True
-        super().close()
+        following = None if self._ahead is None else self._ahead[1]
+        self._count += 1
+        return Picture(content, self._stamps.next(stamp, following))
 
     def _next(self) -> tuple[Content, int | None] | None:
         """Return the next picture, and read the one after it, whose time stamp helps to check this one's."""
@@ -216,37 +204,40 @@ class Recording(_Video):
             return None
 
     def _rewind(self) -> None:
-        self._damaged += self._container.damaged
-        self._container.close()
-        self._container = self._reopen()
-        if self._closed:  # by another thread, during the reopening
-            self._container.close()
+        self._replace(self._reopen)
         self._stamps.rewind()
-        self._read, self._started = 0, False
+        self._count, self._started = 0, False
+
+    def _warn(self) -> None:
+        """Log the defects that do not make the recording incomplete."""
+        if not self._count:
+            return
+        if self._stamps.replaced:
+            _log.warning("%s: wrong time stamps that were replaced: %d", self._name, self._stamps.replaced)
+        if self._container.late:
+            _log.warning("%s has streams that begin later than the others; they are not read", self._name)
+        if self.damaged:
+            _log.warning("%s: damaged pictures that were left out: %d", self._name, self.damaged)
 
     def _check_end(self) -> None:
-        if not self._read:
-            reason = f"truncated: {lacking(self._missed)}" if self._missed else "truncated or damaged"
+        """Raise an error if this is not the video's true end."""
+        if not self._count:
+            loss = self._missing_at_first
+            reason = f"truncated: {loss_in_words(loss)}" if loss else "truncated or damaged"
             raise SourceError(f"no picture can be read from {self._name}; it is {reason}")
-        if self._stamps.replaced:
-            _log.warning("wrong time stamps of %s that are replaced: %d", self._name, self._stamps.replaced)
-        if self._container.late:
-            _log.warning("%s has streams that begin later; they are not read", self._name)
-        if self.damaged:
-            _log.warning("damaged pictures of %s that are left out: %d", self._name, self.damaged)
-        last = f"picture {self._read} is the last that can be read"
+        last = f"picture {self._count} is the last that can be read"
         try:
             missing = self._missing()
         except OSError:  # the file is gone
-            missing = self._missed
+            missing = self._missing_at_first
         if missing:
-            raise SourceError(f"{self._name} is truncated: {lacking(missing)}; {last}")
-        if self._missed:
+            raise SourceError(f"{self._name} is truncated: {loss_in_words(missing)}; {last}")
+        if self._missing_at_first:
             raise SourceError(f"{self._name} was still being written when it was opened: read it again; {last}")
         beyond, entries = self._container.missing_entries
         if beyond:
             raise SourceError(f"{self._name} is truncated: {beyond} of its {entries} pictures are incomplete; {last}")
-        if self._container.cut and self._container.format not in ASSEMBLED:
+        if self._container.cut:
             raise SourceError(f"{self._name} is truncated: it ends within a picture; {last}")
         if self._failure:
             raise SourceError(f"{self._name} cannot be read to its end: {self._failure}; {last}")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from fer_stream.errors import SourceError, WireError
-from fer_stream.imaging.jpeg import MAX_BYTES, Jpeg, decode
+from fer_stream.imaging.jpeg import END, MAX_BYTES, START, Jpeg, decode
 from fer_stream.types import Picture
 
 if TYPE_CHECKING:
@@ -23,13 +23,10 @@ if TYPE_CHECKING:
     from fer_stream.settings.tree import CameraSettings
 
 RATE = 1.0
-"""Requests per second if the settings give no rate."""
+"""Requests/s if the settings give no rate."""
 
-JPEG = b"\xff\xd8\xff"
-"""The first bytes of a JPEG."""
-
-_NEXT = b"\xff\xd9" + JPEG
-"""The end of a JPEG and the beginning of the next one."""
+JPEG = START + b"\xff"
+"""The first bytes of a JPEG: a marker follows the first one."""
 
 _log = logging.getLogger(__name__)
 
@@ -48,7 +45,7 @@ class Answer(NamedTuple):
 
 
 def ask(address: str, timeout: float) -> Answer | None:
-    """Return what a server answers to a GET request, without its content; ``None`` if it does not answer in time."""
+    """Return what a server answers to a GET request, without the content; ``None`` if it does not answer in time."""
     try:
         with _request(address, timeout) as response:
             try:
@@ -64,13 +61,16 @@ def ask(address: str, timeout: float) -> Answer | None:
 
 
 def is_single(address: str, timeout: float) -> bool:
-    """Return whether a server's answer without a length ends after one picture. A stream of pictures does not end."""
+    """Return whether a server ends its answer after one picture, which a stream of pictures does not do.
+
+    It is only needed if the answer has no length. A server that cannot be asked is taken to send a stream.
+    """
     data, end = bytearray(), time.monotonic() + timeout
     try:
         with _request(address, timeout) as response:
             while part := response.read1():
                 data += part
-                if len(data) > MAX_BYTES or time.monotonic() > end or _NEXT in data:
+                if len(data) > MAX_BYTES or time.monotonic() > end or END + JPEG in data:
                     return False
     except (OSError, HTTPException, ValueError):
         return False
@@ -106,7 +106,7 @@ class Snapshots:
         try:
             with _request(self._address, self._timeout) as response:
                 data, kind = self._content(response), response.headers.get_content_type()
-            if not data.startswith(JPEG[:2]) and data:
+            if not data.startswith(START) and data:
                 return Picture(decode(data))
         except (OSError, HTTPException, zlib.error, WireError) as error:
             if self._closed.is_set():
@@ -114,9 +114,11 @@ class Snapshots:
             if isinstance(error, WireError):
                 reason = str(error) if kind.startswith("image/") else f"the server sends {kind}"
             else:
-                reason = f"no answer within {self._timeout:g} s" if _is_late(error) else str(error)
+                reason = f"no answer within {self._timeout:g} s" if _is_timeout(error) else str(error)
             raise SourceError(f"{self._name} has stopped sending pictures: {reason}") from error
-        return None if self._closed.is_set() else Picture(Jpeg(data))  # the capture rejects and counts damaged ones
+        if self._closed.is_set():
+            return None
+        return Picture(Jpeg(data))  # the capture rejects damaged JPEGs, and counts them
 
     def _content(self, response: HTTPResponse) -> bytes:
         """Read an answer's content until its end, the timeout, or `close`."""
@@ -127,7 +129,7 @@ class Snapshots:
                 raise TimeoutError
             if self._closed.is_set():
                 break
-        if response.headers["Content-Encoding"] == "gzip":  # although it was not asked for
+        if response.headers["Content-Encoding"] == "gzip":  # some cameras compress without being asked to
             return zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(data, MAX_BYTES)
         return bytes(data)
 
@@ -136,17 +138,18 @@ class Snapshots:
         self._closed.set()
 
 
-def _is_late(error: Exception) -> bool:
+def _is_timeout(error: Exception) -> bool:
     return isinstance(error, TimeoutError) or isinstance(getattr(error, "reason", None), TimeoutError)
 
 
 def _request(address: str, timeout: float) -> HTTPResponse:
+    """Send a GET request, with the user name and password in the address if the server asks for them."""
     url = urlsplit(address)
     host = url.netloc.rpartition("@")[2]
     plain = urlunsplit(url._replace(netloc=host))
     passwords = urllib.request.HTTPPasswordMgrWithDefaultRealm()
     if url.username is not None:
-        root = f"{url.scheme}://{host}/"  # where the camera redirects to another path
+        root = f"{url.scheme}://{host}/"  # not only this path: the camera may redirect to another one
         passwords.add_password(None, root, unquote(url.username), unquote(url.password or ""))
     # Certificates are not verified, as FFmpeg does not verify them either: most cameras sign their own.
     context = ssl.create_default_context()

@@ -62,11 +62,11 @@ class Webcam:
             wanted[cv2.CAP_PROP_FPS] = settings.rate
         for number, value in wanted.items():
             self._capture.set(number, value)
-        wanted.pop(cv2.CAP_PROP_FPS, None)  # the capture drops the pictures of a higher rate
+        wanted.pop(cv2.CAP_PROP_FPS, None)  # if the rate is higher, the capture process drops frames
         if any(self._capture.get(number) != value for number, value in wanted.items()):
             code = int(self._capture.get(cv2.CAP_PROP_FOURCC)) & 0xFFFFFFFF
             _log.warning(
-                "%s does not offer %s; it gives %s %dx%d. fer-stream doctor lists what it offers",
+                "%s does not offer %s; it gives %s %dx%d. fer-stream doctor lists its modes",
                 self._name,
                 " ".join(filter(None, (settings.format, settings.size))),
                 code.to_bytes(4, "little").decode("ascii", "replace"),

@@ -3,15 +3,16 @@
     python tests/bench/following.py ../shared/media/*.mp4 ../shared/media/*.gif
 
 Each clip goes through detector, classifier and timeline twice, as in `fer-stream run --policy wait`: once with
-``search.scan_interval`` 0 (the reference), and once with the default settings. Both process each frame in turn, so
-that other load on the machine affects both. Clips are few, so each is also processed mirrored, backwards, and both. For
-each it prints:
+``search.scan_interval`` 0 (the reference), and once with the default settings. The passes take turns frame by frame, so
+that other load on the machine affects both. As there are few clips, each is also processed mirrored, backwards, and
+mirrored backwards. For each variant, this prints:
 
-- faces: recall, precision and F1 of the boxes (IoU 0.5), compared with the reference
-- new: the longest delay until a new face is found, compared with the reference, for faces seen for at least 0.5 s
-- events: F1 of the emotion intervals; a pair has the same label, an overlap of at least half in time, and some overlap
-  of the boxes
-- CPU: milliseconds per frame of detection and classification, for both, and the ratio
+- faces: faces per frame in the reference; then recall, precision and F1 of the boxes (IoU 0.5) against the reference
+- new: the longest delay until a new face is found, against the reference, for faces seen for at least 0.5 s
+- events: F1 of the emotion intervals, and the number of intervals of both passes. Two intervals match if they have the
+  same label, a temporal IoU of at least 0.5, and overlapping boxes
+- CPU: milliseconds per frame for detection and classification: the reference, the default settings, and the ratio
+- frames: in how many frames the whole picture, only changed regions, or only known faces were searched
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import cv2
 import numpy as np
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
 VARIANTS = "", "mirrored", "backwards", "mirrored backwards"
 
 SMALL = 640
-"""Width in pixels up to which a clip is searched for faces of 20 pixels instead of 40."""
+"""In clips up to this width in pixels, faces of 20 instead of 40 pixels are searched for."""
 
 
 @dataclass
@@ -58,10 +59,12 @@ class Pass:
     settings: Settings
     recognizer: Recognizer
     depth: int
+    """Frames in flight: so many frames later, a result is known to the hints."""
     faces: list[tuple[Face, ...]] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
     seconds: float = 0.0
     kinds: Counter[str] = field(default_factory=Counter)
+    """Numbers of frames, by what was searched in them."""
 
     def __post_init__(self) -> None:
         how = self.settings
@@ -113,7 +116,7 @@ def _mirrored(content: NDArray[np.uint8] | Yuv) -> NDArray[np.uint8] | Yuv:
 
 
 def pairs(ours: Sequence[Face], reference: Sequence[Face]) -> list[tuple[int, int]]:
-    """Return pairs of matching faces of two sets, the best overlap first."""
+    """Return pairs of matching faces (their indices) of two sets, each face at most once, the best overlap first."""
     ranked = sorted(
         ((-overlap(a.box, b.box), i, j) for i, a in enumerate(ours) for j, b in enumerate(reference)),
         key=lambda p: p[0],
@@ -137,43 +140,58 @@ def intervals(events: Sequence[Event]) -> list[ExpressionData]:
 
 
 def same(a: ExpressionData, b: ExpressionData) -> bool:
-    """Whether two intervals have the same label, overlapping boxes, and a temporal IoU of at least 0.5."""
+    """Return whether two intervals have the same label, overlapping boxes, and a temporal IoU of at least 0.5."""
     if a.label != b.label or overlap(a.box, b.box) <= 0 or a.end_time is None or b.end_time is None:
         return False
     common = min(a.end_time, b.end_time) - max(a.start_time, b.start_time)
     return common >= 0.5 * (max(a.end_time, b.end_time) - min(a.start_time, b.start_time))
 
 
+class Sighting(NamedTuple):
+    """A face that the reference saw in consecutive frames, given by their indices."""
+
+    begin: int
+    last: int
+    face: Face
+    """The face in the last frame."""
+    found: int | None
+    """The first frame in which we found it, too."""
+
+
 def delays(ours: Pass, reference: Pass, times: Sequence[int]) -> list[float]:
     """Return the delay of each new face, compared with the reference, in seconds; for faces seen for at least 0.5 s."""
-    runs: list[tuple[int, Face, int | None]] = []  # first frame, latest face, first frame in which we have it
-    seen: list[tuple[int, Face, int | None, int]] = []
+    ended: list[Sighting] = []
+    current: list[Sighting] = []
     for at, (found, truth) in enumerate(zip(ours.faces, reference.faces, strict=True)):
-        mine = {j for _, j in pairs(found, truth)}
-        still = []
+        matched = {j for _, j in pairs(found, truth)}
+        before, current = current, []
         for j, face in enumerate(truth):
-            known = next((run for run in seen if overlap(run[1].box, face.box) > 0.3), None)
-            begun, first = (known[0], known[2]) if known else (at, None)
-            still.append((begun, face, first if first is not None else at if j in mine else None, at))
-        gone = [run for run in seen if all(overlap(run[1].box, face.box) <= 0.3 for face in truth)]
-        runs += [(begun, face, first) for begun, face, first, last in gone if times[last] - times[begun] >= 5e8]
-        seen = still
-    runs += [(begun, face, first) for begun, face, first, last in seen if times[last] - times[begun] >= 5e8]
-    return [(times[first] - times[begun]) / 1e9 if first is not None else float("inf") for begun, _, first in runs]
+            known = next((one for one in before if overlap(one.face.box, face.box) > 0.3), None)
+            begin, first = (known.begin, known.found) if known else (at, None)
+            current.append(Sighting(begin, at, face, at if first is None and j in matched else first))
+        ended += [one for one in before if all(overlap(one.face.box, face.box) <= 0.3 for face in truth)]
+    long = [one for one in ended + current if times[one.last] - times[one.begin] >= 5e8]
+    return [float("inf") if one.found is None else (times[one.found] - times[one.begin]) / 1e9 for one in long]
 
 
 @dataclass
 class Comparison:
-    """The result for one clip: counts of faces and intervals, the longest delay, CPU milliseconds per frame."""
+    """The result for one variant of a clip."""
 
     frames: int
     right: int
+    """Number of our faces that match one of the reference."""
     ours: int
+    """Number of faces that we found."""
     reference: int
     late: float
+    """The longest delay until a new face was found, in seconds."""
     intervals: tuple[int, int, int]
+    """Numbers of intervals: those that match, ours, those of the reference."""
     cost: tuple[float, float]
+    """CPU milliseconds per frame: of the reference, and ours."""
     kinds: dict[str, int]
+    """Numbers of our frames, by what was searched in them."""
 
     @property
     def faces_f1(self) -> float:
@@ -187,24 +205,24 @@ class Comparison:
 
 
 def compare(clip: Path, depth: int, variant: str = "") -> Comparison:
-    """Process a clip with both settings, frame by frame in turn."""
+    """Process a variant of a clip with both settings, which take turns frame by frame."""
     times: list[int] = []
-    ways: list[Pass] = []
+    passes: list[Pass] = []
     for seq, (when, image) in enumerate(frames(clip, variant), 1):
-        if not ways:
+        if not passes:
             smallest = 20 if image.shape[1] <= SMALL else 40
             for changed in ({"scan_interval": 0}, {}):
                 settings = Settings(detector={"min_face": smallest}, search=changed)  # type: ignore[arg-type]
                 recognizer = Recognizer.from_settings(settings)
                 recognizer.warm_up(*image.shape[:2])
-                ways.append(Pass(settings, recognizer, depth))
+                passes.append(Pass(settings, recognizer, depth))
         times.append(when)
-        for way in ways if seq % 2 else reversed(ways):
-            way.take(seq, when, image)
-    reference, ours = ways
+        for one in passes if seq % 2 else reversed(passes):
+            one.take(seq, when, image)
+    reference, ours = passes
     reference.end()
     ours.end()
-    found, truth = (sum(map(len, way.faces)) for way in (ours, reference))
+    found, truth = (sum(map(len, one.faces)) for one in (ours, reference))
     mine, theirs = intervals(ours.events), intervals(reference.events)
     return Comparison(
         frames=len(times),

@@ -286,7 +286,7 @@ def test_an_unreadable_image_of_a_folder_is_named(tmp_path, monkeypatch, caplog)
     for name in ("b.jpg", "c.txt"):
         (tmp_path / name).write_bytes(b"")
     with pytest.raises(
-        SourceError, match=r"1 of 2 images of the folder are left out; the image .*b\.jpg' cannot be read"
+        SourceError, match=r"1 of 2 images of the folder were left out; the image .*b\.jpg' cannot be read"
     ):
         pictures_of(tmp_path)
     assert "c.txt" in caplog.messages[0]

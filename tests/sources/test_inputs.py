@@ -114,5 +114,5 @@ def test_pictures_after_a_damaged_part_are_read(beside: Beside, caplog: pytest.L
 
 
 def test_a_sound_file_with_a_cover_picture(beside: Beside) -> None:
-    with pytest.raises(SourceError, match=r"song\.mp3' has sound with a cover picture and no video"):
+    with pytest.raises(SourceError, match=r"song\.mp3' has sound and a cover picture, but no video"):
         read(beside.input("song.mp3"))

@@ -61,5 +61,5 @@ def test_a_file_has_no_modes(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("settings", [{"format": "MJPG"}, {"size": "640x480"}])
 def test_settings_of_webcams_are_refused_for_other_sources(settings: dict[str, str], tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match=r"format and size are settings of webcams, and .*/film\.mp4 is none"):
+    with pytest.raises(SourceError, match=r"format and size are settings of webcams, and .*/film\.mp4 is not one"):
         open_source(str(tmp_path / "film.mp4"), CameraSettings(**settings))  # type: ignore[arg-type]

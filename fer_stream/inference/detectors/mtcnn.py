@@ -5,7 +5,7 @@ of the image; R-Net refines them on 24x24 crops; O-Net decides on 48x48 crops, a
 
 The weights were trained on images resized by averages over windows with integer edges (torch's adaptive average
 pooling), and the boxes depend on it. `MTCNN.detect` resizes in the same way (`fer_stream.inference.detectors.windows`).
-`MTCNN.look` resizes only approximately so, which is quicker (`fer_stream.inference.detectors.parts`).
+`MTCNN.look` resizes approximately, which is quicker (`fer_stream.inference.detectors.parts`).
 """
 
 from __future__ import annotations
@@ -48,18 +48,25 @@ CERTAIN = 0.95
 AROUND = 1.5
 """A missed face is searched for this far around its expected centre, to each side, in units of its size."""
 
-SAME = 0.35
-"""Overlap (IoU) from which two boxes are the same face."""
+SAME_IOU = 0.35
+"""Intersection over union (IoU) from which two boxes are the same face."""
 
-SPARSE, PROMISING, ALIKE = 0.5, 0.8, 0.5
-"""For a search for new faces: the ratio of pyramid levels in a region, P-Net's minimum score, and the overlap above
-which only the better of two proposals is kept. It is repeated soon, so it may be coarser than `MTCNN.detect`."""
+SAME_SHARE = 0.5
+"""Share of the smaller of two faces above which their overlap makes them the same face."""
 
-DOUBLE = 0.5
-"""Overlap, as a share of the smaller box, above which two boxes are the same face."""
+# A search for new faces is repeated soon, so these values may be coarser than those of `MTCNN.detect`.
+
+SPARSE = 0.5
+"""Ratio of pyramid levels in a search of a part of the picture."""
+
+PROMISING = 0.8
+"""P-Net's minimum score."""
+
+ALIKE = 0.5
+"""Overlap (IoU) above which only the better of two proposals of P-Net is kept."""
 
 APART = 100_000
-"""Pixels by which boxes of different squares are moved apart, so that suppression works within each square only."""
+"""Pixels by which the boxes of different squares are moved apart, so that none suppresses a box of another square."""
 
 BATCH = 16
 """Maximum number of crops in one run: larger batches need more memory, and are no faster per crop."""
@@ -110,11 +117,12 @@ class MTCNN:
         return self._cascade(Windows(image), scales) if scales else []
 
     def _cascade(self, windows: Windows | Parts, scales: list[float], known: Floats | None = None) -> list[Face]:
+        """Run the three nets. ``known``, boxes ``[N, 4]``: search for other faces only, and coarsely."""
         if known is None:
             boxes = self._propose(windows, scales, self.thresholds[0], 0.7)
         else:
             boxes = self._propose(windows, scales, max(self.thresholds[0], PROMISING), ALIKE)
-            boxes = boxes[(_overlaps(boxes, known) < SAME).all(axis=1)]
+            boxes = boxes[(_overlaps(boxes, known) < SAME_IOU).all(axis=1)]
         boxes = self._refine(windows, boxes)
         return self._decide(windows, boxes)
 
@@ -124,8 +132,8 @@ class MTCNN:
         """Return each expected face as it is now, or ``None`` if it was not found, and the new faces in ``regions``.
 
         An expected face costs a hundredth of a full scan: R-Net checks it, and O-Net if it is ``due`` or R-Net's score
-        is below `CERTAIN`. Only O-Net gives landmarks. If neither finds it, it is searched for around its expected
-        position. In regions, P-Net's proposals that overlap a known face are discarded.
+        is below `CERTAIN`. Only O-Net gives landmarks. A face that neither net finds is searched for around its
+        expected position. In regions, P-Net's proposals that overlap a known face are discarded.
 
         Raises:
             ValueError: as `detect`.
@@ -136,11 +144,12 @@ class MTCNN:
         new: list[Face] = []
         for region in regions:
             for face in self._search(picture, region, [other.box for other in (*known, *new)]):
-                if all(contained(face.box, other.box) <= DOUBLE for other in (*known, *new)):
+                if all(contained(face.box, other.box) <= SAME_SHARE for other in (*known, *new)):
                     new.append(face)
         return found, new
 
     def _follow(self, picture: Parts, expected: Sequence[Expected]) -> list[Face | None]:
+        """Return each expected face as it is now, or ``None`` if it was not found."""
         found: list[Face | None] = [None] * len(expected)
         boxes = _squared(np.array([face.box for face in expected], np.float32).reshape(-1, 4))
         scores, offsets, inside = self._run_on_crops(self._rnet, ("scores", "offsets"), picture, boxes, 24)
@@ -174,8 +183,8 @@ class MTCNN:
         centres = np.array([centre_of(box) for box in missed])
         corners = (centres - AROUND * sizes[:, None]).astype(np.intp)
         edges = np.hstack((corners, (centres + AROUND * sizes[:, None]).astype(np.intp)))
-        pixels = picture.crops(edges, round(2 * AROUND * CELL) + 1)
-        at, boxes = self._promising(pixels, edges, np.array(taken, np.float32).reshape(-1, 4))
+        crops = picture.crops(edges, round(2 * AROUND * CELL) + 1)
+        at, boxes = self._promising(crops, edges, np.array(taken, np.float32).reshape(-1, 4))
         scores, offsets, inside = self._run_on_crops(self._rnet, ("scores", "offsets"), picture, boxes, 24)
         passed = inside & (scores > self.thresholds[1])
         at, boxes = at[passed], _squared(_moved(boxes[passed], offsets[passed]))
@@ -187,30 +196,40 @@ class MTCNN:
         found: list[Face | None] = []
         for i, centre in enumerate(centres.tolist()):
             here = [faces[j] for j in np.flatnonzero((at == i) & inside & (scores > self.thresholds[2])).tolist()]
-            free = [face for face in here if all(contained(face.box, other) <= DOUBLE for other in taken)]
+            free = [face for face in here if all(contained(face.box, other) <= SAME_SHARE for other in taken)]
             face = min(free, key=lambda face: math.dist(centre_of(face.box), centre), default=None)
             taken = taken if face is None else [*taken, face.box]
             found.append(face)
         return found
 
-    def _promising(self, pixels: Floats, edges: Ints, known: Floats) -> tuple[Ints, Floats]:
-        """Return P-Net's proposals in squares of the image with these edges: the index of the square, and the box."""
-        scores, offsets = self._pnet.run(("scores", "offsets"), {"pixels": pixels})
+    def _promising(self, crops: Floats, edges: Ints, known: Floats) -> tuple[Ints, Floats]:
+        """Return P-Net's proposals in squares of the picture, without those that overlap a known face.
+
+        Args:
+            crops: the resized squares, ``[N, 3, h, h]``.
+            edges: the squares' edges in the picture, ``[N, 4]``.
+            known: boxes of known faces, ``[M, 4]``.
+
+        Returns:
+            For each proposal, the index of its square ``[K]``, and its box in the picture ``[K, 4]``.
+        """
+        scores, offsets = self._pnet.run(("scores", "offsets"), {"pixels": crops})
         at, y, x = np.nonzero(scores >= max(self.thresholds[0], PROMISING))
         scores, offsets = scores[at, y, x], offsets[at, :, y, x]
         corner = np.stack((x, y), axis=1).astype(np.float32) * STRIDE
-        scale = (edges[at, 2:3] - edges[at, :1]) / np.float32(pixels.shape[3])
+        scale = (edges[at, 2:3] - edges[at, :1]) / np.float32(crops.shape[3])
         boxes = np.floor(np.hstack((corner + 1, corner + CELL)) * scale).astype(np.float32) + np.tile(edges[at, :2], 2)
         keep = _suppress(boxes + at[:, None] * APART, scores, ALIKE)
         at, boxes, offsets = at[keep], boxes[keep], offsets[keep]
-        boxes = _squared(boxes + offsets * np.tile(boxes[:, 2:] - boxes[:, :2], 2)).astype(np.float32)
-        new = (_overlaps(boxes, known) < SAME).all(axis=1)
+        boxes = _squared(_moved(boxes, offsets, last=0)).astype(np.float32)
+        new = (_overlaps(boxes, known) < SAME_IOU).all(axis=1)
         return at[new], boxes[new]
 
     def _search(self, picture: Parts, region: Region, known: Sequence[Box]) -> list[Face]:
-        """Return the faces in a region of the picture that do not overlap ``known`` faces."""
+        """Return the faces in a region of the picture that do not overlap the ``known`` ones."""
         part = Parts(picture.image, region)
-        whole = (part.height, part.width) == picture.image.shape[:2]  # is not searched again soon
+        # The whole picture is not searched again soon, so that search uses all levels.
+        whole = (part.height, part.width) == picture.image.shape[:2]
         scales = self._scales(min(part.height, part.width), self.factor if whole else SPARSE)
         if not scales:
             return []
@@ -224,10 +243,11 @@ class MTCNN:
         edges, inside = clipped(boxes, picture.height, picture.width)
         crops = np.zeros((len(boxes), 3, size, size), np.float32)
         crops[inside] = picture.crops(edges[inside], size)
-        batches = [net.run(outputs, {"pixels": crops[i : i + BATCH]}) for i in range(0, max(len(boxes), 1), BATCH)]
+        batches = [net.run(outputs, {"pixels": crops[i : i + BATCH]}) for i in _batches(len(boxes))]
         return [*(np.concatenate(parts) for parts in zip(*batches, strict=True)), inside]
 
     def _scales(self, side: int, factor: float) -> list[float]:
+        """Return the scales of the pyramid's levels, falling; ``side`` is the image's shorter side."""
         scales, scale = [], CELL / self.min_face
         while side * scale >= CELL:
             scales.append(scale)
@@ -235,6 +255,7 @@ class MTCNN:
         return scales
 
     def _propose(self, windows: Windows | Parts, scales: list[float], threshold: float, alike: float) -> Floats:
+        """Return P-Net's proposals of at least this score, squared; of two with an IoU above ``alike``, the better."""
         found = [np.empty((0, 9), np.float32)]
         for scale, level in zip(scales, windows.levels(scales), strict=True):
             scores, offsets = self._pnet.run(("scores", "offsets"), {"pixels": level})
@@ -247,7 +268,7 @@ class MTCNN:
         proposals = np.concatenate(found)
         proposals = proposals[_suppress(proposals[:, :4], proposals[:, 4], alike)]
         boxes, offsets = proposals[:, :4], proposals[:, 5:]
-        return _squared(boxes + offsets * np.tile(boxes[:, 2:] - boxes[:, :2], 2))
+        return _squared(_moved(boxes, offsets, last=0))
 
     def _refine(self, windows: Windows | Parts, boxes: Floats) -> Floats:
         boxes, scores, offsets = self._passing(
@@ -275,18 +296,22 @@ class MTCNN:
         """Return the boxes whose crop scores above ``threshold``, and the net's outputs for them."""
         edges, inside = clipped(boxes, windows.height, windows.width)
         boxes, edges = boxes[inside], edges[inside]
-        batches = [  # without boxes one empty batch, which gives outputs of the right shape
-            net.run(outputs, {"pixels": windows.crops(edges[i : i + BATCH], size)})
-            for i in range(0, max(len(edges), 1), BATCH)
+        batches = [
+            net.run(outputs, {"pixels": windows.crops(edges[i : i + BATCH], size)}) for i in _batches(len(edges))
         ]
         results = [np.concatenate(parts) for parts in zip(*batches, strict=True)]
         passed = results[0] > threshold
         return [boxes[passed], *(result[passed] for result in results)]
 
 
-def _moved(boxes: Floats, offsets: Floats) -> Floats:
-    """Return boxes moved by a net's offsets, which are in units of the box's size (last pixel included)."""
-    return boxes + offsets * np.tile(boxes[:, 2:] - boxes[:, :2] + 1, 2)
+def _batches(count: int) -> range:
+    """Return where batches begin; without boxes, there is one empty batch, which gives outputs of the right shape."""
+    return range(0, max(count, 1), BATCH)
+
+
+def _moved(boxes: Floats, offsets: Floats, last: int = 1) -> Floats:
+    """Return boxes moved by a net's offsets, in units of the box's size: with its last pixel, without it for P-Net."""
+    return boxes + offsets * np.tile(boxes[:, 2:] - boxes[:, :2] + last, 2)
 
 
 def _drop_duplicates(expected: Sequence[Expected], found: list[Face | None]) -> None:
@@ -295,7 +320,7 @@ def _drop_duplicates(expected: Sequence[Expected], found: list[Face | None]) -> 
     kept: list[Face] = []
     for i in sorted(range(len(found)), key=lambda i: -nearness[i]):
         face = found[i]
-        if face is not None and any(overlap(face.box, other.box) > SAME for other in kept):
+        if face is not None and any(overlap(face.box, other.box) > SAME_IOU for other in kept):
             found[i] = None
         elif face is not None:
             kept.append(face)
@@ -317,8 +342,8 @@ def _overlaps(a: Floats, b: Floats) -> Floats:
     corner, end = np.maximum(a[:, None, :2], b[:, :2]), np.minimum(a[:, None, 2:], b[:, 2:])
     common = np.maximum(end - corner, 0).prod(axis=2)
     areas = [(boxes[:, 2:] - boxes[:, :2]).prod(axis=1) for boxes in (a, b)]
-    union: Floats = common / (areas[0][:, None] + areas[1] - common)
-    return union
+    ratios: Floats = common / (areas[0][:, None] + areas[1] - common)
+    return ratios
 
 
 def _shifted(face: Face, x: int, y: int) -> Face:

@@ -1,8 +1,8 @@
 """Resizes parts of a picture for the nets quickly, where boxes need not be exactly those of facenet-pytorch.
 
-A part is halved, plane by plane, until it is at most twice as large as the result. The result is interpolated from that
-and converted to BGR. So most of the work is done on few pixels, and in one byte a sample.
-`fer_stream.inference.detectors.windows` averages all pixels of integer windows instead: the results differ slightly.
+A part is halved, plane by plane, until it is less than twice as large as the result. The result is interpolated from
+that, and converted to BGR last. So most of the work is done on single bytes, and conversion touches few pixels.
+`fer_stream.inference.detectors.windows` averages over windows with integer edges instead: the results differ slightly.
 """
 
 from __future__ import annotations
@@ -28,9 +28,13 @@ if TYPE_CHECKING:
 
 
 class Parts:
-    """A region of a picture (uint8 ``[H, W, 3]``, BGR; or planar), by default all of it, to be resized for the nets.
+    """Resizes parts of one region of a picture for the nets: float32 ``[N, 3, h, w]``, BGR, -1..1.
 
-    Results are BGR, float32, -1 to 1. Outside the picture its border is repeated.
+    Outside the picture, its border is repeated.
+
+    Args:
+        image: the picture, uint8 ``[H, W, 3]``, BGR; or planar.
+        region: the region, by default the whole picture. It is clipped to the picture.
     """
 
     def __init__(self, image: Bytes | Yuv, region: Region | None = None) -> None:
@@ -43,9 +47,10 @@ class Parts:
         self._planes = [(image.y, 1), (image.u, 2), (image.v, 2)] if isinstance(image, Yuv) else [(image, 1)]
         to_net = to_bgr(image.colour) if isinstance(image, Yuv) else np.eye(3, 4, dtype=np.float32)
         self._to_net: list[list[float]] = ((to_net - [0, 0, 0, 127.5]) / 128).tolist()
+        """The matrix ``[3, 4]`` from three planes and 1 to the nets' input."""
 
     def levels(self, scales: Iterable[float]) -> Iterator[Floats]:
-        """Yield the region at each scale: ``[1, 3, h, w]``. Each is made from the one before, so scales must fall."""
+        """Yield the region at each scale: ``[1, 3, h, w]``. Scales must fall, as each level is made from the last."""
         edges = self.x, self.y, self.x + self.width, self.y + self.height
         sources = [(plane, [edge / step for edge in edges]) for plane, step in self._planes]
         for scale in scales:
@@ -67,7 +72,7 @@ class Parts:
         made = np.empty((planes.shape[1], 3, *planes.shape[2:]), np.float32)
         first, second, third = planes.reshape(3, planes.shape[1] * planes.shape[2], planes.shape[3])
         for i, (a, b, c, offset) in enumerate(self._to_net if planes.size else ()):
-            # A matrix product would start threads of the BLAS library.
+            # Not a matrix product, which would start threads of the BLAS library.
             channel = cv2.addWeighted(first, a, third, c, offset, dtype=cv2.CV_32F)
             if b:
                 channel = channel + second * np.float32(b)
@@ -81,7 +86,7 @@ def _stacked(planes: list[Bytes]) -> Bytes:
 
 
 def _resized(plane: Bytes, edges: Sequence[float], height: int, width: int) -> Bytes:
-    """Return the rectangle with these edges (x1, y1, x2, y2; they may be outside), resized to ``[height, width]``."""
+    """Return a rectangle of a plane, resized to ``[height, width]``. Its edges (x1, y1, x2, y2) may be outside."""
     x1, y1, x2, y2 = edges
     across, down = (x2 - x1) / width, (y2 - y1) / height
     halvings = max(int(math.log2(min(across, down))), 0) if min(across, down) > 1 else 0
@@ -94,7 +99,7 @@ def _resized(plane: Bytes, edges: Sequence[float], height: int, width: int) -> B
             np.uint8, copy=False
         )
         step *= 2
-    # Pixel i of the result covers the rectangle from i * across to (i + 1) * across; OpenCV counts pixels' centres.
+    # Column i of the result covers i * across to (i + 1) * across. OpenCV's coordinates are those of pixels' centres.
     to_part = np.array(
         [
             [across / step, 0, (x1 - left + across / 2) / step - 0.5],
@@ -107,7 +112,7 @@ def _resized(plane: Bytes, edges: Sequence[float], height: int, width: int) -> B
 
 
 def _span(start: float, end: float, length: int, multiple: int) -> tuple[int, int]:
-    """Return a range of pixels inside the plane that covers ``start`` to ``end``, a multiple of pixels if possible."""
+    """Return the range of a plane's pixels that covers ``start`` to ``end``, a multiple of ``multiple`` if possible."""
     first = min(max(math.floor(start), 0), length - 1)
     count = -(-max(math.ceil(end) - first, 1) // multiple) * multiple
     return first, min(first + count, length)

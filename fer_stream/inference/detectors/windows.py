@@ -1,4 +1,4 @@
-"""Resizes by averaging over windows with integer edges, which MTCNN's nets need, using an integral image.
+"""Resizes by averaging over windows with integer edges, as MTCNN's nets need, using an integral image.
 
 One `cv2.integral` serves all levels of a pyramid and all crops.
 """
@@ -24,7 +24,7 @@ class Windows:
 
     def __init__(self, image: NDArray[np.uint8]) -> None:
         self.height, self.width = image.shape[:2]
-        # Sums of a large image overflow 32 bits. Their differences are still correct, because they wrap around, too.
+        # Sums of a large image overflow 32 bits. Differences of sums are still correct, because they wrap around, too.
         self._sums = np.asarray(cv2.integral(np.ascontiguousarray(image)), np.int32)
         self._rows = self._sums.reshape(self.height + 1, -1)
 
@@ -74,7 +74,7 @@ def clipped(boxes: Floats, height: int, width: int) -> tuple[Ints, NDArray[np.bo
 
 
 def _edges(length: int | Ints, count: int) -> tuple[Ints, Ints]:
-    """Return the begin and end of ``count`` windows over ``length`` pixels, as in torch's AdaptiveAvgPool2d."""
+    """Return the begins and the ends of ``count`` windows over ``length`` pixels, as in torch's AdaptiveAvgPool2d."""
     index = np.arange(count)
     return index * length // count, -((index + 1) * -length // count)
 
