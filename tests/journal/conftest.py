@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from fer_stream.journal import Journal
+from fer_stream.journal.sqlite import Writer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,7 +19,7 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def journal(path: Path) -> Iterator[Journal]:
-    opened = Journal(path)
+def journal(path: Path) -> Iterator[Writer]:
+    opened = Writer(path)
     yield opened
     opened.close()
