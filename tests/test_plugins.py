@@ -21,7 +21,7 @@ BUILT_IN = {
     "classifiers": {"onnx"},
     "transports": {"memory", "zeromq"},
     "sinks": {"file", "stdout"},
-    "journals": {"sqlite"},
+    "journals": {"nats", "sqlite"},
 }
 
 
