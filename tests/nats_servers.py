@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +13,7 @@ import nats
 from processes import free_port, wait_for
 
 if TYPE_CHECKING:
+    import signal
     from collections.abc import Callable
 
 PROGRAM = Path(sys.executable).with_name("nats-server")
@@ -113,9 +113,7 @@ def ask(address: str, work: Callable[[Any], Any]) -> Any:
     """Run ``work(client)``, a coroutine, with a plain client of the server."""
 
     async def run() -> Any:
-        client = await nats.connect(
-            address.split(",")[0] if "," not in address else hosts(address), max_reconnect_attempts=3
-        )
+        client = await nats.connect(hosts(address), max_reconnect_attempts=3)
         try:
             return await work(client)
         finally:
