@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import subprocess
 import sys
+import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -107,6 +110,51 @@ class Cluster:
     def kill(self) -> None:
         for server in self.servers:
             server.kill()
+
+
+class AnswersProxy:
+    """A TCP proxy in front of a server, which can hold the server's answers back, and change its greeting."""
+
+    def __init__(self, port: int, replaced: tuple[bytes, bytes] = (b"", b"")) -> None:
+        self._target, self._replaced = port, replaced
+        self._flowing = threading.Event()
+        self._flowing.set()
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.address = f"nats://127.0.0.1:{self._listener.getsockname()[1]}"
+        self._open: list[socket.socket] = []
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def hold_answers(self) -> None:
+        self._flowing.clear()
+
+    def release_answers(self) -> None:
+        self._flowing.set()
+
+    def close(self) -> None:
+        self._flowing.set()
+        for sock in (self._listener, *self._open):
+            with suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+            sock.close()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                near, _ = self._listener.accept()
+                far = socket.create_connection(("127.0.0.1", self._target), 5)
+                self._open += [near, far]
+                threading.Thread(target=self._pump, args=(near, far, False), daemon=True).start()
+                threading.Thread(target=self._pump, args=(far, near, True), daemon=True).start()
+
+    def _pump(self, source: socket.socket, sink: socket.socket, answers: bool) -> None:
+        with suppress(OSError):
+            while data := source.recv(65_536):
+                if answers:
+                    self._flowing.wait()
+                    data = data.replace(*self._replaced) if self._replaced[0] else data
+                sink.sendall(data)
+        with suppress(OSError):
+            sink.shutdown(socket.SHUT_RDWR)
 
 
 def ask(address: str, work: Callable[[Any], Any]) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import gc
 import json
 import logging
 import re
@@ -18,7 +19,7 @@ from fer_stream.settings.redaction import redact
 from fer_stream.system import extras
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Mapping
+    from collections.abc import Awaitable, Callable, Coroutine, Mapping
     from concurrent.futures import Future
 
     from nats.aio.client import Client
@@ -50,7 +51,6 @@ _CAUSES = (
         ("authorization", "authentication", "credentials", "nkey"),
         "refuses this process: check the user and password in its address, or journal.credentials",
     ),
-    (("permissions violation",), "denies this user {}: grant it in the server's permissions"),
     (
         ("certificate", "ssl", "tls", "secure"),
         "has no encrypted connection that can be trusted ({}): use tls://, and check journal.ca",
@@ -65,6 +65,10 @@ _CAUSES = (
     ),
 )
 """What a client's error contains, and the sentence for it."""
+
+
+_NOT_PERMITTED = 403
+"""The code of a `RefusedError` that the server's permissions cause."""
 
 
 class UnclearError(Exception):
@@ -86,6 +90,10 @@ class Stored(NamedTuple):
     subject: str
     text: str
     identity: str
+
+
+async def _nothing(_: Client) -> None:
+    pass
 
 
 class Address(NamedTuple):
@@ -130,11 +138,14 @@ class Connection:
         self.address = parse(str(settings.path))
         self.name = self.address.name
         self.settings = settings
-        self.on_reconnect: Callable[[], None] = lambda: None
-        """Called in the loop when there is a connection again."""
+        self.on_connect: Callable[[Client], Awaitable[None]] = _nothing
+        """Called in the loop with a new client, and again when it has reconnected."""
         self._problem = ""
         self._connected = self._ending = False
         self._client: Client | None = None
+        self._options: dict[str, Any] = {}
+        self._hopeless = asyncio.Event()
+        self._renewing: asyncio.Task[None] | None = None
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="journal", daemon=True)
 
@@ -149,7 +160,7 @@ class Connection:
             PluginError: nats-py is not installed.
         """
         try:
-            options = self._options()
+            options = self._given_options()
         except BaseException:
             self._loop.close()
             raise
@@ -186,8 +197,9 @@ class Connection:
         for task in others:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
+        gc.collect()  # nats-py leaves sockets of broken connections, which cannot be closed without the loop
 
-    def _options(self) -> dict[str, Any]:
+    def _given_options(self) -> dict[str, Any]:
         address, settings = self.address, self.settings
         options: dict[str, Any] = {"servers": list(address.servers)}
         if address.user:
@@ -208,26 +220,38 @@ class Connection:
         return options
 
     async def _connect(self, options: dict[str, Any]) -> None:
-        client: Client = extras.require("nats.aio.client", "fleet").Client()
-        self._client = client
         options |= {"name": "fer-stream", "connect_timeout": 2, "ping_interval": PING, "max_outstanding_pings": 2}
         options |= {"max_reconnect_attempts": -1, "reconnect_time_wait": RECONNECT, "error_cb": self._note}
         options |= {"disconnected_cb": self._disconnected, "reconnected_cb": self._reconnected}
-        try:
-            await asyncio.wait_for(client.connect(**options), OPENING / 2)
-        except Exception as error:
-            raise JournalError(self._why(error)) from error
-        self._connected, self._problem = True, ""
+        self._options = options | {"closed_cb": self._closed}
+        client = await self._new_client()
         version = client.connected_server_version
         if (version.major, version.minor) < LEAST:
             raise JournalError(
                 f"the journal {self.name} needs nats-server {LEAST[0]}.{LEAST[1]} or newer, and this is "
                 f"{version.major}.{version.minor}: update the server"
             )
+        self._connected = True
+
+    async def _new_client(self) -> Client:
+        client: Client = extras.require("nats.aio.client", "fleet").Client()
+        self._client, self._problem = client, ""
+        self._hopeless = asyncio.Event()
+        tasks = {asyncio.ensure_future(client.connect(**self._options)), asyncio.ensure_future(self._hopeless.wait())}
+        done, waiting = await asyncio.wait(tasks, timeout=OPENING / 2, return_when=asyncio.FIRST_COMPLETED)
+        for task in waiting:
+            task.cancel()
+        errors = [task.exception() for task in done]
+        if not client.is_connected:
+            raise JournalError(self._why(next(filter(None, errors), None)))
+        self._problem = ""
+        return client
 
     async def _note(self, error: Exception) -> None:
         self._problem = str(error) or type(error).__name__
         _log.debug("NATS: %s", self._problem)
+        if any(word in self._problem.lower() for words, _ in _CAUSES[:2] for word in words):
+            self._hopeless.set()
 
     async def _disconnected(self) -> None:
         if not self._ending:
@@ -236,7 +260,22 @@ class Connection:
     async def _reconnected(self) -> None:
         _log.info("the connection to %s is back", self.name)
         self._problem = ""
-        self.on_reconnect()
+        if self._client is not None:
+            await self.on_connect(self._client)
+
+    async def _closed(self) -> None:
+        """Replace a client that gave up for good: after a refusal, which may be temporary, it does not reconnect."""
+        if self._connected and not self._ending and self._renewing is None:
+            self._renewing = asyncio.ensure_future(self._renew())
+
+    async def _renew(self) -> None:
+        while True:
+            await asyncio.sleep(1)
+            with suppress(JournalError):
+                await self._new_client()
+                break
+        self._renewing = None
+        await self._reconnected()
 
     def _why(self, error: BaseException | None = None) -> str:
         """Return the sentence for a connection or a request that fails."""
@@ -244,12 +283,17 @@ class Connection:
         journal = f"the journal {self.name}"
         for words, sentence in _CAUSES:
             if any(word in cause for word in words):
-                what = re.search(r'"([^"]+)"', self._problem)
-                detail = what[1] if what else error or self._problem
-                return f"{journal} {sentence.format(detail)}"
+                return f"{journal} {sentence.format(error or self._problem)}"
         if not self._connected and any(word in cause for word in ("info", "json", "parse", "protocol", "eof")):
             return f"{journal} cannot be used: what listens there is no NATS server; check the port"
         return f"{journal} does not answer: check that the servers run and can be reached"
+
+    def _unclear(self, error: Exception, subject: str) -> UnclearError | RefusedError:
+        """Return the error to raise for a request without an answer."""
+        # The server reports what it does not permit beside the requests, and nats-py in lower case.
+        if f'"{subject.lower()}"' in self._problem.lower():
+            return RefusedError({"err_code": _NOT_PERMITTED, "description": subject})
+        return UnclearError(self._why(error))
 
     def trouble(self, error: Exception) -> str:
         """Return a sentence for an `UnclearError` or `RefusedError`."""
@@ -272,6 +316,8 @@ class Connection:
                 )
             case 10039 | 10076:
                 return f"{journal} has no JetStream for this user: start nats-server --jetstream, or enable the account"
+            case code if code == _NOT_PERMITTED:
+                return f"{journal} denies this user {error}: grant it in the server's permissions"
             case 10059:
                 return f"there is no journal at {self.name}: an aggregator makes it"
             case _:
@@ -301,9 +347,9 @@ class Connection:
         except errors.NoRespondersError as error:
             if subject.startswith("$JS.API."):
                 raise RefusedError({"err_code": 10076, "description": "no JetStream"}) from error
-            raise RefusedError({"err_code": 10059, "description": "no stream"}) from error
+            raise UnclearError(f"the journal {self.name} has no leader at present: wait until it has one") from error
         except (errors.Error, OSError, ValueError, TimeoutError) as error:
-            raise UnclearError(self._why(error)) from error
+            raise self._unclear(error, subject) from error
         if found := answer.get("error"):
             raise RefusedError(found)
         return dict(answer)
@@ -341,12 +387,13 @@ class Connection:
         """
         errors = extras.require("nats.errors", "fleet")
         found: list[Stored] = []
+        subject = f"$JS.API.DIRECT.GET.{stream}"
         try:
             client = self.client
             inbox = client.new_inbox()
             answers = await client.subscribe(inbox)
             try:
-                await client.publish(f"$JS.API.DIRECT.GET.{stream}", json.dumps(what).encode(), reply=inbox)
+                await client.publish(subject, json.dumps(what).encode(), reply=inbox)
                 while True:
                     message = await answers.next_msg(timeout=REQUEST)
                     headers = {str(getattr(key, "value", key)): value for key, value in (message.headers or {}).items()}
@@ -363,7 +410,7 @@ class Connection:
             finally:
                 await answers.unsubscribe()
         except (errors.Error, OSError, ValueError, TimeoutError) as error:
-            raise UnclearError(self._why(error)) from error
+            raise self._unclear(error, subject) from error
         status = headers.get("Status", "")
         if status == "503":
             raise RefusedError({"err_code": 10059, "description": "no stream"})

@@ -30,6 +30,9 @@ from fer_stream.journal.nats.streams import ALL, DUPLICATES, FENCE, MISSING, STR
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from nats.aio.client import Client
+    from nats.aio.msg import Msg
+
     from fer_stream.journal.nats.connection import Connection
     from fer_stream.journal.nats.counters import Counters
     from fer_stream.types import Event
@@ -74,7 +77,7 @@ class Writer:
         self._fence = self._fence_before = 0
         self._cameras: dict[str, Counters] = {}
         self._writing, self._joining = asyncio.Lock(), asyncio.Lock()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._watching: Client | None = None
 
     # Taking over
 
@@ -97,8 +100,8 @@ class Writer:
                 if not temporary or time.monotonic() > deadline:
                     raise JournalError(connection.trouble(error)) from error
                 await asyncio.sleep(RETRY)
-        await connection.client.subscribe(FENCE, cb=self._see_fence)
-        connection.on_reconnect = self._later_verify
+        connection.on_connect = self._watch
+        await self._watch(connection.client)
 
     async def _take_over(self) -> None:
         latest = await self._connection.last(STREAM, FENCE)
@@ -114,18 +117,19 @@ class Writer:
         answer = await self._connection.request(FENCE, self._token.encode(), headers)
         self.cursor = self._fence = answer["seq"]
 
-    async def _see_fence(self, message: object) -> None:
+    async def _watch(self, client: Client) -> None:
+        """Learn of a rival even if there is nothing to write, and of one that came while there was no connection."""
+        if client is not self._watching:
+            self._watching = client
+            await client.subscribe(FENCE, cb=self._see_fence)
+        await self._verify()
+
+    async def _see_fence(self, message: Msg) -> None:
         """Look closer at a fence that was published: it may have been refused."""
-        if getattr(message, "data", b"") != self._token.encode():
+        if message.data != self._token.encode():
             await self._verify()
 
-    def _later_verify(self) -> None:
-        task = asyncio.ensure_future(self._verify())
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
     async def _verify(self) -> None:
-        """Learn of a rival even if there is nothing to write."""
         try:
             latest = await self._connection.last(STREAM, FENCE)
         except (UnclearError, RefusedError):
@@ -198,6 +202,8 @@ class Writer:
         async with self._joining:
             try:
                 while True:
+                    if self.rival:
+                        raise self.rival
                     changed = change(await self._counters(camera))
                     try:
                         saved = await counters.save(self._connection, camera, changed)
@@ -206,8 +212,6 @@ class Writer:
                         if isinstance(error, UnclearError) or error.code != WRONG_LAST:
                             raise
                         await self._verify()  # it may also have been a purge, which writes counters, too
-                        if self.rival:
-                            raise self.rival from error
                     else:
                         self._cameras[camera] = _latest(saved, self._cameras[camera])
                         return saved
@@ -248,8 +252,10 @@ class Writer:
                         await self._send([_Message(events_of(e.camera), text, identity) for e, text, identity in batch])
                     break
                 except RefusedError as error:
-                    unclear, repeated = error.code == WRONG_LAST, error.code == DUPLICATE
-                    if not (unclear or repeated):
+                    # An earlier attempt that had no answer may be what is in the way.
+                    repeated = error.code == DUPLICATE
+                    unclear = repeated or error.code == WRONG_LAST
+                    if not unclear:
                         self.trouble = self._connection.trouble(error)
                 except UnclearError as error:
                     self.trouble = self._connection.trouble(error)
@@ -356,13 +362,13 @@ class Writer:
         await self._append_fence()
 
     async def _without_repeats(self, new: Sequence[tuple[Event, str]]) -> list[tuple[Event, str]]:
-        """Return the events whose ids are not among those that the server refuses as repeated."""
+        """Return the events that are not among those up to the cursor that the server refuses as repeated."""
         since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() - 2 * DUPLICATES))
         stored: set[str] = set()
         what: dict[str, object] = {"start_time": since, "batch": PAGE, "next_by_subj": ALL}
         while True:
             messages, end = await self._connection.fetch(STREAM, what)
-            stored |= {message.identity for message in messages}
+            stored |= {message.identity for message in messages if message.sequence <= self.cursor}
             if not messages or not int(end.get("Nats-Num-Pending", 0)):
                 return [(event, identity) for event, identity in new if identity not in stored]
             what = {"seq": messages[-1].sequence + 1, "batch": PAGE, "next_by_subj": ALL}
