@@ -144,7 +144,8 @@ class Connection:
         self._connected = self._ending = False
         self._client: Client | None = None
         self._options: dict[str, Any] = {}
-        self._hopeless = asyncio.Event()
+        self._hopeless: asyncio.Future[Exception] | None = None
+        """Done when a refusal says that further attempts are of no use."""
         self._renewing: asyncio.Task[None] | None = None
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="journal", daemon=True)
@@ -236,22 +237,25 @@ class Connection:
     async def _new_client(self) -> Client:
         client: Client = extras.require("nats.aio.client", "fleet").Client()
         self._client, self._problem = client, ""
-        self._hopeless = asyncio.Event()
-        tasks = {asyncio.ensure_future(client.connect(**self._options)), asyncio.ensure_future(self._hopeless.wait())}
-        done, waiting = await asyncio.wait(tasks, timeout=OPENING / 2, return_when=asyncio.FIRST_COMPLETED)
-        for task in waiting:
-            task.cancel()
-        errors = [task.exception() for task in done]
+        connecting = asyncio.ensure_future(client.connect(**self._options))
+        hopeless = self._hopeless = asyncio.get_running_loop().create_future()
+        both: set[asyncio.Future[Any]] = {connecting, hopeless}
+        await asyncio.wait(both, timeout=OPENING / 2, return_when=asyncio.FIRST_COMPLETED)
         if not client.is_connected:
-            raise JournalError(self._why(next(filter(None, errors), None)))
+            connecting.cancel()
+            await asyncio.wait({connecting}, timeout=REQUEST)
+            failed = connecting.done() and not connecting.cancelled()
+            error = hopeless.result() if hopeless.done() else connecting.exception() if failed else None
+            raise JournalError(self._why(error))
         self._problem = ""
         return client
 
     async def _note(self, error: Exception) -> None:
         self._problem = str(error) or type(error).__name__
         _log.debug("NATS: %s", self._problem)
-        if any(word in self._problem.lower() for words, _ in _CAUSES[:2] for word in words):
-            self._hopeless.set()
+        refused = any(word in self._problem.lower() for words, _ in _CAUSES[:2] for word in words)
+        if refused and self._hopeless is not None and not self._hopeless.done():
+            self._hopeless.set_result(error)
 
     async def _disconnected(self) -> None:
         if not self._ending:
