@@ -2,9 +2,9 @@
 
     python tests/bench/journals.py
 
-One batch is in flight, as in an aggregator. The servers are on this machine, so a cluster of three shares its cores and
-its disk. Figures are per second of wall-clock time; medians of several rounds, with their range, and the ratio to SQLite
-in the same round.
+One batch is in flight, as in an aggregator. The servers are on this machine: a cluster of three shares its cores and
+its disk. Figures are per second of wall-clock time: medians of several rounds, their range, and the ratio to SQLite in
+the same round. SQLite and a single server wait for the disk, a cluster only for two of its servers.
 """
 
 from __future__ import annotations

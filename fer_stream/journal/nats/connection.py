@@ -12,9 +12,10 @@ import ssl
 import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 from fer_stream.errors import ConfigError, JournalError
+from fer_stream.settings.deployment import loopback
 from fer_stream.settings.redaction import redact
 from fer_stream.system import extras
 
@@ -151,6 +152,14 @@ class Connection:
         self._thread = threading.Thread(target=self._loop.run_forever, name="journal", daemon=True)
 
     # From other threads
+
+    @property
+    def warning(self) -> str:
+        """What should be improved, for display; empty if nothing."""
+        far = [server for server in self.address.servers if not loopback(urlsplit(server).hostname or "")]
+        if self.address.encrypted or not far:
+            return ""
+        return f"the journal {self.name} is on another machine, and its connection is not encrypted: use tls://"
 
     def start(self) -> None:
         """Start the thread, connect, and check that the server can be used.

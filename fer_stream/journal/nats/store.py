@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -25,6 +26,8 @@ Result = TypeVar("Result")
 
 _RETRY = 0.2
 
+_log = logging.getLogger(__name__)
+
 
 class NATS:
     """See `fer_stream.plugins.Journal`."""
@@ -35,7 +38,10 @@ class NATS:
 
     def writer(self) -> NATSWriter:
         """See `fer_stream.plugins.Journal.writer`. It takes over from another writer, which then ends."""
-        return NATSWriter(self._settings)
+        opened = NATSWriter(self._settings)
+        if warning := opened.warning:
+            _log.warning(warning)
+        return opened
 
     def reader(self) -> NATSReader:
         """See `fer_stream.plugins.Journal.reader`."""
@@ -51,7 +57,7 @@ class NATS:
         connection = Connection(self._settings)
         connection.start()
         try:
-            return connection.submit(_examine(connection)).result(), ""
+            return connection.submit(_examine(connection)).result(), connection.warning
         finally:
             connection.close()
 
@@ -119,6 +125,7 @@ class NATSWriter:
             self._connection.close()
             raise
         self.cursor = self._writer.cursor
+        self.warning = self._connection.warning
 
     @property
     def trouble(self) -> str:
