@@ -225,7 +225,8 @@ class Publisher:
                 _log.error("a replay is not answered: %s", error)
                 continue
             payload = "\n".join(texts).encode()
-            answer = Message(Kind.EVENTS, payload, seq=reached, time=max(self.cursor, reached), ticket=ticket)
+            # A batch that is stored and not published yet may be in it. The heartbeat's cursor must not be below `seq`.
+            answer = Message(Kind.EVENTS, payload, seq=min(reached, self.cursor), time=self.cursor, ticket=ticket)
             self._hub.send("control", peer, messages.pack(answer))
         self._replays = waiting
 

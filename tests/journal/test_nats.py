@@ -134,6 +134,25 @@ def test_the_leader_of_three_is_killed(cluster: Cluster, opened: Callable[..., J
         assert reader.read(0, camera="hall")[0] == stored[90:]
 
 
+def test_a_server_that_refuses_for_a_while_is_used_again(own: NatsServer, opened: Callable[..., JournalWriter]) -> None:
+    """After a refusal nats-py closes a client for good."""
+    writer = opened(own.address)
+    writer.append(resets(1)).result(PATIENCE)
+    own.kill()
+    own.configure(USERS)
+    own.start()
+    batch = writer.append(resets(1, first=2))
+    wait_for(lambda: "refuses this process" in writer.trouble, "a sentence")
+    own.kill()
+    own.configure("")
+    own.start()
+    assert [e.sequence for e, _ in batch.result(PATIENCE)] == [2]
+    other = opened(own.address)
+    with pytest.raises(RivalError):
+        writer.append(resets(1, first=3)).result(PATIENCE)
+    assert other.append(resets(1, first=3)).result(PATIENCE)
+
+
 def test_no_quorum_is_reported_and_events_wait(cluster: Cluster, opened: Callable[..., JournalWriter]) -> None:
     writer = opened(cluster.address)
     writer.append(resets(1)).result(PATIENCE)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import gc
 import json
 import logging
 import re
@@ -199,15 +198,14 @@ class Connection:
 
     async def _end(self) -> None:
         self._ending = True
-        others = asyncio.all_tasks() - {asyncio.current_task()}
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
         if self._client is not None:
             with suppress(Exception):  # whatever the state it is in, this process is done with it
                 await asyncio.wait_for(self._client.close(), REQUEST)
-        others = {task for task in others if not task.done()}
-        for task in others:
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*others, return_exceptions=True)
-        gc.collect()  # nats-py leaves sockets of broken connections, which cannot be closed without the loop
+        if tasks:
+            await asyncio.wait(tasks, timeout=REQUEST)
 
     def _given_options(self) -> dict[str, Any]:
         address, settings = self.address, self.settings
@@ -366,6 +364,18 @@ class Connection:
         if found := answer.get("error"):
             raise RefusedError(found)
         return dict(answer)
+
+    async def publish(self, subject: str, data: bytes, headers: dict[str, str]) -> None:
+        """Send a message without an answer.
+
+        Raises:
+            UnclearError: there is no connection.
+        """
+        errors = extras.require("nats.errors", "fleet")
+        try:
+            await self.client.publish(subject, data, headers=headers)
+        except (errors.Error, OSError, ValueError) as error:
+            raise UnclearError(self._why(error)) from error
 
     async def api(self, subject: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Call JetStream's API (``$JS.API.<subject>``), as `request`."""

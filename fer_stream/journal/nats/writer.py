@@ -77,6 +77,7 @@ class Writer:
         self._fence = self._fence_before = 0
         self._cameras: dict[str, Counters] = {}
         self._writing, self._joining = asyncio.Lock(), asyncio.Lock()
+        self._lost_after: int | None = None  # while a stream that has lost messages is being filled
         self._watching: Client | None = None
 
     # Taking over
@@ -249,7 +250,8 @@ class Writer:
                     batch = await self._numbered(new, lost)
                     if batch:
                         unclear = True
-                        await self._send([_Message(events_of(e.camera), text, identity) for e, text, identity in batch])
+                        messages = [_Message(events_of(event.camera), text, i) for event, text, i in batch]
+                        await self._send(messages, self.cursor, self._fence)
                     break
                 except RefusedError as error:
                     # An earlier attempt that had no answer may be what is in the way.
@@ -259,6 +261,10 @@ class Writer:
                         self.trouble = self._connection.trouble(error)
                 except UnclearError as error:
                     self.trouble = self._connection.trouble(error)
+                except RivalError:
+                    raise
+                except JournalError as error:  # a deleted stream cannot be made again
+                    self.trouble = str(error)
                 await asyncio.sleep(RETRY)
             self.trouble = ""
             self.cursor += len(batch)
@@ -275,33 +281,27 @@ class Writer:
             batch.append(stored_gap(reached, reached + 1, "journal full"))  # it takes one cursor, however many are lost
         return batch
 
-    async def _send(self, messages: Sequence[_Message]) -> None:
-        """Store messages after the cursor, as a whole or not at all.
+    async def _send(self, messages: Sequence[_Message], cursor: int, fence: int) -> None:
+        """Store messages after a cursor, as a whole or not at all, if the latest fence is still this one.
 
         Raises:
             RefusedError: they are not stored.
             UnclearError: it is not known whether they are.
         """
         batch = secrets.token_hex(12)
-        client = self._connection.client
         for place, message in enumerate(messages, 1):
             headers = {"Nats-Batch-Id": batch, "Nats-Batch-Sequence": str(place)}
             if message.identity:
                 headers["Nats-Msg-Id"] = message.identity
             if place == 1:
-                headers |= self._expected()
+                headers["Nats-Expected-Last-Sequence"] = str(cursor)
+                headers["Nats-Expected-Last-Subject-Sequence"] = str(fence)
+                headers["Nats-Expected-Last-Subject-Sequence-Subject"] = FENCE
             if place < len(messages):
-                await client.publish(message.subject, message.text.encode(), headers=headers)
+                await self._connection.publish(message.subject, message.text.encode(), headers)
             else:
                 headers["Nats-Batch-Commit"] = "1"
                 await self._connection.request(message.subject, message.text.encode(), headers)
-
-    def _expected(self) -> dict[str, str]:
-        return {
-            "Nats-Expected-Last-Sequence": str(self.cursor),
-            "Nats-Expected-Last-Subject-Sequence": str(self._fence),
-            "Nats-Expected-Last-Subject-Sequence-Subject": FENCE,
-        }
 
     async def _is_stored(self, batch: Sequence[Numbered]) -> bool:
         """Read what follows the cursor: the batch, or nothing, after which the batch can be sent again.
@@ -344,21 +344,20 @@ class Writer:
         A server may lose what it had acknowledged: if its power fails (unless ``sync_interval`` is ``always``), if it
         is put back to an older state, or if an operator deletes the stream. Fences fill the numbers, and a gap follows.
         """
-        _log.error(
-            "the journal %s has lost its latest events: a gap reports them", self._connection.name, extra={"last": last}
-        )
-        missing = stored_gap(last, self.cursor, "retention")
+        if self._lost_after is None:
+            self._lost_after = last
+            _log.error("the journal %s has lost its latest events: a gap reports them", self._connection.name)
+        latest = await self._connection.last(STREAM, FENCE)
+        fence = latest.sequence if latest else 0
+        missing = stored_gap(self._lost_after, self.cursor, "retention")
         filled = [_Message(FENCE, self._token)] * (self.cursor - last - 1)
-        upto, self.cursor = self.cursor, last
-        fence = await self._connection.last(STREAM, FENCE)
-        self._fence = fence.sequence if fence else 0
         messages = [*filled, _Message(events_of(""), missing.text, missing.identity)]
         for begin in range(0, len(messages), MOST):
             part = messages[begin : begin + MOST]
-            await self._send(part)
-            self.cursor += len(part)
-            self._fence = self.cursor if part[-1].subject == FENCE else self._fence
-        self.cursor = upto
+            await self._send(part, last, fence)
+            last += len(part)
+            fence = last  # of all parts but the last one, after which it is not used
+        self._lost_after = None
         await self._append_fence()
 
     async def _without_repeats(self, new: Sequence[tuple[Event, str]]) -> list[tuple[Event, str]]:
