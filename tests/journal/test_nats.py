@@ -564,6 +564,17 @@ def refused_writer(address: str, **settings: Any) -> str:
     return str(caught.value)
 
 
+def test_a_missing_package_is_named_with_its_extra() -> None:
+    program = (
+        "import sys; sys.modules['nats'] = None; from fer_stream.cli.main import main; sys.exit(main(sys.argv[1:]))"
+    )
+    command = [sys.executable, "-c", program, "purge", "--older-than", "1d", "--journal", "nats://127.0.0.1"]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert run.returncode == 2
+    assert run.stderr.startswith("fer-stream: error: this needs nats (")
+    assert run.stderr.endswith("): pip install 'fer-stream[fleet]'\n")
+
+
 def test_an_old_server(own: NatsServer) -> None:
     proxy = AnswersProxy(own.port, (b'"version":"2.15', b'"version":"2.11'))
     try:

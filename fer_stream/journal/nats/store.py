@@ -154,7 +154,7 @@ class NATSWriter:
         """See `fer_stream.plugins.JournalWriter.purge`. The servers delete by themselves what is too old."""
 
         async def work() -> int:
-            await self._writer.keep_counters()
+            await self._writer.tend()
             return await self._or_error(_purge(self._connection, older_than))
 
         return self._connection.submit(work())

@@ -113,12 +113,23 @@ async def state(connection: Connection, stream: str = STREAM) -> State:
     return State(found["first_seq"], found["last_seq"])
 
 
-async def ensure(connection: Connection, wanted: dict[str, Any]) -> None:
-    """Make a stream if there is none, and adjust what the settings have changed. Wait for a cluster that is starting.
+async def ensure_all(connection: Connection, first: int = 1) -> None:
+    """Make both streams if they are missing, and adjust what the settings, or the size of the cluster, have changed.
+
+    It waits for a cluster that is starting.
+
+    Args:
+        connection: the connection.
+        first: the first sequence number of a new stream of events.
 
     Raises:
-        JournalError: it cannot be made, or a stream of this name has another configuration.
+        JournalError: one cannot be made, or a stream of its name has another configuration.
     """
+    await _ensure_soon(connection, configuration(connection.settings) | ({"first_seq": first} if first > 1 else {}))
+    await _ensure_soon(connection, counters_configuration())
+
+
+async def _ensure_soon(connection: Connection, wanted: dict[str, Any]) -> None:
     deadline = time.monotonic() + OPENING
     while True:
         try:

@@ -89,8 +89,7 @@ class Writer:
             JournalError: that is not possible.
         """
         connection = self._connection
-        await streams.ensure(connection, streams.configuration(connection.settings))
-        await streams.ensure(connection, streams.counters_configuration())
+        await streams.ensure_all(connection)
         deadline = time.monotonic() + OPENING
         while True:
             try:
@@ -223,8 +222,13 @@ class Writer:
         fresh = await counters.load(self._connection, camera)
         self._cameras[camera] = _latest(fresh, self._cameras[camera])
 
-    async def keep_counters(self) -> None:
-        """Write the counters of all cameras, so that retention may delete their latest events; errors as `epoch`."""
+    async def tend(self) -> None:
+        """Do what is due every hour; errors as `epoch`.
+
+        The counters of all cameras are written, so that retention may delete their latest events. The streams get more
+        copies if the cluster has grown.
+        """
+        await streams.ensure_all(self._connection)
         for camera in sorted(self._cameras):
             await self._change(camera, lambda known: known)
 
@@ -333,9 +337,7 @@ class Writer:
         except RefusedError as error:
             if error.code != MISSING:
                 raise
-        settings = streams.configuration(self._connection.settings) | {"first_seq": max(1, self.cursor)}
-        await streams.ensure(self._connection, settings)
-        await streams.ensure(self._connection, streams.counters_configuration())
+        await streams.ensure_all(self._connection, first=max(1, self.cursor))
         return await streams.state(self._connection)
 
     async def _restore(self, last: int) -> None:
