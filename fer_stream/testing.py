@@ -69,7 +69,7 @@ class MemoryHub:
 
     def __init__(self, address: str) -> None:
         self._address = address
-        self._inbox: queue.Queue[tuple[str, bytes, _Parts]] = queue.Queue()
+        self._inbox: queue.Queue[tuple[str, bytes, _Parts] | None] = queue.Queue()
         with _exchange.lock:
             if address in _exchange.hubs:
                 raise TransportError(f"{address} is in use by another aggregator: choose another name")
@@ -92,7 +92,7 @@ class MemoryHub:
             messages.append(self._inbox.get(timeout=max(timeout, 1e-6)))
             while True:
                 messages.append(self._inbox.get_nowait())
-        return messages
+        return [message for message in messages if message is not None]  # None: woken
 
     def send(self, link: str, peer: bytes, parts: Sequence[Any]) -> bool:
         """See `fer_stream.plugins.Hub.send`."""
@@ -112,6 +112,10 @@ class MemoryHub:
             for known in _exchange.peers.get(self._address, []):
                 if known.link == link and any(topic.startswith(prefix) for prefix in known.topics or ()):
                     known.put([topic.encode(), *parts])
+
+    def wake(self) -> None:
+        """See `fer_stream.plugins.Hub.wake`."""
+        self._inbox.put(None)
 
     def close(self) -> None:
         """See `fer_stream.plugins.Hub.close`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from typing import TYPE_CHECKING
 
-from fer_stream.journal import Reader
+from fer_stream.journal.sqlite import Reader
 from fer_stream.types import (
     Box,
     CameraData,
@@ -21,7 +21,7 @@ from fer_stream.types import (
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from fer_stream.journal import Journal
+    from fer_stream.journal.sqlite import Writer
 
 
 SECOND = 1_000_000_000
@@ -65,7 +65,7 @@ def execute(path: Path, *statements: str) -> None:
     db.close()
 
 
-def limit(journal: Journal, pages: int) -> None:
+def limit(journal: Writer, pages: int) -> None:
     """Let the file grow by at most ``pages`` pages, as on a disk that is nearly full."""
     with journal._db.transaction() as db:
         now = db.execute("PRAGMA page_count").fetchone()[0]

@@ -21,6 +21,7 @@ BUILT_IN = {
     "classifiers": {"onnx"},
     "transports": {"memory", "zeromq"},
     "sinks": {"file", "stdout"},
+    "journals": {"nats", "sqlite"},
 }
 
 

@@ -46,6 +46,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
             "plugins.FollowingDetector",
         ),
         *("plugins.Classifier", "plugins.Sink", "plugins.Transport"),
+        *("plugins.Journal", "plugins.JournalReader", "plugins.JournalWriter"),
         *("plugins.Hub", "plugins.Peer", "plugins.ConnectionState"),
     ),
 }

@@ -1,8 +1,8 @@
 """The aggregator's loop: it receives messages, dispatches frames, and journals events before they are published.
 
-One thread owns all sockets and the journal. Each turn of the loop passes the received messages to `Captures`, `Workers`
-or the `Publisher`. `Captures` and `Workers` call the `Dispatcher`, whose commands are carried out at once. The events
-of a turn are written in one transaction before any of them is published.
+One thread owns all sockets and the journal's writer, and waits for neither. Each turn of the loop passes the received
+messages to `Captures`, `Workers` or the `Publisher`. `Captures` and `Workers` call the `Dispatcher`, whose commands are
+carried out at once. The events of a turn are stored together, before any of them is published.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from fer_stream.aggregator.status import status
 from fer_stream.aggregator.workers import Workers
 from fer_stream.errors import WireError
 from fer_stream.events.timeline import closing
-from fer_stream.journal import Journal
 from fer_stream.operations import instances, metrics
 from fer_stream.operations.process import install_stop, parent_gone, supervised
 from fer_stream.protocol import messages
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
 
     from fer_stream.aggregator.dispatcher import Command
     from fer_stream.operations.process import Stop
-    from fer_stream.plugins import Hub
+    from fer_stream.plugins import Hub, JournalWriter
     from fer_stream.protocol.messages import Message
     from fer_stream.protocol.results import Result
     from fer_stream.settings.tree import Settings
@@ -53,7 +52,7 @@ _log = logging.getLogger(__name__)
 class Aggregator:
     """See the module docstring. Call `turn` in a loop, then `drain`."""
 
-    def __init__(self, settings: Settings, hub: Hub, journal: Journal) -> None:
+    def __init__(self, settings: Settings, hub: Hub, journal: JournalWriter) -> None:
         self._settings = settings
         self._hub = hub
         self._dispatcher: Dispatcher[Message, Result] = Dispatcher(settings.dispatch, settings.depth)
@@ -105,6 +104,7 @@ class Aggregator:
             self._next_round = now + BEAT
             self.round(now)
         self._publisher.flush()
+        self.captures.settle()
 
     def _carry_out(self, commands: Iterable[Command[Message, Result]]) -> None:
         todo = list(commands)
@@ -179,13 +179,8 @@ def run(settings: Settings, stop: Stop | None = None) -> None:
     """
     stop = stop or install_stop()
     deployment.check_purpose(settings)
-    journal = Journal(settings.journal.path)
-    if journal.shared:
-        _log.warning(
-            "the journal is on %s, where file locks may not work between machines: "
-            "keep it on a disk of this machine, which is safer and faster",
-            journal.shared,
-        )
+    place = plugins.journal(settings.journal)
+    journal = place.writer()
     try:
         hub = plugins.transport(settings).bind(settings.address)
         try:
@@ -193,7 +188,7 @@ def run(settings: Settings, stop: Stop | None = None) -> None:
             aggregator = Aggregator(settings, hub, journal)
             server = metrics.serve(settings, lambda: aggregator.ready)
             what_for = settings.deployment.model_dump(exclude_none=True) or {"purpose": None}
-            _log.info("ready at %s", settings.address, extra={"journal": str(settings.journal.path), **what_for})
+            _log.info("ready at %s", settings.address, extra={"journal": place.name, **what_for})
             try:
                 with nullcontext() if supervised() else instances.announced(settings.address):
                     while not (stop.is_set() or parent_gone()):

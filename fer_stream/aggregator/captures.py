@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fer_stream.aggregator.frames import Arrival
+from fer_stream.aggregator.publisher import wake_when_done
 from fer_stream.aggregator.roster import Camera
 from fer_stream.errors import JournalError, RivalError, WireError
 from fer_stream.events.attention import Attention
@@ -18,17 +19,26 @@ from fer_stream.types import Nanoseconds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from concurrent.futures import Future
 
     from fer_stream.aggregator.dispatcher import Command, Dispatcher
     from fer_stream.aggregator.frames import Item
     from fer_stream.aggregator.publisher import Publisher
     from fer_stream.events.smoother import LabelSet
-    from fer_stream.journal import Journal
-    from fer_stream.plugins import Hub
+    from fer_stream.plugins import Hub, JournalWriter
     from fer_stream.protocol.results import Result
     from fer_stream.settings.tree import Settings
 
 _log = logging.getLogger(__name__)
+
+
+class _Joining(NamedTuple):
+    """A capture that waits for its camera's epoch, and its latest HELLO."""
+
+    camera: Camera
+    message: Message
+    reported: dict[str, int]
+    epoch: Future[int]
 
 
 class Captures:
@@ -47,7 +57,7 @@ class Captures:
         self,
         settings: Settings,
         hub: Hub,
-        journal: Journal,
+        journal: JournalWriter,
         dispatcher: Dispatcher[Message, Result],
         publisher: Publisher,
         carry_out: Callable[[Iterable[Command[Message, Result]]], None],
@@ -60,6 +70,8 @@ class Captures:
         self._publisher = publisher
         self._carry_out = carry_out
         self._peers: dict[bytes, str] = {}
+        self._joining: dict[str, _Joining] = {}
+        self._leaving: dict[str, int] = {}  # cameras whose last events are recorded, and the publisher's mark
         self._labels: LabelSet | None = None
         self._stopping = False
 
@@ -155,18 +167,48 @@ class Captures:
             self._send(peer, Kind.REFUSED, {"reason": reason, "final": False, "silent": silent})
             return
         else:
+            self._begin_join(new, message, reported)
+            return
+        self._welcome(self.cameras[name])
+
+    def _welcome(self, camera: Camera) -> None:
+        self._send(camera.peer, Kind.WELCOME, {"memory": camera.shares}, epoch=camera.epoch)
+
+    def _begin_join(self, new: Camera, message: Message, reported: dict[str, int]) -> None:
+        """Ask the journal for an epoch, without waiting for it; the camera joins when it is stored."""
+        known = self._joining.get(new.name)
+        if known is not None and known.camera.incarnation != new.incarnation:
+            return  # it repeats its HELLO, and is refused then if the other capture has joined
+        if known is None:
+            epoch = self._journal.epoch(new.name)
+            wake_when_done(self._hub, epoch)
+            known = _Joining(new, message, reported, epoch)
+        self._joining[new.name] = _Joining(new, message, reported, known.epoch)
+        self._settle_joins()
+
+    def settle(self) -> None:
+        """Go on with the captures that waited for the journal: those that join, and those that leave."""
+        self._settle_joins()
+        for name in list(self._leaving):
+            self._take_leave(self.cameras[name])
+
+    def _settle_joins(self) -> None:
+        for name, (new, message, reported, epoch) in list(self._joining.items()):
+            if not epoch.done():
+                continue
+            del self._joining[name]
             try:
-                self._join(new, old, message, reported, now)
+                new.epoch = epoch.result()
             except RivalError:
                 raise
             except JournalError as error:  # the capture repeats its HELLO
                 _log.warning("camera %s has to wait: %s", name, error)
-                return
-        camera = self.cameras[name]
-        self._send(peer, Kind.WELCOME, {"memory": camera.shares}, epoch=camera.epoch)
+                continue
+            self._join(new, self.cameras.get(name), message, reported, time.monotonic())
+            self._welcome(new)
 
     def _join(self, new: Camera, old: Camera | None, message: Message, reported: dict[str, int], now: float) -> None:
-        new.epoch = self._journal.epoch(new.name)
+        self._leaving.pop(new.name, None)
         if old is not None:
             self._peers.pop(old.peer, None)
             new.export, new.rate = old.export, old.rate
@@ -193,16 +235,19 @@ class Captures:
         camera.timeline = Timeline(camera.name, camera.epoch, labels, how.tracker, how.smoother, attention)
 
     def _take_leave(self, camera: Camera) -> None:
-        """Once all frames of a leaving capture are resolved and journaled: close its events and send GOODBYE."""
-        self._publisher.flush()
-        if camera.frames.unresolved or self._publisher.failing:
+        """Close the events of a leaving capture once all its frames are resolved; send GOODBYE once they are stored."""
+        if camera.frames.unresolved:
             return
-        camera.ended = True
-        self._dispatcher.left(camera.name)
-        if camera.timeline:
-            self._publisher.record(camera.timeline.offline(camera.leaving))
-        self._publisher.flush()
-        self._send(camera.peer, Kind.GOODBYE)
+        if camera.name not in self._leaving:
+            if camera.timeline:
+                self._publisher.record(camera.timeline.offline(camera.leaving))
+            self._leaving[camera.name] = self._publisher.mark()
+            self._publisher.flush()
+        if self._publisher.passed(self._leaving[camera.name]):
+            del self._leaving[camera.name]
+            camera.ended = True
+            self._dispatcher.left(camera.name)
+            self._send(camera.peer, Kind.GOODBYE)
 
     # The dispatcher's commands
 
@@ -260,8 +305,6 @@ class Captures:
             camera.ending = []
             if camera.silent and camera.timeline:
                 self._publisher.record(camera.timeline.offline("capture silent"))
-        if camera.leaving and not camera.ended:  # the journal may have failed when the last frame was released
-            self._take_leave(camera)
 
     def _export(self, camera: Camera) -> None:
         camera.export.export(camera.frames.ledger())
@@ -274,6 +317,7 @@ class Captures:
             return
         _log.info("camera %s is forgotten: its capture has gone", name)
         self._peers.pop(self.cameras.pop(name).peer, None)
+        self._leaving.pop(name, None)
         self._dispatcher.forget(name)
         metrics.forget(name)
 

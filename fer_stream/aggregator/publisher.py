@@ -13,25 +13,27 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from fer_stream.errors import JournalError, RivalError, WireError
+from fer_stream.events.cursor import to_number
 from fer_stream.operations import metrics
+from fer_stream.plugins import BATCH
 from fer_stream.protocol import messages
 from fer_stream.protocol.messages import Kind, Message
-from fer_stream.types import Probabilities
+from fer_stream.types import EventType, Probabilities
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from concurrent.futures import Future
 
     from fer_stream.events.timeline import Timeline
-    from fer_stream.journal import Journal
-    from fer_stream.plugins import Hub
+    from fer_stream.plugins import Hub, JournalWriter, Stored
     from fer_stream.types import Box, Event
 
 
 HELD = 10_000
 """Most events held while the journal cannot be written. Further ones are lost, counted, and reported as a gap."""
 
-RETRY = 0.5
-"""Seconds between attempts to write a journal that could not be written."""
+ENDING = 1.0
+"""Seconds that the journal has at the end to store the last events."""
 
 REPLAY_BATCH = 500
 """Most events in one answer to REPLAY, so that a long replay does not delay the frames."""
@@ -46,106 +48,125 @@ _log = logging.getLogger(__name__)
 
 
 class Publisher:
-    """Journals, publishes and replays events. `record` collects them; `flush` journals them, then publishes them."""
+    """Journals, publishes and replays events. `record` collects them; `flush` journals them, then publishes them.
 
-    def __init__(self, hub: Hub, journal: Journal) -> None:
+    Nothing waits for the journal: while it stores one batch, further events are collected.
+    """
+
+    def __init__(self, hub: Hub, journal: JournalWriter) -> None:
         self.counted: Counter[str] = Counter()
         """Events published, by type."""
+        self.cursor = journal.cursor
+        """The number of the cursor of the latest published event."""
         self._hub = hub
         self._journal = journal
         self._recorded: list[Event] = []
+        self._writing: tuple[int, float, Future[list[Stored]]] | None = None  # events in the batch, when, the batch
         self._lost = 0
+        self._total = 0
+        self._replays: list[tuple[bytes, int, Future[tuple[list[str], int]]]] = []
+        self._purge: Future[int] | None = None
         self._failing_since: float | None = None
-        self._retry = self._purge_at = 0.0
+        self._purge_at = 0.0
         # Topics by link. ZeroMQ reports every subscribe, but only the last unsubscribe.
         self._listened: dict[str, set[bytes]] = {"observations": set(), "preview": set()}
 
     @property
-    def cursor(self) -> int:
-        """The cursor of the latest event."""
-        return self._journal.cursor()
-
-    @property
     def failing(self) -> bool:
-        """Whether the latest attempt to write the journal failed."""
-        return self._failing_since is not None
+        """Whether the journal cannot be written at present."""
+        return bool(self._journal.trouble)
 
     @property
     def held(self) -> int:
         """The number of events that wait to be journaled."""
-        return len(self._recorded)
+        return len(self._recorded) + (self._writing[0] if self._writing else 0)
+
+    def mark(self) -> int:
+        """Return a mark for the events recorded so far, for `passed`."""
+        return self._total
+
+    def passed(self, mark: int) -> bool:
+        """Return whether all events that were recorded before a mark are published."""
+        return self._total - self.held - self._lost >= mark
 
     def record(self, events: Iterable[Event]) -> None:
         """Take events to be journaled and published by the next `flush`."""
+        before = len(self._recorded)
         self._recorded += events
-        if (over := len(self._recorded) - HELD) > 0 and self.failing:
-            del self._recorded[HELD:]
+        self._total += len(self._recorded) - before
+        if (over := min(self.held - HELD, len(self._recorded))) > 0 and self.failing:
+            del self._recorded[-over:]
             self._lost += over
             metrics.events_lost.inc(over)
 
     def flush(self) -> None:
-        """Journal the recorded events in one transaction, then publish them.
+        """Hand the recorded events to the journal, and publish those that it has stored.
 
-        Events that cannot be written are held, not published, and tried again by a later flush.
+        Events that cannot be written are held, not published, and tried again.
+
+        Raises:
+            RivalError: another process writes the journal.
         """
-        now = time.monotonic()
-        self._journal.check()
-        self._report_old_journal()
-        if not (self._recorded or self._lost or self._journal.broken) or (self.failing and now < self._retry):
-            return
-        stored: list[tuple[Event, str]] = []
-        gap = False
         try:
-            if not self._journal.there():
-                self._journal.renew()
-                self._report_old_journal()
-            stored = self._journal.append(self._recorded)
-            self._recorded = []
-            if self._lost:  # a replay then contains the gap
-                self._journal.lose(self._lost, "journal full")
-                self._lost, gap = 0, True
+            self._journal.check()
+            while self._publish_stored() and (self._recorded or self._lost):
+                batch, self._recorded = self._recorded[:BATCH], self._recorded[BATCH:]
+                lost = 0 if self._recorded else self._lost  # a replay then contains the gap
+                self._lost -= lost
+                future = self._journal.append(batch, lost)
+                self._writing = len(batch) + lost, time.monotonic(), future
+                wake_when_done(self._hub, future)
         except RivalError as error:
-            count = len(self._recorded) + self._lost
-            lost = f"; {count} events of this aggregator are not in the journal" if count else ""
-            raise RivalError(f"{error}{lost}") from error
-        except JournalError as error:
-            self._fail(error, now)
-        else:
-            if self._failing_since is not None:
-                _log.warning("the journal can be written again, after %.1f s", now - self._failing_since)
-            self._failing_since = None
-            metrics.journal_failing.set(0)
-        metrics.stage.labels("journal").observe(time.monotonic() - now)
-        self._publish(stored)
-        if gap:
-            self.beat()  # a subscriber of one camera cannot see the gap in that camera's sequence
+            count = self.held + self._lost
+            lost_text = f"; {count} events of this aggregator are not in the journal" if count else ""
+            raise RivalError(f"{error}{lost_text}") from error
+        self._report_state()
+        self._answer_replays()
+        if self._purge is not None and self._purge.done():
+            self._end_purge(self._purge)
 
-    def _report_old_journal(self) -> None:
-        if self._journal.notice:
-            _log.error(self._journal.notice)
-            self._journal.notice = ""
-
-    def _fail(self, error: JournalError, now: float) -> None:
-        if self._failing_since is None:
-            self._failing_since = now
-            _log.error("%s; events are held until the journal can be written", error)
-        self._retry = now + RETRY
-        metrics.journal_failing.set(1)
-
-    def _publish(self, stored: Iterable[tuple[Event, str]]) -> None:
+    def _publish_stored(self) -> bool:
+        """Publish the batch that the journal has stored; return whether the next one may be handed over."""
+        if self._writing is None:
+            return True
+        _, began, future = self._writing
+        if not future.done():
+            return False
+        stored = future.result()
+        self._writing = None
+        metrics.stage.labels("journal").observe(time.monotonic() - began)
         for event, text in stored:
+            self.cursor = to_number(event.cursor)
+            if event.type is EventType.STREAM_GAP:
+                self.beat()  # a subscriber of one camera cannot see the gap in that camera's sequence
+                continue
             self._hub.publish("events", f"{event.camera}/", [text.encode()])
             self.counted[event.type] += 1
             metrics.events.labels(event.camera, event.type, getattr(event.data, "label", "")).inc()
         metrics.journal_cursor.set(self.cursor)
+        return True
+
+    def _report_state(self) -> None:
+        trouble, now = self._journal.trouble, time.monotonic()
+        if trouble and self._failing_since is None:
+            self._failing_since = now
+            _log.error("%s; events are held until the journal can be written", trouble)
+        elif not trouble and self._failing_since is not None:
+            _log.warning("the journal can be written again, after %.1f s", now - self._failing_since)
+            self._failing_since = None
+        metrics.journal_failing.set(bool(trouble))
 
     def purge(self, now: float, retention: float) -> None:
         """Once an hour, delete the events journaled more than ``retention`` seconds ago."""
-        if now < self._purge_at:
-            return
-        self._purge_at = now + 3600
+        if now >= self._purge_at and self._purge is None:
+            self._purge_at = now + 3600
+            self._purge = self._journal.purge(time.time() - retention)
+            wake_when_done(self._hub, self._purge)
+
+    def _end_purge(self, purge: Future[int]) -> None:
+        self._purge = None
         try:
-            self._journal.purge(time.time() - retention)
+            purge.result()
         except RivalError:
             raise
         except JournalError as error:
@@ -157,10 +178,12 @@ class Publisher:
         Raises:
             JournalError: the journal still cannot be written; the message says how many events are lost.
         """
-        self._retry = 0.0
+        deadline = time.monotonic() + ENDING
         self.flush()
-        if self.failing:
-            count = len(self._recorded) + self._lost
+        while (self.held or self._lost) and time.monotonic() < deadline:
+            time.sleep(0.02)
+            self.flush()
+        if count := self.held + self._lost:
             raise JournalError(f"{count} events are lost: the journal could not be written until the end")
 
     def beat(self) -> None:
@@ -184,16 +207,28 @@ class Publisher:
             raise WireError("a REPLAY without a valid number of bytes")
         size = min(size, REPLAY_BYTES)
         self.flush()
-        try:
-            limit = min(REPLAY_BATCH, 1 + size // LEAST_EVENT)
-            texts, reached = self._journal.read(min(after, self.cursor), limit, camera, size)
-        except JournalError as error:
-            # The next flush sets a corrupt journal aside; the client repeats its request and the new journal answers.
-            _log.error("a replay is not answered: %s", error)
-            return
-        payload = "\n".join(texts).encode()
-        answer = Message(Kind.EVENTS, payload, seq=reached, time=self.cursor, ticket=message.ticket)
-        self._hub.send("control", peer, messages.pack(answer))
+        limit = min(REPLAY_BATCH, 1 + size // LEAST_EVENT)
+        future = self._journal.read(min(after, self.cursor), limit, camera, size)
+        wake_when_done(self._hub, future)
+        self._replays.append((peer, message.ticket, future))
+        self._answer_replays()
+
+    def _answer_replays(self) -> None:
+        waiting = []
+        for peer, ticket, future in self._replays:
+            if not future.done():
+                waiting.append((peer, ticket, future))
+                continue
+            try:
+                texts, reached = future.result()
+            except JournalError as error:  # the client repeats its request
+                _log.error("a replay is not answered: %s", error)
+                continue
+            payload = "\n".join(texts).encode()
+            # A batch that is stored and not published yet may be in it. The heartbeat's cursor must not be below `seq`.
+            answer = Message(Kind.EVENTS, payload, seq=min(reached, self.cursor), time=self.cursor, ticket=ticket)
+            self._hub.send("control", peer, messages.pack(answer))
+        self._replays = waiting
 
     def observe(self, timeline: Timeline) -> None:
         """Publish the faces in a camera's latest frame if there are subscribers."""
@@ -241,6 +276,12 @@ class Publisher:
         for timeline in timelines if link == "observations" else ():
             if f"{timeline.camera}/".encode().startswith(topic):
                 self.observe(timeline)
+
+
+def wake_when_done(hub: Hub, future: Future[Any]) -> None:
+    """Let the hub's `receive` return when a future is done. One that is done already has no need of it."""
+    if not future.done():
+        future.add_done_callback(lambda _: hub.wake())
 
 
 def describe(timeline: Timeline) -> list[dict[str, Any]]:

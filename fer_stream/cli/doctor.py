@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import sys
 import threading
@@ -79,7 +78,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
     for name, camera in settings.cameras.items():
         yield _source(name, camera)
     yield _address(settings)
-    yield _journal(settings.journal.path)
+    yield _journal(settings)
     if settings.metrics:
         yield _port(settings)
     yield from _machine(settings.workers)
@@ -204,37 +203,13 @@ def _address(settings: Settings) -> Finding:
     return _ok(f"address {settings.address} can be bound")
 
 
-def _journal(path: Path) -> Finding:
-    from fer_stream.journal import Reader  # noqa: PLC0415
-
+def _journal(settings: Settings) -> Finding:
     try:
-        exists = path.exists()
-    except OSError as error:
-        return _fail(f"the journal {path} cannot be used: {error.strerror}; give another path with --journal")
-    if exists:
-        try:
-            with Reader(path) as reader:
-                cursor = reader.cursor()
-        except FerStreamError as error:
-            return _fail(str(error))
-        if os.access(path, os.W_OK) and os.access(path.parent, os.W_OK):
-            return _shared(path) or _ok(f"journal {path}, {cursor} events so far")
-        return _fail(f"the journal {path} cannot be written: give another path with --journal")
-    folder = next(parent for parent in path.absolute().parents if parent.exists())
-    if folder.is_dir() and os.access(folder, os.W_OK | os.X_OK):
-        return _shared(path) or _ok(f"journal {path} can be made")
-    return _fail(f"the journal {path} cannot be made in {folder}: give another path with --journal")
-
-
-def _shared(path: Path) -> Finding | None:
-    from fer_stream.journal import shared  # noqa: PLC0415
-
-    if kind := shared(path):
-        return _warn(
-            f"the journal {path} is on {kind}, where file locks may not work between machines: "
-            "keep it on a disk of this machine, which is safer and faster"
-        )
-    return None
+        journal = plugins.journal(settings.journal)
+        state, warning = journal.examine()
+    except FerStreamError as error:
+        return _fail(redact(str(error)))
+    return _warn(warning) if warning else _ok(f"journal {journal.name}, {state}")
 
 
 def _port(settings: Settings) -> Finding:

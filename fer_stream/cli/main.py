@@ -166,7 +166,8 @@ COMMANDS = (
                 "--journal",
                 dest="journal_file",
                 metavar="FILE",
-                help="read this journal from the cursor (default: 0) to its end; no aggregator is needed",
+                help="read this journal, a file or nats://HOST:PORT, from the cursor (default: 0) to its end; no "
+                "aggregator is needed",
             ),
         ),
     ),

@@ -84,7 +84,12 @@ OPTIONS = (
         ("cameras.*.loop",),
         {"action": "store_const", "const": True},
     ),
-    Option("--journal", "FILE", "the event log (default: in the user's state directory)", ("journal.path",)),
+    Option(
+        "--journal",
+        "FILE",
+        "the event log: a file (default: in the user's state directory), or nats://HOST:PORT",
+        ("journal.path",),
+    ),
     Option("--metrics", "HOST:PORT", "serve /metrics, /healthz and /readyz there", ("metrics",)),
     Option(
         "--sink",

@@ -31,8 +31,12 @@ def subscribe(arguments: Namespace) -> None:
     sink = plugins.load("sinks", "stdout")(arguments.format)
     # Signals raise KeyboardInterrupt in this command, also during a write that waits for a reader of the pipe.
     if arguments.journal_file:
-        path, after = folders.expand(Path(arguments.journal_file)), arguments.after or BEGINNING
-        events = read_journal(path, after=after, camera=arguments.camera, types=types)
+        # With the settings' credentials. A server's address is no path: "//" would become "/".
+        where = str(arguments.journal_file)
+        path = where if "://" in where else folders.expand(Path(where))
+        journal = settings.journal.model_copy(update={"path": path})
+        after = arguments.after or BEGINNING
+        events = read_journal(journal, after=after, camera=arguments.camera, types=types)
     else:
         events = _follow(arguments, settings, types)
     for event, text in events:
@@ -45,11 +49,9 @@ def purge(arguments: Namespace) -> None:
     """Delete old events from the journal."""
     import time  # noqa: PLC0415
 
-    from fer_stream.journal import purge as delete  # noqa: PLC0415
-
-    path = begin(arguments, "purge").journal.path
-    count = delete(path, time.time() - arguments.older_than)
-    sys.stdout.write(f"{count} events deleted from {path}\n")
+    journal = plugins.journal(begin(arguments, "purge").journal)
+    count = journal.purge(time.time() - arguments.older_than)
+    sys.stdout.write(f"{count} events deleted from {journal.name}\n")
 
 
 def _follow(arguments: Namespace, settings: Settings, types: Sequence[str]) -> Iterator[tuple[Event, str]]:

@@ -10,7 +10,6 @@ from fer_stream import plugins
 from fer_stream.client.subscription import NoAnswerError, Subscription, no_answer, number_after, wanted
 from fer_stream.errors import JournalError, WireError
 from fer_stream.events import cloudevents
-from fer_stream.journal import Reader
 from fer_stream.operations import instances
 from fer_stream.protocol import messages
 from fer_stream.protocol.messages import Kind, Message
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from fer_stream.plugins import Peer
-    from fer_stream.settings.tree import Settings
+    from fer_stream.settings.tree import JournalSettings, Settings
     from fer_stream.types import Event
 
 __all__ = ["NoAnswerError", "Subscription", "ask_status", "read_journal", "status", "subscribe"]
@@ -69,26 +68,44 @@ def subscribe(
 
 
 def read_journal(
-    path: Path, *, after: str | Literal[0] = 0, camera: str | None = None, types: Sequence[str] = ()
+    journal: Path | str | JournalSettings,
+    *,
+    after: str | Literal[0] = 0,
+    camera: str | None = None,
+    types: Sequence[str] = (),
 ) -> Iterator[tuple[Event, str]]:
-    """Yield the events in a journal file after a cursor, with their texts, whether or not an aggregator runs.
+    """Yield the events in a journal after a cursor, with their texts, whether or not an aggregator runs.
+
+    Args:
+        journal: the path of an SQLite file, the address of NATS servers, or settings that name either.
+        after: the cursor.
+        camera: only this camera's events, and gaps.
+        types: only these types or families, and gaps.
 
     Raises:
-        JournalError: there is no readable journal at ``path``.
-        ConfigError: ``after`` is neither a cursor nor 0.
+        JournalError: there is no readable journal.
+        ConfigError: ``after`` is neither a cursor nor 0, or the journal's address is invalid.
+        PluginError: nats-py is not installed.
     """
     position = number_after(after)
-    with Reader(path) as reader:
+    place = plugins.journal(_settings_of(journal))
+    with place.reader() as reader:
         while position < reader.cursor():
             texts, reached = reader.read(position, camera=camera)
             for text in texts:
                 try:
                     event = cloudevents.decode(text)
                 except WireError as error:
-                    raise JournalError(f"the journal {path} holds an invalid event: {error}") from error
+                    raise JournalError(f"the journal {place.name} holds an invalid event: {error}") from error
                 if wanted(event, types):
                     yield event, text
             position = reached
+
+
+def _settings_of(journal: Path | str | JournalSettings) -> JournalSettings:
+    from fer_stream.settings.tree import JournalSettings  # noqa: PLC0415  (slow to import, not always needed)
+
+    return journal if isinstance(journal, JournalSettings) else JournalSettings(path=journal)
 
 
 def status(settings: Settings | None = None, timeout: float = 3.0) -> dict[str, Any]:

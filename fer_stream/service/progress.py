@@ -63,7 +63,7 @@ class Progress:
     def read_rest(self) -> None:
         """Count the remaining events from the journal, such as those that the aggregator wrote while it ended."""
         try:
-            for event, _ in read_journal(self._settings.journal.path, after=self._subscription.cursor):
+            for event, _ in read_journal(self._settings.journal, after=self._subscription.cursor):
                 self._count(event.type)
         except JournalError as error:
             self.error = error

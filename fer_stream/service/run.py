@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 from fer_stream import plugins
 from fer_stream.errors import FerStreamError, JournalError
-from fer_stream.journal import Reader
 from fer_stream.operations import instances
 from fer_stream.operations.logs import tell_error
 from fer_stream.operations.process import install_stop, supervising
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
     from fer_stream.operations.process import Stop
     from fer_stream.service.children import Child
     from fer_stream.service.sink_threads import Export
-    from fer_stream.settings.tree import Settings
+    from fer_stream.settings.tree import JournalSettings, Settings
 
 BEAT = 0.5
 """Seconds between checks of the children and of the aggregator's status."""
@@ -81,7 +80,7 @@ def run(
         # Check that the address is free: our captures and workers must not connect to another run's aggregator.
         plugins.transport(settings).bind(settings.address).close()
         last.enter_context(supervising())
-        begin = _last_cursor(settings.journal.path)
+        begin = _last_cursor(settings.journal)
         sink_threads = SinkThreads(sinks, settings, begin)
         last.callback(sink_threads.close)
         sink_threads.open(stop)
@@ -104,7 +103,7 @@ def run(
 
         failed = _loop(supervisor, progress, sink_threads, stop, duration, export)
         deadline = _end(supervisor, progress, failed) + SINKS_GRACE
-        newest = _last_cursor(settings.journal.path) if supervisor.aggregator.was_ready else begin
+        newest = _last_cursor(settings.journal) if supervisor.aggregator.was_ready else begin
         sink_threads.finish(stop, newest, deadline)
         progress.close()
         made = summary.summary(progress, sink_threads)
@@ -121,9 +120,9 @@ def run(
         return code
 
 
-def _last_cursor(path: Path) -> int:
+def _last_cursor(journal: JournalSettings) -> int:
     try:
-        with Reader(path) as reader:
+        with plugins.journal(journal).reader() as reader:
             return reader.cursor()
     except JournalError:
         return 0  # there is no journal yet; if it is unusable, the aggregator reports it

@@ -182,7 +182,7 @@ class SinkThread(threading.Thread):
     def _read_rest(self, sink: Sink) -> None:
         if self.cursor >= self._newest:
             return
-        for event, text in read_journal(self._settings.journal.path, after=to_cursor(self.cursor)):
+        for event, text in read_journal(self._settings.journal, after=to_cursor(self.cursor)):
             if self._given_up.is_set() or self.closed:
                 return
             self._deliver(sink, event, text)

@@ -7,7 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from fer_stream.settings import origins
 from fer_stream.system import folders
@@ -72,6 +72,12 @@ def _file(path: Path) -> Path:
     return expanded
 
 
+def _journal(value: object) -> Path | str:
+    """Return a file's path, or the address of a server as text."""
+    text = str(value)
+    return text if re.match(r"(nats|tls)://", text) else _file(Path(text))
+
+
 def _moment(text: str) -> str:
     try:
         moment = datetime.fromisoformat(text)
@@ -114,6 +120,7 @@ Ancestor = Annotated[str, AfterValidator(origins.ancestor)]
 Sink = Annotated[str, AfterValidator(_sink)]
 Mask = Annotated[tuple[Fraction, Fraction, Fraction, Fraction], AfterValidator(_rectangle)]
 FilePath = Annotated[Path, AfterValidator(_file)]
+JournalPath = Annotated[Path | str, BeforeValidator(_journal)]
 Address = Annotated[str, AfterValidator(_address)]
 Labels = Annotated[str, AfterValidator(_labels)]
 Moment = Annotated[str, AfterValidator(_moment)]

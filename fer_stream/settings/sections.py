@@ -12,6 +12,7 @@ from fer_stream.settings.kinds import (
     FilePath,
     Fraction,
     HostPort,
+    JournalPath,
     Mask,
     Moment,
     PageName,
@@ -234,11 +235,23 @@ class SmootherSettings(Section):
 class JournalSettings(Section):
     """The event log."""
 
-    path: FilePath = Field(
+    path: JournalPath = Field(
         default_factory=lambda: folders.state() / "events.db",
-        description="the SQLite file",
+        description="the SQLite file, or the NATS servers: nats://HOST:PORT, nats://USER:PASSWORD@HOST,HOST,HOST, or "
+        "tls:// for an encrypted connection",
     )
     retention_days: Annotated[float, Field(gt=0)] = Field(30.0, description="days for which events are kept")
+    max_gib: Annotated[float, Field(gt=0)] = Field(
+        10.0, description="NATS only: GiB of events on each server; when they are full, events are held, not replaced"
+    )
+    credentials: FilePath | None = Field(
+        None, description="NATS only: a credentials file, or a file with an nkey seed", examples=["fer-stream.creds"]
+    )
+    ca: FilePath | None = Field(
+        None,
+        description="NATS only: file with the certificate authority of the servers, for tls:// (default: the system's)",
+        examples=["ca.pem"],
+    )
 
 
 class DeploymentSettings(Section):

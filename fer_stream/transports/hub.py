@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+import socket
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -40,6 +41,10 @@ class ZeroMQHub:
         self._sockets: dict[str, zmq.Socket[bytes]] = {}
         self._poller = zmq.Poller()
         self._admission = Admission(self._poller)
+        self._waker, self._woken = socket.socketpair()
+        for end in (self._waker, self._woken):
+            end.setblocking(False)
+        self._poller.register(self._woken, zmq.POLLIN)
         try:
             if address.startswith("ipc://"):
                 self._claim(address)
@@ -113,6 +118,8 @@ class ZeroMQHub:
         """See `fer_stream.plugins.Hub.receive`."""
         ready = dict(self._poller.poll(max(0, round(timeout * 1000))))
         self._admission.look(ready)
+        if self._woken.fileno() in ready:
+            self._woken.recv(4096)
         if self._zap is not None and self._zap in ready:
             self._answer_zap(self._zap)
         messages = []
@@ -161,6 +168,11 @@ class ZeroMQHub:
         """See `fer_stream.plugins.Hub.publish`."""
         links.send(self._sockets[link], [topic.encode(), *links.pieces(link, parts)])
 
+    def wake(self) -> None:
+        """See `fer_stream.plugins.Hub.wake`."""
+        with suppress(OSError):  # full: a wake-up is pending; closed: nothing waits
+            self._waker.send(b"\0")
+
     def close(self) -> None:
         """See `fer_stream.plugins.Hub.close`."""
         for sock in self._sockets.values():
@@ -171,6 +183,8 @@ class ZeroMQHub:
             self._zap = None
         self._admission.close()
         self._context.term()
+        self._waker.close()
+        self._woken.close()
         for path in self._files:
             path.unlink(missing_ok=True)
         self._files = []

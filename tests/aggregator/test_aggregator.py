@@ -14,7 +14,6 @@ from processes import wait_for
 
 from fer_stream import plugins
 from fer_stream.aggregator.aggregator import Aggregator
-from fer_stream.journal import Journal
 from fer_stream.operations import metrics
 from fer_stream.protocol import messages, results, shared
 from fer_stream.protocol.messages import Encoding, Kind, Message, Totals
@@ -46,7 +45,7 @@ class Bench:
         self.address = f"memory://aggregator-{next(numbers)}"
         self._transport = plugins.load("transports", "memory")()
         self._hub = self._transport.bind(self.address)
-        self.journal = Journal(path)
+        self.journal = plugins.journal(JournalSettings(path=path)).writer()
         settings = Settings(
             transport="memory",
             address=self.address if networked else f"ipc://{path.parent}",
@@ -130,7 +129,7 @@ def test_a_camera_of_few_frames_is_not_called_offline_between_them(bench: Bench)
     def told(after: float) -> list[str]:
         time = int((1 + after) * 1e9)
         bench.say(capture, messages.json_message(Kind.OFFER, {"full": False}, totals=Totals(1, 0, 0, 1), time=time))
-        return [json.loads(text)["type"] for text in bench.journal.read(0)[0]]
+        return [json.loads(text)["type"] for text in bench.journal.read(0).result()[0]]
 
     assert told(after=19) == ["camera.online"]
     assert told(after=21) == ["camera.online", "camera.offline"]
@@ -203,7 +202,7 @@ def test_a_reason_is_one_that_is_known(bench: Bench) -> None:
     bench.say(worker, done(given.ticket))
     bye = messages.json_message(Kind.BYE, {"reason": "\ud800" * 100_000}, totals=Totals(1, 0, 0, 1))
     assert Kind.GOODBYE in bench.say(capture, bye)
-    assert '"reason":"capture ended"' in bench.journal.read(0)[0][-1]
+    assert '"reason":"capture ended"' in bench.journal.read(0).result()[0][-1]
 
 
 def test_a_camera_is_captured_by_one_process_at_a_time(bench: Bench) -> None:

@@ -14,9 +14,10 @@ from fer_stream.aggregator import publisher
 from fer_stream.aggregator.publisher import Publisher
 from fer_stream.errors import JournalError, WireError
 from fer_stream.events.cloudevents import decode
-from fer_stream.journal import Journal
+from fer_stream.journal.sqlite import store
 from fer_stream.protocol import messages
 from fer_stream.protocol.messages import Kind
+from fer_stream.settings.tree import JournalSettings
 from fer_stream.types import CameraData, Event, EventType, GapData, Nanoseconds
 
 if TYPE_CHECKING:
@@ -34,14 +35,14 @@ class Bench:
         self._hub = transport.bind(address)
         self.connect = partial(transport.connect, address)
         self._listener = transport.subscribe(address, "events", ["door/", "/"])
-        self.journal = Journal(path)
+        self.journal = plugins.journal(JournalSettings(path=path)).writer()
         self.it = Publisher(self._hub, self.journal)
 
     def fill_the_disk(self) -> None:
-        limit(self.journal, 0)
+        limit(self.journal._writer, 0)
 
     def free_the_disk(self) -> None:
-        limit(self.journal, 100_000)
+        limit(self.journal._writer, 100_000)
 
     def record(self, first: int, count: int) -> None:
         self.it.record(
@@ -63,7 +64,7 @@ class Bench:
 
 @pytest.fixture
 def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
-    monkeypatch.setattr(publisher, "RETRY", 0.0)
+    monkeypatch.setattr(store, "RETRY", 0.0)
     made = Bench(tmp_path / "events.db")
     yield made
     made.close()
@@ -99,7 +100,7 @@ def test_what_cannot_be_held_is_counted_and_told(bench: Bench, monkeypatch: pyte
     bench.record(50, 1)
     (after,) = bench.heard()
     assert (int(after.cursor), after.sequence) == (27, 12)
-    stored = [decode(text) for text in bench.journal.read(0)[0]]
+    stored = [decode(text) for text in bench.journal.read(0).result()[0]]
     assert [int(event.cursor) for event in stored] == [*range(1, 12), 26, 27]
     assert (stored[-2].type, stored[-2].data) == (EventType.STREAM_GAP, GapData("11", "26", "journal full"))
 
@@ -116,7 +117,7 @@ def test_a_journal_that_was_deleted_begins_anew(bench: Bench, tmp_path: Path) ->
     (tmp_path / "events.db").unlink()
     bench.record(4, 1)
     assert [int(event.cursor) for event in bench.heard()] == [1, 2, 3, 4]
-    gap, last = (decode(text) for text in bench.journal.read(0)[0])
+    gap, last = (decode(text) for text in bench.journal.read(0).result()[0])
     assert gap.data == GapData("0", "3", "retention")
     assert int(last.cursor) == 4
 
@@ -125,9 +126,9 @@ def test_damage_that_is_found_while_nothing_is_to_be_written_is_mended_too(bench
     bench.record(1, 3)
     execute(tmp_path / "events.db", "INSERT INTO cameras VALUES ('hall', 1099511627776, 0)")
     with pytest.raises(JournalError, match="damaged"):
-        bench.journal.epoch("hall")
+        bench.journal.epoch("hall").result()
     bench.it.flush()
-    assert bench.journal.epoch("hall") >= 1
+    assert bench.journal.epoch("hall").result() >= 1
     assert len(list(tmp_path.glob("*.corrupt-1"))) == 1
     bench.record(4, 1)
     assert [int(event.cursor) for event in bench.heard()][-1] == 4

@@ -31,7 +31,6 @@ from fer_stream.aggregator.publisher import Publisher
 from fer_stream.events.attention import Attention
 from fer_stream.events.smoother import LabelSet
 from fer_stream.events.timeline import Timeline
-from fer_stream.journal import Journal
 from fer_stream.protocol import messages, results
 from fer_stream.protocol.messages import Encoding, Kind, Message, Totals
 from fer_stream.settings.tree import DispatchSettings, JournalSettings, Settings, SmootherSettings
@@ -104,7 +103,7 @@ def frames(
     with tempfile.TemporaryDirectory() as folder:
         path, address = Path(folder) / "events.db", "memory://capacity"
         settings = Settings(transport="memory", address=address, journal=JournalSettings(path=path))
-        transport, journal = plugins.load("transports", "memory")(), Journal(path)
+        transport, journal = plugins.load("transports", "memory")(), plugins.journal(settings.journal).writer()
         hub = transport.bind(address)
         it = Aggregator(settings, hub, journal)
         captures = [transport.connect(address, "frames") for _ in range(cameras)]
@@ -162,7 +161,7 @@ def frames(
 def events(cameras: int = 20, faces: int = 10, frames: int = 40, turn: int = 1) -> tuple[int, float]:
     """Process faces that change their expression in every frame; ``turn`` frames are journaled together."""
     with tempfile.TemporaryDirectory() as folder:
-        journal = Journal(Path(folder) / "events.db")
+        journal = plugins.journal(JournalSettings(path=Path(folder) / "events.db")).writer()
         hub = plugins.load("transports", "memory")().bind("memory://events")
         publisher = Publisher(hub, journal)
         settings = Settings(smoother=SmootherSettings(tau=0.01, min_dwell=0))

@@ -15,7 +15,7 @@ from processes import free_port
 from fer_stream import sources
 from fer_stream.cli.doctor import Finding, Level, examine
 from fer_stream.inference import models
-from fer_stream.journal import Journal
+from fer_stream.journal.sqlite import Writer
 from fer_stream.operations.http import Answer, Server
 from fer_stream.settings import tree
 from fer_stream.transports import keys
@@ -126,7 +126,7 @@ def test_a_metrics_port_that_another_fer_stream_process_serves(check: Examine) -
 
 
 def test_a_journal_that_exists(check: Examine, tmp_path: Path) -> None:
-    journal = Journal(tmp_path / "events.db")
+    journal = Writer(tmp_path / "events.db")
     journal.close()
     assert about(check(journal__path=str(tmp_path / "events.db")), "0 events so far").level is Level.OK
 

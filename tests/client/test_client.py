@@ -22,7 +22,8 @@ from fer_stream.client import NoAnswerError, Subscription, read_journal, status,
 from fer_stream.client.subscription import wanted
 from fer_stream.errors import ConfigError, JournalError, TransportError
 from fer_stream.events.cloudevents import decode
-from fer_stream.journal import Journal, gap
+from fer_stream.journal import gap
+from fer_stream.journal.sqlite import Writer
 from fer_stream.settings.tree import Settings
 from fer_stream.transports import keys
 from fer_stream.types import CameraData, Event, EventType, GapData, Nanoseconds
@@ -95,7 +96,7 @@ def test_until_now_ends_by_itself(house: House) -> None:
 
 
 def test_a_long_history_needs_many_answers(house: House) -> None:
-    writer = Journal(house.journal)
+    writer = Writer(house.journal)
     writer.append(event(n, "door" if n % 3 else "gate", n) for n in range(1, 1801))
     writer.close()
     house.start()
@@ -166,7 +167,7 @@ def test_events_journaled_between_two_aggregators_are_requested(house: House) ->
         house.take(2)
         texts = collect(subscription, 3)
         house.end()
-        writer = Journal(house.journal)
+        writer = Writer(house.journal)
         writer.append(event(n, "gate", n) for n in range(10))
         writer.close()
         house.start()
@@ -215,11 +216,11 @@ def test_a_damaged_text_in_the_journal_ends_no_subscription(house: House) -> Non
 
 
 def test_events_deleted_by_retention_are_a_gap(house: House) -> None:
-    writer = Journal(house.journal, lambda: 1.0)
+    writer = Writer(house.journal, lambda: 1.0)
     writer.append(event(n) for n in range(1, 11))
     assert writer.purge(2.0) == 10
     writer.close()
-    writer = Journal(house.journal)
+    writer = Writer(house.journal)
     writer.append(event(n) for n in range(11, 14))
     writer.close()
     house.start()
@@ -235,7 +236,7 @@ def test_events_deleted_by_retention_are_a_gap(house: House) -> None:
 
 
 def test_a_gap_that_was_not_returned_is_repeated_in_full(house: House) -> None:
-    writer = Journal(house.journal, lambda: 1.0)
+    writer = Writer(house.journal, lambda: 1.0)
     writer.append(event(n) for n in range(1, 11))
     writer.purge(2.0)
     writer.close()
@@ -254,7 +255,7 @@ def test_a_gap_that_was_not_returned_is_repeated_in_full(house: House) -> None:
 
 def test_a_line_separator_within_a_text_does_not_end_an_event(house: House) -> None:
     """A label or a reason may hold any character. U+2028 ends a line for str.splitlines, but not in JSON."""
-    writer = Journal(house.journal)
+    writer = Writer(house.journal)
     data = CameraData("a\u2028b\x85c\x1cd\re", 0, 0)
     writer.append(Event(EventType.CAMERA_RESET, "door", 1, n, 0, Nanoseconds(0), data) for n in (1, 2))
     writer.close()
@@ -457,7 +458,7 @@ def test_a_closed_subscription_returns_no_events(house: House) -> None:
 
 def test_a_journal_without_an_aggregator(tmp_path: Path) -> None:
     path = tmp_path / "events.db"
-    writer = Journal(path)
+    writer = Writer(path)
     stored = [text for _, text in writer.append(event(n, "door" if n % 2 else "gate", n) for n in range(1, 2501))]
     assert [text for _, text in read_journal(path)] == stored, "also while the journal is written"
     writer.close()
@@ -468,7 +469,7 @@ def test_a_journal_without_an_aggregator(tmp_path: Path) -> None:
 
 def test_an_invalid_event_in_a_journal_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "events.db"
-    writer = Journal(path)
+    writer = Writer(path)
     writer.append([event(1)])
     writer.close()
     execute(path, "UPDATE events SET text = 'x'")

@@ -14,7 +14,7 @@ from processes import gapless
 from slow_link import SlowLink, ThrottledProxy, slow_link
 
 from fer_stream.client import read_journal
-from fer_stream.journal import Journal
+from fer_stream.journal.sqlite import Writer
 from fer_stream.types import CameraData, Event, EventType, Nanoseconds
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ class Far:
     def __init__(self, cli: Cli, link: Link, events: list[Event]) -> None:
         self._cli, self._link = cli, link
         self.journal = cli.folder / "events.db"
-        writer = Journal(self.journal)
+        writer = Writer(self.journal)
         writer.append(events)
         writer.close()
         made = cli.run("keys", "new", "desk", "--role", "client", "--keys", "keys")

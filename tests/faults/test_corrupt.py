@@ -15,7 +15,7 @@ from fer_stream import plugins
 from fer_stream.aggregator.aggregator import Aggregator
 from fer_stream.errors import JournalError
 from fer_stream.events.cloudevents import decode
-from fer_stream.journal import Journal, Reader, purge
+from fer_stream.journal.sqlite import Reader, Writer, purge
 from fer_stream.settings.tree import JournalSettings, Settings
 from fer_stream.types import CameraData, Event, EventType, GapData, Nanoseconds
 
@@ -35,7 +35,7 @@ def resets(count: int, first: int = 1, epoch: int = 1) -> list[Event]:
 
 def filled(path: Path) -> None:
     """Write a journal of many pages; all of them are in the main file."""
-    with Journal(path) as writer:
+    with Writer(path) as writer:
         writer.epoch("door")
         writer.append(resets(2000))
 
@@ -60,7 +60,7 @@ def test_a_journal_without_readable_schema_is_set_aside_at_the_start(tmp_path: P
     filled(path)
     damaged = damage(path, 100, PAGE)
     for number in (1, 2):
-        with Journal(path) as writer:
+        with Writer(path) as writer:
             assert writer.notice.startswith(f"the journal {path} is corrupt and was set aside as events.db.corrupt-")
             assert writer.cursor() > 1_000_000_000, "a repeated cursor would hide events from subscribers"
             assert writer.unclosed() == []
@@ -80,7 +80,7 @@ def test_readable_parts_of_a_damaged_journal_are_used(tmp_path: Path) -> None:
     filled(path)
     pages = path.stat().st_size // PAGE
     damaged = damage(path, 16 * PAGE, (pages - 2) * PAGE)
-    with Journal(path) as writer:
+    with Writer(path) as writer:
         assert writer.notice == ""
         assert writer.unclosed() == []
         assert "is corrupt and was set aside as events.db.corrupt-1" in writer.notice
@@ -98,7 +98,7 @@ def test_an_aggregator_reports_a_corrupt_journal_once(tmp_path: Path, caplog: py
     filled(path)
     damage(path, 16 * PAGE)
     hub = plugins.load("transports", "memory")().bind("memory://corrupt")
-    with Journal(path) as writer:
+    with Writer(path) as writer:
         settings = Settings(transport="memory", address="memory://corrupt", journal=JournalSettings(path=path))
         it = Aggregator(settings, hub, writer)
         for _ in range(3):
@@ -110,7 +110,7 @@ def test_an_aggregator_reports_a_corrupt_journal_once(tmp_path: Path, caplog: py
 def test_damage_found_while_the_journal_is_open_is_repaired_by_renew(tmp_path: Path) -> None:
     path = tmp_path / "events.db"
     filled(path)
-    with Journal(path) as writer:
+    with Writer(path) as writer:
         damage(path, 16 * PAGE)
         with pytest.raises(JournalError, match=r"events\.db cannot be read: .*malformed"):
             writer.read(0, limit=100_000)
@@ -128,7 +128,7 @@ def test_another_kind_of_file_is_not_treated_as_a_corrupt_journal(tmp_path: Path
     path.write_bytes(os.urandom(100_000))
     before = path.read_bytes()
     with pytest.raises(JournalError, match="cannot be"):
-        Journal(path)
+        Writer(path)
     assert path.read_bytes() == before
 
 
@@ -136,15 +136,15 @@ def test_a_link_to_a_journal_is_the_same_journal(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     link = tmp_path / "elsewhere" / "link.db"
     link.symlink_to(tmp_path / "events.db")
-    with Journal(tmp_path / "events.db"), pytest.raises(JournalError, match="is in use by another aggregator"):
-        Journal(link)
+    with Writer(tmp_path / "events.db"), pytest.raises(JournalError, match="is in use by another aggregator"):
+        Writer(link)
 
 
 def test_a_clock_that_was_wrong_for_a_while_deletes_nothing_early(tmp_path: Path) -> None:
     """The clock, in days: correct, then at 1970, corrected, a year ahead, and corrected again."""
     path, day = tmp_path / "events.db", 86_400.0
     now = 1000 * day
-    with Journal(path, lambda: now) as writer:
+    with Writer(path, lambda: now) as writer:
         for number, at in enumerate((1000.0, 0.0, 1001.0, 1365.0, 1002.0), start=1):
             now = at * day
             writer.append(resets(1, first=number))
@@ -157,7 +157,7 @@ def test_a_clock_that_was_wrong_for_a_while_deletes_nothing_early(tmp_path: Path
 
 def test_purge_waits_for_readers_and_reports_remaining_text(tmp_path: Path) -> None:
     path = tmp_path / "events.db"
-    with Journal(path, lambda: 1000.0) as writer:
+    with Writer(path, lambda: 1000.0) as writer:
         writer.append(resets(10))
         reading = sqlite3.connect(path, isolation_level=None)
         reading.execute("BEGIN")
@@ -212,12 +212,12 @@ def test_an_unusable_journal_is_set_aside_once(tmp_path: Path, statement: str) -
     path = tmp_path / "events.db"
     filled(path)
     execute(path, statement)
-    with Journal(path) as writer:
+    with Writer(path) as writer:
         writer.unclosed()
         writer.epoch("door")
         writer.epoch("hall")
         assert len(writer.append(resets(3, first=5000, epoch=writer._epochs["door"]))) == 3
-    with Journal(path) as again:
+    with Writer(path) as again:
         again.epoch("door")
     assert sorted(file.name for file in tmp_path.glob("*.corrupt-?")) == ["events.db.corrupt-1"]
 
@@ -226,13 +226,13 @@ def test_numbers_do_not_go_back_if_a_second_journal_is_lost_under_a_wrong_clock(
     path = tmp_path / "events.db"
     filled(path)
     damage(path, 100, PAGE)
-    with Journal(path, lambda: 10.0**9) as writer:
+    with Writer(path, lambda: 10.0**9) as writer:
         first = writer.epoch("door")
         writer.append(resets(5, first=9000, epoch=first))
         reached = writer.cursor()
-    with Journal(path) as later:  # another start, with another camera
+    with Writer(path) as later:  # another start, with another camera
         assert later.epoch("hall") == first == 10**9
     execute(path, "INSERT INTO cameras VALUES ('yard', 1099511627776, 0)")
-    with Journal(path, lambda: 10.0) as writer:
+    with Writer(path, lambda: 10.0) as writer:
         assert writer.epoch("door") > first
         assert writer.cursor() > reached

@@ -32,7 +32,7 @@ from fer_stream.events import cloudevents
 from fer_stream.imaging.jpeg import Jpeg, header_size
 from fer_stream.imaging.limits import check_size
 from fer_stream.inference.classifiers.onnx import OnnxClassifier
-from fer_stream.journal import Journal, Reader
+from fer_stream.journal.sqlite import Reader, Writer
 from fer_stream.operations import metrics
 from fer_stream.protocol import messages, results, shared
 from fer_stream.protocol.messages import Encoding, Kind, Message, Totals
@@ -200,7 +200,7 @@ def aggregator(data: bytes) -> None:
         path.unlink(missing_ok=True)
     address, path = f"memory://fuzz-{next(_numbers)}", _folder() / "fuzz.db"
     transport = plugins.load("transports", "memory")()
-    hub, journal = transport.bind(address), Journal(path)
+    hub, journal = transport.bind(address), plugins.journal(JournalSettings(path=path)).writer()
     peers = {link: transport.connect(address, link) for link in plugins.LINKS}
     settings = Settings(transport="memory", address=address, journal=JournalSettings(path=path))
     try:
@@ -286,7 +286,7 @@ def journal(data: bytes) -> None:
             for text in reader.read(0, 10, camera)[0]:
                 assert isinstance(text, str)
     with suppress(JournalError):
-        writer = Journal(path)
+        writer = Writer(path)
         try:
             writer.unclosed()
             assert 0 < writer.epoch("door") < 2**32
@@ -314,7 +314,7 @@ def _journals() -> list[bytes]:
     found = []
     for number, statement in enumerate(_STRANGE):
         path = _folder() / f"seed-{number}.db"
-        made = Journal(path)
+        made = Writer(path)
         made.epoch("door")
         made.append(_event_list())
         made.close()

@@ -25,7 +25,7 @@ from fer_stream.events.schema import event_schema
 from fer_stream.events.smoother import LabelSet
 from fer_stream.events.timeline import Timeline
 from fer_stream.imaging.privacy import CELLS, hide_faces
-from fer_stream.journal import Journal
+from fer_stream.journal.sqlite import Writer
 from fer_stream.settings.tree import SearchSettings, Settings, SmootherSettings, TrackerSettings
 from fer_stream.types import EMOTIONS, Box, Event, EventType, Face, FaceData, Nanoseconds, Probabilities
 
@@ -215,7 +215,7 @@ def test_events_are_deleted_after_the_retention_time_which_cannot_be_switched_of
     assert Settings().journal.retention_days == 30
     path, day = cli.folder / "events.db", 86_400
     for age, camera in ((31, "old"), (29, "kept")):
-        with Journal(path, clock=lambda age=age: time.time() - age * day) as journal:  # type: ignore[misc]
+        with Writer(path, clock=lambda age=age: time.time() - age * day) as journal:  # type: ignore[misc]
             data = FaceData(Nanoseconds(1), Nanoseconds(2), 0, Box(1, 2, 3, 4), 0.9)
             journal.append([Event(EventType.FACE_LEFT, camera, 1, 1, 1, Nanoseconds(2), data)])
     aggregator = cli.start("aggregator", "--bind", f"ipc://{short_folder}", "--journal", path)

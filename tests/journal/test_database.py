@@ -9,7 +9,7 @@ import pytest
 from journals import event, execute, resets
 
 from fer_stream.errors import JournalError
-from fer_stream.journal import FORMAT, Journal, Reader
+from fer_stream.journal.sqlite import FORMAT, Reader, Writer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def newer(path: Path) -> None:
-    Journal(path).close()
+    Writer(path).close()
     with sqlite3.connect(path) as db:
         db.execute(f"PRAGMA user_version = {FORMAT + 1}")
     db.close()
@@ -37,7 +37,7 @@ def older(path: Path) -> None:
 
 def before_this(path: Path) -> None:
     """The format in which cursors and sequences were numbers in the events' text."""
-    Journal(path).close()
+    Writer(path).close()
     with sqlite3.connect(path) as db:
         db.execute("PRAGMA user_version = 2")
     db.close()
@@ -90,7 +90,7 @@ def test_a_file_that_is_not_a_journal_is_refused_and_left_unchanged(
     spoil(path)
     before = path.read_bytes()
     with pytest.raises(JournalError, match=sentence):
-        Journal(path)
+        Writer(path)
     assert path.read_bytes() == before
     with pytest.raises(JournalError, match=sentence):
         Reader(path).read(0)
@@ -98,19 +98,19 @@ def test_a_file_that_is_not_a_journal_is_refused_and_left_unchanged(
     path.unlink()
     for companion in path.parent.glob("events.db-*"):
         companion.unlink()
-    Journal(path).close()
+    Writer(path).close()
 
 
 def test_a_writer_makes_a_journal_of_an_empty_file_that_a_reader_refuses(path: Path) -> None:
     path.touch()
     with pytest.raises(JournalError, match="is not a journal"):
         Reader(path)
-    writer = Journal(path)
+    writer = Writer(path)
     assert int(writer.append(resets(1))[0][0].cursor) == 1
     writer.close()
 
 
-def test_a_journal_whose_tables_are_dropped_is_an_error(path: Path, journal: Journal) -> None:
+def test_a_journal_whose_tables_are_dropped_is_an_error(path: Path, journal: Writer) -> None:
     journal.append(resets(1))
     with sqlite3.connect(path) as db:
         db.execute("DROP TABLE events")
@@ -124,7 +124,7 @@ def test_a_journal_whose_tables_are_dropped_is_an_error(path: Path, journal: Jou
         journal.append(resets(1, first=3))
 
 
-def test_an_error_without_damage_sets_no_file_aside(path: Path, journal: Journal) -> None:
+def test_an_error_without_damage_sets_no_file_aside(path: Path, journal: Writer) -> None:
     """SQLITE_ERROR has many causes: here, a foreign trigger that cannot run."""
     journal.append(resets(1))
     execute(path, "CREATE TRIGGER theirs AFTER INSERT ON events BEGIN SELECT 1 FROM nowhere; END")

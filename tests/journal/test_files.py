@@ -13,24 +13,24 @@ from journals import everything, execute, resets
 
 from fer_stream.errors import JournalError
 from fer_stream.events.cloudevents import decode
-from fer_stream.journal import Journal
+from fer_stream.journal.sqlite import Writer
 from fer_stream.types import GapData
 
 
-def test_a_second_writer_is_refused(path: Path, journal: Journal) -> None:
-    program = "import sys; from pathlib import Path; from fer_stream.journal import Journal; Journal(Path(sys.argv[1]))"
+def test_a_second_writer_is_refused(path: Path, journal: Writer) -> None:
+    program = "import sys; from pathlib import Path; from fer_stream.journal.sqlite import *; Writer(Path(sys.argv[1]))"
     with pytest.raises(JournalError, match="is in use by another aggregator: stop that one, or give another path"):
-        Journal(path)
+        Writer(path)
     run = subprocess.run([sys.executable, "-c", program, str(path)], capture_output=True, text=True, check=False)
     assert run.returncode == 1
     assert "is in use by another aggregator" in run.stderr
     journal.close()
-    Journal(path).close()
+    Writer(path).close()
 
 
 def test_missing_folders_are_created(tmp_path: Path) -> None:
     path = tmp_path / "a" / "b" / "events.db"
-    Journal(path).close()
+    Writer(path).close()
     assert everything(path) == []
 
 
@@ -40,7 +40,7 @@ def test_a_path_that_cannot_be_written_is_an_error(tmp_path: Path, where: str) -
     (tmp_path / "folder").mkdir()
     for _ in range(2):
         with pytest.raises(JournalError, match=r"the journal .* cannot be written|cannot be read"):
-            Journal(tmp_path / where)
+            Writer(tmp_path / where)
 
 
 def test_a_folder_without_write_permission_is_an_error(tmp_path: Path) -> None:
@@ -50,11 +50,11 @@ def test_a_folder_without_write_permission_is_an_error(tmp_path: Path) -> None:
         import os, sys
         from pathlib import Path
         from fer_stream.errors import JournalError
-        from fer_stream.journal import Journal
+        from fer_stream.journal.sqlite import Writer
         if os.getuid() == 0:
             os.setuid(65534)
         try:
-            Journal(Path(sys.argv[1]))
+            Writer(Path(sys.argv[1]))
         except JournalError as error:
             print(error)
     """
@@ -67,7 +67,7 @@ def test_a_folder_without_write_permission_is_an_error(tmp_path: Path) -> None:
     assert "cannot be written: Permission denied" in run.stdout
 
 
-def test_a_deleted_journal_is_recreated_with_continued_numbers(path: Path, journal: Journal) -> None:
+def test_a_deleted_journal_is_recreated_with_continued_numbers(path: Path, journal: Writer) -> None:
     journal.epoch("door")
     journal.append(resets(3))
     assert journal.there()
@@ -85,7 +85,7 @@ def test_a_deleted_journal_is_recreated_with_continued_numbers(path: Path, journ
 
 def test_renewing_a_journal_without_its_folder_is_retried(tmp_path: Path) -> None:
     path = tmp_path / "folder" / "events.db"
-    journal = Journal(path)
+    journal = Writer(path)
     journal.append(resets(2))
     for file in path.parent.iterdir():
         file.unlink()
@@ -103,17 +103,17 @@ def test_renewing_a_journal_without_its_folder_is_retried(tmp_path: Path) -> Non
 
 
 def test_a_journal_deleted_while_closed_never_reuses_numbers(path: Path) -> None:
-    with Journal(path) as first:
+    with Writer(path) as first:
         epoch, (event, _) = first.epoch("door"), first.append(resets(1))[0]
     path.unlink()
-    with Journal(path) as second:
+    with Writer(path) as second:
         assert "was taken away: a new one begins" in second.notice
         assert second.epoch("door") > epoch, "otherwise an id would be repeated"
         assert second.cursor() > 1_000_000_000 > int(event.cursor)
         assert decode(everything(path, after=1)[0]).data == GapData("1", str(second.cursor()), "retention")
     for part in path.parent.iterdir():
         part.unlink()
-    with Journal(path) as third:
+    with Writer(path) as third:
         assert (third.notice, third.epoch("door"), third.cursor()) == ("", 1, 0), (
             "with all files deleted, numbering starts again"
         )
@@ -122,7 +122,7 @@ def test_a_journal_deleted_while_closed_never_reuses_numbers(path: Path) -> None
 BEGINNING = """if True:
     import os, shutil, sqlite3, sys
     from pathlib import Path
-    from fer_stream.journal import Journal
+    from fer_stream.journal.sqlite import Writer
 
     class Mortal(sqlite3.Connection):
         left, ending = 0, None
@@ -151,10 +151,10 @@ BEGINNING = """if True:
     def begin(path, left):
         connect, Mortal.left, Mortal.ending = sqlite3.connect, left, globals()[sys.argv[2]]
         sqlite3.connect = lambda *args, **named: connect(*args, **named, factory=Mortal)
-        Journal(path)
+        Writer(path)
 
     path = Path(sys.argv[1])
-    Journal(path).close()
+    Writer(path).close()
     for left in range(100):
         path.unlink()
         if not (child := os.fork()):
@@ -165,7 +165,7 @@ BEGINNING = """if True:
             os._exit(0)
         if not os.waitpid(child, 0)[1]:
             break
-        with Journal(path) as journal:
+        with Writer(path) as journal:
             print(journal.cursor(), journal.epoch("door"), bool(journal.notice))
 """
 
@@ -187,7 +187,7 @@ def test_a_start_interrupted_at_any_statement_never_reuses_numbers(path: Path, e
 
 @pytest.mark.parametrize("size", [0, None])
 def test_a_truncated_journal_never_reuses_numbers(path: Path, size: int | None) -> None:
-    with Journal(path) as first:
+    with Writer(path) as first:
         first.append(resets(3))
     if size is None:
         path.unlink()
@@ -196,44 +196,44 @@ def test_a_truncated_journal_never_reuses_numbers(path: Path, size: int | None) 
         db.close()
     else:
         os.truncate(path, size)
-    with Journal(path) as second:
+    with Writer(path) as second:
         assert second.notice == (
             f"the journal {path} was emptied: a new one begins, and a gap covers the old one's events"
         )
         assert second.epoch("door") > 1_000_000_000
         assert decode(everything(path, after=1)[0]).data == GapData("1", str(second.cursor()), "retention")
         (stored, _) = second.append(resets(1, first=4))[0]
-    with Journal(path) as third:
+    with Writer(path) as third:
         assert (third.notice, third.cursor()) == ("", int(stored.cursor))
 
 
 def test_numbers_are_not_reused_if_creating_the_next_file_fails_after_setting_one_aside(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with Journal(path) as first:
+    with Writer(path) as first:
         first.append(resets(3))
     path.with_name("events.db.lock").unlink()
     execute(path, "DROP TABLE cameras")
     with monkeypatch.context() as patch:
-        patch.setattr("fer_stream.journal.files.JournalFiles.clear", lambda files: (files.path / "x").stat())
+        patch.setattr("fer_stream.journal.sqlite.files.JournalFiles.clear", lambda files: (files.path / "x").stat())
         with pytest.raises(JournalError, match="cannot be written"):
-            Journal(path)
+            Writer(path)
     assert not path.exists()
-    with Journal(path) as second:
+    with Writer(path) as second:
         assert second.cursor() > 1_000_000_000
 
 
 def test_the_log_of_a_deleted_journal_is_not_applied_to_the_next_one(path: Path) -> None:
     program = (
-        "import os, sys; from pathlib import Path; from journals import *; from fer_stream.journal import Journal\n"
+        "import os, sys; from pathlib import Path; from journals import *; from fer_stream.journal.sqlite import *\n"
     )
-    program += "Journal(Path(sys.argv[1])).append(resets(9)); os._exit(9)"
+    program += "Writer(Path(sys.argv[1])).append(resets(9)); os._exit(9)"
     helpers = str(Path(__file__).parents[1])
     subprocess.run([sys.executable, "-c", program, str(path)], check=False, env=os.environ | {"PYTHONPATH": helpers})
     assert path.with_name("events.db-wal").stat().st_size > 0
     path.unlink()
     path.with_name("events.db.lock").unlink()
-    with Journal(path) as writer:
+    with Writer(path) as writer:
         (stored, text) = writer.append(resets(1))[0]
         gap, kept = everything(path)
         assert decode(gap).data == GapData("0", str(int(stored.cursor) - 1), "retention")
@@ -247,7 +247,7 @@ def modes(path: Path) -> dict[str, int]:
 def test_a_journal_has_mode_0600_with_any_umask(path: Path) -> None:
     before = os.umask(0)
     try:
-        with Journal(path) as journal:
+        with Writer(path) as journal:
             journal.append(resets(1))
             parts = ("events.db", "events.db-wal", "events.db-shm", "events.db.lock")
             assert modes(path) == dict.fromkeys(parts, 0o600)
@@ -257,7 +257,7 @@ def test_a_journal_has_mode_0600_with_any_umask(path: Path) -> None:
     finally:
         os.umask(before)
     path.chmod(0o640)
-    with Journal(path) as journal:
+    with Writer(path) as journal:
         journal.append(resets(1, first=2))
         assert modes(path)["events.db-wal"] == 0o640, "permissions granted by the owner are kept"
 
@@ -265,7 +265,7 @@ def test_a_journal_has_mode_0600_with_any_umask(path: Path) -> None:
 def test_a_refused_file_leaves_no_lock_file(path: Path) -> None:
     path.write_text("Dear diary,\n" * 1000)
     with pytest.raises(JournalError):
-        Journal(path)
+        Writer(path)
     assert [part.name for part in path.parent.iterdir()] == ["events.db"]
 
 
@@ -275,7 +275,7 @@ def test_a_removed_lock_file_never_admits_two_writers(path: Path) -> None:
         import os, sys
         from pathlib import Path
         from fer_stream.errors import JournalError
-        from fer_stream.journal.files import JournalFiles
+        from fer_stream.journal.sqlite.files import JournalFiles
         path, had = Path(sys.argv[1]), 0
         while had < 100:
             try:

@@ -14,7 +14,7 @@ from strangers import Stranger
 
 from fer_stream.errors import JournalError
 from fer_stream.events.cloudevents import decode
-from fer_stream.journal import Journal, Reader
+from fer_stream.journal.sqlite import Reader, Writer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 def test_a_reader_beside_the_writer_misses_nothing(path: Path) -> None:
     """It reads while another connection writes, and continues after the returned cursor."""
     count = 400
-    Journal(path).close()
+    Writer(path).close()
 
     def write() -> None:
-        writer = Journal(path)
+        writer = Writer(path)
         for reset in resets(count):
             writer.append([reset])
         writer.close()
@@ -43,7 +43,7 @@ def test_a_reader_beside_the_writer_misses_nothing(path: Path) -> None:
     assert got == list(range(1, count + 1))
 
 
-def test_a_reader_does_not_write(path: Path, journal: Journal) -> None:
+def test_a_reader_does_not_write(path: Path, journal: Writer) -> None:
     journal.append(resets(1))
     with Reader(path) as reader:
         assert not hasattr(reader, "append")
@@ -60,7 +60,7 @@ def test_a_missing_journal_cannot_be_read(path: Path, tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def beside(journal: Journal, path: Path) -> Iterator[Path]:
+def beside(journal: Writer, path: Path) -> Iterator[Path]:
     """A closed journal with three events, in a folder that other users may read but not write."""
     journal.append(resets(3))
     journal.close()

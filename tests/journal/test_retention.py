@@ -10,7 +10,7 @@ from journals import event, everything, resets
 
 from fer_stream.errors import JournalError
 from fer_stream.events.cloudevents import decode
-from fer_stream.journal import Journal, purge
+from fer_stream.journal.sqlite import Writer, purge
 from fer_stream.types import CameraData, EventType, GapData
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ class Clock:
 
 def test_events_deleted_by_retention_are_reported_as_a_gap(path: Path) -> None:
     clock = Clock()
-    writer = Journal(path, clock)
+    writer = Writer(path, clock)
     for clock.now in (10.0, 20.0, 30.0):
         writer.append(resets(2, first=int(clock.now)))
     kept = everything(path, after=4)
@@ -47,7 +47,7 @@ def test_events_deleted_by_retention_are_reported_as_a_gap(path: Path) -> None:
     assert writer.read(6) == ([], 6)
     # Numbers of deleted events are not reused, even after a restart.
     writer.close()
-    writer = Journal(path, clock)
+    writer = Writer(path, clock)
     (stored,) = writer.append([event("camera.reset", frame=99)])
     assert (stored[0].sequence, int(stored[0].cursor)) == (7, 7)
     writer.close()
@@ -55,7 +55,7 @@ def test_events_deleted_by_retention_are_reported_as_a_gap(path: Path) -> None:
 
 def test_retention_counts_from_journaling_not_from_capture(path: Path) -> None:
     """The events of a recording may have capture times in 1970."""
-    writer = Journal(path, lambda: 1000.0)
+    writer = Writer(path, lambda: 1000.0)
     writer.append(resets(1))
     assert writer.purge(999) == 0
     writer.close()
@@ -63,7 +63,7 @@ def test_retention_counts_from_journaling_not_from_capture(path: Path) -> None:
 
 def test_events_are_purged_while_an_aggregator_writes(path: Path) -> None:
     now = 1000.0
-    journal = Journal(path, lambda: now)
+    journal = Writer(path, lambda: now)
     journal.append([replace(event("camera.online"), data=CameraData("a very private reason", 4, 3))])
     now = 2000.0
     journal.append(resets(1, first=2))

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from dataclasses import replace
 from time import time as wall_clock
 from typing import TYPE_CHECKING, Self
 
 from fer_stream.errors import JournalError, RivalError, WireError
-from fer_stream.events.cloudevents import decode, encode, event_id
-from fer_stream.events.cursor import to_cursor
-from fer_stream.journal.database import AFRESH, DamagedError, Database, Numbers, checksum, is_journal
-from fer_stream.journal.files import JournalFiles
-from fer_stream.journal.reader import Reader, gap
-from fer_stream.journal.retention import delete
-from fer_stream.types import Event
+from fer_stream.events.cloudevents import decode, event_id
+from fer_stream.journal.contents import Numbered, OpenEvents, number, stored_gap
+from fer_stream.journal.sqlite.database import AFRESH, DamagedError, Database, Numbers, checksum, is_journal
+from fer_stream.journal.sqlite.files import JournalFiles
+from fer_stream.journal.sqlite.reader import Reader
+from fer_stream.journal.sqlite.retention import delete
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
+
+    from fer_stream.plugins import Stored
+    from fer_stream.types import Event
 
 _NEWCOMERS = ""
 """Row of the cameras table, in place of a name, that holds the first epoch of cameras not in the table."""
@@ -32,10 +33,8 @@ MOST = 2**62
 
 _INSERT = "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (camera, epoch, frame, id) DO NOTHING"
 
-_Stored = tuple[Event, str]
 
-
-class Journal:
+class Writer:
     """A journal that this process writes. Methods that write return when the data is on disk.
 
     A corrupt file is renamed, and a new one is created (`renew`). A missing file of an earlier journal is also replaced
@@ -203,31 +202,41 @@ class Journal:
         self._epochs[camera], self._sequences[camera] = row
         return self._epochs[camera]
 
-    def append(self, events: Iterable[Event]) -> list[_Stored]:
+    def append(self, events: Iterable[Event], lost: int = 0) -> list[Stored]:
         """Write events in one transaction, and return them numbered, with the text that was stored.
 
         An event whose id is stored already is left out, so writing it again is harmless.
+
+        Args:
+            events: the events.
+            lost: number of further events that are lost; a ``stream.gap`` of as many cursors follows the others.
         """
         new = [(event, event_id(event)) for event in events]
-        if not new:
+        if not (new or lost):
             return []
-        stored, sequences, rows = self._numbered(new)
+        numbered, rows = self._numbered(new)
         with self._db.transaction() as db:
-            self._advance(db, self._cursor + len(stored))  # first, or another writer's rows would look like damage
+            # First, or another writer's rows would look like damage.
+            self._advance(db, self._cursor + len(numbered) + lost)
             if db.executemany(_INSERT, rows).rowcount < len(
                 rows
             ):  # repeats are rare, so check only when an insert was ignored
                 db.execute("DELETE FROM events WHERE cursor > ?", (self._cursor,))
-                stored, sequences, rows = self._numbered(_without_repeats(db, new))
+                numbered, rows = self._numbered(_without_repeats(db, new))
                 db.executemany(_INSERT, rows)
-                db.execute("UPDATE head SET cursor = ?", (self._cursor + len(stored),))
+                db.execute("UPDATE head SET cursor = ?", (self._cursor + len(numbered) + lost,))
+            sequences = {each.event.camera: each.event.sequence for each in numbered}
             db.executemany(
                 "INSERT INTO cameras VALUES (?, 0, ?) ON CONFLICT DO UPDATE SET sequence = excluded.sequence",
                 sequences.items(),
             )
-        self._cursor += len(stored)
+            reached = self._cursor + len(numbered)
+            if lost:
+                numbered.append(stored_gap(reached, reached + lost, "journal full"))
+                db.execute(_INSERT, _row(numbered[-1], reached + lost, self._clock()))
+        self._cursor = reached + lost
         self._sequences |= sequences
-        return stored
+        return [(event, text) for event, text, _ in numbered]
 
     def check(self) -> None:
         """Check that this is still the only writer. Writing checks it, too; this is for times without events.
@@ -263,47 +272,16 @@ class Journal:
             "own journal with --journal"
         )
 
-    def _numbered(
-        self, new: Iterable[tuple[Event, str]]
-    ) -> tuple[list[_Stored], dict[str, int], list[tuple[object, ...]]]:
-        """Number events as if none were a repeat; return them with texts, cameras' sequences, and table rows."""
-        cursor, now = self._cursor, self._clock()
-        stored: list[_Stored] = []
-        sequences: dict[str, int] = {}
-        rows: list[tuple[object, ...]] = []
-        for e, identity in new:
-            cursor += 1
-            sequence = sequences[e.camera] = (sequences.get(e.camera) or self._sequences.get(e.camera, 0)) + 1
-            # dataclasses.replace would take twice as long
-            numbered = Event(e.type, e.camera, e.epoch, e.frame, e.track, e.time, e.data, sequence, to_cursor(cursor))
-            text = encode(numbered, identity)
-            stored.append((numbered, text))
-            rows.append(_row(numbered, cursor, identity, sequence, now, text))
-        return stored, sequences, rows
-
-    def lose(self, count: int, reason: str) -> _Stored:
-        """Write a ``stream.gap`` for ``count`` events that could not be written, and return it.
-
-        Raises:
-            JournalError: the gap cannot be written.
-        """
-        cursor = self._cursor + count
-        event = gap(self._cursor, cursor, reason)
-        identity = event_id(replace(event, frame=cursor))
-        text = encode(event, identity)
-        with self._db.transaction() as db:
-            self._advance(db, cursor)
-            db.execute(_INSERT, _row(event, cursor, identity, cursor, self._clock(), text))
-        self._cursor = cursor
-        return event, text
+    def _numbered(self, new: Iterable[tuple[Event, str]]) -> tuple[list[Numbered], list[tuple[object, ...]]]:
+        """Number events as if none were a repeat; return them with their table rows."""
+        numbered, now = number(new, self._cursor, self._sequences), self._clock()
+        rows = [_row(each, cursor, now) for cursor, each in enumerate(numbered, self._cursor + 1)]
+        return numbered, rows
 
     def unclosed(self) -> list[Event]:
-        """Return what a killed aggregator left open: the latest event of every face and interval without an end.
-
-        They are in closing order: a face's intervals before the face, the faces before the camera. Their time and frame
-        are those of the latest event of the same face, or of the same camera.
-        """
+        """Return what a killed aggregator left open: see `fer_stream.journal.contents.OpenEvents`."""
         # A new epoch may have begun before everything of the previous one was closed.
+        found = OpenEvents()
         try:
             rows = self._db.rows(
                 "SELECT e.text FROM cameras c CROSS JOIN events e ON e.camera = c.camera AND e.epoch >= c.epoch - 1 "
@@ -311,10 +289,12 @@ class Journal:
                 (),
                 (str,),
             )
-            return _unclosed([self._decoded(text) for (text,) in rows])
+            for (text,) in rows:
+                found.see(self._decoded(text))
         except DamagedError:
             self.renew()
             return []  # the gap covers the open intervals
+        return found.unclosed()
 
     def _decoded(self, text: str) -> Event:
         try:
@@ -340,8 +320,10 @@ class Journal:
         self.close()
 
 
-def _row(event: Event, cursor: int, identity: str, sequence: int, now: float, text: str) -> tuple[object, ...]:
+def _row(numbered: Numbered, cursor: int, now: float) -> tuple[object, ...]:
+    event, text, identity = numbered
     frame = event.frame % 2**63  # SQLite's integers are signed
+    sequence = event.sequence or cursor  # a gap has none, and the table needs one that is unique
     return (cursor, identity, event.camera, event.epoch, frame, sequence, now, checksum(text), text)
 
 
@@ -353,26 +335,3 @@ def _without_repeats(db: sqlite3.Connection, new: Iterable[tuple[Event, str]]) -
         if identity not in kept and db.execute(there, key).fetchone() is None:
             kept[identity] = event
     return [(event, identity) for identity, event in kept.items()]
-
-
-def _unclosed(events: Iterable[Event]) -> list[Event]:
-    still: dict[tuple[str, int, int, str], Event] = {}
-    latest: dict[tuple[str, int, int], Event] = {}
-    for event in events:
-        family, _, what = event.type.partition(".")
-        if family == "stream":
-            continue
-        key = (event.camera, event.epoch, event.track, family)
-        for track in {event.track, 0}:
-            latest[event.camera, event.epoch, track] = event
-        if what in ("ended", "left", "offline"):
-            still.pop(key, None)
-        elif what != "reset" or key in still:
-            still[key] = event
-    known = [
-        replace(event, time=last.time, frame=last.frame)
-        for event in still.values()
-        for last in (latest[event.camera, event.epoch, event.track],)
-    ]
-    order = {"emotion": 0, "valence": 0, "face": 1, "camera": 2}
-    return sorted(known, key=lambda e: (e.camera, e.epoch, order[e.type.partition(".")[0]], e.track))

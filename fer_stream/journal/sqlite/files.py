@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from fer_stream.errors import JournalError
-from fer_stream.journal.claim import Claim
+from fer_stream.journal.sqlite.claim import Claim
 from fer_stream.system import machine
 
 if TYPE_CHECKING:

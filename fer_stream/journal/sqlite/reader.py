@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Self
 
 from fer_stream.errors import JournalError
 from fer_stream.events.cloudevents import encode
-from fer_stream.events.cursor import to_cursor
-from fer_stream.journal.database import Database, checksum
-from fer_stream.types import Event, EventType, GapData, Nanoseconds
+from fer_stream.journal.contents import gap
+from fer_stream.journal.sqlite.database import Database, checksum
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -89,9 +88,3 @@ class Reader:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def gap(after: int, upto: int, reason: str) -> Event:
-    """Return the event that reports missing events: those with a cursor number above ``after``, up to ``upto``."""
-    data = GapData(to_cursor(after), to_cursor(upto), reason)
-    return Event(EventType.STREAM_GAP, "", 0, 0, 0, Nanoseconds(0), data, sequence=0, cursor=data.to_cursor)

@@ -7,10 +7,10 @@ from time import time as wall_clock
 from typing import TYPE_CHECKING
 
 from fer_stream.errors import JournalError
-from fer_stream.journal.claim import elsewhere
-from fer_stream.journal.database import Database
-from fer_stream.journal.files import lock_of, shared
-from fer_stream.journal.reader import Reader
+from fer_stream.journal.sqlite.claim import elsewhere
+from fer_stream.journal.sqlite.database import Database
+from fer_stream.journal.sqlite.files import lock_of, shared
+from fer_stream.journal.sqlite.reader import Reader
 
 if TYPE_CHECKING:
     import sqlite3

@@ -1,0 +1,198 @@
+"""Names of the streams, their subjects and keys, and how the streams are made.
+
+One partition, ``00``, has one stream. The names leave room for more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from fer_stream.errors import JournalError
+from fer_stream.journal.nats.connection import OPENING, RefusedError, UnclearError
+
+if TYPE_CHECKING:
+    from fer_stream.journal.nats.connection import Connection
+    from fer_stream.settings.tree import JournalSettings
+
+STREAM = "FER_EV_00"
+_PREFIX = "fer.local.ev.00"  # fer.<cell>.ev.<partition>
+
+ALL = f"{_PREFIX}.>"
+CAMERAS = f"{_PREFIX}.c.*"
+FENCE = f"{_PREFIX}.fence"
+GAP = f"{_PREFIX}.gap"
+
+COUNTERS = "KV_cameras"
+"""The stream behind the key-value bucket ``cameras``."""
+
+DUPLICATES = 120
+"""Seconds during which the server refuses an id that is stored already."""
+
+SECOND = 10**9
+
+
+def events_of(camera: str) -> str:
+    """Return the subject of a camera's events, or of the gaps for an empty name."""
+    return f"{_PREFIX}.c.{escape(camera)}" if camera else GAP
+
+
+def counter_of(camera: str) -> str:
+    """Return the subject of a camera's key in the bucket ``cameras``."""
+    return f"$KV.cameras.{escape(camera)}"
+
+
+def escape(name: str) -> str:
+    """Return a name as one token of a subject: ``=2E`` stands for a dot, as in quoted-printable text."""
+    return "".join(
+        chr(byte) if re.fullmatch(rb"[A-Za-z0-9_-]", bytes([byte])) else f"={byte:02X}" for byte in name.encode()
+    )
+
+
+def unescape(token: str) -> str:
+    """Return the name that `escape` turned into this token."""
+    return re.sub(rb"=([0-9A-F]{2})", lambda match: bytes([int(match[1], 16)]), token.encode()).decode()
+
+
+def configuration(settings: JournalSettings) -> dict[str, Any]:
+    """Return the configuration of the events' stream, without its replicas."""
+    age = max(1, round(settings.retention_days * 86_400 * SECOND))
+    return {
+        "name": STREAM,
+        "subjects": [ALL],
+        "retention": "limits",
+        "storage": "file",
+        "discard": "new",  # a full stream refuses events, which are then held, instead of dropping old ones unseen
+        "max_bytes": round(settings.max_gib * 2**30),
+        "max_age": age,
+        "max_msg_size": 65_536,
+        "duplicate_window": min(DUPLICATES * SECOND, age),
+        "allow_atomic": True,
+        "allow_direct": True,
+        "deny_delete": True,
+    }
+
+
+def counters_configuration() -> dict[str, Any]:
+    """Return the configuration of the bucket ``cameras``, without its replicas."""
+    return {
+        "name": COUNTERS,
+        "subjects": ["$KV.cameras.>"],
+        "storage": "file",
+        "discard": "new",
+        "max_msgs_per_subject": 1,
+        "max_msg_size": 4096,
+        "allow_direct": True,
+        "allow_rollup_hdrs": True,
+        "deny_delete": True,
+    }
+
+
+ADJUSTABLE = ("max_bytes", "max_age", "duplicate_window")
+"""What a writer changes in an existing stream when the settings have changed. Any other difference is an error."""
+
+REPLICAS = (3, 2, 1)
+"""How many servers hold a copy of a stream: as many as the cluster offers."""
+
+MISSING = 10059
+"""JetStream's code for a stream that does not exist."""
+
+
+class State(NamedTuple):
+    """The range of sequence numbers in a stream. Of an empty one, ``first`` is ``last + 1``, or both are 0."""
+
+    first: int
+    last: int
+
+
+async def state(connection: Connection, stream: str = STREAM) -> State:
+    """Return a stream's state, from its leader; as `Connection.request`."""
+    found = (await connection.api(f"STREAM.INFO.{stream}"))["state"]
+    return State(found["first_seq"], found["last_seq"])
+
+
+async def ensure_all(connection: Connection, first: int = 1) -> None:
+    """Make both streams if they are missing, and adjust what the settings, or the size of the cluster, have changed.
+
+    It waits for a cluster that is starting.
+
+    Args:
+        connection: the connection.
+        first: the first sequence number of a new stream of events.
+
+    Raises:
+        JournalError: one cannot be made, or a stream of its name has another configuration.
+    """
+    await _ensure_soon(connection, configuration(connection.settings) | ({"first_seq": first} if first > 1 else {}))
+    await _ensure_soon(connection, counters_configuration())
+
+
+async def _ensure_soon(connection: Connection, wanted: dict[str, Any]) -> None:
+    deadline = time.monotonic() + OPENING
+    while True:
+        try:
+            await _ensure(connection, wanted)
+        except (UnclearError, RefusedError) as error:
+            temporary = isinstance(error, UnclearError) or error.code in _TEMPORARY
+            if not temporary or time.monotonic() > deadline:
+                raise JournalError(connection.trouble(error)) from error
+            await asyncio.sleep(0.2)
+        else:
+            return
+
+
+_TEMPORARY = (10008, 10009, 10023)
+"""Codes of a cluster that has no leader yet: system temporarily unavailable, and not enough resources."""
+
+
+async def _ensure(connection: Connection, wanted: dict[str, Any]) -> None:
+    name = wanted["name"]
+    try:
+        found = (await connection.api(f"STREAM.INFO.{name}"))["config"]
+    except RefusedError as error:
+        if error.code != MISSING:
+            raise
+        await _make(connection, wanted)
+        return
+    other = [key for key, value in wanted.items() if found.get(key) != value and key not in (*ADJUSTABLE, "first_seq")]
+    if other:
+        differences = ", ".join(f"{key} is {found.get(key)!r} instead of {wanted[key]!r}" for key in other)
+        raise JournalError(
+            f"the journal {connection.name} has a stream {name} that another program made, or an operator changed: "
+            f"{differences}; correct that, or use another account"
+        )
+    changed = {key: wanted[key] for key in ADJUSTABLE if key in wanted and found.get(key) != wanted[key]}
+    if changed:
+        await connection.api(f"STREAM.UPDATE.{name}", found | changed)
+    if found["num_replicas"] < REPLICAS[0]:  # the cluster may have grown
+        await _replicate(connection, found | changed)
+
+
+async def _make(connection: Connection, wanted: dict[str, Any]) -> None:
+    for replicas in REPLICAS:
+        try:
+            await connection.api(f"STREAM.CREATE.{wanted['name']}", wanted | {"num_replicas": replicas})
+        except RefusedError as error:
+            if replicas == REPLICAS[-1] or error.code not in _TOO_FEW:
+                raise
+        else:
+            return
+
+
+async def _replicate(connection: Connection, found: dict[str, Any]) -> None:
+    for replicas in REPLICAS:
+        if replicas <= found["num_replicas"]:
+            return
+        try:
+            await connection.api(f"STREAM.UPDATE.{found['name']}", found | {"num_replicas": replicas})
+        except RefusedError as error:
+            if error.code not in _TOO_FEW:
+                raise
+        else:
+            return
+
+
+_TOO_FEW = (10005, 10074)
+"""Codes of a cluster with fewer servers: no suitable peers for placement, and no cluster at all."""
