@@ -197,7 +197,7 @@ def test_variables_of_kubernetes_and_of_our_supervisor_are_no_settings(monkeypat
         "FER_STREAM_AGGREGATOR_SERVICE_PORT_METRICS",
         "FER_STREAM_PARENT",
         "FER_STREAM_LAST_WORDS",
-        "FER_STREAM_DELIVERIES",
+        "FER_STREAM_NOTES",
     ):
         monkeypatch.setenv(name, "tcp://10.0.0.1:7000")
     assert tree.load() == Settings()
