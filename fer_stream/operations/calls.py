@@ -15,12 +15,13 @@ import socketserver
 import struct
 import threading
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from fer_stream.errors import ConfigError, FerStreamError, TransportError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 MAX_REQUEST = 64_000
@@ -77,7 +78,8 @@ class Calls:
         self._calls: queue.SimpleQueue[Call] = queue.SimpleQueue()
         self._closed = False
         try:
-            self._server = _Listener(str(path), self._calls)
+            with _short(path) as where:
+                self._server = _Listener(where, self._calls)
         except OSError as error:
             raise TransportError(f"the socket {path} for commands cannot be made: {error.strerror}") from error
         threading.Thread(target=self._server.serve_forever, args=(0.1,), name="calls", daemon=True).start()
@@ -158,7 +160,8 @@ def call(path: Path, request: dict[str, Any], timeout: float = WAITING + SECONDS
     try:
         with socket.socket(socket.AF_UNIX) as sock:
             sock.settimeout(SECONDS)
-            sock.connect(str(path))
+            with _short(path) as where:
+                sock.connect(where)
             sock.sendall(json.dumps(request).encode() + b"\n")
             line = _line(sock, 0, timeout)
     except OSError as error:
@@ -170,6 +173,16 @@ def call(path: Path, request: dict[str, Any], timeout: float = WAITING + SECONDS
     if "error" in answer:
         raise (ConfigError if answer["exit_code"] == ConfigError.exit_code else FerStreamError)(answer["error"])
     return answer
+
+
+@contextmanager
+def _short(path: Path) -> Iterator[str]:
+    """Yield a short path of a socket: the kernel takes at most 107 bytes."""
+    folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{folder}/{path.name}"
+    finally:
+        os.close(folder)
 
 
 def _line(sock: socket.socket, limit: int, timeout: float) -> bytes:

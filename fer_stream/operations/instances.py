@@ -18,7 +18,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from fer_stream.errors import ConfigError, TransportError
 from fer_stream.system import folders
@@ -116,17 +116,23 @@ def _announced(address: str, cameras: Iterable[str], calls: Path | None) -> Iter
         folder = Path(tempfile.mkdtemp(prefix="service-", dir=root))
         lock = _hold(folder)
 
+        _write(folder, about | {"cameras": list(cameras)})
+
     def update(cameras: Iterable[str]) -> None:
         with suppress(OSError):  # for example a full disk: the names are only for people
-            (folder / f"{_NOTE}.new").write_text(json.dumps(about | {"cameras": list(cameras)}), encoding="utf-8")
-            (folder / f"{_NOTE}.new").replace(folder / _NOTE)
+            _write(folder, about | {"cameras": list(cameras)})
 
-    update(cameras)
     try:
         yield update
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         os.close(lock)
+
+
+def _write(folder: Path, about: dict[str, Any]) -> None:
+    fresh = folder / f"{_NOTE}.new"
+    fresh.write_text(json.dumps(about), encoding="utf-8")
+    fresh.replace(folder / _NOTE)
 
 
 def _hold(folder: Path) -> int:
