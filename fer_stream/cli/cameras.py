@@ -33,9 +33,9 @@ def cameras(arguments: Namespace) -> None:
     """
     from fer_stream.operations import calls, instances  # noqa: PLC0415
 
-    path = instances.find_calls(begin(arguments, "cameras"))
     values = camera_values(arguments)
     _check_use(arguments, values)
+    path = instances.find_calls(begin(arguments, "cameras"))
 
     def ask(do: str, **request: Any) -> dict[str, Any]:
         return calls.call(path, {"do": do} | request)
@@ -82,7 +82,9 @@ def _set(arguments: Namespace, values: dict[str, Any], ask: Ask) -> None:
     name, action = arguments.name, arguments.action
     if arguments.source is not None:
         values["source"] = _complete(arguments.source)
-    answer = ask(action, camera=name, settings=values, unset=arguments.unset)
+    names = {option.flag.removeprefix("--"): option.settings[0] for option in CAMERA_OPTIONS}
+    unset = [names.get(setting, setting) for setting in arguments.unset]
+    answer = ask(action, camera=name, settings=values, unset=unset)
     if not answer.get("changed", True):
         _tell(f"camera {name} stays as it is: nothing is different")
         return

@@ -33,8 +33,8 @@ SECONDS = 5.0
 WAITING = 30.0
 """Seconds that a request waits for the service's main thread."""
 
-CONNECTIONS = 8
-"""Maximum number of simultaneous connections; further ones wait to be accepted."""
+CONNECTIONS = 64
+"""Maximum number of simultaneous connections; further ones are closed without an answer."""
 
 _CREDENTIALS = struct.Struct("iII")  # process, user and group id of a peer
 
@@ -80,6 +80,7 @@ class Calls:
         try:
             with _short(path) as where:
                 self._server = _Listener(where, self._calls)
+            path.chmod(0o600)
         except OSError as error:
             raise TransportError(f"the socket {path} for commands cannot be made: {error.strerror}") from error
         threading.Thread(target=self._server.serve_forever, args=(0.1,), name="calls", daemon=True).start()
@@ -113,7 +114,7 @@ class _Listener(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
         super().__init__(path, _Handler)
 
     def process_request(self, request: Any, client_address: object) -> None:
-        if not self._free_slots.acquire(timeout=SECONDS):
+        if not self._free_slots.acquire(blocking=False):
             self.shutdown_request(request)
             return
         super().process_request(request, client_address)

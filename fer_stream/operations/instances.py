@@ -263,7 +263,7 @@ def _read(path: Path) -> Instance | None:
     try:
         about = json.loads(path.read_bytes())
         cameras = tuple(map(str, about["cameras"]))
-        calls = Path(about["calls"]) if about["calls"] else None
+        calls = Path(about["calls"]) if about.get("calls") else None
         return Instance(str(about["address"]), int(about["pid"]), cameras, float(about["started"]), calls)
     except (OSError, ValueError, KeyError, TypeError):  # the service has just ended, or has another version
         return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,12 @@ if TYPE_CHECKING:
     from fer_stream.service.cameras import Cameras
     from fer_stream.service.progress import Progress
     from fer_stream.service.supervisor import CameraState, Supervisor
+
+SETTINGS = tree.CameraSettings.model_fields.keys() - {"source"}
+"""The settings of a camera that have a default."""
+
+PAUSE = 0.5
+"""Least seconds between two readings of the settings file on SIGHUP."""
 
 _log = logging.getLogger(__name__)
 
@@ -43,6 +50,7 @@ class Commands:
         """
         self._calls, self._cameras, self._supervisor, self._progress = calls, cameras, supervisor, progress
         self._announce = announce
+        self._next_hangup = 0.0
         self._actions: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
             "list": self._list,
             "add": self._add,
@@ -61,7 +69,8 @@ class Commands:
                 call.answer(self._actions[do](call.request))
             except FerStreamError as error:
                 call.refuse(error)
-        if stop.told_to_reload():
+        if time.monotonic() >= self._next_hangup and stop.told_to_reload():
+            self._next_hangup = time.monotonic() + PAUSE
             try:
                 self._reload()
             except FerStreamError as error:
@@ -88,8 +97,10 @@ class Commands:
 
     def _change(self, request: dict[str, Any]) -> dict[str, Any]:
         name, unset = _name(request), request.get("unset", [])
-        if not isinstance(unset, list) or (unknown := set(unset) - set(tree.CameraSettings.model_fields)):
-            raise ConfigError(f"there is no setting {sorted(map(str, unknown))[0]} of a camera")
+        if not isinstance(unset, list):
+            raise ConfigError("a call whose settings are no list")
+        if unknown := set(map(str, unset)) - SETTINGS:
+            raise ConfigError(f"{min(unknown)} is no setting of a camera that has a default")
         changed = self._cameras.change(name, _values(request), unset)
         if changed:
             self._apply()

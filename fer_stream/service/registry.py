@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     """A camera's settings that differ from the defaults, as JSON values."""
 
 VERSION = 1
+"""Of the file's format."""
 
 _log = logging.getLogger(__name__)
 
@@ -95,18 +96,19 @@ class FileRegistry:
             ) from error
         try:
             found = json.loads(text)
-            version, cameras = found["version"], dict(found["cameras"])
+            version, cameras = found["version"], found["cameras"]
         except (ValueError, KeyError, TypeError, RecursionError):
-            version, cameras = None, {}
+            version, cameras = None, None
         if type(version) is int and version > VERSION:
             raise ConfigError(
                 f"the registry of cameras {self._path} is of a newer version of fer-stream: install that one, or "
                 "choose another file (registry)"
             )
-        if version != VERSION or not all(isinstance(values, dict) for values in cameras.values()):
+        if version != VERSION or not _is_table(cameras) or not all(map(_is_table, cameras.values())):
             self._set_aside()
             return {}
-        return cameras
+        known: dict[str, Values] = cameras
+        return known
 
     def _set_aside(self) -> None:
         names = (f"{self._path.name}.corrupt-{number}" for number in itertools.count(1))
@@ -158,3 +160,7 @@ class FileRegistry:
             stream.flush()
             os.fsync(stream.fileno())
         fresh.replace(self._path)
+
+
+def _is_table(value: object) -> bool:
+    return isinstance(value, dict)
