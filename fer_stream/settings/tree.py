@@ -255,8 +255,8 @@ def cameras(values: Mapping[str, Mapping[str, Any]]) -> dict[str, CameraSettings
 
 
 def changed(camera: CameraSettings) -> dict[str, Any]:
-    """Return the settings of a camera that differ from the defaults, as JSON values."""
-    return camera.model_dump(mode="json", exclude_defaults=True)
+    """Return the source of a camera, and its settings that differ from the defaults, as JSON values."""
+    return {"source": camera.source, **camera.model_dump(mode="json", exclude_defaults=True)}
 
 
 def template() -> str:

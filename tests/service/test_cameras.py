@@ -66,7 +66,7 @@ def test_what_was_added_is_there_after_a_restart(inputs: Inputs) -> None:
     assert again.now["door"].rate == 5.0
     assert again.change("door", {"rate": "6"}, ["loop"]) is True
     assert again.change("door", {"rate": "6.0"}) is False
-    assert inputs.registry.read() == {"door": {"rate": 6.0}}, "only what differs from the default is stored"
+    assert inputs.registry.read() == {"door": {"source": "demo", "rate": 6.0}}, "only what differs"
     again.remove("door")
     assert inputs.cameras().now == {}
     assert inputs.registry.read() == {}
