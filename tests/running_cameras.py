@@ -29,9 +29,8 @@ class Running:
         wait_for(self.calls, "the service", lambda: self.run.popen.poll() is None, lambda: self.run.err)
 
     def calls(self) -> list[Path]:
-        return [
-            path for path in self.cli.runtime.glob("fer_stream/service-*/about.json") if str(self.run.pid) in path.read_text()
-        ]  # fmt: skip
+        notes = self.cli.runtime.glob("fer_stream/service-*/about.json")
+        return [path for path in notes if json.loads(path.read_text())["pid"] == self.run.pid]
 
     def cameras(self, *arguments: object, code: int = 0) -> Process:
         """Run ``fer-stream cameras ...``, and check its exit code."""
@@ -67,7 +66,7 @@ class Running:
             assert balanced(ledger), ledgers
             assert ledger["in_flight"] == 0
         assert not self.run.children()
-        assert self.cli.claims() == []
+        assert self.cli.claims() == [], [list(path.iterdir()) for path in self.cli.claims()]
         lines = self.cli.run("subscribe", "--journal", "events.db", "--format", "jsonl").events
         sound(lines)
         return ledgers, lines

@@ -64,9 +64,9 @@ def service(path: Path) -> Iterator[Service]:
 
 def test_an_answer_and_both_kinds_of_errors(service: Service, path: Path) -> None:
     assert call(path, {"do": "x", "text": "ä"}) == {"got": {"do": "x", "text": "ä"}}
-    with pytest.raises(ConfigError, match="^no$"):
+    with pytest.raises(ConfigError, match=r"^no$"):
         call(path, {"fail": 2})
-    with pytest.raises(FerStreamError, match="^cannot$") as caught:
+    with pytest.raises(FerStreamError, match=r"^cannot$") as caught:
         call(path, {"fail": 1})
     assert not isinstance(caught.value, ConfigError)
 
@@ -149,7 +149,7 @@ def test_a_service_that_ends_meanwhile_refuses_what_waits(path: Path) -> None:
     thread.join()
     assert [str(error) for error in errors] == ["the service is ending: nothing was changed"]
     assert not path.exists()
-    with pytest.raises(TransportError, match="cannot be called: No such file or directory; is it ending?"):
+    with pytest.raises(TransportError, match=r"cannot be called: No such file or directory; is it ending?"):
         call(path, {})
 
 
@@ -161,11 +161,15 @@ def test_a_service_that_dies_or_hangs(path: Path) -> None:
         with pytest.raises(TransportError, match="cannot be called: it does not answer"):
             call(path, {}, timeout=0.05)
         server.accept()[0].close()
-        thread = threading.Thread(target=lambda: server.accept()[0].close())
+        thread = threading.Thread(target=_hang_up, args=(server,))
         thread.start()
         with pytest.raises(TransportError, match=r"ended before it answered|cannot be called"):
             call(path, {})
         thread.join()
+
+
+def _hang_up(server: socket.socket) -> None:
+    server.accept()[0].close()
 
 
 def test_threads_and_descriptors_of_calls_end(service: Service, path: Path) -> None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-PASSWORD = "rtsp://user:secret@192.0.2.10/stream"  # noqa: S105
+PASSWORD = "rtsp://user:secret@192.0.2.10/stream"
 
 
 @pytest.fixture

@@ -32,9 +32,7 @@ def test_other_cameras_go_on_undisturbed(cli: Cli, clip: Path) -> None:
     it = Running(cli, f"film={clip}", "--policy", "wait", "--loop")
     it.run.until_event("camera.online")
     pid = it.status()["cameras"]["film"]["pid"]
-    assert it.cameras("add", "b", clip, "--loop").out == (
-        "camera b is added, and online\n"
-    )
+    assert it.cameras("add", "b", clip, "--loop").out == ("camera b is added, and online\n")
     first = it.status()["cameras"]["b"]
     assert it.cameras("change", "b", "--rate", 5).out == "camera b is changed, and online\n"
     second = it.status()["cameras"]["b"]
