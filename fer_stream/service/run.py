@@ -178,7 +178,7 @@ def _loop(
             stop.wait(0.05)
         commands.look(stop)
         now = time.monotonic()
-        if now < next_beat and not supervisor.killed():
+        if now < next_beat and not supervisor.due():
             continue
         next_beat = now + BEAT
         if supervisor.aggregator.running and progress.ask(0.25):

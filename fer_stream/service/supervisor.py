@@ -225,9 +225,11 @@ class Supervisor:
             _log.warning("the aggregator does not answer and is replaced", extra={"pid": child.process.pid})
             child.process.kill()
 
-    def killed(self) -> bool:
-        """Return whether a signal killed a child since the last `watch`, so that `watch` should run at once."""
-        return any(child.process is not None and (child.process.poll() or 0) < 0 for child in self.children)
+    def due(self) -> bool:
+        """Return whether `watch` should run at once: a signal killed a child, or a changed camera's capture ended."""
+        return any(child.leave_by and not child.running for child in self.captures.values()) or any(
+            child.process is not None and (child.process.poll() or 0) < 0 for child in self.children
+        )
 
     def watch(self) -> Child | None:
         """Restart dead children; return a child whose failure ends the service, if there is one."""

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
@@ -18,9 +19,9 @@ from faults.service import descriptors
 from processes import wait_for
 from running_cameras import Running, of
 
-if TYPE_CHECKING:
-    from pathlib import Path
+from fer_stream.operations.calls import call
 
+if TYPE_CHECKING:
     from faults.conftest import Scale
     from faults.table import Tell
     from processes import Cli
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 @pytest.mark.skipif(shutil.which("strace") is None, reason="strace kills the service in the middle of its write")
 @pytest.mark.parametrize(
-    ("moment", "call", "stored"),
+    ("moment", "fault", "stored"),
     [
         ("before its new file is on the disk", "fsync:signal=KILL:when=1", False),
         ("before its new file replaces the old one", "rename:signal=KILL:when=1", False),
@@ -36,16 +37,16 @@ if TYPE_CHECKING:
     ],
 )
 def test_a_service_that_is_killed_between_change_and_write(
-    moment: str, call: str, stored: bool, cli: Cli, tell: Tell
+    moment: str, fault: str, stored: bool, cli: Cli, tell: Tell
 ) -> None:
     it = Running(cli, "a=demo", "--loop")
     it.cameras("add", "b", "demo", "--loop")
     file = cli.folder / "events.cameras.json"
     before = file.read_bytes()
-    what = call.partition(":")[0]
+    what = fault.partition(":")[0]
     # Only this process's main thread, which writes the registry; the notes that it leaves are other paths.
     paths = [word for path in (f"{file.name}.new", f"{file}.new", file.parent) for word in ("-P", str(path))]
-    how = ("-q", "-o", "/dev/null", "-e", f"trace={what}", "-e", f"inject={call}")
+    how = ("-q", "-o", "/dev/null", "-e", f"trace={what}", "-e", f"inject={fault}")
     command = ["strace", "-p", str(it.run.pid), *how, *paths]
     it.run.children()  # from now on they are known, also when their parent has died
     with subprocess.Popen(command, stderr=subprocess.PIPE) as tracer:
@@ -104,14 +105,24 @@ def test_many_commands_at_once(cli: Cli, scale: Scale, tell: Tell) -> None:
     )
 
 
+@pytest.mark.timeout(600)
 def test_cameras_that_come_and_go_leave_nothing_behind(cli: Cli, clip: Path, scale: Scale, tell: Tell) -> None:
     it = Running(cli, f"a={clip}", "--policy", "wait", "--loop", "--metrics", "127.0.0.1:0")
     it.until("a", "online")
     times = scale.of(30, 300)
 
+    (about,) = it.calls()
+    path = Path(json.loads(about.read_text())["calls"])
+
+    def state() -> str | None:
+        cameras = call(path, {"do": "list"})["cameras"]
+        return next((camera["state"] for camera in cameras if camera["camera"] == "b"), None)
+
     def once() -> None:
-        it.cameras("add", "b", clip, "--loop")
-        it.cameras("remove", "b")
+        call(path, {"do": "add", "camera": "b", "settings": {"source": str(clip), "loop": True}})
+        it.run.until(lambda: state() == "online", "the camera")
+        call(path, {"do": "remove", "camera": "b"})
+        it.run.until(lambda: state() is None, "the end of the camera")
 
     def used() -> tuple[int, int, int]:
         family = [psutil.Process(it.run.pid), *it.run.children()]
@@ -186,10 +197,10 @@ def test_a_storm_of_sighup(cli: Cli, clip: Path, scale: Scale, tell: Tell) -> No
 
 STRANGER = """
 import os, sys
-from pathlib import Path
-os.setgroups([]); os.setgid(65534); os.setuid(65534)
-sys.argv = ["fer-stream", *sys.argv[1:]]
+import fer_stream.cli.cameras, fer_stream.operations.calls, fer_stream.operations.instances, fer_stream.settings.tree
 from fer_stream.cli.main import main
+import encodings.idna, fer_stream.operations.logs, setproctitle  # what is imported later may be in root's folders
+os.setgroups([]); os.setgid(65534); os.setuid(65534)
 sys.exit(main(sys.argv[1:]))
 """
 
