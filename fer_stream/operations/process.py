@@ -121,8 +121,8 @@ class Stop:
         self._set = False
         self._reader, self._writer = os.pipe()
         self._before: dict[int, Any] = {}
-        self._has_terminal = _terminal()
         self._hangups_end = True
+        self._has_terminal = False
         self._hung_up = False
         self._hung_up_at = -math.inf
 
@@ -185,7 +185,7 @@ class Stop:
 def _terminal() -> bool:
     """Return whether this process has a controlling terminal that is open."""
     try:
-        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC))
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC))
     except OSError:
         return False
     return True
@@ -198,7 +198,8 @@ def install_stop(*, reloads: bool = False) -> Stop:
     Python allows signal handlers only in the main thread. In another thread this installs none.
     """
     stop = Stop()
-    stop._hangups_end = not reloads
+    if reloads:
+        stop._hangups_end, stop._has_terminal = False, _terminal()
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGINT, *_endings()):
             stop._before[number] = signal.signal(number, stop._on_signal)
