@@ -13,6 +13,7 @@ import pytest
 from camera_servers import Camera
 from processes import Cli, free_port
 from running_cameras import Running, of, page
+from served import Browser
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -225,3 +226,34 @@ def test_a_run_of_named_cameras_reads_only_theirs_again(cli: Cli, clip: Path) ->
     assert it.cameras("reload").out == "changed: a\n"
     assert it.listed()["a"]["settings"] == {"loop": True, "rate": 5.0}
     it.end()
+
+
+# The live page, and what the run prints
+
+
+def test_the_live_page_follows(cli: Cli, clip: Path) -> None:
+    it = Running(cli, f"a={clip}", "--loop", "--live", "--page", "127.0.0.1:0")
+    it.run.until_said("the live page is at ")
+    url = next(word for word in it.run.err.replace('"', " ").split() if word.startswith("http://127"))
+    with Browser(url) as browser:
+        browser.until("state", lambda state: state["status"]["cameras"].keys() == {"a"})
+        it.cameras("add", "b", clip, "--loop")
+        browser.until("state", lambda state: state["status"]["cameras"].keys() == {"a", "b"})
+        browser.say(watch={"b": 320})
+        browser.until("picture", lambda picture: picture["camera"] == "b")
+        it.cameras("remove", "b")
+        browser.until("state", lambda state: state["status"]["cameras"].keys() == {"a"})
+    it.end()
+
+
+def test_what_the_run_prints_for_people_follows(cli: Cli) -> None:
+    run = cli.start("run", "a=demo", "--loop", "--workers", 1, "--journal", "events.db")
+    run.until(lambda: "camera online" in run.out, "the first camera")
+    cli.run("cameras", "add", "b", "demo", "--loop")
+    cli.run("cameras", "remove", "b")
+    run.until(lambda: "camera removed" in run.out, "the end of the camera")
+    assert run.stop() == 0
+    lines = [line.split() for line in run.out.splitlines() if "  b  " in line]
+    assert lines[0][1:] == ["b", "camera", "online", "first", "frame,", "640x480"]
+    assert lines[-1][1:] == ["b", "camera", "offline", "camera", "removed,", "640x480"]
+    assert "\nb: " in run.err, "it is in the summary"
