@@ -57,7 +57,7 @@ LEAST_DESCRIPTORS = 64
 """Minimum limit of file descriptors. libzmq aborts the process without them; an aggregator without peers uses 40."""
 
 CLOSING = 2.0
-"""Seconds after SIGHUP within which the end of the terminal counts as its reason."""
+"""Most seconds between SIGHUP and the end of the terminal if this is the reason of SIGHUP."""
 
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 
@@ -124,7 +124,7 @@ class Stop:
         self._hangups_end = True
         self._has_terminal = False
         self._hung_up = False
-        self._hung_up_at = -math.inf
+        self._hung_up_at = self._closed_at = -math.inf
 
     def is_set(self) -> bool:
         """Return whether the process was asked to end."""
@@ -140,12 +140,15 @@ class Stop:
         """Return whether SIGHUP has asked since the last call to read the settings again (`install_stop`).
 
         SIGHUP also comes when the terminal of this process is closed; then this asks the process to end. A shell
-        passes SIGHUP on shortly before its terminal is closed, so the terminal is checked for a while.
+        passes SIGHUP on shortly before or after, so both count as one if less than `CLOSING` is between them.
         """
+        now = time.monotonic()
         hung_up, self._hung_up = self._hung_up, False
         if hung_up:
-            self._hung_up_at = time.monotonic()
-        if self._has_terminal and time.monotonic() - self._hung_up_at < CLOSING and not _terminal():
+            self._hung_up_at = now
+        if self._has_terminal and not _terminal():
+            self._has_terminal, self._closed_at = False, now
+        if abs(self._hung_up_at - self._closed_at) < CLOSING:
             self.set()
         return hung_up and not self._set
 

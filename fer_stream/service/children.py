@@ -170,11 +170,11 @@ class Child:
             self.process, self.code = None, code
         return code
 
-    def again(self, now: float) -> None:
-        """Plan a restart after the backoff's pause."""
+    def again(self, now: float, reason: str = "") -> None:
+        """Plan a restart after the backoff's pause; ``reason`` is by default its `failure`."""
         pause = self._backoff.died(None if self._ready_since is None else now - self._ready_since)
         self.start_at = now + pause
-        self._last_failure = self.failure()
+        self._last_failure = reason or self.failure()
         _log.warning("%s is started again in %g s: %s", self.title, pause, self._last_failure)
 
     def terminate(self) -> None:

@@ -76,7 +76,8 @@ class FileRegistry:
     @classmethod
     def of(cls, settings: Settings) -> FileRegistry:
         """Return the registry that the settings name, or else the one beside their journal."""
-        return cls(settings.registry or settings.journal.path.with_suffix(".cameras.json"))
+        journal = settings.journal.path
+        return cls(settings.registry or journal.with_name(f"{journal.name}.cameras.json"))
 
     @property
     def where(self) -> str:

@@ -108,8 +108,8 @@ class Supervisor:
         """Make these the cameras of the service. Captures of cameras that stay as they are go on undisturbed."""
         before = self._settings.cameras
         self._settings = self._settings.model_copy(update={"cameras": dict(cameras)})
-        os.close(self._file)
-        self._file = self._saved()
+        old, self._file = self._file, self._saved()
+        os.close(old)
         now = time.monotonic()
         for name in before.keys() - cameras.keys():
             self._removed[name] = False
@@ -125,7 +125,13 @@ class Supervisor:
 
     def _begin(self, name: str) -> None:
         self.captures[name] = self._capture(name, optional=True)
-        self.captures[name].start(self._file, self._inherited)
+        self._start(self.captures[name])
+
+    def _start(self, child: Child) -> None:
+        try:
+            child.start(self._file, self._inherited)
+        except OSError as error:  # for example because there are too many processes
+            child.again(time.monotonic(), f"no process can be started: {error.strerror}")
 
     def _leave(self, name: str, capture: Child, now: float) -> None:
         """End a capture whose camera was changed or removed; then start the changed one."""
@@ -241,7 +247,7 @@ class Supervisor:
             if child.leave_by:
                 continue
             if child.process is None and child.start_at and now >= child.start_at:
-                child.start(self._file, self._inherited)
+                self._start(child)
             code = child.ended()
             if code is None:
                 if child in self.extras and child.running:  # the aggregator's status does not contain it

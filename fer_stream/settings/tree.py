@@ -138,7 +138,7 @@ class Settings(BaseSettings):
     registry: FilePath | None = Field(
         None,
         description="the file of the cameras that were added at run time (`fer-stream cameras`); by default beside the "
-        "journal, with the suffix .cameras.json",
+        "journal, with .cameras.json added to its name",
         examples=["cameras.json"],
     )
     max_cameras: Annotated[int, Field(ge=1, le=4096)] = Field(

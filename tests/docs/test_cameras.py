@@ -66,7 +66,7 @@ def test_the_page_is_followed_word_by_word(cli: Cli) -> None:
     refused = cli.run("cameras", "reload")
     assert (refused.popen.returncode, len(refused.errors)) == (2, 1)
 
-    file = cli.folder / ".local/state/fer_stream/events.cameras.json"
+    file = cli.folder / ".local/state/fer_stream/events.db.cameras.json"
     assert json.loads(file.read_text())["cameras"].keys() == {"yard"}, "beside the journal, as the page says"
     assert service.stop() == 0
     assert "s3cret" not in service.err

@@ -16,6 +16,7 @@ import psutil  # type: ignore[import-untyped]
 import pytest
 
 from fer_stream.errors import ConfigError, SourceError
+from fer_stream.operations import process as process_module
 from fer_stream.operations.process import (
     LAST_WORDS,
     NOTES,
@@ -185,6 +186,20 @@ print("end", file=sys.stderr, flush=True)
             os.close(ours)
             child.send_signal(signal.SIGHUP)
         assert process.stderr.readline() == "end\n"
+
+
+def test_sighup_long_after_the_terminal_was_closed_asks_to_reload(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As for a job that its shell has disowned."""
+    open_now, now = True, 100.0
+    monkeypatch.setattr(process_module, "_terminal", lambda: open_now)
+    monkeypatch.setattr(process_module.time, "monotonic", lambda: now)
+    with install_stop(reloads=True) as stop:
+        open_now = False
+        assert not stop.told_to_reload()
+        now += process_module.CLOSING
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert stop.told_to_reload()
+        assert not stop.is_set()
 
 
 def test_notes_reach_the_children_and_a_trouble_its_supervisor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -61,7 +61,7 @@ def test_added_cameras_are_there_after_a_restart_however_the_service_ended(cli: 
     it.cameras("add", "b", "demo", "--rate", 5, "--loop")
     it.cameras("add", "c", "demo", "--loop")
     it.cameras("remove", "c")
-    file = cli.folder / "events.cameras.json"
+    file = cli.folder / "events.db.cameras.json"
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert json.loads(file.read_text())["cameras"] == {"b": {"source": "demo", "rate": 5.0, "loop": True}}
     it.run.kill()
@@ -92,7 +92,7 @@ def test_a_camera_that_is_off_is_added_and_comes_when_it_is_switched_on(cli: Cli
     assert online["since"] > entry["since"]
     camera.vanish()
     assert "refused" in it.until("door", "offline")["reason"]
-    for written in (it.run.err, it.run.out, (cli.folder / "events.cameras.json").read_text()):
+    for written in (it.run.err, it.run.out, (cli.folder / "events.db.cameras.json").read_text()):
         assert "s3cret" not in written
     it.end()
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    return tmp_path / "state" / "events.cameras.json"
+    return tmp_path / "state" / "events.db.cameras.json"
 
 
 def test_what_is_put_is_read_by_another_process_in_order(path: Path) -> None:
@@ -96,7 +96,7 @@ def test_a_file_of_a_newer_version_is_refused_and_kept(path: Path) -> None:
 
 def test_a_file_that_cannot_be_read_or_written(path: Path, tmp_path: Path) -> None:
     path.mkdir(parents=True)
-    with pytest.raises(ConfigError, match=r"events.cameras.json cannot be read: Is a directory"):
+    with pytest.raises(ConfigError, match=r"events.db.cameras.json cannot be read: Is a directory"):
         FileRegistry(path).read()
     (tmp_path / "file").touch()
     with pytest.raises(FerStreamError, match=r"cannot be written: .*; nothing was changed"):
@@ -105,7 +105,7 @@ def test_a_file_that_cannot_be_read_or_written(path: Path, tmp_path: Path) -> No
 
 def test_where_it_is() -> None:
     beside = FileRegistry.of(tree.load({"journal.path": "/var/lib/fer-stream/events.db"}))
-    assert beside.where == "/var/lib/fer-stream/events.cameras.json"
+    assert beside.where == "/var/lib/fer-stream/events.db.cameras.json"
     assert FileRegistry.of(tree.load({"registry": "/etc/fer-stream/cameras.json"})).where == (
         "/etc/fer-stream/cameras.json"
     )
