@@ -98,11 +98,8 @@ def test_many_commands_at_once(cli: Cli, scale: Scale, tell: Tell) -> None:
     ledgers, events = it.end()
     assert len(of(events, "a", "camera.online")) == 1
     assert ledgers.keys() >= {"a", "b"}
-    tell(
-        "five cameras are added at once, two of them with one name",
-        f"{times} times: one of each, none over the limit",
-        "",
-    )
+    happened = f"{times} times: one of each name, and none over the limit"
+    tell("five cameras are added at once, two of them with one name", happened, "exact")
 
 
 @pytest.mark.timeout(600)
@@ -192,11 +189,8 @@ def test_a_storm_of_sighup(cli: Cli, clip: Path, scale: Scale, tell: Tell) -> No
     ledgers, events = it.end()
     assert ledgers["a"]["captured"] == ledgers["a"]["done"]
     assert len(of(events, "a", "camera.online")) == 1
-    tell(
-        "SIGHUP again and again while the settings file changes",
-        f"{count} signals: the last file counts, no frame lost",
-        "",
-    )
+    happened = f"{count} signals: the last file counts, and the other camera loses no frame"
+    tell("SIGHUP again and again while the settings file changes", happened, "exact")
 
 
 def test_another_user_reads_nothing_and_changes_nothing(cli: Cli) -> None:
