@@ -99,7 +99,7 @@ class Cameras:
         """Take given and registered cameras.
 
         Raises:
-            ConfigError: there are too many.
+            ConfigError: there are too many, or a setting is not UTF-8.
         """
         cameras = dict(given.settings.cameras)
         for name, override in self._overrides.items():
@@ -119,6 +119,7 @@ class Cameras:
             except ConfigError as error:
                 unused[name] = str(error)
         _check_number(len(cameras), self._begin.settings.max_cameras)
+        tree.check_text(cameras)
         self._given, self.now, self.homes = given, cameras, homes
         for name in unused.keys() - self.unused.keys():
             _log.warning("camera %s in the registry %s is not used: %s", name, self._registry.where, unused[name])

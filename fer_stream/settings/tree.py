@@ -54,6 +54,7 @@ __all__ = [
     "TrackerSettings",
     "cameras",
     "changed",
+    "check_text",
     "explain",
     "load",
     "redact",
@@ -244,7 +245,7 @@ def cameras(values: Mapping[str, Mapping[str, Any]]) -> dict[str, CameraSettings
         ConfigError: a name or value is invalid; the message has one line per problem.
     """
     try:
-        return _CAMERAS.validate_python(values)
+        found = _CAMERAS.validate_python(values)
     except ValidationError as error:
         tree = {"cameras": {name: dict(camera) for name, camera in values.items()}}
         details: list[Any] = [
@@ -252,6 +253,21 @@ def cameras(values: Mapping[str, Mapping[str, Any]]) -> dict[str, CameraSettings
         ]
         problems = (schema.sentence(_schema(), tree, detail)[1] for detail in details)
         raise ConfigError(redact("\n".join(dict.fromkeys(problems)))) from error
+    check_text(found)
+    return found
+
+
+def check_text(cameras: Mapping[str, CameraSettings]) -> None:
+    """Check that cameras can be passed to other processes (`save`); file names may have any bytes.
+
+    Raises:
+        ConfigError: a value is not UTF-8.
+    """
+    for name, camera in cameras.items():
+        try:
+            camera.model_dump_json()
+        except ValueError as error:
+            raise ConfigError(f"a setting of camera {name} is not UTF-8: rename the file, for example") from error
 
 
 def changed(camera: CameraSettings) -> dict[str, Any]:

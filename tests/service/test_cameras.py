@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import logging
+import os
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fer_stream.errors import ConfigError, FerStreamError
 from fer_stream.service.cameras import Cameras, Given
 from fer_stream.service.registry import FileRegistry
 from fer_stream.settings import tree
+from fer_stream.settings.tree import CameraSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -174,6 +179,36 @@ def test_each_refusal_has_its_own_sentence_and_changes_nothing(inputs: Inputs) -
     assert "3 cameras are too many" in refused(inputs.cameras)
 
 
+JUNK = [
+    None, True, -1, 10**400, 1e308, float("inf"), "", "\0", "\ud800", "0" * 400, [], {}, [[]], {"a": 1}, {"": {}},
+    ["a"], "demo", "env:X", PASSWORD, [[0, 0, 1, 1]],
+]  # fmt: skip
+FIELDS = [*CameraSettings.model_fields, "zoom", "", "\ud800", "a.b"]
+
+
+@given(
+    st.sampled_from(["a", "b", "A", "", "\0", "\ud800", "x" * 64, "../x"]),
+    st.dictionaries(st.sampled_from(FIELDS), st.sampled_from(JUNK), max_size=4),
+    st.lists(st.sampled_from(FIELDS), max_size=2),
+)
+def test_whatever_is_requested_is_done_or_refused(
+    tmp_path_factory: pytest.TempPathFactory, name: str, values: dict[str, Any], unset: list[str]
+) -> None:
+    """Afterwards the settings can be passed to captures."""
+    folder = tmp_path_factory.mktemp("any")
+    cameras = Inputs(folder, FileRegistry(folder / "cameras.json")).cameras()
+    cameras.add("a", {"source": "demo"})
+    for action in (
+        lambda: cameras.add(name, values),
+        lambda: cameras.change(name, values, unset),
+        lambda: cameras.remove(name),
+    ):
+        with suppress(FerStreamError):
+            action()
+        os.close(tree.save(tree.Settings().model_copy(update={"cameras": cameras.now})))
+        assert (cameras._registry.read() or {}).keys() == cameras.now.keys()
+
+
 def test_a_change_that_cannot_be_stored_changes_nothing(inputs: Inputs, tmp_path: Path) -> None:
     cameras = inputs.cameras()
     cameras.add("door", {"source": "demo"})
@@ -210,6 +245,10 @@ def test_a_bad_file_changes_nothing(inputs: Inputs) -> None:
     ):
         inputs.write(text)
         assert words in refused(cameras.reload)
+    json_file = inputs.file.with_name("settings.json")
+    json_file.write_text(r'{"cameras": {"door": {"source": "\udcff.mp4"}}}')
+    inputs.file = json_file
+    assert "a setting of camera door is not UTF-8" in refused(cameras.reload)
     inputs.file.unlink()
     assert "there is no settings file" in refused(cameras.reload)
     assert cameras.now.keys() == {"door"}
