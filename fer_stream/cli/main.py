@@ -96,7 +96,7 @@ COMMANDS = (
                 metavar="[NAME=]SOURCE",
                 nargs="*",
                 help="webcam index, video file, image folder, rtsp:// or http:// address (default: the cameras of the "
-                "settings file, or else the demo)",
+                "settings file, or else the demo); cameras that were added at run time come in any case",
             ),
         ),
     ),

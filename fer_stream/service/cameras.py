@@ -55,9 +55,9 @@ class Given:
 def _home(loaded: Loaded, camera: str) -> str:
     prefix = schema.dotted(("cameras", camera)) + "."
     origins = [origin for name, origin in loaded.origins.items() if name.startswith(prefix)]
-    if any("argument " in origin for origin in origins):
+    if any(origin.startswith("argument ") for origin in origins):
         return COMMAND_LINE
-    return FILE if any("file " in origin for origin in origins) else ENVIRONMENT
+    return FILE if any(origin.startswith("file ") for origin in origins) else ENVIRONMENT
 
 
 @dataclass(frozen=True)
