@@ -13,6 +13,7 @@ from fer_stream.errors import JournalError, RivalError, WireError
 from fer_stream.events.attention import Attention
 from fer_stream.events.timeline import Timeline
 from fer_stream.operations import metrics
+from fer_stream.operations.process import REMOVED, read_note
 from fer_stream.protocol import messages, shared
 from fer_stream.protocol.messages import Kind, Message
 from fer_stream.types import Nanoseconds
@@ -143,7 +144,9 @@ class Captures:
     def _bye(self, camera: Camera, message: Message, now: float) -> None:
         self._carry_out(self._dispatcher.offer(camera.name, message.totals, full=False, now=now))
         reason = str(message.body().get("reason"))
-        camera.leaving = reason if reason in ("end of stream", "source failed") else "capture ended"
+        known = reason in ("end of stream", "source failed")
+        removed = camera.name in read_note(REMOVED)
+        camera.leaving = reason if known else "camera removed" if removed else "capture ended"
         self._take_leave(camera)
 
     # Joining and leaving
@@ -286,11 +289,16 @@ class Captures:
 
     def round(self, now: float) -> None:
         """Find silent cameras, end finished timelines and captures, export ledgers, and forget cameras long gone."""
+        removed = read_note(REMOVED)
         for camera in self.cameras.values():
+            if camera.name in removed and not camera.leaving and self._silent(camera, now):
+                camera.leaving = "camera removed"  # its capture was killed, so there is no BYE
             self._check_camera(camera, now)
             self._export(camera)
-        for name in [name for name, camera in self.cameras.items() if camera.over(now, self._settings.dispatch)]:
-            self._forget(name)
+        how = self._settings.dispatch
+        for camera in list(self.cameras.values()):
+            if camera.over(now, how) or (camera.ended and removed.get(camera.name)):
+                self._forget(camera.name)
 
     def _check_camera(self, camera: Camera, now: float) -> None:
         if self._publisher.failing and camera.policy == "wait":

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from fer_stream.aggregator.publisher import describe
 from fer_stream.events.cursor import to_cursor
-from fer_stream.operations.process import deliveries
+from fer_stream.operations.process import DELIVERIES, read_note
 from fer_stream.protocol import shared
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def status(captures: Captures, workers: Workers, publisher: Publisher, started: 
         "memory": shared.identity(),
         "cameras": {name: _camera(camera, now) for name, camera in captures.cameras.items()},
         "workers": _workers(workers),
-        "sinks": deliveries(),
+        "sinks": read_note(DELIVERIES),
         "events": dict(sorted(publisher.counted.items())),
     }
 

@@ -20,6 +20,7 @@ from fer_stream.imaging.pixels import pixels
 from fer_stream.imaging.privacy import mask
 from fer_stream.imaging.yuv import Yuv
 from fer_stream.operations import metrics
+from fer_stream.operations.process import report_trouble
 from fer_stream.settings.tree import redact
 from fer_stream.sources import open_source
 from fer_stream.types import Frame
@@ -133,6 +134,7 @@ class Reader(threading.Thread):
             if isinstance(source, plugins.AllocatingSource):
                 source.allocate = self._allocate
             self.live, self.frames, self.opened = source.live, source.frames, True
+            report_trouble("")
             self._wake()
             began = self._seq
             try:
@@ -153,6 +155,7 @@ class Reader(threading.Thread):
         """Wait, and return the next pause in seconds."""
         metrics.source_failures.labels(self._camera).inc()
         _log.warning("%s; trying again in %g s", error, pause)
+        report_trouble(str(error))
         self._read_began = math.inf
         self._stop_reading.wait(pause)
         self._read_began = time.monotonic()

@@ -10,7 +10,7 @@ import argparse
 import importlib
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from fer_stream.cli.options import add_option
+from fer_stream.cli.options import add_option, camera_arguments
 from fer_stream.operations import environment
 from fer_stream.operations.process import main_guard, raise_limits, reset_signals
 
@@ -96,7 +96,7 @@ COMMANDS = (
                 metavar="[NAME=]SOURCE",
                 nargs="*",
                 help="webcam index, video file, image folder, rtsp:// or http:// address (default: the cameras of the "
-                "settings file, or else the demo)",
+                "settings file, or else the demo); cameras that were added at run time come in any case",
             ),
         ),
     ),
@@ -246,6 +246,33 @@ COMMANDS = (
                 type=_seconds,
                 default=3.0,
                 help="fail if no aggregator answers within this time (default: 3)",
+            ),
+        ),
+    ),
+    Command(
+        "cameras",
+        "cameras:cameras",
+        "list, add, change and remove the cameras of a running service",
+        "fer-stream cameras add door rtsp://user:file:/home/me/door.password@192.0.2.10/stream --rate 10",
+        ("--format", "--connect", *COMMON),
+        (
+            _argument("action", choices=["list", "add", "change", "remove", "reload"], help="what to do"),
+            _argument("name", metavar="NAME", nargs="?", help="the camera's name"),
+            _argument("source", metavar="SOURCE", nargs="?", help="as for run; a password is given as a reference"),
+            *camera_arguments(),
+            _argument(
+                "--unset",
+                metavar="SETTING",
+                action="append",
+                default=[],
+                help="change: give this setting its default again; may be repeated",
+            ),
+            _argument(
+                "--timeout",
+                metavar="SECONDS",
+                type=_seconds,
+                default=15.0,
+                help="how long to wait until the camera is online, or gone (default: 15)",
             ),
         ),
     ),

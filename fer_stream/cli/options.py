@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import json
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -123,6 +125,34 @@ OPTIONS = (
     ),
 )
 
+_FLAG = {"action": argparse.BooleanOptionalAction}
+
+CAMERA_OPTIONS = (
+    Option("--plugin", "NAME", "the source plug-in (default: derived from the source)", ("plugin",)),
+    Option("--policy", "NAME", "drop_oldest: the freshest frame wins; wait: every frame, in order", ("policy",)),
+    Option("--rate", "FPS", "cap a live camera's rate, or force a file's pace", ("rate",)),
+    Option("--loop", None, "begin a file again at its end", ("loop",), _FLAG),
+    Option("--masks", "JSON", "privacy masks: '[[0, 0, 0.25, 1]]' blanks the left quarter", ("masks",)),
+    Option("--encoding", "NAME", "how frames are sent: auto, raw or jpeg", ("encoding",)),
+    Option("--jpeg-quality", "N", "JPEG quality, from 1 to 100", ("jpeg_quality",)),
+    Option("--max-width", "PX", "scale wider pictures down to this width", ("max_width",)),
+    Option("--transfer-time", "S", "seconds that a frame may take to reach the aggregator", ("transfer_time",)),
+    Option("--pixel-format", "NAME", "a webcam's pixel format, such as MJPG", ("format",)),
+    Option("--size", "WxH", "a webcam's picture size, such as 1280x720", ("size",)),
+    Option("--stream", "N", "which video stream of a file, from 0", ("stream",)),
+    Option("--rtsp-transport", "NAME", "auto, tcp or udp", ("rtsp_transport",)),
+    Option("--retry", None, "reopen a live source that fails", ("retry",), _FLAG),
+    Option("--open-timeout", "S", "seconds that opening an address may take", ("open_timeout",)),
+    Option("--read-timeout", "S", "seconds without a frame after which a stream counts as failed", ("read_timeout",)),
+    Option("--decoder-threads", "N", "decoder threads", ("decoder_threads",)),
+    Option("--hardware-decoding", None, "decode on the GPU", ("hardware_decoding",), _FLAG),
+    Option("--start-time", "TIME", "the capture time of a file's first frame (RFC 3339)", ("start_time",)),
+)
+"""The options of all settings of one camera but its source; ``settings`` has the name in the camera's table."""
+
+_CAMERA = "camera."
+"""Begins the destinations of `CAMERA_OPTIONS`, some of whose flags are also in `OPTIONS`."""
+
 BY_FLAG = {option.flag: option for option in OPTIONS}
 
 
@@ -135,6 +165,29 @@ def add_option(parser: argparse.ArgumentParser, flag: str) -> None:
     option = BY_FLAG[flag]
     how: dict[str, Any] = {"metavar": option.metavar} if option.metavar else {}
     parser.add_argument(option.flag, dest=_destination(option), help=option.help, **how, **option.how)
+
+
+def camera_arguments() -> tuple[tuple[tuple[str, ...], dict[str, Any]], ...]:
+    """Return argparse's arguments for `CAMERA_OPTIONS`."""
+    return tuple(
+        (
+            (option.flag,),
+            {"dest": _CAMERA + option.settings[0], "help": option.help, "default": None}
+            | ({"metavar": option.metavar} if option.metavar else {})
+            | option.how,
+        )
+        for option in CAMERA_OPTIONS
+    )
+
+
+def camera_values(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return the given `CAMERA_OPTIONS` by the name of the setting; they are not validated."""
+    values = {name.removeprefix(_CAMERA): value for name, value in vars(arguments).items() if name.startswith(_CAMERA)}
+    values = {name: value for name, value in values.items() if value is not None}
+    if "masks" in values:
+        with suppress(ValueError):  # the validation reports it
+            values["masks"] = json.loads(values["masks"])
+    return values
 
 
 def explain(arguments: argparse.Namespace, sources: Mapping[str, str] | None = None) -> Loaded:

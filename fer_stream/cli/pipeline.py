@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fer_stream.cli.options import await_service, begin
+from fer_stream.cli.options import await_service, begin, explain
 from fer_stream.errors import ConfigError
 from fer_stream.settings.kinds import CAMERA_NAME
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from argparse import Namespace
     from collections.abc import Sequence
 
+    from fer_stream.service.cameras import Given
     from fer_stream.settings.tree import Settings
 
 
@@ -82,22 +83,36 @@ def run(arguments: Namespace) -> int:
         _check_summary(arguments.summary)
     sources = name_sources(arguments.sources)
     settings = begin(arguments, "run", sources)
-    if not settings.cameras:
-        settings = begin(arguments, "run", {"demo": "demo"})
-    if sources:
-        # Run only the named cameras. A camera of the same name in the settings file provides their other settings.
-        settings = settings.model_copy(update={"cameras": {name: settings.cameras[name] for name in sources}})
     if arguments.live:
         from fer_stream.live.server import check  # noqa: PLC0415
 
         check(settings)
     return run_all(
-        settings,
+        _given(arguments, sources),
+        lambda: _given(arguments, sources),
         duration=arguments.duration,
         sinks=(f"stdout:{arguments.format}", *settings.sinks),
         summary_file=arguments.summary,
         live=arguments.live,
     )
+
+
+def _given(arguments: Namespace, sources: dict[str, str]) -> Given:
+    """Return what the command line, the environment and the settings file give now.
+
+    If ``sources`` are given, these are the only cameras. A camera of the same name in the settings file provides their
+    other settings. If nothing has ever named a camera, the demo is one.
+
+    Raises:
+        ConfigError: a source of settings or a value is invalid.
+    """
+    from fer_stream.service.cameras import Given  # noqa: PLC0415
+    from fer_stream.service.registry import FileRegistry  # noqa: PLC0415
+
+    loaded = explain(arguments, sources)
+    if not loaded.settings.cameras and FileRegistry.of(loaded.settings).read() is None:
+        loaded = explain(arguments, {"demo": "demo"})
+    return Given.of(loaded, arguments.config, only=sources)
 
 
 def _check_summary(path: Path) -> None:

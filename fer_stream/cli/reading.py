@@ -120,25 +120,25 @@ def status_lines(state: dict[str, Any]) -> list[str]:
         age = f"{1000 * camera['frame_age_s']:.0f}"
         head = [name, camera["state"], camera["policy"], f"{camera['rate']:.1f}", age]
         rows.append([*head, *counts, str(len(camera["tracks"]))])
-    lines += _table(rows) if cameras else ["no cameras"]
+    lines += table(rows) if cameras else ["no cameras"]
     rows = [["worker", "state", "frames", "pid", "model", "detector"]]
     for name, worker in workers.items():
         rows.append([name, *(str(worker[key]) for key in ("state", "frames", "pid", "model", "detector"))])
-    lines += ["", *(_table(rows) if workers else ["no workers"])]
+    lines += ["", *(table(rows) if workers else ["no workers"])]
     rows = [["sink", "state", "delivered", "undelivered", "behind", "error"]]
     for name, sink in state.get("sinks", {}).items():
         rows.append([name, *(str(sink[key]) for key in rows[0][1:])])
-    lines += ["", *_table(rows)] if len(rows) > 1 else []
+    lines += ["", *table(rows)] if len(rows) > 1 else []
     rows = [["camera", "face", "apparent expression"]]
     for name, camera in cameras.items():
         for track in camera["tracks"]:
             label = track["label"]
             text = f"{label} {track['probabilities'].get(label, 0):.0%}" if label else "uncertain"
             rows.append([name, f"#{track['track']}", text])
-    return [*lines, "", *_table(rows)] if len(rows) > 1 else lines
+    return [*lines, "", *table(rows)] if len(rows) > 1 else lines
 
 
-def _table(rows: list[list[str]]) -> list[str]:
+def table(rows: list[list[str]]) -> list[str]:
     """Return rows as lines of aligned columns: names to the left, numbers to the right."""
     columns = list(zip(*rows, strict=True))
     right = [number > 0 and column[-1].replace(".", "").isdigit() for number, column in enumerate(columns)]

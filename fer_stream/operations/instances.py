@@ -18,13 +18,13 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from fer_stream.errors import ConfigError, TransportError
 from fer_stream.system import folders
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from fer_stream.settings.tree import Settings
 
@@ -38,13 +38,15 @@ _NOTE = "about.json"
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """A running service: its address, its process id, and the cameras that were given to `run`."""
+    """A running service: its address, its process id, and the cameras of a `run`."""
 
     address: str
     pid: int
     cameras: tuple[str, ...]
     started: float
     """Seconds since 1970."""
+    calls: Path | None
+    """The socket at which it takes calls (`fer_stream.operations.calls`), if it does."""
 
     def __str__(self) -> str:
         cameras = f"cameras {', '.join(self.cameras)}; " if self.cameras else ""
@@ -86,31 +88,51 @@ class Claim:
 
 
 @contextmanager
-def announced(address: str, cameras: Iterable[str] = ()) -> Iterator[None]:
+def announced(
+    address: str, cameras: Iterable[str] = (), calls: Path | None = None
+) -> Iterator[Callable[[Iterable[str]], None]]:
     """List this process in `running`, as a service at ``address``, while the context lasts.
 
-    If the runtime folder cannot be used, this logs a warning: clients then have to give the service's address.
+    Yields a function that lists other cameras from then on. If the runtime folder cannot be used, this logs a warning:
+    clients then have to give the service's address.
     """
     with ExitStack() as last:
+        update: Callable[[Iterable[str]], None] = _ignore
         try:
-            last.enter_context(_announced(address, cameras))
+            update = last.enter_context(_announced(address, cameras, calls))
         except ConfigError as error:
             _log.warning("clients cannot find this service unless they are given its address: %s", error)
-        yield
+        yield update
+
+
+def _ignore(_: Iterable[str]) -> None:
+    pass
 
 
 @contextmanager
-def _announced(address: str, cameras: Iterable[str]) -> Iterator[None]:
+def _announced(address: str, cameras: Iterable[str], calls: Path | None) -> Iterator[Callable[[Iterable[str]], None]]:
+    about = {"address": address, "pid": os.getpid(), "started": time.time(), "calls": str(calls) if calls else None}
     with _alone() as root:
         folder = Path(tempfile.mkdtemp(prefix="service-", dir=root))
         lock = _hold(folder)
-        about = {"address": address, "pid": os.getpid(), "cameras": list(cameras), "started": time.time()}
-        (folder / _NOTE).write_text(json.dumps(about), encoding="utf-8")
+
+        _write(folder, about | {"cameras": list(cameras)})
+
+    def update(cameras: Iterable[str]) -> None:
+        with suppress(OSError):  # for example a full disk: the names are only for people
+            _write(folder, about | {"cameras": list(cameras)})
+
     try:
-        yield
+        yield update
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         os.close(lock)
+
+
+def _write(folder: Path, about: dict[str, Any]) -> None:
+    fresh = folder / f"{_NOTE}.new"
+    fresh.write_text(json.dumps(about), encoding="utf-8")
+    fresh.replace(folder / _NOTE)
 
 
 def _hold(folder: Path) -> int:
@@ -143,8 +165,33 @@ def find(settings: Settings) -> str:
         TransportError: no service runs.
         ConfigError: several services run, or the runtime folder cannot be used.
     """
+    return settings.address if given(settings) else _only().address
+
+
+def find_calls(settings: Settings) -> Path:
+    """Return the socket for calls of the service at the address in the settings, or else of the one running service.
+
+    Raises:
+        TransportError: no service runs here, or it takes no calls.
+        ConfigError: several services run, or the runtime folder cannot be used.
+    """
     if given(settings):
-        return settings.address
+        found = next((known for known in running() if known.address == settings.address), None)
+        if found is None:
+            raise TransportError(
+                f"no service of yours at {settings.address} runs on this machine: its cameras are changed on its own "
+                "machine, by the user who runs it"
+            )
+    else:
+        found = _only()
+    if found.calls is None:
+        raise TransportError(
+            f"the service at {found.address} is no `fer-stream run`: start and stop its captures one by one"
+        )
+    return found.calls
+
+
+def _only() -> Instance:
     found = running()
     if not found:
         raise TransportError(
@@ -153,7 +200,7 @@ def find(settings: Settings) -> str:
     if len(found) > 1:
         several = ", ".join(map(str, found))
         raise ConfigError(f"{len(found)} services of yours run here: {several}; choose one with --connect ADDRESS")
-    return found[0].address
+    return found[0]
 
 
 def given(settings: Settings) -> bool:
@@ -216,6 +263,7 @@ def _read(path: Path) -> Instance | None:
     try:
         about = json.loads(path.read_bytes())
         cameras = tuple(map(str, about["cameras"]))
-        return Instance(str(about["address"]), int(about["pid"]), cameras, float(about["started"]))
+        calls = Path(about["calls"]) if about.get("calls") else None
+        return Instance(str(about["address"]), int(about["pid"]), cameras, float(about["started"]), calls)
     except (OSError, ValueError, KeyError, TypeError):  # the service has just ended, or has another version
         return None

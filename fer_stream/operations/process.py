@@ -1,7 +1,8 @@
 """Common parts of fer-stream's processes: the process title, an orderly end, and one-sentence error messages.
 
 A process ends in order on SIGINT, SIGTERM or SIGHUP (`install_stop`) and, if a supervisor started it, when that
-supervisor has died (`parent_gone`). This module imports only the standard library and nothing slow, because
+supervisor has died (`parent_gone`). A process that can read its settings again does that on SIGHUP instead, unless its
+terminal was closed. This module imports only the standard library and nothing slow, because
 ``fer-stream --help`` imports it.
 """
 
@@ -10,12 +11,14 @@ from __future__ import annotations
 import errno
 import json
 import logging
+import math
 import os
 import resource
 import select
 import signal
 import sys
 import threading
+import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -24,7 +27,7 @@ from fer_stream.errors import ConfigError, FerStreamError
 from fer_stream.operations.logs import drop, redacted, stderr, tell_error
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from types import FrameType, TracebackType
     from typing import TextIO
 
@@ -35,9 +38,15 @@ LAST_WORDS = "FER_STREAM_LAST_WORDS"
 """The environment variable with the path of the file to which a supervised process writes why it failed. If several
 children fail for the same reason, the supervisor reports it once."""
 
-DELIVERIES = "FER_STREAM_DELIVERIES"
-"""The environment variable with the path of the file in which a supervisor gives its children its sinks' states
-(JSON)."""
+NOTES = "FER_STREAM_NOTES"
+"""The environment variable with the folder in which a supervisor leaves notes for its children, as JSON files: the
+states of its sinks (`DELIVERIES`), and the cameras that were removed (`REMOVED`)."""
+
+DELIVERIES = "deliveries"
+"""The note with the states of the sinks, by name."""
+
+REMOVED = "removed"
+"""The note with the names of removed cameras; the value is whether a camera may be forgotten now."""
 
 _supervising = 0
 
@@ -46,6 +55,9 @@ INTERRUPTED = 130
 
 LEAST_DESCRIPTORS = 64
 """Minimum limit of file descriptors. libzmq aborts the process without them; an aggregator without peers uses 40."""
+
+CLOSING = 2.0
+"""Most seconds between SIGHUP and the end of the terminal if this is the reason of SIGHUP."""
 
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 
@@ -109,6 +121,10 @@ class Stop:
         self._set = False
         self._reader, self._writer = os.pipe()
         self._before: dict[int, Any] = {}
+        self._hangups_end = True
+        self._has_terminal = False
+        self._hung_up = False
+        self._hung_up_at = self._closed_at = -math.inf
 
     def is_set(self) -> bool:
         """Return whether the process was asked to end."""
@@ -119,6 +135,22 @@ class Stop:
         if not self._set and self._writer >= 0:
             self._set = True
             os.write(self._writer, b"\0")
+
+    def told_to_reload(self) -> bool:
+        """Return whether SIGHUP has asked since the last call to read the settings again (`install_stop`).
+
+        SIGHUP also comes when the terminal of this process is closed; then this asks the process to end. A shell
+        passes SIGHUP on shortly before or after, so both count as one if less than `CLOSING` is between them.
+        """
+        now = time.monotonic()
+        hung_up, self._hung_up = self._hung_up, False
+        if hung_up:
+            self._hung_up_at = now
+        if self._has_terminal and not _terminal():
+            self._has_terminal, self._closed_at = False, now
+        if abs(self._hung_up_at - self._closed_at) < CLOSING:
+            self.set()
+        return hung_up and not self._set
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait up to ``timeout`` seconds (``None``: without limit), and return whether the process was asked to end."""
@@ -147,15 +179,30 @@ class Stop:
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         if number == signal.SIGINT and self.is_set():
             os._exit(INTERRUPTED)  # a second Ctrl-C means: end now, without cleanup
-        self.set()
+        if number == signal.SIGHUP and not self._hangups_end:
+            self._hung_up = True
+        else:
+            self.set()
 
 
-def install_stop() -> Stop:
+def _terminal() -> bool:
+    """Return whether this process has a controlling terminal that is open."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC))
+    except OSError:
+        return False
+    return True
+
+
+def install_stop(*, reloads: bool = False) -> Stop:
     """Return a `Stop` that SIGINT, SIGTERM and SIGHUP set; a second SIGINT ends the process at once, with 130.
 
+    With ``reloads``, SIGHUP asks to read the settings again (`Stop.told_to_reload`), unless the terminal was closed.
     Python allows signal handlers only in the main thread. In another thread this installs none.
     """
     stop = Stop()
+    if reloads:
+        stop._hangups_end, stop._has_terminal = False, _terminal()
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGINT, *_endings()):
             stop._before[number] = signal.signal(number, stop._on_signal)
@@ -206,13 +253,34 @@ def parent_gone() -> bool:
     return os.getppid() != int(parent)
 
 
-def deliveries() -> dict[str, Any]:
-    """Return the states of the supervisor's sinks, by name; empty if there is no supervisor or no state yet."""
+def leave_note(folder: Path, name: str, note: Mapping[str, Any]) -> None:
+    """Leave a note for the children of this process: `DELIVERIES` or `REMOVED`.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    fresh = folder / f"{name}.new"
+    fresh.write_text(json.dumps(note))
+    fresh.replace(folder / f"{name}.json")  # atomic, so that readers never see a partial file
+
+
+def read_note(name: str) -> dict[str, Any]:
+    """Return a note of this process's supervisor; empty if there is no supervisor or no such note."""
     try:
-        found: dict[str, Any] = json.loads(Path(os.environ[DELIVERIES]).read_bytes())
+        found: dict[str, Any] = json.loads(Path(os.environ[NOTES], f"{name}.json").read_bytes())
     except (KeyError, OSError):
         return {}
     return found
+
+
+def report_trouble(text: str) -> None:
+    """Tell this process's supervisor what it tries to overcome, or with an empty text that it has."""
+    if words := os.environ.get(LAST_WORDS):
+        with suppress(OSError):  # nothing depends on it
+            if text:
+                Path(words).write_text(redacted(text), encoding="utf-8")
+            else:
+                Path(words).unlink(missing_ok=True)
 
 
 def _fail(text: str) -> None:

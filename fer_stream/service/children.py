@@ -11,7 +11,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from fer_stream.operations.process import DELIVERIES, LAST_WORDS, PARENT
+from fer_stream.operations.process import LAST_WORDS, NOTES, PARENT
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -64,14 +64,13 @@ class Backoff:
 class Child:
     """One supervised process.
 
-    ``arguments`` are the arguments of ``fer-stream``. A process that fails writes the reason to the file ``words``. It
-    reads the states of the sinks from the file ``deliveries``.
+    ``arguments`` are the arguments of ``fer-stream``. Its supervisor leaves notes in the folder ``notes``
+    (`fer_stream.operations.process.leave_note`).
     """
 
     title: str
     arguments: list[str]
-    words: Path
-    deliveries: Path
+    notes: Path
     process: subprocess.Popen[bytes] | None = None
     live: bool = False
     """For a capture that was ready: whether its source is live, so that it may come back after a failure."""
@@ -81,6 +80,13 @@ class Child:
     """Monotonic time of its next restart; 0: none is planned."""
     code: int | None = None
     """Exit code of the last process that ended."""
+    optional: bool = False
+    """For a capture: whether the service goes on, and starts it again, if it fails before it was ever ready."""
+    was_online: bool = False
+    """For a capture: whether its present process has delivered frames."""
+    leave_by: float = 0.0
+    """Monotonic time until which it has to end, because its camera was changed or removed; 0: it is to stay."""
+    _last_failure: str = ""
     _ready_since: float | None = None
     _backoff: Backoff = field(default_factory=Backoff)
 
@@ -98,6 +104,23 @@ class Child:
     def failing(self) -> bool:
         """Whether it has died more than once since it was last healthy for a minute."""
         return self._backoff.deaths > 1
+
+    @property
+    def words(self) -> Path:
+        """The file to which its process writes why it fails, or what it tries to overcome."""
+        return self.notes / f"{self.title}.txt"
+
+    @property
+    def finished(self) -> bool:
+        """Whether it has ended and is not started again."""
+        return self.process is None and not self.start_at
+
+    def trouble(self) -> str:
+        """Return why it does not work now, or an empty text."""
+        try:
+            return self.words.read_text(encoding="utf-8")
+        except OSError:
+            return "" if self.was_online else self._last_failure
 
     def failure(self) -> str:
         """Return its own message of why it failed, or else its exit code."""
@@ -118,7 +141,7 @@ class Child:
             PARENT: str(os.getpid()),
             "FER_STREAM_PROCESS": self.title,
             LAST_WORDS: str(self.words),
-            DELIVERIES: str(self.deliveries),
+            NOTES: str(self.notes),
         }
         self.words.unlink(missing_ok=True)
         # A new session: Ctrl-C and the terminal's end reach only the supervisor, which ends the children in order.
@@ -130,7 +153,7 @@ class Child:
             start_new_session=True,
             pass_fds=(settings, *inherited),
         )
-        self.start_at, self._ready_since, self.code = 0.0, None, None
+        self.start_at, self._ready_since, self.code, self.was_online = 0.0, None, None, False
         self.seen = time.monotonic() + STARTUP
 
     def ready(self, now: float) -> None:
@@ -147,11 +170,12 @@ class Child:
             self.process, self.code = None, code
         return code
 
-    def again(self, now: float) -> None:
-        """Plan a restart after the backoff's pause."""
+    def again(self, now: float, reason: str = "") -> None:
+        """Plan a restart after the backoff's pause; ``reason`` is by default its `failure`."""
         pause = self._backoff.died(None if self._ready_since is None else now - self._ready_since)
         self.start_at = now + pause
-        _log.warning("%s is started again in %g s: %s", self.title, pause, self.failure())
+        self._last_failure = reason or self.failure()
+        _log.warning("%s is started again in %g s: %s", self.title, pause, self._last_failure)
 
     def terminate(self) -> None:
         """Send it SIGTERM, and do not restart it."""

@@ -32,8 +32,10 @@ class Progress:
             settings.address, after=to_cursor(begin), transport=settings.transport, key=settings.key, keys=settings.keys
         )
         self.status: dict[str, Any] = {}
-        self.cameras: dict[str, dict[str, Any]] = {}
-        """The latest status of each camera, also of cameras that the aggregator has removed."""
+        self._ledgers: dict[str, dict[str, int]] = {}
+        """The latest ledger of each camera, also of cameras that the aggregator has forgotten."""
+        self._closed: dict[str, dict[str, int]] = {}
+        """The sum of the earlier ledgers of cameras that were removed, and may have come again."""
         self._answered = -STALE
         self.events: dict[str, int] = {}
         self.error: FerStreamError | None = None
@@ -78,9 +80,19 @@ class Progress:
         except TransportError:
             return False
         self._answered = time.monotonic()
-        self.cameras |= self.status["cameras"]
+        self._ledgers |= {name: camera["ledger"] for name, camera in self.status["cameras"].items()}
         self._progress()
         return True
+
+    def close_ledger(self, camera: str) -> None:
+        """Take the ledger of a removed camera as final: if the camera comes again, the aggregator begins a new one."""
+        if camera in self._ledgers:
+            self._closed[camera] = _sum(self._ledgers.pop(camera), self._closed.get(camera, {}))
+
+    def ledgers(self) -> dict[str, dict[str, int]]:
+        """Return the ledger of every camera that there was in this run."""
+        names = dict.fromkeys([*self._ledgers, *self._closed])
+        return {name: _sum(self._ledgers.get(name, {}), self._closed.get(name, {})) for name in names}
 
     def finish(self, deadline: float) -> None:
         """Count the events up to the status's cursor, until ``deadline`` (monotonic seconds) at the latest."""
@@ -100,6 +112,8 @@ class Progress:
                 )
             bar = self._bars[name]
             bar.update(camera["ledger"]["captured"] - bar.n)
+        for name in self._bars.keys() - self.status["cameras"].keys():
+            self._bars.pop(name).close()
 
     def close(self) -> None:
         """Close the connections and the progress bars."""
@@ -107,3 +121,7 @@ class Progress:
             bar.close()
         self._subscription.close()
         self._control.close()
+
+
+def _sum(ledger: dict[str, int], other: dict[str, int]) -> dict[str, int]:
+    return {term: ledger.get(term, 0) + other.get(term, 0) for term in (ledger | other)}

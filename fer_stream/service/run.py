@@ -6,6 +6,7 @@ its own thread (`fer_stream.service.sink_threads`), and so has stderr (`fer_stre
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from contextlib import ExitStack
@@ -14,22 +15,27 @@ from typing import TYPE_CHECKING
 from fer_stream import plugins
 from fer_stream.errors import FerStreamError, JournalError
 from fer_stream.operations import instances
+from fer_stream.operations.calls import Calls
 from fer_stream.operations.logs import tell_error
 from fer_stream.operations.process import install_stop, supervising
 from fer_stream.service import summary
+from fer_stream.service.cameras import RUN_TIME, Cameras
+from fer_stream.service.commands import Commands
 from fer_stream.service.progress import Progress
+from fer_stream.service.registry import FileRegistry
 from fer_stream.service.sink_threads import SinkThreads
-from fer_stream.service.supervisor import Supervisor
+from fer_stream.service.supervisor import CAPTURE_GRACE, Supervisor
 from fer_stream.settings.deployment import check_purpose
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from fer_stream.operations.process import Stop
+    from fer_stream.service.cameras import Given
     from fer_stream.service.children import Child
     from fer_stream.service.sink_threads import Export
-    from fer_stream.settings.tree import JournalSettings, Settings
+    from fer_stream.settings.tree import JournalSettings
 
 BEAT = 0.5
 """Seconds between checks of the children and of the aggregator's status."""
@@ -38,15 +44,15 @@ GRACE = 4.5
 """Seconds within which all children must end after SIGTERM: first the captures, which drain, then the others. A run
 ends within five seconds; the rest is for the sinks."""
 
-CAPTURES_GRACE = 3.5
-"""The part of `GRACE` in seconds that captures have."""
-
 SINKS_GRACE = 0.4
 """Seconds that sinks have after `GRACE` if the run was told to end."""
 
+_log = logging.getLogger(__name__)
+
 
 def run(
-    settings: Settings,
+    given: Given,
+    again: Callable[[], Given] | None = None,
     *,
     duration: float | None = None,
     sinks: Sequence[str] = (),
@@ -54,10 +60,13 @@ def run(
     stop: Stop | None = None,
     live: bool = False,
 ) -> int:
-    """Run every role on this machine until all sources end, ``duration`` is over, or SIGINT, SIGTERM or SIGHUP.
+    """Run every role on this machine until all sources end, ``duration`` is over, or SIGINT, SIGTERM or a hang-up.
+
+    A service without cameras goes on: cameras can be added to it (`fer_stream.service.cameras`).
 
     Args:
-        settings: the whole tree, with at least one camera; if the address is not set, the run uses its own.
+        given: the settings; if the address is not set, the run uses its own.
+        again: reads ``given`` again, on SIGHUP and for `fer-stream cameras reload`.
         duration: seconds, or ``None`` for no limit.
         sinks: where events go, as NAME:ARGUMENT.
         summary_file: a file for the summary (`fer_stream.service.summary.summary`), as JSON.
@@ -71,8 +80,10 @@ def run(
     Raises:
         FerStreamError: a sink cannot be opened, the address is in use, or the summary cannot be written.
     """
-    stop = stop or install_stop()
-    check_purpose(settings)
+    stop = stop or install_stop(reloads=True)
+    check_purpose(given.settings)
+    cameras = Cameras(given, again, FileRegistry.of(given.settings))
+    settings = given.settings.model_copy(update={"cameras": dict(cameras.now)})
     with ExitStack() as last:
         claim = last.enter_context(instances.Claim())
         if not instances.given(settings):
@@ -87,7 +98,8 @@ def run(
         # Set this before the import of the metrics module, which reads it only once.
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(claim.path / "metrics")
         (claim.path / "metrics").mkdir()
-        supervisor = Supervisor(settings, claim.path, live, (claim.lock,))
+        added = [name for name, home in cameras.homes.items() if home == RUN_TIME]
+        supervisor = Supervisor(settings, claim.path, live, (claim.lock,), added)
         progress = Progress(settings, begin)
         last.callback(progress.close)
         export: Export | None = None
@@ -98,26 +110,45 @@ def run(
             last.callback(server.close if server else lambda: None)
             export = metrics.export_sink
         last.callback(supervisor.close)
-        last.enter_context(instances.announced(settings.address, settings.cameras))
+        calls = Calls(claim.path / "calls")
+        last.callback(calls.close)
+        announce = last.enter_context(instances.announced(settings.address, settings.cameras, calls.path))
+        commands = Commands(calls, cameras, supervisor, progress, announce)
+        if added:
+            _log.info("added at run time, earlier: %s", ", ".join(added))
+        if not settings.cameras:
+            _log.warning("there is no camera yet: add one with `fer-stream cameras add NAME SOURCE`")
         supervisor.start()
 
-        failed = _loop(supervisor, progress, sink_threads, stop, duration, export)
+        failed = _loop(supervisor, progress, commands, sink_threads, stop, duration, export)
+        calls.close()
         deadline = _end(supervisor, progress, failed) + SINKS_GRACE
         newest = _last_cursor(settings.journal) if supervisor.aggregator.was_ready else begin
         sink_threads.finish(stop, newest, deadline)
         progress.close()
-        made = summary.summary(progress, sink_threads)
-        if failed is None:
-            summary.tell(made)
-        if summary_file:
-            summary.write(summary_file, made)
-        if progress.error:
-            raise progress.error
-        code = _verdict(supervisor, progress, failed)
-        if failed is None and (lost := summary.undelivered(made)):
-            tell_error("; ".join(lost))
-            return code or FerStreamError.exit_code
-        return code
+        return _report(supervisor, progress, sink_threads, failed, summary_file)
+
+
+def _report(
+    supervisor: Supervisor,
+    progress: Progress,
+    sink_threads: SinkThreads,
+    failed: Child | None,
+    summary_file: Path | None,
+) -> int:
+    """Give the summary, and return the run's exit code."""
+    made = summary.summary(progress, sink_threads)
+    if failed is None:
+        summary.tell(made)
+    if summary_file:
+        summary.write(summary_file, made)
+    if progress.error:
+        raise progress.error
+    code = _verdict(supervisor, progress, failed)
+    if failed is None and (lost := summary.undelivered(made)):
+        tell_error("; ".join(lost))
+        return code or FerStreamError.exit_code
+    return code
 
 
 def _last_cursor(journal: JournalSettings) -> int:
@@ -131,6 +162,7 @@ def _last_cursor(journal: JournalSettings) -> int:
 def _loop(
     supervisor: Supervisor,
     progress: Progress,
+    commands: Commands,
     sink_threads: SinkThreads,
     stop: Stop,
     duration: float | None,
@@ -144,17 +176,23 @@ def _loop(
             progress.look()
         else:
             stop.wait(0.05)
+        commands.look(stop)
         now = time.monotonic()
-        if now < next_beat and not supervisor.killed():
+        if now < next_beat and not supervisor.due():
             continue
         next_beat = now + BEAT
         if supervisor.aggregator.running and progress.ask(0.25):
-            supervisor.note(progress.status)
+            for camera in supervisor.note(progress.status):
+                progress.close_ledger(camera)
+                if export:  # also the series of a camera that never reached the aggregator
+                    from fer_stream.operations import metrics  # noqa: PLC0415
+
+                    metrics.forget(camera)
             if duration is not None and end is None and supervisor.aggregator.was_ready:
                 end = now + duration
         else:
             supervisor.note_silence()
-        sink_threads.tell(supervisor.deliveries, progress.cursor, export)
+        sink_threads.tell(supervisor.folder, progress.cursor, export)
         failed = supervisor.watch()
         if failed is not None:
             return failed
@@ -169,7 +207,7 @@ def _end(supervisor: Supervisor, progress: Progress, failed: Child | None) -> fl
     if failed is not None and failed not in captures:
         # Without the failed process their last frames cannot be processed.
         supervisor.kill([*captures, *supervisor.workers])
-    supervisor.stop(captures, deadline - GRACE + CAPTURES_GRACE, progress.look)
+    supervisor.stop(captures, deadline - GRACE + CAPTURE_GRACE, progress.look)
     patience = 1.0 if failed is not None else max(1.0, (deadline - time.monotonic()) / 2)
     if progress.ask(patience if supervisor.aggregator.running else 0.0):
         progress.finish(deadline)

@@ -6,7 +6,6 @@ sink delays nothing else: it falls behind, and continues from the journal where 
 
 from __future__ import annotations
 
-import json
 import logging
 import threading
 import time
@@ -17,7 +16,7 @@ from fer_stream import plugins
 from fer_stream.client import Subscription, read_journal
 from fer_stream.errors import FerStreamError, WireError
 from fer_stream.events.cursor import to_cursor, to_number
-from fer_stream.operations.process import leave_behind
+from fer_stream.operations.process import DELIVERIES, leave_behind, leave_note
 from fer_stream.settings.redaction import redact
 
 if TYPE_CHECKING:
@@ -234,10 +233,10 @@ class SinkThreads:
         """Return each sink's state, by its title; ``newest`` is the cursor number of the latest event."""
         return {thread.title: thread.state(newest) for thread in self.all}
 
-    def tell(self, path: Path, newest: int, export: Export | None) -> None:
-        """Publish the states: in a file at ``path``, which the aggregator reads for its status, and by ``export``.
+    def tell(self, folder: Path, newest: int, export: Export | None) -> None:
+        """Publish the states: in a note in ``folder``, which the aggregator reads for its status, and by ``export``.
 
-        A sink that becomes stuck is logged. If the file cannot be written, the next change of a state writes it again.
+        A sink that becomes stuck is logged. If the note cannot be written, the next change of a state writes it again.
         """
         states = self.states(newest)
         for title, state in states.items():
@@ -247,10 +246,8 @@ class SinkThreads:
                     "the sink %s has taken no event for %g s; %d wait, and the run goes on", title, STUCK, waiting
                 )
         if states != self._last_states:
-            fresh = path.with_suffix(".new")
             with suppress(OSError):  # for example a full disk
-                fresh.write_text(json.dumps(states))
-                fresh.replace(path)  # atomic, so that readers never see a partial file
+                leave_note(folder, DELIVERIES, states)
             self._last_states = states
         if export:
             for title, state in states.items():

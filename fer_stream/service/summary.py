@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def summary(progress: Progress, sink_threads: SinkThreads) -> dict[str, Any]:
     """Return the summary, as JSON: each camera's ledger, counts of events, each sink's deliveries, and times."""
     return {
-        "cameras": {name: camera["ledger"] for name, camera in progress.cameras.items()},
+        "cameras": progress.ledgers(),
         "events": dict(sorted(progress.events.items())),
         "sinks": {
             thread.title: {

@@ -4,7 +4,11 @@ The children are the same commands that people run by hand (``fer-stream aggrega
 nothing depends on the roles being on one machine.
 
 A child that exits with 1 or 2 before it was ever ready cannot work, and the service cannot work without it. The service
-then ends with this exit code and the child's error message. A child that was killed, or had worked, is restarted.
+then ends with this exit code and the child's error message. A child that was killed, or had worked, is restarted. So is
+the capture of a camera that was added or changed at run time (`Supervisor.apply`): the service works without it.
+
+A removed camera leaves in two steps. Its capture ends, and the aggregator resolves its last frames and closes its
+events. Once a status has shown its final ledger, the aggregator may forget it.
 """
 
 from __future__ import annotations
@@ -12,50 +16,81 @@ from __future__ import annotations
 import logging
 import os
 import time
-from typing import TYPE_CHECKING, Any
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from fer_stream.errors import ConfigError
+from fer_stream.operations.process import REMOVED, leave_note
 from fer_stream.service.children import Child
 from fer_stream.settings.tree import save
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
-    from fer_stream.settings.tree import Settings
+    from fer_stream.settings.tree import CameraSettings, Settings
 
 FROZEN = 10.0
 """Seconds without an answer after which a running aggregator is replaced; no load delays an answer this long."""
 
+CAPTURE_GRACE = 3.5
+"""Seconds that a capture has to end: its last frames are processed in that time."""
+
+State = Literal["starting", "online", "offline", "failing", "ended", "ending"]
+"""A camera's state. ``starting``: no frame yet; ``failing``: no frame yet, and there is a reason; ``offline``: frames
+have come, and come no more; ``ended``: a recording is over; ``ending``: its capture has been told to end."""
+
 _log = logging.getLogger(__name__)
+
+
+class CameraState(NamedTuple):
+    """A camera's state, the Unix time in seconds since which it lasts, and the reason why it is not online."""
+
+    state: State
+    since: float
+    reason: str
 
 
 class Supervisor:
     """Supervises the aggregator, workers, captures and optionally the live page of one run."""
 
-    def __init__(self, settings: Settings, folder: Path, live: bool = False, inherited: tuple[int, ...] = ()) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        folder: Path,
+        live: bool = False,
+        inherited: tuple[int, ...] = (),
+        optional: Iterable[str] = (),
+    ) -> None:
         """Prepare the children; `start` starts them.
 
         Args:
-            settings: the whole tree, with at least one camera.
-            folder: the run's own folder, for the children's error messages and the sinks' states.
+            settings: the whole tree.
+            folder: the run's own folder, for the children's error messages and the notes to them.
             live: whether to serve the live page.
             inherited: descriptors that every child keeps open.
+            optional: the cameras without which the service works.
         """
         self._settings = settings
         self._inherited = inherited
-        self.deliveries = folder / "deliveries.json"
+        self.folder = folder
+        self.aggregator = Child("aggregator", ["aggregator"], folder)
+        self.workers = [
+            Child(f"worker {n}", ["worker", "--name", str(n)], folder) for n in range(1, settings.workers + 1)
+        ]
+        self.captures = {name: self._capture(name, name in set(optional)) for name in settings.cameras}
+        self.extras = [Child("live", ["live"], folder)] if live else []
+        self._file = self._saved()
+        self._removed: dict[str, bool] = {}
+        """The removed cameras of which a trace is left, and whether the aggregator may forget them."""
+        self._states: dict[str, CameraState] = {}
 
-        def child(title: str, *arguments: str) -> Child:
-            return Child(title, list(arguments), folder / f"{title}.txt", self.deliveries)
+    def _capture(self, name: str, optional: bool) -> Child:
+        return Child(f"capture {name}", ["capture", "--camera", name], self.folder, optional=optional)
 
-        self.aggregator = child("aggregator", "aggregator")
-        self.workers = [child(f"worker {n}", "worker", "--name", str(n)) for n in range(1, settings.workers + 1)]
-        self.captures = {name: child(f"capture {name}", "capture", "--camera", name) for name in settings.cameras}
-        self.extras = [child("live", "live")] if live else []
+    def _saved(self) -> int:
         # The children write their metrics to shared files, and this process serves them together.
-        shared = settings.model_copy(update={"metrics": None, "metrics_token": None, "sinks": []})
-        self._file = save(shared)
+        return save(self._settings.model_copy(update={"metrics": None, "metrics_token": None, "sinks": []}))
 
     @property
     def children(self) -> list[Child]:
@@ -67,11 +102,105 @@ class Supervisor:
         for child in (*self.workers, self.aggregator, *self.captures.values(), *self.extras):
             child.start(self._file, self._inherited)
 
-    def note(self, status: dict[str, Any]) -> None:
-        """Mark children as ready from the aggregator's status; kill workers that run but are missing in it."""
+    # Changes of cameras
+
+    def apply(self, cameras: Mapping[str, CameraSettings]) -> None:
+        """Make these the cameras of the service. Captures of cameras that stay as they are go on undisturbed."""
+        before = self._settings.cameras
+        self._settings = self._settings.model_copy(update={"cameras": dict(cameras)})
+        old, self._file = self._file, self._saved()
+        os.close(old)
+        now = time.monotonic()
+        for name in before.keys() - cameras.keys():
+            self._removed[name] = False
+        for name in cameras:
+            self._removed.pop(name, None)
+        self._tell_removed()  # before the captures end: the aggregator reads it when they sign off
+        for name, capture in self.captures.items():
+            if not capture.leave_by and (name not in cameras or cameras[name] != before.get(name)):
+                capture.leave_by = now + CAPTURE_GRACE
+                capture.terminate()
+        for name in cameras.keys() - self.captures.keys():
+            self._begin(name)
+
+    def _begin(self, name: str) -> None:
+        self.captures[name] = self._capture(name, optional=True)
+        self._start(self.captures[name])
+
+    def _start(self, child: Child) -> None:
+        try:
+            child.start(self._file, self._inherited)
+        except OSError as error:  # for example because there are too many processes
+            child.again(time.monotonic(), f"no process can be started: {error.strerror}")
+
+    def _leave(self, name: str, capture: Child, now: float) -> None:
+        """End a capture whose camera was changed or removed; then start the changed one."""
+        if capture.running:
+            if now < capture.leave_by:
+                return
+            _log.warning("%s did not end in time and is killed", capture.title)
+            capture.kill()
+        capture.ended()
+        capture.words.unlink(missing_ok=True)
+        if name in self._settings.cameras:
+            self._begin(name)
+        else:
+            del self.captures[name]
+
+    def _note_removed(self, known: Mapping[str, Any]) -> list[str]:
+        """Let the aggregator forget removed cameras whose final ledger a status has shown; return those it forgot."""
+        before, gone = dict(self._removed), []
+        for name in self._removed.keys() - self.captures.keys():
+            if name in known:
+                self._removed[name] = known[name]["state"] == "ended"
+            else:
+                del self._removed[name]
+                self._states.pop(name, None)
+                gone.append(name)
+        if self._removed != before:
+            self._tell_removed()
+        return gone
+
+    def _tell_removed(self) -> None:
+        with suppress(OSError):  # for example a full disk; then the camera leaves like one whose capture ended
+            leave_note(self.folder, REMOVED, self._removed)
+
+    @property
+    def leaving(self) -> set[str]:
+        """The removed cameras of which a trace is left."""
+        return set(self._removed)
+
+    def state(self, name: str, status: Mapping[str, Any]) -> CameraState:
+        """Return the state of a camera, given the latest status."""
+        state, reason = self._state(name, status.get("cameras", {}).get(name))
+        known = self._states.get(name)
+        if known is None or known.state != state:
+            known = CameraState(state, time.time(), reason)
+        self._states[name] = known._replace(reason=reason)
+        return self._states[name]
+
+    def _state(self, name: str, known: Mapping[str, Any] | None) -> tuple[State, str]:
+        capture = self.captures.get(name)
+        if capture is None or capture.leave_by:
+            return ("starting" if name in self._settings.cameras else "ending"), ""
+        if capture.finished:
+            return ("failing", capture.failure()) if capture.code else ("ended", "")
+        if capture.process and known and known["pid"] == capture.process.pid and known["state"] != "offline":
+            return ("ended" if known["state"] == "ended" else "online"), ""
+        reason = capture.trouble()
+        return ("offline" if capture.was_online else "failing" if reason else "starting"), reason
+
+    # The children's lives
+
+    def note(self, status: dict[str, Any]) -> list[str]:
+        """Mark children as ready from the aggregator's status; kill workers that run but are missing in it.
+
+        Returns:
+            The removed cameras of which no trace is left since this call.
+        """
         now, process = time.monotonic(), self.aggregator.process
         if process is None or status["pid"] != process.pid:
-            return  # another aggregator has this address; ours will fail because the address is in use
+            return []  # another aggregator has this address; ours will fail because the address is in use
         if not self.aggregator.was_ready:  # a new aggregator learns of a busy worker only when the worker has finished
             for worker in self.workers:
                 worker.seen = max(worker.seen, now + self._settings.dispatch.deadline)
@@ -90,6 +219,10 @@ class Supervisor:
             if capture.process and known and known["pid"] == capture.process.pid:
                 capture.ready(now)
                 capture.live = known["live"]
+                capture.was_online |= known["state"] == "online"
+        for name in self.captures:
+            self.state(name, status)
+        return self._note_removed(status["cameras"])
 
     def note_silence(self) -> None:
         """Record that the aggregator did not answer; kill it after `FROZEN` seconds of silence."""
@@ -98,16 +231,23 @@ class Supervisor:
             _log.warning("the aggregator does not answer and is replaced", extra={"pid": child.process.pid})
             child.process.kill()
 
-    def killed(self) -> bool:
-        """Return whether a signal killed a child since the last `watch`, so that `watch` should run at once."""
-        return any(child.process is not None and (child.process.poll() or 0) < 0 for child in self.children)
+    def due(self) -> bool:
+        """Return whether `watch` should run at once: a signal killed a child, or a changed camera's capture ended."""
+        return any(child.leave_by and not child.running for child in self.captures.values()) or any(
+            child.process is not None and (child.process.poll() or 0) < 0 for child in self.children
+        )
 
     def watch(self) -> Child | None:
         """Restart dead children; return a child whose failure ends the service, if there is one."""
         now = time.monotonic()
+        for name, capture in list(self.captures.items()):
+            if capture.leave_by:
+                self._leave(name, capture, now)
         for child in self.children:
+            if child.leave_by:
+                continue
             if child.process is None and child.start_at and now >= child.start_at:
-                child.start(self._file, self._inherited)
+                self._start(child)
             code = child.ended()
             if code is None:
                 if child in self.extras and child.running:  # the aggregator's status does not contain it
@@ -119,6 +259,9 @@ class Supervisor:
             is_capture = child in self.captures.values()
             if is_capture and code == 0:
                 continue  # its source has ended
+            if child.optional:
+                child.again(now)
+                continue
             if code == ConfigError.exit_code or (code > 0 and not child.was_ready):
                 return child
             if code > 0 and is_capture and not (child.live and self._settings.cameras[child.arguments[-1]].retry):
@@ -133,20 +276,18 @@ class Supervisor:
         """Return texts that name what is missing or failing, given the latest status."""
         found = [] if status.get("workers") else ["a worker"]
         known = status.get("cameras", {})
-        found += [name for name, child in self.captures.items() if name not in known and not self._finished(child)]
+        found += [name for name, child in self.captures.items() if name not in known and not child.finished]
         return [*found, *(f"{child.title} keeps failing" for child in self.children if child.failing)]
 
-    @staticmethod
-    def _finished(child: Child) -> bool:
-        return child.process is None and not child.start_at
-
     def ended(self) -> bool:
-        """Return whether every capture has ended and will not be restarted."""
-        return all(map(self._finished, self.captures.values()))
+        """Return whether there are captures, and every one has ended and will not be restarted."""
+        captures = self.captures.values()
+        return bool(captures) and all(child.finished and not child.leave_by for child in captures)
 
     def failed(self) -> int:
-        """Return the exit code of a capture that failed, or 0."""
-        return next((child.code for child in self.captures.values() if child.code and child.code > 0), 0)
+        """Return the exit code of a capture that failed and is not optional, or 0."""
+        captures = self.captures.values()
+        return next((child.code for child in captures if child.code and child.code > 0 and not child.optional), 0)
 
     def stop(self, children: list[Child], deadline: float, look: Callable[[], None]) -> None:
         """Send children SIGTERM and wait; kill those that still run at ``deadline`` (monotonic seconds).

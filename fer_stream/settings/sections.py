@@ -35,7 +35,8 @@ class CameraSettings(Section):
 
     source: str = Field(
         "demo",
-        description="webcam index, file, image folder, rtsp:// or http:// address, or demo",
+        description="webcam index, file, image folder, rtsp:// or http:// address, or demo; env:NAME or file:PATH in "
+        "place of its password names a variable or a file that holds it",
         examples=["rtsp://user:password@192.0.2.10/stream"],
     )
     plugin: str | None = Field(

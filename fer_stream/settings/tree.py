@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from fer_stream.errors import ConfigError
@@ -52,6 +52,9 @@ __all__ = [
     "Settings",
     "SmootherSettings",
     "TrackerSettings",
+    "cameras",
+    "changed",
+    "check_text",
     "explain",
     "load",
     "redact",
@@ -70,6 +73,9 @@ def _distinct(cameras: dict[str, CameraSettings]) -> dict[str, CameraSettings]:
         if (other := seen.setdefault(name.lower(), name)) != name:
             raise ValueError(f"{other} and {name} differ only in case; rename one")
     return cameras
+
+
+Cameras = Annotated[dict[Annotated[str, Field(pattern=CAMERA_NAME)], CameraSettings], AfterValidator(_distinct)]
 
 
 class Settings(BaseSettings):
@@ -130,9 +136,16 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="minimum severity of logged messages"
     )
-    cameras: Annotated[dict[Annotated[str, Field(pattern=CAMERA_NAME)], CameraSettings], AfterValidator(_distinct)] = (
-        Field(default_factory=dict, description="cameras by name")
+    registry: FilePath | None = Field(
+        None,
+        description="the file of the cameras that were added at run time (`fer-stream cameras`); by default beside the "
+        "journal, with .cameras.json added to its name",
+        examples=["cameras.json"],
     )
+    max_cameras: Annotated[int, Field(ge=1, le=4096)] = Field(
+        256, description="maximum number of cameras of `fer-stream run`; each has a process of its own"
+    )
+    cameras: Cameras = Field(default_factory=dict, description="cameras by name")
     detector: DetectorSettings = DetectorSettings()
     search: SearchSettings = SearchSettings()
     classifier: ClassifierSettings = ClassifierSettings()
@@ -225,6 +238,43 @@ def explain(
     return Loaded(settings, {schema.dotted(path): layers.origin(path) for path, _ in _flat(settings)})
 
 
+def cameras(values: Mapping[str, Mapping[str, Any]]) -> dict[str, CameraSettings]:
+    """Return cameras from their values alone, by name; no other source of settings is read.
+
+    Raises:
+        ConfigError: a name or value is invalid; the message has one line per problem.
+    """
+    try:
+        found = _CAMERAS.validate_python(values)
+    except ValidationError as error:
+        tree = {"cameras": {name: dict(camera) for name, camera in values.items()}}
+        details: list[Any] = [
+            detail | {"loc": ("cameras", *detail["loc"])} for detail in error.errors(include_url=False)
+        ]
+        problems = (schema.sentence(_schema(), tree, detail)[1] for detail in details)
+        raise ConfigError(redact("\n".join(dict.fromkeys(problems)))) from error
+    check_text(found)
+    return found
+
+
+def check_text(cameras: Mapping[str, CameraSettings]) -> None:
+    """Check that cameras can be passed to other processes (`save`); file names may have any bytes.
+
+    Raises:
+        ConfigError: a value is not UTF-8.
+    """
+    for name, camera in cameras.items():
+        try:
+            camera.model_dump_json()
+        except ValueError as error:
+            raise ConfigError(f"a setting of camera {name} is not UTF-8: rename the file, for example") from error
+
+
+def changed(camera: CameraSettings) -> dict[str, Any]:
+    """Return the source of a camera, and its settings that differ from the defaults, as JSON values."""
+    return {"source": camera.source, **camera.model_dump(mode="json", exclude_defaults=True)}
+
+
 def template() -> str:
     """Return a TOML file that documents every setting; all of them are commented out, so it loads as the defaults."""
     defaults = Settings.model_construct().model_dump(mode="json")
@@ -240,6 +290,9 @@ def save(settings: Settings) -> int:
     with os.fdopen(os.dup(memory), "w", encoding="utf-8") as stream:
         stream.write(settings.model_dump_json())
     return memory
+
+
+_CAMERAS: TypeAdapter[dict[str, CameraSettings]] = TypeAdapter(Cameras)
 
 
 @cache

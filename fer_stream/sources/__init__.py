@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, cast
 
 from fer_stream import plugins
 from fer_stream.errors import PluginError
+from fer_stream.settings import references
 
 if TYPE_CHECKING:
     from fer_stream.plugins import Source
@@ -29,12 +30,14 @@ def open_source(settings: CameraSettings) -> Source:
     """Open a camera's source with the plug-in that ``settings.plugin`` names, or else the one its address names.
 
     ``NAME``, ``NAME:REST`` and ``NAME://REST`` choose the plug-in ``NAME`` if it exists. It gets the whole address, or
-    with ``NAME:REST`` only ``REST``. All other addresses are opened by ``media``.
+    with ``NAME:REST`` only ``REST``. All other addresses are opened by ``media``. References to passwords are resolved
+    before (`fer_stream.settings.references`).
 
     Raises:
         PluginError: there is no such plug-in, or its object is not a source.
         SourceError: the source cannot be opened.
     """
+    settings = settings.model_copy(update={"source": references.resolve(settings.source)})
     name, address = choose(settings)
     source = plugins.load("sources", name)(address, settings)
     missing = [member for member in ("live", "frames", "read", "close") if not hasattr(source, member)]

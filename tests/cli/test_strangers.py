@@ -56,6 +56,7 @@ COMMAND_LINES = {
     "purge": "purge --older-than 1d",
     "schema": "schema",
     "status": "status",
+    "cameras": "cameras list",
     "doctor": "doctor",
     "keys": "keys new door --role capture",
     "version": "version",

@@ -1,4 +1,4 @@
-"""SIGINT, SIGTERM and SIGHUP at different moments: a run drains, the ledger adds up, and nothing is left behind."""
+"""SIGINT and SIGTERM at different moments: a run drains, the ledger adds up, and nothing is left behind."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_a_signal(moment: str, service: Callable[..., Service], clip: Path, scal
             time.sleep(random.random())
         first = len(it.run.events)
         begin = time.monotonic()
-        it.run.signal(random.choice((signal.SIGINT, signal.SIGTERM, signal.SIGHUP)))
+        it.run.signal(random.choice((signal.SIGINT, signal.SIGTERM)))
         assert it.run.end() == 0, it.run.err
         longest = max(longest, time.monotonic() - begin)
         assert not it.cli.left_over(it.run, it.folder)
@@ -59,7 +59,7 @@ def test_a_signal(moment: str, service: Callable[..., Service], clip: Path, scal
         sound(it.run.events)
     assert shared_memory() == before
     tell(
-        f"SIGINT, SIGTERM or SIGHUP, {moment}",
+        f"SIGINT or SIGTERM, {moment}",
         f"{times} times: ledger exact, every interval closed, no process, socket, folder or shared memory left",
         f"ended within {longest:.1f} s",
         (longest, LIMIT),

@@ -120,8 +120,8 @@ def test_no_picture_crop_or_embedding_is_written(cli: Cli, short_folder: Path, c
     journal = {str(folder / f"events.db{end}") for end in ("", "-wal", "-shm", "-journal", ".lock")}
     named = {str(folder / "events.jsonl"), str(folder / "summary.json"), str(short_folder / "lock"), "/dev/null"}
     own = re.escape(f"{cli.runtime}/fer_stream")
-    names = r"metrics/\w+_[\w-]+\.db|[\w -]+\.txt|deliveries\.(new|json)"
-    temporary = re.compile(rf"{own}/(instances\.lock|service-\w+(/about\.json)?|run-1/({names}))")
+    names = r"metrics/\w+_[\w-]+\.db|[\w -]+\.txt|(deliveries|removed)\.(new|json)"
+    temporary = re.compile(rf"{own}/(instances\.lock|service-\w+(/about\.json(\.new)?)?|run-1/({names}))")
     # Coverage data of the tests; the file by which Python's tempfile tests a folder; a lock of tqdm.
     others = re.compile(rf".*/\.coverage[^/]*|{re.escape(str(cli.temporary))}/[a-z0-9_]{{8}}|/dev/shm/sem\.\w{{6}}")
     strange = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -15,10 +16,24 @@ import psutil  # type: ignore[import-untyped]
 import pytest
 
 from fer_stream.errors import ConfigError, SourceError
-from fer_stream.operations.process import PARENT, Stop, install_stop, main_guard, parent_gone
+from fer_stream.operations import process as process_module
+from fer_stream.operations.process import (
+    LAST_WORDS,
+    NOTES,
+    PARENT,
+    REMOVED,
+    Stop,
+    install_stop,
+    leave_note,
+    main_guard,
+    parent_gone,
+    read_note,
+    report_trouble,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 TIMEOUT = 60
 
@@ -119,6 +134,88 @@ def test_sighup_that_is_ignored_stays_so() -> None:
         assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+def test_sighup_asks_who_can_read_its_settings_again_to_do_so() -> None:
+    with install_stop(reloads=True) as stop:
+        assert not stop.told_to_reload()
+        for _ in range(3):
+            os.kill(os.getpid(), signal.SIGHUP)
+        assert stop.told_to_reload()
+        assert not stop.told_to_reload(), "three signals ask once"
+        assert not stop.is_set()
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.is_set()
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert not stop.told_to_reload(), "it is ending"
+
+
+@pytest.mark.parametrize("order", ["signal first", "terminal first"])
+def test_sighup_of_a_terminal_that_is_closed_ends_the_process(order: str) -> None:
+    """A shell passes SIGHUP on to its jobs, and then its terminal is closed, or the other way round."""
+    ours, theirs = pty.openpty()
+    code = """
+import os, signal, sys
+from fer_stream.operations.process import install_stop
+signal.signal(signal.SIGHUP, lambda *_: None)
+os.setsid()
+terminal = os.open(os.ttyname(0), os.O_RDWR)  # the controlling terminal
+child = os.fork()
+if child:
+    os.waitpid(child, 0)
+    sys.exit()
+os.close(terminal)
+stop = install_stop(reloads=True)
+print("begun", file=sys.stderr, flush=True)
+while not stop.is_set():
+    stop.wait(0.01)
+    if stop.told_to_reload():
+        print("reload", file=sys.stderr, flush=True)
+print("end", file=sys.stderr, flush=True)
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stdin=theirs, stderr=subprocess.PIPE, text=True) as process:
+        os.close(theirs)
+        assert process.stderr is not None
+        assert process.stderr.readline() == "begun\n"
+        (child,) = psutil.Process(process.pid).children()
+        if order == "signal first":
+            child.send_signal(signal.SIGHUP)
+            assert process.stderr.readline() == "reload\n"
+            os.close(ours)
+        else:
+            os.close(ours)
+            child.send_signal(signal.SIGHUP)
+        assert process.stderr.readline() == "end\n"
+
+
+def test_sighup_long_after_the_terminal_was_closed_asks_to_reload(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As for a job that its shell has disowned."""
+    open_now, now = True, 100.0
+    monkeypatch.setattr(process_module, "_terminal", lambda: open_now)
+    monkeypatch.setattr(process_module.time, "monotonic", lambda: now)
+    with install_stop(reloads=True) as stop:
+        open_now = False
+        assert not stop.told_to_reload()
+        now += process_module.CLOSING
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert stop.told_to_reload()
+        assert not stop.is_set()
+
+
+def test_notes_reach_the_children_and_a_trouble_its_supervisor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert read_note(REMOVED) == {}
+    report_trouble("nobody hears it")
+    monkeypatch.setenv(NOTES, str(tmp_path))
+    monkeypatch.setenv(LAST_WORDS, str(tmp_path / "words"))
+    assert read_note(REMOVED) == {}
+    leave_note(tmp_path, REMOVED, {"door": True})
+    leave_note(tmp_path, REMOVED, {"door": False})
+    assert read_note(REMOVED) == {"door": False}
+    report_trouble("rtsp://user:secret@h/ does not answer")
+    assert (tmp_path / "words").read_text() == "rtsp://user:***@h/ does not answer"
+    for _ in range(2):
+        report_trouble("")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["removed.json"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])

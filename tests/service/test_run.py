@@ -212,11 +212,15 @@ def test_a_camera_that_has_ended_leaves_status_and_metrics_and_stays_in_the_summ
 # Terminals
 
 
-def test_a_terminal_that_is_closed_ends_a_run_in_order(cli: Cli, short_folder: Path, clip: Path) -> None:
+@pytest.mark.parametrize("more", [(), ("--config", "settings.toml")], ids=["plain", "with a settings file"])
+def test_a_terminal_that_is_closed_ends_a_run_in_order(
+    more: tuple[str, ...], cli: Cli, short_folder: Path, clip: Path
+) -> None:
+    (cli.folder / "settings.toml").touch()
     ours, theirs = pty.openpty()
     command = [
         *("setsid", "--ctty", sys.executable, "-m", "fer_stream", "run", f"film={clip}", "--loop", "--workers", "1"),
-        *("--journal", "e.db", "--bind", f"ipc://{short_folder}", "--summary", "s.json"),
+        *("--journal", "e.db", "--bind", f"ipc://{short_folder}", "--summary", "s.json", *more),
     ]
     run = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=cli.environment, cwd=cli.folder)
     os.close(theirs)

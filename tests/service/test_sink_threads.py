@@ -133,9 +133,9 @@ def test_states_are_written_for_other_processes_and_exported(house: House, stop:
     last = newest(house)
     wait_for(lambda: sink_threads.all[0].cursor == last, "all events")
     exported: list[tuple[str, int, int]] = []
-    sink_threads.tell(tmp_path / "sinks.json", last, lambda *values: exported.append(values))
-    assert json.loads((tmp_path / "sinks.json").read_text()) == sink_threads.states(last)
+    sink_threads.tell(tmp_path, last, lambda *values: exported.append(values))
+    assert json.loads((tmp_path / "deliveries.json").read_text()) == sink_threads.states(last)
     assert exported == [(f"file:{tmp_path}/all.jsonl", 0, 0)]
-    sink_threads.tell(tmp_path / "nowhere" / "sinks.json", last + 1, None)  # a file that cannot be written is no error
+    sink_threads.tell(tmp_path / "nowhere", last + 1, None)  # a file that cannot be written is no error
     sink_threads.finish(stop, last, soon())
     sink_threads.close()

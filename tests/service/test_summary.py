@@ -42,7 +42,7 @@ def test_events_are_counted_and_the_status_is_known(house: House, progress: Prog
     wait_for(lambda: progress.look() or sum(progress.events.values()) == len(house.stored()), "all events")
     assert progress.events == kinds(house)
     assert progress.cursor == len(house.stored())
-    assert progress.cameras["door"]["ledger"]["captured"] == 6
+    assert progress.ledgers()["door"]["captured"] == 6
 
 
 def test_events_that_came_after_the_last_answer_are_counted_from_the_journal(house: House, progress: Progress) -> None:
@@ -101,3 +101,14 @@ def test_rejected_frames_are_told_once_with_their_reasons(capfd: pytest.CaptureF
 def test_a_summary_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(FerStreamError, match=r"the summary .*nowhere/summary\.json cannot be written: No such file"):
         summary.write(tmp_path / "nowhere" / "summary.json", {})
+
+
+def test_the_ledger_of_a_camera_that_was_removed_and_came_again_is_the_sum(house: House, progress: Progress) -> None:
+    house.take(6)
+    wait_for(lambda: progress.ask(1.0), "an answer")
+    progress.close_ledger("door")
+    progress.close_ledger("nobody")
+    assert progress.ledgers()["door"]["captured"] == 6
+    assert progress.ask(1.0)  # here the aggregator has a second ledger of a camera with this name
+    assert progress.ledgers()["door"]["captured"] == 12
+    assert progress.ledgers().keys() == {"door"}

@@ -197,7 +197,7 @@ def test_variables_of_kubernetes_and_of_our_supervisor_are_no_settings(monkeypat
         "FER_STREAM_AGGREGATOR_SERVICE_PORT_METRICS",
         "FER_STREAM_PARENT",
         "FER_STREAM_LAST_WORDS",
-        "FER_STREAM_DELIVERIES",
+        "FER_STREAM_NOTES",
     ):
         monkeypatch.setenv(name, "tcp://10.0.0.1:7000")
     assert tree.load() == Settings()
@@ -280,7 +280,7 @@ def test_the_template_loads_as_the_defaults(tmp_path: Path) -> None:
 
 def test_the_template_holds_every_setting_with_its_default(tmp_path: Path) -> None:
     text = re.sub(r"(?m)^#(?=[a-z_\[])", "", tree.template())
-    examples = {"metrics", "sinks", "classifier.model", "cameras", "key", "keys", "metrics_token"}
+    examples = {"metrics", "sinks", "classifier.model", "cameras", "key", "keys", "metrics_token", "registry"}
     examples |= {"deployment.purpose", "deployment.exception", "live.token_file", "live.hosts", "live.frame_ancestors"}
     examples |= {"journal.credentials", "journal.ca"}
     loaded = tree.explain(file=write(tmp_path, text))

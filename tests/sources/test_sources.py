@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+from camera_servers import Server, rtsp
 
 from fer_stream.errors import PluginError, SourceError
 from fer_stream.settings.tree import CameraSettings
@@ -31,3 +32,27 @@ def test_an_unknown_plug_in():
 def test_an_unknown_scheme_is_left_to_ffmpeg():
     with pytest.raises(SourceError, match="nix://host/x cannot be opened"):
         open_source(CameraSettings(source="nix://host/x"))
+
+
+@pytest.mark.parametrize("password", ["s3cret", "p@ss/w:rd %é&=#?"])
+def test_a_password_that_is_referred_to_reaches_the_camera(password, make_video, tmp_path, monkeypatch):
+    """As it is written in the file or the variable, with all special characters."""
+    monkeypatch.setenv("DOOR", password)
+    file = tmp_path / "door.password"
+    file.write_text(f"{password}\n")
+    file.chmod(0o600)
+    with Server(rtsp(make_video("v.ts").read_bytes(), [], login=f"me:{password}")) as server:
+        for reference in ("env:DOOR", f"file:{file}"):
+            source = open_source(CameraSettings(source=f"rtsp://me:{reference}@127.0.0.1:{server.port}/stream"))
+            assert source.read()
+            source.close()
+        file.write_text("another")
+        with pytest.raises(SourceError, match=r"wrong or missing user name or password \(401\)") as caught:
+            open_source(CameraSettings(source=f"rtsp://me:file:{file}@127.0.0.1:{server.port}/stream"))
+        assert "another" not in str(caught.value)
+
+
+def test_a_password_that_is_not_there_is_told_before_the_camera_is_asked(tmp_path):
+    with pytest.raises(SourceError, match=r"cannot be read: No such file or directory") as caught:
+        open_source(CameraSettings(source=f"rtsp://me:file:{tmp_path}/door.password@192.0.2.1/stream"))
+    assert caught.value.transient
