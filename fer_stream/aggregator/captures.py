@@ -293,6 +293,7 @@ class Captures:
         for camera in self.cameras.values():
             if camera.name in removed and not camera.leaving and self._silent(camera, now):
                 camera.leaving = "camera removed"  # its capture was killed, so there is no BYE
+                self._take_leave(camera)
             self._check_camera(camera, now)
             self._export(camera)
         how = self._settings.dispatch
