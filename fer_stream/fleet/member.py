@@ -1,0 +1,305 @@
+"""One aggregator's part in a fleet: which partitions it takes, keeps and gives away, and what it answers to peers.
+
+The aggregator passes in what the engine and its own work tell it, with the time (monotonic seconds), and carries out
+the commands that are returned (`fer_stream.fleet.records`)::
+
+    alive      a delivery of the watch on `alive`       ->  Beat, Inquire          its own liveness
+    seen       a delivery of the watch on `parts`       ->  Write, Read, Look,     calls to the engine, one at a time
+    result     the engine's answer to a call                Fence, Recover, Flush  for each partition
+    report     loads and idle workers                   ->  Serve, Move            captures are welcome, or go elsewhere
+    fenced     an append was refused                    ->  MoveWorker             an idle worker goes elsewhere
+    leave      give everything away                     ->  Left, End              this process may or must end
+    tick       at least every 0.1 s
+
+Rules. (1) *Take-over*: a partition is an orphan if its owner is silent (`liveness`), or nobody owns it, or this
+process replaces its owner (``former``, which a supervisor saw die: at once). Of all who live, the first in a hash's
+order claims it, and each next one `STEP` seconds later. (2) *Hand-over*: an owner gives partitions to a lighter
+aggregator while the loads are uneven (`balance`), one at a time, no sooner than `SETTLE` seconds after it found them
+so, and no partition within `REST` seconds after it took it. So a newcomer gets its share gradually, and nothing goes
+back and forth. One that leaves gives all. An heir claims at once. (3) *Loss*: whoever loses a partition that it serves
+ends. (4) *Doubt*: while none of its writes is proven, it serves on, because the engine may be away from everybody. It
+asks other aggregators for their copies of `parts` in case it alone is cut off, and gives nothing away. (5) *Peers*: a
+camera belongs to its partition's owner; a worker stays where it is, and an idle one moves where none is idle, one a
+second.
+
+`ownership` has the steps of one partition.
+"""
+
+from __future__ import annotations
+
+from itertools import count
+from typing import TYPE_CHECKING
+
+from fer_stream.fleet import balance
+from fer_stream.fleet.liveness import Liveness, T
+from fer_stream.fleet.ownership import TAKING, Ownership
+from fer_stream.fleet.partitions import MOST, partition
+from fer_stream.fleet.records import Beat, End, Inquire, Left, Moved, MoveWorker, Status, Welcome
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from fer_stream.fleet.records import Answer, Command, Outcome, Part, Place
+
+STEP = 0.2
+"""Seconds between the claims of one orphan by two aggregators."""
+
+SETTLE = 3.0
+"""Seconds for which loads must have been uneven before a partition is given away."""
+
+COOL = 1.5
+"""Seconds between two gifts, so that the next one is chosen with loads that include the last."""
+
+REST = 10.0
+"""Seconds after a take-over for which a partition stays, and weighs at least what it weighed before: its captures have
+not all arrived yet."""
+
+SOON, LATER = 0.1, 0.5
+"""Seconds after which a capture is to come again: while its partition changes hands, and while its owner is silent."""
+
+ASIDE = 1.0
+"""Seconds between two inquiries of a doubtful aggregator, and between two workers given away."""
+
+FORGET = 60.0
+"""Seconds of silence after which an aggregator without partitions is forgotten."""
+
+
+class Member:
+    """See the module docstring. After `End` it takes no more input."""
+
+    def __init__(self, me: str, place: Place, partitions: int, former: str = "") -> None:
+        """Join a fleet.
+
+        Args:
+            me: an id that no other process has or had.
+            place: where captures and workers reach this process.
+            partitions: how many the cell has; the same for all aggregators.
+            former: the id of this aggregator's last process, if it is known to have ended.
+
+        Raises:
+            ValueError: a wrong number of partitions.
+        """
+        if not 1 <= partitions <= MOST:
+            raise ValueError(f"a cell has 1 to {MOST} partitions, not {partitions}")
+        calls = count(1)
+        self.partitions = [Ownership(number, me, place, calls) for number in range(partitions)]
+        self.liveness = Liveness(me)
+        self.statuses: dict[str, Status] = {}
+        """The latest status of every other aggregator, by id."""
+        self.ended = False
+        self._me, self._place, self._former = me, place, former
+        self._weights: Mapping[int, float] = {}
+        self._workers = self._idle = 0
+        self._calls: dict[int, Ownership] = {}
+        self._orphaned: dict[int, float] = {}  # since when a partition is known to be one
+        self._uneven: float | None = None  # since when this process should give something
+        self._gave = self._aside = float("-inf")
+        self._asked = ""
+        self._leaving = False
+
+    # Input from the engine
+
+    def alive(self, member: str, number: int, status: Status, now: float) -> list[Command]:
+        """Take a value of the bucket ``alive``: an aggregator's id, the number of its beat, and its status."""
+        if not self.liveness.hear(member, number, now) and member != self._me:
+            self.statuses[member] = status
+        return []
+
+    def seen(self, partition: int, revision: int, part: Part) -> list[Command]:
+        """Take a value of the bucket ``parts``, from the watch or from another aggregator."""
+        one = self.partitions[partition]
+        commands = one.seen(revision, part)
+        if part.heir == self._me and one.revision == revision and not self._leaving:
+            commands += one.claim(part.weight)
+        return self._sent(commands, one)
+
+    def result(self, call: int, outcome: Outcome, now: float) -> list[Command]:
+        """Take the engine's answer to a call. One that comes late is ignored."""
+        one = self._calls.pop(call, None)
+        return [] if one is None else self._sent(one.result(call, outcome, now), one)
+
+    # Input from the aggregator
+
+    def report(self, weights: Mapping[int, float], workers: int, idle: int) -> None:
+        """Take the loads of the own partitions, the number of workers, and the least idle ones of the last second.
+
+        A load is any number that adds up. By default it is the cameras online plus one, so that empty partitions are
+        spread, too.
+        """
+        self._weights, self._workers, self._idle = weights, workers, idle
+
+    def fenced(self, partition: int) -> list[Command]:
+        """Take the journal's word that another aggregator's fence refused an append."""
+        one = self.partitions[partition]
+        return self._sent(one.fenced(), one)
+
+    def leave(self) -> None:
+        """Give all partitions away; `Left` follows. Without another aggregator the process can simply end."""
+        self._leaving = True
+
+    def answer(self, camera: str) -> Answer:
+        """Return what to answer to a camera's HELLO."""
+        one = self.partitions[partition(camera, len(self.partitions))]
+        if one.state in ("owned", "flushing"):
+            return Welcome()
+        if one.state != "idle":
+            return Moved(None, SOON)
+        part = one.part
+        if part is None or part.owner == self._me or self.liveness.silence(part.owner) >= T / 2:
+            return Moved(None, LATER)
+        return Moved(part.place) if part.fence else Moved(None, SOON)
+
+    def answer_worker(self) -> Answer:
+        """Return what to answer to a worker's READY."""
+        if not self._leaving:
+            return Welcome()
+        others = self._others()
+        lightest = min(others, key=lambda member: (balance.wealth(others[member]), member), default=None)
+        return Welcome() if lightest is None else Moved(others[lightest].place)
+
+    # Time
+
+    def tick(self, now: float) -> list[Command]:
+        """Do what is due. Call it at least every 0.1 s."""
+        commands: list[Command] = []
+        if self.ended:
+            return commands
+        for one in self.partitions:
+            commands += self._sent(one.tick(now), one)
+        commands += self._adopt(now)
+        if self.liveness.doubtful(now):
+            self._uneven = None
+            commands += self._inquire(now)
+        elif self._leaving:
+            commands += self._give_all(now)
+        else:
+            commands += self._balance(now)
+            commands += self._spare(now)
+        number = self.liveness.beat(now)
+        if number is not None:
+            commands.append(Beat(number, self.status(now)))
+        return commands
+
+    # The rules
+
+    def _adopt(self, now: float) -> list[Command]:
+        """Claim orphans when it is this process's turn."""
+        commands: list[Command] = []
+        candidates: list[str] | None = None
+        for one in self.partitions:
+            owner = one.part.owner if one.part else ""
+            mine = bool(owner) and owner in (self._former, self._me)
+            orphan = one.state == "idle" and (mine or (self.liveness.settled and self._dead(owner)))
+            if not orphan:
+                self._orphaned.pop(one.partition, None)
+                continue
+            since = self._orphaned.setdefault(one.partition, now)
+            if candidates is None:
+                candidates = [] if self._leaving else [self._me, *self._others()]
+            if not candidates:
+                continue
+            turn = 0 if mine else balance.claimants(one.partition, candidates).index(self._me)
+            if now >= since + turn * STEP:
+                commands += self._sent(one.claim(self._expected(one, owner)), one)
+        return commands
+
+    def _dead(self, owner: str) -> bool:
+        return not owner or self.liveness.silent(owner)
+
+    def _expected(self, one: Ownership, owner: str) -> float:
+        """Return an orphan's expected load: its share of its dead owner's."""
+        status = self.statuses.get(owner)
+        if status is None or one.part is None:
+            return one.part.weight if one.part else 1.0
+        return max(1.0, status.load / sum(1 for other in self.partitions if other.part and other.part.owner == owner))
+
+    def _balance(self, now: float) -> list[Command]:
+        """Give a partition to a lighter aggregator if the loads have been uneven for long enough."""
+        if not self.liveness.settled or any(
+            one.state in ("flushing", "offering", "offered") for one in self.partitions
+        ):
+            return []
+        weights = {one.partition: self._weight(one, now) for one in self.partitions if one.state == "owned"}
+        loads = {member: status.load for member, status in self._others().items()}
+        loads[self._me] = self.status(now).load
+        rested = {n: weight for n, weight in weights.items() if now - self.partitions[n].since >= REST}
+        found = balance.gift(self._me, loads, rested)
+        if found is None:
+            self._uneven = None
+            return []
+        self._uneven = now if self._uneven is None else self._uneven
+        if now - self._uneven < SETTLE or now - self._gave < COOL:
+            return []
+        self._gave = now
+        number, heir = found
+        one = self.partitions[number]
+        return self._sent(one.give(heir, weights[number]), one)
+
+    def _give_all(self, now: float) -> list[Command]:
+        """Give away what is owned: to every other aggregator one at a time, the lightest first."""
+        if all(one.state == "idle" for one in self.partitions):
+            self.ended = True
+            return [Left()]
+        others = self._others()
+        busy = {one.heir for one in self.partitions if one.state in ("flushing", "offering", "offered")}
+        free = sorted((status.load, member) for member, status in others.items() if member not in busy)
+        commands: list[Command] = []
+        owned = (one for one in self.partitions if one.state == "owned")
+        for (_, heir), one in zip(free, owned, strict=False):
+            commands += self._sent(one.give(heir, self._weight(one, now)), one)
+        return commands
+
+    def _spare(self, now: float) -> list[Command]:
+        """Give an idle worker away, at most one a second."""
+        if now - self._aside < ASIDE or not self.liveness.settled:
+            return []
+        statuses = self._others()
+        statuses[self._me] = self.status(now)
+        to = balance.spare_worker(self._me, statuses)
+        if to is None:
+            return []
+        self._aside = now
+        return [MoveWorker(statuses[to].place)]
+
+    def _inquire(self, now: float) -> list[Command]:
+        """Ask the next other aggregator who owns what."""
+        names = sorted(self.statuses)
+        if not names or now - self._aside < ASIDE:
+            return []
+        self._aside = now
+        self._asked = next((name for name in names if name > self._asked), names[0])
+        return [Inquire(self.statuses[self._asked].place)]
+
+    # Views
+
+    def status(self, now: float) -> Status:
+        """Return this process's status, as its next beat carries it."""
+        held = (one for one in self.partitions if one.state in ("owned", "flushing", "revoking", *TAKING))
+        load = sum(self._weight(one, now) for one in held)
+        return Status(self._place, load, self._workers, self._idle, self._leaving)
+
+    def _weight(self, one: Ownership, now: float) -> float:
+        """Return an own partition's load. After a take-over its captures arrive by and by."""
+        reported = self._weights.get(one.partition, 1.0)
+        return reported if one.state not in TAKING and now - one.since >= REST else max(reported, one.weight)
+
+    def _others(self) -> dict[str, Status]:
+        """Return the other aggregators that live and stay."""
+        gone = [name for name in self.statuses if self.liveness.silence(name) > FORGET]
+        for name in gone:
+            del self.statuses[name]
+            self.liveness.forget(name)
+        return {
+            name: status
+            for name, status in self.statuses.items()
+            if not status.leaving and not self.liveness.silent(name)
+        }
+
+    def _sent(self, commands: list[Command], one: Ownership) -> list[Command]:
+        """Remember whose the calls among these commands are, and whether the process must end."""
+        for command in commands:
+            if isinstance(command, End):
+                self.ended = True
+            elif call := getattr(command, "call", None):
+                self._calls[call] = one
+        return commands
