@@ -37,27 +37,30 @@ def claimants(partition: int, members: Iterable[str]) -> list[str]:
     return sorted(members, key=lambda member: blake2b(f"{partition} {member}".encode(), digest_size=8).digest())
 
 
-def gift(me: str, loads: Mapping[str, float], weights: Mapping[int, float]) -> tuple[int, str] | None:
-    """Return the partition that this aggregator should give away, and to whom; ``None``: nothing to improve.
+def uneven(loads: Mapping[str, float]) -> bool:
+    """Return whether the loads differ so much that a partition should move."""
+    return max(loads.values()) - min(loads.values()) > UNEVEN * sum(loads.values()) / len(loads)
 
-    The heaviest aggregator gives to the lightest, the second heaviest to the second lightest, and so on, so that an
-    aggregator receives from one at a time.
 
-    Args:
-        me: this aggregator's id.
-        loads: the load of each aggregator that lives and stays, by id; with this one's.
-        weights: the load of each partition that this aggregator can give.
+def partners(me: str, loads: Mapping[str, float]) -> tuple[str, str, int]:
+    """Return the aggregator that this one is paired with, the lightest of all, and this one's rank (0: the heaviest).
+
+    The heaviest is paired with the lightest, the second heaviest with the second lightest, and so on, so that each
+    receives from one at a time.
     """
-    partner = _partner(me, sorted(loads, key=lambda member: (loads[member], member)))
-    if partner is None:
-        return None
-    difference = loads[me] - loads[partner]
-    if difference <= UNEVEN * sum(loads.values()) / len(loads):
-        return None
-    fitting = [
-        (abs(weight - difference / 2), number) for number, weight in weights.items() if weight <= FITS * difference
-    ]
-    return (min(fitting)[1], partner) if fitting else None
+    ascending = sorted(loads, key=lambda member: (loads[member], member))
+    index = ascending.index(me)
+    return ascending[-1 - index], ascending[0], len(ascending) - 1 - index
+
+
+def gift(mine: float, other: float, weights: Mapping[int, float]) -> int | None:
+    """Return the partition that an aggregator with the load ``mine`` should give to one with the load ``other``.
+
+    ``None``: none of those with these ``weights`` would bring them nearer to each other.
+    """
+    difference = mine - other
+    fitting = [(abs(weight - difference / 2), n) for n, weight in weights.items() if weight <= FITS * difference]
+    return min(fitting)[1] if fitting else None
 
 
 def spare_worker(me: str, statuses: Mapping[str, Status]) -> str | None:
@@ -83,8 +86,3 @@ def spare_worker(me: str, statuses: Mapping[str, Status]) -> str | None:
 def wealth(status: Status) -> float:
     """Return an aggregator's workers per load."""
     return status.workers / max(status.load, 1.0)
-
-
-def _partner(me: str, ascending: list[str]) -> str | None:
-    rank = len(ascending) - 1 - ascending.index(me)
-    return ascending[rank] if rank < len(ascending) // 2 else None

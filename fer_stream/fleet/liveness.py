@@ -60,6 +60,10 @@ class Liveness:
         self._proven = max(self._proven, sent)
         return True
 
+    def mention(self, member: str, now: float) -> None:
+        """Learn of an aggregator from others. It counts as heard if it was not known: its silence begins now."""
+        self._heard.setdefault(member, now)
+
     def silence(self, member: str) -> float:
         """Return for how many seconds another aggregator has certainly not written; 0 if nothing is certain."""
         if self._since is None:

@@ -92,7 +92,8 @@ class Member:
         self._workers = self._idle = 0
         self._calls: dict[int, Ownership] = {}
         self._orphaned: dict[int, float] = {}  # since when a partition is known to be one
-        self._uneven: float | None = None  # since when this process should give something
+        self._uneven: float | None = None  # since when the loads differ too much
+        self._lightest = ("", 0.0, 0.0)  # who has the least load, that load, and since when
         self._gave = self._aside = float("-inf")
         self._asked = ""
         self._leaving = False
@@ -105,13 +106,11 @@ class Member:
             self.statuses[member] = status
         return []
 
-    def seen(self, partition: int, revision: int, part: Part) -> list[Command]:
+    def seen(self, partition: int, revision: int, part: Part, now: float) -> list[Command]:
         """Take a value of the bucket ``parts``, from the watch or from another aggregator."""
+        self.liveness.mention(part.owner, now)
         one = self.partitions[partition]
-        commands = one.seen(revision, part)
-        if part.heir == self._me and one.revision == revision and not self._leaving:
-            commands += one.claim(part.weight)
-        return self._sent(commands, one)
+        return self._sent(one.seen(revision, part), one)
 
     def result(self, call: int, outcome: Outcome, now: float) -> list[Command]:
         """Take the engine's answer to a call. One that comes late is ignored."""
@@ -188,7 +187,7 @@ class Member:
         candidates: list[str] | None = None
         for one in self.partitions:
             owner = one.part.owner if one.part else ""
-            mine = bool(owner) and owner in (self._former, self._me)
+            mine = one.part is not None and (owner in (self._former, self._me) or one.part.heir == self._me)
             orphan = one.state == "idle" and (mine or (self.liveness.settled and self._dead(owner)))
             if not orphan:
                 self._orphaned.pop(one.partition, None)
@@ -207,9 +206,9 @@ class Member:
         return not owner or self.liveness.silent(owner)
 
     def _expected(self, one: Ownership, owner: str) -> float:
-        """Return an orphan's expected load: its share of its dead owner's."""
+        """Return the load to expect: the giver's word, or an orphan's share of its dead owner's load."""
         status = self.statuses.get(owner)
-        if status is None or one.part is None:
+        if status is None or one.part is None or one.part.heir == self._me:
             return one.part.weight if one.part else 1.0
         return max(1.0, status.load / sum(1 for other in self.partitions if other.part and other.part.owner == owner))
 
@@ -222,16 +221,22 @@ class Member:
         weights = {one.partition: self._weight(one, now) for one in self.partitions if one.state == "owned"}
         loads = {member: status.load for member, status in self._others().items()}
         loads[self._me] = self.status(now).load
-        rested = {n: weight for n, weight in weights.items() if now - self.partitions[n].since >= REST}
-        found = balance.gift(self._me, loads, rested)
-        if found is None:
+        partner, lightest, rank = balance.partners(self._me, loads)
+        if not balance.uneven(loads):
             self._uneven = None
             return []
         self._uneven = now if self._uneven is None else self._uneven
+        if (lightest, loads[lightest]) != self._lightest[:2]:
+            self._lightest = (lightest, loads[lightest], now)
         if now - self._uneven < SETTLE or now - self._gave < COOL:
             return []
+        rested = {n: weight for n, weight in weights.items() if now - self.partitions[n].since >= REST}
+        heir, number = partner, balance.gift(loads[self._me], loads[partner], rested)
+        if number is None and now - self._lightest[2] >= SETTLE + rank * COOL:
+            heir, number = lightest, balance.gift(loads[self._me], loads[lightest], rested)
+        if number is None:
+            return []
         self._gave = now
-        number, heir = found
         one = self.partitions[number]
         return self._sent(one.give(heir, weights[number]), one)
 

@@ -209,7 +209,8 @@ class Ownership:
             return self._written(cast("int", outcome.value), now)
         revision, part = cast("tuple[int, Part | None]", outcome.value)
         if revision <= self._base:
-            return self._repeat(self.state)
+            # A claim is decided anew: its reason may have gone. If the first one still arrives, the partition is mine.
+            return self._leave() if self.state == "claiming" else self._repeat(self.state)
         if part == self._mine:
             return self._written(revision, now)
         return self._lost(revision, part)

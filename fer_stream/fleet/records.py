@@ -109,9 +109,9 @@ class Recover:
 
 @dataclass(frozen=True, slots=True)
 class Flush:
-    """Ask the partition's captures for no more frames, resolve their frames, and store all their events.
+    """Ask the partition's captures for no more frames, resolve those that were asked for, and store all their events.
 
-    Unknown: not all events could be stored, so captures are asked again.
+    Unknown: not all events could be stored in time, so captures are asked again. Done: frames that still come are lost.
     """
 
     call: int
