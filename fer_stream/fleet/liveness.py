@@ -74,10 +74,9 @@ class Liveness:
         """Return whether an aggregator counts as dead."""
         return self.silence(member) >= T
 
-    @property
-    def settled(self) -> bool:
-        """Whether this process has written long enough to have heard everyone who lives."""
-        return self._since is not None and self._proven - self._since >= T
+    def settled(self, now: float) -> bool:
+        """Return whether this process may judge others: its series goes on, and is long enough to have heard all."""
+        return self._since is not None and self._proven - self._since >= T and now - self._proven <= GAP
 
     def doubtful(self, now: float) -> bool:
         """Return whether others may have found this process silent: none of its writes of the last T seconds is proven.

@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING
 
 from fer_stream.fleet import balance
 from fer_stream.fleet.liveness import Liveness, T
-from fer_stream.fleet.ownership import TAKING, Ownership
+from fer_stream.fleet.ownership import GIVING, TAKING, Ownership
 from fer_stream.fleet.partitions import MOST, partition
 from fer_stream.fleet.records import Beat, End, Inquire, Left, Moved, MoveWorker, Status, Welcome
 
@@ -59,6 +59,9 @@ SOON, LATER = 0.1, 0.5
 
 ASIDE = 1.0
 """Seconds between two inquiries of a doubtful aggregator, and between two workers given away."""
+
+NEIGHBOURS = 8
+"""Most places of other aggregators that a welcome names."""
 
 FORGET = 60.0
 """Seconds of silence after which an aggregator without partitions is forgotten."""
@@ -108,6 +111,8 @@ class Member:
 
     def seen(self, partition: int, revision: int, part: Part, now: float) -> list[Command]:
         """Take a value of the bucket ``parts``, from the watch or from another aggregator."""
+        if self.ended:
+            return []
         self.liveness.mention(part.owner, now)
         one = self.partitions[partition]
         return self._sent(one.seen(revision, part), one)
@@ -115,7 +120,7 @@ class Member:
     def result(self, call: int, outcome: Outcome, now: float) -> list[Command]:
         """Take the engine's answer to a call. One that comes late is ignored."""
         one = self._calls.pop(call, None)
-        return [] if one is None else self._sent(one.result(call, outcome, now), one)
+        return [] if one is None or self.ended else self._sent(one.result(call, outcome, now), one)
 
     # Input from the aggregator
 
@@ -140,7 +145,7 @@ class Member:
         """Return what to answer to a camera's HELLO."""
         one = self.partitions[partition(camera, len(self.partitions))]
         if one.state in ("owned", "flushing"):
-            return Welcome()
+            return self._welcome()
         if one.state != "idle":
             return Moved(None, SOON)
         part = one.part
@@ -150,11 +155,10 @@ class Member:
 
     def answer_worker(self) -> Answer:
         """Return what to answer to a worker's READY."""
-        if not self._leaving:
-            return Welcome()
         others = self._others()
-        lightest = min(others, key=lambda member: (balance.wealth(others[member]), member), default=None)
-        return Welcome() if lightest is None else Moved(others[lightest].place)
+        if not self._leaving or not others:
+            return self._welcome()
+        return Moved(others[min(others, key=lambda member: (balance.wealth(others[member]), member))].place)
 
     # Time
 
@@ -165,39 +169,37 @@ class Member:
             return commands
         for one in self.partitions:
             commands += self._sent(one.tick(now), one)
-        commands += self._adopt(now)
-        if self.liveness.doubtful(now):
-            self._uneven = None
-            commands += self._inquire(now)
-        elif self._leaving:
-            commands += self._give_all(now)
-        else:
-            commands += self._balance(now)
-            commands += self._spare(now)
+        others = self._others()
+        commands += self._adopt(others, now)
+        doubtful = self.liveness.doubtful(now)
+        if self._leaving and not doubtful:
+            commands += self._give_all(others, now)
         number = self.liveness.beat(now)
-        if number is not None:
-            commands.append(Beat(number, self.status(now)))
-        return commands
+        if number is None:
+            return commands
+        status = self.status(now)
+        if doubtful:
+            commands += self._inquire(now)
+        elif self.liveness.settled(now) and not self._leaving:
+            commands += self._balance(others, status, now)
+            commands += self._spare(others, status, now)
+        self._forget()
+        return [*commands, Beat(number, status)]
 
     # The rules
 
-    def _adopt(self, now: float) -> list[Command]:
+    def _adopt(self, others: Mapping[str, Status], now: float) -> list[Command]:
         """Claim orphans when it is this process's turn."""
         commands: list[Command] = []
-        candidates: list[str] | None = None
+        settled = self.liveness.settled(now)
         for one in self.partitions:
             owner = one.part.owner if one.part else ""
             mine = one.part is not None and (owner in (self._former, self._me) or one.part.heir == self._me)
-            orphan = one.state == "idle" and (mine or (self.liveness.settled and self._dead(owner)))
-            if not orphan:
+            if one.state != "idle" or self._leaving or not (mine or (settled and self._dead(owner))):
                 self._orphaned.pop(one.partition, None)
                 continue
             since = self._orphaned.setdefault(one.partition, now)
-            if candidates is None:
-                candidates = [] if self._leaving else [self._me, *self._others()]
-            if not candidates:
-                continue
-            turn = 0 if mine else balance.claimants(one.partition, candidates).index(self._me)
+            turn = 0 if mine else balance.claimants(one.partition, [self._me, *others]).index(self._me)
             if now >= since + turn * STEP:
                 commands += self._sent(one.claim(self._expected(one, owner)), one)
         return commands
@@ -212,15 +214,9 @@ class Member:
             return one.part.weight if one.part else 1.0
         return max(1.0, status.load / sum(1 for other in self.partitions if other.part and other.part.owner == owner))
 
-    def _balance(self, now: float) -> list[Command]:
+    def _balance(self, others: Mapping[str, Status], status: Status, now: float) -> list[Command]:
         """Give a partition to a lighter aggregator if the loads have been uneven for long enough."""
-        if not self.liveness.settled or any(
-            one.state in ("flushing", "offering", "offered") for one in self.partitions
-        ):
-            return []
-        weights = {one.partition: self._weight(one, now) for one in self.partitions if one.state == "owned"}
-        loads = {member: status.load for member, status in self._others().items()}
-        loads[self._me] = self.status(now).load
+        loads = {member: other.load for member, other in others.items()} | {self._me: status.load}
         partner, lightest, rank = balance.partners(self._me, loads)
         if not balance.uneven(loads):
             self._uneven = None
@@ -228,9 +224,14 @@ class Member:
         self._uneven = now if self._uneven is None else self._uneven
         if (lightest, loads[lightest]) != self._lightest[:2]:
             self._lightest = (lightest, loads[lightest], now)
-        if now - self._uneven < SETTLE or now - self._gave < COOL:
+        giving = any(one.state in GIVING for one in self.partitions)
+        if giving or now - self._uneven < SETTLE or now - self._gave < COOL:
             return []
-        rested = {n: weight for n, weight in weights.items() if now - self.partitions[n].since >= REST}
+        rested = {
+            one.partition: self._weight(one, now)
+            for one in self.partitions
+            if one.state == "owned" and now - one.since >= REST
+        }
         heir, number = partner, balance.gift(loads[self._me], loads[partner], rested)
         if number is None and now - self._lightest[2] >= SETTLE + rank * COOL:
             heir, number = lightest, balance.gift(loads[self._me], loads[lightest], rested)
@@ -238,15 +239,14 @@ class Member:
             return []
         self._gave = now
         one = self.partitions[number]
-        return self._sent(one.give(heir, weights[number]), one)
+        return self._sent(one.give(heir, rested[number]), one)
 
-    def _give_all(self, now: float) -> list[Command]:
+    def _give_all(self, others: Mapping[str, Status], now: float) -> list[Command]:
         """Give away what is owned: to every other aggregator one at a time, the lightest first."""
-        if all(one.state == "idle" for one in self.partitions):
+        if all(one.left for one in self.partitions):
             self.ended = True
             return [Left()]
-        others = self._others()
-        busy = {one.heir for one in self.partitions if one.state in ("flushing", "offering", "offered")}
+        busy = {one.heir for one in self.partitions if one.state in GIVING}
         free = sorted((status.load, member) for member, status in others.items() if member not in busy)
         commands: list[Command] = []
         owned = (one for one in self.partitions if one.state == "owned")
@@ -254,12 +254,11 @@ class Member:
             commands += self._sent(one.give(heir, self._weight(one, now)), one)
         return commands
 
-    def _spare(self, now: float) -> list[Command]:
+    def _spare(self, others: Mapping[str, Status], status: Status, now: float) -> list[Command]:
         """Give an idle worker away, at most one a second."""
-        if now - self._aside < ASIDE or not self.liveness.settled:
+        if now - self._aside < ASIDE:
             return []
-        statuses = self._others()
-        statuses[self._me] = self.status(now)
+        statuses = {**others, self._me: status}
         to = balance.spare_worker(self._me, statuses)
         if to is None:
             return []
@@ -288,17 +287,23 @@ class Member:
         reported = self._weights.get(one.partition, 1.0)
         return reported if one.state not in TAKING and now - one.since >= REST else max(reported, one.weight)
 
+    def _welcome(self) -> Welcome:
+        others = sorted((status.load, member) for member, status in self._others().items())
+        return Welcome(tuple(self.statuses[member].place for _, member in others[:NEIGHBOURS]))
+
     def _others(self) -> dict[str, Status]:
         """Return the other aggregators that live and stay."""
-        gone = [name for name in self.statuses if self.liveness.silence(name) > FORGET]
-        for name in gone:
-            del self.statuses[name]
-            self.liveness.forget(name)
         return {
             name: status
             for name, status in self.statuses.items()
             if not status.leaving and not self.liveness.silent(name)
         }
+
+    def _forget(self) -> None:
+        """Forget aggregators that have been silent for long."""
+        for name in [name for name in self.statuses if self.liveness.silence(name) > FORGET]:
+            del self.statuses[name]
+            self.liveness.forget(name)
 
     def _sent(self, commands: list[Command], one: Ownership) -> list[Command]:
         """Remember whose the calls among these commands are, and whether the process must end."""

@@ -75,6 +75,7 @@ State = Literal[
 WRITING = ("claiming", "naming", "offering", "revoking")
 """States in which a write to ``parts`` is under way."""
 TAKING = ("claiming", "looking", "fencing", "naming", "recovering")
+GIVING = ("flushing", "offering", "offered")
 SERVING = ("owned", "flushing")
 """States in which events may be stored. Whoever loses the partition here has done work in vain, and ends."""
 
@@ -110,6 +111,11 @@ class Ownership:
     def heir(self) -> str:
         """Id of the aggregator to which this process gives the partition, or an empty text."""
         return self._mine.heir
+
+    @property
+    def left(self) -> bool:
+        """Whether this process has nothing to do with the partition any more: its captures were moved, too."""
+        return self.state == "idle" and not self._guests
 
     @property
     def weight(self) -> float:

@@ -194,7 +194,9 @@ Outcome = Done | Conflict | Unknown
 
 @dataclass(frozen=True, slots=True)
 class Welcome:
-    """It belongs here."""
+    """It belongs here. ``others`` are places to try when this aggregator does not answer any more."""
+
+    others: tuple[Place, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """How a capture or a worker finds its aggregator, and follows it. A state machine without sockets or clocks.
 
-It knows some addresses from its settings, the *list*, and goes through them in an order of its own until one answers.
-Then it does as it is told::
+It knows some addresses, the *list*: those of its settings, and those that the last welcome named. It goes through them
+in an order of its own until one answers. Then it does as it is told::
 
     WELCOME         stay; after `SILENCE` seconds without a word, or a broken connection, go on with the list
     MOVED, place    connect there at once
@@ -76,7 +76,8 @@ class Seeker:
         self.place: Place | None = None
         """Where it is connected, or was last."""
         self.state: Literal["resting", "asking", "welcome"] = "resting"
-        self._list = numbers.sample(list(places), len(places))
+        self._first = numbers.sample(list(places), len(places))
+        self._list = self._first
         self._numbers = numbers
         self._turn = 0  # how many places of the list were tried
         self._goal: Place | None = None  # where to go after the rest; None: the next of the list
@@ -89,8 +90,9 @@ class Seeker:
 
     # Input
 
-    def welcome(self, now: float) -> None:
-        """Take WELCOME."""
+    def welcome(self, others: Sequence[Place], now: float) -> None:
+        """Take WELCOME, and the other places that it names."""
+        self._list = [*self._first, *(place for place in others if place not in self._first)]
         if self.state != "welcome":
             self.state, self._welcomed = "welcome", now
         self._asked = self._unanswered = 0

@@ -206,6 +206,8 @@ class Engine:
             stream = self.streams[partition]
             if len(stream) != last:
                 return Conflict()
+            before = self.fences[partition][1]
+            assert before is None or before.term < mark.term, f"{mark} is appended after {before}"
             stream.append(Entry(node.me, mark))
             self.fences[partition] = (len(stream), mark)
             return Done(len(stream))

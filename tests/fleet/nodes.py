@@ -118,6 +118,7 @@ class Node:
         self.place = Place(f"tcp://{host}", f"key of {host}")
         self.member = Member(me, self.place, world.partitions, former)
         self.dead = self.paused = self.cut = self.deaf = self.stalled = False
+        self.wall = 0.0
         self.impaired = world.loop.now  # when it was last not quite well
         self.rate, self.offset = numbers.uniform(0.99, 1.01), numbers.uniform(0, 1e6)
         self.cameras: dict[str, Camera] = {}
@@ -132,6 +133,7 @@ class Node:
         world.loop.after(numbers.uniform(0, ROUND), self.round)
 
     def clock(self) -> float:
+        """The monotonic clock. The wall clock, which may jump, is `wall` seconds off; only a mutant uses it."""
         return self.offset + self.world.loop.now * self.rate
 
     @property
@@ -290,7 +292,7 @@ class Node:
             known = self.cameras[peer.name] = Camera(peer, link, CameraFrames())
             known.frames.join("drop_oldest", totals, told, self.clock())
         known.link = link
-        peer.send(self, link, "welcome", {}, None)
+        peer.send(self, link, "welcome", {}, answer)
 
     def round(self) -> None:
         """Ask each capture for its freshest frame if it has none here, and let it hear this process in any case."""

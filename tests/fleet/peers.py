@@ -63,7 +63,7 @@ class PeerProcess:
     def hear(self, node: Node, answer: Answer | None) -> None:
         """Take an answer, or any other message (``None``)."""
         if isinstance(answer, Welcome):
-            self.seeker.welcome(self.clock())
+            self.seeker.welcome(answer.others, self.clock())
             self.node = node
         elif isinstance(answer, Moved):
             self.moves += answer.place is not None
@@ -95,17 +95,17 @@ class CapturePeer(PeerProcess):
         link, totals, told = self.link, self.totals(), dict(self.told)
         self.world.to(place, self, lambda node: node.hello(self, link, totals, told), link)
 
-    def send(self, node: Node, link: int, kind: str, told: dict[str, int], answer: Moved | None) -> None:
+    def send(self, node: Node, link: int, kind: str, told: dict[str, int], answer: Answer | None) -> None:
         """Send from a node to this capture."""
         if not node.deaf:
             self.later(False, self.receive, node, link, kind, told, answer)
 
-    def receive(self, node: Node, link: int, kind: str, told: dict[str, int], answer: Moved | None) -> None:
+    def receive(self, node: Node, link: int, kind: str, told: dict[str, int], answer: Answer | None) -> None:
         if link != self.link or node.deaf:
             return
         if kind in ("next", "ping") or (kind == "moved" and self.node is not None):
             self.told = told
-        self.hear(node, Welcome() if kind == "welcome" else answer)
+        self.hear(node, answer)
         if kind == "next" and self.node is not None:
             skipped = self.world.numbers.randint(0, 3)
             self.captured += skipped + 1

@@ -112,7 +112,7 @@ class World:
         if not quietly:
             for peer in [*self.captures, *self.workers]:
                 if peer.seeker.place == node.place:
-                    self.loop.after(self.delay(), peer.broken, peer.link)
+                    peer.later(False, peer.broken, peer.link)
 
     def ended(self, node: Node) -> None:
         """A process ends itself, and its supervisor starts it again."""
@@ -146,7 +146,7 @@ class World:
             if node is not None and not node.dead:
                 node.post(action, node)
             elif isinstance(sender, PeerProcess):
-                self.loop.after(self.delay(), sender.broken, link)
+                sender.later(False, sender.broken, link)
 
         if isinstance(sender, PeerProcess):
             sender.later(True, arrive)
@@ -219,6 +219,11 @@ class World:
             self.engine.outage(group, seconds)
             self.loop.after(seconds + TIMEOUT + RETRY, self.hurt)  # the last unanswered request is repeated by then
         self.hurt()
+
+    def jump(self) -> None:
+        """The wall clock of a machine jumps by up to an hour."""
+        if node := self.some():
+            node.wall += self.numbers.uniform(-3600, 3600)
 
     def leave(self) -> None:
         """An aggregator gives everything away and ends, unless it is the last; later it joins again."""
@@ -297,6 +302,8 @@ class World:
     def check_end(self) -> None:
         for number in range(self.partitions):
             assert self.owner(number) is not None, f"nobody owns partition {number}"
+        if not self.faults.keys() - {"outage", "stall", "mute", "jump", "join"}:
+            assert all(kind != "take-over" for _, _, kind in self.moves), "nobody dies, so nothing is taken over"
         late = [move for move in self.moves if move[0] > self.loop.now - STILL]
         assert not late, f"partitions still move: {late}"
         after = [move for move in self.moves if move[0] > self.fault]
