@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from fer_stream.fleet.records import Place
 
-ANSWER, LONGEST_ANSWER = 1.0, 8.0
+ANSWER, LONGEST_ANSWER = 1.0, 2.0
 """Seconds to wait for an answer: first, and at most. They double each time the whole list was of no use."""
 
 SILENCE = 2.0
@@ -43,7 +43,7 @@ AVOID = 3.0
 AGAIN = 0.5
 """Seconds until it asks again instead."""
 
-REST, LONGEST = 0.2, 5.0
+REST, LONGEST = 0.2, 2.0
 """First and longest rest in seconds, before the random factor of 0.5 to 1.5."""
 
 STAY = 5.0

@@ -81,6 +81,7 @@ class Engine:
         self._revision = 0
         self._stale: dict[int, tuple[int, Part | None]] = {}
         self._away: dict[str, float] = {}
+        self._sent: dict[str, float] = {}
         self._held: dict[str, list[Callable[[], None]]] = defaultdict(list)
         self._watches: dict[str, dict[Node, Watch]] = {"alive": {}, "parts": {}}
 
@@ -150,8 +151,9 @@ class Engine:
 
         if answered:
             self.loop.after(TIMEOUT, expire)
-        if not node.cut:
-            self.loop.after(self._delay(), arrive)
+        if not node.cut:  # a connection keeps the order
+            self._sent[node.me] = max(self._sent.get(node.me, 0.0), self.loop.now + self._delay())
+            self.loop.after(self._sent[node.me] - self.loop.now, arrive)
         elif self.numbers.random() < 0.3:  # TCP may still deliver it, until the client gives the connection up
             sent = self.loop.now
             self._held[node.me].append(lambda: arrive() if self.loop.now - sent < GIVE_UP else None)

@@ -13,7 +13,6 @@ from fleet.engine import Entry
 from fer_stream.aggregator.frames import CameraFrames, Item
 from fer_stream.fleet import records
 from fer_stream.fleet.member import Member
-from fer_stream.fleet.partitions import partition
 from fer_stream.fleet.records import Conflict, Done, Moved, Place, Unknown, Welcome
 
 if TYPE_CHECKING:
@@ -165,8 +164,8 @@ class Node:
 
     def tick(self) -> None:
         load: dict[int, float] = defaultdict(lambda: 1.0)
-        for name in self.cameras:
-            load[partition(name, self.world.partitions)] += 1
+        for camera in self.cameras.values():
+            load[camera.peer.partition] += 1
         busy = min(len(self.workers), -(-len(self.cameras) // 4))
         self.member.report(load, len(self.workers), len(self.workers) - busy)
         self.do(self.member.tick(self.clock()))
@@ -259,7 +258,7 @@ class Node:
         engine.tail(self, number, 0, once(found))
 
     def flush(self, call: int, number: int, until: float) -> None:
-        cameras = [camera for name, camera in self.cameras.items() if self.partition(name) == number]
+        cameras = [camera for camera in self.cameras.values() if camera.peer.partition == number]
         coming = any(camera.frames.unresolved or camera.asked > self.world.loop.now - 1 for camera in cameras)
         if not coming and not self.writers[number].held:
             self.flushed.add(number)
@@ -271,12 +270,9 @@ class Node:
 
     # Captures and workers
 
-    def partition(self, camera: str) -> int:
-        return partition(camera, self.world.partitions)
-
     def move(self, number: int, place: Place) -> None:
         for name, camera in list(self.cameras.items()):
-            if self.partition(name) == number:
+            if camera.peer.partition == number:
                 camera.peer.send(self, camera.link, "moved", camera.frames.reported(), Moved(place))
                 del self.cameras[name]
 
@@ -296,8 +292,8 @@ class Node:
 
     def round(self) -> None:
         """Ask each capture for its freshest frame if it has none here, and let it hear this process in any case."""
-        for name, camera in self.cameras.items():
-            asked = self.partition(name) in self.asking and not camera.frames.unresolved
+        for camera in self.cameras.values():
+            asked = camera.peer.partition in self.asking and not camera.frames.unresolved
             if asked:
                 camera.asked = self.world.loop.now
             camera.peer.send(self, camera.link, "next" if asked else "ping", camera.frames.reported(), None)
@@ -308,7 +304,7 @@ class Node:
 
     def frame(self, peer: CapturePeer, link: int, number: int, totals: Totals) -> None:
         camera = self.cameras.get(peer.name)
-        if self.deaf or camera is None or camera.link != link or self.partition(peer.name) in self.flushed:
+        if self.deaf or camera is None or camera.link != link or peer.partition in self.flushed:
             return
         camera.asked = -1.0
         arrival = arrived(number, self.clock())
@@ -324,7 +320,7 @@ class Node:
         item.outcome = "done"
         camera.peer.done += 1
         camera.frames.release()
-        number = self.partition(item.camera)
+        number = camera.peer.partition
         if self.world.numbers.random() < 0.5:
             event = f"{self.me} {item.camera} {next(self._events)}"
             self.world.made.setdefault(self.me, []).append((number, event))

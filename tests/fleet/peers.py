@@ -6,6 +6,7 @@ from itertools import count
 from random import Random
 from typing import TYPE_CHECKING, Any
 
+from fer_stream.fleet.partitions import partition
 from fer_stream.fleet.records import Moved, Welcome
 from fer_stream.fleet.seeker import Connect, Hello, Seeker
 from fer_stream.protocol.messages import Totals
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from fer_stream.fleet.records import Answer, Place
 
-TICK = 0.1
+TICK = 0.2
 
 
 class PeerProcess:
@@ -83,6 +84,7 @@ class CapturePeer(PeerProcess):
 
     def __init__(self, world: World, name: str, places: list[Place]) -> None:
         super().__init__(world, name, places)
+        self.partition = partition(name, world.partitions)
         self.captured = self.superseded = self.sent = 0
         self.told: dict[str, int] = {}
         self.done = 0

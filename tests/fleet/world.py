@@ -15,9 +15,8 @@ from fleet.engine import TIMEOUT, Engine, Loop
 from fleet.nodes import Node
 from fleet.peers import CapturePeer, PeerProcess, WorkerPeer
 
-from fer_stream.fleet.liveness import T
+from fer_stream.fleet.liveness import BEAT, GAP, T
 from fer_stream.fleet.ownership import RETRY
-from fer_stream.fleet.partitions import partition
 from fer_stream.fleet.records import Part, Place
 
 if TYPE_CHECKING:
@@ -26,13 +25,12 @@ if TYPE_CHECKING:
 FOUND = T + 1
 """Seconds after a fault within which each partition is owned again."""
 
-JOINED = 4.0
+JOINED = 6.0
 """Seconds after that within which each capture is welcome at the owner."""
 
 CHECK = 0.25
-CALM = 50.0
-"""Seconds without faults at the end of a run. Nothing may move in the last `STILL` of them."""
 STILL = 12.0
+"""Seconds at the end of a run in which nothing may move any more."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +45,8 @@ class Profile:
     seconds: float = 40.0
     gap: float = 4.0
     """Mean seconds between faults."""
+    calm: float = 50.0
+    """Seconds without faults at the end; with less than this, only what holds at every moment is checked."""
 
 
 class World:
@@ -92,9 +92,10 @@ class World:
             self.faults[kind] += 1
             getattr(self, kind)()
         self.loop.run(max(self.loop.now, self.fault))
-        while self.fault + CALM > self.loop.now:
-            self.loop.run(self.fault + CALM)
-        self.check_end()
+        while self.fault + self.profile.calm > self.loop.now:
+            self.loop.run(self.fault + self.profile.calm)
+        if self.profile.calm >= Profile.calm:
+            self.check_end()
 
     # Processes
 
@@ -179,11 +180,14 @@ class World:
         """SIGSTOP and SIGCONT, often beyond the lease."""
         if node := self.some():
             node.paused = True
+            node.stalled = self.numbers.random() < 0.5  # its watches must connect again when it wakes
             self.hurt(node)
             self.loop.after(self.numbers.choice([0.5, 1.4, 2.9, 4.0, 9.0]), self.wake, node)
 
     def wake(self, node: Node) -> None:
         self.hurt(node)
+        if node.stalled:
+            self.loop.after(self.numbers.uniform(0.2, 3.0), self.heal, node, "stalled")
         if not node.dead:
             node.resume()
 
@@ -252,7 +256,7 @@ class World:
         if before is None or kind == "gift":
             return
         former = self.processes[before.owner]
-        well = former.well and former.impaired < sent - FOUND
+        well = former.well and former.impaired < sent - GAP - 2 * BEAT
         assert not well, f"{part.owner} takes partition {number} of {before.owner}, which lives"
 
     def gave_worker(self, node: Node) -> None:
@@ -270,7 +274,7 @@ class World:
         for number in range(self.partitions):
             self.bound("found", self._orphaned, number, self.owner(number) is not None, FOUND)
         for peer in self.captures:
-            owner = self.owner(partition(peer.name, self.partitions))
+            owner = self.owner(peer.partition)
             at_home = owner is not None and peer.node is owner and peer.name in owner.cameras
             self.bound("joined", self._away, peer.name, at_home or (owner is not None and owner.deaf), FOUND + JOINED)
         self.loop.after(CHECK, self.check)
@@ -318,7 +322,7 @@ class World:
         self.check_loads()
 
     def check_ledger(self, peer: CapturePeer) -> None:
-        owner = self.owner(partition(peer.name, self.partitions))
+        owner = self.owner(peer.partition)
         assert owner is peer.node is not None, f"{peer.name} is not at its owner"
         ledger = owner.cameras[peer.name].frames.ledger()
         assert ledger.balanced(), ledger
@@ -343,6 +347,14 @@ class World:
                     assert last.get((writer, camera), 0) < number, f"{what} is out of order"
                     last[writer, camera] = number
 
+    def check_workers(self) -> None:
+        """No aggregator is without a worker while another one could spare several."""
+        well = [node for node in self.nodes.values() if not node.dead]
+        for poor in well:
+            if poor.cameras and not poor.workers:
+                rich = [one for one in well if (len(one.workers) - 2) * len(poor.cameras) > 2 * len(one.cameras) + 2]
+                assert not rich, f"{poor.me} has no worker, {rich[0].me} has {len(rich[0].workers)}"
+
     def check_loads(self) -> None:
         """The loads are within 20% of the mean, or no partition is small enough to bring them nearer."""
         loads: Counter[Node] = Counter({node: 0 for node in self.nodes.values() if not node.dead})
@@ -350,11 +362,12 @@ class World:
         for number in range(self.partitions):
             owner = self.owner(number)
             assert owner is not None
-            weight = 1 + sum(partition(peer.name, self.partitions) == number for peer in self.captures)
+            weight = 1 + sum(peer.partition == number for peer in self.captures)
             loads[owner] += weight
             weights[owner].append(weight)
         heaviest, lightest = max(loads.values()), min(loads.values())
         most = next(node for node in loads if loads[node] == heaviest)
         even = heaviest - lightest <= 0.2 * sum(loads.values()) / len(loads)
+        self.check_workers()
         coarse = min(weights[most]) > 0.75 * (heaviest - lightest)
         assert even or coarse, f"loads {sorted(loads.values())} of weights {sorted(weights.values())}"
