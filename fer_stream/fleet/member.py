@@ -11,16 +11,19 @@ the commands that are returned (`fer_stream.fleet.records`)::
     leave      give everything away                     ->  Left, End              this process may or must end
     tick       at least every 0.1 s
 
-Rules. (1) *Take-over*: a partition is an orphan if its owner is silent (`liveness`), or nobody owns it, or this
-process replaces its owner (``former``, which a supervisor saw die: at once). Of all who live, the first in a hash's
-order claims it, and each next one `STEP` seconds later. (2) *Hand-over*: an owner gives partitions to a lighter
-aggregator while the loads are uneven (`balance`), one at a time, no sooner than `SETTLE` seconds after it found them
-so, and no partition within `REST` seconds after it took it. So a newcomer gets its share gradually, and nothing goes
-back and forth. One that leaves gives all. An heir claims at once. (3) *Loss*: whoever loses a partition that it serves
-ends. (4) *Doubt*: while none of its writes is proven, it serves on, because the engine may be away from everybody. It
-asks other aggregators for their copies of `parts` in case it alone is cut off, and gives nothing away. (5) *Peers*: a
-camera belongs to its partition's owner; a worker stays where it is, and an idle one moves where none is idle, one a
-second.
+The rules:
+
+1. Take-over. A partition is an orphan if its owner is silent (`liveness`), if nobody owns it, or if this process
+   replaces its owner (``former``, which a supervisor saw die). Of those who live, the first in a hash's order claims
+   it, and each next one `STEP` seconds later. A partition of ``former`` is claimed at once.
+2. Hand-over. While loads are uneven (`balance`), the heavier gives the lighter one partition at a time, after they have
+   been uneven for `SETTLE` seconds, and none that it took less than `REST` seconds ago. So a newcomer gets its share
+   gradually, and nothing goes back and forth. Who leaves gives all, and takes nothing while others live.
+3. Loss. Who loses a partition that it serves ends.
+4. Doubt. While none of its latest writes is proven, it serves on: the engine may be away from everybody. In case it
+   alone is cut off, it asks others for their copies of `parts`. It gives and takes nothing.
+5. Peers. A camera belongs to its partition's owner. A worker stays where it is, and an idle one is sent where none is
+   idle, one a second.
 
 `ownership` has the steps of one partition.
 """
@@ -31,7 +34,7 @@ from itertools import count
 from typing import TYPE_CHECKING
 
 from fer_stream.fleet import balance
-from fer_stream.fleet.liveness import Liveness, T
+from fer_stream.fleet.liveness import BEAT, Liveness, T
 from fer_stream.fleet.ownership import GIVING, TAKING, Ownership
 from fer_stream.fleet.partitions import MOST, partition
 from fer_stream.fleet.records import Beat, End, Inquire, Left, Moved, MoveWorker, Status, Welcome
@@ -60,8 +63,11 @@ SOON, LATER = 0.1, 0.5
 ASIDE = 1.0
 """Seconds between two inquiries of a doubtful aggregator, and between two workers given away."""
 
+FRESH = 3 * BEAT
+"""Seconds of silence from which an aggregator is given nothing: it may be dead."""
+
 NEIGHBOURS = 8
-"""Most places of other aggregators that a welcome names."""
+"""Most places of other aggregators that an answer names."""
 
 FORGET = 60.0
 """Seconds of silence after which an aggregator without partitions is forgotten."""
@@ -143,21 +149,21 @@ class Member:
 
     def answer(self, camera: str) -> Answer:
         """Return what to answer to a camera's HELLO."""
-        one = self.partitions[partition(camera, len(self.partitions))]
+        one, others = self.partitions[partition(camera, len(self.partitions))], self._neighbours()
         if one.state in ("owned", "flushing"):
-            return self._welcome()
+            return Welcome(others)
         if one.state != "idle":
-            return Moved(None, SOON)
+            return Moved(None, SOON, others)
         part = one.part
         if part is None or part.owner == self._me or self.liveness.silence(part.owner) >= T / 2:
-            return Moved(None, LATER)
-        return Moved(part.place) if part.fence else Moved(None, SOON)
+            return Moved(None, LATER, others)
+        return Moved(part.place, others=others) if part.fence else Moved(None, SOON, others)
 
     def answer_worker(self) -> Answer:
         """Return what to answer to a worker's READY."""
         others = self._others()
         if not self._leaving or not others:
-            return self._welcome()
+            return Welcome(self._neighbours())
         return Moved(others[min(others, key=lambda member: (balance.wealth(others[member]), member))].place)
 
     # Time
@@ -173,7 +179,7 @@ class Member:
         commands += self._adopt(others, now)
         doubtful = self.liveness.doubtful(now)
         if self._leaving and not doubtful:
-            commands += self._give_all(others, now)
+            commands += self._give_all(self._others(FRESH), now)
         number = self.liveness.beat(now)
         if number is None:
             return commands
@@ -181,8 +187,8 @@ class Member:
         if doubtful:
             commands += self._inquire(now)
         elif self.liveness.settled(now) and not self._leaving:
-            commands += self._balance(others, status, now)
-            commands += self._spare(others, status, now)
+            commands += self._balance(self._others(FRESH), status, now)
+            commands += self._spare(self._others(FRESH), status, now)
         self._forget()
         return [*commands, Beat(number, status)]
 
@@ -192,10 +198,11 @@ class Member:
         """Claim orphans when it is this process's turn."""
         commands: list[Command] = []
         settled = self.liveness.settled(now)
+        away = self._leaving and bool(others)
         for one in self.partitions:
             owner = one.part.owner if one.part else ""
             mine = one.part is not None and (owner in (self._former, self._me) or one.part.heir == self._me)
-            if one.state != "idle" or self._leaving or not (mine or (settled and self._dead(owner))):
+            if one.state != "idle" or away or not (mine or (settled and self._dead(owner))):
                 self._orphaned.pop(one.partition, None)
                 continue
             since = self._orphaned.setdefault(one.partition, now)
@@ -287,16 +294,17 @@ class Member:
         reported = self._weights.get(one.partition, 1.0)
         return reported if one.state not in TAKING and now - one.since >= REST else max(reported, one.weight)
 
-    def _welcome(self) -> Welcome:
+    def _neighbours(self) -> tuple[Place, ...]:
+        """Return places of other aggregators, the lightest first."""
         others = sorted((status.load, member) for member, status in self._others().items())
-        return Welcome(tuple(self.statuses[member].place for _, member in others[:NEIGHBOURS]))
+        return tuple(self.statuses[member].place for _, member in others[:NEIGHBOURS])
 
-    def _others(self) -> dict[str, Status]:
-        """Return the other aggregators that live and stay."""
+    def _others(self, silence: float = T) -> dict[str, Status]:
+        """Return the other aggregators that stay and have been silent for less than some seconds."""
         return {
             name: status
             for name, status in self.statuses.items()
-            if not status.leaving and not self.liveness.silent(name)
+            if not status.leaving and self.liveness.silence(name) < silence
         }
 
     def _forget(self) -> None:

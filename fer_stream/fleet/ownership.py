@@ -55,7 +55,7 @@ if TYPE_CHECKING:
 RETRY = 0.25
 """Seconds before a call whose outcome is unknown is followed up."""
 
-OFFER = 2.0
+OFFER = 1.0
 """Seconds for which an heir may claim."""
 
 State = Literal[

@@ -205,6 +205,8 @@ class Moved:
 
     place: Place | None
     wait: float = 0.0
+    others: tuple[Place, ...] = ()
+    """As in `Welcome`."""
 
 
 Answer = Welcome | Moved

@@ -1,6 +1,6 @@
 """How a capture or a worker finds its aggregator, and follows it. A state machine without sockets or clocks.
 
-It knows some addresses, the *list*: those of its settings, and those that the last welcome named. It goes through them
+It knows some addresses, the *list*: those of its settings, and those that the last answer named. It goes through them
 in an order of its own until one answers. Then it does as it is told::
 
     WELCOME         stay; after `SILENCE` seconds without a word, or a broken connection, go on with the list
@@ -88,11 +88,16 @@ class Seeker:
         self._unanswered = 0
         self._welcomed = 0.0
 
+    @property
+    def places(self) -> tuple[Place, ...]:
+        """The list."""
+        return tuple(self._list)
+
     # Input
 
     def welcome(self, others: Sequence[Place], now: float) -> None:
         """Take WELCOME, and the other places that it names."""
-        self._list = [*self._first, *(place for place in others if place not in self._first)]
+        self._learn(others)
         if self.state != "welcome":
             self.state, self._welcomed = "welcome", now
         self._asked = self._unanswered = 0
@@ -103,8 +108,9 @@ class Seeker:
         if self.state == "welcome":
             self._due = now + SILENCE
 
-    def moved(self, place: Place | None, wait: float, now: float) -> Connect | None:
-        """Take MOVED: a place, or ``None`` and the seconds after which to come again."""
+    def moved(self, place: Place | None, wait: float, others: Sequence[Place], now: float) -> Connect | None:
+        """Take MOVED: a place, or ``None`` and the seconds after which to come again; and the other places it names."""
+        self._learn(others)
         if self.state == "resting":
             return None  # it was told already
         self._unanswered = 0
@@ -145,6 +151,9 @@ class Seeker:
         return self._connect(goal or self._next(now), now)
 
     # Steps
+
+    def _learn(self, others: Sequence[Place]) -> None:
+        self._list = [*self._first, *(place for place in others if place not in self._first)]
 
     def _connect(self, place: Place, now: float) -> Connect:
         self.place = place

@@ -30,7 +30,7 @@ class PeerProcess:
         self.seeker = Seeker(places, Random(world.numbers.random()))
         self.link = 0
         self.node: Node | None = None  # where it is welcome
-        self.moves = 0  # MOVED with a place, since the last fault
+        self.moves = 0  # MOVED that it followed since the last fault
         self.offset = world.numbers.uniform(0, 1e6)
         self.ready = [0.0, 0.0]  # when the latest message from and to it arrives: a link keeps the order
         world.loop.after(world.numbers.uniform(0, TICK), self.tick)
@@ -67,9 +67,10 @@ class PeerProcess:
             self.seeker.welcome(answer.others, self.clock())
             self.node = node
         elif isinstance(answer, Moved):
-            self.moves += answer.place is not None
             self.node = None
-            self.act(self.seeker.moved(answer.place, answer.wait, self.clock()))
+            command = self.seeker.moved(answer.place, answer.wait, answer.others, self.clock())
+            self.moves += command is not None
+            self.act(command)
         else:
             self.seeker.heard(self.clock())
 

@@ -186,6 +186,7 @@ class World:
 
     def wake(self, node: Node) -> None:
         self.hurt(node)
+        self.loop.after(BEAT, self.hurt)  # with its next beat it is well again
         if node.stalled:
             self.loop.after(self.numbers.uniform(0.2, 3.0), self.heal, node, "stalled")
         if not node.dead:
@@ -212,6 +213,7 @@ class World:
     def heal(self, node: Node, what: str) -> None:
         setattr(node, what, False)
         self.hurt(node)
+        self.loop.after(BEAT, self.hurt)
         if what != "deaf" and not node.dead:
             self.engine.healed(node)
 
@@ -276,7 +278,9 @@ class World:
         for peer in self.captures:
             owner = self.owner(peer.partition)
             at_home = owner is not None and peer.node is owner and peer.name in owner.cameras
-            self.bound("joined", self._away, peer.name, at_home or (owner is not None and owner.deaf), FOUND + JOINED)
+            hopeless = not any(self.reachable(place) for place in peer.seeker.places)
+            unreachable = owner is not None and owner.deaf
+            self.bound("joined", self._away, peer.name, at_home or hopeless or unreachable, FOUND + JOINED)
         self.loop.after(CHECK, self.check)
 
     def bound(self, what: str, since: dict[Any, float], key: Any, well: bool, limit: float) -> None:
@@ -288,6 +292,10 @@ class World:
         took = self.loop.now - begun - lost * (TIMEOUT + RETRY)
         self.worst[what] = max(self.worst[what], took)
         assert took <= limit + CHECK, f"{key} is not {what} {self.loop.now - begun:.2f} s after the last fault"
+
+    def reachable(self, place: Place) -> bool:
+        node = self.nodes.get(place.address.removeprefix("tcp://"))
+        return node is not None and node.well and not node.deaf
 
     def owner(self, number: int) -> Node | None:
         """Return the process that serves a partition, and whose events would be stored."""
