@@ -21,7 +21,7 @@ The rules:
    gradually, and nothing goes back and forth. Who leaves gives all, and takes nothing while others live.
 3. Loss. Who loses a partition that it serves ends.
 4. Doubt. While none of its latest writes is proven, it serves on: the engine may be away from everybody. In case it
-   alone is cut off, it asks others for their copies of `parts`. It gives and takes nothing.
+   alone is cut off, it asks others for their copies of `parts`. It gives nothing away, and judges nobody.
 5. Peers. A camera belongs to its partition's owner. A worker stays where it is, and an idle one is sent where none is
    idle, one a second.
 

@@ -79,6 +79,7 @@ class Seeker:
         self._first = numbers.sample(list(places), len(places))
         self._list = self._first
         self._numbers = numbers
+        self._linked = False  # whether the link to `place` is not known to be broken
         self._turn = 0  # how many places of the list were tried
         self._goal: Place | None = None  # where to go after the rest; None: the next of the list
         self._due = float("-inf")
@@ -128,7 +129,7 @@ class Seeker:
         """Take that the connection broke or cannot be made."""
         if self.state == "resting" or self.place is None:
             return None
-        self._failed[self.place] = now
+        self._failed[self.place], self._linked = now, False
         self._unanswered += 1
         if self._unanswered < len(self._list):
             self._rest(REST * self._factor() * bool(self._unanswered > 1), None, now)
@@ -144,11 +145,11 @@ class Seeker:
             return None
         if self.state != "resting":
             return self.broken(now)
-        goal, self._goal = self._goal, None
-        if goal is not None and goal == self.place:
+        goal, self._goal = self._goal or self._next(now), None
+        if goal == self.place and self._linked:
             self._ask(now)
             return Hello()
-        return self._connect(goal or self._next(now), now)
+        return self._connect(goal, now)
 
     # Steps
 
@@ -156,7 +157,7 @@ class Seeker:
         self._list = [*self._first, *(place for place in others if place not in self._first)]
 
     def _connect(self, place: Place, now: float) -> Connect:
-        self.place = place
+        self.place, self._linked = place, True
         self._chase.append(place)
         self._ask(now)
         return Connect(place)
