@@ -74,6 +74,10 @@ class Liveness:
         """Return whether an aggregator counts as dead."""
         return self.silence(member) >= T
 
+    def living(self) -> set[str]:
+        """Return the known aggregators that are not silent."""
+        return {member for member in self._heard if not self.silent(member)}
+
     def settled(self, now: float) -> bool:
         """Return whether this process may judge others: its series goes on, and is long enough to have heard all."""
         return self._since is not None and self._proven - self._since >= T and now - self._proven <= GAP

@@ -44,8 +44,9 @@ if TYPE_CHECKING:
 
     from fer_stream.fleet.records import Answer, Command, Outcome, Part, Place
 
-STEP = 0.2
-"""Seconds between the claims of one orphan by two aggregators."""
+STEP, FIRST_STEP = 0.2, 2.0
+"""Seconds between the claims of one orphan by two aggregators; of one that nobody ever owned. Nobody waits for that
+one, and not all aggregators of a new cell start at the same moment."""
 
 SETTLE = 3.0
 """Seconds for which loads must have been uneven before a partition is given away."""
@@ -100,7 +101,7 @@ class Member:
         self._weights: Mapping[int, float] = {}
         self._workers = self._idle = 0
         self._calls: dict[int, Ownership] = {}
-        self._orphaned: dict[int, float] = {}  # since when a partition is known to be one
+        self._orphans: dict[int, float] = {}  # by partition, since when it is known to be one
         self._uneven: float | None = None  # since when the loads differ too much
         self._lightest = ("", 0.0, 0.0)  # who has the least load, that load, and since when
         self._gave = self._aside = float("-inf")
@@ -174,7 +175,8 @@ class Member:
         if self.ended:
             return commands
         for one in self.partitions:
-            commands += self._sent(one.tick(now), one)
+            if one.due is not None:
+                commands += self._sent(one.tick(now), one)
         others = self._others()
         commands += self._adopt(others, now)
         doubtful = self.liveness.doubtful(now)
@@ -196,29 +198,35 @@ class Member:
 
     def _adopt(self, others: Mapping[str, Status], now: float) -> list[Command]:
         """Claim orphans when it is this process's turn."""
+        if self._leaving and others:
+            return []
         commands: list[Command] = []
-        settled = self.liveness.settled(now)
-        away = self._leaving and bool(others)
+        living = self.liveness.living() if self.liveness.settled(now) else None
+        orphans: dict[int, float] = {}
         for one in self.partitions:
-            owner = one.part.owner if one.part else ""
-            mine = one.part is not None and (owner in (self._former, self._me) or one.part.heir == self._me)
-            if one.state != "idle" or away or not (mine or (settled and self._dead(owner))):
-                self._orphaned.pop(one.partition, None)
+            if one.state != "idle":
                 continue
-            since = self._orphaned.setdefault(one.partition, now)
-            turn = 0 if mine else balance.claimants(one.partition, [self._me, *others]).index(self._me)
-            if now >= since + turn * STEP:
-                commands += self._sent(one.claim(self._expected(one, owner)), one)
+            part, turn = one.part, -1
+            if part is not None and (part.heir == self._me or part.owner in (self._me, self._former)):
+                turn = 0
+            elif living is None or (part is not None and part.owner in living):
+                continue
+            orphans[one.partition] = since = self._orphans.get(one.partition, now)
+            if turn < 0:
+                turn = balance.claimants(one.partition, [self._me, *others]).index(self._me)
+            if now >= since + turn * (FIRST_STEP if part is None else STEP):
+                commands += self._sent(one.claim(self._expected(one)), one)
+        self._orphans = orphans
         return commands
 
-    def _dead(self, owner: str) -> bool:
-        return not owner or self.liveness.silent(owner)
-
-    def _expected(self, one: Ownership, owner: str) -> float:
+    def _expected(self, one: Ownership) -> float:
         """Return the load to expect: the giver's word, or an orphan's share of its dead owner's load."""
+        if one.part is None:
+            return 1.0
+        owner = one.part.owner
         status = self.statuses.get(owner)
-        if status is None or one.part is None or one.part.heir == self._me:
-            return one.part.weight if one.part else 1.0
+        if status is None or one.part.heir == self._me:
+            return one.part.weight
         return max(1.0, status.load / sum(1 for other in self.partitions if other.part and other.part.owner == owner))
 
     def _balance(self, others: Mapping[str, Status], status: Status, now: float) -> list[Command]:

@@ -99,12 +99,13 @@ class Ownership:
         """The value of that revision."""
         self.since = float("-inf")
         """When the state last became ``owned``, in monotonic seconds."""
+        self.due: float | None = None
+        """When `tick` has something to do: a step is followed up, or an offer ends. In monotonic seconds."""
         self._me, self._place, self._calls = me, place, calls
         self._mine = Part(me, place)  # what the latest write was to write, over the revision `_base`
         self._base = self._term = 0
         self._call: int | None = None  # whose answer is awaited
         self._reading = False  # whether that is the reading back of a write
-        self._due: float | None = None  # when the step is followed up, or the offer ends
         self._guests = False  # whether captures of this partition may still be here
 
     @property
@@ -176,14 +177,14 @@ class Ownership:
             case "fencing", _:
                 return self._look()
             case _:
-                self._due = now + RETRY
+                self.due = now + RETRY
                 return []
 
     def tick(self, now: float) -> list[Command]:
         """Follow up a call whose outcome is unknown, and revoke an offer that nobody took."""
-        if self._due is None or now < self._due:
+        if self.due is None or now < self.due:
             return []
-        self._due = None
+        self.due = None
         if self.state == "offered":
             return self._write("revoking", replace(self._mine, heir=""))
         if self.state in WRITING:
@@ -208,7 +209,7 @@ class Ownership:
         reading, self._reading = self._reading, False
         if not isinstance(outcome, Done):
             if reading or isinstance(outcome, Unknown):
-                self._due = now + RETRY
+                self.due = now + RETRY
                 return []
             return self._read()
         if not reading:
@@ -232,7 +233,7 @@ class Ownership:
             case "naming":
                 return self._recover()
             case "offering":
-                self.state, self._due = "offered", now + OFFER
+                self.state, self.due = "offered", now + OFFER
                 return []
             case _:
                 return self._own(now)
@@ -263,15 +264,15 @@ class Ownership:
     # Common
 
     def _ask(self, state: State, call: Call) -> list[Command]:
-        self.state, self._call, self._due = state, call.call, None
+        self.state, self._call, self.due = state, call.call, None
         return [call]
 
     def _own(self, now: float) -> list[Command]:
-        self.state, self._due, self._guests, self.since = "owned", None, True, now
+        self.state, self.due, self._guests, self.since = "owned", None, True, now
         return [Serve(self.partition)]
 
     def _leave(self) -> list[Command]:
-        self.state, self._call, self._due, self._reading = "idle", None, None, False
+        self.state, self._call, self.due, self._reading = "idle", None, None, False
         return self._dismiss()
 
     def _dismiss(self) -> list[Command]:

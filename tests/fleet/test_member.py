@@ -127,12 +127,22 @@ def test_an_old_judgement_is_no_reason_to_claim(monkeypatch: pytest.MonkeyPatch)
 def test_the_first_in_order_claims_and_the_next_one_later() -> None:
     fleet = Fleet(partitions=64)
     fleet.add("other")
-    fleet.go(T)
+    for number in range(64):
+        fleet.own("dead", number)
+    fleet.go(T - BEAT)
     while not (first := fleet.kinds(0.1)):
         pass
     assert 16 < first.count("Serve") < 48, "about half"
     assert fleet.kinds(0.1) == []
     assert first.count("Serve") + fleet.kinds(rules.STEP).count("Serve") == 64, "the other one does not claim"
+
+
+def test_a_new_cell_gives_its_aggregators_time_to_start() -> None:
+    fleet = Fleet(partitions=64)
+    fleet.add("other")
+    assert 16 < fleet.kinds(T + 2 * BEAT).count("Serve") < 48
+    assert fleet.kinds(rules.FIRST_STEP - 2 * BEAT) == []
+    assert fleet.kinds(2 * BEAT).count("Serve") > 16
 
 
 def test_it_replaces_its_former_process_at_once() -> None:
