@@ -73,7 +73,7 @@ def an_answer_is_proof(patch: pytest.MonkeyPatch) -> Profile:
     return Profile({"stall": 1}, calm=0.0)
 
 
-@finds("which lives", first=5)
+@finds("which lives", first=16)
 def one_series(patch: pytest.MonkeyPatch) -> Profile:
     """After a gap, silence goes on from before."""
     patch.setattr(liveness, "GAP", math.inf)
@@ -104,7 +104,7 @@ class Pipelined(Writer):
         """Go on: the next ones are under way."""
 
 
-@finds("stores events in", first=22)
+@finds("stores events in", first=3)
 def pipelined_appends(patch: pytest.MonkeyPatch) -> Profile:
     patch.setattr(Node, "writer", Pipelined)
     return Profile({"pause": 1}, seconds=60.0, gap=6.0, calm=0.0, partitions=(1, 1), cameras=(12, 14))
@@ -154,7 +154,7 @@ def no_fence(patch: pytest.MonkeyPatch) -> Profile:
     return Profile({"pause": 1, "crash": 1}, calm=0.0)
 
 
-@finds("is appended after", first=20)
+@finds("is appended after")
 def no_term(patch: pytest.MonkeyPatch) -> Profile:
     """A claimer appends its fence without looking whether it has lost meanwhile."""
     looked = Ownership._looked
@@ -165,7 +165,7 @@ def no_term(patch: pytest.MonkeyPatch) -> Profile:
 
     patch.setattr(Ownership, "_looked", blind)
     patch.setattr(Ownership, "seen", forgetful(Ownership.seen))
-    return Profile({"pause": 3, "machine": 2, "outage": 2}, seconds=60.0, gap=1.5, calm=0.0)
+    return Profile({"doze": 1}, gap=8.0, calm=10.0)
 
 
 def forgetful(seen: Callable[..., Any]) -> Callable[..., Any]:
@@ -173,7 +173,7 @@ def forgetful(seen: Callable[..., Any]) -> Callable[..., Any]:
     return lambda self, revision, part: [] if self.state in ownership.TAKING else seen(self, revision, part)
 
 
-@finds("is appended after", first=4)
+@finds("is appended after")
 def unknown_is_success(patch: pytest.MonkeyPatch) -> Profile:
     """A write without an answer counts as done."""
     result = Ownership._result_of_write
@@ -190,7 +190,7 @@ def unknown_is_success(patch: pytest.MonkeyPatch) -> Profile:
 # Balance and hand-over
 
 
-@finds("move", first=2)
+@finds("move")
 def no_hysteresis(patch: pytest.MonkeyPatch) -> Profile:
     """Loads are evened out at once, whatever moves."""
     patch.setattr(balance, "UNEVEN", 0.0)
@@ -267,7 +267,7 @@ def no_return_to_the_list(patch: pytest.MonkeyPatch) -> Profile:
     """Who was welcome waits for its aggregator for ever."""
     patch.setattr(seeker, "SILENCE", math.inf)
     patch.setattr(world.World, "kill", lambda self, node, quietly=False: quiet(self, node))
-    return Profile({"machine": 1}, calm=10.0)
+    return Profile({"machine": 1}, gap=15.0, calm=10.0)
 
 
 def quiet(self: world.World, node: Node) -> None:
@@ -275,8 +275,8 @@ def quiet(self: world.World, node: Node) -> None:
     self.hurt()
 
 
-@finds("is not joined", first=13)
+@finds("is not joined", first=1)
 def no_second_address(patch: pytest.MonkeyPatch) -> Profile:
     """Who finds no answer asks the same aggregator again."""
     patch.setattr(seeker.Seeker, "_next", lambda self, now: self.place or self._list[0])
-    return Profile({"machine": 1}, hosts=(2, 3), calm=10.0)
+    return Profile({"machine": 1}, hosts=(2, 3), gap=15.0, calm=10.0)

@@ -31,7 +31,7 @@ PROFILES = {
     "everything, often": Profile(ALL, gap=1.5),
     "leaders of the engine die": Profile({"outage": 1, "stall": 1, "jump": 1}),
     "aggregators die and leaders die": Profile({"crash": 1, "machine": 1, "outage": 1}),
-    "paused beyond the lease": Profile({"pause": 1}, gap=6.0),
+    "paused beyond the lease": Profile({"pause": 2, "doze": 1}, gap=6.0),
     "cut off": Profile({"isolate": 1, "mute": 1, "stall": 1}),
     "come and go": Profile({"leave": 1, "join": 1}),
 }

@@ -16,7 +16,7 @@ from fleet.nodes import Node
 from fleet.peers import CapturePeer, PeerProcess, WorkerPeer
 
 from fer_stream.fleet.liveness import BEAT, GAP, T
-from fer_stream.fleet.ownership import RETRY
+from fer_stream.fleet.ownership import RETRY, TAKING
 from fer_stream.fleet.records import Part, Place
 
 if TYPE_CHECKING:
@@ -179,10 +179,26 @@ class World:
     def pause(self) -> None:
         """SIGSTOP and SIGCONT, often beyond the lease."""
         if node := self.some():
-            node.paused = True
-            node.stalled = self.numbers.random() < 0.5  # its watches must connect again when it wakes
-            self.hurt(node)
-            self.loop.after(self.numbers.choice([0.5, 1.4, 2.9, 4.0, 9.0]), self.wake, node)
+            self.stop(node, self.numbers.choice([0.5, 1.4, 2.9, 4.0, 9.0]))
+
+    def doze(self) -> None:
+        """A machine dies, and an aggregator is paused in the middle of its take-over."""
+        self.machine()
+        self.catch(self.loop.now + 6.0)
+
+    def catch(self, until: float) -> None:
+        for node in self.nodes.values():
+            if node.well and any(one.state in TAKING for one in node.member.partitions):
+                self.stop(node, self.numbers.uniform(4.0, 9.0))
+                return
+        if self.loop.now < until:
+            self.loop.after(self.numbers.uniform(0.0, 0.02), self.catch, until)
+
+    def stop(self, node: Node, seconds: float) -> None:
+        node.paused = True
+        node.stalled = self.numbers.random() < 0.5  # its watches must connect again when it wakes
+        self.hurt(node)
+        self.loop.after(seconds, self.wake, node)
 
     def wake(self, node: Node) -> None:
         self.hurt(node)
