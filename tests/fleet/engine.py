@@ -76,6 +76,7 @@ class Engine:
         self.streams: list[list[Entry]] = [[] for _ in range(partitions)]
         self.fences: list[tuple[int, Mark | None]] = [(0, None)] * partitions
         self.events: set[str] = set()
+        self.lost = LOST
         self.losses: list[float] = []
         self._alive: dict[str, tuple[int, Any]] = {}
         self._revision = 0
@@ -144,7 +145,7 @@ class Engine:
             outcome = apply()
             if answered is None:
                 return
-            if self.numbers.random() < LOST:
+            if self.numbers.random() < self.lost:
                 self.losses.append(self.loop.now)
             else:
                 self.loop.after(self._delay(), answer, outcome)
