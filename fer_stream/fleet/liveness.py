@@ -22,18 +22,21 @@ T = 3.0
 GAP = T / 2
 """Seconds between two echoed writes beyond which a new series starts."""
 
+REMEMBERED = 64
+"""Own writes whose echoes are recognized; a later echo proves too little."""
+
 
 class Liveness:
     """See the module docstring. Times are seconds of one monotonic clock."""
 
     def __init__(self, me: str) -> None:
         self._me = me
-        self._sent: dict[int, float] = {}
+        self._sent: dict[int, float] = {}  # when the latest beats were sent
         self._number = 0
         self._due = float("-inf")
-        self._heard: dict[str, float] = {}
-        self._since: float | None = None
-        self._proven = float("-inf")
+        self._heard: dict[str, float] = {}  # when each other aggregator was heard last
+        self._since: float | None = None  # when the first echoed write of my series was sent
+        self._proven = float("-inf")  # when the latest one was
 
     def beat(self, now: float) -> int | None:
         """Return the number of the beat that is due, or ``None``."""
@@ -42,9 +45,9 @@ class Liveness:
         self._due = now + BEAT
         self._number += 1
         self._sent[self._number] = now
-        self._sent.pop(self._number - 64, None)
-        if self._since is None and self._number == 1:
-            self._proven = now
+        self._sent.pop(self._number - REMEMBERED, None)
+        if self._number == 1:
+            self._proven = now  # so that doubt begins T seconds after the start
         return self._number
 
     def hear(self, member: str, number: int, now: float) -> bool:

@@ -110,11 +110,11 @@ class Member:
 
     # Input from the engine
 
-    def alive(self, member: str, number: int, status: Status, now: float) -> list[Command]:
+    def alive(self, member: str, number: int, status: Status, now: float) -> None:
         """Take a value of the bucket ``alive``: an aggregator's id, the number of its beat, and its status."""
-        if not self.liveness.hear(member, number, now) and member != self._me:
+        self.liveness.hear(member, number, now)
+        if member != self._me:
             self.statuses[member] = status
-        return []
 
     def seen(self, partition: int, revision: int, part: Part, now: float) -> list[Command]:
         """Take a value of the bucket ``parts``, from the watch or from another aggregator."""

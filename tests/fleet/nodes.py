@@ -178,7 +178,7 @@ class Node:
         """Return what takes the answer to a beat. Nothing does; a mutant overrides this."""
 
     def alive(self, member: str, number: int, status: Any) -> None:
-        self.do(self.member.alive(member, number, status, self.clock()))
+        self.member.alive(member, number, status, self.clock())
 
     def seen(self, number: int, revision: int, part: Any) -> None:
         self.do(self.member.seen(number, revision, part, self.clock()))

@@ -56,8 +56,8 @@ class Fleet:
             if isinstance(command, Beat):
                 if self.engine:
                     for name, status in self.others.items():
-                        self.do(self.member.alive(name, 1, status, self.now))
-                    self.do(self.member.alive("me", command.number, command.status, self.now))
+                        self.member.alive(name, 1, status, self.now)
+                    self.member.alive("me", command.number, command.status, self.now)
             elif call := getattr(command, "call", None):
                 self.revision += 1
                 answers = {"Write": self.revision, "Look": (9, 0, None), "Fence": 10, "Recover": None, "Flush": None}

@@ -77,7 +77,6 @@ class World:
             self.loop.after(numbers.uniform(0, 2), self.start, host)
         self.captures = [CapturePeer(self, f"cam-{n}", places) for n in range(numbers.randint(*profile.cameras))]
         self.workers = [WorkerPeer(self, f"w{n}", places) for n in range(numbers.randint(*profile.workers))]
-        self._hosts = hosts
 
     def run(self) -> None:
         """Let faults happen for a while, then none; check everything."""
@@ -91,7 +90,6 @@ class World:
             kind = self.numbers.choices(kinds, weights)[0]
             self.faults[kind] += 1
             getattr(self, kind)()
-        self.loop.run(max(self.loop.now, self.fault))
         while self.fault + self.profile.calm > self.loop.now:
             self.loop.run(self.fault + self.profile.calm)
         if self.profile.calm >= Profile.calm:
