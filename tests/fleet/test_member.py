@@ -167,6 +167,14 @@ def test_after_an_end_nothing_is_done() -> None:
     assert fleet.go(5) == []
 
 
+def test_a_refused_append_ends_it() -> None:
+    fleet = Fleet()
+    assert fleet.member.fenced(0) == [], "it owns nothing"
+    fleet.go(T + 2 * BEAT)
+    assert isinstance(fleet.member.fenced(0)[0], End)
+    assert fleet.member.ended
+
+
 # Hand-over
 
 
