@@ -156,8 +156,8 @@ class Member:
         if one.state != "idle":
             return Moved(None, SOON, others)
         part = one.part
-        if part is None or part.owner == self._me or self.liveness.silence(part.owner) >= T / 2:
-            return Moved(None, LATER, others)
+        if part is None or part.place == self._place or self.liveness.silence(part.owner) >= T / 2:
+            return Moved(None, LATER, others)  # nobody, this process or a former one here, or somebody who may be dead
         return Moved(part.place, others=others) if part.fence else Moved(None, SOON, others)
 
     def answer_worker(self) -> Answer:

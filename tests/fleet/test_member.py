@@ -265,6 +265,12 @@ def test_a_camera_of_a_silent_aggregator_has_to_wait() -> None:
     assert fleet.member.answer(CAMERA) == Moved(None, rules.LATER, (THERE,))
 
 
+def test_a_camera_of_a_former_process_here_is_not_sent_in_a_circle() -> None:
+    fleet = Fleet()
+    fleet.do(fleet.member.seen(0, 1, Part("me before", HERE, fence=1), 0.0))
+    assert fleet.member.answer(CAMERA) == Moved(None, rules.LATER)
+
+
 def test_a_camera_has_to_wait_while_its_partition_changes_hands() -> None:
     fleet = heavy()
     fleet.add("light")

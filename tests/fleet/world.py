@@ -256,6 +256,7 @@ class World:
     def lose_patience(self, node: Node) -> None:
         """Who stopped an aggregator ends it at last, if it could not give everything away."""
         if not node.dead:
+            self.faults["killed"] += 1
             self.left(node)
 
     def join(self) -> None:
