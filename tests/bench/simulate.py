@@ -1,9 +1,9 @@
 """Simulate fleets in virtual time, and print how soon partitions and captures are back.
 
-    python tests/bench/simulate.py 400
+    python tests/bench/simulate.py 200
 
-runs 400 seeds of each profile of faults, in a quarter of an hour, and checks every promise. Then it lets a machine die
-in 400 quiet cells.
+runs 200 seeds of each profile of faults, in some ten minutes, and checks every promise. Then it lets a machine die in
+200 quiet cells.
 """
 
 from __future__ import annotations
