@@ -14,6 +14,7 @@ import theirs  # noqa: F401  (provides a stand-in for torchvision, which facenet
 from faults import table
 from hypothesis import HealthCheck, settings
 from processes import Cli
+from scale import Scale
 from tiny import write_model
 
 from fer_stream.settings.tree import CameraSettings
@@ -33,6 +34,9 @@ settings.load_profile("ours")  # a slow machine must not fail a test
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add options for longer tests than those of ``make test``."""
     parser.addoption("--strangers", type=int, default=400, help="number of strangers' connections (default: 400)")
+    parser.addoption(
+        "--soak", type=float, default=0.0, metavar="SHARE", help="share of the full numbers; 0: the short form"
+    )
 
 
 def pytest_configure() -> None:
@@ -78,6 +82,11 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.write_line(table.text(rows))
         if page := config.getoption("faults_table", None):
             table.write(page, rows)
+
+
+@pytest.fixture
+def scale(pytestconfig: pytest.Config) -> Scale:
+    return Scale(pytestconfig.getoption("soak"))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,9 +1,8 @@
-"""Fixtures: the scale of the fault tests, and the table of their results."""
+"""Fixtures: the table of the fault tests' results, and a service."""
 
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,40 +16,23 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from faults.table import Tell
+    from scale import Scale
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("faults")
-    group.addoption(
-        "--soak", type=float, default=0.0, metavar="SHARE", help="share of the full numbers; 0: the short form"
-    )
     group.addoption("--faults-table", type=Path, metavar="FILE", help="write the rows into the table of this page")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "soak: takes too long for `make test`")
     # Full numbers need longer time limits.
-    processes.PATIENCE = max(processes.PATIENCE, 1200 * config.getoption("soak", 0.0))
+    processes.PATIENCE = max(processes.PATIENCE, 1200 * config.getoption("soak"))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if not config.getoption("soak", 0.0):
+    if not config.getoption("soak"):
         items[:] = [item for item in items if not item.get_closest_marker("soak")]
-
-
-@dataclass(frozen=True)
-class Scale:
-    """How often a fault is tried: ``share`` of the full number, or the short number if ``share`` is 0."""
-
-    share: float
-
-    def of(self, short: int, full: int) -> int:
-        return max(short, round(self.share * full)) if self.share else short
-
-
-@pytest.fixture
-def scale(pytestconfig: pytest.Config) -> Scale:
-    return Scale(pytestconfig.getoption("soak", 0.0))
 
 
 @pytest.fixture

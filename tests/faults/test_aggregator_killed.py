@@ -11,9 +11,9 @@ from faults.service import sound, stored
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from faults.conftest import Scale
     from faults.service import Service
     from faults.table import Tell
+    from scale import Scale
 
 
 def test_killed(service: Callable[..., Service], scale: Scale, tell: Tell) -> None:

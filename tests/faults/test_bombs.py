@@ -22,9 +22,9 @@ from fer_stream.protocol.messages import Encoding, Kind, Message, Totals
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from faults.conftest import Scale
     from faults.table import Tell
     from processes import Cli
+    from scale import Scale
 
     from fer_stream.plugins import Peer
 

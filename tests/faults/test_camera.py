@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from faults.conftest import Scale
     from faults.service import Service
     from faults.table import Tell
+    from scale import Scale
 
 
 @pytest.fixture(scope="module")

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 from faults.service import Service, sound
 
 if TYPE_CHECKING:
-    from faults.conftest import Scale
     from faults.table import Tell
     from processes import Cli
+    from scale import Scale
 
 DAY_MS = 86_400_000
 

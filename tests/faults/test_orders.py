@@ -11,9 +11,9 @@ from processes import free_port, wait_for
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from faults.conftest import Scale
     from faults.table import Tell
     from processes import Cli
+    from scale import Scale
 
 ROLES = ("aggregator", "worker", "capture", "subscribe")
 

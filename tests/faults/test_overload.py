@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from faults.conftest import Scale
     from faults.service import Service
     from faults.table import Tell
+    from scale import Scale
 
 LOAD = 200
 """Frames per second; two workers that search each frame completely process a tenth of them or less."""

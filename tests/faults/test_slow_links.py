@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from faults.conftest import Scale
     from faults.table import Tell
     from processes import Cli, Process
+    from scale import Scale
 
 BYTES = 440_000
 """Bytes of a frame of the film, as a JPEG of quality 90."""

@@ -18,9 +18,9 @@ from fer_stream.client import Subscription
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from faults.conftest import Scale
     from faults.table import Tell
     from processes import Cli
+    from scale import Scale
 
 RATE = 150
 """Frames per second; each frame causes one event."""

@@ -16,9 +16,9 @@ from processes import balanced
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from faults.conftest import Scale
     from faults.service import Service
     from faults.table import Tell
+    from scale import Scale
 
 LIMIT = 5.0
 """Seconds within which everything must end after a signal; only a soak checks this."""

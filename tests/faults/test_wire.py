@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from faults.conftest import Scale
     from faults.table import Tell
     from processes import Cli, Process
+    from scale import Scale
 
 
 class Link:

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from faults.conftest import Scale
     from faults.service import Service
     from faults.table import Tell
     from processes import Cli
+    from scale import Scale
 
 
 def test_killed_every_two_seconds(service: Callable[..., Service], clip: Path, scale: Scale, tell: Tell) -> None:
