@@ -10,12 +10,11 @@ import pytest
 from journals import execute
 from processes import gapless
 
-from fer_stream import journal as journals
 from fer_stream import plugins
 from fer_stream.aggregator.aggregator import Aggregator
 from fer_stream.errors import JournalError
 from fer_stream.events.cloudevents import decode
-from fer_stream.journal.sqlite import Reader, Writer, purge
+from fer_stream.journal.sqlite import APPLICATION, Reader, Writer, purge
 from fer_stream.settings.tree import JournalSettings, Settings
 from fer_stream.types import CameraData, Event, EventType, GapData, Nanoseconds
 
@@ -98,11 +97,12 @@ def test_an_aggregator_reports_a_corrupt_journal_once(tmp_path: Path, caplog: py
     filled(path)
     damage(path, 16 * PAGE)
     hub = plugins.load("transports", "memory")().bind("memory://corrupt")
-    with Writer(path) as writer:
-        settings = Settings(transport="memory", address="memory://corrupt", journal=JournalSettings(path=path))
-        it = Aggregator(settings, hub, writer)
-        for _ in range(3):
-            it.turn(0.01)
+    settings = Settings(transport="memory", address="memory://corrupt", journal=JournalSettings(path=path))
+    writer = plugins.journal(settings.journal).writer()
+    it = Aggregator(settings, hub, writer)
+    for _ in range(3):
+        it.turn(0.01)
+    writer.close()
     hub.close()
     assert caplog.text.count("is corrupt and was set aside as events.db.corrupt-1: a new one begins") == 1
 
@@ -195,7 +195,7 @@ def test_the_service_continues_with_a_new_journal(cli: Cli, short_folder: Path, 
     published, *after = process.events[-len(stored) :]
     assert (published["type"], int(published["cursor"])) == (gap["type"], int(gap["cursor"])), "subscribers get the gap"
     assert after == events
-    assert journals.APPLICATION.to_bytes(4, "big") in (cli.folder / "events.db.corrupt-1").read_bytes()[:100]
+    assert APPLICATION.to_bytes(4, "big") in (cli.folder / "events.db.corrupt-1").read_bytes()[:100]
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """Measure the events per second that a journal stores, in NATS beside SQLite, in turns.
 
-    python tests/bench/journals.py
+    python tests/bench/stores.py
 
 One batch is in flight, as in an aggregator. The servers are on this machine: a cluster of three shares its cores and
 its disk. Figures are per second of wall-clock time: medians of several rounds, their range, and the ratio to SQLite in
