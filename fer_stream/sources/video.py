@@ -16,7 +16,7 @@ from fer_stream.sources.truncation import loss_in_words
 from fer_stream.types import Picture
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from fer_stream.plugins import Allocate
     from fer_stream.settings.tree import CameraSettings
@@ -135,6 +135,7 @@ class Recording(_Video):
         name: the video's name in messages.
         settings: the camera's settings; `rate` and `loop` are used here.
         missing: returns the fraction of the file that is missing at its end; 0 if it is complete.
+        joined: each opens one of the recordings that follow in the same file.
     """
 
     live = False
@@ -146,9 +147,12 @@ class Recording(_Video):
         name: str,
         settings: CameraSettings,
         missing: Callable[[], float] = lambda: 0.0,
+        joined: Sequence[Callable[[], Container]] = (),
     ) -> None:
         super().__init__(container, name)
         self._reopen = reopen
+        self._joined = joined
+        self._following = list(joined)
         self._loop = settings.loop
         self._missing = missing
         self._missing_at_first = missing()
@@ -157,7 +161,7 @@ class Recording(_Video):
         self._count = 0
         self._ahead: tuple[Content, int | None] | None = None
         self._started = False
-        self.frames = None if self._loop else container.frames
+        self.frames = None if self._loop or joined else container.frames
         if not container.stamped and not settings.rate:
             _log.warning(
                 "%s has no time stamps: %.4g frames/s are assumed; set rate to the true one",
@@ -195,7 +199,11 @@ class Recording(_Video):
 
     def _fetch(self) -> tuple[Content, int | None] | None:
         try:
-            return super()._fetch()
+            found = super()._fetch()
+            while found is None and self._following and not self._closed:
+                self._replace(self._following.pop(0))
+                found = super()._fetch()
+            return found
         except av.error.FFmpegError as error:
             # If a transfer's length is unknown, FFmpeg takes its regular end for an error.
             ends = error.errno == errno.EIO and not self._container.sized
@@ -205,6 +213,7 @@ class Recording(_Video):
 
     def _rewind(self) -> None:
         self._replace(self._reopen)
+        self._following = list(self._joined)
         self._stamps.rewind()
         self._count, self._started = 0, False
 
@@ -223,8 +232,8 @@ class Recording(_Video):
         """Raise an error if this is not the video's true end."""
         if not self._count:
             loss = self._missing_at_first
-            reason = f"truncated: {loss_in_words(loss)}" if loss else "truncated or damaged"
-            raise SourceError(f"no picture can be read from {self._name}; it is {reason}")
+            reason = f"it is truncated: {loss_in_words(loss)}" if loss else "its video is empty, truncated or damaged"
+            raise SourceError(f"no picture can be read from {self._name}; {reason}")
         last = f"picture {self._count} is the last that can be read"
         try:
             missing = self._missing()
