@@ -60,6 +60,7 @@ class Container:
         self._name = name
         self._lock = threading.Lock()
         self._opening = opening
+        self._remote = address.startswith("http")
         self._container = open_container(address, opening)
         try:
             self.stream = choose_stream(self._container, opening.stream, name)
@@ -136,6 +137,11 @@ class Container:
     def sized(self) -> bool:
         """Whether the size in bytes is known."""
         return self._container.size > 0
+
+    @property
+    def ranges(self) -> bool:
+        """Whether reading it from a server needs requests of parts: an MP4."""
+        return self.format.startswith("mov") and len(self.stream.index_entries) > 0 and self._remote
 
     @property
     def finite(self) -> bool:

@@ -134,7 +134,11 @@ def _open_path(path: Path, settings: CameraSettings) -> Source:
 
     def open_one(address: str) -> Container:
         try:
-            return Container(address, name, opening)
+            container = Container(address, name, opening)
+            if container.format == MULTIPART:  # FFmpeg takes the end of such a file for an error
+                container.close()
+                container = Container(address, name, replace(opening, format=JPEGS))
+            return container
         except av.error.FFmpegError as error:
             fault = _fault(error, lost, path)
             raise SourceError(f"{name} cannot be read as a video: {fault}") from error

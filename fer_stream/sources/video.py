@@ -157,6 +157,7 @@ class Recording(_Video):
         self._missing = missing
         self._missing_at_first = missing()
         self._failure = ""
+        self._length = container.length
         self._stamps = Stamps(container.period, settings.rate, container.length, wraps=container.wraps)
         self._count = 0
         self._ahead: tuple[Content, int | None] | None = None
@@ -223,6 +224,9 @@ class Recording(_Video):
             return
         if self._stamps.replaced:
             _log.warning("%s: wrong time stamps that were replaced: %d", self._name, self._stamps.replaced)
+        if self._container.format == "hls" and self._length and self._stamps.last < self._length - SECOND:
+            times = f"{self._stamps.last / SECOND:.1f} s, and the playlist names {self._length / SECOND:.1f} s"
+            _log.warning("%s: the pictures end after %s", self._name, times)
         if self._container.late:
             _log.warning("%s has streams that begin later than the others; they are not read", self._name)
         if self.damaged:
@@ -233,6 +237,10 @@ class Recording(_Video):
         if not self._count:
             loss = self._missing_at_first
             reason = f"it is truncated: {loss_in_words(loss)}" if loss else "its video is empty, truncated or damaged"
+            if self._failure and not loss:
+                reason = self._failure.lower()
+                if self._container.ranges:
+                    reason = "its index is behind the pictures, and the server may not support HTTP range requests"
             raise SourceError(f"no picture can be read from {self._name}; {reason}")
         last = f"picture {self._count} is the last that can be read"
         try:

@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING
 import av
 import numpy as np
 import pytest
+from camera_servers import Server, folder
 from films import Film, bars, read, read_bars, shown
 from PIL import Image
 
 from fer_stream.errors import SourceError
 from fer_stream.settings.tree import CameraSettings
 from fer_stream.sources.media import open_source
+from fer_stream.sources.presentation import UPRIGHT
+from fer_stream.sources.presentation import shown as to_show
 from fer_stream.sources.truncation import missing
 
 if TYPE_CHECKING:
@@ -48,7 +51,7 @@ def test_the_last_of_joined_recordings_is_truncated(tmp_path: Path) -> None:
             read(tmp_path / f"film.{suffix}")
 
 
-@pytest.mark.parametrize("appended", [b"GPSDATA!" * 100, struct.pack(">I4s", 5000, b"free") + bytes(99)])
+@pytest.mark.parametrize("appended", [b"GPSDATA1" * 100, struct.pack(">I4s", 5000, b"free") + bytes(99)])
 def test_what_is_appended_to_a_recording_does_not_make_it_truncated(appended: bytes, tmp_path: Path) -> None:
     path = Film().write(tmp_path / "film.mp4")
     path.write_bytes(path.read_bytes() + appended)
@@ -84,6 +87,11 @@ def test_a_video_of_lossless_jpegs_is_decoded(tmp_path: Path) -> None:
         for number in range(3):
             file.mux(stream.encode(av.VideoFrame.from_ndarray(bars(number, 320, 240), format="bgr24")))
     assert shown(read(path)) == [0, 1, 2]
+
+
+def test_a_saved_stream_of_jpegs_has_a_regular_end(tmp_path: Path) -> None:
+    path = Film("mpjpeg", "mjpeg").write(tmp_path / "film.mjpeg")
+    assert shown(read(path, rate=10)) == list(range(20))
 
 
 def test_a_pipe_does_not_block(tmp_path: Path) -> None:
@@ -136,3 +144,48 @@ def test_what_is_no_video_is_named(head: bytes, what: str, tmp_path: Path) -> No
     (tmp_path / "film.mp4").write_bytes(head + bytes(2000) * (head[:1] != b"#"))
     with pytest.raises(SourceError, match=f"is {what}, not a video"):
         read(tmp_path / "film.mp4")
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_colours_of_ycgco(full: bool, tmp_path: Path) -> None:
+    """FFmpeg's scaler does not convert this matrix. It also is that of some screen recorders."""
+    path, (b, g, r) = tmp_path / "film.mkv", (64, 32, 224)
+    low, span, swing = (0, 255, 255) if full else (16, 219, 224)
+    values = (r + 2 * g + b) / 4, (2 * g - r - b) / 4, (r - b) / 2
+    scales = (low, span), (128, swing), (128, swing)
+    stored = np.empty((3, 64, 64), np.uint8)
+    for plane, value, (zero, scale) in zip(stored, values, scales, strict=True):
+        plane[:] = round(zero + value * scale / 255)
+    with av.open(str(path), "w") as file:
+        stream = file.add_stream("libx264", rate=25, options={"qp": "1"})
+        stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv444p"
+        stream.codec_context.colorspace, stream.codec_context.color_range = 8, 2 if full else 1
+        frame = av.VideoFrame.from_ndarray(stored, format="yuv444p")
+        frame.colorspace, frame.color_range = 8, 2 if full else 1
+        file.mux(stream.encode(frame))
+        file.mux(stream.encode(None))
+    (found,) = read(path)
+    assert found.image[32, 32].tolist() == pytest.approx([b, g, r], abs=4)
+
+
+@pytest.mark.parametrize("matrix", [10, 12, 13, 14])
+def test_variants_of_bt2020_are_shown(matrix: int) -> None:
+    frame = av.VideoFrame.from_ndarray(np.full((3, 16, 16), 128, np.uint8), format="yuv444p")
+    frame.colorspace = matrix
+    picture = to_show(frame, None, UPRIGHT)
+    assert isinstance(picture, np.ndarray)
+    assert picture.mean() == pytest.approx(130, abs=1)
+
+
+def test_a_server_that_does_not_send_parts_of_files(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Python's server ignores the header Range, so it sends the whole file for each part that a playlist names."""
+    Film(width=640, height=480, count=100, keys=1).write(tmp_path / "film.mp4")
+    options = {"hls_time": "1", "hls_flags": "single_file", "hls_list_size": "0"}
+    Film("hls", count=100, keys=25).write(tmp_path / "film.m3u8", options)
+    with Server(folder(tmp_path)) as server:
+        source = open_source(f"http://127.0.0.1:{server.port}/film.mp4", CameraSettings())
+        with pytest.raises(SourceError, match=r"its index is behind .* may not support HTTP range requests"):
+            source.read()
+        source = open_source(f"http://127.0.0.1:{server.port}/film.m3u8", CameraSettings())
+        assert len(list(iter(source.read, None))) < 100
+    assert "the playlist names 4.0 s" in caplog.text
