@@ -74,6 +74,8 @@ class Container:
         """Whether it contains a single image, with a known size in bytes."""
         self.late = False
         """Whether another stream begins later than the rest. PyAV cannot read such a stream."""
+        self._packed = self.format == "avi" and self.stream.codec_context.name == "mpeg4"
+        """Whether a packet may have two pictures, as in DivX. FFmpeg then guesses wrong times; use those of packets."""
         self._decoder = Decoder(self.stream, self.format)
         # FFmpeg takes any file with a JPEG's suffix for a single JPEG. Only its decoder can tell whether it is one.
         self._passes_jpegs: bool | None = None if jpegs and not self.single else False
@@ -311,9 +313,12 @@ class Container:
         return True
 
     def _stamp(self, item: Packet[VideoStream] | VideoFrame) -> int | None:
-        if item.pts is None or item.time_base is None or not self.stamped:
+        units = item.pts
+        if self._packed and item.dts is not None:
+            units = item.dts
+        if units is None or item.time_base is None or not self.stamped:
             return None
-        stamp = round(item.pts * item.time_base * SECOND)
+        stamp = round(units * item.time_base * SECOND)
         if self._begin is None:  # FFmpeg does not know the start of a very short video
             start = self._container.start_time
             self._begin = stamp if start is None else 1000 * start

@@ -182,7 +182,8 @@ def _from_ycgco(frame: VideoFrame) -> NDArray[np.uint8]:
     luma = (stored[0] - low) * (255 / span)
     green, orange = (stored[1:] - 128) * (255 / swing)
     colours = np.stack([luma - green - orange, luma + green, luma - green + orange], axis=2)
-    return np.rint(colours).clip(0, 255).astype(np.uint8)
+    image: NDArray[np.uint8] = np.rint(colours).clip(0, 255).astype(np.uint8)
+    return image
 
 
 def _planar(frame: VideoFrame, size: tuple[int, int], turn: Turn, allocate: Allocate | None) -> Yuv:

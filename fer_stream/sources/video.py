@@ -201,8 +201,7 @@ class Recording(_Video):
     def _fetch(self) -> tuple[Content, int | None] | None:
         try:
             found = super()._fetch()
-            while found is None and self._following and not self._closed:
-                self._replace(self._following.pop(0))
+            while found is None and self._following and not self._closed and self._continue():
                 found = super()._fetch()
             return found
         except av.error.FFmpegError as error:
@@ -211,6 +210,17 @@ class Recording(_Video):
             if not self._closed and not ends:
                 self._failure = error.strerror or type(error).__name__
             return None
+
+    def _continue(self) -> bool:
+        """Go on with the next of the joined recordings; return whether it could be opened."""
+        try:
+            container = self._following.pop(0)()
+        except SourceError as error:
+            self._failure = f"in a part that was joined, {error}"
+            self._following.clear()
+            return False
+        self._replace(lambda: container)
+        return True
 
     def _rewind(self) -> None:
         self._replace(self._reopen)
@@ -236,7 +246,7 @@ class Recording(_Video):
         """Raise an error if this is not the video's true end."""
         if not self._count:
             loss = self._missing_at_first
-            reason = f"it is truncated: {loss_in_words(loss)}" if loss else "its video is empty, truncated or damaged"
+            reason = f"it is truncated: {loss_in_words(loss)}" if loss else "it is empty, truncated or damaged"
             if self._failure and not loss:
                 reason = self._failure.lower()
                 if self._container.ranges:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import struct
+from fractions import Fraction
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import av
@@ -49,6 +51,21 @@ def test_the_last_of_joined_recordings_is_truncated(tmp_path: Path) -> None:
         (tmp_path / f"film.{suffix}").write_bytes(whole + whole[:-500])
         with pytest.raises(SourceError, match=r"truncated: .* missing; picture 3\d is the last"):
             read(tmp_path / f"film.{suffix}")
+
+
+def test_a_part_that_cannot_be_read_does_not_cost_the_picture_before_it(tmp_path: Path) -> None:
+    path = Film().write(tmp_path / "film.mp4")
+    with av.open(str(tmp_path / "sound.mp4"), "w") as file:
+        stream = file.add_stream("aac", rate=44100, layout="mono")
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+        frame.rate = 44100
+        file.mux(stream.encode(frame))
+        file.mux(stream.encode(None))
+    path.write_bytes(path.read_bytes() + (tmp_path / "sound.mp4").read_bytes())
+    source = open_source(str(path), CameraSettings())
+    assert len([source.read() for _ in range(20)]) == 20
+    with pytest.raises(SourceError, match=r"in a part that was joined, .* but no video; picture 20 is the last"):
+        source.read()
 
 
 @pytest.mark.parametrize("appended", [b"GPSDATA1" * 100, struct.pack(">I4s", 5000, b"free") + bytes(99)])
@@ -189,3 +206,35 @@ def test_a_server_that_does_not_send_parts_of_files(tmp_path: Path, caplog: pyte
         source = open_source(f"http://127.0.0.1:{server.port}/film.m3u8", CameraSettings())
         assert len(list(iter(source.read, None))) < 100
     assert "the playlist names 4.0 s" in caplog.text
+
+
+def test_times_of_an_avi_with_two_pictures_in_a_packet(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """DivX: a B picture is in the packet of the picture after it, and an empty packet follows."""
+    encoder = av.CodecContext.create("mpeg4", "w")
+    assert isinstance(encoder, av.VideoCodecContext)
+    encoder.width, encoder.height, encoder.pix_fmt, encoder.time_base = 320, 240, "yuv420p", Fraction(1, 25)
+    encoder.max_b_frames = 1
+    packets = []
+    for number in range(21):
+        frame = av.VideoFrame.from_ndarray(bars(number, 320, 240), format="bgr24").reformat(format="yuv420p")
+        frame.pts = number
+        packets += encoder.encode(frame)
+    packets += encoder.encode(None)
+    first, *others = map(bytes, packets)
+    begin = first.index(b"\0\0\1\xb6")
+    stored = [first[:begin] + b"\0\0\1\xb2DivX503b1393p" + first[begin:]]
+    for forward, between in zip(others[::2], others[1::2], strict=True):
+        stored += [forward + between, b"\0\0\1\xb6\x51\x80"]
+    with av.open(str(tmp_path / "film.avi"), "w") as file:
+        stream = file.add_stream("mpeg4", rate=25)
+        stream.width, stream.height = 320, 240
+        for number, data in enumerate(stored):
+            packet = av.Packet(data)
+            packet.stream, packet.time_base, packet.is_keyframe = stream, Fraction(1, 25), number == 0
+            packet.pts = packet.dts = number
+            file.mux(packet)
+    pictures = read(tmp_path / "film.avi")
+    assert shown(pictures) == list(range(21))
+    offsets = [picture.offset or 0 for picture in pictures]
+    assert {after - before for before, after in pairwise(offsets)} == {40_000_000}
+    assert "wrong time stamps" not in caplog.text
