@@ -233,13 +233,14 @@ def boxes(file: BinaryIO, size: int) -> Iterator[tuple[bytes, int, int]]:
 
 def segments(file: BinaryIO, size: int) -> tuple[list[int], int]:
     """Return where each of the joined recordings in a Matroska file begins, and where the last one ends."""
-    begins = [0]
-    while True:
+    begins, end = [0], 0
+    while len(begins) < MAX_BOXES:
         end = _matroska(file, size, begins[-1])
         file.seek(end)
         if end <= begins[-1] or not is_matroska(file.read(4)):
-            return begins, end
+            break
         begins.append(end)
+    return begins, end
 
 
 def _matroska(file: BinaryIO, size: int, begin: int) -> int:
