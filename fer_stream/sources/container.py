@@ -60,6 +60,7 @@ class Container:
         self._name = name
         self._lock = threading.Lock()
         self._opening = opening
+        self._remote = address.startswith("http")
         self._container = open_container(address, opening)
         try:
             self.stream = choose_stream(self._container, opening.stream, name)
@@ -73,8 +74,11 @@ class Container:
         """Whether it contains a single image, with a known size in bytes."""
         self.late = False
         """Whether another stream begins later than the rest. PyAV cannot read such a stream."""
+        self._packed = self.format == "avi" and self.stream.codec_context.name == "mpeg4"
+        """Whether a packet may have two pictures, as in DivX. FFmpeg then guesses wrong times; use those of packets."""
         self._decoder = Decoder(self.stream, self.format)
-        self._passes_jpegs: bool | None = None if jpegs else False
+        # FFmpeg takes any file with a JPEG's suffix for a single JPEG. Only its decoder can tell whether it is one.
+        self._passes_jpegs: bool | None = None if jpegs and not self.single else False
         """Whether JPEG packets are returned undecoded; ``None``: not known before the first packet."""
         self._kind: tuple[int, ...] = ()
         """Width, height and rotation of the last frame. While they stay the same, so does the display matrix."""
@@ -135,6 +139,11 @@ class Container:
     def sized(self) -> bool:
         """Whether the size in bytes is known."""
         return self._container.size > 0
+
+    @property
+    def ranges(self) -> bool:
+        """Whether reading it from a server needs requests of parts: an MP4."""
+        return self.format.startswith("mov") and len(self.stream.index_entries) > 0 and self._remote
 
     @property
     def finite(self) -> bool:
@@ -272,10 +281,7 @@ class Container:
             self._passes_jpegs = self._shown_as_stored(packet)
         if not self._passes_jpegs:
             return None
-        data = bytes(packet)
-        if self._opening.format == JPEGS:  # remove the bytes between two JPEGs
-            data = data[max(0, data.find(START)) : data.rfind(END) + len(END)]
-        jpeg = Jpeg(data)
+        jpeg = self._undecoded(packet)
         try:
             height = jpeg.shape[0]
         except WireError:
@@ -283,18 +289,36 @@ class Container:
         # A packet of an interlaced video has two JPEGs, each with half of the lines. FFmpeg joins them.
         return None if height <= (self.stream.codec_context.height + 1) // 2 <= height + 1 else jpeg
 
+    def _undecoded(self, packet: Packet[VideoStream]) -> Jpeg:
+        data = bytes(packet)
+        if self._opening.format == JPEGS:  # remove the bytes between two JPEGs
+            data = data[max(0, data.find(START)) : data.rfind(END) + len(END)]
+        return Jpeg(data)
+
     def _shown_as_stored(self, packet: Packet[VideoStream]) -> bool:
-        """Return whether pictures are neither turned nor scaled: decode one to find out, as packets do not say it."""
+        """Return whether JPEGs may be passed on: pictures are neither turned nor scaled, and OpenCV can decode them.
+
+        One is decoded to find out, as packets do not say it. OpenCV cannot decode lossless JPEGs, which FFmpeg can.
+        """
         try:
             frames = self.stream.decode(packet)
         except av.error.FFmpegError:  # the capture rejects damaged JPEGs, and counts them
             return True
-        return self._aspect() in (None, 0, 1) and all(turn_of(frame) == UPRIGHT for frame in frames)
+        if self._aspect() not in (None, 0, 1) or any(turn_of(frame) != UPRIGHT for frame in frames):
+            return False
+        try:
+            self._undecoded(packet).decode()
+        except WireError:
+            return False
+        return True
 
     def _stamp(self, item: Packet[VideoStream] | VideoFrame) -> int | None:
-        if item.pts is None or item.time_base is None or not self.stamped:
+        units = item.pts
+        if self._packed and item.dts is not None:
+            units = item.dts
+        if units is None or item.time_base is None or not self.stamped:
             return None
-        stamp = round(item.pts * item.time_base * SECOND)
+        stamp = round(units * item.time_base * SECOND)
         if self._begin is None:  # FFmpeg does not know the start of a very short video
             start = self._container.start_time
             self._begin = stamp if start is None else 1000 * start

@@ -12,7 +12,7 @@ import numpy as np
 from fer_stream.errors import SourceError, WireError
 from fer_stream.imaging.jpeg import Jpeg, decode, image_size
 from fer_stream.imaging.limits import check_size
-from fer_stream.sources.image_kinds import HEAD, HEIGHT, PARTS, SUBFILE, WIDTH, animated, directories, kind_of
+from fer_stream.sources.image_kinds import HEAD, HEIGHT, PARTS, PLANES, SUBFILE, WIDTH, animated, directories, kind_of
 from fer_stream.sources.truncation import missing
 from fer_stream.system import extras
 
@@ -34,6 +34,9 @@ PNM_HEADER = 4096
 """Number of bytes at a PNM's beginning in which its header is searched for."""
 
 DAMAGED = "it is damaged, or stored in a way that OpenCV does not read"
+
+SEPARATE = 2
+"""Value of TIFF's tag `PLANES`: each colour has its own plane."""
 
 _TRANSPARENT = ("png", "webp", "jpeg2000")
 """Formats whose transparency OpenCV reads, besides TIFF."""
@@ -63,7 +66,7 @@ def _pictures(path: Path, data: bytes) -> Iterator[tuple[Content, int | None]]:
     if not what:
         raise WireError("its format is unknown, or that of a video")
     if what == "jpeg":
-        yield Jpeg(data) if _can_pass(data) else decode(data), None
+        yield Jpeg(data) if _can_pass(data) else _checked(decode(data)), None
     elif what == "heic":
         yield _heic(path), None
     elif what == "avif":
@@ -105,6 +108,11 @@ def _image(data: bytes, what: str) -> NDArray[np.uint8]:
     return np.rint(image * (255 / white)).astype(np.uint8) if white else eight_bits(image)
 
 
+def _checked(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    check_size(image.shape[1], image.shape[0])
+    return image
+
+
 def _pages(data: bytes) -> Iterator[NDArray[np.uint8]]:
     """Yield a TIFF's pages, uint8 ``[H, W, 3]``, BGR, without those that show another page in a smaller size."""
     check_size(*image_size(data))
@@ -119,6 +127,8 @@ def _pages(data: bytes) -> Iterator[NDArray[np.uint8]]:
         _, decoded = cv2.imdecodemulti(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED, range=(number, number + 1))
         if not decoded:
             raise WireError(DAMAGED if len(pages) == 1 else f"page {number + 1} is damaged")
+        if directory.get(PLANES) == SEPARATE and decoded[0].ndim > 2 and decoded[0].dtype != np.uint8:
+            raise WireError("OpenCV cannot read its planes of more than 8 bits: store the colours of a pixel together")
         yield eight_bits(_colour(decoded[0]))
 
 

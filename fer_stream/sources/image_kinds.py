@@ -52,6 +52,9 @@ WIDTH, HEIGHT = 0x0100, 0x0101
 SUBFILE, PARTS = 0x00FE, 0x014A
 """TIFF's tags: the kind of a page (1: a smaller copy), and further directories, such as that of raw pixels."""
 
+PLANES = 0x011C
+"""TIFF's tag of how colours are stored: 1: together, 2: each in its own plane."""
+
 _SHORT = 3
 """TIFF's number of the type of 16-bit values."""
 
@@ -94,6 +97,8 @@ def is_film(path: Path) -> bool:
     A photo may contain a second JPEG, too: a preview, which has another size, or a stereo pair, which is marked (MPF).
     """
     try:
+        if not path.is_file():  # a named pipe would block
+            return False
         with path.open("rb") as file:
             data = file.read(MAX_JPEG)
         if kind_of(data[:HEAD]) != "jpeg" or b"MPF\0" in data[:_METADATA]:

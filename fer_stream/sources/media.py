@@ -32,6 +32,7 @@ from fer_stream.sources.container import Container
 from fer_stream.sources.diagnosis import why_late, why_refused
 from fer_stream.sources.image_kinds import is_film, is_image
 from fer_stream.sources.images import Images, check_name
+from fer_stream.sources.joined import addresses, lacks_index
 from fer_stream.sources.opening import JPEGS, MULTIPART, Opening
 from fer_stream.sources.truncation import loss_in_words, missing
 from fer_stream.sources.video import Live, Recording, timed_out
@@ -55,12 +56,23 @@ JPEGS_OPTIONS = (("probesize", "4096"),)
 MAX_ASKING = 2.0
 """Maximum seconds to ask a server again what it sends."""
 
+PLAYLIST = "a list of other files"
+
+RAW = (b"FUJIFILMCCD-RAW", b"FOVb", b"IIRO", b"IIRS", b"MMOR", b"IIU\0", b"\0\0\0\x18ftypcrx ")
+"""First bytes of the raw pictures of cameras, besides those that are TIFFs."""
+
 DOCUMENTS = (
     (b"%PDF", "a PDF document"),
     (b"PK\3\4", "a ZIP archive or an office document"),
     (b"\x1f\x8b", "compressed with gzip"),
     (b"\xd0\xcf\x11\xe0", "an office document or a collection of thumbnails"),
     (b"SQLite format 3", "an SQLite database"),
+    (b"\xff\x0a", "a JPEG XL image"),
+    (b"\0\0\0\x0cJXL ", "a JPEG XL image"),
+    (bytes(128) + b"DICM", "a DICOM image"),
+    *((magic, "the raw picture of a camera") for magic in RAW),
+    (b"#EXTM3U", PLAYLIST),
+    (b"ffconcat version", PLAYLIST),
 )
 """First bytes of files that are no videos. FFmpeg would open the images embedded in them."""
 
@@ -110,6 +122,7 @@ def _open_path(path: Path, settings: CameraSettings) -> Source:
             return Images(path, settings)
         _check_video(path)
         lost = missing(path)  # before FFmpeg, which does not say why it fails
+        joined = addresses(path)
     except FileNotFoundError as error:
         raise SourceError(f"there is no file or folder {str(path)!r}; check the path") from error
     except OSError as error:
@@ -119,18 +132,23 @@ def _open_path(path: Path, settings: CameraSettings) -> Source:
     if film:
         opening = replace(opening, format=JPEGS)
 
-    def reopen() -> Container:
+    def open_one(address: str) -> Container:
         try:
-            # Without "file:", FFmpeg takes "12:30.mp4" for a protocol.
-            return Container(f"file:{path}", name, opening)
+            container = Container(address, name, opening)
+            if container.format == MULTIPART:  # FFmpeg takes the end of such a file for an error
+                container.close()
+                container = Container(address, name, replace(opening, format=JPEGS))
+            return container
         except av.error.FFmpegError as error:
-            raise SourceError(f"{name} cannot be read as a video: {_fault(error, lost)}") from error
+            fault = _fault(error, lost, path)
+            raise SourceError(f"{name} cannot be read as a video: {fault}") from error
         except SourceError as error:
             if not lost:
                 raise
             raise SourceError(f"{error}; it is truncated: {loss_in_words(lost)}") from error
 
-    return Recording(reopen(), reopen, name, settings, partial(missing, path))
+    first, *others = [partial(open_one, address) for address in joined]
+    return Recording(first(), first, name, settings, partial(missing, path), others)
 
 
 def _opening(settings: CameraSettings, threads: int) -> Opening:
@@ -142,12 +160,14 @@ def _opening(settings: CameraSettings, threads: int) -> Opening:
     )
 
 
-def _fault(error: av.error.FFmpegError, lost: float) -> str:
+def _fault(error: av.error.FFmpegError, lost: float, path: Path) -> str:
     """Return why a file cannot be opened; ``lost`` is the fraction that is missing at its end."""
     if lost:
         return f"it is truncated, and {loss_in_words(lost)}"
     if isinstance(error, av.error.DecoderNotFoundError):
         return "this FFmpeg has no decoder for it"
+    if lacks_index(path):
+        return "its index (moov) is missing, as if the recorder was stopped, or it is a part of a stream"
     return "it is truncated, damaged, or of an unknown format"
 
 

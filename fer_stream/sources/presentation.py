@@ -42,6 +42,16 @@ BT601 = (2, 5, 6)
 """FFmpeg's numbers of the colour matrix BT.601, and of an unspecified one, for which BT.601 is used."""
 
 
+YCGCO = 8
+"""FFmpeg's number of the colour matrix YCgCo, which its scaler cannot convert."""
+
+BT2020 = 9
+"""FFmpeg's number of the colour matrix BT.2020 with non-constant luminance."""
+
+CONVERTED = frozenset({0, 1, 2, 4, 5, 6, 7, BT2020})
+"""FFmpeg's numbers of the colour matrices that its scaler converts. It fails with the others."""
+
+
 class Deinterlacer:
     """Makes whole pictures of interlaced frames with FFmpeg's filter ``bwdif``; progressive frames stay unchanged.
 
@@ -96,7 +106,9 @@ def _pull(graph: av.filter.Graph) -> Iterator[VideoFrame]:
 def turn_of(frame: VideoFrame) -> Turn:
     """Return a frame's display matrix, with its rotation rounded to a multiple of 90 degrees."""
     # Reading side data makes a frame part of a reference cycle in PyAV, so its memory is freed late. Use a tiny copy.
+    matrix, frame.colorspace = frame.colorspace, BT601[-1]  # grey needs none, but the scaler fails with some
     tiny = frame.reformat(width=16, height=16, format="gray8")
+    frame.colorspace = matrix
     try:
         found = tiny.side_data.get("DISPLAYMATRIX")
     except ValueError:  # PyAV does not know one of the frame's kinds of side data, such as Exif
@@ -151,10 +163,27 @@ def shown(
 
 
 def _bgr(frame: VideoFrame, size: tuple[int, int], turn: Turn) -> NDArray[np.uint8]:
-    image = cast("NDArray[np.uint8]", frame.to_ndarray(format="bgr24"))
+    if frame.colorspace == YCGCO:
+        image = _from_ycgco(frame)
+    else:
+        if frame.colorspace not in CONVERTED:  # those left are variants of BT.2020
+            frame.colorspace = BT2020
+        image = cast("NDArray[np.uint8]", frame.to_ndarray(format="bgr24"))
     if size != (frame.width, frame.height):
         image = cv2.resize(image, size, interpolation=cv2.INTER_LINEAR).astype(np.uint8, copy=False)
     return np.ascontiguousarray(turned(image, turn))
+
+
+def _from_ycgco(frame: VideoFrame) -> NDArray[np.uint8]:
+    """Return a frame of YCgCo as BGR (ITU-T H.273, 8.3)."""
+    frame.colorspace = BT601[-1]  # only the format changes, for which the scaler would want to know the matrix, too
+    stored = cast("NDArray[np.uint8]", frame.reformat(format="yuv444p").to_ndarray()).astype(np.float32)
+    low, span, swing = (0, 255, 255) if frame.color_range == FULL_RANGE else (16, 219, 224)
+    luma = (stored[0] - low) * (255 / span)
+    green, orange = (stored[1:] - 128) * (255 / swing)
+    colours = np.stack([luma - green - orange, luma + green, luma - green + orange], axis=2)
+    image: NDArray[np.uint8] = np.rint(colours).clip(0, 255).astype(np.uint8)
+    return image
 
 
 def _planar(frame: VideoFrame, size: tuple[int, int], turn: Turn, allocate: Allocate | None) -> Yuv:

@@ -70,6 +70,11 @@ class Stamps:
             return self._increase(self._expected())
         return self._increase(time)
 
+    @property
+    def last(self) -> int:
+        """The last picture's time."""
+        return self._last or 0
+
     def rewind(self) -> None:
         """Start again for a repetition: its first picture comes one period after the last one."""
         self._base = self._expected() if self._rate or self._last is not None else 0

@@ -11,7 +11,11 @@ import struct
 from typing import TYPE_CHECKING, BinaryIO
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
+
+_FREE, _CONTENT = (b"free", b"skip"), (b"ftyp", b"moov", b"mdat", b"moof", b"mfra", b"sidx", b"styp", b"uuid", b"meta")
+"""Kinds of boxes: free space, and those that a video consists of."""
 
 _EBML, _SEGMENT, _CLUSTER = 0x1A45DFA3, 0x18538067, 0x1F43B675
 
@@ -49,10 +53,10 @@ def missing(path: Path) -> float:
         file.seek(0)
         if head[:4] == b"RIFF":
             end = _riff(file)
-        elif head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"):
+        elif is_iso(head):
             end = _boxes(file, size)
-        elif head[:4] == _EBML.to_bytes(4, "big"):
-            end = _matroska(file, size)
+        elif is_matroska(head):
+            end = segments(file, size)[1]
         elif head[:3] == b"GIF":
             file.seek(max(0, size - 1024))
             return 0.0 if b";" in file.read().rstrip(b"\0")[-1:] else 1 / size
@@ -72,6 +76,16 @@ def missing(path: Path) -> float:
         else:
             return 0.0
         return max(0, end - (size - _zeros(file, size))) / max(1, end)
+
+
+def is_iso(head: bytes) -> bool:
+    """Return whether a file with this beginning consists of boxes, as MP4 and MOV do."""
+    return head[4:8] in (*_CONTENT, *_FREE, b"wide")
+
+
+def is_matroska(head: bytes) -> bool:
+    """Return whether a file with this beginning is Matroska or WebM."""
+    return head[:4] == _EBML.to_bytes(4, "big")
 
 
 def loss_in_words(fraction: float) -> str:
@@ -166,41 +180,79 @@ def _riff(file: BinaryIO) -> int:
             break
         length = struct.unpack("<4xI", head)[0]
         if length in (0, 0xFFFFFFFF):  # the recorder was stopped before it wrote the length
-            return 0
+            return _chunks(file, end + 12)
         end += 8 + length + length % 2
     return end
 
 
+def _chunks(file: BinaryIO, begin: int) -> int:
+    """Return where the last chunk ends in an AVI whose lists may have no length."""
+    end = begin
+    for _ in range(MAX_PARTS):
+        file.seek(end)
+        head = file.read(8)
+        kind, length = head[:4], int.from_bytes(head[4:], "little")
+        if len(head) < 8 or not kind.isalnum():  # the end, or something else was appended
+            return end
+        if kind == b"LIST" and file.read(4) in (b"movi", b"rec "):
+            end += 12
+        else:
+            end += 8 + length + length % 2
+    return 0
+
+
 def _boxes(file: BinaryIO, size: int) -> int:
     """Return where the last top-level box that is not free space ends in an ISO file (ISO/IEC 14496-12, 4.2)."""
-    end = used = 0
+    end = 0
+    for kind, _, following in boxes(file, size):
+        if following <= size or kind in _CONTENT:  # otherwise something else was appended, or free space is cut off
+            end = end if kind in _FREE else following
+    return end
+
+
+def boxes(file: BinaryIO, size: int) -> Iterator[tuple[bytes, int, int]]:
+    """Yield the kind of each top-level box in an ISO file, its beginning, and its end, which may be beyond the file."""
+    end = 0
     for _ in range(MAX_BOXES):
         if end >= size:
-            break
+            return
         file.seek(end)
         head = file.read(16)
         if len(head) < 8:
-            return end + 8 if head.strip(b"\0") else used
+            if head.strip(b"\0"):
+                yield b"mdat", end, end + 8  # a box whose kind is cut off
+            return
         length, kind = struct.unpack_from(">I4s", head)
         if length == 1 and len(head) == 16:
             length = struct.unpack_from(">Q", head, 8)[0]
         if not kind.isalnum() or 0 < length < 8:  # something else was appended
+            return
+        begin, end = end, end + length if length else size  # 0: up to the end of the file
+        yield kind, begin, end
+
+
+def segments(file: BinaryIO, size: int) -> tuple[list[int], int]:
+    """Return where each of the joined recordings in a Matroska file begins, and where the last one ends."""
+    begins, end = [0], 0
+    while len(begins) < MAX_BOXES:
+        end = _matroska(file, size, begins[-1])
+        file.seek(end)
+        if end <= begins[-1] or not is_matroska(file.read(4)):
             break
-        if length == 0:  # up to the end of the file
-            return size
-        end += length
-        if kind not in (b"free", b"skip"):
-            used = end
-    return used if end <= size else end
+        begins.append(end)
+    return begins, end
 
 
-def _matroska(file: BinaryIO, size: int) -> int:
-    """Return where the last element ends (RFC 8794, 4 to 6). Segments and clusters may have an unknown length."""
-    end = 0
+def _matroska(file: BinaryIO, size: int, begin: int) -> int:
+    """Return where the last element of a recording ends (RFC 8794, 4 to 6).
+
+    Segments and clusters may have an unknown length.
+    """
+    end = begin
     for _ in range(MAX_PARTS):
         file.seek(end)
         identifier = _number(file, keep=True)
-        if identifier is None:  # the end, or something else was appended
+        if identifier is None or (identifier == _EBML and end > begin):  # the end, or something else was appended
             return end
         length = _number(file, keep=False)
         if length is not None:

@@ -16,7 +16,7 @@ from fer_stream.sources.truncation import loss_in_words
 from fer_stream.types import Picture
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from fer_stream.plugins import Allocate
     from fer_stream.settings.tree import CameraSettings
@@ -135,6 +135,7 @@ class Recording(_Video):
         name: the video's name in messages.
         settings: the camera's settings; `rate` and `loop` are used here.
         missing: returns the fraction of the file that is missing at its end; 0 if it is complete.
+        joined: each opens one of the recordings that follow in the same file.
     """
 
     live = False
@@ -146,18 +147,22 @@ class Recording(_Video):
         name: str,
         settings: CameraSettings,
         missing: Callable[[], float] = lambda: 0.0,
+        joined: Sequence[Callable[[], Container]] = (),
     ) -> None:
         super().__init__(container, name)
         self._reopen = reopen
+        self._joined = joined
+        self._following = list(joined)
         self._loop = settings.loop
         self._missing = missing
         self._missing_at_first = missing()
         self._failure = ""
+        self._length = container.length
         self._stamps = Stamps(container.period, settings.rate, container.length, wraps=container.wraps)
         self._count = 0
         self._ahead: tuple[Content, int | None] | None = None
         self._started = False
-        self.frames = None if self._loop else container.frames
+        self.frames = None if self._loop or joined else container.frames
         if not container.stamped and not settings.rate:
             _log.warning(
                 "%s has no time stamps: %.4g frames/s are assumed; set rate to the true one",
@@ -195,7 +200,10 @@ class Recording(_Video):
 
     def _fetch(self) -> tuple[Content, int | None] | None:
         try:
-            return super()._fetch()
+            found = super()._fetch()
+            while found is None and self._following and not self._closed and self._continue():
+                found = super()._fetch()
+            return found
         except av.error.FFmpegError as error:
             # If a transfer's length is unknown, FFmpeg takes its regular end for an error.
             ends = error.errno == errno.EIO and not self._container.sized
@@ -203,8 +211,20 @@ class Recording(_Video):
                 self._failure = error.strerror or type(error).__name__
             return None
 
+    def _continue(self) -> bool:
+        """Go on with the next of the joined recordings; return whether it could be opened."""
+        try:
+            container = self._following.pop(0)()
+        except SourceError as error:
+            self._failure = f"in a part that was joined, {error}"
+            self._following.clear()
+            return False
+        self._replace(lambda: container)
+        return True
+
     def _rewind(self) -> None:
         self._replace(self._reopen)
+        self._following = list(self._joined)
         self._stamps.rewind()
         self._count, self._started = 0, False
 
@@ -214,6 +234,9 @@ class Recording(_Video):
             return
         if self._stamps.replaced:
             _log.warning("%s: wrong time stamps that were replaced: %d", self._name, self._stamps.replaced)
+        if self._container.format == "hls" and self._length and self._stamps.last < self._length - SECOND:
+            times = f"{self._stamps.last / SECOND:.1f} s, and the playlist names {self._length / SECOND:.1f} s"
+            _log.warning("%s: the pictures end after %s", self._name, times)
         if self._container.late:
             _log.warning("%s has streams that begin later than the others; they are not read", self._name)
         if self.damaged:
@@ -223,8 +246,12 @@ class Recording(_Video):
         """Raise an error if this is not the video's true end."""
         if not self._count:
             loss = self._missing_at_first
-            reason = f"truncated: {loss_in_words(loss)}" if loss else "truncated or damaged"
-            raise SourceError(f"no picture can be read from {self._name}; it is {reason}")
+            reason = f"it is truncated: {loss_in_words(loss)}" if loss else "it is empty, truncated or damaged"
+            if self._failure and not loss:
+                reason = self._failure.lower()
+                if self._container.ranges:
+                    reason = "its index is behind the pictures, and the server may not support HTTP range requests"
+            raise SourceError(f"no picture can be read from {self._name}; {reason}")
         last = f"picture {self._count} is the last that can be read"
         try:
             missing = self._missing()
