@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from itertools import count
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 TICK = 0.2
 
 
-class PeerProcess:
+class PeerProcess(ABC):
     """What captures and workers have in common."""
 
     def __init__(self, world: World, name: str, places: list[Place]) -> None:
@@ -57,9 +58,9 @@ class PeerProcess:
         self.ready[outgoing] = max(self.ready[outgoing], loop.now + self.world.delay())
         loop.after(self.ready[outgoing] - loop.now, action, *arguments)
 
+    @abstractmethod
     def knock(self, place: Place) -> None:
         """Say HELLO or READY."""
-        raise NotImplementedError
 
     def hear(self, node: Node, answer: Answer | None) -> None:
         """Take an answer, or any other message (``None``)."""

@@ -89,11 +89,11 @@ def _resized(plane: Bytes, edges: Sequence[float], height: int, width: int) -> B
     """Return a rectangle of a plane, resized to ``[height, width]``. Its edges (x1, y1, x2, y2) may be outside."""
     x1, y1, x2, y2 = edges
     across, down = (x2 - x1) / width, (y2 - y1) / height
-    halvings = max(int(math.log2(min(across, down))), 0) if min(across, down) > 1 else 0
-    left, right = _span(x1, x2, plane.shape[1], 2**halvings)
-    top, bottom = _span(y1, y2, plane.shape[0], 2**halvings)
+    most = 2 ** int(math.log2(max(min(across, down), 1)))
+    left, right = _span(x1, x2, plane.shape[1], most)
+    top, bottom = _span(y1, y2, plane.shape[0], most)
     part, step = plane[top:bottom, left:right], 1
-    while step < 2**halvings and min(part.shape[:2]) > 1:
+    while step < most and min(part.shape[:2]) > 1:
         half = part.shape[1] // 2, part.shape[0] // 2
         part = cv2.resize(part[: 2 * half[1], : 2 * half[0]], half, interpolation=cv2.INTER_AREA).astype(
             np.uint8, copy=False

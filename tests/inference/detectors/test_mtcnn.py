@@ -262,3 +262,42 @@ def test_new_faces_are_the_unexpected_ones_in_the_regions(detector):
 
 def test_a_region_too_small_for_a_face_has_none(detector):
     assert detector.look(pair_of_portraits(), [], [Region(0, 0, 30, 30), Region(10, 10, 10, 10)]) == ([], [])
+
+
+class Watched:
+    """A net of a detector that keeps the shapes of its inputs, and whose scores may be replaced by 0."""
+
+    def __init__(self, net, blind=False):
+        self.net, self.blind, self.shapes = net, blind, []
+
+    def run(self, outputs, inputs):
+        self.shapes.append(inputs["pixels"].shape)
+        scores, *rest = self.net.run(outputs, inputs)
+        return [np.zeros_like(scores) if self.blind else scores, *rest]
+
+
+@pytest.mark.parametrize("due", [True, False])
+def test_a_known_face_of_which_the_second_net_is_certain_stays(monkeypatch, due):
+    blind, image = mtcnn.MTCNN(), pair_of_portraits()
+    truth = blind.detect(image)
+    monkeypatch.setattr(blind, "_onet", Watched(blind._onet, blind=True))
+    found, _ = blind.look(image, [Expected(face.box, due) for face in truth], [])
+    kept = [iou(face.box, true.box) for face, true in zip(found, truth, strict=True) if face is not None]
+    assert kept
+    assert min(kept) > 0.6
+    monkeypatch.setattr(mtcnn, "CERTAIN", 1.1)
+    found, _ = blind.look(image, [Expected(face.box, due) for face in truth], [])
+    assert found == [None] * len(truth)
+
+
+def test_a_search_of_the_whole_picture_uses_more_levels_than_one_of_a_region(monkeypatch):
+    watched, image = mtcnn.MTCNN(), np.full((480, 640, 3), 127, np.uint8)
+    pnet = Watched(watched._pnet)
+    monkeypatch.setattr(watched, "_pnet", pnet)
+    watched.detect(image)
+    detected, pnet.shapes = pnet.shapes, []
+    watched.look(image, [], [Region(0, 0, 640, 480)])
+    assert pnet.shapes == detected
+    pnet.shapes = []
+    watched.look(image, [], [Region(0, 0, 639, 480)])
+    assert 1 < len(pnet.shapes) < len(detected) - 2
