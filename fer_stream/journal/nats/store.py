@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from fer_stream.errors import JournalError
 from fer_stream.journal.nats import counters, events, streams
 from fer_stream.journal.nats.connection import OPENING, Connection, RefusedError, UnclearError, parse
-from fer_stream.journal.nats.streams import ALL, CAMERAS, FENCE, STREAM
+from fer_stream.journal.nats.streams import Partition
 from fer_stream.journal.nats.writer import Writer
 
 if TYPE_CHECKING:
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from fer_stream.types import Event
 
 Result = TypeVar("Result")
+
+ALONE = Partition()
+"""The partition of an aggregator that is not part of a fleet."""
 
 _RETRY = 0.2
 
@@ -38,10 +41,17 @@ class NATS:
 
     def writer(self) -> NATSWriter:
         """See `fer_stream.plugins.Journal.writer`. It takes over from another writer, which then ends."""
-        opened = NATSWriter(self._settings)
-        if warning := opened.warning:
+        connection = Connection(self._settings)
+        connection.start()
+        try:
+            writer = Writer(connection, ALONE)
+            connection.submit(writer.open()).result()
+        except BaseException:
+            connection.close()
+            raise
+        if warning := connection.warning:
             _log.warning(warning)
-        return opened
+        return NATSWriter(connection, ALONE, writer, connection.close)
 
     def reader(self) -> NATSReader:
         """See `fer_stream.plugins.Journal.reader`."""
@@ -50,7 +60,7 @@ class NATS:
     def purge(self, older_than: float) -> int:
         """See `fer_stream.plugins.Journal.purge`."""
         with NATSReader(self._settings) as journal:
-            return journal.wait(lambda: _purge(journal.connection, older_than))
+            return journal.wait(lambda: _purge(journal.connection, ALONE, older_than))
 
     def examine(self) -> tuple[str, str]:
         """See `fer_stream.plugins.Journal.examine`."""
@@ -93,13 +103,13 @@ class NATSReader:
 
     def cursor(self) -> int:
         """See `fer_stream.plugins.JournalReader.cursor`."""
-        return self.wait(lambda: streams.state(self.connection)).last
+        return self.wait(lambda: streams.state(self.connection, ALONE.stream)).last
 
     def read(
         self, after: int, limit: int = 1000, camera: str | None = None, size: int | None = None
     ) -> tuple[list[str], int]:
         """See `fer_stream.plugins.JournalReader.read`."""
-        return self.wait(lambda: events.read(self.connection, after, limit, camera, size))
+        return self.wait(lambda: events.read(self.connection, ALONE, after, limit, camera, size))
 
     def close(self) -> None:
         """See `fer_stream.plugins.JournalReader.close`."""
@@ -115,17 +125,11 @@ class NATSReader:
 class NATSWriter:
     """See `fer_stream.plugins.JournalWriter`."""
 
-    def __init__(self, settings: JournalSettings) -> None:
-        self._connection = Connection(settings)
-        self._connection.start()
-        try:
-            self._writer = Writer(self._connection)
-            self._connection.submit(self._writer.open()).result()
-        except BaseException:
-            self._connection.close()
-            raise
-        self.cursor = self._writer.cursor
-        self.warning = self._connection.warning
+    def __init__(self, connection: Connection, partition: Partition, writer: Writer, close: Callable[[], None]) -> None:
+        """Use a writer that has taken over; ``close`` is called at the end."""
+        self._connection, self._partition, self._writer = connection, partition, writer
+        self._close = close
+        self.cursor = writer.cursor
 
     @property
     def trouble(self) -> str:
@@ -148,14 +152,16 @@ class NATSWriter:
         self, after: int, limit: int = 1000, camera: str | None = None, size: int | None = None
     ) -> Future[tuple[list[str], int]]:
         """See `fer_stream.plugins.JournalWriter.read`."""
-        return self._connection.submit(self._or_error(events.read(self._connection, after, limit, camera, size)))
+        return self._connection.submit(
+            self._or_error(events.read(self._connection, self._partition, after, limit, camera, size))
+        )
 
     def purge(self, older_than: float) -> Future[int]:
         """See `fer_stream.plugins.JournalWriter.purge`. The servers delete by themselves what is too old."""
 
         async def work() -> int:
             await self._writer.tend()
-            return await self._or_error(_purge(self._connection, older_than))
+            return await self._or_error(_purge(self._connection, self._partition, older_than))
 
         return self._connection.submit(work())
 
@@ -177,25 +183,28 @@ class NATSWriter:
 
     def close(self) -> None:
         """See `fer_stream.plugins.JournalWriter.close`."""
-        self._connection.close()
+        self._close()
 
 
-async def _purge(connection: Connection, older_than: float) -> int:
+async def _purge(connection: Connection, partition: Partition, older_than: float) -> int:
     """Delete events stored before a time; first write the counters of cameras whose latest event is deleted."""
     begin = datetime.fromtimestamp(max(0.0, older_than), UTC).isoformat().replace("+00:00", "Z")
-    fresh, _ = await connection.fetch(STREAM, {"start_time": begin, "batch": 1, "next_by_subj": ALL})
-    first, last = await streams.state(connection)
+    fresh, _ = await connection.fetch(
+        partition.stream, {"start_time": begin, "batch": 1, "next_by_subj": partition.all}
+    )
+    first, last = await streams.state(connection, partition.stream)
     upto = fresh[0].sequence if fresh else last + 1
     if upto <= first:
         return 0
-    found = await connection.api(f"STREAM.INFO.{STREAM}", {"subjects_filter": CAMERAS})
+    found = await connection.api(f"STREAM.INFO.{partition.stream}", {"subjects_filter": partition.cameras})
     for subject in found["state"].get("subjects") or {}:
-        latest = await connection.last(STREAM, subject)
+        latest = await connection.last(partition.stream, subject)
         if latest is not None and latest.sequence < upto:
             camera = streams.unescape(subject.rpartition(".")[2])
-            await counters.save(connection, camera, await counters.load(connection, camera))
-    fences = [m for m in (await events.fetch(connection, FENCE, 0, 1000)).messages if first <= m.sequence < upto]
-    purged = await connection.api(f"STREAM.PURGE.{STREAM}", {"seq": upto})
+            await counters.save(connection, partition, camera, await counters.load(connection, partition, camera))
+    found_fences = (await events.fetch(connection, partition, partition.fence, 0, 1000)).messages
+    fences = [message for message in found_fences if first <= message.sequence < upto]
+    purged = await connection.api(f"STREAM.PURGE.{partition.stream}", {"seq": upto})
     return int(purged["purged"]) - len(fences)
 
 
@@ -203,7 +212,7 @@ async def _examine(connection: Connection) -> str:
     try:
         found = await connection.api("INFO")
         try:
-            info = await connection.api(f"STREAM.INFO.{STREAM}")
+            info = await connection.api(f"STREAM.INFO.{ALONE.stream}")
         except RefusedError as error:
             if error.code != streams.MISSING:
                 raise
