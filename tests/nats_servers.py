@@ -102,9 +102,9 @@ class Cluster:
             server.start(wait=False)
         return self
 
-    def leader(self) -> NatsServer:
-        """The server that leads the stream of the events."""
-        name = wait_for(lambda: api(self.address, f"STREAM.INFO.{STREAM}").get("cluster", {}).get("leader"), "a leader")
+    def leader(self, stream: str = STREAM) -> NatsServer:
+        """The server that leads a stream: by default that of the events."""
+        name = wait_for(lambda: api(self.address, f"STREAM.INFO.{stream}").get("cluster", {}).get("leader"), "a leader")
         return self.servers[int(name[1:])]
 
     def kill(self) -> None:

@@ -381,7 +381,7 @@ class Connection:
             raise RefusedError(found)
         return dict(answer)
 
-    async def publish(self, subject: str, data: bytes, headers: dict[str, str]) -> None:
+    async def publish(self, subject: str, data: bytes, headers: dict[str, str] | None = None) -> None:
         """Send a message without an answer.
 
         Raises:

@@ -204,6 +204,11 @@ async def ensure_now(connection: Connection, wanted: dict[str, Any]) -> None:
         await _make(connection, wanted)
         return
     other = [key for key, value in wanted.items() if found.get(key) != value and key not in (*ADJUSTABLE, "first_seq")]
+    if other == ["description"]:
+        raise JournalError(
+            f"{connection.name} has another cell ({found.get('description')}) than the settings say "
+            f"({wanted['description']}): neither can be changed; correct fleet.cell and fleet.partitions"
+        )
     if other:
         differences = ", ".join(f"{key} is {found.get(key)!r} instead of {wanted[key]!r}" for key in other)
         raise JournalError(
