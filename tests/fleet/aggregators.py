@@ -123,6 +123,7 @@ class Aggregator:
                     self.say("serve", partition=number, fence=self.member.partitions[number].part.fence)
                 case records.Flush(call, number):
                     self.feeds[number].serving = False
+                    self.say("give", partition=number)
                     self.flushing[number] = call, time.monotonic() + FLUSH
                 case records.Move(number, place):
                     self.say("move", partition=number, place=place.address)
@@ -286,6 +287,23 @@ class Fleet:
             return numbers <= found
 
         return stored
+
+    def takeovers(self) -> set[tuple[str, str]]:
+        """Return the former and the new owner of each partition that was not given away."""
+        lines = [line for one in self.all for line in list(one.lines) if line["what"] in ("serve", "give")]
+        owners: dict[int, str] = {}
+        given: set[int] = set()
+        found: set[tuple[str, str]] = set()
+        for line in sorted(lines, key=lambda line: line["time"]):
+            number, me = line["partition"], line["me"]
+            if line["what"] == "give":
+                given.add(number)
+                continue
+            if number in owners and owners[number] != me and number not in given:
+                found.add((owners[number], me))
+            owners[number] = me
+            given.discard(number)
+        return found
 
     def takes(self, number: int, after: float) -> tuple[float, str]:
         """Return when and by whom a partition was served first after a time."""
