@@ -152,7 +152,9 @@ class Connection:
         self.on_connect: list[Callable[[Client], Awaitable[None]]] = []
         """Called in the loop, at the same time, when the client has reconnected, or is a new one."""
         self._problem = ""
-        self._connected = self._ending = False
+        self.ending = False
+        """Whether `close` was called."""
+        self._connected = False
         self._client: Client | None = None
         self._options: dict[str, Any] = {}
         self._hopeless: asyncio.Future[Exception] | None = None
@@ -208,7 +210,7 @@ class Connection:
     # In the loop
 
     async def _end(self) -> None:
-        self._ending = True
+        self.ending = True
         tasks = asyncio.all_tasks() - {asyncio.current_task()}
         if self._client is not None:
             with suppress(Exception):  # whatever the state it is in, this process is done with it
@@ -280,7 +282,7 @@ class Connection:
     async def _disconnected(self) -> None:
         if self._client is not None:  # what was not sent would be sent when it is connected again: too late
             self._client._pending, self._client._pending_data_size = [], 0
-        if not self._ending:
+        if not self.ending:
             _log.info("the connection to %s is lost", self.name)
 
     async def _reconnected(self) -> None:
@@ -292,7 +294,7 @@ class Connection:
 
     async def _closed(self) -> None:
         """Replace a client that gave up for good: after a refusal, which may be temporary, it does not reconnect."""
-        if self._connected and not self._ending and self._renewing is None:
+        if self._connected and not self.ending and self._renewing is None:
             self._renewing = asyncio.ensure_future(self._renew())
 
     async def _renew(self) -> None:

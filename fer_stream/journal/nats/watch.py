@@ -45,12 +45,14 @@ class Value(NamedTuple):
 
 
 async def follow(connection: Connection, bucket: str, deliver: Callable[[Value], None]) -> None:
-    """Deliver the values of a bucket until this coroutine is cancelled."""
+    """Deliver the values of a bucket until the connection is closed."""
     while True:
         try:
             await _follow(connection, bucket, deliver)
         except (UnclearError, RefusedError) as error:
             _log.debug("the watch on %s begins anew: %s", bucket, connection.trouble(error))
+        if connection.ending:  # closing the client ends the wait, and may take the place of a cancellation
+            return
         await asyncio.sleep(RETRY)
 
 
