@@ -49,7 +49,7 @@ Arrival = Heard | Seen | Answered
 
 
 class Engine(Protocol):
-    """What several aggregators share. One thread uses it; none of its methods waits."""
+    """What several aggregators share. One thread uses it; none of its methods but `close` waits."""
 
     def begin(self, task: Task) -> None:
         """Begin to carry out a command. Each call is answered once, within seconds."""
@@ -61,6 +61,10 @@ class Engine(Protocol):
 
     def journal(self, partition: int) -> JournalWriter:
         """Return the journal of a partition that was recovered. Its ``check`` raises `RivalError` if it was fenced."""
+        ...
+
+    def close(self) -> None:
+        """Leave the engine. Calls that were not answered stay without an answer. A second call does nothing."""
         ...
 
 

@@ -38,8 +38,8 @@ from fer_stream.fleet.records import (
     Write,
 )
 from fer_stream.journal.nats import streams
+from fer_stream.journal.nats.access import NATSWriter
 from fer_stream.journal.nats.connection import REQUEST, Connection, RefusedError, UnclearError
-from fer_stream.journal.nats.store import NATSWriter
 from fer_stream.journal.nats.streams import MISSING, SECOND, Partition, escape, unescape
 from fer_stream.journal.nats.watch import follow
 from fer_stream.journal.nats.writer import WRONG_LAST, Writer, append_fence, look
