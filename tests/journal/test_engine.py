@@ -186,6 +186,23 @@ def test_beats_come_back_in_order_and_old_ones_are_no_echo(join: Callable[..., U
     assert again.heard("me") == [1]
 
 
+def test_a_server_alone_that_starts_again_has_beats_again(server: NatsServer, join: Callable[..., User]) -> None:
+    """Its bucket in memory is gone, and is made again; owners are kept."""
+    me = join("me")
+    part = Part("me", HERE, fence=7)
+    revision = me.done(Write(1, 0, part, 0))
+    server.kill()
+    server.start()
+    beats = iter(range(1, 100_000))
+
+    def echo() -> list[int]:
+        me.engine.begin(Beat(next(beats), Status(HERE)))
+        return me.heard("me")
+
+    wait_for(echo, "an echo")
+    assert me.done(Read(2, 0)) == (revision, part)
+
+
 def test_a_watch_that_loses_its_consumer_begins_anew(server: NatsServer, join: Callable[..., User]) -> None:
     join("me")
     values: list[Value] = []

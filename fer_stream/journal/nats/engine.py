@@ -129,8 +129,10 @@ class NATSEngine:
         for bucket in (_alive(cell), _parts(cell), streams.counters_configuration()):
             await streams.ensure(self._connection, bucket)
         loop = asyncio.get_running_loop()
-        watches = ("alive", self._see_alive), ("parts", self._see_part)
-        self._watches = [loop.create_task(follow(self._connection, bucket, see)) for bucket, see in watches]
+        # A server alone forgets a bucket in memory when it starts again. Owners are not forgotten, nor made up.
+        alive = follow(self._connection, "alive", self._see_alive, again=_alive(cell))
+        parts = follow(self._connection, "parts", self._see_part)
+        self._watches = [loop.create_task(watch) for watch in (alive, parts)]
 
     def _arrive(self, arrival: Arrival) -> None:
         with self._lock:

@@ -9,14 +9,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from typing import TYPE_CHECKING, NamedTuple
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from fer_stream.errors import JournalError
 from fer_stream.journal.nats.connection import RefusedError, UnclearError
-from fer_stream.journal.nats.streams import SECOND, state
+from fer_stream.journal.nats.streams import MISSING, SECOND, ensure_now, state
 from fer_stream.system import extras
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from nats.aio.msg import Msg
 
@@ -44,16 +46,32 @@ class Value(NamedTuple):
     """Whether it was written after the watch had begun; otherwise it may be old."""
 
 
-async def follow(connection: Connection, bucket: str, deliver: Callable[[Value], None]) -> None:
-    """Deliver the values of a bucket until the connection is closed."""
+async def follow(
+    connection: Connection, bucket: str, deliver: Callable[[Value], None], again: Mapping[str, Any] | None = None
+) -> None:
+    """Deliver the values of a bucket until the connection is closed.
+
+    Args:
+        connection: the connection.
+        bucket: the bucket's name.
+        deliver: called with each value.
+        again: the configuration with which the bucket is made again if it is missing.
+    """
     while True:
         try:
             await _follow(connection, bucket, deliver)
         except (UnclearError, RefusedError) as error:
+            if again is not None and isinstance(error, RefusedError) and error.code == MISSING:
+                await _make(connection, again)
             _log.debug("the watch on %s begins anew: %s", bucket, connection.trouble(error))
         if connection.ending:  # closing the client ends the wait, and may take the place of a cancellation
             return
         await asyncio.sleep(RETRY)
+
+
+async def _make(connection: Connection, wanted: Mapping[str, Any]) -> None:
+    with suppress(UnclearError, RefusedError, JournalError):
+        await ensure_now(connection, dict(wanted))
 
 
 async def _follow(connection: Connection, bucket: str, deliver: Callable[[Value], None]) -> None:
