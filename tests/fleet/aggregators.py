@@ -168,12 +168,12 @@ def main() -> None:
 class Running:
     """One such process."""
 
-    def __init__(self, address: str, partitions: int, me: str, former: str = "") -> None:
+    def __init__(self, address: str, partitions: int, me: str, former: str = "", under: tuple[str, ...] = ()) -> None:
         self.me = me
         self.lines: list[dict[str, Any]] = []
         helpers = str(Path(__file__).parents[1])
         self.process = subprocess.Popen(
-            [sys.executable, __file__, address, str(partitions), me, former],
+            [*under, sys.executable, __file__, address, str(partitions), me, former],
             env=os.environ | {"PYTHONPATH": helpers},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -242,10 +242,8 @@ class Fleet:
         self.address, self.partitions = address, partitions
         self.all: list[Running] = []
 
-    def start(self, *names: str, former: str = "") -> list[Running]:
-        begun = [Running(self.address, self.partitions, name, former) for name in names]
-        self.all += begun
-        return begun
+    def start(self, *names: str, former: str = "", under: tuple[str, ...] = ()) -> None:
+        self.all += [Running(self.address, self.partitions, name, former, under) for name in names]
 
     def owners(self) -> dict[int, str]:
         """Return who serves which partition at present, by what the running processes said last."""

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 from fleet.aggregators import Fleet
-from nats_servers import Cluster, api
+from nats_servers import Cluster, NatsServer, api
 from processes import wait_for
+from slow_link import FAR, slow_link
 
 from fer_stream.fleet.liveness import BEAT, T
 
@@ -67,7 +68,8 @@ def process(fleet: Fleet, name: str) -> Running:
     return next(one for one in fleet.all if one.me == name)
 
 
-def test_whoever_sleeps_dies_leaves_or_joins(cluster: Cluster, fleet_of: Callable[..., Fleet], scale: Scale) -> None:
+def test_a_fleet_that_nobody_leaves_in_peace(cluster: Cluster, fleet_of: Callable[..., Fleet], scale: Scale) -> None:
+    """One sleeps, is killed, leaves or joins; leaders die, and so many servers that nobody can write."""
     fleet = fleet_of(cluster, 8, "a0", "b0")
     expected = set()
     for n in range(scale.of(1, 20)):
@@ -112,39 +114,70 @@ def test_whoever_sleeps_dies_leaves_or_joins(cluster: Cluster, fleet_of: Callabl
         fleet.until(shared(heir), "the heir owns all")
         wait_for(fleet.stored_since(everything, time.monotonic()), "events of all", log=fleet.log)
         expected |= {(b, a), (a, d), (c, d)}
+
         fleet.start(f"b{n + 1}")
-    assert fleet.takeovers() <= expected
-    fleet.check()
-
-
-def test_nobody_is_taken_over_while_the_engine_is_away(
-    cluster: Cluster, fleet_of: Callable[..., Fleet], scale: Scale
-) -> None:
-    """A leader dies, then there is no quorum; events wait. In the short form both happen at once."""
-    fleet = fleet_of(cluster, 4, "a", "b")
-    owners = set(fleet.until(shared("a", "b"), "both own some"))
-    wait_for(fleet.stored_since(owners, 0.0), "events of all", log=fleet.log)
-    for round_ in range(scale.of(1, 10)):
-        leader = cluster.leader(("KV_alive", "KV_parts")[round_ % 2])
+        both = fleet.until(shared(heir, f"b{n + 1}"), "the newcomer owns some")
+        leader = cluster.leader(("KV_alive", "KV_parts")[n % 2])
         second = next(server for server in cluster.servers if server is not leader)
         leader.kill()
-        killed = time.monotonic()
         if scale.share:
-            wait_for(fleet.stored_since(owners, killed + 2), "events of all", log=fleet.log)
-            tell(f"a leader dies: all have stored events after {time.monotonic() - killed:.1f} s")
+            since = time.monotonic()
+            wait_for(fleet.stored_since(everything, since + 2), "events of all", log=fleet.log)
+            tell(f"a leader dies: all have stored events after {time.monotonic() - since:.1f} s")
         second.kill()
-        stuck = time.monotonic()
-        wait_for(lambda: time.monotonic() > stuck + T + 1, "an outage of more than a lease")  # noqa: B023
-        assert all(one.runs for one in fleet.all), fleet.log()
+        since = time.monotonic()
+        wait_for(lambda: time.monotonic() > since + T + 1, "an outage of more than a lease")  # noqa: B023
+        assert all(process(fleet, me).runs for me in both.values()), fleet.log()
         leader.start(wait=False)
         second.start(wait=False)
-        back = time.monotonic()
-        wait_for(fleet.stored_since(owners, back), "events of all", log=fleet.log)
-        tell(f"a quorum again: all have stored events after {time.monotonic() - back:.1f} s")
-        beats(cluster, "a", "b")
-    assert not fleet.takeovers()
-    assert all(one.runs for one in fleet.all), fleet.log()
+        since = time.monotonic()
+        wait_for(fleet.stored_since(everything, since), "events of all", log=fleet.log)
+        tell(f"a quorum again: all have stored events after {time.monotonic() - since:.1f} s")
+        beats(cluster, heir, f"b{n + 1}")
+        assert fleet.takeovers() <= expected, "nobody is taken over who lives"
     fleet.check()
+
+
+def test_one_is_cut_off_from_the_engine(tmp_path: Path, fleet_of: Callable[..., Fleet], scale: Scale) -> None:
+    """It serves on, is taken over, and ends when it learns of that; what it had sent is not stored then."""
+    if not scale.share:
+        pytest.skip("only with --soak")
+    server = NatsServer(tmp_path)
+    with slow_link() as link:
+        if not link.real:
+            pytest.skip("this needs network namespaces")
+        server.host, server.under = FAR, link.far
+        server.configure()
+        server.start()
+        try:
+            fleet = fleet_of(server, 4)
+            fleet.start("a", under=link.far)
+            for n in range(scale.of(1, 20)):
+                name = f"b{n}"
+                fleet.start(name, under=link.near)
+                everything = set(fleet.until(shared("a", name), "both own some"))
+                wait_for(fleet.stored_since(everything, 0.0), "events of all", log=fleet.log)
+                lost, since = process(fleet, name).serves, time.monotonic()
+                link.cut()
+                wait_for(lambda: process(fleet, "a").serves == everything, "the other one owns all", log=fleet.log)  # noqa: B023
+                tell(f"cut off: owned again after {lengths(fleet, lost, since)}")
+                assert process(fleet, name).runs, fleet.log()
+                link.mend()
+                since = time.monotonic()
+                assert process(fleet, name).end() == 3, fleet.log()
+                tell(f"mended: ends after {time.monotonic() - since:.1f} s")
+                wait_for(fleet.stored_since(everything, time.monotonic()), "events of all", log=fleet.log)
+        finally:
+            fleet.close()
+            server.kill()
+    server.host, server.under = "127.0.0.1", ()
+    server.configure()
+    server.start()
+    try:
+        fleet.address = server.address
+        fleet.check()
+    finally:
+        server.kill()
 
 
 def beats(cluster: Cluster, *names: str) -> None:
