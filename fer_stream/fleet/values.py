@@ -6,7 +6,9 @@ What cannot be read, because an operator or another program wrote it, is ``None`
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict
+from typing import Any
 
 from fer_stream.fleet.records import Mark, Part, Place, Status
 
@@ -20,9 +22,9 @@ def decode_status(text: str) -> tuple[int, Status] | None:
     """Return what `encode_status` was given."""
     try:
         value = json.loads(text)
-        place, load = Place(**value.pop("place")), float(value.pop("load"))
-        return int(value.pop("beat")), Status(place, load, **value)
-    except (ValueError, KeyError, TypeError, AttributeError):
+        workers, idle, leaving = int(value["workers"]), int(value["idle"]), bool(value["leaving"])
+        return int(value["beat"]), Status(_place(value["place"]), _load(value["load"]), workers, idle, leaving)
+    except _INVALID:
         return None
 
 
@@ -35,8 +37,9 @@ def decode_part(text: str) -> Part | None:
     """Return what `encode_part` was given."""
     try:
         value = json.loads(text)
-        return Part(value.pop("owner"), Place(**value.pop("place")), **value)
-    except (ValueError, KeyError, TypeError, AttributeError):
+        owner, heir = _text(value["owner"]), _text(value["heir"])
+        return Part(owner, _place(value["place"]), int(value["fence"]), heir, _load(value["weight"]))
+    except _INVALID:
         return None
 
 
@@ -49,6 +52,25 @@ def decode_mark(text: str) -> Mark | None:
     """Return what `encode_mark` was given."""
     try:
         value = json.loads(text)
-        return Mark(str(value["owner"]), int(value["term"]))
-    except (ValueError, KeyError, TypeError):
+        return Mark(_text(value["owner"]), int(value["term"]))
+    except _INVALID:
         return None
+
+
+_INVALID = (ValueError, KeyError, TypeError, OverflowError, RecursionError)
+
+
+def _place(value: dict[str, Any]) -> Place:
+    return Place(_text(value["address"]), _text(value["key"]))
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(value)
+    return value
+
+
+def _load(value: object) -> float:
+    if not isinstance(value, int | float) or not math.isfinite(value):
+        raise TypeError(value)
+    return float(value)

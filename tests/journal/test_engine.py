@@ -218,7 +218,7 @@ def test_a_watch_that_loses_its_consumer_begins_anew(server: NatsServer, join: C
         wait_for(lambda: len(values) == 1, "a value")
         put("01", "b")
         wait_for(lambda: len(values) == 2, "a value")
-        for round_ in range(3):
+        for round_ in range(2):
             names = api(server.address, "CONSUMER.NAMES.KV_parts")["consumers"]
             for name in names:
                 api(server.address, f"CONSUMER.DELETE.KV_parts.{name}")
