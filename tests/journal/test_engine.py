@@ -13,7 +13,7 @@ from nats_servers import NatsServer, api, ask
 from processes import wait_for
 
 from fer_stream import plugins
-from fer_stream.errors import JournalError
+from fer_stream.errors import JournalError, RivalError
 from fer_stream.events.cloudevents import decode
 from fer_stream.fleet.driver import Answered, Heard, Seen
 from fer_stream.fleet.records import (
@@ -139,10 +139,13 @@ def test_a_partition_is_taken_given_events_and_taken_again(join: Callable[..., U
     assert [(each.type, each.sequence) for each, _ in closed] == [("face.left", 3), ("camera.offline", 4)]
     assert second.done(Recover(7, 3, 4)) == closed, "it can be repeated"
     assert second.ask(Recover(8, 3, 1)) == Conflict()
-    with pytest.raises(JournalError):
+    with pytest.raises(RivalError, match=r"partition 03 at nats://.* has another owner now"):
         journal.append([event("camera.reset", frame=9)]).result(PATIENCE)
-    with pytest.raises(JournalError):
+    with pytest.raises(RivalError):
         wait_for(journal.check, "its rival")
+    journal.close()
+    first.engine.close()
+    journal.close()
 
 
 def test_a_partition_of_an_aggregator_alone_can_be_taken(server: NatsServer, join: Callable[..., User]) -> None:
@@ -201,6 +204,28 @@ def test_a_server_alone_that_starts_again_has_beats_again(server: NatsServer, jo
 
     wait_for(echo, "an echo")
     assert me.done(Read(2, 0)) == (revision, part)
+
+
+def test_what_another_program_writes_is_no_value(server: NatsServer, join: Callable[..., User]) -> None:
+    """A partition whose key holds something else can be claimed over it."""
+    me = join("me")
+
+    def put(subject: str, text: str) -> None:
+        ask(server.address, lambda client: client.jetstream().publish(subject, text.encode()))
+
+    put("$KV.alive.=FF", "nothing")
+    put("$KV.alive.other", "{}")
+    put("$KV.parts.zz", "nothing")
+    put("$KV.parts.01", "nothing")
+    revision, part = me.done(Read(1, 1))
+    assert (revision > 0, part) == (True, None)
+    assert me.ask(Write(2, 1, Part("me", HERE), 0)) == Conflict()
+    claimed = me.done(Write(3, 1, Part("me", HERE), revision))
+    wait_for(lambda: me.seen(1), "the claim")
+    assert me.seen(1) == [(claimed, Part("me", HERE))]
+    me.engine.begin(Beat(1, Status(HERE)))
+    wait_for(lambda: me.heard("me"), "an echo")
+    assert me.heard("other") == []
 
 
 def test_a_watch_that_loses_its_consumer_begins_anew(server: NatsServer, join: Callable[..., User]) -> None:

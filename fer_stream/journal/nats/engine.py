@@ -114,7 +114,8 @@ class NATSEngine:
         writer = self._writers[partition]
 
         def close() -> None:
-            self._connection.submit(writer.close()).result()
+            if not self._connection.ending:
+                self._connection.submit(writer.close()).result()
 
         return NATSWriter(self._connection, self._partitions[partition], writer, close)
 

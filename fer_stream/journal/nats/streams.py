@@ -94,7 +94,7 @@ def escape(name: str) -> str:
 
 def unescape(token: str) -> str:
     """Return the name that `escape` turned into this token."""
-    return re.sub(rb"=([0-9A-F]{2})", lambda match: bytes([int(match[1], 16)]), token.encode()).decode()
+    return re.sub(rb"=([0-9A-F]{2})", lambda match: bytes([int(match[1], 16)]), token.encode()).decode(errors="replace")
 
 
 def configuration(settings: JournalSettings, partition: Partition) -> dict[str, Any]:

@@ -64,6 +64,8 @@ async def follow(
             if again is not None and isinstance(error, RefusedError) and error.code == MISSING:
                 await _make(connection, again)
             _log.debug("the watch on %s begins anew: %s", bucket, connection.trouble(error))
+        except Exception:
+            _log.exception("the watch on %s begins anew", bucket)
         if connection.ending:  # closing the client ends the wait, and may take the place of a cancellation
             return
         await asyncio.sleep(RETRY)

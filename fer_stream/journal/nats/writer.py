@@ -95,7 +95,7 @@ class Writer:
         Args:
             connection: the connection.
             partition: the partition.
-            token: the text of this writer's fences, which no other writer uses.
+            token: the text of this writer's fences, which no other writer uses; empty outside of a fleet.
         """
         self.cursor = 0
         self.trouble = ""
@@ -103,6 +103,7 @@ class Writer:
         self.rival: RivalError | None = None
         """The error to raise once another writer has taken over."""
         self._connection, self._partition = connection, partition
+        self._shared = bool(token)
         self._token = token or f"{socket.gethostname()} {getpid()} {secrets.token_hex(8)}"
         self._fence = self._fence_before = 0
         self._cameras: dict[str, Counters] = {}
@@ -193,6 +194,8 @@ class Writer:
             self.rival = self._taken_over(latest.text)
 
     def _taken_over(self, by: str) -> RivalError:
+        if self._shared:
+            return RivalError(f"partition {self._partition.token} at {self._connection.name} has another owner now")
         host, _, rest = by.partition(" ")
         who = f" (process {rest.partition(' ')[0]} on {host})" if rest else ""
         return RivalError(
