@@ -223,8 +223,11 @@ class JournalWriter(Protocol):
 
     cursor: int
     """The number of the latest cursor when the journal was opened."""
-    trouble: str
-    """Why events cannot be written at present, as a sentence; empty if they can."""
+
+    @property
+    def trouble(self) -> str:
+        """Why events cannot be written at present, as a sentence; empty if they can."""
+        ...
 
     def append(self, events: Sequence[Event], lost: int = 0) -> Future[list[Stored]]:
         """Begin to store a batch of events: all of them or none. It is done when they are on disk.

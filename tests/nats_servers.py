@@ -29,19 +29,22 @@ class NatsServer:
 
     def __init__(self, folder: Path, configuration: str = "", jetstream: bool = True, name: str = "one") -> None:
         self.port = free_port()
+        self.host = "127.0.0.1"
+        self.under: tuple[str, ...] = ()
+        """A command that runs it, such as one that enters a network namespace."""
         self._folder = folder / name
         self._folder.mkdir()
         self._file = self._folder / "server.conf"
         self.configure(configuration, jetstream)
         self._process: subprocess.Popen[bytes] | None = None
 
-    def configure(self, configuration: str, jetstream: bool = True) -> None:
+    def configure(self, configuration: str = "", jetstream: bool = True) -> None:
         store = f'jetstream {{ store_dir: "{self._folder / "data"}" }}' if jetstream else ""
-        self._file.write_text(f"listen: 127.0.0.1:{self.port}\n{store}\n{configuration}\n")
+        self._file.write_text(f"listen: {self.host}:{self.port}\n{store}\n{configuration}\n")
 
     @property
     def address(self) -> str:
-        return f"nats://127.0.0.1:{self.port}"
+        return f"nats://{self.host}:{self.port}"
 
     @property
     def log(self) -> str:
@@ -54,7 +57,8 @@ class NatsServer:
 
     def start(self, wait: bool = True) -> NatsServer:
         with (self._folder / "log").open("ab") as log:
-            self._process = subprocess.Popen([str(PROGRAM), "-c", str(self._file)], stdout=log, stderr=log)
+            command = [*self.under, str(PROGRAM), "-c", str(self._file)]
+            self._process = subprocess.Popen(command, stdout=log, stderr=log)
         if wait:
             started = self.log.count("Starting nats-server")
             wait_for(
@@ -102,9 +106,9 @@ class Cluster:
             server.start(wait=False)
         return self
 
-    def leader(self) -> NatsServer:
-        """The server that leads the stream of the events."""
-        name = wait_for(lambda: api(self.address, f"STREAM.INFO.{STREAM}").get("cluster", {}).get("leader"), "a leader")
+    def leader(self, stream: str = STREAM) -> NatsServer:
+        """The server that leads a stream: by default that of the events."""
+        name = wait_for(lambda: api(self.address, f"STREAM.INFO.{stream}").get("cluster", {}).get("leader"), "a leader")
         return self.servers[int(name[1:])]
 
     def kill(self) -> None:

@@ -100,7 +100,10 @@ class Fence:
 
 @dataclass(frozen=True, slots=True)
 class Recover:
-    """Read the partition's last events, close what is open, begin new epochs. Repeatable. Conflict: a later fence."""
+    """Read the partition's last events, close what is open, begin new epochs. Repeatable. Conflict: a later fence.
+
+    Done: the events that were stored, with their texts.
+    """
 
     call: int
     partition: int

@@ -255,6 +255,17 @@ class JournalSettings(Section):
     )
 
 
+class FleetSettings(Section):
+    """Several aggregators that share their cameras. All of them have the same values."""
+
+    cell: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,32}$")] = Field(
+        "local", description="the name of the cell, which is part of the subjects of its events"
+    )
+    partitions: Annotated[int, Field(ge=1, le=256)] = Field(
+        1, description="the number of partitions of the cell's cameras; it cannot be changed later"
+    )
+
+
 class DeploymentSettings(Section):
     """The purpose of this installation (`fer_stream.settings.deployment`)."""
 

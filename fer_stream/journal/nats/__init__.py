@@ -7,5 +7,8 @@ A cursor is the stream's sequence number. A fence, which a writer appends when i
     events       reads events after a cursor
     counters     epochs and sequences of the cameras
     writer       the protocol of the only writer: fences, and batches that are stored as a whole or not at all
+    access       a reader, and a writer that never waits
+    watch        follows a key-value bucket
+    engine       carries out the commands of a fleet's aggregator
     store        the plug-in
 """

@@ -7,7 +7,9 @@ import base64
 import json
 import logging
 import re
+import socket
 import ssl
+import struct
 import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
@@ -34,6 +36,9 @@ OPENING = 10.0
 
 PING = 1
 """Seconds between two pings. A connection that does not answer two of them is given up."""
+
+DELIVERY = 2.0
+"""Seconds after which undelivered data ends a connection."""
 
 RECONNECT = 0.25
 """Seconds between two attempts to connect to the same server again."""
@@ -92,10 +97,6 @@ class Stored(NamedTuple):
     identity: str
 
 
-async def _nothing(_: Client) -> None:
-    pass
-
-
 class Address(NamedTuple):
     """The setting ``journal.path`` in parts."""
 
@@ -128,20 +129,32 @@ def parse(address: str) -> Address:
     return Address(name, tuple(servers), unquote(user), unquote(password), scheme == "tls")
 
 
+def _limit(client: Client) -> None:
+    """Let the system give up what it has not delivered after `DELIVERY` seconds; it could deliver it much later."""
+    transport: Any = client._transport
+    sock = transport._io_writer.get_extra_info("socket")
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(DELIVERY * 1000))
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # closing drops what is not sent
+
+
 class Connection:
     """A connection, and the thread with the event loop that serves it. Its coroutines run in this loop only.
 
-    It reconnects by itself, without limit. While there is no connection, requests fail at once.
+    It reconnects by itself, without limit. While there is no connection, requests fail at once, and a broken connection
+    takes with it what it had not delivered: no request arrives long after it was given up.
     """
 
     def __init__(self, settings: JournalSettings) -> None:
         self.address = parse(str(settings.path))
         self.name = self.address.name
         self.settings = settings
-        self.on_connect: Callable[[Client], Awaitable[None]] = _nothing
-        """Called in the loop with a new client, and again when it has reconnected."""
+        self.on_connect: list[Callable[[Client], Awaitable[None]]] = []
+        """Called in the loop, at the same time, when the client has reconnected, or is a new one."""
         self._problem = ""
-        self._connected = self._ending = False
+        self.ending = False
+        """Whether `close` was called."""
+        self._connected = False
         self._client: Client | None = None
         self._options: dict[str, Any] = {}
         self._hopeless: asyncio.Future[Exception] | None = None
@@ -197,7 +210,7 @@ class Connection:
     # In the loop
 
     async def _end(self) -> None:
-        self._ending = True
+        self.ending = True
         tasks = asyncio.all_tasks() - {asyncio.current_task()}
         if self._client is not None:
             with suppress(Exception):  # whatever the state it is in, this process is done with it
@@ -230,6 +243,7 @@ class Connection:
     async def _connect(self, options: dict[str, Any]) -> None:
         options |= {"name": "fer-stream", "connect_timeout": 2, "ping_interval": PING, "max_outstanding_pings": 2}
         options |= {"max_reconnect_attempts": -1, "reconnect_time_wait": RECONNECT, "error_cb": self._note}
+        options |= {"pending_size": 0}  # nothing is kept while there is no connection
         options |= {"disconnected_cb": self._disconnected, "reconnected_cb": self._reconnected}
         self._options = options | {"closed_cb": self._closed}
         client = await self._new_client()
@@ -255,6 +269,7 @@ class Connection:
             error = hopeless.result() if hopeless.done() else connecting.exception() if failed else None
             raise JournalError(self._why(error))
         self._problem = ""
+        _limit(client)
         return client
 
     async def _note(self, error: Exception) -> None:
@@ -265,18 +280,21 @@ class Connection:
             self._hopeless.set_result(error)
 
     async def _disconnected(self) -> None:
-        if not self._ending:
+        if self._client is not None:  # what was not sent would be sent when it is connected again: too late
+            self._client._pending, self._client._pending_data_size = [], 0
+        if not self.ending:
             _log.info("the connection to %s is lost", self.name)
 
     async def _reconnected(self) -> None:
         _log.info("the connection to %s is back", self.name)
         self._problem = ""
         if self._client is not None:
-            await self.on_connect(self._client)
+            _limit(self._client)
+            await asyncio.gather(*(action(self._client) for action in self.on_connect))
 
     async def _closed(self) -> None:
         """Replace a client that gave up for good: after a refusal, which may be temporary, it does not reconnect."""
-        if self._connected and not self._ending and self._renewing is None:
+        if self._connected and not self.ending and self._renewing is None:
             self._renewing = asyncio.ensure_future(self._renew())
 
     async def _renew(self) -> None:
@@ -365,7 +383,7 @@ class Connection:
             raise RefusedError(found)
         return dict(answer)
 
-    async def publish(self, subject: str, data: bytes, headers: dict[str, str]) -> None:
+    async def publish(self, subject: str, data: bytes, headers: dict[str, str] | None = None) -> None:
         """Send a message without an answer.
 
         Raises:

@@ -1,7 +1,7 @@
 """Epochs and sequences of the cameras, in the key-value bucket ``cameras``.
 
-A key is written when a camera joins, and before retention deletes its latest events. Sequences in between are found
-again in the camera's latest event.
+A key is the partition's number and the camera's name. It is written when a camera joins, and before retention deletes
+its latest events. Sequences in between are found again in the camera's latest event.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 
 from fer_stream.errors import WireError
 from fer_stream.events.cloudevents import decode
-from fer_stream.journal.nats.streams import COUNTERS, STREAM, counter_of, events_of, unescape
+from fer_stream.journal.nats.streams import COUNTERS, unescape
 
 if TYPE_CHECKING:
     from fer_stream.journal.nats.connection import Connection, Stored
+    from fer_stream.journal.nats.streams import Partition
 
 PAGE = 1000
 """Keys in one answer."""
@@ -33,19 +34,19 @@ class Counters:
     """The key's revision when it was read; 0 if there was none."""
 
 
-async def load(connection: Connection, camera: str) -> Counters:
+async def load(connection: Connection, partition: Partition, camera: str) -> Counters:
     """Return a camera's counters; as `Connection.request`."""
-    entry = await connection.last(COUNTERS, counter_of(camera))
-    latest = await connection.last(STREAM, events_of(camera))
+    entry = await connection.last(COUNTERS, partition.counter_of(camera))
+    latest = await connection.last(partition.stream, partition.events_of(camera))
     return _with_latest(_parsed(entry), latest)
 
 
-async def load_all(connection: Connection) -> dict[str, Counters]:
-    """Return the counters of every camera, without a look at its latest event; as `Connection.fetch`."""
+async def load_all(connection: Connection, partition: Partition) -> dict[str, Counters]:
+    """Return the counters of every camera of a partition, without a look at its latest event; as `Connection.fetch`."""
     found: dict[str, Counters] = {}
     after, more = 0, True
     while more:
-        what = {"seq": after + 1, "batch": PAGE, "next_by_subj": "$KV.cameras.>"}
+        what = {"seq": after + 1, "batch": PAGE, "next_by_subj": partition.counters}
         entries, end = await connection.fetch(COUNTERS, what)
         for entry in entries:
             found[unescape(entry.subject.rpartition(".")[2])] = _parsed(entry)
@@ -54,7 +55,7 @@ async def load_all(connection: Connection) -> dict[str, Counters]:
     return found
 
 
-async def save(connection: Connection, camera: str, counters: Counters) -> Counters:
+async def save(connection: Connection, partition: Partition, camera: str, counters: Counters) -> Counters:
     """Write a camera's counters if nobody else has since they were read; return them with the new revision.
 
     Raises:
@@ -63,7 +64,7 @@ async def save(connection: Connection, camera: str, counters: Counters) -> Count
     """
     value = {"epoch": counters.epoch, "sequence": counters.sequence, "joined": counters.joined}
     headers = {"Nats-Expected-Last-Subject-Sequence": str(counters.revision)}
-    answer = await connection.request(counter_of(camera), json.dumps(value).encode(), headers)
+    answer = await connection.request(partition.counter_of(camera), json.dumps(value).encode(), headers)
     return replace(counters, revision=answer["seq"])
 
 

@@ -1,30 +1,23 @@
-"""The plug-in `fer_stream.plugins.Journal` for NATS. A thread talks to the servers, and the aggregator never waits."""
+"""The plug-in `fer_stream.plugins.Journal` for NATS."""
 
 from __future__ import annotations
 
 import logging
-import time
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING
 
 from fer_stream.errors import JournalError
-from fer_stream.journal.nats import counters, events, streams
-from fer_stream.journal.nats.connection import OPENING, Connection, RefusedError, UnclearError, parse
-from fer_stream.journal.nats.streams import ALL, CAMERAS, FENCE, STREAM
+from fer_stream.journal.nats import streams
+from fer_stream.journal.nats.access import ALONE, NATSReader, NATSWriter, purge
+from fer_stream.journal.nats.connection import Connection, RefusedError, UnclearError, parse
+from fer_stream.journal.nats.engine import NATSEngine
 from fer_stream.journal.nats.writer import Writer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Sequence
-    from concurrent.futures import Future
+    from collections.abc import Callable
 
-    from fer_stream.errors import RivalError
-    from fer_stream.plugins import Stored
+    from fer_stream.fleet.driver import Engine
+    from fer_stream.settings.sections import FleetSettings
     from fer_stream.settings.tree import JournalSettings
-    from fer_stream.types import Event
-
-Result = TypeVar("Result")
-
-_RETRY = 0.2
 
 _log = logging.getLogger(__name__)
 
@@ -38,10 +31,17 @@ class NATS:
 
     def writer(self) -> NATSWriter:
         """See `fer_stream.plugins.Journal.writer`. It takes over from another writer, which then ends."""
-        opened = NATSWriter(self._settings)
-        if warning := opened.warning:
+        connection = Connection(self._settings)
+        connection.start()
+        try:
+            writer = Writer(connection, ALONE)
+            connection.submit(writer.open()).result()
+        except BaseException:
+            connection.close()
+            raise
+        if warning := connection.warning:
             _log.warning(warning)
-        return opened
+        return NATSWriter(connection, ALONE, writer, connection.close)
 
     def reader(self) -> NATSReader:
         """See `fer_stream.plugins.Journal.reader`."""
@@ -50,7 +50,7 @@ class NATS:
     def purge(self, older_than: float) -> int:
         """See `fer_stream.plugins.Journal.purge`."""
         with NATSReader(self._settings) as journal:
-            return journal.wait(lambda: _purge(journal.connection, older_than))
+            return journal.wait(lambda: purge(journal.connection, ALONE, older_than))
 
     def examine(self) -> tuple[str, str]:
         """See `fer_stream.plugins.Journal.examine`."""
@@ -61,149 +61,16 @@ class NATS:
         finally:
             connection.close()
 
-
-class NATSReader:
-    """See `fer_stream.plugins.JournalReader`. It repeats a request while a cluster elects its leader."""
-
-    def __init__(self, settings: JournalSettings) -> None:
-        self.connection = Connection(settings)
-        self.connection.start()
-        try:
-            self.cursor()
-        except BaseException:
-            self.close()
-            raise
-
-    def wait(self, work: Callable[[], Coroutine[Any, Any, Result]]) -> Result:
-        """Run a coroutine, and return its result; repeat it for a while if there is no answer.
-
-        Raises:
-            JournalError: there is none, or the servers refuse.
-        """
-        deadline = time.monotonic() + OPENING
-        while True:
-            try:
-                return self.connection.submit(work()).result()
-            except RefusedError as error:
-                raise JournalError(self.connection.trouble(error)) from error
-            except UnclearError as error:
-                if time.monotonic() > deadline:
-                    raise JournalError(self.connection.trouble(error)) from error
-                time.sleep(_RETRY)
-
-    def cursor(self) -> int:
-        """See `fer_stream.plugins.JournalReader.cursor`."""
-        return self.wait(lambda: streams.state(self.connection)).last
-
-    def read(
-        self, after: int, limit: int = 1000, camera: str | None = None, size: int | None = None
-    ) -> tuple[list[str], int]:
-        """See `fer_stream.plugins.JournalReader.read`."""
-        return self.wait(lambda: events.read(self.connection, after, limit, camera, size))
-
-    def close(self) -> None:
-        """See `fer_stream.plugins.JournalReader.close`."""
-        self.connection.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-
-class NATSWriter:
-    """See `fer_stream.plugins.JournalWriter`."""
-
-    def __init__(self, settings: JournalSettings) -> None:
-        self._connection = Connection(settings)
-        self._connection.start()
-        try:
-            self._writer = Writer(self._connection)
-            self._connection.submit(self._writer.open()).result()
-        except BaseException:
-            self._connection.close()
-            raise
-        self.cursor = self._writer.cursor
-        self.warning = self._connection.warning
-
-    @property
-    def trouble(self) -> str:
-        """See `fer_stream.plugins.JournalWriter.trouble`."""
-        return self._writer.trouble
-
-    def append(self, events: Sequence[Event], lost: int = 0) -> Future[list[Stored]]:
-        """See `fer_stream.plugins.JournalWriter.append`."""
-
-        async def work() -> list[Stored]:
-            return [(event, text) for event, text, _ in await self._writer.append(events, lost)]
-
-        return self._connection.submit(work())
-
-    def epoch(self, camera: str) -> Future[int]:
-        """See `fer_stream.plugins.JournalWriter.epoch`."""
-        return self._connection.submit(self._writer.epoch(camera))
-
-    def read(
-        self, after: int, limit: int = 1000, camera: str | None = None, size: int | None = None
-    ) -> Future[tuple[list[str], int]]:
-        """See `fer_stream.plugins.JournalWriter.read`."""
-        return self._connection.submit(self._or_error(events.read(self._connection, after, limit, camera, size)))
-
-    def purge(self, older_than: float) -> Future[int]:
-        """See `fer_stream.plugins.JournalWriter.purge`. The servers delete by themselves what is too old."""
-
-        async def work() -> int:
-            await self._writer.tend()
-            return await self._or_error(_purge(self._connection, older_than))
-
-        return self._connection.submit(work())
-
-    async def _or_error(self, work: Coroutine[Any, Any, Result]) -> Result:
-        try:
-            return await work
-        except (UnclearError, RefusedError) as error:
-            raise JournalError(self._connection.trouble(error)) from error
-
-    def unclosed(self) -> list[Event]:
-        """See `fer_stream.plugins.JournalWriter.unclosed`."""
-        return self._connection.submit(self._or_error(self._writer.unclosed())).result()
-
-    def check(self) -> None:
-        """See `fer_stream.plugins.JournalWriter.check`."""
-        rival: RivalError | None = self._writer.rival
-        if rival is not None:
-            raise rival
-
-    def close(self) -> None:
-        """See `fer_stream.plugins.JournalWriter.close`."""
-        self._connection.close()
-
-
-async def _purge(connection: Connection, older_than: float) -> int:
-    """Delete events stored before a time; first write the counters of cameras whose latest event is deleted."""
-    begin = datetime.fromtimestamp(max(0.0, older_than), UTC).isoformat().replace("+00:00", "Z")
-    fresh, _ = await connection.fetch(STREAM, {"start_time": begin, "batch": 1, "next_by_subj": ALL})
-    first, last = await streams.state(connection)
-    upto = fresh[0].sequence if fresh else last + 1
-    if upto <= first:
-        return 0
-    found = await connection.api(f"STREAM.INFO.{STREAM}", {"subjects_filter": CAMERAS})
-    for subject in found["state"].get("subjects") or {}:
-        latest = await connection.last(STREAM, subject)
-        if latest is not None and latest.sequence < upto:
-            camera = streams.unescape(subject.rpartition(".")[2])
-            await counters.save(connection, camera, await counters.load(connection, camera))
-    fences = [m for m in (await events.fetch(connection, FENCE, 0, 1000)).messages if first <= m.sequence < upto]
-    purged = await connection.api(f"STREAM.PURGE.{STREAM}", {"seq": upto})
-    return int(purged["purged"]) - len(fences)
+    def engine(self, fleet: FleetSettings, me: str, wake: Callable[[], None]) -> Engine:
+        """Join a fleet; see `NATSEngine`."""
+        return NATSEngine(self._settings, fleet, me, wake)
 
 
 async def _examine(connection: Connection) -> str:
     try:
         found = await connection.api("INFO")
         try:
-            info = await connection.api(f"STREAM.INFO.{STREAM}")
+            info = await connection.api(f"STREAM.INFO.{ALONE.stream}")
         except RefusedError as error:
             if error.code != streams.MISSING:
                 raise

@@ -1,6 +1,6 @@
 """Names of the streams, their subjects and keys, and how the streams are made.
 
-One partition, ``00``, has one stream. The names leave room for more.
+A partition of a cell has one stream of events. One aggregator alone uses one partition, ``00``, of the cell ``local``.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fer_stream.errors import JournalError
@@ -17,13 +18,63 @@ if TYPE_CHECKING:
     from fer_stream.journal.nats.connection import Connection
     from fer_stream.settings.tree import JournalSettings
 
-STREAM = "FER_EV_00"
-_PREFIX = "fer.local.ev.00"  # fer.<cell>.ev.<partition>
 
-ALL = f"{_PREFIX}.>"
-CAMERAS = f"{_PREFIX}.c.*"
-FENCE = f"{_PREFIX}.fence"
-GAP = f"{_PREFIX}.gap"
+@dataclass(frozen=True, slots=True)
+class Partition:
+    """The names of one partition: its stream, the subjects in it, and its keys in the bucket ``cameras``."""
+
+    cell: str = "local"
+    number: int = 0
+    count: int = 1
+    """How many partitions the cell has."""
+
+    @property
+    def token(self) -> str:
+        """The number as two hexadecimal digits."""
+        return f"{self.number:02x}"
+
+    @property
+    def stream(self) -> str:
+        """The name of its stream."""
+        return f"FER_EV_{self.token}"
+
+    @property
+    def all(self) -> str:
+        """The subjects of all its messages."""
+        return f"{self._prefix}.>"
+
+    @property
+    def cameras(self) -> str:
+        """The subjects of its cameras."""
+        return f"{self._prefix}.c.*"
+
+    @property
+    def fence(self) -> str:
+        """The subject of its fences."""
+        return f"{self._prefix}.fence"
+
+    @property
+    def gap(self) -> str:
+        """The subject of its gaps."""
+        return f"{self._prefix}.gap"
+
+    @property
+    def _prefix(self) -> str:
+        return f"fer.{escape(self.cell)}.ev.{self.token}"
+
+    def events_of(self, camera: str) -> str:
+        """Return the subject of a camera's events, or of the gaps for an empty name."""
+        return f"{self._prefix}.c.{escape(camera)}" if camera else self.gap
+
+    def counter_of(self, camera: str) -> str:
+        """Return the subject of a camera's key in the bucket ``cameras``."""
+        return f"$KV.cameras.{self.token}.{escape(camera)}"
+
+    @property
+    def counters(self) -> str:
+        """The subjects of its cameras' keys in the bucket ``cameras``."""
+        return f"$KV.cameras.{self.token}.*"
+
 
 COUNTERS = "KV_cameras"
 """The stream behind the key-value bucket ``cameras``."""
@@ -32,16 +83,6 @@ DUPLICATES = 120
 """Seconds during which the server refuses an id that is stored already."""
 
 SECOND = 10**9
-
-
-def events_of(camera: str) -> str:
-    """Return the subject of a camera's events, or of the gaps for an empty name."""
-    return f"{_PREFIX}.c.{escape(camera)}" if camera else GAP
-
-
-def counter_of(camera: str) -> str:
-    """Return the subject of a camera's key in the bucket ``cameras``."""
-    return f"$KV.cameras.{escape(camera)}"
 
 
 def escape(name: str) -> str:
@@ -53,19 +94,19 @@ def escape(name: str) -> str:
 
 def unescape(token: str) -> str:
     """Return the name that `escape` turned into this token."""
-    return re.sub(rb"=([0-9A-F]{2})", lambda match: bytes([int(match[1], 16)]), token.encode()).decode()
+    return re.sub(rb"=([0-9A-F]{2})", lambda match: bytes([int(match[1], 16)]), token.encode()).decode(errors="replace")
 
 
-def configuration(settings: JournalSettings) -> dict[str, Any]:
-    """Return the configuration of the events' stream, without its replicas."""
+def configuration(settings: JournalSettings, partition: Partition) -> dict[str, Any]:
+    """Return the configuration of a partition's stream, without its replicas."""
     age = max(1, round(settings.retention_days * 86_400 * SECOND))
     return {
-        "name": STREAM,
-        "subjects": [ALL],
+        "name": partition.stream,
+        "subjects": [partition.all],
         "retention": "limits",
         "storage": "file",
         "discard": "new",  # a full stream refuses events, which are then held, instead of dropping old ones unseen
-        "max_bytes": round(settings.max_gib * 2**30),
+        "max_bytes": round(settings.max_gib * 2**30 / partition.count),
         "max_age": age,
         "max_msg_size": 65_536,
         "duplicate_window": min(DUPLICATES * SECOND, age),
@@ -107,33 +148,38 @@ class State(NamedTuple):
     last: int
 
 
-async def state(connection: Connection, stream: str = STREAM) -> State:
+async def state(connection: Connection, stream: str) -> State:
     """Return a stream's state, from its leader; as `Connection.request`."""
     found = (await connection.api(f"STREAM.INFO.{stream}"))["state"]
     return State(found["first_seq"], found["last_seq"])
 
 
-async def ensure_all(connection: Connection, first: int = 1) -> None:
-    """Make both streams if they are missing, and adjust what the settings, or the size of the cluster, have changed.
-
-    It waits for a cluster that is starting.
+async def ensure_all(connection: Connection, partition: Partition, first: int = 1) -> None:
+    """Make a partition's stream, and the bucket of counters, as `ensure`.
 
     Args:
         connection: the connection.
+        partition: the partition.
         first: the first sequence number of a new stream of events.
+    """
+    await ensure(
+        connection, configuration(connection.settings, partition) | ({"first_seq": first} if first > 1 else {})
+    )
+    await ensure(connection, counters_configuration())
+
+
+async def ensure(connection: Connection, wanted: dict[str, Any]) -> None:
+    """Make a stream if it is missing, and adjust what the settings, or the size of the cluster, have changed.
+
+    It waits for a cluster that is starting.
 
     Raises:
-        JournalError: one cannot be made, or a stream of its name has another configuration.
+        JournalError: it cannot be made, or a stream of its name has another configuration.
     """
-    await _ensure_soon(connection, configuration(connection.settings) | ({"first_seq": first} if first > 1 else {}))
-    await _ensure_soon(connection, counters_configuration())
-
-
-async def _ensure_soon(connection: Connection, wanted: dict[str, Any]) -> None:
     deadline = time.monotonic() + OPENING
     while True:
         try:
-            await _ensure(connection, wanted)
+            await ensure_now(connection, wanted)
         except (UnclearError, RefusedError) as error:
             temporary = isinstance(error, UnclearError) or error.code in _TEMPORARY
             if not temporary or time.monotonic() > deadline:
@@ -147,7 +193,8 @@ _TEMPORARY = (10008, 10009, 10023)
 """Codes of a cluster that has no leader yet: system temporarily unavailable, and not enough resources."""
 
 
-async def _ensure(connection: Connection, wanted: dict[str, Any]) -> None:
+async def ensure_now(connection: Connection, wanted: dict[str, Any]) -> None:
+    """As `ensure`, without waiting; errors as `Connection.request`."""
     name = wanted["name"]
     try:
         found = (await connection.api(f"STREAM.INFO.{name}"))["config"]
@@ -157,6 +204,11 @@ async def _ensure(connection: Connection, wanted: dict[str, Any]) -> None:
         await _make(connection, wanted)
         return
     other = [key for key, value in wanted.items() if found.get(key) != value and key not in (*ADJUSTABLE, "first_seq")]
+    if other == ["description"]:
+        raise JournalError(
+            f"{connection.name} has another cell ({found.get('description')}) than the settings say "
+            f"({wanted['description']}): neither can be changed; correct fleet.cell and fleet.partitions"
+        )
     if other:
         differences = ", ".join(f"{key} is {found.get(key)!r} instead of {wanted[key]!r}" for key in other)
         raise JournalError(

@@ -15,6 +15,7 @@ import logging
 import secrets
 import socket
 import time
+from contextlib import suppress
 from dataclasses import replace
 from os import getpid
 from typing import TYPE_CHECKING, NamedTuple
@@ -25,16 +26,18 @@ from fer_stream.journal.contents import Numbered, OpenEvents, number, stored_gap
 from fer_stream.journal.nats import counters, streams
 from fer_stream.journal.nats.connection import OPENING, RefusedError, UnclearError
 from fer_stream.journal.nats.events import fetch
-from fer_stream.journal.nats.streams import ALL, DUPLICATES, FENCE, MISSING, STREAM, events_of
+from fer_stream.journal.nats.streams import DUPLICATES, MISSING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from nats.aio.client import Client
     from nats.aio.msg import Msg
+    from nats.aio.subscription import Subscription
 
-    from fer_stream.journal.nats.connection import Connection
+    from fer_stream.journal.nats.connection import Connection, Stored
     from fer_stream.journal.nats.counters import Counters
+    from fer_stream.journal.nats.streams import Partition
     from fer_stream.types import Event
 
 RETRY = 0.25
@@ -63,22 +66,51 @@ class _Message(NamedTuple):
     identity: str = ""
 
 
-class Writer:
-    """The state of a writer. Its coroutines run in the connection's loop."""
+async def look(connection: Connection, partition: Partition) -> tuple[int, Stored | None]:
+    """Return a stream's last sequence and its last fence; as `Connection.request`.
 
-    def __init__(self, connection: Connection) -> None:
+    The sequence is read first. So whoever appends a fence after it has seen all fences before its own one.
+    """
+    last = (await streams.state(connection, partition.stream)).last
+    return last, await connection.last(partition.stream, partition.fence)
+
+
+async def append_fence(connection: Connection, partition: Partition, text: str, last: int) -> int:
+    """Append a fence if the stream's last sequence is still this one, and return its sequence.
+
+    Raises:
+        RefusedError: it is not (code `WRONG_LAST`), or the fence cannot be stored.
+        UnclearError: it is not known whether it is stored.
+    """
+    headers = {"Nats-Expected-Last-Sequence": str(last)}
+    return int((await connection.request(partition.fence, text.encode(), headers))["seq"])
+
+
+class Writer:
+    """The state of a writer of one partition. Its coroutines run in the connection's loop."""
+
+    def __init__(self, connection: Connection, partition: Partition, token: str = "") -> None:
+        """Prepare to write; `open` or `adopt` takes over.
+
+        Args:
+            connection: the connection.
+            partition: the partition.
+            token: the text of this writer's fences, which no other writer uses; empty outside of a fleet.
+        """
         self.cursor = 0
         self.trouble = ""
         """Why nothing can be written at present, for display; empty if it can."""
         self.rival: RivalError | None = None
         """The error to raise once another writer has taken over."""
-        self._connection = connection
-        self._token = f"{socket.gethostname()} {getpid()} {secrets.token_hex(8)}"
+        self._connection, self._partition = connection, partition
+        self._shared = bool(token)
+        self._token = token or f"{socket.gethostname()} {getpid()} {secrets.token_hex(8)}"
         self._fence = self._fence_before = 0
         self._cameras: dict[str, Counters] = {}
         self._writing, self._joining = asyncio.Lock(), asyncio.Lock()
         self._lost_after: int | None = None  # while a stream that has lost messages is being filled
         self._watching: Client | None = None
+        self._fences: Subscription | None = None
 
     # Taking over
 
@@ -89,7 +121,7 @@ class Writer:
             JournalError: that is not possible.
         """
         connection = self._connection
-        await streams.ensure_all(connection)
+        await streams.ensure_all(connection, self._partition)
         deadline = time.monotonic() + OPENING
         while True:
             try:
@@ -100,28 +132,52 @@ class Writer:
                 if not temporary or time.monotonic() > deadline:
                     raise JournalError(connection.trouble(error)) from error
                 await asyncio.sleep(RETRY)
-        connection.on_connect = self._watch
-        await self._watch(connection.client)
+        await self._begin_watching()
+
+    async def adopt(self, fence: int) -> bool:
+        """Go on after this writer's fence, which was appended before; ``False``: there is a later one.
+
+        Raises:
+            UnclearError: there is no answer.
+            RefusedError: it is an error.
+        """
+        last, latest = await look(self._connection, self._partition)
+        if latest is None or latest.sequence != fence or latest.text != self._token:
+            return False
+        self.cursor, self._fence, self._fence_before = last, fence, fence
+        await self._begin_watching()
+        return self.rival is None
 
     async def _take_over(self) -> None:
-        latest = await self._connection.last(STREAM, FENCE)
+        last, latest = await look(self._connection, self._partition)
         if latest is not None and latest.text == self._token:  # the answer to an earlier attempt was lost
             self.cursor = self._fence = latest.sequence
             return
         self._fence_before = latest.sequence if latest else 0
-        self.cursor = (await streams.state(self._connection)).last
+        self.cursor = last
         await self._append_fence()
 
     async def _append_fence(self) -> None:
-        headers = {"Nats-Expected-Last-Sequence": str(self.cursor)}
-        answer = await self._connection.request(FENCE, self._token.encode(), headers)
-        self.cursor = self._fence = answer["seq"]
+        sequence = await append_fence(self._connection, self._partition, self._token, self.cursor)
+        self.cursor = self._fence = sequence
+
+    async def _begin_watching(self) -> None:
+        self._connection.on_connect.append(self._watch)
+        await self._watch(self._connection.client)
+
+    async def close(self) -> None:
+        """Stop to watch for rivals. The connection stays open."""
+        if self._watch in self._connection.on_connect:
+            self._connection.on_connect.remove(self._watch)
+        if self._fences is not None:
+            with suppress(Exception):  # there may be no connection, and then no subscription either
+                await self._fences.unsubscribe()
 
     async def _watch(self, client: Client) -> None:
         """Learn of a rival even if there is nothing to write, and of one that came while there was no connection."""
         if client is not self._watching:
             self._watching = client
-            await client.subscribe(FENCE, cb=self._see_fence)
+            self._fences = await client.subscribe(self._partition.fence, cb=self._see_fence)
         await self._verify()
 
     async def _see_fence(self, message: Msg) -> None:
@@ -131,13 +187,15 @@ class Writer:
 
     async def _verify(self) -> None:
         try:
-            latest = await self._connection.last(STREAM, FENCE)
+            latest = await self._connection.last(self._partition.stream, self._partition.fence)
         except (UnclearError, RefusedError):
             return
         if latest is not None and latest.sequence > self._fence and latest.text != self._token:
             self.rival = self._taken_over(latest.text)
 
     def _taken_over(self, by: str) -> RivalError:
+        if self._shared:
+            return RivalError(f"partition {self._partition.token} at {self._connection.name} has another owner now")
         host, _, rest = by.partition(" ")
         who = f" (process {rest.partition(' ')[0]} on {host})" if rest else ""
         return RivalError(
@@ -147,7 +205,7 @@ class Writer:
 
     async def unclosed(self) -> list[Event]:
         """Return what a killed aggregator left open; see `fer_stream.journal.contents.OpenEvents`."""
-        known = await counters.load_all(self._connection)
+        known = await counters.load_all(self._connection, self._partition)
         gate = asyncio.Semaphore(AT_ONCE)
 
         async def left_open(camera: str, since: int) -> list[Event]:
@@ -159,12 +217,13 @@ class Writer:
 
     async def _left_open(self, camera: str, since: int) -> list[Event]:
         # A new epoch may have begun before everything of the previous one was closed: begin with that one.
-        latest = await self._connection.last(STREAM, events_of(camera))
+        subject = self._partition.events_of(camera)
+        latest = await self._connection.last(self._partition.stream, subject)
         if latest is None:
             return []
         found, after = OpenEvents(), since
         while after < latest.sequence:
-            messages, more = await fetch(self._connection, events_of(camera), after, PAGE)
+            messages, more = await fetch(self._connection, self._partition, subject, after, PAGE)
             for message in messages:
                 found.see(_decoded(message.text, self._connection.name))
             after = messages[-1].sequence if messages else after
@@ -189,7 +248,7 @@ class Writer:
 
     async def _counters(self, camera: str) -> Counters:
         if camera not in self._cameras:
-            self._cameras[camera] = await counters.load(self._connection, camera)
+            self._cameras[camera] = await counters.load(self._connection, self._partition, camera)
         return self._cameras[camera]
 
     async def _change(self, camera: str, change: Callable[[Counters], Counters]) -> Counters:
@@ -206,7 +265,7 @@ class Writer:
                         raise self.rival
                     changed = change(await self._counters(camera))
                     try:
-                        saved = await counters.save(self._connection, camera, changed)
+                        saved = await counters.save(self._connection, self._partition, camera, changed)
                     except (UnclearError, RefusedError) as error:
                         await self._reload(camera)
                         if isinstance(error, UnclearError) or error.code != WRONG_LAST:
@@ -219,7 +278,7 @@ class Writer:
                 raise JournalError(self._connection.trouble(error)) from error
 
     async def _reload(self, camera: str) -> None:
-        fresh = await counters.load(self._connection, camera)
+        fresh = await counters.load(self._connection, self._partition, camera)
         self._cameras[camera] = _latest(fresh, self._cameras[camera])
 
     async def tend(self) -> None:
@@ -228,7 +287,7 @@ class Writer:
         The counters of all cameras are written, so that retention may delete their latest events. The streams get more
         copies if the cluster has grown.
         """
-        await streams.ensure_all(self._connection)
+        await streams.ensure_all(self._connection, self._partition)
         for camera in sorted(self._cameras):
             await self._change(camera, lambda known: known)
 
@@ -254,7 +313,9 @@ class Writer:
                     batch = await self._numbered(new, lost)
                     if batch:
                         unclear = True
-                        messages = [_Message(events_of(event.camera), text, i) for event, text, i in batch]
+                        messages = [
+                            _Message(self._partition.events_of(event.camera), text, i) for event, text, i in batch
+                        ]
                         await self._send(messages, self.cursor, self._fence)
                     break
                 except RefusedError as error:
@@ -300,7 +361,7 @@ class Writer:
             if place == 1:
                 headers["Nats-Expected-Last-Sequence"] = str(cursor)
                 headers["Nats-Expected-Last-Subject-Sequence"] = str(fence)
-                headers["Nats-Expected-Last-Subject-Sequence-Subject"] = FENCE
+                headers["Nats-Expected-Last-Subject-Sequence-Subject"] = self._partition.fence
             if place < len(messages):
                 await self._connection.publish(message.subject, message.text.encode(), headers)
             else:
@@ -314,14 +375,21 @@ class Writer:
             RivalError: it is something else.
         """
         first, last = await self._state()
-        fence = await self._connection.last(STREAM, FENCE)
+        fence = await self._connection.last(self._partition.stream, self._partition.fence)
         if fence is not None and fence.text != self._token and fence.sequence > self._fence_before:
             raise self._taken_over(fence.text)
         if last < self.cursor:
             await self._restore(last)
         elif last > self.cursor:
-            found = await self._connection.get(STREAM, {"seq": self.cursor + 1, "next_by_subj": ALL})
-            if found is not None and found.subject == FENCE and fence is not None and found.text == self._token:
+            found = await self._connection.get(
+                self._partition.stream, {"seq": self.cursor + 1, "next_by_subj": self._partition.all}
+            )
+            if (
+                found is not None
+                and found.subject == self._partition.fence
+                and fence is not None
+                and found.text == self._token
+            ):
                 self.cursor = self._fence = fence.sequence  # the answer to a new fence was lost
             elif batch and (found is None or found.text == batch[0].text):  # None: stored, and purged already
                 return True
@@ -333,12 +401,12 @@ class Writer:
 
     async def _state(self) -> streams.State:
         try:
-            return await streams.state(self._connection)
+            return await streams.state(self._connection, self._partition.stream)
         except RefusedError as error:
             if error.code != MISSING:
                 raise
-        await streams.ensure_all(self._connection, first=max(1, self.cursor))
-        return await streams.state(self._connection)
+        await streams.ensure_all(self._connection, self._partition, first=max(1, self.cursor))
+        return await streams.state(self._connection, self._partition.stream)
 
     async def _restore(self, last: int) -> None:
         """Go on with a stream that has lost its latest messages, at a cursor that nobody has seen.
@@ -349,11 +417,11 @@ class Writer:
         if self._lost_after is None:
             self._lost_after = last
             _log.error("the journal %s has lost its latest events: a gap reports them", self._connection.name)
-        latest = await self._connection.last(STREAM, FENCE)
+        latest = await self._connection.last(self._partition.stream, self._partition.fence)
         fence = latest.sequence if latest else 0
         missing = stored_gap(self._lost_after, self.cursor, "retention")
-        filled = [_Message(FENCE, self._token)] * (self.cursor - last - 1)
-        messages = [*filled, _Message(events_of(""), missing.text, missing.identity)]
+        filled = [_Message(self._partition.fence, self._token)] * (self.cursor - last - 1)
+        messages = [*filled, _Message(self._partition.gap, missing.text, missing.identity)]
         for begin in range(0, len(messages), MOST):
             part = messages[begin : begin + MOST]
             await self._send(part, last, fence)
@@ -366,13 +434,13 @@ class Writer:
         """Return the events that are not among those up to the cursor that the server refuses as repeated."""
         since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() - 2 * DUPLICATES))
         stored: set[str] = set()
-        what: dict[str, object] = {"start_time": since, "batch": PAGE, "next_by_subj": ALL}
+        what: dict[str, object] = {"start_time": since, "batch": PAGE, "next_by_subj": self._partition.all}
         while True:
-            messages, end = await self._connection.fetch(STREAM, what)
+            messages, end = await self._connection.fetch(self._partition.stream, what)
             stored |= {message.identity for message in messages if message.sequence <= self.cursor}
             if not messages or not int(end.get("Nats-Num-Pending", 0)):
                 return [(event, identity) for event, identity in new if identity not in stored]
-            what = {"seq": messages[-1].sequence + 1, "batch": PAGE, "next_by_subj": ALL}
+            what = {"seq": messages[-1].sequence + 1, "batch": PAGE, "next_by_subj": self._partition.all}
 
 
 def _latest(new: Counters, known: Counters) -> Counters:
