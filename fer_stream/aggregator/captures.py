@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fer_stream.aggregator.frames import Arrival
@@ -12,6 +13,8 @@ from fer_stream.aggregator.roster import Camera
 from fer_stream.errors import JournalError, RivalError, WireError
 from fer_stream.events.attention import Attention
 from fer_stream.events.timeline import Timeline
+from fer_stream.fleet.answers import to_body
+from fer_stream.fleet.records import Moved, Welcome
 from fer_stream.operations import metrics
 from fer_stream.operations.process import REMOVED, read_note
 from fer_stream.protocol import messages, shared
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
 
     from fer_stream.aggregator.dispatcher import Command, Dispatcher
     from fer_stream.aggregator.frames import Item
+    from fer_stream.aggregator.home import Home
     from fer_stream.aggregator.publisher import Publisher
     from fer_stream.events.smoother import LabelSet
     from fer_stream.plugins import Hub, JournalWriter
@@ -33,6 +37,10 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 
+SIGN = 1.0
+"""Seconds between two signs of life to a capture."""
+
+
 class _Joining(NamedTuple):
     """A capture that waits for its camera's epoch, and its latest HELLO."""
 
@@ -40,6 +48,18 @@ class _Joining(NamedTuple):
     message: Message
     reported: dict[str, int]
     epoch: Future[int]
+
+
+@dataclass(slots=True)
+class _Giving:
+    """How far a camera is that is given away."""
+
+    answered: bool = False
+    """Whether its capture has sent all frames that it was asked for."""
+    mark: int | None = None
+    """The publisher's mark after its last event."""
+    closed: bool = False
+    """Whether that is stored."""
 
 
 class Captures:
@@ -52,6 +72,7 @@ class Captures:
         dispatcher: receives the frames.
         publisher: receives the events.
         carry_out: carries out the dispatcher's commands.
+        home: says which cameras belong here.
     """
 
     def __init__(
@@ -62,6 +83,7 @@ class Captures:
         dispatcher: Dispatcher[Message, Result],
         publisher: Publisher,
         carry_out: Callable[[Iterable[Command[Message, Result]]], None],
+        home: Home,
     ) -> None:
         self.cameras: dict[str, Camera] = {}
         self._settings = settings
@@ -70,9 +92,13 @@ class Captures:
         self._dispatcher = dispatcher
         self._publisher = publisher
         self._carry_out = carry_out
+        self._home = home
         self._peers: dict[bytes, str] = {}
         self._joining: dict[str, _Joining] = {}
         self._leaving: dict[str, int] = {}  # cameras whose last events are recorded, and the publisher's mark
+        self._giving: dict[str, _Giving] = {}
+        self._moved: dict[str, tuple[str, dict[str, int]]] = {}  # incarnation, and outcomes, of captures sent away
+        self._next_sign = 0.0
         self._labels: LabelSet | None = None
         self._stopping = False
 
@@ -134,7 +160,7 @@ class Captures:
         self._carry_out(self._dispatcher.frame(camera.name, arrival, message, message.totals, now, refused))
 
     def _offer(self, camera: Camera, message: Message, now: float) -> None:
-        held_up = self._stopping or (self._publisher.failing and camera.policy == "wait")
+        held_up = self._stopping or camera.name in self._giving or (self._publisher.failing and camera.policy == "wait")
         full = message.body().get("full") is True and not held_up
         self._carry_out(self._dispatcher.offer(camera.name, message.totals, full, now))
         if camera.live and message.time and camera.timeline and not camera.frames.unresolved:
@@ -146,6 +172,7 @@ class Captures:
         reason = str(message.body().get("reason"))
         known = reason in ("end of stream", "source failed")
         removed = camera.name in read_note(REMOVED)
+        self._giving.pop(camera.name, None)
         camera.leaving = reason if known else "camera removed" if removed else "capture ended"
         self._take_leave(camera)
 
@@ -160,8 +187,19 @@ class Captures:
             return
         old = self.cameras.get(name)
         if old is not None and old.incarnation == new.incarnation:
+            self._peers.pop(old.peer, None)
             old.heard, old.peer = now, peer
             self._peers[peer] = name
+            if giving := self._giving.get(name):
+                # It answers WHO, so every frame that was asked for has arrived, or is lost.
+                self._carry_out(self._dispatcher.offer(name, message.totals, full=False, now=now))
+                giving.answered = True
+                self._give(old)
+                if name not in self.cameras:  # it is sent away
+                    return
+        elif isinstance(answer := self._home.answer(name), Moved):
+            self._send_away(new, answer)
+            return
         elif old is not None and not old.leaving and not self._silent(old, now):
             reason = (
                 f"camera {name} is captured by process {old.pid} already: stop that one, or choose another --camera"
@@ -175,7 +213,8 @@ class Captures:
         self._welcome(self.cameras[name])
 
     def _welcome(self, camera: Camera) -> None:
-        self._send(camera.peer, Kind.WELCOME, {"memory": camera.shares}, epoch=camera.epoch)
+        body = {"memory": camera.shares, **to_body(Welcome(self._home.answer(camera.name).others))}
+        self._send(camera.peer, Kind.WELCOME, body, epoch=camera.epoch)
 
     def _begin_join(self, new: Camera, message: Message, reported: dict[str, int]) -> None:
         """Ask the journal for an epoch, without waiting for it; the camera joins when it is stored."""
@@ -194,12 +233,17 @@ class Captures:
         self._settle_joins()
         for name in list(self._leaving):
             self._take_leave(self.cameras[name])
+        for name in list(self._giving):
+            self._give(self.cameras[name])
 
     def _settle_joins(self) -> None:
         for name, (new, message, reported, epoch) in list(self._joining.items()):
             if not epoch.done():
                 continue
             del self._joining[name]
+            if isinstance(answer := self._home.answer(name), Moved):  # it has changed meanwhile
+                self._send_away(new, answer)
+                continue
             try:
                 new.epoch = epoch.result()
             except RivalError:
@@ -211,7 +255,8 @@ class Captures:
             self._welcome(new)
 
     def _join(self, new: Camera, old: Camera | None, message: Message, reported: dict[str, int], now: float) -> None:
-        self._leaving.pop(new.name, None)
+        for waiting in (self._leaving, self._giving, self._moved):
+            waiting.pop(new.name, None)
         if old is not None:
             self._peers.pop(old.peer, None)
             new.export, new.rate = old.export, old.rate
@@ -251,6 +296,66 @@ class Captures:
             camera.ended = True
             self._dispatcher.left(camera.name)
             self._send(camera.peer, Kind.GOODBYE)
+
+    # Moves: see `fer_stream.aggregator.home.Home`
+
+    def closed(self, which: Callable[[str], bool]) -> bool:
+        """Return whether the cameras of these names are given away, with all frames resolved and all events stored."""
+        here = (name for name in (*self.cameras, *self._joining) if which(name))
+        given = {name for name, giving in self._giving.items() if giving.closed}
+        ended = {name for name, camera in self.cameras.items() if camera.ended}
+        return given.union(ended).issuperset(here)
+
+    def _look_after_moves(self, now: float) -> None:
+        """Begin to give cameras away, or keep them; once a second, send each capture a sign of life."""
+        for camera in self.cameras.values():
+            gives = not (camera.leaving or camera.ended) and self._home.gives(camera.name)
+            if not gives:
+                self._giving.pop(camera.name, None)
+            elif not self._giving.setdefault(camera.name, _Giving()).answered:
+                self._dispatcher.silent(camera.name)
+                self._send(camera.peer, Kind.WHO)  # its HELLO comes after all frames that were asked for
+        if now < self._next_sign:
+            return
+        self._next_sign = now + SIGN
+        for camera in self.cameras.values():
+            if camera.moves and not camera.ended:
+                self._send(camera.peer, Kind.PING)
+
+    def _give(self, camera: Camera) -> None:
+        """Close the events of a camera that is given away; once they are stored, send its capture where it belongs."""
+        giving = self._giving[camera.name]
+        giving.closed = False
+        if camera.frames.unresolved or not (giving.answered or camera.silent):
+            return
+        if giving.mark is None or (camera.timeline and camera.timeline.online):  # a silent capture may come back
+            for timeline in (*camera.ending, camera.timeline):
+                if timeline:
+                    self._publisher.record(timeline.offline("camera moved"))
+            camera.ending = []
+            giving.mark = self._publisher.mark()
+            self._publisher.flush()
+        giving.closed = self._publisher.passed(giving.mark)
+        if giving.closed and isinstance(answer := self._home.answer(camera.name), Moved) and answer.place:
+            self._export(camera)
+            reported = camera.frames.reported()
+            self._moved[camera.name] = camera.incarnation, reported
+            self._send_away(camera, answer)
+            ledger = {term: count for term, count in camera.frames.ledger().as_dict().items() if count}
+            _log.info("camera %s is sent to %s", camera.name, answer.place.address, extra=ledger)
+            self._forget(camera.name)
+
+    def _send_away(self, camera: Camera, answer: Moved) -> None:
+        if camera.moves:
+            body = to_body(answer)
+            incarnation, reported = self._moved.get(camera.name, ("", {}))
+            if incarnation == camera.incarnation:  # these outcomes are newer than those of its last NEXT
+                body["reported"] = reported
+            self._send(camera.peer, Kind.MOVED, body)
+            return
+        where = f"to that at {answer.place.address}" if answer.place else "to the one that will take it"
+        reason = f"camera {camera.name} belongs to another aggregator: connect its capture {where}, or update it"
+        self._send(camera.peer, Kind.REFUSED, {"reason": reason, "final": False, "silent": answer.place is None})
 
     # The dispatcher's commands
 
@@ -296,6 +401,7 @@ class Captures:
                 self._take_leave(camera)
             self._check_camera(camera, now)
             self._export(camera)
+        self._look_after_moves(now)
         how = self._settings.dispatch
         for camera in list(self.cameras.values()):
             if camera.over(now, how) or (camera.ended and removed.get(camera.name)):
@@ -327,6 +433,7 @@ class Captures:
         _log.info("camera %s is forgotten: its capture has gone", name)
         self._peers.pop(self.cameras.pop(name).peer, None)
         self._leaving.pop(name, None)
+        self._giving.pop(name, None)
         self._dispatcher.forget(name)
         metrics.forget(name)
 

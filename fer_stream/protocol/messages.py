@@ -73,6 +73,7 @@ class Kind(IntEnum):
     STATUS = 14  # client: asks for the state; aggregator: the state
     REPLAY = 15  # client: asks for the events after a cursor
     EVENTS = 16  # aggregator: these events
+    MOVED = 17  # aggregator: the capture or worker belongs to another aggregator, or to none at present
 
 
 class Encoding(IntEnum):
