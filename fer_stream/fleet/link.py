@@ -58,7 +58,7 @@ class Link:
         self._speaks = False  # whether the aggregator sends something once a second
         self._hello = False
         self._sought, self._warned = time.monotonic(), False
-        self.turn()
+        self._do(self._seeker.tick(self._sought), self._sought)
 
     # Messages
 
@@ -134,7 +134,7 @@ class Link:
             ConfigError: an address in the settings is invalid.
         """
         now, seeker = time.monotonic(), self._seeker
-        if self._peer is None or seeker.state == "resting":
+        if seeker.state == "resting":
             self._do(seeker.tick(now), now)
         elif not self._alone:
             if seeker.state == "welcome" and not self._speaks:
