@@ -61,7 +61,7 @@ _SCHEME = "[a-z][a-z0-9+.-]*://"
 
 def _address(text: str) -> str:
     several = addresses(text)
-    if not all(re.match(rf"{_SCHEME}.", each) for each in several):
+    if not all(re.match(rf"(?!tcp:.*,){_SCHEME}.", each) for each in several):
         raise ValueError("must be ipc://FOLDER or tcp://HOST:PORT, or several of them with commas between them")
     if twice := sorted({each for each in several if several.count(each) > 1}):
         raise ValueError(f"names {twice[0]} twice")
