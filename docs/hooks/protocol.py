@@ -12,7 +12,7 @@ import zmq
 from reference import code, table
 
 from fer_stream import plugins
-from fer_stream.aggregator import aggregator, captures
+from fer_stream.aggregator import aggregator, moves
 from fer_stream.capture import session as capture
 from fer_stream.fleet import answers, seeker
 from fer_stream.imaging import limits as imaging_limits
@@ -271,7 +271,7 @@ def times() -> str:
         ("the aggregator publishes the cursor, under `/` on `events`", f"{aggregator.BEAT} s"),
         ("a capture sends OFFER, or HELLO or BYE until it is answered", f"{capture.BEAT} s"),
         ("a worker sends PING", f"{worker.BEAT} s"),
-        ("the aggregator sends PING to captures and workers that follow MOVED", f"{captures.SIGN} s"),
+        ("the aggregator sends PING to captures and workers that follow MOVED", f"{moves.SIGN} s"),
         ("time without a message after which they try another aggregator, if they know one", f"{seeker.SILENCE} s"),
         ("time without a message after which a capture or worker counts as dead (`dispatch.silence`)", f"{SILENCE} s"),
     ]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fer_stream.aggregator.frames import Arrival
+from fer_stream.aggregator.moves import Moves
 from fer_stream.aggregator.publisher import wake_when_done
 from fer_stream.aggregator.roster import Camera
 from fer_stream.errors import JournalError, RivalError, WireError
@@ -37,10 +37,6 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 
-SIGN = 1.0
-"""Seconds between two signs of life to a capture."""
-
-
 class _Joining(NamedTuple):
     """A capture that waits for its camera's epoch, and its latest HELLO."""
 
@@ -48,18 +44,6 @@ class _Joining(NamedTuple):
     message: Message
     reported: dict[str, int]
     epoch: Future[int]
-
-
-@dataclass(slots=True)
-class _Giving:
-    """How far a camera is that is given away."""
-
-    answered: bool = False
-    """Whether its capture has sent all frames that it was asked for."""
-    mark: int | None = None
-    """The publisher's mark after its last event."""
-    closed: bool = False
-    """Whether that is stored."""
 
 
 class Captures:
@@ -96,9 +80,7 @@ class Captures:
         self._peers: dict[bytes, str] = {}
         self._joining: dict[str, _Joining] = {}
         self._leaving: dict[str, int] = {}  # cameras whose last events are recorded, and the publisher's mark
-        self._giving: dict[str, _Giving] = {}
-        self._moved: dict[str, tuple[str, dict[str, int]]] = {}  # incarnation, and outcomes, of captures sent away
-        self._next_sign = 0.0
+        self._moves = Moves(hub, dispatcher, publisher, home, self._send_off)
         self._labels: LabelSet | None = None
         self._stopping = False
 
@@ -160,7 +142,9 @@ class Captures:
         self._carry_out(self._dispatcher.frame(camera.name, arrival, message, message.totals, now, refused))
 
     def _offer(self, camera: Camera, message: Message, now: float) -> None:
-        held_up = self._stopping or camera.name in self._giving or (self._publisher.failing and camera.policy == "wait")
+        held_up = (
+            self._stopping or self._moves.gives(camera.name) or (self._publisher.failing and camera.policy == "wait")
+        )
         full = message.body().get("full") is True and not held_up
         self._carry_out(self._dispatcher.offer(camera.name, message.totals, full, now))
         if camera.live and message.time and camera.timeline and not camera.frames.unresolved:
@@ -172,7 +156,7 @@ class Captures:
         reason = str(message.body().get("reason"))
         known = reason in ("end of stream", "source failed")
         removed = camera.name in read_note(REMOVED)
-        self._giving.pop(camera.name, None)
+        self._moves.stays(camera.name)
         camera.leaving = reason if known else "camera removed" if removed else "capture ended"
         self._take_leave(camera)
 
@@ -190,15 +174,13 @@ class Captures:
             self._peers.pop(old.peer, None)
             old.heard, old.peer = now, peer
             self._peers[peer] = name
-            if giving := self._giving.get(name):
-                # It answers WHO, so every frame that was asked for has arrived, or is lost.
+            if self._moves.gives(name):
                 self._carry_out(self._dispatcher.offer(name, message.totals, full=False, now=now))
-                giving.answered = True
-                self._give(old)
+                self._moves.answered(old)
                 if name not in self.cameras:  # it is sent away
                     return
         elif isinstance(answer := self._home.answer(name), Moved):
-            self._send_away(new, answer)
+            self._moves.send_away(new, answer)
             return
         elif old is not None and not old.leaving and not self._silent(old, now):
             reason = (
@@ -233,8 +215,7 @@ class Captures:
         self._settle_joins()
         for name in list(self._leaving):
             self._take_leave(self.cameras[name])
-        for name in list(self._giving):
-            self._give(self.cameras[name])
+        self._moves.settle(self.cameras)
 
     def _settle_joins(self) -> None:
         for name, (new, message, reported, epoch) in list(self._joining.items()):
@@ -242,7 +223,7 @@ class Captures:
                 continue
             del self._joining[name]
             if isinstance(answer := self._home.answer(name), Moved):  # it has changed meanwhile
-                self._send_away(new, answer)
+                self._moves.send_away(new, answer)
                 continue
             try:
                 new.epoch = epoch.result()
@@ -255,8 +236,8 @@ class Captures:
             self._welcome(new)
 
     def _join(self, new: Camera, old: Camera | None, message: Message, reported: dict[str, int], now: float) -> None:
-        for waiting in (self._leaving, self._giving, self._moved):
-            waiting.pop(new.name, None)
+        self._leaving.pop(new.name, None)
+        self._moves.joined(new.name)
         if old is not None:
             self._peers.pop(old.peer, None)
             new.export, new.rate = old.export, old.rate
@@ -297,65 +278,12 @@ class Captures:
             self._dispatcher.left(camera.name)
             self._send(camera.peer, Kind.GOODBYE)
 
-    # Moves: see `fer_stream.aggregator.home.Home`
-
     def closed(self, which: Callable[[str], bool]) -> bool:
         """Return whether the cameras of these names are given away, with all frames resolved and all events stored."""
-        here = (name for name in (*self.cameras, *self._joining) if which(name))
-        given = {name for name, giving in self._giving.items() if giving.closed}
-        ended = {name for name, camera in self.cameras.items() if camera.ended}
-        return given.union(ended).issuperset(here)
-
-    def _look_after_moves(self, now: float) -> None:
-        """Begin to give cameras away, or keep them; once a second, send each capture a sign of life."""
-        for camera in self.cameras.values():
-            gives = not (camera.leaving or camera.ended) and self._home.gives(camera.name)
-            if not gives:
-                self._giving.pop(camera.name, None)
-            elif not self._giving.setdefault(camera.name, _Giving()).answered:
-                self._dispatcher.silent(camera.name)
-                self._send(camera.peer, Kind.WHO)  # its HELLO comes after all frames that were asked for
-        if now < self._next_sign:
-            return
-        self._next_sign = now + SIGN
-        for camera in self.cameras.values():
-            if camera.moves and not camera.ended:
-                self._send(camera.peer, Kind.PING)
-
-    def _give(self, camera: Camera) -> None:
-        """Close the events of a camera that is given away; once they are stored, send its capture where it belongs."""
-        giving = self._giving[camera.name]
-        giving.closed = False
-        if camera.frames.unresolved or not (giving.answered or camera.silent):
-            return
-        if giving.mark is None or (camera.timeline and camera.timeline.online):  # a silent capture may come back
-            for timeline in (*camera.ending, camera.timeline):
-                if timeline:
-                    self._publisher.record(timeline.offline("camera moved"))
-            camera.ending = []
-            giving.mark = self._publisher.mark()
-            self._publisher.flush()
-        giving.closed = self._publisher.passed(giving.mark)
-        if giving.closed and isinstance(answer := self._home.answer(camera.name), Moved) and answer.place:
-            self._export(camera)
-            reported = camera.frames.reported()
-            self._moved[camera.name] = camera.incarnation, reported
-            self._send_away(camera, answer)
-            ledger = {term: count for term, count in camera.frames.ledger().as_dict().items() if count}
-            _log.info("camera %s is sent to %s", camera.name, answer.place.address, extra=ledger)
-            self._forget(camera.name)
-
-    def _send_away(self, camera: Camera, answer: Moved) -> None:
-        if camera.moves:
-            body = to_body(answer)
-            incarnation, reported = self._moved.get(camera.name, ("", {}))
-            if incarnation == camera.incarnation:  # these outcomes are newer than those of its last NEXT
-                body["reported"] = reported
-            self._send(camera.peer, Kind.MOVED, body)
-            return
-        where = f"to that at {answer.place.address}" if answer.place else "to the one that will take it"
-        reason = f"camera {camera.name} belongs to another aggregator: connect its capture {where}, or update it"
-        self._send(camera.peer, Kind.REFUSED, {"reason": reason, "final": False, "silent": answer.place is None})
+        if any(which(name) for name in self._joining):
+            return False
+        here = (camera for camera in self.cameras.values() if which(camera.name))
+        return all(camera.ended or self._moves.closed(camera.name) for camera in here)
 
     # The dispatcher's commands
 
@@ -401,7 +329,7 @@ class Captures:
                 self._take_leave(camera)
             self._check_camera(camera, now)
             self._export(camera)
-        self._look_after_moves(now)
+        self._moves.round(self.cameras, now)
         how = self._settings.dispatch
         for camera in list(self.cameras.values()):
             if camera.over(now, how) or (camera.ended and removed.get(camera.name)):
@@ -433,9 +361,14 @@ class Captures:
         _log.info("camera %s is forgotten: its capture has gone", name)
         self._peers.pop(self.cameras.pop(name).peer, None)
         self._leaving.pop(name, None)
-        self._giving.pop(name, None)
+        self._moves.stays(name)
         self._dispatcher.forget(name)
         metrics.forget(name)
+
+    def _send_off(self, camera: Camera) -> None:
+        """Forget a camera that is another aggregator's now, with its ledger exported."""
+        self._export(camera)
+        self._forget(camera.name)
 
     def _silent(self, camera: Camera, now: float) -> bool:
         """Return whether a capture is silent: nothing came for ``dispatch.silence`` seconds.
