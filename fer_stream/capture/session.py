@@ -101,8 +101,8 @@ class Capture:
     def _handle(self, message: Message) -> None:
         match message.kind:
             case Kind.WELCOME:
-                self.welcomed, self._refused_since = True, None
                 self._link.welcome(message.body())
+                self.welcomed, self._refused_since = True, None
                 self._encoder.aim(self._link.address)
                 here = self._encoder.encoding is Encoding.SHARED
                 self._encoder.shares = here and message.body().get("memory") is True

@@ -109,6 +109,8 @@ class Link:
         """
         answer, now = answers.welcome(body), time.monotonic()
         self._speaks = answer is not None
+        state = self.peer.connection_state()
+        self._up, self._number = state.up, state.number
         self._seeker.welcome(self._known(answer.others) if answer else self._seeker.places, now)
         if self._warned:
             _log.warning("the aggregator at %s is reached after %.0f s", self.address, now - self._sought)
@@ -172,7 +174,8 @@ class Link:
             if given:
                 raise
             _log.warning("the aggregator sends this process to a place that it cannot connect to: %s", error)
-            self._do(self._seeker.broken(now), now)
+            self._seeker.broken(now)
+            self._hello = False
             return
         before, self._peer = self._peer, peer
         self._up, self._number, self._speaks = False, 0, False

@@ -203,3 +203,21 @@ def test_each_aggregator_has_a_key_of_its_own(tmp_path: Path) -> None:
     again.close()
     for hub in hubs:
         hub.close()
+
+
+def test_a_connection_that_broke_before_others_were_known_is_no_reason_to_leave(site: Site) -> None:
+    """With a single address the transport reconnects by itself."""
+    site.bind(0)
+    link = site.link(1)
+    site.until(link, 0)
+    wait_for(lambda: site.turn(link) or link.peer.connection_state().up, "the connection")
+    peer = link.peer
+    site.hubs.pop(link.address).close()
+    wait_for(lambda: site.turn(link) or not link.peer.connection_state().up, "its loss")
+    site.bind(0)
+    wait_for(lambda: site.turn(link) or link.peer.connection_state().up, "it again")
+    link.welcome(answers.to_body(Welcome((Place(site.addresses[1]),))))
+    site.turn(link)
+    site.turn(link)
+    assert link.peer is peer
+    site.close(link)
