@@ -12,7 +12,7 @@ from processes import free_port, wait_for
 
 from fer_stream import plugins
 from fer_stream.errors import ConfigError
-from fer_stream.fleet import answers
+from fer_stream.fleet import answers, seeker
 from fer_stream.fleet.link import Link
 from fer_stream.fleet.records import Moved, Place, Welcome
 from fer_stream.transports import keys
@@ -70,7 +70,9 @@ class Site:
 
 
 @pytest.fixture(params=["memory", "zeromq"])
-def site(request: pytest.FixtureRequest) -> Site:
+def site(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Site:
+    monkeypatch.setattr(seeker, "SILENCE", 1.0)
+    monkeypatch.setattr(seeker, "ANSWER", 0.5)
     if request.param == "memory":
         return Site("memory", [f"memory://link-{next(numbers)}" for _ in range(3)])
     return Site("zeromq", [f"tcp://127.0.0.1:{free_port()}" for _ in range(3)])
@@ -83,7 +85,7 @@ def moved(link: Link, address: str | None, wait: float = 0.0) -> None:
 def test_a_single_address_is_waited_for_as_long_as_it_takes(site: Site) -> None:
     link = site.link(1)
     peer = link.peer
-    end = time.monotonic() + 2.2  # longer than it asks at one of several
+    end = time.monotonic() + 1.2  # longer than it asks at one of several
     while time.monotonic() < end:
         link.turn()
         link.receive(0.05)
@@ -91,7 +93,7 @@ def test_a_single_address_is_waited_for_as_long_as_it_takes(site: Site) -> None:
     link.send([b"hello"])  # as a capture does each half second
     wait_for(lambda: site.turn(link) or site.said, "its HELLO")
     link.welcome(answers.to_body(Welcome()))
-    end = time.monotonic() + 2.2  # without a sign of life
+    end = time.monotonic() + 1.2  # without a sign of life
     while time.monotonic() < end:
         site.turn(link)
     assert link.peer is peer, "one connection, which the transport looks after"
@@ -114,7 +116,7 @@ def test_it_follows_and_finds_another_one_when_that_is_silent(site: Site) -> Non
     moved(link, site.addresses[2])
     assert link.address == site.addresses[2]
     site.until(link, 2)
-    site.speak(link, 2.5)
+    site.speak(link, 1.5)
     assert link.address == site.addresses[2], "it stays while it hears something"
     site.until(link, 0)  # its list
     site.close(link)
