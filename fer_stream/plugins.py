@@ -386,7 +386,10 @@ class Transport(Protocol):
         ...
 
     def connect(self, address: str, link: str) -> Peer:
-        """Open one link to the aggregator at ``address``, which may start later."""
+        """Open one link to the aggregator at ``address``, which may start later.
+
+        The public half of that aggregator's key may follow the address, after ``#``.
+        """
         ...
 
     def subscribe(self, address: str, link: str, topics: Sequence[str]) -> Peer:

@@ -33,12 +33,18 @@ class Process:
     """One ``fer-stream`` command. Its output goes to files, so that it can be read while it runs."""
 
     def __init__(
-        self, arguments: list[str], folder: Path, environment: dict[str, str], number: int, under: tuple[str, ...] = ()
+        self,
+        arguments: list[str],
+        folder: Path,
+        environment: dict[str, str],
+        number: int,
+        under: tuple[str, ...] = (),
+        module: str = "fer_stream",
     ) -> None:
         self._out, self._err = folder / f"{number}.out", folder / f"{number}.err"
         with self._out.open("wb") as out, self._err.open("wb") as err:
             self.popen = subprocess.Popen(
-                [*under, sys.executable, "-m", "fer_stream", *arguments],
+                [*under, sys.executable, "-m", module, *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=err,
@@ -153,6 +159,14 @@ class Cli:
     def start(self, *arguments: object, **environment: str) -> Process:
         texts = [str(argument) for argument in arguments]
         process = Process(texts, self.folder, self.environment | environment, len(self.started), self.under)
+        self.started.append(process)
+        return process
+
+    def start_module(self, module: str, *arguments: object) -> Process:
+        """Start a module beside the tests as a program."""
+        texts = [str(argument) for argument in arguments]
+        environment = self.environment | {"PYTHONPATH": str(Path(__file__).parent)}
+        process = Process(texts, self.folder, environment, len(self.started), self.under, module)
         self.started.append(process)
         return process
 

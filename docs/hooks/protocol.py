@@ -12,8 +12,9 @@ import zmq
 from reference import code, table
 
 from fer_stream import plugins
-from fer_stream.aggregator import aggregator
+from fer_stream.aggregator import aggregator, moves
 from fer_stream.capture import session as capture
+from fer_stream.fleet import answers, seeker
 from fer_stream.imaging import limits as imaging_limits
 from fer_stream.inference import worker
 from fer_stream.protocol import messages, results
@@ -128,8 +129,22 @@ BODIES: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("rate", "number or `null`", "limit of frames/s"),
         ("reported", "object of whole numbers", "the body of the last NEXT, empty before the first"),
         ("memory", "text; may be left out", "as in STATUS; if left out or empty, shared memory is not used"),
+        ("moves", "true or false; may be left out", "true: this capture follows MOVED"),
     ),
-    "welcome": (("memory", "true or false", "whether FRAMEs may be SHARED"),),
+    "welcome": (
+        ("memory", "true or false", "whether FRAMEs may be SHARED; only for a capture"),
+        ("others", "list of places; may be missing", "other aggregators, if this one does not answer any more"),
+    ),
+    "moved": (
+        ("place", "place or `null`", "the aggregator to connect to; `null`: none has this camera at present"),
+        ("wait", "whole number", "if `place` is `null`: milliseconds after which to ask again"),
+        ("others", "list of places", "as in WELCOME"),
+        ("reported", "object of whole numbers; may be missing", "as in NEXT, with the last outcomes; for a capture"),
+    ),
+    "place": (
+        ("address", "text", "`ipc://FOLDER` or `tcp://HOST:PORT`"),
+        ("key", "text", "the public half of that aggregator's pair, Z85, 40 characters; empty: no encryption"),
+    ),
     "refused": (
         ("reason", "text", "a sentence for the user"),
         ("final", "true or false", "true: do not ask again"),
@@ -203,7 +218,7 @@ def header() -> str:
 def limits() -> str:
     """Return a table of the limits."""
     rows = []
-    for module in (imaging_limits, messages, results):
+    for module in (imaging_limits, messages, results, answers):
         for name, about in re.findall(r"^(MAX_\w+) = [^#\n]+(?:# (.+))?$", inspect.getsource(module), re.MULTILINE):
             rows.append((code(name), f"{getattr(module, name):,}", LIMITS.get(name, about)))
     return table(("limit", "value", "meaning"), rows)
@@ -256,6 +271,8 @@ def times() -> str:
         ("the aggregator publishes the cursor, under `/` on `events`", f"{aggregator.BEAT} s"),
         ("a capture sends OFFER, or HELLO or BYE until it is answered", f"{capture.BEAT} s"),
         ("a worker sends PING", f"{worker.BEAT} s"),
+        ("the aggregator sends PING to captures and workers that follow MOVED", f"{moves.SIGN} s"),
+        ("time without a message after which they try another aggregator, if they know one", f"{seeker.SILENCE} s"),
         ("time without a message after which a capture or worker counts as dead (`dispatch.silence`)", f"{SILENCE} s"),
     ]
     return table(("what", "interval"), rows)

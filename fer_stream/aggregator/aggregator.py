@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from fer_stream import plugins
 from fer_stream.aggregator.captures import Captures
 from fer_stream.aggregator.dispatcher import FENCES, Ask, Assign, Dispatcher, Fence, Release
+from fer_stream.aggregator.home import OneMachine
 from fer_stream.aggregator.publisher import Publisher
 from fer_stream.aggregator.status import status
 from fer_stream.aggregator.workers import Workers
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from fer_stream.aggregator.dispatcher import Command
+    from fer_stream.aggregator.home import Home
     from fer_stream.operations.process import Stop
     from fer_stream.plugins import Hub, JournalWriter
     from fer_stream.protocol.messages import Message
@@ -52,16 +54,18 @@ _log = logging.getLogger(__name__)
 class Aggregator:
     """See the module docstring. Call `turn` in a loop, then `drain`."""
 
-    def __init__(self, settings: Settings, hub: Hub, journal: JournalWriter) -> None:
+    def __init__(self, settings: Settings, hub: Hub, journal: JournalWriter, home: Home | None = None) -> None:
+        """Serve what ``home`` says, by default everything."""
         self._settings = settings
         self._hub = hub
         self._dispatcher: Dispatcher[Message, Result] = Dispatcher(settings.dispatch, settings.depth)
         self._publisher = Publisher(hub, journal)
-        self.captures = Captures(settings, hub, journal, self._dispatcher, self._publisher, self._carry_out)
-        self._workers = Workers(settings, hub, self._dispatcher, self._publisher, self.captures, self._carry_out)
+        home = home or OneMachine()
+        self.captures = Captures(settings, hub, journal, self._dispatcher, self._publisher, self._carry_out, home)
+        self.workers = Workers(settings, hub, self._dispatcher, self._publisher, self.captures, self._carry_out, home)
         self._receivers: dict[str, Callable[[bytes, list[Any]], None]] = {
             "frames": self.captures.receive,
-            "work": self._workers.receive,
+            "work": self.workers.receive,
             "control": self._control,
         }
         self._next_round = self._next_look = 0.0
@@ -77,7 +81,7 @@ class Aggregator:
         """What is missing before frames can be processed; empty if nothing is."""
         if self._publisher.failing:
             return "a journal that can be written"
-        return "" if self._workers.known else "a worker"
+        return "" if self.workers.known else "a worker"
 
     def turn(self, timeout: float) -> None:
         """Wait up to ``timeout`` seconds for messages, handle them, and do what is due.
@@ -113,10 +117,10 @@ class Aggregator:
                 case Ask(camera):
                     self.captures.ask(camera)
                 case Assign(worker, ticket, item):
-                    if not self._workers.send(worker, ticket, item):
+                    if not self.workers.send(worker, ticket, item):
                         todo += self._dispatcher.unreachable(worker, time.monotonic())
                 case Fence(worker, reason):
-                    self._workers.fence(worker, reason)
+                    self.workers.fence(worker, reason)
                 case Release(item):
                     self.captures.release(item)
 
@@ -131,13 +135,14 @@ class Aggregator:
     def status(self) -> dict[str, Any]:
         """Return the state as a JSON object: see `fer_stream.aggregator.status.status`."""
         now = time.monotonic()
-        return status(self.captures, self._workers, self._publisher, self._started, now)
+        return status(self.captures, self.workers, self._publisher, self._started, now)
 
     def round(self, now: float) -> None:
         """Do what is due every `BEAT` seconds: silent cameras, metrics, retention, and publishing the cursor."""
         self._carry_out(self._dispatcher.tick(now))
         self.captures.round(now)
-        states = self._workers.states()
+        self.workers.round(now)
+        states = self.workers.states()
         for state in ("idle", "busy"):
             metrics.workers.labels(state).set(states[state])
         if descriptors := machine.descriptors():
@@ -164,12 +169,13 @@ class Aggregator:
         self._publisher.beat()
 
 
-def run(settings: Settings, stop: Stop | None = None) -> None:
+def run(settings: Settings, stop: Stop | None = None, home: Home | None = None) -> None:
     """Run an aggregator until SIGINT, SIGTERM or SIGHUP.
 
     Args:
         settings: all settings.
         stop: ends the aggregator when it is set; by default set by the process's signals.
+        home: says which cameras and workers belong here; by default all.
 
     Raises:
         TransportError: the address is in use.
@@ -182,10 +188,10 @@ def run(settings: Settings, stop: Stop | None = None) -> None:
     place = plugins.journal(settings.journal)
     journal = place.writer()
     try:
-        hub = plugins.transport(settings).bind(settings.address)
+        hub = plugins.transport(settings).bind(settings.own_address)
         try:
             deployment.check_reach(settings)  # after `bind`, which checks for keys; no peer has been answered yet
-            aggregator = Aggregator(settings, hub, journal)
+            aggregator = Aggregator(settings, hub, journal, home)
             server = metrics.serve(settings, lambda: aggregator.ready)
             what_for = settings.deployment.model_dump(exclude_none=True) or {"purpose": None}
             _log.info("ready at %s", settings.address, extra={"journal": place.name, **what_for})

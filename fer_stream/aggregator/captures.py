@@ -7,11 +7,14 @@ import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fer_stream.aggregator.frames import Arrival
+from fer_stream.aggregator.moves import Moves
 from fer_stream.aggregator.publisher import wake_when_done
 from fer_stream.aggregator.roster import Camera
 from fer_stream.errors import JournalError, RivalError, WireError
 from fer_stream.events.attention import Attention
 from fer_stream.events.timeline import Timeline
+from fer_stream.fleet.answers import to_body
+from fer_stream.fleet.records import Moved, Welcome
 from fer_stream.operations import metrics
 from fer_stream.operations.process import REMOVED, read_note
 from fer_stream.protocol import messages, shared
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
 
     from fer_stream.aggregator.dispatcher import Command, Dispatcher
     from fer_stream.aggregator.frames import Item
+    from fer_stream.aggregator.home import Home
     from fer_stream.aggregator.publisher import Publisher
     from fer_stream.events.smoother import LabelSet
     from fer_stream.plugins import Hub, JournalWriter
@@ -52,6 +56,7 @@ class Captures:
         dispatcher: receives the frames.
         publisher: receives the events.
         carry_out: carries out the dispatcher's commands.
+        home: says which cameras belong here.
     """
 
     def __init__(
@@ -62,6 +67,7 @@ class Captures:
         dispatcher: Dispatcher[Message, Result],
         publisher: Publisher,
         carry_out: Callable[[Iterable[Command[Message, Result]]], None],
+        home: Home,
     ) -> None:
         self.cameras: dict[str, Camera] = {}
         self._settings = settings
@@ -70,9 +76,11 @@ class Captures:
         self._dispatcher = dispatcher
         self._publisher = publisher
         self._carry_out = carry_out
+        self._home = home
         self._peers: dict[bytes, str] = {}
         self._joining: dict[str, _Joining] = {}
         self._leaving: dict[str, int] = {}  # cameras whose last events are recorded, and the publisher's mark
+        self._moves = Moves(hub, dispatcher, publisher, home, self._send_off)
         self._labels: LabelSet | None = None
         self._stopping = False
 
@@ -134,7 +142,9 @@ class Captures:
         self._carry_out(self._dispatcher.frame(camera.name, arrival, message, message.totals, now, refused))
 
     def _offer(self, camera: Camera, message: Message, now: float) -> None:
-        held_up = self._stopping or (self._publisher.failing and camera.policy == "wait")
+        held_up = (
+            self._stopping or self._moves.gives(camera.name) or (self._publisher.failing and camera.policy == "wait")
+        )
         full = message.body().get("full") is True and not held_up
         self._carry_out(self._dispatcher.offer(camera.name, message.totals, full, now))
         if camera.live and message.time and camera.timeline and not camera.frames.unresolved:
@@ -146,6 +156,7 @@ class Captures:
         reason = str(message.body().get("reason"))
         known = reason in ("end of stream", "source failed")
         removed = camera.name in read_note(REMOVED)
+        self._moves.stays(camera.name)
         camera.leaving = reason if known else "camera removed" if removed else "capture ended"
         self._take_leave(camera)
 
@@ -160,8 +171,17 @@ class Captures:
             return
         old = self.cameras.get(name)
         if old is not None and old.incarnation == new.incarnation:
+            self._peers.pop(old.peer, None)
             old.heard, old.peer = now, peer
             self._peers[peer] = name
+            if self._moves.gives(name):
+                self._carry_out(self._dispatcher.offer(name, message.totals, full=False, now=now))
+                self._moves.answered(old)
+                if name not in self.cameras:  # it is sent away
+                    return
+        elif isinstance(answer := self._home.answer(name), Moved):
+            self._moves.send_away(new, answer)
+            return
         elif old is not None and not old.leaving and not self._silent(old, now):
             reason = (
                 f"camera {name} is captured by process {old.pid} already: stop that one, or choose another --camera"
@@ -175,7 +195,8 @@ class Captures:
         self._welcome(self.cameras[name])
 
     def _welcome(self, camera: Camera) -> None:
-        self._send(camera.peer, Kind.WELCOME, {"memory": camera.shares}, epoch=camera.epoch)
+        body = {"memory": camera.shares, **to_body(Welcome(self._home.answer(camera.name).others))}
+        self._send(camera.peer, Kind.WELCOME, body, epoch=camera.epoch)
 
     def _begin_join(self, new: Camera, message: Message, reported: dict[str, int]) -> None:
         """Ask the journal for an epoch, without waiting for it; the camera joins when it is stored."""
@@ -194,12 +215,16 @@ class Captures:
         self._settle_joins()
         for name in list(self._leaving):
             self._take_leave(self.cameras[name])
+        self._moves.settle(self.cameras)
 
     def _settle_joins(self) -> None:
         for name, (new, message, reported, epoch) in list(self._joining.items()):
             if not epoch.done():
                 continue
             del self._joining[name]
+            if isinstance(answer := self._home.answer(name), Moved):  # it has changed meanwhile
+                self._moves.send_away(new, answer)
+                continue
             try:
                 new.epoch = epoch.result()
             except RivalError:
@@ -212,6 +237,7 @@ class Captures:
 
     def _join(self, new: Camera, old: Camera | None, message: Message, reported: dict[str, int], now: float) -> None:
         self._leaving.pop(new.name, None)
+        self._moves.joined(new.name)
         if old is not None:
             self._peers.pop(old.peer, None)
             new.export, new.rate = old.export, old.rate
@@ -251,6 +277,13 @@ class Captures:
             camera.ended = True
             self._dispatcher.left(camera.name)
             self._send(camera.peer, Kind.GOODBYE)
+
+    def closed(self, which: Callable[[str], bool]) -> bool:
+        """Return whether the cameras of these names are given away, with all frames resolved and all events stored."""
+        if any(which(name) for name in self._joining):
+            return False
+        here = (camera for camera in self.cameras.values() if which(camera.name))
+        return all(camera.ended or self._moves.closed(camera.name) for camera in here)
 
     # The dispatcher's commands
 
@@ -296,6 +329,7 @@ class Captures:
                 self._take_leave(camera)
             self._check_camera(camera, now)
             self._export(camera)
+        self._moves.round(self.cameras, now)
         how = self._settings.dispatch
         for camera in list(self.cameras.values()):
             if camera.over(now, how) or (camera.ended and removed.get(camera.name)):
@@ -327,8 +361,14 @@ class Captures:
         _log.info("camera %s is forgotten: its capture has gone", name)
         self._peers.pop(self.cameras.pop(name).peer, None)
         self._leaving.pop(name, None)
+        self._moves.stays(name)
         self._dispatcher.forget(name)
         metrics.forget(name)
+
+    def _send_off(self, camera: Camera) -> None:
+        """Forget a camera that is another aggregator's now, with its ledger exported."""
+        self._export(camera)
+        self._forget(camera.name)
 
     def _silent(self, camera: Camera, now: float) -> bool:
         """Return whether a capture is silent: nothing came for ``dispatch.silence`` seconds.

@@ -42,6 +42,7 @@ class Camera:
     pause: float  # seconds between two frames if the rate is capped, else 0
     heard: float  # when its last message arrived, in monotonic seconds
     shares: bool  # it can share memory with this process
+    moves: bool  # it follows MOVED
     epoch: int = 0
     frames: CameraFrames[Message, Result] = field(init=False)  # set when it has joined
     export: LedgerExport = field(init=False)
@@ -86,6 +87,7 @@ class Camera:
                 pause=0.0 if about.get("rate") is None else _pause(about["rate"]),
                 heard=now,
                 shares=_shares(about),
+                moves=about.get("moves") is True,
             )
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise WireError(f"a capture's HELLO has a missing or invalid field: {error}") from error
@@ -112,6 +114,7 @@ class Worker:
     model: str
     detector: str
     shares: bool  # it can share memory with this process
+    moves: bool  # it follows MOVED
     credit: Credit[Message, Result] = field(init=False)  # set when it is accepted
     warning: SlowLinkWarning = field(default_factory=SlowLinkWarning, init=False)  # of the link to it
 
@@ -125,12 +128,17 @@ class Worker:
         try:
             labels = tuple(str(label) for label in about["labels"])
             texts = {key: str(about[key]) for key in ("name", "host", "model", "detector")}
-            found = cls(pid=int(about["pid"]), shares=_shares(about), **texts)
+            found = cls(pid=int(about["pid"]), shares=_shares(about), moves=about.get("moves") is True, **texts)
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise WireError(f"a worker's READY has a missing or invalid field: {error}") from error
         if not 0 < len(labels) <= results.MAX_LABELS:
             raise WireError(f"a worker with {len(labels)} labels")
         return found, labels
+
+    @property
+    def movable(self) -> bool:
+        """Whether it can be sent to another aggregator now."""
+        return self.moves and self.credit.state == "idle"
 
     def record_transfer(self, seconds: float, now: float) -> None:
         """Record the seconds that the last frame took to reach this worker, and warn if the link is slow."""

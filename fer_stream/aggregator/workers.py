@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 from fer_stream.aggregator.ledger import REASONS
 from fer_stream.aggregator.roster import Worker
 from fer_stream.events.smoother import LabelSet
+from fer_stream.fleet.answers import to_body
+from fer_stream.fleet.records import Moved
 from fer_stream.operations import metrics
 from fer_stream.protocol import messages, results, shared
 from fer_stream.protocol.messages import Kind
@@ -20,11 +22,16 @@ if TYPE_CHECKING:
     from fer_stream.aggregator.captures import Captures
     from fer_stream.aggregator.dispatcher import Command, Dispatcher
     from fer_stream.aggregator.frames import Item
+    from fer_stream.aggregator.home import Home
     from fer_stream.aggregator.publisher import Publisher
+    from fer_stream.fleet.records import Place
     from fer_stream.plugins import Hub
     from fer_stream.protocol.messages import Message
     from fer_stream.protocol.results import Result
     from fer_stream.settings.tree import Settings
+
+SECOND = 1.0
+"""Seconds between two signs of life, and between two workers that are sent away."""
 
 _log = logging.getLogger(__name__)
 
@@ -39,6 +46,7 @@ class Workers:
         publisher: publishes each sent frame as preview.
         captures: receive the labels of the first worker's model.
         carry_out: carries out the dispatcher's commands.
+        home: says whether workers are welcome.
     """
 
     def __init__(
@@ -49,6 +57,7 @@ class Workers:
         publisher: Publisher,
         captures: Captures,
         carry_out: Callable[[Iterable[Command[Message, Result]]], None],
+        home: Home,
     ) -> None:
         self.known: dict[str, Worker] = {}
         self.labels: LabelSet | None = None
@@ -59,6 +68,8 @@ class Workers:
         self._publisher = publisher
         self._captures = captures
         self._carry_out = carry_out
+        self._home = home
+        self._next_second = 0.0
         self._model_labels: tuple[str, ...] = ()
         self._mapped = shared.MappedFrames()
 
@@ -104,6 +115,10 @@ class Workers:
         if self._dispatcher.heard(worker, now):
             return  # it answered WHO more than once, and is known already
         new, labels = Worker.from_ready(about)
+        answer = self._home.answer_worker()
+        if isinstance(answer, Moved):
+            self._send_away(peer, new, answer)
+            return
         if self.labels is None:
             self.labels = LabelSet(self._settings.labels, labels, self._settings.valence)
             self._model_labels = labels
@@ -118,9 +133,7 @@ class Workers:
         for other, known in list(self.known.items()):
             if (known.name, known.host) != (new.name, new.host):
                 continue
-            if self._hub.send(
-                "work", bytes.fromhex(other), messages.json_message(Kind.WELCOME)
-            ):  # it is still connected
+            if self._ping(other):  # it is still connected
                 reason = f"worker {new.name} is process {known.pid} already: stop that one, or choose another --name"
                 self._refuse(peer, reason, final=False)
                 return
@@ -128,12 +141,50 @@ class Workers:
         commands = self._dispatcher.ready(worker, now)
         new.credit = self._dispatcher.workers[worker]
         self.known[worker] = new
-        self._hub.send("work", peer, messages.json_message(Kind.WELCOME))
+        self._hub.send("work", peer, messages.json_message(Kind.WELCOME, to_body(answer)))
         self._carry_out(commands)
         _log.info("worker %s is here", new.name, extra={"pid": new.pid, "model": new.model})
 
     def _refuse(self, peer: bytes, reason: str, *, final: bool) -> None:
         self._hub.send("work", peer, messages.json_message(Kind.REFUSED, {"reason": reason, "final": final}))
+
+    # Moves
+
+    def round(self, now: float) -> None:
+        """Once a second, send each worker a sign of life, and one away if workers are not welcome any more."""
+        if now < self._next_second:
+            return
+        self._next_second = now + SECOND
+        for worker, known in self.known.items():
+            if known.moves:
+                self._ping(worker)
+        answer = self._home.answer_worker()
+        if isinstance(answer, Moved) and answer.place is not None:
+            self.move(answer.place)
+
+    def move(self, place: Place) -> bool:
+        """Send the worker that has been idle longest to another aggregator; return ``False`` if none is idle."""
+        idle = [(known.credit.idle_since, worker) for worker, known in self.known.items() if known.movable]
+        if not idle:
+            return False
+        worker = min(idle)[1]
+        known = self.known[worker]
+        self._send_away(bytes.fromhex(worker), known, Moved(place))
+        # It is idle, so no frame is lost.
+        self._carry_out(self._dispatcher.gone(worker, "ended", time.monotonic()))
+        _log.info("worker %s is sent to %s", known.name, place.address, extra={"pid": known.pid})
+        return True
+
+    def _send_away(self, peer: bytes, worker: Worker, answer: Moved) -> None:
+        if worker.moves:
+            self._hub.send("work", peer, messages.json_message(Kind.MOVED, to_body(answer)))
+            return
+        where = f"that at {answer.place.address}" if answer.place else "another one"
+        reason = f"this aggregator takes no more workers: connect worker {worker.name} to {where}, or update it"
+        self._refuse(peer, reason, final=False)
+
+    def _ping(self, worker: str) -> bool:
+        return self._hub.send("work", bytes.fromhex(worker), messages.json_message(Kind.PING))
 
     # The dispatcher's commands
 

@@ -54,6 +54,10 @@ class Encoder:
         self._memory = shared.Writer(slots)
         self._warning, self._size_control = SlowLinkWarning(), FrameSizeControl(camera.transfer_time)
 
+    def aim(self, address: str) -> None:
+        """Encode for an aggregator at another address."""
+        self.encoding = _encoding(self._camera, address)
+
     def room(self, shape: tuple[int, ...]) -> NDArray[np.uint8] | None:
         """Return shared memory for a picture of this shape, to be sent without a copy; ``None`` if there is none."""
         return self._memory.lend(shape) if self.shares and shape[1] <= self._widest(shape[1]) else None

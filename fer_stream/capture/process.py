@@ -14,6 +14,7 @@ from fer_stream import plugins
 from fer_stream.capture.reader import READER_GRACE
 from fer_stream.capture.session import BEAT, Capture
 from fer_stream.errors import SourceError
+from fer_stream.fleet.link import Link
 from fer_stream.operations import metrics
 from fer_stream.operations.process import install_stop, leave_behind, parent_gone
 
@@ -40,8 +41,8 @@ def run(settings: Settings, camera: str, stop: Stop | None = None) -> None:
         ConfigError: the aggregator refuses this camera.
     """
     stop = stop or install_stop()
-    peer = plugins.transport(settings).connect(settings.address, "frames")
-    capture = Capture(settings, camera, peer)
+    link = Link(plugins.transport(settings), settings.addresses, "frames")
+    capture = Capture(settings, camera, link)
     reader = capture.reader
 
     def missing() -> str:
@@ -72,7 +73,7 @@ def run(settings: Settings, camera: str, stop: Stop | None = None) -> None:
         reader.stop()
         leave_behind(reader, READER_GRACE)
         capture.close()
-        peer.close()
+        link.close()
         if server:
             server.close()
     if reader.error:

@@ -190,7 +190,7 @@ def _address(settings: Settings) -> Finding:
 
     try:
         deployment.check_purpose(settings)
-        plugins.transport(settings).bind(settings.address).close()
+        plugins.transport(settings).bind(settings.own_address).close()
         deployment.check_reach(settings)
     except TransportError as error:
         try:

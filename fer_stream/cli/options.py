@@ -101,7 +101,12 @@ OPTIONS = (
         {"action": "append"},
     ),
     Option("--bind", "ADDRESS", "ipc://FOLDER or tcp://HOST:PORT to listen on", ("address",)),
-    Option("--connect", "ADDRESS", "the aggregator's address: ipc://FOLDER or tcp://HOST:PORT", ("address",)),
+    Option(
+        "--connect",
+        "ADDRESS",
+        "the aggregator's address: ipc://FOLDER or tcp://HOST:PORT; several with commas",
+        ("address",),
+    ),
     Option("--key", "FILE", "this process's key, for an aggregator on another machine", ("key",)),
     Option("--keys", "FOLDER", "the aggregator's keys (default: in the user's configuration)", ("keys",)),
     Option("--purpose", "NAME", "what this installation is for, such as research", ("deployment.purpose",)),

@@ -7,7 +7,8 @@ import time
 from typing import TYPE_CHECKING, Any, Literal
 
 from fer_stream import plugins
-from fer_stream.client.subscription import NoAnswerError, Subscription, no_answer, number_after, wanted
+from fer_stream.client.scouts import NoAnswerError, first, no_answer
+from fer_stream.client.subscription import Subscription, number_after, wanted
 from fer_stream.errors import JournalError, WireError
 from fer_stream.events import cloudevents
 from fer_stream.operations import instances
@@ -113,7 +114,7 @@ def status(settings: Settings | None = None, timeout: float = 3.0) -> dict[str, 
 
     Args:
         settings: all settings, by default as loaded. If they contain no address, the only running service of this user
-            on this machine is asked.
+            on this machine is asked. Of several addresses, the first that answers is asked.
         timeout: seconds to wait for an answer.
 
     Raises:
@@ -125,12 +126,13 @@ def status(settings: Settings | None = None, timeout: float = 3.0) -> dict[str, 
         from fer_stream.settings.tree import load  # noqa: PLC0415  (slow to import, not always needed)
 
         settings = load()
-    address = instances.find(settings)
-    peer = plugins.transport(settings).connect(address, "control")
+    transport = plugins.transport(settings)
+    address = first(transport, instances.find(settings), timeout)
+    peer = transport.connect(address, "control")
     try:
         return ask_status(peer, address, timeout)
     except NoAnswerError:
-        raise no_answer(address, peer, timeout) from None
+        raise no_answer(address, peer.diagnose(), timeout) from None
     finally:
         peer.close()
 

@@ -13,18 +13,20 @@ from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
 from fer_stream.client.replay import NOW, Position, ReplayRequests
+from fer_stream.client.scouts import Scouts
 from fer_stream.errors import WireError
 from fer_stream.events import cloudevents
 from fer_stream.events.cursor import to_cursor, to_number
 from fer_stream.journal import gap
 from fer_stream.protocol import messages
 from fer_stream.protocol.messages import Kind
+from fer_stream.settings.kinds import addresses
 from fer_stream.types import BEGINNING, Event, EventType, GapData
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from fer_stream.plugins import Peer, Transport
+    from fer_stream.plugins import ConnectionState, Peer, Transport
     from fer_stream.types import Cursor
 
 BEATING = 6
@@ -37,11 +39,15 @@ PULSE = 0.5
 """Seconds between checks of the links while nothing arrives, so that a dead one is noticed."""
 
 
+SILENT = 5.0
+"""Seconds without any message after which a follower that knows several aggregators looks for another one."""
+
+
 class SilenceError(Exception):
     """No answer came for ``seconds`` seconds. The caller looks up the cause, which may take a second."""
 
-    def __init__(self, control: Peer, seconds: float) -> None:
-        self.control, self.seconds = control, seconds
+    def __init__(self, silent: Peer | Scouts, seconds: float) -> None:
+        self.silent, self.seconds = silent, seconds
 
 
 class _Links(NamedTuple):
@@ -70,6 +76,10 @@ class Follower:
         self.ready: deque[tuple[Event, str]] = deque()
         """Events to return to the user next, with their texts."""
         self._transport, self._address = transport, address
+        self._several = len(addresses(address)) > 1
+        self._scouts: Scouts | None = None
+        self._sought = 0.0
+        self._connected: ConnectionState | None = None
         self._camera, self._types = camera, tuple(types)
         self._until_now, self._timeout = until_now, timeout
         self._position: Position | None = None if after is None else Position(after, camera)
@@ -82,12 +92,43 @@ class Follower:
         self._last_message = self._left = time.monotonic()
         self._away = 0.0
         self._received = 0
-        self._links: _Links | None = self._connect()
+        self._links: _Links | None = None
+        self._seek()
 
-    def _connect(self) -> _Links:
-        events = self._transport.subscribe(self._address, "events", ["/", f"{self._camera}/"] if self._camera else [""])
+    def _seek(self) -> None:
+        """Connect; to one of several aggregators once it has answered."""
+        address = self._address
+        if self._several:
+            if self._scouts is None:
+                self._scouts, self._sought = Scouts(self._transport, self._address), self._now()
+            address = self._scouts.found()
+            if not address:
+                if self._now() - self._sought > self._timeout:
+                    raise SilenceError(self._scouts, self._now() - self._sought)
+                return
+            self._end_search()
+        self._links, self._asking = self._connect(address), True
+        self._connected, self._last_message = None, self._now()
+
+    def _end_search(self) -> None:
+        scouts, self._scouts = self._scouts, None
+        if scouts is not None:
+            scouts.close()
+
+    def _lost(self, links: _Links) -> bool:
+        """Return whether one of several aggregators is lost, so that another one is sought."""
+        if not self._several:
+            return False
+        before, self._connected = self._connected, links.control.connection_state()
+        broken = (
+            before is not None and before.up and not (self._connected.up and before.number == self._connected.number)
+        )
+        return broken or self._now() - self._last_message > SILENT
+
+    def _connect(self, address: str) -> _Links:
+        events = self._transport.subscribe(address, "events", ["/", f"{self._camera}/"] if self._camera else [""])
         try:
-            return _Links(events, self._transport.connect(self._address, "control"))
+            return _Links(events, self._transport.connect(address, "control"))
         except BaseException:
             events.close()
             raise
@@ -129,12 +170,18 @@ class Follower:
 
     def descriptors(self) -> list[int]:
         """Return the file descriptors of the links; one of them becomes readable when a message arrives."""
+        if self._scouts is not None:
+            return self._scouts.descriptors()
         return [number for link in self._links or () for number in link.descriptors()]
 
     def step(self) -> bool:
         """Do the next step; ``False`` if there is nothing to do until a message arrives or time passes."""
-        if self._links is None:  # a loop was left: reconnect, and request the events since
-            self._links, self._asking = self._connect(), True
+        if self._links is not None and self._lost(self._links):
+            self.disconnect()
+        if self._links is None:  # a loop was left, or the aggregator is lost: connect, and request the events since
+            self._seek()
+        if self._links is None:
+            return False
         if self._answer:
             self._take_line(self._answer.popleft())
             return True
@@ -258,6 +305,7 @@ class Follower:
 
     def disconnect(self) -> None:
         """Close the links; the next `step` connects again, and requests the events since."""
+        self._end_search()
         links, self._links = self._links, None
         for link in links or ():
             link.close()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal, Self
 
 from fer_stream import plugins
 from fer_stream.client.follower import Follower, SilenceError, wanted
+from fer_stream.client.scouts import NoAnswerError, no_answer
 from fer_stream.errors import ConfigError, TransportError
 from fer_stream.events.cursor import to_number
 
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence
     from pathlib import Path
 
-    from fer_stream.plugins import Peer
     from fer_stream.types import Cursor, Event
 
 __all__ = ["NoAnswerError", "Subscription", "no_answer", "number_after", "wanted"]
@@ -27,10 +27,6 @@ TIMEOUT = 10.0
 
 TURN = 0.005
 """Seconds after which a subscription lets the event loop run, even if more events are ready."""
-
-
-class NoAnswerError(TransportError):
-    """No aggregator answers in time. Trying again may help; after a refusal, another `TransportError`, it does not."""
 
 
 class Subscription:
@@ -58,7 +54,8 @@ class Subscription:
         """Subscribe.
 
         Args:
-            address: the aggregator's address.
+            address: the aggregator's address; of several, with commas between them, it follows the first that answers,
+                and the next one if that dies. Aggregators with journals of their own have cursors of their own.
             camera: only this camera's events.
             types: only these types, each in full (``emotion.started``) or a family (``emotion``); empty: all types.
             after: the cursor to resume after, from an event or ``cursor``; 0: all journaled events; ``None``: only
@@ -125,7 +122,7 @@ class Subscription:
                 poller.poll(1000 * min(remaining, self._follower.due_in()))
             return self._follower.ready.popleft() if self._follower.ready else None
         except SilenceError as error:
-            raise no_answer(self._address, error.control, error.seconds) from None
+            raise no_answer(self._address, error.silent.diagnose(), error.seconds) from None
         finally:
             self._follower.leave()
 
@@ -158,7 +155,8 @@ class Subscription:
                     await self._readable(self._follower.due_in())
                     begun = time.monotonic()
         except SilenceError as error:
-            raise await asyncio.to_thread(no_answer, self._address, error.control, error.seconds) from None
+            cause = await asyncio.to_thread(error.silent.diagnose)
+            raise no_answer(self._address, cause, error.seconds) from None
         finally:
             self._follower.leave()
         return None, begun
@@ -246,11 +244,3 @@ def number_after(after: str | Literal[0]) -> int:
         return to_number(str(after))
     except ValueError as error:
         raise ConfigError(str(error)) from error
-
-
-def no_answer(address: str, control: Peer, seconds: float) -> NoAnswerError:
-    """Return the error that no aggregator answered for so many seconds, with the known cause."""
-    return NoAnswerError(
-        f"no aggregator answers at {address} within {seconds:.3g} s: {control.diagnose()}; "
-        "start one, or give its address with --connect"
-    )

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from fer_stream import plugins
 from fer_stream.errors import ConfigError, WireError
+from fer_stream.fleet.link import Link
 from fer_stream.inference.recognizer import Recognizer
 from fer_stream.operations import metrics
 from fer_stream.operations.process import install_stop, leave_behind, parent_gone
@@ -28,8 +29,9 @@ from fer_stream.protocol.results import Stages
 from fer_stream.protocol.shared import MappedFrames, UnreachableError, identity
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from fer_stream.operations.process import Stop
-    from fer_stream.plugins import Peer
     from fer_stream.protocol.messages import Buffer
     from fer_stream.settings.tree import Settings
 
@@ -83,18 +85,18 @@ def _reject(message: Message, reason: str, error: WireError | None = None) -> li
 class _Computer(threading.Thread):
     """The thread that computes: it answers one frame at a time, and puts the answers into ``answers``."""
 
-    def __init__(self, recognizer: Recognizer, peer: Peer) -> None:
+    def __init__(self, recognizer: Recognizer, wake: Callable[[], None]) -> None:
         super().__init__(name="compute", daemon=True)
         self.answers: deque[list[Buffer]] = deque()
         self._recognizer = recognizer
-        self._peer = peer
+        self._wake = wake
         self._mapped = MappedFrames()
         self._frames: queue.SimpleQueue[tuple[Message, Buffer | None] | None] = queue.SimpleQueue()
 
     def run(self) -> None:
         while (frame := self._frames.get()) is not None:
             self.answers.append(answer(*frame, self._recognizer, self._mapped))
-            self._peer.wake()
+            self._wake()
 
     def give(self, message: Message, hints: Buffer | None) -> None:
         self._frames.put((message, hints))
@@ -107,16 +109,16 @@ class _Computer(threading.Thread):
 class Session:
     """The worker's side of the protocol: its registration, its one credit, and its heartbeat."""
 
-    peer: Peer
+    link: Link
     about: dict[str, Any]
     """The body of READY."""
     computer: _Computer
     patience: float
     """Seconds for which it retries after a refusal: an earlier worker of its name may be dead without the aggregator
     knowing."""
-    networked: bool = True
-    """Whether frames come over a network. Otherwise the next heartbeat confirms a frame soon enough."""
     busy: bool = False
+    outdated: bool = False
+    """Whether the frame that it computes is of an aggregator that it has left."""
     ticket: int = 0
     """The ticket of the latest frame received."""
     known: bool = False
@@ -132,40 +134,51 @@ class Session:
         Raises:
             ConfigError: the aggregator refuses this worker.
         """
-        parts = self.peer.receive(timeout)
+        parts = self.link.receive(timeout)
         if parts is not None:
             self._handle(parts)
         while self.computer.answers:
-            self.peer.send(self.computer.answers.popleft())
-            self.busy = False
+            answered = self.computer.answers.popleft()
+            if not self.outdated:
+                self.link.send(answered)
+            self.busy = self.outdated = False
+        if (self.known or not self.busy) and self.link.turn():  # elsewhere, or here again
+            self.owes_ready, self.known, self.outdated, self.refused_since = True, False, self.busy, None
         now = time.monotonic()
         if self.owes_ready and not self.busy:
-            self.peer.send(messages.json_message(Kind.READY, self.about))
+            self.link.send(messages.json_message(Kind.READY, self.about))
             self.owes_ready, self.beat = False, now + BEAT
         elif now >= self.beat:
             self._live(now)
 
     def _live(self, now: float) -> None:
-        connection = self.peer.connection_state().number
-        self.peer.send(messages.json_message(Kind.PING, ticket=self.ticket, seq=connection))
+        connection = self.link.peer.connection_state().number
+        self.link.send(messages.json_message(Kind.PING, ticket=self.ticket, seq=connection))
         self.beat = now + BEAT
 
     def _handle(self, parts: list[Any]) -> None:
         try:
             message = messages.unpack(parts[:2], verify=False)
+            self._answer(message, parts[2] if len(parts) > 2 else None)
         except WireError as error:
             metrics.rejected_messages.labels("work").inc()
             _log.warning("a message of the aggregator is rejected: %s", error)
-            return
+
+    def _answer(self, message: Message, hints: Buffer | None) -> None:
         if message.kind is Kind.FRAME and not self.busy:
             self.busy, self.ticket = True, message.ticket
-            self.computer.give(message, parts[2] if len(parts) > 2 else None)
-            if self.networked:
-                # Confirm now: the frame may have taken long to arrive, and its deadline begins with this PING.
+            self.computer.give(message, hints)
+            if not self.link.address.startswith("ipc://"):
+                # Confirm now: the frame may have taken long to arrive, and its deadline begins with this PING. On one
+                # machine the next heartbeat is soon enough.
                 self._live(time.monotonic())
         elif message.kind is Kind.WELCOME:
+            self.link.welcome(message.body())
             self.known, self.refused_since = True, None
-        elif message.kind is Kind.WHO:
+        elif message.kind is Kind.MOVED:
+            self.link.moved(message.body())
+            self.known, self.outdated = False, self.busy
+        elif message.kind is Kind.WHO and not self.link.resting:
             self.owes_ready, self.known = True, False
         elif message.kind is Kind.REFUSED:
             about, now = message.body(), time.monotonic()
@@ -190,7 +203,7 @@ def run(settings: Settings, name: str | None = None, stop: Stop | None = None) -
     stop = stop or install_stop()
     recognizer = Recognizer.from_settings(settings)
     recognizer.warm_up()
-    peer = plugins.transport(settings).connect(settings.address, "work")
+    link = Link(plugins.transport(settings), settings.addresses, "work")
     about = {
         # The process id is not unique: in every container it is 1, and containers may share the host's name.
         "name": name or f"{os.getpid()}-{secrets.token_hex(4)}",
@@ -200,10 +213,11 @@ def run(settings: Settings, name: str | None = None, stop: Stop | None = None) -
         "model": recognizer.classifier.version,
         "detector": settings.detector.name,
         "memory": identity(),
+        "moves": True,
     }
-    computer = _Computer(recognizer, peer)
+    computer = _Computer(recognizer, link.wake)
     computer.start()
-    session = Session(peer, about, computer, settings.dispatch.silence + 2.0, settings.networked)
+    session = Session(link, about, computer, settings.dispatch.silence + 2.0)
     server = metrics.serve(settings, lambda: "" if session.known else "an aggregator")
     _log.info("ready", extra={"model": recognizer.classifier.version})
     try:
@@ -212,10 +226,10 @@ def run(settings: Settings, name: str | None = None, stop: Stop | None = None) -
         deadline = time.monotonic() + settings.dispatch.deadline
         while session.busy and time.monotonic() < deadline:
             session.step(BEAT / 2)
-        peer.send(messages.json_message(Kind.BYE))
+        link.send(messages.json_message(Kind.BYE))
     finally:
         computer.end()
         leave_behind(computer, BEAT)
-        peer.close()
+        link.close()
         if server:
             server.close()

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from fer_stream import plugins
 from fer_stream.client import NoAnswerError, ask_status, subscribe
+from fer_stream.client.scouts import first
 from fer_stream.errors import FerStreamError, WireError
 from fer_stream.events.cursor import to_cursor, to_number
 from fer_stream.live.picture import Pairing, Shown, render
@@ -72,6 +73,8 @@ class Feed:
         self.shown: dict[str, Shown] = {}
         """The newest picture of each watched camera."""
         self._settings = settings
+        self.address = "" if len(settings.addresses) > 1 else settings.address
+        """The aggregator's address; empty until one of several has answered."""
         self._show_faces = settings.live.show_faces
         self._transport = plugins.transport(settings)
         self._reader = shared.MappedFrames()
@@ -208,7 +211,7 @@ class Feed:
 
     def subscribe(self, link: str, topics: list[str]) -> Peer:
         """Return a peer that is subscribed to topics of a broadcast link."""
-        return self._transport.subscribe(self._settings.address, link, topics)
+        return self._transport.subscribe(self.address, link, topics)
 
     @property
     def stopping(self) -> bool:
@@ -228,7 +231,12 @@ class Feed:
             self._stopping.wait(PAUSE)
 
     def _follow_status(self) -> None:
-        control = self._transport.connect(self._settings.address, "control")
+        address = first(self._transport, self._settings.address, PATIENCE)
+        if address != self.address:
+            self.address = address
+            for listener in self._listeners:
+                listener.wake()
+        control = self._transport.connect(address, "control")
         try:
             self._ask_for_status(control)
         finally:  # after a refused connection this peer never gets an answer; the retry makes a new one
@@ -236,13 +244,15 @@ class Feed:
             control.close()
 
     def _ask_for_status(self, control: Peer) -> None:
-        answered = 0.0
+        answered = time.monotonic() if len(self._settings.addresses) > 1 else 0.0
         while not self.stopping:
             try:
-                status = ask_status(control, self._settings.address, timeout=SHORTLY)
+                status = ask_status(control, self.address, timeout=SHORTLY)
             except NoAnswerError:
                 if time.monotonic() - answered > PATIENCE:
                     self.post(self._take_status, None)
+                    if len(self._settings.addresses) > 1:
+                        return  # and ask all of them again
             else:
                 answered = time.monotonic()
                 self._cursor = to_number(status["cursor"]) if self._cursor is None else self._cursor
@@ -256,8 +266,9 @@ class Feed:
         known = 0 if self._resumed else self._cursor
         after = self._cursor if self._resumed else max(0, self._cursor - BACKLOG)
         self._resumed = True
-        with subscribe(after=to_cursor(after), settings=self._settings) as events:
-            while not self.stopping:
+        address = self.address
+        with subscribe(address, after=to_cursor(after), settings=self._settings) as events:
+            while not self.stopping and address == self.address:
                 found = events.receive(0.25)
                 self._cursor = to_number(events.cursor)
                 if found is not None:
@@ -303,6 +314,9 @@ class _Listener:
             with self._lock:
                 self._changed.clear()
                 wanted = list(self._wanted)
+            if not self._feed.address:
+                self._changed.wait(PAUSE)
+                continue
             try:
                 self._peer = self._feed.subscribe(self._link, wanted)
                 while not (self._changed.is_set() or self._feed.stopping):

@@ -69,10 +69,11 @@ class Kind(IntEnum):
     READY = 10  # worker: registers; it is warmed up and can take one frame
     DONE = 11  # worker: the faces in a frame; it can take the next one
     REJECT = 12  # worker: the frame cannot be processed, and why; it can take the next one
-    PING = 13  # worker: heartbeat, with the ticket of its latest frame; aggregator to capture: checks the connection
+    PING = 13  # worker: heartbeat, with the ticket of its latest frame; aggregator: a sign of life
     STATUS = 14  # client: asks for the state; aggregator: the state
     REPLAY = 15  # client: asks for the events after a cursor
     EVENTS = 16  # aggregator: these events
+    MOVED = 17  # aggregator: the capture or worker belongs to another aggregator, or to none at present
 
 
 class Encoding(IntEnum):

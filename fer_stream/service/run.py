@@ -89,7 +89,7 @@ def run(
         if not instances.given(settings):
             settings = settings.model_copy(update={"address": f"ipc://{claim.path}"})
         # Check that the address is free: our captures and workers must not connect to another run's aggregator.
-        plugins.transport(settings).bind(settings.address).close()
+        plugins.transport(settings).bind(settings.own_address).close()
         last.enter_context(supervising())
         begin = _last_cursor(settings.journal)
         sink_threads = SinkThreads(sinks, settings, begin)

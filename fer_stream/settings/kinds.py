@@ -51,9 +51,20 @@ def _labels(text: str) -> str:
     return text
 
 
+def addresses(text: str) -> tuple[str, ...]:
+    """Return the addresses in a list of them, separated by commas. A comma in a folder's name does not separate."""
+    return tuple(re.split(rf",(?={_SCHEME})", text))
+
+
+_SCHEME = "[a-z][a-z0-9+.-]*://"
+
+
 def _address(text: str) -> str:
-    if not re.match(r"[a-z][a-z0-9+.-]*://.", text):
-        raise ValueError("must be ipc://FOLDER or tcp://HOST:PORT")
+    several = addresses(text)
+    if not all(re.match(rf"(?!tcp:.*,){_SCHEME}.", each) for each in several):
+        raise ValueError("must be ipc://FOLDER or tcp://HOST:PORT, or several of them with commas between them")
+    if twice := sorted({each for each in several if several.count(each) > 1}):
+        raise ValueError(f"names {twice[0]} twice")
     return text
 
 

@@ -18,7 +18,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from fer_stream.errors import ConfigError
 from fer_stream.settings import schema
-from fer_stream.settings.kinds import CAMERA_NAME, Address, FilePath, HostPort, Labels, Policy, Sink
+from fer_stream.settings.kinds import CAMERA_NAME, Address, FilePath, HostPort, Labels, Policy, Sink, addresses
 from fer_stream.settings.layers import Layers, read_environment, read_file, variable
 from fer_stream.settings.redaction import redact
 from fer_stream.settings.sections import (
@@ -109,7 +109,9 @@ class Settings(BaseSettings):
     address: Address = Field(
         default_factory=_default_address,
         description="the aggregator's address: ipc://FOLDER, or tcp://HOST:PORT, which uses six ports from PORT on; "
-        "if it is not set, each run uses its own address, and readers find the running service",
+        "if it is not set, each run uses its own address, and readers find the running service; captures, workers and "
+        "readers may be given several, with commas between them; where an aggregator's key is not the one in the key "
+        "file, its public half follows its address, as in tcp://HOST:PORT#KEY",
     )
     transport: str = Field("zeromq", description="the transport plug-in")
     key: FilePath | None = Field(
@@ -172,7 +174,23 @@ class Settings(BaseSettings):
     @property
     def networked(self) -> bool:
         """Whether messages to or from the aggregator may cross a network."""
-        return not self.address.startswith("ipc://")
+        return not all(address.startswith("ipc://") for address in self.addresses)
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """The addresses in ``address``."""
+        return addresses(self.address)
+
+    @property
+    def own_address(self) -> str:
+        """The address at which an aggregator listens.
+
+        Raises:
+            ConfigError: there are several.
+        """
+        if len(self.addresses) > 1:
+            raise ConfigError(f"an aggregator listens at one address, not at {self.address}: choose one with --bind")
+        return self.address
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,9 @@ MAX_SILENCE = {"frames": 10_000, "work": 10_000}
 MAX_CLIENT_SILENCE = 60_000
 """The same in milliseconds for the other links: a client may read nothing for a while."""
 
+KEY = 40
+"""Characters of the public half of an aggregator's key, which may follow its address after ``#``."""
+
 MAX_IPC_PATH = 100
 """Most bytes of a socket's path: a little less than ``sockaddr_un`` holds on any system."""
 
@@ -56,7 +59,8 @@ def endpoint(address: str, link: str) -> str:
     if scheme == "tcp":
         try:
             parts = urlsplit(address)
-            if parts.hostname and parts.port and parts.port + len(ALL) <= 65_536 and not parts.path:
+            whole = not (parts.path or parts.query) and (not parts.fragment or len(parts.fragment) == KEY)
+            if parts.hostname and parts.port and parts.port + len(ALL) <= 65_536 and whole:
                 host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
                 return f"tcp://{host}:{parts.port + ALL.index(link)}"
         except ValueError:

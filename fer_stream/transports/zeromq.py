@@ -1,5 +1,8 @@
 """The ZeroMQ transport: ``ipc://FOLDER`` on one machine, ``tcp://HOST:PORT`` beyond it (each link takes the next port).
 
+The public half of an aggregator's key may follow its address, as in ``tcp://HOST:PORT#KEY``. By default it is the one
+in the key file of the process that connects.
+
 ::
 
     links    endpoints, socket options and limits
@@ -18,6 +21,7 @@ process if a heartbeat is due on a broken connection whose incoming queue is ful
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from fer_stream.errors import ConfigError
@@ -78,6 +82,11 @@ class ZeroMQ:
         return ZeroMQPeer(address, link, topics, self._own(address))
 
     def _own(self, address: str) -> access.Key | None:
+        """Return this process's key for the aggregator at an address, which may name that one's public half."""
+        key, (_, _, server) = self._own_pair(address), address.partition("#")
+        return replace(key, server=server) if key and server and address.startswith("tcp://") else key
+
+    def _own_pair(self, address: str) -> access.Key | None:
         if self._key is not None:
             return access.load(self._key)
         if self._keys is None and not beyond(address):

@@ -14,6 +14,7 @@ from processes import free_port, wait_for
 from fer_stream import Jpeg, plugins
 from fer_stream.capture.session import Capture
 from fer_stream.errors import ConfigError
+from fer_stream.fleet.link import Link
 from fer_stream.imaging.privacy import mask
 from fer_stream.imaging.yuv import Yuv
 from fer_stream.protocol import messages, shared
@@ -33,7 +34,7 @@ class Aggregator:
 
     def __init__(self, transport: str, address: str, **camera: Any) -> None:
         self._hub = plugins.load("transports", transport)().bind(address)
-        self._peer = plugins.load("transports", transport)().connect(address, "frames")
+        self._link = Link(plugins.load("transports", transport)(), [address], "frames")
         self._from = b""
         settings = Settings(
             transport=transport,
@@ -41,7 +42,7 @@ class Aggregator:
             cameras={"door": CameraSettings(**camera)},
             dispatch=DispatchSettings(silence=0.1),
         )
-        self.capture = Capture(settings, "door", self._peer)
+        self.capture = Capture(settings, "door", self._link)
         self.capture.reader.start()
 
     def hear(self, kind: Kind) -> Message:
@@ -70,7 +71,7 @@ class Aggregator:
         self.capture.reader.stop()
         self.capture.reader.join()
         self.capture.close()
-        self._peer.close()
+        self._link.close()
         self._hub.close()
 
 

@@ -20,6 +20,7 @@ from served import Service
 from fer_stream import plugins
 from fer_stream.client import status
 from fer_stream.events import cloudevents
+from fer_stream.fleet import answers
 from fer_stream.imaging import limits
 from fer_stream.protocol import messages, results
 from fer_stream.protocol.messages import Kind
@@ -97,7 +98,7 @@ def test_the_bodies_are_those_of_a_service(short_folder: Path, tiny_model: Path,
     assert set(state) == documented("status")
     assert set(state["cameras"]["film"]) == documented("status-camera")
     assert set(next(iter(state["workers"].values()))) == documented("status-worker")
-    everywhere = {**vars(limits), **vars(messages), **vars(results)}
+    everywhere = {**vars(limits), **vars(messages), **vars(results), **vars(answers)}
     assert protocol.LIMITS.keys() <= everywhere.keys()
 
 

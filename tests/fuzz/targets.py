@@ -29,6 +29,8 @@ from fer_stream.aggregator.aggregator import Aggregator
 from fer_stream.aggregator.roster import Camera, Worker
 from fer_stream.errors import ConfigError, JournalError, ModelError, SourceError, WireError
 from fer_stream.events import cloudevents
+from fer_stream.fleet import answers
+from fer_stream.fleet.records import Moved, Place, Welcome
 from fer_stream.imaging.jpeg import Jpeg, header_size
 from fer_stream.imaging.limits import check_size
 from fer_stream.inference.classifiers.onnx import OnnxClassifier
@@ -126,7 +128,7 @@ def hello(data: bytes) -> None:
 
 HELLO = {
     "camera": "door", "incarnation": "a", "pid": 1, "policy": "wait", "live": True, "frames": None, "rate": 0.1,
-    "reported": {"done": 1}, "memory": "",
+    "reported": {"done": 1}, "memory": "", "moves": True,
 }  # fmt: skip
 
 
@@ -136,7 +138,32 @@ def ready(data: bytes) -> None:
         Worker.from_ready(Message(Kind.READY, data).body())
 
 
-READY = {"labels": EMOTIONS, "name": "1", "host": "here", "pid": 1, "model": "m", "detector": "d", "memory": ""}
+def answer(data: bytes) -> None:
+    """The body of an aggregator's WELCOME or MOVED."""
+    with suppress(WireError):
+        body = Message(Kind.MOVED, data).body()
+        for read in (answers.welcome, answers.moved):
+            with suppress(WireError):
+                found = read(body)
+                assert found is None or read(json.loads(json.dumps(answers.to_body(found)))) == found
+
+
+def _answers() -> list[bytes]:
+    places = Place("tcp://192.0.2.1:5550", "k" * 40), Place("ipc:///run/a")
+    made = (Welcome(places), Moved(places[0], others=places), Moved(None, 0.25))
+    return [json.dumps(answers.to_body(one)).encode() for one in made]
+
+
+READY = {
+    "labels": EMOTIONS,
+    "name": "1",
+    "host": "here",
+    "pid": 1,
+    "model": "m",
+    "detector": "d",
+    "memory": "",
+    "moves": True,
+}
 
 
 def hints(data: bytes) -> None:
@@ -468,6 +495,7 @@ def _streams() -> list[bytes]:
 TARGETS = {
     "message": Target(message, _messages),
     "hello": Target(hello, lambda: [json.dumps(HELLO).encode()]),
+    "answer": Target(answer, _answers),
     "ready": Target(ready, lambda: [json.dumps(READY).encode()]),
     "hints": Target(hints, _hints),
     "faces": Target(faces, _faces),

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from fer_stream import plugins
+from fer_stream.fleet.link import Link
 from fer_stream.inference import worker
 from fer_stream.inference.recognizer import Recognizer
 from fer_stream.inference.worker import answer
@@ -127,12 +128,13 @@ def test_what_a_plug_in_makes_of_a_frame_must_make_sense(face: Face, failure: Ex
 
 
 @pytest.mark.parametrize("networked", [True, False])
-def test_a_frame_from_a_network_is_confirmed_at_once(networked: bool, tmp_path: Path) -> None:
+def test_a_frame_from_a_network_is_confirmed_at_once(networked: bool, short_folder: Path) -> None:
     """On one machine, the confirmation would be a message more for each frame; a heartbeat does it."""
-    transport = plugins.load("transports", "memory")()
-    hub, peer = transport.bind(f"memory://{tmp_path}"), transport.connect(f"memory://{tmp_path}", "work")
+    transport = plugins.load("transports", "memory" if networked else "zeromq")()
+    address = f"{'memory' if networked else 'ipc'}://{short_folder}"
+    hub, link = transport.bind(address), Link(transport, [address], "work")
     recognizer = Recognizer(Detector(), Classifier(None))
-    session = worker.Session(peer, {}, worker._Computer(recognizer, peer), patience=1.0, networked=networked)
+    session = worker.Session(link, {}, worker._Computer(recognizer, link.wake), patience=1.0)
     session.step(0.0)
     ((_, name, ready),) = hub.receive(1.0)
     assert messages.unpack(ready).kind is Kind.READY
@@ -141,5 +143,5 @@ def test_a_frame_from_a_network_is_confirmed_at_once(networked: bool, tmp_path: 
     assert session.busy
     answers = [messages.unpack(parts) for _, _, parts in hub.receive(0.1)]
     assert [(one.kind, one.ticket) for one in answers] == ([(Kind.PING, 7)] if networked else [])
-    peer.close()
+    link.close()
     hub.close()

@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from processes import wait_for
+from processes import free_port, wait_for
 from served import Browser, Service
 
 from fer_stream.aggregator import aggregator
+from fer_stream.capture import process as capture
 from fer_stream.errors import TransportError
+from fer_stream.inference import worker
 from fer_stream.transports import keys
 from fer_stream.transports.zeromq import ZeroMQ
 
@@ -91,3 +93,23 @@ def test_a_page_whose_key_was_refused_connects_once_the_key_is_allowed(
             browser.until("state", lambda state: state["connected"])
     finally:
         service.close()
+
+
+def test_a_page_of_several_aggregators_shows_one_that_answers_and_another_one_when_that_dies(
+    service: Service, printed: Callable[[], str], tmp_path: Path
+) -> None:
+    first, second = service.settings, f"tcp://127.0.0.1:{free_port()}"
+    journal = first.journal.model_copy(update={"path": tmp_path / "other.db"})
+    other = first.model_copy(update={"address": second, "journal": journal})
+    both = f"{first.address},{second}"
+    end = service.start(aggregator.run)
+    service.settings = first.model_copy(update={"address": both})
+    url, _ = service.live(printed)
+    with Browser(url) as browser:
+        browser.until("state", lambda state: state["connected"])
+        service.start(aggregator.run, settings=other)
+        end()
+        service.start(worker.run, "1")
+        service.start(capture.run, "film")
+        browser.say(watch={"film": 320})
+        browser.until("picture")

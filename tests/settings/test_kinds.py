@@ -1,8 +1,11 @@
 """The checks of the kinds of values."""
 
 import pytest
+from pydantic import ValidationError
 
+from fer_stream.errors import ConfigError
 from fer_stream.settings import kinds
+from fer_stream.settings.tree import Settings
 
 
 def test_host_and_port() -> None:
@@ -11,3 +14,29 @@ def test_host_and_port() -> None:
     for wrong in ("9100", ":9100", "a:b", "a:-1", "a:65536", "a:", ""):
         with pytest.raises(ValueError, match="HOST:PORT"):
             kinds.host_port(wrong)
+
+
+@pytest.mark.parametrize(
+    ("text", "several"),
+    [
+        ("tcp://192.0.2.1:5550", ["tcp://192.0.2.1:5550"]),
+        ("tcp://a:1,tcp://b:2", ["tcp://a:1", "tcp://b:2"]),
+        (f"tcp://a:1#{'k' * 40},ipc:///run/b", [f"tcp://a:1#{'k' * 40}", "ipc:///run/b"]),
+        ("ipc:///run/a,b", ["ipc:///run/a,b"]),
+    ],
+)
+def test_an_address_may_list_several(text: str, several: list[str]) -> None:
+    settings = Settings(address=text)
+    assert list(settings.addresses) == several
+    assert settings.networked == text.startswith("tcp")
+    if len(several) == 1:
+        assert settings.own_address == text
+    else:
+        with pytest.raises(ConfigError, match=r"listens at one address, not at .*: choose one with --bind"):
+            _ = settings.own_address
+
+
+@pytest.mark.parametrize("text", ["nowhere", "tcp://a:1,", "tcp://a:1,b", ",tcp://a:1", "tcp://a:1,tcp://a:1"])
+def test_a_list_of_addresses_must_be_one(text: str) -> None:
+    with pytest.raises(ValidationError, match=r"must be ipc|names tcp"):
+        Settings(address=text)

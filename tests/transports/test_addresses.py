@@ -30,7 +30,10 @@ def test_an_address_in_use_is_refused(network: Network) -> None:
 BAD = ["", "nonsense", "memory://", "ipc://", "tcp://", "udp://127.0.0.1:5000", "tcp://127.0.0.1", "tcp://127.0.0.1:x"]
 
 
-@pytest.mark.parametrize("address", [*BAD, "tcp://127.0.0.1:65535", "tcp://127.0.0.1:0", "tcp://127.0.0.1:5000/path"])
+@pytest.mark.parametrize(
+    "address",
+    [*BAD, "tcp://127.0.0.1:65535", "tcp://127.0.0.1:0", "tcp://127.0.0.1:5000/path", "tcp://127.0.0.1:5000#key"],
+)
 @pytest.mark.parametrize("kind", ["memory", "zeromq"])
 def test_an_invalid_address_is_refused(kind: str, address: str) -> None:
     transport: Transport = plugins.load("transports", kind)()

@@ -1,0 +1,48 @@
+"""Which cameras and workers belong to this aggregator: all of them on one machine, some of them in a fleet."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from fer_stream.fleet.records import Welcome
+
+if TYPE_CHECKING:
+    from fer_stream.fleet.records import Answer
+
+
+class Home(Protocol):
+    """What `Captures` and `Workers` ask about each camera and each worker. The answers may change at any time.
+
+    A camera leaves in three steps. `gives` becomes true: the aggregator asks its capture for no more frames, resolves
+    those that it asked for, and stores all its events (then `Captures.closed` is true). `answer` names another place:
+    the capture is sent there, with the outcomes of its frames, and the camera is forgotten. If `gives` becomes false
+    again instead, the camera goes on here.
+    """
+
+    def answer(self, camera: str) -> Answer:
+        """Return whether a camera is served here, or where it belongs."""
+        ...
+
+    def gives(self, camera: str) -> bool:
+        """Return whether a camera that is served here is given to another aggregator."""
+        ...
+
+    def answer_worker(self) -> Answer:
+        """Return whether workers are welcome. If they are not, idle ones are sent to the place named, one a second."""
+        ...
+
+
+class OneMachine:
+    """The `Home` of an aggregator without others: everything belongs to it."""
+
+    def answer(self, camera: str) -> Answer:  # noqa: ARG002
+        """See `Home.answer`."""
+        return Welcome()
+
+    def gives(self, camera: str) -> bool:  # noqa: ARG002
+        """See `Home.gives`."""
+        return False
+
+    def answer_worker(self) -> Answer:
+        """See `Home.answer_worker`."""
+        return Welcome()
