@@ -7,6 +7,7 @@ from typing import Annotated, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from fer_stream.settings.kinds import (
+    Address,
     Ancestor,
     BasePath,
     FilePath,
@@ -256,13 +257,23 @@ class JournalSettings(Section):
 
 
 class FleetSettings(Section):
-    """Several aggregators that share their cameras. All of them have the same values."""
+    """Several aggregators that share their cameras (a cell). All processes of a cell have the same values."""
 
-    cell: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,32}$")] = Field(
-        "local", description="the name of the cell, which is part of the subjects of its events"
+    cell: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{0,32}$")] = Field(
+        "",
+        description="the name of the cell that this process belongs to, letters, digits, '_' and '-'; empty: the "
+        "aggregator is alone; a cell needs a journal in NATS",
     )
     partitions: Annotated[int, Field(ge=1, le=256)] = Field(
-        1, description="the number of partitions of the cell's cameras; it cannot be changed later"
+        16,
+        description="the number of partitions into which the cell's cameras fall, at least as many as aggregators; it "
+        "cannot be changed later",
+    )
+    advertise: Address | None = Field(
+        None,
+        description="the address at which others reach this aggregator, if it is not the one at which it listens "
+        "(as in a container, or if it listens at 0.0.0.0)",
+        examples=["tcp://10.0.0.1:5560"],
     )
 
 

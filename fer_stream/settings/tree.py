@@ -27,6 +27,7 @@ from fer_stream.settings.sections import (
     DeploymentSettings,
     DetectorSettings,
     DispatchSettings,
+    FleetSettings,
     JournalSettings,
     LiveSettings,
     SearchSettings,
@@ -45,6 +46,7 @@ __all__ = [
     "DeploymentSettings",
     "DetectorSettings",
     "DispatchSettings",
+    "FleetSettings",
     "JournalSettings",
     "LiveSettings",
     "Loaded",
@@ -168,6 +170,7 @@ class Settings(BaseSettings):
         description="the valence group of each label; a label that is not listed belongs to no group",
     )
     journal: JournalSettings = JournalSettings()
+    fleet: FleetSettings = FleetSettings()
     deployment: DeploymentSettings = DeploymentSettings()
     live: LiveSettings = LiveSettings()
 
