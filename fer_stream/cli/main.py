@@ -226,6 +226,14 @@ COMMANDS = (
         ),
     ),
     Command(
+        "migrate",
+        "migrate:migrate",
+        "go on with the numbers of a journal in an SQLite file in a new journal in NATS",
+        "fer-stream migrate events.db --journal tls://n1.example.org,n2.example.org,n3.example.org",
+        ("--journal", *COMMON),
+        (_argument("old", metavar="FILE", help="the SQLite file, which no aggregator uses any more"),),
+    ),
+    Command(
         "schema",
         "install:schema",
         "print the JSON Schema of every event",
