@@ -96,11 +96,12 @@ class _Move:
             try:
                 await self._once()
                 return
-            except RefusedError as error:
-                raise JournalError(self._connection.trouble(error)) from error
-            except UnclearError as error:
-                if time.monotonic() > deadline:
-                    raise JournalError(f"{self._connection.trouble(error)}; then repeat the command") from error
+            except (UnclearError, RefusedError) as error:
+                temporary = (
+                    isinstance(error, UnclearError) or error.code == MISSING
+                )  # not all servers know a new stream
+                if not temporary or time.monotonic() > deadline:
+                    raise JournalError(self._connection.trouble(error)) from error
                 await asyncio.sleep(RETRY)
 
     async def _once(self) -> None:
