@@ -185,6 +185,7 @@ class CellMember:
 
     def _end_flush(self, flush: records.Flush, outcome: Done | Unknown, now: float) -> None:
         del self._flushing[flush.partition]
+        self._publisher.logs[flush.partition].given = isinstance(outcome, Done)
         self._carry_out(self._driver.answer(flush.call, outcome), now)
 
     def _carry_out(self, commands: list[Command], now: float) -> None:
@@ -213,6 +214,7 @@ class CellMember:
         one = self._member.partitions[number]
         fence = one.part.fence if one.part else 0
         if self._fences.get(number) == fence:
+            self._publisher.logs[number].given = False
             return
         self._dismissed.pop(number, None)
         self._close(number)

@@ -37,6 +37,8 @@ class EventLog:
         self.journal = journal
         self.cursor = journal.cursor
         """The number of the cursor of the latest published event."""
+        self.given = False
+        """Whether the journal is being given to another aggregator, with all events in it: a rival is no error then."""
         self._hub, self._publish = hub, publish
         self._recorded: list[Event] = []
         self._writing: tuple[int, float, Future[list[Stored]]] | None = None  # events in the batch, when, the batch
@@ -91,6 +93,8 @@ class EventLog:
         Raises:
             RivalError: another process writes the journal.
         """
+        if self.given:
+            return
         try:
             self.journal.check()
             while self._publish_stored() and (self._recorded or self._lost):
