@@ -9,10 +9,10 @@ from nats_servers import ask
 from processes import balanced, free_port, unclosed, wait_for
 
 from fer_stream.events.cloudevents import decode
-from fer_stream.protocol import messages
-from fer_stream.protocol.messages import Kind
 from fer_stream.fleet.partitions import partition
 from fer_stream.fleet.values import decode_mark
+from fer_stream.protocol import messages
+from fer_stream.protocol.messages import Kind
 from fer_stream.transports.zeromq import ZeroMQ
 
 if TYPE_CHECKING:

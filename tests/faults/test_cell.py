@@ -15,14 +15,20 @@ if TYPE_CHECKING:
 
     from processes import Cli
 
-CAMERAS = ("cam-0", "cam-1", "cam-2", "cam-3")
+CAMERAS = ("cam-2", "cam-0", "cam-4", "cam-3")
+"""One of each partition."""
 
 
 @pytest.fixture
-def cell(cli: Cli, tmp_path: Path) -> Iterator[Cell]:
-    server = NatsServer(tmp_path).start()
-    yield Cell(cli, server.address)
-    server.kill()
+def server(tmp_path: Path) -> Iterator[NatsServer]:
+    found = NatsServer(tmp_path).start()
+    yield found
+    found.kill()
+
+
+@pytest.fixture
+def cell(cli: Cli, server: NatsServer) -> Cell:
+    return Cell(cli, server.address)
 
 
 def begin(cell: Cell) -> tuple[str, str]:
@@ -38,12 +44,16 @@ def begin(cell: Cell) -> tuple[str, str]:
 
 
 def finish(cell: Cell) -> None:
-    for process in cell.cli.started:
-        if process.popen.poll() is None:
-            process.signal(signal.SIGTERM)
-    for process in cell.cli.started:
-        process.end()
-        assert "Traceback" not in process.err
+    """End everything in order, and check all events."""
+    roles = ("capture", "worker", "aggregator")
+    for role in roles:
+        processes = [process for process in cell.cli.started if process.popen.args[3] == role]
+        for process in processes:
+            if process.popen.poll() is None:
+                process.signal(signal.SIGTERM)
+        for process in processes:
+            process.end()
+            assert "Traceback" not in process.err
     cell.check_closed()
 
 
@@ -55,4 +65,43 @@ def test_an_aggregator_that_leaves_gives_everything_away(cell: Cell) -> None:
     before = {name: camera["ledger"]["done"] for name, (_, camera) in cell.cameras().items()}
     cell.until_processed(max(before.values()) + 5, *CAMERAS)
     assert all(camera["ledger"]["lost_link"] == 0 for _, camera in cell.cameras().values()), "no frame was lost by it"
+    finish(cell)
+
+
+def test_an_aggregator_that_dies_is_replaced_by_the_other_or_by_its_next_process(cell: Cell) -> None:
+    first, second = begin(cell)
+    cell.aggregators[first].kill()
+    cell.until_owned(second)
+    done = {name: camera["ledger"]["done"] for name, (_, camera) in cell.cameras().items()}
+    cell.until_processed(max(done.values()) + 5, *CAMERAS)
+    cell.aggregators[second].kill()
+    cell.aggregator(second)
+    cell.until(lambda: "former" in cell.aggregators[second].err, "what its former process had")
+    cell.until_owned(second)
+    assert '"dead"' not in cell.aggregators[second].err, "it did not wait until its former process counts as silent"
+    cell.until_processed(max(done.values()) + 10, *CAMERAS)
+    finish(cell)
+
+
+def test_an_aggregator_that_sleeps_is_replaced_and_stores_nothing_when_it_wakes(cell: Cell) -> None:
+    first, second = begin(cell)
+    cell.aggregators[first].signal(signal.SIGSTOP)
+    cell.until(lambda: (found := cell.status(second)) and not found["fleet"]["unowned"], "an owner of everything")
+    cell.until(lambda: len(cell.status(second)["cameras"]) == len(CAMERAS), "all cameras")  # type: ignore[index]
+    cell.aggregators[first].signal(signal.SIGCONT)
+    assert cell.aggregators[first].end() == 1, "so that its supervisor starts it again"
+    assert "taken" in cell.aggregators[first].errors[0]
+    finish(cell)
+
+
+def test_while_the_engine_is_away_frames_go_on_and_events_wait(cell: Cell, server: NatsServer) -> None:
+    first, second = begin(cell)
+    server.signal(signal.SIGSTOP)
+    cell.until(lambda: all(cell.status(each)["events_held"] for each in (first, second)), "events that are held")  # type: ignore[index]
+    done = {name: camera["ledger"]["done"] for name, (_, camera) in cell.cameras().items()}
+    cell.until_processed(max(done.values()) + 20, *CAMERAS)
+    owners = {name: address for name, (address, _) in cell.cameras().items()}
+    server.signal(signal.SIGCONT)
+    cell.until(lambda: not any(cell.status(each)["events_held"] for each in (first, second)), "that all are stored")  # type: ignore[index]
+    assert owners == {name: address for name, (address, _) in cell.cameras().items()}, "nobody was taken for dead"
     finish(cell)
