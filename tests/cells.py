@@ -116,7 +116,7 @@ class Cell:
     # Its events
 
     def events(self) -> dict[int, list[dict[str, Any]]]:
-        """Return the events of each partition; each is stored once, by the last fence's owner, and numbered in order."""
+        """Return the events of each partition. Each is there once, in order, and after the fence of its owner."""
         return {number: self._events(number) for number in range(self.partitions)}
 
     def _events(self, number: int) -> list[dict[str, Any]]:
