@@ -133,6 +133,7 @@ OPTIONS = (
 _FLAG = {"action": argparse.BooleanOptionalAction}
 
 CAMERA_OPTIONS = (
+    Option("--machine", "NAME", "in a cell: the machine that captures it, or * for any", ("machine",)),
     Option("--plugin", "NAME", "the source plug-in (default: derived from the source)", ("plugin",)),
     Option("--policy", "NAME", "drop_oldest: the freshest frame wins; wait: every frame, in order", ("policy",)),
     Option("--rate", "FPS", "cap a live camera's rate, or force a file's pace", ("rate",)),

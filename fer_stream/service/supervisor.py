@@ -36,9 +36,10 @@ FROZEN = 10.0
 CAPTURE_GRACE = 3.5
 """Seconds that a capture has to end: its last frames are processed in that time."""
 
-State = Literal["starting", "online", "offline", "failing", "ended", "ending"]
-"""A camera's state. ``starting``: no frame yet; ``failing``: no frame yet, and there is a reason; ``offline``: frames
-have come, and come no more; ``ended``: a recording is over; ``ending``: its capture has been told to end."""
+State = Literal["waiting", "starting", "online", "offline", "failing", "ended", "ending"]
+"""A camera's state. ``waiting``: no node of the cell captures it; ``starting``: no frame yet; ``failing``: no frame yet, and
+there is a reason; ``offline``: frames have come, and come no more; ``ended``: a recording is over; ``ending``: its
+capture has been told to end."""
 
 _log = logging.getLogger(__name__)
 
