@@ -109,6 +109,7 @@ OPTIONS = (
     ),
     Option("--key", "FILE", "this process's key, for an aggregator on another machine", ("key",)),
     Option("--keys", "FOLDER", "the aggregator's keys (default: in the user's configuration)", ("keys",)),
+    Option("--machine", "NAME", "this machine's name in the cell (default: its host name)", ("fleet.machine",)),
     Option("--purpose", "NAME", "what this installation is for, such as research", ("deployment.purpose",)),
     Option("--page", "HOST:PORT", "where the live page is served (default: 127.0.0.1:8090)", ("live.bind",)),
     Option("--token-file", "FILE", "the token that the live page asks for", ("live.token_file",)),

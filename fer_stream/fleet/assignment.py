@@ -71,7 +71,7 @@ def _share(count: int, weights: Sequence[float], pinned: Sequence[int]) -> float
 
 
 def _costs(cameras: Sequence[str], machines: Sequence[str], weights: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the cost of each pair, float64 ``[cameras, machines]``: exponentially distributed with rate ``weights``."""
+    """Return the cost of each pair, float64 ``[cameras, machines]``, distributed exponentially (rate: ``weights``)."""
     mixed = _hashes(cameras)[:, None] ^ _hashes(machines)[None, :]
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):  # SplitMix64's finalizer
         mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)

@@ -7,12 +7,16 @@ repeated. `fer_stream.journal.nats` implements both.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
+from typing import TYPE_CHECKING, NamedTuple, Protocol, Self, cast
+
+from fer_stream import plugins
+from fer_stream.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from fer_stream.settings.sections import FleetSettings
+    from fer_stream.settings.tree import Settings
 
 REGISTRY, KEYS, NODES, ALIVE = "registry", "keys", "nodes", "alive"
 """Buckets: the cameras that are to be captured, by name; the allowed keys, by name; what nodes say about themselves;
@@ -124,3 +128,21 @@ class Shared(Protocol):
             ConfigError: the credentials cannot be read.
         """
         ...
+
+
+def engine(settings: Settings) -> Shared:
+    """Return what the machines of the settings' cell share.
+
+    Raises:
+        ConfigError: the settings name no cell, or no journal that can hold one.
+        PluginError: the journal's plug-in is not installed.
+    """
+    if not settings.fleet.cell:
+        raise ConfigError("this needs a cell: set its name (fleet.cell), and its servers (journal.path)")
+    found = plugins.journal(settings.journal)
+    if not hasattr(found, "table"):
+        raise ConfigError(
+            f"the cell {settings.fleet.cell} needs a journal in NATS, and journal.path is {found.name}: set it to "
+            "nats://HOST:PORT"
+        )
+    return cast("Shared", found)

@@ -1,29 +1,30 @@
-"""The cameras of a cell, as operators see and change them from any machine, whether or not a node runs.
+"""The cameras and the keys of a cell, as operators see and change them from any machine, whether or not a node runs.
 
-They are in a table that all nodes follow (`fer_stream.fleet.shared`). A camera whose source belongs to one machine gets
-that machine when it is added: by default the one at which the command runs.
+They are in tables that nodes and aggregators follow (`fer_stream.fleet.shared`). A camera whose source belongs to one
+machine gets that machine when it is added: by default the one at which the command runs.
 """
 
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import TYPE_CHECKING, Any, Self
 
-from fer_stream import plugins
 from fer_stream.errors import ConfigError
-from fer_stream.fleet.shared import NODES, REGISTRY
+from fer_stream.fleet.shared import KEYS, NODES, REGISTRY, engine
 from fer_stream.service.cameras import Cameras, Given
 from fer_stream.service.commands import entry, name_in, unset_in, values_in
 from fer_stream.service.supervisor import CameraState
 from fer_stream.settings import references, tree
 from fer_stream.sources import local
+from fer_stream.transports import keys
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from fer_stream.fleet.shared import Shared, Table
+    from fer_stream.fleet.shared import Table
     from fer_stream.service.registry import Values
     from fer_stream.settings.tree import Settings
+    from fer_stream.transports.keys import Entry
 
 MOST = 16_384
 """Most cameras of a cell."""
@@ -33,24 +34,6 @@ ANY = "*"
 
 STATES = "states "
 """Begins the key in `NODES` in which a node tells the states of its cameras; the machine's name follows."""
-
-
-def engine(settings: Settings) -> Shared:
-    """Return what the machines of the settings' cell share.
-
-    Raises:
-        ConfigError: the settings name no cell, or no journal that can hold one.
-        PluginError: the journal's plug-in is not installed.
-    """
-    if not settings.fleet.cell:
-        raise ConfigError("this needs a cell: set its name (fleet.cell), and its servers (journal.path)")
-    found = plugins.journal(settings.journal)
-    if not hasattr(found, "table"):
-        raise ConfigError(
-            f"the cell {settings.fleet.cell} needs a journal in NATS, and journal.path is {found.name}: set it to "
-            "nats://HOST:PORT"
-        )
-    return cast("Shared", found)
 
 
 class TableRegistry:
@@ -75,6 +58,41 @@ class TableRegistry:
     def remove(self, camera: str) -> None:
         """See `Registry.remove`."""
         self._table.put(camera, "")
+
+
+class CellRing:
+    """The allowed keys of a cell: see `fer_stream.transports.keys.Ring`."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Connect.
+
+        Raises:
+            ConfigError: the settings name no cell.
+            JournalError: the servers cannot be used.
+        """
+        self._table = engine(settings).table(settings.fleet, KEYS)
+
+    def own(self) -> str:
+        """See `fer_stream.transports.keys.Ring.own`."""
+        return ""
+
+    def entries(self) -> list[Entry]:
+        """See `fer_stream.transports.keys.Ring.entries`."""
+        return [entry for name, text in self._table.read().items() if (entry := keys.decode(name, text))]
+
+    def put(self, entry: Entry) -> None:
+        """See `fer_stream.transports.keys.Ring.put`."""
+        self._table.put(entry.name, keys.encode(entry))
+
+    def remove(self, name: str) -> None:
+        """See `fer_stream.transports.keys.Ring.remove`."""
+        self._table.put(name, "")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._table.close()
 
 
 def decode(text: str) -> Values:

@@ -286,7 +286,7 @@ class FleetSettings(Section):
         examples=["tcp://10.0.0.1:5560"],
     )
     machine: Annotated[str, Field(pattern=rf"{MACHINE}|^$")] = Field(
-        "", description="the name of this machine in the cell; empty: its host name", examples=["kitchen"]
+        "", description="the name of this machine in the cell; empty: its host name"
     )
 
     @property

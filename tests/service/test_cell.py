@@ -9,8 +9,8 @@ import pytest
 from nats_servers import Cluster, NatsServer, api, ask
 
 from fer_stream.errors import ConfigError, JournalError
-from fer_stream.fleet.shared import REGISTRY
-from fer_stream.service.cell import CellCommands, engine
+from fer_stream.fleet.shared import REGISTRY, engine
+from fer_stream.service.cell import CellCommands
 from fer_stream.settings import tree
 
 if TYPE_CHECKING:

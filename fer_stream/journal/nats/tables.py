@@ -118,8 +118,8 @@ class NATSTable:
             stored = latest.sequence if latest else 0
             if latest is None or latest.text != text or stored == revision:
                 raise JournalError(
-                    f"somebody else has changed {name} in the {self._bucket} of {self.where} at the same time: nothing was changed now; "
-                    "look at it, and repeat the command if it is still needed"
+                    f"somebody else has changed {name} in the {self._bucket} of {self.where} at the same time: nothing "
+                    "was changed now; look at it, and repeat the command if it is still needed"
                 ) from None
         self._known[name] = text, stored
 
