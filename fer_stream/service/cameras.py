@@ -210,6 +210,14 @@ class Cameras:
             sorted(name for name in others.keys() | given.others.keys() if others.get(name) != given.others.get(name)),
         )
 
+    def refresh(self) -> None:
+        """Read the registry again.
+
+        Raises:
+            ConfigError: it cannot be read, or there are too many cameras.
+        """
+        self._take(self._given, self._registry.read() or {})
+
     def lasts(self, name: str) -> bool:
         """Return whether changes of a camera survive the end of the service."""
         return self.homes[name] == RUN_TIME

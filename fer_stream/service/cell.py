@@ -1,0 +1,215 @@
+"""The cameras and the keys of a cell, as operators see and change them from any machine, whether or not a node runs.
+
+They are in tables that nodes and aggregators follow (`fer_stream.fleet.shared`). A camera whose source belongs to one
+machine gets that machine when it is added: by default the one at which the command runs.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, Self
+
+from fer_stream.errors import ConfigError
+from fer_stream.fleet.shared import KEYS, NODES, REGISTRY, engine
+from fer_stream.service.cameras import Cameras, Given
+from fer_stream.service.commands import entry, name_in, unset_in, values_in
+from fer_stream.service.supervisor import CameraState
+from fer_stream.settings import references, tree
+from fer_stream.sources import local
+from fer_stream.transports import keys
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from fer_stream.fleet.shared import Table
+    from fer_stream.service.registry import Values
+    from fer_stream.settings.tree import Settings
+    from fer_stream.transports.keys import Entry
+
+MOST = 16_384
+"""Most cameras of a cell."""
+
+ANY = "*"
+"""The setting ``machine`` of a camera that any node may capture."""
+
+STATES = "states "
+"""Begins the key in `NODES` in which a node tells the states of its cameras; the machine's name follows."""
+
+
+class TableRegistry:
+    """A `fer_stream.service.registry.Registry` in a cell's table. A change that meets another one is refused."""
+
+    def __init__(self, table: Table) -> None:
+        self._table = table
+
+    @property
+    def where(self) -> str:
+        """See `Registry.where`."""
+        return self._table.where
+
+    def read(self) -> dict[str, Values]:
+        """See `Registry.read`. What cannot be read, because another program wrote it, has an invalid setting."""
+        return {name: decode(text) for name, text in self._table.read().items()}
+
+    def put(self, camera: str, values: Values) -> None:
+        """See `Registry.put`."""
+        self._table.put(camera, json.dumps(values))
+
+    def remove(self, camera: str) -> None:
+        """See `Registry.remove`."""
+        self._table.put(camera, "")
+
+
+class CellRing:
+    """The allowed keys of a cell: see `fer_stream.transports.keys.Ring`."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Connect.
+
+        Raises:
+            ConfigError: the settings name no cell.
+            JournalError: the servers cannot be used.
+        """
+        self._table = engine(settings).table(settings.fleet, KEYS)
+
+    def own(self) -> str:
+        """See `fer_stream.transports.keys.Ring.own`."""
+        return ""
+
+    def entries(self) -> list[Entry]:
+        """See `fer_stream.transports.keys.Ring.entries`."""
+        return [entry for name, text in self._table.read().items() if (entry := keys.decode(name, text))]
+
+    def put(self, entry: Entry) -> None:
+        """See `fer_stream.transports.keys.Ring.put`."""
+        self._table.put(entry.name, keys.encode(entry))
+
+    def remove(self, name: str) -> None:
+        """See `fer_stream.transports.keys.Ring.remove`."""
+        self._table.put(name, "")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._table.close()
+
+
+def decode(text: str) -> Values:
+    """Return a camera's settings in the registry."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        found = None
+    return found if isinstance(found, dict) else {"invalid": text}
+
+
+class CellCommands:
+    """Answers the calls of ``fer-stream cameras`` for a cell, as `fer_stream.service.commands` does for a service."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Read the registry.
+
+        Raises:
+            ConfigError: the settings name no cell.
+            JournalError: the servers cannot be used.
+        """
+        self._settings = settings
+        shared = engine(settings)
+        self._table = shared.table(settings.fleet, REGISTRY)
+        try:
+            self._nodes = shared.table(settings.fleet, NODES)
+            given = Given(settings.model_copy(update={"cameras": {}, "max_cameras": MOST}), {}, None, {})
+            self._cameras = Cameras(given, None, TableRegistry(self._table))
+        except BaseException:
+            self.close()
+            raise
+        self._actions: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
+            "list": lambda _: self._list(),
+            "add": self._add,
+            "change": self._change,
+            "remove": self._remove,
+        }
+
+    def call(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Carry out a request, and return its answer.
+
+        Raises:
+            ConfigError: it is wrong use; nothing has changed.
+            FerStreamError: it cannot be carried out.
+        """
+        do = request["do"]
+        if do not in self._actions:
+            raise ConfigError(
+                f"a cell has no {do}: its cameras are only in its registry; change them with `fer-stream cameras`"
+            )
+        return self._actions[do](request)
+
+    def _list(self) -> dict[str, Any]:
+        self._cameras.refresh()
+        said = self._nodes.read()
+        nodes = {key for key in said if not key.startswith(STATES)}
+        known = {key.removeprefix(STATES): decode(text) for key, text in said.items() if key.startswith(STATES)}
+        states = {
+            camera: (node, CameraState(*state))
+            for node in sorted(known.keys() & nodes)
+            for camera, state in known[node].get("cameras", {}).items()
+        }
+        found = []
+        for name, camera in self._cameras.now.items():
+            values = tree.changed(camera) | {"source": references.displayed(camera.source)}
+            pinned = values.pop("machine", ANY)
+            node, state = states.get(name, ("", None)) if pinned in (ANY, states.get(name, ("",))[0]) else ("", None)
+            state = state or CameraState("waiting", 0.0, _why(pinned, nodes))
+            found.append(entry(name, state, "registry", values) | {"machine": pinned, "node": node})
+        unused = [{"camera": name, "reason": reason} for name, reason in self._cameras.unused.items()]
+        return {"cameras": found, "unused": unused}
+
+    def _add(self, request: dict[str, Any]) -> dict[str, Any]:
+        name, values = name_in(request), values_in(request)
+        self._cameras.add(name, self._placed(name, values))
+        return {"lasts": True}
+
+    def _change(self, request: dict[str, Any]) -> dict[str, Any]:
+        name, values, unset = name_in(request), values_in(request), unset_in(request)
+        before = self._cameras.now.get(name)
+        if before is not None and "machine" not in values:
+            after = self._camera(name, tree.changed(before) | values)
+            if "machine" in unset or local(after) != local(before):
+                unset = [*unset, "machine"]
+                values = self._placed(name, values | {"source": after.source})
+        return {"changed": self._cameras.change(name, values, unset), "lasts": True}
+
+    def _remove(self, request: dict[str, Any]) -> dict[str, Any]:
+        self._cameras.remove(name_in(request))
+        return {"lasts": True}
+
+    def _placed(self, name: str, values: Values) -> Values:
+        """Return the settings of a camera with its machine, if its source belongs to one."""
+        if "machine" in values or not local(self._camera(name, values)):
+            return values
+        return values | {"machine": self._settings.fleet.here}
+
+    def _camera(self, name: str, values: Values) -> tree.CameraSettings:
+        return tree.cameras({name: values})[name]
+
+    def close(self) -> None:
+        """Close the connections; a second call does nothing."""
+        self._table.close()
+        if hasattr(self, "_nodes"):
+            self._nodes.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _why(pinned: str, nodes: set[str]) -> str:
+    """Return why nobody captures a camera."""
+    if not nodes:
+        return "no node runs: start `fer-stream node` on a machine of the cell"
+    if pinned not in (ANY, *nodes):
+        return f"no node runs on the machine {pinned}"
+    return ""

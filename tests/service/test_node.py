@@ -1,0 +1,199 @@
+"""Nodes as processes, with a real server, aggregator and workers: who captures what, and what moves when one dies."""
+
+from __future__ import annotations
+
+import signal
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from nats_servers import NatsServer
+from processes import balanced, free_port, wait_for
+
+from fer_stream.client import status
+from fer_stream.errors import TransportError
+from fer_stream.service.cell import CellCommands
+from fer_stream.settings import tree
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from processes import Cli, Process
+
+
+class Site:
+    """A cell with one aggregator, which is not part of it, and nodes that are given its address."""
+
+    def __init__(self, cli: Cli, server: NatsServer) -> None:
+        self.cli, self.server = cli, server
+        self.address = f"tcp://127.0.0.1:{free_port()}"
+        self.settings = tree.load({"fleet": {"cell": "site"}, "journal": {"path": server.address}})
+        (cli.folder / "cell.toml").write_text(
+            f'[fleet]\ncell = "site"\n[journal]\npath = "{server.address}"\n[smoother]\nupdate_interval = 1.0\n'
+        )
+        self.aggregator = cli.start("aggregator", "--bind", self.address, "--journal", "events.db")
+        self.nodes: dict[str, Process] = {}
+
+    def node(self, name: str, *more: object) -> Process:
+        self.nodes[name] = self.cli.start(
+            *("node", "--config", "cell.toml", "--machine", name, "--connect", self.address, *more)
+        )
+        return self.nodes[name]
+
+    def operator(self, do: str, **request: Any) -> dict[str, Any]:
+        with CellCommands(self.settings) as commands:
+            return commands.call({"do": do} | request)
+
+    def add(self, name: str, source: str = "demo", machine: str = "*", **values: Any) -> None:
+        values = {"source": source, "machine": machine, "rate": 2.0, "loop": True} | values
+        self.operator("add", camera=name, settings=values)
+
+    def listed(self) -> dict[str, dict[str, Any]]:
+        return {camera["camera"]: camera for camera in self.operator("list")["cameras"]}
+
+    def holders(self) -> dict[str, str]:
+        """The node that captures each camera, of those that are online."""
+        return {name: one["node"] for name, one in self.listed().items() if one["state"] == "online"}
+
+    def status(self) -> dict[str, Any]:
+        try:
+            return status(tree.load({"address": self.address}), timeout=10)
+        except TransportError:
+            return {"cameras": {}}
+
+    def until(self, condition: Any, what: str) -> Any:
+        def alive() -> bool:
+            return all(node.popen.poll() is None for node in self.nodes.values())
+
+        return wait_for(condition, what, alive, lambda: "\n".join(node.err for node in self.nodes.values()))
+
+    def captures(self, node: str) -> set[str]:
+        titles = ["".join(child.cmdline()[:1]) for child in self.nodes[node].children()]
+        return {title.partition("capture ")[2] for title in titles if "capture " in title}
+
+
+@pytest.fixture
+def site(cli: Cli, tmp_path: Path) -> Iterator[Site]:
+    folder = tmp_path / "nats"
+    folder.mkdir()
+    server = NatsServer(folder).start()
+    yield Site(cli, server)
+    server.kill()
+
+
+def test_two_nodes_share_the_cameras_and_one_takes_over(site: Site) -> None:
+    for number in range(6):
+        site.add(f"cam-{number}")
+    site.add("desk", machine="a")
+    names = {*(f"cam-{number}" for number in range(6)), "desk"}
+    a = site.node("a", "--workers", 1)
+    site.until(lambda: site.holders() == dict.fromkeys(names, "a"), "all cameras at the only node")
+    b = site.node("b")
+    shared = site.until(
+        lambda: (found := site.holders()).keys() == names and 3 <= list(found.values()).count("b") <= 4 and found,
+        "both nodes capture",
+    )
+    assert shared["desk"] == "a", "a camera that belongs to a machine stays there"
+    assert site.captures("a") | site.captures("b") == names
+    assert not site.captures("a") & site.captures("b")
+    ledgers = {name: one["ledger"] for name, one in site.status()["cameras"].items()}
+    assert ledgers.keys() == names
+    assert all(balanced(ledger) for ledger in ledgers.values()), ledgers
+
+    b.signal(signal.SIGKILL)
+    for child in b.children():
+        child.kill()
+    b.end()
+    del site.nodes["b"]
+    site.until(lambda: site.holders() == dict.fromkeys(names, "a"), "the other node takes over")
+
+    site.operator("remove", camera="cam-0")
+    site.operator("change", camera="cam-1", settings={"rate": 3.0}, unset=[])
+    site.until(lambda: site.holders() == dict.fromkeys(names - {"cam-0"}, "a"), "one fewer")
+    site.until(lambda: "cam-0" not in site.captures("a"), "the end of its capture")
+    assert a.stop() == 0, a.err
+    assert not a.children()
+    assert "Traceback" not in a.err
+
+
+def test_while_the_engine_is_away_everything_goes_on(site: Site) -> None:
+    for number in range(4):
+        site.add(f"cam-{number}")
+    a, _ = site.node("a", "--workers", 1), site.node("b")
+    names = {f"cam-{number}" for number in range(4)}
+    before = site.until(
+        lambda: (found := site.holders()).keys() == names and set(found.values()) == {"a", "b"} and found, "both"
+    )
+    processes = {child.pid for node in site.nodes.values() for child in node.children()}
+    done = {name: camera["ledger"]["done"] for name, camera in site.status()["cameras"].items()}
+    site.server.kill()
+    site.until(
+        lambda: all(site.status()["cameras"][name]["ledger"]["done"] > done[name] + 16 for name in names),
+        "frames for twice the time after which a node counts as dead",
+    )
+    site.server.start()
+    site.until(lambda: site.holders() == before, "the nodes' word")
+    assert processes == {child.pid for node in site.nodes.values() for child in node.children()}, "none was restarted"
+    site.add("new", machine="b")
+    site.until(lambda: site.holders().get("new") == "b", "a camera that was added afterwards")
+    assert a.stop() == 0
+
+
+def test_a_node_that_leaves_gives_its_cameras_at_once(site: Site) -> None:
+    for number in range(4):
+        site.add(f"cam-{number}")
+    site.node("a", "--workers", 1)
+    b = site.node("b")
+    site.until(lambda: set(site.holders().values()) == {"a", "b"} and len(site.holders()) == 4, "both")
+    assert b.stop() == 0, b.err
+    del site.nodes["b"]
+    site.until(lambda: list(site.holders().values()) == ["a"] * 4, "all at the other")
+    events = site.cli.run("subscribe", "--journal", "events.db", "--format", "jsonl").events
+    reasons = {event["data"]["reason"] for event in events if event["type"] == "camera.offline"}
+    assert reasons == {"capture ended"}, "nothing was lost or silent"
+
+
+def test_two_nodes_of_one_name(site: Site) -> None:
+    first = site.node("a")
+    first.until_said("ready")
+    second = site.cli.run("node", "--config", "cell.toml", "--machine", "a", "--connect", site.address)
+    assert second.popen.returncode == 2
+    assert "another node of the cell has the name a" in second.errors[0]
+    assert first.popen.poll() is None
+
+
+def test_what_a_node_needs(cli: Cli, site: Site) -> None:
+    alone = cli.run("node")
+    assert alone.popen.returncode == 2
+    assert "this needs a cell: set its name (fleet.cell)" in alone.errors[0]
+    site.server.kill()
+    gone = cli.run("node", "--config", "cell.toml")
+    assert gone.popen.returncode == 1
+    assert "nothing listens there" in gone.errors[0]
+
+
+def test_a_camera_that_cannot_be_captured_is_listed_with_its_reason(site: Site) -> None:
+    site.add("gone", source=str(site.cli.folder / "nowhere.mp4"), machine="a")
+    site.add("elsewhere", machine="attic")
+    site.node("a")
+    site.until(lambda: site.listed()["gone"]["state"] == "failing", "the reason")
+    listed = site.listed()
+    assert "nowhere.mp4" in listed["gone"]["reason"]
+    assert listed["gone"]["node"] == "a"
+    assert listed["elsewhere"]["state"] == "waiting"
+    assert listed["elsewhere"]["reason"] == "no node runs on the machine attic"
+
+
+def test_a_child_that_is_killed_or_hangs_is_replaced(site: Site) -> None:
+    site.add("desk", machine="a")
+    a = site.node("a", "--workers", 1)
+    site.until(lambda: site.holders() == {"desk": "a"}, "online")
+    for title in ("worker 1", "capture desk"):
+        child = a.child(title)
+        child.kill()
+        site.until(lambda title=title, pid=child.pid: a.child(title).pid != pid, f"another {title}")
+    worker = a.child("worker 1")
+    site.until(lambda: site.status().get("workers"), "its worker")
+    worker.suspend()
+    site.until(lambda: a.child("worker 1").pid != worker.pid, "a worker in place of the one that hangs")
+    site.until(lambda: site.holders() == {"desk": "a"}, "online again")
