@@ -121,7 +121,9 @@ class PartitionFollower:
         It is if events are missing, and if ``newest`` is to be known (``complete``), which only an answer says.
         """
         self._requests.settle()
-        self._asking = latest != self.position or (complete and self.newest is None)
+        self._asking = (
+            (complete and self.newest is None) or self._position is None or self._news(self._position, latest)
+        )
 
     def _begin_another_journal(self, latest: int) -> None:
         old, self._position = self.position or 0, Position(0, self._camera)
@@ -194,16 +196,21 @@ class PartitionFollower:
 
     def _take_held(self, position: Position, held: _Published | int) -> None:
         if isinstance(held, int):
-            # An aggregator may know less than this process does about events that another aggregator writes. One
-            # answer decides whether they are another journal's; the same heartbeat again is no reason to ask.
-            if held >= position.cursor or held != self._lower:
-                self._asking = held != position.cursor
-                self._lower = held if held < position.cursor else None
+            self._asking = self._news(position, held)
         elif position.published(held.event):
             self._deliver(held.event, held.text)
         elif held.number > position.cursor:
             self._held.appendleft(held)
             self._asking = True
+
+    def _news(self, position: Position, latest: int) -> bool:
+        """Return whether the number of the latest event, as far as the aggregator knows it, is a reason to ask.
+
+        The aggregator may know less than this process of what another aggregator writes. An answer decides whether the
+        events are another journal's; the same number again is no reason to ask again.
+        """
+        lower, self._lower = self._lower, latest if latest < position.cursor else None
+        return latest not in (position.cursor, lower)
 
 
 def _number(event: Event) -> int:
