@@ -79,8 +79,8 @@ class Scouts:
             peer.close()
 
 
-def first(transport: Transport, address: str, timeout: float) -> str:
-    """Return the address in a list at which an aggregator answers first. A single address is not asked.
+def first(transport: Transport, address: str, timeout: float, others: Sequence[str] = ()) -> str:
+    """Return the address in a list, or of ``others``, at which an aggregator answers first. A single one is not asked.
 
     Raises:
         NoAnswerError: none answers within ``timeout`` seconds.
@@ -88,9 +88,9 @@ def first(transport: Transport, address: str, timeout: float) -> str:
         ConfigError: an address is invalid.
     """
     several = addresses(address)
-    if len(several) == 1:
+    if len(several) == 1 and not others:
         return address
-    scouts = Scouts(transport, several)
+    scouts = Scouts(transport, several, others)
     try:
         deadline = time.monotonic() + timeout
         while not (found := scouts.found()):

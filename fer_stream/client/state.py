@@ -73,6 +73,11 @@ class StateReader:
         self._peer = transport.connect(address, "control")
         self._others: dict[str, Peer] = {}
 
+    @property
+    def others(self) -> list[str]:
+        """The addresses of the cell's other aggregators, as of the latest answer."""
+        return list(self._others)
+
     def ask(self, timeout: float) -> State:
         """Return the status of the aggregator, or of its whole cell: see `fer_stream.client.status`.
 
@@ -166,6 +171,8 @@ def merged(me: str, states: dict[str, State], errors: dict[str, str]) -> State:
         for name, about in fleet["aggregators"].items()
     }
     return states[me] | {
+        # Who reads it from the memory of some must read it from none if others have another.
+        "memory": states[me]["memory"] if len({state["memory"] for state in states.values()}) == 1 else "",
         "cursor": _latest([state["cursor"] for state in states.values()]),
         "events_held": sum(state["events_held"] for state in states.values()),
         "labels": list(dict.fromkeys(label for state in states.values() for label in state["labels"])),
