@@ -9,9 +9,9 @@ import random
 from typing import TYPE_CHECKING
 
 import pytest
-from cells import Cell, camera_of
 from house import event
 from processes import PATIENCE, free_port, wait_for
+from scripted import Cell, camera_of
 
 from fer_stream import plugins
 from fer_stream.client import Subscription

@@ -6,8 +6,8 @@ import itertools
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from cells import Cell, camera_of
 from processes import PATIENCE, free_port, wait_for
+from scripted import Cell, camera_of
 
 from fer_stream.client import NoAnswerError, StateReader, status
 from fer_stream.client.state import places
