@@ -125,6 +125,8 @@ class Scripted:
         self.cell, self.address, self.name = cell, address, name
         self.knows: dict[int, int] = {}
         """By partition, the latest number that it knows of, where it is not the latest one."""
+        self.forgets = False
+        """Whether its answers to REPLAY know no more than that, either."""
         self.silent: set[int] = set()
         """Partitions whose journals it cannot read."""
         self.state: dict[str, Any] = {}
@@ -186,6 +188,8 @@ class Scripted:
         if number in self.silent:
             return None
         texts, reached, latest = self.cell.read(number, body["after"], body.get("camera"), body.get("bytes", 256_000))
+        if self.forgets and (known := self.knows.get(number, latest)) < latest:
+            texts, reached, latest = [], min(reached, known), known
         answer = Message(Kind.EVENTS, "\n".join(texts).encode(), seq=reached, time=latest, ticket=message.ticket)
         return messages.pack(answer)
 

@@ -14,7 +14,7 @@ import random
 import time
 from collections import deque
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fer_stream.client.partition import PartitionFollower
 from fer_stream.client.replay import FIRST
@@ -48,6 +48,11 @@ SILENT = 5.0
 
 OTHERS = 300.0
 """Seconds between two questions to a cell's aggregator where the others are. They are asked when no events are."""
+
+
+DOUBT = 10.0
+"""Seconds during which a cell's aggregator must say that a partition begins anew. For some seconds after a fault it may
+not know yet what is stored, although another one has published it already."""
 
 
 class SilenceError(Exception):
@@ -102,8 +107,8 @@ class Follower:
         self._links: _Links | None = None
         self._seek()
 
-    def _part(self, number: int, after: int | None, size: int = FIRST) -> PartitionFollower:
-        return PartitionFollower(after, self._camera, partial(self._deliver, number), self._tickets, size)
+    def _part(self, number: int, after: int | None, **how: Any) -> PartitionFollower:
+        return PartitionFollower(after, self._camera, partial(self._deliver, number), self._tickets, **how)
 
     # Connections
 
@@ -321,8 +326,8 @@ class Follower:
             after = latest if self._after is None else self._after
             after = after * len(latest) if len(after) == 1 else after
             followed = [partition(self._camera, len(latest))] if self._camera else range(len(latest))
-            size = FIRST // len(followed)
-            self._parts = {number: self._part(number, after[number], size) for number in followed}
+            how = {"size": FIRST // len(followed), "doubt": DOUBT}
+            self._parts = {number: self._part(number, after[number], **how) for number in followed}
         for number, part in self._parts.items():
             part.opened(latest[number], complete=self._until_now)
 

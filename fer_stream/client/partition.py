@@ -44,6 +44,7 @@ class PartitionFollower:
         deliver: Callable[[Event, str], None],
         tickets: Iterator[int],
         size: int = FIRST,
+        doubt: float = 0.0,
     ) -> None:
         """Begin after the event with a number; ``None``: with the next one.
 
@@ -53,6 +54,7 @@ class PartitionFollower:
             deliver: called with each event and its text, in their order; ``position`` is at the event then.
             tickets: the numbers of the requests.
             size: bytes of events to request at first.
+            doubt: seconds during which answers must say that the events are another journal's until that is believed.
         """
         self.newest: int | None = None
         """The number of the latest event when the first answer came."""
@@ -64,6 +66,7 @@ class PartitionFollower:
         self._reached = self._latest = 0
         self._held: deque[_Published | int] = deque(maxlen=HELD)
         self._lower: int | None = None
+        self._doubt, self._doubted = doubt, math.inf
 
     @property
     def position(self) -> int | None:
@@ -99,14 +102,18 @@ class PartitionFollower:
         if request is None:
             return False
         latest = message.time
+        if self._position is not None and NOW != request.after > latest:
+            self._doubted = min(self._doubted, now)
+            if now - self._doubted < self._doubt:
+                return False  # the request counts as unanswered, and is repeated later
+            self._begin_another_journal(latest)
+            return True
+        self._doubted = math.inf
         if self.newest is None:
             self.newest = latest
         if self._position is None:
             self._position = Position(latest, self._camera)  # events from now on
             self._progress(latest, latest)
-        elif request.after != NOW and request.after > latest:
-            self._begin_another_journal(latest)
-            return True
         elif request.after <= self._position.cursor and message.seq >= self._position.cursor:
             # Not splitlines: it would also split at U+2028 and others, which JSON texts may contain.
             self._answer.extend(bytes(message.payload).split(b"\n") if message.payload else ())
@@ -131,7 +138,8 @@ class PartitionFollower:
         self._requests.forget()
         self._answer.clear()
         self._held.clear()
-        self._lower = None
+        self._lower, self._doubted = None, math.inf
+        self.newest = latest if self.newest is None else self.newest
         self._deliver(missing, cloudevents.encode(missing))
         self._progress(0, latest)
 

@@ -14,7 +14,7 @@ from processes import PATIENCE, free_port, wait_for
 from scripted import Cell, camera_of
 
 from fer_stream import plugins
-from fer_stream.client import Subscription
+from fer_stream.client import Subscription, follower
 from fer_stream.errors import ConfigError, WireError
 from fer_stream.events.cloudevents import decode, encode
 from fer_stream.events.cursor import to_numbers
@@ -202,8 +202,8 @@ def test_another_aggregator_continues_without_a_gap(make: Callable[..., Cell], g
     with Subscription(address, after=0, transport=cell.transport) as subscription:
         cell.store(*CAMERAS * 5)
         events = collect(subscription, 30)
-        follower = subscription._follower
-        wait_for(lambda: subscription.receive(0.02) or follower._others or given == 2, "the other's address")
+        learned = subscription._follower
+        wait_for(lambda: subscription.receive(0.02) or learned._others or given == 2, "the other's address")
         serves = first if first.requests else second
         for each in (serves, second if serves is first else first):
             cell.store(*CAMERAS, deaf=True)
@@ -239,7 +239,29 @@ def test_a_stale_heartbeat_is_no_other_journal(make: Callable[..., Cell]) -> Non
     assert names(events) == names(cell.stored)
 
 
-def test_another_journal_of_one_partition_is_a_gap_of_that_one(cell: Cell) -> None:
+def test_an_owner_that_does_not_know_yet_what_it_has_stored_is_asked_again(make: Callable[..., Cell]) -> None:
+    """Its answer was lost with a server's leader, while another aggregator has published the event already."""
+    cell = make(aggregators=2)
+    cell.store(*CAMERAS)
+    cell.all[0].start()
+    with cell.listen(after=0) as subscription:
+        events = collect(subscription, 6)
+        second = cell.all[1]
+        second.knows, second.forgets = {0: 1}, True
+        second.start()
+        cell.all[0].end()
+        wait_for(
+            lambda: subscription.receive(0.05) or sum(body.get("partition") == 0 for body in second.requests) > 1,
+            "the question, and the same again",
+        )
+        second.knows = {}
+        cell.store(*CAMERAS)
+        events += collect(subscription, 6)
+    assert names(events) == names(cell.stored)
+
+
+def test_another_journal_of_one_partition_is_a_gap_of_that_one(cell: Cell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(follower, "DOUBT", 0.1)
     cell.store(*CAMERAS * 2)
     with cell.listen(after=0) as subscription:
         before = collect(subscription, 12)[-1].cursor
