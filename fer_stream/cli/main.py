@@ -38,10 +38,10 @@ class Command(NamedTuple):
 
 
 def _cursor(text: str) -> str:
-    from fer_stream.events.cursor import to_number  # noqa: PLC0415
+    from fer_stream.events.cursor import to_numbers  # noqa: PLC0415
 
     try:
-        to_number(text)
+        to_numbers(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
     return text
