@@ -30,8 +30,8 @@ import nkeys
 HERE = Path(__file__).parent
 DAYS = "3650"
 ROLES = {
-    "aggregator": "stores events and fences, owns partitions, makes the streams",
-    "node": "captures the cameras of the registry",
+    "aggregator": "runs an aggregator, and may also capture cameras",
+    "node": "captures cameras",
     "operator": "changes cameras and keys, deletes old events, moves a journal to these servers",
     "reader": "reads events, and can write nothing",
 }
@@ -46,7 +46,7 @@ def rights(role: str, cell: str) -> dict[str, list[str]]:
     events = [f"fer.{cell}.ev.>", f"fer.{cell}.live.>"]
     publish = {
         "aggregator": [
-            *(f"fer.{cell}.ev.>", "$KV.alive.>", "$KV.parts.>", "$KV.cameras.>"),
+            *(f"fer.{cell}.ev.>", "$KV.alive.>", "$KV.parts.>", "$KV.cameras.>", "$KV.keys.>", "$KV.nodes.>"),
             *(*state, *watch, *make, "$JS.API.STREAM.PURGE.*"),
         ],
         "node": ["$KV.nodes.>", *state, *watch, *make],
@@ -62,7 +62,7 @@ def users_conf(known: dict[str, Any]) -> str:
     stream. Therefore readers have an account of their own, which shares only questions about events and copies of them.
     """
     cell, streams = known["cell"], [f"FER_EV_{number:02x}" for number in range(known["partitions"])]
-    questions = [f"STREAM.INFO.{stream}" for stream in streams]
+    questions = [f"STREAM.INFO.{stream}" for stream in (*streams, "KV_parts")]
     batches = [f"$JS.API.DIRECT.GET.{stream}" for stream in streams]
     live = f"fer.{cell}.live.>"
     readers = {

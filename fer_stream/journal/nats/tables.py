@@ -128,12 +128,12 @@ class NATSTable:
         while True:
             try:
                 return self._connection.submit(work()).result()
-            except RefusedError as error:
-                if error.code == _WRONG_LAST:
+            except (UnclearError, RefusedError) as error:
+                code = error.code if isinstance(error, RefusedError) else streams.MISSING
+                if code == _WRONG_LAST:
                     raise _ConflictError from error
-                raise JournalError(self._connection.trouble(error)) from error
-            except UnclearError as error:
-                if time.monotonic() > deadline:
+                # A bucket that was just made may be missing at first, where it is read.
+                if code != streams.MISSING or time.monotonic() > deadline:
                     raise JournalError(self._connection.trouble(error)) from error
                 time.sleep(RETRY)
 
