@@ -9,6 +9,7 @@
       ModelError        exit 1    a model file that breaks its contract
       JournalError      exit 1    an event log that cannot be read or written
         RivalError      exit 2    an event log that another aggregator also writes
+          FencedError   exit 1    a partition of a cell that another aggregator has taken over
       TransportError    exit 1    an address in use, or a peer that cannot be reached
       WireError         exit 1    bytes that are not a valid message
 
@@ -58,6 +59,12 @@ class RivalError(JournalError):
     """Another aggregator writes this event log, too. A restart does not help: each needs its own journal."""
 
     exit_code = 2
+
+
+class FencedError(RivalError):
+    """Another aggregator of the cell has taken over what this one served. After a restart this one helps again."""
+
+    exit_code = 1
 
 
 class TransportError(FerStreamError):

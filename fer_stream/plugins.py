@@ -286,6 +286,9 @@ BROADCASTS = ("events", "observations", "preview")
 class Hub(Protocol):
     """The aggregator's end of a transport: many peers, each with an opaque id."""
 
+    key: str
+    """The public half of this aggregator's key, which peers need to connect; empty if they need none."""
+
     def receive(self, timeout: float) -> list[tuple[str, bytes, list[Any]]]:
         """Wait up to ``timeout`` seconds, then return all received messages as ``(link, peer, parts)``.
 

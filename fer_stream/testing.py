@@ -104,6 +104,11 @@ class MemoryHub:
                     return known.put(parts)
         return False
 
+    @property
+    def key(self) -> str:
+        """See `fer_stream.plugins.Hub.key`: none is needed."""
+        return ""
+
     def objection(self, peer: bytes, camera: str) -> str:  # noqa: ARG002  (as the Protocol has it)
         """See `fer_stream.plugins.Hub.objection`: peers of this process may send for every camera."""
         return ""

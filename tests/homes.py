@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fer_stream.aggregator import aggregator
+from fer_stream.aggregator.membership import Alone
 from fer_stream.fleet.records import Moved, Place, Welcome
 from fer_stream.operations.logs import setup_logging
 from fer_stream.settings.tree import JournalSettings, Settings
 
 if TYPE_CHECKING:
     from fer_stream.fleet.records import Answer
+    from fer_stream.plugins import JournalWriter
 
 
 def write(path: Path, cameras: str, workers: str = "") -> None:
@@ -26,10 +29,11 @@ def write(path: Path, cameras: str, workers: str = "") -> None:
     draft.replace(path)
 
 
-class HomeFile:
+class HomeFile(Alone):
     """See the module docstring."""
 
-    def __init__(self, path: Path, address: str) -> None:
+    def __init__(self, path: Path, address: str, journal: JournalWriter) -> None:
+        super().__init__(journal)
         self._path, self._address = path, address
 
     def answer(self, camera: str) -> Answer:
@@ -52,4 +56,4 @@ if __name__ == "__main__":
     path, address, journal = sys.argv[1:]
     setup_logging("info", "aggregator")
     settings = Settings(address=address, journal=JournalSettings(path=Path(journal)))
-    aggregator.run(settings, home=HomeFile(Path(path), address))
+    aggregator.run(settings, alone=partial(HomeFile, Path(path), address))

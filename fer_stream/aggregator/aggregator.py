@@ -9,18 +9,18 @@ from __future__ import annotations
 
 import logging
 import time
-from contextlib import nullcontext
+from contextlib import ExitStack, closing, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from fer_stream import plugins
+from fer_stream.aggregator import cell
 from fer_stream.aggregator.captures import Captures
 from fer_stream.aggregator.dispatcher import FENCES, Ask, Assign, Dispatcher, Fence, Release
-from fer_stream.aggregator.home import OneMachine
+from fer_stream.aggregator.membership import Alone
 from fer_stream.aggregator.publisher import Publisher
 from fer_stream.aggregator.status import status
 from fer_stream.aggregator.workers import Workers
 from fer_stream.errors import WireError
-from fer_stream.events.timeline import closing
 from fer_stream.operations import instances, metrics
 from fer_stream.operations.process import install_stop, parent_gone, supervised
 from fer_stream.protocol import messages
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from fer_stream.aggregator.dispatcher import Command
-    from fer_stream.aggregator.home import Home
+    from fer_stream.aggregator.membership import Membership
     from fer_stream.operations.process import Stop
     from fer_stream.plugins import Hub, JournalWriter
     from fer_stream.protocol.messages import Message
@@ -45,6 +45,9 @@ BEAT = 0.5
 LOOK = 0.2
 """Seconds between checks for silent or late workers."""
 
+LEAVE = 10.0
+"""Seconds for giving everything to other aggregators after the aggregator was told to stop."""
+
 DRAIN = 1.5
 """Seconds for workers to finish their frames after the aggregator was told to stop."""
 
@@ -54,15 +57,16 @@ _log = logging.getLogger(__name__)
 class Aggregator:
     """See the module docstring. Call `turn` in a loop, then `drain`."""
 
-    def __init__(self, settings: Settings, hub: Hub, journal: JournalWriter, home: Home | None = None) -> None:
-        """Serve what ``home`` says, by default everything."""
+    def __init__(self, settings: Settings, hub: Hub, membership: Membership) -> None:
         self._settings = settings
         self._hub = hub
+        self._membership = membership
         self._dispatcher: Dispatcher[Message, Result] = Dispatcher(settings.dispatch, settings.depth)
-        self._publisher = Publisher(hub, journal)
-        home = home or OneMachine()
-        self.captures = Captures(settings, hub, journal, self._dispatcher, self._publisher, self._carry_out, home)
-        self.workers = Workers(settings, hub, self._dispatcher, self._publisher, self.captures, self._carry_out, home)
+        self._publisher = Publisher(hub, membership.partitions, membership.journals)
+        self.captures = Captures(settings, hub, self._dispatcher, self._publisher, self._carry_out, membership)
+        self.workers = Workers(
+            settings, hub, self._dispatcher, self._publisher, self.captures, self._carry_out, membership
+        )
         self._receivers: dict[str, Callable[[bytes, list[Any]], None]] = {
             "frames": self.captures.receive,
             "work": self.workers.receive,
@@ -73,23 +77,24 @@ class Aggregator:
         for counter, values in ((metrics.fenced, FENCES), (metrics.rejected_messages, plugins.LINKS)):
             for value in values:
                 counter.labels(value)  # create the label sets up front so that rate() sees the first increment
-        self._publisher.record(closing(event) for event in journal.unclosed())
-        self._publisher.flush()
+        membership.begin(self._publisher, self.captures, self.workers)
 
     @property
     def ready(self) -> str:
         """What is missing before frames can be processed; empty if nothing is."""
         if self._publisher.failing:
             return "a journal that can be written"
-        return "" if self.workers.known else "a worker"
+        return self._membership.missing or ("" if self.workers.known else "a worker")
 
     def turn(self, timeout: float) -> None:
         """Wait up to ``timeout`` seconds for messages, handle them, and do what is due.
 
         Raises:
             ConfigError: the settings do not fit the first worker's model.
+            RivalError: another aggregator has taken over.
         """
-        received = self._hub.receive(min(timeout, max(0.0, self._next_look - time.monotonic())))
+        timeout = min(timeout, self._membership.pace, max(0.0, self._next_look - time.monotonic()))
+        received = self._hub.receive(timeout)
         # Take the time before processing: messages still queued do not count as silence.
         now = time.monotonic()
         for link, peer, parts in received:
@@ -109,6 +114,7 @@ class Aggregator:
             self.round(now)
         self._publisher.flush()
         self.captures.settle()
+        self._membership.turn(time.monotonic())
 
     def _carry_out(self, commands: Iterable[Command[Message, Result]]) -> None:
         todo = list(commands)
@@ -128,14 +134,15 @@ class Aggregator:
         message = messages.unpack(parts)
         if message.kind is Kind.STATUS:
             self._publisher.flush()
-            self._hub.send("control", peer, messages.json_message(Kind.STATUS, self.status(), ticket=message.ticket))
+            body = {"parts": self._membership.parts()} if message.body().get("parts") is True else self.status()
+            self._hub.send("control", peer, messages.json_message(Kind.STATUS, body, ticket=message.ticket))
         elif message.kind is Kind.REPLAY:
             self._publisher.replay(peer, message)
 
     def status(self) -> dict[str, Any]:
         """Return the state as a JSON object: see `fer_stream.aggregator.status.status`."""
         now = time.monotonic()
-        return status(self.captures, self.workers, self._publisher, self._started, now)
+        return status(self.captures, self.workers, self._publisher, self._membership, self._started, now)
 
     def round(self, now: float) -> None:
         """Do what is due every `BEAT` seconds: silent cameras, metrics, retention, and publishing the cursor."""
@@ -149,9 +156,21 @@ class Aggregator:
             metrics.descriptors_open.set(descriptors[0])
             metrics.descriptors_limit.set(descriptors[1])
         metrics.events_held.set(self._publisher.held)
+        self._membership.export(now)
         self._publisher.purge(now, self._settings.journal.retention_days * 86_400)
         self._publisher.flush()
         self._publisher.beat()
+
+    def leave(self) -> None:
+        """Give everything to other aggregators, if there are any, for up to `LEAVE` seconds.
+
+        Raises:
+            RivalError: as `turn`.
+        """
+        deadline = time.monotonic() + LEAVE
+        self._membership.leave()
+        while not self._membership.left and time.monotonic() < deadline:
+            self.turn(BEAT)
 
     def drain(self) -> None:
         """End: let workers finish their frames for `DRAIN` seconds, end all timelines, and journal the events.
@@ -165,45 +184,39 @@ class Aggregator:
             self.turn(0.05)
         self.round(time.monotonic())  # may resolve frames for the last time
         self.captures.close()
-        self._publisher.close()
+        self._publisher.end()
         self._publisher.beat()
 
 
-def run(settings: Settings, stop: Stop | None = None, home: Home | None = None) -> None:
+def run(settings: Settings, stop: Stop | None = None, alone: Callable[[JournalWriter], Membership] = Alone) -> None:
     """Run an aggregator until SIGINT, SIGTERM or SIGHUP.
 
     Args:
-        settings: all settings.
+        settings: all settings. If they name a cell, it is a member of that one.
         stop: ends the aggregator when it is set; by default set by the process's signals.
-        home: says which cameras and workers belong here; by default all.
+        alone: makes the membership of one that is not in a cell.
 
     Raises:
         TransportError: the address is in use.
         JournalError: the journal cannot be written.
         ConfigError: the settings do not fit the workers' model, the purpose is prohibited, or none is set although
-            other machines can reach the aggregator.
+            other machines can reach the aggregator; or a cell's settings do not fit together.
     """
     stop = stop or install_stop()
     deployment.check_purpose(settings)
     place = plugins.journal(settings.journal)
-    journal = place.writer()
-    try:
-        hub = plugins.transport(settings).bind(settings.own_address)
-        try:
-            deployment.check_reach(settings)  # after `bind`, which checks for keys; no peer has been answered yet
-            aggregator = Aggregator(settings, hub, journal, home)
-            server = metrics.serve(settings, lambda: aggregator.ready)
-            what_for = settings.deployment.model_dump(exclude_none=True) or {"purpose": None}
-            _log.info("ready at %s", settings.address, extra={"journal": place.name, **what_for})
-            try:
-                with nullcontext() if supervised() else instances.announced(settings.address):
-                    while not (stop.is_set() or parent_gone()):
-                        aggregator.turn(BEAT / 2)
-                aggregator.drain()
-            finally:
-                if server:
-                    server.close()
-        finally:
-            hub.close()
-    finally:
-        journal.close()
+    with ExitStack() as last:
+        journal = None if settings.fleet.cell else last.enter_context(closing(place.writer()))
+        hub = last.enter_context(closing(plugins.transport(settings).bind(settings.own_address)))
+        deployment.check_reach(settings)  # after `bind`, which checks for keys; no peer has been answered yet
+        here = alone(journal) if journal else last.enter_context(cell.join(settings, hub.key, hub.wake))
+        aggregator = Aggregator(settings, hub, here)
+        if server := metrics.serve(settings, lambda: aggregator.ready):
+            last.callback(server.close)
+        what_for = settings.deployment.model_dump(exclude_none=True) or {"purpose": None}
+        _log.info("ready at %s", settings.address, extra={"journal": place.name, **what_for})
+        with nullcontext() if supervised() else instances.announced(settings.address):
+            while not (stop.is_set() or parent_gone()):
+                aggregator.turn(BEAT / 2)
+        aggregator.leave()
+        aggregator.drain()

@@ -6,9 +6,9 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from fer_stream.aggregator.event_log import wake_when_done
 from fer_stream.aggregator.frames import Arrival
 from fer_stream.aggregator.moves import Moves
-from fer_stream.aggregator.publisher import wake_when_done
 from fer_stream.aggregator.roster import Camera
 from fer_stream.errors import JournalError, RivalError, WireError
 from fer_stream.events.attention import Attention
@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from fer_stream.aggregator.home import Home
     from fer_stream.aggregator.publisher import Publisher
     from fer_stream.events.smoother import LabelSet
-    from fer_stream.plugins import Hub, JournalWriter
+    from fer_stream.fleet.records import Place
+    from fer_stream.plugins import Hub
     from fer_stream.protocol.results import Result
     from fer_stream.settings.tree import Settings
 
@@ -52,9 +53,8 @@ class Captures:
     Args:
         settings: all settings.
         hub: sends to the captures.
-        journal: numbers the epochs.
         dispatcher: receives the frames.
-        publisher: receives the events.
+        publisher: receives the events, and numbers the epochs.
         carry_out: carries out the dispatcher's commands.
         home: says which cameras belong here.
     """
@@ -63,7 +63,6 @@ class Captures:
         self,
         settings: Settings,
         hub: Hub,
-        journal: JournalWriter,
         dispatcher: Dispatcher[Message, Result],
         publisher: Publisher,
         carry_out: Callable[[Iterable[Command[Message, Result]]], None],
@@ -72,14 +71,13 @@ class Captures:
         self.cameras: dict[str, Camera] = {}
         self._settings = settings
         self._hub = hub
-        self._journal = journal
         self._dispatcher = dispatcher
         self._publisher = publisher
         self._carry_out = carry_out
         self._home = home
         self._peers: dict[bytes, str] = {}
         self._joining: dict[str, _Joining] = {}
-        self._leaving: dict[str, int] = {}  # cameras whose last events are recorded, and the publisher's mark
+        self._leaving: dict[str, int] = {}  # cameras whose last events are recorded, and their journal's mark
         self._moves = Moves(hub, dispatcher, publisher, home, self._send_off)
         self._labels: LabelSet | None = None
         self._stopping = False
@@ -142,9 +140,7 @@ class Captures:
         self._carry_out(self._dispatcher.frame(camera.name, arrival, message, message.totals, now, refused))
 
     def _offer(self, camera: Camera, message: Message, now: float) -> None:
-        held_up = (
-            self._stopping or self._moves.gives(camera.name) or (self._publisher.failing and camera.policy == "wait")
-        )
+        held_up = self._stopping or self._moves.gives(camera.name) or self._must_wait(camera)
         full = message.body().get("full") is True and not held_up
         self._carry_out(self._dispatcher.offer(camera.name, message.totals, full, now))
         if camera.live and message.time and camera.timeline and not camera.frames.unresolved:
@@ -204,7 +200,7 @@ class Captures:
         if known is not None and known.camera.incarnation != new.incarnation:
             return  # it repeats its HELLO, and is refused then if the other capture has joined
         if known is None:
-            epoch = self._journal.epoch(new.name)
+            epoch = self._publisher.log(new.name).journal.epoch(new.name)
             wake_when_done(self._hub, epoch)
             known = _Joining(new, message, reported, epoch)
         self._joining[new.name] = _Joining(new, message, reported, known.epoch)
@@ -270,9 +266,9 @@ class Captures:
         if camera.name not in self._leaving:
             if camera.timeline:
                 self._publisher.record(camera.timeline.offline(camera.leaving))
-            self._leaving[camera.name] = self._publisher.mark()
+            self._leaving[camera.name] = self._publisher.log(camera.name).mark()
             self._publisher.flush()
-        if self._publisher.passed(self._leaving[camera.name]):
+        if self._publisher.log(camera.name).passed(self._leaving[camera.name]):
             del self._leaving[camera.name]
             camera.ended = True
             self._dispatcher.left(camera.name)
@@ -284,6 +280,19 @@ class Captures:
             return False
         here = (camera for camera in self.cameras.values() if which(camera.name))
         return all(camera.ended or self._moves.closed(camera.name) for camera in here)
+
+    def give(self, now: float) -> None:
+        """Look at once, not in the next round, which cameras are to be given away."""
+        self._moves.round(self.cameras, now)
+
+    def dismiss(self, which: Callable[[str], bool], place: Place) -> bool:
+        """Send the cameras of these names to another aggregator; return whether none of them is here any more."""
+        for camera in [camera for camera in self.cameras.values() if which(camera.name)]:
+            if camera.ended:
+                self._send_off(camera)
+            elif not camera.frames.unresolved:
+                self._moves.send_off(camera, Moved(place))
+        return not any(map(which, self.cameras))
 
     # The dispatcher's commands
 
@@ -336,7 +345,7 @@ class Captures:
                 self._forget(camera.name)
 
     def _check_camera(self, camera: Camera, now: float) -> None:
-        if self._publisher.failing and camera.policy == "wait":
+        if self._must_wait(camera):
             self._dispatcher.silent(camera.name)  # until the journal can be written and the camera offers again
         if not (camera.leaving or camera.silent) and self._silent(camera, now):
             camera.silent = True
@@ -348,6 +357,10 @@ class Captures:
             camera.ending = []
             if camera.silent and camera.timeline:
                 self._publisher.record(camera.timeline.offline("capture silent"))
+
+    def _must_wait(self, camera: Camera) -> bool:
+        """Return whether a camera that must not lose events has to wait for its journal."""
+        return camera.policy == "wait" and self._publisher.log(camera.name).failing
 
     def _export(self, camera: Camera) -> None:
         camera.export.export(camera.frames.ledger())

@@ -1,10 +1,8 @@
-"""Which cameras and workers belong to this aggregator: all of them on one machine, some of them in a fleet."""
+"""What captures and workers are asked about: whether they belong to this aggregator, or where they belong."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
-
-from fer_stream.fleet.records import Welcome
 
 if TYPE_CHECKING:
     from fer_stream.fleet.records import Answer
@@ -30,19 +28,3 @@ class Home(Protocol):
     def answer_worker(self) -> Answer:
         """Return whether workers are welcome. If they are not, idle ones are sent to the place named, one a second."""
         ...
-
-
-class OneMachine:
-    """The `Home` of an aggregator without others: everything belongs to it."""
-
-    def answer(self, camera: str) -> Answer:  # noqa: ARG002
-        """See `Home.answer`."""
-        return Welcome()
-
-    def gives(self, camera: str) -> bool:  # noqa: ARG002
-        """See `Home.gives`."""
-        return False
-
-    def answer_worker(self) -> Answer:
-        """See `Home.answer_worker`."""
-        return Welcome()

@@ -35,7 +35,7 @@ class _Giving:
     answered: bool = False
     """Whether its capture has sent all frames that it was asked for."""
     mark: int | None = None
-    """The publisher's mark after its last event."""
+    """Its journal's mark after its last event."""
     closed: bool = False
     """Whether that is stored."""
 
@@ -121,15 +121,20 @@ class Moves:
                 if timeline:
                     self._publisher.record(timeline.offline("camera moved"))
             camera.ending = []
-            giving.mark = self._publisher.mark()
+            giving.mark = self._publisher.log(camera.name).mark()
             self._publisher.flush()
-        giving.closed = self._publisher.passed(giving.mark)
+        giving.closed = self._publisher.log(camera.name).passed(giving.mark)
         if giving.closed and isinstance(answer := self._home.answer(camera.name), Moved) and answer.place:
-            self._sent[camera.name] = camera.incarnation, camera.frames.reported()
-            self.send_away(camera, answer)
-            ledger = {term: count for term, count in camera.frames.ledger().as_dict().items() if count}
-            _log.info("camera %s is sent to %s", camera.name, answer.place.address, extra=ledger)
-            self._forget(camera)
+            self.send_off(camera, answer)
+
+    def send_off(self, camera: Camera, answer: Moved) -> None:
+        """Send a capture to another aggregator, with the outcomes of its frames, and forget the camera."""
+        self._sent[camera.name] = camera.incarnation, camera.frames.reported()
+        self.send_away(camera, answer)
+        ledger = {term: count for term, count in camera.frames.ledger().as_dict().items() if count}
+        where = answer.place.address if answer.place else "another aggregator"
+        _log.info("camera %s is sent to %s", camera.name, where, extra=ledger)
+        self._forget(camera)
 
     def send_away(self, camera: Camera, answer: Moved) -> None:
         """Tell a capture where it belongs: one that does not know MOVED, by a refusal."""

@@ -1,5 +1,8 @@
 """The aggregator's output: events, which are journaled before they are published, and replays of them.
 
+On one machine all events go into one journal. In a cell each partition has its own, and this aggregator writes those of
+its partitions; it publishes the others' events, too, so that a subscriber gets all of them from any aggregator.
+
 Observations (the faces in each frame) and the preview (the frames themselves) may be lost, are never journaled, and are
 produced only while they have subscribers.
 """
@@ -9,31 +12,33 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections import Counter
-from typing import TYPE_CHECKING, Any
+from collections import Counter, defaultdict
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from fer_stream.errors import JournalError, RivalError, WireError
-from fer_stream.events.cursor import to_number
+from fer_stream.aggregator.event_log import EventLog, wake_when_done
+from fer_stream.errors import JournalError, WireError
+from fer_stream.events.cursor import to_cursor
+from fer_stream.fleet.partitions import partition
 from fer_stream.operations import metrics
-from fer_stream.plugins import BATCH
 from fer_stream.protocol import messages
 from fer_stream.protocol.messages import Kind, Message
-from fer_stream.types import EventType, Probabilities
+from fer_stream.types import Cursor, EventType, Probabilities
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from concurrent.futures import Future
 
     from fer_stream.events.timeline import Timeline
-    from fer_stream.plugins import Hub, JournalWriter, Stored
+    from fer_stream.fleet.driver import Journals
+    from fer_stream.plugins import Hub, JournalWriter
     from fer_stream.types import Box, Event
 
 
 HELD = 10_000
-"""Most events held while the journal cannot be written. Further ones are lost, counted, and reported as a gap."""
+"""Most events held while journals cannot be written. Further ones are lost, counted, and reported as a gap."""
 
 ENDING = 1.0
-"""Seconds that the journal has at the end to store the last events."""
+"""Seconds that the journals have at the end to store the last events."""
 
 REPLAY_BATCH = 500
 """Most events in one answer to REPLAY, so that a long replay does not delay the frames."""
@@ -47,188 +52,233 @@ LEAST_EVENT = 256
 _log = logging.getLogger(__name__)
 
 
+class _Replay(NamedTuple):
+    """A REPLAY that waits for a journal."""
+
+    peer: bytes
+    ticket: int
+    partition: int
+    """-1: the latest cursor of all is asked for."""
+    answer: Future[Any]
+
+
 class Publisher:
     """Journals, publishes and replays events. `record` collects them; `flush` journals them, then publishes them.
 
-    Nothing waits for the journal: while it stores one batch, further events are collected.
+    Args:
+        hub: publishes.
+        partitions: how many there are.
+        journals: reads those of other aggregators; ``None`` on one machine.
     """
 
-    def __init__(self, hub: Hub, journal: JournalWriter) -> None:
+    def __init__(self, hub: Hub, partitions: int = 1, journals: Journals | None = None) -> None:
         self.counted: Counter[str] = Counter()
         """Events published, by type."""
-        self.cursor = journal.cursor
-        """The number of the cursor of the latest published event."""
+        self.logs: dict[int, EventLog] = {}
+        """By partition, the journals that this aggregator writes."""
         self._hub = hub
-        self._journal = journal
-        self._recorded: list[Event] = []
-        self._writing: tuple[int, float, Future[list[Stored]]] | None = None  # events in the batch, when, the batch
-        self._lost = 0
-        self._total = 0
-        self._replays: list[tuple[bytes, int, Future[tuple[list[str], int]]]] = []
-        self._purge: Future[int] | None = None
-        self._failing_since: float | None = None
-        self._purge_at = 0.0
+        self._partitions, self._journals = partitions, journals
+        self._newest = dict.fromkeys(range(partitions), 0)  # the latest known cursors of partitions that others write
+        self._partition_of: dict[str, int] = {}
+        self._replays: list[_Replay] = []
         # Topics by link. ZeroMQ reports every subscribe, but only the last unsubscribe.
-        self._listened: dict[str, set[bytes]] = {"observations": set(), "preview": set()}
+        self._listened: dict[str, set[bytes]] = {"events": set(), "observations": set(), "preview": set()}
+
+    # Journals
+
+    def open(self, number: int, journal: JournalWriter) -> EventLog:
+        """Begin to write a partition's journal."""
+        log = self.logs[number] = EventLog(self._hub, journal, self._publish)
+        return log
+
+    def close(self, number: int) -> None:
+        """Write a partition's journal no more, of which all events are stored."""
+        log = self.logs.pop(number)
+        self._newest[number] = log.cursor
+        log.journal.close()
+
+    def log(self, camera: str) -> EventLog:
+        """Return the journal of a camera, whose partition this aggregator writes."""
+        return self.logs[self._number(camera)]
+
+    def _number(self, camera: str) -> int:
+        if self._partitions == 1:
+            return 0
+        number = self._partition_of.get(camera)
+        if number is None:
+            number = self._partition_of[camera] = partition(camera, self._partitions)
+        return number
 
     @property
     def failing(self) -> bool:
-        """Whether the journal cannot be written at present."""
-        return bool(self._journal.trouble)
+        """Whether a journal cannot be written at present."""
+        return any(log.failing for log in self.logs.values())
 
     @property
     def held(self) -> int:
         """The number of events that wait to be journaled."""
-        return len(self._recorded) + (self._writing[0] if self._writing else 0)
+        return sum(log.held for log in self.logs.values())
 
-    def mark(self) -> int:
-        """Return a mark for the events recorded so far, for `passed`."""
-        return self._total
+    @property
+    def cursor(self) -> Cursor:
+        """The latest cursor: of the journal, or of all partitions as far as it is known here."""
+        if self._partitions == 1:
+            return to_cursor(self._latest(0))
+        return Cursor(",".join(f"{number:02x}:{self._latest(number)}" for number in range(self._partitions)))
 
-    def passed(self, mark: int) -> bool:
-        """Return whether all events that were recorded before a mark are published."""
-        return self._total - self.held - self._lost >= mark
+    def _latest(self, number: int) -> int:
+        log = self.logs.get(number)
+        return log.cursor if log else self._newest[number]
+
+    # Events
 
     def record(self, events: Iterable[Event]) -> None:
         """Take events to be journaled and published by the next `flush`."""
-        before = len(self._recorded)
-        self._recorded += events
-        self._total += len(self._recorded) - before
-        if (over := min(self.held - HELD, len(self._recorded))) > 0 and self.failing:
-            del self._recorded[-over:]
-            self._lost += over
-            metrics.events_lost.inc(over)
+        found: dict[int, list[Event]] = defaultdict(list)
+        for event in events:
+            found[self._number(event.camera)].append(event)
+        for number, part in found.items():
+            log = self.logs[number]
+            log.record(part)
+            if log.failing and (over := self.held - HELD) > 0:
+                log.drop(over)
 
     def flush(self) -> None:
-        """Hand the recorded events to the journal, and publish those that it has stored.
-
-        Events that cannot be written are held, not published, and tried again.
+        """Go on with all journals, as `EventLog.flush`, and with the replays.
 
         Raises:
-            RivalError: another process writes the journal.
+            RivalError: another process writes a journal.
         """
-        try:
-            self._journal.check()
-            while self._publish_stored() and (self._recorded or self._lost):
-                batch, self._recorded = self._recorded[:BATCH], self._recorded[BATCH:]
-                lost = 0 if self._recorded else self._lost  # a replay then contains the gap
-                self._lost -= lost
-                future = self._journal.append(batch, lost)
-                self._writing = len(batch) + lost, time.monotonic(), future
-                wake_when_done(self._hub, future)
-        except RivalError as error:
-            count = self.held + self._lost
-            lost_text = f"; {count} events of this aggregator are not in the journal" if count else ""
-            raise RivalError(f"{error}{lost_text}") from error
-        self._report_state()
+        for log in self.logs.values():
+            log.flush()
+        metrics.journal_failing.set(self.failing)
         self._answer_replays()
-        if self._purge is not None and self._purge.done():
-            self._end_purge(self._purge)
 
-    def _publish_stored(self) -> bool:
-        """Publish the batch that the journal has stored; return whether the next one may be handed over."""
-        if self._writing is None:
-            return True
-        _, began, future = self._writing
-        if not future.done():
-            return False
-        stored = future.result()
-        self._writing = None
-        metrics.stage.labels("journal").observe(time.monotonic() - began)
-        for event, text in stored:
-            self.cursor = to_number(event.cursor)
-            if event.type is EventType.STREAM_GAP:
-                self.beat()  # a subscriber of one camera cannot see the gap in that camera's sequence
-                continue
-            self._hub.publish("events", f"{event.camera}/", [text.encode()])
-            self.counted[event.type] += 1
-            metrics.events.labels(event.camera, event.type, getattr(event.data, "label", "")).inc()
-        metrics.journal_cursor.set(self.cursor)
-        return True
+    def _publish(self, event: Event, text: str) -> None:
+        metrics.journal_cursor.set(sum(log.cursor for log in self.logs.values()))
+        if event.type is EventType.STREAM_GAP:
+            self.beat()  # a subscriber of one camera cannot see the gap in that camera's sequence
+            return
+        self._hub.publish("events", f"{event.camera}/", [text.encode()])
+        self.counted[event.type] += 1
+        metrics.events.labels(event.camera, event.type, getattr(event.data, "label", "")).inc()
 
-    def _report_state(self) -> None:
-        trouble, now = self._journal.trouble, time.monotonic()
-        if trouble and self._failing_since is None:
-            self._failing_since = now
-            _log.error("%s; events are held until the journal can be written", trouble)
-        elif not trouble and self._failing_since is not None:
-            _log.warning("the journal can be written again, after %.1f s", now - self._failing_since)
-            self._failing_since = None
-        metrics.journal_failing.set(bool(trouble))
+    @property
+    def listened(self) -> bool:
+        """Whether events have subscribers."""
+        return bool(self._listened["events"])
+
+    def relay(self, number: int, cursor: int, camera: str, text: str) -> None:
+        """Publish an event that another aggregator has journaled.
+
+        Args:
+            number: its partition.
+            cursor: the number of its cursor.
+            camera: its camera; empty if only the cursor is to be taken.
+            text: its JSON.
+        """
+        if number in self.logs:
+            return
+        self._newest[number] = max(self._newest[number], cursor)
+        if camera:
+            self._hub.publish("events", f"{camera}/", [text.encode()])
 
     def purge(self, now: float, retention: float) -> None:
         """Once an hour, delete the events journaled more than ``retention`` seconds ago."""
-        if now >= self._purge_at and self._purge is None:
-            self._purge_at = now + 3600
-            self._purge = self._journal.purge(time.time() - retention)
-            wake_when_done(self._hub, self._purge)
+        for log in self.logs.values():
+            log.purge(now, retention)
 
-    def _end_purge(self, purge: Future[int]) -> None:
-        self._purge = None
-        try:
-            purge.result()
-        except RivalError:
-            raise
-        except JournalError as error:
-            _log.warning("old events stay for another hour: %s", error)
-
-    def close(self) -> None:
+    def end(self) -> None:
         """Journal and publish the remaining events.
 
         Raises:
-            JournalError: the journal still cannot be written; the message says how many events are lost.
+            JournalError: a journal still cannot be written; the message says how many events are lost.
         """
         deadline = time.monotonic() + ENDING
         self.flush()
-        while (self.held or self._lost) and time.monotonic() < deadline:
+        while self._unstored and time.monotonic() < deadline:
             time.sleep(0.02)
             self.flush()
-        if count := self.held + self._lost:
-            raise JournalError(f"{count} events are lost: the journal could not be written until the end")
+        if self._unstored:
+            raise JournalError(f"{self._unstored} events are lost: the journal could not be written until the end")
+
+    @property
+    def _unstored(self) -> int:
+        return sum(log.unstored for log in self.logs.values())
 
     def beat(self) -> None:
         """Publish the latest cursor, from which a subscriber sees whether it missed the latest events."""
-        self._hub.publish("events", "/", [str(self.cursor).encode()])
+        self._hub.publish("events", "/", [self.cursor.encode()])
+
+    # Replays
 
     def replay(self, peer: bytes, message: Message) -> None:
         """Answer a REPLAY with a batch of the events after its cursor; ``seq`` is the last cursor that it covers.
 
         ``bytes`` in the request limits the batch; its default and maximum is `REPLAY_BYTES`. A batch has at least one
-        event if there is one, and at most `REPLAY_BATCH`.
+        event if there is one, and at most `REPLAY_BATCH`. Where there are several partitions, ``partition`` says which
+        one is meant; without it the answer is only CURSOR, with the latest cursor of all.
 
         Raises:
-            WireError: the request has no valid cursor, or no valid number of bytes.
+            WireError: the request has no valid cursor, partition or number of bytes.
         """
         body = message.body()
         after, camera, size = body.get("after"), body.get("camera"), body.get("bytes", REPLAY_BYTES)
+        number = body.get("partition", None if self._partitions > 1 else 0)
         if type(after) is not int or after < 0 or not isinstance(camera, str | None):
             raise WireError("a REPLAY without a cursor")
         if type(size) is not int or size <= 0:
             raise WireError("a REPLAY without a valid number of bytes")
+        if number is not None and (type(number) is not int or not 0 <= number < self._partitions):
+            raise WireError(f"a REPLAY of a partition {number!r:.20}, of {self._partitions}")
         size = min(size, REPLAY_BYTES)
         self.flush()
         limit = min(REPLAY_BATCH, 1 + size // LEAST_EVENT)
-        future = self._journal.read(min(after, self.cursor), limit, camera, size)
-        wake_when_done(self._hub, future)
-        self._replays.append((peer, message.ticket, future))
+        answer: Future[Any]
+        if number is None and self._journals:
+            answer = self._journals.newest()
+        elif number in self.logs:
+            log = self.logs[number]
+            answer = log.journal.read(min(after, log.cursor), limit, camera, size)
+        elif number is not None and self._journals:
+            answer = self._journals.read(number, after, limit, camera, size)
+        else:
+            return  # no journal is open yet: the client repeats its request
+        wake_when_done(self._hub, answer)
+        self._replays.append(_Replay(peer, message.ticket, -1 if number is None else number, answer))
         self._answer_replays()
 
     def _answer_replays(self) -> None:
         waiting = []
-        for peer, ticket, future in self._replays:
-            if not future.done():
-                waiting.append((peer, ticket, future))
+        for replay in self._replays:
+            if not replay.answer.done():
+                waiting.append(replay)
                 continue
             try:
-                texts, reached = future.result()
+                found = replay.answer.result()
             except JournalError as error:  # the client repeats its request
                 _log.error("a replay is not answered: %s", error)
                 continue
-            payload = "\n".join(texts).encode()
-            # A batch that is stored and not published yet may be in it. The heartbeat's cursor must not be below `seq`.
-            answer = Message(Kind.EVENTS, payload, seq=min(reached, self.cursor), time=self.cursor, ticket=ticket)
-            self._hub.send("control", peer, messages.pack(answer))
+            if replay.partition < 0:
+                for number, cursor in found.items():
+                    self.relay(number, cursor, "", "")
+                answer = messages.json_message(Kind.CURSOR, {"cursor": self.cursor}, ticket=replay.ticket)
+            else:
+                answer = messages.pack(self._events(replay, *found))
+            self._hub.send("control", replay.peer, answer)
         self._replays = waiting
+
+    def _events(self, replay: _Replay, texts: list[str], reached: int, latest: int = 0) -> Message:
+        log = self.logs.get(replay.partition)
+        if log is not None:
+            # A batch that is stored and not published yet may be in it. The heartbeat's cursor must not be below `seq`.
+            latest, reached = log.cursor, min(reached, log.cursor)
+        else:
+            self.relay(replay.partition, max(latest, reached), "", "")
+            latest = self._newest[replay.partition]
+        return Message(Kind.EVENTS, "\n".join(texts).encode(), seq=reached, time=latest, ticket=replay.ticket)
+
+    # Observations and preview
 
     def observe(self, timeline: Timeline) -> None:
         """Publish the faces in a camera's latest frame if there are subscribers."""
@@ -276,12 +326,6 @@ class Publisher:
         for timeline in timelines if link == "observations" else ():
             if f"{timeline.camera}/".encode().startswith(topic):
                 self.observe(timeline)
-
-
-def wake_when_done(hub: Hub, future: Future[Any]) -> None:
-    """Let the hub's `receive` return when a future is done. One that is done already has no need of it."""
-    if not future.done():
-        future.add_done_callback(lambda _: hub.wake())
 
 
 def describe(timeline: Timeline) -> list[dict[str, Any]]:

@@ -7,31 +7,34 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from fer_stream.aggregator.publisher import describe
-from fer_stream.events.cursor import to_cursor
 from fer_stream.operations.process import DELIVERIES, read_note
 from fer_stream.protocol import shared
 
 if TYPE_CHECKING:
     from fer_stream.aggregator.captures import Captures
+    from fer_stream.aggregator.membership import Membership
     from fer_stream.aggregator.publisher import Publisher
     from fer_stream.aggregator.roster import Camera
     from fer_stream.aggregator.workers import Workers
 
 
-def status(captures: Captures, workers: Workers, publisher: Publisher, started: float, now: float) -> dict[str, Any]:
-    """Return the cameras with their ledgers and tracks, the workers, the sinks, and the counts of events.
+def status(
+    captures: Captures, workers: Workers, publisher: Publisher, membership: Membership, started: float, now: float
+) -> dict[str, Any]:
+    """Return the cameras with their ledgers and tracks, the workers, the sinks, the counts of events, and the cell.
 
     Args:
         captures: the cameras.
         workers: the workers.
         publisher: the events, and the journal's cursor.
+        membership: the cell.
         started: when the aggregator began, in monotonic seconds.
         now: monotonic seconds.
     """
     return {
         "pid": os.getpid(),
         "uptime_s": round(now - started, 1),
-        "cursor": to_cursor(publisher.cursor),
+        "cursor": publisher.cursor,
         "events_held": publisher.held,
         "labels": list(workers.labels.labels) if workers.labels else [],
         "memory": shared.identity(),
@@ -39,6 +42,7 @@ def status(captures: Captures, workers: Workers, publisher: Publisher, started: 
         "workers": _workers(workers),
         "sinks": read_note(DELIVERIES),
         "events": dict(sorted(publisher.counted.items())),
+        "fleet": membership.status(),
     }
 
 

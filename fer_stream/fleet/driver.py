@@ -7,16 +7,18 @@ that `turn` returns; the engine's thread carries out the others.
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
-from fer_stream.fleet.records import Beat, Fence, Look, Outcome, Part, Read, Recover, Status, Write
+from fer_stream.fleet.records import Beat, Fence, Look, Outcome, Part, Publish, Read, Recover, Status, Write
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from concurrent.futures import Future
 
     from fer_stream.fleet.member import Member
     from fer_stream.fleet.records import Command
     from fer_stream.plugins import JournalWriter
+    from fer_stream.settings.tree import FleetSettings
 
 Task = Beat | Write | Read | Look | Fence | Recover
 """A command that the engine carries out."""
@@ -45,11 +47,31 @@ class Answered(NamedTuple):
     outcome: Outcome
 
 
-Arrival = Heard | Seen | Answered
+Arrival = Heard | Seen | Answered | Publish
 
 
-class Engine(Protocol):
+class Journals(Protocol):
+    """The journals of all partitions, for reading. Other threads complete the futures; `JournalError`: not now."""
+
+    def read(
+        self, partition: int, after: int, limit: int, camera: str | None, size: int
+    ) -> Future[tuple[list[str], int, int]]:
+        """As `fer_stream.plugins.JournalReader.read`. The third value is the number of the latest cursor.
+
+        An ``after`` beyond that one counts as that one.
+        """
+        ...
+
+    def newest(self) -> Future[dict[int, int]]:
+        """Return the number of the latest cursor of each partition."""
+        ...
+
+
+class Engine(Journals, Protocol):
     """What several aggregators share. One thread uses it; none of its methods but `close` waits."""
+
+    trouble: str
+    """Why the last call without an answer had none, for display; empty if the last one had one."""
 
     def begin(self, task: Task) -> None:
         """Begin to carry out a command. Each call is answered once, within seconds."""
@@ -63,8 +85,33 @@ class Engine(Protocol):
         """Return the journal of a partition that was recovered. Its ``check`` raises `RivalError` if it was fenced."""
         ...
 
+    def listen(self, on: bool) -> None:
+        """Let every event that is stored in a partition arrive as `Publish`, or no more. Some may be missing.
+
+        The latest cursors arrive, too, every few seconds.
+        """
+        ...
+
     def close(self) -> None:
         """Leave the engine. Calls that were not answered stay without an answer. A second call does nothing."""
+        ...
+
+
+@runtime_checkable
+class Shared(Protocol):
+    """A `fer_stream.plugins.Journal` that several aggregators can share."""
+
+    def engine(self, fleet: FleetSettings, me: str, wake: Callable[[], None]) -> Engine:
+        """Join a cell.
+
+        Args:
+            fleet: the cell.
+            me: this process's id.
+            wake: called in another thread when something has arrived.
+
+        Raises:
+            JournalError: it cannot be used, or the cell has another number of partitions.
+        """
         ...
 
 
@@ -79,7 +126,7 @@ class Driver:
         """Take what has arrived, and do what is due.
 
         Returns:
-            The commands to the aggregator: `Serve`, `Move`, `MoveWorker`, `Inquire`, `Flush`, `End`, `Left`.
+            The commands to the aggregator: `Serve`, `Move`, `MoveWorker`, `Inquire`, `Flush`, `Publish`, `End`, `Left`.
         """
         commands: list[Command] = []
         for arrival in self._engine.arrivals():
@@ -90,6 +137,8 @@ class Driver:
                     commands += self.inform(partition, revision, part)
                 case Answered(call, outcome):
                     commands += self.answer(call, outcome)
+                case Publish():
+                    commands.append(arrival)
         return commands + self._carry_out(self.member.tick(self._clock()))
 
     def answer(self, call: int, outcome: Outcome) -> list[Command]:

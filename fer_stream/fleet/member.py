@@ -42,6 +42,7 @@ from fer_stream.fleet.records import Beat, End, Inquire, Left, Moved, MoveWorker
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from fer_stream.fleet.ownership import Cause
     from fer_stream.fleet.records import Answer, Command, Outcome, Part, Place
 
 STEP, FIRST_STEP = 0.2, 2.0
@@ -207,15 +208,16 @@ class Member:
             if one.state != "idle":
                 continue
             part, turn = one.part, -1
+            cause: Cause = "new" if part is None else "dead"
             if part is not None and (part.heir == self._me or part.owner in (self._me, self._former)):
-                turn = 0
+                turn, cause = 0, "given" if part.heir == self._me else "former"
             elif living is None or (part is not None and part.owner in living):
                 continue
             orphans[one.partition] = since = self._orphans.get(one.partition, now)
             if turn < 0:
                 turn = balance.claimants(one.partition, [self._me, *others]).index(self._me)
             if now >= since + turn * (FIRST_STEP if part is None else STEP):
-                commands += self._sent(one.claim(self._expected(one)), one)
+                commands += self._sent(one.claim(self._expected(one), cause), one)
         self._orphans = orphans
         return commands
 
@@ -290,6 +292,11 @@ class Member:
         return [Inquire(self.statuses[self._asked].place)]
 
     # Views
+
+    @property
+    def alone(self) -> bool:
+        """Whether there is no other aggregator that could take what this one gives."""
+        return not self._others()
 
     def status(self, now: float) -> Status:
         """Return this process's status, as its next beat carries it."""

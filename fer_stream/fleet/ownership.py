@@ -58,6 +58,10 @@ RETRY = 0.25
 OFFER = 1.0
 """Seconds for which an heir may claim."""
 
+Cause = Literal["new", "given", "former", "dead"]
+"""Why a partition is taken: nobody ever owned it, its owner gives it, this aggregator's former process owned it, or its
+owner counts as dead."""
+
 State = Literal[
     "idle",
     "claiming",
@@ -99,6 +103,8 @@ class Ownership:
         """The value of that revision."""
         self.since = float("-inf")
         """When the state last became ``owned``, in monotonic seconds."""
+        self.cause: Cause = "new"
+        """Why this process claimed it last."""
         self.due: float | None = None
         """When `tick` has something to do: a step is followed up, or an offer ends. In monotonic seconds."""
         self._me, self._place, self._calls = me, place, calls
@@ -125,10 +131,11 @@ class Ownership:
 
     # Input
 
-    def claim(self, weight: float) -> list[Command]:
+    def claim(self, weight: float, cause: Cause) -> list[Command]:
         """Begin to take the partition. ``weight`` is its expected load."""
         if self.state != "idle":
             return []
+        self.cause = cause
         return self._write("claiming", Part(self._me, self._place, weight=weight))
 
     def give(self, heir: str, weight: float) -> list[Command]:

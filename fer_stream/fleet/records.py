@@ -154,6 +154,16 @@ class Inquire:
 
 
 @dataclass(frozen=True, slots=True)
+class Publish:
+    """Publish an event that is stored in a partition. Without a camera, take the cursor's number only."""
+
+    partition: int
+    cursor: int
+    camera: str = ""
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class End:
     """End the process: this aggregator has lost a partition. Its supervisor starts it again, with a new id."""
 
@@ -166,7 +176,7 @@ class Left:
 
 
 Call = Write | Read | Look | Fence | Recover | Flush
-Command = Beat | Call | Serve | Move | MoveWorker | Inquire | End | Left
+Command = Beat | Call | Serve | Move | MoveWorker | Inquire | Publish | End | Left
 
 
 # Answers of the engine

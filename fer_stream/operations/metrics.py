@@ -123,6 +123,32 @@ rejected_messages = Counter("fer_stream_messages_rejected", "Messages that viola
 capture_frames = Counter(
     "fer_stream_capture_frames", "Frames counted by the capture, by outcome.", ["camera", "outcome"]
 )
+fleet_aggregators = Gauge(
+    "fer_stream_fleet_aggregators",
+    "Living aggregators of the cell that this one knows, with itself.",
+    multiprocess_mode="mostrecent",
+)
+fleet_partitions = Gauge(
+    "fer_stream_fleet_partitions",
+    "Partitions of the cell by state, as this aggregator sees them; owned, taking and giving are its own.",
+    ["state"],
+    multiprocess_mode="mostrecent",
+)
+fleet_takeovers = Counter(
+    "fer_stream_fleet_takeovers",
+    "Partitions that this aggregator took: new ones, given ones, those of its former process, and of dead aggregators.",
+    ["cause"],
+)
+fleet_engine_failing = Gauge(
+    "fer_stream_fleet_engine_failing",
+    "1 while the cell's engine does not answer this aggregator, else 0.",
+    multiprocess_mode="mostrecent",
+)
+fleet_doubtful = Gauge(
+    "fer_stream_fleet_doubtful",
+    "1 while this aggregator's own heartbeats do not come back, so that others may take it for dead, else 0.",
+    multiprocess_mode="mostrecent",
+)
 sink_undelivered = Counter("fer_stream_sink_events_undelivered", "Events that a sink did not accept.", ["sink"])
 sink_behind = Gauge(
     "fer_stream_sink_events_behind",

@@ -74,6 +74,7 @@ class Kind(IntEnum):
     REPLAY = 15  # client: asks for the events after a cursor
     EVENTS = 16  # aggregator: these events
     MOVED = 17  # aggregator: the capture or worker belongs to another aggregator, or to none at present
+    CURSOR = 18  # aggregator: the latest cursor of a whole cell
 
 
 class Encoding(IntEnum):

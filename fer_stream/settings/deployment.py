@@ -40,6 +40,17 @@ def beyond(address: str) -> bool:
         return True
 
 
+def wildcard(address: str) -> bool:
+    """Return whether an address stands for all those of its machine, so that nobody can connect to it."""
+    if not address.startswith("tcp://"):
+        return False
+    host = address.removeprefix("tcp://").rpartition(":")[0].strip("[]")
+    try:
+        return host == "*" or ipaddress.ip_address(host).is_unspecified
+    except ValueError:
+        return False
+
+
 def page_beyond(live: LiveSettings) -> str:
     """Return the address or name at which other machines can reach the live page, or an empty text.
 

@@ -34,6 +34,7 @@ class ZeroMQHub:
         self._lock = self._folder = -1  # descriptors of the lock file and of the locked folder
         self._files: list[Path] = []  # sockets to delete at the end
         self._pair, self._allowed = pair, allowed
+        self.key = pair[0] if pair else ""
         self._refusal_logged = -10.0
         self._key_of_peer: dict[bytes, str] = {}
         self._zap: zmq.Socket[bytes] | None = None

@@ -14,6 +14,7 @@ from processes import wait_for
 
 from fer_stream import plugins
 from fer_stream.aggregator.aggregator import Aggregator
+from fer_stream.aggregator.membership import Alone
 from fer_stream.operations import metrics
 from fer_stream.protocol import messages, results, shared
 from fer_stream.protocol.messages import Encoding, Kind, Message, Totals
@@ -52,7 +53,7 @@ class Bench:
             journal=JournalSettings(path=path),
             dispatch=DispatchSettings(silence=silence, **dispatch),
         )
-        self.it = Aggregator(settings, self._hub, self.journal)
+        self.it = Aggregator(settings, self._hub, Alone(self.journal))
 
     def peer(self, link: str) -> Peer:
         made: Peer = self._transport.connect(self.address, link)

@@ -12,6 +12,7 @@ from processes import balanced, wait_for
 
 from fer_stream import plugins
 from fer_stream.aggregator.aggregator import Aggregator
+from fer_stream.aggregator.membership import Alone
 from fer_stream.fleet import answers
 from fer_stream.fleet.records import Moved, Place, Welcome
 from fer_stream.protocol import messages, results
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from fer_stream.fleet.records import Answer
-    from fer_stream.plugins import Peer
+    from fer_stream.plugins import JournalWriter, Peer
 
 numbers = itertools.count()
 OTHER = Place("tcp://192.0.2.2:5550", "k" * 40)
@@ -38,10 +39,11 @@ READY: dict[str, Any] = {
 }  # fmt: skip
 
 
-class Told:
+class Told(Alone):
     """A `Home` that answers what the test says."""
 
-    def __init__(self) -> None:
+    def __init__(self, journal: JournalWriter) -> None:
+        super().__init__(journal)
         self.camera: Answer = Welcome((NEIGHBOUR,))
         self.worker: Answer = Welcome()
         self.giving = False
@@ -72,8 +74,8 @@ class Bench:
             journal=JournalSettings(path=path),
             dispatch=DispatchSettings(silence=60),
         )
-        self.home = Told()
-        self.it = Aggregator(settings, self._hub, self.journal, self.home)
+        self.home = Told(self.journal)
+        self.it = Aggregator(settings, self._hub, self.home)
         self.now = time.monotonic()
 
     def peer(self, link: str) -> Peer:

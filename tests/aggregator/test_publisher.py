@@ -36,7 +36,8 @@ class Bench:
         self.connect = partial(transport.connect, address)
         self._listener = transport.subscribe(address, "events", ["door/", "/"])
         self.journal = plugins.journal(JournalSettings(path=path)).writer()
-        self.it = Publisher(self._hub, self.journal)
+        self.it = Publisher(self._hub)
+        self.it.open(0, self.journal)
 
     def fill_the_disk(self) -> None:
         limit(self.journal._writer, 0)
@@ -109,7 +110,7 @@ def test_an_end_without_a_journal_says_what_is_lost(bench: Bench) -> None:
     bench.fill_the_disk()
     bench.record(1, 20)
     with pytest.raises(JournalError, match="20 events are lost"):
-        bench.it.close()
+        bench.it.end()
 
 
 def test_a_journal_that_was_deleted_begins_anew(bench: Bench, tmp_path: Path) -> None:

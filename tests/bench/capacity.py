@@ -27,6 +27,7 @@ from fer_stream import plugins
 from fer_stream.aggregator.aggregator import Aggregator
 from fer_stream.aggregator.dispatcher import Ask, Assign, Dispatcher
 from fer_stream.aggregator.frames import Arrival
+from fer_stream.aggregator.membership import Alone
 from fer_stream.aggregator.publisher import Publisher
 from fer_stream.events.attention import Attention
 from fer_stream.events.smoother import LabelSet
@@ -105,7 +106,7 @@ def frames(
         settings = Settings(transport="memory", address=address, journal=JournalSettings(path=path))
         transport, journal = plugins.load("transports", "memory")(), plugins.journal(settings.journal).writer()
         hub = transport.bind(address)
-        it = Aggregator(settings, hub, journal)
+        it = Aggregator(settings, hub, Alone(journal))
         captures = [transport.connect(address, "frames") for _ in range(cameras)]
         pool = [transport.connect(address, "work") for _ in range(workers)]
         about: dict[str, Any] = {
@@ -163,7 +164,8 @@ def events(cameras: int = 20, faces: int = 10, frames: int = 40, turn: int = 1) 
     with tempfile.TemporaryDirectory() as folder:
         journal = plugins.journal(JournalSettings(path=Path(folder) / "events.db")).writer()
         hub = plugins.load("transports", "memory")().bind("memory://events")
-        publisher = Publisher(hub, journal)
+        publisher = Publisher(hub)
+        publisher.open(0, journal)
         settings = Settings(smoother=SmootherSettings(tau=0.01, min_dwell=0))
         labels = LabelSet("emotions", EMOTIONS, settings.valence)
         lines = [

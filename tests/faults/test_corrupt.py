@@ -12,6 +12,7 @@ from processes import gapless
 
 from fer_stream import plugins
 from fer_stream.aggregator.aggregator import Aggregator
+from fer_stream.aggregator.membership import Alone
 from fer_stream.errors import JournalError
 from fer_stream.events.cloudevents import decode
 from fer_stream.journal.sqlite import APPLICATION, Reader, Writer, purge
@@ -99,7 +100,7 @@ def test_an_aggregator_reports_a_corrupt_journal_once(tmp_path: Path, caplog: py
     hub = plugins.load("transports", "memory")().bind("memory://corrupt")
     settings = Settings(transport="memory", address="memory://corrupt", journal=JournalSettings(path=path))
     writer = plugins.journal(settings.journal).writer()
-    it = Aggregator(settings, hub, writer)
+    it = Aggregator(settings, hub, Alone(writer))
     for _ in range(3):
         it.turn(0.01)
     writer.close()

@@ -52,7 +52,7 @@ class Case:
     def own(self) -> Case:
         """Take the partition over from another aggregator, whose events end at 40."""
         self.take(self.one.seen(5, Part("other", THERE, fence=30)))
-        self.take(self.one.claim(9.0))
+        self.take(self.one.claim(9.0, "dead"))
         self.answer(Done(6))
         self.answer(Done((40, 30, Mark("other", 4))))
         self.answer(Done(41))
@@ -68,7 +68,7 @@ NAMED = Part("me", HERE, fence=41, weight=9.0)
 def test_a_take_over() -> None:
     case = Case()
     assert case.take(case.one.seen(5, Part("other", THERE, fence=30))) is None
-    assert case.take(case.one.claim(9.0)) == Write(1, 7, MINE, revision=5)
+    assert case.take(case.one.claim(9.0, "dead")) == Write(1, 7, MINE, revision=5)
     assert case.answer(Done(6)) == Look(2, 7)
     assert case.answer(Done((40, 30, Mark("other", 4)))) == Fence(3, 7, Mark("me", 6), last=40)
     assert case.answer(Done(41)) == Write(4, 7, NAMED, revision=6)
@@ -80,23 +80,23 @@ def test_a_take_over() -> None:
 
 def test_a_partition_that_nobody_ever_owned() -> None:
     case = Case()
-    assert case.take(case.one.claim(1.0)) == Write(1, 7, Part("me", HERE), revision=0)
+    assert case.take(case.one.claim(1.0, "dead")) == Write(1, 7, Part("me", HERE), revision=0)
     case.answer(Done(1))
     assert case.answer(Done((0, 0, None))) == Fence(3, 7, Mark("me", 1), last=0)
 
 
 def test_nothing_begins_twice() -> None:
     case = Case()
-    case.take(case.one.claim(1.0))
-    assert case.one.claim(1.0) == []
+    case.take(case.one.claim(1.0, "dead"))
+    assert case.one.claim(1.0, "dead") == []
     assert case.one.give("other", 1.0) == []
     case = Case().own()
-    assert case.one.claim(1.0) == []
+    assert case.one.claim(1.0, "dead") == []
 
 
 def test_a_late_answer_is_ignored() -> None:
     case = Case()
-    first = case.take(case.one.claim(9.0))
+    first = case.take(case.one.claim(9.0, "dead"))
     case.answer(Unknown())
     read = case.wait()
     assert read == Read(2, 7)
@@ -110,7 +110,7 @@ def test_a_late_answer_is_ignored() -> None:
 
 def test_a_lost_race() -> None:
     case = Case()
-    case.take(case.one.claim(9.0))
+    case.take(case.one.claim(9.0, "dead"))
     assert case.answer(Conflict()) == Read(2, 7)
     assert case.answer(Done((6, Part("other", THERE)))) is None
     assert (case.one.state, case.one.revision) == ("idle", 6)
@@ -118,7 +118,7 @@ def test_a_lost_race() -> None:
 
 def test_an_unknown_claim_that_succeeded() -> None:
     case = Case()
-    case.take(case.one.claim(9.0))
+    case.take(case.one.claim(9.0, "dead"))
     assert case.answer(Unknown()) is None
     assert case.wait(RETRY / 2) is None
     assert case.wait(RETRY / 2) == Read(2, 7)
@@ -127,7 +127,7 @@ def test_an_unknown_claim_that_succeeded() -> None:
 
 def test_an_unknown_claim_that_did_not_arrive_is_decided_anew() -> None:
     case = Case()
-    case.take(case.one.claim(9.0))
+    case.take(case.one.claim(9.0, "dead"))
     case.answer(Unknown())
     case.wait()
     assert case.answer(Done((0, None))) is None
@@ -136,7 +136,7 @@ def test_an_unknown_claim_that_did_not_arrive_is_decided_anew() -> None:
 
 def test_reading_back_is_repeated() -> None:
     case = Case()
-    case.take(case.one.claim(9.0))
+    case.take(case.one.claim(9.0, "dead"))
     case.answer(Conflict())
     assert case.answer(Unknown()) is None
     assert case.wait() == Read(3, 7)
@@ -144,7 +144,7 @@ def test_reading_back_is_repeated() -> None:
 
 def test_a_claim_that_was_overwritten_before_its_answer_came() -> None:
     case = Case()
-    case.take(case.one.claim(9.0))
+    case.take(case.one.claim(9.0, "dead"))
     case.take(case.one.seen(7, Part("other", THERE, fence=3)))
     assert case.answer(Done(6)) is None
     assert case.one.state == "idle"
@@ -156,7 +156,7 @@ def test_a_claim_that_was_overwritten_before_its_answer_came() -> None:
 @pytest.mark.parametrize("outcome", [Conflict(), Unknown()])
 def test_a_fence_is_looked_for_and_appended_again(outcome: Any) -> None:
     case = Case()
-    case.take(case.one.claim(9.0))
+    case.take(case.one.claim(9.0, "dead"))
     case.answer(Done(6))
     case.answer(Done((40, 30, Mark("other", 4))))
     assert case.answer(outcome) == Look(4, 7)
@@ -165,7 +165,7 @@ def test_a_fence_is_looked_for_and_appended_again(outcome: Any) -> None:
 
 def test_a_fence_that_landed_unseen() -> None:
     case = Case()
-    case.take(case.one.claim(9.0))
+    case.take(case.one.claim(9.0, "dead"))
     case.answer(Done(6))
     case.answer(Done((40, 30, Mark("other", 4))))
     case.answer(Unknown())
@@ -174,7 +174,7 @@ def test_a_fence_that_landed_unseen() -> None:
 
 def test_a_later_claim_wins_even_if_this_process_slept() -> None:
     case = Case()
-    case.take(case.one.claim(9.0))
+    case.take(case.one.claim(9.0, "dead"))
     case.answer(Done(6))
     assert case.answer(Done((41, 41, Mark("other", 8)))) is None
     assert case.one.state == "idle"
@@ -182,7 +182,7 @@ def test_a_later_claim_wins_even_if_this_process_slept() -> None:
 
 def test_a_later_claim_that_is_seen_ends_the_take_over() -> None:
     case = Case()
-    case.take(case.one.claim(9.0))
+    case.take(case.one.claim(9.0, "dead"))
     look = case.answer(Done(6))
     assert case.take(case.one.seen(8, Part("other", THERE))) is None
     assert case.one.state == "idle"
@@ -191,7 +191,7 @@ def test_a_later_claim_that_is_seen_ends_the_take_over() -> None:
 
 def test_a_fence_is_named_again_until_it_is_known() -> None:
     case = Case()
-    case.take(case.one.claim(9.0))
+    case.take(case.one.claim(9.0, "dead"))
     case.answer(Done(6))
     case.answer(Done((40, 0, None)))
     case.answer(Done(41))
@@ -206,7 +206,7 @@ def test_a_fence_is_named_again_until_it_is_known() -> None:
 @pytest.mark.parametrize("outcome", [Conflict(), Unknown()])
 def test_before_recovering_again_the_fence_is_looked_for(outcome: Any) -> None:
     case = Case()
-    case.take(case.one.claim(9.0))
+    case.take(case.one.claim(9.0, "dead"))
     case.answer(Done(6))
     case.answer(Done((40, 0, None)))
     case.answer(Done(41))

@@ -26,6 +26,7 @@ from tiny import write_model
 
 from fer_stream import plugins
 from fer_stream.aggregator.aggregator import Aggregator
+from fer_stream.aggregator.membership import Alone
 from fer_stream.aggregator.roster import Camera, Worker
 from fer_stream.errors import ConfigError, JournalError, ModelError, SourceError, WireError
 from fer_stream.events import cloudevents
@@ -231,7 +232,7 @@ def aggregator(data: bytes) -> None:
     peers = {link: transport.connect(address, link) for link in plugins.LINKS}
     settings = Settings(transport="memory", address=address, journal=JournalSettings(path=path))
     try:
-        it = Aggregator(settings, hub, journal)
+        it = Aggregator(settings, hub, Alone(journal))
         for _ in range(12):
             if len(data) < _SAYING.size:
                 break

@@ -139,7 +139,7 @@ def test_a_partition_is_taken_given_events_and_taken_again(join: Callable[..., U
     assert [(each.type, each.sequence) for each, _ in closed] == [("face.left", 3), ("camera.offline", 4)]
     assert second.done(Recover(7, 3, 4)) == closed, "it can be repeated"
     assert second.ask(Recover(8, 3, 1)) == Conflict()
-    with pytest.raises(RivalError, match=r"partition 03 at nats://.* has another owner now"):
+    with pytest.raises(RivalError, match=r"partition 03 at nats://.* was taken over by another aggregator"):
         journal.append([event("camera.reset", frame=9)]).result(PATIENCE)
     with pytest.raises(RivalError):
         wait_for(journal.check, "its rival")
@@ -153,7 +153,7 @@ def test_a_partition_of_an_aggregator_alone_can_be_taken(server: NatsServer, joi
     with_events = plugins.journal(JournalSettings(path=server.address)).writer()
     with_events.append([event("camera.online")]).result(PATIENCE)
     with_events.close()
-    fleet = FleetSettings(partitions=1)
+    fleet = FleetSettings(cell="local", partitions=1)
     engine = NATSEngine(JournalSettings(path=server.address), fleet, "me")
     try:
         engine.begin(Look(1, 0))

@@ -18,7 +18,8 @@ import asyncio
 import logging
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from fer_stream.errors import JournalError
 from fer_stream.events.timeline import closing
@@ -32,12 +33,13 @@ from fer_stream.fleet.records import (
     Look,
     Mark,
     Outcome,
+    Publish,
     Read,
     Recover,
     Unknown,
     Write,
 )
-from fer_stream.journal.nats import streams
+from fer_stream.journal.nats import events, streams
 from fer_stream.journal.nats.access import NATSWriter
 from fer_stream.journal.nats.connection import REQUEST, Connection, RefusedError, UnclearError
 from fer_stream.journal.nats.streams import MISSING, SECOND, Partition, escape, unescape
@@ -46,7 +48,12 @@ from fer_stream.journal.nats.writer import WRONG_LAST, Writer, append_fence, loo
 from fer_stream.plugins import BATCH
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
+    from concurrent.futures import Future
+
+    from nats.aio.client import Client
+    from nats.aio.msg import Msg
+    from nats.aio.subscription import Subscription
 
     from fer_stream.fleet.driver import Arrival, Task
     from fer_stream.fleet.records import Call
@@ -57,8 +64,13 @@ if TYPE_CHECKING:
 LONGEST = 3.0
 """Seconds after which a call is answered in any case. One is made of at most two requests, but `Recover`."""
 
+POLL = 2.0
+"""Seconds between two looks at the latest cursors, while somebody listens."""
+
 EXPIRY = 60
 """Seconds after which the key of an aggregator that has gone is deleted."""
+
+Result = TypeVar("Result")
 
 _log = logging.getLogger(__name__)
 
@@ -89,6 +101,8 @@ class NATSEngine:
         self._lock = threading.Lock()
         self._writers: dict[int, Writer] = {}
         self._recovering: dict[int, tuple[int, asyncio.Task[Outcome]]] = {}
+        self._listening: asyncio.Task[None] | None = None
+        self._live: tuple[Client, Subscription] | None = None
         self._connection = Connection(settings)
         self._connection.start()
         try:
@@ -115,9 +129,23 @@ class NATSEngine:
 
         def close() -> None:
             if not self._connection.ending:
-                self._connection.submit(writer.close()).result()
+                self._connection.submit(writer.close())
 
         return NATSWriter(self._connection, self._partitions[partition], writer, close)
+
+    def read(
+        self, partition: int, after: int, limit: int, camera: str | None, size: int
+    ) -> Future[tuple[list[str], int, int]]:
+        """See `fer_stream.fleet.driver.Journals.read`."""
+        return self._connection.submit(self._or_error(self._read(partition, after, limit, camera, size)))
+
+    def newest(self) -> Future[dict[int, int]]:
+        """See `fer_stream.fleet.driver.Journals.newest`."""
+        return self._connection.submit(self._or_error(self._newest()))
+
+    def listen(self, on: bool) -> None:
+        """See `fer_stream.fleet.driver.Engine.listen`."""
+        self._connection.submit(self._listen(on))
 
     def close(self) -> None:
         """Close the connection. Calls that were not answered stay without an answer. A second call does nothing."""
@@ -214,6 +242,73 @@ class NATSEngine:
                 raise
         await streams.ensure_now(self._connection, streams.configuration(self._settings, partition))
         return await look(self._connection, partition)
+
+    # Reading what others write
+
+    async def _or_error(self, work: Coroutine[Any, Any, Result]) -> Result:
+        try:
+            return await work
+        except (UnclearError, RefusedError) as error:
+            raise JournalError(self._connection.trouble(error)) from error
+
+    async def _read(
+        self, number: int, after: int, limit: int, camera: str | None, size: int
+    ) -> tuple[list[str], int, int]:
+        last = await self._last(number)
+        after = min(after, last)
+        if after == last:
+            return [], last, last
+        texts, reached = await events.read(self._connection, self._partitions[number], after, limit, camera, size)
+        return texts, reached, max(last, reached)
+
+    async def _newest(self) -> dict[int, int]:
+        numbers = range(len(self._partitions))
+        return dict(zip(numbers, await asyncio.gather(*map(self._last, numbers)), strict=True))
+
+    async def _last(self, number: int) -> int:
+        try:
+            return (await streams.state(self._connection, self._partitions[number].stream)).last
+        except RefusedError as error:
+            if error.code != MISSING:
+                raise
+            return 0  # nobody has owned it yet
+
+    async def _listen(self, on: bool) -> None:
+        if on and self._listening is None:
+            self._listening = asyncio.get_running_loop().create_task(self._look_often())
+        elif not on and self._listening is not None:
+            self._listening.cancel()
+            self._listening = None
+            if self._live is not None:
+                (_, live), self._live = self._live, None
+                with suppress(Exception):  # there may be no connection, and then no subscription either
+                    await live.unsubscribe()
+
+    async def _look_often(self) -> None:
+        """Hear of all events that are stored, and look for those that were not heard of."""
+        while True:
+            try:
+                client = self._connection.client
+                if self._live is None or self._live[0] is not client:
+                    self._live = client, await client.subscribe(self._partitions[0].live_of_all, cb=self._hear)
+                for number, last in (await self._newest()).items():
+                    self._arrive(Publish(number, last))
+            except (UnclearError, RefusedError) as error:
+                _log.debug("the latest cursors are unknown: %s", self._connection.trouble(error))
+            except Exception:
+                _log.exception("the latest cursors are unknown")
+            await asyncio.sleep(POLL)
+
+    async def _hear(self, message: Msg) -> None:
+        """Take an event that the server has stored, which it publishes once more."""
+        token, _, rest = message.subject.removeprefix(self._partitions[0].live_of_all.rstrip(">")).partition(".")
+        sequence = (message.headers or {}).get("Nats-Sequence", "")
+        number = next((each.number for each in self._partitions if each.token == token), None)
+        if number is None or not sequence.isdecimal():
+            return  # another program's message
+        kind, _, camera = rest.partition(".")
+        text = message.data.decode(errors="replace") if kind == "c" else ""
+        self._arrive(Publish(number, int(sequence), unescape(camera) if text else "", text))
 
     # Recovering
 

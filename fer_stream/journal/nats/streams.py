@@ -62,6 +62,11 @@ class Partition:
     def _prefix(self) -> str:
         return f"fer.{escape(self.cell)}.ev.{self.token}"
 
+    @property
+    def live_of_all(self) -> str:
+        """The subjects on which the server publishes what it has stored in any partition of the cell."""
+        return f"fer.{escape(self.cell)}.live.>"
+
     def events_of(self, camera: str) -> str:
         """Return the subject of a camera's events, or of the gaps for an empty name."""
         return f"{self._prefix}.c.{escape(camera)}" if camera else self.gap
@@ -113,6 +118,7 @@ def configuration(settings: JournalSettings, partition: Partition) -> dict[str, 
         "allow_atomic": True,
         "allow_direct": True,
         "deny_delete": True,
+        "republish": {"src": partition.all, "dest": partition.live_of_all.removesuffix(">") + f"{partition.token}.>"},
     }
 
 
@@ -131,7 +137,7 @@ def counters_configuration() -> dict[str, Any]:
     }
 
 
-ADJUSTABLE = ("max_bytes", "max_age", "duplicate_window")
+ADJUSTABLE = ("max_bytes", "max_age", "duplicate_window", "republish")
 """What a writer changes in an existing stream when the settings have changed. Any other difference is an error."""
 
 REPLICAS = (3, 2, 1)

@@ -20,7 +20,7 @@ from dataclasses import replace
 from os import getpid
 from typing import TYPE_CHECKING, NamedTuple
 
-from fer_stream.errors import JournalError, RivalError, WireError
+from fer_stream.errors import FencedError, JournalError, RivalError, WireError
 from fer_stream.events.cloudevents import decode, event_id
 from fer_stream.journal.contents import Numbered, OpenEvents, number, stored_gap
 from fer_stream.journal.nats import counters, streams
@@ -195,7 +195,10 @@ class Writer:
 
     def _taken_over(self, by: str) -> RivalError:
         if self._shared:
-            return RivalError(f"partition {self._partition.token} at {self._connection.name} has another owner now")
+            return FencedError(
+                f"partition {self._partition.token} at {self._connection.name} was taken over by another aggregator: "
+                "this one ends, and may start again"
+            )
         host, _, rest = by.partition(" ")
         who = f" (process {rest.partition(' ')[0]} on {host})" if rest else ""
         return RivalError(
