@@ -19,7 +19,7 @@ from fer_stream import plugins
 from fer_stream.client import ask_status
 from fer_stream.errors import ConfigError, TransportError
 from fer_stream.fleet import nodes, values
-from fer_stream.fleet.shared import ALIVE, EXPIRY, NODES, REGISTRY, engine
+from fer_stream.fleet.commons import ALIVE, EXPIRY, NODES, REGISTRY, commons
 from fer_stream.operations import instances
 from fer_stream.operations.logs import tell_error
 from fer_stream.operations.process import install_stop, supervising
@@ -32,8 +32,8 @@ from fer_stream.system import machine
 from fer_stream.transports.keys import CellList
 
 if TYPE_CHECKING:
+    from fer_stream.fleet.commons import Board, Commons, Notice
     from fer_stream.fleet.records import Status
-    from fer_stream.fleet.shared import Board, Notice, Shared
     from fer_stream.operations.process import Stop
     from fer_stream.plugins import Peer
     from fer_stream.service.children import Child
@@ -74,7 +74,7 @@ def run(settings: Settings, roles: NodeRoles, stop: Stop | None = None) -> int:
         JournalError: the cell's servers cannot be used at the start.
     """
     stop = stop or install_stop()
-    shared = engine(settings)
+    shared = commons(settings)
     if settings.cameras:
         _log.warning(
             "a node captures what the registry of its cell says: the cameras %s in the settings are not used; add them "
@@ -169,7 +169,7 @@ class _Node:
     """See the module docstring."""
 
     def __init__(
-        self, settings: Settings, roles: NodeRoles, shared: Shared, supervisor: Supervisor, control: Peer | None
+        self, settings: Settings, roles: NodeRoles, shared: Commons, supervisor: Supervisor, control: Peer | None
     ) -> None:
         self._settings, self._roles, self._supervisor, self._control = settings, roles, supervisor, control
         self._here = settings.fleet.here

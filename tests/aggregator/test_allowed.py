@@ -13,7 +13,7 @@ from processes import free_port, wait_for
 
 from fer_stream.aggregator.allowed import following
 from fer_stream.errors import ConfigError, JournalError
-from fer_stream.fleet.shared import KEYS, engine
+from fer_stream.fleet.commons import KEYS, commons
 from fer_stream.service.cell import CellRing
 from fer_stream.settings import tree
 from fer_stream.transports import keys
@@ -209,7 +209,7 @@ def test_two_operators_who_make_a_key_of_one_name(server: NatsServer, tmp_path: 
             other.put(keys.Entry("kitchen", "node", "x" * 40))
         with pytest.raises(ConfigError, match="there is a key kitchen already"):
             keys.new(tmp_path / "attic", "kitchen", "node", ring=other)
-    with engine(settings).table(settings.fleet, KEYS) as table:
+    with commons(settings).table(settings.fleet, KEYS) as table:
         assert table.read().keys() == {"kitchen"}
 
 
