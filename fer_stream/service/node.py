@@ -85,14 +85,17 @@ def run(settings: Settings, roles: NodeRoles, stop: Stop | None = None) -> int:
     with ExitStack() as last:
         claim = last.enter_context(instances.Claim())
         control: Peer | None = None
-        if roles.aggregator is not None:
-            check_purpose(roles.aggregator)
-            transport = plugins.transport(roles.aggregator)
-            # Another aggregator there would be taken for ours. This also makes the keys that are needed to connect.
-            allowed = CellList.of(roles.aggregator)
-            transport.bind(roles.aggregator.own_address, **{"allowed": allowed} if allowed else {}).close()
+        if (aggregator := roles.aggregator) is not None:
+            # The keys of its own folder open every aggregator of the cell, so what runs beside it needs no other.
+            aggregator = aggregator.model_copy(update={"key": None})
+            roles = roles._replace(aggregator=aggregator)
+            check_purpose(aggregator)
+            transport, allowed = plugins.transport(aggregator), CellList.of(aggregator)
+            settings = settings.model_copy(update={"key": None}) if allowed else settings
+            # Another aggregator there would be taken for ours.
+            transport.bind(aggregator.own_address, **{"allowed": allowed} if allowed else {}).close()
             last.enter_context(supervising())
-            control = transport.connect(roles.aggregator.own_address, "control")
+            control = transport.connect(aggregator.own_address, "control")
             last.callback(control.close)
         # Set this before the import of the metrics module, which reads it only once.
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(claim.path / "metrics")
@@ -106,8 +109,7 @@ def run(settings: Settings, roles: NodeRoles, stop: Stop | None = None) -> int:
 
             server = metrics.serve(settings, node.missing)
             last.callback(server.close if server else lambda: None)
-        here = roles.aggregator
-        last.enter_context(instances.announced(here.address) if here else nullcontext())
+        last.enter_context(instances.announced(aggregator.address) if aggregator else nullcontext())
         return node.run(stop)
 
 
@@ -259,7 +261,7 @@ class _Node:
             ):
                 if names:
                     _log.info("%s %s %s", self._here, what, ", ".join(sorted(names)))
-            self._supervisor.apply(wanted)
+            self._supervisor.apply(wanted, self._registry.pins.keys())
             self._captured = wanted
 
     def _check(self) -> Child | None:
