@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from fer_stream.fleet.shared import KEYS, engine
+from fer_stream.fleet.commons import KEYS, commons
 from fer_stream.transports.keys import CellList
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def following(settings: Settings) -> Iterator[CellList | None]:
     if allowed is None:
         yield None
         return
-    followed = engine(settings).follow(settings.fleet, KEYS, allowed.announcement(), allowed.take)
+    followed = commons(settings).follow(settings.fleet, KEYS, allowed.announcement(), allowed.take)
     try:
         yield allowed
     finally:

@@ -17,7 +17,7 @@ from fer_stream.capture.session import BEAT, Capture
 from fer_stream.errors import SourceError
 from fer_stream.fleet.link import Link
 from fer_stream.operations import metrics
-from fer_stream.operations.process import Report, install_stop, leave_behind, parent_gone
+from fer_stream.operations.process import REMOVED, Report, install_stop, leave_behind, parent_gone, read_note
 
 if TYPE_CHECKING:
     from fer_stream.operations.process import Stop
@@ -78,6 +78,8 @@ def run(settings: Settings, camera: str, stop: Stop | None = None) -> None:
             report.tell(state=flow.state(), live=reader.live)
             if deadline is None and (stop.is_set() or parent_gone()):
                 reader.stop()
+                if camera in read_note(REMOVED):
+                    reader.reason = "camera removed"
                 deadline = time.monotonic() + DRAIN
                 if not reader.opened:  # not registered: no BYE is needed
                     break

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from fer_stream.errors import ConfigError
 from fer_stream.fleet.assignment import assign
-from fer_stream.fleet.liveness import Liveness, T
+from fer_stream.fleet.liveness import Liveness
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

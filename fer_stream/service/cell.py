@@ -1,6 +1,6 @@
 """The cameras and the keys of a cell, as operators see and change them from any machine, whether or not a node runs.
 
-They are in tables that nodes and aggregators follow (`fer_stream.fleet.shared`). A camera whose source belongs to one
+They are in tables that nodes and aggregators follow (`fer_stream.fleet.commons`). A camera whose source belongs to one
 machine gets that machine when it is added: by default the one at which the command runs.
 """
 
@@ -10,7 +10,7 @@ import json
 from typing import TYPE_CHECKING, Any, Self
 
 from fer_stream.errors import ConfigError
-from fer_stream.fleet.shared import KEYS, NODES, REGISTRY, engine
+from fer_stream.fleet.commons import KEYS, NODES, REGISTRY, commons
 from fer_stream.service.cameras import Cameras, Given
 from fer_stream.service.commands import entry, name_in, unset_in, values_in
 from fer_stream.service.supervisor import CameraState
@@ -21,7 +21,7 @@ from fer_stream.transports import keys
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from fer_stream.fleet.shared import Table
+    from fer_stream.fleet.commons import Table
     from fer_stream.service.registry import Values
     from fer_stream.settings.tree import Settings
     from fer_stream.transports.keys import Entry
@@ -70,7 +70,7 @@ class CellRing:
             ConfigError: the settings name no cell.
             JournalError: the servers cannot be used.
         """
-        self._table = engine(settings).table(settings.fleet, KEYS)
+        self._table = commons(settings).table(settings.fleet, KEYS)
 
     def own(self) -> str:
         """See `fer_stream.transports.keys.Ring.own`."""
@@ -115,7 +115,7 @@ class CellCommands:
             JournalError: the servers cannot be used.
         """
         self._settings = settings
-        shared = engine(settings)
+        shared = commons(settings)
         self._table = shared.table(settings.fleet, REGISTRY)
         try:
             self._nodes = shared.table(settings.fleet, NODES)

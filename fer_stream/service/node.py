@@ -19,7 +19,7 @@ from fer_stream import plugins
 from fer_stream.client import ask_status
 from fer_stream.errors import ConfigError, TransportError
 from fer_stream.fleet import nodes, values
-from fer_stream.fleet.shared import ALIVE, EXPIRY, NODES, REGISTRY, engine
+from fer_stream.fleet.commons import ALIVE, EXPIRY, NODES, REGISTRY, commons
 from fer_stream.operations import instances
 from fer_stream.operations.logs import tell_error
 from fer_stream.operations.process import install_stop, supervising
@@ -32,8 +32,8 @@ from fer_stream.system import machine
 from fer_stream.transports.keys import CellList
 
 if TYPE_CHECKING:
+    from fer_stream.fleet.commons import Board, Commons, Notice
     from fer_stream.fleet.records import Status
-    from fer_stream.fleet.shared import Board, Notice, Shared
     from fer_stream.operations.process import Stop
     from fer_stream.plugins import Peer
     from fer_stream.service.children import Child
@@ -74,7 +74,7 @@ def run(settings: Settings, roles: NodeRoles, stop: Stop | None = None) -> int:
         JournalError: the cell's servers cannot be used at the start.
     """
     stop = stop or install_stop()
-    shared = engine(settings)
+    shared = commons(settings)
     if settings.cameras:
         _log.warning(
             "a node captures what the registry of its cell says: the cameras %s in the settings are not used; add them "
@@ -85,14 +85,17 @@ def run(settings: Settings, roles: NodeRoles, stop: Stop | None = None) -> int:
     with ExitStack() as last:
         claim = last.enter_context(instances.Claim())
         control: Peer | None = None
-        if roles.aggregator is not None:
-            check_purpose(roles.aggregator)
-            transport = plugins.transport(roles.aggregator)
-            # Another aggregator there would be taken for ours. This also makes the keys that are needed to connect.
-            allowed = CellList.of(roles.aggregator)
-            transport.bind(roles.aggregator.own_address, **{"allowed": allowed} if allowed else {}).close()
+        if (aggregator := roles.aggregator) is not None:
+            # The keys of its own folder open every aggregator of the cell, so what runs beside it needs no other.
+            aggregator = aggregator.model_copy(update={"key": None})
+            roles = roles._replace(aggregator=aggregator)
+            check_purpose(aggregator)
+            transport, allowed = plugins.transport(aggregator), CellList.of(aggregator)
+            settings = settings.model_copy(update={"key": None}) if allowed else settings
+            # Another aggregator there would be taken for ours.
+            transport.bind(aggregator.own_address, **{"allowed": allowed} if allowed else {}).close()
             last.enter_context(supervising())
-            control = transport.connect(roles.aggregator.own_address, "control")
+            control = transport.connect(aggregator.own_address, "control")
             last.callback(control.close)
         # Set this before the import of the metrics module, which reads it only once.
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(claim.path / "metrics")
@@ -106,8 +109,7 @@ def run(settings: Settings, roles: NodeRoles, stop: Stop | None = None) -> int:
 
             server = metrics.serve(settings, node.missing)
             last.callback(server.close if server else lambda: None)
-        here = roles.aggregator
-        last.enter_context(instances.announced(here.address) if here else nullcontext())
+        last.enter_context(instances.announced(aggregator.address) if aggregator else nullcontext())
         return node.run(stop)
 
 
@@ -169,7 +171,7 @@ class _Node:
     """See the module docstring."""
 
     def __init__(
-        self, settings: Settings, roles: NodeRoles, shared: Shared, supervisor: Supervisor, control: Peer | None
+        self, settings: Settings, roles: NodeRoles, shared: Commons, supervisor: Supervisor, control: Peer | None
     ) -> None:
         self._settings, self._roles, self._supervisor, self._control = settings, roles, supervisor, control
         self._here = settings.fleet.here
@@ -259,7 +261,7 @@ class _Node:
             ):
                 if names:
                     _log.info("%s %s %s", self._here, what, ", ".join(sorted(names)))
-            self._supervisor.apply(wanted)
+            self._supervisor.apply(wanted, self._registry.pins.keys())
             self._captured = wanted
 
     def _check(self) -> Child | None:

@@ -30,6 +30,7 @@ from fer_stream.settings.tree import save
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Set as AbstractSet
     from pathlib import Path
 
     from fer_stream.settings.tree import CameraSettings, Settings
@@ -105,6 +106,8 @@ class Supervisor:
         """What the children of a node report, in the form of a status."""
         self._removed: dict[str, bool] = {}
         """The removed cameras of which a trace is left, and whether the aggregator may forget them."""
+        self._moved: set[str] = set()
+        """The cameras that another node captures now, and whose captures here may not have ended yet."""
         self._states: dict[str, CameraState] = {}
 
     def _capture(self, name: str, optional: bool) -> Child:
@@ -131,15 +134,24 @@ class Supervisor:
 
     # Changes of cameras
 
-    def apply(self, cameras: Mapping[str, CameraSettings]) -> None:
-        """Make these the cameras of the service. Captures of cameras that stay as they are go on undisturbed."""
+    def apply(self, cameras: Mapping[str, CameraSettings], moved: AbstractSet[str] = frozenset()) -> None:
+        """Make these the cameras of the service. Captures of cameras that stay as they are go on undisturbed.
+
+        Args:
+            cameras: the cameras.
+            moved: those that another node captures from now on, so that they are not removed.
+        """
         before = self._settings.cameras
         self._renew({"cameras": dict(cameras)})
         now = time.monotonic()
         for name in before.keys() - cameras.keys():
-            self._removed[name] = False
+            if name in moved:
+                self._moved.add(name)
+            else:
+                self._removed[name] = False
         for name in cameras:
             self._removed.pop(name, None)
+        self._moved -= cameras.keys()
         self._tell_removed()  # before the captures end: the aggregator reads it when they sign off
         for name, capture in self.captures.items():
             if not capture.leave_by and (name not in cameras or cameras[name] != before.get(name)):
@@ -184,7 +196,10 @@ class Supervisor:
 
     def _note_removed(self, known: Mapping[str, Any]) -> list[str]:
         """Let the aggregator forget removed cameras whose final ledger a status has shown; return those it forgot."""
-        before, gone = dict(self._removed), []
+        before, gone = dict(self._removed), list(self._moved - self.captures.keys())
+        self._moved -= set(gone)
+        for name in gone:
+            self._states.pop(name, None)
         for name in self._removed.keys() - self.captures.keys():
             if name in known:
                 self._removed[name] = known[name]["state"] == "ended"

@@ -9,7 +9,7 @@ import pytest
 from nats_servers import Cluster, NatsServer, api, ask
 
 from fer_stream.errors import ConfigError, JournalError
-from fer_stream.fleet.shared import REGISTRY, engine
+from fer_stream.fleet.commons import REGISTRY, commons
 from fer_stream.service.cell import CellCommands
 from fer_stream.settings import tree
 
@@ -51,7 +51,7 @@ def listed(commands: CellCommands) -> dict[str, dict[str, Any]]:
 
 
 def stored(settings: Settings) -> dict[str, Any]:
-    with engine(settings).table(settings.fleet, REGISTRY) as table:
+    with commons(settings).table(settings.fleet, REGISTRY) as table:
         return {name: json.loads(text) for name, text in table.read().items()}
 
 
@@ -129,19 +129,19 @@ def test_two_operators_do_not_overwrite_each_other(settings: Settings, commands:
 def test_an_answer_that_was_lost_is_no_conflict(settings: Settings) -> None:
     """The first attempt was carried out, and the second one meets its own result."""
     with (
-        engine(settings).table(settings.fleet, REGISTRY) as table,
-        engine(settings).table(settings.fleet, REGISTRY) as other,
+        commons(settings).table(settings.fleet, REGISTRY) as table,
+        commons(settings).table(settings.fleet, REGISTRY) as other,
     ):
         table.read()
         other.read()
         other.put("a", "text")
         table.put("a", "text")
         with pytest.raises(JournalError, match="somebody else"):
-            engine_put(settings, other)
+            change_after(settings, other)
 
 
-def engine_put(settings: Settings, table: Any) -> None:
-    with engine(settings).table(settings.fleet, REGISTRY) as third:
+def change_after(settings: Settings, table: Any) -> None:
+    with commons(settings).table(settings.fleet, REGISTRY) as third:
         third.read()
         third.put("a", "new")
     table.put("a", "other")
@@ -163,9 +163,9 @@ def test_what_another_program_wrote_is_told_and_can_be_removed(settings: Setting
 
 def test_settings_of_no_cell(settings: Settings, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="set its name"):
-        engine(tree.load({"journal": {"path": settings.journal.path}}))
+        commons(tree.load({"journal": {"path": settings.journal.path}}))
     with pytest.raises(ConfigError, match=r"needs a journal in NATS, and journal.path is .*events.db"):
-        engine(tree.load({"fleet": {"cell": "site"}, "journal": {"path": tmp_path / "events.db"}}))
+        commons(tree.load({"fleet": {"cell": "site"}, "journal": {"path": tmp_path / "events.db"}}))
     with CellCommands(settings):
         pass
     other = settings.model_copy(update={"fleet": settings.fleet.model_copy(update={"cell": "other"})})

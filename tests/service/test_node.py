@@ -61,6 +61,10 @@ class Site:
         except TransportError:
             return {"cameras": {}}
 
+    def events(self, kind: str) -> list[dict[str, Any]]:
+        found = self.cli.run("subscribe", "--journal", "events.db", "--format", "jsonl").events
+        return [event for event in found if event["type"] == kind]
+
     def until(self, condition: Any, what: str) -> Any:
         def alive() -> bool:
             return all(node.popen.poll() is None for node in self.nodes.values())
@@ -114,6 +118,9 @@ def test_two_nodes_share_the_cameras_and_one_takes_over(site: Site) -> None:
     assert a.stop() == 0, a.err
     assert not a.children()
     assert "Traceback" not in a.err
+    reasons = {(event["source"], event["data"]["reason"]) for event in site.events("camera.offline")}
+    assert reasons >= {("/cameras/cam-0", "camera removed"), ("/cameras/cam-1", "capture ended")}
+    assert not any(reason == "camera removed" for camera, reason in reasons if camera != "/cameras/cam-0")
 
 
 def test_while_the_engine_is_away_everything_goes_on(site: Site) -> None:
@@ -148,8 +155,7 @@ def test_a_node_that_leaves_gives_its_cameras_at_once(site: Site) -> None:
     assert b.stop() == 0, b.err
     del site.nodes["b"]
     site.until(lambda: list(site.holders().values()) == ["a"] * 4, "all at the other")
-    events = site.cli.run("subscribe", "--journal", "events.db", "--format", "jsonl").events
-    reasons = {event["data"]["reason"] for event in events if event["type"] == "camera.offline"}
+    reasons = {event["data"]["reason"] for event in site.events("camera.offline")}
     assert reasons == {"capture ended"}, "nothing was lost or silent"
 
 

@@ -74,17 +74,17 @@ class NATS:
         return NATSEngine(self._settings, fleet, me, wake)
 
     def table(self, fleet: FleetSettings, bucket: str) -> NATSTable:
-        """See `fer_stream.fleet.shared.Shared.table`."""
+        """See `fer_stream.fleet.commons.Commons.table`."""
         return NATSTable(self._settings, fleet, bucket)
 
     def board(self, fleet: FleetSettings, wake: Callable[[], None]) -> NATSBoard:
-        """See `fer_stream.fleet.shared.Shared.board`."""
+        """See `fer_stream.fleet.commons.Commons.board`."""
         return NATSBoard(self._settings, fleet, wake)
 
     def follow(
         self, fleet: FleetSettings, bucket: str, ensured: Mapping[str, str], take: Callable[[dict[str, str]], None]
     ) -> NATSFollowing:
-        """See `fer_stream.fleet.shared.Shared.follow`."""
+        """See `fer_stream.fleet.commons.Commons.follow`."""
         return NATSFollowing(self._settings, fleet, bucket, ensured, take)
 
 

@@ -1,4 +1,4 @@
-"""The buckets of a cell that its operators and its nodes use: see `fer_stream.fleet.shared`.
+"""The buckets of a cell that its operators and its nodes use: see `fer_stream.fleet.commons`.
 
 ::
 
@@ -16,7 +16,7 @@ import time
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from fer_stream.errors import JournalError
-from fer_stream.fleet.shared import ALIVE, EXPIRY, NODES, REGISTRY, Notice
+from fer_stream.fleet.commons import ALIVE, EXPIRY, NODES, REGISTRY, Notice
 from fer_stream.journal.nats import streams
 from fer_stream.journal.nats.connection import OPENING, Connection, RefusedError, UnclearError
 from fer_stream.journal.nats.streams import SECOND, escape, unescape
@@ -83,7 +83,7 @@ async def _put(connection: Connection, bucket: str, name: str, text: str, revisi
 
 
 class NATSTable:
-    """See `fer_stream.fleet.shared.Table`. It repeats a request while a cluster elects its leader."""
+    """See `fer_stream.fleet.commons.Table`. It repeats a request while a cluster elects its leader."""
 
     def __init__(self, settings: JournalSettings, fleet: FleetSettings, bucket: str) -> None:
         self._bucket = bucket
@@ -98,16 +98,16 @@ class NATSTable:
 
     @property
     def where(self) -> str:
-        """See `fer_stream.fleet.shared.Table.where`."""
+        """See `fer_stream.fleet.commons.Table.where`."""
         return self._connection.name
 
     def read(self) -> dict[str, str]:
-        """See `fer_stream.fleet.shared.Table.read`."""
+        """See `fer_stream.fleet.commons.Table.read`."""
         self._known = self._wait(lambda: _read(self._connection, self._bucket))
         return {name: text for name, (text, _) in sorted(self._known.items()) if text}
 
     def put(self, name: str, text: str) -> None:
-        """See `fer_stream.fleet.shared.Table.put`."""
+        """See `fer_stream.fleet.commons.Table.put`."""
         _, revision = self._known.get(name, ("", 0))
         try:
             stored = self._wait(lambda: _put(self._connection, self._bucket, name, text, revision))
@@ -138,7 +138,7 @@ class NATSTable:
                 time.sleep(RETRY)
 
     def close(self) -> None:
-        """See `fer_stream.fleet.shared.Table.close`."""
+        """See `fer_stream.fleet.commons.Table.close`."""
         self._connection.close()
 
     def __enter__(self) -> Self:
@@ -153,7 +153,7 @@ class _ConflictError(Exception):
 
 
 class NATSBoard:
-    """See `fer_stream.fleet.shared.Board`."""
+    """See `fer_stream.fleet.commons.Board`."""
 
     def __init__(self, settings: JournalSettings, fleet: FleetSettings, wake: Callable[[], None]) -> None:
         self._fleet, self._wake = fleet, wake
@@ -188,7 +188,7 @@ class NATSBoard:
         return take
 
     def say(self, key: str, text: str) -> None:
-        """See `fer_stream.fleet.shared.Board.say`."""
+        """See `fer_stream.fleet.commons.Board.say`."""
         self._connection.submit(self._say(key, text, time.monotonic()))
 
     async def _say(self, key: str, text: str, since: float) -> None:
@@ -199,18 +199,18 @@ class NATSBoard:
                 _log.debug("not said: %s", error)
 
     def notices(self) -> list[Notice]:
-        """See `fer_stream.fleet.shared.Board.notices`."""
+        """See `fer_stream.fleet.commons.Board.notices`."""
         with self._lock:
             arrived, self._arrived = self._arrived, []
         return arrived
 
     def close(self) -> None:
-        """See `fer_stream.fleet.shared.Board.close`."""
+        """See `fer_stream.fleet.commons.Board.close`."""
         self._connection.close()
 
 
 class NATSFollowing:
-    """See `fer_stream.fleet.shared.Shared.follow`."""
+    """See `fer_stream.fleet.commons.Commons.follow`."""
 
     def __init__(
         self,
@@ -273,7 +273,7 @@ class NATSFollowing:
         await follow(connection, self._bucket, deliver)
 
     def close(self) -> None:
-        """See `fer_stream.fleet.shared.Following.close`."""
+        """See `fer_stream.fleet.commons.Following.close`."""
         self._ending.set()
         deadline = time.monotonic() + LEAVING
         while self._thread.is_alive() and time.monotonic() < deadline:  # it may just be connecting

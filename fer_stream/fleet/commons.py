@@ -1,4 +1,4 @@
-"""What the machines of a cell and its operators share through the engine: tables, and the nodes' board.
+"""What nodes and operators of a cell have in common, in the engine: tables, and the nodes' board.
 
 A table is for what people decide, such as the cameras of a cell: it outlives every process, and a change that meets
 another one is refused. The board is for what nodes say about themselves: it is in memory, and forgets what is not
@@ -94,8 +94,8 @@ class Following(Protocol):
         ...
 
 
-class Shared(Protocol):
-    """An engine's entry, which a journal plug-in that can hold a cell provides beside `fer_stream.plugins.Journal`."""
+class Commons(Protocol):
+    """What a journal plug-in that can hold a cell provides for this, beside `fer_stream.plugins.Journal`."""
 
     def table(self, fleet: FleetSettings, bucket: str) -> Table:
         """Open a table, `REGISTRY` or `KEYS`; make it if it is missing.
@@ -130,7 +130,7 @@ class Shared(Protocol):
         ...
 
 
-def engine(settings: Settings) -> Shared:
+def commons(settings: Settings) -> Commons:
     """Return what the machines of the settings' cell share.
 
     Raises:
@@ -145,4 +145,4 @@ def engine(settings: Settings) -> Shared:
             f"the cell {settings.fleet.cell} needs a journal in NATS, and journal.path is {found.name}: set it to "
             "nats://HOST:PORT"
         )
-    return cast("Shared", found)
+    return cast("Commons", found)
