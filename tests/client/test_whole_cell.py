@@ -6,6 +6,7 @@ import json
 import threading
 from typing import TYPE_CHECKING, Any
 
+import protocol
 import pytest
 from cells import CELL, Cell
 from nats_servers import NatsServer
@@ -160,6 +161,10 @@ def test_the_commands_speak_of_the_whole_cell(cell: Cell) -> None:
         assert len(state["workers"]) == 2
         assert len(to_numbers(state["cursor"])) == cell.partitions
         shown = cell.cli.run("status", "--connect", address).out
+        fleet = (cell.status(address) or {})["fleet"]
+        assert set(fleet) == {key for key, _, _ in protocol.BODIES["status-fleet"]}
+        for about in fleet["aggregators"].values():
+            assert set(about) == {key for key, _, _ in protocol.BODIES["status-aggregator"]}
         assert "cell test, partitions: 4" in shown
         assert all(text in shown for text in (*CAMERAS, first, second))
     for capture in captures:
