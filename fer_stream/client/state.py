@@ -57,7 +57,9 @@ def places(state: State) -> dict[str, str]:
         found = {name: (about["address"], about["key"]) for name, about in aggregators.items()}
     except (KeyError, TypeError, AttributeError) as error:
         raise WireError(f"a status with an invalid fleet: {type(error).__name__} {error}") from error
-    return {name: f"{address}#{key}" if key else str(address) for name, (address, key) in found.items()}
+    if not all(isinstance(text, str) for place in found.values() for text in place):
+        raise WireError("a status with an invalid fleet: an address or key that is no text")
+    return {name: f"{address}#{key}" if key else address for name, (address, key) in found.items()}
 
 
 class StateReader:

@@ -28,8 +28,10 @@ from fer_stream import plugins
 from fer_stream.aggregator.aggregator import Aggregator
 from fer_stream.aggregator.membership import Alone
 from fer_stream.aggregator.roster import Camera, Worker
+from fer_stream.client.state import places
 from fer_stream.errors import ConfigError, JournalError, ModelError, SourceError, WireError
 from fer_stream.events import cloudevents
+from fer_stream.events.cursor import to_cursor, to_numbers
 from fer_stream.fleet import answers
 from fer_stream.fleet.records import Moved, Place, Welcome
 from fer_stream.imaging.jpeg import Jpeg, header_size
@@ -211,6 +213,28 @@ def _ring() -> tuple[shared.Ring, list[bytes]]:
     return ring, [ring.put(np.zeros((8, 16, 3), np.uint8), slot, slot + 1) for slot in range(2)]
 
 
+def cursor(data: bytes) -> None:
+    """A cursor, from a user or from an aggregator."""
+    text = data.decode(errors="replace")
+    with suppress(ValueError):
+        numbers = to_numbers(text)
+        assert 1 <= len(numbers) <= 256
+        assert to_cursor(*numbers) == text
+
+
+def status(data: bytes) -> None:
+    """A cell's aggregators, in the body of a STATUS."""
+    with suppress(WireError):
+        for name, address in places(Message(Kind.STATUS, data).body()).items():
+            assert isinstance(name, str)
+            assert isinstance(address, str)
+
+
+def _statuses() -> list[bytes]:
+    places_ = {"a": {"address": "tcp://192.0.2.1:5550", "key": ""}, "b": {"address": "ipc:///run/b", "key": "k" * 40}}
+    return [json.dumps({"fleet": fleet}).encode() for fleet in (None, {"aggregators": places_}, {"aggregators": {}})]
+
+
 # The aggregator as a whole: a peer with a key may send any messages in any order
 
 _SAYING = struct.Struct("!BBBBH")
@@ -274,7 +298,7 @@ def _conversations() -> list[bytes]:
         say("frames", Kind.FRAME, b"abc", seq=1, sent=1),
     ]
     answers = [say("work", Kind.DONE, _faces()[n], ticket=1) for n in (0, 2)]
-    replay = say("control", Kind.REPLAY, b'{"after":0,"camera":"door"}') + say("control", Kind.STATUS)
+    replay = say("control", Kind.REPLAY, b'{"after":0,"camera":"door","partition":0}') + say("control", Kind.STATUS)
     leave = say("frames", Kind.BYE, b'{"reason":"end of stream"}', sent=1)
     return [b"".join(body) + answer + replay + leave for answer in answers]
 
@@ -498,6 +522,8 @@ TARGETS = {
     "hello": Target(hello, lambda: [json.dumps(HELLO).encode()]),
     "answer": Target(answer, _answers),
     "ready": Target(ready, lambda: [json.dumps(READY).encode()]),
+    "cursor": Target(cursor, lambda: [b"0", b"17", b"00:17,01:0,02:9999999999999999999"]),
+    "status": Target(status, _statuses),
     "hints": Target(hints, _hints),
     "faces": Target(faces, _faces),
     "descriptor": Target(descriptor, lambda: _ring()[1]),
