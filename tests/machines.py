@@ -106,7 +106,7 @@ class Machine:
         with log.open("wb") as output:
             started = subprocess.Popen(
                 [*self.enter, "bash", "-c", f"cd {self.home} && exec {command.strip()}"],
-                    env=self.environment,
+                env=self.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
