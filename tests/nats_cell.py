@@ -13,10 +13,17 @@ import nats
 from nats_servers import NatsServer
 from processes import free_port, wait_for
 
+from fer_stream.fleet.driver import Answered
+from fer_stream.fleet.records import Done, Fence, Look, Mark, Part, Place, Recover, Write
+from fer_stream.journal.nats.engine import NATSEngine
+from fer_stream.settings.sections import FleetSettings
 from fer_stream.settings.tree import JournalSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
+
+    from fer_stream.plugins import JournalWriter, Stored
+    from fer_stream.types import Event
 
 ROOT = Path(__file__).parents[1]
 PATIENCE = 60
@@ -111,3 +118,40 @@ class Cell:
         wait_for(lambda: any("JetStream cluster new metadata leader" in each.log for each in self.servers), "a leader",
                  log=lambda: "\n".join(each.log for each in self.servers))  # fmt: skip
         return self
+
+
+class Owner:
+    """An aggregator as far as its partitions go: it takes them one by one, and stores events in them."""
+
+    def __init__(self, settings: JournalSettings, cell: str, partitions: int) -> None:
+        self._engine = NATSEngine(settings, FleetSettings(cell=cell, partitions=partitions), "A")
+        self._calls = 0
+        self._journals: dict[int, JournalWriter] = {}
+
+    def append(self, number: int, events: Sequence[Event]) -> list[Stored]:
+        if number not in self._journals:
+            self._take(number)
+        return self._journals[number].append(events).result(PATIENCE)
+
+    def _take(self, number: int) -> None:
+        last, _, _ = self._done(Look, number)
+        fence = self._done(Fence, number, Mark("A", 1), last)
+        self._done(Write, number, Part("A", Place("tcp://192.0.2.1:5550"), fence), 0)
+        self._done(Recover, number, fence)
+        self._journals[number] = self._engine.journal(number)
+
+    def _done(self, kind: Any, *arguments: Any) -> Any:
+        self._calls += 1
+        self._engine.begin(kind(self._calls, *arguments))
+        arrived: list[Any] = []
+
+        def answered() -> list[Any]:
+            arrived.extend(each.outcome for each in self._engine.arrivals() if isinstance(each, Answered))
+            return arrived
+
+        (outcome,) = wait_for(answered, str(kind), log=lambda: self._engine.trouble)
+        assert isinstance(outcome, Done), self._engine.trouble
+        return outcome.value
+
+    def close(self) -> None:
+        self._engine.close()

@@ -131,7 +131,10 @@ def make_server(folder: Path, name: str, names: list[str]) -> None:
     if not (own / "server.pem").exists():
         request = own / "request.pem"
         openssl("req", "-new", *_KEY, "-keyout", own / "server.key", "-out", request, "-subj", f"/CN={name}")
-        also = f"subjectAltName={_alternative(name)}\nextendedKeyUsage=serverAuth,clientAuth\n"
+        # localhost is for clients on the server's machine, and for Node's, which expects it of a server without a name.
+        also = (
+            f"subjectAltName={_alternative(name)},DNS:localhost,IP:127.0.0.1\nextendedKeyUsage=serverAuth,clientAuth\n"
+        )
         signed: tuple[str | Path, ...] = (
             "-CA",
             folder / "ca.pem",

@@ -14,14 +14,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from journals import event, resets
 from nats.errors import NoRespondersError
-from nats_cell import PATIENCE, Cell, make_cell
+from nats_cell import PATIENCE, Cell, Owner, make_cell
 from processes import wait_for
 
 from fer_stream import plugins
 from fer_stream.errors import JournalError
-from fer_stream.fleet.driver import Answered
-from fer_stream.fleet.records import Done, Fence, Look, Mark, Part, Place, Recover, Write
-from fer_stream.journal.nats.engine import NATSEngine
 from fer_stream.settings.sections import FleetSettings
 
 if TYPE_CHECKING:
@@ -63,29 +60,9 @@ def stored(cell: Cell) -> Cell:
     alone.append([event("camera.online"), event("emotion.started", track=1)]).result(PATIENCE)
     alone.epoch("door").result(PATIENCE)
     alone.close()
-    engine = NATSEngine(cell.settings("a2"), FleetSettings(cell="local", partitions=2), "A")
-    calls = iter(range(1, 100))
-
-    def done(task: Any) -> Any:
-        engine.begin(task)
-        arrived: list[Any] = []
-
-        def answered() -> list[Any]:
-            arrived.extend(each.outcome for each in engine.arrivals() if isinstance(each, Answered))
-            return arrived
-
-        (outcome,) = wait_for(answered, str(task), log=lambda: engine.trouble)
-        assert isinstance(outcome, Done), engine.trouble
-        return outcome.value
-
-    try:
-        last, _, _ = done(Look(next(calls), 1))
-        fence = done(Fence(next(calls), 1, Mark("A", 1), last))
-        done(Write(next(calls), 1, Part("A", Place("tcp://192.0.2.1:5550"), fence), 0))
-        done(Recover(next(calls), 1, fence))
-        assert engine.journal(1).append(resets(1)).result(PATIENCE)
-    finally:
-        engine.close()
+    owner = Owner(cell.settings("a2"), "local", 2)
+    assert owner.append(1, resets(1))
+    owner.close()
     return cell
 
 
@@ -223,26 +200,29 @@ async def _until(condition: Any) -> None:
         await asyncio.sleep(0.02)
 
 
-def test_a_user_can_be_added_and_removed_while_the_servers_run(cell: Cell) -> None:
-    before = {path: path.read_bytes() for path in cell.folder.rglob("*.*") if path.suffix in (".pem", ".key", ".nk")}
-    assert make_cell(cell.folder, "--reader", "late", "--remove", "hall").returncode == 0
-    gone = cell.folder / "hall.nk"
+def test_a_user_can_be_added_and_removed_while_the_servers_run(stored: Cell) -> None:
+    def opened(user: str) -> plugins.JournalReader:
+        return plugins.journal(stored.settings(user), FleetSettings(cell="local", partitions=2)).reader()
+
+    before = {path: path.read_bytes() for path in stored.folder.rglob("*.*") if path.suffix in (".pem", ".key", ".nk")}
+    assert make_cell(stored.folder, "--reader", "late", "--remove", "hall").returncode == 0
+    gone = stored.folder / "hall.nk"
     assert {path: path.read_bytes() for path in before if path != gone} == {
         path: text for path, text in before.items() if path != gone
     }
     assert not gone.exists()
     gone.touch(0o600)
     gone.write_bytes(before[gone])
-    plugins.journal(cell.settings("hall")).reader().close()
+    opened("hall").close()
     with pytest.raises(JournalError, match="refuses this process"):
-        plugins.journal(cell.settings("late")).reader()
-    cell.write()
-    for server in cell.servers:
+        opened("late")
+    stored.write()
+    for server in stored.servers:
         server.signal(signal.SIGHUP)
         wait_for(lambda s=server: "Reloaded: accounts" in s.log, "the new users", log=lambda s=server: s.log)
-    plugins.journal(cell.settings("late")).reader().close()
+    opened("late").close()
     with pytest.raises(JournalError, match="refuses this process"):
-        plugins.journal(cell.settings("hall")).reader()
+        opened("hall")
 
 
 def test_what_is_written_is_for_the_owner_only(cell: Cell) -> None:
