@@ -7,6 +7,7 @@ machine gets that machine when it is added: by default the one at which the comm
 from __future__ import annotations
 
 import json
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Self
 
 from fer_stream.errors import ConfigError
@@ -19,7 +20,7 @@ from fer_stream.sources import local
 from fer_stream.transports import keys
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from fer_stream.fleet.commons import Table
     from fer_stream.service.registry import Values
@@ -31,6 +32,9 @@ MOST = 16_384
 
 ANY = "*"
 """The setting ``machine`` of a camera that any node may capture."""
+
+LONGEST_REASON = 120
+"""Most characters of a reason that a node tells: the states of 256 cameras must fit into one message."""
 
 STATES = "states "
 """Begins the key in `NODES` in which a node tells the states of its cameras; the machine's name follows."""
@@ -116,14 +120,12 @@ class CellCommands:
         """
         self._settings = settings
         shared = commons(settings)
-        self._table = shared.table(settings.fleet, REGISTRY)
-        try:
-            self._nodes = shared.table(settings.fleet, NODES)
+        with ExitStack() as opened:
+            registry = opened.enter_context(shared.table(settings.fleet, REGISTRY))
+            self._nodes = opened.enter_context(shared.table(settings.fleet, NODES))
             given = Given(settings.model_copy(update={"cameras": {}, "max_cameras": MOST}), {}, None, {})
-            self._cameras = Cameras(given, None, TableRegistry(self._table))
-        except BaseException:
-            self.close()
-            raise
+            self._cameras = Cameras(given, None, TableRegistry(registry))
+            self._opened = opened.pop_all()
         self._actions: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
             "list": lambda _: self._list(),
             "add": self._add,
@@ -149,18 +151,16 @@ class CellCommands:
         self._cameras.refresh()
         said = self._nodes.read()
         nodes = {key for key in said if not key.startswith(STATES)}
-        known = {key.removeprefix(STATES): decode(text) for key, text in said.items() if key.startswith(STATES)}
-        states = {
-            camera: (node, CameraState(*state))
-            for node in sorted(known.keys() & nodes)
-            for camera, state in known[node].get("cameras", {}).items()
-        }
+        states: dict[str, tuple[str, CameraState]] = {}
+        for node in sorted(nodes):
+            for name, state in decode_states(said.get(STATES + node, "")).items():
+                if name not in states or state.state != "ending":  # the one that gives it away tells so, too
+                    states[name] = node, state
         found = []
         for name, camera in self._cameras.now.items():
             values = tree.changed(camera) | {"source": references.displayed(camera.source)}
             pinned = values.pop("machine", ANY)
-            node, state = states.get(name, ("", None)) if pinned in (ANY, states.get(name, ("",))[0]) else ("", None)
-            state = state or CameraState("waiting", 0.0, _why(pinned, nodes))
+            node, state = states.get(name, ("", CameraState("waiting", 0.0, _why(pinned, nodes))))
             found.append(entry(name, state, "registry", values) | {"machine": pinned, "node": node})
         unused = [{"camera": name, "reason": reason} for name, reason in self._cameras.unused.items()]
         return {"cameras": found, "unused": unused}
@@ -195,15 +195,28 @@ class CellCommands:
 
     def close(self) -> None:
         """Close the connections; a second call does nothing."""
-        self._table.close()
-        if hasattr(self, "_nodes"):
-            self._nodes.close()
+        self._opened.close()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def encode_states(states: Mapping[str, CameraState]) -> str:
+    """Return what a node tells about the cameras that it captures."""
+    told = {name: (one.state, round(one.since), one.reason[:LONGEST_REASON]) for name, one in sorted(states.items())}
+    return json.dumps({"cameras": told})
+
+
+def decode_states(text: str) -> dict[str, CameraState]:
+    """Return what `encode_states` was given; nothing if another program wrote the text."""
+    try:
+        told = json.loads(text)["cameras"].items()
+        return {str(name): CameraState(one[0], float(one[1]), str(one[2])) for name, one in told}
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
+        return {}
 
 
 def _why(pinned: str, nodes: set[str]) -> str:

@@ -7,13 +7,12 @@ runs an aggregator and workers on this machine, too. While the engine is away, e
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import secrets
 import time
 from contextlib import ExitStack, nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fer_stream import plugins
 from fer_stream.client import ask_status
@@ -23,8 +22,8 @@ from fer_stream.fleet.commons import ALIVE, EXPIRY, NODES, REGISTRY, commons
 from fer_stream.operations import instances
 from fer_stream.operations.logs import tell_error
 from fer_stream.operations.process import install_stop, supervising
-from fer_stream.service.cell import ANY, STATES, decode
-from fer_stream.service.supervisor import CAPTURE_GRACE, NodeRoles, Supervisor
+from fer_stream.service.cell import ANY, STATES, decode, encode_states
+from fer_stream.service.supervisor import CAPTURE_GRACE, CameraState, NodeRoles, Supervisor
 from fer_stream.settings import tree
 from fer_stream.settings.deployment import check_purpose
 from fer_stream.sources import local
@@ -47,9 +46,6 @@ CHECK = 0.5
 
 TELL = EXPIRY / 2.5
 """Seconds after which a node tells the states of its cameras again, although none has changed."""
-
-LONGEST_REASON = 200
-"""Most characters of a reason in a camera's state."""
 
 GRACE = 15.0
 """Seconds that the aggregator and the workers have to end: an aggregator gives its partitions to others before."""
@@ -121,28 +117,41 @@ class _Registry:
         self.invalid: dict[str, str] = {}
         """The reason for each camera whose settings this version cannot use."""
         self.pins: dict[str, str] = {}
-        """The machine that each camera is pinned to, or an empty text; another object after each change."""
+        """The machine that each camera is pinned to, or an empty text; another object after each `settle`."""
+        self._texts: dict[str, str] = {}
+        self._changed: dict[str, str | None] = {}  # pins; None: the camera was removed
         for name, text in present.items():
             self.take(name, text)
+        self.settle()
 
     def take(self, name: str, text: str) -> None:
         """Take a value of the registry; an empty text: the camera was removed."""
-        pins = {known: pin for known, pin in self.pins.items() if known != name}
+        if self._texts.get(name, "") == text:  # a watch that begins anew repeats all values
+            return
         self.cameras.pop(name, None)
         self.invalid.pop(name, None)
-        if text:
-            found = decode(text)
-            pin = found.get("machine", ANY)
-            try:
-                self.cameras[name] = tree.cameras({name: found})[name]
-                if pin == ANY and "machine" not in found and local(self.cameras[name]):
-                    raise ConfigError(f"its source belongs to a machine: give that with `--machine` ({name})")
-            except ConfigError as error:
-                self.cameras.pop(name, None)
-                self.invalid[name] = str(error)
-            pins[name] = "" if pin == ANY else str(pin)
-        if pins != self.pins:
-            self.pins = pins
+        self._changed[name] = None
+        if not text:
+            del self._texts[name]
+            return
+        self._texts[name] = text
+        found = decode(text)
+        pin = found.get("machine", ANY)
+        try:
+            camera = tree.cameras({name: found})[name]
+            if "machine" not in found and local(camera):
+                raise ConfigError(f"the source of camera {name} belongs to a machine: say to which one with --machine")
+            self.cameras[name] = camera
+        except ConfigError as error:
+            self.invalid[name] = str(error)
+        self._changed[name] = "" if pin == ANY else str(pin)
+
+    def settle(self) -> None:
+        """Bring `pins` up to date, once for several changes."""
+        if self._changed:
+            pins = self.pins | self._changed
+            self.pins = {name: pin for name, pin in pins.items() if pin is not None}
+            self._changed = {}
 
 
 class _Aggregators:
@@ -228,6 +237,7 @@ class _Node:
                 self._aggregators.hear(notice.key, notice.text, now)
             else:
                 self._hear(notice, now)
+        self._registry.settle()
         beat = self._nodes.beat(len(self._captured), self._leaving, now)
         if beat is not None:
             self._board.say(self._here, nodes.encode(beat))
@@ -286,13 +296,10 @@ class _Node:
             return None
 
     def _tell_states(self) -> None:
-        states: dict[str, Any] = {}
-        for name in sorted(self._supervisor.captures):
-            state = self._supervisor.state(name, self._supervisor.reported)
-            states[name] = (state.state, round(state.since), state.reason[:LONGEST_REASON])
-        for name, reason in self._without.items():
-            states.setdefault(name, ("failing", 0, reason[:LONGEST_REASON]))
-        text = json.dumps({"cameras": states})
+        states = {name: CameraState("failing", 0.0, reason) for name, reason in self._without.items()}
+        for name in self._supervisor.captures:
+            states[name] = self._supervisor.state(name, self._supervisor.reported)
+        text = encode_states(states)
         now = time.monotonic()
         if text != self._told or now >= self._tell_by:
             self._told, self._tell_by = text, now + TELL
@@ -302,7 +309,7 @@ class _Node:
 
     def _end(self, failed: Child | None) -> int:
         supervisor, self._leaving = self._supervisor, True
-        self._board.say(f"{STATES}{self._here}", json.dumps({"cameras": {}}))
+        self._board.say(f"{STATES}{self._here}", encode_states({}))
 
         def look() -> None:
             self._listen()

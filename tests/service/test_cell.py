@@ -10,7 +10,8 @@ from nats_servers import Cluster, NatsServer, api, ask
 
 from fer_stream.errors import ConfigError, JournalError
 from fer_stream.fleet.commons import REGISTRY, commons
-from fer_stream.service.cell import CellCommands
+from fer_stream.service.cell import LONGEST_REASON, CellCommands, decode_states, encode_states
+from fer_stream.service.supervisor import CameraState
 from fer_stream.settings import tree
 
 if TYPE_CHECKING:
@@ -159,6 +160,18 @@ def test_what_another_program_wrote_is_told_and_can_be_removed(settings: Setting
     for name in ("odd", "wrong"):
         commands.call({"do": "remove", "camera": name})
     assert stored(settings) == {}
+
+
+def test_what_nodes_tell_and_what_another_program_wrote() -> None:
+    told = {"b": CameraState("failing", 7.0, "x" * 1000), "a": CameraState("online", 5.0, "")}
+    assert decode_states(encode_states(told)) == {
+        "a": CameraState("online", 5.0, ""),
+        "b": CameraState("failing", 7.0, "x" * LONGEST_REASON),
+    }
+    for text in ("", "x", "[]", '{"cameras": []}', '{"cameras": {"a": 1}}', '{"cameras": {"a": ["online"]}}'):
+        assert decode_states(text) == {}
+    many = {"n" * 60 + str(number): CameraState("failing", 1.8e9, "x" * 1000) for number in range(256)}
+    assert len(encode_states(many)) < 65_536
 
 
 def test_settings_of_no_cell(settings: Settings, tmp_path: Path) -> None:

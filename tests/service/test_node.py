@@ -6,11 +6,13 @@ import signal
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from nats_servers import NatsServer
+from nats_servers import Cluster, NatsServer
 from processes import balanced, free_port, wait_for
 
 from fer_stream.client import status
 from fer_stream.errors import TransportError
+from fer_stream.fleet.commons import NODES, commons
+from fer_stream.fleet.nodes import decode
 from fer_stream.service.cell import CellCommands
 from fer_stream.settings import tree
 
@@ -19,13 +21,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from processes import Cli, Process
+    from scale import Scale
 
 
 class Site:
     """A cell with one aggregator, which is not part of it, and nodes that are given its address."""
 
-    def __init__(self, cli: Cli, server: NatsServer) -> None:
-        self.cli, self.server = cli, server
+    def __init__(self, cli: Cli, server: NatsServer | Cluster) -> None:
+        self.cli = cli
         self.address = f"tcp://127.0.0.1:{free_port()}"
         self.settings = tree.load({"fleet": {"cell": "site"}, "journal": {"path": server.address}})
         (cli.folder / "cell.toml").write_text(
@@ -55,6 +58,12 @@ class Site:
         """The node that captures each camera, of those that are online."""
         return {name: one["node"] for name, one in self.listed().items() if one["state"] == "online"}
 
+    def beats(self) -> dict[str, int]:
+        """The number of each node's latest beat."""
+        with commons(self.settings).table(self.settings.fleet, NODES) as table:
+            beats = {key: decode(text) for key, text in table.read().items()}
+        return {key: beat.number for key, beat in beats.items() if beat is not None}
+
     def status(self) -> dict[str, Any]:
         try:
             return status(tree.load({"address": self.address}), timeout=10)
@@ -77,12 +86,17 @@ class Site:
 
 
 @pytest.fixture
-def site(cli: Cli, tmp_path: Path) -> Iterator[Site]:
+def server(tmp_path: Path) -> Iterator[NatsServer]:
     folder = tmp_path / "nats"
     folder.mkdir()
-    server = NatsServer(folder).start()
-    yield Site(cli, server)
-    server.kill()
+    found = NatsServer(folder).start()
+    yield found
+    found.kill()
+
+
+@pytest.fixture
+def site(cli: Cli, server: NatsServer) -> Site:
+    return Site(cli, server)
 
 
 def test_two_nodes_share_the_cameras_and_one_takes_over(site: Site) -> None:
@@ -123,7 +137,7 @@ def test_two_nodes_share_the_cameras_and_one_takes_over(site: Site) -> None:
     assert not any(reason == "camera removed" for camera, reason in reasons if camera != "/cameras/cam-0")
 
 
-def test_while_the_engine_is_away_everything_goes_on(site: Site) -> None:
+def test_while_the_engine_is_away_everything_goes_on(site: Site, server: NatsServer) -> None:
     for number in range(4):
         site.add(f"cam-{number}")
     a, _ = site.node("a", "--workers", 1), site.node("b")
@@ -133,17 +147,47 @@ def test_while_the_engine_is_away_everything_goes_on(site: Site) -> None:
     )
     processes = {child.pid for node in site.nodes.values() for child in node.children()}
     done = {name: camera["ledger"]["done"] for name, camera in site.status()["cameras"].items()}
-    site.server.kill()
+    server.kill()
     site.until(
         lambda: all(site.status()["cameras"][name]["ledger"]["done"] > done[name] + 16 for name in names),
         "frames for twice the time after which a node counts as dead",
     )
-    site.server.start()
+    server.start()
     site.until(lambda: site.holders() == before, "the nodes' word")
     assert processes == {child.pid for node in site.nodes.values() for child in node.children()}, "none was restarted"
     site.add("new", machine="b")
     site.until(lambda: site.holders().get("new") == "b", "a camera that was added afterwards")
     assert a.stop() == 0
+
+
+def test_the_death_of_the_bucket_s_leader_moves_nothing(cli: Cli, tmp_path: Path, scale: Scale) -> None:
+    folder = tmp_path / "nats"
+    folder.mkdir()
+    cluster = Cluster(folder).start()
+    try:
+        site = Site(cli, cluster)
+        for number in range(4):
+            site.add(f"cam-{number}")
+        site.node("a", "--workers", 1)
+        site.node("b")
+        before = site.until(
+            lambda: len(found := site.holders()) == 4 and set(found.values()) == {"a", "b"} and found, "both nodes"
+        )
+        processes = {child.pid for node in site.nodes.values() for child in node.children()}
+        for _ in range(scale.of(2, 50)):
+            leader = cluster.leader("KV_nodes")
+            leader.kill()
+            # Nobody counts as silent until T seconds after the others can write again, and a newcomer waits for longer.
+            said = wait_for(site.beats, "the nodes' words")
+            site.until(
+                lambda said=said: all(now > said[name] + 20 for name, now in site.beats().items()),
+                "ten seconds of beats",
+            )
+            leader.start(wait=False)
+            assert site.holders() == before
+            assert {child.pid for node in site.nodes.values() for child in node.children()} == processes
+    finally:
+        cluster.kill()
 
 
 def test_a_node_that_leaves_gives_its_cameras_at_once(site: Site) -> None:
@@ -168,11 +212,11 @@ def test_two_nodes_of_one_name(site: Site) -> None:
     assert first.popen.poll() is None
 
 
-def test_what_a_node_needs(cli: Cli, site: Site) -> None:
+def test_what_a_node_needs(cli: Cli, site: Site, server: NatsServer) -> None:
     alone = cli.run("node")
     assert alone.popen.returncode == 2
     assert "this needs a cell: set its name (fleet.cell)" in alone.errors[0]
-    site.server.kill()
+    server.kill()
     gone = cli.run("node", "--config", "cell.toml")
     assert gone.popen.returncode == 1
     assert "nothing listens there" in gone.errors[0]
