@@ -325,8 +325,8 @@ class Follower:
         """
         if self._count not in (None, count):
             raise ConfigError(
-                f"the number of partitions at {self._where} has changed from {self._count} to {count}, so these are other "
-                "events: give addresses of one cell, and subscribe again"
+                f"the number of partitions at {self._where} has changed from {self._count} to {count}, so these are "
+                "other events: give addresses of one cell, and subscribe again"
             )
         self._count, self._opened = count, True
 
