@@ -83,7 +83,7 @@ class Cell:
         return self.cli.start_module("synthetic", self.addresses, rate, workers, *names)
 
     def log(self) -> str:
-        return "\n".join(f"--- {number}\n{process.err[-3000:]}" for number, process in enumerate(self.cli.started))
+        return "\n".join(f"--- {number}\n{process.err[-30000:]}" for number, process in enumerate(self.cli.started))
 
     # What it says
 

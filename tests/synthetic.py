@@ -2,7 +2,7 @@
 
 Each has its own connection, and uses the code of real ones for the protocol; only pictures and recognition are made up.
 So a cell of hundreds of cameras fits into a small machine. Each camera has one face, whose expression changes every
-`STEADY` frames. Each second a line of JSON says how things stand. SIGTERM ends the captures, then the workers.
+`STEADY` frames. Lines of JSON say how things stand. SIGTERM ends the captures, then the workers.
 """
 
 from __future__ import annotations
@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 
 STEADY = 5
 """Frames for which an expression stays."""
+
+TELL = 0.2
+"""Seconds between two lines."""
 
 END = 20.0
 """Seconds for the captures' end."""
@@ -111,7 +114,7 @@ def main() -> None:
             cameras.end()
             ends = now + END
         if now >= tell:
-            tell = now + 1.0
+            tell = now + TELL
             say(cameras, pool)
         time.sleep(0.002)
     say(cameras, pool)
