@@ -16,13 +16,13 @@ from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from fer_stream.client.partition import PartitionFollower
+from fer_stream.client.partition import PartitionFollower, starts
 from fer_stream.client.replay import FIRST
 from fer_stream.client.scouts import Scouts
 from fer_stream.client.state import places
 from fer_stream.errors import ConfigError, WireError
 from fer_stream.events import cloudevents
-from fer_stream.events.cursor import to_cursor, to_number, to_numbers
+from fer_stream.events.cursor import CellCursor, to_cursor, to_number, to_numbers
 from fer_stream.fleet.partitions import partition
 from fer_stream.protocol import messages
 from fer_stream.protocol.messages import Kind
@@ -99,7 +99,8 @@ class Follower:
         self._count: int | None = None
         self._opened = False
         self._parts = {0: self._part(0, after[0] if after is not None and len(after) == 1 else None)}
-        self._active: deque[PartitionFollower] = deque()
+        self._active: deque[int] = deque()
+        self._delivered: CellCursor | None = None
         self._last_message = self._left = time.monotonic()
         self._others_due = 0.0
         self._away = 0.0
@@ -111,6 +112,10 @@ class Follower:
         return PartitionFollower(after, self._camera, partial(self._deliver, number), self._tickets, **how)
 
     # Connections
+
+    @property
+    def _where(self) -> str:
+        return ",".join(self._given)
 
     @property
     def _several(self) -> bool:
@@ -222,10 +227,17 @@ class Follower:
         if self._links is None:
             return False
         if self._active:
-            if not self._active[0].step():
-                self._active.popleft()
+            self._go_on(self._active[0])
             return True
         return self._receive_answer(self._links) or self._receive_published(self._links) or self._ask(self._links)
+
+    def _go_on(self, number: int) -> None:
+        """Do the next step of a partition for which something has arrived."""
+        part = self._parts[number]
+        if not part.step():
+            self._active.popleft()
+            if self._delivered is not None and part.position is not None:
+                self._delivered.at(number, part.position)
 
     def _asking(self) -> list[tuple[int, PartitionFollower]]:
         """Return the partitions that may send requests: until one answer has opened the connection, only the first."""
@@ -270,16 +282,17 @@ class Follower:
         if message.kind is Kind.STATUS:
             self._take_others(message)
             return True
-        part = next((part for part in self._parts.values() if part.expects(message.ticket)), None)
-        if part is not None and message.kind is Kind.CURSOR and not self._opened:
+        number = next((number for number, part in self._parts.items() if part.expects(message.ticket)), None)
+        if number is not None and message.kind is Kind.CURSOR and not self._opened:
             self._open(_numbers(message.body().get("cursor")))
-        elif part is not None and message.kind is Kind.EVENTS:
+        elif number is not None and message.kind is Kind.EVENTS:
             if not self._opened:
+                starts(self._after or (0,), 1, self._where)
                 self._check_count(1)
-            if part.answered(message, now):
+            if self._parts[number].answered(message, now):
                 while links.events.receive(0) is not None:
                     pass  # published from the old journal: their numbers would be taken for the new one's
-            self._active.append(part)
+            self._active.append(number)
         return True
 
     def _receive_published(self, links: _Links) -> bool:
@@ -290,44 +303,44 @@ class Follower:
         topic, text = bytes(parts[0]), bytes(parts[1])
         if topic != b"/":
             event = cloudevents.decode(text)
-            part = self._parts.get(partition(event.camera, self._count or 1))
-            if part is not None:
-                part.published(event, text.decode())
-                self._active.append(part)
+            number = partition(event.camera, self._count or 1)
+            if number in self._parts:
+                self._parts[number].published(event, text.decode())
+                self._active.append(number)
             return True
         numbers = _numbers(text.decode(errors="replace"))
         if len(numbers) == (self._count or 1):
             for number, part in self._parts.items():
                 part.beat(numbers[number])
-                self._active.append(part)
+                self._active.append(number)
         return True  # of other partitions only before the connection is opened: see `_check_count`
 
     # Partitions
 
     def _check_count(self, count: int) -> None:
-        """Take how many partitions the aggregator has. It must fit the cursor to resume after, and never changes.
+        """Take how many partitions the aggregator has, which opens the connection. It never changes.
 
         Raises:
-            ConfigError: it does not fit.
+            ConfigError: it has changed.
         """
-        given = self._count or (len(self._after) if self._after and len(self._after) > 1 else count)
-        if given != count:
+        if self._count not in (None, count):
             raise ConfigError(
-                f"the cursor to resume after is of {given} partitions, and the events at {','.join(self._given)} "
-                f"are in {count}: give a cursor of theirs, or 0 for the beginning"
+                f"the number of partitions at {self._where} has changed from {self._count} to {count}, so these are "
+                "other events: give addresses of one cell, and subscribe again"
             )
         self._count, self._opened = count, True
 
     def _open(self, latest: tuple[int, ...]) -> None:
         """Take the latest cursor of a cell: it says how many partitions there are, and which of them to ask."""
-        begun = self._count is not None
-        self._check_count(len(latest))
-        if not begun:
-            after = latest if self._after is None else self._after
-            after = after * len(latest) if len(after) == 1 else after
-            followed = [partition(self._camera, len(latest))] if self._camera else range(len(latest))
+        count = len(latest)
+        if self._count is None:
+            after = starts(latest if self._after is None else self._after, count, self._where)
+            followed = [partition(self._camera, count)] if self._camera else range(count)
             how = {"size": FIRST // len(followed), "doubt": DOUBT}
             self._parts = {number: self._part(number, after[number], **how) for number in followed}
+            self._active.clear()
+            self._delivered = CellCursor(after) if len(followed) > 1 else None
+        self._check_count(count)
         for number, part in self._parts.items():
             part.opened(latest[number], complete=self._until_now)
 
@@ -341,14 +354,9 @@ class Follower:
         """Take the next event of a partition; one of a whole cell gets the cell's cursor at this event."""
         if not wanted(event, self._types):
             return
-        if len(self._parts) > 1:
-            event, text = cloudevents.with_cursors(event, text, partial(self._cursor_at, number))
+        if (cell := self._delivered) is not None:  # all events up to its numbers have been delivered
+            event, text = cloudevents.with_cursors(event, text, lambda cursor: cell.at(number, to_number(cursor)))
         self.ready.append((event, text))
-
-    def _cursor_at(self, number: int, cursor: Cursor) -> Cursor:
-        """Return the cell's cursor at a partition's cursor: all other events before it have been delivered."""
-        positions = {each: part.position or 0 for each, part in self._parts.items()}
-        return to_cursor(*(positions | {number: to_number(cursor)}).values())
 
 
 def _done(part: PartitionFollower) -> bool:

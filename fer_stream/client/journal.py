@@ -7,10 +7,11 @@ from heapq import merge
 from typing import TYPE_CHECKING, Literal
 
 from fer_stream import plugins
+from fer_stream.client.partition import starts
 from fer_stream.client.subscription import numbers_after, wanted
-from fer_stream.errors import ConfigError, JournalError, WireError
+from fer_stream.errors import JournalError, WireError
 from fer_stream.events import cloudevents
-from fer_stream.events.cursor import to_cursor, to_number
+from fer_stream.events.cursor import CellCursor, to_number
 from fer_stream.fleet.partitions import partition
 
 if TYPE_CHECKING:
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from fer_stream.plugins import Journal, JournalReader
     from fer_stream.settings.tree import JournalSettings, Settings
     from fer_stream.types import Cursor, Event
+
+    _Found = tuple[int, Event, str]
+    """A partition's number, an event of it, and its text."""
 
 BATCH = 1000
 """Events to read at a time, shared by the partitions of a cell."""
@@ -56,33 +60,31 @@ def read_journal(
     place = _open(journal)
     with place.reader() as reader:
         count = reader.partitions
-        if len(numbers) not in (1, count):
-            raise ConfigError(
-                f"the cursor to resume after is of {len(numbers)} partitions, and the events at {place.name} are in "
-                f"{count}: give a cursor of theirs, or 0 for the beginning"
-            )
-        positions = dict(enumerate(numbers if len(numbers) == count else numbers * count))
+        positions = starts(numbers, count, place.name)
         followed = range(count) if camera is None else [partition(camera, count)]
         size = max(LEAST, BATCH // len(followed))
+        found: Iterator[tuple[Event, str]]
         parts = [_read(place, reader, number, positions[number], camera, size) for number in followed]
-        for number, event, text in merge(*parts, key=lambda found: found[1].time):
-            positions[number] = to_number(event.cursor)
-            if not wanted(event, types):
-                continue
-            if len(followed) == 1:
-                yield event, text
-            else:
-                yield cloudevents.with_cursors(event, text, partial(_at, positions, number))
+        if len(parts) == 1:
+            found = ((event, text) for _, event, text in parts[0])
+        else:
+            found = _together(parts, CellCursor(positions))
+        yield from (pair for pair in found if wanted(pair[0], types))
 
 
-def _at(positions: dict[int, int], number: int, cursor: Cursor) -> Cursor:
-    """Return the cell's cursor at a partition's cursor."""
-    return to_cursor(*(positions | {number: to_number(cursor)}).values())
+def _together(parts: list[Iterator[_Found]], cell: CellCursor) -> Iterator[tuple[Event, str]]:
+    """Yield the events of all partitions by their time, with the cell's cursor at each of them."""
+
+    def at(number: int, cursor: Cursor) -> Cursor:
+        return cell.at(number, to_number(cursor))
+
+    for number, event, text in merge(*parts, key=lambda found: found[1].time):
+        yield cloudevents.with_cursors(event, text, partial(at, number))
 
 
 def _read(
     place: Journal, reader: JournalReader, number: int, after: int, camera: str | None, size: int
-) -> Iterator[tuple[int, Event, str]]:
+) -> Iterator[_Found]:
     """Yield the events of one partition, with its number."""
     while after < reader.cursor(number):
         texts, reached = reader.read(after, size, camera, partition=number)

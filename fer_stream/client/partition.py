@@ -12,7 +12,7 @@ from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
 from fer_stream.client.replay import FIRST, NOW, Position, ReplayRequests
-from fer_stream.errors import WireError
+from fer_stream.errors import ConfigError, WireError
 from fer_stream.events import cloudevents
 from fer_stream.events.cursor import to_number
 from fer_stream.journal import gap
@@ -181,9 +181,12 @@ class PartitionFollower:
 
     def _take_line(self, position: Position, line: bytes) -> None:
         event = cloudevents.decode(line)
-        _number(event)
-        for new in position.replayed([event], 0):
-            self._deliver(new, line.decode())
+        try:
+            new = position.replayed([event], 0)
+        except ValueError as error:
+            raise _cell_s_cursor(error) from error
+        if new:
+            self._deliver(event, line.decode())
         if not self._answer:
             self._finish_answer(position)
 
@@ -221,8 +224,26 @@ class PartitionFollower:
         return latest not in (position.cursor, lower)
 
 
+def starts(after: tuple[int, ...], count: int, where: str) -> tuple[int, ...]:
+    """Return the number to begin after in each of ``count`` partitions; a single number stands for all of them.
+
+    Raises:
+        ConfigError: the cursor is of another number of partitions.
+    """
+    if len(after) not in (1, count):
+        raise ConfigError(
+            f"the cursor to resume after is of {len(after)} partitions, and the events at {where} are in {count}: give "
+            "a cursor of theirs, or 0 for the beginning"
+        )
+    return after if len(after) == count else after * count
+
+
 def _number(event: Event) -> int:
     try:
         return to_number(event.cursor)
     except ValueError as error:
-        raise WireError(f"an event of a partition with the cursor of a cell: {error}") from error
+        raise _cell_s_cursor(error) from error
+
+
+def _cell_s_cursor(error: ValueError) -> WireError:
+    return WireError(f"an event of a partition with the cursor of a cell: {error}")

@@ -7,8 +7,12 @@ a number for each of its partitions: ``00:17,01:4,...`` with all partitions, asc
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
 from fer_stream.types import Cursor
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 _NUMBER = "(?:0|[1-9][0-9]{0,18})"  # SQLite's integers have 64 bits
 _ONE = re.compile(_NUMBER)
@@ -20,6 +24,18 @@ def to_cursor(*numbers: int) -> Cursor:
     if len(numbers) == 1:
         return Cursor(str(numbers[0]))
     return Cursor(",".join([f"{partition:02x}:{number}" for partition, number in enumerate(numbers)]))
+
+
+class CellCursor:
+    """The cursor of a cell, of which one number changes at a time; `to_cursor` would write all of them each time."""
+
+    def __init__(self, numbers: Sequence[int]) -> None:
+        self._parts = to_cursor(*numbers).split(",")
+
+    def at(self, partition: int, number: int) -> Cursor:
+        """Return the cursor with another number for a partition, which it keeps."""
+        self._parts[partition] = f"{partition:02x}:{number}"
+        return Cursor(",".join(self._parts))
 
 
 def to_number(cursor: str) -> int:

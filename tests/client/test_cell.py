@@ -331,7 +331,7 @@ def test_an_aggregator_of_another_cell_is_refused(make: Callable[..., Cell]) -> 
         collect(subscription, 6)
         first.all[0].end()
         second.all[0].start()
-        with pytest.raises(ConfigError, match=r"is of 4 partitions, and the events at .* are in 1"):
+        with pytest.raises(ConfigError, match=r"the number of partitions at .* has changed from 4 to 1"):
             subscription.receive(PATIENCE)
 
 
