@@ -53,7 +53,7 @@ class TableRegistry:
 
     def read(self) -> dict[str, Values]:
         """See `Registry.read`. What cannot be read, because another program wrote it, has an invalid setting."""
-        return {name: decode(text) for name, text in self._table.read().items()}
+        return {name: decode(text) for name, text in sorted(self._table.read().items())}
 
     def put(self, camera: str, values: Values) -> None:
         """See `Registry.put`."""
@@ -82,7 +82,7 @@ class CellRing:
 
     def entries(self) -> list[Entry]:
         """See `fer_stream.transports.keys.Ring.entries`."""
-        return [entry for name, text in self._table.read().items() if (entry := keys.decode(name, text))]
+        return [entry for name, text in sorted(self._table.read().items()) if (entry := keys.decode(name, text))]
 
     def put(self, entry: Entry) -> None:
         """See `fer_stream.transports.keys.Ring.put`."""
@@ -152,8 +152,9 @@ class CellCommands:
         said = self._nodes.read()
         nodes = {key for key in said if not key.startswith(STATES)}
         states: dict[str, tuple[str, CameraState]] = {}
-        for node in sorted(nodes):
-            for name, state in decode_states(said.get(STATES + node, "")).items():
+        for key, text in said.items():  # the latest last: a node that has died told nothing since
+            node = key.removeprefix(STATES)
+            for name, state in (decode_states(text) if key != node in nodes else {}).items():
                 if name not in states or state.state != "ending":  # the one that gives it away tells so, too
                     states[name] = node, state
         found = []
