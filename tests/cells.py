@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 from nats_servers import ask
@@ -23,6 +25,30 @@ if TYPE_CHECKING:
     from fer_stream.plugins import Peer
 
 CELL = "test"
+
+
+class Listener(threading.Thread):
+    """Hears the events that one aggregator publishes: when, by id, and their cameras."""
+
+    def __init__(self, address: str) -> None:
+        super().__init__()
+        self.heard: dict[str, tuple[float, str]] = {}
+        self._peer = ZeroMQ().subscribe(address, "events", [""])
+        self._ended = threading.Event()
+        self.start()
+
+    def run(self) -> None:
+        while not self._ended.is_set():
+            parts = self._peer.receive(0.1)
+            if parts is not None and bytes(parts[0]) != b"/":
+                event = json.loads(bytes(parts[1]))
+                camera = event["source"].rpartition("/")[2]
+                self.heard.setdefault(event["id"], (time.monotonic(), camera))
+        self._peer.close()
+
+    def close(self) -> None:
+        self._ended.set()
+        self.join()
 
 
 class Cell:
@@ -54,8 +80,12 @@ class Cell:
     def capture(self, name: str, source: object = "demo", *options: object) -> Process:
         return self.cli.start("capture", source, "--camera", name, "--connect", self.addresses, *options)
 
+    def load(self, rate: float, workers: int, *names: str) -> Process:
+        """Start captures and workers in one process: see `synthetic`."""
+        return self.cli.start_module("synthetic", self.addresses, rate, workers, *names)
+
     def log(self) -> str:
-        return "\n".join(f"--- {number}\n{process.err[-3000:]}" for number, process in enumerate(self.cli.started))
+        return "\n".join(f"--- {number}\n{process.err[-30000:]}" for number, process in enumerate(self.cli.started))
 
     # What it says
 

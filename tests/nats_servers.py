@@ -111,6 +111,17 @@ class Cluster:
         name = wait_for(lambda: api(self.address, f"STREAM.INFO.{stream}").get("cluster", {}).get("leader"), "a leader")
         return self.servers[int(name[1:])]
 
+    def whole(self) -> bool:
+        """Whether every stream has a leader, and all its copies are up to date."""
+        names = [name for page in (api(self.address, "STREAM.NAMES"),) for name in page.get("streams") or []]
+        infos = [api(self.address, f"STREAM.INFO.{name}").get("cluster", {}) for name in names]
+        return bool(infos) and all(
+            info.get("leader")
+            and len(info.get("replicas") or []) == len(self.servers) - 1
+            and all(copy.get("current") and not copy.get("offline") for copy in info["replicas"])
+            for info in infos
+        )
+
     def kill(self) -> None:
         for server in self.servers:
             server.kill()

@@ -178,11 +178,16 @@ class Seeker:
         return self._numbers.uniform(0.5, 1.5)
 
     def _next(self, now: float) -> Place:
-        """Return the next place of the list; one that is not the present one and has not just failed, if possible."""
+        """Return the next place of the list, if possible one that is not the present one and has not just failed.
+
+        If all others have just failed, and the present one answers, it is that one.
+        """
         count = len(self._list)
         turns = range(self._turn, self._turn + count)
         known = [self._list[turn % count] for turn in turns]
         fresh = [one for one in known if one != self.place and now - self._failed.get(one, -AVOID) >= AVOID]
+        if not fresh and self.place and self._linked:
+            return self.place
         other = [one for one in known if one != self.place]
         chosen = (fresh or other or known)[0]
         self._turn += known.index(chosen) + 1

@@ -7,7 +7,7 @@ import signal
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from cells import Cell
+from cells import Cell, Listener
 from faults.service import stored
 from nats_servers import NatsServer
 
@@ -116,21 +116,12 @@ def test_while_the_engine_is_away_frames_go_on_and_events_wait(cell: Cell, serve
 
 
 def test_any_aggregator_publishes_and_replays_the_events_of_all(cell: Cell) -> None:
-    first, second = begin(cell)
-    for address in (first, second):
-        listener = ZeroMQ().subscribe(address, "events", [""])
-        control = ZeroMQ().connect(address, "control")
+    for address in begin(cell):
+        listener, control = Listener(address), ZeroMQ().connect(address, "control")
         try:
-            heard: dict[str, set[str]] = {"cursor": set(), "camera": set()}
-
-            def listen() -> bool:
-                parts = listener.receive(0.1)
-                if parts is not None:
-                    topic, text = bytes(parts[0]).decode(), bytes(parts[1]).decode()
-                    heard["cursor" if topic == "/" else "camera"].add(text if topic == "/" else topic.rstrip("/"))
-                return heard["camera"] == set(CAMERAS) and len(heard["cursor"]) > 1
-
-            cell.until(listen, "events of all cameras")
+            cell.until(
+                lambda heard=listener.heard: {camera for _, camera in heard.values()} == set(CAMERAS), "all cameras"
+            )
             newest = ask(cell, control, {"after": 2**62}).body()["cursor"]
             numbers = [int(part.partition(":")[2]) for part in newest.split(",")]
             assert [part.partition(":")[0] for part in newest.split(",")] == ["00", "01", "02", "03"]
