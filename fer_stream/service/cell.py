@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import json
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, get_args
 
 from fer_stream.errors import ConfigError
 from fer_stream.fleet.commons import KEYS, NODES, REGISTRY, commons
 from fer_stream.service.cameras import Cameras, Given
 from fer_stream.service.commands import entry, name_in, unset_in, values_in
-from fer_stream.service.supervisor import CameraState
+from fer_stream.service.supervisor import CameraState, State
 from fer_stream.settings import references, tree
 from fer_stream.sources import local
 from fer_stream.transports import keys
@@ -35,6 +35,9 @@ ANY = "*"
 
 LONGEST_REASON = 120
 """Most characters of a reason that a node tells: the states of 256 cameras must fit into one message."""
+
+END_OF_TIME = 253_402_300_800
+"""The year 10000 in Unix seconds."""
 
 STATES = "states "
 """Begins the key in `NODES` in which a node tells the states of its cameras; the machine's name follows."""
@@ -215,9 +218,15 @@ def decode_states(text: str) -> dict[str, CameraState]:
     """Return what `encode_states` was given; nothing if another program wrote the text."""
     try:
         told = json.loads(text)["cameras"].items()
-        return {str(name): CameraState(one[0], float(one[1]), str(one[2])) for name, one in told}
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
+        return {name: _state(*one) for name, one in told}
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return {}
+
+
+def _state(state: State, since: float, reason: str) -> CameraState:
+    if state not in get_args(State) or not 0 <= since < END_OF_TIME:
+        raise ValueError("not the state of a camera")
+    return CameraState(state, float(since), "".join(one if one.isprintable() else "?" for one in reason))
 
 
 def _why(pinned: str, nodes: set[str]) -> str:
