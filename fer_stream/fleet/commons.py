@@ -22,8 +22,8 @@ REGISTRY, KEYS, NODES, ALIVE = "registry", "keys", "nodes", "alive"
 """Buckets: the cameras that are to be captured, by name; the allowed keys, by name; what nodes say about themselves;
 what aggregators say."""
 
-EXPIRY = 10
-"""Seconds after which the board forgets what a node does not repeat."""
+EXPIRY = 20
+"""Seconds after which the board forgets what a node does not repeat; longer than the engine elects a leader."""
 
 
 class Table(Protocol):
@@ -35,7 +35,7 @@ class Table(Protocol):
         ...
 
     def read(self) -> dict[str, str]:
-        """Return all texts, in the order of their names.
+        """Return all texts, in the order in which they were written.
 
         Raises:
             JournalError: they cannot be read.

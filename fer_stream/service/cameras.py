@@ -109,13 +109,13 @@ class Cameras:
                 else:
                     cameras[name] = override
         homes = {name: given.homes[name] for name in cameras}
-        unused = {}
+        unused, twins = {}, {name.lower(): name for name in cameras}
         for name, values in registered.items():
             try:
-                if twin := _twin(name, cameras):
+                if twin := twins.get(name.lower()):
                     raise ConfigError(f"{twin} is given by the {homes[twin]}, which counts")
-                cameras |= tree.cameras({name: values})
-                homes[name] = RUN_TIME
+                cameras[name] = tree.cameras({name: values})[name]
+                homes[name], twins[name.lower()] = RUN_TIME, name
             except ConfigError as error:
                 unused[name] = str(error)
         _check_number(len(cameras), self._begin.settings.max_cameras)

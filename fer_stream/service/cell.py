@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import json
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, get_args
 
 from fer_stream.errors import ConfigError
 from fer_stream.fleet.commons import KEYS, NODES, REGISTRY, commons
 from fer_stream.service.cameras import Cameras, Given
 from fer_stream.service.commands import entry, name_in, unset_in, values_in
-from fer_stream.service.supervisor import CameraState
+from fer_stream.service.supervisor import CameraState, State
 from fer_stream.settings import references, tree
 from fer_stream.sources import local
 from fer_stream.transports import keys
@@ -36,6 +36,9 @@ ANY = "*"
 LONGEST_REASON = 120
 """Most characters of a reason that a node tells: the states of 256 cameras must fit into one message."""
 
+END_OF_TIME = 253_402_300_800
+"""The year 10000 in Unix seconds."""
+
 STATES = "states "
 """Begins the key in `NODES` in which a node tells the states of its cameras; the machine's name follows."""
 
@@ -53,7 +56,7 @@ class TableRegistry:
 
     def read(self) -> dict[str, Values]:
         """See `Registry.read`. What cannot be read, because another program wrote it, has an invalid setting."""
-        return {name: decode(text) for name, text in self._table.read().items()}
+        return {name: decode(text) for name, text in sorted(self._table.read().items())}
 
     def put(self, camera: str, values: Values) -> None:
         """See `Registry.put`."""
@@ -82,7 +85,7 @@ class CellRing:
 
     def entries(self) -> list[Entry]:
         """See `fer_stream.transports.keys.Ring.entries`."""
-        return [entry for name, text in self._table.read().items() if (entry := keys.decode(name, text))]
+        return [entry for name, text in sorted(self._table.read().items()) if (entry := keys.decode(name, text))]
 
     def put(self, entry: Entry) -> None:
         """See `fer_stream.transports.keys.Ring.put`."""
@@ -152,8 +155,9 @@ class CellCommands:
         said = self._nodes.read()
         nodes = {key for key in said if not key.startswith(STATES)}
         states: dict[str, tuple[str, CameraState]] = {}
-        for node in sorted(nodes):
-            for name, state in decode_states(said.get(STATES + node, "")).items():
+        for key, text in said.items():  # the latest last: a node that has died told nothing since
+            node = key.removeprefix(STATES)
+            for name, state in (decode_states(text) if key != node in nodes else {}).items():
                 if name not in states or state.state != "ending":  # the one that gives it away tells so, too
                     states[name] = node, state
         found = []
@@ -214,9 +218,15 @@ def decode_states(text: str) -> dict[str, CameraState]:
     """Return what `encode_states` was given; nothing if another program wrote the text."""
     try:
         told = json.loads(text)["cameras"].items()
-        return {str(name): CameraState(one[0], float(one[1]), str(one[2])) for name, one in told}
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
+        return {name: _state(*one) for name, one in told}
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return {}
+
+
+def _state(state: State, since: float, reason: str) -> CameraState:
+    if state not in get_args(State) or not 0 <= since < END_OF_TIME:
+        raise ValueError("not the state of a camera")
+    return CameraState(state, float(since), "".join(one if one.isprintable() else "?" for one in reason))
 
 
 def _why(pinned: str, nodes: set[str]) -> str:

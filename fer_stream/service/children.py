@@ -83,7 +83,7 @@ class Child:
     code: int | None = None
     """Exit code of the last process that ended."""
     optional: bool = False
-    """For a capture: whether the service goes on, and starts it again, if it fails before it was ever ready."""
+    """Whether the service goes on, and starts it again, if it fails, even before its present process was ready."""
     was_online: bool = False
     """For a capture: whether its present process has delivered frames."""
     reports: bool = False

@@ -44,7 +44,7 @@ TURN = 0.1
 CHECK = 0.5
 """Seconds between two checks of the children."""
 
-TELL = EXPIRY / 2.5
+TELL = 2.0
 """Seconds after which a node tells the states of its cameras again, although none has changed."""
 
 GRACE = 15.0

@@ -63,9 +63,15 @@ def _configuration(bucket: str, fleet: FleetSettings) -> dict[str, Any]:
 
 
 async def _read(connection: Connection, bucket: str) -> dict[str, tuple[str, int]]:
-    """Return the text and the revision of each key, also of deleted ones, whose text is empty."""
+    """Return the text and the revision of each key, also of deleted ones, whose text is empty.
+
+    Raises:
+        UnclearError: there is no answer, or that of a server which has just started, and has not caught up yet.
+        RefusedError: as `Connection.fetch`.
+    """
     found: dict[str, tuple[str, int]] = {}
-    after, more = 0, True
+    present = await streams.state(connection, f"KV_{bucket}")
+    after, more = 0, present.last >= present.first > 0
     while more:
         what = {"seq": after + 1, "batch": PAGE, "next_by_subj": f"$KV.{bucket}.>"}
         entries, end = await connection.fetch(f"KV_{bucket}", what)
@@ -73,6 +79,8 @@ async def _read(connection: Connection, bucket: str) -> dict[str, tuple[str, int
             found[unescape(entry.subject.removeprefix(f"$KV.{bucket}."))] = entry.text, entry.sequence
             after = entry.sequence
         more = int(end.get("Nats-Num-Pending", 0)) > 0
+    if after < present.last >= present.first:  # the latest message of a bucket is always there
+        raise UnclearError(f"a server of {connection.name} has not caught up with the others: wait until it has")
     return found
 
 
@@ -104,7 +112,7 @@ class NATSTable:
     def read(self) -> dict[str, str]:
         """See `fer_stream.fleet.commons.Table.read`."""
         self._known = self._wait(lambda: _read(self._connection, self._bucket))
-        return {name: text for name, (text, _) in sorted(self._known.items()) if text}
+        return {name: text for name, (text, _) in self._known.items() if text}
 
     def put(self, name: str, text: str) -> None:
         """See `fer_stream.fleet.commons.Table.put`."""
