@@ -149,7 +149,7 @@ def make_server(folder: Path, name: str, names: list[str]) -> None:
         request.unlink()
     shutil.copy(folder / "ca.pem", own)
     shutil.copy(HERE / "server.conf", own)
-    routes = ", ".join(f'"tls://{each}:6222"' for each in names)
+    routes = ", ".join(f'"tls://{f"[{each}]" if ":" in each else each}:6222"' for each in names)
     (own / "machine.conf").write_text(f"server_name: {json.dumps(name)}\nROUTES: [{routes}]\n")
 
 

@@ -11,12 +11,13 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.request import Request, urlopen
 
 import pytest
 from compose_spec import PyCompose
 from deploy_files import DEPLOY, ROOT, load
 from nats_cell import Cell
-from processes import free_port
+from processes import free_port, wait_for
 from served import Browser
 from websockets.exceptions import InvalidStatus
 
@@ -149,6 +150,20 @@ def test_the_services_of_compose_find_each_other(cli: Cli, clip: Path, tmp_path:
         assert {browser.until("picture")["camera"] for _ in range(2)} == {"door", "hall"}
 
 
+def cell_metrics(ports: dict[str, int], token: str) -> dict[str, float]:
+    """The sums over all aggregators of what the alerts for a cell watch."""
+    found: dict[str, float] = {}
+    for port in ports.values():
+        asked = Request(f"http://127.0.0.1:{port}/metrics", headers={"Authorization": f"Bearer {token}"})
+        with urlopen(asked) as answer:
+            text = answer.read().decode()
+        samples = re.findall(r'^fer_stream_fleet_(\w+)(?:\{\w+="(\w+)"\})? (\S+)$', text, re.M)
+        for name, label, value in samples:
+            found[label or name] = found.get(label or name, 0.0) + float(value)
+    names = ("aggregators", "owned", "unowned", "engine_failing", "doubtful", "dead")
+    return {name: found[name] for name in names if name in found}
+
+
 def test_the_services_of_a_cell_find_each_other(cli: Cli, clip: Path, tmp_path: Path) -> None:
     """The commands of compose.cell.yaml with the keys that it names, and real servers in place of the three."""
     secrets = tmp_path / "secrets"
@@ -160,6 +175,8 @@ def test_the_services_of_a_cell_find_each_other(cli: Cli, clip: Path, tmp_path: 
     cell = Cell(tmp_path, *shlex.split(users)).start()
     services = {n: s for n, s in load("compose.cell.yaml")["services"].items() if s["image"] == "fer-stream"}
     addresses = {name: f"127.0.0.1:{free_port()}" for name in ("aggregator-1", "aggregator-2")}
+    ports, token = {name: free_port() for name in addresses}, (secrets / "metrics.token").read_text()
+    expected = {"aggregators": 4.0, "owned": 16.0, "unowned": 0.0, "engine_failing": 0.0, "doubtful": 0.0, "dead": 0.0}
     replaced = {f"{name}:5550": address for name, address in addresses.items()} | {
         services["aggregator-1"]["environment"]["FER_STREAM_DEPLOYMENT__PURPOSE"]: "research",
         "tls://n1,n2,n3": cell.address,
@@ -174,7 +191,8 @@ def test_the_services_of_a_cell_find_each_other(cli: Cli, clip: Path, tmp_path: 
         found = services[name]["environment"] | {"command": json.dumps(services[name]["command"])}
         for there, here in (own | replaced).items():
             found = {key: value.replace(there, here) for key, value in found.items()}
-        return found | {"FER_STREAM_METRICS": f"127.0.0.1:{free_port()}", "FER_STREAM_FLEET__MACHINE": "machine"}
+        metrics = f"127.0.0.1:{ports.get(name) or free_port()}"
+        return found | {"FER_STREAM_METRICS": metrics, "FER_STREAM_FLEET__MACHINE": "machine"}
 
     def run(name: str, *command: object) -> Process:
         variables = environment(name)
@@ -200,6 +218,7 @@ def test_the_services_of_a_cell_find_each_other(cli: Cli, clip: Path, tmp_path: 
         follow = ["subscribe", "--connect", f"tcp://{addresses['aggregator-2']}", "--from", 0, "--format", "jsonl"]
         client = cli.start(*follow, "--key", secrets / "client.key")
         client.until_event("emotion.started")
+        wait_for(lambda: cell_metrics(ports, token) == expected, "the metrics that the alerts watch")
         stranger = cli.start(*follow, "--until-now", "--key", secrets / "worker.key")
         assert stranger.end() == 1, "a worker's key is not valid for a client's link"
         listed = run("operator", "keys", "list")

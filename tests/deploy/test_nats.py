@@ -8,6 +8,7 @@ import signal
 import socket
 import ssl
 import stat
+import subprocess
 import urllib.request
 from typing import TYPE_CHECKING, Any
 
@@ -229,6 +230,22 @@ def test_what_is_written_is_for_the_owner_only(cell: Cell) -> None:
     for path in cell.folder.rglob("*"):
         if path.name != "server.conf":
             assert stat.S_IMODE(path.stat().st_mode) & 0o077 == 0, path
+
+
+def test_a_certificate_is_for_the_server_s_name_and_is_kept(tmp_path: Path) -> None:
+    names = ("nats-0.nats", "192.0.2.1", "2001:db8::1")
+    assert make_cell(tmp_path, "--server", *names).returncode == 0
+    before = [(tmp_path / name / "server.pem").read_bytes() for name in names]
+    for name, kind in zip(
+        names, ("DNS:nats-0.nats", "IP Address:192.0.2.1", "IP Address:2001:DB8:0:0:0:0:0:1"), strict=True
+    ):
+        shown = ["openssl", "x509", "-noout", "-ext", "subjectAltName", "-in", tmp_path / name / "server.pem"]
+        assert f"{kind}, " in subprocess.run(shown, capture_output=True, text=True, check=True).stdout
+        signed = ["openssl", "verify", "-CAfile", tmp_path / "ca.pem", tmp_path / name / "server.pem"]
+        assert subprocess.run(signed, capture_output=True, check=False).returncode == 0
+    assert make_cell(tmp_path, "--server", "n4").returncode == 0
+    assert [(tmp_path / name / "server.pem").read_bytes() for name in names] == before
+    assert '"tls://[2001:db8::1]:6222", "tls://n4:6222"' in (tmp_path / "nats-0.nats/machine.conf").read_text()
 
 
 @pytest.mark.parametrize(
