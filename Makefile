@@ -11,7 +11,7 @@ MEDIA ?= ../shared/media
 VIDEO ?= $(wildcard $(MEDIA)/facenet_video.mp4)
 RUNS ?= 1000000
 JOBS ?= 3
-TARGETS ?= message hello ready hints faces descriptor aggregator event journal settings environment key metadata jpeg stream
+TARGETS ?= message hello ready hints faces descriptor aggregator event journal settings environment key cell metadata jpeg stream
 
 .PHONY: help run test soak lint fuzz reference docs bench profile lock audit train train-full publish clean
 

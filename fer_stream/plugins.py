@@ -13,7 +13,7 @@ the same way in our ``pyproject.toml``::
 | classifiers   | ``(settings: ClassifierSettings)``                               | `Classifier`   |
 | transports    | ``(key: Path \| None = None, keys: Path \| None = None)``          | `Transport`    |
 | sinks         | ``(argument: str)``                                              | `Sink`         |
-| journals      | ``(settings: JournalSettings)``                                  | `Journal`      |
+| journals      | ``(settings: JournalSettings)``; see `journal`                    | `Journal`      |
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from fer_stream.settings.tree import JournalSettings, Settings
+    from fer_stream.settings.tree import FleetSettings, JournalSettings, Settings
     from fer_stream.types import Event, Expected, Face, Picture, Region
 
     Allocate = Callable[[tuple[int, ...]], NDArray[np.uint8] | None]
@@ -187,12 +187,20 @@ class Journal(Protocol):
 class JournalReader(Protocol):
     """Reads a journal. A method may wait for it, and raises `JournalError` if it cannot be read."""
 
-    def cursor(self) -> int:
+    partitions: int
+    """In how many partitions the events are, each of which has cursors of its own: 1, unless it is a cell's journal."""
+
+    def cursor(self, partition: int = 0) -> int:
         """Return the number of the latest cursor, 0 if there is none yet."""
         ...
 
     def read(
-        self, after: int, limit: int = 1000, camera: str | None = None, size: int | None = None
+        self,
+        after: int,
+        limit: int = 1000,
+        camera: str | None = None,
+        size: int | None = None,
+        partition: int = 0,
     ) -> tuple[list[str], int]:
         """Return the texts of the events after a cursor, in order, and the number of the cursor to continue after.
 
@@ -203,6 +211,7 @@ class JournalReader(Protocol):
             limit: most events to return.
             camera: only this camera's events, and gaps.
             size: most bytes of text to return, but at least one event.
+            partition: of which partition.
         """
         ...
 
@@ -372,6 +381,18 @@ class Peer(Protocol):
         ...
 
 
+class Allowed(Protocol):
+    """The keys that a transport lets in. Asked for each new connection, and for each camera."""
+
+    def may(self, public: str, link: str) -> bool:
+        """Return whether the key with this public half opens a link."""
+        ...
+
+    def objection(self, public: str, camera: str) -> str:
+        """Return why a key may not send frames for a camera, or an empty text."""
+        ...
+
+
 class Transport(Protocol):
     """Connects the roles. One address names an aggregator with all its links (`LINKS`, `BROADCASTS`).
 
@@ -379,8 +400,12 @@ class Transport(Protocol):
     ``None`` if the settings name none.
     """
 
-    def bind(self, address: str) -> Hub:
+    def bind(self, address: str, allowed: Allowed | None = None) -> Hub:
         """Open every link of an aggregator.
+
+        Args:
+            address: where it listens.
+            allowed: the keys that are allowed, in a cell; by default those in the folder of keys.
 
         Raises:
             TransportError: the address is in use, or cannot be bound.
@@ -414,15 +439,21 @@ SERVERS = {"nats": "nats", "tls": "nats"}
 """The journal plug-in for each scheme of ``journal.path``. Without a scheme it is a file's path: ``sqlite``."""
 
 
-def journal(settings: JournalSettings) -> Journal:
+def journal(settings: JournalSettings, fleet: FleetSettings | None = None) -> Journal:
     """Return the journal that the settings name.
+
+    Args:
+        settings: where it is.
+        fleet: if it names a cell, and the journal is on servers, it is the cell's journal: its plug-in is called with
+            these settings, too. Then it can be read, examined and purged; aggregators write it in another way.
 
     Raises:
         PluginError: the plug-in, or what it needs, is not installed.
         ConfigError: the settings are invalid.
     """
     scheme = settings.path.partition("://")[0] if isinstance(settings.path, str) else ""
-    made: Journal = load("journals", SERVERS.get(scheme, "sqlite"))(settings)
+    factory = load("journals", SERVERS.get(scheme, "sqlite"))
+    made: Journal = factory(settings, fleet) if scheme in SERVERS and fleet and fleet.cell else factory(settings)
     return made
 
 

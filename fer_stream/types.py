@@ -280,7 +280,7 @@ class ExpressionData:
 class GapData:
     """The events after ``from_cursor``, up to and including ``to_cursor``, are no longer available, and why.
 
-    Where ``to_cursor`` is ``"0"``, ``from_cursor`` was of another journal, and this one follows from its beginning.
+    With the reason ``another journal``, ``from_cursor`` was of another one, and this one follows from its beginning.
     """
 
     from_cursor: Cursor

@@ -37,13 +37,13 @@ class NatsServer:
         """A command that runs it, such as one that enters a network namespace."""
         self._folder = folder / name
         self._folder.mkdir()
-        self._file = self._folder / "server.conf"
+        self.file = self._folder / "server.conf"
         self.configure(configuration, jetstream)
         self._process: subprocess.Popen[bytes] | None = None
 
     def configure(self, configuration: str = "", jetstream: bool = True) -> None:
         store = f'jetstream {{ store_dir: "{self._folder / "data"}"{self._sync} }}' if jetstream else ""
-        self._file.write_text(f"listen: {self.host}:{self.port}\n{store}\n{configuration}\n")
+        self.file.write_text(f"listen: {self.host}:{self.port}\n{store}\n{configuration}\n")
 
     @property
     def address(self) -> str:
@@ -60,7 +60,7 @@ class NatsServer:
 
     def start(self, wait: bool = True) -> NatsServer:
         with (self._folder / "log").open("ab") as log:
-            command = [*self.under, str(PROGRAM), "-c", str(self._file)]
+            command = [*self.under, str(PROGRAM), "-c", str(self.file)]
             self._process = subprocess.Popen(command, stdout=log, stderr=log)
         if wait:
             started = self.log.count("Starting nats-server")

@@ -150,7 +150,7 @@ class Captures:
     def _bye(self, camera: Camera, message: Message, now: float) -> None:
         self._carry_out(self._dispatcher.offer(camera.name, message.totals, full=False, now=now))
         reason = str(message.body().get("reason"))
-        known = reason in ("end of stream", "source failed")
+        known = reason in ("end of stream", "source failed", "camera removed")
         removed = camera.name in read_note(REMOVED)
         self._moves.stays(camera.name)
         camera.leaving = reason if known else "camera removed" if removed else "capture ended"

@@ -205,7 +205,7 @@ def _address(settings: Settings) -> Finding:
 
 def _journal(settings: Settings) -> Finding:
     try:
-        journal = plugins.journal(settings.journal)
+        journal = plugins.journal(settings.journal, settings.fleet)
         state, warning = journal.examine()
     except FerStreamError as error:
         return _fail(redact(str(error)))

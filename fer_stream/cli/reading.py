@@ -34,7 +34,7 @@ def subscribe(arguments: Namespace) -> None:
         # With the settings' credentials. A server's address is no path: "//" would become "/".
         where = str(arguments.journal_file)
         path = where if "://" in where else folders.expand(Path(where))
-        journal = settings.journal.model_copy(update={"path": path})
+        journal = settings.model_copy(update={"journal": settings.journal.model_copy(update={"path": path})})
         after = arguments.after or BEGINNING
         events = read_journal(journal, after=after, camera=arguments.camera, types=types)
     else:
@@ -49,7 +49,8 @@ def purge(arguments: Namespace) -> None:
     """Delete old events from the journal."""
     import time  # noqa: PLC0415
 
-    journal = plugins.journal(begin(arguments, "purge").journal)
+    settings = begin(arguments, "purge")
+    journal = plugins.journal(settings.journal, settings.fleet)
     count = journal.purge(time.time() - arguments.older_than)
     sys.stdout.write(f"{count} events deleted from {journal.name}\n")
 
@@ -100,8 +101,10 @@ def status(arguments: Namespace) -> None:
 
 
 def status_lines(state: dict[str, Any]) -> list[str]:
-    """Return an aggregator's status (`fer_stream.aggregator.aggregator.Aggregator.status`) as lines for people."""
-    lines = [
+    """Return the status of an aggregator or a cell (`fer_stream.client.status`) as lines for people."""
+    fleet = state.get("fleet")
+    lines = _cell_lines(fleet) if fleet else []
+    lines += [
         f"up {state['uptime_s']:.0f} s, {sum(state['events'].values())} events, cursor {state['cursor']}, "
         f"labels: {', '.join(state['labels']) or 'none until a worker connects'}",
         "",
@@ -114,16 +117,21 @@ def status_lines(state: dict[str, Any]) -> list[str]:
         for term in dict.fromkeys(term for camera in cameras.values() for term in camera["ledger"])
         if term in always or any(camera["ledger"].get(term) for camera in cameras.values())
     ]
-    rows = [["camera", "state", "policy", "fps", "age ms", *(term.replace("_", " ") for term in terms), "faces"]]
+    where = ("aggregator", "partition") if fleet else ()
+    rows = [
+        ["camera", *where, "state", "policy", "fps", "age ms", *(term.replace("_", " ") for term in terms), "faces"]
+    ]
     for name, camera in cameras.items():
         counts = [str(camera["ledger"].get(term, 0)) for term in terms]
         age = f"{1000 * camera['frame_age_s']:.0f}"
-        head = [name, camera["state"], camera["policy"], f"{camera['rate']:.1f}", age]
+        head = [name, *(str(camera[key]) for key in where)]
+        head += [camera["state"], camera["policy"], f"{camera['rate']:.1f}", age]
         rows.append([*head, *counts, str(len(camera["tracks"]))])
     lines += table(rows) if cameras else ["no cameras"]
-    rows = [["worker", "state", "frames", "pid", "model", "detector"]]
+    keys = ("aggregator",) if fleet else ()
+    rows = [["worker", *keys, "state", "frames", "pid", "model", "detector"]]
     for name, worker in workers.items():
-        rows.append([name, *(str(worker[key]) for key in ("state", "frames", "pid", "model", "detector"))])
+        rows.append([name, *(str(worker[key]) for key in rows[0][1:])])
     lines += ["", *(table(rows) if workers else ["no workers"])]
     rows = [["sink", "state", "delivered", "undelivered", "behind", "error"]]
     for name, sink in state.get("sinks", {}).items():
@@ -136,6 +144,20 @@ def status_lines(state: dict[str, Any]) -> list[str]:
             text = f"{label} {track['probabilities'].get(label, 0):.0%}" if label else "uncertain"
             rows.append([name, f"#{track['track']}", text])
     return [*lines, "", *table(rows)] if len(rows) > 1 else lines
+
+
+def _cell_lines(fleet: dict[str, Any]) -> list[str]:
+    """Return the aggregators of a cell, and what is wrong with it, as lines for people."""
+    rows = [["aggregator", "address", "up s", "load", "workers", "idle", "partitions", "state"]]
+    for name, each in fleet["aggregators"].items():
+        state = each["error"] or ("leaving" if each["leaving"] else "ok")
+        up = "" if each["uptime_s"] is None else f"{each['uptime_s']:.0f}"
+        numbers = [f"{each['load']:.1f}", str(each["workers"]), str(each["idle"]), str(len(each["owns"]))]
+        rows.append([name, each["address"], up, *numbers, state])
+    lines = [f"cell {fleet['cell']}, partitions: {fleet['partitions']}", *table(rows)]
+    if fleet["unowned"]:
+        lines.append(f"partitions without an aggregator: {', '.join(map(str, fleet['unowned']))}")
+    return [*lines, ""]
 
 
 def table(rows: list[list[str]]) -> list[str]:

@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-import random
-import time
 from typing import TYPE_CHECKING, Any, Literal
 
 from fer_stream import plugins
+from fer_stream.client.journal import read_journal
 from fer_stream.client.scouts import NoAnswerError, first, no_answer
-from fer_stream.client.subscription import Subscription, number_after, wanted
-from fer_stream.errors import JournalError, WireError
-from fer_stream.events import cloudevents
+from fer_stream.client.state import StateReader, ask_status
+from fer_stream.client.subscription import Subscription
 from fer_stream.operations import instances
-from fer_stream.protocol import messages
-from fer_stream.protocol.messages import Kind, Message
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from pathlib import Path
+    from collections.abc import Sequence
 
-    from fer_stream.plugins import Peer
-    from fer_stream.settings.tree import JournalSettings, Settings
-    from fer_stream.types import Event
+    from fer_stream.settings.tree import Settings
 
-__all__ = ["NoAnswerError", "Subscription", "ask_status", "read_journal", "status", "subscribe"]
+__all__ = ["NoAnswerError", "StateReader", "Subscription", "ask_status", "read_journal", "status", "subscribe"]
 
 
 def subscribe(
@@ -68,54 +61,17 @@ def subscribe(
     )
 
 
-def read_journal(
-    journal: Path | str | JournalSettings,
-    *,
-    after: str | Literal[0] = 0,
-    camera: str | None = None,
-    types: Sequence[str] = (),
-) -> Iterator[tuple[Event, str]]:
-    """Yield the events in a journal after a cursor, with their texts, whether or not an aggregator runs.
-
-    Args:
-        journal: the path of an SQLite file, the address of NATS servers, or settings that name either.
-        after: the cursor.
-        camera: only this camera's events, and gaps.
-        types: only these types or families, and gaps.
-
-    Raises:
-        JournalError: there is no readable journal.
-        ConfigError: ``after`` is neither a cursor nor 0, or the journal's address is invalid.
-        PluginError: nats-py is not installed.
-    """
-    position = number_after(after)
-    place = plugins.journal(_settings_of(journal))
-    with place.reader() as reader:
-        while position < reader.cursor():
-            texts, reached = reader.read(position, camera=camera)
-            for text in texts:
-                try:
-                    event = cloudevents.decode(text)
-                except WireError as error:
-                    raise JournalError(f"the journal {place.name} holds an invalid event: {error}") from error
-                if wanted(event, types):
-                    yield event, text
-            position = reached
-
-
-def _settings_of(journal: Path | str | JournalSettings) -> JournalSettings:
-    from fer_stream.settings.tree import JournalSettings  # noqa: PLC0415  (slow to import, not always needed)
-
-    return journal if isinstance(journal, JournalSettings) else JournalSettings(path=journal)
-
-
 def status(settings: Settings | None = None, timeout: float = 3.0) -> dict[str, Any]:
     """Return the status of a running aggregator: see `fer_stream.aggregator.status.status`.
+
+    In a cell it is that of all aggregators together, whichever is asked. Each camera and worker then has a key
+    ``aggregator``, and each camera its ``partition``; an aggregator under ``fleet`` has the keys ``uptime_s`` and
+    ``error``, why it does not answer, or an empty text.
 
     Args:
         settings: all settings, by default as loaded. If they contain no address, the only running service of this user
             on this machine is asked. Of several addresses, the first that answers is asked.
-        timeout: seconds to wait for an answer.
+        timeout: seconds to wait for an answer; in a cell, for the other aggregators' as long again.
 
     Raises:
         TransportError: no aggregator runs, none answers within ``timeout`` seconds, or it refuses this process's key;
@@ -128,25 +84,10 @@ def status(settings: Settings | None = None, timeout: float = 3.0) -> dict[str, 
         settings = load()
     transport = plugins.transport(settings)
     address = first(transport, instances.find(settings), timeout)
-    peer = transport.connect(address, "control")
+    reader = StateReader(transport, address)
     try:
-        return ask_status(peer, address, timeout)
+        return reader.ask(timeout)
     except NoAnswerError:
-        raise no_answer(address, peer.diagnose(), timeout) from None
+        raise no_answer(address, reader.diagnose(), timeout) from None
     finally:
-        peer.close()
-
-
-def ask_status(peer: Peer, address: str, timeout: float) -> dict[str, Any]:
-    """Like `status`, but use an open control link, and do not look up the cause if no answer comes."""
-    ticket = random.getrandbits(48)
-    deadline = time.monotonic() + timeout
-    peer.send(messages.json_message(Kind.STATUS, ticket=ticket))
-    while (remaining := deadline - time.monotonic()) > 0:
-        parts = peer.receive(remaining)
-        if parts is None:
-            continue
-        message: Message = messages.unpack(parts)
-        if message.kind is Kind.STATUS and message.ticket == ticket:
-            return message.body()
-    raise NoAnswerError(f"no aggregator answers at {address}")
+        reader.close()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from fer_stream.events.cursor import to_number
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from fer_stream.plugins import ConnectionState
     from fer_stream.types import Event
@@ -93,11 +93,11 @@ class ReplayRequests:
     request, or when the connection that it was sent on broke. Its size follows from how fast answers arrive.
     """
 
-    def __init__(self, ticket: int) -> None:
-        """Count tickets from this number; two subscribers should not begin with the same."""
-        self._ticket = ticket
+    def __init__(self, tickets: Iterator[int], size: int = FIRST) -> None:
+        """Take tickets from an ascending iterator, and begin with requests of this many bytes, or `LEAST`."""
+        self._tickets = tickets
         self._open: dict[int, ReplayRequest] = {}
-        self._size = FIRST
+        self._size = max(size, LEAST)
         self._patience = PATIENCE
         self._waiting = False
         self._since = self._last_sign = 0.0
@@ -122,11 +122,15 @@ class ReplayRequests:
             self._patience = min(2 * self._patience, LONGEST)
             self._size = max(self._size // 2, LEAST)
         self._waiting, self._since, self._state = True, now, state
-        self._ticket += 1
-        request = self._open[self._ticket] = ReplayRequest(self._ticket, after, self._size, now)
+        ticket = next(self._tickets)
+        request = self._open[ticket] = ReplayRequest(ticket, after, self._size, now)
         if len(self._open) > OPEN:
             del self._open[min(self._open)]
         return request
+
+    def expects(self, ticket: int) -> bool:
+        """Return whether a request with this ticket may still be answered."""
+        return ticket in self._open
 
     def answered(self, ticket: int, size: int, now: float) -> ReplayRequest | None:
         """Take an answer of this many bytes; return its request, or ``None`` if there is none with this ticket."""

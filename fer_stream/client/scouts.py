@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import select
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from fer_stream.client.replay import NOW
-from fer_stream.errors import TransportError
+from fer_stream.errors import ConfigError, TransportError
 from fer_stream.protocol import messages
 from fer_stream.protocol.messages import Kind
 from fer_stream.settings.kinds import addresses
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from fer_stream.plugins import Peer, Transport
 
 
@@ -23,16 +26,20 @@ class NoAnswerError(TransportError):
 class Scouts:
     """Connections to several aggregators, each of which is asked for its latest cursor. It never waits."""
 
-    def __init__(self, transport: Transport, address: str) -> None:
-        """Connect to each address in a list, and ask there.
+    def __init__(self, transport: Transport, addresses: Sequence[str], others: Sequence[str] = ()) -> None:
+        """Connect to each address, and ask there; also to ``others``, of which those that are invalid are left out.
 
         Raises:
             ConfigError: an address is invalid.
         """
         self._peers: dict[str, Peer] = {}
+        self._refused: dict[str, TransportError] = {}
         try:
-            for each in addresses(address):
+            for each in addresses:
                 self._peers[each] = transport.connect(each, "control")
+            for each in others:
+                with suppress(ConfigError):
+                    self._peers[each] = transport.connect(each, "control")
         except BaseException:
             self.close()
             raise
@@ -43,13 +50,18 @@ class Scouts:
         """Return the address of an aggregator that has answered, or an empty text.
 
         Raises:
-            TransportError: an aggregator refuses this process.
+            TransportError: all aggregators refuse this process.
             WireError: an answer is not that of an aggregator of this version.
         """
         for address, peer in self._peers.items():
-            while (parts := peer.receive(0)) is not None:
-                if messages.unpack(parts).kind is Kind.EVENTS:
-                    return address
+            try:
+                while (parts := peer.receive(0)) is not None:
+                    if messages.unpack(parts).kind in (Kind.EVENTS, Kind.CURSOR):
+                        return address
+            except TransportError as error:
+                self._refused[address] = error
+        if len(self._refused) == len(self._peers):
+            raise next(iter(self._refused.values()))
         return ""
 
     def descriptors(self) -> list[int]:
@@ -58,7 +70,8 @@ class Scouts:
 
     def diagnose(self) -> str:
         """Return why no answer comes, for each address."""
-        return "; ".join(f"{address}: {peer.diagnose()}" for address, peer in self._peers.items())
+        causes = {address: self._refused.get(address) or peer.diagnose() for address, peer in self._peers.items()}
+        return "; ".join(f"{address}: {cause}" for address, cause in causes.items())
 
     def close(self) -> None:
         """Close all connections."""
@@ -66,17 +79,18 @@ class Scouts:
             peer.close()
 
 
-def first(transport: Transport, address: str, timeout: float) -> str:
-    """Return the address in a list at which an aggregator answers first. A single address is not asked.
+def first(transport: Transport, address: str, timeout: float, others: Sequence[str] = ()) -> str:
+    """Return the address in a list, or of ``others``, at which an aggregator answers first. A single one is not asked.
 
     Raises:
         NoAnswerError: none answers within ``timeout`` seconds.
-        TransportError: an aggregator refuses this process.
+        TransportError: all aggregators refuse this process.
         ConfigError: an address is invalid.
     """
-    if len(addresses(address)) == 1:
+    several = addresses(address)
+    if len(several) == 1 and not others:
         return address
-    scouts = Scouts(transport, address)
+    scouts = Scouts(transport, several, others)
     try:
         deadline = time.monotonic() + timeout
         while not (found := scouts.found()):

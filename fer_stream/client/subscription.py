@@ -12,7 +12,7 @@ from fer_stream import plugins
 from fer_stream.client.follower import Follower, SilenceError, wanted
 from fer_stream.client.scouts import NoAnswerError, no_answer
 from fer_stream.errors import ConfigError, TransportError
-from fer_stream.events.cursor import to_number
+from fer_stream.events.cursor import to_numbers
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from fer_stream.types import Cursor, Event
 
-__all__ = ["NoAnswerError", "Subscription", "no_answer", "number_after", "wanted"]
+__all__ = ["NoAnswerError", "Subscription", "no_answer", "numbers_after", "wanted"]
 
 TIMEOUT = 10.0
 """Seconds without an answer after which a subscription with ``until_now`` fails, by default."""
@@ -30,7 +30,10 @@ TURN = 0.005
 
 
 class Subscription:
-    """Events of a running aggregator, in order and without a gap. Iterate over it, with ``for`` or ``async for``.
+    """Events of a running aggregator, or of its whole cell, without a gap. Iterate with ``for`` or ``async for``.
+
+    Each camera's events are in order, and so are those of one machine. The events of a cell's partitions come as they
+    arrive.
 
     It waits for an aggregator that is not running, and resumes where it was. Save ``cursor`` to resume in a later
     process. Leaving a loop closes the sockets; the next loop continues from there.
@@ -55,7 +58,8 @@ class Subscription:
 
         Args:
             address: the aggregator's address; of several, with commas between them, it follows the first that answers,
-                and the next one if that dies. Aggregators with journals of their own have cursors of their own.
+                and the next one if that dies. Aggregators with journals of their own have cursors of their own; those
+                of a cell share theirs, and one address is enough to learn the others.
             camera: only this camera's events.
             types: only these types, each in full (``emotion.started``) or a family (``emotion``); empty: all types.
             after: the cursor to resume after, from an event or ``cursor``; 0: all journaled events; ``None``: only
@@ -70,7 +74,7 @@ class Subscription:
         Raises:
             ConfigError: the address, the cursor or the timeout is invalid.
         """
-        position = None if after is None else number_after(after)
+        position = None if after is None else numbers_after(after)
         if timeout is not None and not timeout > 0:
             raise ConfigError(f"{timeout} is not a timeout: give seconds, or math.inf to wait for ever")
         self._address = address
@@ -104,6 +108,7 @@ class Subscription:
             TransportError: the aggregator refuses this process, does not answer in time (see ``timeout`` of
                 `Subscription`), or the subscription is closed.
             WireError: the answer is not that of an aggregator of this version.
+            ConfigError: the cursor to resume after is of a cell with another number of partitions.
         """
         if self._closed:
             raise TransportError("this subscription is closed: subscribe again")
@@ -232,8 +237,8 @@ class _AsyncLoop:
         self._subscription._leave_loop(self._token)
 
 
-def number_after(after: str | Literal[0]) -> int:
-    """Return the number of the cursor to resume after.
+def numbers_after(after: str | Literal[0]) -> tuple[int, ...]:
+    """Return the numbers of the cursor to resume after.
 
     Raises:
         ConfigError: ``after`` is neither a cursor nor 0.
@@ -241,6 +246,6 @@ def number_after(after: str | Literal[0]) -> int:
     try:
         if not isinstance(after, str) and (type(after) is not int or after != 0):
             raise ValueError(f"{after!r} is not a cursor: give the cursor of an event as text, or 0 for the beginning")
-        return to_number(str(after))
+        return to_numbers(str(after))
     except ValueError as error:
         raise ConfigError(str(error)) from error

@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 import types as python_types
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from datetime import UTC, datetime
 from functools import cache, lru_cache
 from json.encoder import encode_basestring as _quoted
@@ -18,7 +18,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Union, cast, get_args, get_origin, get_type_hints
 
 from fer_stream.errors import WireError
-from fer_stream.events.cursor import to_cursor, to_number
+from fer_stream.events.cursor import to_numbers
 from fer_stream.types import (
     Box,
     CameraData,
@@ -113,6 +113,18 @@ def encode(event: Event, identity: str | None = None) -> str:
     )
 
 
+def with_cursors(event: Event, text: str, change: Callable[[Cursor], Cursor]) -> tuple[Event, str]:
+    """Return an event and its text with other cursors: ``change`` replaces each of them. The id stays the same."""
+    old, data = event.cursor, event.data
+    if isinstance(data, GapData):
+        data = replace(data, from_cursor=change(data.from_cursor), to_cursor=change(data.to_cursor))
+    event = replace(event, cursor=change(old), data=data)
+    written = f'"cursor":"{old}","epoch":'
+    if written in text and not isinstance(data, GapData):  # as `encode` writes it: encoding again would take longer
+        return event, text.replace(written, f'"cursor":"{event.cursor}","epoch":', 1)
+    return event, encode(event, json.loads(text).get("id"))
+
+
 def decode(text: str | bytes) -> Event:
     """Return the event that `encode` wrote; its numbers are rounded.
 
@@ -158,7 +170,8 @@ def _sequence(value: Any) -> int:
 def _cursor(value: Any) -> Cursor:
     if not isinstance(value, str):
         raise ValueError(f"{value!r} is not a cursor")
-    return to_cursor(to_number(value))
+    to_numbers(value)
+    return Cursor(value)
 
 
 def _integer(value: Any) -> int:

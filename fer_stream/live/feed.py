@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import math
+import select
 import threading
 import time
 from collections import deque
@@ -17,10 +19,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from fer_stream import plugins
-from fer_stream.client import NoAnswerError, ask_status, subscribe
+from fer_stream.client import NoAnswerError, StateReader, subscribe
 from fer_stream.client.scouts import first
-from fer_stream.errors import FerStreamError, WireError
-from fer_stream.events.cursor import to_cursor, to_number
+from fer_stream.errors import FerStreamError, TransportError, WireError
+from fer_stream.events.cursor import to_cursor, to_numbers
 from fer_stream.live.picture import Pairing, Shown, render
 from fer_stream.protocol import messages, shared
 
@@ -73,8 +75,8 @@ class Feed:
         self.shown: dict[str, Shown] = {}
         """The newest picture of each watched camera."""
         self._settings = settings
-        self.address = "" if len(settings.addresses) > 1 else settings.address
-        """The aggregator's address; empty until one of several has answered."""
+        self.addresses: tuple[str, ...] = () if len(settings.addresses) > 1 else settings.addresses
+        """The aggregator's address, then those of its cell's others; empty until one of several has answered."""
         self._show_faces = settings.live.show_faces
         self._transport = plugins.transport(settings)
         self._reader = shared.MappedFrames()
@@ -84,8 +86,8 @@ class Feed:
         self._number = self.past = 0
         self._stopping = threading.Event()
         self._ask = threading.Event()
-        self._cursor: int | None = None
-        self._resumed = False
+        self._cursor: str | None = None
+        self._caught_up = False
         self._fetch = False
         self._listeners = (_Listener(self, "observations"), _Listener(self, "preview"))
         self._threads = [
@@ -209,9 +211,9 @@ class Feed:
         if not self._stopping.is_set():
             self._loop.call_soon_threadsafe(function, *arguments)
 
-    def subscribe(self, link: str, topics: list[str]) -> Peer:
-        """Return a peer that is subscribed to topics of a broadcast link."""
-        return self._transport.subscribe(self.address, link, topics)
+    def subscribe(self, address: str, link: str, topics: list[str]) -> Peer:
+        """Return a peer that is subscribed to topics of an aggregator's broadcast link."""
+        return self._transport.subscribe(address, link, topics)
 
     @property
     def stopping(self) -> bool:
@@ -231,31 +233,39 @@ class Feed:
             self._stopping.wait(PAUSE)
 
     def _follow_status(self) -> None:
-        address = first(self._transport, self._settings.address, PATIENCE)
-        if address != self.address:
-            self.address = address
+        address = first(self._transport, self._settings.address, PATIENCE, self.addresses[1:])
+        self._take_addresses(address, *(other for other in self.addresses[1:] if other != address))
+        reader = StateReader(self._transport, address)
+        try:
+            self._ask_for_status(reader)
+        finally:  # after a refused connection this reader never gets an answer; the retry makes a new one
+            self.post(self._take_status, None)
+            reader.close()
+
+    @property
+    def _several(self) -> bool:
+        return len(self._settings.addresses) > 1 or len(self.addresses) > 1
+
+    def _take_addresses(self, *addresses: str) -> None:
+        if addresses != self.addresses:
+            self.addresses = addresses
             for listener in self._listeners:
                 listener.wake()
-        control = self._transport.connect(address, "control")
-        try:
-            self._ask_for_status(control)
-        finally:  # after a refused connection this peer never gets an answer; the retry makes a new one
-            self.post(self._take_status, None)
-            control.close()
 
-    def _ask_for_status(self, control: Peer) -> None:
-        answered = time.monotonic() if len(self._settings.addresses) > 1 else 0.0
+    def _ask_for_status(self, reader: StateReader) -> None:
+        answered = time.monotonic() if self._several else 0.0
         while not self.stopping:
             try:
-                status = ask_status(control, self.address, timeout=SHORTLY)
+                status = reader.ask(timeout=SHORTLY)
             except NoAnswerError:
                 if time.monotonic() - answered > PATIENCE:
                     self.post(self._take_status, None)
-                    if len(self._settings.addresses) > 1:
+                    if self._several:
                         return  # and ask all of them again
             else:
                 answered = time.monotonic()
-                self._cursor = to_number(status["cursor"]) if self._cursor is None else self._cursor
+                self._take_addresses(self.addresses[0], *reader.others)
+                self._cursor = self._cursor or _earlier(status["cursor"])
                 self.post(self._take_status, status)
                 self._ask.wait(WATCHED if self._watchers else ALONE)
             self._ask.clear()
@@ -263,24 +273,30 @@ class Feed:
     def _follow_events(self) -> None:
         if self._cursor is None:  # the first status, which has the journal's last cursor, has not come yet
             return
-        known = 0 if self._resumed else self._cursor
-        after = self._cursor if self._resumed else max(0, self._cursor - BACKLOG)
-        self._resumed = True
-        address = self.address
-        with subscribe(address, after=to_cursor(after), settings=self._settings) as events:
-            while not self.stopping and address == self.address:
+        self._caught_up = self._caught_up or self._receive_events(self._cursor, past=True)
+        if self._caught_up:
+            self._receive_events(self._cursor, past=False)
+
+    def _receive_events(self, after: str, past: bool) -> bool:
+        """Receive events; if they are those of the past, up to the latest one. Return whether all have come."""
+        first_ = self.addresses[:1]
+        with subscribe(*first_, after=after, until_now=past, timeout=math.inf, settings=self._settings) as events:
+            while not self.stopping and not events.ended and self.addresses[:1] == first_:
                 found = events.receive(0.25)
-                self._cursor = to_number(events.cursor)
+                self._cursor = events.cursor
                 if found is not None:
-                    number = to_number(found[0].cursor)
-                    if not after <= number <= known:  # a new event, or the start of another journal
-                        known = 0
-                    after = number
-                    self.post(self._take_event, found[1], after <= known)
+                    self.post(self._take_event, found[1], past)
+            return events.ended
+
+
+def _earlier(cursor: str) -> str:
+    """Return a cursor about `BACKLOG` events before this one."""
+    numbers = to_numbers(cursor)
+    return to_cursor(*(max(0, number - BACKLOG // len(numbers)) for number in numbers))
 
 
 class _Listener:
-    """Receives from a broadcast link; its topics may change.
+    """Receives from a broadcast link of all aggregators, of which each camera's own publishes; its topics may change.
 
     It connects even without topics, so that a key without permission for this link is logged before anyone watches.
     """
@@ -291,7 +307,7 @@ class _Listener:
         self._lock = threading.Lock()
         self._wanted: list[str] = []
         self._changed = threading.Event()
-        self._peer: Peer | None = None
+        self._peers: list[Peer] = []
 
     def want(self, topics: Iterable[str]) -> None:
         """Set the topics to subscribe to from now on."""
@@ -302,10 +318,9 @@ class _Listener:
                 self.wake()
 
     def wake(self) -> None:
-        """Make `listen` check for new topics and for the end."""
+        """Make `listen` check for new topics, for other aggregators, and for the end."""
         self._changed.set()
-        peer = self._peer
-        if peer is not None:
+        for peer in self._peers:
             peer.wake()
 
     def listen(self) -> None:
@@ -314,16 +329,37 @@ class _Listener:
             with self._lock:
                 self._changed.clear()
                 wanted = list(self._wanted)
-            if not self._feed.address:
+            addresses = self._feed.addresses
+            if not addresses:
                 self._changed.wait(PAUSE)
                 continue
             try:
-                self._peer = self._feed.subscribe(self._link, wanted)
+                for address in addresses:
+                    self._peers = [*self._peers, self._feed.subscribe(address, self._link, wanted)]
                 while not (self._changed.is_set() or self._feed.stopping):
-                    parts = self._peer.receive(1.0)
-                    if parts is not None:
-                        self._feed.post(self._feed.take, self._link, [bytes(part) for part in parts])
+                    self._receive()
             finally:
-                peer, self._peer = self._peer, None
-                if peer is not None:
+                peers, self._peers = self._peers, []
+                for peer in peers:
                     peer.close()
+
+    def _receive(self) -> None:
+        """Receive a message from each peer, or wait for one."""
+        poller, quiet = select.poll(), True
+        for peer in self._peers:
+            try:
+                parts = peer.receive(0)
+            except TransportError as error:
+                if len(self._peers) == 1:
+                    raise
+                _log.warning("%s; its cameras are not shown", error)
+                self._peers = [other for other in self._peers if other is not peer]
+                peer.close()
+                continue
+            if parts is not None:
+                quiet = False
+                self._feed.post(self._feed.take, self._link, [bytes(part) for part in parts])
+            for descriptor in peer.descriptors():
+                poller.register(descriptor, select.POLLIN)
+        if quiet:
+            poller.poll(1000)

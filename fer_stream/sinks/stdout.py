@@ -112,7 +112,7 @@ def _details(event: Event) -> str:
         case ExpressionData(label=label, previous=previous, probability=probability, duration_ms=duration):
             after = f"  after {previous}" if previous else ""
             return f"{label:<10}{probability.mean:>4.0%}{_duration(duration)}{after}"
-        case GapData(to_cursor="0", reason=reason):
+        case GapData(reason="another journal" as reason):
             return f"all events anew: {reason}"
         case GapData(begin, end, reason):
             return f"events after cursor {begin}, up to {end}, are gone: {reason}"

@@ -62,6 +62,27 @@ def test_status_lines() -> None:
     assert "no workers" in empty
 
 
+def test_status_lines_of_a_cell() -> None:
+    ledger = {"captured": 3, "done": 3, "in_flight": 0}
+    about = {"policy": "wait", "rate": 1.0, "frame_age_s": 0.0, "ledger": ledger, "tracks": []}
+    camera = {**about, "state": "online", "aggregator": "north", "partition": 5}
+    worker = {"state": "idle", "frames": 3, "pid": 1, "model": "m", "detector": "d", "aggregator": "north"}
+    place = {"address": "tcp://n:1", "load": 1.25, "workers": 1, "idle": 1, "leaving": False, "owns": [0, 5]}
+    aggregators = {
+        "north": {**place, "error": "", "uptime_s": 7.0},
+        "south": {**place, "address": "tcp://s:1", "error": "no answer within 3 s", "uptime_s": None},
+    }
+    fleet = {"cell": "site", "partitions": 8, "aggregators": aggregators, "unowned": [3, 7]}
+    state = {"uptime_s": 7.0, "cursor": "00:1,01:0", "labels": [], "events": {}, "fleet": fleet}
+    text = "\n".join(status_lines(state | {"cameras": {"door": camera}, "workers": {"1": worker}}))
+    assert "cell site, partitions: 8" in text
+    assert "north       tcp://n:1  7      1.2        1     1           2  ok" in text
+    assert "south       tcp://s:1         1.2        1     1           2  no answer within 3 s" in text
+    assert "partitions without an aggregator: 3, 7" in text
+    assert "door    north               5  online" in text
+    assert "1       north       idle" in text
+
+
 def test_old_events_are_purged(cli: Cli) -> None:
     run = cli.start("run", "--journal", "events.db", "--bind", f"ipc://{cli.temporary}/p")
     run.until(lambda: run.out, "an event")

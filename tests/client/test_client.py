@@ -410,11 +410,12 @@ def test_an_aggregator_that_ends_during_a_replay_is_an_error(house: House) -> No
     house.start()
     house.take(3)
     with house.listen(after=0, until_now=True, timeout=0.5) as subscription:
-        wait_for(lambda: not subscription._follower.step() and subscription._follower._until is not None, "an answer")
-        subscription._follower._until = 100  # as if the answer were only a part
+        part = subscription._follower._parts[0]
+        wait_for(lambda: not subscription._follower.step() and part.newest is not None, "an answer")
+        part.newest = 100  # as if the answer were only a part
         collect(subscription, 4)
         house.end()
-        subscription._follower._asking = True
+        part._asking = True
         with pytest.raises(NoAnswerError, match="nothing listens there"):
             subscription.receive(PATIENCE)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import count
+
 from house import event
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -100,7 +102,7 @@ DOWN = ConnectionState(up=False, number=0, received=0)
 
 
 def test_a_request_is_repeated_after_a_growing_timeout() -> None:
-    requests = ReplayRequests(7)
+    requests = ReplayRequests(count(7))
     now, waits = 0.0, []
     for _ in range(8):
         assert requests.due(now, UP) == 0
@@ -116,7 +118,7 @@ def test_a_request_is_repeated_after_a_growing_timeout() -> None:
 
 
 def test_only_more_bytes_than_heartbeats_extend_the_timeout() -> None:
-    requests = ReplayRequests(7)
+    requests = ReplayRequests(count(7))
     requests.ask(0, 0.0, UP)
     assert requests.due(1.9, UP._replace(received=TRICKLE)) == PATIENCE, "a long answer is arriving"
     assert requests.silent(1.9) == 0
@@ -125,7 +127,7 @@ def test_only_more_bytes_than_heartbeats_extend_the_timeout() -> None:
 
 
 def test_a_request_lost_with_its_connection_is_repeated_at_once() -> None:
-    requests = ReplayRequests(7)
+    requests = ReplayRequests(count(7))
     requests.ask(0, 0.0, UP)
     assert requests.due(0.1, UP._replace(number=1)) == 0
     again = requests.ask(0, 0.1, DOWN._replace(number=1))
@@ -135,7 +137,7 @@ def test_a_request_lost_with_its_connection_is_repeated_at_once() -> None:
 
 
 def test_late_answers_are_used_and_unknown_ones_are_not() -> None:
-    requests = ReplayRequests(7)
+    requests = ReplayRequests(count(7))
     first = requests.ask(5, 0.0, UP)
     second = requests.ask(5, 2.0, UP)
     assert requests.answered(first.ticket, 100, 3.0) == first
@@ -150,7 +152,7 @@ def test_late_answers_are_used_and_unknown_ones_are_not() -> None:
 
 
 def test_only_the_latest_requests_are_remembered() -> None:
-    requests = ReplayRequests(7)
+    requests = ReplayRequests(count(7))
     asked = [requests.ask(0, float(n), UP) for n in range(OPEN + 3)]
     assert [request for request in asked if requests.answered(request.ticket, 0, 99.0)] == asked[3:]
 
@@ -164,7 +166,7 @@ def answer(requests: ReplayRequests, seconds: float, share: float = 1.0, now: fl
 
 
 def test_the_request_size_grows_with_fast_answers_and_shrinks_with_slow_ones() -> None:
-    requests = ReplayRequests(7)
+    requests = ReplayRequests(count(7))
     assert [answer(requests, 0.01) for _ in range(6)] == [FIRST * 2**n for n in range(4)] + [FIRST * 16, MOST]
     assert answer(requests, SLOW - 1) == answer(requests, SLOW + 1) == MOST
     for _ in range(10):
@@ -175,7 +177,7 @@ def test_the_request_size_grows_with_fast_answers_and_shrinks_with_slow_ones() -
 
 
 def test_after_a_slow_answer_the_timeout_is_longer() -> None:
-    requests = ReplayRequests(7)
+    requests = ReplayRequests(count(7))
     answer(requests, 9.0)
     requests.ask(0, 10.0, UP)
     assert requests.due(10.0, UP) == 18.0

@@ -54,7 +54,7 @@ def test_the_one_that_answers_is_followed(houses: list[House], there: int) -> No
 def test_another_one_is_followed_when_it_dies(houses: list[House]) -> None:
     houses[0].start()
     with subscription(houses) as events:
-        wait_for(lambda: events.receive(0.05) or events._follower._position, "the latest cursor")
+        wait_for(lambda: events.receive(0.05) or events._follower._opened, "the latest cursor")
         links = events._follower._links
         houses[0].end()
         houses[1].start()

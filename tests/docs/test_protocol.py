@@ -15,6 +15,7 @@ import write
 from documents import ROOT
 from house import House, event
 from processes import free_port, wait_for
+from scripted import Cell, camera_of
 from served import Service
 
 from fer_stream import plugins
@@ -27,8 +28,10 @@ from fer_stream.protocol.messages import Kind
 from fer_stream.transports import keys
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
+
+    from fer_stream.types import Event
 
 EXAMPLES = ROOT / "docs/examples"
 PAGE = (ROOT / "docs/reference/protocol.md").read_text()
@@ -131,11 +134,34 @@ class Follower:
         return [int(json.loads(text)["cursor"]) for text in list(self.texts)]
 
     def until(self, condition: Callable[[list[int]], object]) -> None:
+        self._wait(lambda: condition(self.cursors))
+
+    def _wait(self, condition: Callable[[], object]) -> None:
         def log() -> str:
             self.popen.kill()
-            return f"{self.cursors}\n{self.popen.stderr.read() if self.popen.stderr else ''}"
+            return f"{self.texts[-20:]}\n{self.popen.stderr.read() if self.popen.stderr else ''}"
 
-        wait_for(lambda: condition(self.cursors), "events", lambda: self.popen.poll() is None, log)
+        wait_for(condition, "events", lambda: self.popen.poll() is None, log)
+
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        return [json.loads(text) for text in list(self.texts)]
+
+    def until_known(self, expected: Sequence[Event | dict[str, Any]]) -> None:
+        """Wait for these events, by camera and sequence, each once, and those of each camera in order."""
+
+        def name(each: Event | dict[str, Any]) -> tuple[str, int]:
+            if isinstance(each, dict):
+                return each["source"], int(each["sequence"])
+            return f"/cameras/{each.camera}", each.sequence
+
+        wanted = sorted(map(name, expected))
+        self._wait(lambda: len(self.texts) >= len(wanted))
+        found = [name(each) for each in self.events]
+        assert sorted(found) == wanted
+        for camera in {camera for camera, _ in found}:
+            sequences = [sequence for source, sequence in found if source == camera]
+            assert sequences == sorted(sequences)
 
     def close(self) -> None:
         self.popen.kill()
@@ -249,6 +275,41 @@ def test_a_client_in_javascript_uses_a_key(
         assert not without.texts
     finally:
         service.close()
+
+
+@pytest.fixture
+def cell() -> Iterator[Cell]:
+    made = Cell([f"tcp://127.0.0.1:{free_port()}"], 4)
+    made.all[0].start()
+    yield made
+    made.close()
+
+
+CAMERAS = [camera_of(number, 4, nth) for number in (0, 1, 3) for nth in (0, 1)]
+
+
+def test_a_client_in_javascript_follows_a_cell(cell: Cell, follow: Callable[..., Follower]) -> None:
+    cell.store(*CAMERAS * 20)
+    client = follow(cell.all[0].address)
+    client.until_known(cell.stored)
+    cell.fence(0)
+    for n in range(30):
+        cell.store(CAMERAS[n % 6], deaf=n % 3 == 0)
+    client.until_known(cell.stored)
+    resumed = follow(cell.all[0].address, "--after", client.events[99]["cursor"])
+    resumed.until_known(client.events[100:])
+    cell.store(*CAMERAS)
+    resumed.until_known([*client.events[100:150], *cell.stored[150:]])
+
+
+def test_a_client_in_javascript_follows_one_camera_of_a_cell(cell: Cell, follow: Callable[..., Follower]) -> None:
+    cell.store(*CAMERAS * 3)
+    client = follow(cell.all[0].address, "--camera", CAMERAS[2])
+    client.until_known([each for each in cell.stored if each.camera == CAMERAS[2]])
+    cell.store(*CAMERAS, deaf=True)
+    cell.store(*CAMERAS * 2)
+    client.until_known([each for each in cell.stored if each.camera == CAMERAS[2]])
+    assert client.cursors == sorted(client.cursors), "they are those of the camera's partition"
 
 
 class Played:

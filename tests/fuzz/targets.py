@@ -28,10 +28,12 @@ from fer_stream import plugins
 from fer_stream.aggregator.aggregator import Aggregator
 from fer_stream.aggregator.membership import Alone
 from fer_stream.aggregator.roster import Camera, Worker
+from fer_stream.client.state import places
 from fer_stream.errors import ConfigError, JournalError, ModelError, SourceError, WireError
 from fer_stream.events import cloudevents
-from fer_stream.fleet import answers
-from fer_stream.fleet.records import Moved, Place, Welcome
+from fer_stream.events.cursor import to_cursor, to_numbers
+from fer_stream.fleet import answers, nodes, values
+from fer_stream.fleet.records import Moved, Place, Status, Welcome
 from fer_stream.imaging.jpeg import Jpeg, header_size
 from fer_stream.imaging.limits import check_size
 from fer_stream.inference.classifiers.onnx import OnnxClassifier
@@ -40,8 +42,12 @@ from fer_stream.operations import metrics
 from fer_stream.protocol import messages, results, shared
 from fer_stream.protocol.messages import Encoding, Kind, Message, Totals
 from fer_stream.protocol.results import Result
+from fer_stream.service import cell as cells
+from fer_stream.service.commands import entry as entry_of
+from fer_stream.service.supervisor import CameraState
 from fer_stream.settings import tree
 from fer_stream.settings.tree import CameraSettings, JournalSettings, Settings
+from fer_stream.sources import local
 from fer_stream.sources.media import open_source
 from fer_stream.transports import keys
 from fer_stream.types import (
@@ -211,6 +217,28 @@ def _ring() -> tuple[shared.Ring, list[bytes]]:
     return ring, [ring.put(np.zeros((8, 16, 3), np.uint8), slot, slot + 1) for slot in range(2)]
 
 
+def cursor(data: bytes) -> None:
+    """A cursor, from a user or from an aggregator."""
+    text = data.decode(errors="replace")
+    with suppress(ValueError):
+        numbers = to_numbers(text)
+        assert 1 <= len(numbers) <= 256
+        assert to_cursor(*numbers) == text
+
+
+def status(data: bytes) -> None:
+    """A cell's aggregators, in the body of a STATUS."""
+    with suppress(WireError):
+        for name, address in places(Message(Kind.STATUS, data).body()).items():
+            assert isinstance(name, str)
+            assert isinstance(address, str)
+
+
+def _statuses() -> list[bytes]:
+    places_ = {"a": {"address": "tcp://192.0.2.1:5550", "key": ""}, "b": {"address": "ipc:///run/b", "key": "k" * 40}}
+    return [json.dumps({"fleet": fleet}).encode() for fleet in (None, {"aggregators": places_}, {"aggregators": {}})]
+
+
 # The aggregator as a whole: a peer with a key may send any messages in any order
 
 _SAYING = struct.Struct("!BBBBH")
@@ -274,7 +302,7 @@ def _conversations() -> list[bytes]:
         say("frames", Kind.FRAME, b"abc", seq=1, sent=1),
     ]
     answers = [say("work", Kind.DONE, _faces()[n], ticket=1) for n in (0, 2)]
-    replay = say("control", Kind.REPLAY, b'{"after":0,"camera":"door"}') + say("control", Kind.STATUS)
+    replay = say("control", Kind.REPLAY, b'{"after":0,"camera":"door","partition":0}') + say("control", Kind.STATUS)
     leave = say("frames", Kind.BYE, b'{"reason":"end of stream"}', sent=1)
     return [b"".join(body) + answer + replay + leave for answer in answers]
 
@@ -410,6 +438,36 @@ def _keys() -> list[bytes]:
     return [(folder / name).read_bytes() for name in ("door.key", "server.key", "allowed.json")]
 
 
+def cell(data: bytes) -> None:
+    """The values that nodes, operators and aggregators of a cell share, each of which another program may write."""
+    text = data.decode(errors="replace")
+    beat = nodes.decode(text)
+    assert beat is None or nodes.decode(nodes.encode(beat)) == beat
+    entry = keys.decode("door", text)
+    assert entry is None or keys.decode("door", keys.encode(entry)) == entry
+    states = cells.decode_states(text)
+    assert cells.decode_states(cells.encode_states(states)).keys() == states.keys()
+    for name, state in states.items():
+        entry_of(name, state, "registry", {})
+    for read in (values.decode_status, values.decode_part, values.decode_mark):
+        read(text)
+    with suppress(ConfigError):
+        local(tree.cameras({"door": cells.decode(text)})["door"])
+
+
+def _cell() -> list[bytes]:
+    state = CameraState("online", 1.8e9, "")
+    texts = (
+        nodes.encode(nodes.Beat("a-1", 7, 2.5, 3)),
+        keys.encode(keys.Entry("door", "capture", "x" * 40, ("door", "yard"))),
+        cells.encode_states({"door": state, "yard": state}),
+        values.encode_status(3, Status(Place("tcp://h:1", "k" * 40), 2.0, 1, 1)),
+        json.dumps({"source": "rtsp://user:file:/run/door@192.0.2.10/", "rate": 5.0, "machine": "*"}),
+        json.dumps({"source": "0", "masks": [[0, 0, 0.5, 0.5]]}),
+    )
+    return [text.encode() for text in texts]
+
+
 # Models and pictures
 
 
@@ -498,6 +556,8 @@ TARGETS = {
     "hello": Target(hello, lambda: [json.dumps(HELLO).encode()]),
     "answer": Target(answer, _answers),
     "ready": Target(ready, lambda: [json.dumps(READY).encode()]),
+    "cursor": Target(cursor, lambda: [b"0", b"17", b"00:17,01:0,02:9999999999999999999"]),
+    "status": Target(status, _statuses),
     "hints": Target(hints, _hints),
     "faces": Target(faces, _faces),
     "descriptor": Target(descriptor, lambda: _ring()[1]),
@@ -507,6 +567,7 @@ TARGETS = {
     "settings": Target(settings, _settings, 800),
     "environment": Target(environment, _variables, 400),
     "key": Target(key, _keys, 2000),
+    "cell": Target(cell, _cell, 4000),
     "metadata": Target(metadata, _metadata, 800),
     "jpeg": Target(jpeg, _jpegs),
     "stream": Target(stream, _streams, 400),

@@ -46,7 +46,9 @@ def test_events_are_numbered_per_camera_and_over_all(place: Place) -> None:
     for read in (journal.read(cursor - 1).result(PATIENCE), place.reader().read(cursor - 1)):
         assert read == ([text for _, text in stored], cursor + 1)
     with place.reader() as reader:
-        assert reader.cursor() == cursor + 1
+        assert reader.cursor() == reader.cursor(0) == cursor + 1
+        assert reader.partitions == 1
+        assert reader.read(cursor - 1, partition=0) == reader.read(cursor - 1)
 
 
 def test_a_repeat_is_left_out(place: Place) -> None:

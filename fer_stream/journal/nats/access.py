@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from fer_stream.errors import JournalError
 from fer_stream.journal.nats import counters, events, streams
 from fer_stream.journal.nats.connection import OPENING, Connection, RefusedError, UnclearError
-from fer_stream.journal.nats.streams import Partition
+from fer_stream.journal.nats.streams import MISSING, Partition
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
@@ -26,17 +27,28 @@ Result = TypeVar("Result")
 ALONE = Partition()
 """The partition of an aggregator that is not part of a fleet."""
 
+_OWNERS = "KV_parts"
+"""The stream behind the bucket of a cell's owners; its description names the cell."""
+
 _RETRY = 0.2
 
 
 class NATSReader:
     """See `fer_stream.plugins.JournalReader`. It repeats a request while a cluster elects its leader."""
 
-    def __init__(self, settings: JournalSettings) -> None:
+    def __init__(self, settings: JournalSettings, parts: Sequence[Partition] = (ALONE,)) -> None:
+        """Connect, and check that the journal has these partitions: all those of a cell, or `ALONE`.
+
+        Raises:
+            JournalError: it has others, there is no journal, or the servers cannot be used.
+            ConfigError, PluginError: as `Connection.start`.
+        """
+        self.partitions = len(parts)
+        self._parts = parts
         self.connection = Connection(settings)
         self.connection.start()
         try:
-            self.cursor()
+            self.wait(lambda: check_cell(self.connection, parts))
         except BaseException:
             self.close()
             raise
@@ -58,15 +70,25 @@ class NATSReader:
                     raise JournalError(self.connection.trouble(error)) from error
                 time.sleep(_RETRY)
 
-    def cursor(self) -> int:
+    def cursor(self, partition: int = 0) -> int:
         """See `fer_stream.plugins.JournalReader.cursor`."""
-        return self.wait(lambda: streams.state(self.connection, ALONE.stream)).last
+        return self.wait(lambda: last(self.connection, self._parts[partition]))
 
     def read(
-        self, after: int, limit: int = 1000, camera: str | None = None, size: int | None = None
+        self,
+        after: int,
+        limit: int = 1000,
+        camera: str | None = None,
+        size: int | None = None,
+        partition: int = 0,
     ) -> tuple[list[str], int]:
         """See `fer_stream.plugins.JournalReader.read`."""
-        return self.wait(lambda: events.read(self.connection, ALONE, after, limit, camera, size))
+        return self.wait(lambda: events.read(self.connection, self._parts[partition], after, limit, camera, size))
+
+    def purge(self, older_than: float) -> int:
+        """See `fer_stream.plugins.Journal.purge`."""
+        held = [part for part in self._parts if self.wait(partial(last, self.connection, part))]
+        return sum(self.wait(partial(purge, self.connection, part, older_than)) for part in held)
 
     def close(self) -> None:
         """See `fer_stream.plugins.JournalReader.close`."""
@@ -141,6 +163,44 @@ class NATSWriter:
     def close(self) -> None:
         """See `fer_stream.plugins.JournalWriter.close`."""
         self._close()
+
+
+async def check_cell(connection: Connection, parts: Sequence[Partition]) -> None:
+    """Check that a journal is there, and is that of one aggregator alone, or of a cell with these partitions.
+
+    Raises:
+        JournalError: it has other partitions.
+        RefusedError: there is no journal.
+        UnclearError: there is no answer.
+    """
+    wanted = "" if parts == (ALONE,) else f"cell {parts[0].cell}, partitions: {len(parts)}"
+    try:
+        found = (await connection.api(f"STREAM.INFO.{_OWNERS}"))["config"].get("description", "")
+    except RefusedError as error:
+        if error.code != MISSING or wanted:
+            raise
+        found = ""  # no cell
+    if found and not wanted:
+        raise JournalError(
+            f"the events at {connection.name} are those of a cell ({found}): set fleet.cell and fleet.partitions"
+        )
+    if found != wanted:
+        raise JournalError(
+            f"the events at {connection.name} are those of another cell ({found}) than the settings say ({wanted}): "
+            "correct fleet.cell and fleet.partitions"
+        )
+    if not wanted:
+        await streams.state(connection, ALONE.stream)
+
+
+async def last(connection: Connection, partition: Partition) -> int:
+    """Return the last sequence in a partition's stream, 0 if a cell's partition has none yet; as `streams.state`."""
+    try:
+        return (await streams.state(connection, partition.stream)).last
+    except RefusedError as error:
+        if error.code != MISSING or partition == ALONE:
+            raise
+        return 0
 
 
 async def purge(connection: Connection, partition: Partition, older_than: float) -> int:

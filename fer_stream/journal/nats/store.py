@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fer_stream.errors import JournalError
 from fer_stream.journal.nats import streams
-from fer_stream.journal.nats.access import ALONE, NATSReader, NATSWriter, purge
+from fer_stream.journal.nats.access import ALONE, NATSReader, NATSWriter, check_cell
 from fer_stream.journal.nats.connection import Connection, RefusedError, UnclearError, parse
 from fer_stream.journal.nats.engine import NATSEngine
+from fer_stream.journal.nats.streams import Partition
+from fer_stream.journal.nats.tables import NATSBoard, NATSFollowing, NATSTable
 from fer_stream.journal.nats.writer import Writer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
 
     from fer_stream.fleet.driver import Engine
     from fer_stream.settings.sections import FleetSettings
@@ -25,8 +27,14 @@ _log = logging.getLogger(__name__)
 class NATS:
     """See `fer_stream.plugins.Journal`."""
 
-    def __init__(self, settings: JournalSettings) -> None:
+    def __init__(self, settings: JournalSettings, fleet: FleetSettings | None = None) -> None:
+        """Take the settings; ``fleet`` only of a cell, whose partitions can be read, examined and purged."""
         self._settings = settings
+        self._parts = (
+            tuple(Partition(fleet.cell, number, fleet.partitions) for number in range(fleet.partitions))
+            if fleet
+            else (ALONE,)
+        )
         self.name = parse(str(settings.path)).name
 
     def writer(self) -> NATSWriter:
@@ -45,19 +53,19 @@ class NATS:
 
     def reader(self) -> NATSReader:
         """See `fer_stream.plugins.Journal.reader`."""
-        return NATSReader(self._settings)
+        return NATSReader(self._settings, self._parts)
 
     def purge(self, older_than: float) -> int:
         """See `fer_stream.plugins.Journal.purge`."""
-        with NATSReader(self._settings) as journal:
-            return journal.wait(lambda: purge(journal.connection, ALONE, older_than))
+        with NATSReader(self._settings, self._parts) as journal:
+            return journal.purge(older_than)
 
     def examine(self) -> tuple[str, str]:
         """See `fer_stream.plugins.Journal.examine`."""
         connection = Connection(self._settings)
         connection.start()
         try:
-            return connection.submit(_examine(connection)).result(), connection.warning
+            return connection.submit(_examine(connection, self._parts)).result(), connection.warning
         finally:
             connection.close()
 
@@ -65,17 +73,46 @@ class NATS:
         """Join a fleet; see `NATSEngine`."""
         return NATSEngine(self._settings, fleet, me, wake)
 
+    def table(self, fleet: FleetSettings, bucket: str) -> NATSTable:
+        """See `fer_stream.fleet.commons.Commons.table`."""
+        return NATSTable(self._settings, fleet, bucket)
 
-async def _examine(connection: Connection) -> str:
+    def board(self, fleet: FleetSettings, wake: Callable[[], None]) -> NATSBoard:
+        """See `fer_stream.fleet.commons.Commons.board`."""
+        return NATSBoard(self._settings, fleet, wake)
+
+    def follow(
+        self, fleet: FleetSettings, bucket: str, ensured: Mapping[str, str], take: Callable[[dict[str, str]], None]
+    ) -> NATSFollowing:
+        """See `fer_stream.fleet.commons.Commons.follow`."""
+        return NATSFollowing(self._settings, fleet, bucket, ensured, take)
+
+
+async def _examine(connection: Connection, parts: Sequence[Partition]) -> str:
     try:
         found = await connection.api("INFO")
         try:
-            info = await connection.api(f"STREAM.INFO.{ALONE.stream}")
+            await check_cell(connection, parts)
         except RefusedError as error:
             if error.code != streams.MISSING:
                 raise
             return f"can be made ({found.get('streams', 0)} streams there)"
+        infos = [info for part in parts if (info := await _info(connection, part))]
     except (UnclearError, RefusedError) as error:
         raise JournalError(connection.trouble(error)) from error
-    state, copies = info["state"], info["config"]["num_replicas"]
-    return f"cursor {state['last_seq']}, {state['messages']} messages, {copies} cop{'y' if copies == 1 else 'ies'}"
+    messages = sum(info["state"]["messages"] for info in infos)
+    copies = min((info["config"]["num_replicas"] for info in infos), default=0)
+    where = f"{len(infos)} of {len(parts)} partitions"
+    if parts == (ALONE,):
+        where = f"cursor {infos[0]['state']['last_seq']}"
+    return f"{where}, {messages} messages, {copies} cop{'y' if copies == 1 else 'ies'}"
+
+
+async def _info(connection: Connection, part: Partition) -> dict[str, Any] | None:
+    """Return what the server says about a partition's stream; ``None`` if a cell's partition has none yet."""
+    try:
+        return await connection.api(f"STREAM.INFO.{part.stream}")
+    except RefusedError as error:
+        if error.code != streams.MISSING or part == ALONE:
+            raise
+        return None

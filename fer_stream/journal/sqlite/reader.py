@@ -23,6 +23,9 @@ class Reader:
         JournalError: there is no journal of this format at the path.
     """
 
+    partitions = 1
+    """See `fer_stream.plugins.JournalReader.partitions`."""
+
     def __init__(self, journal: Path | Database) -> None:
         if isinstance(journal, Database):
             self._db = journal
@@ -31,12 +34,17 @@ class Reader:
             raise JournalError(f"there is no journal at {journal}: give the path that the aggregator was given")
         self._db = Database(journal)
 
-    def cursor(self) -> int:
-        """Return the number of the latest event's cursor, 0 if there is none yet."""
+    def cursor(self, partition: int = 0) -> int:  # noqa: ARG002
+        """Return the number of the latest event's cursor, 0 if there is none yet. There is only one partition."""
         return int(self._db.rows("SELECT cursor FROM head", (), (int,), least=1)[0][0])
 
     def read(
-        self, after: int, limit: int = 1000, camera: str | None = None, size: int | None = None
+        self,
+        after: int,
+        limit: int = 1000,
+        camera: str | None = None,
+        size: int | None = None,
+        partition: int = 0,  # noqa: ARG002
     ) -> tuple[list[str], int]:
         """Return the events after a cursor, in order, and the number of the cursor to continue after.
 
@@ -47,6 +55,7 @@ class Reader:
             limit: most events to return.
             camera: only this camera's events, and gaps.
             size: most bytes of text to return, but at least one event.
+            partition: there is only one.
 
         Raises:
             JournalError: the file cannot be read, or a stored text was changed.

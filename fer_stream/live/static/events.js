@@ -83,7 +83,7 @@ function about(event) {
   const [family, what] = type.split(".");
   if (family === "face") return [what === "entered" ? "face entered" : `face left after ${duration(data)}`];
   if (family === "camera") return [`camera ${what}:`, data.reason];
-  if (family === "stream") return [data.to !== "0" ? `events after cursor ${data.from}, up to ${data.to}, are gone:` : "all events anew:", data.reason];
+  if (family === "stream") return [data.reason !== "another journal" ? `events after cursor ${data.from}, up to ${data.to}, are gone:` : "all events anew:", data.reason];
   const probability = percent(data.probability.mean);
   const shown = named(data.label) === data.label ? data.label : `${data.label} (${named(data.label)})`;
   return what === "started" ? [shown, probability] : [shown, what, probability, duration(data)];

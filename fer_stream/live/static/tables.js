@@ -18,8 +18,12 @@ export function problems(open, why, connected, status) {
   if (!open) return [why || "No connection to the page's server"];
   if (!connected) return ["The aggregator does not answer"];
   const cameras = Object.entries(status.cameras);
+  const silent = Object.values(status.fleet?.aggregators ?? {}).filter((aggregator) => aggregator.error);
+  const unowned = status.fleet?.unowned.length;
   const offline = cameras.filter(([, camera]) => camera.state === "offline").map(([name]) => name);
   return [
+    ...silent.map((aggregator) => `The aggregator at ${aggregator.address} does not answer`),
+    ...(unowned ? [`${unowned} partitions have no aggregator`] : []),
     ...(Object.keys(status.workers).length ? [] : ["There is no worker"]),
     ...(status.events_held ? [`${status.events_held} events wait for the journal`] : []),
     ...(offline.length > 3 ? [`${offline.length} cameras are offline`] : offline.map((name) => `${name} is offline`)),
