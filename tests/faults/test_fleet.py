@@ -14,6 +14,7 @@ import psutil
 import pytest
 from cells import Cell, Listener
 from faults.service import megabytes
+from machines import Network, possible
 from nats_servers import Cluster
 from processes import wait_for
 
@@ -237,6 +238,39 @@ def test_an_aggregator_sleeps_dies_and_comes_back(cli: Cli, cluster: Cluster, sc
         f"its cameras are served within {max(elsewhere):.1f} s elsewhere, {max(back):.1f} s on its machine",
         (max(elsewhere), 8.0),
         (max(back), 3.0),
+    )
+
+
+@pytest.mark.soak
+@pytest.mark.skipif(not possible(), reason="this user may not make network namespaces")
+def test_a_server_is_cut_off(cli: Cli, tmp_path: Path, scale: Scale, tell: Tell) -> None:
+    """Each server is a machine of its own; the aggregators and their peers are a fourth one."""
+    network = Network(tmp_path / "machines")
+    try:
+        *places, here = (network.machine(number, cli.environment) for number in range(1, 5))
+        with here.inside():
+            cluster = Cluster(tmp_path, machines=[(place.address, place.enter) for place in places]).start()
+            fleet = Fleet(cli, cluster)
+            times, outages = scale.of(1, 30), list[float]()
+            for number in range(times):
+                leader = cluster.leader(("KV_alive", "FER_EV_00", "KV_parts", "FER_EV_02")[number % 4])
+                place = places[cluster.servers.index(leader)]
+                since = time.monotonic()
+                network.connect(place, on=False)
+                outages.append(fleet.until_stored(since + 1.0) + 1.0)
+                fleet.wait(2)
+                network.connect(place, on=True)
+                fleet.until(cluster.whole, "a whole cluster")
+            assert fleet.takeovers() == 0, "nobody is taken for dead"
+            count = fleet.finish()
+            cluster.kill()
+    finally:
+        network.close()
+    tell(
+        "cell: the machine of a leader is cut off from the network",
+        f"{times} times, {count} events: {TOLD}; nobody who lives is taken over",
+        f"events of all partitions within {max(outages):.1f} s",
+        (max(outages), 12.0),
     )
 
 
