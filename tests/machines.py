@@ -6,18 +6,25 @@ programs and /tmp. Its processes are killed by their ids when it is switched off
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from processes import wait_for
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 NETWORK = "192.0.2"
+
+_CLONE_NEWNET = 0x40000000
 
 COPY = """#!/bin/sh
 # What `scp` does, between the folders of machines.
@@ -58,6 +65,11 @@ class Network:
         machine.run("ip link set lo up && ip link set eth0 up")
         machine.run(f"ip address add {machine.address}/24 dev eth0")
         return machine
+
+    def connect(self, machine: Machine, on: bool) -> None:
+        """Connect a machine to the switch, or cut it off."""
+        number = machine.address.rpartition(".")[2]
+        self._run(self._switch, f"ip link set m{number} {'up' if on else 'down'}")
 
     def _run(self, holder: subprocess.Popen[bytes], command: str) -> None:
         subprocess.run([*_enter(holder, "--net"), "sh", "-c", command], check=True, capture_output=True)
@@ -123,6 +135,20 @@ class Machine:
         started, log = self._started[-1]
         started.send_signal(signal.SIGTERM)
         assert started.wait(60) == 0, log.read_text()
+
+    @contextmanager
+    def inside(self) -> Iterator[None]:
+        """Let this thread, and the threads and processes that it starts, use this machine's network."""
+        libc = ctypes.CDLL(None, use_errno=True)
+        with (
+            Path("/proc/thread-self/ns/net").open("rb") as here,
+            Path(f"/proc/{self.holder.pid}/ns/net").open("rb") as there,
+        ):
+            assert libc.setns(there.fileno(), _CLONE_NEWNET) == 0, os.strerror(ctypes.get_errno())
+            try:
+                yield
+            finally:
+                assert libc.setns(here.fileno(), _CLONE_NEWNET) == 0, os.strerror(ctypes.get_errno())
 
     def switch_off(self) -> None:
         """Kill everything that runs on it, at once."""

@@ -17,7 +17,7 @@ from processes import free_port, wait_for
 
 if TYPE_CHECKING:
     import signal
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 PROGRAM = Path(sys.executable).with_name("nats-server")
 
@@ -88,16 +88,24 @@ class NatsServer:
 
 
 class Cluster:
-    """Three nats-servers, each with a copy of every stream."""
+    """Three nats-servers, each with a copy of every stream.
 
-    def __init__(self, folder: Path, sync: str = "") -> None:
-        routes = [free_port() for _ in range(3)]
+    Args:
+        folder: for their files.
+        sync: their ``sync_interval``.
+        machines: the address of each, and the command that runs another command there; by default this machine.
+    """
+
+    def __init__(self, folder: Path, sync: str = "", machines: Sequence[tuple[str, tuple[str, ...]]] = ()) -> None:
+        places = machines or [("127.0.0.1", ())] * 3
+        routes = [(host, free_port()) for host, _ in places]
         self.servers = [NatsServer(folder, name=f"n{number}", sync=sync) for number in range(3)]
-        for number, server in enumerate(self.servers):
-            others = ", ".join(f"nats-route://127.0.0.1:{port}" for port in routes)
+        for number, (server, (host, under)) in enumerate(zip(self.servers, places, strict=True)):
+            others = ", ".join(f"nats-route://{host}:{port}" for host, port in routes)
+            server.host, server.under = host, under
             server.configure(
                 f"server_name: n{number}\n"
-                f"cluster {{ name: cell, listen: 127.0.0.1:{routes[number]}, routes: [{others}] }}"
+                f"cluster {{ name: cell, listen: {host}:{routes[number][1]}, routes: [{others}] }}"
             )
 
     @property

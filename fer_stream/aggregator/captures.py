@@ -176,7 +176,7 @@ class Captures:
                 if name not in self.cameras:  # it is sent away
                     return
         elif isinstance(answer := self._home.answer(name), Moved):
-            self._moves.send_away(new, answer)
+            self._moves.send_away(new, answer, reported)
             return
         elif old is not None and not old.leaving and not self._silent(old, now):
             reason = (
@@ -219,7 +219,7 @@ class Captures:
                 continue
             del self._joining[name]
             if isinstance(answer := self._home.answer(name), Moved):  # it has changed meanwhile
-                self._moves.send_away(new, answer)
+                self._moves.send_away(new, answer, reported)
                 continue
             try:
                 new.epoch = epoch.result()

@@ -2,9 +2,9 @@
 
     python tests/bench/cell.py
 
-Synthetic captures and workers (`synthetic`) keep one aggregator busy: with its journal in SQLite; alone, with its journal
-in NATS; and as the only member of a cell of 16 partitions. Figures are CPU time of the aggregator for each frame, medians
-of several rounds, and the ratio to SQLite in the same round. The servers share this machine.
+Synthetic captures and workers (`synthetic`) keep one aggregator busy: with its journal in SQLite; alone, with its
+journal in NATS; and as the only member of a cell of 16 partitions. Figures are CPU time of the aggregator for each
+frame, medians of several rounds, and the ratio to SQLite in the same round. The servers share this machine.
 """
 
 from __future__ import annotations
