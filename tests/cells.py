@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from processes import Cli, Process
 
+    from fer_stream.plugins import Peer
+
 CELL = "test"
 
 
@@ -89,13 +91,17 @@ class Cell:
 
     def status(self, address: str) -> dict[str, Any] | None:
         """Return what one aggregator says of itself; ``None`` if it does not answer."""
-        peer = ZeroMQ().connect(address, "control")
+        peer = self.connect(address)
         try:
             peer.send(messages.json_message(Kind.STATUS, ticket=1))
             parts = peer.receive(2.0)
             return messages.unpack(parts).body() if parts else None
         finally:
             peer.close()
+
+    def connect(self, address: str) -> Peer:
+        """Open the control link of an aggregator."""
+        return ZeroMQ().connect(address, "control")
 
     def owners(self) -> dict[int, str]:
         """Return the address of each partition's owner, as the owners say."""

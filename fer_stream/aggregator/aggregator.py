@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from fer_stream import plugins
 from fer_stream.aggregator import cell
+from fer_stream.aggregator.allowed import following
 from fer_stream.aggregator.captures import Captures
 from fer_stream.aggregator.dispatcher import FENCES, Ask, Assign, Dispatcher, Fence, Release
 from fer_stream.aggregator.membership import Alone
@@ -207,7 +208,10 @@ def run(settings: Settings, stop: Stop | None = None, alone: Callable[[JournalWr
     place = plugins.journal(settings.journal)
     with ExitStack() as last:
         journal = None if settings.fleet.cell else last.enter_context(closing(place.writer()))
-        hub = last.enter_context(closing(plugins.transport(settings).bind(settings.own_address)))
+        # A transport of another package may know no cells, and needs no argument for one.
+        allowed = last.enter_context(following(settings)) if settings.fleet.cell else None
+        how = {"allowed": allowed} if allowed is not None else {}
+        hub = last.enter_context(closing(plugins.transport(settings).bind(settings.own_address, **how)))
         deployment.check_reach(settings)  # after `bind`, which checks for keys; no peer has been answered yet
         here = alone(journal) if journal else last.enter_context(cell.join(settings, hub.key, hub.wake))
         aggregator = Aggregator(settings, hub, here)

@@ -150,7 +150,7 @@ class Captures:
     def _bye(self, camera: Camera, message: Message, now: float) -> None:
         self._carry_out(self._dispatcher.offer(camera.name, message.totals, full=False, now=now))
         reason = str(message.body().get("reason"))
-        known = reason in ("end of stream", "source failed")
+        known = reason in ("end of stream", "source failed", "camera removed")
         removed = camera.name in read_note(REMOVED)
         self._moves.stays(camera.name)
         camera.leaving = reason if known else "camera removed" if removed else "capture ended"
@@ -176,7 +176,7 @@ class Captures:
                 if name not in self.cameras:  # it is sent away
                     return
         elif isinstance(answer := self._home.answer(name), Moved):
-            self._moves.send_away(new, answer)
+            self._moves.send_away(new, answer, reported)
             return
         elif old is not None and not old.leaving and not self._silent(old, now):
             reason = (
@@ -219,7 +219,7 @@ class Captures:
                 continue
             del self._joining[name]
             if isinstance(answer := self._home.answer(name), Moved):  # it has changed meanwhile
-                self._moves.send_away(new, answer)
+                self._moves.send_away(new, answer, reported)
                 continue
             try:
                 new.epoch = epoch.result()

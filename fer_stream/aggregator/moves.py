@@ -130,19 +130,23 @@ class Moves:
     def send_off(self, camera: Camera, answer: Moved) -> None:
         """Send a capture to another aggregator, with the outcomes of its frames, and forget the camera."""
         self._sent[camera.name] = camera.incarnation, camera.frames.reported()
-        self.send_away(camera, answer)
+        self.send_away(camera, answer, {})
         ledger = {term: count for term, count in camera.frames.ledger().as_dict().items() if count}
         where = answer.place.address if answer.place else "another aggregator"
         _log.info("camera %s is sent to %s", camera.name, where, extra=ledger)
         self._forget(camera)
 
-    def send_away(self, camera: Camera, answer: Moved) -> None:
-        """Tell a capture where it belongs: one that does not know MOVED, by a refusal."""
+    def send_away(self, camera: Camera, answer: Moved, reported: Mapping[str, int]) -> None:
+        """Tell a capture where it belongs: one that does not know MOVED, by a refusal.
+
+        ``reported`` are the outcomes that it knows. It may know fewer than it was sent away with, if that message was
+        lost; or more, if it has been elsewhere since.
+        """
         if camera.moves:
             body = to_body(answer)
-            incarnation, reported = self._sent.get(camera.name, ("", {}))
-            if incarnation == camera.incarnation:  # these outcomes are newer than those of its last NEXT
-                body["reported"] = reported
+            incarnation, known = self._sent.get(camera.name, ("", {}))
+            if incarnation == camera.incarnation and sum(known.values()) >= sum(reported.values()):
+                body["reported"] = known
             self._send(camera, Kind.MOVED, body)
             return
         where = f"to that at {answer.place.address}" if answer.place else "to the one that will take it"

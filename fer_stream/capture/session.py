@@ -108,7 +108,7 @@ class Capture:
                 self._encoder.shares = here and message.body().get("memory") is True
                 self._offer(time.monotonic())
             case Kind.NEXT:
-                self._reported = _counts(message.body())
+                self._take(_counts(message.body()))
                 if message.age:
                     self._encoder.record_transfer(message.age / 1e6)
                 self._send_frame()
@@ -117,7 +117,7 @@ class Capture:
                 self._link.moved(body)
                 self.welcomed = False
                 if "reported" in body:
-                    self._reported = _counts(body["reported"])
+                    self._take(_counts(body["reported"]))
             case Kind.WHO if not self._link.resting:
                 self._hello(time.monotonic())
             case Kind.REFUSED:
@@ -130,6 +130,11 @@ class Capture:
                     raise ConfigError(str(body.get("reason")))
             case Kind.GOODBYE:
                 self.finished = True
+
+    def _take(self, counts: dict[str, int]) -> None:
+        """Take outcomes of sent frames, unless they are older than the known ones: they never become fewer."""
+        if sum(counts.values()) >= sum(self._reported.values()):
+            self._reported = counts
 
     def _hello(self, now: float) -> None:
         about = {

@@ -1,10 +1,11 @@
-"""The command ``cameras``, which lists and changes the cameras of a running service of this user on this machine."""
+"""The command ``cameras``, which lists and changes the cameras of a running service on this machine, or of a cell."""
 
 from __future__ import annotations
 
 import json
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,9 @@ from fer_stream.errors import ConfigError
 
 if TYPE_CHECKING:
     from argparse import Namespace
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+
+    from fer_stream.settings.tree import Settings
 
     Ask = Callable[..., dict[str, Any]]
 
@@ -30,17 +33,31 @@ def cameras(arguments: Namespace) -> None:
         ConfigError: wrong use, or the service refuses it; nothing has changed.
         FerStreamError: the service cannot do it; nothing has changed.
         TransportError: no service of this user runs on this machine.
+        JournalError: the cell's servers cannot be used.
     """
-    from fer_stream.operations import calls, instances  # noqa: PLC0415
-
     values = camera_values(arguments)
     _check_use(arguments, values)
-    path = instances.find_calls(begin(arguments, "cameras"))
+    with _service(begin(arguments, "cameras")) as call:
 
-    def ask(do: str, **request: Any) -> dict[str, Any]:
-        return calls.call(path, {"do": do} | request)
+        def ask(do: str, **request: Any) -> dict[str, Any]:
+            return call({"do": do} | request)
 
-    {"list": _list, "reload": _reload, "remove": _remove}.get(arguments.action, _set)(arguments, values, ask)
+        {"list": _list, "reload": _reload, "remove": _remove}.get(arguments.action, _set)(arguments, values, ask)
+
+
+@contextmanager
+def _service(settings: Settings) -> Iterator[Callable[[dict[str, Any]], dict[str, Any]]]:
+    """Yield what carries out requests: the cell of the settings, or else the service that runs on this machine."""
+    if settings.fleet.cell:
+        from fer_stream.service.cell import CellCommands  # noqa: PLC0415
+
+        with CellCommands(settings) as commands:
+            yield commands.call
+    else:
+        from fer_stream.operations import calls, instances  # noqa: PLC0415
+
+        path = instances.find_calls(settings)
+        yield lambda request: calls.call(path, request)
 
 
 def _check_use(arguments: Namespace, values: dict[str, Any]) -> None:
@@ -69,10 +86,12 @@ def _list(arguments: Namespace, _: dict[str, Any], ask: Ask) -> None:
         for camera in answer["cameras"]:
             sys.stdout.write(json.dumps(camera, ensure_ascii=False) + "\n")
     else:
-        rows = [["camera", "state", "since", "from", "source", "settings", "reason"]]
+        in_cell = any("node" in camera for camera in answer["cameras"])
+        columns = ["camera", "state", "since", *(["machine", "node"] if in_cell else ["from"]), "source"]
+        rows = [[*columns, "settings", "reason"]]
         for camera in answer["cameras"]:
             settings = " ".join(f"{name}={_text(value)}" for name, value in camera["settings"].items())
-            rows.append([*(camera[key] for key in rows[0][:5]), settings, camera["reason"]])
+            rows.append([*(camera[key] for key in columns), settings, camera["reason"]])
         sys.stdout.write("\n".join(table(rows) if len(rows) > 1 else ["no cameras"]) + "\n")
     for camera in answer["unused"]:
         _warn(f"camera {camera['camera']} in the registry is not used: {camera['reason']}")
@@ -92,7 +111,8 @@ def _set(arguments: Namespace, values: dict[str, Any], ask: Ask) -> None:
 
     def settled() -> dict[str, Any] | None:
         known = _find(ask, name)
-        return known if known is None or known["state"] != "starting" else None
+        waits = known is not None and known["state"] in ("starting", "waiting") and not known["reason"]
+        return None if waits else known
 
     known = _await(settled, arguments.timeout) or _find(ask, name)
     done = f"camera {name} is {'added' if action == 'add' else 'changed'}"

@@ -23,6 +23,8 @@ MODELS = ("--detector", "--min-face", "--model", "--provider")
 EVENTS = ("--labels", "--journal")
 LIVE = ("--page", "--token-file", "--show-faces")
 
+MOST_WORKERS = 256
+
 
 class Command(NamedTuple):
     """One command: ``function`` is ``module:name`` in `fer_stream.cli`, ``own`` are argparse arguments only it has."""
@@ -50,6 +52,12 @@ def _age(text: str) -> float:
     if unit is None or not text[:-1].isascii() or not text[:-1].isdigit():
         raise argparse.ArgumentTypeError(f"{text!r} is not an age: give days, hours, minutes or seconds, such as 30d")
     return float(text[:-1]) * unit
+
+
+def _count(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text) <= MOST_WORKERS):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to {MOST_WORKERS}")
+    return int(text)
 
 
 def _seconds(text: str) -> float:
@@ -125,6 +133,29 @@ COMMANDS = (
         "dispatch frames, track and smooth, keep the journal, publish events",
         "fer-stream aggregator --bind tcp://127.0.0.1:7000 --journal events.db",
         ("--scan", *EVENTS, "--metrics", "--bind", "--keys", "--purpose", *COMMON),
+    ),
+    Command(
+        "node",
+        "node:node",
+        "capture this machine's share of a cell's cameras; optionally run an aggregator and workers, too",
+        "fer-stream node --config cell.toml --bind tcp://10.0.0.1:7000 --workers 2",
+        ("--machine", "--metrics", "--connect", "--key", "--keys", "--journal", "--purpose", *COMMON),
+        (
+            _argument(
+                "--bind",
+                dest="own_aggregator",
+                metavar="ADDRESS",
+                help="also run an aggregator of the cell on this machine, which listens there",
+            ),
+            _argument(
+                "--workers",
+                dest="own_workers",
+                metavar="N",
+                type=_count,
+                default=0,
+                help="also run so many inference workers on this machine (default: 0)",
+            ),
+        ),
     ),
     Command(
         "live",
@@ -226,6 +257,14 @@ COMMANDS = (
         ),
     ),
     Command(
+        "migrate",
+        "migrate:migrate",
+        "go on with the numbers of a journal in an SQLite file in a new journal in NATS",
+        "fer-stream migrate events.db --journal tls://n1.example.org,n2.example.org,n3.example.org",
+        ("--journal", *COMMON),
+        (_argument("old", metavar="FILE", help="the SQLite file, which no aggregator uses any more"),),
+    ),
+    Command(
         "schema",
         "install:schema",
         "print the JSON Schema of every event",
@@ -293,14 +332,18 @@ COMMANDS = (
             _argument("action", choices=["new", "allow", "list", "revoke"], help="what to do"),
             _argument("name", metavar="NAME", nargs="?", help="the key's name"),
             _argument(
-                "--role", metavar="ROLE", help="what it may do: capture, worker, client, live (sees pictures), or all"
+                "--role",
+                metavar="ROLE",
+                help="what it may do: capture, worker, node (both, for any camera), client, live (sees pictures), "
+                "or all",
             ),
             _argument(
                 "--camera",
                 metavar="NAME",
                 action="append",
                 default=[],
-                help="a camera that a capture with this key may send (default: the key's name); may be repeated",
+                help="a camera that a capture with this key may send, or * for any (default: the key's name); may be "
+                "repeated",
             ),
             _argument("--public", metavar="KEY", help="allow: the public half of a key that was made elsewhere"),
         ),

@@ -109,6 +109,7 @@ OPTIONS = (
     ),
     Option("--key", "FILE", "this process's key, for an aggregator on another machine", ("key",)),
     Option("--keys", "FOLDER", "the aggregator's keys (default: in the user's configuration)", ("keys",)),
+    Option("--machine", "NAME", "this machine's name in the cell (default: its host name)", ("fleet.machine",)),
     Option("--purpose", "NAME", "what this installation is for, such as research", ("deployment.purpose",)),
     Option("--page", "HOST:PORT", "where the live page is served (default: 127.0.0.1:8090)", ("live.bind",)),
     Option("--token-file", "FILE", "the token that the live page asks for", ("live.token_file",)),
@@ -133,6 +134,7 @@ OPTIONS = (
 _FLAG = {"action": argparse.BooleanOptionalAction}
 
 CAMERA_OPTIONS = (
+    Option("--machine", "NAME", "in a cell: the machine that captures it, or * for any", ("machine",)),
     Option("--plugin", "NAME", "the source plug-in (default: derived from the source)", ("plugin",)),
     Option("--policy", "NAME", "drop_oldest: the freshest frame wins; wait: every frame, in order", ("policy",)),
     Option("--rate", "FPS", "cap a live camera's rate, or force a file's pace", ("rate",)),

@@ -22,7 +22,7 @@ from fer_stream.errors import ConfigError, WireError
 from fer_stream.fleet.link import Link
 from fer_stream.inference.recognizer import Recognizer
 from fer_stream.operations import metrics
-from fer_stream.operations.process import install_stop, leave_behind, parent_gone
+from fer_stream.operations.process import Report, install_stop, leave_behind, parent_gone
 from fer_stream.protocol import messages, results
 from fer_stream.protocol.messages import Kind, Message
 from fer_stream.protocol.results import Stages
@@ -220,9 +220,11 @@ def run(settings: Settings, name: str | None = None, stop: Stop | None = None) -
     session = Session(link, about, computer, settings.dispatch.silence + 2.0)
     server = metrics.serve(settings, lambda: "" if session.known else "an aggregator")
     _log.info("ready", extra={"model": recognizer.classifier.version})
+    report = Report()
     try:
         while not (stop.is_set() or parent_gone()):
             session.step(BEAT / 2)
+            report.tell()
         deadline = time.monotonic() + settings.dispatch.deadline
         while session.busy and time.monotonic() < deadline:
             session.step(BEAT / 2)

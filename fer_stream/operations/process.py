@@ -45,6 +45,12 @@ states of its sinks (`DELIVERIES`), and the cameras that were removed (`REMOVED`
 DELIVERIES = "deliveries"
 """The note with the states of the sinks, by name."""
 
+REPORTS = "FER_STREAM_REPORTS"
+"""The environment variable that asks a supervised process to report how it is (`Report`): the name of its note."""
+
+REPORT = 0.5
+"""Seconds between two reports."""
+
 REMOVED = "removed"
 """The note with the names of removed cameras; the value is whether a camera may be forgotten now."""
 
@@ -271,6 +277,21 @@ def read_note(name: str) -> dict[str, Any]:
     except (KeyError, OSError):
         return {}
     return found
+
+
+class Report:
+    """Tells this process's supervisor that it lives, and how it is, if the supervisor has asked for that."""
+
+    def __init__(self) -> None:
+        self._name, self._due = os.environ.get(REPORTS), 0.0
+
+    def tell(self, **about: Any) -> None:
+        """Tell it, at most every `REPORT` seconds: ``about``, ``pid``, and ``at`` in seconds of the monotonic clock."""
+        now = time.monotonic()
+        if self._name and now >= self._due:
+            self._due = now + REPORT
+            with suppress(KeyError, OSError):  # the next one may be written
+                leave_note(Path(os.environ[NOTES]), self._name, {"pid": os.getpid(), "at": now} | about)
 
 
 def report_trouble(text: str) -> None:

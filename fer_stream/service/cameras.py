@@ -109,13 +109,13 @@ class Cameras:
                 else:
                     cameras[name] = override
         homes = {name: given.homes[name] for name in cameras}
-        unused = {}
+        unused, twins = {}, {name.lower(): name for name in cameras}
         for name, values in registered.items():
             try:
-                if twin := _twin(name, cameras):
+                if twin := twins.get(name.lower()):
                     raise ConfigError(f"{twin} is given by the {homes[twin]}, which counts")
-                cameras |= tree.cameras({name: values})
-                homes[name] = RUN_TIME
+                cameras[name] = tree.cameras({name: values})[name]
+                homes[name], twins[name.lower()] = RUN_TIME, name
             except ConfigError as error:
                 unused[name] = str(error)
         _check_number(len(cameras), self._begin.settings.max_cameras)
@@ -209,6 +209,14 @@ class Cameras:
             [name for name in before if name not in self.now],
             sorted(name for name in others.keys() | given.others.keys() if others.get(name) != given.others.get(name)),
         )
+
+    def refresh(self) -> None:
+        """Read the registry again.
+
+        Raises:
+            ConfigError: it cannot be read, or there are too many cameras.
+        """
+        self._take(self._given, self._registry.read() or {})
 
     def lasts(self, name: str) -> bool:
         """Return whether changes of a camera survive the end of the service."""

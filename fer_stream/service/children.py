@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from fer_stream.operations.process import LAST_WORDS, NOTES, PARENT
+from fer_stream.operations.process import LAST_WORDS, NOTES, PARENT, REPORTS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -81,9 +83,11 @@ class Child:
     code: int | None = None
     """Exit code of the last process that ended."""
     optional: bool = False
-    """For a capture: whether the service goes on, and starts it again, if it fails before it was ever ready."""
+    """Whether the service goes on, and starts it again, if it fails, even before its present process was ready."""
     was_online: bool = False
     """For a capture: whether its present process has delivered frames."""
+    reports: bool = False
+    """Whether its process is asked to report how it is."""
     leave_by: float = 0.0
     """Monotonic time until which it has to end, because its camera was changed or removed; 0: it is to stay."""
     _last_failure: str = ""
@@ -109,6 +113,18 @@ class Child:
     def words(self) -> Path:
         """The file to which its process writes why it fails, or what it tries to overcome."""
         return self.notes / f"{self.title}.txt"
+
+    def report(self, age: float) -> dict[str, Any] | None:
+        """Return the latest report of its present process, if it is at most ``age`` seconds old."""
+        with suppress(OSError, ValueError):
+            found: dict[str, Any] = json.loads(self._report.read_bytes())
+            if self.process is not None and found["pid"] == self.process.pid and time.monotonic() - found["at"] <= age:
+                return found
+        return None
+
+    @property
+    def _report(self) -> Path:
+        return self.notes / f"{self.title}.json"
 
     @property
     def finished(self) -> bool:
@@ -143,7 +159,9 @@ class Child:
             LAST_WORDS: str(self.words),
             NOTES: str(self.notes),
         }
-        self.words.unlink(missing_ok=True)
+        if self.reports:
+            environment[REPORTS] = self.title
+        self.forget()
         # A new session: Ctrl-C and the terminal's end reach only the supervisor, which ends the children in order.
         self.process = subprocess.Popen(
             [sys.executable, "-m", "fer_stream", *self.arguments, "--config", f"/dev/fd/{settings}"],
@@ -155,6 +173,11 @@ class Child:
         )
         self.start_at, self._ready_since, self.code, self.was_online = 0.0, None, None, False
         self.seen = time.monotonic() + STARTUP
+
+    def forget(self) -> None:
+        """Delete what its process has written."""
+        for path in (self.words, self._report):
+            path.unlink(missing_ok=True)
 
     def ready(self, now: float) -> None:
         """Record that the process works now."""

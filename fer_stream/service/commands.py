@@ -82,33 +82,29 @@ class Commands:
         for name, camera in self._cameras.now.items():
             values = tree.changed(camera) | {"source": references.displayed(camera.source)}
             home = self._cameras.homes[name]
-            found.append(_entry(name, self._supervisor.state(name, status), home, values))
+            found.append(entry(name, self._supervisor.state(name, status), home, values))
         leaving = sorted(self._supervisor.leaving)
-        found += [_entry(name, self._supervisor.state(name, status), "", {}) for name in leaving]
+        found += [entry(name, self._supervisor.state(name, status), "", {}) for name in leaving]
         unused = [{"camera": name, "reason": reason} for name, reason in self._cameras.unused.items()]
         return {"cameras": found, "unused": unused}
 
     def _add(self, request: dict[str, Any]) -> dict[str, Any]:
-        name = _name(request)
-        self._cameras.add(name, _values(request))
+        name = name_in(request)
+        self._cameras.add(name, values_in(request))
         self._apply()
         _log.info("camera %s was added", name)
         return {"lasts": True}
 
     def _change(self, request: dict[str, Any]) -> dict[str, Any]:
-        name, unset = _name(request), request.get("unset", [])
-        if not isinstance(unset, list):
-            raise ConfigError("a call whose settings are no list")
-        if unknown := set(map(str, unset)) - SETTINGS:
-            raise ConfigError(f"{min(unknown)} is no setting of a camera that has a default")
-        changed = self._cameras.change(name, _values(request), unset)
+        name = name_in(request)
+        changed = self._cameras.change(name, values_in(request), unset_in(request))
         if changed:
             self._apply()
             _log.info("camera %s was changed", name)
         return {"changed": changed, "lasts": self._cameras.lasts(name)}
 
     def _remove(self, request: dict[str, Any]) -> dict[str, Any]:
-        name = _name(request)
+        name = name_in(request)
         lasts = name not in self._cameras.now or self._cameras.lasts(name)
         self._cameras.remove(name)
         self._apply()
@@ -130,11 +126,13 @@ class Commands:
         self._announce(self._cameras.now)
 
 
-def _entry(name: str, state: CameraState, home: str, values: dict[str, Any]) -> dict[str, Any]:
+def entry(name: str, state: CameraState, home: str, values: dict[str, Any]) -> dict[str, Any]:
+    """Return a camera as ``fer-stream cameras list`` gets it; ``values`` are its settings with its source."""
+    since = datetime.fromtimestamp(state.since, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
     return {
         "camera": name,
         "state": state.state,
-        "since": datetime.fromtimestamp(state.since, UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
+        "since": since if state.since else "",
         "reason": state.reason,
         "from": home,
         "source": values.pop("source", ""),
@@ -142,15 +140,39 @@ def _entry(name: str, state: CameraState, home: str, values: dict[str, Any]) -> 
     }
 
 
-def _name(request: dict[str, Any]) -> str:
+def name_in(request: dict[str, Any]) -> str:
+    """Return the name of the camera in a request.
+
+    Raises:
+        ConfigError: there is none.
+    """
     name = request.get("camera")
     if not isinstance(name, str):
         raise ConfigError("a call without the name of a camera")
     return name
 
 
-def _values(request: dict[str, Any]) -> dict[str, Any]:
+def values_in(request: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings in a request, which are not validated.
+
+    Raises:
+        ConfigError: they are no table.
+    """
     values = request.get("settings", {})
     if not isinstance(values, dict):
         raise ConfigError("a call whose settings are no table")
     return values
+
+
+def unset_in(request: dict[str, Any]) -> list[str]:
+    """Return the settings in a request that are to get their default again.
+
+    Raises:
+        ConfigError: they are no list, or one is unknown.
+    """
+    unset = request.get("unset", [])
+    if not isinstance(unset, list):
+        raise ConfigError("a call whose settings are no list")
+    if unknown := set(map(str, unset)) - SETTINGS:
+        raise ConfigError(f"{min(unknown)} is no setting of a camera that has a default")
+    return unset

@@ -1,6 +1,7 @@
 """The registry: the cameras that were added at run time. They survive a restart of the service.
 
-`Registry` is all that the service knows of it, so that another store can take the file's place. It holds JSON values by
+`Registry` is all that the service knows of it: a file on one machine, a table of the servers in a cell
+(`fer_stream.service.cell`). It holds JSON values by
 camera: the settings that differ from the defaults. It never holds a password (`fer_stream.settings.references`).
 """
 
@@ -41,7 +42,7 @@ class Registry(Protocol):
         ...
 
     def read(self) -> dict[str, Values] | None:
-        """Return all cameras, in the order in which they were added; ``None`` if none was ever added.
+        """Return all cameras, in the registry's order; ``None`` if it is known that none was ever added.
 
         Raises:
             ConfigError: they cannot be read.
@@ -49,7 +50,7 @@ class Registry(Protocol):
         ...
 
     def put(self, camera: str, values: Values) -> None:
-        """Store a camera's settings. When this returns, they are on the disk.
+        """Store a camera's settings. When this returns, they survive a restart.
 
         Raises:
             FerStreamError: they cannot be stored; nothing has changed.
@@ -66,7 +67,7 @@ class Registry(Protocol):
 
 
 class FileRegistry:
-    """A `Registry` in a JSON file (mode 0600), which is replaced as a whole.
+    """A `Registry` in a JSON file (mode 0600), which is replaced as a whole. Its order is that of addition.
 
     A file that is damaged is kept under another name, and told in the log.
     """

@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from fer_stream import plugins
-from fer_stream.errors import FerStreamError, JournalError
+from fer_stream.errors import ConfigError, FerStreamError, JournalError
 from fer_stream.operations import instances
 from fer_stream.operations.calls import Calls
 from fer_stream.operations.logs import tell_error
@@ -82,6 +82,11 @@ def run(
     """
     stop = stop or install_stop(reloads=True)
     check_purpose(given.settings)
+    if given.settings.fleet.cell:
+        raise ConfigError(
+            f"run is for one machine, and the settings name cell {given.settings.fleet.cell}: start fer-stream "
+            "aggregator, worker and node on the cell's machines, or remove fleet.cell"
+        )
     cameras = Cameras(given, again, FileRegistry.of(given.settings))
     settings = given.settings.model_copy(update={"cameras": dict(cameras.now)})
     with ExitStack() as last:

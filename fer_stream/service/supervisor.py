@@ -1,4 +1,4 @@
-"""The supervisor of `fer-stream run`: starts every role on this machine, restarts dead ones, and ends them in order.
+"""The supervisor of `fer-stream run` and `fer-stream node`: starts the roles, restarts dead ones, ends them in order.
 
 The children are the same commands that people run by hand (``fer-stream aggregator``, ``worker``, ``capture``), so
 nothing depends on the roles being on one machine.
@@ -6,6 +6,10 @@ nothing depends on the roles being on one machine.
 A child that exits with 1 or 2 before it was ever ready cannot work, and the service cannot work without it. The service
 then ends with this exit code and the child's error message. A child that was killed, or had worked, is restarted. So is
 the capture of a camera that was added or changed at run time (`Supervisor.apply`): the service works without it.
+
+The supervisor of a `run` learns how the children are from its aggregator's status. That of a node cannot: its captures
+and workers may be at any aggregator of the cell. They report to it themselves. A node goes on without any of its
+children, once they have worked.
 
 A removed camera leaves in two steps. Its capture ends, and the aggregator resolves its last frames and closes its
 events. Once a status has shown its final ledger, the aggregator may forget it.
@@ -26,9 +30,13 @@ from fer_stream.settings.tree import save
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Set as AbstractSet
     from pathlib import Path
 
     from fer_stream.settings.tree import CameraSettings, Settings
+
+REPORTED = 1.5
+"""Seconds for which a child's report says that it lives."""
 
 FROZEN = 10.0
 """Seconds without an answer after which a running aggregator is replaced; no load delays an answer this long."""
@@ -36,9 +44,10 @@ FROZEN = 10.0
 CAPTURE_GRACE = 3.5
 """Seconds that a capture has to end: its last frames are processed in that time."""
 
-State = Literal["starting", "online", "offline", "failing", "ended", "ending"]
-"""A camera's state. ``starting``: no frame yet; ``failing``: no frame yet, and there is a reason; ``offline``: frames
-have come, and come no more; ``ended``: a recording is over; ``ending``: its capture has been told to end."""
+State = Literal["waiting", "starting", "online", "offline", "failing", "ended", "ending"]
+"""A camera's state. ``waiting``: no node of the cell captures it; ``starting``: no frame yet; ``failing``: no frame
+yet, and there is a reason; ``offline``: frames have come, and come no more; ``ended``: a recording is over; ``ending``:
+its capture has been told to end."""
 
 _log = logging.getLogger(__name__)
 
@@ -51,8 +60,15 @@ class CameraState(NamedTuple):
     reason: str
 
 
+class NodeRoles(NamedTuple):
+    """What a node runs besides captures: an aggregator with its settings, or ``None``, and a number of workers."""
+
+    aggregator: Settings | None
+    workers: int
+
+
 class Supervisor:
-    """Supervises the aggregator, workers, captures and optionally the live page of one run."""
+    """Supervises the aggregator, workers, captures and optionally the live page of one run, or those of a node."""
 
     def __init__(
         self,
@@ -61,6 +77,7 @@ class Supervisor:
         live: bool = False,
         inherited: tuple[int, ...] = (),
         optional: Iterable[str] = (),
+        node: NodeRoles | None = None,
     ) -> None:
         """Prepare the children; `start` starts them.
 
@@ -70,51 +87,71 @@ class Supervisor:
             live: whether to serve the live page.
             inherited: descriptors that every child keeps open.
             optional: the cameras without which the service works.
+            node: for a node, what it runs.
         """
         self._settings = settings
-        self._inherited = inherited
+        self._inherited, self._node = inherited, node
         self.folder = folder
         self.aggregator = Child("aggregator", ["aggregator"], folder)
         self.workers = [
-            Child(f"worker {n}", ["worker", "--name", str(n)], folder) for n in range(1, settings.workers + 1)
+            Child(f"worker {n}", ["worker", "--name", str(n)], folder, reports=node is not None)
+            for n in range(1, (settings.workers if node is None else node.workers) + 1)
         ]
         self.captures = {name: self._capture(name, name in set(optional)) for name in settings.cameras}
         self.extras = [Child("live", ["live"], folder)] if live else []
-        self._file = self._saved()
+        self._file = self._saved(settings)
+        self._home = self._saved(node.aggregator) if node is not None and node.aggregator else -1
+        """The settings of a node's aggregator, and of its workers."""
+        self.reported: dict[str, Any] = {"cameras": {}, "workers": {}}
+        """What the children of a node report, in the form of a status."""
         self._removed: dict[str, bool] = {}
         """The removed cameras of which a trace is left, and whether the aggregator may forget them."""
+        self._moved: set[str] = set()
+        """The cameras that another node captures now, and whose captures here may not have ended yet."""
         self._states: dict[str, CameraState] = {}
 
     def _capture(self, name: str, optional: bool) -> Child:
-        return Child(f"capture {name}", ["capture", "--camera", name], self.folder, optional=optional)
+        reports = self._node is not None
+        return Child(f"capture {name}", ["capture", "--camera", name], self.folder, optional=optional, reports=reports)
 
-    def _saved(self) -> int:
+    def _saved(self, settings: Settings) -> int:
         # The children write their metrics to shared files, and this process serves them together.
-        return save(self._settings.model_copy(update={"metrics": None, "metrics_token": None, "sinks": []}))
+        return save(settings.model_copy(update={"metrics": None, "metrics_token": None, "sinks": []}))
 
     @property
     def children(self) -> list[Child]:
         """All children."""
-        return [self.aggregator, *self.workers, *self.captures.values(), *self.extras]
+        aggregator = [self.aggregator] if self._node is None or self._node.aggregator else []
+        return [*aggregator, *self.workers, *self.captures.values(), *self.extras]
 
     def start(self) -> None:
         """Start all children, the slowest to warm up first. They work in any order."""
-        for child in (*self.workers, self.aggregator, *self.captures.values(), *self.extras):
-            child.start(self._file, self._inherited)
+        for child in sorted(self.children, key=lambda child: child not in self.workers):
+            child.start(self._file_of(child), self._inherited)
+
+    def _file_of(self, child: Child) -> int:
+        return self._file if self._home < 0 or child in self.captures.values() else self._home
 
     # Changes of cameras
 
-    def apply(self, cameras: Mapping[str, CameraSettings]) -> None:
-        """Make these the cameras of the service. Captures of cameras that stay as they are go on undisturbed."""
+    def apply(self, cameras: Mapping[str, CameraSettings], moved: AbstractSet[str] = frozenset()) -> None:
+        """Make these the cameras of the service. Captures of cameras that stay as they are go on undisturbed.
+
+        Args:
+            cameras: the cameras.
+            moved: those that another node captures from now on, so that they are not removed.
+        """
         before = self._settings.cameras
-        self._settings = self._settings.model_copy(update={"cameras": dict(cameras)})
-        old, self._file = self._file, self._saved()
-        os.close(old)
+        self._renew({"cameras": dict(cameras)})
         now = time.monotonic()
         for name in before.keys() - cameras.keys():
-            self._removed[name] = False
+            if name in moved:
+                self._moved.add(name)
+            else:
+                self._removed[name] = False
         for name in cameras:
             self._removed.pop(name, None)
+        self._moved -= cameras.keys()
         self._tell_removed()  # before the captures end: the aggregator reads it when they sign off
         for name, capture in self.captures.items():
             if not capture.leave_by and (name not in cameras or cameras[name] != before.get(name)):
@@ -123,13 +160,23 @@ class Supervisor:
         for name in cameras.keys() - self.captures.keys():
             self._begin(name)
 
+    def aim(self, address: str) -> None:
+        """Let the children that start from now on connect to these addresses."""
+        if address != self._settings.address:
+            self._renew({"address": address})
+
+    def _renew(self, changes: dict[str, Any]) -> None:
+        self._settings = self._settings.model_copy(update=changes)
+        old, self._file = self._file, self._saved(self._settings)
+        os.close(old)
+
     def _begin(self, name: str) -> None:
         self.captures[name] = self._capture(name, optional=True)
         self._start(self.captures[name])
 
     def _start(self, child: Child) -> None:
         try:
-            child.start(self._file, self._inherited)
+            child.start(self._file_of(child), self._inherited)
         except OSError as error:  # for example because there are too many processes
             child.again(time.monotonic(), f"no process can be started: {error.strerror}")
 
@@ -141,7 +188,7 @@ class Supervisor:
             _log.warning("%s did not end in time and is killed", capture.title)
             capture.kill()
         capture.ended()
-        capture.words.unlink(missing_ok=True)
+        capture.forget()
         if name in self._settings.cameras:
             self._begin(name)
         else:
@@ -149,7 +196,10 @@ class Supervisor:
 
     def _note_removed(self, known: Mapping[str, Any]) -> list[str]:
         """Let the aggregator forget removed cameras whose final ledger a status has shown; return those it forgot."""
-        before, gone = dict(self._removed), []
+        before, gone = dict(self._removed), list(self._moved - self.captures.keys())
+        self._moved -= set(gone)
+        for name in gone:
+            self._states.pop(name, None)
         for name in self._removed.keys() - self.captures.keys():
             if name in known:
                 self._removed[name] = known[name]["state"] == "ended"
@@ -205,6 +255,24 @@ class Supervisor:
             for worker in self.workers:
                 worker.seen = max(worker.seen, now + self._settings.dispatch.deadline)
         self.aggregator.ready(now)
+        return self._note(status, now)
+
+    def note_reports(self, pid: int | None) -> list[str]:
+        """Do the same with the reports of a node's children; ``pid``: the process that its aggregator's answer has."""
+        if self.aggregator.process is not None and pid == self.aggregator.process.pid:
+            self.aggregator.ready(time.monotonic())
+        titles = {name: child.report(REPORTED) for name, child in self.captures.items()}
+        workers = {child.arguments[-1]: child.report(REPORTED) for child in self.workers}
+        self.reported = {
+            "cameras": {name: report for name, report in titles.items() if report and report["state"] != "starting"},
+            "workers": {name: report for name, report in workers.items() if report},
+        }
+        gone = self._note(self.reported, time.monotonic())
+        for child in self.children:  # it goes on without them, and tries again
+            child.optional |= child.was_ready
+        return gone
+
+    def _note(self, status: dict[str, Any], now: float) -> list[str]:
         for worker in self.workers:
             # A worker on another machine may have the same name; then the status has the titles "NAME at MACHINE".
             name = worker.arguments[-1]
@@ -274,7 +342,7 @@ class Supervisor:
 
     def missing(self, status: dict[str, Any]) -> list[str]:
         """Return texts that name what is missing or failing, given the latest status."""
-        found = [] if status.get("workers") else ["a worker"]
+        found = ["a worker"] if self.workers and not status.get("workers") else []
         known = status.get("cameras", {})
         found += [name for name, child in self.captures.items() if name not in known and not child.finished]
         return [*found, *(f"{child.title} keeps failing" for child in self.children if child.failing)]
@@ -306,7 +374,8 @@ class Supervisor:
     def close(self) -> None:
         """Kill the children that still run, and release the settings."""
         self.kill(self.children)
-        os.close(self._file)
+        for file in {self._file, self._home} - {-1}:
+            os.close(file)
 
     def kill(self, children: Iterable[Child]) -> None:
         """Send children SIGKILL, and wait briefly for their end."""

@@ -14,6 +14,9 @@ from fer_stream.system import folders
 
 CAMERA_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$"
 
+MACHINE = CAMERA_NAME
+"""The pattern of a machine's name in a cell."""
+
 YEARS = range(1700, 2201)
 """Permitted years. Their times in nanoseconds since 1970 fit into 64 bits, with a reserve."""
 

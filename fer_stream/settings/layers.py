@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _PREFIX = "FER_STREAM_"
 
-_INTERNAL = {"FER_STREAM_PARENT", "FER_STREAM_PROCESS", "FER_STREAM_LAST_WORDS", "FER_STREAM_NOTES"}
+_INTERNAL = {f"FER_STREAM_{name}" for name in ("PARENT", "PROCESS", "LAST_WORDS", "NOTES", "REPORTS")}
 """Set by a supervisor for its children; see `fer_stream.operations.process` and `fer_stream.operations.metrics`."""
 
 _KUBERNETES = re.compile(r"FER_STREAM_(\w+_)?(SERVICE_(HOST|PORT\w*)|PORT(_\d\w*)?)")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+import socket
 from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from fer_stream.settings.kinds import (
+    MACHINE,
     Address,
     Ancestor,
     BasePath,
@@ -39,6 +42,13 @@ class CameraSettings(Section):
         description="webcam index, file, image folder, rtsp:// or http:// address, or demo; env:NAME or file:PATH in "
         "place of its password names a variable or a file that holds it",
         examples=["rtsp://user:password@192.0.2.10/stream"],
+    )
+    machine: Annotated[str, Field(pattern=rf"{MACHINE}|^\*$")] | None = Field(
+        None,
+        description="in a cell: the machine whose node captures this camera, or * for any; by default the one at which "
+        "it was added if the source is a webcam, a file or otherwise of that machine, and any for a source in the "
+        "network; on one machine it has no effect",
+        examples=["kitchen"],
     )
     plugin: str | None = Field(
         None, description="the source plug-in; by default derived from `source`", examples=["media"]
@@ -257,7 +267,7 @@ class JournalSettings(Section):
 
 
 class FleetSettings(Section):
-    """Several aggregators that share their cameras (a cell). All processes of a cell have the same values."""
+    """Several aggregators that share their cameras (a cell). All its processes have the same cell and partitions."""
 
     cell: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{0,32}$")] = Field(
         "",
@@ -275,6 +285,15 @@ class FleetSettings(Section):
         "(as in a container, or if it listens at 0.0.0.0)",
         examples=["tcp://10.0.0.1:5560"],
     )
+    machine: Annotated[str, Field(pattern=rf"{MACHINE}|^$")] = Field(
+        "", description="the name of this machine in the cell; empty: its host name"
+    )
+
+    @property
+    def here(self) -> str:
+        """The name of this machine in the cell."""
+        name = self.machine or re.sub(r"[^A-Za-z0-9_.-]", "-", socket.gethostname()).lstrip("_.-")[:63]
+        return name or "machine"
 
 
 class DeploymentSettings(Section):

@@ -2,17 +2,43 @@
 
 from __future__ import annotations
 
+import ipaddress
+import re
 from typing import TYPE_CHECKING, cast
 
 from fer_stream import plugins
 from fer_stream.errors import PluginError
 from fer_stream.settings import references
+from fer_stream.settings.deployment import loopback
 
 if TYPE_CHECKING:
     from fer_stream.plugins import Source
     from fer_stream.settings.tree import CameraSettings
 
 DEFAULT = "media"
+
+NETWORK = re.compile(r"s?ftps?|https?|mms[htu]?|rist|rtmpt?[es]?|s?rtps?|rtsps?|srt|tcp|tls|udp(lite)?", re.IGNORECASE)
+"""Schemes of the addresses of sources that other machines can open, too."""
+
+_HOST = re.compile(r"(?:[^:/?#\s]*:\S*@|[^/?#\s]*@)?(?P<host>\[[^\]]*\]|[^/:?#]*)")
+"""The host, after a user and a password, which may contain any character."""
+
+
+def local(settings: CameraSettings) -> bool:
+    """Return whether a camera's source belongs to one machine: a webcam, a file, the demo, or a port where it listens.
+
+    Addresses with a scheme of `NETWORK` and another host belong to none. What a plug-in's own scheme stands for is not
+    known, so that is taken to belong to the machine.
+    """
+    scheme, separator, rest = choose(settings)[1].partition("://")
+    if not separator or not NETWORK.fullmatch(scheme):
+        return True
+    found = _HOST.match(rest)
+    host = found["host"].strip("[]") if found else ""
+    try:
+        return loopback(host) or ipaddress.ip_address(host).is_unspecified
+    except ValueError:
+        return not host
 
 
 def choose(settings: CameraSettings) -> tuple[str, str]:

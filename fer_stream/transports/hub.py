@@ -22,7 +22,7 @@ from fer_stream.transports.admission import Admission
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from fer_stream.transports.keys import AllowList
+    from fer_stream.plugins import Allowed
 
 _log = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ _log = logging.getLogger(__name__)
 class ZeroMQHub:
     """The aggregator's end of all its links."""
 
-    def __init__(self, address: str, pair: tuple[str, str] | None, allowed: AllowList) -> None:
+    def __init__(self, address: str, pair: tuple[str, str] | None, allowed: Allowed) -> None:
         self._lock = self._folder = -1  # descriptors of the lock file and of the locked folder
         self._files: list[Path] = []  # sockets to delete at the end
         self._pair, self._allowed = pair, allowed

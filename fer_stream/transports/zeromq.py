@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from fer_stream.plugins import Allowed
+
 __all__ = ["ALL", "HIGH_WATER", "QUESTIONS", "ZeroMQ", "ZeroMQHub", "ZeroMQPeer", "beyond", "endpoint"]
 
 
@@ -56,7 +58,7 @@ class ZeroMQ:
         """Take this process's key file, and the aggregator's folder of keys; by default this user's folder."""
         self._key, self._keys = key, keys
 
-    def bind(self, address: str) -> ZeroMQHub:
+    def bind(self, address: str, allowed: Allowed | None = None) -> ZeroMQHub:
         """See `fer_stream.plugins.Transport.bind`.
 
         Raises:
@@ -71,7 +73,7 @@ class ZeroMQ:
                 f"{address} {why}, and {folder} holds no key: make one for each process that connects, as by "
                 "`fer-stream keys new door --role capture`, or bind to tcp://127.0.0.1 without --keys"
             )
-        return ZeroMQHub(address, pair, access.AllowList(folder))
+        return ZeroMQHub(address, pair, allowed or access.AllowList(folder))
 
     def connect(self, address: str, link: str) -> ZeroMQPeer:
         """See `fer_stream.plugins.Transport.connect`."""
@@ -84,7 +86,13 @@ class ZeroMQ:
     def _own(self, address: str) -> access.Key | None:
         """Return this process's key for the aggregator at an address, which may name that one's public half."""
         key, (_, _, server) = self._own_pair(address), address.partition("#")
-        return replace(key, server=server) if key and server and address.startswith("tcp://") else key
+        key = replace(key, server=server) if key and server and address.startswith("tcp://") else key
+        if key is not None and not key.server:
+            raise ConfigError(
+                f"the key {key.name} is for a cell, and names no aggregator: add the public half of the aggregator's "
+                f"key to its address, as in {address}#KEY"
+            )
+        return key
 
     def _own_pair(self, address: str) -> access.Key | None:
         if self._key is not None:

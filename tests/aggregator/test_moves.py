@@ -162,6 +162,8 @@ def test_a_camera_leaves_when_its_frames_are_resolved_and_its_events_stored(benc
     assert bench.it.status()["cameras"] == {}, "no other aggregator's ledger has these frames twice"
     (again,) = bench.hello(capture, sent=2)
     assert again.body()["reported"] == {"done": 1, "lost_link": 1}, "in case the first MOVED was lost"
+    (later,) = bench.hello(capture, sent=5, reported={"done": 4})
+    assert "reported" not in later.body(), "it has been elsewhere since, and knows more"
     (other,) = bench.hello(capture, incarnation="b")
     assert "reported" not in other.body()
 

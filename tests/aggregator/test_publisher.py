@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from journals import execute, limit
@@ -12,8 +12,9 @@ from journals import execute, limit
 from fer_stream import plugins
 from fer_stream.aggregator import publisher
 from fer_stream.aggregator.publisher import Publisher
-from fer_stream.errors import JournalError, WireError
+from fer_stream.errors import FencedError, JournalError, WireError
 from fer_stream.events.cloudevents import decode
+from fer_stream.fleet.partitions import partition
 from fer_stream.journal.sqlite import store
 from fer_stream.protocol import messages
 from fer_stream.protocol.messages import Kind
@@ -21,8 +22,10 @@ from fer_stream.settings.tree import JournalSettings
 from fer_stream.types import CameraData, Event, EventType, GapData, Nanoseconds
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from fer_stream.plugins import Hub, JournalWriter, Peer
 
 numbers = itertools.count()
 
@@ -179,3 +182,71 @@ def test_a_replay_has_as_many_bytes_as_were_asked_for(bench: Bench) -> None:
 def test_a_replay_of_no_number_of_bytes_is_refused(bench: Bench, size: object) -> None:
     with pytest.raises(WireError, match="a REPLAY without a valid number of bytes"):
         replayed(bench, after=0, camera=None, bytes=size)
+
+
+# Several partitions
+
+
+SIDE, DOOR, GATE = 0, 1, 2
+"""Of three partitions, those of the cameras of these names."""
+
+
+@pytest.fixture
+def two_of_three(tmp_path: Path) -> Iterator[tuple[Publisher, Hub, dict[int, JournalWriter], Callable[..., Peer]]]:
+    """A publisher that writes the partitions of ``side`` and ``door``, each in a journal of its own."""
+    transport, address = plugins.load("transports", "memory")(), f"memory://publisher-{next(numbers)}"
+    hub = transport.bind(address)
+    it = Publisher(hub, 3)
+    journals = {n: plugins.journal(JournalSettings(path=tmp_path / f"{n}.db")).writer() for n in (SIDE, DOOR)}
+    for number, journal in journals.items():
+        it.open(number, journal)
+    yield it, hub, journals, partial(transport.subscribe, address)
+    hub.close()
+    for journal in journals.values():
+        journal.close()
+
+
+def online(camera: str, frame: int = 1) -> Event:
+    return Event(EventType.CAMERA_RESET, camera, 1, frame, 0, Nanoseconds(frame), CameraData("", 4, 3))
+
+
+def test_each_camera_s_events_go_into_its_partition_s_journal(two_of_three: tuple[Any, ...]) -> None:
+    it, _, journals, subscribe = two_of_three
+    assert [partition(name, 3) for name in ("side", "door", "gate")] == [SIDE, DOOR, GATE]
+    listener = subscribe("events", [""])
+    it.record([online("side"), online("door"), online("door", 2)])
+    it.flush()
+    it.relay(GATE, 7, "gate", "{}")
+    it.relay(GATE, 5, "", "")
+    it.relay(SIDE, 9, "side", "of a former owner")
+    it.beat()
+    texts = {n: journal.read(0).result()[0] for n, journal in journals.items()}
+    assert [decode(text).camera for text in texts[DOOR]] == ["door", "door"]
+    heard = [(bytes(parts[0]), bytes(parts[1])) for parts in iter(lambda: listener.receive(0), None)]
+    assert heard[:3] == [(f"{decode(text).camera}/".encode(), text.encode()) for text in texts[SIDE] + texts[DOOR]]
+    assert heard[3:] == [(b"gate/", b"{}"), (b"/", b"00:1,01:2,02:7")]
+    it.close(DOOR)
+    assert it.cursor == "00:1,01:2,02:7", "what it has given away is known as far as it was written"
+
+
+def test_a_journal_that_is_given_away_may_have_a_rival(two_of_three: tuple[Any, ...]) -> None:
+    it, _, journals, _ = two_of_three
+    it.logs[DOOR].given = True
+    with pytest.MonkeyPatch.context() as patch:
+
+        def fenced() -> None:
+            raise FencedError("taken")
+
+        patch.setattr(journals[DOOR], "check", fenced)
+        it.flush()
+        it.logs[DOOR].given = False
+        with pytest.raises(FencedError, match="taken"):
+            it.flush()
+
+
+@pytest.mark.parametrize("number", [3, -1, "0", True, 1.0])
+def test_a_replay_of_no_partition_is_refused(two_of_three: tuple[Any, ...], number: object) -> None:
+    it, *_ = two_of_three
+    body = {"after": 0, "partition": number}
+    with pytest.raises(WireError, match="of a partition"):
+        it.replay(b"peer", messages.unpack(messages.json_message(Kind.REPLAY, body)))

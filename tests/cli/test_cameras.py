@@ -23,7 +23,8 @@ def test_there_is_an_option_for_each_setting_of_a_camera() -> None:
 
 def test_options_set_what_they_name() -> None:
     words = (
-        "cameras add door demo --plugin demo --policy wait --rate 5 --loop --encoding raw --jpeg-quality 80 "
+        "cameras add door demo --machine kitchen --plugin demo --policy wait --rate 5 --loop --encoding raw "
+        "--jpeg-quality 80 "
         "--max-width 640 --transfer-time 0.5 --pixel-format MJPG --size 1280x720 --stream 1 --rtsp-transport tcp "
         "--no-retry --open-timeout 3 --read-timeout 4 --decoder-threads 2 --hardware-decoding "
         "--start-time 2026-01-01T00:00:00Z --masks"

@@ -6,6 +6,7 @@ import copy
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from compose_spec import PyCompose
 from deploy_files import DEPLOY, ROOT, load
+from nats_cell import Cell
 from processes import free_port
 from served import Browser
 from websockets.exceptions import InvalidStatus
@@ -21,7 +23,7 @@ from websockets.exceptions import InvalidStatus
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from processes import Cli
+    from processes import Cli, Process
 
 
 def hadolint(path: Path) -> subprocess.CompletedProcess[str]:
@@ -47,16 +49,20 @@ def test_the_image_copies_existing_files_that_the_build_context_includes() -> No
     assert "torch" not in text + (DEPLOY / "requirements.lock").read_text()
 
 
-def compose(change: Callable[[dict[str, Any]], object] = lambda _: None) -> PyCompose:
-    services = copy.deepcopy(load("compose.yaml"))
+FILES = ("compose.yaml", "compose.cell.yaml")
+
+
+def compose(file: str, change: Callable[[dict[str, Any]], object] = lambda _: None) -> PyCompose:
+    services = copy.deepcopy(load(file))
     change(services)
     checked = PyCompose.from_json(json.dumps(services))
     checked.validate()
     return checked
 
 
-def test_compose_matches_the_compose_specification() -> None:
-    assert compose().service_names() == list(load("compose.yaml")["services"])
+@pytest.mark.parametrize("file", FILES)
+def test_compose_matches_the_compose_specification(file: str) -> None:
+    assert compose(file).service_names() == list(load(file)["services"])
     for wrong in (
         lambda d: d["services"]["worker"].update(readonly=True),
         lambda d: d["services"]["worker"].update(mem_limit="lots"),
@@ -64,11 +70,12 @@ def test_compose_matches_the_compose_specification() -> None:
         lambda d: d["services"]["worker"].update(secrets=["nothing"]),
     ):
         with pytest.raises(ValueError, match=r"readonly|lots|nowhere|nothing"):
-            compose(wrong)
+            compose(file, wrong)
 
 
-def test_every_service_is_restricted() -> None:
-    for name, service in load("compose.yaml")["services"].items():
+@pytest.mark.parametrize("file", FILES)
+def test_every_service_is_restricted(file: str) -> None:
+    for name, service in load(file)["services"].items():
         assert service["read_only"] is True, name
         assert service["cap_drop"] == ["ALL"]
         assert service["security_opt"] == ["no-new-privileges:true"]
@@ -140,6 +147,66 @@ def test_the_services_of_compose_find_each_other(cli: Cli, clip: Path, tmp_path:
         browser.say(watch={"door": 320, "hall": 320})
         # One picture of each camera; the next is sent only after the client confirms that it was shown.
         assert {browser.until("picture")["camera"] for _ in range(2)} == {"door", "hall"}
+
+
+def test_the_services_of_a_cell_find_each_other(cli: Cli, clip: Path, tmp_path: Path) -> None:
+    """The commands of compose.cell.yaml with the keys that it names, and real servers in place of the three."""
+    secrets = tmp_path / "secrets"
+    done = make_secrets(secrets, "--cell")
+    assert done.returncode == 0, done.stderr
+    assert not (secrets / "settings.toml").exists()
+    text = (DEPLOY / "compose.cell.yaml").read_text()
+    (users,) = re.findall(r"make_cell\.py \S+ --server n1 n2 n3 (.*)$", text, re.M)
+    cell = Cell(tmp_path, *shlex.split(users)).start()
+    services = {n: s for n, s in load("compose.cell.yaml")["services"].items() if s["image"] == "fer-stream"}
+    addresses = {name: f"127.0.0.1:{free_port()}" for name in ("aggregator-1", "aggregator-2")}
+    replaced = {f"{name}:5550": address for name, address in addresses.items()} | {
+        services["aggregator-1"]["environment"]["FER_STREAM_DEPLOYMENT__PURPOSE"]: "research",
+        "tls://n1,n2,n3": cell.address,
+        "/run/secrets/ca.pem": str(cell.folder / "ca.pem"),
+        "/run/secrets": str(secrets),
+        "/etc/fer-stream/keys": str(secrets / "keys"),
+    }
+
+    def environment(name: str) -> dict[str, str]:
+        nkey = [secret["source"] for secret in services[name]["secrets"] if isinstance(secret, dict)]
+        own = {"0.0.0.0:5550": addresses.get(name, ""), "/run/secrets/nats.nk": str(cell.folder / "".join(nkey))}
+        found = services[name]["environment"] | {"command": json.dumps(services[name]["command"])}
+        for there, here in (own | replaced).items():
+            found = {key: value.replace(there, here) for key, value in found.items()}
+        return found | {"FER_STREAM_METRICS": f"127.0.0.1:{free_port()}", "FER_STREAM_FLEET__MACHINE": "machine"}
+
+    def run(name: str, *command: object) -> Process:
+        variables = environment(name)
+        words = json.loads(variables.pop("command"))
+        return cli.start(*(command or words), **variables)
+
+    try:
+        cell.until_ready()
+        roles = [run(name) for name in ("aggregator-1", "aggregator-2", "node")]
+        for aggregator in roles[:2]:
+            aggregator.until_said("ready at")
+        variables = cli.environment | environment("allow")
+        variables["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{variables['PATH']}"
+        for _ in range(2):  # it can be repeated
+            allowed = subprocess.run(
+                ["sh", DEPLOY / "allow-keys"], env=variables, capture_output=True, text=True, check=False
+            )
+            assert (allowed.returncode, allowed.stderr) == (0, "")
+        run("worker")  # until its key is allowed, it is refused, ends, and is started again
+        added = run("operator", "cameras", "add", "door", clip, "--loop", "--machine", "*", "--timeout", 60)
+        assert added.end() == 0, added.err
+        assert added.out == "camera door is added, and online\n", added.out + roles[-1].err
+        follow = ["subscribe", "--connect", f"tcp://{addresses['aggregator-2']}", "--from", 0, "--format", "jsonl"]
+        client = cli.start(*follow, "--key", secrets / "client.key")
+        client.until_event("emotion.started")
+        stranger = cli.start(*follow, "--until-now", "--key", secrets / "worker.key")
+        assert stranger.end() == 1, "a worker's key is not valid for a client's link"
+        listed = run("operator", "keys", "list")
+        assert listed.end() == 0
+        assert {line.split()[0] for line in listed.out.splitlines()} >= {"worker", "node", "client", "live"}
+    finally:
+        cell.kill()
 
 
 def test_existing_secrets_are_kept(tmp_path: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
@@ -42,13 +44,70 @@ def service(
     cli.close()
 
 
-@pytest.mark.parametrize(("title", "query"), queries(), ids=[title for title, _ in queries()])
+CELL = "fer_stream_fleet_"
+"""Begins the metrics that only the aggregators of a cell have."""
+
+ALONE = [(title, query) for title, query in queries() if CELL not in query]
+
+
+@pytest.mark.parametrize(("title", "query"), ALONE, ids=[title for title, _ in ALONE])
 def test_a_panel_shows_something(service: tuple[Process, Prometheus], title: str, query: str) -> None:
     _, prometheus = service
     for camera in (".*", "door|hall"):
         asked = query.replace("$camera", camera).replace("$__rate_interval", "10s")
         assert "$" not in asked
         wait_for(lambda asked=asked: prometheus.query(asked), f"a series for {title}: {asked}")
+
+
+def test_the_panels_of_a_cell_show_something(tmp_path: Path) -> None:
+    """A Prometheus scrapes two aggregators of a cell, as far as their metrics go: the second one is in trouble."""
+    ports = {"first": free_port(), "second": free_port()}
+    page = """fer_stream_fleet_aggregators 2
+fer_stream_fleet_partitions{{state="owned"}} 8
+fer_stream_fleet_partitions{{state="unowned"}} {0}
+fer_stream_fleet_takeovers_total{{cause="dead"}} 3
+fer_stream_fleet_engine_failing {0}
+fer_stream_fleet_doubtful {0}
+"""
+    servers = [serve_text(port, page.format(number)) for number, port in enumerate(ports.values())]
+    prometheus = Prometheus(tmp_path, ports, DEPLOY / "prometheus" / "rules.yml")
+    try:
+        expected = {
+            "Aggregators that live": {(): 2.0},
+            "Partitions without an owner": {(): 1.0},
+            "Aggregators without servers": {(): 1.0},
+            "Partitions by owner": {(f"127.0.0.1:{port}", "owned"): 8.0 for port in ports.values()},
+            "Partitions taken": {("dead",): 0.0},
+            "Aggregators in doubt": {(f"127.0.0.1:{port}",): float(n) for n, port in enumerate(ports.values())},
+        }
+        cell = {title: query for title, query in queries() if CELL in query}
+        for title, query in cell.items():
+            asked = query.replace("$__rate_interval", "10s")
+            wait_for(lambda a=asked, t=title: prometheus.query(a) == expected[t], f"the series for {title}")
+    finally:
+        prometheus.close()
+        for server in servers:
+            server.shutdown()
+            server.server_close()
+
+
+def serve_text(port: int, text: str) -> ThreadingHTTPServer:
+    """Serve a text at every path."""
+
+    class Page(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", "text/plain; version=0.0.4")
+            self.send_header("Content-Length", str(len(text)))
+            self.end_headers()
+            self.wfile.write(text.encode())
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", port), Page)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return server
 
 
 def test_the_cameras_can_be_chosen(service: tuple[Process, Prometheus]) -> None:

@@ -15,7 +15,7 @@ from deploy_files import DEPLOY, load, named, series
 
 from fer_stream.cli.main import parser
 
-FILES = ("kubernetes/fer-stream.yaml", "kubernetes/live.yaml")
+FILES = ("kubernetes/fer-stream.yaml", "kubernetes/live.yaml", "kubernetes/cell.yaml")
 OBJECTS: list[dict[str, Any]] = [item for file in FILES for item in load(file)["items"]]
 
 
@@ -56,7 +56,7 @@ def test_the_command_for_openshift_removes_users_and_groups(file: str) -> None:
 
 def test_every_command_can_be_parsed() -> None:
     for pod in pods():
-        for container in pod["containers"]:
+        for container in [one for one in pod["containers"] if one["image"] == "fer-stream" and "args" in one]:
             assert parser().parse_args(container["args"]).metrics == "0.0.0.0:9108"
             assert {"name": "FER_STREAM_METRICS_TOKEN", "value": "/keys/metrics.token"} in container["env"]
 
@@ -71,9 +71,47 @@ def test_mounted_volumes_and_secrets_exist() -> None:
         for volume in pod["volumes"]:
             projected = [source["secret"]["name"] for source in volume.get("projected", {}).get("sources", [])]
             for name in [*projected, volume.get("secret", {}).get("secretName", "")]:
-                assert name in comments or name.removeprefix("fer-stream-") in comments, (
-                    "the comments say how to make it"
-                )
+                rest = name.removeprefix("fer-stream-").removeprefix("nats-")
+                assert name in comments or rest in comments, "the comments say how to make it"
+
+
+def test_a_cell_survives_the_loss_of_a_machine() -> None:
+    """The copies of what must survive are on different machines, and are not taken away at the same time."""
+    objects = load("kubernetes/cell.yaml")["items"]
+    budgets = {o["metadata"]["name"]: o["spec"] for o in objects if o["kind"] == "PodDisruptionBudget"}
+    sets = {o["metadata"]["name"]: o["spec"] for o in objects if o["kind"] == "StatefulSet"}
+    assert sets["nats"]["replicas"] == 3
+    for name in ("nats", "aggregator"):
+        assert sets[name]["replicas"] >= 2
+        labels = sets[name]["template"]["metadata"]["labels"]
+        assert budgets[name] == {"maxUnavailable": 1, "selector": {"matchLabels": labels}}
+        affinity = sets[name]["template"]["spec"]["affinity"]["podAntiAffinity"]
+        (rule,) = affinity["requiredDuringSchedulingIgnoredDuringExecution"]
+        assert rule == {"topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchLabels": labels}}
+
+
+def test_the_parts_of_a_cell_have_the_names_by_which_others_look_for_them() -> None:
+    objects = {(o["kind"], o["metadata"]["name"]): o["spec"] for o in load("kubernetes/cell.yaml")["items"]}
+
+    def variables(kind: str, name: str) -> dict[str, str]:
+        (container,) = objects[kind, name]["template"]["spec"]["containers"]
+        return {each["name"]: each.get("value", "") for each in container.get("env", [])}
+
+    names = {
+        name: [f"{name}-{n}.{objects['StatefulSet', name]['serviceName']}" for n in range(spec["replicas"])]
+        for (kind, name), spec in objects.items()
+        if kind == "StatefulSet"
+    }
+    text = (DEPLOY / "kubernetes/cell.yaml").read_text()
+    assert f"--server {' '.join(names['nats'])} " in text, "their certificates are made for these names"
+    for role in (("StatefulSet", "aggregator"), ("StatefulSet", "node"), ("Deployment", "operator")):
+        assert variables(*role)["FER_STREAM_JOURNAL__PATH"] == f"tls://{','.join(names['nats'])}"
+    assert variables("StatefulSet", "aggregator")["FER_STREAM_FLEET__ADVERTISE"] == "tcp://$(NAME).aggregator:5550"
+    addresses = [f"tcp://{name}:5550" for name in names["aggregator"]]
+    assert variables("Deployment", "worker")["FER_STREAM_ADDRESS"] == ",".join(addresses)
+    for name in ("nats", "aggregator"):
+        assert objects["Service", name]["clusterIP"] == "None", "so that each pod has a name"
+        assert objects["Service", name]["selector"] == objects["StatefulSet", name]["selector"]["matchLabels"]
 
 
 def test_keda_knows_every_field_and_scales_the_workers_by_an_existing_metric() -> None:

@@ -12,10 +12,13 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+EXTRAS = PROJECT["project"]["optional-dependencies"]
 ASKED = {
-    "requirements.lock": PROJECT["project"]["dependencies"] + PROJECT["project"]["optional-dependencies"]["live"],
-    "build.lock": PROJECT["build-system"]["requires"],
+    "requirements.lock": PROJECT["project"]["dependencies"] + EXTRAS["live"] + EXTRAS["fleet"],
+    "build.lock": [*PROJECT["build-system"]["requires"], "setuptools"],
 }
+SOURCE = "source.lock"
+"""Packages that have no wheel: they are not in requirements.lock, but what they require is."""
 
 
 def locked(name: str) -> dict[str, tuple[str, list[str]]]:
@@ -30,7 +33,7 @@ def locked(name: str) -> dict[str, tuple[str, list[str]]]:
     return found
 
 
-@pytest.mark.parametrize("name", ASKED)
+@pytest.mark.parametrize("name", [*ASKED, SOURCE])
 def test_every_package_has_one_version_and_hashes(name: str) -> None:
     assert locked(name)
     for _, hashes in locked(name).values():
@@ -41,7 +44,8 @@ def test_every_package_has_one_version_and_hashes(name: str) -> None:
 @pytest.mark.parametrize("name", ASKED)
 def test_the_lock_satisfies_the_requirements(name: str) -> None:
     for asked in map(Requirement, ASKED[name]):
-        assert asked.specifier.contains(locked(name)[canonicalize_name(asked.name)][0]), "make lock"
+        found = locked(name) | (locked(SOURCE) if name == "requirements.lock" else {})
+        assert asked.specifier.contains(found[canonicalize_name(asked.name)][0]), "make lock"
 
 
 @pytest.mark.parametrize("name", ASKED)
@@ -58,4 +62,6 @@ def test_the_lock_is_complete_and_has_nothing_else(name: str) -> None:
                 for r in further
                 if not r.marker or r.marker.evaluate({"extra": "", "python_version": "3.11"})
             ]
-    assert locked(name).keys() == needed
+    source = locked(SOURCE).keys() if name == "requirements.lock" else set()
+    assert locked(name).keys() | source == needed
+    assert not locked(name).keys() & source

@@ -42,7 +42,7 @@ def test_each_alert_has_a_page_with_three_sections() -> None:
 @pytest.mark.parametrize("page", ALL, ids=lambda page: f"{page.parent.name}-{page.stem}")
 def test_commands_are_valid(page: Path) -> None:
     units = {path.name.partition(".")[0].partition("@")[0] for path in (DEPLOY / "systemd").glob("*.service")}
-    services = load("compose.yaml")["services"]
+    files = {f"deploy/{name}": load(name)["services"] for name in ("compose.yaml", "compose.cell.yaml")}
     for line in commands(page):
         words = shlex.split(line, comments=True)
         if words[:1] == ["fer-stream"] and len(words) > 1:
@@ -51,11 +51,12 @@ def test_commands_are_valid(page: Path) -> None:
             for name in re.findall(r"fer-stream-([a-z]+)", line):
                 assert f"fer-stream-{name}" in units, line
         elif words[:2] == ["docker", "compose"]:
-            assert words[2:4] == ["--file", "deploy/compose.yaml"]
+            assert words[2] == "--file"
+            services = files[words[3]]
             if words[4] == "--profile":
                 assert words[5] in {profile for service in services.values() for profile in service.get("profiles", [])}
-            if words[4] in ("logs", "exec"):
-                assert words[5] in services
+            if words[4] in ("logs", "exec", "run"):
+                assert next(word for word in words[5:] if not word.startswith("-")) in services
         elif words and re.match("deploy/(?!secrets)", words[0]):
             assert (ROOT / words[0]).exists(), line
 

@@ -66,13 +66,14 @@ def test_a_service_runs_a_valid_command(name: str) -> None:
     reloads = re.findall(r"^ExecReload=/opt/fer-stream/bin/fer-stream (.*)$", (UNITS / name).read_text(), re.M)
     assert len(reloads) == (name == "fer-stream-run.service"), "only this role can read its settings again"
     for words in (command, *reloads):
-        arguments = parser().parse_args(words.replace("%i", "1").split())
+        (options,) = re.findall(r"^echo 'OPTIONS=(.*)' >", (DEPLOY / "README.md").read_text(), re.M)
+        arguments = parser().parse_args(words.replace("%i", "1").replace("$OPTIONS", options).split())
         assert str(arguments.config) == "/etc/fer-stream/settings.toml"
 
 
-@pytest.mark.parametrize("name", ["fer-stream-aggregator.service", "fer-stream-live.service", "fer-stream-run.service"])
-def test_services_that_accept_connections_may_open_many_descriptors(name: str) -> None:
-    (limit,) = re.findall(r"^LimitNOFILE=(\d+)$", (UNITS / name).read_text(), re.M)
+@pytest.mark.parametrize("role", ["aggregator", "live", "node", "run"])
+def test_services_that_accept_connections_may_open_many_descriptors(role: str) -> None:
+    (limit,) = re.findall(r"^LimitNOFILE=(\d+)$", (UNITS / f"fer-stream-{role}.service").read_text(), re.M)
     assert int(limit) >= 65_536
 
 

@@ -5,12 +5,15 @@ The aggregators are real. Captures and workers are synthetic (`synthetic`), so t
 
 from __future__ import annotations
 
+import random
 import signal
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import psutil
 import pytest
 from cells import Cell, Listener
+from faults.service import megabytes
 from nats_servers import Cluster
 from processes import wait_for
 
@@ -24,23 +27,30 @@ if TYPE_CHECKING:
     from processes import Cli, Process
     from scale import Scale
 
-PARTITIONS, RATE = 4, 4.0
-
 
 class Fleet(Cell):
     """A cell under load, and everything that its aggregators have published."""
 
-    def __init__(self, cli: Cli, cluster: Cluster, cameras: int = 8, workers: int = 4, aggregators: int = 2) -> None:
-        super().__init__(cli, cluster.address, PARTITIONS)
+    def __init__(
+        self,
+        cli: Cli,
+        cluster: Cluster,
+        cameras: int = 8,
+        workers: int = 4,
+        aggregators: int = 2,
+        partitions: int = 4,
+        rate: float = 4.0,
+    ) -> None:
+        super().__init__(cli, cluster.address, partitions)
         self.cluster = cluster
-        self.names = [name for number in range(PARTITIONS) for name in self.of(number, cameras // PARTITIONS)]
+        self.names = [name for number in range(partitions) for name in self.of(number, cameras // partitions)]
         self.listeners: dict[str, Listener] = {}
         for _ in range(aggregators):
             self.aggregator()
         self.until_owned(*self.aggregators)
         for address in self.aggregators:
             self.listeners[address] = Listener(address)
-        self.peers: Process = self.load(RATE, workers, *self.names)
+        self.peers: Process = self.load(rate, workers, *self.names)
         self.until_served()
 
     # What goes on
@@ -85,6 +95,21 @@ class Fleet(Cell):
         """Return the frames a second between two answers of `sent`."""
         return (end[1] - begin[1]) / (end[0] - begin[0])
 
+    def at(self, address: str) -> dict[str, Any]:
+        """Return what an aggregator says, which must answer."""
+        found: dict[str, Any] = self.until(lambda: self.status(address), "an answer")
+        return found
+
+    def held(self) -> int:
+        """Return how many events wait for the engine."""
+        return sum(self.at(address)["events_held"] for address in self.aggregators)
+
+    def spread(self) -> float:
+        """Return how far an aggregator's load is from the mean at most, as a share of the mean."""
+        loads = [one["load"] for one in self.at(next(iter(self.aggregators)))["fleet"]["aggregators"].values()]
+        mean = sum(loads) / len(loads)
+        return max(abs(load - mean) for load in loads) / mean
+
     def wait(self, seconds: float) -> None:
         until = time.monotonic() + seconds
         wait_for(lambda: time.monotonic() > until, f"{seconds} s")
@@ -123,30 +148,50 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
     servers.kill()
 
 
-def test_a_leader_dies(cli: Cli, cluster: Cluster, scale: Scale, tell: Tell) -> None:
+TOLD = "none lost, no id twice, no gap; ledgers balanced, every interval closed"
+
+
+def test_leaders_die_and_the_quorum_is_lost(cli: Cli, cluster: Cluster, scale: Scale, tell: Tell) -> None:
     fleet = Fleet(cli, cluster)
-    streams = ("FER_EV_00", "KV_alive", "KV_parts", "FER_EV_02")
-    times, outages, rates = scale.of(2, 100), list[float](), list[float]()
-    calm = fleet.sent()
+    times, outages, rates = scale.of(1, 100), list[float](), list[float]()
+    begun = fleet.sent()
     fleet.wait(3)
-    normal = fleet.rate(calm, fleet.sent())
+    normal = fleet.rate(begun, fleet.sent())
     for number in range(times):
-        leader = cluster.leader(streams[number % len(streams)])
+        leader = cluster.leader(("KV_alive", "FER_EV_00", "KV_parts", "FER_EV_02")[number % 4])
         begun, since = fleet.sent(), time.monotonic()
         leader.kill()
         outages.append(fleet.until_stored(since + 0.5) + 0.5)
-        fleet.wait(1)
         rates.append(fleet.rate(begun, fleet.sent()))
         leader.start(wait=False)
         fleet.until(cluster.whole, "a whole cluster")
+
+    seconds = scale.of(4, 60)
+    for server in cluster.servers[:2]:
+        server.kill()
+    begun = fleet.sent()
+    fleet.wait(seconds)
+    rate = fleet.rate(begun, fleet.sent())
+    held = fleet.held()
+    assert held > 0
+    for server in cluster.servers[:2]:
+        server.start(wait=False)
+    back = fleet.until_stored(time.monotonic())
+    fleet.until(lambda: not fleet.held(), "that all are stored")
     assert fleet.takeovers() == 0, "nobody is taken for dead"
     count = fleet.finish()
     tell(
         "cell: the leader of a stream or bucket is killed (-9) under load",
-        f"{times} times, {count} events: none lost, no id twice, no gap; nobody who lives is taken over",
+        f"{times} times, {count} events: {TOLD}; nobody who lives is taken over",
         f"events of all partitions within {max(outages):.1f} s; frames/s at least {min(rates) / normal:.2f} of before",
         (max(outages), 10.0),
         (0.9, min(rates) / normal),
+    )
+    tell(
+        "cell: no quorum",
+        f"for {seconds} s: {held} events were held, and came in order, once; nobody who lives is taken over",
+        f"frames/s {rate / normal:.2f} of before; events again {back:.1f} s after the return",
+        (0.99, rate / normal),
     )
 
 
@@ -158,7 +203,7 @@ def test_an_aggregator_sleeps_dies_and_comes_back(cli: Cli, cluster: Cluster, sc
         first, second = fleet.aggregators
         process, since = fleet.aggregators[first], time.monotonic()
         process.signal(signal.SIGSTOP)
-        fleet.until(lambda: len(fleet.status(second)["cameras"]) == len(fleet.names), "all cameras")  # type: ignore[index]  # noqa: B023
+        fleet.until(lambda: len(fleet.at(second)["cameras"]) == len(fleet.names), "all cameras")  # noqa: B023
         asleep.append(time.monotonic() - since)
         fleet.until_stored(time.monotonic())
         process.signal(signal.SIGCONT)
@@ -166,65 +211,36 @@ def test_an_aggregator_sleeps_dies_and_comes_back(cli: Cli, cluster: Cluster, sc
 
         fleet.aggregator(first)
         fleet.until_owned(first, second)
+        fleet.until_served()
         since = time.monotonic()
         fleet.aggregators[first].kill()
-        elsewhere.append(fleet.served_again(since))
-        fleet.until_owned(second)
         fleet.aggregator(first)
+        back.append(fleet.served_again(since))
         fleet.until_owned(first, second)
-        fleet.until_served()
 
         since = time.monotonic()
         fleet.aggregators[second].kill()
+        elsewhere.append(fleet.served_again(since))
+        fleet.until_owned(first)
         fleet.aggregator(second)
-        back.append(fleet.served_again(since))
         fleet.until_owned(first, second)
-        fleet.until_stored(time.monotonic())
     count = fleet.finish()
-    told = f"{times} times, {count} events: none lost, no id twice, no gap; ledgers balanced, every interval closed"
     tell(
         "cell: an aggregator is suspended beyond its lease, taken over, and woken",
-        f"{told}; no stale event is stored",
+        f"{times} times, {count} events: {TOLD}; no stale event is stored",
         f"its cameras are served elsewhere within {max(asleep):.1f} s",
         (max(asleep), 8.0),
     )
     tell(
         "cell: an aggregator is killed (-9)",
-        told,
+        f"{times} times each, {count} events: {TOLD}",
         f"its cameras are served within {max(elsewhere):.1f} s elsewhere, {max(back):.1f} s on its machine",
         (max(elsewhere), 8.0),
         (max(back), 3.0),
     )
 
 
-def test_no_quorum(cli: Cli, cluster: Cluster, scale: Scale, tell: Tell) -> None:
-    fleet = Fleet(cli, cluster)
-    calm = fleet.sent()
-    fleet.wait(3)
-    normal = fleet.rate(calm, fleet.sent())
-    seconds = scale.of(5, 60)
-    for server in cluster.servers[:2]:
-        server.kill()
-    begun = fleet.sent()
-    fleet.wait(seconds)
-    rate = fleet.rate(begun, fleet.sent())
-    held = sum(fleet.status(address)["events_held"] for address in fleet.aggregators)  # type: ignore[index]
-    assert held > 0
-    for server in cluster.servers[:2]:
-        server.start(wait=False)
-    since = time.monotonic()
-    back = fleet.until_stored(since)
-    fleet.until(lambda: not any(fleet.status(each)["events_held"] for each in fleet.aggregators), "that all are stored")  # type: ignore[index]
-    assert fleet.takeovers() == 0, "nobody is taken for dead"
-    count = fleet.finish()
-    tell(
-        f"cell: no quorum for {seconds} s",
-        f"{held} of {count} events were held, and came in order, once; nobody who lives is taken over",
-        f"frames/s {rate / normal:.2f} of before; events again {back:.1f} s after the return",
-        (0.99, rate / normal),
-    )
-
-
+@pytest.mark.soak
 def test_an_aggregator_and_a_leader_die_together(cli: Cli, cluster: Cluster, scale: Scale, tell: Tell) -> None:
     fleet = Fleet(cli, cluster)
     times, took = scale.of(1, 20), list[float]()
@@ -244,7 +260,52 @@ def test_an_aggregator_and_a_leader_die_together(cli: Cli, cluster: Cluster, sca
     count = fleet.finish()
     tell(
         "cell: an aggregator and a leader are killed (-9) together",
-        f"{times} times, {count} events: none lost, no id twice, no gap; every interval closed",
+        f"{times} times, {count} events: {TOLD}",
         f"events of all partitions within {max(took):.1f} s",
         (max(took), 14.0),
+    )
+
+
+@pytest.mark.soak
+def test_a_large_cell_for_an_hour(cli: Cli, cluster: Cluster, scale: Scale, tell: Tell) -> None:
+    """256 captures, 4 aggregators, random faults; loads are even again after each."""
+    fleet = Fleet(cli, cluster, cameras=256, workers=16, aggregators=4, partitions=16, rate=1.0)
+    numbers, ends, faults = random.Random(18), time.monotonic() + scale.of(60, 3600), 0
+    memory: list[float] = []
+    uneven: list[float] = []
+    while time.monotonic() < ends:
+        fleet.until_owned(*fleet.aggregators)
+        fleet.until(lambda: fleet.spread() <= 0.2, "even loads")
+        uneven.append(fleet.spread())
+        fleet.until_stored(time.monotonic())
+        memory.append(megabytes([psutil.Process(fleet.peers.pid)]))
+        victim = numbers.choice(list(fleet.aggregators))
+        match numbers.choice(("kill", "sleep", "leader", "leave")):
+            case "kill":
+                fleet.aggregators[victim].kill()
+                fleet.aggregator(victim)
+            case "leave":
+                assert fleet.aggregators[victim].stop() == 0
+                fleet.aggregator(victim)
+            case "sleep":
+                fleet.aggregators[victim].signal(signal.SIGSTOP)
+                fleet.wait(5)
+                fleet.aggregators[victim].signal(signal.SIGCONT)
+                assert fleet.aggregators[victim].end() == 1
+                fleet.aggregator(victim)
+            case "leader":
+                leader = cluster.leader(numbers.choice(("KV_alive", "KV_parts", "FER_EV_03")))
+                leader.kill()
+                leader.start(wait=False)
+                fleet.until(cluster.whole, "a whole cluster")
+        faults += 1
+    fleet.until_owned(*fleet.aggregators)
+    count = fleet.finish()
+    quarter = len(memory) // 4
+    growth = max(memory[quarter:], default=0.0) - memory[quarter]
+    tell(
+        "cell: 256 captures, 4 aggregators, random faults",
+        f"{faults} faults in {scale.of(60, 3600)} s, {count} events: {TOLD}",
+        f"loads within {max(uneven):.0%} of the mean after each; memory of the captures {growth:+.1f} MB",
+        (max(uneven), 0.2),
     )

@@ -32,8 +32,8 @@ from fer_stream.client.state import places
 from fer_stream.errors import ConfigError, JournalError, ModelError, SourceError, WireError
 from fer_stream.events import cloudevents
 from fer_stream.events.cursor import to_cursor, to_numbers
-from fer_stream.fleet import answers
-from fer_stream.fleet.records import Moved, Place, Welcome
+from fer_stream.fleet import answers, nodes, values
+from fer_stream.fleet.records import Moved, Place, Status, Welcome
 from fer_stream.imaging.jpeg import Jpeg, header_size
 from fer_stream.imaging.limits import check_size
 from fer_stream.inference.classifiers.onnx import OnnxClassifier
@@ -42,8 +42,12 @@ from fer_stream.operations import metrics
 from fer_stream.protocol import messages, results, shared
 from fer_stream.protocol.messages import Encoding, Kind, Message, Totals
 from fer_stream.protocol.results import Result
+from fer_stream.service import cell as cells
+from fer_stream.service.commands import entry as entry_of
+from fer_stream.service.supervisor import CameraState
 from fer_stream.settings import tree
 from fer_stream.settings.tree import CameraSettings, JournalSettings, Settings
+from fer_stream.sources import local
 from fer_stream.sources.media import open_source
 from fer_stream.transports import keys
 from fer_stream.types import (
@@ -434,6 +438,36 @@ def _keys() -> list[bytes]:
     return [(folder / name).read_bytes() for name in ("door.key", "server.key", "allowed.json")]
 
 
+def cell(data: bytes) -> None:
+    """The values that nodes, operators and aggregators of a cell share, each of which another program may write."""
+    text = data.decode(errors="replace")
+    beat = nodes.decode(text)
+    assert beat is None or nodes.decode(nodes.encode(beat)) == beat
+    entry = keys.decode("door", text)
+    assert entry is None or keys.decode("door", keys.encode(entry)) == entry
+    states = cells.decode_states(text)
+    assert cells.decode_states(cells.encode_states(states)).keys() == states.keys()
+    for name, state in states.items():
+        entry_of(name, state, "registry", {})
+    for read in (values.decode_status, values.decode_part, values.decode_mark):
+        read(text)
+    with suppress(ConfigError):
+        local(tree.cameras({"door": cells.decode(text)})["door"])
+
+
+def _cell() -> list[bytes]:
+    state = CameraState("online", 1.8e9, "")
+    texts = (
+        nodes.encode(nodes.Beat("a-1", 7, 2.5, 3)),
+        keys.encode(keys.Entry("door", "capture", "x" * 40, ("door", "yard"))),
+        cells.encode_states({"door": state, "yard": state}),
+        values.encode_status(3, Status(Place("tcp://h:1", "k" * 40), 2.0, 1, 1)),
+        json.dumps({"source": "rtsp://user:file:/run/door@192.0.2.10/", "rate": 5.0, "machine": "*"}),
+        json.dumps({"source": "0", "masks": [[0, 0, 0.5, 0.5]]}),
+    )
+    return [text.encode() for text in texts]
+
+
 # Models and pictures
 
 
@@ -533,6 +567,7 @@ TARGETS = {
     "settings": Target(settings, _settings, 800),
     "environment": Target(environment, _variables, 400),
     "key": Target(key, _keys, 2000),
+    "cell": Target(cell, _cell, 4000),
     "metadata": Target(metadata, _metadata, 800),
     "jpeg": Target(jpeg, _jpegs),
     "stream": Target(stream, _streams, 400),

@@ -25,6 +25,7 @@ from fer_stream.fleet.records import (
     Mark,
     Part,
     Place,
+    Publish,
     Read,
     Recover,
     Status,
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from fer_stream.fleet.driver import Arrival
     from fer_stream.fleet.records import Call, Outcome
     from fer_stream.journal.nats.watch import Value
+    from fer_stream.plugins import JournalWriter
 
 PATIENCE = 30.0
 HERE = Place("tcp://here", "key")
@@ -86,6 +88,18 @@ class User:
     def heard(self, member: str) -> list[int]:
         self.arrived += self.engine.arrivals()
         return [one.number for one in self.arrived if isinstance(one, Heard) and one.member == member]
+
+    def published(self) -> list[Publish]:
+        self.arrived += self.engine.arrivals()
+        return [one for one in self.arrived if isinstance(one, Publish)]
+
+    def take(self, partition: int, me: str) -> JournalWriter:
+        """Take a partition that nobody owns."""
+        revision = self.done(Write(101, partition, Part(me, HERE), 0))
+        last, _, _ = self.done(Look(102, partition))
+        fence = self.done(Fence(103, partition, Mark(me, revision), last))
+        self.done(Recover(104, partition, fence))
+        return self.engine.journal(partition)
 
     def seen(self, partition: int) -> list[tuple[int, Part]]:
         self.arrived += self.engine.arrivals()
@@ -145,6 +159,28 @@ def test_a_partition_is_taken_given_events_and_taken_again(join: Callable[..., U
         wait_for(journal.check, "its rival")
     journal.close()
     first.engine.close()
+    journal.close()
+
+
+def test_the_events_of_others_can_be_read_and_heard(join: Callable[..., User]) -> None:
+    owner, other = join("owner"), join("other")
+    assert other.engine.newest().result(PATIENCE) == {0: 0, 1: 0, 2: 0, 3: 0}
+    assert other.engine.read(2, 0, 10, None, 1000).result(PATIENCE) == ([], 0, 0)
+    other.engine.listen(True)
+    wait_for(lambda: len(other.published()) >= 4, "the latest cursors")
+    journal = owner.take(2, "owner")
+    camera = event("camera.online", "side door")
+    ((stored, text),) = journal.append([camera]).result(PATIENCE)
+    wait_for(lambda: Publish(2, 2, "side door", text) in other.published(), "the event")
+    assert Publish(2, 1) in other.published(), "the fence has a cursor, too"
+    assert other.engine.newest().result(PATIENCE)[2] == int(stored.cursor) == 2
+    assert other.engine.read(2, 0, 10, None, 10_000).result(PATIENCE) == ([text], 2, 2)
+    assert other.engine.read(2, 2**62, 10, None, 10_000).result(PATIENCE) == ([], 2, 2)
+    assert other.engine.read(2, 0, 10, "side door", 10_000).result(PATIENCE)[0] == [text]
+    other.engine.listen(False)
+    ((_, later),) = journal.append([event("camera.reset", "side door", 2)]).result(PATIENCE)
+    assert other.engine.newest().result(PATIENCE)[2] == 3
+    assert Publish(2, 3, "side door", later) not in other.published()
     journal.close()
 
 

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
-import sys
 import threading
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -22,6 +19,7 @@ from fer_stream.events.cloudevents import decode
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from processes import Cli, Process
 
@@ -150,25 +148,6 @@ def test_an_outage_delays_events_and_stops_no_frame(
     assert following(stored)
     assert not unclosed(stored)
     assert SECRET not in aggregator.err
-
-
-def test_the_example_reads_events_with_nats_py_alone(nats_place: Place) -> None:
-    journal = nats_place.writer()
-    journal.append([event("camera.online", "gate"), event("emotion.started", track=1)]).result(60)
-    example = Path(__file__).parents[2] / "docs/examples/nats_events.py"
-
-    def first_lines(count: int, *arguments: str) -> list[str]:
-        command = [sys.executable, str(example), str(nats_place.settings.path), *arguments]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-            assert process.stdout is not None
-            lines = [process.stdout.readline().split() for _ in range(count)]
-            process.kill()
-        return [" ".join([cursor, source, *rest]) for cursor, _, source, *rest in lines]
-
-    stored = nats_place.events()
-    whole = [f"{e.cursor} /cameras/{e.camera} {e.type} {getattr(e.data, 'label', '')}".strip() for e in stored]
-    assert first_lines(2) == whole
-    assert first_lines(1, "door") == whole[1:]
 
 
 def test_a_second_aggregator_takes_over(cli: Cli, short_folder: Path, server: NatsServer) -> None:

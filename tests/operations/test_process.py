@@ -22,6 +22,8 @@ from fer_stream.operations.process import (
     NOTES,
     PARENT,
     REMOVED,
+    REPORTS,
+    Report,
     Stop,
     install_stop,
     leave_note,
@@ -216,6 +218,22 @@ def test_notes_reach_the_children_and_a_trouble_its_supervisor(tmp_path: Path, m
     for _ in range(2):
         report_trouble("")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["removed.json"]
+
+
+def test_a_child_reports_only_to_a_supervisor_that_asks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Report().tell(state="online")
+    monkeypatch.setenv(NOTES, str(tmp_path))
+    Report().tell(state="online")
+    assert not list(tmp_path.iterdir())
+    monkeypatch.setenv(REPORTS, "capture door")
+    report = Report()
+    report.tell(state="online")
+    report.tell(state="offline")  # too soon after the first
+    told = json.loads((tmp_path / "capture door.json").read_text())
+    assert (told["pid"], told["state"]) == (os.getpid(), "online")
+    assert told["at"] > 0
+    Report().tell(state="offline")
+    assert json.loads((tmp_path / "capture door.json").read_text())["state"] == "offline"
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])

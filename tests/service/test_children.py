@@ -1,8 +1,16 @@
-"""The pauses before a process is restarted."""
+"""The pauses before a process is restarted, and what it reports."""
 
 from __future__ import annotations
 
-from fer_stream.service.children import HEALTHY, LONGEST_PAUSE, Backoff
+import json
+import subprocess
+import time
+from typing import TYPE_CHECKING, Any
+
+from fer_stream.service.children import HEALTHY, LONGEST_PAUSE, Backoff, Child
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def test_who_worked_is_started_at_once_and_who_goes_on_failing_ever_later() -> None:
@@ -34,3 +42,25 @@ def test_a_process_that_crashes_two_seconds_after_each_start_is_started_a_few_ti
         now += 2.0 + backoff.died(0.5)
         starts += 1
     assert starts <= 7, "without pauses there would be 30 starts"
+
+
+def test_a_report_counts_while_it_is_fresh_and_of_the_present_process(tmp_path: Path) -> None:
+    child = Child("worker 1", [], tmp_path)
+    assert child.report(60) is None
+    with subprocess.Popen(["sleep", "60"]) as process:
+        try:
+            child.process = process
+
+            def report(pid: int, age: float = 0.0) -> dict[str, Any] | None:
+                (tmp_path / "worker 1.json").write_text(json.dumps({"pid": pid, "at": time.monotonic() - age}))
+                return child.report(60)
+
+            assert report(process.pid) is not None
+            assert report(process.pid, age=61) is None
+            assert report(process.pid + 1) is None
+            (tmp_path / "worker 1.json").write_text("half")
+            assert child.report(60) is None
+            child.forget()
+            assert not list(tmp_path.iterdir())
+        finally:
+            process.kill()

@@ -198,6 +198,7 @@ def test_variables_of_kubernetes_and_of_our_supervisor_are_no_settings(monkeypat
         "FER_STREAM_PARENT",
         "FER_STREAM_LAST_WORDS",
         "FER_STREAM_NOTES",
+        "FER_STREAM_REPORTS",
     ):
         monkeypatch.setenv(name, "tcp://10.0.0.1:7000")
     assert tree.load() == Settings()

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 from camera_servers import Server, rtsp
 
+from fer_stream import sources
 from fer_stream.errors import PluginError, SourceError
 from fer_stream.settings.tree import CameraSettings
 from fer_stream.sources import open_source
@@ -56,3 +57,30 @@ def test_a_password_that_is_not_there_is_told_before_the_camera_is_asked(tmp_pat
     with pytest.raises(SourceError, match=r"cannot be read: No such file or directory") as caught:
         open_source(CameraSettings(source=f"rtsp://me:file:{tmp_path}/door.password@192.0.2.1/stream"))
     assert caught.value.transient
+
+
+@pytest.mark.parametrize(
+    ("source", "belongs"),
+    [
+        ("0", True),
+        ("/dev/video2", True),
+        ("demo", True),
+        ("talk.mp4", True),
+        ("file:///films/talk.mp4", True),
+        ("screen:1", True),
+        ("screen://other/1", True),
+        ("rtsp://192.0.2.10/stream", False),
+        ("media:rtsp://192.0.2.10/stream", False),
+        ("RTSP://camera.example/stream", False),
+        ("rtsp://user:file:/home/me/door.password@192.0.2.10/stream", False),
+        ("rtsp://user:pass/word@127.0.0.1/stream", True),
+        ("http://localhost:8080/video", True),
+        ("http://[::1]/video", True),
+        ("http://[2001:db8::1]/a@b", False),
+        ("udp://@:5000", True),
+        ("udp://0.0.0.0:5000", True),
+        ("udp://239.1.2.3:5000", False),
+    ],
+)
+def test_which_sources_belong_to_one_machine(source: str, belongs: bool) -> None:
+    assert sources.local(CameraSettings(source=source)) is belongs

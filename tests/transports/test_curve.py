@@ -150,7 +150,7 @@ def refusal_of(network: Network, peer: ZeroMQPeer) -> str:
 def test_a_refused_peer_gets_the_reason(network: Network) -> None:
     assert refusal_of(network, network.peer(network.files["worker"], "frames")) == (
         f"the aggregator at {network.address} refused the key a-worker (role worker): ask its operator to allow it "
-        "with `fer-stream keys allow`; the link frames is open to the roles capture, all"
+        "with `fer-stream keys allow`; the link frames is open to the roles capture, node, all"
     )
     assert "refused the key a-worker" in refusal_of(network, network.listener(network.files["worker"]))
     assert "accepts only peers with a key: make one there" in refusal_of(network, network.peer(None, "control"))

@@ -111,7 +111,7 @@ def test_a_key_made_elsewhere_can_be_allowed(folder: Path, tmp_path: Path) -> No
         ("", "worker", "cannot name a key"),
         ("server", "worker", "cannot name a key"),
         ("local", "worker", "cannot name a key"),
-        ("door", "boss", "there is no role 'boss': choose one of capture, worker, client, live, all"),
+        ("door", "boss", "there is no role 'boss': choose one of capture, worker, node, client, live, all"),
         ("yard", "worker", "there is a key yard already"),
     ],
 )

@@ -50,6 +50,9 @@ Result = TypeVar("Result")
 
 _log = logging.getLogger(__name__)
 
+# asyncio says this whenever an encrypted connection ends, because nats-py encrypts one that is open already.
+logging.getLogger("asyncio").addFilter(lambda record: "eof_received() has no effect" not in record.getMessage())
+
 
 _CAUSES = (
     (

@@ -11,10 +11,11 @@ from fer_stream.journal.nats.access import ALONE, NATSReader, NATSWriter, check_
 from fer_stream.journal.nats.connection import Connection, RefusedError, UnclearError, parse
 from fer_stream.journal.nats.engine import NATSEngine
 from fer_stream.journal.nats.streams import Partition
+from fer_stream.journal.nats.tables import NATSBoard, NATSFollowing, NATSTable
 from fer_stream.journal.nats.writer import Writer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from fer_stream.fleet.driver import Engine
     from fer_stream.settings.sections import FleetSettings
@@ -71,6 +72,20 @@ class NATS:
     def engine(self, fleet: FleetSettings, me: str, wake: Callable[[], None]) -> Engine:
         """Join a fleet; see `NATSEngine`."""
         return NATSEngine(self._settings, fleet, me, wake)
+
+    def table(self, fleet: FleetSettings, bucket: str) -> NATSTable:
+        """See `fer_stream.fleet.commons.Commons.table`."""
+        return NATSTable(self._settings, fleet, bucket)
+
+    def board(self, fleet: FleetSettings, wake: Callable[[], None]) -> NATSBoard:
+        """See `fer_stream.fleet.commons.Commons.board`."""
+        return NATSBoard(self._settings, fleet, wake)
+
+    def follow(
+        self, fleet: FleetSettings, bucket: str, ensured: Mapping[str, str], take: Callable[[dict[str, str]], None]
+    ) -> NATSFollowing:
+        """See `fer_stream.fleet.commons.Commons.follow`."""
+        return NATSFollowing(self._settings, fleet, bucket, ensured, take)
 
 
 async def _examine(connection: Connection, parts: Sequence[Partition]) -> str:

@@ -195,8 +195,9 @@ async def ensure(connection: Connection, wanted: dict[str, Any]) -> None:
             return
 
 
-_TEMPORARY = (10008, 10009, 10023)
-"""Codes of a cluster that has no leader yet: system temporarily unavailable, and not enough resources."""
+_TEMPORARY = (10008, 10009, 10023, MISSING)
+"""Codes of a cluster that has no leader yet (system temporarily unavailable, not enough resources), or in which
+another process is just making the stream."""
 
 
 async def ensure_now(connection: Connection, wanted: dict[str, Any]) -> None:

@@ -117,6 +117,10 @@ class Writer:
         """Return the number of the latest event's cursor, 0 if there is none yet."""
         return self._cursor
 
+    def cameras(self) -> dict[str, tuple[int, int]]:
+        """Return each camera's latest epoch and sequence."""
+        return {name: (self._epochs.get(name, 0), count) for name, count in self._sequences.items() if name}
+
     def read(
         self, after: int, limit: int = 1000, camera: str | None = None, size: int | None = None
     ) -> tuple[list[str], int]:
