@@ -121,6 +121,36 @@ def test_the_subscription_s_cursor_is_before_the_events_that_were_not_returned(c
     assert names(got) == names(cell.stored)
 
 
+def test_events_that_wait_to_be_returned_are_not_passed_over(cell: Cell) -> None:
+    cell.store(*CAMERAS * 2)
+    with cell.listen(after=0) as subscription:
+        follower_ = subscription._follower
+
+        def are_ready() -> bool:
+            while follower_.step():
+                pass
+            return len(follower_.ready) == 12
+
+        wait_for(are_ready, "all events, which are not returned yet")
+        for count in range(12):
+            with cell.listen(after=subscription.cursor, until_now=True) as again:
+                assert names(rest(again)) == names([event for event, _ in follower_.ready])
+            assert len(collect(subscription, 1)) == 1, count
+
+
+def test_an_event_s_cursor_passes_what_has_no_event_in_other_partitions(cell: Cell) -> None:
+    """Otherwise a subscriber that seldom gets an event would read much again."""
+    cell.store(*CAMERAS)
+    with cell.listen(after=0) as subscription:
+        collect(subscription, 6)
+        cell.fence(1)
+        wait_for(
+            lambda: subscription.receive(0.05) or to_numbers(subscription.cursor) == tuple(cell.latest), "the fence"
+        )
+        cell.store(CAMERAS[0])
+        assert to_numbers(collect(subscription, 1)[0].cursor) == tuple(cell.latest)
+
+
 def test_the_text_is_as_stored_but_for_the_cursor(cell: Cell) -> None:
     cell.store(*CAMERAS)
     with cell.listen(after=0, until_now=True) as subscription:
