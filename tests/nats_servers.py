@@ -27,8 +27,11 @@ STREAM = "FER_EV_00"
 class NatsServer:
     """One nats-server with JetStream, whose data survives `kill` and `start`."""
 
-    def __init__(self, folder: Path, configuration: str = "", jetstream: bool = True, name: str = "one") -> None:
+    def __init__(
+        self, folder: Path, configuration: str = "", jetstream: bool = True, name: str = "one", sync: str = ""
+    ) -> None:
         self.port = free_port()
+        self._sync = f", sync_interval: {sync}" if sync else ""
         self.host = "127.0.0.1"
         self.under: tuple[str, ...] = ()
         """A command that runs it, such as one that enters a network namespace."""
@@ -39,7 +42,7 @@ class NatsServer:
         self._process: subprocess.Popen[bytes] | None = None
 
     def configure(self, configuration: str = "", jetstream: bool = True) -> None:
-        store = f'jetstream {{ store_dir: "{self._folder / "data"}" }}' if jetstream else ""
+        store = f'jetstream {{ store_dir: "{self._folder / "data"}"{self._sync} }}' if jetstream else ""
         self._file.write_text(f"listen: {self.host}:{self.port}\n{store}\n{configuration}\n")
 
     @property
@@ -87,9 +90,9 @@ class NatsServer:
 class Cluster:
     """Three nats-servers, each with a copy of every stream."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, sync: str = "") -> None:
         routes = [free_port() for _ in range(3)]
-        self.servers = [NatsServer(folder, name=f"n{number}") for number in range(3)]
+        self.servers = [NatsServer(folder, name=f"n{number}", sync=sync) for number in range(3)]
         for number, server in enumerate(self.servers):
             others = ", ".join(f"nats-route://127.0.0.1:{port}" for port in routes)
             server.configure(
