@@ -48,6 +48,7 @@ COMMAND_LINES = {
     "capture": "capture nothing.mp4",
     "worker": "worker --key nothing.key",
     "aggregator": "aggregator",
+    "node": "node",
     "live": "live --page 192.0.2.1:8090",
     "subscribe": "subscribe --until-now",
     "analyze": "analyze portraits.avi --output found",

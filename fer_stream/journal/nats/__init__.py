@@ -10,5 +10,6 @@ A cursor is the stream's sequence number. A fence, which a writer appends when i
     access       a reader, and a writer that never waits
     watch        follows a key-value bucket
     engine       carries out the commands of a fleet's aggregator
+    tables       the buckets of a cell that operators and nodes use
     store        the plug-in
 """
