@@ -107,7 +107,7 @@ class _Move:
     async def _once(self) -> None:
         for each in self._partitions:
             await self._check(each)
-        await streams.ensure(self._connection, streams.counters_configuration())
+        await streams.ensure(self._connection, streams.bucket(streams.COUNTERS))
         known = [await counters.load_all(self._connection, each) for each in self._partitions]
         for camera, (epoch, sequence) in self._cameras.items():
             number = partition(camera, len(self._partitions))

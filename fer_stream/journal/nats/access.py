@@ -173,7 +173,7 @@ async def check_cell(connection: Connection, parts: Sequence[Partition]) -> None
         RefusedError: there is no journal.
         UnclearError: there is no answer.
     """
-    wanted = "" if parts == (ALONE,) else f"cell {parts[0].cell}, partitions: {len(parts)}"
+    wanted = "" if parts == (ALONE,) else streams.describe(parts[0].cell, len(parts))
     try:
         found = (await connection.api(f"STREAM.INFO.{_OWNERS}"))["config"].get("description", "")
     except RefusedError as error:

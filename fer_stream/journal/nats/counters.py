@@ -36,7 +36,7 @@ class Counters:
 
 async def load(connection: Connection, partition: Partition, camera: str) -> Counters:
     """Return a camera's counters; as `Connection.request`."""
-    entry = await connection.last(COUNTERS, partition.counter_of(camera))
+    entry = await connection.last(f"KV_{COUNTERS}", partition.counter_of(camera))
     latest = await connection.last(partition.stream, partition.events_of(camera))
     return _with_latest(_parsed(entry), latest)
 
@@ -47,7 +47,7 @@ async def load_all(connection: Connection, partition: Partition) -> dict[str, Co
     after, more = 0, True
     while more:
         what = {"seq": after + 1, "batch": PAGE, "next_by_subj": partition.counters}
-        entries, end = await connection.fetch(COUNTERS, what)
+        entries, end = await connection.fetch(f"KV_{COUNTERS}", what)
         for entry in entries:
             found[unescape(entry.subject.rpartition(".")[2])] = _parsed(entry)
             after = entry.sequence

@@ -42,7 +42,7 @@ from fer_stream.fleet.records import (
 from fer_stream.journal.nats import events, streams
 from fer_stream.journal.nats.access import NATSWriter
 from fer_stream.journal.nats.connection import REQUEST, Connection, RefusedError, UnclearError
-from fer_stream.journal.nats.streams import MISSING, SECOND, Partition, escape, unescape
+from fer_stream.journal.nats.streams import MISSING, Partition, escape, unescape
 from fer_stream.journal.nats.watch import follow
 from fer_stream.journal.nats.writer import WRONG_LAST, Writer, append_fence, look
 from fer_stream.plugins import BATCH
@@ -154,12 +154,13 @@ class NATSEngine:
     # In the connection's loop
 
     async def _open(self) -> None:
-        cell = f"cell {self._partitions[0].cell}, partitions: {len(self._partitions)}"
-        for bucket in (_alive(cell), _parts(cell), streams.counters_configuration()):
+        cell = streams.describe(self._partitions[0].cell, len(self._partitions))
+        beats = streams.bucket("alive", cell, expiry=EXPIRY)
+        for bucket in (beats, streams.bucket("parts", cell), streams.bucket(streams.COUNTERS)):
             await streams.ensure(self._connection, bucket)
         loop = asyncio.get_running_loop()
         # A server alone forgets a bucket in memory when it starts again. Owners are not forgotten, nor made up.
-        alive = follow(self._connection, "alive", self._see_alive, again=_alive(cell))
+        alive = follow(self._connection, "alive", self._see_alive, again=beats)
         parts = follow(self._connection, "parts", self._see_part)
         self._watches = [loop.create_task(watch) for watch in (alive, parts)]
 
@@ -350,20 +351,3 @@ def _result(recovery: asyncio.Task[Outcome]) -> Outcome | None:
 def _mark(fence: Stored | None) -> Mark | None:
     """Return a fence's mark. An aggregator that is not part of a fleet writes another text, and has no term."""
     return (values.decode_mark(fence.text) or Mark(fence.text, 0)) if fence else None
-
-
-def _bucket(name: str, description: str) -> dict[str, Any]:
-    return streams.counters_configuration() | {
-        "name": f"KV_{name}",
-        "description": description,
-        "subjects": [f"$KV.{name}.>"],
-    }
-
-
-def _alive(cell: str) -> dict[str, Any]:
-    expiry = {"max_age": EXPIRY * SECOND, "duplicate_window": EXPIRY * SECOND}
-    return _bucket("alive", cell) | expiry | {"storage": "memory"}
-
-
-def _parts(cell: str) -> dict[str, Any]:
-    return _bucket("parts", cell)

@@ -86,8 +86,8 @@ class Partition:
         return f"$KV.cameras.{self.token}.*"
 
 
-COUNTERS = "KV_cameras"
-"""The stream behind the key-value bucket ``cameras``."""
+COUNTERS = "cameras"
+"""The bucket of cameras' epochs and sequences."""
 
 DUPLICATES = 120
 """Seconds during which the server refuses an id that is stored already."""
@@ -127,19 +127,33 @@ def configuration(settings: JournalSettings, partition: Partition) -> dict[str, 
     }
 
 
-def counters_configuration() -> dict[str, Any]:
-    """Return the configuration of the bucket ``cameras``, without its replicas."""
+def bucket(name: str, cell: str = "", *, expiry: int = 0, most: int = 4096) -> dict[str, Any]:
+    """Return the configuration of a key-value bucket, without its replicas.
+
+    Args:
+        name: its name.
+        cell: the cell that it belongs to, as `describe` says it; empty: to any.
+        expiry: seconds after which a key that is not written again is deleted. Such a bucket is in memory.
+        most: most bytes of a value.
+    """
+    kept = {"storage": "memory", "max_age": expiry * SECOND, "duplicate_window": expiry * SECOND}
     return {
-        "name": COUNTERS,
-        "subjects": ["$KV.cameras.>"],
-        "storage": "file",
+        "name": f"KV_{name}",
+        **({"description": cell} if cell else {}),
+        "subjects": [f"$KV.{name}.>"],
+        **(kept if expiry else {"storage": "file"}),
         "discard": "new",
         "max_msgs_per_subject": 1,
-        "max_msg_size": 4096,
+        "max_msg_size": most,
         "allow_direct": True,
         "allow_rollup_hdrs": True,
         "deny_delete": True,
     }
+
+
+def describe(cell: str, partitions: int) -> str:
+    """Return the description of a cell's buckets, by which another cell is noticed."""
+    return f"cell {cell}, partitions: {partitions}"
 
 
 ADJUSTABLE = ("max_bytes", "max_age", "duplicate_window", "republish")
@@ -176,7 +190,7 @@ async def ensure_all(connection: Connection, partition: Partition, first: int = 
     await ensure(
         connection, configuration(connection.settings, partition) | ({"first_seq": first} if first > 1 else {})
     )
-    await ensure(connection, counters_configuration())
+    await ensure(connection, bucket(COUNTERS))
 
 
 async def ensure(connection: Connection, wanted: dict[str, Any]) -> None:

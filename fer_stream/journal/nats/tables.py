@@ -19,7 +19,7 @@ from fer_stream.errors import JournalError
 from fer_stream.fleet.commons import ALIVE, EXPIRY, NODES, REGISTRY, Notice
 from fer_stream.journal.nats import streams
 from fer_stream.journal.nats.connection import OPENING, Connection, RefusedError, UnclearError
-from fer_stream.journal.nats.streams import SECOND, escape, unescape
+from fer_stream.journal.nats.streams import escape, unescape
 from fer_stream.journal.nats.watch import follow
 
 if TYPE_CHECKING:
@@ -49,17 +49,8 @@ _log = logging.getLogger(__name__)
 
 
 def _configuration(bucket: str, fleet: FleetSettings) -> dict[str, Any]:
-    memory = {"storage": "memory", "max_age": EXPIRY * SECOND, "duplicate_window": EXPIRY * SECOND}
-    return (
-        streams.counters_configuration()
-        | {
-            "name": f"KV_{bucket}",
-            "description": f"cell {fleet.cell}, partitions: {fleet.partitions}",
-            "subjects": [f"$KV.{bucket}.>"],
-            "max_msg_size": 65_536,
-        }
-        | (memory if bucket == NODES else {})
-    )
+    cell = streams.describe(fleet.cell, fleet.partitions)
+    return streams.bucket(bucket, cell, expiry=EXPIRY if bucket == NODES else 0, most=65_536)
 
 
 async def _read(connection: Connection, bucket: str) -> dict[str, tuple[str, int]]:
