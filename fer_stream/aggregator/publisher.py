@@ -22,7 +22,7 @@ from fer_stream.fleet.partitions import partition
 from fer_stream.operations import metrics
 from fer_stream.protocol import messages
 from fer_stream.protocol.messages import Kind, Message
-from fer_stream.types import Cursor, EventType, Probabilities
+from fer_stream.types import EventType, Probabilities
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from fer_stream.events.timeline import Timeline
     from fer_stream.fleet.driver import Journals
     from fer_stream.plugins import Hub, JournalWriter
-    from fer_stream.types import Box, Event
+    from fer_stream.types import Box, Cursor, Event
 
 
 HELD = 10_000
@@ -122,9 +122,7 @@ class Publisher:
     @property
     def cursor(self) -> Cursor:
         """The latest cursor: of the journal, or of all partitions as far as it is known here."""
-        if self._partitions == 1:
-            return to_cursor(self._latest(0))
-        return Cursor(",".join(f"{number:02x}:{self._latest(number)}" for number in range(self._partitions)))
+        return to_cursor(*map(self._latest, range(self._partitions)))
 
     def _latest(self, number: int) -> int:
         log = self.logs.get(number)
