@@ -101,7 +101,13 @@ class Machine:
 
     def run(self, command: str) -> str:
         """Run commands as in a shell, and return what they print."""
-        done = subprocess.run(
+        done = self.attempt(command)
+        assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+        return done.stdout
+
+    def attempt(self, command: str) -> subprocess.CompletedProcess[str]:
+        """Run commands that may fail."""
+        return subprocess.run(
             [*self.enter, "bash", "-e", "-c", f"cd {self.home}\n{command}"],
             env=self.environment,
             stdin=subprocess.DEVNULL,
@@ -109,8 +115,6 @@ class Machine:
             text=True,
             check=False,
         )
-        assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
-        return done.stdout
 
     def start(self, command: str) -> None:
         """Start a command that runs on."""

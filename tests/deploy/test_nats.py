@@ -20,6 +20,8 @@ from processes import wait_for
 
 from fer_stream import plugins
 from fer_stream.errors import JournalError
+from fer_stream.journal.migration import migrate
+from fer_stream.journal.sqlite import Writer
 from fer_stream.settings.sections import FleetSettings
 
 if TYPE_CHECKING:
@@ -230,6 +232,21 @@ def test_what_is_written_is_for_the_owner_only(cell: Cell) -> None:
     for path in cell.folder.rglob("*"):
         if path.name != "server.conf":
             assert stat.S_IMODE(path.stat().st_mode) & 0o077 == 0, path
+
+
+def test_an_operator_moves_a_journal_to_the_servers(tmp_path: Path) -> None:
+    cell = Cell(tmp_path, "--cell", "site", "--partitions", 2, "--operator", "desk", "--reader", "wall").start()
+    try:
+        cell.until_ready()
+        with Writer(tmp_path / "events.db") as old:
+            old.epoch("door")
+            old.append(resets(3))
+        fleet = FleetSettings(cell="site", partitions=2)
+        assert migrate(tmp_path / "events.db", cell.settings("desk"), fleet)[:2] == (3, 1)
+        with pytest.raises(JournalError, match="has no JetStream for this user"):
+            migrate(tmp_path / "events.db", cell.settings("wall"), fleet)
+    finally:
+        cell.kill()
 
 
 def test_a_certificate_is_for_the_server_s_name_and_is_kept(tmp_path: Path) -> None:

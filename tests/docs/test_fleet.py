@@ -96,6 +96,9 @@ def test_the_page_is_followed_word_by_word(page: Followed) -> None:
     assert not list((first.home / "cell").glob("a?.nk"))
     first.stop()  # here, so that its children do not compete with the servers for the test's time
     page.next("nats-server")
+    examined = page.blocks[0].text
+    for machine in page.machines:
+        wait_for(lambda m=machine: m.attempt(examined).returncode == 0, "servers that have found each other", log=log)
     for printed in page.next("fer-stream doctor"):
         assert "ok    journal tls://" in printed
     (told,) = page.next("fer-stream migrate")
