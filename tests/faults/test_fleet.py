@@ -340,6 +340,6 @@ def test_a_large_cell_for_an_hour(cli: Cli, cluster: Cluster, scale: Scale, tell
     tell(
         "cell: 256 captures, 4 aggregators, random faults",
         f"{faults} faults in {scale.of(60, 3600)} s, {count} events: {TOLD}",
-        f"loads within {max(uneven):.0%} of the mean after each; memory of any aggregator {growth:+.1f} MB after the first quarter",
+        f"loads within {max(uneven):.0%} of the mean after each; memory of an aggregator {growth:+.1f} MB",
         (max(uneven), 0.2),
     )

@@ -154,6 +154,7 @@ def test_a_second_aggregator_takes_over(cli: Cli, short_folder: Path, server: Na
     first = cli.start("aggregator", "--bind", f"ipc://{short_folder}/1", "--journal", address(server))
     first.until_said("ready at")
     second = cli.start("aggregator", "--bind", f"ipc://{short_folder}/2", "--journal", address(server))
+    second.until(lambda: first.popen.poll() is not None, "the first one's end")
     assert first.end() == 2, "so that systemd does not restart it"
     assert f"was taken over by another aggregator (process {second.pid} on " in first.errors[0]
     second.until_said("ready at")

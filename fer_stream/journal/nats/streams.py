@@ -67,6 +67,11 @@ class Partition:
         """The subjects on which the server publishes what it has stored in any partition of the cell."""
         return f"fer.{escape(self.cell)}.live.>"
 
+    @property
+    def live(self) -> str:
+        """The subjects on which it publishes what it has stored in this partition."""
+        return f"fer.{escape(self.cell)}.live.{self.token}.>"
+
     def events_of(self, camera: str) -> str:
         """Return the subject of a camera's events, or of the gaps for an empty name."""
         return f"{self._prefix}.c.{escape(camera)}" if camera else self.gap
@@ -118,7 +123,7 @@ def configuration(settings: JournalSettings, partition: Partition) -> dict[str, 
         "allow_atomic": True,
         "allow_direct": True,
         "deny_delete": True,
-        "republish": {"src": partition.all, "dest": partition.live_of_all.removesuffix(">") + f"{partition.token}.>"},
+        "republish": {"src": partition.all, "dest": partition.live},
     }
 
 

@@ -177,11 +177,13 @@ class Writer:
         """Learn of a rival even if there is nothing to write, and of one that came while there was no connection."""
         if client is not self._watching:
             self._watching = client
-            self._fences = await client.subscribe(self._partition.fence, cb=self._see_fence)
+            # Not the subject to which a rival publishes its fence: there it arrives before it is stored, or is refused.
+            live = self._partition.live.replace(">", "fence")
+            self._fences = await client.subscribe(live, cb=self._see_fence)
         await self._verify()
 
     async def _see_fence(self, message: Msg) -> None:
-        """Look closer at a fence that was published: it may have been refused."""
+        """Look closer at a fence that was stored."""
         if message.data != self._token.encode():
             await self._verify()
 
