@@ -154,7 +154,9 @@ class Seeker:
     # Steps
 
     def _learn(self, others: Sequence[Place]) -> None:
-        self._list = [*self._first, *(place for place in others if place not in self._first)]
+        # An answer names others. The place that gave it is known, too, and may be the only one that lives.
+        answered = [self.place] if self.place is not None else []
+        self._list = list(dict.fromkeys([*self._first, *answered, *others]))
 
     def _connect(self, place: Place, now: float) -> Connect:
         self.place, self._linked = place, True

@@ -90,7 +90,7 @@ def test_it_learns_places_from_answers() -> None:
     trip.go(SILENCE + 0.2)
     assert trip.places == [A, B]
     trip.seeker.moved(None, 0.1, [C], trip.now)
-    assert trip.seeker.places == (A, C)
+    assert trip.seeker.places == (A, B, C)
 
 
 def test_moved_is_followed_at_once() -> None:
@@ -107,6 +107,23 @@ def test_it_asks_again_where_nobody_owns_its_partition_and_then_elsewhere() -> N
     trip.go(5, lambda trip: trip.told(None, 0.2))
     asked = [Connect(first), *[Hello()] * (PATIENCE - 1), Connect(second), *[Hello()] * (PATIENCE - 1), Connect(first)]
     assert [command for _, command in trip.went[: len(asked)]] == asked
+
+
+def test_it_comes_back_to_the_only_place_that_lives() -> None:
+    """It was given one address, and that one is dead; the other names only the dead one, until it takes over itself."""
+    trip = Trip(A)
+    trip.seeker.welcome([B], trip.now)
+    trip.take(trip.seeker.broken(trip.now))
+
+    def ask(trip: Trip) -> None:
+        if trip.seeker.place == B:
+            trip.take(trip.seeker.moved(A, 0.0, (A,), trip.now))
+
+    trip.go(20, ask)
+    here = [command.place for _, command in trip.went[-20:] if isinstance(command, Connect)]
+    assert A in here, "it looks there, too"
+    assert B in here, "and comes back"
+    assert B in trip.seeker.places
 
 
 def test_it_does_not_follow_to_a_place_that_has_just_failed() -> None:
