@@ -53,7 +53,7 @@ LONG = (
     "analysis/test_analysis.py", "faults/test_slow_links.py", "service/test_run_sinks.py", "service/test_supervisor.py",
     "client/test_subscription_slow.py", "training/test_campaign.py", "service/test_run.py", "training/test_chain.py",
     "service/test_commands.py",
-    "faults/test_far_aggregator.py", "fleet/test_nats.py", "docs/test_fleet.py",
+    "faults/test_far_aggregator.py", "faults/test_fleet.py", "docs/test_fleet.py",
     "test_pipeline.py", "journal/test_rivals.py", "journal/test_nats.py", "browser",
     "faults", "journal/test_service.py",
     "cli/test_strangers.py", "inference/detectors/test_mtcnn.py", "cli/test_pipeline.py", "live/test_server.py",

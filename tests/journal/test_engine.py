@@ -7,6 +7,7 @@ import signal
 import time
 from typing import TYPE_CHECKING, Any
 
+import psutil
 import pytest
 from journals import event
 from nats_servers import NatsServer, api, ask
@@ -302,6 +303,7 @@ def test_a_call_without_an_answer_is_unknown_once_and_soon(server: NatsServer, j
     me = join("me")
     me.done(Look(1, 0))
     server.signal(signal.SIGSTOP)
+    wait_for(lambda: psutil.Process(server.pid).status() == psutil.STATUS_STOPPED, "a server that sleeps")
     begun = time.monotonic()
     calls: list[Call] = [
         Write(2, 0, Part("me", HERE), 0), Read(3, 0), Look(4, 0), Fence(5, 0, Mark("me", 1), 0), Recover(6, 0, 1),

@@ -205,6 +205,11 @@ FILLED = """
     metrics.rejected_messages.labels("work").inc()
     metrics.capture_frames.labels("door", "sent").inc()
     metrics.source_failures.labels("door").inc()
+    metrics.fleet_aggregators.set(2)
+    metrics.fleet_partitions.labels("owned").set(8)
+    metrics.fleet_takeovers.labels("dead").inc()
+    metrics.fleet_engine_failing.set(0)
+    metrics.fleet_doubtful.set(0)
     metrics.export_sink("stdout:jsonl", undelivered=1, behind=2)
 """
 
@@ -227,7 +232,7 @@ def promtool(text: str) -> str:
 def test_promtool_finds_nothing() -> None:
     text = run(FILLED + "    print(metrics.exposition().decode())")
     ours = {family.name for family in text_string_to_metric_families(text) if family.name.startswith("fer_stream_")}
-    assert len(ours) == 23, "FILLED sets every metric"
+    assert len(ours) == 28, "FILLED sets every metric"
     assert promtool(text) == "0 "
 
 
