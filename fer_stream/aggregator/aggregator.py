@@ -163,7 +163,7 @@ class Aggregator:
         self._publisher.beat()
 
     def leave(self) -> None:
-        """Give everything to other aggregators, if there are any, for up to `LEAVE` seconds.
+        """Give everything to other aggregators, if there are any, for up to `LEAVE` seconds. The rest ends here.
 
         Raises:
             RivalError: as `turn`.

@@ -107,7 +107,9 @@ events_lost = Counter(
     "fer_stream_events_lost", "Events dropped because too many were held while the journal could not be written."
 )
 journal_cursor = Gauge(
-    "fer_stream_journal_cursor", "Cursor of the latest journaled event.", multiprocess_mode="mostrecent"
+    "fer_stream_journal_cursor",
+    "Cursor of the latest journaled event; in a cell, the sum over the partitions that this aggregator writes.",
+    multiprocess_mode="mostrecent",
 )
 descriptors_open = Gauge(
     "fer_stream_descriptors_open",
