@@ -55,6 +55,7 @@ COMMAND_LINES = {
     "recognize": "recognize portraits.avi",
     "config": "config",
     "purge": "purge --older-than 1d",
+    "migrate": "migrate nothing.db",
     "schema": "schema",
     "status": "status",
     "cameras": "cameras list",
