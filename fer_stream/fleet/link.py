@@ -7,6 +7,7 @@ it waits for that aggregator for ever.
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from random import SystemRandom
 from typing import TYPE_CHECKING, Any
@@ -181,7 +182,8 @@ class Link:
         self._up, self._number, self._speaks = False, 0, False
         if before is not None:
             _log.info("connecting to the aggregator at %s", place.address)
-            before.close()
+            # Closing waits up to a second for what is queued, and that place may be dead: the search must not wait.
+            threading.Thread(target=before.close, name="leaving", daemon=True).start()
 
     def _known(self, places: Sequence[Place]) -> list[Place]:
         """Remember the keys of these places, and return them without."""

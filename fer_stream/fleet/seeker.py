@@ -10,7 +10,7 @@ in an order of its own until one answers. Then it does as it is told::
 
 It never runs in a circle: a place that it was sent to before, or the `HOPS`-th place, since it last rested is tried
 only after a rest. Rests double from `REST` to `LONGEST` seconds, times a random factor. They are short again once it
-was welcome for `STAY` seconds. If it is sent to a place that failed less than `AVOID` seconds ago, it asks here again:
+was welcome for `STAY` seconds. If it is sent to a place that failed less than `DEAD` seconds ago, it asks here again:
 the owner is dead, and nobody has taken over yet. The aggregator sends something at least once a second.
 """
 
@@ -38,7 +38,11 @@ PATIENCE = 4
 """How many times in a row it asks at one place that says that nobody owns its partition."""
 
 AVOID = 3.0
-"""Seconds for which a place that failed is not followed."""
+"""Seconds for which a place that failed is not chosen from the list."""
+
+DEAD = 1.0
+"""Seconds for which a place that failed is not followed. It may be restarted, and own its partitions again, sooner than
+a place that nobody names."""
 
 AGAIN = 0.5
 """Seconds until it asks again instead."""
@@ -115,7 +119,7 @@ class Seeker:
         if self.state == "resting":
             return None  # it was told already
         self._unanswered = 0
-        if place is None or place == self.place or now - self._failed.get(place, float("-inf")) < AVOID:
+        if place is None or place == self.place or now - self._failed.get(place, float("-inf")) < DEAD:
             self._asked += 1
             elsewhere = self._asked % PATIENCE == 0
             self._rest((wait if place is None else AGAIN) * self._factor(), None if elsewhere else self.place, now)

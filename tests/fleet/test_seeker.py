@@ -9,7 +9,7 @@ import pytest
 
 from fer_stream.fleet import seeker
 from fer_stream.fleet.records import Place
-from fer_stream.fleet.seeker import ANSWER, AVOID, PATIENCE, SILENCE, STAY, Connect, Hello, Seeker
+from fer_stream.fleet.seeker import ANSWER, DEAD, PATIENCE, SILENCE, STAY, Connect, Hello, Seeker
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -132,11 +132,11 @@ def test_it_does_not_follow_to_a_place_that_has_just_failed() -> None:
     trip.told(B)
     trip.take(trip.seeker.broken(trip.now))
     failed = trip.now
-    trip.go(AVOID - 0.2, lambda trip: trip.told(B))
+    trip.go(DEAD - 0.2, lambda trip: trip.told(B))
     assert trip.places == [A, B, A]
     trip.go(1.5, lambda trip: trip.told(B))
     assert trip.places[:4] == [A, B, A, B]
-    assert trip.went[-1][0] - failed >= AVOID - 0.05
+    assert trip.went[-1][0] - failed >= DEAD - 0.05
 
 
 def circle(*places: Place) -> int:
