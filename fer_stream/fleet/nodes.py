@@ -34,6 +34,8 @@ class Beat:
 
     process: str
     """Differs between two processes of the same name."""
+    started: float
+    """When the process started, in seconds of its wall clock. It only orders two processes of the same name."""
     number: int
     capacity: float
     """Number of its cores."""
@@ -54,7 +56,11 @@ def decode(text: str) -> Beat | None:
         capacity = float(value["capacity"])
         if not (0 < capacity < math.inf):
             return None
-        return Beat(str(value["process"]), int(value["number"]), capacity, int(value["load"]), value["leaving"] is True)
+        started = float(value["started"])
+        if not math.isfinite(started):
+            return None
+        number, load = int(value["number"]), int(value["load"])
+        return Beat(str(value["process"]), started, number, capacity, load, value["leaving"] is True)
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None
 
@@ -62,16 +68,16 @@ def decode(text: str) -> Beat | None:
 class Nodes:
     """See the module docstring. Times are seconds of one monotonic clock."""
 
-    def __init__(self, me: str, process: str, capacity: float) -> None:
+    def __init__(self, me: str, process: str, started: float, capacity: float) -> None:
         """Begin.
 
         Args:
             me: this machine's name.
             process: differs from that of any other process.
+            started: when it started, in seconds of its wall clock.
             capacity: of this machine, above 0.
         """
-        self._me, self._process = me, process
-        self._number = 0  # of the latest beat
+        self._me, self._process, self._started = me, process, started
         self._liveness = Liveness(me)
         self._capacities = {me: capacity}
         self._heard: dict[
@@ -86,20 +92,19 @@ class Nodes:
         number = self._liveness.beat(now)
         if number is None:
             return None
-        self._number = number
-        return Beat(self._process, number, self._capacities[self._me], load, leaving)
+        return Beat(self._process, self._started, number, self._capacities[self._me], load, leaving)
 
     def hear(self, machine: str, beat: Beat, live: bool, now: float) -> None:
         """Take a machine's beat; ``live``: it was written after the watch had begun.
 
         Raises:
-            ConfigError: another process has this machine's name, and has had it for longer.
+            ConfigError: another process has this machine's name, and was started before this one.
         """
         if machine == self._me:
             if beat.process == self._process:
                 if live:  # one that is repeated does not show that nothing of the others is missing
                     self._liveness.hear(machine, beat.number, now)
-            elif live and not beat.leaving and (beat.number, beat.process) > (self._number, self._process):
+            elif live and not beat.leaving and (beat.started, beat.process) < (self._started, self._process):
                 raise ConfigError(
                     f"another node of the cell has the name {machine}: give each machine its own name (fleet.machine), "
                     "and start one node on a machine"

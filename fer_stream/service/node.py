@@ -188,7 +188,7 @@ class _Node:
             self._registry = _Registry(table.read())
         self._aggregators = _Aggregators()
         self._given = settings.address if instances.given(settings) else ""
-        self._nodes = nodes.Nodes(self._here, secrets.token_hex(8), machine.cores().amount)
+        self._nodes = nodes.Nodes(self._here, secrets.token_hex(8), time.time(), machine.cores().amount)
         self._board: Board = shared.board(settings.fleet, lambda: None)
         self._captured: dict[str, CameraSettings] = {}
         self._without: dict[str, str] = {}

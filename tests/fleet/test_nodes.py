@@ -88,7 +88,7 @@ class Machine:
         self.mine: frozenset[str] = frozenset()
         self.changes = 0
         self.reached = 0.0
-        self.nodes = Nodes(name, f"{world.numbers.getrandbits(64)}", 4.0)
+        self.nodes = Nodes(name, f"{world.numbers.getrandbits(64)}", 0.0, 4.0)
         for machine, text in world.latest.items():
             self.inbox.append((machine, text, False))
         world.at(world.now + world.numbers.uniform(0, TICK), self.tick)
@@ -217,7 +217,7 @@ def test_a_machine_that_comes_and_goes_gets_nothing() -> None:
 
 
 def test_pinned_cameras_do_not_wait_for_others() -> None:
-    nodes = Nodes("here", "1", 4.0)
+    nodes = Nodes("here", "1", 100.0, 4.0)
     assert nodes.mine({"desk": "here", "door": "", "attic": "there"}, 0.1) == {"desk"}
     assert nodes.counting == frozenset()
 
@@ -234,25 +234,32 @@ def test_a_dead_machine_s_cameras_are_taken_soon() -> None:
 
 
 def test_two_processes_of_one_name() -> None:
-    first, second = Nodes("here", "1", 4.0), Nodes("here", "2", 4.0)
+    first, second = Nodes("here", "1", 100.0, 4.0), Nodes("here", "2", 100.4, 4.0)
     with pytest.raises(ConfigError, match="another node of the cell has the name here"):
-        second.hear("here", Beat("1", 21, 4.0), True, 10.5)
+        second.hear("here", Beat("1", 100.0, 1, 4.0), True, 10.5)
     for tenth in range(60):
         first.beat(0, False, tenth / 10)
-    first.hear("here", Beat("2", 1, 4.0), True, 10.1)  # it was there first
-    again = Nodes("here", "3", 4.0)
-    again.hear("here", Beat("1", 30, 4.0), False, 20.0)  # the last word of a process that has died
-    again.hear("here", Beat("1", 31, 4.0, leaving=True), True, 20.1)
+    first.hear("here", Beat("2", 100.4, 1, 4.0), True, 10.1)  # it was there first
+    again = Nodes("here", "3", 200.0, 4.0)
+    again.hear("here", Beat("1", 100.0, 30, 4.0), False, 20.0)  # the last word of a process that has died
+    again.hear("here", Beat("1", 100.0, 31, 4.0, leaving=True), True, 20.1)
 
 
 @pytest.mark.parametrize(
     "text",
-    ["", "x", "[]", "{}", '{"process": "1", "number": 1, "capacity": 0, "load": 0, "leaving": false}', "[" * 100_000],
+    [
+        "",
+        "x",
+        "[]",
+        "{}",
+        '{"process": "1", "started": 1, "number": 1, "capacity": 0, "load": 0, "leaving": false}',
+        "[" * 100_000,
+    ],
 )
 def test_texts_that_are_no_beats(text: str) -> None:
     assert decode(text) is None
 
 
 def test_a_beat_is_read_as_it_was_written() -> None:
-    beat = Beat("a-1", 7, 2.5, 3, True)
+    beat = Beat("a-1", 100.25, 7, 2.5, 3, True)
     assert decode(encode(beat)) == beat

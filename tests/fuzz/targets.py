@@ -458,7 +458,7 @@ def cell(data: bytes) -> None:
 def _cell() -> list[bytes]:
     state = CameraState("online", 1.8e9, "")
     texts = (
-        nodes.encode(nodes.Beat("a-1", 7, 2.5, 3)),
+        nodes.encode(nodes.Beat("a-1", 100.25, 7, 2.5, 3)),
         keys.encode(keys.Entry("door", "capture", "x" * 40, ("door", "yard"))),
         cells.encode_states({"door": state, "yard": state}),
         values.encode_status(3, Status(Place("tcp://h:1", "k" * 40), 2.0, 1, 1)),

@@ -186,7 +186,7 @@ def test_the_death_of_the_bucket_s_leader_moves_nothing(cli: Cli, tmp_path: Path
             lambda: len(found := site.holders()) == 4 and set(found.values()) == {"a", "b"} and found, "both nodes"
         )
         processes = {child.pid for node in site.nodes.values() for child in node.children()}
-        for _ in range(scale.of(2, 50)):
+        for _ in range(scale.of(1, 50)):
             leader = cluster.leader("KV_nodes")
             leader.kill()
             # Nobody counts as silent until T seconds after the others can write again, and a newcomer waits for longer.
