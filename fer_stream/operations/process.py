@@ -321,11 +321,16 @@ def _fail(text: str) -> None:
 
 
 @contextmanager
-def _endings_as_ctrl_c() -> Iterator[None]:
+def _endings_as_ctrl_c(told: list[int]) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, signal.default_int_handler) for number in _endings()}
+
+    def end(number: int, _: object) -> None:
+        told.append(number)
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, end) for number in _endings()}
     try:
         yield
     finally:
@@ -385,8 +390,9 @@ def _run_guarded(function: Callable[[], int | None]) -> int:
     if sys.stdout is None:
         tell_error("standard output is closed: redirect it, for example to /dev/null")
         return FerStreamError.exit_code
+    told: list[int] = []  # signals that ask for the end
     try:
-        with _endings_as_ctrl_c():  # until `install_stop` takes over
+        with _endings_as_ctrl_c(told):  # until `install_stop` takes over
             code = function() or 0
             if not _hanging():  # a hanging thread may hold the lock of stdout
                 sys.stdout.flush()
@@ -398,10 +404,14 @@ def _run_guarded(function: Callable[[], int | None]) -> int:
             drop(sys.stdout)
         return 0
     except ImportError as error:
+        if told:  # native code makes an error of its own of the interruption
+            return 0
         logging.getLogger(__name__).debug("in detail", exc_info=True)
         _fail(f"a package cannot be imported: {error}; run fer-stream doctor to see what to install")
         return FerStreamError.exit_code
     except Exception as error:
+        if told:
+            return 0
         if isinstance(error, BrokenPipeError) and _poll(sys.stdout.fileno(), 0, 0) & select.POLLERR:
             drop(sys.stdout)
             return 0

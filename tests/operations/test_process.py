@@ -270,6 +270,17 @@ def test_another_thread_gets_a_stop_without_signals() -> None:
     made[0].close()
 
 
+def test_native_code_that_turns_an_interruption_into_an_error_of_its_own_is_a_normal_end() -> None:
+    def native() -> int:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        except KeyboardInterrupt as error:
+            raise RuntimeError("KeyboardInterrupt: ") from error
+        return 5
+
+    assert main_guard(native) == 0
+
+
 def test_a_second_ctrl_c_ends_at_once() -> None:
     process = start(
         """
