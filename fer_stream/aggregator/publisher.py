@@ -153,7 +153,6 @@ class Publisher:
         self._answer_replays()
 
     def _publish(self, event: Event, text: str) -> None:
-        metrics.journal_cursor.set(sum(log.cursor for log in self.logs.values()))
         if event.type is EventType.STREAM_GAP:
             self.beat()  # a subscriber of one camera cannot see the gap in that camera's sequence
             return
@@ -206,6 +205,7 @@ class Publisher:
 
     def beat(self) -> None:
         """Publish the latest cursor, from which a subscriber sees whether it missed the latest events."""
+        metrics.journal_cursor.set(sum(log.cursor for log in self.logs.values()))
         self._hub.publish("events", "/", [self.cursor.encode()])
 
     # Replays

@@ -149,10 +149,6 @@ class Driver:
         """Take a value of ``parts``, such as another aggregator's answer to `Inquire`. Returns as `turn`."""
         return self._carry_out(self.member.seen(partition, revision, part, self._clock()))
 
-    def fenced(self, partition: int) -> list[Command]:
-        """Take that the journal of a partition raised `RivalError`. Returns as `turn`."""
-        return self._carry_out(self.member.fenced(partition))
-
     def _carry_out(self, commands: list[Command]) -> list[Command]:
         others: list[Command] = []
         for command in commands:

@@ -160,3 +160,16 @@ def test_a_capture_asks_on_while_an_earlier_one_of_its_camera_is_silent(tmp_path
             aggregator.hear(Kind.HELLO)
     finally:
         aggregator.close()
+
+
+def test_outcomes_of_frames_never_become_fewer(clip_of_noise: Path) -> None:
+    """An aggregator where the capture was before may answer with what it knew then."""
+    aggregator = Aggregator("memory", "memory://outcomes", source=str(clip_of_noise))
+    try:
+        for count in (7, 3):
+            aggregator.hear(Kind.HELLO)
+            nowhere = {"place": None, "wait": 10, "others": [], "reported": {"done": count}}
+            aggregator.say(Kind.MOVED, nowhere)
+        assert aggregator.hear(Kind.HELLO).body()["reported"] == {"done": 7}
+    finally:
+        aggregator.close()
