@@ -214,8 +214,8 @@ COMMANDS = (
                 choices=["status", "retry", "skip", "discard"],
                 nargs="?",
                 help="status: show all sinks, or one sink's dead letters; retry: send dead letters again, or go on "
-                "with a sink that has stopped; skip: make the batch at which a sink waits dead letters; discard: delete "
-                "dead letters (default: deliver)",
+                "with a sink that has stopped; skip: make the batch at which a sink waits dead letters; discard: "
+                "delete dead letters (default: deliver)",
             ),
             _argument("receiver", metavar="SINK", nargs="?", help="the sink's name"),
             _argument("event", metavar="ID", nargs="?", help="only the event with this id"),

@@ -22,7 +22,6 @@ from fer_stream.errors import (
     FerStreamError,
     RejectedError,
     RetryError,
-    WireError,
 )
 from fer_stream.events import cloudevents
 from fer_stream.operations import metrics
@@ -65,6 +64,9 @@ LEFT_OUT = 10_000
 
 LOG = 60.0
 """Least seconds between two log messages about the same failing sink."""
+
+
+_log = logging.getLogger(__name__)
 
 
 class Batch(NamedTuple):
@@ -110,6 +112,8 @@ class Courier(threading.Thread):
         """Why nothing is delivered now; empty if something could be."""
         self._order, self._sink, self._events, self._state = order, sink, events, state
         self._newest, self._filter = newest, Filter(order.settings)
+        self._left_out = 0
+        """Events that the filters left out since the cursor was recorded."""
         self._ending = threading.Event()
         self._looked = self._recorded = self._logged = 0.0
         self._told = ""
@@ -131,16 +135,16 @@ class Courier(threading.Thread):
             while True:
                 try:
                     self._begin()
+                    self._left_out = 0  # they come again
                     with self._events.after(self._known()) as follower:
                         while True:
                             self._turn(follower)
+                            self._recover()
                             attempt = 0
                 except StoppedError:
                     raise
                 except (FatalError, ConfigError) as error:
                     self._await_operator(error)
-                except WireError as error:  # a message was not understood; the journal has what it said
-                    self._fail("failing", error)
                 except Exception as error:
                     self._fail("failing", error)
                     self._wait(pause(attempt))
@@ -200,9 +204,6 @@ class Courier(threading.Thread):
         self._left_out = 0
         return batch
 
-    _left_out = 0
-    """Events that were left out since the cursor was recorded."""
-
     def _write(self, deliveries: Sequence[Delivery]) -> list[DeadLetter]:
         """Write events until the receiver has taken or refused each of them; return those that become dead letters."""
         pending, dead, attempt = list(deliveries), [], 0
@@ -236,8 +237,10 @@ class Courier(threading.Thread):
     def _bury(self, pending: Sequence[Delivery], reasons: dict[str, str]) -> list[DeadLetter]:
         refused = [DeadLetter(one.id, one.text, redact(reasons[one.id])) for one in pending if one.id in reasons]
         if refused:
-            first = refused[0]
-            _log.error("the sink %s refuses %d events for good, such as %s: %s", self.name, len(refused), *first[:3:2])
+            count, first = len(refused), refused[0]
+            _log.error(
+                "the sink %s refuses %d events for good, such as %s: %s", self.name, count, first.id, first.reason
+            )
             metrics.deliveries.labels(self.name, "rejected").inc(len(refused))
         return refused
 
@@ -250,7 +253,7 @@ class Courier(threading.Thread):
             for request in self._requests():
                 if request.action == "skip":
                     reason = f"skipped by the operator; before: {self.error}"
-                    skipped += [DeadLetter(*one[::2], reason) for one in pending if request.id in ("", one.id)]
+                    skipped += [DeadLetter(one.id, one.text, reason) for one in pending if request.id in ("", one.id)]
                     self._state.answered(request)
                 elif request not in self._seen:  # it is carried out after this batch, which is tried now
                     self._seen.add(request)
@@ -275,8 +278,6 @@ class Courier(threading.Thread):
         self.cursor, self._recorded = batch.cursor, time.monotonic()
         metrics.deliveries.labels(self.name, "delivered").inc(delivered)
         metrics.deliveries.labels(self.name, "filtered").inc(batch.filtered)
-        if batch.deliveries:
-            self._recover()
 
     # The operator
 
@@ -299,7 +300,6 @@ class Courier(threading.Thread):
                 gone = {delivery.id for delivery in deliveries} - {letter.id for letter in dead}
                 self._state.revived(self.name, gone, dead)
                 metrics.deliveries.labels(self.name, "delivered").inc(len(gone))
-                self._recover()
         self._state.answered(request)
         self._seen.discard(request)
 
@@ -338,8 +338,8 @@ class Courier(threading.Thread):
                 _log.warning("the state of the sink %s cannot be recorded: %s", self.name, failure)
 
     def _recover(self) -> None:
-        """Record that events are delivered."""
-        if self.error and self._told:
+        """Record that nothing is wrong."""
+        if self.error:
             _log.warning("the sink %s takes events again", self.name)
         self.error = ""
         if self._told != "ok":
@@ -359,6 +359,3 @@ class Courier(threading.Thread):
 
 def _why(error: Exception) -> str:
     return str(error) if isinstance(error, FerStreamError) else f"{type(error).__name__}: {error}"
-
-
-_log = logging.getLogger(__name__)

@@ -154,7 +154,7 @@ class JetStream:
 
     # In the loop
 
-    async def _publish(self, batch: Sequence[Delivery]) -> None:
+    async def _publish(self, batch: Sequence[Delivery], *, new: bool = False) -> None:
         client = self._client or await self._connect()
         stream: Any = client.jetstream(publish_async_max_pending=MOST)
         reasons = {
@@ -167,18 +167,19 @@ class JetStream:
         js = extras.require("nats.js.errors", "fleet")
         answers = []
         try:
-            for one in batch:
-                header = {"Nats-Msg-Id": one.id, "Content-Type": "application/cloudevents+json"}
-                answers.append(await stream.publish_async(self._subject(one), one.text.encode(), headers=header))
             async with asyncio.timeout(ANSWERS):
+                for one in batch:
+                    header = {"Nats-Msg-Id": one.id, "Content-Type": "application/cloudevents+json"}
+                    answers.append(await stream.publish_async(self._subject(one), one.text.encode(), headers=header))
                 found = await asyncio.gather(*answers, return_exceptions=True)
         except TimeoutError as error:
             raise RetryError(f"{self._name} does not answer within {ANSWERS:g} s{self._because()}") from error
         except (OSError, js.Error, extras.require("nats.errors", "fleet").Error) as error:
             raise RetryError(f"the connection to {self._name} broke: {error or type(error).__name__}") from error
-        if any(isinstance(answer, js.NoStreamResponseError) for answer in found):
+        if not new and any(isinstance(answer, js.NoStreamResponseError) for answer in found):
             await self._make_stream(stream)
-            raise RetryError(f"{self._name}: the stream {self._options.stream} was just made", after=0.0)
+            await self._publish(batch, new=True)
+            return
         for one, answer in zip(batch, found, strict=True):
             if getattr(answer, "err_code", None) == _TOO_LARGE:
                 reasons[one.id] = str(getattr(answer, "description", answer))
@@ -198,7 +199,7 @@ class JetStream:
         return f": {self._problem}" if self._problem else ""
 
     def _subject(self, delivery: Delivery) -> str:
-        """Return ``PREFIX.CAMERA.FAMILY.WHAT``. A dot in a camera's name would begin another token: it becomes ``_``."""
+        """Return ``PREFIX.CAMERA.FAMILY.WHAT``. A dot in a camera's name, which would begin a token, becomes ``_``."""
         camera = delivery.event.camera.replace(".", "_") or "_"
         return f"{self._options.subject}.{camera}.{delivery.event.type}"
 
@@ -250,6 +251,7 @@ class JetStream:
         try:
             scheme, servers, user, password = _servers(resolve(self._address))
             given: dict[str, Any] = {"servers": servers, "connect_timeout": CONNECT / 2, "ping_interval": 5}
+            given |= {"reconnect_time_wait": 0.25}
             if user:
                 given |= {"user": user, "password": password}
             if options.credentials is not None:

@@ -39,6 +39,12 @@ BLOCK = 65_536
 
 MIB = 1_048_576
 
+LONGEST = MIB
+"""Bytes of a last line from which on it is not an event."""
+
+TAIL = 16 * MIB
+"""Bytes at a file's end in which ids are looked for."""
+
 _HEAD = b'{"specversion":"1.0","id":"'
 """How every line begins."""
 
@@ -72,7 +78,7 @@ class EventFile:
 
     If the file was moved or deleted, for example by logrotate, the next batch creates a new one at the path; no signal
     is needed. With the options ``max_mib`` and ``daily`` it is renamed here, to its name with the day of its last event
-    and a number: ``events-2026-01-31-001.jsonl``. A named pipe is opened with the first batch, which waits for a reader.
+    and a number: ``events-2026-01-31-001.jsonl``. A named pipe is opened with the first batch; that waits for a reader.
     """
 
     most = MOST
@@ -123,8 +129,10 @@ class EventFile:
                 view = view[file.write(view) :]
             os.fdatasync(file.fileno())
         except BaseException:
-            with suppress(OSError):  # then the next opening puts it right
+            try:
                 os.ftruncate(file.fileno(), before)
+            except OSError:  # opening it again puts it right
+                self.close()
             raise
 
     def _ready(self) -> BinaryIO:
@@ -136,26 +144,27 @@ class EventFile:
             return file
         found = os.fstat(file.fileno())
         if not self._at_path(found):
-            return self._reopen()
+            return self._begin_file()
         too_large = self._options.max_mib is not None and found.st_size >= self._options.max_mib * MIB
         yesterday = self._options.daily and _day(found.st_mtime) != _day(None)
         if found.st_size and (too_large or yesterday):
             self._set_aside(_day(found.st_mtime))
-            return self._reopen()
+            return self._begin_file()
         return file
 
-    def _reopen(self) -> BinaryIO:
+    def _begin_file(self) -> BinaryIO:
+        """Begin a new file; what was written before a restart is in the older one."""
         known = self._known
         self.close()
         file = self._open()
-        self._known |= known  # what was written before may be in the older file
+        self._known = known
         return file
 
     def _open(self) -> BinaryIO:
         new = not self._path.exists()
-        file = self._path.open("a+b", buffering=0)
+        self._regular = new or self._path.is_file()
+        file = self._path.open("a+b" if self._regular else "ab", buffering=0)
         try:
-            self._regular = stat.S_ISREG(os.fstat(file.fileno()).st_mode)
             if self._regular:
                 self._lock(file)
                 _mend(file)
@@ -223,7 +232,7 @@ def _mend(file: BinaryIO) -> None:
     size = os.fstat(file.fileno()).st_size
     tail = b""
     start = size
-    while start and b"\n" not in tail:
+    while start and b"\n" not in tail and len(tail) < LONGEST:
         start = max(0, start - BLOCK)
         tail = os.pread(file.fileno(), size - start, start)
     torn = tail[tail.rfind(b"\n") + 1 :]
@@ -240,7 +249,7 @@ def _last_ids(file: BinaryIO, most: int) -> list[str]:
     """Return the ids in the last lines of a file."""
     start = os.fstat(file.fileno()).st_size
     tail = b""
-    while start and tail.count(b"\n") <= most:
+    while start and tail.count(b"\n") <= most and len(tail) < TAIL:
         begin = max(0, start - BLOCK)
         tail = os.pread(file.fileno(), start - begin, begin) + tail
         start = begin
