@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from fer_stream.cli.options import await_service, begin
 from fer_stream.cli.reading import table
 from fer_stream.errors import ConfigError
+from fer_stream.operations.process import supervised
 from fer_stream.system import folders
 
 if TYPE_CHECKING:
@@ -33,9 +34,11 @@ def deliver(arguments: Namespace) -> None:
     from fer_stream.delivery.process import run  # noqa: PLC0415
     from fer_stream.delivery.sink import orders  # noqa: PLC0415
 
-    chosen = orders(settings, arguments.further)
+    # A run leaves those of its sinks here that are of no older contract.
+    chosen = orders(settings, [*arguments.further, *(settings.sinks if supervised() else ())])
     from_journal = bool(arguments.journal_file)
-    run(settings if from_journal else await_service(settings), chosen, from_journal=from_journal)
+    settings = settings if from_journal else await_service(settings)
+    run(settings, chosen, from_journal=from_journal, begin=arguments.after)
 
 
 def _manage(arguments: Namespace, settings: Settings) -> None:
@@ -84,10 +87,11 @@ def _change(arguments: Namespace, state: DeliveryState) -> None:
         return
     state.ask(sink.name, arguments.action, identity)
     what = {
-        "retry": f"{1 if identity else letters} dead letters are sent again, and what waits is tried now",
-        "skip": f"{'the event' if identity else 'the batch'} at which it waits, if it does, becomes a dead letter",
+        "retry": f"{1 if identity else letters} dead letters are sent again, and what waits is tried now, when fer-stream "
+        "deliver runs",
+        "skip": f"{'this event' if identity else 'the batch'} becomes a dead letter if the sink waits at it now",
     }
-    sys.stdout.write(f"{sink.name}: {what[arguments.action]}, when fer-stream deliver runs\n")
+    sys.stdout.write(f"{sink.name}: {what[arguments.action]}\n")
 
 
 def _show(sinks: list[SinkState], dead: dict[str, int], how: str) -> None:

@@ -233,6 +233,14 @@ COMMANDS = (
                 metavar="FILE",
                 help="follow this journal, a file or nats://HOST:PORT; no aggregator is needed",
             ),
+            _argument(
+                "--from",
+                dest="after",
+                metavar="CURSOR",
+                type=_cursor,
+                help="sinks that have delivered nothing yet, and are to begin now, begin after the event with this "
+                "cursor",
+            ),
         ),
     ),
     Command(
@@ -280,7 +288,7 @@ COMMANDS = (
     Command(
         "purge",
         "reading:purge",
-        "delete old events from the journal, even while an aggregator writes to it",
+        "delete old events from the journal, and old dead letters, also while others use them",
         "fer-stream purge --older-than 7d",
         ("--journal", *COMMON),
         (

@@ -114,7 +114,7 @@ class Courier(threading.Thread):
         self._newest, self._filter = newest, Filter(order.settings)
         self._left_out = 0
         """Events that the filters left out since the cursor was recorded."""
-        self._ending = threading.Event()
+        self._ending, self._finishing = threading.Event(), threading.Event()
         self._looked = self._recorded = self._logged = 0.0
         self._told = ""
         self._seen: set[Request] = set()
@@ -125,6 +125,10 @@ class Courier(threading.Thread):
     def end(self) -> None:
         """Let the thread end after the present call of the sink."""
         self._ending.set()
+
+    def finish(self) -> None:
+        """Let the thread deliver what is in the journal, and then end; the aggregator has ended."""
+        self._finishing.set()
 
     # In this thread
 
@@ -137,10 +141,11 @@ class Courier(threading.Thread):
                     self._begin()
                     self._left_out = 0  # they come again
                     with self._events.after(self._known()) as follower:
-                        while True:
+                        while not self._finishing.is_set():
                             self._turn(follower)
                             self._recover()
                             attempt = 0
+                    self._finish()
                 except StoppedError:
                     raise
                 except (FatalError, ConfigError) as error:
@@ -162,6 +167,8 @@ class Courier(threading.Thread):
     def _begin(self) -> None:
         """Find out where a new sink begins, and record it, so that it misses nothing from then on."""
         while self.cursor is None:
+            if self._finishing.is_set():
+                raise StoppedError
             beginning = self._order.settings.begin == "beginning"
             found = BEGINNING if beginning else self._newest()
             if found is None:
@@ -170,16 +177,26 @@ class Courier(threading.Thread):
             self._state.begin(self._order.name, found)
             self.cursor = found
 
-    def _turn(self, follower: Follower) -> None:
+    def _turn(self, follower: Follower) -> bool:
+        """Deliver what there is, a batch at most; return whether there was something."""
         if self._ending.is_set():
             raise StoppedError
         for request in self._requests():
             self._answer(request)
         batch = self._collect(follower)
         if batch is None:
-            return
+            return False
         dead = self._write(batch.deliveries) if batch.deliveries else []
         self._advance(batch, dead)
+        return True
+
+    def _finish(self) -> None:
+        """Deliver the rest of the journal."""
+        self._left_out = 0
+        with self._events.rest(self._known()) as follower:
+            while self._turn(follower):
+                pass
+        raise StoppedError
 
     def _collect(self, follower: Follower) -> Batch | None:
         """Return the next events, as many as there are and fit into a batch; ``None`` if nothing is to be done."""

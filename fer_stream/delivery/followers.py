@@ -105,6 +105,10 @@ class Events:
             return JournalFollower(how, cursor)
         return client.Subscription(how.address, after=cursor, transport=how.transport, key=how.key, keys=how.keys)
 
+    def rest(self, cursor: Cursor) -> Follower:
+        """Follow the journal in the settings after a cursor, because the aggregator has ended."""
+        return JournalFollower(self._settings, cursor)
+
     def newest(self) -> Cursor | None:
         """Return the cursor of the latest event; ``None`` if it cannot be found out now. This may take a second."""
         try:

@@ -65,6 +65,17 @@ def orders(settings: Settings, further: Sequence[str] = ()) -> list[Order]:
     return found
 
 
+def check(settings: Settings, further: Sequence[str]) -> None:
+    """Check that the sinks can be opened; there may be none.
+
+    Raises:
+        FerStreamError: one cannot.
+    """
+    if settings.deliver or further:
+        for order in orders(settings, further):
+            order.open().close()
+
+
 class OlderSink:
     """A `Sink` as a `BatchSink`. It is opened with the first batch, because that may connect or wait.
 
