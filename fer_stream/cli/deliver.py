@@ -87,8 +87,8 @@ def _change(arguments: Namespace, state: DeliveryState) -> None:
         return
     state.ask(sink.name, arguments.action, identity)
     what = {
-        "retry": f"{1 if identity else letters} dead letters are sent again, and what waits is tried now, when fer-stream "
-        "deliver runs",
+        "retry": f"{1 if identity else letters} dead letters are sent again, and what waits is tried now, when "
+        "fer-stream deliver runs",
         "skip": f"{'this event' if identity else 'the batch'} becomes a dead letter if the sink waits at it now",
     }
     sys.stdout.write(f"{sink.name}: {what[arguments.action]}\n")
