@@ -116,7 +116,8 @@ class JetStream:
     def __init__(self, address: str, options: NatsOptions) -> None:
         _servers(address)
         self._address, self._options = address, options
-        self._client: Client | None = None
+        self._connection: tuple[Client, Any] | None = None
+        """The client, and its JetStream context, which has the subscription to the answers."""
         self._problem = ""
         self._loop = asyncio.new_event_loop()  # it runs between batches, too, to answer the server's pings
         self._thread = threading.Thread(target=self._loop.run_forever, name="nats", daemon=True)
@@ -155,8 +156,7 @@ class JetStream:
     # In the loop
 
     async def _publish(self, batch: Sequence[Delivery], *, new: bool = False) -> None:
-        client = self._client or await self._connect()
-        stream: Any = client.jetstream(publish_async_max_pending=MOST)
+        client, stream = self._connection or await self._connect()
         reasons = {
             one.id: f"it has {len(one.text.encode())} bytes, and the server takes {client.max_payload}"
             for one in batch
@@ -224,7 +224,7 @@ class JetStream:
                 f"{self._name}: no stream takes the subjects {subjects}, and none can be made: {reason}"
             ) from error
 
-    async def _connect(self) -> Client:
+    async def _connect(self) -> tuple[Client, Any]:
         nats = extras.require("nats.aio.client", "fleet")
         client: Client = nats.Client()
         self._problem = ""
@@ -243,8 +243,8 @@ class JetStream:
                 ) from error
             reason = self._problem or str(error) or type(error).__name__
             raise RetryError(f"{self._name} cannot be reached: {reason}") from error
-        self._client = client
-        return client
+        self._connection = client, client.jetstream(publish_async_max_pending=MOST)
+        return self._connection
 
     def _given(self) -> dict[str, Any]:
         options = self._options
@@ -272,7 +272,7 @@ class JetStream:
         self._problem = str(error) or type(error).__name__
 
     async def _disconnect(self) -> None:
-        client, self._client = self._client, None
-        if client is not None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
             with suppress(Exception):  # whatever state it is in, this is the end of it
-                await asyncio.wait_for(client.close(), CLOSE)
+                await asyncio.wait_for(connection[0].close(), CLOSE)
