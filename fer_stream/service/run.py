@@ -108,8 +108,8 @@ def run(
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(claim.path / "metrics")
         (claim.path / "metrics").mkdir()
         added = [name for name, home in cameras.homes.items() if home == RUN_TIME]
-        apart = tuple(sink for sink in sinks if apart(sink))
-        supervisor = Supervisor(settings, claim.path, live, (claim.lock,), added, sinks=apart, begin=begin)
+        others = tuple(sink for sink in sinks if apart(sink))
+        supervisor = Supervisor(settings, claim.path, live, (claim.lock,), added, sinks=others, begin=begin)
         progress = Progress(settings, begin)
         last.callback(progress.close)
         export: Export | None = None

@@ -6,6 +6,8 @@ The header ``Nats-Msg-Id`` has the event's id, so the server drops a repeat with
 from __future__ import annotations
 
 import asyncio
+import itertools
+import json
 import ssl
 import threading
 from contextlib import suppress
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine, Sequence
 
     from nats.aio.client import Client
+    from nats.aio.msg import Msg
 
     from fer_stream.plugins import Delivery
     from fer_stream.settings.tree import DeliverSettings
@@ -44,6 +47,9 @@ CLOSE = 1.0
 
 _TOO_LARGE = 10_054
 """JetStream's code: a message is larger than its stream allows."""
+
+_NO_STREAM = {"code": 503, "description": "no stream takes this subject"}
+"""Stands for the server's statement that nobody listens to a subject."""
 
 Result = TypeVar("Result")
 
@@ -116,8 +122,11 @@ class JetStream:
     def __init__(self, address: str, options: NatsOptions) -> None:
         _servers(address)
         self._address, self._options = address, options
-        self._connection: tuple[Client, Any] | None = None
-        """The client, and its JetStream context, which has the subscription to the answers."""
+        self._client: Client | None = None
+        self._inbox = ""
+        self._waiting: dict[str, asyncio.Future[dict[str, Any]]] = {}
+        """The answers that are still to come, by the last token of their subject."""
+        self._tokens = itertools.count()
         self._problem = ""
         self._loop = asyncio.new_event_loop()  # it runs between batches, too, to answer the server's pings
         self._thread = threading.Thread(target=self._loop.run_forever, name="nats", daemon=True)
@@ -156,7 +165,7 @@ class JetStream:
     # In the loop
 
     async def _publish(self, batch: Sequence[Delivery], *, new: bool = False) -> None:
-        client, stream = self._connection or await self._connect()
+        client = self._client or await self._connect()
         reasons = {
             one.id: f"it has {len(one.text.encode())} bytes, and the server takes {client.max_payload}"
             for one in batch
@@ -164,32 +173,47 @@ class JetStream:
         }
         if reasons:
             raise RejectedError(reasons)
-        js = extras.require("nats.js.errors", "fleet")
-        answers = []
         try:
             async with asyncio.timeout(ANSWERS):
-                for one in batch:
-                    header = {"Nats-Msg-Id": one.id, "Content-Type": "application/cloudevents+json"}
-                    answers.append(await stream.publish_async(self._subject(one), one.text.encode(), headers=header))
-                found = await asyncio.gather(*answers, return_exceptions=True)
+                answers = [await self._send(client, one) for one in batch]
+                errors = [answer.get("error", {}) for answer in await asyncio.gather(*answers)]
         except TimeoutError as error:
             raise RetryError(f"{self._name} does not answer within {ANSWERS:g} s{self._because()}") from error
-        except (OSError, js.Error, extras.require("nats.errors", "fleet").Error) as error:
+        except (OSError, extras.require("nats.errors", "fleet").Error) as error:
             raise RetryError(f"the connection to {self._name} broke: {error or type(error).__name__}") from error
-        if not new and any(isinstance(answer, js.NoStreamResponseError) for answer in found):
-            await self._make_stream(stream)
+        if not new and _NO_STREAM in errors:
+            await self._make_stream(client)
             await self._publish(batch, new=True)
             return
-        for one, answer in zip(batch, found, strict=True):
-            if getattr(answer, "err_code", None) == _TOO_LARGE:
-                reasons[one.id] = str(getattr(answer, "description", answer))
+        for one, error in zip(batch, errors, strict=True):
+            if error.get("err_code") == _TOO_LARGE:
+                reasons[one.id] = error["description"]
         if reasons:
             raise RejectedError(reasons)
-        for answer in found:
-            if isinstance(answer, BaseException):
-                raise RetryError(
-                    f"{self._name} does not store events: {getattr(answer, 'description', None) or answer}"
-                )
+        for error in filter(None, errors):
+            raise RetryError(f"{self._name} does not store events: {error.get('description', error)}")
+
+    async def _send(self, client: Client, delivery: Delivery) -> asyncio.Future[dict[str, Any]]:
+        """Publish an event, and return its answer to come. nats-py's own method loses answers that are errors."""
+        token = str(next(self._tokens))
+        answer = self._waiting[token] = self._loop.create_future()
+        await client.publish(
+            self._subject(delivery),
+            delivery.text.encode(),
+            reply=f"{self._inbox}.{token}",
+            headers={"Nats-Msg-Id": delivery.id, "Content-Type": "application/cloudevents+json"},
+        )
+        return answer
+
+    async def _answered(self, message: Msg) -> None:
+        answer = self._waiting.pop(message.subject.rpartition(".")[2], None)
+        if answer is None or answer.done():
+            return
+        status = (message.headers or {}).get("Status")
+        try:
+            answer.set_result({"error": _NO_STREAM} if status == "503" else json.loads(message.data))
+        except ValueError:
+            answer.set_result({"error": {"description": "an answer that is not JetStream's"}})
 
     @property
     def _name(self) -> str:
@@ -203,7 +227,7 @@ class JetStream:
         camera = delivery.event.camera.replace(".", "_") or "_"
         return f"{self._options.subject}.{camera}.{delivery.event.type}"
 
-    async def _make_stream(self, stream: Any) -> None:
+    async def _make_stream(self, client: Client) -> None:
         options, js = self._options, extras.require("nats.js.errors", "fleet")
         subjects = f"{options.subject}.>"
         if not options.create:
@@ -211,7 +235,7 @@ class JetStream:
                 f"{self._name}: no stream takes the subjects {subjects}; make one, or set the option create"
             )
         try:
-            await stream.add_stream(
+            await client.jetstream().add_stream(
                 name=options.stream,
                 subjects=[subjects],
                 num_replicas=options.replicas,
@@ -224,7 +248,7 @@ class JetStream:
                 f"{self._name}: no stream takes the subjects {subjects}, and none can be made: {reason}"
             ) from error
 
-    async def _connect(self) -> tuple[Client, Any]:
+    async def _connect(self) -> Client:
         nats = extras.require("nats.aio.client", "fleet")
         client: Client = nats.Client()
         self._problem = ""
@@ -243,8 +267,10 @@ class JetStream:
                 ) from error
             reason = self._problem or str(error) or type(error).__name__
             raise RetryError(f"{self._name} cannot be reached: {reason}") from error
-        self._connection = client, client.jetstream(publish_async_max_pending=MOST)
-        return self._connection
+        self._inbox = client.new_inbox()
+        await client.subscribe(f"{self._inbox}.*", cb=self._answered)
+        self._client = client
+        return client
 
     def _given(self) -> dict[str, Any]:
         options = self._options
@@ -272,7 +298,8 @@ class JetStream:
         self._problem = str(error) or type(error).__name__
 
     async def _disconnect(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
+        client, self._client = self._client, None
+        self._waiting.clear()
+        if client is not None:
             with suppress(Exception):  # whatever state it is in, this is the end of it
-                await asyncio.wait_for(connection[0].close(), CLOSE)
+                await asyncio.wait_for(client.close(), CLOSE)

@@ -125,7 +125,7 @@ def test_events_that_are_too_large_are_refused(server: NatsServer) -> None:
     server.start()
     sink = opened(server.address)
     small, large = resets(1)[0], as_delivery(event("emotion.started"))
-    assert len(large.text) > 500 > len(small.text) + 100
+    assert len(large.text) > 600 - 200 > len(small.text)
     with pytest.raises(RejectedError) as caught:
         sink.write([small, large])
     assert caught.value.reasons == {large.id: f"it has {len(large.text)} bytes, and the server takes 600"}
