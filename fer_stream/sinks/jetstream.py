@@ -185,13 +185,13 @@ class JetStream:
             await self._make_stream(client)
             await self._publish(batch, new=True)
             return
-        for one, error in zip(batch, errors, strict=True):
-            if error.get("err_code") == _TOO_LARGE:
-                reasons[one.id] = error["description"]
+        for one, refusal in zip(batch, errors, strict=True):
+            if refusal.get("err_code") == _TOO_LARGE:
+                reasons[one.id] = refusal["description"]
         if reasons:
             raise RejectedError(reasons)
-        for error in filter(None, errors):
-            raise RetryError(f"{self._name} does not store events: {error.get('description', error)}")
+        for refusal in filter(None, errors):
+            raise RetryError(f"{self._name} does not store events: {refusal.get('description', refusal)}")
 
     async def _send(self, client: Client, delivery: Delivery) -> asyncio.Future[dict[str, Any]]:
         """Publish an event, and return its answer to come. nats-py's own method loses answers that are errors."""
