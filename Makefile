@@ -65,7 +65,7 @@ fuzz: $(VENV)/.test ## fuzz every decoder for hours (TARGETS="message journal", 
 	@for target in $(TARGETS); do $(BIN)/python tests/fuzz/guided.py $$target $(RUNS) || exit; done
 
 soak: $(VENV)/.test ## try every fault in its full number, four hours (SHARE=0.1: a tenth), and write docs/faults.md
-	$(BIN)/pytest tests/faults tests/fleet --soak $(or $(SHARE),1) --faults-table docs/faults.md --timeout 0 -v $(PYTEST)
+	$(BIN)/pytest tests/faults tests/fleet tests/delivery --soak $(or $(SHARE),1) --faults-table docs/faults.md --timeout 0 -v $(PYTEST)
 
 lint: $(VENV)/.test ## format and check the code
 	$(BIN)/ruff format .

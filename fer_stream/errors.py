@@ -12,10 +12,21 @@
           FencedError   exit 1    a partition of a cell that another aggregator has taken over
       TransportError    exit 1    an address in use, or a peer that cannot be reached
       WireError         exit 1    bytes that are not a valid message
+      DeliveryError     exit 1    undeliverable events, or a record of deliveries that cannot be used
+        RetryError                a sink's receiver cannot take events now, but perhaps later
+        RejectedError             a sink's receiver refuses some events for good
+        FatalError                a sink cannot go on until its operator has changed something
 
 The message says what is wrong, where, and what to do about it. An incomplete but usable result is reported by an
 `AnalysisWarning`.
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 class FerStreamError(Exception):
@@ -73,6 +84,39 @@ class TransportError(FerStreamError):
 
 class WireError(FerStreamError):
     """Received bytes are not a valid message, or exceed a limit."""
+
+
+class DeliveryError(FerStreamError):
+    """Events cannot be delivered to a sink, or the record of deliveries cannot be read or written."""
+
+
+class RetryError(DeliveryError):
+    """A sink's receiver cannot take the batch now: it is written again, all of it, after a pause.
+
+    ``after`` is the least number of seconds until then, if the receiver has named one.
+    """
+
+    def __init__(self, message: str, *, after: float = 0.0) -> None:
+        super().__init__(message)
+        self.after = after
+
+
+class RejectedError(DeliveryError):
+    """A sink's receiver refuses some events of a batch for good: they become dead letters, the others come again.
+
+    ``reasons`` says why, by the id of each refused event.
+    """
+
+    def __init__(self, reasons: Mapping[str, str]) -> None:
+        super().__init__("; ".join(dict.fromkeys(reasons.values())))
+        self.reasons = dict(reasons)
+
+
+class FatalError(DeliveryError):
+    """A sink cannot go on until its operator has changed something: a wrong password, a receiver that is gone for good.
+
+    Nothing is lost: it goes on where it was after ``fer-stream deliver retry``, or a restart.
+    """
 
 
 class AnalysisWarning(UserWarning):

@@ -1,4 +1,4 @@
-r"""The six Protocols a plug-in implements, and the loader that finds it.
+r"""The Protocols that plug-ins implement, and the loader that finds it.
 
 A plug-in is a factory registered in an entry-point group ``fer_stream.<kind>``. The built-in plug-ins are registered
 the same way in our ``pyproject.toml``::
@@ -12,6 +12,7 @@ the same way in our ``pyproject.toml``::
 | detectors     | ``(settings: DetectorSettings)``                                 | `Detector`     |
 | classifiers   | ``(settings: ClassifierSettings)``                               | `Classifier`   |
 | transports    | ``(key: Path \| None = None, keys: Path \| None = None)``          | `Transport`    |
+| batch_sinks   | ``(argument: str, settings: DeliverSettings)``                   | `BatchSink`    |
 | sinks         | ``(argument: str)``                                              | `Sink`         |
 | journals      | ``(settings: JournalSettings)``; see `journal`                    | `Journal`      |
 """
@@ -123,8 +124,49 @@ class Classifier(Protocol):
         ...
 
 
+class Delivery(NamedTuple):
+    """An event for a sink."""
+
+    id: str
+    """The event's id. An event that is delivered again has the same id."""
+    event: Event
+    text: str
+    """The event's JSON as it was journaled, without a line end."""
+
+
+class BatchSink(Protocol):
+    """Passes events on to a receiver, for ``fer-stream deliver``. One thread uses it.
+
+    Its factory checks the argument and the options, and does not connect. It raises `ConfigError` if they are invalid,
+    `PluginError` if a package is missing, and another `FerStreamError` if the sink cannot work.
+    """
+
+    most: int
+    """Most events in one `write`."""
+
+    def write(self, batch: Sequence[Delivery]) -> None:
+        """Hand events over, in order; return when the receiver has taken all of them, and would keep them in a crash.
+
+        Put a limit on every wait. A batch may come again, after an error, and after a restart.
+
+        Raises:
+            RetryError: the receiver cannot take them now. The same batch comes again, after a pause that grows with
+                each attempt. Any other exception that is not listed here is treated in the same way.
+            RejectedError: the receiver refuses some of them for good. The others come again at once.
+            FatalError: the operator has to change something first.
+        """
+        ...
+
+    def close(self) -> None:
+        """Release everything; a second call does nothing."""
+        ...
+
+
 class Sink(Protocol):
-    """Receives events. A sink whose reader is gone may set an attribute ``closed`` to true."""
+    """Receives single events, while ``fer-stream run`` runs. `BatchSink` is better for a receiver that may fail.
+
+    A sink whose reader is gone may set an attribute ``closed`` to true.
+    """
 
     def write(self, event: Event, text: str) -> None:
         """Write one event; ``text`` is its JSON as journaled, without a line end."""
@@ -460,7 +502,7 @@ def journal(settings: JournalSettings, fleet: FleetSettings | None = None) -> Jo
 CODE = frozenset({".py", ".so", ".pyd"})
 """Suffixes of the files that Python executes."""
 
-KINDS = ("sources", "detectors", "classifiers", "transports", "sinks", "journals")
+KINDS = ("sources", "detectors", "classifiers", "transports", "batch_sinks", "sinks", "journals")
 
 
 def available(kind: str) -> list[str]:
@@ -495,6 +537,9 @@ def load(kind: str, name: str) -> Any:
             return entry.load()
         except (ImportError, AttributeError) as error:
             raise PluginError(
-                f"the {kind[:-1]} plug-in {name!r} cannot be imported: {error}; install what it needs"
+                f"the {kind[:-1].replace('_', ' ')} plug-in {name!r} cannot be imported: {error}; install what it needs"
             ) from error
-    raise PluginError(f"there is no {kind[:-1]} {name!r}; installed are: {', '.join(available(kind)) or 'none'}")
+    names = available(kind)
+    raise PluginError(
+        f"there is no {kind[:-1].replace('_', ' ')} {name!r}; installed are: {', '.join(names) or 'none'}"
+    )

@@ -20,6 +20,7 @@ BUILT_IN = {
     "detectors": {"facenet", "mtcnn"},
     "classifiers": {"onnx"},
     "transports": {"memory", "zeromq"},
+    "batch_sinks": {"file", "nats"},
     "sinks": {"file", "stdout"},
     "journals": {"nats", "sqlite"},
 }

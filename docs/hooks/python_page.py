@@ -45,9 +45,10 @@ GROUPS: dict[str, tuple[str, ...]] = {
             "plugins.Detector",
             "plugins.FollowingDetector",
         ),
-        *("plugins.Classifier", "plugins.Sink", "plugins.Transport"),
+        *("plugins.Classifier", "plugins.BatchSink", "plugins.Delivery", "plugins.Sink", "plugins.Transport"),
         *("plugins.Journal", "plugins.JournalReader", "plugins.JournalWriter"),
         *("plugins.Hub", "plugins.Peer", "plugins.ConnectionState"),
+        *("errors.DeliveryError", "errors.RetryError", "errors.RejectedError", "errors.FatalError"),
     ),
 }
 """The names on the page, by section."""

@@ -203,6 +203,47 @@ COMMANDS = (
         ),
     ),
     Command(
+        "deliver",
+        "deliver:deliver",
+        "hand the events over to sinks, each at least once; or show and change how far they are",
+        "fer-stream deliver --sink file:events.jsonl --sink nats://127.0.0.1:4222",
+        ("--format", "--metrics", "--connect", "--key", *COMMON),
+        (
+            _argument(
+                "action",
+                choices=["status", "retry", "skip", "discard"],
+                nargs="?",
+                help="status: show all sinks, or one sink's dead letters; retry: send dead letters again, or go on "
+                "with a sink that has stopped; skip: make the batch at which a sink waits dead letters; discard: "
+                "delete dead letters (default: deliver)",
+            ),
+            _argument("receiver", metavar="SINK", nargs="?", help="the sink's name"),
+            _argument("event", metavar="ID", nargs="?", help="only the event with this id"),
+            _argument(
+                "--sink",
+                dest="further",
+                metavar="NAME:ARG",
+                action="append",
+                default=[],
+                help="further sink, such as file:events.jsonl; may be repeated",
+            ),
+            _argument(
+                "--journal",
+                dest="journal_file",
+                metavar="FILE",
+                help="follow this journal, a file or nats://HOST:PORT; no aggregator is needed",
+            ),
+            _argument(
+                "--from",
+                dest="after",
+                metavar="CURSOR",
+                type=_cursor,
+                help="sinks that have delivered nothing yet, and are to begin now, begin after the event with this "
+                "cursor",
+            ),
+        ),
+    ),
+    Command(
         "analyze",
         "analyze:analyze",
         "make tables, events, plots and a report of recordings, as fast as this machine can; after an interruption, "
@@ -247,7 +288,7 @@ COMMANDS = (
     Command(
         "purge",
         "reading:purge",
-        "delete old events from the journal, even while an aggregator writes to it",
+        "delete old events from the journal, and old dead letters, also while others use them",
         "fer-stream purge --older-than 7d",
         ("--journal", *COMMON),
         (

@@ -46,13 +46,21 @@ def subscribe(arguments: Namespace) -> None:
 
 
 def purge(arguments: Namespace) -> None:
-    """Delete old events from the journal."""
+    """Delete old events from the journal, and old dead letters."""
     import time  # noqa: PLC0415
+
+    from fer_stream.delivery.state import DeliveryState, path_of  # noqa: PLC0415
 
     settings = begin(arguments, "purge")
     journal = plugins.journal(settings.journal, settings.fleet)
-    count = journal.purge(time.time() - arguments.older_than)
+    before = time.time() - arguments.older_than
+    count = journal.purge(before)
     sys.stdout.write(f"{count} events deleted from {journal.name}\n")
+    if (record := path_of(settings)).exists():
+        state = DeliveryState(record)
+        letters = state.purge(before)
+        state.close()
+        sys.stdout.write(f"{letters} dead letters deleted from {record}\n")
 
 
 def _follow(arguments: Namespace, settings: Settings, types: Sequence[str]) -> Iterator[tuple[Event, str]]:

@@ -94,6 +94,21 @@ def event_id(event: Event) -> str:
     return hashlib.sha256(name.encode()).hexdigest()[:32]
 
 
+def identity(text: str) -> str:
+    """Return the id in an event's text, as `encode` wrote it.
+
+    Raises:
+        WireError: it has none.
+    """
+    begin, head, rest = text.partition('{"specversion":"1.0","id":"')
+    if head and not begin:  # parsing the whole text would take longer
+        return rest.partition('"')[0]
+    try:
+        return str(json.loads(text)["id"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise WireError(f"an event without an id: {text!r:.80}") from error
+
+
 def encode(event: Event, identity: str | None = None) -> str:
     """Return the event as one line of JSON; ``identity`` is its `event_id` if that is known already.
 

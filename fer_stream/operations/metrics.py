@@ -158,6 +158,32 @@ sink_behind = Gauge(
     ["sink"],
     multiprocess_mode="mostrecent",
 )
+delivery_lag_events = Gauge(
+    "fer_stream_delivery_lag_events",
+    "Journaled events after the one that `fer-stream deliver` has delivered to a sink last.",
+    ["sink"],
+    multiprocess_mode="mostrecent",
+)
+delivery_lag_seconds = Gauge(
+    "fer_stream_delivery_lag_seconds",
+    "Seconds for which the oldest of these events has waited, as far as this process knows; 0 if there is none.",
+    ["sink"],
+    multiprocess_mode="mostrecent",
+)
+deliveries = Counter(
+    "fer_stream_deliveries",
+    "Events of a sink by outcome: delivered, rejected by the receiver, skipped by the operator, filtered.",
+    ["sink", "outcome"],
+)
+delivery_retries = Counter(
+    "fer_stream_delivery_retries", "Times that a sink could not hand a batch over, and tried again later.", ["sink"]
+)
+delivery_dead_letters = Gauge(
+    "fer_stream_delivery_dead_letters",
+    "Events that a sink's receiver has refused, or that were skipped, and are kept for `fer-stream deliver retry`.",
+    ["sink"],
+    multiprocess_mode="mostrecent",
+)
 source_failures = Counter("fer_stream_source_failures", "Times a source failed or fell silent.", ["camera"])
 
 

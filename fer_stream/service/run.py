@@ -44,6 +44,9 @@ GRACE = 4.5
 """Seconds within which all children must end after SIGTERM: first the captures, which drain, then the others. A run
 ends within five seconds; the rest is for the sinks."""
 
+DELIVERY_GRACE = 2.5
+"""Seconds that `fer-stream deliver` has afterwards for the rest of the journal."""
+
 SINKS_GRACE = 0.4
 """Seconds that sinks have after `GRACE` if the run was told to end."""
 
@@ -97,14 +100,16 @@ def run(
         plugins.transport(settings).bind(settings.own_address).close()
         last.enter_context(supervising())
         begin = _last_cursor(settings.journal)
-        sink_threads = SinkThreads(sinks, settings, begin)
+        ours = [sink for sink in sinks if not apart(sink)]
+        sink_threads = SinkThreads(ours, settings, begin)
         last.callback(sink_threads.close)
         sink_threads.open(stop)
         # Set this before the import of the metrics module, which reads it only once.
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(claim.path / "metrics")
         (claim.path / "metrics").mkdir()
         added = [name for name, home in cameras.homes.items() if home == RUN_TIME]
-        supervisor = Supervisor(settings, claim.path, live, (claim.lock,), added)
+        others = tuple(sink for sink in sinks if apart(sink))
+        supervisor = Supervisor(settings, claim.path, live, (claim.lock,), added, sinks=others, begin=begin)
         progress = Progress(settings, begin)
         last.callback(progress.close)
         export: Export | None = None
@@ -154,6 +159,12 @@ def _report(
         tell_error("; ".join(lost))
         return code or FerStreamError.exit_code
     return code
+
+
+def apart(sink: str) -> bool:
+    """Return whether a sink is served by a process of its own, because it is not of the older contract."""
+    kind = sink.partition(":")[0]
+    return kind in plugins.available("batch_sinks") and kind not in plugins.available("sinks")
 
 
 def _last_cursor(journal: JournalSettings) -> int:
@@ -216,9 +227,11 @@ def _end(supervisor: Supervisor, progress: Progress, failed: Child | None) -> fl
     patience = 1.0 if failed is not None else max(1.0, (deadline - time.monotonic()) / 2)
     if progress.ask(patience if supervisor.aggregator.running else 0.0):
         progress.finish(deadline)
-    supervisor.stop(
-        [*supervisor.workers, supervisor.aggregator, *supervisor.extras], deadline, lambda: time.sleep(0.02)
-    )
+    delivering = [child for child in supervisor.extras if child.title == "deliver"]
+    others = [child for child in supervisor.extras if child not in delivering]
+    supervisor.stop([*supervisor.workers, supervisor.aggregator, *others], deadline, lambda: time.sleep(0.02))
+    # Only now is the journal complete, whose rest is delivered.
+    supervisor.stop(delivering, deadline + DELIVERY_GRACE, lambda: time.sleep(0.02))
     if supervisor.aggregator.was_ready:
         progress.read_rest()
     return deadline

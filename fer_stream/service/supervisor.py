@@ -24,6 +24,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from fer_stream.errors import ConfigError
+from fer_stream.events.cursor import to_cursor
 from fer_stream.operations.process import REMOVED, leave_note
 from fer_stream.service.children import Child
 from fer_stream.settings.tree import save
@@ -68,7 +69,7 @@ class NodeRoles(NamedTuple):
 
 
 class Supervisor:
-    """Supervises the aggregator, workers, captures and optionally the live page of one run, or those of a node."""
+    """Supervises the aggregator, workers, captures, and optionally the live page and sinks of one run; or a node's."""
 
     def __init__(
         self,
@@ -78,6 +79,8 @@ class Supervisor:
         inherited: tuple[int, ...] = (),
         optional: Iterable[str] = (),
         node: NodeRoles | None = None,
+        sinks: tuple[str, ...] = (),
+        begin: int = 0,
     ) -> None:
         """Prepare the children; `start` starts them.
 
@@ -88,8 +91,10 @@ class Supervisor:
             inherited: descriptors that every child keeps open.
             optional: the cameras without which the service works.
             node: for a node, what it runs.
+            sinks: those that `fer-stream deliver` serves, besides those in ``settings.deliver``.
+            begin: the cursor number after which new sinks begin.
         """
-        self._settings = settings
+        self._settings, self._sinks = settings, list(sinks)
         self._inherited, self._node = inherited, node
         self.folder = folder
         self.aggregator = Child("aggregator", ["aggregator"], folder)
@@ -99,6 +104,8 @@ class Supervisor:
         ]
         self.captures = {name: self._capture(name, name in set(optional)) for name in settings.cameras}
         self.extras = [Child("live", ["live"], folder)] if live else []
+        if node is None and (sinks or settings.deliver):
+            self.extras.append(Child("deliver", ["deliver", "--from", to_cursor(begin)], folder))
         self._file = self._saved(settings)
         self._home = self._saved(node.aggregator) if node is not None and node.aggregator else -1
         """The settings of a node's aggregator, and of its workers."""
@@ -116,7 +123,7 @@ class Supervisor:
 
     def _saved(self, settings: Settings) -> int:
         # The children write their metrics to shared files, and this process serves them together.
-        return save(settings.model_copy(update={"metrics": None, "metrics_token": None, "sinks": []}))
+        return save(settings.model_copy(update={"metrics": None, "metrics_token": None, "sinks": self._sinks}))
 
     @property
     def children(self) -> list[Child]:

@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 from fer_stream.settings import origins
 from fer_stream.system import folders
+from fer_stream.types import EventType
 
 CAMERA_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$"
 
@@ -111,6 +112,13 @@ def _rectangle(mask: tuple[float, float, float, float]) -> tuple[float, float, f
     return mask
 
 
+def _event_types(text: str) -> str:
+    known = [*EventType, *dict.fromkeys(kind.partition(".")[0] for kind in EventType)]
+    if text not in known:
+        raise ValueError(f"no event is of type {text!r}; there are {', '.join(known)}")
+    return text
+
+
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Seconds = Annotated[float, Field(gt=0)]
 Policy = Literal["drop_oldest", "wait"]
@@ -131,6 +139,7 @@ HostPort = Annotated[str, AfterValidator(_host_port)]
 PageName = Annotated[str, AfterValidator(origins.page_name)]
 BasePath = Annotated[str, AfterValidator(origins.base_path)]
 Ancestor = Annotated[str, AfterValidator(origins.ancestor)]
+EventTypes = Annotated[str, AfterValidator(_event_types)]
 Sink = Annotated[str, AfterValidator(_sink)]
 Mask = Annotated[tuple[Fraction, Fraction, Fraction, Fraction], AfterValidator(_rectangle)]
 FilePath = Annotated[Path, AfterValidator(_file)]

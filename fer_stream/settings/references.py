@@ -43,7 +43,7 @@ def displayed(source: str) -> str:
 
 
 def resolve(source: str) -> str:
-    """Return a source with the passwords in place of the references to them.
+    """Return a source, or another address, with the passwords in place of the references to them.
 
     Raises:
         SourceError: a variable is not set, or a file cannot be read, is empty, or may be read by others. It is
@@ -58,20 +58,20 @@ def _secret(kind: str, name: str) -> str:
     if kind == "env":
         if not _VARIABLE.fullmatch(name) or not (secret := os.environ.get(name)):
             raise SourceError(
-                f"the password of a source is in the variable {name}, which is not set: set it where the service "
+                f"a password is in the variable {name}, which is not set: set it where the service "
                 "starts, and start it again"
             )
         return secret
     path = folders.expand(Path(name))
     try:
         if not path.is_absolute():
-            raise SourceError(f"the password file {path} of a source needs a complete path, such as /run/secrets/door")
+            raise SourceError(f"the password file {path} needs a complete path, such as /run/secrets/door")
         if path.stat().st_mode & 0o077:
             raise SourceError(f"others may read the password file {path}: chmod 600 it", transient=True)
         secret = path.read_text(encoding="utf-8").strip("\r\n")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not text"
-        raise SourceError(f"the password file {path} of a source cannot be read: {reason}", transient=True) from error
+        raise SourceError(f"the password file {path} cannot be read: {reason}", transient=True) from error
     if not secret:
-        raise SourceError(f"the password file {path} of a source is empty: write the password into it", transient=True)
+        raise SourceError(f"the password file {path} is empty: write the password into it", transient=True)
     return secret

@@ -162,7 +162,7 @@ def template(root: Schema, defaults: dict[str, Any]) -> str:
         defaults: the tree's default values; a setting with examples shows its first example instead.
     """
     sections = [name for name in root["properties"] if "properties" in schema_at(root, (name,))]
-    plain = [name for name in root["properties"] if name not in sections and name != "cameras"]
+    plain = [name for name in root["properties"] if name not in (*sections, "cameras", "deliver")]
     text = _HEAD + "".join(_commented(schema_at(root, (name,)), name, defaults[name]) for name in plain) + _CAMERA_HEAD
     camera = schema_at(root, ("cameras", "front"))
     for name, schema in camera["properties"].items():
@@ -172,6 +172,10 @@ def template(root: Schema, defaults: dict[str, Any]) -> str:
         text += f"\n# {schema['description']}\n\n[{section}]\n"
         for name in schema["properties"]:
             text += _commented(schema_at(root, (section, name)), name, defaults[section][name])
+    sink = schema_at(root, ("deliver", "archive"))
+    text += f"\n# {root['properties']['deliver']['description']}\n\n#[deliver.archive]\n"
+    for name, schema in sink["properties"].items():
+        text += _commented(_resolve(root, schema), name, schema.get("default"))
     return text
 
 

@@ -13,6 +13,7 @@ from fer_stream.settings.kinds import (
     Address,
     Ancestor,
     BasePath,
+    EventTypes,
     FilePath,
     Fraction,
     HostPort,
@@ -24,6 +25,7 @@ from fer_stream.settings.kinds import (
     Provider,
     Purpose,
     Seconds,
+    Sink,
 )
 from fer_stream.system import folders
 
@@ -338,3 +340,41 @@ class LiveSettings(Section):
         examples=[["https://home.example.org:8123"]],
     )
     show_faces: bool = Field(False, description="show faces unblurred")
+
+
+class DeliverSettings(Section):
+    """One sink of `fer-stream deliver`, and the events that it gets."""
+
+    sink: Sink = Field(
+        description="where events go, as NAME:ARGUMENT; env:NAME or file:PATH in place of a password in an address "
+        "names a variable or a file that holds it",
+        examples=["nats://127.0.0.1:4222"],
+    )
+    cameras: list[str] = Field(
+        default_factory=list, description="only events of these cameras; by default of all", examples=[["door"]]
+    )
+    types: list[EventTypes] = Field(
+        default_factory=list,
+        description="only events of these types (emotion.started) or families (emotion); by default all",
+        examples=[["emotion", "camera"]],
+    )
+    labels: list[str] = Field(
+        default_factory=list,
+        description="of the events of expressions, only those with these labels; by default all",
+        examples=[["happy", "surprise"]],
+    )
+    min_probability: Fraction = Field(
+        0.0,
+        description="of the events of expressions, only those whose highest probability so far is at least this; so "
+        "every interval whose start is delivered is also closed",
+    )
+    begin: Literal["now", "beginning"] = Field(
+        "now",
+        description="where a sink begins that has delivered nothing yet: with the next event, or with the oldest one "
+        "in the journal",
+    )
+    options: dict[str, str | int | float | bool] = Field(
+        default_factory=dict,
+        description="options of the sink; the page on each sink lists them",
+        examples=[{"daily": True}],
+    )

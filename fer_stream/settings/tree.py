@@ -24,6 +24,7 @@ from fer_stream.settings.redaction import redact
 from fer_stream.settings.sections import (
     CameraSettings,
     ClassifierSettings,
+    DeliverSettings,
     DeploymentSettings,
     DetectorSettings,
     DispatchSettings,
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CameraSettings",
     "ClassifierSettings",
+    "DeliverSettings",
     "DeploymentSettings",
     "DetectorSettings",
     "DispatchSettings",
@@ -137,6 +139,12 @@ class Settings(BaseSettings):
         description="further outputs for events, as NAME:ARGUMENT",
         examples=[["file:events.jsonl"]],
     )
+    deliveries: FilePath | None = Field(
+        None,
+        description="the file in which `fer-stream deliver` records what it has delivered; by default beside the "
+        "journal, with .deliveries.db added to its name",
+        examples=["deliveries.db"],
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="minimum severity of logged messages"
     )
@@ -173,6 +181,9 @@ class Settings(BaseSettings):
     fleet: FleetSettings = FleetSettings()
     deployment: DeploymentSettings = DeploymentSettings()
     live: LiveSettings = LiveSettings()
+    deliver: dict[Annotated[str, Field(pattern=CAMERA_NAME)], DeliverSettings] = Field(
+        default_factory=dict, description="sinks of `fer-stream deliver`, by name"
+    )
 
     @property
     def networked(self) -> bool:

@@ -32,7 +32,8 @@ def service(
     folder, port = tmp_path_factory.mktemp("service"), free_port()
     cli = Cli(folder, tiny_model)
     cameras = [f"door={clip}", f"hall={clip}"]
-    run = cli.start("run", *cameras, "--loop", "--workers", 2, "--metrics", f"127.0.0.1:{port}")
+    nobody = ("--sink", "nats://127.0.0.1:1")  # a receiver that never answers, so that there are failures to show
+    run = cli.start("run", *cameras, "--loop", "--workers", 2, "--metrics", f"127.0.0.1:{port}", *nobody)
     prometheus = Prometheus(folder, {"fer-stream": port}, DEPLOY / "prometheus" / "rules.yml")
     wait_for(
         lambda: prometheus.query('count(fer_stream_events_total{type="emotion.started"} > 0)') == {(): 2.0},

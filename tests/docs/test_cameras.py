@@ -99,7 +99,7 @@ def test_the_section_about_cells_is_followed(cli: Cli, tmp_path: Path) -> None:
         assert cli.run(*words(desk)).out == "camera desk is added, and online\n"
         told = cli.run(*words(door))
         assert told.out == "camera door is added\n"
-        assert "the password file /run/secrets/door of a source cannot be read" in told.err
+        assert "the password file /run/secrets/door cannot be read" in told.err
         head, *rows = [line.split() for line in cli.run(*words(listing)).out.splitlines()]
         assert head == example.splitlines()[0].split()
         for row, shown in zip(rows, map(str.split, example.splitlines()[1:]), strict=True):

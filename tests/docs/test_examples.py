@@ -6,10 +6,11 @@ import json
 import os
 import re
 import shutil
+import sqlite3
 import subprocess
 import sys
 import tomllib
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -117,7 +118,7 @@ def test_names_in_the_text_exist(page: Path) -> None:
         assert name in variables or name == "FER_STREAM_", f"no setting is set by {name}"
 
 
-NO_METRICS = {"fer_stream_example", "fer_stream_csv"}
+NO_METRICS = {"fer_stream_example", "fer_stream_csv", "fer_stream_table"}
 
 
 def _series() -> Iterator[str]:
@@ -166,17 +167,46 @@ def test_the_python_example_runs(block: Block, stage: Cli) -> None:
         assert (stage.folder / "chart.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_example_sink_works(tmp_path: Path, stage: Cli) -> None:
+def installed(package: str, folder: Path) -> Path:
+    """Install an example package of the page on plug-ins, and return the folder of modules."""
     for block in blocks(ROOT / "docs/how-to/plug-in.md"):
-        if block.title.startswith("csv-sink/"):
-            path = tmp_path / block.title
+        if block.title.startswith(f"{package}/"):
+            path = folder / block.title
             path.parent.mkdir(exist_ok=True)
             path.write_text(block.text)
     options = ["--no-deps", "--no-build-isolation", "--no-index", "--quiet", "--disable-pip-version-check"]
-    site = tmp_path / "site"
-    subprocess.run(
-        [sys.executable, "-m", "pip", "install", *options, "--target", site, tmp_path / "csv-sink"], check=True
-    )
+    site = folder / "site"
+    subprocess.run([sys.executable, "-m", "pip", "install", *options, "--target", site, folder / package], check=True)
+    return site
+
+
+def test_the_example_of_a_batch_sink_works(tmp_path: Path, stage: Cli) -> None:
+    site, rows = installed("table-sink", tmp_path), tmp_path / "rows.db"
+    (tmp_path / "s.toml").write_text(f'[deliver.rows]\nsink = "table:{rows}"\nbegin = "beginning"\n')
+    command = ("--config", tmp_path / "s.toml", "--journal", "events.db")
+    environment = {"PYTHONPATH": str(site), "FER_STREAM_DELIVERIES": str(tmp_path / "deliveries.db")}
+    events = stage.run("subscribe", "--journal", "events.db", "--format", "jsonl").events
+    run = stage.start("deliver", *command, **environment)
+
+    def found() -> list[str]:
+        if not rows.exists():
+            return []
+        with closing(sqlite3.connect(rows)) as db, suppress(sqlite3.OperationalError):
+            return [text for (text,) in db.execute("SELECT text FROM events ORDER BY rowid")]
+        return []
+
+    run.until(lambda: len(found()) >= len(events), "all events")
+    assert [json.loads(text) for text in found()[: len(events)]] == events
+    assert run.stop() == 0
+    rows.write_bytes(b"x" * 5000)
+    (tmp_path / "deliveries.db").unlink()
+    run = stage.start("deliver", *command, **environment)
+    run.until_said("the sink rows has stopped; nothing is lost: ")
+    assert run.stop() == 0
+
+
+def test_the_example_sink_works(tmp_path: Path, stage: Cli) -> None:
+    site = installed("csv-sink", tmp_path)
     rows = tmp_path / "events.csv"
     arguments = ("run", "talk.mp4", "--policy", "wait", "--sink", f"csv:{rows}", "--journal", tmp_path / "new.db")
     address = {"FER_STREAM_ADDRESS": f"ipc://{tmp_path}"}

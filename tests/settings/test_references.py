@@ -64,12 +64,12 @@ def test_a_reference_is_replaced_by_the_password_as_it_is_written_in_addresses(
     [
         ("env:NOT_SET", "the variable NOT_SET, which is not set", False),
         ("env:9", "the variable 9, which is not set", False),
-        ("file:door.password", "door.password of a source needs a complete path", False),
-        ("file:{folder}/missing", "missing of a source cannot be read: No such file or directory", True),
+        ("file:door.password", "door.password needs a complete path", False),
+        ("file:{folder}/missing", "missing cannot be read: No such file or directory", True),
         ("file:{folder}", "cannot be read: Is a directory", True),
         ("file:{folder}/open", "others may read the password file", True),
-        ("file:{folder}/empty", "empty of a source is empty", True),
-        ("file:{folder}/binary", "binary of a source cannot be read: it is not text", True),
+        ("file:{folder}/empty", "empty is empty", True),
+        ("file:{folder}/binary", "binary cannot be read: it is not text", True),
     ],
 )
 def test_each_reason_why_there_is_no_password_is_told(

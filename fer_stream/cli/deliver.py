@@ -1,0 +1,119 @@
+"""The command that hands events over to sinks: deliver."""
+
+from __future__ import annotations
+
+import json
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fer_stream.cli.options import await_service, begin
+from fer_stream.cli.reading import table
+from fer_stream.errors import ConfigError
+from fer_stream.operations.process import supervised
+from fer_stream.system import folders
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    from fer_stream.delivery.state import DeadLetter, DeliveryState, SinkState
+    from fer_stream.settings.tree import Settings
+
+
+def deliver(arguments: Namespace) -> None:
+    """Deliver events, or look at and change what is recorded of that."""
+    settings = begin(arguments, "deliver")
+    if arguments.journal_file:
+        where = str(arguments.journal_file)
+        path = where if "://" in where else folders.expand(Path(where))
+        settings = settings.model_copy(update={"journal": settings.journal.model_copy(update={"path": path})})
+    if arguments.action is not None:
+        _manage(arguments, settings)
+        return
+    from fer_stream.delivery.process import run  # noqa: PLC0415
+    from fer_stream.delivery.sink import orders  # noqa: PLC0415
+
+    # A run leaves those of its sinks here that are of no older contract.
+    chosen = orders(settings, [*arguments.further, *(settings.sinks if supervised() else ())])
+    from_journal = bool(arguments.journal_file)
+    settings = settings if from_journal else await_service(settings)
+    run(settings, chosen, from_journal=from_journal, begin=arguments.after)
+
+
+def _manage(arguments: Namespace, settings: Settings) -> None:
+    from fer_stream.delivery.state import DeliveryState, path_of  # noqa: PLC0415
+
+    if arguments.further:
+        raise ConfigError(f"deliver {arguments.action} takes a sink's name, and no --sink")
+    state = DeliveryState(path_of(settings))
+    try:
+        if arguments.action != "status":
+            _change(arguments, state)
+        elif arguments.receiver is None:
+            _show(state.sinks(), state.count_dead_letters(), arguments.format)
+        else:
+            letters = state.dead_letters(_known(state, arguments.receiver).name, arguments.event or "")
+            _show_dead([letter for _, letter in letters], arguments.format)
+    finally:
+        state.close()
+
+
+def _known(state: DeliveryState, name: str | None) -> SinkState:
+    """Return a sink by its name.
+
+    Raises:
+        ConfigError: there is none, or no name was given.
+    """
+    names = ", ".join(sink.name for sink in state.sinks()) or "none"
+    if name is None:
+        raise ConfigError(f"which sink? there are: {names}")
+    sink = state.sink(name)
+    if sink is None:
+        raise ConfigError(f"there is no sink {name!r} in {state.path}; there are: {names}")
+    return sink
+
+
+def _change(arguments: Namespace, state: DeliveryState) -> None:
+    sink = _known(state, arguments.receiver)
+    identity = arguments.event or ""
+    letters = state.count_dead_letters().get(sink.name, 0)
+    if identity and arguments.action != "skip" and not state.dead_letters(sink.name, identity):
+        raise ConfigError(
+            f"{sink.name} has no dead letter {identity!r}: fer-stream deliver status '{sink.name}' lists them"
+        )
+    if arguments.action == "discard":
+        sys.stdout.write(f"{sink.name}: {state.discard(sink.name, identity)} dead letters deleted\n")
+        return
+    state.ask(sink.name, arguments.action, identity)
+    what = {
+        "retry": f"{1 if identity else letters} dead letters are sent again, and what waits is tried now, when "
+        "fer-stream deliver runs",
+        "skip": f"{'this event' if identity else 'the batch'} becomes a dead letter if the sink waits at it now",
+    }
+    sys.stdout.write(f"{sink.name}: {what[arguments.action]}\n")
+
+
+def _show(sinks: list[SinkState], dead: dict[str, int], how: str) -> None:
+    if how == "jsonl":
+        rows: list[dict[str, Any]] = [sink._asdict() | {"dead_letters": dead.get(sink.name, 0)} for sink in sinks]
+        sys.stdout.write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+        return
+    lines = [["sink", "state", "since", "delivered", "filtered", "dead letters", "cursor", "error"]]
+    for sink in sinks:
+        counts = [str(sink.delivered), str(sink.filtered), str(dead.get(sink.name, 0))]
+        cursor = sink.cursor if len(sink.cursor) <= 20 else f"{sink.cursor[:17]}..."
+        lines.append([sink.name, sink.state, _moment(sink.changed), *counts, cursor, sink.error])
+    sys.stdout.write("\n".join(table(lines) if sinks else ["no sink has begun yet"]) + "\n")
+
+
+def _show_dead(letters: list[DeadLetter], how: str) -> None:
+    if how == "jsonl":
+        sys.stdout.write("".join(json.dumps(letter._asdict(), ensure_ascii=False) + "\n" for letter in letters))
+        return
+    lines = [["id", "since", "reason"], *([one.id, _moment(one.since), one.reason] for one in letters)]
+    sys.stdout.write("\n".join(table(lines) if letters else ["no dead letters"]) + "\n")
+
+
+def _moment(seconds: float) -> str:
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S}Z"

@@ -1,0 +1,102 @@
+"""`fer-stream deliver` is killed at random instants: nothing is missing at the receiver, and a repeat has the same id.
+
+The short form kills it a few times; ``--soak 1`` a hundred times a sink.
+"""
+
+from __future__ import annotations
+
+import random
+import signal
+import time
+from typing import TYPE_CHECKING, Any
+
+from deliveries import Bench, ids, without_repeats
+from nats_servers import NatsServer, api, ask
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from scale import Scale
+
+SHORT, FULL = 4, 100
+
+EVENTS = 1500
+"""Events for each kill, so that there is always something to deliver."""
+
+MOST = 20
+"""Events in a batch for the receiver."""
+
+
+def kill_often(bench: Bench, times: int, count: Callable[[], int], total: int) -> int:
+    """Kill a process that delivers, each time at a random moment after it has delivered something; then let it end.
+
+    Returns:
+        How often it was killed before everything was delivered.
+    """
+    in_time = 0
+    for _ in range(times):
+        before = count()
+        run = bench.deliver()
+        run.until(lambda before=before: count() > before or before >= total, "progress")  # type: ignore[misc]
+        time.sleep(random.uniform(0.0, 0.2))
+        run.signal(signal.SIGKILL)
+        run.end()
+        in_time += count() < total
+    last = bench.deliver()
+    last.until(lambda: bench.states()["main"]["cursor"] == str(total), "the end")
+    assert last.stop() == 0
+    return in_time
+
+
+def lines(path: Path) -> int:
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def test_a_receiver_misses_nothing(bench: Bench, scale: Scale) -> None:
+    times = scale.of(SHORT, FULL)
+    events = bench.journal("door", "yard", events=EVENTS * times // 2)
+    bench.settings(main={"sink": f"receiver:{bench.port}", "options": {"most": MOST}})
+    bench.receive()
+    assert kill_often(bench, times, lambda: lines(bench.folder / "got.jsonl"), len(events))
+    got = bench.got()
+    assert without_repeats(got) == events
+    assert len(got) - len(events) <= times * MOST
+
+
+def test_a_file_misses_and_repeats_nothing_and_has_no_torn_line(bench: Bench, scale: Scale) -> None:
+    times = scale.of(SHORT, FULL)
+    events = bench.journal("door", "yard", events=EVENTS * times // 2)
+    size = sum(len(str(event)) for event in events)
+    bench.settings(main={"sink": "file:out.jsonl", "options": {"max_mib": round(size / 5 / 1_048_576, 3)}})
+
+    def files() -> list[Path]:
+        return [*sorted(bench.folder.glob("out-*.jsonl")), bench.folder / "out.jsonl"]
+
+    assert kill_often(bench, times, lambda: sum(map(lines, files())), len(events))
+    assert len(files()) > 2
+    assert [event for file in files() for event in bench.got(file.name)] == events
+    assert all(file.read_bytes().endswith(b"\n") for file in files())
+
+
+def test_jetstream_stores_each_event_once(bench: Bench, scale: Scale, tmp_path: Path) -> None:
+    times = scale.of(SHORT, FULL)
+    events = bench.journal("door", "yard", events=EVENTS * times // 2)
+    server = NatsServer(tmp_path).start()
+    bench.settings(main={"sink": server.address})
+
+    def count() -> int:
+        state: dict[str, Any] = api(server.address, "STREAM.INFO.fer_stream").get("state", {})
+        return int(state.get("messages", 0))
+
+    async def stored(client: Any) -> list[str]:
+        subscription = await client.jetstream().subscribe("fer_stream.>", ordered_consumer=True)
+        found = [await subscription.next_msg(timeout=30) for _ in range(count_now)]
+        return [message.headers["Nats-Msg-Id"] for message in found]
+
+    try:
+        assert kill_often(bench, times, count, len(events))
+        count_now = count()
+        assert ask(server.address, stored) == ids(events)
+    finally:
+        server.kill()
