@@ -161,9 +161,12 @@ def _cell_lines(fleet: dict[str, Any]) -> list[str]:
 
 
 def table(rows: list[list[str]]) -> list[str]:
-    """Return rows as lines of aligned columns: names to the left, numbers to the right."""
+    """Return rows as lines of aligned columns: names to the left, numbers to the right. A dash is no number."""
     columns = list(zip(*rows, strict=True))
-    right = [number > 0 and column[-1].replace(".", "").isdigit() for number, column in enumerate(columns)]
+    right = [
+        number > 0 and all(text == "-" or text.replace(".", "").isdigit() for text in column[1:])
+        for number, column in enumerate(columns)
+    ]
     widths = [max(map(len, column)) for column in columns]
     return [
         "  ".join(
