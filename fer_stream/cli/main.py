@@ -330,7 +330,10 @@ COMMANDS = (
         "print the JSON Schema of every event",
         "fer-stream schema > event.schema.json",
         (),
-        (_argument("--asyncapi", action="store_true", help="print an AsyncAPI document of the event link instead"),),
+        (
+            _argument("--asyncapi", action="store_true", help="print an AsyncAPI document of the event link instead"),
+            _argument("--openapi", action="store_true", help="print an OpenAPI document of the HTTP API instead"),
+        ),
     ),
     Command(
         "status",

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from fer_stream.settings.tree import Settings
-    from fer_stream.types import Event, Face
+    from fer_stream.types import Event
 
 
 def subscribe(arguments: Namespace) -> None:
@@ -193,16 +193,7 @@ def recognize(arguments: Namespace) -> int:
             tell_error(str(error))
             failures += 1
             continue
-        faces = [_face(face) for face in recognizer.recognize(image).faces]
+        faces = [face.as_dict() for face in recognizer.recognize(image).faces]
         sys.stdout.write(json.dumps({"image": name, "faces": faces}, ensure_ascii=False) + "\n")
         sys.stdout.flush()
     return 1 if failures else 0
-
-
-def _face(face: Face) -> dict[str, Any]:
-    probabilities = face.probabilities.as_dict() if face.probabilities else {}
-    return {
-        "box": [round(side, 3) for side in face.box],
-        "confidence": round(face.confidence, 6),
-        "probabilities": {label: round(value, 6) for label, value in probabilities.items()},
-    }

@@ -111,8 +111,8 @@ class Record:
     def take(self, event: Event) -> None:
         """Take the next event."""
         if isinstance(event.data, GapData):  # of which cameras is not known
-            for camera in self._cameras.values():
-                camera.lose(another_journal=event.data.reason == ANOTHER_JOURNAL)
+            for each in self._cameras.values():
+                each.lose(another_journal=event.data.reason == ANOTHER_JOURNAL)
             return
         self.first, self.last = min(self.first, event.time), max(self.last, event.time)
         if event.camera not in self._cameras:
@@ -130,9 +130,11 @@ class Record:
         end: int,
         every: int | None = None,
         *,
+        camera: str | None = None,
         least_faces: int = 1,
         groups: Mapping[str, str] | None = None,
         online: Mapping[str, int] | None = None,
+        most: int = MOST_ROWS,
     ) -> list[Row]:
         """Return a row for each camera and each part of a period.
 
@@ -140,26 +142,29 @@ class Record:
             start: the beginning of the period, in nanoseconds since the Unix epoch.
             end: its end, exclusive.
             every: nanoseconds of each part, of which the last one may be shorter; ``None``: one part.
+            camera: only this camera.
             least_faces: of how many faces at least something is said; what is said of fewer is withheld.
             groups: the group of each label, such as its valence; a label without a group counts as uncertain.
             online: the time until which a camera is known to be online, by its name.
+            most: the most rows.
 
         Raises:
-            ConfigError: the period is empty, or there would be more than `MOST_ROWS` rows.
+            ConfigError: the period is empty, or there would be more than ``most`` rows.
         """
         every = end - start if every is None else every
         if end <= start or every <= 0:
             raise ConfigError("the period is empty: its end must be after its beginning")
         count = -(-(end - start) // every)
-        if count * max(1, len(self._cameras)) > MOST_ROWS:
+        cameras = sorted(name for name in self._cameras if camera in (None, name))
+        if count * max(1, len(cameras)) > most:
             raise ConfigError(
-                f"these are {count} parts for each of {len(self._cameras)} cameras, and at most {MOST_ROWS} in all are "
+                f"these are {count} parts for each of {len(cameras)} cameras, and at most {most} in all are "
                 "possible: choose a shorter period or longer parts"
             )
         parts = _Parts(start, end, every, count)
         found = []
-        for name, camera in sorted(self._cameras.items()):
-            found += camera.rows(name, parts, least_faces, groups, (online or {}).get(name, 0))
+        for name in cameras:
+            found += self._cameras[name].rows(name, parts, least_faces, groups, (online or {}).get(name, 0))
         return found
 
 
