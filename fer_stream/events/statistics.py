@@ -23,7 +23,7 @@ from fer_stream.events.cloudevents import to_rfc3339
 from fer_stream.types import CameraData, Event, EventType, ExpressionData, FaceData, GapData, Nanoseconds
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     Span = tuple[int, int]
     """Begin (inclusive) and end (exclusive) in nanoseconds."""
@@ -102,7 +102,7 @@ class Record:
     def __init__(self, since: int = 0, until: int = FOREVER) -> None:
         """Begin without events; times are in nanoseconds since the Unix epoch."""
         self.first = FOREVER
-        """The earliest time of an event, at most ``until``; `FOREVER` without events."""
+        """The earliest time of an event; `FOREVER` without events."""
         self.last = 0
         """The latest time of an event."""
         self._bounds = since, until
@@ -118,11 +118,6 @@ class Record:
         if event.camera not in self._cameras:
             self._cameras[event.camera] = _Camera(*self._bounds)
         self._cameras[event.camera].take(event, event.data)
-
-    def forget(self, before: int) -> None:
-        """Drop what ended before a time, in nanoseconds since the Unix epoch."""
-        for camera in self._cameras.values():
-            camera.forget(before)
 
     def rows(
         self,
@@ -222,7 +217,8 @@ class _Camera:
         # If a gap hides when the face came, its first interval is the first that is known of it.
         start, last = self._stays.get(track, (data.start_time, 0))
         self._stays[track] = min(start, data.start_time), max(last, time)
-        self._open_stays.add(track)
+        if track[1] == self._epoch:
+            self._open_stays.add(track)
         interval = *track, data.start_time
         self._intervals[interval] = data.label, max(data.start_time, time if data.end_time is None else data.end_time)
         if data.end_time is None:
@@ -241,15 +237,6 @@ class _Camera:
         self._state = None
         if another_journal:  # whose epochs and tracks may have the same numbers
             self._journal, self._epoch = self._journal + 1, 0
-
-    def forget(self, before: int) -> None:
-        for spans in (self._online, self._offline):
-            spans[:] = [span for span in spans if span[1] >= before]
-        open_stays, open_intervals = self._open_stays, self._open_intervals
-        self._stays = {key: span for key, span in self._stays.items() if span[1] >= before or key in open_stays}
-        self._intervals = {
-            key: found for key, found in self._intervals.items() if found[1] >= before or key in open_intervals
-        }
 
     def _add(self, spans: list[Span], start: int, end: int) -> None:
         if start <= end and self._reaches(start, end):
@@ -301,7 +288,7 @@ class _Parts:
     every: int
     count: int
 
-    def __iter__(self) -> Any:
+    def __iter__(self) -> Iterator[Span]:
         for number in range(self.count):
             begin = self.start + number * self.every
             yield begin, min(begin + self.every, self.end)

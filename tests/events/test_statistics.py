@@ -306,16 +306,6 @@ def test_valence() -> None:
     assert faces.labels == {"happy": 3 * SECOND}, "events of a service whose labels are the groups"
 
 
-def test_what_is_forgotten_does_not_count() -> None:
-    record = Record()
-    for each in history():
-        record.take(each)
-    record.forget(6 * SECOND)
-    (row,) = record.rows(0, 10 * SECOND)
-    assert row.faces is not None
-    assert (row.faces.labels, row.faces.in_view) == ({}, 6 * SECOND)
-
-
 def test_periods_that_are_empty_or_have_too_many_parts_are_refused() -> None:
     record = Record()
     record.take(history()[0])

@@ -8,8 +8,9 @@
     history       all events, as statistics need them
     recognition   finds faces in a picture that a request brings
 
-It is made with Starlette, which serves the page, and pydantic, which has the settings. FastAPI would add little: two
-packages of 2 MB. But its answers to bad input are lists of objects and not one sentence, an event's schema exists
-already (`fer_stream.events.schema`) and is not a pydantic model, and its own OpenAPI pages load scripts from other
-servers, which the page's security policy forbids.
+It is made with Starlette, which serves the page, and pydantic, which has the settings. FastAPI is small (1 MB), but
+most of what it does would have to be undone: its answers to bad input are lists of objects and not one sentence, it
+would parse and write again the events, whose texts and schema exist already (`fer_stream.events.schema`), and its
+pages of documentation load scripts from another server, which the page's security policy forbids. What is left of it
+is the document, which takes 100 lines here (`contract.openapi`).
 """
