@@ -19,6 +19,7 @@ from served import Service, get
 
 from fer_stream.aggregator import aggregator
 from fer_stream.capture import process as capture
+from fer_stream.errors import JournalError
 from fer_stream.events.cloudevents import decode, from_rfc3339
 from fer_stream.events.statistics import Record
 from fer_stream.inference import models, worker
@@ -44,7 +45,10 @@ def ended(service: Service, printed: Callable[[], str], short_folder: Path) -> t
 
 
 def stored(folder: Path) -> list[str]:
-    return everything(folder / "events.db") if (folder / "events.db").exists() else []
+    try:
+        return everything(folder / "events.db")
+    except JournalError:  # the aggregator is about to make it
+        return []
 
 
 # Now
@@ -70,9 +74,8 @@ def test_what_there_is_now(service: Service, printed: Callable[[], str]) -> None
 
 def test_without_an_aggregator(service: Service, printed: Callable[[], str]) -> None:
     url, _ = service.live(printed)
-    for path in ("/status", "/cameras", "/cameras/film", "/intervals", "/events/stream", "/statistics"):
+    for path in ("/status", "/cameras", "/cameras/film", "/intervals", "/events", "/events/stream", "/statistics"):
         assert "no aggregator answers" in refused(url, path, 503)
-    assert "no aggregator" in refused(url, "/events", 503) or "nothing listens" in refused(url, "/events", 503)
 
 
 # Events
@@ -194,7 +197,7 @@ def test_wrong_addresses_methods_and_cursors(ended: tuple[str, list[str]]) -> No
     answer = get(url, f"{API}/events/stream", Last_Event_ID="x")
     assert (answer.status, b"the header Last-Event-ID: " in answer.body) == (400, True)  # type: ignore[attr-defined]
     answer = get(url, f"{API}/status", "DELETE")
-    assert (answer.status, answer.headers["allow"]) == (405, "GET, HEAD")
+    assert (answer.status, set(answer.headers["allow"].split(", "))) == (405, {"GET", "HEAD"})
     assert "does not take 'DELETE'" in json.loads(answer.body)["detail"]  # type: ignore[attr-defined]
 
 
@@ -259,7 +262,7 @@ def test_what_is_too_large_is_refused_before_it_is_read(service: Service, printe
     head = f"POST {API}/recognize HTTP/1.1\r\nHost: {parts.netloc}\r\n"
     for more, status in (
         (f"Content-Length: {contract.MOST_BYTES + 1}\r\n\r\n", 413),
-        ("Content-Length: 99999999999999999999999999\r\n\r\n", 413),
+        ("Content-Length: 999999999999999999\r\n\r\n", 413),
         ("Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n", 411),
     ):
         with socket.create_connection((parts.hostname or "", parts.port or 0), 30) as connection:

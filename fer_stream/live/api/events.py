@@ -33,7 +33,7 @@ MOST_PAGES = 8
 """Most pages that are made at the same time; further requests wait."""
 
 SECONDS = 5.0
-"""Seconds after which a page ends with what it has, and in which an aggregator must answer."""
+"""Seconds after which a page ends with what it has."""
 
 QUIET = 10.0
 """Seconds without an event after which a stream sends its cursor, which also finds out whether the reader is there."""
@@ -60,7 +60,7 @@ class Streams:
             texts: list[str] = []
             deadline = time.monotonic() + SECONDS
             try:
-                with self._subscribe(query, query.after, until_now=True, timeout=SECONDS) as found:
+                with self._subscribe(query, query.after, until_now=True) as found:
                     while len(texts) < query.limit and not found.ended and (left := deadline - time.monotonic()) > 0:
                         pair = await found.receive_async(left)
                         if pair is not None:
@@ -71,14 +71,8 @@ class Streams:
         body = f'{{"events":[{",".join(texts)}],"cursor":"{cursor}","more":{"true" if more else "false"}}}'
         return Response(body, media_type="application/json")
 
-    async def open(self, query: StreamQuery, *, head: bool) -> Response:
-        """Return a stream that ends when its reader goes; with ``head`` only its headers."""
-        after = query.after
-        if after is None:
-            state = await self._feed.fresh_status()
-            if state is None:
-                raise HTTPException(503, "no aggregator answers: see whether the service runs, and try again")
-            after = state["cursor"]
+    def open(self, query: StreamQuery, after: str, *, head: bool) -> Response:
+        """Return a stream after a cursor that ends when its reader goes; with ``head`` only its headers."""
         self._check(after)
         if self._open >= MOST_STREAMS:
             raise HTTPException(503, f"{MOST_STREAMS} streams are open already: close one of them")
@@ -101,16 +95,13 @@ class Streams:
         finally:
             self._open -= 1
 
-    def _subscribe(
-        self, query: PageQuery | StreamQuery, after: str, *, until_now: bool = False, timeout: float | None = None
-    ) -> Subscription:
+    def _subscribe(self, query: PageQuery | StreamQuery, after: str, *, until_now: bool = False) -> Subscription:
         return subscribe(
             self._feed.where,
             camera=query.camera,
             types=query.type,
             after=after,
             until_now=until_now,
-            timeout=timeout,
             settings=self._settings,
         )
 

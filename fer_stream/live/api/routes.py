@@ -139,17 +139,20 @@ class Api:
 
     async def events(self, _: Request, query: contract.PageQuery) -> Response:
         """See `contract`."""
+        await self._state()
         return await self._streams.page(query)
 
     async def stream(self, request: Request, query: contract.StreamQuery) -> Response:
         """See `contract`."""
-        last = request.headers.get("last-event-id", "")
-        if last:
+        after = query.after
+        if last := request.headers.get("last-event-id"):
             try:
-                query = query.model_copy(update={"after": contract.cursor(last)})
+                after = contract.cursor(last)
             except ValueError as error:
                 raise HTTPException(400, f"the header Last-Event-ID: {error}") from error
-        return await self._streams.open(query, head=request.method == "HEAD")
+        if after is None:
+            after = (await self._state())["cursor"]
+        return self._streams.open(query, after, head=request.method == "HEAD")
 
     async def statistics(self, _: Request, query: contract.StatisticsQuery) -> Response:
         """See `contract`."""
