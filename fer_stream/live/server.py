@@ -76,7 +76,6 @@ def application(settings: Settings, started: Callable[[], None]) -> Starlette:
     from starlette.staticfiles import StaticFiles  # noqa: PLC0415
 
     from fer_stream.live.access import Access, token  # noqa: PLC0415
-    from fer_stream.live.api import contract  # noqa: PLC0415
     from fer_stream.live.api.routes import Api  # noqa: PLC0415
     from fer_stream.live.feed import Feed  # noqa: PLC0415
     from fer_stream.live.refusals import Refusals  # noqa: PLC0415
@@ -120,7 +119,7 @@ def application(settings: Settings, started: Callable[[], None]) -> Starlette:
         routes=[
             WebSocketRoute("/feed", view),
             Route("/feed", no_upgrade, methods=["GET", "POST"]),
-            Mount(contract.PREFIX, api.application()),
+            api.mount(),
             Mount("/", StaticFiles(directory=STATIC, html=True)),
         ],
         middleware=[

@@ -67,7 +67,7 @@ def test_single_events_can_be_awaited(house: House, run: Callable[[Coroutine[Non
 
     async def receive() -> None:
         with house.listen(after=0) as subscription:
-            for number in (1, 2):
+            for number in (1, 2, 3):
                 found = await subscription.receive_async(PATIENCE)
                 assert found is not None
                 assert (found[0].cursor, cloudevents.decode(found[1])) == (str(number), found[0])
@@ -76,7 +76,7 @@ def test_single_events_can_be_awaited(house: House, run: Callable[[Coroutine[Non
             waiting = asyncio.create_task(subscription.receive_async(PATIENCE))
             await asyncio.to_thread(house.take, 1)
             assert await waiting is not None
-            assert subscription.cursor == "3"
+            assert subscription.cursor == "4"
         with pytest.raises(TransportError, match="closed"):
             await subscription.receive_async(1.0)
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import logging
+import re
 from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import Mount, Route
 
 from fer_stream.errors import ConfigError, FerStreamError
 from fer_stream.events.cloudevents import to_rfc3339
@@ -41,8 +41,6 @@ TITLES = {
     503: "Not available",
 }
 
-_log = logging.getLogger(__name__)
-
 
 class Api:
     """The operations. Each method that `contract.OPERATIONS` names gets a request and its checked parameters."""
@@ -54,14 +52,17 @@ class Api:
         self._history = History(feed, settings)
         self._recognition = Recognition(settings)
 
-    def application(self) -> Starlette:
-        """Return the ASGI application, to be mounted at `contract.PREFIX`."""
+    def mount(self) -> Mount:
+        """Return the route of everything below `contract.PREFIX`."""
         routes = [
             Route(each.path, self._endpoint(each, getattr(self, each.name)), methods=[each.method])
             for each in contract.OPERATIONS
         ]
         handlers: dict[Any, Any] = {HTTPException: _refused, FerStreamError: _unavailable, Exception: _failed}
-        return Starlette(routes=routes, exception_handlers=handlers)
+        made = Mount(contract.PREFIX, Starlette(routes=routes, exception_handlers=handlers))
+        # Starlette's pattern ends at a line end, and what follows would get the answer of the page.
+        made.path_regex = re.compile(made.path_regex.pattern, re.DOTALL)
+        return made
 
     def close(self) -> None:
         """Release what the operations hold."""
