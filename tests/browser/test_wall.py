@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -54,7 +55,9 @@ class Site:
         kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
         temporary = "".join(f"{kind}_temp_path {kind};" for kind in kinds)
         types = "types { text/html html; }"
-        main = "daemon off; pid nginx.pid; error_log stderr; worker_processes 1; events {} http { access_log off;"
+        user = "user root; " if os.geteuid() == 0 else ""  # the page's folder is open to this user alone
+        main = f"{user}daemon off; pid nginx.pid; error_log stderr; worker_processes 1; events {{}} "
+        main += "http { access_log off;"
         (folder / "nginx.conf").write_text(f"{main} {types} {temporary} {text} }}")
         program = shutil.which("nginx") or "/usr/sbin/nginx"
         command = [program, "-p", str(folder), "-e", "stderr", "-c", str(folder / "nginx.conf")]

@@ -97,7 +97,7 @@ def test_the_api_gives_the_events_of_the_whole_cell_and_resumes_after_its_aggreg
             new: list[dict[str, str]] = []
             cell.aggregators[first].kill()
             cell.until_owned(second)
-            while {source(m) for m in new if '"epoch":2' in m.get("data", "")} != set(CAMERAS):
+            while not any('"epoch":2' in message.get("data", "") for message in new):  # of the other aggregator
                 new.append(next(messages))
         pages, cursor, more = [], before["id"], True
         while more:
