@@ -9,7 +9,10 @@ import pytest
 from api_client import ask, refused, stream
 from cells import Cell
 from nats_servers import NatsServer
-from served import Browser, Service
+from processes import wait_for
+from served import Browser, Service, get
+
+from fer_stream.live.api.contract import PREFIX
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -99,6 +102,7 @@ def test_the_api_gives_the_events_of_the_whole_cell_and_resumes_after_its_aggreg
             cell.until_owned(second)
             while not any('"epoch":2' in message.get("data", "") for message in new):  # of the other aggregator
                 new.append(next(messages))
+        wait_for(lambda: get(url, f"{PREFIX}/status").status == 200, "the other aggregator's status")
         pages, cursor, more = [], before["id"], True
         while more:
             page = ask(url, "/events", after=cursor, limit=7)
