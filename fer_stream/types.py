@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, NamedTuple, NewType, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, NewType, Protocol
 
 if TYPE_CHECKING:
     import numpy as np
@@ -144,6 +144,15 @@ class Face:
     landmarks: tuple[tuple[float, float], ...] = ()
     probabilities: Probabilities | None = None
     quality: float = 1.0
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return box, confidence and probabilities as JSON values, rounded to a thousandth of a pixel and to 1e-6."""
+        probabilities = self.probabilities.as_dict() if self.probabilities else {}
+        return {
+            "box": [round(side, 3) for side in self.box],
+            "confidence": round(self.confidence, 6),
+            "probabilities": {label: round(value, 6) for label, value in probabilities.items()},
+        }
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ import python_page
 import reference
 
 from fer_stream.events import schema
+from fer_stream.live.api import contract
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,6 +37,7 @@ PARTS: dict[str, Callable[[], str]] = {
 FILES: dict[str, Callable[[], str]] = {
     "reference/event.schema.json": lambda: json.dumps(schema.event_schema(), indent=2) + "\n",
     "reference/asyncapi.json": lambda: json.dumps(schema.asyncapi(), indent=2) + "\n",
+    "reference/openapi.json": lambda: json.dumps(contract.openapi(), indent=2) + "\n",
     "images/hysteresis.svg": figure.hysteresis,
 }
 

@@ -21,10 +21,14 @@ def config(arguments: Namespace) -> None:
 
 
 def schema(arguments: Namespace) -> None:
-    """Print the JSON Schema of every event, or the AsyncAPI document of the links that carry them."""
+    """Print the JSON Schema of every event, or a document of the links that carry them, or of the HTTP API."""
     from fer_stream.events.schema import asyncapi, event_schema  # noqa: PLC0415
 
-    sys.stdout.write(json.dumps(asyncapi() if arguments.asyncapi else event_schema(), indent=2) + "\n")
+    if arguments.openapi:
+        from fer_stream.live.api.contract import openapi as document  # noqa: PLC0415
+    else:
+        document = asyncapi if arguments.asyncapi else event_schema
+    sys.stdout.write(json.dumps(document(), indent=2) + "\n")
 
 
 def version(_: Namespace) -> None:

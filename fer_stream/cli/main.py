@@ -54,6 +54,30 @@ def _age(text: str) -> float:
     return float(text[:-1]) * unit
 
 
+def _duration(text: str) -> float:
+    try:
+        found = _age(text)
+    except argparse.ArgumentTypeError:
+        found = 0.0
+    if not found:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time: give days, hours, minutes or seconds, such as 5m")
+    return found
+
+
+def _moment(text: str) -> int | float:
+    """Return a point in time in nanoseconds, or an age in seconds as a float."""
+    from fer_stream.events.cloudevents import from_rfc3339  # noqa: PLC0415
+
+    if text[-1:] in ("d", "h", "m", "s"):
+        return _age(text)
+    try:
+        return from_rfc3339(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a time: give one with a time zone, such as 2026-01-31T08:00:00Z, or an age, such as 12h"
+        ) from None
+
+
 def _count(text: str) -> int:
     if not (text.isascii() and text.isdigit() and int(text) <= MOST_WORKERS):
         raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to {MOST_WORKERS}")
@@ -244,6 +268,42 @@ COMMANDS = (
         ),
     ),
     Command(
+        "stats",
+        "stats:stats",
+        "print for how long each apparent expression was seen on each camera, computed from a journal",
+        "fer-stream stats --every 5m --from 2026-01-31T08:00:00Z --to 2026-01-31T18:00:00Z --format csv",
+        ("--journal", "--least-faces", *COMMON),
+        (
+            _argument(
+                "--every", metavar="TIME", type=_duration, help="a row for each part of the period, such as 5m or 1h"
+            ),
+            _argument(
+                "--from",
+                dest="since",
+                metavar="TIME",
+                type=_moment,
+                help="the period's beginning, or its age, such as 12h (default: the first event)",
+            ),
+            _argument(
+                "--to", metavar="TIME", type=_moment, help="the period's end, exclusive (default: the latest event)"
+            ),
+            _argument("--camera", metavar="NAME", help="only this camera"),
+            _argument(
+                "--by",
+                choices=["label", "valence"],
+                default="label",
+                help="label, or valence, the groups that the settings give (default: label)",
+            ),
+            _argument(
+                "--format",
+                choices=["pretty", "csv", "jsonl"],
+                default="pretty",
+                help="pretty: a table for people; csv: one with all columns; jsonl: one JSON object per line (default: "
+                "pretty)",
+            ),
+        ),
+    ),
+    Command(
         "analyze",
         "analyze:analyze",
         "make tables, events, plots and a report of recordings, as fast as this machine can; after an interruption, "
@@ -311,7 +371,10 @@ COMMANDS = (
         "print the JSON Schema of every event",
         "fer-stream schema > event.schema.json",
         (),
-        (_argument("--asyncapi", action="store_true", help="print an AsyncAPI document of the event link instead"),),
+        (
+            _argument("--asyncapi", action="store_true", help="print an AsyncAPI document of the event link instead"),
+            _argument("--openapi", action="store_true", help="print an OpenAPI document of the HTTP API instead"),
+        ),
     ),
     Command(
         "status",

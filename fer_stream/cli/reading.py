@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from fer_stream.settings.tree import Settings
-    from fer_stream.types import Event, Face
+    from fer_stream.types import Event
 
 
 def subscribe(arguments: Namespace) -> None:
@@ -169,9 +169,12 @@ def _cell_lines(fleet: dict[str, Any]) -> list[str]:
 
 
 def table(rows: list[list[str]]) -> list[str]:
-    """Return rows as lines of aligned columns: names to the left, numbers to the right."""
+    """Return rows as lines of aligned columns: names to the left, numbers to the right. A dash is no number."""
     columns = list(zip(*rows, strict=True))
-    right = [number > 0 and column[-1].replace(".", "").isdigit() for number, column in enumerate(columns)]
+    right = [
+        number > 0 and all(text == "-" or text.replace(".", "").isdigit() for text in column[1:])
+        for number, column in enumerate(columns)
+    ]
     widths = [max(map(len, column)) for column in columns]
     return [
         "  ".join(
@@ -198,16 +201,7 @@ def recognize(arguments: Namespace) -> int:
             tell_error(str(error))
             failures += 1
             continue
-        faces = [_face(face) for face in recognizer.recognize(image).faces]
+        faces = [face.as_dict() for face in recognizer.recognize(image).faces]
         sys.stdout.write(json.dumps({"image": name, "faces": faces}, ensure_ascii=False) + "\n")
         sys.stdout.flush()
     return 1 if failures else 0
-
-
-def _face(face: Face) -> dict[str, Any]:
-    probabilities = face.probabilities.as_dict() if face.probabilities else {}
-    return {
-        "box": [round(side, 3) for side in face.box],
-        "confidence": round(face.confidence, 6),
-        "probabilities": {label: round(value, 6) for label, value in probabilities.items()},
-    }

@@ -15,6 +15,7 @@ from fer_stream.client.replay import FIRST, NOW, Position, ReplayRequests
 from fer_stream.errors import ConfigError, WireError
 from fer_stream.events import cloudevents
 from fer_stream.events.cursor import to_number
+from fer_stream.events.statistics import ANOTHER_JOURNAL
 from fer_stream.journal import gap
 
 if TYPE_CHECKING:
@@ -134,7 +135,7 @@ class PartitionFollower:
 
     def _begin_another_journal(self, latest: int) -> None:
         old, self._position = self.position or 0, Position(0, self._camera)
-        missing = gap(old, 0, "another journal")
+        missing = gap(old, 0, ANOTHER_JOURNAL)
         self._requests.forget()
         self._answer.clear()
         self._held.clear()

@@ -131,6 +131,17 @@ class Subscription:
         finally:
             self._follower.leave()
 
+    async def receive_async(self, timeout: float) -> tuple[Event, str] | None:
+        """Return the same as `receive`, in an event loop.
+
+        Raises:
+            TransportError, WireError, ConfigError: as `receive`.
+        """
+        if self._closed:
+            raise TransportError("this subscription is closed: subscribe again")
+        begun = time.monotonic()
+        return (await self._next(begun, begun + timeout))[0]
+
     # Loops
 
     def __iter__(self) -> Iterator[Event]:
@@ -146,8 +157,11 @@ class Subscription:
     def __aiter__(self) -> AsyncIterator[Event]:
         return _AsyncLoop(self, self._enter_loop())
 
-    async def _next(self, begun: float) -> tuple[Event | None, float]:
-        """Return the next event, ``None`` at the end, and the time since which the event loop has not run."""
+    async def _next(self, begun: float, deadline: float = math.inf) -> tuple[tuple[Event, str] | None, float]:
+        """Return the next event and its text, and the time since which the event loop has not run.
+
+        The event is ``None`` at the end, or after the deadline.
+        """
         self._follower.enter()
         try:
             while not (self.ended or self._closed):
@@ -155,9 +169,11 @@ class Subscription:
                     await asyncio.sleep(0)
                     begun = time.monotonic()
                 elif self._follower.ready:
-                    return self._follower.ready.popleft()[0], begun
+                    return self._follower.ready.popleft(), begun
                 elif not self._follower.step():
-                    await self._readable(self._follower.due_in())
+                    if (remaining := deadline - time.monotonic()) <= 0:
+                        break
+                    await self._readable(min(remaining, self._follower.due_in()))
                     begun = time.monotonic()
         except SilenceError as error:
             cause = await asyncio.to_thread(error.silent.diagnose)
@@ -222,16 +238,16 @@ class _AsyncLoop:
         return self
 
     async def __anext__(self) -> Event:
-        event = None
+        found = None
         try:
             if self._subscription._loop is self._token:
-                event, self._begun = await self._subscription._next(self._begun)
+                found, self._begun = await self._subscription._next(self._begun)
         finally:
-            if event is None:
+            if found is None:
                 self._subscription._leave_loop(self._token)
-        if event is None:
+        if found is None:
             raise StopAsyncIteration
-        return event
+        return found[0]
 
     def __del__(self) -> None:
         self._subscription._leave_loop(self._token)

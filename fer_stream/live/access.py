@@ -8,6 +8,8 @@ a WebSocket to this address. *Token* is required where other machines can reach 
 as ``?token=`` or in a form, and gets a cookie; other clients send ``Authorization: Bearer`` with each request. Secrets
 are compared in constant time.
 
+Programs may send POST to the API without Origin and cookie: what a browser sends for a foreign page has an Origin.
+
 A proxy may serve the page below any path, on any port. So no answer contains an absolute path: addresses are relative,
 the form posts to its own address, and the cookie has no Path, so the browser limits it to the page's folder.
 A refused request is answered with one sentence that gives the reason. The log has the same sentence.
@@ -45,6 +47,9 @@ if TYPE_CHECKING:
 
 COOKIE = "fer_stream_live"
 NOBODY = "'none'"
+API = "/api/"
+"""Begins the paths that programs use, too."""
+
 OPEN = {"/live.css"}
 """Paths that are served without the token, because the form that asks for it needs them."""
 
@@ -156,7 +161,9 @@ class Access:
                 "pass on the Host header that it received",
             )
         origin = headers.get("origin", "")
-        needs_origin = scope["type"] == "websocket" or scope["method"] not in ("GET", "HEAD")
+        needs_origin = scope["type"] == "websocket" or (
+            scope["method"] not in ("GET", "HEAD") and not _by_a_program(scope, headers)
+        )
         if needs_origin and not self._names.same(origin, host, _over_tls(scope, headers)):
             return self._refusals.refuse(
                 scope,
@@ -224,6 +231,11 @@ _NO_COOKIES_IN_FRAMES = (
     "The token is right, but the browser keeps no cookie of this page: allow cookies for this address. In a frame of "
     "another site this requires https."
 )
+
+
+def _by_a_program(scope: Scope, headers: Headers) -> bool:
+    """Return whether a request to the API comes from no browser: a browser sends Origin with every POST."""
+    return scope["path"].startswith(API) and "origin" not in headers and "cookie" not in headers
 
 
 def _over_tls(scope: Scope, headers: Headers) -> bool:

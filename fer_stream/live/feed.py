@@ -83,6 +83,7 @@ class Feed:
         self._pool = ThreadPoolExecutor(2, "picture")
         self._pairs: dict[str, Pairing] = {}
         self._watchers: set[Watcher] = set()
+        self._awaiting: set[asyncio.Future[dict[str, Any] | None]] = set()
         self._number = self.past = 0
         self._stopping = threading.Event()
         self._ask = threading.Event()
@@ -115,6 +116,23 @@ class Feed:
     def missing(self) -> str:
         """What the feed still waits for, or an empty text. Part of the process's readiness."""
         return "" if self.connected else "an aggregator"
+
+    @property
+    def where(self) -> str | None:
+        """The addresses of the aggregators, for `fer_stream.client.subscribe`; ``None``: as the settings say."""
+        return ",".join(self.addresses) or None
+
+    async def fresh_status(self) -> dict[str, Any] | None:
+        """Ask for the status now; return it, or ``None`` if no aggregator answers."""
+        answer: asyncio.Future[dict[str, Any] | None] = self._loop.create_future()
+        self._awaiting.add(answer)
+        self._ask.set()
+        try:
+            return await asyncio.wait_for(answer, PATIENCE)
+        except TimeoutError:
+            return None
+        finally:
+            self._awaiting.discard(answer)
 
     def join(self, watcher: Watcher) -> None:
         """Add a watcher, and request the status at once."""
@@ -160,6 +178,9 @@ class Feed:
                 self._fetch = fetch
                 self.watch()
         self.turn += 1
+        for answer in self._awaiting:
+            if not answer.done():
+                answer.set_result(status)
         self._wake()
 
     def _take_event(self, text: str, past: bool) -> None:

@@ -76,11 +76,13 @@ def application(settings: Settings, started: Callable[[], None]) -> Starlette:
     from starlette.staticfiles import StaticFiles  # noqa: PLC0415
 
     from fer_stream.live.access import Access, token  # noqa: PLC0415
+    from fer_stream.live.api.routes import Api  # noqa: PLC0415
     from fer_stream.live.feed import Feed  # noqa: PLC0415
     from fer_stream.live.refusals import Refusals  # noqa: PLC0415
     from fer_stream.live.viewer import Viewer  # noqa: PLC0415
 
     feed = Feed(settings)
+    api = Api(feed, settings)
     viewers: set[WebSocket] = set()
     refusals = Refusals(_log)
 
@@ -110,12 +112,14 @@ def application(settings: Settings, started: Callable[[], None]) -> Starlette:
         try:
             yield
         finally:
+            api.close()
             feed.close()
 
     app = Starlette(
         routes=[
             WebSocketRoute("/feed", view),
             Route("/feed", no_upgrade, methods=["GET", "POST"]),
+            api.mount(),
             Mount("/", StaticFiles(directory=STATIC, html=True)),
         ],
         middleware=[

@@ -158,6 +158,11 @@ class Settings(BaseSettings):
         256, description="maximum number of cameras of `fer-stream run`; each has a process of its own"
     )
     cameras: Cameras = Field(default_factory=dict, description="cameras by name")
+    least_faces: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
+        1,
+        description="statistics of a camera and a period say nothing of its faces if there were some, but fewer than "
+        "this; a face that leaves and comes back counts twice",
+    )
     detector: DetectorSettings = DetectorSettings()
     search: SearchSettings = SearchSettings()
     classifier: ClassifierSettings = ClassifierSettings()

@@ -16,6 +16,7 @@ from house import House
 from processes import PATIENCE, wait_for
 
 from fer_stream.errors import ConfigError, TransportError
+from fer_stream.events import cloudevents
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
@@ -57,6 +58,29 @@ def test_events_arrive_while_it_waits(house: House, run: Callable[[Coroutine[Non
             assert await asyncio.wait_for(waiting, PATIENCE) == list(range(1, 10))
 
     run(follow())
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
+def test_single_events_can_be_awaited(house: House, run: Callable[[Coroutine[None, None, None]], None]) -> None:
+    house.start()
+    house.take(2)
+
+    async def receive() -> None:
+        with house.listen(after=0) as subscription:
+            for number in (1, 2, 3):
+                found = await subscription.receive_async(PATIENCE)
+                assert found is not None
+                assert (found[0].cursor, cloudevents.decode(found[1])) == (str(number), found[0])
+            assert await subscription.receive_async(0.0) is None
+            assert await subscription.receive_async(0.05) is None
+            waiting = asyncio.create_task(subscription.receive_async(PATIENCE))
+            await asyncio.to_thread(house.take, 1)
+            assert await waiting is not None
+            assert subscription.cursor == "4"
+        with pytest.raises(TransportError, match="closed"):
+            await subscription.receive_async(1.0)
+
+    run(receive())
 
 
 def test_waiting_uses_no_cpu_and_delays_no_other_task(house: House) -> None:

@@ -16,6 +16,7 @@ import fer_stream
 from fer_stream import plugins
 from fer_stream.cli import main
 from fer_stream.events import schema
+from fer_stream.live.api import contract
 from fer_stream.protocol import messages
 from fer_stream.settings import tree
 from fer_stream.settings.schema import dotted, leaves
@@ -106,6 +107,7 @@ def test_every_event_is_documented_and_the_schemas_match_the_code(site: Path) ->
         assert f"<code>{kind}</code>" in text
     assert json.loads((site / "reference/event.schema.json").read_text()) == schema.event_schema()
     assert json.loads((site / "reference/asyncapi.json").read_text()) == schema.asyncapi()
+    assert json.loads((site / "reference/openapi.json").read_text()) == contract.openapi()
 
 
 def test_every_metric_is_documented(site: Path) -> None:

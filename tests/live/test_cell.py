@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import pytest
+from api_client import ask, refused, stream
 from cells import Cell
 from nats_servers import NatsServer
-from served import Browser, Service
+from processes import wait_for
+from served import Browser, Service, get
+
+from fer_stream.live.api.contract import PREFIX
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -69,3 +74,51 @@ def test_cameras_of_all_aggregators_are_shown_wherever_they_move(
             browser.until("events", lambda message: message["past"] == 0)
     finally:
         service.close()
+
+
+def test_the_api_gives_the_events_of_the_whole_cell_and_resumes_after_its_aggregator_died(
+    cell: Cell, short_folder: Path, tiny_model: Path, printed: Callable[[], str]
+) -> None:
+    first, second = cell.aggregator(), cell.aggregator()
+    cell.until_owned(first, second)
+    for address in (first, second):
+        cell.worker(address)
+    for name in CAMERAS:
+        cell.capture(name, "demo", "--rate", 5)
+    cell.until_processed(3, *CAMERAS)
+    service = Service(short_folder, tiny_model, {}, address=first)
+    try:
+        url, _ = service.live(printed)
+        assert {camera["name"] for camera in ask(url, "/cameras")["cameras"]} == set(CAMERAS)
+        with stream(url, after="0") as messages:
+            seen = [next(messages)]
+            while len({source(message) for message in seen} - {""}) < len(CAMERAS):
+                seen.append(next(messages))
+        assert all(message["id"].count(":") == cell.partitions for message in seen[1:])
+        before = next(message for message in seen if "data" in message)
+        with stream(url, before["id"]) as messages:
+            new: list[dict[str, str]] = []
+            cell.aggregators[first].kill()
+            cell.until_owned(second)
+            while not any('"epoch":2' in message.get("data", "") for message in new):  # of the other aggregator
+                new.append(next(messages))
+        wait_for(lambda: get(url, f"{PREFIX}/status").status == 200, "the other aggregator's status")
+        pages, cursor, more = [], before["id"], True
+        while more:
+            page = ask(url, "/events", after=cursor, limit=7)
+            pages, cursor, more = [*pages, *page["events"]], page["cursor"], page["more"]
+        for name in CAMERAS:
+            found = [json.loads(m["data"])["sequence"] for m in new if source(m) == name]
+            assert found == [event["sequence"] for event in pages if event["source"].endswith(f"/{name}")][: len(found)]
+            one = ask(url, "/events", camera=name, limit=1)
+            assert one["events"][0]["sequence"].endswith("01")
+            assert ":" not in one["cursor"], "a camera's cursor is short"
+        assert "of 2 partitions, and the events are in 4" in refused(url, "/events", 409, after="00:1,01:2")
+        assert {row["camera"] for row in ask(url, "/statistics")["rows"]} == set(CAMERAS)
+    finally:
+        service.close()
+
+
+def source(message: dict[str, str]) -> str:
+    """Return the camera of a message's event, or an empty text."""
+    return json.loads(message["data"])["source"].rpartition("/")[2] if "data" in message else ""
