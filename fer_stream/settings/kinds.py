@@ -112,6 +112,12 @@ def _rectangle(mask: tuple[float, float, float, float]) -> tuple[float, float, f
     return mask
 
 
+def _reference(text: str) -> str:
+    if not re.fullmatch(r"env:[A-Za-z_][A-Za-z0-9_]*|file:/.+", text):  # the text may be the secret: do not repeat it
+        raise ValueError("a secret does not stand in the settings: give env:NAME or file:/PATH, which hold it")
+    return text
+
+
 def _event_types(text: str) -> str:
     known = [*EventType, *dict.fromkeys(kind.partition(".")[0] for kind in EventType)]
     if text not in known:
@@ -142,6 +148,8 @@ Ancestor = Annotated[str, AfterValidator(origins.ancestor)]
 EventTypes = Annotated[str, AfterValidator(_event_types)]
 Sink = Annotated[str, AfterValidator(_sink)]
 Mask = Annotated[tuple[Fraction, Fraction, Fraction, Fraction], AfterValidator(_rectangle)]
+Reference = Annotated[str, AfterValidator(_reference), Field(json_schema_extra={"writeOnly": True})]
+"""Names a secret: the variable or the file that holds it. `fer_stream.settings.references.secret` returns it."""
 FilePath = Annotated[Path, AfterValidator(_file)]
 JournalPath = Annotated[Path | str, BeforeValidator(_journal)]
 Address = Annotated[str, AfterValidator(_address)]

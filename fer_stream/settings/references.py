@@ -54,6 +54,16 @@ def resolve(source: str) -> str:
     return source
 
 
+def secret(reference: str) -> str:
+    """Return the secret that a setting of the kind `fer_stream.settings.kinds.Reference` names.
+
+    Raises:
+        SourceError: as `resolve`.
+    """
+    kind, _, name = reference.partition(":")
+    return _secret(kind, name)
+
+
 def _secret(kind: str, name: str) -> str:
     if kind == "env":
         if not _VARIABLE.fullmatch(name) or not (secret := os.environ.get(name)):

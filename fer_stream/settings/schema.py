@@ -148,7 +148,8 @@ def sentence(root: Schema, tree: dict[str, Any], error: ErrorDetails) -> tuple[K
     value: Any = tree
     for key in path:
         value = value.get(key) if isinstance(value, dict) else None
-    given = dotted(path) if isinstance(value, dict) or not path else f"{dotted(path)} = {toml(value)}"
+    shown = '"***"' if schema_at(root, path).get("writeOnly") else toml(value)  # it may be the secret itself
+    given = dotted(path) if isinstance(value, dict) or not path else f"{dotted(path)} = {shown}"
     if error["type"] == "value_error":
         return path, f"{given}: {error['ctx']['error']}" if path else str(error["ctx"]["error"])
     return path, f"{given} is not allowed: it must be {allowed(schema_at(root, path))}"

@@ -6,8 +6,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from fer_stream.errors import SourceError
-from fer_stream.settings.references import displayed, in_clear, resolve
+from fer_stream.errors import ConfigError, SourceError
+from fer_stream.settings import options
+from fer_stream.settings.kinds import Reference  # noqa: TC001  (pydantic needs it)
+from fer_stream.settings.redaction import redact
+from fer_stream.settings.references import displayed, in_clear, resolve, secret
+from fer_stream.settings.sections import Section
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -84,3 +88,26 @@ def test_each_reason_why_there_is_no_password_is_told(
         resolve(f"rtsp://user:{reference.format(folder=tmp_path)}@h/")
     assert caught.value.transient is transient
     assert "s3cret" not in str(caught.value)
+
+
+class Options(Section):
+    """Options of a sink that needs a secret."""
+
+    secret: Reference | None = None
+
+
+def test_a_secret_is_named_and_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOOK_SECRET", "whsec_abc")
+    named = options.read(Options, {"secret": "env:HOOK_SECRET"})
+    assert named.secret == "env:HOOK_SECRET"
+    assert secret(named.secret) == "whsec_abc"
+    with pytest.raises(ConfigError) as caught:
+        options.read(Options, {"secret": "whsec_abc"})
+    assert str(caught.value) == (
+        'option secret = "***": a secret does not stand in the settings: give env:NAME or file:/PATH, which hold it'
+    )
+
+
+def test_options_are_shown_without_secrets() -> None:
+    shown = redact(r'{ secret = "a\"b", most = 3, api_token = "c", key = "camera", password = "env:PASSWORD" }')
+    assert shown == '{ secret = "***", most = 3, api_token = "***", key = "camera", password = "env:PASSWORD" }'
