@@ -243,11 +243,13 @@ class CellMember:
             return
         self._second = now + SECOND
         weights = dict.fromkeys(self._fences, 1.0)
+        online = 0
         for camera in self._captures.cameras.values():
             number = partition(camera.name, self.partitions)
             if camera.timeline and camera.timeline.online and number in weights:
                 weights[number] += 1
-        self._member.report(weights, len(self._workers.known), self._idle)
+                online += 1
+        self._member.report(weights, online, len(self._workers.known), self._idle)
         self._idle = idle
 
     # Inquiries
@@ -311,6 +313,7 @@ class CellMember:
                     "address": status.place.address,
                     "key": status.place.key,
                     "load": round(status.load, 1),
+                    "cameras": status.cameras,
                     "workers": status.workers,
                     "idle": status.idle,
                     "leaving": status.leaving,
