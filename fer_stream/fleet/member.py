@@ -133,9 +133,9 @@ class Member:
     # Input from the aggregator
 
     def report(self, weights: Mapping[int, float], cameras: int, workers: int, idle: int) -> None:
-        """Take the loads of the own partitions, the cameras online, the workers, and the least idle ones of a second.
+        """Take the loads of the own partitions, the cameras that give frames, the workers, and the least idle ones.
 
-        A load is any number that adds up. By default it is the cameras online plus one, so that empty partitions are
+        A load is any number that adds up. By default it is these cameras plus one, so that empty partitions are
         spread, too.
         """
         self._weights, self._cameras, self._workers, self._idle = weights, cameras, workers, idle

@@ -27,7 +27,7 @@ class Status:
     """Least number of idle workers during the last second."""
     leaving: bool = False
     cameras: int = 0
-    """Its cameras that are online."""
+    """Its cameras that give frames."""
 
 
 @dataclass(frozen=True, slots=True)
