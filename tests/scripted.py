@@ -127,6 +127,8 @@ class Scripted:
         """By partition, the latest number that it knows of, where it is not the latest one."""
         self.forgets = False
         """Whether its answers to REPLAY know no more than that, either."""
+        self.beats = 1
+        """How many heartbeats it publishes at once."""
         self.silent: set[int] = set()
         """Partitions whose journals it cannot read."""
         self.state: dict[str, Any] = {}
@@ -173,7 +175,8 @@ class Scripted:
                 hub.publish("events", f"{camera}/", [text.encode()])
             if time.monotonic() >= beat:
                 beat = time.monotonic() + BEAT
-                hub.publish("events", "/", [self._latest().encode()])
+                for _ in range(self.beats):
+                    hub.publish("events", "/", [self._latest().encode()])
         hub.close()
 
     def _latest(self) -> str:
@@ -194,7 +197,7 @@ class Scripted:
         return messages.pack(answer)
 
     def _status(self, message: Message) -> list[Any]:
-        each = {"key": "", "load": 1.0, "workers": 1, "idle": 0, "leaving": False, "silent_s": 0.1}
+        each = {"key": "", "load": 1.0, "cameras": 0, "workers": 1, "idle": 0, "leaving": False, "silent_s": 0.1}
         owns = {a.name: list(range(n, self.cell.partitions, len(self.cell.all))) for n, a in enumerate(self.cell.all)}
         aggregators = {a.name: {"address": a.address, **each, "owns": owns[a.name]} for a in self.cell.all}
         fleet = {"cell": "site", "partitions": self.cell.partitions, "me": self.name, "aggregators": aggregators}

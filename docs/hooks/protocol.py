@@ -95,6 +95,7 @@ BODIES: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("address", "text", "as in a [place](#several-aggregators)"),
         ("key", "text", "as in a place"),
         ("load", "number", "its share of the work"),
+        ("cameras", "whole number", "its cameras that give frames"),
         ("workers", "whole number", ""),
         ("idle", "whole number", "workers that had nothing to do during the last second"),
         ("leaving", "true or false", "true: it gives everything to others"),

@@ -236,18 +236,21 @@ class CellMember:
         return lambda camera: partition(camera, self.partitions) == number
 
     def _report(self, now: float) -> None:
-        """Tell the rules the loads: the cameras online, and one for each partition."""
+        """Tell the rules the loads: the cameras that give frames, and one for each partition."""
         idle = self._workers.states()["idle"]
         self._idle = min(self._idle, idle)
         if now < self._second:
             return
         self._second = now + SECOND
         weights = dict.fromkeys(self._fences, 1.0)
+        served = 0
         for camera in self._captures.cameras.values():
             number = partition(camera.name, self.partitions)
-            if camera.timeline and camera.timeline.online and number in weights:
+            online = camera.timeline is not None and camera.timeline.online
+            if (online or camera.frames.offered) and number in weights:  # one without a worker only offers frames
                 weights[number] += 1
-        self._member.report(weights, len(self._workers.known), self._idle)
+                served += 1
+        self._member.report(weights, served, len(self._workers.known), self._idle)
         self._idle = idle
 
     # Inquiries
@@ -311,6 +314,7 @@ class CellMember:
                     "address": status.place.address,
                     "key": status.place.key,
                     "load": round(status.load, 1),
+                    "cameras": status.cameras,
                     "workers": status.workers,
                     "idle": status.idle,
                     "leaving": status.leaving,

@@ -103,6 +103,7 @@ class Follower:
         self._delivered: CellCursor | None = None
         self._last_message = self._left = time.monotonic()
         self._others_due = 0.0
+        self._ask_due = 0.0
         self._away = 0.0
         self._received = 0
         self._links: _Links | None = None
@@ -229,7 +230,22 @@ class Follower:
         if self._active:
             self._go_on(self._active[0])
             return True
-        return self._receive_answer(self._links) or self._receive_published(self._links) or self._ask(self._links)
+        return (
+            self._receive_answer(self._links)
+            or self._ask_in_time(self._links)
+            or self._receive_published(self._links)
+            or self._ask(self._links)
+        )
+
+    def _ask_in_time(self, links: _Links) -> bool:
+        """Send the requests that are due, every `PULSE` seconds: more may be published than this process can read."""
+        now = self._now()
+        if now < self._ask_due:
+            return False
+        if self._ask(links):
+            return True
+        self._ask_due = now + PULSE
+        return False
 
     def _go_on(self, number: int) -> None:
         """Do the next step of a partition for which something has arrived."""
@@ -311,8 +327,8 @@ class Follower:
         numbers = _numbers(text.decode(errors="replace"))
         if len(numbers) == (self._count or 1):
             for number, part in self._parts.items():
-                part.beat(numbers[number])
-                self._active.append(number)
+                if part.beat(numbers[number]):
+                    self._active.append(number)
         return True  # of other partitions only before the connection is opened: see `_check_count`
 
     # Partitions

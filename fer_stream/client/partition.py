@@ -160,11 +160,16 @@ class PartitionFollower:
         """
         self._held.append(_Published(_number(event), event, text))
 
-    def beat(self, newest: int) -> None:
-        """Take the number of the latest event, as far as the aggregator knows it; another one wrote it, perhaps."""
+    def beat(self, newest: int) -> bool:
+        """Take the number of the latest event, as far as the aggregator knows it; another one wrote it, perhaps.
+
+        Returns:
+            Whether `step` has anything to do.
+        """
         if self._held and isinstance(self._held[-1], int):
             self._held.pop()  # the newer heartbeat replaces the older one
         self._held.append(newest)
+        return not self._asking
 
     # Steps
 

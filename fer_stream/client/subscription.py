@@ -26,7 +26,7 @@ TIMEOUT = 10.0
 """Seconds without an answer after which a subscription with ``until_now`` fails, by default."""
 
 TURN = 0.005
-"""Seconds after which a subscription lets the event loop run, even if more events are ready."""
+"""Seconds after which a subscription returns to its caller or to the event loop, even if more has arrived."""
 
 
 class Subscription:
@@ -117,6 +117,8 @@ class Subscription:
         try:
             while not self._follower.ready and not self.ended:
                 if self._follower.step():
+                    if time.monotonic() > deadline + TURN:  # more arrives than it can read, and nothing for the user
+                        return None
                     continue
                 remaining = deadline - time.monotonic()
                 if remaining <= 0:

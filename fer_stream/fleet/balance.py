@@ -23,10 +23,11 @@ FITS = 0.75
 nearer to each other, and no partition ever comes back: the sum of the squared loads falls with each move."""
 
 SPARE = 2
-"""Idle workers from which an aggregator gives one to an aggregator that has none idle. It keeps one."""
+"""Idle workers from which an aggregator with cameras gives one to an aggregator that has none idle. It keeps one."""
 
 SHORT = 1.5
-"""Factor by which the workers per load of two aggregators must differ, after the move, if neither has an idle one."""
+"""Factor by which the workers per camera of two aggregators must differ, after the move, if neither has an idle one and
+both have workers."""
 
 
 def claimants(partition: int, members: Iterable[str]) -> list[str]:
@@ -66,12 +67,17 @@ def gift(mine: float, other: float, weights: Mapping[int, float]) -> int | None:
 def spare_worker(me: str, statuses: Mapping[str, Status]) -> str | None:
     """Return the aggregator to which this one should give a worker, or ``None``.
 
+    An aggregator with cameras and without an idle worker gets one, those with the fewest workers per camera first: from
+    one that has several idle, or no camera; otherwise from the one with the most workers per camera, if it can.
+
     Args:
         me: this aggregator's id.
         statuses: of each aggregator that lives and stays, with this one's.
     """
-    needy = sorted((wealth(s), member) for member, s in statuses.items() if not s.idle and s.load > 0)
-    rich = sorted(((-s.idle, -wealth(s), member) for member, s in statuses.items() if s.idle >= SPARE))
+    needy = sorted((wealth(s), member) for member, s in statuses.items() if not s.idle and s.cameras)
+    rich = sorted(
+        (-s.idle, -wealth(s), member) for member, s in statuses.items() if s.idle >= (SPARE if s.cameras else 1)
+    )
     givers = [member for _, _, member in rich]
     if me in givers and givers.index(me) < len(needy):
         return needy[givers.index(me)][1]
@@ -79,10 +85,10 @@ def spare_worker(me: str, statuses: Mapping[str, Status]) -> str | None:
         return None
     poorest, richest = needy[0][1], max((wealth(s), member) for member, s in statuses.items())[1]
     mine, other = statuses[me], statuses[poorest]
-    after = (mine.workers - 1) * other.load >= SHORT * (other.workers + 1) * mine.load
-    return poorest if me == richest != poorest and mine.workers > 1 and after else None
+    short = not other.workers or (mine.workers - 1) * other.cameras >= SHORT * (other.workers + 1) * mine.cameras
+    return poorest if me == richest != poorest and mine.workers > 1 and short else None
 
 
 def wealth(status: Status) -> float:
-    """Return an aggregator's workers per load."""
-    return status.workers / max(status.load, 1.0)
+    """Return an aggregator's workers per camera."""
+    return status.workers / max(status.cameras, 1)

@@ -100,7 +100,7 @@ class Member:
         self.ended = False
         self._me, self._place, self._former = me, place, former
         self._weights: Mapping[int, float] = {}
-        self._workers = self._idle = 0
+        self._cameras = self._workers = self._idle = 0
         self._calls: dict[int, Ownership] = {}
         self._orphans: dict[int, float] = {}  # by partition, since when it is known to be one
         self._uneven: float | None = None  # since when the loads differ too much
@@ -132,13 +132,13 @@ class Member:
 
     # Input from the aggregator
 
-    def report(self, weights: Mapping[int, float], workers: int, idle: int) -> None:
-        """Take the loads of the own partitions, the number of workers, and the least idle ones of the last second.
+    def report(self, weights: Mapping[int, float], cameras: int, workers: int, idle: int) -> None:
+        """Take the loads of the own partitions, the cameras that give frames, the workers, and the least idle ones.
 
-        A load is any number that adds up. By default it is the cameras online plus one, so that empty partitions are
+        A load is any number that adds up. By default it is these cameras plus one, so that empty partitions are
         spread, too.
         """
-        self._weights, self._workers, self._idle = weights, workers, idle
+        self._weights, self._cameras, self._workers, self._idle = weights, cameras, workers, idle
 
     def fenced(self, partition: int) -> list[Command]:
         """Take the journal's word that another aggregator's fence refused an append."""
@@ -302,7 +302,7 @@ class Member:
         """Return this process's status, as its next beat carries it."""
         held = (one for one in self.partitions if one.state in ("owned", "flushing", "revoking", *TAKING))
         load = sum(self._weight(one, now) for one in held)
-        return Status(self._place, load, self._workers, self._idle, self._leaving)
+        return Status(self._place, load, self._workers, self._idle, self._leaving, self._cameras)
 
     def _weight(self, one: Ownership, now: float) -> float:
         """Return an own partition's load. After a take-over its captures arrive by and by."""

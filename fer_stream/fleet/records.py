@@ -26,6 +26,8 @@ class Status:
     idle: int = 0
     """Least number of idle workers during the last second."""
     leaving: bool = False
+    cameras: int = 0
+    """Its cameras that give frames."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,8 @@ def decode_status(text: str) -> tuple[int, Status] | None:
     try:
         value = json.loads(text)
         workers, idle, leaving = int(value["workers"]), int(value["idle"]), bool(value["leaving"])
-        return int(value["beat"]), Status(_place(value["place"]), _load(value["load"]), workers, idle, leaving)
+        load, cameras = _load(value["load"]), int(value.get("cameras", 0))
+        return int(value["beat"]), Status(_place(value["place"]), load, workers, idle, leaving, cameras)
     except _INVALID:
         return None
 

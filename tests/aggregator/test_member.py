@@ -104,6 +104,12 @@ def join(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[
     server.kill()
 
 
+READY = messages.json_message(
+    Kind.READY,
+    {"labels": EMOTIONS, "name": "1", "host": "here", "pid": 1, "model": "m", "detector": "d", "moves": True},
+)
+
+
 def hello(camera: str) -> list[Any]:
     body = {"camera": camera, "incarnation": "a", "reported": {}, "frames": None, "rate": None, "policy": "wait"}
     about = {"pid": 1, "live": False, "moves": True}
@@ -131,8 +137,7 @@ def test_a_member_serves_gives_and_tells(join: Callable[[], Member]) -> None:
     names = {partition(name, PARTITIONS): name for name in (f"cam-{number}" for number in range(40))}
     captures = {number: first.peer("frames") for number in names}
     worker = first.peer("work")
-    ready = {"labels": EMOTIONS, "name": "1", "host": "here", "pid": 1, "model": "m", "detector": "d", "moves": True}
-    until(worker, Kind.WELCOME, messages.json_message(Kind.READY, ready))
+    until(worker, Kind.WELCOME, READY)
     for number, name in names.items():
         assert until(captures[number], Kind.WELCOME, hello(name)).epoch == 1
     parts = first.ask(Kind.STATUS, {"parts": True}).body()["parts"]
@@ -151,6 +156,29 @@ def test_a_member_serves_gives_and_tells(join: Callable[[], Member]) -> None:
     answer = second.ask(Kind.REPLAY, {"after": 0, "partition": first.owns()[0]})
     assert answer.kind is Kind.EVENTS
     for peer in (*captures.values(), worker, there):
+        peer.close()
+
+
+def test_the_only_worker_goes_where_a_camera_is(join: Callable[[], Member]) -> None:
+    members = [join(), join()]
+    wait_for(lambda: all(one.owns() for one in members), "a share for each")
+    camera = next(name for name in (f"cam-{n}" for n in range(40)) if partition(name, PARTITIONS) in members[1].owns())
+    worker, capture = members[0].peer("work"), members[1].peer("frames")
+    until(worker, Kind.WELCOME, READY)
+    until(capture, Kind.WHO, messages.json_message(Kind.OFFER, {"full": True}, totals=Totals(0, 0, 0, 0)))
+    capture.send(hello(camera))
+    offer = messages.json_message(Kind.OFFER, {"full": True}, totals=Totals(1, 0, 0, 0))
+
+    def moved() -> dict[str, Any] | None:
+        capture.send(offer)
+        while (parts := worker.receive(0.2)) is not None:
+            if (message := messages.unpack(parts[:2])).kind is Kind.MOVED:
+                return message.body()
+        worker.send(messages.json_message(Kind.PING))
+        return None
+
+    assert wait_for(moved, "MOVED")["place"]["address"] == members[1].address
+    for peer in (worker, capture):
         peer.close()
 
 

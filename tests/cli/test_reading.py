@@ -67,7 +67,15 @@ def test_status_lines_of_a_cell() -> None:
     about = {"policy": "wait", "rate": 1.0, "frame_age_s": 0.0, "ledger": ledger, "tracks": []}
     camera = {**about, "state": "online", "aggregator": "north", "partition": 5}
     worker = {"state": "idle", "frames": 3, "pid": 1, "model": "m", "detector": "d", "aggregator": "north"}
-    place = {"address": "tcp://n:1", "load": 1.25, "workers": 1, "idle": 1, "leaving": False, "owns": [0, 5]}
+    place = {
+        "address": "tcp://n:1",
+        "load": 1.25,
+        "cameras": 1,
+        "workers": 1,
+        "idle": 1,
+        "leaving": False,
+        "owns": [0, 5],
+    }
     aggregators = {
         "north": {**place, "error": "", "uptime_s": 7.0},
         "south": {**place, "address": "tcp://s:1", "error": "no answer within 3 s", "uptime_s": None},

@@ -220,6 +220,17 @@ def test_the_most_partitions(make: Callable[..., Cell]) -> None:
         assert rest(subscription) == []
 
 
+def test_more_heartbeats_than_can_be_read(make: Callable[..., Cell]) -> None:
+    cell = make(partitions=64)
+    cell.store(*(camera_of(number, 64) for number in range(64)))
+    cell.all[0].beats = 20_000
+    cell.all[0].start()
+    with cell.listen(after=0, until_now=True) as subscription:
+        assert names(rest(subscription)) == names(cell.stored)
+    with cell.listen() as subscription:
+        assert subscription.receive(0.1) is None
+
+
 # Aggregators that die, or know less
 
 

@@ -167,7 +167,7 @@ class Node:
         for camera in self.cameras.values():
             load[camera.peer.partition] += 1
         busy = min(len(self.workers), -(-len(self.cameras) // 4))
-        self.member.report(load, len(self.workers), len(self.workers) - busy)
+        self.member.report(load, len(self.cameras), len(self.workers), len(self.workers) - busy)
         self.do(self.member.tick(self.clock()))
         if not self.dead:
             self.later(TICK, self.tick)

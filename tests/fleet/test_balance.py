@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -53,8 +54,8 @@ def test_gifts_come_to_an_end_with_even_loads(seed: int) -> None:
     assert max(loads.values()) - min(loads.values()) <= 0.2 * sum(loads.values()) / len(loads)
 
 
-def status(load: float, workers: int, idle: int) -> Status:
-    return Status(Place("tcp://x"), load, workers, idle)
+def status(cameras: int, workers: int, idle: int) -> Status:
+    return Status(Place("tcp://x"), 8.0 + cameras, workers, idle, cameras=cameras)
 
 
 def test_an_idle_worker_goes_where_none_is_idle() -> None:
@@ -81,8 +82,20 @@ def test_without_idle_workers_a_newcomer_gets_some() -> None:
     assert balance.spare_worker("a", statuses) is None, "the last one stays"
 
 
-def test_who_has_no_load_needs_no_worker() -> None:
+def test_who_has_no_camera_needs_no_worker() -> None:
     assert balance.spare_worker("a", {"a": status(10, 8, 4), "b": status(0, 0, 0)}) is None
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_who_has_no_camera_gives_its_last_worker(workers: int) -> None:
+    statuses = {"a": status(0, 1, 1), "b": status(1, workers, 0)}
+    assert balance.spare_worker("a", statuses) == "b"
+    assert balance.spare_worker("b", statuses) is None
+
+
+def test_who_has_cameras_and_no_worker_gets_one_of_two_busy_ones() -> None:
+    statuses = {"a": status(1, 2, 0), "b": status(1, 0, 0)}
+    assert balance.spare_worker("a", statuses) == "b"
 
 
 @given(st.integers(0, 2**32))

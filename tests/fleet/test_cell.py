@@ -25,7 +25,7 @@ class CellNode(Node):
     """An aggregator with a table of loads instead of captures."""
 
     def tick(self) -> None:
-        self.member.report(LOADS, 0, 0)
+        self.member.report(LOADS, CAMERAS, 0, 0)
         self.do(self.member.tick(self.clock()))
         if not self.dead:
             self.later(0.1, self.tick)

@@ -181,7 +181,7 @@ def test_a_refused_append_ends_it() -> None:
 def heavy() -> Fleet:
     fleet = Fleet(partitions=8)
     fleet.go(T + 2 * BEAT)
-    fleet.member.report(dict.fromkeys(range(8), 10.0), workers=2, idle=0)
+    fleet.member.report(dict.fromkeys(range(8), 10.0), cameras=72, workers=2, idle=0)
     return fleet
 
 
@@ -294,8 +294,8 @@ def test_a_worker_is_welcome_except_where_all_leave() -> None:
 
 def test_idle_workers_go_one_a_second() -> None:
     fleet = heavy()
-    fleet.add("needy", load=80.0)
-    fleet.member.report(dict.fromkeys(range(8), 10.0), workers=6, idle=4)
+    fleet.add("needy", load=80.0, cameras=72)
+    fleet.member.report(dict.fromkeys(range(8), 10.0), cameras=72, workers=6, idle=4)
     moved = [command for command in fleet.go(5.0) if isinstance(command, MoveWorker)]
     assert moved
     assert set(moved) == {MoveWorker(THERE)}
