@@ -34,7 +34,7 @@ def deliver(arguments: Namespace) -> None:
     from fer_stream.delivery.process import run  # noqa: PLC0415
     from fer_stream.delivery.sink import orders  # noqa: PLC0415
 
-    # A run leaves those of its sinks here that are of no older contract.
+    # A run hands its sinks to this child.
     chosen = orders(settings, [*arguments.further, *(settings.sinks if supervised() else ())])
     from_journal = bool(arguments.journal_file)
     settings = settings if from_journal else await_service(settings)

@@ -78,7 +78,6 @@ def _unique(name: str, taken: set[str]) -> str:
 def run(arguments: Namespace) -> int:
     """Run the whole pipeline on this machine."""
     from fer_stream.delivery.sink import check as check_sinks  # noqa: PLC0415
-    from fer_stream.service.run import apart  # noqa: PLC0415
     from fer_stream.service.run import run as run_all  # noqa: PLC0415
 
     if arguments.summary is not None:
@@ -89,12 +88,13 @@ def run(arguments: Namespace) -> int:
         from fer_stream.live.server import check  # noqa: PLC0415
 
         check(settings)
-    check_sinks(settings, [sink for sink in settings.sinks if apart(sink)])
+    check_sinks(settings, settings.sinks)
     return run_all(
         _given(arguments, sources),
         lambda: _given(arguments, sources),
         duration=arguments.duration,
-        sinks=(f"stdout:{arguments.format}", *settings.sinks),
+        form=arguments.format,
+        sinks=settings.sinks,
         summary_file=arguments.summary,
         live=arguments.live,
     )

@@ -109,6 +109,10 @@ class Events:
         """Follow the journal in the settings after a cursor, because the aggregator has ended."""
         return JournalFollower(self._settings, cursor)
 
+    def aggregator_ended(self) -> None:
+        """Ask the journal alone for the latest event from now on."""
+        self._from_journal = True
+
     def newest(self) -> Cursor | None:
         """Return the cursor of the latest event; ``None`` if it cannot be found out now. This may take a second."""
         try:

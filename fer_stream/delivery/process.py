@@ -12,7 +12,7 @@ from fer_stream.delivery.lag import Lag
 from fer_stream.delivery.state import DeliveryState, claimed, path_of
 from fer_stream.errors import DeliveryError
 from fer_stream.operations import metrics
-from fer_stream.operations.process import install_stop, leave_behind, parent_gone, supervised
+from fer_stream.operations.process import Report, install_stop, leave_behind, parent_gone, supervised
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,9 +35,16 @@ GRACE = 2.0
 """Seconds that the sinks have to return from their present call when the process ends."""
 
 REST = 2.0
-"""Seconds that they have to deliver the rest of the journal when the aggregator has ended."""
+"""Seconds without progress after which a sink that delivers the rest of the journal gets no more; the aggregator has
+ended."""
+
+LOOK = 0.2
+"""Seconds between two looks at that progress."""
 
 _log = logging.getLogger(__name__)
+
+STUCK = 10.0
+"""Seconds without progress after which a sink that is behind and has not failed counts as stuck."""
 
 OUTCOMES = ("delivered", "rejected", "skipped", "filtered")
 
@@ -49,20 +56,55 @@ class _Watch:
         self.newest: Cursor | None = None
         self._events, self._state = events, state
         self._lags: dict[str, Lag] = {}
+        self._moved: dict[str, tuple[Cursor | None, float]] = {}
+        self._stuck: set[str] = set()
+        self._report = Report()
 
-    def look(self, couriers: Sequence[Courier]) -> None:
-        """Ask for the latest cursor, and set the metrics."""
+    def try_to_look(self, couriers: Sequence[Courier]) -> bool:
+        """Look; log if the record of deliveries cannot be used now. The sinks try to record their progress again."""
+        try:
+            self._look(couriers)
+        except DeliveryError as error:
+            _log.warning("%s", error)
+            return False
+        return True
+
+    def _look(self, couriers: Sequence[Courier]) -> None:
+        """Ask for the latest cursor, set the metrics, and report to a supervisor."""
         self.newest = self._events.newest() or self.newest
-        dead, now = self._state.count_dead_letters(), time.monotonic()
+        now = time.monotonic()
+        sinks = {}
         for courier in couriers:
-            metrics.delivery_dead_letters.labels(courier.name).set(dead.get(courier.name, 0))
-            if self.newest is None or courier.cursor is None:
-                continue
-            lag = self._lags.setdefault(courier.name, Lag())
-            lag.look(self.newest, now)
-            events, seconds = lag.behind(courier.cursor, now)
-            metrics.delivery_lag_events.labels(courier.name).set(events)
-            metrics.delivery_lag_seconds.labels(courier.name).set(seconds)
+            behind, seconds = 0, 0.0
+            if self.newest is not None and courier.cursor is not None:
+                lag = self._lags.setdefault(courier.name, Lag())
+                lag.look(self.newest, now)
+                behind, seconds = lag.behind(courier.cursor, now)
+                metrics.delivery_lag_events.labels(courier.name).set(behind)
+                metrics.delivery_lag_seconds.labels(courier.name).set(seconds)
+            self._find_stuck(courier, behind, seconds, now)
+            sinks[courier.name] = {"state": "new", "delivered": 0, "undelivered": 0, "behind": behind, "error": ""}
+        dead = self._state.count_dead_letters()
+        for known in self._state.sinks():
+            if known.name in sinks:
+                count = dead.get(known.name, 0)
+                metrics.delivery_dead_letters.labels(known.name).set(count)
+                told = {"state": known.state, "delivered": known.delivered, "undelivered": count, "error": known.error}
+                sinks[known.name] |= told
+                if known.name in self._stuck and known.state == "ok":
+                    sinks[known.name] |= {"state": "stuck", "error": f"it has taken no event for {STUCK:g} s"}
+        self._report.tell(now=True, sinks=sinks)
+
+    def _find_stuck(self, courier: Courier, behind: int, seconds: float, now: float) -> None:
+        """Notice, and log once, that a sink neither takes events nor fails."""
+        cursor, since = self._moved.setdefault(courier.name, (courier.cursor, now))
+        if cursor != courier.cursor:
+            self._moved[courier.name], since = (courier.cursor, now), now
+        if courier.error or not behind or min(seconds, now - since) < STUCK:
+            self._stuck.discard(courier.name)
+        elif courier.name not in self._stuck:
+            self._stuck.add(courier.name)
+            _log.warning("the sink %s has taken no event for %g s; %d wait", courier.name, STUCK, behind)
 
 
 def run(
@@ -75,8 +117,8 @@ def run(
 ) -> None:
     """Deliver until ``stop`` is set or the parent process has ended.
 
-    The child of a `run` is told to end when the aggregator has ended; it then delivers the rest of the journal, as far
-    as it comes within `REST` seconds.
+    The child of a `run` is told to end when the aggregator has ended; it then delivers the rest of the journal, until
+    no sink has taken anything for `REST` seconds.
 
     Args:
         settings: the whole tree, with the address of the aggregator.
@@ -108,15 +150,12 @@ def run(
                 courier.start()
             purge = 0.0
             while not (stop.wait(TICK if watch.newest else SOON) or parent_gone()):
-                try:
-                    watch.look(couriers)
-                    if (now := time.monotonic()) >= purge:
-                        purge = now + PURGE
-                        state.purge(time.time() - 86_400 * settings.journal.retention_days)
-                except DeliveryError as error:  # the sinks try to record their progress again, too
-                    _log.warning("%s", error)
+                if watch.try_to_look(couriers) and (now := time.monotonic()) >= purge:
+                    purge = now + PURGE
+                    state.purge(time.time() - 86_400 * settings.journal.retention_days)
             if supervised() and not parent_gone():
-                _finish(couriers)
+                events.aggregator_ended()
+                _finish(couriers, watch)
         finally:
             for courier in couriers:
                 courier.end()
@@ -129,12 +168,15 @@ def run(
             state.close()
 
 
-def _finish(couriers: Sequence[Courier]) -> None:
-    """Let the sinks deliver the rest of the journal, and say which of them have more to do."""
+def _finish(couriers: Sequence[Courier], watch: _Watch) -> None:
+    """Let the sinks deliver the rest of the journal, as long as one of them makes progress."""
     for courier in couriers:
         courier.finish()
-    deadline = time.monotonic() + REST
-    for courier in couriers:
-        courier.join(max(0.0, deadline - time.monotonic()))
-        if courier.is_alive():
-            _log.warning("the sink %s has not got all events; the rest follows at the next start", courier.name)
+    cursors, progress = [courier.cursor for courier in couriers], time.monotonic()
+    while any(courier.is_alive() for courier in couriers) and time.monotonic() - progress < REST:
+        for courier in couriers:
+            courier.join(LOOK / len(couriers))
+        watch.try_to_look(couriers)
+        if (now := [courier.cursor for courier in couriers]) != cursors:
+            cursors, progress = now, time.monotonic()
+    watch.try_to_look(couriers)

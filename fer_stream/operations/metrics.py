@@ -151,10 +151,10 @@ fleet_doubtful = Gauge(
     "1 while this aggregator's own heartbeats do not come back, so that others may take it for dead, else 0.",
     multiprocess_mode="mostrecent",
 )
-sink_undelivered = Counter("fer_stream_sink_events_undelivered", "Events that a sink did not accept.", ["sink"])
+sink_undelivered = Counter("fer_stream_sink_events_undelivered", "Events that a run could not print.", ["sink"])
 sink_behind = Gauge(
     "fer_stream_sink_events_behind",
-    "Journaled events that are not yet delivered to a sink.",
+    "Journaled events that a run has not printed yet.",
     ["sink"],
     multiprocess_mode="mostrecent",
 )
@@ -190,8 +190,8 @@ source_failures = Counter("fer_stream_source_failures", "Times a source failed o
 _sinks: dict[str, int] = {}
 
 
-def export_sink(sink: str, undelivered: int, behind: int) -> None:
-    """Set a sink's metrics: the total of undelivered events, and the number of events still to be delivered."""
+def export_view(sink: str, undelivered: int, behind: int) -> None:
+    """Set the metrics of what a run prints: the total of events that were not printed, and those that wait."""
     sink_undelivered.labels(sink).inc(max(0, undelivered - _sinks.get(sink, 0)))
     _sinks[sink] = undelivered
     sink_behind.labels(sink).set(behind)

@@ -285,13 +285,18 @@ class Report:
     def __init__(self) -> None:
         self._name, self._due = os.environ.get(REPORTS), 0.0
 
-    def tell(self, **about: Any) -> None:
-        """Tell it, at most every `REPORT` seconds: ``about``, ``pid``, and ``at`` in seconds of the monotonic clock."""
-        now = time.monotonic()
-        if self._name and now >= self._due:
-            self._due = now + REPORT
+    def tell(self, *, now: bool = False, **about: Any) -> None:
+        """Tell it ``about``, ``pid``, and ``at`` in seconds of the monotonic clock.
+
+        Args:
+            now: tell it at once; by default at most every `REPORT` seconds.
+            about: what is told.
+        """
+        moment = time.monotonic()
+        if self._name and (now or moment >= self._due):
+            self._due = moment + REPORT
             with suppress(KeyError, OSError):  # the next one may be written
-                leave_note(Path(os.environ[NOTES]), self._name, {"pid": os.getpid(), "at": now} | about)
+                leave_note(Path(os.environ[NOTES]), self._name, {"pid": os.getpid(), "at": moment} | about)
 
 
 def report_trouble(text: str) -> None:

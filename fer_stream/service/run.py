@@ -1,7 +1,8 @@
-"""`fer-stream run`: every role on this machine, the sinks that get the events, and the summary at the end.
+"""`fer-stream run`: every role on this machine, the events that it prints, and the summary at the end.
 
-The main thread of this process supervises (`fer_stream.service.supervisor`) and never blocks on output: each sink has
-its own thread (`fer_stream.service.sink_threads`), and so has stderr (`fer_stream.operations.logs`).
+The main thread of this process supervises (`fer_stream.service.supervisor`) and never blocks on output: standard output
+has a thread of its own (`fer_stream.service.view`), and so has stderr (`fer_stream.operations.logs`). Sinks are served
+by a child, `fer-stream deliver`.
 """
 
 from __future__ import annotations
@@ -9,22 +10,22 @@ from __future__ import annotations
 import logging
 import os
 import time
-from contextlib import ExitStack
-from typing import TYPE_CHECKING
+from contextlib import ExitStack, suppress
+from typing import TYPE_CHECKING, Any
 
 from fer_stream import plugins
 from fer_stream.errors import ConfigError, FerStreamError, JournalError
 from fer_stream.operations import instances
 from fer_stream.operations.calls import Calls
 from fer_stream.operations.logs import tell_error
-from fer_stream.operations.process import install_stop, supervising
+from fer_stream.operations.process import DELIVERIES, install_stop, leave_note, supervising
 from fer_stream.service import summary
 from fer_stream.service.cameras import RUN_TIME, Cameras
 from fer_stream.service.commands import Commands
 from fer_stream.service.progress import Progress
 from fer_stream.service.registry import FileRegistry
-from fer_stream.service.sink_threads import SinkThreads
 from fer_stream.service.supervisor import CAPTURE_GRACE, Supervisor
+from fer_stream.service.view import View
 from fer_stream.settings.deployment import check_purpose
 
 if TYPE_CHECKING:
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from fer_stream.operations.process import Stop
     from fer_stream.service.cameras import Given
     from fer_stream.service.children import Child
-    from fer_stream.service.sink_threads import Export
     from fer_stream.settings.tree import JournalSettings
 
 BEAT = 0.5
@@ -45,10 +45,11 @@ GRACE = 4.5
 ends within five seconds; the rest is for the sinks."""
 
 DELIVERY_GRACE = 2.5
-"""Seconds that `fer-stream deliver` has afterwards for the rest of the journal."""
+"""Seconds that `fer-stream deliver` has afterwards for the rest of the journal if the run was told to end. Otherwise it
+takes as long as a sink takes events."""
 
-SINKS_GRACE = 0.4
-"""Seconds that sinks have after `GRACE` if the run was told to end."""
+VIEW_GRACE = 0.4
+"""Seconds after `GRACE` until which what is printed has to be read if the run was told to end."""
 
 _log = logging.getLogger(__name__)
 
@@ -58,6 +59,7 @@ def run(
     again: Callable[[], Given] | None = None,
     *,
     duration: float | None = None,
+    form: str = "pretty",
     sinks: Sequence[str] = (),
     summary_file: Path | None = None,
     stop: Stop | None = None,
@@ -71,17 +73,18 @@ def run(
         given: the settings; if the address is not set, the run uses its own.
         again: reads ``given`` again, on SIGHUP and for `fer-stream cameras reload`.
         duration: seconds, or ``None`` for no limit.
-        sinks: where events go, as NAME:ARGUMENT.
+        form: how events are printed: ``pretty`` or ``jsonl``.
+        sinks: where events are delivered, as NAME:ARGUMENT, besides those in the settings.
         summary_file: a file for the summary (`fer_stream.service.summary.summary`), as JSON.
         stop: ends the run when it is set; by default the process's signals set it.
         live: whether to serve the live page too.
 
     Returns:
-        0; or the exit code of a process that could not work or lost events at its end; or 1 if a sink did not take all
-        events.
+        0; or the exit code of a process that could not work or lost events at its end; or 1 if not all events were
+        printed, or if the sources have ended and a sink did not take all events.
 
     Raises:
-        FerStreamError: a sink cannot be opened, the address is in use, or the summary cannot be written.
+        FerStreamError: the address is in use, or the summary cannot be written.
     """
     stop = stop or install_stop(reloads=True)
     check_purpose(given.settings)
@@ -100,25 +103,21 @@ def run(
         plugins.transport(settings).bind(settings.own_address).close()
         last.enter_context(supervising())
         begin = _last_cursor(settings.journal)
-        ours = [sink for sink in sinks if not apart(sink)]
-        sink_threads = SinkThreads(ours, settings, begin)
-        last.callback(sink_threads.close)
-        sink_threads.open(stop)
+        view = View(f"stdout:{form}", plugins.load("sinks", "stdout")(form), settings, begin)
+        last.callback(view.close)
+        view.start()
         # Set this before the import of the metrics module, which reads it only once.
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(claim.path / "metrics")
         (claim.path / "metrics").mkdir()
         added = [name for name, home in cameras.homes.items() if home == RUN_TIME]
-        others = tuple(sink for sink in sinks if apart(sink))
-        supervisor = Supervisor(settings, claim.path, live, (claim.lock,), added, sinks=others, begin=begin)
+        supervisor = Supervisor(settings, claim.path, live, (claim.lock,), added, sinks=sinks, begin=begin)
         progress = Progress(settings, begin)
         last.callback(progress.close)
-        export: Export | None = None
         if settings.metrics:
             from fer_stream.operations import metrics  # noqa: PLC0415
 
             server = metrics.serve(settings, lambda: _missing(supervisor, progress))
             last.callback(server.close if server else lambda: None)
-            export = metrics.export_sink
         last.callback(supervisor.close)
         calls = Calls(claim.path / "calls")
         last.callback(calls.close)
@@ -130,24 +129,27 @@ def run(
             _log.warning("there is no camera yet: add one with `fer-stream cameras add NAME SOURCE`")
         supervisor.start()
 
-        failed = _loop(supervisor, progress, commands, sink_threads, stop, duration, export)
+        failed = _loop(supervisor, progress, commands, view, stop, duration, exports=settings.metrics is not None)
         calls.close()
-        deadline = _end(supervisor, progress, failed) + SINKS_GRACE
+        told = stop.is_set()
+        deadline = _end(supervisor, progress, failed, stop)
         newest = _last_cursor(settings.journal) if supervisor.aggregator.was_ready else begin
-        sink_threads.finish(stop, newest, deadline)
+        view.finish(stop, newest, deadline + VIEW_GRACE)
         progress.close()
-        return _report(supervisor, progress, sink_threads, failed, summary_file)
+        made = summary.summary(progress, {view.title: view.state(newest), **supervisor.delivered()})
+        return _report(supervisor, progress, made, failed, summary_file, told=told)
 
 
 def _report(
     supervisor: Supervisor,
     progress: Progress,
-    sink_threads: SinkThreads,
+    made: dict[str, Any],
     failed: Child | None,
     summary_file: Path | None,
+    *,
+    told: bool,
 ) -> int:
-    """Give the summary, and return the run's exit code."""
-    made = summary.summary(progress, sink_threads)
+    """Give the summary, and return the exit code of a run that was told to end or has ended by itself."""
     if failed is None:
         summary.tell(made)
     if summary_file:
@@ -155,16 +157,10 @@ def _report(
     if progress.error:
         raise progress.error
     code = _verdict(supervisor, progress, failed)
-    if failed is None and (lost := summary.undelivered(made)):
+    if failed is None and (lost := summary.lost(made) or ([] if told else summary.waiting(made))):
         tell_error("; ".join(lost))
         return code or FerStreamError.exit_code
     return code
-
-
-def apart(sink: str) -> bool:
-    """Return whether a sink is served by a process of its own, because it is not of the older contract."""
-    kind = sink.partition(":")[0]
-    return kind in plugins.available("batch_sinks") and kind not in plugins.available("sinks")
 
 
 def _last_cursor(journal: JournalSettings) -> int:
@@ -179,13 +175,18 @@ def _loop(
     supervisor: Supervisor,
     progress: Progress,
     commands: Commands,
-    sink_threads: SinkThreads,
+    view: View,
     stop: Stop,
     duration: float | None,
-    export: Export | None,
+    *,
+    exports: bool,
 ) -> Child | None:
-    """Supervise until the run has to end; return the child whose failure is the reason, if one is."""
+    """Supervise until the run has to end; return the child whose failure is the reason, if one is.
+
+    ``exports``: whether there are metrics.
+    """
     end: float | None = None
+    told: dict[str, Any] = {}
     next_beat = 0.0
     while not stop.is_set():
         if supervisor.aggregator.was_ready:
@@ -200,7 +201,7 @@ def _loop(
         if supervisor.aggregator.running and progress.ask(0.25):
             for camera in supervisor.note(progress.status):
                 progress.close_ledger(camera)
-                if export:  # also the series of a camera that never reached the aggregator
+                if exports:  # also the series of a camera that never reached the aggregator
                     from fer_stream.operations import metrics  # noqa: PLC0415
 
                     metrics.forget(camera)
@@ -208,16 +209,24 @@ def _loop(
                 end = now + duration
         else:
             supervisor.note_silence()
-        sink_threads.tell(supervisor.folder, progress.cursor, export)
+        sinks = {view.title: view.state(progress.cursor), **supervisor.delivered()}
+        if exports:
+            from fer_stream.operations import metrics  # noqa: PLC0415
+
+            metrics.export_view(view.title, view.undelivered, sinks[view.title]["behind"])
+        if sinks != told:
+            with suppress(OSError):  # for example a full disk; the next change writes it again
+                leave_note(supervisor.folder, DELIVERIES, sinks)
+            told = sinks
         failed = supervisor.watch()
         if failed is not None:
             return failed
-        if sink_threads.closed or supervisor.ended() or (end is not None and now >= end):
+        if view.closed or supervisor.ended() or (end is not None and now >= end):
             break
     return None
 
 
-def _end(supervisor: Supervisor, progress: Progress, failed: Child | None) -> float:
+def _end(supervisor: Supervisor, progress: Progress, failed: Child | None, stop: Stop) -> float:
     """End every role in order and count the last events; return the deadline for it (monotonic seconds)."""
     captures, deadline = list(supervisor.captures.values()), time.monotonic() + GRACE
     if failed is not None and failed not in captures:
@@ -230,11 +239,23 @@ def _end(supervisor: Supervisor, progress: Progress, failed: Child | None) -> fl
     delivering = [child for child in supervisor.extras if child.title == "deliver"]
     others = [child for child in supervisor.extras if child not in delivering]
     supervisor.stop([*supervisor.workers, supervisor.aggregator, *others], deadline, lambda: time.sleep(0.02))
-    # Only now is the journal complete, whose rest is delivered.
-    supervisor.stop(delivering, deadline + DELIVERY_GRACE, lambda: time.sleep(0.02))
+    for child in delivering:
+        _deliver_rest(supervisor, child, stop)
     if supervisor.aggregator.was_ready:
         progress.read_rest()
     return deadline
+
+
+def _deliver_rest(supervisor: Supervisor, child: Child, stop: Stop) -> None:
+    """End `fer-stream deliver` when the journal is complete and its rest is delivered, as far as that is possible."""
+    child.terminate()
+    since: float | None = None  # when the run was told to end
+    while child.running and (since is None or time.monotonic() < since + DELIVERY_GRACE):
+        if since is None and stop.is_set():
+            since = time.monotonic()
+        time.sleep(0.02)
+    supervisor.delivered()
+    supervisor.kill([child])
 
 
 def _verdict(supervisor: Supervisor, progress: Progress, failed: Child | None) -> int:

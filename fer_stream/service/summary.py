@@ -10,25 +10,18 @@ from fer_stream.errors import FerStreamError
 from fer_stream.operations.logs import stderr
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from fer_stream.service.progress import Progress
-    from fer_stream.service.sink_threads import SinkThreads
 
 
-def summary(progress: Progress, sink_threads: SinkThreads) -> dict[str, Any]:
-    """Return the summary, as JSON: each camera's ledger, counts of events, each sink's deliveries, and times."""
+def summary(progress: Progress, sinks: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the summary, as JSON: each camera's ledger, counts of events, the states of ``sinks``, and times."""
     return {
         "cameras": progress.ledgers(),
         "events": dict(sorted(progress.events.items())),
-        "sinks": {
-            thread.title: {
-                "delivered": thread.delivered,
-                "undelivered": thread.undelivered,
-                "error": thread.error if thread.undelivered else "",
-            }
-            for thread in sink_threads.all
-        },
+        "sinks": dict(sinks),
         "started": round(progress.started, 3),
         "duration_s": round(time.monotonic() - progress.begin, 3),
     }
@@ -47,17 +40,27 @@ def tell(made: dict[str, Any]) -> None:
         ]
         lines.append(f"{name}: {ledger['captured']} frames captured = {' + '.join(others) or '0'}")
     lines.append("events: " + (", ".join(f"{n} {kind}" for kind, n in made["events"].items()) or "none"))
-    lines += [f"sink {line}" for line in undelivered(made)]
+    lines += [f"sink {line}" for line in (*lost(made), *waiting(made))]
     stderr.write("\n".join(lines) + "\n")
 
 
-def undelivered(made: dict[str, Any]) -> list[str]:
-    """Return a sentence for each sink with undelivered events."""
+def lost(made: dict[str, Any]) -> list[str]:
+    """Return a sentence if events were not printed."""
     return [
-        f"{title}: {sink['undelivered']} of {sink['delivered'] + sink['undelivered']} events were not delivered: "
+        f"{title}: {sink['undelivered']} of {sink['delivered'] + sink['undelivered']} events were not printed: "
         f"{sink['error']}"
         for title, sink in made["sinks"].items()
-        if sink["undelivered"]
+        if sink["undelivered"] and title.startswith("stdout:")
+    ]
+
+
+def waiting(made: dict[str, Any]) -> list[str]:
+    """Return a sentence for each sink that has not taken all events."""
+    return [
+        f"{title}: {sink['behind']} events wait, and are delivered at the next start"
+        + (f": {sink['error']}" if sink["error"] else "")
+        for title, sink in made["sinks"].items()
+        if sink["behind"] and not title.startswith("stdout:")
     ]
 
 

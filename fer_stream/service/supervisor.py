@@ -18,6 +18,7 @@ events. Once a status has shown its final ledger, the aggregator may forget it.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import time
 from contextlib import suppress
@@ -30,7 +31,7 @@ from fer_stream.service.children import Child
 from fer_stream.settings.tree import save
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from collections.abc import Set as AbstractSet
     from pathlib import Path
 
@@ -79,7 +80,7 @@ class Supervisor:
         inherited: tuple[int, ...] = (),
         optional: Iterable[str] = (),
         node: NodeRoles | None = None,
-        sinks: tuple[str, ...] = (),
+        sinks: Sequence[str] = (),
         begin: int = 0,
     ) -> None:
         """Prepare the children; `start` starts them.
@@ -105,12 +106,13 @@ class Supervisor:
         self.captures = {name: self._capture(name, name in set(optional)) for name in settings.cameras}
         self.extras = [Child("live", ["live"], folder)] if live else []
         if node is None and (sinks or settings.deliver):
-            self.extras.append(Child("deliver", ["deliver", "--from", to_cursor(begin)], folder))
+            self.extras.append(Child("deliver", ["deliver", "--from", to_cursor(begin)], folder, reports=True))
         self._file = self._saved(settings)
         self._home = self._saved(node.aggregator) if node is not None and node.aggregator else -1
         """The settings of a node's aggregator, and of its workers."""
         self.reported: dict[str, Any] = {"cameras": {}, "workers": {}}
         """What the children of a node report, in the form of a status."""
+        self._delivered: dict[str, Any] = {}
         self._removed: dict[str, bool] = {}
         """The removed cameras of which a trace is left, and whether the aggregator may forget them."""
         self._moved: set[str] = set()
@@ -377,6 +379,13 @@ class Supervisor:
         if late:
             _log.warning("%s did not end in time and is killed", ", ".join(late))
         self.kill(children)
+
+    def delivered(self) -> dict[str, Any]:
+        """Return the states of the sinks as `fer-stream deliver` has reported them last; empty if there are none."""
+        for child in self.extras:
+            if child.title == "deliver":
+                self._delivered = (child.report(math.inf) or {}).get("sinks", self._delivered)
+        return self._delivered
 
     def close(self) -> None:
         """Kill the children that still run, and release the settings."""

@@ -210,7 +210,7 @@ FILLED = """
     metrics.fleet_takeovers.labels("dead").inc()
     metrics.fleet_engine_failing.set(0)
     metrics.fleet_doubtful.set(0)
-    metrics.export_sink("stdout:jsonl", undelivered=1, behind=2)
+    metrics.export_view("stdout:jsonl", undelivered=1, behind=2)
     metrics.deliveries.labels("bus", "delivered").inc()
     metrics.delivery_retries.labels("bus").inc()
     metrics.delivery_lag_events.labels("bus").set(3)
@@ -290,7 +290,7 @@ def test_a_forgotten_camera_has_no_series_until_it_is_back(several: bool, tmp_pa
 
 def test_a_sink_s_totals_become_counters() -> None:
     for undelivered in (2, 2, 5):
-        metrics.export_sink("file:x", undelivered, behind=3)
+        metrics.export_view("file:x", undelivered, behind=3)
     assert value("fer_stream_sink_events_undelivered_total", sink="file:x") == 5
     assert value("fer_stream_sink_events_behind", sink="file:x") == 3
 

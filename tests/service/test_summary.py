@@ -11,10 +11,8 @@ from processes import wait_for
 
 from fer_stream.aggregator.ledger import Ledger
 from fer_stream.errors import FerStreamError
-from fer_stream.operations.process import Stop
 from fer_stream.service import summary
 from fer_stream.service.progress import Progress
-from fer_stream.service.sink_threads import SinkThreads
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -65,27 +63,31 @@ def test_a_journal_that_cannot_be_read_is_kept_as_an_error(house: House, progres
 def test_a_summary_names_every_frame_and_every_event_that_was_not_delivered(
     house: House, progress: Progress, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    stop = Stop()
-    sink_threads = SinkThreads([f"file:{tmp_path}/all.jsonl", "file:/dev/full"], house.settings, 0)
-    sink_threads.open(stop)
     house.take(6)
     wait_for(lambda: progress.ask(1.0), "an answer")
     wait_for(lambda: progress.look() or sum(progress.events.values()) == len(house.stored()), "all events")
-    sink_threads.finish(stop, progress.cursor, 0.0)
-    sink_threads.close()
-    stop.close()
-    made = summary.summary(progress, sink_threads)
+    good = {"state": "ok", "delivered": 9, "undelivered": 0, "behind": 0, "error": ""}
+    sinks = {
+        "stdout:jsonl": good | {"delivered": 7, "undelivered": 2, "error": "No space left on device"},
+        "file:a": good | {"undelivered": 5},  # dead letters
+        "file:b": good | {"behind": 3, "error": "it is full"},
+        "file:c": good | {"behind": 1},
+    }
+    made = summary.summary(progress, sinks)
     assert made["events"] == kinds(house)
     assert made["cameras"]["door"]["done"] == 6
-    count = len(house.stored())
-    assert made["sinks"][f"file:{tmp_path}/all.jsonl"] == {"delivered": count, "undelivered": 0, "error": ""}
-    (sentence,) = summary.undelivered(made)
-    assert sentence.startswith(f"file:/dev/full: {count} of {count} events were not delivered: ")
+    assert made["sinks"] == sinks
+    assert summary.lost(made) == ["stdout:jsonl: 2 of 9 events were not printed: No space left on device"]
+    assert summary.waiting(made) == [
+        "file:b: 3 events wait, and are delivered at the next start: it is full",
+        "file:c: 1 events wait, and are delivered at the next start",
+    ]
     summary.write(tmp_path / "summary.json", made)
     assert json.loads((tmp_path / "summary.json").read_text()) == made
     summary.tell(made)
     printed: list[str] = []  # the parts printed so far; a thread writes to stderr
-    wait_for(lambda: printed.append(capfd.readouterr().err) or sentence in "".join(printed), "the summary")
+    last = summary.waiting(made)[-1]
+    wait_for(lambda: printed.append(capfd.readouterr().err) or last in "".join(printed), "the summary")
     assert "door: 6 frames captured = 6 done" in "".join(printed)
 
 
