@@ -163,7 +163,7 @@ class BatchSink(Protocol):
 
 
 class Sink(Protocol):
-    """Receives single events, while ``fer-stream run`` runs. `BatchSink` is better for a receiver that may fail.
+    """Receives single events. `BatchSink` is better, because it can say what went wrong.
 
     A sink whose reader is gone may set an attribute ``closed`` to true.
     """

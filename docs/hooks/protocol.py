@@ -81,7 +81,11 @@ BODIES: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("cameras", "object by name", "see below"),
         ("workers", "object by name", "see below"),
         ("events", "object by type", "events published since the start"),
-        ("sinks", "object by name", "with `run`: each sink's state (`ok`, `failing`, `stuck`, `closed`)"),
+        (
+            "sinks",
+            "object by name",
+            "with `run`: the state of standard output and of each sink: `new`, `ok`, `failing`, `stuck`, `stopped`, `closed`",
+        ),
         ("fleet", "object or `null`", "the cell of this aggregator, see below; `null`: it is alone"),
     ),
     "status-fleet": (

@@ -136,7 +136,7 @@ class Settings(BaseSettings):
     )
     sinks: list[Sink] = Field(
         default_factory=list,
-        description="further outputs for events, as NAME:ARGUMENT",
+        description="sinks to which `fer-stream run` delivers events, as NAME:ARGUMENT; see also deliver.NAME",
         examples=[["file:events.jsonl"]],
     )
     deliveries: FilePath | None = Field(
