@@ -84,7 +84,7 @@ BODIES: dict[str, tuple[tuple[str, str, str], ...]] = {
         (
             "sinks",
             "object by name",
-            "with `run`: the state of standard output and of each sink: `new`, `ok`, `failing`, `stuck`, `stopped`, `closed`",
+            "with `run`: of standard output and of each sink: `new`, `ok`, `failing`, `stuck`, `stopped`, `closed`",
         ),
         ("fleet", "object or `null`", "the cell of this aggregator, see below; `null`: it is alone"),
     ),
