@@ -152,7 +152,10 @@ class _Limited(http.client.HTTPConnection):
         if self.sock is None:
             self.connect()
         self.sock.settimeout(SEND)  # the latest answer has left what remained of its own limit
-        super().send(data)
+        try:
+            super().send(data)
+        except ssl.SSLEOFError as error:  # it may have answered before it closed: urllib3 looks, as after a broken pipe
+            raise BrokenPipeError from error
 
 
 class _Plain(_Limited, HTTPConnection):
@@ -182,7 +185,7 @@ class Client:
             tls: for an ``https://`` address.
             timeout: seconds for a whole answer.
         """
-        self._name, self._limit = str(address), timeout
+        self._name, self._limit = f"the receiver {address}", timeout
         limits: dict[str, Any] = {"timeout": urllib3.Timeout(connect=CONNECT, read=timeout), "maxsize": 1}
         if address.scheme == "https":
             self._pool: urllib3.HTTPConnectionPool = _EncryptedPool(
@@ -232,7 +235,7 @@ class Client:
         name = self._name
         reason = error.args[-1] if error.args else error  # what lies below, of a ProtocolError or SSLError
         if isinstance(error, NameResolutionError):
-            return RetryError(f"the host of {name} has no address now: check the name, and the name server")
+            return RetryError(f"the host of {name} has no address: check the name, and the name server")
         if isinstance(error, NewConnectionError):
             return RetryError(f"{name} cannot be reached: {_os_reason(error.__cause__ or error)}")
         if isinstance(error, ConnectTimeoutError):
@@ -248,7 +251,7 @@ class Client:
         if isinstance(reason, http.client.IncompleteRead):
             return RetryError(f"{name} breaks off its answer")
         if isinstance(reason, http.client.HTTPException):
-            return RetryError(f"what is at {name} does not answer in HTTP: check the address")
+            return RetryError(f"{name} does not answer in HTTP: check the address")
         return RetryError(f"the connection to {name} broke: {_os_reason(reason)}")
 
     def _tls_failure(self, error: object) -> RetryError | FatalError:
