@@ -524,7 +524,9 @@ def test_https(tmp_path: Path, certificates: Certificates) -> None:
     try:
         assert receiver.taken() == ids(resets(1, 2, 3))
         assert len({request["from"] for request in receiver.requests()}) == 1
-        with pytest.raises(RetryError, match=r"localhost:\d+ is not valid: unable to get local issuer.*; it has to be renewed, or"):
+        with pytest.raises(
+            RetryError, match=r"localhost:\d+ is not valid: unable to get local issuer.*; it has to be renewed, or"
+        ):
             opened(receiver.address).write(resets(1))
         wrong_scheme = opened(receiver.address.replace("https", "http"), timeout=QUICK)
         with pytest.raises(RetryError, match=r"closes the connection|does not answer"):
