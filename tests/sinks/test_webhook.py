@@ -6,6 +6,7 @@ import json
 import signal
 import socket
 import ssl
+import sys
 import threading
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -16,18 +17,18 @@ from journals import event
 from standardwebhooks.webhooks import Webhook as Verifier
 from webhook_receiver import OTHER, SECRET, Certificates, Receiver
 
-from fer_stream.errors import ConfigError, DeliveryError, FatalError, RejectedError, RetryError
+from fer_stream.errors import ConfigError, DeliveryError, FatalError, PluginError, RejectedError, RetryError
 from fer_stream.events.cloudevents import encode, event_id
 from fer_stream.journal.contents import gap
 from fer_stream.plugins import Delivery
 from fer_stream.settings.tree import DeliverSettings
-from fer_stream.sinks.webhook import messages
-from fer_stream.sinks.webhook.sink import Webhook, open_sink
+from fer_stream.sinks.webhook import messages, open_sink
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from fer_stream.sinks.webhook.sink import Webhook
     from fer_stream.types import Event
 
 QUICK = 1.0
@@ -618,6 +619,12 @@ def test_invalid_options(options: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError, match=said) as caught:
         opened("http://127.0.0.1/", **options)
     assert SECRET not in str(caught.value)
+
+
+def test_without_urllib3_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "urllib3", None)
+    with pytest.raises(PluginError, match=r"pip install 'fer-stream\[webhook\]'"):
+        opened("http://127.0.0.1/")
 
 
 def test_a_password_and_a_token_are_too_much() -> None:

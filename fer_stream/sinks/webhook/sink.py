@@ -17,15 +17,14 @@ from fer_stream.settings.options import read
 from fer_stream.settings.redaction import redact
 from fer_stream.settings.sections import Section
 from fer_stream.sinks.webhook import messages
-from fer_stream.system import extras
+from fer_stream.sinks.webhook.client import Client, parse
 from fer_stream.system.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from fer_stream.plugins import Delivery
-    from fer_stream.settings.tree import DeliverSettings
-    from fer_stream.sinks.webhook.client import Address, Answer, Client
+    from fer_stream.sinks.webhook.client import Answer
 
 _FATAL = {
     HTTPStatus.UNAUTHORIZED: "check the token, the password or the secret",
@@ -81,31 +80,6 @@ class WebhookOptions(Section):
     )
 
 
-def open_sink(argument: str, settings: DeliverSettings) -> Webhook:
-    """Return a sink for the receiver at ``argument``, an ``http://`` or ``https://`` address.
-
-    Raises:
-        ConfigError: this is not such an address, or an option is not allowed.
-        PluginError: urllib3 is not installed.
-    """
-    extras.require("urllib3", "webhook")
-    options = read(WebhookOptions, settings.options)
-    shown = redact(argument)
-    parse = extras.require("fer_stream.sinks.webhook.client", "webhook").parse
-    try:
-        address: Address = parse(references.without(argument))
-    except ValueError as error:
-        raise ConfigError(
-            f"{shown!r} is not the address of a receiver, {error}: give webhook:https://HOST/PATH or "
-            "webhook:http://HOST:PORT/PATH"
-        ) from error
-    if address.user and options.token:
-        raise ConfigError(f"{shown} has a user, and the option token is set: a request has room for one of them")
-    if options.key and not options.certificate:
-        raise ConfigError("option key: set the option certificate, too")
-    return Webhook(argument, address, options)
-
-
 class _Access(NamedTuple):
     """What is read anew for each batch, because it may be replaced at any time."""
 
@@ -123,10 +97,27 @@ class Webhook:
     refused. What the receiver has taken of a batch is not sent again when the rest comes again.
     """
 
-    def __init__(self, given: str, address: Address, options: WebhookOptions) -> None:
-        self.most = options.most
-        self._given, self._address, self._options = given, address, options
-        self._name = f"the receiver {address}"
+    def __init__(self, argument: str, options: Mapping[str, object]) -> None:
+        """Check the argument, an ``http://`` or ``https://`` address, and the options.
+
+        Raises:
+            ConfigError: this is not such an address, or an option is not allowed.
+        """
+        self._options = read(WebhookOptions, options)
+        shown = redact(argument)
+        try:
+            self._address = parse(references.without(argument))
+        except ValueError as error:
+            raise ConfigError(
+                f"{shown!r} is not the address of a receiver, {error}: give webhook:https://HOST/PATH or "
+                "webhook:http://HOST:PORT/PATH"
+            ) from error
+        if self._address.user and self._options.token:
+            raise ConfigError(f"{shown} has a user, and the option token is set: a request has room for one of them")
+        if self._options.key and not self._options.certificate:
+            raise ConfigError("option key: set the option certificate, too")
+        self.most = self._options.most
+        self._given, self._name = argument, f"the receiver {self._address}"
         self._client: Client | None = None
         self._taken: set[str] = set()
 
@@ -206,8 +197,6 @@ class Webhook:
         return answer
 
     def _connect(self) -> Client:
-        from fer_stream.sinks.webhook.client import Client  # noqa: PLC0415  (it imports urllib3)
-
         options = self._options
         context = None
         if self._address.scheme == "https":
@@ -228,9 +217,8 @@ class Webhook:
 
     def _access(self) -> _Access:
         options = self._options
-        parse = extras.require("fer_stream.sinks.webhook.client", "webhook").parse
         try:
-            address: Address = parse(references.resolve(self._given))
+            address = parse(references.resolve(self._given))
             secrets = references.secret(options.secret) if options.secret else ""
             token = references.secret(options.token) if options.token else ""
         except SourceError as error:
