@@ -154,7 +154,8 @@ class _Handler(BaseHTTPRequestHandler):
         if status != 204:
             self.send_header("Content-Length", str(len(answer)))
         self.end_headers()
-        self.wfile.write(answer)
+        if status != 204:
+            self.wfile.write(answer)
 
     def _record(self, events: list[dict[str, Any]], *, taken: bool) -> None:
         names = ("webhook-id", "webhook-signature", "authorization", "content-type", "user-agent")

@@ -47,15 +47,12 @@ SEND = 20.0
 READ = 16_384
 """Most bytes of an answer's body that are read."""
 
-SAID = 200
-"""Most characters of an answer that are quoted."""
-
 _NO_TLS = {"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE", "UNKNOWN_PROTOCOL", "PACKET_LENGTH_TOO_LONG"}
 """OpenSSL's reasons if what comes is not TLS at all."""
 
 
 class Address(NamedTuple):
-    """The parts of an address; ``target`` is path and query, and ``user`` has the password behind a colon."""
+    """The parts of an address; ``target`` is path and query, and ``user`` may have a password behind a colon."""
 
     scheme: str
     host: str
@@ -66,7 +63,8 @@ class Address(NamedTuple):
     @property
     def authorization(self) -> str:
         """The header's value for user and password; empty without them."""
-        return f"Basic {b64encode(self.user.encode()).decode()}" if self.user else ""
+        both = self.user if ":" in self.user else f"{self.user}:"
+        return f"Basic {b64encode(both.encode()).decode()}" if self.user else ""
 
     def __str__(self) -> str:
         """Return scheme, host and port. The path may be a secret, as the addresses of many services show."""
@@ -98,7 +96,7 @@ class Answer(NamedTuple):
     again: float | None
     """Seconds after which it wants the request again, if it says so."""
     said: str
-    """The beginning of its explanation; empty if there is none in plain text or JSON."""
+    """Its explanation, as far as it was read; empty if there is none in plain text or JSON."""
 
 
 class _Reader(io.RawIOBase):
@@ -284,7 +282,7 @@ def _again(headers: Mapping[str, str]) -> float | None:
 
 
 def _said(response: BaseHTTPResponse, data: bytes) -> str:
-    """Return the beginning of an explanation, as one line. That of a proxy, in HTML, is for people and left out."""
+    """Return an explanation as one line. That of a proxy, in HTML, is for people and left out."""
     if response.headers.get("Content-Encoding"):
         return ""
     kind, text = response.headers.get("Content-Type", "").partition(";")[0].lower(), data.decode(errors="replace")
@@ -295,12 +293,12 @@ def _said(response: BaseHTTPResponse, data: bytes) -> str:
             return ""
         names = ("detail", "title", "message", "error", "reason")
         parts = [found[name] for name in names if found.get(name)] if isinstance(found, dict) else []
-        text = parts[0] if parts and isinstance(parts[0], str) else json.dumps(found)
+        text = parts[0] if parts and isinstance(parts[0], str) else json.dumps(found, ensure_ascii=False)
     elif kind != "text/plain":
         return ""
     return _line(text)
 
 
 def _line(text: str) -> str:
-    """Return the beginning of a text from outside, fit for a message."""
-    return "".join(letter for letter in " ".join(text.split())[:SAID] if letter.isprintable())
+    """Return a text from outside, fit for a message."""
+    return "".join(letter for letter in " ".join(text.split()) if letter.isprintable())

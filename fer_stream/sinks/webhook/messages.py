@@ -67,9 +67,11 @@ def keys(secrets: str) -> list[bytes]:
     """Return the keys in one or more secrets with blanks between them, each ``whsec_`` and base64.
 
     Raises:
-        ValueError: one is not such a secret; the message does not repeat it.
+        ValueError: there is none, or one is not such a secret; the message does not repeat it.
     """
     found = []
+    if not secrets.split():
+        raise ValueError("it is blank")
     for secret in secrets.split():
         try:
             text = secret.removeprefix("whsec_").rstrip("=")

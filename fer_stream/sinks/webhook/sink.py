@@ -48,6 +48,12 @@ _PASSING = {
 }
 """Refusals that may pass, besides all of 500 and above. Others from 400 on refuse what is in the request."""
 
+_NO_OPTIONS = {HTTPStatus.METHOD_NOT_ALLOWED, HTTPStatus.NOT_IMPLEMENTED, HTTPStatus.UNSUPPORTED_MEDIA_TYPE}
+"""Answers of receivers that take no ``OPTIONS``."""
+
+SAID = 200
+"""Most characters of an answer that are quoted."""
+
 _FOR_GOOD = {HTTPStatus.MOVED_PERMANENTLY, HTTPStatus.PERMANENT_REDIRECT}
 
 
@@ -167,7 +173,7 @@ class Webhook:
             raise RetryError(
                 f"{name} answers {_status(answer)} to OPTIONS: check the address if it does so to POST, too"
             )
-        if answer.status not in (HTTPStatus.METHOD_NOT_ALLOWED, HTTPStatus.NOT_IMPLEMENTED):
+        if answer.status not in _NO_OPTIONS:
             self._judge(answer)
 
     def close(self) -> None:
@@ -192,9 +198,10 @@ class Webhook:
         except DeliveryError:
             self.close()  # the next connection reads the certificates anew
             raise
+        said = answer.said
         for hidden in access.hidden:  # some receivers repeat what they got
-            answer = answer._replace(said=answer.said.replace(hidden, "***"))
-        return answer
+            said = said.replace(hidden, "***")
+        return answer._replace(said=said[:SAID])
 
     def _connect(self) -> Client:
         options = self._options
@@ -228,7 +235,7 @@ class Webhook:
         if not (token.isascii() and token.isprintable() and " " not in token):
             raise FatalError(f"the token that {options.token} holds has characters that a header cannot have")
         try:
-            keys = messages.keys(secrets)
+            keys = messages.keys(secrets) if options.secret else []
         except ValueError as error:
             raise FatalError(f"what {options.secret} holds cannot be used: {error}") from error
         password = address.user.partition(":")[2]
