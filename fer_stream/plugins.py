@@ -162,6 +162,22 @@ class BatchSink(Protocol):
         ...
 
 
+@runtime_checkable
+class CheckableSink(BatchSink, Protocol):
+    """A sink that can be checked before there are events, which ``fer-stream doctor`` does."""
+
+    def check(self) -> None:
+        """Find out whether `write` would work now. Send no event, and change nothing at the receiver.
+
+        Put a limit on every wait; 15 s in all is enough for the receiver.
+
+        Raises:
+            RetryError: as of `write`; doctor warns.
+            FatalError: as of `write`; doctor reports a failure.
+        """
+        ...
+
+
 class Sink(Protocol):
     """Receives single events. `BatchSink` is better, because it can say what went wrong.
 

@@ -38,8 +38,8 @@ if TYPE_CHECKING:
 OTHERS = (
     "cv2", "numpy", "onnxruntime", "prometheus_client", "prometheus_client.values", "prometheus_client.metrics",
     "prometheus_client.registry", "zmq", "pydantic", "pydantic_settings", "platformdirs", "matplotlib", "polars", "av",
-    "matplotlib.backends.backend_svg", "starlette", "uvicorn", "websockets", "sqlite3", "tqdm", "os", "json", "socket",
-    "subprocess", "threading", "logging",
+    "matplotlib.backends.backend_svg", "starlette", "uvicorn", "websockets", "urllib3", "sqlite3", "tqdm", "os", "json",
+    "socket", "subprocess", "threading", "logging",
 )  # fmt: skip
 
 

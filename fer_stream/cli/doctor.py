@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from urllib.request import urlopen
 
 from fer_stream import plugins
-from fer_stream.errors import FerStreamError, TransportError
+from fer_stream.errors import FerStreamError, RetryError, TransportError
 from fer_stream.imaging.pixels import pixels
 from fer_stream.inference import models
 from fer_stream.operations.process import leave_behind
@@ -31,6 +31,8 @@ from fer_stream.system.extras import version
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from fer_stream.delivery.sink import Order
+    from fer_stream.delivery.state import SinkState
     from fer_stream.settings.tree import CameraSettings, Settings
 
 MODULES = {"opencv-python-headless": "cv2", "pyzmq": "zmq"}
@@ -38,6 +40,9 @@ MODULES = {"opencv-python-headless": "cv2", "pyzmq": "zmq"}
 
 PATIENCE = 5.0
 """Most seconds for each timeout of a source that is checked."""
+
+SINK = 20.0
+"""Most seconds for a sink."""
 
 
 class Level(StrEnum):
@@ -79,6 +84,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
         yield _source(name, camera)
     yield _address(settings)
     yield _journal(settings)
+    yield from _sinks(settings)
     if settings.metrics:
         yield _port(settings)
     yield from _machine(settings.workers)
@@ -210,6 +216,82 @@ def _journal(settings: Settings) -> Finding:
     except FerStreamError as error:
         return _fail(redact(str(error)))
     return _warn(warning) if warning else _ok(f"journal {journal.name}, {state}")
+
+
+def _sinks(settings: Settings) -> Iterator[Finding]:
+    """Check what `fer-stream deliver` would serve; if it runs, report what it has recorded."""
+    from fer_stream.delivery.sink import orders  # noqa: PLC0415
+
+    older = plugins.available("sinks")
+    for sink in settings.sinks:
+        if sink.partition(":")[0] in older:  # a run opens it, which may make a file
+            yield _ok(f"sink {redact(sink)} is installed")
+    further = [sink for sink in settings.sinks if sink.partition(":")[0] not in older]
+    try:
+        found = orders(settings, further) if settings.deliver or further else []
+        recorded = _recorded(settings)
+    except FerStreamError as error:
+        yield _fail(redact(str(error)))
+        return
+    for order in found:
+        yield _progress(recorded[order.name]) if order.name in recorded else _sink(order)
+
+
+def _recorded(settings: Settings) -> dict[str, SinkState]:
+    """Return what is recorded of each sink that a running `fer-stream deliver` serves."""
+    from fer_stream.delivery.state import DeliveryState, in_use, path_of  # noqa: PLC0415
+
+    if not in_use(path_of(settings)):
+        return {}
+    state = DeliveryState(path_of(settings))
+    try:
+        return {sink.name: sink for sink in state.sinks()}
+    finally:
+        state.close()
+
+
+def _progress(sink: SinkState) -> Finding:
+    if sink.state == "stopped":
+        return _fail(f"sink {sink.name} has stopped: {sink.error}; then run fer-stream deliver retry '{sink.name}'")
+    if sink.state == "failing":
+        return _warn(f"sink {sink.name} takes no events and is tried again: {sink.error}")
+    return _ok(f"sink {sink.name}: fer-stream deliver runs, and has delivered {sink.delivered} events")
+
+
+def _sink(order: Order) -> Finding:
+    """Open a sink and check its receiver; in a thread, because a plug-in may forget a limit."""
+    found: list[Finding] = []
+    title = f"sink {order.name}: {redact(order.settings.sink)}"
+
+    def check() -> None:
+        try:
+            sink = order.open()
+        except FerStreamError as error:  # it begins with the sink's name
+            found.append(_fail(f"sink {redact(str(error))}"))
+            return
+        try:
+            if isinstance(sink, plugins.CheckableSink):
+                sink.check()
+                found.append(_ok(f"{title} is ready"))
+            else:
+                found.append(_ok(f"{title} can be opened; its receiver was not asked"))
+        except RetryError as error:
+            found.append(_warn(f"sink {order.name}: {redact(str(error))}"))
+        except FerStreamError as error:
+            found.append(_fail(f"sink {order.name}: {redact(str(error))}"))
+        finally:
+            sink.close()
+
+    def guarded() -> None:
+        try:
+            check()
+        except Exception as error:  # a plug-in may raise anything
+            found.append(_fail(f"sink {order.name}: it failed: {type(error).__name__}: {redact(str(error))}"))
+
+    thread = threading.Thread(target=guarded, daemon=True)
+    thread.start()
+    leave_behind(thread, SINK)
+    return found[0] if found else _fail(f"{title} does not answer")
 
 
 def _port(settings: Settings) -> Finding:

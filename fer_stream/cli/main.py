@@ -422,7 +422,7 @@ COMMANDS = (
     Command(
         "doctor",
         "install:doctor",
-        "check install, models, sources and ports, and say what to do about each finding",
+        "check install, models, sources, sinks and ports, and say what to do about each finding",
         "fer-stream doctor --config cameras.toml",
         (*MODELS, "--workers", "--journal", "--metrics", "--bind", *COMMON),
     ),

@@ -125,6 +125,21 @@ def claimed(path: Path) -> Iterator[None]:
         os.close(lock)
 
 
+def in_use(path: Path) -> bool:
+    """Return whether a ``fer-stream deliver`` uses the record now."""
+    try:
+        lock = os.open(path.with_name(f"{path.name}.lock"), os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:  # there was never one, or it belongs to somebody else
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(lock)
+    return False
+
+
 class DeliveryState:
     """The record's file. Several threads may use one object."""
 

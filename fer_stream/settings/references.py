@@ -54,6 +54,13 @@ def resolve(source: str) -> str:
     return source
 
 
+def without(source: str) -> str:
+    """Return an address with ``x`` in place of each reference, to check its form while no password can be read."""
+    for pattern in (_PASSWORD, _PARAMETER):
+        source = pattern.sub(r"\g<before>x", source)
+    return source
+
+
 def secret(reference: str) -> str:
     """Return the secret that a setting of the kind `fer_stream.settings.kinds.Reference` names.
 

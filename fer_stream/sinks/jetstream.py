@@ -149,6 +149,21 @@ class JetStream:
             self._submit(self._disconnect())
             raise
 
+    def check(self) -> None:
+        """Find out whether a server answers, lets this process in, and has or may make a stream; publish nothing.
+
+        Raises:
+            RetryError: as `write`.
+            FatalError: as `write`.
+        """
+        if not self._thread.is_alive():
+            self._thread.start()
+        try:
+            self._submit(self._look())
+        except BaseException:
+            self._submit(self._disconnect())
+            raise
+
     def close(self) -> None:
         """Close the connection; a second call does nothing."""
         if self._loop.is_closed():
@@ -227,13 +242,30 @@ class JetStream:
         camera = delivery.event.camera.replace(".", "_") or "_"
         return f"{self._options.subject}.{camera}.{delivery.event.type}"
 
+    async def _look(self) -> None:
+        """Find the stream that takes the subjects; there need be none if it may be made."""
+        client = self._client or await self._connect()
+        options, js = self._options, extras.require("nats.js.errors", "fleet")
+        try:
+            await client.jetstream(timeout=CONNECT).find_stream_name_by_subject(f"{options.subject}.>")
+        except js.NotFoundError as error:
+            if not options.create:
+                raise RetryError(self._no_stream()) from error
+        except js.ServiceUnavailableError as error:
+            raise RetryError(f"{self._name} has no JetStream: start it with --jetstream") from error
+        except (js.Error, OSError, extras.require("nats.errors", "fleet").Error) as error:
+            reason = getattr(error, "description", None) or error or type(error).__name__
+            raise RetryError(f"{self._name} does not say which streams it has: {reason}{self._because()}") from error
+
+    def _no_stream(self) -> str:
+        subjects = f"{self._options.subject}.>"
+        return f"{self._name}: no stream takes the subjects {subjects}; make one, or set the option create"
+
     async def _make_stream(self, client: Client) -> None:
         options, js = self._options, extras.require("nats.js.errors", "fleet")
         subjects = f"{options.subject}.>"
         if not options.create:
-            raise RetryError(
-                f"{self._name}: no stream takes the subjects {subjects}; make one, or set the option create"
-            )
+            raise RetryError(self._no_stream())
         try:
             await client.jetstream().add_stream(
                 name=options.stream,

@@ -6,10 +6,10 @@ file is opened again: a torn last line is removed, and events that the file has 
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import re
-import stat
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
-from fer_stream.errors import ConfigError, DeliveryError, RetryError, WireError
+from fer_stream.errors import ConfigError, RetryError, WireError
 from fer_stream.events import cloudevents
 from fer_stream.settings.options import read
 from fer_stream.settings.sections import Section
@@ -62,15 +62,17 @@ class FileOptions(Section):
 
 
 def open_sink(argument: str, settings: DeliverSettings) -> EventFile:
-    """Open the file with the path ``argument``; create it if it is missing.
+    """Return a sink for the file with the path ``argument``. The first batch creates it if it is missing.
 
     Raises:
         ConfigError: ``argument`` is empty, or an option is not allowed.
-        DeliveryError: the file cannot be written.
+        RetryError: the file cannot be written.
     """
     if not argument:
         raise ConfigError("the file sink needs the name of a file, as in file:events.jsonl")
-    return EventFile(folders.expand(Path(argument)), read(FileOptions, settings.options))
+    sink = EventFile(folders.expand(Path(argument)), read(FileOptions, settings.options))
+    sink.check()
+    return sink
 
 
 class EventFile:
@@ -78,7 +80,8 @@ class EventFile:
 
     If the file was moved or deleted, for example by logrotate, the next batch creates a new one at the path; no signal
     is needed. With the options ``max_mib`` and ``daily`` it is renamed here, to its name with the day of its last event
-    and a number: ``events-2026-01-31-001.jsonl``. A named pipe is opened with the first batch; that waits for a reader.
+    and a number: ``events-2026-01-31-001.jsonl``. It is opened with the first batch; of a named pipe, that waits for a
+    reader.
     """
 
     most = MOST
@@ -89,11 +92,6 @@ class EventFile:
         self._regular = True
         self._known: frozenset[str] = frozenset()
         """The ids of the last events in the file when it was opened: at most one batch is not recorded as delivered."""
-        if not _is_pipe(path):
-            try:
-                self._open()
-            except OSError as error:
-                raise DeliveryError(self._unwritable(error)) from error
 
     def write(self, batch: Sequence[Delivery]) -> None:
         """Append events. When this returns, they are on the disk.
@@ -113,6 +111,29 @@ class EventFile:
         except OSError as error:
             if not self._regular:
                 self.close()
+            raise RetryError(self._unwritable(error)) from error
+
+    def check(self) -> None:
+        """Find out whether the file can be written, without making or changing it.
+
+        Raises:
+            RetryError: it cannot be written now.
+        """
+        try:
+            if self._file is not None:
+                return
+            if self._path.is_file():
+                with self._path.open("a+b", buffering=0) as file:
+                    self._lock(file)
+                    self._known |= frozenset(_last_ids(file, MOST))  # it may be moved before the first batch
+                return
+            if self._path.is_dir():
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+            place = self._path if self._path.exists() else self._path.absolute().parent
+            place.stat()
+            if not os.access(place, os.W_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        except OSError as error:
             raise RetryError(self._unwritable(error)) from error
 
     def close(self) -> None:
@@ -137,9 +158,7 @@ class EventFile:
 
     def _ready(self) -> BinaryIO:
         """Return the file to append to, after beginning a new one if that is due."""
-        file = self._file
-        if file is None:
-            return self._open()
+        file = self._file or self._open()
         if not self._regular:
             return file
         found = os.fstat(file.fileno())
@@ -154,11 +173,8 @@ class EventFile:
 
     def _begin_file(self) -> BinaryIO:
         """Begin a new file; what was written before a restart is in the older one."""
-        known = self._known
         self.close()
-        file = self._open()
-        self._known = known
-        return file
+        return self._open()
 
     def _open(self) -> BinaryIO:
         new = not self._path.exists()
@@ -168,7 +184,7 @@ class EventFile:
             if self._regular:
                 self._lock(file)
                 _mend(file)
-                self._known = frozenset(_last_ids(file, MOST))
+                self._known |= frozenset(_last_ids(file, MOST))
                 if new:
                     _sync_folder(self._path)
         except BaseException:
@@ -220,13 +236,6 @@ def _day(seconds: float | None) -> str:
     return f"{moment:%Y-%m-%d}"
 
 
-def _is_pipe(path: Path) -> bool:
-    try:
-        return stat.S_ISFIFO(path.stat().st_mode)
-    except OSError:  # it does not exist yet, or opening it reports the error
-        return False
-
-
 def _mend(file: BinaryIO) -> None:
     """Remove the torn last line that a crash left. A last line that is not ours is ended instead."""
     size = os.fstat(file.fileno()).st_size
@@ -246,7 +255,7 @@ def _mend(file: BinaryIO) -> None:
 
 
 def _last_ids(file: BinaryIO, most: int) -> list[str]:
-    """Return the ids in the last lines of a file."""
+    """Return the ids in the last lines of a file, without a torn one."""
     start = os.fstat(file.fileno()).st_size
     tail = b""
     while start and tail.count(b"\n") <= most and len(tail) < TAIL:
@@ -254,7 +263,7 @@ def _last_ids(file: BinaryIO, most: int) -> list[str]:
         tail = os.pread(file.fileno(), start - begin, begin) + tail
         start = begin
     found = []
-    for line in tail.splitlines()[-most:]:
+    for line in tail[: tail.rfind(b"\n") + 1].splitlines()[-most:]:
         with suppress(WireError):  # a line that is not an event
             found.append(cloudevents.identity(line.decode(errors="replace")))
     return found

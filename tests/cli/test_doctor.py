@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from processes import free_port
+from webhook_receiver import Receiver
 
 from fer_stream import sources
 from fer_stream.cli.doctor import Finding, Level, examine
@@ -139,6 +140,51 @@ def test_a_journal_that_cannot_be_made(check: Examine) -> None:
     finding = about(check(journal__path=f"{__file__}/events.db"), "cannot be made")
     assert finding.level is Level.FAIL
     assert "--journal" in finding.text
+
+
+def test_sinks(check: Examine, tmp_path: Path) -> None:
+    receiver = Receiver(tmp_path).start()
+    hook = f"webhook:{receiver.address}"
+    tables = {
+        "archive": {"sink": f"file:{tmp_path}/events.jsonl"},
+        "lost": {"sink": f"file:{tmp_path}/missing/events.jsonl"},
+        "hook": {"sink": hook},
+        "unsigned": {"sink": hook, "options": {"secret": f"file:{tmp_path}/missing"}},
+        "unset": {"sink": hook, "options": {"token": "env:NO_SUCH_VARIABLE"}},
+        "down": {"sink": f"webhook:http://fer:secret@127.0.0.1:{free_port()}/hook"},
+        "odd": {"sink": hook, "options": {"colour": "red"}},
+        "typo": {"sink": "webhok:http://127.0.0.1/"},
+    }
+    try:
+        findings = check(deliver=tables, sinks=["stdout:jsonl", hook])
+    finally:
+        receiver.kill()
+    for name, level, said in [
+        ("archive", Level.OK, "is ready"),
+        ("lost", Level.FAIL, "missing/events.jsonl': No such file"),
+        ("hook", Level.OK, f"{hook} is ready"),
+        (hook, Level.OK, "is ready"),
+        ("unsigned", Level.WARN, "missing cannot be read"),
+        ("unset", Level.FAIL, "NO_SUCH_VARIABLE, which is not set"),
+        ("down", Level.WARN, "cannot be reached: Connection refused"),
+        ("odd", Level.FAIL, "colour"),
+        ("typo", Level.FAIL, "there is no sink 'webhok'; installed are: file, nats, "),
+    ]:
+        found = about(findings, f"sink {name}: ")
+        assert (found.level, said in found.text) == (level, True), found
+    assert about(findings, "sink stdout:jsonl is installed").level is Level.OK
+    assert "secret" not in about(findings, "sink down").text
+    assert not (tmp_path / "events.jsonl").exists()
+    assert all(request["method"] == "OPTIONS" for request in receiver.requests())
+
+
+def test_a_sink_that_raises_an_unexpected_exception(check: Examine, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(argument: str, settings: object) -> None:
+        raise ZeroDivisionError("no width")
+
+    monkeypatch.setattr("fer_stream.sinks.jsonl.open_sink", broken)
+    found = about(check(deliver={"archive": {"sink": "file:x"}}), "sink archive")
+    assert (found.level, found.text) == (Level.FAIL, "sink archive: it failed: ZeroDivisionError: no width")
 
 
 def test_more_workers_than_cores(check: Examine) -> None:

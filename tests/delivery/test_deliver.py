@@ -132,6 +132,33 @@ def test_the_operator_skips_what_is_in_the_way(bench: Bench) -> None:
     assert run.stop() == 0
 
 
+def test_the_doctor_asks_the_sinks_or_the_process_that_serves_them(bench: Bench) -> None:
+    events = bench.journal("door", events=60)
+    bench.order(fatal="410 Gone")
+    bench.settings(main=receiver(bench), file={"sink": "file:out.jsonl"})
+    bench.receive()
+
+    def findings() -> list[str]:
+        run = bench.cli.run("doctor", "--config", "s.toml", "--journal", "e.db", **bench.variables)
+        return [line for line in run.out.splitlines() if "sink " in line]
+
+    where = f"receiver:{bench.port}"
+    assert findings() == [
+        f"ok    sink main: {where} can be opened; its receiver was not asked",
+        "ok    sink file: file:out.jsonl is ready",
+    ]
+    assert not (bench.folder / "out.jsonl").exists()
+    run = bench.deliver()
+    delivered(bench, run, events, "out.jsonl")
+    run.until(lambda: bench.states()["file"]["delivered"] == 60, "the record")
+    run.until_said("the sink main has stopped")
+    assert findings() == [
+        "fail  sink main has stopped: 410 Gone; then run fer-stream deliver retry 'main'",
+        "ok    sink file: fer-stream deliver runs, and has delivered 60 events",
+    ]
+    assert run.stop() == 0
+
+
 def test_filters(bench: Bench) -> None:
     events = bench.journal("door", "yard", events=100)
     bench.settings(

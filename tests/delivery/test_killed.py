@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from deliveries import Bench, ids, without_repeats
 from nats_servers import NatsServer, api, ask
+from webhook_receiver import SECRET, Receiver
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -100,3 +101,23 @@ def test_jetstream_stores_each_event_once(bench: Bench, scale: Scale, tmp_path: 
         assert ask(server.address, stored) == ids(events)
     finally:
         server.kill()
+
+
+def test_a_webhook_misses_nothing(bench: Bench, scale: Scale) -> None:
+    times = scale.of(SHORT, FULL)
+    events = bench.journal("door", "yard", events=EVENTS * times // 2)
+    secret = bench.folder / "secret"
+    secret.write_text(SECRET)
+    secret.chmod(0o600)
+    receiver = Receiver(bench.folder).start()
+    receiver.order(secret=SECRET)
+    options = {"most": MOST, "secret": f"file:{secret}"}
+    bench.settings(main={"sink": f"webhook:{receiver.address}", "options": options})
+    try:
+        assert kill_often(bench, times, lambda: lines(receiver.file) * MOST, len(events))
+    finally:
+        receiver.kill()
+    assert all(request["taken"] for request in receiver.requests())
+    got = receiver.taken()
+    assert list(dict.fromkeys(got)) == ids(events)
+    assert len(got) - len(events) <= times * MOST

@@ -10,7 +10,7 @@ from fer_stream.errors import ConfigError, SourceError
 from fer_stream.settings import options
 from fer_stream.settings.kinds import Reference  # noqa: TC001  (pydantic needs it)
 from fer_stream.settings.redaction import redact
-from fer_stream.settings.references import displayed, in_clear, resolve, secret
+from fer_stream.settings.references import displayed, in_clear, resolve, secret, without
 from fer_stream.settings.sections import Section
 
 if TYPE_CHECKING:
@@ -111,3 +111,10 @@ def test_a_secret_is_named_and_never_shown(monkeypatch: pytest.MonkeyPatch) -> N
 def test_options_are_shown_without_secrets() -> None:
     shown = redact(r'{ secret = "a\"b", most = 3, api_token = "c", key = "camera", password = "env:PASSWORD" }')
     assert shown == '{ secret = "***", most = 3, api_token = "***", key = "camera", password = "env:PASSWORD" }'
+
+
+def test_the_form_of_an_address_shows_without_its_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HOOK", raising=False)
+    assert without("https://u:env:HOOK@h/p?x=1&token=file:/run/a&y=2") == "https://u:x@h/p?x=1&token=x&y=2"
+    assert without("https://u:file:/run/a@h:8443/p") == "https://u:x@h:8443/p"
+    assert without("https://u:secret@h/p") == "https://u:secret@h/p"

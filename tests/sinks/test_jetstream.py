@@ -175,3 +175,39 @@ def test_addresses_that_are_none(address: str) -> None:
 def test_invalid_options() -> None:
     with pytest.raises(ConfigError, match="option subject"):
         opened("nats://127.0.0.1", subject="a..b")
+
+
+def check(address: str, **options: Any) -> None:
+    sink = opened(address, **options)
+    try:
+        sink.check()
+    finally:
+        sink.close()
+
+
+def test_a_check_publishes_nothing(server: NatsServer) -> None:
+    check(server.address)
+    with pytest.raises(RetryError, match=r"no stream takes the subjects fer_stream\.>; make one, or set the option"):
+        check(server.address, create=False)
+    sink = opened(server.address)
+    sink.write(resets(1))
+    sink.check()
+    sink.write(resets(2))
+    sink.close()
+    check(server.address, create=False)
+    assert [one[1] for one in stored(server)] == [one.id for one in resets(1, 2)]
+
+
+def test_a_check_finds_what_is_wrong(server: NatsServer) -> None:
+    server.kill()
+    with pytest.raises(RetryError, match="cannot be reached"):
+        check(server.address)
+    server.configure(jetstream=False)
+    server.start()
+    with pytest.raises(RetryError, match="has no JetStream: start it with --jetstream"):
+        check(server.address)
+    server.kill()
+    server.configure('authorization { user: "fer", password: "right" }')
+    server.start()
+    with pytest.raises(FatalError, match="refuses this process"):
+        check(server.address)

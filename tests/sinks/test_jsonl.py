@@ -72,8 +72,10 @@ def test_a_torn_last_line_is_removed(cut: int, path: Path) -> None:
     texts = [one.text for one in deliveries(1, 2)]
     path.write_text(f"{texts[0]}\n{texts[1][:cut]}")
     sink = opened(path)
+    assert path.read_text() == f"{texts[0]}\n{texts[1][:cut]}"
+    sink.write(deliveries(1))
     assert frames(path) == [1]
-    sink.write(deliveries(1, 2))
+    sink.write(deliveries(2))
     sink.close()
     assert frames(path) == [1, 2]
 
@@ -182,10 +184,31 @@ def test_a_pipe_gets_its_events_when_somebody_reads(path: Path) -> None:
 
 
 def test_two_sinks_do_not_share_a_file(path: Path) -> None:
-    sink = opened(path)
+    sink, other = opened(path), opened(path)
+    sink.write(deliveries(1))
+    with pytest.raises(RetryError, match="another process writes it"):
+        other.write(deliveries(2))
     with pytest.raises(DeliveryError, match="another process writes it"):
         opened(path)
     sink.close()
+    other.write(deliveries(2))
+    other.close()
+    assert path.read_text().splitlines() == [one.text for one in deliveries(1, 2)]
+
+
+def test_a_check_makes_and_changes_nothing(path: Path) -> None:
+    opened(path).check()
+    assert not path.exists()
+    path.write_text('{"specversion":"1.0","id":"torn')
+    before = path.stat()
+    opened(path).check()
+    assert path.stat() == before
+    path.chmod(0o400)
+    path.parent.chmod(0o500)
+    if os.geteuid():  # root may write everything
+        with pytest.raises(RetryError, match="Permission denied"):
+            opened(path).check()
+    path.parent.chmod(0o700)
 
 
 @pytest.mark.parametrize(
