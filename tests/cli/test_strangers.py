@@ -56,6 +56,8 @@ COMMAND_LINES = {
     "config": "config",
     "purge": "purge --older-than 1d",
     "migrate": "migrate nothing.db",
+    "deliver": "deliver status",
+    "stats": "stats",
     "schema": "schema",
     "status": "status",
     "cameras": "cameras list",
