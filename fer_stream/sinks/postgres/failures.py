@@ -40,7 +40,7 @@ _REFUSED_AT_LOGIN = (
         "check the parameters of the address",
     ),
 )
-"""What libpq or the server say before there is a connection, which is without SQLSTATE, and what the operator is to do."""
+"""What libpq or the server say, without SQLSTATE, before there is a connection, and what the operator is to do."""
 
 
 def about_events(error: psycopg.Error) -> bool:

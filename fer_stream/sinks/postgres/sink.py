@@ -63,8 +63,8 @@ SELECT set_config('statement_timeout', %s, true),
 
 # The server takes the texts apart: that is five times as fast as an array of texts or a statement for each event.
 _INSERT = """
-INSERT INTO "{schema}".events (time, id, camera, type, epoch, frame, track, sequence, cursor, start_time, end_time, label,
-    probability, peak, confidence, data)
+INSERT INTO "{schema}".events (time, id, camera, type, epoch, frame, track, sequence, cursor, start_time, end_time,
+    label, probability, peak, confidence, data)
 SELECT (event->>'time')::timestamptz, event->>'id', nullif(substr(event->>'source', 10), ''), event->>'type',
     (event->>'epoch')::bigint, (event->>'frame')::bigint, substr(event->>'subject', 8)::bigint,
     (event->>'sequence')::bigint, event->>'cursor', (event->'data'->>'start_time')::timestamptz,
