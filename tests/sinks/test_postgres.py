@@ -693,8 +693,10 @@ def film(seed: int) -> list[Event]:
         )
 
     time = 1_700_000_000 * SECOND
-    last = draw.randint(1, 3)
+    last, again = draw.randint(1, 3), draw.random() < 0.5
     for epoch in range(1, last + 1):
+        if again:  # a recording that is read again has the same times
+            time = 1_700_000_000 * SECOND
         say("camera.online", 0, time, event("camera.online").data)
         stays: dict[int, int] = {}
         open_: dict[int, ExpressionData] = {}
@@ -785,6 +787,13 @@ def test_intervals_are_those_of_the_events(database: Database, seed: int) -> Non
     stays = database.psql("SELECT count(*), count(end_time) FROM fer_stream.stays")
     count = [sum(one.type is kind for one in events) for kind in (EventType.FACE_ENTERED, EventType.FACE_LEFT)]
     assert stays == [[str(number) for number in count]]
+
+
+def test_a_recording_that_is_read_twice_has_its_intervals_twice(database: Database) -> None:
+    kinds = ("face.entered", "emotion.started", "emotion.ended", "face.left")
+    database.sink().write([as_delivery(event(kind, track=1, epoch=epoch)) for epoch in (1, 2) for kind in kinds])
+    for view in ("intervals", "stays"):
+        assert database.psql(f"SELECT epoch FROM fer_stream.{view} ORDER BY epoch") == [["1"], ["2"]]
 
 
 def test_views_use_the_index_of_the_start(database: Database) -> None:
