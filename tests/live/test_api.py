@@ -11,9 +11,10 @@ from urllib.parse import urlsplit
 
 import cv2
 import numpy as np
+import psutil
 import pytest
 from api_client import ask, refused, stream
-from journals import everything
+from journals import everything, resets
 from processes import Cli, free_port, wait_for
 from served import Service, get
 
@@ -23,6 +24,8 @@ from fer_stream.errors import JournalError
 from fer_stream.events.cloudevents import decode, from_rfc3339
 from fer_stream.events.statistics import Record
 from fer_stream.inference import models, worker
+from fer_stream.journal.sqlite import Writer
+from fer_stream.live import server
 from fer_stream.live.api import contract, events, recognition
 
 if TYPE_CHECKING:
@@ -157,6 +160,33 @@ def test_a_stream_without_a_cursor_begins_now_and_ends_with_its_reader(
         return answer.status == 200
 
     wait_for(free, "the end of the stream")
+
+
+def test_a_reader_that_does_not_read_is_dropped(
+    service: Service, printed: Callable[[], str], monkeypatch: pytest.MonkeyPatch, short_folder: Path
+) -> None:
+    writer = Writer(short_folder / "events.db")
+    for first in range(1, 60_000, 900):  # more than the sockets hold
+        writer.append(resets(900, first=first))
+    writer.close()
+    monkeypatch.setattr(events, "MOST_STREAMS", 1)
+    monkeypatch.setattr(server, "STALLED", 1.0)
+    service.start(aggregator.run)
+    url, _ = service.live(printed)
+    parts = urlsplit(url)
+    with socket.socket() as stalled:
+        stalled.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        stalled.connect((parts.hostname, parts.port))
+        stalled.sendall(f"GET {API}/events/stream?after=0 HTTP/1.1\r\nHost: {parts.netloc}\r\n\r\n".encode())
+        assert stalled.recv(15) == b"HTTP/1.1 200 OK"
+        process = psutil.Process()
+        wait_for(lambda: get(url, f"{API}/events/stream", "HEAD").status == 503, "the stream")
+        before = process.memory_info().rss
+        wait_for(lambda: get(url, f"{API}/events/stream", "HEAD").status == 200, "the end of the stream")
+        assert process.memory_info().rss - before < 15_000_000, "a fraction of the events"
+        with pytest.raises(ConnectionResetError):
+            while stalled.recv(100_000):
+                pass
 
 
 @pytest.mark.parametrize(
