@@ -111,6 +111,7 @@ def application(settings: Settings, started: Callable[[], None]) -> Starlette:
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         feed.start()
+        api.start()
         started()
         try:
             yield
