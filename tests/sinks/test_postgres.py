@@ -365,6 +365,21 @@ def test_only_the_event_that_the_database_refuses_is_refused(database: Database)
     assert database.ids() == [one.id for one in resets(1, 2, 3, 4, 5)]
 
 
+def test_many_events_that_are_refused(database: Database) -> None:
+    sink = database.sink()
+    wrong = [as_delivery(event("emotion.started", frame=frame, label="a\0b")) for frame in range(101, 126)]
+    pending, refused = [*resets(*range(1, 101)), *wrong], set[str]()
+    while True:  # as the process that delivers does it
+        try:
+            sink.write(pending)
+            break
+        except RejectedError as error:
+            refused |= set(error.reasons)
+            pending = [one for one in pending if one.id not in refused]
+    assert refused == {one.id for one in wrong}
+    assert database.ids() == [one.id for one in resets(*range(1, 101))]
+
+
 def test_a_rule_of_the_operator_refuses_an_event(database: Database) -> None:
     sink = database.sink()
     sink.write(resets(1))

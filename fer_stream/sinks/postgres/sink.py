@@ -37,6 +37,9 @@ STATEMENT = 15
 LIMIT = 30.0
 """Seconds for a batch, after which the connection is cut."""
 
+REFUSED = 10
+"""Most events of a batch that are found one by one to be refused."""
+
 HOUR = 3600.0
 """Seconds between two deletions of old events."""
 
@@ -168,17 +171,24 @@ class Postgres:
             connection.close()
 
     def _store(self, connection: psycopg.Connection, batch: Sequence[Delivery]) -> dict[str, str]:
-        """Store the events that the server takes; return why it refuses the others, by their ids."""
-        try:
-            self._execute(connection, self._insert, f"[{','.join(one.text for one in batch)}]")
-        except psycopg.Error as error:
-            if not about_events(error):
-                raise
-            if len(batch) == 1:
-                return {batch[0].id: sentence(error)}
-            half = len(batch) // 2
-            return self._store(connection, batch[:half]) | self._store(connection, batch[half:])
-        return {}
+        """Store the events that the server takes; return why it refuses others, by their ids.
+
+        After `REFUSED` of them the rest is left, and comes again, so that the time for a batch is enough.
+        """
+        parts, refused = [batch], dict[str, str]()
+        while parts and len(refused) < REFUSED:
+            part = parts.pop()
+            try:
+                self._execute(connection, self._insert, f"[{','.join(one.text for one in part)}]")
+            except psycopg.Error as error:
+                if not about_events(error):
+                    raise
+                if len(part) == 1:
+                    refused[part[0].id] = sentence(error)
+                else:
+                    half = len(part) // 2
+                    parts += [part[half:], part[:half]]
+        return refused
 
     def _purge(self, connection: psycopg.Connection, days: float) -> None:
         """Delete some of the events that are too old; go on with the next batch if there are more."""
