@@ -51,7 +51,8 @@ fleet: $(VENV)/.fleet ## show several aggregators on three NATS servers: one is 
 
 test: $(VENV)/.test ## set up and run every check and test (JOBS=3 at a time; PYTEST="..." passes options on)
 	@deploy/apt-install promtool=prometheus strace cc=gcc systemd-analyze=systemd chromium bindfs fusermount3=fuse3 \
-		/usr/sbin/nginx=nginx caddy openssl node=nodejs npm ip=iproute2
+		/usr/sbin/nginx=nginx caddy openssl node=nodejs npm ip=iproute2 \
+		/usr/sbin/pgbouncer=pgbouncer $(if $(wildcard /usr/lib/postgresql/*/bin/initdb),,postgresql)
 	@$(MAKE) --no-print-directory $(VENV)/.node
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .

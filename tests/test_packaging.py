@@ -41,6 +41,7 @@ def test_both_hold_the_models_and_the_licence(built: Path) -> None:
         inside = set(archive.namelist())
     assert {f"fer_stream/assets/models/{name}" for name in MODELS} <= inside
     assert {"fer_stream/py.typed", "fer_stream/assets/grace_hopper.jpg"} <= inside
+    assert "fer_stream/sinks/postgres/migrations/0001.sql" in inside
     assert any(name.endswith("licenses/LICENSE") for name in inside)
     assert not [name for name in inside if name.startswith(("tests", "training"))]
     (sdist,) = built.glob("*.tar.gz")

@@ -47,7 +47,7 @@ def gap(after: int, upto: int, reason: str) -> Event:
 
 
 def stored_gap(after: int, upto: int, reason: str) -> Numbered:
-    """Return `gap` as it is stored; its id differs from that of every other gap."""
+    """Return `gap` as it is stored and read; its id differs from those of gaps that end elsewhere."""
     event = gap(after, upto, reason)
     identity = event_id(replace(event, frame=upto))
     return Numbered(event, encode(event, identity), identity)

@@ -41,6 +41,9 @@ WATCHED, ALONE = 1.0, 5.0
 SHORTLY, PATIENCE = 0.5, 2.0
 """Timeout in seconds of one status request, and seconds without an answer after which the aggregator counts as gone."""
 
+BRIDGED = 3.0
+"""Seconds that a request waits for a status: until the aggregator counts as gone, and another one has answered."""
+
 PAUSE = 1.0
 """Seconds until a failed operation is retried."""
 
@@ -84,6 +87,8 @@ class Feed:
         self._pairs: dict[str, Pairing] = {}
         self._watchers: set[Watcher] = set()
         self._awaiting: set[asyncio.Future[dict[str, Any] | None]] = set()
+        self._gone = time.monotonic()
+        """Since when no aggregator answers, if none does."""
         self._number = self.past = 0
         self._stopping = threading.Event()
         self._ask = threading.Event()
@@ -123,12 +128,15 @@ class Feed:
         return ",".join(self.addresses) or None
 
     async def fresh_status(self) -> dict[str, Any] | None:
-        """Ask for the status now; return it, or ``None`` if no aggregator answers."""
+        """Ask for the status now; return it, or ``None`` if no aggregator answers.
+
+        If the aggregator has just gone, wait: it may be restarted, and in a cell another one answers soon.
+        """
         answer: asyncio.Future[dict[str, Any] | None] = self._loop.create_future()
         self._awaiting.add(answer)
         self._ask.set()
         try:
-            return await asyncio.wait_for(answer, PATIENCE)
+            return await asyncio.wait_for(answer, BRIDGED)
         except TimeoutError:
             return None
         finally:
@@ -168,6 +176,8 @@ class Feed:
                 watcher.wake()
 
     def _take_status(self, status: dict[str, Any] | None) -> None:
+        if status is None and self.connected:
+            self._gone = time.monotonic()
         self.connected = status is not None
         if status is not None:
             # Without memory shared with the aggregator, this process must request frames with their pixels.
@@ -178,9 +188,10 @@ class Feed:
                 self._fetch = fetch
                 self.watch()
         self.turn += 1
-        for answer in self._awaiting:
-            if not answer.done():
-                answer.set_result(status)
+        if self.connected or time.monotonic() > self._gone + BRIDGED:
+            for answer in self._awaiting:
+                if not answer.done():
+                    answer.set_result(status)
         self._wake()
 
     def _take_event(self, text: str, past: bool) -> None:
@@ -254,6 +265,10 @@ class Feed:
             self._stopping.wait(PAUSE)
 
     def _follow_status(self) -> None:
+        while not self.stopping:  # an aggregator after the other
+            self._follow_status_of_first()
+
+    def _follow_status_of_first(self) -> None:
         address = first(self._transport, self._settings.address, PATIENCE, self.addresses[1:])
         self._take_addresses(address, *(other for other in self.addresses[1:] if other != address))
         reader = StateReader(self._transport, address)

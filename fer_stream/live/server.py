@@ -38,6 +38,9 @@ STATIC = Path(__file__).parent / "static"
 MOST_VIEWERS = 64
 """Most browsers that may be connected at the same time."""
 
+STALLED = 30.0
+"""Seconds after which a connection is cut whose other end takes nothing of what was sent to it."""
+
 NO_UPGRADE = (
     "This address accepts only WebSockets, and this request is not one: have the proxy pass on the headers Upgrade and "
     "Connection, over HTTP/1.1"
@@ -108,6 +111,7 @@ def application(settings: Settings, started: Callable[[], None]) -> Starlette:
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         feed.start()
+        api.start()
         started()
         try:
             yield
@@ -140,13 +144,18 @@ def bind(address: str) -> socket.socket:
     host, port = host_port(address)
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0][0]
-        return socket.create_server((host, port), family=family)
+        listening = socket.create_server((host, port), family=family)
     except OSError as error:
         why = error.strerror if isinstance(error, socket.gaierror) else os.strerror(error.errno or 0)
         raise TransportError(
             f"the live page cannot be served at {address}: {why}; stop what uses it, or choose another address with "
             "--page"
         ) from error
+    # Every accepted connection inherits it. A web server has no limit of its own for a reader that does not read, whose
+    # stream would stay open, and count, for as long as it likes.
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(STALLED * 1000))
+    return listening
 
 
 def url(settings: Settings, port: int) -> str:

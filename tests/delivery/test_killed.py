@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from deliveries import Bench, ids, without_repeats
 from nats_servers import NatsServer, api, ask
 from webhook_receiver import SECRET, Receiver
+from postgres_servers import PostgresServer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -121,3 +122,20 @@ def test_a_webhook_misses_nothing(bench: Bench, scale: Scale) -> None:
     got = receiver.taken()
     assert list(dict.fromkeys(got)) == ids(events)
     assert len(got) - len(events) <= times * MOST
+def test_postgres_stores_each_event_once(bench: Bench, scale: Scale) -> None:
+    times = scale.of(SHORT, FULL)
+    events = bench.journal("door", "yard", events=EVENTS * times // 2)
+    server = PostgresServer()
+    try:
+        server.start()
+        bench.settings(main={"sink": server.address()})
+
+        def count() -> int:
+            made = server.psql("SELECT to_regclass('fer_stream.events') IS NOT NULL") == [["t"]]
+            return int(server.psql("SELECT count(*) FROM fer_stream.events")[0][0]) if made else 0
+
+        assert kill_often(bench, times, count, len(events))
+        rows = server.psql("SELECT id FROM fer_stream.events ORDER BY cursor::bigint")
+        assert [one for (one,) in rows] == ids(events)
+    finally:
+        server.close()

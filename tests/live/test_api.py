@@ -4,26 +4,32 @@ from __future__ import annotations
 
 import http.client
 import json
+import re
 import socket
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import cv2
 import numpy as np
+import psutil
 import pytest
 from api_client import ask, refused, stream
-from journals import everything
+from journals import everything, resets
 from processes import Cli, free_port, wait_for
 from served import Service, get
 
+from fer_stream import plugins
 from fer_stream.aggregator import aggregator
 from fer_stream.capture import process as capture
 from fer_stream.errors import JournalError
 from fer_stream.events.cloudevents import decode, from_rfc3339
 from fer_stream.events.statistics import Record
 from fer_stream.inference import models, worker
-from fer_stream.live.api import contract, events, recognition
+from fer_stream.journal.sqlite import Writer
+from fer_stream.live import server
+from fer_stream.live.api import contract, events, history, recognition
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -159,6 +165,32 @@ def test_a_stream_without_a_cursor_begins_now_and_ends_with_its_reader(
     wait_for(free, "the end of the stream")
 
 
+def test_a_reader_that_does_not_read_is_dropped(
+    service: Service, printed: Callable[[], str], monkeypatch: pytest.MonkeyPatch, short_folder: Path
+) -> None:
+    writer = Writer(short_folder / "events.db")
+    for first in range(1, 60_000, 900):  # more than the sockets hold
+        writer.append(resets(900, first=first))
+    writer.close()
+    monkeypatch.setattr(events, "MOST_STREAMS", 1)
+    monkeypatch.setattr(server, "STALLED", 1.0)
+    service.start(aggregator.run)
+    url, _ = service.live(printed)
+    parts = urlsplit(url)
+    with socket.socket() as stalled:
+        stalled.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        stalled.connect((parts.hostname, parts.port))
+        stalled.sendall(f"GET {API}/events/stream?after=0 HTTP/1.1\r\nHost: {parts.netloc}\r\n\r\n".encode())
+        assert stalled.recv(15) == b"HTTP/1.1 200 OK"
+        process = psutil.Process()
+        wait_for(lambda: get(url, f"{API}/events/stream", "HEAD").status == 503, "the stream")
+        before = process.memory_info().rss
+        wait_for(lambda: get(url, f"{API}/events/stream", "HEAD").status == 200, "the end of the stream")
+        assert process.memory_info().rss - before < 15_000_000, "a fraction of the events"
+        with pytest.raises(ConnectionResetError):
+            _ = [chunk for chunk in iter(lambda: stalled.recv(100_000), b"") if not chunk]
+
+
 @pytest.mark.parametrize(
     ("path", "parameters", "sentence"),
     [
@@ -221,6 +253,47 @@ def test_statistics_are_those_of_the_journal(ended: tuple[str, list[str]]) -> No
     assert [row["withheld"] for row in withheld] == [True]
     assert "faces" not in withheld[0]
     assert ask(url, "/statistics", camera="gate")["rows"] == []
+
+
+def test_statistics_of_a_large_journal(
+    service: Service, printed: Callable[[], str], monkeypatch: pytest.MonkeyPatch, short_folder: Path
+) -> None:
+    writer = Writer(short_folder / "events.db")
+    for first in range(1, 40_000, 900):
+        writer.append(resets(900, first=first))
+    writer.close()
+    service.start(aggregator.run)
+    period = {"from": "1970-01-01T00:00:00Z", "to": "1970-01-02T00:00:00Z"}
+    with monkeypatch.context() as patch:
+        patch.setattr(history, "SECONDS", 0.01)
+        url, end = service.live(printed)
+        wait_for(lambda: get(url, f"{API}/status").status == 200, "the aggregator")
+        assert re.search(r"are being read, (\d+ %|none) so far", refused(url, "/statistics", 503, **period))
+        assert get(url, f"{API}/status").status == 200, "other requests are answered meanwhile"
+        end()
+    url, end = service.live(printed)
+    wait_for(lambda: get(url, f"{API}/status").status == 200, "the aggregator")
+    (row,) = ask(url, "/statistics", **period)["rows"]  # the request waits
+    assert row["online_s"] == 40_500 - 1
+    end()
+
+
+def test_what_the_journal_deletes_leaves_the_statistics_and_no_request_is_refused(
+    service: Service, printed: Callable[[], str], monkeypatch: pytest.MonkeyPatch, short_folder: Path
+) -> None:
+    writer = Writer(short_folder / "events.db")
+    for first in range(1, 9000, 900):
+        writer.append(resets(900, first=first))
+    writer.close()
+    monkeypatch.setattr(history, "RENEWED", 0.05)
+    monkeypatch.setattr(history, "FOLLOWED", 0.01)
+    service.start(aggregator.run)
+    url, _ = service.live(printed)
+    wait_for(lambda: get(url, f"{API}/status").status == 200, "the aggregator")
+    period = {"from": "1970-01-01T00:00:00Z", "to": "1970-01-02T00:00:00Z"}
+    assert len(ask(url, "/statistics", **period)["rows"]) == 1
+    plugins.journal(service.settings.journal).purge(time.time() + 1)
+    wait_for(lambda: ask(url, "/statistics", **period)["rows"] == [], "the events are gone")  # ask: status 200
 
 
 # Recognition

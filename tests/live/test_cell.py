@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+import threading
+from typing import TYPE_CHECKING, Self
 
 import pytest
 from api_client import ask, refused, stream
@@ -98,11 +99,12 @@ def test_the_api_gives_the_events_of_the_whole_cell_and_resumes_after_its_aggreg
         before = next(message for message in seen if "data" in message)
         with stream(url, before["id"]) as messages:
             new: list[dict[str, str]] = []
-            cell.aggregators[first].kill()
-            cell.until_owned(second)
+            with Asker(url) as asker:
+                cell.aggregators[first].kill()
+                cell.until_owned(second)
+            assert set(asker.answers) == {200}, "no request is refused while the other aggregator takes over"
             while not any('"epoch":2' in message.get("data", "") for message in new):  # of the other aggregator
                 new.append(next(messages))
-        wait_for(lambda: get(url, f"{PREFIX}/status").status == 200, "the other aggregator's status")
         pages, cursor, more = [], before["id"], True
         while more:
             page = ask(url, "/events", after=cursor, limit=7)
@@ -117,6 +119,28 @@ def test_the_api_gives_the_events_of_the_whole_cell_and_resumes_after_its_aggreg
         assert {row["camera"] for row in ask(url, "/statistics")["rows"]} == set(CAMERAS)
     finally:
         service.close()
+
+
+class Asker(threading.Thread):
+    """Asks for the status again and again, and keeps the statuses of the answers."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__()
+        self._url, self._ended = url, threading.Event()
+        self.answers: list[int] = []
+
+    def run(self) -> None:
+        while not self._ended.is_set():
+            self.answers.append(get(self._url, f"{PREFIX}/status").status)
+
+    def __enter__(self) -> Self:
+        self.start()
+        wait_for(lambda: self.answers, "the first answer")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self.join()
 
 
 def source(message: dict[str, str]) -> str:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from fer_stream.events.cloudevents import encode
-from fer_stream.journal.contents import gap
+from fer_stream.journal.contents import stored_gap
 from fer_stream.journal.nats.streams import state
 
 if TYPE_CHECKING:
@@ -53,7 +52,7 @@ async def read(
     )  # after the messages: what was deleted meanwhile belongs to the gap
     texts, taken = [], 0
     if after < first - 1:
-        texts, after = [encode(gap(after, first - 1, "retention"))], first - 1
+        texts, after = [stored_gap(after, first - 1, "retention").text], first - 1
         reached = max(reached, after) if first <= last else last
     events = [message for message in messages if message.sequence > after and message.subject != partition.fence]
     for number, message in enumerate(events):

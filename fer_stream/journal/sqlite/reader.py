@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Self
 
 from fer_stream.errors import JournalError
-from fer_stream.events.cloudevents import encode
-from fer_stream.journal.contents import gap
+from fer_stream.journal.contents import stored_gap
 from fer_stream.journal.sqlite.database import Database, checksum
 
 if TYPE_CHECKING:
@@ -71,7 +70,7 @@ class Reader:
             least=1,
         )
         purged, newest, *_, text = rows[0]
-        texts = [encode(gap(after, purged, "retention"))] if after < purged else []
+        texts = [stored_gap(after, purged, "retention").text] if after < purged else []
         if text is None:
             return texts, max(after, newest)
         taken, reached = 0, after

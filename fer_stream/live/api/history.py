@@ -1,45 +1,105 @@
-"""All events, for statistics. They are read when somebody asks for the first time, and then only the new ones."""
+"""All events, for statistics: read once in the background, and then only the new ones.
+
+To read a large journal takes longer than a request may. So it begins with the server, and goes on at half speed until
+somebody asks. Once a day all events are read again, so that what the journal has deleted does not stay here; meanwhile
+requests are answered from what was read before.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import logging
+import threading
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from starlette.exceptions import HTTPException
 
 from fer_stream.client import subscribe
-from fer_stream.errors import ConfigError
+from fer_stream.errors import ConfigError, FerStreamError
 from fer_stream.events.cloudevents import from_rfc3339
+from fer_stream.events.cursor import to_numbers
 from fer_stream.events.statistics import Record
 from fer_stream.live.api.contract import MOST_ROWS
 from fer_stream.types import BEGINNING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from fer_stream.events.statistics import Row
     from fer_stream.live.api.contract import StatisticsQuery
     from fer_stream.live.feed import Feed
     from fer_stream.settings.tree import Settings
 
-SECONDS = 8.0
-"""Seconds that a request may read events; the next request goes on."""
+SECONDS = 20.0
+"""Seconds that a request may wait until all events are read: less than clients and proxies wait for an answer."""
+
+SILENCE = 8.0
+"""Seconds without an answer of the aggregator after which reading fails."""
+
+SLICE = 0.5
+"""Seconds for which events are read before a pause of the same length, while no request waits for them."""
+
+FOLLOWED = 10.0
+"""Seconds between two looks for new events if there is no request."""
 
 RENEWED = 86_400.0
-"""Seconds after which all events are read again, so that what the journal has deleted does not stay here."""
+"""Seconds after which all events are read again."""
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 HOUR = 3600 * 1_000_000_000
 
+_log = logging.getLogger(__name__)
+
+
+class _Reading:
+    """What the events up to a cursor say about the cameras."""
+
+    def __init__(self) -> None:
+        self.record, self.cursor = Record(), str(BEGINNING)
+
+    def advance(self, feed: Feed, settings: Settings, proceed: Callable[[], bool]) -> bool:
+        """Read the events after the cursor, as long as ``proceed()``; return whether all have been read.
+
+        Raises:
+            FerStreamError: no aggregator answers, or it refuses this process.
+        """
+        with subscribe(feed.where, after=self.cursor, until_now=True, timeout=SILENCE, settings=settings) as events:
+            while not events.ended and proceed():
+                found = events.receive(SLICE)
+                if found is not None:
+                    self.record.take(found[0])
+                self.cursor = events.cursor
+            self.cursor = events.cursor
+            return events.ended
+
 
 class History:
-    """What the events say about the cameras."""
+    """What the events say about the cameras. It belongs to the event loop, and reads in threads."""
 
     def __init__(self, feed: Feed, settings: Settings) -> None:
         self._feed = feed
         self._settings = settings
+        self._reading = _Reading()
+        """The one that answers requests; until `_ready`, or while another one is read, it lags behind."""
         self._lock = asyncio.Lock()
-        self._begun = 0.0
-        self._record, self._cursor = Record(), str(BEGINNING)
+        """Held while it is read or asked."""
+        self._ready = asyncio.Event()
+        self._waiting = 0
+        """How many requests wait for it to be ready."""
+        self._ending = threading.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to read; call it in the event loop."""
+        self._task = asyncio.get_running_loop().create_task(self._keep())
+
+    def close(self) -> None:
+        """Stop reading."""
+        self._ending.set()
+        if self._task is not None:
+            self._task.cancel()
 
     async def rows(self, query: StatisticsQuery, state: dict[str, Any]) -> list[Row]:
         """Return the rows of an answer; ``state`` is the status of the service now.
@@ -52,38 +112,84 @@ class History:
         end = now if query.to is None else int(from_rfc3339(query.to))
         start = end - HOUR if query.since is None else int(from_rfc3339(query.since))
         every = None if query.every is None else int(query.every[:-1]) * UNITS[query.every[-1]] * 1_000_000_000
+        deadline = time.monotonic() + SECONDS
+
+        def in_time() -> bool:
+            return time.monotonic() < deadline
+
+        await self._until_ready(state["cursor"])
         async with self._lock:
-            if not await asyncio.to_thread(self._catch_up):
-                raise HTTPException(503, "the events are being read, which takes longer than a request: try again")
+            if not await asyncio.to_thread(self._reading.advance, self._feed, self._settings, in_time):
+                raise _not_yet(self._reading, state["cursor"])
             # Only a live camera's times are those of the clock.
             online = {
                 name: now for name, camera in state["cameras"].items() if camera["state"] == "online" and camera["live"]
             }
+            work = partial(
+                self._reading.record.rows,
+                start,
+                end,
+                every,
+                camera=query.camera,
+                least_faces=max(query.least_faces, self._settings.least_faces),
+                groups=self._settings.valence if query.by == "valence" else None,
+                online=online,
+                most=MOST_ROWS,
+            )
             try:
-                return self._record.rows(
-                    start,
-                    end,
-                    every,
-                    camera=query.camera,
-                    least_faces=max(query.least_faces, self._settings.least_faces),
-                    groups=self._settings.valence if query.by == "valence" else None,
-                    online=online,
-                    most=MOST_ROWS,
-                )
+                return await asyncio.to_thread(work)
             except ConfigError as error:
                 raise HTTPException(400, str(error)) from error
 
-    def _catch_up(self) -> bool:
-        """Read the new events; return whether all have been read in time."""
+    async def _until_ready(self, latest: str) -> None:
+        self._waiting += 1
+        try:
+            await asyncio.wait_for(self._ready.wait(), SECONDS)
+        except TimeoutError:
+            raise _not_yet(self._reading, latest) from None
+        finally:
+            self._waiting -= 1
+
+    async def _keep(self) -> None:
+        """Read all events, and then the new ones, until all are to be read again."""
+        while True:
+            renewed = _Reading() if self._ready.is_set() else self._reading
+            while not await self._read(renewed):
+                await asyncio.sleep(SLICE)
+            async with self._lock:
+                self._reading = renewed
+            self._ready.set()
+            again = time.monotonic() + RENEWED
+            while time.monotonic() < again:
+                await asyncio.sleep(FOLLOWED)
+                async with self._lock:
+                    await self._read(self._reading)
+
+    async def _read(self, reading: _Reading) -> bool:
+        """Read the new events, at the pace of the background; return whether all have been read."""
+        try:
+            return await asyncio.to_thread(reading.advance, self._feed, self._settings, self._paced())
+        except FerStreamError:  # the feed asks the same aggregator, and says why
+            return False
+        except Exception:
+            _log.exception("the events cannot be read for the statistics; trying again")
+            return False
+
+    def _paced(self) -> Callable[[], bool]:
+        """Return a function to call after each event, which makes the pauses, and returns whether to go on."""
         began = time.monotonic()
-        if began - self._begun > RENEWED:
-            self._begun, self._record, self._cursor = began, Record(), str(BEGINNING)
-        with subscribe(
-            self._feed.where, after=self._cursor, until_now=True, timeout=SECONDS, settings=self._settings
-        ) as events:
-            while not events.ended and time.monotonic() - began < SECONDS:
-                found = events.receive(0.5)
-                if found is not None:
-                    self._record.take(found[0])
-            self._cursor = events.cursor
-            return events.ended
+
+        def proceed() -> bool:
+            nonlocal began
+            if not self._waiting and time.monotonic() > began + SLICE:
+                self._ending.wait(SLICE)
+                began = time.monotonic()
+            return not self._ending.is_set()
+
+        return proceed
+
+
+def _not_yet(reading: _Reading, latest: str) -> HTTPException:
+    read, total = (sum(to_numbers(cursor)) for cursor in (reading.cursor, latest))
+    share = f"{100 * min(read, total) // total} %" if total else "none"
+    return HTTPException(503, f"the events are being read, {share} so far: try again in some seconds")

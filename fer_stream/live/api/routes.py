@@ -64,8 +64,13 @@ class Api:
         made.path_regex = re.compile(made.path_regex.pattern, re.DOTALL)
         return made
 
+    def start(self) -> None:
+        """Begin to serve; call it in the event loop."""
+        self._history.start()
+
     def close(self) -> None:
         """Release what the operations hold."""
+        self._history.close()
         self._recognition.close()
 
     def _endpoint(
