@@ -52,7 +52,8 @@ class _Watch:
 
     def look(self, couriers: Sequence[Courier]) -> None:
         """Ask for the latest cursor, and set the metrics."""
-        self.newest = self._events.newest() or self.newest
+        found = self._events.newest()
+        self.newest = found or self.newest
         dead, now = self._state.count_dead_letters(), time.monotonic()
         for courier in couriers:
             metrics.delivery_dead_letters.labels(courier.name).set(dead.get(courier.name, 0))
@@ -63,6 +64,7 @@ class _Watch:
             events, seconds = lag.behind(courier.cursor, now)
             metrics.delivery_lag_events.labels(courier.name).set(events)
             metrics.delivery_lag_seconds.labels(courier.name).set(seconds)
+            courier.lag = seconds if found else None
 
 
 def run(
