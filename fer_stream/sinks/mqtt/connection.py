@@ -36,6 +36,7 @@ LARGEST = 1_048_576
 WAITING = 10_000
 """Most received messages that wait; further ones are dropped."""
 
+_UNSPECIFIC = 0x80
 _NOT_AUTHORISED, _TAKEN_OVER, _TOPIC_INVALID, _TOO_LARGE, _PAYLOAD_INVALID = 0x87, 0x8E, 0x90, 0x95, 0x99
 
 _FATAL = {
@@ -97,6 +98,8 @@ class Connection:
         self._lost: tuple[int, str] | None = None
         """The reason code with which the broker ended the connection, or 0, and more about it."""
         self._window, self._largest = 65_535, 0
+        self._replaced: dict[int, int] = {}
+        """The reason codes that paho does not know, by the number of the message."""
         self._paho: Any = extras.require("paho.mqtt.client", "mqtt")
         self._types: Any = extras.require("paho.mqtt.packettypes", "mqtt").PacketTypes
         self._client = self._prepare(will)
@@ -109,7 +112,15 @@ class Connection:
         code, more = self._lost
         if code:
             return self._refusal(code, more)
-        return RetryError(f"{self._name} has ended the connection")
+        return RetryError(
+            f"{self._name} has ended the connection without a reason: it restarts, the network is broken, or another "
+            f"client has the client id {self._broker.client}"
+        )
+
+    @property
+    def too_large(self) -> bool:
+        """Whether the broker has ended the connection because a message was too large for it."""
+        return self._lost is not None and self._lost[0] == _TOO_LARGE
 
     def open(self) -> None:
         """Connect.
@@ -170,12 +181,16 @@ class Connection:
             if code >= 0x80:
                 raise self._refusal(code)
 
-    def publish(self, messages: Sequence[Message], patience: float = ANSWERS) -> dict[int, str]:
+    def publish(
+        self, messages: Sequence[Message], patience: float = ANSWERS, *, singly: bool = False
+    ) -> dict[int, str]:
         """Publish in order; return when the broker has acknowledged or refused each message.
 
         Args:
             messages: what to publish. As many are on their way at a time as the broker permits.
             patience: seconds to wait for the next acknowledgement.
+            singly: have only one on its way at a time, to find the one for which the broker ends the connection
+                (`too_large`). The messages after it are not published then.
 
         Returns:
             why a message is refused for good, by its index: because of what it is, such as its size.
@@ -186,28 +201,37 @@ class Connection:
         """
         refused: dict[int, str] = {}
         waiting: dict[int, int] = {}
-
-        def take() -> None:
-            number, code = self._acknowledgement(patience)
-            index = waiting.pop(number, None)
-            if index is not None and code >= 0x80:
-                refused[index] = self._judge(code, messages[index])
-
-        for index, message in enumerate(messages):
-            while len(waiting) >= self._window:
-                take()
-            properties = self._properties("PUBLISH", message)
-            size = len(message.payload) + 2 * len(message.topic) + len(properties.pack()) + 9
-            if self._largest and size > self._largest:
-                refused[index] = f"it has {size} bytes, and the broker takes {self._largest}"
-                continue
-            sent = self._client.publish(message.topic, message.payload, 1, message.retain, properties)
-            if sent.rc != self._paho.MQTT_ERR_SUCCESS:
-                raise self.error or RetryError(f"the connection to {self._name} broke")
-            waiting[sent.mid] = index
-        while waiting:
-            take()
+        """The indices of the messages on their way, by paho's numbers."""
+        try:
+            for index, message in enumerate(messages):
+                while len(waiting) >= (1 if singly else self._window):
+                    self._take(messages, waiting, refused, patience)
+                properties = self._properties("PUBLISH", message)
+                size = len(message.payload) + 2 * len(message.topic) + len(properties.pack()) + 9
+                if self._largest and size > self._largest:
+                    refused[index] = f"it has {size} bytes, and the broker takes {self._largest}"
+                    continue
+                sent = self._client.publish(message.topic, message.payload, 1, message.retain, properties)
+                if sent.rc != self._paho.MQTT_ERR_SUCCESS:
+                    raise self.error or RetryError(f"the connection to {self._name} broke")
+                waiting[sent.mid] = index
+            while waiting:
+                self._take(messages, waiting, refused, patience)
+        except RetryError:
+            if not (self.too_large and singly and waiting):
+                raise
+            for index in waiting.values():
+                refused[index] = self._judge(_TOO_LARGE, messages[index])
         return refused
+
+    def _take(
+        self, messages: Sequence[Message], waiting: dict[int, int], refused: dict[int, str], patience: float
+    ) -> None:
+        """Wait for the next acknowledgement."""
+        kind, number, code = self._next(patience)
+        index = waiting.pop(number, None) if kind == "acknowledged" else None
+        if index is not None and code >= 0x80:
+            refused[index] = self._judge(code, messages[index])
 
     def received(self, wait: float = 0.0) -> Iterator[Message]:
         """Yield the messages that have come; wait this many seconds for each further one."""
@@ -269,12 +293,6 @@ class Connection:
         names = extras.require("paho.mqtt.reasoncodes", "mqtt").ReasonCode.names
         return f"{next(iter(names[code])).lower()} (0x{code:02x})" if code in names else f"reason 0x{code:02x}"
 
-    def _acknowledgement(self, patience: float) -> tuple[int, int]:
-        while True:
-            kind, number, code = self._next(patience)
-            if kind == "acknowledged":
-                return number, code
-
     def _answer(self, wanted: str, number: int) -> Any:
         while True:
             found = self._next(ANSWERS)
@@ -308,13 +326,33 @@ class Connection:
             ("connected", code.value, more)
         )
         client.on_publish = lambda _client, _data, number, code, _more: self._happened.put(
-            ("acknowledged", number, code.value)
+            ("acknowledged", number, self._replaced.pop(number, code.value))
         )
+        self._accept_all_codes(client)
         client.on_subscribe = lambda _client, _data, number, codes, _more: self._happened.put(
             ("subscribed", number, [code.value for code in codes])
         )
         client.on_disconnect, client.on_message = self._on_disconnect, self._on_message
         return client
+
+    def _accept_all_codes(self, client: Any) -> None:
+        """Let acknowledgements have any reason code.
+
+        Mosquitto refuses a message that is too large with a code that MQTT has for other packets only, and paho would
+        end the connection. This changes a method of the client that is not public; without it, that happens.
+        """
+        original = getattr(client, "_handle_pubackcomp", None)
+        if original is None:
+            return
+
+        def handle(command: str) -> Any:
+            packet = client._in_packet["packet"]
+            if len(packet) > 2 and packet[2] == _TOO_LARGE:
+                self._replaced[int.from_bytes(packet[:2])] = packet[2]
+                client._in_packet["packet"] = packet[:2] + bytes([_UNSPECIFIC]) + packet[3:]
+            return original(command)
+
+        client._handle_pubackcomp = handle
 
     def _on_disconnect(self, _client: Any, _data: Any, flags: Any, code: Any, more: Any) -> None:
         said = code.value if flags.is_disconnect_packet_from_server and code is not None else 0

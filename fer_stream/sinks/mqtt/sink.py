@@ -175,6 +175,8 @@ class Mqtt:
         self._status = ""
         """What the broker has as status, as far as it is known."""
         self._current, self._continued = True, True
+        self._singly = False
+        """Whether the broker has ended the connection because of a message that is to be found now."""
         self._answered = time.monotonic()
         """When the events here were last all there are, or nearly."""
 
@@ -192,13 +194,17 @@ class Mqtt:
                 if self._states and self._wanted(one.event.camera):
                     self._due |= self._presence.take(one.event)
             messages = [self._message(one) for one in batch]
-            refused = connection.publish(messages)
+            refused = connection.publish(messages, singly=self._singly)
+            self._singly = False
+            if refused:
+                raise RejectedError({batch[index].id: reason for index, reason in refused.items()})
             self._refresh(connection)
+        except RejectedError:
+            raise
         except BaseException:
+            self._singly = connection.too_large
             self._disconnect()
             raise
-        if refused:
-            raise RejectedError({batch[index].id: reason for index, reason in refused.items()})
 
     def follow(self, lag: float | None, *, continued: bool) -> None:
         """Publish what is due, also if there are no events: see `fer_stream.plugins.FollowingSink.follow`.
@@ -360,9 +366,8 @@ class Mqtt:
                 shown.discovery = self._options.discovery_prefix
                 status = self._topic("status")
                 told = home_assistant.discovery(shown.discovery, name, shown.labels, status=status, state=state)
-                if self._announced.get(name) != told:
-                    announced[name] = told
-                    messages += told
+                messages += [one for one in told if one not in self._announced.get(name, [])]
+                announced[name] = told
             messages.append(Message(state, shown.model_dump_json().encode(), True, "application/json"))
         wanted = "online" if self._current else "offline"
         if self._status != wanted:
