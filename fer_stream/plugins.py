@@ -171,7 +171,8 @@ class FollowingSink(BatchSink, Protocol):
 
         Args:
             lag: seconds for which the oldest event has waited that this sink has not got; 0.0 if it has got all there
-                are; ``None`` if that is not known, because the service does not answer.
+                are; infinity while events are left from before this process began; ``None`` if the service does not
+                answer.
             continued: whether the events follow those that a sink with this name has got before. Otherwise the sink is
                 new, and what its receiver may have of earlier times is not to be relied on.
 

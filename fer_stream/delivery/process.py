@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from typing import TYPE_CHECKING
 
@@ -64,7 +65,7 @@ class _Watch:
             events, seconds = lag.behind(courier.cursor, now)
             metrics.delivery_lag_events.labels(courier.name).set(events)
             metrics.delivery_lag_seconds.labels(courier.name).set(seconds)
-            courier.lag = seconds if found else None
+            courier.lag = None if not found else seconds if lag.caught_up else math.inf
 
 
 def run(
