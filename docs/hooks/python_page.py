@@ -45,7 +45,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
             "plugins.Detector",
             "plugins.FollowingDetector",
         ),
-        *("plugins.Classifier", "plugins.BatchSink", "plugins.Delivery", "plugins.Sink", "plugins.Transport"),
+        *("plugins.Classifier", "plugins.BatchSink", "plugins.FollowingSink", "plugins.Delivery", "plugins.Sink", "plugins.Transport"),
         *("plugins.Journal", "plugins.JournalReader", "plugins.JournalWriter"),
         *("plugins.Hub", "plugins.Peer", "plugins.ConnectionState"),
         *("errors.DeliveryError", "errors.RetryError", "errors.RejectedError", "errors.FatalError"),

@@ -37,7 +37,8 @@ def discovery(prefix: str, camera: str, labels: Sequence[str], *, status: str, s
     """
     node = _node(status, camera)
     available = {"topic": status}
-    shows = {"topic": state, "value_template": "{{ 'offline' if value_json.online is false else 'online' }}"}
+    known = "{{ 'offline' if value_json.online is false or value_json.faces is none else 'online' }}"
+    shows = {"topic": state, "value_template": known}
     entities: dict[str, dict[str, Any]] = {
         "online": {
             "name": "Online",
@@ -59,7 +60,8 @@ def discovery(prefix: str, camera: str, labels: Sequence[str], *, status: str, s
             "icon": "mdi:emoticon-outline",
             "device_class": "enum",
             "options": [*dict.fromkeys([*labels, NONE])],
-            "value_template": "{{ value_json.expression }}",
+            # It is not available while the expression is null; 2024.3 would show a null as the text None.
+            "value_template": f"{{{{ value_json.expression or '{NONE}' }}}}",
             "availability": [available, shows],
         },
     }

@@ -336,13 +336,14 @@ class Mqtt:
         if shown is None or message.topic != self._topic(_level(shown.camera), "state"):
             return []
         kept = self._states and self._wanted(shown.camera)
-        removals = [] if kept else [Message(message.topic, b"", retain=True)]
+        removals: list[Message] = []
         prefix = self._options.discovery_prefix if kept and self._options.home_assistant else None
         if shown.discovery not in (None, prefix):
             removals += home_assistant.removal(shown.discovery or "", shown.camera, status=self._topic("status"))
         if kept:
             self._presence.restore(shown, continued=self._continued)
-        return removals
+            return removals
+        return [*removals, Message(message.topic, b"", retain=True)]  # in this order: the device reads the state
 
     # What is published
 
