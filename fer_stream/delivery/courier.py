@@ -199,8 +199,8 @@ class Courier(threading.Thread):
         """Tell the sink how current it is, if it wants to know."""
         now = time.monotonic()
         if now >= self._followed + LOOK and isinstance(self._sink, FollowingSink):
-            self._followed = now
             self._sink.follow(self.lag, continued=self._continued)
+            self._followed = now  # only now: after a failure it is called again before anything counts as well
 
     def _finish(self) -> None:
         """Deliver the rest of the journal."""

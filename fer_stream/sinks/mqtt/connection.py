@@ -212,9 +212,9 @@ class Connection:
                     refused[index] = f"it has {size} bytes, and the broker takes {self._largest}"
                     continue
                 sent = self._client.publish(message.topic, message.payload, 1, message.retain, properties)
+                waiting[sent.mid] = index
                 if sent.rc != self._paho.MQTT_ERR_SUCCESS:
                     raise self.error or RetryError(f"the connection to {self._name} broke")
-                waiting[sent.mid] = index
             while waiting:
                 self._take(messages, waiting, refused, patience)
         except RetryError:

@@ -127,3 +127,19 @@ def test_a_refusal_is_told_without_any_event(bench: Bench, tmp_path: Path) -> No
     deliver.until(lambda: status(broker) == "online", "online")
     assert deliver.stop() == 0
     broker.kill()
+
+
+def test_a_broker_that_goes_and_comes_back_while_no_event_comes(bench: Bench, broker: Mosquitto) -> None:
+    bench.journal(events=1)
+    bench.settings(home={"sink": broker.address, "begin": "now"})
+    deliver = bench.deliver()
+    deliver.until(lambda: status(broker) == "online", "online")
+    broker.kill()
+    deliver.until(lambda: bench.states()["home"]["state"] == "failing", "a failing sink")
+    assert "cannot be reached: Connection refused" in bench.states()["home"]["error"]
+    assert bench.states()["home"]["state"] == "failing"
+    assert "takes events again" not in deliver.err
+    broker.start()
+    deliver.until(lambda: status(broker) == "online", "online again")
+    deliver.until(lambda: bench.states()["home"]["state"] == "ok", "a sink that works")
+    assert deliver.stop() == 0
