@@ -29,6 +29,7 @@ class Mosquitto:
         self.folder.mkdir()
         self._tls = tls
         self._process: subprocess.Popen[bytes] | None = None
+        self._readers: list[Reader] = []
         self.configure(*configuration)
 
     def configure(self, *configuration: str) -> None:
@@ -86,9 +87,16 @@ class Mosquitto:
             self._process.wait()
             self._process = None
 
+    def close(self) -> None:
+        """End it and its readers."""
+        for reader in self._readers:
+            reader.close()
+        self.kill()
+
     def read(self, *topics: str, user: tuple[str, str] | None = None) -> Reader:
         """Return a reader of these topics, which has subscribed to them."""
-        return Reader(self, topics or ("#",), user)
+        self._readers.append(Reader(self, topics or ("#",), user))
+        return self._readers[-1]
 
     def retained(self, topic: str = "#") -> dict[str, str]:
         """Return what is retained: the payload of each topic."""

@@ -120,6 +120,5 @@ def test_a_broker_misses_nothing_and_shows_the_last_state(bench: Bench, scale: S
         assert {one["sequence"] for one in shown.values()} == {events[-1]["sequence"]}
         assert {one["online"] for one in shown.values()} == {True}
         assert broker.retained("fer_stream/status") == {"fer_stream/status": "offline"}
-        reader.close()
     finally:
-        broker.kill()
+        broker.close()

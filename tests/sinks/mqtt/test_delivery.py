@@ -31,7 +31,7 @@ def bench(cli: Cli) -> Bench:
 def broker(tmp_path: Path) -> Iterator[Mosquitto]:
     broker = Mosquitto(tmp_path).start()
     yield broker
-    broker.kill()
+    broker.close()
 
 
 def states(broker: Mosquitto) -> dict[str, Any]:
@@ -63,7 +63,6 @@ def test_a_run_shows_the_present_state_and_takes_it_back(
     assert {1} <= {one["faces"] for one in shown}
     assert all(one["faces"] is not None for one in shown)
     assert "happy" in {one["expression"] for one in shown}
-    reader.close()
 
 
 def test_without_events_the_status_is_online_while_the_service_answers(
@@ -109,7 +108,6 @@ def test_events_of_a_long_outage_end_in_the_present_state(bench: Bench, broker: 
     assert ids(without_repeats(events)) == ids(bench.journaled())
     assert deliver.stop() == 0
     assert status(broker) == "offline"
-    reader.close()
 
 
 def test_a_refusal_is_told_without_any_event(bench: Bench, tmp_path: Path) -> None:

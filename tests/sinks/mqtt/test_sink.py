@@ -57,7 +57,7 @@ def resets(count: int, first: int = 1) -> list[Delivery]:
 def broker(tmp_path: Path) -> Iterator[Mosquitto]:
     broker = Mosquitto(tmp_path).start()
     yield broker
-    broker.kill()
+    broker.close()
 
 
 @pytest.fixture
@@ -101,14 +101,12 @@ def test_events_arrive_in_order_with_their_attributes(broker: Mosquitto, opened:
     assert last["user-properties"] == {
         key: said[key] for key in ("specversion", "id", "source", "type", "time", "subject", "sequence")
     }
-    reader.close()
 
 
 def test_a_gap_has_no_camera(broker: Mosquitto, opened: Opened) -> None:
     reader = broker.read("a/b/+/+/+")
     opened(broker.address, topic="a/b").write([as_delivery(gap(1, 2, "test"))])
     assert [one["topic"] for one in reader.until_marked()] == ["a/b/_/stream/gap"]
-    reader.close()
 
 
 @pytest.mark.parametrize("name", ["front.door", "a-b_c", "plus+hash#/slash", "höf"])
@@ -118,7 +116,6 @@ def test_names_of_cameras_are_one_level_of_a_topic(broker: Mosquitto, opened: Op
     one, other = reader.until_marked()
     assert json.loads(one["payload"])["source"] == f"/cameras/{name}"
     assert json.loads(other["payload"])["camera"] == name
-    reader.close()
 
 
 def test_a_large_batch_keeps_the_brokers_receive_maximum(tmp_path: Path, opened: Opened) -> None:
@@ -129,9 +126,8 @@ def test_a_large_batch_keeps_the_brokers_receive_maximum(tmp_path: Path, opened:
         batch = resets(500)
         opened(broker.address).write(batch)
         assert [one["payload"] for one in reader.until_marked()] == [one.text for one in batch]
-        reader.close()
     finally:
-        broker.kill()
+        broker.close()
 
 
 # The state ------------------------------------------------------------------------------------------------------------
@@ -176,7 +172,6 @@ def test_an_old_backlog_is_not_current(broker: Mosquitto, opened: Opened, monkey
     sink.follow(0.0, continued=True)
     assert reader.until_marked()[-1]["payload"] == "online"
     assert state(broker)["online"] is False
-    reader.close()
 
 
 def test_a_new_sink_continues_the_retained_state(broker: Mosquitto, opened: Opened) -> None:
@@ -304,7 +299,6 @@ def test_home_assistants_start_brings_everything_again(broker: Mosquitto, opened
     broker.publish("homeassistant/status", "online")
     sink.follow(0.0, continued=True)
     assert len(reader.until_marked()) == again + 4
-    reader.close()
 
 
 def test_home_assistant_forgets_if_the_option_is_removed_or_its_prefix_changes(
@@ -442,7 +436,7 @@ def test_passwords(tmp_path: Path, opened: Opened, monkeypatch: pytest.MonkeyPat
         (tmp_path / "missing").write_text("right\n")
         sink.write(resets(1, 2))
     finally:
-        broker.kill()
+        broker.close()
 
 
 def test_access_lists(tmp_path: Path, opened: Opened) -> None:
@@ -470,7 +464,7 @@ def test_access_lists(tmp_path: Path, opened: Opened) -> None:
         with pytest.raises(DeliveryError, match=r"let this client read fer_stream/#|does not let this client read"):
             opened(f"mqtt://deaf:p@{where}").write(resets(1))
     finally:
-        broker.kill()
+        broker.close()
 
 
 @pytest.mark.parametrize("limit", ["message_size_limit 450", "max_packet_size 700"])
@@ -488,9 +482,8 @@ def test_events_that_are_too_large_are_refused(tmp_path: Path, opened: Opened, l
         sink.write([small])
         assert {one["payload"] for one in reader.until_marked()} == {small.text}
         assert state(broker)["faces"] is None or state(broker)["expression"] == "happy"
-        reader.close()
     finally:
-        broker.kill()
+        broker.close()
 
 
 def test_a_broker_that_keeps_nothing(tmp_path: Path, opened: Opened) -> None:
@@ -499,7 +492,7 @@ def test_a_broker_that_keeps_nothing(tmp_path: Path, opened: Opened) -> None:
         with pytest.raises(FatalError, match="keeps no retained messages, which this sink needs"):
             opened(broker.address).write(resets(1))
     finally:
-        broker.kill()
+        broker.close()
 
 
 def test_tls(tmp_path: Path, opened: Opened) -> None:
@@ -517,7 +510,7 @@ def test_tls(tmp_path: Path, opened: Opened) -> None:
         with pytest.raises(FatalError, match=f"{tmp_path}/none.pem cannot be used .*: No such file"):
             opened(broker.address, ca=f"{tmp_path}/none.pem").write(resets(1))
     finally:
-        broker.kill()
+        broker.close()
 
 
 def test_client_certificates(tmp_path: Path, opened: Opened) -> None:
@@ -531,7 +524,7 @@ def test_client_certificates(tmp_path: Path, opened: Opened) -> None:
         with pytest.raises(FatalError, match="cannot be used for the connection to the MQTT broker"):
             opened(broker.address, ca=str(ours.ca), certificate=str(ours.key)).write(resets(1))
     finally:
-        broker.kill()
+        broker.close()
 
 
 def test_tls_to_a_broker_without(broker: Mosquitto, opened: Opened) -> None:
@@ -630,7 +623,6 @@ def test_a_message_for_which_the_broker_ends_the_connection_is_found(broker: Mos
         sink.write(rest)
         sink.close()
     assert {one["payload"] for one in reader.until_marked()} == {one.text for one in rest}
-    reader.close()
 
 
 @contextlib.contextmanager
@@ -704,7 +696,6 @@ def test_check_connects_beside_the_sink_and_publishes_nothing(broker: Mosquitto,
     opened(broker.address).check()
     assert len(reader.until_marked()) == before
     sink.write(resets(1))  # its session is still its own
-    reader.close()
     with pytest.raises(RetryError, match="cannot be reached"):
         opened(f"mqtt://127.0.0.1:{free_port()}").check()
 
