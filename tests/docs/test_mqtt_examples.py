@@ -9,8 +9,8 @@ import yaml
 from documents import ROOT, blocks
 
 from fer_stream.sinks.mqtt.home_assistant import discovery
+from fer_stream.sinks.mqtt.options import MqttOptions
 from fer_stream.sinks.mqtt.presence import read
-from fer_stream.sinks.mqtt.sink import MqttOptions
 
 MQTT, HOME = (ROOT / "docs/how-to" / name for name in ("deliver-mqtt.md", "home-assistant.md"))
 

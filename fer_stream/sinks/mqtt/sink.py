@@ -9,26 +9,18 @@ Below the prefix ``fer_stream`` of topics::
 
 from __future__ import annotations
 
-import hashlib
 import json
 import secrets
-import socket
-import ssl
 import time
-from typing import TYPE_CHECKING, Annotated
-from urllib.parse import quote, unquote, urlsplit
+from typing import TYPE_CHECKING
+from urllib.parse import quote
 
-from pydantic import Field
-
-from fer_stream.errors import ConfigError, DeliveryError, FatalError, RejectedError, RetryError, SourceError
-from fer_stream.settings.kinds import FilePath  # noqa: TC001  (pydantic needs it)
+from fer_stream.errors import ConfigError, DeliveryError, FatalError, RejectedError, RetryError
 from fer_stream.settings.options import read
 from fer_stream.settings.redaction import redact
-from fer_stream.settings.references import resolve
-from fer_stream.settings.sections import Section
 from fer_stream.sinks.mqtt import home_assistant, presence
-from fer_stream.sinks.mqtt.connection import CLOSE, Broker, Connection, Message
-from fer_stream.sinks.mqtt.home_assistant import PREFIX
+from fer_stream.sinks.mqtt.connection import CLOSE, Connection, Message
+from fer_stream.sinks.mqtt.options import MqttOptions, broker, client_id, parts
 from fer_stream.system import extras
 
 if TYPE_CHECKING:
@@ -46,45 +38,6 @@ LATE = 10.0
 
 SYNC = 5.0
 """Seconds until what this sink publishes has come back."""
-
-PORTS = {"mqtt": 1883, "mqtts": 8883}
-
-_TOPIC = r"^[A-Za-z0-9_-][A-Za-z0-9_. -]*(/[A-Za-z0-9_. -]+)*$"
-
-
-class MqttOptions(Section):
-    """The options of the mqtt sink."""
-
-    topic: Annotated[str, Field(pattern=_TOPIC, max_length=200)] = Field(
-        "fer_stream", description="what topics begin with; each sink that writes to a broker needs its own"
-    )
-    state: bool | None = Field(
-        None,
-        description="publish the state of each camera; by default if no filter leaves out some of a camera's events",
-    )
-    home_assistant: bool = Field(False, description="tell Home Assistant about the cameras (MQTT discovery)")
-    discovery_prefix: Annotated[str, Field(pattern=_TOPIC)] = Field(
-        PREFIX, description="Home Assistant's discovery prefix"
-    )
-    forget: str = Field(
-        "",
-        description="cameras that are gone, separated by commas: what is retained of them is deleted",
-        examples=["old-door"],
-    )
-    client_id: Annotated[str, Field(pattern=r"^\S{1,200}$")] | None = Field(
-        None, description="the client id; by default one that is made from this machine's name and the sink's settings"
-    )
-    ca: FilePath | None = Field(
-        None,
-        description="file with the certificate authority of the broker, for mqtts:// (default: the system's)",
-        examples=["ca.pem"],
-    )
-    certificate: FilePath | None = Field(
-        None, description="file with this client's certificate, for mqtts://", examples=["client.pem"]
-    )
-    key: FilePath | None = Field(
-        None, description="file with the key of the client's certificate, if it is in one of its own"
-    )
 
 
 def open_sink(argument: str, settings: DeliverSettings) -> Mqtt:
@@ -110,7 +63,7 @@ def open_tls_sink(argument: str, settings: DeliverSettings) -> Mqtt:
 def _opened(address: str, settings: DeliverSettings) -> Mqtt:
     extras.require("paho.mqtt.client", "mqtt")
     options = read(MqttOptions, settings.options)
-    scheme = _parts(address)[0]
+    scheme = parts(address)[0]
     for name in ("ca", "certificate", "key"):
         if scheme != "mqtts" and getattr(options, name) is not None:
             raise ConfigError(f"option {name} is for an encrypted connection: give mqtts://HOST, not {redact(address)}")
@@ -125,28 +78,6 @@ def _opened(address: str, settings: DeliverSettings) -> Mqtt:
     if options.home_assistant and options.state is False:
         raise ConfigError("option home_assistant needs the states of cameras: remove state = false")
     return Mqtt(address, options, settings, states=not filters if options.state is None else options.state)
-
-
-def _parts(address: str) -> tuple[str, str, int, str, str]:
-    """Return scheme, host, port, user and password of an address.
-
-    Raises:
-        ConfigError: this is not a broker's address.
-    """
-    try:
-        scheme, rest = address.split("://", 1)
-        who, _, where = rest.removesuffix("/").rpartition("@")
-        found = urlsplit(f"//{where}")
-        host, port = found.hostname, found.port
-    except ValueError:  # no scheme, or a port that is not a number
-        scheme, host, port, found, who = "", None, None, None, ""
-    if scheme not in PORTS or not host or port == 0 or found is None or found.path or found.query or found.fragment:
-        raise ConfigError(
-            f"{redact(address)!r} is not the address of an MQTT broker: give mqtt://HOST:PORT, "
-            "mqtt://USER:PASSWORD@HOST:PORT, or mqtts://HOST:PORT for an encrypted connection"
-        )
-    user, _, password = who.partition(":")
-    return scheme, host, port or PORTS[scheme], unquote(user), unquote(password)
 
 
 class Mqtt:
@@ -164,7 +95,7 @@ class Mqtt:
             states: whether to publish the states of cameras.
         """
         self._address, self._options, self._cameras, self._states = address, options, set(settings.cameras), states
-        self._client_id = options.client_id or _client_id(options.topic, settings)
+        self._client_id = options.client_id or client_id(options.topic, settings)
         self._forgotten = {name.strip() for name in options.forget.split(",")} - {""}
         self._connection: Connection | None = None
         self._presence = presence.Presence()
@@ -234,7 +165,7 @@ class Mqtt:
             RetryError: as `write`.
             FatalError: as `write`.
         """
-        connection = Connection(self._broker(f"{self._client_id}-check"))
+        connection = Connection(broker(self._address, self._options, f"{self._client_id}-check"))
         try:
             connection.open()
         finally:
@@ -267,7 +198,7 @@ class Mqtt:
             self._disconnect()
             if isinstance(failure, FatalError):
                 raise failure
-        connection = Connection(self._broker(self._client_id), will=self._is("offline"))
+        connection = Connection(broker(self._address, self._options, self._client_id), will=self._is("offline"))
         self._connection = connection
         try:
             connection.open()
@@ -281,25 +212,6 @@ class Mqtt:
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close(will=True)
-
-    def _broker(self, client_id: str) -> Broker:
-        options = self._options
-        try:
-            scheme, host, port, user, password = _parts(resolve(self._address))
-        except SourceError as error:
-            raise RetryError(str(error)) from error
-        context = None
-        if scheme == "mqtts":
-            file = options.ca
-            try:
-                context = ssl.create_default_context(cafile=file)
-                if options.certificate is not None:
-                    file = options.certificate
-                    context.load_cert_chain(options.certificate, options.key, password=_no_password)
-            except OSError as error:  # an ssl.SSLError, too
-                why = getattr(error, "reason", None) or error.strerror or error
-                raise FatalError(f"{file} cannot be used for the connection to the MQTT broker: {why}") from error
-        return Broker(redact(self._address), host, port, client_id, user, password, context)
 
     def _begin(self, connection: Connection) -> None:
         """Read what the broker has retained, and let it forget what is not to be shown."""
@@ -404,13 +316,3 @@ class Mqtt:
 def _level(camera: str) -> str:
     """Return a camera's level of a topic: its name; ``_`` for a ``stream.gap``, which is of no camera."""
     return quote(camera, safe="") or "_"
-
-
-def _client_id(topic: str, settings: DeliverSettings) -> str:
-    """Return a client id that a restart does not change, and that differs between sinks and machines."""
-    given = [socket.gethostname(), redact(settings.sink), topic, settings.model_dump_json(exclude={"sink", "options"})]
-    return f"fer_stream-{hashlib.sha256(json.dumps(given).encode()).hexdigest()[:12]}"
-
-
-def _no_password() -> str:
-    raise ssl.SSLError(0, "its key is encrypted, and has to be without a password")

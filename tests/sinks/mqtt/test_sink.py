@@ -119,13 +119,14 @@ def test_names_of_cameras_are_one_level_of_a_topic(broker: Mosquitto, opened: Op
 
 
 def test_a_large_batch_keeps_the_brokers_receive_maximum(tmp_path: Path, opened: Opened) -> None:
-    """Mosquitto ends a connection that has more messages on their way than it permits."""
     broker = Mosquitto(tmp_path, "max_inflight_messages 3", "max_queued_messages 0").start()
     try:
         reader = broker.read("fer_stream/+/+/+")
         batch = resets(500)
-        opened(broker.address).write(batch)
+        with counting(broker.port) as (address, most):
+            opened(address).write(batch)
         assert [one["payload"] for one in reader.until_marked()] == [one.text for one in batch]
+        assert 0 < max(most) <= 3
     finally:
         broker.close()
 
@@ -612,7 +613,7 @@ def test_what_a_broker_may_say_to_a_message(
 def test_a_message_for_which_the_broker_ends_the_connection_is_found(broker: Mosquitto, opened: Opened) -> None:
     batch = [*resets(5), *story("emotion.started", first=6), *resets(5, 7)]
     reader = broker.read("fer_stream/+/+/+")
-    with refusing(broker.port, 0x95, ends=b"emotion/started") as address:
+    with ending(broker.port, b"emotion/started") as address:
         sink = opened(address)
         with pytest.raises(RetryError, match="packet too large"):
             sink.write(batch)
@@ -625,38 +626,37 @@ def test_a_message_for_which_the_broker_ends_the_connection_is_found(broker: Mos
     assert {one["payload"] for one in reader.until_marked()} == {one.text for one in rest}
 
 
-@contextlib.contextmanager
-def refusing(port: int, code: int, ends: bytes = b"") -> Iterator[str]:
-    """A proxy that gives the acknowledgement of the second message this code; the first one is the sink's own.
+def packets(sock: socket.socket) -> Iterator[tuple[int, bytes, bytes]]:
+    """Yield the type of each MQTT packet that comes, its head, and its body."""
+    with contextlib.suppress(OSError), sock.makefile("rb") as stream:
+        while first := stream.read(1):
+            head, length, shift = first, 0, 0
+            while not shift or head[-1] >= 0x80:
+                head += stream.read(1)
+                length |= (head[-1] & 0x7F) << shift
+                shift += 7
+            yield head[0] & 0xF0, head, stream.read(length)
 
-    With ``ends`` it ends the connection with the code instead, as soon as a message has these bytes in it.
+
+@contextlib.contextmanager
+def proxy(port: int, change: Callable[[bool, int, bytes, bytes], bytes | None]) -> Iterator[str]:
+    """A proxy before a broker. ``change`` returns what to send for a packet; ``None`` ends the connection.
+
+    Its arguments are whether the packet is the broker's, its type, its head and its body.
     """
     with socket.create_server(("127.0.0.1", 0)) as listener:
         open_: list[socket.socket] = []
 
-        def forth(near: socket.socket, far: socket.socket) -> None:
+        def pump(near: socket.socket, far: socket.socket, brokers: bool) -> None:
             with contextlib.suppress(OSError):
-                while data := near.recv(65_536):
-                    if ends and ends in data:
-                        near.sendall(bytes([0xE0, 2, code, 0]))
+                for kind, head, body in packets(near):
+                    sent = change(brokers, kind, head, body)
+                    if sent is None:
+                        near.sendall(GOODBYE)
                         break
-                    far.sendall(data)
+                    far.sendall(sent)
             with contextlib.suppress(OSError):
                 far.shutdown(socket.SHUT_RDWR)
-
-        def back(near: socket.socket, far: socket.socket) -> None:
-            seen = 0
-            with contextlib.suppress(OSError), far.makefile("rb") as stream:
-                while head := stream.read(2):
-                    length = head[1]
-                    if length >= 0x80:
-                        more = stream.read(1)
-                        head, length = head + more, length - 0x80 + more[0] * 0x80
-                    body = stream.read(length)
-                    seen += head[0] == 0x40
-                    if head[0] == 0x40 and seen == 2 and not ends:
-                        head, body = bytes([0x40, 3]), body[:2] + bytes([code])
-                    near.sendall(head + body)
 
         def serve() -> None:
             with contextlib.suppress(OSError):
@@ -664,8 +664,8 @@ def refusing(port: int, code: int, ends: bytes = b"") -> Iterator[str]:
                     near, _ = listener.accept()
                     far = socket.create_connection(("127.0.0.1", port))
                     open_.extend([near, far])
-                    for work in (forth, back):
-                        threading.Thread(target=work, args=(near, far), daemon=True).start()
+                    for one, other, brokers in ((near, far, False), (far, near, True)):
+                        threading.Thread(target=pump, args=(one, other, brokers), daemon=True).start()
 
         thread = threading.Thread(target=serve, daemon=True)
         thread.start()
@@ -676,6 +676,55 @@ def refusing(port: int, code: int, ends: bytes = b"") -> Iterator[str]:
         thread.join()
         for sock in open_:
             sock.close()
+
+
+GOODBYE = bytes([0xE0, 2, 0x95, 0])
+"""A broker's DISCONNECT, because a packet is too large."""
+
+PUBLISH, PUBACK = 0x30, 0x40
+
+
+@contextlib.contextmanager
+def refusing(port: int, code: int) -> Iterator[str]:
+    """A proxy that gives the acknowledgement of the second message this code; the first one is the sink's own."""
+    seen = 0
+
+    def change(brokers: bool, kind: int, head: bytes, body: bytes) -> bytes:
+        nonlocal seen
+        seen += brokers and kind == PUBACK
+        if brokers and kind == PUBACK and seen == 2:
+            return bytes([0x40, 3]) + body[:2] + bytes([code])
+        return head + body
+
+    with proxy(port, change) as address:
+        yield address
+
+
+@contextlib.contextmanager
+def ending(port: int, part: bytes) -> Iterator[str]:
+    """A proxy that ends the connection as soon as the sink publishes a message with these bytes in it."""
+
+    def change(brokers: bool, kind: int, head: bytes, body: bytes) -> bytes | None:
+        return None if not brokers and kind == PUBLISH and part in body else head + body
+
+    with proxy(port, change) as address:
+        yield address
+
+
+@contextlib.contextmanager
+def counting(port: int) -> Iterator[tuple[str, list[int]]]:
+    """A proxy that notes how many messages of the sink are on their way after each of them."""
+    lock, on_their_way, notes = threading.Lock(), 0, [0]
+
+    def change(brokers: bool, kind: int, head: bytes, body: bytes) -> bytes:
+        nonlocal on_their_way
+        with lock:
+            on_their_way += (not brokers and kind == PUBLISH) - (brokers and kind == PUBACK)
+            notes.append(on_their_way)
+        return head + body
+
+    with proxy(port, change) as address:
+        yield address, notes
 
 
 # The address, the options, and `check` --------------------------------------------------------------------------------
