@@ -374,6 +374,22 @@ def test_a_broker_that_hangs(broker: Mosquitto, opened: Opened, monkeypatch: pyt
     sink.write(resets(1, 2))
 
 
+def test_a_broker_that_falls_silent_is_noticed_without_any_event(
+    broker: Mosquitto, opened: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "KEEP_ALIVE", 1)
+    monkeypatch.setattr(connection, "CONNECT", 0.5)
+    sink = opened(broker.address)
+    sink.follow(0.0, continued=True)
+    broker.tell(signal.SIGSTOP)
+    wait_for(lambda: sink._connection and sink._connection.error, "the end of the connection")
+    with pytest.raises(RetryError, match="has not greeted"):
+        sink.follow(0.0, continued=True)
+    broker.tell(signal.SIGCONT)
+    sink.follow(0.0, continued=True)
+    assert broker.retained("fer_stream/status") == {"fer_stream/status": "online"}
+
+
 def test_the_will_says_that_the_service_is_gone(broker: Mosquitto, tmp_path: Path) -> None:
     """A process that is killed cannot say so itself."""
     program = (
