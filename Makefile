@@ -24,7 +24,7 @@ $(BIN)/python:
 
 $(VENV)/.run: pyproject.toml | $(BIN)/python
 	@echo "installing fer-stream into $(VENV) ..." >&2
-	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[analyze,live]'
+	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[analyze,live,mqtt]'
 	@touch $@
 
 # torch is pinned to a CPU build, and facenet-pytorch is installed without torchvision, which would pull in a CUDA build.
@@ -52,6 +52,7 @@ fleet: $(VENV)/.fleet ## show several aggregators on three NATS servers: one is 
 test: $(VENV)/.test ## set up and run every check and test (JOBS=3 at a time; PYTEST="..." passes options on)
 	@deploy/apt-install promtool=prometheus strace cc=gcc systemd-analyze=systemd chromium bindfs fusermount3=fuse3 \
 		/usr/sbin/nginx=nginx caddy openssl node=nodejs npm ip=iproute2 \
+		/usr/sbin/mosquitto=mosquitto mosquitto_sub=mosquitto-clients \
 		/usr/sbin/pgbouncer=pgbouncer $(if $(wildcard /usr/lib/postgresql/*/bin/initdb),,postgresql)
 	@$(MAKE) --no-print-directory $(VENV)/.node
 	$(BIN)/ruff format --check .

@@ -178,6 +178,27 @@ class CheckableSink(BatchSink, Protocol):
         ...
 
 
+@runtime_checkable
+class FollowingSink(BatchSink, Protocol):
+    """A sink that is also told how current its events are, because it shows the present state."""
+
+    def follow(self, lag: float | None, *, continued: bool) -> None:
+        """Do what is due. Called before the first `write`, and then about every second between the batches.
+
+        Args:
+            lag: seconds for which the oldest event has waited that this sink has not got; 0.0 if it has got all there
+                are; infinity while events are left from before this process began; ``None`` if the service does not
+                answer.
+            continued: whether the events follow those that a sink with this name has got before. Otherwise the sink is
+                new, and what its receiver may have of earlier times is not to be relied on.
+
+        Raises:
+            RetryError: as `write`.
+            FatalError: as `write`.
+        """
+        ...
+
+
 class Sink(Protocol):
     """Receives single events. `BatchSink` is better, because it can say what went wrong.
 

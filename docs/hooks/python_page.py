@@ -49,6 +49,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
             "plugins.Classifier",
             "plugins.BatchSink",
             "plugins.CheckableSink",
+            "plugins.FollowingSink",
             "plugins.Delivery",
             "plugins.Sink",
             "plugins.Transport",

@@ -25,7 +25,7 @@ from fer_stream.errors import (
 )
 from fer_stream.events import cloudevents
 from fer_stream.operations import metrics
-from fer_stream.plugins import Delivery
+from fer_stream.plugins import Delivery, FollowingSink
 from fer_stream.settings.redaction import redact
 from fer_stream.types import BEGINNING
 
@@ -110,15 +110,19 @@ class Courier(threading.Thread):
         super().__init__(name=order.name, daemon=True)
         self.error = ""
         """Why nothing is delivered now; empty if something could be."""
+        self.lag: float | None = None
+        """Seconds for which the oldest event has waited; ``None`` while that is not known. The process sets it."""
         self._order, self._sink, self._events, self._state = order, sink, events, state
         self._newest, self._filter = newest, Filter(order.settings)
         self._left_out = 0
         """Events that the filters left out since the cursor was recorded."""
         self._ending, self._finishing = threading.Event(), threading.Event()
-        self._looked = self._recorded = self._logged = 0.0
+        self._looked = self._recorded = self._logged = self._followed = 0.0
         self._told = ""
         self._seen: set[Request] = set()
         recorded = state.sink(order.name)
+        self._continued = recorded is not None
+        """Whether this sink has delivered before, so that its events follow those."""
         self.cursor: Cursor | None = recorded.cursor if recorded else None
         """Up to where everything is done; ``None`` until it is known where a new sink begins."""
 
@@ -183,12 +187,20 @@ class Courier(threading.Thread):
             raise StoppedError
         for request in self._requests():
             self._answer(request)
+        self._follow()
         batch = self._collect(follower)
         if batch is None:
             return False
         dead = self._write(batch.deliveries) if batch.deliveries else []
         self._advance(batch, dead)
         return True
+
+    def _follow(self) -> None:
+        """Tell the sink how current it is, if it wants to know."""
+        now = time.monotonic()
+        if now >= self._followed + LOOK and isinstance(self._sink, FollowingSink):
+            self._sink.follow(self.lag, continued=self._continued)
+            self._followed = now  # only now: after a failure it is called again before anything counts as well
 
     def _finish(self) -> None:
         """Deliver the rest of the journal."""
@@ -292,7 +304,7 @@ class Courier(threading.Thread):
                 self._fail("failing", error)
                 self._wait(pause(attempt))
                 attempt += 1
-        self.cursor, self._recorded = batch.cursor, time.monotonic()
+        self.cursor, self._recorded, self._continued = batch.cursor, time.monotonic(), True
         metrics.deliveries.labels(self.name, "delivered").inc(delivered)
         metrics.deliveries.labels(self.name, "filtered").inc(batch.filtered)
 

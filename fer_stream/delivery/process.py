@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from typing import TYPE_CHECKING
 
@@ -71,7 +72,8 @@ class _Watch:
 
     def _look(self, couriers: Sequence[Courier]) -> None:
         """Ask for the latest cursor, set the metrics, and report to a supervisor."""
-        self.newest = self._events.newest() or self.newest
+        found = self._events.newest()
+        self.newest = found or self.newest
         now = time.monotonic()
         sinks = {}
         for courier in couriers:
@@ -82,6 +84,7 @@ class _Watch:
                 behind, seconds = lag.behind(courier.cursor, now)
                 metrics.delivery_lag_events.labels(courier.name).set(behind)
                 metrics.delivery_lag_seconds.labels(courier.name).set(seconds)
+                courier.lag = None if not found else seconds if lag.caught_up else math.inf
             self._find_stuck(courier, behind, seconds, now)
             sinks[courier.name] = {"state": "new", "delivered": 0, "undelivered": 0, "behind": behind, "error": ""}
         dead = self._state.count_dead_letters()

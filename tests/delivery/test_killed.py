@@ -5,15 +5,17 @@ The short form kills it a few times; ``--soak 1`` a hundred times a sink.
 
 from __future__ import annotations
 
+import json
 import random
 import signal
 import time
 from typing import TYPE_CHECKING, Any
 
+from brokers import Mosquitto
 from deliveries import Bench, ids, without_repeats
 from nats_servers import NatsServer, api, ask
-from webhook_receiver import SECRET, Receiver
 from postgres_servers import PostgresServer
+from webhook_receiver import SECRET, Receiver
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -122,6 +124,8 @@ def test_a_webhook_misses_nothing(bench: Bench, scale: Scale) -> None:
     got = receiver.taken()
     assert list(dict.fromkeys(got)) == ids(events)
     assert len(got) - len(events) <= times * MOST
+
+
 def test_postgres_stores_each_event_once(bench: Bench, scale: Scale) -> None:
     times = scale.of(SHORT, FULL)
     events = bench.journal("door", "yard", events=EVENTS * times // 2)
@@ -139,3 +143,23 @@ def test_postgres_stores_each_event_once(bench: Bench, scale: Scale) -> None:
         assert [one for (one,) in rows] == ids(events)
     finally:
         server.close()
+
+
+def test_a_broker_misses_nothing_and_shows_the_last_state(bench: Bench, scale: Scale, tmp_path: Path) -> None:
+    times = scale.of(SHORT, FULL)
+    events = bench.journal("door", "yard", events=EVENTS * times // 2)
+    broker = Mosquitto(tmp_path, "max_queued_messages 0").start()
+    bench.settings(main={"sink": broker.address, "options": {"home_assistant": True}})
+    reader = broker.read("fer_stream/+/camera/reset")
+    try:
+        assert kill_often(bench, times, lambda: len(reader.messages), len(events))
+        got = [json.loads(one["payload"]) for one in reader.until_marked()]
+        for camera in ("/cameras/door", "/cameras/yard"):  # each in its own order; a batch may have come again
+            sent = [one for one in events if one["source"] == camera]
+            assert without_repeats([one for one in got if one["source"] == camera]) == sent
+        shown = {topic: json.loads(text) for topic, text in broker.retained("fer_stream/+/state").items()}
+        assert {one["sequence"] for one in shown.values()} == {events[-1]["sequence"]}
+        assert {one["online"] for one in shown.values()} == {True}
+        assert broker.retained("fer_stream/status") == {"fer_stream/status": "offline"}
+    finally:
+        broker.close()

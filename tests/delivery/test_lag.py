@@ -47,3 +47,16 @@ def test_memory_is_bounded_and_the_oldest_moment_is_kept() -> None:
         lag.look(cursor(str(now + 1)), float(now))
     assert len(lag._marks) <= MARKS
     assert lag.behind(cursor("0"), 10.0 * MARKS) == (10 * MARKS, 10.0 * MARKS)
+
+
+def test_a_sink_has_caught_up_when_it_has_reached_what_was_there_at_the_beginning() -> None:
+    lag = Lag()
+    lag.look(Cursor("100"), 0.0)
+    assert lag.behind(Cursor("50"), 0.0) == (50, 0.0)
+    assert not lag.caught_up
+    lag.look(Cursor("150"), 2.0)
+    assert lag.behind(Cursor("100"), 2.0) == (50, 0.0)
+    assert lag.caught_up
+    lag.look(Cursor("200"), 4.0)
+    lag.behind(Cursor("100"), 4.0)
+    assert lag.caught_up

@@ -1,0 +1,1 @@
+"""The mqtt sink of ``fer-stream deliver``: events and the present state of each camera, over MQTT 5."""
