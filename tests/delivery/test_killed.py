@@ -5,12 +5,14 @@ The short form kills it a few times; ``--soak 1`` a hundred times a sink.
 
 from __future__ import annotations
 
+import json
 import random
 import signal
 import time
 from typing import TYPE_CHECKING, Any
 
 from deliveries import Bench, ids, without_repeats
+from kafka_servers import MockCluster
 from nats_servers import NatsServer, api, ask
 
 if TYPE_CHECKING:
@@ -100,3 +102,20 @@ def test_jetstream_stores_each_event_once(bench: Bench, scale: Scale, tmp_path: 
         assert ask(server.address, stored) == ids(events)
     finally:
         server.kill()
+
+
+def test_kafka_misses_nothing_and_keeps_each_cameras_order(bench: Bench, scale: Scale) -> None:
+    times = scale.of(SHORT, FULL)
+    cameras = ("door", "yard", "hall", "gate")
+    events = bench.journal(*cameras, events=EVENTS * times // 4)
+    cluster = MockCluster().topic()
+    bench.settings(main={"sink": cluster.address})
+    try:
+        assert kill_often(bench, times, lambda: sum(cluster.ends()), len(events))
+        messages = cluster.read()
+        for camera in cameras:
+            got = [json.loads(one.value) for one in messages if one.key == camera]
+            assert without_repeats(got) == [one for one in events if one["source"] == f"/cameras/{camera}"]
+        assert len(messages) - len(events) <= times * 1000
+    finally:
+        cluster.kill()
