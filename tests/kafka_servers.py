@@ -118,14 +118,6 @@ class MockCluster:
     def read(self, topic: str = TOPIC) -> list[Message]:
         return read(self.hosts, topic)
 
-    def ends(self, topic: str = TOPIC) -> list[int]:
-        """Return how many messages each partition has."""
-        consumer, parts = _consumer(self.hosts, topic)
-        try:
-            return list(consumer.end_offsets(parts).values())
-        finally:
-            consumer.close()
-
     def kill(self) -> None:
         """End all brokers at once. A second call does nothing."""
         self._process.kill()
@@ -157,6 +149,15 @@ def read(hosts: str, topic: str = TOPIC, **options: Any) -> list[Message]:
     finally:
         consumer.close()
     return sorted(found, key=lambda one: one.partition)  # stable: the order within a partition stays
+
+
+def ends(hosts: str, topic: str = TOPIC) -> list[int]:
+    """Return how many messages each partition has."""
+    consumer, parts = _consumer(hosts, topic)
+    try:
+        return list(consumer.end_offsets(parts).values())
+    finally:
+        consumer.close()
 
 
 def _consumer(hosts: str, topic: str, **options: Any) -> tuple[KafkaConsumer, list[TopicPartition]]:
