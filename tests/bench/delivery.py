@@ -128,6 +128,8 @@ def measured(commands: Cli, journal: Path, sink: str, *how: object) -> Rates:
                 found = state.sink("main")
         except DeliveryError:
             found = None
+        if run.popen.poll() is not None:
+            return Progress(0, 0.0, 0.0)  # the caller says why
         times = process.cpu_times()
         return Progress(found.delivered if found else 0, times.user + times.system, time.perf_counter())
 
