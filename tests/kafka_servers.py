@@ -34,11 +34,14 @@ TOPIC = "fer_stream"
 PRODUCE = 0
 """Kafka's number of the request that writes messages."""
 
+INIT_PRODUCER_ID = 22
+
 SASL_HANDSHAKE, SASL_AUTHENTICATE = 17, 36
 
 # Kafka's numbers of errors.
 UNKNOWN_TOPIC, TOO_LARGE, FEW_REPLICAS, TOPIC_FORBIDDEN, OUT_OF_ORDER = 3, 10, 19, 29, 45
 UNSUPPORTED_MECHANISM, SASL_AUTHENTICATION_FAILED, INVALID_RECORD = 33, 58, 87
+CLUSTER_FORBIDDEN = 31
 
 
 class Message(NamedTuple):

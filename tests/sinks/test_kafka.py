@@ -15,7 +15,9 @@ import pytest
 from cloudevents.core.bindings import kafka as binding
 from journals import event
 from kafka_servers import (
+    CLUSTER_FORBIDDEN,
     FEW_REPLICAS,
+    INIT_PRODUCER_ID,
     INVALID_RECORD,
     OUT_OF_ORDER,
     PRODUCE,
@@ -270,6 +272,15 @@ def test_no_permission_to_write(cluster: MockCluster) -> None:
     assert cluster.read() == []
 
 
+def test_no_permission_for_an_idempotent_producer(cluster: MockCluster) -> None:
+    """As of brokers before Kafka 2.8, without the permission IdempotentWrite."""
+    sink = opened(cluster.address)
+    cluster.answer(INIT_PRODUCER_ID, *[CLUSTER_FORBIDDEN] * 5)
+    with pytest.raises(FatalError, match="do not let this process write the topic fer_stream"):
+        sink.write(resets(1))
+    sink.close()
+
+
 def test_no_topic(cluster: MockCluster) -> None:
     cluster.refuse_topic(UNKNOWN_TOPIC)
     sink = opened(cluster.address)
@@ -315,6 +326,16 @@ def test_a_broker_that_never_answers(cluster: MockCluster) -> None:
     with soon(), pytest.raises(RetryError, match="do not store events within"):
         sink.write(resets(2))
     sink.close()
+
+
+def test_a_slow_link(cluster: MockCluster) -> None:
+    """Each answer takes longer than the shortest wait."""
+    cluster.delay(500, 1, 2, 3)
+    sink = opened(cluster.address)
+    sink.write(resets(1, 2))
+    sink.close()
+    cluster.delay(0, 1, 2, 3)
+    assert ids(cluster.read()) == [one.id for one in resets(1, 2)]
 
 
 def test_a_broker_that_hangs_and_goes_on(tmp_path: Path) -> None:

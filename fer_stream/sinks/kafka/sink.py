@@ -159,8 +159,12 @@ class Kafka:
                 producer.produce(self._topic, value, key, headers=headers, on_delivery=reporter(one.id))
             while producer.flush(TURN) and self._refusal is None and time.monotonic() < deadline:
                 pass
-        except (self._lib.KafkaException, SystemError) as error:  # fatal; the reports say why
-            self._problem = self._problem or str(error)
+        except SystemError:
+            pass  # a report came after a fatal error
+        except self._lib.KafkaException as error:  # a fatal error, which may be that of a report, too
+            refused = self._refused(error.args[0])
+            self._refusal = refused if isinstance(refused, FatalError) else self._refusal
+            self._problem = self._problem or error.args[0].str()
 
     def _message(self, delivery: Delivery) -> tuple[str | None, str, Headers]:
         """Return key, value and headers of an event, as CloudEvents' protocol binding for Kafka has it."""
@@ -247,21 +251,29 @@ class Kafka:
         except self._lib.KafkaException as error:
             raise FatalError(f"{self._name} cannot be used: {error.args[0].str()}; check the options") from error
         self._producer = producer
-        deadline = time.monotonic() + CONNECT
+        deadline, turn = time.monotonic() + CONNECT, TURN
         try:
-            while not self._found(producer):
+            while not self._found(producer, turn):
                 if time.monotonic() >= deadline:
                     raise RetryError(f"{self._name} are not ready after {CONNECT:g} s{self._because()}")
+                turn = max(
+                    TURN, min(2 * turn, deadline - time.monotonic())
+                )  # an answer may take long, but not a refusal
         except BaseException:
             self._throw_away()
             raise
         return producer
 
-    def _found(self, producer: Producer) -> bool:
-        """Ask the brokers for the topic, and return whether they have it. Some make it when they are asked."""
+    def _found(self, producer: Producer, turn: float) -> bool:
+        """Ask the brokers for the topic, and return whether they have it. Some make it when they are asked.
+
+        Args:
+            producer: what asks.
+            turn: seconds until an answer would come too late.
+        """
         begun = time.monotonic()
         try:
-            error = producer.list_topics(self._topic, TURN).topics[self._topic].error
+            error = producer.list_topics(self._topic, turn).topics[self._topic].error
         except self._lib.KafkaException:
             error = None  # no answer
         else:
