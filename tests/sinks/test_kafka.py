@@ -11,6 +11,7 @@ import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import psutil
 import pytest
 from cloudevents.core.bindings import kafka as binding
 from journals import event
@@ -30,6 +31,7 @@ from kafka_servers import (
     Tansu,
     read,
 )
+from processes import wait_for
 
 from fer_stream.errors import ConfigError, FatalError, RejectedError, RetryError
 from fer_stream.events.cloudevents import encode, event_id
@@ -345,6 +347,8 @@ def test_a_broker_that_hangs_and_goes_on(tmp_path: Path) -> None:
         sink, events = opened(tansu.address), resets(*range(1, 301))
         sink.write(events[:100])
         tansu.process.send_signal(signal.SIGSTOP)
+        stopped = psutil.Process(tansu.process.pid)
+        wait_for(lambda: stopped.status() == psutil.STATUS_STOPPED, "a broker that hangs")
         for _ in range(3):
             with soon(), pytest.raises(RetryError, match=r"do not store events within|are not ready after"):
                 sink.write(events[100:200])

@@ -78,8 +78,8 @@ class Kafka:
         """Ids in a failed batch that the brokers have stored already: they are not sent again."""
         self._problem = ""
         """What librdkafka said last about a failure."""
-        self._refusal: FatalError | None = None
-        """Why the brokers refuse this process."""
+        self._refusal: Exception | None = None
+        """Why it is of no use to wait any longer for the brokers."""
 
     def write(self, batch: Sequence[Delivery]) -> None:
         """Write events; return when all in-sync replicas have all of them.
@@ -150,10 +150,10 @@ class Kafka:
 
             return report
 
-        producer.poll(0)  # what happened since the last batch is over
-        self._problem = ""
         deadline = time.monotonic() + ANSWERS
         try:
+            producer.poll(0)
+            self._problem, self._refusal = "", None  # what happened since the last batch is over
             for one in deliveries:
                 key, value, headers = self._message(one)
                 producer.produce(self._topic, value, key, headers=headers, on_delivery=reporter(one.id))
@@ -162,9 +162,8 @@ class Kafka:
         except SystemError:
             pass  # a report came after a fatal error
         except self._lib.KafkaException as error:  # a fatal error, which may be that of a report, too
-            refused = self._refused(error.args[0])
-            self._refusal = refused if isinstance(refused, FatalError) else self._refusal
-            self._problem = self._problem or error.args[0].str()
+            lost = RetryError(f"{self._name} do not store events: {error.args[0].str()}")
+            self._refusal = self._refused(error.args[0], deliveries) or lost
 
     def _message(self, delivery: Delivery) -> tuple[str | None, str, Headers]:
         """Return key, value and headers of an event, as CloudEvents' protocol binding for Kafka has it."""
@@ -190,13 +189,12 @@ class Kafka:
         for error in errors:
             if refused := self._refused(error, deliveries):
                 return refused
-        if self._refusal is not None:
-            return self._refusal
         ours = self._lib.KafkaError
         for error in errors:  # codes below 0 are librdkafka's own: it gave up, or was told to
             if error.code() > 0 or error.code() in (ours._UNKNOWN_TOPIC, ours._UNKNOWN_PARTITION):
                 return RetryError(f"{self._name} do not store events in the topic {self._topic}: {error.str()}")
-        return RetryError(f"{self._name} do not store events within {ANSWERS:g} s{self._because()}")
+        late = RetryError(f"{self._name} do not store events within {ANSWERS:g} s{self._because()}")
+        return self._refusal or late
 
     def _refused(self, error: KafkaError, deliveries: Sequence[Delivery] = ()) -> Exception | None:
         """Return the exception for an error of the messages, or of what this process may do; else ``None``."""
@@ -220,7 +218,8 @@ class Kafka:
         if code == theirs._ALL_BROKERS_DOWN:
             return  # why each is down is said before
         self._problem = _plain(error.str())
-        if code in (theirs._AUTHENTICATION, theirs.SASL_AUTHENTICATION_FAILED) and "transport" not in self._problem:
+        refused = code in (theirs._AUTHENTICATION, theirs.SASL_AUTHENTICATION_FAILED)
+        if refused and "transport failure" not in self._problem:  # a broker that ends does not refuse anybody
             self._refusal = FatalError(
                 f"{self._name} refuse this process: check the user, the password and the mechanism ({self._problem})"
             )
@@ -256,9 +255,7 @@ class Kafka:
             while not self._found(producer, turn):
                 if time.monotonic() >= deadline:
                     raise RetryError(f"{self._name} are not ready after {CONNECT:g} s{self._because()}")
-                turn = max(
-                    TURN, min(2 * turn, deadline - time.monotonic())
-                )  # an answer may take long, but not a refusal
+                turn = max(TURN, min(2 * turn, deadline - time.monotonic()))  # the link may be slow
         except BaseException:
             self._throw_away()
             raise
