@@ -156,7 +156,7 @@ class DeliveryState:
         self.path = path
         self._lock = threading.Lock()
         if not create and not path.exists():
-            raise DeliveryError(f"there is no record of deliveries at {path}: start fer-stream deliver first")
+            raise self._missing()
         try:
             if create:  # SQLite would create it, and its log, with the umask's mode
                 with suppress(FileExistsError):
@@ -173,10 +173,13 @@ class DeliveryState:
             raise
 
     def _prepare(self, create: bool) -> None:
+        # In this order: another process may be making the tables and setting both numbers, in one transaction.
+        empty = not self._db.execute("SELECT 1 FROM sqlite_master").fetchone()
         mine, version = (
             self._db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version")
         )
-        empty = not self._db.execute("SELECT 1 FROM sqlite_master").fetchone()
+        if empty and not create:
+            raise self._missing()  # or it is being made now
         if not empty and mine != APPLICATION:
             raise DeliveryError(f"{self.path} is not a record of deliveries: give another path (deliveries)")
         if not empty and version != FORMAT:
@@ -325,6 +328,9 @@ class DeliveryState:
                     raise
             except sqlite3.Error as error:
                 raise self._failure(error) from error
+
+    def _missing(self) -> DeliveryError:
+        return DeliveryError(f"there is no record of deliveries at {self.path}: start fer-stream deliver first")
 
     def _failure(self, error: Exception) -> DeliveryError:
         reason = getattr(error, "strerror", None) or error

@@ -69,6 +69,8 @@ def main() -> None:
         ("A search of a whole picture", ["scan.py", film]),
         ("Following faces, against a search of every frame", ["following.py", film, *clips]),
         ("One aggregator", ["capacity.py"]),
+        ("Delivery to other systems", ["delivery.py"]),
+        ("A receiver that was away for an hour", ["catch_up.py"]),
         ("Latency, several cameras, and overload", ["load.py", "--seconds", 8]),
         ("The live page's viewers", ["viewers.py", "--seconds", 12]),
         ("Start", ["start.py"]),

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 
 import cv2
 import pytest
+from delivery import file, fill, measured, reference
 from growth import cost
+from processes import Cli
 from scan import timed
 
 from fer_stream.inference.detectors import facenet, mtcnn
@@ -47,3 +49,21 @@ def test_following_faces_costs_much_less_than_searching_every_frame() -> None:
     """docs/benchmarks.md has a factor of eight."""
     following, searching = cost(faces=5, width=1920, height=1080, count=55)
     assert searching >= 4 * following
+
+
+def test_delivering_costs_a_few_times_the_plainest_copy(tmp_path: Path) -> None:
+    """docs/benchmarks.md has a factor of four."""
+    fill(tmp_path / "e.db", 20_000)
+    commands = Cli(tmp_path, Path("none"))
+    try:
+        with file(tmp_path) as sink:
+            pairs = [
+                (
+                    reference(tmp_path / "e.db", tmp_path / "plain.jsonl").of_cpu,
+                    measured(commands, tmp_path / "e.db", sink, "--journal", "e.db").of_cpu,
+                )
+                for _ in range(3)
+            ]
+    finally:
+        commands.close()
+    assert max(plain for plain, _ in pairs) <= 8 * max(ours for _, ours in pairs)

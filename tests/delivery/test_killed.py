@@ -13,9 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from brokers import Mosquitto
 from deliveries import Bench, ids, without_repeats
+from kafka_servers import Tansu, ends, read
 from nats_servers import NatsServer, api, ask
 from postgres_servers import PostgresServer
 from webhook_receiver import SECRET, Receiver
+
+from fer_stream.sinks.kafka import sink as kafka_sink
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -163,3 +166,20 @@ def test_a_broker_misses_nothing_and_shows_the_last_state(bench: Bench, scale: S
         assert broker.retained("fer_stream/status") == {"fer_stream/status": "offline"}
     finally:
         broker.close()
+
+
+def test_kafka_misses_nothing_and_keeps_each_cameras_order(bench: Bench, scale: Scale, tmp_path: Path) -> None:
+    times = scale.of(SHORT, FULL)
+    cameras = ("door", "yard", "hall", "gate")
+    events = bench.journal(*cameras, events=EVENTS * times // 4)
+    broker = Tansu(tmp_path)
+    bench.settings(main={"sink": broker.address})
+    try:
+        assert kill_often(bench, times, lambda: sum(ends(broker.hosts)), len(events))
+        messages = read(broker.hosts)
+        for camera in cameras:
+            got = [json.loads(one.value) for one in messages if one.key == camera]
+            assert without_repeats(got) == [one for one in events if one["source"] == f"/cameras/{camera}"]
+        assert len(messages) - len(events) <= times * kafka_sink.MOST
+    finally:
+        broker.kill()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 from typing import TYPE_CHECKING
 
 import pytest
@@ -125,3 +126,26 @@ def test_where_it_is(tmp_path: Path) -> None:
     assert path_of(load({"journal.path": tmp_path / "e.db"})) == tmp_path / "e.db.deliveries.db"
     assert path_of(load({"journal.path": "nats://127.0.0.1"})).name == "nats.deliveries.db"
     assert path_of(load({"deliveries": tmp_path / "d.db"})) == tmp_path / "d.db"
+
+
+def test_a_command_opens_the_record_while_it_is_made(tmp_path: Path) -> None:
+    """As `deliver status` does just when `deliver` starts for the first time."""
+    errors: list[DeliveryError] = []
+
+    def look(path: Path, made: threading.Event) -> None:
+        while not made.is_set():
+            try:
+                DeliveryState(path).close()
+            except DeliveryError as error:
+                errors.append(error)
+
+    for number in range(40):
+        path, made = tmp_path / f"{number}.db", threading.Event()
+        thread = threading.Thread(target=look, args=(path, made))
+        thread.start()
+        try:
+            DeliveryState(path, create=True).close()
+        finally:
+            made.set()
+            thread.join()
+    assert {str(error).partition(" at ")[0] for error in errors} <= {"there is no record of deliveries"}

@@ -105,6 +105,7 @@ def test_the_services_of_compose_find_each_other(cli: Cli, clip: Path, tmp_path:
     assert done.returncode == 0, done.stderr
     settings = (secrets / "settings.toml").read_text()
     (secrets / "settings.toml").write_text(settings.replace('"demo"', json.dumps(str(clip))))
+    archive = local_sink(secrets, tmp_path)
 
     port, metrics, page = free_port(), free_port(), free_port()
     replaced = {
@@ -115,6 +116,8 @@ def test_the_services_of_compose_find_each_other(cli: Cli, clip: Path, tmp_path:
         "aggregator:5550": f"127.0.0.1:{port}",
         "/run/secrets": str(secrets),
         "/etc/fer-stream/keys": str(secrets / "keys"),
+        "/etc/fer-stream/deliver": str(secrets / "deliver"),
+        "/var/lib/fer-stream": str(tmp_path),
     }
 
     def here(text: str) -> str:
@@ -148,6 +151,29 @@ def test_the_services_of_compose_find_each_other(cli: Cli, clip: Path, tmp_path:
         browser.say(watch={"door": 320, "hall": 320})
         # One picture of each camera; the next is sent only after the client confirms that it was shown.
         assert {browser.until("picture")["camera"] for _ in range(2)} == {"door", "hall"}
+    wait_for_events(archive, "emotion.started", "/cameras/door", "/cameras/hall")
+    assert (tmp_path / "deliveries.db").stat().st_mode & 0o777 == 0o600
+
+
+def local_sink(secrets: Path, folder: Path) -> Path:
+    """Let the sink of deploy/deliver.toml write here from the beginning, and return its file."""
+    path = secrets / "deliver" / "settings.toml"
+    assert path.read_text() == (DEPLOY / "deliver.toml").read_text()
+    assert path.stat().st_mode & 0o777 == 0o600
+    here = path.read_text().replace("/var/lib/fer-stream", str(folder))
+    path.write_text(here.replace("options =", 'begin = "beginning"\noptions ='))
+    return folder / "events.jsonl"
+
+
+def wait_for_events(path: Path, kind: str, *sources: str) -> None:
+    """Wait until a file has an event of a type from each camera."""
+
+    def found() -> set[str]:
+        lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+        events = [json.loads(line) for line in lines if line.endswith("\n")]
+        return {event["source"] for event in events if event["type"] == kind}
+
+    wait_for(lambda: found() >= set(sources), f"{kind} of each camera in {path}")
 
 
 def cell_metrics(ports: dict[str, int], token: str) -> dict[str, float]:
@@ -183,7 +209,10 @@ def test_the_services_of_a_cell_find_each_other(cli: Cli, clip: Path, tmp_path: 
         "/run/secrets/ca.pem": str(cell.folder / "ca.pem"),
         "/run/secrets": str(secrets),
         "/etc/fer-stream/keys": str(secrets / "keys"),
+        "/etc/fer-stream/deliver": str(secrets / "deliver"),
+        "/var/lib/fer-stream": str(tmp_path),
     }
+    archive = local_sink(secrets, tmp_path)
 
     def environment(name: str) -> dict[str, str]:
         nkey = [secret["source"] for secret in services[name]["secrets"] if isinstance(secret, dict)]
@@ -227,11 +256,14 @@ def test_the_services_of_a_cell_find_each_other(cli: Cli, clip: Path, tmp_path: 
 
         client.until(recognized, "an emotion")
         wait_for(lambda: cell_metrics(ports, token) == expected, "the metrics that the alerts watch")
+        assert services["deliver"]["command"][-1] == services["worker"]["command"][2], "it knows all aggregators"
+        run("deliver")
+        wait_for_events(archive, "emotion.started", "/cameras/door")
         stranger = cli.start(*follow, "--until-now", "--key", secrets / "worker.key")
         assert stranger.end() == 1, "a worker's key is not valid for a client's link"
         listed = run("operator", "keys", "list")
         assert listed.end() == 0
-        assert {line.split()[0] for line in listed.out.splitlines()} >= {"worker", "node", "client", "live"}
+        assert {line.split()[0] for line in listed.out.splitlines()} >= {"worker", "node", "client", "live", "deliver"}
     finally:
         cell.kill()
 

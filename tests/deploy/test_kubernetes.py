@@ -15,7 +15,7 @@ from deploy_files import DEPLOY, load, named, series
 
 from fer_stream.cli.main import parser
 
-FILES = ("kubernetes/fer-stream.yaml", "kubernetes/live.yaml", "kubernetes/cell.yaml")
+FILES = tuple(f"kubernetes/{name}.yaml" for name in ("fer-stream", "live", "deliver", "cell"))
 OBJECTS: list[dict[str, Any]] = [item for file in FILES for item in load(file)["items"]]
 
 
@@ -112,6 +112,28 @@ def test_the_parts_of_a_cell_have_the_names_by_which_others_look_for_them() -> N
     for name in ("nats", "aggregator"):
         assert objects["Service", name]["clusterIP"] == "None", "so that each pod has a name"
         assert objects["Service", name]["selector"] == objects["StatefulSet", name]["selector"]["matchLabels"]
+
+
+def test_one_process_delivers_with_a_record_that_lasts_and_knows_all_aggregators() -> None:
+    (found,) = load("kubernetes/deliver.yaml")["items"]
+    (container,) = found["spec"]["template"]["spec"]["containers"]
+    assert found["spec"]["replicas"] == 1
+    (record,) = [mount["mountPath"] for mount in container["volumeMounts"] if mount["name"] == "record"]
+    variables = {each["name"]: each["value"] for each in container["env"]}
+    assert variables["FER_STREAM_DELIVERIES"].startswith(f"{record}/")
+    assert [claim["metadata"]["name"] for claim in found["spec"]["volumeClaimTemplates"]] == ["record"]
+    (of_cell,) = re.findall(r'# In a cell: "(.*)"', (DEPLOY / "kubernetes/deliver.yaml").read_text())
+    objects = {(o["kind"], o["metadata"]["name"]): o["spec"] for o in load("kubernetes/cell.yaml")["items"]}
+    (worker,) = objects["Deployment", "worker"]["template"]["spec"]["containers"]
+    assert {"name": "FER_STREAM_ADDRESS", "value": of_cell} in worker["env"]
+
+
+def test_every_role_of_compose_is_scraped() -> None:
+    (job,) = load("prometheus/prometheus.yml")["scrape_configs"]
+    scraped = set(job["dns_sd_configs"][0]["names"])
+    for file in ("compose.yaml", "compose.cell.yaml"):
+        roles = {name for name, service in load(file)["services"].items() if service["image"] == "fer-stream"}
+        assert roles - {"allow", "operator"} <= scraped
 
 
 def test_keda_knows_every_field_and_scales_the_workers_by_an_existing_metric() -> None:

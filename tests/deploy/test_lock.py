@@ -14,7 +14,7 @@ from packaging.utils import canonicalize_name
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 EXTRAS = PROJECT["project"]["optional-dependencies"]
 ASKED = {
-    "requirements.lock": PROJECT["project"]["dependencies"] + EXTRAS["live"] + EXTRAS["fleet"],
+    "requirements.lock": PROJECT["project"]["dependencies"] + EXTRAS["live"] + EXTRAS["fleet"] + EXTRAS["kafka"],
     "build.lock": [*PROJECT["build-system"]["requires"], "setuptools"],
 }
 SOURCE = "source.lock"

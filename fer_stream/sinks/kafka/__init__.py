@@ -1,0 +1,1 @@
+"""The kafka sink of ``fer-stream deliver``: writes events to a topic of Kafka."""
