@@ -24,7 +24,7 @@ $(BIN)/python:
 
 $(VENV)/.run: pyproject.toml | $(BIN)/python
 	@echo "installing fer-stream into $(VENV) ..." >&2
-	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[analyze,live,mqtt]'
+	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[analyze,live,mqtt,webhook]'
 	@touch $@
 
 # torch is pinned to a CPU build, and facenet-pytorch is installed without torchvision, which would pull in a CUDA build.

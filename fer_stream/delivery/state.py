@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import sqlite3
 import threading
 import time
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from fer_stream.errors import DeliveryError
+from fer_stream.settings.redaction import redact
 from fer_stream.system import folders
 
 if TYPE_CHECKING:
@@ -91,10 +93,18 @@ class Request(NamedTuple):
 
 
 def path_of(settings: Settings) -> Path:
-    """Return where the record is: as the settings say, or else beside the journal."""
+    """Return where the record is: as the settings say, or else beside the journal.
+
+    A journal on servers has its record in the user's state folder, under the name of its cell or else of its servers.
+    """
     journal = settings.journal.path
-    beside = journal if isinstance(journal, Path) else folders.state() / "nats"
-    return settings.deliveries or beside.with_name(f"{beside.name}.deliveries.db")
+    if settings.deliveries:
+        return settings.deliveries
+    if isinstance(journal, Path):
+        return journal.with_name(f"{journal.name}.deliveries.db")
+    hosts = redact(journal).partition("://")[2].rpartition("@")[2]
+    name = settings.fleet.cell or re.sub(r"[^A-Za-z0-9.-]+", "-", hosts).strip("-")
+    return folders.state() / f"{name}.deliveries.db"
 
 
 @contextmanager

@@ -13,8 +13,9 @@ from packaging.utils import canonicalize_name
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 EXTRAS = PROJECT["project"]["optional-dependencies"]
+SERVED = ("fleet", "kafka", "live", "mqtt", "postgres", "webhook")
 ASKED = {
-    "requirements.lock": PROJECT["project"]["dependencies"] + EXTRAS["live"] + EXTRAS["fleet"] + EXTRAS["kafka"],
+    "requirements.lock": [*PROJECT["project"]["dependencies"], *(one for name in SERVED for one in EXTRAS[name])],
     "build.lock": [*PROJECT["build-system"]["requires"], "setuptools"],
 }
 SOURCE = "source.lock"

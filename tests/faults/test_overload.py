@@ -45,7 +45,7 @@ def test_overload(service: Callable[..., Service], clip: Path, scale: Scale, tel
         age = max(age, film["frame_age_s"])
         for part in (psutil.Process(it.run.pid), *it.run.children()):
             grown.setdefault(part.pid, []).append(megabytes([part]))
-        assert len(grown) == 5, "no process died"
+        assert len(grown) == 6, "no process died"
         time.sleep(min(1.0, max(0.05, passed / 50)))
     more = {pid: max(seen[-3:]) - max(seen[: 1 + len(seen) // 4]) for pid, seen in grown.items()}
     ledger, events = it.end()

@@ -117,10 +117,11 @@ def test_no_picture_crop_or_embedding_is_written(cli: Cli, short_folder: Path, c
     assert any(event["type"] == "emotion.started" for event in events), "faces were scored"
 
     # Only known files were opened for writing, and nothing else was created.
-    journal = {str(folder / f"events.db{end}") for end in ("", "-wal", "-shm", "-journal", ".lock")}
+    ends = ("", "-wal", "-shm", "-journal", ".lock")
+    journal = {str(folder / f"events.db{record}{end}") for record in ("", ".deliveries.db") for end in ends}
     named = {str(folder / "events.jsonl"), str(folder / "summary.json"), str(short_folder / "lock"), "/dev/null"}
     own = re.escape(f"{cli.runtime}/fer_stream")
-    names = r"metrics/\w+_[\w-]+\.db|[\w -]+\.txt|(deliveries|removed)\.(new|json)"
+    names = r"metrics/\w+_[\w-]+\.db|[\w -]+\.txt|(deliver|deliveries|removed)\.(new|json)"
     temporary = re.compile(rf"{own}/(instances\.lock|service-\w+(/about\.json(\.new)?)?|run-1/({names}))")
     # Coverage data of the tests; the file by which Python's tempfile tests a folder; a lock of tqdm.
     others = re.compile(rf".*/\.coverage[^/]*|{re.escape(str(cli.temporary))}/[a-z0-9_]{{8}}|/dev/shm/sem\.\w{{6}}")

@@ -82,7 +82,11 @@ def test_every_command_that_takes_a_journal(cli: Cli, clip: Path, server: NatsSe
     assert SECRET not in config.out
     assert "fer:***@127.0.0.1" in config.out
     purged = cli.run("purge", "--older-than", "0s", "--journal", journal)
-    assert purged.out == f"{len(stored)} events deleted from nats://127.0.0.1:{server.port}\n"
+    record = cli.folder / f".local/state/fer_stream/127.0.0.1-{server.port}.deliveries.db"
+    assert purged.out.splitlines() == [
+        f"{len(stored)} events deleted from nats://127.0.0.1:{server.port}",
+        f"0 dead letters deleted from {record}",
+    ]
     (gap,) = cli.run("subscribe", "--journal", journal, "--format", "jsonl").events
     assert gap["type"] == "stream.gap"
 
