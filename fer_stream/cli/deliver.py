@@ -1,4 +1,4 @@
-"""The command that hands events over to sinks: deliver."""
+"""``fer-stream deliver``: hands events over to sinks; shows and changes how far they are."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def deliver(arguments: Namespace) -> None:
-    """Deliver events, or look at and change what is recorded of that."""
+    """Deliver events, or show and change the record of deliveries."""
     settings = begin(arguments, "deliver")
     if arguments.journal_file:
         where = str(arguments.journal_file)
@@ -42,7 +42,7 @@ def deliver(arguments: Namespace) -> None:
 
 
 def _manage(arguments: Namespace, settings: Settings) -> None:
-    from fer_stream.delivery.state import DeliveryState, path_of  # noqa: PLC0415
+    from fer_stream.delivery.state import DeliveryState, in_use, path_of  # noqa: PLC0415
 
     if arguments.further:
         raise ConfigError(f"deliver {arguments.action} takes a sink's name, and no --sink")
@@ -51,7 +51,7 @@ def _manage(arguments: Namespace, settings: Settings) -> None:
         if arguments.action != "status":
             _change(arguments, state)
         elif arguments.receiver is None:
-            _show(state.sinks(), state.count_dead_letters(), arguments.format)
+            _show(state.sinks(), state.count_dead_letters(), arguments.format, running=in_use(state.path))
         else:
             letters = state.dead_letters(_known(state, arguments.receiver).name, arguments.event or "")
             _show_dead([letter for _, letter in letters], arguments.format)
@@ -75,6 +75,8 @@ def _known(state: DeliveryState, name: str | None) -> SinkState:
 
 
 def _change(arguments: Namespace, state: DeliveryState) -> None:
+    from fer_stream.delivery.state import in_use  # noqa: PLC0415
+
     sink = _known(state, arguments.receiver)
     identity = arguments.event or ""
     letters = state.count_dead_letters().get(sink.name, 0)
@@ -82,19 +84,28 @@ def _change(arguments: Namespace, state: DeliveryState) -> None:
         raise ConfigError(
             f"{sink.name} has no dead letter {identity!r}: fer-stream deliver status '{sink.name}' lists them"
         )
+    running = in_use(state.path)
+    if arguments.action == "skip" and not running:
+        raise ConfigError("no fer-stream deliver runs now, so no sink waits at a batch that could be skipped")
     if arguments.action == "discard":
-        sys.stdout.write(f"{sink.name}: {state.discard(sink.name, identity)} dead letters deleted\n")
+        sys.stdout.write(f"{sink.name}: {_letters(state.discard(sink.name, identity))} deleted\n")
         return
     state.ask(sink.name, arguments.action, identity)
     what = {
-        "retry": f"{1 if identity else letters} dead letters are sent again, and what waits is tried now, when "
-        "fer-stream deliver runs",
-        "skip": f"{'this event' if identity else 'the batch'} becomes a dead letter if the sink waits at it now",
+        "retry": f"{_letters(1 if identity else letters)} and all events that wait will be sent "
+        + ("now" if running else "when fer-stream deliver starts; none runs now"),
+        "skip": "this event becomes a dead letter if the sink waits at it now"
+        if identity
+        else "the events of the batch become dead letters if the sink waits at it now",
     }
     sys.stdout.write(f"{sink.name}: {what[arguments.action]}\n")
 
 
-def _show(sinks: list[SinkState], dead: dict[str, int], how: str) -> None:
+def _letters(count: int) -> str:
+    return f"{count} dead letter{'' if count == 1 else 's'}"
+
+
+def _show(sinks: list[SinkState], dead: dict[str, int], how: str, *, running: bool) -> None:
     if how == "jsonl":
         rows: list[dict[str, Any]] = [sink._asdict() | {"dead_letters": dead.get(sink.name, 0)} for sink in sinks]
         sys.stdout.write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
@@ -104,7 +115,10 @@ def _show(sinks: list[SinkState], dead: dict[str, int], how: str) -> None:
         counts = [str(sink.delivered), str(sink.filtered), str(dead.get(sink.name, 0))]
         cursor = sink.cursor if len(sink.cursor) <= 20 else f"{sink.cursor[:17]}..."
         lines.append([sink.name, sink.state, _moment(sink.changed), *counts, cursor, sink.error])
-    sys.stdout.write("\n".join(table(lines) if sinks else ["no sink has begun yet"]) + "\n")
+    told = table(lines) if sinks else ["no sink has begun yet"]
+    if not running:
+        told.append("no fer-stream deliver runs now; this is how far the sinks were when it ended")
+    sys.stdout.write("\n".join(told) + "\n")
 
 
 def _show_dead(letters: list[DeadLetter], how: str) -> None:

@@ -229,7 +229,7 @@ COMMANDS = (
     Command(
         "deliver",
         "deliver:deliver",
-        "hand the events over to sinks, each at least once; or show and change how far they are",
+        "deliver events to files, brokers, databases and others, each at least once; or show and change how far that is",
         "fer-stream deliver --sink file:events.jsonl --sink nats://127.0.0.1:4222",
         ("--format", "--metrics", "--connect", "--key", *COMMON),
         (
@@ -237,11 +237,11 @@ COMMANDS = (
                 "action",
                 choices=["status", "retry", "skip", "discard"],
                 nargs="?",
-                help="status: show all sinks, or one sink's dead letters; retry: send dead letters again, or go on "
-                "with a sink that has stopped; skip: make the batch at which a sink waits dead letters; discard: "
-                "delete dead letters (default: deliver)",
+                help="status: show all sinks, or one sink's dead letters; retry: send dead letters again, and try now "
+                "what waits, also if the sink has stopped; skip: turn the batch at which a sink waits into dead "
+                "letters; discard: delete dead letters (default: deliver)",
             ),
-            _argument("receiver", metavar="SINK", nargs="?", help="the sink's name"),
+            _argument("receiver", metavar="SINK", nargs="?", help="the sink's name, as status shows it"),
             _argument("event", metavar="ID", nargs="?", help="only the event with this id"),
             _argument(
                 "--sink",
@@ -249,7 +249,7 @@ COMMANDS = (
                 metavar="NAME:ARG",
                 action="append",
                 default=[],
-                help="further sink, such as file:events.jsonl; may be repeated",
+                help="a sink besides those in the settings, such as file:events.jsonl; may be repeated",
             ),
             _argument(
                 "--journal",
@@ -262,8 +262,7 @@ COMMANDS = (
                 dest="after",
                 metavar="CURSOR",
                 type=_cursor,
-                help="sinks that have delivered nothing yet, and are to begin now, begin after the event with this "
-                "cursor",
+                help="begin new sinks after the event with this cursor, instead of with the next event",
             ),
         ),
     ),
@@ -292,7 +291,7 @@ COMMANDS = (
                 "--by",
                 choices=["label", "valence"],
                 default="label",
-                help="label, or valence, the groups that the settings give (default: label)",
+                help="group the times by label, or by valence as the settings say (default: label)",
             ),
             _argument(
                 "--format",

@@ -120,7 +120,9 @@ OPTIONS = (
         ("live.show_faces",),
         {"action": "store_const", "const": True},
     ),
-    Option("--least-faces", "N", "say nothing of fewer faces in a period (default: 1)", ("least_faces",)),
+    Option(
+        "--least-faces", "N", "leave out the faces of a period that has fewer of them (default: 1)", ("least_faces",)
+    ),
     Option("--log-level", "LEVEL", "debug, info, warning or error (default: info)", ("log_level",)),
     Option("--duration", "S", "end after this many seconds", how={"type": _seconds}),
     Option("--summary", "FILE", "write a JSON summary: frame ledgers, events, times", how={"type": Path}),

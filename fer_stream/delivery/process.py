@@ -36,8 +36,7 @@ GRACE = 2.0
 """Seconds that the sinks have to return from their present call when the process ends."""
 
 REST = 2.0
-"""Seconds without progress after which a sink that delivers the rest of the journal gets no more; the aggregator has
-ended."""
+"""Seconds without progress after which the sinks get no more; then the aggregator has ended."""
 
 LOOK = 0.2
 """Seconds between two looks at that progress."""
@@ -151,6 +150,7 @@ def run(
                 couriers.append(Courier(order, sink, events, state, lambda: watch.newest))
             for courier in couriers:
                 courier.start()
+            _log.info("delivers to %s", ", ".join(order.name for order in orders))
             purge = 0.0
             while not (stop.wait(TICK if watch.newest else SOON) or parent_gone()):
                 if watch.try_to_look(couriers) and (now := time.monotonic()) >= purge:

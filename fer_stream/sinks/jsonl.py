@@ -223,7 +223,8 @@ class EventFile:
         return [(match, path) for match, path in found if match]
 
     def _unwritable(self, error: OSError) -> str:
-        return f"events cannot be written to {str(self._path)!r}: {error.strerror}"
+        advice = "; make its folder, or give another path" if error.errno == errno.ENOENT else ""
+        return f"events cannot be written to {str(self._path)!r}: {error.strerror}{advice}"
 
 
 def _order(found: tuple[re.Match[str], Path]) -> tuple[str, int]:

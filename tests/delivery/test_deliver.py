@@ -85,7 +85,7 @@ def test_refused_events_become_dead_letters_and_can_be_sent_again(bench: Bench) 
     bench.order(refuse=bad[1:])
     bench.manage("retry", "main", bad[0])
     wait_for(lambda: ids(bench.got()).count(bad[0]), "the first dead letter")
-    assert "1 dead letters deleted" in bench.manage("discard", "main", bad[1]).out
+    assert "1 dead letter deleted" in bench.manage("discard", "main", bad[1]).out
     bench.manage("retry", "main")
     wait_for(lambda: not bench.manage("status", "main", bad[0]).out.startswith("id"), "a dead letter that has gone")
     bench.order()
@@ -107,7 +107,7 @@ def test_a_sink_that_has_stopped_goes_on_when_told(bench: Bench) -> None:
     delivered(bench, run, events, "out.jsonl")
     assert bench.states()["main"]["state"] == "stopped"
     bench.order()
-    assert "when fer-stream deliver runs" in bench.manage("retry", "main").out
+    assert bench.manage("retry", "main").out == "main: 0 dead letters and all events that wait will be sent now\n"
     delivered(bench, run, events)
     wait_for(lambda: bench.states()["main"]["state"] == "ok", "a sink that is well")
     assert run.stop() == 0
@@ -267,7 +267,7 @@ def test_from_a_running_service(bench: Bench, cli: Cli, short_folder: Path, clip
         (
             {"a": {"sink": "file:no/where.jsonl"}},
             (),
-            "a: events cannot be written to 'no/where.jsonl': No such file",
+            "'no/where.jsonl': No such file or directory; make its folder, or give another path",
             1,
         ),
         ({"a": {"sink": "older:x", "options": {"x": 1}}}, (), "a: the sink older has no options", 2),
@@ -303,3 +303,20 @@ def test_commands_with_names_that_are_none(bench: Bench) -> None:
     assert "e.db.deliveries.db is in use by another fer-stream deliver" in second.errors[0]
     assert json.loads(bench.manage("status", "--format", "jsonl").out)["state"] == "ok"
     assert run.stop() == 0
+
+
+def test_the_operator_is_told_whether_a_process_delivers(bench: Bench) -> None:
+    bench.journal("door", events=3)
+    bench.settings(main={"sink": "file:out.jsonl"})
+    ended = "no fer-stream deliver runs now; this is how far the sinks were when it ended"
+    run = bench.deliver()
+    run.until_said("delivers to main")
+    run.until(lambda: len(bench.got("out.jsonl")) == 3, "all events")
+    assert ended not in bench.manage("status").out
+    assert run.stop() == 0
+    assert bench.manage("status").out.splitlines()[-1] == ended
+    assert bench.manage("retry", "main").out == (
+        "main: 0 dead letters and all events that wait will be sent when fer-stream deliver starts; none runs now\n"
+    )
+    (error,) = bench.manage("skip", "main").errors
+    assert "no fer-stream deliver runs now, so no sink waits at a batch that could be skipped" in error
