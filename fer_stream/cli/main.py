@@ -229,7 +229,7 @@ COMMANDS = (
     Command(
         "deliver",
         "deliver:deliver",
-        "deliver events to files, brokers, databases and others, each at least once; or show and change how far that is",
+        "deliver events to files, brokers, databases and others, each at least once; or see and change how far that is",
         "fer-stream deliver --sink file:events.jsonl --sink nats://127.0.0.1:4222",
         ("--format", "--metrics", "--connect", "--key", *COMMON),
         (
