@@ -84,16 +84,16 @@ def _change(arguments: Namespace, state: DeliveryState) -> None:
         raise ConfigError(
             f"{sink.name} has no dead letter {identity!r}: fer-stream deliver status '{sink.name}' lists them"
         )
-    running = in_use(state.path)
-    if arguments.action == "skip" and not running:
-        raise ConfigError("no fer-stream deliver runs now, so no sink waits at a batch that could be skipped")
+    served = in_use(state.path) and sink.state != "idle"
+    if arguments.action == "skip" and not served:
+        raise ConfigError(f"no fer-stream deliver serves {sink.name} now, so it waits at no batch to skip")
     if arguments.action == "discard":
         sys.stdout.write(f"{sink.name}: {_letters(state.discard(sink.name, identity))} deleted\n")
         return
     state.ask(sink.name, arguments.action, identity)
     what = {
         "retry": f"{_letters(1 if identity else letters)} and all events that wait will be sent "
-        + ("now" if running else "when fer-stream deliver starts; none runs now"),
+        + ("now" if served else "when fer-stream deliver serves this sink; none does now"),
         "skip": "this event becomes a dead letter if the sink waits at it now"
         if identity
         else "the events of the batch become dead letters if the sink waits at it now",

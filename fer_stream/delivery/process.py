@@ -143,6 +143,7 @@ def run(
             watch = _Watch(events, state)
             watch.newest = begin
             sinks = [order.open() for order in orders]
+            state.rest({order.name for order in orders})
             for order, sink in zip(orders, sinks, strict=True):
                 for outcome in OUTCOMES:  # the series exist up front, so that rate() sees the first increment
                     metrics.deliveries.labels(order.name, outcome)

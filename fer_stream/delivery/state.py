@@ -60,7 +60,7 @@ class SinkState(NamedTuple):
     cursor: Cursor
     """Up to here every event is delivered, left out by the sink's filters, or a dead letter."""
     state: str
-    """``new``, ``ok``, ``failing`` (it tries again) or ``stopped`` (it waits for the operator)."""
+    """``new``, ``ok``, ``failing`` (it tries again), ``stopped`` (for the operator) or ``idle`` (it is not served)."""
     error: str
     changed: float
     """When the state began, in Unix seconds."""
@@ -246,6 +246,13 @@ class DeliveryState:
                 "WHERE name = ?",
                 (state, time.time(), state, error, sink),
             )
+
+    def rest(self, served: Iterable[str]) -> None:
+        """Record that all sinks except these are idle: no process serves them."""
+        known = set(served)
+        for sink in self.sinks():
+            if sink.name not in known:
+                self.tell(sink.name, "idle", sink.error)
 
     # Dead letters
 

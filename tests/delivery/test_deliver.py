@@ -315,8 +315,20 @@ def test_the_operator_is_told_whether_a_process_delivers(bench: Bench) -> None:
     assert ended not in bench.manage("status").out
     assert run.stop() == 0
     assert bench.manage("status").out.splitlines()[-1] == ended
-    assert bench.manage("retry", "main").out == (
-        "main: 0 dead letters and all events that wait will be sent when fer-stream deliver starts; none runs now\n"
+    later = (
+        "main: 0 dead letters and all events that wait will be sent when fer-stream deliver serves this sink; none does"
     )
+    assert bench.manage("retry", "main").out == f"{later} now\n"
+    bench.settings(other={"sink": "file:other.jsonl"})
+    run = bench.deliver()
+    run.until(lambda: len(bench.got("other.jsonl")) == 3, "all events for the other sink")
+    wait_for(lambda: bench.states()["other"]["state"] == "ok", "the record")
+    assert bench.states()["main"]["state"] == "idle"
+    assert "serves this sink; none does now" in bench.manage("retry", "main").out
+    assert run.stop() == 0
+    bench.settings(main={"sink": "file:out.jsonl"})
+    run = bench.deliver()
+    wait_for(lambda: bench.states()["main"]["state"] == "ok", "a sink that is served again")
+    assert run.stop() == 0
     (error,) = bench.manage("skip", "main").errors
-    assert "no fer-stream deliver runs now, so no sink waits at a batch that could be skipped" in error
+    assert "no fer-stream deliver serves main now, so it waits at no batch to skip" in error
