@@ -233,7 +233,7 @@ def test_from_a_running_service(bench: Bench, cli: Cli, short_folder: Path, clip
         (
             {"a": {"sink": "nothing:x"}},
             (),
-            "a: there is no sink 'nothing'; installed are: file, nats, older, receiver",
+            "a: there is no sink 'nothing'; installed are: file, kafka, nats, older, receiver",
             2,
         ),
         ({"a": {"sink": "receiver:x"}}, (), "a: receiver needs a port, not 'x'", 2),
