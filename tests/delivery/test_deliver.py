@@ -264,6 +264,7 @@ def test_from_a_running_service(bench: Bench, cli: Cli, short_folder: Path, clip
             2,
         ),
         ({"a": {"sink": "receiver:x"}}, (), "a: receiver needs a port, not 'x'", 2),
+        ({"a": {"sink": "stdout:jsonl"}}, (), "a: events are not delivered to standard output; fer-stream run and", 2),
         (
             {"a": {"sink": "file:no/where.jsonl"}},
             (),
@@ -303,3 +304,9 @@ def test_commands_with_names_that_are_none(bench: Bench) -> None:
     assert "e.db.deliveries.db is in use by another fer-stream deliver" in second.errors[0]
     assert json.loads(bench.manage("status", "--format", "jsonl").out)["state"] == "ok"
     assert run.stop() == 0
+
+
+def test_a_wrong_argument_is_told_before_a_service_is_awaited(bench: Bench) -> None:
+    run = bench.cli.start("deliver", "--sink", "receiver:x", **bench.variables)
+    assert run.end() == 2
+    assert "receiver:x: receiver needs a port, not 'x'" in run.errors[0]
