@@ -32,10 +32,14 @@ def deliver(arguments: Namespace) -> None:
         _manage(arguments, settings)
         return
     from fer_stream.delivery.process import run  # noqa: PLC0415
-    from fer_stream.delivery.sink import orders  # noqa: PLC0415
+    from fer_stream.delivery.sink import check, orders  # noqa: PLC0415
+    from fer_stream.delivery.state import claimed, path_of  # noqa: PLC0415
 
     # A run hands its sinks to this child.
-    chosen = orders(settings, [*arguments.further, *(settings.sinks if supervised() else ())])
+    further = [*arguments.further, *(settings.sinks if supervised() else ())]
+    chosen = orders(settings, further)
+    with claimed(path_of(settings)):
+        check(settings, further)  # before it waits for a service
     from_journal = bool(arguments.journal_file)
     settings = settings if from_journal else await_service(settings)
     run(settings, chosen, from_journal=from_journal, begin=arguments.after)

@@ -29,6 +29,11 @@ class Order(NamedTuple):
             FerStreamError: it cannot work, or there is no such sink.
         """
         kind, _, argument = self.settings.sink.partition(":")
+        if kind == "stdout":  # a view: its reader may go, and then nothing can be delivered any more
+            raise ConfigError(
+                f"{self.name}: events are not delivered to standard output; fer-stream run and subscribe print them, "
+                "in the --format that you choose"
+            )
         try:
             if kind in plugins.available("batch_sinks"):
                 made: BatchSink = plugins.load("batch_sinks", kind)(argument, self.settings)
@@ -40,7 +45,7 @@ class Order(NamedTuple):
         except FerStreamError as error:
             error.args = (f"{self.name}: {error}",)
             raise
-        names = sorted({*plugins.available("batch_sinks"), *plugins.available("sinks")})
+        names = sorted({*plugins.available("batch_sinks"), *plugins.available("sinks")} - {"stdout"})
         raise PluginError(f"{self.name}: there is no sink {kind!r}; installed are: {', '.join(names)}")
 
 

@@ -264,6 +264,7 @@ def test_from_a_running_service(bench: Bench, cli: Cli, short_folder: Path, clip
             2,
         ),
         ({"a": {"sink": "receiver:x"}}, (), "a: receiver needs a port, not 'x'", 2),
+        ({"a": {"sink": "stdout:jsonl"}}, (), "a: events are not delivered to standard output; fer-stream run and", 2),
         (
             {"a": {"sink": "file:no/where.jsonl"}},
             (),
@@ -332,3 +333,9 @@ def test_the_operator_is_told_whether_a_process_delivers(bench: Bench) -> None:
     assert run.stop() == 0
     (error,) = bench.manage("skip", "main").errors
     assert "no fer-stream deliver serves main now, so it waits at no batch to skip" in error
+
+
+def test_a_wrong_argument_is_told_before_a_service_is_awaited(bench: Bench) -> None:
+    run = bench.cli.start("deliver", "--sink", "receiver:x", **bench.variables)
+    assert run.end() == 2
+    assert "receiver:x: receiver needs a port, not 'x'" in run.errors[0]

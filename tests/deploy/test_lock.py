@@ -52,17 +52,16 @@ def test_the_lock_satisfies_the_requirements(name: str) -> None:
 @pytest.mark.parametrize("name", ASKED)
 def test_the_lock_is_complete_and_has_nothing_else(name: str) -> None:
     """It has exactly the requirements and their dependencies, as the installed versions declare them."""
-    needed, todo = set(), [canonicalize_name(Requirement(asked).name) for asked in ASKED[name]]
+    reached, todo = set(), [*map(Requirement, ASKED[name])]
     while todo:
-        package = todo.pop()
-        if package not in needed:
-            needed.add(package)
-            further = map(Requirement, metadata.requires(package) or [])
-            todo += [
-                canonicalize_name(r.name)
-                for r in further
-                if not r.marker or r.marker.evaluate({"extra": "", "python_version": "3.11"})
-            ]
+        asked = todo.pop()
+        for extra in ("", *asked.extras):
+            if (one := (canonicalize_name(asked.name), extra)) not in reached:
+                reached.add(one)
+                further = map(Requirement, metadata.requires(asked.name) or [])
+                environment = {"extra": extra, "python_version": "3.11"}
+                todo += [r for r in further if not r.marker or r.marker.evaluate(environment)]
+    needed = {package for package, _ in reached}
     source = locked(SOURCE).keys() if name == "requirements.lock" else set()
     assert locked(name).keys() | source == needed
     assert not locked(name).keys() & source
