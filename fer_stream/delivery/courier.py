@@ -268,7 +268,8 @@ class Courier(threading.Thread):
         if refused:
             count, first = len(refused), refused[0]
             _log.error(
-                "the sink %s refuses %d events for good, such as %s: %s", self.name, count, first.id, first.reason
+                "the receiver of the sink %s refuses events for good (%d), such as %s: %s; they are dead letters now",
+                *(self.name, count, first.id, first.reason),
             )
             metrics.deliveries.labels(self.name, "rejected").inc(len(refused))
         return refused

@@ -160,13 +160,13 @@ sink_behind = Gauge(
 )
 delivery_lag_events = Gauge(
     "fer_stream_delivery_lag_events",
-    "Journaled events after the one that `fer-stream deliver` has delivered to a sink last.",
+    "Journaled events that wait for a sink of `fer-stream deliver`.",
     ["sink"],
     multiprocess_mode="mostrecent",
 )
 delivery_lag_seconds = Gauge(
     "fer_stream_delivery_lag_seconds",
-    "Seconds for which the oldest of these events has waited, as far as this process knows; 0 if there is none.",
+    "Seconds for which the oldest event has waited for a sink, as far as this process knows; 0 if none waits.",
     ["sink"],
     multiprocess_mode="mostrecent",
 )

@@ -112,7 +112,7 @@ class Streams:
         if latest is not None and given not in (1, count := len(to_numbers(latest))):
             raise HTTPException(
                 409,
-                f"the cursor is of {given} partitions, and the events are in {count}: give one of theirs, or 0",
+                f"the cursor is of {given} partitions, and the events are in {count}: give a cursor of those, or 0",
             )
 
 
