@@ -91,6 +91,16 @@ def _change(arguments: Namespace, state: DeliveryState) -> None:
     served = in_use(state.path) and sink.state != "idle"
     if arguments.action == "skip" and not served:
         raise ConfigError(f"no fer-stream deliver serves {sink.name} now, so it waits at no batch to skip")
+    if arguments.action == "forget":
+        if served or identity:
+            raise ConfigError(
+                f"{sink.name} is served by a fer-stream deliver: remove it from the settings, and start that one again"
+                if served
+                else "deliver forget takes a sink's name alone"
+            )
+        state.forget(sink.name)
+        sys.stdout.write(f"{sink.name} is forgotten, with {_letters(letters)}; under this name a sink begins anew\n")
+        return
     if arguments.action == "discard":
         sys.stdout.write(f"{sink.name}: {_letters(state.discard(sink.name, identity))} deleted\n")
         return

@@ -254,6 +254,12 @@ class DeliveryState:
             if sink.name not in known:
                 self.tell(sink.name, "idle", sink.error)
 
+    def forget(self, sink: str) -> None:
+        """Delete everything that is recorded of a sink."""
+        with self._transaction() as db:
+            for statement in ("sinks WHERE name = ?", "dead_letters WHERE sink = ?", "requests WHERE sink = ?"):
+                db.execute(f"DELETE FROM {statement}", (sink,))  # noqa: S608  (constants)
+
     # Dead letters
 
     def dead_letters(

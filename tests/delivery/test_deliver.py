@@ -339,3 +339,17 @@ def test_a_wrong_argument_is_told_before_a_service_is_awaited(bench: Bench) -> N
     run = bench.cli.start("deliver", "--sink", "receiver:x", **bench.variables)
     assert run.end() == 2
     assert "receiver:x: receiver needs a port, not 'x'" in run.errors[0]
+
+
+def test_a_sink_that_was_removed_is_forgotten(bench: Bench) -> None:
+    bench.journal("door", events=3)
+    bench.settings(main={"sink": "file:out.jsonl"}, other={"sink": "file:other.jsonl"})
+    run = bench.deliver()
+    run.until(lambda: len(bench.got("out.jsonl")) == len(bench.got("other.jsonl")) == 3, "all events")
+    (error,) = bench.manage("forget", "other").errors
+    assert "other is served by a fer-stream deliver: remove it from the settings" in error
+    assert run.stop() == 0
+    assert bench.manage("forget", "other").out == (
+        "other is forgotten, with 0 dead letters; under this name a sink begins anew\n"
+    )
+    assert bench.states().keys() == {"main"}
