@@ -239,8 +239,8 @@ COMMANDS = (
                 nargs="?",
                 help="status: show all sinks, or one sink's dead letters; retry: send dead letters again, and try now "
                 "what waits, also if the sink has stopped; skip: turn the batch at which a sink waits into dead "
-                "letters; discard: delete dead letters; forget: delete what is recorded of a sink that is not served any "
-                "more (default: deliver)",
+                "letters; discard: delete dead letters; forget: delete what is recorded of a sink that is no longer "
+                "served (default: deliver)",
             ),
             _argument("receiver", metavar="SINK", nargs="?", help="the sink's name, as status shows it"),
             _argument("event", metavar="ID", nargs="?", help="only the event with this id"),
