@@ -63,6 +63,7 @@ class _Watch:
         self._moved: dict[str, tuple[Cursor | None, float]] = {}
         self._stuck: set[str] = set()
         self._late = time.monotonic() + LATE
+        self._gone = False
         self._report = Report()
 
     def try_to_look(self, couriers: Sequence[Courier]) -> bool:
@@ -92,6 +93,13 @@ class _Watch:
                 courier.lag = None if not found else seconds if lag.caught_up else math.inf
             self._find_stuck(courier, behind, seconds, now)
             sinks[courier.name] = {"state": "new", "delivered": 0, "undelivered": 0, "behind": behind, "error": ""}
+        if self._state.gone() and not self._gone:
+            self._gone = True
+            _log.error(
+                "the record of deliveries %s was moved or deleted: what is delivered from now on is not recorded; stop "
+                "this process, put the record back, and start again",
+                self._state.path,
+            )
         dead = self._state.count_dead_letters()
         for known in self._state.sinks():
             if known.name in sinks:

@@ -212,6 +212,16 @@ def test_what_a_new_sink_waits_for_is_in_the_log(bench: Bench) -> None:
     assert run.stop() == 0
 
 
+def test_a_record_that_is_moved_away_is_reported(bench: Bench) -> None:
+    bench.journal("door", events=5)
+    bench.settings(main={"sink": "file:out.jsonl"})
+    run = bench.deliver()
+    run.until(lambda: len(bench.got("out.jsonl")) == 5, "all events")
+    (bench.folder / "e.db.deliveries.db").rename(bench.folder / "away.db")
+    run.until_said("the record of deliveries e.db.deliveries.db was moved or deleted")
+    assert run.stop() == 0
+
+
 def test_a_sink_of_the_older_contract_gets_every_event_once(bench: Bench) -> None:
     events = bench.journal("door", events=12)
     bench.settings(main={"sink": "older:ids"})

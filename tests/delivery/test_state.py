@@ -124,7 +124,7 @@ def test_one_process_at_a_time(path: Path) -> None:
 
 def test_where_it_is(tmp_path: Path) -> None:
     assert path_of(load({"journal.path": tmp_path / "e.db"})) == tmp_path / "e.db.deliveries.db"
-    assert path_of(load({"journal.path": "nats://127.0.0.1"})).name == "nats.deliveries.db"
+    assert path_of(load({"journal.path": "nats://127.0.0.1"})).name == "127.0.0.1.deliveries.db"
     assert path_of(load({"deliveries": tmp_path / "d.db"})) == tmp_path / "d.db"
 
 
