@@ -98,7 +98,7 @@ def allowed(schema: Schema) -> str:
             ("exclusiveMaximum", " and below"),
         ):
             if key in schema:
-                words += f"{relation} {schema[key]:g}"
+                words += f"{relation} {int(schema[key])}" if kind == "integer" else f"{relation} {schema[key]:g}"
         return words
     if kind == "array":
         items = schema.get("prefixItems", [])
