@@ -47,17 +47,26 @@ def _cursor(text: str) -> str:
     return text
 
 
+LONGEST_AGE = 36_500 * 86_400
+"""Most seconds of an age or a duration: a hundred years, so that every time has a date."""
+
+
 def _age(text: str) -> float:
     unit = {"d": 86_400, "h": 3600, "m": 60, "s": 1}.get(text[-1:])
     if unit is None or not text[:-1].isascii() or not text[:-1].isdigit():
         raise argparse.ArgumentTypeError(f"{text!r} is not an age: give days, hours, minutes or seconds, such as 30d")
-    return float(text[:-1]) * unit
+    found = float(text[:-1]) * unit
+    if found > LONGEST_AGE:
+        raise argparse.ArgumentTypeError(f"{text!r:.40} is too long: give at most {LONGEST_AGE // 86_400}d")
+    return found
 
 
 def _duration(text: str) -> float:
     try:
         found = _age(text)
-    except argparse.ArgumentTypeError:
+    except argparse.ArgumentTypeError as error:
+        if "too long" in str(error):
+            raise
         found = 0.0
     if not found:
         raise argparse.ArgumentTypeError(f"{text!r} is not a time: give days, hours, minutes or seconds, such as 5m")

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, NamedTuple
 from fer_stream.client.replay import FIRST, NOW, Position, ReplayRequests
 from fer_stream.errors import ConfigError, WireError
 from fer_stream.events import cloudevents
-from fer_stream.events.cursor import to_number
-from fer_stream.events.statistics import ANOTHER_JOURNAL
-from fer_stream.journal import gap
+from fer_stream.events.cursor import to_cursor, to_number
+from fer_stream.journal import another_journal
+from fer_stream.types import BEGINNING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -135,13 +135,13 @@ class PartitionFollower:
 
     def _begin_another_journal(self, latest: int) -> None:
         old, self._position = self.position or 0, Position(0, self._camera)
-        missing = gap(old, 0, ANOTHER_JOURNAL)
+        missing, text = another_journal(to_cursor(old), BEGINNING)
         self._requests.forget()
         self._answer.clear()
         self._held.clear()
         self._lower, self._doubted = None, math.inf
         self.newest = latest if self.newest is None else self.newest
-        self._deliver(missing, cloudevents.encode(missing))
+        self._deliver(missing, text)
         self._progress(0, latest)
 
     def disconnected(self) -> None:

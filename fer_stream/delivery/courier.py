@@ -179,6 +179,8 @@ class Courier(threading.Thread):
                 self._wait(TURN)
                 continue
             self._state.begin(self._order.name, found)
+            where = "with the oldest event in the journal" if found == BEGINNING else f"after the cursor {found}"
+            _log.info("the sink %s has delivered nothing yet, and begins %s", self.name, where)
             self.cursor = found
 
     def _turn(self, follower: Follower) -> bool:

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import TYPE_CHECKING, Protocol, Self
 
 from fer_stream import client, plugins
+from fer_stream.client.partition import starts
 from fer_stream.errors import FerStreamError
-from fer_stream.events.cursor import to_cursor
+from fer_stream.events.cursor import to_cursor, to_numbers
+from fer_stream.journal import another_journal
+from fer_stream.types import GapData
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from fer_stream.plugins import Journal
     from fer_stream.settings.tree import Settings
     from fer_stream.types import Cursor, Event
 
 POLL = 0.5
 """Seconds between two looks at a journal whose end was reached."""
+
+DOUBT = 3.0
+"""Seconds during which a journal must end before the cursor until it counts as another one."""
 
 ANSWER = 1.0
 """Seconds to wait for an aggregator's status."""
@@ -52,6 +60,7 @@ class JournalFollower:
         self._settings = settings
         self._events: Iterator[tuple[Event, str]] | None = None
         self._due = 0.0
+        self._doubted = math.inf
 
     def receive(self, timeout: float) -> tuple[Event, str] | None:
         """See `Follower.receive`."""
@@ -62,7 +71,7 @@ class JournalFollower:
                 return None
             self._events = client.read_journal(self._settings, after=self.cursor)
         try:
-            found = next(self._events, None)
+            found = next(self._events, None) or self._another_journal()
         except FerStreamError:
             self._end()
             raise
@@ -70,7 +79,27 @@ class JournalFollower:
             self._end()
         else:
             self.cursor = found[0].cursor
+            if isinstance(found[0].data, GapData):  # after that of another journal, it is read from its beginning
+                self._events = None
         return found
+
+    def _another_journal(self) -> tuple[Event, str] | None:
+        """Return a gap if the journal ends before the cursor, so that its events are not those of before.
+
+        It has to for a while: a server may know less than the one that was asked before.
+        """
+        with _journal(self._settings).reader() as reader:
+            ends = [reader.cursor(number) for number in range(reader.partitions)]
+        numbers = starts(to_numbers(self.cursor), len(ends), "the journal")
+        if all(number <= end for number, end in zip(numbers, ends, strict=True)):
+            self._doubted = math.inf
+            return None
+        self._doubted = min(self._doubted, time.monotonic())
+        if time.monotonic() < self._doubted + DOUBT:
+            return None
+        self._doubted = math.inf
+        begin = to_cursor(*[number if number <= end else 0 for number, end in zip(numbers, ends, strict=True)])
+        return another_journal(self.cursor, begin)
 
     def _end(self) -> None:
         self._events, self._due = None, time.monotonic() + POLL
@@ -93,6 +122,8 @@ class Events:
             from_journal: read the journal.
         """
         self._settings, self._from_journal = settings, from_journal
+        self.error = ""
+        """Why the latest event could not be found out; empty if it could."""
 
     def after(self, cursor: Cursor) -> Follower:
         """Follow the events after a cursor.
@@ -116,9 +147,19 @@ class Events:
     def newest(self) -> Cursor | None:
         """Return the cursor of the latest event; ``None`` if it cannot be found out now. This may take a second."""
         try:
-            if not self._from_journal:
-                return client.status(self._settings, ANSWER)["cursor"]  # type: ignore[no-any-return]
-            with plugins.journal(self._settings.journal, self._settings.fleet).reader() as reader:
-                return to_cursor(*[reader.cursor(number) for number in range(reader.partitions)])
-        except FerStreamError:
+            found = self._newest()
+        except FerStreamError as error:
+            self.error = str(error)
             return None
+        self.error = ""
+        return found
+
+    def _newest(self) -> Cursor:
+        if not self._from_journal:
+            return client.status(self._settings, ANSWER)["cursor"]  # type: ignore[no-any-return]
+        with _journal(self._settings).reader() as reader:
+            return to_cursor(*[reader.cursor(number) for number in range(reader.partitions)])
+
+
+def _journal(settings: Settings) -> Journal:
+    return plugins.journal(settings.journal, settings.fleet)

@@ -46,6 +46,9 @@ _log = logging.getLogger(__name__)
 STUCK = 10.0
 """Seconds without progress after which a sink that is behind and has not failed counts as stuck."""
 
+LATE = 3.0
+"""Seconds after which the log says that it is not known yet where new sinks begin."""
+
 OUTCOMES = ("delivered", "rejected", "skipped", "filtered")
 
 
@@ -58,6 +61,8 @@ class _Watch:
         self._lags: dict[str, Lag] = {}
         self._moved: dict[str, tuple[Cursor | None, float]] = {}
         self._stuck: set[str] = set()
+        self._late = time.monotonic() + LATE
+        self._gone = False
         self._report = Report()
 
     def try_to_look(self, couriers: Sequence[Courier]) -> bool:
@@ -74,6 +79,7 @@ class _Watch:
         found = self._events.newest()
         self.newest = found or self.newest
         now = time.monotonic()
+        self._tell_if_late(couriers, now)
         sinks = {}
         for courier in couriers:
             behind, seconds = 0, 0.0
@@ -86,6 +92,13 @@ class _Watch:
                 courier.lag = None if not found else seconds if lag.caught_up else math.inf
             self._find_stuck(courier, behind, seconds, now)
             sinks[courier.name] = {"state": "new", "delivered": 0, "undelivered": 0, "behind": behind, "error": ""}
+        if self._state.gone() and not self._gone:
+            self._gone = True
+            _log.error(
+                "the record of deliveries %s was moved or deleted: what is delivered from now on is not recorded; stop "
+                "this process, put the record back, and start again",
+                self._state.path,
+            )
         dead = self._state.count_dead_letters()
         for known in self._state.sinks():
             if known.name in sinks:
@@ -96,6 +109,13 @@ class _Watch:
                 if known.name in self._stuck and known.state == "ok":
                     sinks[known.name] |= {"state": "stuck", "error": f"it has taken no event for {STUCK:g} s"}
         self._report.tell(now=True, sinks=sinks)
+
+    def _tell_if_late(self, couriers: Sequence[Courier], now: float) -> None:
+        """Log, once, that a new sink waits, and what for: it cannot say that itself. A supervisor knows."""
+        waiting = [courier.name for courier in couriers if courier.cursor is None]
+        if self.newest is None and waiting and now >= self._late and not supervised():
+            self._late = math.inf
+            _log.warning("%s cannot begin yet: %s; this process keeps trying", ", ".join(waiting), self._events.error)
 
     def _find_stuck(self, courier: Courier, behind: int, seconds: float, now: float) -> None:
         """Notice, and log once, that a sink neither takes events nor fails."""

@@ -176,9 +176,10 @@ class DeliveryState:
             raise self._failure(error) from error
         try:
             self._prepare(create)
+            self._inode = path.stat().st_ino
         except BaseException as error:
             self._db.close()
-            if isinstance(error, sqlite3.Error):
+            if isinstance(error, sqlite3.Error | OSError):
                 raise self._failure(error) from error
             raise
 
@@ -323,6 +324,13 @@ class DeliveryState:
         """Forget requests that have been carried out."""
         with self._transaction() as db:
             db.executemany("DELETE FROM requests WHERE number = ?", [(request.number,) for request in requests])
+
+    def gone(self) -> bool:
+        """Return whether the file was moved, deleted or replaced, so that what is recorded now is lost at the end."""
+        try:
+            return self.path.stat().st_ino != self._inode
+        except OSError:
+            return True
 
     def close(self) -> None:
         """Close the file; a second call does nothing."""

@@ -8,6 +8,6 @@ returns the same events. A store is a plug-in (`fer_stream.plugins.Journal`)::
     nats/       a NATS JetStream server or cluster
 """
 
-from fer_stream.journal.contents import gap
+from fer_stream.journal.contents import another_journal, gap
 
-__all__ = ["gap"]
+__all__ = ["another_journal", "gap"]

@@ -6,11 +6,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from fer_stream.events.cloudevents import encode, event_id
-from fer_stream.events.cursor import to_cursor
+from fer_stream.events.cursor import to_cursor, to_numbers
+from fer_stream.events.statistics import ANOTHER_JOURNAL
 from fer_stream.types import Event, EventType, GapData, Nanoseconds
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+
+    from fer_stream.types import Cursor
 
 
 class Numbered(NamedTuple):
@@ -51,6 +54,20 @@ def stored_gap(after: int, upto: int, reason: str) -> Numbered:
     event = gap(after, upto, reason)
     identity = event_id(replace(event, frame=upto))
     return Numbered(event, encode(event, identity), identity)
+
+
+def another_journal(after: Cursor, begin: Cursor) -> tuple[Event, str]:
+    """Return the event, and its text, that reports that a cursor is of another journal; all events follow.
+
+    Its id is that of this cursor, so that a receiver which drops repeats takes it each time.
+
+    Args:
+        after: the cursor, which is of events that this journal does not have.
+        begin: that after which the events follow.
+    """
+    data = GapData(after, begin, ANOTHER_JOURNAL)
+    event = Event(EventType.STREAM_GAP, "", 0, 0, 0, Nanoseconds(0), data, sequence=0, cursor=begin)
+    return event, encode(event, event_id(replace(event, frame=sum(to_numbers(after)))))
 
 
 class OpenEvents:

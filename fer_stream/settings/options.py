@@ -14,6 +14,8 @@ from fer_stream.settings.sections import Section
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from pydantic_core import ErrorDetails
+
 Options = TypeVar("Options", bound=Section)
 
 
@@ -27,5 +29,12 @@ def read(kind: type[Options], values: Mapping[str, object]) -> Options:
         return kind(**values)
     except ValidationError as error:
         root, given = kind.model_json_schema(), dict(values)
-        problems = [schema.sentence(root, given, detail)[1] for detail in error.errors(include_url=False)]
-        raise ConfigError(redact("; ".join(dict.fromkeys(f"option {problem}" for problem in problems)))) from error
+        problems = [_problem(root, given, detail) for detail in error.errors(include_url=False)]
+        raise ConfigError(redact("; ".join(dict.fromkeys(problems)))) from error
+
+
+def _problem(root: schema.Schema, given: dict[str, object], detail: ErrorDetails) -> str:
+    problem = schema.sentence(root, given, detail)[1]
+    if detail["type"] == "extra_forbidden":
+        return problem.replace("there is no setting", "there is no option", 1).replace("the settings", "the options", 1)
+    return f"option {problem}"

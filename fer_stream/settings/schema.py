@@ -98,7 +98,7 @@ def allowed(schema: Schema) -> str:
             ("exclusiveMaximum", " and below"),
         ):
             if key in schema:
-                words += f"{relation} {schema[key]:g}"
+                words += f"{relation} {int(schema[key])}" if kind == "integer" else f"{relation} {schema[key]:g}"
         return words
     if kind == "array":
         items = schema.get("prefixItems", [])
@@ -152,7 +152,15 @@ def sentence(root: Schema, tree: dict[str, Any], error: ErrorDetails) -> tuple[K
     given = dotted(path) if isinstance(value, dict) or not path else f"{dotted(path)} = {shown}"
     if error["type"] == "value_error":
         return path, f"{given}: {error['ctx']['error']}" if path else str(error["ctx"]["error"])
-    return path, f"{given} is not allowed: it must be {allowed(schema_at(root, path))}"
+    rule = allowed(schema_at(root, path))
+    if error["type"] == "string_pattern_mismatch" and rule == "text":
+        rule = f"text of the form {error['ctx']['pattern']}{_example(schema_at(root, path))}"
+    return path, f"{given} is not allowed: it must be {rule}"
+
+
+def _example(schema: Schema) -> str:
+    found = next((text for text in (*schema.get("examples", ()), schema.get("default")) if text), None)
+    return f", such as {toml(found)}" if found else ""
 
 
 def template(root: Schema, defaults: dict[str, Any]) -> str:

@@ -85,6 +85,8 @@ def test_what_is_wrong_gets_one_sentence(journal: Path) -> None:
         (("--from", "1970-01-01T00:00:00"), "is not a time: give one with a time zone"),
         (("--every", "5"), "'5' is not a time: give days, hours, minutes or seconds, such as 5m"),
         (("--every", "0m"), "'0m' is not a time"),
+        (("--from", "99999999999h"), "'99999999999h' is too long: give at most 36500d"),
+        (("--every", "36501d"), "'36501d' is too long: give at most 36500d"),
         (("--camera", "gate"), "the journal holds no event of the camera gate"),
         (("--to", "1970-01-01T00:00:00Z"), "the period is empty"),
         (("--every", "1s", "--to", "1980-01-01T00:00:00Z"), "choose a shorter period or longer parts"),

@@ -191,6 +191,37 @@ def test_a_new_sink_begins_with_the_next_event(bench: Bench) -> None:
     assert run.stop() == 0
 
 
+def test_after_a_cursor_of_another_journal_everything_follows(bench: Bench) -> None:
+    events = bench.journal("door", events=20)
+    bench.settings(main={"sink": "file:out.jsonl", "begin": "now"})
+    run = bench.deliver("--from", 1000)
+    run.until(lambda: len(bench.got("out.jsonl")) == 21, "a gap and all events")
+    gap, *others = bench.got("out.jsonl")
+    assert others == events
+    assert gap["data"] == {"from": "1000", "to": "0", "reason": "another journal"}
+    assert bench.states()["main"]["cursor"] == "20"
+    assert run.stop() == 0
+
+
+def test_what_a_new_sink_waits_for_is_in_the_log(bench: Bench) -> None:
+    bench.settings(main={"sink": "file:out.jsonl", "begin": "now"})
+    run = bench.deliver()
+    run.until_said("main cannot begin yet: there is no journal at e.db")
+    bench.journal("door", events=5)
+    wait_for(lambda: bench.states()["main"]["cursor"] == "5", "the sink's beginning")
+    assert run.stop() == 0
+
+
+def test_a_record_that_is_moved_away_is_reported(bench: Bench) -> None:
+    bench.journal("door", events=5)
+    bench.settings(main={"sink": "file:out.jsonl"})
+    run = bench.deliver()
+    run.until(lambda: len(bench.got("out.jsonl")) == 5, "all events")
+    (bench.folder / "e.db.deliveries.db").rename(bench.folder / "away.db")
+    run.until_said("the record of deliveries e.db.deliveries.db was moved or deleted")
+    assert run.stop() == 0
+
+
 def test_a_sink_of_the_older_contract_gets_every_event_once(bench: Bench) -> None:
     events = bench.journal("door", events=12)
     bench.settings(main={"sink": "older:ids"})

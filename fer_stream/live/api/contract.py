@@ -123,6 +123,14 @@ class StatisticsQuery(Query):
     )
 
 
+_FORMS = {
+    "after": "is not a cursor: give the cursor of an event, or 0 for the beginning",
+    "camera": "cannot be a camera's name, which has letters, digits, '_', '.' and '-'",
+    "every": "is no length: give a number and s, m, h or d, such as 5m",
+}
+"""What is wrong with a parameter whose text does not match its pattern."""
+
+
 def parse(kind: type[Query], given: list[tuple[str, str]]) -> Query:
     """Return the parameters of a request, given as pairs of name and text.
 
@@ -146,6 +154,8 @@ def parse(kind: type[Query], given: list[tuple[str, str]]) -> Query:
         if first["type"] == "extra_forbidden":
             known = ", ".join(about.alias or each for each, about in kind.model_fields.items())
             raise ConfigError(f"there is no parameter {name!a:.60}; there are: {known or 'none'}") from error
+        if first["type"] == "string_pattern_mismatch":
+            raise ConfigError(f"the parameter {name}: {first['input']!a:.60} {_FORMS[name]}") from error
         why = first["msg"].removeprefix("Value error, ")
         raise ConfigError(f"the parameter {name}: {why[0].lower()}{why[1:]}") from error
 

@@ -778,12 +778,12 @@ def test_addresses_that_are_none(argument: str) -> None:
     ("options", "says"),
     [
         ({"topic": "a//b"}, "option topic"),
-        ({"topic": "a/#"}, "option topic"),
         ({"topic": "$SYS"}, "option topic"),
         ({"ca": "/ca.pem"}, "option ca is for an encrypted connection: give mqtts://HOST"),
         ({"state": False, "home_assistant": True}, "option home_assistant needs the states of cameras"),
         ({"client_id": ""}, "option client_id"),
-        ({"nothing": 1}, "no setting nothing"),
+        ({"nothing": 1}, "there is no option nothing"),
+        ({"topic": "a/#"}, 'option topic = "a/#" is not allowed: it must be text of the form'),
     ],
 )
 def test_options_that_are_not_allowed(options: dict[str, Any], says: str) -> None:
