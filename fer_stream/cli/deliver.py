@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,7 @@ def deliver(arguments: Namespace) -> None:
     from fer_stream.delivery.process import run  # noqa: PLC0415
     from fer_stream.delivery.sink import check, orders  # noqa: PLC0415
     from fer_stream.delivery.state import claimed, path_of  # noqa: PLC0415
+    from fer_stream.operations import instances  # noqa: PLC0415
 
     # A run hands its sinks to this child.
     further = [*arguments.further, *(settings.sinks if supervised() else ())]
@@ -41,8 +43,10 @@ def deliver(arguments: Namespace) -> None:
     with claimed(path_of(settings)):
         check(settings, further)  # before it waits for a service
     from_journal = bool(arguments.journal_file)
+    # A service that is started again may have another address.
+    find = None if from_journal or instances.given(settings) else partial(instances.find, settings)
     settings = settings if from_journal else await_service(settings)
-    run(settings, chosen, from_journal=from_journal, begin=arguments.after)
+    run(settings, chosen, from_journal=from_journal, begin=arguments.after, find=find)
 
 
 def _manage(arguments: Namespace, settings: Settings) -> None:

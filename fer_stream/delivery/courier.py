@@ -145,11 +145,13 @@ class Courier(threading.Thread):
                     self._begin()
                     self._left_out = 0  # they come again
                     with self._events.after(self._known()) as follower:
-                        while not self._finishing.is_set():
+                        moves = self._events.moves
+                        while not self._finishing.is_set() and moves == self._events.moves:
                             self._turn(follower)
                             self._recover()
                             attempt = 0
-                    self._finish()
+                    if self._finishing.is_set():
+                        self._finish()
                 except StoppedError:
                     raise
                 except (FatalError, ConfigError) as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol, Self
 
 from fer_stream import client, plugins
@@ -14,7 +15,7 @@ from fer_stream.journal import another_journal
 from fer_stream.types import GapData
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from fer_stream.plugins import Journal
     from fer_stream.settings.tree import Settings
@@ -114,14 +115,17 @@ class JournalFollower:
 class Events:
     """The events that all sinks of a process follow, each at its own pace."""
 
-    def __init__(self, settings: Settings, *, from_journal: bool) -> None:
+    def __init__(self, settings: Settings, *, from_journal: bool, find: Callable[[], str] | None = None) -> None:
         """Follow an aggregator, or a journal.
 
         Args:
             settings: the whole tree, with the aggregator's address or the journal's path.
             from_journal: read the journal.
+            find: returns the aggregator's address, if that may change; raises `FerStreamError` if it is not known now.
         """
-        self._settings, self._from_journal = settings, from_journal
+        self._settings, self._from_journal, self._find = settings, from_journal, find
+        self.moves = 0
+        """How often the aggregator's address has changed; then followers have to be made anew."""
         self.error = ""
         """Why the latest event could not be found out; empty if it could."""
 
@@ -144,8 +148,17 @@ class Events:
         """Ask the journal alone for the latest event from now on."""
         self._from_journal = True
 
+    def _look_for_the_aggregator(self) -> None:
+        if self._find is None or self._from_journal:
+            return
+        with suppress(FerStreamError):  # it may come back, or another one may start
+            if (found := self._find()) != self._settings.address:
+                self._settings = self._settings.model_copy(update={"address": found})
+                self.moves += 1
+
     def newest(self) -> Cursor | None:
         """Return the cursor of the latest event; ``None`` if it cannot be found out now. This may take a second."""
+        self._look_for_the_aggregator()
         try:
             found = self._newest()
         except FerStreamError as error:

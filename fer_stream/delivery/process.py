@@ -16,7 +16,7 @@ from fer_stream.operations import metrics
 from fer_stream.operations.process import Report, install_stop, leave_behind, parent_gone, supervised
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from fer_stream.delivery.sink import Order
     from fer_stream.operations.process import Stop
@@ -135,6 +135,7 @@ def run(
     *,
     from_journal: bool = False,
     begin: Cursor | None = None,
+    find: Callable[[], str] | None = None,
     stop: Stop | None = None,
 ) -> None:
     """Deliver until ``stop`` is set or the parent process has ended.
@@ -146,6 +147,7 @@ def run(
         settings: the whole tree, with the address of the aggregator.
         orders: the sinks.
         from_journal: follow the journal, not the aggregator.
+        find: returns the aggregator's address if that may change (`Events`).
         begin: where new sinks begin that begin now; by default after the latest event.
         stop: ends the process when it is set; by default SIGINT and SIGTERM set it.
 
@@ -159,7 +161,7 @@ def run(
         health = metrics.serve(settings, lambda: "")
         couriers: list[Courier] = []
         try:
-            events = Events(settings, from_journal=from_journal)
+            events = Events(settings, from_journal=from_journal, find=find)
             watch = _Watch(events, state)
             watch.newest = begin
             sinks = [order.open() for order in orders]

@@ -157,6 +157,9 @@ def _report(
     if progress.error:
         raise progress.error
     code = _verdict(supervisor, progress, failed)
+    if why := supervisor.delivery_failure():
+        _log.error("no sink has got events, which are delivered at the next start: %s", why)
+        code = code or (0 if told else FerStreamError.exit_code)
     if failed is None and (lost := summary.lost(made) or ([] if told else summary.waiting(made))):
         tell_error("; ".join(lost))
         return code or FerStreamError.exit_code

@@ -387,6 +387,11 @@ class Supervisor:
                 self._delivered = (child.report(math.inf) or {}).get("sinks", self._delivered)
         return self._delivered
 
+    def delivery_failure(self) -> str:
+        """Return why `fer-stream deliver` has never reported its sinks; empty if it has, or if there are none."""
+        children = [child for child in self.extras if child.title == "deliver"]
+        return "" if self._delivered or not children else children[0].failure()
+
     def close(self) -> None:
         """Kill the children that still run, and release the settings."""
         self.kill(self.children)

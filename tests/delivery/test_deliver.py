@@ -384,3 +384,22 @@ def test_a_sink_that_was_removed_is_forgotten(bench: Bench) -> None:
         "other is forgotten, with 0 dead letters; under this name a sink begins anew\n"
     )
     assert bench.states().keys() == {"main"}
+
+
+def test_a_service_that_is_started_again_at_another_address_is_found(
+    bench: Bench, cli: Cli, short_folder: Path, clip: Path
+) -> None:
+    """As after a crash: the address of the killed run may still be in use, so the next one takes another."""
+    first = start(cli, "film", clip, "--bind", f"ipc://{short_folder}")
+    deliver = cli.start("deliver", "--sink", "file:out.jsonl")
+    deliver.until_said("has delivered nothing yet")
+    first.until_event("emotion.ended", 2)
+    first.kill()
+    second = start(cli, "film", clip)
+    second.until_event("emotion.ended", 2)
+    deliver.until(lambda: bench.got("out.jsonl")[-1:] == second.events[-1:], "the newest event")
+    assert second.stop() == 0
+    assert deliver.stop() == 0
+    journaled = cli.run("subscribe", "--journal", "film.db", "--format", "jsonl").events
+    got = bench.got("out.jsonl")
+    assert got == journaled[journaled.index(got[0]) :][: len(got)], "none is missing, none comes twice"

@@ -219,3 +219,11 @@ def test_a_sink_that_cannot_be_opened_is_told_before_anything_starts(cli: Cli, c
     assert "events cannot be written to 'nowhere/e.jsonl': No such file or directory" in run.errors[0]
     assert not (cli.folder / "e.db").exists()
     assert cli.claims() == []
+
+
+def test_a_delivery_that_never_starts_is_told(cli: Cli, clip: Path) -> None:
+    (cli.folder / "e.db.deliveries.db").write_bytes(b"not a database" * 100)
+    run = cli.run("run", f"film={clip}", "--policy", "wait", "--journal", "e.db", "--sink", "file:out.jsonl")
+    assert run.popen.returncode == 1
+    assert "no sink has got events, which are delivered at the next start: " in run.err
+    assert "the record of deliveries e.db.deliveries.db " in run.err
