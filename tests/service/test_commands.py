@@ -149,7 +149,8 @@ def test_a_capture_that_hangs_is_removed_too(cli: Cli, clip: Path) -> None:
     assert it.cameras("remove", "b", "--timeout", 60).out == "camera b is removed\n"
     assert "capture b did not end in time and is killed" in it.run.err
     ledgers, events = it.end()
-    assert [event["data"]["reason"] for event in of(events, "b", "camera.offline")] == ["camera removed"]
+    (reason,) = (event["data"]["reason"] for event in of(events, "b", "camera.offline"))
+    assert reason in ("camera removed", "capture silent"), "whichever is noticed first"
     assert ledgers["b"]["captured"] >= ledgers["b"]["done"] > 20
 
 
