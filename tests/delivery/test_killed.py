@@ -51,6 +51,8 @@ def kill_often(bench: Bench, times: int, count: Callable[[], int], total: int) -
         run.end()
         in_time += count() < total
     last = bench.deliver()
+    while (before := count()) < total:
+        last.until(lambda before=before: count() > before, "progress")  # type: ignore[misc]
     last.until(lambda: bench.states()["main"]["cursor"] == str(total), "the end")
     assert last.stop() == 0
     return in_time
