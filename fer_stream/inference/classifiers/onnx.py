@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from fer_stream.settings.tree import ClassifierSettings
-    from fer_stream.types import Face
+    from fer_stream.types import Box, Face
 
 DEFAULT = "emotion-ferplus.onnx"
 """The shipped model that is better on faces in video (`models/emotion.md`)."""
@@ -94,12 +94,12 @@ class Crop:
         """Return the JSON text that `from_json` takes."""
         return json.dumps(asdict(self))
 
-    def square(self, face: Face) -> Square:
-        """Return the model's square in the image for a face: around the detector's box, turned as its eyes are.
+    def square(self, box: Box, landmarks: Sequence[tuple[float, float]] = ()) -> Square:
+        """Return the model's square in the image for a detector's box, turned with the line through the eyes.
 
-        A lean of up to `UPRIGHT` is left as it is; of a larger one, as much is left.
+        A lean of up to `UPRIGHT` is left in the crop; of a larger one, as much is left.
         """
-        box, lean = face.box, roll(face.landmarks)
+        lean = roll(landmarks)
         angle = math.copysign(max(abs(lean) - UPRIGHT, 0.0), lean)
         size = math.sqrt(max(box.x2 - box.x1, 1.0) * max(box.y2 - box.y1, 1.0))
         side, cosine, sine = self.side * size, math.cos(math.radians(angle)), math.sin(math.radians(angle))
@@ -156,9 +156,10 @@ class OnnxClassifier:
 
     def sample(self, image: NDArray[np.uint8] | Yuv, face: Face) -> NDArray[np.float32]:
         """Return the model's input for a face: grey 0..255, float32 ``[H, W]``."""
-        return sample(image, self.crop.square(face), self._height, self._width)
+        return sample(image, self.crop.square(face.box, face.landmarks), self._height, self._width)
 
     def run(self, faces: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the probabilities, float32 ``[N, C]``, of the model's inputs, float32 ``[N, 1, H, W]``."""
         return self._model.run(("probabilities",), {"faces": faces})[0]
 
     def _check_rows(self) -> None:
@@ -206,8 +207,9 @@ def _turned(image: NDArray[np.uint8] | Yuv, square: Square, height: int, width: 
     y1, y2 = _span(middle_y - reach, middle_y + reach, image.shape[0])
     part, shrunk = grey(image, x1, y1, x2, y2), 1
     while square.side / shrunk >= 2 * max(down, across) and min(part.shape) > 1:
-        half_size = part.shape[1] // 2, part.shape[0] // 2
-        part = np.asarray(cv2.resize(part[: 2 * half_size[1], : 2 * half_size[0]], half_size, interpolation=cv2.INTER_AREA))
+        wide, high = part.shape[1] // 2, part.shape[0] // 2
+        halved = cv2.resize(part[: 2 * high, : 2 * wide], (wide, high), interpolation=cv2.INTER_AREA)
+        part = halved.astype(np.uint8, copy=False)
         shrunk *= 2
     # OpenCV's coordinates are those of pixels' centres.
     step_x, step_y = square.side / across / shrunk, square.side / down / shrunk

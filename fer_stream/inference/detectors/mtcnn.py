@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 
 from fer_stream.imaging.geometry import centre as centre_of
-from fer_stream.imaging.geometry import contained, overlap, size
+from fer_stream.imaging.geometry import contained, overlap, roll, size
 from fer_stream.imaging.pixels import pixels
 from fer_stream.imaging.yuv import Yuv
 from fer_stream.inference import models
@@ -124,8 +124,10 @@ class MTCNN:
             return faces
         picture = Parts(image if isinstance(image, Yuv) else bgr)
         whole = Region(0, 0, picture.width, picture.height)
-        faces += self._search(picture, whole, faces, self.rotations, coarse=False)
-        return sorted(faces, key=lambda face: (-face.confidence, face.box.y1, face.box.x1))
+        found = [(face, _rank(face, 0)) for face in faces]
+        for angle in self.rotations:
+            found += self._view(picture, whole, [], angle, coarse=False)
+        return sorted(_best(found), key=lambda face: (-face.confidence, face.box.y1, face.box.x1))
 
     def _cascade(
         self, windows: Windows | Parts, scales: list[float], known: Floats | None = None, *, coarse: bool = False
@@ -157,7 +159,7 @@ class MTCNN:
         known = [face for face in found if face is not None]
         new: list[Face] = []
         for region in regions:
-            new += self._search(picture, region, [*known, *new], (0.0, *self.rotations))
+            new += self._search(picture, region, [*known, *new])
         return found, new
 
     def _follow(self, picture: Parts, expected: Sequence[Expected]) -> list[Face | None]:
@@ -166,13 +168,13 @@ class MTCNN:
         A face of which the nets are not certain is looked at in turned pictures, too; the best view counts.
         """
         found: list[Face | None] = [None] * len(expected)
+        ranks = [0.0] * len(expected)
         views = [picture, *(Parts(picture.image, angle=angle) for angle in self.rotations)]
         for view in views:
-            unsure = [i for i, face in enumerate(found) if face is None or face.confidence < CERTAIN]
+            unsure = [i for i, rank in enumerate(ranks) if rank < CERTAIN]
             for i, face in zip(unsure, self._check(view, [expected[i] for i in unsure]), strict=True):
-                before = found[i]
-                if face is not None and (before is None or face.confidence > before.confidence):
-                    found[i] = face
+                if face is not None and (rank := _rank(face, view.angle)) > ranks[i]:
+                    found[i], ranks[i] = face, rank
         _drop_duplicates(expected, found)
         for view in views:
             missed = [i for i, face in enumerate(found) if face is None]
@@ -259,29 +261,23 @@ class MTCNN:
         new = (_overlaps(boxes, known) < SAME_IOU).all(axis=1)
         return at[new], boxes[new]
 
-    def _search(
-        self,
-        picture: Parts,
-        region: Region,
-        known: Sequence[Face],
-        angles: Sequence[float],
-        *,
-        coarse: bool = True,
-    ) -> list[Face]:
-        """Return the faces in a region of the picture, turned by each angle, that do not overlap the ``known`` ones."""
-        new: list[Face] = []
-        for angle in angles:
-            part = picture.part(region, angle)
-            # The whole picture is not searched again soon, so that search uses all levels.
-            scales = self._scales(min(part.height, part.width), self.factor if part.whole else SPARSE)
-            if not scales:
-                continue
-            there = np.array([part.from_picture(face.box) for face in (*known, *new)], np.float32).reshape(-1, 4)
-            for face in self._cascade(part, scales, there, coarse=coarse):
-                seen = part.to_picture(face)
-                if all(contained(seen.box, other.box) <= SAME_SHARE for other in (*known, *new)):
-                    new.append(seen)
-        return new
+    def _search(self, picture: Parts, region: Region, known: Sequence[Face]) -> list[Face]:
+        """Return the faces in a region of the picture, turned or not, that do not overlap the ``known`` ones."""
+        found = [pair for angle in (0.0, *self.rotations) for pair in self._view(picture, region, known, angle)]
+        return _best(found, known)
+
+    def _view(
+        self, picture: Parts, region: Region, known: Sequence[Face], angle: float, *, coarse: bool = True
+    ) -> list[tuple[Face, float]]:
+        """Return the other faces in a region that is turned by an angle, each with its `_rank`."""
+        part = Parts(picture.image, region, angle)
+        # The whole picture is not searched again soon, so that search uses all levels.
+        scales = self._scales(min(part.height, part.width), self.factor if part.whole else SPARSE)
+        if not scales:
+            return []
+        there = np.array([part.from_picture(face.box) for face in known], np.float32).reshape(-1, 4)
+        faces = [part.to_picture(face) for face in self._cascade(part, scales, there, coarse=coarse)]
+        return [(face, _rank(face, angle) if self.rotations else face.confidence) for face in faces]
 
     def _run_on_crops(
         self, net: models.Model, outputs: tuple[str, ...], picture: Parts, boxes: Floats, size: int
@@ -359,6 +355,24 @@ def _batches(count: int) -> range:
 def _moved(boxes: Floats, offsets: Floats, last: int = 1) -> Floats:
     """Return boxes moved by a net's offsets, in units of the box's size: with its last pixel, without it for P-Net."""
     return boxes + offsets * np.tile(boxes[:, 2:] - boxes[:, :2] + last, 2)
+
+
+def _rank(face: Face, angle: float) -> float:
+    """Return how much a view turned by an angle (degrees) is to be believed: a face should be upright in it.
+
+    The nets also find faces that lean in their view, but place their landmarks less well, or upside down.
+    """
+    lean = math.radians(roll(face.landmarks) - angle) if face.landmarks else 0.0
+    return face.confidence * max(math.cos(lean), 0.01)
+
+
+def _best(found: Sequence[tuple[Face, float]], known: Sequence[Face] = ()) -> list[Face]:
+    """Return the faces, best first by rank, that share little with a known or a better one. Equal ones keep order."""
+    new: list[Face] = []
+    for face, _ in sorted(found, key=lambda pair: -pair[1]):
+        if all(contained(face.box, other.box) <= SAME_SHARE for other in (*known, *new)):
+            new.append(face)
+    return new
 
 
 def _drop_duplicates(expected: Sequence[Expected], found: list[Face | None]) -> None:
