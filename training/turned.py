@@ -38,7 +38,7 @@ from training.data import SIDE
 from training.manifest import MODELS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -137,12 +137,16 @@ class Reading:
 
 
 def at_known_places(
-    classifier: OnnxClassifier, faces: Sequence[Image], labels: NDArray[np.int64], marks: NDArray[np.float64]
+    classifier: OnnxClassifier,
+    faces: Sequence[Image],
+    labels: NDArray[np.int64],
+    marks: NDArray[np.float64],
+    angles: Sequence[int] = ANGLES,
 ) -> Iterator[tuple[int, Reading, Reading]]:
-    """Yield for each of `ANGLES` what the classifier makes of the faces, without landmarks and with them."""
+    """Yield for each angle what the classifier makes of the faces, without landmarks and with them."""
     crop, large = classifier.crop, [enlarged(face, LARGE) for face in faces]
     half = LARGE / crop.side / 2
-    for angle in ANGLES:
+    for angle in angles:
         ((x, y),) = turned_points(np.array([[-crop.x, -crop.y]]) * 2 * half, angle, 0) + LARGE
         face = Face(Box(x - half, y - half, x + half, y + half), 1.0)
         before, after = [], []
@@ -152,7 +156,8 @@ def at_known_places(
             landmarks = tuple((x, y) for x, y in there.tolist())
             before.append(classifier.classify(shown, [face])[0])
             after.append(classifier.classify(shown, [replace(face, landmarks=landmarks)])[0])
-        yield angle, *(Reading(np.array(rows, np.float64), labels) for rows in (before, after))
+        first, second = (Reading(np.array(rows, np.float64), labels) for rows in (before, after))
+        yield angle, first, second
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -175,7 +180,8 @@ class Search:
 def scenes(faces: Sequence[Image], degrees: float) -> Iterator[tuple[Image, list[tuple[int, tuple[float, float]]]]]:
     """Yield pictures of turned faces, BGR, with the index and the centre of each face in them."""
     for start in range(0, len(faces), COLUMNS * ROWS):
-        scene, places = np.full((2 * SMALL * ROWS, 2 * SMALL * COLUMNS), 127, np.uint8), []
+        scene = np.full((2 * SMALL * ROWS, 2 * SMALL * COLUMNS), 127, np.uint8)
+        places: list[tuple[int, tuple[float, float]]] = []
         for i, face in enumerate(faces[start : start + COLUMNS * ROWS]):
             y, x = (2 * SMALL * part for part in divmod(i, COLUMNS))
             scene[y : y + 2 * SMALL, x : x + 2 * SMALL] = turned(enlarged(face, SMALL), degrees)
@@ -218,7 +224,7 @@ def costs(
     """Return milliseconds of processor time: medians of 100 measurements, taken alternately."""
     upright, more = MTCNN(SMALL // 2), MTCNN(SMALL // 2, rotations=rotations)
     inputs = classifier.sample(image, face)[None, None]
-    what = {
+    what: dict[str, Callable[[], object]] = {
         "crop, upright": lambda: classifier.sample(image, face),
         "crop, turned": lambda: classifier.sample(image, leaning),
         RUN: lambda: classifier.run(inputs),

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 import cv2
 import numpy as np
 
+from fer_stream.imaging import quality
 from fer_stream.imaging.geometry import centre as centre_of
 from fer_stream.imaging.geometry import contained, overlap, roll, size
 from fer_stream.imaging.pixels import pixels
@@ -48,6 +49,9 @@ CERTAIN = 0.95
 
 AROUND = 1.5
 """A missed face is searched for this far around its expected centre, to each side, in units of its size."""
+
+LEANING = 0.9
+"""Minimum score of a new face in a turned picture: each rotation is another chance to take something for a face."""
 
 SAME_IOU = 0.35
 """Intersection over union (IoU) from which two boxes are the same face."""
@@ -171,16 +175,21 @@ class MTCNN:
         ranks = [0.0] * len(expected)
         views = [picture, *(Parts(picture.image, angle=angle) for angle in self.rotations)]
         for view in views:
-            unsure = [i for i, rank in enumerate(ranks) if rank < CERTAIN]
+            # The nets are certain of some heads that are upside down, too, so a face that is due is compared in all.
+            unsure = [i for i, rank in enumerate(ranks) if rank < CERTAIN or expected[i].due]
             for i, face in zip(unsure, self._check(view, [expected[i] for i in unsure]), strict=True):
                 if face is not None and (rank := _rank(face, view.angle)) > ranks[i]:
                     found[i], ranks[i] = face, rank
         _drop_duplicates(expected, found)
+        missed = [i for i, face in enumerate(found) if face is None]
+        taken = [face.box for face in found if face is not None]
+        ranks = [0.0] * len(expected)
         for view in views:
-            missed = [i for i, face in enumerate(found) if face is None]
-            taken = [face.box for face in found if face is not None]
             for i, again in zip(missed, self._find(view, [expected[i].box for i in missed], taken), strict=True):
-                found[i] = again
+                if again is not None and (rank := _rank(again, view.angle)) > ranks[i]:
+                    found[i], ranks[i] = again, rank
+        if self.rotations:  # two views may have found the same face for two expected ones
+            _drop_duplicates(expected, found)
         return found
 
     def _check(self, view: Parts, expected: Sequence[Expected]) -> list[Face | None]:
@@ -276,7 +285,9 @@ class MTCNN:
         if not scales:
             return []
         there = np.array([part.from_picture(face.box) for face in known], np.float32).reshape(-1, 4)
-        faces = [part.to_picture(face) for face in self._cascade(part, scales, there, coarse=coarse)]
+        least = LEANING if angle else 0.0
+        seen = self._cascade(part, scales, there, coarse=coarse)
+        faces = [part.to_picture(face) for face in seen if face.confidence > least]
         return [(face, _rank(face, angle) if self.rotations else face.confidence) for face in faces]
 
     def _run_on_crops(
@@ -358,12 +369,15 @@ def _moved(boxes: Floats, offsets: Floats, last: int = 1) -> Floats:
 
 
 def _rank(face: Face, angle: float) -> float:
-    """Return how much a view turned by an angle (degrees) is to be believed: a face should be upright in it.
+    """Return how much a view turned by an angle (degrees) is to be believed.
 
-    The nets also find faces that lean in their view, but place their landmarks less well, or upside down.
+    The nets also find faces that lean in their view, or are upside down, but then they place the landmarks less well:
+    the head should be about upright in the view, and its eyes and its mouth should lean alike.
     """
-    lean = math.radians(roll(face.landmarks) - angle) if face.landmarks else 0.0
-    return face.confidence * max(math.cos(lean), 0.01)
+    if not face.landmarks:
+        return face.confidence
+    lean, skew = math.radians(roll(face.landmarks) - angle), math.radians(quality.skew(face.landmarks))
+    return face.confidence * max(abs(math.cos(lean / 2)) * math.cos(skew), 0.01)
 
 
 def _best(found: Sequence[tuple[Face, float]], known: Sequence[Face] = ()) -> list[Face]:
