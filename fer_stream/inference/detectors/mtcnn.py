@@ -67,6 +67,9 @@ SPARSE = 0.5
 PROMISING = 0.8
 """P-Net's minimum score."""
 
+ALIKE_LEAN = 0.85
+"""Cosine of the angle up to which two views agree about how far a head leans."""
+
 ALIKE = 0.5
 """Overlap (IoU) above which only the better of two proposals of P-Net is kept."""
 
@@ -131,7 +134,7 @@ class MTCNN:
         found = [(face, _rank(face, 0)) for face in faces]
         for angle in self.rotations:
             found += self._view(picture, whole, [], angle, coarse=False)
-        return sorted(_best(found), key=lambda face: (-face.confidence, face.box.y1, face.box.x1))
+        return sorted(_best(_agreed(found)), key=lambda face: (-face.confidence, face.box.y1, face.box.x1))
 
     def _cascade(
         self, windows: Windows | Parts, scales: list[float], known: Floats | None = None, *, coarse: bool = False
@@ -273,7 +276,7 @@ class MTCNN:
     def _search(self, picture: Parts, region: Region, known: Sequence[Face]) -> list[Face]:
         """Return the faces in a region of the picture, turned or not, that do not overlap the ``known`` ones."""
         found = [pair for angle in (0.0, *self.rotations) for pair in self._view(picture, region, known, angle)]
-        return _best(found, known)
+        return _best(_agreed(found) if self.rotations else found, known)
 
     def _view(
         self, picture: Parts, region: Region, known: Sequence[Face], angle: float, *, coarse: bool = True
@@ -378,6 +381,20 @@ def _rank(face: Face, angle: float) -> float:
         return face.confidence
     lean, skew = math.radians(roll(face.landmarks) - angle), math.radians(quality.skew(face.landmarks))
     return face.confidence * max(abs(math.cos(lean / 2)) * math.cos(skew), 0.01)
+
+
+def _agreed(found: Sequence[tuple[Face, float]]) -> list[tuple[Face, float]]:
+    """Add to each face's rank the confidence of the same face in other views, if it leans alike there.
+
+    Neighbouring views agree about how far a head leans. One that shows it upside down is alone.
+    """
+
+    def votes(face: Face) -> float:
+        lean = roll(face.landmarks)
+        others = (other for other, _ in found if other is not face and overlap(other.box, face.box) > SAME_IOU)
+        return sum(o.confidence for o in others if math.cos(math.radians(roll(o.landmarks) - lean)) > ALIKE_LEAN)
+
+    return [(face, rank + votes(face)) for face, rank in found]
 
 
 def _best(found: Sequence[tuple[Face, float]], known: Sequence[Face] = ()) -> list[Face]:
