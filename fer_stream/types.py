@@ -134,9 +134,9 @@ class Face:
     """One face in one frame.
 
     ``confidence`` is the detector's, in 0..1, that this is a face. ``landmarks`` are five points (left eye, right eye,
-    nose, left and right mouth corner, as seen in the picture), or empty where a detector has none. ``probabilities`` is
-    ``None`` until a classifier has looked at the face; ``quality``, in 0..1, is the weight of that look
-    (`fer_stream.imaging.quality`).
+    nose, left and right mouth corner, as seen if the head is upright), or empty where a detector has none.
+    ``probabilities`` is ``None`` until a classifier has looked at the face; ``quality``, in 0..1, is the weight of that
+    look (`fer_stream.imaging.quality`).
     """
 
     box: Box

@@ -1,4 +1,4 @@
-"""Geometry of boxes: centre, size and overlap, in pixels."""
+"""Geometry of boxes: centre, size and overlap, in pixels; and the roll of a head."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import math
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from fer_stream.types import Box
 
 
@@ -40,3 +42,15 @@ def contained(a: Box, b: Box) -> float:
     """Return the share of the smaller of two boxes that lies in the other, 0 to 1."""
     shared = common(a, b)
     return shared / min(area(a), area(b)) if shared else 0.0
+
+
+def roll(landmarks: Sequence[tuple[float, float]]) -> float:
+    """Return how far a head leans in the picture: the angle of the line through its eyes in degrees, -180 to 180.
+
+    0 is upright, and positive is clockwise as seen in the picture. Landmarks are those of `fer_stream.types.Face`;
+    without them, or if both eyes are at one point, 0 is returned.
+    """
+    if len(landmarks) < 2:
+        return 0.0
+    (left, top), (right, bottom) = landmarks[:2]
+    return math.degrees(math.atan2(bottom - top, right - left))

@@ -127,6 +127,15 @@ def _event_types(text: str) -> str:
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Seconds = Annotated[float, Field(gt=0)]
+
+
+def _not_upright(degrees: float) -> float:
+    if degrees == 0:
+        raise ValueError("0 is upright, which is always searched: leave it out")
+    return degrees
+
+
+Rotation = Annotated[float, Field(gt=-180, le=180), AfterValidator(_not_upright)]
 Policy = Literal["drop_oldest", "wait"]
 Provider = Literal["cpu", "cuda", "tensorrt", "openvino", "coreml", "directml", "rocm"]
 Purpose = Literal[

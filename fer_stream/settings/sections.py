@@ -24,6 +24,7 @@ from fer_stream.settings.kinds import (
     Policy,
     Provider,
     Purpose,
+    Rotation,
     Seconds,
     Sink,
 )
@@ -145,6 +146,13 @@ class DetectorSettings(Section):
         0.709,
         description="scale ratio between the levels of the image pyramid in searches of the whole picture; it is "
         "0.5 in those of changed regions",
+    )
+    rotations: Annotated[list[Rotation], Field(max_length=11)] = Field(
+        default_factory=list,
+        description="degrees, clockwise as seen in the picture, by which heads may lean beyond those that are found "
+        "upright (up to about 30 to either side): each is one more search, in a turned picture, at the cost of a "
+        "search; for people who lie, and cameras at the ceiling",
+        examples=[[-60.0, -30.0, 30.0, 60.0]],
     )
 
 

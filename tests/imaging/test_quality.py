@@ -93,3 +93,29 @@ def test_a_turned_head_has_less_quality(portrait: np.ndarray) -> None:
 def test_a_uniform_square_has_no_detail() -> None:
     assert quality.sharpness(np.full((48, 48), 77, np.uint8)) == 0.0
     assert quality.judge_sharpness(np.full((48, 48), 77, np.uint8)) == 0.0
+
+
+def leaning(eyes: float, mouth: float) -> tuple[tuple[float, float], ...]:
+    """Return landmarks whose lines through the eyes and through the mouth's corners have these angles, in degrees."""
+
+    def line(y: float, half: float, degrees: float) -> tuple[tuple[float, float], tuple[float, float]]:
+        across, down = half * np.cos(np.radians(degrees)), half * np.sin(np.radians(degrees))
+        return (110 - across, y - down), (110 + across, y + down)
+
+    return (*line(110, 20, eyes), (110.0, 135.0), *line(160, 15, mouth))
+
+
+@pytest.mark.parametrize(("eyes", "mouth"), [(0, 0), (40, 40), (0, 5), (-7, 3), (179, -176), (10, -170)])
+def test_skew_is_the_angle_between_the_eyes_and_the_mouth(eyes: float, mouth: float) -> None:
+    between = abs(eyes - mouth)
+    assert quality.skew(leaning(eyes, mouth)) == pytest.approx(min(between, 360 - between))
+
+
+def test_a_head_that_leans_has_full_quality_if_its_landmarks_agree(portrait: np.ndarray) -> None:
+    def of(eyes: float, mouth: float) -> float:
+        return quality.of(portrait, Face(FACE.box, 0.99, leaning(eyes, mouth)))
+
+    assert of(0, 2) == of(15, 15) == 1.0
+    assert 0 < of(0, 6) < of(0, 4) < 1
+    assert of(0, 15) == of(0, 180) == 0.0
+    assert quality.skew(()) == quality.skew(leaning(0, 30)[:4]) == 0.0

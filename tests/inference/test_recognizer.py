@@ -100,6 +100,19 @@ def test_a_smile_is_happy():
     assert probability > 0.5
 
 
+@pytest.mark.parametrize("degrees", [30, 90, -135])
+def test_a_smile_is_happy_however_the_head_leans(degrees):
+    recognizer = Recognizer.from_settings(Settings(detector={"rotations": [-135, -90, -45, 45, 90, 135]}))
+    image = portrait("eileen_collins")
+    (face,) = recognizer.recognize(image).faces
+    turn = cv2.getRotationMatrix2D(((face.box.x1 + face.box.x2) / 2, (face.box.y1 + face.box.y2) / 2), -degrees, 1)
+    leaning = cv2.warpAffine(image, turn, image.shape[1::-1], borderMode=cv2.BORDER_REPLICATE)
+    (found,) = recognizer.recognize(leaning).faces
+    assert found.probabilities.top()[0] == "happy"
+    assert found.probabilities.as_dict()["happy"] == pytest.approx(face.probabilities.as_dict()["happy"], abs=0.1)
+    assert found.quality == pytest.approx(face.quality, abs=0.2)
+
+
 @pytest.mark.parametrize(
     ("change", "error", "sentence"),
     [

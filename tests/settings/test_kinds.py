@@ -4,7 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from fer_stream.errors import ConfigError
-from fer_stream.settings import kinds
+from fer_stream.settings import kinds, tree
 from fer_stream.settings.tree import Settings
 
 
@@ -14,6 +14,13 @@ def test_host_and_port() -> None:
     for wrong in ("9100", ":9100", "a:b", "a:-1", "a:65536", "a:", ""):
         with pytest.raises(ValueError, match="HOST:PORT"):
             kinds.host_port(wrong)
+
+
+@pytest.mark.parametrize("wrong", [0, -180, 200, float("nan")])
+def test_rotations_are_angles_other_than_upright(wrong: float) -> None:
+    assert Settings(detector={"rotations": [-90, 22.5, 180]}).detector.rotations == [-90.0, 22.5, 180.0]
+    with pytest.raises(ConfigError, match=r"detector\.rotations"):
+        tree.load({"detector.rotations": [30, wrong]})
 
 
 @pytest.mark.parametrize(

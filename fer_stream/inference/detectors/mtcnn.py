@@ -11,13 +11,15 @@ pooling), and the boxes depend on it. `MTCNN.detect` resizes in the same way (`f
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 import cv2
 import numpy as np
 
+from fer_stream.imaging import quality
 from fer_stream.imaging.geometry import centre as centre_of
-from fer_stream.imaging.geometry import contained, overlap
+from fer_stream.imaging.geometry import contained, overlap, roll, size
 from fer_stream.imaging.pixels import pixels
 from fer_stream.imaging.yuv import Yuv
 from fer_stream.inference import models
@@ -48,6 +50,9 @@ CERTAIN = 0.95
 AROUND = 1.5
 """A missed face is searched for this far around its expected centre, to each side, in units of its size."""
 
+LEANING = 0.9
+"""Minimum score of a new face in a turned picture: each rotation is another chance to take something for a face."""
+
 SAME_IOU = 0.35
 """Intersection over union (IoU) from which two boxes are the same face."""
 
@@ -61,6 +66,9 @@ SPARSE = 0.5
 
 PROMISING = 0.8
 """P-Net's minimum score."""
+
+ALIKE_LEAN = 0.85
+"""Cosine of the angle up to which two views agree about how far a head leans."""
 
 ALIKE = 0.5
 """Overlap (IoU) above which only the better of two proposals of P-Net is kept."""
@@ -78,7 +86,7 @@ def load(settings: DetectorSettings) -> MTCNN:
     Raises:
         ModelError: a shipped net is missing or damaged.
     """
-    return MTCNN(settings.min_face, settings.thresholds, settings.factor, settings.provider)
+    return MTCNN(settings.min_face, settings.thresholds, settings.factor, settings.provider, settings.rotations)
 
 
 class MTCNN:
@@ -94,8 +102,10 @@ class MTCNN:
         thresholds: tuple[float, float, float] = (0.6, 0.7, 0.7),
         factor: float = 0.709,
         provider: str = "cpu",
+        rotations: Sequence[float] = (),
     ) -> None:
         self.min_face, self.thresholds, self.factor = min_face, thresholds, factor
+        self.rotations = tuple(rotations)
         self._pnet, self._rnet, self._onet = (
             models.shipped(f"mtcnn-{net}.onnx", provider) for net in ("pnet", "rnet", "onet")
         )
@@ -112,16 +122,29 @@ class MTCNN:
         Raises:
             ValueError: ``image`` is not such an array (`fer_stream.imaging.pixels`).
         """
-        image = image.decode() if isinstance(image, Yuv) else pixels(image)
-        scales = self._scales(min(image.shape[:2]), self.factor)
-        return self._cascade(Windows(image), scales) if scales else []
+        bgr = image.decode() if isinstance(image, Yuv) else pixels(image)
+        scales = self._scales(min(bgr.shape[:2]), self.factor)
+        if not scales:
+            return []
+        faces = self._cascade(Windows(bgr), scales)
+        if not self.rotations:
+            return faces
+        picture = Parts(image if isinstance(image, Yuv) else bgr)
+        whole = Region(0, 0, picture.width, picture.height)
+        found = [(face, _rank(face, 0)) for face in faces]
+        for angle in self.rotations:
+            found += self._view(picture, whole, [], angle, coarse=False)
+        return sorted(_best(_agreed(found)), key=lambda face: (-face.confidence, face.box.y1, face.box.x1))
 
-    def _cascade(self, windows: Windows | Parts, scales: list[float], known: Floats | None = None) -> list[Face]:
-        """Run the three nets. ``known``, boxes ``[N, 4]``: search for other faces only, and coarsely."""
-        if known is None:
-            boxes = self._propose(windows, scales, self.thresholds[0], 0.7)
-        else:
+    def _cascade(
+        self, windows: Windows | Parts, scales: list[float], known: Floats | None = None, *, coarse: bool = False
+    ) -> list[Face]:
+        """Run the three nets. ``known``, boxes ``[N, 4]``: search for other faces only; ``coarse``: and quickly."""
+        if coarse:
             boxes = self._propose(windows, scales, max(self.thresholds[0], PROMISING), ALIKE)
+        else:
+            boxes = self._propose(windows, scales, self.thresholds[0], 0.7)
+        if known is not None:
             boxes = boxes[(_overlaps(boxes, known) < SAME_IOU).all(axis=1)]
         boxes = self._refine(windows, boxes)
         return self._decide(windows, boxes)
@@ -143,16 +166,42 @@ class MTCNN:
         known = [face for face in found if face is not None]
         new: list[Face] = []
         for region in regions:
-            for face in self._search(picture, region, [other.box for other in (*known, *new)]):
-                if all(contained(face.box, other.box) <= SAME_SHARE for other in (*known, *new)):
-                    new.append(face)
+            new += self._search(picture, region, [*known, *new])
         return found, new
 
     def _follow(self, picture: Parts, expected: Sequence[Expected]) -> list[Face | None]:
-        """Return each expected face as it is now, or ``None`` if it was not found."""
+        """Return each expected face as it is now, or ``None`` if it was not found.
+
+        A face of which the nets are not certain is looked at in turned pictures, too; the best view counts.
+        """
         found: list[Face | None] = [None] * len(expected)
-        boxes = _squared(np.array([face.box for face in expected], np.float32).reshape(-1, 4))
-        scores, offsets, inside = self._run_on_crops(self._rnet, ("scores", "offsets"), picture, boxes, 24)
+        ranks = [0.0] * len(expected)
+        views = [picture, *(Parts(picture.image, angle=angle) for angle in self.rotations)]
+        for view in views:
+            # The nets are certain of some heads that are upside down, too, so a face that is due is compared in all.
+            unsure = [i for i, rank in enumerate(ranks) if rank < CERTAIN or expected[i].due]
+            for i, face in zip(unsure, self._check(view, [expected[i] for i in unsure]), strict=True):
+                if face is not None and (rank := _rank(face, view.angle)) > ranks[i]:
+                    found[i], ranks[i] = face, rank
+        _drop_duplicates(expected, found)
+        missed = [i for i, face in enumerate(found) if face is None]
+        taken = [face.box for face in found if face is not None]
+        ranks = [0.0] * len(expected)
+        for view in views:
+            for i, again in zip(missed, self._find(view, [expected[i].box for i in missed], taken), strict=True):
+                if again is not None and (rank := _rank(again, view.angle)) > ranks[i]:
+                    found[i], ranks[i] = again, rank
+        if self.rotations:  # two views may have found the same face for two expected ones
+            _drop_duplicates(expected, found)
+        return found
+
+    def _check(self, view: Parts, expected: Sequence[Expected]) -> list[Face | None]:
+        """Return each expected face as it is now in a view, or ``None`` if it is not there or leans otherwise."""
+        found: list[Face | None] = [None] * len(expected)
+        if not expected:
+            return found
+        boxes = _squared(np.array([view.from_picture(face.box) for face in expected], np.float32))
+        scores, offsets, inside = self._run_on_crops(self._rnet, ("scores", "offsets"), view, boxes, 24)
         moved = _moved(boxes, offsets)
         for i in np.flatnonzero(inside & (scores >= CERTAIN)).tolist():
             found[i] = Face(Box(*moved[i].tolist()), float(scores[i]))
@@ -160,44 +209,43 @@ class MTCNN:
         closer = np.flatnonzero(inside & (scores > KEEP) & (due | (scores < CERTAIN)))
         squares = _squared(moved[closer])
         outputs = ("scores", "offsets", "landmarks")
-        scores, offsets, landmarks, inside = self._run_on_crops(self._onet, outputs, picture, squares, 48)
+        scores, offsets, landmarks, inside = self._run_on_crops(self._onet, outputs, view, squares, 48)
         decided = _faces(squares, scores, offsets, landmarks)
         for i, face, right in zip(closer.tolist(), decided, inside & (scores > KEEP), strict=True):
+            certain = found[i]
             if right:
                 found[i] = face
-        _drop_duplicates(expected, found)
-        missed = [i for i, face in enumerate(found) if face is None]
-        taken = [face.box for face in found if face is not None]
-        for i, again in zip(missed, self._find(picture, [expected[i].box for i in missed], taken), strict=True):
-            found[i] = again
-        return found
+            elif certain is not None:  # O-Net's guess of the landmarks is better than none
+                found[i] = replace(certain, landmarks=face.landmarks)
+        return [None if face is None else view.to_picture(face) for face in found]
 
-    def _find(self, picture: Parts, missed: Sequence[Box], taken: Sequence[Box]) -> list[Face | None]:
+    def _find(self, view: Parts, missed: Sequence[Box], taken: Sequence[Box]) -> list[Face | None]:
         """Return for each missed box the nearest face of about the same size that overlaps no box in ``taken``.
 
         All boxes go through the nets together, each at the scale at which its face has the size of P-Net's window.
         """
         if not missed:
             return []
-        sizes = np.array([max(math.sqrt((x2 - x1) * (y2 - y1)), CELL) for x1, y1, x2, y2 in missed])
-        centres = np.array([centre_of(box) for box in missed])
+        sizes = np.array([max(size(box), CELL) for box in missed])
+        centres = np.array([centre_of(view.from_picture(box)) for box in missed])
         corners = (centres - AROUND * sizes[:, None]).astype(np.intp)
         edges = np.hstack((corners, (centres + AROUND * sizes[:, None]).astype(np.intp)))
-        crops = picture.crops(edges, round(2 * AROUND * CELL) + 1)
-        at, boxes = self._promising(crops, edges, np.array(taken, np.float32).reshape(-1, 4))
-        scores, offsets, inside = self._run_on_crops(self._rnet, ("scores", "offsets"), picture, boxes, 24)
+        crops = view.crops(edges, round(2 * AROUND * CELL) + 1)
+        known = np.array([view.from_picture(box) for box in taken], np.float32).reshape(-1, 4)
+        at, boxes = self._promising(crops, edges, known)
+        scores, offsets, inside = self._run_on_crops(self._rnet, ("scores", "offsets"), view, boxes, 24)
         passed = inside & (scores > self.thresholds[1])
         at, boxes = at[passed], _squared(_moved(boxes[passed], offsets[passed]))
         keep = _suppress(boxes + at[:, None] * APART, scores[passed], 0.7)
         at, boxes = at[keep], boxes[keep]
         outputs = ("scores", "offsets", "landmarks")
-        scores, offsets, landmarks, inside = self._run_on_crops(self._onet, outputs, picture, boxes, 48)
-        faces = _faces(boxes, scores, offsets, landmarks)
+        scores, offsets, landmarks, inside = self._run_on_crops(self._onet, outputs, view, boxes, 48)
+        faces = [view.to_picture(face) for face in _faces(boxes, scores, offsets, landmarks)]
         found: list[Face | None] = []
-        for i, centre in enumerate(centres.tolist()):
+        for i, before in enumerate(missed):
             here = [faces[j] for j in np.flatnonzero((at == i) & inside & (scores > self.thresholds[2])).tolist()]
             free = [face for face in here if all(contained(face.box, other) <= SAME_SHARE for other in taken)]
-            face = min(free, key=lambda face: math.dist(centre_of(face.box), centre), default=None)
+            face = min(free, key=lambda face: math.dist(centre_of(face.box), centre_of(before)), default=None)
             taken = taken if face is None else [*taken, face.box]
             found.append(face)
         return found
@@ -225,16 +273,25 @@ class MTCNN:
         new = (_overlaps(boxes, known) < SAME_IOU).all(axis=1)
         return at[new], boxes[new]
 
-    def _search(self, picture: Parts, region: Region, known: Sequence[Box]) -> list[Face]:
-        """Return the faces in a region of the picture that do not overlap the ``known`` ones."""
-        part = Parts(picture.image, region)
+    def _search(self, picture: Parts, region: Region, known: Sequence[Face]) -> list[Face]:
+        """Return the faces in a region of the picture, turned or not, that do not overlap the ``known`` ones."""
+        found = [pair for angle in (0.0, *self.rotations) for pair in self._view(picture, region, known, angle)]
+        return _best(_agreed(found) if self.rotations else found, known)
+
+    def _view(
+        self, picture: Parts, region: Region, known: Sequence[Face], angle: float, *, coarse: bool = True
+    ) -> list[tuple[Face, float]]:
+        """Return the other faces in a region that is turned by an angle, each with its `_rank`."""
+        part = Parts(picture.image, region, angle)
         # The whole picture is not searched again soon, so that search uses all levels.
-        whole = (part.height, part.width) == picture.image.shape[:2]
-        scales = self._scales(min(part.height, part.width), self.factor if whole else SPARSE)
+        scales = self._scales(min(part.height, part.width), self.factor if part.whole else SPARSE)
         if not scales:
             return []
-        there = np.array(known, np.float32).reshape(-1, 4) - np.array([part.x, part.y] * 2, np.float32)
-        return [_shifted(face, part.x, part.y) for face in self._cascade(part, scales, there)]
+        there = np.array([part.from_picture(face.box) for face in known], np.float32).reshape(-1, 4)
+        least = LEANING if angle else 0.0
+        seen = self._cascade(part, scales, there, coarse=coarse)
+        faces = [part.to_picture(face) for face in seen if face.confidence > least]
+        return [(face, _rank(face, angle) if self.rotations else face.confidence) for face in faces]
 
     def _run_on_crops(
         self, net: models.Model, outputs: tuple[str, ...], picture: Parts, boxes: Floats, size: int
@@ -314,6 +371,41 @@ def _moved(boxes: Floats, offsets: Floats, last: int = 1) -> Floats:
     return boxes + offsets * np.tile(boxes[:, 2:] - boxes[:, :2] + last, 2)
 
 
+def _rank(face: Face, angle: float) -> float:
+    """Return how much a view turned by an angle (degrees) is to be believed.
+
+    The nets also find faces that lean in their view, or are upside down, but then they place the landmarks less well:
+    the head should be about upright in the view, and its eyes and its mouth should lean alike.
+    """
+    if not face.landmarks:
+        return face.confidence
+    lean, skew = math.radians(roll(face.landmarks) - angle), math.radians(quality.skew(face.landmarks))
+    return face.confidence * max(abs(math.cos(lean / 2)) * math.cos(skew), 0.01)
+
+
+def _agreed(found: Sequence[tuple[Face, float]]) -> list[tuple[Face, float]]:
+    """Add to each face's rank the confidence of the same face in other views, if it leans alike there.
+
+    Neighbouring views agree about how far a head leans. One that shows it upside down is alone.
+    """
+
+    def votes(face: Face) -> float:
+        lean = roll(face.landmarks)
+        others = (other for other, _ in found if other is not face and overlap(other.box, face.box) > SAME_IOU)
+        return sum(o.confidence for o in others if math.cos(math.radians(roll(o.landmarks) - lean)) > ALIKE_LEAN)
+
+    return [(face, rank + votes(face)) for face, rank in found]
+
+
+def _best(found: Sequence[tuple[Face, float]], known: Sequence[Face] = ()) -> list[Face]:
+    """Return the faces, best first by rank, that share little with a known or a better one. Equal ones keep order."""
+    new: list[Face] = []
+    for face, _ in sorted(found, key=lambda pair: -pair[1]):
+        if all(contained(face.box, other.box) <= SAME_SHARE for other in (*known, *new)):
+            new.append(face)
+    return new
+
+
 def _drop_duplicates(expected: Sequence[Expected], found: list[Face | None]) -> None:
     """If the same face was found for two expected faces, keep it only for the one whose box it overlaps most."""
     nearness = [overlap(e.box, face.box) if face else 0.0 for e, face in zip(expected, found, strict=True)]
@@ -344,12 +436,6 @@ def _overlaps(a: Floats, b: Floats) -> Floats:
     areas = [(boxes[:, 2:] - boxes[:, :2]).prod(axis=1) for boxes in (a, b)]
     ratios: Floats = common / (areas[0][:, None] + areas[1] - common)
     return ratios
-
-
-def _shifted(face: Face, x: int, y: int) -> Face:
-    """Return a face in the image's coordinates, given one in a part of the image that begins at ``(x, y)``."""
-    box = Box(face.box.x1 + x, face.box.y1 + y, face.box.x2 + x, face.box.y2 + y)
-    return Face(box, face.confidence, tuple((a + x, b + y) for a, b in face.landmarks))
 
 
 def _squared(boxes: Floats) -> Floats:

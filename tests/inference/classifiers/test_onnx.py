@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
 from fer_stream.errors import ModelError
+from fer_stream.imaging.yuv import Colour, Yuv
 from fer_stream.inference.classifiers import onnx as classifiers
 from fer_stream.inference.classifiers.onnx import Crop, OnnxClassifier, Square, sample
 from fer_stream.settings.tree import ClassifierSettings
@@ -224,3 +225,61 @@ def test_samples_are_the_means_over_windows_with_the_border_repeated(x, y, side,
     got = sample(np.repeat(grey[..., None], 3, axis=2), Square(x, y, side), size, size)
     assert got.dtype == np.float32
     np.testing.assert_allclose(got, expected, atol=1e-3)
+
+
+# Turned squares
+
+
+def eyes(degrees):
+    x, y = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    return ((30 - 8 * x, 60 - 8 * y), (30 + 8 * x, 60 + 8 * y))
+
+
+@pytest.mark.parametrize("degrees", [-170, -45, -5, 0, 4.9, 5.1, 30, 90, 180])
+def test_the_square_is_turned_by_the_lean_beyond_the_one_that_is_left(degrees):
+    box, upright = Box(10, 20, 50, 110), Crop(0, 0, 1).square(Box(10, 20, 50, 110))
+    square = Crop(0, 0, 1).square(box, eyes(degrees))
+    assert square.angle == pytest.approx(math.copysign(max(abs(degrees) - classifiers.UPRIGHT, 0), degrees))
+    assert square[:3] == pytest.approx(upright[:3])
+
+
+def test_the_offset_of_the_square_is_turned_with_it():
+    turned = Crop(0.5, 0, 1).square(Box(0, 0, 40, 40), eyes(90 + classifiers.UPRIGHT))
+    assert turned == pytest.approx(Square(0, 20, 40, 90))
+
+
+@pytest.mark.parametrize("side", [20.0, 48.0, 130.5, 700.0])
+@pytest.mark.parametrize("angle", [-120.0, -30.0, 17.0, 90.0, 180.0])
+def test_a_turned_square_shows_what_the_upright_one_shows_in_the_turned_picture(angle, side):
+    size = int(3 * side)
+    coarse = np.random.default_rng(3).integers(0, 256, (18, 18), np.uint8)
+    image = cv2.resize(coarse, (size, size), interpolation=cv2.INTER_CUBIC)
+    centre = size / 2
+    turn = cv2.getRotationMatrix2D((centre - 0.5, centre - 0.5), -angle, 1)
+    turned = cv2.warpAffine(image, turn, (size, size), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+    there = (centre - side / 2, centre - side / 2, side)
+    got = sample(np.repeat(turned[..., None], 3, axis=2), Square(*there, angle), 48, 48)
+    wanted = sample(np.repeat(image[..., None], 3, axis=2), Square(*there), 48, 48)
+    assert got.dtype == np.float32
+    assert got.shape == (48, 48)
+    assert np.abs(got - wanted).mean() < 3
+
+
+def test_a_turned_square_of_a_planar_picture_is_that_of_its_luma():
+    luma = cv2.resize(np.random.default_rng(4).integers(0, 256, (12, 16), np.uint8), (160, 120))
+    chroma = np.full((60, 80), 128, np.uint8)
+    square = Square(40.5, 30.5, 60, 33)
+    planar = sample(Yuv(luma, chroma, chroma, Colour.FULL), square, 48, 48)
+    np.testing.assert_allclose(planar, sample(np.repeat(luma[..., None], 3, axis=2), square, 48, 48), atol=1)
+
+
+def test_outside_the_picture_a_turned_square_repeats_the_border():
+    image = np.full((30, 40, 3), 90, np.uint8)
+    for corner in (-500.0, -10.0, 25.0, 700.0):
+        np.testing.assert_array_equal(sample(image, Square(corner, corner, 50, 45), 24, 32), np.full((24, 32), 90))
+
+
+def test_a_turned_square_that_shrinks_does_not_alias():
+    stripes = np.zeros((960, 960, 3), np.uint8)
+    stripes[:, ::2] = 254
+    np.testing.assert_allclose(sample(stripes, Square(240, 240, 470.0, 30), 48, 48), 127, atol=14)

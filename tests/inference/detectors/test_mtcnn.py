@@ -6,6 +6,8 @@ import cv2
 import numpy as np
 import pytest
 
+from fer_stream.imaging.geometry import roll
+from fer_stream.imaging.yuv import Colour, Yuv
 from fer_stream.inference.detectors import facenet, mtcnn
 from fer_stream.settings.tree import DetectorSettings
 from fer_stream.types import Box, Expected, Region
@@ -301,3 +303,89 @@ def test_a_search_of_the_whole_picture_uses_more_levels_than_one_of_a_region(mon
     pnet.shapes = []
     watched.look(image, [], [Region(0, 0, 639, 480)])
     assert 1 < len(pnet.shapes) < len(detected) - 2
+
+
+# Heads that lean
+
+
+AROUND = tuple(float(angle) for angle in (-150, -120, -90, -60, -30, 30, 60, 90, 120, 150, 180))
+
+
+def turned_portraits(degrees):
+    """Return two portraits turned clockwise in one picture, and the centres of their faces."""
+    image, centres = np.full((500, 1000, 3), 127, np.uint8), []
+    for i, name in enumerate(("eileen_collins", "grace_hopper")):
+        portrait = cv2.imread(str(ASSETS / f"{name}.jpg"))
+        (face,) = mtcnn.MTCNN().detect(portrait)
+        x, y = (face.box.x1 + face.box.x2) / 2, (face.box.y1 + face.box.y2) / 2
+        turn = cv2.getRotationMatrix2D((x, y), -degrees, 1)
+        turn[:, 2] += [250 - x, 250 - y]
+        shown = cv2.warpAffine(portrait, turn, (500, 500), borderMode=cv2.BORDER_REPLICATE)
+        image[:, 500 * i : 500 * (i + 1)] = shown
+        centres.append((500 * i + 250, 250, roll(face.landmarks)))
+    return image, centres
+
+
+@pytest.fixture(scope="module")
+def turning():
+    return mtcnn.load(DetectorSettings(rotations=list(AROUND)))
+
+
+def assert_at(faces, centres, degrees):
+    assert len(faces) == len(centres)
+    for face, (x, y, own) in zip(sorted(faces, key=lambda face: face.box.x1), centres, strict=True):
+        side = face.box.x2 - face.box.x1
+        assert (face.box.x1 + face.box.x2) / 2 == pytest.approx(x, abs=0.15 * side)
+        assert (face.box.y1 + face.box.y2) / 2 == pytest.approx(y, abs=0.15 * side)
+        assert abs((roll(face.landmarks) - own - degrees + 180) % 360 - 180) < 6
+
+
+@pytest.mark.parametrize("planar", [False, True], ids=["bgr", "planar"])
+@pytest.mark.parametrize("degrees", [-135, -60, 0, 45, 75, 90, 180])
+def test_rotations_find_heads_that_lean(turning, degrees, planar):
+    image, centres = turned_portraits(degrees)
+    shown = Yuv.from_i420(cv2.cvtColor(image, cv2.COLOR_BGR2YUV_I420), Colour.LIMITED_BT601) if planar else image
+    faces = turning.detect(shown)
+    assert_at(faces, centres, degrees)
+    assert [face.confidence for face in faces] == sorted((face.confidence for face in faces), reverse=True)
+    found, new = turning.look(shown, [], [Region(0, 0, 1000, 500)])
+    assert found == []
+    assert_at(new, centres, degrees)
+
+
+@pytest.mark.parametrize("degrees", [90, 180])
+def test_without_rotations_such_heads_are_not_found(detector, degrees):
+    image, centres = turned_portraits(degrees)
+    assert len([face for face in detector.detect(image) if abs(roll(face.landmarks) - degrees) < 30]) < len(centres)
+
+
+@pytest.mark.parametrize("due", [True, False])
+@pytest.mark.parametrize(
+    ("degrees", "by"), [(60, 0), (60, 0.1), (60, 0.5), (-110, 0), (-110, 0.1), (-110, 0.5), (180, 0), (180, 0.1)]
+)
+def test_a_head_that_leans_is_followed(turning, degrees, by, due):
+    image, centres = turned_portraits(degrees)
+    truth = turning.detect(image)
+    found, new = turning.look(image, [Expected(moved(face, by), due) for face in truth], [])
+    assert new == []
+    assert all(iou(face.box, real.box) > 0.6 for face, real in zip(found, truth, strict=True))
+    if due:
+        assert_at(found, centres, degrees)
+
+
+def test_rotations_leave_pictures_without_a_face_without_one(turning):
+    assert turning.detect(np.full((200, 300, 3), 127, np.uint8)) == []
+    assert turning.detect(np.full((39, 400, 3), 127, np.uint8)) == []
+    noise = np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8).repeat(8, 0).repeat(8, 1)
+    assert turning.detect(noise) == []
+
+
+def test_a_due_face_has_landmarks_although_the_third_net_rejects_it(monkeypatch):
+    blind, image = mtcnn.MTCNN(), pair_of_portraits()
+    truth = blind.detect(image)
+    monkeypatch.setattr(blind, "_onet", Watched(blind._onet, blind=True))
+    found, _ = blind.look(image, [Expected(face.box, due=True) for face in truth], [])
+    known = [(face, real) for face, real in zip(found, truth, strict=True) if face is not None]
+    assert known
+    for face, real in known:
+        np.testing.assert_allclose(face.landmarks, real.landmarks, atol=0.1 * (real.box.x2 - real.box.x1))

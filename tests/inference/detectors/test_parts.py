@@ -6,10 +6,11 @@ import cv2
 import numpy as np
 import pytest
 
+from fer_stream.imaging.geometry import area, centre, roll
 from fer_stream.imaging.yuv import Colour, Yuv
 from fer_stream.inference.detectors.parts import Parts
 from fer_stream.inference.detectors.windows import Windows
-from fer_stream.types import Region
+from fer_stream.types import Box, Face, Region
 
 LEVEL = 1 / 128
 """A grey level in the nets' input."""
@@ -84,3 +85,45 @@ def test_pictures_of_a_few_pixels(shape):
 
 def test_no_edges_give_no_crops():
     assert Parts(IMAGE).crops(np.empty((0, 4), np.intp), 24).shape == (0, 3, 24, 24)
+
+
+# Turned parts
+
+
+@pytest.mark.parametrize("image", [IMAGE, planar(IMAGE)], ids=["bgr", "planar"])
+@pytest.mark.parametrize("angle", [-150.0, -45.0, 20.0, 90.0, 180.0])
+def test_a_turned_part_shows_the_picture_turned(image, angle):
+    region = Region(120, 60, 520, 420)
+    part = Parts(image, region, angle)
+    middle = part.from_picture(Box(310, 230, 330, 250))
+    turn = cv2.getRotationMatrix2D((319.5, 239.5), angle, 1)
+    upright = cv2.warpAffine(IMAGE, turn, (640, 480))
+    x, y = round((middle.x1 + middle.x2) / 2), round((middle.y1 + middle.y2) / 2)
+    crops = part.crops(np.array([[x - 48, y - 48, x + 48, y + 48]]), 48)
+    wanted = Windows(upright).crops(np.array([[320 - 48, 240 - 48, 320 + 48, 240 + 48]]), 48)
+    assert np.abs(crops - wanted).mean() < 4 * LEVEL
+    (level,) = part.levels([0.5])
+    assert level.shape[2:] == (int(part.height * 0.5 + 1), int(part.width * 0.5 + 1))
+    half = part.crops(np.array([[0, 0, part.width, part.height]]), 24)
+    shrunk = cv2.resize(level[0].transpose(1, 2, 0), (24, 24), interpolation=cv2.INTER_AREA).transpose(2, 0, 1)
+    assert np.abs(half[0] - shrunk).mean() < 16 * LEVEL
+
+
+@pytest.mark.parametrize("angle", [0.0, 30.0, -77.0, 180.0])
+def test_boxes_and_faces_are_led_back_to_the_picture(angle):
+    part = Parts(IMAGE, Region(100, 50, 400, 350), angle)
+    there = Box(200, 150, 260, 230)
+    inside = part.from_picture(there)
+    face = part.to_picture(Face(inside, 0.9, ((inside.x1, inside.y1), (inside.x2, inside.y1))))
+    assert centre(face.box) == pytest.approx(centre(there))
+    assert area(face.box) == pytest.approx(area(inside)) == pytest.approx(area(there))
+    assert roll(face.landmarks) == pytest.approx(angle)
+    if angle in (0.0, 180.0):
+        assert face.box == pytest.approx(there)
+
+
+@pytest.mark.parametrize("angle", [-40.0, 90.0])
+def test_turned_pictures_of_a_few_pixels(angle):
+    part = Parts(np.full((2, 3, 3), 127, np.uint8), angle=angle)
+    assert np.allclose(part.crops(np.array([[0, 0, 2, 2], [-5, -5, 5, 5]]), 24), -0.5 / 128, atol=LEVEL)
+    assert all(np.allclose(level, -0.5 / 128, atol=LEVEL) for level in part.levels([1.0, 0.5]))
