@@ -134,7 +134,8 @@ def _models(settings: Settings) -> Iterator[Finding]:
         plugins.load("detectors", settings.detector.name)(settings.detector)
         yield _ok(f"detector {settings.detector.name}")
         classifier = plugins.load("classifiers", settings.classifier.name)(settings.classifier)
-        yield _ok(f"classifier {settings.classifier.name}: {classifier.version}, {', '.join(classifier.labels)}")
+        names = ", ".join([*classifier.labels, *(measure.name for measure in getattr(classifier, "measures", ()))])
+        yield _ok(f"classifier {settings.classifier.name}: {classifier.version}, {names}")
     except FerStreamError as error:
         yield _fail(str(error))
 
