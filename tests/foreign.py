@@ -38,6 +38,9 @@ class Foreign(NamedTuple):
     weight: float = 1.0
     """How large the weights are: the smaller, the larger the pixels' values."""
 
+    certain: int = -1
+    """The column that is far above the others, so that events have a label; -1: none is."""
+
     @property
     def channels(self) -> int:
         return int(self.shape[self.layout.index("C")])
@@ -52,7 +55,7 @@ class Foreign(NamedTuple):
         inside = self.channels * CELLS * CELLS
         return (
             random.normal(0, self.weight / inside, (inside, self.columns)).astype(np.float32),
-            random.normal(0, 0.3, self.columns).astype(np.float32),
+            (random.normal(0, 0.3, self.columns) + 3.5 * (np.arange(self.columns) == self.certain)).astype(np.float32),
         )
 
     def answer(self, pixels: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
@@ -103,7 +106,7 @@ def softmax(values: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
 FERPLUS = Foreign("emotion-ferplus-8", (1, 1, 64, 64), "NCHW", "Input3", "Plus692_Output_0", 8, weight=0.05)
 """FER+ of the ONNX Model Zoo: one grey face of 0 to 255, logits of eight labels."""
 
-EMOTIEFF = Foreign("enet_b0_8_va_mtl", ("batch_size", 3, 224, 224), "NCHW", "input", "output", 10)
+EMOTIEFF = Foreign("enet_b0_8_va_mtl", ("batch_size", 3, 224, 224), "NCHW", "input", "output", 10, certain=4)
 """EmotiEffLib's enet_b0_8_va_mtl: RGB with ImageNet's mean and deviation; logits of eight labels, valence, arousal."""
 
 XCEPTION = Foreign("mini_xception", ("N", 64, 64, 1), "NHWC", "input_1", "predictions", 7, softmax=True)

@@ -44,6 +44,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
             "plugins.DamageCountingSource",
             "plugins.Detector",
             "plugins.FollowingDetector",
+            "plugins.MeasuringClassifier",
         ),
         *(
             "plugins.Classifier",

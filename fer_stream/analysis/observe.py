@@ -62,6 +62,7 @@ class Recognizers:
         for _ in range(count):
             self._idle.put(recognizer := Recognizer.from_settings(settings))
         self.labels, self.version = recognizer.labels, recognizer.classifier.version
+        self.measures = recognizer.measures
 
     def recognize(self, image: NDArray[np.uint8] | Yuv, hints: Hints | None = None) -> Recognition:
         """See `fer_stream.inference.recognizer.Recognizer.recognize`."""
@@ -127,6 +128,7 @@ class Observer:
         self._threads = min(threads, self._depth)
         self._recognizers = Recognizers(settings, self._threads)
         self.labels, self.model = self._recognizers.labels, self._recognizers.version
+        self.measures = self._recognizers.measures
         self.label_set = LabelSet(settings.labels, self.labels, settings.valence)
         attention = Attention(settings.search, "wait", settings.depth)
         self._timeline = Timeline(camera, 1, self.label_set, settings.tracker, settings.smoother, attention)
@@ -183,7 +185,7 @@ class Observer:
             try:
                 found = self._recognizers.recognize(planar_or_bgr(frame.content), hints)
                 result = results.Result(found.faces[: results.MAX_FACES], searched=found.searched)
-                return results.unpack_faces(results.pack_faces(result, self.labels), self.labels)
+                return results.unpack_faces(self._packed(result), self.labels, self.measures)
             except WireError as error:  # a JPEG that does not decode, or faces that the wire format cannot hold
                 _log.warning("frame %d is rejected: %s", frame.number, error)
                 break
@@ -198,13 +200,16 @@ class Observer:
         if result.searched is not None:
             blank = np.zeros_like(result.searched.thumbnail)
             result = replace(result, searched=replace(result.searched, thumbnail=blank))
-        return results.pack_faces(result, self.labels)
+        return self._packed(result)
+
+    def _packed(self, result: results.Result) -> bytes:
+        return results.pack_faces(result, self.labels, self.measures)
 
     def _from_stored(self, frame: Frame, answer: bytes) -> results.Result | None:
         """Invert `_to_stored`; the thumbnail is computed from the frame again."""
         if not answer:
             return None
-        result = results.unpack_faces(answer, self.labels)
+        result = results.unpack_faces(answer, self.labels, self.measures)
         if result.searched is None:
             return result
         return replace(result, searched=Searched(result.searched.cells, motion.thumbnail(planar_or_bgr(frame.content))))

@@ -67,6 +67,7 @@ class Pictures:
             dict.fromkeys((*tables.BOX, "detection"), float),
             {"label": str, "quality": float},
             dict.fromkeys(self._recognizers.labels, float),
+            dict.fromkeys((measure.name for measure in self._recognizers.measures), float),
         )
         self.faces: Counter[str] = Counter()
         """Number of faces by their most probable label."""
@@ -97,7 +98,8 @@ class Pictures:
         probabilities = face.probabilities.as_dict() if face.probabilities else {}
         label = max(probabilities, key=probabilities.__getitem__)
         self.faces[label] += 1
-        rounded = [round(value, tables.PLACES) for value in probabilities.values()]
+        levels = face.measures.values if face.measures else ()
+        rounded = [round(value, tables.PLACES) for value in (*probabilities.values(), *levels)]
         confidence, quality = round(face.confidence, tables.PLACES), round(face.quality, tables.PLACES)
         return [name, *tables.box(face), confidence, label, quality, *rounded]
 

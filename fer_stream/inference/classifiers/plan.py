@@ -10,6 +10,7 @@ import numpy as np
 from fer_stream.errors import ModelError
 from fer_stream.inference.classifiers import contract
 from fer_stream.inference.classifiers.contract import MAX_SIDE, Breach, Contract
+from fer_stream.types import Measure
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -36,14 +37,6 @@ FREE = 0
 
 TRIAL = 2
 """Faces with which a model of a free batch is tried."""
-
-
-class Measure(NamedTuple):
-    """A number on a scale that a model gives for a face, beside its labels: a name, and the scale's two ends."""
-
-    name: str
-    least: float
-    greatest: float
 
 
 class Column(NamedTuple):
