@@ -16,6 +16,7 @@ from fer_stream.events.cloudevents import decode, encode
 from fer_stream.events.schema import event_schema
 from fer_stream.inference import models
 from fer_stream.inference.classifiers import adoption
+from fer_stream.inference.classifiers.onnx import OnnxClassifier
 from fer_stream.settings.tree import Settings
 
 if TYPE_CHECKING:
@@ -108,3 +109,25 @@ def test_a_recognizer_names_its_measures(measuring: Path) -> None:
     with_measures = Recognizer.from_settings(Settings(classifier={"model": measuring}))  # type: ignore[arg-type]
     assert [measure.name for measure in with_measures.measures] == ["valence", "arousal"]
     assert Recognizer.from_settings(Settings()).measures == ()
+
+
+def test_analyze_takes_a_model_as_an_object(clip: Path, measuring: Path) -> None:
+    settings = Settings(classifier={"model": measuring})  # type: ignore[arg-type]
+    named = fer_stream.analyze(clip, settings, threads=2)
+    given = fer_stream.analyze(clip, threads=2, classifier=OnnxClassifier(measuring))
+    assert named.equals(given)
+    assert given.columns[-4:] == ["valence", "arousal", "scored_valence", "scored_arousal"]
+    assert given["valence"].null_count() < len(given)
+
+
+class Nowhere:
+    """A detector that finds no face."""
+
+    def detect(self, image: Any) -> list[Any]:
+        return []
+
+
+def test_analyze_takes_a_detector_as_an_object(clip: Path, tiny_model: Path) -> None:
+    settings = Settings(classifier={"model": tiny_model})  # type: ignore[arg-type]
+    assert len(fer_stream.analyze(clip, settings)) > 0
+    assert len(fer_stream.analyze(clip, settings, detector=Nowhere())) == 0

@@ -96,7 +96,8 @@ def _finite(found: Any, faces: int, columns: int, what: str) -> list[list[float]
 class Recognizer:
     """Finds faces and scores their apparent expressions; keeps no state between images.
 
-    A recognizer made by `from_settings` can be pickled, for example for a process pool: each process loads the models.
+    A recognizer made by `from_settings` of settings alone can be pickled, for example for a process pool: each process
+    loads the models.
     """
 
     def __init__(self, detector: Detector, classifier: Classifier) -> None:
@@ -105,8 +106,10 @@ class Recognizer:
         self._settings: Settings | None = None
 
     @classmethod
-    def from_settings(cls, settings: Settings) -> Recognizer:
-        """Load the detector and the classifier that the settings name.
+    def from_settings(
+        cls, settings: Settings, *, detector: Detector | None = None, classifier: Classifier | None = None
+    ) -> Recognizer:
+        """Load the detector and the classifier that the settings name, unless an object is given in place of one.
 
         Raises:
             PluginError: one of them is not installed.
@@ -114,12 +117,11 @@ class Recognizer:
             ConfigError: the purpose given in the settings is prohibited.
         """
         check_purpose(settings)
-        detector, classifier = settings.detector, settings.classifier
         made = cls(
-            plugins.load("detectors", detector.name)(detector),
-            plugins.load("classifiers", classifier.name)(classifier),
+            detector or plugins.load("detectors", settings.detector.name)(settings.detector),
+            classifier or plugins.load("classifiers", settings.classifier.name)(settings.classifier),
         )
-        made._settings = settings
+        made._settings = None if detector or classifier else settings
         return made
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -59,7 +59,12 @@ MEASURES = (Measure("valence", -1.0, 1.0), Measure("AU12", 0.0, 5.0))
 
 def measured(*values: float) -> Face:
     return Face(
-        Box(1, 2, 30, 40), 0.9, (), Probabilities(LABELS, (0.5, 0.25, 0.25)), 1.0, Measures(("valence", "AU12"), values)
+        Box(1, 2, 30, 40),
+        0.75,
+        (),
+        Probabilities(LABELS, (0.5, 0.25, 0.25)),
+        1.0,
+        Measures(("valence", "AU12"), values),
     )
 
 
@@ -69,7 +74,7 @@ def test_measures_come_back() -> None:
     assert results.unpack_faces(packed, LABELS, MEASURES).faces == found
     bare = Result((replace(found[0], measures=None),))
     assert results.pack_faces(bare, LABELS, ()) == results.pack_faces(bare, LABELS)
-    with pytest.raises(WireError, match="4 labels"):
+    with pytest.raises(WireError, match="3 labels and 0 landmarks"):
         results.unpack_faces(results.pack_faces(bare, LABELS), (*LABELS, "more"))
 
 
