@@ -40,8 +40,8 @@ def model(arguments: Namespace) -> int:
 
 def _check(path: Path, provider: str) -> int:
     from fer_stream.inference import models  # noqa: PLC0415  (onnxruntime is slow to import)
+    from fer_stream.inference.classifiers.examination import examine  # noqa: PLC0415
     from fer_stream.inference.classifiers.onnx import OnnxClassifier  # noqa: PLC0415
-    from fer_stream.inference.classifiers.plan import examine  # noqa: PLC0415
 
     opened = models.find(path, provider)
     plan, breaches = examine(opened)

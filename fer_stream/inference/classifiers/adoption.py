@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fer_stream.errors import ConfigError, ModelError
 from fer_stream.inference import models
-from fer_stream.inference.classifiers import contract, plan
+from fer_stream.inference.classifiers import contract, examination
 from fer_stream.inference.classifiers.contract import Contract
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ def adopt(model: Model, answers: Mapping[str, str], ask: Callable[[Question], st
             tree = _asked(tree, left[0], ask)
             given.add(left[0].name)
     text = contract.write(Contract.model_validate(_deduced(model, tree)), model.path.name)
-    _, breaches = plan.examine(replace(model, sidecar=text))
+    _, breaches = examination.examine(replace(model, sidecar=text))
     if breaches:
         raise ModelError(f"{model.path} cannot be used with these answers: {'; '.join(map(str, breaches))}")
     return text
@@ -188,7 +188,7 @@ def _questions(model: Model, tree: Tree, given: set[str]) -> Iterator[Question]:
     outputs = [value.name for value in model.session.get_outputs()]
     if said.labels.output is None and len(outputs) > 1 and "probabilities" not in outputs:
         yield Question("labels-output", f"which output has the labels: {', '.join(outputs)}")
-    found = plan.trial(model, said)
+    found = examination.trial(model, said)
     rows = found.get(said.labels.output or ("probabilities" if "probabilities" in outputs else outputs[0]))
     if said.labels.names is None:
         many = f"; there are {rows.shape[1]} columns" if rows is not None else ""
@@ -207,7 +207,7 @@ def _questions(model: Model, tree: Tree, given: set[str]) -> Iterator[Question]:
 
 
 def _about_input(shape: list[Any], said: Contract) -> Iterator[Question]:
-    possible = plan.layouts(shape)
+    possible = examination.layouts(shape)
     layout = said.input.layout or (possible[0] if len(possible) == 1 else None)
     if layout is None:
         yield Question("layout", f"the order of the axes of its input, {shape}: NCHW or NHWC")
@@ -222,10 +222,10 @@ def _deduced(model: Model, tree: Tree) -> Tree:
     """Return a contract's tree with what a run on noise shows: the batch, and the labels' columns and their kind."""
     said = Contract.model_validate(tree)
     labels, names = dict(tree.get("labels", {})), said.labels.names or []
-    found = plan.trial(model, said)
+    found = examination.trial(model, said)
     if not found and said.input.batch is None:
         alone = tree | {"input": tree.get("input", {}) | {"batch": 1}}
-        if found := plan.trial(model, Contract.model_validate(alone)):
+        if found := examination.trial(model, Contract.model_validate(alone)):
             tree = alone
     if "output" not in labels and "probabilities" not in found and len(found) == 1:
         labels["output"] = next(iter(found))
@@ -236,5 +236,5 @@ def _deduced(model: Model, tree: Tree) -> Tree:
         labels["columns"] = [0, len(names)]
     if "values" not in labels:
         first, after = labels.get("columns", (0, rows.shape[1]))
-        labels["values"] = "probabilities" if plan.sums_to_one(rows[:, first:after]) else "logits"
+        labels["values"] = "probabilities" if examination.sums_to_one(rows[:, first:after]) else "logits"
     return tree | {"labels": labels}

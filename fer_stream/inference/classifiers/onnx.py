@@ -1,7 +1,7 @@
 """A classifier in an ONNX file. What the file's metadata do not say is in a sidecar beside it.
 
-`fer_stream.inference.classifiers.contract` has what can be said, `fer_stream.inference.classifiers.plan` compares it
-with the file. This module cuts the faces out.
+`fer_stream.inference.classifiers.contract` has what can be said, `examination` beside it compares that with the file,
+and `plan` runs the model. This module cuts the faces out.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from fer_stream.errors import ModelError
 from fer_stream.imaging.pixels import pixels
 from fer_stream.imaging.yuv import Yuv, bgr, grey
 from fer_stream.inference import models
-from fer_stream.inference.classifiers.plan import BATCH, examine
+from fer_stream.inference.classifiers.examination import examine
+from fer_stream.inference.classifiers.plan import BATCH
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -13,8 +13,8 @@ from fer_stream.errors import ConfigError, ModelError
 from fer_stream.imaging.yuv import Yuv
 from fer_stream.inference import models
 from fer_stream.inference.classifiers import adoption
+from fer_stream.inference.classifiers.examination import examine
 from fer_stream.inference.classifiers.onnx import OnnxClassifier
-from fer_stream.inference.classifiers.plan import examine
 from fer_stream.types import Box, Face
 
 if TYPE_CHECKING:
@@ -82,6 +82,20 @@ def test_the_answers_are_those_of_the_model(tmp_path: Path, foreign: Foreign) ->
         np.testing.assert_allclose(measured, whole[labels:].clip(-1, 1), atol=2e-4)
     assert np.ptp(rows, axis=0).max() > 1e-3, "the answers differ"
     assert classifier.classify(image, []).shape == (0, len(classifier.labels))
+
+
+def test_a_fixed_batch_is_filled_up(tmp_path: Path) -> None:
+    four = FERPLUS._replace(name="four", shape=(4, 1, 64, 64))
+    path = four.write(tmp_path / "four.onnx")
+    answers = ANSWERS[FERPLUS] | TEXTS
+    models.sidecar_of(path).write_text(adoption.adopt(models.load(path), answers, None))
+    classifier = OnnxClassifier(path)
+    image = np.random.default_rng(5).integers(0, 256, (90, 700, 3), np.uint8)
+    faces = [Face(Box(70 * at, 10, 70 * at + 60, 80), 1.0) for at in range(9)]
+    whole = classifier.classify(image, faces)
+    assert whole.shape == (9, 8)
+    for number in (1, 3, 4, 5):
+        np.testing.assert_allclose(classifier.classify(image, faces[:number]), whole[:number], atol=1e-6)
 
 
 def test_a_colour_model_takes_planar_pictures(tmp_path: Path) -> None:
