@@ -83,6 +83,17 @@ def test_an_adopted_model_serves(models: Cli) -> None:
     assert "classifier onnx: mine, angry, " in doctor.out
 
 
+def test_doctor_names_the_measures_and_a_breach(models: Cli) -> None:
+    shell = [words for block in blocks(PAGE) if block.language == "bash" for words in commands(block.text)]
+    (adopt,) = (words for words in shell if words[2:4] == ["adopt", f"{EMOTIEFF.name}.onnx"])
+    broken = models.run("doctor", "--model", f"{EMOTIEFF.name}.onnx")
+    assert broken.popen.returncode == 1
+    assert "(and 6 more: fer-stream model check" in broken.out
+    follow(models, adopt)
+    told = models.run("doctor", "--model", f"{EMOTIEFF.name}.onnx").out
+    assert "sad, surprise; measures valence, arousal\n" in told
+
+
 def test_without_a_terminal_the_missing_options_are_named(models: Cli) -> None:
     done = models.run("model", "adopt", f"{EMOTIEFF.name}.onnx", "--pixels", "unit")
     assert done.popen.returncode == 2

@@ -61,10 +61,8 @@ def examine(model: Model) -> tuple[Plan | None, list[Breach]]:
 
 
 def _no_names(columns: int | None) -> Breach:
-    wanted = f" {columns}" if columns else ""
-    return Breach(
-        "neither its metadata nor a sidecar has `labels`", f"write [labels] with names = [...],{wanted} names"
-    )
+    wanted = f", {columns} names" if columns else ""
+    return Breach("neither its metadata nor a sidecar has `labels`", f"write [labels] with names = [...]{wanted}")
 
 
 def _lengths(said: InputContract) -> set[int]:
