@@ -32,7 +32,19 @@ from fer_stream.errors import (
     WireError,
 )
 from fer_stream.system.version import __version__ as __version__
-from fer_stream.types import Box, Estimate, Event, EventType, Face, Frame, Picture, Probabilities, Track
+from fer_stream.types import (
+    Box,
+    Estimate,
+    Event,
+    EventType,
+    Face,
+    Frame,
+    Measure,
+    Measures,
+    Picture,
+    Probabilities,
+    Track,
+)
 
 if TYPE_CHECKING:
     from fer_stream.analysis import analyze
@@ -68,6 +80,8 @@ __all__ = [
     "Frame",
     "JournalError",
     "Jpeg",
+    "Measure",
+    "Measures",
     "ModelError",
     "Picture",
     "PluginError",

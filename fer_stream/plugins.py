@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from fer_stream.settings.tree import FleetSettings, JournalSettings, Settings
-    from fer_stream.types import Event, Expected, Face, Picture, Region
+    from fer_stream.types import Event, Expected, Face, Measure, Picture, Region
 
     Allocate = Callable[[tuple[int, ...]], NDArray[np.uint8] | None]
     Stored = tuple[Event, str]
@@ -121,6 +121,20 @@ class Classifier(Protocol):
 
     def classify(self, image: NDArray[np.uint8], faces: Sequence[Face]) -> NDArray[np.float32]:
         """Return probabilities, float32 ``[len(faces), len(labels)]``, each row summing to 1."""
+        ...
+
+
+@runtime_checkable
+class MeasuringClassifier(Classifier, Protocol):
+    """A classifier that also gives measures: numbers on scales, such as valence and arousal."""
+
+    measures: tuple[Measure, ...]
+    """Their names and scales; may be empty."""
+
+    def assess(
+        self, image: NDArray[np.uint8], faces: Sequence[Face]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return the probabilities as `classify`, and measures, float32 ``[len(faces), len(measures)]``."""
         ...
 
 

@@ -129,6 +129,26 @@ class Probabilities:
         return self.labels[best], self.values[best]
 
 
+class Measure(NamedTuple):
+    """A number on a scale that a model gives for a face beside its labels, such as valence: a name, and both ends."""
+
+    name: str
+    least: float
+    greatest: float
+
+
+@dataclass(frozen=True, slots=True)
+class Measures:
+    """The measures of one face: ``values[i]`` is that of ``names[i]``, on its scale."""
+
+    names: tuple[str, ...]
+    values: tuple[float, ...]
+
+    def as_dict(self) -> dict[str, float]:
+        """Return ``{name: value}`` in the order of the names."""
+        return dict(zip(self.names, self.values, strict=True))
+
+
 @dataclass(frozen=True, slots=True)
 class Face:
     """One face in one frame.
@@ -136,7 +156,7 @@ class Face:
     ``confidence`` is the detector's, in 0..1, that this is a face. ``landmarks`` are five points (left eye, right eye,
     nose, left and right mouth corner, as seen if the head is upright), or empty where a detector has none.
     ``probabilities`` is ``None`` until a classifier has looked at the face; ``quality``, in 0..1, is the weight of that
-    look (`fer_stream.imaging.quality`).
+    look (`fer_stream.imaging.quality`). ``measures`` are ``None`` until then, and where the model has none.
     """
 
     box: Box
@@ -144,15 +164,23 @@ class Face:
     landmarks: tuple[tuple[float, float], ...] = ()
     probabilities: Probabilities | None = None
     quality: float = 1.0
+    measures: Measures | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """Return box, confidence and probabilities as JSON values, rounded to a thousandth of a pixel and to 1e-6."""
+        """Return box, confidence, probabilities and measures, if there are any, as JSON values.
+
+        They are rounded to a thousandth of a pixel and to 1e-6.
+        """
         probabilities = self.probabilities.as_dict() if self.probabilities else {}
         return {
             "box": [round(side, 3) for side in self.box],
             "confidence": round(self.confidence, 6),
             "probabilities": {label: round(value, 6) for label, value in probabilities.items()},
-        }
+        } | (
+            {"measures": {name: round(value, 6) for name, value in self.measures.as_dict().items()}}
+            if self.measures
+            else {}
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,12 +245,13 @@ class Estimate:
 
     ``label`` is the open interval's label, or ``None`` while uncertain. ``probabilities`` is the smoothed
     distribution over the label set in force; it sums to at most 1 (a subset leaves the rest out, and poor looks leave
-    something unknown).
+    something unknown). ``measures`` are smoothed, too; ``None`` where the model has none.
     """
 
     track: int
     probabilities: Probabilities
     label: str | None
+    measures: Measures | None = None
 
 
 class EventType(StrEnum):
@@ -270,9 +299,25 @@ class Probability:
     peak: float
 
 
+Level = NewType("Level", float)
+"""A value on a measure's scale."""
+
+
+@dataclass(frozen=True, slots=True)
+class MeasureData:
+    """Of a smoothed measure, over the interval so far."""
+
+    mean: Level
+    lowest: Level
+    highest: Level
+
+
 @dataclass(frozen=True, slots=True)
 class ExpressionData:
-    """An interval of one apparent expression (an emotion, or a valence group) on one face."""
+    """An interval of one apparent expression (an emotion, or a valence group) on one face.
+
+    ``measures`` is there only if the model has measures, such as valence and arousal.
+    """
 
     start_time: Nanoseconds
     end_time: Nanoseconds | None
@@ -283,6 +328,7 @@ class ExpressionData:
     probabilities: dict[str, float]
     box: Box
     confidence: float
+    measures: dict[str, MeasureData] | None = None
 
 
 @dataclass(frozen=True, slots=True)

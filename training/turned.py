@@ -223,7 +223,7 @@ def costs(
 ) -> dict[str, float]:
     """Return milliseconds of processor time: medians of 100 measurements, taken alternately."""
     upright, more = MTCNN(SMALL // 2), MTCNN(SMALL // 2, rotations=rotations)
-    inputs = classifier.sample(image, face)[None, None]
+    inputs = classifier.sample(image, face)[None]
     what: dict[str, Callable[[], object]] = {
         "crop, upright": lambda: classifier.sample(image, face),
         "crop, turned": lambda: classifier.sample(image, leaning),

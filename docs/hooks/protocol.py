@@ -143,6 +143,7 @@ BODIES: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("label", "text or `null`", "`null` while no label is certain"),
         ("since", "whole number or `null`", "capture time at which the label began"),
         ("probabilities", "object of numbers", "the smoothed probability of each label"),
+        ("measures", "object of numbers", "each smoothed measure; absent if the model has none"),
     ),
     "hello": (
         ("camera", "text", "its name"),
@@ -265,7 +266,7 @@ def faces() -> str:
     """Return the layout of the head of a DONE's payload."""
     names = (
         "faces n",
-        "labels l",
+        "labels and measures l",
         "landmarks p",
         "searched, 0 or 1",
         "seconds to decode",

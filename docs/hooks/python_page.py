@@ -26,6 +26,8 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "Box",
         "Face",
         "Probabilities",
+        "Measure",
+        "Measures",
         "Estimate",
         "Track",
         "Frame",
@@ -47,6 +49,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         ),
         *(
             "plugins.Classifier",
+            "plugins.MeasuringClassifier",
             "plugins.BatchSink",
             "plugins.CheckableSink",
             "plugins.FollowingSink",

@@ -13,6 +13,7 @@ from fer_stream.cli import main
 from fer_stream.cli.options import OPTIONS
 from fer_stream.events import schema
 from fer_stream.events.cloudevents import DATA
+from fer_stream.inference.classifiers.contract import Contract
 from fer_stream.operations import metrics
 from fer_stream.settings.schema import allowed, dotted, leaves, schema_at, template, toml
 from fer_stream.settings.tree import Settings
@@ -111,6 +112,17 @@ _MACHINE = {
 def _field(path: tuple[str, ...]) -> dict[str, Any]:
     name = dotted(path)
     return {"default_factory": _MACHINE[name]} if name in _MACHINE else {}
+
+
+def sidecar() -> str:
+    """Return a table of what can be said in a model's sidecar."""
+    root = Contract.model_json_schema()
+    rows = []
+    for path in leaves(root):
+        found = schema_at(root, path)
+        default = toml(found["default"]) if found.get("default") is not None else ""
+        rows.append((code(dotted(path)), allowed(found), code(default), found.get("description", "")))
+    return table(("entry", "allowed", "default", "meaning"), rows)
 
 
 # Command line --------------------------------------------------------------------------------------------------------

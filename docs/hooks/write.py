@@ -30,6 +30,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "command-line": reference.command_line,
     "events": reference.events,
     "metrics": reference.metrics_table,
+    "sidecar": reference.sidecar,
     **protocol.PARTS,
     **python_page.PARTS,
 }

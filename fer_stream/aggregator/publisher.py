@@ -344,6 +344,8 @@ def describe(timeline: Timeline) -> list[dict[str, Any]]:
                 "probabilities": {label: round(value, 4) for label, value in probabilities.as_dict().items()},
             }
         )
+        if estimate and estimate.measures:
+            found[-1]["measures"] = {name: round(value, 4) for name, value in estimate.measures.as_dict().items()}
     return found
 
 

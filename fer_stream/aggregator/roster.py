@@ -15,6 +15,7 @@ from fer_stream.operations import metrics
 from fer_stream.protocol import results, shared
 from fer_stream.protocol.pace import SlowLinkWarning
 from fer_stream.settings.kinds import CAMERA_NAME
+from fer_stream.types import Measure
 
 _log = logging.getLogger(__name__)
 
@@ -119,21 +120,24 @@ class Worker:
     warning: SlowLinkWarning = field(default_factory=SlowLinkWarning, init=False)  # of the link to it
 
     @classmethod
-    def from_ready(cls, about: dict[str, Any]) -> tuple[Worker, tuple[str, ...]]:
-        """Parse a READY: return the worker, and its model's labels.
+    def from_ready(cls, about: dict[str, Any]) -> tuple[Worker, tuple[str, ...], tuple[Measure, ...]]:
+        """Parse a READY: return the worker, and its model's labels and measures.
 
         Raises:
-            WireError: a field is missing or not valid, or there are no labels or too many.
+            WireError: a field is missing or not valid, or there are no labels or too many, or too many measures.
         """
         try:
             labels = tuple(str(label) for label in about["labels"])
+            measures = tuple(_measure(str(name), *scale) for name, scale in about.get("measures", {}).items())
             texts = {key: str(about[key]) for key in ("name", "host", "model", "detector")}
             found = cls(pid=int(about["pid"]), shares=_shares(about), moves=about.get("moves") is True, **texts)
-        except (KeyError, TypeError, ValueError, OverflowError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
             raise WireError(f"a worker's READY has a missing or invalid field: {error}") from error
         if not 0 < len(labels) <= results.MAX_LABELS:
             raise WireError(f"a worker with {len(labels)} labels")
-        return found, labels
+        if len(measures) > results.MAX_LABELS:
+            raise WireError(f"a worker with {len(measures)} measures")
+        return found, labels, measures
 
     @property
     def movable(self) -> bool:
@@ -148,6 +152,18 @@ class Worker:
                 '(and encoding = "jpeg" of those on this machine), or run the worker nearer',
                 *(self.name, self.host, slow),
             )
+
+
+def _measure(name: str, least: Any, greatest: Any) -> Measure:
+    """Return a measure with finite ends.
+
+    Raises:
+        ValueError: they are not.
+    """
+    measure = Measure(name, float(least), float(greatest))
+    if not -math.inf < measure.least < measure.greatest < math.inf:
+        raise ValueError(f"a measure from {least!r:.20} to {greatest!r:.20}")
+    return measure
 
 
 def _shares(about: dict[str, Any]) -> bool:

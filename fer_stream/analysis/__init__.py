@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from fer_stream.analysis import tables
 from fer_stream.analysis.folder import Analysis
-from fer_stream.analysis.observe import Observer, refuse
+from fer_stream.analysis.observe import Observer, Recognizers, refuse
 from fer_stream.analysis.pictures import Pictures, are_pictures
 from fer_stream.errors import AnalysisWarning, ConfigError, SourceError
 from fer_stream.settings.tree import CameraSettings, load
@@ -22,6 +22,7 @@ from fer_stream.system import folders
 from fer_stream.system.extras import require
 
 if TYPE_CHECKING:
+    from fer_stream.plugins import Classifier, Detector
     from fer_stream.settings.tree import Settings
 
 __all__ = ["Analysis", "analyze"]
@@ -34,6 +35,8 @@ def analyze(
     camera: str | None = None,
     threads: int | None = None,
     pictures: bool = False,
+    detector: Detector | None = None,
+    classifier: Classifier | None = None,
 ) -> Any:
     """Return the faces of a recording as a ``polars.DataFrame``: one row per face and frame.
 
@@ -59,6 +62,8 @@ def analyze(
         camera: the name of the camera in ``settings`` whose masks, rate and other settings apply.
         threads: frames analysed in parallel; by default the setting ``workers``. A recording uses at most ``depth``.
         pictures: the images of the folder are unrelated, not consecutive frames.
+        detector: finds the faces, in place of the one in the settings. One thread at a time uses it.
+        classifier: scores them, in place of the one in the settings. One thread at a time uses it.
 
     The extra ``analyze`` must be installed. The whole table is held in memory, unlike by `fer-stream analyze`.
 
@@ -79,7 +84,8 @@ def analyze(
     refuse(film)
     settings, threads = settings.model_copy(update={"cameras": {"film": film}}), threads or settings.workers
     found = _pictures if are_pictures(film, asked=pictures) else _recording
-    table, errors = found(settings, threads)
+    objects = Recognizers(settings, 1, detector, classifier) if detector or classifier else None
+    table, errors = found(settings, threads, objects)
     table.errors = errors
     if errors:
         more = f" (and {len(errors) - 1} more, in the table's `errors`)" if len(errors) > 1 else ""
@@ -121,18 +127,20 @@ def _path(address: str) -> Path:
         return path
 
 
-def _pictures(settings: Settings, threads: int) -> tuple[Any, tuple[SourceError, ...]]:
-    images = Pictures(settings, "film", threads)
+def _pictures(settings: Settings, threads: int, recognizers: Recognizers | None) -> tuple[Any, tuple[SourceError, ...]]:
+    images = Pictures(settings, "film", threads, recognizers)
     table = tables.frame([row for rows in images for row in rows], images.columns)
     if len(images.broken) == images.count:
         raise images.broken[0]
     return table, tuple(images.broken)
 
 
-def _recording(settings: Settings, threads: int) -> tuple[Any, tuple[SourceError, ...]]:
-    observer = Observer(settings, "film", threads)
-    labels = observer.label_set.labels
-    table = tables.Rows(observer.reader.clock.start, labels, observer.labels)
+def _recording(
+    settings: Settings, threads: int, recognizers: Recognizers | None
+) -> tuple[Any, tuple[SourceError, ...]]:
+    observer = Observer(settings, "film", threads, recognizers=recognizers)
+    labels, measures = observer.label_set.labels, [measure.name for measure in observer.measures]
+    table = tables.Rows(observer.reader.clock.start, labels, observer.labels, measures)
     rows: list[tables.Row] = []
     errors: list[SourceError] = []
     count = 0
@@ -149,4 +157,4 @@ def _recording(settings: Settings, threads: int) -> tuple[Any, tuple[SourceError
         name = Path(settings.cameras["film"].source).name
         frames = f"{observer.rejected} frame{'s' if observer.rejected > 1 else ''} of {name!r}"
         errors.append(SourceError(f"{frames} could not be analysed and have no rows"))
-    return tables.frame(rows, tables.columns(labels, observer.labels)), tuple(errors)
+    return tables.frame(rows, tables.columns(labels, observer.labels, measures)), tuple(errors)

@@ -186,7 +186,9 @@ class Analysis:
     ) -> tuple[dict[str, Any], FerStreamError | None]:
         observer = Observer(self._settings, self._camera, threads, checkpoint)
         labels, model_labels, start = observer.label_set.labels, observer.labels, observer.reader.clock.start
-        types, rows = tables.columns(labels, model_labels), tables.Rows(start, labels, model_labels)
+        measures = [measure.name for measure in observer.measures]
+        types = tables.columns(labels, model_labels, measures)
+        rows = tables.Rows(start, labels, model_labels, measures)
         summary, broken, began = Summary(start, self._settings.valence), None, time.monotonic()
         with ExitStack() as stack:
             table = tables.CsvTable(part / "faces.csv", types)

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from fer_stream.analysis.checkpoint import Checkpoint
     from fer_stream.imaging.yuv import Yuv
     from fer_stream.inference.recognizer import Recognition
+    from fer_stream.plugins import Classifier, Detector
     from fer_stream.settings.tree import CameraSettings, Settings
     from fer_stream.types import Box, Estimate, Event, Face, Frame, Hints, Track
 
@@ -51,17 +52,21 @@ _log = logging.getLogger(__name__)
 
 
 class Recognizers:
-    """A pool of ``count`` recognizers, each used by one thread at a time.
+    """A pool of ``count`` recognizers, each used by one thread at a time; only one if an object is given for it.
 
     Raises:
         PluginError, ModelError: the detector or the classifier cannot be loaded.
     """
 
-    def __init__(self, settings: Settings, count: int) -> None:
+    def __init__(
+        self, settings: Settings, count: int, detector: Detector | None = None, classifier: Classifier | None = None
+    ) -> None:
         self._idle: queue.SimpleQueue[Recognizer] = queue.SimpleQueue()
-        for _ in range(count):
-            self._idle.put(recognizer := Recognizer.from_settings(settings))
+        for _ in range(1 if detector or classifier else count):
+            recognizer = Recognizer.from_settings(settings, detector=detector, classifier=classifier)
+            self._idle.put(recognizer)
         self.labels, self.version = recognizer.labels, recognizer.classifier.version
+        self.measures = recognizer.measures
 
     def recognize(self, image: NDArray[np.uint8] | Yuv, hints: Hints | None = None) -> Recognition:
         """See `fer_stream.inference.recognizer.Recognizer.recognize`."""
@@ -107,7 +112,8 @@ class Observer:
     """Analyses one recorded camera of the settings. Iterate over it once; close the iterator if you stop early.
 
     Up to ``threads`` frames are analysed in parallel. After the end, ``rejected`` is the number of frames that could
-    not be analysed, and ``recalled`` the number of answers taken from the checkpoint.
+    not be analysed, and ``recalled`` the number of answers taken from the checkpoint. ``recognizers`` are those of the
+    settings, unless others are given.
 
     Raises:
         PluginError, ModelError: the detector or the classifier cannot be loaded.
@@ -116,7 +122,14 @@ class Observer:
         SourceError: while iterating, the source cannot be opened, or it broke off; raised after the last observation.
     """
 
-    def __init__(self, settings: Settings, camera: str, threads: int = 1, checkpoint: Checkpoint | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        camera: str,
+        threads: int = 1,
+        checkpoint: Checkpoint | None = None,
+        recognizers: Recognizers | None = None,
+    ) -> None:
         self.rejected = self.recalled = 0
         self._bell = threading.Event()
         self._slot = Slot("wait")
@@ -125,8 +138,9 @@ class Observer:
         self._checkpoint = checkpoint
         self._depth = settings.depth
         self._threads = min(threads, self._depth)
-        self._recognizers = Recognizers(settings, self._threads)
+        self._recognizers = recognizers or Recognizers(settings, self._threads)
         self.labels, self.model = self._recognizers.labels, self._recognizers.version
+        self.measures = self._recognizers.measures
         self.label_set = LabelSet(settings.labels, self.labels, settings.valence)
         attention = Attention(settings.search, "wait", settings.depth)
         self._timeline = Timeline(camera, 1, self.label_set, settings.tracker, settings.smoother, attention)
@@ -183,7 +197,7 @@ class Observer:
             try:
                 found = self._recognizers.recognize(planar_or_bgr(frame.content), hints)
                 result = results.Result(found.faces[: results.MAX_FACES], searched=found.searched)
-                return results.unpack_faces(results.pack_faces(result, self.labels), self.labels)
+                return results.unpack_faces(self._packed(result), self.labels, self.measures)
             except WireError as error:  # a JPEG that does not decode, or faces that the wire format cannot hold
                 _log.warning("frame %d is rejected: %s", frame.number, error)
                 break
@@ -198,13 +212,16 @@ class Observer:
         if result.searched is not None:
             blank = np.zeros_like(result.searched.thumbnail)
             result = replace(result, searched=replace(result.searched, thumbnail=blank))
-        return results.pack_faces(result, self.labels)
+        return self._packed(result)
+
+    def _packed(self, result: results.Result) -> bytes:
+        return results.pack_faces(result, self.labels, self.measures)
 
     def _from_stored(self, frame: Frame, answer: bytes) -> results.Result | None:
         """Invert `_to_stored`; the thumbnail is computed from the frame again."""
         if not answer:
             return None
-        result = results.unpack_faces(answer, self.labels)
+        result = results.unpack_faces(answer, self.labels, self.measures)
         if result.searched is None:
             return result
         return replace(result, searched=Searched(result.searched.cells, motion.thumbnail(planar_or_bgr(frame.content))))

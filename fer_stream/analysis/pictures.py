@@ -45,21 +45,21 @@ def are_pictures(camera: CameraSettings, *, asked: bool) -> bool:
 class Pictures:
     """The image, or the images of a folder, of one camera of the settings. Iterate over it once to get each one's rows.
 
-    ``threads`` images are analysed in parallel. After the end, ``broken`` holds an error for each image that could not
-    be analysed.
+    ``threads`` images are analysed in parallel, by the recognizers of the settings unless others are given. After the
+    end, ``broken`` holds an error for each image that could not be analysed.
 
     Raises:
         SourceError: the folder holds no image.
         PluginError, ModelError: the detector or the classifier cannot be loaded.
     """
 
-    def __init__(self, settings: Settings, camera: str, threads: int) -> None:
+    def __init__(self, settings: Settings, camera: str, threads: int, recognizers: Recognizers | None = None) -> None:
         self._camera = settings.cameras[camera].model_copy(update={"loop": False})
         path = folders.expand(Path(self._camera.source.removeprefix("file://")))
         images = Images(path, self._camera)
         self._paths = [path / name if path.is_dir() else path for name in images.names]
         self._threads = threads
-        self._recognizers = Recognizers(settings, threads)
+        self._recognizers = recognizers or Recognizers(settings, threads)
         self.count = len(self._paths)
         self.model = self._recognizers.version
         self.columns = tables.join(
@@ -67,6 +67,7 @@ class Pictures:
             dict.fromkeys((*tables.BOX, "detection"), float),
             {"label": str, "quality": float},
             dict.fromkeys(self._recognizers.labels, float),
+            dict.fromkeys((measure.name for measure in self._recognizers.measures), float),
         )
         self.faces: Counter[str] = Counter()
         """Number of faces by their most probable label."""
@@ -97,7 +98,8 @@ class Pictures:
         probabilities = face.probabilities.as_dict() if face.probabilities else {}
         label = max(probabilities, key=probabilities.__getitem__)
         self.faces[label] += 1
-        rounded = [round(value, tables.PLACES) for value in probabilities.values()]
+        levels = face.measures.values if face.measures else ()
+        rounded = [round(value, tables.PLACES) for value in (*probabilities.values(), *levels)]
         confidence, quality = round(face.confidence, tables.PLACES), round(face.quality, tables.PLACES)
         return [name, *tables.box(face), confidence, label, quality, *rounded]
 

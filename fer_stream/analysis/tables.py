@@ -11,9 +11,11 @@
 | ``happy`` ...              | the smoothed probability of each label                                          |
 | ``quality``                | the weight of the score, 0 to 1, if the face was scored in this frame           |
 | ``scored_happy`` ...       | the model's own probabilities, if the face was scored in this frame             |
+| ``valence`` ...            | each smoothed measure, if the model has any                                     |
+| ``scored_valence`` ...     | the model's own measures, if the face was scored in this frame                  |
 
 The table of unrelated pictures has the column ``image`` instead of the first three. Nothing is smoothed there:
-``label`` is the most probable label, and ``happy`` ... are the model's own probabilities.
+``label`` is the most probable label, and ``happy`` ... are the model's own probabilities, ``valence`` ... its measures.
 """
 
 from __future__ import annotations
@@ -46,8 +48,8 @@ BOX = ("x", "y", "width", "height")
 Row = list[int | float | str | None]
 
 
-def columns(labels: Sequence[str], model_labels: Sequence[str]) -> dict[str, type]:
-    """Return the columns' names and types, in order, for a label set and a model's labels.
+def columns(labels: Sequence[str], model_labels: Sequence[str], measures: Sequence[str] = ()) -> dict[str, type]:
+    """Return the columns' names and types, in order, for a label set, and a model's labels and measures.
 
     Raises:
         ModelError: as `join`.
@@ -59,6 +61,8 @@ def columns(labels: Sequence[str], model_labels: Sequence[str]) -> dict[str, typ
         dict.fromkeys(labels, float),
         {"quality": float},
         dict.fromkeys((f"scored_{label}" for label in model_labels), float),
+        dict.fromkeys(measures, float),
+        dict.fromkeys((f"scored_{measure}" for measure in measures), float),
     )
 
 
@@ -66,11 +70,13 @@ def join(*parts: Mapping[str, type]) -> dict[str, type]:
     """Return the columns of all parts, in order.
 
     Raises:
-        ModelError: a label has the name of another column.
+        ModelError: a label or a measure has the name of another column.
     """
     count = Counter(name for part in parts for name in part)
     if twice := [name for name, n in count.items() if n > 1]:
-        raise ModelError(f"the model's label {twice[0]!r} is also the name of a column: rename it in the model")
+        raise ModelError(
+            f"the model's label or measure {twice[0]!r} is also the name of a column: rename it in the model"
+        )
     return {name: kind for part in parts for name, kind in part.items()}
 
 
@@ -90,10 +96,13 @@ class Rows:
         start: the capture time that counts as 0, in nanoseconds.
         labels: the labels of the smoothed probabilities.
         model_labels: the labels of the model.
+        measures: the names of its measures.
     """
 
-    def __init__(self, start: int, labels: Sequence[str], model_labels: Sequence[str]) -> None:
-        self._start, self._labels, self._model_labels = start, labels, model_labels
+    def __init__(
+        self, start: int, labels: Sequence[str], model_labels: Sequence[str], measures: Sequence[str] = ()
+    ) -> None:
+        self._start, self._labels, self._model_labels, self._measures = start, labels, model_labels, measures
         self._waiting: deque[tuple[list[Row], dict[int, Row]]] = deque()
 
     def of(self, observation: Observation) -> list[Row]:
@@ -120,6 +129,8 @@ class Rows:
         estimate = observation.estimates.get(track)
         smoothed = estimate.probabilities.as_dict() if estimate else {}
         scored = face.probabilities.as_dict() if face.probabilities else {}
+        levels = estimate.measures.as_dict() if estimate and estimate.measures else {}
+        measured = face.measures.as_dict() if face.measures else {}
         return [
             frame.number,
             round((frame.time - self._start) / 1e9, 6),
@@ -130,6 +141,8 @@ class Rows:
             *(_rounded(smoothed.get(label)) for label in self._labels),
             round(face.quality, PLACES) if face.probabilities else None,
             *(_rounded(scored.get(label)) for label in self._model_labels),
+            *(_rounded(levels.get(measure)) for measure in self._measures),
+            *(_rounded(measured.get(measure)) for measure in self._measures),
         ]
 
 

@@ -134,7 +134,9 @@ def _models(settings: Settings) -> Iterator[Finding]:
         plugins.load("detectors", settings.detector.name)(settings.detector)
         yield _ok(f"detector {settings.detector.name}")
         classifier = plugins.load("classifiers", settings.classifier.name)(settings.classifier)
-        yield _ok(f"classifier {settings.classifier.name}: {classifier.version}, {', '.join(classifier.labels)}")
+        measures = ", ".join(measure.name for measure in getattr(classifier, "measures", ()))
+        also = f"; measures {measures}" if measures else ""
+        yield _ok(f"classifier {settings.classifier.name}: {classifier.version}, {', '.join(classifier.labels)}{also}")
     except FerStreamError as error:
         yield _fail(str(error))
 

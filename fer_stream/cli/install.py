@@ -31,14 +31,20 @@ def schema(arguments: Namespace) -> None:
     sys.stdout.write(json.dumps(document(), indent=2) + "\n")
 
 
-def version(_: Namespace) -> None:
-    """Print the version, and the models with their digests."""
+def version(arguments: Namespace) -> None:
+    """Print the version, the models with their digests, and the model that the settings name, if it is another one."""
     from fer_stream.inference import models  # noqa: PLC0415
     from fer_stream.system.version import __version__  # noqa: PLC0415
 
     sys.stdout.write(f"fer-stream {__version__}\n")
     for name, digest in models.digests().items():
         sys.stdout.write(f"{name}  sha256:{digest}\n")
+    sys.stdout.flush()
+    path = explain(arguments).settings.classifier.model
+    if path is not None and path.exists():
+        files = models.files(path)
+        beside = f" (with {', '.join(list(files)[1:])})" if len(files) > 1 else ""
+        sys.stdout.write(f"{path}  sha256:{models.combined(files)}{beside}\n")
 
 
 def doctor(arguments: Namespace) -> int:

@@ -10,7 +10,7 @@ import argparse
 import importlib
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from fer_stream.cli.options import add_option, camera_arguments
+from fer_stream.cli.options import add_option, camera_arguments, model_arguments
 from fer_stream.operations import environment
 from fer_stream.operations.process import main_guard, raise_limits, reset_signals
 
@@ -436,6 +436,28 @@ COMMANDS = (
         (*MODELS, "--workers", "--journal", "--metrics", "--bind", *COMMON),
     ),
     Command(
+        "model",
+        "model:model",
+        "check whether a model of your own can be used, write what it does not say itself, or measure its cost",
+        "fer-stream model adopt mine.onnx --channels RGB --pixels imagenet --labels happy,other --crop box",
+        ("--provider", *COMMON),
+        (
+            _argument(
+                "action",
+                choices=["check", "adopt", "bench"],
+                help="check: say what the model is taken for, or everything that is missing; adopt: deduce and ask "
+                "what is missing, and write it into a file beside the model; bench: compare its cost with that of the "
+                "included model",
+            ),
+            _argument("file", metavar="FILE", help="an ONNX file"),
+            _argument(
+                "-o", "--output", metavar="FILE", help="adopt: what to write (default: FILE with the suffix .toml)"
+            ),
+            _argument("--force", action="store_true", help="adopt: overwrite it"),
+            *model_arguments(),
+        ),
+    ),
+    Command(
         "keys",
         "keys:keys",
         "make, allow, list and revoke the keys of processes on other machines",
@@ -461,7 +483,13 @@ COMMANDS = (
             _argument("--public", metavar="KEY", help="allow: the public half of a key that was made elsewhere"),
         ),
     ),
-    Command("version", "install:version", "print the version, and the models with their digests", "fer-stream version"),
+    Command(
+        "version",
+        "install:version",
+        "print the version, and the models with their digests",
+        "fer-stream version --model mine.onnx",
+        ("--model", *COMMON),
+    ),
 )
 
 

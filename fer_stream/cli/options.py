@@ -163,6 +163,44 @@ CAMERA_OPTIONS = (
 _CAMERA = "camera."
 """Begins the destinations of `CAMERA_OPTIONS`, some of whose flags are also in `OPTIONS`."""
 
+MODEL_OPTIONS = (
+    Option("--layout", "NAME", "the order of the input's axes: NCHW or NHWC"),
+    Option("--channels", "NAME", "the order of the channels: grey, RGB or BGR"),
+    Option("--size", "HxW", "height and width of a face in pixels, such as 224x224"),
+    Option("--batch", "N", "the number of faces in each run, if it is fixed"),
+    Option(
+        "--pixels",
+        "NAME",
+        "the values of its pixels: bytes (0 to 255), unit (0 to 1), signed (-1 to 1), or imagenet (ImageNet's mean and "
+        "deviation)",
+    ),
+    Option("--scale", "FACTOR", "in place of --pixels: the factor of the pixels"),
+    Option("--mean", "NUMBERS", "what is subtracted then: one number, or one for each channel with commas"),
+    Option("--std", "NUMBERS", "what it is divided by then"),
+    Option("--labels", "LIST", "the labels with commas, in the order of the columns"),
+    Option("--labels-output", "NAME", "the output that has the labels"),
+    Option("--values", "NAME", "what the labels' columns are: probabilities or logits"),
+    Option("--columns", "FIRST:AFTER", "the labels' columns, from 0: the first, and the one after the last"),
+    Option(
+        "--measure",
+        "NAME=COLUMN[,LEAST,GREATEST[,OUTPUT]]",
+        "a number on a scale, such as valence=8,-1,1; may be repeated",
+        how={"action": "append"},
+    ),
+    Option(
+        "--crop",
+        "CROP",
+        "what it sees of a face: box, fer2013 (as the included models), or X,Y,SIDE in units of the detector's box",
+    ),
+    Option("--version", "TEXT", "name and version"),
+    Option("--license", "TEXT", "the licence of the weights"),
+    Option("--trained-on", "TEXT", "the faces on which it was trained"),
+)
+"""The options of ``fer-stream model adopt``: the answers that `fer_stream.inference.classifiers.adoption` takes."""
+
+_MODEL = "model."
+"""Begins the destinations of `MODEL_OPTIONS`."""
+
 BY_FLAG = {option.flag: option for option in OPTIONS}
 
 
@@ -198,6 +236,32 @@ def camera_values(arguments: argparse.Namespace) -> dict[str, Any]:
         with suppress(ValueError):  # the validation reports it
             values["masks"] = json.loads(values["masks"])
     return values
+
+
+def model_arguments() -> tuple[tuple[tuple[str, ...], dict[str, Any]], ...]:
+    """Return argparse's arguments for `MODEL_OPTIONS`."""
+    return tuple(
+        (
+            (option.flag,),
+            {
+                "dest": _MODEL + option.flag.removeprefix("--"),
+                "metavar": option.metavar,
+                "help": f"adopt: {option.help}",
+            }
+            | option.how,
+        )
+        for option in MODEL_OPTIONS
+    )
+
+
+def model_answers(arguments: argparse.Namespace) -> dict[str, str]:
+    """Return the given `MODEL_OPTIONS` by name, as they were typed; what was repeated is joined by semicolons."""
+    found = {name.removeprefix(_MODEL): value for name, value in vars(arguments).items() if name.startswith(_MODEL)}
+    return {
+        name: ";".join(value) if isinstance(value, list) else value
+        for name, value in found.items()
+        if value is not None
+    }
 
 
 def explain(arguments: argparse.Namespace, sources: Mapping[str, str] | None = None) -> Loaded:

@@ -13,7 +13,7 @@ from typing import Any, get_args, get_origin
 from fer_stream.events.cloudevents import DATA, SEQUENCE_DIGITS, data_fields
 from fer_stream.settings.kinds import CAMERA_NAME
 from fer_stream.system.version import __version__
-from fer_stream.types import Box, Cursor, EventType, GapData, Milliseconds, Nanoseconds
+from fer_stream.types import Box, Cursor, EventType, GapData, Level, Milliseconds, Nanoseconds
 
 Schema = dict[str, Any]
 
@@ -40,9 +40,10 @@ _JSON_TYPES: dict[Any, Schema] = {
     },
     int: _COUNT,
     float: _PROBABILITY,
+    Level: {"type": "number", "description": "On the measure's scale, which the model gives."},
     str: {"type": "string"},
 }
-"""The schema of each field type. Every integer is a count, and every float outside a box is a probability."""
+"""The schema of each field type. Integers are counts, and floats outside boxes and measures are probabilities."""
 
 _ENVELOPE: Schema = {
     "specversion": {"const": "1.0", "description": "The version of CloudEvents."},
@@ -169,16 +170,18 @@ def _branch(kind: EventType) -> Schema:
 
 
 def _object(cls: type) -> Schema:
-    """Return the schema of a data class: all its fields are required, and no others are allowed."""
-    properties = {}
+    """Return the schema of a data class: fields that are not left out are required, and no others are allowed."""
+    properties, required = {}, []
     for field in data_fields(cls):
         schema = _of_type(field.type)
-        properties[field.name] = {"anyOf": [schema, {"type": "null"}]} if field.optional else schema
+        nullable = field.optional and not field.omitted
+        properties[field.name] = {"anyOf": [schema, {"type": "null"}]} if nullable else schema
+        required += [] if field.omitted else [field.name]
     return {
         "type": "object",
         "description": re.sub(r"`+", "", " ".join((getdoc(cls) or "").split())),
         "properties": properties,
-        "required": list(properties),
+        "required": required,
         "additionalProperties": False,
     }
 

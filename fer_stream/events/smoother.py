@@ -10,11 +10,11 @@ overlap. ``python -m training.smoothing`` compares this method with others and f
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from fer_stream.errors import ConfigError
-from fer_stream.types import Nanoseconds, Probabilities
+from fer_stream.types import Measures, Nanoseconds, Probabilities
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -73,11 +73,32 @@ class LabelSet:
 
 
 @dataclass(slots=True)
+class Levels:
+    """A smoothed measure over several observations."""
+
+    total: float = 0.0
+    observations: int = 0
+    lowest: float = math.inf
+    highest: float = -math.inf
+
+    @property
+    def mean(self) -> float:
+        """The mean over the observations so far."""
+        return self.total / max(self.observations, 1)
+
+    def take(self, value: float) -> None:
+        """Take the value of a further observation."""
+        self.total += value
+        self.observations += 1
+        self.lowest, self.highest = min(self.lowest, value), max(self.highest, value)
+
+
+@dataclass(slots=True)
 class Interval:
     """A time interval of one label.
 
-    ``mean`` and ``peak`` are those of its smoothed probability over the observations. ``reported`` is the time of its
-    latest event.
+    ``mean`` and ``peak`` are those of its smoothed probability over the observations; ``levels`` are the smoothed
+    measures over them. ``reported`` is the time of its latest event.
     """
 
     label: str
@@ -88,6 +109,7 @@ class Interval:
     peak: float = 0.0
     total: float = 0.0
     observations: int = 0
+    levels: dict[str, Levels] = field(default_factory=dict)
 
     @property
     def mean(self) -> float:
@@ -146,6 +168,11 @@ class Average:
         """The belief in each label."""
         return [value / max(self._weight, ENOUGH) for value in self._sums]
 
+    @property
+    def means(self) -> list[float] | None:
+        """The weighted averages alone, with nothing for a missing part; ``None`` as long as no look has a weight."""
+        return [value / self._weight for value in self._sums] if self._weight > 0 else None
+
     def update(self, seconds: float, look: Sequence[float], weight: float) -> None:
         """See `Belief.update`."""
         kept = math.exp(-seconds / self._tau)
@@ -168,6 +195,9 @@ class Smoother:
         self._time: Nanoseconds | None = None
         self.probabilities = Probabilities(labels.labels, ())
         """The smoothed probabilities; ``values`` is empty before the first observation."""
+        self.measures: Measures | None = None
+        """The smoothed measures, if the model has any."""
+        self._levels: Average | None = None
         self._candidate: str | None = None
         self._since = Nanoseconds(0)
         self._below: Nanoseconds | None = None
@@ -177,13 +207,20 @@ class Smoother:
         self.unsettled = False
         """Whether the last look would change the label if repeated. Scoring again soon shows whether it was wrong."""
 
-    def observe(self, time: Nanoseconds, probabilities: Probabilities, weight: float = 1.0) -> list[Change]:
-        """Take a model's probabilities for the face at ``time``, with a weight from 0 to 1."""
+    def observe(
+        self, time: Nanoseconds, probabilities: Probabilities, weight: float = 1.0, measures: Measures | None = None
+    ) -> list[Change]:
+        """Take a model's probabilities and measures for the face at ``time``, with a weight from 0 to 1."""
         seconds = math.inf if self._time is None else (time - self._time) / 1e9
         look = self._labels.project(probabilities)
         self._belief.update(seconds, look.values, weight)
         self.probabilities = Probabilities(look.labels, tuple(self._belief.values))
         self._time = time
+        if measures is not None:
+            self._levels = self._levels or Average(len(measures.names), self._settings.tau)
+            self._levels.update(seconds, measures.values, weight)
+            means = self._levels.means
+            self.measures = None if means is None else Measures(measures.names, tuple(means))
         changes: list[Change] = []
         if self.interval is not None:
             probability = self.probabilities.values[self.probabilities.labels.index(self.interval.label)]
@@ -237,3 +274,5 @@ class Smoother:
         interval.observations += 1
         interval.total += probability
         interval.peak = max(interval.peak, probability)
+        for name, value in self.measures.as_dict().items() if self.measures else ():
+            interval.levels.setdefault(name, Levels()).take(value)

@@ -23,6 +23,8 @@ from fer_stream.types import (
     Face,
     FaceData,
     Hints,
+    Level,
+    MeasureData,
     Milliseconds,
     Nanoseconds,
     Probability,
@@ -132,8 +134,8 @@ class Timeline:
             self._smoothers[track.id] = Smoother(self._labels, self._smoother_settings)
             events.append(self._event(EventType.FACE_ENTERED, track.id, self._stay(track, None)))
         for track in tracking.seen:
-            if track.face.probabilities is not None:
-                changes = self._smoothers[track.id].observe(self.time, track.face.probabilities, track.face.quality)
+            if (face := track.face).probabilities is not None:
+                changes = self._smoothers[track.id].observe(self.time, face.probabilities, face.quality, face.measures)
                 events += self._expressions(track, changes)
         self.tracks = tracking.seen
         self.searched = searched is not None or not self._attention.following
@@ -167,7 +169,7 @@ class Timeline:
             smoother = self._smoothers.get(track.id)
             if smoother is not None and smoother.probabilities.values:
                 label = smoother.interval.label if smoother.interval else None
-                found.append(Estimate(track.id, smoother.probabilities, label))
+                found.append(Estimate(track.id, smoother.probabilities, label, smoother.measures))
         return found
 
     def open_intervals(self) -> list[tuple[int, str, Nanoseconds]]:
@@ -205,6 +207,11 @@ class Timeline:
                 probabilities=change.probabilities.as_dict(),
                 box=track.face.box,
                 confidence=track.face.confidence,
+                measures={
+                    name: MeasureData(Level(found.mean), Level(found.lowest), Level(found.highest))
+                    for name, found in interval.levels.items()
+                }
+                or None,
             )
             events.append(self._event(self._kinds[change.what], track.id, data))
         return events

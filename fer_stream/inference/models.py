@@ -68,12 +68,15 @@ def digests() -> dict[str, str]:
 class Model:
     """An opened ONNX file.
 
-    ``digest`` is the SHA-256 of its bytes, in hexadecimal. If its weights are in other files, it covers these, too.
+    ``digest`` is the SHA-256 of its bytes, in hexadecimal. If its weights are in other files, or if it has a sidecar
+    (`sidecar_of`), it covers these, too.
     """
 
     path: Path
     digest: str
     session: Any
+    sidecar: str | None = None
+    """The text of its sidecar, if there is one."""
 
     @property
     def metadata(self) -> dict[str, str]:
@@ -118,6 +121,11 @@ def find(path: Path, provider: str = "cpu") -> Model:
     return shipped(name, provider) if name in digests() and not path.exists() else load(path, provider)
 
 
+def sidecar_of(path: Path) -> Path:
+    """Return the path of the file in which a model's author says what is not in the model: ``NAME.toml``."""
+    return path.with_suffix(".toml")
+
+
 def load(path: Path, provider: str = "cpu", digest: str | None = None) -> Model:
     """Open a model file with one of `PROVIDERS`; if ``digest`` is given, it must be the SHA-256 of the file.
 
@@ -136,13 +144,30 @@ def load(path: Path, provider: str = "cpu", digest: str | None = None) -> Model:
     found = hashlib.sha256(content).hexdigest()
     if digest not in (None, found):  # checked before onnxruntime parses the file
         raise ModelError(f"{path} is not the file that was shipped ({MANIFEST} beside it): install fer-stream again")
-    if beside := _beside(path, content):
-        found = hashlib.sha256("".join([found, *beside.values()]).encode()).hexdigest()
-    return Model(path, found, _open(path, content, provider))
+    sidecar = _sidecar(path)
+    try:
+        text = None if sidecar is None else sidecar.decode()
+    except UnicodeDecodeError as error:
+        raise ModelError(f"the sidecar {sidecar_of(path)} is not UTF-8 text: save it as UTF-8") from error
+    return Model(path, combined(_parts(path, content, sidecar)), _open(path, content, provider), text)
+
+
+def _sidecar(path: Path) -> bytes | None:
+    """Return the content of a model's sidecar, or ``None`` if it has none.
+
+    Raises:
+        ModelError: there is one, but it cannot be read.
+    """
+    try:
+        return sidecar_of(path).read_bytes() if path.suffix != ".toml" else None
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise ModelError(f"the sidecar {sidecar_of(path)} cannot be read: {error.strerror}") from error
 
 
 def files(path: Path) -> dict[str, str]:
-    """Return the SHA-256 of each file of a model, by name: an ONNX file and the files it refers to, or a whole folder.
+    """Return the SHA-256 of each file of a model, by name: an ONNX file and those that belong to it, or a whole folder.
 
     Raises:
         ModelError: a file is missing, or cannot be read.
@@ -154,7 +179,20 @@ def files(path: Path) -> dict[str, str]:
         content = path.read_bytes()
     except OSError as error:
         raise ModelError(f"the model file {path} cannot be read: {error.strerror}") from error
-    return {path.name: hashlib.sha256(content).hexdigest()} | _beside(path, content)
+    return _parts(path, content, _sidecar(path))
+
+
+def combined(digests: Mapping[str, str]) -> str:
+    """Return one digest for the files of a model, as of `files`: that of the only file, or one over all digests."""
+    first, *further = digests.values()
+    return hashlib.sha256("".join([first, *further]).encode()).hexdigest() if further else first
+
+
+def _parts(path: Path, content: bytes, sidecar: bytes | None) -> dict[str, str]:
+    found = {path.name: hashlib.sha256(content).hexdigest()} | _beside(path, content)
+    if sidecar is not None:
+        found[sidecar_of(path).name] = hashlib.sha256(sidecar).hexdigest()
+    return found
 
 
 def _beside(path: Path, content: bytes) -> dict[str, str]:

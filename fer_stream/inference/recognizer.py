@@ -14,16 +14,16 @@ from fer_stream.errors import PluginError
 from fer_stream.imaging import motion, quality
 from fer_stream.imaging.pixels import pixels
 from fer_stream.imaging.yuv import Yuv
-from fer_stream.plugins import FollowingDetector
+from fer_stream.plugins import FollowingDetector, MeasuringClassifier
 from fer_stream.settings.deployment import check_purpose
-from fer_stream.types import THUMBNAIL, Box, Face, Probabilities, Region, Searched
+from fer_stream.types import THUMBNAIL, Box, Face, Measures, Probabilities, Region, Searched
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from fer_stream.plugins import Classifier, Detector
     from fer_stream.settings.tree import Settings
-    from fer_stream.types import Hints
+    from fer_stream.types import Hints, Measure
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +79,25 @@ def _as_accepted(image: NDArray[np.uint8] | Yuv, model: Detector | Classifier) -
     return image.decode() if isinstance(image, Yuv) and not getattr(model, "planar", False) else image
 
 
+def _finite(found: Any, faces: int, columns: int, what: str) -> list[list[float]]:
+    """Return what a classifier gives, after a check.
+
+    Raises:
+        PluginError: it is not one row of finite numbers per face.
+    """
+    rows = np.asarray(found)
+    if rows.shape != (faces, columns) or rows.dtype.kind not in "fiu" or not np.isfinite(rows).all():
+        wanted = f"finite numbers [{faces}, {columns}]: one row per face, one column per {what}"
+        raise PluginError(f"the classifier gives {rows.dtype} {list(rows.shape)}, and must give {wanted}")
+    listed: list[list[float]] = rows.tolist()
+    return listed
+
+
 class Recognizer:
     """Finds faces and scores their apparent expressions; keeps no state between images.
 
-    A recognizer made by `from_settings` can be pickled, for example for a process pool: each process loads the models.
+    A recognizer made by `from_settings` of settings alone can be pickled, for example for a process pool: each process
+    loads the models.
     """
 
     def __init__(self, detector: Detector, classifier: Classifier) -> None:
@@ -91,8 +106,10 @@ class Recognizer:
         self._settings: Settings | None = None
 
     @classmethod
-    def from_settings(cls, settings: Settings) -> Recognizer:
-        """Load the detector and the classifier that the settings name.
+    def from_settings(
+        cls, settings: Settings, *, detector: Detector | None = None, classifier: Classifier | None = None
+    ) -> Recognizer:
+        """Load the detector and the classifier that the settings name, unless an object is given in place of one.
 
         Raises:
             PluginError: one of them is not installed.
@@ -100,12 +117,11 @@ class Recognizer:
             ConfigError: the purpose given in the settings is prohibited.
         """
         check_purpose(settings)
-        detector, classifier = settings.detector, settings.classifier
         made = cls(
-            plugins.load("detectors", detector.name)(detector),
-            plugins.load("classifiers", classifier.name)(classifier),
+            detector or plugins.load("detectors", settings.detector.name)(settings.detector),
+            classifier or plugins.load("classifiers", settings.classifier.name)(settings.classifier),
         )
-        made._settings = settings
+        made._settings = None if detector or classifier else settings
         return made
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -128,6 +144,11 @@ class Recognizer:
         """The classifier's labels."""
         return self.classifier.labels
 
+    @property
+    def measures(self) -> tuple[Measure, ...]:
+        """The classifier's measures; none if it is no `fer_stream.plugins.MeasuringClassifier`."""
+        return self.classifier.measures if isinstance(self.classifier, MeasuringClassifier) else ()
+
     def recognize(self, image: NDArray[np.uint8] | Yuv, hints: Hints | None = None) -> Recognition:
         """Return the faces in ``image`` (uint8 ``[H, W, 3]``, BGR; or planar), in the detector's order.
 
@@ -137,27 +158,38 @@ class Recognizer:
 
         Raises:
             ValueError: ``image`` is not such an array. The message says what it appears to be, and how to convert it.
-            PluginError: the classifier does not return one row of finite numbers per face, one column per label.
+            PluginError: the classifier does not return one row of finite numbers per face, one column per label, or
+                per measure.
         """
         image = image if isinstance(image, Yuv) else pixels(image)
         start = time.perf_counter()
         faces, due, searched = self._detect(image, hints)
         detected = time.perf_counter()
-        rows = self._classify(image, [faces[i] for i in due])
-        for i, row in zip(due, rows, strict=True):
+        rows, levels = self._classify(image, [faces[i] for i in due])
+        names = tuple(measure.name for measure in self.measures)
+        for i, row, level in zip(due, rows, levels, strict=True):
             faces[i] = replace(
-                faces[i], probabilities=Probabilities(self.labels, tuple(row)), quality=quality.of(image, faces[i])
+                faces[i],
+                probabilities=Probabilities(self.labels, tuple(row)),
+                quality=quality.of(image, faces[i]),
+                measures=Measures(names, tuple(level)) if names else None,
             )
         classified = time.perf_counter()
         return Recognition(tuple(faces), {"detect": detected - start, "classify": classified - detected}, searched)
 
-    def _classify(self, image: NDArray[np.uint8] | Yuv, faces: list[Face]) -> list[list[float]]:
-        rows = np.asarray(self.classifier.classify(_as_accepted(image, self.classifier), faces))
-        if rows.shape != (len(faces), len(self.labels)) or rows.dtype.kind not in "fiu" or not np.isfinite(rows).all():
-            wanted = f"finite numbers [{len(faces)}, {len(self.labels)}]: one row per face, one column per label"
-            raise PluginError(f"the classifier gives {rows.dtype} {list(rows.shape)}, and must give {wanted}")
-        found: list[list[float]] = rows.tolist()
-        return found
+    def _classify(
+        self, image: NDArray[np.uint8] | Yuv, faces: list[Face]
+    ) -> tuple[list[list[float]], list[list[float]]]:
+        """Return a row of probabilities and one of measures for each face."""
+        given = _as_accepted(image, self.classifier)
+        if not isinstance(self.classifier, MeasuringClassifier):
+            rows = _finite(self.classifier.classify(given, faces), len(faces), len(self.labels), "label")
+            return rows, [[] for _ in faces]
+        probabilities, measures = self.classifier.assess(given, faces)
+        return (
+            _finite(probabilities, len(faces), len(self.labels), "label"),
+            _finite(measures, len(faces), len(self.measures), "measure"),
+        )
 
     def _detect(
         self, image: NDArray[np.uint8] | Yuv, hints: Hints | None

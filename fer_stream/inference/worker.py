@@ -64,8 +64,10 @@ def answer(message: Message, hints: Buffer | None, recognizer: Recognizer, mappe
             raise WireError("the frame was overwritten while it was read")
         stages = Stages(decoded, result.seconds["detect"], result.seconds["classify"])
         found = results.Result(result.faces[: results.MAX_FACES], stages, result.searched)
-        payload = results.pack_faces(found, recognizer.labels)
-        results.unpack_faces(payload, recognizer.labels)  # reject here what the aggregator would refuse
+        payload = results.pack_faces(found, recognizer.labels, recognizer.measures)
+        results.unpack_faces(
+            payload, recognizer.labels, recognizer.measures
+        )  # reject here what the aggregator would refuse
     except WireError as error:
         return _reject(message, "memory" if isinstance(error, UnreachableError) else "corrupt", error)
     except Exception:  # a model or plug-in may fail on this frame and work on the next one
@@ -215,6 +217,8 @@ def run(settings: Settings, name: str | None = None, stop: Stop | None = None) -
         "memory": identity(),
         "moves": True,
     }
+    if recognizer.measures:
+        about["measures"] = {each.name: [each.least, each.greatest] for each in recognizer.measures}
     computer = _Computer(recognizer, link.wake)
     computer.start()
     session = Session(link, about, computer, settings.dispatch.silence + 2.0)

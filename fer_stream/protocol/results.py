@@ -16,12 +16,13 @@ import numpy as np
 
 from fer_stream.errors import WireError
 from fer_stream.imaging.limits import MAX_SIDE
-from fer_stream.types import THUMBNAIL, Box, Expected, Face, Hints, Probabilities, Searched
+from fer_stream.types import THUMBNAIL, Box, Expected, Face, Hints, Measures, Probabilities, Searched
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from fer_stream.protocol.messages import Buffer
+    from fer_stream.types import Measure
 
 MAX_FACES = 1_000
 MAX_LABELS = 64
@@ -99,24 +100,27 @@ def _plausible(box: Box) -> bool:
     return box.x1 + 1 <= box.x2 and box.y1 + 1 <= box.y2 and all(-MAX_DISTANCE < side < MAX_DISTANCE for side in box)
 
 
-def pack_faces(result: Result, labels: Sequence[str]) -> bytes:
+def pack_faces(result: Result, labels: Sequence[str], measures: Sequence[Measure] = ()) -> bytes:
     """Return the payload of DONE.
 
     After a head (`_FACES`), each face is a float32 row: box, confidence, quality, whether it has landmarks, whether it
-    has probabilities, landmarks, probabilities in the order of ``labels``. Missing landmarks and probabilities are
-    zeros. If ``searched`` is set, the thumbnail follows, and a bit for each of its cells: whether it was searched.
+    has probabilities, landmarks, probabilities in the order of ``labels``, measures in the order of ``measures``. What
+    is missing is zeros. If ``searched`` is set, the thumbnail follows, and a bit for each of its cells: whether it was
+    searched.
 
     Raises:
         WireError: there are more than `MAX_FACES` faces, their numbers of landmarks differ, or probabilities are over
-            other labels.
+            other labels, or measures others than those announced.
     """
     faces, stages = result.faces, result.stages
     if len(faces) > MAX_FACES:
         raise WireError(f"a result of {len(faces)} faces is over {MAX_FACES}")
     points = max((len(face.landmarks) for face in faces), default=0)
     flag = result.searched is not None
-    head = _FACES.pack(len(faces), len(labels), points, flag, stages.decode, stages.detect, stages.classify)
-    values = array("f")
+    head = _FACES.pack(
+        len(faces), len(labels) + len(measures), points, flag, stages.decode, stages.detect, stages.classify
+    )
+    values, names = array("f"), tuple(measure.name for measure in measures)
     for face in faces:
         values.extend(face.box)
         values.extend((face.confidence, face.quality, bool(face.landmarks), face.probabilities is not None))
@@ -127,14 +131,17 @@ def pack_faces(result: Result, labels: Sequence[str]) -> bytes:
         if face.probabilities is not None and face.probabilities.labels != tuple(labels):
             raise WireError("a face with probabilities over other labels than announced cannot be sent")
         values.extend(face.probabilities.values if face.probabilities else [0.0] * len(labels))
+        if face.probabilities is not None and (face.measures.names if face.measures else ()) != names:
+            raise WireError("a face with other measures than announced cannot be sent")
+        values.extend(face.measures.values if face.measures else [0.0] * len(names))
     tail = b""
     if result.searched is not None:
         tail = result.searched.thumbnail.tobytes() + np.packbits(result.searched.cells).tobytes()
     return head + values.tobytes() + tail
 
 
-def unpack_faces(payload: Buffer, labels: tuple[str, ...]) -> Result:
-    """Return the result in a DONE of a worker that announced these labels.
+def unpack_faces(payload: Buffer, labels: tuple[str, ...], measures: Sequence[Measure] = ()) -> Result:
+    """Return the result in a DONE of a worker that announced these labels and measures.
 
     Raises:
         WireError: the payload's size is not the one that its head gives, or a value is out of range.
@@ -142,7 +149,7 @@ def unpack_faces(payload: Buffer, labels: tuple[str, ...]) -> Result:
     if len(payload) < _FACES.size:
         raise WireError("a result without a head")
     count, width, points, flag, *seconds = _FACES.unpack_from(payload)
-    if count > MAX_FACES or width != len(labels) or points > MAX_LANDMARKS:
+    if count > MAX_FACES or width != len(labels) + len(measures) or points > MAX_LANDMARKS:
         raise WireError(f"a result of {count} faces, {width} labels and {points} landmarks")
     row = 8 + 2 * points + width
     end = _FACES.size + 4 * row * count
@@ -151,19 +158,35 @@ def unpack_faces(payload: Buffer, labels: tuple[str, ...]) -> Result:
     values = array("f", bytes(payload[_FACES.size : end]))
     if not all(map(math.isfinite, values)) or not all(0 <= s < math.inf for s in seconds):
         raise WireError("a result with a number that is not finite, or with negative seconds")
-    faces = []
+    faces, names = [], tuple(measure.name for measure in measures)
     for at in range(0, len(values), row):
         x1, y1, x2, y2, confidence, quality, marked, scored, *rest = values[at : at + row].tolist()
-        shares = rest[2 * points :]
+        shares, levels = rest[2 * points :][: len(labels)], rest[2 * points + len(labels) :]
         if not (
             x1 < x2 and y1 < y2 and all(-0.01 <= share <= 1.01 for share in (confidence, quality, *shares))
         ) or not ({marked, scored} <= {0.0, 1.0}):
             raise WireError("a result with an impossible face")
         confidence, quality, *shares = (min(max(share, 0.0), 1.0) for share in (confidence, quality, *shares))
+        found = _measured(measures, names, levels) if scored and measures else None
         landmarks = tuple(zip(rest[0 : 2 * points : 2], rest[1 : 2 * points : 2], strict=True)) if marked else ()
         probabilities = Probabilities(labels, tuple(shares)) if scored else None
-        faces.append(Face(Box(x1, y1, x2, y2), confidence, landmarks, probabilities, quality))
+        faces.append(Face(Box(x1, y1, x2, y2), confidence, landmarks, probabilities, quality, found))
     return Result(tuple(faces), Stages(*seconds), _searched(bytes(payload[end:])) if flag else None)
+
+
+def _measured(measures: Sequence[Measure], names: tuple[str, ...], levels: Sequence[float]) -> Measures:
+    """Return a face's measures, without what rounding added to an end of a scale.
+
+    Raises:
+        WireError: a value is not on its scale.
+    """
+    values = []
+    for measure, level in zip(measures, levels, strict=True):
+        slack = (measure.greatest - measure.least) / 100
+        if not measure.least - slack <= level <= measure.greatest + slack:
+            raise WireError(f"a face whose {measure.name} is not on its scale")
+        values.append(min(max(level, measure.least), measure.greatest))
+    return Measures(names, tuple(values))
 
 
 def _searched(tail: bytes) -> Searched:

@@ -225,8 +225,32 @@ def test_workers_of_other_labels_are_refused(bench: Bench) -> None:
     assert "the model of worker 2 has the labels good, bad" in refused.body()["reason"]
 
 
+def test_workers_of_other_measures_are_refused(bench: Bench) -> None:
+    first, second, third = bench.peer("work"), bench.peer("work"), bench.peer("work")
+    measures = {"measures": {"valence": [-1, 1]}}
+    assert bench.say(first, messages.json_message(Kind.READY, READY | measures)) == [Kind.WELCOME]
+    second.send(messages.json_message(Kind.READY, READY | {"name": "2"}))
+    (refused,) = bench.heard(second)
+    assert refused.body()["reason"] == (
+        "the model of worker 2 has no measures, the other workers' has the measures valence from -1 to 1: give all "
+        "workers the same --model"
+    )
+    assert bench.say(third, messages.json_message(Kind.READY, READY | measures | {"name": "3"})) == [Kind.WELCOME]
+
+
 @pytest.mark.parametrize(
-    "change", [{"labels": []}, {"labels": None}, {"pid": "x"}, {"host": None, "pid": None}], ids=str
+    "change",
+    [
+        {"labels": []},
+        {"labels": None},
+        {"pid": "x"},
+        {"host": None, "pid": None},
+        {"measures": ["valence"]},
+        {"measures": {"valence": 1}},
+        {"measures": {"valence": [1, -1]}},
+        {"measures": {str(number): [0, 1] for number in range(65)}},
+    ],
+    ids=lambda change: str(change)[:40],
 )
 def test_a_ready_with_an_invalid_field_is_refused(bench: Bench, change: dict[str, Any]) -> None:
     worker = bench.peer("work")

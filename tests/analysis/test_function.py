@@ -202,9 +202,9 @@ def test_threads_default_to_the_setting_workers(make: Make, clip: Path, monkeypa
     made: list[int] = []
     real = fer_stream.analysis.Observer
 
-    def observer(settings: Settings, camera: str, threads: int) -> object:
+    def observer(settings: Settings, camera: str, threads: int, **others: Any) -> object:
         made.append(threads)
-        return real(settings, camera, threads)
+        return real(settings, camera, threads, **others)
 
     monkeypatch.setattr(fer_stream.analysis, "Observer", observer)
     fer_stream.analyze(clip, make(workers=3))

@@ -22,6 +22,8 @@ from fer_stream.types import (
     ExpressionData,
     FaceData,
     GapData,
+    Level,
+    MeasureData,
     Milliseconds,
     Nanoseconds,
     Probability,
@@ -36,6 +38,7 @@ sides = st.integers(-100_000, 100_000).map(lambda n: n / 10)
 boxes = st.builds(Box, sides, sides, sides, sides)
 words = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12)
 counts = st.integers(0, 2**63)
+levels = st.integers(-50_000, 50_000).map(lambda n: Level(n / 10_000))
 durations = counts.map(Milliseconds)
 
 DATA = {
@@ -52,6 +55,7 @@ DATA = {
         st.dictionaries(words, units, max_size=4),
         boxes,
         units,
+        st.none() | st.dictionaries(words, st.builds(MeasureData, levels, levels, levels), min_size=1, max_size=3),
     ),
     "stream": st.builds(GapData, counts.map(to_cursor), counts.map(to_cursor), words),
 }

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from fer_stream.errors import ConfigError
 from fer_stream.events.smoother import Change, LabelSet, Smoother
 from fer_stream.settings.tree import Settings, SmootherSettings
-from fer_stream.types import EMOTIONS, Nanoseconds, Probabilities
+from fer_stream.types import EMOTIONS, Measures, Nanoseconds, Probabilities
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -405,3 +405,50 @@ def test_for_any_observations_intervals_are_consistent(
             assert patience or run.smoother.probabilities.as_dict()[interval.label] >= leave
     assert open_label is None
     assert sum(what == "ended" for what, *_ in run.changes) == started
+
+
+def levels(valence: float, arousal: float = 0.0) -> Measures:
+    return Measures(("valence", "arousal"), (valence, arousal))
+
+
+def test_measures_are_averaged_over_the_same_time_as_probabilities() -> None:
+    run = Smoother(label_set(), SmootherSettings(**SETTINGS))
+    run.observe(at(0), scores(happy=0.9), 1.0, levels(-0.5, 0.25))
+    assert run.measures == levels(-0.5, 0.25), "a first look counts alone"
+    run.observe(at(0.3), scores(happy=0.9), 1.0, levels(0.7, 0.25))
+    kept = math.exp(-0.3 / 0.4)
+    assert run.measures is not None
+    assert run.measures.values == pytest.approx((kept * -0.5 + (1 - kept) * 0.7, 0.25))
+
+
+def test_a_poor_look_moves_a_measure_little_and_shrinks_nothing() -> None:
+    run = Smoother(label_set(), SmootherSettings(**SETTINGS))
+    run.observe(at(0), scores(happy=0.9), 0.05, levels(0.8))
+    assert run.measures is not None
+    assert run.measures.values[0] == pytest.approx(0.8), "not drawn to zero, unlike probabilities"
+    run.observe(at(0.4), scores(happy=0.9), 1.0, levels(-0.8))
+    assert run.measures.values[0] < -0.7
+
+
+def test_without_a_clear_look_there_is_no_measure() -> None:
+    run = Smoother(label_set(), SmootherSettings(**SETTINGS))
+    run.observe(at(0), scores(happy=0.9), 0.0, levels(0.8))
+    assert run.measures is None
+    run.observe(at(1), scores(happy=0.9))
+    assert run.measures is None
+
+
+def test_an_interval_has_the_levels_of_its_observations_only() -> None:
+    run = Smoother(label_set(), SmootherSettings(**(SETTINGS | {"min_dwell": 0.0})))
+    run.observe(at(0), scores(neutral=1.0), 1.0, levels(-1.0))
+    assert run.interval is not None
+    seen = []
+    for step in range(1, 40):
+        run.observe(at(step / 10), scores(happy=1.0), 1.0, levels(0.1 * (step % 3)))
+        if run.interval is not None and run.interval.label == "happy":
+            assert run.measures is not None
+            seen.append(run.measures.values[0])
+    assert len(seen) > 20
+    found = run.interval.levels["valence"]
+    assert (found.lowest, found.highest) == (min(seen), max(seen))
+    assert found.mean == pytest.approx(sum(seen) / len(seen))

@@ -6,6 +6,7 @@ import math
 import struct
 import zlib
 from contextlib import suppress
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from fer_stream.errors import WireError
 from fer_stream.protocol import results
 from fer_stream.protocol.results import Result, Stages
-from fer_stream.types import THUMBNAIL, Box, Expected, Face, Hints, Probabilities, Searched
+from fer_stream.types import THUMBNAIL, Box, Expected, Face, Hints, Measure, Measures, Probabilities, Searched
 
 LABELS = ("happy", "sad", "neutral")
 
@@ -51,6 +52,49 @@ def test_faces_come_back(found: list[Face], seconds: float) -> None:
     assert list(got.faces) == found
     assert (got.stages.decode, got.stages.detect) == (rounded(seconds), rounded(seconds / 2))
     assert got.searched is None
+
+
+MEASURES = (Measure("valence", -1.0, 1.0), Measure("AU12", 0.0, 5.0))
+
+
+def measured(*values: float) -> Face:
+    return Face(
+        Box(1, 2, 30, 40),
+        0.75,
+        (),
+        Probabilities(LABELS, (0.5, 0.25, 0.25)),
+        1.0,
+        Measures(("valence", "AU12"), values),
+    )
+
+
+def test_measures_come_back() -> None:
+    found = (measured(-0.5, 4.5), Face(Box(1, 2, 30, 40), 0.5), measured(1.0, 0.0))
+    packed = results.pack_faces(Result(found), LABELS, MEASURES)
+    assert results.unpack_faces(packed, LABELS, MEASURES).faces == found
+    bare = Result((replace(found[0], measures=None),))
+    assert results.pack_faces(bare, LABELS, ()) == results.pack_faces(bare, LABELS)
+    with pytest.raises(WireError, match="3 labels and 0 landmarks"):
+        results.unpack_faces(results.pack_faces(bare, LABELS), (*LABELS, "more"))
+
+
+def test_measures_that_were_not_announced_are_refused() -> None:
+    for face, measures in ((measured(0.5, 1.0), ()), (measured(0.5, 1.0), MEASURES[:1])):
+        with pytest.raises(WireError, match="a face with other measures than announced cannot be sent"):
+            results.pack_faces(Result((face,)), LABELS, measures)
+    with pytest.raises(WireError, match="a face with other measures"):
+        results.pack_faces(Result((replace(measured(0, 0), measures=None),)), LABELS, MEASURES)
+    with pytest.raises(WireError, match="a result of 1 faces, 5 labels"):
+        results.unpack_faces(results.pack_faces(Result((measured(0.5, 1.0),)), LABELS, MEASURES), LABELS)
+
+
+def test_a_measure_beyond_its_scale_is_refused_and_rounding_is_not() -> None:
+    packed = results.pack_faces(Result((measured(1.001, -0.001),)), LABELS, MEASURES)
+    (face,) = results.unpack_faces(packed, LABELS, MEASURES).faces
+    assert face.measures == Measures(("valence", "AU12"), (1.0, 0.0))
+    packed = results.pack_faces(Result((measured(0.5, 6.0),)), LABELS, MEASURES)
+    with pytest.raises(WireError, match="a face whose AU12 is not on its scale"):
+        results.unpack_faces(packed, LABELS, MEASURES)
 
 
 def searched() -> Searched:

@@ -1,12 +1,7 @@
-"""A classifier in an ONNX file, which must satisfy a contract.
+"""A classifier in an ONNX file. What the file's metadata do not say is in a sidecar beside it.
 
-| part               | must be                                                                                       |
-|--------------------|-----------------------------------------------------------------------------------------------|
-| input `faces`      | float32 ``[N, 1, H, W]``, N dynamic: grey values 0..255, normalised inside the graph           |
-| output             | `probabilities`, float32 ``[N, C]``, rows summing to 1                                        |
-| metadata `labels`  | JSON array of C different names, in the order of the columns                                  |
-| metadata `crop`    | JSON object ``{"x": ..., "y": ..., "side": ...}``: the model's crop of a face, see `Crop`     |
-| metadata           | `version`, `license`, `trained_on`: text                                                      |
+`fer_stream.inference.classifiers.contract` has what can be said, `examination` beside it compares that with the file,
+and `plan` runs the model. This module cuts the faces out.
 """
 
 from __future__ import annotations
@@ -23,8 +18,10 @@ import numpy as np
 from fer_stream.errors import ModelError
 from fer_stream.imaging.geometry import roll
 from fer_stream.imaging.pixels import pixels
-from fer_stream.imaging.yuv import Yuv, grey
+from fer_stream.imaging.yuv import Yuv, bgr, grey
 from fer_stream.inference import models
+from fer_stream.inference.classifiers.examination import examine
+from fer_stream.inference.classifiers.plan import BATCH
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,6 +29,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from fer_stream.inference.classifiers.plan import Plan
     from fer_stream.settings.tree import ClassifierSettings
     from fer_stream.types import Box, Face
 
@@ -44,9 +42,6 @@ better so (`training.turned`)."""
 
 FINER = 2
 """How much finer a turned square is interpolated than the model's input."""
-
-BATCH = 32
-"""Maximum number of faces in one run: larger batches need more memory, and are no faster per face."""
 
 
 def load(settings: ClassifierSettings) -> OnnxClassifier:
@@ -123,18 +118,19 @@ class Square(NamedTuple):
 class OnnxClassifier:
     """A classifier in an ONNX file, given by its path or by the name of a shipped file; by default `DEFAULT`.
 
-    ``labels``, ``version`` and ``crop`` come from the file's metadata, ``digest`` is that of `models.Model`.
+    ``labels``, ``measures``, ``version`` and ``crop`` come from the file's metadata and its sidecar, ``digest`` is that
+    of `models.Model`.
 
     Raises:
         ModelError: the file is missing or breaks the contract; the message says which part of it.
     """
 
     def __init__(self, path: Path | None = None, provider: str = "cpu") -> None:
-        self._model = models.find(path, provider) if path else models.shipped(DEFAULT, provider)
-        self.digest = self._model.digest
-        self._height, self._width, columns = _shapes(self._model)
-        self.labels, self.crop, self.version = _metadata(self._model, columns)
-        self._check_rows()
+        model = models.find(path, provider) if path else models.shipped(DEFAULT, provider)
+        self._plan = _complete(model)
+        self.digest, self.version = model.digest, self._plan.version
+        self.labels, self.measures = self._plan.labels, self._plan.measures
+        self.crop = Crop(**self._plan.crop.model_dump())
 
     planar = True
     """It takes planar pictures, too (`fer_stream.plugins.Classifier`)."""
@@ -147,34 +143,51 @@ class OnnxClassifier:
         Raises:
             ValueError: ``image`` is not such an array (`fer_stream.imaging.pixels`).
         """
+        return self.assess(image, faces)[0]
+
+    def assess(
+        self, image: NDArray[np.uint8] | Yuv, faces: Sequence[Face]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return the probabilities as `classify`, and the measures: float32 ``[len(faces), len(measures)]``.
+
+        Raises:
+            ValueError: as `classify`.
+        """
         image = image if isinstance(image, Yuv) else pixels(image)
-        rows = [np.empty((0, len(self.labels)), np.float32)]
+        parts = [self._plan.run(np.empty((0, 1, 1), np.float32))]
         for start in range(0, len(faces), BATCH):
             crops = [self.sample(image, face) for face in faces[start : start + BATCH]]
-            rows.append(self.run(np.stack(crops)[:, None]))
-        return np.concatenate(rows)
+            parts.append(self._plan.run(np.stack(crops)))
+        return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
 
     def sample(self, image: NDArray[np.uint8] | Yuv, face: Face) -> NDArray[np.float32]:
-        """Return the model's input for a face: grey 0..255, float32 ``[H, W]``."""
-        return sample(image, self.crop.square(face.box, face.landmarks), self._height, self._width)
+        """Return the model's crop of a face: grey float32 ``[H, W]``, or BGR ``[H, W, 3]``, 0 to 255."""
+        wanted = self._plan.pixels
+        square = self.crop.square(face.box, face.landmarks)
+        return sample(image, square, wanted.height, wanted.width, colour=wanted.colour != "grey")
 
-    def run(self, faces: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return the probabilities, float32 ``[N, C]``, of the model's inputs, float32 ``[N, 1, H, W]``."""
-        return self._model.run(("probabilities",), {"faces": faces})[0]
-
-    def _check_rows(self) -> None:
-        noise = np.random.default_rng(0).uniform(0, 255, (2, 1, self._height, self._width)).astype(np.float32)
-        rows = self.run(noise)
-        if (
-            rows.shape != (2, len(self.labels))
-            or not (rows >= 0).all()
-            or not np.allclose(rows.sum(axis=1), 1, atol=1e-3)
-        ):
-            raise _breach(self._model, "the rows of its output `probabilities` must be probabilities that sum to 1")
+    def run(self, crops: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the probabilities, float32 ``[N, C]``, of crops as `sample` makes them, stacked."""
+        return self._plan.run(crops)[0]
 
 
-def sample(image: NDArray[np.uint8] | Yuv, square: Square, height: int, width: int) -> NDArray[np.float32]:
-    """Return a square of an image in grey, resampled: float32 ``[height, width]``, 0..255.
+def _complete(model: models.Model) -> Plan:
+    """Return how to run a model.
+
+    Raises:
+        ModelError: it breaks its contract.
+    """
+    plan, breaches = examine(model)
+    if plan is None:
+        more = f" (and {len(breaches) - 1} more: fer-stream model check {model.path})" if len(breaches) > 1 else ""
+        raise ModelError(f"{model.path} is not a classifier for fer-stream: {breaches[0]}{more}")
+    return plan
+
+
+def sample(
+    image: NDArray[np.uint8] | Yuv, square: Square, height: int, width: int, *, colour: bool = False
+) -> NDArray[np.float32]:
+    """Return a square of an image, resampled: grey float32 ``[height, width]``, or BGR ``[height, width, 3]``, 0..255.
 
     Each value is the mean of the image over the window that the value covers, which is at least one pixel wide. Edges
     of windows may be fractions of a pixel. So a large face is shrunk without aliasing, and a small one is enlarged as
@@ -183,18 +196,26 @@ def sample(image: NDArray[np.uint8] | Yuv, square: Square, height: int, width: i
     For a turned square the windows are approximate: it is interpolated at `FINER` times the resolution, and averaged.
     """
     if square.angle:
-        return _turned(image, square, height, width)
+        return _turned(image, square, height, width, colour=colour)
     (top, bottom), (left, right) = _windows(square.y, square.side, height), _windows(square.x, square.side, width)
     y1, y2 = _span(top[0], bottom[-1], image.shape[0])
     x1, x2 = _span(left[0], right[-1], image.shape[1])
-    sums = np.asarray(cv2.integral(grey(image, x1, y1, x2, y2), sdepth=cv2.CV_64F), np.float64)
-    rows = _at(sums, bottom - y1) - _at(sums, top - y1)
-    windows = _at(rows.T, right - x1) - _at(rows.T, left - x1)
     area = np.outer(bottom - top, right - left)
-    return (windows.T / area).astype(np.float32)
+
+    def means(plane: NDArray[np.uint8]) -> NDArray[np.float32]:
+        sums = np.asarray(cv2.integral(plane, sdepth=cv2.CV_64F), np.float64)
+        rows = _at(sums, bottom - y1) - _at(sums, top - y1)
+        windows = _at(rows.T, right - x1) - _at(rows.T, left - x1)
+        return (windows.T / area).astype(np.float32)
+
+    if colour:
+        return np.dstack([means(np.asarray(plane, np.uint8)) for plane in cv2.split(bgr(image, x1, y1, x2, y2))])
+    return means(grey(image, x1, y1, x2, y2))
 
 
-def _turned(image: NDArray[np.uint8] | Yuv, square: Square, height: int, width: int) -> NDArray[np.float32]:
+def _turned(
+    image: NDArray[np.uint8] | Yuv, square: Square, height: int, width: int, *, colour: bool
+) -> NDArray[np.float32]:
     """Return a turned square as `sample` does.
 
     It is interpolated at `FINER` times the wanted resolution from the image, which is halved before if it is large.
@@ -205,8 +226,8 @@ def _turned(image: NDArray[np.uint8] | Yuv, square: Square, height: int, width: 
     reach = half * (abs(cosine) + abs(sine)) + 1
     x1, x2 = _span(middle_x - reach, middle_x + reach, image.shape[1])
     y1, y2 = _span(middle_y - reach, middle_y + reach, image.shape[0])
-    part, shrunk = grey(image, x1, y1, x2, y2), 1
-    while square.side / shrunk >= 2 * max(down, across) and min(part.shape) > 1:
+    part, shrunk = (bgr if colour else grey)(image, x1, y1, x2, y2), 1
+    while square.side / shrunk >= 2 * max(down, across) and min(part.shape[:2]) > 1:
         wide, high = part.shape[1] // 2, part.shape[0] // 2
         halved = cv2.resize(part[: 2 * high, : 2 * wide], (wide, high), interpolation=cv2.INTER_AREA)
         part = halved.astype(np.uint8, copy=False)
@@ -245,66 +266,3 @@ def _at(sums: NDArray[np.float64], positions: NDArray[np.float64]) -> NDArray[np
     row = np.clip(np.floor(positions).astype(np.intp), 0, len(sums) - 2)
     below, above = sums[row], sums[row + 1]
     return below + (positions - row)[:, None] * (above - below)
-
-
-def _breach(model: models.Model, what: str) -> ModelError:
-    return ModelError(f"{model.path} is not a classifier for fer-stream: {what}")
-
-
-def _shapes(model: models.Model) -> tuple[int, int, int]:
-    """Return height and width of the input, and the number of columns of the output.
-
-    Raises:
-        ModelError: an input or output breaks the contract.
-    """
-    inputs = {value.name: value for value in model.session.get_inputs()}
-    if list(inputs) != ["faces"]:
-        raise _breach(model, f"it must have one input, `faces`, and has {', '.join(inputs) or 'none'}")
-    faces = inputs["faces"]
-    if faces.type != "tensor(float)":
-        raise _breach(model, f"its input `faces` must be float32 and is {faces.type}")
-    match faces.shape:
-        case [int(batch), 1, int(), int()]:
-            raise _breach(model, f"its input `faces` takes exactly {batch} faces; export it with a dynamic first axis")
-        case [_, 1, int(height), int(width)]:
-            pass
-        case shape:
-            raise _breach(model, f"its input `faces` must be [N, 1, H, W] with H and W fixed and is {shape}")
-    outputs = {value.name: value for value in model.session.get_outputs()}
-    if "probabilities" not in outputs:
-        raise _breach(model, f"it must have an output `probabilities` and has {', '.join(outputs)}")
-    probabilities = outputs["probabilities"]
-    if probabilities.type != "tensor(float)":
-        raise _breach(model, f"its output `probabilities` must be float32 and is {probabilities.type}")
-    match probabilities.shape:
-        case [_, int(columns)]:
-            return height, width, columns
-        case shape:
-            raise _breach(model, f"its output `probabilities` must be [N, C] with C fixed and is {shape}")
-
-
-def _metadata(model: models.Model, columns: int) -> tuple[tuple[str, ...], Crop, str]:
-    """Return labels, crop and version.
-
-    Raises:
-        ModelError: a metadata entry is missing or breaks the contract.
-    """
-    metadata = model.metadata
-    for key in ("labels", "crop", "version", "license", "trained_on"):
-        if not metadata.get(key, "").strip():
-            raise _breach(model, f"its metadata has no `{key}`")
-    try:
-        labels = json.loads(metadata["labels"])
-    except (ValueError, RecursionError):
-        labels = None
-    if not isinstance(labels, list) or not all(isinstance(label, str) and label.strip() for label in labels):
-        raise _breach(model, "its metadata `labels` must be a JSON array of names")
-    if len(set(labels)) != len(labels):
-        raise _breach(model, "its metadata `labels` names a label twice")
-    if len(labels) != columns:
-        raise _breach(model, f"its metadata `labels` has {len(labels)} names for {columns} columns of probabilities")
-    try:
-        crop = Crop.from_json(metadata["crop"])
-    except ValueError as error:
-        raise _breach(model, f"its metadata `crop` cannot be read: {error}") from error
-    return tuple(labels), crop, metadata["version"]

@@ -196,6 +196,7 @@ class FaceInView(Answer):
     label: str | None = Field(description="the label of its open interval; null: uncertain")
     since: Time | None = Field(description="when that interval began")
     probabilities: dict[str, float] = Field(description="the smoothed probability of each label")
+    measures: dict[str, float] = Field({}, description="each smoothed measure; absent if the model has none")
 
 
 class CameraAnswer(Answer):
@@ -268,6 +269,7 @@ class RecognizedFace(Answer):
     box: list[float] = Field(min_length=4, max_length=4, description="[x1, y1, x2, y2] in pixels of the picture")
     confidence: Share
     probabilities: dict[str, Share] = Field(description="the probability of each label of the model")
+    measures: dict[str, float] = Field({}, description="each measure of the model; absent if it has none")
 
 
 class RecognitionAnswer(Answer):

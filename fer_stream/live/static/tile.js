@@ -182,7 +182,8 @@ export class Tile {
 function caption(track) {
   const shown = named(track.label);
   const share = shown === track.label ? track.probabilities[track.label] : groupShare(track, shown);
-  return shown === UNCERTAIN ? `#${track.track} uncertain` : `#${track.track} ${shown} ${percent(share)}`;
+  const text = shown === UNCERTAIN ? `#${track.track} uncertain` : `#${track.track} ${shown} ${percent(share)}`;
+  return [text, ...Object.entries(track.measures ?? {}).map(([name, value]) => `${name} ${value.toFixed(2)}`)].join(", ");
 }
 
 function groupShare(track, group) {

@@ -1,0 +1,307 @@
+"""Compares a model with what its metadata and its sidecar say, and tries it on noise. Finds all breaches at once."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fer_stream.errors import ModelError
+from fer_stream.inference.classifiers import contract
+from fer_stream.inference.classifiers.contract import MAX_SIDE, Breach, Contract
+from fer_stream.inference.classifiers.plan import FREE, TYPES, Column, Pixels, Plan, run_outputs
+from fer_stream.types import Measure
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+    from fer_stream.inference.classifiers.contract import InputContract, LabelsContract
+    from fer_stream.inference.models import Model
+
+TRIAL = 2
+"""Faces with which a model of a free batch is tried."""
+
+
+def examine(model: Model) -> tuple[Plan | None, list[Breach]]:
+    """Compare a model with what its metadata and its sidecar say, and try it on noise.
+
+    Returns:
+        How to run it, or ``None`` if it cannot be run; and all breaches of its contract.
+
+    Raises:
+        ModelError: the metadata is not UTF-8 text.
+    """
+    said, breaches, faulty = contract.read(model)
+    for key, text in (("version", "mine 1"), ("license", "MIT"), ("trained_on", "AffectNet")):
+        if getattr(said, key) is None and key not in faulty:
+            breaches.append(Breach(f"neither its metadata nor a sidecar has `{key}`", f'write {key} = "{text}"'))
+    if said.crop is None and "crop" not in faulty:
+        breaches.append(
+            Breach(
+                "neither its metadata nor a sidecar has `crop`", "write [crop] with x, y and side, such as side = 1.1"
+            )
+        )
+    found = [*_pixels(model, said.input), *_output(model, said.labels)]
+    if not faulty & {"input", "labels"}:  # a breach that follows from another one is of no help
+        breaches += [each for each in found if isinstance(each, Breach)]
+    pixels = next((each for each in found if isinstance(each, Pixels)), None)
+    output = next((each for each in found if isinstance(each, str)), None)
+    if pixels is not None and (lengths := _lengths(said.input) - {1, _CHANNELS[pixels.colour]}):
+        advice = "write one number for all channels, or one for each"
+        breaches.append(
+            Breach(f"mean or std has {min(lengths)} numbers for {_CHANNELS[pixels.colour]} channels", advice)
+        )
+    elif pixels is not None and output is not None:
+        return _tried(model, said, pixels, output, breaches, invalid_names="labels" in faulty)
+    if said.labels.names is None and "labels" not in faulty:
+        breaches.append(_no_names(None))
+    return None, breaches
+
+
+def _no_names(columns: int | None) -> Breach:
+    wanted = f", {columns} names" if columns else ""
+    return Breach("neither its metadata nor a sidecar has `labels`", f"write [labels] with names = [...]{wanted}")
+
+
+def _lengths(said: InputContract) -> set[int]:
+    return {np.size(said.mean), np.size(said.std)}
+
+
+def _scaling(said: InputContract) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return what pixels are multiplied with, and what is added then: of one channel, or of each of several."""
+    mean, std = np.array(said.mean, np.float64), np.array(said.std, np.float64)
+    factor, offset = np.broadcast_arrays(said.scale / std, -mean / std)
+    return np.atleast_1d(factor.astype(np.float32)), np.atleast_1d(offset.astype(np.float32))
+
+
+_CHANNELS = {"grey": 1, "RGB": 3, "BGR": 3}
+
+
+def layouts(shape: Sequence[Any]) -> list[str]:
+    """Return the layouts that an input of this shape may have: the channels' axis has 1 or 3 values, or is free."""
+    return [name for name in ("NCHW", "NHWC") if shape[name.index("C")] in (1, 3)] or [
+        name for name in ("NCHW", "NHWC") if not isinstance(shape[name.index("C")], int)
+    ]
+
+
+def _pixels(model: Model, said: InputContract) -> Iterator[Pixels | Breach]:
+    """Yield the model's input, or why it is not known."""
+    inputs = {value.name: value for value in model.session.get_inputs()}
+    names = ", ".join(f"`{name}`" for name in inputs) or "none"
+    if len(inputs) != 1:
+        yield Breach(f"it has {len(inputs)} inputs ({names})", "export it with one input, the faces")
+        return
+    ((name, value),) = inputs.items()
+    if value.type not in TYPES:
+        yield Breach(f"its input `{name}` is {value.type}", "export it with an input of float32, float16 or uint8")
+        return
+    shape = value.shape
+    if len(shape) != 4:
+        yield Breach(
+            f"its input `{name}` has {len(shape)} axes ({_shape(shape)})",
+            "export it with four: faces, channels, height and width",
+        )
+        return
+    possible = layouts(shape)
+    if not possible:
+        yield Breach(
+            f"its input `{name}` is {_shape(shape)}", "export it with 1 or 3 channels, as [N, C, H, W] or [N, H, W, C]"
+        )
+        return
+    if said.layout is None and len(possible) > 1:
+        yield Breach(
+            f"the layout of its input `{name}`, {_shape(shape)}, is not clear", 'write [input] layout = "NCHW"'
+        )
+        return
+    layout = said.layout or possible[0]
+    if layout not in possible:
+        yield Breach(f"its input `{name}` is {_shape(shape)}, which is not {layout}", f'write layout = "{possible[0]}"')
+        return
+    channels = shape[layout.index("C")]
+    colour = said.channels or ("grey" if channels == 1 else None)
+    if colour is None:
+        yield Breach(
+            f"the order of the channels of its input `{name}`, {_shape(shape)}, is not said",
+            'write [input] channels = "RGB" or "BGR"',
+        )
+        return
+    if isinstance(channels, int) and _CHANNELS[colour] != channels:
+        right = '"grey"' if channels == 1 else '"RGB" or "BGR"'
+        yield Breach(f"its input `{name}` has {channels} channels, which is not {colour}", f"write channels = {right}")
+        return
+    yield from _sized(name, value, layout, colour, said)
+
+
+def _sized(name: str, value: Any, layout: str, colour: str, said: InputContract) -> Iterator[Pixels | Breach]:
+    """Yield the input whose layout and channels are known, or why its size or its batch is not known."""
+    shape = value.shape
+    sides, faults = [], []
+    for axis, at in (("H", 0), ("W", 1)):
+        side, wanted = shape[layout.index(axis)], said.size[at] if said.size else None
+        found = side if isinstance(side, int) else wanted
+        if found is None or wanted not in (None, found) or not 1 <= found <= MAX_SIDE:
+            faults.append(axis)
+        sides.append(found or 0)
+    if faults and said.size is None:
+        yield Breach(
+            f"the size of its input `{name}`, {_shape(shape)}, is not fixed", "write [input] size = [224, 224]"
+        )
+        return
+    if faults:
+        yield Breach(f"its input `{name}` is {_shape(shape)}, not of size {list(said.size or ())}", "leave size out")
+        return
+    batch = shape[0] if isinstance(shape[0], int) else said.batch or FREE
+    if said.batch not in (None, batch) or batch > 1024:
+        yield Breach(f"its input `{name}` takes {batch} faces at once, not {said.batch}", "leave batch out")
+        return
+    yield Pixels(name, TYPES[value.type], layout, colour, sides[0], sides[1], batch)
+
+
+def _output(model: Model, said: LabelsContract) -> Iterator[str | Breach]:
+    """Yield the name of the output that has the labels, or why it is not known."""
+    names = [value.name for value in model.session.get_outputs()]
+    listed = ", ".join(f"`{name}`" for name in names)
+    wanted = said.output or ("probabilities" if "probabilities" in names else None)
+    if wanted is not None and wanted in names:
+        yield wanted
+    elif wanted is not None:
+        yield Breach(f"it has no output `{wanted}`", f"write [labels] output, one of {listed}")
+    else:
+        yield Breach(
+            f"which of its outputs ({listed}) has the labels is not said",
+            f'write [labels] output = "{names[0]}", and values = "probabilities" or "logits"',
+        )
+
+
+def _tried(
+    model: Model, said: Contract, pixels: Pixels, output: str, breaches: list[Breach], *, invalid_names: bool
+) -> tuple[Plan | None, list[Breach]]:
+    """Run a model on noise, and compare its outputs with what is said about them.
+
+    ``invalid_names`` says whether the labels' names were read, and found invalid.
+    """
+    outputs = [value.name for value in model.session.get_outputs()]
+    names = list(said.labels.names or ())
+    places = {name: Column(each.output or output, each.column) for name, each in said.measures.items()}
+    for name, place in places.items():
+        if place.output not in outputs:
+            breaches.append(
+                Breach(f"the measure {name} is in `{place.output}`, which is no output", f"name one of {outputs}")
+            )
+    wanted = sorted({output, *(place.output for place in places.values())} & set(outputs))
+    found = _trial(model, pixels, said.input, wanted)
+    if isinstance(found, Breach):
+        return None, [*breaches, found, *([] if names or invalid_names else [_no_names(None)])]
+    width = found[output].shape[1]
+    first, after = said.labels.columns or (0, width)
+    if after > width:
+        breaches.append(Breach(f"its output `{output}` has {width} columns, not {after}", "correct [labels] columns"))
+        return None, breaches
+    if not names and not invalid_names:
+        breaches.append(_no_names(after - first))
+    elif names and len(names) != after - first:
+        advice = "give as many names as columns, or say with [labels] columns = [FIRST, AFTER] which columns they are"
+        breaches.append(Breach(f"there are {len(names)} labels for {after - first} columns of `{output}`", advice))
+    breaches += _rows(found[output][:, first:after], output, said.labels.values)
+    for name, place in places.items():
+        if place.output in found:
+            breaches += _measured(name, place, found[place.output], (output, first, after))
+    if breaches or said.crop is None:
+        return None, breaches
+    measures = tuple(Measure(name, *each.range) for name, each in said.measures.items())
+    factor, offset = _scaling(said.input)
+    logits = said.labels.values == "logits"
+    plan = Plan(
+        model,
+        pixels,
+        factor,
+        offset,
+        tuple(names),
+        output,
+        (first, after),
+        logits,
+        measures,
+        tuple(places.values()),
+        said.crop,
+        said.version or "",
+    )
+    return plan, []
+
+
+def noise(pixels: Pixels, faces: int) -> NDArray[np.float32]:
+    """Return a number of faces of random pixels, as `Plan.run` takes them."""
+    shape = (faces, pixels.height, pixels.width) + ((3,) if pixels.colour != "grey" else ())
+    return np.random.default_rng(0).uniform(0, 255, shape).astype(np.float32)
+
+
+def trial(model: Model, said: Contract) -> dict[str, NDArray[np.float32]]:
+    """Return all outputs for noise by name, ``[N, columns]``; none if the input is not known, or the model fails.
+
+    The order of the channels need not be known.
+    """
+    orders = (said.input, said.input.model_copy(update={"channels": "BGR"}))
+    pixels = next((each for order in orders for each in _pixels(model, order) if isinstance(each, Pixels)), None)
+    if pixels is None or _lengths(said.input) - {1, _CHANNELS[pixels.colour]}:
+        return {}
+    found = _trial(model, pixels, said.input, [value.name for value in model.session.get_outputs()])
+    return {} if isinstance(found, Breach) else found
+
+
+def _trial(
+    model: Model, pixels: Pixels, said: InputContract, outputs: Sequence[str]
+) -> dict[str, NDArray[np.float32]] | Breach:
+    """Return a model's outputs for noise, or why it gives none."""
+
+    def attempt(tried: Pixels, faces: int) -> dict[str, NDArray[np.float32]]:
+        return run_outputs(model, tried, *_scaling(said), outputs, noise(tried, faces))
+
+    try:
+        return attempt(pixels, pixels.batch or TRIAL)
+    except ModelError as error:
+        reason = str(error)
+    try:
+        attempt(pixels, 1)
+    except ModelError:
+        return Breach("it fails on a picture of noise", f"correct the model, or [input] ({reason})")
+    if pixels.batch:
+        return Breach(f"it takes no {pixels.batch} faces at once, but one", "write [input] batch = 1")
+    return Breach("it takes only one face at once, though its first axis is free", "write [input] batch = 1")
+
+
+def _rows(rows: NDArray[np.float32], output: str, values: str) -> Iterator[Breach]:
+    """Yield what is wrong with the labels' columns."""
+    if not np.isfinite(rows).all():
+        yield Breach(f"its output `{output}` has values that are not finite", "correct the model, or [input]")
+    elif values == "probabilities" and not sums_to_one(rows):
+        yield Breach(
+            f"the rows of its output `{output}` must be probabilities that sum to 1, and are not",
+            'write [labels] values = "logits" if softmax makes probabilities of them',
+        )
+
+
+def sums_to_one(rows: NDArray[np.float32]) -> bool:
+    """Return whether each row consists of probabilities."""
+    return bool((rows >= 0).all() and np.allclose(rows.sum(axis=1), 1, atol=1e-3))
+
+
+def _measured(name: str, place: Column, rows: NDArray[np.float32], labels: tuple[str, int, int]) -> Iterator[Breach]:
+    """Yield what is wrong with a measure's column; ``labels`` are the output and the columns of the labels."""
+    output, first, after = labels
+    if place.number >= rows.shape[1]:
+        yield Breach(
+            f"the measure {name} is column {place.number} of `{place.output}`, which has {rows.shape[1]}",
+            "correct its column; the first one is 0",
+        )
+    elif place.output == output and first <= place.number < after:
+        yield Breach(
+            f"the measure {name} is column {place.number} of `{output}`, which is a label's",
+            f"say which columns are labels: [labels] columns = [{first}, {place.number}]",
+        )
+    elif not np.isfinite(rows[:, place.number]).all():
+        yield Breach(f"the measure {name} is not finite", "correct the model, or [input]")
+
+
+def _shape(shape: Sequence[Any]) -> str:
+    return "[" + ", ".join(str(axis if axis is not None else "?") for axis in shape) + "]"

@@ -1,0 +1,278 @@
+"""Models in other people's layouts, with a sidecar: the answers are those of the model for the pixels that it takes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from foreign import EMOTIEFF, FERPLUS, FREE, XCEPTION, Foreign, softmax
+
+from fer_stream.errors import ConfigError, ModelError
+from fer_stream.imaging.yuv import Yuv
+from fer_stream.inference import models
+from fer_stream.inference.classifiers import adoption
+from fer_stream.inference.classifiers.examination import examine
+from fer_stream.inference.classifiers.onnx import OnnxClassifier
+from fer_stream.types import Box, Face
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    Pixels = NDArray[np.floating[Any]]
+
+TEXTS = {"crop": "box", "license": "MIT", "trained-on": "faces"}
+ANSWERS = {
+    FERPLUS: {"pixels": "bytes", "labels": "neutral,happy,surprise,sad,angry,disgust,fear,contempt"},
+    EMOTIEFF: {
+        "channels": "RGB",
+        "pixels": "imagenet",
+        "labels": "angry,contempt,disgust,fear,happy,neutral,sad,surprise",
+        "measure": "valence=8; arousal=9",
+    },
+    XCEPTION: {"pixels": "signed", "labels": "angry,disgust,fear,happy,sad,surprise,neutral"},
+    FREE: {"channels": "BGR", "pixels": "unit", "labels": "a,b,c", "size": "32x32"},
+}
+
+
+def grey(image: NDArray[np.uint8]) -> Pixels:
+    """ITU-R BT.601, written out."""
+    return np.rint(image @ np.array([0.114, 0.587, 0.299]))[..., None]
+
+
+def imagenet(image: NDArray[np.uint8]) -> Pixels:
+    return (image[..., ::-1] / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
+
+
+PIXELS = {
+    FERPLUS: grey,
+    EMOTIEFF: imagenet,
+    XCEPTION: lambda image: grey(image) / 127.5 - 1,
+    FREE: lambda image: image / 255,
+}
+
+ALL = pytest.mark.parametrize("foreign", list(ANSWERS), ids=lambda foreign: foreign.name)
+
+
+def adopted(folder: Path, foreign: Foreign, **further: str) -> Path:
+    """Write a model and its sidecar."""
+    path = foreign.write(folder / f"{foreign.name}.onnx")
+    answers = ANSWERS[foreign] | TEXTS | further
+    models.sidecar_of(path).write_text(adoption.adopt(models.load(path), answers, None))
+    return path
+
+
+@ALL
+def test_the_answers_are_those_of_the_model(tmp_path: Path, foreign: Foreign) -> None:
+    classifier = OnnxClassifier(adopted(tmp_path, foreign))
+    side = foreign.pixels
+    image = np.random.default_rng(3).integers(0, 256, (side + 30, 3 * side + 40, 3), np.uint8)
+    image[:, : side + 20, 2] //= 4  # the channels differ
+    corners = [(3, 7), (side + 8, 0), (2 * side, 29)]
+    faces = [Face(Box(x, y, x + side, y + side), 1.0) for x, y in corners]  # squares of whole pixels are copied exactly
+    rows, measures = classifier.assess(image, faces)
+    for row, measured, (x, y) in zip(rows, measures, corners, strict=True):
+        whole = foreign.answer(PIXELS[foreign](image[y : y + side, x : x + side]))
+        labels = len(classifier.labels)
+        expected = whole if foreign.softmax else softmax(whole[:labels])
+        np.testing.assert_allclose(row, expected[:labels], atol=2e-4)
+        np.testing.assert_allclose(measured, whole[labels:].clip(-1, 1), atol=2e-4)
+    assert np.ptp(rows, axis=0).max() > 1e-3, "the answers differ"
+    assert classifier.classify(image, []).shape == (0, len(classifier.labels))
+
+
+def test_a_fixed_batch_is_filled_up(tmp_path: Path) -> None:
+    four = FERPLUS._replace(name="four", shape=(4, 1, 64, 64))
+    path = four.write(tmp_path / "four.onnx")
+    answers = ANSWERS[FERPLUS] | TEXTS
+    models.sidecar_of(path).write_text(adoption.adopt(models.load(path), answers, None))
+    classifier = OnnxClassifier(path)
+    image = np.random.default_rng(5).integers(0, 256, (90, 700, 3), np.uint8)
+    faces = [Face(Box(70 * at, 10, 70 * at + 60, 80), 1.0) for at in range(9)]
+    whole = classifier.classify(image, faces)
+    assert whole.shape == (9, 8)
+    for number in (1, 3, 4, 5):
+        np.testing.assert_allclose(classifier.classify(image, faces[:number]), whole[:number], atol=1e-6)
+
+
+def test_a_colour_model_takes_planar_pictures(tmp_path: Path) -> None:
+    classifier = OnnxClassifier(adopted(tmp_path, EMOTIEFF))
+    data = np.random.default_rng(4).integers(60, 200, (360, 320), np.uint8)
+    planar = Yuv.from_i420(data)
+    faces = [Face(Box(31.5, 40.25, 101, 133), 1.0), Face(Box(-20, -10, 60, 90), 1.0)]
+    for found, expected in zip(
+        classifier.assess(planar, faces), classifier.assess(planar.decode(), faces), strict=True
+    ):
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_the_sidecar_of_emotiefflib(tmp_path: Path) -> None:
+    path = adopted(tmp_path, EMOTIEFF)
+    assert models.sidecar_of(path).read_text().splitlines()[2:] == [
+        'version = "enet_b0_8_va_mtl"',
+        'license = "MIT"',
+        'trained_on = "faces"',
+        "",
+        "[input]",
+        'channels = "RGB"',
+        "scale = 0.00392156862745098",
+        "mean = [0.485, 0.456, 0.406]",
+        "std = [0.229, 0.224, 0.225]",
+        "",
+        "[labels]",
+        'output = "output"',
+        "columns = [0, 8]",
+        'values = "logits"',
+        'names = ["angry", "contempt", "disgust", "fear", "happy", "neutral", "sad", "surprise"]',
+        "",
+        "[crop]",
+        "x = 0.0",
+        "y = 0.0",
+        "side = 1.0",
+        "",
+        "[measures.valence]",
+        "column = 8",
+        "range = [-1.0, 1.0]",
+        "",
+        "[measures.arousal]",
+        "column = 9",
+        "range = [-1.0, 1.0]",
+    ]
+
+
+def test_the_digest_covers_the_sidecar(tmp_path: Path) -> None:
+    path = adopted(tmp_path, XCEPTION)
+    sidecar = models.sidecar_of(path)
+    before = OnnxClassifier(path).digest
+    assert before == models.combined(models.files(path))
+    sidecar.write_text(sidecar.read_text().replace('"MIT"', '"BSD"'))
+    assert OnnxClassifier(path).digest != before
+    sidecar.unlink()
+    assert models.load(path).digest == models.files(path)[path.name]
+
+
+def test_all_breaches_are_told_at_once(tmp_path: Path) -> None:
+    path = EMOTIEFF.write(tmp_path / "mine.onnx")
+    plan, breaches = examine(models.load(path))
+    assert plan is None
+    assert [breach.what.rpartition("`")[0].rpartition("`")[2] or breach.what for breach in breaches] == [
+        "version", "license", "trained_on", "crop", "input", "output", "labels",
+    ]  # fmt: skip
+    with pytest.raises(ModelError, match=r"\(and 6 more: fer-stream model check .*mine\.onnx\)$"):
+        OnnxClassifier(path)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "breach"),
+    [
+        ("[input]", "[input", "its sidecar enet_b0_8_va_mtl.toml is not valid TOML: correct it: "),
+        ('"RGB"', '"rgb"', "enet_b0_8_va_mtl.toml has an error: input.channels = \"rgb\" is not allowed: it must"),
+        ("scale =", "scales =", "has an error: there is no setting input.scales; did you mean input.scale?"),
+        ('"RGB"', '"grey"', "its input `input` has 3 channels, which is not grey: write channels = \"RGB\" or \"BGR\""),
+        ("[0.229, 0.224, 0.225]", "[0.2, 0.3]", "mean or std has 2 numbers for 3 channels: write one number for all"),
+        ("[0.229, 0.224, 0.225]", "[0.2, 0, 0.3]", "has an error: input.std = [0.2, 0, 0.3]: must be above 0"),
+        ('"RGB"', '"RGB"\nlayout = "NHWC"', "its input `input` is [batch_size, 3, 224, 224], which is not NHWC: write"),
+        ('"RGB"', '"RGB"\nsize = [64, 64]', "its input `input` is [batch_size, 3, 224, 224], not of size [64, 64]"),
+        ("[0, 8]", "[0, 7]", "there are 8 labels for 7 columns of `output`: give as many names as columns"),
+        ("[0, 8]", "[0, 11]", "its output `output` has 10 columns, not 11: correct [labels] columns"),
+        ("[0, 8]", "[1, 9]", "the measure valence is column 8 of `output`, which is a label's: say which columns"),
+        ("column = 9", "column = 10", "the measure arousal is column 10 of `output`, which has 10: correct its column"),
+        ("range = [-1.0, 1.0]", "range = [1, -1]", "its first number must be below its second"),
+        ('"logits"', '"probabilities"', "the rows of its output `output` must be probabilities that sum to 1, and are"),
+        ("[measures.valence]", '[measures."va lence"]', "'va lence' is no name: it has 1 to 32 letters, digits and _"),
+        ('output = "output"', 'output = "out"', "it has no output `out`: write [labels] output, one of `output`"),
+        ("column = 9", 'column = 9\noutput = "va"', "the measure arousal is in `va`, which is no output: name one of"),
+    ],
+)  # fmt: skip
+def test_the_breach_of_a_sidecar_is_named(tmp_path: Path, before: str, after: str, breach: str) -> None:
+    path = adopted(tmp_path, EMOTIEFF)
+    text = models.sidecar_of(path).read_text()
+    assert before in text
+    models.sidecar_of(path).write_text(text.replace(before, after, 1))
+    plan, breaches = examine(models.load(path))
+    assert plan is None
+    assert breach in str(breaches[0]), breaches
+    assert len(breaches) == 1, "no breach follows from another one"
+
+
+def test_a_sidecar_that_cannot_be_read(tmp_path: Path) -> None:
+    path = adopted(tmp_path, XCEPTION)
+    models.sidecar_of(path).write_bytes(b'version = "\xff"')
+    with pytest.raises(ModelError, match="is not UTF-8 text: save it as UTF-8"):
+        OnnxClassifier(path)
+    models.sidecar_of(path).unlink()
+    models.sidecar_of(path).mkdir()
+    with pytest.raises(ModelError, match=r"the sidecar .*mini_xception.toml cannot be read: Is a directory"):
+        OnnxClassifier(path)
+
+
+def test_a_model_that_takes_one_face_though_its_axis_is_free(tmp_path: Path) -> None:
+    path = adopted(tmp_path, FREE)
+    text = models.sidecar_of(path).read_text()
+    assert "batch = 1" in text
+    models.sidecar_of(path).write_text(text.replace("batch = 1\n", ""))
+    _, breaches = examine(models.load(path))
+    assert list(map(str, breaches)) == [
+        "it takes only one face at once, though its first axis is free: write [input] batch = 1"
+    ]
+
+
+def test_without_a_terminal_everything_unknown_is_named(tmp_path: Path) -> None:
+    path = EMOTIEFF.write(tmp_path / "mine.onnx")
+    with pytest.raises(ConfigError) as raised:
+        adoption.adopt(models.load(path), {}, None)
+    for name in ("channels", "pixels", "labels", "crop", "license", "trained-on"):
+        assert f"(--{name} " in str(raised.value)
+    assert "there are 10 columns" in str(raised.value)
+    assert "--size" not in str(raised.value), "the file shows it"
+
+
+def test_a_question_is_asked_until_its_answer_is_valid(tmp_path: Path) -> None:
+    path = EMOTIEFF.write(tmp_path / "mine.onnx")
+    replies = iter(
+        ["red", "RGB", "0..1", "imagenet", ANSWERS[EMOTIEFF]["labels"], "valence=8", "box", "", "MIT", "faces"]
+    )
+    asked: list[adoption.Question] = []
+
+    def ask(question: adoption.Question) -> str:
+        asked.append(question)
+        return next(replies)
+
+    text = adoption.adopt(models.load(path), {}, ask)
+    assert [question.name for question in asked] == [
+        "channels", "channels", "pixels", "pixels", "labels", "measure", "crop", "version", "license", "trained-on",
+    ]  # fmt: skip
+    assert asked[1].text.startswith("--channels 'red' cannot be used: input.channels = \"red\" is not allowed")
+    plan, _ = examine(replace(models.load(path), sidecar=text))
+    assert plan is not None
+    assert plan.version == "mine", "the suggestion"
+    assert [measure.name for measure in plan.measures] == ["valence"]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        ({"pixels": "0-1"}, "--pixels '0-1' cannot be used: it must be bytes, unit, signed, imagenet; other scales"),
+        ({"size": "224"}, "--size '224' cannot be used: it must be HEIGHTxWIDTH"),
+        ({"crop": "1.1"}, "--crop '1.1' cannot be used: it must be box, fer2013, or X,Y,SIDE"),
+        ({"crop": "0,0,-1"}, "--crop '0,0,-1' cannot be used: crop.side = -1.0 is not allowed: it must be a number"),
+        ({"columns": "8"}, "--columns '8' cannot be used: it must be FIRST:AFTER"),
+        ({"measure": "valence"}, "--measure 'valence' cannot be used: it must be NAME=COLUMN[,LEAST,GREATEST[,OUT"),
+        ({"labels": "a,a"}, "--labels 'a,a' cannot be used: labels.names = [\"a\", \"a\"]: names 'a' twice"),
+    ],
+)  # fmt: skip
+def test_a_wrong_answer_is_named(tmp_path: Path, wrong: dict[str, str], sentence: str) -> None:
+    path = EMOTIEFF.write(tmp_path / "mine.onnx")
+    with pytest.raises(ConfigError) as raised:
+        adoption.adopt(models.load(path), ANSWERS[EMOTIEFF] | TEXTS | wrong, None)
+    assert sentence in str(raised.value)
+
+
+def test_answers_that_contradict_the_model_are_refused(tmp_path: Path) -> None:
+    path = EMOTIEFF.write(tmp_path / "mine.onnx")
+    answers = ANSWERS[EMOTIEFF] | TEXTS | {"channels": "grey", "pixels": "unit"}
+    with pytest.raises(ModelError, match="cannot be used with these answers: its input `input` has 3 channels"):
+        adoption.adopt(models.load(path), answers, None)
