@@ -36,12 +36,10 @@ GRACE = 2.0
 """Seconds that the sinks have to return from their present call when the process ends."""
 
 REST = 2.0
-"""Seconds without progress after which the sinks get no more; then the aggregator has ended."""
+"""Seconds without progress after which the sinks get no more, when the aggregator has ended."""
 
 LOOK = 0.2
 """Seconds between two looks at that progress."""
-
-_log = logging.getLogger(__name__)
 
 STUCK = 10.0
 """Seconds without progress after which a sink that is behind and has not failed counts as stuck."""
@@ -50,6 +48,8 @@ LATE = 3.0
 """Seconds after which the log says that it is not known yet where new sinks begin."""
 
 OUTCOMES = ("delivered", "rejected", "skipped", "filtered")
+
+_log = logging.getLogger(__name__)
 
 
 class _Watch:
@@ -147,8 +147,8 @@ def run(
         settings: the whole tree, with the address of the aggregator.
         orders: the sinks.
         from_journal: follow the journal, not the aggregator.
-        find: returns the aggregator's address if that may change (`Events`).
         begin: where new sinks begin that begin now; by default after the latest event.
+        find: returns the aggregator's address if that may change (`Events`).
         stop: ends the process when it is set; by default SIGINT and SIGTERM set it.
 
     Raises:

@@ -239,11 +239,10 @@ def _end(supervisor: Supervisor, progress: Progress, failed: Child | None, stop:
     patience = 1.0 if failed is not None else max(1.0, (deadline - time.monotonic()) / 2)
     if progress.ask(patience if supervisor.aggregator.running else 0.0):
         progress.finish(deadline)
-    delivering = [child for child in supervisor.extras if child.title == "deliver"]
-    others = [child for child in supervisor.extras if child not in delivering]
+    others = [child for child in supervisor.extras if child is not supervisor.delivery]
     supervisor.stop([*supervisor.workers, supervisor.aggregator, *others], deadline, lambda: time.sleep(0.02))
-    for child in delivering:
-        _deliver_rest(supervisor, child, stop)
+    if supervisor.delivery is not None:
+        _deliver_rest(supervisor, supervisor.delivery, stop)
     if supervisor.aggregator.was_ready:
         progress.read_rest()
     return deadline

@@ -105,8 +105,11 @@ class Supervisor:
         ]
         self.captures = {name: self._capture(name, name in set(optional)) for name in settings.cameras}
         self.extras = [Child("live", ["live"], folder)] if live else []
+        self.delivery: Child | None = None
+        """`fer-stream deliver`, which is one of the extras; ``None`` without sinks."""
         if node is None and (sinks or settings.deliver):
-            self.extras.append(Child("deliver", ["deliver", "--from", to_cursor(begin)], folder, reports=True))
+            self.delivery = Child("deliver", ["deliver", "--from", to_cursor(begin)], folder, reports=True)
+            self.extras.append(self.delivery)
         self._file = self._saved(settings)
         self._home = self._saved(node.aggregator) if node is not None and node.aggregator else -1
         """The settings of a node's aggregator, and of its workers."""
@@ -382,15 +385,13 @@ class Supervisor:
 
     def delivered(self) -> dict[str, Any]:
         """Return the states of the sinks as `fer-stream deliver` has reported them last; empty if there are none."""
-        for child in self.extras:
-            if child.title == "deliver":
-                self._delivered = (child.report(math.inf) or {}).get("sinks", self._delivered)
+        if self.delivery is not None:
+            self._delivered = (self.delivery.report(math.inf) or {}).get("sinks", self._delivered)
         return self._delivered
 
     def delivery_failure(self) -> str:
         """Return why `fer-stream deliver` has never reported its sinks; empty if it has, or if there are none."""
-        children = [child for child in self.extras if child.title == "deliver"]
-        return "" if self._delivered or not children else children[0].failure()
+        return "" if self._delivered or self.delivery is None else self.delivery.failure()
 
     def close(self) -> None:
         """Kill the children that still run, and release the settings."""

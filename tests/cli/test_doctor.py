@@ -181,7 +181,7 @@ def test_a_sink_that_raises_an_unexpected_exception(check: Examine, monkeypatch:
     def broken(argument: str, settings: object) -> None:
         raise ZeroDivisionError("no width")
 
-    monkeypatch.setattr("fer_stream.sinks.jsonl.open_sink", broken)
+    monkeypatch.setattr("fer_stream.sinks.file.open_sink", broken)
     found = about(check(deliver={"archive": {"sink": "file:x"}}), "sink archive")
     assert (found.level, found.text) == (Level.FAIL, "sink archive: it failed: ZeroDivisionError: no width")
 

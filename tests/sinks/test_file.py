@@ -17,7 +17,7 @@ from fer_stream.errors import ConfigError, DeliveryError, RetryError
 from fer_stream.events.cloudevents import encode, event_id
 from fer_stream.plugins import Delivery
 from fer_stream.settings.tree import DeliverSettings
-from fer_stream.sinks.jsonl import EventFile, open_sink
+from fer_stream.sinks.file import EventFile, open_sink
 
 if TYPE_CHECKING:
     from pathlib import Path

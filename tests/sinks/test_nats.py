@@ -13,7 +13,7 @@ from fer_stream.events.cloudevents import encode, event_id
 from fer_stream.journal.contents import gap
 from fer_stream.plugins import Delivery
 from fer_stream.settings.tree import DeliverSettings
-from fer_stream.sinks.jetstream import JetStream, open_sink
+from fer_stream.sinks.nats import JetStream, open_sink
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
