@@ -21,7 +21,7 @@ from urllib.request import urlopen
 from fer_stream import plugins
 from fer_stream.errors import FerStreamError, RetryError, TransportError
 from fer_stream.imaging.pixels import pixels
-from fer_stream.inference import models
+from fer_stream.inference import models, providers
 from fer_stream.operations.process import leave_behind
 from fer_stream.settings import deployment
 from fer_stream.settings.redaction import redact
@@ -79,6 +79,7 @@ def _fail(text: str) -> Finding:
 def examine(settings: Settings) -> Iterator[Finding]:
     """Run all checks, and yield their findings in order."""
     yield from _packages()
+    yield _runtime(settings)
     yield from _models(settings)
     for name, camera in settings.cameras.items():
         yield _source(name, camera)
@@ -113,6 +114,22 @@ def _packages() -> Iterator[Finding]:
             yield _fail(f"{module} {found} is older than {least}: run pip install '{requirement}'")
         else:
             yield _ok(f"{module} {found}")
+
+
+def _runtime(settings: Settings) -> Finding:
+    """Check that there is one build of onnxruntime, and tell what it can run models on."""
+    builds = providers.builds()
+    if len(builds) > 1:
+        return _fail(
+            f"{' and '.join(builds)} are installed and overwrite each other's files: run pip uninstall --yes "
+            f"{' '.join(builds)}, then pip install with the one that you want"
+        )
+    try:
+        here = ", ".join(providers.available())
+    except FerStreamError as error:
+        return _fail(str(error))
+    used = f"the detector's is {settings.detector.provider}, the classifier's {settings.classifier.provider}"
+    return _ok(f"providers of {next(iter(builds), 'onnxruntime')}: {here}; {used}")
 
 
 def _numbers(version: str) -> tuple[int, ...]:

@@ -7,37 +7,22 @@ A checkout has the shipped files in ``models/``, an installed wheel in ``fer_str
 from __future__ import annotations
 
 import hashlib
-import os
-import sys
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from fer_stream.errors import ModelError
-from fer_stream.inference import external
+from fer_stream.inference import external, providers
 from fer_stream.system import extras
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    import numpy as np
     from numpy.typing import NDArray
 
 MANIFEST = "SHA256SUMS"
-
-TELEMETRY = "ORT_DISABLE_TELEMETRY"
-
-PROVIDERS = {
-    "cpu": "CPUExecutionProvider",
-    "cuda": "CUDAExecutionProvider",
-    "tensorrt": "TensorrtExecutionProvider",
-    "openvino": "OpenVINOExecutionProvider",
-    "coreml": "CoreMLExecutionProvider",
-    "directml": "DmlExecutionProvider",
-    "rocm": "ROCMExecutionProvider",
-}
-"""onnxruntime's names of the execution providers. Each except the first needs its own build of onnxruntime."""
 
 _INSTALLED = Path(__file__).parents[1] / "assets" / "models"
 _CHECKOUT = Path(__file__).resolve().parents[2] / "models"
@@ -97,16 +82,21 @@ class Model:
             ModelError: onnxruntime cannot run the model on these inputs.
         """
         try:
-            return list(self.session.run(outputs, inputs))
+            if self.session.get_providers()[0] == providers.PROVIDERS["cpu"] or all(map(len, inputs.values())):
+                return list(self.session.run(outputs, inputs))
+            # OpenVINO returns a row even for an empty batch.
+            one = {name: np.zeros((1, *value.shape[1:]), value.dtype) for name, value in inputs.items()}
+            return [output[:0] for output in self.session.run(outputs, one)]
         except Exception as error:
-            raise ModelError(f"{self.path} cannot be run by onnxruntime: {_sentence(error)}") from error
+            raise ModelError(f"{self.path} cannot be run by onnxruntime: {providers.sentence(error)}") from error
 
 
 def shipped(name: str, provider: str = "cpu") -> Model:
-    """Open a model file shipped with fer_stream, by its file name, with one of `PROVIDERS`.
+    """Open a model file shipped with fer_stream, by its file name, with one of `providers.PROVIDERS`.
 
     Raises:
-        ModelError: the file is missing or damaged, or the provider is not available.
+        ModelError: the file is missing or damaged.
+        ConfigError: the provider is not available (`providers.open_session`).
     """
     return load(folder() / name, provider, digests().get(name, ""))
 
@@ -115,7 +105,7 @@ def find(path: Path, provider: str = "cpu") -> Model:
     """Open a model file or, if there is no such file, the shipped file of that name.
 
     Raises:
-        ModelError: as `load` and `shipped`.
+        FerStreamError: as `load` and `shipped`.
     """
     name = str(path)
     return shipped(name, provider) if name in digests() and not path.exists() else load(path, provider)
@@ -127,13 +117,11 @@ def sidecar_of(path: Path) -> Path:
 
 
 def load(path: Path, provider: str = "cpu", digest: str | None = None) -> Model:
-    """Open a model file with one of `PROVIDERS`; if ``digest`` is given, it must be the SHA-256 of the file.
-
-    The session runs on the calling thread only, without spinning while it waits: a second thread changes the last
-    digits of a result, and gains less than a second process.
+    """Open a model file with one of `providers.PROVIDERS`; if ``digest`` is given, it must be the SHA-256 of the file.
 
     Raises:
-        ModelError: the file cannot be read, has another digest, or is not a model, or the provider is not available.
+        ModelError: the file cannot be read, has another digest, or is not a model.
+        ConfigError: the provider is not available (`providers.open_session`).
     """
     try:
         if path.exists() and not path.is_file():
@@ -149,7 +137,7 @@ def load(path: Path, provider: str = "cpu", digest: str | None = None) -> Model:
         text = None if sidecar is None else sidecar.decode()
     except UnicodeDecodeError as error:
         raise ModelError(f"the sidecar {sidecar_of(path)} is not UTF-8 text: save it as UTF-8") from error
-    return Model(path, combined(_parts(path, content, sidecar)), _open(path, content, provider), text)
+    return Model(path, combined(_parts(path, content, sidecar)), providers.open_session(path, content, provider), text)
 
 
 def _sidecar(path: Path) -> bytes | None:
@@ -221,58 +209,4 @@ def _digest(path: Path) -> str:
 
 def versions() -> dict[str, str]:
     """Return the versions of the third-party packages that affect results, by package name."""
-    _runtime()
-    return {name: extras.version(name) for name in ("numpy", "cv2", "onnxruntime")}
-
-
-@cache
-def _runtime() -> Any:
-    if "onnxruntime" not in sys.modules:
-        # Builds of onnxruntime from 1.29 on report every session to its vendor over the network, unless this variable
-        # is set at import. The variable is restored afterwards, because the process may not be ours.
-        before = os.environ.get(TELEMETRY)
-        os.environ[TELEMETRY] = "1"
-        try:
-            import onnxruntime  # noqa: PLC0415 - slow to import, and only processes that infer need it
-        finally:
-            if before is None:
-                del os.environ[TELEMETRY]
-            else:
-                os.environ[TELEMETRY] = before
-    import onnxruntime  # noqa: PLC0415
-
-    return onnxruntime
-
-
-def _open(path: Path, content: bytes, provider: str) -> Any:
-    onnxruntime = _runtime()
-    wanted, available = PROVIDERS[provider], onnxruntime.get_available_providers()
-    if wanted not in available:
-        known = ", ".join(name for name, theirs in PROVIDERS.items() if theirs in available)
-        raise ModelError(
-            f"this onnxruntime has no provider {provider}, only {known}: replace it by the onnxruntime package that "
-            "has the provider, or leave --provider out"
-        )
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.inter_op_num_threads = 1
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.enable_cpu_mem_arena = False  # an arena per session costs 35 MB; a shared one affects the whole process
-    options.enable_mem_pattern = False  # a plan per input size costs memory and saves no time
-    options.add_session_config_entry(
-        "session.model_external_initializers_file_folder_path", str(path.parent.absolute())
-    )
-    options.log_severity_level = 4  # fatal only: we report failures ourselves
-    try:
-        session = onnxruntime.InferenceSession(content, options, providers=[wanted, *{PROVIDERS["cpu"]} - {wanted}])
-    except Exception as error:
-        raise ModelError(f"{path} is not a model that onnxruntime can open: {_sentence(error)}") from error
-    if session.get_providers()[0] != wanted:  # onnxruntime falls back to the CPU if a provider fails to start
-        raise ModelError(f"the provider {provider} does not start on this machine: check its driver and libraries")
-    return session
-
-
-def _sentence(error: Exception) -> str:
-    """Return the first line of an onnxruntime message, without "[ONNXRuntimeError] : 7 : INVALID_PROTOBUF :"."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0].rpartition(" : ")[2].rstrip(". ")
+    return {name: extras.version(name) for name in ("numpy", "cv2")} | providers.versions()

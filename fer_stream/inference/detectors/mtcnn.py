@@ -93,7 +93,7 @@ class MTCNN:
     """The detector. It finds faces of at least ``min_face`` pixels, and keeps no state between images.
 
     ``thresholds`` are the minimum scores of P-, R- and O-Net, ``factor`` is the ratio of pyramid levels, and
-    ``provider`` is one of `fer_stream.inference.models.PROVIDERS`.
+    ``provider`` is one of `fer_stream.inference.providers.PROVIDERS`.
     """
 
     def __init__(
