@@ -34,6 +34,7 @@ settings.load_profile("ours")  # a slow machine must not fail a test
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add options for longer tests than those of ``make test``."""
     parser.addoption("--strangers", type=int, default=400, help="number of strangers' connections (default: 400)")
+    parser.addoption("--provider", default="cpu", help="what runs the models in tests/inference (default: cpu)")
     parser.addoption(
         "--soak", type=float, default=0.0, metavar="SHARE", help="share of the full numbers; 0: the short form"
     )

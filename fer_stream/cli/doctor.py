@@ -5,6 +5,7 @@ No check raises an exception for a problem: each returns findings. No check chan
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import re
@@ -79,7 +80,7 @@ def _fail(text: str) -> Finding:
 def examine(settings: Settings) -> Iterator[Finding]:
     """Run all checks, and yield their findings in order."""
     yield from _packages()
-    yield _runtime(settings)
+    yield from _runtime(settings)
     yield from _models(settings)
     for name, camera in settings.cameras.items():
         yield _source(name, camera)
@@ -116,20 +117,19 @@ def _packages() -> Iterator[Finding]:
             yield _ok(f"{module} {found}")
 
 
-def _runtime(settings: Settings) -> Finding:
+def _runtime(settings: Settings) -> Iterator[Finding]:
     """Check that there is one build of onnxruntime, and tell what it can run models on."""
     builds = providers.builds()
     if len(builds) > 1:
-        return _fail(
+        yield _fail(
             f"{' and '.join(builds)} are installed and overwrite each other's files: run pip uninstall --yes "
             f"{' '.join(builds)}, then pip install with the one that you want"
         )
-    try:
+        return
+    with contextlib.suppress(FerStreamError):  # the models cannot be opened then, which is the next check
         here = ", ".join(providers.available())
-    except FerStreamError as error:
-        return _fail(str(error))
-    used = f"the detector's is {settings.detector.provider}, the classifier's {settings.classifier.provider}"
-    return _ok(f"providers of {next(iter(builds), 'onnxruntime')}: {here}; {used}")
+        used = f"the detector's is {settings.detector.provider}, the classifier's {settings.classifier.provider}"
+        yield _ok(f"providers of {next(iter(builds), 'onnxruntime')}: {here}; {used}")
 
 
 def _numbers(version: str) -> tuple[int, ...]:

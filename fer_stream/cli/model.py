@@ -32,7 +32,7 @@ def model(arguments: Namespace) -> int:
     if arguments.action == "check":
         return _check(path, provider)
     if arguments.action == "adopt":
-        _adopt(path, provider, answers, arguments)
+        _adopt(path, answers, arguments)
     else:
         _bench(path, provider)
     return 0
@@ -43,7 +43,7 @@ def _check(path: Path, provider: str) -> int:
     from fer_stream.inference.classifiers.examination import examine  # noqa: PLC0415
     from fer_stream.inference.classifiers.onnx import OnnxClassifier  # noqa: PLC0415
 
-    opened = models.find(path, provider)
+    opened = models.find(path)
     plan, breaches = examine(opened)
     if plan is None:
         count = "one thing is" if len(breaches) == 1 else f"{len(breaches)} things are"
@@ -98,14 +98,14 @@ def _answer(classifier: OnnxClassifier) -> str:
     return f"{', '.join(told)} (of a woman who smiles)"
 
 
-def _adopt(path: Path, provider: str, answers: dict[str, str], arguments: Namespace) -> None:
+def _adopt(path: Path, answers: dict[str, str], arguments: Namespace) -> None:
     from fer_stream.inference import models  # noqa: PLC0415  (onnxruntime is slow to import)
     from fer_stream.inference.classifiers import adoption  # noqa: PLC0415
 
     target = Path(arguments.output) if arguments.output else models.sidecar_of(path)
     if target.exists() and not arguments.force:
         raise ConfigError(f"{target} exists: give another file with -o, or --force to overwrite it")
-    opened = models.load(path, provider)
+    opened = models.load(path)
     text = adoption.adopt(opened, answers, _ask if sys.stdin.isatty() and sys.stdout.isatty() else None)
     try:
         target.write_text(text, encoding="utf-8")

@@ -40,15 +40,17 @@ which takes the place of onnxruntime, and CoreML with onnxruntime for macOS.
 
 _PLUGIN = "onnxruntime_ep_openvino"
 
-_CUDA = "pip uninstall --yes onnxruntime, then pip install 'onnxruntime-gpu[cuda,cudnn]'"
+_CUDA = "pip install 'onnxruntime-gpu[cuda,cudnn]'"
 
 _INSTALL = {
-    "cuda": f"run {_CUDA}",
-    "tensorrt": f"run {_CUDA} tensorrt",
+    "cuda": f"run pip uninstall --yes onnxruntime, then {_CUDA}",
+    "tensorrt": f"run pip uninstall --yes onnxruntime, then {_CUDA}, and install TensorRT",
     "openvino": "run pip install 'fer-stream[openvino]'",
     "coreml": "use onnxruntime for macOS, which has it",
     "directml": "run pip uninstall --yes onnxruntime, then pip install onnxruntime-directml",
 }
+
+_LIBRARIES = {"cuda": f"for example with {_CUDA}", "tensorrt": "TensorRT among them"}
 
 _OPENVINO = {
     "INFERENCE_PRECISION_HINT": "f32",  # a CPU that has bfloat16 would use it
@@ -114,11 +116,13 @@ def open_session(path: Path, content: bytes, provider: str) -> Any:
     asked = _prepared(provider, options)
     try:
         session = onnxruntime.InferenceSession(content, options, providers=asked, enable_fallback=False)
+    except RuntimeError as error:  # a provider's; errors in models have types of onnxruntime's own
+        raise _not_started(provider) from error
     except Exception as error:
         raise ModelError(f"{path} is not a model that onnxruntime can open: {sentence(error)}") from error
     wanted = PROVIDERS[provider]
     if wanted not in session.get_providers():
-        raise ConfigError(f"the provider {provider} does not start on this machine: {_lacking(provider)}")
+        raise _not_started(provider)
     parts = getattr(session, "get_provider_graph_assignment_info", None)  # from onnxruntime 1.24 on
     if provider != "cpu" and parts is not None and wanted not in {part.ep_name for part in parts()}:
         raise ModelError(f"the provider {provider} cannot run any part of {path}: leave --provider out")
@@ -179,9 +183,8 @@ def _prepared(provider: str, options: Any) -> list[Any] | None:
     if provider == "openvino" and onnxruntime.package_name != "onnxruntime-openvino":
         options.add_provider_for_devices(_openvino(), _OPTIONS[provider])
         return None
-    if provider in ("cuda", "tensorrt") and hasattr(onnxruntime, "preload_dlls"):
-        with contextlib.redirect_stdout(sys.stderr):  # it prints what it does not find
-            onnxruntime.preload_dlls()
+    if provider in ("cuda", "tensorrt"):
+        _start_cuda()
     return [(wanted, _OPTIONS.get(provider, {})), cpu]
 
 
@@ -211,15 +214,26 @@ def _openvino() -> list[Any]:
     return devices()[:1]
 
 
-def _lacking(provider: str) -> str:
-    """Say what may be missing on a machine on which a provider does not start, and what to do."""
-    if provider not in ("cuda", "tensorrt"):
-        return "check its driver and libraries"
+def _not_started(provider: str) -> ConfigError:
+    return ConfigError(
+        f"the provider {provider} does not start: install the libraries that onnxruntime misses, "
+        f"{_LIBRARIES.get(provider, 'such as those of its driver')}, or leave --provider out"
+    )
+
+
+def _start_cuda() -> None:
+    """Load CUDA and cuDNN from NVIDIA's packages, if these are installed: onnxruntime looks elsewhere by itself.
+
+    Raises:
+        ConfigError: this machine has no driver of NVIDIA.
+    """
     driver = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
     try:
         ctypes.CDLL(driver)
-    except OSError:
-        return f"there is no {driver}, so install NVIDIA's driver, or give the container access to the GPU"
-    return "CUDA, cuDNN or TensorRT is missing or too old: run pip install --upgrade 'onnxruntime-gpu[cuda,cudnn]'" + (
-        " tensorrt" if provider == "tensorrt" else ""
-    )
+    except OSError as error:
+        raise ConfigError(
+            f"there is no {driver}, so nothing can run on cuda or tensorrt: leave --provider out, install NVIDIA's "
+            "driver, or give the container access to the GPU"
+        ) from error
+    with contextlib.redirect_stdout(sys.stderr):  # it prints what it does not find
+        _runtime().preload_dlls()

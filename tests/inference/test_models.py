@@ -6,13 +6,11 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import get_args
 
 import pytest
 
 from fer_stream.errors import ModelError
 from fer_stream.inference import models
-from fer_stream.settings.kinds import Provider
 
 ROOT = Path(__file__).parents[2]
 
@@ -113,16 +111,3 @@ def test_onnxruntime_writes_no_telemetry_files(tmp_path):
     code = "from fer_stream.inference import models; models.shipped('mtcnn-pnet.onnx')"
     subprocess.run([sys.executable, "-c", code], env=environment, check=True, capture_output=True)
     assert [path for path in tmp_path.rglob("*") if not path.is_dir()] == []
-
-
-def test_a_provider_that_this_onnxruntime_lacks_is_an_error():
-    with pytest.raises(ModelError, match=r"this onnxruntime has no provider coreml, only .*cpu"):
-        models.shipped("mtcnn-pnet.onnx", "coreml")
-
-
-def test_a_model_runs_on_the_requested_provider():
-    assert models.shipped("mtcnn-pnet.onnx", "cpu").session.get_providers() == ["CPUExecutionProvider"]
-
-
-def test_the_setting_accepts_every_known_provider():
-    assert set(models.PROVIDERS) == set(get_args(Provider))

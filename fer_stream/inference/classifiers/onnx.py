@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import cv2
@@ -126,8 +126,10 @@ class OnnxClassifier:
     """
 
     def __init__(self, path: Path | None = None, provider: str = "cpu") -> None:
-        model = models.find(path, provider) if path else models.shipped(DEFAULT, provider)
+        model = _model(path, "cpu")
         self._plan = _complete(model)
+        if provider != "cpu":  # only the CPU refuses an input that does not fit: OpenVINO reads past its end
+            self._plan = replace(self._plan, model=_model(path, provider))
         self.digest, self.version = model.digest, self._plan.version
         self.labels, self.measures = self._plan.labels, self._plan.measures
         self.crop = Crop(**self._plan.crop.model_dump())
@@ -169,6 +171,10 @@ class OnnxClassifier:
     def run(self, crops: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the probabilities, float32 ``[N, C]``, of crops as `sample` makes them, stacked."""
         return self._plan.run(crops)[0]
+
+
+def _model(path: Path | None, provider: str) -> models.Model:
+    return models.find(path, provider) if path else models.shipped(DEFAULT, provider)
 
 
 def _complete(model: models.Model) -> Plan:
