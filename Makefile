@@ -60,6 +60,7 @@ test: $(VENV)/.test ## set up and run every check and test (JOBS=3 at a time; PY
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder $(PYTEST)
+	$(BIN)/pytest --numprocesses $(JOBS) --dist loadfile -m 'not beside' tests/inference --provider openvino
 
 # 1,000,000 mutated inputs a target, guided by coverage; the wheels of atheris are for Linux on x86-64.
 fuzz: $(VENV)/.test ## fuzz every decoder for hours (TARGETS="message journal", RUNS=1000000); what it finds lies in runs/fuzz

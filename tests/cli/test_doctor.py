@@ -55,6 +55,7 @@ def about(findings: list[Finding], word: str) -> Finding:
 def test_an_installation_without_problems(check: Examine, tmp_path: Path) -> None:
     findings = check(cameras={"desk": {"source": str(PORTRAIT)}}, metrics="127.0.0.1:0")
     assert about(findings, "numpy ").level is Level.OK
+    assert about(findings, "providers of onnxruntime: cpu").level is Level.OK
     assert about(findings, "detector mtcnn").level is Level.OK
     assert len([finding for finding in findings if finding.text.startswith("model file ")]) >= 3
     assert about(findings, "camera desk").level is Level.OK
@@ -63,6 +64,24 @@ def test_an_installation_without_problems(check: Examine, tmp_path: Path) -> Non
     assert about(findings, "metrics port").level is Level.OK
     assert about(findings, "CPU cores for 1").level is Level.OK
     assert not (tmp_path / "state").exists()
+
+
+def test_two_builds_of_onnxruntime(check: Examine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their packages have the same folder; only what pip notes about the second one is made here."""
+    noted = tmp_path / "site" / "onnxruntime_gpu-1.31.1.dist-info"
+    noted.mkdir(parents=True)
+    (noted / "METADATA").write_text("Metadata-Version: 2.1\nName: onnxruntime-gpu\nVersion: 1.31.1\n")
+    (noted / "top_level.txt").write_text("onnxruntime\n")
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    finding = about(check(), "overwrite")
+    assert finding.level is Level.FAIL
+    assert "run pip uninstall --yes onnxruntime onnxruntime-gpu, then pip install " in finding.text
+
+
+def test_a_provider_that_is_not_installed(check: Examine) -> None:
+    finding = about(check(classifier__provider="directml"), "not installed")
+    assert finding.level is Level.FAIL
+    assert "run pip uninstall --yes onnxruntime, then pip install onnxruntime-directml" in finding.text
 
 
 def test_a_finding_is_a_line() -> None:

@@ -102,7 +102,7 @@ def test_an_override_keeps_onnxruntime_away(run: Run, tmp_path: Path) -> None:
     (tmp_path / "pyproject.toml").write_text(text.replace('"fer-stream"', f'"fer-stream @ file://{ROOT}"'))
     done = run("uv", "export", "--directory", str(tmp_path), "--no-hashes", "--no-header", "--no-annotate", "--quiet")
     assert done.returncode == 0, done.stderr
-    needed = map(Requirement, filter(None, done.stdout.splitlines()))
+    needed = [Requirement(line) for line in done.stdout.splitlines() if "==" in line]
     here = {asked.name for asked in needed if asked.marker is None or asked.marker.evaluate()}
     assert "onnxruntime-gpu" in here
     assert "onnxruntime" not in here
