@@ -196,8 +196,10 @@ def test_wrong_output_of_a_classifier_is_an_error(rows):
         Recognizer(MTCNN(), Odd()).recognize(side_by_side())
 
 
-def test_a_recognizer_can_be_used_in_a_process_pool():
+def test_a_recognizer_can_be_used_in_a_process_pool(pytestconfig):
     """The models are not pickled; each process loads them from the settings, once."""
+    if pytestconfig.getoption("--provider") != "cpu":
+        pytest.skip("the option does not reach other processes")
     recognizer = Recognizer.from_settings(Settings(classifier={"model": "emotion-tiny.onnx"}))
     image = portrait("eileen_collins")
     with multiprocessing.get_context("spawn").Pool(1) as pool:
