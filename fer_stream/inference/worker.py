@@ -208,7 +208,7 @@ class Session:
                 raise ConfigError(str(about.get("reason")))
 
 
-def _most(recognizer: Recognizer, settings: Settings) -> int:
+def frames_at_a_time(recognizer: Recognizer, settings: Settings) -> int:
     """Return how many frames the worker takes at a time.
 
     Raises:
@@ -240,7 +240,7 @@ def run(settings: Settings, name: str | None = None, stop: Stop | None = None) -
     """
     stop = stop or install_stop()
     recognizer = Recognizer.from_settings(settings)
-    most = _most(recognizer, settings)
+    most = frames_at_a_time(recognizer, settings)
     recognizer.warm_up()
     link = Link(plugins.transport(settings), settings.addresses, "work")
     about = {
