@@ -298,12 +298,13 @@ class MTCNN:
     def _run_on_crops(
         self, net: models.Model, outputs: tuple[str, ...], picture: Parts, boxes: Floats, size: int
     ) -> list[NDArray[Any]]:
-        """Return a net's outputs for each box, and which boxes intersect the picture."""
+        """Return a net's outputs for each box, and which boxes intersect the picture; for the others they are 0."""
         edges, inside = clipped(boxes, picture.height, picture.width)
-        crops = np.zeros((len(boxes), 3, size, size), np.float32)
-        crops[inside] = picture.crops(edges[inside], size)
-        batches = [net.run(outputs, {"pixels": crops[i : i + BATCH]}, joint=True) for i in _batches(len(boxes))]
-        return [*(np.concatenate(parts) for parts in zip(*batches, strict=True)), inside]
+        found = _run(net, outputs, picture, edges[inside], size)
+        spread = [np.zeros((len(boxes), *part.shape[1:]), part.dtype) for part in found]
+        for whole, part in zip(spread, found, strict=True):
+            whole[inside] = part
+        return [*spread, inside]
 
     def _scales(self, side: int, factor: float) -> list[float]:
         """Return the scales of the pyramid's levels, falling; ``side`` is the image's shorter side."""
@@ -354,19 +355,20 @@ class MTCNN:
     ) -> list[Floats]:
         """Return the boxes whose crop scores above ``threshold``, and the net's outputs for them."""
         edges, inside = clipped(boxes, windows.height, windows.width)
-        boxes, edges = boxes[inside], edges[inside]
-        batches = [
-            net.run(outputs, {"pixels": windows.crops(edges[i : i + BATCH], size)}, joint=True)
-            for i in _batches(len(edges))
-        ]
-        results = [np.concatenate(parts) for parts in zip(*batches, strict=True)]
+        results = _run(net, outputs, windows, edges[inside], size)
         passed = results[0] > threshold
-        return [boxes[passed], *(result[passed] for result in results)]
+        return [boxes[inside][passed], *(result[passed] for result in results)]
 
 
-def _batches(count: int) -> range:
-    """Return where batches begin; without boxes, there is one empty batch, which gives outputs of the right shape."""
-    return range(0, max(count, 1), BATCH)
+def _run(
+    net: models.Model, outputs: tuple[str, ...], picture: Windows | Parts, edges: Ints, size: int
+) -> list[NDArray[Any]]:
+    """Return a net's outputs for rectangles of a picture, given by their edges."""
+    starts = range(0, max(len(edges), 1), BATCH)  # an empty batch gives outputs of the right shape
+    batches = [
+        net.run(outputs, {"pixels": picture.crops(edges[start : start + BATCH], size)}, joint=True) for start in starts
+    ]
+    return [np.concatenate(parts) for parts in zip(*batches, strict=True)]
 
 
 def _moved(boxes: Floats, offsets: Floats, last: int = 1) -> Floats:
