@@ -14,7 +14,7 @@ from fer_stream.errors import WireError
 from fer_stream.operations import metrics
 from fer_stream.protocol import results, shared
 from fer_stream.protocol.pace import SlowLinkWarning
-from fer_stream.settings.kinds import CAMERA_NAME
+from fer_stream.settings.kinds import CAMERA_NAME, MAX_BATCH
 from fer_stream.types import Measure
 
 _log = logging.getLogger(__name__)
@@ -116,6 +116,7 @@ class Worker:
     detector: str
     shares: bool  # it can share memory with this process
     moves: bool  # it follows MOVED
+    most: int  # frames that it takes at a time
     credit: Credit[Message, Result] = field(init=False)  # set when it is accepted
     warning: SlowLinkWarning = field(default_factory=SlowLinkWarning, init=False)  # of the link to it
 
@@ -124,17 +125,26 @@ class Worker:
         """Parse a READY: return the worker, and its model's labels and measures.
 
         Raises:
-            WireError: a field is missing or not valid, or there are no labels or too many, or too many measures.
+            WireError: a field is missing or not valid, or there are no labels or too many, or too many measures or
+                frames at a time.
         """
         try:
             labels = tuple(str(label) for label in about["labels"])
             measures = tuple(_measure(str(name), *scale) for name, scale in about.get("measures", {}).items())
             texts = {key: str(about[key]) for key in ("name", "host", "model", "detector")}
-            found = cls(pid=int(about["pid"]), shares=_shares(about), moves=about.get("moves") is True, **texts)
+            found = cls(
+                pid=int(about["pid"]),
+                shares=_shares(about),
+                moves=about.get("moves") is True,
+                most=int(about.get("frames", 1)),
+                **texts,
+            )
         except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
             raise WireError(f"a worker's READY has a missing or invalid field: {error}") from error
         if not 0 < len(labels) <= results.MAX_LABELS:
             raise WireError(f"a worker with {len(labels)} labels")
+        if not 1 <= found.most <= MAX_BATCH:
+            raise WireError(f"a worker that takes {found.most} frames at a time")
         if len(measures) > results.MAX_LABELS:
             raise WireError(f"a worker with {len(measures)} measures")
         return found, labels, measures

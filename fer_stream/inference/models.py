@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fer_stream.errors import ModelError
-from fer_stream.inference import external, providers
+from fer_stream.inference import batching, external, providers
 from fer_stream.system import extras
 
 if TYPE_CHECKING:
@@ -75,20 +75,34 @@ class Model:
         except UnicodeDecodeError as error:
             raise ModelError(f"{self.path} cannot be used: its metadata is not UTF-8 text") from error
 
-    def run(self, outputs: Sequence[str], inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[np.float32]]:
+    def run(
+        self, outputs: Sequence[str], inputs: Mapping[str, NDArray[Any]], *, joint: bool = False
+    ) -> list[NDArray[np.float32]]:
         """Return the outputs with these names, given the inputs by name.
+
+        ``joint``: each row of an output depends on one row of the inputs only, and their number is free, so this run
+        may be combined with those of other frames (`fer_stream.inference.batching`).
 
         Raises:
             ModelError: onnxruntime cannot run the model on these inputs.
         """
-        try:
-            if self.session.get_providers()[0] == providers.PROVIDERS["cpu"] or all(map(len, inputs.values())):
-                return list(self.session.run(outputs, inputs))
-            # OpenVINO returns a row even for an empty batch.
-            one = {name: np.zeros((1, *value.shape[1:]), value.dtype) for name, value in inputs.items()}
-            return [output[:0] for output in self.session.run(outputs, one)]
-        except Exception as error:
-            raise ModelError(f"{self.path} cannot be run by onnxruntime: {providers.sentence(error)}") from error
+
+        def compute(*values: NDArray[Any]) -> list[NDArray[np.float32]]:
+            try:
+                return self._compute(outputs, dict(zip(inputs, values, strict=True)))
+            except Exception as error:
+                raise ModelError(f"{self.path} cannot be run by onnxruntime: {providers.sentence(error)}") from error
+
+        if joint:
+            return batching.joint((self, *outputs, *inputs), compute, list(inputs.values()))
+        return compute(*inputs.values())
+
+    def _compute(self, outputs: Sequence[str], inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[np.float32]]:
+        if all(map(len, inputs.values())) or self.session.get_providers()[0] == providers.PROVIDERS["cpu"]:
+            return list(self.session.run(outputs, inputs))
+        # OpenVINO returns a row even for an empty batch.
+        one = {name: np.zeros((1, *value.shape[1:]), value.dtype) for name, value in inputs.items()}
+        return [output[:0] for output in self.session.run(outputs, one)]
 
 
 def shipped(name: str, provider: str = "cpu") -> Model:

@@ -149,6 +149,11 @@ class Recognizer:
         """The classifier's measures; none if it is no `fer_stream.plugins.MeasuringClassifier`."""
         return self.classifier.measures if isinstance(self.classifier, MeasuringClassifier) else ()
 
+    @property
+    def concurrent(self) -> bool:
+        """Whether `recognize` may run in several threads at once (`fer_stream.plugins.Detector`)."""
+        return all(getattr(model, "concurrent", False) is True for model in (self.detector, self.classifier))
+
     def recognize(self, image: NDArray[np.uint8] | Yuv, hints: Hints | None = None) -> Recognition:
         """Return the faces in ``image`` (uint8 ``[H, W, 3]``, BGR; or planar), in the detector's order.
 

@@ -113,6 +113,8 @@ class MTCNN:
     planar = True
     """It takes planar pictures, too (`fer_stream.plugins.Detector`), and converts only what it looks at."""
 
+    concurrent = True
+
     def detect(self, image: NDArray[np.uint8] | Yuv) -> list[Face]:
         """Return the faces in ``image`` (uint8 ``[H, W, 3]``, BGR; or planar), in order of falling confidence.
 
@@ -261,7 +263,7 @@ class MTCNN:
         Returns:
             For each proposal, the index of its square ``[K]``, and its box in the picture ``[K, 4]``.
         """
-        scores, offsets = self._pnet.run(("scores", "offsets"), {"pixels": crops})
+        scores, offsets = self._pnet.run(("scores", "offsets"), {"pixels": crops}, joint=True)
         at, y, x = np.nonzero(scores >= max(self.thresholds[0], PROMISING))
         scores, offsets = scores[at, y, x], offsets[at, :, y, x]
         corner = np.stack((x, y), axis=1).astype(np.float32) * STRIDE
@@ -296,12 +298,13 @@ class MTCNN:
     def _run_on_crops(
         self, net: models.Model, outputs: tuple[str, ...], picture: Parts, boxes: Floats, size: int
     ) -> list[NDArray[Any]]:
-        """Return a net's outputs for each box, and which boxes intersect the picture."""
+        """Return a net's outputs for each box, and which boxes intersect the picture; for the others they are 0."""
         edges, inside = clipped(boxes, picture.height, picture.width)
-        crops = np.zeros((len(boxes), 3, size, size), np.float32)
-        crops[inside] = picture.crops(edges[inside], size)
-        batches = [net.run(outputs, {"pixels": crops[i : i + BATCH]}) for i in _batches(len(boxes))]
-        return [*(np.concatenate(parts) for parts in zip(*batches, strict=True)), inside]
+        found = _run(net, outputs, picture, edges[inside], size)
+        spread = [np.zeros((len(boxes), *part.shape[1:]), part.dtype) for part in found]
+        for whole, part in zip(spread, found, strict=True):
+            whole[inside] = part
+        return [*spread, inside]
 
     def _scales(self, side: int, factor: float) -> list[float]:
         """Return the scales of the pyramid's levels, falling; ``side`` is the image's shorter side."""
@@ -315,7 +318,7 @@ class MTCNN:
         """Return P-Net's proposals of at least this score, squared; of two with an IoU above ``alike``, the better."""
         found = [np.empty((0, 9), np.float32)]
         for scale, level in zip(scales, windows.levels(scales), strict=True):
-            scores, offsets = self._pnet.run(("scores", "offsets"), {"pixels": level})
+            scores, offsets = self._pnet.run(("scores", "offsets"), {"pixels": level}, joint=True)
             y, x = np.nonzero(scores[0] >= threshold)
             corner = np.stack((x, y), axis=1).astype(np.float32) * STRIDE
             scores, offsets = scores[0, y, x], offsets[0, :, y, x]
@@ -352,18 +355,20 @@ class MTCNN:
     ) -> list[Floats]:
         """Return the boxes whose crop scores above ``threshold``, and the net's outputs for them."""
         edges, inside = clipped(boxes, windows.height, windows.width)
-        boxes, edges = boxes[inside], edges[inside]
-        batches = [
-            net.run(outputs, {"pixels": windows.crops(edges[i : i + BATCH], size)}) for i in _batches(len(edges))
-        ]
-        results = [np.concatenate(parts) for parts in zip(*batches, strict=True)]
+        results = _run(net, outputs, windows, edges[inside], size)
         passed = results[0] > threshold
-        return [boxes[passed], *(result[passed] for result in results)]
+        return [boxes[inside][passed], *(result[passed] for result in results)]
 
 
-def _batches(count: int) -> range:
-    """Return where batches begin; without boxes, there is one empty batch, which gives outputs of the right shape."""
-    return range(0, max(count, 1), BATCH)
+def _run(
+    net: models.Model, outputs: tuple[str, ...], picture: Windows | Parts, edges: Ints, size: int
+) -> list[NDArray[Any]]:
+    """Return a net's outputs for rectangles of a picture, given by their edges."""
+    starts = range(0, max(len(edges), 1), BATCH)  # an empty batch gives outputs of the right shape
+    batches = [
+        net.run(outputs, {"pixels": picture.crops(edges[start : start + BATCH], size)}, joint=True) for start in starts
+    ]
+    return [np.concatenate(parts) for parts in zip(*batches, strict=True)]
 
 
 def _moved(boxes: Floats, offsets: Floats, last: int = 1) -> Floats:
