@@ -100,10 +100,12 @@ def _packages() -> Iterator[Finding]:
         yield _fail("fer-stream is not installed, so its plug-ins cannot be found: run pip install .")
         return
     for requirement in requirements:
-        match = re.match(r"([A-Za-z0-9_.-]+)\s*(?:>=\s*([0-9.]+))?[^;]*(;.*extra\b)?", requirement)
-        if match is None or match[3]:
+        match = re.match(r"([A-Za-z0-9_.-]+)[^;]*(;.*extra\b)?", requirement)
+        if match is None or match[2]:
             continue
-        module, least = MODULES.get(match[1], match[1].replace("-", "_")), match[2] or "0"
+        module = MODULES.get(match[1], match[1].replace("-", "_"))
+        limits = {sign: re.search(rf"{sign}\s*([0-9.]+)", requirement) for sign in (">=", "<")}
+        least, below = limits[">="], limits["<"]
         try:
             found = version(module)
         except Exception as error:  # importing an incompatible package may raise anything
@@ -111,8 +113,10 @@ def _packages() -> Iterator[Finding]:
             what = "is not installed" if missing else f"cannot be imported ({type(error).__name__}: {error})"
             yield _fail(f"{module} {what}: run pip install '{requirement}'")
             continue
-        if found != "unknown" and _numbers(found) < _numbers(least):
-            yield _fail(f"{module} {found} is older than {least}: run pip install '{requirement}'")
+        if found != "unknown" and least and _numbers(found) < _numbers(least[1]):
+            yield _fail(f"{module} {found} is older than {least[1]}: run pip install '{requirement}'")
+        elif found != "unknown" and below and _numbers(found) >= _numbers(below[1]):
+            yield _fail(f"{module} {found} is too new, {below[1]} or newer: run pip install '{requirement}'")
         else:
             yield _ok(f"{module} {found}")
 

@@ -10,6 +10,7 @@ probabilities differ, and milliseconds for each face, alone and in batches. Runs
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from pathlib import Path
 from statistics import median
@@ -17,8 +18,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import cv2
 import numpy as np
-import processors
 from scan import pictures
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+import processors
 
 from fer_stream.imaging.geometry import overlap
 from fer_stream.inference.classifiers.onnx import OnnxClassifier

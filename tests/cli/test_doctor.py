@@ -78,6 +78,19 @@ def test_two_builds_of_onnxruntime(check: Examine, tmp_path: Path, monkeypatch: 
     assert "run pip uninstall --yes onnxruntime onnxruntime-gpu, then pip install " in finding.text
 
 
+def test_a_package_beyond_its_limits(check: Examine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    noted = tmp_path / "site" / "fer_stream-1.dist-info"
+    noted.mkdir(parents=True)
+    limits = ("numpy<2,>=1", "onnxruntime>=999", "av<999,>=1")
+    lines = "".join(f"Requires-Dist: {limit}\n" for limit in limits)
+    (noted / "METADATA").write_text(f"Metadata-Version: 2.1\nName: fer-stream\nVersion: 1\n{lines}")
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    findings = check()
+    assert "is too new, 2 or newer: run pip install 'numpy<2,>=1'" in about(findings, "numpy ").text
+    assert "is older than 999: run pip install 'onnxruntime>=999'" in about(findings, "older").text
+    assert about(findings, "av ").level is Level.OK
+
+
 def test_a_provider_that_is_not_installed(check: Examine) -> None:
     finding = about(check(classifier__provider="directml"), "not installed")
     assert finding.level is Level.FAIL
