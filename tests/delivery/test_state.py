@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
@@ -101,14 +102,14 @@ def test_files_that_are_none(path: Path) -> None:
     with pytest.raises(DeliveryError, match="is damaged"):
         opened(path)
     path.unlink()
-    with sqlite3.connect(path) as db:
+    with closing(sqlite3.connect(path)) as db, db:
         db.execute("CREATE TABLE mine (x)")
     db.close()
     with pytest.raises(DeliveryError, match="is not a record of deliveries"):
         opened(path)
     path.unlink()
     opened(path).close()
-    with sqlite3.connect(path) as db:
+    with closing(sqlite3.connect(path)) as db, db:
         db.execute("PRAGMA user_version = 99")
     db.close()
     with pytest.raises(DeliveryError, match="has format 99"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
@@ -180,7 +181,7 @@ def test_the_service_continues_with_a_new_journal(cli: Cli, short_folder: Path, 
     path = cli.folder / "events.db"
     killed = process.child("aggregator")
     killed.suspend()
-    with sqlite3.connect(path) as db:  # move the write-ahead log's content into the main file
+    with closing(sqlite3.connect(path)) as db, db:  # move the write-ahead log's content into the main file
         db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     db.close()
     damage(path, 100)

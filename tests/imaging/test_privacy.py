@@ -9,7 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -139,13 +139,14 @@ def test_no_picture_crop_or_embedding_is_written(cli: Cli, short_folder: Path, c
 
     # The remaining files contain only events and counts.
     assert list(cli.temporary.iterdir()) == []
-    texts = [event for (event,) in sqlite3.connect(folder / "events.db").execute("SELECT text FROM events")]
+    with closing(sqlite3.connect(folder / "events.db")) as db:
+        texts = [event for (event,) in db.execute("SELECT text FROM events")]
     assert texts == traced.out.splitlines() == (folder / "events.jsonl").read_text().splitlines()
     for event in events:
         SCHEMA.validate(event)
         assert small(event)
     assert small(json.loads((folder / "summary.json").read_text())["events"])
-    with sqlite3.connect(folder / "events.db") as db:
+    with closing(sqlite3.connect(folder / "events.db")) as db, db:
         rows = [row for table in ("events", "cameras", "head") for row in db.execute(f"SELECT * FROM {table}")]
     db.close()
     assert all(isinstance(value, int | float | str) for row in rows for value in row)

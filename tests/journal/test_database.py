@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
@@ -18,14 +19,14 @@ if TYPE_CHECKING:
 
 def newer(path: Path) -> None:
     Writer(path).close()
-    with sqlite3.connect(path) as db:
+    with closing(sqlite3.connect(path)) as db, db:
         db.execute(f"PRAGMA user_version = {FORMAT + 1}")
     db.close()
 
 
 def older(path: Path) -> None:
     """A format from before any release, with text that is invalid in this format."""
-    with sqlite3.connect(path) as db:
+    with closing(sqlite3.connect(path)) as db, db:
         db.executescript("""
             CREATE TABLE events (cursor INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, text TEXT NOT NULL);
             INSERT INTO events VALUES (1, 'x', 'y');
@@ -38,20 +39,20 @@ def older(path: Path) -> None:
 def before_this(path: Path) -> None:
     """The format in which cursors and sequences were numbers in the events' text."""
     Writer(path).close()
-    with sqlite3.connect(path) as db:
+    with closing(sqlite3.connect(path)) as db, db:
         db.execute("PRAGMA user_version = 2")
     db.close()
 
 
 def foreign(path: Path) -> None:
-    with sqlite3.connect(path) as db:
+    with closing(sqlite3.connect(path)) as db, db:
         db.execute("CREATE TABLE recipes (name TEXT)")
     db.close()
 
 
 def foreign_with_version(path: Path) -> None:
     foreign(path)
-    with sqlite3.connect(path) as db:
+    with closing(sqlite3.connect(path)) as db, db:
         db.execute(f"PRAGMA user_version = {FORMAT}")
     db.close()
 
@@ -112,7 +113,7 @@ def test_a_writer_makes_a_journal_of_an_empty_file_that_a_reader_refuses(path: P
 
 def test_a_journal_whose_tables_are_dropped_is_an_error(path: Path, journal: Writer) -> None:
     journal.append(resets(1))
-    with sqlite3.connect(path) as db:
+    with closing(sqlite3.connect(path)) as db, db:
         db.execute("DROP TABLE events")
     db.close()
     with pytest.raises(JournalError, match=r"events.db cannot be written: no such table"):

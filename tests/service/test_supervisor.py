@@ -11,6 +11,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import cv2
@@ -243,7 +244,7 @@ def test_a_journal_that_cannot_be_used(fault: str, command: str, cli: Cli, short
         first.until_said("ready")
         if fault == "newer":
             first.stop()
-            with sqlite3.connect(path) as db:
+            with closing(sqlite3.connect(path)) as db, db:
                 db.execute("PRAGMA user_version = 99")
             db.close()
     process = start_role(command, cli, f"ipc://{short_folder}/second", clip, "--journal", path)

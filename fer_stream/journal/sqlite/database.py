@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import zlib
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -241,12 +241,10 @@ class Database:
 
 @cache
 def _expected() -> frozenset[tuple[str, str]]:
-    with sqlite3.connect(":memory:") as db:
+    with closing(sqlite3.connect(":memory:")) as db:
         for statement in _SCHEMA:
             db.execute(statement)
-        found = frozenset(db.execute("SELECT name, sql FROM sqlite_master"))
-    db.close()
-    return found
+        return frozenset(db.execute("SELECT name, sql FROM sqlite_master"))
 
 
 def checksum(text: str) -> int:
