@@ -271,13 +271,22 @@ class EventType(StrEnum):
     STREAM_GAP = "stream.gap"
 
 
+Setting = NewType("Setting", float)
+"""The value of a setting, in its own unit."""
+
+
 @dataclass(frozen=True, slots=True)
 class CameraData:
-    """``reason`` is one word for people and alerts; width and height are 0 where no frame is known."""
+    """``reason`` is one word for people and alerts; width and height are 0 where no frame is known.
+
+    ``smoother`` has the settings that smooth this camera's labels; it is there only when the camera comes online, and
+    only if they are not the defaults.
+    """
 
     reason: str
     width: int
     height: int
+    smoother: dict[str, Setting] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from fer_stream.fleet.records import Place
     from fer_stream.plugins import Hub
     from fer_stream.protocol.results import Result
-    from fer_stream.settings.tree import Settings
+    from fer_stream.settings.tree import Settings, SmootherSettings
 
 _log = logging.getLogger(__name__)
 
@@ -80,15 +80,16 @@ class Captures:
         self._leaving: dict[str, int] = {}  # cameras whose last events are recorded, and their journal's mark
         self._moves = Moves(hub, dispatcher, publisher, home, self._send_off)
         self._labels: LabelSet | None = None
+        self._smoother = settings.smoother
         self._stopping = False
 
     def timelines(self) -> list[Timeline]:
         """Return the timelines of the cameras that have one."""
         return [camera.timeline for camera in self.cameras.values() if camera.timeline]
 
-    def begin(self, labels: LabelSet) -> None:
-        """Set the labels of the workers' model, and give each camera a timeline; none has one before."""
-        self._labels = labels
+    def begin(self, labels: LabelSet, smoother: SmootherSettings) -> None:
+        """Set the labels of the workers' model and how to smooth them, and give each camera a timeline, its first."""
+        self._labels, self._smoother = labels, smoother
         for camera in self.cameras.values():
             self._begin(camera, labels)
 
@@ -257,7 +258,7 @@ class Captures:
     def _begin(self, camera: Camera, labels: LabelSet) -> None:
         how = self._settings
         attention = Attention(how.search, camera.policy, how.depth)
-        camera.timeline = Timeline(camera.name, camera.epoch, labels, how.tracker, how.smoother, attention)
+        camera.timeline = Timeline(camera.name, camera.epoch, labels, how.tracker, self._smoother, attention)
 
     def _take_leave(self, camera: Camera) -> None:
         """Close the events of a leaving capture once all its frames are resolved; send GOODBYE once they are stored."""

@@ -136,6 +136,8 @@ def _models(settings: Settings) -> Iterator[Finding]:
         classifier = plugins.load("classifiers", settings.classifier.name)(settings.classifier)
         measures = ", ".join(measure.name for measure in getattr(classifier, "measures", ()))
         also = f"; measures {measures}" if measures else ""
+        if own := getattr(classifier, "smoother", {}):
+            also += f"; smoother {', '.join(f'{name} {value:g}' for name, value in own.items())}"
         yield _ok(f"classifier {settings.classifier.name}: {classifier.version}, {', '.join(classifier.labels)}{also}")
     except FerStreamError as error:
         yield _fail(str(error))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from fer_stream.events.smoother import Change, LabelSet, Smoother
 from fer_stream.events.tracker import Tracker
 from fer_stream.imaging.geometry import overlap
+from fer_stream.settings.sections import SmootherSettings
 from fer_stream.types import (
     BEGINNING,
     Box,
@@ -29,6 +30,7 @@ from fer_stream.types import (
     Nanoseconds,
     Probability,
     Searched,
+    Setting,
     Track,
 )
 
@@ -37,7 +39,7 @@ if TYPE_CHECKING:
 
     from fer_stream.events.attention import Attention
     from fer_stream.events.tracker import Course
-    from fer_stream.settings.tree import SmootherSettings, TrackerSettings
+    from fer_stream.settings.tree import TrackerSettings
 
 
 HERE = 0.5
@@ -123,7 +125,8 @@ class Timeline:
         self.time, self.frame = max(time, self.time), frame
         if not self.online:
             self.online, self.size = True, size
-            events.append(self._event(EventType.CAMERA_ONLINE, 0, CameraData("first frame", *size)))
+            about = CameraData("first frame", *size, self._own_settings())
+            events.append(self._event(EventType.CAMERA_ONLINE, 0, about))
         elif size != self.size:
             events += self._close_all()
             self.size = size
@@ -175,6 +178,11 @@ class Timeline:
     def open_intervals(self) -> list[tuple[int, str, Nanoseconds]]:
         """Return ``(track, label, start)`` of every open interval."""
         return [(t, s.interval.label, s.interval.start) for t, s in self._smoothers.items() if s.interval]
+
+    def _own_settings(self) -> dict[str, Setting] | None:
+        """Return the smoother's settings, if they are not the defaults."""
+        settings = self._smoother_settings
+        return None if settings == SmootherSettings() else {name: Setting(value) for name, value in settings}
 
     def _close_all(self) -> list[Event]:
         events = self._leave(self._tracker.tracks)
@@ -236,5 +244,5 @@ def closing(event: Event) -> Event:
         end = max(event.time, data.start_time)
         data = replace(data, end_time=end, duration_ms=_milliseconds(data.start_time, end))
     elif isinstance(data, CameraData):
-        data = replace(data, reason="aggregator restarted")
+        data = replace(data, reason="aggregator restarted", smoother=None)
     return replace(event, type=kind, data=data, sequence=0, cursor=BEGINNING)

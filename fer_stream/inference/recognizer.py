@@ -19,6 +19,8 @@ from fer_stream.settings.deployment import check_purpose
 from fer_stream.types import THUMBNAIL, Box, Face, Measures, Probabilities, Region, Searched
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
 
     from fer_stream.plugins import Classifier, Detector
@@ -148,6 +150,11 @@ class Recognizer:
     def measures(self) -> tuple[Measure, ...]:
         """The classifier's measures; none if it is no `fer_stream.plugins.MeasuringClassifier`."""
         return self.classifier.measures if isinstance(self.classifier, MeasuringClassifier) else ()
+
+    @property
+    def smoother(self) -> Mapping[str, float]:
+        """The classifier's own smoother settings, by name; none if it has no attribute ``smoother``."""
+        return getattr(self.classifier, "smoother", {})
 
     def recognize(self, image: NDArray[np.uint8] | Yuv, hints: Hints | None = None) -> Recognition:
         """Return the faces in ``image`` (uint8 ``[H, W, 3]``, BGR; or planar), in the detector's order.

@@ -238,6 +238,19 @@ def test_workers_of_other_measures_are_refused(bench: Bench) -> None:
     assert bench.say(third, messages.json_message(Kind.READY, READY | measures | {"name": "3"})) == [Kind.WELCOME]
 
 
+def test_workers_of_other_smoother_settings_are_refused(bench: Bench) -> None:
+    first, second, third = bench.peer("work"), bench.peer("work"), bench.peer("work")
+    own = {"smoother": {"tau": 0.4, "enter": 0.7}}
+    assert bench.say(first, messages.json_message(Kind.READY, READY | own)) == [Kind.WELCOME]
+    second.send(messages.json_message(Kind.READY, READY | {"name": "2"}))
+    (refused,) = bench.heard(second)
+    assert refused.body()["reason"] == (
+        "the model of worker 2 has no smoother settings of its own, the other workers' has the smoother settings "
+        "enter = 0.7, tau = 0.4: give all workers the same --model"
+    )
+    assert bench.say(third, messages.json_message(Kind.READY, READY | own | {"name": "3"})) == [Kind.WELCOME]
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -249,6 +262,11 @@ def test_workers_of_other_measures_are_refused(bench: Bench) -> None:
         {"measures": {"valence": 1}},
         {"measures": {"valence": [1, -1]}},
         {"measures": {str(number): [0, 1] for number in range(65)}},
+        {"smoother": [0.4]},
+        {"smoother": {"tau": "slow"}},
+        {"smoother": {"tau": 0}},
+        {"smoother": {"taus": 0.4}},
+        {"smoother": {"enter": 0.2}},
     ],
     ids=lambda change: str(change)[:40],
 )

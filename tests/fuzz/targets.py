@@ -27,7 +27,7 @@ from tiny import write_model
 from fer_stream import plugins
 from fer_stream.aggregator.aggregator import Aggregator
 from fer_stream.aggregator.membership import Alone
-from fer_stream.aggregator.roster import Camera, Worker
+from fer_stream.aggregator.roster import Answers, Camera, Worker
 from fer_stream.client.state import places
 from fer_stream.errors import ConfigError, JournalError, ModelError, SourceError, WireError
 from fer_stream.events import cloudevents
@@ -142,7 +142,10 @@ HELLO = {
 def ready(data: bytes) -> None:
     """The body of a worker's READY."""
     with suppress(WireError):
-        Worker.from_ready(Message(Kind.READY, data).body())
+        body = Message(Kind.READY, data).body()
+        Worker.from_ready(body)
+        found = Answers.from_ready(body)
+        Settings.model_construct().smoother.with_model(found.smoother)
 
 
 def answer(data: bytes) -> None:

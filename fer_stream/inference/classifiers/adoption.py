@@ -33,6 +33,18 @@ PIXELS: dict[str, Tree] = {
 """Usual scales of pixels: 0 to 255, 0 to 1, -1 to 1, and the mean and deviation of ImageNet in the order RGB."""
 
 
+_ARCFACE = ((38.2946, 51.6963), (73.5318, 51.5014), (56.0252, 71.7366), (41.5493, 92.3655), (70.7299, 92.2041))
+
+ARCFACE: Tree = {
+    "points": [[round(x / 112, 4), round(y / 112, 4)] for x, y in _ARCFACE],
+    "x": 0.01,
+    "y": -0.085,
+    "side": 1.226,
+}
+"""The template of 112x112 pixels to which faces are aligned for ArcFace, as in InsightFace's ``utils/face_align.py``,
+and where it lies around MTCNN's box (``python -m training.crop --arcface``)."""
+
+
 class Question(NamedTuple):
     """What is to be answered: the name of an answer, the question, and a suggestion, or an empty text."""
 
@@ -64,6 +76,8 @@ def _columns(text: str) -> list[int]:
 
 
 def _crop(text: str) -> Tree:
+    if text == "arcface":
+        return ARCFACE
     if text == "fer2013":
         measured: Tree = json.loads((models.folder() / "crop.json").read_text(encoding="utf-8"))
         return measured
@@ -99,7 +113,7 @@ ANSWERS: dict[str, tuple[str, Callable[[str], Tree]]] = {
     "values": ("probabilities or logits", lambda text: {"labels": {"values": text}}),
     "columns": ("FIRST:AFTER", lambda text: {"labels": {"columns": _columns(text)}}),
     "measure": ("NAME=COLUMN[,LEAST,GREATEST[,OUTPUT]]", lambda text: {"measures": _measures(text)}),
-    "crop": ("box, fer2013, or X,Y,SIDE", lambda text: {"crop": _crop(text)}),
+    "crop": ("box, fer2013, arcface, or X,Y,SIDE", lambda text: {"crop": _crop(text)}),
     "version": ("text", lambda text: {"version": text}),
     "license": ("text", lambda text: {"license": text}),
     "trained-on": ("text", lambda text: {"trained_on": text}),
@@ -197,7 +211,7 @@ def _questions(model: Model, tree: Tree, given: set[str]) -> Iterator[Question]:
         text = "which further columns are measures, such as valence=8,-1,1; arousal=9,-1,1; nothing for none"
         yield Question("measure", text, needed=False)
     if said.crop is None:
-        yield Question("crop", "which part of a face it sees: box, fer2013, or offsets and side as X,Y,SIDE")
+        yield Question("crop", "which part of a face it sees: box, fer2013, arcface, or offsets and side as X,Y,SIDE")
     if said.version is None:
         yield Question("version", "its name and version", model.path.stem)
     if said.license is None:

@@ -225,6 +225,7 @@ def _tried(
         measures,
         tuple(places.values()),
         said.crop,
+        said.smoother.own(),
         said.version or "",
     )
     return plan, []

@@ -10,7 +10,7 @@ import numpy as np
 from fer_stream.errors import ModelError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -73,6 +73,8 @@ class Plan:
     places: tuple[Column, ...]
     """Where each of ``measures`` is."""
     crop: CropContract
+    smoother: Mapping[str, float]
+    """Smoother settings of its own."""
     version: str
 
     def run(self, faces: NDArray[np.float32]) -> tuple[Rows, Rows]:
