@@ -290,17 +290,6 @@ class CameraData:
 
 
 @dataclass(frozen=True, slots=True)
-class FaceData:
-    """A face's stay: ``end_time`` is ``None`` while it is in view."""
-
-    start_time: Nanoseconds
-    end_time: Nanoseconds | None
-    duration_ms: Milliseconds
-    box: Box
-    confidence: float
-
-
-@dataclass(frozen=True, slots=True)
 class Probability:
     """Of an interval's label, over the interval so far."""
 
@@ -314,11 +303,26 @@ Level = NewType("Level", float)
 
 @dataclass(frozen=True, slots=True)
 class MeasureData:
-    """Of a smoothed measure, over the interval so far."""
+    """Of a smoothed measure, over the looks of the interval so far, or of a whole stay."""
 
     mean: Level
     lowest: Level
     highest: Level
+
+
+@dataclass(frozen=True, slots=True)
+class FaceData:
+    """A face's stay: ``end_time`` is ``None`` while it is in view.
+
+    ``measures`` is there only when it has left, and only if the model has measures and has scored the face.
+    """
+
+    start_time: Nanoseconds
+    end_time: Nanoseconds | None
+    duration_ms: Milliseconds
+    box: Box
+    confidence: float
+    measures: dict[str, MeasureData] | None = None
 
 
 @dataclass(frozen=True, slots=True)

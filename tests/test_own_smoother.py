@@ -8,35 +8,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
-from foreign import EMOTIEFF
+from foreign import measuring
 
 import fer_stream
 from fer_stream.errors import ConfigError
 from fer_stream.inference import models
-from fer_stream.inference.classifiers import adoption
 from fer_stream.settings import tree
 from fer_stream.settings.tree import Settings, SmootherSettings
 
 if TYPE_CHECKING:
     from processes import Cli
 
-ANSWERS = {
-    "channels": "RGB",
-    "pixels": "imagenet",
-    "labels": "angry,contempt,disgust,fear,happy,neutral,sad,surprise",
-    "columns": "0:8",
-    "crop": "box",
-    "license": "MIT",
-    "trained-on": "nothing",
-}
-
 
 @pytest.fixture
 def own(tmp_path: Path) -> Path:
     """A model that is always happy, whose labels start after a second."""
-    path = EMOTIEFF.write(tmp_path / "slow.onnx")
-    sidecar = adoption.adopt(models.load(path), ANSWERS, None)
-    models.sidecar_of(path).write_text(f"{sidecar}\n[smoother]\ntau = 0.3\nmin_dwell = 1.0\n")
+    path = measuring(tmp_path / "slow.onnx")
+    sidecar = models.sidecar_of(path)
+    sidecar.write_text(f"{sidecar.read_text()}\n[smoother]\ntau = 0.3\nmin_dwell = 1.0\n")
     return path
 
 

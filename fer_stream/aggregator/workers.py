@@ -121,7 +121,7 @@ class Workers:
             return
         if self.labels is None:
             labels = LabelSet(self._settings.labels, answers.labels, self._settings.valence)
-            self._captures.begin(labels, self._settings.smoother.with_model(answers.smoother))
+            self._captures.begin(labels, answers.measures, self._settings.smoother.with_model(answers.smoother))
             self.labels, self._answers = labels, answers
         elif answers != self._answers:
             its, theirs = answers.unlike(self._answers)

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 VIDEO = "annotated.mp4"
 
 PICTURES = ("faces.csv", "faces.parquet", "report.html", "shares.svg")
-RECORDING = (*PICTURES, "events.jsonl", "timeline.svg", "uncertain.svg", "valence.svg")
+RECORDING = (*PICTURES, "events.jsonl", "measures.svg", "timeline.svg", "uncertain.svg", "valence.svg")
 """Names of the files that may be written for pictures, and for a recording."""
 
 _GLOBAL_SETTINGS = ("labels", "depth", "search", "detector", "classifier", "tracker", "smoother", "valence")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from html import escape
+from statistics import fmean
 from string import Template
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -124,6 +125,11 @@ def page(title: str, summary: Summary, drawings: Mapping[str, str], about: Mappi
         *([_Section("Valence over time", "P(positive) minus P(negative), averaged over the faces in view.",
                     ("second", "valence, -1 to 1"), [(at, round(value, 2)) for at, value in summary.valence],
                     _range([value for _, value in summary.valence]), drawings["valence"])] if summary.signed else []),
+        *([_Section("Measures over time", "Each smoothed measure of the model, one line per track" + (
+                    f", the {plots.MOST_CURVES} longest." if len(summary.stays) > plots.MOST_CURVES else "."),
+                    ("track", "measure", "mean", "lowest", "highest"), _measure_rows(summary),
+                    "Curves by track: " + ", ".join(summary.measures), drawings["measures"])]
+          if summary.measures else []),
         _Section("Time without a sure label", "By the two most probable labels, counted over frames that show "
                  "the face.",
                  ("labels", "face-seconds"), [(pair, round(value, 1)) for pair, value in between.items()],
@@ -211,6 +217,16 @@ def _interval_rows(summary: Summary) -> list[tuple[str | float | None, ...]]:
         (str(interval.track), interval.label or "uncertain", round(interval.start, 2), round(interval.end, 2))
         for interval in found
     ]
+
+
+def _measure_rows(summary: Summary) -> list[tuple[str | float | None, ...]]:
+    """Return the mean, lowest and highest point of each curve."""
+    rows: list[tuple[str | float | None, ...]] = []
+    for track in dict.fromkeys(track for curves in summary.measures.values() for track in curves):
+        for name, curves in summary.measures.items():
+            values = [value for _, value in curves[track]]
+            rows.append((str(track), name, *(round(one, 2) for one in (fmean(values), min(values), max(values)))))
+    return rows
 
 
 def _settings(settings: Mapping[str, Any]) -> str:

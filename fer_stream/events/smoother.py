@@ -197,6 +197,8 @@ class Smoother:
         """The smoothed probabilities; ``values`` is empty before the first observation."""
         self.measures: Measures | None = None
         """The smoothed measures, if the model has any."""
+        self.levels: dict[str, Levels] = {}
+        """The smoothed measures over all observations."""
         self._levels: Average | None = None
         self._candidate: str | None = None
         self._since = Nanoseconds(0)
@@ -221,6 +223,7 @@ class Smoother:
             self._levels.update(seconds, measures.values, weight)
             means = self._levels.means
             self.measures = None if means is None else Measures(measures.names, tuple(means))
+            _take(self.levels, self.measures)
         changes: list[Change] = []
         if self.interval is not None:
             probability = self.probabilities.values[self.probabilities.labels.index(self.interval.label)]
@@ -274,5 +277,10 @@ class Smoother:
         interval.observations += 1
         interval.total += probability
         interval.peak = max(interval.peak, probability)
-        for name, value in self.measures.as_dict().items() if self.measures else ():
-            interval.levels.setdefault(name, Levels()).take(value)
+        _take(interval.levels, self.measures)
+
+
+def _take(levels: dict[str, Levels], measures: Measures | None) -> None:
+    """Add measures, if there are any, to the levels so far."""
+    for name, value in measures.as_dict().items() if measures else ():
+        levels.setdefault(name, Levels()).take(value)

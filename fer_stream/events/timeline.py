@@ -35,9 +35,10 @@ from fer_stream.types import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from fer_stream.events.attention import Attention
+    from fer_stream.events.smoother import Levels
     from fer_stream.events.tracker import Course
     from fer_stream.settings.tree import TrackerSettings
 
@@ -193,8 +194,10 @@ class Timeline:
     def _leave(self, tracks: Iterable[Track]) -> list[Event]:
         events = []
         for track in tracks:
-            events += self._expressions(track, self._smoothers.pop(track.id).close(track.last_seen))
-            events.append(self._event(EventType.FACE_LEFT, track.id, self._stay(track, track.last_seen)))
+            smoother = self._smoothers.pop(track.id)
+            events += self._expressions(track, smoother.close(track.last_seen))
+            stay = replace(self._stay(track, track.last_seen), measures=_measures(smoother.levels))
+            events.append(self._event(EventType.FACE_LEFT, track.id, stay))
         return events
 
     def _stay(self, track: Track, end: Nanoseconds | None) -> FaceData:
@@ -215,17 +218,21 @@ class Timeline:
                 probabilities=change.probabilities.as_dict(),
                 box=track.face.box,
                 confidence=track.face.confidence,
-                measures={
-                    name: MeasureData(Level(found.mean), Level(found.lowest), Level(found.highest))
-                    for name, found in interval.levels.items()
-                }
-                or None,
+                measures=_measures(interval.levels),
             )
             events.append(self._event(self._kinds[change.what], track.id, data))
         return events
 
     def _event(self, kind: EventType, track: int, data: EventData) -> Event:
         return Event(kind, self.camera, self.epoch, self.frame, track, self.time, data)
+
+
+def _measures(levels: Mapping[str, Levels]) -> dict[str, MeasureData] | None:
+    """Return what events say about measures: nothing where there are none."""
+    found = {
+        name: MeasureData(Level(each.mean), Level(each.lowest), Level(each.highest)) for name, each in levels.items()
+    }
+    return found or None
 
 
 def _milliseconds(start: Nanoseconds, end: Nanoseconds) -> Milliseconds:
