@@ -18,6 +18,7 @@ from processes import free_port, wait_for
 from served import get
 
 import fer_stream
+from fer_stream.cli.reading import _expression
 from fer_stream.events.cloudevents import decode, encode
 from fer_stream.events.schema import event_schema
 from fer_stream.inference import models
@@ -171,3 +172,55 @@ def test_measures_are_in_the_api_and_in_the_metrics(cli: Cli, clip: Path, measur
     with urllib.request.urlopen(request, timeout=60) as answer:
         (told,) = json.load(answer)["faces"]
     assert list(told["measures"]) == ["valence", "arousal"]
+
+
+def test_a_model_without_labels_gives_measures_and_invents_no_label(
+    cli: Cli, clip: Path, measuring: Path, short_folder: Path
+) -> None:
+    sidecar = models.sidecar_of(measuring)
+    text = re.sub(r"(?s)\[labels\].*?\n\n", "[labels]\nnames = []\n\n", sidecar.read_text())
+    sidecar.write_text(text)
+    run = cli.run(
+        *("run", f"film={clip}", "--policy", "wait", "--model", measuring, "--format", "jsonl", "--workers", 2),
+        *("--journal", "m.db"), FER_STREAM_ADDRESS=f"ipc://{short_folder}",
+    )  # fmt: skip
+    assert run.popen.returncode == 0, run.err
+    assert {event["type"] for event in run.events} == {"camera.online", "camera.offline", "face.entered", "face.left"}
+    assert all(list(event["data"]["measures"]) == ["valence", "arousal"] for event in run.events
+               if event["type"] == "face.left")  # fmt: skip
+
+    done = cli.run("analyze", clip, "-o", "out", "--model", measuring)
+    assert done.popen.returncode == 0, done.err
+    events = [json.loads(line) for line in (cli.folder / "out/events.jsonl").read_text().splitlines()]
+    assert [(event["type"], event["data"]) for event in events] == [(e["type"], e["data"]) for e in run.events]
+    table = polars.read_parquet(cli.folder / "out/faces.parquet")
+    assert table.columns[-5:] == ["quality", "valence", "arousal", "scored_valence", "scored_arousal"]
+    assert table["label"].null_count() == len(table)
+    assert table["valence"].null_count() < len(table)
+    report = (cli.folder / "out/report.html").read_text()
+    assert "Measures over time" in report
+    assert "Share of each label" not in report
+    assert json.loads((cli.folder / "out/summary.json").read_text())["share"] == {}
+
+    portrait = f"{fer_stream.__path__[0]}/assets/eileen_collins.jpg"
+    (face,) = json.loads(cli.run("recognize", portrait, "--model", measuring).out)["faces"]
+    assert face["probabilities"] == {}
+    assert list(face["measures"]) == ["valence", "arousal"]
+    shutil.copy(portrait, cli.folder)
+    assert (
+        cli.run("analyze", "eileen_collins.jpg", "-o", "one", "--pictures", "--model", measuring).popen.returncode == 0
+    )
+    checked = cli.run("model", "check", measuring)
+    assert "labels    none: there are no intervals and no shares, only measures" in checked.out
+    refused = cli.run("analyze", clip, "-o", "two", "--model", measuring, "--labels", "happy")
+    assert refused.errors == ["fer-stream: error: the model has only measures, no labels: leave out the labels happy"]
+
+
+def test_the_status_of_a_face_without_labels_has_its_measures() -> None:
+    def shown(**track: Any) -> str:
+        return _expression({"track": 1, "label": None, "probabilities": {}} | track)
+
+    assert shown() == "uncertain"
+    assert shown(measures={"valence": 0.125, "arousal": -0.5}) == "valence 0.12, arousal -0.50"
+    assert shown(probabilities={"happy": 0.4}, measures={"valence": 0.125}) == "uncertain, valence 0.12"
+    assert shown(probabilities={"happy": 0.9}, label="happy") == "happy 90%"

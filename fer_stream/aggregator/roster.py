@@ -134,7 +134,7 @@ class Answers(NamedTuple):
             )
         except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
             raise WireError(f"a worker's READY has a missing or invalid field: {error}") from error
-        if not 0 < len(found.labels) <= results.MAX_LABELS:
+        if not (found.labels or found.measures) or len(found.labels) > results.MAX_LABELS:
             raise WireError(f"a worker with {len(found.labels)} labels")
         if len(found.measures) > results.MAX_LABELS:
             raise WireError(f"a worker with {len(found.measures)} measures")
@@ -154,7 +154,7 @@ class Answers(NamedTuple):
         measures = ", ".join(f"{each.name} from {each.least:g} to {each.greatest:g}" for each in self.measures)
         own = ", ".join(f"{name} = {value!r}" for name, value in sorted(self.smoother.items()))
         return (
-            f"the labels {', '.join(self.labels)}",
+            f"the labels {', '.join(self.labels)}" if self.labels else "no labels",
             f"the measures {measures}" if measures else "no measures",
             f"the smoother settings {own}" if own else "no smoother settings of its own",
         )

@@ -38,13 +38,15 @@ LONG, MOST_TICKS = 120, 12
 
 def draw(summary: Summary) -> dict[str, str]:
     """Return all drawings of a recording: SVG documents by name."""
-    return {
-        "timeline": timeline(summary),
-        "shares": shares(summary.shares, "% of the time that faces were in view"),
-        "uncertain": uncertain(summary),
-        **({"valence": valence(summary)} if summary.signed else {}),
-        **({"measures": measures(summary)} if summary.measures else {}),
-    }
+    found = {"timeline": timeline(summary)}
+    if summary.labelled:
+        found["shares"] = shares(summary.shares, "% of the time that faces were in view")
+        found["uncertain"] = uncertain(summary)
+        if summary.signed:
+            found["valence"] = valence(summary)
+    if summary.measures:
+        found["measures"] = measures(summary)
+    return found
 
 
 def timeline(summary: Summary) -> str:

@@ -105,38 +105,46 @@ def page(title: str, summary: Summary, drawings: Mapping[str, str], about: Mappi
         about: ``version``, ``model``, ``settings`` (as JSON), and ``error`` if the recording broke off.
     """
     shares, between = summary.shares, summary.uncertain_between
-    leading = next((label for label in shares if label != "uncertain"), "none")
     figures = {
         "frames": f"{summary.frames:,}",
         "tracks": f"{len(summary.stays):,}",
         "face-seconds": f"{summary.face_seconds:,.1f}",
-        "most frequent label": leading,
-        "without a sure label": f"{shares.get('uncertain', 0):.0%}",
     }
-    longest = f", the {plots.MOST_TRACKS} longest" if len(summary.stays) > plots.MOST_TRACKS else ""
-    sections = [
-        _Section("Labels over time", f"One line per track{longest}; thin while no label was sure.",
-                 ("track", "label", "from s", "to s"), _interval_rows(summary),
-                 f"Timeline of {len(summary.stays)} tracks over {_duration(summary.duration)}", drawings["timeline"]),
-        _Section("Share of each label", "Share of the time from entering to leaving, added up over all tracks of the "
-                 "timeline above.",
-                 ("label", "share in %"), [(label, round(100 * share, 1)) for label, share in shares.items()],
-                 "Shares: " + _list(f"{label} {share:.1%}" for label, share in shares.items()), drawings["shares"]),
-        *([_Section("Valence over time", "P(positive) minus P(negative), averaged over the faces in view.",
-                    ("second", "valence, -1 to 1"), [(at, round(value, 2)) for at, value in summary.valence],
-                    _range([value for _, value in summary.valence]), drawings["valence"])] if summary.signed else []),
-        *([_Section("Measures over time", "Each smoothed measure of the model, one line per track" + (
-                    f", the {plots.MOST_CURVES} longest." if len(summary.stays) > plots.MOST_CURVES else "."),
-                    ("track", "measure", "mean", "lowest", "highest"), _measure_rows(summary),
-                    "Curves by track: " + ", ".join(summary.measures), drawings["measures"])]
-          if summary.measures else []),
-        _Section("Time without a sure label", "By the two most probable labels, counted over frames that show "
-                 "the face.",
-                 ("labels", "face-seconds"), [(pair, round(value, 1)) for pair, value in between.items()],
-                 "Uncertain: " + _list(f"between {pair} {value:.1f} s" for pair, value in between.items()),
-                 drawings["uncertain"]),
-        _Section("Events", "", ("type", "count"), sorted(summary.events.items())),
-    ]  # fmt: skip
+    if summary.labelled:
+        figures["most frequent label"] = next((label for label in shares if label != "uncertain"), "none")
+        figures["without a sure label"] = f"{shares.get('uncertain', 0):.0%}"
+
+    def longest(most: int) -> str:
+        return f", the {most} longest" if len(summary.stays) > most else ""
+
+    found = {
+        "timeline": _Section(
+            "Labels over time",
+            f"One line per track{longest(plots.MOST_TRACKS)}; thin while no label was sure.",
+            ("track", "label", "from s", "to s"), _interval_rows(summary),
+            f"Timeline of {len(summary.stays)} tracks over {_duration(summary.duration)}"),
+        "shares": _Section(
+            "Share of each label",
+            "Share of the time from entering to leaving, added up over all tracks of the timeline above.",
+            ("label", "share in %"), [(label, round(100 * share, 1)) for label, share in shares.items()],
+            "Shares: " + _list(f"{label} {share:.1%}" for label, share in shares.items())),
+        "valence": _Section(
+            "Valence over time", "P(positive) minus P(negative), averaged over the faces in view.",
+            ("second", "valence, -1 to 1"), [(at, round(value, 2)) for at, value in summary.valence],
+            _range([value for _, value in summary.valence])),
+        "measures": _Section(
+            "Measures over time",
+            f"Each smoothed measure of the model, one line per track{longest(plots.MOST_CURVES)}.",
+            ("track", "measure", "mean", "lowest", "highest"), _measure_rows(summary),
+            "Curves by track: " + _list(summary.measures)),
+        "uncertain": _Section(
+            "Time without a sure label",
+            "By the two most probable labels, counted over frames that show the face.",
+            ("labels", "face-seconds"), [(pair, round(value, 1)) for pair, value in between.items()],
+            "Uncertain: " + _list(f"between {pair} {value:.1f} s" for pair, value in between.items())),
+    }  # fmt: skip
+    sections = [section._replace(drawing=drawings[name]) for name, section in found.items() if name in drawings]
+    sections.append(_Section("Events", "", ("type", "count"), sorted(summary.events.items())))
     lead = f"Apparent expressions of the faces in a recording of {_duration(summary.duration)}."
     return _page(title, lead, figures, sections, about)
 

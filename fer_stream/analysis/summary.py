@@ -57,6 +57,8 @@ class Summary:
         """Whether a group is named ``positive`` or ``negative``; otherwise there is no valence curve."""
         self._sign = {label: sign.get(group, 0.0) for label, group in valence.items()} | sign
         self._sums: defaultdict[int, list[float]] = defaultdict(lambda: [0.0, 0.0])
+        self.labelled = True
+        """Whether the model has labels, and not only measures."""
         self._measured: tuple[str, ...] = ()
         self._levels: defaultdict[int, dict[int, array[float]]] = defaultdict(dict)
         """For each track and step, the number of frames with measures, and the sum of each measure."""
@@ -83,6 +85,7 @@ class Summary:
             if estimate is None:
                 continue
             ranked = sorted(estimate.probabilities.as_dict().items(), key=lambda item: -item[1])
+            self.labelled = bool(ranked)
             if estimate.label is None and len(ranked) > 1:
                 first, second = sorted((ranked[0][0], ranked[1][0]))
                 self.confused[first, second] += step
@@ -114,6 +117,8 @@ class Summary:
         for interval in self.intervals:
             seconds[interval.label or ""] += interval.seconds
         whole = self.face_seconds
+        if not self.labelled:
+            return {}
         if rest := round(max(whole - sum(seconds.values()), 0.0), 6):
             seconds["uncertain"] = rest
         found = sorted(seconds.items(), key=lambda item: -item[1])

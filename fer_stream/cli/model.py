@@ -73,9 +73,10 @@ def _about(plan: Plan) -> list[list[str]]:
         ["version", plan.version],
         ["input", f"{pixels.name} [{shape}], {pixels.colour}, pixels * {factor} + {offset}"],
         ["crop", f"{points}x {crop.x:g}, y {crop.y:g}, side {crop.side:g}"],
-        ["labels", ", ".join(plan.labels)],
-        ["", f"{'softmax of ' if plan.logits else ''}columns {first} to {after - 1} of {plan.output}"],
+        ["labels", ", ".join(plan.labels) or "none: there are no intervals and no shares, only measures"],
     ]
+    if plan.labels:
+        rows.append(["", f"{'softmax of ' if plan.logits else ''}columns {first} to {after - 1} of {plan.output}"])
     for measure, place in zip(plan.measures, plan.places, strict=True):
         scale = f"{measure.least:g} to {measure.greatest:g}"
         rows.append(["measure", f"{measure.name}, {scale}: column {place.number} of {place.output}"])

@@ -37,6 +37,8 @@ class LabelSet:
         Raises:
             ConfigError: a label or a valence mapping that the model does not know.
         """
+        if choice != "emotions" and not model_labels:
+            raise ConfigError(f"the model has only measures, no labels: leave out the labels {choice}")
         self.family: Family = "valence" if choice == "valence" else "emotion"
         known = ", ".join(model_labels)
         if choice == "valence":
@@ -225,6 +227,8 @@ class Smoother:
             self.measures = None if means is None else Measures(measures.names, tuple(means))
             _take(self.levels, self.measures)
         changes: list[Change] = []
+        if not look.labels:
+            return changes
         if self.interval is not None:
             probability = self.probabilities.values[self.probabilities.labels.index(self.interval.label)]
             if probability >= self._settings.leave:

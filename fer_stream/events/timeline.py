@@ -171,7 +171,7 @@ class Timeline:
         found = []
         for track in self.tracks:
             smoother = self._smoothers.get(track.id)
-            if smoother is not None and smoother.probabilities.values:
+            if smoother is not None and (smoother.probabilities.values or smoother.measures):
                 label = smoother.interval.label if smoother.interval else None
                 found.append(Estimate(track.id, smoother.probabilities, label, smoother.measures))
         return found

@@ -60,6 +60,7 @@ COMMAND_LINES = {
     "stats": "stats",
     "schema": "schema",
     "status": "status",
+    "model": "model adopt nothing.onnx",
     "cameras": "cameras list",
     "doctor": "doctor",
     "keys": "keys new door --role capture",

@@ -75,6 +75,10 @@ def _columns(text: str) -> list[int]:
     return [int(first), int(after)]
 
 
+def _names(text: str) -> list[str]:
+    return [] if text == "none" else [part.strip() for part in text.split(",")]
+
+
 def _crop(text: str) -> Tree:
     if text == "arcface":
         return ARCFACE
@@ -108,7 +112,7 @@ ANSWERS: dict[str, tuple[str, Callable[[str], Tree]]] = {
     "scale": ("a number", lambda text: {"input": {"scale": float(text)}}),
     "mean": ("a number, or one for each channel with commas", lambda text: {"input": {"mean": _numbers(text)}}),
     "std": ("a number, or one for each channel with commas", lambda text: {"input": {"std": _numbers(text)}}),
-    "labels": ("names with commas", lambda text: {"labels": {"names": [part.strip() for part in text.split(",")]}}),
+    "labels": ("names with commas, or none", lambda text: {"labels": {"names": _names(text)}}),
     "labels-output": ("an output's name", lambda text: {"labels": {"output": text}}),
     "values": ("probabilities or logits", lambda text: {"labels": {"values": text}}),
     "columns": ("FIRST:AFTER", lambda text: {"labels": {"columns": _columns(text)}}),
@@ -206,10 +210,10 @@ def _questions(model: Model, tree: Tree, given: set[str]) -> Iterator[Question]:
     rows = found.get(said.labels.output or ("probabilities" if "probabilities" in outputs else outputs[0]))
     if said.labels.names is None:
         many = f"; there are {rows.shape[1]} columns" if rows is not None else ""
-        yield Question("labels", f"its labels, in the order of the columns{many}")
+        yield Question("labels", f"its labels, in the order of the columns, or none if it has only measures{many}")
     elif rows is not None and not said.measures and "measure" not in given and rows.shape[1] > len(said.labels.names):
         text = "which further columns are measures, such as valence=8,-1,1; arousal=9,-1,1; nothing for none"
-        yield Question("measure", text, needed=False)
+        yield Question("measure", text, needed=not said.labels.names)
     if said.crop is None:
         yield Question("crop", "which part of a face it sees: box, fer2013, arcface, or offsets and side as X,Y,SIDE")
     if said.version is None:
@@ -241,10 +245,10 @@ def _deduced(model: Model, tree: Tree) -> Tree:
         alone = tree | {"input": tree.get("input", {}) | {"batch": 1}}
         if found := examination.trial(model, Contract.model_validate(alone)):
             tree = alone
-    if "output" not in labels and "probabilities" not in found and len(found) == 1:
+    if names and "output" not in labels and "probabilities" not in found and len(found) == 1:
         labels["output"] = next(iter(found))
     rows = found.get(labels.get("output", "probabilities"))
-    if rows is None:
+    if rows is None or not names:
         return tree | {"labels": labels}
     if "columns" not in labels and 0 < len(names) < rows.shape[1]:
         labels["columns"] = [0, len(names)]

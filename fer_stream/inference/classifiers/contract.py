@@ -76,7 +76,7 @@ Number = Annotated[float, Field(strict=True)]
 """A number in quotes is no number."""
 Side = Annotated[int, Field(ge=1, le=MAX_SIDE)]
 Text = Annotated[str, Field(pattern=r"\S")]
-Names = Annotated[list[str], Field(min_length=1, max_length=MAX_LABELS), AfterValidator(_different)]
+Names = Annotated[list[str], Field(max_length=MAX_LABELS), AfterValidator(_different)]
 Columns = Annotated[tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=1)]], AfterValidator(_ascending)]
 Range = Annotated[tuple[Number, Number], AfterValidator(_ascending)]
 Share = Annotated[Number, Field(ge=0, le=1)]
@@ -112,7 +112,9 @@ class LabelsContract(Section):
     output: str | None = Field(None, description="the output's name; by default probabilities, or the only one")
     columns: Columns | None = Field(None, description="the first column, and the one after the last; by default all")
     values: Literal["probabilities", "logits"] = Field("probabilities", description="what the columns are")
-    names: Names | None = Field(None, description="the labels, in the order of the columns")
+    names: Names | None = Field(
+        None, description="the labels, in the order of the columns; an empty list for a model that has only measures"
+    )
 
 
 class CropContract(Section):

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from fer_stream.inference.classifiers.contract import InputContract, LabelsContract
+    from fer_stream.inference.classifiers.contract import InputContract
     from fer_stream.inference.models import Model
 
 TRIAL = 2
@@ -43,7 +43,7 @@ def examine(model: Model) -> tuple[Plan | None, list[Breach]]:
                 "neither its metadata nor a sidecar has `crop`", "write [crop] with x, y and side, such as side = 1.1"
             )
         )
-    found = [*_pixels(model, said.input), *_output(model, said.labels)]
+    found = [*_pixels(model, said.input), *_output(model, said)]
     if not faulty & {"input", "labels"}:  # a breach that follows from another one is of no help
         breaches += [each for each in found if isinstance(each, Breach)]
     pixels = next((each for each in found if isinstance(each, Pixels)), None)
@@ -62,7 +62,8 @@ def examine(model: Model) -> tuple[Plan | None, list[Breach]]:
 
 def _no_names(columns: int | None) -> Breach:
     wanted = f", {columns} names" if columns else ""
-    return Breach("neither its metadata nor a sidecar has `labels`", f"write [labels] with names = [...]{wanted}")
+    advice = f"write [labels] with names = [...]{wanted}; [] if it has only measures"
+    return Breach("neither its metadata nor a sidecar has `labels`", advice)
 
 
 def _lengths(said: InputContract) -> set[int]:
@@ -159,12 +160,21 @@ def _sized(name: str, value: Any, layout: str, colour: str, said: InputContract)
     yield Pixels(name, TYPES[value.type], layout, colour, sides[0], sides[1], batch)
 
 
-def _output(model: Model, said: LabelsContract) -> Iterator[str | Breach]:
-    """Yield the name of the output that has the labels, or why it is not known."""
+def _output(model: Model, said: Contract) -> Iterator[str | Breach]:
+    """Yield the output of the labels, or of measures where there are no labels; or why it is not known."""
     names = [value.name for value in model.session.get_outputs()]
     listed = ", ".join(f"`{name}`" for name in names)
-    wanted = said.output or ("probabilities" if "probabilities" in names else None)
-    if wanted is not None and wanted in names:
+    wanted = said.labels.output or ("probabilities" if "probabilities" in names else None)
+    if said.labels.names == []:
+        named = [each.output for each in said.measures.values()]
+        if not named:
+            yield Breach("it has neither labels nor measures", "write [labels] names = [...], or [measures.NAME]")
+            return
+        if None in named and wanted is None and len(names) > 1:
+            yield Breach(f"which of its outputs ({listed}) have the measures is not said", "write each one's output")
+            return
+        yield wanted if wanted is not None and wanted in names else names[0]
+    elif wanted is not None and wanted in names:
         yield wanted
     elif wanted is not None:
         yield Breach(f"it has no output `{wanted}`", f"write [labels] output, one of {listed}")
@@ -193,18 +203,19 @@ def _tried(
     wanted = sorted({output, *(place.output for place in places.values())} & set(outputs))
     found = _trial(model, pixels, said.input, wanted)
     if isinstance(found, Breach):
-        return None, [*breaches, found, *([] if names or invalid_names else [_no_names(None)])]
+        return None, [*breaches, found, *([] if said.labels.names is not None or invalid_names else [_no_names(None)])]
     width = found[output].shape[1]
-    first, after = said.labels.columns or (0, width)
+    first, after = (0, 0) if said.labels.names == [] else said.labels.columns or (0, width)
     if after > width:
         breaches.append(Breach(f"its output `{output}` has {width} columns, not {after}", "correct [labels] columns"))
         return None, breaches
-    if not names and not invalid_names:
+    if said.labels.names is None and not invalid_names:
         breaches.append(_no_names(after - first))
     elif names and len(names) != after - first:
         advice = "give as many names as columns, or say with [labels] columns = [FIRST, AFTER] which columns they are"
         breaches.append(Breach(f"there are {len(names)} labels for {after - first} columns of `{output}`", advice))
-    breaches += _rows(found[output][:, first:after], output, said.labels.values)
+    if after:
+        breaches += _rows(found[output][:, first:after], output, said.labels.values)
     for name, place in places.items():
         if place.output in found:
             breaches += _measured(name, place, found[place.output], (output, first, after))
@@ -212,7 +223,7 @@ def _tried(
         return None, breaches
     measures = tuple(Measure(name, *each.range) for name, each in said.measures.items())
     factor, offset = _scaling(said.input)
-    logits = said.labels.values == "logits"
+    logits = bool(names) and said.labels.values == "logits"
     plan = Plan(
         model,
         pixels,

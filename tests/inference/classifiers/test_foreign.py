@@ -393,3 +393,29 @@ def test_invalid_points_are_a_breach(tmp_path: Path, points: str, fault: str) ->
     plan, (breach,) = examine(models.load(path))
     assert plan is None
     assert fault in str(breach)
+
+
+# Measures without labels
+
+
+def test_a_model_may_have_measures_and_no_labels(tmp_path: Path) -> None:
+    path = adopted(tmp_path, EMOTIEFF, labels="none")
+    assert "names = []" in models.sidecar_of(path).read_text()
+    alone, both = OnnxClassifier(path), OnnxClassifier(adopted(tmp_path / "both", EMOTIEFF))
+    assert alone.labels == ()
+    image = np.random.default_rng(3).integers(0, 256, (300, 300, 3), np.uint8)
+    faces = [Face(Box(20, 20, 244, 244), 1.0), Face(Box(60, 50, 284, 274), 1.0)]
+    rows, measures = alone.assess(image, faces)
+    assert rows.shape == (2, 0)
+    np.testing.assert_array_equal(measures, both.assess(image, faces)[1])
+
+
+def test_a_model_without_labels_and_measures_is_refused(tmp_path: Path) -> None:
+    path = adopted(tmp_path, EMOTIEFF, labels="none")
+    sidecar = models.sidecar_of(path)
+    sidecar.write_text(sidecar.read_text().partition("[measures")[0])
+    plan, (breach,) = examine(models.load(path))
+    assert plan is None
+    assert str(breach) == "it has neither labels nor measures: write [labels] names = [...], or [measures.NAME]"
+    with pytest.raises(ConfigError, match="which further columns are measures"):
+        adoption.adopt(models.load(path), ANSWERS[XCEPTION] | TEXTS | {"labels": "none", "channels": "RGB"}, None)
