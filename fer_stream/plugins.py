@@ -90,7 +90,8 @@ class Detector(Protocol):
     """Finds faces. It keeps no state between frames: the result depends only on the image.
 
     A detector or classifier with an attribute ``planar = True`` also gets pictures as `fer_stream.Yuv`, as video
-    decoders give them. For others these are converted to BGR.
+    decoders give them. For others these are converted to BGR. Only if both have ``concurrent = True``, a worker calls
+    them for several frames at once, each in a thread of its own (the setting ``batch``).
     """
 
     def detect(self, image: NDArray[np.uint8]) -> list[Face]:

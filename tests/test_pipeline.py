@@ -6,13 +6,16 @@ import asyncio
 import json
 import signal
 import threading
+from contextlib import suppress
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
+from urllib.request import urlopen
 
 import camera_servers
 import pytest
 from faults.service import STEADY, standing
 from processes import PATIENCE, balanced, free_port, gapless, unclosed, wait_for
+from prometheus_client.parser import text_string_to_metric_families
 
 import fer_stream
 from fer_stream import plugins
@@ -363,6 +366,36 @@ async def in_pieces_async(address: str, size: int) -> list[fer_stream.Event]:
 
 
 # Five commands, in any order: tests/faults/test_orders.py
+
+
+def test_frames_of_several_cameras_are_computed_together(cli: Cli, short_folder: Path, clip: Path) -> None:
+    address, port = f"ipc://{short_folder}", free_port()
+    aggregator = cli.start("aggregator", "--bind", address, "--journal", "events.db")
+    worker = cli.start("worker", "--batch", 4, "--connect", address, "--metrics", f"127.0.0.1:{port}")
+    films = [
+        cli.start("capture", clip, "--camera", f"film-{number}", "--loop", "--rate", 30, "--connect", address)
+        for number in range(4)
+    ]
+
+    def computed(least: int) -> float:
+        """Return how often at least so many frames were computed together."""
+        with suppress(OSError), urlopen(f"http://127.0.0.1:{port}/metrics") as page:
+            buckets = {
+                sample.labels["le"]: sample.value
+                for family in text_string_to_metric_families(page.read().decode())
+                for sample in family.samples
+                if sample.name == "fer_stream_batch_frames_bucket"
+            }
+            return buckets["+Inf"] - buckets[f"{least - 1:.1f}"]
+        return 0.0
+
+    worker.until(lambda: computed(3) > 5, "several frames together")
+    assert all(film.stop() == 0 for film in films)
+    assert worker.stop() == aggregator.stop() == 0, aggregator.err
+    events = cli.run("subscribe", "--journal", "events.db", "--format", "jsonl").events
+    assert {event["source"] for event in events if event["type"] == "face.entered"} == {
+        f"/cameras/film-{number}" for number in range(4)
+    }
 
 
 def test_jpeg_over_tcp(cli: Cli, clip: Path) -> None:

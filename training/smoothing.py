@@ -397,7 +397,7 @@ def main() -> None:
             fitted, default = others.worth(found), others.worth(Smoothed(SmootherSettings()))
             print(f"on other faces they are worth {fitted:.3f}, the defaults {default:.3f}")
             if fitted <= default:
-                print("the defaults are as good: nothing is written")
+                print("the defaults are no worse: nothing is written")
                 return
             try:
                 print(f"written to {write(arguments.model, found.settings)}")

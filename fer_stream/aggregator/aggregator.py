@@ -125,7 +125,10 @@ class Aggregator:
                     self.captures.ask(camera)
                 case Assign(worker, ticket, item):
                     if not self.workers.send(worker, ticket, item):
-                        todo += self._dispatcher.unreachable(worker, time.monotonic())
+                        unsent = [each for each in todo if isinstance(each, Assign) and each.worker == worker]
+                        todo = [each for each in todo if each not in unsent]
+                        tickets = [ticket, *(each.ticket for each in unsent)]
+                        todo += self._dispatcher.unreachable(worker, tickets, time.monotonic())
                 case Fence(worker, reason):
                     self.workers.fence(worker, reason)
                 case Release(item):

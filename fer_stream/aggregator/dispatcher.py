@@ -8,15 +8,16 @@ commands that are returned::
     tick                            time passes              ->  Fence   this worker is given up
                                                              ->  Release a frame is resolved, in order of capture
 
-Rules: a capture is asked for its freshest frame only when a worker is idle. The capture that was served longest ago is
-asked first, and the worker that has been idle longest gets the frame. A worker holds one frame at a time. The frames
-of one camera are released in order of capture. Each frame that was ever captured is, at any moment, in exactly one
-term of its camera's `Ledger`.
+Rules: a capture is asked for its freshest frame only when a worker has room for it. The capture that was served longest
+ago is asked first. The worker that holds the fewest frames gets the frame and, of several, the one that has been idle
+longest. A worker holds at most as many frames at a time as it says; under ``wait`` it holds only one, so that a frame
+that ends a worker takes no other with it. The frames of one camera are released in order of capture. Each frame that
+was ever captured is, at any moment, in exactly one term of its camera's `Ledger`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Generic, Literal
 
 from fer_stream.aggregator.frames import CameraFrames, FrameT, Item, ResultT
@@ -38,7 +39,7 @@ MAX_TRIES = 2
 """Under ``wait``, how many workers may die while they hold a frame before it is rejected as poisoned."""
 
 ASK_PATIENCE = 0.5
-"""Seconds for which an idle worker is reserved for a capture that was asked for a frame."""
+"""Seconds for which a worker's room is reserved for a capture that was asked for a frame."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,29 +77,40 @@ Command = Ask | Assign[FrameT, ResultT] | Fence | Release[FrameT, ResultT]
 
 
 @dataclass(slots=True)
+class Held(Generic[FrameT, ResultT]):
+    """A frame that a worker holds."""
+
+    item: Item[FrameT, ResultT]
+    sent: float
+    """When it was sent, or when an earlier frame had arrived after which it was transferred; monotonic seconds."""
+    deadline: float
+    begun: bool = False
+    """Whether the worker confirmed that it received the whole frame."""
+
+
+@dataclass(slots=True)
 class Credit(Generic[FrameT, ResultT]):
-    """A worker's one credit: whether it is idle, or which frame it holds."""
+    """A worker's credit: how many frames it takes at a time, and which ones it holds."""
 
     heard: float
     """When the last message arrived, in monotonic seconds."""
     idle_since: float
-    item: Item[FrameT, ResultT] | None = None
-    """The frame that it holds; ``None``: it is idle."""
-    ticket: int = 0
-    """The ticket of the frame that was sent to it last."""
-    assigned: float = 0.0
-    begun: bool = False
-    """Whether the worker confirmed that it received the whole frame."""
-    deadline: float = 0.0
+    """When it answered last, in monotonic seconds."""
+    most: int = 1
+    """How many frames it takes at a time."""
+    held: dict[int, Held[FrameT, ResultT]] = field(default_factory=dict)
+    """The frames that it holds, by ticket, in the order in which they were sent."""
     connection: int = 0
     """Number of the worker's connection (`fer_stream.plugins.ConnectionState.number`)."""
     done: int = 0
     """How many frames it has answered."""
+    room: int = 0
+    """How many more frames it can be given."""
 
     @property
     def state(self) -> Literal["idle", "busy"]:
         """Whether it holds a frame."""
-        return "idle" if self.item is None else "busy"
+        return "busy" if self.held else "idle"
 
 
 class Dispatcher(Generic[FrameT, ResultT]):
@@ -115,7 +127,9 @@ class Dispatcher(Generic[FrameT, ResultT]):
         self._ticket = self._arrivals = 0
         # Indexes of cameras, workers and frames, so that no message needs a loop over all cameras. `_index`,
         # `_index_item` and `_index_worker` update them.
-        self._idle: PriorityQueue[str, tuple[float, str]] = PriorityQueue()  # workers, longest idle first
+        # Workers with room, those with the fewest frames first, and of these the longest idle.
+        self._open: PriorityQueue[str, tuple[int, float, str]] = PriorityQueue()
+        self._room = 0  # of all workers
         self._askable: PriorityQueue[str, tuple[float, str]] = PriorityQueue()  # cameras, longest unserved first
         self._waiting: PriorityQueue[str, tuple[float, str]] = PriorityQueue()  # the same, of those with waiting frames
         self._asked: PriorityQueue[str, tuple[float, str]] = PriorityQueue()  # cameras asked lately, oldest first
@@ -177,9 +191,9 @@ class Dispatcher(Generic[FrameT, ResultT]):
 
     # Input from workers
 
-    def ready(self, worker: str, now: float) -> list[Command[FrameT, ResultT]]:
-        """Add a worker, which has one credit."""
-        self.workers[worker] = Credit(heard=now, idle_since=now)
+    def ready(self, worker: str, now: float, most: int = 1) -> list[Command[FrameT, ResultT]]:
+        """Add a worker, which takes at most ``most`` frames at a time."""
+        self.workers[worker] = Credit(heard=now, idle_since=now, most=most)
         self._index_worker(worker)
         return self._pump(now)
 
@@ -192,11 +206,11 @@ class Dispatcher(Generic[FrameT, ResultT]):
         result: ResultT | None,
         now: float,
     ) -> list[Command[FrameT, ResultT]]:
-        """Take a worker's answer. An answer whose ticket is not the worker's current one is late and is ignored."""
+        """Take a worker's answer. An answer to a frame that the worker does not hold is late and is ignored."""
         known = self.workers.get(worker)
-        if known is None or known.item is None or known.ticket != ticket:
+        if known is None or ticket not in known.held:
             return []
-        item, known.item = known.item, None
+        item = known.held.pop(ticket).item
         known.idle_since = known.heard = now
         known.done += 1
         self._index_worker(worker)
@@ -204,19 +218,29 @@ class Dispatcher(Generic[FrameT, ResultT]):
         return self._resolve(item, outcome, reason) + self._pump(now)
 
     def pinged(self, worker: str, ticket: int, connection: int, now: float) -> float | None:
-        """Take a worker's PING. The first one that confirms a frame returns the frame's transfer time in seconds.
+        """Take a worker's PING, which confirms a frame and all earlier ones; return the transfer time in seconds.
+
+        A PING that confirms no frame, or one that was confirmed before, returns ``None``.
 
         ``connection`` is another number after the worker's connection broke. A frame that was in transfer then does
         not arrive, so the extra time for the transfer ends.
         """
         known = self.workers[worker]
+        coming = {number: frame for number, frame in known.held.items() if not frame.begun}
+        limit = now + self._settings.deadline
         if connection != known.connection:
             known.connection = connection
-            known.deadline = min(known.deadline, now + self._settings.deadline)
-        if known.item is None or known.ticket != ticket or known.begun:
+            for frame in coming.values():
+                frame.deadline = min(frame.deadline, limit)
+        if ticket not in coming:
             return None
-        known.begun, known.deadline = True, now + self._settings.deadline
-        return now - known.assigned
+        seconds = now - coming[ticket].sent
+        for number, frame in coming.items():
+            if number <= ticket:  # frames arrive in the order in which they were sent
+                frame.begun, frame.deadline = True, limit
+            else:
+                frame.sent = now
+        return seconds
 
     def heard(self, worker: str, now: float) -> bool:
         """Record that a message from a worker arrived; return ``False`` if the worker is not known."""
@@ -226,31 +250,40 @@ class Dispatcher(Generic[FrameT, ResultT]):
         return known is not None
 
     def gone(self, worker: str, reason: str, now: float) -> list[Command[FrameT, ResultT]]:
-        """Remove a worker. Its frame is lost; under ``wait`` it is given to another worker, once."""
+        """Remove a worker. Its frames are lost; under ``wait`` its frame is given to another worker, once."""
         return self._give_up(worker, reason) + self._pump(now)
 
-    def unreachable(self, worker: str, now: float, reason: str = "unreachable") -> list[Command[FrameT, ResultT]]:
-        """Remove a worker that has not begun its frame, if it has one; the frame waits for another worker."""
-        self._take_back(worker)
-        return self.gone(worker, reason, now)
+    def unreachable(self, worker: str, tickets: list[int], now: float) -> list[Command[FrameT, ResultT]]:
+        """Remove a worker to which these frames could not be sent; they wait for another worker."""
+        if worker in self.workers:
+            self._take_back(worker, tickets)
+        return self.gone(worker, "unreachable", now)
+
+    def ended(self, worker: str, now: float) -> list[Command[FrameT, ResultT]]:
+        """Remove a worker that said BYE. It has answered all frames that it has begun, so the others wait again."""
+        if worker in self.workers:
+            self._take_back(worker, list(self.workers[worker].held))
+        return self.gone(worker, "ended", now)
 
     def returned(self, worker: str, ticket: int, now: float) -> list[Command[FrameT, ResultT]]:
-        """Take back a frame that the worker could not open. The frame waits again, and the worker is idle."""
+        """Take back a frame that the worker could not open. The frame waits again."""
         known = self.workers.get(worker)
-        if known is None or known.item is None or known.ticket != ticket:
+        if known is None or ticket not in known.held:
             return []
-        self._take_back(worker)
+        self._take_back(worker, [ticket])
         known.idle_since = known.heard = now
         self._index_worker(worker)
         return self._pump(now)
 
-    def _take_back(self, worker: str) -> None:
-        known = self.workers.get(worker)
-        if known is not None and known.item is not None:
-            item, known.item = known.item, None
+    def _take_back(self, worker: str, tickets: list[int]) -> None:
+        for ticket in reversed(tickets):
+            item = self.workers[worker].held.pop(ticket).item
             item.tries -= 1
-            self.cameras[item.camera].waiting.appendleft(item)
-            self._index_item(item)
+            self._wait_again(item)
+
+    def _wait_again(self, item: Item[FrameT, ResultT]) -> None:
+        self.cameras[item.camera].waiting.appendleft(item)
+        self._index_item(item)
 
     # Time
 
@@ -261,7 +294,7 @@ class Dispatcher(Generic[FrameT, ResultT]):
         for name, worker in list(self.workers.items()):
             if now - worker.heard > self._settings.silence:
                 commands += self._give_up(name, "silent")
-            elif worker.item is not None and now > worker.deadline:
+            elif any(now > frame.deadline for frame in worker.held.values()):
                 commands += self._give_up(name, "deadline")
         return commands + self._pump(now)
 
@@ -278,27 +311,28 @@ class Dispatcher(Generic[FrameT, ResultT]):
 
     def _give_up(self, worker: str, reason: str) -> list[Command[FrameT, ResultT]]:
         known = self.workers.pop(worker, None)
-        self._idle.discard(worker)
+        self._open.discard(worker)
         if known is None:
             return []
+        self._room -= known.room
         commands: list[Command[FrameT, ResultT]] = [Fence(worker, reason)]
-        item = known.item
-        if item is not None:
-            if item.policy == "drop_oldest":
-                commands += self._resolve(item, "lost_worker")
-            elif item.tries >= MAX_TRIES:
-                commands += self._resolve(item, "rejected", "poisoned")
+        for frame in known.held.values():
+            if frame.item.policy == "drop_oldest":
+                commands += self._resolve(frame.item, "lost_worker")
+            elif frame.item.tries >= MAX_TRIES:
+                commands += self._resolve(frame.item, "rejected", "poisoned")
             else:
-                self.cameras[item.camera].waiting.appendleft(item)
-                self._index_item(item)
+                self._wait_again(frame.item)
         return commands
 
     def _pump(self, now: float) -> list[Command[FrameT, ResultT]]:
-        """Expire old frames, assign waiting ones to idle workers, then ask for a frame for each worker still idle."""
+        """Expire old frames, assign waiting ones to workers with room, and ask for frames for the room that is left."""
         commands = self._expire(now)
-        while (worker := self._idle.first()) and (camera := self._waiting.first()):
+        while (camera := self._waiting.first()) and (worker := self._open.first()):
+            if self.workers[worker[0]].held and self.cameras[camera[0]].waiting[0].policy == "wait":
+                return commands  # it is this frame's turn, and it needs a worker that holds no other
             commands.append(self._assign(worker[0], camera[0], now))
-        return commands + self._ask(now)
+        return commands if camera else commands + self._ask(now)
 
     def _expire(self, now: float) -> list[Command[FrameT, ResultT]]:
         commands: list[Command[FrameT, ResultT]] = []
@@ -313,9 +347,8 @@ class Dispatcher(Generic[FrameT, ResultT]):
         item = self.cameras[camera].waiting.popleft()
         self._aging.discard(item)
         self._ticket += 1
-        known = self.workers[worker]
-        known.item, known.ticket, known.assigned, known.begun = item, self._ticket, now, False
-        known.deadline = now + self._settings.transfer + self._settings.deadline
+        deadline = now + self._settings.transfer + self._settings.deadline
+        self.workers[worker].held[self._ticket] = Held(item, now, deadline)
         self._index_worker(worker)
         item.tries += 1
         self.cameras[camera].served = now
@@ -323,11 +356,11 @@ class Dispatcher(Generic[FrameT, ResultT]):
         return Assign(worker, self._ticket, item)
 
     def _ask(self, now: float) -> list[Command[FrameT, ResultT]]:
-        """Ask one capture for each idle worker that is not reserved for a capture asked before (`ASK_PATIENCE`)."""
+        """Ask a capture for each frame that there is room for, less those asked for before (`ASK_PATIENCE`)."""
         while (asked := self._asked.first()) and now - asked[1][0] >= ASK_PATIENCE:
             self._asked.discard(asked[0])
         commands: list[Command[FrameT, ResultT]] = []
-        while len(self._asked) < len(self._idle) and (first := self._askable.first()):
+        while len(self._asked) < self._room and (first := self._askable.first()):
             camera = first[0]
             known = self.cameras[camera]
             known.asked = known.served = now
@@ -361,9 +394,13 @@ class Dispatcher(Generic[FrameT, ResultT]):
         self._index(item.camera)
 
     def _index_worker(self, worker: str) -> None:
-        """Update the index of idle workers after a change to a worker."""
+        """Update the index of workers with room, and their room, after a change to a worker."""
         known = self.workers[worker]
-        if known.item is None:
-            self._idle.put(worker, (known.idle_since, worker))
+        alone = any(frame.item.policy == "wait" for frame in known.held.values())
+        room = 0 if alone else known.most - len(known.held)
+        self._room += room - known.room
+        known.room = room
+        if room:
+            self._open.put(worker, (len(known.held), known.idle_since, worker))
         else:
-            self._idle.discard(worker)
+            self._open.discard(worker)

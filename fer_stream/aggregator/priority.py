@@ -7,7 +7,7 @@ from collections.abc import Hashable
 from typing import Generic, TypeVar
 
 KeyT = TypeVar("KeyT", bound=Hashable)
-RankT = TypeVar("RankT", tuple[float, str], tuple[float, int])
+RankT = TypeVar("RankT", tuple[float, str], tuple[float, int], tuple[int, float, str])
 
 SPARE = 16
 """The heap is rebuilt when it has more than two entries per member plus this many."""

@@ -17,7 +17,7 @@ from fer_stream.errors import WireError
 from fer_stream.operations import metrics
 from fer_stream.protocol import results, shared
 from fer_stream.protocol.pace import SlowLinkWarning
-from fer_stream.settings.kinds import CAMERA_NAME
+from fer_stream.settings.kinds import CAMERA_NAME, MAX_BATCH
 from fer_stream.settings.sections import SmootherSettings
 from fer_stream.types import Measure
 
@@ -171,6 +171,7 @@ class Worker:
     detector: str
     shares: bool  # it can share memory with this process
     moves: bool  # it follows MOVED
+    most: int  # frames that it takes at a time
     credit: Credit[Message, Result] = field(init=False)  # set when it is accepted
     warning: SlowLinkWarning = field(default_factory=SlowLinkWarning, init=False)  # of the link to it
 
@@ -179,13 +180,22 @@ class Worker:
         """Parse a READY; `Answers` has what it says about the model's answers.
 
         Raises:
-            WireError: a field is missing or not valid.
+            WireError: a field is missing or not valid, or there are too many frames at a time.
         """
         try:
             texts = {key: str(about[key]) for key in ("name", "host", "model", "detector")}
-            return cls(pid=int(about["pid"]), shares=_shares(about), moves=about.get("moves") is True, **texts)
+            found = cls(
+                pid=int(about["pid"]),
+                shares=_shares(about),
+                moves=about.get("moves") is True,
+                most=int(about.get("frames", 1)),
+                **texts,
+            )
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise WireError(f"a worker's READY has a missing or invalid field: {error}") from error
+        if not 1 <= found.most <= MAX_BATCH:
+            raise WireError(f"a worker that takes {found.most} frames at a time")
+        return found
 
     @property
     def movable(self) -> bool:

@@ -87,8 +87,7 @@ class Workers:
         if message.kind is Kind.READY:
             self._ready(peer, worker, message.body(), now)
         elif message.kind is Kind.BYE:
-            # A worker finishes its frame before it sends BYE, so it has not begun a frame that was sent since.
-            self._carry_out(self._dispatcher.unreachable(worker, now, "ended"))
+            self._carry_out(self._dispatcher.ended(worker, now))
         elif not self._dispatcher.heard(worker, now):
             self._hub.send("work", peer, messages.json_message(Kind.WHO))
         elif message.kind is Kind.PING:
@@ -136,7 +135,7 @@ class Workers:
                 self._refuse(peer, reason, final=False)
                 return
             self._carry_out(self._dispatcher.gone(other, "replaced", now))
-        commands = self._dispatcher.ready(worker, now)
+        commands = self._dispatcher.ready(worker, now, new.most)
         new.credit = self._dispatcher.workers[worker]
         self.known[worker] = new
         self._hub.send("work", peer, messages.json_message(Kind.WELCOME, to_body(answer)))

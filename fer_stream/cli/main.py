@@ -117,6 +117,7 @@ COMMANDS = (
             *CAMERA,
             "--workers",
             *MODELS,
+            "--batch",
             "--scan",
             *EVENTS,
             "--duration",
@@ -157,7 +158,7 @@ COMMANDS = (
         "pipeline:worker",
         "run one inference worker",
         "fer-stream worker --name 2 --connect tcp://10.0.0.1:7000",
-        (*MODELS, "--metrics", "--connect", "--key", *COMMON),
+        (*MODELS, "--batch", "--metrics", "--connect", "--key", *COMMON),
         (_argument("--name", metavar="NAME", help="its name in logs and status (default: a unique name)"),),
     ),
     Command(

@@ -75,6 +75,12 @@ OPTIONS = (
         "what runs the models: cpu, cuda, openvino, coreml, ... (default: cpu)",
         ("detector.provider", "classifier.provider"),
     ),
+    Option(
+        "--batch",
+        "N",
+        "frames that a worker takes at a time (default: 8 on an accelerator, else 1)",
+        ("batch",),
+    ),
     Option("--rate", "FPS", "cap a live camera's rate, or force a file's pace", ("cameras.*.rate",)),
     Option(
         "--stream", "N", "which video stream of a file, from 0 (default: the file's own default)", ("cameras.*.stream",)

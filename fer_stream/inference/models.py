@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fer_stream.errors import ModelError
-from fer_stream.inference import external
+from fer_stream.inference import batching, external
 from fer_stream.system import extras
 
 if TYPE_CHECKING:
@@ -90,16 +90,27 @@ class Model:
         except UnicodeDecodeError as error:
             raise ModelError(f"{self.path} cannot be used: its metadata is not UTF-8 text") from error
 
-    def run(self, outputs: Sequence[str], inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[np.float32]]:
+    def run(
+        self, outputs: Sequence[str], inputs: Mapping[str, NDArray[Any]], *, joint: bool = False
+    ) -> list[NDArray[np.float32]]:
         """Return the outputs with these names, given the inputs by name.
+
+        ``joint``: each row of an output depends on one row of the inputs only, and their number is free, so this run
+        may be combined with those of other frames (`fer_stream.inference.batching`).
 
         Raises:
             ModelError: onnxruntime cannot run the model on these inputs.
         """
-        try:
-            return list(self.session.run(outputs, inputs))
-        except Exception as error:
-            raise ModelError(f"{self.path} cannot be run by onnxruntime: {_sentence(error)}") from error
+
+        def compute(*values: NDArray[Any]) -> list[NDArray[np.float32]]:
+            try:
+                return list(self.session.run(outputs, dict(zip(inputs, values, strict=True))))
+            except Exception as error:
+                raise ModelError(f"{self.path} cannot be run by onnxruntime: {_sentence(error)}") from error
+
+        if joint:
+            return batching.joint((self, *outputs, *inputs), compute, list(inputs.values()))
+        return compute(*inputs.values())
 
 
 def shipped(name: str, provider: str = "cpu") -> Model:

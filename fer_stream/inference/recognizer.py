@@ -156,6 +156,11 @@ class Recognizer:
         """The classifier's own smoother settings, by name; none if it has no attribute ``smoother``."""
         return getattr(self.classifier, "smoother", {})
 
+    @property
+    def concurrent(self) -> bool:
+        """Whether `recognize` may run in several threads at once (`fer_stream.plugins.Detector`)."""
+        return all(getattr(model, "concurrent", False) is True for model in (self.detector, self.classifier))
+
     def recognize(self, image: NDArray[np.uint8] | Yuv, hints: Hints | None = None) -> Recognition:
         """Return the faces in ``image`` (uint8 ``[H, W, 3]``, BGR; or planar), in the detector's order.
 

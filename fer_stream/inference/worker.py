@@ -1,7 +1,8 @@
 """The worker receives a frame, finds the faces, classifies their expressions, and sends the result.
 
 A worker keeps nothing from one frame to the next, so any worker can take any frame of any camera. It has two threads:
-one owns the socket and sends heartbeats, the other computes.
+one owns the socket and sends heartbeats, the other computes. If the worker takes several frames at a time, it computes
+those that have arrived together (`fer_stream.inference.batching`); it never waits for more.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from fer_stream import plugins
 from fer_stream.errors import ConfigError, WireError
 from fer_stream.fleet.link import Link
+from fer_stream.inference.batching import together
 from fer_stream.inference.recognizer import Recognizer
 from fer_stream.operations import metrics
 from fer_stream.operations.process import Report, install_stop, leave_behind, parent_gone
@@ -37,6 +39,9 @@ if TYPE_CHECKING:
 
 BEAT = 0.5
 """Seconds between heartbeats."""
+
+ON_ACCELERATOR = 8
+"""Frames at a time, if an accelerator runs both models."""
 
 _log = logging.getLogger(__name__)
 
@@ -85,11 +90,12 @@ def _reject(message: Message, reason: str, error: WireError | None = None) -> li
 
 
 class _Computer(threading.Thread):
-    """The thread that computes: it answers one frame at a time, and puts the answers into ``answers``."""
+    """The thread that computes: it answers all frames that are there, at most ``most``, and fills ``answers``."""
 
-    def __init__(self, recognizer: Recognizer, wake: Callable[[], None]) -> None:
+    def __init__(self, recognizer: Recognizer, wake: Callable[[], None], most: int = 1) -> None:
         super().__init__(name="compute", daemon=True)
         self.answers: deque[list[Buffer]] = deque()
+        self.most = most
         self._recognizer = recognizer
         self._wake = wake
         self._mapped = MappedFrames()
@@ -97,8 +103,14 @@ class _Computer(threading.Thread):
 
     def run(self) -> None:
         while (frame := self._frames.get()) is not None:
-            self.answers.append(answer(*frame, self._recognizer, self._mapped))
+            frames: list[tuple[Message, Buffer | None]] = [frame]
+            while len(frames) < self.most and not self._frames.empty() and (frame := self._frames.get()) is not None:
+                frames.append(frame)
+            self.answers += together(lambda frame: answer(*frame, self._recognizer, self._mapped), frames)
+            metrics.batch.observe(len(frames))
             self._wake()
+            if frame is None:
+                return
 
     def give(self, message: Message, hints: Buffer | None) -> None:
         self._frames.put((message, hints))
@@ -109,7 +121,7 @@ class _Computer(threading.Thread):
 
 @dataclass(slots=True)
 class Session:
-    """The worker's side of the protocol: its registration, its one credit, and its heartbeat."""
+    """The worker's side of the protocol: its registration, its credit, and its heartbeat."""
 
     link: Link
     about: dict[str, Any]
@@ -118,9 +130,10 @@ class Session:
     patience: float
     """Seconds for which it retries after a refusal: an earlier worker of its name may be dead without the aggregator
     knowing."""
-    busy: bool = False
+    held: int = 0
+    """How many frames it has received and not answered."""
     outdated: bool = False
-    """Whether the frame that it computes is of an aggregator that it has left."""
+    """Whether these are of an aggregator that it has left."""
     ticket: int = 0
     """The ticket of the latest frame received."""
     known: bool = False
@@ -129,6 +142,11 @@ class Session:
     """When the next heartbeat is due, in monotonic seconds."""
     owes_ready: bool = True
     refused_since: float | None = None
+
+    @property
+    def busy(self) -> bool:
+        """Whether it computes."""
+        return self.held > 0
 
     def step(self, timeout: float) -> None:
         """Wait for a message or an answer, handle it, and send what is due.
@@ -143,7 +161,8 @@ class Session:
             answered = self.computer.answers.popleft()
             if not self.outdated:
                 self.link.send(answered)
-            self.busy = self.outdated = False
+            self.held -= 1
+            self.outdated = self.outdated and self.busy
         if (self.known or not self.busy) and self.link.turn():  # elsewhere, or here again
             self.owes_ready, self.known, self.outdated, self.refused_since = True, False, self.busy, None
         now = time.monotonic()
@@ -167,8 +186,8 @@ class Session:
             _log.warning("a message of the aggregator is rejected: %s", error)
 
     def _answer(self, message: Message, hints: Buffer | None) -> None:
-        if message.kind is Kind.FRAME and not self.busy:
-            self.busy, self.ticket = True, message.ticket
+        if message.kind is Kind.FRAME and self.held < self.computer.most and not self.outdated:
+            self.held, self.ticket = self.held + 1, message.ticket
             self.computer.give(message, hints)
             if not self.link.address.startswith("ipc://"):
                 # Confirm now: the frame may have taken long to arrive, and its deadline begins with this PING. On one
@@ -189,8 +208,25 @@ class Session:
                 raise ConfigError(str(about.get("reason")))
 
 
+def frames_at_a_time(recognizer: Recognizer, settings: Settings) -> int:
+    """Return how many frames the worker takes at a time.
+
+    Raises:
+        ConfigError: more than one are wanted, and a model takes only one.
+    """
+    if settings.batch is None:
+        accelerated = "cpu" not in (settings.detector.provider, settings.classifier.provider)
+        return ON_ACCELERATOR if accelerated and recognizer.concurrent else 1
+    if settings.batch > 1 and not recognizer.concurrent:
+        raise ConfigError(
+            f"batch = {settings.batch}, but the detector {settings.detector.name} or the classifier "
+            f"{settings.classifier.name} takes one frame at a time: leave batch out"
+        )
+    return settings.batch
+
+
 def run(settings: Settings, name: str | None = None, stop: Stop | None = None) -> None:
-    """Work for an aggregator until SIGINT, SIGTERM or SIGHUP; then finish the current frame, and end.
+    """Work for an aggregator until SIGINT, SIGTERM or SIGHUP; then finish the frames in hand, and end.
 
     Args:
         settings: all settings.
@@ -200,10 +236,11 @@ def run(settings: Settings, name: str | None = None, stop: Stop | None = None) -
 
     Raises:
         ModelError, PluginError: the detector or the classifier cannot be loaded.
-        ConfigError: the aggregator refuses this worker.
+        ConfigError: the aggregator refuses this worker, or the models take no batches.
     """
     stop = stop or install_stop()
     recognizer = Recognizer.from_settings(settings)
+    most = frames_at_a_time(recognizer, settings)
     recognizer.warm_up()
     link = Link(plugins.transport(settings), settings.addresses, "work")
     about = {
@@ -216,12 +253,13 @@ def run(settings: Settings, name: str | None = None, stop: Stop | None = None) -
         "detector": settings.detector.name,
         "memory": identity(),
         "moves": True,
+        "frames": most,
     }
     if recognizer.measures:
         about["measures"] = {each.name: [each.least, each.greatest] for each in recognizer.measures}
     if recognizer.smoother:
         about["smoother"] = dict(recognizer.smoother)
-    computer = _Computer(recognizer, link.wake)
+    computer = _Computer(recognizer, link.wake, most)
     computer.start()
     session = Session(link, about, computer, settings.dispatch.silence + 2.0)
     server = metrics.serve(settings, lambda: "" if session.known else "an aggregator")

@@ -91,6 +91,9 @@ latency = Histogram(
     buckets=_AGES,
 )
 stage = Histogram("fer_stream_stage_seconds", "Processing time of a frame, by stage.", ["stage"], buckets=_FAST)
+batch = Histogram(
+    "fer_stream_batch_frames", "Frames that a worker processed together.", buckets=(1, 2, 4, 8, 16, 32, 64)
+)
 faces = Counter("fer_stream_faces", "Faces found in frames.", ["camera"])
 events = Counter("fer_stream_events", "Events published.", ["camera", "type", "label"])
 camera_online = Gauge(

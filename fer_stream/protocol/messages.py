@@ -66,7 +66,7 @@ class Kind(IntEnum):
     FRAME = 7  # capture to aggregator to worker
     BYE = 8  # capture, worker: it ends; with a capture's last totals
     GOODBYE = 9  # aggregator to capture: all its frames are resolved and their events journaled
-    READY = 10  # worker: registers; it is warmed up and can take one frame
+    READY = 10  # worker: registers; it is warmed up and can take frames
     DONE = 11  # worker: the faces in a frame; it can take the next one
     REJECT = 12  # worker: the frame cannot be processed, and why; it can take the next one
     PING = 13  # worker: heartbeat, with the ticket of its latest frame; aggregator: a sign of life

@@ -195,7 +195,9 @@ class DispatchSettings(Section):
     """Time limits for frames, workers and captures."""
 
     deadline: Seconds = Field(
-        10.0, description="seconds that a worker may take for a frame it has received; a slower worker is replaced"
+        10.0,
+        description="seconds that a worker may take for a frame it has received, also if others are before it; a "
+        "slower worker is replaced",
     )
     transfer: Seconds = Field(
         60.0,

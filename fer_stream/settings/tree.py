@@ -18,7 +18,17 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from fer_stream.errors import ConfigError
 from fer_stream.settings import schema
-from fer_stream.settings.kinds import CAMERA_NAME, Address, FilePath, HostPort, Labels, Policy, Sink, addresses
+from fer_stream.settings.kinds import (
+    CAMERA_NAME,
+    MAX_BATCH,
+    Address,
+    FilePath,
+    HostPort,
+    Labels,
+    Policy,
+    Sink,
+    addresses,
+)
 from fer_stream.settings.layers import Layers, read_environment, read_file, variable
 from fer_stream.settings.redaction import redact
 from fer_stream.settings.sections import (
@@ -107,6 +117,12 @@ class Settings(BaseSettings):
         default_factory=lambda: int(machine.workers().amount),
         description="number of inference workers that run starts; by default one per CPU core that this process may "
         "use (CPU affinity and a container's quota count), as far as memory suffices",
+    )
+    batch: Annotated[int, Field(ge=1, le=MAX_BATCH)] | None = Field(
+        None,
+        description="frames that a worker takes at a time, to run the networks on all of them together; under `wait` "
+        "it takes one; by default 8 if an accelerator runs both models, else 1",
+        examples=[8],
     )
     depth: Annotated[int, Field(ge=1, le=64)] = Field(3, description="maximum number of frames of one camera in flight")
     address: Address = Field(

@@ -243,8 +243,10 @@ def test_a_worker_that_cannot_be_reached_does_not_count_as_a_try() -> None:
         desk.join(policy=policy)  # type: ignore[arg-type]
         desk.frame()
         for number in range(5):
-            desk.it.ready(f"w{number}", 0)
-            assert shown(desk.it.unreachable(f"w{number}", 0)) == [f"fence w{number} unreachable"]
+            (assign,) = desk.it.ready(f"w{number}", 0)
+            assert isinstance(assign, Assign)
+            commands = desk.it.unreachable(f"w{number}", [assign.ticket], 0)
+            assert shown(commands) == [f"fence w{number} unreachable"]
         commands = desk.it.ready("w9", 0)
         assert shown(commands) == ["w9 gets door 1"]
         assert shown(desk.done(commands[0])) == ["release door 1 done"]
@@ -322,6 +324,108 @@ def test_the_time_of_a_request_is_known_until_the_frame_arrives() -> None:
     assert desk.it.cameras["door"].asked == 1.5
     desk.frame()
     assert desk.it.cameras["door"].asked is None
+
+
+# Workers that take several frames at a time
+
+
+def test_a_worker_gets_as_many_frames_as_it_takes_and_the_emptiest_one_is_first() -> None:
+    desk = Desk()
+    for camera in ("a", "b", "c", "d"):
+        desk.join(camera)
+        desk.offer(camera)
+    assert shown(desk.it.ready("many", 0, 3)) == ["ask a", "ask b", "ask c"]
+    assert shown(desk.frame("a")) == ["many gets a 1"]
+    assert shown(desk.it.ready("one", 1.0)) == ["ask d"], "three were asked for already"
+    assert shown(desk.frame("b")) == ["one gets b 1"], "it holds none"
+    assert shown(desk.frame("c")) == ["many gets c 1"]
+    assert shown(desk.frame("d")) == ["many gets d 1"]
+    assert {name: credit.room for name, credit in desk.it.workers.items()} == {"many": 0, "one": 0}
+    desk.offer("a")
+    assert desk.it.tick(1.0) == [], "no worker has room"
+
+
+def test_a_dead_worker_loses_all_its_frames_and_each_is_accounted_for() -> None:
+    desk = Desk()
+    for camera in ("a", "b"):
+        desk.join(camera)
+    desk.it.ready("many", 0, 4)
+    for camera in ("a", "b", "a"):
+        desk.frame(camera)
+    commands = desk.it.gone("many", "silent", 0)
+    assert shown(commands) == [
+        "fence many silent",
+        "release a 1 lost_worker",
+        "release b 1 lost_worker",
+        "release a 2 lost_worker",
+    ]
+    assert desk.it.cameras["a"].ledger().lost_worker == 2
+
+
+def test_under_wait_a_worker_holds_one_frame_so_that_only_the_guilty_one_is_poisoned() -> None:
+    desk = Desk()
+    for camera in ("film", "tape"):
+        desk.join(camera, "wait")
+    desk.it.ready("many", 0, 8)
+    assert shown(desk.frame("film")) == ["many gets film 1"]
+    assert desk.frame("tape") == [], "it waits until the worker is idle"
+    assert shown(desk.it.gone("many", "silent", 0)) == ["fence many silent"]
+    assert shown(desk.it.ready("next", 0, 8)) == ["next gets film 1"], "it was asked for first"
+    assert shown(desk.it.gone("next", "silent", 0)) == ["fence next silent", "release film 1 rejected poisoned"]
+    (assign,) = desk.it.ready("last", 0, 8)
+    assert shown([assign]) == ["last gets tape 1"]
+    assert shown(desk.done(assign)) == ["release tape 1 done"]
+
+
+def test_a_frame_under_wait_gets_its_turn_between_live_ones() -> None:
+    desk = Desk()
+    desk.join("film", "wait")
+    desk.now = 0.5
+    for camera in ("a", "b"):
+        desk.join(camera)
+    desk.it.ready("many", 0, 2)
+    desk.now = 1.0
+    assigned = desk.frame("a")
+    assert shown(assigned) == ["many gets a 1"]
+    assert desk.frame("film") == [], "the worker must be idle"
+    desk.now = 1.5
+    assert desk.frame("b") == [], "although there is room, it is the film's turn"
+    commands = desk.done(assigned[0])
+    assert shown(commands) == ["release a 1 done", "many gets film 1"]
+    assert shown(desk.done(commands[1])) == ["release film 1 done", "many gets b 1"]
+
+
+def test_a_ping_confirms_all_frames_up_to_its_own() -> None:
+    desk = Desk()
+    for camera in ("a", "b", "c"):
+        desk.join(camera)
+    desk.it.ready("far", 0, 4)
+    tickets = []
+    for camera in ("a", "b", "c"):
+        (assign,) = desk.frame(camera)
+        assert isinstance(assign, Assign)
+        tickets.append(assign.ticket)
+    assert desk.it.pinged("far", tickets[1], 0, 1.0) == 1.0
+    assert desk.it.pinged("far", tickets[0], 0, 1.0) is None, "it was confirmed with the later one"
+    assert desk.it.pinged("far", tickets[2], 0, 1.2) == pytest.approx(0.2), "its transfer began after the others'"
+    desk.it.heard("far", 3.1)
+    assert shown(desk.it.tick(3.1))[0] == "fence far deadline", "the deadline of the first two"
+
+
+def test_frames_that_were_not_sent_or_not_begun_wait_again_in_their_order() -> None:
+    for end in (
+        lambda it, tickets: it.ended("many", 0),
+        lambda it, tickets: it.unreachable("many", tickets, 0),
+    ):
+        desk = Desk()
+        desk.join()
+        desk.it.ready("many", 0, 4)
+        assigned = [desk.frame()[0] for _ in range(3)]
+        tickets = [assign.ticket for assign in assigned if isinstance(assign, Assign)]
+        assert len(end(desk.it, tickets)) == 1
+        commands = desk.it.ready("next", 0, 2)
+        assert shown(commands) == ["next gets door 1", "next gets door 2"]
+        assert shown(desk.done(commands[0])) == ["release door 1 done", "next gets door 3"]
 
 
 def test_silence_and_deadlines_end_a_worker() -> None:
@@ -433,14 +537,14 @@ def test_a_ledger_that_does_not_add_up_is_not_balanced() -> None:
     assert original.rejected == {"corrupt": 1}
 
 
-@pytest.mark.parametrize("workers", [1, 3])
-def test_what_is_not_done_yet_is_never_more_than_workers_and_cameras(workers: int) -> None:
+@pytest.mark.parametrize(("workers", "most"), [(1, 1), (3, 1), (2, 3)])
+def test_what_is_not_done_yet_is_never_more_than_workers_and_cameras(workers: int, most: int) -> None:
     """Frames wait in the one slot of their capture and not in the dispatcher."""
     desk = Desk(depth=8)
     for camera in ("a", "b"):
         desk.join(camera)
     for number in range(workers):
-        desk.it.ready(f"w{number}", 0)
+        desk.it.ready(f"w{number}", 0, most)
     assigned: list[Command] = []
     numbers = random.Random(1)
     for desk.now in (i / 20 for i in range(400)):
@@ -449,7 +553,7 @@ def test_what_is_not_done_yet_is_never_more_than_workers_and_cameras(workers: in
                 if isinstance(command, Ask):
                     assigned += [c for c in desk.frame(command.camera) if isinstance(c, Assign)]
         under_way = sum(len(desk.it.cameras[camera].unresolved) for camera in ("a", "b"))
-        assert len(assigned) <= workers
+        assert len(assigned) <= workers * most
         assert under_way <= 16
         for number in range(workers):
             desk.it.heard(f"w{number}", desk.now)

@@ -52,8 +52,15 @@ class Camera:
 @dataclass
 class Worker:
     idle_since: float
-    frame: Frame | None = None
-    deadline: float = 0.0
+    most: int
+    held: dict[int, tuple[Frame, float]] = field(default_factory=dict)
+    """Each frame and its deadline, by ticket."""
+
+    def takes(self, frame: Frame) -> bool:
+        return not self.held if not frame.live else self.room() > 0
+
+    def room(self) -> int:
+        return 0 if any(not frame.live for frame, _ in self.held.values()) else self.most - len(self.held)
 
 
 class Plain:
@@ -62,6 +69,7 @@ class Plain:
     def __init__(self) -> None:
         self.cameras: dict[str, Camera] = {}
         self.workers: dict[str, Worker] = {}
+        self.tickets = 0
 
     def pump(self, now: float) -> list[str]:
         texts = []
@@ -70,23 +78,29 @@ class Plain:
             if now - frame.taken > SETTINGS.max_age:
                 self.cameras[frame.camera].waiting.remove(frame)
                 texts += self.resolve(frame, "expired")
-        idle = sorted((worker.idle_since, name) for name, worker in self.workers.items() if worker.frame is None)
-        for number, (_, name) in enumerate(idle):
-            ready = [(camera.served, key) for key, camera in self.cameras.items() if camera.waiting]
-            if not ready:
-                return texts + self.ask(len(idle) - number, now)
+        while ready := [(camera.served, key) for key, camera in self.cameras.items() if camera.waiting]:
             camera = self.cameras[min(ready)[1]]
-            frame = camera.waiting.pop(0)
+            frame = camera.waiting[0]
+            takers = [
+                (len(worker.held), worker.idle_since, name)
+                for name, worker in self.workers.items()
+                if worker.takes(frame)
+            ]
+            if not takers:
+                return texts
+            name = min(takers)[2]
+            camera.waiting.remove(frame)
             frame.tries += 1
             camera.served = now
-            self.workers[name] = Worker(0.0, frame, now + SETTINGS.transfer + SETTINGS.deadline)
+            self.tickets += 1
+            self.workers[name].held[self.tickets] = frame, now + SETTINGS.transfer + SETTINGS.deadline
             texts.append(f"{name} gets {frame.camera} {frame.seq}")
-        return texts
+        return texts + self.ask(sum(worker.room() for worker in self.workers.values()), now)
 
-    def ask(self, idle: int, now: float) -> list[str]:
+    def ask(self, room: int, now: float) -> list[str]:
         asked = [camera.asked for camera in self.cameras.values() if camera.asked is not None]
         texts: list[str] = []
-        for _ in range(idle - sum(now - when < ASK_PATIENCE for when in asked)):
+        for _ in range(room - sum(now - when < ASK_PATIENCE for when in asked)):
             ready = [
                 (camera.served, name)
                 for name, camera in self.cameras.items()
@@ -106,13 +120,18 @@ class Plain:
         return texts
 
     def give_up(self, name: str) -> list[str]:
-        frame = self.workers.pop(name).frame
-        if frame is None:
-            return []
-        if frame.live or frame.tries >= 2:
-            return self.resolve(frame, "lost_worker" if frame.live else "rejected")
+        texts: list[str] = []
+        for frame, _ in self.workers.pop(name).held.values():
+            if frame.live or frame.tries >= 2:
+                texts += self.resolve(frame, "lost_worker" if frame.live else "rejected")
+            else:
+                self.cameras[frame.camera].waiting.insert(0, frame)
+        return texts
+
+    def take_back(self, name: str, ticket: int) -> None:
+        frame, _ = self.workers[name].held.pop(ticket)
+        frame.tries -= 1
         self.cameras[frame.camera].waiting.insert(0, frame)
-        return []
 
 
 def shown(commands: Iterable[Command]) -> list[str]:
@@ -137,14 +156,10 @@ class Pair:
         self.numbers, self.now = numbers, 100.0
         self.it, self.plain = Dispatcher(SETTINGS, DEPTH), Plain()
         self.sent: dict[str, int] = {}
-        self.tickets: dict[str, int] = {}
         self.named = 0
 
     def same(self, commands: list[Command], texts: list[str]) -> None:
         assert shown(commands) == texts
-        for command in commands:
-            if isinstance(command, Assign):
-                self.tickets[command.worker] = command.ticket
 
     def join(self) -> None:
         name = f"camera-{self.numbers.randrange(8)}"
@@ -195,46 +210,58 @@ class Pair:
         if len(self.plain.workers) < 5:
             self.named += 1
             name = f"w{self.named}"
-            self.plain.workers[name] = Worker(self.now)
-            self.same(self.it.ready(name, self.now), self.plain.pump(self.now))
+            most = self.numbers.choice([1, 1, 3])
+            self.plain.workers[name] = Worker(self.now, most)
+            self.same(self.it.ready(name, self.now, most), self.plain.pump(self.now))
+
+    def held(self) -> tuple[str, int] | None:
+        held = [(name, ticket) for name, worker in self.plain.workers.items() for ticket in worker.held]
+        return self.numbers.choice(held) if held else None
 
     def done(self) -> None:
-        busy = [name for name, worker in self.plain.workers.items() if worker.frame]
-        if busy:
-            name = self.numbers.choice(busy)
-            frame = self.plain.workers[name].frame
-            assert frame
-            self.plain.workers[name] = Worker(self.now)
+        if held := self.held():
+            name, ticket = held
+            worker = self.plain.workers[name]
+            frame, _ = worker.held.pop(ticket)
+            worker.idle_since = self.now
             texts = self.plain.resolve(frame, "done") + self.plain.pump(self.now)
-            self.same(self.it.done(name, self.tickets[name], "done", "", None, self.now), texts)
+            self.same(self.it.done(name, ticket, "done", "", None, self.now), texts)
 
     def returned(self) -> None:
-        busy = [name for name, worker in self.plain.workers.items() if worker.frame]
-        if busy:
-            name = self.numbers.choice(busy)
-            frame = self.plain.workers[name].frame
-            assert frame
-            frame.tries -= 1
-            self.plain.cameras[frame.camera].waiting.insert(0, frame)
-            self.plain.workers[name] = Worker(self.now)
-            self.same(self.it.returned(name, self.tickets[name], self.now), self.plain.pump(self.now))
+        if held := self.held():
+            name, ticket = held
+            self.plain.take_back(name, ticket)
+            self.plain.workers[name].idle_since = self.now
+            self.same(self.it.returned(name, ticket, self.now), self.plain.pump(self.now))
 
     def gone(self) -> None:
         if self.plain.workers:
             name = self.numbers.choice(list(self.plain.workers))
             texts = self.plain.give_up(name) + self.plain.pump(self.now)
-            self.same(self.it.gone(name, "ended", self.now), texts)
+            self.same(self.it.gone(name, "silent", self.now), texts)
+
+    def ended(self) -> None:
+        if self.plain.workers:
+            name = self.numbers.choice(list(self.plain.workers))
+            for ticket in sorted(self.plain.workers[name].held, reverse=True):
+                self.plain.take_back(name, ticket)
+            del self.plain.workers[name]
+            self.same(self.it.ended(name, self.now), self.plain.pump(self.now))
 
     def tick(self) -> None:
         self.now += self.numbers.choice([0.001, 0.1, 0.6])
-        late = [name for name, worker in self.plain.workers.items() if worker.frame and self.now > worker.deadline]
+        late = [
+            name
+            for name, worker in self.plain.workers.items()
+            if any(self.now > deadline for _, deadline in worker.held.values())
+        ]
         texts = [text for name in late for text in self.plain.give_up(name)]
         self.same(self.it.tick(self.now), texts + self.plain.pump(self.now))
 
     def step(self) -> None:
         actions = {
             self.offer: 16, self.frame: 8, self.done: 8, self.tick: 4, self.ready: 1,
-            self.join: 0.5, self.silent: 0.5, self.gone: 0.3, self.returned: 0.3, self.forget: 0.2,
+            self.join: 0.5, self.silent: 0.5, self.gone: 0.3, self.ended: 0.2, self.returned: 0.3, self.forget: 0.2,
         }  # fmt: skip
         self.numbers.choices(list(actions), list(actions.values()))[0]()
 

@@ -65,9 +65,12 @@ class Capture:
 
 @dataclass
 class Worker:
-    ticket: int | None = None
-    item: Item | None = None
+    most: int
+    held: dict[int, Item] = field(default_factory=dict)
     mute: bool = False
+
+    def room(self) -> int:
+        return 0 if any(item.policy == "wait" for item in self.held.values()) else self.most - len(self.held)
 
 
 class World:
@@ -104,8 +107,8 @@ class World:
         self.do(self.dispatcher.joined(name, capture.policy, capture.figures(), capture.told, self.now))
 
     def ready(self, worker: str) -> None:
-        self.workers[worker] = Worker()
-        self.do(self.dispatcher.ready(worker, self.now))
+        self.workers[worker] = Worker(self.numbers.choice([1, 1, 4]))
+        self.do(self.dispatcher.ready(worker, self.now, self.workers[worker].most))
 
     def do(self, commands: list[Command]) -> None:
         todo = deque(commands)
@@ -113,7 +116,7 @@ class World:
             match todo.popleft():
                 case Ask(name):
                     capture = self.captures[name]
-                    assert any(worker.item is None for worker in self.workers.values())
+                    assert any(worker.room() for worker in self.workers.values())
                     assert len(self.dispatcher.cameras[name].unresolved) < self.depth
                     under_way = any(kind == "frame" for kind, _, _ in capture.link)
                     self.lost_questions[name] += bool(capture.nexts or under_way)
@@ -121,12 +124,16 @@ class World:
                     capture.told = self.dispatcher.cameras[name].reported()
                 case Assign(name, ticket, item) as assign:
                     worker = self.workers[name]
-                    assert worker.item is None, "a worker holds one frame at a time"
+                    assert worker.room(), "a worker holds no more frames than it takes"
+                    assert item.policy != "wait" or not worker.held, "a frame under wait is alone"
                     assert item.outcome is None
                     if self.numbers.random() < 0.03:
-                        todo.extend(self.dispatcher.unreachable(name, self.now))
+                        unsent = [each for each in todo if isinstance(each, Assign) and each.worker == name]
+                        todo = deque(each for each in todo if each not in unsent)
+                        tickets = [ticket, *(each.ticket for each in unsent)]
+                        todo.extend(self.dispatcher.unreachable(name, tickets, self.now))
                     else:
-                        worker.ticket, worker.item = ticket, item
+                        worker.held[ticket] = item
                         self.waiting.append(assign)
                 case Fence(name, _):
                     del self.workers[name]
@@ -204,10 +211,10 @@ class World:
 
     def say(self, assign: Assign, again: bool = False) -> None:
         worker = self.workers.get(assign.worker)
-        counts = worker is not None and worker.ticket == assign.ticket and worker.item is not None
+        counts = worker is not None and assign.ticket in worker.held
         corrupt = self.numbers.random() < 0.1
         if worker is not None and counts:
-            worker.item = None
+            del worker.held[assign.ticket]
             assert assign.ticket not in self.answered, "no ticket is answered twice"
             self.answered.add(assign.ticket)
         before = {name: self.dispatcher.cameras[name].ledger().as_dict() for name in self.captures}
@@ -292,7 +299,7 @@ class World:
     # Invariants
 
     def look(self) -> None:
-        held = Counter(worker.item.camera for worker in self.workers.values() if worker.item is not None)
+        held = Counter(item.camera for worker in self.workers.values() for item in worker.held.values())
         for name in self.captures:
             ledger = self.dispatcher.cameras[name].ledger()
             assert ledger.balanced(), ledger
@@ -301,7 +308,7 @@ class World:
             assert held[name] <= unresolved <= ledger.in_flight <= unresolved + 1
             assert unresolved <= self.depth + self.lost_questions[name]
         states = {name: credit.state for name, credit in self.dispatcher.workers.items()}
-        assert states == {name: "idle" if worker.item is None else "busy" for name, worker in self.workers.items()}
+        assert states == {name: "busy" if worker.held else "idle" for name, worker in self.workers.items()}
 
     def settle(self) -> None:
         """Capture nothing more, and process all frames; in the end none is in flight."""

@@ -117,6 +117,38 @@ def test_frozen_and_continued(cli: Cli, short_folder: Path, clip: Path, scale: S
     )  # fmt: skip
 
 
+def test_a_worker_that_takes_several_frames_loses_no_more_than_it_holds(
+    cli: Cli, short_folder: Path, clip: Path, tell: Tell
+) -> None:
+    address, cameras = f"ipc://{short_folder}", [f"camera-{number}" for number in range(6)]
+    aggregator = cli.start("aggregator", "--bind", address, "--journal", "events.db")
+    worker = cli.start("worker", "--name", "1", "--batch", 4, "--connect", address)
+    captures = [
+        cli.start("capture", clip, "--camera", name, "--loop", "--rate", 10, "--connect", address) for name in cameras
+    ]
+
+    def ledgers() -> list[dict[str, int]]:
+        found: dict[str, Any] = wait_for(lambda: standing(address), "an answer")
+        return [camera["ledger"] for camera in found["cameras"].values()]
+
+    def total(term: str) -> int:
+        return sum(ledger[term] for ledger in ledgers())
+
+    wait_for(lambda: len(ledgers()) == 6 and all(ledger["done"] > 2 for ledger in ledgers()), "frames of all cameras")
+    worker.signal(signal.SIGSTOP)  # it gets frames until it has as many as it takes
+    aggregator.until_said("worker 1 is given up: silent")
+    assert total("lost_worker") == 4
+    worker.signal(signal.SIGCONT)
+    done = total("done")
+    wait_for(lambda: total("done") > done + 6, "frames after the return of the worker")
+    assert total("lost_worker") == 4, "late answers are dropped"
+    assert all(capture.stop() == 0 for capture in captures)
+    assert all(balanced(ledger) for ledger in ledgers())
+    assert aggregator.stop() == 0
+    sound(stored(cli))
+    tell("worker frozen with four frames in hand", "each frame counted as lost_worker once", "4 frames lost")
+
+
 CRASHING = '''
 """MTCNN, except that the process dies on a white picture, as with a fault in a native library."""
 import os, signal
@@ -125,6 +157,8 @@ from fer_stream.inference.detectors import mtcnn
 class Crashing:
     def __init__(self, settings):
         self._it = mtcnn.load(settings)
+
+    concurrent = True
 
     def detect(self, image):
         if image.min() > 240 and not os.path.exists("harmless"):
@@ -160,10 +194,12 @@ def poisoned(tmp_path: Path, clip: Path) -> Path:
     return path
 
 
+@pytest.mark.parametrize("batch", [1, 8])
 def test_poisoned_under_wait(
-    service: Callable[..., Service], crashing: dict[str, str], poisoned: Path, tell: Tell
+    service: Callable[..., Service], crashing: dict[str, str], poisoned: Path, batch: int, tell: Tell
 ) -> None:
-    it = service(poisoned, "--policy", "wait", "--detector", "crashing", **crashing, **STEADY)
+    more = ("--policy", "wait", "--detector", "crashing", "--batch", batch)
+    it = service(poisoned, *more, **crashing, **STEADY)
     ledger, events = it.end(stop=False)
     assert (ledger["captured"], ledger["done"], ledger["rejected_poisoned"]) == (30, 29, 1)
     assert it.run.err.count("is started again in") == 2, "at once, or after a pause if it was not ready yet"

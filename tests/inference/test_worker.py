@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 import pytest
 
 from fer_stream import plugins
+from fer_stream.errors import ConfigError
 from fer_stream.fleet.link import Link
 from fer_stream.inference import worker
 from fer_stream.inference.recognizer import Recognizer
 from fer_stream.inference.worker import answer
 from fer_stream.protocol import messages, results, shared
 from fer_stream.protocol.messages import Encoding, Kind, Message
+from fer_stream.settings.tree import load
 from fer_stream.types import Box, Face
 
 if TYPE_CHECKING:
@@ -125,6 +127,40 @@ def test_what_a_plug_in_makes_of_a_frame_must_make_sense(face: Face, failure: Ex
     said = say(frame(jpeg()), face, failure=failure)
     assert (said.kind, said.ticket) == (Kind.REJECT, 7)
     assert said.body()["reason"] in {"corrupt", "poisoned"}
+
+
+class Concurrent(Detector):
+    concurrent = True
+
+
+class ConcurrentClassifier(Classifier):
+    concurrent = True
+
+
+@pytest.mark.parametrize(
+    ("flags", "frames"),
+    [
+        ({}, 1),
+        ({"batch": 3}, 3),
+        ({"detector.provider": "cuda"}, 1),
+        ({"detector.provider": "cuda", "classifier.provider": "cuda"}, 8),
+        ({"detector.provider": "cuda", "classifier.provider": "cuda", "batch": 1}, 1),
+    ],
+)
+def test_a_worker_takes_several_frames_if_told_to_or_on_an_accelerator(flags: dict[str, Any], frames: int) -> None:
+    recognizer = Recognizer(Concurrent(), ConcurrentClassifier())
+    assert worker.frames_at_a_time(recognizer, load(flags)) == frames
+
+
+@pytest.mark.parametrize(
+    ("detector", "classifier"), [(Concurrent(), Classifier()), (Detector(), ConcurrentClassifier())]
+)
+def test_a_plug_in_that_takes_one_frame_at_a_time_gets_no_more(detector: Detector, classifier: Classifier) -> None:
+    recognizer = Recognizer(detector, classifier)
+    cuda = {"detector.provider": "cuda", "classifier.provider": "cuda"}
+    assert worker.frames_at_a_time(recognizer, load(cuda)) == 1
+    with pytest.raises(ConfigError, match="batch = 2, but the detector mtcnn or the classifier onnx takes one frame"):
+        worker.frames_at_a_time(recognizer, load({"batch": 2}))
 
 
 @pytest.mark.parametrize("networked", [True, False])

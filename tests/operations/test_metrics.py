@@ -191,6 +191,7 @@ FILLED = """
     for histogram in (metrics.frame_age, metrics.latency):
         histogram.labels("door").observe(0.1)
     metrics.stage.labels("detect").observe(0.02)
+    metrics.batch.observe(4)
     metrics.faces.labels("door").inc(2)
     metrics.events.labels("door", "emotion.started", "happy").inc()
     metrics.camera_online.labels("door").set(1)

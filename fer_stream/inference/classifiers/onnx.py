@@ -155,6 +155,8 @@ class OnnxClassifier:
     planar = True
     """It takes planar pictures, too (`fer_stream.plugins.Classifier`)."""
 
+    concurrent = True
+
     def classify(self, image: NDArray[np.uint8] | Yuv, faces: Sequence[Face]) -> NDArray[np.float32]:
         """Return the probabilities of faces in ``image``: float32 ``[len(faces), len(labels)]``.
 

@@ -129,7 +129,8 @@ def run_outputs(
         values = values.transpose(0, 3, 1, 2)
     if missing := max(pixels.batch - len(faces), 0):
         values = np.concatenate([values, np.repeat(values[-1:], missing, axis=0)])
-    results = model.run(names, {pixels.name: np.ascontiguousarray(values, pixels.dtype)})
+    values = np.ascontiguousarray(values, pixels.dtype)
+    results = model.run(names, {pixels.name: values}, joint=pixels.batch == FREE)
     found = {}
     for name, result in zip(names, results, strict=True):
         rows = np.asarray(result)

@@ -113,6 +113,8 @@ class MTCNN:
     planar = True
     """It takes planar pictures, too (`fer_stream.plugins.Detector`), and converts only what it looks at."""
 
+    concurrent = True
+
     def detect(self, image: NDArray[np.uint8] | Yuv) -> list[Face]:
         """Return the faces in ``image`` (uint8 ``[H, W, 3]``, BGR; or planar), in order of falling confidence.
 
@@ -261,7 +263,7 @@ class MTCNN:
         Returns:
             For each proposal, the index of its square ``[K]``, and its box in the picture ``[K, 4]``.
         """
-        scores, offsets = self._pnet.run(("scores", "offsets"), {"pixels": crops})
+        scores, offsets = self._pnet.run(("scores", "offsets"), {"pixels": crops}, joint=True)
         at, y, x = np.nonzero(scores >= max(self.thresholds[0], PROMISING))
         scores, offsets = scores[at, y, x], offsets[at, :, y, x]
         corner = np.stack((x, y), axis=1).astype(np.float32) * STRIDE
@@ -300,7 +302,7 @@ class MTCNN:
         edges, inside = clipped(boxes, picture.height, picture.width)
         crops = np.zeros((len(boxes), 3, size, size), np.float32)
         crops[inside] = picture.crops(edges[inside], size)
-        batches = [net.run(outputs, {"pixels": crops[i : i + BATCH]}) for i in _batches(len(boxes))]
+        batches = [net.run(outputs, {"pixels": crops[i : i + BATCH]}, joint=True) for i in _batches(len(boxes))]
         return [*(np.concatenate(parts) for parts in zip(*batches, strict=True)), inside]
 
     def _scales(self, side: int, factor: float) -> list[float]:
@@ -315,7 +317,7 @@ class MTCNN:
         """Return P-Net's proposals of at least this score, squared; of two with an IoU above ``alike``, the better."""
         found = [np.empty((0, 9), np.float32)]
         for scale, level in zip(scales, windows.levels(scales), strict=True):
-            scores, offsets = self._pnet.run(("scores", "offsets"), {"pixels": level})
+            scores, offsets = self._pnet.run(("scores", "offsets"), {"pixels": level}, joint=True)
             y, x = np.nonzero(scores[0] >= threshold)
             corner = np.stack((x, y), axis=1).astype(np.float32) * STRIDE
             scores, offsets = scores[0, y, x], offsets[0, :, y, x]
@@ -354,7 +356,8 @@ class MTCNN:
         edges, inside = clipped(boxes, windows.height, windows.width)
         boxes, edges = boxes[inside], edges[inside]
         batches = [
-            net.run(outputs, {"pixels": windows.crops(edges[i : i + BATCH], size)}) for i in _batches(len(edges))
+            net.run(outputs, {"pixels": windows.crops(edges[i : i + BATCH], size)}, joint=True)
+            for i in _batches(len(edges))
         ]
         results = [np.concatenate(parts) for parts in zip(*batches, strict=True)]
         passed = results[0] > threshold

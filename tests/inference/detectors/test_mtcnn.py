@@ -272,9 +272,9 @@ class Watched:
     def __init__(self, net, blind=False):
         self.net, self.blind, self.shapes = net, blind, []
 
-    def run(self, outputs, inputs):
+    def run(self, outputs, inputs, joint=False):
         self.shapes.append(inputs["pixels"].shape)
-        scores, *rest = self.net.run(outputs, inputs)
+        scores, *rest = self.net.run(outputs, inputs, joint=joint)
         return [np.zeros_like(scores) if self.blind else scores, *rest]
 
 
