@@ -63,7 +63,8 @@ def _about(plan: Plan) -> list[list[str]]:
     axes = {"N": str(pixels.batch or "N"), "H": str(pixels.height), "W": str(pixels.width)}
     shape = ", ".join(axes.get(axis, "1" if pixels.colour == "grey" else "3") for axis in pixels.layout)
     factor, offset = (
-        " ".join(f"{value:.6g}" for value in dict.fromkeys(values.tolist())) for values in (plan.factor, plan.offset)
+        " ".join(f"{value:.6g}" for value in dict.fromkeys(values.tolist()))
+        for values in (pixels.factor, pixels.offset)
     )
     first, after = plan.columns
     sidecar = "" if said.sidecar is None else f", with {said.path.with_suffix('.toml').name}"
@@ -77,7 +78,7 @@ def _about(plan: Plan) -> list[list[str]]:
     ]
     if plan.labels:
         rows.append(["", f"{'softmax of ' if plan.logits else ''}columns {first} to {after - 1} of {plan.output}"])
-    for measure, place in zip(plan.measures, plan.places, strict=True):
+    for measure, place in plan.measures.items():
         scale = f"{measure.least:g} to {measure.greatest:g}"
         rows.append(["measure", f"{measure.name}, {scale}: column {place.number} of {place.output}"])
     if plan.smoother:

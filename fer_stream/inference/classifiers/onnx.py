@@ -147,7 +147,7 @@ class OnnxClassifier:
         model = models.find(path, provider) if path else models.shipped(DEFAULT, provider)
         self._plan = _complete(model)
         self.digest, self.version = model.digest, self._plan.version
-        self.labels, self.measures = self._plan.labels, self._plan.measures
+        self.labels, self.measures = self._plan.labels, tuple(self._plan.measures)
         crop = self._plan.crop
         self.crop = Crop(crop.x, crop.y, crop.side, crop.points or ())
         self.smoother = self._plan.smoother
