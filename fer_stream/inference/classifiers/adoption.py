@@ -204,14 +204,16 @@ def _questions(model: Model, tree: Tree, given: set[str]) -> Iterator[Question]:
             "pixels", "which values its pixels have: bytes (0 to 255), unit (0 to 1), signed (-1 to 1), or imagenet"
         )
     outputs = [value.name for value in model.session.get_outputs()]
-    if said.labels.output is None and len(outputs) > 1 and "probabilities" not in outputs:
+    if said.labels.names != [] and said.labels.output is None and len(outputs) > 1 and "probabilities" not in outputs:
         yield Question("labels-output", f"which output has the labels: {', '.join(outputs)}")
     found = examination.trial(model, said)
     rows = found.get(said.labels.output or ("probabilities" if "probabilities" in outputs else outputs[0]))
     if said.labels.names is None:
         many = f"; there are {rows.shape[1]} columns" if rows is not None else ""
         yield Question("labels", f"its labels, in the order of the columns, or none if it has only measures{many}")
-    elif rows is not None and not said.measures and "measure" not in given and rows.shape[1] > len(said.labels.names):
+    elif not (said.measures or "measure" in given) and (
+        not said.labels.names or (rows is not None and rows.shape[1] > len(said.labels.names))
+    ):
         text = "which further columns are measures, such as valence=8,-1,1; arousal=9,-1,1; nothing for none"
         yield Question("measure", text, needed=not said.labels.names)
     if said.crop is None:

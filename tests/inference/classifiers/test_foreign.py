@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
+import onnx
 import pytest
 from foreign import EMOTIEFF, FERPLUS, FREE, XCEPTION, Foreign, softmax
 
@@ -419,3 +420,23 @@ def test_a_model_without_labels_and_measures_is_refused(tmp_path: Path) -> None:
     assert str(breach) == "it has neither labels nor measures: write [labels] names = [...], or [measures.NAME]"
     with pytest.raises(ConfigError, match="which further columns are measures"):
         adoption.adopt(models.load(path), ANSWERS[XCEPTION] | TEXTS | {"labels": "none", "channels": "RGB"}, None)
+
+
+def test_measures_of_several_outputs_need_no_output_of_labels(tmp_path: Path) -> None:
+    path = EMOTIEFF.write(tmp_path / "two.onnx")
+    model = onnx.load(str(path))
+    model.graph.node.append(onnx.helper.make_node("Identity", ["output"], ["again"]))
+    model.graph.output.append(onnx.helper.make_tensor_value_info("again", onnx.TensorProto.FLOAT, ["batch_size", 10]))
+    onnx.save(model, str(path))
+    answers = ANSWERS[EMOTIEFF] | TEXTS | {"labels": "none"}
+    with pytest.raises(ModelError, match=r"which of its outputs \(`output`, `again`\) have the measures is not said"):
+        adoption.adopt(models.load(path), answers, None)
+    answers["measure"] = "valence=8,-1,1,again; arousal=9,-1,1,output"
+    models.sidecar_of(path).write_text(adoption.adopt(models.load(path), answers, None))
+    image = np.random.default_rng(3).integers(0, 256, (260, 260, 3), np.uint8)
+    faces = [Face(Box(10, 10, 234, 234), 1.0)]
+    expected = OnnxClassifier(adopted(tmp_path / "one", EMOTIEFF)).assess(image, faces)[1]
+    np.testing.assert_array_equal(OnnxClassifier(path).assess(image, faces)[1], expected)
+    del answers["measure"]
+    with pytest.raises(ConfigError, match="which further columns are measures"):
+        adoption.adopt(models.load(path), answers, None)
