@@ -11,7 +11,7 @@ import pytest
 from foreign import measuring
 
 import fer_stream
-from fer_stream.errors import ConfigError
+from fer_stream.errors import ConfigError, PluginError
 from fer_stream.inference import models
 from fer_stream.settings import tree
 from fer_stream.settings.tree import Settings, SmootherSettings
@@ -77,7 +77,8 @@ def test_settings_that_do_not_fit_the_models_are_refused(cli: Cli, clip: Path, o
     text = models.sidecar_of(own).read_text()
     models.sidecar_of(own).write_text(f"{text}enter = 0.5\n")
     reason = (
-        "the smoother's the settings leave = 0.6 and the model's own tau = 0.3, enter = 0.5, min_dwell = 1 do not fit"
+        "the smoother settings leave = 0.6 do not fit the model's own smoother settings, tau = 0.3, enter = 0.5, "
+        "min_dwell = 1.0: leave must be below enter, or labels flicker"
     )
     for command in (("analyze", clip, "-o", "out"), ("run", f"film={clip}", "--journal", "m.db")):
         done = cli.run(
@@ -125,3 +126,11 @@ def test_an_object_brings_settings_too(clip: Path) -> None:
     assert fer_stream.analyze(clip, classifier=Happy())["label"].is_null().all()
     shorter = Settings(smoother=SmootherSettings(min_dwell=0.0))
     assert not fer_stream.analyze(clip, shorter, classifier=Happy())["label"].is_null().all()
+
+
+@pytest.mark.parametrize("own", [{"tau": "slow"}, {"tau": 0}, {"speed": 2.0}])
+def test_an_object_with_invalid_settings_is_refused(clip: Path, own: dict[str, Any]) -> None:
+    classifier = Happy()
+    classifier.smoother = own  # type: ignore[misc]
+    with pytest.raises(PluginError, match=f"the model's own smoother settings, {next(iter(own))} = .* are not valid: "):
+        fer_stream.analyze(clip, classifier=classifier)

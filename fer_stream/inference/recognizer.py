@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fer_stream import plugins
-from fer_stream.errors import PluginError
+from fer_stream.errors import ConfigError, PluginError
 from fer_stream.imaging import motion, quality
 from fer_stream.imaging.pixels import pixels
 from fer_stream.imaging.yuv import Yuv
 from fer_stream.plugins import FollowingDetector, MeasuringClassifier
 from fer_stream.settings.deployment import check_purpose
+from fer_stream.settings.sections import SmootherSettings
 from fer_stream.types import THUMBNAIL, Box, Face, Measures, Probabilities, Region, Searched
 
 if TYPE_CHECKING:
@@ -153,8 +154,17 @@ class Recognizer:
 
     @property
     def smoother(self) -> Mapping[str, float]:
-        """The classifier's own smoother settings, by name; none if it has no attribute ``smoother``."""
-        return getattr(self.classifier, "smoother", {})
+        """The classifier's own smoother settings, by name; none if it has no attribute ``smoother``.
+
+        Raises:
+            PluginError: they are not valid.
+        """
+        own: Mapping[str, float] = getattr(self.classifier, "smoother", {})
+        try:
+            SmootherSettings().with_model(own)
+        except ConfigError as error:
+            raise PluginError(str(error)) from error
+        return own
 
     @property
     def concurrent(self) -> bool:

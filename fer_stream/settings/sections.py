@@ -269,13 +269,15 @@ class SmootherSettings(Section):
         try:
             return SmootherSettings(**(dict(own) | given))
         except ValidationError as error:
-            whose = [f"{what} {_pairs(values)}" for what, values in (("the settings", given), ("the model's own", own))]
-            reason = str(error.errors()[0]["msg"]).removeprefix("Value error, ")
-            raise ConfigError(f"the smoother's {' and '.join(whose)} do not fit: {reason}") from error
+            theirs = f"the model's own smoother settings, {_pairs(own)},"
+            what = f"the smoother settings {_pairs(given)} do not fit {theirs}" if given else f"{theirs} are not valid"
+            fault = error.errors()[0]
+            reason = str(fault["msg"]).removeprefix("Value error, ")
+            raise ConfigError(": ".join([what.rstrip(","), *map(str, fault["loc"]), reason])) from error
 
 
 def _pairs(values: Mapping[str, float]) -> str:
-    return ", ".join(f"{name} = {value:g}" for name, value in values.items())
+    return ", ".join(f"{name} = {value!r}" for name, value in values.items())
 
 
 class JournalSettings(Section):
