@@ -114,7 +114,11 @@ class FollowingDetector(Detector, Protocol):
 
 
 class Classifier(Protocol):
-    """Scores apparent expressions. It crops the faces itself: the crop's margins around a box depend on its model."""
+    """Scores apparent expressions. It crops the faces itself: the crop's margins around a box depend on its model.
+
+    A classifier with an attribute ``smoother``, a mapping of names to numbers, brings values for the settings of that
+    section, such as ``{"tau": 0.4}``. They apply where the settings say nothing.
+    """
 
     labels: tuple[str, ...]
     version: str

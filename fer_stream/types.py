@@ -271,24 +271,22 @@ class EventType(StrEnum):
     STREAM_GAP = "stream.gap"
 
 
+Setting = NewType("Setting", float)
+"""The value of a setting, in its own unit."""
+
+
 @dataclass(frozen=True, slots=True)
 class CameraData:
-    """``reason`` is one word for people and alerts; width and height are 0 where no frame is known."""
+    """``reason`` is one word for people and alerts; width and height are 0 where no frame is known.
+
+    ``smoother`` has the settings that smooth this camera's labels; it is there only when the camera comes online, and
+    only if they are not the defaults.
+    """
 
     reason: str
     width: int
     height: int
-
-
-@dataclass(frozen=True, slots=True)
-class FaceData:
-    """A face's stay: ``end_time`` is ``None`` while it is in view."""
-
-    start_time: Nanoseconds
-    end_time: Nanoseconds | None
-    duration_ms: Milliseconds
-    box: Box
-    confidence: float
+    smoother: dict[str, Setting] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,11 +303,26 @@ Level = NewType("Level", float)
 
 @dataclass(frozen=True, slots=True)
 class MeasureData:
-    """Of a smoothed measure, over the interval so far."""
+    """Of a smoothed measure, over the looks of the interval so far, or of a whole stay."""
 
     mean: Level
     lowest: Level
     highest: Level
+
+
+@dataclass(frozen=True, slots=True)
+class FaceData:
+    """A face's stay: ``end_time`` is ``None`` while it is in view.
+
+    ``measures`` is there only when it has left, and only if the model has measures and has scored the face.
+    """
+
+    start_time: Nanoseconds
+    end_time: Nanoseconds | None
+    duration_ms: Milliseconds
+    box: Box
+    confidence: float
+    measures: dict[str, MeasureData] | None = None
 
 
 @dataclass(frozen=True, slots=True)

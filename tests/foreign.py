@@ -12,6 +12,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
+from fer_stream.inference import models
+from fer_stream.inference.classifiers import adoption
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -114,3 +117,19 @@ XCEPTION = Foreign("mini_xception", ("N", 64, 64, 1), "NHWC", "input_1", "predic
 
 FREE = Foreign("free", ("N", 3, "H", "W"), "NCHW", "image", "scores", 3, side=32, batch=1)
 """Exported with all axes free but the channels', though only one face of one size can be reshaped."""
+
+
+def measuring(path: Path) -> Path:
+    """Write a model of eight labels, which is always happy, and the measures valence and arousal; and its sidecar."""
+    EMOTIEFF.write(path)
+    answers = {
+        "channels": "RGB",
+        "pixels": "imagenet",
+        "labels": "angry,contempt,disgust,fear,happy,neutral,sad,surprise",
+        "measure": "valence=8; arousal=9",
+        "crop": "box",
+        "license": "MIT",
+        "trained-on": "nothing",
+    }
+    models.sidecar_of(path).write_text(adoption.adopt(models.load(path), answers, None))
+    return path

@@ -67,7 +67,8 @@ def watch(path: Path, model: Path, min_face: int) -> str:
     )
     recognizer = Recognizer.from_settings(how)
     labels = LabelSet("emotions", recognizer.labels, how.valence)
-    line = Timeline("clip", 1, labels, how.tracker, how.smoother, Attention(how.search, "wait", 1))
+    smoother = how.smoother.with_model(recognizer.smoother)
+    line = Timeline("clip", 1, labels, how.tracker, smoother, Attention(how.search, "wait", 1))
     events, sure = [], []
     for seq, (seconds, image) in enumerate(frames(path), 1):
         faces = recognizer.recognize(image).faces

@@ -2,6 +2,10 @@
 
     python -m training.smoothing models/emotion.onnx data/fer2013.csv --plus data/fer2013new.csv          # the table
     python -m training.smoothing ... --fit 100                            # search for settings, on the other faces
+    python -m training.smoothing mine.onnx ... --fit 100 --write          # and write them into the model's sidecar
+
+The model may be any that ``fer-stream model check`` accepts, if at least two of its labels are FER2013's. It sees each
+face as it would see the face that a detector found there; one that wants landmarks sees it as a face without them.
 
 Half of PublicTest's clear faces are used to fit parameters, the other half to report figures. An event is correct if
 its label is, and if its overlap with the truth (intersection over union) is at least a half. The delay is the time from
@@ -23,16 +27,21 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from fer_stream.errors import FerStreamError
+from fer_stream.errors import ConfigError, FerStreamError, ModelError
 from fer_stream.events.attention import SOON
 from fer_stream.events.smoother import Belief, LabelSet, Smoother
+from fer_stream.inference import models
+from fer_stream.inference.classifiers.contract import SmootherContract, with_smoother
+from fer_stream.inference.classifiers.onnx import Crop, OnnxClassifier
 from fer_stream.settings.tree import SearchSettings, Settings, SmootherSettings
-from fer_stream.types import Nanoseconds, Probabilities
+from fer_stream.types import Box, Face, Nanoseconds, Probabilities
 from training import data, sequences
-from training.evaluate import open_model, predict
+from training.manifest import MODELS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+
+    from numpy.typing import NDArray
 
     from training.sequences import Pool, Track
 
@@ -207,14 +216,34 @@ def _looks(labels: LabelSet, track: Track) -> list[Probabilities]:
 def pools(model: Path, faces: data.Faces) -> tuple[tuple[str, ...], Pool, Pool]:
     """Return a model's labels, and its scores of PublicTest's clear faces: half for fitting, half for reporting.
 
+    Faces whose label the model does not have are left out.
+
     Raises:
-        ModelError: the file breaks the contract.
+        ModelError: the file breaks the contract, or has not two of FER2013's labels.
     """
-    net, names = open_model(model)
+    classifier = OnnxClassifier(model)
+    known = np.array([label in classifier.labels for label in data.LABELS])
+    if known.sum() < 2:
+        raise ModelError(f"{model} has not two of FER2013's labels ({', '.join(data.LABELS)}): name its labels so")
     clear, labels = sequences.clear_faces(faces.split(data.PUBLIC))
-    pool = sequences.make_pool(clear.images, labels, lambda images: predict(net, images))
+    clear, labels = clear[known[labels]], labels[known[labels]]
+    face = _face()
+
+    def predict(images: NDArray[np.uint8]) -> NDArray[np.float64]:
+        crops = [classifier.sample(np.repeat(image[..., None], 3, axis=2), face) for image in images]
+        return classifier.run(np.stack(crops)).astype(np.float64)
+
+    pool = sequences.make_pool(clear.images, labels, predict)
     half = np.random.default_rng(0).random(len(labels)) < 0.5
-    return names, pool[half], pool[~half]
+    return classifier.labels, pool[half], pool[~half]
+
+
+def _face() -> Face:
+    """Return the face that a detector would find in FER2013's frame (`training.crop`)."""
+    crop = Crop.from_json((MODELS / "crop.json").read_text())
+    size = data.SIDE / crop.side
+    x, y = data.SIDE / 2 - crop.x * size, data.SIDE / 2 - crop.y * size
+    return Face(Box(x - size / 2, y - size / 2, x + size / 2, y + size / 2), 1.0)
 
 
 def tracks_of(pool: Pool, rate: float, seeds: Sequence[int], count: int) -> list[Track]:
@@ -326,22 +355,54 @@ def table(bench: Bench) -> str:
     return "\n".join(lines)
 
 
+def write(model: Path, fitted: SmootherSettings) -> Path:
+    """Write smoother settings into a model's sidecar, and return its path; the rest of the sidecar stays.
+
+    Raises:
+        ConfigError: the sidecar cannot be read, changed or written.
+    """
+    sidecar = models.sidecar_of(model)
+    own = SmootherContract(**fitted.model_dump(include=set(SmootherContract.model_fields)))
+    try:
+        text = sidecar.read_text(encoding="utf-8") if sidecar.exists() else ""
+        sidecar.write_text(with_smoother(text, own), encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{sidecar} cannot be written: {error.strerror}") from error
+    return sidecar
+
+
 def main() -> None:
     """Print the table, or search for settings."""
     parser = argparse.ArgumentParser(description="Compare smoothers on tracks with known ground truth.")
     parser.add_argument("model", type=Path, help="ONNX file")
     data.add_arguments(parser)
     parser.add_argument("--fit", type=int, metavar="TRIES", help="search for settings instead")
+    parser.add_argument(
+        "--write", action="store_true", help="write what --fit found into the model's sidecar, if it is better"
+    )
     arguments = parser.parse_args()
+    if arguments.write and not arguments.fit:
+        parser.error("--write needs --fit")
     try:
         names, fitting, reporting = pools(arguments.model, data.load(arguments.data, arguments.plus))
     except FerStreamError as error:
         raise SystemExit(str(error)) from error
     if arguments.fit:
         bench = Bench(names, fitting, (10, 11), 4)
-        for markov in (False, True):
+        for markov in (False,) if arguments.write else (False, True):
             found = fit(bench, markov, arguments.fit)
             print(f"{found}, worth {bench.worth(found):.3f}")
+        if arguments.write:
+            others = Bench(names, reporting, SEEDS, 10)
+            fitted, default = others.worth(found), others.worth(Smoothed(SmootherSettings()))
+            print(f"on other faces they are worth {fitted:.3f}, the defaults {default:.3f}")
+            if fitted <= default:
+                print("the defaults are no worse: nothing is written")
+                return
+            try:
+                print(f"written to {write(arguments.model, found.settings)}")
+            except FerStreamError as error:
+                raise SystemExit(str(error)) from error
     else:
         print(table(Bench(names, reporting, SEEDS, 10)))
 

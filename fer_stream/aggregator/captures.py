@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
+from statistics import fmean
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fer_stream.aggregator.event_log import wake_when_done
@@ -22,7 +24,7 @@ from fer_stream.protocol.messages import Kind, Message
 from fer_stream.types import Nanoseconds
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
     from concurrent.futures import Future
 
     from fer_stream.aggregator.dispatcher import Command, Dispatcher
@@ -33,7 +35,8 @@ if TYPE_CHECKING:
     from fer_stream.fleet.records import Place
     from fer_stream.plugins import Hub
     from fer_stream.protocol.results import Result
-    from fer_stream.settings.tree import Settings
+    from fer_stream.settings.tree import Settings, SmootherSettings
+    from fer_stream.types import Measure
 
 _log = logging.getLogger(__name__)
 
@@ -80,15 +83,18 @@ class Captures:
         self._leaving: dict[str, int] = {}  # cameras whose last events are recorded, and their journal's mark
         self._moves = Moves(hub, dispatcher, publisher, home, self._send_off)
         self._labels: LabelSet | None = None
+        self._measures: tuple[str, ...] = ()
+        self._smoother = settings.smoother
         self._stopping = False
 
     def timelines(self) -> list[Timeline]:
         """Return the timelines of the cameras that have one."""
         return [camera.timeline for camera in self.cameras.values() if camera.timeline]
 
-    def begin(self, labels: LabelSet) -> None:
-        """Set the labels of the workers' model, and give each camera a timeline; none has one before."""
-        self._labels = labels
+    def begin(self, labels: LabelSet, measures: Sequence[Measure], smoother: SmootherSettings) -> None:
+        """Set what the workers' model gives and how to smooth it, and give each camera a timeline, its first."""
+        self._labels, self._smoother = labels, smoother
+        self._measures = tuple(measure.name for measure in measures)
         for camera in self.cameras.values():
             self._begin(camera, labels)
 
@@ -257,7 +263,7 @@ class Captures:
     def _begin(self, camera: Camera, labels: LabelSet) -> None:
         how = self._settings
         attention = Attention(how.search, camera.policy, how.depth)
-        camera.timeline = Timeline(camera.name, camera.epoch, labels, how.tracker, how.smoother, attention)
+        camera.timeline = Timeline(camera.name, camera.epoch, labels, how.tracker, self._smoother, attention)
 
     def _take_leave(self, camera: Camera) -> None:
         """Close the events of a leaving capture once all its frames are resolved; send GOODBYE once they are stored."""
@@ -367,6 +373,10 @@ class Captures:
         metrics.camera_online.labels(camera.name).set(bool(camera.timeline and camera.timeline.online))
         metrics.waiting.labels(camera.name).set(len(camera.frames.waiting))
         metrics.tracks.labels(camera.name).set(len(camera.timeline.tracks) if camera.timeline else 0)
+        estimates = camera.timeline.estimates() if camera.timeline else []
+        for number, name in enumerate(self._measures):
+            levels = [estimate.measures.values[number] for estimate in estimates if estimate.measures]
+            metrics.measure.labels(camera.name, name).set(fmean(levels) if levels else math.nan)
 
     def _forget(self, name: str) -> None:
         if self.cameras[name].frames.unresolved:

@@ -6,7 +6,10 @@ import logging
 import math
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from pydantic import ValidationError
 
 from fer_stream.aggregator.export import LedgerExport
 from fer_stream.aggregator.ledger import TERMS
@@ -15,11 +18,14 @@ from fer_stream.operations import metrics
 from fer_stream.protocol import results, shared
 from fer_stream.protocol.pace import SlowLinkWarning
 from fer_stream.settings.kinds import CAMERA_NAME, MAX_BATCH
+from fer_stream.settings.sections import SmootherSettings
 from fer_stream.types import Measure
 
 _log = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from fer_stream.aggregator.dispatcher import Credit
     from fer_stream.aggregator.frames import CameraFrames
     from fer_stream.events.timeline import Timeline
@@ -105,6 +111,55 @@ def _pause(rate: Any) -> float:
     return 1 / float(rate)
 
 
+class Answers(NamedTuple):
+    """What a worker's model answers, and how it is smoothed: the same for all workers of an aggregator."""
+
+    labels: tuple[str, ...]
+    measures: tuple[Measure, ...] = ()
+    smoother: Mapping[str, float] = MappingProxyType({})
+    """The model's own smoother settings."""
+
+    @classmethod
+    def from_ready(cls, about: dict[str, Any]) -> Answers:
+        """Parse a READY.
+
+        Raises:
+            WireError: a field is missing or not valid, or there are no labels or too many, or too many measures.
+        """
+        try:
+            found = cls(
+                tuple(str(label) for label in about["labels"]),
+                tuple(_measure(str(name), *scale) for name, scale in about.get("measures", {}).items()),
+                {str(name): float(value) for name, value in about.get("smoother", {}).items()},
+            )
+        except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
+            raise WireError(f"a worker's READY has a missing or invalid field: {error}") from error
+        if not (found.labels or found.measures) or len(found.labels) > results.MAX_LABELS:
+            raise WireError(f"a worker with {len(found.labels)} labels")
+        if len(found.measures) > results.MAX_LABELS:
+            raise WireError(f"a worker with {len(found.measures)} measures")
+        try:
+            SmootherSettings(**found.smoother)
+        except ValidationError as error:
+            fault = error.errors()[0]
+            raise WireError(f"a worker with invalid smoother settings: {fault['loc']!r:.80} {fault['msg']}") from error
+        return found
+
+    def unlike(self, other: Answers) -> tuple[str, str]:
+        """Return the first part in which two differ: that of this one, and that of the other, as texts."""
+        pairs = zip(self._texts(), other._texts(), strict=True)
+        return next((mine, theirs) for mine, theirs in pairs if mine != theirs)
+
+    def _texts(self) -> tuple[str, str, str]:
+        measures = ", ".join(f"{each.name} from {each.least:g} to {each.greatest:g}" for each in self.measures)
+        own = ", ".join(f"{name} = {value!r}" for name, value in sorted(self.smoother.items()))
+        return (
+            f"the labels {', '.join(self.labels)}" if self.labels else "no labels",
+            f"the measures {measures}" if measures else "no measures",
+            f"the smoother settings {own}" if own else "no smoother settings of its own",
+        )
+
+
 @dataclass(slots=True)
 class Worker:
     """A worker, its credit, and the pace of the link to it."""
@@ -121,16 +176,13 @@ class Worker:
     warning: SlowLinkWarning = field(default_factory=SlowLinkWarning, init=False)  # of the link to it
 
     @classmethod
-    def from_ready(cls, about: dict[str, Any]) -> tuple[Worker, tuple[str, ...], tuple[Measure, ...]]:
-        """Parse a READY: return the worker, and its model's labels and measures.
+    def from_ready(cls, about: dict[str, Any]) -> Worker:
+        """Parse a READY; `Answers` has what it says about the model's answers.
 
         Raises:
-            WireError: a field is missing or not valid, or there are no labels or too many, or too many measures or
-                frames at a time.
+            WireError: a field is missing or not valid, or there are too many frames at a time.
         """
         try:
-            labels = tuple(str(label) for label in about["labels"])
-            measures = tuple(_measure(str(name), *scale) for name, scale in about.get("measures", {}).items())
             texts = {key: str(about[key]) for key in ("name", "host", "model", "detector")}
             found = cls(
                 pid=int(about["pid"]),
@@ -139,15 +191,11 @@ class Worker:
                 most=int(about.get("frames", 1)),
                 **texts,
             )
-        except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise WireError(f"a worker's READY has a missing or invalid field: {error}") from error
-        if not 0 < len(labels) <= results.MAX_LABELS:
-            raise WireError(f"a worker with {len(labels)} labels")
         if not 1 <= found.most <= MAX_BATCH:
             raise WireError(f"a worker that takes {found.most} frames at a time")
-        if len(measures) > results.MAX_LABELS:
-            raise WireError(f"a worker with {len(measures)} measures")
-        return found, labels, measures
+        return found
 
     @property
     def movable(self) -> bool:

@@ -8,7 +8,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from fer_stream.aggregator.ledger import REASONS
-from fer_stream.aggregator.roster import Worker
+from fer_stream.aggregator.roster import Answers, Worker
 from fer_stream.events.smoother import LabelSet
 from fer_stream.fleet.answers import to_body
 from fer_stream.fleet.records import Moved
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from fer_stream.protocol.messages import Message
     from fer_stream.protocol.results import Result
     from fer_stream.settings.tree import Settings
-    from fer_stream.types import Measure
 
 SECOND = 1.0
 """Seconds between two signs of life, and between two workers that are sent away."""
@@ -71,8 +70,7 @@ class Workers:
         self._carry_out = carry_out
         self._home = home
         self._next_second = 0.0
-        self._model_labels: tuple[str, ...] = ()
-        self._measures: tuple[Measure, ...] = ()
+        self._answers = Answers(())
         self._mapped = shared.MappedFrames()
 
     # Messages
@@ -97,7 +95,7 @@ class Workers:
             if seconds is not None:
                 self.known[worker].record_transfer(seconds, now)
         elif message.kind is Kind.DONE:
-            result = results.unpack_faces(message.payload, self._model_labels, self._measures)
+            result = results.unpack_faces(message.payload, self._answers.labels, self._answers.measures)
             self._carry_out(self._dispatcher.done(worker, message.ticket, "done", "", result, now))
         elif message.kind is Kind.REJECT:
             self._reject(worker, message.ticket, str(message.body().get("reason", "corrupt")), now)
@@ -115,28 +113,19 @@ class Workers:
     def _ready(self, peer: bytes, worker: str, about: dict[str, Any], now: float) -> None:
         if self._dispatcher.heard(worker, now):
             return  # it answered WHO more than once, and is known already
-        new, labels, measures = Worker.from_ready(about)
+        new, answers = Worker.from_ready(about), Answers.from_ready(about)
         answer = self._home.answer_worker()
         if isinstance(answer, Moved):
             self._send_away(peer, new, answer)
             return
         if self.labels is None:
-            self.labels = LabelSet(self._settings.labels, labels, self._settings.valence)
-            self._model_labels, self._measures = labels, measures
-            self._captures.begin(self.labels)
-        elif labels != self._model_labels:
-            reason = (
-                f"the model of worker {new.name} has the labels {', '.join(labels)}, the other workers' has "
-                f"{', '.join(self._model_labels)}: give all workers the same --model"
-            )
-            self._refuse(peer, reason, final=True)
-            return
-        elif measures != self._measures:
-            reason = (
-                f"the model of worker {new.name} has {_listed(measures)}, the other workers' has "
-                f"{_listed(self._measures)}: give all workers the same --model"
-            )
-            self._refuse(peer, reason, final=True)
+            labels = LabelSet(self._settings.labels, answers.labels, self._settings.valence)
+            self._captures.begin(labels, answers.measures, self._settings.smoother.with_model(answers.smoother))
+            self.labels, self._answers = labels, answers
+        elif answers != self._answers:
+            its, theirs = answers.unlike(self._answers)
+            reason = f"the model of worker {new.name} has {its}, the other workers' has {theirs}"
+            self._refuse(peer, f"{reason}: give all workers the same --model", final=True)
             return
         for other, known in list(self.known.items()):
             if (known.name, known.host) != (new.name, new.host):
@@ -224,8 +213,3 @@ class Workers:
         metrics.fenced.labels(reason).inc()
         if known and reason != "ended":
             _log.warning("worker %s is given up: %s", known.name, reason, extra={"pid": known.pid})
-
-
-def _listed(measures: Iterable[Measure]) -> str:
-    texts = [f"{each.name} from {each.least:g} to {each.greatest:g}" for each in measures]
-    return f"the measures {', '.join(texts)}" if texts else "no measures"

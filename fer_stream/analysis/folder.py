@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 VIDEO = "annotated.mp4"
 
 PICTURES = ("faces.csv", "faces.parquet", "report.html", "shares.svg")
-RECORDING = (*PICTURES, "events.jsonl", "timeline.svg", "uncertain.svg", "valence.svg")
+RECORDING = (*PICTURES, "events.jsonl", "measures.svg", "timeline.svg", "uncertain.svg", "valence.svg")
 """Names of the files that may be written for pictures, and for a recording."""
 
 _GLOBAL_SETTINGS = ("labels", "depth", "search", "detector", "classifier", "tracker", "smoother", "valence")
@@ -109,7 +109,8 @@ class Analysis:
         """
         if not self._identity:
             camera = self._settings.cameras[self._camera].model_dump(mode="json", include=set(_CAMERA_SETTINGS))
-            settings = [self._settings_used(), camera, self._pictures, self._video and self._show_faces]
+            smoother = self._settings.smoother.model_dump(exclude_unset=True)  # the model may say the others
+            settings = [self._settings_used(), smoother, camera, self._pictures, self._video and self._show_faces]
             parts = [self._code(), models.versions(), self._models(), self._camera, *settings]
             text = json.dumps(parts, sort_keys=True).encode()
             self._identity = hashlib.sha256(self._content() + text).hexdigest()
@@ -219,6 +220,7 @@ class Analysis:
         seconds = time.monotonic() - began
         tables.to_parquet(part / "faces.csv", part / "faces.parquet", types)
         about = self._about(observer.model, broken)
+        about["settings"]["smoother"] = observer.smoother.model_dump(mode="json")
         drawings = plots.draw(summary)
         for name, drawing in drawings.items():
             (part / f"{name}.svg").write_text(drawing, encoding="utf-8")

@@ -66,7 +66,7 @@ class Recognizers:
             recognizer = Recognizer.from_settings(settings, detector=detector, classifier=classifier)
             self._idle.put(recognizer)
         self.labels, self.version = recognizer.labels, recognizer.classifier.version
-        self.measures = recognizer.measures
+        self.measures, self.smoother = recognizer.measures, recognizer.smoother
 
     def recognize(self, image: NDArray[np.uint8] | Yuv, hints: Hints | None = None) -> Recognition:
         """See `fer_stream.inference.recognizer.Recognizer.recognize`."""
@@ -142,8 +142,9 @@ class Observer:
         self.labels, self.model = self._recognizers.labels, self._recognizers.version
         self.measures = self._recognizers.measures
         self.label_set = LabelSet(settings.labels, self.labels, settings.valence)
+        self.smoother = settings.smoother.with_model(self._recognizers.smoother)
         attention = Attention(settings.search, "wait", settings.depth)
-        self._timeline = Timeline(camera, 1, self.label_set, settings.tracker, settings.smoother, attention)
+        self._timeline = Timeline(camera, 1, self.label_set, settings.tracker, self.smoother, attention)
         self._ids: set[str] = set()
 
     def __iter__(self) -> Generator[Observation]:

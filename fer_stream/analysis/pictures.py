@@ -70,7 +70,7 @@ class Pictures:
             dict.fromkeys((measure.name for measure in self._recognizers.measures), float),
         )
         self.faces: Counter[str] = Counter()
-        """Number of faces by their most probable label."""
+        """Number of faces by their most probable label; an empty text where the model has no labels."""
         self.broken: list[SourceError] = []
 
     def __iter__(self) -> Iterator[list[Row]]:
@@ -96,8 +96,8 @@ class Pictures:
 
     def _row(self, name: str, face: Face) -> Row:
         probabilities = face.probabilities.as_dict() if face.probabilities else {}
-        label = max(probabilities, key=probabilities.__getitem__)
-        self.faces[label] += 1
+        label = max(probabilities, key=probabilities.__getitem__, default=None)
+        self.faces[label or ""] += 1
         levels = face.measures.values if face.measures else ()
         rounded = [round(value, tables.PLACES) for value in (*probabilities.values(), *levels)]
         confidence, quality = round(face.confidence, tables.PLACES), round(face.quality, tables.PLACES)
@@ -106,7 +106,7 @@ class Pictures:
     @property
     def shares(self) -> dict[str, float]:
         """The share of the faces with each label, 0 to 1, the largest first."""
-        return {label: count / self.faces.total() for label, count in self.faces.most_common()}
+        return {label: count / self.faces.total() for label, count in self.faces.most_common() if label}
 
     def as_dict(self) -> dict[str, Any]:
         """Return the summary as a JSON object."""

@@ -7,7 +7,7 @@ import re
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from fer_stream.imaging.palette import colour, ink_on
+from fer_stream.imaging.palette import OTHERS, colour, ink_on
 from fer_stream.system.extras import require
 
 if TYPE_CHECKING:
@@ -24,6 +24,11 @@ MOST_TRACKS = 40
 WIDTH = 9.0
 """Width of every drawing, in inches of 72 points."""
 
+MOST_CURVES = 10
+"""Tracks whose measures are drawn, the longest."""
+
+DASHES = ("solid", "dashed")
+
 LETTER = 0.066
 """Width in inches of a letter inside a bar."""
 
@@ -33,11 +38,15 @@ LONG, MOST_TICKS = 120, 12
 
 def draw(summary: Summary) -> dict[str, str]:
     """Return all drawings of a recording: SVG documents by name."""
-    return {
-        "timeline": timeline(summary),
-        "shares": shares(summary.shares, "% of the time that faces were in view"),
-        "uncertain": uncertain(summary),
-    } | ({"valence": valence(summary)} if summary.signed else {})
+    found = {"timeline": timeline(summary)}
+    if summary.labelled:
+        found["shares"] = shares(summary.shares, "% of the time that faces were in view")
+        found["uncertain"] = uncertain(summary)
+        if summary.signed:
+            found["valence"] = valence(summary)
+    if summary.measures:
+        found["measures"] = measures(summary)
+    return found
 
 
 def timeline(summary: Summary) -> str:
@@ -45,7 +54,7 @@ def timeline(summary: Summary) -> str:
     longest = sorted(summary.stays, key=lambda stay: (stay.start - stay.end, stay.track))[:MOST_TRACKS]
     order = {stay.track: i for i, stay in enumerate(sorted(longest, key=lambda stay: (stay.start, stay.track)))}
     whole = max(summary.duration, 0.1)
-    figure, axes = _figure(0.9 + 0.27 * max(len(order), 3))
+    figure, (axes,) = _figure(0.9 + 0.27 * max(len(order), 3))
     for stay in longest:
         axes.broken_barh(
             [(stay.start, stay.end - stay.start)], (order[stay.track] - 0.08, 0.16), color=INK, linewidth=0
@@ -75,24 +84,47 @@ def shares(found: Mapping[str, float], what: str) -> str:
 
 def valence(summary: Summary) -> str:
     """Draw the mean valence of the faces in view over time."""
-    figure, axes = _figure(2.6)
-    points = summary.valence
+    figure, (axes,) = _figure(2.6)
     axes.axhline(0, color=INK, linewidth=0.8)
-    # Interrupt the line where no face was in view.
-    seconds = [second for second, _ in points]
-    breaks = [0, *(i for i in range(1, len(points)) if seconds[i] - seconds[i - 1] > 1.0), len(points)]
-    for begin, end in pairwise(breaks):
-        part = points[begin:end]
-        if part:
-            dot = "o" if len(part) == 1 else None
-            axes.plot(*zip(*part, strict=True), color=INK, linewidth=1.6, marker=dot, markersize=3)
-            for label, side in (("positive", max), ("negative", min)):
-                edge = [side(value, 0.0) for _, value in part]
-                axes.fill_between(seconds[begin:end], edge, 0, color=colour(label), alpha=0.55, linewidth=0)
+    for part in _parts(summary.valence):
+        dot = "o" if len(part) == 1 else None
+        axes.plot(*zip(*part, strict=True), color=INK, linewidth=1.6, marker=dot, markersize=3)
+        for label, side in (("positive", max), ("negative", min)):
+            edge = [side(value, 0.0) for _, value in part]
+            axes.fill_between([second for second, _ in part], edge, 0, color=colour(label), alpha=0.55, linewidth=0)
     axes.set_ylim(-1, 1)
     _time(axes, max(summary.duration, 0.1))
     axes.set_yticks([-1, 0, 1], ["negative", "neutral", "positive"])
     return _svg(figure, "valence")
+
+
+def measures(summary: Summary) -> str:
+    """Draw the curves of each measure in axes of its own: a line for each of the longest tracks, with its number."""
+    stays = sorted(summary.stays, key=lambda stay: (stay.start - stay.end, stay.track))
+    longest = sorted(stay.track for stay in stays[:MOST_CURVES])
+    figure, rows = _figure(0.3 + 1.7 * len(summary.measures), len(summary.measures))
+    for axes, (name, curves) in zip(rows, summary.measures.items(), strict=True):
+        for number, track in enumerate(track for track in longest if track in curves):
+            points = curves[track]
+            paint, dash = OTHERS[number % len(OTHERS)], DASHES[number // len(OTHERS) % len(DASHES)]
+            for part in _parts(points):
+                dot = "o" if len(part) == 1 else None
+                axes.plot(
+                    *zip(*part, strict=True), color=paint, linestyle=dash, linewidth=1.6, marker=dot, markersize=3
+                )
+            axes.annotate(
+                str(track), points[-1], (4, 0), textcoords="offset points", color=INK, fontsize=8, va="center"
+            )
+        axes.set_ylabel(_plain(name))
+        _time(axes, max(summary.duration, 0.1))
+        axes.margins(y=0.1)
+    return _svg(figure, "measures")
+
+
+def _parts(points: list[tuple[float, float]]) -> list[list[tuple[float, float]]]:
+    """Return the parts of a curve between which no face was in view."""
+    breaks = [0, *(i for i in range(1, len(points)) if points[i][0] - points[i - 1][0] > 1.0), len(points)]
+    return [points[begin:end] for begin, end in pairwise(breaks) if end > begin]
 
 
 def uncertain(summary: Summary) -> str:
@@ -104,7 +136,7 @@ def uncertain(summary: Summary) -> str:
 
 
 def _bars(name: str, items: list[tuple[str, float]], paints: list[dict[str, Any]], value: str, what: str) -> str:
-    figure, axes = _figure(0.75 + 0.3 * max(len(items), 1))
+    figure, (axes,) = _figure(0.75 + 0.3 * max(len(items), 1))
     for (label, size), paint in zip(items, paints, strict=True):
         bar = axes.barh([_plain(label)], [size], height=0.7, edgecolor=INK, linewidth=0.6, **paint)
         axes.bar_label(bar, [value.format(size)], padding=4, color=INK, fontsize=9)
@@ -121,17 +153,19 @@ def _paint(label: str) -> dict[str, Any]:
     return {"color": "none", "hatch": "////"} if label == "uncertain" else {"color": colour(label)}
 
 
-def _figure(height: float) -> tuple[Any, Any]:
+def _figure(height: float, rows: int = 1) -> tuple[Any, list[Any]]:
+    """Return a figure, and its axes from top to bottom."""
     figure = require("matplotlib.figure", "analyze").Figure(figsize=(WIDTH, height), layout="constrained")
-    axes = figure.add_subplot()
-    axes.patch.set_alpha(0)
-    axes.tick_params(colors=INK, labelsize=9)
-    for side, spine in axes.spines.items():
-        spine.set_color(INK)
-        spine.set_visible(side in ("left", "bottom"))
-    axes.xaxis.label.set_color(INK)
-    axes.yaxis.label.set_color(INK)
-    return figure, axes
+    found = [figure.add_subplot(rows, 1, row + 1) for row in range(rows)]
+    for axes in found:
+        axes.patch.set_alpha(0)
+        axes.tick_params(colors=INK, labelsize=9)
+        for side, spine in axes.spines.items():
+            spine.set_color(INK)
+            spine.set_visible(side in ("left", "bottom"))
+        axes.xaxis.label.set_color(INK)
+        axes.yaxis.label.set_color(INK)
+    return figure, found
 
 
 def _time(axes: Any, whole: float) -> None:

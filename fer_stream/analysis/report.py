@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from html import escape
+from statistics import fmean
 from string import Template
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -104,33 +105,46 @@ def page(title: str, summary: Summary, drawings: Mapping[str, str], about: Mappi
         about: ``version``, ``model``, ``settings`` (as JSON), and ``error`` if the recording broke off.
     """
     shares, between = summary.shares, summary.uncertain_between
-    leading = next((label for label in shares if label != "uncertain"), "none")
     figures = {
         "frames": f"{summary.frames:,}",
         "tracks": f"{len(summary.stays):,}",
         "face-seconds": f"{summary.face_seconds:,.1f}",
-        "most frequent label": leading,
-        "without a sure label": f"{shares.get('uncertain', 0):.0%}",
     }
-    longest = f", the {plots.MOST_TRACKS} longest" if len(summary.stays) > plots.MOST_TRACKS else ""
-    sections = [
-        _Section("Labels over time", f"One line per track{longest}; thin while no label was sure.",
-                 ("track", "label", "from s", "to s"), _interval_rows(summary),
-                 f"Timeline of {len(summary.stays)} tracks over {_duration(summary.duration)}", drawings["timeline"]),
-        _Section("Share of each label", "Share of the time from entering to leaving, added up over all tracks of the "
-                 "timeline above.",
-                 ("label", "share in %"), [(label, round(100 * share, 1)) for label, share in shares.items()],
-                 "Shares: " + _list(f"{label} {share:.1%}" for label, share in shares.items()), drawings["shares"]),
-        *([_Section("Valence over time", "P(positive) minus P(negative), averaged over the faces in view.",
-                    ("second", "valence, -1 to 1"), [(at, round(value, 2)) for at, value in summary.valence],
-                    _range([value for _, value in summary.valence]), drawings["valence"])] if summary.signed else []),
-        _Section("Time without a sure label", "By the two most probable labels, counted over frames that show "
-                 "the face.",
-                 ("labels", "face-seconds"), [(pair, round(value, 1)) for pair, value in between.items()],
-                 "Uncertain: " + _list(f"between {pair} {value:.1f} s" for pair, value in between.items()),
-                 drawings["uncertain"]),
-        _Section("Events", "", ("type", "count"), sorted(summary.events.items())),
-    ]  # fmt: skip
+    if summary.labelled:
+        figures["most frequent label"] = next((label for label in shares if label != "uncertain"), "none")
+        figures["without a sure label"] = f"{shares.get('uncertain', 0):.0%}"
+
+    def longest(most: int) -> str:
+        return f", the {most} longest" if len(summary.stays) > most else ""
+
+    found = {
+        "timeline": _Section(
+            "Labels over time",
+            f"One line per track{longest(plots.MOST_TRACKS)}; thin while no label was sure.",
+            ("track", "label", "from s", "to s"), _interval_rows(summary),
+            f"Timeline of {len(summary.stays)} tracks over {_duration(summary.duration)}"),
+        "shares": _Section(
+            "Share of each label",
+            "Share of the time from entering to leaving, added up over all tracks of the timeline above.",
+            ("label", "share in %"), [(label, round(100 * share, 1)) for label, share in shares.items()],
+            "Shares: " + _list(f"{label} {share:.1%}" for label, share in shares.items())),
+        "valence": _Section(
+            "Valence over time", "P(positive) minus P(negative), averaged over the faces in view.",
+            ("second", "valence, -1 to 1"), [(at, round(value, 2)) for at, value in summary.valence],
+            _range([value for _, value in summary.valence])),
+        "measures": _Section(
+            "Measures over time",
+            f"Each smoothed measure of the model, one line per track{longest(plots.MOST_CURVES)}.",
+            ("track", "measure", "mean", "lowest", "highest"), _measure_rows(summary),
+            "Curves by track: " + _list(summary.measures)),
+        "uncertain": _Section(
+            "Time without a sure label",
+            "By the two most probable labels, counted over frames that show the face.",
+            ("labels", "face-seconds"), [(pair, round(value, 1)) for pair, value in between.items()],
+            "Uncertain: " + _list(f"between {pair} {value:.1f} s" for pair, value in between.items())),
+    }  # fmt: skip
+    sections = [section._replace(drawing=drawings[name]) for name, section in found.items() if name in drawings]
+    sections.append(_Section("Events", "", ("type", "count"), sorted(summary.events.items())))
     lead = f"Apparent expressions of the faces in a recording of {_duration(summary.duration)}."
     return _page(title, lead, figures, sections, about)
 
@@ -211,6 +225,16 @@ def _interval_rows(summary: Summary) -> list[tuple[str | float | None, ...]]:
         (str(interval.track), interval.label or "uncertain", round(interval.start, 2), round(interval.end, 2))
         for interval in found
     ]
+
+
+def _measure_rows(summary: Summary) -> list[tuple[str | float | None, ...]]:
+    """Return the mean, lowest and highest point of each curve."""
+    rows: list[tuple[str | float | None, ...]] = []
+    for track in dict.fromkeys(track for curves in summary.measures.values() for track in curves):
+        for name, curves in summary.measures.items():
+            values = [value for _, value in curves[track]]
+            rows.append((str(track), name, *(round(one, 2) for one in (fmean(values), min(values), max(values)))))
+    return rows
 
 
 def _settings(settings: Mapping[str, Any]) -> str:

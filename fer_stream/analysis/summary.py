@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from fer_stream.analysis.observe import Observation
 
 STEP = 0.5
-"""Seconds that one point of the valence curve covers."""
+"""Seconds that one point of a curve covers."""
 
 ENDED = (EventType.EMOTION_ENDED, EventType.VALENCE_ENDED)
 
@@ -35,7 +36,7 @@ class Interval:
 
 
 class Summary:
-    """Adds up observations. Its memory grows with duration and events, not with frames and faces.
+    """Adds up observations. Its memory grows with duration, events and tracks, not with frames and faces.
 
     Args:
         start: the capture time that counts as 0, in nanoseconds.
@@ -56,6 +57,11 @@ class Summary:
         """Whether a group is named ``positive`` or ``negative``; otherwise there is no valence curve."""
         self._sign = {label: sign.get(group, 0.0) for label, group in valence.items()} | sign
         self._sums: defaultdict[int, list[float]] = defaultdict(lambda: [0.0, 0.0])
+        self.labelled = True
+        """Whether the model has labels, and not only measures."""
+        self._measured: tuple[str, ...] = ()
+        self._levels: defaultdict[int, dict[int, array[float]]] = defaultdict(dict)
+        """For each track and step, the number of frames with measures, and the sum of each measure."""
         self._before: int | None = None
 
     def add(self, observation: Observation, faces: int) -> None:
@@ -79,10 +85,18 @@ class Summary:
             if estimate is None:
                 continue
             ranked = sorted(estimate.probabilities.as_dict().items(), key=lambda item: -item[1])
+            self.labelled = bool(ranked)
             if estimate.label is None and len(ranked) > 1:
                 first, second = sorted((ranked[0][0], ranked[1][0]))
                 self.confused[first, second] += step
-            point = self._sums[int(self.duration / STEP)]
+            step_number = int(self.duration / STEP)
+            if estimate.measures:
+                self._measured = estimate.measures.names
+                values = (1.0, *estimate.measures.values)
+                levels = self._levels[track.id].setdefault(step_number, array("d", bytes(8 * len(values))))
+                for at, value in enumerate(values):
+                    levels[at] += value
+            point = self._sums[step_number]
             point[0] += sum(self._sign.get(label, 0.0) * value for label, value in ranked)
             point[1] += 1
 
@@ -103,6 +117,8 @@ class Summary:
         for interval in self.intervals:
             seconds[interval.label or ""] += interval.seconds
         whole = self.face_seconds
+        if not self.labelled:
+            return {}
         if rest := round(max(whole - sum(seconds.values()), 0.0), 6):
             seconds["uncertain"] = rest
         found = sorted(seconds.items(), key=lambda item: -item[1])
@@ -120,8 +136,22 @@ class Summary:
 
         There is no point where no face was in view.
         """
-        points = [(STEP * (i + 0.5), total / count) for i, (total, count) in sorted(self._sums.items())]
-        return [(min(seconds, self.duration), value) for seconds, value in points]
+        return [(self._middle(i), total / count) for i, (total, count) in sorted(self._sums.items())]
+
+    @property
+    def measures(self) -> dict[str, dict[int, list[tuple[float, float]]]]:
+        """The curves of each measure, by track: ``(seconds, mean of the smoothed measure)``; empty without measures."""
+        return {
+            name: {
+                track: [(self._middle(i), levels[at] / levels[0]) for i, levels in sorted(steps.items())]
+                for track, steps in sorted(self._levels.items())
+            }
+            for at, name in enumerate(self._measured, 1)
+        }
+
+    def _middle(self, step: int) -> float:
+        """Return the second in the middle of a step of the curves."""
+        return min(STEP * (step + 0.5), self.duration)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the summary as a JSON object."""

@@ -192,7 +192,8 @@ def annotated(observation: Observation, hidden: Iterable[Box] | None) -> NDArray
     for track in observation.tracks:
         estimate = observation.estimates.get(track.id)
         label = estimate.label if estimate else None
-        text = f"{track.id} {label or 'uncertain'}"
+        uncertain = "uncertain" if estimate is None or estimate.probabilities.labels else ""
+        text = f"{track.id} {label or uncertain}".rstrip()
         if estimate and label:
             text += f" {estimate.probabilities.as_dict()[label]:.0%}"
         paper, ink = colour(label), ink_on(colour(label))

@@ -155,9 +155,12 @@ def _models(settings: Settings) -> Iterator[Finding]:
         plugins.load("detectors", settings.detector.name)(settings.detector)
         yield _ok(f"detector {settings.detector.name}")
         classifier = plugins.load("classifiers", settings.classifier.name)(settings.classifier)
-        measures = ", ".join(measure.name for measure in getattr(classifier, "measures", ()))
-        also = f"; measures {measures}" if measures else ""
-        yield _ok(f"classifier {settings.classifier.name}: {classifier.version}, {', '.join(classifier.labels)}{also}")
+        about = [", ".join(classifier.labels) or "no labels"]
+        if measures := getattr(classifier, "measures", ()):
+            about.append(f"measures {', '.join(measure.name for measure in measures)}")
+        if own := getattr(classifier, "smoother", {}):
+            about.append(f"smoother {', '.join(f'{name} {value:g}' for name, value in own.items())}")
+        yield _ok(f"classifier {settings.classifier.name}: {classifier.version}, {'; '.join(about)}")
     except FerStreamError as error:
         yield _fail(str(error))
 

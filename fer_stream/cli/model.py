@@ -58,11 +58,13 @@ def _check(path: Path, provider: str) -> int:
 
 def _about(plan: Plan) -> list[list[str]]:
     """Return rows that say what a model is taken for."""
-    pixels, said = plan.pixels, plan.model
+    pixels, crop, said = plan.pixels, plan.crop, plan.model
+    points = "five landmarks; without them " if crop.points else ""
     axes = {"N": str(pixels.batch or "N"), "H": str(pixels.height), "W": str(pixels.width)}
     shape = ", ".join(axes.get(axis, "1" if pixels.colour == "grey" else "3") for axis in pixels.layout)
     factor, offset = (
-        " ".join(f"{value:.6g}" for value in dict.fromkeys(values.tolist())) for values in (plan.factor, plan.offset)
+        " ".join(f"{value:.6g}" for value in dict.fromkeys(values.tolist()))
+        for values in (pixels.factor, pixels.offset)
     )
     first, after = plan.columns
     sidecar = "" if said.sidecar is None else f", with {said.path.with_suffix('.toml').name}"
@@ -71,13 +73,16 @@ def _about(plan: Plan) -> list[list[str]]:
         ["digest", f"sha256:{said.digest}"],
         ["version", plan.version],
         ["input", f"{pixels.name} [{shape}], {pixels.colour}, pixels * {factor} + {offset}"],
-        ["crop", f"x {plan.crop.x:g}, y {plan.crop.y:g}, side {plan.crop.side:g}"],
-        ["labels", ", ".join(plan.labels)],
-        ["", f"{'softmax of ' if plan.logits else ''}columns {first} to {after - 1} of {plan.output}"],
+        ["crop", f"{points}x {crop.x:g}, y {crop.y:g}, side {crop.side:g}"],
+        ["labels", ", ".join(plan.labels) or "none: there are no intervals and no shares, only measures"],
     ]
-    for measure, place in zip(plan.measures, plan.places, strict=True):
+    if plan.labels:
+        rows.append(["", f"{'softmax of ' if plan.logits else ''}columns {first} to {after - 1} of {plan.output}"])
+    for measure, place in plan.measures.items():
         scale = f"{measure.least:g} to {measure.greatest:g}"
         rows.append(["measure", f"{measure.name}, {scale}: column {place.number} of {place.output}"])
+    if plan.smoother:
+        rows.append(["smoother", ", ".join(f"{name} {value:g}" for name, value in plan.smoother.items())])
     return rows
 
 

@@ -196,7 +196,8 @@ MODEL_OPTIONS = (
     Option(
         "--crop",
         "CROP",
-        "what it sees of a face: box, fer2013 (as the included models), or X,Y,SIDE in units of the detector's box",
+        "what it sees of a face: box, fer2013 (as the included models), arcface (aligned by five landmarks), or "
+        "X,Y,SIDE in units of the detector's box",
     ),
     Option("--version", "TEXT", "name and version"),
     Option("--license", "TEXT", "the licence of the weights"),

@@ -114,7 +114,7 @@ def status_lines(state: dict[str, Any]) -> list[str]:
     lines = _cell_lines(fleet) if fleet else []
     lines += [
         f"up {state['uptime_s']:.0f} s, {sum(state['events'].values())} events, cursor {state['cursor']}, "
-        f"labels: {', '.join(state['labels']) or 'none until a worker connects'}",
+        f"labels: {', '.join(state['labels']) or ('none' if state['workers'] else 'none until a worker connects')}",
         "",
     ]
     cameras, workers = state["cameras"], state["workers"]
@@ -148,10 +148,15 @@ def status_lines(state: dict[str, Any]) -> list[str]:
     rows = [["camera", "face", "apparent expression"]]
     for name, camera in cameras.items():
         for track in camera["tracks"]:
-            label = track["label"]
-            text = f"{label} {track['probabilities'].get(label, 0):.0%}" if label else "uncertain"
-            rows.append([name, f"#{track['track']}", text])
+            rows.append([name, f"#{track['track']}", _expression(track)])
     return [*lines, "", *table(rows)] if len(rows) > 1 else lines
+
+
+def _expression(track: dict[str, Any]) -> str:
+    """Return the label of a face, and its measures; no label where the model has none."""
+    label, shares, measures = track["label"], track["probabilities"], track.get("measures", {})
+    shown = [f"{label} {shares.get(label, 0):.0%}" if label else "uncertain"] if shares or not measures else []
+    return ", ".join([*shown, *(f"{name} {value:.2f}" for name, value in measures.items())])
 
 
 def _cell_lines(fleet: dict[str, Any]) -> list[str]:

@@ -13,7 +13,7 @@ from typing import Any, get_args, get_origin
 from fer_stream.events.cloudevents import DATA, SEQUENCE_DIGITS, data_fields
 from fer_stream.settings.kinds import CAMERA_NAME
 from fer_stream.system.version import __version__
-from fer_stream.types import Box, Cursor, EventType, GapData, Level, Milliseconds, Nanoseconds
+from fer_stream.types import Box, Cursor, EventType, GapData, Level, Milliseconds, Nanoseconds, Setting
 
 Schema = dict[str, Any]
 
@@ -41,9 +41,10 @@ _JSON_TYPES: dict[Any, Schema] = {
     int: _COUNT,
     float: _PROBABILITY,
     Level: {"type": "number", "description": "On the measure's scale, which the model gives."},
+    Setting: {"type": "number"},
     str: {"type": "string"},
 }
-"""The schema of each field type. Integers are counts, and floats outside boxes and measures are probabilities."""
+"""The schema of each field type. Integers are counts, and plain floats are probabilities."""
 
 _ENVELOPE: Schema = {
     "specversion": {"const": "1.0", "description": "The version of CloudEvents."},

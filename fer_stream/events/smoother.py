@@ -37,6 +37,8 @@ class LabelSet:
         Raises:
             ConfigError: a label or a valence mapping that the model does not know.
         """
+        if choice != "emotions" and not model_labels:
+            raise ConfigError(f"the model has only measures, no labels: leave out the labels {choice}")
         self.family: Family = "valence" if choice == "valence" else "emotion"
         known = ", ".join(model_labels)
         if choice == "valence":
@@ -197,6 +199,8 @@ class Smoother:
         """The smoothed probabilities; ``values`` is empty before the first observation."""
         self.measures: Measures | None = None
         """The smoothed measures, if the model has any."""
+        self.levels: dict[str, Levels] = {}
+        """The smoothed measures over all observations."""
         self._levels: Average | None = None
         self._candidate: str | None = None
         self._since = Nanoseconds(0)
@@ -221,7 +225,10 @@ class Smoother:
             self._levels.update(seconds, measures.values, weight)
             means = self._levels.means
             self.measures = None if means is None else Measures(measures.names, tuple(means))
+            _take(self.levels, self.measures)
         changes: list[Change] = []
+        if not look.labels:
+            return changes
         if self.interval is not None:
             probability = self.probabilities.values[self.probabilities.labels.index(self.interval.label)]
             if probability >= self._settings.leave:
@@ -274,5 +281,10 @@ class Smoother:
         interval.observations += 1
         interval.total += probability
         interval.peak = max(interval.peak, probability)
-        for name, value in self.measures.as_dict().items() if self.measures else ():
-            interval.levels.setdefault(name, Levels()).take(value)
+        _take(interval.levels, self.measures)
+
+
+def _take(levels: dict[str, Levels], measures: Measures | None) -> None:
+    """Add measures, if there are any, to the levels so far."""
+    for name, value in measures.as_dict().items() if measures else ():
+        levels.setdefault(name, Levels()).take(value)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from fer_stream.events.smoother import Change, LabelSet, Smoother
 from fer_stream.events.tracker import Tracker
 from fer_stream.imaging.geometry import overlap
+from fer_stream.settings.sections import SmootherSettings
 from fer_stream.types import (
     BEGINNING,
     Box,
@@ -29,15 +30,17 @@ from fer_stream.types import (
     Nanoseconds,
     Probability,
     Searched,
+    Setting,
     Track,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from fer_stream.events.attention import Attention
+    from fer_stream.events.smoother import Levels
     from fer_stream.events.tracker import Course
-    from fer_stream.settings.tree import SmootherSettings, TrackerSettings
+    from fer_stream.settings.tree import TrackerSettings
 
 
 HERE = 0.5
@@ -123,7 +126,8 @@ class Timeline:
         self.time, self.frame = max(time, self.time), frame
         if not self.online:
             self.online, self.size = True, size
-            events.append(self._event(EventType.CAMERA_ONLINE, 0, CameraData("first frame", *size)))
+            about = CameraData("first frame", *size, self._own_settings())
+            events.append(self._event(EventType.CAMERA_ONLINE, 0, about))
         elif size != self.size:
             events += self._close_all()
             self.size = size
@@ -167,7 +171,7 @@ class Timeline:
         found = []
         for track in self.tracks:
             smoother = self._smoothers.get(track.id)
-            if smoother is not None and smoother.probabilities.values:
+            if smoother is not None and (smoother.probabilities.values or smoother.measures):
                 label = smoother.interval.label if smoother.interval else None
                 found.append(Estimate(track.id, smoother.probabilities, label, smoother.measures))
         return found
@@ -175,6 +179,11 @@ class Timeline:
     def open_intervals(self) -> list[tuple[int, str, Nanoseconds]]:
         """Return ``(track, label, start)`` of every open interval."""
         return [(t, s.interval.label, s.interval.start) for t, s in self._smoothers.items() if s.interval]
+
+    def _own_settings(self) -> dict[str, Setting] | None:
+        """Return the smoother's settings, if they are not the defaults."""
+        settings = self._smoother_settings
+        return None if settings == SmootherSettings() else {name: Setting(value) for name, value in settings}
 
     def _close_all(self) -> list[Event]:
         events = self._leave(self._tracker.tracks)
@@ -185,8 +194,10 @@ class Timeline:
     def _leave(self, tracks: Iterable[Track]) -> list[Event]:
         events = []
         for track in tracks:
-            events += self._expressions(track, self._smoothers.pop(track.id).close(track.last_seen))
-            events.append(self._event(EventType.FACE_LEFT, track.id, self._stay(track, track.last_seen)))
+            smoother = self._smoothers.pop(track.id)
+            events += self._expressions(track, smoother.close(track.last_seen))
+            stay = replace(self._stay(track, track.last_seen), measures=_measures(smoother.levels))
+            events.append(self._event(EventType.FACE_LEFT, track.id, stay))
         return events
 
     def _stay(self, track: Track, end: Nanoseconds | None) -> FaceData:
@@ -207,17 +218,21 @@ class Timeline:
                 probabilities=change.probabilities.as_dict(),
                 box=track.face.box,
                 confidence=track.face.confidence,
-                measures={
-                    name: MeasureData(Level(found.mean), Level(found.lowest), Level(found.highest))
-                    for name, found in interval.levels.items()
-                }
-                or None,
+                measures=_measures(interval.levels),
             )
             events.append(self._event(self._kinds[change.what], track.id, data))
         return events
 
     def _event(self, kind: EventType, track: int, data: EventData) -> Event:
         return Event(kind, self.camera, self.epoch, self.frame, track, self.time, data)
+
+
+def _measures(levels: Mapping[str, Levels]) -> dict[str, MeasureData] | None:
+    """Return what events say about measures: nothing where there are none."""
+    found = {
+        name: MeasureData(Level(each.mean), Level(each.lowest), Level(each.highest)) for name, each in levels.items()
+    }
+    return found or None
 
 
 def _milliseconds(start: Nanoseconds, end: Nanoseconds) -> Milliseconds:
@@ -236,5 +251,5 @@ def closing(event: Event) -> Event:
         end = max(event.time, data.start_time)
         data = replace(data, end_time=end, duration_ms=_milliseconds(data.start_time, end))
     elif isinstance(data, CameraData):
-        data = replace(data, reason="aggregator restarted")
+        data = replace(data, reason="aggregator restarted", smoother=None)
     return replace(event, type=kind, data=data, sequence=0, cursor=BEGINNING)

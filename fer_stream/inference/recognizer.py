@@ -10,15 +10,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fer_stream import plugins
-from fer_stream.errors import PluginError
+from fer_stream.errors import ConfigError, PluginError
 from fer_stream.imaging import motion, quality
 from fer_stream.imaging.pixels import pixels
 from fer_stream.imaging.yuv import Yuv
 from fer_stream.plugins import FollowingDetector, MeasuringClassifier
 from fer_stream.settings.deployment import check_purpose
+from fer_stream.settings.sections import SmootherSettings
 from fer_stream.types import THUMBNAIL, Box, Face, Measures, Probabilities, Region, Searched
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
 
     from fer_stream.plugins import Classifier, Detector
@@ -148,6 +151,20 @@ class Recognizer:
     def measures(self) -> tuple[Measure, ...]:
         """The classifier's measures; none if it is no `fer_stream.plugins.MeasuringClassifier`."""
         return self.classifier.measures if isinstance(self.classifier, MeasuringClassifier) else ()
+
+    @property
+    def smoother(self) -> Mapping[str, float]:
+        """The classifier's own smoother settings, by name; none if it has no attribute ``smoother``.
+
+        Raises:
+            PluginError: they are not valid.
+        """
+        own: Mapping[str, float] = getattr(self.classifier, "smoother", {})
+        try:
+            SmootherSettings().with_model(own)
+        except ConfigError as error:
+            raise PluginError(str(error)) from error
+        return own
 
     @property
     def concurrent(self) -> bool:

@@ -257,6 +257,8 @@ def run(settings: Settings, name: str | None = None, stop: Stop | None = None) -
     }
     if recognizer.measures:
         about["measures"] = {each.name: [each.least, each.greatest] for each in recognizer.measures}
+    if recognizer.smoother:
+        about["smoother"] = dict(recognizer.smoother)
     computer = _Computer(recognizer, link.wake, most)
     computer.start()
     session = Session(link, about, computer, settings.dispatch.silence + 2.0)

@@ -100,6 +100,12 @@ camera_online = Gauge(
     "fer_stream_camera_online", "1 while a camera delivers frames, else 0.", ["camera"], multiprocess_mode="mostrecent"
 )
 tracks = Gauge("fer_stream_tracks", "Faces in view now.", ["camera"], multiprocess_mode="mostrecent")
+measure = Gauge(
+    "fer_stream_measure",
+    "Mean of a model's measure over the faces in view now, smoothed; NaN while there is none.",
+    ["camera", "measure"],
+    multiprocess_mode="mostrecent",
+)
 workers = Gauge("fer_stream_workers", "Workers by state.", ["state"], multiprocess_mode="mostrecent")
 fenced = Counter("fer_stream_workers_fenced", "Workers fenced (removed, late answers dropped), by reason.", ["reason"])
 journal_failing = Gauge(

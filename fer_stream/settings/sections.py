@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 import socket
-from typing import Annotated, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from fer_stream.errors import ConfigError
 from fer_stream.settings.kinds import (
     MACHINE,
     Address,
@@ -29,6 +30,9 @@ from fer_stream.settings.kinds import (
     Sink,
 )
 from fer_stream.system import folders
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 class Section(BaseModel):
@@ -234,7 +238,7 @@ class TrackerSettings(Section):
 
 
 class SmootherSettings(Section):
-    """Smoothing of the probabilities over time, and the intervals of one label that result."""
+    """Smoothing over time, and the intervals of one label that result. A value that is not set may be a model's own."""
 
     tau: Seconds = Field(
         0.25, description="time constant of the average, in seconds: after it an observation's weight is 37%"
@@ -254,6 +258,26 @@ class SmootherSettings(Section):
         if self.leave >= self.enter:
             raise ValueError("leave must be below enter, or labels flicker")
         return self
+
+    def with_model(self, own: Mapping[str, float]) -> SmootherSettings:
+        """Return these settings; those that nobody has set are a model's ``own``, where it has any.
+
+        Raises:
+            ConfigError: they do not fit each other.
+        """
+        given = self.model_dump(exclude_unset=True)
+        try:
+            return SmootherSettings(**(dict(own) | given))
+        except ValidationError as error:
+            theirs = f"the model's own smoother settings, {_pairs(own)},"
+            what = f"the smoother settings {_pairs(given)} do not fit {theirs}" if given else f"{theirs} are not valid"
+            fault = error.errors()[0]
+            reason = str(fault["msg"]).removeprefix("Value error, ")
+            raise ConfigError(": ".join([what.rstrip(","), *map(str, fault["loc"]), reason])) from error
+
+
+def _pairs(values: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} = {value!r}" for name, value in values.items())
 
 
 class JournalSettings(Section):

@@ -102,7 +102,6 @@ class Settings(BaseSettings):
         extra="forbid",
         frozen=True,
         allow_inf_nan=False,
-        nested_model_default_partial_update=True,
     )
 
     labels: Labels = Field(
@@ -341,7 +340,8 @@ def save(settings: Settings) -> int:
     """
     memory = os.memfd_create("fer_stream_settings")
     with os.fdopen(os.dup(memory), "w", encoding="utf-8") as stream:
-        stream.write(settings.model_dump_json())
+        unset = set(SmootherSettings.model_fields) - settings.smoother.model_fields_set  # what the model may say
+        stream.write(settings.model_dump_json(exclude={"smoother": unset}))
     return memory
 
 

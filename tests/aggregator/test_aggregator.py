@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import os
 import time
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,7 @@ from fer_stream.protocol import messages, results, shared
 from fer_stream.protocol.messages import Encoding, Kind, Message, Totals
 from fer_stream.protocol.pace import SLOW
 from fer_stream.settings.tree import DispatchSettings, JournalSettings, Settings
-from fer_stream.types import EMOTIONS
+from fer_stream.types import EMOTIONS, Box, Face, Measure, Measures, Probabilities
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -136,6 +137,33 @@ def test_a_camera_of_few_frames_is_not_called_offline_between_them(bench: Bench)
     assert told(after=21) == ["camera.online", "camera.offline"]
 
 
+def test_a_measure_is_the_mean_of_the_faces_in_view_and_nan_without_any(bench: Bench) -> None:
+    capture, worker = bench.peer("frames"), bench.peer("work")
+    scales = (Measure("valence", -1, 1),)
+    bench.say(worker, messages.json_message(Kind.READY, READY | {"measures": {"valence": [-1, 1]}}))
+    bench.say(capture, messages.json_message(Kind.HELLO, HELLO))
+
+    def level() -> float | None:
+        bench.it.captures.round(time.monotonic())
+        labels = {"camera": "door", "measure": "valence"}
+        return metrics.REGISTRY.get_sample_value("fer_stream_measure", labels)
+
+    nobody = level()
+    assert nobody is not None
+    assert math.isnan(nobody)
+    happy = Probabilities(EMOTIONS, (1.0, *[0.0] * (len(EMOTIONS) - 1)))
+    faces = [
+        Face(Box(x, 0, x + 50, 60), 0.99, probabilities=happy, quality=1.0, measures=Measures(("valence",), (value,)))
+        for x, value in ((0, -0.5), (200, 0.75))
+    ]
+    for seq in range(1, 5):
+        bench.frame(capture, seq)
+        (given,) = bench.heard(worker)[-1:]
+        payload = results.pack_faces(results.Result(tuple(faces)), EMOTIONS, scales)
+        bench.say(worker, messages.pack(Message(Kind.DONE, payload, ticket=given.ticket)))
+    assert level() == pytest.approx(0.125)
+
+
 def cameras_of(bench: Bench) -> set[str]:
     """Return the cameras in the status after a round."""
     bench.it.round(time.monotonic())
@@ -238,6 +266,19 @@ def test_workers_of_other_measures_are_refused(bench: Bench) -> None:
     assert bench.say(third, messages.json_message(Kind.READY, READY | measures | {"name": "3"})) == [Kind.WELCOME]
 
 
+def test_workers_of_other_smoother_settings_are_refused(bench: Bench) -> None:
+    first, second, third = bench.peer("work"), bench.peer("work"), bench.peer("work")
+    own = {"smoother": {"tau": 0.4, "enter": 0.7}}
+    assert bench.say(first, messages.json_message(Kind.READY, READY | own)) == [Kind.WELCOME]
+    second.send(messages.json_message(Kind.READY, READY | {"name": "2"}))
+    (refused,) = bench.heard(second)
+    assert refused.body()["reason"] == (
+        "the model of worker 2 has no smoother settings of its own, the other workers' has the smoother settings "
+        "enter = 0.7, tau = 0.4: give all workers the same --model"
+    )
+    assert bench.say(third, messages.json_message(Kind.READY, READY | own | {"name": "3"})) == [Kind.WELCOME]
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -249,6 +290,11 @@ def test_workers_of_other_measures_are_refused(bench: Bench) -> None:
         {"measures": {"valence": 1}},
         {"measures": {"valence": [1, -1]}},
         {"measures": {str(number): [0, 1] for number in range(65)}},
+        {"smoother": [0.4]},
+        {"smoother": {"tau": "slow"}},
+        {"smoother": {"tau": 0}},
+        {"smoother": {"taus": 0.4}},
+        {"smoother": {"enter": 0.2}},
     ],
     ids=lambda change: str(change)[:40],
 )

@@ -24,6 +24,7 @@ from fer_stream.types import (
     Face,
     FaceData,
     Frame,
+    Measures,
     Milliseconds,
     Nanoseconds,
     Probabilities,
@@ -117,7 +118,7 @@ def test_groups_with_other_names_give_no_curve_and_any_label_is_drawn_literally(
 
 @pytest.mark.parametrize("labels", [("happy", "quality"), ("happy", "scored_happy"), ("frame", "x")])
 def test_a_label_with_the_name_of_a_column_is_refused(labels: tuple[str, ...]) -> None:
-    with pytest.raises(ModelError, match=r"the model's label '.*' is also the name of a column"):
+    with pytest.raises(ModelError, match=r"the model's label or measure '.*' is also the name of a column"):
         tables.columns(labels, labels)
 
 
@@ -178,11 +179,33 @@ def test_the_report_makes_no_requests_and_is_accessible(summary: Summary) -> Non
     assert plots.INK not in text, "drawings use the page's text colour"
 
 
+def test_measures_are_drawn_by_track_and_given_as_a_table() -> None:
+    made = Summary(START, Settings().valence)
+    names = ("arousal", "$valence")
+    for number in range(8):
+        one = seen(number, *((track, None, (0.9, 0.05, 0.05)) for track in (1, 2) if track == 1 or number < 3))
+        estimates = {
+            track: replace(estimate, measures=Measures(names, (number / 10, -0.1 * track)))
+            for track, estimate in one.estimates.items()
+        }
+        made.add(replace(one, estimates=estimates), 1)
+    made.add(Observation(None, (), {}, [(stay(1, 0, 7), ""), (stay(2, 0, 2), "")]), 0)
+    assert made.measures["arousal"][2] == [(0.25, 0.0), (1.25, 0.1), (2.25, 0.2)]
+    assert [value for _, value in made.measures["$valence"][1]] == pytest.approx([-0.1] * 8)
+    drawings = plots.draw(made)
+    assert {"arousal", "$valence", "1", "2", "seconds"} <= set(ElementTree.fromstring(drawings["measures"]).itertext())  # noqa: S314
+    text = report.page("film", made, drawings, ABOUT)
+    assert "Measures over time" in text
+    numbers = "".join(f'<td class="number">{value}</td>' for value in (0.1, 0.0, 0.2))
+    assert f'<th scope="row">2</th><td>arousal</td>{numbers}' in text
+
+
 def test_a_recording_without_faces_has_a_report() -> None:
     made = Summary(START, Settings().valence)
     made.add(seen(0), 0)
     about = {"version": "1", "model": "m", "settings": Settings().model_dump(mode="json"), "error": "it broke"}
     text = report.page("empty", made, plots.draw(made), about)
     assert "it broke" in text
+    assert "Measures" not in text
     assert "NaN" not in text
     assert made.as_dict()["share"] == {}

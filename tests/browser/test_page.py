@@ -9,12 +9,14 @@ import statistics
 import tempfile
 import threading
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 import pytest
+from foreign import measuring
 from playwright.sync_api import expect
 from processes import PATIENCE, Cli, free_port, wait_for
 from served import Service
@@ -160,6 +162,26 @@ def test_boxes_lie_on_the_faces_and_the_faces_are_blurred(site: Site, page: Call
     observations.close()
     assert max(alike[True]) < 0.3, "blurred faces keep no fine detail"
     assert min(alike[False]) > 0.7
+
+
+def test_each_measure_is_a_line_of_a_face(
+    page: Callable[..., Page], clip: Path, tmp_path: Path, short_folder: Path
+) -> None:
+    made = Site(tmp_path, short_folder, measuring(tmp_path / "measuring.onnx"), clip)
+    observations = Observations(made)
+    with closing(made.cli), closing(observations):
+        one = page(made.url)
+        expect(one.locator(".tile .face").first).to_be_visible()
+        for look in looks(one, 3):
+            seen = wait_for(lambda look=look: observations.seen.get(look["frame"]), "the observation")
+            measured = [track for track in seen["tracks"] if "measures" in track]
+            for track in measured:
+                levels = ", ".join(f"{name} {value:.2f}" for name, value in track["measures"].items())
+                assert levels.startswith("valence ")
+                assert any(
+                    text.startswith(f"#{track['track']} ") and text.endswith(levels) for text in look["captions"]
+                )
+        assert measured
 
 
 def test_an_event_appears_within_a_second_of_its_publication(site: Site, page: Callable[..., Page]) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from deploy_files import DEPLOY, RUNBOOK, dashboard, load, panels, queries
+from foreign import measuring
 from grafana_foundation_sdk.cog import plugins
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models.dashboard import Dashboard
@@ -25,12 +26,10 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture(scope="module")
-def service(
-    tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, clip: Path
-) -> Iterator[tuple[Process, Prometheus]]:
+def service(tmp_path_factory: pytest.TempPathFactory, clip: Path) -> Iterator[tuple[Process, Prometheus]]:
     """A run of two cameras and two workers, and a Prometheus that scrapes it and evaluates our rules."""
     folder, port = tmp_path_factory.mktemp("service"), free_port()
-    cli = Cli(folder, tiny_model)
+    cli = Cli(folder, measuring(folder / "measuring.onnx"))
     cameras = [f"door={clip}", f"hall={clip}"]
     nobody = ("--sink", "nats://127.0.0.1:1")  # a receiver that never answers, so that there are failures to show
     run = cli.start("run", *cameras, "--loop", "--workers", 2, "--metrics", f"127.0.0.1:{port}", *nobody)

@@ -150,7 +150,7 @@ def test_a_visit() -> None:
         "face.left",
     ]
     online, entered, started, ended, left = (event.data for event in events)
-    assert online == CameraData("first frame", *SIZE)
+    assert online == CameraData("first frame", *SIZE, SmootherSettings(**SMOOTHER).model_dump())
     assert isinstance(entered, FaceData)
     assert (entered.start_time, entered.end_time, entered.duration_ms) == (at(1), None, 200)
     assert isinstance(started, ExpressionData)

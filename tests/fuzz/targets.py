@@ -15,6 +15,7 @@ import struct
 import tempfile
 import zlib
 from contextlib import closing, suppress
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -27,7 +28,7 @@ from tiny import write_model
 from fer_stream import plugins
 from fer_stream.aggregator.aggregator import Aggregator
 from fer_stream.aggregator.membership import Alone
-from fer_stream.aggregator.roster import Camera, Worker
+from fer_stream.aggregator.roster import Answers, Camera, Worker
 from fer_stream.client.state import places
 from fer_stream.errors import ConfigError, JournalError, ModelError, SourceError, WireError
 from fer_stream.events import cloudevents
@@ -36,6 +37,8 @@ from fer_stream.fleet import answers, nodes, values
 from fer_stream.fleet.records import Moved, Place, Status, Welcome
 from fer_stream.imaging.jpeg import Jpeg, header_size
 from fer_stream.imaging.limits import check_size
+from fer_stream.inference import models
+from fer_stream.inference.classifiers import contract
 from fer_stream.inference.classifiers.onnx import OnnxClassifier
 from fer_stream.journal.sqlite import Reader, Writer
 from fer_stream.operations import metrics
@@ -61,6 +64,8 @@ from fer_stream.types import (
     Face,
     FaceData,
     Hints,
+    Measure,
+    Measures,
     Nanoseconds,
     Probabilities,
     Probability,
@@ -142,7 +147,10 @@ HELLO = {
 def ready(data: bytes) -> None:
     """The body of a worker's READY."""
     with suppress(WireError):
-        Worker.from_ready(Message(Kind.READY, data).body())
+        body = Message(Kind.READY, data).body()
+        Worker.from_ready(body)
+        found = Answers.from_ready(body)
+        Settings.model_construct().smoother.with_model(found.smoother)
 
 
 def answer(data: bytes) -> None:
@@ -173,6 +181,9 @@ READY = {
 }
 
 
+_OWN = {"measures": {"valence": [-1, 1]}, "smoother": {"tau": 0.4, "enter": 0.7}}
+
+
 def hints(data: bytes) -> None:
     """Hints for a worker, with a valid checksum."""
     with suppress(WireError):
@@ -198,6 +209,32 @@ def _faces() -> list[bytes]:
     searched = Searched(np.ones(THUMBNAIL, np.bool_), np.zeros(THUMBNAIL, np.uint8))
     made = (Result(()), Result((face, Face(Box(1, 2, 3, 4), 0.9))), Result((face,), searched=searched))
     return [results.pack_faces(one, EMOTIONS) for one in made]
+
+
+MEASURES = (Measure("valence", -1, 1), Measure("smile", 0, 5))
+
+
+def measures(data: bytes) -> None:
+    """A result of a worker whose model has measures, with labels and without."""
+    for labels in (EMOTIONS, ()):
+        with suppress(WireError):
+            found = results.unpack_faces(data, labels, MEASURES).faces
+            again = results.unpack_faces(results.pack_faces(Result(found), labels, MEASURES), labels, MEASURES).faces
+            assert again == found
+            for each in (face.measures for face in found if face.probabilities):
+                assert each is not None
+                for measure, value in zip(MEASURES, each.values, strict=True):
+                    assert measure.least <= value <= measure.greatest
+
+
+def _measures() -> list[bytes]:
+    levels = Measures(("valence", "smile"), (-0.5, 5.0))
+    made = []
+    for labels, shares in ((EMOTIONS, (0.4, *[0.1] * 6)), ((), ())):
+        face = Face(Box(1, 2, 3, 4), 0.9, ((1.0, 2.0),) * 5, Probabilities(labels, shares), 0.5, levels)
+        result = Result((face, Face(Box(1, 2, 3, 4), 0.9)))
+        made.append(results.pack_faces(result, labels, MEASURES))
+    return made
 
 
 def descriptor(data: bytes) -> None:
@@ -500,9 +537,51 @@ def _bare_model() -> bytes:
 
 
 def _metadata() -> list[bytes]:
-    contract = {"labels": json.dumps(EMOTIONS), "crop": '{"x": 0.0, "y": 0.0, "side": 1.0}', "version": "1"}
-    pairs = (contract | {"license": "MIT", "trained_on": "nothing"}).items()
+    said = {"labels": json.dumps(EMOTIONS), "crop": '{"x": 0.0, "y": 0.0, "side": 1.0}', "version": "1"}
+    pairs = (said | {"license": "MIT", "trained_on": "nothing"}).items()
     return [b"\0".join(text.encode() for pair in pairs for text in pair)]
+
+
+def sidecar(data: bytes) -> None:
+    """A sidecar: what of it is valid is written, and read again as the same."""
+    bare = models.load(_file("bare.onnx", _bare_model()))
+    with suppress(UnicodeDecodeError):  # `models.load` refuses it
+        said, breaches, faulty = contract.read(replace(bare, sidecar=data.decode()))
+        assert bool(breaches) == bool(faulty)
+        again, none, _ = contract.read(replace(bare, sidecar=contract.write(said, "bare.onnx")))
+        assert (again, none) == (said, [])
+
+
+def _sidecars() -> list[bytes]:
+    whole = """version = "1"
+license = "MIT"
+trained_on = "nothing"
+[input]
+layout = "NHWC"
+channels = "RGB"
+size = [64, 64]
+batch = 4
+scale = 0.5
+mean = [0.5, 0.4, 0.3]
+std = 0.25
+[labels]
+output = "scores"
+columns = [0, 2]
+values = "logits"
+names = ["happy", "sad"]
+[crop]
+points = [[0.3, 0.4], [0.7, 0.4], [0.5, 0.6], [0.4, 0.8], [0.6, 0.8]]
+x = 0.1
+side = 1.2
+[smoother]
+tau = 0.4
+patience = 2.0
+[measures.valence]
+output = "scores"
+column = 2
+range = [-1.0, 1.0]
+"""
+    return [whole.encode(), *(part.encode() for part in whole.split("["))]
 
 
 def jpeg(data: bytes) -> None:
@@ -555,11 +634,12 @@ TARGETS = {
     "message": Target(message, _messages),
     "hello": Target(hello, lambda: [json.dumps(HELLO).encode()]),
     "answer": Target(answer, _answers),
-    "ready": Target(ready, lambda: [json.dumps(READY).encode()]),
+    "ready": Target(ready, lambda: [json.dumps(READY).encode(), json.dumps(READY | _OWN).encode()]),
     "cursor": Target(cursor, lambda: [b"0", b"17", b"00:17,01:0,02:9999999999999999999"]),
     "status": Target(status, _statuses),
     "hints": Target(hints, _hints),
     "faces": Target(faces, _faces),
+    "measures": Target(measures, _measures),
     "descriptor": Target(descriptor, lambda: _ring()[1]),
     "aggregator": Target(aggregator, _conversations, 400),
     "event": Target(event, lambda: [cloudevents.encode(example).encode() for example in _event_list()]),
@@ -569,6 +649,7 @@ TARGETS = {
     "key": Target(key, _keys, 2000),
     "cell": Target(cell, _cell, 4000),
     "metadata": Target(metadata, _metadata, 800),
+    "sidecar": Target(sidecar, _sidecars, 800),
     "jpeg": Target(jpeg, _jpegs),
     "stream": Target(stream, _streams, 400),
 }

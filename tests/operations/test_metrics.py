@@ -196,6 +196,7 @@ FILLED = """
     metrics.events.labels("door", "emotion.started", "happy").inc()
     metrics.camera_online.labels("door").set(1)
     metrics.tracks.labels("door").set(1)
+    metrics.measure.labels("door", "valence").set(0.25)
     metrics.waiting.labels("door").set(1)
     metrics.workers.labels("idle").set(2)
     metrics.fenced.labels("deadline").inc()

@@ -26,7 +26,16 @@ from fer_stream.plugins import Delivery
 from fer_stream.settings.tree import DeliverSettings
 from fer_stream.sinks.postgres import open_sink
 from fer_stream.sinks.postgres import sink as module
-from fer_stream.types import Event, EventType, ExpressionData, Milliseconds, Nanoseconds, Probability
+from fer_stream.types import (
+    Event,
+    EventType,
+    ExpressionData,
+    Level,
+    MeasureData,
+    Milliseconds,
+    Nanoseconds,
+    Probability,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -791,6 +800,23 @@ def test_a_recording_that_is_read_twice_has_its_intervals_twice(database: Databa
     database.sink().write([as_delivery(event(kind, track=1, epoch=epoch)) for epoch in (1, 2) for kind in kinds])
     for view in ("intervals", "stays"):
         assert database.psql(f"SELECT epoch FROM fer_stream.{view} ORDER BY epoch") == [["1"], ["2"]]
+
+
+def test_views_have_the_measures_of_a_model(database: Database) -> None:
+    levels = {"valence": MeasureData(Level(-0.25), Level(-0.5), Level(0.5))}
+    batch = []
+    for track, measures in ((1, levels), (2, None)):
+        for kind in ("face.entered", "emotion.started", "face.left"):
+            one = event(kind, track=track)
+            given = None if kind == "face.entered" else measures
+            batch.append(as_delivery(replace(one, data=replace(one.data, measures=given))))  # type: ignore[type-var]
+    database.sink().write(batch)
+    for view in ("intervals", "stays"):
+        rows = database.psql(
+            "SELECT track, measures->'valence'->>'mean', measures->'valence'->>'highest' "
+            f"FROM fer_stream.{view} ORDER BY track"
+        )
+        assert rows == [["1", "-0.25", "0.5"], ["2", "", ""]]
 
 
 def test_views_use_the_index_of_the_start(database: Database) -> None:

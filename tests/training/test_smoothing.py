@@ -2,10 +2,16 @@
 
 import math
 
+import cv2
 import numpy as np
 import pytest
+from foreign import XCEPTION
 
+from fer_stream.errors import ModelError
 from fer_stream.events.smoother import LabelSet
+from fer_stream.inference import models
+from fer_stream.inference.classifiers import adoption
+from fer_stream.inference.classifiers.onnx import OnnxClassifier
 from fer_stream.settings.tree import Settings, SmootherSettings
 from fer_stream.types import EMOTIONS
 from training import data, sequences, smoothing
@@ -179,3 +185,64 @@ def test_fitting_finds_something_at_least_as_good_and_the_table_names_everything
     text = smoothing.table(bench)
     for name in (*smoothing.SETS, *smoothing.candidates()):
         assert f"| {name} |" in text
+
+
+# Models of other people
+
+
+def foreign_model(folder, labels="angry,disgust,fear,happy,sad,surprise,neutral"):
+    path = XCEPTION.write(folder / "theirs.onnx")
+    answers = {"pixels": "signed", "crop": "fer2013", "labels": labels, "license": "MIT", "trained-on": "faces"}
+    models.sidecar_of(path).write_text(adoption.adopt(models.load(path), answers, None))
+    return path
+
+
+def clear_faces_of(labels):
+    """A face of each label on which ten annotators agree, of PublicTest."""
+    votes = np.zeros((len(labels), 10), np.uint8)
+    plus = {"happy": "happiness", "sad": "sadness", "angry": "anger"}
+    for row, label in enumerate(labels):
+        votes[row, data.VOTES.index(plus.get(label, label))] = 10
+    images = np.random.default_rng(0).integers(0, 256, (len(labels), 48, 48), np.uint8)
+    usage = np.array([data.PUBLIC] * len(labels))
+    return data.Faces(images, np.zeros(len(labels), int), usage, np.arange(len(labels)), votes)
+
+
+def test_a_foreign_model_sees_the_faces_as_in_the_service(tmp_path, monkeypatch):
+    seen = []
+    make = sequences.make_pool
+
+    def watched(images, labels, predict, seed=0):
+        def look(views):
+            seen.append((views, predict(views)))
+            return seen[-1][1]
+
+        return make(images, labels, look, seed)
+
+    monkeypatch.setattr(sequences, "make_pool", watched)
+    path = foreign_model(tmp_path)
+    names, fitting, reporting = smoothing.pools(path, clear_faces_of(["happy", "sad", "fear", "happy"]))
+    assert names == ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
+    assert len(fitting.labels) + len(reporting.labels) == 4
+    views, rows = seen[0]
+    for view, row in zip(views, rows, strict=True):
+        pixels = cv2.resize(view, (64, 64), interpolation=cv2.INTER_AREA).astype(float)[..., None] / 127.5 - 1
+        np.testing.assert_allclose(row, XCEPTION.answer(pixels), atol=2e-3)
+
+
+def test_faces_of_labels_that_a_model_does_not_have_are_left_out(tmp_path):
+    path = foreign_model(tmp_path, "angry,disgust,fright,happy,sad,surprise,neutral")
+    _, *halves = smoothing.pools(path, clear_faces_of(["happy", "sad", "fear", "happy"]))
+    labels = [EMOTIONS[label] for half in halves for label in half.labels]
+    assert sorted(labels) == ["happy", "happy", "sad"]
+    with pytest.raises(ModelError, match="has not two of FER2013's labels"):
+        smoothing.pools(foreign_model(tmp_path, "a,b,c,d,e,f,happy"), clear_faces_of(["happy"]))
+
+
+def test_fitted_settings_are_written_into_the_sidecar(tmp_path):
+    path = foreign_model(tmp_path)
+    before = OnnxClassifier(path)
+    assert smoothing.write(path, SmootherSettings(tau=0.4, patience=0.6)) == tmp_path / "theirs.toml"
+    after = OnnxClassifier(path)
+    assert after.smoother == {"tau": 0.4, "enter": 0.65, "leave": 0.25, "min_dwell": 0.1, "patience": 0.6}
+    assert (after.labels, after.crop, after.version) == (before.labels, before.crop, before.version)

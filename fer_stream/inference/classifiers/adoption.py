@@ -33,6 +33,18 @@ PIXELS: dict[str, Tree] = {
 """Usual scales of pixels: 0 to 255, 0 to 1, -1 to 1, and the mean and deviation of ImageNet in the order RGB."""
 
 
+_ARCFACE = ((38.2946, 51.6963), (73.5318, 51.5014), (56.0252, 71.7366), (41.5493, 92.3655), (70.7299, 92.2041))
+
+ARCFACE: Tree = {
+    "points": [[round(x / 112, 4), round(y / 112, 4)] for x, y in _ARCFACE],
+    "x": 0.01,
+    "y": -0.085,
+    "side": 1.226,
+}
+"""The template of 112x112 pixels to which faces are aligned for ArcFace, as in InsightFace's ``utils/face_align.py``,
+and where it lies around MTCNN's box (``python -m training.crop --arcface``)."""
+
+
 class Question(NamedTuple):
     """What is to be answered: the name of an answer, the question, and a suggestion, or an empty text."""
 
@@ -63,7 +75,13 @@ def _columns(text: str) -> list[int]:
     return [int(first), int(after)]
 
 
+def _names(text: str) -> list[str]:
+    return [] if text == "none" else [part.strip() for part in text.split(",")]
+
+
 def _crop(text: str) -> Tree:
+    if text == "arcface":
+        return ARCFACE
     if text == "fer2013":
         measured: Tree = json.loads((models.folder() / "crop.json").read_text(encoding="utf-8"))
         return measured
@@ -94,12 +112,12 @@ ANSWERS: dict[str, tuple[str, Callable[[str], Tree]]] = {
     "scale": ("a number", lambda text: {"input": {"scale": float(text)}}),
     "mean": ("a number, or one for each channel with commas", lambda text: {"input": {"mean": _numbers(text)}}),
     "std": ("a number, or one for each channel with commas", lambda text: {"input": {"std": _numbers(text)}}),
-    "labels": ("names with commas", lambda text: {"labels": {"names": [part.strip() for part in text.split(",")]}}),
+    "labels": ("names with commas, or none", lambda text: {"labels": {"names": _names(text)}}),
     "labels-output": ("an output's name", lambda text: {"labels": {"output": text}}),
     "values": ("probabilities or logits", lambda text: {"labels": {"values": text}}),
     "columns": ("FIRST:AFTER", lambda text: {"labels": {"columns": _columns(text)}}),
     "measure": ("NAME=COLUMN[,LEAST,GREATEST[,OUTPUT]]", lambda text: {"measures": _measures(text)}),
-    "crop": ("box, fer2013, or X,Y,SIDE", lambda text: {"crop": _crop(text)}),
+    "crop": ("box, fer2013, arcface, or X,Y,SIDE", lambda text: {"crop": _crop(text)}),
     "version": ("text", lambda text: {"version": text}),
     "license": ("text", lambda text: {"license": text}),
     "trained-on": ("text", lambda text: {"trained_on": text}),
@@ -186,18 +204,20 @@ def _questions(model: Model, tree: Tree, given: set[str]) -> Iterator[Question]:
             "pixels", "which values its pixels have: bytes (0 to 255), unit (0 to 1), signed (-1 to 1), or imagenet"
         )
     outputs = [value.name for value in model.session.get_outputs()]
-    if said.labels.output is None and len(outputs) > 1 and "probabilities" not in outputs:
+    if said.labels.names != [] and said.labels.output is None and len(outputs) > 1 and "probabilities" not in outputs:
         yield Question("labels-output", f"which output has the labels: {', '.join(outputs)}")
     found = examination.trial(model, said)
     rows = found.get(said.labels.output or ("probabilities" if "probabilities" in outputs else outputs[0]))
     if said.labels.names is None:
         many = f"; there are {rows.shape[1]} columns" if rows is not None else ""
-        yield Question("labels", f"its labels, in the order of the columns{many}")
-    elif rows is not None and not said.measures and "measure" not in given and rows.shape[1] > len(said.labels.names):
+        yield Question("labels", f"its labels, in the order of the columns, or none if it has only measures{many}")
+    elif not (said.measures or "measure" in given) and (
+        not said.labels.names or (rows is not None and rows.shape[1] > len(said.labels.names))
+    ):
         text = "which further columns are measures, such as valence=8,-1,1; arousal=9,-1,1; nothing for none"
-        yield Question("measure", text, needed=False)
+        yield Question("measure", text, needed=not said.labels.names)
     if said.crop is None:
-        yield Question("crop", "which part of a face it sees: box, fer2013, or offsets and side as X,Y,SIDE")
+        yield Question("crop", "which part of a face it sees: box, fer2013, arcface, or offsets and side as X,Y,SIDE")
     if said.version is None:
         yield Question("version", "its name and version", model.path.stem)
     if said.license is None:
@@ -227,10 +247,10 @@ def _deduced(model: Model, tree: Tree) -> Tree:
         alone = tree | {"input": tree.get("input", {}) | {"batch": 1}}
         if found := examination.trial(model, Contract.model_validate(alone)):
             tree = alone
-    if "output" not in labels and "probabilities" not in found and len(found) == 1:
+    if names and "output" not in labels and "probabilities" not in found and len(found) == 1:
         labels["output"] = next(iter(found))
     rows = found.get(labels.get("output", "probabilities"))
-    if rows is None:
+    if rows is None or not names:
         return tree | {"labels": labels}
     if "columns" not in labels and 0 < len(names) < rows.shape[1]:
         labels["columns"] = [0, len(names)]

@@ -11,11 +11,12 @@ import re
 import tomllib
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
+from fer_stream.errors import ConfigError
 from fer_stream.inference.models import sidecar_of
 from fer_stream.settings.schema import dotted, flatten, sentence, toml
-from fer_stream.settings.sections import Section
+from fer_stream.settings.sections import Section, SmootherSettings
 
 if TYPE_CHECKING:
     from fer_stream.inference.models import Model
@@ -59,6 +60,12 @@ def _named(measures: dict[str, MeasureContract]) -> dict[str, MeasureContract]:
     return measures
 
 
+def _spread(points: tuple[Point, ...]) -> tuple[Point, ...]:
+    if len(set(points)) < 2:
+        raise ValueError("must not all be the same point")
+    return points
+
+
 def _positive(values: float | list[float]) -> float | list[float]:
     if any(value <= 0 for value in (values if isinstance(values, list) else [values])):
         raise ValueError("must be above 0")
@@ -69,9 +76,12 @@ Number = Annotated[float, Field(strict=True)]
 """A number in quotes is no number."""
 Side = Annotated[int, Field(ge=1, le=MAX_SIDE)]
 Text = Annotated[str, Field(pattern=r"\S")]
-Names = Annotated[list[str], Field(min_length=1, max_length=MAX_LABELS), AfterValidator(_different)]
+Names = Annotated[list[str], Field(max_length=MAX_LABELS), AfterValidator(_different)]
 Columns = Annotated[tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=1)]], AfterValidator(_ascending)]
 Range = Annotated[tuple[Number, Number], AfterValidator(_ascending)]
+Share = Annotated[Number, Field(ge=0, le=1)]
+Wait = Annotated[Number, Field(ge=0)]
+Point = tuple[Number, Number]
 Channelwise = Number | Annotated[list[Number], Field(min_length=1, max_length=3)]
 """One number for all channels, or one for each, in the order of the model's channels."""
 
@@ -102,12 +112,22 @@ class LabelsContract(Section):
     output: str | None = Field(None, description="the output's name; by default probabilities, or the only one")
     columns: Columns | None = Field(None, description="the first column, and the one after the last; by default all")
     values: Literal["probabilities", "logits"] = Field("probabilities", description="what the columns are")
-    names: Names | None = Field(None, description="the labels, in the order of the columns")
+    names: Names | None = Field(
+        None, description="the labels, in the order of the columns; an empty list for a model that has only measures"
+    )
 
 
 class CropContract(Section):
-    """The square that the model sees, relative to the detector's box: offset and side, in units of the box's size."""
+    """The square that the model sees: where it has the five landmarks of a face, or where it lies around the box.
 
+    Offset and side are in units of the box's size. With ``points`` they are for faces without landmarks.
+    """
+
+    points: Annotated[tuple[Point, Point, Point, Point, Point], AfterValidator(_spread)] | None = Field(
+        None,
+        description="where left eye, right eye, nose and the corners of the mouth are, as seen, each as x and y in "
+        "fractions of the square's side",
+    )
     x: Number = Field(0.0, description="from the box's centre to the square's")
     y: Number = Field(0.0, description="the same, downwards")
     side: Annotated[Number, Field(gt=0)] = Field(1.0, description="the square's side")
@@ -121,6 +141,25 @@ class MeasureContract(Section):
     range: Range = Field((-1.0, 1.0), description="its least and its greatest value; what lies outside is clipped")
 
 
+class SmootherContract(Section):
+    """The smoother settings that fit the model; ``python -m training.smoothing --write`` fits them."""
+
+    tau: Annotated[Number, Field(gt=0)] | None = Field(None, description="time constant of the average, in seconds")
+    enter: Share | None = Field(None, description="average probability from which on a label may start")
+    leave: Share | None = Field(None, description="average probability below which it may end")
+    min_dwell: Wait | None = Field(None, description="seconds at or above enter before it starts")
+    patience: Wait | None = Field(None, description="seconds below leave before it ends")
+
+    @model_validator(mode="after")
+    def _valid(self) -> SmootherContract:
+        SmootherSettings(**self.own())
+        return self
+
+    def own(self) -> dict[str, float]:
+        """Return the values that the model has."""
+        return self.model_dump(exclude_none=True)
+
+
 class Contract(Section):
     """All that is said about a model."""
 
@@ -130,6 +169,7 @@ class Contract(Section):
     input: InputContract = InputContract()
     labels: LabelsContract = LabelsContract()
     crop: CropContract | None = None
+    smoother: SmootherContract = SmootherContract()
     measures: Annotated[dict[str, MeasureContract], Field(max_length=MAX_LABELS), AfterValidator(_named)] = Field(
         default_factory=dict
     )
@@ -240,3 +280,21 @@ def write(contract: Contract, name: str) -> str:
             lines.append(f"\n[{dotted(table)}]")
         lines.append(f"{dotted(path[-1:])} = {toml(value)}")
     return "\n".join(lines) + "\n"
+
+
+_SMOOTHER = re.compile(r"^\[smoother\].*\n(?:[ \t]*(?:\w+[ \t]*=.*)?\n)*", re.MULTILINE)
+
+
+def with_smoother(text: str, own: SmootherContract) -> str:
+    """Return a sidecar's text with other smoother settings; all else stays, also the comments.
+
+    Raises:
+        ConfigError: the sidecar's own settings are not in a section ``[smoother]``, so they cannot be replaced.
+    """
+    section = "".join(f"{name} = {toml(value)}\n" for name, value in own.own().items())
+    changed = f"{_SMOOTHER.sub('', text + chr(10)).rstrip()}\n\n[smoother]\n{section}".lstrip()
+    try:
+        tomllib.loads(changed)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"the sidecar cannot be changed ({error}): write [smoother] into it by hand") from error
+    return changed

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from fer_stream.inference.classifiers.contract import InputContract, LabelsContract
+    from fer_stream.inference.classifiers.contract import InputContract
     from fer_stream.inference.models import Model
 
 TRIAL = 2
@@ -43,17 +43,10 @@ def examine(model: Model) -> tuple[Plan | None, list[Breach]]:
                 "neither its metadata nor a sidecar has `crop`", "write [crop] with x, y and side, such as side = 1.1"
             )
         )
-    found = [*_pixels(model, said.input), *_output(model, said.labels)]
+    pixels, output = _pixels(model, said.input), _output(model, said)
     if not faulty & {"input", "labels"}:  # a breach that follows from another one is of no help
-        breaches += [each for each in found if isinstance(each, Breach)]
-    pixels = next((each for each in found if isinstance(each, Pixels)), None)
-    output = next((each for each in found if isinstance(each, str)), None)
-    if pixels is not None and (lengths := _lengths(said.input) - {1, _CHANNELS[pixels.colour]}):
-        advice = "write one number for all channels, or one for each"
-        breaches.append(
-            Breach(f"mean or std has {min(lengths)} numbers for {_CHANNELS[pixels.colour]} channels", advice)
-        )
-    elif pixels is not None and output is not None:
+        breaches += [each for each in (pixels, output) if isinstance(each, Breach)]
+    if isinstance(pixels, Pixels) and isinstance(output, str):
         return _tried(model, said, pixels, output, breaches, invalid_names="labels" in faulty)
     if said.labels.names is None and "labels" not in faulty:
         breaches.append(_no_names(None))
@@ -62,18 +55,8 @@ def examine(model: Model) -> tuple[Plan | None, list[Breach]]:
 
 def _no_names(columns: int | None) -> Breach:
     wanted = f", {columns} names" if columns else ""
-    return Breach("neither its metadata nor a sidecar has `labels`", f"write [labels] with names = [...]{wanted}")
-
-
-def _lengths(said: InputContract) -> set[int]:
-    return {np.size(said.mean), np.size(said.std)}
-
-
-def _scaling(said: InputContract) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return what pixels are multiplied with, and what is added then: of one channel, or of each of several."""
-    mean, std = np.array(said.mean, np.float64), np.array(said.std, np.float64)
-    factor, offset = np.broadcast_arrays(said.scale / std, -mean / std)
-    return np.atleast_1d(factor.astype(np.float32)), np.atleast_1d(offset.astype(np.float32))
+    advice = f"write [labels] with names = [...]{wanted}; [] if it has only measures"
+    return Breach("neither its metadata nor a sidecar has `labels`", advice)
 
 
 _CHANNELS = {"grey": 1, "RGB": 3, "BGR": 3}
@@ -86,56 +69,50 @@ def layouts(shape: Sequence[Any]) -> list[str]:
     ]
 
 
-def _pixels(model: Model, said: InputContract) -> Iterator[Pixels | Breach]:
-    """Yield the model's input, or why it is not known."""
+def _pixels(model: Model, said: InputContract) -> Pixels | Breach:
+    """Return the model's input, or why it is not known."""
     inputs = {value.name: value for value in model.session.get_inputs()}
     names = ", ".join(f"`{name}`" for name in inputs) or "none"
     if len(inputs) != 1:
-        yield Breach(f"it has {len(inputs)} inputs ({names})", "export it with one input, the faces")
-        return
+        return Breach(f"it has {len(inputs)} inputs ({names})", "export it with one input, the faces")
     ((name, value),) = inputs.items()
     if value.type not in TYPES:
-        yield Breach(f"its input `{name}` is {value.type}", "export it with an input of float32, float16 or uint8")
-        return
+        return Breach(f"its input `{name}` is {value.type}", "export it with an input of float32, float16 or uint8")
     shape = value.shape
     if len(shape) != 4:
-        yield Breach(
+        return Breach(
             f"its input `{name}` has {len(shape)} axes ({_shape(shape)})",
             "export it with four: faces, channels, height and width",
         )
-        return
     possible = layouts(shape)
     if not possible:
-        yield Breach(
+        return Breach(
             f"its input `{name}` is {_shape(shape)}", "export it with 1 or 3 channels, as [N, C, H, W] or [N, H, W, C]"
         )
-        return
     if said.layout is None and len(possible) > 1:
-        yield Breach(
+        return Breach(
             f"the layout of its input `{name}`, {_shape(shape)}, is not clear", 'write [input] layout = "NCHW"'
         )
-        return
     layout = said.layout or possible[0]
     if layout not in possible:
-        yield Breach(f"its input `{name}` is {_shape(shape)}, which is not {layout}", f'write layout = "{possible[0]}"')
-        return
+        return Breach(
+            f"its input `{name}` is {_shape(shape)}, which is not {layout}", f'write layout = "{possible[0]}"'
+        )
     channels = shape[layout.index("C")]
     colour = said.channels or ("grey" if channels == 1 else None)
     if colour is None:
-        yield Breach(
+        return Breach(
             f"the order of the channels of its input `{name}`, {_shape(shape)}, is not said",
             'write [input] channels = "RGB" or "BGR"',
         )
-        return
     if isinstance(channels, int) and _CHANNELS[colour] != channels:
         right = '"grey"' if channels == 1 else '"RGB" or "BGR"'
-        yield Breach(f"its input `{name}` has {channels} channels, which is not {colour}", f"write channels = {right}")
-        return
-    yield from _sized(name, value, layout, colour, said)
+        return Breach(f"its input `{name}` has {channels} channels, which is not {colour}", f"write channels = {right}")
+    return _sized(name, value, layout, colour, said)
 
 
-def _sized(name: str, value: Any, layout: str, colour: str, said: InputContract) -> Iterator[Pixels | Breach]:
-    """Yield the input whose layout and channels are known, or why its size or its batch is not known."""
+def _sized(name: str, value: Any, layout: str, colour: str, said: InputContract) -> Pixels | Breach:
+    """Return the input whose layout and channels are known, or why its size, its batch or its scale is not known."""
     shape = value.shape
     sides, faults = [], []
     for axis, at in (("H", 0), ("W", 1)):
@@ -145,34 +122,44 @@ def _sized(name: str, value: Any, layout: str, colour: str, said: InputContract)
             faults.append(axis)
         sides.append(found or 0)
     if faults and said.size is None:
-        yield Breach(
+        return Breach(
             f"the size of its input `{name}`, {_shape(shape)}, is not fixed", "write [input] size = [224, 224]"
         )
-        return
     if faults:
-        yield Breach(f"its input `{name}` is {_shape(shape)}, not of size {list(said.size or ())}", "leave size out")
-        return
+        return Breach(f"its input `{name}` is {_shape(shape)}, not of size {list(said.size or ())}", "leave size out")
     batch = shape[0] if isinstance(shape[0], int) else said.batch or FREE
     if said.batch not in (None, batch) or batch > 1024:
-        yield Breach(f"its input `{name}` takes {batch} faces at once, not {said.batch}", "leave batch out")
-        return
-    yield Pixels(name, TYPES[value.type], layout, colour, sides[0], sides[1], batch)
+        return Breach(f"its input `{name}` takes {batch} faces at once, not {said.batch}", "leave batch out")
+    if lengths := {np.size(said.mean), np.size(said.std)} - {1, _CHANNELS[colour]}:
+        return Breach(
+            f"mean or std has {min(lengths)} numbers for {_CHANNELS[colour]} channels",
+            "write one number for all channels, or one for each",
+        )
+    mean, std = np.atleast_1d(said.mean), np.atleast_1d(said.std)
+    factor, offset = (each.astype(np.float32) for each in np.broadcast_arrays(said.scale / std, -mean / std))
+    return Pixels(name, TYPES[value.type], layout, colour, sides[0], sides[1], batch, factor, offset)
 
 
-def _output(model: Model, said: LabelsContract) -> Iterator[str | Breach]:
-    """Yield the name of the output that has the labels, or why it is not known."""
+def _output(model: Model, said: Contract) -> str | Breach:
+    """Return the output of the labels, or of measures where there are no labels; or why it is not known."""
     names = [value.name for value in model.session.get_outputs()]
     listed = ", ".join(f"`{name}`" for name in names)
-    wanted = said.output or ("probabilities" if "probabilities" in names else None)
-    if wanted is not None and wanted in names:
-        yield wanted
-    elif wanted is not None:
-        yield Breach(f"it has no output `{wanted}`", f"write [labels] output, one of {listed}")
-    else:
-        yield Breach(
+    wanted = said.labels.output or ("probabilities" if "probabilities" in names else None)
+    if said.labels.names == []:
+        named = [each.output for each in said.measures.values()]
+        if not named:
+            return Breach("it has neither labels nor measures", "write [labels] names = [...], or [measures.NAME]")
+        if None in named and wanted is None and len(names) > 1:
+            return Breach(f"which of its outputs ({listed}) have the measures is not said", "write each one's output")
+        return wanted if wanted is not None and wanted in names else names[0]
+    if wanted is None:
+        return Breach(
             f"which of its outputs ({listed}) has the labels is not said",
             f'write [labels] output = "{names[0]}", and values = "probabilities" or "logits"',
         )
+    return (
+        wanted if wanted in names else Breach(f"it has no output `{wanted}`", f"write [labels] output, one of {listed}")
+    )
 
 
 def _tried(
@@ -184,48 +171,45 @@ def _tried(
     """
     outputs = [value.name for value in model.session.get_outputs()]
     names = list(said.labels.names or ())
-    places = {name: Column(each.output or output, each.column) for name, each in said.measures.items()}
-    for name, place in places.items():
+    measures = {
+        Measure(name, *each.range): Column(each.output or output, each.column) for name, each in said.measures.items()
+    }
+    for measure, place in measures.items():
         if place.output not in outputs:
-            breaches.append(
-                Breach(f"the measure {name} is in `{place.output}`, which is no output", f"name one of {outputs}")
-            )
-    wanted = sorted({output, *(place.output for place in places.values())} & set(outputs))
-    found = _trial(model, pixels, said.input, wanted)
+            what = f"the measure {measure.name} is in `{place.output}`, which is no output"
+            breaches.append(Breach(what, f"name one of {outputs}"))
+    wanted = sorted({output, *(place.output for place in measures.values())} & set(outputs))
+    found = _trial(model, pixels, wanted)
     if isinstance(found, Breach):
-        return None, [*breaches, found, *([] if names or invalid_names else [_no_names(None)])]
+        return None, [*breaches, found, *([] if said.labels.names is not None or invalid_names else [_no_names(None)])]
     width = found[output].shape[1]
-    first, after = said.labels.columns or (0, width)
+    first, after = (0, 0) if said.labels.names == [] else said.labels.columns or (0, width)
     if after > width:
         breaches.append(Breach(f"its output `{output}` has {width} columns, not {after}", "correct [labels] columns"))
         return None, breaches
-    if not names and not invalid_names:
+    if said.labels.names is None and not invalid_names:
         breaches.append(_no_names(after - first))
     elif names and len(names) != after - first:
         advice = "give as many names as columns, or say with [labels] columns = [FIRST, AFTER] which columns they are"
         breaches.append(Breach(f"there are {len(names)} labels for {after - first} columns of `{output}`", advice))
-    breaches += _rows(found[output][:, first:after], output, said.labels.values)
-    for name, place in places.items():
+    if after:
+        breaches += _rows(found[output][:, first:after], output, said.labels.values)
+    for measure, place in measures.items():
         if place.output in found:
-            breaches += _measured(name, place, found[place.output], (output, first, after))
+            breaches += _measured(measure.name, place, found[place.output], (output, first, after))
     if breaches or said.crop is None:
         return None, breaches
-    measures = tuple(Measure(name, *each.range) for name, each in said.measures.items())
-    factor, offset = _scaling(said.input)
-    logits = said.labels.values == "logits"
     plan = Plan(
-        model,
-        pixels,
-        factor,
-        offset,
-        tuple(names),
-        output,
-        (first, after),
-        logits,
-        measures,
-        tuple(places.values()),
-        said.crop,
-        said.version or "",
+        model=model,
+        pixels=pixels,
+        labels=tuple(names),
+        output=output,
+        columns=(first, after),
+        logits=bool(names) and said.labels.values == "logits",
+        measures=measures,
+        crop=said.crop,
+        smoother=said.smoother.own(),
+        version=said.version or "",
     )
     return plan, []
 
@@ -242,27 +226,25 @@ def trial(model: Model, said: Contract) -> dict[str, NDArray[np.float32]]:
     The order of the channels need not be known.
     """
     orders = (said.input, said.input.model_copy(update={"channels": "BGR"}))
-    pixels = next((each for order in orders for each in _pixels(model, order) if isinstance(each, Pixels)), None)
-    if pixels is None or _lengths(said.input) - {1, _CHANNELS[pixels.colour]}:
-        return {}
-    found = _trial(model, pixels, said.input, [value.name for value in model.session.get_outputs()])
-    return {} if isinstance(found, Breach) else found
+    found = (_pixels(model, order) for order in orders)
+    pixels = next((each for each in found if isinstance(each, Pixels)), None)
+    outputs = [value.name for value in model.session.get_outputs()]
+    results = _trial(model, pixels, outputs) if pixels else {}
+    return {} if isinstance(results, Breach) else results
 
 
-def _trial(
-    model: Model, pixels: Pixels, said: InputContract, outputs: Sequence[str]
-) -> dict[str, NDArray[np.float32]] | Breach:
+def _trial(model: Model, pixels: Pixels, outputs: Sequence[str]) -> dict[str, NDArray[np.float32]] | Breach:
     """Return a model's outputs for noise, or why it gives none."""
 
-    def attempt(tried: Pixels, faces: int) -> dict[str, NDArray[np.float32]]:
-        return run_outputs(model, tried, *_scaling(said), outputs, noise(tried, faces))
+    def attempt(faces: int) -> dict[str, NDArray[np.float32]]:
+        return run_outputs(model, pixels, outputs, noise(pixels, faces))
 
     try:
-        return attempt(pixels, pixels.batch or TRIAL)
+        return attempt(pixels.batch or TRIAL)
     except ModelError as error:
         reason = str(error)
     try:
-        attempt(pixels, 1)
+        attempt(1)
     except ModelError:
         return Breach("it fails on a picture of noise", f"correct the model, or [input] ({reason})")
     if pixels.batch:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import cv2
@@ -58,12 +58,15 @@ class Crop:
     """The square region that a model expects, relative to a detector's box. Measured by ``training/crop.py``.
 
     ``x`` and ``y`` are the offset of the square's centre from the box's centre, ``side`` is the square's side, all in
-    units of the box's size ``sqrt(width * height)``.
+    units of the box's size ``sqrt(width * height)``. If there are ``points``, the square is placed so that a face's
+    landmarks come closest to them; they are in fractions of the square's side. The box then only counts for a face
+    without landmarks.
     """
 
     x: float
     y: float
     side: float
+    points: tuple[tuple[float, float], ...] = ()
 
     @classmethod
     def from_json(cls, text: str) -> Crop:
@@ -76,7 +79,7 @@ class Crop:
             value = json.loads(text)
         except (ValueError, RecursionError):
             value = None
-        if not isinstance(value, dict) or set(value) != {field.name for field in fields(cls)}:
+        if not isinstance(value, dict) or set(value) != {"x", "y", "side"}:
             raise ValueError("it must be an object of x, y and side")
         most = sys.float_info.max  # also excludes integers too large for a float
         if not all(type(number) in (int, float) and abs(number) <= most for number in value.values()):
@@ -87,13 +90,15 @@ class Crop:
 
     def to_json(self) -> str:
         """Return the JSON text that `from_json` takes."""
-        return json.dumps(asdict(self))
+        return json.dumps({"x": self.x, "y": self.y, "side": self.side})
 
     def square(self, box: Box, landmarks: Sequence[tuple[float, float]] = ()) -> Square:
         """Return the model's square in the image for a detector's box, turned with the line through the eyes.
 
-        A lean of up to `UPRIGHT` is left in the crop; of a larger one, as much is left.
+        A lean of up to `UPRIGHT` is left in the crop; of a larger one, as much is left. With ``points`` none is left.
         """
+        if len(landmarks) == len(self.points) > 0 and (fitted := _fitted(self.points, landmarks)).side >= 1:
+            return fitted
         lean = roll(landmarks)
         angle = math.copysign(max(abs(lean) - UPRIGHT, 0.0), lean)
         size = math.sqrt(max(box.x2 - box.x1, 1.0) * max(box.y2 - box.y1, 1.0))
@@ -115,6 +120,19 @@ class Square(NamedTuple):
     angle: float = 0.0
 
 
+def _fitted(points: Sequence[tuple[float, float]], landmarks: Sequence[tuple[float, float]]) -> Square:
+    """Return the square in which landmarks come closest to points in the unit square, by least squares.
+
+    It is the similarity transform of S. Umeyama, "Least-squares estimation of transformation parameters between two
+    point patterns", IEEE TPAMI 13(4), 1991. In the plane it is a complex factor and an offset.
+    """
+    wanted, found = (np.asarray(each, np.float64) @ (1, 1j) for each in (points, landmarks))
+    spread = wanted - wanted.mean()
+    factor = np.vdot(spread, found) / np.vdot(spread, spread)
+    centre, side = complex(found.mean() + factor * (0.5 + 0.5j - wanted.mean())), float(abs(factor))
+    return Square(centre.real - side / 2, centre.imag - side / 2, side, math.degrees(np.angle(factor)))
+
+
 class OnnxClassifier:
     """A classifier in an ONNX file, given by its path or by the name of a shipped file; by default `DEFAULT`.
 
@@ -131,8 +149,10 @@ class OnnxClassifier:
         if provider != "cpu":  # only the CPU refuses an input that does not fit: OpenVINO reads past its end
             self._plan = replace(self._plan, model=_model(path, provider))
         self.digest, self.version = model.digest, self._plan.version
-        self.labels, self.measures = self._plan.labels, self._plan.measures
-        self.crop = Crop(**self._plan.crop.model_dump())
+        self.labels, self.measures = self._plan.labels, tuple(self._plan.measures)
+        crop = self._plan.crop
+        self.crop = Crop(crop.x, crop.y, crop.side, crop.points or ())
+        self.smoother = self._plan.smoother
 
     planar = True
     """It takes planar pictures, too (`fer_stream.plugins.Classifier`)."""

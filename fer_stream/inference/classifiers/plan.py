@@ -10,7 +10,7 @@ import numpy as np
 from fer_stream.errors import ModelError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -42,7 +42,7 @@ class Column(NamedTuple):
 
 
 class Pixels(NamedTuple):
-    """The model's input: its name and type, the order of its axes, and its size in pixels and faces."""
+    """The model's input: its name and type, the order of its axes, its size in pixels and faces, and its scale."""
 
     name: str
     dtype: type[np.generic]
@@ -52,6 +52,9 @@ class Pixels(NamedTuple):
     width: int
     batch: int
     """Faces in each run, or `FREE`."""
+    factor: NDArray[np.float32]
+    offset: NDArray[np.float32]
+    """Values are ``pixels * factor + offset``: one number of each for all channels, or one for each channel."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -63,16 +66,15 @@ class Plan:
 
     model: Model
     pixels: Pixels
-    factor: NDArray[np.float32]
-    offset: NDArray[np.float32]
     labels: tuple[str, ...]
     output: str
     columns: tuple[int, int]
     logits: bool
-    measures: tuple[Measure, ...]
-    places: tuple[Column, ...]
-    """Where each of ``measures`` is."""
+    measures: Mapping[Measure, Column]
+    """Where each measure is."""
     crop: CropContract
+    smoother: Mapping[str, float]
+    """Smoother settings of its own."""
     version: str
 
     def run(self, faces: NDArray[np.float32]) -> tuple[Rows, Rows]:
@@ -91,26 +93,19 @@ class Plan:
         return np.concatenate(probabilities), np.concatenate(measures)
 
     def _run(self, faces: NDArray[np.float32]) -> tuple[Rows, Rows]:
-        outputs = {self.output, *(place.output for place in self.places)}
-        found = run_outputs(self.model, self.pixels, self.factor, self.offset, sorted(outputs), faces)
+        outputs = {self.output, *(place.output for place in self.measures.values())}
+        found = run_outputs(self.model, self.pixels, sorted(outputs), faces)
         rows = found[self.output][:, slice(*self.columns)]
         if self.logits:
             powers = np.exp(rows - rows.max(axis=1, keepdims=True))
             rows = powers / powers.sum(axis=1, keepdims=True)
         measures = np.empty((len(faces), len(self.measures)), np.float32)
-        for at, (measure, place) in enumerate(zip(self.measures, self.places, strict=True)):
+        for at, (measure, place) in enumerate(self.measures.items()):
             measures[:, at] = found[place.output][:, place.number].clip(measure.least, measure.greatest)
         return rows, measures
 
 
-def run_outputs(
-    model: Model,
-    pixels: Pixels,
-    factor: NDArray[np.float32],
-    offset: NDArray[np.float32],
-    names: Sequence[str],
-    faces: NDArray[np.float32],
-) -> dict[str, Rows]:
+def run_outputs(model: Model, pixels: Pixels, names: Sequence[str], faces: NDArray[np.float32]) -> dict[str, Rows]:
     """Run a model on some faces, at most a batch, and return its outputs by name: float32 ``[N, columns]``.
 
     Raises:
@@ -119,8 +114,8 @@ def run_outputs(
     values = faces if faces.ndim == 4 else faces[..., None]
     if pixels.colour == "RGB":
         values = values[..., ::-1]
-    if (factor != 1).any() or (offset != 0).any():
-        values = values * factor + offset
+    if (pixels.factor != 1).any() or (pixels.offset != 0).any():
+        values = values * pixels.factor + pixels.offset
     if pixels.dtype is np.uint8:
         values = np.rint(values)
     if pixels.layout == "NCHW":

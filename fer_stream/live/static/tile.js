@@ -182,8 +182,10 @@ export class Tile {
 function caption(track) {
   const shown = named(track.label);
   const share = shown === track.label ? track.probabilities[track.label] : groupShare(track, shown);
-  const text = shown === UNCERTAIN ? `#${track.track} uncertain` : `#${track.track} ${shown} ${percent(share)}`;
-  return [text, ...Object.entries(track.measures ?? {}).map(([name, value]) => `${name} ${value.toFixed(2)}`)].join(", ");
+  const unlabelled = track.measures && !Object.keys(track.probabilities).length; // the model has only measures
+  const label = shown === UNCERTAIN ? " uncertain" : ` ${shown} ${percent(share)}`;
+  const measures = Object.entries(track.measures ?? {}).map(([name, value]) => `${name} ${value.toFixed(2)}`);
+  return [`#${track.track}${unlabelled ? "" : label}`, ...measures].join(", ");
 }
 
 function groupShare(track, group) {

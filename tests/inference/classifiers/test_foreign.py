@@ -5,16 +5,19 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import cv2
 import numpy as np
+import onnx
 import pytest
 from foreign import EMOTIEFF, FERPLUS, FREE, XCEPTION, Foreign, softmax
 
 from fer_stream.errors import ConfigError, ModelError
 from fer_stream.imaging.yuv import Yuv
 from fer_stream.inference import models
-from fer_stream.inference.classifiers import adoption
+from fer_stream.inference.classifiers import adoption, contract
+from fer_stream.inference.classifiers.contract import SmootherContract
 from fer_stream.inference.classifiers.examination import examine
-from fer_stream.inference.classifiers.onnx import OnnxClassifier
+from fer_stream.inference.classifiers.onnx import Crop, OnnxClassifier, Square
 from fer_stream.types import Box, Face
 
 if TYPE_CHECKING:
@@ -59,6 +62,7 @@ ALL = pytest.mark.parametrize("foreign", list(ANSWERS), ids=lambda foreign: fore
 
 def adopted(folder: Path, foreign: Foreign, **further: str) -> Path:
     """Write a model and its sidecar."""
+    folder.mkdir(exist_ok=True)
     path = foreign.write(folder / f"{foreign.name}.onnx")
     answers = ANSWERS[foreign] | TEXTS | further
     models.sidecar_of(path).write_text(adoption.adopt(models.load(path), answers, None))
@@ -257,7 +261,7 @@ def test_a_question_is_asked_until_its_answer_is_valid(tmp_path: Path) -> None:
     [
         ({"pixels": "0-1"}, "--pixels '0-1' cannot be used: it must be bytes, unit, signed, imagenet; other scales"),
         ({"size": "224"}, "--size '224' cannot be used: it must be HEIGHTxWIDTH"),
-        ({"crop": "1.1"}, "--crop '1.1' cannot be used: it must be box, fer2013, or X,Y,SIDE"),
+        ({"crop": "1.1"}, "--crop '1.1' cannot be used: it must be box, fer2013, arcface, or X,Y,SIDE"),
         ({"crop": "0,0,-1"}, "--crop '0,0,-1' cannot be used: crop.side = -1.0 is not allowed: it must be a number"),
         ({"columns": "8"}, "--columns '8' cannot be used: it must be FIRST:AFTER"),
         ({"measure": "valence"}, "--measure 'valence' cannot be used: it must be NAME=COLUMN[,LEAST,GREATEST[,OUT"),
@@ -275,4 +279,164 @@ def test_answers_that_contradict_the_model_are_refused(tmp_path: Path) -> None:
     path = EMOTIEFF.write(tmp_path / "mine.onnx")
     answers = ANSWERS[EMOTIEFF] | TEXTS | {"channels": "grey", "pixels": "unit"}
     with pytest.raises(ModelError, match="cannot be used with these answers: its input `input` has 3 channels"):
+        adoption.adopt(models.load(path), answers, None)
+
+
+# Smoother settings
+
+
+@pytest.mark.parametrize(
+    ("section", "fault"),
+    [
+        ("tau = 0", "smoother.tau = 0 is not allowed: it must be a number above 0"),
+        ("enter = 0.2", "leave must be below enter, or labels flicker"),
+        ("leave = 1.5", "smoother.leave = 1.5 is not allowed: it must be a number from 0 to 1"),
+        ("update_interval = 1.0", "smoother.update_interval"),
+    ],
+)
+def test_invalid_smoother_settings_are_a_breach(tmp_path: Path, section: str, fault: str) -> None:
+    path = adopted(tmp_path, XCEPTION)
+    sidecar = models.sidecar_of(path)
+    sidecar.write_text(f"{sidecar.read_text()}\n[smoother]\n{section}\n")
+    plan, (breach,) = examine(models.load(path))
+    assert plan is None
+    assert fault in str(breach)
+
+
+def test_a_classifier_has_the_smoother_settings_of_its_sidecar(tmp_path: Path) -> None:
+    path = adopted(tmp_path, XCEPTION)
+    assert OnnxClassifier(path).smoother == {}
+    sidecar = models.sidecar_of(path)
+    before = sidecar.read_text()
+    sidecar.write_text(contract.with_smoother(before, SmootherContract(tau=0.4, patience=2)))
+    assert sidecar.read_text() == f"{before}\n[smoother]\ntau = 0.4\npatience = 2.0\n"
+    assert OnnxClassifier(path).smoother == {"tau": 0.4, "patience": 2}
+
+
+def test_new_smoother_settings_replace_the_old_ones_alone() -> None:
+    text = "# mine\nversion = 'a'\n\n[smoother]  # by hand\ntau = 0.1\n\n# the face\n[crop]\nside = 1.1"
+    changed = contract.with_smoother(text, SmootherContract(tau=0.4))
+    assert changed == "# mine\nversion = 'a'\n\n# the face\n[crop]\nside = 1.1\n\n[smoother]\ntau = 0.4\n"
+    assert contract.with_smoother(changed, SmootherContract(tau=0.4)) == changed
+    assert contract.with_smoother("", SmootherContract(tau=0.4)) == "[smoother]\ntau = 0.4\n"
+    with pytest.raises(ConfigError, match=r"write \[smoother\] into it by hand"):
+        contract.with_smoother("smoother.tau = 0.1\n", SmootherContract(tau=0.4))
+
+
+# Five landmarks
+
+
+def turned(points: Any, degrees: float, side: float, centre: complex) -> tuple[tuple[float, float], ...]:
+    """Return where points of the unit square are, if it has this side and centre, turned clockwise."""
+    factor = side * np.exp(1j * np.radians(degrees))
+    found = (np.asarray(points) @ (1, 1j) - 0.5 - 0.5j) * factor + centre
+    return tuple((value.real, value.imag) for value in found.tolist())
+
+
+@pytest.mark.parametrize("degrees", [-170, -30, 0, 4, 90, 179])
+@pytest.mark.parametrize("side", [20.0, 160.0])
+def test_the_square_is_where_the_landmarks_are_at_their_points(degrees: float, side: float) -> None:
+    points = tuple(map(tuple, adoption.ARCFACE["points"]))
+    crop, box = Crop(0.0, 0.0, 1.0, points), Box(0, 0, 40, 40)
+    square = crop.square(box, turned(points, degrees, side, 70 + 90j))
+    assert square == pytest.approx(Square(70 - side / 2, 90 - side / 2, side, degrees))
+    upright = Crop(0.0, 0.0, 1.0)
+    for few in ((), turned(points, degrees, side, 70 + 90j)[:2], ((5.0, 5.0),) * 5):
+        assert crop.square(box, few) == upright.square(box, few), "without five landmarks the box counts"
+
+
+def test_no_other_square_brings_the_landmarks_closer() -> None:
+    random = np.random.default_rng(7)
+    points = tuple(map(tuple, adoption.ARCFACE["points"]))
+    found = np.array(turned(points, 25, 100, 70 + 90j)) + random.normal(0, 4, (5, 2))
+    best = Crop(0.0, 0.0, 1.0, points).square(Box(0, 0, 40, 40), found.tolist())
+
+    def distance(x: float, y: float, side: float, angle: float) -> float:
+        there = turned(points, angle, side, complex(x + side / 2, y + side / 2))
+        return float(np.square(np.array(there) - found).sum())
+
+    for change in random.normal(0, 1, (200, 4)):
+        assert distance(*best) <= distance(*(np.array(best) + change * (2, 2, 2, 2)).tolist())
+
+
+def test_a_model_that_wants_landmarks_sees_an_aligned_face(tmp_path: Path) -> None:
+    aligned, boxed = (OnnxClassifier(adopted(tmp_path / name, EMOTIEFF, crop=name)) for name in ("arcface", "box"))
+    points = tuple(map(tuple, adoption.ARCFACE["points"]))
+    image = np.full((300, 300, 3), 40, np.uint8)
+    marks = turned(points, 30, 112, 150 + 140j)
+    for x, y in marks:
+        cv2.circle(image, (round(x), round(y)), 4, (255, 255, 255), -1)
+    face = Face(Box(100, 90, 200, 190), 1.0, marks)
+    seen = aligned.sample(image, face)
+    assert seen.shape == (224, 224, 3)
+    for x, y in points:
+        assert seen[round(y * 224), round(x * 224)].min() > 200
+    assert (seen > 128).mean() < 0.03
+    without = replace(face, landmarks=())
+    crop = aligned.crop
+    assert (crop.x, crop.y, crop.side) != (0, 0, 1)
+    assert not np.array_equal(aligned.sample(image, without), seen)
+    assert not np.array_equal(aligned.sample(image, without), boxed.sample(image, without))
+
+
+@pytest.mark.parametrize(
+    ("points", "fault"),
+    [
+        ("[[0.3, 0.4]]", "it must be a list of 5, each a list of 2, each a number"),
+        ("[[0.3, 0.4], [0.3, 0.4], [0.3, 0.4], [0.3, 0.4], [0.3, 0.4]]", "must not all be the same point"),
+        ('[["a", 0.4], [0.7, 0.4], [0.5, 0.6], [0.4, 0.8], [0.6, 0.8]]', "crop.points"),
+    ],
+)
+def test_invalid_points_are_a_breach(tmp_path: Path, points: str, fault: str) -> None:
+    path = adopted(tmp_path, XCEPTION)
+    sidecar = models.sidecar_of(path)
+    sidecar.write_text(sidecar.read_text().replace("[crop]", f"[crop]\npoints = {points}"))
+    plan, (breach,) = examine(models.load(path))
+    assert plan is None
+    assert fault in str(breach)
+
+
+# Measures without labels
+
+
+def test_a_model_may_have_measures_and_no_labels(tmp_path: Path) -> None:
+    path = adopted(tmp_path, EMOTIEFF, labels="none")
+    assert "names = []" in models.sidecar_of(path).read_text()
+    alone, both = OnnxClassifier(path), OnnxClassifier(adopted(tmp_path / "both", EMOTIEFF))
+    assert alone.labels == ()
+    image = np.random.default_rng(3).integers(0, 256, (300, 300, 3), np.uint8)
+    faces = [Face(Box(20, 20, 244, 244), 1.0), Face(Box(60, 50, 284, 274), 1.0)]
+    rows, measures = alone.assess(image, faces)
+    assert rows.shape == (2, 0)
+    np.testing.assert_array_equal(measures, both.assess(image, faces)[1])
+
+
+def test_a_model_without_labels_and_measures_is_refused(tmp_path: Path) -> None:
+    path = adopted(tmp_path, EMOTIEFF, labels="none")
+    sidecar = models.sidecar_of(path)
+    sidecar.write_text(sidecar.read_text().partition("[measures")[0])
+    plan, (breach,) = examine(models.load(path))
+    assert plan is None
+    assert str(breach) == "it has neither labels nor measures: write [labels] names = [...], or [measures.NAME]"
+    with pytest.raises(ConfigError, match="which further columns are measures"):
+        adoption.adopt(models.load(path), ANSWERS[XCEPTION] | TEXTS | {"labels": "none", "channels": "RGB"}, None)
+
+
+def test_measures_of_several_outputs_need_no_output_of_labels(tmp_path: Path) -> None:
+    path = EMOTIEFF.write(tmp_path / "two.onnx")
+    model = onnx.load(str(path))
+    model.graph.node.append(onnx.helper.make_node("Identity", ["output"], ["again"]))
+    model.graph.output.append(onnx.helper.make_tensor_value_info("again", onnx.TensorProto.FLOAT, ["batch_size", 10]))
+    onnx.save(model, str(path))
+    answers = ANSWERS[EMOTIEFF] | TEXTS | {"labels": "none"}
+    with pytest.raises(ModelError, match=r"which of its outputs \(`output`, `again`\) have the measures is not said"):
+        adoption.adopt(models.load(path), answers, None)
+    answers["measure"] = "valence=8,-1,1,again; arousal=9,-1,1,output"
+    models.sidecar_of(path).write_text(adoption.adopt(models.load(path), answers, None))
+    image = np.random.default_rng(3).integers(0, 256, (260, 260, 3), np.uint8)
+    faces = [Face(Box(10, 10, 234, 234), 1.0)]
+    expected = OnnxClassifier(adopted(tmp_path / "one", EMOTIEFF)).assess(image, faces)[1]
+    np.testing.assert_array_equal(OnnxClassifier(path).assess(image, faces)[1], expected)
+    del answers["measure"]
+    with pytest.raises(ConfigError, match="which further columns are measures"):
         adoption.adopt(models.load(path), answers, None)

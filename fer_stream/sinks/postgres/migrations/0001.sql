@@ -59,7 +59,8 @@ SELECT DISTINCT ON (camera, epoch, track, start_time, split_part(type, '.', 1), 
     extract(epoch FROM coalesce(end_time, time) - start_time)::double precision AS seconds,
     probability,
     peak,
-    data ->> 'previous' AS previous
+    data ->> 'previous' AS previous,
+    data -> 'measures' AS measures
 FROM events
 WHERE start_time IS NOT NULL AND label IS NOT NULL
 ORDER BY camera, epoch, track, start_time, split_part(type, '.', 1), label,
@@ -70,6 +71,7 @@ COMMENT ON VIEW intervals IS
 COMMENT ON COLUMN intervals.kind IS 'emotion or valence';
 COMMENT ON COLUMN intervals.known_until IS 'the end, or of an open interval the time of its latest event';
 COMMENT ON COLUMN intervals.seconds IS 'from start_time to known_until';
+COMMENT ON COLUMN intervals.measures IS 'mean, lowest and highest of each of the model''s measures; null if it has none';
 
 CREATE VIEW stays AS
 SELECT DISTINCT ON (camera, epoch, track, start_time)
@@ -80,9 +82,11 @@ SELECT DISTINCT ON (camera, epoch, track, start_time)
     end_time,
     coalesce(end_time, time) AS known_until,
     extract(epoch FROM coalesce(end_time, time) - start_time)::double precision AS seconds,
-    confidence
+    confidence,
+    data -> 'measures' AS measures
 FROM events
 WHERE start_time IS NOT NULL AND label IS NULL
 ORDER BY camera, epoch, track, start_time, (end_time IS NOT NULL) DESC, sequence DESC, time DESC;
 
 COMMENT ON VIEW stays IS 'One row for each face, from when it came to when it left; end_time is null while it is in view.';
+COMMENT ON COLUMN stays.measures IS 'of a face that has left, as in intervals';
