@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import select
 import time
 from typing import TYPE_CHECKING, Literal, Self
 
@@ -13,6 +12,7 @@ from fer_stream.client.follower import Follower, SilenceError, wanted
 from fer_stream.client.scouts import NoAnswerError, no_answer
 from fer_stream.errors import ConfigError, TransportError
 from fer_stream.events.cursor import to_numbers
+from fer_stream.system.waiting import wait_readable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence
@@ -123,10 +123,7 @@ class Subscription:
                 remaining = deadline - time.monotonic()
                 if remaining <= 0:
                     return None
-                poller = select.poll()
-                for descriptor in self._follower.descriptors():
-                    poller.register(descriptor, select.POLLIN)
-                poller.poll(1000 * min(remaining, self._follower.due_in()))
+                wait_readable(self._follower.descriptors(), min(remaining, self._follower.due_in()))
             return self._follower.ready.popleft() if self._follower.ready else None
         except SilenceError as error:
             raise no_answer(self._address, error.silent.diagnose(), error.seconds) from None

@@ -6,7 +6,6 @@ process ends, so a killed service is never listed, and the next service that sta
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import os
@@ -21,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from fer_stream.errors import ConfigError, TransportError
-from fer_stream.system import folders
+from fer_stream.system import files, folders, local
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -54,9 +53,9 @@ class Instance:
 
 
 class Claim:
-    """The folder ``path`` for one run only, until `close`, and until every process that holds ``lock`` has ended.
+    """The folder ``path``, and an ``address``, for one run only.
 
-    Its name has the lowest free number, so a restarted service keeps its address.
+    They are its own until `close`, and until every process that holds ``lock`` has ended. The folder's name has the lowest free number, so a restarted service keeps its address.
     """
 
     def __init__(self) -> None:
@@ -72,6 +71,7 @@ class Claim:
                     self.path.mkdir(mode=0o700)
                     break
             self.lock = _hold(self.path)
+            self.address = local.address(self.path, number)
 
     def close(self) -> None:
         """Delete the folder; a second call does nothing."""
@@ -132,7 +132,7 @@ def _announced(address: str, cameras: Iterable[str], calls: Path | None) -> Iter
 def _write(folder: Path, about: dict[str, Any]) -> None:
     fresh = folder / f"{_NOTE}.new"
     fresh.write_text(json.dumps(about), encoding="utf-8")
-    fresh.replace(folder / _NOTE)
+    files.replace(fresh, folder / _NOTE)
 
 
 def _hold(folder: Path) -> int:
@@ -140,8 +140,8 @@ def _hold(folder: Path) -> int:
 
     systemd-tmpfiles, which deletes old files from temporary folders, skips a locked folder.
     """
-    lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    fcntl.flock(lock, fcntl.LOCK_EX)
+    lock = files.open_folder(folder)
+    files.lock(lock, wait=True)
     return lock
 
 
@@ -218,8 +218,7 @@ def _alone() -> Iterator[Path]:
     root = folders.runtime()
     try:
         root.mkdir(parents=True, exist_ok=True, mode=0o700)
-        found = root.stat()
-        if found.st_uid != os.geteuid() or found.st_mode & 0o077:
+        if files.open_to_others(root.stat()):
             raise ConfigError(
                 f"the runtime folder {root} is open to others: make it your own and chmod 700 it, or set "
                 "XDG_RUNTIME_DIR to a folder that only you can use"
@@ -230,7 +229,7 @@ def _alone() -> Iterator[Path]:
             f"the runtime folder {root} cannot be used: {error.strerror}; set XDG_RUNTIME_DIR to a folder of your own"
         ) from error
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # blocks only for milliseconds: no process holds it longer
+        files.lock(lock, wait=True)  # blocks only for milliseconds: no process holds it longer
         _sweep(root)
         yield root
     finally:
@@ -245,13 +244,13 @@ def _sweep(root: Path) -> None:
 
 def _alive(path: Path) -> bool:
     try:
-        found = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+        found = files.open_folder(path, follow=False)
     except FileNotFoundError:  # the process has just ended
         return False
     except OSError:  # not a folder that we created
         return True
     try:
-        fcntl.flock(found, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        files.lock(found)
     except OSError:
         return True
     finally:
