@@ -114,7 +114,7 @@ class OutputFolder:
             self._clear()
         self._begun = False
         if self._lock is not None:
-            os.close(self._lock)
+            files.close_folder(self.path, self._lock)
         self._lock = None
 
     def _read_summary(self) -> dict[str, Any]:

@@ -55,7 +55,8 @@ class Instance:
 class Claim:
     """The folder ``path``, and an ``address``, for one run only.
 
-    They are its own until `close`, and until every process that holds ``lock`` has ended. The folder's name has the lowest free number, so a restarted service keeps its address.
+    They are its own until `close`, and until every process that holds ``lock`` has ended. The folder's name has the
+    lowest free number, so a restarted service keeps its address.
     """
 
     def __init__(self) -> None:
@@ -77,7 +78,7 @@ class Claim:
         """Delete the folder; a second call does nothing."""
         if self.lock >= 0:
             shutil.rmtree(self.path, ignore_errors=True)
-            os.close(self.lock)
+            files.close_folder(self.path, self.lock)
             self.lock = -1
 
     def __enter__(self) -> Self:
@@ -126,7 +127,7 @@ def _announced(address: str, cameras: Iterable[str], calls: Path | None) -> Iter
         yield update
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-        os.close(lock)
+        files.close_folder(folder, lock)
 
 
 def _write(folder: Path, about: dict[str, Any]) -> None:
@@ -252,9 +253,9 @@ def _alive(path: Path) -> bool:
     try:
         files.lock(found)
     except OSError:
-        return True
-    finally:
         os.close(found)
+        return True
+    files.close_folder(path, found)
     return False
 
 

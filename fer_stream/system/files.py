@@ -76,7 +76,19 @@ def open_folder(folder: Path, *, follow: bool = True) -> int:
         return os.open(folder, os.O_RDONLY | os.O_DIRECTORY | (0 if follow else getattr(os, "O_NOFOLLOW", 0)))
     if not folder.is_dir():
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(folder))
-    return os.open(folder.with_name(f"{folder.name}.lock"), os.O_RDWR | os.O_CREAT, 0o600)
+    return os.open(_stand_in(folder), os.O_RDWR | os.O_CREAT, 0o600)
+
+
+def close_folder(folder: Path, descriptor: int) -> None:
+    """Close the descriptor of a folder that this process has locked; the folder may be gone."""
+    os.close(descriptor)
+    if not hasattr(os, "O_DIRECTORY"):
+        with suppress(OSError):  # another process has it open
+            _stand_in(folder).unlink()
+
+
+def _stand_in(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.lock")
 
 
 def sync(descriptor: int) -> None:
