@@ -77,8 +77,7 @@ class Claim:
     def close(self) -> None:
         """Delete the folder; a second call does nothing."""
         if self.lock >= 0:
-            shutil.rmtree(self.path, ignore_errors=True)
-            files.close_folder(self.path, self.lock)
+            files.close_folder(self.path, self.lock, remove=True)
             self.lock = -1
 
     def __enter__(self) -> Self:
@@ -126,8 +125,7 @@ def _announced(address: str, cameras: Iterable[str], calls: Path | None) -> Iter
     try:
         yield update
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        files.close_folder(folder, lock)
+        files.close_folder(folder, lock, remove=True)
 
 
 def _write(folder: Path, about: dict[str, Any]) -> None:

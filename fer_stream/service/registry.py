@@ -148,7 +148,7 @@ class FileRegistry:
                 self._write(json.dumps({"version": VERSION, "cameras": cameras}, indent=1).encode() + b"\n")
                 files.sync_folder(self._path.parent)
             finally:
-                os.close(folder)
+                files.close_folder(self._path.parent, folder)
         except OSError as error:
             raise FerStreamError(
                 f"the registry of cameras {self._path} cannot be written: {error.strerror}; nothing was changed"

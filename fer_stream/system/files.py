@@ -1,7 +1,7 @@
 """File locks, files that survive a power cut, and who may read a file, with what the operating system has for it.
 
 Linux and macOS have ``flock``, and folders can be opened. Windows has neither: ``msvcrt`` locks one byte beyond the end
-of any file, a file ``NAME.lock`` beside a folder stands for the folder, and NTFS itself keeps the names of new files.
+of any file, a file ``.lock`` in a folder stands for the folder, and NTFS itself keeps the names of new files.
 A file that is open cannot be renamed, replaced or deleted there.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -23,6 +24,8 @@ _fcntl, _msvcrt = standard.module("fcntl"), standard.module("msvcrt")
 
 _LOCKED_BYTE = 2**31 - 2
 """Where Windows locks, the last place it can: others cannot read a locked byte, and few files are that long."""
+
+_STAND_IN = ".lock"
 
 _PAUSE = 0.005
 """Seconds between two attempts at what another process prevents for a moment."""
@@ -76,19 +79,25 @@ def open_folder(folder: Path, *, follow: bool = True) -> int:
         return os.open(folder, os.O_RDONLY | os.O_DIRECTORY | (0 if follow else getattr(os, "O_NOFOLLOW", 0)))
     if not folder.is_dir():
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(folder))
-    return os.open(_stand_in(folder), os.O_RDWR | os.O_CREAT, 0o600)
+    return os.open(folder / _STAND_IN, os.O_RDWR | os.O_CREAT, 0o600)
 
 
-def close_folder(folder: Path, descriptor: int) -> None:
-    """Close the descriptor of a folder that this process has locked; the folder may be gone."""
+def close_folder(folder: Path, descriptor: int, *, remove: bool = False) -> None:
+    """Close the descriptor of a folder that this process has locked.
+
+    Args:
+        folder: the folder; it may be gone.
+        descriptor: the descriptor.
+        remove: delete the folder with all that is in it before; what cannot be deleted stays.
+    """
+    if remove:
+        shutil.rmtree(folder, ignore_errors=True)
     os.close(descriptor)
     if not hasattr(os, "O_DIRECTORY"):
         with suppress(OSError):  # another process has it open
-            _stand_in(folder).unlink()
-
-
-def _stand_in(folder: Path) -> Path:
-    return folder.with_name(f"{folder.name}.lock")
+            (folder / _STAND_IN).unlink()
+            if remove:
+                folder.rmdir()
 
 
 def sync(descriptor: int) -> None:

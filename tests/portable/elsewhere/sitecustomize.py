@@ -79,7 +79,9 @@ def _take_windows(descriptors: int) -> None:
     _change_files(descriptors)
     _change_sockets(socket)
     _remove(os, "fork", "forkpty", "getuid", "geteuid", "getgid", "getegid", "pread", "pwrite", "sysconf")
-    _remove(os, "O_CLOEXEC", "O_DIRECTORY", "O_NOFOLLOW", "O_NONBLOCK", "O_NOCTTY", "fchmod", "fchown", "chown", "killpg")
+    _remove(
+        os, "O_CLOEXEC", "O_DIRECTORY", "O_NOFOLLOW", "O_NONBLOCK", "O_NOCTTY", "fchmod", "fchown", "chown", "killpg"
+    )
     _remove(os, "getpgid", "setsid", "statvfs", "mkfifo", "sendfile", "set_blocking", "wait", "pipe2", "getpriority")
     _remove(select, "poll", "POLLIN", "POLLOUT", "POLLERR")
     _remove(signal, "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGKILL", "SIGCHLD", "SIGALRM", "SIGPIPE", "SIGQUIT")
