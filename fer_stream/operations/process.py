@@ -14,7 +14,6 @@ import logging
 import math
 import os
 import signal
-import socket
 import sys
 import threading
 import time
@@ -104,6 +103,8 @@ class Stop:
 
     def __init__(self) -> None:
         # Sockets and a plain flag, because the lock in threading.Event can deadlock if a signal handler takes it again.
+        import socket  # noqa: PLC0415  (slow, and --help needs none)
+
         self._set = self._closed = False
         self._reader, self._writer = socket.socketpair()
         self._writer.setblocking(False)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -91,6 +90,8 @@ def close_folder(folder: Path, descriptor: int, *, remove: bool = False) -> None
         remove: delete the folder with all that is in it before; what cannot be deleted stays.
     """
     if remove:
+        import shutil  # noqa: PLC0415  (slow, and `fer-stream --help` needs none)
+
         shutil.rmtree(folder, ignore_errors=True)
     os.close(descriptor)
     if not hasattr(os, "O_DIRECTORY"):

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 import threading
 from contextlib import suppress
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from fer_stream.system.signals import end_this_process
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
@@ -64,6 +64,8 @@ class Handover:
         Raises:
             OSError: no process can be started.
         """
+        import subprocess  # noqa: PLC0415  (slow, and `fer-stream --help` needs none)
+
         # A new session, or on Windows a group: Ctrl-C and the terminal's end reach only the supervisor, which ends the
         # children in order.
         options: dict[str, Any] = {"start_new_session": True, "stdout": subprocess.DEVNULL}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 from typing import Any
 
 
@@ -59,7 +60,7 @@ def _close_proc() -> None:
     def refuse(event: str, arguments: tuple[Any, ...]) -> None:
         if event in ("open", "os.listdir", "os.scandir") and isinstance(arguments[0], str | os.PathLike):
             path = os.fspath(arguments[0])
-            if isinstance(path, str) and path.startswith(("/proc/", "/sys/", "/dev/fd/", "/dev/shm")):  # noqa: S108
+            if isinstance(path, str) and path.startswith(("/proc/", "/sys/", "/dev/fd/", "/dev/shm")):
                 raise FileNotFoundError(2, "No such file or directory", path)
 
     sys.addaudithook(refuse)
@@ -153,7 +154,7 @@ def _change_files(descriptors: int) -> None:
                 found = link(number, dir_fd=descriptors)
             except OSError:
                 continue
-            if found == where and not os.path.isdir(where):
+            if found == where and not Path(where).is_dir():
                 return True
         return False
 
@@ -177,7 +178,7 @@ def _change_files(descriptors: int) -> None:
         setattr(os, name, guarded(getattr(os, name)))
 
     def opened(path: Any, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
-        if dir_fd is None and isinstance(path, str | os.PathLike) and os.path.isdir(path):
+        if dir_fd is None and isinstance(path, str | os.PathLike) and Path(path).is_dir():
             raise PermissionError(13, "Permission denied", os.fspath(path))
         return really_open(path, flags, mode, dir_fd=dir_fd)
 
