@@ -25,6 +25,9 @@ __all__ = ["NoAnswerError", "Subscription", "no_answer", "numbers_after", "wante
 TIMEOUT = 10.0
 """Seconds without an answer after which a subscription with ``until_now`` fails, by default."""
 
+LOOK = 0.05
+"""Most seconds for which a subscription does not notice `close`, in an event loop that watches no descriptors."""
+
 TURN = 0.005
 """Seconds after which a subscription returns to its caller or to the event loop, even if more has arrived."""
 
@@ -184,10 +187,14 @@ class Subscription:
     async def _readable(self, timeout: float) -> None:
         """Wait until a descriptor is readable, for ``timeout`` seconds at most."""
         loop = asyncio.get_running_loop()
-        self._woken = loop.create_future()
         descriptors = self._follower.descriptors()
-        for number in descriptors:
-            loop.add_reader(number, self._wake)
+        try:
+            for number in descriptors:
+                loop.add_reader(number, self._wake)
+        except NotImplementedError:  # the usual loop of Windows; a shorter wait, because `close` does not end it
+            await asyncio.to_thread(wait_readable, descriptors, min(timeout, LOOK))
+            return
+        self._woken = loop.create_future()
         timer = loop.call_later(timeout, self._wake)
         try:
             await self._woken

@@ -112,7 +112,7 @@ class Server:
 
 
 class _Listener(socketserver.ThreadingTCPServer):
-    allow_reuse_address = True
+    allow_reuse_address = not hasattr(socket, "SO_EXCLUSIVEADDRUSE")  # on Windows two servers could take one port
     daemon_threads = True
     request_queue_size = CONNECTIONS
 

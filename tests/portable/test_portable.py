@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +21,26 @@ if TYPE_CHECKING:
     from processes import Cli, Process
 
 ELSEWHERE = {"PYTHONPATH": str(Path(__file__).parent / "elsewhere")}
+
+
+ROTATING = """
+[deliver.all]
+sink = "file:all.jsonl"
+options = { max_mib = 0.0001 }
+"""
+
+READING = """
+import asyncio, fer_stream, sys
+
+async def read():
+    with fer_stream.subscribe(after=0) as events:
+        async for event in events:
+            print(event.type, flush=True)
+            if event.type == "face.entered":
+                return
+
+asyncio.run(read())
+"""
 
 
 @pytest.fixture(params=["macos", "windows"])
@@ -94,6 +116,13 @@ def test_a_service_is_commanded_and_ends_in_order(system: str, cli: Cli, tmp_pat
     assert cli.run("cameras", "remove", "second").end() == 0
     assert (cli.runtime / "fer_stream/run-1/calls").is_socket() == (system == "macos")
 
+    (cli.folder / "reading.py").write_text(READING)
+    reader = subprocess.run(
+        [sys.executable, "reading.py"], cwd=cli.folder, env=cli.environment, capture_output=True, text=True, check=False
+    )
+    assert reader.returncode == 0, reader.stderr
+    assert reader.stdout.splitlines()[0] == "camera.online"
+
     first = run.child("worker 1").pid
     run.child("worker 1").kill()
     run.until(lambda: run.child("worker 1").pid != first, "another worker")
@@ -116,6 +145,17 @@ def test_the_children_end_when_their_supervisor_was_killed(system: str, cli: Cli
     wait_for(lambda: not run.children(), "the end of the children")
     assert cli.run("status").end() != 0, "it is not listed any more"
     assert not [path for path in cli.claims() if path.name.startswith(("run-", "service-"))]
+
+
+def test_a_file_of_events_is_set_aside(system: str, cli: Cli, clip: Path) -> None:
+    (cli.folder / "settings.toml").write_text(ROTATING)
+    run = cli.run(
+        "run", clip, "--policy", "wait", "--format", "jsonl", "--config", "settings.toml", "--journal", "a.db"
+    )
+    assert run.end() == 0, run.err
+    files = sorted(cli.folder.glob("all-*.jsonl"))
+    assert files, "each batch has its own file"
+    assert "".join(path.read_text() for path in (*files, cli.folder / "all.jsonl")) == run.out
 
 
 def test_what_is_in_use_is_refused(system: str, cli: Cli) -> None:

@@ -42,12 +42,18 @@ def _import_before() -> None:
     import platformdirs.unix  # noqa: F401, PLC0415
     import zmq  # noqa: F401, PLC0415
 
-    # platformdirs goes by the platform's name, so it looks for the folders of Linux, and needs what Linux has.
-    whole: Any = type(sys)("os")
-    vars(whole).update(vars(os))
-    for name, module in sys.modules.items():
-        if name.startswith("platformdirs") and hasattr(module, "os"):
-            module.os = whole
+    # These go by the platform's name, or by what there was when they were imported.
+    _leave_whole("platformdirs", "os")
+    _leave_whole("selectors", "select")
+
+
+def _leave_whole(user: str, module: str) -> None:
+    """Let a package keep a module with all that it has now."""
+    whole: Any = type(sys)(module)
+    vars(whole).update(vars(sys.modules[module]))
+    for name, each in sys.modules.items():
+        if name.partition(".")[0] == user and hasattr(each, module):
+            setattr(each, module, whole)
 
 
 def _remove(module: Any, *names: str) -> None:
@@ -209,6 +215,13 @@ def _change_sockets(socket: Any) -> None:
     sys.addaudithook(refuse)
     socket.socketpair = pair
     _remove(socket, "AF_UNIX", "SO_REUSEPORT")
+
+    def no_reader(*_: Any) -> None:  # as in asyncio.ProactorEventLoop
+        raise NotImplementedError
+
+    import asyncio  # noqa: PLC0415
+
+    asyncio.SelectorEventLoop.add_reader = no_reader  # type: ignore[method-assign]
     has = zmq.has
     zmq.has = lambda name: name != "ipc" and has(name)
     for name in ("bind", "connect"):
