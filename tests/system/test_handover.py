@@ -22,7 +22,7 @@ LARGE = """
 import os, sys
 from fer_stream.settings import tree
 
-settings = tree.load({"cameras": {f"c{n}": {"source": 20_000 * "x"} for n in range(20)}})
+settings = tree.load({"cameras": {f"c{n}": {"source": 500 * "x"} for n in range(150)}})
 handed = tree.save(settings)
 children = [handed.start(["config"], dict(os.environ), ()) for _ in range(2)]
 handed.close()
