@@ -58,6 +58,7 @@ test: $(VENV)/.test ## set up and run every check and test (JOBS=3 at a time; PY
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	@for system in win32 darwin; do $(BIN)/mypy --platform $$system --cache-dir .mypy_cache/$$system || exit; done
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder $(PYTEST)
 	$(BIN)/pytest --numprocesses $(JOBS) --dist loadfile -m 'not beside' tests/inference --provider openvino
@@ -74,6 +75,7 @@ lint: $(VENV)/.test ## format and check the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 	$(BIN)/mypy
+	@for system in win32 darwin; do $(BIN)/mypy --platform $$system --cache-dir .mypy_cache/$$system || exit; done
 	$(BIN)/lint-imports --no-cache
 
 $(VENV)/.docs: pyproject.toml | $(VENV)/.run

@@ -53,7 +53,7 @@ def pytest_configure() -> None:
 LONG = (
     "analysis/test_analysis.py", "faults/test_slow_links.py", "service/test_run_sinks.py", "service/test_supervisor.py",
     "client/test_subscription_slow.py", "training/test_campaign.py", "service/test_run.py", "training/test_chain.py",
-    "service/test_commands.py",
+    "service/test_commands.py", "portable",
     "faults/test_far_aggregator.py", "faults/test_fleet.py", "docs/test_fleet.py",
     "test_pipeline.py", "journal/test_rivals.py", "journal/test_nats.py", "browser",
     "faults", "journal/test_service.py",

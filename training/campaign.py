@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import fcntl
 import json
 import math
 import signal
@@ -32,7 +31,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from fer_stream.errors import ConfigError, FerStreamError
-from fer_stream.system import machine
+from fer_stream.system import files, machine
 from training import campaign_file, data, recipe, results
 from training.distill import Opinions, opinions
 from training.loop import EAGER, Trainer, check, load_checkpoint
@@ -412,7 +411,7 @@ def _locked(folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / "lock").open("w") as lock:
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                files.lock(lock.fileno())
             except BlockingIOError:
                 raise ConfigError(f"another campaign runs in {folder.parent}; wait until it ends") from None
             except OSError:  # a file system without locks

@@ -7,7 +7,6 @@ both. A file that was changed since is treated as foreign.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from fer_stream.analysis.checkpoint import Checkpoint
 from fer_stream.errors import ConfigError
+from fer_stream.system import files
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -61,9 +61,9 @@ class OutputFolder:
             OSError: the folder cannot be written.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        self._lock = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
+        self._lock = files.open_folder(self.path)
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            files.lock(self._lock)
         except BlockingIOError as error:
             raise ConfigError(f"another analysis is being written into {str(self.path)!r}: wait for its end") from error
         except OSError:  # a file system without locks
@@ -114,7 +114,7 @@ class OutputFolder:
             self._clear()
         self._begun = False
         if self._lock is not None:
-            os.close(self._lock)
+            files.close_folder(self.path, self._lock)
         self._lock = None
 
     def _read_summary(self) -> dict[str, Any]:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fer_stream.cli.options import add_option, camera_arguments, model_arguments
 from fer_stream.operations import environment
-from fer_stream.operations.process import main_guard, raise_limits, reset_signals
+from fer_stream.operations.process import main_guard, raise_limits
+from fer_stream.system import signals
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -543,7 +544,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     environment.prepare()
 
     def run() -> int | None:
-        reset_signals()
+        signals.reset()
         raise_limits()
         module, _, name = arguments.function.partition(":")
         code: int | None = getattr(importlib.import_module(f"fer_stream.cli.{module}"), name)(arguments)

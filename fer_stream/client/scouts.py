@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import select
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -12,6 +11,7 @@ from fer_stream.errors import ConfigError, TransportError
 from fer_stream.protocol import messages
 from fer_stream.protocol.messages import Kind
 from fer_stream.settings.kinds import addresses
+from fer_stream.system.waiting import wait_readable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -97,10 +97,7 @@ def first(transport: Transport, address: str, timeout: float, others: Sequence[s
             remaining = deadline - time.monotonic()
             if remaining <= 0:
                 raise no_answer(address, scouts.diagnose(), timeout)
-            poller = select.poll()
-            for descriptor in scouts.descriptors():
-                poller.register(descriptor, select.POLLIN)
-            poller.poll(1000 * min(remaining, 0.5))
+            wait_readable(scouts.descriptors(), min(remaining, 0.5))
         return found
     finally:
         scouts.close()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import select
 import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from fer_stream.events.cursor import to_cursor, to_numbers
 from fer_stream.fleet.partitions import partition
 from fer_stream.protocol import messages
 from fer_stream.protocol.messages import Kind
+from fer_stream.system.waiting import wait_readable
 
 if TYPE_CHECKING:
     from fer_stream.plugins import Peer, Transport
@@ -128,11 +128,8 @@ class StateReader:
                     continue
                 if state is not None:
                     states[name], _ = state, waiting.pop(name)
-            poller = select.poll()
-            for peer, _ in waiting.values():
-                for descriptor in peer.descriptors():
-                    poller.register(descriptor, select.POLLIN)
-            poller.poll(1000 * min(remaining, 0.5) if waiting else 0)
+            descriptors = [descriptor for peer, _ in waiting.values() for descriptor in peer.descriptors()]
+            wait_readable(descriptors, min(remaining, 0.5) if waiting else 0)
         return states, errors | dict.fromkeys(waiting, f"no answer within {timeout:.3g} s")
 
     def diagnose(self) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import select
 import time
 from typing import TYPE_CHECKING, Literal, Self
 
@@ -13,6 +12,7 @@ from fer_stream.client.follower import Follower, SilenceError, wanted
 from fer_stream.client.scouts import NoAnswerError, no_answer
 from fer_stream.errors import ConfigError, TransportError
 from fer_stream.events.cursor import to_numbers
+from fer_stream.system.waiting import wait_readable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence
@@ -24,6 +24,9 @@ __all__ = ["NoAnswerError", "Subscription", "no_answer", "numbers_after", "wante
 
 TIMEOUT = 10.0
 """Seconds without an answer after which a subscription with ``until_now`` fails, by default."""
+
+LOOK = 0.05
+"""Most seconds for which a subscription does not notice `close`, in an event loop that watches no descriptors."""
 
 TURN = 0.005
 """Seconds after which a subscription returns to its caller or to the event loop, even if more has arrived."""
@@ -123,10 +126,7 @@ class Subscription:
                 remaining = deadline - time.monotonic()
                 if remaining <= 0:
                     return None
-                poller = select.poll()
-                for descriptor in self._follower.descriptors():
-                    poller.register(descriptor, select.POLLIN)
-                poller.poll(1000 * min(remaining, self._follower.due_in()))
+                wait_readable(self._follower.descriptors(), min(remaining, self._follower.due_in()))
             return self._follower.ready.popleft() if self._follower.ready else None
         except SilenceError as error:
             raise no_answer(self._address, error.silent.diagnose(), error.seconds) from None
@@ -187,10 +187,14 @@ class Subscription:
     async def _readable(self, timeout: float) -> None:
         """Wait until a descriptor is readable, for ``timeout`` seconds at most."""
         loop = asyncio.get_running_loop()
-        self._woken = loop.create_future()
         descriptors = self._follower.descriptors()
-        for number in descriptors:
-            loop.add_reader(number, self._wake)
+        try:
+            for number in descriptors:
+                loop.add_reader(number, self._wake)
+        except NotImplementedError:  # the usual loop of Windows; a shorter wait, because `close` does not end it
+            await asyncio.to_thread(wait_readable, descriptors, min(timeout, LOOK))
+            return
+        self._woken = loop.create_future()
         timer = loop.call_later(timeout, self._wake)
         try:
             await self._woken

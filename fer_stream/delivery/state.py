@@ -6,7 +6,6 @@ It is one SQLite file. ``fer-stream deliver`` has it open all the time; its comm
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 import sqlite3
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from fer_stream.errors import DeliveryError
 from fer_stream.settings.redaction import redact
-from fer_stream.system import folders
+from fer_stream.system import files, folders
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -117,14 +116,14 @@ def claimed(path: Path) -> Iterator[None]:
     lock_path = path.with_name(f"{path.name}.lock")
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        lock = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        lock = os.open(lock_path, os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as error:
         raise DeliveryError(
             f"the record of deliveries {path} cannot be written: {error.strerror}; give another path (deliveries)"
         ) from error
     try:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            files.lock(lock)
         except BlockingIOError as error:
             raise DeliveryError(
                 f"the record of deliveries {path} is in use by another fer-stream deliver: stop that one, or give "
@@ -138,11 +137,11 @@ def claimed(path: Path) -> Iterator[None]:
 def in_use(path: Path) -> bool:
     """Return whether a ``fer-stream deliver`` uses the record now."""
     try:
-        lock = os.open(path.with_name(f"{path.name}.lock"), os.O_RDONLY | os.O_CLOEXEC)
+        lock = os.open(path.with_name(f"{path.name}.lock"), os.O_RDONLY)
     except OSError:  # there was never one, or it belongs to somebody else
         return False
     try:
-        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        files.lock(lock, shared=True)
     except BlockingIOError:
         return True
     finally:

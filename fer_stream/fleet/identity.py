@@ -6,7 +6,6 @@ partitions back at once, without waiting until it counts as silent.
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import re
@@ -16,6 +15,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 from fer_stream.errors import TransportError
+from fer_stream.system import files
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,14 +47,14 @@ def identity(folder: Path, cell: str, address: str) -> Iterator[Identity]:
     name = re.sub(r"[^A-Za-z0-9.-]+", "_", f"{cell}-{address}")
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        file = os.open(folder / f"{name}.id", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        file = os.open(folder / f"{name}.id", os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as error:
         _log.info("the id of this process cannot be kept (%s): after a restart it waits for its partitions", error)
         yield Identity(me)
         return
     try:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            files.lock(file)
         except OSError as error:
             raise TransportError(
                 f"another aggregator of cell {cell} runs with the address {address}: give each its own (--bind, "
@@ -62,7 +62,8 @@ def identity(folder: Path, cell: str, address: str) -> Iterator[Identity]:
             ) from error
         former = os.read(file, 1000).decode(errors="replace").strip()
         os.truncate(file, 0)
-        os.pwrite(file, me.encode(), 0)
+        os.lseek(file, 0, os.SEEK_SET)
+        os.write(file, me.encode())
         yield Identity(me, former)
     finally:
         os.close(file)

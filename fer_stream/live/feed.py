@@ -10,7 +10,6 @@ import asyncio
 import json
 import logging
 import math
-import select
 import threading
 import time
 from collections import deque
@@ -25,6 +24,7 @@ from fer_stream.errors import FerStreamError, TransportError, WireError
 from fer_stream.events.cursor import to_cursor, to_numbers
 from fer_stream.live.picture import Pairing, Shown, render
 from fer_stream.protocol import messages, shared
+from fer_stream.system.waiting import wait_readable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -381,7 +381,8 @@ class _Listener:
 
     def _receive(self) -> None:
         """Receive a message from each peer, or wait for one."""
-        poller, quiet = select.poll(), True
+        descriptors: list[int] = []
+        quiet = True
         for peer in self._peers:
             try:
                 parts = peer.receive(0)
@@ -395,7 +396,6 @@ class _Listener:
             if parts is not None:
                 quiet = False
                 self._feed.post(self._feed.take, self._link, [bytes(part) for part in parts])
-            for descriptor in peer.descriptors():
-                poller.register(descriptor, select.POLLIN)
+            descriptors += peer.descriptors()
         if quiet:
-            poller.poll(1000)
+            wait_readable(descriptors, 1.0)

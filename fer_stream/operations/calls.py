@@ -1,8 +1,9 @@
 """Calls from commands to a running service on this machine, over a Unix socket: one JSON line each way.
 
 Only the service's own user, and root, may call. The kernel checks this twice: the socket's folder has mode 0700, and
-each connection has its peer's user id (SO_PEERCRED). The service's main thread answers (`Calls.next`), so an answer
-never meets a state that is just changing.
+on Linux each connection has its peer's user id (SO_PEERCRED). Without Unix sockets, as on Windows, a file in that
+folder has a port of the loopback interface and a secret, with which each call begins. The service's main thread answers
+(`Calls.next`), so an answer never meets a state that is just changing.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import queue
+import secrets
 import socket
 import socketserver
 import struct
@@ -19,6 +21,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from fer_stream.errors import ConfigError, FerStreamError, TransportError
+from fer_stream.system import local
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -78,9 +81,14 @@ class Calls:
         self._calls: queue.SimpleQueue[Call] = queue.SimpleQueue()
         self._closed = False
         try:
-            with _short(path) as where:
-                self._server = _Listener(where, self._calls)
-            path.chmod(0o600)
+            if local.UNIX is not None:
+                with _short(path) as where:
+                    self._server = _Listener(local.UNIX, where, self._calls)
+                path.chmod(0o600)
+            else:
+                self._server = _Listener(socket.AF_INET, (local.HOST, 0), self._calls, secrets.token_hex(32))
+                about = {"port": self._server.server_address[1], "secret": self._server.secret}
+                path.write_text(json.dumps(about), encoding="utf-8")
         except OSError as error:
             raise TransportError(f"the socket {path} for commands cannot be made: {error.strerror}") from error
         threading.Thread(target=self._server.serve_forever, args=(0.1,), name="calls", daemon=True).start()
@@ -103,15 +111,16 @@ class Calls:
                 call.refuse(TransportError("the service is ending: nothing was changed"))
 
 
-class _Listener(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
+class _Listener(socketserver.ThreadingMixIn, socketserver.TCPServer):
     daemon_threads = True
     block_on_close = False
     request_queue_size = CONNECTIONS
 
-    def __init__(self, path: str, calls: queue.SimpleQueue[Call]) -> None:
-        self.calls = calls
+    def __init__(self, family: int, address: Any, calls: queue.SimpleQueue[Call], secret: str = "") -> None:
+        self.calls, self.secret = calls, secret
+        self.address_family = family
         self._free_slots = threading.BoundedSemaphore(CONNECTIONS)
-        super().__init__(path, _Handler)
+        super().__init__(address, _Handler)
 
     def process_request(self, request: Any, client_address: object) -> None:
         if not self._free_slots.acquire(blocking=False):
@@ -131,11 +140,15 @@ class _Handler(socketserver.BaseRequestHandler):
 
     def handle(self) -> None:
         with suppress(OSError):  # the client has gone, or is too slow
-            size = _CREDENTIALS.size
-            _, user, _ = _CREDENTIALS.unpack(self.request.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))
-            if user not in (0, os.geteuid()):
-                return
+            if hasattr(socket, "SO_PEERCRED") and hasattr(os, "geteuid") and not self.server.secret:
+                size = _CREDENTIALS.size
+                _, user, _ = _CREDENTIALS.unpack(self.request.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))
+                if user not in (0, os.geteuid()):
+                    return
             line = _line(self.request, MAX_REQUEST, SECONDS)
+            secret, line = line[: len(self.server.secret)], line[len(self.server.secret) :]
+            if not secrets.compare_digest(secret, self.server.secret.encode()):
+                return
             try:
                 request = json.loads(line)
             except (ValueError, RecursionError):
@@ -159,11 +172,9 @@ def call(path: Path, request: dict[str, Any], timeout: float = WAITING + SECONDS
         TransportError: no service listens there, or it did not answer.
     """
     try:
-        with socket.socket(socket.AF_UNIX) as sock:
-            sock.settimeout(SECONDS)
-            with _short(path) as where:
-                sock.connect(where)
-            sock.sendall(json.dumps(request).encode() + b"\n")
+        sock, secret = _connected(path)
+        with sock:
+            sock.sendall(secret + json.dumps(request).encode() + b"\n")
             line = _line(sock, 0, timeout)
     except OSError as error:
         reason = "it does not answer" if isinstance(error, TimeoutError) else error.strerror or "the connection broke"
@@ -176,10 +187,36 @@ def call(path: Path, request: dict[str, Any], timeout: float = WAITING + SECONDS
     return answer
 
 
+def _connected(path: Path) -> tuple[socket.socket, bytes]:
+    """Return a connection to a service, and what a call begins with.
+
+    Raises:
+        OSError: none listens there.
+    """
+    if local.UNIX is None:
+        try:
+            about = json.loads(path.read_bytes())
+            return socket.create_connection((local.HOST, about["port"]), SECONDS), str(about["secret"]).encode()
+        except (ValueError, KeyError, TypeError) as error:
+            raise OSError(0, "its file says no port") from error
+    sock = socket.socket(local.UNIX)
+    try:
+        sock.settimeout(SECONDS)
+        with _short(path) as where:
+            sock.connect(where)
+    except BaseException:
+        sock.close()
+        raise
+    return sock, b""
+
+
 @contextmanager
 def _short(path: Path) -> Iterator[str]:
     """Yield a short path of a socket: the kernel takes at most 107 bytes."""
-    folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    if not hasattr(os, "O_PATH"):
+        yield str(path)
+        return
+    folder = os.open(path.parent, os.O_PATH | getattr(os, "O_DIRECTORY", 0))
     try:
         yield f"/proc/self/fd/{folder}/{path.name}"
     finally:

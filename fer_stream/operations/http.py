@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from fer_stream.errors import ConfigError, TransportError
 from fer_stream.settings.deployment import loopback
 from fer_stream.settings.kinds import host_port
+from fer_stream.system import files
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -55,7 +56,7 @@ def read_token(path: Path) -> str:
         ConfigError: the file cannot be read, other users can read it, or it contains no token.
     """
     try:
-        if path.stat().st_mode & 0o077:
+        if files.readable_by_others(path.stat()):
             raise ConfigError(f"others may read {path}: chmod 600 it")
         token = path.read_text(encoding="ascii").strip()
     except OSError as error:
@@ -111,7 +112,7 @@ class Server:
 
 
 class _Listener(socketserver.ThreadingTCPServer):
-    allow_reuse_address = True
+    allow_reuse_address = not hasattr(socket, "SO_EXCLUSIVEADDRUSE")  # on Windows two servers could take one port
     daemon_threads = True
     request_queue_size = CONNECTIONS
 

@@ -6,7 +6,6 @@ process ends, so a killed service is never listed, and the next service that sta
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import os
@@ -21,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from fer_stream.errors import ConfigError, TransportError
-from fer_stream.system import folders
+from fer_stream.system import files, folders, local
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -54,9 +53,10 @@ class Instance:
 
 
 class Claim:
-    """The folder ``path`` for one run only, until `close`, and until every process that holds ``lock`` has ended.
+    """The folder ``path``, and an ``address``, for one run only.
 
-    Its name has the lowest free number, so a restarted service keeps its address.
+    They are its own until `close`, and until every process that holds ``lock`` has ended. The folder's name has the
+    lowest free number, so a restarted service keeps its address.
     """
 
     def __init__(self) -> None:
@@ -72,12 +72,12 @@ class Claim:
                     self.path.mkdir(mode=0o700)
                     break
             self.lock = _hold(self.path)
+            self.address = local.address(self.path, number)
 
     def close(self) -> None:
         """Delete the folder; a second call does nothing."""
         if self.lock >= 0:
-            shutil.rmtree(self.path, ignore_errors=True)
-            os.close(self.lock)
+            files.close_folder(self.path, self.lock, remove=True)
             self.lock = -1
 
     def __enter__(self) -> Self:
@@ -125,14 +125,13 @@ def _announced(address: str, cameras: Iterable[str], calls: Path | None) -> Iter
     try:
         yield update
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        os.close(lock)
+        files.close_folder(folder, lock, remove=True)
 
 
 def _write(folder: Path, about: dict[str, Any]) -> None:
     fresh = folder / f"{_NOTE}.new"
     fresh.write_text(json.dumps(about), encoding="utf-8")
-    fresh.replace(folder / _NOTE)
+    files.replace(fresh, folder / _NOTE)
 
 
 def _hold(folder: Path) -> int:
@@ -140,8 +139,8 @@ def _hold(folder: Path) -> int:
 
     systemd-tmpfiles, which deletes old files from temporary folders, skips a locked folder.
     """
-    lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    fcntl.flock(lock, fcntl.LOCK_EX)
+    lock = files.open_folder(folder)
+    files.lock(lock, wait=True)
     return lock
 
 
@@ -218,8 +217,7 @@ def _alone() -> Iterator[Path]:
     root = folders.runtime()
     try:
         root.mkdir(parents=True, exist_ok=True, mode=0o700)
-        found = root.stat()
-        if found.st_uid != os.geteuid() or found.st_mode & 0o077:
+        if files.open_to_others(root.stat()):
             raise ConfigError(
                 f"the runtime folder {root} is open to others: make it your own and chmod 700 it, or set "
                 "XDG_RUNTIME_DIR to a folder that only you can use"
@@ -230,7 +228,7 @@ def _alone() -> Iterator[Path]:
             f"the runtime folder {root} cannot be used: {error.strerror}; set XDG_RUNTIME_DIR to a folder of your own"
         ) from error
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # blocks only for milliseconds: no process holds it longer
+        files.lock(lock, wait=True)  # blocks only for milliseconds: no process holds it longer
         _sweep(root)
         yield root
     finally:
@@ -245,17 +243,17 @@ def _sweep(root: Path) -> None:
 
 def _alive(path: Path) -> bool:
     try:
-        found = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+        found = files.open_folder(path, follow=False)
     except FileNotFoundError:  # the process has just ended
         return False
     except OSError:  # not a folder that we created
         return True
     try:
-        fcntl.flock(found, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        files.lock(found)
     except OSError:
-        return True
-    finally:
         os.close(found)
+        return True
+    files.close_folder(path, found)
     return False
 
 

@@ -13,8 +13,6 @@ import json
 import logging
 import math
 import os
-import resource
-import select
 import signal
 import sys
 import threading
@@ -25,14 +23,15 @@ from typing import TYPE_CHECKING, Any, Self
 
 from fer_stream.errors import ConfigError, FerStreamError
 from fer_stream.operations.logs import drop, redacted, stderr, tell_error
+from fer_stream.system import files, handover, limits, signals
+from fer_stream.system.waiting import reader_gone, takes_more, wait_readable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from types import FrameType, TracebackType
     from typing import TextIO
 
-PARENT = "FER_STREAM_PARENT"
-"""The environment variable with the supervisor's process id, set for its children."""
+PARENT = handover.PARENT
 
 LAST_WORDS = "FER_STREAM_LAST_WORDS"
 """The environment variable with the path of the file to which a supervised process writes why it failed. If several
@@ -78,28 +77,15 @@ def raise_limits() -> None:
         ConfigError: the hard limit of descriptors is below `LEAST_DESCRIPTORS`.
     """
     with suppress(OSError, ValueError):  # a systemd unit may forbid the call; it sets the limit itself
-        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        hard = limits.hard("RLIMIT_NOFILE")
         if 0 <= hard < LEAST_DESCRIPTORS:
             raise ConfigError(
                 f"a process may open {hard} files here, and {LEAST_DESCRIPTORS} are needed: raise the limit "
                 "(LimitNOFILE in a unit, ulimit -n)"
             )
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        limits.lift("RLIMIT_NOFILE")
     with suppress(OSError, ValueError):
-        hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
-        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
-
-
-def reset_signals() -> None:
-    """Undo an inherited signal state: blocked signals, and an ignored SIGCHLD. Only for fer-stream's own processes.
-
-    Both survive ``exec``. A blocked signal cannot end the process in order. While SIGCHLD is ignored, the kernel drops
-    the exit codes of children, and Python reports them as 0.
-    """
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD})
-    on_main_thread = threading.current_thread() is threading.main_thread()
-    if on_main_thread and signal.getsignal(signal.SIGCHLD) == signal.SIG_IGN:
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        limits.lift("RLIMIT_FSIZE")
 
 
 def set_title(role: str) -> None:
@@ -109,13 +95,6 @@ def set_title(role: str) -> None:
     setproctitle(f"fer-stream: {role}")
 
 
-def _poll(fd: int, events: int, timeout: float | None) -> int:
-    """Return the poll flags (``events`` or errors) of a file descriptor, or 0 after ``timeout`` seconds."""
-    poll = select.poll()
-    poll.register(fd, events)
-    return next((flags for _, flags in poll.poll(None if timeout is None else timeout * 1000)), 0)
-
-
 class Stop:
     """A flag that asks this process to end.
 
@@ -123,9 +102,13 @@ class Stop:
     """
 
     def __init__(self) -> None:
-        # A pipe and a plain flag, because the lock in threading.Event can deadlock if a signal handler takes it again.
-        self._set = False
-        self._reader, self._writer = os.pipe()
+        # Sockets and a plain flag, because the lock in threading.Event can deadlock if a signal handler takes it again.
+        import socket  # noqa: PLC0415  (slow, and --help needs none)
+
+        self._set = self._closed = False
+        self._reader, self._writer = socket.socketpair()
+        self._writer.setblocking(False)
+        self._woken_before: int | None = None
         self._before: dict[int, Any] = {}
         self._hangups_end = True
         self._has_terminal = False
@@ -138,9 +121,9 @@ class Stop:
 
     def set(self) -> None:
         """Ask the process to end; a second call does nothing."""
-        if not self._set and self._writer >= 0:
+        if not (self._set or self._closed):
             self._set = True
-            os.write(self._writer, b"\0")
+            self._writer.send(b"\0")
 
     def told_to_reload(self) -> bool:
         """Return whether SIGHUP has asked since the last call to read the settings again (`install_stop`).
@@ -152,7 +135,7 @@ class Stop:
         hung_up, self._hung_up = self._hung_up, False
         if hung_up:
             self._hung_up_at = now
-        if self._has_terminal and not _terminal():
+        if self._has_terminal and not signals.terminal():
             self._has_terminal, self._closed_at = False, now
         if abs(self._hung_up_at - self._closed_at) < CLOSING:
             self.set()
@@ -160,8 +143,8 @@ class Stop:
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait up to ``timeout`` seconds (``None``: without limit), and return whether the process was asked to end."""
-        if self._reader >= 0:
-            _poll(self._reader, select.POLLIN, timeout)
+        if not self._closed:
+            wait_readable([self._reader.fileno()], timeout)
         return self._set
 
     def close(self) -> None:
@@ -169,10 +152,12 @@ class Stop:
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._before = {}
-        if self._reader >= 0:
-            os.close(self._reader)
-            os.close(self._writer)
-            self._reader = self._writer = -1
+        if self._woken_before is not None:
+            signal.set_wakeup_fd(self._woken_before)
+            self._woken_before = None
+        self._closed = True
+        self._reader.close()
+        self._writer.close()
 
     def __enter__(self) -> Self:
         return self
@@ -185,19 +170,10 @@ class Stop:
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         if number == signal.SIGINT and self.is_set():
             os._exit(INTERRUPTED)  # a second Ctrl-C means: end now, without cleanup
-        if number == signal.SIGHUP and not self._hangups_end:
+        if number == signals.HANGUP and not self._hangups_end:
             self._hung_up = True
         else:
             self.set()
-
-
-def _terminal() -> bool:
-    """Return whether this process has a controlling terminal that is open."""
-    try:
-        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC))
-    except OSError:
-        return False
-    return True
 
 
 def install_stop(*, reloads: bool = False) -> Stop:
@@ -208,20 +184,12 @@ def install_stop(*, reloads: bool = False) -> Stop:
     """
     stop = Stop()
     if reloads:
-        stop._hangups_end, stop._has_terminal = False, _terminal()
+        stop._hangups_end, stop._has_terminal = False, signals.terminal()
     if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGINT, *_endings()):
+        for number in (signal.SIGINT, *signals.endings()):
             stop._before[number] = signal.signal(number, stop._on_signal)
+        stop._woken_before = signals.wakes(stop._writer.fileno())
     return stop
-
-
-def _endings() -> list[signal.Signals]:
-    """Return the signals, besides SIGINT, that ask for an orderly end.
-
-    SIGHUP arrives when a terminal is closed. ``nohup`` sets it to be ignored, and then it stays ignored.
-    """
-    ignored = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
-    return [signal.SIGTERM] if ignored else [signal.SIGTERM, signal.SIGHUP]
 
 
 def supervised() -> bool:
@@ -256,7 +224,7 @@ def parent_gone() -> bool:
         return False
     if not parent.isdigit():
         raise ConfigError(f"{PARENT} must be a process id, not {parent!r}; only fer-stream's own supervisor sets it")
-    return os.getppid() != int(parent)
+    return handover.supervisor_gone(int(parent))
 
 
 def leave_note(folder: Path, name: str, note: Mapping[str, Any]) -> None:
@@ -266,8 +234,8 @@ def leave_note(folder: Path, name: str, note: Mapping[str, Any]) -> None:
         OSError: it cannot be written.
     """
     fresh = folder / f"{name}.new"
-    fresh.write_text(json.dumps(note))
-    fresh.replace(folder / f"{name}.json")  # atomic, so that readers never see a partial file
+    fresh.write_text(json.dumps(note), encoding="utf-8")
+    files.replace(fresh, folder / f"{name}.json")
 
 
 def read_note(name: str) -> dict[str, Any]:
@@ -335,7 +303,7 @@ def _endings_as_ctrl_c(told: list[int]) -> Iterator[None]:
         told.append(number)
         raise KeyboardInterrupt
 
-    before = {number: signal.signal(number, end) for number in _endings()}
+    before = {number: signal.signal(number, end) for number in signals.endings()}
     try:
         yield
     finally:
@@ -386,7 +354,7 @@ def _hanging() -> bool:
 
 def _writable(stream: TextIO) -> bool:
     try:
-        return bool(_poll(stream.fileno(), select.POLLOUT, 0) & select.POLLOUT)
+        return takes_more(stream.fileno())
     except (OSError, ValueError):  # a stream without a descriptor
         return True
 
@@ -417,7 +385,7 @@ def _run_guarded(function: Callable[[], int | None]) -> int:
     except Exception as error:
         if told:
             return 0
-        if isinstance(error, BrokenPipeError) and _poll(sys.stdout.fileno(), 0, 0) & select.POLLERR:
+        if isinstance(error, BrokenPipeError) and reader_gone(sys.stdout.fileno()):
             drop(sys.stdout)
             return 0
         # All other writers convert their errors to FerStreamError, so an error without a file name is stdout's.
@@ -427,7 +395,7 @@ def _run_guarded(function: Callable[[], int | None]) -> int:
             return FerStreamError.exit_code
         if isinstance(error, OSError) and error.errno == errno.EFBIG:
             logging.getLogger(__name__).debug("in detail", exc_info=True)
-            limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+            limit = limits.soft("RLIMIT_FSIZE")
             _fail(
                 f"a file would become too large: {limit} bytes are allowed here; raise the limit "
                 "(LimitFSIZE in a unit, ulimit -f)"

@@ -1,9 +1,8 @@
 """Frames in memory shared by processes of one machine: a frame is written once, and only its descriptor is sent.
 
-The capture owns a `Ring` of slots in anonymous memory (``memfd_create``). It has no name, so nothing is left in
-/dev/shm when a process is killed; the kernel frees it when the last process closes it. Video is decoded into a slot;
-other pictures are copied into one when they are sent. Readers open the memory as ``/proc/PID/fd/FD``, which the kernel
-allows only to processes of the same user and PID namespace (`identity`).
+The capture owns a `Ring` of slots in anonymous memory (`fer_stream.system.anonymous`). Video is decoded into a slot;
+other pictures are copied into one when they are sent. Between processes that cannot share memory (`identity`), the
+pixels themselves are sent.
 
 A slot is overwritten only after its frame is resolved. If a process still reads it then (a worker that was given up),
 the slot's generation no longer equals the descriptor's, and the reader discards what it read.
@@ -11,21 +10,17 @@ the slot's generation no longer equals the descriptor's, and the reader discards
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import math
-import mmap
 import os
 import secrets
 import struct
-import sys
 import threading
 import weakref
 from collections import deque
 from contextlib import suppress
 from dataclasses import replace
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -33,6 +28,7 @@ import numpy as np
 from fer_stream.errors import WireError
 from fer_stream.imaging.yuv import Yuv
 from fer_stream.protocol.messages import Encoding, Message
+from fer_stream.system import anonymous
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -56,13 +52,7 @@ class UnreachableError(WireError):
 @cache
 def identity() -> str:
     """Return a string that is equal in two processes if they can share memory; empty if none can be shared here."""
-    if not hasattr(os, "memfd_create") or sys.platform != "linux":
-        return ""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-        return f"{boot}:{Path('/proc/self/ns/pid').stat().st_ino}:{os.getuid()}"
-    except OSError:
-        return ""
+    return anonymous.identity()
 
 
 def owner(descriptor: bytes | bytearray | memoryview) -> int:
@@ -86,16 +76,7 @@ class Ring:
         self._written = 0
         self._numbers = [0] * slots
         self._lent: list[weakref.ref[NDArray[np.uint8]] | None] = [None] * slots
-        self._file = os.memfd_create("fer_stream", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-        try:
-            length = _PAGE + slots * self._step
-            os.ftruncate(self._file, length)
-            # Memory that shrinks while it is read would kill the reader (SIGBUS), so readers accept only sealed memory.
-            fcntl.fcntl(self._file, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
-            self._memory = mmap.mmap(self._file, length)
-        except BaseException:
-            os.close(self._file)
-            raise
+        self._file, self._memory = anonymous.create(_PAGE + slots * self._step)
         _TOKEN.pack_into(self._memory, 0, self._token)
         self._generations = np.frombuffer(self._memory, np.uint64, slots, offset=8)
 
@@ -222,20 +203,14 @@ class _Mapping:
     """
 
     def __init__(self, process: int, file: int, token: int) -> None:
-        self._path = Path(f"/proc/{process}/fd/{file}")
-        if not str(self._path.readlink()).startswith("/memfd:fer_stream"):  # opening another file may have side effects
-            raise WireError("not shared memory of fer_stream")
-        opened = os.open(self._path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+        self._path = anonymous.path_of(process, file)
         try:
-            if not fcntl.fcntl(opened, fcntl.F_GET_SEALS) & fcntl.F_SEAL_SHRINK:
-                raise WireError("shared memory that may shrink")
-            self._inode = os.fstat(opened).st_ino
-            self.length = os.fstat(opened).st_size
-            if self.length < _PAGE:
-                raise WireError("shared memory too small for a ring")
-            self.memory = mmap.mmap(opened, self.length, prot=mmap.PROT_READ)
-        finally:
-            os.close(opened)
+            self._inode, self.memory = anonymous.opened(self._path)
+        except anonymous.NotOursError as error:
+            raise WireError(str(error)) from error
+        self.length = len(self.memory)
+        if self.length < _PAGE:
+            raise WireError("shared memory too small for a ring")
         if _TOKEN.unpack_from(self.memory)[0] != token:
             raise WireError("shared memory of another ring")
         self.generations = np.frombuffer(self.memory, np.uint64, MAX_SLOTS, offset=8)

@@ -7,13 +7,13 @@ import logging
 import os
 import signal
 import subprocess
-import sys
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from fer_stream.operations.process import LAST_WORDS, NOTES, PARENT, REPORTS
+from fer_stream.operations.process import LAST_WORDS, NOTES, REPORTS
+from fer_stream.system import handover
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,6 +29,11 @@ STARTUP = 60.0
 
 KILLED = 0.5
 """Seconds to wait for the end of a killed process; a process that hangs in the kernel is abandoned."""
+
+_SIGKILL = 9
+
+_MOST_CODE = 255
+"""Greatest exit code that a program of ours ends with by itself."""
 
 _log = logging.getLogger(__name__)
 
@@ -90,6 +95,7 @@ class Child:
     """Whether its process is asked to report how it is."""
     leave_by: float = 0.0
     """Monotonic time until which it has to end, because its camera was changed or removed; 0: it is to stay."""
+    _replaced: bool = False
     _last_failure: str = ""
     _ready_since: float | None = None
     _backoff: Backoff = field(default_factory=Backoff)
@@ -145,16 +151,15 @@ class Child:
         except OSError:  # it wrote no message, for example because a signal killed it
             return f"{self.title} ended with exit code {self.code}"
 
-    def start(self, settings: int, inherited: tuple[int, ...]) -> None:
+    def start(self, settings: handover.Handover, inherited: tuple[int, ...]) -> None:
         """Start its process.
 
         Args:
-            settings: the descriptor of the settings (`fer_stream.settings.tree.save`).
-            inherited: further descriptors that the process keeps open.
+            settings: the settings (`fer_stream.settings.tree.save`).
+            inherited: further descriptors that the process keeps open, where it can.
         """
         environment = {key: value for key, value in os.environ.items() if not key.startswith("FER_STREAM_")}
         environment |= {
-            PARENT: str(os.getpid()),
             "FER_STREAM_PROCESS": self.title,
             LAST_WORDS: str(self.words),
             NOTES: str(self.notes),
@@ -162,16 +167,9 @@ class Child:
         if self.reports:
             environment[REPORTS] = self.title
         self.forget()
-        # A new session: Ctrl-C and the terminal's end reach only the supervisor, which ends the children in order.
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "fer_stream", *self.arguments, "--config", f"/dev/fd/{settings}"],
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            start_new_session=True,
-            pass_fds=(settings, *inherited),
-        )
+        self.process = settings.start(self.arguments, environment, inherited)
         self.start_at, self._ready_since, self.code, self.was_online = 0.0, None, None, False
+        self._replaced = False
         self.seen = time.monotonic() + STARTUP
 
     def forget(self) -> None:
@@ -188,10 +186,30 @@ class Child:
 
     def ended(self) -> int | None:
         """Return the exit code if the process has ended since the last call, else ``None``."""
-        code = self.process.poll() if self.process is not None else None
-        if code is not None:
-            self.process, self.code = None, code
+        if self.process is None or (code := self._code()) is None:
+            return None
+        handover.release(self.process)
+        self.process, self.code = None, code
         return code
+
+    @property
+    def killed(self) -> bool:
+        """Whether something has killed its present process."""
+        return self.process is not None and (self._code() or 0) < 0
+
+    def _code(self) -> int | None:
+        """Return the exit code of its process, which is negative if that was killed; ``None`` while it runs."""
+        code = self.process.poll() if self.process is not None else None
+        if code and code > 0 and not hasattr(signal, "SIGKILL"):
+            # Windows: a killed process has the code that its killer gives it, Python's is 1; a crashed one has 0xC...
+            return -_SIGKILL if self._replaced or code > _MOST_CODE else code
+        return code
+
+    def replace(self) -> None:
+        """Kill its process; `ended` returns that, and it can be started again."""
+        if self.process is not None:
+            self._replaced = True
+            self.process.kill()
 
     def again(self, now: float, reason: str = "") -> None:
         """Plan a restart after the backoff's pause; ``reason`` is by default its `failure`."""
@@ -201,21 +219,23 @@ class Child:
         _log.warning("%s is started again in %g s: %s", self.title, pause, self._last_failure)
 
     def terminate(self) -> None:
-        """Send it SIGTERM, and do not restart it."""
+        """Ask it to end (SIGTERM), and do not restart it."""
         self.start_at = 0.0
         if self.running and self.process:
-            self.process.send_signal(signal.SIGTERM)
+            handover.ask_to_end(self.process)
 
     def kill(self) -> None:
-        """Send it SIGKILL, and do not restart it."""
+        """Kill it (SIGKILL), and do not restart it."""
         self.start_at = 0.0
         if self.process is None:
             return
         if self.running:
-            self.process.kill()
+            self.replace()
         try:
-            self.code = self.process.wait(KILLED)
+            self.process.wait(KILLED)
+            self.code = self._code()
         except subprocess.TimeoutExpired:
-            self.code = -signal.SIGKILL
+            self.code = -_SIGKILL
             _log.error("%s hangs in the kernel and is abandoned", self.title, extra={"pid": self.process.pid})
+        handover.release(self.process)
         self.process = None

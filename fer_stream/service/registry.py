@@ -7,7 +7,6 @@ camera: the settings that differ from the defaults. It never holds a password (`
 
 from __future__ import annotations
 
-import fcntl
 import itertools
 import json
 import logging
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from fer_stream.errors import ConfigError, FerStreamError
-from fer_stream.system import folders
+from fer_stream.system import files, folders
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -140,16 +139,16 @@ class FileRegistry:
         """Yield the cameras of the file, and write them back."""
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            folder = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY)
+            folder = files.open_folder(self._path.parent)
             try:
                 with suppress(OSError):  # some network file systems have no locks
-                    fcntl.flock(folder, fcntl.LOCK_EX)  # against another service with the same registry
+                    files.lock(folder, wait=True)  # against another service with the same registry
                 cameras = self.read() or {}
                 yield cameras
                 self._write(json.dumps({"version": VERSION, "cameras": cameras}, indent=1).encode() + b"\n")
-                os.fsync(folder)
+                files.sync_folder(self._path.parent)
             finally:
-                os.close(folder)
+                files.close_folder(self._path.parent, folder)
         except OSError as error:
             raise FerStreamError(
                 f"the registry of cameras {self._path} cannot be written: {error.strerror}; nothing was changed"
@@ -158,12 +157,11 @@ class FileRegistry:
     def _write(self, text: bytes) -> None:
         fresh = self._path.with_name(f"{self._path.name}.new")
         fresh.unlink(missing_ok=True)  # of a process that was killed here
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        with os.fdopen(os.open(fresh, flags, 0o600), "wb") as stream:
+        with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as stream:
             stream.write(text)
             stream.flush()
             os.fsync(stream.fileno())
-        fresh.replace(self._path)
+        files.replace(fresh, self._path)
 
 
 def _is_table(value: object) -> bool:

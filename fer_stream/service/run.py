@@ -98,7 +98,7 @@ def run(
     with ExitStack() as last:
         claim = last.enter_context(instances.Claim())
         if not instances.given(settings):
-            settings = settings.model_copy(update={"address": f"ipc://{claim.path}"})
+            settings = settings.model_copy(update={"address": claim.address})
         # Check that the address is free: our captures and workers must not connect to another run's aggregator.
         plugins.transport(settings).bind(settings.own_address).close()
         last.enter_context(supervising())

@@ -71,6 +71,6 @@ def write(path: Path, made: dict[str, Any]) -> None:
         FerStreamError: the file cannot be written.
     """
     try:
-        path.write_text(json.dumps(made, indent=2) + "\n")
+        path.write_text(json.dumps(made, indent=2) + "\n", encoding="utf-8")
     except OSError as error:
         raise FerStreamError(f"the summary {path} cannot be written: {error.strerror}") from error

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -36,6 +35,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from fer_stream.settings.tree import CameraSettings, Settings
+    from fer_stream.system.handover import Handover
 
 REPORTED = 1.5
 """Seconds for which a child's report says that it lives."""
@@ -111,7 +111,7 @@ class Supervisor:
             self.delivery = Child("deliver", ["deliver", "--from", to_cursor(begin)], folder, reports=True)
             self.extras.append(self.delivery)
         self._file = self._saved(settings)
-        self._home = self._saved(node.aggregator) if node is not None and node.aggregator else -1
+        self._home = self._saved(node.aggregator) if node is not None and node.aggregator else None
         """The settings of a node's aggregator, and of its workers."""
         self.reported: dict[str, Any] = {"cameras": {}, "workers": {}}
         """What the children of a node report, in the form of a status."""
@@ -126,7 +126,7 @@ class Supervisor:
         reports = self._node is not None
         return Child(f"capture {name}", ["capture", "--camera", name], self.folder, optional=optional, reports=reports)
 
-    def _saved(self, settings: Settings) -> int:
+    def _saved(self, settings: Settings) -> Handover:
         # The children write their metrics to shared files, and this process serves them together.
         return save(settings.model_copy(update={"metrics": None, "metrics_token": None, "sinks": self._sinks}))
 
@@ -141,8 +141,8 @@ class Supervisor:
         for child in sorted(self.children, key=lambda child: child not in self.workers):
             child.start(self._file_of(child), self._inherited)
 
-    def _file_of(self, child: Child) -> int:
-        return self._file if self._home < 0 or child in self.captures.values() else self._home
+    def _file_of(self, child: Child) -> Handover:
+        return self._file if self._home is None or child in self.captures.values() else self._home
 
     # Changes of cameras
 
@@ -180,7 +180,7 @@ class Supervisor:
     def _renew(self, changes: dict[str, Any]) -> None:
         self._settings = self._settings.model_copy(update=changes)
         old, self._file = self._file, self._saved(self._settings)
-        os.close(old)
+        old.close()
 
     def _begin(self, name: str) -> None:
         self.captures[name] = self._capture(name, optional=True)
@@ -293,7 +293,7 @@ class Supervisor:
                 worker.ready(now)
             elif worker.running and worker.process and now - worker.seen > self._settings.dispatch.silence:
                 _log.warning("%s does not answer and is replaced", worker.title, extra={"pid": worker.process.pid})
-                worker.process.kill()
+                worker.replace()
         for name, capture in self.captures.items():
             known = status["cameras"].get(name)
             if capture.process and known and known["pid"] == capture.process.pid:
@@ -309,12 +309,12 @@ class Supervisor:
         child = self.aggregator
         if child.running and child.process and time.monotonic() - child.seen > FROZEN:
             _log.warning("the aggregator does not answer and is replaced", extra={"pid": child.process.pid})
-            child.process.kill()
+            child.replace()
 
     def due(self) -> bool:
         """Return whether `watch` should run at once: a signal killed a child, or a changed camera's capture ended."""
         return any(child.leave_by and not child.running for child in self.captures.values()) or any(
-            child.process is not None and (child.process.poll() or 0) < 0 for child in self.children
+            child.killed for child in self.children
         )
 
     def watch(self) -> Child | None:
@@ -370,7 +370,7 @@ class Supervisor:
         return next((child.code for child in captures if child.code and child.code > 0 and not child.optional), 0)
 
     def stop(self, children: list[Child], deadline: float, look: Callable[[], None]) -> None:
-        """Send children SIGTERM and wait; kill those that still run at ``deadline`` (monotonic seconds).
+        """Ask children to end (SIGTERM) and wait; kill those that still run at ``deadline`` (monotonic seconds).
 
         ``look`` is called repeatedly while waiting.
         """
@@ -396,10 +396,11 @@ class Supervisor:
     def close(self) -> None:
         """Kill the children that still run, and release the settings."""
         self.kill(self.children)
-        for file in {self._file, self._home} - {-1}:
-            os.close(file)
+        self._file.close()
+        if self._home is not None:
+            self._home.close()
 
     def kill(self, children: Iterable[Child]) -> None:
-        """Send children SIGKILL, and wait briefly for their end."""
+        """Kill children (SIGKILL), and wait briefly for their end."""
         for child in children:
             child.kill()

@@ -116,7 +116,8 @@ def _rectangle(mask: tuple[float, float, float, float]) -> tuple[float, float, f
 
 
 def _reference(text: str) -> str:
-    if not re.fullmatch(r"env:[A-Za-z_][A-Za-z0-9_]*|file:/.+", text):  # the text may be the secret: do not repeat it
+    is_file = re.fullmatch(r"file:.{2,}", text) and Path(text.removeprefix("file:")).is_absolute()
+    if not (is_file or re.fullmatch(r"env:[A-Za-z_][A-Za-z0-9_]*", text)):  # the text may be the secret: do not tell it
         raise ValueError("a secret does not stand in the settings: give env:NAME or file:/PATH, which hold it")
     return text
 

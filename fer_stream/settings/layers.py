@@ -5,6 +5,7 @@ pydantic-settings does the reading. This module adds an origin for each value an
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Mapping
@@ -15,6 +16,7 @@ from pydantic_settings import EnvSettingsSource, JsonConfigSettingsSource, Setti
 
 from fer_stream.errors import ConfigError
 from fer_stream.settings.schema import KeyPath, leaves
+from fer_stream.system.handover import received
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -84,6 +86,8 @@ def read_file(model: type[BaseSettings], file: Path) -> dict[str, Any]:
     Raises:
         ConfigError: there is no such file, it cannot be read, or it is not valid TOML or JSON.
     """
+    if (handed := received(file)) is not None:
+        return dict(json.loads(handed))
     kind = "JSON" if file.suffix == ".json" else "TOML"
     try:
         if not file.is_file():

@@ -19,7 +19,7 @@ from urllib.parse import quote
 
 from fer_stream.errors import SourceError
 from fer_stream.settings.redaction import redact
-from fer_stream.system import folders
+from fer_stream.system import files, folders
 
 _REFERENCE = r"(?P<kind>env|file):(?P<name>[^@&;#?\s]+)"
 _PASSWORD = re.compile(rf"(?P<before>[A-Za-z][A-Za-z0-9+.-]*://[^/?#\s:@]*:){_REFERENCE}(?=@)")
@@ -83,7 +83,7 @@ def _secret(kind: str, name: str) -> str:
     try:
         if not path.is_absolute():
             raise SourceError(f"the password file {path} needs a complete path, such as /run/secrets/door")
-        if path.stat().st_mode & 0o077:
+        if files.readable_by_others(path.stat()):
             raise SourceError(f"others may read the password file {path}: chmod 600 it", transient=True)
         secret = path.read_text(encoding="utf-8").strip("\r\n")
     except (OSError, UnicodeDecodeError) as error:

@@ -8,7 +8,6 @@ are in lower case.
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -45,7 +44,8 @@ from fer_stream.settings.sections import (
     SmootherSettings,
     TrackerSettings,
 )
-from fer_stream.system import folders, machine
+from fer_stream.system import folders, local, machine
+from fer_stream.system.handover import Handover
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -78,7 +78,7 @@ __all__ = [
 
 
 def _default_address() -> str:
-    return f"ipc://{folders.runtime()}"
+    return local.address(folders.runtime())
 
 
 def _distinct(cameras: dict[str, CameraSettings]) -> dict[str, CameraSettings]:
@@ -333,16 +333,10 @@ def template() -> str:
     return schema.template(_schema(), defaults)
 
 
-def save(settings: Settings) -> int:
-    """Return the descriptor of an anonymous memory file with the settings; a child process loads it as ``/dev/fd/N``.
-
-    Addresses may contain passwords. Anonymous memory has no path, and it is freed when the processes end.
-    """
-    memory = os.memfd_create("fer_stream_settings")
-    with os.fdopen(os.dup(memory), "w", encoding="utf-8") as stream:
-        unset = set(SmootherSettings.model_fields) - settings.smoother.model_fields_set  # what the model may say
-        stream.write(settings.model_dump_json(exclude={"smoother": unset}))
-    return memory
+def save(settings: Settings) -> Handover:
+    """Return the settings for processes that this one starts. Addresses may contain passwords, so no file has them."""
+    unset = set(SmootherSettings.model_fields) - settings.smoother.model_fields_set  # what the model may say
+    return Handover(settings.model_dump_json(exclude={"smoother": unset}))
 
 
 _CAMERAS: TypeAdapter[dict[str, CameraSettings]] = TypeAdapter(Cameras)

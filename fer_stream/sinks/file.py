@@ -7,7 +7,6 @@ file is opened again: a torn last line is removed, and events that the file has 
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import re
 from contextlib import suppress
@@ -22,7 +21,7 @@ from fer_stream.events import cloudevents
 from fer_stream.settings.options import read
 from fer_stream.settings.sections import Section
 from fer_stream.sinks.lines import Lines
-from fer_stream.system import folders
+from fer_stream.system import files, folders
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -148,7 +147,7 @@ class EventFile:
             view = memoryview(data)
             while view:
                 view = view[file.write(view) :]
-            os.fdatasync(file.fileno())
+            files.sync(file.fileno())
         except BaseException:
             try:
                 os.ftruncate(file.fileno(), before)
@@ -186,7 +185,7 @@ class EventFile:
                 _mend(file)
                 self._known |= frozenset(_last_ids(file, MOST))
                 if new:
-                    _sync_folder(self._path)
+                    files.sync_folder(self._path.absolute().parent)
         except BaseException:
             file.close()
             raise
@@ -195,7 +194,7 @@ class EventFile:
 
     def _lock(self, file: BinaryIO) -> None:
         try:
-            fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+            files.lock(file.fileno())
         except BlockingIOError as error:
             raise OSError(error.errno, "another process writes it; give each its own file") from error
 
@@ -210,7 +209,11 @@ class EventFile:
         """Rename the file, and delete the oldest ones if there are too many."""
         numbers = [int(match[2]) for match, _ in self._older() if match[1] == day]
         aside = f"{self._path.stem}-{day}-{max(numbers, default=0) + 1:03d}{self._path.suffix}"
-        self._path.rename(self._path.with_name(aside))
+        try:
+            self._path.rename(self._path.with_name(aside))
+        except PermissionError:  # Windows does not rename an open file
+            self.close()
+            self._path.rename(self._path.with_name(aside))
         if self._options.keep is not None:
             for _, path in sorted(self._older(), key=_order)[: -self._options.keep]:
                 path.unlink(missing_ok=True)
@@ -244,7 +247,7 @@ def _mend(file: BinaryIO) -> None:
     start = size
     while start and b"\n" not in tail and len(tail) < LONGEST:
         start = max(0, start - BLOCK)
-        tail = os.pread(file.fileno(), size - start, start)
+        tail = _read(file, start, size)
     torn = tail[tail.rfind(b"\n") + 1 :]
     if not torn:
         return
@@ -252,7 +255,7 @@ def _mend(file: BinaryIO) -> None:
         os.ftruncate(file.fileno(), size - len(torn))
     else:
         file.write(b"\n")
-    os.fdatasync(file.fileno())
+    files.sync(file.fileno())
 
 
 def _last_ids(file: BinaryIO, most: int) -> list[str]:
@@ -261,7 +264,7 @@ def _last_ids(file: BinaryIO, most: int) -> list[str]:
     tail = b""
     while start and tail.count(b"\n") <= most and len(tail) < TAIL:
         begin = max(0, start - BLOCK)
-        tail = os.pread(file.fileno(), start - begin, begin) + tail
+        tail = _read(file, begin, start) + tail
         start = begin
     found = []
     for line in tail[: tail.rfind(b"\n") + 1].splitlines()[-most:]:
@@ -270,10 +273,6 @@ def _last_ids(file: BinaryIO, most: int) -> list[str]:
     return found
 
 
-def _sync_folder(path: Path) -> None:
-    """Put a new file's name on the disk."""
-    folder = os.open(path.absolute().parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+def _read(file: BinaryIO, begin: int, end: int) -> bytes:
+    file.seek(begin)  # writes go to the end in any case
+    return file.read(end - begin)

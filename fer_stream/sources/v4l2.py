@@ -5,14 +5,18 @@ Layouts and numbers are those of ``linux/videodev2.h``. This was not tested with
 
 from __future__ import annotations
 
-import fcntl
+import errno
 import os
 import struct
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from fer_stream.system import standard
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+_fcntl = standard.module("fcntl")
 
 CAPTURE, DISCRETE = 1, 1
 """``V4L2_BUF_TYPE_VIDEO_CAPTURE``; ``V4L2_FRMSIZE_TYPE_DISCRETE`` and ``V4L2_FRMIVAL_TYPE_DISCRETE``."""
@@ -49,6 +53,8 @@ def modes(device: Path) -> list[Mode]:
     Raises:
         OSError: the device cannot be opened.
     """
+    if not hasattr(os, "O_NONBLOCK") or not hasattr(_fcntl, "ioctl"):
+        raise OSError(errno.ENOSYS, "this system has no V4L2")
     descriptor = os.open(device, os.O_RDWR | os.O_NONBLOCK)
     try:
         return [
@@ -75,6 +81,6 @@ def _entries(
     request = 3 << 30 | layout.size << 16 | ord("V") << 8 | number  # _IOWR('V', number, layout)
     for index in range(MAX_ENTRIES):
         try:
-            yield layout.unpack(fcntl.ioctl(descriptor, request, layout.pack(index, *arguments)))
+            yield layout.unpack(_fcntl.ioctl(descriptor, request, layout.pack(index, *arguments)))
         except OSError:
             return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -43,6 +44,12 @@ class Webcam:
         if self._capture.isOpened():
             self._choose(settings)
             return
+        if sys.platform != "linux":  # webcams have no files
+            raise SourceError(
+                f"{self._name} cannot be opened: it does not exist, another program uses it, or this one needs the "
+                "permission to use the camera",
+                transient=True,
+            )
         device = Path(f"/dev/video{number}")
         if device.exists():
             raise SourceError(

@@ -42,7 +42,7 @@ def runtime() -> Path:
         try:
             return Path(platformdirs.user_runtime_dir(_NAME, appauthor=False))
         except OSError:
-            return Path(f"/run/user/{os.geteuid()}", _NAME)
+            return Path(f"/run/user/{os.geteuid() if hasattr(os, 'geteuid') else 0}", _NAME)
 
 
 def _user_folder(find: Callable[..., str], below_home: str) -> Path:

@@ -8,6 +8,7 @@ version 2 of control groups.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 from pathlib import Path
@@ -63,13 +64,37 @@ def cores(root: Path = Path("/")) -> Limit:
 def memory(root: Path = Path("/")) -> Limit:
     """Return how many bytes of memory this process and its control group may use together; arguments as for `cores`."""
     total = re.search(r"^MemTotal:\s+(\d+) kB$", _read(root / "proc/meminfo"), re.MULTILINE)
-    limits = [Limit(1024 * int(total[1]) if total else float("inf"), "this machine")]
+    limits = [Limit(1024 * int(total[1]) if total else _installed(), "this machine")]
     for folder in _groups(root, "memory"):
         for name in ("memory.max", "memory.high", "memory.limit_in_bytes"):
             text = _read(folder / name).strip()
             if _positive(text):
                 limits.append(Limit(int(text), f"memory limit of {_shown(folder, root)}"))
     return min(limits, key=lambda limit: limit.amount)
+
+
+def _installed() -> float:
+    """Return the bytes of memory of a machine without ``/proc``; infinite if nothing says them."""
+    if hasattr(os, "sysconf"):
+        try:
+            return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+        except (OSError, ValueError):
+            return float("inf")
+    kernel = getattr(ctypes, "windll", None)
+    status = _MemoryStatus(ctypes.sizeof(_MemoryStatus))
+    known = kernel is not None and kernel.kernel32.GlobalMemoryStatusEx(ctypes.byref(status))
+    return float(status.total) if known else float("inf")
+
+
+class _MemoryStatus(ctypes.Structure):
+    """``MEMORYSTATUSEX`` of Windows."""
+
+    _fields_ = (
+        ("length", ctypes.c_uint32),
+        ("load", ctypes.c_uint32),
+        ("total", ctypes.c_uint64),
+        ("others", ctypes.c_uint64 * 6),
+    )
 
 
 def workers(root: Path = Path("/")) -> Limit:

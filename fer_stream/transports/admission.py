@@ -12,12 +12,13 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
+import platform
 import re
 import select
 import socket
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import zmq
 import zmq.utils.monitor
@@ -52,10 +53,13 @@ _ADVICE = "raise the limit of this process (LimitNOFILE in its unit, ulimit -n),
 _log = logging.getLogger(__name__)
 
 
+_select: Any = select
+
+
 class _Event(ctypes.Structure):
     """``struct epoll_event``, which is packed only on x86."""
 
-    _pack_ = 1 if os.uname().machine in ("x86_64", "i686") else 0
+    _pack_ = 1 if platform.machine() in ("x86_64", "i686") else 0
     _fields_ = (("events", ctypes.c_uint32), ("data", ctypes.c_uint64))
 
 
@@ -63,22 +67,22 @@ class _Listener:
     """One listening socket: ``number`` is libzmq's descriptor, ``own`` is our duplicate for the same socket."""
 
     def __init__(self, number: int, last: bool) -> None:
+        if not hasattr(select, "epoll"):
+            raise OSError(0, "this system has no epoll")
         self.last = last
         self.watched = False
-        self.own = socket.socket(fileno=os.dup(number))
         self._number = number
         self._epoll, self._data = _registration(number)
+        self.own = socket.socket(fileno=os.dup(number))
 
     def accept(self, events: int) -> None:
         """Set what libzmq accepts: ``EPOLLIN`` all connections, with ``EPOLLONESHOT`` one connection, 0 none."""
         event = _Event(events, self._data)
-        if _libc.epoll_ctl(self._epoll, _EPOLL_CTL_MOD, self._number, ctypes.byref(event)):
+        if ctypes.CDLL(None, use_errno=True).epoll_ctl(self._epoll, _EPOLL_CTL_MOD, self._number, ctypes.byref(event)):
             raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
 
 _EPOLL_CTL_MOD = 3
-
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 def _registration(number: int) -> tuple[int, int]:
@@ -91,7 +95,7 @@ def _registration(number: int) -> tuple[int, int]:
     while time.monotonic() < deadline:  # libzmq's I/O thread registers the socket shortly after bind()
         for epoll, entries in _epolls():
             for entry in entries:
-                if int(entry["tfd"]) == number and int(entry["events"], 16) & select.EPOLLIN:
+                if int(entry["tfd"]) == number and int(entry["events"], 16) & _select.EPOLLIN:
                     return epoll, int(entry["data"], 16)
         time.sleep(0.001)
     raise OSError(0, "no epoll of libzmq watches the listening socket")
@@ -156,7 +160,7 @@ class Admission:
                 if self._room[listener.last] <= 0:
                     self._count()
                 if self._room[listener.last] > 0:
-                    listener.accept(select.EPOLLIN | select.EPOLLONESHOT)
+                    listener.accept(_select.EPOLLIN | _select.EPOLLONESHOT)
                     self._room = {last: room - 1 for last, room in self._room.items()}
         if time.monotonic() >= self._next:
             self._count()
@@ -172,7 +176,7 @@ class Admission:
         self._next = time.monotonic() + min(LOOK, max(self._room[False], PLENTY) / PACE)
         for listener in self._listeners:
             plenty = self._room[listener.last] > PLENTY
-            listener.accept(select.EPOLLIN if plenty else 0)
+            listener.accept(_select.EPOLLIN if plenty else 0)
             self._watch(listener, not plenty and (self._room[True] > 0 if listener.last else not self._full))
 
     def _log_state(self, count: str, near: bool) -> None:

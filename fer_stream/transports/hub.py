@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import socket
@@ -16,6 +15,7 @@ import zmq.utils.z85
 
 from fer_stream.errors import TransportError
 from fer_stream.plugins import BROADCASTS
+from fer_stream.system import files
 from fer_stream.transports import links
 from fer_stream.transports.admission import Admission
 
@@ -65,8 +65,7 @@ class ZeroMQHub:
         folder = Path(links.endpoint(address, "control").removeprefix("ipc://")).parent
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            found = folder.stat()
-            if found.st_uid != os.geteuid() or found.st_mode & 0o077:
+            if files.open_to_others(folder.stat()):
                 raise TransportError(
                     f"the folder of {address} is open to others, who could listen or replace the aggregator: "
                     "make it your own and chmod 700 it, or choose another with --bind"
@@ -77,7 +76,7 @@ class ZeroMQHub:
                 f"the folder of {address} cannot be used: {error.strerror}; choose another with --bind"
             ) from error
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            files.lock(self._lock)
         except OSError as error:
             os.close(self._lock)
             self._lock = -1
@@ -86,9 +85,9 @@ class ZeroMQHub:
             ) from error
         # Programs that delete old temporary files (systemd-tmpfiles) skip a locked folder, and with it the lock file.
         # A folder that `run` made is locked already.
-        self._folder = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        self._folder = files.open_folder(folder)
         with suppress(OSError):
-            fcntl.flock(self._folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            files.lock(self._folder)
         # The lock file stays: unlinking it could let two processes hold a lock each, on different files.
         self._files = [folder / link for link in links.ALL]
 

@@ -28,7 +28,7 @@ from fer_stream.errors import ConfigError
 from fer_stream.plugins import BROADCASTS, LINKS
 from fer_stream.settings.deployment import beyond
 from fer_stream.settings.kinds import CAMERA_NAME
-from fer_stream.system import folders
+from fer_stream.system import files, folders
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -406,7 +406,7 @@ def _list(folder: Path, known: list[Entry], name: str = "allowed.json") -> None:
 
 def _read(path: Path, advice: str) -> dict[str, Any]:
     try:
-        if path.stat().st_mode & 0o077:
+        if files.readable_by_others(path.stat()):
             raise ConfigError(f"others may read {path}: chmod 600 it")
         value = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:

@@ -11,6 +11,7 @@ import zmq
 from fer_stream.errors import ConfigError, TransportError
 from fer_stream.plugins import BROADCASTS, LINKS
 from fer_stream.protocol import messages
+from fer_stream.system import local
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -52,6 +53,8 @@ def endpoint(address: str, link: str) -> str:
     """
     scheme, _, rest = address.partition("://")
     if scheme == "ipc" and rest:
+        if local.UNIX is None or not zmq.has("ipc"):
+            raise ConfigError(f"{address}: this system has no ipc; give tcp://{local.HOST}:PORT")
         path = str(Path(rest).absolute() / link)
         if len(path.encode()) > MAX_IPC_PATH:
             raise ConfigError(f"the address {address} is too long for a socket: choose a folder with a shorter path")

@@ -7,7 +7,10 @@ import os
 import socket
 import struct
 from contextlib import suppress
+from typing import Any
 from urllib.parse import urlsplit
+
+from fer_stream.system import local
 
 SILENCE = 3.0
 """Seconds without a packet after which a connection is dead: TCP keepalive alone causes one packet a second."""
@@ -18,6 +21,7 @@ HANDSHAKE = 6.0
 _COUNTERS = struct.Struct("=Q4xI")
 """Two fields of Linux's ``struct tcp_info``, at offset `_AT`: bytes received and segments received."""
 _AT = 128
+_TCP_INFO: Any = getattr(socket, "TCP_INFO", None)
 
 
 class Connection:
@@ -35,6 +39,8 @@ class Connection:
         """Bytes received so far."""
         self.established = False
         """Whether ZeroMQ's handshake is complete."""
+        if _TCP_INFO is None:  # only the kernel detects a dead connection
+            return
         with suppress(OSError):
             copied = os.dup(descriptor)
             try:
@@ -48,7 +54,7 @@ class Connection:
             return
         try:
             self.received, segments = _COUNTERS.unpack_from(
-                self._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256), _AT
+                self._sock.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, 256), _AT
             )
         except (OSError, struct.error):  # not TCP, or an older kernel: only the kernel detects a dead connection
             self.close()
@@ -76,7 +82,7 @@ def why_silent(endpoint: str, patience: float = 1.0) -> str:
     """
     try:
         if endpoint.startswith("ipc://"):
-            with socket.socket(socket.AF_UNIX) as sock:
+            with socket.socket(local.UNIX) as sock:
                 sock.settimeout(patience)
                 sock.connect(endpoint.removeprefix("ipc://"))
         else:

@@ -193,7 +193,7 @@ print("end", file=sys.stderr, flush=True)
 def test_sighup_long_after_the_terminal_was_closed_asks_to_reload(monkeypatch: pytest.MonkeyPatch) -> None:
     """As for a job that its shell has disowned."""
     open_now, now = True, 100.0
-    monkeypatch.setattr(process_module, "_terminal", lambda: open_now)
+    monkeypatch.setattr(process_module.signals, "terminal", lambda: open_now)
     monkeypatch.setattr(process_module.time, "monotonic", lambda: now)
     with install_stop(reloads=True) as stop:
         open_now = False

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -205,7 +204,7 @@ def test_whatever_is_requested_is_done_or_refused(
     ):
         with suppress(FerStreamError):
             action()
-        os.close(tree.save(tree.Settings().model_copy(update={"cameras": cameras.now})))
+        tree.save(tree.Settings().model_copy(update={"cameras": cameras.now})).close()
         assert (cameras._registry.read() or {}).keys() == cameras.now.keys()
 
 

@@ -327,12 +327,12 @@ def test_settings_survive_the_way_to_a_child() -> None:
             "valence": {"happy": "good"},
         }
     )
-    memory = tree.save(settings)
-    path = Path(f"/dev/fd/{memory}")
+    saved = tree.save(settings)
+    path = Path(saved.argument)
     assert tree.load(file=path) == settings
     assert tree.load(file=path) == settings, "a second child can read it too"
     assert str(path.resolve()).startswith("/memfd:"), "it has no path in a file system"
-    os.close(memory)
+    saved.close()
 
 
 json_values = st.recursive(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import itertools
 import os
 import re
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from fer_stream.errors import JournalError
 from fer_stream.journal.sqlite.claim import Claim
-from fer_stream.system import machine
+from fer_stream.system import files, machine
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -75,7 +74,7 @@ class JournalFiles:
         while True:
             lock = os.open(self._lock_path, os.O_RDWR | os.O_CREAT, 0o600)
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                files.lock(lock)
             except BlockingIOError as error:
                 os.close(lock)
                 raise JournalError(
@@ -97,8 +96,9 @@ class JournalFiles:
         if self._claim:
             self._claim.release()
         if withdraw and not self.known:
-            self._lock_path.unlink(missing_ok=True)
-        os.close(self._lock)
+            files.remove_locked(self._lock_path, self._lock)
+        else:
+            os.close(self._lock)
         self._lock = -1
 
     @property
