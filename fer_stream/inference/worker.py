@@ -215,7 +215,7 @@ def frames_at_a_time(recognizer: Recognizer, settings: Settings) -> int:
         ConfigError: more than one are wanted, and a model takes only one.
     """
     if settings.batch is None:
-        accelerated = "cpu" not in (settings.detector.provider, settings.classifier.provider)
+        accelerated = not {settings.detector.provider, settings.classifier.provider} & {"cpu", "openvino"}
         return ON_ACCELERATOR if accelerated and recognizer.concurrent else 1
     if settings.batch > 1 and not recognizer.concurrent:
         raise ConfigError(

@@ -143,6 +143,7 @@ class ConcurrentClassifier(Classifier):
         ({}, 1),
         ({"batch": 3}, 3),
         ({"detector.provider": "cuda"}, 1),
+        ({"detector.provider": "openvino", "classifier.provider": "openvino"}, 1),
         ({"detector.provider": "cuda", "classifier.provider": "cuda"}, 8),
         ({"detector.provider": "cuda", "classifier.provider": "cuda", "batch": 1}, 1),
     ],
