@@ -1,4 +1,4 @@
-# Two commands: `make run` shows the main job, `make test` runs every test. Each sets up what it needs.
+# Two commands: `make run` shows the main job, `make test` runs the tests. Each sets up what it needs.
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
@@ -13,7 +13,7 @@ RUNS ?= 1000000
 JOBS ?= 3
 TARGETS ?= message hello ready hints faces descriptor aggregator event journal settings environment key cell metadata jpeg stream
 
-.PHONY: help run fleet test soak lint fuzz reference docs bench profile lock audit train train-full publish clean
+.PHONY: help run fleet test test-long test-setup soak lint fuzz reference docs bench profile lock audit train train-full publish clean
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -49,19 +49,26 @@ $(VENV)/.fleet: pyproject.toml | $(VENV)/.run
 fleet: $(VENV)/.fleet ## show several aggregators on three NATS servers: one is killed, and no event is missing
 	@$(BIN)/python deploy/show_fleet.py
 
-test: $(VENV)/.test ## set up and run every check and test (JOBS=3 at a time; PYTEST="..." passes options on)
+test: test-setup ## set up; check format, lint, types and imports; run all but the long tests (JOBS=3 at a time; PYTEST="..." passes options on)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+	$(TESTS) -m 'not long' $(PYTEST)
+
+test-long: test-setup ## set up, and run the long tests: whole services, faults, browsers, trainings, other systems and processors
+	@for system in win32 darwin; do $(BIN)/mypy --platform $$system --cache-dir .mypy_cache/$$system || exit; done
+	$(TESTS) -m long $(PYTEST)
+	$(TESTS) -m 'not beside' tests/inference --provider openvino
+
+TESTS = $(BIN)/pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder
+
+test-setup: $(VENV)/.test
 	@deploy/apt-install promtool=prometheus strace cc=gcc systemd-analyze=systemd chromium bindfs fusermount3=fuse3 \
 		/usr/sbin/nginx=nginx caddy openssl node=nodejs npm ip=iproute2 \
 		/usr/sbin/mosquitto=mosquitto mosquitto_sub=mosquitto-clients \
 		/usr/sbin/pgbouncer=pgbouncer $(if $(wildcard /usr/lib/postgresql/*/bin/initdb),,postgresql)
 	@$(MAKE) --no-print-directory $(VENV)/.node
-	$(BIN)/ruff format --check .
-	$(BIN)/ruff check .
-	$(BIN)/mypy
-	@for system in win32 darwin; do $(BIN)/mypy --platform $$system --cache-dir .mypy_cache/$$system || exit; done
-	$(BIN)/lint-imports --no-cache
-	$(BIN)/pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder $(PYTEST)
-	$(BIN)/pytest --numprocesses $(JOBS) --dist loadfile -m 'not beside' tests/inference --provider openvino
 
 # 1,000,000 mutated inputs a target, guided by coverage; the wheels of atheris are for Linux on x86-64.
 fuzz: $(VENV)/.test ## fuzz every decoder for hours (TARGETS="message journal", RUNS=1000000); what it finds lies in runs/fuzz

@@ -51,29 +51,39 @@ def pytest_configure() -> None:
 
 
 LONG = (
-    "analysis/test_analysis.py", "faults/test_slow_links.py", "service/test_run_sinks.py", "service/test_supervisor.py",
-    "client/test_subscription_slow.py", "training/test_campaign.py", "service/test_run.py", "training/test_chain.py",
-    "service/test_commands.py", "portable",
-    "faults/test_far_aggregator.py", "faults/test_fleet.py", "docs/test_fleet.py",
-    "test_pipeline.py", "journal/test_rivals.py", "journal/test_nats.py", "browser",
-    "faults", "journal/test_service.py",
-    "cli/test_strangers.py", "inference/detectors/test_mtcnn.py", "cli/test_pipeline.py", "live/test_server.py",
-    "docs/test_examples.py", "training",
+    "analysis/test_analysis.py", "faults", "service/test_run_sinks.py", "service/test_supervisor.py",
+    "service/test_commands.py", "service/test_node.py", "client/test_subscription_slow.py", "client/test_whole_cell.py",
+    "training/test_campaign.py", "training/test_chain.py", "training/test_crop.py", "portable", "browser", "fuzz",
+    "docs/test_fleet.py", "docs/test_processors.py", "docs/test_cameras.py", "journal/test_service.py",
+    "delivery/test_deliver.py", "delivery/test_run.py", "delivery/test_killed.py", "delivery/test_cell.py",
+    "live/test_cell.py", "live/test_contract.py", "deploy/test_alerts.py", "deploy/test_container.py",
+    "sinks/mqtt/test_delivery.py",
 )  # fmt: skip
-"""Files and folders that take longest; the suite starts them first, so that none of them runs alone at the end.
+"""Tests that take minutes of processor time, the longest first: whole services, faults, browsers, trainings.
 
-Files that compute and files that wait (for slow links, time-outs, pauses before a restart) alternate.
+``make test`` leaves them to ``make test-long``.
 """
+
+FIRST = (
+    "test_pipeline.py", "service/test_run.py", "journal/test_nats.py", "journal/test_rivals.py",
+    "cli/test_strangers.py", "inference/detectors/test_mtcnn.py", "sinks/test_postgres.py", "cli/test_doctor.py",
+    "live/test_api.py", "live/test_server.py", "cli/test_pipeline.py", "analysis/test_observe.py", "test_own_smoother.py",
+)  # fmt: skip
+"""The longest others. What is long begins first, so that no process is left with it at the end."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the longest files first."""
-    paths = [Path(__file__).parent / name for name in LONG]
+    """Mark the long tests, and put what is long first."""
+    tests, order = Path(__file__).parent, (*LONG, *FIRST)
 
-    def rank(item: pytest.Item) -> int:
-        return next((n for n, path in enumerate(paths) if item.path.is_relative_to(path)), len(LONG))
+    def place(item: pytest.Item) -> int:
+        path = item.path.relative_to(tests).as_posix()
+        return next((at for at, name in enumerate(order) if path == name or path.startswith(f"{name}/")), len(order))
 
-    items.sort(key=rank)
+    for item in items:
+        if place(item) < len(LONG):
+            item.add_marker("long")
+    items.sort(key=place)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

@@ -46,6 +46,8 @@ PICTURE = np.zeros((48, 64, 3), np.uint8)
 class Computer:
     """Recognizes at once: the expression follows from the frame's number."""
 
+    most = 1
+
     def __init__(self) -> None:
         self.answers: deque[list[Buffer]] = deque()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -93,9 +92,9 @@ def test_settings_that_do_not_fit_the_models_are_refused(cli: Cli, clip: Path, o
 def test_what_is_not_set_stays_unset_in_a_child() -> None:
     for given in ({}, {"tau": 0.25}, {"tau": 0.3, "leave": 0.1}, dict(SmootherSettings())):
         settings = Settings(smoother=SmootherSettings(**given))
-        memory = tree.save(settings)
-        found = tree.load(file=Path(f"/dev/fd/{memory}"))
-        os.close(memory)
+        handover = tree.save(settings)
+        found = tree.load(file=Path(handover.argument))
+        handover.close()
         assert found == settings
         assert found.smoother.model_fields_set == given.keys()
 

@@ -82,6 +82,7 @@ class Member:
     def end(self) -> None:
         self._stop.set()
         self._thread.join()
+        self._stop.close()
         if self._error:
             raise self._error[0]
 

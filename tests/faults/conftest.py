@@ -25,7 +25,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "soak: takes too long for `make test`")
+    config.addinivalue_line("markers", "soak: takes too long for `make test-long`")
     # Full numbers need longer time limits.
     processes.PATIENCE = max(processes.PATIENCE, 1200 * config.getoption("soak"))
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 ROLES = ("aggregator", "worker", "capture", "subscribe")
 
 FEW = ((2, 0, 3, 1), (3, 1, 2, 0))
-"""Orders for `make test`: over ipc, the capture before the aggregator; over tcp, the aggregator last."""
+"""Orders for `make test-long`: over ipc, the capture before the aggregator; over tcp, the aggregator last."""
 
 
 def test_all_start_orders(cli: Cli, short_folder: Path, clip: Path, scale: Scale, tell: Tell) -> None:

@@ -1,8 +1,8 @@
 """Fuzz targets: one function for each decoder of untrusted bytes, with seed inputs.
 
 Each takes any bytes and checks one invariant: the decoder parses them, or raises its documented error. `test_fuzz`
-tries a few thousand mutated inputs for each target in ``make test``; ``make fuzz`` tries a million, guided by coverage
-(``python tests/fuzz/guided.py TARGET``).
+tries a few thousand mutated inputs for each target in ``make test-long``; ``make fuzz`` tries a million, guided by
+coverage (``python tests/fuzz/guided.py TARGET``).
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class Target(NamedTuple):
     check: Callable[[bytes], None]
     seeds: Callable[[], list[bytes]]
     examples: int = 10_000
-    """Number of inputs in ``make test``."""
+    """Number of inputs in ``make test-long``."""
 
 
 @cache
