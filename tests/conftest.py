@@ -67,7 +67,8 @@ LONG = (
 FIRST = (
     "test_pipeline.py", "service/test_run.py", "journal/test_nats.py", "journal/test_rivals.py",
     "cli/test_strangers.py", "inference/detectors/test_mtcnn.py", "sinks/test_postgres.py", "cli/test_doctor.py",
-    "live/test_api.py", "live/test_server.py", "cli/test_pipeline.py", "analysis/test_observe.py", "test_own_smoother.py",
+    "live/test_api.py", "live/test_server.py", "cli/test_pipeline.py", "analysis/test_observe.py",
+    "test_own_smoother.py",
 )  # fmt: skip
 """The longest others. What is long begins first, so that no process is left with it at the end."""
 
