@@ -57,7 +57,8 @@ LONG = (
     "docs/test_fleet.py", "docs/test_processors.py", "docs/test_cameras.py", "journal/test_service.py",
     "delivery/test_deliver.py", "delivery/test_run.py", "delivery/test_killed.py", "delivery/test_cell.py",
     "live/test_cell.py", "live/test_contract.py", "deploy/test_alerts.py", "deploy/test_container.py",
-    "sinks/mqtt/test_delivery.py",
+    "sinks/mqtt/test_delivery.py", "sinks/test_kafka.py", "service/test_run.py", "journal/test_nats.py",
+    "journal/test_rivals.py", "deploy/test_lock.py",
 )  # fmt: skip
 """Tests that take minutes of processor time, the longest first: whole services, faults, browsers, trainings.
 
@@ -65,7 +66,7 @@ LONG = (
 """
 
 FIRST = (
-    "test_pipeline.py", "service/test_run.py", "journal/test_nats.py", "journal/test_rivals.py",
+    "test_pipeline.py",
     "cli/test_strangers.py", "inference/detectors/test_mtcnn.py", "sinks/test_postgres.py", "cli/test_doctor.py",
     "live/test_api.py", "live/test_server.py", "cli/test_pipeline.py", "analysis/test_observe.py",
     "test_own_smoother.py",
