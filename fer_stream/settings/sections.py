@@ -155,7 +155,8 @@ class DetectorSettings(Section):
         default_factory=list,
         description="angles in degrees, clockwise as seen in the picture: a further search for each, in a turned "
         "picture in which heads that lean by about this angle are upright; without them, only heads are "
-        "found that lean by up to about 30 degrees; for people who lie, and cameras at the ceiling; each angle costs as much as a search",
+        "found that lean by up to about 30 degrees; for people who lie, "
+        "and cameras at the ceiling; each angle costs as much as a search",
         examples=[[-60.0, -30.0, 30.0, 60.0]],
     )
 
