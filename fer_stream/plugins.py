@@ -90,8 +90,8 @@ class Detector(Protocol):
     """Finds faces. It keeps no state between frames: the result depends only on the image.
 
     A detector or classifier with an attribute ``planar = True`` also gets pictures as `fer_stream.Yuv`, as video
-    decoders give them. For others these are converted to BGR. Only if both have ``concurrent = True``, a worker calls
-    them for several frames at once, each in a thread of its own (the setting ``batch``).
+    decoders give them. For others these are converted to BGR. A worker calls them for several frames at once (the
+    setting ``batch``), each in a thread of its own, only if both have ``concurrent = True``.
     """
 
     def detect(self, image: NDArray[np.uint8]) -> list[Face]:
@@ -116,8 +116,8 @@ class FollowingDetector(Detector, Protocol):
 class Classifier(Protocol):
     """Scores apparent expressions. It crops the faces itself: the crop's margins around a box depend on its model.
 
-    A classifier with an attribute ``smoother``, a mapping of names to numbers, brings values for the settings of that
-    section, such as ``{"tau": 0.4}``. They apply where the settings say nothing.
+    An attribute ``smoother``, a mapping of names to numbers such as ``{"tau": 0.4}``, replaces default values of the
+    settings in the section ``smoother``. What the user sets takes precedence.
     """
 
     labels: tuple[str, ...]

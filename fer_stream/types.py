@@ -130,7 +130,7 @@ class Probabilities:
 
 
 class Measure(NamedTuple):
-    """A number on a scale that a model gives for a face beside its labels, such as valence: a name, and both ends."""
+    """A number on a scale that a model gives for a face beside its labels, such as valence."""
 
     name: str
     least: float

@@ -4,8 +4,8 @@
     python -m training.smoothing ... --fit 100                            # search for settings, on the other faces
     python -m training.smoothing mine.onnx ... --fit 100 --write          # and write them into the model's sidecar
 
-The model may be any that ``fer-stream model check`` accepts, if at least two of its labels are FER2013's. It sees each
-face as it would see the face that a detector found there; one that wants landmarks sees it as a face without them.
+The model may be any that ``fer-stream model check`` accepts, if at least two of its labels are FER2013's. Each face is
+cropped as if a detector had found it there, without landmarks.
 
 Half of PublicTest's clear faces are used to fit parameters, the other half to report figures. An event is correct if
 its label is, and if its overlap with the truth (intersection over union) is at least a half. The delay is the time from
@@ -219,12 +219,12 @@ def pools(model: Path, faces: data.Faces) -> tuple[tuple[str, ...], Pool, Pool]:
     Faces whose label the model does not have are left out.
 
     Raises:
-        ModelError: the file breaks the contract, or has not two of FER2013's labels.
+        ModelError: the file breaks the contract, or has fewer than two of FER2013's labels.
     """
     classifier = OnnxClassifier(model)
     known = np.array([label in classifier.labels for label in data.LABELS])
     if known.sum() < 2:
-        raise ModelError(f"{model} has not two of FER2013's labels ({', '.join(data.LABELS)}): name its labels so")
+        raise ModelError(f"{model} has fewer than two of FER2013's labels ({', '.join(data.LABELS)})")
     clear, labels = sequences.clear_faces(faces.split(data.PUBLIC))
     clear, labels = clear[known[labels]], labels[known[labels]]
     face = _face()
@@ -395,7 +395,7 @@ def main() -> None:
         if arguments.write:
             others = Bench(names, reporting, SEEDS, 10)
             fitted, default = others.worth(found), others.worth(Smoothed(SmootherSettings()))
-            print(f"on other faces they are worth {fitted:.3f}, the defaults {default:.3f}")
+            print(f"on faces that were not used for the fit they score {fitted:.3f}, the defaults {default:.3f}")
             if fitted <= default:
                 print("the defaults are no worse: nothing is written")
                 return

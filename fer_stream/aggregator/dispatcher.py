@@ -9,10 +9,10 @@ commands that are returned::
                                                              ->  Release a frame is resolved, in order of capture
 
 Rules: a capture is asked for its freshest frame only when a worker has room for it. The capture that was served longest
-ago is asked first. The worker that holds the fewest frames gets the frame and, of several, the one that has been idle
-longest. A worker holds at most as many frames at a time as it says; under ``wait`` it holds only one, so that a frame
-that ends a worker takes no other with it. The frames of one camera are released in order of capture. Each frame that
-was ever captured is, at any moment, in exactly one term of its camera's `Ledger`.
+ago is asked first. The worker that holds the fewest frames gets the frame; of several such workers, the one that has
+been idle longest. A worker holds at most as many frames as it announced; under ``wait`` it holds only one, so that no
+other frame is affected if a frame makes it crash. The frames of one camera are released in order of capture. Each frame
+that was ever captured is, at any moment, in exactly one term of its camera's `Ledger`.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class Held(Generic[FrameT, ResultT]):
 
     item: Item[FrameT, ResultT]
     sent: float
-    """When it was sent, or when an earlier frame had arrived after which it was transferred; monotonic seconds."""
+    """When its transfer began: it was sent, or the frame sent before it had arrived. Monotonic seconds."""
     deadline: float
     begun: bool = False
     """Whether the worker confirmed that it received the whole frame."""
@@ -222,7 +222,7 @@ class Dispatcher(Generic[FrameT, ResultT]):
 
         A PING that confirms no frame, or one that was confirmed before, returns ``None``.
 
-        ``connection`` is another number after the worker's connection broke. A frame that was in transfer then does
+        ``connection`` has changed if the worker's connection broke. A frame that was in transfer then does
         not arrive, so the extra time for the transfer ends.
         """
         known = self.workers[worker]

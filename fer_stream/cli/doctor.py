@@ -116,7 +116,7 @@ def _packages() -> Iterator[Finding]:
         if found != "unknown" and least and _numbers(found) < _numbers(least[1]):
             yield _fail(f"{module} {found} is older than {least[1]}: run pip install '{requirement}'")
         elif found != "unknown" and below and _numbers(found) >= _numbers(below[1]):
-            yield _fail(f"{module} {found} is too new, {below[1]} or newer: run pip install '{requirement}'")
+            yield _fail(f"{module} {found} is too new, it must be below {below[1]}: run pip install '{requirement}'")
         else:
             yield _ok(f"{module} {found}")
 
@@ -132,7 +132,7 @@ def _runtime(settings: Settings) -> Iterator[Finding]:
         return
     with contextlib.suppress(FerStreamError):  # the models cannot be opened then, which is the next check
         here = ", ".join(providers.available())
-        used = f"the detector's is {settings.detector.provider}, the classifier's {settings.classifier.provider}"
+        used = f"the detector uses {settings.detector.provider}, the classifier {settings.classifier.provider}"
         yield _ok(f"providers of {next(iter(builds), 'onnxruntime')}: {here}; {used}")
 
 

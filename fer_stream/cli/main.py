@@ -440,22 +440,22 @@ COMMANDS = (
     Command(
         "model",
         "model:model",
-        "check whether a model of your own can be used, write what it does not say itself, or measure its cost",
+        "check whether a model of your own can be used, write its sidecar, or measure its cost",
         "fer-stream model adopt mine.onnx --channels RGB --pixels imagenet --labels happy,other --crop box",
         ("--provider", *COMMON),
         (
             _argument(
                 "action",
                 choices=["check", "adopt", "bench"],
-                help="check: say what the model is taken for, or everything that is missing; adopt: deduce and ask "
-                "what is missing, and write it into a file beside the model; bench: compare its cost with that of the "
-                "included model",
+                help="check: show how fer-stream understands the model, or all that is missing or wrong; adopt: find "
+                "out or ask for what the file does not say, and write it into a file beside the model, the sidecar; "
+                "bench: compare its cost with that of the included model",
             ),
             _argument("file", metavar="FILE", help="an ONNX file"),
             _argument(
-                "-o", "--output", metavar="FILE", help="adopt: what to write (default: FILE with the suffix .toml)"
+                "-o", "--output", metavar="FILE", help="adopt: the file to write (default: FILE with the suffix .toml)"
             ),
-            _argument("--force", action="store_true", help="adopt: overwrite it"),
+            _argument("--force", action="store_true", help="adopt: overwrite an existing one"),
             *model_arguments(),
         ),
     ),

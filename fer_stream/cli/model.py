@@ -1,4 +1,4 @@
-"""``fer-stream model``: check a model of one's own, write its sidecar, measure its cost."""
+"""``fer-stream model``: check a user's own model, write its sidecar, measure its cost."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def _check(path: Path, provider: str) -> int:
 
 
 def _about(plan: Plan) -> list[list[str]]:
-    """Return rows that say what a model is taken for."""
+    """Return rows that say how fer-stream understands a model."""
     pixels, crop, said = plan.pixels, plan.crop, plan.model
     points = "five landmarks; without them " if crop.points else ""
     axes = {"N": str(pixels.batch or "N"), "H": str(pixels.height), "W": str(pixels.width)}
@@ -87,7 +87,7 @@ def _about(plan: Plan) -> list[list[str]]:
 
 
 def _answer(classifier: OnnxClassifier) -> str:
-    """Return what a classifier says about the included portrait: wrong pixels or labels are seen there."""
+    """Return a classifier's result for the included portrait, which shows whether pixels or labels are wrong."""
     import cv2  # noqa: PLC0415  (OpenCV is slow to import)
     import numpy as np  # noqa: PLC0415
 

@@ -178,12 +178,12 @@ MODEL_OPTIONS = (
         "--pixels",
         "NAME",
         "the values of its pixels: bytes (0 to 255), unit (0 to 1), signed (-1 to 1), or imagenet (ImageNet's mean and "
-        "deviation)",
+        "standard deviation, in the order RGB)",
     ),
-    Option("--scale", "FACTOR", "in place of --pixels: the factor of the pixels"),
-    Option("--mean", "NUMBERS", "what is subtracted then: one number, or one for each channel with commas"),
-    Option("--std", "NUMBERS", "what it is divided by then"),
-    Option("--labels", "LIST", "the labels with commas, in the order of the columns"),
+    Option("--scale", "FACTOR", "in place of --pixels: the factor by which pixels are multiplied"),
+    Option("--mean", "NUMBERS", "after --scale, what is subtracted: one number, or one for each channel, with commas"),
+    Option("--std", "NUMBERS", "after --mean, the divisor: one number, or one for each channel, with commas"),
+    Option("--labels", "LIST", "the labels, with commas, in the order of the columns; none if it has only measures"),
     Option("--labels-output", "NAME", "the output that has the labels"),
     Option("--values", "NAME", "what the labels' columns are: probabilities or logits"),
     Option("--columns", "FIRST:AFTER", "the labels' columns, from 0: the first, and the one after the last"),
@@ -196,7 +196,7 @@ MODEL_OPTIONS = (
     Option(
         "--crop",
         "CROP",
-        "what it sees of a face: box, fer2013 (as the included models), arcface (aligned by five landmarks), or "
+        "how a face is cropped: box, fer2013 (as the included models), arcface (aligned by five landmarks), or "
         "X,Y,SIDE in units of the detector's box",
     ),
     Option("--version", "TEXT", "name and version"),
@@ -262,7 +262,7 @@ def model_arguments() -> tuple[tuple[tuple[str, ...], dict[str, Any]], ...]:
 
 
 def model_answers(arguments: argparse.Namespace) -> dict[str, str]:
-    """Return the given `MODEL_OPTIONS` by name, as they were typed; what was repeated is joined by semicolons."""
+    """Return the given `MODEL_OPTIONS` by name, as they were typed; repeated ones are joined by semicolons."""
     found = {name.removeprefix(_MODEL): value for name, value in vars(arguments).items() if name.startswith(_MODEL)}
     return {
         name: ";".join(value) if isinstance(value, list) else value

@@ -26,7 +26,7 @@ TIMEOUT = 10.0
 """Seconds without an answer after which a subscription with ``until_now`` fails, by default."""
 
 LOOK = 0.05
-"""Most seconds for which a subscription does not notice `close`, in an event loop that watches no descriptors."""
+"""Maximum seconds until a subscription notices `close`, in an event loop that cannot watch descriptors."""
 
 TURN = 0.005
 """Seconds after which a subscription returns to its caller or to the event loop, even if more has arrived."""
@@ -41,7 +41,8 @@ class Subscription:
     It waits for an aggregator that is not running, and resumes where it was. Save ``cursor`` to resume in a later
     process. Leaving a loop closes the sockets; the next loop continues from there.
 
-    Use it in one thread or event loop at a time. In an event loop it waits on its sockets and needs no thread.
+    Use it in one thread or event loop at a time. In an event loop it waits on its sockets and needs no thread,
+    except where the loop cannot watch sockets, as on Windows.
     """
 
     def __init__(

@@ -4,9 +4,9 @@ It is the minimum of five values, each a linear ramp from 0 (useless) to 1 (no f
 follow the accuracy of our first classifier on shrunk and blurred faces on which FER+'s annotators agree. It is 85% on
 the originals; 80% at 32 pixels, 72% at 24 and 50% at 16; 76% at a sharpness of 0.19, 61% at 0.15 and 50% at 0.12.
 
-The lean of a head in the picture plane (its roll) is no fault: the crop is turned with it, and the classifier is right
-as often at any lean, if the landmarks are right. If they are wrong, the line through the eyes and that through the
-corners of the mouth differ. The classifier is right about 88% of the faces for which they differ by less than 3
+The lean of a head in the picture plane (its roll) does not lower it: the crop is turned with the head, and the accuracy
+is the same at any lean if the landmarks are right. If they are wrong, the line through the eyes and that through the
+corners of the mouth are not parallel. The accuracy is 88% on faces for which their angles differ by less than 3
 degrees, 73% at 3 to 6, and 64% at 6 to 9 (PublicTest faces turned by 0 to 90 degrees, in the scenes of
 `training.turned`).
 """
@@ -102,7 +102,9 @@ def turn(landmarks: tuple[tuple[float, float], ...]) -> float:
 
 
 def skew(landmarks: tuple[tuple[float, float], ...]) -> float:
-    """Return how uncertain the roll of a head is: the angle between its eyes' line and its mouth's, 0 to 180 degrees.
+    """Return the angle between the lines through the eyes and through the mouth, 0 to 180 degrees.
+
+    The larger it is, the less certain is the roll of the head.
 
     Landmarks are those of `fer_stream.types.Face`; unless there are five, 0 is returned.
     """

@@ -1,9 +1,9 @@
-"""Computes several frames at once, so that their nets run together: this is what makes an accelerator fast.
+"""Processes several frames at once, so that each net runs on all of them together: an accelerator needs large batches.
 
-`together` gives each frame a thread. A thread that wants a net to run (`joint`) waits until every other thread waits,
-too, or has ended. The last one then runs what all of them wait for: once for each net and each size of input. So a
-detector or classifier computes one frame, as if it were alone, and needs to know nothing of the others. On a CPU its
-answer is the same to the last bit, because each row of a net's output depends on one row of its input only.
+`together` gives each frame a thread. A thread that wants to run a net (`joint`) waits until every other thread waits,
+too, or has ended. The last one then runs the nets for all of them: once for each net and each size of input. So the
+code of a detector or classifier handles one frame, and needs to know nothing of the others. On a CPU the answer is the
+same to the last bit, because each row of a net's output depends on one row of its input only.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def together(function: Callable[[ItemT], ResultT], items: Sequence[ItemT]) -> li
     """Return the function's result for each item, each computed in a thread of its own; `joint` runs are combined.
 
     Raises:
-        Exception: what the function raised for the first item for which it raised; all others end before.
+        Exception: that of the first item for which the function raised one; by then, all items have been processed.
     """
     if len(items) == 1:
         return [function(items[0])]
@@ -70,7 +70,7 @@ def together(function: Callable[[ItemT], ResultT], items: Sequence[ItemT]) -> li
 
 
 def joint(key: object, compute: Compute, inputs: Sequence[NDArray[Any]]) -> Arrays:
-    """Return ``compute(*inputs)``; within `together`, it runs once for all frames that ask for the same.
+    """Return ``compute(*inputs)``; within `together`, it runs once for all frames that want the same run.
 
     Args:
         key: names the net and its outputs: runs are combined if their keys, and the types and sizes of their inputs'
@@ -133,7 +133,7 @@ class _Group:
                 self._changed.wait_for(lambda: run.over)
 
     def leave(self) -> None:
-        """End a thread. If every other thread waits, carry out what they wait for."""
+        """Remove a thread that has ended. If every other thread waits, carry out their runs."""
         with self._changed:
             self._computing -= 1
             last = self._computing == 0
@@ -159,7 +159,7 @@ class _Group:
 
 
 def _combine(runs: list[_Run]) -> bool:
-    """Run a net once for several runs. If that fails, return ``False``: alone, only the faulty ones may fail."""
+    """Run a net once for several runs. If that fails, return ``False``: run one by one, only the faulty ones fail."""
     rows = [len(run.inputs[0]) for run in runs]
     try:
         inputs = [np.concatenate(parts) for parts in zip(*(run.inputs for run in runs), strict=True)]

@@ -1,7 +1,7 @@
 """Execution providers of onnxruntime: what runs a model, how it is installed, and sessions on it.
 
-A session runs on the provider that was asked for, or it is refused: onnxruntime by itself would continue on the CPU.
-It computes in float32 wherever the provider offers that, so that results stay comparable.
+If the requested provider does not start, no session is opened: onnxruntime by itself would continue on the CPU.
+OpenVINO and CUDA are set to float32, so that results stay comparable.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ PROVIDERS = {
 }
 """onnxruntime's names of the execution providers.
 
-OpenVINO comes as a plug-in beside onnxruntime or with a build of its own; the others each with a build of their own,
-which takes the place of onnxruntime, and CoreML with onnxruntime for macOS.
+OpenVINO is a plug-in for onnxruntime, or part of the build onnxruntime-openvino. CoreML is part of onnxruntime for
+macOS. Each of the others needs its own build of onnxruntime, which is installed in place of the usual one.
 """
 
 _PLUGIN = "onnxruntime_ep_openvino"
@@ -57,11 +57,11 @@ _OPENVINO = {
     "INFERENCE_NUM_THREADS": "1",
     "NUM_STREAMS": "1",
     "ENABLE_CPU_PINNING": "NO",  # the workers would be pinned to the same core
-    "CPU_RUNTIME_CACHE_CAPACITY": "500",  # kernels, for each input's size; with its default, 5000, memory keeps growing
+    "CPU_RUNTIME_CACHE_CAPACITY": "500",  # kernels, one for each input shape; with 5000, the default, memory grows
 }
 
 _OPTIONS: dict[str, dict[str, str]] = {
-    # Searched parts of a picture have any size. An exhaustive search for kernels at each new one would take seconds.
+    # Searched parts of a picture have any size. An exhaustive search for kernels for each new size takes seconds.
     "cuda": {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"},
     "openvino": {"device_type": "CPU", "load_config": json.dumps({"CPU": _OPENVINO})},
 }
@@ -82,7 +82,7 @@ def builds() -> dict[str, str]:
 
 
 def available() -> list[str]:
-    """Return those of `PROVIDERS` that are installed. Whether one starts on this machine is seen only then."""
+    """Return those of `PROVIDERS` that are installed. Whether one starts is known only when a session is opened."""
     found = _runtime().get_available_providers()
     here = {name for name, theirs in PROVIDERS.items() if theirs in found}
     with contextlib.suppress(ImportError):
@@ -116,7 +116,7 @@ def open_session(path: Path, content: bytes, provider: str) -> Any:
     asked = _prepared(provider, options)
     try:
         session = onnxruntime.InferenceSession(content, options, providers=asked, enable_fallback=False)
-    except RuntimeError as error:  # a provider's; errors in models have types of onnxruntime's own
+    except RuntimeError as error:  # from the provider; for errors in models onnxruntime has its own types
         raise _not_started(provider) from error
     except Exception as error:
         raise ModelError(f"{path} is not a model that onnxruntime can open: {sentence(error)}") from error
@@ -159,8 +159,8 @@ def _runtime() -> Any:
             os.environ[TELEMETRY] = before
     if not hasattr(onnxruntime, "InferenceSession"):
         raise ConfigError(
-            "onnxruntime is incomplete, as it is if one of two builds was removed: run pip install --force-reinstall "
-            "with the name of the build"
+            "onnxruntime is incomplete, which happens when one of two builds is removed: run pip install "
+            "--force-reinstall with the name of the build"
         )
     return onnxruntime
 
@@ -216,13 +216,13 @@ def _openvino() -> list[Any]:
 
 def _not_started(provider: str) -> ConfigError:
     return ConfigError(
-        f"the provider {provider} does not start: install the libraries that onnxruntime misses, "
+        f"the provider {provider} does not start: install the libraries that it needs, "
         f"{_LIBRARIES.get(provider, 'such as those of its driver')}, or leave --provider out"
     )
 
 
 def _start_cuda() -> None:
-    """Load CUDA and cuDNN from NVIDIA's packages, if these are installed: onnxruntime looks elsewhere by itself.
+    """Load CUDA and cuDNN from NVIDIA's packages, if these are installed: by default onnxruntime does not look there.
 
     Raises:
         ConfigError: this machine has no driver of NVIDIA.
@@ -235,5 +235,5 @@ def _start_cuda() -> None:
             f"there is no {driver}, so nothing can run on cuda or tensorrt: leave --provider out, install NVIDIA's "
             "driver, or give the container access to the GPU"
         ) from error
-    with contextlib.redirect_stdout(sys.stderr):  # it prints what it does not find
+    with contextlib.redirect_stdout(sys.stderr):  # it prints the names of libraries that it does not find
         _runtime().preload_dlls()

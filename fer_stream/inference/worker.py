@@ -90,7 +90,7 @@ def _reject(message: Message, reason: str, error: WireError | None = None) -> li
 
 
 class _Computer(threading.Thread):
-    """The thread that computes: it answers all frames that are there, at most ``most``, and fills ``answers``."""
+    """The thread that computes: it answers up to ``most`` frames that have arrived, and fills ``answers``."""
 
     def __init__(self, recognizer: Recognizer, wake: Callable[[], None], most: int = 1) -> None:
         super().__init__(name="compute", daemon=True)
@@ -133,7 +133,7 @@ class Session:
     held: int = 0
     """How many frames it has received and not answered."""
     outdated: bool = False
-    """Whether these are of an aggregator that it has left."""
+    """Whether these frames came from an aggregator to which it is no longer connected."""
     ticket: int = 0
     """The ticket of the latest frame received."""
     known: bool = False
@@ -226,7 +226,7 @@ def frames_at_a_time(recognizer: Recognizer, settings: Settings) -> int:
 
 
 def run(settings: Settings, name: str | None = None, stop: Stop | None = None) -> None:
-    """Work for an aggregator until SIGINT, SIGTERM or SIGHUP; then finish the frames in hand, and end.
+    """Work for an aggregator until SIGINT, SIGTERM or SIGHUP; then finish the frames that it holds, and end.
 
     Args:
         settings: all settings.

@@ -33,7 +33,7 @@ KILLED = 0.5
 _SIGKILL = 9
 
 _MOST_CODE = 255
-"""Greatest exit code that a program of ours ends with by itself."""
+"""The highest exit code that our own programs return."""
 
 _log = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from fer_stream.system import folders
 from fer_stream.types import EventType
 
 MAX_BATCH = 64
-"""Most frames that a worker takes at a time."""
+"""Maximum number of frames that a worker takes at a time."""
 
 CAMERA_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$"
 

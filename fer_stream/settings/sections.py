@@ -153,9 +153,10 @@ class DetectorSettings(Section):
     )
     rotations: Annotated[list[Rotation], Field(max_length=11)] = Field(
         default_factory=list,
-        description="degrees, clockwise as seen in the picture, by which heads may lean beyond those that are found "
-        "upright (up to about 30 to either side): each is one more search, in a turned picture, at the cost of a "
-        "search; for people who lie, and cameras at the ceiling",
+        description="angles in degrees, clockwise as seen in the picture: a further search for each, in a turned "
+        "picture in which heads that lean by about this angle are upright; without them, only heads are "
+        "found that lean by up to about 30 degrees; for people who lie, "
+        "and cameras at the ceiling; each angle costs as much as a search",
         examples=[[-60.0, -30.0, 30.0, 60.0]],
     )
 
@@ -196,8 +197,8 @@ class DispatchSettings(Section):
 
     deadline: Seconds = Field(
         10.0,
-        description="seconds that a worker may take for a frame it has received, also if others are before it; a "
-        "slower worker is replaced",
+        description="seconds that a worker may take for a frame it has received, including the time for frames before "
+        "it; a slower worker is replaced",
     )
     transfer: Seconds = Field(
         60.0,
@@ -238,7 +239,7 @@ class TrackerSettings(Section):
 
 
 class SmootherSettings(Section):
-    """Smoothing over time, and the intervals of one label that result. A value that is not set may be a model's own."""
+    """Smoothing over time, and the resulting intervals of a label. A model may have values for what is not set."""
 
     tau: Seconds = Field(
         0.25, description="time constant of the average, in seconds: after it an observation's weight is 37%"

@@ -120,8 +120,8 @@ class Settings(BaseSettings):
     )
     batch: Annotated[int, Field(ge=1, le=MAX_BATCH)] | None = Field(
         None,
-        description="frames that a worker takes at a time, to run the networks on all of them together; under `wait` "
-        "it takes one; by default 8 if an accelerator runs both models, else 1",
+        description="maximum number of frames that a worker takes at a time, to run the networks on all of them "
+        "together; under `wait` it takes one; by default 8 if an accelerator runs both models, else 1",
         examples=[8],
     )
     depth: Annotated[int, Field(ge=1, le=64)] = Field(3, description="maximum number of frames of one camera in flight")

@@ -1,1 +1,1 @@
-"""The machine's resources for a process: cores, memory, folders, and optional packages."""
+"""What depends on the machine: calls of the operating system, cores, memory, folders, and optional packages."""

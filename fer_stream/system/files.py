@@ -1,4 +1,4 @@
-"""File locks, files that survive a power cut, and who may read a file, with what the operating system has for it.
+"""File locks, files that survive a power cut, and who may read a file, on each operating system.
 
 Linux and macOS have ``flock``, and folders can be opened. Windows has neither: ``msvcrt`` locks one byte beyond the end
 of any file, a file ``.lock`` in a folder stands for the folder, and NTFS itself keeps the names of new files.
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 _fcntl, _msvcrt = standard.module("fcntl"), standard.module("msvcrt")
 
 _LOCKED_BYTE = 2**31 - 2
-"""Where Windows locks, the last place it can: others cannot read a locked byte, and few files are that long."""
+"""The byte that Windows locks, the last possible one: others cannot read a locked byte, and few files are so long."""
 
 _STAND_IN = ".lock"
 
 _PAUSE = 0.005
-"""Seconds between two attempts at what another process prevents for a moment."""
+"""Seconds between two attempts, while another process has the file open or locked."""
 
 _ATTEMPTS = 40
 
@@ -87,7 +87,7 @@ def close_folder(folder: Path, descriptor: int, *, remove: bool = False) -> None
     Args:
         folder: the folder; it may be gone.
         descriptor: the descriptor.
-        remove: delete the folder with all that is in it before; what cannot be deleted stays.
+        remove: first delete the folder and its contents; what cannot be deleted remains.
     """
     if remove:
         import shutil  # noqa: PLC0415  (slow, and `fer-stream --help` needs none)
@@ -102,7 +102,7 @@ def close_folder(folder: Path, descriptor: int, *, remove: bool = False) -> None
 
 
 def sync(descriptor: int) -> None:
-    """Put what was written to a file on the disk.
+    """Write the contents of a file through to the disk.
 
     Raises:
         OSError: the disk fails, or is full.
@@ -111,7 +111,7 @@ def sync(descriptor: int) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Put the names of new files in a folder on the disk.
+    """Write the names of new files in a folder through to the disk.
 
     Raises:
         OSError: the disk fails, or the folder cannot be opened.

@@ -1,10 +1,10 @@
-"""What a supervisor hands to the processes that it starts: their settings, the word to end, and the sign that it lives.
+"""How a supervisor gives its child processes their settings, asks them to end, and shows that it is alive.
 
-On Linux the settings are an anonymous memory file, which the child opens as ``/dev/fd/N``; SIGTERM is the word to end,
-and a child has another parent when its supervisor has died.
+On Linux the settings are an anonymous memory file, which the child opens as ``/dev/fd/N``. SIGTERM asks the child to
+end. If the supervisor dies, the child gets another parent.
 
-Elsewhere the child's standard input is a pipe. Its first line has the settings, a line ``end`` is the word, and its end
-means that the supervisor has died. So passwords are in no file there either, and no signal is needed.
+Elsewhere the child's standard input is a pipe. Its first line has the settings, a line ``end`` asks the child to end,
+and if the supervisor dies, the pipe is closed. So passwords are in no file there either, and no signal is needed.
 """
 
 from __future__ import annotations
@@ -54,11 +54,11 @@ class Handover:
     def start(
         self, arguments: Sequence[str], environment: Mapping[str, str], inherited: tuple[int, ...]
     ) -> subprocess.Popen[bytes]:
-        """Start ``fer-stream`` with these settings, without a terminal and output.
+        """Start ``fer-stream`` with these settings, without a terminal and without output.
 
         Args:
             arguments: the command and its arguments.
-            environment: all variables, but `PARENT`.
+            environment: all variables except `PARENT`.
             inherited: further descriptors that the process keeps open, where it can.
 
         Raises:
@@ -116,7 +116,7 @@ def _say(process: subprocess.Popen[bytes], text: bytes) -> None:
 
 
 def received(file: Path) -> str | None:
-    """Return the settings that this process's supervisor has written into its pipe; ``None`` for any other file."""
+    """Return the settings from the supervisor's pipe if ``file`` stands for it; ``None`` for any other file."""
     return _first_line() if str(file) == _STDIN and PARENT in os.environ else None
 
 

@@ -7,7 +7,7 @@ from fer_stream.system import standard
 _resource = standard.module("resource")
 
 _MOST = 10_240
-"""``OPEN_MAX`` of macOS, whose hard limit of descriptors says "unlimited", and is refused."""
+"""``OPEN_MAX`` of macOS, where the hard limit of descriptors says "unlimited", but a higher one cannot be set."""
 
 
 def hard(name: str) -> int:

@@ -1,7 +1,7 @@
 """The address of a service that only this machine reaches.
 
-Where there are Unix sockets it is a folder of them, which only its user can enter. Elsewhere it is a row of TCP ports
-of the loopback interface, which every user of the machine can reach.
+If the system has Unix sockets, it is a folder of them, which only its user can enter. Otherwise it is six consecutive
+TCP ports of the loopback interface, which every user of the machine can reach.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 HOST = "127.0.0.1"
 
 FIRST = 5550
-"""The first port of the address that nobody has chosen."""
+"""The first port of the default address."""
 
 _PORTS = 6
 """Ports of an address: one per link."""
 
 _NUMBERS = 100
-"""Rows of ports with a number; a busy row's substitute is so many rows further."""
+"""How many rows of ports have a number. If a row is in use, the one this many rows further is tried."""
 
 
 UNIX: Any = getattr(socket, "AF_UNIX", None)
@@ -34,8 +34,8 @@ def address(folder: Path, number: int = 0) -> str:
 
     Args:
         folder: the service's own folder.
-        number: tells apart the services of one user: each has its own ports; if they are taken, it gets others. 0 is
-            the address where everybody looks first.
+        number: distinguishes the services of one user: each has its own ports; if these are in use, it gets others.
+            0 is the default address, where readers look first.
     """
     if UNIX is not None:
         return f"ipc://{folder}"

@@ -1,7 +1,7 @@
-"""The signals that ask a process for an orderly end, with what the operating system has of them.
+"""The signals that ask a process for an orderly end, on each operating system.
 
-Windows has no SIGHUP, and its SIGTERM never comes from another process: there Ctrl-C and Ctrl-Break do, and a
-supervisor's word (`fer_stream.system.handover`).
+Windows has no SIGHUP, and no process can send SIGTERM to another. There Ctrl-C and Ctrl-Break ask for the end, or a
+supervisor through a pipe (`fer_stream.system.handover`).
 """
 
 from __future__ import annotations
@@ -54,16 +54,16 @@ def terminal() -> bool:
 
 
 def wakes(descriptor: int) -> int | None:
-    """Have every signal write to a socket where it would not end a wait by itself, which is on Windows.
+    """On Windows, make every signal write to a socket, because a signal does not interrupt a wait there.
 
     Returns:
-        The descriptor that was woken before, for `signal.set_wakeup_fd`; ``None`` if nothing was changed.
+        The previous descriptor, for `signal.set_wakeup_fd`; ``None`` if nothing was changed.
     """
     return None if hasattr(signal, "pthread_kill") else signal.set_wakeup_fd(descriptor, warn_on_full_buffer=False)
 
 
 def end_this_process() -> None:
-    """Raise SIGTERM in this process, from any thread; it ends what the main thread waits for, where it can."""
+    """Raise SIGTERM in this process, from any thread; where possible, it interrupts the main thread's wait."""
     if hasattr(signal, "pthread_kill"):
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
     else:

@@ -1,4 +1,4 @@
-"""Waits until one of several descriptors can be read: with ``poll``, or on Windows, which has none, with ``select``."""
+"""Waits until one of several descriptors can be read: with ``poll``, or on Windows, which lacks it, ``select``."""
 
 from __future__ import annotations
 

@@ -86,7 +86,7 @@ def test_a_package_beyond_its_limits(check: Examine, tmp_path: Path, monkeypatch
     (noted / "METADATA").write_text(f"Metadata-Version: 2.1\nName: fer-stream\nVersion: 1\n{lines}")
     monkeypatch.syspath_prepend(tmp_path / "site")
     findings = check()
-    assert "is too new, 2 or newer: run pip install 'numpy<2,>=1'" in about(findings, "numpy ").text
+    assert "is too new, it must be below 2: run pip install 'numpy<2,>=1'" in about(findings, "numpy ").text
     assert "is older than 999: run pip install 'onnxruntime>=999'" in about(findings, "older").text
     assert about(findings, "av ").level is Level.OK
 

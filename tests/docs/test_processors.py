@@ -63,13 +63,13 @@ def missing() -> str:
         return (
             "there is no libcuda.so.1, so nothing can run on cuda or tensorrt: leave --provider out, install NVIDIA's "
         )
-    return "the provider cuda does not start: install the libraries that onnxruntime misses, for example with pip "
+    return "the provider cuda does not start: install the libraries that it needs, for example with pip "
 
 
 @pytest.mark.timeout(900)
 def test_the_gpu_build_takes_the_place_of_onnxruntime_and_gives_it_back(run: Run) -> None:
     before = doctor(run)
-    assert before == ["ok    providers of onnxruntime: cpu; the detector's is cpu, the classifier's cpu"]
+    assert before == ["ok    providers of onnxruntime: cpu; the detector uses cpu, the classifier cpu"]
     assert missing() not in str(doctor(run, "--provider", "cuda")), "onnxruntime has no such provider yet"
 
     pip = "pip uninstall --yes onnxruntime\npip install 'onnxruntime-gpu"
@@ -82,7 +82,7 @@ def test_the_gpu_build_takes_the_place_of_onnxruntime_and_gives_it_back(run: Run
                 assert done.returncode == (1 if words[1] == "doctor" else 2)
                 assert missing() in done.stdout + done.stderr
         assert doctor(run) == [
-            "ok    providers of onnxruntime-gpu: cpu, cuda, tensorrt; the detector's is cpu, the classifier's cpu"
+            "ok    providers of onnxruntime-gpu: cpu, cuda, tensorrt; the detector uses cpu, the classifier cpu"
         ]
         for words in back:
             assert run(*words).returncode == 0

@@ -1,7 +1,7 @@
 """Writes the sidecar of a model: deduces what the file shows, and asks for the rest.
 
-What a file does not show is asked for, even where a value is usual: a wrong order of channels or a wrong scale gives
-wrong labels without an error.
+What a file does not show is asked for, even where there is a usual value: a wrong order of channels or a wrong scale
+gives wrong labels without an error.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ PIXELS: dict[str, Tree] = {
     "signed": {"scale": 1 / 127.5, "mean": 1.0},
     "imagenet": IMAGENET,
 }
-"""Usual scales of pixels: 0 to 255, 0 to 1, -1 to 1, and the mean and deviation of ImageNet in the order RGB."""
+"""Usual scales of pixels: 0 to 255, 0 to 1, -1 to 1, and ImageNet's mean and standard deviation in the order RGB."""
 
 
 _ARCFACE = ((38.2946, 51.6963), (73.5318, 51.5014), (56.0252, 71.7366), (41.5493, 92.3655), (70.7299, 92.2041))
@@ -46,7 +46,7 @@ and where it lies around MTCNN's box (``python -m training.crop --arcface``)."""
 
 
 class Question(NamedTuple):
-    """What is to be answered: the name of an answer, the question, and a suggestion, or an empty text."""
+    """A question: the name of its answer, its text, and a suggested answer, or an empty text."""
 
     name: str
     text: str
@@ -129,7 +129,7 @@ def adopt(model: Model, answers: Mapping[str, str], ask: Callable[[Question], st
     """Return the text of a sidecar with which a model satisfies its contract.
 
     Args:
-        model: the model; a sidecar that it has is left out of account.
+        model: the model; if it has a sidecar already, that is ignored.
         answers: what is known already, by the names in `ANSWERS`.
         ask: answers a question; an empty text takes the suggestion. ``None``: nobody can be asked.
 
@@ -148,7 +148,7 @@ def adopt(model: Model, answers: Mapping[str, str], ask: Callable[[Question], st
             tree = _answered(tree, suggested.name, suggested.suggestion)
         elif ask is None:
             wanted = "; ".join(f"{question.text} (--{question.name} {ANSWERS[question.name][0]})" for question in left)
-            raise ConfigError(f"{model.path} does not show all that has to be known: {wanted}")
+            raise ConfigError(f"{model.path} does not show everything that is needed: {wanted}")
         else:
             tree = _asked(tree, left[0], ask)
             given.add(left[0].name)
@@ -201,7 +201,7 @@ def _questions(model: Model, tree: Tree, given: set[str]) -> Iterator[Question]:
         yield from _about_input(inputs[0].shape, said)
     if not given & {"pixels", "scale", "mean", "std"}:
         yield Question(
-            "pixels", "which values its pixels have: bytes (0 to 255), unit (0 to 1), signed (-1 to 1), or imagenet"
+            "pixels", "the range of its pixels: bytes (0 to 255), unit (0 to 1), signed (-1 to 1), or imagenet"
         )
     outputs = [value.name for value in model.session.get_outputs()]
     if said.labels.names != [] and said.labels.output is None and len(outputs) > 1 and "probabilities" not in outputs:
@@ -214,10 +214,10 @@ def _questions(model: Model, tree: Tree, given: set[str]) -> Iterator[Question]:
     elif not (said.measures or "measure" in given) and (
         not said.labels.names or (rows is not None and rows.shape[1] > len(said.labels.names))
     ):
-        text = "which further columns are measures, such as valence=8,-1,1; arousal=9,-1,1; nothing for none"
+        text = "which further columns are measures, such as valence=8,-1,1; arousal=9,-1,1; empty if none"
         yield Question("measure", text, needed=not said.labels.names)
     if said.crop is None:
-        yield Question("crop", "which part of a face it sees: box, fer2013, arcface, or offsets and side as X,Y,SIDE")
+        yield Question("crop", "how a face is cropped: box, fer2013, arcface, or offsets and side as X,Y,SIDE")
     if said.version is None:
         yield Question("version", "its name and version", model.path.stem)
     if said.license is None:
@@ -239,7 +239,7 @@ def _about_input(shape: list[Any], said: Contract) -> Iterator[Question]:
 
 
 def _deduced(model: Model, tree: Tree) -> Tree:
-    """Return a contract's tree with what a run on noise shows: the batch, and the labels' columns and their kind."""
+    """Return a contract's tree with what a run on noise shows: batch size, the labels' columns, logits or not."""
     said = Contract.model_validate(tree)
     labels, names = dict(tree.get("labels", {})), said.labels.names or []
     found = examination.trial(model, said)

@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from fer_stream.inference.models import Model
 
 MAX_LABELS = 64
-"""Most labels of a model, and most measures; a worker's message has no room for more."""
+"""Maximum number of labels of a model, and of measures; a worker's message has no room for more."""
 
 MAX_SIDE = 4096
-"""Most pixels of a model's height or width."""
+"""Maximum height and width of a model's input, in pixels."""
 
 
 class Breach(NamedTuple):
-    """Something that a model, its metadata and its sidecar do not say, or say wrongly."""
+    """Something that is missing or wrong in a model, its metadata or its sidecar."""
 
     what: str
     write: str
@@ -56,7 +56,7 @@ def _ascending(pair: tuple[float, float]) -> tuple[float, float]:
 def _named(measures: dict[str, MeasureContract]) -> dict[str, MeasureContract]:
     for name in measures:
         if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,31}", name):
-            raise ValueError(f"{name!r} is no name: it has 1 to 32 letters, digits and _, and begins with a letter")
+            raise ValueError(f"{name!r} is no valid name: use 1 to 32 letters, digits and _, and begin with a letter")
     return measures
 
 
@@ -73,7 +73,7 @@ def _positive(values: float | list[float]) -> float | list[float]:
 
 
 Number = Annotated[float, Field(strict=True)]
-"""A number in quotes is no number."""
+"""A text such as "0.5" is refused."""
 Side = Annotated[int, Field(ge=1, le=MAX_SIDE)]
 Text = Annotated[str, Field(pattern=r"\S")]
 Names = Annotated[list[str], Field(max_length=MAX_LABELS), AfterValidator(_different)]
@@ -87,30 +87,35 @@ Channelwise = Number | Annotated[list[Number], Field(min_length=1, max_length=3)
 
 
 class InputContract(Section):
-    """The pixels that the model takes: ``(grey level or colour, 0 to 255, * scale - mean) / std``."""
+    """The pixels that the model takes: ``(value * scale - mean) / std``, where a value is from 0 to 255."""
 
     layout: Literal["NCHW", "NHWC"] | None = Field(
-        None, description="the order of the axes; by default read from the shape"
+        None, description="the order of the axes; by default read from the input's shape"
     )
     channels: Literal["grey", "RGB", "BGR"] | None = Field(
-        None, description="what the channels are; by default grey for one channel"
+        None, description="the order of the channels; by default grey if there is one channel"
     )
     size: tuple[Side, Side] | None = Field(
         None, description="height and width in pixels; by default read from the shape"
     )
     batch: Annotated[int, Field(ge=1, le=1024)] | None = Field(
-        None, description="the number of faces in each run; by default read from the shape, where it may be free"
+        None,
+        description="the number of faces in each run; by default read from the shape; if it is free there, any number",
     )
-    scale: Annotated[Number, Field(gt=0)] = Field(1.0, description="factor of the pixels, before mean and std")
-    mean: Channelwise = Field(0.0, description="what is subtracted")
-    std: Annotated[Channelwise, AfterValidator(_positive)] = Field(1.0, description="what it is divided by")
+    scale: Annotated[Number, Field(gt=0)] = Field(1.0, description="factor by which pixels are multiplied first")
+    mean: Channelwise = Field(0.0, description="what is subtracted then; or a list, one number for each channel")
+    std: Annotated[Channelwise, AfterValidator(_positive)] = Field(
+        1.0, description="what it is divided by last; or a list, one number for each channel"
+    )
 
 
 class LabelsContract(Section):
     """The columns of an output that are labels' probabilities, or the logits of which softmax makes them."""
 
-    output: str | None = Field(None, description="the output's name; by default probabilities, or the only one")
-    columns: Columns | None = Field(None, description="the first column, and the one after the last; by default all")
+    output: str | None = Field(None, description="the name of the output; by default probabilities")
+    columns: Columns | None = Field(
+        None, description="the first column, from 0, and the one after the last; by default all"
+    )
     values: Literal["probabilities", "logits"] = Field("probabilities", description="what the columns are")
     names: Names | None = Field(
         None, description="the labels, in the order of the columns; an empty list for a model that has only measures"
@@ -118,17 +123,17 @@ class LabelsContract(Section):
 
 
 class CropContract(Section):
-    """The square that the model sees: where it has the five landmarks of a face, or where it lies around the box.
+    """The square that the model sees: placed by a face's five landmarks (``points``), or relative to the box.
 
-    Offset and side are in units of the box's size. With ``points`` they are for faces without landmarks.
+    Offset and side are in units of the box's size. With ``points``, they are used for faces without landmarks.
     """
 
     points: Annotated[tuple[Point, Point, Point, Point, Point], AfterValidator(_spread)] | None = Field(
         None,
-        description="where left eye, right eye, nose and the corners of the mouth are, as seen, each as x and y in "
-        "fractions of the square's side",
+        description="where the left eye, right eye, nose, left and right mouth corner are in the square (left as "
+        "seen in the picture), each as x and y, in fractions of the side",
     )
-    x: Number = Field(0.0, description="from the box's centre to the square's")
+    x: Number = Field(0.0, description="offset from the box's centre to the square's, to the right")
     y: Number = Field(0.0, description="the same, downwards")
     side: Annotated[Number, Field(gt=0)] = Field(1.0, description="the square's side")
 
@@ -138,7 +143,7 @@ class MeasureContract(Section):
 
     output: str | None = Field(None, description="the output's name; by default that of the labels, or the only one")
     column: Annotated[int, Field(ge=0)] = Field(0, description="the column, from 0")
-    range: Range = Field((-1.0, 1.0), description="its least and its greatest value; what lies outside is clipped")
+    range: Range = Field((-1.0, 1.0), description="its least and its greatest value; values outside are clipped")
 
 
 class SmootherContract(Section):
@@ -201,7 +206,7 @@ def read(model: Model) -> tuple[Contract, list[Breach], set[str]]:
 
 
 def _metadata(model: Model) -> tuple[dict[str, Any], list[tuple[str, str]]]:
-    """Return what the metadata say, as a tree of a `Contract`, and its faults as of `_valid`."""
+    """Return what the metadata say, as a tree of a `Contract`, and its faults, as of `valid`."""
     metadata, said = model.metadata, {}
     for key in ("version", "license", "trained_on"):
         if metadata.get(key, "").strip():
@@ -246,7 +251,7 @@ def valid(tree: dict[str, Any]) -> tuple[dict[str, Any], list[tuple[str, str]]]:
 
 
 def _known(tree: Any, path: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the part of a path that the tree has: pydantic adds which alternative of a type it tried."""
+    """Return the part of a path that the tree has: pydantic appends the name of the alternative type that it tried."""
     known: tuple[str, ...] = ()
     for key in path:
         if not isinstance(tree, dict) or key not in tree:
@@ -267,7 +272,7 @@ _HEAD = "# What fer-stream has to know about {name}. The digest of the model cov
 
 
 def write(contract: Contract, name: str) -> str:
-    """Return the text of a sidecar for the model with this file name; what is as by default is left out."""
+    """Return the text of a sidecar for the model with this file name; defaults are left out."""
     tree = contract.model_dump(mode="json", exclude_defaults=True, exclude_none=True)
     full = contract.model_dump(mode="json", exclude_none=True)
     tree |= {key: full[key] for key in ("crop", "measures") if full.get(key)}  # short, and better to read in full

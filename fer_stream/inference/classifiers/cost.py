@@ -1,4 +1,4 @@
-"""Measures what a classifier costs, beside another one: alternately, because a machine's speed drifts."""
+"""Measures a classifier's run time and another one's, alternately, because a machine's speed drifts."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Cost(NamedTuple):
 
 
 def measure(classifiers: Sequence[OnnxClassifier], seconds: float = 4.0) -> list[Cost]:
-    """Return the cost of each classifier: the median over runs that alternate, for about some seconds."""
+    """Return the cost of each classifier: the median of alternating runs, for about ``seconds``."""
     picture = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
     boxes = [Box(20.0 + 70 * at, 100.0, 110.0 + 70 * at, 220.0) for at in range(CROWD)]
     faces = [Face(box, 1.0) for box in boxes]

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from fer_stream.inference.models import Model
 
 TRIAL = 2
-"""Faces with which a model of a free batch is tried."""
+"""Number of faces with which a model is tried whose batch size is free."""
 
 
 def examine(model: Model) -> tuple[Plan | None, list[Breach]]:
@@ -167,7 +167,7 @@ def _tried(
 ) -> tuple[Plan | None, list[Breach]]:
     """Run a model on noise, and compare its outputs with what is said about them.
 
-    ``invalid_names`` says whether the labels' names were read, and found invalid.
+    ``invalid_names``: the labels' names were given, but are invalid.
     """
     outputs = [value.name for value in model.session.get_outputs()]
     names = list(said.labels.names or ())
@@ -176,7 +176,7 @@ def _tried(
     }
     for measure, place in measures.items():
         if place.output not in outputs:
-            what = f"the measure {measure.name} is in `{place.output}`, which is no output"
+            what = f"the measure {measure.name} is in the output `{place.output}`, which does not exist"
             breaches.append(Breach(what, f"name one of {outputs}"))
     wanted = sorted({output, *(place.output for place in measures.values())} & set(outputs))
     found = _trial(model, pixels, wanted)
@@ -248,7 +248,7 @@ def _trial(model: Model, pixels: Pixels, outputs: Sequence[str]) -> dict[str, ND
     except ModelError:
         return Breach("it fails on a picture of noise", f"correct the model, or [input] ({reason})")
     if pixels.batch:
-        return Breach(f"it takes no {pixels.batch} faces at once, but one", "write [input] batch = 1")
+        return Breach(f"it takes only one face at once, not {pixels.batch}", "write [input] batch = 1")
     return Breach("it takes only one face at once, though its first axis is free", "write [input] batch = 1")
 
 

@@ -37,8 +37,8 @@ DEFAULT = "emotion-ferplus.onnx"
 """The shipped model that is better on faces in video (`models/emotion.md`)."""
 
 UPRIGHT = 5.0
-"""Degrees of lean that are left in the crop: the shipped models know faces that lean a little, and read some of them
-better so (`training.turned`)."""
+"""Degrees of a head's lean that remain in the crop: the shipped models were trained on faces that lean a little, and
+recognise slightly more of them than with a fully upright crop (`training.turned`)."""
 
 FINER = 2
 """How much finer a turned square is interpolated than the model's input."""
@@ -59,7 +59,7 @@ class Crop:
 
     ``x`` and ``y`` are the offset of the square's centre from the box's centre, ``side`` is the square's side, all in
     units of the box's size ``sqrt(width * height)``. If there are ``points``, the square is placed so that a face's
-    landmarks come closest to them; they are in fractions of the square's side. The box then only counts for a face
+    landmarks come closest to them; they are in fractions of the square's side. The box is then only used for a face
     without landmarks.
     """
 
@@ -95,7 +95,7 @@ class Crop:
     def square(self, box: Box, landmarks: Sequence[tuple[float, float]] = ()) -> Square:
         """Return the model's square in the image for a detector's box, turned with the line through the eyes.
 
-        A lean of up to `UPRIGHT` is left in the crop; of a larger one, as much is left. With ``points`` none is left.
+        A lean of up to `UPRIGHT` degrees remains in the crop, and that many of a larger one. With ``points`` none does.
         """
         if len(landmarks) == len(self.points) > 0 and (fitted := _fitted(self.points, landmarks)).side >= 1:
             return fitted

@@ -51,7 +51,7 @@ AROUND = 1.5
 """A missed face is searched for this far around its expected centre, to each side, in units of its size."""
 
 LEANING = 0.9
-"""Minimum score of a new face in a turned picture: each rotation is another chance to take something for a face."""
+"""Minimum score of a new face in a turned picture: it is higher, because each rotation may add false detections."""
 
 SAME_IOU = 0.35
 """Intersection over union (IoU) from which two boxes are the same face."""
@@ -377,10 +377,10 @@ def _moved(boxes: Floats, offsets: Floats, last: int = 1) -> Floats:
 
 
 def _rank(face: Face, angle: float) -> float:
-    """Return how much a view turned by an angle (degrees) is to be believed.
+    """Return how reliable a face is that was found in a view turned by an angle (degrees): its confidence, lowered.
 
     The nets also find faces that lean in their view, or are upside down, but then they place the landmarks less well:
-    the head should be about upright in the view, and its eyes and its mouth should lean alike.
+    the head should be about upright in the view, and the lines through its eyes and its mouth should be parallel.
     """
     if not face.landmarks:
         return face.confidence
@@ -389,9 +389,9 @@ def _rank(face: Face, angle: float) -> float:
 
 
 def _agreed(found: Sequence[tuple[Face, float]]) -> list[tuple[Face, float]]:
-    """Add to each face's rank the confidence of the same face in other views, if it leans alike there.
+    """Add to each face's rank the confidence of the same face in other views, if its lean is similar.
 
-    Neighbouring views agree about how far a head leans. One that shows it upside down is alone.
+    Neighbouring views agree about how far a head leans. A view that shows it upside down agrees with no other.
     """
 
     def votes(face: Face) -> float:
@@ -403,7 +403,7 @@ def _agreed(found: Sequence[tuple[Face, float]]) -> list[tuple[Face, float]]:
 
 
 def _best(found: Sequence[tuple[Face, float]], known: Sequence[Face] = ()) -> list[Face]:
-    """Return the faces, best first by rank, that share little with a known or a better one. Equal ones keep order."""
+    """Return the faces that overlap little with known or better ones, best rank first; equal ones keep their order."""
     new: list[Face] = []
     for face, _ in sorted(found, key=lambda pair: -pair[1]):
         if all(contained(face.box, other.box) <= SAME_SHARE for other in (*known, *new)):

@@ -36,7 +36,7 @@ class Parts:
     Outside the picture, its border is repeated.
 
     The region can be turned, so that heads that lean are upright. Its width, height, levels and crops are then those of
-    the smallest upright rectangle around the turned region; `to_picture` leads back.
+    the smallest rectangle, upright in the turned picture, around the region; `to_picture` converts coordinates back.
 
     Args:
         image: the picture, uint8 ``[H, W, 3]``, BGR; or planar.

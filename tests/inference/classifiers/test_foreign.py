@@ -186,9 +186,9 @@ def test_all_breaches_are_told_at_once(tmp_path: Path) -> None:
         ("column = 9", "column = 10", "the measure arousal is column 10 of `output`, which has 10: correct its column"),
         ("range = [-1.0, 1.0]", "range = [1, -1]", "its first number must be below its second"),
         ('"logits"', '"probabilities"', "the rows of its output `output` must be probabilities that sum to 1, and are"),
-        ("[measures.valence]", '[measures."va lence"]', "'va lence' is no name: it has 1 to 32 letters, digits and _"),
+        ("[measures.valence]", '[measures."va lence"]', "'va lence' is no valid name: use 1 to 32 letters, digits"),
         ('output = "output"', 'output = "out"', "it has no output `out`: write [labels] output, one of `output`"),
-        ("column = 9", 'column = 9\noutput = "va"', "the measure arousal is in `va`, which is no output: name one of"),
+        ("column = 9", 'column = 9\noutput = "va"', "the measure arousal is in the output `va`, which does not"),
     ],
 )  # fmt: skip
 def test_the_breach_of_a_sidecar_is_named(tmp_path: Path, before: str, after: str, breach: str) -> None:
