@@ -152,6 +152,9 @@ def adopt(model: Model, answers: Mapping[str, str], ask: Callable[[Question], st
         else:
             tree = _asked(tree, left[0], ask)
             given.add(left[0].name)
+    pixels = tree.get("input", {})
+    if pixels.get("channels") == "BGR" and not given & {"mean", "std"} and pixels.get("mean") == IMAGENET["mean"]:
+        tree["input"] = pixels | {name: IMAGENET[name][::-1] for name in ("mean", "std")}
     text = contract.write(Contract.model_validate(_deduced(model, tree)), model.path.name)
     _, breaches = examination.examine(replace(model, sidecar=text))
     if breaches:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -440,3 +441,15 @@ def test_measures_of_several_outputs_need_no_output_of_labels(tmp_path: Path) ->
     del answers["measure"]
     with pytest.raises(ConfigError, match="which further columns are measures"):
         adoption.adopt(models.load(path), answers, None)
+
+
+def test_imagenet_s_mean_follows_the_order_of_the_channels(tmp_path: Path) -> None:
+    path, said = EMOTIEFF.write(tmp_path / "mine.onnx"), TEXTS | ANSWERS[EMOTIEFF]
+
+    def mean(answers: dict[str, str]) -> list[float]:
+        found: list[float] = tomllib.loads(adoption.adopt(models.load(path), answers, None))["input"]["mean"]
+        return found
+
+    assert mean(said) == [0.485, 0.456, 0.406]
+    assert mean(said | {"channels": "BGR"}) == [0.406, 0.456, 0.485]
+    assert mean(said | {"channels": "BGR", "mean": "0.485,0.456,0.406"}) == [0.485, 0.456, 0.406], "as it was given"
