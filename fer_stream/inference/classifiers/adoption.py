@@ -247,6 +247,8 @@ def _deduced(model: Model, tree: Tree) -> Tree:
         alone = tree | {"input": tree.get("input", {}) | {"batch": 1}}
         if found := examination.trial(model, Contract.model_validate(alone)):
             tree = alone
+    elif found and said.input.batch is None and examination.mixes(model, said, sorted(found)):
+        tree = tree | {"input": tree.get("input", {}) | {"batch": 1}}
     if names and "output" not in labels and "probabilities" not in found and len(found) == 1:
         labels["output"] = next(iter(found))
     rows = found.get(labels.get("output", "probabilities"))
