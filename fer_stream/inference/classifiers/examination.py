@@ -26,7 +26,7 @@ TRIAL = 2
 NUMBERS = {f"tensor({kind})" for kind in ("float", "float16", "double", "uint8", "int8", "int32", "int64")}
 """The types that an output may have, by onnxruntime's name."""
 
-SAME = {np.float16: 1e-2}
+SAME: dict[type[np.generic], float] = {np.float16: 1e-2}
 """How far an output may differ between a face alone and the face in company, as a part of its largest value."""
 
 
