@@ -205,8 +205,6 @@ def _tried(
     if mixed := mixing(model, pixels, wanted):
         breaches.append(mixed)
     for measure, place in measures.items():
-        if measure.name in names:
-            breaches.append(Breach(f"the measure {measure.name} has the name of a label", "rename one of the two"))
         if place.output in found:
             breaches += _measured(measure.name, place, found[place.output], (output, first, after))
     if breaches or said.crop is None:
@@ -241,13 +239,13 @@ def noise(pixels: Pixels, faces: int) -> NDArray[np.float32]:
 
 
 def trial(model: Model, said: Contract) -> dict[str, NDArray[np.float32]]:
-    """Return all outputs for noise by name, ``[N, columns]``; none if the input is not known, or the model fails.
+    """Return the outputs of numbers for noise, ``[N, columns]``; none if the input is unknown, or the model fails.
 
     The order of the channels need not be known.
     """
     pixels = _presumed(model, said)
-    outputs = [value.name for value in model.session.get_outputs()]
-    results = (_no_numbers(model, outputs) or _trial(model, pixels, outputs)) if pixels else {}
+    outputs = [value.name for value in model.session.get_outputs() if value.type in NUMBERS]
+    results = _trial(model, pixels, outputs) if pixels and outputs else {}
     return {} if isinstance(results, Breach) else results
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -279,6 +280,8 @@ def test_outputs_without_numbers_are_a_breach(tmp_path: Path, kind: str, breach:
     plan, breaches = examine(replace(models.load(path), sidecar=text))
     assert plan is None
     assert [breach in str(each) for each in breaches] == [True], breaches
+    with pytest.raises(ModelError, match=re.escape(breach.removeprefix("it "))):
+        adoption.adopt(models.load(path), TEXTS | {"pixels": "bytes", "labels": "a,b,c"}, None)
 
 
 def test_a_sidecar_may_begin_with_a_byte_order_mark_and_have_the_line_ends_of_windows(tmp_path: Path) -> None:
@@ -293,14 +296,6 @@ def test_too_many_measures_are_counted() -> None:
     assert contract.valid({"measures": measures})[1] == [
         ("measures", "measures: there are 65, and at most 64 are possible")
     ]
-
-
-def test_a_measure_has_not_the_name_of_a_label(tmp_path: Path) -> None:
-    path = adopted(tmp_path, EMOTIEFF)
-    text = models.sidecar_of(path).read_text().replace("[measures.valence]", "[measures.happy]")
-    plan, (breach,) = examine(replace(models.load(path), sidecar=text))
-    assert plan is None
-    assert breach.what == "the measure happy has the name of a label"
 
 
 def test_without_a_terminal_everything_unknown_is_named(tmp_path: Path) -> None:
