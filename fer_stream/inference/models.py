@@ -148,7 +148,7 @@ def load(path: Path, provider: str = "cpu", digest: str | None = None) -> Model:
         raise ModelError(f"{path} is not the file that was shipped ({MANIFEST} beside it): install fer-stream again")
     sidecar = _sidecar(path)
     try:
-        text = None if sidecar is None else sidecar.decode()
+        text = None if sidecar is None else sidecar.decode("utf-8-sig")  # Windows may write a BOM
     except UnicodeDecodeError as error:
         raise ModelError(f"the sidecar {sidecar_of(path)} is not UTF-8 text: save it as UTF-8") from error
     return Model(path, combined(_parts(path, content, sidecar)), providers.open_session(path, content, provider), text)

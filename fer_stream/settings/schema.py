@@ -102,7 +102,7 @@ def allowed(schema: Schema) -> str:
         return words
     if kind == "array":
         items = schema.get("prefixItems", [])
-        size = f" of {len(items)}" if items else ""
+        size = f" of {len(items)}" if items else f" of at most {schema['maxItems']}" if "maxItems" in schema else ""
         return f"a list{size}, each {allowed(items[0] if items else schema.get('items', {}))}"
     return {"boolean": "true or false", "string": "text", "object": "a table"}.get(kind or "", "something else")
 

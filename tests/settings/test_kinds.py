@@ -47,3 +47,8 @@ def test_an_address_may_list_several(text: str, several: list[str]) -> None:
 def test_a_list_of_addresses_must_be_one(text: str) -> None:
     with pytest.raises(ValidationError, match=r"must be ipc|names tcp"):
         Settings(address=text)
+
+
+def test_a_list_that_is_too_long_is_told_how_long_it_may_be() -> None:
+    with pytest.raises(ConfigError, match=r"must be a list of at most 11, each a number above -180, at most 180"):
+        tree.load({"detector.rotations": list(range(1, 13))})

@@ -138,6 +138,8 @@ def adopt(model: Model, answers: Mapping[str, str], ask: Callable[[Question], st
         ModelError: the model cannot be used with these answers; the message names all breaches of its contract.
     """
     model = replace(model, sidecar=None)
+    if not model.session.get_outputs():
+        raise ModelError(f"{model.path} has no outputs: export it with one output, the labels' probabilities or logits")
     said, _, _ = contract.read(model)
     tree: Tree = said.model_dump(mode="json", exclude_defaults=True, exclude_none=True)
     given = set(answers)
@@ -250,8 +252,11 @@ def _deduced(model: Model, tree: Tree) -> Tree:
         alone = tree | {"input": tree.get("input", {}) | {"batch": 1}}
         if found := examination.trial(model, Contract.model_validate(alone)):
             tree = alone
-    if names and "output" not in labels and "probabilities" not in found and len(found) == 1:
-        labels["output"] = next(iter(found))
+    elif found and said.input.batch is None and examination.mixes(model, said, sorted(found)):
+        tree = tree | {"input": tree.get("input", {}) | {"batch": 1}}
+    outputs = [value.name for value in model.session.get_outputs()]
+    if names and "output" not in labels and "probabilities" not in found and len(outputs) == 1:
+        labels["output"] = outputs[0]
     rows = found.get(labels.get("output", "probabilities"))
     if rows is None or not names:
         return tree | {"labels": labels}

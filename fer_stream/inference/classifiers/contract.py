@@ -54,6 +54,8 @@ def _ascending(pair: tuple[float, float]) -> tuple[float, float]:
 
 
 def _named(measures: dict[str, MeasureContract]) -> dict[str, MeasureContract]:
+    if len(measures) > MAX_LABELS:
+        raise ValueError(f"there are {len(measures)}, and at most {MAX_LABELS} are possible")
     for name in measures:
         if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,31}", name):
             raise ValueError(f"{name!r} is no valid name: use 1 to 32 letters, digits and _, and begin with a letter")
@@ -142,7 +144,7 @@ class MeasureContract(Section):
     """A number on a scale, such as valence: one column of an output."""
 
     output: str | None = Field(None, description="the output's name; by default that of the labels, or the only one")
-    column: Annotated[int, Field(ge=0)] = Field(0, description="the column, from 0")
+    column: Annotated[int, Field(ge=0, strict=True)] = Field(0, description="the column, from 0")
     range: Range = Field((-1.0, 1.0), description="its least and its greatest value; values outside are clipped")
 
 
@@ -175,9 +177,7 @@ class Contract(Section):
     labels: LabelsContract = LabelsContract()
     crop: CropContract | None = None
     smoother: SmootherContract = SmootherContract()
-    measures: Annotated[dict[str, MeasureContract], Field(max_length=MAX_LABELS), AfterValidator(_named)] = Field(
-        default_factory=dict
-    )
+    measures: Annotated[dict[str, MeasureContract], AfterValidator(_named)] = Field(default_factory=dict)
 
 
 def read(model: Model) -> tuple[Contract, list[Breach], set[str]]:

@@ -23,6 +23,12 @@ if TYPE_CHECKING:
 TRIAL = 2
 """Number of faces with which a model is tried whose batch size is free."""
 
+NUMBERS = {f"tensor({kind})" for kind in ("float", "float16", "double", "uint8", "int8", "int32", "int64")}
+"""The types that an output may have, by onnxruntime's name."""
+
+SAME: dict[type[np.generic], float] = {np.float16: 1e-2}
+"""How far an output may differ between a face alone and the face in company, as a part of its largest value."""
+
 
 def examine(model: Model) -> tuple[Plan | None, list[Breach]]:
     """Compare a model with what its metadata and its sidecar say, and try it on noise.
@@ -143,6 +149,8 @@ def _sized(name: str, value: Any, layout: str, colour: str, said: InputContract)
 def _output(model: Model, said: Contract) -> str | Breach:
     """Return the output of the labels, or of measures where there are no labels; or why it is not known."""
     names = [value.name for value in model.session.get_outputs()]
+    if not names:
+        return Breach("it has no outputs", "export it with one output, the labels' probabilities or logits")
     listed = ", ".join(f"`{name}`" for name in names)
     wanted = said.labels.output or ("probabilities" if "probabilities" in names else None)
     if said.labels.names == []:
@@ -179,7 +187,7 @@ def _tried(
             what = f"the measure {measure.name} is in the output `{place.output}`, which does not exist"
             breaches.append(Breach(what, f"name one of {outputs}"))
     wanted = sorted({output, *(place.output for place in measures.values())} & set(outputs))
-    found = _trial(model, pixels, wanted)
+    found = _no_numbers(model, wanted) or _trial(model, pixels, wanted)
     if isinstance(found, Breach):
         return None, [*breaches, found, *([] if said.labels.names is not None or invalid_names else [_no_names(None)])]
     width = found[output].shape[1]
@@ -194,6 +202,8 @@ def _tried(
         breaches.append(Breach(f"there are {len(names)} labels for {after - first} columns of `{output}`", advice))
     if after:
         breaches += _rows(found[output][:, first:after], output, said.labels.values)
+    if mixed := mixing(model, pixels, wanted):
+        breaches.append(mixed)
     for measure, place in measures.items():
         if place.output in found:
             breaches += _measured(measure.name, place, found[place.output], (output, first, after))
@@ -214,6 +224,14 @@ def _tried(
     return plan, []
 
 
+def _no_numbers(model: Model, outputs: Sequence[str]) -> Breach | None:
+    """Return the first of these outputs that has no numbers, such as texts or a sequence."""
+    for value in model.session.get_outputs():
+        if value.name in outputs and value.type not in NUMBERS:
+            return Breach(f"its output `{value.name}` is {value.type}", "export it with outputs of float32")
+    return None
+
+
 def noise(pixels: Pixels, faces: int) -> NDArray[np.float32]:
     """Return a number of faces of random pixels, as `Plan.run` takes them."""
     shape = (faces, pixels.height, pixels.width) + ((3,) if pixels.colour != "grey" else ())
@@ -221,16 +239,27 @@ def noise(pixels: Pixels, faces: int) -> NDArray[np.float32]:
 
 
 def trial(model: Model, said: Contract) -> dict[str, NDArray[np.float32]]:
-    """Return all outputs for noise by name, ``[N, columns]``; none if the input is not known, or the model fails.
+    """Return the outputs of numbers for noise, ``[N, columns]``; none if the input is unknown, or the model fails.
 
     The order of the channels need not be known.
     """
+    pixels = _presumed(model, said)
+    outputs = [value.name for value in model.session.get_outputs() if value.type in NUMBERS]
+    results = _trial(model, pixels, outputs) if pixels and outputs else {}
+    return {} if isinstance(results, Breach) else results
+
+
+def mixes(model: Model, said: Contract, outputs: Sequence[str]) -> bool:
+    """Return whether a model of a free batch answers for a face otherwise in company than alone."""
+    pixels = _presumed(model, said)
+    return pixels is not None and pixels.batch == FREE and mixing(model, pixels, outputs) is not None
+
+
+def _presumed(model: Model, said: Contract) -> Pixels | None:
+    """Return a model's input, for which the order of the channels need not be known."""
     orders = (said.input, said.input.model_copy(update={"channels": "BGR"}))
     found = (_pixels(model, order) for order in orders)
-    pixels = next((each for each in found if isinstance(each, Pixels)), None)
-    outputs = [value.name for value in model.session.get_outputs()]
-    results = _trial(model, pixels, outputs) if pixels else {}
-    return {} if isinstance(results, Breach) else results
+    return next((each for each in found if isinstance(each, Pixels)), None)
 
 
 def _trial(model: Model, pixels: Pixels, outputs: Sequence[str]) -> dict[str, NDArray[np.float32]] | Breach:
@@ -250,6 +279,31 @@ def _trial(model: Model, pixels: Pixels, outputs: Sequence[str]) -> dict[str, ND
     if pixels.batch:
         return Breach(f"it takes only one face at once, not {pixels.batch}", "write [input] batch = 1")
     return Breach("it takes only one face at once, though its first axis is free", "write [input] batch = 1")
+
+
+def mixing(model: Model, pixels: Pixels, outputs: Sequence[str]) -> Breach | None:
+    """Return a breach if a face's answer depends on the other faces of its run.
+
+    A dynamically quantized model is such a one. Its answers would depend on other frames, too, where a worker takes
+    several at a time.
+    """
+    if pixels.batch == 1:
+        return None
+    faces = noise(pixels, 2)
+    faces[1] /= 8  # quantized together, the dark face has coarser steps than alone
+    advice = "export it with one face in each run" if pixels.batch else "write [input] batch = 1"
+    try:
+        company = run_outputs(model, pixels, outputs, faces)
+        alone = [run_outputs(model, pixels, outputs, faces[at : at + 1]) for at in (0, 1)]
+    except ModelError as error:
+        return Breach("it takes two faces at once, but fails on one", f"correct the model ({error})")
+    for name in outputs:
+        single = np.concatenate([each[name] for each in alone])
+        allowed = SAME.get(pixels.dtype, 1e-4) * float(np.abs(single[np.isfinite(single)]).max(initial=0))
+        if not np.allclose(company[name], single, rtol=0, atol=allowed, equal_nan=True):
+            what = f"its output `{name}` for a face depends on the other faces of the same run"
+            return Breach(what, advice)
+    return None
 
 
 def _rows(rows: NDArray[np.float32], output: str, values: str) -> Iterator[Breach]:

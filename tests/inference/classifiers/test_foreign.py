@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ import numpy as np
 import onnx
 import pytest
 from foreign import EMOTIEFF, FERPLUS, FREE, XCEPTION, Foreign, softmax
+from onnx import TensorProto, helper, numpy_helper
 
 from fer_stream.errors import ConfigError, ModelError
 from fer_stream.imaging.yuv import Yuv
@@ -222,6 +224,78 @@ def test_a_model_that_takes_one_face_though_its_axis_is_free(tmp_path: Path) -> 
     _, breaches = examine(models.load(path))
     assert list(map(str, breaches)) == [
         "it takes only one face at once, though its first axis is free: write [input] batch = 1"
+    ]
+
+
+def quantized(path: Path, batch: int | str = "N") -> Path:
+    """Write a model that quantizes dynamically: how coarse the steps are depends on all faces of a run."""
+    matrix = np.random.default_rng(1).normal(0, 0.02, (16, 3)).astype(np.float32)
+    nodes = [
+        helper.make_node("ReduceMean", ["image"], ["row"], axes=[1, 3], keepdims=0),
+        helper.make_node("DynamicQuantizeLinear", ["row"], ["whole", "step", "zero"]),
+        helper.make_node("DequantizeLinear", ["whole", "step", "zero"], ["coarse"]),
+        helper.make_node("MatMul", ["coarse", "matrix"], ["scores"]),
+    ]
+    image = helper.make_tensor_value_info("image", TensorProto.FLOAT, [batch, 1, 16, 16])
+    scores = helper.make_tensor_value_info("scores", TensorProto.FLOAT, [batch, 3])
+    graph = helper.make_graph(nodes, "quantized", [image], [scores], [numpy_helper.from_array(matrix, "matrix")])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), str(path))
+    return path
+
+
+def test_an_answer_that_depends_on_other_faces_needs_runs_of_one_face(tmp_path: Path) -> None:
+    path = quantized(tmp_path / "mine.onnx")
+    text = adoption.adopt(models.load(path), TEXTS | {"pixels": "bytes", "labels": "a,b,c"}, None)
+    assert "batch = 1" in text, "this is deduced"
+    plan, _ = examine(replace(models.load(path), sidecar=text))
+    assert plan is not None
+    faces = np.random.default_rng(5).uniform(0, 255, (3, 16, 16)).astype(np.float32)
+    faces[1] /= 10
+    np.testing.assert_array_equal(plan.run(faces)[0][1], plan.run(faces[1:2])[0][0])
+    plan, (breach,) = examine(replace(models.load(path), sidecar=text.replace("batch = 1", "")))
+    assert plan is None
+    assert str(breach) == (
+        "its output `scores` for a face depends on the other faces of the same run: write [input] batch = 1"
+    )
+    fixed = quantized(tmp_path / "four.onnx", 4)
+    plan, (breach,) = examine(replace(models.load(fixed), sidecar=text.replace("batch = 1", "")))
+    assert plan is None
+    assert breach.write == "export it with one face in each run"
+
+
+@pytest.mark.parametrize(
+    ("kind", "breach"),
+    [("STRING", "its output `scores` is tensor(string)"), ("BOOL", "is tensor(bool)"), ("", "it has no outputs")],
+)
+def test_outputs_without_numbers_are_a_breach(tmp_path: Path, kind: str, breach: str) -> None:
+    path = quantized(tmp_path / "mine.onnx")
+    text = adoption.adopt(models.load(path), TEXTS | {"pixels": "bytes", "labels": "a,b,c"}, None)
+    model = onnx.load(str(path))
+    del model.graph.output[:]
+    if kind:
+        to = getattr(TensorProto, kind)
+        model.graph.node.append(helper.make_node("Cast", ["scores"], ["other"], to=to))
+        model.graph.node[3].output[0], model.graph.node[4].input[0], model.graph.node[4].output[0] = "x", "x", "scores"
+        model.graph.output.append(helper.make_tensor_value_info("scores", to, ["N", 3]))
+    onnx.save(model, str(path))
+    plan, breaches = examine(replace(models.load(path), sidecar=text))
+    assert plan is None
+    assert [breach in str(each) for each in breaches] == [True], breaches
+    with pytest.raises(ModelError, match=re.escape(breach.removeprefix("it "))):
+        adoption.adopt(models.load(path), TEXTS | {"pixels": "bytes", "labels": "a,b,c"}, None)
+
+
+def test_a_sidecar_may_begin_with_a_byte_order_mark_and_have_the_line_ends_of_windows(tmp_path: Path) -> None:
+    path = adopted(tmp_path, XCEPTION)
+    text = models.sidecar_of(path).read_text()
+    models.sidecar_of(path).write_bytes(b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode())
+    assert OnnxClassifier(path).labels == ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
+
+
+def test_too_many_measures_are_counted() -> None:
+    measures: dict[str, Any] = {f"m{number}": {"column": number} for number in range(65)}
+    assert contract.valid({"measures": measures})[1] == [
+        ("measures", "measures: there are 65, and at most 64 are possible")
     ]
 
 
