@@ -178,7 +178,7 @@ MODEL_OPTIONS = (
         "--pixels",
         "NAME",
         "the values of its pixels: bytes (0 to 255), unit (0 to 1), signed (-1 to 1), or imagenet (ImageNet's mean and "
-        "standard deviation, in the order RGB)",
+        "standard deviation)",
     ),
     Option("--scale", "FACTOR", "in place of --pixels: the factor by which pixels are multiplied"),
     Option("--mean", "NUMBERS", "after --scale, what is subtracted: one number, or one for each channel, with commas"),

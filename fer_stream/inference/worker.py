@@ -70,9 +70,8 @@ def answer(message: Message, hints: Buffer | None, recognizer: Recognizer, mappe
         stages = Stages(decoded, result.seconds["detect"], result.seconds["classify"])
         found = results.Result(result.faces[: results.MAX_FACES], stages, result.searched)
         payload = results.pack_faces(found, recognizer.labels, recognizer.measures)
-        results.unpack_faces(
-            payload, recognizer.labels, recognizer.measures
-        )  # reject here what the aggregator would refuse
+        # Reject here what the aggregator would refuse.
+        results.unpack_faces(payload, recognizer.labels, recognizer.measures)
     except WireError as error:
         return _reject(message, "memory" if isinstance(error, UnreachableError) else "corrupt", error)
     except Exception:  # a model or plug-in may fail on this frame and work on the next one

@@ -508,3 +508,22 @@ def test_a_slow_link_to_a_worker_is_told_of_once(bench: Bench, caplog: pytest.Lo
         bench.say(worker, done(seq))
     assert bench.ledger()["done"] == 2
     assert caplog.text.count("the link to worker 1 at here is slow: a frame of 0 kB takes") == 1
+
+
+def test_no_frame_is_lost_with_a_worker_that_left_before_any_was_sent(bench: Bench) -> None:
+    capture, first, gone, last = bench.peer("frames"), *(bench.peer("work") for _ in range(3))
+    bench.say(capture, messages.json_message(Kind.HELLO, HELLO | {"policy": "drop_oldest"}))
+    bench.say(first, messages.json_message(Kind.READY, READY | {"frames": 2}))
+    for seq in (1, 2):
+        bench.frame(capture, seq)
+    assert [message.kind for message in bench.heard(first)].count(Kind.FRAME) == 2
+    bench.say(first, messages.json_message(Kind.BYE))
+    gone.send(messages.json_message(Kind.READY, READY | {"name": "2", "frames": 2}))
+    gone.close()
+    bench.it.turn(0.01)
+    assert bench.it.status()["workers"] == {}, "it was assigned both frames, and could be sent neither"
+    assert bench.ledger() == {"captured": 2, "in_flight": 2}
+    answers = bench.say(last, messages.json_message(Kind.READY, READY | {"name": "3", "frames": 2}))
+    assert answers.count(Kind.FRAME) == 2
+    for peer in (capture, first, last):
+        peer.close()

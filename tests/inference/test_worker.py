@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 import pytest
+from processes import PATIENCE
 
 from fer_stream import plugins
 from fer_stream.errors import ConfigError
@@ -182,3 +183,36 @@ def test_a_frame_from_a_network_is_confirmed_at_once(networked: bool, short_fold
     assert [(one.kind, one.ticket) for one in answers] == ([(Kind.PING, 7)] if networked else [])
     link.close()
     hub.close()
+
+
+def test_frames_beyond_the_credit_and_of_an_aggregator_that_was_left_are_not_taken(short_folder: Path) -> None:
+    transport, address = plugins.load("transports", "memory")(), f"memory://{short_folder}"
+    hub, link = transport.bind(address), Link(transport, [address], "work")
+    recognizer = Recognizer(Concurrent(), ConcurrentClassifier())
+    session = worker.Session(link, {}, worker._Computer(recognizer, link.wake, most=2), patience=1.0)
+    session.step(0.0)
+    ((_, name, _),) = hub.receive(1.0)
+
+    def send(ticket: int) -> int:
+        hub.send("work", name, frame(bytes(12), Encoding.RAW, width=2, height=2, ticket=ticket))
+        session.step(1.0)
+        return session.held
+
+    assert [send(1), send(2), send(3)] == [1, 2, 2]
+    session.held, session.outdated = 1, True
+    assert send(4) == 1
+    link.close()
+    hub.close()
+
+
+def test_a_computer_answers_together_what_has_arrived_and_ends_when_it_is_told_to() -> None:
+    woken: list[int] = []
+    computer = worker._Computer(Recognizer(Concurrent(FACE), ConcurrentClassifier()), lambda: woken.append(1), most=8)
+    for ticket in (1, 2, 3):
+        computer.give(messages.unpack(frame(jpeg(), ticket=ticket), verify=False), None)
+    computer.end()
+    computer.start()
+    computer.join(PATIENCE)
+    assert not computer.is_alive()
+    assert [messages.unpack(parts).ticket for parts in computer.answers] == [1, 2, 3]
+    assert len(woken) == 1

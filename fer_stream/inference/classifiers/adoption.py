@@ -30,7 +30,7 @@ PIXELS: dict[str, Tree] = {
     "signed": {"scale": 1 / 127.5, "mean": 1.0},
     "imagenet": IMAGENET,
 }
-"""Usual scales of pixels: 0 to 255, 0 to 1, -1 to 1, and ImageNet's mean and standard deviation in the order RGB."""
+"""Usual scales of pixels: 0 to 255, 0 to 1, -1 to 1, and ImageNet's mean and standard deviation, here in RGB order."""
 
 
 _ARCFACE = ((38.2946, 51.6963), (73.5318, 51.5014), (56.0252, 71.7366), (41.5493, 92.3655), (70.7299, 92.2041))

@@ -17,6 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 from fer_stream.errors import ConfigError, ModelError
 from fer_stream.imaging.yuv import Yuv
 from fer_stream.inference import models
+from fer_stream.inference.batching import together
 from fer_stream.inference.classifiers import adoption, contract
 from fer_stream.inference.classifiers.contract import SmootherContract
 from fer_stream.inference.classifiers.examination import examine
@@ -252,6 +253,9 @@ def test_an_answer_that_depends_on_other_faces_needs_runs_of_one_face(tmp_path: 
     faces = np.random.default_rng(5).uniform(0, 255, (3, 16, 16)).astype(np.float32)
     faces[1] /= 10
     np.testing.assert_array_equal(plan.run(faces)[0][1], plan.run(faces[1:2])[0][0])
+    alone = [plan.run(faces[at : at + 1])[0] for at in range(3)]
+    in_company = together(lambda at: plan.run(faces[at : at + 1])[0], range(3))
+    np.testing.assert_array_equal(alone, in_company, "not even with the faces of other frames")
     plan, (breach,) = examine(replace(models.load(path), sidecar=text.replace("batch = 1", "")))
     assert plan is None
     assert str(breach) == (
