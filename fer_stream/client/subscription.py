@@ -192,7 +192,8 @@ class Subscription:
         try:
             for number in descriptors:
                 loop.add_reader(number, self._wake)
-        except NotImplementedError:  # the usual loop of Windows; a shorter wait, because `close` does not end it
+        except NotImplementedError:
+            # The default loop on Windows has no `add_reader`. The wait is short, because `close` cannot interrupt it.
             await asyncio.to_thread(wait_readable, descriptors, min(timeout, LOOK))
             return
         self._woken = loop.create_future()
