@@ -11,6 +11,7 @@ import importlib
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fer_stream.cli import values
+from fer_stream.cli.agree_options import agree_arguments
 from fer_stream.cli.options import add_option, camera_arguments, model_arguments
 from fer_stream.operations import environment
 from fer_stream.operations.process import main_guard, raise_limits
@@ -278,6 +279,14 @@ COMMANDS = (
                 help="repeat what is done, and overwrite files that analyze did not write",
             ),
         ),
+    ),
+    Command(
+        "agree",
+        "agree:agree",
+        "compare what fer-stream says of recordings with what people say: kappa, alpha, F1, onset errors",
+        "fer-stream agree talk anna.eaf ben.csv --map joy=happy --output agreement",
+        COMMON,
+        agree_arguments(),
     ),
     Command(
         "recognize",

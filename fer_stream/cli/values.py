@@ -73,6 +73,33 @@ def seconds(text: str) -> float:
         found = float(text)
     except ValueError:
         found = 0.0
-    if not found > 0:
+    if not 0 < found < float("inf"):
         raise argparse.ArgumentTypeError(f"{text!r} is not a time: give seconds, such as 5 or 0.5")
+    return found
+
+
+def mapping(text: str) -> tuple[str, str]:
+    """Return the two sides of ``THEIRS=OURS``; the second may be empty."""
+    theirs, sign, ours = text.partition("=")
+    if not sign or not theirs.strip():
+        raise argparse.ArgumentTypeError(f"{text!r} is no mapping: give THEIRS=OURS, such as joy=happy")
+    return theirs.strip(), ours.strip()
+
+
+def track(text: str) -> tuple[str, str]:
+    """Return the film and the track of ``FILM=TRACK``, or of ``TRACK`` with an empty film."""
+    film, sign, which = text.rpartition("=")
+    if not which or (sign and not film):
+        raise argparse.ArgumentTypeError(f"{text!r} is no track: give a number, FILM=NUMBER, or longest")
+    return film, which
+
+
+def share(text: str) -> float:
+    """Return a number above 0 and up to 1."""
+    try:
+        found = float(text)
+    except ValueError:
+        found = 0.0
+    if not 0 < found <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0 and up to 1")
     return found

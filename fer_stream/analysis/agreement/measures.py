@@ -26,7 +26,7 @@ LEVEL = 0.95
 
 def observed(confusion: Numbers) -> Numbers:
     """Return the share of agreement, 0 to 1."""
-    return _ratio(np.trace(confusion, axis1=-2, axis2=-1), confusion.sum((-2, -1)))
+    return ratio(np.trace(confusion, axis1=-2, axis2=-1), confusion.sum((-2, -1)))
 
 
 def cohen(confusion: Numbers) -> Numbers:
@@ -37,8 +37,8 @@ def cohen(confusion: Numbers) -> Numbers:
     20(1), equation 1).
     """
     total = confusion.sum((-2, -1))
-    chance = _ratio((confusion.sum(-1) * confusion.sum(-2)).sum(-1), total**2)
-    return _ratio(observed(confusion) - chance, 1 - chance)
+    chance = ratio((confusion.sum(-1) * confusion.sum(-2)).sum(-1), total**2)
+    return ratio(observed(confusion) - chance, 1 - chance)
 
 
 def coincidences(counts: NDArray[np.integer], weights: Numbers | None = None) -> Numbers:
@@ -70,7 +70,7 @@ def krippendorff(coincidence: Numbers) -> Numbers:
     each = coincidence.sum(-1)
     total = each.sum(-1)
     differing = total - np.trace(coincidence, axis1=-2, axis2=-1)
-    return 1 - _ratio((total - 1) * differing, total**2 - (each**2).sum(-1))
+    return 1 - ratio((total - 1) * differing, total**2 - (each**2).sum(-1))
 
 
 def fleiss(counts: NDArray[np.integer], weights: Numbers | None = None) -> float:
@@ -95,7 +95,7 @@ def fleiss(counts: NDArray[np.integer], weights: Numbers | None = None) -> float
     many = raters[0]
     agreement = worth @ (((numbers**2).sum(1) - many) / (many * (many - 1))) / worth.sum()
     chance = float((((worth @ numbers) / (worth.sum() * many)) ** 2).sum())
-    return float(_ratio(np.asarray(agreement - chance), np.asarray(1 - chance)))
+    return float(ratio(np.asarray(agreement - chance), np.asarray(1 - chance)))
 
 
 class Scores(NamedTuple):
@@ -114,12 +114,12 @@ def scores(confusion: Numbers) -> Scores:
     """
     hits = np.diagonal(confusion, axis1=-2, axis2=-1)
     said, true = confusion.sum(-1), confusion.sum(-2)
-    return Scores(_ratio(hits, said), _ratio(hits, true), _ratio(2 * hits, said + true))
+    return Scores(ratio(hits, said), ratio(hits, true), ratio(2 * hits, said + true))
 
 
 def event_scores(hits: Numbers, said: Numbers, true: Numbers) -> Scores:
     """Return the scores from the numbers of matched events, of our events and of theirs, each floats ``[..., K]``."""
-    return Scores(_ratio(hits, said), _ratio(hits, true), _ratio(2 * hits, said + true))
+    return Scores(ratio(hits, said), ratio(hits, true), ratio(2 * hits, said + true))
 
 
 class Interval(NamedTuple):
@@ -166,7 +166,9 @@ def percentiles(values: Numbers) -> Interval:
     return Interval(float(low), float(high))
 
 
-def _ratio(above: Numbers, below: Numbers) -> Numbers:
+def ratio(above: Numbers, below: Numbers) -> Numbers:
+    """Return a quotient; NaN where the divisor is 0."""
     above, below = np.broadcast_arrays(np.asarray(above, np.float64), np.asarray(below, np.float64))
     # Rounding leaves a rest of about 1e-16 where the divisor is 0.
-    return np.divide(above, below, out=np.full(above.shape, np.nan), where=np.abs(below) > 1e-12)
+    found: Numbers = np.divide(above, below, out=np.full(above.shape, np.nan), where=np.abs(below) > 1e-12)
+    return found
