@@ -98,7 +98,17 @@ def _number(value: float) -> str:
     return f"{value:.6g}" if math.isfinite(value) else ""
 
 
-HEAD = ("raters", "films", "min", "agreement", "kappa", "kappa, labelled", "macro F1", "event F1", "onset error in s")
+HEAD = (
+    "raters",
+    "films",
+    "min",
+    "agreement",
+    "kappa",
+    "kappa, labelled",
+    "macro F1, labelled",
+    "event F1",
+    "onset error in s",
+)
 
 
 def _summary(pair: Pair) -> tuple[str, ...]:
@@ -235,7 +245,7 @@ def terminal(agreement: Agreement) -> str:
     for pair in agreement.pairs:
         whole, both = pair.all_time, pair.labelled
         kappa, of_labelled = whole.figure(measures.cohen), both.figure(measures.cohen)
-        lines.append(f"{pair.first} and {pair.second}, {len(pair.films)} films, {whole.seconds / 60:.1f} min")
+        lines.append(f"{pair.first} and {pair.second}, {_count(len(pair.films))}, {whole.seconds / 60:.1f} min")
         lines.append(f"  agreement        {shown(whole.figure(measures.observed))}")
         lines.append(f"  Cohen's kappa    {_kappa(kappa, pair, whole.seconds)}")
         lines.append(f"  of labelled time {_kappa(of_labelled, pair, both.seconds)} ({both.seconds / 60:.1f} min)")
@@ -259,5 +269,8 @@ def _kappa(figure: Figure, pair: Pair, seconds: float) -> str:
 
 
 def _films(agreement: Agreement) -> str:
-    count = len(agreement.material.films)
-    return f"{count} film{'s' if count > 1 else ''}"
+    return _count(len(agreement.material.films))
+
+
+def _count(films: int) -> str:
+    return f"{films} film{'s' if films > 1 else ''}"
