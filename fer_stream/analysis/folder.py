@@ -38,7 +38,17 @@ PICTURES = ("faces.csv", "faces.parquet", "report.html", "shares.svg")
 RECORDING = (*PICTURES, "events.jsonl", "measures.svg", "timeline.svg", "uncertain.svg", "valence.svg")
 """Names of the files that may be written for pictures, and for a recording."""
 
-_GLOBAL_SETTINGS = ("labels", "depth", "search", "detector", "classifier", "tracker", "smoother", "valence")
+_GLOBAL_SETTINGS = (
+    "labels",
+    "depth",
+    "search",
+    "detector",
+    "classifier",
+    "tracker",
+    "smoother",
+    "valence",
+    "calibration",
+)
 """Settings that affect the result."""
 
 _CAMERA_SETTINGS = ("plugin", "stream", "rate", "masks", "start_time", "hardware_decoding")

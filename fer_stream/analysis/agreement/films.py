@@ -38,11 +38,15 @@ class Choices:
 
 @dataclass(frozen=True, slots=True)
 class Film:
-    """One film, with each rater's line by the rater's name; the first rater is ours. ``folder`` is its analysis."""
+    """One film, with each rater's line by the rater's name; the first rater is ours.
+
+    ``folder`` is its analysis, and ``tracks`` are those of our line.
+    """
 
     name: str
     lines: dict[str, Line]
     folder: Path | None = None
+    tracks: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +78,9 @@ def gather(ours: Path, coders: Sequence[Path], choices: Choices) -> Material:
     for name, coding in mine.items():
         track = choices.tracks.get(name, choices.tracks.get(""))
         its_own = relabelling({}, known, choices.groups)
-        films[name] = Film(
-            name,
-            {ours_name: line(coding, track, "--track", its_own, _shift(coding, coding.origin))},
-            coding.path if coding.path.is_dir() else None,
-        )
+        our_line = line(coding, track, "--track", its_own, _shift(coding, coding.origin))
+        folder = coding.path if coding.path.is_dir() else None
+        films[name] = Film(name, {ours_name: our_line}, folder, frozenset(one.track for one in our_line.labels))
     raters = [ours_name]
     for number, path in enumerate(coders, 1):
         found = read_annotations(path)
