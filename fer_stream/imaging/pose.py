@@ -14,9 +14,9 @@ the rotation is ``Rx(pitch) @ Ry(yaw) @ Rz(roll)``. A face that looks into the c
 | `yaw`   | the face looks to the left edge of the picture, that is to the person's right    |
 | `pitch` | the face looks down                                                              |
 
-The result is approximate. Every head is taken for the mean head, and angles are relative to the line from the camera to
-the head. A smile raises the corners of the mouth, which adds to the pitch. Noise of 3% of the distance of the eyes in each
-coordinate of the landmarks gives mean errors of 2.8 (pitch), 2.5 (yaw) and 1.4 degrees (roll).
+The result is approximate. Every head is taken for the mean head, and angles are relative to the line from the camera
+to the head. A smile raises the corners of the mouth, which adds to the pitch. If the landmarks are wrong by 3% of the
+distance of the eyes in each coordinate, the angles are wrong by about 3 (pitch, yaw) and 1.5 degrees (roll).
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ class HeadPose(NamedTuple):
 def head_pose(landmarks: Sequence[tuple[float, float]]) -> HeadPose | None:
     """Return the approximate pose of a head.
 
-    ``landmarks`` are those of `fer_stream.types.Face`, in pixels. Unless there are five, or if they all lie on one line,
-    ``None`` is returned.
+    ``landmarks`` are those of `fer_stream.types.Face`, in pixels. If there are not five, or if they all lie on one
+    line, ``None`` is returned.
     """
     if len(landmarks) != len(MEAN_FACE.T):
         return None

@@ -1,4 +1,4 @@
-"""The pose of a head: exact for the mean face under known rotations, and right on real faces in sign and in the plane."""
+"""The pose of a head: exact for the mean face under known rotations; on real faces, right in sign and in the plane."""
 
 from __future__ import annotations
 
@@ -60,6 +60,20 @@ def test_a_perspective_camera_changes_little() -> None:
     axis = cv2.Rodrigues(rotation(pose))[0]
     points = cv2.projectPoints(MEAN_FACE.T.copy(), axis, np.array([0.0, 0, 100]), camera, None)[0]
     assert head_pose([(x, y) for x, y in points[:, 0]]) == pytest.approx(pose, abs=2.5)
+
+
+def test_noise_of_the_landmarks_gives_the_errors_that_the_module_names() -> None:
+    random, eyes = np.random.default_rng(0), MEAN_FACE[0, 1] - MEAN_FACE[0, 0]
+    errors = []
+    for angles in random.uniform((-20, -50, -25), (20, 50, 25), (2000, 3)):
+        points = np.array(landmarks(HeadPose(*angles), scale=1))
+        found = head_pose([(x, y) for x, y in points + random.normal(0, 0.03 * eyes, points.shape)])
+        assert found is not None
+        errors.append(np.abs(np.subtract(found, angles)))
+    roll, yaw, pitch = np.mean(errors, axis=0)
+    assert 1 < roll < 2
+    assert 2 < yaw < 3.5
+    assert 2 < pitch < 3.5
 
 
 def test_signs_are_those_of_the_picture() -> None:
