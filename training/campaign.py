@@ -341,7 +341,7 @@ class Crew:
                 f"{entry.name} learns only FER+'s votes, and the data has none: give their file with --plus"
             )
         trainer = Trainer(entry.recipe, samples, self._device, self._recorded)
-        if (first := first_net(entry.recipe, samples.faces)) is not None:
+        if (first := first_net(entry.recipe, samples.faces, entry.start)) is not None:
             trainer.begin(first)
         net = Net(entry, trainer, self._state_of(entry), self._about)
         if self._device.type == "cuda":
