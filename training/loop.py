@@ -72,7 +72,8 @@ class Trainer:
         self.average.load_state_dict(self.net.state_dict())
         self._weights, self._averaged = _Flat(self.net), _Flat(self.average)
         self._momentum = torch.zeros_like(self._weights.learnt)
-        self._priors = tuple(prior.to(self.device) for prior in log_priors(samples, how.loss))
+        emotion, plus = log_priors(samples, how.loss)
+        self._priors = emotion.to(self.device), plus.to(self.device)
         self.step = 0
         self._table = torch.zeros(self.steps, 7, device=self.device)
         self._order = torch.zeros(self.steps, self._batch, dtype=torch.int64, device=self.device)

@@ -57,9 +57,7 @@ def nudged(how: Pose, most: Nudge, random: torch.Generator) -> Pose:
     # A position in the result is mapped by the small change first, and then by the given pose.
     turned = how.matrix[:, :, :2] @ small.matrix[:, :, :2]
     shift = how.matrix[:, :, :2] @ small.matrix[:, :, 2:] + how.matrix[:, :, 2:]
-    return Pose(
-        torch.cat([turned, shift], dim=2), how.contrast * small.contrast, how.brightness + small.brightness
-    )
+    return Pose(torch.cat([turned, shift], dim=2), how.contrast * small.contrast, how.brightness + small.brightness)
 
 
 def worn(faces: Tensor, most: Nudge, random: torch.Generator) -> Tensor:
@@ -79,7 +77,9 @@ def jpeg(faces: Tensor, quality: Tensor) -> Tensor:
     """
     height, width = faces.shape[2:]
     padded = functional.pad(faces, (0, -width % BLOCK, 0, -height % BLOCK), mode="replicate")
-    blocks = padded[:, 0].unflatten(2, (-1, BLOCK)).unflatten(1, (-1, BLOCK)).transpose(2, 3)  # [N, rows, columns, 8, 8]
+    blocks = (
+        padded[:, 0].unflatten(2, (-1, BLOCK)).unflatten(1, (-1, BLOCK)).transpose(2, 3)
+    )  # [N, rows, columns, 8, 8]
     waves, table = _waves(faces.device), _table(faces.device)
     scale = torch.where(quality < 50, 5000 / quality, 200 - 2 * quality)[:, None, None, None, None]
     step = ((table * scale + 50) / 100).floor().clamp(1, 255)

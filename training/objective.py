@@ -206,9 +206,10 @@ def divergence(logits: Tensor) -> Tensor:
     Args:
         logits: ``[2 N, C]``: those of the first looks, then those of the second looks.
     """
-    looks = functional.log_softmax(logits.float(), dim=1).unflatten(0, (2, -1))
+    looks = functional.log_softmax(logits.float(), dim=1).view(2, -1, logits.shape[1])
     mean = looks.logsumexp(dim=0) - math.log(2)
-    return (looks.exp() * (looks - mean)).sum(dim=2).mean(dim=0)
+    each: Tensor = (looks.exp() * (looks - mean)).sum(dim=2)
+    return each.mean(dim=0)
 
 
 def batch_loss(net: Net, batch: tuple[Tensor, ...], priors: tuple[Tensor, Tensor], how: Loss) -> Tensor:
