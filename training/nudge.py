@@ -77,15 +77,14 @@ def jpeg(faces: Tensor, quality: Tensor) -> Tensor:
     """
     height, width = faces.shape[2:]
     padded = functional.pad(faces, (0, -width % BLOCK, 0, -height % BLOCK), mode="replicate")
-    blocks = (
-        padded[:, 0].unflatten(2, (-1, BLOCK)).unflatten(1, (-1, BLOCK)).transpose(2, 3)
-    )  # [N, rows, columns, 8, 8]
+    count, _, *sides = padded.shape
+    blocks = padded.view(count, sides[0] // BLOCK, BLOCK, sides[1] // BLOCK, BLOCK).transpose(2, 3)
     waves, table = _waves(faces.device), _table(faces.device)
     scale = torch.where(quality < 50, 5000 / quality, 200 - 2 * quality)[:, None, None, None, None]
     step = ((table * scale + 50) / 100).floor().clamp(1, 255)
     kept = (waves @ (blocks - 128) @ waves.T / step).round() * step
     back = (waves.T @ kept @ waves + 128).round().clamp(0, 255)
-    return back.transpose(2, 3).flatten(3, 4).flatten(1, 2)[:, None, :height, :width]
+    return back.transpose(2, 3).reshape(count, 1, *sides)[..., :height, :width]
 
 
 @cache

@@ -242,7 +242,7 @@ def test_a_student_learns_from_a_teacher(csv_file, plus_file, tmp_path):
     sad, happy = data.LABELS.index("sad"), data.LABELS.index("happy")
     assert targets.plus[0, 0, data.PLUS_EMOTIONS.index("happy")] > 0.6
     assert targets.emotion[0, 0, happy] > 0.8
-    alone = distill.soften(distill.of_runs([tmp_path / "teacher"], learnt), learnt)
+    alone = distill.soften(distill.of_teachers([tmp_path / "teacher"], learnt), learnt)
     assert alone.emotion[0, 5, happy] > 0.5 > alone.emotion[0, 5, sad], (
         "its label is wrong, and the teacher predicts the right one"
     )
