@@ -7,12 +7,12 @@ r"""Soft targets: the teachers' predictions and FER+'s votes for each training f
     python -m training.distill data/fer2013.csv --plus data/fer2013new.csv --teacher models/emotion*.onnx
 
 A label is one person's opinion; a probability for each label carries more information (Hinton et al. 2015,
-arXiv:1503.02531). Teachers are runs of `training.train`, of any shape, or exported files (a file has one head): each predicts
-every face and its mirror image once, and the predictions are averaged. Or they are the nets of a campaign (`training.campaign`), which predicted
-several views of every face; a student then sees the same views, each with the teachers' predictions for it (Beyer et
-al. 2021, arXiv:2106.05237). The predictions are stored, so a student's training costs no more than any other. For
-FER2013's labels, teachers and votes are combined by multinomial logistic regression on the training labels. For FER+'s
-labels, the teachers count as `VOTERS` additional voters.
+arXiv:1503.02531). Teachers are runs of `training.train`, of any shape, or exported files, each with one head: they
+predict every face and its mirror image once, and the two predictions are averaged. Or they are the nets of a campaign
+(`training.campaign`), which predicted several views of every face; a student then sees the same views, each with the
+teachers' predictions for it (Beyer et al. 2021, arXiv:2106.05237). The predictions are stored, so a student's training
+costs no more than any other. For FER2013's labels, teachers and votes are combined by multinomial logistic regression
+on the training labels. For FER+'s labels, the teachers count as `VOTERS` additional voters.
 """
 
 from __future__ import annotations
