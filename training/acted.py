@@ -122,7 +122,8 @@ def heads(cues: Sequence[Cue], faces: Faces) -> list[Image]:
             if not len(rows):
                 raise SourceError(f"the data has no row {cue.face}, which the cues name")
             small = faces.images[rows[0]]
-            wide = cv2.copyMakeBorder(small, *[data.SIDE // 2] * 4, cv2.BORDER_REPLICATE)
+            edge = data.SIDE // 2
+            wide = cv2.copyMakeBorder(small, edge, edge, edge, edge, cv2.BORDER_REPLICATE)
         else:
             wide = _portrait(ASSETS / cue.face)
         found.append(np.asarray(cv2.resize(wide, (HEAD, HEAD), interpolation=cv2.INTER_CUBIC), np.uint8))
@@ -134,10 +135,8 @@ def _portrait(path: Path) -> Image:
     picture = cv2.imread(str(path))
     if picture is None:
         raise SourceError(f"{path} is not a picture")
-    box = max(
-        Recognizer.from_settings(Settings.model_construct()).recognize(np.asarray(picture, np.uint8)).faces,
-        key=lambda face: face.box.x2 - face.box.x1,
-    ).box
+    found = Recognizer.from_settings(Settings.model_construct()).recognize(np.asarray(picture, np.uint8)).faces
+    box = max((face.box for face in found), key=lambda box: box.x2 - box.x1)
     side = 2 * max(box.x2 - box.x1, box.y2 - box.y1)
     middle = ((box.x1 + box.x2) / 2, (box.y1 + box.y2) / 2)
     part = cv2.getRectSubPix(cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY), (round(side), round(side)), middle)
@@ -155,9 +154,8 @@ def film(
     for number in range(math.floor(ends[-1] * rate)):
         time = number / rate
         at = int(np.searchsorted(ends, time, side="right"))
-        head = shown[at].astype(np.float32)
-        if at and (share := (time - starts[at]) / CHANGE) < 1:
-            head = cv2.addWeighted(head, share, shown[at - 1].astype(np.float32), 1 - share, 0)
+        share = min((time - starts[at]) / CHANGE, 1.0) if at else 1.0
+        head = cv2.addWeighted(shown[at], share, shown[max(at - 1, 0)], 1 - share, 0)
         x, y, scale, angle = np.sin(speed * time + phase) * (12, 8, 0.06, 4)
         matrix = cv2.getRotationMatrix2D((HEAD / 2, HEAD / 2), float(angle), math.exp(float(scale)))
         matrix[:, 2] += (SIZE[0] - HEAD) / 2 + x, (SIZE[1] - HEAD) / 2 + y
@@ -184,11 +182,14 @@ def watch(model: Path, shown: Sequence[Image], cues: Sequence[Cue]) -> Acted:
     for seq, (seconds, image) in enumerate(film(shown, cues), 1):
         time, size = Nanoseconds(round(seconds * 1e9)), (image.shape[1], image.shape[0])
         seen = recognizer.recognize(image, line.hints(seq, time, size))
-        for event in line.observe(seq, time, size, seen.faces, seen.searched):
-            if event.type is EventType.EMOTION_STARTED and isinstance(event.data, ExpressionData):
-                started.append((seconds, event.data.label))
-        for row in recognizer.classifier.classify(image, seen.faces[:1]):
-            tops.append(recognizer.labels[int(row.argmax())])
+        events = line.observe(seq, time, size, seen.faces, seen.searched)
+        started += [
+            (seconds, event.data.label)
+            for event in events
+            if event.type is EventType.EMOTION_STARTED and isinstance(event.data, ExpressionData)
+        ]
+        scores = recognizer.classifier.classify(image, seen.faces[:1])
+        tops += [recognizer.labels[int(row.argmax())] for row in scores]
     return judge(cues, started, tops)
 
 
