@@ -263,7 +263,9 @@ class Captures:
     def _begin(self, camera: Camera, labels: LabelSet) -> None:
         how = self._settings
         attention = Attention(how.search, camera.policy, how.depth)
-        camera.timeline = Timeline(camera.name, camera.epoch, labels, how.tracker, self._smoother, attention)
+        camera.timeline = Timeline(
+            camera.name, camera.epoch, labels, how.tracker, self._smoother, attention, camera.places
+        )
 
     def _take_leave(self, camera: Camera) -> None:
         """Close the events of a leaving capture once all its frames are resolved; send GOODBYE once they are stored."""

@@ -41,7 +41,7 @@ RECORDING = (*PICTURES, "events.jsonl", "measures.svg", "timeline.svg", "uncerta
 _GLOBAL_SETTINGS = ("labels", "depth", "search", "detector", "classifier", "tracker", "smoother", "valence")
 """Settings that affect the result."""
 
-_CAMERA_SETTINGS = ("plugin", "stream", "rate", "masks", "start_time", "hardware_decoding")
+_CAMERA_SETTINGS = ("plugin", "stream", "rate", "masks", "zones", "lines", "start_time", "hardware_decoding")
 """Settings of a camera that affect the result."""
 
 

@@ -144,7 +144,8 @@ class Observer:
         self.label_set = LabelSet(settings.labels, self.labels, settings.valence)
         self.smoother = settings.smoother.with_model(self._recognizers.smoother)
         attention = Attention(settings.search, "wait", settings.depth)
-        self._timeline = Timeline(camera, 1, self.label_set, settings.tracker, self.smoother, attention)
+        places = settings.cameras[camera].places
+        self._timeline = Timeline(camera, 1, self.label_set, settings.tracker, self.smoother, attention, places)
         self._ids: set[str] = set()
 
     def __iter__(self) -> Generator[Observation]:

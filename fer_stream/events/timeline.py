@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from fer_stream.events.smoother import Change, LabelSet, Smoother
 from fer_stream.events.tracker import Tracker
+from fer_stream.events.zones import Whereabouts
 from fer_stream.imaging.geometry import overlap
 from fer_stream.settings.sections import SmootherSettings
 from fer_stream.types import (
@@ -32,6 +33,7 @@ from fer_stream.types import (
     Searched,
     Setting,
     Track,
+    ZoneData,
 )
 
 if TYPE_CHECKING:
@@ -40,7 +42,9 @@ if TYPE_CHECKING:
     from fer_stream.events.attention import Attention
     from fer_stream.events.smoother import Levels
     from fer_stream.events.tracker import Course
+    from fer_stream.events.zones import Happening
     from fer_stream.settings.tree import TrackerSettings
+    from fer_stream.types import Places
 
 
 HERE = 0.5
@@ -62,6 +66,7 @@ class Timeline:
         tracker: TrackerSettings,
         smoother: SmootherSettings,
         attention: Attention,
+        places: Places | None = None,
     ) -> None:
         self.camera = camera
         self.epoch = epoch
@@ -87,6 +92,8 @@ class Timeline:
         self._tracker = Tracker(tracker)
         self._attention = attention
         self._smoothers: dict[int, Smoother] = {}
+        self._places = places
+        self._whereabouts: Whereabouts | None = None
 
     @property
     def face_regions(self) -> tuple[Box, ...]:
@@ -127,10 +134,15 @@ class Timeline:
         if not self.online:
             self.online, self.size = True, size
             about = CameraData("first frame", *size, self._own_settings())
+            if self._places:
+                about = replace(about, zones=self._places.zones or None, lines=self._places.lines or None)
+                self._whereabouts = Whereabouts(self._places, size)
             events.append(self._event(EventType.CAMERA_ONLINE, 0, about))
         elif size != self.size:
             events += self._close_all()
             self.size = size
+            if self._whereabouts:
+                self._whereabouts.resize(size)
             events.append(self._event(EventType.CAMERA_RESET, 0, CameraData("resolution changed", *size)))
         tracking = self._tracker.update(self.time, faces)
         events += self._leave(tracking.left)
@@ -141,6 +153,9 @@ class Timeline:
             if (face := track.face).probabilities is not None:
                 changes = self._smoothers[track.id].observe(self.time, face.probabilities, face.quality, face.measures)
                 events += self._expressions(track, changes)
+        if self._whereabouts:
+            for track in tracking.seen:
+                events += self._moves(self._whereabouts.observe(track))
         self.tracks = tracking.seen
         self.searched = searched is not None or not self._attention.following
         self.candidates, self.courses = tracking.candidates, self._tracker.courses
@@ -196,6 +211,8 @@ class Timeline:
         for track in tracks:
             smoother = self._smoothers.pop(track.id)
             events += self._expressions(track, smoother.close(track.last_seen))
+            if self._whereabouts:
+                events += self._moves(self._whereabouts.leave(track))
             stay = replace(self._stay(track, track.last_seen), measures=_measures(smoother.levels))
             events.append(self._event(EventType.FACE_LEFT, track.id, stay))
         return events
@@ -223,6 +240,9 @@ class Timeline:
             events.append(self._event(self._kinds[change.what], track.id, data))
         return events
 
+    def _moves(self, happenings: Iterable[Happening]) -> list[Event]:
+        return [self._event(kind, track.id, data) for kind, track, data in happenings]
+
     def _event(self, kind: EventType, track: int, data: EventData) -> Event:
         return Event(kind, self.camera, self.epoch, self.frame, track, self.time, data)
 
@@ -245,11 +265,12 @@ def closing(event: Event) -> Event:
     ``event`` is its last journaled event. The end is the time of that event, as nothing is known about later times.
     """
     family = event.type.partition(".")[0]
-    kind = {"camera": EventType.CAMERA_OFFLINE, "face": EventType.FACE_LEFT}.get(family) or EventType(f"{family}.ended")
+    kinds = {"camera": EventType.CAMERA_OFFLINE, "face": EventType.FACE_LEFT, "zone": EventType.ZONE_LEFT}
+    kind = kinds.get(family) or EventType(f"{family}.ended")
     data = event.data
-    if isinstance(data, FaceData | ExpressionData):
+    if isinstance(data, FaceData | ExpressionData | ZoneData):
         end = max(event.time, data.start_time)
         data = replace(data, end_time=end, duration_ms=_milliseconds(data.start_time, end))
     elif isinstance(data, CameraData):
-        data = replace(data, reason="aggregator restarted", smoother=None)
+        data = replace(data, reason="aggregator restarted", smoother=None, zones=None, lines=None)
     return replace(event, type=kind, data=data, sequence=0, cursor=BEGINNING)
