@@ -377,3 +377,29 @@ class Event:
     data: EventData
     sequence: int = 0
     cursor: Cursor = BEGINNING
+
+
+@dataclass(frozen=True, slots=True)
+class Annotation:
+    """What a person says of a face in an interval: the right label, or only that the shown one is wrong.
+
+    Annotations are stored beside the events, in a sequence of their own, and change none. A later annotation of the
+    same interval (camera, track, start, end) supersedes an earlier one in reading; both stay.
+    """
+
+    id: str
+    """Chosen by the sender, 32 hexadecimal digits: what is sent twice is stored once."""
+    camera: str
+    track: int
+    start: Nanoseconds
+    end: Nanoseconds
+    label: str
+    """The right label, or ``wrong``."""
+    previous: str | None
+    """The label that was shown; ``None``: there was none."""
+    annotator: str
+    note: str = ""
+    made: Nanoseconds = Nanoseconds(0)
+    """When the aggregator took it, by its clock."""
+    number: int = 0
+    """Its place in the sequence of annotations, from 1; 0 before it is stored."""
