@@ -34,9 +34,13 @@ _BOX: Columns = {
 }
 _DETECTION = Column(float, "the detector's confidence, 0 to 1")
 _POSE: Columns = {
-    "approx_roll": Column(float, "degrees that the head leans, positive clockwise in the picture; approximate"),
-    "approx_yaw": Column(float, "degrees that the head is turned, positive to the picture's left; approximate"),
-    "approx_pitch": Column(float, "degrees that the head is bent, positive down; approximate"),
+    "approx_roll": Column(
+        float, "degrees that the head leans, positive clockwise in the picture; empty without landmarks"
+    ),
+    "approx_yaw": Column(
+        float, "degrees that the head is turned, positive to the picture's left; empty without landmarks"
+    ),
+    "approx_pitch": Column(float, "degrees that the head is bent, positive down; empty without landmarks"),
 }
 _FRAME: Columns = {
     "frame": Column(int, "number of the frame, from 1"),

@@ -1,6 +1,7 @@
 """Writes the rows of an analysis into CSV and Parquet files, or returns them as data frames.
 
-CSV files are UTF-8 with a header, commas, decimal points, ``true`` and ``false``; an empty cell is a missing value.
+CSV files are UTF-8 with a header, commas and decimal points. Truth values are ``TRUE`` and ``FALSE``, which all programs
+know; R takes ``true`` for a text. An empty cell is a missing value.
 Parquet files have the same columns, and the provenance of the analysis as JSON in their metadata, under `PROVENANCE`.
 """
 
@@ -151,7 +152,7 @@ class RecordingFiles(TableFiles):
 
 
 def _cell(value: bool | float | str | None) -> float | str | None:
-    return str(value).lower() if isinstance(value, bool) else value
+    return str(value).upper() if isinstance(value, bool) else value
 
 
 def _schema(columns: Columns) -> dict[str, Any]:
@@ -162,7 +163,9 @@ def _schema(columns: Columns) -> dict[str, Any]:
 
 def _to_parquet(source: Path, columns: Columns, provenance: Mapping[str, Any]) -> None:
     """Convert a CSV table to Parquet beside it, in parts, so that memory does not grow with the table."""
-    table = require("polars", "analyze").scan_csv(source, schema=_schema(columns))
+    # The header is skipped, because Polars does not undo the doubling of quotes in it.
+    polars = require("polars", "analyze")
+    table = polars.scan_csv(source, has_header=False, skip_rows=1, schema=_schema(columns))
     about = json.dumps(provenance, ensure_ascii=False, sort_keys=True)
     table.sink_parquet(source.with_suffix(".parquet"), metadata={PROVENANCE: about})
 
