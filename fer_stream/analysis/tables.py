@@ -1,7 +1,7 @@
 """Writes the rows of an analysis into CSV and Parquet files, or returns them as data frames.
 
-CSV files are UTF-8 with a header, commas and decimal points. Truth values are ``TRUE`` and ``FALSE``, which all programs
-know; R takes ``true`` for a text. An empty cell is a missing value.
+CSV files are UTF-8 with a header, commas and decimal points. Truth values are ``TRUE`` and ``FALSE``, as all programs
+know them; R takes ``true`` for a text. An empty cell is a missing value.
 Parquet files have the same columns, and the provenance of the analysis as JSON in their metadata, under `PROVENANCE`.
 """
 
