@@ -204,7 +204,7 @@ STEADY_CARD = (
 
 
 def test_published_files_become_steadier_ones_with_all_their_figures(fer2013, tmp_path):
-    """The whole way on a few hundred faces: soft targets of files, one epoch, export, quantization, and every figure."""
+    """The whole way on a few hundred faces: soft targets of files, one epoch, export, and every figure."""
     shipped, sheets = ROOT / "models", tmp_path / "faces"
     few(data.load(fer2013 / "fer2013.csv", fer2013 / "fer2013new.csv"), sheets)
     teachers = [shipped / name for name in ("emotion.onnx", "emotion-ferplus.onnx", "emotion-tiny.onnx")]
@@ -289,7 +289,7 @@ def test_a_borrowed_machine_runs_a_campaign_with_one_command(nets, fer2013, tmp_
     done = borrowed()
     assert done.returncode == 0, done.stderr
     back = sorted(path.name for path in (tmp_path / "back").iterdir())
-    assert back == ["log.txt", "results-0.npz"]
+    assert back == ["log.txt", "results-1.npz"]
     found = results.read(tmp_path / "back")
     assert [net.steps == net.total for net in found.nets] == [True] * 3
     assert "3 of 3 nets" in (tmp_path / "back/log.txt").read_text()
