@@ -21,6 +21,7 @@ def agree(arguments: Namespace) -> None:
         ConfigError: the folder cannot be written.
     """
     from fer_stream.analysis.agreement import report  # noqa: PLC0415  (slow to import)
+    from fer_stream.analysis.agreement.calibration import calibrate  # noqa: PLC0415
     from fer_stream.analysis.agreement.compare import compare  # noqa: PLC0415
     from fer_stream.analysis.agreement.files import write  # noqa: PLC0415
     from fer_stream.analysis.agreement.films import Choices, gather  # noqa: PLC0415
@@ -28,6 +29,8 @@ def agree(arguments: Namespace) -> None:
     settings = begin(arguments, "agree")
     if arguments.force and not arguments.output:
         raise ConfigError("--force applies to the files in a folder: give --output, too")
+    if arguments.calibrate and arguments.by == "valence":
+        raise ConfigError("--calibrate needs labels, not their valence: leave out --by valence")
     ours, coders = Path(arguments.ours), [Path(coder) for coder in arguments.coders]
     choices = Choices(
         dict(arguments.map),
@@ -35,8 +38,14 @@ def agree(arguments: Namespace) -> None:
         dict(arguments.track),
         arguments.tier,
     )
-    agreement = compare(gather(ours, coders, choices), arguments.step, arguments.overlap)
+    material = gather(ours, coders, choices)
+    calibrated = calibrate(material, arguments.calibrate) if arguments.calibrate else None
+    agreement = compare(material, arguments.step, arguments.overlap)
     sys.stdout.write(report.terminal(agreement))
+    if calibrated:
+        sys.stdout.write(f"{calibrated.verdict()}\n")
+        if calibrated.helps and not arguments.output:
+            sys.stdout.write(f"\n{calibrated.settings()}")
     if arguments.output:
-        page = write(Path(arguments.output), agreement, [ours, *coders], force=arguments.force)
+        page = write(Path(arguments.output), agreement, [ours, *coders], calibrated, force=arguments.force)
         sys.stderr.write(f"-> {page}\n")

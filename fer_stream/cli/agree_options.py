@@ -84,6 +84,15 @@ def agree_arguments() -> tuple[Argument, ...]:
             },
         ),
         (
+            ("--calibrate",),
+            {
+                "metavar": "CAMERA",
+                "type": values.camera,
+                "help": "also fit a correction of the model's probabilities for this camera (or * for any) to the "
+                "coder, and say whether it helps on held-out films; if it does, calibration.toml has the settings",
+            },
+        ),
+        (
             ("--force",),
             {"action": "store_true", "help": "overwrite files in the folder that agree did not write"},
         ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 
 MOST_WORKERS = 256
 """Most processes that an option may ask for."""
@@ -103,3 +104,12 @@ def share(text: str) -> float:
     if not 0 < found <= 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0 and up to 1")
     return found
+
+
+def camera(text: str) -> str:
+    """Return the name of a camera, or ``*``."""
+    from fer_stream.settings.kinds import CAMERA_NAME  # noqa: PLC0415  (pydantic is slow to import)
+
+    if text != "*" and not re.match(CAMERA_NAME, text):
+        raise argparse.ArgumentTypeError(f"{text!r} cannot be the name of a camera: give its name, or * for any")
+    return text

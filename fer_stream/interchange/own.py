@@ -14,6 +14,7 @@ from fer_stream.interchange.sheets import read_bytes, read_text
 from fer_stream.types import CameraData, EventType, ExpressionData
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
     from typing import Any
 
@@ -150,10 +151,23 @@ def read_faces(sheet: Sheet) -> list[Coding]:
                 begun = None
     if not tracks:
         return []
-    labels = frozenset(name.removeprefix("scored_") for name in sheet.names if name.startswith("scored_"))
+    labels = frozenset(scored(sheet.names).values())
     found.sort(key=lambda one: one.start)
     return [Coding(sheet.path, KIND, tuple(found), None, None, ((first, last),), labels, origin=None)]
 
+
+def scored(names: Sequence[str]) -> dict[int, str]:
+    """Return the model's labels in the heading of a table of faces, by their columns.
+
+    Its measures have such columns, too, but their smoothed values follow the column ``quality``.
+    """
+    rest = names[names.index("quality") :] if "quality" in names else ()
+    found = {at: name.removeprefix(SCORED) for at, name in enumerate(names) if name.startswith(SCORED)}
+    return {at: label for at, label in found.items() if label not in rest}
+
+
+SCORED = "scored_"
+"""Begins the names of columns with what the model itself said."""
 
 GAP = 1.0
 """Seconds without a row after which a track's label has ended."""

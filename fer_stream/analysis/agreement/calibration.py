@@ -35,6 +35,9 @@ FOLDS = 10
 THIN = 0.2
 """Least seconds between two scores of a film that are used: neighbours say the same, and cost memory."""
 
+MOST_SCORES = 5000
+"""Most scores of a film, spread evenly over it; a film has the same weight however many it has."""
+
 PULL = 0.01
 """Weight of the squared distance from no correction, against the mean log-loss: it holds what the films do not show."""
 
@@ -111,7 +114,9 @@ class Calibrated:
         moved = f"from {loss.before:.3f} to {loss.after:.3f}, by {_signed(loss)}"
         if self.helps:
             return f"The calibration helps on held-out films: the log-loss goes {moved}."
-        return f"The calibration is not written, as it does not help for sure: on held-out films the log-loss goes {moved}."
+        return (
+            f"It is not sure that the calibration helps, so it is not written: on held-out films the loss goes {moved}."
+        )
 
     def section(self) -> Section:
         """Return the section of the report."""
@@ -140,7 +145,8 @@ def calibrate(material: Material, camera: str) -> Calibrated:
     if len(material.raters) != 2:
         raise AnnotationError(f"--calibrate fits to one coder, not to {', '.join(material.raters[1:])}: give one")
     coder = material.raters[1]
-    films, labels = [], ()
+    films: list[Scored] = []
+    labels: tuple[str, ...] = ()
     for film in material.films:
         if film.folder is None:
             raise AnnotationError(
@@ -156,8 +162,8 @@ def calibrate(material: Material, camera: str) -> Calibrated:
         films += [found] if len(found.truth) else []
     if len(films) < LEAST_FILMS:
         raise AnnotationError(
-            f"--calibrate needs at least {LEAST_FILMS} films in which {coder} gives a label of the model to a face that "
-            f"was scored, but there are {len(films)}"
+            f"--calibrate needs at least {LEAST_FILMS} films in which {coder} gives a label of the model to a face "
+            f"that was scored, but there are {len(films)}"
         )
     parts = min(len(films), FOLDS)
     held: dict[int, Fit] = {
@@ -191,19 +197,20 @@ def read_scores(film: Film, coder: str) -> tuple[Scored, tuple[str, ...]]:
             reader = csv.reader(file)
             names = next(reader, [])
             time, track = names.index("time"), names.index("track")
-            columns = [at for at, name in enumerate(names) if name.startswith("scored_") and name[7:] in names[:at]]
+            columns = own.scored(names)
+            first = next(iter(columns), len(names))
             last = -math.inf
             for row in reader:
-                if not row[columns[0]] or row[track] not in film.tracks:
+                if not row[first] or row[track] not in film.tracks:
                     continue
                 at = float(row[time])
-                if at - last >= THIN:
+                if at - last >= THIN - 1e-6:  # times are rounded
                     last = at
                     times.append(at)
                     logs.append([math.log(max(float(row[column]), FLOOR)) for column in columns])
     except (OSError, ValueError, IndexError, csv.Error) as error:
         raise AnnotationError(f"{path} is no complete table of faces ({error}): repeat fer-stream analyze") from error
-    labels = tuple(names[column].removeprefix("scored_") for column in columns)
+    labels = tuple(columns.values())
     index = {label: at for at, label in enumerate(labels)}
     truth = np.full(len(times), -1, np.int64)
     when = np.asarray(times)
@@ -211,7 +218,9 @@ def read_scores(film: Film, coder: str) -> tuple[Scored, tuple[str, ...]]:
         if one.label in index:
             begin, end = np.searchsorted(when, [one.start, one.end])
             truth[begin:end] = index[one.label]
-    kept = truth >= 0
+    kept = np.flatnonzero(truth >= 0)
+    if len(kept) > MOST_SCORES:
+        kept = kept[np.linspace(0, len(kept) - 1, MOST_SCORES).astype(int)]
     return Scored(film.name, np.asarray(logs, np.float64).reshape(-1, len(labels))[kept], truth[kept]), labels
 
 
@@ -303,13 +312,16 @@ def _effect(name: str, at: int, before: Sequence[Numbers], after: Sequence[Numbe
     def value(summed: Numbers) -> Numbers:
         mean = summed / summed[..., 2 : 2 + BINS].sum(-1, keepdims=True)  # a film's weights add up to one
         if at < 2:
-            return mean[..., at]
+            part: Numbers = mean[..., at]
+            return part
         bins = mean[..., 2:].reshape(*mean.shape[:-1], 3, BINS)
-        return np.abs(bins[..., 1, :] - bins[..., 2, :]).sum(-1)
+        gaps: Numbers = np.abs(bins[..., 1, :] - bins[..., 2, :]).sum(-1)
+        return gaps
 
     def change(summed: Numbers) -> Numbers:
         values = value(summed)
-        return values[..., 1] - values[..., 0]
+        moved: Numbers = values[..., 1] - values[..., 0]
+        return moved
 
     first, second = (float(each) for each in value(both.sum(0)))
     figure = Figure(second - first, measures.bootstrap(both, change))

@@ -14,20 +14,25 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
+    from fer_stream.analysis.agreement.calibration import Calibrated
     from fer_stream.analysis.agreement.compare import Agreement
 
 PAGE = "agreement.html"
 
 
-def write(folder: Path, agreement: Agreement, inputs: Iterable[Path], *, force: bool) -> Path:
+def write(
+    folder: Path, agreement: Agreement, inputs: Iterable[Path], calibrated: Calibrated | None = None, *, force: bool
+) -> Path:
     """Write ``agreement.html``, ``agreement.csv``, ``table.md``, ``table.tex`` and ``summary.json``; return the page.
 
-    They replace those of an earlier comparison only when all are complete.
+    If there is a calibration that helps, ``calibration.toml`` has its settings. The files replace those of an earlier
+    comparison only when all are complete.
 
     Args:
         folder: created if it is missing.
         agreement: the results.
         inputs: files and folders that are never changed.
+        calibrated: the calibration, if one was fitted.
         force: replace foreign files of these names.
 
     Raises:
@@ -39,11 +44,13 @@ def write(folder: Path, agreement: Agreement, inputs: Iterable[Path], *, force: 
     title = ", ".join(film.name for film in agreement.material.films[:3])
     title += f" and {len(agreement.material.films) - 3} more" if len(agreement.material.films) > 3 else ""
     texts = {
-        PAGE: report.page(agreement, title),
+        PAGE: report.page(agreement, title, [calibrated.section()] if calibrated else []),
         "agreement.csv": report.table(agreement),
         "table.md": report.markdown(agreement),
         "table.tex": report.latex(agreement),
     }
+    if calibrated and calibrated.helps:
+        texts["calibration.toml"] = calibrated.settings()
     output = OutputFolder(folder, inputs, force=force)
     try:
         part = output.begin(texts)
