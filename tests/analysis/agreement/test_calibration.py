@@ -83,7 +83,7 @@ def test_a_known_distortion_is_found() -> None:
 
 def test_the_fit_is_a_minimum() -> None:
     """No small step in any direction has a lower loss, which is computed here by another way."""
-    scored = [_scored(seed, 200) for seed in range(3)]
+    scored = [_scored(seed, 60) for seed in range(3)]
 
     def loss(correction: Fit) -> float:
         films = []
