@@ -75,7 +75,7 @@ def seconds(text: str) -> float:
     except ValueError:
         found = 0.0
     if not 0 < found < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a time: give seconds, such as 5 or 0.5")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time: give seconds above 0, such as 5 or 0.5")
     return found
 
 
