@@ -90,9 +90,9 @@ def _header(document: Xml.Element, recording: Recording, count: int) -> None:
 
 def _definitions(document: Xml.Element, recording: Recording) -> None:
     """Append the types of the tiers and what they refer to, in the order of the schema."""
-    for name, vocabulary in ((_STAYS, {}), (_LABELS, {"CONTROLLED_VOCABULARY_REF": "labels"})):
+    for name, controlled in ((_STAYS, {}), (_LABELS, {"CONTROLLED_VOCABULARY_REF": "labels"})):
         attributes = {"GRAPHIC_REFERENCES": "false", "LINGUISTIC_TYPE_ID": name, "TIME_ALIGNABLE": "true"}
-        Xml.SubElement(document, "LINGUISTIC_TYPE", vocabulary | attributes)
+        Xml.SubElement(document, "LINGUISTIC_TYPE", controlled | attributes)
     language = {"LANG_DEF": "http://cdb.iso.org/lg/CDB-00130975-001", "LANG_ID": _LANGUAGE}
     Xml.SubElement(document, "LANGUAGE", language | {"LANG_LABEL": "undetermined (und)"})
     for stereotype, description in _CONSTRAINTS.items():
