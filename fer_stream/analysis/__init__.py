@@ -1,7 +1,9 @@
 """Analyses a recording: writes tables, events, plots, a report and an annotated video. Used by `fer-stream analyze`.
 
-`observe` runs the service's own code (policy ``wait``) over the recording. `tables`, `summary`, `plots`, `report` and
-`video` produce the output files, `output` records which files fer_stream wrote, and `folder` combines these modules.
+`observe` runs the service's own code (policy ``wait``) over the recording. `columns` says what is in the tables, `rows`
+makes their rows, `tables` writes them, and `provenance` says from what they were made. `summary`, `plots`, `report` and
+`video` produce the other output files, `output` records which files fer_stream wrote, and `folder` combines these
+modules.
 """
 
 from __future__ import annotations
@@ -10,22 +12,26 @@ import os
 import warnings
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from fer_stream.analysis import tables
+from fer_stream.analysis import provenance
+from fer_stream.analysis.columns import Layout
 from fer_stream.analysis.folder import Analysis
 from fer_stream.analysis.observe import Observer, Recognizers, refuse
 from fer_stream.analysis.pictures import Pictures, are_pictures
+from fer_stream.analysis.rows import Rows
+from fer_stream.analysis.tables import Tables, frame
 from fer_stream.errors import AnalysisWarning, ConfigError, SourceError
 from fer_stream.settings.tree import CameraSettings, load
 from fer_stream.system import folders
 from fer_stream.system.extras import require
 
 if TYPE_CHECKING:
+    from fer_stream.analysis.rows import Row
     from fer_stream.plugins import Classifier, Detector
     from fer_stream.settings.tree import Settings
 
-__all__ = ["Analysis", "analyze"]
+__all__ = ["Analysis", "Tables", "analyze"]
 
 
 def analyze(
@@ -37,17 +43,18 @@ def analyze(
     pictures: bool = False,
     detector: Detector | None = None,
     classifier: Classifier | None = None,
-) -> Any:
-    """Return the faces of a recording as a ``polars.DataFrame``: one row per face and frame.
+) -> Tables:
+    """Return the tables of a recording: its faces, its events and its frames.
 
     ::
 
-        faces = fer_stream.analyze("talk.mp4")
-        faces.group_by("label").len()
+        talk = fer_stream.analyze("talk.mp4")
+        talk.faces.group_by("label").len()
+        talk.to_pandas().events
 
-    `fer_stream.analysis.tables` describes the columns. If a part of the input cannot be analysed, an `AnalysisWarning`
-    is issued, and the table's attribute ``errors`` (a tuple of `SourceError`, otherwise empty) gives the reasons. A
-    recording that breaks off has rows up to that frame; an unreadable picture among many has none.
+    The columns are described in docs/reference/tables.md. If a part of the input cannot be analysed, an
+    `AnalysisWarning` is issued, and the attribute ``errors`` (a tuple of `SourceError`, otherwise empty) gives the
+    reasons. A recording that breaks off has rows up to that frame; an unreadable picture among many has no faces.
     ``warnings.simplefilter("error", fer_stream.AnalysisWarning)`` turns the warning into an exception.
 
     These settings apply: models, tracks, labels, ``depth``, ``workers`` (as ``threads``), and from the recording's
@@ -65,7 +72,7 @@ def analyze(
         detector: finds the faces, in place of the one in the settings. One thread at a time uses it.
         classifier: scores them, in place of the one in the settings. One thread at a time uses it.
 
-    The extra ``analyze`` must be installed. The whole table is held in memory, unlike by `fer-stream analyze`.
+    The extra ``analyze`` must be installed. The tables are held in memory, unlike by `fer-stream analyze`.
 
     Raises:
         SourceError: nothing of the input can be read.
@@ -85,12 +92,14 @@ def analyze(
     settings, threads = settings.model_copy(update={"cameras": {"film": film}}), threads or settings.workers
     found = _pictures if are_pictures(film, asked=pictures) else _recording
     objects = Recognizers(settings, 1, detector, classifier) if detector or classifier else None
-    table, errors = found(settings, threads, objects)
-    table.errors = errors
-    if errors:
-        more = f" (and {len(errors) - 1} more, in the table's `errors`)" if len(errors) > 1 else ""
+    tables = found(settings, threads, objects)
+    for name, model in (("detector", detector), ("classifier", classifier)):
+        if model:  # in place of the one in the settings
+            tables.provenance["settings"][name] = f"{type(model).__module__}.{type(model).__qualname__}"
+    if errors := tables.errors:
+        more = f" (and {len(errors) - 1} more, in the tables' `errors`)" if len(errors) > 1 else ""
         warnings.warn(f"{errors[0]}{more}", AnalysisWarning, stacklevel=2)
-    return table
+    return tables
 
 
 def _camera(address: str, settings: Settings, name: str | None, *, given: bool) -> CameraSettings:
@@ -127,34 +136,52 @@ def _path(address: str) -> Path:
         return path
 
 
-def _pictures(settings: Settings, threads: int, recognizers: Recognizers | None) -> tuple[Any, tuple[SourceError, ...]]:
+def _pictures(settings: Settings, threads: int, recognizers: Recognizers | None) -> Tables:
     images = Pictures(settings, "film", threads, recognizers)
-    table = tables.frame([row for rows in images for row in rows], images.columns)
+    found = list(images)
     if len(images.broken) == images.count:
         raise images.broken[0]
-    return table, tuple(images.broken)
+    made, layout = provenance.about(settings, images.model), images.layout
+    return Tables(
+        faces=frame([row for picture in found for row in picture.faces], layout.faces),
+        events=frame([], Layout(layout.labels, (), layout.measures).events),
+        frames=frame([picture.row for picture in found], layout.frames),
+        errors=tuple(images.broken),
+        provenance=provenance.provenance(made, settings.cameras["film"]),
+    )
 
 
-def _recording(
-    settings: Settings, threads: int, recognizers: Recognizers | None
-) -> tuple[Any, tuple[SourceError, ...]]:
+def _recording(settings: Settings, threads: int, recognizers: Recognizers | None) -> Tables:
     observer = Observer(settings, "film", threads, recognizers=recognizers)
-    labels, measures = observer.label_set.labels, [measure.name for measure in observer.measures]
-    table = tables.Rows(observer.reader.clock.start, labels, observer.labels, measures)
-    rows: list[tables.Row] = []
+    measures = [measure.name for measure in observer.measures]
+    layout = Layout(observer.label_set.labels, observer.labels, measures)
+    rows = Rows(observer.reader.clock.start, layout)
+    faces: list[Row] = []
+    events: list[Row] = []
+    frames: list[Row] = []
     errors: list[SourceError] = []
     count = 0
     with closing(iter(observer)) as found:
         try:
             for seen in found:
                 count += seen.frame is not None
-                rows += table.of(seen)
+                events += [rows.event(event) for event, _ in seen.events]
+                for ready in rows.of(seen):
+                    frames.append(ready.row)
+                    faces += [face.row for face in ready.faces]
         except SourceError as error:
             if not count:
                 raise
             errors.append(error)
     if observer.rejected:
         name = Path(settings.cameras["film"].source).name
-        frames = f"{observer.rejected} frame{'s' if observer.rejected > 1 else ''} of {name!r}"
-        errors.append(SourceError(f"{frames} could not be analysed and have no rows"))
-    return tables.frame(rows, tables.columns(labels, observer.labels, measures)), tuple(errors)
+        many = f"{observer.rejected} frame{'s' if observer.rejected > 1 else ''} of {name!r}"
+        errors.append(SourceError(f"{many} could not be analysed and have no faces"))
+    made = provenance.about(settings, observer.model, observer.smoother)
+    return Tables(
+        faces=frame(faces, layout.faces),
+        events=frame(events, layout.events),
+        frames=frame(frames, layout.frames),
+        errors=tuple(errors),
+        provenance=provenance.provenance(made, settings.cameras["film"]),
+    )

@@ -85,8 +85,9 @@ class Observation:
     each face that the tracker still follows to its track number, or 0 while it has none.
 
     ``faces`` are the boxes of all detected faces and of all faces expected in this frame, tracks or not. If the frame
-    could not be analysed, ``looked_at`` is false and ``faces`` is empty. The last observation has no ``frame``; its
-    events close all open intervals.
+    could not be analysed, ``looked_at`` is false and ``faces`` is empty. ``searched`` says where new faces were
+    searched for: ``whole`` picture, ``part`` of it, or nowhere, as only ``known`` faces were checked. The last
+    observation has no ``frame``; its events close all open intervals.
     """
 
     frame: Frame | None
@@ -95,6 +96,7 @@ class Observation:
     events: list[tuple[Event, str]]
     faces: tuple[Box, ...] = ()
     looked_at: bool = True
+    searched: str | None = None
     candidates: dict[int, Face] = field(default_factory=dict)
     fates: dict[int, int] = field(default_factory=dict)
 
@@ -239,7 +241,18 @@ class Observer:
         faces = [face.box for face in result.faces] + [face.box for face in (job.hints.faces if job.hints else ())]
         estimates = {estimate.track: estimate for estimate in line.estimates()}
         fates = {course.key: course.track for course in line.courses}
-        return Observation(frame, line.tracks, estimates, events, tuple(faces), candidates=line.candidates, fates=fates)
+        whole = job.hints is None or job.hints.whole
+        searched = "whole" if whole else "known" if result.searched is None else "part"
+        return Observation(
+            frame,
+            line.tracks,
+            estimates,
+            events,
+            tuple(faces),
+            searched=searched,
+            candidates=line.candidates,
+            fates=fates,
+        )
 
     def _numbered(self, events: Iterable[Event]) -> list[tuple[Event, str]]:
         """Return new events, numbered and encoded as a new journal would do it."""

@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from fer_stream.analysis import plots, report, tables
+from fer_stream.analysis import columns, plots, report
 from fer_stream.analysis.observe import Observation
 from fer_stream.analysis.summary import Summary
 from fer_stream.errors import ModelError
@@ -119,7 +119,7 @@ def test_groups_with_other_names_give_no_curve_and_any_label_is_drawn_literally(
 @pytest.mark.parametrize("labels", [("happy", "quality"), ("happy", "scored_happy"), ("frame", "x")])
 def test_a_label_with_the_name_of_a_column_is_refused(labels: tuple[str, ...]) -> None:
     with pytest.raises(ModelError, match=r"the model's label or measure '.*' is also the name of a column"):
-        tables.columns(labels, labels)
+        columns.Layout(labels, labels).faces  # noqa: B018
 
 
 def test_drawings_are_valid_and_labelled(summary: Summary) -> None:
