@@ -102,7 +102,8 @@ def page(title: str, summary: Summary, drawings: Mapping[str, str], about: Mappi
         title: the name of the recording.
         summary: the summary of the whole recording.
         drawings: the result of `plots.draw`.
-        about: ``version``, ``model``, ``settings`` (as JSON), and ``error`` if the recording broke off.
+        about: ``version``, ``model``, ``settings`` (as JSON), ``error`` if the recording broke off, and ``hint`` if there
+            is something to suggest.
     """
     shares, between = summary.shares, summary.uncertain_between
     figures = {
@@ -168,11 +169,12 @@ def pictures_page(title: str, pictures: Pictures, drawing: str, about: Mapping[s
 def _page(
     title: str, lead: str, figures: Mapping[str, str], sections: Iterable[_Section], about: Mapping[str, Any]
 ) -> str:
-    error = about.get("error")
+    error, hint = about.get("error"), about.get("hint")
+    notes = [*([f"Incomplete: {error}."] if error else []), *([f"Note: {hint}."] if hint else [])]
     return _PAGE.substitute(
         title=escape(title),
         lead=lead,
-        broken=f'<p class="broken">Incomplete: {escape(error)}.</p>\n' if error else "",
+        broken="".join(f'<p class="broken">{escape(note)}</p>\n' for note in notes),
         version=escape(about["version"]),
         model=escape(about["model"]),
         settings=escape(_settings(about["settings"])),

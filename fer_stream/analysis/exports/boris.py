@@ -98,13 +98,15 @@ def _project(recording: Recording, events: list[Event]) -> dict[str, Any]:
 def _observation(recording: Recording, events: list[Event], now: str) -> dict[str, Any]:
     film = recording.media
     films: dict[str, list[str]] = {str(player): [] for player in range(1, _PLAYERS + 1)}
-    media: dict[str, Any] = {"length": {}, "fps": {}, "hasVideo": {}, "hasAudio": {}, "offset": {"1": 0.0}}
+    media: dict[str, Any] = {key: {} for key in ("length", "fps", "hasVideo", "hasAudio", "display")}
+    media["offset"] = {"1": 0.0}
     if film:
         films["1"].append(film)
         media["length"][film] = round(recording.duration, 3)
         steps = max(recording.frames - 1, 1)
         media["fps"][film] = round(steps / recording.duration, 3) if recording.duration else 25.0
         media["hasVideo"][film], media["hasAudio"][film] = True, False
+        media["display"][film] = "Nothing"
     return {
         "file": films if film else {},
         "type": "MEDIA" if film else "LIVE",

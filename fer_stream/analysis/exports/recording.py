@@ -76,13 +76,18 @@ class Recording:
         return list(dict.fromkeys((*self.labels, *(span.label for span in self.spans if span.label))))
 
 
-def read_events(path: Path, start: int) -> tuple[Span, ...]:
-    """Return the spans in ``events.jsonl``, by start and track; ``start`` is the capture time of 0 in nanoseconds.
+def read_events(path: Path, start: int) -> tuple[tuple[Span, ...], tuple[str, ...]]:
+    """Return the spans in ``events.jsonl``, by start and track, and the labels that the model may give.
+
+    Args:
+        path: the file.
+        start: the capture time of 0 in nanoseconds.
 
     Raises:
         OSError: the file cannot be read.
     """
-    spans = []
+    spans: list[Span] = []
+    labels: dict[str, None] = {}
     with path.open(encoding="utf-8") as lines:
         for line in lines:
             event = json.loads(line)
@@ -93,7 +98,9 @@ def read_events(path: Path, start: int) -> tuple[Span, ...]:
             begin, end = ((from_rfc3339(data[key]) - start) / 1e9 for key in ("start_time", "end_time"))
             found = (data["label"], data["probability"]["mean"]) if labelled else (None, None)
             spans.append(Span(track, begin, end, *found))
-    return tuple(sorted(spans, key=lambda span: (span.start, span.track, span.label is not None, span.end)))
+            labels.update(dict.fromkeys(data.get("probabilities", ())))
+    spans.sort(key=lambda span: (span.start, span.track, span.label is not None, span.end))
+    return tuple(spans), tuple(labels)
 
 
 def rows(spans: Iterable[Span]) -> Iterator[tuple[int, bool, list[tuple[int, int, Span]]]]:
