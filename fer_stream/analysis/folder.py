@@ -11,13 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fer_stream import plugins
-from fer_stream.analysis import plots, report, tables
+from fer_stream.analysis import plots, report, statistics, tables
 from fer_stream.analysis.checkpoint import Checkpoint
 from fer_stream.analysis.observe import Observer, refuse
 from fer_stream.analysis.output import OutputFolder
 from fer_stream.analysis.pictures import Pictures, are_pictures
 from fer_stream.analysis.summary import Summary
 from fer_stream.errors import ConfigError, FerStreamError, SourceError
+from fer_stream.events.cloudevents import to_rfc3339
+from fer_stream.events.statistics import Record
 from fer_stream.inference import models
 from fer_stream.sources import DEFAULT, choose
 from fer_stream.sources.image_kinds import is_image
@@ -35,7 +37,15 @@ if TYPE_CHECKING:
 VIDEO = "annotated.mp4"
 
 PICTURES = ("faces.csv", "faces.parquet", "report.html", "shares.svg")
-RECORDING = (*PICTURES, "events.jsonl", "measures.svg", "timeline.svg", "uncertain.svg", "valence.svg")
+RECORDING = (
+    *PICTURES,
+    *statistics.FILES,
+    "events.jsonl",
+    "measures.svg",
+    "timeline.svg",
+    "uncertain.svg",
+    "valence.svg",
+)
 """Names of the files that may be written for pictures, and for a recording."""
 
 _GLOBAL_SETTINGS = ("labels", "depth", "search", "detector", "classifier", "tracker", "smoother", "valence")
@@ -190,6 +200,7 @@ class Analysis:
         measures = [measure.name for measure in observer.measures]
         types = tables.columns(labels, model_labels, measures)
         rows = tables.Rows(start, labels, model_labels, measures)
+        record = Record()
         summary, broken, began = Summary(start, self._settings.valence), None, time.monotonic()
         with ExitStack() as stack:
             table = tables.CsvTable(part / "faces.csv", types)
@@ -209,7 +220,9 @@ class Analysis:
                     summary.add(seen, len(ready))
                     for row in ready:
                         table.write(row)
-                    events.writelines(text + "\n" for _, text in seen.events)
+                    for event, text in seen.events:
+                        record.take(event)
+                        events.write(text + "\n")
                     if video:
                         video.write(seen)
                     progress(summary.frames, observer.reader.frames)
@@ -219,6 +232,7 @@ class Analysis:
                 broken = trouble
         seconds = time.monotonic() - began
         tables.to_parquet(part / "faces.csv", part / "faces.parquet", types)
+        statistics.write(record, part, self._settings.cameras[self._camera].places, self._settings.least_faces)
         about = self._about(observer.model, broken)
         about["settings"]["smoother"] = observer.smoother.model_dump(mode="json")
         drawings = plots.draw(summary)
@@ -234,6 +248,7 @@ class Analysis:
         }
         return {
             "source": self._title,
+            "start_time": to_rfc3339(start),
             **summary.as_dict(),
             "rejected": observer.rejected,
             "pace": pace,

@@ -10,6 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from fer_stream.errors import ConfigError
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 

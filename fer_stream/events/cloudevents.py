@@ -94,7 +94,7 @@ def from_rfc3339(text: str) -> Nanoseconds:
 
 
 def event_id(event: Event) -> str:
-    """Return the event's id: 32 hex digits of SHA-256 over camera, epoch, track, type, causing frame's number, and name.
+    """Return the event's id: 32 hex digits of SHA-256 over camera, epoch, track, type, causing frame's number, name.
 
     The name is the label, zone or line, if there is one. The label is part of the id because two intervals of a track
     may end at the same frame: the frame ends the first interval and starts the second, and the second is closed before
