@@ -38,9 +38,25 @@ ANNOTATOR = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}"
 FIELDS = ("camera", "track", "start", "end", "label", "previous", "annotator", "note", "made")
 """The columns of a table of annotations, in order; times are texts (RFC 3339)."""
 
+MOST_READ = 500
+"""Most annotations of a page."""
+
 _CAMERA = re.compile(r"[^\x00-\x1f\x7f]{1,255}")
 _UNFIT = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\u2028\u2029\ud800-\udfff]")
 """Characters that no text has: control characters but tabs and line ends, and halves of characters."""
+
+
+class Wanted(NamedTuple):
+    """Which annotations to read: those that reach into a period, in nanoseconds since the Unix epoch."""
+
+    since: int = EARLIEST
+    until: int = LATEST
+    """Exclusive."""
+    camera: str | None = None
+    """Only this camera's."""
+    after: int = 0
+    """Only those with a number above this."""
+    limit: int = MOST_READ
 
 
 class Page(NamedTuple):
@@ -102,7 +118,12 @@ def _matching(name: str, value: Any, pattern: re.Pattern[str], what: str) -> str
 
 
 def _label(name: str, value: Any) -> str:
-    if not isinstance(value, str) or not 0 < len(value) <= MOST_NAME or value != value.strip() or not value.isprintable():
+    if (
+        not isinstance(value, str)
+        or not 0 < len(value) <= MOST_NAME
+        or value != value.strip()
+        or not value.isprintable()
+    ):
         raise _refused(f"{name} is {value!a:.60}, and must be a label of at most {MOST_NAME} characters")
     return value
 

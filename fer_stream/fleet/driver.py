@@ -15,10 +15,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from concurrent.futures import Future
 
+    from fer_stream.events.annotations import Page, Wanted
     from fer_stream.fleet.member import Member
     from fer_stream.fleet.records import Command
     from fer_stream.plugins import JournalWriter
     from fer_stream.settings.tree import FleetSettings
+    from fer_stream.types import Annotation
 
 Task = Beat | Write | Read | Look | Fence | Recover
 """A command that the engine carries out."""
@@ -64,6 +66,14 @@ class Journals(Protocol):
 
     def newest(self) -> Future[dict[int, int]]:
         """Return the number of the latest cursor of each partition."""
+        ...
+
+    def annotate(self, annotation: Annotation) -> Future[Annotation]:
+        """As `fer_stream.plugins.JournalWriter.annotate`, for a camera of any partition."""
+        ...
+
+    def annotations(self, wanted: Wanted) -> Future[Page]:
+        """As `fer_stream.plugins.JournalReader.annotations`, of all partitions."""
         ...
 
 

@@ -9,7 +9,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from fer_stream.errors import JournalError, RivalError
+from fer_stream.errors import AnnotationRefusedError, JournalError, RivalError
 from fer_stream.journal.sqlite.files import shared
 from fer_stream.journal.sqlite.reader import Reader
 from fer_stream.journal.sqlite.retention import purge
@@ -18,9 +18,10 @@ from fer_stream.journal.sqlite.writer import Writer
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from fer_stream.events.annotations import Page, Wanted
     from fer_stream.plugins import Stored
     from fer_stream.settings.tree import JournalSettings
-    from fer_stream.types import Event
+    from fer_stream.types import Annotation, Event
 
 RETRY = 0.5
 """Seconds between attempts to write a file that could not be written."""
@@ -112,6 +113,14 @@ class SQLiteWriter:
         """See `fer_stream.plugins.JournalWriter.purge`."""
         return _done(lambda: self._writer.purge(older_than))
 
+    def annotate(self, annotation: Annotation) -> Future[Annotation]:
+        """See `fer_stream.plugins.JournalWriter.annotate`."""
+        return _done(lambda: self._writer.annotate(annotation))
+
+    def annotations(self, wanted: Wanted) -> Future[Page]:
+        """See `fer_stream.plugins.JournalWriter.annotations`."""
+        return _done(lambda: self._writer.annotations(wanted))
+
     def unclosed(self) -> list[Event]:
         """See `fer_stream.plugins.JournalWriter.unclosed`."""
         return self._writer.unclosed()
@@ -155,6 +164,6 @@ def _done(action: Callable[[], Result]) -> Future[Result]:
     future: Future[Result] = Future()
     try:
         future.set_result(action())
-    except JournalError as error:
+    except (JournalError, AnnotationRefusedError) as error:
         future.set_exception(error)
     return future
