@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 
-import cv2
 import numpy as np
 import pytest
 import torch
@@ -13,7 +12,7 @@ from training_runs import ROOT, TINY, command
 
 from fer_stream.errors import ConfigError, SourceError
 from fer_stream.inference.classifiers.onnx import OnnxClassifier
-from training import augment, campaign, campaign_file, card, data, distill, evaluate, publish, results
+from training import augment, campaign, campaign_file, card, data, distill, publish, results
 from training.loop import load_checkpoint
 from training.model import logits_of
 from training.objective import Soft
@@ -175,131 +174,6 @@ def test_students_become_models_and_figures(nets, faces, tmp_path, csv_file, plu
     assert "99.9%" not in done.stdout
 
 
-STEADY = """
-[[net]]
-name = "steady"
-recipe = "steady.toml"
-publish = "emotion"
-start = ["{models}/emotion.onnx", "{models}/emotion-ferplus.onnx"]
-
-[[net]]
-name = "late"
-recipe = "steady.toml"
-publish = "tiny"
-with = {{ epochs = 9 }}
-start = ["{models}/emotion.onnx"]
-"""
-
-STEADY_CARD = (
-    CARD.replace("emotion-tiny", "emotion-ferplus")
-    + """
-<!-- made by training.evaluate emotion.onnx -->
-<!-- end -->
-<!-- made by training.steadiness emotion-ferplus.onnx -->
-<!-- end -->
-<!-- made by training.smoothing emotion-ferplus.onnx -->
-<!-- end -->
-"""
-)
-
-
-def test_published_files_become_steadier_ones_with_all_their_figures(fer2013, tmp_path):
-    """The whole way on a few hundred faces: soft targets of files, one epoch, export, and every figure."""
-    shipped, sheets = ROOT / "models", tmp_path / "faces"
-    few(data.load(fer2013 / "fer2013.csv", fer2013 / "fer2013new.csv"), sheets)
-    teachers = [shipped / name for name in ("emotion.onnx", "emotion-ferplus.onnx", "emotion-tiny.onnx")]
-    soft = tmp_path / "soft.npz"
-    done = command("distill", sheets, "--teacher", *teachers, "--output", soft)
-    assert done.returncode == 0, done.stderr
-    learnt = data.load(sheets).split(data.TRAINING)
-    agree = Soft.load(soft).of(learnt).plus[0].argmax(axis=1) == data.labels_of(learnt, data.PLUS_EMOTIONS)
-    assert agree[data.labels_of(learnt, data.PLUS_EMOTIONS) >= 0].mean() > 0.9
-
-    (tmp_path / "steady.toml").write_text(
-        "batch = 32\nepochs = 1\nsizes = { 48 = 0.0 }\n[loss]\nsteady = 8\nvotes_prior = 0.2\n"
-        "[optimizer]\nlearning_rate = 0.002\nwarmup = 2\naverage = 0.5\n"
-    )
-    (tmp_path / "steady-nets.toml").write_text(STEADY.format(models=shipped))
-    out, models, card_file = tmp_path / "out", tmp_path / "models", tmp_path / "card.md"
-    run(tmp_path / "steady-nets.toml", data.load(sheets), out, Counted(9), soft=Soft.load(soft))
-    stopped = results.read(out)
-    assert [(net.name, net.steps) for net in stopped.nets][:1] == [("steady", stopped.nets[0].steps)]
-    run(tmp_path / "steady-nets.toml", data.load(sheets), out, Counted(30), soft=Soft.load(soft))
-    first, late = results.read(out).nets
-    assert (first.steps, late.steps < late.total) == (first.total, True)
-
-    models.mkdir()
-    card_file.write_text(STEADY_CARD)
-    where = ["--models", models, "--documents", card_file]
-    done = command("publish", out, sheets, *where)
-    assert done.returncode == 1
-    assert "late has done" in done.stderr
-    assert card_file.read_text() == STEADY_CARD
-    done = command("publish", out, sheets, *where, "--nets", "earlier")
-    assert done.stderr == "no net earlier is to be published; there are steady, late\n"
-    done = command("publish", out, sheets, *where, "--nets", "steady")
-    assert done.returncode == 0, done.stderr
-    assert {path.name for path in models.glob("*.onnx")} == {"emotion.onnx", "emotion-ferplus.onnx"}
-    public = data.load(sheets).split(data.PUBLIC)
-    for name, labels, least in (("emotion.onnx", data.LABELS, 0.5), ("emotion-ferplus.onnx", data.PLUS_EMOTIONS, 0.7)):
-        model, found = evaluate.open_model(models / name)
-        faces, truth = data.truth(public, labels)
-        assert found == labels
-        assert (evaluate.predict(model, faces.images).argmax(axis=1) == truth).mean() > least
-    text = card_file.read_text()
-    assert "old figures" not in text
-    assert text.count("| emotions | ") == 2
-    assert "| PublicTest twice, boxes with 2% noise | 150 |" in text
-    assert "each frame's most probable label" in text
-
-
-def few(faces, folder):
-    """Write 300 faces of Training and 150 of PublicTest as sheets."""
-    rows = np.concatenate([np.flatnonzero(faces.usage == split)[:count] for split, count in FEW.items()])
-    some = faces[rows]
-    folder.mkdir()
-    sheet = some.images.reshape(-1, 50, 48, 48).transpose(0, 2, 1, 3).reshape(-1, 50 * 48)
-    cv2.imwrite(str(folder / "faces-00.webp"), sheet, [cv2.IMWRITE_WEBP_QUALITY, 101])
-    lines = ["Usage,emotion," + ",".join(f"ferplus_{name}" for name in data.VOTES)]
-    for usage, label, votes in zip(some.usage, some.labels, some.votes, strict=True):
-        lines.append(f"{usage},{label},{','.join(map(str, votes))}")
-    (folder / "labels.csv").write_text("\n".join(lines) + "\n")
-    np.testing.assert_array_equal(data.load(folder).images, some.images)
-
-
-FEW = {data.TRAINING: 300, data.PUBLIC: 150}
-
-
-def test_a_borrowed_machine_runs_a_campaign_with_one_command(nets, fer2013, tmp_path):
-    few(data.load(fer2013 / "fer2013.csv", fer2013 / "fer2013new.csv"), tmp_path / "sheets")
-    lease = [ROOT / "training/lease", nets, tmp_path / "sheets", tmp_path / "back", "5"]
-
-    def borrowed(*options, **environment):
-        done = subprocess.run(
-            [*map(str, lease), "--device", "cpu", "--threads", "1", *options],
-            cwd=tmp_path, env=os.environ | {"PYTHON": sys.executable} | environment,
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        assert "Traceback" not in done.stderr + done.stdout, done.stderr
-        return done
-
-    done = borrowed("--estimate")
-    assert done.returncode == 0, done.stderr
-    assert "images/s" in done.stdout
-    done = borrowed()
-    assert done.returncode == 0, done.stderr
-    back = sorted(path.name for path in (tmp_path / "back").iterdir())
-    assert back == ["log.txt", "results-1.npz"]
-    found = results.read(tmp_path / "back")
-    assert [net.steps == net.total for net in found.nets] == [True] * 3
-    assert "3 of 3 nets" in (tmp_path / "back/log.txt").read_text()
-    done = borrowed("--soft", "none.npz")
-    assert done.returncode == 1
-    assert "there are no soft targets none.npz" in done.stdout
-    done = borrowed(PYTHON="/bin/false")
-    assert (done.returncode, done.stderr) == (1, "/bin/false has no torch; set PYTHON to an interpreter that has it\n")
-
-
 def test_a_campaign_without_students_is_one_of_teachers(nets, faces, tmp_path, csv_file, plus_file):
     nets.write_text(NETS.replace('publish = "emotion"\n', "").replace('publish = "tiny"\n', ""))
     run(nets, faces, tmp_path / "out")
@@ -311,6 +185,9 @@ def test_a_campaign_without_students_is_one_of_teachers(nets, faces, tmp_path, c
 
 def test_a_student_that_is_not_done_is_not_published(nets, faces, tmp_path):
     found = run(nets, faces, tmp_path / "out", Counted(5))
+    assert publish.chosen(found.nets, ["first"]) == found.nets[:1]
+    with pytest.raises(ConfigError, match=r"no net third is to be published; there are first"):
+        publish.chosen(found.nets[:1], ["third"])
     with pytest.raises(ConfigError, match=r"first has done \d of 12 steps; resume its campaign"):
         publish.write(found.nets[:1], faces, tmp_path, ROOT / "models/crop.json")
     assert not list(tmp_path.glob("*.onnx"))
