@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from fer_stream.errors import (
     AnalysisWarning,
+    AnnotationError,
     ConfigError,
     FerStreamError,
     JournalError,
@@ -71,6 +72,7 @@ _LATER = {
 
 __all__ = [
     "AnalysisWarning",
+    "AnnotationError",
     "Box",
     "ConfigError",
     "Estimate",

@@ -7,6 +7,7 @@
       PluginError       exit 2    a plug-in that is not installed or breaks its Protocol
       SourceError       exit 1    a camera, file or address that delivers no pictures
       ModelError        exit 1    a model file that breaks its contract
+      AnnotationError   exit 1    a file of annotations, markers or events that cannot be read or used
       JournalError      exit 1    an event log that cannot be read or written
         RivalError      exit 2    an event log that another aggregator also writes
           FencedError   exit 1    a partition of a cell that another aggregator has taken over
@@ -60,6 +61,10 @@ class SourceError(FerStreamError):
 
 class ModelError(FerStreamError):
     """A model file is missing or breaks the contract of its role."""
+
+
+class AnnotationError(FerStreamError):
+    """A file of annotations, markers or events is missing, damaged, or does not hold what is needed of it."""
 
 
 class JournalError(FerStreamError):

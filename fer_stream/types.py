@@ -280,13 +280,15 @@ class CameraData:
     """``reason`` is one word for people and alerts; width and height are 0 where no frame is known.
 
     ``smoother`` has the settings that smooth this camera's labels; it is there only when the camera comes online, and
-    only if they are not the defaults.
+    only if they are not the defaults. ``calibration`` has the camera's calibration likewise: ``temperature``, and
+    ``bias.LABEL`` for each label that has one.
     """
 
     reason: str
     width: int
     height: int
     smoother: dict[str, Setting] | None = None
+    calibration: dict[str, Setting] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,7 +37,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     ),
     "errors": (
         *("FerStreamError", "ConfigError", "SourceError", "ModelError", "PluginError", "TransportError", "WireError"),
-        *("JournalError", "AnalysisWarning"),
+        *("AnnotationError", "JournalError", "AnalysisWarning"),
     ),
     "plugins": (
         *(

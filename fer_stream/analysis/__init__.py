@@ -87,9 +87,13 @@ def analyze(
         raise ValueError(f"analyze takes the path of a recording, not {what}: pass pictures to fer_stream.recognize")
     address = os.fspath(source)
     settings, given = settings or load(), settings is not None
-    film = _camera(address, settings, camera, given=given).model_copy(update={"source": address})
+    name, film = _camera(address, settings, camera, given=given)
+    film = film.model_copy(update={"source": address})
     refuse(film)
-    settings, threads = settings.model_copy(update={"cameras": {"film": film}}), threads or settings.workers
+    own = settings.calibration.get(name) or settings.calibration.get("*")
+    calibration = {"*": own} if own else {}
+    settings = settings.model_copy(update={"cameras": {"film": film}, "calibration": calibration})
+    threads = threads or settings.workers
     found = _pictures if are_pictures(film, asked=pictures) else _recording
     objects = Recognizers(settings, 1, detector, classifier) if detector or classifier else None
     tables = found(settings, threads, objects)
@@ -102,8 +106,8 @@ def analyze(
     return tables
 
 
-def _camera(address: str, settings: Settings, name: str | None, *, given: bool) -> CameraSettings:
-    """Return the settings of the camera that belongs to a recording.
+def _camera(address: str, settings: Settings, name: str | None, *, given: bool) -> tuple[str, CameraSettings]:
+    """Return the name and the settings of the camera that belongs to a recording.
 
     If none does, defaults are used, unless the settings were ``given`` for this recording and define cameras.
 
@@ -119,13 +123,13 @@ def _camera(address: str, settings: Settings, name: str | None, *, given: bool) 
         raise ConfigError(f"{' and '.join(same)} have the source {address!r}: choose one with camera=")
     chosen = name or (same[0] if same else path.stem)
     if chosen in cameras:
-        return cameras[chosen]
+        return chosen, cameras[chosen]
     if cameras and given:
         raise ConfigError(
             f"none of the settings' cameras ({', '.join(cameras)}) has the source {address!r}: choose one with "
             "camera=, or remove the cameras from the settings"
         )
-    return CameraSettings(source=address)
+    return chosen, CameraSettings(source=address)
 
 
 def _path(address: str) -> Path:

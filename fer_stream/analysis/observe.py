@@ -24,6 +24,7 @@ from fer_stream.capture.reader import READER_GRACE, Reader
 from fer_stream.capture.slot import Slot
 from fer_stream.errors import ConfigError, WireError
 from fer_stream.events.attention import Attention
+from fer_stream.events.calibration import calibrations
 from fer_stream.events.cloudevents import encode, event_id
 from fer_stream.events.cursor import to_cursor
 from fer_stream.events.smoother import LabelSet
@@ -146,7 +147,8 @@ class Observer:
         self.label_set = LabelSet(settings.labels, self.labels, settings.valence)
         self.smoother = settings.smoother.with_model(self._recognizers.smoother)
         attention = Attention(settings.search, "wait", settings.depth)
-        self._timeline = Timeline(camera, 1, self.label_set, settings.tracker, self.smoother, attention)
+        calibration = calibrations(settings.calibration, self.labels).of(camera)
+        self._timeline = Timeline(camera, 1, self.label_set, settings.tracker, self.smoother, attention, calibration)
         self._ids: set[str] = set()
 
     def __iter__(self) -> Generator[Observation]:

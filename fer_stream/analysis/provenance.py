@@ -13,7 +13,9 @@ from fer_stream.system.version import __version__
 if TYPE_CHECKING:
     from fer_stream.settings.tree import CameraSettings, Settings, SmootherSettings
 
-GLOBAL_SETTINGS = ("labels", "depth", "search", "detector", "classifier", "tracker", "smoother", "valence")
+GLOBAL_SETTINGS = (
+    "labels", "depth", "search", "detector", "classifier", "tracker", "smoother", "valence", "calibration",
+)  # fmt: skip
 """Settings that affect the result."""
 
 CAMERA_SETTINGS = ("plugin", "stream", "rate", "masks", "start_time", "hardware_decoding")

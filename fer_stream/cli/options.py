@@ -8,6 +8,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from fer_stream.cli.values import seconds
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -24,19 +26,9 @@ class Option(NamedTuple):
     how: dict[str, Any] = {}  # noqa: RUF012  (further arguments for argparse, never changed)
 
 
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0.0
-    if not 0 < seconds < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
-    return seconds
-
-
 def _scan(text: str) -> float:
     try:
-        return 0.0 if text == "every-frame" else _seconds(text)
+        return 0.0 if text == "every-frame" else seconds(text)
     except argparse.ArgumentTypeError:
         raise argparse.ArgumentTypeError(f"{text!r} is neither every-frame nor a number of seconds above 0") from None
 
@@ -130,7 +122,7 @@ OPTIONS = (
         "--least-faces", "N", "leave out the faces of a period that has fewer of them (default: 1)", ("least_faces",)
     ),
     Option("--log-level", "LEVEL", "debug, info, warning or error (default: info)", ("log_level",)),
-    Option("--duration", "S", "end after this many seconds", how={"type": _seconds}),
+    Option("--duration", "S", "end after this many seconds", how={"type": seconds}),
     Option("--summary", "FILE", "write a JSON summary: frame ledgers, events, times", how={"type": Path}),
     Option(
         "--format",

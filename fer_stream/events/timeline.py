@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from fer_stream.events.attention import Attention
+    from fer_stream.events.calibration import Calibration
     from fer_stream.events.smoother import Levels
     from fer_stream.events.tracker import Course
     from fer_stream.settings.tree import TrackerSettings
@@ -62,6 +63,7 @@ class Timeline:
         tracker: TrackerSettings,
         smoother: SmootherSettings,
         attention: Attention,
+        calibration: Calibration | None = None,
     ) -> None:
         self.camera = camera
         self.epoch = epoch
@@ -86,6 +88,7 @@ class Timeline:
         self._smoother_settings = smoother
         self._tracker = Tracker(tracker)
         self._attention = attention
+        self._calibration = calibration
         self._smoothers: dict[int, Smoother] = {}
 
     @property
@@ -126,7 +129,7 @@ class Timeline:
         self.time, self.frame = max(time, self.time), frame
         if not self.online:
             self.online, self.size = True, size
-            about = CameraData("first frame", *size, self._own_settings())
+            about = CameraData("first frame", *size, self._own_settings(), self._own_calibration())
             events.append(self._event(EventType.CAMERA_ONLINE, 0, about))
         elif size != self.size:
             events += self._close_all()
@@ -139,7 +142,8 @@ class Timeline:
             events.append(self._event(EventType.FACE_ENTERED, track.id, self._stay(track, None)))
         for track in tracking.seen:
             if (face := track.face).probabilities is not None:
-                changes = self._smoothers[track.id].observe(self.time, face.probabilities, face.quality, face.measures)
+                scored = self._calibration.apply(face.probabilities) if self._calibration else face.probabilities
+                changes = self._smoothers[track.id].observe(self.time, scored, face.quality, face.measures)
                 events += self._expressions(track, changes)
         self.tracks = tracking.seen
         self.searched = searched is not None or not self._attention.following
@@ -184,6 +188,9 @@ class Timeline:
         """Return the smoother's settings, if they are not the defaults."""
         settings = self._smoother_settings
         return None if settings == SmootherSettings() else {name: Setting(value) for name, value in settings}
+
+    def _own_calibration(self) -> dict[str, Setting] | None:
+        return self._calibration.as_dict() if self._calibration else None
 
     def _close_all(self) -> list[Event]:
         events = self._leave(self._tracker.tracks)
@@ -251,5 +258,5 @@ def closing(event: Event) -> Event:
         end = max(event.time, data.start_time)
         data = replace(data, end_time=end, duration_ms=_milliseconds(data.start_time, end))
     elif isinstance(data, CameraData):
-        data = replace(data, reason="aggregator restarted", smoother=None)
+        data = replace(data, reason="aggregator restarted", smoother=None, calibration=None)
     return replace(event, type=kind, data=data, sequence=0, cursor=BEGINNING)

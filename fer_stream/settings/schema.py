@@ -163,6 +163,10 @@ def _example(schema: Schema) -> str:
     return f", such as {toml(found)}" if found else ""
 
 
+_NAMED = {"calibration": "front", "deliver": "archive"}
+"""Tables by a free name, with the name that stands in the template, beside the cameras'."""
+
+
 def template(root: Schema, defaults: dict[str, Any]) -> str:
     """Return a TOML file of every setting, all commented out, so that it loads as the defaults.
 
@@ -171,7 +175,7 @@ def template(root: Schema, defaults: dict[str, Any]) -> str:
         defaults: the tree's default values; a setting with examples shows its first example instead.
     """
     sections = [name for name in root["properties"] if "properties" in schema_at(root, (name,))]
-    plain = [name for name in root["properties"] if name not in (*sections, "cameras", "deliver")]
+    plain = [name for name in root["properties"] if name not in (*sections, "cameras", *_NAMED)]
     text = _HEAD + "".join(_commented(schema_at(root, (name,)), name, defaults[name]) for name in plain) + _CAMERA_HEAD
     camera = schema_at(root, ("cameras", "front"))
     for name, schema in camera["properties"].items():
@@ -181,10 +185,10 @@ def template(root: Schema, defaults: dict[str, Any]) -> str:
         text += f"\n# {schema['description']}\n\n[{section}]\n"
         for name in schema["properties"]:
             text += _commented(schema_at(root, (section, name)), name, defaults[section][name])
-    sink = schema_at(root, ("deliver", "archive"))
-    text += f"\n# {root['properties']['deliver']['description']}\n\n#[deliver.archive]\n"
-    for name, schema in sink["properties"].items():
-        text += _commented(_resolve(root, schema), name, schema.get("default"))
+    for group, example in _NAMED.items():
+        text += f"\n# {root['properties'][group]['description']}\n\n#[{group}.{example}]\n"
+        for name, schema in schema_at(root, (group, example))["properties"].items():
+            text += _commented(_resolve(root, schema), name, schema.get("default"))
     return text
 
 

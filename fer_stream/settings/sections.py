@@ -281,6 +281,19 @@ def _pairs(values: Mapping[str, float]) -> str:
     return ", ".join(f"{name} = {value!r}" for name, value in values.items())
 
 
+class CalibrationSettings(Section):
+    """Corrects the classifier's probabilities on one camera. `fer-stream agree --calibrate` fits it."""
+
+    temperature: Annotated[float, Field(ge=0.05, le=20)] = Field(
+        1.0, description="the logarithms of the probabilities are divided by it: above 1, the model becomes less sure"
+    )
+    bias: dict[str, Annotated[float, Field(ge=-20, le=20)]] = Field(
+        default_factory=dict,
+        description="by label, what is then added to the logarithm of its probability; labels that are left out get 0",
+        examples=[{"neutral": 0.4, "sad": -0.3}],
+    )
+
+
 class JournalSettings(Section):
     """The event log."""
 

@@ -31,6 +31,7 @@ from fer_stream.settings.kinds import (
 from fer_stream.settings.layers import Layers, read_environment, read_file, variable
 from fer_stream.settings.redaction import redact
 from fer_stream.settings.sections import (
+    CalibrationSettings,
     CameraSettings,
     ClassifierSettings,
     DeliverSettings,
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 __all__ = [
+    "CalibrationSettings",
     "CameraSettings",
     "ClassifierSettings",
     "DeliverSettings",
@@ -196,6 +198,11 @@ class Settings(BaseSettings):
             "sad": "negative",
         },
         description="the valence group of each label; a label that is not listed belongs to no group",
+    )
+    calibration: dict[Annotated[str, Field(pattern=rf"{CAMERA_NAME}|^\*$")], CalibrationSettings] = Field(
+        default_factory=dict,
+        description="corrections of the classifier's probabilities before they are smoothed, by camera; * is for "
+        "cameras without one of their own",
     )
     journal: JournalSettings = JournalSettings()
     fleet: FleetSettings = FleetSettings()

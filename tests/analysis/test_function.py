@@ -55,6 +55,21 @@ def test_analyze_returns_tables(clip: Path, make: Make) -> None:
     assert film.errors == album.errors == ()
 
 
+def test_a_calibration_is_that_of_the_recording_s_camera(clip: Path, make: Make) -> None:
+    def labels(camera: str, **calibration: Any) -> set[str | None]:
+        settings = make(cameras={"door": {"source": str(clip)}}, calibration=calibration)
+        faces = fer_stream.analyze(clip, settings, camera=camera)
+        return set(faces["label"].drop_nulls())
+
+    sad = {"bias": {"sad": 9.0}}
+    assert labels("door", door=sad) == {"sad"}
+    assert labels("door", **{"*": sad}) == {"sad"}
+    assert labels("door", **{"*": sad, "door": {}}) == {"happy"}
+    assert labels("door", hall=sad) == {"happy"}
+    with pytest.raises(ConfigError, match=r"calibration\..*bias: the model has no label 'joy'"):
+        labels("door", door={"bias": {"joy": 1.0}})
+
+
 # Errors
 
 

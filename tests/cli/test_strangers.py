@@ -52,6 +52,7 @@ COMMAND_LINES = {
     "live": "live --page 192.0.2.1:8090",
     "subscribe": "subscribe --until-now",
     "analyze": "analyze portraits.avi --output found",
+    "agree": "agree nothing.jsonl nothing.eaf",
     "recognize": "recognize portraits.avi",
     "config": "config",
     "purge": "purge --older-than 1d",

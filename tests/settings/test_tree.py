@@ -284,7 +284,7 @@ def test_the_template_holds_every_setting_with_its_default(tmp_path: Path) -> No
     examples = {"metrics", "sinks", "classifier.model", "cameras", "key", "keys", "metrics_token", "registry"}
     examples |= {"deployment.purpose", "deployment.exception", "live.token_file", "live.hosts", "live.frame_ancestors"}
     examples |= {"journal.credentials", "journal.ca", "fleet.advertise", "deliveries", "deliver", "batch"}
-    examples |= {"detector.rotations"}
+    examples |= {"detector.rotations", "calibration"}
     loaded = tree.explain(file=write(tmp_path, text))
     defaults = {dotted(path): value for path, value in flatten(Settings().model_dump(mode="json"))}
     given = {dotted(path): value for path, value in flatten(loaded.settings.model_dump(mode="json"))}

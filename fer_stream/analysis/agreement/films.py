@@ -1,0 +1,218 @@
+"""Brings together what several raters say of the same films."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from fer_stream.analysis.agreement.lines import Line, line, relabelling
+from fer_stream.errors import AnnotationError
+from fer_stream.interchange import own
+from fer_stream.interchange.annotations import film_name
+from fer_stream.interchange.formats import read_annotations
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from pathlib import Path
+
+    from fer_stream.interchange.annotations import Coding
+
+SHOWN = 6
+"""Names that a message lists at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choices:
+    """What is compared.
+
+    ``mapping`` is what a coder's label counts as (empty: as no label), ``groups`` the group of each label where groups
+    are compared, ``tracks`` our track by film (``""``: of any other film), ``tier`` the coders' tier.
+    """
+
+    mapping: Mapping[str, str] = field(default_factory=dict)
+    groups: Mapping[str, str] | None = None
+    tracks: Mapping[str, str] = field(default_factory=dict)
+    tier: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Film:
+    """One film, with each rater's line by the rater's name; the first rater is ours.
+
+    ``folder`` is its analysis, and ``tracks`` are those of our line.
+    """
+
+    name: str
+    lines: dict[str, Line]
+    folder: Path | None = None
+    tracks: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Material:
+    """Films with at least two raters, the raters in order, the labels, and remarks on what was left out."""
+
+    films: tuple[Film, ...]
+    raters: tuple[str, ...]
+    labels: tuple[str, ...]
+    remarks: tuple[str, ...]
+
+
+def gather(ours: Path, coders: Sequence[Path], choices: Choices) -> Material:
+    """Read all files, and put the films of the same name together.
+
+    Raises:
+        AnnotationError: a file cannot be read; no film of a coder is one of ours; no label is; a film is coded twice by
+            a coder; a film has several tracks of which none was chosen; or raters have no time in common.
+    """
+    mine = _mine(ours, read_annotations(ours))
+    unknown = sorted(set(choices.tracks) - set(mine) - {""})
+    if unknown:
+        raise AnnotationError(f"--track: there is no film {unknown[0]!r}; ours are {_some(mine)}")
+    ours_name = "fer-stream" if all(each.kind == own.KIND for each in mine.values()) else _rater(ours, None, "")
+    known = _labels(mine.values(), choices)
+    relabel = relabelling(choices.mapping, known, choices.groups)
+    films: dict[str, Film] = {}
+    remarks: list[str] = []
+    for name, coding in mine.items():
+        track = choices.tracks.get(name, choices.tracks.get(""))
+        its_own = relabelling({}, known, choices.groups)
+        our_line = line(coding, track, "--track", its_own, _shift(coding, coding.origin))
+        folder = coding.path if coding.path.is_dir() else None
+        films[name] = Film(name, {ours_name: our_line}, folder, frozenset(one.track for one in our_line.labels))
+    raters = [ours_name]
+    for number, path in enumerate(coders, 1):
+        found = read_annotations(path)
+        partners = _partners(found, list(films))
+        if not partners:
+            theirs = sorted({coding.film or film_name(coding.path.name) for coding in found})
+            raise AnnotationError(
+                f"no film of {path} is one of ours: there it is {_some(theirs)}, ours are {_some(films)}; rename the "
+                "files, or give the film in a column"
+            )
+        alone = sorted({coding.film or film_name(coding.path.name) for coding in found if id(coding) not in partners})
+        if alone:
+            remarks.append(f"{path}: {_some(alone)} left out: not among our films")
+        for coding in found:
+            if id(coding) not in partners:
+                continue
+            name = partners[id(coding)]
+            rater = _rater(path, coding, name if len(set(partners.values())) == 1 else "") or (
+                "coder" if len(coders) == 1 else f"coder {number}"
+            )
+            rater = f"{rater} (coder)" if rater == ours_name else rater
+            lines = films[name].lines
+            if rater in lines:
+                raise AnnotationError(f"{path}: {rater} codes the film {name} twice: give one of the files")
+            shift = _shift(coding, mine[name].origin)
+            lines[rater] = line(coding, choices.tier, "--tier", relabel, shift)
+            raters += [rater] if rater not in raters else []
+    uncoded = [name for name, film in films.items() if len(film.lines) < 2]
+    if uncoded:
+        remarks.append(f"{_some(uncoded)} left out: no coder has coded {'it' if len(uncoded) == 1 else 'them'}")
+    both = tuple(film for film in films.values() if len(film.lines) > 1)
+    labels = _common_labels(both, raters, known, remarks)
+    return Material(both, tuple(raters), labels, tuple(remarks))
+
+
+def _mine(path: Path, found: Iterable[Coding]) -> dict[str, Coding]:
+    mine: dict[str, Coding] = {}
+    for coding in found:
+        name = coding.film or film_name(path.name)
+        if name in mine:
+            by = f", by {mine[name].coder} and {coding.coder}" if coding.coder else ""
+            raise AnnotationError(f"{path} has the film {name} twice{by}: OURS is one rater's; give each film once")
+        mine[name] = coding
+    return mine
+
+
+def _partners(found: Sequence[Coding], films: Sequence[str]) -> dict[int, str]:
+    """Return the film of ours that each coding is about, by the coding's ``id``."""
+    by_case = {name.casefold(): name for name in films}
+    partners = {}
+    for coding in found:
+        named = by_case.get(coding.film.casefold()) if coding.film else None
+        if named is None and coding.film is None:
+            stem = film_name(coding.path.name).casefold()
+            begins = [name for name in by_case if _begins(stem, name)]
+            named = by_case[max(begins, key=len)] if begins else None
+            if (
+                named is None
+                and len(films) == 1
+                and len({id(each) for each in found if each.film is None}) == len(found)
+            ):
+                named = films[0]
+        if named is not None:
+            partners[id(coding)] = named
+    return partners
+
+
+def _rater(path: Path, coding: Coding | None, film: str) -> str:
+    """Return a rater's name: as the file says, or its folder's name, or the file's without that of the film."""
+    if coding and coding.coder:
+        return coding.coder
+    if path.is_dir():
+        return path.resolve().name
+    stem = film_name(path.name)
+    return stem[len(film) :].strip(" _-.") if film and _begins(stem, film) else stem
+
+
+def _begins(stem: str, film: str) -> bool:
+    """Return whether a file's name is that of a film, or begins with it, as in ``talk_anna``."""
+    stem, film = stem.casefold(), film.casefold()
+    return stem.startswith(film) and not stem[len(film) : len(film) + 1].isalnum()
+
+
+def _shift(coding: Coding, origin: float | None) -> float:
+    """Return the seconds to subtract from a coding's times to have them from the film's beginning."""
+    if not coding.absolute:
+        return 0.0
+    if origin is None:
+        raise AnnotationError(
+            f"{coding.path} has times of day, but the times of our film begin at 0: give our events or our analysis"
+        )
+    return origin
+
+
+def _labels(mine: Iterable[Coding], choices: Choices) -> list[str]:
+    """Return the labels that we know, grouped as they are compared, in a fixed order."""
+    plain = dict.fromkeys(
+        [label for coding in mine for label in sorted(coding.labels)]
+        + sorted({one.label for coding in mine for one in coding.annotations})
+    )
+    relabel = relabelling({}, plain, choices.groups)
+    return list(dict.fromkeys(label for each in plain if (label := relabel(each))))
+
+
+def _common_labels(
+    films: Iterable[Film], raters: Sequence[str], known: Sequence[str], remarks: list[str]
+) -> tuple[str, ...]:
+    """Return all labels that occur, ours first.
+
+    Raises:
+        AnnotationError: a coder uses none of ours.
+    """
+    used: defaultdict[str, set[str]] = defaultdict(set)
+    for film in films:
+        for rater, its in film.lines.items():
+            used[rater].update(one.label for one in its.labels)
+    for rater in raters[1:]:
+        if not used[rater]:
+            raise AnnotationError(f"{rater} gives no label, after --map: {raters[0]} knows {_some(known)}")
+        strange = sorted(used[rater] - set(known))
+        if len(strange) == len(used[rater]):
+            raise AnnotationError(
+                f"no label of {rater} is one of ours: there are {_some(strange)}, ours are {_some(known)}; say which "
+                f"is which, such as --map {strange[0]}={known[0] if known else 'happy'}"
+            )
+        if strange:
+            remarks.append(f"{rater}: {_some(strange)} {'is' if len(strange) == 1 else 'are'} no label of ours")
+    every = {label for labels in used.values() for label in labels}
+    return (*(label for label in known if label in every), *sorted(every - set(known)))
+
+
+def _some(names: Iterable[str]) -> str:
+    listed = list(names)
+    more = f" and {len(listed) - SHOWN} more" if len(listed) > SHOWN else ""
+    return ", ".join(listed[:SHOWN]) + more

@@ -1,0 +1,77 @@
+"""Corrects a classifier's probabilities on one camera, before they are smoothed.
+
+``p_k' ~ exp(log(p_k) / T + b_k)``: a temperature ``T`` for all labels (C. Guo et al. 2017, "On Calibration of Modern
+Neural Networks", section 4.2) and a bias ``b_k`` for each, which moves the camera's baseline as other shares of the
+labels would (M. Saerens et al. 2002, "Adjusting the Outputs of a Classifier to New a Priori Probabilities").
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from fer_stream.errors import ConfigError
+from fer_stream.types import Probabilities, Setting
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from fer_stream.settings.tree import CalibrationSettings
+
+FLOOR = 1e-4
+"""Least probability whose logarithm is taken: tables of faces have four decimal places."""
+
+ANY = "*"
+"""The name in the settings for cameras without a calibration of their own."""
+
+
+class Calibration:
+    """One camera's correction, for a model with these labels."""
+
+    def __init__(self, settings: CalibrationSettings, labels: Sequence[str]) -> None:
+        self._settings = settings
+        self._bias = tuple(settings.bias.get(label, 0.0) for label in labels)
+
+    def apply(self, scored: Probabilities) -> Probabilities:
+        """Return corrected probabilities; they sum to 1."""
+        if not scored.values:  # a model that has measures only
+            return scored
+        raised = [
+            math.log(max(value, FLOOR)) / self._settings.temperature + bias
+            for value, bias in zip(scored.values, self._bias, strict=True)
+        ]
+        highest = max(raised)
+        weights = [math.exp(value - highest) for value in raised]
+        total = math.fsum(weights)
+        return Probabilities(scored.labels, tuple(weight / total for weight in weights))
+
+    def as_dict(self) -> dict[str, Setting]:
+        """Return what events say about it."""
+        biases = {f"bias.{label}": Setting(value) for label, value in self._settings.bias.items()}
+        return {"temperature": Setting(self._settings.temperature), **biases}
+
+
+class Calibrations:
+    """The corrections of all cameras."""
+
+    def __init__(self, by_camera: Mapping[str, Calibration]) -> None:
+        self._by_camera = by_camera
+
+    def of(self, camera: str) -> Calibration | None:
+        """Return a camera's correction, if it has one."""
+        return self._by_camera.get(camera) or self._by_camera.get(ANY)
+
+
+def calibrations(settings: Mapping[str, CalibrationSettings], labels: Sequence[str]) -> Calibrations:
+    """Return the corrections that the settings ask for.
+
+    Raises:
+        ConfigError: one has a bias for a label that the model does not have.
+    """
+    for camera, each in settings.items():
+        if unknown := [label for label in each.bias if label not in labels]:
+            raise ConfigError(
+                f"calibration.{camera}.bias: the model has no label {unknown[0]!r}; it has: "
+                f"{', '.join(labels) or 'none'}; fit the calibration again for this model"
+            )
+    return Calibrations({camera: Calibration(each, labels) for camera, each in settings.items()})

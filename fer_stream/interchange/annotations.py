@@ -1,0 +1,58 @@
+"""What coders say of films: spans with a label. All readers of this package return these values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import PurePosixPath, PureWindowsPath
+from typing import TYPE_CHECKING
+from urllib.parse import unquote
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+Span = tuple[float, float]
+"""Start and end in seconds; the end is not part of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Annotation:
+    """A span with a label, in seconds. ``track`` is the tier, subject or face that it belongs to, or empty."""
+
+    start: float
+    end: float
+    label: str
+    track: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Coding:
+    """What one coder says of one film.
+
+    ``film`` is the film's name without folder and suffix, and ``coder`` the coder's, where the file says them.
+    ``spans`` are the parts of the film that were coded; empty where the file does not say that. ``labels`` are those
+    that the coder could have given, as far as is known. Times are in seconds of the film's clock; if they are
+    ``absolute``, since the Unix epoch. ``origin`` is the time of the film's first frame since the epoch, where known.
+    """
+
+    path: Path
+    kind: str
+    annotations: tuple[Annotation, ...]
+    film: str | None = None
+    coder: str | None = None
+    spans: tuple[Span, ...] = ()
+    labels: frozenset[str] = frozenset()
+    absolute: bool = False
+    origin: float | None = None
+
+    @property
+    def tracks(self) -> tuple[str, ...]:
+        """The tracks that have annotations, in order of appearance."""
+        return tuple(dict.fromkeys(each.track for each in self.annotations))
+
+
+def film_name(address: str) -> str:
+    """Return a film's name without folders and suffix, from a path of any system, or a URL."""
+    path = unquote(address.strip()) if "://" in address or "%" in address else address.strip()
+    name = PurePosixPath(PureWindowsPath(path).as_posix()).name if "\\" in path else PurePosixPath(path).name
+    stem, dot, suffix = name.rpartition(".")
+    return stem if dot and stem and suffix.isalnum() and not suffix.isdigit() and len(suffix) <= 5 else name

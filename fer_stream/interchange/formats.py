@@ -1,0 +1,99 @@
+"""Finds the format of a file of annotations by its content, and reads it."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from fer_stream.errors import AnnotationError
+from fer_stream.interchange import boris, elan, own, tables
+from fer_stream.interchange.sheets import parse_sheet, read_bytes, read_text
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from fer_stream.interchange.annotations import Coding
+
+SUFFIXES = (".eaf", ".boris", ".csv", ".tsv", ".txt", ".jsonl")
+"""Suffixes of files that are taken from a folder."""
+
+
+def read_annotations(path: Path) -> list[Coding]:
+    """Return what a file of annotations says: one `Coding` for each film and coder.
+
+    It may be of ELAN (.eaf), BORIS (events or aggregated events as CSV or TSV, or a project), BIDS (events.tsv), a
+    table with start, end and label, annotations exported from the history page, or of fer_stream: a folder of
+    `fer-stream analyze`, events as JSON lines, or a table of faces. A folder that is none of them is read with all its
+    subfolders and files of these kinds.
+
+    Raises:
+        AnnotationError: it cannot be read, is of another kind, or has no annotation.
+    """
+    if path.is_dir():
+        return _folder(path)
+    found = _file(path)
+    if not found:
+        raise AnnotationError(f"{path} has no annotation with a duration")
+    return found
+
+
+def _folder(folder: Path) -> list[Coding]:
+    if own.is_analysis(folder):
+        return own.read_analysis(folder)
+    try:
+        inside = sorted(folder.iterdir())
+    except OSError as error:
+        raise AnnotationError(f"{folder} cannot be read: {(error.strerror or 'error').lower()}") from error
+    analyses = [each for each in inside if each.is_dir() and own.is_analysis(each)]
+    files = [] if analyses else [each for each in inside if each.is_file() and each.suffix.lower() in SUFFIXES]
+    found = [coding for each in analyses for coding in own.read_analysis(each)]
+    found += [coding for each in files for coding in _file(each)]
+    if not found:
+        raise AnnotationError(
+            f"{folder} has no analysis of fer-stream and no file with annotations ({', '.join(SUFFIXES)})"
+        )
+    return found
+
+
+def _file(path: Path) -> list[Coding]:
+    content = read_bytes(path)
+    text = read_text(path)
+    begin = text.lstrip("\ufeff \t\r\n")[:1]
+    if begin == "<":
+        return elan.read(path, content)
+    if begin == "{":
+        return _json(path, text)
+    heading = {name.strip().strip('"').lower() for name in _first(text)}
+    if heading >= tables.HISTORY:
+        return tables.read_history(parse_sheet(path, text))
+    if heading >= {"onset", "duration"}:
+        return tables.read_bids(parse_sheet(path, text))
+    if heading >= own.ROWS:
+        return own.read_faces(parse_sheet(path, text))
+    for columns, read in ((boris.AGGREGATED, boris.read_aggregated), (boris.EVENTS, boris.read_events)):
+        try:
+            sheet = parse_sheet(path, text, columns)
+        except AnnotationError:
+            continue
+        return read(sheet)
+    return tables.read_plain(parse_sheet(path, text))
+
+
+def _first(text: str) -> list[str]:
+    """Return the cells of the first line, whichever the delimiter."""
+    line = next((line for line in text.splitlines() if line.strip()), "")
+    return max((line.split(each) for each in "\t;,"), key=len)
+
+
+def _json(path: Path, text: str) -> list[Coding]:
+    try:
+        whole = json.loads(text)
+    except ValueError:
+        whole = None
+    except RecursionError as error:
+        raise AnnotationError(f"{path} is nested too deeply to be a file of BORIS") from error
+    if isinstance(whole, dict) and "specversion" not in whole:
+        if "observations" in whole and "behaviors_conf" in whole:
+            return boris.read_project(path, whole)
+        raise AnnotationError(f"{path} is JSON, but neither a project of BORIS nor events of fer-stream")
+    return own.read_events(path, text.encode())

@@ -1,0 +1,92 @@
+"""Reads annotations in plain tables: CSV and TSV, BIDS events, and annotations exported from the history page."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
+from fer_stream.errors import AnnotationError
+from fer_stream.events.cloudevents import from_rfc3339
+from fer_stream.interchange.annotations import Annotation, Coding, film_name
+from fer_stream.interchange.sheets import MISSING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from fer_stream.interchange.sheets import Row, Sheet
+
+HISTORY = frozenset({"camera", "start", "end", "label", "annotator"})
+"""Columns of annotations that were exported from the history page."""
+
+
+def read_plain(sheet: Sheet) -> list[Coding]:
+    """Return what a table says that has the columns start, end and label, and perhaps film, coder and track.
+
+    Raises:
+        AnnotationError: a column is missing, or a row has no label, or an end before its start.
+    """
+    start = sheet.column("the start", "start", "begin", "start time", "begin time")
+    end = sheet.column("the end", "end", "stop", "end time")
+    label = sheet.column("the label", "label", "annotation", "code", "behavior", "emotion")
+    return _codings(sheet, "table", (start, end, label), sheet.seconds)
+
+
+def read_bids(sheet: Sheet) -> list[Coding]:
+    """Return what a BIDS events file says: onset, duration and trial_type. Events without a duration are left out.
+
+    https://bids-specification.readthedocs.io, "Task events".
+
+    Raises:
+        AnnotationError: a column is missing, or a row has no onset or label, or a duration below 0.
+    """
+    label = sheet.column("the label", "trial_type", "label", "value")
+    return _codings(sheet, "BIDS", ("onset", "duration", label), sheet.seconds)
+
+
+def read_history(sheet: Sheet) -> list[Coding]:
+    """Return annotations exported from the history page, with absolute times. Of repeated spans the last one counts.
+
+    Raises:
+        AnnotationError: a time is not RFC 3339, or as `read_plain`.
+    """
+
+    def moment(row: Row, column: str) -> float:
+        try:
+            return from_rfc3339(row.cells[column]) / 1e9
+        except ValueError as error:
+            raise AnnotationError(f"{sheet.path}, line {row.line}, column {column}: {error}") from None
+
+    return _codings(sheet, "history", ("start", "end", "label"), moment)
+
+
+def _codings(sheet: Sheet, kind: str, columns: tuple[str, str, str], time: Callable[[Row, str], float]) -> list[Coding]:
+    start, end, label = columns
+    history, relative = kind == "history", kind == "BIDS"
+    film = sheet.column("the film", *(["camera"] if history else ["film", "video", "file", "stim_file"]), needed=False)
+    coder = sheet.column("the coder", "coder", "annotator", "rater", needed=False)
+    track = sheet.column("the track", "track", "tier", "subject", "face", needed=False)
+    by: defaultdict[tuple[str, str], list[Annotation]] = defaultdict(list)
+    for row in sheet.rows():
+        began = time(row, start)
+        ended = began if relative and row.cells[end].lower() in MISSING else time(row, end) + (began if relative else 0)
+        if ended < began or not math.isfinite(ended):
+            raise AnnotationError(f"{sheet.path}, line {row.line} ends before it starts")
+        which, who = (_cell(row, column) for column in (film, coder))
+        if not history:
+            which = film_name(which)
+        spoken = Annotation(began, ended, sheet.text(row, label), _cell(row, track))
+        by[which, who].append(spoken)
+    found = []
+    for (which, who), rows in by.items():
+        if history:
+            rows = list({(one.start, one.end, one.track): one for one in rows}.values())  # noqa: PLW2901
+        kept = sorted((one for one in rows if one.end > one.start), key=lambda one: one.start)
+        if kept:
+            found.append(Coding(sheet.path, kind, tuple(kept), which or None, who or None, absolute=history))
+    return found
+
+
+def _cell(row: Row, column: str) -> str:
+    text = row.cells[column] if column else ""
+    return "" if text.lower() in MISSING else text
