@@ -9,7 +9,7 @@ from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING, Any
 
 from fer_stream import plugins
-from fer_stream.analysis import plots, provenance, report
+from fer_stream.analysis import plots, provenance, report, supplement
 from fer_stream.analysis.checkpoint import Checkpoint
 from fer_stream.analysis.columns import Layout
 from fer_stream.analysis.observe import Observer, refuse
@@ -17,17 +17,20 @@ from fer_stream.analysis.output import OutputFolder
 from fer_stream.analysis.pictures import Pictures, are_pictures
 from fer_stream.analysis.summary import Summary
 from fer_stream.analysis.tables import RecordingFiles, TableFiles
-from fer_stream.errors import ConfigError, FerStreamError, SourceError
+from fer_stream.errors import FerStreamError, SourceError
+from fer_stream.events.cloudevents import from_rfc3339
 from fer_stream.inference import models
 from fer_stream.sources import DEFAULT, choose
 from fer_stream.sources.image_kinds import is_image
-from fer_stream.sources.images import check_name
+from fer_stream.sources.images import Images, check_name, unrelated_hint
+from fer_stream.sources.unrelated import unrelated
 from fer_stream.system.extras import require
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    from fer_stream.interchange.markers import Marker
     from fer_stream.settings.tree import Settings
 
     Progress = Callable[[int, int | None], None]
@@ -148,27 +151,41 @@ class Analysis:
             SourceError: the input cannot be read, or it broke off and the results up to that point are written.
             ConfigError: the folder cannot be written, or holds foreign files (`fer_stream.analysis.output`).
         """
-        identity, output, checkpoint, finished = self.identity(), self._output, None, False
-        try:
-            names = PICTURES if self._pictures else (*RECORDING, *([VIDEO] if self._video else []))
-            part = output.begin(names)
+        identity, output = self.identity(), self._output
+        names = PICTURES if self._pictures else (*RECORDING, *([VIDEO] if self._video else []))
+        with output.replacing(names) as part:
             if self._pictures:
                 summary, broken = self._analyse_pictures(part, threads, progress)
+                summary = output.finish(summary | {"identity": identity})
             else:
-                checkpoint = Checkpoint(output.checkpoint, identity)
-                summary, broken = self._analyse_recording(part, checkpoint, threads, progress)
-            summary = output.finish(summary | {"identity": identity})
-            finished = True
-        except OSError as trouble:
-            where = trouble.filename or output.path
-            raise ConfigError(f"{str(where)!r} cannot be written: {(trouble.strerror or 'error').lower()}") from trouble
-        finally:
-            if checkpoint:
-                checkpoint.close(finished=finished)
-            output.close()
+                checkpoint, finished = Checkpoint(output.checkpoint, identity), False
+                try:
+                    summary, broken = self._analyse_recording(part, checkpoint, threads, progress)
+                    summary = output.finish(summary | {"identity": identity})
+                    finished = True
+                finally:
+                    checkpoint.close(finished=finished)
         if broken:
             raise broken
         return summary
+
+    def supplement(
+        self, summary: dict[str, Any], exports: Sequence[str] = (), trials: Sequence[Marker] | None = None
+    ) -> dict[str, Any]:
+        """Add exports and trials to a finished analysis, and return its summary: `fer_stream.analysis.supplement`.
+
+        Args:
+            summary: the result of `run` or `finished`.
+            exports: kinds of `fer_stream.analysis.exports` that the folder is to have.
+            trials: the recording's trials; ``None``: those that it has.
+
+        Raises:
+            AnnotationError: a trial starts after the last frame, or the input is pictures, which have no times.
+            ConfigError: the folder cannot be written, or holds foreign files.
+        """
+        start = from_rfc3339(self._settings.cameras[self._camera].start_time)
+        source = supplement.Source(self._camera, self.source, self._path, start)
+        return supplement.add(self._output, summary, source, exports, trials)
 
     def _analyse_recording(
         self, part: Path, checkpoint: Checkpoint, threads: int, progress: Progress
@@ -205,6 +222,7 @@ class Analysis:
         about = provenance.about(self._settings, observer.model, observer.smoother)
         tables.finish(self._provenance(about))
         about |= {"error": str(broken)} if broken else {}
+        about |= {"hint": hint} if (hint := self._hint()) else {}
         drawings = plots.draw(summary)
         for name, drawing in drawings.items():
             (part / f"{name}.svg").write_text(drawing, encoding="utf-8")
@@ -246,6 +264,14 @@ class Analysis:
         page = report.pictures_page(self._title, found, drawing, about)
         (part / "report.html").write_text(page, encoding="utf-8")
         return {"source": self._title, **found.as_dict(), **about}, broken
+
+    def _hint(self) -> str | None:
+        """Return the suggestion of ``--pictures`` if the source is a folder of images that seem to be unrelated."""
+        source = self._settings.cameras[self._camera]
+        if not self._path.is_dir() or choose(source)[0] != DEFAULT:
+            return None
+        why = unrelated([self._path / name for name in Images(self._path, source).names])
+        return unrelated_hint(self._title, why) if why else None
 
     @property
     def _title(self) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ from fer_stream.errors import ConfigError
 from fer_stream.system import files
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
 SUMMARY = "summary.json"
@@ -80,10 +80,30 @@ class OutputFolder:
         self._write_record()
         return self.part
 
-    def finish(self, summary: dict[str, Any]) -> dict[str, Any]:
+    @contextmanager
+    def replacing(self, names: Iterable[str]) -> Iterator[Path]:
+        """Call `begin`, and at the end `close`; within, call `finish`.
+
+        Raises:
+            ConfigError: as `begin`, or a file cannot be written.
+        """
+        try:
+            yield self.begin(names)
+        except OSError as trouble:
+            where = trouble.filename or self.path
+            raise ConfigError(f"{str(where)!r} cannot be written: {(trouble.strerror or 'error').lower()}") from trouble
+        finally:
+            self.close()
+
+    def finish(self, summary: dict[str, Any], keep: Mapping[str, str] | None = None) -> dict[str, Any]:
         """Replace the earlier analysis by the new one, and return the summary with ``files`` and ``digest`` added.
 
         While the files are moved the folder has no summary, so a mixture of both never counts as an analysis.
+
+        Args:
+            summary: the summary.
+            keep: files of the earlier analysis that also belong to the new one, if it has none of the same name, with
+                their SHA-256.
 
         Raises:
             ConfigError: as `begin`.
@@ -92,12 +112,12 @@ class OutputFolder:
         names = sorted(path.name for path in self.part.iterdir() if path.name != RECORD)
         for name in (*names, SUMMARY):
             self._check(self.path / name)
-        summary = summary | {"files": {name: _digest(self.part / name) for name in names}}
+        written = {name: _digest(self.part / name) for name in names}
+        summary = summary | {"files": dict(sorted({**(keep or {}), **written}.items()))}
         summary["digest"] = _summary_digest(summary)
         (self.part / SUMMARY).write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        outdated = [
-            self.path / name for name in self._record.keys() - {*names, SUMMARY} if self._ours(self.path / name)
-        ]
+        others = self._record.keys() - {*summary["files"], SUMMARY}
+        outdated = [self.path / name for name in others if self._ours(self.path / name)]
         self._own(summary)
         self._begun = False  # keep the record until all files are moved, even if a step below fails
         self._write_record()

@@ -70,7 +70,7 @@ code { font-size: .95em; overflow-wrap: anywhere; }
 <main>
 <h1>$title</h1>
 <p class="lead">$lead</p>
-$warning<dl class="figures">$figures</dl>
+$warnings<dl class="figures">$figures</dl>
 $sections
 </main>
 <footer>
@@ -104,7 +104,7 @@ def html(
     sections: Iterable[Section],
     caution: str,
     made: str,
-    warning: str = "",
+    warnings: Iterable[str] = (),
 ) -> str:
     """Return a page.
 
@@ -116,13 +116,13 @@ def html(
         sections: the rest.
         caution: what a reader has to keep in mind, as text.
         made: how the results were made, as HTML; follows the version.
-        warning: what is wrong with the results, as text.
+        warnings: what is wrong with the results, as text.
     """
     return _PAGE.substitute(
         title=escape(title),
         kind=escape(kind),
         lead=escape(lead),
-        warning=f'<p class="broken">{escape(warning)}</p>\n' if warning else "",
+        warnings="".join(f'<p class="broken">{escape(warning)}</p>\n' for warning in warnings),
         version=escape(__version__),
         made=made,
         caution=escape(caution, quote=False),

@@ -23,7 +23,8 @@ def page(title: str, summary: Summary, drawings: Mapping[str, str], about: Mappi
         title: the name of the recording.
         summary: the summary of the whole recording.
         drawings: the result of `plots.draw`.
-        about: ``version``, ``model``, ``settings`` (as JSON), and ``error`` if the recording broke off.
+        about: ``version``, ``model``, ``settings`` (as JSON), ``error`` if the recording broke off, and ``hint`` if there
+            is something to suggest.
     """
     shares, between = summary.shares, summary.uncertain_between
     figures = {
@@ -89,7 +90,8 @@ def pictures_page(title: str, pictures: Pictures, drawing: str, about: Mapping[s
 def _page(
     title: str, lead: str, figures: Mapping[str, str], sections: Iterable[Section], about: Mapping[str, Any]
 ) -> str:
-    error = about.get("error")
+    error, hint = about.get("error"), about.get("hint")
+    notes = [*([f"Incomplete: {error}."] if error else []), *([f"Note: {hint}."] if hint else [])]
     return html(
         title,
         "apparent expressions",
@@ -98,7 +100,7 @@ def _page(
         [_drawn(section) for section in sections],
         CAUTION + TRACKS + LAW,
         f"model <code>{escape(about['model'])}</code>, {escape(_settings(about['settings']))}",
-        f"Incomplete: {error}." if error else "",
+        notes,
     )
 
 

@@ -268,11 +268,22 @@ COMMANDS = (
                 "--output",
                 metavar="FOLDER",
                 required=True,
-                help="where to write; each of several recordings gets its own subfolder",
+                help="where to write; each of several recordings gets a subfolder, and this folder the tables of all",
             ),
             _argument("--pictures", action="store_true", help="a folder's images are unrelated: make no tracks"),
             _argument("--video", action="store_true", help="also write the video with faces and labels drawn in"),
             _argument("--show-faces", action="store_true", help="do not blur the faces in the video"),
+            _argument(
+                "--export",
+                metavar="KINDS",
+                help="also write the intervals for other programs: one or more of eaf (ELAN), boris, bids (events.tsv) "
+                "and vtt (subtitles), with commas",
+            ),
+            _argument(
+                "--markers",
+                metavar="FILE",
+                help="a table of trials (start, end, name, film), or a BIDS events file: the tables get a column trial",
+            ),
             _argument(
                 "--force",
                 action="store_true",

@@ -13,6 +13,7 @@ import numpy as np
 from fer_stream.errors import SourceError
 from fer_stream.sources.image_files import contents
 from fer_stream.sources.image_kinds import is_image
+from fer_stream.sources.unrelated import unrelated
 from fer_stream.types import Picture
 
 if TYPE_CHECKING:
@@ -67,6 +68,8 @@ class Images:
     def read(self) -> Picture | None:
         """Return the next image, JPEGs undecoded; ``None`` at the end.
 
+        If the folder's images seem to be unrelated, a warning says so first.
+
         Raises:
             SourceError: the single file is damaged or too large; or, at the end, images of the folder were left out.
         """
@@ -78,6 +81,8 @@ class Images:
 
     def _all(self) -> Iterator[Picture]:
         count, start = 0, 0
+        if self._folder and (why := unrelated(self._paths)):
+            _log.warning("%s", unrelated_hint(str(self._paths[0].parent), why))
         while True:
             before = count
             for content, duration in self._each():
@@ -123,6 +128,14 @@ def _images_in(folder: Path) -> list[Path]:
             "%d of %d files in %r are not images and are skipped: %s", len(skipped), len(files), str(folder), names
         )
     return images
+
+
+def unrelated_hint(folder: str, why: str) -> str:
+    """Return what users are told about a folder of images that seem to be unrelated; ``why`` is from `unrelated`."""
+    return (
+        f"the images in {folder!r} seem to be unrelated pictures ({why}), and are read as the frames of one recording, "
+        "where a face counts only if it stays in view: fer-stream analyze --pictures analyses each by itself"
+    )
 
 
 def listed(names: Sequence[str]) -> str:

@@ -1,0 +1,104 @@
+"""Adds trials and exports to a finished analysis, without analysing the recording again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from fer_stream.analysis import exports, trials
+from fer_stream.analysis.exports import Recording
+from fer_stream.errors import AnnotationError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from fer_stream.analysis.output import OutputFolder
+    from fer_stream.interchange.markers import Marker
+
+EVENTS = "events.jsonl"
+"""The file of an analysis from which the exports are made."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """The recording of an analysis.
+
+    Args:
+        camera: its camera's name.
+        address: the camera's source.
+        path: the source as a path, which does not exist if it is an address.
+        start: the capture time of the recording's beginning, in nanoseconds.
+    """
+
+    camera: str
+    address: str
+    path: Path
+    start: int
+
+
+def add(
+    output: OutputFolder,
+    summary: dict[str, Any],
+    source: Source,
+    kinds: Sequence[str],
+    wanted: Sequence[Marker] | None,
+) -> dict[str, Any]:
+    """Add what a finished analysis lacks, and return its new summary; ``summary`` itself if nothing is missing.
+
+    What it has and is not asked for stays. If a trial does not fit, the exports are added nevertheless.
+
+    Args:
+        output: the folder of the analysis.
+        summary: its summary.
+        source: its recording.
+        kinds: kinds of `fer_stream.analysis.exports` that it is to have.
+        wanted: the trials that it is to have; ``None``: those that it has.
+
+    Raises:
+        AnnotationError: a trial starts after the last frame, or the analysis is of pictures, which have no times.
+        ConfigError: the folder cannot be written, or holds foreign files.
+    """
+    if "images" in summary and (kinds or wanted is not None):
+        raise AnnotationError(
+            f"{summary['source']}: pictures have no times, so there are no exports or trials of them: leave out "
+            "--export and --markers"
+        )
+    missing = [kind for kind in kinds if kind not in summary.get("exports", ())]
+    if missing:
+        summary = _add_exports(output, summary, source, missing)
+    as_json = None if wanted is None else [_as_dict(trial) for trial in wanted]
+    if wanted is None or as_json == summary.get("trials", []):
+        return summary
+    trials.check(wanted, summary["source"], summary["duration_s"])
+    tables = [f"{name}.{suffix}" for name in trials.TABLES for suffix in ("csv", "parquet")]
+    with output.replacing(tables) as part:
+        marking = trials.Marking(wanted)
+        for name in tables:
+            marking.copy(output.path / name, part / name)
+        return output.finish(summary | {"trials": as_json}, keep=summary["files"])
+
+
+def _add_exports(
+    output: OutputFolder, summary: dict[str, Any], source: Source, missing: Sequence[str]
+) -> dict[str, Any]:
+    with output.replacing(exports.names(missing, source.camera)) as part:
+        spans, labels = exports.read_events(output.path / EVENTS, source.start)
+        recording = Recording(
+            name=source.camera,
+            title=summary["source"],
+            media=exports.media_path(source.address, source.path, output.path),
+            duration=summary["duration_s"],
+            frames=summary["frames"],
+            version=summary["version"],
+            model=summary["model"],
+            labels=labels,
+            spans=spans,
+        )
+        exports.write(missing, recording, part)
+        kinds = [*summary.get("exports", ()), *missing]
+        return output.finish(summary | {"exports": kinds}, keep=summary["files"])
+
+
+def _as_dict(trial: Marker) -> dict[str, Any]:
+    return {"name": trial.name, "start": trial.start, "end": trial.end}
