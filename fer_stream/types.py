@@ -268,11 +268,38 @@ class EventType(StrEnum):
     VALENCE_STARTED = "valence.started"
     VALENCE_UPDATED = "valence.updated"
     VALENCE_ENDED = "valence.ended"
+    ZONE_ENTERED = "zone.entered"
+    ZONE_LEFT = "zone.left"
+    LINE_CROSSED = "line.crossed"
     STREAM_GAP = "stream.gap"
 
 
 Setting = NewType("Setting", float)
 """The value of a setting, in its own unit."""
+
+
+Outline = NewType("Outline", tuple[tuple[float, float], ...])
+"""Points ``(x, y)`` as fractions of a picture's width and height."""
+
+
+@dataclass(frozen=True, slots=True)
+class LineShape:
+    """A line between two points, and the names of the two directions in which it is crossed.
+
+    ``to_right`` is the direction from left to right, as seen in the picture from the first point to the second.
+    """
+
+    points: Outline
+    to_right: str
+    to_left: str
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """The zones of a camera, polygons by name, and its lines by name."""
+
+    zones: dict[str, Outline]
+    lines: dict[str, LineShape]
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,7 +308,8 @@ class CameraData:
 
     ``smoother`` has the settings that smooth this camera's labels; it is there only when the camera comes online, and
     only if they are not the defaults. ``calibration`` has the camera's calibration likewise: ``temperature``, and
-    ``bias.LABEL`` for each label that has one.
+    ``bias.LABEL`` for each label that has one. Zones and lines are there only when the camera comes online, and only if
+    it has some.
     """
 
     reason: str
@@ -289,6 +317,8 @@ class CameraData:
     height: int
     smoother: dict[str, Setting] | None = None
     calibration: dict[str, Setting] | None = None
+    zones: dict[str, Outline] | None = None
+    lines: dict[str, LineShape] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -347,6 +377,28 @@ class ExpressionData:
 
 
 @dataclass(frozen=True, slots=True)
+class ZoneData:
+    """A visit of a face to a zone of the camera: ``end_time`` is ``None`` while the face is there."""
+
+    zone: str
+    start_time: Nanoseconds
+    end_time: Nanoseconds | None
+    duration_ms: Milliseconds
+    box: Box
+    confidence: float
+
+
+@dataclass(frozen=True, slots=True)
+class LineData:
+    """A face crossed a line of the camera; ``direction`` is one of the line's two."""
+
+    line: str
+    direction: str
+    box: Box
+    confidence: float
+
+
+@dataclass(frozen=True, slots=True)
 class GapData:
     """The events after ``from_cursor``, up to and including ``to_cursor``, are no longer available, and why.
 
@@ -358,7 +410,7 @@ class GapData:
     reason: str
 
 
-EventData = CameraData | FaceData | ExpressionData | GapData
+EventData = CameraData | FaceData | ExpressionData | ZoneData | LineData | GapData
 
 
 @dataclass(frozen=True, slots=True)

@@ -266,7 +266,7 @@ class Captures:
         attention = Attention(how.search, camera.policy, how.depth)
         calibration = calibrations(how.calibration, labels.model_labels).of(camera.name)
         camera.timeline = Timeline(
-            camera.name, camera.epoch, labels, how.tracker, self._smoother, attention, calibration
+            camera.name, camera.epoch, labels, how.tracker, self._smoother, attention, calibration, camera.places
         )
 
     def _take_leave(self, camera: Camera) -> None:

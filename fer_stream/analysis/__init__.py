@@ -58,10 +58,10 @@ def analyze(
     ``warnings.simplefilter("error", fer_stream.AnalysisWarning)`` turns the warning into an exception.
 
     These settings apply: models, tracks, labels, ``depth``, ``workers`` (as ``threads``), and from the recording's
-    camera ``plugin``, ``rate`` (it sets the frames' times; nothing waits), ``masks``, ``start_time`` and the decoding
-    settings. The camera is the one named by ``camera``, else the one with this ``source``, else the one named like the
-    file without its suffix. ``loop`` and a camera's policy ``drop_oldest`` are refused. Settings of a running service
-    (addresses, keys, journal, sinks, metrics, deadlines) are ignored.
+    camera ``plugin``, ``rate`` (it sets the frames' times; nothing waits), ``masks``, ``zones``, ``lines``,
+    ``start_time`` and the decoding settings. The camera is the one named by ``camera``, else the one with this
+    ``source``, else the one named like the file without its suffix. ``loop`` and a camera's policy ``drop_oldest`` are
+    refused. Settings of a running service (addresses, keys, journal, sinks, metrics, deadlines) are ignored.
 
     Args:
         source: a video, an image, or a folder of consecutive images.

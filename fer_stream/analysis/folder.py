@@ -9,7 +9,7 @@ from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING, Any
 
 from fer_stream import plugins
-from fer_stream.analysis import plots, provenance, report, supplement
+from fer_stream.analysis import plots, provenance, report, statistics, supplement
 from fer_stream.analysis.checkpoint import Checkpoint
 from fer_stream.analysis.columns import Layout
 from fer_stream.analysis.observe import Observer, refuse
@@ -18,7 +18,8 @@ from fer_stream.analysis.pictures import Pictures, are_pictures
 from fer_stream.analysis.summary import Summary
 from fer_stream.analysis.tables import RecordingFiles, TableFiles
 from fer_stream.errors import FerStreamError, SourceError
-from fer_stream.events.cloudevents import from_rfc3339
+from fer_stream.events.cloudevents import from_rfc3339, to_rfc3339
+from fer_stream.events.statistics import Record
 from fer_stream.inference import models
 from fer_stream.sources import DEFAULT, choose
 from fer_stream.sources.image_kinds import is_image
@@ -39,8 +40,8 @@ VIDEO = "annotated.mp4"
 
 PICTURES = (*TableFiles.names(("faces", "frames")), "report.html", "shares.svg")
 RECORDING = (
-    *TableFiles.names(RecordingFiles.TABLES), "report.html", "events.jsonl", "measures.svg", "shares.svg",
-    "timeline.svg", "uncertain.svg", "valence.svg",
+    *TableFiles.names(RecordingFiles.TABLES), *statistics.FILES, "report.html", "events.jsonl", "measures.svg",
+    "shares.svg", "timeline.svg", "uncertain.svg", "valence.svg",
 )  # fmt: skip
 """Names of the files that may be written for pictures, and for a recording."""
 
@@ -193,7 +194,7 @@ class Analysis:
         observer = Observer(self._settings, self._camera, threads, checkpoint)
         labels, model_labels, start = observer.label_set.labels, observer.labels, observer.reader.clock.start
         measures = [measure.name for measure in observer.measures]
-        layout = Layout(labels, model_labels, measures)
+        layout, record = Layout(labels, model_labels, measures), Record()
         summary, broken, began = Summary(start, self._settings.valence), None, time.monotonic()
         with ExitStack() as stack:
             tables = RecordingFiles(part, layout, start)
@@ -210,7 +211,9 @@ class Analysis:
             try:
                 for seen in observations:
                     summary.add(seen, tables.add(seen))
-                    events.writelines(text + "\n" for _, text in seen.events)
+                    for event, text in seen.events:
+                        record.take(event)
+                        events.write(text + "\n")
                     if video:
                         video.write(seen)
                     progress(summary.frames, observer.reader.frames)
@@ -221,6 +224,7 @@ class Analysis:
         seconds = time.monotonic() - began
         about = provenance.about(self._settings, observer.model, observer.smoother)
         tables.finish(self._provenance(about))
+        statistics.write(record, part, self._settings.cameras[self._camera].places, self._settings.least_faces)
         about |= {"error": str(broken)} if broken else {}
         about |= {"hint": hint} if (hint := self._hint()) else {}
         drawings = plots.draw(summary)
@@ -236,6 +240,7 @@ class Analysis:
         }
         return {
             "source": self._title,
+            "start_time": to_rfc3339(start),
             **summary.as_dict(),
             "rejected": observer.rejected,
             "pace": pace,

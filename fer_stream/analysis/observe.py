@@ -147,8 +147,13 @@ class Observer:
         self.label_set = LabelSet(settings.labels, self.labels, settings.valence)
         self.smoother = settings.smoother.with_model(self._recognizers.smoother)
         attention = Attention(settings.search, "wait", settings.depth)
-        calibration = calibrations(settings.calibration, self.labels).of(camera)
-        self._timeline = Timeline(camera, 1, self.label_set, settings.tracker, self.smoother, attention, calibration)
+        calibration, places = (
+            calibrations(settings.calibration, self.labels).of(camera),
+            settings.cameras[camera].places,
+        )
+        self._timeline = Timeline(
+            camera, 1, self.label_set, settings.tracker, self.smoother, attention, calibration, places
+        )
         self._ids: set[str] = set()
 
     def __iter__(self) -> Generator[Observation]:

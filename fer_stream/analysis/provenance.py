@@ -15,10 +15,11 @@ if TYPE_CHECKING:
 
 GLOBAL_SETTINGS = (
     "labels", "depth", "search", "detector", "classifier", "tracker", "smoother", "valence", "calibration",
+    "least_faces",
 )  # fmt: skip
 """Settings that affect the result."""
 
-CAMERA_SETTINGS = ("plugin", "stream", "rate", "masks", "start_time", "hardware_decoding")
+CAMERA_SETTINGS = ("plugin", "stream", "rate", "masks", "zones", "lines", "start_time", "hardware_decoding")
 """Settings of a camera that affect the result."""
 
 

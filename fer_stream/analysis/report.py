@@ -23,8 +23,8 @@ def page(title: str, summary: Summary, drawings: Mapping[str, str], about: Mappi
         title: the name of the recording.
         summary: the summary of the whole recording.
         drawings: the result of `plots.draw`.
-        about: ``version``, ``model``, ``settings`` (as JSON), ``error`` if the recording broke off, and ``hint`` if there
-            is something to suggest.
+        about: ``version``, ``model``, ``settings`` (as JSON), ``error`` if the recording broke off, and ``hint`` if
+            there is something to suggest.
     """
     shares, between = summary.shares, summary.uncertain_between
     figures = {

@@ -240,6 +240,19 @@ COMMANDS = (
             ),
             _argument("--camera", metavar="NAME", help="only this camera"),
             _argument(
+                "--events",
+                metavar="PATH",
+                nargs="+",
+                help="not the journal, but folders that `fer-stream analyze` has written, or files of events: rows for "
+                "each film",
+            ),
+            _argument(
+                "--group",
+                choices=["camera", "track", "zone", "line"],
+                default="camera",
+                help="of what rows are: cameras, tracks, zones, or lines in each direction (default: camera)",
+            ),
+            _argument(
                 "--by",
                 choices=["label", "valence"],
                 default="label",

@@ -1,12 +1,11 @@
-"""``fer-stream stats``: statistics of a period, computed from a journal (`fer_stream.events.statistics`)."""
+"""``fer-stream stats``: statistics of a period, computed from events (`fer_stream.events.statistics`)."""
 
 from __future__ import annotations
 
-import csv
 import json
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple
 
 from fer_stream.cli.options import begin
 from fer_stream.cli.reading import table
@@ -14,93 +13,89 @@ from fer_stream.errors import ConfigError
 
 if TYPE_CHECKING:
     from argparse import Namespace
-    from collections.abc import Iterable
+    from collections.abc import Iterator
 
-    from fer_stream.events.statistics import Row
+    from fer_stream.events.rows import LineRow, Row
+    from fer_stream.events.spans import Parts
+    from fer_stream.events.statistics import Record
+    from fer_stream.settings.tree import Settings
 
-FIXED = (
-    "camera",
-    "start",
-    "end",
-    "online_s",
-    "offline_s",
-    "unknown_s",
-    "withheld",
-    "faces",
-    "unseen_s",
-    "in_view_s",
-    "uncertain_s",
-)
-"""The columns before those of the labels."""
+
+class _Source(NamedTuple):
+    """Events that are read."""
+
+    film: str
+    """Empty: the journal."""
+    start: int
+    """The time from which the times of markers count, in nanoseconds since the Unix epoch."""
+    record: Record
 
 
 def stats(arguments: Namespace) -> None:
     """Print statistics as a table, as CSV or as JSON lines."""
-    from fer_stream.client import read_journal  # noqa: PLC0415
-    from fer_stream.events.statistics import FOREVER, Record  # noqa: PLC0415
+    from fer_stream.events.rows import cells, write_csv  # noqa: PLC0415
 
     settings = begin(arguments, "stats")
     since, until = _nanoseconds(arguments.since), _nanoseconds(arguments.to)
-    record = Record(since or 0, FOREVER if until is None else until)
-    for event, _ in read_journal(settings, camera=arguments.camera):
-        record.take(event)
-    if record.first == FOREVER:
-        whose = f" of the camera {arguments.camera}" if arguments.camera else ""
-        raise ConfigError(f"the journal holds no event{whose}: give another journal with --journal")
+    rows: list[Row | LineRow] = []
+    films: list[str] = []
+    for source in _sources(arguments, settings, since, until):
+        found = source.record.rows(
+            _parts(arguments, source.record, since, until),
+            arguments.group,
+            least_faces=settings.least_faces,
+            groups=settings.valence if arguments.by == "valence" else None,
+        )
+        rows += found
+        films += [source.film] * len(found) if source.film else []
+    if arguments.format == "jsonl":
+        for number, row in enumerate(rows):
+            told = ({"film": films[number]} if films else {}) | row.as_dict()
+            sys.stdout.write(json.dumps(told, ensure_ascii=False) + "\n")
+    elif arguments.format == "csv":
+        write_csv(rows, sys.stdout, arguments.group, films)
+    else:
+        sys.stdout.write("\n".join(table(cells(rows, arguments.group, films))) + "\n")
+
+
+def _sources(arguments: Namespace, settings: Settings, since: int | None, until: int | None) -> Iterator[_Source]:
+    """Yield what was read of each recording, or of the journal.
+
+    Raises:
+        ConfigError: there are no events.
+    """
+    from fer_stream.client import read_journal  # noqa: PLC0415
+    from fer_stream.client.recorded import recordings  # noqa: PLC0415
+    from fer_stream.events.statistics import FOREVER, Record  # noqa: PLC0415
+
+    whose = f" of the camera {arguments.camera}" if arguments.camera else ""
+    bounds = since or 0, FOREVER if until is None else until
+    for recording in recordings(arguments.events or ()):
+        record = Record(*bounds)
+        for event in recording.events():
+            if arguments.camera in (None, event.camera) or not event.camera:
+                record.take(event)
+        if record.first == FOREVER:
+            raise ConfigError(f"{str(recording.path)!r} holds no event{whose}")
+        yield _Source(recording.film, recording.start, record)
+    if not arguments.events:
+        record = Record(*bounds)
+        for event, _ in read_journal(settings, camera=arguments.camera):
+            record.take(event)
+        if record.first == FOREVER:
+            raise ConfigError(f"the journal holds no event{whose}: give another journal with --journal")
+        yield _Source("", since or 0, record)
+
+
+def _parts(arguments: Namespace, record: Record, since: int | None, until: int | None) -> Parts:
+    from fer_stream.events.spans import Parts  # noqa: PLC0415
+
     every = None if arguments.every is None else round(arguments.every * 1e9)
     if since is None:  # whole parts, such as from 08:00 to 08:05, are easier to read
         since = record.first - record.first % (every or 1)
-    rows = record.rows(
-        since,
-        record.last + 1 if until is None else until,
-        every,
-        least_faces=settings.least_faces,
-        groups=settings.valence if arguments.by == "valence" else None,
-    )
-    if arguments.format == "jsonl":
-        sys.stdout.writelines(json.dumps(row.as_dict(), ensure_ascii=False) + "\n" for row in rows)
-    elif arguments.format == "csv":
-        _write_csv(rows)
-    else:
-        sys.stdout.write("\n".join(table(_cells(rows))) + "\n")
+    return Parts.of(since, record.last + 1 if until is None else until, every)
 
 
 def _nanoseconds(moment: int | float | None) -> int | None:
     """Return a point in time in nanoseconds; a float is an age in seconds."""
     return time.time_ns() - round(moment * 1e9) if isinstance(moment, float) else moment
-
-
-def _labels(rows: Iterable[Row]) -> list[str]:
-    return sorted({label for row in rows if row.faces for label in row.faces.labels})
-
-
-def _write_csv(rows: list[Row]) -> None:
-    """Write all durations in seconds; what is withheld is empty."""
-    labels = _labels(rows)
-    writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow([*FIXED, *(f"{label}_s" for label in labels)])
-    for row in rows:
-        found = row.as_dict()
-        found["withheld"] = int(found["withheld"])
-        empty: Any = "" if row.faces is None else 0.0
-        parts = [found.get("labels_s", {}).get(label, empty) for label in labels]
-        writer.writerow([*(found.get(column, "") for column in FIXED), *parts])
-
-
-def _cells(rows: list[Row]) -> list[list[str]]:
-    """Return the cells of a table for people: seconds, and the shares of the time that faces were in view."""
-    labels = _labels(rows)
-    shares = [f"{name} %" for name in ("uncertain", *labels)]
-    cells = [["camera", "from", "online s", "offline s", "unknown s", "unseen s", "faces", "in view s", *shares]]
-    for row in rows:
-        start = row.as_dict()["start"].replace("T", " ").removesuffix("Z").removesuffix(".000000")
-        line = [row.camera, start, *(f"{part / 1e9:.1f}" for part in (row.online, row.offline, row.unknown))]
-        if row.faces is None:
-            line += ["-"] * (4 + len(labels))
-        else:
-            faces = row.faces
-            line += [f"{faces.unseen / 1e9:.1f}", str(faces.count), f"{faces.in_view / 1e9:.1f}"]
-            parts = (faces.uncertain, *(faces.labels.get(label, 0) for label in labels))
-            line += [f"{100 * part / faces.in_view:.1f}" if faces.in_view else "-" for part in parts]
-        cells.append(line)
-    return cells

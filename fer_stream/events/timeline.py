@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from fer_stream.events.smoother import Change, LabelSet, Smoother
 from fer_stream.events.tracker import Tracker
+from fer_stream.events.zones import Whereabouts
 from fer_stream.imaging.geometry import overlap
 from fer_stream.settings.sections import SmootherSettings
 from fer_stream.types import (
@@ -32,6 +33,7 @@ from fer_stream.types import (
     Searched,
     Setting,
     Track,
+    ZoneData,
 )
 
 if TYPE_CHECKING:
@@ -41,7 +43,9 @@ if TYPE_CHECKING:
     from fer_stream.events.calibration import Calibration
     from fer_stream.events.smoother import Levels
     from fer_stream.events.tracker import Course
+    from fer_stream.events.zones import Happening
     from fer_stream.settings.tree import TrackerSettings
+    from fer_stream.types import Places
 
 
 HERE = 0.5
@@ -64,6 +68,7 @@ class Timeline:
         smoother: SmootherSettings,
         attention: Attention,
         calibration: Calibration | None = None,
+        places: Places | None = None,
     ) -> None:
         self.camera = camera
         self.epoch = epoch
@@ -90,6 +95,8 @@ class Timeline:
         self._attention = attention
         self._calibration = calibration
         self._smoothers: dict[int, Smoother] = {}
+        self._places = places
+        self._whereabouts: Whereabouts | None = None
 
     @property
     def face_regions(self) -> tuple[Box, ...]:
@@ -130,10 +137,15 @@ class Timeline:
         if not self.online:
             self.online, self.size = True, size
             about = CameraData("first frame", *size, self._own_settings(), self._own_calibration())
+            if self._places:
+                about = replace(about, zones=self._places.zones or None, lines=self._places.lines or None)
+                self._whereabouts = Whereabouts(self._places, size)
             events.append(self._event(EventType.CAMERA_ONLINE, 0, about))
         elif size != self.size:
             events += self._close_all()
             self.size = size
+            if self._whereabouts:
+                self._whereabouts.resize(size)
             events.append(self._event(EventType.CAMERA_RESET, 0, CameraData("resolution changed", *size)))
         tracking = self._tracker.update(self.time, faces)
         events += self._leave(tracking.left)
@@ -145,6 +157,9 @@ class Timeline:
                 scored = self._calibration.apply(face.probabilities) if self._calibration else face.probabilities
                 changes = self._smoothers[track.id].observe(self.time, scored, face.quality, face.measures)
                 events += self._expressions(track, changes)
+        if self._whereabouts:
+            for track in tracking.seen:
+                events += self._moves(self._whereabouts.observe(track))
         self.tracks = tracking.seen
         self.searched = searched is not None or not self._attention.following
         self.candidates, self.courses = tracking.candidates, self._tracker.courses
@@ -203,6 +218,8 @@ class Timeline:
         for track in tracks:
             smoother = self._smoothers.pop(track.id)
             events += self._expressions(track, smoother.close(track.last_seen))
+            if self._whereabouts:
+                events += self._moves(self._whereabouts.leave(track))
             stay = replace(self._stay(track, track.last_seen), measures=_measures(smoother.levels))
             events.append(self._event(EventType.FACE_LEFT, track.id, stay))
         return events
@@ -230,6 +247,9 @@ class Timeline:
             events.append(self._event(self._kinds[change.what], track.id, data))
         return events
 
+    def _moves(self, happenings: Iterable[Happening]) -> list[Event]:
+        return [self._event(kind, track.id, data) for kind, track, data in happenings]
+
     def _event(self, kind: EventType, track: int, data: EventData) -> Event:
         return Event(kind, self.camera, self.epoch, self.frame, track, self.time, data)
 
@@ -252,11 +272,12 @@ def closing(event: Event) -> Event:
     ``event`` is its last journaled event. The end is the time of that event, as nothing is known about later times.
     """
     family = event.type.partition(".")[0]
-    kind = {"camera": EventType.CAMERA_OFFLINE, "face": EventType.FACE_LEFT}.get(family) or EventType(f"{family}.ended")
+    kinds = {"camera": EventType.CAMERA_OFFLINE, "face": EventType.FACE_LEFT, "zone": EventType.ZONE_LEFT}
+    kind = kinds.get(family) or EventType(f"{family}.ended")
     data = event.data
-    if isinstance(data, FaceData | ExpressionData):
+    if isinstance(data, FaceData | ExpressionData | ZoneData):
         end = max(event.time, data.start_time)
         data = replace(data, end_time=end, duration_ms=_milliseconds(data.start_time, end))
     elif isinstance(data, CameraData):
-        data = replace(data, reason="aggregator restarted", smoother=None, calibration=None)
+        data = replace(data, reason="aggregator restarted", smoother=None, calibration=None, zones=None, lines=None)
     return replace(event, type=kind, data=data, sequence=0, cursor=BEGINNING)

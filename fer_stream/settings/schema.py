@@ -141,7 +141,8 @@ def sentence(root: Schema, tree: dict[str, Any], error: ErrorDetails) -> tuple[K
     loc = error["loc"]
     if loc[-1] == "[key]":
         rule = "1 to 63 letters, digits, '_', '.' and '-', and begins with a letter or digit"
-        return (str(loc[0]), str(loc[-2])), f"{loc[-2]!r} cannot be a name in {loc[0]}; a name has {rule}"
+        where = tuple(map(str, loc[:-2]))
+        return (*where, str(loc[-2])), f"{loc[-2]!r} cannot be a name in {dotted(where)}; a name has {rule}"
     path = tuple(str(key) for key in loc[: next((n for n, key in enumerate(loc) if isinstance(key, int)), len(loc))])
     if error["type"] == "extra_forbidden":
         return path, unknown(root, path)

@@ -27,6 +27,7 @@ from fer_stream.settings.kinds import (
     Policy,
     Sink,
     addresses,
+    distinct,
 )
 from fer_stream.settings.layers import Layers, read_environment, read_file, variable
 from fer_stream.settings.redaction import redact
@@ -83,15 +84,7 @@ def _default_address() -> str:
     return local.address(folders.runtime())
 
 
-def _distinct(cameras: dict[str, CameraSettings]) -> dict[str, CameraSettings]:
-    seen: dict[str, str] = {}
-    for name in cameras:
-        if (other := seen.setdefault(name.lower(), name)) != name:
-            raise ValueError(f"{other} and {name} differ only in case; rename one")
-    return cameras
-
-
-Cameras = Annotated[dict[Annotated[str, Field(pattern=CAMERA_NAME)], CameraSettings], AfterValidator(_distinct)]
+Cameras = Annotated[dict[Annotated[str, Field(pattern=CAMERA_NAME)], CameraSettings], AfterValidator(distinct)]
 
 
 class Settings(BaseSettings):

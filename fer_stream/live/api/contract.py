@@ -117,6 +117,9 @@ class StatisticsQuery(Query):
         None, description="the length of the parts of the period, such as 30s, 5m, 1h or 1d; by default one part"
     )
     camera: Camera | None = Field(None, description="only this camera")
+    group: Literal["camera", "track", "zone", "line"] = Field(
+        "camera", description="of what the rows are: a camera, a track, a zone, or a direction of a line"
+    )
     by: Literal["label", "valence"] = Field("label", description="label, or valence, the groups of the settings")
     least_faces: int = Field(
         1, ge=1, le=1_000_000, description="say nothing of fewer faces; the setting least_faces counts if it is higher"
@@ -236,13 +239,18 @@ class IntervalsAnswer(Answer):
 
 
 class StatisticsRow(Answer):
-    """One camera in one part of the period: online_s + offline_s + unknown_s is the whole part.
+    """One camera, track, zone or line in one part of the period: online_s + offline_s + unknown_s is the whole part.
 
-    online_s is unseen_s and the time in which at least one face was in view. in_view_s is uncertain_s and the labels'
-    times, summed over the faces. What is withheld is absent.
+    online_s is unseen_s and the time in which at least one face was in view, or in the zone. in_view_s is uncertain_s
+    and the labels' times, summed over the faces. What is withheld is absent.
     """
 
     camera: str
+    epoch: Count | None = Field(None, description="of the track, if rows are of tracks")
+    track: Count | None = Field(None, description="the track's number in the epoch, if rows are of tracks")
+    zone: str | None = Field(None, description="the zone, if rows are of zones")
+    line: str | None = Field(None, description="the line, if rows are of lines")
+    direction: str | None = Field(None, description="in which the line was crossed")
     start: Time
     end: Time
     online_s: Seconds
@@ -253,6 +261,10 @@ class StatisticsRow(Answer):
     unseen_s: Seconds = Field(0.0, description="the camera was online, and no face was in view")
     in_view_s: Seconds = Field(0.0, description="the times that the faces were in view, added")
     uncertain_s: Seconds = Field(0.0, description="the part of in_view_s without a label")
+    visits: Count = Field(0, description="how many visits to the zone there were")
+    median_visit_s: Seconds = Field(0.0, description="how long half of the visits were at most, in this part")
+    longest_visit_s: Seconds = Field(0.0, description="how long the longest visit was, in this part")
+    crossings: Count = Field(0, description="how often the line was crossed in this direction")
     labels_s: dict[str, Seconds] = Field({}, description="the part of in_view_s of each label")
     share: dict[str, Share] = Field({}, description="labels_s as parts of in_view_s")
 

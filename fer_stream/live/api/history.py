@@ -20,6 +20,7 @@ from fer_stream.client import subscribe
 from fer_stream.errors import ConfigError, FerStreamError
 from fer_stream.events.cloudevents import from_rfc3339
 from fer_stream.events.cursor import to_numbers
+from fer_stream.events.spans import Parts
 from fer_stream.events.statistics import Record
 from fer_stream.live.api.contract import MOST_ROWS
 from fer_stream.types import BEGINNING
@@ -27,7 +28,7 @@ from fer_stream.types import BEGINNING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from fer_stream.events.statistics import Row
+    from fer_stream.events.rows import Group, LineRow, Row
     from fer_stream.live.api.contract import StatisticsQuery
     from fer_stream.live.feed import Feed
     from fer_stream.settings.tree import Settings
@@ -101,7 +102,7 @@ class History:
         if self._task is not None:
             self._task.cancel()
 
-    async def rows(self, query: StatisticsQuery, state: dict[str, Any]) -> list[Row]:
+    async def rows(self, query: StatisticsQuery, state: dict[str, Any]) -> list[Row] | list[LineRow]:
         """Return the rows of an answer; ``state`` is the status of the service now.
 
         Raises:
@@ -126,10 +127,9 @@ class History:
                 name: now for name, camera in state["cameras"].items() if camera["state"] == "online" and camera["live"]
             }
             work = partial(
-                self._reading.record.rows,
-                start,
-                end,
-                every,
+                self._rows,
+                (start, end, every),
+                query.group,
                 camera=query.camera,
                 least_faces=max(query.least_faces, self._settings.least_faces),
                 groups=self._settings.valence if query.by == "valence" else None,
@@ -140,6 +140,9 @@ class History:
                 return await asyncio.to_thread(work)
             except ConfigError as error:
                 raise HTTPException(400, str(error)) from error
+
+    def _rows(self, period: tuple[int, int, int | None], group: Group, **how: Any) -> list[Row] | list[LineRow]:
+        return self._reading.record.rows(Parts.of(*period), group, **how)
 
     async def _until_ready(self, latest: str) -> None:
         self._waiting += 1

@@ -1,0 +1,185 @@
+"""Follows the faces of one camera through its zones and across its lines.
+
+A face is where the centre of its box is; a centre beyond the picture's edge counts as at the edge. The centre of a box
+jitters. So a visit begins when the centre is in the zone, and ends when it is `MARGIN` face sizes away from it. In the
+same way a face is on a side of a line when its centre is `MARGIN` face sizes away from the line, and stays on that side
+until it is as far on the other one. It has crossed the line then, if its centre last passed between the line's ends.
+
+While a face is not seen, it counts as where it was last seen.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, NamedTuple
+
+from fer_stream.imaging.geometry import area, centre
+from fer_stream.types import EventType, LineData, Milliseconds, Nanoseconds, ZoneData
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from fer_stream.types import EventData, LineShape, Outline, Places, Track
+
+MARGIN = 0.25
+"""How far outside of a zone, or beyond a line, a face must be, in sizes of its box (``sqrt(width * height)``)."""
+
+EDGE = 1e-3
+"""Pixels from the right and lower edges at which a centre beyond them is: the edge itself is in no zone."""
+
+_Point = tuple[float, float]
+
+
+class Happening(NamedTuple):
+    """Something that happened to a track."""
+
+    kind: EventType
+    track: Track
+    data: EventData
+
+
+class _Crossing:
+    """A face and a line."""
+
+    __slots__ = ("near", "side", "within")
+
+    def __init__(self) -> None:
+        self.near = 0.0
+        """Signed distance of its centre from the line; 0 only until it was beside the line."""
+        self.side = 0
+        """On which side it was last far enough from the line: 1 is the right one; 0: it never was."""
+        self.within = False
+        """Whether it passed between the ends of the line when it last came to the other side."""
+
+
+class _Visitor:
+    """Where one track is."""
+
+    __slots__ = ("at", "crossings", "visits")
+
+    def __init__(self, lines: int) -> None:
+        self.at: _Point | None = None
+        self.visits: dict[str, Nanoseconds] = {}
+        """The zones in which it is, and since when."""
+        self.crossings = [_Crossing() for _ in range(lines)]
+
+
+class Whereabouts:
+    """The visits of one camera's tracks to its zones. Deterministic: the same tracks give the same happenings."""
+
+    def __init__(self, places: Places, size: tuple[int, int]) -> None:
+        """Begin without tracks; ``size`` is the picture's width and height in pixels."""
+        self._places = places
+        self._visitors: dict[int, _Visitor] = {}
+        self.resize(size)
+
+    def resize(self, size: tuple[int, int]) -> None:
+        """Take another size of the pictures; all tracks have left."""
+        self._size = size
+        self._zones = {name: _scaled(outline, size) for name, outline in self._places.zones.items()}
+        self._lines = [_Line(name, line, size) for name, line in self._places.lines.items()]
+
+    def observe(self, track: Track) -> list[Happening]:
+        """Take a track that was seen now; a zone in which it is first seen counts since the track's beginning."""
+        time = track.last_seen
+        visitor = self._visitors.get(track.id)
+        since = time
+        if visitor is None:
+            visitor = self._visitors[track.id] = _Visitor(len(self._lines))
+            since = track.first_seen
+        x, y = centre(track.face.box)
+        at = min(max(x, 0.0), self._size[0] - EDGE), min(max(y, 0.0), self._size[1] - EDGE)
+        margin = MARGIN * math.sqrt(max(area(track.face.box), 0.0))
+        found = []
+        for name, corners in self._zones.items():
+            begun = visitor.visits.get(name)
+            if begun is not None:
+                if not _inside(at, corners) and _distance(at, corners) > margin:
+                    del visitor.visits[name]
+                    found.append(_visit(EventType.ZONE_LEFT, track, name, begun, time))
+            elif _inside(at, corners):
+                visitor.visits[name] = since
+                found.append(_visit(EventType.ZONE_ENTERED, track, name, since, None))
+        for line, crossing in zip(self._lines, visitor.crossings, strict=True):
+            if direction := line.crossed(crossing, visitor.at or at, at, margin):
+                data = LineData(line.name, direction, track.face.box, track.face.confidence)
+                found.append(Happening(EventType.LINE_CROSSED, track, data))
+        visitor.at = at
+        return found
+
+    def leave(self, track: Track) -> list[Happening]:
+        """End the visits of a track that has left, at the time at which it was last seen."""
+        visitor = self._visitors.pop(track.id, None)
+        visits = visitor.visits.items() if visitor else ()
+        return [_visit(EventType.ZONE_LEFT, track, name, begun, track.last_seen) for name, begun in visits]
+
+
+class _Line:
+    """A line in pixels."""
+
+    def __init__(self, name: str, shape: LineShape, size: tuple[int, int]) -> None:
+        self.name = name
+        self._directions = {1: shape.to_right, -1: shape.to_left}
+        (self._x, self._y), (x, y) = _scaled(shape.points, size)
+        self._length = math.hypot(x - self._x, y - self._y)
+        self._dx, self._dy = (x - self._x) / self._length, (y - self._y) / self._length
+
+    def _beside(self, point: _Point) -> float:
+        """Return the distance of a point in pixels, positive on the right as seen along the line (y points down)."""
+        return self._dx * (point[1] - self._y) - self._dy * (point[0] - self._x)
+
+    def crossed(self, crossing: _Crossing, before: _Point, at: _Point, margin: float) -> str | None:
+        """Take where a face is now, and return the direction in which it has crossed the line, if it has."""
+        beside = self._beside(at)
+        if beside:
+            if crossing.near * beside < 0:
+                crossing.within = self._between_ends(before, at)
+            crossing.near = beside
+        side = 1 if beside > 0 else -1
+        if abs(beside) < margin or not beside or side == crossing.side:
+            return None
+        known, crossing.side = crossing.side, side
+        return self._directions[side] if known and crossing.within else None
+
+    def _between_ends(self, before: _Point, at: _Point) -> bool:
+        """Return whether the way between two points on different sides passes between the line's ends."""
+        start, end = self._beside(before), self._beside(at)
+        part = start / (start - end)  # a point on the line itself is its own crossing
+        x, y = (a + part * (b - a) for a, b in zip(before, at, strict=True))
+        along = self._dx * (x - self._x) + self._dy * (y - self._y)
+        return 0 <= along <= self._length
+
+
+def _visit(kind: EventType, track: Track, zone: str, begun: Nanoseconds, end: Nanoseconds | None) -> Happening:
+    duration = Milliseconds(((track.last_seen if end is None else end) - begun) // 1_000_000)
+    return Happening(kind, track, ZoneData(zone, begun, end, duration, track.face.box, track.face.confidence))
+
+
+def _scaled(outline: Outline, size: tuple[int, int]) -> list[_Point]:
+    return [(x * size[0], y * size[1]) for x, y in outline]
+
+
+def _inside(point: _Point, corners: Sequence[_Point]) -> bool:
+    """Return whether a point is in a polygon: whether a ray to the right crosses an odd number of its sides.
+
+    Of two polygons with a common side, only one has the points on it.
+    """
+    x, y = point
+    inside = False
+    for number, (ax, ay) in enumerate(corners):
+        bx, by = corners[number - 1]
+        if (ay > y) != (by > y) and x < ax + (y - ay) * (bx - ax) / (by - ay):
+            inside = not inside
+    return inside
+
+
+def _distance(point: _Point, corners: Sequence[_Point]) -> float:
+    """Return the distance of a point from the sides of a polygon, in pixels."""
+    x, y = point
+    nearest = math.inf
+    for number, (ax, ay) in enumerate(corners):
+        bx, by = corners[number - 1]
+        dx, dy = bx - ax, by - ay
+        part = min(max(((x - ax) * dx + (y - ay) * dy) / (dx * dx + dy * dy), 0.0), 1.0)
+        nearest = min(nearest, math.hypot(x - ax - part * dx, y - ay - part * dy))
+    return nearest
