@@ -35,7 +35,17 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from fer_stream.settings.tree import FleetSettings, JournalSettings, Settings
-    from fer_stream.types import Event, Expected, Face, Measure, Picture, Region
+    from fer_stream.types import (
+        Annotation,
+        AnnotationPage,
+        AnnotationQuery,
+        Event,
+        Expected,
+        Face,
+        Measure,
+        Picture,
+        Region,
+    )
 
     Allocate = Callable[[tuple[int, ...]], NDArray[np.uint8] | None]
     Stored = tuple[Event, str]
@@ -265,6 +275,8 @@ class Journal(Protocol):
     def purge(self, older_than: float) -> int:
         """Delete the events stored before a time (Unix seconds), also while another process writes the journal.
 
+        Annotations go with the events of their time, and those made before that time in any case.
+
         Returns:
             The number of deleted events. Subscribers that request them get a ``stream.gap``.
 
@@ -311,6 +323,10 @@ class JournalReader(Protocol):
             size: most bytes of text to return, but at least one event.
             partition: of which partition.
         """
+        ...
+
+    def annotations(self, wanted: AnnotationQuery) -> AnnotationPage:
+        """Return annotations, in the order of their numbers; of all partitions."""
         ...
 
     def close(self) -> None:
@@ -364,6 +380,18 @@ class JournalWriter(Protocol):
 
     def purge(self, older_than: float) -> Future[int]:
         """As `Journal.purge`; it fails with a `JournalError` if that is not possible now."""
+        ...
+
+    def annotate(self, annotation: Annotation) -> Future[Annotation]:
+        """Begin to store an annotation; it is done, and has its number, when it is on disk.
+
+        One whose id is stored already is left out, and the stored one is the result. It fails with an
+        `AnnotationRefusedError` if there was no such camera, and with a `JournalError` if it cannot be stored now.
+        """
+        ...
+
+    def annotations(self, wanted: AnnotationQuery) -> Future[AnnotationPage]:
+        """As `JournalReader.annotations`; it fails with a `JournalError` if the journal cannot be read now."""
         ...
 
     def unclosed(self) -> list[Event]:
