@@ -443,6 +443,13 @@ class Hub(Protocol):
         """
         ...
 
+    def annotator(self, peer: bytes) -> str | None:
+        """Return the only name under which a peer may annotate; empty: under any; ``None``: it may not.
+
+        The latest `receive` must have returned a message from this peer on the link ``control``.
+        """
+        ...
+
     def publish(self, link: str, topic: str, parts: Sequence[Any]) -> None:
         """Send to all subscribers of a prefix of ``topic`` without waiting. A full queue drops the message."""
         ...
@@ -516,6 +523,10 @@ class Allowed(Protocol):
 
     def objection(self, public: str, camera: str) -> str:
         """Return why a key may not send frames for a camera, or an empty text."""
+        ...
+
+    def annotator(self, public: str) -> str | None:
+        """Return the only name under which a key may annotate; empty: under any; ``None``: it may not."""
         ...
 
 

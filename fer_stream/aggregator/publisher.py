@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from fer_stream.events.timeline import Timeline
     from fer_stream.fleet.driver import Journals
     from fer_stream.plugins import Hub, JournalWriter
-    from fer_stream.types import Box, Cursor, Event
+    from fer_stream.types import Annotation, AnnotationPage, AnnotationQuery, Box, Cursor, Event
 
 
 HELD = 10_000
@@ -207,6 +207,32 @@ class Publisher:
         """Publish the latest cursor, from which a subscriber sees whether it missed the latest events."""
         metrics.journal_cursor.set(sum(log.cursor for log in self.logs.values()))
         self._hub.publish("events", "/", [self.cursor.encode()])
+
+    # Annotations
+
+    def annotate(self, annotation: Annotation) -> Future[Annotation]:
+        """Begin to store an annotation, as `fer_stream.plugins.JournalWriter.annotate`.
+
+        Raises:
+            JournalError: no journal is open yet.
+        """
+        return self._annotated().annotate(annotation)
+
+    def annotations(self, wanted: AnnotationQuery) -> Future[AnnotationPage]:
+        """Begin to read annotations, as `fer_stream.plugins.JournalWriter.annotations`.
+
+        Raises:
+            JournalError: no journal is open yet.
+        """
+        return self._annotated().annotations(wanted)
+
+    def _annotated(self) -> Journals | JournalWriter:
+        """Return what stores annotations: in a cell any aggregator may, whoever writes the camera's events."""
+        if self._journals is not None:
+            return self._journals
+        if not self.logs:
+            raise JournalError("no journal is open yet: try again")
+        return self.logs[0].journal
 
     # Replays
 
