@@ -1,7 +1,7 @@
 """What zones and statistics cost: ``[REFERENCE] [EVENTS]``.
 
-``REFERENCE`` is a checkout of an earlier version; without it (``-``) only this one is measured. Both versions compute the
-events of the same faces without zones, alternately, each in processes of its own, and the shortest of the runs counts.
+``REFERENCE`` is a checkout of an earlier version; without it (``-``) only this one is measured. Both versions compute
+the events of the same faces without zones, alternately, each in its own processes, and the shortest of the runs counts.
 Then ``fer-stream stats`` reads a journal of ``EVENTS`` events (by default a million) for each kind of row.
 """
 
@@ -80,13 +80,12 @@ def journal(count: int) -> None:
         print(f"a journal of {count} events, {path.stat().st_size / 1_048_576:.0f} MiB")
         for how in (["--every", "1h"], ["--group", "track", "--from", "12h"], ["--group", "zone"]):
             began = time.perf_counter()
-            command = [sys.executable, "-m", "fer_stream.cli", "stats", "--journal", str(path), "--format", "csv", *how]
+            command = [sys.executable, "-m", "fer_stream", "stats", "--journal", str(path), "--format", "csv", *how]
             with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
                 assert process.stdout
                 lines = sum(1 for _ in process.stdout)
-            print(
-                f"{' '.join(how):30} {lines - 1:6} rows, {time.perf_counter() - began:5.1f} s, code {process.returncode}"
-            )
+            seconds = time.perf_counter() - began
+            print(f"{' '.join(how):30} {lines - 1:6} rows, {seconds:5.1f} s, code {process.returncode}")
         print(f"the largest process had {resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024:.0f} MiB")
 
 
