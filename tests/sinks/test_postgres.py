@@ -885,5 +885,5 @@ def test_the_printed_sql_is_one_transaction_and_knows_its_versions() -> None:
     printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert printed.startswith('BEGIN;\n\nCREATE SCHEMA IF NOT EXISTS "fer_stream";')
     assert printed.endswith("COMMIT;\n")
-    for wrong in (["--schema", "a;b"], ["--after", "2"]):
+    for wrong in (["--schema", "a;b"], ["--after", "3"]):
         assert subprocess.run([*command, *wrong], capture_output=True, check=False).returncode == 2
