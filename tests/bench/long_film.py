@@ -1,0 +1,128 @@
+"""Measures `fer-stream analyze` on a long film: a clip, looped without decoding it again. Prints progress as it goes.
+
+::
+
+    python tests/bench/long_film.py ../shared/media/head-pose-face-detection-female-and-male.gif --hours 2
+
+Memory is the process's resident set, at the end of each tenth of the film by the command's own progress, and at its peak.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from fractions import Fraction
+from itertools import count
+from pathlib import Path
+from typing import NamedTuple
+
+import av
+import psutil
+
+TENTHS = 10
+
+
+class Measured(NamedTuple):
+    """What one analysis took: seconds, MiB at its peak and at each tenth of the film, frames, and its last progress."""
+
+    seconds: float
+    peak: float
+    tenths: list[float]
+    frames: int
+    progress: str
+
+
+def loop(clip: Path, path: Path, seconds: float) -> int:
+    """Encode a clip once, without B-frames, and write it again and again, for this time; return the number of frames."""
+    once = path.with_suffix(".once.mp4")
+    with av.open(str(clip)) as source, av.open(str(once), "w") as target:
+        video = source.streams.video[0]
+        rate = Fraction(video.average_rate or 25)
+        stream = target.add_stream("libx264", rate=rate, options={"bf": "0", "crf": "20"})
+        stream.width, stream.height, stream.pix_fmt = video.width // 2 * 2, video.height // 2 * 2, "yuv420p"
+        for number, frame in enumerate(source.decode(video)):
+            picture = frame.reformat(width=stream.width, height=stream.height, format="yuv420p")
+            picture.pts, picture.time_base = number, 1 / rate
+            target.mux(stream.encode(picture))
+        target.mux(stream.encode(None))
+    with av.open(str(once)) as source:
+        packets = [(bytes(packet), packet.is_keyframe) for packet in source.demux(video=0) if packet.size]
+    frames = max(round(seconds * rate), 1)
+    with av.open(str(once)) as source, av.open(str(path), "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for number in count():
+            if number == frames:
+                break
+            content, key = packets[number % len(packets)]
+            packet = av.Packet(content)
+            packet.stream, packet.time_base = stream, 1 / rate
+            packet.pts = packet.dts = number
+            packet.duration, packet.is_keyframe = 1, key
+            target.mux(packet)
+    once.unlink()
+    return frames
+
+
+def measure(film: Path, folder: Path, arguments: list[str]) -> Measured:
+    """Analyse a film into a folder by the command, and show its progress."""
+    command = [sys.executable, "-m", "fer_stream", "analyze", str(film), "--output", str(folder), *arguments]
+    began = time.monotonic()
+    done = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    process, lines, levels = psutil.Process(done.pid), [], []
+
+    def follow() -> None:
+        for line in done.stderr or ():
+            lines.append(line.strip())
+            print(line, end="", flush=True)
+            if found := re.search(r": (\d+) of (\d+), ", line):
+                here = process.memory_info().rss / 2**20
+                levels.append((int(found[1]) / int(found[2]), here))
+
+    thread = threading.Thread(target=follow)
+    thread.start()
+    peak = 0.0
+    while done.poll() is None:
+        try:
+            status = Path(f"/proc/{done.pid}/status").read_text()
+        except OSError:
+            break
+        if found := re.search(r"VmHWM:\s+(\d+)", status):
+            peak = int(found[1]) / 1024
+        time.sleep(0.2)
+    code = done.wait()
+    thread.join()
+    if code:
+        raise SystemExit(f"fer-stream analyze ended with {code}: {lines[-1] if lines else 'without a message'}")
+    with (folder / "frames.csv").open(encoding="utf-8") as file:
+        frames = sum(1 for _ in file) - 1
+    tenths = [next((rss for at, rss in levels if at >= n / TENTHS), 0.0) for n in range(1, TENTHS)]
+    told = next((line for line in reversed(lines) if " left" in line), "")
+    return Measured(time.monotonic() - began, peak, tenths, frames, told)
+
+
+def main() -> None:
+    """Make the film, analyse it, and print what it took."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("clip", type=Path)
+    parser.add_argument("--hours", type=float, default=2.0)
+    parser.add_argument("options", nargs="*", help="options of fer-stream analyze, after --")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        film = folder / "film.mp4"
+        frames = loop(arguments.clip, film, arguments.hours * 3600)
+        print(f"{film.name}: {frames:,} frames, {film.stat().st_size / 2**20:.0f} MiB", flush=True)
+        found = measure(film, folder / "out", arguments.options)
+        print(f"{found.frames:,} frames in {found.seconds:.0f} s: {found.frames / found.seconds:.0f} a second")
+        print(f"peak memory {found.peak:.0f} MiB; after each tenth: {', '.join(f'{rss:.0f}' for rss in found.tenths)}")
+        for path in sorted((folder / "out").iterdir()):
+            print(f"  {path.name:18}{path.stat().st_size / 2**20:8.1f} MiB")
+
+
+if __name__ == "__main__":
+    main()
