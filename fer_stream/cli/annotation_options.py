@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from fer_stream.cli import values
-from fer_stream.cli.agree_options import Argument
+
+if TYPE_CHECKING:
+    from fer_stream.cli.agree_options import Argument
 
 
 def annotation_arguments() -> tuple[Argument, ...]:

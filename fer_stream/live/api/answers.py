@@ -187,6 +187,10 @@ class HistoryAnswer(Answer):
     end: Time
     aggregated: bool = Field(description="true: the spans are too many, or may not be told, and rows has statistics")
     resolution_s: Count = Field(description="the length of a part of the rows, in seconds")
+    first: Time | None = Field(description="the time of the oldest event; null: there is none")
+    last: Time | None = Field(description="the time of the latest event")
+    labels: list[str] = Field(description="the labels of the service; none until a worker has connected")
+    colours: dict[str, str] = Field(description="a colour for each label of the service and of the spans, as #rrggbb")
     cameras: list[CameraHistory] = Field(description="the spans, unless aggregated")
     rows: list[StatisticsRow] = Field(description="a row for each camera and part of the period, if aggregated")
 

@@ -22,6 +22,7 @@ from fer_stream.events.cloudevents import from_rfc3339, to_rfc3339
 from fer_stream.events.cursor import to_numbers
 from fer_stream.events.spans import Parts
 from fer_stream.events.statistics import Record
+from fer_stream.imaging.palette import colour
 from fer_stream.live.api import answers
 from fer_stream.live.api.answers import HistoryAnswer, StatisticsRow
 from fer_stream.live.api.contract import MOST_ROWS
@@ -143,22 +144,34 @@ class History:
         """
         period = _period(query, DAY)
         online = _online(state)
-        return await self._answer(partial(self._spans, query, period, online), state)
+        return await self._answer(partial(self._spans, query, period, online, state["labels"]), state)
 
-    def _spans(self, query: HistoryQuery, period: tuple[int, int], online: dict[str, int]) -> HistoryAnswer:
+    def _spans(
+        self, query: HistoryQuery, period: tuple[int, int], online: dict[str, int], labels: list[str]
+    ) -> HistoryAnswer:
         start, end = period
         part = query.resolution or max(1, -(-(end - start) // (PARTS * 1_000_000_000)))
         about: dict[str, Any] = {"start": to_rfc3339(Nanoseconds(start)), "end": to_rfc3339(Nanoseconds(end))}
-        about["resolution_s"] = part
+        record = self._reading.record
+        ends = (record.first, record.last) if record.last else (None, None)
+        about |= {
+            name: None if at is None else to_rfc3339(Nanoseconds(at))
+            for name, at in zip(("first", "last"), ends, strict=True)
+        }
+        about |= {"resolution_s": part, "labels": labels}
         least = self._settings.least_faces
         told = None
         if least == 1:  # else nothing is said of single faces
-            told = self._reading.record.history(start, end, camera=query.camera, online=online, most=MOST_SPANS)
+            told = record.history(start, end, camera=query.camera, online=online, most=MOST_SPANS)
         if told is not None:
+            seen = {each.label for one in told for stay in one.stays for each in stay.labels}
+            about["colours"] = {label: colour(label) for label in sorted({*labels, *seen})}
             return HistoryAnswer(aggregated=False, cameras=list(map(_told, told)), rows=[], **about)
         how: dict[str, Any] = {"camera": query.camera, "least_faces": least, "online": online, "most": MOST_ROWS}
         rows = self._rows((start, end, part * 1_000_000_000), "camera", **how)
         told_rows = [StatisticsRow.model_validate(row.as_dict()) for row in rows]
+        seen = {label for row in told_rows for label in row.labels_s}
+        about["colours"] = {label: colour(label) for label in sorted({*labels, *seen})}
         return HistoryAnswer(aggregated=True, cameras=[], rows=told_rows, **about)
 
     async def _answer(self, work: Callable[[], Result], state: dict[str, Any]) -> Result:
