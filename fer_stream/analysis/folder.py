@@ -184,8 +184,15 @@ class Analysis:
             AnnotationError: a trial starts after the last frame, or the input is pictures, which have no times.
             ConfigError: the folder cannot be written, or holds foreign files.
         """
-        start = from_rfc3339(self._settings.cameras[self._camera].start_time)
-        source = supplement.Source(self._camera, self.source, self._path, start)
+        camera = self._settings.cameras[self._camera]
+        source = supplement.Source(
+            self._camera,
+            self.source,
+            self._path,
+            from_rfc3339(camera.start_time),
+            camera.places,
+            self._settings.least_faces,
+        )
         return supplement.add(self._output, summary, source, exports, trials)
 
     def _analyse_recording(

@@ -33,7 +33,7 @@ def write(record: Record, folder: Path, places: Places | None, least_faces: int,
     Raises:
         OSError: a file cannot be written.
     """
-    parts = Parts(trials) if trials else Parts.of(record.first, max(record.last, record.first + 1))
+    parts = Parts(trials) if trials else Parts.of(record.first, max(record.last, record.first) + 1)
     has = {"camera": True, "zone": bool(places and places.zones), "line": bool(places and places.lines)}
     for name, group in FILES.items():
         if has[group]:

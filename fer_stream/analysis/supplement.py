@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from fer_stream.analysis import exports, trials
+from fer_stream.analysis import exports, statistics, trials
 from fer_stream.analysis.exports import Recording
+from fer_stream.client.recorded import EVENTS
+from fer_stream.client.recorded import Recording as Events
 from fer_stream.errors import AnnotationError
+from fer_stream.events.statistics import Record
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,9 +18,7 @@ if TYPE_CHECKING:
 
     from fer_stream.analysis.output import OutputFolder
     from fer_stream.interchange.markers import Marker
-
-EVENTS = "events.jsonl"
-"""The file of an analysis from which the exports are made."""
+    from fer_stream.types import Places
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +30,16 @@ class Source:
         address: the camera's source.
         path: the source as a path, which does not exist if it is an address.
         start: the capture time of the recording's beginning, in nanoseconds.
+        places: the camera's zones and lines.
+        least_faces: of how many faces at least statistics say something.
     """
 
     camera: str
     address: str
     path: Path
     start: int
+    places: Places | None
+    least_faces: int
 
 
 def add(
@@ -72,10 +77,13 @@ def add(
         return summary
     trials.check(wanted, summary["source"], summary["duration_s"])
     tables = [f"{name}.{suffix}" for name in trials.TABLES for suffix in ("csv", "parquet")]
-    with output.replacing(tables) as part:
-        marking = trials.Marking(wanted)
+    with output.replacing([*tables, *statistics.FILES]) as part:
+        marking, record = trials.Marking(wanted), Record()
         for name in tables:
             marking.copy(output.path / name, part / name)
+        for event in Events(summary["source"], source.start, output.path / EVENTS).events():
+            record.take(event)
+        statistics.write(record, part, source.places, source.least_faces, trials.spans(wanted, source.start))
         return output.finish(summary | {"trials": as_json}, keep=summary["files"])
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from fer_stream.analysis.tables import PROVENANCE
 from fer_stream.errors import AnnotationError
+from fer_stream.events.spans import Trial
 from fer_stream.system.extras import require
 
 if TYPE_CHECKING:
@@ -93,6 +94,11 @@ def check(trials: Sequence[Marker], film: str, duration: float) -> None:
     if trials and trials[-1].end > duration + 1:
         late = trials[-1]
         _log.warning("%s: the trial %r ends at %g s, but the film at %g s", film, late.name, late.end, duration)
+
+
+def spans(trials: Sequence[Marker], start: int) -> list[Trial]:
+    """Return trials in nanoseconds since the Unix epoch, of a film that begins at ``start``."""
+    return [Trial(each.name, start + round(each.start * 1e9), start + round(each.end * 1e9)) for each in trials]
 
 
 class Marking:

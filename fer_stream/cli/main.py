@@ -248,6 +248,12 @@ COMMANDS = (
                 "each film",
             ),
             _argument(
+                "--markers",
+                metavar="FILE",
+                help="rows for each trial in this file: CSV with start, end and name, or BIDS events; times are "
+                "seconds of the film, or from --from in a journal",
+            ),
+            _argument(
                 "--group",
                 choices=["camera", "track", "zone", "line"],
                 default="camera",

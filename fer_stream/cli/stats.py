@@ -5,18 +5,21 @@ from __future__ import annotations
 import json
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from fer_stream.cli.options import begin
 from fer_stream.cli.reading import table
+from fer_stream.client.recorded import EVENTS, recordings
 from fer_stream.errors import ConfigError
 
 if TYPE_CHECKING:
     from argparse import Namespace
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
+    from fer_stream.client.recorded import Recording
     from fer_stream.events.rows import LineRow, Row
-    from fer_stream.events.spans import Parts
+    from fer_stream.events.spans import Parts, Trial
     from fer_stream.events.statistics import Record
     from fer_stream.settings.tree import Settings
 
@@ -26,8 +29,8 @@ class _Source(NamedTuple):
 
     film: str
     """Empty: the journal."""
-    start: int
-    """The time from which the times of markers count, in nanoseconds since the Unix epoch."""
+    trials: Sequence[Trial]
+    """Those of ``--markers``."""
     record: Record
 
 
@@ -41,7 +44,7 @@ def stats(arguments: Namespace) -> None:
     films: list[str] = []
     for source in _sources(arguments, settings, since, until):
         found = source.record.rows(
-            _parts(arguments, source.record, since, until),
+            _parts(arguments, source, since, until),
             arguments.group,
             least_faces=settings.least_faces,
             groups=settings.valence if arguments.by == "valence" else None,
@@ -62,34 +65,67 @@ def _sources(arguments: Namespace, settings: Settings, since: int | None, until:
     """Yield what was read of each recording, or of the journal.
 
     Raises:
-        ConfigError: there are no events.
+        AnnotationError: the markers cannot be read, or do not fit.
+        ConfigError: there are no events, or options do not go together.
     """
     from fer_stream.client import read_journal  # noqa: PLC0415
-    from fer_stream.client.recorded import recordings  # noqa: PLC0415
     from fer_stream.events.statistics import FOREVER, Record  # noqa: PLC0415
 
     whose = f" of the camera {arguments.camera}" if arguments.camera else ""
     bounds = since or 0, FOREVER if until is None else until
-    for recording in recordings(arguments.events or ()):
+    read = recordings(arguments.events or ())
+    trials = _trials(arguments, read, since)
+    for recording, own in zip(read, trials, strict=False):
         record = Record(*bounds)
         for event in recording.events():
             if arguments.camera in (None, event.camera) or not event.camera:
                 record.take(event)
         if record.first == FOREVER:
             raise ConfigError(f"{str(recording.path)!r} holds no event{whose}")
-        yield _Source(recording.film, recording.start, record)
+        yield _Source(recording.film, own, record)
     if not arguments.events:
         record = Record(*bounds)
         for event, _ in read_journal(settings, camera=arguments.camera):
             record.take(event)
         if record.first == FOREVER:
             raise ConfigError(f"the journal holds no event{whose}: give another journal with --journal")
-        yield _Source("", since or 0, record)
+        yield _Source("", trials[0], record)
 
 
-def _parts(arguments: Namespace, record: Record, since: int | None, until: int | None) -> Parts:
+def _trials(arguments: Namespace, read: Sequence[Recording], since: int | None) -> list[Sequence[Trial]]:
+    """Return the trials of each recording, or of the journal.
+
+    Raises:
+        AnnotationError: the markers cannot be read, or do not fit.
+        ConfigError: options do not go together.
+    """
+    if arguments.markers is None:
+        return [()] * max(1, len(read))
+    from fer_stream.analysis.trials import by_film, spans  # noqa: PLC0415
+    from fer_stream.interchange.markers import read_markers  # noqa: PLC0415
+
+    for option in ("every", "to", *(["since"] if read else [])):
+        if getattr(arguments, option) is not None:
+            flag = "from" if option == "since" else option
+            raise ConfigError(f"--{flag} does not work with --markers, whose trials are the periods: leave out one")
+    if not read and since is None:
+        raise ConfigError("--markers of a journal needs --from: the markers' times are seconds from there")
+    markers = read_markers(Path(arguments.markers))
+    if not read:
+        return [spans(by_film(markers, {"": "the journal"})[""], since or 0)]
+    names = [each.path.parent.name if each.path.name == EVENTS else each.path.name for each in read]
+    keys = [name if names.count(name) == 1 else str(each.path) for name, each in zip(names, read, strict=True)]
+    found = by_film(markers, {key: each.film for key, each in zip(keys, read, strict=True)})
+    return [spans(found[key], each.start) for key, each in zip(keys, read, strict=True)]
+
+
+def _parts(arguments: Namespace, source: _Source, since: int | None, until: int | None) -> Parts:
+    """Return the periods; there are none for a film without trials."""
     from fer_stream.events.spans import Parts  # noqa: PLC0415
 
+    if arguments.markers is not None:
+        return Parts(source.trials)
+    record = source.record
     every = None if arguments.every is None else round(arguments.every * 1e9)
     if since is None:  # whole parts, such as from 08:00 to 08:05, are easier to read
         since = record.first - record.first % (every or 1)

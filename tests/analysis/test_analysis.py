@@ -41,7 +41,8 @@ def test_the_command_writes_all_files_of_a_recording(cli: Cli, clip: Path, tiny_
     assert (done.popen.returncode, done.out) == (0, "")
     assert sorted(path.name for path in out.iterdir()) == [
         "events.csv", "events.jsonl", "events.parquet", "faces.csv", "faces.parquet", "frames.csv", "frames.parquet",
-        "openface.csv", "report.html", "shares.svg", "summary.json", "timeline.svg", "uncertain.svg", "valence.svg",
+        "openface.csv", "report.html", "shares.svg", "statistics.csv", "summary.json", "timeline.svg",
+        "uncertain.svg", "valence.svg",
     ]  # fmt: skip
     summary = json.loads((out / "summary.json").read_text())
     assert summary["model"] == "tiny 1"

@@ -25,6 +25,7 @@ from fer_stream.aggregator import aggregator
 from fer_stream.capture import process as capture
 from fer_stream.errors import JournalError
 from fer_stream.events.cloudevents import decode, from_rfc3339
+from fer_stream.events.spans import Parts
 from fer_stream.events.statistics import Record
 from fer_stream.inference import models, worker
 from fer_stream.journal.sqlite import Writer
@@ -245,7 +246,7 @@ def test_statistics_are_those_of_the_journal(ended: tuple[str, list[str]]) -> No
     for text in texts:
         record.take(decode(text))
     start, end = "1970-01-01T00:00:00Z", "1970-01-01T00:00:20Z"
-    rows = record.rows(from_rfc3339(start), from_rfc3339(end), 5_000_000_000)
+    rows = record.rows(Parts.of(from_rfc3339(start), from_rfc3339(end), 5_000_000_000))
     found = ask(url, "/statistics", **{"from": start, "to": end, "every": "5s"})["rows"]
     assert found == [row.as_dict() for row in rows]
     assert found[0]["labels_s"]["happy"] > 0
