@@ -75,6 +75,7 @@ function background(pen, { state }, left, right, top, height, paint) {
       pen.moveTo(at, top + height);
       pen.lineTo(at + height, top);
     }
+    pen.lineWidth = 1; // that of a selected interval would stay
     pen.globalAlpha = 0.6;
     pen.stroke();
   } else {
