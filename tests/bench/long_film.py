@@ -4,7 +4,7 @@
 
     python tests/bench/long_film.py ../shared/media/head-pose-face-detection-female-and-male.gif --hours 2
 
-Memory is the process's resident set, at the end of each tenth of the film by the command's own progress, and at its peak.
+Memory is the process's resident set, at each tenth of the film by the command's own progress, and at its peak.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Measured(NamedTuple):
 
 
 def loop(clip: Path, path: Path, seconds: float) -> int:
-    """Encode a clip once, without B-frames, and write it again and again, for this time; return the number of frames."""
+    """Encode a clip once, without B-frames, and copy it again and again for this time; return the number of frames."""
     once = path.with_suffix(".once.mp4")
     with av.open(str(clip)) as source, av.open(str(once), "w") as target:
         video = source.streams.video[0]
