@@ -121,7 +121,9 @@ def _section(kind: _Kind, rows: Sequence[Mapping[str, str]]) -> Section:
         seconds = [round(times.in_view, 1)] if timed else []
         table.append((*key, *counted, *seconds, *percent(times, labels)))
     withheld = sum(times.withheld for times in together.values())
-    note = kind.note
+    note = f"{kind.note} Only time within the trials counts." if trials else kind.note
+    if timed and len(together) > plots.MOST_BARS:
+        note += f" The drawing has the first {plots.MOST_BARS}."
     if withheld:
         note += f" {withheld} row{'s are' if withheld > 1 else ' is'} withheld: too few faces (setting least_faces)."
     head = (*by, "faces", *kind.counts, *(["seconds in view"] if timed else []), *(f"{label} %" for label in labels))

@@ -99,7 +99,8 @@ def _side_by_side(recordings: Mapping[str, Mapping[str, Any]], times: Mapping[st
     return Section(
         "Films",
         "Share of the time from entering to leaving, added up over the tracks of a film. All films: by time, so a film "
-        "with more face-seconds counts more. A film's name leads to its own report.",
+        "with more face-seconds counts more. A film's name leads to its own report."
+        + (f" The drawing has the first {plots.MOST_BARS} films." if len(bars) > plots.MOST_BARS else ""),
         ("film", "seconds", *counts, "face-seconds", *(f"{label} %" for label in labels)),
         rows,
         alt(bars),
@@ -137,16 +138,15 @@ def _agreement(folder: Path) -> list[Section]:
     together: list[tuple[Cell, ...]] = []
     with (folder / "agreement.csv").open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
-            if row["measure"] == "alpha":
-                together.append((f"alpha of all, {row['scope']}", row["films"], _value(row)))
+            if row["first"] == "all":
+                together.append((row["measure"].replace("_", " "), row["scope"], row["films"], _value(row)))
             elif not row["label"]:
                 pairs[row["first"], row["second"]][row["scope"], row["measure"]] = row
     rows: list[tuple[Cell, ...]] = []
     for (first, second), values in pairs.items():
         films = next(iter(values.values()))["films"]
         shown = [_value(values[key]) if key in values else "" for key in _MEASURES]
-        rows.append((f"{first} and {second}", films, *shown))
-    here = Link("the whole report", f"{folder.name}/agreement.html")
+        rows.append((Link(f"{first} and {second}", f"{folder.name}/agreement.html"), films, *shown))
     head = (
         "raters",
         "films",
@@ -157,10 +157,10 @@ def _agreement(folder: Path) -> list[Section]:
         "event F1",
         "onset error in s",
     )
-    note = "In square brackets: intervals by film, 95 %. What each value means is in the report on agreement."
+    note = "In square brackets: intervals by film, 95 %. The names of the raters lead to the report on agreement."
     return [
         Section("Agreement with coders", note, head, rows),
-        Section("Agreement of all raters", "", ("measure", "films", "value"), [*together, (here, "", "")]),
+        Section("Agreement of all raters", "", ("measure", "time", "films", "value"), together),
     ]
 
 
