@@ -130,7 +130,7 @@ def test_an_annotator_enters_a_page_without_a_token(site: Callable[..., str]) ->
         (WRONG | {"track": 0}, 400, "the field track: input should be greater than or equal to 1"),
         (WRONG | {"note": "x" * 501}, 400, "the field note: "),
         (WRONG | {"note": "\0"}, 400, "the note has control characters"),
-        (WRONG | {"label": ""}, 400, "must be a label"),
+        (WRONG | {"label": " sad"}, 400, "must be a label"),
         (WRONG | {"id": "../x"}, 400, "the field id: '../x' is no id"),
         (WRONG | {"colour": 1}, 400, "there is no field 'colour'; there are: camera, track"),
         ({"camera": "door"}, 400, "the field track: field required"),
@@ -148,6 +148,11 @@ def test_an_invalid_annotation_gets_one_sentence(
     assert (found, sentence in problem["detail"]) == (status, True), problem
     assert "\n" not in problem["detail"]
     assert listed(url, ANNA)["annotations"] == []
+
+
+def test_both_methods_of_the_address_are_named(site: Callable[..., str]) -> None:
+    answer = get(site(page=False), PATH, "DELETE")
+    assert (answer.status, set(answer.headers["allow"].split(", "))) == (405, {"GET", "HEAD", "POST"})
 
 
 def test_a_form_is_no_annotation(site: Callable[..., str]) -> None:

@@ -176,7 +176,7 @@ class AnnotationBody(Query):
     track: int = Field(ge=1, lt=2**63)
     start: Moment
     end: Moment = Field(description="after start, by at most a day")
-    label: str = Field(max_length=64, description="the right label, or wrong: the shown one is not right")
+    label: str = Field(min_length=1, max_length=64, description="the right label, or wrong: the shown one is not right")
     previous: str | None = Field(None, max_length=64, description="the label that was shown; null: none")
     note: str = Field("", max_length=500, description="anything else; no control characters but line ends and tabs")
     id: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")] | None = Field(

@@ -58,10 +58,10 @@ class Api:
 
     def mount(self) -> Mount:
         """Return the route of everything below `contract.PREFIX`."""
-        routes = [
-            Route(each.path, self._endpoint(each, getattr(self, each.name)), methods=[each.method])
-            for each in contract.OPERATIONS
-        ]
+        served: dict[str, dict[str, Callable[[Request], Awaitable[Response]]]] = {}
+        for each in contract.OPERATIONS:
+            served.setdefault(each.path, {})[each.method] = self._endpoint(each, getattr(self, each.name))
+        routes = [Route(path, _by_method(methods), methods=list(methods)) for path, methods in served.items()]
         handlers: dict[Any, Any] = {HTTPException: _refused, FerStreamError: _unavailable, Exception: _failed}
         made = Mount(contract.PREFIX, Starlette(routes=routes, exception_handlers=handlers))
         # Starlette's pattern ends at a line end, and what follows would get the answer of the page.
@@ -190,6 +190,15 @@ class Api:
     async def openapi(self, _: Request, __: Query) -> Response:
         """See `contract`."""
         return Response(json.dumps(contract.openapi()), media_type="application/json")
+
+
+def _by_method(
+    served: dict[str, Callable[[Request], Awaitable[Response]]],
+) -> Callable[[Request], Awaitable[Response]]:
+    async def endpoint(request: Request) -> Response:
+        return await served["GET" if request.method == "HEAD" else request.method](request)
+
+    return endpoint
 
 
 def _camera(name: str, state: dict[str, Any]) -> answers.CameraAnswer:
