@@ -26,7 +26,7 @@ def read_annotations(path: Path) -> list[Coding]:
     It may be of ELAN (.eaf), BORIS (events or aggregated events as CSV or TSV, or a project), BIDS (events.tsv), a
     table with start, end and label, annotations exported from the history page, or of fer_stream: a folder of
     `fer-stream analyze`, events as JSON lines, or a table of faces or events. A folder that is none of them is read
-    with all its subfolders and files of these kinds. The stays of faces in our exports (`IN_VIEW`) are no labels: they
+    with all its subfolders and files of these kinds; analyses of films with the same name are named like their folders. The stays of faces in our exports (`IN_VIEW`) are no labels: they
     only say which part of the film was coded.
 
     Raises:
@@ -50,6 +50,8 @@ def _folder(folder: Path) -> list[Coding]:
     analyses = [each for each in inside if each.is_dir() and own.is_analysis(each)]
     files = [] if analyses else [each for each in inside if each.is_file() and each.suffix.lower() in SUFFIXES]
     found = [coding for each in analyses for coding in own.read_analysis(each)]
+    if len({coding.film for coding in found}) < len(found):  # films of one name, in folders of different names
+        found = [replace(coding, film=coding.path.name) for coding in found]
     found += [_without_stays(coding) for each in files for coding in _file(each)]
     if not found:
         raise AnnotationError(
