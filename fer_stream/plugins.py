@@ -443,6 +443,13 @@ class Hub(Protocol):
         """
         ...
 
+    def may_read(self, peer: bytes) -> bool:
+        """Return whether a peer may read the status and stored events.
+
+        The latest `receive` must have returned a message from this peer on the link ``control``.
+        """
+        ...
+
     def annotator(self, peer: bytes) -> str | None:
         """Return the only name under which a peer may annotate; empty: under any; ``None``: it may not.
 
@@ -523,6 +530,10 @@ class Allowed(Protocol):
 
     def objection(self, public: str, camera: str) -> str:
         """Return why a key may not send frames for a camera, or an empty text."""
+        ...
+
+    def may_read(self, public: str) -> bool:
+        """Return whether a key may read the status and stored events on the link ``control``."""
         ...
 
     def annotator(self, public: str) -> str | None:

@@ -437,8 +437,9 @@ class Event:
 class Annotation:
     """What a person says of a face in an interval: the right label, or only that the shown one is wrong.
 
-    Annotations are stored beside the events, in a sequence of their own, and change none. A later annotation of the
-    same interval (camera, track, start, end) supersedes an earlier one in reading; both stay.
+    If the right label is the one that was shown, it is confirmed. Annotations are stored beside the events, in a
+    sequence of their own, and change none. Of an annotator's annotations of an interval (camera, track, start) the last
+    one counts; all stay.
     """
 
     id: str

@@ -141,12 +141,16 @@ class Aggregator:
 
     def _control(self, peer: bytes, parts: list[Any]) -> None:
         message = messages.unpack(parts)
+        reads = self._hub.may_read(peer)
         if message.kind is Kind.STATUS:
+            parts_only = message.body().get("parts") is True
+            if not (reads or parts_only):
+                raise WireError("a STATUS with a key that may not read it")
             self._publisher.flush()
-            body = {"parts": self._membership.parts()} if message.body().get("parts") is True else self.status()
+            body = {"parts": self._membership.parts()} if parts_only else self.status()
             self._hub.send("control", peer, messages.json_message(Kind.STATUS, body, ticket=message.ticket))
         elif message.kind is Kind.REPLAY:
-            self._publisher.replay(peer, message)
+            self._publisher.replay(peer, message, withheld=not reads)
         elif message.kind in (Kind.ANNOTATE, Kind.ANNOTATIONS):
             self._annotations.receive(peer, message)
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from fer_stream.aggregator.event_log import wake_when_done
 from fer_stream.errors import AnnotationRefusedError, JournalError, WireError
-from fer_stream.events.annotations import among, checked, encode
+from fer_stream.events.annotations import among, checked, encode, not_ahead
+from fer_stream.operations import metrics
 from fer_stream.protocol import messages
 from fer_stream.protocol.messages import Kind
 from fer_stream.types import EARLIEST, LATEST, AnnotationQuery, Nanoseconds
@@ -32,6 +33,9 @@ MOST_WAITING = 256
 MOST_READ = 500
 """Most annotations of one answer."""
 
+SILENCE = 1.0
+"""Seconds after a logged refusal in which further ones are only counted."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -47,6 +51,9 @@ class Annotations:
     def __init__(self, hub: Hub, publisher: Publisher, labels: Callable[[], Collection[str]]) -> None:
         self._hub, self._publisher, self._labels = hub, publisher, labels
         self._waiting: list[tuple[bytes, Message, Future[Any]]] = []
+        self._logged = -SILENCE
+        for outcome in ("stored", "refused", "failed"):
+            metrics.annotations.labels(outcome)
 
     def receive(self, peer: bytes, message: Message) -> None:
         """Take a request. What is wrong with it is answered in one sentence.
@@ -59,11 +66,13 @@ class Annotations:
             if len(self._waiting) >= MOST_WAITING:
                 raise JournalError("the journal has too many annotations to store: try again")
             if message.kind is Kind.ANNOTATIONS:
+                if not self._hub.may_read(peer) and self._hub.annotator(peer) is None:
+                    raise AnnotationRefusedError("the key may not read annotations: it is not allowed any more")
                 answer: Future[Any] = self._publisher.annotations(_query(body))
             else:
                 answer = self._publisher.annotate(self._admitted(peer, body))
         except (AnnotationRefusedError, JournalError) as error:
-            self._answer(peer, message, _failure(error))
+            self._refuse(peer, message, error)
             return
         wake_when_done(self._hub, answer)
         self._waiting.append((peer, message, answer))
@@ -72,9 +81,9 @@ class Annotations:
         name = self._hub.annotator(peer)
         found = replace(checked(body), made=Nanoseconds(time.time_ns()))
         if name is None or name not in ("", found.annotator):
-            _log.warning("an annotation by %s is refused: the sender's key may not annotate as that", found.annotator)
             whose = "a key of the role annotator" if name is None else f"the name of your key, {name}"
             raise AnnotationRefusedError(f"the annotation is refused: to annotate as {found.annotator}, use {whose}")
+        not_ahead(found, found.made)
         among(found, self._labels())
         return found
 
@@ -88,12 +97,13 @@ class Annotations:
             try:
                 found = answer.result()
             except (AnnotationRefusedError, JournalError) as error:
-                self._answer(peer, message, _failure(error))
+                self._refuse(peer, message, error)
                 continue
             if message.kind is Kind.ANNOTATIONS:
                 texts = [[each.number, encode(each)] for each in found.found]
                 self._answer(peer, message, {"annotations": texts, "more": found.more})
             else:
+                metrics.annotations.labels("stored").inc()
                 _log.info(
                     "annotation %d is stored",
                     found.number,
@@ -101,12 +111,17 @@ class Annotations:
                 )
                 self._answer(peer, message, {"number": found.number, "text": encode(found)})
 
+    def _refuse(self, peer: bytes, message: Message, error: AnnotationRefusedError | JournalError) -> None:
+        outcome = "refused" if isinstance(error, AnnotationRefusedError) else "failed"
+        if message.kind is Kind.ANNOTATE:
+            metrics.annotations.labels(outcome).inc()
+        if time.monotonic() >= self._logged + SILENCE:
+            self._logged = time.monotonic()
+            _log.warning("%s", error)
+        self._answer(peer, message, {outcome: str(error)})
+
     def _answer(self, peer: bytes, message: Message, body: dict[str, Any]) -> None:
         self._hub.send("control", peer, messages.json_message(message.kind, body, ticket=message.ticket))
-
-
-def _failure(error: AnnotationRefusedError | JournalError) -> dict[str, Any]:
-    return {"refused" if isinstance(error, AnnotationRefusedError) else "failed": str(error)}
 
 
 def _query(body: dict[str, Any]) -> AnnotationQuery:

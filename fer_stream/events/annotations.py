@@ -1,4 +1,4 @@
-"""Annotations as JSON, the rules that each of them follows, and which of them counts.
+"""Annotations as JSON, and the rules that each of them follows.
 
 This module uses no clock, socket or file.
 """
@@ -15,13 +15,16 @@ from fer_stream.events.cloudevents import from_rfc3339, to_rfc3339
 from fer_stream.types import EARLIEST, LATEST, Annotation, Nanoseconds
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Collection, Mapping
 
 WRONG = "wrong"
 """In place of a label: the shown one is wrong, and which one is right is not said."""
 
 LONGEST = 86_400 * 1_000_000_000
 """Most nanoseconds from an annotation's start to its end. So those of a period are found by their start."""
+
+CLOCKS = 3600 * 1_000_000_000
+"""Most nanoseconds by which an annotation's end may be ahead of the aggregator's clock: cameras have other clocks."""
 
 MOST_NOTE = 500
 """Most characters of a note."""
@@ -62,7 +65,7 @@ def checked(given: Mapping[str, Any]) -> Annotation:
     track = given["track"]
     if type(track) is not int or not 0 < track < 2**63:
         raise _refused(f"track is {track!a:.40}, and must be the number of a face, from 1")
-    found = Annotation(
+    return Annotation(
         id=_matching("id", given["id"], re.compile("[0-9a-f]{32}"), "32 hexadecimal digits"),
         camera=_matching("camera", given["camera"], _CAMERA, "a camera's name"),
         track=track,
@@ -75,9 +78,6 @@ def checked(given: Mapping[str, Any]) -> Annotation:
         ),
         note=_note(given.get("note", "")),
     )
-    if found.label == found.previous:
-        raise _refused(f"the label {found.label} is the one that was shown: give another one, or {WRONG}")
-    return found
 
 
 def _refused(why: str) -> AnnotationRefusedError:
@@ -134,6 +134,19 @@ def among(annotation: Annotation, labels: Collection[str]) -> None:
         raise _refused(f"there is no label {annotation.label!a:.70}: choose {', '.join(labels)} or {WRONG}")
 
 
+def not_ahead(annotation: Annotation, now: Nanoseconds) -> None:
+    """Check that what it is about has happened: it may be ahead of the aggregator's clock by `CLOCKS` at most.
+
+    Raises:
+        AnnotationRefusedError: it is further ahead.
+    """
+    if annotation.end > now + CLOCKS:
+        raise _refused(
+            f"it ends at {to_rfc3339(annotation.end)}, and the aggregator's clock says {to_rfc3339(now)}: "
+            "give a time that has been, or set the clocks"
+        )
+
+
 def unknown(camera: str) -> AnnotationRefusedError:
     """Return the error that no camera of this name has been in the journal."""
     return _refused(f"there is no camera {camera!a:.70} in the journal; fer-stream status lists the cameras")
@@ -171,13 +184,3 @@ def as_row(annotation: Annotation) -> dict[str, str | int | None]:
 def within(annotation: Annotation, since: int, until: int) -> bool:
     """Return whether an annotation reaches into a period, in nanoseconds; its end is exclusive."""
     return annotation.start < until and annotation.end > since
-
-
-def in_force(annotations: Iterable[Annotation]) -> list[Annotation]:
-    """Return those that no later annotation of the same interval supersedes, in the order of their numbers."""
-    latest: dict[tuple[str, int, int, int], Annotation] = {}
-    for each in sorted(annotations, key=lambda one: one.number):
-        key = (each.camera, each.track, each.start, each.end)
-        latest.pop(key, None)
-        latest[key] = each
-    return list(latest.values())

@@ -162,6 +162,10 @@ class ZeroMQHub:
             return ""
         return self._allowed.objection(self._key_of_peer.get(("frames", peer), ""), camera)
 
+    def may_read(self, peer: bytes) -> bool:
+        """See `fer_stream.plugins.Hub.may_read`."""
+        return self._pair is None or self._allowed.may_read(self._key_of_peer.get(("control", peer), ""))
+
     def annotator(self, peer: bytes) -> str | None:
         """See `fer_stream.plugins.Hub.annotator`."""
         if self._pair is None:

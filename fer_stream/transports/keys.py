@@ -46,6 +46,9 @@ ROLES: dict[str, tuple[str, ...]] = {
 }
 """The links that a key of each role opens."""
 
+READING = ("node", "client", "live", "all")
+"""Roles that may read the status and stored events."""
+
 ANNOTATING = ("live", "all")
 """Roles that may annotate under any name: the page knows its users. An annotator's key may under its own name."""
 
@@ -302,6 +305,11 @@ class AllowList:
         """Return whether a key opens a link. If the list cannot be read, no key opens any."""
         entry = self._now().get(public)
         return entry is not None and link in ROLES.get(entry.role, ())
+
+    def may_read(self, public: str) -> bool:
+        """Return whether a key may read the status and stored events on the link ``control``."""
+        entry = self._now().get(public)
+        return entry is not None and entry.role in READING
 
     def annotator(self, public: str) -> str | None:
         """Return the only name under which a key may annotate; empty: under any; ``None``: it may not."""

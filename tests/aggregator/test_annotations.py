@@ -73,7 +73,10 @@ def test_an_annotation_is_stored_beside_the_events(service: Service, short_folde
         ({"track": True}, "track is True, and must be the number of a face"),
         ({"note": "x" * 501}, "the note has 501 characters, and may have 500"),
         ({"note": "\x1b[31m"}, "the note has control characters"),
-        ({"label": "happy"}, "is the one that was shown"),
+        (
+            {"start": "2100-01-01T00:00:00Z", "end": "2100-01-01T00:01:00Z"},
+            "it ends at 2100-01-01T00:01:00.000000Z, and",
+        ),
         ({"annotator": "anna & ben"}, "annotator is 'anna & ben'"),
         ({"colour": "red"}, "there is no field 'colour'"),
     ],
@@ -127,7 +130,40 @@ def test_only_an_annotator_s_key_may_annotate_and_only_under_its_name(service: S
         pytest.raises(TransportError, match="refused the key a-annotator"),
         subscribe(settings=mine, after=0) as events,
     ):
-        events.receive(10)
+        assert events.receive(30) is None, "an annotator gets no event"
+
+
+def test_an_annotator_reads_no_event_and_a_revoked_key_may_nothing_at_once(service: Service, tmp_path: Path) -> None:
+    folder, address = tmp_path / "keys", f"tcp://127.0.0.1:{free_port()}"
+    key = keys.new(folder, "anna", "annotator")
+    mine = service.settings.model_copy(update={"address": address, "key": key})
+    service.start(aggregator.run, settings=service.settings.model_copy(update={"address": address, "keys": folder}))
+    peer = transport(mine).connect(address, "control")
+
+    def ask(kind: Kind, body: dict[str, Any], ticket: int) -> None:
+        peer.send(messages.json_message(kind, body, ticket=ticket))
+
+    def answer() -> messages.Message:
+        return messages.unpack(wait_for(lambda: peer.receive(1.0), "an answer"))
+
+    ask(Kind.STATUS, {}, 1)  # not answered
+    ask(Kind.REPLAY, {"after": 0}, 2)
+    replay = answer()
+    assert (replay.kind, replay.ticket, bytes(replay.payload)) == (Kind.EVENTS, 2, b"")
+    ask(Kind.STATUS, {"parts": True}, 3)
+    assert answer().ticket == 3
+    ask(Kind.ANNOTATE, WRONG | {"annotator": "anna", "id": "1" * 32}, 4)
+    assert answer().body()["number"] == 1
+    keys.revoke(folder, "anna")
+    ask(Kind.ANNOTATE, WRONG | {"annotator": "anna", "id": "2" * 32}, 5)  # on the same connection
+    refused = answer()
+    assert (refused.ticket, "use a key of the role annotator" in refused.body()["refused"]) == (5, True)
+    ask(Kind.ANNOTATIONS, {}, 6)
+    assert "the key may not read annotations" in answer().body()["refused"]
+    ask(Kind.STATUS, {}, 7)
+    ask(Kind.REPLAY, {"after": 0}, 8)
+    assert bytes(answer().payload) == b""
+    peer.close()
 
 
 def test_annotators_at_once_and_a_killed_aggregator_lose_and_repeat_nothing(cli: Cli, short_folder: Path) -> None:

@@ -169,5 +169,8 @@ def test_who_may_annotate_and_under_which_name(tmp_path: Path) -> None:
         "all": "",
         "annotator": "a-annotator",
     }
+    assert {role for role, key in files.items() if allowed.may_read(key.public)} == {"node", "client", "live", "all"}
     keys.revoke(folder, "a-annotator")
+    keys.revoke(folder, "a-client")
+    assert not allowed.may_read(files["client"].public)
     assert allowed.annotator(files["annotator"].public) is None

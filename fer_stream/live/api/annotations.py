@@ -17,7 +17,7 @@ from fer_stream.events.annotations import encode
 from fer_stream.events.cloudevents import from_rfc3339, to_rfc3339
 from fer_stream.live.api.answers import AnnotationAnswer, AnnotationsAnswer
 from fer_stream.live.api.contract import MOST_BODY, AnnotationBody, parse_body
-from fer_stream.live.refusals import who
+from fer_stream.live.refusals import Refusals, who
 from fer_stream.types import EARLIEST, LATEST, AnnotationQuery
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ class AnnotationDesk:
     def __init__(self, feed: Feed, settings: Settings) -> None:
         self._feed, self._settings = feed, settings
         self._places = asyncio.Semaphore(MOST_AT_ONCE)
+        self._refusals = Refusals(_log)
 
     async def page(self, query: AnnotationsQuery, name: str | None) -> AnnotationsAnswer:
         """Return a page of annotations; ``name`` is the annotator who asks, if it is one.
@@ -67,7 +68,7 @@ class AnnotationDesk:
             JournalError, TransportError: it cannot be stored now.
         """
         if name is None:
-            _log.warning("an annotation is refused, from %s: it has no annotator's token", who(request.scope))
+            self._refusals.tell(f"an annotation from {who(request.scope)} is refused: it has no annotator's token")
             raise HTTPException(
                 403,
                 "only an annotator may send annotations: enter an annotator's token on the history page, or send it",
@@ -79,6 +80,7 @@ class AnnotationDesk:
             async with self._places:
                 made = await asyncio.to_thread(work)
         except AnnotationRefusedError as error:
+            self._refusals.tell(f"an annotation by {name}, from {who(request.scope)}: {error}")
             raise HTTPException(400, str(error)) from error
         _log.info("annotation %d by %s, from %s", made.number, name, who(request.scope))
         return _told(made)

@@ -155,7 +155,7 @@ class HistoryQuery(Query):
         None,
         ge=1,
         le=86_400,
-        description="the length of a part in seconds, if there are too many spans; by default a 120th of the period",
+        description="the length of a part in seconds, if there are too many spans; by default one for at most 120 parts",
     )
 
 

@@ -62,6 +62,9 @@ MOST_SPANS = 4000
 PARTS = 120
 """In how many parts a period is divided then, at most."""
 
+LENGTHS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10_800, 21_600, 43_200, 86_400)
+"""Lengths of a part in seconds; longer ones are whole days."""
+
 Result = TypeVar("Result")
 
 _log = logging.getLogger(__name__)
@@ -150,7 +153,7 @@ class History:
         self, query: HistoryQuery, period: tuple[int, int], online: dict[str, int], labels: list[str]
     ) -> HistoryAnswer:
         start, end = period
-        part = query.resolution or max(1, -(-(end - start) // (PARTS * 1_000_000_000)))
+        part = query.resolution or _part(end - start)
         about: dict[str, Any] = {"start": to_rfc3339(Nanoseconds(start)), "end": to_rfc3339(Nanoseconds(end))}
         record = self._reading.record
         ends = (record.first, record.last) if record.last else (None, None)
@@ -252,6 +255,12 @@ def _period(query: StatisticsQuery | HistoryQuery, length: int) -> tuple[int, in
     if end <= start:
         raise HTTPException(400, "the period is empty: its end must be after its beginning")
     return start, end
+
+
+def _part(length: int) -> int:
+    """Return the seconds of a part of a period of ``length`` nanoseconds."""
+    least = -(-length // (PARTS * 1_000_000_000))
+    return next((each for each in LENGTHS if each >= least), -(-least // 86_400) * 86_400)
 
 
 def _online(state: dict[str, Any]) -> dict[str, int]:
