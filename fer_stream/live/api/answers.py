@@ -186,6 +186,7 @@ class HistoryAnswer(Answer):
     start: Time
     end: Time
     aggregated: bool = Field(description="true: the spans are too many, or may not be told, and rows has statistics")
+    least_faces: Count = Field(description="the setting; above 1 the answer is aggregated, whatever the period")
     resolution_s: Count = Field(description="the length of a part of the rows, in seconds")
     first: Time | None = Field(description="the time of the oldest event; null: there is none")
     last: Time | None = Field(description="the time of the latest event")

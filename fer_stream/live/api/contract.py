@@ -155,7 +155,7 @@ class HistoryQuery(Query):
         None,
         ge=1,
         le=86_400,
-        description="the length of a part in seconds, if there are too many spans; by default one for at most 120 parts",
+        description="the seconds of a part, if there are too many spans; by default for at most 120 parts",
     )
 
 

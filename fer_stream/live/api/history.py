@@ -161,8 +161,8 @@ class History:
             name: None if at is None else to_rfc3339(Nanoseconds(at))
             for name, at in zip(("first", "last"), ends, strict=True)
         }
-        about |= {"resolution_s": part, "labels": labels}
         least = self._settings.least_faces
+        about |= {"least_faces": least, "resolution_s": part, "labels": labels}
         told = None
         if least == 1:  # else nothing is said of single faces
             told = record.history(start, end, camera=query.camera, online=online, most=MOST_SPANS)

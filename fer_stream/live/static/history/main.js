@@ -1,46 +1,51 @@
 // The history page: a period, what the journal says of it, and what annotators have marked.
 
-import { annotate, annotations, history } from "./api.js";
-import { intervals, lanes, latest, WRONG } from "./spans.js";
+import { annotations, history } from "./api.js";
+import { begin, drawMark, onStored } from "./mark.js";
+import { around, link, linked, pan, set, view, zoom } from "./period.js";
+import { bars, grouped, intervals, lanes, same } from "./spans.js";
 import { list, listParts } from "./table.js";
-import { DAY, HOUR, local, MINUTE, moment, SECOND, zone } from "./time.js";
+import { DAY, duration, entered, HOUR, local, MINUTE, moment, SECOND, zone } from "./time.js";
 import { at, draw } from "./timeline.js";
 
-const here = new URL(location.href);
-here.search = "";
-window.history.replaceState(null, "", here);
-
+const PATIENCE = 3 * SECOND; // until a failed request is repeated
 const find = (id) => document.getElementById(id);
 const canvas = find("timeline");
 const filterForm = find("filter");
-const SHORTEST = 10 * SECOND;
-const EARLIEST = Date.UTC(1700, 0, 2);
-const LATEST = Date.UTC(2200, 11, 30);
-const LONGEST = 200 * 366 * DAY;
-const view = { from: Date.now() - DAY, to: Date.now() };
 let answer = null;
-let marks = new Map();
+let said = new Map();
+let cut = false;
 let annotator = null;
 let places = [];
 let shown = [];
 let selected = null;
+let wanted = null; // the interval that the page's address names, until it is found
 let began = false;
+let ahead = 0;
 let waiting = 0;
 let running = new AbortController();
 
-find("zone").textContent = `times in ${zone()}`;
+function open() {
+  const { period, interval } = linked();
+  began ||= Boolean(period);
+  wanted = interval;
+  if (period) set(period.from, period.to);
+  shift();
+}
 
-function show(from, to) {
-  const length = Math.min(LONGEST, Math.max(SHORTEST, to - from));
-  const middle = (from + to) / 2;
-  view.from = Math.round(Math.min(Math.max(EARLIEST, middle - length / 2), LATEST - length));
-  view.to = view.from + Math.round(length);
+/** Show the period that was set. */
+function shift() {
   const period = find("period").elements;
   period.from.value = local(view.from);
   period.to.value = local(view.to);
+  link(selected ?? wanted);
   redraw();
+  later(150);
+}
+
+function later(time) {
   clearTimeout(waiting);
-  waiting = setTimeout(load, 150);
+  waiting = setTimeout(load, time);
 }
 
 async function load() {
@@ -50,18 +55,21 @@ async function load() {
   say("loading", "Loading");
   try {
     const camera = filterForm.elements.camera.value;
-    const [past, said] = await Promise.all([
+    const [past, about] = await Promise.all([
       history(view.from, view.to, camera, signal), annotations(view.from, view.to, camera, signal),
     ]);
-    answer = past;
-    marks = latest(said.found);
-    annotator = said.annotator;
+    answer = past.body;
+    ahead = Date.now() - past.time;
+    said = grouped(about.found);
+    ({ annotator, cut } = about);
   } catch (error) {
-    if (error.name !== "AbortError") say("error", error.message);
+    if (error.name === "AbortError") return;
+    running.abort();
+    say("error", error.again ? `${error.message}; the page tries again` : error.message);
+    if (error.again) later(PATIENCE);
     return;
   }
-  const empty = answer.aggregated ? answer.rows.every((row) => !row.online_s) : answer.cameras.every((camera) => !camera.stays.length && camera.states.every((each) => each.state !== "online"));
-  if (empty && !began && answer.last) {
+  if (empty() && !began && answer.last) {
     began = true;
     last();
     return;
@@ -69,10 +77,18 @@ async function load() {
   began = true;
   options();
   redraw();
+  tell();
+}
+
+const empty = () => answer.aggregated ? answer.rows.every((row) => !row.online_s)
+  : answer.cameras.every((camera) => !camera.stays.length && camera.states.every((each) => each.state !== "online"));
+
+function tell() {
   if (!answer.last) say("empty", "The journal has no event yet");
-  else if (empty) say("empty", "No camera was online in this period; the latest events are elsewhere");
-  else if (answer.aggregated) say("much", `Too much for single intervals: each bar is ${answer.resolution_s} s; zoom in`);
-  else say("shown", `${moment(view.from)} to ${moment(view.to)}`);
+  else if (empty()) say("empty", `No camera was online in this period; the latest event is of ${moment(Date.parse(answer.last))}`);
+  else if (answer.least_faces > 1) say("much", `Single faces are not shown, because least_faces is ${answer.least_faces}: each bar is ${duration(answer.resolution_s)}`);
+  else if (answer.aggregated) say("much", `Too many intervals to show each: a bar is ${duration(answer.resolution_s)}; zoom in`);
+  else say("shown", `${moment(view.from)} to ${moment(view.to)}${cut ? "; too many annotations to show all" : ""}`);
 }
 
 function say(state, text) {
@@ -84,44 +100,62 @@ function last() {
   const end = Date.parse(answer.last);
   const start = Math.max(Date.parse(answer.first), end - DAY);
   const room = Math.max(SECOND, (end - start) / 20);
-  show(start - room, end + room);
+  set(start - room, end + room);
+  shift();
 }
 
 function options() {
   const names = answer.aggregated ? answer.rows.map((row) => row.camera) : answer.cameras.map((each) => each.camera);
   extend(filterForm.elements.camera, names);
   extend(filterForm.elements.label, Object.keys(answer.colours));
-  extend(find("annotate").elements.label, [...Object.keys(answer.colours), WRONG]);
 }
 
 function extend(select, names) {
   const known = new Set([...select.options].map((option) => option.value));
-  for (const name of new Set(names)) if (!known.has(name)) select.add(new Option(name === WRONG ? "wrong, not said which is right" : name, name));
+  for (const name of new Set(names)) if (!known.has(name)) select.add(new Option(name, name));
+}
+
+function filter() {
+  const { label, track } = filterForm.elements;
+  const number = track.value.trim().replace(/^#/, "");
+  track.setCustomValidity(/^\d*$/.test(number) ? "" : "A track is a number, such as 12");
+  track.disabled = Boolean(answer?.aggregated);
+  return { label: label.value, track: Number(number) || 0 };
 }
 
 function redraw() {
   if (!answer) return;
-  const { label, track } = filterForm.elements;
-  const filter = { label: label.value, track: Number(track.value) || 0 };
+  const passing = filter();
   let cameras;
+  let what;
   let left;
   if (answer.aggregated) {
-    const rows = answer.rows.map((row) => ({ ...row, share: row.share ?? {}, from: Date.parse(row.start), to: Date.parse(row.end) }));
-    cameras = [...new Set(rows.map((row) => row.camera))].map((camera) => ({ camera, bars: rows.filter((row) => row.camera === camera) }));
+    cameras = bars(answer, passing, said);
     shown = [];
-    left = listParts(find("spans"), rows);
+    const parts = cameras.flatMap((camera) => camera.bars);
+    left = listParts(find("spans"), parts, enlarge);
+    what = `${parts.length} parts`;
   } else {
-    shown = intervals(answer, filter, marks).filter((each) => each.to >= view.from && each.from <= view.to);
+    shown = intervals(answer, passing, said).filter((each) => each.to >= view.from && each.from <= view.to);
     cameras = lanes(answer, shown);
     left = list(find("spans"), shown, select);
+    what = shown.length === 1 ? "1 interval" : `${shown.length} intervals`;
+    if (passing.label || passing.track) what += shown.length === 1 ? " passes the filter" : " pass the filter";
   }
-  if (selected) selected = shown.find((each) => each.camera === selected.camera && each.track === selected.track && each.start === selected.start) ?? null;
+  selected = shown.find((each) => same(each, selected ?? wanted)) ?? null;
+  if (selected) wanted = null;
   places = draw(canvas, view, cameras, answer.colours, selected);
-  const what = answer.aggregated ? `${answer.rows.length} parts` : `${shown.length} intervals`;
   canvas.setAttribute("aria-label", `Timeline from ${moment(view.from)} to ${moment(view.to)}: ${what}, listed in the table below`);
-  find("count").textContent = left ? `${what}, the first ${shown.length - left || 500} of them; zoom in for the rest` : what;
+  find("count").textContent = left ? `${what}; the last ${left} are not listed: zoom in` : what;
+  find("zone").textContent = zone(view.from, view.to) + clocks();
   legend();
-  drawSelected();
+  drawMark(selected, annotator, Object.keys(answer.colours));
+}
+
+/** Return by how much the browser's clock is wrong, if it matters. */
+function clocks() {
+  if (!(Math.abs(ahead) > MINUTE)) return "";
+  return `; this browser's clock is ${duration(Math.abs(ahead) / SECOND)} ${ahead > 0 ? "ahead of" : "behind"} the server's`;
 }
 
 function legend() {
@@ -133,92 +167,83 @@ function legend() {
     return item;
   };
   find("legend").replaceChildren(
-    ...Object.entries(answer.colours).map(([label, colour]) => entry(label, "", colour)),
-    entry("online, no face", "plain"), entry("offline", "hatched"), entry("unknown, or events missing", "dotted"), entry("marked", ""),
+    ...Object.entries(answer.colours).map(([label, colour]) => entry(label, "", colour)), entry("uncertain", "thin"),
+    entry("online, no face", "plain"), entry("offline", "hatched"), entry("unknown, or events missing", "dotted"), entry("marked", "framed"),
   );
 }
 
 function select(each) {
   selected = each;
+  link(selected);
   redraw();
-  find("sent").textContent = "";
-  find("mark").scrollIntoView({ block: "nearest" });
-  (annotator ? find("annotate").elements.label : find("enter").elements.token).focus({ preventScroll: true });
+  begin();
 }
 
-function drawSelected() {
-  find("mark").hidden = !selected;
-  if (!selected) return;
-  const { camera, track, from, to, label, marked } = selected;
-  const said = marked ? ` Marked as ${marked.label} by ${marked.annotator}, ${moment(Date.parse(marked.made))}.` : "";
-  find("selected").textContent = `${camera}, track ${track}, ${moment(from)} to ${moment(to)}: ${label ?? "uncertain"}.${said}`;
-  find("annotate").hidden = !annotator;
-  find("enter").hidden = Boolean(annotator);
-  for (const option of find("annotate").elements.label.options) option.disabled = option.value === label;
+function deselect() {
+  selected = wanted = null;
+  link(null);
+  redraw();
+  canvas.focus({ preventScroll: true });
 }
 
-find("annotate").addEventListener("submit", async (event) => {
-  event.preventDefault();
-  const form = event.target.elements;
-  const { camera, track, start, end, label } = selected;
-  const button = event.target.querySelector("button");
-  button.disabled = true;
-  try {
-    const made = await annotate({ camera, track, start, end, label: form.label.value, previous: label, note: form.note.value });
-    find("sent").textContent = `Stored as annotation ${made.number}, by ${made.annotator}: ${made.label}`;
-    form.note.value = "";
-    await load();
-  } catch (error) {
-    find("sent").textContent = error.message;
-  } finally {
-    button.disabled = false;
-  }
-});
+function enlarge(part) {
+  set(part.from, part.to);
+  shift();
+  canvas.focus({ preventScroll: true });
+}
+
+onStored(load);
+find("close").addEventListener("click", deselect);
+find("mark").addEventListener("keydown", (event) => event.key === "Escape" && deselect());
 
 find("period").addEventListener("submit", (event) => {
   event.preventDefault();
   const { from, to } = event.target.elements;
-  const [start, end] = [new Date(from.value).getTime(), new Date(to.value).getTime()];
-  if (end > start) show(start, end);
-  else say("error", "The period is empty: its end must be after its beginning");
+  const [start, end] = [entered(from.value, view.from), entered(to.value, view.to)];
+  if (!(end > start)) {
+    say("error", "The period is empty: its end must be after its beginning");
+    return;
+  }
+  set(start, end);
+  shift();
 });
-
-function zoom(factor, centre = (view.from + view.to) / 2) {
-  const length = (view.to - view.from) * factor;
-  if (length < SHORTEST && factor < 1) return;
-  show(centre - (centre - view.from) * factor, centre + (view.to - centre) * factor);
-}
-
-function pan(share) {
-  const by = (view.to - view.from) * share;
-  show(view.from + by, view.to + by);
-}
-
-function around(length) {
-  const middle = (view.from + view.to) / 2;
-  show(middle - length / 2, middle + length / 2);
-}
 
 const moves = {
   back: () => pan(-0.5), forth: () => pan(0.5), in: () => zoom(0.5), out: () => zoom(2),
   day: () => around(DAY), hour: () => around(HOUR), minute: () => around(MINUTE),
-  all: () => answer?.last && show(Date.parse(answer.first) - SECOND, Date.parse(answer.last) + SECOND),
-  last: () => answer?.last && last(),
+  all: () => answer?.last && set(Date.parse(answer.first) - SECOND, Date.parse(answer.last) + SECOND),
 };
-find("moves").addEventListener("click", (event) => moves[event.target.dataset.move]?.());
 
-const KEYS = { ArrowLeft: () => pan(-0.2), ArrowRight: () => pan(0.2), "+": moves.in, "=": moves.in, "-": moves.out, Home: moves.all, End: moves.last };
+function move(name) {
+  if (name === "last") {
+    if (answer?.last) last();
+  } else if (name in moves) {
+    moves[name]();
+    shift();
+  }
+}
+
+find("moves").addEventListener("click", (event) => move(event.target.dataset.move));
+
+const KEYS = { "+": "in", "=": "in", "-": "out", Home: "all", End: "last" };
+const ARROWS = { ArrowLeft: -0.2, ArrowRight: 0.2 };
 canvas.addEventListener("keydown", (event) => {
-  const move = event.ctrlKey || event.metaKey || event.altKey ? null : KEYS[event.key];
-  if (!move) return;
+  if (event.ctrlKey || event.metaKey || event.altKey || !(event.key in KEYS || event.key in ARROWS)) return;
   event.preventDefault();
-  move();
+  if (event.key in KEYS) move(KEYS[event.key]);
+  else {
+    pan(ARROWS[event.key]);
+    shift();
+  }
 });
 
 canvas.addEventListener("wheel", (event) => {
+  const sideways = Math.abs(event.deltaX) > Math.abs(event.deltaY);
+  if (!sideways && !event.ctrlKey) return; // the page scrolls
   event.preventDefault();
-  if (Math.abs(event.deltaX) > Math.abs(event.deltaY)) pan(event.deltaX / canvas.clientWidth);
+  if (sideways) pan(event.deltaX / canvas.clientWidth);
   else zoom(2 ** (event.deltaY / 200), view.from + (event.offsetX / canvas.clientWidth) * (view.to - view.from));
+  shift();
 }, { passive: false });
 
 let drag = null;
@@ -230,19 +255,23 @@ canvas.addEventListener("pointermove", (event) => {
   if (!drag) return;
   const by = event.offsetX - drag.x;
   drag.moved ||= Math.abs(by) > 4;
-  const shift = (by / canvas.clientWidth) * (drag.to - drag.from);
-  if (drag.moved) show(drag.from - shift, drag.to - shift);
+  const time = (by / canvas.clientWidth) * (drag.to - drag.from);
+  if (!drag.moved) return;
+  set(drag.from - time, drag.to - time);
+  shift();
 });
 canvas.addEventListener("pointerup", (event) => {
   const hit = drag && !drag.moved ? at(places, event.offsetX, event.offsetY) : null;
   drag = null;
-  if (hit) select(hit);
+  if (hit) (answer.aggregated ? enlarge : select)(hit);
 });
 canvas.addEventListener("pointercancel", () => { drag = null; });
 
 filterForm.addEventListener("input", (event) => (event.target.name === "camera" ? load() : redraw()));
+filterForm.addEventListener("change", () => filterForm.reportValidity());
 filterForm.addEventListener("submit", (event) => event.preventDefault());
 addEventListener("resize", redraw);
+addEventListener("hashchange", open);
 matchMedia("(prefers-color-scheme: light)").addEventListener("change", redraw);
 
-show(view.from, view.to);
+open();
