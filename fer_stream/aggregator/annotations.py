@@ -53,7 +53,7 @@ class Annotations:
         self._waiting: list[tuple[bytes, Message, Future[Any]]] = []
         self._logged = -SILENCE
         for outcome in ("stored", "refused", "failed"):
-            metrics.annotations.labels(outcome)
+            metrics.annotated.labels(outcome)
 
     def receive(self, peer: bytes, message: Message) -> None:
         """Take a request. What is wrong with it is answered in one sentence.
@@ -103,7 +103,7 @@ class Annotations:
                 texts = [[each.number, encode(each)] for each in found.found]
                 self._answer(peer, message, {"annotations": texts, "more": found.more})
             else:
-                metrics.annotations.labels("stored").inc()
+                metrics.annotated.labels("stored").inc()
                 _log.info(
                     "annotation %d is stored",
                     found.number,
@@ -114,7 +114,7 @@ class Annotations:
     def _refuse(self, peer: bytes, message: Message, error: AnnotationRefusedError | JournalError) -> None:
         outcome = "refused" if isinstance(error, AnnotationRefusedError) else "failed"
         if message.kind is Kind.ANNOTATE:
-            metrics.annotations.labels(outcome).inc()
+            metrics.annotated.labels(outcome).inc()
         if time.monotonic() >= self._logged + SILENCE:
             self._logged = time.monotonic()
             _log.warning("%s", error)

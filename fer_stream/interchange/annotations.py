@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 Span = tuple[float, float]
 """Start and end in seconds; the end is not part of it."""
 
+HISTORY = "history"
+"""The kind of annotations from the history page."""
+
 IN_VIEW = "in view"
 """What our exports say of the stay of a face, where other annotations have a label."""
 
@@ -46,6 +49,11 @@ class Coding:
     labels: frozenset[str] = frozenset()
     absolute: bool = False
     origin: float | None = None
+
+    @property
+    def piecemeal(self) -> bool:
+        """Whether only the annotated spans were coded, and nothing between them, as on the history page."""
+        return self.kind == HISTORY
 
     @property
     def tracks(self) -> tuple[str, ...]:

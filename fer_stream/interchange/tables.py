@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from fer_stream.errors import AnnotationError
 from fer_stream.events.cloudevents import from_rfc3339
+from fer_stream.interchange.annotations import HISTORY as KIND
 from fer_stream.interchange.annotations import Annotation, Coding, film_name
 from fer_stream.interchange.sheets import MISSING
 
@@ -45,7 +46,10 @@ def read_bids(sheet: Sheet) -> list[Coding]:
 
 
 def read_history(sheet: Sheet) -> list[Coding]:
-    """Return annotations exported from the history page, with absolute times. Of repeated spans the last one counts.
+    """Return annotations exported from the history page, with absolute times.
+
+    Of a coder's annotations of an interval the last one counts. Intervals are told apart by their track and start: when
+    one was annotated first, it may not have had its end.
 
     Raises:
         AnnotationError: a time is not RFC 3339, or as `read_plain`.
@@ -57,12 +61,12 @@ def read_history(sheet: Sheet) -> list[Coding]:
         except ValueError as error:
             raise AnnotationError(f"{sheet.path}, line {row.line}, column {column}: {error}") from None
 
-    return _codings(sheet, "history", ("start", "end", "label"), moment)
+    return _codings(sheet, KIND, ("start", "end", "label"), moment)
 
 
 def _codings(sheet: Sheet, kind: str, columns: tuple[str, str, str], time: Callable[[Row, str], float]) -> list[Coding]:
     start, end, label = columns
-    history, relative = kind == "history", kind == "BIDS"
+    history, relative = kind == KIND, kind == "BIDS"
     film = sheet.column("the film", *(["camera"] if history else ["film", "video", "file", "stim_file"]), needed=False)
     coder = sheet.column("the coder", "coder", "annotator", "rater", needed=False)
     track = sheet.column("the track", "track", "tier", "subject", "face", needed=False)
@@ -80,7 +84,7 @@ def _codings(sheet: Sheet, kind: str, columns: tuple[str, str, str], time: Calla
     found = []
     for (which, who), rows in by.items():
         if history:
-            rows = list({(one.start, one.end, one.track): one for one in rows}.values())  # noqa: PLW2901
+            rows = list({(one.start, one.track): one for one in rows}.values())  # noqa: PLW2901
         kept = sorted((one for one in rows if one.end > one.start), key=lambda one: one.start)
         if kept:
             found.append(Coding(sheet.path, kind, tuple(kept), which or None, who or None, absolute=history))

@@ -131,7 +131,7 @@ descriptors_limit = Gauge(
     multiprocess_mode="mostrecent",
 )
 rejected_messages = Counter("fer_stream_messages_rejected", "Messages that violated the protocol.", ["link"])
-annotations = Counter(
+annotated = Counter(
     "fer_stream_annotations",
     "Annotations that were sent to the aggregator, by outcome: stored, refused, or failed.",
     ["outcome"],

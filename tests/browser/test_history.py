@@ -6,13 +6,14 @@ import os
 import re
 import tempfile
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from journals import event
 from playwright.sync_api import expect
-from processes import Cli, free_port, wait_for
+from processes import Cli, free_port
 
 from fer_stream.client.annotations import stored_annotations
 from fer_stream.journal.sqlite import Writer
@@ -36,25 +37,53 @@ def since(second: int, made: Event) -> Event:
     return replace(made, data=replace(made.data, start_time=Nanoseconds(second * 1_000_000_000)))  # type: ignore[type-var, call-arg]
 
 
-class Past:
-    """An aggregator and a page, of a journal in which one face at the door is happy, and the hall is offline."""
+def happy_once() -> list[Event]:
+    """One face at the door is happy, and the hall is offline."""
+    return [
+        event("camera.online", frame=0),
+        since(1, event("face.entered", track=1, frame=1)),
+        since(2, event("emotion.started", track=1, frame=2)),
+        since(2, event("emotion.ended", track=1, frame=30)),
+        since(1, event("face.left", track=1, frame=40)),
+        event("camera.online", "hall", frame=10),
+        event("camera.offline", "hall", frame=20),
+        event("camera.offline", frame=60),
+    ]
 
-    def __init__(self, folder: Path, short: Path, model: Path) -> None:
+
+AUTUMN = int(datetime(2026, 10, 25, tzinfo=UTC).timestamp())
+"""An hour before the clocks change in Berlin, at 03:00 there."""
+
+
+def days() -> list[Event]:
+    """Three days around the change of clocks: a face a minute, happy or sad for 30 s; 880 minutes are offline."""
+    found = [event("camera.online", frame=AUTUMN - 86_400)]
+    for number in range(3 * 1440):
+        begin, label = AUTUMN - 86_400 + 60 * number, ("happy", "sad")[number % 2]
+        if number == 2880:
+            found.append(event("camera.online", frame=begin))
+        if not 2000 <= number < 2880:
+            made = [("face.entered", 5), ("emotion.started", 10), ("emotion.ended", 40), ("face.left", 45)]
+            found += [
+                since(
+                    begin + (5 if kind.startswith("face") else 10),
+                    event(kind, track=number + 1, frame=begin + at, label=label),
+                )
+                for kind, at in made
+            ]
+        if number == 2000:
+            found.append(event("camera.offline", frame=begin))
+    return found
+
+
+class Past:
+    """An aggregator and a page, of a journal with some events."""
+
+    def __init__(self, folder: Path, short: Path, model: Path, events: list[Event]) -> None:
         self.cli = Cli(folder, model)
         self.settings = tree.load({"address": f"ipc://{short}", "journal.path": short / "events.db"})
         with Writer(short / "events.db") as journal:
-            journal.append(
-                [
-                    event("camera.online", frame=0),
-                    since(1, event("face.entered", track=1, frame=1)),
-                    since(2, event("emotion.started", track=1, frame=2)),
-                    since(2, event("emotion.ended", track=1, frame=30)),
-                    since(1, event("face.left", track=1, frame=40)),
-                    event("camera.online", "hall", frame=10),
-                    event("camera.offline", "hall", frame=20),
-                    event("camera.offline", frame=60),
-                ]
-            )
+            journal.append(events)
         token = folder / "anna.token"
         token.write_text(TOKEN)
         token.chmod(0o600)
@@ -75,7 +104,15 @@ class Past:
 @pytest.fixture(scope="module")
 def past(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator[Past]:
     with tempfile.TemporaryDirectory(prefix="f-", dir="/tmp") as short:
-        made = Past(tmp_path_factory.mktemp("past"), Path(short), tiny_model)
+        made = Past(tmp_path_factory.mktemp("past"), Path(short), tiny_model, happy_once())
+        yield made
+        made.cli.close()
+
+
+@pytest.fixture(scope="module")
+def long_past(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator[Past]:
+    with tempfile.TemporaryDirectory(prefix="f-", dir="/tmp") as short:
+        made = Past(tmp_path_factory.mktemp("days"), Path(short), tiny_model, days())
         yield made
         made.cli.close()
 
@@ -142,17 +179,25 @@ def test_a_wrong_label_is_marked(past: Past, page: Callable[..., Page]) -> None:
     expect(opened.locator("#annotate")).to_be_hidden()
     opened.locator("#enter [name=token]").fill(TOKEN)
     opened.locator("#enter button").click()
-    expect(opened).to_have_url(past.url + "history.html")
-    opened.get_by_role("button", name=re.compile("Select happy")).click()
+    expect(opened).to_have_url(re.compile(re.escape(past.url) + "history.html#from=.*&camera=door&track=1&start="))
+    expect(opened.locator("#selected")).to_contain_text("happy")  # it is still selected
+    expect(opened.locator("#who")).to_have_text("You annotate as anna.")
     opened.locator("#annotate [name=label]").select_option("wrong")
     opened.locator("#annotate [name=note]").fill(EVIL)
     opened.locator("#annotate button").click()
     expect(opened.locator("#sent")).to_contain_text("Stored as annotation 1, by anna: wrong")
     expect(opened.locator("#spans")).to_contain_text(f"wrong (anna): {EVIL}")
-    expect(opened.locator("#selected")).to_contain_text("Marked as wrong by anna")
+    expect(opened.locator("#said")).to_contain_text(f"wrong ({EVIL})")
     expect(opened).to_have_title("fer_stream history")
     shoot(opened, "history-marked")
-    (made,) = stored_annotations(past.settings, AnnotationQuery())
+    opened.locator("#annotate [name=label]").select_option(label=re.compile("happy: as shown"))  # type: ignore[arg-type]
+    opened.locator("#annotate button").click()
+    expect(opened.locator("#said li")).to_have_count(2)
+    expect(opened.locator("#said li").first).to_contain_text("replaced by a later one")
+    opened.keyboard.press("Escape")
+    expect(opened.locator("#mark")).to_be_hidden()
+    made, right = stored_annotations(past.settings, AnnotationQuery())
+    assert (right.label, right.previous, right.start) == ("happy", "happy", made.start)
     assert (made.camera, made.track, made.label, made.previous, made.note) == ("door", 1, "wrong", "happy", EVIL)
     assert (made.start, made.end) == (2_000_000_000, 30_000_000_000)
 
@@ -165,7 +210,14 @@ def test_a_click_on_the_drawing_selects(past: Past, page: Callable[..., Page]) -
     opened.mouse.click(box["x"] + box["width"] / 3, box["y"] + 22 + 18 + 9)
     expect(opened.locator("#selected")).to_contain_text("door, track 1")
     expect(opened.locator("#selected")).to_contain_text("happy")
+    canvas = opened.locator("#timeline")
+    before = canvas.get_attribute("aria-label") or ""
+    opened.mouse.wheel(0, 200)  # the page scrolls
+    expect(canvas).to_have_attribute("aria-label", before)
+    opened.keyboard.down("Control")
     opened.mouse.wheel(0, -200)
+    opened.keyboard.up("Control")
+    expect(canvas).not_to_have_attribute("aria-label", before)
     expect(opened.locator("#state")).to_have_attribute("data-state", "shown")
 
 
@@ -177,10 +229,90 @@ def test_without_an_aggregator_the_page_says_so_and_goes_on(past: Past, page: Ca
     expect(opened.locator("#state")).to_have_attribute("data-state", "error")
     expect(opened.locator("#state")).to_contain_text("no aggregator answers")
     past.aggregator = past.start_aggregator()
+    expect(opened.locator("#state")).to_have_attribute("data-state", "shown")  # without a hand
 
-    def shown() -> bool:
-        opened.get_by_role("button", name="Zoom out").click()
-        opened.wait_for_timeout(1000)
-        return opened.locator("#state").get_attribute("data-state") == "shown"
 
-    wait_for(shown, "the history again")
+def test_a_page_without_the_right_token_says_so(past: Past, page: Callable[..., Page]) -> None:
+    opened = page(past.url + "history.html")
+    opened.get_by_role("button", name=re.compile("Select happy")).click()
+    opened.locator("#enter [name=token]").fill("0123456789abcdef-carla")
+    opened.locator("#enter button").click()
+    expect(opened.locator("body")).to_contain_text("This is not the token.")
+
+
+def test_an_empty_period_and_a_wrong_filter_say_so(past: Past, page: Callable[..., Page]) -> None:
+    opened = page(past.url + "history.html#from=2001-01-01T00:00:00Z&to=2001-01-02T00:00:00Z", timezone_id="UTC")
+    expect(opened.locator("#state")).to_contain_text("No camera was online in this period; the latest event is of ")
+    opened.locator("#period [name=to]").fill("2000-01-01T00:00:00")
+    opened.get_by_role("button", name="Show").click()
+    expect(opened.locator("#state")).to_have_text("The period is empty: its end must be after its beginning")
+    opened.get_by_role("button", name="Latest events").click()
+    expect(opened.locator("#count")).to_have_text("3 intervals")
+    opened.locator("#filter [name=label]").select_option("happy")
+    expect(opened.locator("#count")).to_have_text("1 interval passes the filter")
+    opened.locator("#filter [name=track]").fill("one")
+    assert (
+        opened.locator("#filter [name=track]").evaluate("(input) => input.validationMessage").startswith("A track is")
+    )
+
+
+def test_a_wrong_clock_of_the_browser_is_told(past: Past, page: Callable[..., Page]) -> None:
+    opened = page(past.url)
+    opened.clock.install(time=datetime.now(UTC) + timedelta(hours=2))
+    opened.goto(past.url + "history.html")
+    opened.clock.run_for(1000)
+    expect(opened.locator("#zone")).to_contain_text("; this browser's clock is 2 h ahead of the server's")
+
+
+def test_days_are_bars_that_open_and_seconds_are_intervals(long_past: Past, page: Callable[..., Page]) -> None:
+    opened = page(long_past.url + "history.html", timezone_id="Europe/Berlin", locale="en-GB")
+    expect(opened.locator("#state")).to_have_attribute("data-state", re.compile("much|shown"))
+    opened.get_by_role("button", name="All").click()
+    expect(opened.locator("#state")).to_have_text("Too many intervals to show each: a bar is 1 h; zoom in")
+    expect(opened.locator("#zone")).to_have_text("times in Europe/Berlin, GMT+2, and GMT+1 from 25 Oct 2026, 02:00:00")
+    assert "happy 33%, sad 33%, uncertain 33%" not in rows(opened)[0]  # 10 of 40 s are uncertain
+    assert "happy 38%, sad 38%, uncertain 25%" in rows(opened)[1]
+    expect(opened.locator("#filter [name=track]")).to_be_disabled()
+    opened.locator("#filter [name=label]").select_option("sad")
+    assert "happy" not in rows(opened)[1]
+    shoot(opened, "history-days")
+    opened.get_by_role("button", name=re.compile("Zoom in to 24 Oct 2026, 1[0-9]:")).first.click()
+    expect(opened.locator("#state")).to_have_attribute("data-state", "shown")
+    expect(opened.locator("#count")).to_have_text(re.compile("3[01] intervals pass the filter"))
+    opened.get_by_role("button", name="Minute", exact=True).click()
+    expect(opened.locator("#count")).to_have_text(re.compile("^[0-2] intervals? pass"))
+
+
+def test_a_click_on_a_bar_opens_it(long_past: Past, page: Callable[..., Page]) -> None:
+    opened = page(long_past.url + "history.html", timezone_id="UTC")
+    opened.get_by_role("button", name="All").click()
+    expect(opened.locator("#state")).to_contain_text("a bar is 1 h")
+    box = opened.locator("#timeline").bounding_box()
+    assert box is not None
+    opened.mouse.click(box["x"] + box["width"] / 4, box["y"] + 22 + 18 + 30)
+    expect(opened.locator("#state")).to_have_attribute("data-state", "shown")
+    expect(opened.locator("#count")).to_have_text(re.compile("1[78][0-9] intervals"))
+
+
+def test_the_hour_that_comes_twice_is_told_apart(long_past: Past, page: Callable[..., Page]) -> None:
+    link = "history.html#from=2026-10-25T00:58:00Z&to=2026-10-25T01:02:00Z"
+    opened = page(long_past.url + link, timezone_id="Europe/Berlin", locale="en-GB")
+    expect(opened.locator("#state")).to_have_attribute("data-state", "shown")
+    found = rows(opened)
+    assert any("25 Oct 2026, 02:59:10 GMT+2" in row for row in found)
+    assert any("25 Oct 2026, 02:00:10 GMT+1" in row for row in found)
+    opened.get_by_role("button", name="Show").click()  # the fields show 02:58 and 02:02
+    expect(opened.locator("#state")).to_have_attribute("data-state", "shown")
+    assert rows(opened) == found
+    ticks = opened.evaluate(
+        """async () => (await import("./history/time.js"))
+          .ticks(Date.UTC(2026, 9, 23, 22), Date.UTC(2026, 9, 27, 23), 6)
+          .map(([time, text]) => `${new Date(time).toISOString()} ${text}`)"""
+    )
+    assert ticks == [
+        "2026-10-23T22:00:00.000Z 24 Oct",
+        "2026-10-24T22:00:00.000Z 25 Oct",
+        "2026-10-25T23:00:00.000Z 26 Oct",
+        "2026-10-26T23:00:00.000Z 27 Oct",
+        "2026-10-27T23:00:00.000Z 28 Oct",
+    ]

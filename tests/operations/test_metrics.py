@@ -205,7 +205,7 @@ FILLED = """
     metrics.events_held.set(0)
     metrics.events_lost.inc()
     metrics.rejected_messages.labels("work").inc()
-    metrics.annotations.labels("stored").inc()
+    metrics.annotated.labels("stored").inc()
     metrics.capture_frames.labels("door", "sent").inc()
     metrics.source_failures.labels("door").inc()
     metrics.fleet_aggregators.set(2)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from fer_stream.errors import AnnotationError
+from fer_stream.events.spans import union
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -60,6 +61,8 @@ def line(coding: Coding, track: str | None, option: str, relabel: Callable[[str]
     spans = (
         coding.spans or ((min(one.start for one in found), max(one.end for one in found)),) if found else coding.spans
     )
+    if coding.piecemeal:
+        spans = tuple(union((one.start, one.end) for one in found))
     kept = [replace(one, label=label) for one in found if (label := relabel(one.label)) is not None]
     kept.sort(key=lambda one: (one.start, one.end))
     labels: list[Annotation] = []

@@ -120,6 +120,7 @@ function filter() {
   const number = track.value.trim().replace(/^#/, "");
   track.setCustomValidity(/^\d*$/.test(number) ? "" : "A track is a number, such as 12");
   track.disabled = Boolean(answer?.aggregated);
+  track.title = track.disabled ? "Zoom in to filter by track" : "";
   return { label: label.value, track: Number(number) || 0 };
 }
 
