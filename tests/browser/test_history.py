@@ -5,20 +5,19 @@ from __future__ import annotations
 import os
 import re
 import tempfile
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from journals import event
+from journals import event, since
 from playwright.sync_api import expect
 from processes import Cli, free_port
 
 from fer_stream.client.annotations import stored_annotations
 from fer_stream.journal.sqlite import Writer
 from fer_stream.settings import tree
-from fer_stream.types import AnnotationQuery, Nanoseconds
+from fer_stream.types import AnnotationQuery
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -30,11 +29,6 @@ if TYPE_CHECKING:
 
 TOKEN = "0123456789abcdef-anna"
 EVIL = "<img src=x onerror=\"document.title='hacked'\">"
-
-
-def since(second: int, made: Event) -> Event:
-    """The same event, of a face or an interval that began then."""
-    return replace(made, data=replace(made.data, start_time=Nanoseconds(second * 1_000_000_000)))  # type: ignore[type-var, call-arg]
 
 
 def happy_once() -> list[Event]:
@@ -190,7 +184,7 @@ def test_a_wrong_label_is_marked(past: Past, page: Callable[..., Page]) -> None:
     expect(opened.locator("#said")).to_contain_text(f"wrong ({EVIL})")
     expect(opened).to_have_title("fer_stream history")
     shoot(opened, "history-marked")
-    opened.locator("#annotate [name=label]").select_option(label=re.compile("happy: as shown"))  # type: ignore[arg-type]
+    opened.locator("#annotate [name=label]").select_option(label="happy: as shown, it is right")
     opened.locator("#annotate button").click()
     expect(opened.locator("#said li")).to_have_count(2)
     expect(opened.locator("#said li").first).to_contain_text("replaced by a later one")
@@ -237,7 +231,10 @@ def test_a_page_without_the_right_token_says_so(past: Past, page: Callable[..., 
     opened.get_by_role("button", name=re.compile("Select happy")).click()
     opened.locator("#enter [name=token]").fill("0123456789abcdef-carla")
     opened.locator("#enter button").click()
-    expect(opened.locator("body")).to_contain_text("This is not the token.")
+    expect(opened.get_by_role("alert")).to_have_text("This is not the token.")
+    opened.get_by_label("Token").fill(TOKEN)
+    opened.get_by_role("button", name="Enter").click()
+    expect(opened.locator("#who")).to_have_text("You annotate as anna.")  # and the interval is still selected
 
 
 def test_an_empty_period_and_a_wrong_filter_say_so(past: Past, page: Callable[..., Page]) -> None:
@@ -285,6 +282,7 @@ def test_days_are_bars_that_open_and_seconds_are_intervals(long_past: Past, page
 
 def test_a_click_on_a_bar_opens_it(long_past: Past, page: Callable[..., Page]) -> None:
     opened = page(long_past.url + "history.html", timezone_id="UTC")
+    expect(opened.locator("#state")).to_have_attribute("data-state", re.compile("much|shown"))
     opened.get_by_role("button", name="All").click()
     expect(opened.locator("#state")).to_contain_text("a bar is 1 h")
     box = opened.locator("#timeline").bounding_box()
@@ -316,3 +314,36 @@ def test_the_hour_that_comes_twice_is_told_apart(long_past: Past, page: Callable
         "2026-10-26T23:00:00.000Z 27 Oct",
         "2026-10-27T23:00:00.000Z 28 Oct",
     ]
+
+
+def test_what_is_marked_on_the_page_is_read_by_agree(
+    long_past: Past, page: Callable[..., Page], tmp_path: Path
+) -> None:
+    """From the browser through the page, the aggregator and the journal to the list, and on to the agreement."""
+    link = f"history.html#from={moment(0)}&to={moment(130)}"
+    opened = page(long_past.url + link, timezone_id="UTC")
+    opened.get_by_role("button", name=re.compile("Select happy")).click()
+    opened.locator("#enter [name=token]").fill(TOKEN)
+    opened.locator("#enter button").click()
+    for shown, said in (("happy", "happy"), ("sad", "happy")):  # the first is confirmed, the second is wrong
+        opened.get_by_role("button", name=re.compile(f"Select {shown}")).first.click()
+        opened.locator("#annotate [name=label]").select_option(said)
+        opened.locator("#annotate button").click()
+        expect(opened.locator("#sent")).to_contain_text(f"by anna: {said}")
+    journal = ("--journal", long_past.settings.journal.path)
+    for name, command in (
+        ("events.jsonl", ("subscribe", *journal, "--format", "jsonl")),
+        ("annotations.csv", ("annotations", "list", *journal, "--format", "csv")),
+    ):
+        done = long_past.cli.run(*command)
+        assert done.popen.returncode == 0, done.err
+        (tmp_path / name).write_text(done.out)
+    output = tmp_path / "agreement"
+    done = long_past.cli.run("agree", tmp_path / "events.jsonl", tmp_path / "annotations.csv", "--output", output)
+    assert done.popen.returncode == 0, done.err
+    assert "fer-stream and anna, 2 films, 1 min" in done.out
+    assert re.search(r"agreement +0\.50", done.out), done.out
+
+
+def moment(second: int) -> str:
+    return datetime.fromtimestamp(AUTUMN + second, UTC).isoformat().replace("+00:00", "Z")

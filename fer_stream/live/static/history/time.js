@@ -52,8 +52,8 @@ export function local(time) {
   return `${two(at.getFullYear(), 4)}-${two(at.getMonth() + 1)}-${two(at.getDate())}T${two(at.getHours())}:${two(at.getMinutes())}:${two(at.getSeconds())}`;
 }
 
-/** Return the time in a datetime-local input. One that still shows `before` is that time: the text may name two hours. */
-export const entered = (text, before) => (text === local(before) ? before : new Date(text).getTime());
+/** Return the time in a datetime-local input. One that still shows `before` is that time: its text may name two hours. */
+export const entered = (text, before) => (text === local(before) || `${text}:00` === local(before) ? before : new Date(text).getTime());
 
 /** Return [time, text] of the marks of an axis, about `most` of them. */
 export function ticks(from, to, most) {
