@@ -24,7 +24,8 @@ def files(recording: Recording) -> dict[str, bytes]:
     In the name of a recording that is named by BIDS, ``events`` replaces the suffix.
     """
     name = match[1] if (match := _ENTITIES.fullmatch(recording.name)) else recording.name
-    lines = ["\t".join(("onset", "duration", "trial_type", "track", "probability")), *map(_line, recording.spans)]
+    spans = sorted(recording.spans, key=lambda span: span.start)
+    lines = ["\t".join(("onset", "duration", "trial_type", "track", "probability")), *map(_line, spans)]
     sidecar = json.dumps(_columns(recording), indent=2, ensure_ascii=False) + "\n"
     return {
         f"{name}_events.tsv": ("\n".join(lines) + "\n").encode(),
