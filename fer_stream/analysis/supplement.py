@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from fer_stream.analysis import exports, statistics, trials
 from fer_stream.analysis.exports import Recording
+from fer_stream.analysis.output import EXPORTS
 from fer_stream.client.recorded import EVENTS
 from fer_stream.client.recorded import Recording as Events
 from fer_stream.errors import AnnotationError
@@ -69,7 +70,7 @@ def add(
             f"{summary['source']}: pictures have no times, so there are no exports or trials of them: leave out "
             "--export and --markers"
         )
-    missing = [kind for kind in kinds if kind not in summary.get("exports", ())]
+    missing = [kind for kind in kinds if kind not in summary.get(EXPORTS, ())]
     if missing:
         summary = _add_exports(output, summary, source, missing)
     as_json = None if wanted is None else [_as_dict(trial) for trial in wanted]
@@ -104,8 +105,8 @@ def _add_exports(
             spans=spans,
         )
         exports.write(missing, recording, part)
-        kinds = [*summary.get("exports", ()), *missing]
-        return output.finish(summary | {"exports": kinds}, keep=summary["files"])
+        kinds = summary.get(EXPORTS, {}) | {kind: exports.names([kind], source.camera) for kind in missing}
+        return output.finish(summary | {EXPORTS: kinds}, keep=summary["files"])
 
 
 def _as_dict(trial: Marker) -> dict[str, Any]:
