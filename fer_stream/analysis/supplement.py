@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from fer_stream.types import Places
 
 
+TRIALS = "trials"
+"""The key of a summary for the trials that are in the tables."""
+
+
 @dataclass(frozen=True, slots=True)
 class Source:
     """The recording of an analysis.
@@ -64,8 +68,9 @@ def add(
     Raises:
         AnnotationError: a trial starts after the last frame, or the analysis is of pictures, which have no times.
         ConfigError: the folder cannot be written, or holds foreign files.
+        ModelError: a label or measure of the model has the name of the column for trials.
     """
-    if "images" in summary and (kinds or wanted is not None):
+    if "images" in summary and (kinds or wanted):
         raise AnnotationError(
             f"{summary['source']}: pictures have no times, so there are no exports or trials of them: leave out "
             "--export and --markers"
@@ -74,18 +79,18 @@ def add(
     if missing:
         summary = _add_exports(output, summary, source, missing)
     as_json = None if wanted is None else [_as_dict(trial) for trial in wanted]
-    if wanted is None or as_json == summary.get("trials", []):
+    if wanted is None or as_json == summary.get(TRIALS, []):
         return summary
     trials.check(wanted, summary["source"], summary["duration_s"])
     tables = [f"{name}.{suffix}" for name in trials.TABLES for suffix in ("csv", "parquet")]
     with output.replacing([*tables, *statistics.FILES]) as part:
-        marking, record = trials.Marking(wanted), Record()
+        marking, record = trials.Marking(wanted, marked=TRIALS in summary), Record()
         for name in tables:
             marking.copy(output.path / name, part / name)
         for event in Events(summary["source"], source.start, output.path / EVENTS).events():
             record.take(event)
         statistics.write(record, part, source.places, source.least_faces, trials.spans(wanted, source.start))
-        return output.finish(summary | {"trials": as_json}, keep=summary["files"])
+        return output.finish(summary | {TRIALS: as_json}, keep=summary["files"])
 
 
 def _add_exports(

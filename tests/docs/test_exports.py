@@ -1,4 +1,4 @@
-"""The page about exports, trials and several films, followed word by word; values are computed again from the events."""
+"""The page about exports, trials and several films, followed word by word; its values are computed again."""
 
 from __future__ import annotations
 
