@@ -23,8 +23,7 @@ from fer_stream.events.statistics import Record
 from fer_stream.inference import models
 from fer_stream.sources import DEFAULT, choose
 from fer_stream.sources.image_kinds import is_image
-from fer_stream.sources.images import Images, check_name, unrelated_hint
-from fer_stream.sources.unrelated import unrelated
+from fer_stream.sources.images import check_name, unrelated_hint
 from fer_stream.system.extras import require
 
 if TYPE_CHECKING:
@@ -279,11 +278,9 @@ class Analysis:
 
     def _hint(self) -> str | None:
         """Return the suggestion of ``--pictures`` if the source is a folder of images that seem to be unrelated."""
-        source = self._settings.cameras[self._camera]
-        if not self._path.is_dir() or choose(source)[0] != DEFAULT:
+        if not self._path.is_dir() or choose(self._settings.cameras[self._camera])[0] != DEFAULT:
             return None
-        why = unrelated([self._path / name for name in Images(self._path, source).names])
-        return unrelated_hint(self._title, why) if why else None
+        return unrelated_hint(self._path, self._title)
 
     @property
     def _title(self) -> str:
