@@ -6,7 +6,7 @@ import json
 import re
 from typing import TYPE_CHECKING, Any
 
-from fer_stream.analysis.exports.recording import one_line
+from fer_stream.analysis.exports.recording import label_text, one_line
 from fer_stream.interchange.annotations import IN_VIEW
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def files(recording: Recording) -> dict[str, bytes]:
 def _line(span: Span) -> str:
     probability = _MISSING if span.probability is None else f"{span.probability:.4f}"
     duration = max(span.end - span.start, 0.0)
-    label = IN_VIEW if span.label is None else one_line(span.label) or _MISSING
+    label = one_line(label_text(span.label)) or _MISSING
     return f"{span.start:.3f}\t{duration:.3f}\t{label}\t{span.track}\t{probability}"
 
 

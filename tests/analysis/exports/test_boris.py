@@ -57,6 +57,15 @@ def test_agree_reads_the_project(folder: Path) -> None:
     assert set(coding.annotations) == set(expected)
 
 
+def test_a_label_is_not_taken_for_the_stay(recording: Recording, tmp_path: Path) -> None:
+    spans = (exports.Span(1, 0, 9), exports.Span(1, 1, 2, "in view", 0.5))
+    exports.write(["boris", "bids"], replace(recording, labels=("in view",), spans=spans), tmp_path)
+    for name in ("talk.boris", "talk_events.tsv"):
+        (coding,) = read_annotations(tmp_path / name)
+        ((label, start, end),) = [(one.label, one.start, one.end) for one in coding.annotations]
+        assert (label, start, end) == ("'in view'", 1.0, 2.0)
+
+
 def test_a_recording_without_a_face_is_a_live_observation(empty: Recording, tmp_path: Path) -> None:
     exports.write(["boris"], empty, tmp_path)
     project = json.loads((tmp_path / "door.boris").read_text(encoding="utf-8"))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree as Xml
 
 import pympi
 
 from fer_stream.analysis import exports
+from fer_stream.analysis.exports import Span
 from fer_stream.interchange.annotations import Annotation
 from fer_stream.interchange.formats import read_annotations
 
@@ -75,6 +77,16 @@ def test_a_recording_without_a_face(empty: Recording, tmp_path: Path) -> None:
     assert not list(found.get_tier_names())
     assert not found.media_descriptors
     assert [entry[0][0][0] for entry in found.get_cv_entries("labels").values()] == list(empty.labels)
+
+
+def test_labels_that_xml_cannot_contain_or_that_mean_a_stay(recording: Recording, tmp_path: Path) -> None:
+    labels = ("a\x01b", "in view")
+    spans = (Span(1, 0, 9), Span(1, 0, 1, labels[0], 0.5), Span(1, 1, 2, labels[1], 0.5))
+    path = _write(replace(recording, labels=labels, spans=spans, version="1\x02"), tmp_path)
+    found = pympi.Elan.Eaf(str(path))
+    assert found.get_annotation_data_for_tier("track 1") == [(0, 1000, "a\ufffdb"), (1000, 2000, "'in view'")]
+    (coding,) = read_annotations(path)
+    assert [one.label for one in coding.annotations] == ["a\ufffdb", "'in view'"]
 
 
 def test_agree_reads_it(recording: Recording, tmp_path: Path) -> None:
