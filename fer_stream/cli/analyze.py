@@ -48,22 +48,24 @@ def analyze(arguments: Namespace) -> int:
     sources = name_sources(list(_inputs(arguments.sources)))
     trials = _trials(arguments.markers, sources)
     settings = begin(arguments, "analyze", sources)
-    output = Path(arguments.output)
+    folder = output = Path(arguments.output)
     failures = 0
-    for name in sources:
-        folder = output / name if len(sources) > 1 else output
-        try:
-            _analyze_one(arguments, settings, name, folder, kinds, trials.get(name))
-        except (SourceError, AnnotationError) as error:
-            tell_error(str(error))
-            failures += 1
-        except KeyboardInterrupt:
-            _print(f"interrupted: the same command continues from here; nothing half-written is in {folder}")
-            return INTERRUPTED
-    if failures and len(sources) > 1:
-        _print(f"{failures} of {len(sources)} could not be read, or not to their ends")
-    if len(sources) > 1:
-        _join(settings, output, list(sources), force=arguments.force)
+    try:
+        for name in sources:
+            folder = output / name if len(sources) > 1 else output
+            try:
+                _analyze_one(arguments, settings, name, folder, kinds, trials.get(name))
+            except (SourceError, AnnotationError) as error:
+                tell_error(str(error))
+                failures += 1
+        folder = output
+        if failures and len(sources) > 1:
+            _print(f"{failures} of {len(sources)} are not complete: see the errors above")
+        if len(sources) > 1:
+            _join(settings, output, list(sources), force=arguments.force)
+    except KeyboardInterrupt:
+        _print(f"interrupted: the same command continues from here; nothing half-written is in {folder}")
+        return INTERRUPTED
     return 1 if failures else 0
 
 

@@ -15,7 +15,11 @@ import pytest
 import webvtt
 
 import fer_stream
+from fer_stream.analysis import study
+from fer_stream.cli import main
+from fer_stream.cli.analyze import analyze
 from fer_stream.interchange.formats import read_annotations
+from fer_stream.operations.process import INTERRUPTED
 
 if TYPE_CHECKING:
     from processes import Cli
@@ -78,7 +82,7 @@ def test_a_folder_of_films_of_all_kinds(cli: Cli, clip: Path) -> None:
     assert done.popen.returncode == 1, done.err
     assert len(done.errors) == 2, done.err
     assert "broken.mp4" in done.err
-    assert "2 of 6 could not be read, or not to their ends" in done.err
+    assert "2 of 6 are not complete: see the errors above" in done.err
     assert "5 of 6 in common tables" in done.err
     out = cli.folder / "out"
     frames = polars.read_parquet(out / "frames.parquet").group_by("film", "trial").len()
@@ -100,6 +104,24 @@ def test_a_folder_of_films_of_all_kinds(cli: Cli, clip: Path) -> None:
     assert not [cue.text for cue in webvtt.read(str(out / "black/black.vtt"))]
     assert {one.label for one in read_annotations(out / "cut/cut.eaf")[0].annotations} == {"happy"}
     assert polars.read_parquet(out / "sad-two/faces.parquet")["trial"].n_unique() == 2, "trials stay"
+
+
+def test_an_interruption_while_the_common_tables_are_written(
+    clip: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setenv("FER_STREAM_CLASSIFIER__MODEL", str(tiny_model))
+    shutil.copy(clip, tmp_path / "other.avi")
+    words = ["analyze", str(clip), str(tmp_path / "other.avi"), "--output", str(tmp_path / "out")]
+    with monkeypatch.context() as patch:
+        patch.setattr(study, "_join_parquet", interrupted)
+        assert analyze(main.parser().parse_args(words)) == INTERRUPTED
+    assert "nothing half-written is in" in capsys.readouterr().err
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["other", "portraits"]
+    assert analyze(main.parser().parse_args(words)) == 0
+    assert (tmp_path / "out/faces.parquet").exists()
 
 
 def test_photographs_get_a_hint_although_they_have_no_track(cli: Cli) -> None:
