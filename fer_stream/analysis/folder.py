@@ -88,6 +88,10 @@ class Analysis:
         self._identity = ""
         self._sha256: str | None = None
 
+    def earlier(self) -> dict[str, Any]:
+        """Return the summary of the analysis in the folder, with whatever settings; an empty one if there is none."""
+        return self._output.summary()
+
     def finished(self) -> dict[str, Any] | None:
         """Return the summary if the folder already holds this analysis (same identity, video if requested).
 

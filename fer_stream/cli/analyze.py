@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from fer_stream.cli.options import begin
 from fer_stream.cli.pipeline import name_sources
-from fer_stream.errors import AnnotationError, ConfigError, SourceError
+from fer_stream.errors import AnnotationError, ConfigError, FerStreamError, SourceError
 from fer_stream.operations.logs import tell_error
 from fer_stream.operations.process import INTERRUPTED
 
@@ -91,7 +91,9 @@ def _analyze_one(
     if not arguments.force and (summary := analysis.finished()):
         _print(f"{analysis.source}: done already, in {folder} (--force repeats it)")
         broken = SourceError(summary["error"]) if "error" in summary else None
+        before = summary
     else:
+        before = analysis.earlier()
         try:
             with _progress(Path(analysis.source).name) as progress:
                 summary = analysis.run(settings.workers, progress)
@@ -112,9 +114,15 @@ def _analyze_one(
             _print(f"{analysis.source}: exported {', '.join(new)} -> {folder}")
         if added.get("trials") != summary.get("trials"):
             _print(f"{analysis.source}: {len(added['trials'])} trials in its tables -> {folder}")
-    finally:
+        given = {"--export": "exports", "--markers": "trials"}
+        if lost := [option for option, key in given.items() if before.get(key) and not added.get(key)]:
+            _print(f"{analysis.source}: analysed again; to have what was added before, give {' and '.join(lost)} again")
+    except FerStreamError:
         if broken:
-            raise broken
+            tell_error(str(broken))
+        raise
+    if broken:
+        raise broken
 
 
 def _join(settings: Settings, output: Path, films: Sequence[str], *, force: bool) -> None:

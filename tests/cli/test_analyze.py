@@ -74,14 +74,16 @@ def test_a_folder_of_films_of_all_kinds(cli: Cli, clip: Path) -> None:
     (cli.folder / "films/broken.mp4").write_bytes(b"no film")
     (cli.folder / "films/cut.avi").write_bytes(clip.read_bytes()[: clip.stat().st_size // 2])
     shutil.copy(PORTRAITS / "grace_hopper.jpg", cli.folder / "face.jpg")
-    table = f'Film;Name;Start;End\n"{hostile.replace(chr(34), chr(34) * 2)}";Grüße, <&>;0,0;1,5\nblack-2;late;1;3\n'
+    table = f'Film;Name;Start;End\n"{hostile.replace(chr(34), chr(34) * 2)}";Grüße, <&>;0,0;1,5\nblack-2;late;1;3\ncut;never;3,8;4\n'
     (cli.folder / "trials.csv").write_text(table, encoding="cp1252")
     words = ["analyze", "films", "more/black.avi", "face.jpg", "--output", "out"]
     words += ["--markers", "trials.csv"]
     done = cli.run(*words)
     assert done.popen.returncode == 1, done.err
-    assert len(done.errors) == 2, done.err
-    assert "broken.mp4" in done.err
+    about_broken, about_end, about_trial = done.errors
+    assert "broken.mp4" in about_broken
+    assert "cut.avi" in about_end
+    assert "the trial 'never' starts at 3.8 s, but the last frame of cut.avi is at " in about_trial
     assert "2 of 6 are not complete: see the errors above" in done.err
     assert "5 of 6 in common tables" in done.err
     out = cli.folder / "out"
@@ -122,6 +124,20 @@ def test_an_interruption_while_the_common_tables_are_written(
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["other", "portraits"]
     assert analyze(main.parser().parse_args(words)) == 0
     assert (tmp_path / "out/faces.parquet").exists()
+
+
+def test_what_a_repeated_analysis_lacks_is_said(cli: Cli, clip: Path) -> None:
+    (cli.folder / "trials.csv").write_text("start,end,name\n0,2,a\n")
+    words = ["analyze", clip, "--output", "out"]
+    added = ["--export", "vtt,eaf", "--markers", "trials.csv"]
+    assert "give" not in cli.run(*words, *added).err
+    assert "give" not in cli.run(*words).err, "they stay"
+    done = cli.run(*words, "--min-face", "50")
+    assert "analysed again; to have what was added before, give --export and --markers again" in done.err
+    assert not (cli.folder / "out/portraits.eaf").exists(), "it would be of another analysis"
+    assert "trial" not in (cli.folder / "out/faces.csv").read_text().partition("\n")[0]
+    cli.run(*words, "--min-face", "50", *added)
+    assert (cli.folder / "out/portraits.eaf").exists()
 
 
 def test_photographs_get_a_hint_although_they_have_no_track(cli: Cli) -> None:
