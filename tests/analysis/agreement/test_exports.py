@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from fer_stream.analysis import exports
+from fer_stream.analysis.agreement import measures
 from fer_stream.analysis.agreement.compare import compare
 from fer_stream.analysis.agreement.films import Choices, gather
 from fer_stream.analysis.exports import Recording, Span
@@ -38,9 +39,10 @@ def folder(tmp_path: Path) -> Path:
 def test_an_export_agrees_with_the_intervals(folder: Path, name: str) -> None:
     found = compare(gather(folder / "talk.csv", [folder / name], Choices()), 0.04, 0.5)
     (pair,) = found.pairs
-    assert [scope.kappa.value for scope in pair.scopes] == pytest.approx([1, 1])
-    assert [each.f1.value for each in pair.labels] == [1, 1, 1]
-    assert pair.onset.mean == pytest.approx(0, abs=1e-9)
+    assert [scope.figure(measures.cohen).value for scope in (pair.all_time, pair.labelled)] == pytest.approx([1, 1])
+    assert pair.events.labels == ("happy", "neutral", "sad")
+    assert [pair.events.figures(label)[2].value for label in pair.events.labels] == [1, 1, 1]
+    assert pair.events.onset(None) == pytest.approx((0, 0, 0), abs=1e-9)
 
 
 @pytest.mark.parametrize("name", FILES)
