@@ -26,8 +26,8 @@ def read_annotations(path: Path) -> list[Coding]:
     It may be of ELAN (.eaf), BORIS (events or aggregated events as CSV or TSV, or a project), BIDS (events.tsv), a
     table with start, end and label, annotations exported from the history page, or of fer_stream: a folder of
     `fer-stream analyze`, events as JSON lines, or a table of faces or events. A folder that is none of them is read
-    with all its subfolders and files of these kinds; analyses of films with the same name are named like their folders. The stays of faces in our exports (`IN_VIEW`) are no labels: they
-    only say which part of the film was coded.
+    with all its subfolders and files of these kinds; analyses of films with the same name are named like their folders.
+    The stays of faces in our exports (`IN_VIEW`) are no labels: they only say which part of the film was coded.
 
     Raises:
         AnnotationError: it cannot be read, is of another kind, or has no annotation.
