@@ -74,7 +74,9 @@ def _file(path: Path) -> list[Coding]:
     begin = text.lstrip("\ufeff \t\r\n")[:1]
     if begin == "<":
         return elan.read(path, content)
-    if begin == "{":
+    if text.startswith(("WEBVTT", "\ufeffWEBVTT")):
+        raise AnnotationError(f"{path} has subtitles, which are not read: give the annotations as EAF, CSV or TSV")
+    if begin in ("{", "["):
         return _json(path, text)
     heading = {name.strip().strip('"').lower() for name in _first(text)}
     if heading >= tables.HISTORY:
@@ -107,8 +109,8 @@ def _json(path: Path, text: str) -> list[Coding]:
         whole = None
     except RecursionError as error:
         raise AnnotationError(f"{path} is nested too deeply to be a file of BORIS") from error
-    if isinstance(whole, dict) and "specversion" not in whole:
-        if "observations" in whole and "behaviors_conf" in whole:
-            return boris.read_project(path, whole)
+    if isinstance(whole, dict) and "observations" in whole and "behaviors_conf" in whole:
+        return boris.read_project(path, whole)
+    if isinstance(whole, list) or (isinstance(whole, dict) and "specversion" not in whole):
         raise AnnotationError(f"{path} is JSON, but neither a project of BORIS nor events of fer-stream")
     return own.read_events(path, text.encode())

@@ -138,7 +138,7 @@ def _twice(coding: Coding, before: Annotation, one: Annotation, option: str) -> 
             f"{what}, on the tracks {before.track!r} and {one.track!r}: choose one of {_tracks(coding.tracks)} "
             f"with {option}"
         )
-    return f"{what}, {before.label!r} and {one.label!r}, on one track: only one label at a time can be compared"
+    return f"{what}, {before.label!r} and {one.label!r}, on one track: only one can be compared; shorten one of them"
 
 
 def overlap(first: Annotation, second: Annotation) -> float:
