@@ -75,7 +75,7 @@ def read_text(path: Path) -> str:
     """Return a file's text, in whichever of the encodings above it is written.
 
     Raises:
-        AnnotationError: as `read_bytes`, or the file is not text.
+        AnnotationError: as `read_bytes`, or the file is not text, or has a byte order mark only.
     """
     content = read_bytes(path)
     marked = next((name for mark, name in _MARKS if content.startswith(mark)), None)
@@ -88,8 +88,11 @@ def read_text(path: Path) -> str:
             text = content.decode(encoding)
         except UnicodeDecodeError:
             continue
-        if "\0" not in text:
-            return text
+        if "\0" in text:
+            continue
+        if not text.strip("\ufeff \t\r\n"):
+            raise AnnotationError(f"{path} is empty")
+        return text
     raise AnnotationError(f"{path} is not text: give a table as CSV or TSV, in UTF-8")
 
 

@@ -5,10 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from cli.command import fer_stream
+
+from fer_stream.cli.main import main
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
+
+    Agree = Callable[[bytes], tuple[int, str, str]]
 
 US = "film,start,end,label\ntalk,0,10,happy\ntalk,10,14,sad\n"
 GOOD = "start,end,label,note\n0,10,happy,für\n10,14,sad,x\n"
@@ -124,38 +128,45 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def _agree(folder: Path, content: bytes) -> tuple[int, str, str]:
-    path = folder / "anna.csv"
-    path.write_bytes(content)
-    found = fer_stream("agree", "us.csv", "anna.csv")
-    assert path.read_bytes() == content
-    return found
+@pytest.fixture
+def agree(folder: Path, capsys: pytest.CaptureFixture[str]) -> Agree:
+    """Compare a file with this content, and return the exit code and what was printed."""
+
+    def agree(content: bytes) -> tuple[int, str, str]:
+        path = folder / "anna.csv"
+        path.write_bytes(content)
+        code = main(["agree", "us.csv", "anna.csv"])
+        assert path.read_bytes() == content
+        return code, *capsys.readouterr()
+
+    return agree
 
 
 @pytest.mark.parametrize("content", READ.values(), ids=READ)
-def test_whatever_wrote_the_table(content: bytes, folder: Path) -> None:
-    code, out, err = _agree(folder, content)
+def test_whatever_wrote_the_table(content: bytes, agree: Agree) -> None:
+    code, out, err = agree(content)
     assert (code, err) == (0, "")
     assert "  Cohen's kappa    1.00\n" in out
     assert "note" not in out
 
 
-@pytest.mark.parametrize(("content", "remark"), REMARKS.items())
-def test_what_is_left_out_is_said(content: bytes, remark: str, folder: Path) -> None:
-    code, out, err = _agree(folder, content)
+@pytest.mark.parametrize(("content", "remark"), REMARKS.items(), ids=range(len(REMARKS)))
+def test_what_is_left_out_is_said(content: bytes, remark: str, agree: Agree) -> None:
+    code, out, err = agree(content)
     assert (code, err) == (0, "")
     assert [line for line in out.splitlines() if line.startswith("note: ")] == [f"note: {remark}"]
 
 
 @pytest.mark.parametrize(("content", "message"), REFUSED.items(), ids=range(len(REFUSED)))
-def test_what_cannot_be_read_gets_one_sentence(content: bytes, message: str, folder: Path) -> None:
-    assert _agree(folder, content) == (1, "", f"fer-stream: error: {message}\n")
+def test_what_cannot_be_read_gets_one_sentence(content: bytes, message: str, agree: Agree) -> None:
+    assert agree(content) == (1, "", f"fer-stream: error: {message}\n")
 
 
-def test_in_a_folder_the_file_is_named(folder: Path) -> None:
+def test_in_a_folder_the_file_is_named(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "anna").mkdir()
     (folder / "anna/talk.csv").write_text(GOOD)
     (folder / "anna/walk.csv").write_bytes(b"")
-    assert fer_stream("agree", "us.csv", "anna")[2] == "fer-stream: error: anna/walk.csv is empty\n"
+    assert main(["agree", "us.csv", "anna"]) == 1
+    assert capsys.readouterr().err == "fer-stream: error: anna/walk.csv is empty\n"
     (folder / "anna/walk.csv").unlink()
-    assert fer_stream("agree", "us.csv", "anna")[0] == 0
+    assert main(["agree", "us.csv", "anna"]) == 0
