@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -95,9 +96,8 @@ class Calibrated:
     def settings(self) -> str:
         """Return the settings as TOML, with what is known of them."""
         loss = self.effects[0]
-        name = self.camera if self.camera.replace("-", "").replace("_", "").isalnum() else json.dumps(self.camera)
         biases = ", ".join(
-            f"{json.dumps(label)} = {value:.4f}"
+            f"{_key(label)} = {value:.4f}"
             for label, value in zip(self.labels, self.fit.bias, strict=True)
             if abs(value) >= 5e-5
         )
@@ -105,7 +105,7 @@ class Calibrated:
         return (
             f"# Fitted by fer-stream agree --calibrate to {self.films} films that {json.dumps(self.coder)} coded. On\n"
             f"# held-out films the log-loss changes by {_signed(loss)}.\n"
-            f"[calibration.{name}]\ntemperature = {self.fit.temperature:.4f}\n{bias}"
+            f"[calibration.{_key(self.camera)}]\ntemperature = {self.fit.temperature:.4f}\n{bias}"
         )
 
     def verdict(self) -> str:
@@ -128,6 +128,11 @@ class Calibrated:
             "films, each film with the same weight; each film was left out of the fit by which it is judged."
         )
         return Section(f"Calibration of {self.camera}", note, ("on held-out films", "without", "with", "change"), rows)
+
+
+def _key(text: str) -> str:
+    """Return a key of TOML, in quotes only if it needs them."""
+    return text if re.fullmatch(r"[A-Za-z0-9_-]+", text) else json.dumps(text, ensure_ascii=False)
 
 
 def _signed(effect: Effect) -> str:
