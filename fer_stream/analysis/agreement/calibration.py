@@ -124,8 +124,8 @@ class Calibrated:
             (effect.name, round(effect.before, 4), round(effect.after, 4), _signed(effect)) for effect in self.effects
         ]
         note = (
-            f"{self.verdict()} Scores of the model against the labels of {self.coder}, {self.scores:,} of {self.films} "
-            "films, each film with the same weight; each film was left out of the fit by which it is judged."
+            f"{self.verdict()} The model's {self.scores:,} scores in {self.films} films are judged by the labels of "
+            f"{self.coder}; each film has the same weight, and was left out of the fit by which it is judged."
         )
         return Section(f"Calibration of {self.camera}", note, ("on held-out films", "without", "with", "change"), rows)
 

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 COLUMNS = ("first", "second", "scope", "label", "measure", "value", "low", "high", "films", "seconds")
 
 METHOD = (
-    "Moments {step:g} s apart. All time: time in which a rater gives no label is a label of its own; labelled time: "
-    "only moments at which both give a label. Cohen's kappa (Cohen 1960), Krippendorff's alpha for nominal data "
+    "Labels are compared at moments {step:g} s apart. All time: time in which a rater gives no label is a label of its "
+    "own; labelled time: only moments at which both give a label. Cohen's kappa (Cohen 1960), Krippendorff's alpha for nominal data "
     "(Krippendorff 2011), Fleiss' kappa (Fleiss 1971); F1, precision and recall judge the first rater by the second; "
     "macro F1 is the mean over labels. A span of the first rater matches one of the second with the same label if "
     "their intersection over union is at least {overlap:g} (Li et al. 2020); its onset error is the first's start "
@@ -251,8 +251,10 @@ def page(agreement: Agreement, title: str, further: Iterable[Section] = ()) -> s
     remarks = agreement.material.remarks
     if remarks:
         sections.append(Section("Remarks", "", ("what",), [(remark,) for remark in remarks]))
-    lead = f"How far {', '.join(agreement.material.raters)} agree on the expressions in {_films(agreement)}."
-    return html(title, "agreement", lead, figures, sections, CAUTION, escape(method(agreement)))
+    raters = agreement.material.raters
+    lead = f"How far {', '.join(raters[:-1])} and {raters[-1]} agree on the expressions in {_films(agreement)}."
+    made = f"command agree. {method(agreement).removesuffix('.')}"
+    return html(title, "agreement", lead, figures, sections, CAUTION, escape(made))
 
 
 def _unbroken(row: Iterable[str]) -> tuple[str, ...]:
