@@ -7,6 +7,8 @@ import json
 import math
 import re
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -192,6 +194,8 @@ def calibrate(material: Material, camera: str) -> Calibrated:
 def read_scores(film: Film, coder: str) -> tuple[Scored, tuple[str, ...]]:
     """Return the scores of a film at moments to which the coder gives one of the model's labels, and these labels.
 
+    Moments at which several of our line's tracks are in view are left out.
+
     Raises:
         AnnotationError: the table of faces is missing or damaged.
     """
@@ -205,10 +209,11 @@ def read_scores(film: Film, coder: str) -> tuple[Scored, tuple[str, ...]]:
             columns = own.scored(names)
             first = next(iter(columns), len(names))
             last = -math.inf
-            for row in reader:
-                if not row[first] or row[track] not in film.tracks:
+            ours = (row for row in reader if row[track] in film.tracks)
+            for text, (row, *others) in groupby(ours, key=itemgetter(time)):
+                if others or not row[first]:  # of two faces, the coder's label may be the other's
                     continue
-                at = float(row[time])
+                at = float(text)
                 if at - last >= THIN - 1e-6:  # times are rounded
                     last = at
                     times.append(at)

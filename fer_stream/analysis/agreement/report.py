@@ -20,12 +20,13 @@ if TYPE_CHECKING:
 COLUMNS = ("first", "second", "scope", "label", "measure", "value", "low", "high", "films", "seconds")
 
 METHOD = (
-    "Labels are compared at moments {step:g} s apart. All time: time in which a rater gives no label is a label of its "
-    "own; labelled time: only moments at which both give a label. Cohen's kappa (Cohen 1960), Krippendorff's alpha for nominal data "
-    "(Krippendorff 2011), Fleiss' kappa (Fleiss 1971); F1, precision and recall judge the first rater by the second; "
-    "macro F1 is the mean over labels. A span of the first rater matches one of the second with the same label if "
-    "their intersection over union is at least {overlap:g} (Li et al. 2020); its onset error is the first's start "
-    "minus the second's. Intervals: {level:.0%}, percentile bootstrap over whole films ({resamples} resamples)."
+    "Labels are compared at moments {step:g} s apart. All time: time in which a rater gives no label is a label of "
+    "its own; labelled time: only moments at which both give a label. Cohen's kappa (Cohen 1960), Krippendorff's "
+    "alpha for nominal data (Krippendorff 2011), Fleiss' kappa (Fleiss 1971); F1, precision and recall judge the "
+    "first rater by the second; macro F1 is the mean over labels. A span of the first rater matches one of the second "
+    "with the same label if their intersection over union is at least {overlap:g} (Li et al. 2020); its onset error "
+    "is the first's start minus the second's. Intervals: {level:.0%}, percentile bootstrap over whole films "
+    "({resamples} resamples)."
 )
 
 NOTE = (
