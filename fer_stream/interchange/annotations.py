@@ -36,7 +36,8 @@ class Coding:
     ``spans`` are the parts of the film that were coded; empty where the file does not say that. ``labels`` are those
     that the coder could have given, as far as is known. Times are in seconds of the film's clock; if they are
     ``absolute``, since the Unix epoch. ``origin`` is the time of the film's first frame since the epoch, where known.
-    ``points`` is how many annotations without a duration were left out.
+    ``points`` is how many annotations without a duration were left out. If ``sparse``, nothing was coded between the
+    annotations, as where someone marks what is wrong.
     """
 
     path: Path
@@ -49,6 +50,7 @@ class Coding:
     absolute: bool = False
     origin: float | None = None
     points: int = 0
+    sparse: bool = False
 
     @property
     def tracks(self) -> tuple[str, ...]:

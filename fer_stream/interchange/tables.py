@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from fer_stream.errors import AnnotationError
@@ -47,6 +48,8 @@ def read_bids(sheet: Sheet) -> list[Coding]:
 def read_history(sheet: Sheet) -> list[Coding]:
     """Return annotations exported from the history page, with absolute times. Of repeated spans the last one counts.
 
+    They are sparse: people mark there what is wrong.
+
     Raises:
         AnnotationError: a time is not RFC 3339, or as `read_plain`.
     """
@@ -57,7 +60,8 @@ def read_history(sheet: Sheet) -> list[Coding]:
         except ValueError as error:
             raise AnnotationError(f"{sheet.path}, line {row.line}, column {column}: {error}") from None
 
-    return _codings(sheet, "history", ("start", "end", "label"), moment)
+    found = _codings(sheet, "history", ("start", "end", "label"), moment)
+    return [replace(coding, sparse=True) for coding in found]
 
 
 def _codings(sheet: Sheet, kind: str, columns: tuple[str, str, str], time: Callable[[Row, str], float]) -> list[Coding]:
