@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 PORTRAITS = Path(fer_stream.__file__).parent / "assets"
 
-GOOD, BAD = {"happy"}, {"sad", "angry", "disgust", "fear", "contempt"}
-"""Labels by valence, as in docs/how-to/labels.md; surprise and neutral are neither."""
+GOOD, BAD = {"happy", "surprise"}, {"sad", "angry", "disgust", "fear", "contempt"}
+"""Labels by valence, as in docs/how-to/labels.md; neutral is neither."""
 
 TRIALS = [("first", 0.0, 1.0), ("second", 1.0, 2.2), ("first", 2.5, 2.8)]
 
