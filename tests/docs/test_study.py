@@ -53,9 +53,7 @@ def followed(tmp_path_factory: pytest.TempPathFactory) -> Followed:
             if words[0] not in INSTALLATION:
                 command = [*programs[words[0]], *words[1:]]
                 environment = kept | {"HOME": str(folder)}
-                done = subprocess.run(
-                    command, cwd=folder, env=environment, capture_output=True, text=True, check=False
-                )
+                done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
                 assert done.returncode == 0 or words[1] == "doctor", f"{words}: {done.stdout}{done.stderr}"
                 told[" ".join(words)] = done.stdout
     return Followed(folder, told)
