@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 Span = tuple[float, float]
 """Start and end in seconds; the end is not part of it."""
 
+IN_VIEW = "in view"
+"""What our exports say of the stay of a face, where other annotations have a label."""
+
 
 @dataclass(frozen=True, slots=True)
 class Annotation:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from fer_stream.errors import AnnotationError
 from fer_stream.interchange import boris, elan, own, tables
+from fer_stream.interchange.annotations import IN_VIEW
 from fer_stream.interchange.sheets import parse_sheet, read_bytes, read_text
 
 if TYPE_CHECKING:
@@ -23,15 +25,16 @@ def read_annotations(path: Path) -> list[Coding]:
 
     It may be of ELAN (.eaf), BORIS (events or aggregated events as CSV or TSV, or a project), BIDS (events.tsv), a
     table with start, end and label, annotations exported from the history page, or of fer_stream: a folder of
-    `fer-stream analyze`, events as JSON lines, or a table of faces. A folder that is none of them is read with all its
-    subfolders and files of these kinds.
+    `fer-stream analyze`, events as JSON lines, or a table of faces or events. A folder that is none of them is read
+    with all its subfolders and files of these kinds; analyses of films with the same name are named like their folders. The stays of faces in our exports (`IN_VIEW`) are no labels: they
+    only say which part of the film was coded.
 
     Raises:
         AnnotationError: it cannot be read, is of another kind, or has no annotation.
     """
     if path.is_dir():
         return _folder(path)
-    found = _file(path)
+    found = [_without_stays(coding) for coding in _file(path)]
     if not found:
         raise AnnotationError(f"{path} has no annotation with a duration")
     return found
@@ -47,12 +50,22 @@ def _folder(folder: Path) -> list[Coding]:
     analyses = [each for each in inside if each.is_dir() and own.is_analysis(each)]
     files = [] if analyses else [each for each in inside if each.is_file() and each.suffix.lower() in SUFFIXES]
     found = [coding for each in analyses for coding in own.read_analysis(each)]
-    found += [coding for each in files for coding in _file(each)]
+    if len({coding.film for coding in found}) < len(found):  # films of one name, in folders of different names
+        found = [replace(coding, film=coding.path.name) for coding in found]
+    found += [_without_stays(coding) for each in files for coding in _file(each)]
     if not found:
         raise AnnotationError(
             f"{folder} has no analysis of fer-stream and no file with annotations ({', '.join(SUFFIXES)})"
         )
     return found
+
+
+def _without_stays(coding: Coding) -> Coding:
+    labels = tuple(one for one in coding.annotations if one.label != IN_VIEW)
+    if len(labels) == len(coding.annotations):
+        return coding
+    whole = min(one.start for one in coding.annotations), max(one.end for one in coding.annotations)
+    return replace(coding, annotations=labels, spans=coding.spans or (whole,))
 
 
 def _file(path: Path) -> list[Coding]:
@@ -68,6 +81,8 @@ def _file(path: Path) -> list[Coding]:
         return tables.read_history(parse_sheet(path, text))
     if heading >= {"onset", "duration"}:
         return tables.read_bids(parse_sheet(path, text))
+    if heading >= own.EVENT_ROWS:
+        return own.read_event_table(parse_sheet(path, text))
     if heading >= own.ROWS:
         return own.read_faces(parse_sheet(path, text))
     for columns, read in ((boris.AGGREGATED, boris.read_aggregated), (boris.EVENTS, boris.read_events)):

@@ -1,4 +1,4 @@
-"""Reads what fer_stream itself writes: events as JSON lines, tables of faces, and folders of `fer-stream analyze`."""
+"""Reads what fer_stream itself writes: events as JSON lines, tables of faces and events, and folders of analyses."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 from fer_stream.errors import AnnotationError, WireError
 from fer_stream.events.cloudevents import decode
 from fer_stream.interchange.annotations import Annotation, Coding, film_name
-from fer_stream.interchange.sheets import read_bytes, read_text
+from fer_stream.interchange.sheets import MISSING, read_bytes, read_text
 from fer_stream.types import CameraData, EventType, ExpressionData
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
     from typing import Any
 
@@ -29,6 +29,12 @@ SUMMARY, EVENTS, FACES = "summary.json", "events.jsonl", "faces.csv"
 
 ROWS = frozenset({"frame", "time", "track", "label"})
 """Columns of a table of faces."""
+
+EVENT_ROWS = frozenset({"sequence", "type", "time", "track", "label", "start", "end"})
+"""Columns of a table of events."""
+
+_LABELLED = frozenset(f"{what}.{which}" for what in ("emotion", "valence") for which in ("started", "updated", "ended"))
+"""Types of the events that have a label."""
 
 
 def is_analysis(folder: Path) -> bool:
@@ -126,17 +132,32 @@ class _Camera:
 
 
 def read_faces(sheet: Sheet) -> list[Coding]:
-    """Return the labels in a table of faces. A row counts until the track's next row, if that follows within a second.
+    """Return the labels in a table of faces, of one film or of several with their names in the column ``film``.
+
+    A row counts until the track's next row, if that follows within a second.
 
     Raises:
         AnnotationError: a row has no time.
     """
-    tracks: defaultdict[str, list[tuple[float, str]]] = defaultdict(list)
-    first, last = 0.0, 0.0
+    films: defaultdict[str, defaultdict[str, list[tuple[float, str]]]] = defaultdict(lambda: defaultdict(list))
     for row in sheet.rows():
-        at = sheet.seconds(row, "time")
-        last = max(last, at)
-        tracks[row.cells["track"]].append((at, row.cells["label"]))
+        tracks = films[row.cells.get(FILM, "")]
+        tracks[row.cells["track"]].append((sheet.seconds(row, "time"), row.cells["label"]))
+    labels = frozenset(scored(sheet.names).values())
+    return [
+        Coding(sheet.path, KIND, _runs(tracks), film or None, None, (_range(tracks),), labels)
+        for film, tracks in films.items()
+    ]
+
+
+def _range(tracks: Mapping[str, Sequence[tuple[float, str]]]) -> Span:
+    """Return the film's part for which there are rows, from its beginning."""
+    times = [at for rows in tracks.values() for at, _ in rows]
+    return min(0.0, *times), max(times)
+
+
+def _runs(tracks: Mapping[str, list[tuple[float, str]]]) -> tuple[Annotation, ...]:
+    """Return the spans of each track's rows with the same label."""
     found: list[Annotation] = []
     for track, rows in tracks.items():
         rows.sort()
@@ -149,11 +170,33 @@ def read_faces(sheet: Sheet) -> list[Coding]:
                 if begun[1] and end > begun[0]:
                     found.append(Annotation(begun[0], end, begun[1], track))
                 begun = None
-    if not tracks:
-        return []
-    labels = frozenset(scored(sheet.names).values())
-    found.sort(key=lambda one: one.start)
-    return [Coding(sheet.path, KIND, tuple(found), None, None, ((first, last),), labels, origin=None)]
+    return tuple(sorted(found, key=lambda one: one.start))
+
+
+def read_event_table(sheet: Sheet) -> list[Coding]:
+    """Return the labels in a table of events, of one film or of several with their names in the column ``film``.
+
+    An interval is told by several rows, from its start to its end; the last of them counts.
+
+    Raises:
+        AnnotationError: a row has no time.
+    """
+    films: defaultdict[str, dict[tuple[str, str], Annotation]] = defaultdict(dict)
+    ends: defaultdict[str, float] = defaultdict(float)
+    for row in sheet.rows():
+        film, track, at = row.cells.get(FILM, ""), row.cells["track"], sheet.seconds(row, "time")
+        ends[film] = max(ends[film], at)
+        if row.cells["type"] in _LABELLED:
+            start = sheet.seconds(row, "start")
+            end = at if row.cells["end"].lower() in MISSING else sheet.seconds(row, "end")
+            films[film][track, row.cells["start"]] = Annotation(start, end, sheet.text(row, "label"), track)
+    prefix = "probability_"
+    labels = frozenset(name.removeprefix(prefix) for name in sheet.names if name.startswith(prefix))
+    found = []
+    for film, end in ends.items():
+        kept = sorted((one for one in films[film].values() if one.end > one.start), key=lambda one: one.start)
+        found.append(Coding(sheet.path, KIND, tuple(kept), film or None, None, ((0.0, end),), labels))
+    return found
 
 
 def scored(names: Sequence[str]) -> dict[int, str]:
@@ -168,6 +211,9 @@ def scored(names: Sequence[str]) -> dict[int, str]:
 
 SCORED = "scored_"
 """Begins the names of columns with what the model itself said."""
+
+FILM = "film"
+"""The column with the film's name, in tables of several films."""
 
 GAP = 1.0
 """Seconds without a row after which a track's label has ended."""

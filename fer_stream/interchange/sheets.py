@@ -78,6 +78,8 @@ def read_text(path: Path) -> str:
             continue
         if "\0" not in text:
             return text
+    if content.startswith(b"PK"):
+        raise AnnotationError(f"{path} is a spreadsheet or an archive: save the table as CSV, in UTF-8")
     raise AnnotationError(f"{path} is not text: give a table as CSV or TSV, in UTF-8")
 
 

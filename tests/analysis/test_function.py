@@ -58,7 +58,7 @@ def test_analyze_returns_tables(clip: Path, make: Make) -> None:
 def test_a_calibration_is_that_of_the_recording_s_camera(clip: Path, make: Make) -> None:
     def labels(camera: str, **calibration: Any) -> set[str | None]:
         settings = make(cameras={"door": {"source": str(clip)}}, calibration=calibration)
-        faces = fer_stream.analyze(clip, settings, camera=camera)
+        faces = fer_stream.analyze(clip, settings, camera=camera).faces
         return set(faces["label"].drop_nulls())
 
     sad = {"bias": {"sad": 9.0}}

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from fer_stream.analysis import Analysis
+from fer_stream.analysis import Analysis, study
 from fer_stream.errors import AnnotationError
 from fer_stream.interchange.annotations import Annotation
 from fer_stream.interchange.formats import read_annotations
@@ -100,3 +100,44 @@ def test_folders_without_annotations(tmp_path: Path) -> None:
     assert [one.film for one in read_annotations(tmp_path)] == ["a", "b"]
     with pytest.raises(AnnotationError, match=r"missing\.csv cannot be read: no such file"):
         read_annotations(tmp_path / "missing.csv")
+
+
+def test_a_table_of_events_says_what_the_events_say(analysed: Path) -> None:
+    (found,) = read_annotations(analysed / "events.csv")
+    (events,) = read_annotations(analysed)
+    assert found.annotations
+    assert [(one.label, one.track) for one in found.annotations] == [
+        (one.label, one.track) for one in events.annotations
+    ]
+    for mine, theirs in zip(found.annotations, events.annotations, strict=True):
+        assert (mine.start, mine.end) == pytest.approx((theirs.start, theirs.end), abs=1e-3)
+    assert (found.labels, found.absolute) == (events.labels, False)
+
+
+def test_common_tables_have_each_film_by_itself(analysed: Path, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        shutil.copytree(analysed, tmp_path / name)
+    study.join(tmp_path, ["one", "two"], (), force=False)
+    for table in ("events.csv", "faces.csv"):
+        (alone,) = read_annotations(analysed / table)
+        films = read_annotations(tmp_path / table)
+        assert [each.film for each in films] == ["one", "two"]
+        assert {(each.annotations, each.spans, each.labels) for each in films} == {
+            (alone.annotations, alone.spans, alone.labels)
+        }
+
+
+def test_an_interval_without_an_end_lasts_until_its_last_row(tmp_path: Path) -> None:
+    path = tmp_path / "events.csv"
+    rows = ["1,camera.online,0,,,,", "2,emotion.started,1.2,1,sad,1,", "3,emotion.updated,4,1,sad,1,"]
+    rows += ["4,zone.entered,4.1,1,,1,", "5,camera.offline,5,,,,"]
+    path.write_text("\n".join(["sequence,type,time,track,label,start,end", *rows]))
+    (found,) = read_annotations(path)
+    assert found.annotations == (Annotation(1, 4, "sad", "1"),)
+    assert found.spans == ((0, 5),)
+
+
+def test_films_with_one_name_are_told_apart_by_their_folders(analysed: Path, tmp_path: Path) -> None:
+    for name in ("anna", "ben"):
+        shutil.copytree(analysed, tmp_path / name)
+    assert [one.film for one in read_annotations(tmp_path)] == ["anna", "ben"]

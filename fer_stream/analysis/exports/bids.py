@@ -6,7 +6,8 @@ import json
 import re
 from typing import TYPE_CHECKING, Any
 
-from fer_stream.analysis.exports.recording import IN_VIEW, one_line
+from fer_stream.analysis.exports.recording import one_line
+from fer_stream.interchange.annotations import IN_VIEW
 
 if TYPE_CHECKING:
     from fer_stream.analysis.exports.recording import Recording, Span

@@ -13,7 +13,8 @@ import json
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from fer_stream.analysis.exports.recording import IN_VIEW, one_line, rows, track_name
+from fer_stream.analysis.exports.recording import one_line, rows, track_name
+from fer_stream.interchange.annotations import IN_VIEW
 from fer_stream.system.extras import require
 
 if TYPE_CHECKING:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 from xml.etree import ElementTree as Xml
 
-from fer_stream.analysis.exports.recording import IN_VIEW, rows, track_name
+from fer_stream.analysis.exports.recording import rows, track_name
+from fer_stream.interchange.annotations import IN_VIEW
 
 if TYPE_CHECKING:
     from fer_stream.analysis.exports.recording import Recording

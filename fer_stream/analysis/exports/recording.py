@@ -15,9 +15,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-IN_VIEW = "in view"
-"""What files say of a stay, where they say the label of an interval."""
-
 UNCERTAIN = "uncertain"
 """What files say of the time in which a face is in view and has no label."""
 
