@@ -237,7 +237,7 @@ class Analysis:
         drawings = plots.draw(summary)
         for name, drawing in drawings.items():
             (part / f"{name}.svg").write_text(drawing, encoding="utf-8")
-        page = report.page(self._title, summary, drawings, about, statistics_report.sections(part))
+        page = report.page(self._title, summary, drawings, about, statistics_report.sections(part, summary.shares))
         (part / "report.html").write_text(page, encoding="utf-8")
         pace = {
             "seconds": round(seconds, 2),

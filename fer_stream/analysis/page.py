@@ -46,7 +46,8 @@ p { max-width: 44rem; margin: .3rem 0 .8rem; }
 .lead, .note, footer { color: var(--soft); }
 .broken { border-left: .3rem solid #d55e00; padding: .2rem .8rem; }
 dl.figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(9rem, 1fr)); gap: .75rem; margin: 1.4rem 0; }
-dl.figures div { background: var(--card); border: 1px solid var(--line); border-radius: .5rem; padding: .65rem .9rem; }
+dl.figures div { display: flex; flex-direction: column; justify-content: space-between; padding: .65rem .9rem;
+  background: var(--card); border: 1px solid var(--line); border-radius: .5rem; }
 dt { color: var(--soft); font-size: .85rem; }
 dd { margin: 0; font-size: 1.45rem; font-weight: 600; font-variant-numeric: tabular-nums; }
 figure { margin: 0; color: var(--soft); }
@@ -63,6 +64,7 @@ table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabul
 a { color: inherit; }
 th, td { text-align: left; padding: .2rem 1.4rem .2rem 0; border-bottom: 1px solid var(--line); font-weight: 400; }
 thead th { color: var(--soft); font-size: .85rem; }
+td { white-space: nowrap; }
 .number { text-align: right; }
 footer { margin-top: 3rem; border-top: 1px solid var(--line); padding-top: 1rem; font-size: .85rem; }
 code { font-size: .95em; overflow-wrap: anywhere; }
@@ -112,6 +114,8 @@ class Section(NamedTuple):
     rows: Sequence[tuple[Cell, ...]]
     alt: str = ""
     drawing: str = ""
+    listed: bool = False
+    """Whether the table is shown below the drawing at once, and not only when a reader opens it."""
 
 
 def html(
@@ -169,7 +173,8 @@ def _section(section: Section) -> str:
     # The page's text colour has more contrast than the drawing's grey on either background.
     drawing = section.drawing.replace(INK, "currentColor")
     text += _DRAWING.format(alt=escape(section.alt, quote=True), drawing=drawing)
-    return text + f'<details><summary aria-label="{title}, as a table">as a table</summary>{table}</details>\n'
+    shown = " open" if section.listed else ""
+    return text + f'<details{shown}><summary aria-label="{title}, as a table">as a table</summary>{table}</details>\n'
 
 
 def _table(section: Section) -> str:

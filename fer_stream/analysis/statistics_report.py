@@ -15,7 +15,7 @@ from fer_stream.analysis import plots
 from fer_stream.analysis.page import Section
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from fer_stream.analysis.page import Cell
@@ -69,8 +69,12 @@ class Times:
         return {label: part / self.in_view for label, part in self.labels.items()} if self.in_view > 0 else {}
 
 
-def sections(folder: Path) -> list[Section]:
+def sections(folder: Path, labels: Collection[str] = ()) -> list[Section]:
     """Return a section for each table in a folder that has rows by trial, zone or line.
+
+    Args:
+        folder: where the tables are.
+        labels: the order of the labels, as in the other sections of the page; further ones follow.
 
     Raises:
         OSError: a table cannot be read.
@@ -83,17 +87,18 @@ def sections(folder: Path) -> list[Section]:
         with path.open(encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file))
         if rows and kind.by[0] in rows[0]:
-            found.append(_section(kind, rows))
+            found.append(_section(kind, rows, labels))
     return found
 
 
-def ordered(times: Iterable[Times]) -> list[str]:
-    """Return the labels of all these times, the longest first, and `UNCERTAIN` last."""
+def ordered(times: Iterable[Times], first: Collection[str] = ()) -> list[str]:
+    """Return the labels of all these times: those of ``first``, then the longest, and `UNCERTAIN` last."""
     seconds: defaultdict[str, float] = defaultdict(float)
     for each in times:
         for label, part in each.labels.items():
             seconds[label] += part
-    return sorted(seconds, key=lambda label: (label == UNCERTAIN, -seconds[label], label))
+    rank = {label: place for place, label in enumerate(first)}
+    return sorted(seconds, key=lambda label: (label == UNCERTAIN, rank.get(label, len(rank)), -seconds[label], label))
 
 
 def percent(times: Times, labels: Sequence[str]) -> list[Cell]:
@@ -102,13 +107,13 @@ def percent(times: Times, labels: Sequence[str]) -> list[Cell]:
     return [round(100 * shares.get(label, 0.0), 1) if shares else "-" for label in labels]
 
 
-def _section(kind: _Kind, rows: Sequence[Mapping[str, str]]) -> Section:
+def _section(kind: _Kind, rows: Sequence[Mapping[str, str]], first: Collection[str]) -> Section:
     films, trials = "film" in rows[0], "trial" in rows[0] and "trial" not in kind.by
     by = (*(["film"] if films else []), *(["trial"] if trials else []), *kind.by)
     single = _added(rows, by)
     together = _added(rows, kind.by)
     timed = "in_view_s" in rows[0]
-    labels = ordered(together.values()) if timed else []
+    labels = ordered(together.values(), first) if timed else []
     listed = dict(single)
     if films:
         between = [""] if trials else []

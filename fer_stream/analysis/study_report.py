@@ -22,6 +22,9 @@ _MEASURES = (
 )  # fmt: skip
 """The scope and the name of each value of a pair of raters that is shown, as in ``agreement.csv``."""
 
+_TOGETHER = {"alpha": "Krippendorff's alpha", "fleiss_kappa": "Fleiss' kappa"}
+"""What is computed over all raters."""
+
 
 def page(title: str, films: Mapping[str, Mapping[str, Any]], folder: Path, agreement: Path | None = None) -> str:
     """Return the report as HTML.
@@ -40,7 +43,9 @@ def page(title: str, films: Mapping[str, Mapping[str, Any]], folder: Path, agree
     times = {film: _times(summary) for film, summary in recordings.items()}
     whole = _sum(times.values())
     found = []
-    figures = {"films": f"{len(recordings):,}"}
+    figures = {}
+    if recordings or not pictures:
+        figures["films"] = f"{len(recordings):,}"
     if recordings:
         found.append(_side_by_side(recordings, times, whole))
         labels = sorted(whole.shares().items(), key=lambda item: -item[1])
@@ -53,21 +58,28 @@ def page(title: str, films: Mapping[str, Mapping[str, Any]], folder: Path, agree
         }
     if pictures:
         found.append(_pictures(pictures))
-        figures["pictures"] = f"{sum(summary['images'] for summary in pictures.values()):,}"
-    found += sections(folder)
+        for key, what in (("images", "pictures"), ("faces", "faces in pictures")):
+            figures[what] = f"{sum(summary[key] for summary in pictures.values()):,}"
+    found += sections(folder, ordered([whole]))
     if agreement:
         found += _agreement(agreement)
     models = dict.fromkeys(summary["model"] for summary in films.values() if summary)
     return html(
         title,
         "apparent expressions",
-        "Apparent expressions of the faces in several recordings.",
+        f"Apparent expressions of the faces in {_what(recordings, pictures)}.",
         figures,
         found,
         CAUTION + TRACKS + LAW,
         "model " + ", ".join(f"<code>{escape(model)}</code>" for model in models),
         _warnings(films),
     )
+
+
+def _what(recordings: Mapping[str, Any], pictures: Mapping[str, Any]) -> str:
+    if not pictures:
+        return "several recordings"
+    return "recordings and pictures" if recordings else "pictures"
 
 
 def _times(summary: Mapping[str, Any]) -> Times:
@@ -105,6 +117,7 @@ def _side_by_side(recordings: Mapping[str, Mapping[str, Any]], times: Mapping[st
         rows,
         alt(bars),
         plots.stacked("films", bars, labels, plots.OF_TIME),
+        listed=True,  # its links lead to the films
     )  # fmt: skip
 
 
@@ -139,7 +152,7 @@ def _agreement(folder: Path) -> list[Section]:
     with (folder / "agreement.csv").open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
             if row["first"] == "all":
-                together.append((row["measure"].replace("_", " "), row["scope"], row["films"], _value(row)))
+                together.append((_TOGETHER[row["measure"]], row["scope"], row["films"], _value(row)))
             elif not row["label"]:
                 pairs[row["first"], row["second"]][row["scope"], row["measure"]] = row
     rows: list[tuple[Cell, ...]] = []
@@ -152,8 +165,8 @@ def _agreement(folder: Path) -> list[Section]:
         "films",
         "agreement",
         "kappa",
-        "kappa, labelled",
-        "macro F1, labelled",
+        "kappa, labelled time",
+        "macro F1, labelled time",
         "event F1",
         "onset error in s",
     )
@@ -167,8 +180,10 @@ def _agreement(folder: Path) -> list[Section]:
 def _value(row: Mapping[str, str]) -> str:
     if not row["value"]:
         return "undefined"
-    value = f"{float(row['value']):.2f}"
-    return f"{value} [{float(row['low']):.2f}, {float(row['high']):.2f}]" if row["low"] else value
+    value, low, high = (
+        f"{round(float(row[key]), 2) + 0.0:.2f}" if row[key] else "" for key in ("value", "low", "high")
+    )
+    return f"{value} [{low}, {high}]" if low else value  # the sum makes a negative zero positive
 
 
 def _warnings(films: Mapping[str, Mapping[str, Any]]) -> list[str]:

@@ -86,8 +86,9 @@ def add(
         for event in Events(summary["source"], source.start, output.path / EVENTS).events():
             record.take(event)
         statistics.write(record, part, source.places, source.least_faces, trials.spans(wanted, source.start))
+        further = statistics_report.sections(part, summary["share"])
         text = (output.path / PAGE).read_text(encoding="utf-8")
-        (part / PAGE).write_text(page.with_further(text, statistics_report.sections(part)), encoding="utf-8")
+        (part / PAGE).write_text(page.with_further(text, further), encoding="utf-8")
         return output.finish(summary | {"trials": as_json}, keep=summary["files"])
 
 
