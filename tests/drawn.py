@@ -1,4 +1,4 @@
-"""Measures a drawing as a reader does with a ruler: where its bars and curves begin and end, by the numbers at its axis."""
+"""Measures a drawing as a reader does with a ruler: where its bars and curves are, by the numbers at its axis."""
 
 from __future__ import annotations
 

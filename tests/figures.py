@@ -148,6 +148,7 @@ def _plain_bars(part: Part, expected: Mapping[str, float], unit: str) -> None:
 def _valence(part: Part, seen: pandas.DataFrame, names: Sequence[str], last: float) -> None:
     signs = [(name in GOOD) - (name in BAD) for name in names]
     signed = sum(sign * seen[name] for sign, name in zip(signs, names, strict=True))
+    assert part.table[0] == ["second", "valence, -1 to 1"]
     curve = signed.groupby((seen["time"] / 0.5).astype(int)).mean()
     points = [(min(0.5 * (step + 0.5), last), mean) for step, mean in curve.items()]
     assert [float(at) for at, _ in part.table[1:]] == pytest.approx([at for at, _ in points], abs=1e-5)
@@ -343,7 +344,7 @@ STEP = 0.001
 
 
 def _agreement(report: Report, folder: Path, events: Mapping[str, pandas.DataFrame], coded: pandas.DataFrame) -> None:
-    """Check the agreement of track 1 of each film with a coder; intervals, which are drawn by chance, by their table."""
+    """Check the agreement of track 1 of each film with a coder. Intervals come from chance, so they are read."""
     pairs: list[tuple[str, str]] = []
     matched, ours, theirs, onsets = 0, 0, 0, []
     for film, own in events.items():

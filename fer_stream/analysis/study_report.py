@@ -131,7 +131,7 @@ def _pictures(found: Mapping[str, Mapping[str, Any]]) -> Section:
             _link(name),
             summary["images"],
             summary["faces"],
-            *(round(100 * summary["share"].get(label, 0.0), 1) for label in labels),
+            *(round(100 * summary["share"].get(label, 0.0), 1) if summary["faces"] else "-" for label in labels),
         )
         for name, summary in found.items()
     ]
