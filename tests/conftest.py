@@ -51,7 +51,8 @@ def pytest_configure() -> None:
 
 
 LONG = (
-    "analysis/test_analysis.py", "analysis/test_figures.py", "faults", "service/test_run_sinks.py", "service/test_supervisor.py",
+    "analysis/test_analysis.py", "analysis/test_figures.py", "bench/test_long_film.py", "faults",
+    "service/test_run_sinks.py", "service/test_supervisor.py",
     "service/test_commands.py", "service/test_node.py", "client/test_subscription_slow.py", "client/test_whole_cell.py",
     "training/test_campaign.py", "training/test_chain.py", "training/test_crop.py", "training/test_steadiness.py",
     "training/test_whole_way.py", "portable", "browser", "fuzz",

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _EMPTY = {"meta", "link", "br"}
 """Elements without an end."""
 
-_NUMBER = re.compile(r"(?<!&#)(?<!\d)\d[\d,]*(?:\.\d+)?")
+_NUMBER = re.compile(r"(?<!&#x)(?<!\d)\d[\d,]*(?:\.\d+)?")
 
 _LITERATURE = "An expression is not a feeling"
 """How the paragraph begins whose numbers are those of papers and laws."""

@@ -4,7 +4,7 @@
 
     python tests/bench/long_film.py ../shared/media/head-pose-face-detection-female-and-male.gif --hours 2
 
-Memory is the process's resident set, at each tenth of the film by the command's own progress, and at its peak.
+Memory is the process's resident set, after each tenth of the time, and at its peak, which is when it draws the report.
 """
 
 from __future__ import annotations
@@ -28,13 +28,16 @@ TENTHS = 10
 
 
 class Measured(NamedTuple):
-    """What one analysis took: seconds, MiB at its peak and at each tenth of the film, frames, and its last progress."""
+    """What one analysis took."""
 
     seconds: float
     peak: float
+    """MiB."""
     tenths: list[float]
+    """MiB after each tenth of the time but the last, in which the report is drawn."""
     frames: int
-    progress: str
+    progress: list[int]
+    """How many frames each line of progress gave as done."""
 
 
 def loop(clip: Path, path: Path, seconds: float) -> int:
@@ -73,36 +76,29 @@ def measure(film: Path, folder: Path, arguments: list[str]) -> Measured:
     command = [sys.executable, "-m", "fer_stream", "analyze", str(film), "--output", str(folder), *arguments]
     began = time.monotonic()
     done = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    process, lines, levels = psutil.Process(done.pid), [], []
+    process, lines, progress = psutil.Process(done.pid), [], []
 
     def follow() -> None:
         for line in done.stderr or ():
             lines.append(line.strip())
             print(line, end="", flush=True)
-            if found := re.search(r": (\d+) of (\d+), ", line):
-                here = process.memory_info().rss / 2**20
-                levels.append((int(found[1]) / int(found[2]), here))
+            if found := re.search(r": (\d+) of \d+, [\d:]+ left", line):
+                progress.append(int(found[1]))
 
     thread = threading.Thread(target=follow)
     thread.start()
-    peak = 0.0
+    levels = []
     while done.poll() is None:
-        try:
-            status = Path(f"/proc/{done.pid}/status").read_text()
-        except OSError:
-            break
-        if found := re.search(r"VmHWM:\s+(\d+)", status):
-            peak = int(found[1]) / 1024
-        time.sleep(0.2)
+        levels.append(process.memory_info().rss / 2**20)
+        time.sleep(0.1)
     code = done.wait()
     thread.join()
     if code:
         raise SystemExit(f"fer-stream analyze ended with {code}: {lines[-1] if lines else 'without a message'}")
     with (folder / "frames.csv").open(encoding="utf-8") as file:
         frames = sum(1 for _ in file) - 1
-    tenths = [next((rss for at, rss in levels if at >= n / TENTHS), 0.0) for n in range(1, TENTHS)]
-    told = next((line for line in reversed(lines) if " left" in line), "")
-    return Measured(time.monotonic() - began, peak, tenths, frames, told)
+    tenths = [levels[len(levels) * n // TENTHS] for n in range(1, TENTHS)]
+    return Measured(time.monotonic() - began, max(levels), tenths, frames, progress)
 
 
 def main() -> None:
