@@ -170,7 +170,10 @@ def _agreement(folder: Path) -> list[Section]:
         "event F1",
         "onset error in s",
     )
-    note = "In square brackets: intervals by film, 95 %. The names of the raters lead to the report on agreement."
+    note = (
+        "Labelled time: only moments at which both raters give a label. In square brackets: 95 % intervals by film. "
+        "The names of the raters lead to the report on agreement."
+    )
     return [
         Section("Agreement with coders", note, head, rows),
         Section("Agreement of all raters", "", ("measure", "time", "films", "value"), together),

@@ -16,6 +16,7 @@ import sys
 import tempfile
 import threading
 import time
+from contextlib import suppress
 from fractions import Fraction
 from itertools import count
 from pathlib import Path
@@ -74,27 +75,26 @@ def loop(clip: Path, path: Path, seconds: float) -> int:
 def measure(film: Path, folder: Path, arguments: list[str]) -> Measured:
     """Analyse a film into a folder by the command, and show its progress."""
     command = [sys.executable, "-m", "fer_stream", "analyze", str(film), "--output", str(folder), *arguments]
-    began = time.monotonic()
-    done = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    process, lines, progress = psutil.Process(done.pid), [], []
+    began, levels, progress, line = time.monotonic(), [], [], ""
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as running:
 
-    def follow() -> None:
-        for line in done.stderr or ():
-            lines.append(line.strip())
+        def sample() -> None:
+            with suppress(psutil.Error):  # it has ended
+                process = psutil.Process(running.pid)
+                while running.returncode is None:
+                    levels.append(process.memory_info().rss / 2**20)
+                    time.sleep(0.1)
+
+        sampling = threading.Thread(target=sample)
+        sampling.start()
+        for line in running.stderr or ():
             print(line, end="", flush=True)
             if found := re.search(r": (\d+) of \d+, [\d:]+ left", line):
                 progress.append(int(found[1]))
-
-    thread = threading.Thread(target=follow)
-    thread.start()
-    levels = []
-    while done.poll() is None:
-        levels.append(process.memory_info().rss / 2**20)
-        time.sleep(0.1)
-    code = done.wait()
-    thread.join()
+        code = running.wait()
+        sampling.join()
     if code:
-        raise SystemExit(f"fer-stream analyze ended with {code}: {lines[-1] if lines else 'without a message'}")
+        raise SystemExit(f"fer-stream analyze ended with {code}: {line.strip()}")
     with (folder / "frames.csv").open(encoding="utf-8") as file:
         frames = sum(1 for _ in file) - 1
     tenths = [levels[len(levels) * n // TENTHS] for n in range(1, TENTHS)]
