@@ -9,11 +9,14 @@ from xml.etree import ElementTree
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     Point = tuple[float, float]
 
 _HATCH = "url("
+_BELOW = 30
+"""How far below its axes a text may be."""
+
 _CURVE = "1.6"
 """The width of a curve; other lines are thinner."""
 
@@ -53,37 +56,42 @@ class _Shape(NamedTuple):
 
 
 class Drawing:
-    """A drawing with one pair of axes.
+    """One pair of axes of a drawing, with what is above, below and beside it.
 
     Args:
-        svg: its text.
+        svg: the drawing's text.
+        place: which axes, from the top.
     """
 
-    def __init__(self, svg: str) -> None:
+    def __init__(self, svg: str, place: int = 0) -> None:
         root = ElementTree.fromstring(re.sub(r' xmlns(:xlink)?="[^"]*"|xlink:', "", svg))  # noqa: S314
+        frames = [
+            _Shape(_points(at.get("d", "")), "", "", True).box()
+            for at in root.iter("path") if "opacity: 0" in at.get("style", "")
+        ]  # fmt: skip
+        self.count = len(frames)
+        """How many pairs of axes the drawing has."""
+        above = [frame[3] + _BELOW for frame in frames[:place]]
+        self._left, self._top, self._right, self._bottom = frames[place]
+
+        def ours(y: float) -> bool:
+            return max(above, default=0.0) < y <= self._bottom + _BELOW
+
         self._paths = {at.get("id"): _points(at.get("d", "")) for at in root.iter("path")}
-        self._shapes = list(self._within(root))
-        self.texts = [
+        self._shapes = [shape for shape in self._within(root) if shape.points and ours(shape.box()[3])]
+        texts = [
             Text(
                 float(at.get("x", "nan")), float(at.get("y", "nan")), _style(at, "text-anchor"), "".join(at.itertext())
             )
             for at in root.iter("text")
         ]
-        frame = next(at for at in root.iter("path") if "opacity: 0" in at.get("style", ""))
-        self._left, self._top, self._right, self._bottom = _Shape(_points(frame.get("d", "")), "", "", True).box()
+        self.texts = [at for at in texts if ours(at.y)]
         ticks = [
             (at.x, _number(at.text)) for at in self.texts
             if at.anchor == "middle" and at.y > self._bottom and re.fullmatch(r"[\d.:]+", at.text)
         ]  # fmt: skip
-        self._first, self._unit = ticks[0], (ticks[-1][1] - ticks[0][1]) / (ticks[-1][0] - ticks[0][0])
-        assert [self.value(x) for x, _ in ticks] == [
-            pytest.approx(value, abs=0.1 * self._unit) for _, value in ticks
-        ], "a linear axis"
+        self.value = _scale(ticks)
         self.rows = {at.text: at.y for at in self.texts if at.anchor == "end" and at.x < self._left}
-
-    def value(self, x: float) -> float:
-        """Return the value on the axis at a place."""
-        return self._first[1] + (x - self._first[0]) * self._unit
 
     def bars(self) -> list[Bar]:
         """Return all bars, in order of rows and values."""
@@ -105,11 +113,24 @@ class Drawing:
         """Return the row in which a text is."""
         return min(self.rows, key=lambda name: abs(self.rows[name] - text.y))
 
-    def curve(self, low: str, high: str) -> list[Point]:
-        """Return the points of the curves; ``low`` and ``high`` are the texts at -1 and 1."""
-        scale = 2 / (self.rows[high] - self.rows[low])
+    def curves(self, names: Mapping[str, float] | None = None) -> list[list[Point]]:
+        """Return the points of each curve.
+
+        Args:
+            names: the values at the vertical axis by their texts; by default, the texts are numbers.
+        """
+        at = {text: y for text, y in self.rows.items() if names is None or text in names}
+        height = _scale(
+            [(y - 3.4, names[text] if names else float(text.replace("\N{MINUS SIGN}", "-"))) for text, y in at.items()]
+        )
         lines = [shape.points for shape in self._shapes if shape.inside and shape.stroke == _CURVE]
-        return [(self.value(x), -1 + (y + 3.4 - self.rows[low]) * scale) for points in lines for x, y in points]
+        return [[(self.value(x), height(y)) for x, y in points] for points in lines]
+
+    def at_ends(self) -> list[str]:
+        """Return the text beside the end of each curve."""
+        lines = [shape.points[-1] for shape in self._shapes if shape.inside and shape.stroke == _CURVE]
+        beside = [at for at in self.texts if at.anchor not in ("middle", "end") and at.y < self._bottom + 4]
+        return [min(beside, key=lambda at: abs(at.x - 4 - x) + abs(at.y - 3 - y)).text for x, y in lines]
 
     def _legend(self) -> dict[str, str]:
         """Return the label of each fill."""
@@ -135,6 +156,18 @@ class Drawing:
                 yield _Shape(moved, _style(child, "fill"), _style(child, "stroke-width"), here)
             elif child.tag != "defs":
                 yield from self._within(child, here)
+
+
+def _scale(ticks: Sequence[Point]) -> Callable[[float], float]:
+    """Return what gives the value at a place, after a check that the axis is linear."""
+    (first, low), (last, high) = ticks[0], ticks[-1]
+    unit = (high - low) / (last - first)
+
+    def value(place: float) -> float:
+        return low + (place - first) * unit
+
+    assert [value(place) for place, _ in ticks] == [pytest.approx(tick, abs=abs(0.1 * unit)) for _, tick in ticks]
+    return value
 
 
 def _kind(fill: str) -> str:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     Trial = tuple[str, float, float]
 
-GOOD, BAD = {"happy", "surprise"}, {"sad", "angry", "disgust", "fear", "contempt"}
+GOOD, BAD = {"happy", "surprise", "positive"}, {"negative", "sad", "angry", "disgust", "fear", "contempt"}
 """Labels by valence, as in docs/how-to/labels.md; neutral is neither."""
 
 FILM = ["Labels over time", "Share of each label", "Valence over time", "Time without a sure label", "Events"]
@@ -56,19 +56,28 @@ def time(events: pandas.DataFrame, begin: float = 0.0, end: float = 1e9) -> tupl
     return in_view, {**labels, "uncertain": in_view - sum(labels.values())}, faces
 
 
-def check_film(folder: Path, page: str, trials: Sequence[Trial] = (), *, places: bool = False) -> None:
-    """Check the report on one film."""
+def check_film(
+    folder: Path,
+    page: str,
+    trials: Sequence[Trial] = (),
+    *,
+    places: bool = False,
+    labels: Sequence[str] = (),
+    measures: Sequence[str] = (),
+) -> None:
+    """Check the report on one film; ``labels`` are those of its events, by default the model's."""
     report = Report(page)
     faces, events, frames = (table(folder / f"{name}.csv") for name in ("faces", "events", "frames"))
-    in_view, labels, _ = time(events)
+    in_view, seconds, _ = time(events)
     last = frames["time"].iloc[-1]
     assert in_view > 0.5
     assert report.title == summary(folder)["source"]
     assert report.warnings == []
     assert numbers(report.lead) == _spoken(last)
-    assert list(report.parts) == [*FILM, *(["Trials"] if trials else []), *(["Zones", "Lines"] if places else [])]
+    sections = [*FILM[:3], *(["Measures over time"] if measures else []), *FILM[3:]]
+    assert list(report.parts) == [*sections, *(["Trials"] if trials else []), *(["Zones", "Lines"] if places else [])]
     assert not any(numbers(part.note) for part in report.parts.values())
-    certain = sorted((part, label) for label, part in labels.items() if label != "uncertain")
+    certain = sorted((part, label) for label, part in seconds.items() if label != "uncertain")
     assert report.figures == {
         "frames": f"{len(frames):,}",
         "tracks": f"{(events['type'] == 'face.left').sum():,}",
@@ -76,11 +85,16 @@ def check_film(folder: Path, page: str, trials: Sequence[Trial] = (), *, places:
         "most frequent label": certain[-1][1] if certain else "none",
         "without a sure label": report.figures["without a sure label"],
     }
-    assert number(report.figures["without a sure label"]) == pytest.approx(100 * labels["uncertain"] / in_view, abs=0.6)
+    assert number(report.figures["without a sure label"]) == pytest.approx(
+        100 * seconds["uncertain"] / in_view, abs=0.6
+    )
     _timeline(report.parts["Labels over time"], events, last)
-    _shares(report.parts["Share of each label"], labels, in_view)
-    names = [name.removeprefix("scored_") for name in faces.columns if name.startswith("scored_")]
+    _shares(report.parts["Share of each label"], seconds, in_view)
+    scored = [name.removeprefix("scored_") for name in faces.columns if name.startswith("scored_")]
+    names = labels or [name for name in scored if name not in measures]
     seen = faces[faces["found"] & ~faces["provisional"] & faces[names[0]].notna()]
+    if measures:
+        _measured(report.parts["Measures over time"], seen, measures, last)
     _valence(report.parts["Valence over time"], seen, names, last)
     _unsure(report.parts["Time without a sure label"], seen, names, frames)
     counts = events["type"].value_counts().to_dict()
@@ -105,7 +119,7 @@ def _spoken(seconds: float) -> list[float]:
 
 
 def _timeline(part: Part, events: pandas.DataFrame, last: float) -> None:
-    ended = events[events["type"] == "emotion.ended"]
+    ended = events[events["type"].isin(["emotion.ended", "valence.ended"])]
     left = events[events["type"] == "face.left"]
     told = [(str(int(row.track)), row.label, row.start, row.end) for row in ended.itertuples()]
     bars = [*told, *((str(int(row.track)), "", row.start, row.end) for row in left.itertuples())]
@@ -155,10 +169,35 @@ def _valence(part: Part, seen: pandas.DataFrame, names: Sequence[str], last: flo
     assert [float(value) for _, value in part.table[1:]] == pytest.approx([value for _, value in points], abs=0.006)
     values = [value for _, value in points]
     assert numbers(part.alt) == pytest.approx([min(values), max(values), sum(values) / len(values)], abs=0.006)
-    drawn = part.drawing().curve("negative", "positive")
-    assert [value for point in drawn for value in point] == pytest.approx(
-        [value for point in points for value in point], abs=0.01
-    )
+    curves = part.drawing().curves({"negative": -1, "neutral": 0, "positive": 1})
+    drawn = [value for curve in curves for point in curve for value in point]
+    assert drawn == pytest.approx([value for point in points for value in point], abs=0.01)
+
+
+def _measured(part: Part, seen: pandas.DataFrame, measures: Sequence[str], last: float) -> None:
+    steps = seen.assign(step=(seen["time"] / 0.5).astype(int)).groupby(["track", "step"])[list(measures)].mean()
+    expected = []
+    for track in sorted(seen["track"].unique()):
+        for name in measures:
+            curve = steps.loc[track][name]
+            expected.append([str(int(track)), name, curve.mean(), curve.min(), curve.max()])
+    assert part.table[0] == ["track", "measure", "mean", "lowest", "highest"]
+    assert [[*row[:2], *map(float, row[2:])] for row in part.table[1:]] == [
+        [track, name, *(pytest.approx(value, abs=0.0051) for value in values)] for track, name, *values in expected
+    ]
+    assert numbers(part.alt) == []
+    for place, name in enumerate(measures):
+        drawing = part.drawing(place)
+        assert drawing.count == len(measures)
+        assert name in {text.text for text in drawing.texts}
+        curves = dict(zip(drawing.at_ends(), drawing.curves(), strict=True))
+        assert set(curves) == {str(int(track)) for track in seen["track"].unique()}
+        for track, points in curves.items():
+            values = steps.loc[float(track)][name]
+            told = [(min(0.5 * (step + 0.5), last), value) for step, value in values.items()]
+            assert [at for point in points for at in point] == pytest.approx(
+                [at for one in told for at in one], abs=0.01
+            )
 
 
 def _unsure(part: Part, seen: pandas.DataFrame, names: Sequence[str], frames: pandas.DataFrame) -> None:

@@ -37,9 +37,9 @@ class Part:
         """Return the rows of the table by column."""
         return [dict(zip(self.table[0], row, strict=True)) for row in self.table[1:]]
 
-    def drawing(self) -> Drawing:
-        """Return the drawing."""
-        return Drawing(self.svg)
+    def drawing(self, place: int = 0) -> Drawing:
+        """Return the drawing; of several pairs of axes, one from the top."""
+        return Drawing(self.svg, place)
 
 
 class Report(HTMLParser):

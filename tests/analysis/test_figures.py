@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import pytest
 from figures import check_film, check_pictures, check_several_pictures, check_study, table
+from foreign import measuring
 from reported import falsified
 
 import fer_stream
@@ -100,6 +101,14 @@ def test_every_figure_of_real_films_can_be_computed_again(cli: Cli, beside: Besi
     for film in sorted(path.parent for path in folder.glob("*/report.html")):
         check_film(film, _page(film), TRIALS)
     check_study(folder, _page(folder), TRIALS)
+
+
+def test_every_figure_of_measures_and_valence_can_be_computed_again(cli: Cli, clip: Path) -> None:
+    model = measuring(cli.folder / "measuring.onnx")
+    done = cli.run("analyze", clip, "--output", "out", "--model", model, FER_STREAM_LABELS="valence")
+    assert done.popen.returncode == 0, done.err
+    labels = ("negative", "neutral", "positive")
+    _complete(partial(check_film, labels=labels, measures=("valence", "arousal")), cli.folder / "out")
 
 
 @pytest.mark.parametrize("several", [False, True])
