@@ -205,7 +205,7 @@ def test_a_row_of_events_has_what_the_event_has() -> None:
 
 def test_rows_of_zones_and_lines() -> None:
     """A visit has its times and its zone; a line is crossed at one moment."""
-    layout = Layout(("happy",))
+    layout = Layout(("happy",), ())
     rows, box = Rows(10**9, layout), Box(1.0, 2.0, 11.0, 32.0)
     visit = ZoneData("desk", Nanoseconds(2 * 10**9), Nanoseconds(5 * 10**9), Milliseconds(3000), box, 0.99)
     crossing = LineData("door", "in", box, 0.98)
