@@ -9,7 +9,7 @@ from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING, Any
 
 from fer_stream import plugins
-from fer_stream.analysis import plots, provenance, report, statistics, supplement
+from fer_stream.analysis import plots, provenance, report, statistics, statistics_report, supplement
 from fer_stream.analysis.checkpoint import Checkpoint
 from fer_stream.analysis.columns import Layout
 from fer_stream.analysis.observe import Observer, refuse
@@ -242,7 +242,7 @@ class Analysis:
         drawings = plots.draw(summary)
         for name, drawing in drawings.items():
             (part / f"{name}.svg").write_text(drawing, encoding="utf-8")
-        page = report.page(self._title, summary, drawings, about)
+        page = report.page(self._title, summary, drawings, about, statistics_report.sections(part, summary.shares))
         (part / "report.html").write_text(page, encoding="utf-8")
         pace = {
             "seconds": round(seconds, 2),
