@@ -68,7 +68,7 @@ def test_a_repeated_request_is_stored_once_and_another_annotation_with_its_id_is
     made = annotate(service.settings, mine)
     assert annotate(service.settings, mine) == made
     for changed in ({"annotator": "ben"}, {"label": "neutral"}, {"note": ""}):
-        with pytest.raises(AnnotationRefusedError, match="another one has the id 0{32}; choose an id for each"):
+        with pytest.raises(AnnotationRefusedError, match=r"another one has the id 0{32}; choose an id for each"):
             annotate(service.settings, mine | changed)
     assert fetch_annotations(service.settings, AnnotationQuery()) == ([made], 0)
 

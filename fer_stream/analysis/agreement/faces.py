@@ -49,4 +49,4 @@ def _faces(coding: Coding) -> dict[str, list[Annotation]]:
 
 def are_of_faces(codings: Iterable[Coding]) -> bool:
     """Return whether all codings are of single faces of ours, and name our tracks."""
-    return all(coding.piecemeal and all(coding.tracks) for coding in codings)
+    return all(coding.sparse and all(coding.tracks) for coding in codings)
