@@ -95,9 +95,9 @@ def gather(ours: Path, coders: Sequence[Path], choices: Choices) -> Material:
         found = said[path]
         partners = _partners(found, list(films))
         if not partners:
-            theirs = sorted({coding.film or film_name(coding.path.name) for coding in found})
+            named = sorted({coding.film or film_name(coding.path.name) for coding in found})
             raise AnnotationError(
-                f"no film of {path} is one of ours: there it is {_some(theirs)}, ours are {_some(films)}; rename the "
+                f"no film of {path} is one of ours: there it is {_some(named)}, ours are {_some(films)}; rename the "
                 "files, or give the film in a column"
             )
         alone = sorted({coding.film or film_name(coding.path.name) for coding in found if id(coding) not in partners})
