@@ -86,7 +86,7 @@ def test_a_folder_of_films_of_all_kinds(cli: Cli, clip: Path) -> None:
     assert "broken.mp4" in about_broken
     assert "cut.avi" in about_end
     assert "the trial 'never' starts at 3.8 s, but the last frame of cut.avi is at " in about_trial
-    assert "2 of 6 are not complete: see the errors above" in done.err
+    assert "2 of 6 not complete: see the errors above" in done.err
     assert "5 of 6 in common tables" in done.err
     out = cli.folder / "out"
     frames = polars.read_parquet(out / "frames.parquet").group_by("film", "trial").len()
