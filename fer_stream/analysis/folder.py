@@ -9,7 +9,7 @@ from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING, Any
 
 from fer_stream import plugins
-from fer_stream.analysis import plots, provenance, report, statistics, supplement
+from fer_stream.analysis import plots, provenance, report, statistics, statistics_report, supplement
 from fer_stream.analysis.checkpoint import Checkpoint
 from fer_stream.analysis.columns import Layout
 from fer_stream.analysis.observe import Observer, refuse
@@ -18,6 +18,7 @@ from fer_stream.analysis.pictures import Pictures, are_pictures
 from fer_stream.analysis.summary import Summary
 from fer_stream.analysis.tables import RecordingFiles, TableFiles
 from fer_stream.errors import FerStreamError, SourceError
+from fer_stream.events.calibration import of_camera
 from fer_stream.events.cloudevents import from_rfc3339, to_rfc3339
 from fer_stream.events.statistics import Record
 from fer_stream.inference import models
@@ -80,7 +81,8 @@ class Analysis:
             require(module, "analyze")
         self._path = provenance.path_of(self.source)
         check_name(self._path)
-        self._settings, self._camera = settings, camera
+        calibration = of_camera(settings.calibration, camera)  # those of other cameras do not make another analysis
+        self._settings, self._camera = settings.model_copy(update={"calibration": calibration}), camera
         sources = [provenance.path_of(choose(other)[1]) for other in settings.cameras.values()]
         self._output = OutputFolder(folder, [*sources, *provenance.model_files(settings)], force=force)
         self._pictures = are_pictures(settings.cameras[camera], asked=pictures)
@@ -240,7 +242,7 @@ class Analysis:
         drawings = plots.draw(summary)
         for name, drawing in drawings.items():
             (part / f"{name}.svg").write_text(drawing, encoding="utf-8")
-        page = report.page(self._title, summary, drawings, about)
+        page = report.page(self._title, summary, drawings, about, statistics_report.sections(part, summary.shares))
         (part / "report.html").write_text(page, encoding="utf-8")
         pace = {
             "seconds": round(seconds, 2),

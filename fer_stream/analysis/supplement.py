@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from fer_stream.analysis import exports, statistics, trials
+from fer_stream.analysis import exports, page, statistics, statistics_report, trials
 from fer_stream.analysis.exports import Recording
 from fer_stream.analysis.output import EXPORTS
 from fer_stream.client.recorded import EVENTS
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from fer_stream.analysis.output import OutputFolder
     from fer_stream.interchange.markers import Marker
     from fer_stream.types import Places
+
+PAGE = "report.html"
 
 
 TRIALS = "trials"
@@ -83,13 +85,16 @@ def add(
         return summary
     trials.check(wanted, summary["source"], summary["duration_s"])
     tables = [f"{name}.{suffix}" for name in trials.TABLES for suffix in ("csv", "parquet")]
-    with output.replacing([*tables, *statistics.FILES]) as part:
+    with output.replacing([*tables, *statistics.FILES, PAGE]) as part:
         marking, record = trials.Marking(wanted, marked=TRIALS in summary), Record()
         for name in tables:
             marking.copy(output.path / name, part / name)
         for event in Events(summary["source"], source.start, output.path / EVENTS).events():
             record.take(event)
         statistics.write(record, part, source.places, source.least_faces, trials.spans(wanted, source.start))
+        further = statistics_report.sections(part, summary["share"])
+        text = (output.path / PAGE).read_text(encoding="utf-8")
+        (part / PAGE).write_text(page.with_further(text, further), encoding="utf-8")
         return output.finish(summary | {TRIALS: as_json}, keep=summary["files"])
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from fer_stream.analysis.agreement.faces import are_of_faces, by_face
 from fer_stream.analysis.agreement.lines import Line, line, relabelling
 from fer_stream.errors import AnnotationError
+from fer_stream.events.annotations import WRONG
 from fer_stream.interchange import own
 from fer_stream.interchange.annotations import film_name
 from fer_stream.interchange.formats import read_annotations
@@ -17,6 +20,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from fer_stream.interchange.annotations import Coding
+
+OUTSIDE = 0.1
+"""Share of a coder's labelled time outside of ours from which on a remark says so."""
 
 SHOWN = 6
 """Names that a message lists at most."""
@@ -67,11 +73,14 @@ def gather(ours: Path, coders: Sequence[Path], choices: Choices) -> Material:
             a coder; a film has several tracks of which none was chosen; or raters have no time in common.
     """
     mine = _mine(ours, read_annotations(ours))
+    theirs: Mapping[Path, Sequence[Coding]] = {path: read_annotations(path) for path in coders}
+    known = _labels(mine.values(), choices)
+    if not choices.tracks and choices.tier is None and are_of_faces(each for one in theirs.values() for each in one):
+        mine, theirs = by_face(mine, theirs)
     unknown = sorted(set(choices.tracks) - set(mine) - {""})
     if unknown:
         raise AnnotationError(f"--track: there is no film {unknown[0]!r}; ours are {_some(mine)}")
     ours_name = "fer-stream" if all(each.kind == own.KIND for each in mine.values()) else _rater(ours, None, "")
-    known = _labels(mine.values(), choices)
     relabel = relabelling(choices.mapping, known, choices.groups)
     films: dict[str, Film] = {}
     remarks: list[str] = []
@@ -83,12 +92,12 @@ def gather(ours: Path, coders: Sequence[Path], choices: Choices) -> Material:
         films[name] = Film(name, {ours_name: our_line}, folder, frozenset(one.track for one in our_line.labels))
     raters = [ours_name]
     for number, path in enumerate(coders, 1):
-        found = read_annotations(path)
+        found = theirs[path]
         partners = _partners(found, list(films))
         if not partners:
-            theirs = sorted({coding.film or film_name(coding.path.name) for coding in found})
+            named = sorted({coding.film or film_name(coding.path.name) for coding in found})
             raise AnnotationError(
-                f"no film of {path} is one of ours: there it is {_some(theirs)}, ours are {_some(films)}; rename the "
+                f"no film of {path} is one of ours: there it is {_some(named)}, ours are {_some(films)}; rename the "
                 "files, or give the film in a column"
             )
         alone = sorted({coding.film or film_name(coding.path.name) for coding in found if id(coding) not in partners})
@@ -108,12 +117,33 @@ def gather(ours: Path, coders: Sequence[Path], choices: Choices) -> Material:
             shift = _shift(coding, mine[name].origin)
             lines[rater] = line(coding, choices.tier, "--tier", relabel, shift)
             raters += [rater] if rater not in raters else []
+        if points := sum(coding.points for coding in found if id(coding) in partners):
+            remarks.append(f"{path}: {points} annotation{'s' if points > 1 else ''} without a duration left out")
     uncoded = [name for name, film in films.items() if len(film.lines) < 2]
     if uncoded:
         remarks.append(f"{_some(uncoded)} left out: no coder has coded {'it' if len(uncoded) == 1 else 'them'}")
     both = tuple(film for film in films.values() if len(film.lines) > 1)
+    remarks += [remark for rater in raters[1:] if (remark := _outside(both, ours_name, rater))]
     labels = _common_labels(both, raters, known, remarks)
     return Material(both, tuple(raters), labels, tuple(remarks))
+
+
+def _outside(films: Iterable[Film], ours: str, rater: str) -> str:
+    """Return a remark on films in which much of what a coder says lies outside of the time that is compared."""
+    found = []
+    for film in films:
+        if rater not in film.lines:
+            continue
+        its, coded = film.lines[rater], film.lines[ours].spans
+        whole = sum(one.end - one.start for one in its.labels)
+        if whole - sum(one.end - one.start for one in its.within(coded)) > max(OUTSIDE * whole, 1.0):
+            found.append(f"{film.name} ({coded[0][0]:g} to {max(end for _, end in coded):g} s)" if coded else film.name)
+    if not found:
+        return ""
+    return (
+        f"{rater}: much of the labelled time is left out, because {ours} has none there: {_some(found)}; are all "
+        "times in seconds from the film's beginning?"
+    )
 
 
 def _mine(path: Path, found: Iterable[Coding]) -> dict[str, Coding]:
@@ -200,11 +230,17 @@ def _common_labels(
     for rater in raters[1:]:
         if not used[rater]:
             raise AnnotationError(f"{rater} gives no label, after --map: {raters[0]} knows {_some(known)}")
+        if used[rater] == {WRONG}:
+            raise AnnotationError(
+                f"{rater} has only marked labels as wrong: to compare them, give right ones, too, or say with --map "
+                f"which label {WRONG} stands for"
+            )
         strange = sorted(used[rater] - set(known))
         if len(strange) == len(used[rater]):
+            example = f"{strange[0]}={known[0] if known else 'happy'}"
             raise AnnotationError(
                 f"no label of {rater} is one of ours: there are {_some(strange)}, ours are {_some(known)}; say which "
-                f"is which, such as --map {strange[0]}={known[0] if known else 'happy'}"
+                f"is which, such as --map {shlex.quote(example)}"
             )
         if strange:
             remarks.append(f"{rater}: {_some(strange)} {'is' if len(strange) == 1 else 'are'} no label of ours")

@@ -32,6 +32,14 @@ def test_what_was_coded_may_be_known() -> None:
     assert line(_coding(spans=((0, 4),)), None, "--tier", ANY, 0.0) == Line((), ((0, 4),))
 
 
+def test_between_annotations_of_the_history_page_nothing_was_coded() -> None:
+    annotations = (Annotation(5, 8, "sad", "1"), Annotation(8, 9, "wrong", "1"), Annotation(20, 21, "happy", "2"))
+    coding = Coding(Path("annotations.csv"), "history", annotations, "door", "anna", absolute=True, sparse=True)
+    known = relabelling({"wrong": ""}, ("sad", "happy"), None)
+    assert line(coding, None, "--tier", known, 0.0).spans == ((5, 9), (20, 21))
+    assert line(coding, "1", "--tier", known, 0.0) == Line((annotations[0],), ((5, 9),))
+
+
 def test_two_labels_at_once_are_refused() -> None:
     with pytest.raises(AnnotationError, match="film talk, has two labels at 2 s, 'happy' and 'sad', on one track"):
         line(_coding(Annotation(1, 3, "happy"), Annotation(2, 4, "sad")), None, "--tier", ANY, 0.0)
