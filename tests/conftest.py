@@ -61,7 +61,8 @@ LONG = (
     "delivery/test_deliver.py", "delivery/test_run.py", "delivery/test_killed.py", "delivery/test_cell.py",
     "live/test_cell.py", "live/test_contract.py", "deploy/test_alerts.py", "deploy/test_container.py",
     "sinks/mqtt/test_delivery.py", "sinks/test_kafka.py", "service/test_run.py", "journal/test_nats.py",
-    "journal/test_rivals.py", "deploy/test_lock.py",
+    "journal/test_rivals.py", "deploy/test_lock.py", "analysis/exports/test_programs.py",
+    "cli/test_analyze.py",
 )  # fmt: skip
 """Tests that take minutes of processor time, the longest first: whole services, faults, browsers, trainings.
 

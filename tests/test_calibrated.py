@@ -32,6 +32,27 @@ def test_the_service_and_analyze_calibrate_alike(cli: Cli, clip: Path) -> None:
     assert "calibration.portraits.temperature = 2.0" in shown
 
 
+def test_other_cameras_are_as_before(cli: Cli, clip: Path) -> None:
+    """Byte for byte: no event and no table changes, and what was analysed is not analysed again."""
+    (cli.folder / "calibration.toml").write_text(SETTINGS.replace("portraits", "hall"))
+    assert cli.run("analyze", clip, "--output", "before").popen.returncode == 0
+    command = ("analyze", clip, "--config", "calibration.toml", "--output")
+    assert cli.run(*command, "after").popen.returncode == 0
+    for name in ("events.jsonl", "events.csv", "faces.csv", "frames.csv"):
+        assert (cli.folder / "after" / name).read_bytes() == (cli.folder / "before" / name).read_bytes()
+    summaries = [json.loads((cli.folder / name / "summary.json").read_text()) for name in ("before", "after")]
+    assert [each["settings"]["calibration"] for each in summaries] == [{}, {}]
+    assert summaries[0]["identity"] == summaries[1]["identity"]
+    assert cli.run(*command, "before").popen.returncode == 0
+    again = json.loads((cli.folder / "before/summary.json").read_text())
+    assert again["pace"] == summaries[0]["pace"], "it was not analysed again"
+    (cli.folder / "calibration.toml").write_text(SETTINGS)
+    assert cli.run(*command, "before").popen.returncode == 0
+    changed = json.loads((cli.folder / "before/summary.json").read_text())
+    assert changed["identity"] != summaries[0]["identity"]
+    assert changed["settings"]["calibration"] == {"portraits": {"temperature": 2.0, "bias": {"sad": 4.0}}}
+
+
 def test_a_calibration_for_another_model_is_refused(cli: Cli, clip: Path) -> None:
     (cli.folder / "calibration.toml").write_text(SETTINGS.replace("sad", "joy"))
     message = "calibration.portraits.bias: the model has no label 'joy'; it has: "
@@ -42,3 +63,5 @@ def test_a_calibration_for_another_model_is_refused(cli: Cli, clip: Path) -> Non
     doctor = cli.run("doctor", "--config", "calibration.toml")
     assert doctor.popen.returncode == 1
     assert message in doctor.out
+    (cli.folder / "calibration.toml").write_text(SETTINGS)
+    assert "calibration of portraits" in cli.run("doctor", "--config", "calibration.toml").out

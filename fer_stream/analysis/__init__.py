@@ -22,6 +22,7 @@ from fer_stream.analysis.pictures import Pictures, are_pictures
 from fer_stream.analysis.rows import Rows
 from fer_stream.analysis.tables import Tables, frame
 from fer_stream.errors import AnalysisWarning, ConfigError, SourceError
+from fer_stream.events.calibration import of_camera
 from fer_stream.settings.tree import CameraSettings, load
 from fer_stream.system import folders
 from fer_stream.system.extras import require
@@ -90,9 +91,9 @@ def analyze(
     name, film = _camera(address, settings, camera, given=given)
     film = film.model_copy(update={"source": address})
     refuse(film)
-    own = settings.calibration.get(name) or settings.calibration.get("*")
-    calibration = {"*": own} if own else {}
-    settings = settings.model_copy(update={"cameras": {"film": film}, "calibration": calibration})
+    calibration = list(of_camera(settings.calibration, name).values())
+    update = {"cameras": {"film": film}, "calibration": dict(zip(["film"], calibration, strict=False))}
+    settings = settings.model_copy(update=update)
     threads = threads or settings.workers
     found = _pictures if are_pictures(film, asked=pictures) else _recording
     objects = Recognizers(settings, 1, detector, classifier) if detector or classifier else None

@@ -18,13 +18,13 @@ from fer_stream.analysis.pictures import Pictures, are_pictures
 from fer_stream.analysis.summary import Summary
 from fer_stream.analysis.tables import RecordingFiles, TableFiles
 from fer_stream.errors import FerStreamError, SourceError
+from fer_stream.events.calibration import of_camera
 from fer_stream.events.cloudevents import from_rfc3339, to_rfc3339
 from fer_stream.events.statistics import Record
 from fer_stream.inference import models
 from fer_stream.sources import DEFAULT, choose
 from fer_stream.sources.image_kinds import is_image
-from fer_stream.sources.images import Images, check_name, unrelated_hint
-from fer_stream.sources.unrelated import unrelated
+from fer_stream.sources.images import check_name, unrelated_hint
 from fer_stream.system.extras import require
 
 if TYPE_CHECKING:
@@ -81,13 +81,18 @@ class Analysis:
             require(module, "analyze")
         self._path = provenance.path_of(self.source)
         check_name(self._path)
-        self._settings, self._camera = settings, camera
+        calibration = of_camera(settings.calibration, camera)  # those of other cameras do not make another analysis
+        self._settings, self._camera = settings.model_copy(update={"calibration": calibration}), camera
         sources = [provenance.path_of(choose(other)[1]) for other in settings.cameras.values()]
         self._output = OutputFolder(folder, [*sources, *provenance.model_files(settings)], force=force)
         self._pictures = are_pictures(settings.cameras[camera], asked=pictures)
         self._video, self._show_faces = video and not self._pictures, show_faces
         self._identity = ""
         self._sha256: str | None = None
+
+    def earlier(self) -> dict[str, Any]:
+        """Return the summary of the analysis in the folder, with whatever settings; an empty one if there is none."""
+        return self._output.summary()
 
     def finished(self) -> dict[str, Any] | None:
         """Return the summary if the folder already holds this analysis (same identity, video if requested).
@@ -279,11 +284,9 @@ class Analysis:
 
     def _hint(self) -> str | None:
         """Return the suggestion of ``--pictures`` if the source is a folder of images that seem to be unrelated."""
-        source = self._settings.cameras[self._camera]
-        if not self._path.is_dir() or choose(source)[0] != DEFAULT:
+        if not self._path.is_dir() or choose(self._settings.cameras[self._camera])[0] != DEFAULT:
             return None
-        why = unrelated([self._path / name for name in Images(self._path, source).names])
-        return unrelated_hint(self._title, why) if why else None
+        return unrelated_hint(self._path, self._title)
 
     @property
     def _title(self) -> str:

@@ -15,6 +15,7 @@ from fer_stream.analysis import study_report
 from fer_stream.analysis.output import OutputFolder
 from fer_stream.analysis.tables import PROVENANCE
 from fer_stream.errors import ModelError
+from fer_stream.system.csv_rows import CsvWriter
 from fer_stream.system.extras import require
 from fer_stream.system.version import __version__
 
@@ -104,7 +105,7 @@ def _join_csv(paths: Mapping[str, Path], target: Path) -> None:
             headers[film] = next(csv.reader(file))
     columns = _columns(headers)
     with target.open("w", encoding="utf-8", newline="") as joined:
-        writer = csv.writer(joined, lineterminator="\n")
+        writer = CsvWriter(joined)
         writer.writerow([FILM, *columns])
         for film, path in paths.items():
             place = {name: at for at, name in enumerate(headers[film])}

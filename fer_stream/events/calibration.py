@@ -8,7 +8,7 @@ labels would (M. Saerens et al. 2002, "Adjusting the Outputs of a Classifier to 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from fer_stream.errors import ConfigError
 from fer_stream.types import Probabilities, Setting
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from fer_stream.settings.tree import CalibrationSettings
+
+Each = TypeVar("Each")
 
 FLOOR = 1e-4
 """Least probability whose logarithm is taken: tables of faces have four decimal places."""
@@ -59,7 +61,13 @@ class Calibrations:
 
     def of(self, camera: str) -> Calibration | None:
         """Return a camera's correction, if it has one."""
-        return self._by_camera.get(camera) or self._by_camera.get(ANY)
+        return next(iter(of_camera(self._by_camera, camera).values()), None)
+
+
+def of_camera(by_camera: Mapping[str, Each], camera: str) -> dict[str, Each]:
+    """Return what applies to a camera, by the name under which it is found: its own, or that of `ANY`, or nothing."""
+    name = camera if camera in by_camera else ANY
+    return {name: by_camera[name]} if name in by_camera else {}
 
 
 def calibrations(settings: Mapping[str, CalibrationSettings], labels: Sequence[str]) -> Calibrations:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
 Span = tuple[float, float]
@@ -35,6 +36,8 @@ class Coding:
     ``spans`` are the parts of the film that were coded; empty where the file does not say that. ``labels`` are those
     that the coder could have given, as far as is known. Times are in seconds of the film's clock; if they are
     ``absolute``, since the Unix epoch. ``origin`` is the time of the film's first frame since the epoch, where known.
+    ``points`` is how many annotations without a duration were left out. If ``sparse``, nothing was coded between the
+    annotations, as where someone marks what is wrong.
     """
 
     path: Path
@@ -46,11 +49,30 @@ class Coding:
     labels: frozenset[str] = frozenset()
     absolute: bool = False
     origin: float | None = None
+    points: int = 0
+    sparse: bool = False
 
     @property
     def tracks(self) -> tuple[str, ...]:
         """The tracks that have annotations, in order of appearance."""
         return tuple(dict.fromkeys(each.track for each in self.annotations))
+
+
+def codings(
+    path: Path,
+    kind: str,
+    said: Mapping[tuple[str | None, str | None], Sequence[Annotation]],
+    *,
+    absolute: bool = False,
+) -> list[Coding]:
+    """Return a coding for each film and coder with annotations, without those that have no duration."""
+    found = []
+    for (film, coder), spoken in said.items():
+        kept = sorted((one for one in spoken if one.end > one.start), key=lambda one: one.start)
+        if kept:
+            points = len(spoken) - len(kept)
+            found.append(Coding(path, kind, tuple(kept), film, coder, absolute=absolute, points=points))
+    return found
 
 
 def film_name(address: str) -> str:

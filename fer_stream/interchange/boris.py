@@ -10,12 +10,13 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fer_stream.errors import AnnotationError
-from fer_stream.interchange.annotations import Annotation, Coding, film_name
+from fer_stream.interchange.annotations import Annotation, codings, film_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
+    from fer_stream.interchange.annotations import Coding
     from fer_stream.interchange.sheets import Sheet
 
 EVENTS = frozenset({"time", "subject", "behavior"})
@@ -106,7 +107,9 @@ def read_project(path: Path, project: Any) -> list[Coding]:
                 where = f"{path}, event {number} of the observation {name!r}"
                 events.append(_Event(where, name, _subject(subject), code, float(time), kind))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise AnnotationError(f"{path} is not a complete project of BORIS: {error!r:.80}") from error
+        raise AnnotationError(
+            f"{path} is not a complete project of BORIS 7 to 9: save it again with one of these versions"
+        ) from error
     return _codings(path, _paired(events), films)
 
 
@@ -158,7 +161,9 @@ def _paired(events: Iterable[_Event]) -> Iterator[tuple[str, Annotation]]:
             if event.time < began.time:
                 raise AnnotationError(f"{event.where}: {event.behaviour!r} stops before it starts")
             yield event.observation, Annotation(began.time, event.time, event.behaviour, event.subject)
-        elif event.kind != "POINT":
+        elif event.kind == "POINT":
+            yield event.observation, Annotation(event.time, event.time, event.behaviour, event.subject)
+        else:
             raise AnnotationError(f"{event.where}: {event.kind!r:.40} is neither START, STOP nor POINT")
     for left in open_.values():
         raise AnnotationError(f"{left.where}: {left.behaviour!r} starts, but it never stops: add its stop in BORIS")
@@ -167,11 +172,9 @@ def _paired(events: Iterable[_Event]) -> Iterator[tuple[str, Annotation]]:
 def _codings(path: Path, found: Iterable[tuple[str, Annotation]], films: dict[str, str | None]) -> list[Coding]:
     by: defaultdict[str, list[Annotation]] = defaultdict(list)
     for observation, spoken in found:
-        if spoken.end > spoken.start:
-            by[observation].append(spoken)
-    return [
-        Coding(
-            path, "BORIS", tuple(sorted(spoken, key=lambda one: one.start)), films[observation] or observation or None
-        )
+        by[observation].append(spoken)
+    return [  # one by one, because two observations may show the same film
+        coding
         for observation, spoken in by.items()
+        for coding in codings(path, "BORIS", {(films[observation] or observation or None, None): spoken})
     ]

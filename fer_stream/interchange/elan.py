@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 from xml.etree import ElementTree as Xml
 
 from fer_stream.errors import AnnotationError
-from fer_stream.interchange.annotations import Annotation, Coding, film_name
+from fer_stream.interchange.annotations import Annotation, codings, film_name
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from fer_stream.interchange.annotations import Span
+    from fer_stream.interchange.annotations import Coding, Span
 
 
 def read(path: Path, content: bytes) -> list[Coding]:
@@ -31,15 +31,9 @@ def read(path: Path, content: bytes) -> list[Coding]:
     tiers = {tier.get("TIER_ID", ""): tier for tier in document.root.iter("TIER")}
     for name, tier in tiers.items():
         annotator = tier.get("ANNOTATOR", "").strip()
-        found[annotator] += [
-            Annotation(*span, text or name, name) for span, text in document.spans_of(tier) if span[1] > span[0]
-        ]
+        found[annotator] += [Annotation(*span, text or name, name) for span, text in document.spans_of(tier)]
     film = document.film()
-    return [
-        Coding(path, "ELAN", tuple(sorted(each, key=lambda one: one.start)), film, coder or None)
-        for coder, each in found.items()
-        if each
-    ]
+    return codings(path, "ELAN", {(film, coder or None): each for coder, each in found.items()})
 
 
 class _Document:
@@ -47,6 +41,8 @@ class _Document:
 
     def __init__(self, path: Path, content: bytes) -> None:
         self._path = path
+        if b"<!doctype html" in content[:4096].lower():
+            raise AnnotationError(f"{path} is a web page, not annotations: download the file again")
         if b"<!DOCTYPE" in content[:4096] or b"<!ENTITY" in content:  # ELAN writes none; they can blow up a parser
             raise self._bad("it defines entities, which ELAN does not write")
         try:

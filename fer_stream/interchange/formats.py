@@ -26,8 +26,8 @@ def read_annotations(path: Path) -> list[Coding]:
     It may be of ELAN (.eaf), BORIS (events or aggregated events as CSV or TSV, or a project), BIDS (events.tsv), a
     table with start, end and label, annotations exported from the history page, or of fer_stream: a folder of
     `fer-stream analyze`, events as JSON lines, or a table of faces or events. A folder that is none of them is read
-    with all its subfolders and files of these kinds; analyses of films with the same name are named like their folders. The stays of faces in our exports (`IN_VIEW`) are no labels: they
-    only say which part of the film was coded.
+    with all its subfolders and files of these kinds; analyses of films with the same name are named like their folders.
+    The stays of faces in our exports (`IN_VIEW`) are no labels: they only say which part of the film was coded.
 
     Raises:
         AnnotationError: it cannot be read, is of another kind, or has no annotation.
@@ -74,7 +74,9 @@ def _file(path: Path) -> list[Coding]:
     begin = text.lstrip("\ufeff \t\r\n")[:1]
     if begin == "<":
         return elan.read(path, content)
-    if begin == "{":
+    if text.startswith(("WEBVTT", "\ufeffWEBVTT")):
+        raise AnnotationError(f"{path} has subtitles, which are not read: give the annotations as EAF, CSV or TSV")
+    if begin in ("{", "["):
         return _json(path, text)
     heading = {name.strip().strip('"').lower() for name in _first(text)}
     if heading >= tables.HISTORY:
@@ -107,8 +109,8 @@ def _json(path: Path, text: str) -> list[Coding]:
         whole = None
     except RecursionError as error:
         raise AnnotationError(f"{path} is nested too deeply to be a file of BORIS") from error
-    if isinstance(whole, dict) and "specversion" not in whole:
-        if "observations" in whole and "behaviors_conf" in whole:
-            return boris.read_project(path, whole)
+    if isinstance(whole, dict) and "observations" in whole and "behaviors_conf" in whole:
+        return boris.read_project(path, whole)
+    if isinstance(whole, list) or (isinstance(whole, dict) and "specversion" not in whole):
         raise AnnotationError(f"{path} is JSON, but neither a project of BORIS nor events of fer-stream")
     return own.read_events(path, text.encode())

@@ -26,6 +26,9 @@ MOST_BYTES = 256 * 2**20
 MOST_SECONDS = 1e8
 """Greatest time, in seconds from the film's beginning: three years."""
 
+MOST_NAMED = 20
+"""Columns that a message lists at most."""
+
 MISSING = frozenset({"", "n/a", "na", "nan", "null", "none"})
 """How programs write that a cell has no value, in lower case."""
 
@@ -36,6 +39,13 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+_FOREIGN = (
+    (b"PK\x03\x04", "a spreadsheet or an archive"),
+    (b"\xd0\xcf\x11\xe0", "a spreadsheet of an old format"),
+    (b"%PDF-", "a PDF"),
+)
+"""How files begin that people take for tables."""
+
 _NUMBER = re.compile(r"[+-]?(\d+[.,]?\d*|[.,]\d+)([eE][+-]?\d{1,3})?", re.ASCII)
 _CLOCK = re.compile(r"(?:(\d+):)?(\d{1,4}):([0-5]?\d(?:[.,]\d*)?)", re.ASCII)
 
@@ -65,21 +75,24 @@ def read_text(path: Path) -> str:
     """Return a file's text, in whichever of the encodings above it is written.
 
     Raises:
-        AnnotationError: as `read_bytes`, or the file is not text.
+        AnnotationError: as `read_bytes`, or the file is not text, or has a byte order mark only.
     """
     content = read_bytes(path)
     marked = next((name for mark, name in _MARKS if content.startswith(mark)), None)
-    if marked is None and b"\0" in content[:4096]:  # text in Latin letters, two bytes each, without a mark
-        marked = "utf-16-le" if content[1:2] == b"\0" else "utf-16-be"
+    if what := next((what for mark, what in _FOREIGN if content.startswith(mark)), None):
+        raise AnnotationError(f"{path} is {what}: save the table as CSV, in UTF-8")
+    if marked is None and content[:2].count(0) == 1:  # text in Latin letters, two bytes each, without a mark
+        marked = "utf-16-le" if content[1] == 0 else "utf-16-be"
     for encoding in [marked] if marked else ["utf-8", "cp1252", "latin-1"]:
         try:
             text = content.decode(encoding)
         except UnicodeDecodeError:
             continue
-        if "\0" not in text:
-            return text
-    if content.startswith(b"PK"):
-        raise AnnotationError(f"{path} is a spreadsheet or an archive: save the table as CSV, in UTF-8")
+        if "\0" in text:
+            continue
+        if not text.strip("\ufeff \t\r\n"):
+            raise AnnotationError(f"{path} is empty")
+        return text
     raise AnnotationError(f"{path} is not text: give a table as CSV or TSV, in UTF-8")
 
 
@@ -116,10 +129,12 @@ class Sheet:
             raise AnnotationError(
                 f"{self.path}, line {self._line}: {_listed(found)} could both be {what}: rename or remove one"
             )
+        if not found and needed and any(map(_is_time, self._keys)):
+            raise AnnotationError(_headless(self.path))
         if not found and needed:
             raise AnnotationError(
                 f"{self.path}, line {self._line}: there is no column for {what}, such as {names[0]!r}; the columns "
-                f"are {_listed([name or '(no name)' for name in self.names])}"
+                f"are {_listed([_short(name) or '(no name)' for name in self.names])}"
             )
         return found[0] if found else ""
 
@@ -183,8 +198,12 @@ def parse_sheet(path: Path, text: str, header: Collection[str] = ()) -> Sheet:
             names = {cell.strip().lower() for cell in cells}
             if names.issuperset(header) and (header or not all(map(_is_time, names))):
                 return Sheet(path, (line, cells), rows[at + 1 :])
-    wanted = f" with the columns {', '.join(sorted(header))}" if header else " with the names of the columns"
-    raise AnnotationError(f"{path} has no heading{wanted}: add one as the first line")
+    raise AnnotationError(_headless(path, header))
+
+
+def _headless(path: Path, header: Collection[str] = ()) -> str:
+    wanted = f"the columns {', '.join(sorted(header))}" if header else "the names of the columns"
+    return f"{path} has no heading with {wanted}: add one as the first line"
 
 
 def _delimiters(text: str) -> list[str]:
@@ -237,5 +256,10 @@ def seconds(text: str) -> float:
     raise ValueError(f"{text!r:.60} is not a time: give seconds, such as 83.5, or 1:23.5, or 0:01:23.5")
 
 
+def _short(name: str) -> str:
+    return name if len(name) <= 40 else f"{name[:39]}…"
+
+
 def _listed(names: Sequence[str]) -> str:
+    names = names if len(names) <= MOST_NAMED else [*names[:MOST_NAMED], f"{len(names) - MOST_NAMED} more"]
     return f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else "".join(names)

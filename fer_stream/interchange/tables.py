@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from fer_stream.errors import AnnotationError
 from fer_stream.events.cloudevents import from_rfc3339
-from fer_stream.interchange.annotations import Annotation, Coding, film_name
+from fer_stream.interchange.annotations import Annotation, codings, film_name
 from fer_stream.interchange.sheets import MISSING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from fer_stream.interchange.annotations import Coding
     from fer_stream.interchange.sheets import Row, Sheet
 
 HISTORY = frozenset({"camera", "start", "end", "label", "annotator"})
@@ -47,6 +48,8 @@ def read_bids(sheet: Sheet) -> list[Coding]:
 def read_history(sheet: Sheet) -> list[Coding]:
     """Return annotations exported from the history page, with absolute times. Of repeated spans the last one counts.
 
+    They are sparse: people mark there what is wrong.
+
     Raises:
         AnnotationError: a time is not RFC 3339, or as `read_plain`.
     """
@@ -57,7 +60,8 @@ def read_history(sheet: Sheet) -> list[Coding]:
         except ValueError as error:
             raise AnnotationError(f"{sheet.path}, line {row.line}, column {column}: {error}") from None
 
-    return _codings(sheet, "history", ("start", "end", "label"), moment)
+    found = _codings(sheet, "history", ("start", "end", "label"), moment)
+    return [replace(coding, sparse=True) for coding in found]
 
 
 def _codings(sheet: Sheet, kind: str, columns: tuple[str, str, str], time: Callable[[Row, str], float]) -> list[Coding]:
@@ -66,7 +70,7 @@ def _codings(sheet: Sheet, kind: str, columns: tuple[str, str, str], time: Calla
     film = sheet.column("the film", *(["camera"] if history else ["film", "video", "file", "stim_file"]), needed=False)
     coder = sheet.column("the coder", "coder", "annotator", "rater", needed=False)
     track = sheet.column("the track", "track", "tier", "subject", "face", needed=False)
-    by: defaultdict[tuple[str, str], list[Annotation]] = defaultdict(list)
+    by: dict[tuple[str | None, str | None], list[Annotation]] = {}
     for row in sheet.rows():
         began = time(row, start)
         ended = began if relative and row.cells[end].lower() in MISSING else time(row, end) + (began if relative else 0)
@@ -76,15 +80,10 @@ def _codings(sheet: Sheet, kind: str, columns: tuple[str, str, str], time: Calla
         if not history:
             which = film_name(which)
         spoken = Annotation(began, ended, sheet.text(row, label), _cell(row, track))
-        by[which, who].append(spoken)
-    found = []
-    for (which, who), rows in by.items():
-        if history:
-            rows = list({(one.start, one.end, one.track): one for one in rows}.values())  # noqa: PLW2901
-        kept = sorted((one for one in rows if one.end > one.start), key=lambda one: one.start)
-        if kept:
-            found.append(Coding(sheet.path, kind, tuple(kept), which or None, who or None, absolute=history))
-    return found
+        by.setdefault((which or None, who or None), []).append(spoken)
+    if history:
+        by = {key: list({(one.start, one.end, one.track): one for one in rows}.values()) for key, rows in by.items()}
+    return codings(sheet.path, kind, by, absolute=history)
 
 
 def _cell(row: Row, column: str) -> str:

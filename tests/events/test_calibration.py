@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from fer_stream.errors import ConfigError
 from fer_stream.events.attention import Attention
-from fer_stream.events.calibration import FLOOR, Calibration, calibrations
+from fer_stream.events.calibration import FLOOR, Calibration, calibrations, of_camera
 from fer_stream.events.smoother import LabelSet
 from fer_stream.events.timeline import Timeline, closing
 from fer_stream.settings.tree import CalibrationSettings, SearchSettings, SmootherSettings, TrackerSettings
@@ -45,6 +45,9 @@ def test_which_camera_has_which() -> None:
     found = calibrations({"door": own, "*": rest}, LABELS)
     assert [found.of(name).as_dict()["temperature"] for name in ("door", "hall")] == [2.0, 3.0]  # type: ignore[union-attr]
     assert calibrations({"door": own}, LABELS).of("hall") is None
+    assert of_camera({"door": own, "*": rest}, "door") == {"door": own}
+    assert of_camera({"door": own, "*": rest}, "hall") == {"*": rest}
+    assert of_camera({"door": own}, "hall") == {}
     wrong = {"door": CalibrationSettings(bias={"joy": 1.0})}
     with pytest.raises(ConfigError, match=r"calibration\.door\.bias: the model has no label 'joy'; it has: happy, "):
         calibrations(wrong, LABELS)

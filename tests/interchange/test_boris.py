@@ -55,7 +55,7 @@ def test_damaged_aggregated_events_and_projects(tmp_path: Path) -> None:
         _read(tmp_path, BORIS_AGGREGATED.replace("7.750", "1"))
     with pytest.raises(AnnotationError, match=r"the observation 'one' shows several films, films/talk.mp4 and b.mp4"):
         _read(tmp_path, BORIS_PROJECT.replace('"2": []', '"2": ["b.mp4"]'))
-    with pytest.raises(AnnotationError, match="is not a complete project of BORIS: KeyError"):
+    with pytest.raises(AnnotationError, match="is not a complete project of BORIS 7 to 9: save it again"):
         _read(tmp_path, BORIS_PROJECT.replace('"events"', '"evening"'))
     with pytest.raises(AnnotationError, match="is JSON, but neither a project of BORIS nor events of fer-stream"):
         _read(tmp_path, '{"a": 1}')

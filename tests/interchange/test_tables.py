@@ -49,6 +49,7 @@ def test_of_repeated_spans_of_the_history_page_the_last_counts(tmp_path: Path) -
     ]
     anna, ben = _read(tmp_path, "\n".join(["camera,start,end,label,annotator,track", *rows]))
     assert anna.absolute
+    assert anna.sparse
     assert (anna.film, anna.coder, ben.coder) == ("door", "Anna", "Ben")
     assert anna.annotations == (Annotation(1769846400.0, 1769846410.0, "angry", "1"),)
     with pytest.raises(AnnotationError, match="line 2, column start: '2026-01-31T08:00:00' has no time zone"):

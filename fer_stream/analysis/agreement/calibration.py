@@ -5,7 +5,10 @@ from __future__ import annotations
 import csv
 import json
 import math
+import re
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -95,9 +98,8 @@ class Calibrated:
     def settings(self) -> str:
         """Return the settings as TOML, with what is known of them."""
         loss = self.effects[0]
-        name = self.camera if self.camera.replace("-", "").replace("_", "").isalnum() else json.dumps(self.camera)
         biases = ", ".join(
-            f"{json.dumps(label)} = {value:.4f}"
+            f"{_key(label)} = {value:.4f}"
             for label, value in zip(self.labels, self.fit.bias, strict=True)
             if abs(value) >= 5e-5
         )
@@ -105,7 +107,7 @@ class Calibrated:
         return (
             f"# Fitted by fer-stream agree --calibrate to {self.films} films that {json.dumps(self.coder)} coded. On\n"
             f"# held-out films the log-loss changes by {_signed(loss)}.\n"
-            f"[calibration.{name}]\ntemperature = {self.fit.temperature:.4f}\n{bias}"
+            f"[calibration.{_key(self.camera)}]\ntemperature = {self.fit.temperature:.4f}\n{bias}"
         )
 
     def verdict(self) -> str:
@@ -124,10 +126,15 @@ class Calibrated:
             (effect.name, round(effect.before, 4), round(effect.after, 4), _signed(effect)) for effect in self.effects
         ]
         note = (
-            f"{self.verdict()} Scores of the model against the labels of {self.coder}, {self.scores:,} of {self.films} "
-            "films, each film with the same weight; each film was left out of the fit by which it is judged."
+            f"{self.verdict()} The model's {self.scores:,} scores in {self.films} films are judged by the labels of "
+            f"{self.coder}; each film has the same weight, and was left out of the fit by which it is judged."
         )
         return Section(f"Calibration of {self.camera}", note, ("on held-out films", "without", "with", "change"), rows)
+
+
+def _key(text: str) -> str:
+    """Return a key of TOML, in quotes only if it needs them."""
+    return text if re.fullmatch(r"[A-Za-z0-9_-]+", text) else json.dumps(text, ensure_ascii=False)
 
 
 def _signed(effect: Effect) -> str:
@@ -187,6 +194,8 @@ def calibrate(material: Material, camera: str) -> Calibrated:
 def read_scores(film: Film, coder: str) -> tuple[Scored, tuple[str, ...]]:
     """Return the scores of a film at moments to which the coder gives one of the model's labels, and these labels.
 
+    Moments at which several of our line's tracks are in view are left out.
+
     Raises:
         AnnotationError: the table of faces is missing or damaged.
     """
@@ -200,10 +209,11 @@ def read_scores(film: Film, coder: str) -> tuple[Scored, tuple[str, ...]]:
             columns = own.scored(names)
             first = next(iter(columns), len(names))
             last = -math.inf
-            for row in reader:
-                if not row[first] or row[track] not in film.tracks:
+            ours = (row for row in reader if row[track] in film.tracks)
+            for text, (row, *others) in groupby(ours, key=itemgetter(time)):
+                if others or not row[first]:  # of two faces, the coder's label may be the other's
                     continue
-                at = float(row[time])
+                at = float(text)
                 if at - last >= THIN - 1e-6:  # times are rounded
                     last = at
                     times.append(at)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from fer_stream.interchange.annotations import Coding
+
+OUTSIDE = 0.1
+"""Share of a coder's labelled time outside of ours from which on a remark says so."""
 
 SHOWN = 6
 """Names that a message lists at most."""
@@ -108,12 +112,33 @@ def gather(ours: Path, coders: Sequence[Path], choices: Choices) -> Material:
             shift = _shift(coding, mine[name].origin)
             lines[rater] = line(coding, choices.tier, "--tier", relabel, shift)
             raters += [rater] if rater not in raters else []
+        if points := sum(coding.points for coding in found if id(coding) in partners):
+            remarks.append(f"{path}: {points} annotation{'s' if points > 1 else ''} without a duration left out")
     uncoded = [name for name, film in films.items() if len(film.lines) < 2]
     if uncoded:
         remarks.append(f"{_some(uncoded)} left out: no coder has coded {'it' if len(uncoded) == 1 else 'them'}")
     both = tuple(film for film in films.values() if len(film.lines) > 1)
+    remarks += [remark for rater in raters[1:] if (remark := _outside(both, ours_name, rater))]
     labels = _common_labels(both, raters, known, remarks)
     return Material(both, tuple(raters), labels, tuple(remarks))
+
+
+def _outside(films: Iterable[Film], ours: str, rater: str) -> str:
+    """Return a remark on films in which much of what a coder says lies outside of the time that is compared."""
+    found = []
+    for film in films:
+        if rater not in film.lines:
+            continue
+        its, coded = film.lines[rater], film.lines[ours].spans
+        whole = sum(one.end - one.start for one in its.labels)
+        if whole - sum(one.end - one.start for one in its.within(coded)) > max(OUTSIDE * whole, 1.0):
+            found.append(f"{film.name} ({coded[0][0]:g} to {max(end for _, end in coded):g} s)" if coded else film.name)
+    if not found:
+        return ""
+    return (
+        f"{rater}: much of the labelled time is left out, because {ours} has none there: {_some(found)}; are all "
+        "times in seconds from the film's beginning?"
+    )
 
 
 def _mine(path: Path, found: Iterable[Coding]) -> dict[str, Coding]:
@@ -202,9 +227,10 @@ def _common_labels(
             raise AnnotationError(f"{rater} gives no label, after --map: {raters[0]} knows {_some(known)}")
         strange = sorted(used[rater] - set(known))
         if len(strange) == len(used[rater]):
+            example = f"{strange[0]}={known[0] if known else 'happy'}"
             raise AnnotationError(
                 f"no label of {rater} is one of ours: there are {_some(strange)}, ours are {_some(known)}; say which "
-                f"is which, such as --map {strange[0]}={known[0] if known else 'happy'}"
+                f"is which, such as --map {shlex.quote(example)}"
             )
         if strange:
             remarks.append(f"{rater}: {_some(strange)} {'is' if len(strange) == 1 else 'are'} no label of ours")

@@ -57,9 +57,7 @@ def line(coding: Coding, track: str | None, option: str, relabel: Callable[[str]
     if track == LONGEST and found:
         longest = _longest(found)
         found = [one for one in found if one.track == longest]
-    spans = (
-        coding.spans or ((min(one.start for one in found), max(one.end for one in found)),) if found else coding.spans
-    )
+    spans = coding.spans or _coded(found, sparse=coding.sparse)
     kept = [replace(one, label=label) for one in found if (label := relabel(one.label)) is not None]
     kept.sort(key=lambda one: (one.start, one.end))
     labels: list[Annotation] = []
@@ -75,6 +73,17 @@ def line(coding: Coding, track: str | None, option: str, relabel: Callable[[str]
         labels.append(one)
     whole = [replace(one, start=one.start - shift, end=one.end - shift) for one in labels if one.end > one.start]
     return Line(tuple(joined(whole)), tuple((start - shift, end - shift) for start, end in sorted(spans)))
+
+
+def _coded(found: Sequence[Annotation], *, sparse: bool) -> tuple[Span, ...]:
+    """Return which part of the film was coded, where the file does not say it: all from the first to the last label."""
+    spans: list[Span] = []
+    for one in sorted(found, key=lambda one: one.start):
+        if spans and (one.start <= spans[-1][1] or not sparse):
+            spans[-1] = (spans[-1][0], max(spans[-1][1], one.end))
+        else:
+            spans.append((one.start, one.end))
+    return tuple(spans)
 
 
 def joined(labels: Sequence[Annotation]) -> list[Annotation]:
@@ -138,7 +147,7 @@ def _twice(coding: Coding, before: Annotation, one: Annotation, option: str) -> 
             f"{what}, on the tracks {before.track!r} and {one.track!r}: choose one of {_tracks(coding.tracks)} "
             f"with {option}"
         )
-    return f"{what}, {before.label!r} and {one.label!r}, on one track: only one label at a time can be compared"
+    return f"{what}, {before.label!r} and {one.label!r}, on one track: only one can be compared; shorten one of them"
 
 
 def overlap(first: Annotation, second: Annotation) -> float:

@@ -20,13 +20,20 @@ if TYPE_CHECKING:
 COLUMNS = ("first", "second", "scope", "label", "measure", "value", "low", "high", "films", "seconds")
 
 METHOD = (
-    "Moments {step:g} s apart. All time: time in which a rater gives no label is a label of its own; labelled time: "
-    "only moments at which both give a label. Cohen's kappa (Cohen 1960), Krippendorff's alpha for nominal data "
-    "(Krippendorff 2011), Fleiss' kappa (Fleiss 1971); F1, precision and recall judge the first rater by the second; "
-    "macro F1 is the mean over labels. A span of the first rater matches one of the second with the same label if "
-    "their intersection over union is at least {overlap:g} (Li et al. 2020); its onset error is the first's start "
-    "minus the second's. Intervals: {level:.0%}, percentile bootstrap over whole films ({resamples} resamples)."
+    "Labels are compared at moments {step:g} s apart. All time: time in which a rater gives no label is a label of "
+    "its own; labelled time: only moments at which both give a label. Cohen's kappa (Cohen 1960), Krippendorff's "
+    "alpha for nominal data (Krippendorff 2011), Fleiss' kappa (Fleiss 1971); F1, precision and recall judge the "
+    "first rater by the second; macro F1 is the mean over labels. A span of the first rater matches one of the second "
+    "with the same label if their intersection over union is at least {overlap:g} (Li et al. 2020); its onset error "
+    "is the first's start minus the second's. Intervals: {level:.0%}, percentile bootstrap over whole films "
+    "({resamples} resamples)."
 )
+
+NOTE = (
+    "Time without a label counts as a label of its own; “labelled” is only the time in which both give one. In "
+    "brackets: 95% intervals over films, and the quartiles of the onset error."
+)
+"""Explains the first table of the page in short; `METHOD` says all."""
 
 FEW = 10
 """Films below which intervals over films are known to be too narrow."""
@@ -113,8 +120,8 @@ HEAD = (
 
 def _summary(pair: Pair) -> tuple[str, ...]:
     """Return a pair's row of the table for a paper."""
-    low, middle, high = pair.events.onset(None)
-    onset = f"{middle:.2f} [{low:.2f}, {high:.2f}]" if math.isfinite(middle) else "-"
+    low, middle, high = map(_fixed, pair.events.onset(None))
+    onset = "-" if middle == "-" else f"{middle} [{low}, {high}]"
     return (
         f"{pair.first} / {pair.second}",
         str(len(pair.films)),
@@ -128,7 +135,9 @@ def _summary(pair: Pair) -> tuple[str, ...]:
     )
 
 
-LABEL_HEAD = ("label", "s of the first", "s of the second", "precision", "recall", "F1", "event F1", "onset error in s")
+def _label_head(pair: Pair) -> tuple[str, ...]:
+    measured = ("precision", "recall", "F1", "event F1", "onset error in s")
+    return ("label", f"{pair.first}, s", f"{pair.second}, s", *measured)
 
 
 def _by_label(pair: Pair) -> list[tuple[str, ...]]:
@@ -136,8 +145,7 @@ def _by_label(pair: Pair) -> list[tuple[str, ...]]:
     summed = pair.all_time.confusion.sum(0)
     for at, label in enumerate(pair.events.labels, 1):
         precision, recall, f1 = pair.all_time.per_label(label)
-        _, middle, _ = pair.events.onset(label)
-        onset = f"{middle:.2f}" if math.isfinite(middle) else "-"
+        onset = _fixed(pair.events.onset(label)[1])
         seconds = (f"{float(summed[at].sum()):.1f}", f"{float(summed[:, at].sum()):.1f}")
         event = pair.events.figures(label)[2]
         found.append((label, *seconds, *map(shown, (precision, recall, f1, event)), onset))
@@ -146,10 +154,13 @@ def _by_label(pair: Pair) -> list[tuple[str, ...]]:
 
 def shown(figure: Figure) -> str:
     """Return a value with its interval, such as ``0.71 [0.60, 0.80]``; ``-`` if it is undefined."""
-    if not figure.known:
-        return "-"
-    low, high = figure.interval
-    return f"{figure.value:.2f} [{low:.2f}, {high:.2f}]" if math.isfinite(low) else f"{figure.value:.2f}"
+    value, (low, high) = _fixed(figure.value), map(_fixed, figure.interval)
+    return value if low == "-" else f"{value} [{low}, {high}]"
+
+
+def _fixed(value: float, sign: str = "") -> str:
+    """Return a value with two decimal places, ``-`` if it is undefined; a zero has no minus sign."""
+    return f"{round(value, 2) + 0.0:{sign}.2f}" if math.isfinite(value) else "-"
 
 
 def _together(agreement: Agreement) -> list[tuple[str, ...]]:
@@ -157,7 +168,7 @@ def _together(agreement: Agreement) -> list[tuple[str, ...]]:
         (
             "labelled time" if each.labelled else "all time",
             shown(each.alpha),
-            f"{each.fleiss:.2f}" if math.isfinite(each.fleiss) else "-",
+            _fixed(each.fleiss),
         )
         for each in agreement.together
     ]
@@ -170,7 +181,7 @@ def _tables(agreement: Agreement) -> Iterator[tuple[str, Sequence[str], Sequence
     yield "Agreement by pairs of raters", HEAD, [_summary(pair) for pair in agreement.pairs]
     yield "Agreement of all raters", TOGETHER_HEAD, _together(agreement)
     for pair in agreement.pairs:
-        yield f"{pair.first} judged by {pair.second}, by label", LABEL_HEAD, _by_label(pair)
+        yield f"{pair.first} judged by {pair.second}, by label", _label_head(pair), _by_label(pair)
 
 
 def markdown(agreement: Agreement) -> str:
@@ -210,23 +221,29 @@ def page(agreement: Agreement, title: str, further: Iterable[Section] = ()) -> s
     figures = {
         "films": f"{len(agreement.material.films):,}",
         "minutes compared": f"{first.all_time.seconds / 60:,.1f}",
-        f"kappa with {first.second}": shown(first.all_time.figure(measures.cohen)),
-        "alpha of all": shown(agreement.together[0].alpha),
     }
+    measured = {
+        f"kappa with {first.second}": first.all_time.figure(measures.cohen),
+        "alpha of all": agreement.together[0].alpha,
+    }
+    for name, figure in measured.items():
+        low, high = map(_fixed, figure.interval)
+        figures[name if low == "-" else f"{name}, {low} to\u00a0{high}"] = _fixed(figure.value)
     sections = [
-        Section(title, "", tuple(head), [tuple(row) for row in rows])
-        for title, head, rows in list(_tables(agreement))[:2]
+        Section(title, NOTE if at == 0 else "", tuple(head), [_unbroken(row) for row in rows])
+        for at, (title, head, rows) in enumerate(list(_tables(agreement))[:2])
     ]
     for pair in agreement.pairs:
         names = f"{pair.first} judged by {pair.second}"
-        sections.append(Section(f"{names}, by label", "", LABEL_HEAD, _by_label(pair)))
+        rows_by_label = [_unbroken(row) for row in _by_label(pair)]
+        sections.append(Section(f"{names}, by label", "", _label_head(pair), rows_by_label))
         for scope in (pair.all_time, pair.labelled):
             summed = scope.confusion.sum(0)
             rows: list[tuple[str | float | None, ...]] = [
                 (other, *(round(float(summed[row, column]), 1) for row in range(len(scope.labels))))
                 for column, other in enumerate(scope.labels)
             ]
-            note = f"A row is what {pair.second} says; its cells are what {pair.first} says in that time."
+            note = f"Rows: what {pair.second} says. Cells: what {pair.first} says at that time, as a share of the row."
             drawing = confusion(scope, pair.first, pair.second) if scope.seconds else ""
             alt = f"Confusion of {pair.first} and {pair.second} over {scope.seconds:.1f} s, as the table below"
             title_of = f"Confusion with {pair.second}, {scope.name}"
@@ -235,8 +252,15 @@ def page(agreement: Agreement, title: str, further: Iterable[Section] = ()) -> s
     remarks = agreement.material.remarks
     if remarks:
         sections.append(Section("Remarks", "", ("what",), [(remark,) for remark in remarks]))
-    lead = f"How far {', '.join(agreement.material.raters)} agree on the expressions in {_films(agreement)}."
-    return html(title, "agreement", lead, figures, sections, CAUTION, escape(method(agreement)))
+    raters = agreement.material.raters
+    lead = f"How far {', '.join(raters[:-1])} and {raters[-1]} agree on the expressions in {_films(agreement)}."
+    made = f"command agree. {method(agreement).removesuffix('.')}"
+    return html(title, "agreement", lead, figures, sections, CAUTION, escape(made))
+
+
+def _unbroken(row: Iterable[str]) -> tuple[str, ...]:
+    """Return cells in which no line ends within an interval."""
+    return tuple(cell.replace(", ", ",\u00a0") if cell.endswith("]") else cell for cell in row)
 
 
 def terminal(agreement: Agreement) -> str:
@@ -251,9 +275,9 @@ def terminal(agreement: Agreement) -> str:
         lines.append(f"  of labelled time {_kappa(of_labelled, pair, both.seconds)} ({both.seconds / 60:.1f} min)")
         lines.append(f"  macro F1         {shown(both.macro_f1())}")
         lines.append(f"  event F1         {shown(pair.events.figures(None)[2])}")
-        low, middle, high = pair.events.onset(None)
-        if math.isfinite(middle):
-            lines.append(f"  onset error      {middle:+.2f} s (quartiles {low:+.2f}, {high:+.2f})")
+        low, middle, high = (_fixed(value, "+") for value in pair.events.onset(None))
+        if middle != "-":
+            lines.append(f"  onset error      {middle} s (quartiles {low}, {high})")
     for each in agreement.together:
         name = "of labelled time" if each.labelled else "of all time"
         lines.append(f"alpha {name:17}{shown(each.alpha)}")

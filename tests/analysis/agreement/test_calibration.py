@@ -132,6 +132,17 @@ def test_scores_are_read_with_the_coder_s_labels(films: Path, monkeypatch: pytes
     expected = _scored(2)
     assert found.truth.tolist() == expected.truth.tolist()
     assert np.exp(found.logs) == pytest.approx(np.maximum(np.exp(expected.logs), 1e-4), abs=1e-4)
+    table = films / "ours/film2/faces.csv"
+    text = table.read_text()
+    try:  # a second face of our line, in the frame of the third score
+        lines = text.splitlines()
+        lines.insert(6, lines[5].replace(",1,", ",2,", 1))
+        table.write_text("\n".join(lines))
+        both = replace(material.films[2], tracks=frozenset("12"))
+        assert read_scores(both, "anna")[0].truth.tolist() == np.delete(expected.truth, 2).tolist()
+        assert read_scores(material.films[2], "anna")[0].truth.tolist() == expected.truth.tolist()
+    finally:
+        table.write_text(text)
     monkeypatch.setattr(calibration, "MOST_SCORES", 50)
     fewer, _ = read_scores(material.films[2], "anna")
     assert len(fewer.truth) == 50

@@ -6,6 +6,7 @@ import csv
 import io
 import math
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
@@ -17,6 +18,17 @@ from fer_stream.analysis.agreement.compare import NONE, Agreement, compare
 from fer_stream.analysis.agreement.films import Choices, gather
 from fer_stream.analysis.agreement.measures import cohen, observed
 from fer_stream.errors import AnnotationError
+from fer_stream.events.cloudevents import encode
+from fer_stream.types import (
+    Box,
+    CameraData,
+    Event,
+    EventType,
+    ExpressionData,
+    Milliseconds,
+    Nanoseconds,
+    Probability,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -223,6 +235,32 @@ def test_labels_that_never_meet(tmp_path: Path) -> None:
 def test_what_cannot_be_compared(ours: str, theirs: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(AnnotationError, match=message):
         _gather(tmp_path, ours, theirs)
+
+
+def test_marks_of_the_history_page(tmp_path: Path) -> None:
+    """Events of a journal, of which a person has marked two seconds, one of them as wrong; nothing else counts."""
+    at = 1769846400 * 10**9
+    online = Event(
+        EventType.CAMERA_ONLINE, "door", 1, 1, Nanoseconds(at), Nanoseconds(at), CameraData("first frame", 64, 64)
+    )
+    events = [online]
+    for start, end, label in ((2, 6, "happy"), (8, 12, "sad")):
+        span = Nanoseconds(at + start * 10**9), Nanoseconds(at + end * 10**9), Milliseconds((end - start) * 1000)
+        even = {"happy": 0.5, "sad": 0.5}
+        data = ExpressionData(*span, label, None, Probability(0.9, 0.9), even, Box(0, 0, 9, 9), 1.0)
+        events.append(replace(online, type=EventType.EMOTION_ENDED, track=7, time=span[1], data=data))
+    (tmp_path / "events.jsonl").write_text("\n".join(map(encode, events)))
+    rows = ["camera,track,start,end,label,previous,annotator,note,made"]
+    rows += [
+        f"door,7,2026-01-31T08:00:0{start}Z,2026-01-31T08:00:0{start + 1}Z,{label},happy,Anna,,2026-02-01T08:00:00Z"
+        for start, label in ((4, "sad"), (8, "sad"))
+    ]
+    (tmp_path / "marks.csv").write_text("\n".join(rows))
+    found = compare(gather(tmp_path / "events.jsonl", [tmp_path / "marks.csv"], Choices()))
+    (pair,) = found.pairs
+    assert (pair.first, pair.second, pair.films) == ("fer-stream", "Anna", ("door",))
+    assert pair.all_time.seconds == pytest.approx(2)
+    assert pair.all_time.figure(observed).value == pytest.approx(0.5)
 
 
 def test_remarks(tmp_path: Path) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import csv
+import shutil
 from typing import TYPE_CHECKING
 
 import pytest
 
 from fer_stream.analysis import exports
+from fer_stream.analysis.agreement import measures
 from fer_stream.analysis.agreement.compare import compare
 from fer_stream.analysis.agreement.films import Choices, gather
 from fer_stream.analysis.exports import Recording, Span
@@ -15,6 +18,8 @@ from fer_stream.interchange.formats import read_annotations
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from processes import Cli
 
 STAYS = (Span(1, 0.4, 9.2, None, None), Span(2, 10.0, 12.0, None, None))
 LABELS = (
@@ -38,9 +43,10 @@ def folder(tmp_path: Path) -> Path:
 def test_an_export_agrees_with_the_intervals(folder: Path, name: str) -> None:
     found = compare(gather(folder / "talk.csv", [folder / name], Choices()), 0.04, 0.5)
     (pair,) = found.pairs
-    assert [scope.kappa.value for scope in pair.scopes] == pytest.approx([1, 1])
-    assert [each.f1.value for each in pair.labels] == [1, 1, 1]
-    assert pair.onset.mean == pytest.approx(0, abs=1e-9)
+    assert [scope.figure(measures.cohen).value for scope in (pair.all_time, pair.labelled)] == pytest.approx([1, 1])
+    assert pair.events.labels == ("happy", "neutral", "sad")
+    assert [pair.events.figures(label)[2].value for label in pair.events.labels] == [1, 1, 1]
+    assert pair.events.onset(None) == pytest.approx((0, 0, 0), abs=1e-9)
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -48,6 +54,31 @@ def test_stays_are_no_labels_but_say_what_was_coded(folder: Path, name: str) -> 
     (found,) = read_annotations(folder / name)
     assert [one.label for one in found.annotations] == ["happy", "sad", "happy", "neutral"]
     assert found.spans == ((0.4, 12.0),)
+
+
+def test_a_study_agrees_with_its_exports(cli: Cli, clip: Path) -> None:
+    """Two films, analysed and exported by the command, against the files as a coder would give them back."""
+    for name in ("monday", "tuesday"):
+        shutil.copy(clip, cli.folder / f"{name}.avi")
+    done = cli.run("analyze", "monday.avi", "tuesday.avi", "--output", "films", "--export", "eaf,boris,bids")
+    assert done.popen.returncode == 0, done.err
+    for suffix in (".eaf", ".boris", "_events.tsv"):
+        coder = cli.folder / f"coder{suffix}"
+        coder.mkdir()
+        for name in ("monday", "tuesday"):
+            (path,) = (cli.folder / "films" / name).glob(f"{name}{suffix}")
+            shutil.copy(path, coder)
+        done = cli.run("agree", "films", coder.name, "--track", "longest", "--tier", "longest", "--output", "agreed")
+        assert done.popen.returncode == 0, done.err
+        with (cli.folder / "agreed/agreement.csv").open(newline="") as file:
+            rows = {
+                row["measure"]: float(row["value"])
+                for row in csv.DictReader(file)
+                if row["first"] == "fer-stream" and row["scope"] in ("all time", "events") and not row["label"]
+            }
+        assert (rows["kappa"], rows["agreement"], rows["f1"]) == (1, 1, 1)
+        assert rows["onset_error_s"] == pytest.approx(0, abs=1e-3)
+        assert "2 films: monday, tuesday" in done.out
 
 
 def test_the_spreadsheet_for_boris_is_named_as_one(folder: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,15 @@ def test_what_was_coded_may_be_known() -> None:
     coding = _coding(Annotation(5, 8, "sad"), spans=((0, 4), (5, 20)))
     assert line(coding, None, "--tier", ANY, 0.0).spans == ((0, 4), (5, 20))
     assert line(_coding(spans=((0, 4),)), None, "--tier", ANY, 0.0) == Line((), ((0, 4),))
+
+
+def test_between_marks_nothing_was_coded() -> None:
+    marks = replace(
+        _coding(Annotation(1, 3, "sad", "1"), Annotation(3, 4, "happy", "1"), Annotation(9, 9.5, "sad", "2")),
+        sparse=True,
+    )
+    assert line(marks, None, "--tier", ANY, 1.0).spans == ((0, 3), (8, 8.5))
+    assert line(marks, "1", "--tier", ANY, 1.0).spans == ((0, 3),)
 
 
 def test_two_labels_at_once_are_refused() -> None:

@@ -6,9 +6,10 @@ import math
 from itertools import permutations
 from typing import TYPE_CHECKING
 
+import krippendorff as package
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from fer_stream.analysis.agreement import measures
@@ -70,6 +71,13 @@ def test_cohen_s_own_example() -> None:
     assert cohen(table) == pytest.approx(0.492, abs=5e-4)
 
 
+def test_cohen_in_a_survey() -> None:
+    """Artstein and Poesio 2008, "Inter-Coder Agreement for Computational Linguistics", table 1: p_o .7, kappa .348."""
+    table = np.array([[20, 20], [10, 50]], float)
+    assert observed(table) == pytest.approx(0.7)
+    assert cohen(table) == pytest.approx(0.348, abs=5e-4)
+
+
 FOURTEEN = np.array([
     [0, 0, 0, 0, 14], [0, 2, 6, 4, 2], [0, 0, 3, 5, 6], [0, 3, 9, 2, 0], [2, 2, 8, 1, 1],
     [7, 7, 0, 0, 0], [3, 2, 6, 3, 0], [2, 5, 3, 2, 2], [6, 5, 2, 1, 0], [0, 2, 2, 3, 7],
@@ -124,6 +132,21 @@ def test_alpha_is_that_of_a_plain_implementation(units: list[list[int | None]]) 
     found = float(krippendorff(coincidences(counts)))
     assert found == pytest.approx(expected, nan_ok=True)
     assert float(krippendorff(coincidences(counts, np.ones(len(units))))) == pytest.approx(expected, nan_ok=True)
+
+
+@given(st.integers(2, 6), st.integers(2, 40), st.integers(0, 2**32 - 1))
+def test_alpha_is_that_of_the_package_krippendorff(raters: int, units: int, seed: int) -> None:
+    """S. Castro's krippendorff, which takes the values themselves; missing values are NaN."""
+    rng = np.random.default_rng(seed)
+    truth = rng.integers(0, 4, units)
+    data = np.where(rng.random((raters, units)) < 0.6, truth, rng.integers(0, 4, (raters, units))).astype(float)
+    data[rng.random(data.shape) < 0.2] = np.nan
+    paired = data[:, (~np.isnan(data)).sum(0) > 1]
+    assume(len(np.unique(paired[~np.isnan(paired)])) > 1)
+    theirs = package.alpha(reliability_data=data, level_of_measurement="nominal")
+    counts = np.array([[(unit == label).sum() for label in range(4)] for unit in data.T])
+    assert float(krippendorff(coincidences(counts))) == pytest.approx(theirs)
+    assert theirs == pytest.approx(package.alpha(value_counts=counts, level_of_measurement="nominal"))
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=30))
