@@ -74,7 +74,8 @@ def test_a_folder_of_films_of_all_kinds(cli: Cli, clip: Path) -> None:
     (cli.folder / "films/broken.mp4").write_bytes(b"no film")
     (cli.folder / "films/cut.avi").write_bytes(clip.read_bytes()[: clip.stat().st_size // 2])
     shutil.copy(PORTRAITS / "grace_hopper.jpg", cli.folder / "face.jpg")
-    table = f'Film;Name;Start;End\n"{hostile.replace(chr(34), chr(34) * 2)}";Grüße, <&>;0,0;1,5\nblack-2;late;1;3\ncut;never;3,8;4\n'
+    quoted = hostile.replace('"', '""')
+    table = f'Film;Name;Start;End\n"{quoted}";Grüße, <&>;0,0;1,5\nblack-2;late;1;3\ncut;never;3,8;4\n'
     (cli.folder / "trials.csv").write_text(table, encoding="cp1252")
     words = ["analyze", "films", "more/black.avi", "face.jpg", "--output", "out"]
     words += ["--markers", "trials.csv"]

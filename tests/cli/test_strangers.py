@@ -59,6 +59,7 @@ COMMAND_LINES = {
     "purge": "purge --older-than 1d",
     "migrate": "migrate nothing.db",
     "deliver": "deliver status",
+    "annotations": "annotations list",
     "stats": "stats",
     "schema": "schema",
     "status": "status",
