@@ -49,6 +49,7 @@ class OutputFolder:
         self._inputs, self._force = list(inputs), force
         self._record: dict[str, set[str]] = {}
         self._lock: int | None = None
+        self._made = False
         self._begun = False
 
     def summary(self) -> dict[str, Any]:
@@ -74,6 +75,7 @@ class OutputFolder:
             ConfigError: a file with one of these names is foreign or an input, or another analysis is writing here.
             OSError: the folder cannot be written.
         """
+        self._made = not self.path.exists()
         self.path.mkdir(parents=True, exist_ok=True)
         self._lock = files.open_folder(self.path)
         try:
@@ -143,13 +145,20 @@ class OutputFolder:
         return summary
 
     def close(self) -> None:
-        """Delete the files of an unfinished analysis and release the lock; a second call does nothing."""
+        """Delete the files of an unfinished analysis and release the lock; a second call does nothing.
+
+        The folder goes, too, if `begin` made it and nothing is in it.
+        """
         if self._begun:
             self._clear()
         self._begun = False
         if self._lock is not None:
             files.close_folder(self.path, self._lock)
         self._lock = None
+        if self._made:
+            with suppress(OSError):  # it is not empty
+                self.path.rmdir()
+        self._made = False
 
     def _read_summary(self) -> dict[str, Any]:
         summary = _read(self.path / SUMMARY)
