@@ -11,6 +11,7 @@
       JournalError      exit 1    an event log that cannot be read or written
         RivalError      exit 2    an event log that another aggregator also writes
           FencedError   exit 1    a partition of a cell that another aggregator has taken over
+      AnnotationRefusedError      an annotation that cannot be stored, such as one of an unknown camera; exit 2
       TransportError    exit 1    an address in use, or a peer that cannot be reached
       WireError         exit 1    bytes that are not a valid message
       DeliveryError     exit 1    undeliverable events, or a record of deliveries that cannot be used
@@ -81,6 +82,12 @@ class FencedError(RivalError):
     """Another aggregator of the cell has taken over what this one served. After a restart this one helps again."""
 
     exit_code = 1
+
+
+class AnnotationRefusedError(FerStreamError):
+    """An annotation is invalid, or of an unknown camera, or its sender may not annotate. Sending it again is no use."""
+
+    exit_code = 2
 
 
 class TransportError(FerStreamError):

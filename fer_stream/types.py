@@ -431,3 +431,55 @@ class Event:
     data: EventData
     sequence: int = 0
     cursor: Cursor = BEGINNING
+
+
+@dataclass(frozen=True, slots=True)
+class Annotation:
+    """What a person says of a face in an interval: the right label, or only that the shown one is wrong.
+
+    If the right label is the one that was shown, it is confirmed. Annotations are stored beside the events, in a
+    sequence of their own, and change none. Of an annotator's annotations of an interval (camera, track, start) the last
+    one counts; all stay.
+    """
+
+    id: str
+    """Chosen by the sender, 32 hexadecimal digits: what is sent twice is stored once."""
+    camera: str
+    track: int
+    start: Nanoseconds
+    end: Nanoseconds
+    label: str
+    """The right label, or ``wrong``."""
+    previous: str | None
+    """The label that was shown; ``None``: there was none."""
+    annotator: str
+    note: str = ""
+    made: Nanoseconds = Nanoseconds(0)
+    """When the aggregator took it, by its clock."""
+    number: int = 0
+    """Its place in the sequence of annotations, from 1; 0 before it is stored."""
+
+
+EARLIEST, LATEST = -8_520_336_000_000_000_000, 7_289_654_399_000_000_000
+"""The times that an annotation can be about, from 1700 to 2200, in nanoseconds since the Unix epoch."""
+
+
+class AnnotationQuery(NamedTuple):
+    """Which annotations to read: those that reach into a period, in nanoseconds since the Unix epoch."""
+
+    since: int = EARLIEST
+    until: int = LATEST
+    """Exclusive."""
+    camera: str | None = None
+    """Only this camera's."""
+    after: int = 0
+    """Only those with a number above this."""
+    limit: int = 500
+
+
+class AnnotationPage(NamedTuple):
+    """Annotations in the order in which they were stored."""
+
+    found: list[Annotation]
+    more: int
+    """The number after which the next page begins; 0: there are no more."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from fer_stream.journal.sqlite import Reader
@@ -51,6 +52,11 @@ def event(
     else:
         data = ExpressionData(start, end, duration, label, None, Probability(0.5, 0.6), {label: 0.6}, BOX, 0.9)
     return Event(EventType(kind), camera, epoch, frame, track, time, data)
+
+
+def since(second: int, made: Event) -> Event:
+    """Return the same event, of a face or an interval that began then."""
+    return replace(made, data=replace(made.data, start_time=Nanoseconds(second * SECOND)))  # type: ignore[type-var, call-arg]
 
 
 def resets(count: int, camera: str = "door", first: int = 1) -> list[Event]:

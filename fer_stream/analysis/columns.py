@@ -131,7 +131,7 @@ class Layout:
                 "track": Column(int, f"{_TRACK}; empty for events of the camera"),
                 "label": Column(str, "the label that started, went on or ended"),
                 "previous": Column(str, "the label before it"),
-                "start": Column(float, "when the stay or the label began, in seconds as `time`"),
+                "start": Column(float, "when the stay, the label or the visit to a zone began, in seconds as `time`"),
                 "end": Column(float, "when it was last seen; empty while it goes on"),
                 "duration": Column(float, "its duration so far, in seconds"),
                 "mean_probability": Column(float, "the label's mean probability over its interval, 0 to 1"),
@@ -139,6 +139,9 @@ class Layout:
                 **_BOX,
                 "detection": _DETECTION,
                 "reason": Column(str, "why the camera went offline or was reset"),
+                "zone": Column(str, "the zone that a face entered or left"),
+                "line": Column(str, "the line that a face crossed"),
+                "direction": Column(str, "in which direction, as the settings name it"),
             },
             _each(self.labels, "probability_{}", "the smoothed probability of {} at the event, 0 to 1"),
             *(

@@ -9,7 +9,7 @@ from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING, Any
 
 from fer_stream import plugins
-from fer_stream.analysis import plots, provenance, report, statistics, supplement
+from fer_stream.analysis import plots, provenance, report, statistics, statistics_report, supplement
 from fer_stream.analysis.checkpoint import Checkpoint
 from fer_stream.analysis.columns import Layout
 from fer_stream.analysis.observe import Observer, refuse
@@ -24,8 +24,7 @@ from fer_stream.events.statistics import Record
 from fer_stream.inference import models
 from fer_stream.sources import DEFAULT, choose
 from fer_stream.sources.image_kinds import is_image
-from fer_stream.sources.images import Images, check_name, unrelated_hint
-from fer_stream.sources.unrelated import unrelated
+from fer_stream.sources.images import check_name, unrelated_hint
 from fer_stream.system.extras import require
 
 if TYPE_CHECKING:
@@ -90,6 +89,10 @@ class Analysis:
         self._video, self._show_faces = video and not self._pictures, show_faces
         self._identity = ""
         self._sha256: str | None = None
+
+    def earlier(self) -> dict[str, Any]:
+        """Return the summary of the analysis in the folder, with whatever settings; an empty one if there is none."""
+        return self._output.summary()
 
     def finished(self) -> dict[str, Any] | None:
         """Return the summary if the folder already holds this analysis (same identity, video if requested).
@@ -239,7 +242,7 @@ class Analysis:
         drawings = plots.draw(summary)
         for name, drawing in drawings.items():
             (part / f"{name}.svg").write_text(drawing, encoding="utf-8")
-        page = report.page(self._title, summary, drawings, about)
+        page = report.page(self._title, summary, drawings, about, statistics_report.sections(part, summary.shares))
         (part / "report.html").write_text(page, encoding="utf-8")
         pace = {
             "seconds": round(seconds, 2),
@@ -281,11 +284,9 @@ class Analysis:
 
     def _hint(self) -> str | None:
         """Return the suggestion of ``--pictures`` if the source is a folder of images that seem to be unrelated."""
-        source = self._settings.cameras[self._camera]
-        if not self._path.is_dir() or choose(source)[0] != DEFAULT:
+        if not self._path.is_dir() or choose(self._settings.cameras[self._camera])[0] != DEFAULT:
             return None
-        why = unrelated([self._path / name for name in Images(self._path, source).names])
-        return unrelated_hint(self._title, why) if why else None
+        return unrelated_hint(self._path, self._title)
 
     @property
     def _title(self) -> str:

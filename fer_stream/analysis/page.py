@@ -5,7 +5,9 @@ from __future__ import annotations
 from html import escape
 from string import Template
 from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import quote
 
+from fer_stream.analysis.plots import INK
 from fer_stream.system.version import __version__
 
 if TYPE_CHECKING:
@@ -44,7 +46,8 @@ p { max-width: 44rem; margin: .3rem 0 .8rem; }
 .lead, .note, footer { color: var(--soft); }
 .broken { border-left: .3rem solid #d55e00; padding: .2rem .8rem; }
 dl.figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(9rem, 1fr)); gap: .75rem; margin: 1.4rem 0; }
-dl.figures div { background: var(--card); border: 1px solid var(--line); border-radius: .5rem; padding: .65rem .9rem; }
+dl.figures div { display: flex; flex-direction: column; justify-content: space-between; padding: .65rem .9rem;
+  background: var(--card); border: 1px solid var(--line); border-radius: .5rem; }
 dt { color: var(--soft); font-size: .85rem; }
 dd { margin: 0; font-size: 1.45rem; font-weight: 600; font-variant-numeric: tabular-nums; }
 figure { margin: 0; color: var(--soft); }
@@ -58,8 +61,10 @@ summary:focus-visible { outline: 2px solid #0072b2; outline-offset: 2px; }
   linear-gradient(to left, var(--line), transparent) right / 1.2rem 100% no-repeat scroll; }
 .wide:focus-visible { outline: 2px solid #0072b2; outline-offset: 2px; }
 table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; margin: .4rem 0; }
+a { color: inherit; }
 th, td { text-align: left; padding: .2rem 1.4rem .2rem 0; border-bottom: 1px solid var(--line); font-weight: 400; }
 thead th { color: var(--soft); font-size: .85rem; }
+td { white-space: nowrap; }
 .number { text-align: right; }
 footer { margin-top: 3rem; border-top: 1px solid var(--line); padding-top: 1rem; font-size: .85rem; }
 code { font-size: .95em; overflow-wrap: anywhere; }
@@ -72,6 +77,7 @@ code { font-size: .95em; overflow-wrap: anywhere; }
 <p class="lead">$lead</p>
 $warnings<dl class="figures">$figures</dl>
 $sections
+$begin$further$end
 </main>
 <footer>
 <p>$caution</p>
@@ -85,15 +91,31 @@ _DRAWING = """<figure class="wide"><div role="img" aria-label="{alt}">{drawing}<
 """
 
 
+_BEGIN, _END = "<!--further-->", "<!--/further-->"
+"""Where `with_further` puts its sections."""
+
+
+class Link(NamedTuple):
+    """A cell that leads to a file beside the page; ``address`` is its relative path."""
+
+    text: str
+    address: str
+
+
+Cell = str | float | Link | None
+
+
 class Section(NamedTuple):
     """A section of a page: a drawing (optional), an SVG, and the same data as a table."""
 
     title: str
     note: str
     head: tuple[str, ...]
-    rows: Sequence[tuple[str | float | None, ...]]
+    rows: Sequence[tuple[Cell, ...]]
     alt: str = ""
     drawing: str = ""
+    listed: bool = False
+    """Whether the table is shown below the drawing at once, and not only when a reader opens it."""
 
 
 def html(
@@ -105,6 +127,7 @@ def html(
     caution: str,
     made: str,
     warnings: Iterable[str] = (),
+    further: Iterable[Section] = (),
 ) -> str:
     """Return a page.
 
@@ -117,6 +140,7 @@ def html(
         caution: what a reader has to keep in mind, as text.
         made: how the results were made, as HTML; follows the version.
         warnings: what is wrong with the results, as text.
+        further: sections after the others, which `with_further` can replace.
     """
     return _PAGE.substitute(
         title=escape(title),
@@ -128,7 +152,17 @@ def html(
         caution=escape(caution, quote=False),
         figures="".join(f"<div><dt>{escape(key)}</dt><dd>{escape(value)}</dd></div>" for key, value in figures.items()),
         sections="".join(map(_section, sections)),
+        begin=_BEGIN,
+        further="".join(map(_section, further)),
+        end=_END,
     )
+
+
+def with_further(text: str, sections: Iterable[Section]) -> str:
+    """Return a page with these sections in place of its further ones, such as those of trials that were added later."""
+    before, begin, rest = text.partition(_BEGIN)
+    _, end, after = rest.rpartition(_END)
+    return before + begin + "".join(map(_section, sections)) + end + after
 
 
 def _section(section: Section) -> str:
@@ -136,16 +170,22 @@ def _section(section: Section) -> str:
     text = f"<h2>{title}</h2>\n" + (f'<p class="note">{escape(section.note)}</p>\n' if section.note else "")
     if not section.drawing:
         return text + table
-    text += _DRAWING.format(alt=escape(section.alt, quote=True), drawing=section.drawing)
-    return text + f'<details><summary aria-label="{title}, as a table">as a table</summary>{table}</details>\n'
+    # The page's text colour has more contrast than the drawing's grey on either background.
+    drawing = section.drawing.replace(INK, "currentColor")
+    text += _DRAWING.format(alt=escape(section.alt, quote=True), drawing=drawing)
+    shown = " open" if section.listed else ""
+    return text + f'<details{shown}><summary aria-label="{title}, as a table">as a table</summary>{table}</details>\n'
 
 
 def _table(section: Section) -> str:
     if not section.rows:
         return "<p>No data.</p>\n"
 
-    def cell(value: str | float | None, column: int) -> str:
-        text = f"{value:,}" if isinstance(value, int | float) else escape(value or "")
+    def cell(value: Cell, column: int) -> str:
+        if isinstance(value, Link):
+            text = f'<a href="{escape(quote(value.address))}">{escape(value.text)}</a>'
+        else:
+            text = f"{value:,}" if isinstance(value, int | float) else escape(value or "")
         if column == 0:
             return f'<th scope="row">{text}</th>'
         return f'<td class="number">{text}</td>' if isinstance(value, int | float) else f"<td>{text}</td>"

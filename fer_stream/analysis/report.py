@@ -16,7 +16,13 @@ if TYPE_CHECKING:
     from fer_stream.analysis.summary import Summary
 
 
-def page(title: str, summary: Summary, drawings: Mapping[str, str], about: Mapping[str, Any]) -> str:
+def page(
+    title: str,
+    summary: Summary,
+    drawings: Mapping[str, str],
+    about: Mapping[str, Any],
+    further: Iterable[Section] = (),
+) -> str:
     """Return the report on a recording as HTML.
 
     Args:
@@ -25,6 +31,7 @@ def page(title: str, summary: Summary, drawings: Mapping[str, str], about: Mappi
         drawings: the result of `plots.draw`.
         about: ``version``, ``model``, ``settings`` (as JSON), ``error`` if the recording broke off, and ``hint`` if
             there is something to suggest.
+        further: sections that trials may replace later: `fer_stream.analysis.page.with_further`.
     """
     shares, between = summary.shares, summary.uncertain_between
     figures = {
@@ -68,7 +75,7 @@ def page(title: str, summary: Summary, drawings: Mapping[str, str], about: Mappi
     sections = [section._replace(drawing=drawings[name]) for name, section in found.items() if name in drawings]
     sections.append(Section("Events", "", ("type", "count"), sorted(summary.events.items())))
     lead = f"Apparent expressions of the faces in a recording of {_duration(summary.duration)}."
-    return _page(title, lead, figures, sections, about)
+    return _page(title, lead, figures, sections, about, further)
 
 
 def pictures_page(title: str, pictures: Pictures, drawing: str, about: Mapping[str, Any]) -> str:
@@ -88,7 +95,12 @@ def pictures_page(title: str, pictures: Pictures, drawing: str, about: Mapping[s
 
 
 def _page(
-    title: str, lead: str, figures: Mapping[str, str], sections: Iterable[Section], about: Mapping[str, Any]
+    title: str,
+    lead: str,
+    figures: Mapping[str, str],
+    sections: Iterable[Section],
+    about: Mapping[str, Any],
+    further: Iterable[Section] = (),
 ) -> str:
     error, hint = about.get("error"), about.get("hint")
     notes = [*([f"Incomplete: {error}."] if error else []), *([f"Note: {hint}."] if hint else [])]
@@ -97,16 +109,12 @@ def _page(
         "apparent expressions",
         lead,
         figures,
-        [_drawn(section) for section in sections],
+        sections,
         CAUTION + TRACKS + LAW,
         f"model <code>{escape(about['model'])}</code>, {escape(_settings(about['settings']))}",
         notes,
+        further,
     )
-
-
-def _drawn(section: Section) -> Section:
-    # Replace the drawing's grey by the page's text colour, which has more contrast on either background.
-    return section._replace(drawing=section.drawing.replace(plots.INK, "currentColor"))
 
 
 def _interval_rows(summary: Summary) -> list[tuple[str | float | None, ...]]:

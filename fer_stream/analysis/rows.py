@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from fer_stream.imaging.pose import head_pose
-from fer_stream.types import EventType, ExpressionData, FaceData
+from fer_stream.types import EventType, ExpressionData, FaceData, LineData, ZoneData
 
 if TYPE_CHECKING:
     from fer_stream.analysis.columns import Layout
@@ -183,10 +183,12 @@ class Rows:
     def event(self, event: Event) -> Row:
         """Return the row of an event in the table of events."""
         data = event.data
-        stay = data if isinstance(data, FaceData | ExpressionData) else None
+        stay = data if isinstance(data, FaceData | ExpressionData | ZoneData) else None
+        crossing = data if isinstance(data, LineData) else None
         expression = data if isinstance(data, ExpressionData) else None
+        face = stay or crossing
         end = stay.end_time if stay else None
-        levels = (stay.measures if stay else None) or {}
+        levels = (data.measures if isinstance(data, FaceData | ExpressionData) else None) or {}
         own = expression.probabilities if expression else {}
         return [
             event.sequence,
@@ -201,9 +203,12 @@ class Rows:
             stay.duration_ms / 1000 if stay else None,
             round(expression.probability.mean, PLACES) if expression else None,
             round(expression.probability.peak, PLACES) if expression else None,
-            *(box(stay.box) if stay else (None,) * 4),
-            round(stay.confidence, PLACES) if stay else None,
-            None if stay else getattr(data, "reason", None),
+            *(box(face.box) if face else (None,) * 4),
+            round(face.confidence, PLACES) if face else None,
+            getattr(data, "reason", None),
+            data.zone if isinstance(data, ZoneData) else None,
+            crossing.line if crossing else None,
+            crossing.direction if crossing else None,
             *(_rounded(own.get(label)) for label in self._layout.labels),
             *(
                 _rounded(getattr(levels[measure], what) if measure in levels else None)

@@ -1,4 +1,4 @@
-"""Joins the tables of several films into one table each, with the column ``film`` first.
+"""Joins the tables of several films into one table each, with the column ``film`` first, and makes their report.
 
 A film is named like its folder and its camera, because two films may have the same file name. Films may have different
 columns, such as the labels of other models: a column that a film has not is empty in its rows.
@@ -11,10 +11,13 @@ import hashlib
 import json
 from typing import TYPE_CHECKING, Any
 
+from fer_stream.analysis import study_report
 from fer_stream.analysis.output import OutputFolder
 from fer_stream.analysis.tables import PROVENANCE
 from fer_stream.errors import ModelError
+from fer_stream.system.csv_rows import CsvWriter
 from fer_stream.system.extras import require
+from fer_stream.system.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -23,12 +26,18 @@ if TYPE_CHECKING:
 FILM = "film"
 """The name of the first column."""
 
+REPORT = "report.html"
+
+AGREEMENT = "agreement"
+"""The subfolder in which the report looks for a comparison with coders."""
+
 
 def join(folder: Path, films: Sequence[str], inputs: Iterable[Path], *, force: bool) -> dict[str, Any] | None:
     """Join all tables of analyses in the subfolders of a folder, into the folder; return the summary of the tables.
 
-    They replace those that were joined earlier. Nothing is written, and ``None`` is returned, if no film has been
-    analysed, or if the tables are those of these analyses already.
+    They, and a report on all films, replace those that were made earlier. The report also shows the agreement with
+    coders in the subfolder `AGREEMENT`. Nothing is written, and ``None`` is returned, if no film has been analysed, or
+    if the tables are those of these analyses already.
 
     Args:
         folder: the common folder.
@@ -43,7 +52,9 @@ def join(folder: Path, films: Sequence[str], inputs: Iterable[Path], *, force: b
     output = OutputFolder(folder, inputs, force=force)
     found = {film: OutputFolder(folder / film, (), force=False).summary() for film in films}
     parts = [{"film": film} | _about(summary) for film, summary in found.items()]
-    identity = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    compared = OutputFolder(folder / AGREEMENT, (), force=False).summary()
+    compared = compared if "raters" in compared else {}
+    identity = hashlib.sha256(json.dumps([parts, compared, __version__], sort_keys=True).encode()).hexdigest()
     if not any(found.values()) or (not force and output.summary().get("identity") == identity):
         return None
     tables: dict[str, dict[str, Path]] = {}
@@ -51,10 +62,23 @@ def join(folder: Path, films: Sequence[str], inputs: Iterable[Path], *, force: b
         for name in summary.get("files", ()):
             if name.endswith((".csv", ".parquet")):
                 tables.setdefault(name, {})[film] = folder / film / name
-    with output.replacing(tables) as part:
+    with output.replacing([*tables, REPORT]) as part:
         for name, paths in tables.items():
             (_join_parquet if name.endswith(".parquet") else _join_csv)(paths, part / name)
+        agreement = folder / AGREEMENT if compared else None
+        page = study_report.page(folder.resolve().name, found, part, agreement)
+        (part / REPORT).write_text(page, encoding="utf-8")
         return output.finish({"films": parts, "identity": identity})
+
+
+def again(folder: Path) -> bool:
+    """Join the films of a folder that has common tables already; return whether something is new.
+
+    Raises:
+        ConfigError, ModelError: as `join`.
+    """
+    films = [each["film"] for each in OutputFolder(folder, (), force=False).summary().get("films", ())]
+    return bool(films) and join(folder, films, (), force=False) is not None
 
 
 def _about(summary: Mapping[str, Any]) -> dict[str, Any]:
@@ -81,7 +105,7 @@ def _join_csv(paths: Mapping[str, Path], target: Path) -> None:
             headers[film] = next(csv.reader(file))
     columns = _columns(headers)
     with target.open("w", encoding="utf-8", newline="") as joined:
-        writer = csv.writer(joined, lineterminator="\n")
+        writer = CsvWriter(joined)
         writer.writerow([FILM, *columns])
         for film, path in paths.items():
             place = {name: at for at, name in enumerate(headers[film])}

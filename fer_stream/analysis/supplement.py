@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from fer_stream.analysis import exports, statistics, trials
+from fer_stream.analysis import exports, page, statistics, statistics_report, trials
 from fer_stream.analysis.exports import Recording
+from fer_stream.analysis.output import EXPORTS
 from fer_stream.client.recorded import EVENTS
 from fer_stream.client.recorded import Recording as Events
 from fer_stream.errors import AnnotationError
@@ -19,6 +20,12 @@ if TYPE_CHECKING:
     from fer_stream.analysis.output import OutputFolder
     from fer_stream.interchange.markers import Marker
     from fer_stream.types import Places
+
+PAGE = "report.html"
+
+
+TRIALS = "trials"
+"""The key of a summary for the trials that are in the tables."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,28 +70,32 @@ def add(
     Raises:
         AnnotationError: a trial starts after the last frame, or the analysis is of pictures, which have no times.
         ConfigError: the folder cannot be written, or holds foreign files.
+        ModelError: a label or measure of the model has the name of the column for trials.
     """
-    if "images" in summary and (kinds or wanted is not None):
+    if "images" in summary and (kinds or wanted):
         raise AnnotationError(
             f"{summary['source']}: pictures have no times, so there are no exports or trials of them: leave out "
             "--export and --markers"
         )
-    missing = [kind for kind in kinds if kind not in summary.get("exports", ())]
+    missing = [kind for kind in kinds if kind not in summary.get(EXPORTS, ())]
     if missing:
         summary = _add_exports(output, summary, source, missing)
     as_json = None if wanted is None else [_as_dict(trial) for trial in wanted]
-    if wanted is None or as_json == summary.get("trials", []):
+    if wanted is None or as_json == summary.get(TRIALS, []):
         return summary
     trials.check(wanted, summary["source"], summary["duration_s"])
     tables = [f"{name}.{suffix}" for name in trials.TABLES for suffix in ("csv", "parquet")]
-    with output.replacing([*tables, *statistics.FILES]) as part:
-        marking, record = trials.Marking(wanted), Record()
+    with output.replacing([*tables, *statistics.FILES, PAGE]) as part:
+        marking, record = trials.Marking(wanted, marked=TRIALS in summary), Record()
         for name in tables:
             marking.copy(output.path / name, part / name)
         for event in Events(summary["source"], source.start, output.path / EVENTS).events():
             record.take(event)
         statistics.write(record, part, source.places, source.least_faces, trials.spans(wanted, source.start))
-        return output.finish(summary | {"trials": as_json}, keep=summary["files"])
+        further = statistics_report.sections(part, summary["share"])
+        text = (output.path / PAGE).read_text(encoding="utf-8")
+        (part / PAGE).write_text(page.with_further(text, further), encoding="utf-8")
+        return output.finish(summary | {TRIALS: as_json}, keep=summary["files"])
 
 
 def _add_exports(
@@ -104,8 +115,8 @@ def _add_exports(
             spans=spans,
         )
         exports.write(missing, recording, part)
-        kinds = [*summary.get("exports", ()), *missing]
-        return output.finish(summary | {"exports": kinds}, keep=summary["files"])
+        kinds = summary.get(EXPORTS, {}) | {kind: exports.names([kind], source.camera) for kind in missing}
+        return output.finish(summary | {EXPORTS: kinds}, keep=summary["files"])
 
 
 def _as_dict(trial: Marker) -> dict[str, Any]:

@@ -7,7 +7,6 @@ Parquet files have the same columns, and the provenance of the analysis as JSON 
 
 from __future__ import annotations
 
-import csv
 import json
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from fer_stream.analysis.columns import Column
 from fer_stream.analysis.rows import Rows
+from fer_stream.system.csv_rows import CsvWriter
 from fer_stream.system.extras import require
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ class TableFiles:
         with ExitStack() as opened:
             for name, columns in self._tables.items():
                 file = opened.enter_context((folder / f"{name}.csv").open("w", encoding="utf-8", newline=""))
-                self._writers[name] = csv.writer(file, lineterminator="\n")
+                self._writers[name] = CsvWriter(file)
                 self._writers[name].writerow(columns)
             self._files = opened.pop_all()
 

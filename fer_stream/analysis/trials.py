@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fer_stream.analysis.tables import PROVENANCE
-from fer_stream.errors import AnnotationError
+from fer_stream.errors import AnnotationError, ModelError
 from fer_stream.events.spans import Trial
+from fer_stream.system.csv_rows import CsvWriter
 from fer_stream.system.extras import require
 
 if TYPE_CHECKING:
@@ -106,10 +107,11 @@ class Marking:
 
     Args:
         trials: in order of time, without overlaps.
+        marked: the tables have the column already, as their last one.
     """
 
-    def __init__(self, trials: Sequence[Marker]) -> None:
-        self._trials = trials
+    def __init__(self, trials: Sequence[Marker], *, marked: bool) -> None:
+        self._trials, self._marked = trials, marked
         self._starts = [trial.start for trial in trials]
 
     def of(self, time: float) -> str | None:
@@ -121,20 +123,29 @@ class Marking:
         """Copy a CSV or Parquet table in parts, so that memory does not grow with the table.
 
         Raises:
+            ModelError: another column has the name `TRIAL`.
             OSError: a file cannot be read or written.
         """
         (self._parquet if source.suffix == ".parquet" else self._csv)(source, target)
+
+    def _columns(self, header: list[str]) -> list[str]:
+        columns = header[: len(header) - self._marked]
+        if TRIAL in columns:
+            raise ModelError(
+                f"the model has a label or measure {TRIAL!r}, which is also the name of the column for trials"
+            )
+        return columns
 
     def _csv(self, source: Path, target: Path) -> None:
         with (
             source.open(encoding="utf-8", newline="") as old,
             target.open("w", encoding="utf-8", newline="") as new,
         ):
-            rows, writer = csv.reader(old), csv.writer(new, lineterminator="\n")
+            rows, writer = csv.reader(old), CsvWriter(new)
             header = next(rows)
-            width = len(header) - (header[-1] == TRIAL)
-            time = header.index(_TIME)
-            writer.writerow([*header[:width], TRIAL])
+            columns = self._columns(header)
+            width, time = len(columns), columns.index(_TIME)
+            writer.writerow([*columns, TRIAL])
             writer.writerows([*row[:width], self.of(float(row[time]))] for row in rows)
 
     def _parquet(self, source: Path, target: Path) -> None:
@@ -143,8 +154,9 @@ class Marking:
         def names(times: Any) -> Any:
             return polars.Series(times.name, [self.of(time) for time in times], dtype=polars.String)
 
+        columns = self._columns(list(polars.read_parquet_schema(source)))
         about = polars.read_parquet_metadata(source)
         trial = polars.col(_TIME).map_batches(names, return_dtype=polars.String, is_elementwise=True)
-        polars.scan_parquet(source).with_columns(trial.alias(TRIAL)).sink_parquet(
+        polars.scan_parquet(source).select(*columns, trial.alias(TRIAL)).sink_parquet(
             target, metadata={PROVENANCE: about[PROVENANCE]} if PROVENANCE in about else None
         )

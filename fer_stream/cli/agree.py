@@ -20,6 +20,7 @@ def agree(arguments: Namespace) -> None:
         AnnotationError: the files cannot be read, or not be compared.
         ConfigError: the folder cannot be written.
     """
+    from fer_stream.analysis import study  # noqa: PLC0415
     from fer_stream.analysis.agreement import report  # noqa: PLC0415  (slow to import)
     from fer_stream.analysis.agreement.calibration import calibrate  # noqa: PLC0415
     from fer_stream.analysis.agreement.compare import compare  # noqa: PLC0415
@@ -49,3 +50,5 @@ def agree(arguments: Namespace) -> None:
     if arguments.output:
         page = write(Path(arguments.output), agreement, [ours, *coders], calibrated, force=arguments.force)
         sys.stderr.write(f"-> {page}\n")
+        if page.parent.name == study.AGREEMENT and study.again(page.parent.parent):
+            sys.stderr.write(f"-> {page.parent.parent / study.REPORT}\n")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from fer_stream.cli.options import begin
 from fer_stream.cli.pipeline import name_sources
-from fer_stream.errors import AnnotationError, ConfigError, SourceError
+from fer_stream.errors import AnnotationError, ConfigError, FerStreamError, SourceError
 from fer_stream.operations.logs import tell_error
 from fer_stream.operations.process import INTERRUPTED
 
@@ -48,22 +48,24 @@ def analyze(arguments: Namespace) -> int:
     sources = name_sources(list(_inputs(arguments.sources)))
     trials = _trials(arguments.markers, sources)
     settings = begin(arguments, "analyze", sources)
-    output = Path(arguments.output)
+    folder = output = Path(arguments.output)
     failures = 0
-    for name in sources:
-        folder = output / name if len(sources) > 1 else output
-        try:
-            _analyze_one(arguments, settings, name, folder, kinds, trials.get(name))
-        except (SourceError, AnnotationError) as error:
-            tell_error(str(error))
-            failures += 1
-        except KeyboardInterrupt:
-            _print(f"interrupted: the same command continues from here; nothing half-written is in {folder}")
-            return INTERRUPTED
-    if failures and len(sources) > 1:
-        _print(f"{failures} of {len(sources)} could not be read, or not to their ends")
-    if len(sources) > 1:
-        _join(settings, output, list(sources), force=arguments.force)
+    try:
+        for name in sources:
+            folder = output / name if len(sources) > 1 else output
+            try:
+                _analyze_one(arguments, settings, name, folder, kinds, trials.get(name))
+            except (SourceError, AnnotationError) as error:
+                tell_error(str(error))
+                failures += 1
+        folder = output
+        if failures and len(sources) > 1:
+            _print(f"{failures} of {len(sources)} are not complete: see the errors above")
+        if len(sources) > 1:
+            _join(settings, output, list(sources), force=arguments.force)
+    except KeyboardInterrupt:
+        _print(f"interrupted: the same command continues from here; nothing half-written is in {folder}")
+        return INTERRUPTED
     return 1 if failures else 0
 
 
@@ -89,7 +91,9 @@ def _analyze_one(
     if not arguments.force and (summary := analysis.finished()):
         _print(f"{analysis.source}: done already, in {folder} (--force repeats it)")
         broken = SourceError(summary["error"]) if "error" in summary else None
+        before = summary
     else:
+        before = analysis.earlier()
         try:
             with _progress(Path(analysis.source).name) as progress:
                 summary = analysis.run(settings.workers, progress)
@@ -110,9 +114,15 @@ def _analyze_one(
             _print(f"{analysis.source}: exported {', '.join(new)} -> {folder}")
         if added.get("trials") != summary.get("trials"):
             _print(f"{analysis.source}: {len(added['trials'])} trials in its tables -> {folder}")
-    finally:
+        given = {"--export": "exports", "--markers": "trials"}
+        if lost := [option for option, key in given.items() if before.get(key) and not added.get(key)]:
+            _print(f"{analysis.source}: analysed again; to have what was added before, give {' and '.join(lost)} again")
+    except FerStreamError:
         if broken:
-            raise broken
+            tell_error(str(broken))
+        raise
+    if broken:
+        raise broken
 
 
 def _join(settings: Settings, output: Path, films: Sequence[str], *, force: bool) -> None:
@@ -122,8 +132,8 @@ def _join(settings: Settings, output: Path, films: Sequence[str], *, force: bool
     joined = study.join(output, films, [*sources, *provenance.model_files(settings)], force=force)
     if joined:
         count = sum("digest" in film for film in joined["films"])
-        tables = sorted({name.partition(".")[0] for name in joined["files"]})
-        _print(f"{count} of {len(films)} in common tables: {', '.join(tables)} -> {output}")
+        tables = sorted({name.partition(".")[0] for name in joined["files"] if name != study.REPORT})
+        _print(f"{count} of {len(films)} in common tables: {', '.join(tables)} -> {output / study.REPORT}")
 
 
 def _kinds(text: str | None) -> list[str]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fer_stream.cli import values
 from fer_stream.cli.agree_options import agree_arguments
+from fer_stream.cli.annotation_options import annotation_arguments
 from fer_stream.cli.options import add_option, camera_arguments, model_arguments
 from fer_stream.operations import environment
 from fer_stream.operations.process import main_guard, raise_limits
@@ -317,6 +318,14 @@ COMMANDS = (
         "fer-stream agree talk anna.eaf ben.csv --map joy=happy --output agreement",
         COMMON,
         agree_arguments(),
+    ),
+    Command(
+        "annotations",
+        "annotations:carry_out",
+        "mark a label of the journal as wrong, or print what was marked",
+        "fer-stream annotations list --from 7d --format csv",
+        ("--connect", "--key", "--journal", *COMMON),
+        annotation_arguments(),
     ),
     Command(
         "recognize",

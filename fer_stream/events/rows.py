@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any, Literal
 
 from fer_stream.events.cloudevents import to_rfc3339
+from fer_stream.system.csv_rows import CsvWriter
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -161,7 +161,7 @@ def write_csv(rows: Sequence[Row | LineRow], file: IO[str], group: Group, films:
     before, after = _GROUPS[group]
     columns = [*(["film"] if films else []), "camera", *(["trial"] if any(row.trial for row in rows) else [])]
     columns += [*before, *_TIMES, *after]
-    writer = csv.writer(file, lineterminator="\n")
+    writer = CsvWriter(file)
     writer.writerow([*columns, *(f"{label}_s" for label in names)])
     for number, row in enumerate(rows):
         told = row.as_dict()

@@ -28,6 +28,7 @@ from statistics import median_low
 from typing import TYPE_CHECKING
 
 from fer_stream.errors import ConfigError
+from fer_stream.events.history import CameraHistory, Labelled, Stay, states
 from fer_stream.events.rows import Faces, LineRow, Row, Visits
 from fer_stream.events.spans import MOST_ROWS, Parts, common, union
 from fer_stream.types import CameraData, EventType, ExpressionData, FaceData, GapData, LineData, Nanoseconds, ZoneData
@@ -116,6 +117,35 @@ class Record:
                 if len(found) == most:
                     raise _too_many(f"more than {most} rows, one for each {group} and part", most)
                 found.append(row)  # type: ignore[arg-type]
+        return found
+
+    def history(
+        self, since: int, until: int, *, camera: str | None = None, online: Mapping[str, int] | None = None, most: int
+    ) -> list[CameraHistory] | None:
+        """Return the spans of a period; ``None`` if there would be more than ``most``.
+
+        Args:
+            since: the period's beginning, in nanoseconds since the Unix epoch.
+            until: its end.
+            camera: only this camera.
+            online: as in `rows`.
+            most: the most stays, labels and states together.
+        """
+        found, count = [], 0
+        for name in [name for name in self.cameras if camera in (None, name)]:
+            one = self._cameras[name]
+            now = max(one.known, (online or {}).get(name, 0))
+            stays = []
+            for stay in one.history(now, since, until):
+                stays.append(stay)
+                count += 1 + len(stay.labels)
+                if count > most:
+                    return None
+            told = states(since, until, *one.states(now))
+            count += len(told)
+            if count > most:
+                return None
+            found.append(CameraHistory(name, told, sorted(stays)))
         return found
 
 
@@ -238,6 +268,27 @@ class _Camera:
             start = key if isinstance(key, int) else key[1]
             yield key, name, (start, max(last, now) if (track, key) in self._open_spans else last)
 
+    def states(self, now: int) -> tuple[list[Span], list[Span]]:
+        """Return when it was online and when offline, if the latest known time is ``now``."""
+        online = [*self.online, *(self.stay(track, now) for track in self.faces)]
+        offline = list(self.offline)
+        if self.state is not None:
+            (online if self.state else offline).append((self.since, now if self.state else FOREVER))
+        return online, offline
+
+    def history(self, now: int, since: int, until: int) -> Iterator[Stay]:
+        """Yield the faces in view in a period, if the latest known time is ``now``."""
+        for track in self.faces:
+            start, end = self.stay(track, now)
+            if end < since or start >= until:
+                continue
+            labels = [
+                Labelled(begin, stop, name, (track, key) in self._open_spans)
+                for key, name, (begin, stop) in self.spans(track, now)
+                if isinstance(key, int) and stop >= since and begin < until
+            ]
+            yield Stay(start, end, track[1], track[2], track in self._open_stays, sorted(labels))
+
     def _add(self, spans: list[Span], start: int, end: int) -> None:
         if start <= end and self._reaches(start, end):
             spans.append((start, end))
@@ -267,9 +318,7 @@ class _Answer:
         self._camera, self._parts, self._least, self._groups = camera, parts, least_faces, groups
         self._now = max(camera.known, until)
         self._stays = {track: camera.stay(track, self._now) for track in camera.faces}
-        online, offline = [*camera.online, *self._stays.values()], list(camera.offline)
-        if camera.state is not None:
-            (online if camera.state else offline).append((camera.since, self._now if camera.state else FOREVER))
+        online, offline = camera.states(self._now)
         self._on = parts.spread(union(online))
         self._known = parts.spread(union([*online, *offline]))
 

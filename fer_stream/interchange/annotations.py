@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 Span = tuple[float, float]
 """Start and end in seconds; the end is not part of it."""
 
+HISTORY = "history"
+"""The kind of annotations from the history page."""
+
 IN_VIEW = "in view"
 """What our exports say of the stay of a face, where other annotations have a label."""
 

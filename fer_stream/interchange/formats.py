@@ -81,7 +81,7 @@ def _file(path: Path) -> list[Coding]:
     if begin in ("{", "["):
         return _json(path, text)
     heading = {name.strip().strip('"').lower() for name in _first(text)}
-    if heading >= tables.HISTORY:
+    if heading >= tables.HISTORY_COLUMNS:
         return tables.read_history(parse_sheet(path, text))
     if heading >= {"onset", "duration"}:
         return tables.read_bids(parse_sheet(path, text))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from fer_stream.errors import AnnotationError
 from fer_stream.events.cloudevents import from_rfc3339
-from fer_stream.interchange.annotations import Annotation, codings, film_name
+from fer_stream.interchange.annotations import HISTORY, Annotation, codings, film_name
 from fer_stream.interchange.sheets import MISSING
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from fer_stream.interchange.annotations import Coding
     from fer_stream.interchange.sheets import Row, Sheet
 
-HISTORY = frozenset({"camera", "start", "end", "label", "annotator"})
+HISTORY_COLUMNS = frozenset({"camera", "start", "end", "label", "annotator"})
 """Columns of annotations that were exported from the history page."""
 
 
@@ -46,9 +46,10 @@ def read_bids(sheet: Sheet) -> list[Coding]:
 
 
 def read_history(sheet: Sheet) -> list[Coding]:
-    """Return annotations exported from the history page, with absolute times. Of repeated spans the last one counts.
+    """Return annotations exported from the history page, with absolute times.
 
-    They are sparse: people mark there what is wrong.
+    Of a coder's annotations of an interval the last one counts. Intervals are told apart by their track and start: when
+    one was annotated first, it may not have had its end. The codings are sparse: people mark what is wrong.
 
     Raises:
         AnnotationError: a time is not RFC 3339, or as `read_plain`.
@@ -60,13 +61,13 @@ def read_history(sheet: Sheet) -> list[Coding]:
         except ValueError as error:
             raise AnnotationError(f"{sheet.path}, line {row.line}, column {column}: {error}") from None
 
-    found = _codings(sheet, "history", ("start", "end", "label"), moment)
+    found = _codings(sheet, HISTORY, ("start", "end", "label"), moment)
     return [replace(coding, sparse=True) for coding in found]
 
 
 def _codings(sheet: Sheet, kind: str, columns: tuple[str, str, str], time: Callable[[Row, str], float]) -> list[Coding]:
     start, end, label = columns
-    history, relative = kind == "history", kind == "BIDS"
+    history, relative = kind == HISTORY, kind == "BIDS"
     film = sheet.column("the film", *(["camera"] if history else ["film", "video", "file", "stim_file"]), needed=False)
     coder = sheet.column("the coder", "coder", "annotator", "rater", needed=False)
     track = sheet.column("the track", "track", "tier", "subject", "face", needed=False)
@@ -82,7 +83,7 @@ def _codings(sheet: Sheet, kind: str, columns: tuple[str, str, str], time: Calla
         spoken = Annotation(began, ended, sheet.text(row, label), _cell(row, track))
         by.setdefault((which or None, who or None), []).append(spoken)
     if history:
-        by = {key: list({(one.start, one.end, one.track): one for one in rows}.values()) for key, rows in by.items()}
+        by = {key: list({(one.start, one.track): one for one in rows}.values()) for key, rows in by.items()}
     return codings(sheet.path, kind, by, absolute=history)
 
 

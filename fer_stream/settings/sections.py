@@ -433,6 +433,11 @@ class LiveSettings(Section):
         "page may",
         examples=[["https://home.example.org:8123"]],
     )
+    annotators: dict[Name, FilePath] = Field(
+        default_factory=dict,
+        description="who may mark wrong labels on the history page: a name, and the file with this annotator's token",
+        examples=[{"anna": "anna.token"}],
+    )
     show_faces: bool = Field(False, description="show faces unblurred")
 
 

@@ -81,8 +81,8 @@ class Images:
 
     def _all(self) -> Iterator[Picture]:
         count, start = 0, 0
-        if self._folder and (why := unrelated(self._paths)):
-            _log.warning("%s", unrelated_hint(str(self._paths[0].parent), why))
+        if self._folder and (hint := _hint(self._paths, str(self._paths[0].parent))):
+            _log.warning("%s", hint)
         while True:
             before = count
             for content, duration in self._each():
@@ -116,24 +116,43 @@ class Images:
 
 
 def _images_in(folder: Path) -> list[Path]:
-    files = sorted((path for path in folder.iterdir() if path.is_file()), key=_natural)
-    images = [path for path in files if is_image(path) or _is_unreadable(path)]
-    found = set(images)
-    skipped = [path.name for path in files if path not in found]
+    images, skipped = _sorted(folder)
     names = listed(skipped)
     if not images:
         raise SourceError(f"the folder {str(folder)!r} contains no images" + (f", only {names}" if skipped else ""))
     if skipped:
         _log.warning(
-            "%d of %d files in %r are not images and are skipped: %s", len(skipped), len(files), str(folder), names
+            "%d of %d files in %r are not images and are skipped: %s",
+            len(skipped),
+            len(skipped) + len(images),
+            str(folder),
+            names,
         )
     return images
 
 
-def unrelated_hint(folder: str, why: str) -> str:
-    """Return what users are told about a folder of images that seem to be unrelated; ``why`` is from `unrelated`."""
-    return (
-        f"the images in {folder!r} seem to be unrelated pictures ({why}), and are read as the frames of one recording, "
+def _sorted(folder: Path) -> tuple[list[Path], list[str]]:
+    """Return the images of a folder in their order, and the names of its other files."""
+    files = sorted((path for path in folder.iterdir() if path.is_file()), key=_natural)
+    images = [path for path in files if is_image(path) or _is_unreadable(path)]
+    found = set(images)
+    return images, [path.name for path in files if path not in found]
+
+
+def unrelated_hint(folder: Path, title: str) -> str | None:
+    """Return what users are told if the images of a folder seem to be unrelated.
+
+    Args:
+        folder: the folder.
+        title: what it is called.
+    """
+    return _hint(_sorted(folder)[0], title)
+
+
+def _hint(paths: Sequence[Path], title: str) -> str | None:
+    why = unrelated(paths)
+    return why and (
+        f"the images in {title!r} seem to be unrelated pictures ({why}), and are read as the frames of one recording, "
         "where a face counts only if it stays in view: fer-stream analyze --pictures analyses each by itself"
     )
 

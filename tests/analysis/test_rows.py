@@ -23,6 +23,7 @@ from fer_stream.types import (
     FaceData,
     Frame,
     Level,
+    LineData,
     MeasureData,
     Measures,
     Milliseconds,
@@ -30,6 +31,7 @@ from fer_stream.types import (
     Probabilities,
     Probability,
     Track,
+    ZoneData,
 )
 
 if TYPE_CHECKING:
@@ -183,6 +185,7 @@ def test_a_row_of_events_has_what_the_event_has() -> None:
         "sequence": 12, "type": "emotion.ended", "frame": 75, "time": 5.0, "track": 4, "label": "happy",
         "previous": "sad", "start": 1.0, "end": 4.0, "duration": 3.0, "mean_probability": 0.8123,
         "peak_probability": 0.9, "x": 1.0, "y": 2.0, "width": 10.0, "height": 30.0, "detection": 0.99, "reason": None,
+        "zone": None, "line": None, "direction": None,
         "probability_happy": 0.7, "probability_sad": 0.2, "mean_valence": 0.5, "lowest_valence": -0.25,
         "highest_valence": 1.0,
     }  # fmt: skip
@@ -198,6 +201,24 @@ def test_a_row_of_events_has_what_the_event_has() -> None:
     assert found["probability_happy"] is found["mean_valence"] is None
     found = dict(zip(layout.events, rows.event(RESET), strict=True))
     assert (found["track"], found["reason"], found["x"]) == (None, "resolution changed", None)
+
+
+def test_rows_of_zones_and_lines() -> None:
+    """A visit has its times and its zone; a line is crossed at one moment."""
+    layout = Layout(("happy",), ())
+    rows, box = Rows(10**9, layout), Box(1.0, 2.0, 11.0, 32.0)
+    visit = ZoneData("desk", Nanoseconds(2 * 10**9), Nanoseconds(5 * 10**9), Milliseconds(3000), box, 0.99)
+    crossing = LineData("door", "in", box, 0.98)
+    found = [
+        dict(
+            zip(layout.events, rows.event(Event(kind, "film", 1, 75, 4, Nanoseconds(6 * 10**9), data, 12)), strict=True)
+        )
+        for kind, data in ((EventType.ZONE_LEFT, visit), (EventType.LINE_CROSSED, crossing))
+    ]
+    common = {"sequence": 12, "frame": 75, "time": 5.0, "track": 4, "x": 1.0, "y": 2.0, "width": 10.0, "height": 30.0}
+    left = common | {"type": "zone.left", "zone": "desk", "start": 1.0, "end": 4.0, "duration": 3.0, "detection": 0.99}
+    crossed = common | {"type": "line.crossed", "line": "door", "direction": "in", "detection": 0.98}
+    assert [{name: value for name, value in row.items() if value is not None} for row in found] == [left, crossed]
 
 
 def test_a_row_of_openface_has_its_units() -> None:

@@ -45,13 +45,13 @@ def test_of_repeated_spans_of_the_history_page_the_last_counts(tmp_path: Path) -
     rows = [
         "door,2026-01-31T08:00:00Z,2026-01-31T08:00:10Z,sad,Anna,1",
         "door,2026-01-31T08:00:00Z,2026-01-31T08:00:10Z,happy,Ben,1",
-        "door,2026-01-31T09:00:00+01:00,2026-01-31T08:00:10Z,angry,Anna,1",
+        "door,2026-01-31T09:00:00+01:00,2026-01-31T08:00:11Z,angry,Anna,1",  # meanwhile the interval has ended
     ]
     anna, ben = _read(tmp_path, "\n".join(["camera,start,end,label,annotator,track", *rows]))
     assert anna.absolute
     assert anna.sparse
     assert (anna.film, anna.coder, ben.coder) == ("door", "Anna", "Ben")
-    assert anna.annotations == (Annotation(1769846400.0, 1769846410.0, "angry", "1"),)
+    assert anna.annotations == (Annotation(1769846400.0, 1769846411.0, "angry", "1"),)
     with pytest.raises(AnnotationError, match="line 2, column start: '2026-01-31T08:00:00' has no time zone"):
         _read(tmp_path, "camera,start,end,label,annotator\n" + rows[0].replace("00Z", "00", 1)[:-2])
 

@@ -351,6 +351,7 @@ def test_the_template_holds_every_setting_with_its_default(tmp_path: Path) -> No
     text = re.sub(r"(?m)^#(?=[a-z_\[])", "", tree.template())
     examples = {"metrics", "sinks", "classifier.model", "cameras", "key", "keys", "metrics_token", "registry"}
     examples |= {"deployment.purpose", "deployment.exception", "live.token_file", "live.hosts", "live.frame_ancestors"}
+    examples |= {"live.annotators"}
     examples |= {"journal.credentials", "journal.ca", "fleet.advertise", "deliveries", "deliver", "batch"}
     examples |= {"detector.rotations", "calibration"}
     loaded = tree.explain(file=write(tmp_path, text))

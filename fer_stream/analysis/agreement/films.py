@@ -7,8 +7,10 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from fer_stream.analysis.agreement.faces import are_of_faces, by_face
 from fer_stream.analysis.agreement.lines import Line, line, relabelling
 from fer_stream.errors import AnnotationError
+from fer_stream.events.annotations import WRONG
 from fer_stream.interchange import own
 from fer_stream.interchange.annotations import film_name
 from fer_stream.interchange.formats import read_annotations
@@ -71,11 +73,14 @@ def gather(ours: Path, coders: Sequence[Path], choices: Choices) -> Material:
             a coder; a film has several tracks of which none was chosen; or raters have no time in common.
     """
     mine = _mine(ours, read_annotations(ours))
+    theirs: Mapping[Path, Sequence[Coding]] = {path: read_annotations(path) for path in coders}
+    known = _labels(mine.values(), choices)
+    if not choices.tracks and choices.tier is None and are_of_faces(each for one in theirs.values() for each in one):
+        mine, theirs = by_face(mine, theirs)
     unknown = sorted(set(choices.tracks) - set(mine) - {""})
     if unknown:
         raise AnnotationError(f"--track: there is no film {unknown[0]!r}; ours are {_some(mine)}")
     ours_name = "fer-stream" if all(each.kind == own.KIND for each in mine.values()) else _rater(ours, None, "")
-    known = _labels(mine.values(), choices)
     relabel = relabelling(choices.mapping, known, choices.groups)
     films: dict[str, Film] = {}
     remarks: list[str] = []
@@ -87,12 +92,12 @@ def gather(ours: Path, coders: Sequence[Path], choices: Choices) -> Material:
         films[name] = Film(name, {ours_name: our_line}, folder, frozenset(one.track for one in our_line.labels))
     raters = [ours_name]
     for number, path in enumerate(coders, 1):
-        found = read_annotations(path)
+        found = theirs[path]
         partners = _partners(found, list(films))
         if not partners:
-            theirs = sorted({coding.film or film_name(coding.path.name) for coding in found})
+            named = sorted({coding.film or film_name(coding.path.name) for coding in found})
             raise AnnotationError(
-                f"no film of {path} is one of ours: there it is {_some(theirs)}, ours are {_some(films)}; rename the "
+                f"no film of {path} is one of ours: there it is {_some(named)}, ours are {_some(films)}; rename the "
                 "files, or give the film in a column"
             )
         alone = sorted({coding.film or film_name(coding.path.name) for coding in found if id(coding) not in partners})
@@ -225,6 +230,11 @@ def _common_labels(
     for rater in raters[1:]:
         if not used[rater]:
             raise AnnotationError(f"{rater} gives no label, after --map: {raters[0]} knows {_some(known)}")
+        if used[rater] == {WRONG}:
+            raise AnnotationError(
+                f"{rater} has only marked labels as wrong: to compare them, give right ones, too, or say with --map "
+                f"which label {WRONG} stands for"
+            )
         strange = sorted(used[rater] - set(known))
         if len(strange) == len(used[rater]):
             example = f"{strange[0]}={known[0] if known else 'happy'}"

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 TOLERANCE = 0.1
 """Seconds for which two spans may overlap: coders end a label by hand a little after they begin the next."""
 
+SHOWN = 6
+"""Names of tracks that a message lists at most."""
+
 LONGEST = "longest"
 """The track with the longest labelled time."""
 
@@ -137,7 +140,8 @@ def _of(coding: Coding) -> str:
 
 
 def _tracks(tracks: Sequence[str]) -> str:
-    return ", ".join(repr(track) if track else "one without a name" for track in tracks) or "none"
+    more = f" and {len(tracks) - SHOWN} more" if len(tracks) > SHOWN else ""
+    return (", ".join(repr(track) if track else "one without a name" for track in tracks[:SHOWN]) or "none") + more
 
 
 def _twice(coding: Coding, before: Annotation, one: Annotation, option: str) -> str:

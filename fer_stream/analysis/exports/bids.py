@@ -6,7 +6,7 @@ import json
 import re
 from typing import TYPE_CHECKING, Any
 
-from fer_stream.analysis.exports.recording import one_line
+from fer_stream.analysis.exports.recording import label_text, one_line
 from fer_stream.interchange.annotations import IN_VIEW
 
 if TYPE_CHECKING:
@@ -24,7 +24,8 @@ def files(recording: Recording) -> dict[str, bytes]:
     In the name of a recording that is named by BIDS, ``events`` replaces the suffix.
     """
     name = match[1] if (match := _ENTITIES.fullmatch(recording.name)) else recording.name
-    lines = ["\t".join(("onset", "duration", "trial_type", "track", "probability")), *map(_line, recording.spans)]
+    spans = sorted(recording.spans, key=lambda span: span.start)
+    lines = ["\t".join(("onset", "duration", "trial_type", "track", "probability")), *map(_line, spans)]
     sidecar = json.dumps(_columns(recording), indent=2, ensure_ascii=False) + "\n"
     return {
         f"{name}_events.tsv": ("\n".join(lines) + "\n").encode(),
@@ -35,7 +36,7 @@ def files(recording: Recording) -> dict[str, bytes]:
 def _line(span: Span) -> str:
     probability = _MISSING if span.probability is None else f"{span.probability:.4f}"
     duration = max(span.end - span.start, 0.0)
-    label = IN_VIEW if span.label is None else one_line(span.label) or _MISSING
+    label = one_line(label_text(span.label)) or _MISSING
     return f"{span.start:.3f}\t{duration:.3f}\t{label}\t{span.track}\t{probability}"
 
 

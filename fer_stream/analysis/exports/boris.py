@@ -13,7 +13,7 @@ import json
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from fer_stream.analysis.exports.recording import one_line, rows, track_name
+from fer_stream.analysis.exports.recording import label_text, one_line, rows, track_name
 from fer_stream.interchange.annotations import IN_VIEW
 from fer_stream.system.extras import require
 
@@ -46,7 +46,7 @@ def _events(recording: Recording) -> list[Event]:
     found = []
     for track, _, spans in rows(recording.spans):
         for start, end, span in spans:
-            code = _code(span.label or IN_VIEW)
+            code = _code(label_text(span.label))
             comment = "" if span.probability is None else f"mean probability {span.probability:.4f}"
             found.append((start / 1000, track_name(track), code, "", comment))
             found.append((end / 1000, track_name(track), code, "", ""))

@@ -6,13 +6,14 @@ offers them when a label is corrected.
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from mimetypes import guess_type
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 from xml.etree import ElementTree as Xml
 
-from fer_stream.analysis.exports.recording import rows, track_name
+from fer_stream.analysis.exports.recording import label_text, rows, track_name
 from fer_stream.interchange.annotations import IN_VIEW
 
 if TYPE_CHECKING:
@@ -24,6 +25,9 @@ SCHEMA = "http://www.mpi.nl/tools/elan/EAFv3.0.xsd"
 _XSI = "http://www.w3.org/2001/XMLSchema-instance"
 
 _LABELS, _STAYS, _LANGUAGE = "label", "stay", "und"
+
+_NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+"""Characters that XML 1.0 cannot contain, such as control characters in a label."""
 
 _CONSTRAINTS = {
     "Time_Subdivision": "Time subdivision of parent annotation's time interval, no time gaps allowed within this "
@@ -72,8 +76,11 @@ def files(recording: Recording) -> dict[str, bytes]:
             references = {"ANNOTATION_ID": f"a{count}"}
             references |= {"TIME_SLOT_REF1": slots[start].pop(0), "TIME_SLOT_REF2": slots[end].pop(0)}
             annotation = Xml.SubElement(Xml.SubElement(tier, "ANNOTATION"), "ALIGNABLE_ANNOTATION", references)
-            Xml.SubElement(annotation, "ANNOTATION_VALUE").text = span.label or IN_VIEW
+            Xml.SubElement(annotation, "ANNOTATION_VALUE").text = label_text(span.label)
     _definitions(document, recording)
+    for element in document.iter():
+        element.text = element.text and _NO_XML.sub("\N{REPLACEMENT CHARACTER}", element.text)
+        element.attrib.update({key: _NO_XML.sub("\N{REPLACEMENT CHARACTER}", value) for key, value in element.items()})
     Xml.indent(document)
     return {f"{recording.name}.eaf": Xml.tostring(document, "utf-8", xml_declaration=True) + b"\n"}
 

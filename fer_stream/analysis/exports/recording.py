@@ -9,6 +9,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from fer_stream.events.cloudevents import from_rfc3339
+from fer_stream.interchange.annotations import IN_VIEW
 from fer_stream.types import EventType
 
 if TYPE_CHECKING:
@@ -69,8 +70,9 @@ class Recording:
 
     @property
     def vocabulary(self) -> list[str]:
-        """The labels of the model, and any other label of a span."""
-        return list(dict.fromkeys((*self.labels, *(span.label for span in self.spans if span.label))))
+        """What files call the labels of the model, and any other label of a span."""
+        found = dict.fromkeys((*self.labels, *(span.label for span in self.spans if span.label)))
+        return [label_text(label) for label in found]
 
 
 def read_events(path: Path, start: int) -> tuple[tuple[Span, ...], tuple[str, ...]]:
@@ -122,6 +124,11 @@ def rows(spans: Iterable[Span]) -> Iterator[tuple[int, bool, list[tuple[int, int
 def track_name(track: int) -> str:
     """Return what files call a track."""
     return f"track {track}"
+
+
+def label_text(label: str | None) -> str:
+    """Return what files call a label; `IN_VIEW` is the stay, so a label of this name gets quotes."""
+    return IN_VIEW if label is None else f"'{label}'" if one_line(label) == IN_VIEW else label
 
 
 def one_line(text: str) -> str:

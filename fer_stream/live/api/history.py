@@ -12,24 +12,28 @@ import logging
 import threading
 import time
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from starlette.exceptions import HTTPException
 
 from fer_stream.client import subscribe
 from fer_stream.errors import ConfigError, FerStreamError
-from fer_stream.events.cloudevents import from_rfc3339
+from fer_stream.events.cloudevents import from_rfc3339, to_rfc3339
 from fer_stream.events.cursor import to_numbers
 from fer_stream.events.spans import Parts
 from fer_stream.events.statistics import Record
+from fer_stream.imaging.palette import colour
+from fer_stream.live.api import answers
+from fer_stream.live.api.answers import HistoryAnswer, StatisticsRow
 from fer_stream.live.api.contract import MOST_ROWS
-from fer_stream.types import BEGINNING
+from fer_stream.types import BEGINNING, Nanoseconds
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from fer_stream.events.history import CameraHistory
     from fer_stream.events.rows import Group, LineRow, Row
-    from fer_stream.live.api.contract import StatisticsQuery
+    from fer_stream.live.api.contract import HistoryQuery, StatisticsQuery
     from fer_stream.live.feed import Feed
     from fer_stream.settings.tree import Settings
 
@@ -50,6 +54,18 @@ RENEWED = 86_400.0
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 HOUR = 3600 * 1_000_000_000
+DAY = 24 * HOUR
+
+MOST_SPANS = 4000
+"""Most spans of one answer; statistics of the period's parts take the place of more."""
+
+PARTS = 120
+"""In how many parts a period is divided then, at most."""
+
+LENGTHS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10_800, 21_600, 43_200, 86_400)
+"""Lengths of a part in seconds; longer ones are whole days."""
+
+Result = TypeVar("Result")
 
 _log = logging.getLogger(__name__)
 
@@ -109,10 +125,60 @@ class History:
             HTTPException: the period is empty or has too many parts, or the events are still being read.
             TransportError: no aggregator answers.
         """
-        now = time.time_ns()
-        end = now if query.to is None else int(from_rfc3339(query.to))
-        start = end - HOUR if query.since is None else int(from_rfc3339(query.since))
+        start, end = _period(query, HOUR)
         every = None if query.every is None else int(query.every[:-1]) * UNITS[query.every[-1]] * 1_000_000_000
+        work = partial(
+            self._rows,
+            (start, end, every),
+            query.group,
+            camera=query.camera,
+            least_faces=max(query.least_faces, self._settings.least_faces),
+            groups=self._settings.valence if query.by == "valence" else None,
+            online=_online(state),
+            most=MOST_ROWS,
+        )
+        return await self._answer(work, state)
+
+    async def spans(self, query: HistoryQuery, state: dict[str, Any]) -> HistoryAnswer:
+        """Return the spans of a period, or statistics of its parts if they are too many, or may not be told.
+
+        Raises:
+            HTTPException, TransportError: as `rows`.
+        """
+        period = _period(query, DAY)
+        online = _online(state)
+        return await self._answer(partial(self._spans, query, period, online, state["labels"]), state)
+
+    def _spans(
+        self, query: HistoryQuery, period: tuple[int, int], online: dict[str, int], labels: list[str]
+    ) -> HistoryAnswer:
+        start, end = period
+        part = query.resolution or _part(end - start)
+        about: dict[str, Any] = {"start": to_rfc3339(Nanoseconds(start)), "end": to_rfc3339(Nanoseconds(end))}
+        record = self._reading.record
+        ends = (record.first, record.last) if record.last else (None, None)
+        about |= {
+            name: None if at is None else to_rfc3339(Nanoseconds(at))
+            for name, at in zip(("first", "last"), ends, strict=True)
+        }
+        least = self._settings.least_faces
+        about |= {"least_faces": least, "resolution_s": part, "labels": labels}
+        told = None
+        if least == 1:  # else nothing is said of single faces
+            told = record.history(start, end, camera=query.camera, online=online, most=MOST_SPANS)
+        if told is not None:
+            seen = {each.label for one in told for stay in one.stays for each in stay.labels}
+            about["colours"] = {label: colour(label) for label in sorted({*labels, *seen})}
+            return HistoryAnswer(aggregated=False, cameras=list(map(_told, told)), rows=[], **about)
+        how: dict[str, Any] = {"camera": query.camera, "least_faces": least, "online": online, "most": MOST_ROWS}
+        rows = self._rows((start, end, part * 1_000_000_000), "camera", **how)
+        told_rows = [StatisticsRow.model_validate(row.as_dict()) for row in rows]
+        seen = {label for row in told_rows for label in row.labels_s}
+        about["colours"] = {label: colour(label) for label in sorted({*labels, *seen})}
+        return HistoryAnswer(aggregated=True, cameras=[], rows=told_rows, **about)
+
+    async def _answer(self, work: Callable[[], Result], state: dict[str, Any]) -> Result:
+        """Return what ``work()`` does, in a thread, when all events have been read."""
         deadline = time.monotonic() + SECONDS
 
         def in_time() -> bool:
@@ -122,20 +188,6 @@ class History:
         async with self._lock:
             if not await asyncio.to_thread(self._reading.advance, self._feed, self._settings, in_time):
                 raise _not_yet(self._reading, state["cursor"])
-            # Only a live camera's times are those of the clock.
-            online = {
-                name: now for name, camera in state["cameras"].items() if camera["state"] == "online" and camera["live"]
-            }
-            work = partial(
-                self._rows,
-                (start, end, every),
-                query.group,
-                camera=query.camera,
-                least_faces=max(query.least_faces, self._settings.least_faces),
-                groups=self._settings.valence if query.by == "valence" else None,
-                online=online,
-                most=MOST_ROWS,
-            )
             try:
                 return await asyncio.to_thread(work)
             except ConfigError as error:
@@ -190,6 +242,51 @@ class History:
             return not self._ending.is_set()
 
         return proceed
+
+
+def _period(query: StatisticsQuery | HistoryQuery, length: int) -> tuple[int, int]:
+    """Return begin and end of the period in nanoseconds; without a begin it has this length.
+
+    Raises:
+        HTTPException: it is empty.
+    """
+    end = time.time_ns() if query.to is None else int(from_rfc3339(query.to))
+    start = end - length if query.since is None else int(from_rfc3339(query.since))
+    if end <= start:
+        raise HTTPException(400, "the period is empty: its end must be after its beginning")
+    return start, end
+
+
+def _part(length: int) -> int:
+    """Return the seconds of a part of a period of ``length`` nanoseconds."""
+    least = -(-length // (PARTS * 1_000_000_000))
+    return next((each for each in LENGTHS if each >= least), -(-least // 86_400) * 86_400)
+
+
+def _online(state: dict[str, Any]) -> dict[str, int]:
+    """Return the time until which each camera is known to be online: only a live camera's times are the clock's."""
+    now = time.time_ns()
+    return {name: now for name, camera in state["cameras"].items() if camera["state"] == "online" and camera["live"]}
+
+
+def _told(camera: CameraHistory) -> answers.CameraHistory:
+    def times(start: int, end: int) -> dict[str, str]:
+        return {"start": to_rfc3339(Nanoseconds(start)), "end": to_rfc3339(Nanoseconds(end))}
+
+    return answers.CameraHistory(
+        camera=camera.camera,
+        states=[answers.StateSpan.model_validate({"state": s, **times(*span)}) for s, *span in camera.states],
+        stays=[
+            answers.Stay.model_validate(
+                {
+                    **stay._asdict(),
+                    **times(stay.start, stay.end),
+                    "labels": [{**each._asdict(), **times(each.start, each.end)} for each in stay.labels],
+                }
+            )
+            for stay in camera.stays
+        ],
+    )
 
 
 def _not_yet(reading: _Reading, latest: str) -> HTTPException:

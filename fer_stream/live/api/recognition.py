@@ -11,7 +11,8 @@ from starlette.requests import ClientDisconnect
 
 from fer_stream.errors import WireError
 from fer_stream.imaging import jpeg
-from fer_stream.live.api.contract import MOST_BYTES, RecognitionAnswer
+from fer_stream.live.api.answers import RecognitionAnswer
+from fer_stream.live.api.contract import MOST_BYTES
 
 if TYPE_CHECKING:
     from starlette.requests import Request

@@ -258,7 +258,7 @@ def test_marks_of_the_history_page(tmp_path: Path) -> None:
     (tmp_path / "marks.csv").write_text("\n".join(rows))
     found = compare(gather(tmp_path / "events.jsonl", [tmp_path / "marks.csv"], Choices()))
     (pair,) = found.pairs
-    assert (pair.first, pair.second, pair.films) == ("fer-stream", "Anna", ("door",))
+    assert (pair.first, pair.second, pair.films) == ("fer-stream", "Anna", ("door, face 7",))
     assert pair.all_time.seconds == pytest.approx(2)
     assert pair.all_time.figure(observed).value == pytest.approx(0.5)
 

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -33,13 +32,12 @@ def test_what_was_coded_may_be_known() -> None:
     assert line(_coding(spans=((0, 4),)), None, "--tier", ANY, 0.0) == Line((), ((0, 4),))
 
 
-def test_between_marks_nothing_was_coded() -> None:
-    marks = replace(
-        _coding(Annotation(1, 3, "sad", "1"), Annotation(3, 4, "happy", "1"), Annotation(9, 9.5, "sad", "2")),
-        sparse=True,
-    )
-    assert line(marks, None, "--tier", ANY, 1.0).spans == ((0, 3), (8, 8.5))
-    assert line(marks, "1", "--tier", ANY, 1.0).spans == ((0, 3),)
+def test_between_annotations_of_the_history_page_nothing_was_coded() -> None:
+    annotations = (Annotation(5, 8, "sad", "1"), Annotation(8, 9, "wrong", "1"), Annotation(20, 21, "happy", "2"))
+    coding = Coding(Path("annotations.csv"), "history", annotations, "door", "anna", absolute=True, sparse=True)
+    known = relabelling({"wrong": ""}, ("sad", "happy"), None)
+    assert line(coding, None, "--tier", known, 0.0).spans == ((5, 9), (20, 21))
+    assert line(coding, "1", "--tier", known, 0.0) == Line((annotations[0],), ((5, 9),))
 
 
 def test_two_labels_at_once_are_refused() -> None:

@@ -1,0 +1,71 @@
+// The part of the page in which an annotator marks the selected interval.
+
+import { UNCERTAIN } from "../labels.js";
+import { annotate } from "./api.js";
+import { WRONG } from "./spans.js";
+import { moment } from "./time.js";
+
+const find = (id) => document.getElementById(id);
+const form = find("annotate");
+let shown = null;
+let draft = { text: "", id: "" };
+
+/** Show an interval, or nothing; `annotator` is the name under which this browser may annotate, or null. */
+export function drawMark(selected, annotator, labels) {
+  find("mark").hidden = !selected;
+  shown = selected;
+  if (!selected) return;
+  const { camera, track, from, to, label, open, said } = selected;
+  find("selected").textContent = `${camera}, track ${track}, ${moment(from)} to ${open ? "now" : moment(to)}: ${label ?? UNCERTAIN}.`;
+  find("said").replaceChildren(...said.map((each, number) => {
+    const item = document.createElement("li");
+    const counts = said.slice(number + 1).some((later) => later.annotator === each.annotator) ? ", replaced by a later one" : "";
+    item.textContent = `${each.annotator}, ${moment(Date.parse(each.made))}: ${each.label}${each.note && ` (${each.note})`}${counts}`;
+    return item;
+  }));
+  find("who").textContent = annotator ? `You annotate as ${annotator}.` : "Only annotators can mark labels. Enter the token of one:";
+  form.hidden = !annotator;
+  find("enter").hidden = Boolean(annotator);
+  find("enter").action = `enter${location.hash}`;
+  const select = form.elements.label;
+  const chosen = select.value;
+  select.replaceChildren(
+    new Option("choose", ""), ...labels.map((each) => new Option(each === label ? `${each}: as shown, it is right` : each, each)),
+    new Option("wrong, and not said which is right", WRONG),
+  );
+  select.value = [...select.options].some((option) => option.value === chosen) ? chosen : "";
+}
+
+/** Clear what was chosen for another interval, and go to what is to be filled in. */
+export function begin() {
+  form.reset();
+  find("sent").textContent = "";
+  find("mark").scrollIntoView({ block: "nearest" });
+  (form.hidden ? find("enter").elements.token : form.elements.label).focus({ preventScroll: true });
+}
+
+/** Call `stored` when an annotation is stored. */
+export function onStored(stored) {
+  form.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    const { camera, track, start, end, label } = shown;
+    const wanted = { camera, track, start, end, label: form.elements.label.value, previous: label, note: form.elements.note.value };
+    const text = JSON.stringify(wanted);
+    if (draft.text !== text) draft = { text, id: identity() }; // after a lost answer the same one is sent again
+    const button = form.querySelector("button");
+    button.disabled = true;
+    try {
+      const made = await annotate({ ...wanted, id: draft.id });
+      find("sent").textContent = `Stored as annotation ${made.number}, by ${made.annotator}: ${made.label}`;
+      draft = { text: "", id: "" };
+      form.reset();
+      await stored();
+    } catch (error) {
+      find("sent").textContent = error.message;
+    } finally {
+      button.disabled = false;
+    }
+  });
+}
+
+const identity = () => [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
