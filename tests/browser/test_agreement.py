@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
     from playwright.sync_api import Page
 
+    ReportPage = Callable[[Path, str, int], Page]
+    Contrasts = Callable[[Page], list[tuple[float, str]]]
+
 OURS = "film,start,end,label\na,0,10,happy\na,10,14,sad\nb,0,5,neutral\nb,6,12,happy\nc,0,20,sad\n"
 ANNA = "film,start,end,label\na,1,9,happy\na,10,16,sad\nb,0,5,neutral\nb,5,12,surprise\nc,0,20,sad\nc,25,26,angry\n"
 
@@ -31,12 +34,8 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [360, 1200])
-def test_the_report_is_self_contained_and_accessible(
-    report: Path,
-    report_page: Callable[[Path, str, int], Page],
-    contrasts: Callable[[Page], list[tuple[float, str]]],
-    scheme: str,
-    width: int,
+def test_the_report_is_read_on_any_screen(
+    report: Path, report_page: ReportPage, contrasts: Contrasts, scheme: str, width: int
 ) -> None:
     shown = report_page(report, scheme, width)
     drawings = shown.locator("figure > [role=img]")
