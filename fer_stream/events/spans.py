@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from itertools import accumulate
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple
 
 from fer_stream.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
-
-Number = TypeVar("Number", int, float)
 
 Span = tuple[int, int]
 """Begin (inclusive) and end (exclusive) in nanoseconds."""
@@ -84,9 +82,9 @@ class Parts:
         return found
 
 
-def union(spans: Iterable[tuple[Number, Number]]) -> list[tuple[Number, Number]]:
+def union(spans: Iterable[Span]) -> list[Span]:
     """Return the same time in spans that do not overlap, in order."""
-    found: list[tuple[Number, Number]] = []
+    found: list[Span] = []
     for begin, end in sorted(spans):
         if found and begin <= found[-1][1]:
             found[-1] = found[-1][0], max(found[-1][1], end)

@@ -205,9 +205,11 @@ def test_a_click_on_the_drawing_selects(past: Past, page: Callable[..., Page]) -
     expect(opened.locator("#selected")).to_contain_text("door, track 1")
     expect(opened.locator("#selected")).to_contain_text("happy")
     canvas = opened.locator("#timeline")
+    canvas.hover()
     before = canvas.get_attribute("aria-label") or ""
     opened.mouse.wheel(0, 200)  # the page scrolls
     expect(canvas).to_have_attribute("aria-label", before)
+    canvas.hover()
     opened.keyboard.down("Control")
     opened.mouse.wheel(0, -200)
     opened.keyboard.up("Control")
@@ -341,7 +343,7 @@ def test_what_is_marked_on_the_page_is_read_by_agree(
     output = tmp_path / "agreement"
     done = long_past.cli.run("agree", tmp_path / "events.jsonl", tmp_path / "annotations.csv", "--output", output)
     assert done.popen.returncode == 0, done.err
-    assert "fer-stream and anna, 2 films, 1 min" in done.out
+    assert "fer-stream and anna, 2 films, 1.0 min" in done.out
     assert re.search(r"agreement +0\.50", done.out), done.out
 
 
