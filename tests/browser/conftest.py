@@ -88,23 +88,6 @@ def page(chromium: Browser) -> Iterator[Callable[..., Page]]:
 
 
 @pytest.fixture
-def report_page(page: Callable[..., Page]) -> Callable[[Path, str, int], Page]:
-    """``report_page(path, scheme, width)`` opens a report; it requests nothing else, and does not scroll sideways."""
-
-    def open_report(path: Path, scheme: str, width: int) -> Page:
-        shown = page(path.as_uri(), color_scheme=scheme, viewport={"width": width, "height": 900})
-        requested, logged = [], []
-        shown.on("request", lambda request: requested.append(request.url))
-        shown.on("console", lambda message: logged.append(message.text))
-        shown.reload()
-        assert (requested, logged) == ([path.as_uri()], [])
-        assert shown.evaluate("document.documentElement.scrollWidth <= innerWidth"), "the page does not scroll sideways"
-        return shown
-
-    return open_report
-
-
-@pytest.fixture
 def contrasts() -> Callable[[Page], list[tuple[float, str]]]:
     """``contrasts(page)`` returns what `CONTRAST` does."""
     return lambda page: page.evaluate(CONTRAST)
