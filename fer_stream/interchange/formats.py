@@ -48,6 +48,8 @@ def _folder(folder: Path) -> list[Coding]:
     except OSError as error:
         raise AnnotationError(f"{folder} cannot be read: {(error.strerror or 'error').lower()}") from error
     analyses = [each for each in inside if each.is_dir() and own.is_analysis(each)]
+    if not analyses and (missing := own.missing(folder)):
+        raise AnnotationError(missing)
     files = [] if analyses else [each for each in inside if each.is_file() and each.suffix.lower() in SUFFIXES]
     found = [coding for each in analyses for coding in own.read_analysis(each)]
     if len({coding.film for coding in found}) < len(found):  # films of one name, in folders of different names

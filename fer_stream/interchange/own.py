@@ -42,6 +42,15 @@ def is_analysis(folder: Path) -> bool:
     return (folder / SUMMARY).is_file() and (folder / EVENTS).is_file()
 
 
+def missing(folder: Path) -> str:
+    """Return what a folder of `fer-stream analyze` lacks for a comparison, as a sentence; empty if it is no such."""
+    if (folder / EVENTS).is_file() and (folder / FACES).is_file():
+        return f"{folder} has events, but no {SUMMARY}: repeat fer-stream analyze"
+    if (folder / SUMMARY).is_file() and not (folder / EVENTS).is_file():
+        return f"{folder} has no {EVENTS}: unrelated pictures have no times, and cannot be compared; give a recording's"
+    return ""
+
+
 def read_analysis(folder: Path) -> list[Coding]:
     """Return the labels in a folder of `fer-stream analyze`, with the recording's name and duration.
 
@@ -81,7 +90,7 @@ def read_events(path: Path, content: bytes) -> list[Coding]:
         try:
             event = decode(line)
         except WireError as error:
-            raise AnnotationError(f"{path}, line {number} is no event of fer-stream: {error}") from error
+            raise AnnotationError(f"{path}, line {number} is no event of fer-stream; is the file complete?") from error
         if event.camera:
             cameras.setdefault(event.camera, _Camera()).take(event)
     return [camera.coding(path, name) for name, camera in cameras.items()]

@@ -62,6 +62,18 @@ def test_a_folder_of_several(analysed: Path, tmp_path: Path) -> None:
         read_annotations(tmp_path)
 
 
+def test_folders_that_are_incomplete(analysed: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "film"
+    shutil.copytree(analysed, folder)
+    (folder / "summary.json").rename(tmp_path / "summary.json")
+    with pytest.raises(AnnotationError, match=r"film has events, but no summary\.json: repeat fer-stream analyze"):
+        read_annotations(folder)
+    (tmp_path / "summary.json").rename(folder / "summary.json")
+    (folder / "events.jsonl").unlink()
+    with pytest.raises(AnnotationError, match=r"film has no events\.jsonl: unrelated pictures have no times"):
+        read_annotations(folder)
+
+
 def test_events_also_of_a_file_that_was_cut(analysed: Path, tmp_path: Path) -> None:
     lines = (analysed / "events.jsonl").read_text().splitlines()
     path = tmp_path / "events.jsonl"

@@ -44,6 +44,9 @@ MOST_SCORES = 5000
 PULL = 0.01
 """Weight of the squared distance from no correction, against the mean log-loss: it holds what the films do not show."""
 
+LIMIT = 20.0
+"""Greatest temperature, its inverse, and bias, as the settings allow."""
+
 BINS = 15
 """Number of bins of the calibration error (C. Guo et al. 2017, "On Calibration of Modern Neural Networks")."""
 
@@ -254,6 +257,7 @@ def fit(films: Sequence[Scored]) -> Fit:
     point = np.concatenate([[1.0], np.zeros(len(free))])
     target = np.eye(count)[truth]
     origin = point.copy()
+    lowest = np.concatenate([[1 / LIMIT], np.full(len(free), -LIMIT)])
 
     def at(where: Numbers) -> tuple[float, Numbers]:
         shares = _softmax(logs * where[0] + _spread(where[1:], free, count))
@@ -274,7 +278,7 @@ def fit(films: Sequence[Scored]) -> Fit:
         size = 1.0
         while size > 1e-6:
             there = point - size * step
-            there[0] = np.clip(there[0], 0.05, 20.0)
+            there = np.clip(there, lowest, LIMIT)
             lower, its = at(there)
             if lower < loss:
                 break

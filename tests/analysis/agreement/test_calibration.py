@@ -107,6 +107,15 @@ def test_the_fit_is_a_minimum() -> None:
             assert loss(Fit(found.temperature, found.bias + step * np.eye(3)[label])) > least
 
 
+def test_whatever_is_fitted_is_a_valid_setting() -> None:
+    """The model is always sure, and always wrong."""
+    logs = np.log(np.tile([0.9998, 1e-4, 1e-4], (50, 1)))
+    found = fit([Scored(f"film{number}", logs, np.ones(50, int)) for number in range(40)])
+    settings = CalibrationSettings(temperature=found.temperature, bias=dict(zip(LABELS, found.bias, strict=True)))
+    corrected = Calibration(settings, LABELS).apply(Probabilities(LABELS, (0.9998, 1e-4, 1e-4)))
+    assert max(zip(corrected.values, LABELS, strict=True))[1] == "neutral"
+
+
 def test_a_label_that_one_film_shows_gets_no_bias() -> None:
     films = [_scored(seed) for seed in range(3)]
     films[1:] = [Scored(each.film, each.logs[each.truth != 2], each.truth[each.truth != 2]) for each in films[1:]]
