@@ -341,7 +341,7 @@ def test_what_is_marked_on_the_page_is_read_by_agree(
     output = tmp_path / "agreement"
     done = long_past.cli.run("agree", tmp_path / "events.jsonl", tmp_path / "annotations.csv", "--output", output)
     assert done.popen.returncode == 0, done.err
-    assert "fer-stream and anna, 2 films, 1 min" in done.out
+    assert "fer-stream and anna, 2 films, 1.0 min" in done.out
     assert re.search(r"agreement +0\.50", done.out), done.out
 
 
