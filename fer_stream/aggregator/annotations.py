@@ -50,7 +50,7 @@ class Annotations:
 
     def __init__(self, hub: Hub, publisher: Publisher, labels: Callable[[], Collection[str]]) -> None:
         self._hub, self._publisher, self._labels = hub, publisher, labels
-        self._waiting: list[tuple[bytes, Message, Future[Any]]] = []
+        self._waiting: list[tuple[bytes, Message, Annotation | None, Future[Any]]] = []
         self._logged = -SILENCE
         for outcome in ("stored", "refused", "failed"):
             metrics.annotated.labels(outcome)
@@ -62,6 +62,7 @@ class Annotations:
             WireError: it is not what a client of this version sends.
         """
         body = message.body()
+        sent = None
         try:
             if len(self._waiting) >= MOST_WAITING:
                 raise JournalError("the journal has too many annotations to store: try again")
@@ -70,12 +71,13 @@ class Annotations:
                     raise AnnotationRefusedError("the key may not read annotations: it is not allowed any more")
                 answer: Future[Any] = self._publisher.annotations(_query(body))
             else:
-                answer = self._publisher.annotate(self._admitted(peer, body))
+                sent = self._admitted(peer, body)
+                answer = self._publisher.annotate(sent)
         except (AnnotationRefusedError, JournalError) as error:
             self._refuse(peer, message, error)
             return
         wake_when_done(self._hub, answer)
-        self._waiting.append((peer, message, answer))
+        self._waiting.append((peer, message, sent, answer))
 
     def _admitted(self, peer: bytes, body: dict[str, Any]) -> Annotation:
         name = self._hub.annotator(peer)
@@ -90,12 +92,16 @@ class Annotations:
     def flush(self) -> None:
         """Answer the requests whose journal has answered."""
         waiting, self._waiting = self._waiting, []
-        for peer, message, answer in waiting:
+        for peer, message, sent, answer in waiting:
             if not answer.done():
-                self._waiting.append((peer, message, answer))
+                self._waiting.append((peer, message, sent, answer))
                 continue
             try:
                 found = answer.result()
+                if sent is not None and replace(found, made=sent.made, number=0) != sent:
+                    raise AnnotationRefusedError(
+                        f"the annotation is refused: another one has the id {sent.id}; choose an id for each"
+                    )
             except (AnnotationRefusedError, JournalError) as error:
                 self._refuse(peer, message, error)
                 continue

@@ -32,6 +32,9 @@ DASHES = ("solid", "dashed")
 MOST_BARS = 60
 """Bars shown in a drawing of several, the first."""
 
+LONGEST = 40
+"""Letters of the longest name beside a bar."""
+
 OF_TIME = "% of the time that faces were in view"
 
 LETTER = 0.066
@@ -96,7 +99,7 @@ def stacked(name: str, found: Mapping[str, Mapping[str, float]], labels: Sequenc
         labels: the order of the labels.
         what: the text at the axis.
     """
-    items = list(found.items())[:MOST_BARS]
+    items = [(_short(entry), parts) for entry, parts in list(found.items())[:MOST_BARS]]
     figure, (axes,) = _figure(1.1 + 0.3 * max(len(items), 1))
     room = WIDTH - 0.4 - LETTER * max((len(entry) for entry, _ in items), default=0)  # inches for 100 %
     for at, (_, parts) in enumerate(items):
@@ -175,6 +178,12 @@ def _bars(name: str, items: list[tuple[str, float]], paints: list[dict[str, Any]
         axes.bar_label(bar, [value.format(size)], padding=4, color=INK, fontsize=9)
     axes.set(xlim=(0, 1.12 * max((size for _, size in items), default=1.0)), xlabel=what)
     return _svg(figure, name)
+
+
+def _short(name: str) -> str:
+    """Shorten a long name in its middle, so that its bar has room; the end may be what distinguishes it."""
+    half = LONGEST // 2
+    return name if len(name) <= LONGEST else f"{name[: half - 1]}\N{HORIZONTAL ELLIPSIS}{name[-half:]}"
 
 
 def _plain(label: str) -> str:

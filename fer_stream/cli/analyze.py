@@ -60,7 +60,7 @@ def analyze(arguments: Namespace) -> int:
                 failures += 1
         folder = output
         if failures and len(sources) > 1:
-            _print(f"{failures} of {len(sources)} are not complete: see the errors above")
+            _print(f"{failures} of {len(sources)} not complete: see the errors above")
         if len(sources) > 1:
             _join(settings, output, list(sources), force=arguments.force)
     except KeyboardInterrupt:

@@ -62,6 +62,17 @@ def test_an_annotation_is_stored_beside_the_events(service: Service, short_folde
     assert everything(short_folder / "events.db")[1:] == before
 
 
+def test_a_repeated_request_is_stored_once_and_another_annotation_with_its_id_is_refused(service: Service) -> None:
+    service.start(aggregator.run)
+    mine = WRONG | {"id": "0" * 32}
+    made = annotate(service.settings, mine)
+    assert annotate(service.settings, mine) == made
+    for changed in ({"annotator": "ben"}, {"label": "neutral"}, {"note": ""}):
+        with pytest.raises(AnnotationRefusedError, match=r"another one has the id 0{32}; choose an id for each"):
+            annotate(service.settings, mine | changed)
+    assert fetch_annotations(service.settings, AnnotationQuery()) == ([made], 0)
+
+
 @pytest.mark.parametrize(
     ("changed", "sentence"),
     [

@@ -251,7 +251,7 @@ def test_each_recording_has_a_folder_and_a_broken_one_does_not_stop_the_others(c
     found = {path.parent.name: json.loads(path.read_text()) for path in (cli.folder / "out").glob("*/summary.json")}
     assert set(found) == {"a", "grace_hopper"}
     assert (found["a"]["frames"], found["grace_hopper"]["images"]) == (60, 1)
-    assert "1 of 3 could not be read" in done.err
+    assert "1 of 3 not complete: see the errors above" in done.err
     assert "neither video nor image, skipped: ._a.jpg, notes.txt" in done.err
 
 

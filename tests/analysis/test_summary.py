@@ -209,3 +209,13 @@ def test_a_recording_without_faces_has_a_report() -> None:
     assert "Measures" not in text
     assert "NaN" not in text
     assert made.as_dict()["share"] == {}
+
+
+def test_a_long_name_leaves_room_for_its_bar() -> None:
+    """Its beginning and its end stay: the end may be what distinguishes it."""
+    name = "participant 017, " + "a long session " * 10 + "second camera"
+    drawing = plots.stacked("films", {name: {"happy": 1.0}, "b": {}}, ["happy"], "%")
+    (shown,) = (text for text in ElementTree.fromstring(drawing).itertext() if text.startswith("participant 017"))  # noqa: S314
+    assert shown.endswith("second camera")
+    assert "\N{HORIZONTAL ELLIPSIS}" in shown
+    assert len(shown) == plots.LONGEST

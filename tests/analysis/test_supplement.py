@@ -135,7 +135,7 @@ def test_trials_stay_without_new_ones_and_are_replaced_by_others(opened: tuple[O
     changed = {name for name in before if first[name] != before[name]}
     assert changed == {
         *("faces.csv", "faces.parquet", "events.csv", "events.parquet", "frames.csv", "frames.parquet"),
-        *("statistics.csv", "summary.json"),
+        *("statistics.csv", "report.html", "summary.json"),
     }
     _add(open_it)
     assert _contents(folder) == first

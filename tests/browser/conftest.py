@@ -88,8 +88,16 @@ def page(chromium: Browser) -> Iterator[Callable[..., Page]]:
 
 
 @pytest.fixture
-def report_page(page: Callable[..., Page]) -> Callable[[Path, str, int], Page]:
-    """``report_page(path, scheme, width)`` opens a report; it requests nothing else, and does not scroll sideways."""
+def contrasts() -> Callable[[Page], list[tuple[float, str]]]:
+    """``contrasts(page)`` returns what `CONTRAST` does."""
+    return lambda page: page.evaluate(CONTRAST)
+
+
+@pytest.fixture
+def report_page(
+    page: Callable[..., Page], contrasts: Callable[[Page], list[tuple[float, str]]]
+) -> Callable[[Path, str, int], Page]:
+    """``report_page(path, scheme, width)`` opens a report: one legible file, not wider than the window."""
 
     def open_report(path: Path, scheme: str, width: int) -> Page:
         shown = page(path.as_uri(), color_scheme=scheme, viewport={"width": width, "height": 900})
@@ -99,12 +107,7 @@ def report_page(page: Callable[..., Page]) -> Callable[[Path, str, int], Page]:
         shown.reload()
         assert (requested, logged) == ([path.as_uri()], [])
         assert shown.evaluate("document.documentElement.scrollWidth <= innerWidth"), "the page does not scroll sideways"
+        assert [text for ratio, text in contrasts(shown) if ratio < 4.5] == []
         return shown
 
     return open_report
-
-
-@pytest.fixture
-def contrasts() -> Callable[[Page], list[tuple[float, str]]]:
-    """``contrasts(page)`` returns what `CONTRAST` does."""
-    return lambda page: page.evaluate(CONTRAST)

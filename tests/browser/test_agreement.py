@@ -48,7 +48,6 @@ def test_the_report_is_read_on_any_screen(
             "svg => [getComputedStyle(svg).color, getComputedStyle(document.body).color]"
         )
         assert colours[0] == colours[1], "numbers have the strongest colour, also on full cells"
-    assert [text for ratio, text in contrasts(shown) if ratio < 4.5] == []
     row = shown.get_by_role("table").first.get_by_role("row").nth(1)
     assert re.search(r"us / anna\s+3\s+0\.", row.inner_text())
 

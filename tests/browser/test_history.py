@@ -205,9 +205,11 @@ def test_a_click_on_the_drawing_selects(past: Past, page: Callable[..., Page]) -
     expect(opened.locator("#selected")).to_contain_text("door, track 1")
     expect(opened.locator("#selected")).to_contain_text("happy")
     canvas = opened.locator("#timeline")
+    canvas.hover()
     before = canvas.get_attribute("aria-label") or ""
     opened.mouse.wheel(0, 200)  # the page scrolls
     expect(canvas).to_have_attribute("aria-label", before)
+    canvas.hover()
     opened.keyboard.down("Control")
     opened.mouse.wheel(0, -200)
     opened.keyboard.up("Control")

@@ -75,8 +75,9 @@ def test_a_folder_of_films_of_all_kinds(cli: Cli, clip: Path) -> None:
     (cli.folder / "films/cut.avi").write_bytes(clip.read_bytes()[: clip.stat().st_size // 2])
     shutil.copy(PORTRAITS / "grace_hopper.jpg", cli.folder / "face.jpg")
     quoted = hostile.replace('"', '""')
-    table = f'Film;Name;Start;End\n"{quoted}";Grüße, <&>;0,0;1,5\nblack-2;late;1;3\ncut;never;3,8;4\n'
-    (cli.folder / "trials.csv").write_text(table, encoding="cp1252")
+    rows = ["Film;Name;Start;End", f'"{quoted}";Grüße, <&>;0,0;1,5', "black-2;late;1;3", "cut;never;3,8;4", ""]
+    table = "\r\n".join(rows)
+    (cli.folder / "trials.csv").write_bytes(table.encode("cp1252"))
     words = ["analyze", "films", "more/black.avi", "face.jpg", "--output", "out"]
     words += ["--markers", "trials.csv"]
     done = cli.run(*words)
@@ -85,7 +86,7 @@ def test_a_folder_of_films_of_all_kinds(cli: Cli, clip: Path) -> None:
     assert "broken.mp4" in about_broken
     assert "cut.avi" in about_end
     assert "the trial 'never' starts at 3.8 s, but the last frame of cut.avi is at " in about_trial
-    assert "2 of 6 are not complete: see the errors above" in done.err
+    assert "2 of 6 not complete: see the errors above" in done.err
     assert "5 of 6 in common tables" in done.err
     out = cli.folder / "out"
     frames = polars.read_parquet(out / "frames.parquet").group_by("film", "trial").len()

@@ -154,6 +154,9 @@ def test_what_the_page_says_of_the_files(followed: Followed) -> None:
     assert {"morning.eaf", "evening.eaf", "morning_events.tsv", "report.html"} <= names
     assert not {Path(name).suffix for name in names} & {".mp4", ".jpg", ".jpeg", ".png", ".webp"}
     assert "<image" not in (study / "morning/report.html").read_text()
+    report = (study / "report.html").read_text()
+    assert "<image" not in report
+    assert all(f"<h2>{title}</h2>" in report for title in ("Films", "Trials", "Agreement with coders"))
     told = followed.told["fer-stream stats --events study --markers trials.csv --group track"]
     rows = [line.split() for line in told.splitlines()[1:]]
     assert {(row[0], row[4]) for row in rows} >= {("morning.mp4", "1"), ("evening.mp4", "2")}

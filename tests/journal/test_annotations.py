@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 import time
 from contextlib import closing
@@ -77,6 +78,29 @@ def test_annotations_have_a_sequence_of_their_own(place: Place) -> None:
     again = place.writer()
     assert again.annotate(annotation(5)).result(PATIENCE).number == 5
     assert len(again.annotations(AnnotationQuery()).result(PATIENCE).found) == 5
+
+
+def test_replays_are_the_same_bytes_with_and_without_annotations(place: Place, tmp_path: Path) -> None:
+    batches = [[event("camera.online", "door")], *(resets(4, "door", 10 * number) for number in range(1, 6))]
+    with Writer(tmp_path / "without.db") as journal:
+        for batch in batches:
+            journal.append(batch)
+    writer = place.writer()
+    for number, batch in enumerate(batches):
+        writer.append(batch).result(PATIENCE)
+        for again in range(3):
+            writer.annotate(annotation(1 + 10 * number + again, number)).result(PATIENCE)
+    assert len(writer.annotations(AnnotationQuery()).result(PATIENCE).found) == 18
+    with place.reader() as reader, Reader(tmp_path / "without.db") as without:
+        texts, reached = reader.read(0, limit=100)
+        ahead = reached - len(texts)  # a stream's numbers may begin later
+
+        def moved(text: str) -> str:
+            return re.sub('"cursor":"([0-9]+)"', lambda found: f'"cursor":"{int(found[1]) + ahead}"', text)
+
+        assert len(texts) == 21
+        assert texts == [moved(text) for text in without.read(0, limit=100)[0]]
+        assert reader.read(ahead + 9, limit=100)[0] == texts[9:]
 
 
 def test_what_is_sent_twice_is_stored_once(place: Place) -> None:

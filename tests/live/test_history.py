@@ -222,7 +222,7 @@ def test_nothing_is_said_of_single_faces_where_groups_are_asked_for(
     service.settings = service.settings.model_copy(update={"least_faces": 3})
     url = site(page=False)
     found = ask(url, "/history", **{"from": to_rfc3339(event("camera.online").time), "to": "2026-01-01T00:00:00Z"})
-    assert (found["aggregated"], found["cameras"]) == (True, [])
+    assert (found["aggregated"], found["cameras"], found["least_faces"]) == (True, [], 3)
 
 
 @pytest.mark.parametrize(

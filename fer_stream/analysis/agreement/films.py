@@ -73,10 +73,10 @@ def gather(ours: Path, coders: Sequence[Path], choices: Choices) -> Material:
             a coder; a film has several tracks of which none was chosen; or raters have no time in common.
     """
     mine = _mine(ours, read_annotations(ours))
-    theirs: Mapping[Path, Sequence[Coding]] = {path: read_annotations(path) for path in coders}
+    said: Mapping[Path, Sequence[Coding]] = {path: read_annotations(path) for path in coders}
     known = _labels(mine.values(), choices)
-    if not choices.tracks and choices.tier is None and are_of_faces(each for one in theirs.values() for each in one):
-        mine, theirs = by_face(mine, theirs)
+    if not choices.tracks and choices.tier is None and are_of_faces(each for one in said.values() for each in one):
+        mine, said = by_face(mine, said)
     unknown = sorted(set(choices.tracks) - set(mine) - {""})
     if unknown:
         raise AnnotationError(f"--track: there is no film {unknown[0]!r}; ours are {_some(mine)}")
@@ -92,7 +92,7 @@ def gather(ours: Path, coders: Sequence[Path], choices: Choices) -> Material:
         films[name] = Film(name, {ours_name: our_line}, folder, frozenset(one.track for one in our_line.labels))
     raters = [ours_name]
     for number, path in enumerate(coders, 1):
-        found = theirs[path]
+        found = said[path]
         partners = _partners(found, list(films))
         if not partners:
             named = sorted({coding.film or film_name(coding.path.name) for coding in found})

@@ -8,6 +8,7 @@ import { moment } from "./time.js";
 const find = (id) => document.getElementById(id);
 const form = find("annotate");
 let shown = null;
+let sending = false;
 let draft = { text: "", id: "" };
 
 /** Show an interval, or nothing; `annotator` is the name under which this browser may annotate, or null. */
@@ -52,8 +53,8 @@ export function onStored(stored) {
     const wanted = { camera, track, start, end, label: form.elements.label.value, previous: label, note: form.elements.note.value };
     const text = JSON.stringify(wanted);
     if (draft.text !== text) draft = { text, id: identity() }; // after a lost answer the same one is sent again
-    const button = form.querySelector("button");
-    button.disabled = true;
+    if (sending) return; // a disabled button would lose the keyboard's focus
+    sending = true;
     try {
       const made = await annotate({ ...wanted, id: draft.id });
       find("sent").textContent = `Stored as annotation ${made.number}, by ${made.annotator}: ${made.label}`;
@@ -63,7 +64,7 @@ export function onStored(stored) {
     } catch (error) {
       find("sent").textContent = error.message;
     } finally {
-      button.disabled = false;
+      sending = false;
     }
   });
 }
