@@ -17,6 +17,11 @@ Span = tuple[float, float]
 HISTORY = "history"
 """The kind of annotations from the history page."""
 
+MEDIA = frozenset(
+    "3gp asf avi flv gif m2ts m4a m4v mjpeg mkv mov mp3 mp4 mpeg mpg mts mxf ogg ogv qt ts vob wav webm webp wmv".split()
+)
+"""Suffixes of films where a name may be without one; another one may be a part of the name, as in ``talk.pre``."""
+
 IN_VIEW = "in view"
 """What our exports say of the stay of a face, where other annotations have a label."""
 
@@ -78,9 +83,14 @@ def codings(
     return found
 
 
-def film_name(address: str) -> str:
-    """Return a film's name without folders and suffix, from a path of any system, or a URL."""
+def film_name(address: str, *, written: bool = False) -> str:
+    """Return a film's name without folders and suffix, from a path of any system, or a URL.
+
+    If people have ``written`` it, it may have no suffix, so only those in `MEDIA` are taken for one.
+    """
     path = unquote(address.strip()) if "://" in address or "%" in address else address.strip()
     name = PurePosixPath(PureWindowsPath(path).as_posix()).name if "\\" in path else PurePosixPath(path).name
     stem, dot, suffix = name.rpartition(".")
+    if written:
+        return stem if stem and suffix.lower() in MEDIA else name
     return stem if dot and stem and suffix.isalnum() and not suffix.isdigit() and len(suffix) <= 5 else name

@@ -51,7 +51,7 @@ class _Document:
             raise self._bad(f"{error}; it may be incomplete") from error
         if self.root.tag != "ANNOTATION_DOCUMENT":
             raise AnnotationError(f"{path} is XML, but not of ELAN: its first element is {self.root.tag:.60}")
-        units = next((each.get("TIME_UNITS") for each in self.root.iter("HEADER")), "milliseconds")
+        units = next((each.get("TIME_UNITS", "milliseconds") for each in self.root.iter("HEADER")), "milliseconds")
         if units != "milliseconds":
             raise self._bad(f"its times are in {units}; ELAN writes milliseconds")
         media = list(self.root.iter("MEDIA_DESCRIPTOR"))

@@ -2,7 +2,7 @@
 
 Encodings: UTF-8, with or without a byte order mark, UTF-16, and Windows-1252 (Latin-1) where it is not valid UTF-8.
 Delimiters: comma, semicolon or tab. Times: seconds, with a decimal point or comma, ``mm:ss.fff`` or ``hh:mm:ss.fff``.
-Every complaint names the file and the line.
+Every complaint names the file and the line. A first line such as ``sep=;`` is left out.
 """
 
 from __future__ import annotations
@@ -48,6 +48,8 @@ _FOREIGN = (
 
 _NUMBER = re.compile(r"[+-]?(\d+[.,]?\d*|[.,]\d+)([eE][+-]?\d{1,3})?", re.ASCII)
 _CLOCK = re.compile(r"(?:(\d+):)?(\d{1,4}):([0-5]?\d(?:[.,]\d*)?)", re.ASCII)
+_SEPARATOR = re.compile(r"\A\ufeff?sep=[^\r\n]?(?=[\r\n])", re.IGNORECASE)
+"""A first line in which Excel is told the delimiter; an empty one takes its place."""
 
 
 def read_bytes(path: Path) -> bytes:
@@ -92,7 +94,7 @@ def read_text(path: Path) -> str:
             continue
         if not text.strip("\ufeff \t\r\n"):
             raise AnnotationError(f"{path} is empty")
-        return text
+        return _SEPARATOR.sub("", text)
     raise AnnotationError(f"{path} is not text: give a table as CSV or TSV, in UTF-8")
 
 

@@ -79,7 +79,7 @@ def _codings(sheet: Sheet, kind: str, columns: tuple[str, str, str], time: Calla
             raise AnnotationError(f"{sheet.path}, line {row.line} ends before it starts")
         which, who = (_cell(row, column) for column in (film, coder))
         if not history:
-            which = film_name(which)
+            which = film_name(which, written=True)
         spoken = Annotation(began, ended, sheet.text(row, label), _cell(row, track))
         by.setdefault((which or None, who or None), []).append(spoken)
     if history:

@@ -31,6 +31,12 @@ def test_annotations_with_times(version: str, tmp_path: Path) -> None:
     assert found.annotations == (Annotation(1, 2.5, "happy", "face"), Annotation(2.5, 4, "sad", "face"))
 
 
+def test_times_are_in_milliseconds_also_where_the_file_does_not_say_so(tmp_path: Path) -> None:
+    text = eaf(tier("face", aligned(1, 1, 2, "happy")), [1000, 2500]).replace(' TIME_UNITS="milliseconds"', "")
+    (found,) = _read(tmp_path, text)  # as pympi writes it
+    assert found.annotations == (Annotation(1, 2.5, "happy", "face"),)
+
+
 def test_the_offset_of_the_film_is_added(tmp_path: Path) -> None:
     media = 'MEDIA_URL="file:///films/a%20talk.mp4" TIME_ORIGIN="2000"'
     (found,) = _read(tmp_path, eaf(tier("face", aligned(1, 1, 2, "happy")), [1000, 2500], media=media))

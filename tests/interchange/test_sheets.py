@@ -42,6 +42,14 @@ def test_decimal_commas_and_quotes(tmp_path: Path) -> None:
         list(parse_sheet(tmp_path, "start,end,name\n1,5").rows())
 
 
+def test_a_line_for_excel_is_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    path.write_text("\ufeffsep=;\r\nStart;End\r\n1,5;2\r\n", encoding="utf-8")
+    sheet = read_sheet(path)
+    assert sheet.names == ("Start", "End")
+    assert [(row.line, sheet.seconds(row, "start")) for row in sheet.rows()] == [(3, 1.5)]
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [

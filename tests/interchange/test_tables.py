@@ -83,3 +83,9 @@ def test_damaged_tables(text: str, message: str, tmp_path: Path) -> None:
 )  # fmt: skip
 def test_names_of_films(address: str, name: str) -> None:
     assert film_name(address) == name
+
+
+def test_names_of_films_in_a_table_may_have_dots(tmp_path: Path) -> None:
+    rows = "talk.pre,0,1,sad\ntalk.post.MP4,0,1,sad\nfilms/dr.no.avi,0,1,sad\n"
+    found = _read(tmp_path, f"film,start,end,label\n{rows}")
+    assert [one.film for one in found] == ["talk.pre", "talk.post", "dr.no"]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from fer_stream.analysis.agreement import measures
-from fer_stream.analysis.agreement.lines import common, joined, matched
+from fer_stream.analysis.agreement.lines import NONE, common, joined, matched
 from fer_stream.errors import AnnotationError
 
 if TYPE_CHECKING:
@@ -30,9 +30,6 @@ OVERLAP = 0.5
 
 MOST_MOMENTS = 20_000_000
 """Moments of one film: nine days at `STEP`."""
-
-NONE = "(no label)"
-"""Coded time in which a rater gives no label."""
 
 _UNCODED, _NOTHING = -1, 0
 

@@ -14,10 +14,13 @@ if TYPE_CHECKING:
     from fer_stream.interchange.annotations import Annotation, Coding, Span
 
 TOLERANCE = 0.1
-"""Seconds for which two spans may overlap: coders end a label by hand a little after they begin the next."""
+"""Seconds that a span may last beyond the next one's start: coders end a label by hand a little after that."""
 
 SHOWN = 6
 """Names of tracks that a message lists at most."""
+
+NONE = "(no label)"
+"""Coded time in which a rater gives no label."""
 
 LONGEST = "longest"
 """The track with the longest labelled time."""
@@ -71,7 +74,7 @@ def line(coding: Coding, track: str | None, option: str, relabel: Callable[[str]
             if before.label == one.label and before.track == one.track:
                 labels[-1] = replace(before, end=max(before.end, one.end))
                 continue
-            if min(before.end, one.end) - one.start > TOLERANCE:
+            if before.end - one.start > TOLERANCE:  # this much of it is cut off
                 raise AnnotationError(_twice(coding, before, one, option))
             labels[-1] = replace(before, end=one.start)
         labels.append(one)
@@ -105,7 +108,9 @@ def common(first: Sequence[Span], second: Sequence[Span]) -> list[Span]:
 def relabelling(
     mapping: Mapping[str, str], known: Iterable[str], groups: Mapping[str, str] | None
 ) -> Callable[[str], str | None]:
-    """Return what makes labels comparable: case does not matter, and labels may be mapped or grouped.
+    """Return what makes labels comparable: case and kinds of spaces do not matter, and labels may be mapped or grouped.
+
+    `NONE` is no label.
 
     Args:
         mapping: what a label counts as; an empty text: as no label.
@@ -117,9 +122,11 @@ def relabelling(
     grouped = {label.casefold(): group for label, group in (groups or {}).items()}
 
     def relabel(label: str) -> str | None:
-        into = changed.get(label.strip().casefold(), label.strip())
+        said = " ".join(label.split())
+        into = changed.get(said.casefold(), said)
         into = grouped.get(into.casefold(), into)
-        return written.get(into.casefold(), into) or None
+        found = written.get(into.casefold(), into)
+        return found if found not in ("", NONE) else None
 
     return relabel
 

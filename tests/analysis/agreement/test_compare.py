@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 
 from fer_stream.analysis.agreement import report
-from fer_stream.analysis.agreement.compare import NONE, Agreement, compare
+from fer_stream.analysis.agreement.compare import Agreement, compare
 from fer_stream.analysis.agreement.films import Choices, gather
+from fer_stream.analysis.agreement.lines import NONE
 from fer_stream.analysis.agreement.measures import cohen, observed
 from fer_stream.errors import AnnotationError
 from fer_stream.events.cloudevents import encode

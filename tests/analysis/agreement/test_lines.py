@@ -48,6 +48,14 @@ def test_two_labels_at_once_are_refused() -> None:
     )
 
 
+def test_a_short_label_within_another_is_refused() -> None:
+    whole, short = Annotation(0, 9, "happy"), Annotation(2, 2.05, "sad")
+    with pytest.raises(AnnotationError, match="has two labels at 2 s"):
+        line(_coding(whole, short), None, "--tier", ANY, 0.0)
+    last = Annotation(8.95, 8.99, "sad")
+    assert line(_coding(whole, last), None, "--tier", ANY, 0.0).labels == (Annotation(0, 8.95, "happy"), last)
+
+
 def test_several_tracks() -> None:
     first, second, third = Annotation(1, 3, "happy", "1"), Annotation(2, 6, "happy", "2"), Annotation(7, 8, "sad", "1")
     with pytest.raises(AnnotationError, match="on the tracks '1' and '2': choose one of '1', '2' with --track"):
@@ -68,6 +76,8 @@ def test_labels_are_mapped_and_grouped() -> None:
         None,
         "other",
     ]
+    assert relabel("two\n words") == "two words"
+    assert relabel("(no label)") is None
     grouped = relabelling({"joy": "happy"}, ["positive"], {"happy": "positive", "surprise": "positive"})
     coding = _coding(Annotation(0, 1, "joy"), Annotation(1, 2, "surprise"), Annotation(3, 4, "Positive"))
     assert line(coding, None, "", grouped, 0.0).labels == (
