@@ -17,9 +17,10 @@ Span = tuple[float, float]
 HISTORY = "history"
 """The kind of annotations from the history page."""
 
-MEDIA = frozenset(
-    "3gp asf avi flv gif m2ts m4a m4v mjpeg mkv mov mp3 mp4 mpeg mpg mts mxf ogg ogv qt ts vob wav webm webp wmv".split()
-)
+MEDIA = frozenset({
+    "3gp", "asf", "avi", "flv", "gif", "m2ts", "m4a", "m4v", "mjpeg", "mkv", "mov", "mp3", "mp4", "mpeg", "mpg", "mts",
+    "mxf", "ogg", "ogv", "qt", "ts", "vob", "wav", "webm", "webp", "wmv",
+})  # fmt: skip
 """Suffixes of films where a name may be without one; another one may be a part of the name, as in ``talk.pre``."""
 
 IN_VIEW = "in view"
