@@ -289,7 +289,8 @@ def test_what_the_journal_deletes_leaves_the_statistics_and_no_request_is_refuse
     for first in range(1, 9000, 900):
         writer.append(resets(900, first=first))
     writer.close()
-    monkeypatch.setattr(history, "RENEWED", 0.05)
+    monkeypatch.setattr(history, "RENEWED", (0.05, 86_400.0))
+    monkeypatch.setattr(history, "REST", 0.01)
     monkeypatch.setattr(history, "FOLLOWED", 0.01)
     service.start(aggregator.run)
     url, _ = service.live(printed)

@@ -127,6 +127,7 @@ def test_an_annotator_enters_a_page_without_a_token(site: Callable[..., str]) ->
         (WRONG | {"camera": "gate"}, 400, "there is no camera 'gate' in the journal"),
         (WRONG | {"end": WRONG["start"]}, 400, "its end must be after its start"),
         (WRONG | {"start": "yesterday"}, 400, "the field start: must be a time with a time zone"),
+        (WRONG | {"track": True}, 400, "the field track: input should be a valid integer"),
         (WRONG | {"track": 0}, 400, "the field track: input should be greater than or equal to 1"),
         (WRONG | {"note": "x" * 501}, 400, "the field note: "),
         (WRONG | {"note": "\0"}, 400, "the note has control characters"),

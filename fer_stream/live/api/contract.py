@@ -173,7 +173,7 @@ class AnnotationBody(Query):
     """An annotation to store; whose it is follows from the token."""
 
     camera: Camera
-    track: int = Field(ge=1, lt=2**63)
+    track: int = Field(ge=1, lt=2**63, strict=True)
     start: Moment
     end: Moment = Field(description="after start, by at most a day")
     label: str = Field(min_length=1, max_length=64, description="the right label, or wrong: the shown one is not right")

@@ -1,8 +1,8 @@
 """All events, for statistics: read once in the background, and then only the new ones.
 
 To read a large journal takes longer than a request may. So it begins with the server, and goes on at half speed until
-somebody asks. Once a day all events are read again, so that what the journal has deleted does not stay here; meanwhile
-requests are answered from what was read before.
+somebody asks. All events are read again and again, so that what the journal has deleted does not stay here; meanwhile
+requests are answered from what was read before. That is the more often, the less time it takes.
 """
 
 from __future__ import annotations
@@ -49,8 +49,11 @@ SLICE = 0.5
 FOLLOWED = 10.0
 """Seconds between two looks for new events if there is no request."""
 
-RENEWED = 86_400.0
-"""Seconds after which all events are read again."""
+RENEWED = (60.0, 86_400.0)
+"""Least and most seconds after which all events are read again."""
+
+REST = 100
+"""How many times as long as the reading takes it is to rest, between these limits."""
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 HOUR = 3600 * 1_000_000_000
@@ -75,6 +78,8 @@ class _Reading:
 
     def __init__(self) -> None:
         self.record, self.cursor = Record(), str(BEGINNING)
+        self.took = 0.0
+        """Seconds of reading, with the pauses."""
 
     def advance(self, feed: Feed, settings: Settings, proceed: Callable[[], bool]) -> bool:
         """Read the events after the cursor, as long as ``proceed()``; return whether all have been read.
@@ -82,6 +87,7 @@ class _Reading:
         Raises:
             FerStreamError: no aggregator answers, or it refuses this process.
         """
+        began = time.monotonic()
         with subscribe(feed.where, after=self.cursor, until_now=True, timeout=SILENCE, settings=settings) as events:
             while not events.ended and proceed():
                 found = events.receive(SLICE)
@@ -89,7 +95,8 @@ class _Reading:
                     self.record.take(found[0])
                 self.cursor = events.cursor
             self.cursor = events.cursor
-            return events.ended
+        self.took += time.monotonic() - began
+        return events.ended
 
 
 class History:
@@ -214,7 +221,7 @@ class History:
             async with self._lock:
                 self._reading = renewed
             self._ready.set()
-            again = time.monotonic() + RENEWED
+            again = time.monotonic() + sorted((*RENEWED, REST * renewed.took))[1]
             while time.monotonic() < again:
                 await asyncio.sleep(FOLLOWED)
                 async with self._lock:
