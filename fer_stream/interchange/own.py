@@ -114,7 +114,8 @@ class _Camera:
         if event.type is EventType.CAMERA_ONLINE and self._online is None:
             self._online = at
         elif event.type is EventType.CAMERA_OFFLINE and isinstance(event.data, CameraData):
-            self._spans.append((at if self._online is None else self._online, at))
+            begin = self._first if self._online is None and not self._spans else self._online  # it was before the file
+            self._spans.append((at if begin is None else begin, at))
             self._online = None
         elif isinstance(event.data, ExpressionData):
             data = event.data

@@ -53,6 +53,18 @@ def test_a_folder_of_analyze(analysed: Path) -> None:
     assert found.origin == 1769846400.0
 
 
+def test_events_that_begin_while_the_camera_is_online(analysed: Path, tmp_path: Path) -> None:
+    lines = (analysed / "events.jsonl").read_text().splitlines(keepends=True)
+    events = list(map(json.loads, lines))
+    assert [event["type"] for event in (events[0], events[-1])] == ["camera.online", "camera.offline"]
+    path = tmp_path / "later.jsonl"
+    path.write_text("".join(lines[1:]))
+    (found,) = read_annotations(path)
+    ((start, end),) = found.spans
+    assert start == min(one.start for one in found.annotations)
+    assert end >= max(one.end for one in found.annotations)
+
+
 def test_a_folder_of_several(analysed: Path, tmp_path: Path) -> None:
     for name in ("one", "two"):
         shutil.copytree(analysed, tmp_path / name)

@@ -172,7 +172,7 @@ def compare(material: Material, step: float = STEP, overlap: float = OVERLAP) ->
             [_confusion(grids[at][first], grids[at][second], len(material.labels) + 1) for at in shared]
         )
         if first == 0 and not confusion.sum():
-            raise AnnotationError(_apart([material.films[at] for at in shared], names))
+            raise AnnotationError(_apart([material.films[at] for at in shared], names, step))
         pairs.append(_pair(material, names, [material.films[at] for at in shared], confusion * step, overlap))
     together = tuple(_together(grids, len(material.labels) + 1, labelled=each) for each in (False, True))
     return Agreement(material, step, overlap, tuple(pairs), (together[0], together[1]))
@@ -271,12 +271,15 @@ def _figure(parts: Numbers, measure: Callable[[Numbers], Numbers]) -> Figure:
     return Figure(value, interval)
 
 
-def _apart(films: Sequence[Film], names: tuple[str, str]) -> str:
+def _apart(films: Sequence[Film], names: tuple[str, str], step: float) -> str:
     def reach(line: Line) -> str:
         if not line.spans:
             return "nothing"
         return f"{line.spans[0][0]:g} to {max(end for _, end in line.spans):g} s"
 
+    for film in films:
+        if common(*(film.lines[name].spans for name in names)):
+            return f"both code too little of {film.name} for steps of {step:g} s: give a shorter --step"
     film = films[0]
     parts = " and ".join(f"{name} has {reach(film.lines[name])}" for name in names)
     return (

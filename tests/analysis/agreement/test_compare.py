@@ -319,3 +319,12 @@ def test_valence(tmp_path: Path) -> None:
     )
     assert found.material.labels == ("positive", "negative")
     assert found.pairs[0].all_time.figure(cohen).value == 1
+
+
+def test_steps_longer_than_the_film(tmp_path: Path) -> None:
+    paths = [tmp_path / name for name in ("us.csv", "anna.csv")]
+    for path in paths:
+        path.write_text("start,end,label\n0,9,happy\n")
+    material = gather(paths[0], paths[1:], Choices())
+    with pytest.raises(AnnotationError, match="both code too little of us for steps of 100 s"):
+        compare(material, step=100)
