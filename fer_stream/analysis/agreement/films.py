@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from fer_stream.analysis.agreement.faces import are_of_faces, by_face
-from fer_stream.analysis.agreement.lines import Line, line, relabelling
+from fer_stream.analysis.agreement.lines import Line, line, relabelling, same
 from fer_stream.errors import AnnotationError
 from fer_stream.events.annotations import WRONG
 from fer_stream.interchange import own
@@ -119,6 +119,9 @@ def gather(ours: Path, coders: Sequence[Path], choices: Choices) -> Material:
             raters += [rater] if rater not in raters else []
         if points := sum(coding.points for coding in found if id(coding) in partners):
             remarks.append(f"{path}: {points} annotation{'s' if points > 1 else ''} without a duration left out")
+    given = {same(one.label) for found in said.values() for coding in found for one in coding.annotations}
+    if unused := [theirs for theirs in choices.mapping if same(theirs) not in given]:
+        remarks.append(f"--map: no coder gives the label {_some(unused)}")
     uncoded = [name for name, film in films.items() if len(film.lines) < 2]
     if uncoded:
         remarks.append(f"{_some(uncoded)} left out: no coder has coded {'it' if len(uncoded) == 1 else 'them'}")

@@ -105,6 +105,11 @@ def common(first: Sequence[Span], second: Sequence[Span]) -> list[Span]:
     return sorted((start, end) for start, end in both if end > start)
 
 
+def same(label: str) -> str:
+    """Return a text that is the same for labels that differ in case or kinds of spaces only."""
+    return " ".join(label.split()).casefold()
+
+
 def relabelling(
     mapping: Mapping[str, str], known: Iterable[str], groups: Mapping[str, str] | None
 ) -> Callable[[str], str | None]:
@@ -118,12 +123,11 @@ def relabelling(
         groups: the group of each label, where groups are compared; a label without one stays.
     """
     written = {label.casefold(): label for label in known}
-    changed = {label.casefold(): into for label, into in mapping.items()}
+    changed = {same(label): into for label, into in mapping.items()}
     grouped = {label.casefold(): group for label, group in (groups or {}).items()}
 
     def relabel(label: str) -> str | None:
-        said = " ".join(label.split())
-        into = changed.get(said.casefold(), said)
+        into = changed.get(same(label), " ".join(label.split()))
         into = grouped.get(into.casefold(), into)
         found = written.get(into.casefold(), into)
         return found if found not in ("", NONE) else None

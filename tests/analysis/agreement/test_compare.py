@@ -269,10 +269,12 @@ def test_remarks(tmp_path: Path) -> None:
         tmp_path,
         "start,end,label,film\n0,9,happy,a\n0,9,happy,b\n",
         "start,end,label,film\n0,5,happy,A.mp4\n5,9,confused,A.mp4\n0,9,happy,c\n",
+        Choices({"joi": "happy", "HAPPY": "happy"}),
     )
     assert found.material.labels == ("happy", "confused")
     assert list(found.material.remarks) == [
         f"{tmp_path / 'anna.csv'}: c left out: not among our films",
+        "--map: no coder gives the label joi",
         "b left out: no coder has coded it",
         "anna: confused is no label of ours",
     ]
