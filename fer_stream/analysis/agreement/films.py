@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 OUTSIDE = 0.1
 """Share of a coder's labelled time outside of ours from which on a remark says so."""
 
+MOST_LABELS = 200
+"""Most different labels: every pair of them has a row in the tables, and a transcript has a label for each word."""
+
 SHOWN = 6
 """Names that a message lists at most."""
 
@@ -224,7 +227,7 @@ def _common_labels(
     """Return all labels that occur, ours first.
 
     Raises:
-        AnnotationError: a coder uses none of ours.
+        AnnotationError: a coder uses none of ours, or there are more than `MOST_LABELS`.
     """
     used: defaultdict[str, set[str]] = defaultdict(set)
     for film in films:
@@ -248,6 +251,11 @@ def _common_labels(
         if strange:
             remarks.append(f"{rater}: {_some(strange)} {'is' if len(strange) == 1 else 'are'} no label of ours")
     every = {label for labels in used.values() for label in labels}
+    if len(every) > MOST_LABELS:
+        raise AnnotationError(
+            f"there are {len(every):,} different labels, more than {MOST_LABELS}: {_some(sorted(every))}; if they are "
+            "words or notes, choose another tier or column, or map them"
+        )
     return (*(label for label in known if label in every), *sorted(every - set(known)))
 
 
