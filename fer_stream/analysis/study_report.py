@@ -171,7 +171,7 @@ def _agreement(folder: Path) -> list[Section]:
         "onset error in s",
     )
     note = (
-        "Labelled time: only moments at which both raters give a label. In square brackets: 95 % intervals by film. "
+        "Labelled time: only moments at which both raters give a label. In square brackets: 95% intervals over films. "
         "The names of the raters lead to the report on agreement."
     )
     return [

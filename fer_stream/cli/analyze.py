@@ -133,7 +133,7 @@ def _join(settings: Settings, output: Path, films: Sequence[str], *, force: bool
     if joined:
         count = sum("digest" in film for film in joined["films"])
         tables = sorted({name.partition(".")[0] for name in joined["files"] if name != study.REPORT})
-        _print(f"{count} of {len(films)} in common tables: {', '.join(tables)} -> {output / study.REPORT}")
+        _print(f"{count} of {len(films)} films in common tables: {', '.join(tables)} -> {output / study.REPORT}")
 
 
 def _kinds(text: str | None) -> list[str]:

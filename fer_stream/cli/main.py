@@ -463,7 +463,7 @@ COMMANDS = (
                 "--role",
                 metavar="ROLE",
                 help="what it may do: capture, worker, node (both, for any camera), client, live (sees pictures), "
-                "or all",
+                "annotator (marks labels), or all",
             ),
             _argument(
                 "--camera",

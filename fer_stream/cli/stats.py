@@ -12,6 +12,7 @@ from fer_stream.cli.options import begin
 from fer_stream.cli.reading import table
 from fer_stream.client.recorded import EVENTS, recordings
 from fer_stream.errors import ConfigError
+from fer_stream.events.cloudevents import to_rfc3339
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -129,7 +130,13 @@ def _parts(arguments: Namespace, source: _Source, since: int | None, until: int 
     every = None if arguments.every is None else round(arguments.every * 1e9)
     if since is None:  # whole parts, such as from 08:00 to 08:05, are easier to read
         since = record.first - record.first % (every or 1)
-    return Parts.of(since, record.last + 1 if until is None else until, every)
+    end = record.last + 1 if until is None else until
+    if until is None and since >= end:
+        raise ConfigError(
+            f"the period is empty: the latest event is of {to_rfc3339(record.last)}, before --from (the demo and "
+            "recordings begin in 1970)"
+        )
+    return Parts.of(since, end, every)
 
 
 def _nanoseconds(moment: int | float | None) -> int | None:

@@ -87,7 +87,7 @@ def test_a_folder_of_films_of_all_kinds(cli: Cli, clip: Path) -> None:
     assert "cut.avi" in about_end
     assert "the trial 'never' starts at 3.8 s, but the last frame of cut.avi is at " in about_trial
     assert "2 of 6 not complete: see the errors above" in done.err
-    assert "5 of 6 in common tables" in done.err
+    assert "5 of 6 films in common tables" in done.err
     out = cli.folder / "out"
     frames = polars.read_parquet(out / "frames.parquet").group_by("film", "trial").len()
     counts = {(film, trial): count for film, trial, count in frames.iter_rows()}

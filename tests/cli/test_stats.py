@@ -90,6 +90,7 @@ def test_what_is_wrong_gets_one_sentence(journal: Path) -> None:
         (("--every", "36501d"), "'36501d' is too long: give at most 36500d"),
         (("--camera", "gate"), "the journal holds no event of the camera gate"),
         (("--to", "1970-01-01T00:00:00Z"), "the period is empty"),
+        (("--from", "2026-01-31T08:00:00Z"), "the period is empty: the latest event is of 1970-01-01T00:0"),
         (("--every", "1s", "--to", "1980-01-01T00:00:00Z"), "choose a shorter period or longer parts"),
         (("--least-faces", "0"), "least_faces"),
     ):

@@ -57,7 +57,7 @@ def test_the_page_is_followed(cli: Cli, clip: Path) -> None:
     assert "done already" in trials
     assert "2 trials in its tables" in trials
     assert "greeting" in by_trial
-    assert "2 of 2 in common tables" in several
+    assert "2 of 2 films in common tables" in several
     assert "one" in by_film
     assert "two" in by_film
     _intervals(cli.folder / "talk")

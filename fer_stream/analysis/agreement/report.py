@@ -25,8 +25,8 @@ METHOD = (
     "alpha for nominal data (Krippendorff 2011), Fleiss' kappa (Fleiss 1971); F1, precision and recall judge the "
     "first rater by the second; macro F1 is the mean over labels. A span of the first rater matches one of the second "
     "with the same label if their intersection over union is at least {overlap:g} (Li et al. 2020); its onset error "
-    "is the first's start minus the second's. Intervals: {level:.0%}, percentile bootstrap over whole films "
-    "({resamples} resamples)."
+    "is the first's start minus the second's, as the median with its quartiles. Other intervals: {level:.0%}, "
+    "percentile bootstrap over whole films ({resamples} resamples)."
 )
 
 NOTE = (

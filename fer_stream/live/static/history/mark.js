@@ -3,7 +3,7 @@
 import { UNCERTAIN } from "../labels.js";
 import { annotate } from "./api.js";
 import { WRONG } from "./spans.js";
-import { moment } from "./time.js";
+import { duration, moment } from "./time.js";
 
 const find = (id) => document.getElementById(id);
 const form = find("annotate");
@@ -17,7 +17,7 @@ export function drawMark(selected, annotator, labels) {
   shown = selected;
   if (!selected) return;
   const { camera, track, from, to, label, open, said } = selected;
-  find("selected").textContent = `${camera}, track ${track}, ${moment(from)} to ${open ? "now" : moment(to)}: ${label ?? UNCERTAIN}.`;
+  find("selected").textContent = `${camera}, track ${track}, ${moment(from)} to ${open ? "now" : moment(to)} (${duration((to - from) / 1000)}): ${label ?? UNCERTAIN}.`;
   find("said").replaceChildren(...said.map((each, number) => {
     const item = document.createElement("li");
     const counts = said.slice(number + 1).some((later) => later.annotator === each.annotator) ? ", replaced by a later one" : "";

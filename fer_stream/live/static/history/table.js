@@ -12,9 +12,9 @@ export function list(table, found, select) {
     const { marked } = each;
     const mark = marked ? `${marked.label} (${marked.annotator})${marked.note ? `: ${marked.note}` : ""}` : "";
     const choose = button("Select", `Select ${label}, track ${each.track}, ${moment(each.from)}`, () => select(each));
-    return [each.camera, `#${each.track}`, label, moment(each.from), each.open ? "still there" : moment(each.to), mark, choose];
+    return [each.camera, `#${each.track}`, label, moment(each.from), each.open ? "still there" : moment(each.to), duration((each.to - each.from) / 1000), mark, choose];
   });
-  fill(table, ["camera", "track", "label", "from", "to", "marked", "choose"], rows);
+  fill(table, ["camera", "track", "label", "from", "to", "length", "marked", "choose"], rows);
   return found.length - rows.length;
 }
 
