@@ -91,7 +91,7 @@ def _analyze_one(
     if not arguments.force and (summary := analysis.finished()):
         _print(f"{analysis.source}: done already, in {folder} (--force repeats it)")
         broken = SourceError(summary["error"]) if "error" in summary else None
-        before = summary
+        before = {}
     else:
         before = analysis.earlier()
         try:
