@@ -110,7 +110,7 @@ def test_a_folder_of_films_of_all_kinds(cli: Cli, clip: Path) -> None:
     assert polars.read_parquet(out / "sad-two/faces.parquet")["trial"].n_unique() == 2, "trials stay"
 
 
-def test_an_interruption_while_the_common_tables_are_written(
+def test_an_interruption_while_it_starts_and_while_the_common_tables_are_written(
     clip: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def interrupted(*_: object, **__: object) -> None:
@@ -119,6 +119,9 @@ def test_an_interruption_while_the_common_tables_are_written(
     monkeypatch.setenv("FER_STREAM_CLASSIFIER__MODEL", str(tiny_model))
     shutil.copy(clip, tmp_path / "other.avi")
     words = ["analyze", str(clip), str(tmp_path / "other.avi"), "--output", str(tmp_path / "out")]
+    with monkeypatch.context() as patch:
+        patch.setattr("fer_stream.cli.analyze.begin", interrupted)
+        assert analyze(main.parser().parse_args(words)) == INTERRUPTED, "also while it starts"
     with monkeypatch.context() as patch:
         patch.setattr(study, "_join_parquet", interrupted)
         assert analyze(main.parser().parse_args(words)) == INTERRUPTED
