@@ -236,7 +236,7 @@ class Analysis:
         seconds = time.monotonic() - began
         about = provenance.about(self._settings, observer.model, observer.smoother)
         tables.finish(self._provenance(about))
-        statistics.write(record, part, self._settings.cameras[self._camera].places, self._settings.least_faces)
+        statistics.write(record, part, labels, self._settings.cameras[self._camera].places, self._settings.least_faces)
         about |= {"error": str(broken)} if broken else {}
         about |= {"hint": hint} if (hint := self._hint()) else {}
         drawings = plots.draw(summary)
@@ -254,6 +254,7 @@ class Analysis:
             "source": self._title,
             "start_time": to_rfc3339(start),
             **summary.as_dict(),
+            "labels": list(labels),
             "rejected": observer.rejected,
             "pace": pace,
             **about,

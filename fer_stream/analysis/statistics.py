@@ -8,7 +8,7 @@ from fer_stream.events.rows import write_csv
 from fer_stream.events.spans import Parts
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from fer_stream.events.rows import Group
@@ -20,12 +20,20 @@ FILES: dict[str, Group] = {"statistics.csv": "camera", "zones.csv": "zone", "lin
 """The names of the tables, and of what their rows are."""
 
 
-def write(record: Record, folder: Path, places: Places | None, least_faces: int, trials: Sequence[Trial] = ()) -> None:
+def write(
+    record: Record,
+    folder: Path,
+    labels: Iterable[str],
+    places: Places | None,
+    least_faces: int,
+    trials: Sequence[Trial] = (),
+) -> None:
     """Write the tables of a recording: one of all faces, and of zones and lines if the camera has some.
 
     Args:
         record: what its events say.
         folder: where to write.
+        labels: those that the model may give: a label that was never given has a column, too.
         places: the camera's zones and lines.
         least_faces: of how many faces at least something is said.
         trials: a row for each of them; by default one row for the whole recording.
@@ -38,4 +46,4 @@ def write(record: Record, folder: Path, places: Places | None, least_faces: int,
     for name, group in FILES.items():
         if has[group]:
             with (folder / name).open("w", encoding="utf-8", newline="") as file:
-                write_csv(record.rows(parts, group, least_faces=least_faces), file, group)
+                write_csv(record.rows(parts, group, least_faces=least_faces), file, group, possible=labels)

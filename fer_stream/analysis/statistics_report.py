@@ -162,6 +162,6 @@ def _added(rows: Iterable[Mapping[str, str]], by: Sequence[str]) -> dict[tuple[s
         if "in_view_s" in row:
             times.labels[UNCERTAIN] += float(row["uncertain_s"] or 0)
             for column, value in row.items():
-                if column.endswith(_SUFFIX) and column not in _NOT_LABELS and value:
-                    times.labels[column.removesuffix(_SUFFIX)] += float(value)
+                if column.endswith(_SUFFIX) and column not in _NOT_LABELS and (seconds := float(value or 0)):
+                    times.labels[column.removesuffix(_SUFFIX)] += seconds
     return found

@@ -90,8 +90,14 @@ def _about(summary: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _columns(headers: Mapping[str, Sequence[str]]) -> list[str]:
-    """Return the columns of all films, each once, in the order of the films."""
-    columns = list(dict.fromkeys(name for header in headers.values() for name in header))
+    """Return the columns of all films, each once, and each behind the one that is before it in its film."""
+    columns: list[str] = []
+    for header in headers.values():
+        place = 0
+        for name in header:
+            if name not in columns:
+                columns.insert(place, name)
+            place = columns.index(name) + 1
     if FILM in columns:
         film = next(film for film, header in headers.items() if FILM in header)
         raise ModelError(f"the model of {film} has a label or measure {FILM!r}, which is also the name of a column")

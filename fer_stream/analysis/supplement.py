@@ -89,9 +89,10 @@ def add(
         marking, record = trials.Marking(wanted, marked=TRIALS in summary), Record()
         for name in tables:
             marking.copy(output.path / name, part / name)
-        for event in Events(summary["source"], source.start, output.path / EVENTS).events():
+        for event in Events(source.camera, source.start, output.path / EVENTS, summary["source"]).events():
             record.take(event)
-        statistics.write(record, part, source.places, source.least_faces, trials.spans(wanted, source.start))
+        spans = trials.spans(wanted, source.start)
+        statistics.write(record, part, summary["labels"], source.places, source.least_faces, spans)
         further = statistics_report.sections(part, summary["share"])
         text = (output.path / PAGE).read_text(encoding="utf-8")
         (part / PAGE).write_text(page.with_further(text, further), encoding="utf-8")

@@ -10,7 +10,7 @@ import csv
 import logging
 from bisect import bisect_right
 from itertools import pairwise
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
 from fer_stream.analysis.tables import PROVENANCE
@@ -67,7 +67,7 @@ def by_film(markers: Sequence[Marker], films: Mapping[str, str]) -> dict[str, li
 
 
 def _film(name: str, films: Mapping[str, str]) -> str:
-    wanted = Path(name).name
+    wanted = name if name in films.values() else PureWindowsPath(name).name  # the parts of any system's path
     if wanted in films:
         return wanted
     same = [film for film, file in films.items() if wanted == file]

@@ -37,6 +37,15 @@ def analyze(arguments: Namespace) -> int:
         ConfigError: wrong use, or a folder cannot be read or written.
         AnnotationError: the markers cannot be used.
     """
+    try:
+        return 1 if _analyze(arguments) else 0
+    except KeyboardInterrupt:
+        _print(f"interrupted: the same command continues from here; nothing half-written is in {arguments.output}")
+        return INTERRUPTED
+
+
+def _analyze(arguments: Namespace) -> int:
+    """Analyse all inputs, and return how many of them are not complete."""
     if arguments.show_faces and not arguments.video:
         raise ConfigError("--show-faces applies to the annotated video: give --video, too")
     for option in ("video", "export", "markers"):
@@ -48,25 +57,20 @@ def analyze(arguments: Namespace) -> int:
     sources = name_sources(list(_inputs(arguments.sources)))
     trials = _trials(arguments.markers, sources)
     settings = begin(arguments, "analyze", sources)
-    folder = output = Path(arguments.output)
+    output = Path(arguments.output)
     failures = 0
-    try:
-        for name in sources:
-            folder = output / name if len(sources) > 1 else output
-            try:
-                _analyze_one(arguments, settings, name, folder, kinds, trials.get(name))
-            except (SourceError, AnnotationError) as error:
-                tell_error(str(error))
-                failures += 1
-        folder = output
-        if failures and len(sources) > 1:
-            _print(f"{failures} of {len(sources)} not complete: see the errors above")
-        if len(sources) > 1:
-            _join(settings, output, list(sources), force=arguments.force)
-    except KeyboardInterrupt:
-        _print(f"interrupted: the same command continues from here; nothing half-written is in {folder}")
-        return INTERRUPTED
-    return 1 if failures else 0
+    for name in sources:
+        folder = output / name if len(sources) > 1 else output
+        try:
+            _analyze_one(arguments, settings, name, folder, kinds, trials.get(name))
+        except (SourceError, AnnotationError) as error:
+            tell_error(str(error))
+            failures += 1
+    if failures and len(sources) > 1:
+        _print(f"{failures} of {len(sources)} not complete: see the errors above")
+    if len(sources) > 1:
+        _join(settings, output, list(sources), force=arguments.force)
+    return failures
 
 
 def _analyze_one(
@@ -91,7 +95,7 @@ def _analyze_one(
     if not arguments.force and (summary := analysis.finished()):
         _print(f"{analysis.source}: done already, in {folder} (--force repeats it)")
         broken = SourceError(summary["error"]) if "error" in summary else None
-        before = summary
+        before = {}
     else:
         before = analysis.earlier()
         try:

@@ -33,6 +33,8 @@ class _Source(NamedTuple):
     trials: Sequence[Trial]
     """Those of ``--markers``."""
     record: Record
+    labels: Sequence[str] = ()
+    """Those that the model may give, if they are known."""
 
 
 def stats(arguments: Namespace) -> None:
@@ -43,21 +45,24 @@ def stats(arguments: Namespace) -> None:
     since, until = _nanoseconds(arguments.since), _nanoseconds(arguments.to)
     rows: list[Row | LineRow] = []
     films: list[str] = []
+    labels: dict[str, None] = {}
+    groups = settings.valence if arguments.by == "valence" else None
     for source in _sources(arguments, settings, since, until):
         found = source.record.rows(
             _parts(arguments, source, since, until),
             arguments.group,
             least_faces=settings.least_faces,
-            groups=settings.valence if arguments.by == "valence" else None,
+            groups=groups,
         )
         rows += found
         films += [source.film] * len(found) if source.film else []
+        labels |= dict.fromkeys(source.labels if groups is None else groups.values())
     if arguments.format == "jsonl":
         for number, row in enumerate(rows):
             told = ({"film": films[number]} if films else {}) | row.as_dict()
             sys.stdout.write(json.dumps(told, ensure_ascii=False) + "\n")
     elif arguments.format == "csv":
-        write_csv(rows, sys.stdout, arguments.group, films)
+        write_csv(rows, sys.stdout, arguments.group, films, labels)
     else:
         sys.stdout.write("\n".join(table(cells(rows, arguments.group, films))) + "\n")
 
@@ -83,7 +88,7 @@ def _sources(arguments: Namespace, settings: Settings, since: int | None, until:
                 record.take(event)
         if record.first == FOREVER:
             raise ConfigError(f"{str(recording.path)!r} holds no event{whose}")
-        yield _Source(recording.film, own, record)
+        yield _Source(recording.film, own, record, recording.labels)
     if not arguments.events:
         record = Record(*bounds)
         for event, _ in read_journal(settings, camera=arguments.camera):
@@ -116,7 +121,7 @@ def _trials(arguments: Namespace, read: Sequence[Recording], since: int | None) 
         return [spans(by_film(markers, {"": "the journal"})[""], since or 0)]
     names = [each.path.parent.name if each.path.name == EVENTS else each.path.name for each in read]
     keys = [name if names.count(name) == 1 else str(each.path) for name, each in zip(names, read, strict=True)]
-    found = by_film(markers, {key: each.film for key, each in zip(keys, read, strict=True)})
+    found = by_film(markers, {key: each.source for key, each in zip(keys, read, strict=True)})
     return [spans(found[key], each.start) for key, each in zip(keys, read, strict=True)]
 
 

@@ -23,10 +23,14 @@ class Recording(NamedTuple):
     """A file of events."""
 
     film: str
-    """The name of the analysed file; of other files of events their own name."""
+    """The name of the analysed file, or of its folder in a folder of several; of other files of events their own."""
     start: int
     """The capture time at which the film begins, in nanoseconds since the Unix epoch; 0 if nothing tells it."""
     path: Path
+    source: str
+    """The name of the analysed file; of other files of events their own name."""
+    labels: tuple[str, ...] = ()
+    """The labels that the model may give; nothing if that is not told."""
 
     def events(self) -> Iterator[Event]:
         """Yield the events in their order.
@@ -57,7 +61,8 @@ class Recording(NamedTuple):
 def recordings(paths: Iterable[str | Path]) -> list[Recording]:
     """Return the recordings in files of events, in folders that `analyze` has written, and in folders of such folders.
 
-    Films of the same name are told apart by their folders.
+    A folder of folders calls its films like its common tables do: like their folders. Other films of the same name are
+    told apart by their folders.
 
     Raises:
         ConfigError: a path does not exist or cannot be read, or a folder holds no events.
@@ -85,7 +90,7 @@ def _under(path: Path) -> list[Recording]:
             f"the folder {str(path)!r} holds no {EVENTS}: give a folder that fer-stream analyze has written for a "
             "recording, or a folder of them"
         )
-    return [_recording(each) for each in inside]
+    return [_recording(each)._replace(film=each.parent.name) for each in inside]
 
 
 def _recording(path: Path) -> Recording:
@@ -95,7 +100,10 @@ def _recording(path: Path) -> Recording:
         since = from_rfc3339(start) if isinstance(start, str) else 0
     except ValueError:
         since = 0
-    return Recording(film if isinstance(film, str) else path.name, since, path)
+    labels = summary.get("labels")
+    known = tuple(labels) if isinstance(labels, list) and all(isinstance(label, str) for label in labels) else ()
+    name = film if isinstance(film, str) else path.name
+    return Recording(name, since, path, name, known)
 
 
 def _summary(path: Path) -> dict[str, Any]:

@@ -148,21 +148,31 @@ def labels(rows: Iterable[Row | LineRow]) -> list[str]:
     return sorted({label for row in rows if isinstance(row, Row) and row.faces for label in row.faces.labels})
 
 
-def write_csv(rows: Sequence[Row | LineRow], file: IO[str], group: Group, films: Sequence[str] = ()) -> None:
+def write_csv(
+    rows: Sequence[Row | LineRow],
+    file: IO[str],
+    group: Group,
+    films: Sequence[str] = (),
+    possible: Iterable[str] = (),
+) -> None:
     """Write rows of one kind as CSV: all durations in seconds. What is withheld is empty.
+
+    The column of a label is ``LABEL_s``; ``label_LABEL_s`` if another column has that name.
 
     Args:
         rows: from `fer_stream.events.statistics`.
         file: where to write.
         group: of what the rows are.
         films: the film of each row, if they have one.
+        possible: labels that have a column, too, because the model may give them.
     """
-    names = labels(rows)
     before, after = _GROUPS[group]
+    names = sorted({*labels(rows), *possible}) if "in_view_s" in after else []
     columns = [*(["film"] if films else []), "camera", *(["trial"] if any(row.trial for row in rows) else [])]
     columns += [*before, *_TIMES, *after]
     writer = CsvWriter(file)
-    writer.writerow([*columns, *(f"{label}_s" for label in names)])
+    taken = {*columns, *_GROUPS["zone"][1]}  # the same in each table
+    writer.writerow([*columns, *(f"label_{label}_s" if f"{label}_s" in taken else f"{label}_s" for label in names)])
     for number, row in enumerate(rows):
         told = row.as_dict()
         empty: Any = "" if told["withheld"] else 0.0

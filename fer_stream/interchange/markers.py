@@ -51,10 +51,11 @@ def read_markers(path: Path) -> list[Marker]:
 def _marker(sheet: Sheet, row: Row, columns: tuple[str, str, str, str], *, relative: bool) -> Marker:
     start, end, name, film = columns
     where = f"{sheet.path}, line {row.line}"
-    began = sheet.seconds(row, start)
+    began = round(sheet.seconds(row, start), 9)
     if row.cells[end].lower() in MISSING:
         raise AnnotationError(f"{where}: the column {end} is empty, but a marker needs an end")
-    ended = sheet.seconds(row, end) + (began if relative else 0.0)
+    # To the nanosecond: the sum 0.1 + 0.2 would overlap a trial that starts at 0.3.
+    ended = round(sheet.seconds(row, end) + (began if relative else 0.0), 9)
     if ended <= began:
         what = f"lasts {ended - began:g} s" if relative else f"ends at {ended:g} s, not after its start at {began:g} s"
         raise AnnotationError(f"{where}: the marker {what}")

@@ -58,13 +58,20 @@ def test_rows_say_of_which_film_they_are_and_columns_are_those_of_all(tmp_path: 
     assert joined is not None
     assert [film["film"] for film in joined["films"]] == ["two", "one"]
     rows = _read(tmp_path)
-    assert list(rows[0]) == ["film", "time", "label", "sad", 'cal "m", <&>', "happy"]
+    assert list(rows[0]) == ["film", "time", "label", "happy", "sad", 'cal "m", <&>']
     assert [row["film"] for row in rows] == ["two"] * 3 + ["one"] * 3
     assert [row["label"] for row in rows] == [row[1] for row in ROWS] * 2
     assert [row["happy"] for row in rows] == [None] * 3 + [0.25, None, 1e-17]
     about = json.loads(polars.read_parquet_metadata(tmp_path / "faces.parquet")[PROVENANCE])
     assert list(about["films"]) == ["two", "one"]
     assert about["films"]["one"]["model"] == "of ('happy', 'sad')"
+
+
+def test_columns_keep_their_order_if_another_film_lacks_some(tmp_path: Path) -> None:
+    _film(tmp_path / "one", "happy", "trial")
+    _film(tmp_path / "two", "begin", "happy", "sad", "trial", "late")
+    _join(tmp_path, "one", "two")
+    assert list(_read(tmp_path)[0]) == ["film", "time", "label", "begin", "happy", "sad", "trial", "late"]
 
 
 def test_the_cells_of_a_csv_file_are_copied_as_they_are(tmp_path: Path) -> None:

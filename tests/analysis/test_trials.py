@@ -33,7 +33,9 @@ def test_a_trial_without_a_film_belongs_to_each() -> None:
     assert list(found) == list(FILMS)
 
 
-@pytest.mark.parametrize("name", ["walk", "walk.mov", "films/walk.mov", "/somewhere/else/walk.mov"])
+@pytest.mark.parametrize(
+    "name", ["walk", "walk.mov", "films/walk.mov", "/somewhere/else/walk.mov", r"D:\films\walk.mov"]
+)
 def test_a_film_is_named_by_its_file_or_its_camera(name: str) -> None:
     found = by_film([Marker("a", 0, 1, name)], FILMS)
     assert {film for film, its in found.items() if its} == {"walk"}

@@ -110,7 +110,7 @@ def test_a_folder_of_films_of_all_kinds(cli: Cli, clip: Path) -> None:
     assert polars.read_parquet(out / "sad-two/faces.parquet")["trial"].n_unique() == 2, "trials stay"
 
 
-def test_an_interruption_while_the_common_tables_are_written(
+def test_an_interruption_while_it_starts_and_while_the_common_tables_are_written(
     clip: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def interrupted(*_: object, **__: object) -> None:
@@ -119,6 +119,9 @@ def test_an_interruption_while_the_common_tables_are_written(
     monkeypatch.setenv("FER_STREAM_CLASSIFIER__MODEL", str(tiny_model))
     shutil.copy(clip, tmp_path / "other.avi")
     words = ["analyze", str(clip), str(tmp_path / "other.avi"), "--output", str(tmp_path / "out")]
+    with monkeypatch.context() as patch:
+        patch.setattr("fer_stream.cli.analyze.begin", interrupted)
+        assert analyze(main.parser().parse_args(words)) == INTERRUPTED, "also while it starts"
     with monkeypatch.context() as patch:
         patch.setattr(study, "_join_parquet", interrupted)
         assert analyze(main.parser().parse_args(words)) == INTERRUPTED
@@ -170,3 +173,26 @@ def test_the_frames_of_a_film_get_no_hint(cli: Cli, clip: Path) -> None:
     assert done.popen.returncode == 0
     assert "unrelated" not in done.err
     assert "hint" not in json.loads((cli.folder / "out/summary.json").read_text())
+
+
+def test_a_film_without_trials_among_others(cli: Cli, clip: Path) -> None:
+    _black(cli.folder / "black.avi")
+    trials = cli.folder / "trials.csv"
+    trials.write_text("start,end,name\n0,1,a\n")
+    words = ["analyze", clip, "black.avi", "--output", "out", "--markers", "trials.csv"]
+    cli.run(*words)
+    trials.write_text("film,start,end,name\nportraits.avi,0,1,a\n")
+    done = cli.run(*words)
+    assert done.popen.returncode == 0
+    assert "black.avi: 0 trials in its tables" in done.err
+    assert "analysed again" not in done.err, "nothing was"
+    with (cli.folder / "out/statistics.csv").open(newline="") as file:
+        film, black = sorted(csv.DictReader(file), key=lambda row: row["film"], reverse=True)
+    columns = list(film)
+    assert columns.index("trial") < columns.index("uncertain_s"), "only labels follow"
+    assert (film["trial"], black["trial"]) == ("a", "")
+    labels = columns[columns.index("uncertain_s") + 1 :]
+    assert labels == ["angry_s", "disgust_s", "fear_s", "happy_s", "neutral_s", "sad_s", "surprise_s"]
+    assert {float(black[label]) for label in labels} == {0.0}, "seen for no time, which is known"
+    told = cli.run("stats", "--events", "out", "--format", "csv").out
+    assert [row["film"] for row in csv.DictReader(told.splitlines())] == ["black", "portraits"], "as in the tables"

@@ -21,7 +21,7 @@ LINES = [encode(event("camera.online")), encode(event("face.entered", track=1)),
 def analysed(folder: Path, source: str = "talk.mp4", start: str = "1970-01-01T00:00:02.000000Z") -> Path:
     folder.mkdir(parents=True)
     (folder / "events.jsonl").write_text("".join(f"{line}\n" for line in LINES))
-    (folder / "summary.json").write_text(json.dumps({"source": source, "start_time": start}))
+    (folder / "summary.json").write_text(json.dumps({"source": source, "start_time": start, "labels": ["happy"]}))
     return folder
 
 
@@ -31,20 +31,23 @@ def test_a_file_a_folder_and_a_folder_of_folders(tmp_path: Path) -> None:
     sink = tmp_path / "sink.jsonl"
     sink.write_text("\n".join(LINES))
     assert recordings([sink, one, tmp_path / "all"]) == [
-        Recording("sink.jsonl", 0, sink),
-        Recording(str(one), 2_000_000_000, one / "events.jsonl"),
-        Recording(str(one), 2_000_000_000, one / "events.jsonl"),
-        Recording("walk.mp4", 2_000_000_000, two / "events.jsonl"),
+        Recording("sink.jsonl", 0, sink, "sink.jsonl"),
+        Recording("talk.mp4", 2_000_000_000, one / "events.jsonl", "talk.mp4", ("happy",)),
+        Recording("one", 2_000_000_000, one / "events.jsonl", "talk.mp4", ("happy",)),
+        Recording("two", 2_000_000_000, two / "events.jsonl", "walk.mp4", ("happy",)),
     ]
+    assert [each.film for each in recordings([one, two, analysed(tmp_path / "more/one", "walk.mp4")])] == [
+        "talk.mp4", str(two), str(tmp_path / "more/one"),
+    ]  # fmt: skip
     for found in recordings([sink, one]):
         assert [encode(each) for each in found.events()] == LINES
 
 
-@pytest.mark.parametrize("summary", ["", "{", "[]", '{"source": 3, "start_time": "noon"}'])
+@pytest.mark.parametrize("summary", ["", "{", "[]", '{"source": 3, "start_time": "noon", "labels": [7]}'])
 def test_a_summary_that_says_nothing(tmp_path: Path, summary: str) -> None:
     folder = analysed(tmp_path / "one")
     (folder / "summary.json").write_text(summary)
-    assert recordings([folder]) == [Recording("events.jsonl", 0, folder / "events.jsonl")]
+    assert recordings([folder]) == [Recording("events.jsonl", 0, folder / "events.jsonl", "events.jsonl")]
 
 
 @pytest.mark.parametrize(

@@ -307,6 +307,20 @@ def test_tables_for_people_and_programs_have_the_same_rows(group: Group) -> None
     assert [line[place] for line in shown[1:]] == [row["faces"] for row in told]
 
 
+def test_labels_that_were_not_given_have_a_column_and_no_column_is_there_twice() -> None:
+    record = record_of(texts(5))
+    rows = record.rows(Parts([Trial("", 0, record.last + 1)]), "camera")
+    file = io.StringIO()
+    write_csv(rows, file, "camera", possible=["contempt", "unknown", "uncertain", "longest_visit"])
+    header, cells = csv.reader(io.StringIO(file.getvalue()))
+    assert len(set(header)) == len(header)
+    told = dict(zip(header, cells, strict=True))
+    names = ("contempt_s", "label_unknown_s", "label_uncertain_s", "label_longest_visit_s")
+    assert [float(told[name]) for name in names] == [0.0] * 4
+    assert float(told["unknown_s"]) == rows[0].unknown / 1e9
+    assert "longest_visit_s" not in told
+
+
 def rows_of(lines: list[str]) -> Iterator[Any]:
     yield from record_of(lines).rows(Parts.of(0, 60_000 * MS), "zone")
 

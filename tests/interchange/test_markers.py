@@ -29,6 +29,8 @@ def test_markers(tmp_path: Path) -> None:
 def test_bids_events(tmp_path: Path) -> None:
     found = _read(tmp_path, "onset\tduration\ttrial_type\tresponse_time\n1.5\t2.5\tface\tn/a\n10\t1\thouse\t0.3\n")
     assert found == [Marker("face", 1.5, 4.0), Marker("house", 10, 11)]
+    one, other = _read(tmp_path, "onset\tduration\ttrial_type\n0.1\t0.2\tface\n0.3\t1\thouse\n")
+    assert one.end == other.start, "0.1 + 0.2 is more than 0.3 in floating point"
 
 
 @pytest.mark.parametrize(
