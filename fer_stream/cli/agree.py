@@ -50,5 +50,5 @@ def agree(arguments: Namespace) -> None:
     if arguments.output:
         page = write(Path(arguments.output), agreement, [ours, *coders], calibrated, force=arguments.force)
         sys.stderr.write(f"-> {page}\n")
-        if page.parent.name == study.AGREEMENT and study.again(page.parent.parent):
+        if page.parent.name == study.AGREEMENT and study.refresh(page.parent.parent):
             sys.stderr.write(f"-> {page.parent.parent / study.REPORT}\n")

@@ -1,7 +1,7 @@
 """Reads annotations of ELAN: EAF, versions 2.7 to 3.0.
 
 The format: https://www.mpi.nl/tools/elan/EAF_Annotation_Format_3.0_and_ELAN.pdf. A tier becomes a track. An annotation
-without a text gets its tier's name as its label, as where a tier stands for one label.
+without a text gets its tier's name as its label, because some coders use a tier for each label.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def read(path: Path, content: bytes) -> list[Coding]:
-    """Return what an EAF file says: one `Coding` for each annotator that its tiers name.
+    """Return the annotations in an EAF file: one `Coding` for each annotator that its tiers name.
 
     Raises:
         AnnotationError: it is damaged, or not EAF.
@@ -58,7 +58,7 @@ class _Document:
         self._media = next((each for each in media if each.get("MIME_TYPE", "").startswith("video")), None)
         if self._media is None and media:
             self._media = media[0]
-        # ELAN leaves out this much of the film's beginning: its time 0 is here in the film.
+        # ELAN can skip the beginning of a film: this is the time in the film at which ELAN's time is 0.
         offset = self._media.get("TIME_ORIGIN", "0") if self._media is not None else "0"
         self._offset = self._milliseconds(offset, "TIME_ORIGIN")
         self._slots = {
@@ -68,7 +68,7 @@ class _Document:
             for slot in self.root.iter("TIME_SLOT")
         }
         self._spans: dict[str, Span] = {}
-        self._place()
+        self._find_spans()
 
     def _bad(self, what: str) -> AnnotationError:
         return AnnotationError(f"{self._path} cannot be read as a file of ELAN: {what}")
@@ -93,7 +93,7 @@ class _Document:
             for each in tier.iterfind("ANNOTATION/*")
         ]
 
-    def _place(self) -> None:
+    def _find_spans(self) -> None:
         """Find the span of every annotation: from time slots, then those that refer to another annotation."""
         pending: list[list[Xml.Element]] = []
         for tier in self.root.iter("TIER"):
@@ -102,7 +102,9 @@ class _Document:
             for each in aligned:
                 start, end = (self._slots[slot] for slot in self._references(each))
                 if start is None or end is None:
-                    raise self._bad(f"annotation {each.get('ANNOTATION_ID')} has no time, nor has one beside it")
+                    raise self._bad(
+                        f"annotation {each.get('ANNOTATION_ID')} has no time, nor has one beside it"
+                    )
                 self._spans[each.get("ANNOTATION_ID", "")] = (start + self._offset, end + self._offset)
             groups: defaultdict[str, list[Xml.Element]] = defaultdict(list)
             for each in tier.iterfind("ANNOTATION/REF_ANNOTATION"):
@@ -112,7 +114,9 @@ class _Document:
             left = [group for group in pending if not self._divide(group)]
             if len(left) == len(pending):
                 parent = left[0][0].get("ANNOTATION_REF")
-                raise self._bad(f"an annotation refers to {parent}, which is missing or refers back to it")
+                raise self._bad(
+                    f"an annotation refers to {parent}, which is missing or refers back to it"
+                )
             pending = left
 
     def _references(self, annotation: Xml.Element) -> tuple[str, str]:

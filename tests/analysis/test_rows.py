@@ -154,7 +154,7 @@ def test_a_change_of_size_keeps_faces_that_were_not_given_up() -> None:
 def test_a_frame_that_could_not_be_analysed_decides_about_no_face() -> None:
     rows = rows_of_a_film()
     assert rows.of(seen(1, candidates={1: 1.0}, fates={1: 0})) == []
-    assert rows.of(seen(2, looked_at=False)) == []
+    assert rows.of(seen(2, processed=False)) == []
     found = rows.of(seen(3, {1: 3.0}, fates={1: 1}, searched="part"))
     assert short(found) == [(1, 1, 1.0, "provisional found"), (3, 1, 3.0, "found")]
     assert found[1].row == [2, 2.0, 64, 48, None, False, None]
