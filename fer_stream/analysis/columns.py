@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Column(NamedTuple):
-    """A column: ``kind`` is ``bool``, ``int``, ``float`` or ``str``. Values may be missing, unless ``meaning`` excludes it."""
+    """``kind`` is ``bool``, ``int``, ``float`` or ``str``; a value may be missing unless ``meaning`` excludes it."""
 
     kind: type
     meaning: str

@@ -1,4 +1,4 @@
-"""``fer-stream agree``: how far fer_stream and coders, or several coders, agree."""
+"""``fer-stream agree``: computes the agreement of fer_stream with coders, or of coders with each other."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def agree(arguments: Namespace) -> None:
     """Print the agreement, and write it into a folder if one is given.
 
     Raises:
-        AnnotationError: the files cannot be read, or not be compared.
+        AnnotationError: the files cannot be read or compared.
         ConfigError: the folder cannot be written.
     """
     from fer_stream.analysis import study  # noqa: PLC0415

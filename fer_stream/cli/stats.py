@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 
 
 class _Source(NamedTuple):
-    """Events that are read."""
+    """The events of a film or of the journal."""
 
     film: str
-    """Empty: the journal."""
+    """Empty for the journal."""
     trials: Sequence[Trial]
-    """Those of ``--markers``."""
+    """The trials of ``--markers``."""
     record: Record
 
 
@@ -53,8 +53,8 @@ def stats(arguments: Namespace) -> None:
         films += [source.film] * len(found) if source.film else []
     if arguments.format == "jsonl":
         for number, row in enumerate(rows):
-            told = ({"film": films[number]} if films else {}) | row.as_dict()
-            sys.stdout.write(json.dumps(told, ensure_ascii=False) + "\n")
+            values = ({"film": films[number]} if films else {}) | row.as_dict()
+            sys.stdout.write(json.dumps(values, ensure_ascii=False) + "\n")
     elif arguments.format == "csv":
         write_csv(rows, sys.stdout, arguments.group, films)
     else:
@@ -62,7 +62,7 @@ def stats(arguments: Namespace) -> None:
 
 
 def _sources(arguments: Namespace, settings: Settings, since: int | None, until: int | None) -> Iterator[_Source]:
-    """Yield what was read of each recording, or of the journal.
+    """Yield the events of each recording, or of the journal.
 
     Raises:
         AnnotationError: the markers cannot be read, or do not fit.

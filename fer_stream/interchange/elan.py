@@ -102,9 +102,7 @@ class _Document:
             for each in aligned:
                 start, end = (self._slots[slot] for slot in self._references(each))
                 if start is None or end is None:
-                    raise self._bad(
-                        f"annotation {each.get('ANNOTATION_ID')} has no time, nor has one beside it"
-                    )
+                    raise self._bad(f"annotation {each.get('ANNOTATION_ID')} has no time, nor has one beside it")
                 self._spans[each.get("ANNOTATION_ID", "")] = (start + self._offset, end + self._offset)
             groups: defaultdict[str, list[Xml.Element]] = defaultdict(list)
             for each in tier.iterfind("ANNOTATION/REF_ANNOTATION"):
@@ -114,9 +112,7 @@ class _Document:
             left = [group for group in pending if not self._divide(group)]
             if len(left) == len(pending):
                 parent = left[0][0].get("ANNOTATION_REF")
-                raise self._bad(
-                    f"an annotation refers to {parent}, which is missing or refers back to it"
-                )
+                raise self._bad(f"an annotation refers to {parent}, which is missing or refers back to it")
             pending = left
 
     def _references(self, annotation: Xml.Element) -> tuple[str, str]:

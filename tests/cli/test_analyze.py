@@ -135,7 +135,7 @@ def test_what_a_repeated_analysis_lacks_is_said(cli: Cli, clip: Path) -> None:
     assert "give" not in cli.run(*words, *added).err
     assert "give" not in cli.run(*words).err, "they stay"
     done = cli.run(*words, "--min-face", "50")
-    assert "analysed again; to have what was added before, give --export and --markers again" in done.err
+    assert "analysed again, without exports and trials: give --export and --markers again" in done.err
     assert not (cli.folder / "out/portraits.eaf").exists(), "it would be of another analysis"
     assert "trial" not in (cli.folder / "out/faces.csv").read_text().partition("\n")[0]
     cli.run(*words, "--min-face", "50", *added)
