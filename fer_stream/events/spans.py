@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from itertools import accumulate
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from fer_stream.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
+
+Number = TypeVar("Number", int, float)
 
 Span = tuple[int, int]
 """Begin (inclusive) and end (exclusive) in nanoseconds."""
@@ -82,9 +84,9 @@ class Parts:
         return found
 
 
-def union(spans: Iterable[Span]) -> list[Span]:
+def union(spans: Iterable[tuple[Number, Number]]) -> list[tuple[Number, Number]]:
     """Return the same time in spans that do not overlap, in order."""
-    found: list[Span] = []
+    found: list[tuple[Number, Number]] = []
     for begin, end in sorted(spans):
         if found and begin <= found[-1][1]:
             found[-1] = found[-1][0], max(found[-1][1], end)

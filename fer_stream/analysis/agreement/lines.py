@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from fer_stream.errors import AnnotationError
+from fer_stream.events.spans import union
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -80,13 +81,8 @@ def line(coding: Coding, track: str | None, option: str, relabel: Callable[[str]
 
 def _coded(found: Sequence[Annotation], *, sparse: bool) -> tuple[Span, ...]:
     """Return which part of the film was coded, where the file does not say it: all from the first to the last label."""
-    spans: list[Span] = []
-    for one in sorted(found, key=lambda one: one.start):
-        if spans and (one.start <= spans[-1][1] or not sparse):
-            spans[-1] = (spans[-1][0], max(spans[-1][1], one.end))
-        else:
-            spans.append((one.start, one.end))
-    return tuple(spans)
+    parts = union((one.start, one.end) for one in found)
+    return tuple(parts) if sparse or not parts else ((parts[0][0], parts[-1][1]),)
 
 
 def joined(labels: Sequence[Annotation]) -> list[Annotation]:
