@@ -275,7 +275,7 @@ class Journal(Protocol):
     def purge(self, older_than: float) -> int:
         """Delete the events stored before a time (Unix seconds), also while another process writes the journal.
 
-        Annotations of intervals before that time are deleted, too, and so are all annotations made before it.
+        It also deletes annotations made before that time, and those that end before their camera's oldest event left.
 
         Returns:
             The number of deleted events. Subscribers that request them get a ``stream.gap``.

@@ -147,8 +147,8 @@ def check_past(annotation: Annotation, now: Nanoseconds) -> None:
         )
 
 
-def unknown(camera: str) -> AnnotationRefusedError:
-    """Return the error that no camera of this name has been in the journal."""
+def unknown_camera(camera: str) -> AnnotationRefusedError:
+    """Return the error for a camera that has never been in the journal."""
     return _refused(f"there is no camera {camera!a:.70} in the journal; fer-stream status lists the cameras")
 
 

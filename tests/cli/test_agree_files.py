@@ -66,7 +66,7 @@ REFUSED = {
         "anna.csv, line 1: label and label could both be the label: rename or remove one"
     ),
     b"start,end,label\n0,10,sehr froh\n": (
-        "no label of anna is one of ours: there are sehr froh, ours are happy, sad; say which is which, such as --map "
+        "no label of anna is one of ours: there are sehr froh, ours are happy, sad; map them, such as --map "
         "'sehr froh=happy'"
     ),
     b"film,start,end,label\nwalk.mp4,0,10,happy\n": (
