@@ -140,7 +140,7 @@ def test_the_tables_of_a_film_are_read(clip: Path, tiny_model: Path, tmp_path: P
         expect(tmp_path / f"{name}.csv", getattr(layout, name), [list(row) for row in table.iter_rows()])
     openface = polars.read_csv(tmp_path / "openface.csv")
     expect(tmp_path / "openface.csv", layout.openface, [list(row) for row in openface.iter_rows()])
-    # Every file says from what it was made, and so does the function.
+    # Every file has its provenance, and so has the result of the function.
     for name in ("faces", "events", "frames"):
         about = json.loads(polars.read_parquet_metadata(tmp_path / f"{name}.parquet")["fer_stream"])
         assert about == film.provenance

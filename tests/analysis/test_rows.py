@@ -113,7 +113,7 @@ def test_a_track_that_is_missed_and_found_again_has_rows_in_between() -> None:
     assert short(found) == [(2, 1, 5.0, "missed"), (3, 1, 5.0, "missed"), (4, 1, 8.0, "found")]
     names = list(Layout((), ()).faces)
     missed = dict(zip(names, found[0].faces[0].row, strict=True))
-    assert missed["label"] == "happy", "as at its last look"
+    assert missed["label"] == "happy", "as when it was last found"
     assert missed["detection"] is None
     assert missed["quality"] is None
     assert missed["scored"] is False

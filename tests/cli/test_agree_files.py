@@ -151,7 +151,7 @@ def test_whatever_wrote_the_table(content: bytes, agree: Agree) -> None:
 
 
 @pytest.mark.parametrize(("content", "remark"), REMARKS.items(), ids=range(len(REMARKS)))
-def test_what_is_left_out_is_said(content: bytes, remark: str, agree: Agree) -> None:
+def test_a_remark_lists_what_is_left_out(content: bytes, remark: str, agree: Agree) -> None:
     code, out, err = agree(content)
     assert (code, err) == (0, "")
     assert [line for line in out.splitlines() if line.startswith("note: ")] == [f"note: {remark}"]

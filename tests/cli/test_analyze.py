@@ -128,7 +128,7 @@ def test_an_interruption_while_the_common_tables_are_written(
     assert (tmp_path / "out/faces.parquet").exists()
 
 
-def test_what_a_repeated_analysis_lacks_is_said(cli: Cli, clip: Path) -> None:
+def test_a_message_lists_what_a_repeated_analysis_lacks(cli: Cli, clip: Path) -> None:
     (cli.folder / "trials.csv").write_text("start,end,name\n0,2,a\n")
     words = ["analyze", clip, "--output", "out"]
     added = ["--export", "vtt,eaf", "--markers", "trials.csv"]

@@ -56,7 +56,7 @@ def walk(
     return found
 
 
-def said(found: Iterable[PlaceEvent]) -> list[str]:
+def texts(found: Iterable[PlaceEvent]) -> list[str]:
     return [f"{each.kind} {getattr(each.data, 'zone', '')}{getattr(each.data, 'direction', '')}" for each in found]
 
 
@@ -65,15 +65,15 @@ def said(found: Iterable[PlaceEvent]) -> list[str]:
 
 def test_a_visit_begins_inside_and_ends_a_quarter_of_a_face_outside() -> None:
     where = PlaceTracker(places(zones={"left": LEFT_HALF}), SIZE)
-    assert said(walk(where, [(400, 240), (321, 240)])) == []
-    assert said(walk(where, [(319, 240)])) == ["zone.entered left"]
-    assert said(walk(where, [(330, 240), (319, 240), (320 + REACH, 240)])) == [], "it jitters about the border"
+    assert texts(walk(where, [(400, 240), (321, 240)])) == []
+    assert texts(walk(where, [(319, 240)])) == ["zone.entered left"]
+    assert texts(walk(where, [(330, 240), (319, 240), (320 + REACH, 240)])) == [], "it jitters about the border"
     (left,) = walk(where, [(320 + REACH + 0.1, 240)], start=3)
     assert isinstance(left.data, ZoneData)
     assert (left.kind, left.data.zone, left.data.start_time, left.data.end_time) == ("zone.left", "left", at(0), at(3))
     assert left.data.duration_ms == 3000
-    assert said(walk(where, [(330, 240)])) == [], "not before it is inside again"
-    assert said(walk(where, [(310, 240)])) == ["zone.entered left"]
+    assert texts(walk(where, [(330, 240)])) == [], "not before it is inside again"
+    assert texts(walk(where, [(310, 240)])) == ["zone.entered left"]
 
 
 def test_a_track_that_is_first_seen_inside_is_there_since_its_beginning() -> None:
@@ -91,16 +91,16 @@ def test_a_track_that_is_first_seen_inside_is_there_since_its_beginning() -> Non
 def test_a_face_may_be_in_several_zones_and_a_teleport_leaves_one_for_another() -> None:
     top = [(0.0, 0.0), (1.0, 0.0), (1.0, 0.5), (0.0, 0.5)]
     where = PlaceTracker(places(zones={"left": LEFT_HALF, "top": top}), SIZE)
-    assert said(walk(where, [(100, 100)])) == ["zone.entered left", "zone.entered top"]
-    assert said(walk(where, [(600, 100)])) == ["zone.left left"]
-    assert said(walk(where, [(100, 400)])) == ["zone.entered left", "zone.left top"]
+    assert texts(walk(where, [(100, 100)])) == ["zone.entered left", "zone.entered top"]
+    assert texts(walk(where, [(600, 100)])) == ["zone.left left"]
+    assert texts(walk(where, [(100, 400)])) == ["zone.entered left", "zone.left top"]
 
 
 def test_a_centre_beyond_the_edge_counts_as_at_the_edge() -> None:
     right = [(0.5, 0.0), (1.0, 0.0), (1.0, 1.0), (0.5, 1.0)]
     for point in ((660, 240), (660, 500), (630, 500), (639.9999, 479.9999)):
         where = PlaceTracker(places(zones={"right": right}), SIZE)
-        assert said(walk(where, [point])) == ["zone.entered right"], point
+        assert texts(walk(where, [point])) == ["zone.entered right"], point
 
 
 def test_of_zones_with_a_common_side_a_face_is_in_one() -> None:
@@ -140,24 +140,24 @@ def test_opencv_finds_the_same_visits(outline: list[tuple[float, float]], way: S
 def test_a_line_is_crossed_once_in_each_direction_whatever_the_jitter() -> None:
     where = PlaceTracker(places(lines={"door": DOOR}), SIZE)
     jitter = [(x, 240) for x in (200, 290, 318, 322, 317, 330, 319, 339)]
-    assert said(walk(where, jitter)) == [], "not yet a quarter of a face beyond it"
+    assert texts(walk(where, jitter)) == [], "not yet a quarter of a face beyond it"
     (crossed,) = walk(where, [(342, 240), (400, 240), (330, 240), (310, 240), (400, 240)])
     assert crossed.data == LineData("door", "out", box(342), 0.9)
-    assert said(walk(where, [(100, 240)])) == ["line.crossed in"], "also in one leap"
+    assert texts(walk(where, [(100, 240)])) == ["line.crossed in"], "also in one leap"
 
 
 def test_who_passes_beside_a_line_s_ends_does_not_cross_it() -> None:
     where = PlaceTracker(places(lines={"door": DOOR}), SIZE)
-    assert said(walk(where, [(200, 50), (450, 50), (450, 240), (350, 240)])) == []
-    assert said(walk(where, [(250, 240)])) == ["line.crossed in"]
-    assert said(walk(where, [(250, 30), (400, 30)])) == [], "back, beside it"
-    assert said(walk(where, [(400, 240), (318, 240), (400, 240)])) == []
+    assert texts(walk(where, [(200, 50), (450, 50), (450, 240), (350, 240)])) == []
+    assert texts(walk(where, [(250, 240)])) == ["line.crossed in"]
+    assert texts(walk(where, [(250, 30), (400, 30)])) == [], "back, beside it"
+    assert texts(walk(where, [(400, 240), (318, 240), (400, 240)])) == []
 
 
 def test_a_track_that_begins_on_a_line_has_not_crossed_it() -> None:
     where = PlaceTracker(places(lines={"door": DOOR}), SIZE)
-    assert said(walk(where, [(320, 240), (320, 240), (400, 240)])) == []
-    assert said(walk(where, [(320, 240), (320, 300), (200, 240)])) == ["line.crossed in"]
+    assert texts(walk(where, [(320, 240), (320, 240), (400, 240)])) == []
+    assert texts(walk(where, [(320, 240), (320, 300), (200, 240)])) == ["line.crossed in"]
 
 
 ways = st.lists(st.tuples(st.integers(0, 640), st.integers(0, 480)), min_size=1, max_size=12)
