@@ -24,7 +24,7 @@ from training import recipe
 from training.augment import blend, patch, pose, show, spoil
 from training.bodies import build
 from training.model import logits_of
-from training.nudge import nudged, degraded
+from training.nudge import degraded, nudged
 from training.objective import batch_loss, log_priors
 
 if TYPE_CHECKING:

@@ -3,8 +3,8 @@
     python -m training.nudge data/fer2013.csv           # runs/data/nudged.png: six faces, eleven looks each
 
 With `loss.steady` a net learns to predict the same for both looks. `nudged` turns, scales, shifts and relights a pose
-a little; `degraded` blurs some faces, codes some as JPEG, and adds noise. As `training.augment`, all of it is tensor code
-without branches on values.
+a little; `degraded` blurs some faces, codes some as JPEG, and adds noise. As in `training.augment`, all of it is tensor
+code without branches on values.
 """
 
 from __future__ import annotations

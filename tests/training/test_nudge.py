@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from training.augment import Pose, pose, show
-from training.nudge import jpeg, nudged, degraded
+from training.nudge import degraded, jpeg, nudged
 from training.recipe import Augmentation, Nudge
 
 STILL = dict.fromkeys(("rotation", "scale", "shift", "contrast", "brightness", "noise", "blur", "jpeg"), 0.0)

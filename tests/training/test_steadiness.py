@@ -14,7 +14,7 @@ from fer_stream.types import Box
 from training import data, loop, setup, steadiness
 from training.augment import pose, show
 from training.model import logits_of
-from training.nudge import nudged, degraded
+from training.nudge import degraded, nudged
 from training.objective import Samples, divergence
 from training.recipe import Architecture, Augmentation, Loss, Nudge, Optimizer, Recipe
 
