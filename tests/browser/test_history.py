@@ -184,7 +184,7 @@ def test_a_wrong_label_is_marked(past: Past, page: Callable[..., Page]) -> None:
     expect(opened.locator("#notes")).to_contain_text(f"wrong ({EVIL})")
     expect(opened).to_have_title("fer_stream history")
     shoot(opened, "history-marked")
-    opened.locator("#annotate [name=label]").select_option(label="happy: as shown, it is right")
+    opened.locator("#annotate [name=label]").select_option(label="happy (as shown: confirm)")
     opened.locator("#annotate button").click()
     expect(opened.locator("#notes li")).to_have_count(2)
     expect(opened.locator("#notes li").first).to_contain_text("replaced by a later one")
