@@ -335,7 +335,7 @@ class CalibrationSettings(Section):
     )
     bias: dict[str, Annotated[float, Field(ge=-20, le=20)]] = Field(
         default_factory=dict,
-        description="by label, what is added to that logarithm; 0 for labels that are left out",
+        description="by label, a number that is added to the divided logarithm; 0 for labels that are left out",
         examples=[{"neutral": 0.4, "sad": -0.3}],
     )
 
