@@ -65,7 +65,7 @@ class ModelError(FerStreamError):
 
 
 class AnnotationError(FerStreamError):
-    """A file of annotations, markers or events is missing, damaged, or does not hold what is needed of it."""
+    """A file of annotations, markers or events is missing or damaged, or does not have the data that are needed."""
 
 
 class JournalError(FerStreamError):
@@ -85,7 +85,7 @@ class FencedError(RivalError):
 
 
 class AnnotationRefusedError(FerStreamError):
-    """An annotation is invalid, or of an unknown camera, or its sender may not annotate. Sending it again is no use."""
+    """An annotation is invalid, its camera is unknown, or its sender may not annotate. Repeating it does not help."""
 
     exit_code = 2
 

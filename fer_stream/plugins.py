@@ -275,7 +275,7 @@ class Journal(Protocol):
     def purge(self, older_than: float) -> int:
         """Delete the events stored before a time (Unix seconds), also while another process writes the journal.
 
-        Annotations go with the events of their time, and those made before that time in any case.
+        It also deletes annotations made before that time, and those that end before their camera's oldest event left.
 
         Returns:
             The number of deleted events. Subscribers that request them get a ``stream.gap``.
@@ -385,8 +385,8 @@ class JournalWriter(Protocol):
     def annotate(self, annotation: Annotation) -> Future[Annotation]:
         """Begin to store an annotation; it is done, and has its number, when it is on disk.
 
-        One whose id is stored already is left out, and the stored one is the result. It fails with an
-        `AnnotationRefusedError` if there was no such camera, and with a `JournalError` if it cannot be stored now.
+        If its id is stored already, nothing is stored, and the result is the stored annotation. It fails with an
+        `AnnotationRefusedError` if the camera is unknown, and with a `JournalError` if it cannot be stored now.
         """
         ...
 

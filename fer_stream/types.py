@@ -307,9 +307,9 @@ class CameraData:
     """``reason`` is one word for people and alerts; width and height are 0 where no frame is known.
 
     ``smoother`` has the settings that smooth this camera's labels; it is there only when the camera comes online, and
-    only if they are not the defaults. ``calibration`` has the camera's calibration likewise: ``temperature``, and
-    ``bias.LABEL`` for each label that has one. Zones and lines are there only when the camera comes online, and only if
-    it has some.
+    only if they are not the defaults. ``calibration`` has the camera's calibration, if it has one: ``temperature``, and
+    ``bias.LABEL`` for each label that has a bias. ``zones`` and ``lines`` are those of the camera, if it has any. These
+    fields, too, are there only when the camera comes online.
     """
 
     reason: str
@@ -390,7 +390,7 @@ class ZoneData:
 
 @dataclass(frozen=True, slots=True)
 class LineData:
-    """A face crossed a line of the camera; ``direction`` is one of the line's two."""
+    """A face crossed a line of the camera; ``direction`` is the name of the direction."""
 
     line: str
     direction: str
@@ -435,15 +435,15 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Annotation:
-    """What a person says of a face in an interval: the right label, or only that the shown one is wrong.
+    """An annotator's label for a face in an interval, or only the mark that the shown label is wrong.
 
-    If the right label is the one that was shown, it is confirmed. Annotations are stored beside the events, in a
-    sequence of their own, and change none. Of an annotator's annotations of an interval (camera, track, start) the last
-    one counts; all stay.
+    If it is the label that was shown, it confirms that label. Annotations are stored beside the events, in a sequence
+    of their own, and change no event. If an annotator annotates an interval (camera, track, start) several times, all
+    annotations stay, and the last one counts.
     """
 
     id: str
-    """Chosen by the sender, 32 hexadecimal digits: what is sent twice is stored once."""
+    """Chosen by the sender, 32 hexadecimal digits. An annotation that is sent again is not stored again."""
     camera: str
     track: int
     start: Nanoseconds
@@ -455,7 +455,7 @@ class Annotation:
     annotator: str
     note: str = ""
     made: Nanoseconds = Nanoseconds(0)
-    """When the aggregator took it, by its clock."""
+    """When the aggregator received it, by its clock."""
     number: int = 0
     """Its place in the sequence of annotations, from 1; 0 before it is stored."""
 

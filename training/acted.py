@@ -4,10 +4,10 @@
     python -m training.acted models/emotion-ferplus.onnx data/fer2013.csv --film acted.mp4     # to look at it
 
 ``acted.csv`` beside this module has the cues: which face is shown, its label, and for how many seconds. A face is a row
-of PublicTest, or a picture in ``fer_stream/assets``. The labels were given by looking at the faces, and are not in
-doubt. The faces are cut together into one film: a head that sways, with a quarter of a second for each change, light
-that flickers, and a camera's noise and JPEG coding. The person changes with the expression, which is harder than a
-film of one person.
+of PublicTest, or a picture in ``fer_stream/assets``. The labels were assigned by hand, to faces with a clear expression
+only. The faces are cut together into one film: a head that sways, with a quarter of a second for each change, light
+that flickers, and a camera's noise and JPEG coding. The person changes with the expression, which is harder than a film
+of one person.
 
 A change is found if an event of its label starts before the next change. Its delay is from the begin of the change to
 the capture time of the frame at which the event is published. Label changes are counted in the events (each start
@@ -74,7 +74,7 @@ class Cue:
 
 @dataclass(frozen=True)
 class Acted:
-    """What was found of the changes.
+    """The changes that were found and missed.
 
     ``delays`` are those of the changes found, in seconds, ``missed`` the labels of the others with their times.
     """
@@ -167,7 +167,7 @@ def film(
 
 
 def watch(model: Path, shown: Sequence[Image], cues: Sequence[Cue]) -> Acted:
-    """Return what the service finds of the film's changes with a model.
+    """Return which of the film's changes the service finds with a model.
 
     Raises:
         ModelError: the file breaks the contract.

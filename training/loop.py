@@ -24,7 +24,7 @@ from training import recipe
 from training.augment import blend, patch, pose, show, spoil
 from training.bodies import build
 from training.model import logits_of
-from training.nudge import nudged, worn
+from training.nudge import degraded, nudged
 from training.objective import batch_loss, log_priors
 
 if TYPE_CHECKING:
@@ -285,7 +285,7 @@ class Trainer:
         faces = spoil(show(pixels, posed, size), how, draws)
         if self.how.loss.steady:
             again = show(pixels, nudged(posed, self.how.nudge, draws), size)
-            faces = torch.stack([faces, worn(again, self.how.nudge, draws)])
+            faces = torch.stack([faces, degraded(again, self.how.nudge, draws)])
         else:
             faces = faces[None]
         targets = (samples.targets[view, rows], samples.votes[view, rows], samples.voted[rows])

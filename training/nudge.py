@@ -3,8 +3,8 @@
     python -m training.nudge data/fer2013.csv           # runs/data/nudged.png: six faces, eleven looks each
 
 With `loss.steady` a net learns to predict the same for both looks. `nudged` turns, scales, shifts and relights a pose
-a little; `worn` blurs some faces, codes some as JPEG, and adds noise. As `training.augment`, all of it is tensor code
-without branches on values.
+a little; `degraded` blurs some faces, codes some as JPEG, and adds noise. As in `training.augment`, all of it is tensor
+code without branches on values.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def nudged(how: Pose, most: Nudge, random: torch.Generator) -> Pose:
     return Pose(torch.cat([turned, shift], dim=2), how.contrast * small.contrast, how.brightness + small.brightness)
 
 
-def worn(faces: Tensor, most: Nudge, random: torch.Generator) -> Tensor:
+def degraded(faces: Tensor, most: Nudge, random: torch.Generator) -> Tensor:
     """Return the faces, float32 ``[N, 1, S, S]``, grey 0..255: some blurred, some coded as JPEG, all with noise."""
     spoiled = spoil(faces, _as_augmentation(most), random)
     quality, chosen = torch.rand((2, len(faces)), generator=random, device=faces.device)
@@ -127,7 +127,7 @@ def main() -> None:
     for i in torch.randperm(len(faces), generator=random)[:6].tolist():
         face = torch.from_numpy(faces.images[i]).float().expand(11, 1, -1, -1)
         first = pose(len(face), still, random, mirrored=False)
-        looks = worn(show(face, nudged(first, most, random), data.SIDE), most, random)
+        looks = degraded(show(face, nudged(first, most, random), data.SIDE), most, random)
         rows[f"row {i}"] = torch.cat([face[:1], looks])[:, 0].byte().numpy()
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     pictures.sheet(arguments.output, rows)

@@ -11,7 +11,7 @@ cut the face out:
 - from the detector's box, as the service does
 - from the track's filtered box (`fer_stream.events.tracker`)
 - each of the two, with the mean of the scores of the face and of its mirror image
-- twice from one frame, from the detector's box with noise: this is the net's own unsteadiness, without that of the face
+- twice from one frame, from the detector's box with noise: this is the unsteadiness of net and box, without the face's
 
 PublicTest's faces are compared in the last way: each is cut out twice. The noise of a box has a standard deviation of
 `NOISE` of its size in x, in y, and in the logarithm of its size, as detectors' boxes have from frame to frame.
@@ -52,7 +52,7 @@ AT_ONCE = 64
 
 @dataclass(frozen=True)
 class Steadiness:
-    """How much the scores of some pairs of looks differ.
+    """How much the scores differ in some pairs of crops of the same face.
 
     ``variation`` is the mean total variation, 0 to 1; ``changes`` the share of the pairs with different most probable
     labels. Both are NaN without pairs.
@@ -64,7 +64,7 @@ class Steadiness:
 
 
 def compare(before: NDArray[np.float64], after: NDArray[np.float64]) -> Steadiness:
-    """Return how much two looks at each of N faces differ; both are probabilities, float64 ``[N, C]``."""
+    """Return how much two predictions for each of N faces differ: probabilities, float64 ``[N, C]``."""
     if not len(before):
         return Steadiness(0, math.nan, math.nan)
     variation = np.abs(before - after).sum(axis=1).mean() / 2
@@ -84,7 +84,7 @@ def moved(box: Box, random: np.random.Generator, noise: float = NOISE) -> Box:
 
 
 def of_faces(model: Path, faces: Faces, seed: int = 0, noise: float = NOISE) -> Steadiness:
-    """Compare two looks at each of FER2013's faces, from boxes with noise.
+    """Compare the predictions for two crops of each of FER2013's faces, from boxes with noise.
 
     Raises:
         ModelError: the file breaks the contract.
@@ -102,7 +102,7 @@ def of_faces(model: Path, faces: Faces, seed: int = 0, noise: float = NOISE) -> 
 
 
 def of_clip(path: Path, models: Sequence[Path], min_face: int, seed: int = 0) -> dict[Path, dict[str, Steadiness]]:
-    """Compare the looks at each face in adjacent frames of a clip, for each model and each way to cut faces out.
+    """Compare the predictions for each face in adjacent frames of a clip, by model and by way to cut faces out.
 
     Raises:
         ModelError: a file breaks the contract.
@@ -160,7 +160,7 @@ def row(title: str, found: Steadiness) -> str:
     return f"| {title} | {found.pairs:,} | {found.variation:.3f} | {found.changes:.1%} |"
 
 
-HEAD = "| looks | pairs | total variation | label changes |\n|---|---|---|---|"
+HEAD = "| compared crops | pairs | total variation | label changes |\n|---|---|---|---|"
 
 
 def report(model: Path, faces: Faces) -> str:

@@ -1,4 +1,4 @@
-"""Two short films of the demo scene, as material for docs/how-to/study.md: morning.mp4 and evening.mp4.
+"""Write two short films of the demo scene for docs/how-to/study.md: morning.mp4 and evening.mp4.
 
     python docs/examples/study_films.py films
 

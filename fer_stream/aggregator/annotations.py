@@ -1,6 +1,6 @@
-"""The aggregator's side of annotations: it checks who sends one, journals it, and answers when it is on disk.
+"""Receives annotations: checks who sends one, stores it in the journal, and answers when it is on disk.
 
-They are no part of the events: nothing that the tracker, the smoother or the publisher does depends on them.
+Annotations do not affect events: tracker, smoother and publisher do not use them.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from fer_stream.aggregator.event_log import wake_when_done
 from fer_stream.errors import AnnotationRefusedError, JournalError, WireError
-from fer_stream.events.annotations import among, checked, encode, not_ahead
+from fer_stream.events.annotations import check_label, check_past, checked, encode
 from fer_stream.operations import metrics
 from fer_stream.protocol import messages
 from fer_stream.protocol.messages import Kind
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from fer_stream.types import Annotation
 
 MOST_WAITING = 256
-"""Most requests that wait for the journal; further ones are answered that they should be repeated."""
+"""Most requests that wait for the journal; further ones get the answer to try again."""
 
 MOST_READ = 500
 """Most annotations of one answer."""
@@ -45,7 +45,7 @@ class Annotations:
     Args:
         hub: sends the answers.
         publisher: has the journals.
-        labels: returns the labels of the service, as far as they are known.
+        labels: returns the labels of the service; none before a worker has connected.
     """
 
     def __init__(self, hub: Hub, publisher: Publisher, labels: Callable[[], Collection[str]]) -> None:
@@ -56,7 +56,7 @@ class Annotations:
             metrics.annotated.labels(outcome)
 
     def receive(self, peer: bytes, message: Message) -> None:
-        """Take a request. What is wrong with it is answered in one sentence.
+        """Take a request. An error is answered with one sentence.
 
         Raises:
             WireError: it is not what a client of this version sends.
@@ -68,7 +68,7 @@ class Annotations:
                 raise JournalError("the journal has too many annotations to store: try again")
             if message.kind is Kind.ANNOTATIONS:
                 if not self._hub.may_read(peer) and self._hub.annotator(peer) is None:
-                    raise AnnotationRefusedError("the key may not read annotations: it is not allowed any more")
+                    raise AnnotationRefusedError("the key may not read annotations: it was revoked; use another key")
                 answer: Future[Any] = self._publisher.annotations(_query(body))
             else:
                 sent = self._admitted(peer, body)
@@ -85,8 +85,8 @@ class Annotations:
         if name is None or name not in ("", found.annotator):
             whose = "a key of the role annotator" if name is None else f"the name of your key, {name}"
             raise AnnotationRefusedError(f"the annotation is refused: to annotate as {found.annotator}, use {whose}")
-        not_ahead(found, found.made)
-        among(found, self._labels())
+        check_past(found, found.made)
+        check_label(found, self._labels())
         return found
 
     def flush(self) -> None:

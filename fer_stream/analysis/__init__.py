@@ -1,9 +1,9 @@
 """Analyses a recording: writes tables, events, plots, a report and an annotated video. Used by `fer-stream analyze`.
 
-`observe` runs the service's own code (policy ``wait``) over the recording. `columns` says what is in the tables, `rows`
-makes their rows, `tables` writes them, and `provenance` says from what they were made. `summary`, `plots`, `report` and
+`observe` runs the service's own code (policy ``wait``) over the recording. `columns` defines the tables, `rows` makes
+their rows, `tables` writes them, and `provenance` describes how they were made. `summary`, `plots`, `report` and
 `video` produce the other output files, `output` records which files fer_stream wrote, and `folder` combines these
-modules.
+modules. `supplement` adds exports and trials to a finished analysis, and `study` joins the tables of several films.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def analyze(
         detector: finds the faces, in place of the one in the settings. One thread at a time uses it.
         classifier: scores them, in place of the one in the settings. One thread at a time uses it.
 
-    The extra ``analyze`` must be installed. The tables are held in memory, unlike by `fer-stream analyze`.
+    The extra ``analyze`` must be installed. Unlike `fer-stream analyze`, this function holds the tables in memory.
 
     Raises:
         SourceError: nothing of the input can be read.
@@ -95,11 +95,11 @@ def analyze(
     update = {"cameras": {"film": film}, "calibration": dict(zip(["film"], calibration, strict=False))}
     settings = settings.model_copy(update=update)
     threads = threads or settings.workers
-    found = _pictures if are_pictures(film, asked=pictures) else _recording
+    run = _pictures if are_pictures(film, asked=pictures) else _recording
     objects = Recognizers(settings, 1, detector, classifier) if detector or classifier else None
-    tables = found(settings, threads, objects)
+    tables = run(settings, threads, objects)
     for name, model in (("detector", detector), ("classifier", classifier)):
-        if model:  # in place of the one in the settings
+        if model:  # it replaces the one in the settings
             tables.provenance["settings"][name] = f"{type(model).__module__}.{type(model).__qualname__}"
     if errors := tables.errors:
         more = f" (and {len(errors) - 1} more, in the tables' `errors`)" if len(errors) > 1 else ""

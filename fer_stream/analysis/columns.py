@@ -1,7 +1,7 @@
 """The columns of all tables of an analysis, with their types and meanings; docs/reference/tables.md is made from them.
 
 ``openface.csv`` has the names and units of OpenFace 2.0 (https://github.com/TadasBaltrusaitis/OpenFace/wiki/Output-Format)
-where it has the quantity, and no column where it has not.
+for the quantities that OpenFace also has.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ _SIZE: Columns = {
     "width": Column(int, "width of the picture, in pixels"),
     "height": Column(int, "height of the picture, in pixels"),
 }
-_LOOKED = "whether the picture could be analysed; if not, it has no faces"
+_PROCESSED = "whether the picture could be analysed; if not, it has no faces"
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class Layout:
                 "found": Column(
                     bool,
                     "whether the detector found the face in this frame; if not, box, label and probabilities are those "
-                    "of its last look, and the face was found again later",
+                    "of the last frame in which it was found, and it was found again later",
                 ),
                 "provisional": Column(bool, "whether the face was not a track yet; its label is empty until then"),
             },
@@ -93,10 +93,10 @@ class Layout:
             {
                 "scored": Column(
                     bool,
-                    "whether the classifier looked at the face in this frame; if not, label and probabilities are "
-                    "carried on from an earlier look",
+                    "whether the classifier scored the face in this frame; if not, label and probabilities are those "
+                    "of an earlier frame",
                 ),
-                "quality": Column(float, "the weight of that look, 0 to 1; empty unless `scored`"),
+                "quality": Column(float, "the weight of this score, 0 to 1; empty unless `scored`"),
             },
             _each(self.model_labels, "scored_{}", "the model's own probability of {}; empty unless `scored`"),
             _each(self.measures, "{}", "the smoothed measure {}, on the model's scale"),
@@ -110,12 +110,12 @@ class Layout:
             _FRAME,
             _SIZE,
             {
-                "faces": Column(int, "number of faces found, as in the table of faces; empty unless `looked_at`"),
-                "looked_at": Column(bool, _LOOKED),
+                "faces": Column(int, "number of faces found, as in the table of faces; empty unless `processed`"),
+                "processed": Column(bool, _PROCESSED),
                 "searched": Column(
                     str,
-                    "where new faces were searched for: `whole` picture, `part` of it, or nowhere, as only `known` "
-                    "faces were checked",
+                    "where new faces were searched for: in the `whole` picture, in a `part` of it, or nowhere, because "
+                    "only `known` faces were checked",
                 ),
             },
         )
@@ -129,10 +129,10 @@ class Layout:
                 "type": Column(str, "`camera.online`, `face.entered`, `emotion.started` ...: see the events"),
                 **_FRAME,
                 "track": Column(int, f"{_TRACK}; empty for events of the camera"),
-                "label": Column(str, "the label that started, went on or ended"),
+                "label": Column(str, "the label that started, continued or ended"),
                 "previous": Column(str, "the label before it"),
                 "start": Column(float, "when the stay, the label or the visit to a zone began, in seconds as `time`"),
-                "end": Column(float, "when it was last seen; empty while it goes on"),
+                "end": Column(float, "when it ended, that is when it was last seen; empty while it continues"),
                 "duration": Column(float, "its duration so far, in seconds"),
                 "mean_probability": Column(float, "the label's mean probability over its interval, 0 to 1"),
                 "peak_probability": Column(float, "the label's highest probability, 0 to 1"),
@@ -141,7 +141,7 @@ class Layout:
                 "reason": Column(str, "why the camera went offline or was reset"),
                 "zone": Column(str, "the zone that a face entered or left"),
                 "line": Column(str, "the line that a face crossed"),
-                "direction": Column(str, "in which direction, as the settings name it"),
+                "direction": Column(str, "the direction of the crossing, as named in the settings"),
             },
             _each(self.labels, "probability_{}", "the smoothed probability of {} at the event, 0 to 1"),
             *(
@@ -197,8 +197,8 @@ class PictureLayout:
     @cached_property
     def frames(self) -> Columns:
         """The columns of ``frames``: a row for each picture."""
-        count = Column(int, "number of faces found; empty unless `looked_at`")
-        return join(_IMAGE, _SIZE, {"faces": count, "looked_at": Column(bool, _LOOKED)})
+        count = Column(int, "number of faces found; empty unless `processed`")
+        return join(_IMAGE, _SIZE, {"faces": count, "processed": Column(bool, _PROCESSED)})
 
     @cached_property
     def faces(self) -> Columns:

@@ -81,7 +81,7 @@ class Analysis:
             require(module, "analyze")
         self._path = provenance.path_of(self.source)
         check_name(self._path)
-        calibration = of_camera(settings.calibration, camera)  # those of other cameras do not make another analysis
+        calibration = of_camera(settings.calibration, camera)  # the identity must not depend on other cameras
         self._settings, self._camera = settings.model_copy(update={"calibration": calibration}), camera
         sources = [provenance.path_of(choose(other)[1]) for other in settings.cameras.values()]
         self._output = OutputFolder(folder, [*sources, *provenance.model_files(settings)], force=force)
@@ -91,7 +91,7 @@ class Analysis:
         self._sha256: str | None = None
 
     def earlier(self) -> dict[str, Any]:
-        """Return the summary of the analysis in the folder, with whatever settings; an empty one if there is none."""
+        """Return the summary of the analysis in the folder, whatever its settings; an empty one if there is none."""
         return self._output.summary()
 
     def finished(self) -> dict[str, Any] | None:
@@ -182,8 +182,8 @@ class Analysis:
 
         Args:
             summary: the result of `run` or `finished`.
-            exports: kinds of `fer_stream.analysis.exports` that the folder is to have.
-            trials: the recording's trials; ``None``: those that it has.
+            exports: the kinds of `fer_stream.analysis.exports` to add.
+            trials: the recording's trials, which replace the earlier ones; ``None`` keeps those.
 
         Raises:
             AnnotationError: a trial starts after the last frame, or the input is pictures, which have no times.

@@ -86,7 +86,7 @@ class Observation:
     each face that the tracker still follows to its track number, or 0 while it has none.
 
     ``faces`` are the boxes of all detected faces and of all faces expected in this frame, tracks or not. If the frame
-    could not be analysed, ``looked_at`` is false and ``faces`` is empty. ``searched`` says where new faces were
+    could not be analysed, ``processed`` is false and ``faces`` is empty. ``searched`` says where new faces were
     searched for: ``whole`` picture, ``part`` of it, or nowhere, as only ``known`` faces were checked. The last
     observation has no ``frame``; its events close all open intervals.
     """
@@ -96,7 +96,7 @@ class Observation:
     estimates: dict[int, Estimate]
     events: list[tuple[Event, str]]
     faces: tuple[Box, ...] = ()
-    looked_at: bool = True
+    processed: bool = True
     searched: str | None = None
     candidates: dict[int, Face] = field(default_factory=dict)
     fates: dict[int, int] = field(default_factory=dict)
@@ -243,7 +243,7 @@ class Observer:
         if result is None:
             self.rejected += 1
             line.miss(frame.number)
-            return Observation(frame, (), {}, [], looked_at=False)
+            return Observation(frame, (), {}, [], processed=False)
         events = self._numbered(line.observe(frame.number, frame.time, frame.size, result.faces, result.searched))
         faces = [face.box for face in result.faces] + [face.box for face in (job.hints.faces if job.hints else ())]
         estimates = {estimate.track: estimate for estimate in line.estimates()}

@@ -96,7 +96,7 @@ _BEGIN, _END = "<!--further-->", "<!--/further-->"
 
 
 class Link(NamedTuple):
-    """A cell that leads to a file beside the page; ``address`` is its relative path."""
+    """A cell with a link to a file; ``address`` is its path, relative to the page."""
 
     text: str
     address: str
@@ -133,13 +133,13 @@ def html(
 
     Args:
         title: its heading.
-        kind: what it reports; follows the title in the browser's tab.
+        kind: the kind of report, which follows the title in the browser's tab.
         lead: one sentence below the heading, as text.
-        figures: the most important numbers, by what they are.
+        figures: the most important numbers, by name.
         sections: the rest.
-        caution: what a reader has to keep in mind, as text.
+        caution: the limits of the results, as text.
         made: how the results were made, as HTML; follows the version.
-        warnings: what is wrong with the results, as text.
+        warnings: problems of the results, as text.
         further: sections after the others, which `with_further` can replace.
     """
     return _PAGE.substitute(
@@ -159,7 +159,7 @@ def html(
 
 
 def with_further(text: str, sections: Iterable[Section]) -> str:
-    """Return a page with these sections in place of its further ones, such as those of trials that were added later."""
+    """Return a page whose further sections are replaced by these, such as those of trials that were added later."""
     before, begin, rest = text.partition(_BEGIN)
     _, end, after = rest.rpartition(_END)
     return before + begin + "".join(map(_section, sections)) + end + after

@@ -91,7 +91,7 @@ def shares(found: Mapping[str, float], what: str) -> str:
 
 
 def stacked(name: str, found: Mapping[str, Mapping[str, float]], labels: Sequence[str], what: str) -> str:
-    """Draw a bar for each entry, such as a film or a trial, with the share of each label after each other.
+    """Draw a stacked bar of the shares of the labels for each entry, such as a film or a trial.
 
     Args:
         name: the drawing's name, which is unique in its page.

@@ -1,4 +1,4 @@
-"""Says from what the tables of an analysis were made: program, packages, models, settings and source."""
+"""Describes how the tables of an analysis were made: program, packages, models, settings and source."""
 
 from __future__ import annotations
 
@@ -92,13 +92,13 @@ def model_digests(settings: Settings) -> dict[str, str]:
 
 
 def provenance(made: dict[str, Any], camera: CameraSettings, sha256: str | None = None) -> dict[str, Any]:
-    """Return what is said of all tables of one analysis.
+    """Return the provenance of the tables of one analysis, as JSON values.
 
     Args:
-        made: what `about` returned.
+        made: the result of `about`.
         camera: the camera's settings.
-        sha256: of the source, in hexadecimal, if it is known; computed if not and the source is a file. There is none
-            for a folder or an address.
+        sha256: the SHA-256 of the source, in hexadecimal, if it is known; by default it is computed if the source is a
+            file, and ``None`` for a folder or an address.
 
     Raises:
         OSError: the source is a file and cannot be read.

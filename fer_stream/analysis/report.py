@@ -30,7 +30,7 @@ def page(
         summary: the summary of the whole recording.
         drawings: the result of `plots.draw`.
         about: ``version``, ``model``, ``settings`` (as JSON), ``error`` if the recording broke off, and ``hint`` if
-            there is something to suggest.
+            there is a suggestion.
         further: sections that trials may replace later: `fer_stream.analysis.page.with_further`.
     """
     shares, between = summary.shares, summary.uncertain_between

@@ -2,13 +2,13 @@
 
 A face has a row for each frame from the first in which it was found to the last. The tracker makes it a track only
 after it was seen for a while (`tracker.confirm`), and gives it up only after it was not seen for a while. Therefore the
-rows of a frame are held back until it is known what became of its faces:
+rows of a frame are held back until the outcome of each of its faces is known:
 
-- The rows of a face that became a track get its number; those before it did are marked as provisional.
-- A face that was not found in some frames, and then again, has rows there, too, marked as not found.
-- A face that was given up before it became a track was most likely none: it has no rows.
-- A face that the recording's end, or a change of the picture's size, kept from becoming a track has provisional rows
-  without a number: nothing is known against it. So a film of one frame has its faces.
+- The rows of a face that became a track get its number; those from before are marked as provisional.
+- A face that was missed in some frames, and found again later, also has rows for these frames, marked as not found.
+- A face that was given up before it became a track was most likely a false detection: it has no rows.
+- If the recording ended, or the picture's size changed, before a face became a track, the face has provisional rows
+  without a number: it may be a real one. So a film of one frame has rows for its faces.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ FACES = 4
 
 
 class FaceRow(NamedTuple):
-    """A face in a frame: its row in the table of faces, and the face of which it tells."""
+    """A face in a frame: its row in the table of faces, and the detected face."""
 
     row: Row
     face: Face
@@ -60,20 +60,20 @@ class FrameRows(NamedTuple):
 
 @dataclass(slots=True)
 class _Waiting:
-    """A frame's row without the number of its faces, the rows of its faces that are decided, and how many are not.
+    """A frame's row without the number of its faces, its decided face rows, and the number of its undecided ones.
 
     It does not hold the frame, whose pixels would stay in memory.
     """
 
     row: Row
-    looked_at: bool
+    processed: bool
     faces: list[FaceRow] = field(default_factory=list)
     undecided: int = 0
 
 
 @dataclass(slots=True)
 class _Course:
-    """A face that the tracker follows: its last look, and its rows that are not decided."""
+    """A face that the tracker follows: its latest detection, and its undecided rows."""
 
     face: Face
     estimate: Estimate | None
@@ -94,7 +94,7 @@ class _Course:
         self.rows.clear()
 
     def end(self) -> None:
-        """Decide about the rows when nothing more will be known."""
+        """Decide about the rows at the end of the recording, or of a picture size."""
         while self.rows and (self.confirmed or not self.rows[-1][1].found):
             self.rows.pop()[0].undecided -= 1
         self.settle(None)
@@ -121,10 +121,10 @@ class Rows:
                 course.end()
             self._courses.clear()
         if frame is not None:
-            looked = observation.looked_at
-            row: Row = [frame.number, self._seconds(frame.time), *frame.size, None, looked, observation.searched]
-            self._waiting.append(_Waiting(row, looked))
-            if looked:  # otherwise it has no fates, which does not mean that the faces were given up
+            processed = observation.processed
+            row: Row = [frame.number, self._seconds(frame.time), *frame.size, None, processed, observation.searched]
+            self._waiting.append(_Waiting(row, processed))
+            if processed:  # otherwise it has no fates, which does not mean that the faces were given up
                 self._take(self._waiting[-1], observation)
         ready = []
         while self._waiting and not self._waiting[0].undecided:
@@ -218,7 +218,7 @@ class Rows:
         ]
 
     def openface(self, one: FaceRow) -> Row:
-        """Return the row of a face in the table of OpenFace's form."""
+        """Return the row of a face in the OpenFace table."""
         row, layout = one.row, self._layout
         cell = dict(zip(layout.faces, row, strict=True))
         angles = [cell[name] for name in ("approx_pitch", "approx_yaw", "approx_roll")]
@@ -242,7 +242,7 @@ class Rows:
 
 def _complete(waiting: _Waiting) -> FrameRows:
     waiting.faces.sort(key=lambda face: face.row[TRACK] or math.inf)
-    if waiting.looked_at:
+    if waiting.processed:
         waiting.row[FACES] = sum(face.found for face in waiting.faces)
     return FrameRows(waiting.row, waiting.faces)
 

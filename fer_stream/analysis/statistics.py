@@ -1,4 +1,4 @@
-"""The statistics of a recording: the rows of `fer-stream stats`, in its folder."""
+"""Writes the statistics of a recording into its folder, with the rows of `fer-stream stats`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from fer_stream.types import Places
 
 FILES: dict[str, Group] = {"statistics.csv": "camera", "zones.csv": "zone", "lines.csv": "line"}
-"""The names of the tables, and of what their rows are."""
+"""The files, and what a row of each is about."""
 
 
 def write(
@@ -28,14 +28,14 @@ def write(
     least_faces: int,
     trials: Sequence[Trial] = (),
 ) -> None:
-    """Write the tables of a recording: one of all faces, and of zones and lines if the camera has some.
+    """Write the tables of a recording: one of all faces, and those of zones and lines if the camera has any.
 
     Args:
-        record: what its events say.
+        record: the recording's events.
         folder: where to write.
         labels: those that the model may give: a label that was never given has a column, too.
         places: the camera's zones and lines.
-        least_faces: of how many faces at least something is said.
+        least_faces: rows about fewer faces are withheld.
         trials: a row for each of them; by default one row for the whole recording.
 
     Raises:

@@ -1,7 +1,7 @@
 """Sections of a report on trials, zones and lines, from the tables of `fer_stream.analysis.statistics`.
 
 The tables may be those of one film, or of several with the column ``film``. Shares are parts of the time that faces
-were in view, added up over films, so a film counts by its time.
+were in view, summed over films, so a film with more of this time has more weight.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Times:
     """With `UNCERTAIN` for time without a sure label."""
     counts: defaultdict[str, int] = field(default_factory=lambda: defaultdict(int))
     withheld: int = 0
-    """Rows without values, because they were of too few faces."""
+    """Number of rows without values, because they are about too few faces."""
 
     def shares(self) -> dict[str, float]:
         """Return the share of ``in_view`` of each label, 0 to 1; nothing if no face was in view."""

@@ -1,7 +1,7 @@
 """Joins the tables of several films into one table each, with the column ``film`` first, and makes their report.
 
 A film is named like its folder and its camera, because two films may have the same file name. Films may have different
-columns, such as the labels of other models: a column that a film has not is empty in its rows.
+columns, such as the labels of other models: a column that a film does not have is empty in its rows.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ def join(folder: Path, films: Sequence[str], inputs: Iterable[Path], *, force: b
     """Join all tables of analyses in the subfolders of a folder, into the folder; return the summary of the tables.
 
     They, and a report on all films, replace those that were made earlier. The report also shows the agreement with
-    coders in the subfolder `AGREEMENT`. Nothing is written, and ``None`` is returned, if no film has been analysed, or
-    if the tables are those of these analyses already.
+    coders in the subfolder `AGREEMENT`. If no film has been analysed, or if the tables are up to date, nothing is
+    written and ``None`` is returned.
 
     Args:
         folder: the common folder.
         films: the names of the subfolders; one without a finished analysis is left out, and the summary says so.
         inputs: files, or folders of files, that are never changed.
-        force: join again, and replace foreign files that have the name of a table.
+        force: join even if the tables are up to date, and replace foreign files that have the name of a table.
 
     Raises:
         ConfigError: the folder cannot be written, or holds foreign files.
@@ -71,8 +71,8 @@ def join(folder: Path, films: Sequence[str], inputs: Iterable[Path], *, force: b
         return output.finish({"films": parts, "identity": identity})
 
 
-def again(folder: Path) -> bool:
-    """Join the films of a folder that has common tables already; return whether something is new.
+def refresh(folder: Path) -> bool:
+    """Bring the common tables and the report of a folder up to date, if it has any; return whether they changed.
 
     Raises:
         ConfigError, ModelError: as `join`.
@@ -82,7 +82,7 @@ def again(folder: Path) -> bool:
 
 
 def _about(summary: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the summary of all films says of one; its digest tells whether its analysis is still the same."""
+    """Return one film's entry in the summary of all films; its digest changes with its analysis."""
     if not summary:
         return {"error": "not analysed"}
     kept = {key: summary[key] for key in ("source", "frames", "images", "faces", "error") if key in summary}

@@ -23,7 +23,7 @@ _MEASURES = (
 """The scope and the name of each value of a pair of raters that is shown, as in ``agreement.csv``."""
 
 _TOGETHER = {"alpha": "Krippendorff's alpha", "fleiss_kappa": "Fleiss' kappa"}
-"""What is computed over all raters."""
+"""The measures over all raters together, with their names in the report."""
 
 
 def page(title: str, films: Mapping[str, Mapping[str, Any]], folder: Path, agreement: Path | None = None) -> str:
@@ -110,8 +110,8 @@ def _side_by_side(recordings: Mapping[str, Mapping[str, Any]], times: Mapping[st
     bars = {film: each.shares() for film, each in times.items()}
     return Section(
         "Films",
-        "Share of the time from entering to leaving, added up over the tracks of a film. All films: by time, so a film "
-        "with more face-seconds counts more. A film's name leads to its own report."
+        "Share of the time from entering to leaving, added up over the tracks of a film. The row of all films adds up "
+        "the time, so a film with more face-seconds has more weight. A film's name leads to its own report."
         + (f" The drawing has the first {plots.MOST_BARS} films." if len(bars) > plots.MOST_BARS else ""),
         ("film", "seconds", *counts, "face-seconds", *(f"{label} %" for label in labels)),
         rows,

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 PAGE = "report.html"
 
-
 TRIALS = "trials"
 """The key of a summary for the trials that are in the tables."""
 
@@ -38,7 +37,7 @@ class Source:
         path: the source as a path, which does not exist if it is an address.
         start: the capture time of the recording's beginning, in nanoseconds.
         places: the camera's zones and lines.
-        least_faces: of how many faces at least statistics say something.
+        least_faces: statistics about fewer faces are withheld.
     """
 
     camera: str
@@ -56,16 +55,16 @@ def add(
     kinds: Sequence[str],
     wanted: Sequence[Marker] | None,
 ) -> dict[str, Any]:
-    """Add what a finished analysis lacks, and return its new summary; ``summary`` itself if nothing is missing.
+    """Add exports and trials to a finished analysis, and return its new summary; ``summary`` itself if none is missing.
 
-    What it has and is not asked for stays. If a trial does not fit, the exports are added nevertheless.
+    Its other exports stay. The exports are added even if a trial does not fit.
 
     Args:
         output: the folder of the analysis.
         summary: its summary.
         source: its recording.
-        kinds: kinds of `fer_stream.analysis.exports` that it is to have.
-        wanted: the trials that it is to have; ``None``: those that it has.
+        kinds: the kinds of `fer_stream.analysis.exports` to add if they are missing.
+        wanted: the trials, which replace the earlier ones; ``None`` keeps those.
 
     Raises:
         AnnotationError: a trial starts after the last frame, or the analysis is of pictures, which have no times.

@@ -1,7 +1,8 @@
 """Writes the rows of an analysis into CSV and Parquet files, or returns them as data frames.
 
-CSV files are UTF-8 with a header, commas and decimal points. Truth values are ``TRUE`` and ``FALSE``, as all programs
-know them; R takes ``true`` for a text. An empty cell is a missing value.
+CSV files are UTF-8 with a header, commas and decimal points. Truth values are ``TRUE`` and ``FALSE``, because R reads
+``true`` as a text. An empty cell is a missing value.
+
 Parquet files have the same columns, and the provenance of the analysis as JSON in their metadata, under `PROVENANCE`.
 """
 
@@ -12,7 +13,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from fer_stream.analysis.columns import Column
 from fer_stream.analysis.rows import Rows
 from fer_stream.system.csv_rows import CsvWriter
 from fer_stream.system.extras import require
@@ -40,8 +40,8 @@ class Tables:
     ``faces`` has a row for each face and frame, ``events`` one for each event, and ``frames`` one for each frame, also
     those without a face. For unrelated pictures, ``frames`` has a row for each picture, and ``events`` has none.
 
-    ``errors`` says what of the input could not be analysed. ``provenance`` says from what the tables were made: the
-    version of fer_stream, the models and their SHA-256, the settings, and the name and SHA-256 of the source.
+    ``errors`` lists the parts of the input that could not be analysed. ``provenance`` describes how the tables were
+    made: the version of fer_stream, the models and their SHA-256, the settings, and the name and SHA-256 of the source.
     """
 
     faces: Any
@@ -51,7 +51,7 @@ class Tables:
     provenance: dict[str, Any]
 
     def to_pandas(self) -> Tables:
-        """Return the same with each table as a ``pandas.DataFrame``; neither needs pyarrow.
+        """Return the same with each table as a ``pandas.DataFrame``; pyarrow is not needed.
 
         Whole numbers, truth values and texts have pandas' nullable types ``Int64``, ``boolean`` and ``string``; other
         numbers are ``float64``, with NaN where one is missing.
@@ -72,23 +72,18 @@ def _to_pandas(table: Any) -> Any:
 
 
 class TableFiles:
-    """Writes tables into ``NAME.csv``, row by row, and at the end into ``NAME.parquet``. Memory does not grow.
+    """Writes tables into ``NAME.csv``, row by row, and at the end into ``NAME.parquet``, in constant memory.
 
     Args:
         folder: where the files are written.
         tables: the columns of each table, by the table's name.
-        first: columns in front of each table, with their constant texts, such as ``{"film": "talk.mp4"}``.
 
     Raises:
         OSError: a file cannot be written.
     """
 
-    def __init__(self, folder: Path, tables: Mapping[str, Columns], first: Mapping[str, str] | None = None) -> None:
-        self._folder = folder
-        constant = first or {}
-        front = {name: Column(str, "") for name in constant}
-        self._first: Row = list(constant.values())
-        self._tables = {name: front | columns for name, columns in tables.items()}
+    def __init__(self, folder: Path, tables: Mapping[str, Columns]) -> None:
+        self._folder, self._tables = folder, dict(tables)
         self._writers = {}
         with ExitStack() as opened:
             for name, columns in self._tables.items():
@@ -104,7 +99,7 @@ class TableFiles:
 
     def write(self, table: str, row: Row) -> None:
         """Append a row to a table."""
-        self._writers[table].writerow([*self._first, *map(_cell, row)])
+        self._writers[table].writerow(map(_cell, row))
 
     def finish(self, provenance: Mapping[str, Any]) -> None:
         """Close the CSV files and convert them to Parquet, in parts."""
@@ -125,7 +120,6 @@ class RecordingFiles(TableFiles):
         folder: where the files are written.
         layout: the columns.
         start: the capture time that counts as 0, in nanoseconds.
-        first: as for `TableFiles`.
 
     Raises:
         OSError: a file cannot be written.
@@ -133,12 +127,12 @@ class RecordingFiles(TableFiles):
 
     TABLES = ("faces", "events", "frames", OPENFACE)
 
-    def __init__(self, folder: Path, layout: Layout, start: int, first: Mapping[str, str] | None = None) -> None:
-        super().__init__(folder, {name: getattr(layout, name) for name in self.TABLES}, first)
+    def __init__(self, folder: Path, layout: Layout, start: int) -> None:
+        super().__init__(folder, {name: getattr(layout, name) for name in self.TABLES})
         self._rows = Rows(start, layout)
 
     def add(self, observation: Observation) -> int:
-        """Write what the next observation completes, and return the number of faces found in these frames."""
+        """Write the rows that the next observation completes, and return the number of faces found in their frames."""
         found = 0
         for event, _ in observation.events:
             self.write("events", self._rows.event(event))

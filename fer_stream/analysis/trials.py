@@ -1,7 +1,7 @@
 """Trials: named spans of a film, from a file of markers. They become the column ``trial`` of its tables.
 
-Times are in the film's clock, in seconds. A trial begins with its start, and ends before its end. So a frame is in at
-most one of two trials that follow each other.
+Times are in the film's clock, in seconds. A trial includes its start, but not its end, so a frame belongs to only one
+of two trials that follow each other.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def by_film(markers: Sequence[Marker], films: Mapping[str, str]) -> dict[str, li
     """Return the trials of each film, in order of time. Markers without a film belong to every film.
 
     Args:
-        markers: as they were read.
+        markers: the markers of all films.
         films: the file name of each film, by the name of its camera. A marker names a film by either, with or without
             the suffix.
 
@@ -90,7 +90,7 @@ def check(trials: Sequence[Marker], film: str, duration: float) -> None:
         if trial.start > duration:
             raise AnnotationError(
                 f"the trial {trial.name!r} starts at {trial.start:g} s, but the last frame of {film} is at "
-                f"{duration:g} s: no trials were added to its tables"
+                f"{duration:g} s: no trials were added to its tables; correct the markers"
             )
     if trials and trials[-1].end > duration + 1:
         late = trials[-1]
@@ -103,18 +103,18 @@ def spans(trials: Sequence[Marker], start: int) -> list[Trial]:
 
 
 class Marking:
-    """Copies tables, with the trial of each row's time in the column `TRIAL`, empty outside; a row may have had one.
+    """Copies tables with a last column `TRIAL`: the trial at the row's time, empty outside all trials.
 
     Args:
         trials: in order of time, without overlaps.
-        marked: the tables have the column already, as their last one.
+        marked: the tables already have the column, which is replaced.
     """
 
     def __init__(self, trials: Sequence[Marker], *, marked: bool) -> None:
         self._trials, self._marked = trials, marked
         self._starts = [trial.start for trial in trials]
 
-    def of(self, time: float) -> str | None:
+    def name_at(self, time: float) -> str | None:
         """Return the name of the trial at a time of the film."""
         at = bisect_right(self._starts, time) - 1
         return self._trials[at].name if at >= 0 and time < self._trials[at].end else None
@@ -146,13 +146,13 @@ class Marking:
             columns = self._columns(header)
             width, time = len(columns), columns.index(_TIME)
             writer.writerow([*columns, TRIAL])
-            writer.writerows([*row[:width], self.of(float(row[time]))] for row in rows)
+            writer.writerows([*row[:width], self.name_at(float(row[time]))] for row in rows)
 
     def _parquet(self, source: Path, target: Path) -> None:
         polars = require("polars", "analyze")
 
         def names(times: Any) -> Any:
-            return polars.Series(times.name, [self.of(time) for time in times], dtype=polars.String)
+            return polars.Series(times.name, [self.name_at(time) for time in times], dtype=polars.String)
 
         columns = self._columns(list(polars.read_parquet_schema(source)))
         about = polars.read_parquet_metadata(source)

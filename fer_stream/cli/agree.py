@@ -1,4 +1,4 @@
-"""``fer-stream agree``: how far fer_stream and coders, or several coders, agree."""
+"""``fer-stream agree``: computes the agreement of fer_stream with coders, or of coders with each other."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def agree(arguments: Namespace) -> None:
     """Print the agreement, and write it into a folder if one is given.
 
     Raises:
-        AnnotationError: the files cannot be read, or not be compared.
+        AnnotationError: the files cannot be read or compared.
         ConfigError: the folder cannot be written.
     """
     from fer_stream.analysis import study  # noqa: PLC0415
@@ -50,5 +50,5 @@ def agree(arguments: Namespace) -> None:
     if arguments.output:
         page = write(Path(arguments.output), agreement, [ours, *coders], calibrated, force=arguments.force)
         sys.stderr.write(f"-> {page}\n")
-        if page.parent.name == study.AGREEMENT and study.again(page.parent.parent):
+        if page.parent.name == study.AGREEMENT and study.refresh(page.parent.parent):
             sys.stderr.write(f"-> {page.parent.parent / study.REPORT}\n")

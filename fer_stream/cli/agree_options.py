@@ -16,7 +16,7 @@ def agree_arguments() -> tuple[Argument, ...]:
             ("ours",),
             {
                 "metavar": "OURS",
-                "help": "a folder of fer-stream analyze, a folder of several, an events.jsonl, or any file of a coder",
+                "help": "a folder of fer-stream analyze, a folder of several, an events.jsonl, or a coder's file",
             },
         ),
         (
@@ -42,8 +42,7 @@ def agree_arguments() -> tuple[Argument, ...]:
                 "type": values.mapping,
                 "action": "append",
                 "default": [],
-                "help": "what a coder's label counts as, such as joy=happy; with nothing after the sign, as no label; "
-                "may be repeated",
+                "help": "replace a coder's label by ours, such as joy=happy; joy= makes it no label; may be repeated",
             },
         ),
         (
@@ -61,17 +60,17 @@ def agree_arguments() -> tuple[Argument, ...]:
                 "type": values.track,
                 "action": "append",
                 "default": [],
-                "help": "which of our faces, where a film shows several at once: a number, or longest; may be repeated",
+                "help": "the coded track, if a film has several: a number, or longest; may be repeated",
             },
         ),
-        (("--tier",), {"metavar": "NAME", "help": "which tier or subject of the coders' files; or longest"}),
+        (("--tier",), {"metavar": "NAME", "help": "the tier or subject to read in the coders' files, or longest"}),
         (
             ("--step",),
             {
                 "metavar": "SECONDS",
                 "type": values.seconds,
                 "default": 0.04,
-                "help": "seconds between the moments at which labels are compared (default: 0.04)",
+                "help": "seconds between the times at which labels are compared (default: 0.04)",
             },
         ),
         (
@@ -80,7 +79,7 @@ def agree_arguments() -> tuple[Argument, ...]:
                 "metavar": "SHARE",
                 "type": values.share,
                 "default": 0.5,
-                "help": "intersection over union from which on two spans are the same event (default: 0.5)",
+                "help": "least intersection over union at which two spans count as the same event (default: 0.5)",
             },
         ),
         (
@@ -89,7 +88,7 @@ def agree_arguments() -> tuple[Argument, ...]:
                 "metavar": "CAMERA",
                 "type": values.camera,
                 "help": "also fit a correction of the model's probabilities for this camera (or * for any) to the "
-                "coder, and say whether it helps on held-out films; if it does, calibration.toml has the settings",
+                "coder, and test it on held-out films; if it helps, calibration.toml has the settings",
             },
         ),
         (

@@ -84,7 +84,7 @@ def _analyze_one(
     """Analyse one input, unless its folder has the analysis already, and add exports and trials.
 
     Raises:
-        SourceError: the input cannot be read, or not to its end; what was read of it is written.
+        SourceError: the input cannot be read, or broke off; the results up to there are written.
         AnnotationError: the exports or trials do not fit the input.
     """
     from fer_stream.analysis import Analysis  # noqa: PLC0415
@@ -120,7 +120,8 @@ def _analyze_one(
             _print(f"{analysis.source}: {len(added['trials'])} trials in its tables -> {folder}")
         given = {"--export": "exports", "--markers": "trials"}
         if lost := [option for option, key in given.items() if before.get(key) and not added.get(key)]:
-            _print(f"{analysis.source}: analysed again; to have what was added before, give {' and '.join(lost)} again")
+            without = " and ".join(given[option] for option in lost)
+            _print(f"{analysis.source}: analysed again, without {without}: give {' and '.join(lost)} again")
     except FerStreamError:
         if broken:
             tell_error(str(broken))
@@ -141,7 +142,7 @@ def _join(settings: Settings, output: Path, films: Sequence[str], *, force: bool
 
 
 def _kinds(text: str | None) -> list[str]:
-    """Return the kinds of exports in a list with commas.
+    """Return the kinds of exports in a list separated by commas.
 
     Raises:
         ConfigError: one is unknown.
@@ -155,7 +156,7 @@ def _kinds(text: str | None) -> list[str]:
 
 
 def _trials(path: str | None, sources: Mapping[str, str]) -> dict[str, list[Marker]]:
-    """Return the trials of each input, by its camera's name; of no input without a file of markers.
+    """Return the trials of each input, by its camera's name; an empty dict without a file of markers.
 
     Raises:
         AnnotationError: the file cannot be read, or the trials do not fit the inputs' names or each other.

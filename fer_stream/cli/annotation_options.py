@@ -11,20 +11,38 @@ if TYPE_CHECKING:
 
 
 def annotation_arguments() -> tuple[Argument, ...]:
-    """Return argparse's arguments: names, and how each is parsed."""
+    """Return argparse's arguments."""
     return (
-        (("action",), {"choices": ["add", "list"], "help": "add one, or print those in the journal"}),
-        (("--camera",), {"metavar": "NAME", "help": "its camera; list: only this camera's"}),
-        (("--track",), {"metavar": "NUMBER", "type": int, "help": "add: the number of the face"}),
+        (("action",), {"choices": ["add", "list"], "help": "add an annotation, or list those in the journal"}),
+        (("--camera",), {"metavar": "NAME", "help": "add: the camera; list: only this camera's annotations"}),
+        (("--track",), {"metavar": "NUMBER", "type": int, "help": "add: the track's number"}),
         (
             ("--from",),
-            {"dest": "since", "metavar": "TIME", "type": values.moment, "help": "its start; list: the period's"},
+            {
+                "dest": "since",
+                "metavar": "TIME",
+                "type": values.moment,
+                "help": "add: the interval's start; list: the period's",
+            },
         ),
-        (("--to",), {"metavar": "TIME", "type": values.moment, "help": "its end, exclusive; list: the period's"}),
-        (("--label",), {"help": "add: the right label, or wrong: the shown one is not right"}),
+        (
+            ("--to",),
+            {
+                "metavar": "TIME",
+                "type": values.moment,
+                "help": "add: the interval's end, exclusive; list: the period's",
+            },
+        ),
+        (
+            ("--label",),
+            {"help": "add: the right label, or the word wrong if only the shown label is known to be wrong"},
+        ),
         (("--previous",), {"metavar": "LABEL", "help": "add: the label that was shown"}),
-        (("--annotator",), {"metavar": "NAME", "help": "add: who says so; a key of an annotator is for its own name"}),
-        (("--note",), {"metavar": "TEXT", "help": "add: anything else, at most 500 characters"}),
+        (
+            ("--annotator",),
+            {"metavar": "NAME", "help": "add: the annotator's name; with a key of the role annotator, its own"},
+        ),
+        (("--note",), {"metavar": "TEXT", "help": "add: a remark, at most 500 characters"}),
         (
             ("--format",),
             {

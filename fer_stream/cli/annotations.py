@@ -1,4 +1,4 @@
-"""``fer-stream annotations``: what people say of labels. Sends it to an aggregator, or prints it from the journal."""
+"""``fer-stream annotations``: sends an annotation to an aggregator, or lists those in the journal."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from fer_stream.types import Annotation
 
 NEEDED = ("camera", "track", "since", "to", "label", "annotator")
-"""What `add` needs, as named in the arguments."""
+"""The arguments that `add` needs."""
 
 
 def carry_out(arguments: Namespace) -> None:
-    """Add an annotation, or print those of a period.
+    """Add an annotation, or list those of a period.
 
     Raises:
         ConfigError: wrong use.
@@ -37,7 +37,7 @@ def carry_out(arguments: Namespace) -> None:
         _add(arguments, settings)
         return
     if unused := [name for name in ("track", "label", "annotator", "note", "previous") if getattr(arguments, name)]:
-        raise ConfigError(f"--{unused[0]} applies to add: leave it out")
+        raise ConfigError(f"--{unused[0]} applies to add, not to list: leave it out")
     _print(_found(arguments, settings), arguments.format)
 
 
@@ -45,7 +45,7 @@ def _add(arguments: Namespace, settings: Settings) -> None:
     from fer_stream.client.annotations import annotate  # noqa: PLC0415
 
     if missing := [name for name in NEEDED if getattr(arguments, name) is None]:
-        raise ConfigError(f"which one? give --{missing[0].replace('since', 'from')}")
+        raise ConfigError(f"an annotation needs --{missing[0].replace('since', 'from')}: give it")
     given = {name: getattr(arguments, name) for name in ("camera", "track", "label", "annotator", "note", "previous")}
     given |= {"start": _nanoseconds(arguments.since), "end": _nanoseconds(arguments.to)}
     made = annotate(settings, {name: value for name, value in given.items() if value is not None})

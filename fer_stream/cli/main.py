@@ -216,7 +216,7 @@ COMMANDS = (
     Command(
         "stats",
         "stats:stats",
-        "print for how long each apparent expression was seen on each camera, computed from a journal",
+        "print for how long each apparent expression was seen, computed from a journal or from analysed films",
         "fer-stream stats --every 5m --from 2026-01-31T08:00:00Z --to 2026-01-31T18:00:00Z --format csv",
         ("--journal", "--least-faces", *COMMON),
         (
@@ -244,20 +244,20 @@ COMMANDS = (
                 "--events",
                 metavar="PATH",
                 nargs="+",
-                help="not the journal, but folders that `fer-stream analyze` has written, or files of events: rows for "
-                "each film",
+                help="read folders that `fer-stream analyze` has written, or files of events, in place of the journal: "
+                "rows for each film",
             ),
             _argument(
                 "--markers",
                 metavar="FILE",
                 help="rows for each trial in this file: CSV with start, end and name, or BIDS events; times are "
-                "seconds of the film, or from --from in a journal",
+                "seconds from the film's beginning, or for a journal from --from",
             ),
             _argument(
                 "--group",
                 choices=["camera", "track", "zone", "line"],
                 default="camera",
-                help="of what rows are: cameras, tracks, zones, or lines in each direction (default: camera)",
+                help="what a row is about: a camera, a track, a zone, or a direction of a line (default: camera)",
             ),
             _argument(
                 "--by",
@@ -297,7 +297,7 @@ COMMANDS = (
                 "--export",
                 metavar="KINDS",
                 help="also write the intervals for other programs: one or more of eaf (ELAN), boris, bids (events.tsv) "
-                "and vtt (subtitles), with commas",
+                "and vtt (subtitles), separated by commas",
             ),
             _argument(
                 "--markers",
@@ -314,7 +314,7 @@ COMMANDS = (
     Command(
         "agree",
         "agree:agree",
-        "compare what fer-stream says of recordings with what people say: kappa, alpha, F1, onset errors",
+        "compare the labels of fer-stream with those of coders: kappa, alpha, F1, onset errors",
         "fer-stream agree talk anna.eaf ben.csv --map joy=happy --output agreement",
         COMMON,
         agree_arguments(),
@@ -322,7 +322,7 @@ COMMANDS = (
     Command(
         "annotations",
         "annotations:carry_out",
-        "mark a label of the journal as wrong, or print what was marked",
+        "add an annotation of a label, such as that it is wrong, or list the annotations",
         "fer-stream annotations list --from 7d --format csv",
         ("--connect", "--key", "--journal", *COMMON),
         annotation_arguments(),
@@ -463,7 +463,7 @@ COMMANDS = (
                 "--role",
                 metavar="ROLE",
                 help="what it may do: capture, worker, node (both, for any camera), client, live (sees pictures), "
-                "annotator (marks labels), or all",
+                "annotator (sends annotations under the key's name), or all",
             ),
             _argument(
                 "--camera",

@@ -121,9 +121,7 @@ OPTIONS = (
         ("live.show_faces",),
         {"action": "store_const", "const": True},
     ),
-    Option(
-        "--least-faces", "N", "leave out the faces of a period that has fewer of them (default: 1)", ("least_faces",)
-    ),
+    Option("--least-faces", "N", "withhold rows about fewer faces (default: 1)", ("least_faces",)),
     Option("--log-level", "LEVEL", "debug, info, warning or error (default: info)", ("log_level",)),
     Option("--duration", "S", "end after this many seconds", how={"type": seconds}),
     Option("--summary", "FILE", "write a JSON summary: frame ledgers, events, times", how={"type": Path}),
@@ -244,7 +242,7 @@ def camera_values(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _table(flag: str, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return a JSON object, of whose equal names Python would keep only the last."""
+    """Return a JSON object; refuse equal names, of which Python would keep only the last."""
     if twice := {name for name, count in Counter(name for name, _ in pairs).items() if count > 1}:
         raise ConfigError(f"{flag} has the name {min(twice)} twice: rename one")
     return dict(pairs)

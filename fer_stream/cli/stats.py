@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 
 
 class _Source(NamedTuple):
-    """Events that are read."""
+    """The events of a film or of the journal."""
 
     film: str
-    """Empty: the journal."""
+    """Empty for the journal."""
     trials: Sequence[Trial]
-    """Those of ``--markers``."""
+    """The trials of ``--markers``."""
     record: Record
     labels: Sequence[str] = ()
     """Those that the model may give, if they are known."""
@@ -59,8 +59,8 @@ def stats(arguments: Namespace) -> None:
         labels |= dict.fromkeys(source.labels if groups is None else groups.values())
     if arguments.format == "jsonl":
         for number, row in enumerate(rows):
-            told = ({"film": films[number]} if films else {}) | row.as_dict()
-            sys.stdout.write(json.dumps(told, ensure_ascii=False) + "\n")
+            values = ({"film": films[number]} if films else {}) | row.as_dict()
+            sys.stdout.write(json.dumps(values, ensure_ascii=False) + "\n")
     elif arguments.format == "csv":
         write_csv(rows, sys.stdout, arguments.group, films, labels)
     else:
@@ -68,7 +68,7 @@ def stats(arguments: Namespace) -> None:
 
 
 def _sources(arguments: Namespace, settings: Settings, since: int | None, until: int | None) -> Iterator[_Source]:
-    """Yield what was read of each recording, or of the journal.
+    """Yield the events of each recording, or of the journal.
 
     Raises:
         AnnotationError: the markers cannot be read, or do not fit.

@@ -1,4 +1,4 @@
-"""Annotations as JSON, and the rules that each of them follows.
+"""Annotations as JSON, and the checks of their fields.
 
 This module uses no clock, socket or file.
 """
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
 WRONG = "wrong"
-"""In place of a label: the shown one is wrong, and which one is right is not said."""
+"""In place of a label: the shown label is wrong, and the right one is not given."""
 
 LONGEST = 86_400 * 1_000_000_000
-"""Most nanoseconds from an annotation's start to its end. So those of a period are found by their start."""
+"""Most nanoseconds from start to end: with this limit, journals find the annotations of a period by their start."""
 
 CLOCKS = 3600 * 1_000_000_000
-"""Most nanoseconds by which an annotation's end may be ahead of the aggregator's clock: cameras have other clocks."""
+"""Most nanoseconds by which an annotation's end may be ahead of the aggregator's clock: cameras' clocks may differ."""
 
 MOST_NOTE = 500
 """Most characters of a note."""
@@ -40,7 +40,7 @@ FIELDS = ("camera", "track", "start", "end", "label", "previous", "annotator", "
 
 _CAMERA = re.compile(r"[^\x00-\x1f\x7f]{1,255}")
 _UNFIT = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\u2028\u2029\ud800-\udfff]")
-"""Characters that no text has: control characters but tabs and line ends, and halves of characters."""
+"""Characters that a note may not have: line separators, lone surrogates, controls except tabs and line feeds."""
 
 
 def checked(given: Mapping[str, Any]) -> Annotation:
@@ -124,8 +124,8 @@ def _time(name: str, value: Any) -> Nanoseconds:
     return Nanoseconds(value)
 
 
-def among(annotation: Annotation, labels: Collection[str]) -> None:
-    """Check that its label is one of those of the service; without any, which are not known yet, each is taken.
+def check_label(annotation: Annotation, labels: Collection[str]) -> None:
+    """Check that its label is one of the service's ``labels``; if these are empty, as before a worker connects, any is.
 
     Raises:
         AnnotationRefusedError: it is another one.
@@ -134,21 +134,21 @@ def among(annotation: Annotation, labels: Collection[str]) -> None:
         raise _refused(f"there is no label {annotation.label!a:.70}: choose {', '.join(labels)} or {WRONG}")
 
 
-def not_ahead(annotation: Annotation, now: Nanoseconds) -> None:
-    """Check that what it is about has happened: it may be ahead of the aggregator's clock by `CLOCKS` at most.
+def check_past(annotation: Annotation, now: Nanoseconds) -> None:
+    """Check that its interval is in the past: its end may be ahead of the aggregator's clock by `CLOCKS` at most.
 
     Raises:
-        AnnotationRefusedError: it is further ahead.
+        AnnotationRefusedError: its end is further ahead.
     """
     if annotation.end > now + CLOCKS:
         raise _refused(
             f"it ends at {to_rfc3339(annotation.end)}, and the aggregator's clock says {to_rfc3339(now)}: "
-            "give a time that has been, or set the clocks"
+            "give a time in the past, or correct the clocks"
         )
 
 
-def unknown(camera: str) -> AnnotationRefusedError:
-    """Return the error that no camera of this name has been in the journal."""
+def unknown_camera(camera: str) -> AnnotationRefusedError:
+    """Return the error for a camera that has never been in the journal."""
     return _refused(f"there is no camera {camera!a:.70} in the journal; fer-stream status lists the cameras")
 
 

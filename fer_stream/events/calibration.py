@@ -1,8 +1,8 @@
 """Corrects a classifier's probabilities on one camera, before they are smoothed.
 
 ``p_k' ~ exp(log(p_k) / T + b_k)``: a temperature ``T`` for all labels (C. Guo et al. 2017, "On Calibration of Modern
-Neural Networks", section 4.2) and a bias ``b_k`` for each, which moves the camera's baseline as other shares of the
-labels would (M. Saerens et al. 2002, "Adjusting the Outputs of a Classifier to New a Priori Probabilities").
+Neural Networks", section 4.2) and a bias ``b_k`` for each, which adjusts to the class frequencies of the camera
+(M. Saerens et al. 2002, "Adjusting the Outputs of a Classifier to New a Priori Probabilities").
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 Each = TypeVar("Each")
 
 FLOOR = 1e-4
-"""Least probability whose logarithm is taken: tables of faces have four decimal places."""
+"""Smaller probabilities are raised to this before the logarithm: tables of faces have four decimal places."""
 
 ANY = "*"
 """The name in the settings for cameras without a calibration of their own."""
@@ -38,17 +38,17 @@ class Calibration:
         """Return corrected probabilities; they sum to 1."""
         if not scored.values:  # a model that has measures only
             return scored
-        raised = [
+        logits = [
             math.log(max(value, FLOOR)) / self._settings.temperature + bias
             for value, bias in zip(scored.values, self._bias, strict=True)
         ]
-        highest = max(raised)
-        weights = [math.exp(value - highest) for value in raised]
+        highest = max(logits)
+        weights = [math.exp(value - highest) for value in logits]
         total = math.fsum(weights)
         return Probabilities(scored.labels, tuple(weight / total for weight in weights))
 
     def as_dict(self) -> dict[str, Setting]:
-        """Return what events say about it."""
+        """Return its values as in the event ``camera.online``."""
         biases = {f"bias.{label}": Setting(value) for label, value in self._settings.bias.items()}
         return {"temperature": Setting(self._settings.temperature), **biases}
 
@@ -65,7 +65,7 @@ class Calibrations:
 
 
 def of_camera(by_camera: Mapping[str, Each], camera: str) -> dict[str, Each]:
-    """Return what applies to a camera, by the name under which it is found: its own, or that of `ANY`, or nothing."""
+    """Return the entry for a camera with its key: the camera's own, else that of `ANY`, else nothing."""
     name = camera if camera in by_camera else ANY
     return {name: by_camera[name]} if name in by_camera else {}
 

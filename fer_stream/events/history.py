@@ -1,4 +1,4 @@
-"""What the events say of a period, as spans to draw (`fer_stream.events.statistics.Record.history`).
+"""The history of a period, as spans to draw (`fer_stream.events.statistics.Record.history`).
 
 Times are in nanoseconds since the Unix epoch; ends are exclusive.
 """
@@ -45,7 +45,7 @@ class CameraHistory(NamedTuple):
 
 
 def states(since: int, until: int, online: Iterable[Span], offline: Iterable[Span]) -> list[tuple[str, int, int]]:
-    """Return state, start and end of each part of a period. Where a camera was both, it was online."""
+    """Return state, start and end of each part of a period. Online overrides offline."""
     found: list[tuple[str, int, int]] = []
     at = since
     on = union(_cut(online, since, until))

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from fer_stream.types import Nanoseconds
 
 Group = Literal["camera", "track", "zone", "line"]
-"""Of what rows are."""
+"""What a row is about."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +56,12 @@ class Row:
     offline: int
     unknown: int
     faces: Faces | None
-    """``None``: withheld, because there were some faces, but fewer than `least_faces` asks for."""
+    """``None``: withheld, because there were faces, but fewer than ``least_faces``."""
     trial: str = ""
     track: tuple[int, int] | None = None
     zone: str = ""
     visits: Visits | None = None
-    """Of a zone, unless withheld."""
+    """Only in a row about a zone, unless it is withheld."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the row as JSON values: durations in seconds, ``share`` as a part of ``in_view_s``."""
@@ -155,14 +155,14 @@ def write_csv(
     films: Sequence[str] = (),
     possible: Iterable[str] = (),
 ) -> None:
-    """Write rows of one kind as CSV: all durations in seconds. What is withheld is empty.
+    """Write rows of one kind as CSV: all durations in seconds. Withheld cells are empty.
 
     The column of a label is ``LABEL_s``; ``label_LABEL_s`` if another column has that name.
 
     Args:
         rows: from `fer_stream.events.statistics`.
         file: where to write.
-        group: of what the rows are.
+        group: what the rows are about.
         films: the film of each row, if they have one.
         possible: labels that have a column, too, because the model may give them.
     """
@@ -174,13 +174,13 @@ def write_csv(
     taken = {*columns, *_GROUPS["zone"][1]}  # the same in each table
     writer.writerow([*columns, *(f"label_{label}_s" if f"{label}_s" in taken else f"{label}_s" for label in names)])
     for number, row in enumerate(rows):
-        told = row.as_dict()
-        empty: Any = "" if told["withheld"] else 0.0
-        told["withheld"] = int(told["withheld"])
+        values = row.as_dict()
+        empty: Any = "" if values["withheld"] else 0.0
+        values["withheld"] = int(values["withheld"])
         if films:
-            told["film"] = films[number]
-        parts = [told.get("labels_s", {}).get(label, empty) for label in names]
-        writer.writerow([*(told.get(column, "") for column in columns), *parts])
+            values["film"] = films[number]
+        parts = [values.get("labels_s", {}).get(label, empty) for label in names]
+        writer.writerow([*(values.get(column, "") for column in columns), *parts])
 
 
 def cells(rows: Sequence[Row | LineRow], group: Group, films: Sequence[str] = ()) -> list[list[str]]:
@@ -204,11 +204,11 @@ def cells(rows: Sequence[Row | LineRow], group: Group, films: Sequence[str] = ()
     ]
     found = [heads]
     for number, row in enumerate(rows):
-        told = row.as_dict() | ({"film": films[number]} if films else {})
-        start = told["start"].replace("T", " ").removesuffix("Z").removesuffix(".000000")
-        line = [str(told.get(column, "")) for column in first] + [start]
+        values = row.as_dict() | ({"film": films[number]} if films else {})
+        start = values["start"].replace("T", " ").removesuffix("Z").removesuffix(".000000")
+        line = [str(values.get(column, "")) for column in first] + [start]
         columns = (*(f"{head[:-2]}_s" for head in times), "faces", *further)
-        line += [_cell(told.get(name)) for name in columns]
+        line += [_cell(values.get(name)) for name in columns]
         found.append(line + [_share(row, name) for name in ("uncertain", *names) if shares])
     return found
 

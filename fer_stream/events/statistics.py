@@ -1,7 +1,6 @@
 """Statistics of a period: for how long each apparent expression was seen, computed from events alone.
 
-They are of a camera, of each track, of each zone, or of each line. Time is never counted twice, and time about which
-nothing is known is told::
+A row is about a camera, a track, a zone or a line. No time is counted twice, and unknown time is counted, too::
 
     period = online + offline + unknown        of a camera
     online = unseen + time with a face there   (in the picture, or in the zone)
@@ -9,13 +8,14 @@ nothing is known is told::
 
 A face without an open interval is *uncertain*: it is not counted as neutral. A camera is *offline* from
 ``camera.offline`` to its next event, and its state is *unknown* before its first event, where events are missing
-(``stream.gap``), and after its latest event, unless the caller knows more. What is still open counts up to there. The
-labels of a zone are the time that is in an interval and in a visit of the same face.
+(``stream.gap``), and after its latest event, unless the caller knows more. Open stays, intervals and visits count up to
+the latest known time. The time of a label in a zone is the time that is in an interval and in a visit of the same face.
 
-**Small groups.** With ``least_faces`` above 1, nothing is said of fewer faces. Nothing is said of single tracks then,
-nor of the zones and lines of a camera of which nothing is said. If only one zone is withheld, or the withheld ones had
-fewer faces together, so is the zone with the next more faces: otherwise the rest could be computed from the whole. This
-does not protect against somebody who asks for many periods that differ a little.
+**Small groups.** With ``least_faces`` above 1, rows about fewer faces are withheld. So are all rows of tracks, and all
+zones and lines of a camera whose own row is withheld. If only one zone is withheld, or if the withheld zones together
+had fewer faces than ``least_faces``, the zone with the next fewest faces is withheld, too: otherwise the withheld
+values could be computed from the camera's row and the other zones. This does not protect against requests for many
+slightly different periods.
 
 This module uses no clock, socket or file.
 """
@@ -96,9 +96,9 @@ class Record:
 
         Args:
             parts: the parts of the period, or the trials.
-            group: of what rows are. A track has rows for the parts in which it was in view.
+            group: what a row is about. A track has rows for the parts in which it was in view.
             camera: only this camera.
-            least_faces: of how many faces at least something is said; what is said of fewer is withheld.
+            least_faces: rows about fewer faces are withheld.
             groups: the group of each label, such as its valence; a label without a group counts as uncertain.
             online: the time until which a camera is known to be online, by its name.
             most: the most rows.
@@ -111,7 +111,7 @@ class Record:
             raise _too_many(f"{len(parts)} parts for each of {len(cameras)} cameras", most)
         found: list[Row] | list[LineRow] = []
         for name in cameras:
-            one = _Answer(self._cameras[name], parts, least_faces, groups, (online or {}).get(name, 0))
+            one = _CameraRows(self._cameras[name], parts, least_faces, groups, (online or {}).get(name, 0))
             made = {"camera": one.whole, "track": one.tracks, "zone": one.zones, "line": one.lines}[group]
             for row in made():
                 if len(found) == most:
@@ -141,11 +141,11 @@ class Record:
                 count += 1 + len(stay.labels)
                 if count > most:
                     return None
-            told = states(since, until, *one.states(now))
-            count += len(told)
+            found_states = states(since, until, *one.states(now))
+            count += len(found_states)
             if count > most:
                 return None
-            found.append(CameraHistory(name, told, sorted(stays)))
+            found.append(CameraHistory(name, found_states, sorted(stays)))
         return found
 
 
@@ -157,7 +157,7 @@ def _too_many(what: str, most: int) -> ConfigError:
 
 @dataclass(slots=True)
 class _Face:
-    """What is known of one track. Later events of a stay, interval or visit replace what earlier ones said of it."""
+    """What is known of one track. Later events of a stay, interval or visit replace earlier ones."""
 
     start: int
     last: int
@@ -248,13 +248,13 @@ class _Camera:
                 del face.spans[key]
 
     def lose(self, *, another_journal: bool = False) -> None:
-        """Take that nothing is known of what follows the latest event."""
+        """Set the state to unknown from the latest event on."""
         if self.state:
             self._add(self.online, self.since, self.known)
         self._open_stays.clear()
         self._open_spans.clear()
         self.state = None
-        if another_journal:  # whose epochs and tracks may have the same numbers
+        if another_journal:  # its epochs and tracks may have the same numbers
             self._journal, self._epoch = self._journal + 1, 0
 
     def stay(self, track: _Track, now: int) -> Span:
@@ -299,7 +299,7 @@ class _Camera:
 
 
 class _Sum:
-    """What faces did in one part."""
+    """The sums over faces in one part."""
 
     __slots__ = ("count", "durations", "labels")
 
@@ -309,8 +309,8 @@ class _Sum:
         self.labels: Counter[str] = Counter()
 
 
-class _Answer:
-    """The rows of one camera."""
+class _CameraRows:
+    """Computes the rows of one camera."""
 
     def __init__(
         self, camera: _Camera, parts: Parts, least_faces: int, groups: Mapping[str, str] | None, until: int
@@ -334,7 +334,7 @@ class _Answer:
             )
 
     def tracks(self) -> Iterator[Row]:
-        """Yield a row for each track and part; with more than one face at least one row a part, which is withheld."""
+        """Yield a row for each track and part, or one withheld row for each part if ``least_faces`` is above 1."""
         if self._least > 1:
             yield from (self._row(number, None) for number in range(len(self._parts)))
             return
@@ -351,14 +351,14 @@ class _Answer:
                     visits[name].setdefault(track, []).append(span)
         sums, occupied = {}, {}
         for zone, found in visits.items():
-            # Visits of a face to one zone do not overlap, but those without duration may lie in one another's ends.
+            # Visits of a face to one zone do not overlap, but one without a duration may lie at the end of another.
             sums[zone] = self._sums((track, spans, union(spans)) for track, spans in found.items())
             occupied[zone] = self._parts.spread(union(span for spans in found.values() for span in spans))
         present = self._present()
         for number in range(len(self._parts)):
-            told = {zone: sums[zone].get(number, _Sum()) for zone in visits}
-            withheld = self._withheld(present[number], {zone: found.count for zone, found in told.items()})
-            for zone, part in told.items():
+            by_zone = {zone: sums[zone].get(number, _Sum()) for zone in visits}
+            withheld = self._withheld(present[number], {zone: found.count for zone, found in by_zone.items()})
+            for zone, part in by_zone.items():
                 if zone in withheld:
                     yield self._row(number, None, zone=zone)
                 else:
@@ -423,7 +423,7 @@ class _Answer:
         return counts
 
     def _withheld(self, present: int, counts: dict[str, int]) -> set[str]:
-        """Return the zones of which nothing is said; see "Small groups" above."""
+        """Return the zones whose rows are withheld; see "Small groups" above."""
         if 0 < present < self._least:
             return set(counts)
         found = {zone for zone, count in counts.items() if 0 < count < self._least}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from fer_stream.events.smoother import Change, LabelSet, Smoother
 from fer_stream.events.tracker import Tracker
-from fer_stream.events.zones import Whereabouts
+from fer_stream.events.zones import PlaceTracker
 from fer_stream.imaging.geometry import overlap
 from fer_stream.settings.sections import SmootherSettings
 from fer_stream.types import (
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from fer_stream.events.calibration import Calibration
     from fer_stream.events.smoother import Levels
     from fer_stream.events.tracker import Course
-    from fer_stream.events.zones import Happening
+    from fer_stream.events.zones import PlaceEvent
     from fer_stream.settings.tree import TrackerSettings
     from fer_stream.types import Places
 
@@ -96,7 +96,7 @@ class Timeline:
         self._calibration = calibration
         self._smoothers: dict[int, Smoother] = {}
         self._places = places
-        self._whereabouts: Whereabouts | None = None
+        self._place_tracker: PlaceTracker | None = None
 
     @property
     def face_regions(self) -> tuple[Box, ...]:
@@ -139,13 +139,13 @@ class Timeline:
             about = CameraData("first frame", *size, self._own_settings(), self._own_calibration())
             if self._places:
                 about = replace(about, zones=self._places.zones or None, lines=self._places.lines or None)
-                self._whereabouts = Whereabouts(self._places, size)
+                self._place_tracker = PlaceTracker(self._places, size)
             events.append(self._event(EventType.CAMERA_ONLINE, 0, about))
         elif size != self.size:
             events += self._close_all()
             self.size = size
-            if self._whereabouts:
-                self._whereabouts.resize(size)
+            if self._place_tracker:
+                self._place_tracker.resize(size)
             events.append(self._event(EventType.CAMERA_RESET, 0, CameraData("resolution changed", *size)))
         tracking = self._tracker.update(self.time, faces)
         events += self._leave(tracking.left)
@@ -157,9 +157,9 @@ class Timeline:
                 scored = self._calibration.apply(face.probabilities) if self._calibration else face.probabilities
                 changes = self._smoothers[track.id].observe(self.time, scored, face.quality, face.measures)
                 events += self._expressions(track, changes)
-        if self._whereabouts:
+        if self._place_tracker:
             for track in tracking.seen:
-                events += self._moves(self._whereabouts.observe(track))
+                events += self._place_events(self._place_tracker.observe(track))
         self.tracks = tracking.seen
         self.searched = searched is not None or not self._attention.following
         self.candidates, self.courses = tracking.candidates, self._tracker.courses
@@ -218,8 +218,8 @@ class Timeline:
         for track in tracks:
             smoother = self._smoothers.pop(track.id)
             events += self._expressions(track, smoother.close(track.last_seen))
-            if self._whereabouts:
-                events += self._moves(self._whereabouts.leave(track))
+            if self._place_tracker:
+                events += self._place_events(self._place_tracker.leave(track))
             stay = replace(self._stay(track, track.last_seen), measures=_measures(smoother.levels))
             events.append(self._event(EventType.FACE_LEFT, track.id, stay))
         return events
@@ -247,8 +247,8 @@ class Timeline:
             events.append(self._event(self._kinds[change.what], track.id, data))
         return events
 
-    def _moves(self, happenings: Iterable[Happening]) -> list[Event]:
-        return [self._event(kind, track.id, data) for kind, track, data in happenings]
+    def _place_events(self, events: Iterable[PlaceEvent]) -> list[Event]:
+        return [self._event(kind, track.id, data) for kind, track, data in events]
 
     def _event(self, kind: EventType, track: int, data: EventData) -> Event:
         return Event(kind, self.camera, self.epoch, self.frame, track, self.time, data)

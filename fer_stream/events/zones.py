@@ -1,11 +1,12 @@
 """Follows the faces of one camera through its zones and across its lines.
 
-A face is where the centre of its box is; a centre beyond the picture's edge counts as at the edge. The centre of a box
-jitters. So a visit begins when the centre is in the zone, and ends when it is `MARGIN` face sizes away from it. In the
-same way a face is on a side of a line when its centre is `MARGIN` face sizes away from the line, and stays on that side
-until it is as far on the other one. It has crossed the line then, if its centre last passed between the line's ends.
+The position of a face is the centre of its box; a centre outside the picture is moved to the nearest edge. Because the
+centre jitters, there is hysteresis. A visit begins when the centre is in the zone, and ends when it is more than
+`MARGIN` face sizes outside it. In the same way a face is on a side of a line when its centre is `MARGIN` face sizes
+away from the line, and stays on that side until it is as far away on the other one. It has then crossed the line, if
+its centre last passed between the line's ends.
 
-While a face is not seen, it counts as where it was last seen.
+While a face is not detected, its last position counts.
 """
 
 from __future__ import annotations
@@ -25,13 +26,13 @@ MARGIN = 0.25
 """How far outside of a zone, or beyond a line, a face must be, in sizes of its box (``sqrt(width * height)``)."""
 
 EDGE = 1e-3
-"""Pixels from the right and lower edges at which a centre beyond them is: the edge itself is in no zone."""
+"""Distance from the right or lower edge, in pixels, of a centre moved to it: the edge itself is in no zone."""
 
 _Point = tuple[float, float]
 
 
-class Happening(NamedTuple):
-    """Something that happened to a track."""
+class PlaceEvent(NamedTuple):
+    """An event of a track at a zone or a line."""
 
     kind: EventType
     track: Track
@@ -39,21 +40,21 @@ class Happening(NamedTuple):
 
 
 class _Crossing:
-    """A face and a line."""
+    """The position of one face relative to one line."""
 
     __slots__ = ("near", "side", "within")
 
     def __init__(self) -> None:
         self.near = 0.0
-        """Signed distance of its centre from the line; 0 only until it was beside the line."""
+        """Latest signed distance of its centre from the line that was not 0; 0 if there is none yet."""
         self.side = 0
-        """On which side it was last far enough from the line: 1 is the right one; 0: it never was."""
+        """The side on which it was last at least the margin away: 1: right, -1: left, 0: none yet."""
         self.within = False
-        """Whether it passed between the ends of the line when it last came to the other side."""
+        """Whether it passed between the ends of the line when its distance last changed its sign."""
 
 
 class _Visitor:
-    """Where one track is."""
+    """The position of one track: its visits to zones, and its sides of lines."""
 
     __slots__ = ("at", "crossings", "visits")
 
@@ -64,8 +65,8 @@ class _Visitor:
         self.crossings = [_Crossing() for _ in range(lines)]
 
 
-class Whereabouts:
-    """The visits of one camera's tracks to its zones. Deterministic: the same tracks give the same happenings."""
+class PlaceTracker:
+    """Follows one camera's tracks through its zones and across its lines. The same tracks give the same events."""
 
     def __init__(self, places: Places, size: tuple[int, int]) -> None:
         """Begin without tracks; ``size`` is the picture's width and height in pixels."""
@@ -74,13 +75,13 @@ class Whereabouts:
         self.resize(size)
 
     def resize(self, size: tuple[int, int]) -> None:
-        """Take another size of the pictures; all tracks have left."""
+        """Set another size of the pictures; all tracks must have left before."""
         self._size = size
         self._zones = {name: _scaled(outline, size) for name, outline in self._places.zones.items()}
         self._lines = [_Line(name, line, size) for name, line in self._places.lines.items()]
 
-    def observe(self, track: Track) -> list[Happening]:
-        """Take a track that was seen now; a zone in which it is first seen counts since the track's beginning."""
+    def observe(self, track: Track) -> list[PlaceEvent]:
+        """Take a track that was seen now. A visit to a zone in which it is first seen begins with the track."""
         time = track.last_seen
         visitor = self._visitors.get(track.id)
         since = time
@@ -103,11 +104,11 @@ class Whereabouts:
         for line, crossing in zip(self._lines, visitor.crossings, strict=True):
             if direction := line.crossed(crossing, visitor.at or at, at, margin):
                 data = LineData(line.name, direction, track.face.box, track.face.confidence)
-                found.append(Happening(EventType.LINE_CROSSED, track, data))
+                found.append(PlaceEvent(EventType.LINE_CROSSED, track, data))
         visitor.at = at
         return found
 
-    def leave(self, track: Track) -> list[Happening]:
+    def leave(self, track: Track) -> list[PlaceEvent]:
         """End the visits of a track that has left, at the time at which it was last seen."""
         visitor = self._visitors.pop(track.id, None)
         visits = visitor.visits.items() if visitor else ()
@@ -129,7 +130,7 @@ class _Line:
         return self._dx * (point[1] - self._y) - self._dy * (point[0] - self._x)
 
     def crossed(self, crossing: _Crossing, before: _Point, at: _Point, margin: float) -> str | None:
-        """Take where a face is now, and return the direction in which it has crossed the line, if it has."""
+        """Take the position of a face, and return the direction if it has now crossed the line."""
         beside = self._beside(at)
         if beside:
             if crossing.near * beside < 0:
@@ -142,17 +143,17 @@ class _Line:
         return self._directions[side] if known and crossing.within else None
 
     def _between_ends(self, before: _Point, at: _Point) -> bool:
-        """Return whether the way between two points on different sides passes between the line's ends."""
+        """Return whether the path between two points on different sides passes between the line's ends."""
         start, end = self._beside(before), self._beside(at)
-        part = start / (start - end)  # a point on the line itself is its own crossing
+        part = start / (start - end)  # if a point is on the line, the path crosses it there
         x, y = (a + part * (b - a) for a, b in zip(before, at, strict=True))
         along = self._dx * (x - self._x) + self._dy * (y - self._y)
         return 0 <= along <= self._length
 
 
-def _visit(kind: EventType, track: Track, zone: str, begun: Nanoseconds, end: Nanoseconds | None) -> Happening:
+def _visit(kind: EventType, track: Track, zone: str, begun: Nanoseconds, end: Nanoseconds | None) -> PlaceEvent:
     duration = Milliseconds(((track.last_seen if end is None else end) - begun) // 1_000_000)
-    return Happening(kind, track, ZoneData(zone, begun, end, duration, track.face.box, track.face.confidence))
+    return PlaceEvent(kind, track, ZoneData(zone, begun, end, duration, track.face.box, track.face.confidence))
 
 
 def _scaled(outline: Outline, size: tuple[int, int]) -> list[_Point]:

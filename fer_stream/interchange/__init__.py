@@ -1,4 +1,5 @@
-"""Reads files of other programs: annotations of coders (`annotations`), and markers of trials (`markers`).
+"""Reads files of other programs: annotations of coders (`formats`), and markers of trials (`markers`).
 
-`sheets` reads the text of tables, whatever their encoding, delimiter and notation of times.
+`annotations` has the values that the readers of annotations return. `sheets` parses tables in various encodings, with
+various delimiters and notations of times.
 """

@@ -1,4 +1,4 @@
-"""What coders say of films: spans with a label. All readers of this package return these values."""
+"""Annotations of films: spans with a label. All readers of this package return these values."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MEDIA = frozenset({
 """Suffixes of films where a name may be without one; another one may be a part of the name, as in ``talk.pre``."""
 
 IN_VIEW = "in view"
-"""What our exports say of the stay of a face, where other annotations have a label."""
+"""The text of a face's stay in our exports, in place of a label."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,14 +39,14 @@ class Annotation:
 
 @dataclass(frozen=True, slots=True)
 class Coding:
-    """What one coder says of one film.
+    """The annotations of one film by one coder.
 
-    ``film`` is the film's name without folder and suffix, and ``coder`` the coder's, where the file says them.
-    ``spans`` are the parts of the film that were coded; empty where the file does not say that. ``labels`` are those
-    that the coder could have given, as far as is known. Times are in seconds of the film's clock; if they are
-    ``absolute``, since the Unix epoch. ``origin`` is the time of the film's first frame since the epoch, where known.
-    ``points`` is how many annotations without a duration were left out. If ``sparse``, nothing was coded between the
-    annotations, as where someone marks what is wrong.
+    ``film`` is the film's name without folder and suffix, and ``coder`` the coder's name, if the file has them.
+    ``spans`` are the parts of the film that were coded; empty if the file does not tell. ``labels`` are those that the
+    coder could have given, as far as is known. Times are in seconds of the film's clock, or since the Unix epoch if
+    ``absolute``. ``origin`` is the time of the film's first frame in seconds since the epoch, if it is known.
+    ``points`` is the number of annotations without a duration, which were left out. If ``sparse``, the time between the
+    annotations was not coded, such as where an annotator marks only wrong labels.
     """
 
     path: Path
@@ -70,16 +70,16 @@ class Coding:
 def codings(
     path: Path,
     kind: str,
-    said: Mapping[tuple[str | None, str | None], Sequence[Annotation]],
+    annotations: Mapping[tuple[str | None, str | None], Sequence[Annotation]],
     *,
     absolute: bool = False,
 ) -> list[Coding]:
-    """Return a coding for each film and coder with annotations, without those that have no duration."""
+    """Return a `Coding` for each film and coder, without annotations that have no duration."""
     found = []
-    for (film, coder), spoken in said.items():
-        kept = sorted((one for one in spoken if one.end > one.start), key=lambda one: one.start)
+    for (film, coder), given in annotations.items():
+        kept = sorted((one for one in given if one.end > one.start), key=lambda one: one.start)
         if kept:
-            points = len(spoken) - len(kept)
+            points = len(given) - len(kept)
             found.append(Coding(path, kind, tuple(kept), film, coder, absolute=absolute, points=points))
     return found
 

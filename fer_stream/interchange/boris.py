@@ -43,7 +43,7 @@ class _Event(NamedTuple):
 
 
 def read_events(sheet: Sheet) -> list[Coding]:
-    """Return what a table of events says, with a start and a stop a row each.
+    """Return the annotations in a table of events, which has a row for each start and each stop.
 
     Raises:
         AnnotationError: a start has no stop, or a stop no start; or an observation shows several films.
@@ -67,7 +67,7 @@ def read_events(sheet: Sheet) -> list[Coding]:
 
 
 def read_aggregated(sheet: Sheet) -> list[Coding]:
-    """Return what a table of aggregated events says, with a span a row.
+    """Return the annotations in a table of aggregated events, which has a row for each span.
 
     Raises:
         AnnotationError: a row has no times, or an observation shows several films.
@@ -77,14 +77,16 @@ def read_aggregated(sheet: Sheet) -> list[Coding]:
         observation = films.take(row.cells)
         start, stop = (sheet.seconds(row, column) for column in ("start (s)", "stop (s)"))
         if stop < start:
-            raise AnnotationError(f"{sheet.path}, line {row.line}: the event stops before it starts")
-        spoken = Annotation(start, stop, sheet.text(row, "behavior"), _subject(row.cells["subject"]))
-        found.append((observation, spoken))
+            raise AnnotationError(
+                f"{sheet.path}, line {row.line}: the event stops before it starts: correct it in BORIS"
+            )
+        annotation = Annotation(start, stop, sheet.text(row, "behavior"), _subject(row.cells["subject"]))
+        found.append((observation, annotation))
     return _codings(sheet.path, found, films.names)
 
 
 def read_project(path: Path, project: Any) -> list[Coding]:
-    """Return what the observations in a project (parsed JSON) say.
+    """Return the annotations in the observations of a project (parsed JSON).
 
     Raises:
         AnnotationError: as `read_events`; or it does not have the form of a project.
@@ -152,29 +154,35 @@ def _paired(events: Iterable[_Event]) -> Iterator[tuple[str, Annotation]]:
         key = (event.observation, event.subject, event.behaviour)
         if event.kind == "START":
             if key in open_:
-                raise AnnotationError(f"{event.where}: {event.behaviour!r} starts again before it stops")
+                raise AnnotationError(
+                    f"{event.where}: {event.behaviour!r} starts again before it stops: correct it in BORIS"
+                )
             open_[key] = event
         elif event.kind == "STOP":
             if key not in open_:
-                raise AnnotationError(f"{event.where}: {event.behaviour!r} stops, but it has not started")
+                raise AnnotationError(
+                    f"{event.where}: {event.behaviour!r} stops, but it has not started: correct it in BORIS"
+                )
             began = open_.pop(key)
             if event.time < began.time:
-                raise AnnotationError(f"{event.where}: {event.behaviour!r} stops before it starts")
+                raise AnnotationError(f"{event.where}: {event.behaviour!r} stops before it starts: correct it in BORIS")
             yield event.observation, Annotation(began.time, event.time, event.behaviour, event.subject)
         elif event.kind == "POINT":
             yield event.observation, Annotation(event.time, event.time, event.behaviour, event.subject)
         else:
-            raise AnnotationError(f"{event.where}: {event.kind!r:.40} is neither START, STOP nor POINT")
+            raise AnnotationError(
+                f"{event.where}: {event.kind!r:.40} is neither START, STOP nor POINT: export the events again"
+            )
     for left in open_.values():
         raise AnnotationError(f"{left.where}: {left.behaviour!r} starts, but it never stops: add its stop in BORIS")
 
 
 def _codings(path: Path, found: Iterable[tuple[str, Annotation]], films: dict[str, str | None]) -> list[Coding]:
-    by: defaultdict[str, list[Annotation]] = defaultdict(list)
-    for observation, spoken in found:
-        by[observation].append(spoken)
+    by_observation: defaultdict[str, list[Annotation]] = defaultdict(list)
+    for observation, annotation in found:
+        by_observation[observation].append(annotation)
     return [  # one by one, because two observations may show the same film
         coding
-        for observation, spoken in by.items()
-        for coding in codings(path, "BORIS", {(films[observation] or observation or None, None): spoken})
+        for observation, annotations in by_observation.items()
+        for coding in codings(path, "BORIS", {(films[observation] or observation or None, None): annotations})
     ]

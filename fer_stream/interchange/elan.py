@@ -1,7 +1,7 @@
 """Reads annotations of ELAN: EAF, versions 2.7 to 3.0.
 
 The format: https://www.mpi.nl/tools/elan/EAF_Annotation_Format_3.0_and_ELAN.pdf. A tier becomes a track. An annotation
-without a text gets its tier's name as its label, as where a tier stands for one label.
+without a text gets its tier's name as its label, because some coders use a tier for each label.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def read(path: Path, content: bytes) -> list[Coding]:
-    """Return what an EAF file says: one `Coding` for each annotator that its tiers name.
+    """Return the annotations in an EAF file: one `Coding` for each annotator that its tiers name.
 
     Raises:
         AnnotationError: it is damaged, or not EAF.
@@ -58,7 +58,7 @@ class _Document:
         self._media = next((each for each in media if each.get("MIME_TYPE", "").startswith("video")), None)
         if self._media is None and media:
             self._media = media[0]
-        # ELAN leaves out this much of the film's beginning: its time 0 is here in the film.
+        # ELAN can skip the beginning of a film: this is the time in the film at which ELAN's time is 0.
         offset = self._media.get("TIME_ORIGIN", "0") if self._media is not None else "0"
         self._offset = self._milliseconds(offset, "TIME_ORIGIN")
         self._slots = {
@@ -68,7 +68,7 @@ class _Document:
             for slot in self.root.iter("TIME_SLOT")
         }
         self._spans: dict[str, Span] = {}
-        self._place()
+        self._find_spans()
 
     def _bad(self, what: str) -> AnnotationError:
         return AnnotationError(f"{self._path} cannot be read as a file of ELAN: {what}")
@@ -93,7 +93,7 @@ class _Document:
             for each in tier.iterfind("ANNOTATION/*")
         ]
 
-    def _place(self) -> None:
+    def _find_spans(self) -> None:
         """Find the span of every annotation: from time slots, then those that refer to another annotation."""
         pending: list[list[Xml.Element]] = []
         for tier in self.root.iter("TIER"):

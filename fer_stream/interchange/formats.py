@@ -1,4 +1,4 @@
-"""Finds the format of a file of annotations by its content, and reads it."""
+"""Detects the format of a file of annotations by its content, and reads it."""
 
 from __future__ import annotations
 
@@ -21,13 +21,14 @@ SUFFIXES = (".eaf", ".boris", ".csv", ".tsv", ".txt", ".jsonl")
 
 
 def read_annotations(path: Path) -> list[Coding]:
-    """Return what a file of annotations says: one `Coding` for each film and coder.
+    """Return the annotations in a file or folder: one `Coding` for each film and coder.
 
-    It may be of ELAN (.eaf), BORIS (events or aggregated events as CSV or TSV, or a project), BIDS (events.tsv), a
-    table with start, end and label, annotations exported from the history page, or of fer_stream: a folder of
-    `fer-stream analyze`, events as JSON lines, or a table of faces or events. A folder that is none of them is read
-    with all its subfolders and files of these kinds; analyses of films with the same name are named like their folders.
-    The stays of faces in our exports (`IN_VIEW`) are no labels: they only say which part of the film was coded.
+    A file may be of ELAN (.eaf), BORIS (events or aggregated events as CSV or TSV, or a project) or BIDS (events.tsv),
+    a table with start, end and label, or annotations exported from the history page. It may also be of fer_stream:
+    events as JSON lines, or a table of faces or events. A folder may be one of `fer-stream analyze`. Of any other
+    folder, the analyses in its subfolders are read, or else its files; analyses of films with the same name are named
+    like their folders. Stays of faces in our exports (`IN_VIEW`) are not labels: they only give the part of the film
+    that was coded.
 
     Raises:
         AnnotationError: it cannot be read, is of another kind, or has no annotation.
@@ -36,7 +37,7 @@ def read_annotations(path: Path) -> list[Coding]:
         return _folder(path)
     found = [_without_stays(coding) for coding in _file(path)]
     if not found:
-        raise AnnotationError(f"{path} has no annotation with a duration")
+        raise AnnotationError(f"{path} has no annotation with a duration: give another file")
     return found
 
 
@@ -110,9 +111,11 @@ def _json(path: Path, text: str) -> list[Coding]:
     except ValueError:
         whole = None
     except RecursionError as error:
-        raise AnnotationError(f"{path} is nested too deeply to be a file of BORIS") from error
+        raise AnnotationError(f"{path} is nested too deeply to be a file of BORIS: give another file") from error
     if isinstance(whole, dict) and "observations" in whole and "behaviors_conf" in whole:
         return boris.read_project(path, whole)
     if isinstance(whole, list) or (isinstance(whole, dict) and "specversion" not in whole):
-        raise AnnotationError(f"{path} is JSON, but neither a project of BORIS nor events of fer-stream")
+        raise AnnotationError(
+            f"{path} is JSON, but neither a project of BORIS nor events of fer-stream: give another file"
+        )
     return own.read_events(path, text.encode())

@@ -1,4 +1,4 @@
-"""Reads what fer_stream itself writes: events as JSON lines, tables of faces and events, and folders of analyses."""
+"""Reads files that fer_stream writes: events as JSON lines, tables of faces and events, and folders of analyses."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def is_analysis(folder: Path) -> bool:
 
 
 def missing(folder: Path) -> str:
-    """Return what a folder of `fer-stream analyze` lacks for a comparison, as a sentence; empty if it is no such."""
+    """Return why an incomplete folder of `fer-stream analyze` cannot be compared; empty for any other folder."""
     if (folder / EVENTS).is_file() and (folder / FACES).is_file():
         return f"{folder} has events, but no {SUMMARY}: repeat fer-stream analyze"
     if (folder / SUMMARY).is_file() and not (folder / EVENTS).is_file():
@@ -97,7 +97,7 @@ def read_events(path: Path, content: bytes) -> list[Coding]:
 
 
 class _Camera:
-    """Gathers the events of one camera."""
+    """Collects the labels in the events of one camera."""
 
     def __init__(self) -> None:
         self._found: dict[tuple[int, int, int], Annotation] = {}
@@ -123,11 +123,11 @@ class _Camera:
             key = (event.epoch, event.track, data.start_time)
             start, end = data.start_time / 1e9, (data.end_time or event.time) / 1e9
             self._first = min(self._first, start)
-            spoken = Annotation(start, end, data.label, str(event.track))
+            annotation = Annotation(start, end, data.label, str(event.track))
             if data.end_time is None:
-                self._open[key] = spoken
+                self._open[key] = annotation
             else:
-                self._found[key] = spoken
+                self._found[key] = annotation
                 self._open.pop(key, None)
 
     def coding(self, path: Path, name: str) -> Coding:
@@ -144,7 +144,7 @@ class _Camera:
 def read_faces(sheet: Sheet) -> list[Coding]:
     """Return the labels in a table of faces, of one film or of several with their names in the column ``film``.
 
-    A row counts until the track's next row, if that follows within a second.
+    A row's label lasts until the track's next row, if that follows within a second.
 
     Raises:
         AnnotationError: a row has no time.
@@ -161,7 +161,7 @@ def read_faces(sheet: Sheet) -> list[Coding]:
 
 
 def _range(tracks: Mapping[str, Sequence[tuple[float, str]]]) -> Span:
-    """Return the film's part for which there are rows, from its beginning."""
+    """Return the part of the film from its beginning to its last row."""
     times = [at for rows in tracks.values() for at, _ in rows]
     return min(0.0, *times), max(times)
 
@@ -186,7 +186,7 @@ def _runs(tracks: Mapping[str, list[tuple[float, str]]]) -> tuple[Annotation, ..
 def read_event_table(sheet: Sheet) -> list[Coding]:
     """Return the labels in a table of events, of one film or of several with their names in the column ``film``.
 
-    An interval is told by several rows, from its start to its end; the last of them counts.
+    An interval has several rows, from its start to its end; the last of them counts.
 
     Raises:
         AnnotationError: a row has no time.
@@ -210,9 +210,9 @@ def read_event_table(sheet: Sheet) -> list[Coding]:
 
 
 def scored(names: Sequence[str]) -> dict[int, str]:
-    """Return the model's labels in the heading of a table of faces, by their columns.
+    """Return the model's labels by the index of their columns, from the heading of a table of faces.
 
-    Its measures have such columns, too, but their smoothed values follow the column ``quality``.
+    Measures have columns with the same prefix, but they also have smoothed values after the column ``quality``.
     """
     rest = names[names.index("quality") :] if "quality" in names else ()
     found = {at: name.removeprefix(SCORED) for at, name in enumerate(names) if name.startswith(SCORED)}
@@ -220,7 +220,7 @@ def scored(names: Sequence[str]) -> dict[int, str]:
 
 
 SCORED = "scored_"
-"""Begins the names of columns with what the model itself said."""
+"""Prefix of the columns with the model's own scores."""
 
 FILM = "film"
 """The column with the film's name, in tables of several films."""

@@ -2,7 +2,7 @@
 
 Encodings: UTF-8, with or without a byte order mark, UTF-16, and Windows-1252 (Latin-1) where it is not valid UTF-8.
 Delimiters: comma, semicolon or tab. Times: seconds, with a decimal point or comma, ``mm:ss.fff`` or ``hh:mm:ss.fff``.
-Every complaint names the file and the line. A first line such as ``sep=;`` is left out.
+Every error message names the file and the line. A first line such as ``sep=;`` is left out.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ MOST_NAMED = 20
 """Columns that a message lists at most."""
 
 MISSING = frozenset({"", "n/a", "na", "nan", "null", "none"})
-"""How programs write that a cell has no value, in lower case."""
+"""Texts of cells without a value, in lower case."""
 
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -44,7 +44,7 @@ _FOREIGN = (
     (b"\xd0\xcf\x11\xe0", "a spreadsheet of an old format"),
     (b"%PDF-", "a PDF"),
 )
-"""How files begin that people take for tables."""
+"""The first bytes of files that are mistaken for tables."""
 
 _NUMBER = re.compile(r"[+-]?(\d+[.,]?\d*|[.,]\d+)([eE][+-]?\d{1,3})?", re.ASCII)
 _CLOCK = re.compile(r"(?:(\d+):)?(\d{1,4}):([0-5]?\d(?:[.,]\d*)?)", re.ASCII)
@@ -74,7 +74,7 @@ def read_bytes(path: Path) -> bytes:
 
 
 def read_text(path: Path) -> str:
-    """Return a file's text, in whichever of the encodings above it is written.
+    """Return a file's text, which may have any of the encodings above.
 
     Raises:
         AnnotationError: as `read_bytes`, or the file is not text, or has a byte order mark only.
@@ -124,7 +124,7 @@ class Sheet:
         """Return which of the names is a column; ``""`` if none is and it is not ``needed``.
 
         Raises:
-            AnnotationError: several are, or it is there twice, or it is needed and missing.
+            AnnotationError: several of the names are columns, or one is there twice, or none is and it is ``needed``.
         """
         found = [key for key in self._keys if key in names]
         if len(found) > 1:
@@ -161,7 +161,7 @@ class Sheet:
         """Return the time in a cell, in seconds.
 
         Raises:
-            AnnotationError: it is none.
+            AnnotationError: the cell has no time.
         """
         try:
             return seconds(row.cells[column])
@@ -182,8 +182,8 @@ class Sheet:
 def read_sheet(path: Path, header: Collection[str] = ()) -> Sheet:
     """Return the table in a file.
 
-    The heading is the first line that is not empty; with ``header``, the first that has all these names (in lower
-    case), because some programs write about the observation above it.
+    The heading is the first line that is not empty; with ``header``, the first one with all these names (in lower
+    case), because some programs write lines about the observation above it.
 
     Raises:
         AnnotationError: the file cannot be read, or has no heading.

@@ -22,7 +22,7 @@ HISTORY_COLUMNS = frozenset({"camera", "start", "end", "label", "annotator"})
 
 
 def read_plain(sheet: Sheet) -> list[Coding]:
-    """Return what a table says that has the columns start, end and label, and perhaps film, coder and track.
+    """Return the annotations in a table with the columns start, end and label, and optionally film, coder and track.
 
     Raises:
         AnnotationError: a column is missing, or a row has no label, or an end before its start.
@@ -34,7 +34,7 @@ def read_plain(sheet: Sheet) -> list[Coding]:
 
 
 def read_bids(sheet: Sheet) -> list[Coding]:
-    """Return what a BIDS events file says: onset, duration and trial_type. Events without a duration are left out.
+    """Return the annotations in a BIDS events file: onset, duration, trial_type. Events without duration are left out.
 
     https://bids-specification.readthedocs.io, "Task events".
 
@@ -48,8 +48,9 @@ def read_bids(sheet: Sheet) -> list[Coding]:
 def read_history(sheet: Sheet) -> list[Coding]:
     """Return annotations exported from the history page, with absolute times.
 
-    Of a coder's annotations of an interval the last one counts. Intervals are told apart by their track and start: when
-    one was annotated first, it may not have had its end. The codings are sparse: people mark what is wrong.
+    If a coder annotated an interval several times, the last annotation counts. Track and start identify an interval,
+    because its end may not have been known at the first annotation. The codings are sparse: annotators mark only wrong
+    labels.
 
     Raises:
         AnnotationError: a time is not RFC 3339, or as `read_plain`.
@@ -71,20 +72,22 @@ def _codings(sheet: Sheet, kind: str, columns: tuple[str, str, str], time: Calla
     film = sheet.column("the film", *(["camera"] if history else ["film", "video", "file", "stim_file"]), needed=False)
     coder = sheet.column("the coder", "coder", "annotator", "rater", needed=False)
     track = sheet.column("the track", "track", "tier", "subject", "face", needed=False)
-    by: dict[tuple[str | None, str | None], list[Annotation]] = {}
+    annotations: dict[tuple[str | None, str | None], list[Annotation]] = {}
     for row in sheet.rows():
         began = time(row, start)
         ended = began if relative and row.cells[end].lower() in MISSING else time(row, end) + (began if relative else 0)
         if ended < began or not math.isfinite(ended):
-            raise AnnotationError(f"{sheet.path}, line {row.line} ends before it starts")
+            raise AnnotationError(f"{sheet.path}, line {row.line} ends before it starts: correct it")
         which, who = (_cell(row, column) for column in (film, coder))
         if not history:
             which = film_name(which, written=True)
-        spoken = Annotation(began, ended, sheet.text(row, label), _cell(row, track))
-        by.setdefault((which or None, who or None), []).append(spoken)
+        annotation = Annotation(began, ended, sheet.text(row, label), _cell(row, track))
+        annotations.setdefault((which or None, who or None), []).append(annotation)
     if history:
-        by = {key: list({(one.start, one.track): one for one in rows}.values()) for key, rows in by.items()}
-    return codings(sheet.path, kind, by, absolute=history)
+        annotations = {
+            key: list({(one.start, one.track): one for one in given}.values()) for key, given in annotations.items()
+        }
+    return codings(sheet.path, kind, annotations, absolute=history)
 
 
 def _cell(row: Row, column: str) -> str:

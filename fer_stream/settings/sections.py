@@ -101,7 +101,7 @@ class CameraSettings(Section):
     zones: Annotated[dict[Name, Polygon], Field(max_length=MOST_PLACES), AfterValidator(distinct)] = Field(
         default_factory=dict,
         description="zones by name, for events and statistics: polygons [[x, y], ...], in fractions of the picture's "
-        "width and height; a face is where the centre of its box is",
+        "width and height; the centre of its box decides where a face is",
         examples=[{"till": [[0.5, 0.4], [1.0, 0.4], [1.0, 1.0], [0.5, 1.0]]}],
     )
     lines: Annotated[dict[Name, LineSettings], Field(max_length=MOST_PLACES), AfterValidator(distinct)] = Field(
@@ -335,7 +335,7 @@ class CalibrationSettings(Section):
     )
     bias: dict[str, Annotated[float, Field(ge=-20, le=20)]] = Field(
         default_factory=dict,
-        description="by label, what is then added to the logarithm of its probability; labels that are left out get 0",
+        description="by label, a number that is added to the divided logarithm; 0 for labels that are left out",
         examples=[{"neutral": 0.4, "sad": -0.3}],
     )
 

@@ -144,7 +144,7 @@ def test_only_an_annotator_s_key_may_annotate_and_only_under_its_name(service: S
         assert events.receive(30) is None, "an annotator gets no event"
 
 
-def test_an_annotator_reads_no_event_and_a_revoked_key_may_nothing_at_once(service: Service, tmp_path: Path) -> None:
+def test_an_annotator_reads_no_event_and_a_revoked_key_is_refused_at_once(service: Service, tmp_path: Path) -> None:
     folder, address = tmp_path / "keys", f"tcp://127.0.0.1:{free_port()}"
     key = keys.new(folder, "anna", "annotator")
     mine = service.settings.model_copy(update={"address": address, "key": key})

@@ -52,7 +52,7 @@ def _analyse(cli: Cli, films: list[Path]) -> Path:
 
 
 def _code(folder: Path, path: Path) -> None:
-    """Write what a coder might say of track 1 of each film: other times than ours, and once another label."""
+    """Write the labels that a coder might give track 1 of each film: other times than ours, and once another label."""
     events = table(folder / "events.csv")
     spans = events[(events["type"] == "emotion.ended") & (events["track"] == 1)].groupby("film").first()
     with path.open("w", newline="") as file:

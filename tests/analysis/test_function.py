@@ -82,7 +82,7 @@ def test_a_broken_picture_does_not_affect_the_others(make: Make, tmp_path: Path)
     with pytest.warns(AnalysisWarning, match=r"a broken one\.jpg.* cannot be read.*\(and 1 more, in") as warned:
         tables = fer_stream.analyze(album, make(), pictures=True)
     assert tables.faces["image"].to_list() == ["eileen_collins.jpg", "grace_hopper.jpg"]
-    assert tables.frames.filter(~polars.col("looked_at"))["image"].to_list() == ["a broken one.jpg", "z.png"]
+    assert tables.frames.filter(~polars.col("processed"))["image"].to_list() == ["a broken one.jpg", "z.png"]
     assert [type(error) for error in tables.errors] == [SourceError] * 2
     assert "z.png" in str(tables.errors[1])
     assert warned[0].filename == __file__, "the warning points at the caller"
@@ -138,7 +138,7 @@ def test_frames_that_cannot_be_analysed_are_reported(make: Make, tmp_path: Path)
     assert 21 not in tables.faces["frame"]
     assert tables.faces["frame"].max() == 41
     lost = tables.frames.row(20, named=True)
-    assert (lost["frame"], lost["looked_at"], lost["faces"], lost["searched"]) == (21, False, None, None)
+    assert (lost["frame"], lost["processed"], lost["faces"], lost["searched"]) == (21, False, None, None)
 
 
 @pytest.mark.parametrize("pictures", [False, True])

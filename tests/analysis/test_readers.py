@@ -115,16 +115,14 @@ def invented(columns: Columns, count: int = 40) -> list[Row]:
 def test_labels_of_any_spelling_and_missing_values_are_read(tmp_path: Path) -> None:
     layout = Layout(LABELS, LABELS, ("valence",))
     tables = {name: getattr(layout, name) for name in RecordingFiles.TABLES}
-    films = {"film": 'talk, the "long" one.mp4'}
-    files = TableFiles(tmp_path, tables, films)
+    files = TableFiles(tmp_path, tables)
     rows = {name: invented(columns) for name, columns in tables.items()}
     for name, found in rows.items():
         for row in found:
             files.write(name, row)
     files.finish({"version": "ü"})
     for name, columns in tables.items():
-        front = Layout(("film",), ()).faces["label"]
-        expect(tmp_path / f"{name}.csv", {"film": front} | columns, [[films["film"], *row] for row in rows[name]])
+        expect(tmp_path / f"{name}.csv", columns, rows[name])
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(TableFiles.names(tables))
     assert not (tmp_path / f"{OPENFACE}.parquet").exists()
     assert json.loads(polars.read_parquet_metadata(tmp_path / "faces.parquet")["fer_stream"]) == {"version": "ü"}
@@ -140,7 +138,7 @@ def test_the_tables_of_a_film_are_read(clip: Path, tiny_model: Path, tmp_path: P
         expect(tmp_path / f"{name}.csv", getattr(layout, name), [list(row) for row in table.iter_rows()])
     openface = polars.read_csv(tmp_path / "openface.csv")
     expect(tmp_path / "openface.csv", layout.openface, [list(row) for row in openface.iter_rows()])
-    # Every file says from what it was made, and so does the function.
+    # Every file has its provenance, and so has the result of the function.
     for name in ("faces", "events", "frames"):
         about = json.loads(polars.read_parquet_metadata(tmp_path / f"{name}.parquet")["fer_stream"])
         assert about == film.provenance

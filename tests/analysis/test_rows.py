@@ -113,7 +113,7 @@ def test_a_track_that_is_missed_and_found_again_has_rows_in_between() -> None:
     assert short(found) == [(2, 1, 5.0, "missed"), (3, 1, 5.0, "missed"), (4, 1, 8.0, "found")]
     names = list(Layout((), ()).faces)
     missed = dict(zip(names, found[0].faces[0].row, strict=True))
-    assert missed["label"] == "happy", "as at its last look"
+    assert missed["label"] == "happy", "as when it was last found"
     assert missed["detection"] is None
     assert missed["quality"] is None
     assert missed["scored"] is False
@@ -154,7 +154,7 @@ def test_a_change_of_size_keeps_faces_that_were_not_given_up() -> None:
 def test_a_frame_that_could_not_be_analysed_decides_about_no_face() -> None:
     rows = rows_of_a_film()
     assert rows.of(seen(1, candidates={1: 1.0}, fates={1: 0})) == []
-    assert rows.of(seen(2, looked_at=False)) == []
+    assert rows.of(seen(2, processed=False)) == []
     found = rows.of(seen(3, {1: 3.0}, fates={1: 1}, searched="part"))
     assert short(found) == [(1, 1, 1.0, "provisional found"), (3, 1, 3.0, "found")]
     assert found[1].row == [2, 2.0, 64, 48, None, False, None]

@@ -41,7 +41,7 @@ def test_a_film_is_named_by_its_file_or_its_camera(name: str) -> None:
     assert {film for film, its in found.items() if its} == {"walk"}
 
 
-def test_of_two_films_with_one_name_the_camera_s_name_tells() -> None:
+def test_the_camera_s_name_tells_two_films_of_one_name_apart() -> None:
     found = by_film([Marker("a", 0, 1, "talk-2")], FILMS)
     assert {film for film, its in found.items() if its} == {"talk-2"}
     with pytest.raises(AnnotationError, match=r"a trial's film 'talk\.mp4' may be talk or talk-2: name it by one of"):
@@ -62,7 +62,9 @@ def test_trials_that_fit_no_film_are_refused(markers: list[Any], message: str) -
         by_film([Marker(*each) for each in markers], FILMS)
 
 
-def test_a_trial_after_the_film_is_refused_and_one_that_ends_later_is_told(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_trial_after_the_film_is_refused_and_one_that_ends_later_gives_a_warning(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     check([Marker("a", 0, 10.5)], "talk.mp4", 10.0)
     assert not caplog.records
     check([Marker("a", 0, 12)], "talk.mp4", 10.0)

@@ -1,4 +1,4 @@
-"""A long film takes no more memory than a short one, and says how far it is."""
+"""A long film takes no more memory than a short one, and its progress is printed."""
 
 from __future__ import annotations
 

@@ -181,13 +181,13 @@ def test_a_wrong_label_is_marked(past: Past, page: Callable[..., Page]) -> None:
     opened.locator("#annotate button").click()
     expect(opened.locator("#sent")).to_contain_text("Stored as annotation 1, by anna: wrong")
     expect(opened.locator("#spans")).to_contain_text(f"wrong (anna): {EVIL}")
-    expect(opened.locator("#said")).to_contain_text(f"wrong ({EVIL})")
+    expect(opened.locator("#notes")).to_contain_text(f"wrong ({EVIL})")
     expect(opened).to_have_title("fer_stream history")
     shoot(opened, "history-marked")
-    opened.locator("#annotate [name=label]").select_option(label="happy: as shown, it is right")
+    opened.locator("#annotate [name=label]").select_option(label="happy (as shown: confirm)")
     opened.locator("#annotate button").click()
-    expect(opened.locator("#said li")).to_have_count(2)
-    expect(opened.locator("#said li").first).to_contain_text("replaced by a later one")
+    expect(opened.locator("#notes li")).to_have_count(2)
+    expect(opened.locator("#notes li").first).to_contain_text("replaced by a later one")
     opened.keyboard.press("Escape")
     expect(opened.locator("#mark")).to_be_hidden()
     made, right = stored_annotations(past.settings, AnnotationQuery())
@@ -255,7 +255,7 @@ def test_an_empty_period_and_a_wrong_filter_say_so(past: Past, page: Callable[..
     )
 
 
-def test_a_wrong_clock_of_the_browser_is_told(past: Past, page: Callable[..., Page]) -> None:
+def test_a_wrong_clock_of_the_browser_is_reported(past: Past, page: Callable[..., Page]) -> None:
     opened = page(past.url)
     opened.clock.install(time=datetime.now(UTC) + timedelta(hours=2))
     opened.goto(past.url + "history.html")

@@ -144,7 +144,7 @@ def test_errors(folder: Path) -> None:
     (folder / "strange.csv").write_text("film,start,end,label\na,0,10,froh\n")
     assert _error("us.csv", "strange.csv") == (
         1,
-        "no label of strange is one of ours: there are froh, ours are happy, neutral, sad; say which is which, such as "
+        "no label of strange is one of ours: there are froh, ours are happy, neutral, sad; map them, such as "
         "--map froh=happy",
     )
     (folder / "blocked").write_text("")

@@ -50,7 +50,7 @@ REFUSED = {
     b"": "anna.csv is empty",
     b"\xef\xbb\xbf": "anna.csv is empty",
     b"\n\n  \n": "anna.csv is empty",
-    HEAD.encode(): "anna.csv has no annotation with a duration",
+    HEAD.encode(): "anna.csv has no annotation with a duration: give another file",
     b"start,end,label\n0,10,happy\n10,1": "anna.csv, line 3 has 2 cells, but the heading has 3",
     b'start,end,label\n0,10,happy\n10,14,"sa': (
         "anna.csv, line 3: unexpected end of data; is a quotation mark not closed?"
@@ -66,7 +66,7 @@ REFUSED = {
         "anna.csv, line 1: label and label could both be the label: rename or remove one"
     ),
     b"start,end,label\n0,10,sehr froh\n": (
-        "no label of anna is one of ours: there are sehr froh, ours are happy, sad; say which is which, such as --map "
+        "no label of anna is one of ours: there are sehr froh, ours are happy, sad; map them, such as --map "
         "'sehr froh=happy'"
     ),
     b"film,start,end,label\nwalk.mp4,0,10,happy\n": (
@@ -83,7 +83,7 @@ REFUSED = {
         "us and anna have no time in common: in talk, us has 0 to 14 s and anna has 100 to 110 s; are both in seconds "
         "from the film's beginning?"
     ),
-    b"start,end,label\n10,0,happy\n": "anna.csv, line 2 ends before it starts",
+    b"start,end,label\n10,0,happy\n": "anna.csv, line 2 ends before it starts: correct it",
     b"start,end,label\n0,soon,happy\n": (
         "anna.csv, line 2, column end: 'soon' is not a time: give seconds, such as 83.5, or 1:23.5, or 0:01:23.5"
     ),
@@ -91,7 +91,7 @@ REFUSED = {
         "anna.csv, line 2, column end: '1e300' is too far from the film's beginning: give seconds of the film's clock"
     ),
     b"start,end,label\n0,10,\n": "anna.csv, line 2: the column label is empty",
-    b"onset\tduration\ttrial_type\n0\tn/a\thappy\n": "anna.csv has no annotation with a duration",
+    b"onset\tduration\ttrial_type\n0\tn/a\thappy\n": "anna.csv has no annotation with a duration: give another file",
     b"camera,start,end,label,annotator\ntalk,2026-01-31T08:00:00Z,2026-01-31T08:00:10Z,happy,x\n": (
         "anna.csv has times of day, but the times of our film begin at 0: give our events or our analysis"
     ),
@@ -105,16 +105,18 @@ REFUSED = {
     ),
     b"<!DOCTYPE html><html></html>": "anna.csv is a web page, not annotations: download the file again",
     b"<svg></svg>": "anna.csv is XML, but not of ELAN: its first element is svg",
-    b"<?xml version='1.0'?><ANNOTATION_DOCUMENT></ANNOTATION_DOCUMENT>": "anna.csv has no annotation with a duration",
+    b"<?xml version='1.0'?><ANNOTATION_DOCUMENT></ANNOTATION_DOCUMENT>": (
+        "anna.csv has no annotation with a duration: give another file"
+    ),
     b"<?xml version='1.0'?><ANNOTATION_DOCUMENT><TIME_ORDER>": (
         "anna.csv cannot be read as a file of ELAN: no element found: line 1, column 54; it may be incomplete"
     ),
     b'{"observations": {"a": {"events": [[1, 2]]}}, "behaviors_conf": {}}': (
         "anna.csv is not a complete project of BORIS 7 to 9: save it again with one of these versions"
     ),
-    b'{"foo": 1}': "anna.csv is JSON, but neither a project of BORIS nor events of fer-stream",
-    b"[1, 2]": "anna.csv is JSON, but neither a project of BORIS nor events of fer-stream",
-    b"[" * 100_000: "anna.csv is nested too deeply to be a file of BORIS",
+    b'{"foo": 1}': "anna.csv is JSON, but neither a project of BORIS nor events of fer-stream: give another file",
+    b"[1, 2]": "anna.csv is JSON, but neither a project of BORIS nor events of fer-stream: give another file",
+    b"[" * 100_000: "anna.csv is nested too deeply to be a file of BORIS: give another file",
     b"Time,Subject,Behavior,Behavior type\n0,x,happy,START\n": (
         "anna.csv, line 2: 'happy' starts, but it never stops: add its stop in BORIS"
     ),
@@ -151,7 +153,7 @@ def test_whatever_wrote_the_table(content: bytes, agree: Agree) -> None:
 
 
 @pytest.mark.parametrize(("content", "remark"), REMARKS.items(), ids=range(len(REMARKS)))
-def test_what_is_left_out_is_said(content: bytes, remark: str, agree: Agree) -> None:
+def test_a_remark_lists_what_is_left_out(content: bytes, remark: str, agree: Agree) -> None:
     code, out, err = agree(content)
     assert (code, err) == (0, "")
     assert [line for line in out.splitlines() if line.startswith("note: ")] == [f"note: {remark}"]

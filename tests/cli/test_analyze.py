@@ -131,14 +131,14 @@ def test_an_interruption_while_it_starts_and_while_the_common_tables_are_written
     assert (tmp_path / "out/faces.parquet").exists()
 
 
-def test_what_a_repeated_analysis_lacks_is_said(cli: Cli, clip: Path) -> None:
+def test_a_message_lists_what_a_repeated_analysis_lacks(cli: Cli, clip: Path) -> None:
     (cli.folder / "trials.csv").write_text("start,end,name\n0,2,a\n")
     words = ["analyze", clip, "--output", "out"]
     added = ["--export", "vtt,eaf", "--markers", "trials.csv"]
     assert "give" not in cli.run(*words, *added).err
     assert "give" not in cli.run(*words).err, "they stay"
     done = cli.run(*words, "--min-face", "50")
-    assert "analysed again; to have what was added before, give --export and --markers again" in done.err
+    assert "analysed again, without exports and trials: give --export and --markers again" in done.err
     assert not (cli.folder / "out/portraits.eaf").exists(), "it would be of another analysis"
     assert "trial" not in (cli.folder / "out/faces.csv").read_text().partition("\n")[0]
     cli.run(*words, "--min-face", "50", *added)

@@ -77,9 +77,9 @@ def test_what_is_added_is_printed_and_agree_reads_it(cli: Cli, journal: Path, tm
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (("add", *TIMES), "which one? give --camera"),
-        (("add", *ADD), "which one? give --from"),
-        (("list", "--label", "sad"), "--label applies to add: leave it out"),
+        (("add", *TIMES), "an annotation needs --camera: give it"),
+        (("add", *ADD), "an annotation needs --from: give it"),
+        (("list", "--label", "sad"), "--label applies to add, not to list: leave it out"),
         (("list", "--from", "2026-01-02T00:00:00Z", "--to", "2026-01-01T00:00:00Z"), "the period is empty"),
         (("add", *ADD, "--from", TIMES[3], "--to", TIMES[1]), "its end must be after its start"),
         (("add", *ADD, *TIMES, "--note", "x" * 501), "the note has 501 characters, and may have 500"),

@@ -44,7 +44,7 @@ def test_a_file_a_folder_and_a_folder_of_folders(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("summary", ["", "{", "[]", '{"source": 3, "start_time": "noon", "labels": [7]}'])
-def test_a_summary_that_says_nothing(tmp_path: Path, summary: str) -> None:
+def test_a_summary_without_a_film_and_a_start(tmp_path: Path, summary: str) -> None:
     folder = analysed(tmp_path / "one")
     (folder / "summary.json").write_text(summary)
     assert recordings([folder]) == [Recording("events.jsonl", 0, folder / "events.jsonl", "events.jsonl")]

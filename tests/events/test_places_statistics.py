@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 MS = 1_000_000
 STEP = 5
-"""Milliseconds from one look of the second computation to the next. All times of events are multiples of it."""
+"""Time step of the second computation, in milliseconds. All times of events are multiples of it."""
 
 PLACES = CameraSettings.model_validate(
     {
@@ -198,7 +198,7 @@ def test_a_second_computation_gives_the_same(seed: int) -> None:
         assert (row["line"], row["crossings"], row["faces"]) == ("door", len(crossed), len(set(crossed)))
 
 
-def test_the_second_computation_sees_something() -> None:
+def test_the_second_computation_is_not_empty() -> None:
     """Otherwise the comparison would be of empty tables."""
     found: defaultdict[str, int] = defaultdict(int)
     for seed in range(20):
@@ -217,7 +217,7 @@ def test_the_second_computation_sees_something() -> None:
 
 @settings(max_examples=25)
 @given(st.integers(0, 10**6), st.integers(2, 6))
-def test_nothing_is_said_of_fewer_faces_and_nothing_can_be_subtracted(seed: int, least: int) -> None:
+def test_rows_about_fewer_faces_are_withheld_and_cannot_be_computed(seed: int, least: int) -> None:
     record = record_of(texts(seed))
     parts = Parts.of(0, record.last + 1, 3000 * MS)
     whole = record.rows(parts, "camera", least_faces=least)

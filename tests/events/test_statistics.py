@@ -186,7 +186,7 @@ def test_a_second_computation_gives_the_same(seed: int) -> None:
     )
 
 
-def test_the_second_computation_sees_something() -> None:
+def test_the_second_computation_is_not_empty() -> None:
     """Otherwise the comparison would be of empty tables."""
     rows = []
     for seed in range(40):

@@ -17,7 +17,7 @@ from fer_stream.events.attention import Attention
 from fer_stream.events.cloudevents import encode, event_id
 from fer_stream.events.smoother import LabelSet
 from fer_stream.events.timeline import Timeline, closing
-from fer_stream.events.zones import MARGIN, Whereabouts
+from fer_stream.events.zones import MARGIN, PlaceTracker
 from fer_stream.journal.contents import OpenEvents
 from fer_stream.settings.sections import CameraSettings
 from fer_stream.settings.tree import SearchSettings, SmootherSettings, TrackerSettings
@@ -26,7 +26,7 @@ from fer_stream.types import EMOTIONS, Box, CameraData, Event, Face, LineData, P
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from fer_stream.events.zones import Happening
+    from fer_stream.events.zones import PlaceEvent
 
 LEFT_HALF = [(0.0, 0.0), (0.5, 0.0), (0.5, 1.0), (0.0, 1.0)]
 DOOR = {"points": ((0.5, 0.25), (0.5, 0.75)), "to_right": "in", "to_left": "out"}
@@ -45,7 +45,9 @@ def box(x: float, y: float = 240.0, side: float = SIDE) -> Box:
     return Box(x - side / 2, y - side / 2, x + side / 2, y + side / 2)
 
 
-def walk(where: Whereabouts, way: Iterable[tuple[float, float]], track: int = 1, start: float = 0.0) -> list[Happening]:
+def walk(
+    where: PlaceTracker, way: Iterable[tuple[float, float]], track: int = 1, start: float = 0.0
+) -> list[PlaceEvent]:
     """Let a face be at these points, ten times a second."""
     found = []
     for number, (x, y) in enumerate(way):
@@ -54,7 +56,7 @@ def walk(where: Whereabouts, way: Iterable[tuple[float, float]], track: int = 1,
     return found
 
 
-def said(found: Iterable[Happening]) -> list[str]:
+def texts(found: Iterable[PlaceEvent]) -> list[str]:
     return [f"{each.kind} {getattr(each.data, 'zone', '')}{getattr(each.data, 'direction', '')}" for each in found]
 
 
@@ -62,20 +64,20 @@ def said(found: Iterable[Happening]) -> list[str]:
 
 
 def test_a_visit_begins_inside_and_ends_a_quarter_of_a_face_outside() -> None:
-    where = Whereabouts(places(zones={"left": LEFT_HALF}), SIZE)
-    assert said(walk(where, [(400, 240), (321, 240)])) == []
-    assert said(walk(where, [(319, 240)])) == ["zone.entered left"]
-    assert said(walk(where, [(330, 240), (319, 240), (320 + REACH, 240)])) == [], "it jitters about the border"
+    where = PlaceTracker(places(zones={"left": LEFT_HALF}), SIZE)
+    assert texts(walk(where, [(400, 240), (321, 240)])) == []
+    assert texts(walk(where, [(319, 240)])) == ["zone.entered left"]
+    assert texts(walk(where, [(330, 240), (319, 240), (320 + REACH, 240)])) == [], "it jitters about the border"
     (left,) = walk(where, [(320 + REACH + 0.1, 240)], start=3)
     assert isinstance(left.data, ZoneData)
     assert (left.kind, left.data.zone, left.data.start_time, left.data.end_time) == ("zone.left", "left", at(0), at(3))
     assert left.data.duration_ms == 3000
-    assert said(walk(where, [(330, 240)])) == [], "not before it is inside again"
-    assert said(walk(where, [(310, 240)])) == ["zone.entered left"]
+    assert texts(walk(where, [(330, 240)])) == [], "not before it is inside again"
+    assert texts(walk(where, [(310, 240)])) == ["zone.entered left"]
 
 
 def test_a_track_that_is_first_seen_inside_is_there_since_its_beginning() -> None:
-    where = Whereabouts(places(zones={"left": LEFT_HALF, "right": [(0.5, 0), (1, 0), (1, 1)]}), SIZE)
+    where = PlaceTracker(places(zones={"left": LEFT_HALF, "right": [(0.5, 0), (1, 0), (1, 1)]}), SIZE)
     (entered,) = where.observe(Track(1, Face(box(100), 0.9), at(1), at(1.2)))
     assert isinstance(entered.data, ZoneData)
     assert (entered.data.start_time, entered.data.end_time, entered.data.duration_ms) == (at(1), None, 200)
@@ -88,23 +90,23 @@ def test_a_track_that_is_first_seen_inside_is_there_since_its_beginning() -> Non
 
 def test_a_face_may_be_in_several_zones_and_a_teleport_leaves_one_for_another() -> None:
     top = [(0.0, 0.0), (1.0, 0.0), (1.0, 0.5), (0.0, 0.5)]
-    where = Whereabouts(places(zones={"left": LEFT_HALF, "top": top}), SIZE)
-    assert said(walk(where, [(100, 100)])) == ["zone.entered left", "zone.entered top"]
-    assert said(walk(where, [(600, 100)])) == ["zone.left left"]
-    assert said(walk(where, [(100, 400)])) == ["zone.entered left", "zone.left top"]
+    where = PlaceTracker(places(zones={"left": LEFT_HALF, "top": top}), SIZE)
+    assert texts(walk(where, [(100, 100)])) == ["zone.entered left", "zone.entered top"]
+    assert texts(walk(where, [(600, 100)])) == ["zone.left left"]
+    assert texts(walk(where, [(100, 400)])) == ["zone.entered left", "zone.left top"]
 
 
 def test_a_centre_beyond_the_edge_counts_as_at_the_edge() -> None:
     right = [(0.5, 0.0), (1.0, 0.0), (1.0, 1.0), (0.5, 1.0)]
     for point in ((660, 240), (660, 500), (630, 500), (639.9999, 479.9999)):
-        where = Whereabouts(places(zones={"right": right}), SIZE)
-        assert said(walk(where, [point])) == ["zone.entered right"], point
+        where = PlaceTracker(places(zones={"right": right}), SIZE)
+        assert texts(walk(where, [point])) == ["zone.entered right"], point
 
 
 def test_of_zones_with_a_common_side_a_face_is_in_one() -> None:
     zones = {"left": LEFT_HALF, "right": [(0.5, 0.0), (1.0, 0.0), (1.0, 1.0), (0.5, 1.0)]}
     for x in (319.0, 320.0, 321.0):
-        assert len(walk(Whereabouts(places(zones=zones), SIZE), [(x, 240)])) == 1
+        assert len(walk(PlaceTracker(places(zones=zones), SIZE), [(x, 240)])) == 1
 
 
 points = st.tuples(st.integers(0, 20), st.integers(0, 15)).map(lambda at: (at[0] / 20, at[1] / 15))
@@ -119,7 +121,7 @@ def test_opencv_finds_the_same_visits(outline: list[tuple[float, float]], way: S
     except ValueError:
         return
     corners = np.array([(x * 640, y * 480) for x, y in outline], np.float32)
-    expected, there, where = [], False, Whereabouts(zone, SIZE)
+    expected, there, where = [], False, PlaceTracker(zone, SIZE)
     for number, (x, y) in enumerate(way):
         point = min(max(x, 0.0), 640 - 1e-3), min(max(y, 0.0), 480 - 1e-3)
         inside = cv2.pointPolygonTest(corners, point, measureDist=True)  # its distance, negative outside
@@ -136,26 +138,26 @@ def test_opencv_finds_the_same_visits(outline: list[tuple[float, float]], way: S
 
 
 def test_a_line_is_crossed_once_in_each_direction_whatever_the_jitter() -> None:
-    where = Whereabouts(places(lines={"door": DOOR}), SIZE)
+    where = PlaceTracker(places(lines={"door": DOOR}), SIZE)
     jitter = [(x, 240) for x in (200, 290, 318, 322, 317, 330, 319, 339)]
-    assert said(walk(where, jitter)) == [], "not yet a quarter of a face beyond it"
+    assert texts(walk(where, jitter)) == [], "not yet a quarter of a face beyond it"
     (crossed,) = walk(where, [(342, 240), (400, 240), (330, 240), (310, 240), (400, 240)])
     assert crossed.data == LineData("door", "out", box(342), 0.9)
-    assert said(walk(where, [(100, 240)])) == ["line.crossed in"], "also in one leap"
+    assert texts(walk(where, [(100, 240)])) == ["line.crossed in"], "also in one leap"
 
 
 def test_who_passes_beside_a_line_s_ends_does_not_cross_it() -> None:
-    where = Whereabouts(places(lines={"door": DOOR}), SIZE)
-    assert said(walk(where, [(200, 50), (450, 50), (450, 240), (350, 240)])) == []
-    assert said(walk(where, [(250, 240)])) == ["line.crossed in"]
-    assert said(walk(where, [(250, 30), (400, 30)])) == [], "back, beside it"
-    assert said(walk(where, [(400, 240), (318, 240), (400, 240)])) == []
+    where = PlaceTracker(places(lines={"door": DOOR}), SIZE)
+    assert texts(walk(where, [(200, 50), (450, 50), (450, 240), (350, 240)])) == []
+    assert texts(walk(where, [(250, 240)])) == ["line.crossed in"]
+    assert texts(walk(where, [(250, 30), (400, 30)])) == [], "back, beside it"
+    assert texts(walk(where, [(400, 240), (318, 240), (400, 240)])) == []
 
 
 def test_a_track_that_begins_on_a_line_has_not_crossed_it() -> None:
-    where = Whereabouts(places(lines={"door": DOOR}), SIZE)
-    assert said(walk(where, [(320, 240), (320, 240), (400, 240)])) == []
-    assert said(walk(where, [(320, 240), (320, 300), (200, 240)])) == ["line.crossed in"]
+    where = PlaceTracker(places(lines={"door": DOOR}), SIZE)
+    assert texts(walk(where, [(320, 240), (320, 240), (400, 240)])) == []
+    assert texts(walk(where, [(320, 240), (320, 300), (200, 240)])) == ["line.crossed in"]
 
 
 ways = st.lists(st.tuples(st.integers(0, 640), st.integers(0, 480)), min_size=1, max_size=12)
@@ -194,7 +196,7 @@ def test_small_steps_find_the_same_crossings(
             if side and passed:
                 expected.append((number, "right" if now > 0 else "left"))
             side = now
-    found = walk(Whereabouts(places(lines={"line": {"points": ends}}), SIZE), way)
+    found = walk(PlaceTracker(places(lines={"line": {"points": ends}}), SIZE), way)
     assert [
         (round(f.track.last_seen / 1e8), f.data.direction) for f in found if isinstance(f.data, LineData)
     ] == expected

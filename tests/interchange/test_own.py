@@ -126,7 +126,7 @@ def test_folders_without_annotations(tmp_path: Path) -> None:
         read_annotations(tmp_path / "missing.csv")
 
 
-def test_a_table_of_events_says_what_the_events_say(analysed: Path) -> None:
+def test_a_table_of_events_has_the_labels_of_the_events(analysed: Path) -> None:
     (found,) = read_annotations(analysed / "events.csv")
     (events,) = read_annotations(analysed)
     assert found.annotations

@@ -41,7 +41,7 @@ def test_bids(tmp_path: Path) -> None:
     assert found.annotations == (Annotation(1, 3.5, "happy"),)
 
 
-def test_of_repeated_spans_of_the_history_page_the_last_counts(tmp_path: Path) -> None:
+def test_the_last_of_repeated_spans_of_the_history_page_counts(tmp_path: Path) -> None:
     rows = [
         "door,2026-01-31T08:00:00Z,2026-01-31T08:00:10Z,sad,Anna,1",
         "door,2026-01-31T08:00:00Z,2026-01-31T08:00:10Z,happy,Ben,1",

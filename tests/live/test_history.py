@@ -1,4 +1,4 @@
-"""History and annotations over HTTP: what the journal says of a period, and who may say that a label is wrong."""
+"""History and annotations over HTTP: the events of a period, and who may annotate a label as wrong."""
 
 from __future__ import annotations
 
@@ -217,7 +217,7 @@ def test_the_history_is_that_of_the_journal(
     assert len(ask(url, "/history", **period)["rows"]) == 120
 
 
-def test_nothing_is_said_of_single_faces_where_groups_are_asked_for(
+def test_single_faces_are_withheld_if_least_faces_is_above_1(
     service: Service, printed: Callable[[], str], site: Callable[..., str]
 ) -> None:
     service.settings = service.settings.model_copy(update={"least_faces": 3})

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from training.augment import Pose, pose, show
-from training.nudge import jpeg, nudged, worn
+from training.nudge import degraded, jpeg, nudged
 from training.recipe import Augmentation, Nudge
 
 STILL = dict.fromkeys(("rotation", "scale", "shift", "contrast", "brightness", "noise", "blur", "jpeg"), 0.0)
@@ -35,7 +35,7 @@ def test_without_changes_the_second_look_is_the_first(faces):
     again = nudged(first, Nudge(**STILL), generator(1))
     torch.testing.assert_close(again.matrix, first.matrix)
     torch.testing.assert_close(show(faces, again, 48), show(faces, first, 48))
-    torch.testing.assert_close(worn(faces, Nudge(**STILL), generator(2)), faces)
+    torch.testing.assert_close(degraded(faces, Nudge(**STILL), generator(2)), faces)
 
 
 def test_a_mirrored_face_stays_mirrored():
@@ -95,6 +95,6 @@ def test_jpeg_takes_any_size(faces, size):
 
 def test_the_shares_of_blurred_and_coded_faces_are_the_recipes(faces):
     for name in ("blur", "jpeg"):
-        result = worn(faces.repeat(10, 1, 1, 1), Nudge(**(STILL | {name: 0.3})), generator())
+        result = degraded(faces.repeat(10, 1, 1, 1), Nudge(**(STILL | {name: 0.3})), generator())
         changed = (result - faces.repeat(10, 1, 1, 1)).abs().amax(dim=(1, 2, 3)) > 0.6
         assert 0.22 < float(changed.float().mean()) < 0.38

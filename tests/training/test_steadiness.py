@@ -14,7 +14,7 @@ from fer_stream.types import Box
 from training import data, loop, setup, steadiness
 from training.augment import pose, show
 from training.model import logits_of
-from training.nudge import nudged, worn
+from training.nudge import degraded, nudged
 from training.objective import Samples, divergence
 from training.recipe import Architecture, Augmentation, Loss, Nudge, Optimizer, Recipe
 
@@ -113,7 +113,7 @@ def variation(net, faces):
     random, how = torch.Generator().manual_seed(0), Augmentation(erase=0, coarse=0, noise=0)
     first = pose(len(faces), how, random)
     second = nudged(first, Nudge(), random)
-    looks = [show(faces.float(), first, 48), worn(show(faces.float(), second, 48), Nudge(), random)]
+    looks = [show(faces.float(), first, 48), degraded(show(faces.float(), second, 48), Nudge(), random)]
     one, two = (logits_of(net, look.clamp(0, 255))[1].softmax(dim=1) for look in looks)
     return float((one - two).abs().sum(dim=1).mean() / 2)
 

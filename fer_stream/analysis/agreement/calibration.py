@@ -36,13 +36,13 @@ FOLDS = 10
 """Most parts into which the films are divided; up to this number of films, each is a part."""
 
 THIN = 0.2
-"""Least seconds between two scores of a film that are used: neighbours say the same, and cost memory."""
+"""Least seconds between two scores of a film that are used: neighbouring scores are alike, and cost memory."""
 
 MOST_SCORES = 5000
 """Most scores of a film, spread evenly over it; a film has the same weight however many it has."""
 
 PULL = 0.01
-"""Weight of the squared distance from no correction, against the mean log-loss: it holds what the films do not show."""
+"""Weight of the L2 penalty on the correction, relative to the mean log-loss: it bounds what the films do not show."""
 
 LIMIT = 20.0
 """Greatest temperature, its inverse, and bias, as the settings allow."""
@@ -99,7 +99,7 @@ class Calibrated:
         return self.effects[0].interval.high < 0
 
     def settings(self) -> str:
-        """Return the settings as TOML, with what is known of them."""
+        """Return the settings as TOML, with a comment on the fit."""
         loss = self.effects[0]
         biases = ", ".join(
             f"{_key(label)} = {value:.4f}"
@@ -120,7 +120,8 @@ class Calibrated:
         if self.helps:
             return f"The calibration helps on held-out films: the log-loss goes {moved}."
         return (
-            f"It is not sure that the calibration helps, so it is not written: on held-out films the loss goes {moved}."
+            "It is not sure that the calibration helps, so it is not written: on held-out films the log-loss goes "
+            f"{moved}."
         )
 
     def section(self) -> Section:
@@ -146,7 +147,7 @@ def _signed(effect: Effect) -> str:
 
 
 def calibrate(material: Material, camera: str) -> Calibrated:
-    """Fit a calibration for a camera to what the coder says of its films.
+    """Fit a calibration for a camera to a coder's labels of its films.
 
     Raises:
         AnnotationError: there are several coders, or fewer than `LEAST_FILMS` films with scores and labels; or ours are
@@ -165,7 +166,7 @@ def calibrate(material: Material, camera: str) -> Calibrated:
         found, its = read_scores(film, coder)
         if labels and its != labels:
             raise AnnotationError(
-                f"{film.folder} was analysed by a model with other labels than {material.films[0].folder}: analyze all "
+                f"{film.folder} was analysed by a model with other labels than {material.films[0].folder}: analyse all "
                 "films with one model"
             )
         labels = its
@@ -246,8 +247,8 @@ def _table(film: Film) -> Path:
 def fit(films: Sequence[Scored]) -> Fit:
     """Return the correction with the least mean log-loss over films, by Newton's method; the loss is convex.
 
-    Only labels that were coded in at least two of the films get a bias: a label that a few films do not show is not
-    absent.
+    Only labels that were coded in at least two of the films get a bias: a label that is missing in a few films may
+    occur in others.
     """
     count = films[0].logs.shape[1]
     free = [label for label in range(count) if sum((each.truth == label).any() for each in films) >= 2]
@@ -297,8 +298,8 @@ def _spread(values: Numbers, free: Sequence[int], count: int) -> Numbers:
     return found
 
 
-def _softmax(raised: Numbers) -> Numbers:
-    weights = np.exp(raised - raised.max(1, keepdims=True))
+def _softmax(logits: Numbers) -> Numbers:
+    weights = np.exp(logits - logits.max(1, keepdims=True))
     shares: Numbers = weights / weights.sum(1, keepdims=True)
     return shares
 

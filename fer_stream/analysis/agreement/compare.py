@@ -1,4 +1,4 @@
-"""Computes the agreement of raters on a grid of time, and of their spans one by one."""
+"""Computes the agreement of raters at the moments of a time grid, and of their labelled spans as events."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ class Scope:
 class Events:
     """Spans matched one to one.
 
-    ``hits``, ``first`` and ``second`` are how many were matched and how many each rater has, floats ``[F, K]``.
+    ``hits``, ``first`` and ``second`` are the numbers of matched spans and of each rater's spans, floats ``[F, K]``.
     ``onsets`` are the first rater's start minus the second's, in seconds, of the matched spans by label.
     """
 

@@ -1,4 +1,4 @@
-"""Divides films into faces, where coders say of each of our tracks what they think of it, as on the history page."""
+"""Divides films into faces, if coders annotated our tracks one by one, as on the history page."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def by_face(
 
     Args:
         mine: ours, by film.
-        coders: those of each file, which name our tracks.
+        coders: the codings of each file, which name our tracks.
     """
     ours = {film.casefold(): _faces(coding) for film, coding in mine.items()}
     faces: dict[str, Coding] = {}

@@ -1,4 +1,4 @@
-"""Brings together what several raters say of the same films."""
+"""Reads the annotations of several raters, and matches their films."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from fer_stream.interchange.annotations import Coding
 
 OUTSIDE = 0.1
-"""Share of a coder's labelled time outside of ours from which on a remark says so."""
+"""If a larger share of a coder's labelled time than this is outside of ours, a remark says so."""
 
 MOST_LABELS = 200
 """Most different labels: every pair of them has a row in the tables, and a transcript has a label for each word."""
@@ -33,10 +33,10 @@ SHOWN = 6
 
 @dataclass(frozen=True, slots=True)
 class Choices:
-    """What is compared.
+    """The options of a comparison.
 
-    ``mapping`` is what a coder's label counts as (empty: as no label), ``groups`` the group of each label where groups
-    are compared, ``tracks`` our track by film (``""``: of any other film), ``tier`` the coders' tier.
+    ``mapping`` maps coders' labels to ours (an empty text: to no label). ``groups`` has the group of each label, if
+    groups are compared. ``tracks`` has our track for each film (``""``: for any other film), ``tier`` the coders' tier.
     """
 
     mapping: Mapping[str, str] = field(default_factory=dict)
@@ -76,10 +76,10 @@ def gather(ours: Path, coders: Sequence[Path], choices: Choices) -> Material:
             a coder; a film has several tracks of which none was chosen; or raters have no time in common.
     """
     mine = _mine(ours, read_annotations(ours))
-    said: Mapping[Path, Sequence[Coding]] = {path: read_annotations(path) for path in coders}
+    theirs: Mapping[Path, Sequence[Coding]] = {path: read_annotations(path) for path in coders}
     known = _labels(mine.values(), choices)
-    if not choices.tracks and choices.tier is None and are_of_faces(each for one in said.values() for each in one):
-        mine, said = by_face(mine, said)
+    if not choices.tracks and choices.tier is None and are_of_faces(each for one in theirs.values() for each in one):
+        mine, theirs = by_face(mine, theirs)
     unknown = sorted(set(choices.tracks) - set(mine) - {""})
     if unknown:
         raise AnnotationError(f"--track: there is no film {unknown[0]!r}; ours are {_some(mine)}")
@@ -95,7 +95,7 @@ def gather(ours: Path, coders: Sequence[Path], choices: Choices) -> Material:
         films[name] = Film(name, {ours_name: our_line}, folder, frozenset(one.track for one in our_line.labels))
     raters = [ours_name]
     for number, path in enumerate(coders, 1):
-        found = said[path]
+        found = theirs[path]
         partners = _partners(found, list(films))
         if not partners:
             named = sorted({coding.film or film_name(coding.path.name) for coding in found})
@@ -122,8 +122,8 @@ def gather(ours: Path, coders: Sequence[Path], choices: Choices) -> Material:
             raters += [rater] if rater not in raters else []
         if points := sum(coding.points for coding in found if id(coding) in partners):
             remarks.append(f"{path}: {points} annotation{'s' if points > 1 else ''} without a duration left out")
-    given = {same(one.label) for found in said.values() for coding in found for one in coding.annotations}
-    if unused := [theirs for theirs in choices.mapping if same(theirs) not in given]:
+    given = {same(one.label) for found in theirs.values() for coding in found for one in coding.annotations}
+    if unused := [label for label in choices.mapping if same(label) not in given]:
         remarks.append(f"--map: no coder gives the label {_some(unused)}")
     uncoded = [name for name, film in films.items() if len(film.lines) < 2]
     if uncoded:
@@ -135,7 +135,7 @@ def gather(ours: Path, coders: Sequence[Path], choices: Choices) -> Material:
 
 
 def _outside(films: Iterable[Film], ours: str, rater: str) -> str:
-    """Return a remark on films in which much of what a coder says lies outside of the time that is compared."""
+    """Return a remark on films in which much of a coder's labelled time is outside of the time that is compared."""
     found = []
     for film in films:
         if rater not in film.lines:
@@ -185,7 +185,7 @@ def _partners(found: Sequence[Coding], films: Sequence[str]) -> dict[int, str]:
 
 
 def _rater(path: Path, coding: Coding | None, film: str) -> str:
-    """Return a rater's name: as the file says, or its folder's name, or the file's without that of the film."""
+    """Return a rater's name: from the file, else the folder's name, else the file's name without the film's."""
     if coding and coding.coder:
         return coding.coder
     if path.is_dir():
@@ -201,7 +201,7 @@ def _begins(stem: str, film: str) -> bool:
 
 
 def _shift(coding: Coding, origin: float | None) -> float:
-    """Return the seconds to subtract from a coding's times to have them from the film's beginning."""
+    """Return the seconds to subtract from a coding's times, so that they count from the film's beginning."""
     if not coding.absolute:
         return 0.0
     if origin is None:
@@ -212,7 +212,7 @@ def _shift(coding: Coding, origin: float | None) -> float:
 
 
 def _labels(mine: Iterable[Coding], choices: Choices) -> list[str]:
-    """Return the labels that we know, grouped as they are compared, in a fixed order."""
+    """Return our labels, or their groups if groups are compared, in a fixed order."""
     plain = dict.fromkeys(
         [label for coding in mine for label in sorted(coding.labels)]
         + sorted({one.label for coding in mine for one in coding.annotations})
@@ -238,15 +238,15 @@ def _common_labels(
             raise AnnotationError(f"{rater} gives no label, after --map: {raters[0]} knows {_some(known)}")
         if used[rater] == {WRONG}:
             raise AnnotationError(
-                f"{rater} has only marked labels as wrong: to compare them, give right ones, too, or say with --map "
-                f"which label {WRONG} stands for"
+                f"{rater} has only marked labels as wrong: to compare them, give right ones, too, or map "
+                f"{WRONG} to a label with --map"
             )
         strange = sorted(used[rater] - set(known))
         if len(strange) == len(used[rater]):
             example = f"{strange[0]}={known[0] if known else 'happy'}"
             raise AnnotationError(
-                f"no label of {rater} is one of ours: there are {_some(strange)}, ours are {_some(known)}; say which "
-                f"is which, such as --map {shlex.quote(example)}"
+                f"no label of {rater} is one of ours: there are {_some(strange)}, ours are {_some(known)}; map "
+                f"them, such as --map {shlex.quote(example)}"
             )
         if strange:
             remarks.append(f"{rater}: {_some(strange)} {'is' if len(strange) == 1 else 'are'} no label of ours")

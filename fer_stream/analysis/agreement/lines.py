@@ -1,4 +1,4 @@
-"""Makes a *line* of what a rater says of a film: spans of one label after the other, on one face."""
+"""Makes the *line* of a rater for a film: labelled spans of one face, in order and without overlap."""
 
 from __future__ import annotations
 
@@ -47,10 +47,10 @@ def line(coding: Coding, track: str | None, option: str, relabel: Callable[[str]
     """Return the line of a coding.
 
     Args:
-        coding: what a rater says of a film.
-        track: which of its tracks; `LONGEST`; or ``None``: all, if no two have a label at once.
+        coding: the annotations of one rater.
+        track: one of its tracks; `LONGEST`; or ``None`` for all, if no two of them have a label at once.
         option: the option of the command line that chooses a track, for messages.
-        relabel: returns what a label counts as; ``None``: as no label.
+        relabel: returns the label to compare, ``None`` for no label.
         shift: seconds that are subtracted from all times.
 
     Raises:
@@ -83,13 +83,13 @@ def line(coding: Coding, track: str | None, option: str, relabel: Callable[[str]
 
 
 def _coded(found: Sequence[Annotation], *, sparse: bool) -> tuple[Span, ...]:
-    """Return which part of the film was coded, where the file does not say it: all from the first to the last label."""
+    """Return the coded part of the film if the file does not have it: from the first label to the last."""
     parts = union((one.start, one.end) for one in found)
     return tuple(parts) if sparse or not parts else ((parts[0][0], parts[-1][1]),)
 
 
 def joined(labels: Sequence[Annotation]) -> list[Annotation]:
-    """Return labels where those that follow each other and are equal are one, as with two groups of labels made one."""
+    """Return labels in which equal ones that follow each other without a gap are merged, such as after grouping."""
     found: list[Annotation] = []
     for one in labels:
         if found and found[-1].label == one.label and one.start - found[-1].end < 1e-6:
@@ -113,14 +113,14 @@ def same(label: str) -> str:
 def relabelling(
     mapping: Mapping[str, str], known: Iterable[str], groups: Mapping[str, str] | None
 ) -> Callable[[str], str | None]:
-    """Return what makes labels comparable: case and kinds of spaces do not matter, and labels may be mapped or grouped.
+    """Return a function that makes labels comparable: it ignores case and kinds of spaces, and maps and groups labels.
 
     `NONE` is no label.
 
     Args:
-        mapping: what a label counts as; an empty text: as no label.
-        known: labels as they are to be written.
-        groups: the group of each label, where groups are compared; a label without one stays.
+        mapping: the label to compare in place of a label; an empty text for no label.
+        known: our labels, which determine upper and lower case.
+        groups: the group of each label, if groups are compared; a label without one stays.
     """
     written = {label.casefold(): label for label in known}
     changed = {same(label): into for label, into in mapping.items()}

@@ -1,4 +1,4 @@
-"""Measures of agreement, from tables of counts. All take further leading axes, as for many resamples at a time.
+"""Measures of agreement, from tables of counts. Confusions may have leading axes, such as one for resamples.
 
 A *confusion* is a float array ``[..., K, K]``: how often (or for how long) the first rater chose the row's label while
 the second chose the column's. An undefined value, such as the kappa of two raters who use one label only, is NaN.
@@ -46,7 +46,7 @@ def coincidences(counts: NDArray[np.integer], weights: Numbers | None = None) ->
 
     Args:
         counts: integers ``[U, K]``: how many raters gave the unit this label. Missing values are not counted, and a
-            unit with fewer than two values does not matter.
+            unit with fewer than two values is left out.
         weights: floats ``[U]``: how many units such a row stands for; by default one.
 
     A unit with ``m`` values adds ``1 / (m - 1)`` for each ordered pair of them (K. Krippendorff 2011, "Computing
@@ -113,13 +113,13 @@ def scores(confusion: Numbers) -> Scores:
     weights; undefined where neither rater uses the label.
     """
     hits = np.diagonal(confusion, axis1=-2, axis2=-1)
-    said, true = confusion.sum(-1), confusion.sum(-2)
-    return Scores(ratio(hits, said), ratio(hits, true), ratio(2 * hits, said + true))
+    predicted, reference = confusion.sum(-1), confusion.sum(-2)
+    return event_scores(hits, predicted, reference)
 
 
-def event_scores(hits: Numbers, said: Numbers, true: Numbers) -> Scores:
-    """Return the scores from the numbers of matched events, of our events and of theirs, each floats ``[..., K]``."""
-    return Scores(ratio(hits, said), ratio(hits, true), ratio(2 * hits, said + true))
+def event_scores(hits: Numbers, predicted: Numbers, reference: Numbers) -> Scores:
+    """Return the scores from the numbers of matched, of our and of the reference's events, each floats ``[..., K]``."""
+    return Scores(ratio(hits, predicted), ratio(hits, reference), ratio(2 * hits, predicted + reference))
 
 
 class Interval(NamedTuple):
@@ -133,7 +133,7 @@ NO_INTERVAL = Interval(float("nan"), float("nan"))
 
 
 def resampled(films: int, seed: int = 0) -> Numbers:
-    """Return how often each resample has each film, floats ``[RESAMPLES, films]``: each draws ``films`` of them."""
+    """Return how often each resample draws each film, floats ``[RESAMPLES, films]``; each row's sum is ``films``."""
     drawn = np.random.default_rng(seed).multinomial(films, np.full(films, 1 / films), RESAMPLES)
     return drawn.astype(np.float64)
 
@@ -141,7 +141,7 @@ def resampled(films: int, seed: int = 0) -> Numbers:
 def bootstrap(parts: Numbers, measure: Callable[[Numbers], Numbers]) -> Interval:
     """Return the interval of a measure over films.
 
-    Whole films are resampled, because the moments of one film depend on each other (B. Efron and R. Tibshirani 1993,
+    Whole films are resampled, because the moments of one film are not independent (B. Efron and R. Tibshirani 1993,
     "An Introduction to the Bootstrap", section 13.3, percentile interval; A. C. Davison and D. V. Hinkley 1997,
     "Bootstrap Methods and their Application", section 3.8, for clusters). Resamples in which the measure is undefined
     are left out, if they are fewer than half.
@@ -158,7 +158,7 @@ def bootstrap(parts: Numbers, measure: Callable[[Numbers], Numbers]) -> Interval
 
 
 def percentiles(values: Numbers) -> Interval:
-    """Return the interval in which the middle `LEVEL` of the values lie; NaN values are left out, if not too many."""
+    """Return the interval in which the middle `LEVEL` of the values lie; NaN values are left out if fewer than half."""
     known = values[np.isfinite(values)]
     if 2 * len(known) <= len(values):
         return NO_INTERVAL

@@ -1,4 +1,4 @@
-"""Writes agreement down: as a table of all values, as tables for a paper, as a page, and for the terminal."""
+"""Formats the agreement: as CSV with all values, as tables for a paper, as an HTML page, and for the terminal."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ NOTE = (
     "Time without a label counts as a label of its own; “labelled” is only the time in which both give one. In "
     "brackets: 95% intervals over films, and the quartiles of the onset error."
 )
-"""Explains the first table of the page in short; `METHOD` says all."""
+"""A short explanation of the page's first table; `METHOD` has the details."""
 
 FEW = 10
 """Films below which intervals over films are known to be too narrow."""
@@ -243,7 +243,9 @@ def page(agreement: Agreement, title: str, further: Iterable[Section] = ()) -> s
                 (other, *(round(float(summed[row, column]), 1) for row in range(len(scope.labels))))
                 for column, other in enumerate(scope.labels)
             ]
-            note = f"Rows: what {pair.second} says. Cells: what {pair.first} says at that time, as a share of the row."
+            note = (
+                f"Rows: labels of {pair.second}. Cells: labels of {pair.first} at the same time, as shares of the row."
+            )
             drawing = confusion(scope, pair.first, pair.second) if scope.seconds else ""
             alt = f"Confusion of {pair.first} and {pair.second} over {scope.seconds:.1f} s, as the table below"
             title_of = f"Confusion with {pair.second}, {scope.name}"

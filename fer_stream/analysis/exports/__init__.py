@@ -30,7 +30,7 @@ KINDS = {"eaf": eaf.files, "boris": boris.files, "bids": bids.files, "vtt": vtt.
 
 
 def names(kinds: Iterable[str], name: str) -> list[str]:
-    """Return the names of the files of these kinds, for a recording with this name."""
+    """Return the names of the files of these kinds, for a recording with this camera's name."""
     empty = Recording(name, name, None, 0.0, 0, "", "", (), ())
     return [file for kind in kinds for file in KINDS[kind](empty)]
 

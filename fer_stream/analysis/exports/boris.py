@@ -1,8 +1,8 @@
 """Writes a project of BORIS, and a table of events that BORIS imports (https://www.boris.unito.it).
 
 BORIS 8.27 and 9.15 import events from a spreadsheet with the columns ``time``, ``subject``, ``code``, ``modifier`` and
-``comment`` into the open observation (*Observations, Import observations*). They import no text file. The project has
-all that a user would otherwise enter first: labels as state events, tracks as subjects, and the film. Its format is
+``comment`` into the open observation (*Observations, Import observations*). They do not import text files. The project
+has what a user would otherwise enter by hand: labels as state events, tracks as subjects, and the film. Its format is
 7.0. A state event is two rows with the same code: the first starts it, the second stops it.
 """
 

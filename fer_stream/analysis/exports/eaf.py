@@ -90,7 +90,7 @@ def _header(document: Xml.Element, recording: Recording, count: int) -> None:
     if recording.media:
         kind = guess_type(recording.title)[0] or "unknown"
         url = recording.media if "://" in recording.media else quote(recording.media)
-        # ELAN looks for the relative address if there is nothing at the other one, which would name our folders.
+        # An absolute address would publish the names of the user's folders; ELAN also tries the relative one.
         relative = {} if "://" in url else {"RELATIVE_MEDIA_URL": url if url.startswith(".") else f"./{url}"}
         Xml.SubElement(header, "MEDIA_DESCRIPTOR", {"MEDIA_URL": url, "MIME_TYPE": kind} | relative)
     Xml.SubElement(header, "PROPERTY", {"NAME": "lastUsedAnnotationId"}).text = str(count)

@@ -1,4 +1,4 @@
-"""What is exported of a recording: for each track its stay and the intervals of its labels."""
+"""The data that are exported of a recording: for each track its stay and the intervals of its labels."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 UNCERTAIN = "uncertain"
-"""What files say of the time in which a face is in view and has no label."""
+"""The text for the time in which a face is in view without a label."""
 
 _ENDED = (EventType.EMOTION_ENDED, EventType.VALENCE_ENDED)
 
@@ -70,7 +70,7 @@ class Recording:
 
     @property
     def vocabulary(self) -> list[str]:
-        """What files call the labels of the model, and any other label of a span."""
+        """The texts of the model's labels, and of any other label of a span, as `label_text` returns them."""
         found = dict.fromkeys((*self.labels, *(span.label for span in self.spans if span.label)))
         return [label_text(label) for label in found]
 
@@ -80,7 +80,7 @@ def read_events(path: Path, start: int) -> tuple[tuple[Span, ...], tuple[str, ..
 
     Args:
         path: the file.
-        start: the capture time of 0 in nanoseconds.
+        start: the capture time that counts as 0, in nanoseconds.
 
     Raises:
         OSError: the file cannot be read.
@@ -122,12 +122,12 @@ def rows(spans: Iterable[Span]) -> Iterator[tuple[int, bool, list[tuple[int, int
 
 
 def track_name(track: int) -> str:
-    """Return what files call a track."""
+    """Return the name of a track in files."""
     return f"track {track}"
 
 
 def label_text(label: str | None) -> str:
-    """Return what files call a label; `IN_VIEW` is the stay, so a label of this name gets quotes."""
+    """Return the text of a label in files, or `IN_VIEW` for ``None``, a stay; a label of that name gets quotes."""
     return IN_VIEW if label is None else f"'{label}'" if one_line(label) == IN_VIEW else label
 
 

@@ -1,7 +1,7 @@
 """The stream of annotations, one for a whole cell. It is made with the first annotation.
 
-Any aggregator of the cell may write it: annotations depend on no order, and each has a subject of its own, so that one
-which is sent twice is stored once.
+Any aggregator of the cell may write it, because the order of annotations does not matter. Each has a subject of its
+own, so that an annotation that is sent twice is stored once.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from fer_stream.errors import JournalError, WireError
 from fer_stream.events import cloudevents
-from fer_stream.events.annotations import LONGEST, decode, encode, unknown, within
+from fer_stream.events.annotations import LONGEST, decode, encode, unknown_camera, within
 from fer_stream.journal.nats import counters, streams
 from fer_stream.journal.nats.connection import RefusedError
 from fer_stream.journal.nats.streams import ANNOTATIONS, MISSING, unescape
@@ -46,7 +46,7 @@ async def add(connection: Connection, partition: Partition, annotation: Annotati
         UnclearError, RefusedError: as `Connection.request`.
     """
     if not await _is_known(connection, partition, annotation.camera):
-        raise unknown(annotation.camera)
+        raise unknown_camera(annotation.camera)
     subject = partition.annotations.of(annotation.camera, annotation.start // LONGEST, annotation.id)
     text, first = encode(annotation).encode(), {"Nats-Expected-Last-Subject-Sequence": "0"}
     try:
@@ -84,7 +84,7 @@ async def read(connection: Connection, subjects: AnnotationSubjects, wanted: Ann
     parts = await asyncio.gather(
         *(_fetch(connection, subjects.of(wanted.camera, day), wanted.after, wanted.limit) for day in days)
     )
-    # What follows the end of a part that was cut short is read again, or it would come before what is missing there.
+    # A part that reached the limit lacks its later messages, so later ones of other parts wait for the next page.
     cut = [messages[-1].sequence for messages, more in parts if more]
     reached = min(cut, default=0)
     messages = sorted(message for part, _ in parts for message in part if not cut or message.sequence <= reached)
@@ -99,7 +99,7 @@ async def read(connection: Connection, subjects: AnnotationSubjects, wanted: Ann
 async def forget(connection: Connection, partition: Partition, older_than: float) -> None:
     """Delete annotations made before a time (Unix seconds), and those whose events are deleted.
 
-    That is so when all events that the journal still has of the camera are of a later time.
+    The latter are annotations that end no later than the oldest event that the journal still has of their camera.
 
     Args:
         connection: the connection.
@@ -120,7 +120,7 @@ async def forget(connection: Connection, partition: Partition, older_than: float
                 oldest[camera] = await _oldest(connection, partition, camera)
             try:
                 annotation = decode(message.text, message.sequence)
-            except WireError:  # whoever reads it reports it
+            except WireError:  # reading it reports the damage
                 continue
             begin = oldest[camera]
             if annotation.made < older_than * 1e9 or begin is None or annotation.end <= begin:
@@ -141,7 +141,7 @@ async def _oldest(connection: Connection, partition: Partition, camera: str) -> 
         return None
     try:
         return cloudevents.decode(messages[0].text).time
-    except WireError:  # whoever reads it reports it
+    except WireError:  # reading it reports the damage
         return 0
 
 

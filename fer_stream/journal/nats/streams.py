@@ -99,9 +99,9 @@ def of_camera(any_: Partition, camera: str) -> Partition:
 
 @dataclass(frozen=True, slots=True)
 class AnnotationSubjects:
-    """The names of a cell's annotations: one stream, in which each has a subject with its camera, its day and its id.
+    """The subjects of a cell's annotations in their one stream: each has its camera, its day and its id.
 
-    The day is that of its start, counted from 1970. So those of a period are found without reading all others.
+    The day is that of the annotation's start, in days since 1970. So a period can be read without all others.
     """
 
     cell: str = "local"
@@ -125,7 +125,7 @@ ANNOTATIONS = "FER_AN"
 """The stream of annotations."""
 
 ANNOTATIONS_SHARE = 20
-"""The annotations may take this part of what the events may take (``journal.max_gib``), in addition."""
+"""The annotations may take a further ``journal.max_gib`` divided by this."""
 
 COUNTERS = "cameras"
 """The bucket of cameras' epochs and sequences."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from fer_stream.errors import WireError
 from fer_stream.events import cloudevents
-from fer_stream.events.annotations import LONGEST, decode, encode, unknown
+from fer_stream.events.annotations import LONGEST, decode, encode, unknown_camera
 from fer_stream.journal.sqlite.database import checksum
 from fer_stream.types import AnnotationPage
 
@@ -27,7 +27,7 @@ def add(database: Database, db: sqlite3.Connection, annotation: Annotation) -> A
         DamagedError: the stored one was changed.
     """
     if db.execute("SELECT 1 FROM cameras WHERE camera = ?", (annotation.camera,)).fetchone() is None:
-        raise unknown(annotation.camera)
+        raise unknown_camera(annotation.camera)
     there = db.execute("SELECT number, crc, text FROM annotations WHERE id = ?", (annotation.id,)).fetchone()
     if there is not None:
         return _checked(database, *there)
@@ -72,7 +72,7 @@ def read(database: Database, wanted: AnnotationQuery) -> AnnotationPage:
 def forget(db: sqlite3.Connection, older_than: float) -> None:
     """Delete, in a transaction, annotations made before a time (Unix seconds), and those whose events are deleted.
 
-    That is so when all events that the journal still has of the camera are of a later time.
+    These are the annotations that end no later than the oldest event that the journal still has of their camera.
     """
     db.execute("DELETE FROM annotations WHERE made < ?", (older_than,))
     for (camera,) in db.execute("SELECT DISTINCT camera FROM annotations").fetchall():
@@ -81,7 +81,7 @@ def forget(db: sqlite3.Connection, older_than: float) -> None:
         if row is None:
             db.execute("DELETE FROM annotations WHERE camera = ?", (camera,))
             continue
-        with suppress(WireError):  # a damaged event, which whoever reads it reports
+        with suppress(WireError):  # a damaged event; reading it reports the damage
             time = cloudevents.decode(row[0]).time
             db.execute("DELETE FROM annotations WHERE camera = ? AND until <= ?", (camera, time))
 

@@ -1,4 +1,4 @@
-"""Annotations over HTTP: pages of them, and new ones of those who have an annotator's token."""
+"""Annotations over HTTP: returns pages of them, and takes new ones from senders with an annotator's token."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from fer_stream.types import Annotation
 
 MOST_AT_ONCE = 8
-"""Most requests that the aggregator is asked at the same time; further ones wait."""
+"""Most simultaneous requests to the aggregator; further ones wait."""
 
 SECONDS = 10.0
 """Seconds in which a body must arrive."""
@@ -37,7 +37,7 @@ SECONDS = 10.0
 _log = logging.getLogger(__name__)
 
 
-class AnnotationDesk:
+class AnnotationService:
     """Passes annotations between requests and the aggregator."""
 
     def __init__(self, feed: Feed, settings: Settings) -> None:
@@ -46,7 +46,7 @@ class AnnotationDesk:
         self._refusals = Refusals(_log)
 
     async def page(self, query: AnnotationsQuery, name: str | None) -> AnnotationsAnswer:
-        """Return a page of annotations; ``name`` is the annotator who asks, if it is one.
+        """Return a page of annotations; ``name`` is the annotator who asks, ``None`` for anyone else.
 
         Raises:
             TransportError: no aggregator answers.
@@ -58,20 +58,20 @@ class AnnotationDesk:
         wanted = AnnotationQuery(since, until, query.camera, query.after, query.limit)
         async with self._places:
             page = await asyncio.to_thread(fetch_annotations, self._settings, wanted, where=self._feed.where)
-        return AnnotationsAnswer(annotations=[_told(each) for each in page.found], more=page.more, annotator=name)
+        return AnnotationsAnswer(annotations=[_to_answer(each) for each in page.found], more=page.more, annotator=name)
 
     async def take(self, request: Request, name: str | None) -> AnnotationAnswer:
         """Store the annotation in a request, under the annotator's name.
 
         Raises:
-            HTTPException: the sender is no annotator, or the annotation is refused.
+            HTTPException: the sender is not an annotator, or the annotation is refused.
             JournalError, TransportError: it cannot be stored now.
         """
         if name is None:
             self._refusals.tell(f"an annotation from {who(request.scope)} is refused: it has no annotator's token")
             raise HTTPException(
                 403,
-                "only an annotator may send annotations: enter an annotator's token on the history page, or send it",
+                "only an annotator may send annotations: enter a token on the history page, or send it",
             )
         body = await _body(request)
         given = body.model_dump(exclude_none=True) | {"annotator": name}
@@ -83,10 +83,10 @@ class AnnotationDesk:
             self._refusals.tell(f"an annotation by {name}, from {who(request.scope)}: {error}")
             raise HTTPException(400, str(error)) from error
         _log.info("annotation %d by %s, from %s", made.number, name, who(request.scope))
-        return _told(made)
+        return _to_answer(made)
 
 
-def _told(annotation: Annotation) -> AnnotationAnswer:
+def _to_answer(annotation: Annotation) -> AnnotationAnswer:
     fields: dict[str, Any] = json.loads(encode(annotation)) | {"number": annotation.number}
     fields |= {each: to_rfc3339(fields[each]) for each in ("start", "end", "made")}
     return AnnotationAnswer.model_validate(fields)
@@ -106,7 +106,7 @@ async def _body(request: Request) -> AnnotationBody:
     except TimeoutError:
         raise HTTPException(408, f"the annotation has not arrived within {SECONDS:.0f} s: try again") from None
     except ClientDisconnect:
-        raise HTTPException(400, "the annotation is cut short") from None
+        raise HTTPException(400, "the annotation is incomplete: send it again") from None
     try:
         return parse_body(AnnotationBody, bytes(data))
     except ConfigError as error:

@@ -1,4 +1,4 @@
-"""What the operations of the API answer."""
+"""The answers of the API's operations."""
 
 from __future__ import annotations
 
@@ -82,29 +82,29 @@ class IntervalsAnswer(Answer):
 class StatisticsRow(Answer):
     """One camera, track, zone or line in one part of the period: online_s + offline_s + unknown_s is the whole part.
 
-    online_s is unseen_s and the time in which at least one face was in view, or in the zone. in_view_s is uncertain_s
-    and the labels' times, summed over the faces. What is withheld is absent.
+    online_s is unseen_s plus the time in which at least one face was in view, or in the zone. in_view_s is uncertain_s
+    plus the labels' times, summed over the faces. Withheld values are absent.
     """
 
     camera: str
-    epoch: Count | None = Field(None, description="of the track, if rows are of tracks")
-    track: Count | None = Field(None, description="the track's number in the epoch, if rows are of tracks")
-    zone: str | None = Field(None, description="the zone, if rows are of zones")
-    line: str | None = Field(None, description="the line, if rows are of lines")
-    direction: str | None = Field(None, description="in which the line was crossed")
+    epoch: Count | None = Field(None, description="the track's epoch, if rows are about tracks")
+    track: Count | None = Field(None, description="the track's number in the epoch, if rows are about tracks")
+    zone: str | None = Field(None, description="the zone, if rows are about zones")
+    line: str | None = Field(None, description="the line, if rows are about lines")
+    direction: str | None = Field(None, description="the direction in which the line was crossed")
     start: Time
     end: Time
     online_s: Seconds
     offline_s: Seconds
-    unknown_s: Seconds = Field(description="about which the events say nothing")
-    withheld: bool = Field(description="true: there were some faces, but fewer than the least number")
+    unknown_s: Seconds = Field(description="time about which there are no events")
+    withheld: bool = Field(description="true: there were faces, but fewer than least_faces")
     faces: Count = Field(0, description="how many were in view; one that leaves and comes back counts twice")
-    unseen_s: Seconds = Field(0.0, description="the camera was online, and no face was in view")
-    in_view_s: Seconds = Field(0.0, description="the times that the faces were in view, added")
+    unseen_s: Seconds = Field(0.0, description="time in which the camera was online and no face was in view")
+    in_view_s: Seconds = Field(0.0, description="time in which a face was in view, summed over the faces")
     uncertain_s: Seconds = Field(0.0, description="the part of in_view_s without a label")
     visits: Count = Field(0, description="how many visits to the zone there were")
-    median_visit_s: Seconds = Field(0.0, description="how long half of the visits were at most, in this part")
-    longest_visit_s: Seconds = Field(0.0, description="how long the longest visit was, in this part")
+    median_visit_s: Seconds = Field(0.0, description="the median duration of the visits, within this part")
+    longest_visit_s: Seconds = Field(0.0, description="the duration of the longest visit, within this part")
     crossings: Count = Field(0, description="how often the line was crossed in this direction")
     labels_s: dict[str, Seconds] = Field({}, description="the part of in_view_s of each label")
     share: dict[str, Share] = Field({}, description="labels_s as parts of in_view_s")
@@ -141,11 +141,11 @@ class Problem(Answer):
     detail: str = Field(description="one sentence: what is wrong, and what to do")
 
 
-# The past
+# History
 
 
 class StateSpan(Answer):
-    """In what state a camera was from start to end; unknown: the events say nothing, or are missing."""
+    """The state of a camera from start to end; unknown: there are no events, or they are missing."""
 
     state: Literal["online", "offline", "unknown"]
     start: Time
@@ -153,7 +153,7 @@ class StateSpan(Answer):
 
 
 class LabelSpan(Answer):
-    """An interval of a face with a label, up to what is known of it."""
+    """An interval of a label on a face; while it is open, its end is the latest known time."""
 
     label: str
     start: Time
@@ -162,7 +162,7 @@ class LabelSpan(Answer):
 
 
 class Stay(Answer):
-    """A face in view. What lies in it and in none of its labels is uncertain."""
+    """The time of a face in view, with its labels. Time without a label is uncertain."""
 
     epoch: Count
     track: Count
@@ -173,7 +173,7 @@ class Stay(Answer):
 
 
 class CameraHistory(Answer):
-    """What the events say of a camera in the period. Spans that reach beyond it are whole, those of states are cut."""
+    """The history of a camera. Stays and labels that reach beyond the period are whole; states are cut to it."""
 
     camera: str
     states: list[StateSpan]
@@ -185,7 +185,9 @@ class HistoryAnswer(Answer):
 
     start: Time
     end: Time
-    aggregated: bool = Field(description="true: the spans are too many, or may not be told, and rows has statistics")
+    aggregated: bool = Field(
+        description="true: there are too many spans, or least_faces is above 1, and rows has statistics"
+    )
     least_faces: Count = Field(description="the setting; above 1 the answer is aggregated, whatever the period")
     resolution_s: Count = Field(description="the length of a part of the rows, in seconds")
     first: Time | None = Field(description="the time of the oldest event; null: there is none")
@@ -197,23 +199,25 @@ class HistoryAnswer(Answer):
 
 
 class AnnotationAnswer(Answer):
-    """An annotation: what a person says of a face in an interval."""
+    """An annotation: an annotator's label for a face in an interval."""
 
     number: Count = Field(description="its place in the sequence of annotations")
-    id: str = Field(description="what is sent twice with one id is stored once")
+    id: str = Field(
+        description="chosen by the sender; an annotation that is sent again with its id is not stored again"
+    )
     camera: str
     track: Count
     start: Time
     end: Time
-    label: str = Field(description="the right label, or wrong")
+    label: str = Field(description="the right label, or the word wrong")
     previous: str | None = Field(description="the label that was shown")
     annotator: str
     note: str
-    made: Time = Field(description="when the aggregator took it")
+    made: Time = Field(description="when the aggregator received it")
 
 
 class AnnotationsAnswer(Answer):
-    """A page of annotations in the order in which they were stored. Of the same interval, the last one counts."""
+    """A page of annotations in the order in which they were stored. The last one of an interval counts."""
 
     annotations: list[AnnotationAnswer]
     more: Count = Field(description="the number after which the next page begins; 0: there are no more")

@@ -137,11 +137,14 @@ class StatisticsQuery(Query):
     )
     camera: Camera | None = Field(None, description="only this camera")
     group: Literal["camera", "track", "zone", "line"] = Field(
-        "camera", description="of what the rows are: a camera, a track, a zone, or a direction of a line"
+        "camera", description="what a row is about: a camera, a track, a zone, or a direction of a line"
     )
     by: Literal["label", "valence"] = Field("label", description="label, or valence, the groups of the settings")
     least_faces: int = Field(
-        1, ge=1, le=1_000_000, description="say nothing of fewer faces; the setting least_faces counts if it is higher"
+        1,
+        ge=1,
+        le=1_000_000,
+        description="withhold rows about fewer faces; the setting least_faces applies if it is higher",
     )
 
 
@@ -155,7 +158,7 @@ class HistoryQuery(Query):
         None,
         ge=1,
         le=86_400,
-        description="the seconds of a part, if there are too many spans; by default for at most 120 parts",
+        description="the seconds of a part, if there are too many spans; by default there are at most 120 parts",
     )
 
 
@@ -170,17 +173,21 @@ class AnnotationsQuery(Query):
 
 
 class AnnotationBody(Query):
-    """An annotation to store; whose it is follows from the token."""
+    """An annotation to store; the token determines the annotator."""
 
     camera: Camera
     track: int = Field(ge=1, lt=2**63, strict=True)
     start: Moment
     end: Moment = Field(description="after start, by at most a day")
-    label: str = Field(min_length=1, max_length=64, description="the right label, or wrong: the shown one is not right")
+    label: str = Field(
+        min_length=1,
+        max_length=64,
+        description="the right label, or the word wrong if only the shown label is known to be wrong",
+    )
     previous: str | None = Field(None, max_length=64, description="the label that was shown; null: none")
-    note: str = Field("", max_length=500, description="anything else; no control characters but line ends and tabs")
+    note: str = Field("", max_length=500, description="a remark, without control characters except line ends and tabs")
     id: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")] | None = Field(
-        None, description="32 hexadecimal digits: what is sent twice with one id is stored once"
+        None, description="32 hexadecimal digits; an annotation that is sent again with its id is not stored again"
     )
 
 
@@ -258,7 +265,7 @@ class Operation:
     answer: type[Answer] | None = None
     method: Literal["GET", "POST"] = "GET"
     body: type[Query] | None = None
-    """Of JSON; of a POST without it, the body is a picture."""
+    """The fields of the JSON body; without it, the body of a POST is a picture."""
     problems: dict[int, str] = field(default_factory=dict)
 
 
@@ -297,7 +304,7 @@ OPERATIONS = (
     Operation(
         "history",
         "/history",
-        "Which faces were in view with which labels, and when cameras were offline or nothing is known of them",
+        "The history: when faces were in view, with which labels, and when cameras were online, offline or unknown",
         HistoryQuery,
         HistoryAnswer,
         problems={503: _SILENT},
@@ -305,7 +312,7 @@ OPERATIONS = (
     Operation(
         "annotations",
         "/annotations",
-        "What annotators have said of labels",
+        "A page of annotations",
         AnnotationsQuery,
         AnnotationsAnswer,
         problems={503: _SILENT},
@@ -313,13 +320,13 @@ OPERATIONS = (
     Operation(
         "annotate",
         "/annotations",
-        "Say that a label is wrong, and which one is right; earlier annotations stay",
+        "Add an annotation: a label is wrong, or another one is right; earlier annotations stay",
         answer=AnnotationAnswer,
         method="POST",
         body=AnnotationBody,
         problems={
-            400: "The annotation is invalid, or of an unknown camera.",
-            403: "The token is not one of an annotator, or a page of another server sends this.",
+            400: "The annotation is invalid, or its camera is unknown.",
+            403: "The token is not an annotator's, or a page of another server sends this.",
             413: f"The body has more than {MOST_BODY} bytes.",
             415: "The body is not JSON.",
             503: _SILENT,

@@ -1,8 +1,8 @@
-"""All events, for statistics: read once in the background, and then only the new ones.
+"""Reads all events, for statistics and history: once in the background, and then only the new ones.
 
-To read a large journal takes longer than a request may. So it begins with the server, and goes on at half speed until
-somebody asks. All events are read again and again, so that what the journal has deleted does not stay here; meanwhile
-requests are answered from what was read before. That is the more often, the less time it takes.
+Reading a large journal takes longer than a request may. So reading starts with the server, and runs at half speed until
+a request waits for it. All events are read again from time to time, so that deleted events do not stay in memory: more
+often, the less time it takes. Meanwhile requests are answered from the previous reading.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ SLICE = 0.5
 """Seconds for which events are read before a pause of the same length, while no request waits for them."""
 
 FOLLOWED = 10.0
-"""Seconds between two looks for new events if there is no request."""
+"""Seconds between two reads of new events if there is no request."""
 
 RENEWED = (60.0, 86_400.0)
 """Least and most seconds after which all events are read again."""
@@ -60,10 +60,10 @@ HOUR = 3600 * 1_000_000_000
 DAY = 24 * HOUR
 
 MOST_SPANS = 4000
-"""Most spans of one answer; statistics of the period's parts take the place of more."""
+"""Most spans of one answer; if there are more, it has statistics of the period's parts instead."""
 
 PARTS = 120
-"""In how many parts a period is divided then, at most."""
+"""Most parts of a period with statistics instead of spans, unless the request gives their length."""
 
 LENGTHS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10_800, 21_600, 43_200, 86_400)
 """Lengths of a part in seconds; longer ones are whole days."""
@@ -74,7 +74,7 @@ _log = logging.getLogger(__name__)
 
 
 class _Reading:
-    """What the events up to a cursor say about the cameras."""
+    """The record of the events up to a cursor."""
 
     def __init__(self) -> None:
         self.record, self.cursor = Record(), str(BEGINNING)
@@ -100,15 +100,15 @@ class _Reading:
 
 
 class History:
-    """What the events say about the cameras. It belongs to the event loop, and reads in threads."""
+    """The record of all events. Call its methods in the event loop; it reads in threads."""
 
     def __init__(self, feed: Feed, settings: Settings) -> None:
         self._feed = feed
         self._settings = settings
         self._reading = _Reading()
-        """The one that answers requests; until `_ready`, or while another one is read, it lags behind."""
+        """The record that answers requests; it is incomplete until `_ready`."""
         self._lock = asyncio.Lock()
-        """Held while it is read or asked."""
+        """Held while the record is extended or used."""
         self._ready = asyncio.Event()
         self._waiting = 0
         """How many requests wait for it to be ready."""
@@ -147,7 +147,7 @@ class History:
         return await self._answer(work, state)
 
     async def spans(self, query: HistoryQuery, state: dict[str, Any]) -> HistoryAnswer:
-        """Return the spans of a period, or statistics of its parts if they are too many, or may not be told.
+        """Return the spans of a period, or statistics if there are too many spans, or if ``least_faces`` is above 1.
 
         Raises:
             HTTPException, TransportError: as `rows`.
@@ -170,22 +170,22 @@ class History:
         }
         least = self._settings.least_faces
         about |= {"least_faces": least, "resolution_s": part, "labels": labels}
-        told = None
-        if least == 1:  # else nothing is said of single faces
-            told = record.history(start, end, camera=query.camera, online=online, most=MOST_SPANS)
-        if told is not None:
-            seen = {each.label for one in told for stay in one.stays for each in stay.labels}
+        cameras = None
+        if least == 1:  # otherwise rows about single faces are withheld
+            cameras = record.history(start, end, camera=query.camera, online=online, most=MOST_SPANS)
+        if cameras is not None:
+            seen = {each.label for one in cameras for stay in one.stays for each in stay.labels}
             about["colours"] = {label: colour(label) for label in sorted({*labels, *seen})}
-            return HistoryAnswer(aggregated=False, cameras=list(map(_told, told)), rows=[], **about)
+            return HistoryAnswer(aggregated=False, cameras=list(map(_to_answer, cameras)), rows=[], **about)
         how: dict[str, Any] = {"camera": query.camera, "least_faces": least, "online": online, "most": MOST_ROWS}
         rows = self._rows((start, end, part * 1_000_000_000), "camera", **how)
-        told_rows = [StatisticsRow.model_validate(row.as_dict()) for row in rows]
-        seen = {label for row in told_rows for label in row.labels_s}
+        shown = [StatisticsRow.model_validate(row.as_dict()) for row in rows]
+        seen = {label for row in shown for label in row.labels_s}
         about["colours"] = {label: colour(label) for label in sorted({*labels, *seen})}
-        return HistoryAnswer(aggregated=True, cameras=[], rows=told_rows, **about)
+        return HistoryAnswer(aggregated=True, cameras=[], rows=shown, **about)
 
     async def _answer(self, work: Callable[[], Result], state: dict[str, Any]) -> Result:
-        """Return what ``work()`` does, in a thread, when all events have been read."""
+        """Return the result of ``work()``, which runs in a thread when all events have been read."""
         deadline = time.monotonic() + SECONDS
 
         def in_time() -> bool:
@@ -213,7 +213,7 @@ class History:
             self._waiting -= 1
 
     async def _keep(self) -> None:
-        """Read all events, and then the new ones, until all are to be read again."""
+        """Read all events, and then the new ones; start over every `RENEWED` seconds."""
         while True:
             renewed = _Reading() if self._ready.is_set() else self._reading
             while not await self._read(renewed):
@@ -231,14 +231,14 @@ class History:
         """Read the new events, at the pace of the background; return whether all have been read."""
         try:
             return await asyncio.to_thread(reading.advance, self._feed, self._settings, self._paced())
-        except FerStreamError:  # the feed asks the same aggregator, and says why
+        except FerStreamError:  # the feed asks the same aggregator, and logs the reason
             return False
         except Exception:
             _log.exception("the events cannot be read for the statistics; trying again")
             return False
 
     def _paced(self) -> Callable[[], bool]:
-        """Return a function to call after each event, which makes the pauses, and returns whether to go on."""
+        """Return a function to call after each event. It pauses where needed, and returns whether to continue."""
         began = time.monotonic()
 
         def proceed() -> bool:
@@ -252,7 +252,7 @@ class History:
 
 
 def _period(query: StatisticsQuery | HistoryQuery, length: int) -> tuple[int, int]:
-    """Return begin and end of the period in nanoseconds; without a begin it has this length.
+    """Return start and end of the period in nanoseconds; without a start it has this length.
 
     Raises:
         HTTPException: it is empty.
@@ -265,18 +265,18 @@ def _period(query: StatisticsQuery | HistoryQuery, length: int) -> tuple[int, in
 
 
 def _part(length: int) -> int:
-    """Return the seconds of a part of a period of ``length`` nanoseconds."""
+    """Return the length of the parts of a period, in seconds, for a period of ``length`` nanoseconds."""
     least = -(-length // (PARTS * 1_000_000_000))
     return next((each for each in LENGTHS if each >= least), -(-least // 86_400) * 86_400)
 
 
 def _online(state: dict[str, Any]) -> dict[str, int]:
-    """Return the time until which each camera is known to be online: only a live camera's times are the clock's."""
+    """Return the time until which each live camera is known to be online; a recording's times are not the clock's."""
     now = time.time_ns()
     return {name: now for name, camera in state["cameras"].items() if camera["state"] == "online" and camera["live"]}
 
 
-def _told(camera: CameraHistory) -> answers.CameraHistory:
+def _to_answer(camera: CameraHistory) -> answers.CameraHistory:
     def times(start: int, end: int) -> dict[str, str]:
         return {"start": to_rfc3339(Nanoseconds(start)), "end": to_rfc3339(Nanoseconds(end))}
 

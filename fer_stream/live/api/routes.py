@@ -15,7 +15,7 @@ from fer_stream.errors import ConfigError, FerStreamError
 from fer_stream.events.cloudevents import to_rfc3339
 from fer_stream.live.access import annotator
 from fer_stream.live.api import answers, contract, events
-from fer_stream.live.api.annotations import AnnotationDesk
+from fer_stream.live.api.annotations import AnnotationService
 from fer_stream.live.api.history import History
 from fer_stream.live.api.recognition import Recognition
 from fer_stream.system.version import __version__
@@ -54,7 +54,7 @@ class Api:
         self._streams = events.Streams(feed, settings)
         self._history = History(feed, settings)
         self._recognition = Recognition(settings)
-        self._desk = AnnotationDesk(feed, settings)
+        self._annotations = AnnotationService(feed, settings)
 
     def mount(self) -> Mount:
         """Return the route of everything below `contract.PREFIX`."""
@@ -177,11 +177,11 @@ class Api:
 
     async def annotations(self, request: Request, query: contract.AnnotationsQuery) -> Response:
         """See `contract`."""
-        return _json(await self._desk.page(query, annotator(request.scope)))
+        return _json(await self._annotations.page(query, annotator(request.scope)))
 
     async def annotate(self, request: Request, _: Query) -> Response:
         """See `contract`."""
-        return _json(await self._desk.take(request, annotator(request.scope)))
+        return _json(await self._annotations.take(request, annotator(request.scope)))
 
     async def recognize(self, request: Request, _: Query) -> Response:
         """See `contract`."""

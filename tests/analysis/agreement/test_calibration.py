@@ -157,7 +157,7 @@ def test_scores_are_read_with_the_coder_s_labels(films: Path, monkeypatch: pytes
     assert len(fewer.truth) == 50
 
 
-def test_what_helps_is_said_and_written(films: Path, tmp_path: Path) -> None:
+def test_a_calibration_that_helps_is_reported_and_written(films: Path, tmp_path: Path) -> None:
     material = gather(films / "ours", [films / "anna.csv"], Choices())
     found = calibrate(material, "door")
     loss, accuracy, error = found.effects
@@ -174,7 +174,7 @@ def test_what_helps_is_said_and_written(films: Path, tmp_path: Path) -> None:
     assert list(load(file=path).calibration) == ["*"]
 
 
-def test_what_is_right_already_is_not_written(tmp_path: Path) -> None:
+def test_scores_that_are_right_already_get_no_calibration(tmp_path: Path) -> None:
     """The truth is drawn from the scores themselves: any correction can only do harm on held-out films."""
     rows = []
     for seed in range(4):

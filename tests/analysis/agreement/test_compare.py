@@ -144,7 +144,7 @@ def test_all_raters_together(agreement: Agreement) -> None:
         assert -1 < together.fleiss < 1
 
 
-def test_the_files_say_what_was_computed(agreement: Agreement) -> None:
+def test_the_files_have_the_computed_values(agreement: Agreement) -> None:
     rows = list(csv.DictReader(io.StringIO(report.table(agreement))))
     kappas = [row for row in rows if row["measure"] == "kappa" and row["scope"] == "all time"]
     assert [row["second"] for row in kappas] == ["anna", "ben", "ben"]
@@ -238,7 +238,7 @@ def test_what_cannot_be_compared(ours: str, theirs: str, message: str, tmp_path:
         _gather(tmp_path, ours, theirs)
 
 
-def test_marks_of_the_history_page(tmp_path: Path) -> None:
+def test_annotations_of_the_history_page(tmp_path: Path) -> None:
     """Events of a journal, of which a person has marked two seconds, one of them as wrong; nothing else counts."""
     at = 1769846400 * 10**9
     online = Event(
@@ -334,5 +334,5 @@ def test_steps_longer_than_the_film(tmp_path: Path) -> None:
 
 def test_words_are_no_labels(tmp_path: Path) -> None:
     words = "".join(f"{at},{at + 1},word {at}\n" for at in range(300))
-    with pytest.raises(AnnotationError, match="there are 301 different labels, more than 200: happy, word 0, .* tier"):
+    with pytest.raises(AnnotationError, match=r"there are 301 different labels, more than 200: happy, word 0, .* tier"):
         _gather(tmp_path, "start,end,label\n0,400,happy\n", f"start,end,label\n300,400,happy\n{words}")

@@ -50,7 +50,7 @@ def test_an_export_agrees_with_the_intervals(folder: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_stays_are_no_labels_but_say_what_was_coded(folder: Path, name: str) -> None:
+def test_stays_are_not_labels_but_give_the_coded_part(folder: Path, name: str) -> None:
     (found,) = read_annotations(folder / name)
     assert [one.label for one in found.annotations] == ["happy", "sad", "happy", "neutral"]
     assert found.spans == ((0.4, 12.0),)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 ROWS = ((1, 10, 20, "happy"), (2, 12, 32, "happy"), (3, 40, 50, "wrong"))
-"""What anna says: track, start, end in seconds, and label. All were shown as happy; the second one also for 12 s."""
+"""Anna's annotations: track, start and end in seconds, label. All were shown as happy; the second one also for 12 s."""
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def test_each_face_is_compared_with_its_own_track(ours: Path, tmp_path: Path) ->
     assert [film.name for film in material.films] == ["door, face 1", "door, face 2", "door, face 3"]
     (pair,) = compare(material).pairs
     confusion = pair.all_time.confusion.sum(axis=0)
-    assert confusion.sum() == pytest.approx(40), "only what anna has looked at"
+    assert confusion.sum() == pytest.approx(40), "only the time that anna has annotated"
     assert confusion.trace() == pytest.approx(10)
     assert any("wrong is no label of ours" in remark for remark in material.remarks)
 
@@ -56,6 +56,6 @@ def test_one_track_may_still_be_chosen(ours: Path, tmp_path: Path) -> None:
     assert [film.name for film in material.films] == ["door"]
 
 
-def test_marks_that_say_only_wrong_cannot_be_compared(ours: Path, tmp_path: Path) -> None:
+def test_annotations_with_only_wrong_cannot_be_compared(ours: Path, tmp_path: Path) -> None:
     with pytest.raises(AnnotationError, match="anna has only marked labels as wrong: to compare them, give right ones"):
         gather(ours, [annotated(tmp_path / "a.csv", ROWS[2:])], Choices())

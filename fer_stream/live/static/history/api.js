@@ -10,9 +10,9 @@ async function json(address, options = {}) {
     if (error.name === "AbortError") throw error;
     throw failure("The page's server does not answer", true);
   }
-  if (answer.status === 401) throw failure("The page asks for its token, or the token has changed: open the live page, enter it, and come back");
+  if (answer.status === 401) throw failure("The page needs its token, or the token has changed: open the live page, enter it, and come back");
   const body = await answer.json().catch(() => null);
-  if (!body) throw failure(`What is between the browser and the page's server answers ${answer.status}`, answer.status >= 500);
+  if (!body) throw failure(`A proxy between the browser and the page's server answers ${answer.status}`, answer.status >= 500);
   if (!answer.ok) throw failure(body.detail, answer.status === 503);
   return { body, time: Date.parse(answer.headers.get("date")) };
 }

@@ -1,4 +1,4 @@
-// The history page: a period, what the journal says of it, and what annotators have marked.
+// The history page: the events and the annotations of a period.
 
 import { annotations, history } from "./api.js";
 import { begin, drawMark, onStored } from "./mark.js";
@@ -13,7 +13,7 @@ const find = (id) => document.getElementById(id);
 const canvas = find("timeline");
 const filterForm = find("filter");
 let answer = null;
-let said = new Map();
+let notes = new Map();
 let cut = false;
 let annotator = null;
 let places = [];
@@ -60,7 +60,7 @@ async function load() {
     ]);
     answer = past.body;
     ahead = Date.now() - past.time;
-    said = grouped(about.found);
+    notes = grouped(about.found);
     ({ annotator, cut } = about);
   } catch (error) {
     if (error.name === "AbortError") return;
@@ -131,13 +131,13 @@ function redraw() {
   let what;
   let left;
   if (answer.aggregated) {
-    cameras = bars(answer, passing, said);
+    cameras = bars(answer, passing, notes);
     shown = [];
     const parts = cameras.flatMap((camera) => camera.bars);
     left = listParts(find("spans"), parts, enlarge);
     what = `${parts.length} parts`;
   } else {
-    shown = intervals(answer, passing, said).filter((each) => each.to >= view.from && each.from <= view.to);
+    shown = intervals(answer, passing, notes).filter((each) => each.to >= view.from && each.from <= view.to);
     cameras = lanes(answer, shown);
     left = list(find("spans"), shown, select);
     what = shown.length === 1 ? "1 interval" : `${shown.length} intervals`;

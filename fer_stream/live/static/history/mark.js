@@ -16,28 +16,28 @@ export function drawMark(selected, annotator, labels) {
   find("mark").hidden = !selected;
   shown = selected;
   if (!selected) return;
-  const { camera, track, from, to, label, open, said } = selected;
+  const { camera, track, from, to, label, open, notes } = selected;
   find("selected").textContent = `${camera}, track ${track}, ${moment(from)} to ${open ? "now" : moment(to)} (${duration((to - from) / 1000)}): ${label ?? UNCERTAIN}.`;
-  find("said").replaceChildren(...said.map((each, number) => {
+  find("notes").replaceChildren(...notes.map((each, number) => {
     const item = document.createElement("li");
-    const counts = said.slice(number + 1).some((later) => later.annotator === each.annotator) ? ", replaced by a later one" : "";
+    const counts = notes.slice(number + 1).some((later) => later.annotator === each.annotator) ? ", replaced by a later one" : "";
     item.textContent = `${each.annotator}, ${moment(Date.parse(each.made))}: ${each.label}${each.note && ` (${each.note})`}${counts}`;
     return item;
   }));
-  find("who").textContent = annotator ? `You annotate as ${annotator}.` : "Only annotators can mark labels. Enter the token of one:";
+  find("who").textContent = annotator ? `You annotate as ${annotator}.` : "Only annotators can mark labels. Enter an annotator's token:";
   form.hidden = !annotator;
   find("enter").hidden = Boolean(annotator);
   find("enter").action = `enter${location.hash}`;
   const select = form.elements.label;
   const chosen = select.value;
   select.replaceChildren(
-    new Option("choose", ""), ...labels.map((each) => new Option(each === label ? `${each}: as shown, it is right` : each, each)),
-    new Option("wrong, and not said which is right", WRONG),
+    new Option("choose", ""), ...labels.map((each) => new Option(each === label ? `${each} (as shown: confirm)` : each, each)),
+    new Option("wrong (right label unknown)", WRONG),
   );
   select.value = [...select.options].some((option) => option.value === chosen) ? chosen : "";
 }
 
-/** Clear what was chosen for another interval, and go to what is to be filled in. */
+/** Clear the form, and focus its first field. */
 export function begin() {
   form.reset();
   find("sent").textContent = "";
@@ -45,14 +45,14 @@ export function begin() {
   (form.hidden ? find("enter").elements.token : form.elements.label).focus({ preventScroll: true });
 }
 
-/** Call `stored` when an annotation is stored. */
+/** Call `stored` after an annotation is stored. */
 export function onStored(stored) {
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
     const { camera, track, start, end, label } = shown;
     const wanted = { camera, track, start, end, label: form.elements.label.value, previous: label, note: form.elements.note.value };
     const text = JSON.stringify(wanted);
-    if (draft.text !== text) draft = { text, id: identity() }; // after a lost answer the same one is sent again
+    if (draft.text !== text) draft = { text, id: identity() }; // after a lost answer, the same id is sent again
     if (sending) return; // a disabled button would lose the keyboard's focus
     sending = true;
     try {

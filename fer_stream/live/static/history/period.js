@@ -1,4 +1,4 @@
-// The period that is shown, and its moves. The address of the page names it, so a link or a reload shows it again.
+// The period that is shown, and how to move it. The page's address contains it, so a link or a reload shows it again.
 
 import { DAY, SECOND } from "./time.js";
 
@@ -10,7 +10,7 @@ const LATEST = Date.UTC(2200, 11, 30);
 /** The period: milliseconds since 1970. */
 export const view = { from: Date.now() - DAY, to: Date.now() };
 
-/** Set the period, within what the server answers. */
+/** Set the period, within the server's limits. */
 export function set(from, to) {
   const length = Math.min(LONGEST, Math.max(SHORTEST, to - from));
   const middle = (from + to) / 2;
@@ -33,7 +33,7 @@ export function around(length) {
   set(middle - length / 2, middle + length / 2);
 }
 
-/** Return what a link names: a period, or null, and the interval that is selected, or null. */
+/** Return the period and the selected interval in the page's address; each may be null. */
 export function linked() {
   const given = new URLSearchParams(location.hash.slice(1));
   const [from, to] = ["from", "to"].map((name) => Date.parse(given.get(name)));
@@ -41,7 +41,7 @@ export function linked() {
   return { period: to > from ? { from, to } : null, interval };
 }
 
-/** Let the page's address name the period and the interval that is selected. */
+/** Write the period and the selected interval into the page's address. */
 export function link(selected) {
   const given = new URLSearchParams({ from: new Date(view.from).toISOString(), to: new Date(view.to).toISOString() });
   if (selected) for (const name of ["camera", "track", "start"]) given.set(name, selected[name]);

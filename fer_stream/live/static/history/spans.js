@@ -1,17 +1,17 @@
-// From the server's answer to what is drawn and listed.
+// Converts the server's answer into the intervals, lanes and bars that are drawn and listed.
 
 export const WRONG = "wrong";
 
 /** Return the intervals of an answer that pass the filter: labels, and the time of each face without one. */
-export function intervals(answer, filter, said) {
+export function intervals(answer, filter, notes) {
   const found = [];
   for (const camera of answer.cameras) {
     for (const stay of camera.stays) {
       if (filter.track && stay.track !== filter.track) continue;
       for (const each of parts(stay)) {
         if (filter.label && each.label !== filter.label) continue;
-        const own = said.get(key(camera.camera, stay.track, each.start)) ?? [];
-        found.push({ ...each, camera: camera.camera, track: stay.track, said: own, marked: own.at(-1) ?? null });
+        const own = notes.get(key(camera.camera, stay.track, each.start)) ?? [];
+        found.push({ ...each, camera: camera.camera, track: stay.track, notes: own, marked: own.at(-1) ?? null });
       }
     }
   }
@@ -60,13 +60,13 @@ export function lanes(answer, found) {
 }
 
 /** Return the cameras with bars for the parts of the period: of each label, or of one. `marks`: times of annotations. */
-export function bars(answer, filter, said) {
+export function bars(answer, filter, notes) {
   const rows = answer.rows.map((row) => {
     const uncertain = row.in_view_s ? row.uncertain_s / row.in_view_s : 0;
     const shares = [...Object.entries(row.share ?? {}), [null, uncertain]].filter(([label, share]) => share && (!filter.label || label === filter.label));
     return { ...row, shares, from: Date.parse(row.start), to: Date.parse(row.end) };
   });
-  const marks = group([...said.values()].map((own) => own.at(-1)), (each) => each.camera);
+  const marks = group([...notes.values()].map((own) => own.at(-1)), (each) => each.camera);
   return [...group(rows, (row) => row.camera)].map(([camera, own]) => ({
     camera, bars: own, marks: (marks.get(camera) ?? []).map((each) => Date.parse(each.start)),
   }));

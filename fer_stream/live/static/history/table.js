@@ -1,4 +1,4 @@
-// The table beside the drawing: what is drawn, for the keyboard and screen readers. Texts of strangers stay texts.
+// The table beside the drawing: what is drawn, for the keyboard and screen readers. All texts are inserted as text, never as HTML.
 
 import { percent, UNCERTAIN } from "../labels.js";
 import { duration, moment } from "./time.js";
@@ -12,7 +12,7 @@ export function list(table, found, select) {
     const { marked } = each;
     const mark = marked ? `${marked.label} (${marked.annotator})${marked.note ? `: ${marked.note}` : ""}` : "";
     const choose = button("Select", `Select ${label}, track ${each.track}, ${moment(each.from)}`, () => select(each));
-    return [each.camera, `#${each.track}`, label, moment(each.from), each.open ? "still there" : moment(each.to), duration((each.to - each.from) / 1000), mark, choose];
+    return [each.camera, `#${each.track}`, label, moment(each.from), each.open ? "still in view" : moment(each.to), duration((each.to - each.from) / 1000), mark, choose];
   });
   fill(table, ["camera", "track", "label", "from", "to", "length", "marked", "choose"], rows);
   return found.length - rows.length;
