@@ -334,5 +334,5 @@ def test_steps_longer_than_the_film(tmp_path: Path) -> None:
 
 def test_words_are_no_labels(tmp_path: Path) -> None:
     words = "".join(f"{at},{at + 1},word {at}\n" for at in range(300))
-    with pytest.raises(AnnotationError, match="there are 301 different labels, more than 200: happy, word 0, .* tier"):
+    with pytest.raises(AnnotationError, match=r"there are 301 different labels, more than 200: happy, word 0, .* tier"):
         _gather(tmp_path, "start,end,label\n0,400,happy\n", f"start,end,label\n300,400,happy\n{words}")
