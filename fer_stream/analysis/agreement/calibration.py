@@ -83,7 +83,10 @@ class Effect:
 
 @dataclass(frozen=True, slots=True)
 class Calibrated:
-    """The result for a camera: the fit to all films, and its effects on films that were not part of the fit."""
+    """The result for a camera: the fit to all films, and its effects on films that were not part of the fit.
+
+    ``blind`` is the log-loss on these films of the labels' shares in the others, without any score.
+    """
 
     camera: str
     coder: str
@@ -92,6 +95,7 @@ class Calibrated:
     films: int
     scores: int
     effects: tuple[Effect, ...]
+    blind: float
 
     @property
     def helps(self) -> bool:
@@ -118,7 +122,12 @@ class Calibrated:
         loss = self.effects[0]
         moved = f"from {loss.before:.3f} to {loss.after:.3f}, by {_signed(loss)}"
         if self.helps:
-            return f"The calibration helps on held-out films: the log-loss goes {moved}."
+            warning = (
+                f" But the shares of {self.coder}'s labels alone, which ignore the model, have {self.blind:.3f}: with "
+                "it, the camera's labels say little of the picture."
+            )
+            ignored = loss.after >= self.blind
+            return f"The calibration helps on held-out films: the log-loss goes {moved}.{warning if ignored else ''}"
         return (
             "It is not sure that the calibration helps, so it is not written: on held-out films the log-loss goes "
             f"{moved}."
@@ -177,9 +186,8 @@ def calibrate(material: Material, camera: str) -> Calibrated:
             f"that was scored, but there are {len(films)}"
         )
     parts = min(len(films), FOLDS)
-    held: dict[int, Fit] = {
-        part: fit([each for at, each in enumerate(films) if at % parts != part]) for part in range(parts)
-    }
+    others = [[each for at, each in enumerate(films) if at % parts != part] for part in range(parts)]
+    held, blind = list(map(fit, others)), list(map(shares_only, others))
     before = [_judged(each, Fit(1.0, np.zeros(len(labels)))) for each in films]
     after = [_judged(each, held[at % parts]) for at, each in enumerate(films)]
     return Calibrated(
@@ -192,6 +200,7 @@ def calibrate(material: Material, camera: str) -> Calibrated:
         tuple(
             _effect(name, at, before, after) for at, name in enumerate(("log-loss", "accuracy", "calibration error"))
         ),
+        float(np.mean([_judged(each, blind[at % parts])[0] for at, each in enumerate(films)])),
     )
 
 
@@ -290,6 +299,13 @@ def fit(films: Sequence[Scored]) -> Fit:
         if done:
             break
     return Fit(1 / float(point[0]), _spread(point[1:], free, count))
+
+
+def shares_only(films: Sequence[Scored]) -> Fit:
+    """Return the correction that ignores all scores, and gives each label its mean share of the films."""
+    count = films[0].logs.shape[1]
+    shares = np.mean([np.bincount(each.truth, minlength=count) / len(each.truth) for each in films], axis=0)
+    return Fit(math.inf, np.log(np.maximum(shares, FLOOR)))
 
 
 def _spread(values: Numbers, free: Sequence[int], count: int) -> Numbers:

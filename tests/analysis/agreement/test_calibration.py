@@ -162,6 +162,7 @@ def test_a_calibration_that_helps_is_reported_and_written(films: Path, tmp_path:
     found = calibrate(material, "door")
     loss, accuracy, error = found.effects
     assert found.helps
+    assert "ignore the model" not in found.verdict()
     assert loss.change < 0
     assert loss.interval.low <= loss.change <= loss.interval.high < 0
     assert accuracy.after > accuracy.before
@@ -192,6 +193,20 @@ def test_scores_that_are_right_already_get_no_calibration(tmp_path: Path) -> Non
     assert code == 0
     assert found.verdict() in out
     assert not (tmp_path / "out/calibration.toml").exists()
+
+
+def test_a_correction_that_ignores_the_model_is_said(tmp_path: Path) -> None:
+    """The coder draws labels whatever the scores are: to make the model unsure lowers the loss, and is of no use."""
+    rows = []
+    for seed in range(6):
+        scored = _scored(seed)
+        truth = np.random.default_rng(seed).integers(0, 3, len(scored.truth))
+        rows.append(_analysis(tmp_path / "ours" / f"film{seed}", replace(scored, truth=truth)))
+    (tmp_path / "anna.csv").write_text("\n".join(["film,start,end,label", *rows]))
+    found = calibrate(gather(tmp_path / "ours", [tmp_path / "anna.csv"], Choices()), "door")
+    assert found.effects[0].interval.high < 0
+    assert found.blind == pytest.approx(np.log(3), abs=0.01)
+    assert "which ignore the model, have 1." in found.verdict()
 
 
 def test_the_command(films: Path, tmp_path: Path) -> None:
