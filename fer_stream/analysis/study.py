@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from fer_stream.analysis import study_report
 from fer_stream.analysis.output import OutputFolder
-from fer_stream.analysis.tables import PROVENANCE
+from fer_stream.analysis.tables import PROVENANCE, sink
 from fer_stream.errors import ModelError
 from fer_stream.system.csv_rows import CsvWriter
 from fer_stream.system.extras import require
@@ -134,4 +134,4 @@ def _join_parquet(paths: Mapping[str, Path], target: Path) -> None:
         for film, path in paths.items()
     ]
     joined = polars.concat(parts, how="diagonal_relaxed").select(FILM, *columns)
-    joined.sink_parquet(target, metadata={PROVENANCE: json.dumps({"films": about}, ensure_ascii=False)})
+    sink(joined, target, json.dumps({"films": about}, ensure_ascii=False))

@@ -9,6 +9,8 @@ Parquet files have the same columns, and the provenance of the analysis as JSON 
 from __future__ import annotations
 
 import json
+import os
+import re
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -160,8 +162,22 @@ def _to_parquet(source: Path, columns: Columns, provenance: Mapping[str, Any]) -
     # The header is skipped, because Polars does not undo the doubling of quotes in it.
     polars = require("polars", "analyze")
     table = polars.scan_csv(source, has_header=False, skip_rows=1, schema=_schema(columns))
-    about = json.dumps(provenance, ensure_ascii=False, sort_keys=True)
-    table.sink_parquet(source.with_suffix(".parquet"), metadata={PROVENANCE: about})
+    sink(table, source.with_suffix(".parquet"), json.dumps(provenance, ensure_ascii=False, sort_keys=True))
+
+
+def sink(rows: Any, target: Path, provenance: str | None) -> None:
+    """Write a ``polars.LazyFrame`` as Parquet, in parts, with its provenance as JSON.
+
+    Raises:
+        OSError: the file cannot be written, for example because the disk is full.
+    """
+    polars = require("polars", "analyze")
+    try:
+        rows.sink_parquet(target, metadata=None if provenance is None else {PROVENANCE: provenance})
+    except polars.exceptions.ComputeError as error:  # the writer of Parquet wraps errors of the system
+        if found := re.search(r"\(os error (\d+)\)", str(error)):
+            raise OSError(int(found[1]), os.strerror(int(found[1])), str(target)) from error
+        raise
 
 
 def frame(found: Sequence[Row], columns: Columns) -> Any:

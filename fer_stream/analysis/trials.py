@@ -13,7 +13,7 @@ from itertools import pairwise
 from pathlib import Path, PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
-from fer_stream.analysis.tables import PROVENANCE
+from fer_stream.analysis.tables import PROVENANCE, sink
 from fer_stream.errors import AnnotationError, ModelError
 from fer_stream.events.spans import Trial
 from fer_stream.system.csv_rows import CsvWriter
@@ -157,6 +157,4 @@ class Marking:
         columns = self._columns(list(polars.read_parquet_schema(source)))
         about = polars.read_parquet_metadata(source)
         trial = polars.col(_TIME).map_batches(names, return_dtype=polars.String, is_elementwise=True)
-        polars.scan_parquet(source).select(*columns, trial.alias(TRIAL)).sink_parquet(
-            target, metadata={PROVENANCE: about[PROVENANCE]} if PROVENANCE in about else None
-        )
+        sink(polars.scan_parquet(source).select(*columns, trial.alias(TRIAL)), target, about.get(PROVENANCE))

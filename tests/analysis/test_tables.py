@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import polars
 import pytest
 
 import fer_stream
 from fer_stream.analysis import Analysis
+from fer_stream.analysis.tables import sink
 from fer_stream.events.cloudevents import from_rfc3339
 from fer_stream.settings.tree import Settings
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def test_the_rows_of_a_track_span_its_stay(clip: Path, tiny_model: Path, tmp_path: Path) -> None:
@@ -36,3 +34,9 @@ def test_the_rows_of_a_track_span_its_stay(clip: Path, tiny_model: Path, tmp_pat
     early = table.filter(polars.col("time") < 0.2)
     assert early["label"].null_count() == len(early) > 0
     assert early["scored_happy"].drop_nulls().len() > 0, "the model's own probabilities are there from the start"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")
+def test_a_full_disk_is_an_error_of_the_system() -> None:
+    with pytest.raises(OSError, match="No space left on device: '/dev/full'"):
+        sink(polars.LazyFrame({"time": [0.0]}), Path("/dev/full"), None)
