@@ -63,6 +63,7 @@ def sheets(fer2013, tmp_path_factory):
     return folder
 
 
+@pytest.mark.timeout(900)
 def test_published_files_become_steadier_ones_with_all_their_figures(sheets, tmp_path):
     soft, out, made, card = (tmp_path / name for name in ("soft.npz", "out", "models", "card.md"))
     shipped = [models.folder() / name for name in ("emotion.onnx", "emotion-ferplus.onnx", "emotion-tiny.onnx")]
